@@ -1,0 +1,288 @@
+"""Every noun of the bridge, frozen. Read this page first.
+
+Watch -> Stream -> Page of Jobs -> Transition -> Rule -> Message -> Delivery -> Attempt, which ends in an
+Outcome. Times are aware and in UTC. Nothing here does I/O or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+# The states CI documents (list document of 2025-09). Any other word it sends is carried through.
+SUBMITTED, RUNNING, SUCCESS, FAILED, PAUSE, CANCEL = STATES = (
+    "Submitted", "Running", "Success", "Failed", "Pause", "Cancel",
+)  # fmt: skip
+NEW = "new"  # the `from` of a job seen for the first time
+GONE = "gone"  # CI no longer knows the id
+DONE = frozenset({SUCCESS, FAILED, CANCEL})
+CLOSED = DONE | {GONE}  # nothing more is expected of these, so nobody asks again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One media job as CI described it. `None` means that CI did not say."""
+
+    id: str
+    bucket: str
+    region: str
+    state: str
+    tag: str | None = None
+    queue: str | None = None
+    code: str | None = None  # only of a Failed job: elsewhere it means nothing
+    message: str | None = None  # likewise
+    progress: int | None = None  # per cent
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    input: str | None = None  # object key, or the URL of an input by URL
+    output: str | None = None  # the pattern that was asked for
+    outputs: tuple[str, ...] = ()  # at most OUTPUTS_KEPT of the files that were made
+    outputs_total: int = 0
+    template: str | None = None
+    template_name: str | None = None
+    workflow: str | None = None
+    workflow_name: str | None = None
+    workflow_run: str | None = None
+    level: str | None = None
+    user_data: str | None = None
+
+
+OUTPUTS_KEPT = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a bucket's jobs are asked for. `endpoint` replaces CI's own host (a proxy, a simulator)."""
+
+    bucket: str
+    region: str
+    endpoint: str | None = None
+
+    @property
+    def host(self) -> str:
+        return f"{self.bucket}.ci.{self.region}.myqcloud.com"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """What one chain of list calls covers: CI lists one tag, and at most one queue, a call."""
+
+    place: Place
+    tag: str
+    queue: str | None = None
+    queue_type: str | None = None
+    workflow: str | None = None
+    input: str | None = None
+
+    @property
+    def key(self) -> str:
+        parts = (self.place.bucket, self.tag, self.queue, self.queue_type, self.workflow, self.input)
+        return "|".join(part or "" for part in parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What is polled: one bucket, some tags, perhaps some queues."""
+
+    name: str
+    place: Place
+    streams: tuple[Stream, ...]
+    every: timedelta
+    lookback: timedelta
+    announce_first: bool = False  # tell the jobs that a first snapshot finds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One answer of the job list. `served_at` is CI's own clock (its Date header)."""
+
+    jobs: tuple[Job, ...]
+    next_token: str | None = None
+    served_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """One answer to a question by id; `missing` are the ids that CI does not know."""
+
+    jobs: tuple[Job, ...]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A job as the snapshot has it: what `diff` compares with."""
+
+    job_id: str
+    state: str
+    sequence: int  # of its last transition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """A job went from one state to another; the first is number 1."""
+
+    job: Job
+    was: str
+    to: str
+    sequence: int
+    seen_at: datetime
+    watch: str
+    silent: str | None = None  # why nobody is told, e.g. "first snapshot of watch vod"
+
+    @property
+    def happened_at(self) -> datetime:
+        """When CI says it happened; when it was seen, where CI says nothing."""
+        job = self.job
+        if self.to in DONE:
+            said = job.ended_at
+        elif self.to == RUNNING:
+            said = job.started_at
+        elif self.to == SUBMITTED and self.was == NEW:
+            said = job.created_at
+        else:
+            said = None
+        return said or self.seen_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """At most `count` in `per`."""
+
+    count: int
+    per: timedelta
+
+    @property
+    def interval(self) -> timedelta:
+        return self.per / self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notifier:
+    """A place that is told, by name. Subclasses say how."""
+
+    name: str
+    retry: timedelta = timedelta(hours=24)
+    fallback: str | None = None
+    max_in_flight: int = 4
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookNotifier(Notifier):
+    url: str = field(repr=False)  # may carry a secret
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # whsec_...; all of them sign, while rotating
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    order: Literal["job", "none"] = "job"
+    format: Literal["json", "cloudevents"] = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlackNotifier(Notifier):
+    """With `url` an incoming webhook (no threads, no updates); else `token` posts to `channel`."""
+
+    channel: str | None = None
+    token: str | None = field(default=None, repr=False)
+    url: str | None = field(default=None, repr=False)
+    thread: Literal["job", "workflow", "none"] = "none"
+    update: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What is said, the same for every notifier.
+
+    `event` is the body that a webhook gets, less `specversion` and `id`. `id` is made from what happened,
+    so that seeing it twice is saying it once.
+    """
+
+    id: str
+    kind: Literal["transition", "test"]
+    title: str
+    text: str
+    fields: tuple[tuple[str, str], ...]
+    event: Mapping[str, Any]
+    bucket: str | None = None
+    job_id: str | None = None
+    workflow_run: str | None = None
+    sequence: int | None = None
+    state: str | None = None  # the one it tells
+    rule: str | None = None
+    happened_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A message and the notifier that a rule sends it to: the outbox makes a delivery of it."""
+
+    id: str
+    message: Message
+    notifier: str
+    lane: str | None  # deliveries of one notifier and lane go one after the other
+    thread: str | None = None  # which Slack conversation it belongs to
+    note: str | None = None  # why it came this way, e.g. "could not be told to ops: ..."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message for one notifier, claimed for one attempt.
+
+    `event` and `says` are JSON texts: `event` as in Message, `says` {"title", "text", "fields", "state",
+    "rule", "job_id"}. `root` is the receipt of the first message of its thread, if there is one.
+    """
+
+    n: int
+    id: str
+    notifier: str
+    attempts: int  # this one included
+    lease: str
+    created_at: datetime
+    happened_at: datetime
+    event: str
+    says: str
+    thread: str | None = None
+    root: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The receiver accepted. `receipt` is what is needed to answer under it later."""
+
+    receipt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TryLater:
+    """It may work later. `after` is the receiver's own wish; `everyone`: it holds for the whole notifier."""
+
+    why: str
+    after: timedelta | None = None
+    everyone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It will not work. `pause`: nothing for this notifier will, until a person has looked."""
+
+    why: str
+    pause: bool = False
+
+
+Outcome = Sent | TryLater | Refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try of a delivery, ended."""
+
+    delivery: Delivery
+    outcome: Outcome
+    started_at: datetime
+    seconds: float
+    status: int | None = None  # HTTP
+    answer: str = ""  # the first 4 kB of the body
+    address: str | None = None  # the one connected to
