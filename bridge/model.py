@@ -15,6 +15,15 @@ from typing import Any, Literal
 SUBMITTED, RUNNING, SUCCESS, FAILED, PAUSE, CANCEL = STATES = (
     "Submitted", "Running", "Success", "Failed", "Pause", "Cancel",
 )  # fmt: skip
+# Documented words, for suggestions only: CI accepts others (list document of 2025-09, the tag and queue tables).
+KNOWN_TAGS = (
+    "Transcode", "Animation", "VideoEnhance", "Snapshot", "SmartCover", "Concat", "VideoMontage", "Segment",
+    "DigitalWatermark", "ExtractDigitalWatermark", "VideoTag", "MediaInfo", "StreamExtract", "QualityEstimate",
+    "Watermark", "PicProcess", "SpeechRecognition", "NoiseReduction", "VoiceSeparate", "Tts", "Translation",
+    "WordsGeneralize", "VideoTargetRec", "SegmentVideoBody", "SplitVideoParts",
+)  # fmt: skip
+KNOWN_QUEUE_TYPES = ("Transcoding", "Speeching", "PicProcess", "AIProcess", "SpeedTranscoding")
+
 NEW = "new"  # the `from` of a job seen for the first time
 GONE = "gone"  # CI no longer knows the id
 DONE = frozenset({SUCCESS, FAILED, CANCEL})

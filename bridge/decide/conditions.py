@@ -1,0 +1,216 @@
+"""The conditions of a rule's `match`: each says why not, or nothing when it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from wcmatch import fnmatch, glob
+
+from bridge.decide.words import duration
+from bridge.model import Job, Transition
+
+DURATIONS = ("duration", "wait", "age")
+TEXTS = (
+    "tag", "queue", "bucket", "region", "input", "output", "workflow", "template", "code", "message", "level",
+    "job", "watch", "user_data",
+)  # fmt: skip
+_PATHS = frozenset({"input", "output"})  # here `*` stops at a slash
+_GLOB_CHARACTERS = frozenset("*?{")
+_MEANS_SOMETHING_TO_WCMATCH = str.maketrans({"[": r"\[", "]": r"\]", "\\": r"\\"})
+
+
+class Facts:
+    """A transition as conditions see it: field name -> the texts any of which may match."""
+
+    def __init__(self, transition: Transition, queue_names: Mapping[str, str]) -> None:
+        self.transition = transition
+        self._queue_names = queue_names
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        if field.startswith("user_data."):
+            return _present(self.user_data.get(field.removeprefix("user_data.")))
+        return _present(*self._candidates(field))
+
+    def _candidates(self, field: str) -> tuple[str | None, ...]:
+        job = self.transition.job
+        match field:
+            case "queue":
+                return job.queue, self._queue_names.get(job.queue or "")
+            case "workflow":
+                return job.workflow, job.workflow_name
+            case "template":
+                return job.template, job.template_name
+            case "output":
+                return job.outputs or (job.output,)
+            case "job":
+                return (job.id,)
+            case "watch":
+                return (self.transition.watch,)
+        value: str | None = getattr(job, field)
+        return (value,)
+
+    @cached_property
+    def user_data(self) -> Mapping[str, str]:
+        return user_data_keys(self.transition.job.user_data)
+
+    def seconds(self, field: str) -> float | None:
+        return job_seconds(self.transition.job, self.transition.seen_at)[field]
+
+
+def _present(*values: str | None) -> tuple[str, ...]:
+    return tuple(value for value in values if value)
+
+
+def user_data_keys(text: str | None) -> dict[str, str]:
+    """Return the keys of a job's user data when it is a JSON object or `k=v;k=v`, else nothing."""
+    if not text:
+        return {}
+    if text.lstrip().startswith("{"):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            return {}
+        return {key: _plain(value) for key, value in found.items()}
+    pairs = [part.partition("=") for part in text.split(";") if part.strip()]
+    return {key.strip(): value.strip() for key, _, value in pairs} if all(sep for _, sep, _ in pairs) else {}
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def job_seconds(job: Job, now: datetime) -> dict[str, float | None]:
+    """Return how long the job ran (or runs), waited (or waits), and lives, in seconds."""
+    ended = job.ended_at or now
+    return {
+        "duration": _between(job.started_at, ended),
+        "wait": _between(job.created_at, job.started_at or ended),
+        "age": _between(job.created_at, now),
+    }
+
+
+def _between(start: datetime | None, end: datetime | None) -> float | None:
+    return max(0.0, (end - start).total_seconds()) if start and end else None
+
+
+def is_glob(text: str) -> bool:
+    return not _GLOB_CHARACTERS.isdisjoint(text)
+
+
+def matcher(field: str, text: str) -> Callable[[str], bool]:
+    """Return the test for one value. Raises ValueError when its braces make too many patterns."""
+    if not is_glob(text):
+        return text.__eq__
+    pattern = text.translate(_MEANS_SOMETHING_TO_WCMATCH)
+    try:
+        if field in _PATHS:
+            flags = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.FORCEUNIX
+            return glob.compile(pattern, flags=flags, limit=100).match
+        flags = fnmatch.BRACE | fnmatch.DOTMATCH | fnmatch.FORCEUNIX
+        return fnmatch.compile(pattern, flags=flags, limit=100).match
+    except Exception as error:  # wcmatch's limit error derives from Exception itself
+        raise ValueError(f'"{text}" stands for more than 100 patterns; write fewer braces') from error
+
+
+@dataclass(frozen=True, slots=True)
+class TextCondition:
+    """Any of `wanted` (or none is asked for) and none of `unwanted`."""
+
+    field: str
+    wanted: tuple[tuple[str, Callable[[str], bool]], ...]
+    unwanted: tuple[tuple[str, Callable[[str], bool]], ...]
+
+    @property
+    def exact(self) -> frozenset[str] | None:
+        """The only values that can match, or None when there is no such list."""
+        texts = [text for text, _ in self.wanted]
+        return frozenset(texts) if texts and not any(map(is_glob, texts)) else None
+
+    def why_not(self, facts: Facts) -> str | None:
+        values = facts.texts(self.field)
+        for text, test in self.unwanted:
+            if any(map(test, values)):
+                return f'match.{self.field}: {_shown(values)} is excluded by "!{text}"'
+        if not self.wanted or any(test(value) for _, test in self.wanted for value in values):
+            return None
+        return f"match.{self.field}: {_shown(values)} is not {_either([text for text, _ in self.wanted])}"
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceCondition:
+    field: str
+    present: bool
+
+    def why_not(self, facts: Facts) -> str | None:
+        values = facts.texts(self.field)
+        if bool(values) == self.present:
+            return None
+        return f"match.{self.field}: the job has {'none' if self.present else _shown(values)}"
+
+
+@dataclass(frozen=True, slots=True)
+class DurationCondition:
+    field: str
+    sign: str  # one of < <= > >=
+    limit: timedelta
+
+    def why_not(self, facts: Facts) -> str | None:
+        seconds = facts.seconds(self.field)
+        if seconds is None:
+            return f"match.{self.field}: CI gave no times to count it from"
+        if _COMPARE[self.sign](seconds, self.limit.total_seconds()):
+            return None
+        return f"match.{self.field}: {seconds:.0f} s is not {self.sign} {self.limit.total_seconds():.0f} s"
+
+
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+Condition = TextCondition | PresenceCondition | DurationCondition
+
+
+def condition(field: str, value: object, aliases: Mapping[str, str]) -> Condition:
+    """Read one `match.FIELD = value`. Raises ValueError saying what is wrong and what would be right."""
+    if field not in TEXTS and field not in DURATIONS and not field.startswith("user_data."):
+        raise KeyError(field)
+    if field in DURATIONS:
+        return _duration_condition(field, value)
+    if isinstance(value, bool):
+        return PresenceCondition(field, value)
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip("!") for v in values):
+        raise ValueError(f"{value!r} is not a text, a list of texts, true or false")
+    return TextCondition(
+        field,
+        wanted=tuple(_test(field, v, aliases) for v in values if not v.startswith("!")),
+        unwanted=tuple(_test(field, v[1:], aliases) for v in values if v.startswith("!")),
+    )
+
+
+def _test(field: str, text: str, aliases: Mapping[str, str]) -> tuple[str, Callable[[str], bool]]:
+    text = aliases.get(text, text) if field == "queue" else text
+    return text, matcher(field, text)
+
+
+def _duration_condition(field: str, value: object) -> DurationCondition:
+    text = value.strip() if isinstance(value, str) else ""
+    sign = next((s for s in ("<=", ">=", "<", ">") if text.startswith(s)), None)
+    if sign is None:
+        raise ValueError(f'{value!r} does not compare; write for example "> 45m" or "<= 10s"')
+    return DurationCondition(field, sign, duration(text.removeprefix(sign).strip()))
+
+
+def _shown(values: Sequence[str]) -> str:
+    return " / ".join(f'"{value[:80]}"' for value in values[:3]) or "nothing"
+
+
+def _either(texts: Sequence[str]) -> str:
+    return " or ".join(f'"{text}"' for text in texts[:5]) + (" or ..." if len(texts) > 5 else "")

@@ -1,0 +1,100 @@
+"""Which rules hear of a transition, and why the others do not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from bridge.decide.conditions import Condition, Facts, TextCondition
+from bridge.decide.words import States
+from bridge.model import Transition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """An edge rule: it fires when a job goes from a state of `was` to a state of `to`."""
+
+    name: str
+    line: int
+    was: States
+    to: States
+    conditions: tuple[Condition, ...]
+    notify: tuple[str, ...]
+    template: str | None = None
+    stop: bool = False
+
+    def why_not(self, facts: Facts) -> str | None:
+        transition = facts.transition
+        if transition.to not in self.to:
+            return f'to: "{transition.to}" is not among {self.to}'
+        if transition.was not in self.was:
+            return f'from: "{transition.was}" is not among {self.was}'
+        return next((why for c in self.conditions if (why := c.why_not(facts))), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule said: `why_not` is None when it fired. `notifiers` are those it was the first to name."""
+
+    rule: Rule
+    why_not: str | None
+    notifiers: tuple[str, ...] = ()
+    already: tuple[str, ...] = ()  # notifiers an earlier rule had named
+
+
+class Matcher:
+    """Asks only the rules that can match: those that name another tag, queue or state cost nothing."""
+
+    def __init__(self, rules: Sequence[Rule], queue_names: Mapping[str, str]) -> None:
+        self._rules = rules
+        self._queue_names = queue_names
+        self._index: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+        for number, rule in enumerate(rules):
+            for key in product(*_index_keys(rule)):
+                self._index[key].append(number)
+
+    def match(self, transition: Transition) -> list[Verdict]:
+        """Return the verdicts of the rules that fire, top to bottom."""
+        facts = Facts(transition, self._queue_names)
+        return [v for v in self._ask(facts, self._candidates(transition)) if v.why_not is None]
+
+    def explain(self, transition: Transition) -> list[Verdict]:
+        """Return the verdict of every rule, top to bottom."""
+        return list(self._ask(Facts(transition, self._queue_names), self._rules))
+
+    def _candidates(self, transition: Transition) -> list[Rule]:
+        job = transition.job
+        keys = product((None, transition.to), (None, job.tag), (None, job.queue))
+        # A job without a tag or queue makes the same key twice.
+        numbers = {number for key in set(keys) for number in self._index.get(key, ())}
+        return [self._rules[number] for number in sorted(numbers)]
+
+    @staticmethod
+    def _ask(facts: Facts, rules: Iterable[Rule]) -> Iterable[Verdict]:
+        told: set[str] = set()
+        stopped: Rule | None = None
+        for rule in rules:
+            why = f'rule "{stopped.name}" (line {stopped.line}) matched and stops' if stopped else rule.why_not(facts)
+            if why is not None:
+                yield Verdict(rule, why)
+                continue
+            yield Verdict(
+                rule,
+                None,
+                notifiers=tuple(name for name in rule.notify if name not in told),
+                already=tuple(name for name in rule.notify if name in told),
+            )
+            told.update(rule.notify)
+            stopped = rule if rule.stop else None
+
+
+def _index_keys(rule: Rule) -> tuple[Iterable[str | None], ...]:
+    """Return for state, tag and queue the only values that can match, or [None] for any."""
+    return rule.to.exact or [None], _exact(rule, "tag"), _exact(rule, "queue")
+
+
+def _exact(rule: Rule, field: str) -> Iterable[str | None]:
+    found = [c.exact for c in rule.conditions if isinstance(c, TextCondition) and c.field == field]
+    return found[0] if found and found[0] is not None else [None]

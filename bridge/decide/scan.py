@@ -1,0 +1,56 @@
+"""Which calls to make next: how far back to list, and what to ask by id instead."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+PAGE_SIZE = 100  # the list call's maximum; cloud docs, list document of 2025-09
+IDS_PER_CALL = 10  # the describe call's maximum; cloud docs, describe document of 2025-09
+
+# How far before the mark a list begins: CreationTime has one second's resolution, whether the filter includes
+# its bound is not documented, and nothing says how soon a new job is listed.
+OVERLAP = timedelta(minutes=5)
+
+
+def list_since(
+    *,
+    mark: datetime | None,
+    first: datetime,
+    open_created: Sequence[datetime],
+    known_created: Sequence[datetime],
+) -> datetime:
+    """Return the creation time from which to list, so that the whole poll takes the fewest calls.
+
+    `mark` is when the last complete listing began (None: there was none, so list from `first`).
+    `open_created` are the creation times of the unfinished jobs and `known_created` those of all jobs of this
+    stream since the oldest unfinished one, both ascending. Unfinished jobs before the answer are asked by id.
+    """
+    if mark is None:
+        return first - OVERLAP
+    older = open_created[: bisect_left(open_created, mark)]
+    best = mark
+    fewest = _list_calls(mark, known_created) + _ceil(len(older), IDS_PER_CALL)
+    # Leaving out fewer than a whole call's ids saves nothing, so only every tenth unfinished job is a candidate.
+    for by_id in range(0, len(older), IDS_PER_CALL):
+        calls = by_id // IDS_PER_CALL + _list_calls(older[by_id], known_created)
+        if calls <= fewest:
+            best, fewest = older[by_id], calls
+            break
+    return min(best, mark) - OVERLAP
+
+
+def _list_calls(since: datetime, known_created: Sequence[datetime]) -> int:
+    listed = len(known_created) - bisect_left(known_created, since - OVERLAP)
+    return max(1, _ceil(listed, PAGE_SIZE))
+
+
+def _ceil(count: int, per: int) -> int:
+    return -(-count // per)
+
+
+def in_tens(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield `ids` in the portions that one describe call takes."""
+    for at in range(0, len(ids), IDS_PER_CALL):
+        yield tuple(ids[at : at + IDS_PER_CALL])

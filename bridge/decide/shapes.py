@@ -1,0 +1,152 @@
+"""The shape of rules.toml: which keys there are, and what kind of value each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from bridge.decide.words import STATE_WORDS, States, duration, rate, states, suggest
+from bridge.model import Rate
+
+# Keys of the language that this version reads about but does not run: refused, never ignored in silence.
+LATER = {
+    "rule": ("in", "for", "repeat", "recover", "throttle", "group"),
+    "notifier": ("body",),
+    "": ("mute", "test"),
+}
+
+
+def _duration(value: object) -> timedelta:
+    return duration(_text(value, '"30s" or "45m"'))
+
+
+def _rate(value: object) -> Rate:
+    return rate(_text(value, '"10/s" or "100/5m"'))
+
+
+def _text(value: object, example: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
+    return value
+
+
+def _one_or_many(value: object) -> list[str]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
+        raise ValueError(f"{value!r} is neither a text nor a list of texts")
+    return values
+
+
+def _states(value: object) -> States:
+    words = _one_or_many(value)
+    for word in words:
+        # A state that CI adds one day is accepted; what looks like a slip of the pen is not.
+        if word not in STATE_WORDS and (near := suggest(word, STATE_WORDS)):
+            raise ValueError(f'no job state is called "{word}"{near}')
+    return states(words)
+
+
+def _zone(value: object) -> ZoneInfo:
+    try:
+        return ZoneInfo(_text(value, '"Asia/Shanghai"'))
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f'"{value}" is not a time zone; write for example "Asia/Shanghai" or "UTC"') from error
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+RateText = Annotated[Rate, BeforeValidator(_rate)]
+Words = Annotated[list[str], BeforeValidator(_one_or_many)]
+StateSet = Annotated[States, BeforeValidator(_states)]
+Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,58}-\d{5,12}$")]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{2,30}$")]
+
+
+class Env(BaseModel):
+    """A value that is read from the environment: `{ env = "NAME" }`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    env: Words
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
+
+
+class Defaults(_Table):
+    timezone: Zone = ZoneInfo("UTC")
+    every: Duration = timedelta(seconds=30)
+    lookback: Duration = timedelta(hours=24)
+    on_first_run: Literal["silent", "announce"] = "silent"
+    rate: RateText = Rate(count=5, per=timedelta(seconds=1))
+
+
+class WatchTable(_Table):
+    name: Name
+    bucket: Bucket
+    region: Region
+    tags: Words
+    queues: Words | None = None
+    every: Duration | None = None
+    lookback: Duration | None = None
+    queue_type: str | None = None
+    workflow: str | None = None
+    input: str | None = None
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/?#@]+/?$")] | None = None
+
+
+class NotifierTable(_Table):
+    retry: Duration = timedelta(hours=24)
+    fallback: Name | None = None
+    max_in_flight: Annotated[int, Field(strict=True, ge=1, le=64)] | None = None
+    rate: RateText | None = None
+
+
+class SlackTable(NotifierTable):
+    type: Literal["slack"]
+    channel: Name | None = None
+    token: Env | None = None
+    url: Env | None = None
+    thread: Literal["job", "workflow", "none"] = "none"
+    update: Annotated[bool, Field(strict=True)] = False
+
+
+class WebhookTable(NotifierTable):
+    type: Literal["webhook"]
+    url: str | Env
+    secret: Env | None = None
+    order: Literal["job", "none"] = "job"
+    headers: dict[str, str | Env] = {}
+    format: Literal["json", "cloudevents"] = "json"
+
+
+class RuleTable(_Table):
+    name: Name
+    from_: StateSet = Field(default=states(["*"]), alias="from")
+    to: StateSet = states(["*"])
+    match: dict[str, Any] = {}
+    notify: Words
+    template: Name | None = None
+    stop: Annotated[bool, Field(strict=True)] = False
+
+
+class TemplateTable(_Table):
+    title: str | None = None
+    text: str | None = None
+    fields: Annotated[list[str], Field(max_length=10)] | None = None
+
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "": ("defaults", "alias", "watch", "notifier", "rule", "template"),
+    "defaults": tuple(Defaults.model_fields),
+    "watch": tuple(WatchTable.model_fields),
+    "slack": tuple(SlackTable.model_fields),
+    "webhook": tuple(WebhookTable.model_fields),
+    "rule": tuple(f.alias or name for name, f in RuleTable.model_fields.items()),
+    "template": tuple(TemplateTable.model_fields),
+}

@@ -1,0 +1,80 @@
+"""The small words of rules.toml: durations, rates, sets of states, suggestions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from difflib import get_close_matches
+
+from bridge.model import DONE, GONE, NEW, STATES, Rate
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\d+[smhd])+")
+_PIECE = re.compile(r"(\d+)([smhd])")
+_RATE = re.compile(r"(\d+)/(\d*[smhd])")
+
+
+def duration(text: str) -> timedelta:
+    """Read "90s", "45m", "1h30m", "7d". Raises ValueError saying what would be right."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f'"{text}" is not a duration; write for example "30s", "45m", "1h30m" or "7d"')
+    seconds = sum(int(count) * _UNITS[unit] for count, unit in _PIECE.findall(text))
+    if not 0 < seconds <= 3650 * 86400:
+        raise ValueError(f'"{text}" is out of range; a duration is more than nothing and at most ten years')
+    return timedelta(seconds=seconds)
+
+
+def rate(text: str) -> Rate:
+    """Read "10/s" or "10/5m". Raises ValueError saying what would be right."""
+    found = _RATE.fullmatch(text)
+    if not found or int(found[1]) == 0:
+        raise ValueError(f'"{text}" is not a rate; write for example "10/s" or "100/5m"')
+    per = found[2] if found[2][0].isdigit() else f"1{found[2]}"
+    return Rate(count=int(found[1]), per=duration(per))
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ' (did you mean "x"?)', or nothing when no known word is near."""
+    by_case = {k.lower(): k for k in known}
+    near = get_close_matches(word.lower(), by_case, n=1, cutoff=0.6)
+    return f' (did you mean "{by_case[near[0]]}"?)' if near else ""
+
+
+def listing(words: Iterable[str]) -> str:
+    return ", ".join(words) or "none"
+
+
+STATE_WORDS = (*STATES, NEW, GONE, "done", "active", "*")
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """A set of states as a rule names it. `active` is every state of a job that is not final."""
+
+    words: frozenset[str]
+
+    def __contains__(self, state: str) -> bool:
+        return state in self.words or "*" in self.words or (self._active and self._is_active(state))
+
+    @property
+    def exact(self) -> frozenset[str] | None:
+        """The states named one by one, or None when the set is open (`active`, `*`)."""
+        return None if self._active or "*" in self.words else self.words
+
+    @property
+    def _active(self) -> bool:
+        return "active" in self.words
+
+    @staticmethod
+    def _is_active(state: str) -> bool:
+        return state not in DONE and state not in (NEW, GONE)
+
+    def __str__(self) -> str:
+        return listing(sorted(self.words))
+
+
+def states(words: Iterable[str]) -> States:
+    named = frozenset(words)
+    return States((named - {"done"}) | DONE if "done" in named else named)
