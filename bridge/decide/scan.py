@@ -18,8 +18,8 @@ def list_since(
     *,
     mark: datetime | None,
     first: datetime,
-    open_created: Sequence[datetime],
-    known_created: Sequence[datetime],
+    open_created: Sequence[datetime] = (),
+    known_created: Sequence[datetime] = (),
 ) -> datetime:
     """Return the creation time from which to list, so that the whole poll takes the fewest calls.
 

@@ -1,0 +1,1 @@
+"""What does CI say? Everything that talks to Tencent Cloud Infinite."""

@@ -1,0 +1,157 @@
+"""Everything that can go wrong between us and CI.
+
+CiError
+├── AuthError            the keys are wrong, or may not do this
+├── ClockError           this machine's clock is too far from CI's
+├── Throttled            we ask too often
+├── ConfigError          the question is wrong, and will be until a person changes something
+└── TemporaryError       it may work later
+    └── UnreadableReply  CI (or something between) answered with what we cannot read
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar, Literal
+
+Kind = Literal["auth", "clock", "throttled", "config", "temporary"]
+
+
+class CiError(Exception):
+    """What happened, CI's word for it, and what to do: `str()` is one line of all three."""
+
+    kind: ClassVar[Kind] = "temporary"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        code: str | None = None,
+        request_id: str | None = None,
+        advice: str = "",
+        retry_after: timedelta | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = _one_line(what)
+        self.code = code and _one_line(code)
+        self.request_id = request_id and _one_line(request_id)
+        self.advice = advice
+        self.retry_after = retry_after
+        self.status = status
+
+    def __str__(self) -> str:
+        known = (
+            self.code,
+            self.status and f"HTTP {self.status}",
+            self.request_id and f"request id {self.request_id}",
+        )
+        words = ", ".join(word for word in known if word)
+        return self.what + (f" ({words})" if words else "") + (f"; {self.advice}" if self.advice else "")
+
+
+class AuthError(CiError):
+    kind = "auth"
+
+
+class ClockError(CiError):
+    kind = "clock"
+
+
+class Throttled(CiError):
+    """`retry_after` is CI's own wish, if it said one."""
+
+    kind = "throttled"
+
+
+class ConfigError(CiError):
+    kind = "config"
+
+
+class TemporaryError(CiError):
+    kind = "temporary"
+
+
+class UnreadableReply(TemporaryError):
+    pass
+
+
+TEXT_LIMIT = 300  # characters of CI's own words that we repeat
+
+CHECK_KEYS = "check TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY"
+RENEW_TOKEN = "renew TENCENTCLOUD_SECURITY_TOKEN, with the keys that came with it"  # noqa: S105  a sentence
+GRANT = "grant ci:DescribeMediaJobs and ci:DescribeMediaJob on the bucket to these keys"
+SET_CLOCK = "set this machine's clock (NTP)"
+CHECK_BUCKET = "check that `bucket` has the APPID (name-1250000000) and that `region` is the bucket's"
+CHECK_ADDRESS = "check `bucket`, `region` and `endpoint`"
+ACTIVATE = "activate CI for the bucket in the console, which makes the role CI_QCSRole"
+CHECK_WATCH = "check the watch: tags, queues, queue_type, workflow, input"
+PAY = "the account is in arrears or not entitled: see the Tencent Cloud console"
+ASK_LESS = "poll less often, or watch fewer tags"
+CHECK_REDIRECT = "not followed, as it would carry the signature along: check `region` and `endpoint`"
+LATER = "it is tried again at the next poll"
+
+# CI's own table: https://cloud.tencent.com/document/product/436/53983, read 2026-11-21. The rest is COS's
+# (https://cloud.tencent.com/document/product/436/7730, read 2026-11-21), whose signature CI shares.
+_BY_CODE: dict[str, tuple[type[CiError], str]] = {
+    "AccessDenied": (AuthError, GRANT),
+    "AccessForbidden": (AuthError, GRANT),
+    "NoProcessAuthority": (AuthError, GRANT),
+    "InvalidAccessKeyId": (AuthError, CHECK_KEYS),
+    "SignatureDoesNotMatch": (AuthError, CHECK_KEYS),
+    "ExpiredToken": (AuthError, RENEW_TOKEN),
+    "RequestTimeTooSkewed": (ClockError, SET_CLOCK),
+    "SlowDown": (Throttled, ASK_LESS),
+    "NoSuchBucket": (ConfigError, CHECK_BUCKET),
+    "InvalidHost": (ConfigError, CHECK_BUCKET),
+    "CIRoleNotExist": (ConfigError, ACTIVATE),
+    "PaymentRequired": (ConfigError, PAY),
+    "InternalError": (TemporaryError, LATER),
+    "RequestTimeout": (TemporaryError, LATER),
+    "ServiceUnavailable": (TemporaryError, LATER),
+}
+_BY_STATUS: dict[int, tuple[type[CiError], str]] = {
+    401: (AuthError, CHECK_KEYS),
+    402: (ConfigError, PAY),
+    403: (AuthError, GRANT),
+    404: (ConfigError, CHECK_BUCKET),
+    408: (TemporaryError, LATER),
+}
+# AccessDenied with this message is a clock too far off; so read Tencent's own SDKs for JavaScript and Android.
+EXPIRED = "request has expired"
+
+
+def classify(
+    status: int,
+    code: str | None,
+    message: str | None,
+    *,
+    host: str,
+    request_id: str | None = None,
+    retry_after: timedelta | None = None,
+) -> CiError:
+    """Return the error that an answer other than 200 means."""
+    kind, advice = _kind(status, code or "", message or "", asked_to_wait=retry_after is not None)
+    what = f"{host} refused: {message or 'it did not say why'}"
+    return kind(what, code=code, request_id=request_id, advice=advice, retry_after=retry_after, status=status)
+
+
+def _kind(status: int, code: str, message: str, *, asked_to_wait: bool) -> tuple[type[CiError], str]:
+    if status == 429 or (status == 503 and asked_to_wait):
+        return Throttled, ASK_LESS
+    if 300 <= status < 400:
+        return ConfigError, CHECK_REDIRECT
+    if code == "AccessDenied" and EXPIRED in message.lower():
+        return ClockError, SET_CLOCK
+    if status == 401:
+        # Seen in the field: 401 AccessDenied is a signature that did not verify, not a missing grant.
+        return _BY_STATUS[401]
+    if code in _BY_CODE:
+        return _BY_CODE[code]
+    return _BY_STATUS.get(status) or ((TemporaryError, LATER) if status >= 500 else (ConfigError, CHECK_WATCH))
+
+
+def _one_line(text: str) -> str:
+    """Return `text` fit for a log line: CI's words are somebody else's."""
+    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    return line if len(line) <= TEXT_LIMIT else line[:TEXT_LIMIT] + "…"

@@ -1,0 +1,45 @@
+"""One answer of CI's over HTTP, and what its headers say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+LONGEST_WAIT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """`headers` are found whatever their case; `body` is whole and decoded."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def date(self) -> datetime | None:
+        """CI's own clock."""
+        return _http_date(self.headers.get("Date", ""))
+
+    @property
+    def request_id(self) -> str | None:
+        return self.headers.get("x-ci-request-id") or self.headers.get("x-cos-request-id")
+
+    def retry_after(self, now: datetime) -> timedelta | None:
+        """Return how long CI asks us to wait, at most a day; `now` helps where it sent no Date."""
+        text = self.headers.get("Retry-After", "").strip()
+        if text.isascii() and text.isdigit():
+            return min(timedelta(seconds=int(text[:9])), LONGEST_WAIT)
+        if (at := _http_date(text)) is None:
+            return None
+        return min(max(at - (self.date or now), timedelta()), LONGEST_WAIT)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(text)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):  # the standard library raises each of them
+        return None

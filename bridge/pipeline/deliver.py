@@ -1,0 +1,209 @@
+"""Deliver: claim what free slots can take, send, settle. One thread does all of it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from bridge.decide.messages import as_fallback
+from bridge.decide.retries import next_try
+from bridge.decide.rulebook import Rulebook
+from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, TryLater
+from bridge.record import outbox
+from bridge.record.database import Clock, Database, trouble
+from bridge.record.outbox import Ended
+
+logger = logging.getLogger(__name__)
+
+# W: what may be in flight or accepted but not yet recorded, and so be told twice if the process dies.
+WINDOW = 64
+# Every attempt ends within its own hard deadline of 15 s; a lease that outlives it needs no renewal.
+LEASE = timedelta(seconds=30)
+_UNHURRIED_S = 1.0  # between looks at an outbox where nothing is due
+_REAP_EVERY = timedelta(seconds=5)
+_ENOUGH = 16  # ended attempts that are worth a transaction while others are in flight
+_LINGER_S = 0.002
+_DEFAULT_RETRY = Notifier(name="").retry  # of a notifier that rules.toml no longer has
+
+
+class Transport(Protocol):
+    """What attempts go out with: many at once, ended in any order, none of them later than LEASE."""
+
+    def begin(self, delivery: Delivery) -> None: ...
+    def wait(self, timeout_s: float) -> Sequence[Attempt]: ...
+    def wake(self) -> None: ...
+    @property
+    def in_flight(self) -> int: ...
+
+
+class Courier:
+    """The delivery loop of one worker. `wake` may be called from any thread; all else from one."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        transport: Transport,
+        book: Callable[[], Rulebook],
+        clock: Clock,
+        chance: Callable[[], float],
+        worker: str,
+        window: int = WINDOW,
+    ) -> None:
+        self._db = db
+        self._transport = transport
+        self._book = book
+        self._clock = clock
+        self._chance = chance
+        self._worker = worker
+        self._window = window
+        self._claims = itertools.count(1)
+        self._ended: list[Attempt] = []  # accepted or failed, not yet recorded
+        self._again_at: datetime | None = None
+        self._reap_at: datetime | None = None
+
+    def wake(self) -> None:
+        """Look at the outbox now."""
+        self._transport.wake()
+
+    @property
+    def unfinished(self) -> int:
+        return self._transport.in_flight + len(self._ended)
+
+    def turn(self, *, claiming: bool = True) -> int:
+        """Record what ended, claim and begin what is due, then wait for news. Return how many were begun.
+
+        When the database does not answer, what ended is kept and recorded when it does.
+        """
+        try:
+            self._reap()
+            claimed = self._exchange(claiming=claiming)
+        except DBAPIError as error:
+            logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
+            self._collect(_UNHURRIED_S)
+            return 0
+        for delivery in claimed:
+            self._transport.begin(delivery)
+        self._collect(self._patience(bool(claimed)))
+        return len(claimed)
+
+    def _exchange(self, *, claiming: bool) -> Sequence[Delivery]:
+        """In one transaction: settle what ended, claim what the slots that are free by it can take."""
+        now = self._clock()
+        free = self._window - self._transport.in_flight
+        if not self._ended and not (claiming and free > 0 and self._is_due(now)):
+            return ()
+        with self._db.write() as tx:
+            lost = self._settle(tx, now)
+            claimed = outbox.Claimed(())
+            if claiming and free > 0:
+                number = next(self._claims)
+                lease = f"{self._worker}.{number}"
+                claimed = outbox.claim(tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=number)
+        self._ended.clear()
+        self._again_at = claimed.again_at
+        if lost:
+            logger.warning("lease lost, the outcome is not recorded", extra={"deliveries": len(lost)})
+        return claimed.deliveries
+
+    def _is_due(self, now: datetime) -> bool:
+        # Asked in a reading transaction: an idle worker never takes SQLite's write lock.
+        with self._db.read() as tx:
+            return bool(outbox.due_lanes(tx, now=now))
+
+    def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
+        ended = [self._judge(attempt, now) for attempt in self._ended]
+        lost = outbox.settle(tx, ended, now=now) if ended else frozenset()
+        for one in ended:
+            if one.dead and one.attempt.delivery.n not in lost:
+                self._tell_fallback(tx, one.attempt, now)
+        return lost
+
+    def _judge(self, attempt: Attempt, now: datetime) -> Ended:
+        outcome, delivery = attempt.outcome, attempt.delivery
+        if not isinstance(outcome, TryLater):
+            return Ended(attempt)
+        notifier = self._book().notifiers.get(delivery.notifier)
+        again_at = next_try(
+            attempts=delivery.attempts,
+            created_at=delivery.created_at,
+            now=now,
+            retry=notifier.retry if notifier else _DEFAULT_RETRY,
+            wish=outcome.after,
+            chance=self._chance(),
+        )
+        return Ended(attempt, again_at)
+
+    def _tell_fallback(self, tx: Connection, attempt: Attempt, now: datetime) -> None:
+        outcome, notifiers = attempt.outcome, self._book().notifiers
+        why = "" if isinstance(outcome, Sent) else outcome.why
+        dead = notifiers.get(attempt.delivery.notifier)
+        logger.error("delivery is dead", extra={"delivery": attempt.delivery.id, "reason": why})
+        fallback = notifiers.get(dead.fallback or "") if dead else None
+        if fallback:
+            message = outbox.message_of(tx, attempt.delivery.n)
+            outbox.put(tx, [as_fallback(message, attempt.delivery.notifier, why, fallback)], now=now)
+
+    def _reap(self) -> None:
+        """Now and then: free what lost workers held, pass on what waits for a paused notifier."""
+        now = self._clock()
+        # The clock may have been set back since.
+        if self._reap_at and now < self._reap_at <= now + _REAP_EVERY:
+            return
+        self._reap_at = now + _REAP_EVERY
+        with self._db.read() as tx:
+            overdue = outbox.any_overdue(tx, longest=LEASE, now=now)
+            paused = outbox.paused_and_waiting(tx)
+        if overdue:
+            with self._db.write() as tx:
+                freed = outbox.reap(tx, longest=LEASE, now=now)
+            logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
+        for name in paused:
+            self._pass_on(name, now)
+
+    def _pass_on(self, name: str, now: datetime) -> None:
+        notifier = self._book().notifiers.get(name)
+        if notifier is None or notifier.fallback is None:
+            return
+        lease = f"{self._worker}.{next(self._claims)}"
+        with self._db.write() as tx:
+            why, waiting = outbox.claim_paused(tx, name, lease=lease, lease_for=LEASE, now=now, most=self._window)
+            for delivery in waiting:
+                outcome = Refused(f"notifier {name} is paused: {why}")
+                attempt = Attempt(delivery=delivery, outcome=outcome, started_at=now, seconds=0)
+                outbox.settle(tx, [Ended(attempt)], now=now)
+                self._tell_fallback(tx, attempt, now)
+
+    def _collect(self, timeout_s: float) -> None:
+        self._take(self._transport.wait(timeout_s))
+        # A handful of answers is worth waiting two milliseconds for: a transaction costs as much.
+        if self._transport.in_flight and 0 < len(self._ended) < _ENOUGH:
+            self._take(self._transport.wait(_LINGER_S))
+
+    def _take(self, attempts: Sequence[Attempt]) -> None:
+        self._ended += attempts
+        for attempt in attempts:
+            if not isinstance(attempt.outcome, Sent):
+                facts = {"delivery": attempt.delivery.id, "notifier": attempt.delivery.notifier}
+                logger.warning("attempt failed", extra={**facts, "reason": attempt.outcome.why})
+
+    def _patience(self, busy: bool) -> float:
+        """Return how long to wait for news, in seconds."""
+        if busy or self._transport.in_flight:
+            return _UNHURRIED_S
+        if self._ended:
+            return 0
+        if self._again_at:
+            return min(max((self._again_at - self._clock()).total_seconds(), 0), _UNHURRIED_S)
+        return _UNHURRIED_S
+
+    def finish(self, *, until: Callable[[], bool]) -> None:
+        """Claim nothing more; let what is in flight end and record it, or stop when `until` says so."""
+        while self.unfinished and not until():
+            self.turn(claiming=False)

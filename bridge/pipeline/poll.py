@@ -1,0 +1,286 @@
+"""One poll of one watch: plan the calls, and store each page that arrives in one transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled
+from bridge.decide.diff import diff, gone, latest
+from bridge.decide.messages import Telling, tell
+from bridge.decide.rulebook import Rulebook
+from bridge.decide.scan import OVERLAP, in_tens, list_since
+from bridge.model import Described, Job, Page, Place, Stream, Transition, Watch
+from bridge.record import leases, outbox, snapshots
+from bridge.record.database import Clock, Database, ms
+
+logger = logging.getLogger(__name__)
+
+_MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
+_SLOWEST = timedelta(minutes=10)  # between polls that fail
+_HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
+
+
+class Halted(Exception):
+    """The process is stopping: the poll is given up, and what it has stored stays."""
+
+
+class Source(Protocol):
+    """Where jobs are asked for. Raises CiError."""
+
+    def list(self, stream: Stream, *, since: datetime | None = None, token: str | None = None) -> Page: ...
+    def describe(self, place: Place, ids: Sequence[str]) -> Described: ...
+
+
+@dataclass(slots=True)
+class Poll:
+    """What one poll of one watch came to."""
+
+    watch: str
+    calls: int = 0
+    jobs: int = 0
+    transitions: int = 0
+    deliveries: int = 0
+    error: CiError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """What stays the same during one poll."""
+
+    watch: Watch
+    book: Rulebook
+    began: datetime
+    poll: Poll
+    complete_at: datetime | None  # when the watch's last complete poll began
+    marks: dict[str, datetime]
+    unseen: dict[str, str] = field(default_factory=dict)  # unfinished jobs that no answer has shown yet
+
+    def silence(self, stream: Stream) -> Callable[[Job], str | None]:
+        """Return why a job that this stream shows for the first time is told to nobody.
+
+        The first snapshot of a stream is silent. Where the watch itself was polled before (a tag was added),
+        only for jobs from before that.
+        """
+        if stream.key in self.marks or self.watch.announce_first:
+            return lambda _: None
+        reason = f'first snapshot of {stream.tag} in watch "{self.watch.name}"'
+        since = self.complete_at
+        return lambda job: None if since and job.created_at and job.created_at >= since else reason
+
+
+class Poller:
+    """Polls watches for one worker, whose id is the token of its leases."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        source: Source,
+        clock: Clock,
+        worker: str,
+        on_told: Callable[[], None] = lambda: None,
+        halted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._db = db
+        self._source = source
+        self._clock = clock
+        self._worker = worker
+        self._on_told = on_told
+        self._halted = halted
+
+    def due(self, watches: Iterable[Watch]) -> list[Watch]:
+        """Return the watches whose time has come, the one that waits longest first."""
+        by_name = {watch.name: watch for watch in watches}
+        now = self._clock()
+        with self._db.read() as tx:
+            rows = leases.polls(tx, by_name)
+        # A time further off than a poll can be put off is from before the clock was set back.
+        furthest = {name: ms(now + max(watch.every, timedelta(days=1)) * 2) for name, watch in by_name.items()}
+        return [
+            by_name[row.name] for row in rows if not row.paused and not ms(now) < row.next_poll_at <= furthest[row.name]
+        ]
+
+    def poll_once(self, watch: Watch, book: Rulebook) -> Poll | None:
+        """Poll a watch now; None when another worker is at its bucket."""
+        bucket = watch.place.bucket
+        with self._db.write() as tx:
+            if not leases.acquire(tx, bucket, self._worker, now=self._clock()):
+                return None
+        try:
+            return self._poll(watch, book)
+        except leases.LeaseLost:
+            logger.warning("poll given up, another worker has the bucket", extra={"watch": watch.name})
+            return None
+        except Halted:
+            return None
+        finally:
+            with self._db.write() as tx:
+                leases.release(tx, bucket, self._worker)
+
+    def _poll(self, watch: Watch, book: Rulebook) -> Poll:
+        began, keys = self._clock(), [stream.key for stream in watch.streams]
+        with self._db.read() as tx:
+            (row,) = leases.polls(tx, [watch.name])
+            round_ = _Round(
+                watch=watch,
+                book=book,
+                began=began,
+                poll=Poll(watch.name),
+                complete_at=row.ok_at,
+                marks=snapshots.marks(tx, keys),
+                unseen=dict(snapshots.open_ids(tx, keys)),
+            )
+        self._list_all(round_)
+        if round_.poll.error is None:
+            self._ask_by_id(round_)
+        self._finish(round_, row.failures)
+        return round_.poll
+
+    def _list_all(self, round_: _Round) -> None:
+        for stream in round_.watch.streams:
+            try:
+                self._list(round_, stream)
+            except CiError as error:
+                round_.poll.error = round_.poll.error or error
+                if isinstance(error, _HOLD_FOR_ALL):
+                    return
+
+    def _list(self, round_: _Round, stream: Stream) -> None:
+        """List a stream page by page; each is stored when it arrives, so memory is a page."""
+        since = self._since(round_, stream)
+        mark, token, tokens = None, None, set[str]()
+        while True:
+            self._go_on()
+            page = self._source.list(stream, since=since, token=token)
+            round_.poll.calls += 1
+            mark, token = mark or page.served_at or round_.began, page.next_token
+            self._store(round_, stream, page.jobs, mark=None if token else mark)
+            if token is None:
+                return
+            if token in tokens or len(tokens) >= _MOST_PAGES:
+                raise TemporaryError(
+                    f"the list of {stream.tag} jobs does not end: page token {token[:40]!r} came again",
+                    advice="what was read is kept, and the list is asked for again",
+                )
+            tokens.add(token)
+
+    def _since(self, round_: _Round, stream: Stream) -> datetime:
+        mark = round_.marks.get(stream.key)
+        if mark is None:
+            return list_since(mark=None, first=round_.began - round_.watch.lookback)
+        with self._db.read() as tx:
+            opened = snapshots.open_created(tx, stream.key)
+            oldest = min([mark, *opened[:1]])
+            known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
+        return list_since(mark=mark, first=mark, open_created=opened, known_created=known)
+
+    def _store(self, round_: _Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
+        """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
+        now, jobs = self._clock(), latest(listed)
+        with self._transaction(round_.watch, now) as tx:
+            before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
+            seen = {job_id: one.seen for job_id, one in before.items()}
+            steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=round_.silence(stream))
+            _tell(tx, round_, steps, now)
+            streams = {s.key for watch in round_.book.watches for s in watch.streams}
+            snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
+            if mark:
+                snapshots.set_mark(tx, stream.key, mark)
+        self._on_told()
+        round_.poll.jobs += len(jobs)
+        for job in jobs:
+            round_.unseen.pop(job.id, None)
+
+    def _ask_by_id(self, round_: _Round) -> None:
+        """Ask for the unfinished jobs that no list has shown: they are older, or have left it."""
+        for ids in in_tens(list(round_.unseen)):
+            self._go_on()
+            try:
+                found = self._source.describe(round_.watch.place, ids)
+            except CiError as error:
+                round_.poll.error = error
+                return
+            round_.poll.calls += 1
+            self._store_described(round_, found, ids)
+
+    def _store_described(self, round_: _Round, found: Described, asked: Sequence[str]) -> None:
+        watch, now = round_.watch, self._clock()
+        with self._transaction(watch, now) as tx:
+            before = snapshots.known(tx, watch.place.bucket, asked)
+            jobs = [job for job in latest(found.jobs) if job.id in before]
+            missing = {job_id: before[job_id] for job_id in found.missing if job_id in before}
+            seen = {job_id: one.seen for job_id, one in before.items()}
+            steps = diff(seen, jobs, watch=watch.name, now=now)
+            lost = gone(snapshots.jobs_of(missing), watch=watch.name, now=now)
+            _tell(tx, round_, (*steps, *lost), now)
+            streams = {one.stream for one in before.values()}
+            snapshots.save(tx, jobs, steps, before, stream="", streams=streams, now=now)
+            snapshots.close(tx, lost, before, now=now)
+        self._on_told()
+        round_.poll.jobs += len(jobs)
+
+    def _go_on(self) -> None:
+        if self._halted():
+            raise Halted
+
+    @contextmanager
+    def _transaction(self, watch: Watch, now: datetime) -> Iterator[Connection]:
+        """Begin by renewing the lease: it fences out a worker that was away, and lets one write at a time."""
+        with self._db.write() as tx:
+            leases.renew(tx, watch.place.bucket, self._worker, now=now)
+            yield tx
+
+    def _finish(self, round_: _Round, failures: int) -> None:
+        poll, watch = round_.poll, round_.watch
+        failures = failures + 1 if poll.error else 0
+        with self._db.write() as tx:
+            leases.polled(
+                tx,
+                watch.name,
+                began=round_.began,
+                next_poll=max(self._clock(), round_.began + _pause(watch, poll.error, failures)),
+                error=str(poll.error) if poll.error else None,
+                failures=failures,
+                calls=poll.calls,
+                jobs=poll.jobs,
+            )
+
+
+def _pause(watch: Watch, error: CiError | None, failures: int) -> timedelta:
+    """Return how long after this poll's beginning the next one is: longer each time it fails."""
+    if error is None:
+        return watch.every
+    longer: timedelta = min(watch.every * 2 ** min(failures - 1, 10), max(_SLOWEST, watch.every))
+    return max(longer, error.retry_after or timedelta(0))
+
+
+def _tell(tx: Connection, round_: _Round, steps: Iterable[Transition], now: datetime) -> None:
+    book = round_.book
+    tellings = [
+        tell(
+            step,
+            matcher=book.matcher,
+            notifiers=book.notifiers,
+            wordings=book.wordings,
+            queue_names=book.queue_names,
+        )
+        for step in steps
+    ]
+    told = [one for telling in tellings for one in telling.told]
+    snapshots.add_transitions(tx, [(telling.transition, _fired(telling)) for telling in tellings])
+    outbox.put(tx, told, now=now)
+    round_.poll.transitions += len(tellings)
+    round_.poll.deliveries += len(told)
+    for fault in (fault for telling in tellings for fault in telling.faults):
+        logger.warning("template fell back to the default text", extra={"fault": fault})
+
+
+def _fired(telling: Telling) -> list[tuple[str, Sequence[str]]]:
+    return [(verdict.rule.name, verdict.notifiers) for verdict in telling.verdicts]

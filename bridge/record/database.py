@@ -1,0 +1,150 @@
+"""One door to SQLite and PostgreSQL: engines, transactions, and whether the schema is the one we know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from bridge.record.schema import HEAD
+
+_BUSY_MS = 30_000
+# Two generations of two kinds of dyno fit into the 20 connections of the smallest plan.
+_POOL = {"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True, "pool_recycle": 1800}
+
+
+class SchemaOld(Exception):
+    """The database is not at the revision this version needs; the text says what to do."""
+
+
+class Database:
+    """Transactions on one database. `write` takes SQLite's write lock at once, `read` never takes it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = _url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = _sqlite(self.url) if self.sqlite else create_engine(self.url, **_POOL)
+        self._reader = self._engine.execution_options(reading=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with self._engine.begin() as tx:
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self._reader.begin() as tx:
+            yield tx
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def shown(self) -> str:
+        """The address without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    def revision(self) -> str | None:
+        """Return the schema's revision; None when the database is empty."""
+        with self.read() as tx:
+            if not inspect(tx).has_table("alembic_version"):
+                return None
+            found = tx.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return str(found) if found else None
+
+    def require_schema(self) -> None:
+        """Raise SchemaOld unless the schema is the newest; SQLite is brought up to date instead."""
+        found = self.revision()
+        if found == HEAD:
+            return
+        if self.sqlite and (found is None or found < HEAD):
+            self.upgrade()
+            return
+        raise SchemaOld(_advice(found))
+
+    def upgrade(self) -> None:
+        """Bring the schema to the newest revision."""
+        from bridge.record.migrations import upgrade
+
+        upgrade(self._engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _advice(found: str | None) -> str:
+    if found is not None and found > HEAD:
+        return f"the database is at revision {found}, newer than this version's {HEAD}: deploy the newer version"
+    state = "has no tables yet" if found is None else f"is at revision {found}, this version needs {HEAD}"
+    return f"the database {state}: run `ci-bridge db upgrade` (the release phase does it on Heroku)"
+
+
+def _url(url: str) -> URL:
+    """Read DATABASE_URL. Raises ValueError saying what would be right."""
+    try:
+        found = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url))
+    except ArgumentError as error:
+        raise ValueError("DATABASE_URL is not one; write sqlite:///bridge.db or postgresql://...") from error
+    if found.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ValueError(f"DATABASE_URL: {found.get_backend_name()} is not supported; use sqlite or postgresql")
+    return found
+
+
+def _sqlite(url: URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_MS / 1000, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # else the driver begins by itself, and late
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-4000"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later cannot wait for its turn: SQLite refuses it at once.
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def upsert(tx: Connection, table: Table) -> Any:
+    """Return the dialect's INSERT, which knows ON CONFLICT."""
+    return (postgresql if tx.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def at(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def maybe_at(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else at(milliseconds)
+
+
+def trouble(error: DBAPIError) -> str:
+    """Say a database failure in one line, with what to do where that is known."""
+    said = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+    if "disk is full" in said or "No space left" in said:
+        return f"{said}: make room; nothing accepted is lost, and the bridge goes on by itself"
+    if isinstance(error, OperationalError):
+        return f"the database does not answer ({said}); trying again"
+    return said
+
+
+Clock = Callable[[], datetime]

@@ -1,0 +1,134 @@
+"""Who polls what: the leases of buckets, the poll times of watches, and the workers that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, delete, insert, or_, select, update
+
+from bridge.model import Notifier, Watch
+from bridge.record.database import maybe_at, ms, upsert
+from bridge.record.schema import lease as L  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import watch as W  # noqa: N812
+from bridge.record.schema import worker as P  # noqa: N812
+
+# A call to CI ends within its own deadline of 30 s, and the lease is taken anew for each.
+LEASE = timedelta(seconds=90)
+
+
+class LeaseLost(Exception):
+    """Another worker polls this bucket now; what this one has seen is not stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A watch as the record has it."""
+
+    name: str
+    next_poll_at: int
+    paused: bool
+    failures: int
+    ok_at: datetime | None
+
+
+def sync(tx: Connection, watches: Iterable[Watch], notifiers: Iterable[tuple[Notifier, str]]) -> None:
+    """Make rows for what rules.toml names; what they remember of before stays."""
+    for watch in watches:
+        tx.execute(upsert(tx, W).values(name=watch.name).on_conflict_do_nothing())
+        tx.execute(upsert(tx, L).values(name=watch.place.bucket).on_conflict_do_nothing())
+    for notifier, kind in notifiers:
+        facts = {
+            "type": kind,
+            "max_in_flight": notifier.max_in_flight,
+            "interval_ms": max(1, round(notifier.rate.interval / timedelta(milliseconds=1))) if notifier.rate else None,
+            "burst": notifier.rate.count if notifier.rate else 1,
+        }
+        row = upsert(tx, N).values(name=notifier.name, **facts)
+        tx.execute(row.on_conflict_do_update(index_elements=["name"], set_=facts))
+
+
+def acquire(tx: Connection, name: str, token: str, *, now: datetime) -> bool:
+    """Take or keep a lease; False when another holds it.
+
+    A lease that ends later than one can is from before the clock was set back, and counts as over.
+    """
+    free = or_(L.c.token.is_(None), L.c.token == token, L.c.until < ms(now), L.c.until > ms(now + LEASE))
+    taken = tx.execute(update(L).where(L.c.name == name, free).values(token=token, until=ms(now + LEASE)))
+    return taken.rowcount == 1
+
+
+def renew(tx: Connection, name: str, token: str, *, now: datetime) -> None:
+    """Keep a lease, and hold its row until the transaction ends. Raises LeaseLost."""
+    held = tx.execute(update(L).where(L.c.name == name, L.c.token == token).values(until=ms(now + LEASE)))
+    if held.rowcount != 1:
+        raise LeaseLost(name)
+
+
+def release(tx: Connection, name: str, token: str) -> None:
+    tx.execute(update(L).where(L.c.name == name, L.c.token == token).values(token=None, until=0))
+
+
+def polls(tx: Connection, names: Collection[str]) -> list[Due]:
+    """Return the watches of these names, the one waiting longest first."""
+    rows = tx.execute(
+        select(W.c.name, W.c.next_poll_at, W.c.paused, W.c.failures, W.c.ok_at)
+        .where(W.c.name.in_(list(names)))
+        .order_by(W.c.next_poll_at)
+    )
+    return [Due(row.name, row.next_poll_at, row.paused, row.failures, maybe_at(row.ok_at)) for row in rows]
+
+
+def polled(
+    tx: Connection,
+    name: str,
+    *,
+    began: datetime,
+    next_poll: datetime,
+    error: str | None,
+    failures: int,
+    calls: int,
+    jobs: int,
+) -> None:
+    """Store how a poll ended; `failures` counts those in a row."""
+    facts: dict[str, object] = {"polled_at": ms(began), "next_poll_at": ms(next_poll), "error": error}
+    facts |= {"failures": failures, "calls": calls, "jobs": jobs}
+    if error is None:
+        facts["ok_at"] = ms(began)
+    tx.execute(update(W).where(W.c.name == name).values(facts))
+
+
+def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now: bool = False) -> bool:
+    """Pause, resume or bring forward a watch; False when there is none of this name."""
+    facts: dict[str, object] = {} if paused is None else {"paused": paused}
+    if poll_now:
+        facts["next_poll_at"] = 0
+    return tx.execute(update(W).where(W.c.name == name).values(facts)).rowcount == 1
+
+
+def enlist(tx: Connection, worker: str, *, machine: str, pid: int, now: datetime) -> None:
+    row = {"id": worker, "machine": machine, "pid": pid, "started_at": ms(now), "beat_at": ms(now)}
+    tx.execute(insert(P).values(row))
+
+
+def beat(tx: Connection, worker: str, *, now: datetime, rules_sha: str, rules_fault: str | None) -> None:
+    facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault}
+    tx.execute(update(P).where(P.c.id == worker).values(facts))
+
+
+def workers_on(tx: Connection, machine: str) -> list[tuple[str, int]]:
+    """Return (worker, pid) of those that said they run on this machine."""
+    return [(row.id, row.pid) for row in tx.execute(select(P.c.id, P.c.pid).where(P.c.machine == machine))]
+
+
+def bury(tx: Connection, worker: str) -> None:
+    """Strike off a worker that ended, and free the buckets it held."""
+    tx.execute(update(L).where(L.c.token == worker).values(token=None, until=0))
+    tx.execute(delete(P).where(P.c.id == worker))
+
+
+def strike_silent(tx: Connection, *, before: datetime) -> None:
+    """Strike off workers that have said nothing for so long that they cannot be alive."""
+    tx.execute(delete(P).where(P.c.beat_at < ms(before)))

@@ -1,0 +1,216 @@
+"""The tables. Times are milliseconds since 1970 in UTC: one comparison on SQLite and PostgreSQL alike.
+
+Hand-written migrations make them (`migrations/`); a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    ForeignKey,
+    FromClause,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    literal_column,
+    text,
+)
+
+HEAD = "0001"  # the newest revision in migrations/versions
+
+metadata = MetaData()
+_Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
+
+
+def _number() -> Column[int]:
+    return Column("n", _Number, primary_key=True, autoincrement=True)
+
+
+watch = Table(
+    "watch",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("next_poll_at", BigInteger, nullable=False, server_default="0"),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("polled_at", BigInteger),  # the last poll began
+    Column("ok_at", BigInteger),  # the last complete one began
+    Column("failures", Integer, nullable=False, server_default="0"),  # since then
+    Column("error", Text),
+    Column("calls", Integer, nullable=False, server_default="0"),  # of the last poll
+    Column("jobs", Integer, nullable=False, server_default="0"),
+)
+
+stream = Table(
+    "stream",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("mark", BigInteger, nullable=False),  # the last complete listing began, by CI's clock
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("token", Text),
+    Column("until", BigInteger, nullable=False, server_default="0"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("machine", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),
+    Column("rules_sha", String(12)),
+    Column("rules_fault", Text),  # why the file on its disk is not in force
+)
+
+job = Table(
+    "job",
+    metadata,
+    _number(),
+    Column("bucket", String(100), nullable=False),
+    Column("id", String(100), nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("tag", Text),
+    Column("queue", Text),
+    Column("state", Text, nullable=False),
+    Column("open", Boolean, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),  # when first seen, where CI does not say
+    Column("changed_at", BigInteger, nullable=False),
+    Column("detail", Text, nullable=False),
+    UniqueConstraint("bucket", "id", name="job_id"),
+    sqlite_autoincrement=True,
+)
+Index("job_open", job.c.stream, job.c.created_at, sqlite_where=text("open"), postgresql_where=text("open"))
+Index("job_created", job.c.stream, job.c.created_at)
+
+transition = Table(
+    "transition",
+    metadata,
+    _number(),
+    Column("bucket", String(100), nullable=False),
+    Column("job_id", String(100), nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("was", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("tag", Text),
+    Column("queue", Text),
+    Column("watch", String(100), nullable=False),
+    Column("happened_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("silent", Text),
+    Column("verdicts", Text, nullable=False),  # JSON: [[rule, [notifier, ...]], ...] of the rules that fired
+    Column("detail", Text, nullable=False),
+    UniqueConstraint("bucket", "job_id", "sequence", name="transition_once"),
+    sqlite_autoincrement=True,
+)
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("bucket", String(100)),
+    Column("job_id", String(100)),
+    Column("sequence", Integer),
+    Column("rule", Text),
+    Column("state", Text),
+    Column("workflow_run", Text),
+    Column("says", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("happened_at", BigInteger, nullable=False),
+)
+Index("message_job", message.c.bucket, message.c.job_id)
+
+WAITING, SENDING, SENT, DEAD = range(4)
+DELIVERY_STATES = ("waiting", "sending", "sent", "dead")
+
+delivery = Table(
+    "delivery",
+    metadata,
+    _number(),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("message", String(40), ForeignKey("message.id"), nullable=False),
+    Column("notifier", String(100), nullable=False),
+    Column("lane", Text),
+    Column("thread", Text),
+    Column("note", Text),
+    Column("state", Integer, nullable=False, server_default="0"),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease", Text),
+    Column("lease_until", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),  # the retry time counts from here; a redrive moves it
+    Column("ended_at", BigInteger),
+    Column("why", Text),
+    sqlite_autoincrement=True,
+)
+
+
+def state_is(number: int, table: FromClause = delivery) -> ColumnElement[bool]:
+    """Return the condition with the number written out: a partial index cannot serve a bound parameter."""
+    return table.c.state == literal_column(str(number))
+
+
+def _partial(name: str, *columns: Column[object], where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
+_partial("delivery_due", delivery.c.notifier, delivery.c.due_at, delivery.c.n, where="state = 0")
+_partial("delivery_sending", delivery.c.notifier, delivery.c.lease_until, where="state = 1")
+_partial("delivery_dead", delivery.c.notifier, delivery.c.n, where="state = 3")
+_partial("delivery_lane", delivery.c.lane, delivery.c.notifier, delivery.c.n, where="state < 2 AND lane IS NOT NULL")
+_partial("delivery_lane_one", delivery.c.lane, delivery.c.notifier, where="state = 1 AND lane IS NOT NULL", unique=True)
+Index("delivery_message", delivery.c.message)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    _number(),
+    Column("delivery", _Number, ForeignKey("delivery.n"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("outcome", String(10), nullable=False),  # sent, later, refused, lost
+    Column("why", Text),
+    Column("status", Integer),
+    Column("answer", Text),
+    Column("address", Text),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ms", Integer, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("attempt_delivery", attempt.c.delivery)
+
+notifier = Table(
+    "notifier",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("type", String(20), nullable=False),
+    Column("max_in_flight", Integer, nullable=False),
+    Column("interval_ms", BigInteger),  # of its rate; None: as fast as it goes
+    Column("burst", Integer, nullable=False, server_default="1"),
+    Column("used_until", BigInteger, nullable=False, server_default="0"),  # its rate is used up until then
+    Column("not_before", BigInteger, nullable=False, server_default="0"),
+    Column("paused_at", BigInteger),
+    Column("paused_why", Text),
+    Column("ok_at", BigInteger),
+)
+
+thread = Table(
+    "thread",
+    metadata,
+    Column("notifier", String(100), primary_key=True),
+    Column("thread", Text, primary_key=True),
+    Column("receipt", Text, nullable=False),
+)

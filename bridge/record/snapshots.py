@@ -1,0 +1,179 @@
+"""The jobs as last seen, what changed of them, and how far each stream has been listed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from bridge.model import CLOSED, Job, Seen, Transition
+from bridge.record.codec import dump, dump_job, load_job
+from bridge.record.database import at, ms, upsert
+from bridge.record.schema import job as J  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import stream as S  # noqa: N812
+from bridge.record.schema import transition as T  # noqa: N812
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A job of the snapshot: what `diff` compares with, and what tells whether a row must be written."""
+
+    seen: Seen
+    stream: str
+    detail: str
+
+
+_KNOWN = select(J.c.id, J.c.state, J.c.sequence, J.c.stream, J.c.detail).where(
+    J.c.bucket == bindparam("bucket"), J.c.id.in_(bindparam("ids", expanding=True))
+)
+
+
+def known(tx: Connection, bucket: str, ids: Collection[str]) -> dict[str, Known]:
+    """Return those of the jobs that the snapshot has, by id."""
+    rows = tx.execute(_KNOWN, {"bucket": bucket, "ids": list(ids)})
+    return {row.id: Known(Seen(job_id=row.id, state=row.state, sequence=row.sequence), row[3], row[4]) for row in rows}
+
+
+def jobs_of(found: Mapping[str, Known]) -> list[tuple[Seen, Job]]:
+    return [(one.seen, load_job(one.detail)) for one in found.values()]
+
+
+def save(
+    tx: Connection,
+    jobs: Iterable[Job],
+    transitions: Sequence[Transition],
+    before: Mapping[str, Known],
+    *,
+    stream: str,
+    streams: Collection[str],
+    now: datetime,
+) -> None:
+    """Store the jobs of one page as they are now; `transitions` are what `diff` found among them.
+
+    A job keeps its stream while that is among `streams` (those of the rules in force), else it moves to `stream`.
+    What contradicts a closed job is not stored: it is stale.
+    """
+    moved = {t.job.id: t for t in transitions}
+    new, changed = [], []
+    for job in jobs:
+        was, step = before.get(job.id), moved.get(job.id)
+        if was is None:
+            new.append(_row(job, step, stream, now))
+        elif step or job.state == was.seen.state:
+            detail = dump_job(job)
+            owner = was.stream if was.stream in streams else stream
+            if step or detail != was.detail or owner != was.stream:
+                changed.append(_changes(job, was.seen, step, owner, detail, now))
+    if new:
+        tx.execute(insert(J), new)
+    if changed:
+        tx.execute(_CHANGE, changed)
+
+
+def _row(job: Job, step: Transition | None, stream: str, now: datetime) -> dict[str, object]:
+    return {
+        "bucket": job.bucket,
+        "id": job.id,
+        "stream": stream,
+        "tag": job.tag,
+        "queue": job.queue,
+        "state": job.state,
+        "open": job.state not in CLOSED,
+        "sequence": step.sequence if step else 0,
+        "created_at": ms(job.created_at or now),
+        "changed_at": ms(now),
+        "detail": dump_job(job),
+    }
+
+
+_CHANGE = (
+    update(J)
+    .where(J.c.bucket == bindparam("b_bucket"), J.c.id == bindparam("b_id"))
+    .values({c: bindparam(c.name) for c in (J.c.stream, J.c.state, J.c.open, J.c.sequence, J.c.changed_at, J.c.detail)})
+)
+
+
+def _changes(
+    job: Job, seen: Seen, step: Transition | None, stream: str, detail: str, now: datetime
+) -> dict[str, object]:
+    state = step.to if step else seen.state
+    return {
+        "b_bucket": job.bucket,
+        "b_id": job.id,
+        "stream": stream,
+        "state": state,
+        "open": state not in CLOSED,
+        "sequence": step.sequence if step else seen.sequence,
+        "changed_at": ms(now),
+        "detail": detail,
+    }
+
+
+def close(tx: Connection, transitions: Iterable[Transition], before: Mapping[str, Known], *, now: datetime) -> None:
+    """Store that CI no longer knows these jobs; what was last seen of them stays."""
+    changes = [
+        _changes(t.job, before[t.job.id].seen, t, before[t.job.id].stream, before[t.job.id].detail, now)
+        for t in transitions
+    ]
+    if changes:
+        tx.execute(_CHANGE, changes)
+
+
+def add_transitions(tx: Connection, told: Iterable[tuple[Transition, Sequence[tuple[str, Sequence[str]]]]]) -> None:
+    """Store transitions, each with the rules that fired and the notifiers they told."""
+    rows = [
+        {
+            "bucket": t.job.bucket,
+            "job_id": t.job.id,
+            "sequence": t.sequence,
+            "was": t.was,
+            "state": t.to,
+            "tag": t.job.tag,
+            "queue": t.job.queue,
+            "watch": t.watch,
+            "happened_at": ms(t.happened_at),
+            "seen_at": ms(t.seen_at),
+            "silent": t.silent,
+            "verdicts": dump(verdicts),
+            "detail": dump_job(t.job),
+        }
+        for t, verdicts in told
+    ]
+    if rows:
+        tx.execute(insert(T), rows)
+
+
+def marks(tx: Connection, keys: Collection[str]) -> dict[str, datetime]:
+    """Return when the last complete listing of each stream began."""
+    rows = tx.execute(select(S.c.key, S.c.mark).where(S.c.key.in_(list(keys))))
+    return {row.key: at(row.mark) for row in rows}
+
+
+def set_mark(tx: Connection, key: str, mark: datetime) -> None:
+    row = {"key": key, "mark": ms(mark)}
+    tx.execute(upsert(tx, S).values(row).on_conflict_do_update(index_elements=["key"], set_={"mark": row["mark"]}))
+
+
+def open_created(tx: Connection, key: str) -> list[datetime]:
+    """Return the creation times of a stream's unfinished jobs, ascending."""
+    rows = tx.execute(select(J.c.created_at).where(J.c.stream == key, J.c.open).order_by(J.c.created_at))
+    return [at(row.created_at) for row in rows]
+
+
+def created_since(tx: Connection, key: str, since: datetime, *, most: int = 20_000) -> list[datetime]:
+    """Return the creation times of a stream's jobs since then, ascending, the newest `most` of them."""
+    rows = tx.execute(
+        select(J.c.created_at)
+        .where(J.c.stream == key, J.c.created_at >= ms(since))
+        .order_by(J.c.created_at.desc())
+        .limit(most)
+    )
+    return [at(row.created_at) for row in rows][::-1]
+
+
+def open_ids(tx: Connection, keys: Collection[str]) -> list[tuple[str, str]]:
+    """Return (id, stream) of the unfinished jobs of these streams, the oldest first."""
+    rows = tx.execute(select(J.c.id, J.c.stream).where(J.c.stream.in_(list(keys)), J.c.open).order_by(J.c.created_at))
+    return [(row.id, row.stream) for row in rows]

@@ -1,0 +1,1 @@
+"""(4) Tell them: the only part of the bridge that notifiers' receivers ever hear."""

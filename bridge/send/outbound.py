@@ -1,0 +1,174 @@
+"""Deliveries in, attempts out: what the pipeline has of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+import structlog
+
+from bridge.model import Attempt, Delivery, Notifier, Outcome, SlackNotifier, TryLater, WebhookNotifier
+from bridge.send.door import Answered, Door
+from bridge.send.exchange import Failure
+from bridge.send.slack import SlackSender
+from bridge.send.webhook import WebhookSender, judge
+
+ANSWER_KEPT = 4096
+
+log = structlog.get_logger(__name__)
+
+
+class Outbound:
+    """Begins attempts and hands back those that ended. Belongs to one thread; `wake` is for any."""
+
+    def __init__(
+        self,
+        *,
+        door: Door,
+        notifiers: Mapping[str, Notifier],
+        clock: Callable[[], datetime],
+        slack_api_url: str,
+        threads: int = 16,
+    ) -> None:
+        self._door = door
+        self._notifiers = notifiers
+        self._clock = clock
+        self._slack_api_url = slack_api_url
+        self._senders: dict[str, WebhookSender | SlackSender] = {}
+        self._ended: SimpleQueue[Attempt] = SimpleQueue()
+        self._in_flight = 0
+        # A dead Slack holds a thread for a while, so more of them than one notifier may have in flight.
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="slack")
+
+    @property
+    def in_flight(self) -> int:
+        """How many were begun and have not come out of `wait`."""
+        return self._in_flight
+
+    def replace(self, notifiers: Mapping[str, Notifier]) -> None:
+        """Use `notifiers` from the next `begin` on; attempts in flight end as they began."""
+        self._notifiers, self._senders = notifiers, {}
+
+    def begin(self, delivery: Delivery) -> None:
+        """Start one attempt, which `wait` will hand back. Never raises."""
+        now = self._clock()
+        self._in_flight += 1
+        try:
+            self._begin(delivery, now)
+        except Exception as fault:  # one delivery that cannot be sent must not stop all others
+            self._ended.put(_broken(delivery, now, fault))
+
+    def wait(self, timeout_s: float) -> list[Attempt]:
+        """Return the attempts that ended, as soon as there are any, or on `wake`, or when time is up."""
+        ended = self._taken()
+        ended += [self._judged(answered) for answered in self._door.wait(0 if ended else timeout_s)]
+        ended += self._taken()
+        self._in_flight -= len(ended)
+        return ended
+
+    def wake(self) -> None:
+        """Make `wait` return now. Any thread may call it."""
+        self._door.wake()
+
+    def close(self, timeout_s: float) -> list[Attempt]:
+        """Let what is in flight end for at most `timeout_s`, close the door, return what ended meanwhile."""
+        until, ended = monotonic() + timeout_s, self.wait(0)
+        while self._in_flight and (left := until - monotonic()) > 0:
+            ended += self.wait(left)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._door.close()
+        return ended
+
+    def _begin(self, delivery: Delivery, now: datetime) -> None:
+        notifier = self._notifiers.get(delivery.notifier)
+        if notifier is None:
+            why = "rules.toml has no notifier of this name"
+            self._ended.put(_attempt(delivery, now, TryLater(why)))
+            return
+        sender = self._senders.get(delivery.notifier) or self._sender(delivery.notifier, notifier)
+        if isinstance(sender, WebhookSender):
+            self._door.start(sender.request(delivery, now), (delivery, now))
+        else:
+            self._threads.submit(self._tell_slack, sender, delivery)
+
+    def _sender(self, name: str, notifier: Notifier) -> WebhookSender | SlackSender:
+        match notifier:
+            case WebhookNotifier():
+                sender: WebhookSender | SlackSender = WebhookSender(notifier)
+            case SlackNotifier():
+                sender = SlackSender(notifier, self._slack_api_url, self._door)
+            case _:
+                raise TypeError(f"nothing sends to a {type(notifier).__name__}")
+        self._senders[name] = sender
+        return sender
+
+    def _judged(self, answered: Answered) -> Attempt:
+        (delivery, begun), ended = answered
+        try:
+            outcome = judge(ended, self._clock())
+        except Exception as fault:  # as in `begin`
+            return _broken(delivery, begun, fault)
+        if isinstance(ended, Failure):
+            return _attempt(delivery, begun, outcome, ended.seconds, address=ended.address)
+        text = _text(ended.body)
+        return _attempt(delivery, begun, outcome, ended.seconds, ended.status, text, ended.address)
+
+    def _tell_slack(self, sender: SlackSender, delivery: Delivery) -> None:
+        """Run in a thread of its own: slack-sdk waits for its answers."""
+        begun, from_s = self._clock(), monotonic()
+        try:
+            told = sender.send(delivery, begun)
+            attempt = _attempt(
+                delivery,
+                begun,
+                told.outcome,
+                monotonic() - from_s,
+                told.status,
+                _text(told.answer),
+                told.address,
+            )
+        except Exception as fault:  # as in `begin`
+            attempt = _broken(delivery, begun, fault)
+        self._ended.put(attempt)
+        self._door.wake()
+
+    def _taken(self) -> list[Attempt]:
+        taken: list[Attempt] = []
+        with suppress(Empty):
+            while True:
+                taken.append(self._ended.get_nowait())
+        return taken
+
+
+def _attempt(
+    delivery: Delivery,
+    begun: datetime,
+    outcome: Outcome,
+    seconds: float = 0.0,
+    status: int | None = None,
+    answer: str = "",
+    address: str | None = None,
+) -> Attempt:
+    return Attempt(
+        delivery=delivery,
+        outcome=outcome,
+        started_at=begun,
+        seconds=seconds,
+        status=status,
+        answer=answer,
+        address=address,
+    )
+
+
+def _broken(delivery: Delivery, begun: datetime, fault: Exception) -> Attempt:
+    log.exception("sending broke", delivery=delivery.id, notifier=delivery.notifier)
+    return _attempt(delivery, begun, TryLater(f"{type(fault).__name__}: {fault}"))
+
+
+def _text(body: bytes) -> str:
+    # PostgreSQL keeps no NUL in a text.
+    return body[:ANSWER_KEPT].decode("utf-8", "replace").replace("\0", "\ufffd")

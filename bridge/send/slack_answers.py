@@ -1,0 +1,72 @@
+"""What Slack's answers mean. Pure.
+
+Codes: docs.slack.dev, chat.postMessage, chat.update and incoming webhooks, read 2026-11-21.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from bridge.model import Outcome, Refused, TryLater
+
+_NEW_TOKEN = "give the notifier the token of an app that is installed in the workspace"  # noqa: S105 - advice
+_NEW_URL = "make a new incoming webhook and give its url to the notifier"
+_NEW_CHANNEL = "give the notifier the id of a channel that exists"
+_INVITE = "invite the app into the channel"
+_ALLOW = "ask an administrator of the workspace to allow it"
+
+# Nothing will come through until a person has done what is said here.
+ADVICE: dict[str, str] = {
+    **dict.fromkeys(
+        ("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
+         "not_allowed_token_type"),
+        _NEW_TOKEN,
+    ),
+    **dict.fromkeys(
+        ("missing_scope", "no_permission"),
+        "add the scope chat:write to the app and install it again",
+    ),
+    **dict.fromkeys(
+        ("access_denied", "action_prohibited", "ekm_access_denied", "enterprise_is_restricted",
+         "messages_tab_disabled", "org_login_required", "posting_to_general_channel_denied",
+         "restricted_action", "restricted_action_non_threadable_channel",
+         "restricted_action_read_only_channel", "restricted_action_thread_locked",
+         "restricted_action_thread_only_channel", "team_access_not_granted", "team_added_to_org",
+         "team_disabled", "two_factor_setup_required"),
+        _ALLOW,
+    ),
+    **dict.fromkeys(("channel_not_found", "user_not_found", "channel_type_not_supported"), _NEW_CHANNEL),
+    **dict.fromkeys(("is_archived", "channel_is_archived"), "unarchive the channel, or name another"),
+    **dict.fromkeys(("not_in_channel", "user_not_in_channel"), _INVITE),
+    **dict.fromkeys(
+        ("invalid_token", "no_active_hooks", "no_service", "no_service_id", "no_team"),
+        _NEW_URL,
+    ),
+}  # fmt: skip
+
+# It is this message that Slack will not have; the next one may be welcome.
+BLOCKS_REFUSED = frozenset(
+    {"invalid_blocks", "invalid_blocks_format", "invalid_payload", "msg_blocks_too_long", "msg_too_long"}
+)
+MISSHAPEN = BLOCKS_REFUSED | {
+    "invalid_arg_name", "invalid_arguments", "invalid_array_arg", "invalid_attachments", "invalid_charset",
+    "invalid_form_data", "invalid_json", "invalid_metadata_format", "invalid_metadata_schema",
+    "invalid_post_type", "json_not_object", "markdown_text_conflict", "metadata_must_be_sent_from_app",
+    "metadata_too_large", "missing_post_type", "missing_text_or_fallback_or_attachments", "no_text",
+    "too_many_attachments", "too_many_contact_cards",
+}  # fmt: skip
+ROOT_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"})
+RATE_LIMITED = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
+
+
+def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool = False) -> Outcome:
+    """Return the outcome of an answer that was not "ok"."""
+    if status == 429 or error in RATE_LIMITED:
+        return TryLater(f"Slack says {error or 'to slow down'}", after=after, everyone=True)
+    if error in ADVICE:
+        return Refused(f"Slack says {error}: {ADVICE[error]}", pause=True)
+    if error in MISSHAPEN:
+        return Refused(f"Slack says {error}: it will not have this message")
+    if webhook and status in (404, 410):
+        return Refused(f"Slack answered {status}: {_NEW_URL}", pause=True)
+    return TryLater(f"Slack answered {status}" + (f": {error[:200]}" if error else ""))

@@ -1,0 +1,127 @@
+"""Standard Webhooks: what is sent to a receiver, and what its answer means. Pure.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, read 2026-11-21
+"""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from bridge.model import Delivery, Outcome, Refused, Sent, TryLater, WebhookNotifier
+from bridge.send.exchange import Failure, Reply, Request
+
+RETRY_AFTER_LIMIT = timedelta(hours=24)
+RESERVED_HEADERS = frozenset(
+    {"host", "content-length", "content-type", "user-agent", "transfer-encoding", "connection", "expect"}
+)
+_PREFIX = "whsec_"
+_KEY_BYTES = range(24, 65)
+_CONTENT_TYPES = {"json": "application/json", "cloudevents": "application/cloudevents+json"}
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a notifier may not set the header `name` because the bridge does."""
+    return name.lower() in RESERVED_HEADERS or name.lower().startswith("webhook-")
+
+
+def check_secret(text: str) -> str | None:
+    """Return what is wrong with a signing secret, without quoting it, or None."""
+    if not text.startswith(_PREFIX):
+        return f'a secret must begin with "{_PREFIX}"'
+    try:
+        key = binascii.a2b_base64(text.removeprefix(_PREFIX), strict_mode=True)
+    except ValueError:
+        return f'what follows "{_PREFIX}" must be base64'
+    if len(key) not in _KEY_BYTES:
+        return f"a secret must be the base64 of 24 to 64 bytes; this is of {len(key)}"
+    return None
+
+
+class WebhookSender:
+    """Makes the requests of one notifier."""
+
+    def __init__(self, notifier: WebhookNotifier) -> None:
+        self._url = notifier.url
+        # Keyed once and copied for each message, which halves the cost of a signature.
+        self._keyed = tuple(hmac.new(_key(secret), digestmod="sha256") for secret in notifier.secrets)
+        self._headers = (
+            f"content-type: {_CONTENT_TYPES[notifier.format]}",
+            *(f"{name}: {value}" if value else f"{name};" for name, value in notifier.headers),
+        )
+
+    def request(self, delivery: Delivery, now: datetime) -> Request:
+        id, timestamp = delivery.id, int(now.timestamp())  # noqa: A001 - the word of the specification
+        body = f'{{"specversion":"1.0","id":{json.dumps(id)},{delivery.event[1:]}'.encode()
+        headers = (f"webhook-id: {id}", f"webhook-timestamp: {timestamp}", *self._headers)
+        if self._keyed:
+            headers += (f"webhook-signature: {self.signatures(id, timestamp, body)}",)
+        return Request(self._url, headers, body)
+
+    def signatures(self, id: str, timestamp: int, body: bytes) -> str:  # noqa: A002 - as above
+        """Return one signature for each secret, separated by spaces; `timestamp` in seconds."""
+        prefix = f"{id}.{timestamp}.".encode()
+        return " ".join([_signature(keyed.copy(), prefix, body) for keyed in self._keyed])
+
+
+def judge(ended: Reply | Failure, now: datetime) -> Outcome:
+    """Return what the end of a request means for the delivery."""
+    if isinstance(ended, Failure):
+        return Refused(ended.why) if ended.forbidden else TryLater(ended.why)
+    status = ended.status
+    if 200 <= status < 300:
+        return Sent()
+    why = f"answered {status} {_phrase(status)}".rstrip()
+    if status == HTTPStatus.GONE:
+        return Refused(f"the receiver {why}: it wants no more deliveries", pause=True)
+    if 300 <= status < 400:
+        return TryLater(_redirected(why, ended))
+    after = retry_after(ended.headers, now) if status in (429, 503) else None
+    # Any other 4xx is tried again too: receivers deploy 401, 403 and 404 by mistake.
+    return TryLater(why, after=after, everyone=after is not None)
+
+
+def retry_after(headers: dict[str, str], now: datetime) -> timedelta | None:
+    """Return the wish of a Retry-After header, at most a day; None if there is none that makes sense."""
+    text = headers.get("retry-after", "")
+    try:
+        if text.isdecimal():
+            return timedelta(seconds=min(int(text), RETRY_AFTER_LIMIT.total_seconds()))
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    wish = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
+    return min(wish, RETRY_AFTER_LIMIT) if wish > timedelta() else None
+
+
+def _key(secret: str) -> bytes:
+    fault = check_secret(secret)
+    if fault:
+        raise ValueError(fault)
+    return binascii.a2b_base64(secret.removeprefix(_PREFIX))
+
+
+def _signature(keyed: hmac.HMAC, prefix: bytes, body: bytes) -> str:
+    keyed.update(prefix)
+    keyed.update(body)
+    return "v1," + binascii.b2a_base64(keyed.digest(), newline=False).decode()
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _redirected(why: str, reply: Reply) -> str:
+    try:
+        host = urlsplit(reply.headers.get("location", "")).hostname  # the rest may be a secret
+    except ValueError:
+        host = None
+    return f"{why}{f' to {host}' if host else ''}: redirects are not followed, update the url"

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.collect.errors import AuthError, ClockError, TemporaryError, Throttled
+from bridge.collect.signature import authorization
+from bridge.collect.tencent import Credentials, TencentCi
+from bridge.model import Place, Stream
+from tests.collect.conftest import CREDENTIALS, NOW, Answer, Asked, Clock, FakeCi, answer, fixture, refusal
+
+SHANGHAI = timezone(timedelta(hours=8))
+
+
+def resigned(asked: Asked, headers: tuple[str, ...] = ("host",)) -> str:
+    """The header that CI would compute from what arrived."""
+    start, end = asked.signed["q-sign-time"].split(";")
+    return authorization(
+        secret_id=CREDENTIALS.secret_id,
+        secret_key=CREDENTIALS.secret_key,
+        method="GET",
+        path=asked.path,
+        params=asked.params,
+        headers={name: asked.headers[name] for name in headers},
+        start=int(start),
+        end=int(end),
+    )
+
+
+def test_a_page_is_listed(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(answer(body=fixture("list_two_jobs_next_token.xml"), date=NOW))
+    page = ci.list(stream)
+    assert [job.state for job in page.jobs] == ["Running", "Success"]
+    assert page.jobs[0].bucket == "clips-1250000000"
+    assert page.served_at == NOW
+    assert fake_ci.asked[0].path == "/jobs"
+    assert fake_ci.asked[0].params == {"tag": "Transcode", "orderByTime": "Asc", "size": "100"}
+
+
+def test_every_documented_parameter_is_sent(ci: TencentCi, fake_ci: FakeCi, place: Place) -> None:
+    fake_ci.will(answer())
+    stream = Stream(
+        place=place, tag="Snapshot", queue="p1", queue_type="Transcoding", workflow="w1", input="目录 1/a+b&c.mp4"
+    )
+    ci.list(
+        stream,
+        since=datetime(2026, 11, 21, 8, 0, tzinfo=SHANGHAI),
+        until=NOW,
+        token="225508",
+        states=("Submitted", "Running"),
+        inventory_trigger="b1",
+        order="Desc",
+        size=10,
+    )
+    assert fake_ci.asked[0].params == {
+        "tag": "Snapshot",
+        "queueId": "p1",
+        "queueType": "Transcoding",
+        "workflowId": "w1",
+        "inventoryTriggerJobId": "b1",
+        "inputObject": "目录 1/a+b&c.mp4",
+        "states": "Submitted,Running",
+        "startCreationTime": "2026-11-21T00:00:00+0000",
+        "endCreationTime": "2026-11-21T09:00:00+0000",
+        "orderByTime": "Desc",
+        "size": "10",
+        "nextToken": "225508",
+    }
+    assert "startCreationTime=2026-11-21T00%3A00%3A00%2B0000" in fake_ci.asked[0].target
+    assert fake_ci.asked[0].headers["authorization"] == resigned(fake_ci.asked[0])
+
+
+def test_the_real_host_is_sent_and_signed_behind_an_endpoint(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(answer())
+    ci.list(stream)
+    assert fake_ci.asked[0].headers["host"] == "clips-1250000000.ci.ap-chongqing.myqcloud.com"
+    assert fake_ci.asked[0].signed["q-header-list"] == "host"
+    # A minute before now and ten after: 09:00 on 2026-11-21 is 1795251600.
+    assert fake_ci.asked[0].signed["q-sign-time"] == "1795251540;1795252200"
+
+
+def test_a_places_own_endpoint_comes_first(fake_ci: FakeCi, clock: Clock, stream: Stream) -> None:
+    fake_ci.will(answer())
+    own = replace(stream, place=replace(stream.place, endpoint=fake_ci.url + "/"))
+    with TencentCi(credentials=CREDENTIALS, endpoint="http://127.0.0.1:1", clock=clock) as ci:
+        ci.list(own)
+    assert fake_ci.asked[0].path == "/jobs"
+
+
+def test_a_token_of_temporary_keys_is_sent_and_signed(fake_ci: FakeCi, clock: Clock, stream: Stream) -> None:
+    fake_ci.will(answer())
+    temporary = replace(CREDENTIALS, token="tok/EX+AMPLE==")
+    with TencentCi(credentials=temporary, endpoint=fake_ci.url, clock=clock) as ci:
+        ci.list(stream)
+    (asked,) = fake_ci.asked
+    assert asked.headers["x-ci-security-token"] == "tok/EX+AMPLE=="
+    assert asked.headers["authorization"] == resigned(asked, ("host", "x-ci-security-token"))
+
+
+def test_jobs_are_described_by_id(ci: TencentCi, fake_ci: FakeCi, place: Place) -> None:
+    fake_ci.will(answer(body=fixture("describe_with_nonexist.xml")))
+    described = ci.describe(place, ["je27bb668da8f11ee8001525400a1b2c3", "j4f3c8bb8da8311ee8003525400a1b2c3"])
+    assert [job.state for job in described.jobs] == ["Running"]
+    assert described.missing == ("j4f3c8bb8da8311ee8003525400a1b2c3",)
+    (asked,) = fake_ci.asked
+    assert asked.path == "/jobs/je27bb668da8f11ee8001525400a1b2c3,j4f3c8bb8da8311ee8003525400a1b2c3"
+    assert asked.params == {}
+    assert asked.headers["authorization"] == resigned(asked)
+
+
+@pytest.mark.parametrize("count", [0, 11])
+def test_ten_ids_is_the_most(ci: TencentCi, place: Place, count: int) -> None:
+    with pytest.raises(ValueError, match=f"1 to 10 ids, not {count}"):
+        ci.describe(place, ["j1"] * count)
+
+
+def test_a_reply_without_a_date_has_no_served_at(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(answer(date=None))
+    assert ci.list(stream).served_at is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (Credentials(secret_id="", secret_key="k"), "TENCENTCLOUD_SECRET_ID is empty"),
+        (Credentials(secret_id="i", secret_key=""), "TENCENTCLOUD_SECRET_KEY is empty"),
+        (Credentials(secret_id="i", secret_key="hush\n"), "TENCENTCLOUD_SECRET_KEY holds white space"),
+        (Credentials(secret_id="i", secret_key="k", token="hush\r\nX: y"), "TENCENTCLOUD_SECURITY_TOKEN holds"),
+    ],
+)
+def test_missing_or_broken_keys_are_named_without_asking(
+    keys: Credentials, said: str, fake_ci: FakeCi, stream: Stream
+) -> None:
+    with TencentCi(credentials=keys, endpoint=fake_ci.url) as ci, pytest.raises(AuthError) as caught:
+        ci.list(stream)
+    assert str(caught.value).startswith(said)
+    assert "hush" not in str(caught.value)
+    assert fake_ci.asked == []
+
+
+def test_wrong_keys_are_told_once_and_never_shown(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    echo = b"<Error><Code>SignatureDoesNotMatch</Code><Message>a-made-up-key is wrong</Message></Error>"
+    fake_ci.will(answer(403, echo, x_ci_request_id="Njv"))
+    with pytest.raises(AuthError) as caught:
+        ci.list(stream)
+    assert "[secret] is wrong (SignatureDoesNotMatch, HTTP 403, request id Njv)" in str(caught.value)
+    assert "check TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY" in str(caught.value)
+    assert len(fake_ci.asked) == 1
+    assert "a-made-up-key" not in repr(CREDENTIALS)
+
+
+def test_netrc_is_never_asked(
+    ci: TencentCi, fake_ci: FakeCi, stream: Stream, tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    netrc = tmp_path_factory.mktemp("home") / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\ndefault login someone password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    fake_ci.will(answer())
+    ci.list(stream)
+    assert fake_ci.asked[0].headers["authorization"].startswith("q-sign-algorithm=sha1&")
+
+
+def minds_the_time(its_clock: float, page: bytes = b"<Response/>") -> Answer:
+    """A CI whose clock is `its_clock` and that checks q-sign-time, as CI does."""
+    date = datetime.fromtimestamp(its_clock, UTC)
+    skewed = answer(403, fixture("errors/request_time_too_skewed_403.xml"), date=date)
+
+    def give(handler: object, asked: Asked) -> None:
+        start, end = map(int, asked.signed["q-sign-time"].split(";"))
+        (answer(body=page, date=date) if start <= its_clock <= end else skewed)(handler, asked)
+
+    return give
+
+
+@pytest.mark.parametrize("minutes", [20, -20])
+def test_a_clock_twenty_minutes_off_is_corrected_once_and_told(
+    minutes: int, ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_ci.will(minds_the_time(clock.now + minutes * 60))
+    with caplog.at_level(logging.WARNING, "bridge.collect.tencent"):
+        ci.list(stream)
+        ci.list(stream)
+    assert ci.offset(stream.place) == timedelta(minutes=minutes)
+    assert len(fake_ci.asked) == 3  # refused, corrected, and then right at once
+    (record,) = caplog.records
+    assert vars(record)["offset_s"] == minutes * 60
+
+
+def test_a_clock_that_was_put_right_is_followed_back(
+    ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream
+) -> None:
+    cis_time = clock.now + 1200
+    fake_ci.will(minds_the_time(cis_time))
+    ci.list(stream)
+    clock.now = cis_time
+    ci.list(stream)
+    assert ci.offset(stream.place) == timedelta()
+
+
+def test_an_expired_signature_is_a_matter_of_the_clock(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    expired = answer(403, fixture("errors/request_has_expired_403.xml"), date=NOW + timedelta(hours=1))
+    fake_ci.will(expired, answer())
+    ci.list(stream)
+    assert ci.offset(stream.place) == timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("date", "calls", "said"),
+    [
+        (NOW + timedelta(hours=1), 2, "this machine's clock is 3600 s behind CI's"),
+        (NOW - timedelta(hours=1), 2, "this machine's clock is 3600 s ahead of CI's"),
+        (NOW + timedelta(seconds=29), 1, "this machine's clock is 29 s behind CI's"),
+        (None, 1, "did not say what time it has"),
+    ],
+)
+def test_a_clock_that_cannot_be_corrected_is_told(
+    date: datetime | None, calls: int, said: str, ci: TencentCi, fake_ci: FakeCi, stream: Stream
+) -> None:
+    fake_ci.will(answer(403, fixture("errors/request_time_too_skewed_403.xml"), date=date))
+    with pytest.raises(ClockError) as caught:
+        ci.list(stream)
+    assert said in str(caught.value)
+    assert str(caught.value).endswith("; set this machine's clock (NTP)")
+    assert len(fake_ci.asked) == calls
+
+
+def test_throttling_is_waited_out_twice(ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream) -> None:
+    fake_ci.will(refusal("slow_down_503.xml"), refusal("too_many_requests_429.xml", retry_after="3"), answer())
+    ci.list(stream)
+    assert clock.slept == [1, 3]
+
+
+def test_the_third_throttling_is_told(ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream) -> None:
+    fake_ci.will(refusal("too_many_requests_429.xml"))
+    with pytest.raises(Throttled) as caught:
+        ci.list(stream)
+    assert clock.slept == [1, 2]
+    assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("asks", "wait"),
+    [("6", timedelta(seconds=6)), ("Sat, 21 Nov 2026 09:01:00 GMT", timedelta(minutes=1)),
+     ("99999999", timedelta(hours=24))],
+)  # fmt: skip
+def test_a_long_wait_is_left_to_the_caller(
+    asks: str, wait: timedelta, ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream
+) -> None:
+    fake_ci.will(refusal("service_unavailable_503.xml", retry_after=asks))
+    with pytest.raises(Throttled) as caught:
+        ci.list(stream)
+    assert caught.value.retry_after == wait
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("name", ["internal_error_500.xml", "service_unavailable_503.xml"])
+def test_a_server_error_is_tried_once_more(
+    name: str, ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream
+) -> None:
+    fake_ci.will(refusal(name), answer())
+    ci.list(stream)
+    fake_ci.will(refusal(name))
+    with pytest.raises(TemporaryError) as caught:
+        ci.list(stream)
+    assert caught.value.status in (500, 503)
+    assert len(fake_ci.asked) == 4
+    assert clock.slept == [1, 1]
+
+
+def test_the_operators_proxy_is_used(
+    fake_ci: FakeCi, stream: Stream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_ci.will(answer())
+    monkeypatch.setenv("http_proxy", fake_ci.url)
+    with TencentCi(credentials=CREDENTIALS, endpoint="http://ci.invalid", clock=clock) as ci:
+        ci.list(stream)
+    assert urlsplit(fake_ci.asked[0].target).hostname == "ci.invalid"
+    assert fake_ci.asked[0].headers["host"] == stream.place.host
+
+
+def test_requests_to_a_bucket_keep_the_rate(ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream) -> None:
+    fake_ci.will(answer())
+    for _ in range(6):
+        ci.list(stream)
+    assert clock.slept == [1]  # five a second, so the sixth waits

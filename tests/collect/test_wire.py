@@ -1,0 +1,206 @@
+"""What may happen between CI and us, over real sockets."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import socket
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+from bridge.collect.errors import CiError, ConfigError, TemporaryError, UnreadableReply
+from bridge.collect.tencent import TencentCi
+from bridge.collect.wire import BODY_LIMIT
+from bridge.model import Place, Stream
+from tests.collect.conftest import CREDENTIALS, Answer, Asked, FakeCi, answer, fixture, refusal
+
+PAGE = fixture("list_two_jobs_next_token.xml").strip()
+
+
+def failure(ci: TencentCi, stream: Stream) -> CiError:
+    with pytest.raises(CiError) as caught:
+        ci.list(stream)
+    assert CREDENTIALS.secret_key not in str(caught.value)
+    assert caught.value.__cause__ is None
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<html><body>Please log in</body></html>", "the reply is an HTML page"),
+        (b'{"code": 11009, "request_id": "r-1"}', "the reply is JSON, not XML (11009, HTTP 200, request id r-1)"),
+        (fixture("errors/access_denied_403.xml"), "a <Error>, not a <Response> (AccessDenied, HTTP 200"),
+        (b"", "the reply is empty"),
+        (PAGE[: len(PAGE) // 2], "the reply is broken or cut off"),
+    ],
+)  # fmt: skip
+def test_a_reply_of_200_that_is_no_page_is_unreadable(
+    body: bytes, said: str, ci: TencentCi, fake_ci: FakeCi, stream: Stream
+) -> None:
+    fake_ci.will(answer(body=body))
+    error = failure(ci, stream)
+    assert isinstance(error, UnreadableReply)
+    assert said in str(error)
+    assert len(fake_ci.asked) == 1
+
+
+def test_half_a_page_with_the_length_of_a_whole_is_refused(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    # Even where what arrived could be read as a page.
+    fake_ci.will(answer(body=b"<Response/>", content_length="999"))
+    error = failure(ci, stream)
+    assert isinstance(error, TemporaryError)
+    assert "the reply broke off before its end" in str(error)
+
+
+def streamed(*pieces: bytes, headers: dict[str, str]) -> Answer:
+    def give(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        handler.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handler.close_connection = True
+        handler.send_response_only(200)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        for piece in pieces:
+            handler.wfile.write(piece)
+
+    return give
+
+
+def test_a_chunked_page_is_read_whole_or_not_at_all(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    chunked = {"transfer-encoding": "chunked"}
+    chunk = b"%x\r\n%s\r\n" % (len(PAGE), PAGE)
+    fake_ci.will(streamed(chunk, b"0\r\n\r\n", headers=chunked), streamed(chunk, headers=chunked))
+    assert len(ci.list(stream).jobs) == 2
+    assert isinstance(failure(ci, stream), TemporaryError)
+
+
+def test_a_compressed_page_is_read(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(answer(body=gzip.compress(PAGE), content_encoding="gzip"))
+    assert len(ci.list(stream).jobs) == 2
+
+
+def test_broken_compression_is_told(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(answer(body=b"no gzip", content_encoding="gzip"))
+    error = failure(ci, stream)
+    assert isinstance(error, TemporaryError)
+    assert "the reply is compressed in a way that cannot be undone" in str(error)
+
+
+@pytest.mark.parametrize("status", [200, 302, 500])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_reply_longer_than_the_limit_is_cut(
+    packed: bool, status: int, ci: TencentCi, fake_ci: FakeCi, stream: Stream
+) -> None:
+    body = b"<Response>" + b" " * BODY_LIMIT + b"</Response>"
+    packing = {"content_encoding": "gzip"} if packed else {}
+    fake_ci.will(answer(status, gzip.compress(body) if packed else body, location="/", **packing))
+    error = failure(ci, stream)
+    assert isinstance(error, UnreadableReply)
+    assert "longer than 16 MB" in str(error)
+
+
+@pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_server_that_drips_is_cut_at_the_deadline(part: bytes, fake_ci: FakeCi, stream: Stream) -> None:
+    """Each look at the clock finds it a second later, so thirty bytes are some thirty seconds."""
+    done = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        handler.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handler.close_connection = True
+        handler.wfile.write(part)
+        while not done.wait(0.001):
+            handler.wfile.write(b"a" if part else b"")
+
+    fake_ci.will(drip)
+    ticks = itertools.count()
+    # The silent server is the one that real time has to end.
+    deadline_s, clock = (30.0, lambda: float(next(ticks))) if part else (0.05, None)
+    timing = {"monotonic": clock} if clock else {}
+    with TencentCi(credentials=CREDENTIALS, endpoint=fake_ci.url, deadline_s=deadline_s, **timing) as ci:
+        error = failure(ci, stream)
+        done.set()
+    assert isinstance(error, TemporaryError)
+    assert f"took longer than {deadline_s:g} s" in str(error)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(status: int, ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(answer(status, b"", location=fake_ci.url + "/elsewhere"))
+    error = failure(ci, stream)
+    assert isinstance(error, ConfigError)
+    assert "not followed" in str(error)
+    assert len(fake_ci.asked) == 1
+
+
+def test_no_such_bucket_is_told_with_what_to_check(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(refusal("no_such_bucket_404.xml"))
+    error = failure(ci, stream)
+    assert isinstance(error, ConfigError)
+    assert "check that `bucket` has the APPID" in str(error)
+
+
+def test_a_cookie_is_not_sent_back(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(answer(set_cookie="a=b; Path=/"))
+    ci.list(stream)
+    ci.list(stream)
+    assert "cookie" not in fake_ci.asked[1].headers
+
+
+def test_a_connection_that_was_closed_while_idle_is_made_again(ci: TencentCi, fake_ci: FakeCi, stream: Stream) -> None:
+    def hang_up(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        handler.close_connection = True
+
+    fake_ci.will(answer(), hang_up, answer())
+    ci.list(stream)
+    ci.list(stream)
+    assert len(fake_ci.asked) == 3
+
+
+def test_a_refused_connection_says_where_and_why() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound and not listening: nobody can answer there
+        endpoint = f"http://user:hush@127.0.0.1:{bound.getsockname()[1]}"
+        place = Place(bucket="clips-1250000000", region="ap-chongqing", endpoint=endpoint)
+        with TencentCi(credentials=CREDENTIALS) as ci:
+            error = failure(ci, Stream(place=place, tag="Transcode"))
+    assert isinstance(error, TemporaryError)
+    host = "clips-1250000000.ci.ap-chongqing.myqcloud.com"
+    assert str(error) == f"{host} through {endpoint.rpartition('@')[2]}: Connection refused"
+
+
+def test_a_proxy_that_cannot_be_reached_is_told_without_its_password(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("https_proxy", f"http://user:hush@127.0.0.1:{bound.getsockname()[1]}")
+        with TencentCi(credentials=CREDENTIALS) as ci:
+            error = failure(ci, stream)
+    assert str(error) == f"{stream.place.host}: the proxy: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("bucket", "endpoint"), [("a" * 64, None), ("clips", "localhost:80"), ("clips", "localhost"), ("clips", "http://")]
+)
+def test_an_address_that_cannot_be_is_a_fault_of_the_file(bucket: str, endpoint: str | None, stream: Stream) -> None:
+    impossible = replace(stream, place=replace(stream.place, bucket=bucket, endpoint=endpoint))
+    with TencentCi(credentials=CREDENTIALS) as ci:
+        error = failure(ci, impossible)
+    assert isinstance(error, ConfigError)
+    assert str(error).endswith("check `bucket`, `region` and `endpoint`")
+
+
+def test_threads_share_one_client(fake_ci: FakeCi, stream: Stream) -> None:
+    fake_ci.will(answer(body=PAGE))
+    counts: list[int] = []
+    with TencentCi(credentials=CREDENTIALS, endpoint=fake_ci.url, sleep=lambda _: None) as ci:
+        threads = [threading.Thread(target=lambda: counts.append(len(ci.list(stream).jobs))) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert counts == [2] * 20

@@ -1,0 +1,3 @@
+from tests.send.receivers import door
+
+__all__ = ["door"]

@@ -1,0 +1,156 @@
+"""Receivers on real sockets of 127.0.0.1, well and badly behaved, and builders for what is sent to them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Any, Self
+
+import pytest
+
+from bridge.model import Delivery, SlackNotifier, WebhookNotifier
+from bridge.send.door import Door
+from bridge.send.exchange import Failure, Reply, Request
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
+NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OLD_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+
+@dataclass(frozen=True)
+class Seen:
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Behaviour = Callable[[socket.socket, Seen, threading.Event], None]
+
+
+class Receiver:
+    """Reads requests and lets `behave` answer. `over` is set when the test ends: drips stop on it."""
+
+    def __init__(self, behave: Behaviour, host: str = "127.0.0.1") -> None:
+        self.behave = behave
+        self.requests: list[Seen] = []
+        self.connections = 0
+        self.over = threading.Event()
+        self._open: list[socket.socket] = []
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/hook?token=hush"
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                self._open.append(connection)
+                self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+                self._threads[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError, ValueError):
+            while b"HTTP/" in (first := stream.readline()):
+                headers = dict(_header_lines(stream))
+                body = stream.read(int(headers.get("content-length", 0)))
+                seen = Seen(first.split()[1].decode(), headers, body)
+                self.requests.append(seen)
+                self.behave(connection, seen, self.over)
+
+
+def _header_lines(stream: Any) -> Iterator[tuple[str, str]]:
+    while line := stream.readline().strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        yield name.lower(), value.strip()
+
+
+def answering(status: str, body: bytes = b"", *headers: str) -> Behaviour:
+    head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]).encode()
+    return lambda connection, _seen, _over: connection.sendall(head + body)
+
+
+def raw(*chunks: bytes, close: bool = True) -> Behaviour:
+    def behave(connection: socket.socket, _seen: Seen, _over: threading.Event) -> None:
+        for chunk in chunks:
+            connection.sendall(chunk)
+        if close:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    return behave
+
+
+def dripping(start: bytes, drop: bytes, every_s: float = 0.02) -> Behaviour:
+    def behave(connection: socket.socket, _seen: Seen, over: threading.Event) -> None:
+        connection.sendall(start)
+        while not over.wait(every_s):
+            connection.sendall(drop)
+
+    return behave
+
+
+def a_request(url: str, **changes: Any) -> Request:
+    return Request(**{"url": url, "headers": ("x-test: 1",), "body": b"{}", "deadline_s": 5.0} | changes)
+
+
+def through(door: Door, request: Request) -> Reply | Failure:
+    """Start `request` and wait for its end."""
+    door.start(request, "key")
+    while not (ended := door.wait(10)):
+        pass
+    ((key, result),) = ended
+    assert key == "key"
+    assert door.in_flight == 0
+    return result
+
+
+def a_delivery(**changes: Any) -> Delivery:
+    says = changes.pop("says", {})
+    usual = {"title": "Transcode failed: demo.mp4", "text": "bad input", "fields": [["queue", "vod"]],
+             "state": "Failed", "rule": "failed", "job_id": "j1"}  # fmt: skip
+    facts: dict[str, Any] = {
+        "n": 1, "id": "d_1", "notifier": "cms", "attempts": 1, "lease": "l", "created_at": NOON,
+        "happened_at": NOON, "event": '{"type":"ci.job.failed"}', "says": json.dumps(usual | says),
+    }  # fmt: skip
+    return Delivery(**facts | changes)
+
+
+def a_webhook(url: str = "http://127.0.0.1:1/hook", **changes: Any) -> WebhookNotifier:
+    return WebhookNotifier(**{"name": "cms", "url": url, "secrets": (SECRET,)} | changes)
+
+
+def a_slack(**changes: Any) -> SlackNotifier:
+    return SlackNotifier(**{"name": "ops", "channel": "C1", "token": "xoxb-1"} | changes)
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    made = Door(allow=LOOPBACK)
+    yield made
+    made.close()

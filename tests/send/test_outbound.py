@@ -1,0 +1,136 @@
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bridge.model import Attempt, Notifier, Refused, Sent, TryLater
+from bridge.send.door import Door
+from bridge.send.outbound import Outbound
+from tests.send.receivers import (
+    LOOPBACK,
+    NOON,
+    Receiver,
+    a_delivery,
+    a_slack,
+    a_webhook,
+    answering,
+    dripping,
+    raw,
+)
+
+
+@pytest.fixture
+def outbound() -> Iterator[Outbound]:
+    made = Outbound(door=Door(allow=LOOPBACK), notifiers={}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:1/")
+    yield made
+    made.close(10)
+
+
+def told(outbound: Outbound, *notifiers: Notifier) -> dict[str, Attempt]:
+    """Tell each notifier once and return the attempts by notifier."""
+    outbound.replace({notifier.name: notifier for notifier in notifiers})
+    for n, notifier in enumerate(notifiers):
+        outbound.begin(a_delivery(n=n, id=f"d_{n}", notifier=notifier.name))
+    assert outbound.in_flight == len(notifiers)
+    ended: list[Attempt] = []
+    while len(ended) < len(notifiers):
+        ended += outbound.wait(10)
+    assert outbound.in_flight == 0
+    return {attempt.delivery.notifier: attempt for attempt in ended}
+
+
+def test_a_webhook_that_accepts_is_sent_with_status_answer_and_address(outbound: Outbound) -> None:
+    with Receiver(answering("200 OK", b"thanks \x00\xff")) as receiver:
+        attempt = told(outbound, a_webhook(receiver.url))["cms"]
+    assert (attempt.outcome, attempt.status, attempt.answer) == (Sent(), 200, "thanks ��")
+    assert (attempt.address, attempt.started_at) == ("127.0.0.1", NOON)
+    assert attempt.seconds > 0
+
+
+def test_an_endless_answer_after_200_is_sent_once(outbound: Outbound) -> None:
+    with Receiver(dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536, every_s=0)) as receiver:
+        attempt = told(outbound, a_webhook(receiver.url))["cms"]
+    assert (attempt.outcome, len(attempt.answer), len(receiver.requests)) == (Sent(), 4096, 1)
+
+
+def test_one_dead_receiver_does_not_hold_up_the_others(outbound: Outbound) -> None:
+    with (
+        Receiver(answering("410 Gone")) as gone,
+        Receiver(raw(b"")) as rude,
+        Receiver(answering("200 OK", b"ok")) as hook,
+    ):
+        attempts = told(
+            outbound,
+            a_webhook(gone.url, name="gone"),
+            a_webhook(rude.url, name="rude"),
+            a_webhook("http://0.0.0.0:1/", name="private"),
+            a_slack(name="ops", url=hook.url),
+        )
+    assert isinstance(attempts["gone"].outcome, Refused)
+    assert isinstance(attempts["rude"].outcome, TryLater)
+    assert isinstance(attempts["private"].outcome, Refused)
+    assert (attempts["ops"].outcome, attempts["ops"].status, attempts["ops"].answer) == (Sent(), 200, "ok")
+
+
+def test_a_notifier_that_the_rules_do_not_know_is_tried_later(outbound: Outbound) -> None:
+    outbound.begin(a_delivery(notifier="gone"))
+    (attempt,) = outbound.wait(10)
+    assert attempt.outcome == TryLater("rules.toml has no notifier of this name")
+
+
+@pytest.mark.parametrize(
+    "notifier",
+    [
+        a_webhook(name="cms", secrets=("whsec_broken!",)),
+        a_webhook(name="cms", url="not a url"),
+        a_webhook(name="cms", headers=(("x", "a\r\nb"),)),
+        Notifier(name="cms"),
+    ],
+)
+def test_a_notifier_that_cannot_be_used_is_tried_later_and_stops_nobody(outbound: Outbound, notifier: Notifier) -> None:
+    with Receiver(answering("204 No Content")) as receiver:
+        attempts = told(outbound, notifier, a_webhook(receiver.url, name="well"))
+    assert isinstance(attempts["cms"].outcome, TryLater)
+    assert attempts["well"].outcome == Sent()
+
+
+def test_a_sender_that_breaks_loses_no_delivery(outbound: Outbound) -> None:
+    outbound.replace({"ops": a_slack()})
+    outbound.begin(a_delivery(notifier="ops", says={"fields": 7}))
+    (attempt,) = outbound.wait(10)
+    assert isinstance(attempt.outcome, TryLater)
+    assert attempt.outcome.why.startswith("TypeError")
+
+
+def test_new_rules_hold_from_the_next_delivery_on(outbound: Outbound) -> None:
+    with Receiver(answering("500 Oops")) as old, Receiver(answering("204 No Content")) as new:
+        assert told(outbound, a_webhook(old.url))["cms"].status == 500
+        assert told(outbound, a_webhook(new.url))["cms"].status == 204
+
+
+def test_wake_ends_a_wait(outbound: Outbound) -> None:
+    thread = threading.Thread(target=outbound.wake)
+    thread.start()
+    assert outbound.wait(60) == []
+    thread.join()
+
+
+def test_closing_waits_for_what_is_in_flight_and_hands_it_back() -> None:
+    outbound = Outbound(
+        door=Door(allow=LOOPBACK), notifiers={}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:1/"
+    )
+    with Receiver(answering("204 No Content")) as receiver:
+        outbound.replace({"cms": a_webhook(receiver.url)})
+        outbound.begin(a_delivery())
+        (attempt,) = outbound.close(10)
+    assert attempt.outcome == Sent()
+
+
+def test_closing_does_not_wait_longer_than_it_may() -> None:
+    outbound = Outbound(
+        door=Door(allow=LOOPBACK), notifiers={}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:1/"
+    )
+    with Receiver(dripping(b"", b"")) as receiver:
+        outbound.replace({"cms": a_webhook(receiver.url)})
+        outbound.begin(a_delivery())
+        assert outbound.close(0.05) == []

@@ -1,0 +1,230 @@
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bridge.model import Outcome, Refused, Sent, TryLater
+from bridge.send.door import Door
+from bridge.send.slack import SlackSender
+from tests.send.receivers import NOON, Receiver, Seen, a_delivery, a_slack, answering, dripping
+
+Says = Callable[[Seen], dict[str, Any]]
+
+
+def slack(*says: dict[str, Any]) -> Receiver:
+    """A Slack that gives these answers one after the other, then says ok for ever."""
+    answers = list(says)
+
+    def behave(connection: Any, seen: Seen, over: Any) -> None:
+        ok = {"ok": True, "channel": "C1", "ts": f"171.{len(receiver.requests)}"}
+        body = json.dumps(answers.pop(0) if answers else ok).encode()
+        answering("200 OK", body, "Content-Type: application/json; charset=utf-8")(connection, seen, over)
+
+    receiver = Receiver(behave)
+    return receiver
+
+
+def no(error: str) -> dict[str, Any]:
+    return {"ok": False, "error": error}
+
+
+def tell(door: Door, receiver: Receiver, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
+    sender = SlackSender(a_slack(**(notifier or {})), f"http://127.0.0.1:{receiver.port}/api/", door)
+    return sender.send(a_delivery(**delivery), NOON).outcome
+
+
+def paths(receiver: Receiver) -> list[str]:
+    return [seen.path for seen in receiver.requests]
+
+
+def test_a_message_is_posted_with_blocks_and_the_delivery_id_through_our_door(door: Door) -> None:
+    with slack() as receiver:
+        outcome = tell(door, receiver)
+    assert outcome == Sent(receipt="C1:171.1")
+    (seen,) = receiver.requests
+    assert seen.path == "/api/chat.postMessage"
+    assert seen.headers["authorization"] == "Bearer xoxb-1"
+    assert seen.json["channel"] == "C1"
+    assert seen.json["metadata"] == {"event_type": "ci_bridge_delivery", "event_payload": {"delivery": "d_1"}}
+    assert (seen.json["unfurl_links"], seen.json["unfurl_media"]) == (False, False)
+    assert seen.json["blocks"][0]["type"] == "section"
+    assert "thread_ts" not in seen.json
+
+
+def test_the_sdk_really_uses_our_transport(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def escaped(*_: object, **__: object) -> None:
+        raise AssertionError("slack-sdk opened a connection of its own")
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", escaped)
+    monkeypatch.setattr("slack_sdk.web.base_client.urlopen", escaped)
+    monkeypatch.setattr("slack_sdk.webhook.client.urlopen", escaped)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with slack() as receiver:
+        assert isinstance(tell(door, receiver), Sent)
+        assert isinstance(tell(door, receiver, {"url": receiver.url}), Sent)
+    assert len(receiver.requests) == 2
+
+
+def test_a_private_address_is_refused_for_slack_too() -> None:
+    door = Door()
+    with slack() as receiver:
+        outcomes = [tell(door, receiver), tell(door, receiver, {"url": receiver.url})]
+    door.close()
+    assert all(isinstance(outcome, Refused) and not outcome.pause for outcome in outcomes)
+    assert receiver.connections == 0
+
+
+def test_a_later_message_goes_into_the_thread_of_the_first(door: Door) -> None:
+    with slack() as receiver:
+        outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C9:170.5")
+    assert outcome == Sent()
+    assert [(seen.json["channel"], seen.json["thread_ts"]) for seen in receiver.requests] == [("C9", "170.5")]
+
+
+def test_an_updated_root_is_edited_before_the_thread_gets_its_post(door: Door) -> None:
+    with slack() as receiver:
+        outcome = tell(door, receiver, {"thread": "job", "update": True}, thread="j1", root="C9:170.5")
+    assert outcome == Sent()
+    assert paths(receiver) == ["/api/chat.update", "/api/chat.postMessage"]
+    edit = receiver.requests[0].json
+    assert (edit["channel"], edit["ts"]) == ("C9", "170.5")
+    assert edit["blocks"]
+
+
+def test_without_threads_an_update_only_edits(door: Door) -> None:
+    with slack() as receiver:
+        assert tell(door, receiver, {"update": True}, thread="j1", root="C9:170.5") == Sent()
+    assert paths(receiver) == ["/api/chat.update"]
+
+
+@pytest.mark.parametrize("error", ["message_not_found", "cant_update_message", "edit_window_closed"])
+@pytest.mark.parametrize("thread", ["job", "none"])
+def test_a_root_that_cannot_be_edited_is_replaced_by_a_new_one(door: Door, error: str, thread: str) -> None:
+    with slack(no(error)) as receiver:
+        outcome = tell(door, receiver, {"thread": thread, "update": True}, thread="j1", root="C9:170.5")
+    assert outcome == Sent(receipt="C1:171.2")
+    assert paths(receiver) == ["/api/chat.update", "/api/chat.postMessage"]
+    assert receiver.requests[1].json["channel"] == "C1"
+    assert "thread_ts" not in receiver.requests[1].json
+
+
+def test_a_thread_whose_root_is_gone_begins_anew(door: Door) -> None:
+    with slack(no("thread_not_found")) as receiver:
+        outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C9:170.5")
+    assert outcome == Sent(receipt="C1:171.2")
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["invalid_auth", "token_revoked", "missing_scope", "channel_not_found", "is_archived", "not_in_channel",
+     "restricted_action", "org_login_required", "account_inactive", "team_access_not_granted"],
+)  # fmt: skip
+def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str) -> None:
+    with slack(no(error)) as receiver:
+        outcome = tell(door, receiver)
+    assert isinstance(outcome, Refused)
+    assert outcome.pause
+    assert outcome.why.startswith(f"Slack says {error}: ")
+
+
+@pytest.mark.parametrize("error", ["no_text", "invalid_arguments", "metadata_too_large"])
+def test_a_message_that_slack_will_not_have_is_refused_alone(door: Door, error: str) -> None:
+    with slack(no(error)) as receiver:
+        outcome = tell(door, receiver)
+    assert outcome == Refused(f"Slack says {error}: it will not have this message")
+
+
+@pytest.mark.parametrize("error", ["fatal_error", "internal_error", "service_unavailable", "never_heard_of"])
+def test_troubles_of_slacks_own_are_tried_again(door: Door, error: str) -> None:
+    with slack(no(error)) as receiver:
+        assert tell(door, receiver) == TryLater(f"Slack answered 200: {error}")
+
+
+def test_refused_blocks_are_told_as_plain_text_at_once(door: Door) -> None:
+    with slack(no("invalid_blocks")) as receiver:
+        outcome = tell(door, receiver)
+    assert outcome == Sent(receipt="C1:171.2")
+    second = receiver.requests[1].json
+    assert not second.get("blocks")
+    assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\nqueue: vod")
+
+
+def test_a_message_refused_as_plain_text_too_is_refused(door: Door) -> None:
+    with slack(no("invalid_blocks"), no("msg_too_long")) as receiver:
+        outcome = tell(door, receiver)
+    assert outcome == Refused("Slack says msg_too_long: it will not have this message")
+
+
+@pytest.mark.parametrize("hook", [True, False])
+def test_slacks_rate_limit_holds_for_the_whole_notifier(door: Door, hook: bool) -> None:
+    limited = answering("429 Too Many Requests", b'{"ok":false,"error":"ratelimited"}', "Retry-After: 30")
+    with Receiver(limited) as receiver:
+        outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
+    assert isinstance(outcome, TryLater)
+    assert (outcome.after, outcome.everyone) == (timedelta(seconds=30), True)
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("hook", [True, False])
+def test_a_broken_slack_is_asked_once_and_tried_again_later(door: Door, hook: bool) -> None:
+    with Receiver(answering("503 Service Unavailable", b"<html>sorry</html>")) as receiver:
+        outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
+    assert isinstance(outcome, TryLater)
+    assert "503" in outcome.why
+    assert len(receiver.requests) == 1
+
+
+def test_a_connection_that_breaks_is_not_tried_again_in_silence(door: Door) -> None:
+    with Receiver(lambda connection, _seen, _over: connection.shutdown(2)) as receiver:
+        outcome = tell(door, receiver)
+    assert isinstance(outcome, TryLater)
+    assert outcome.why == f"127.0.0.1:{receiver.port} closed the connection without an answer"
+    assert len(receiver.requests) == 1
+
+
+def test_a_silent_slack_meets_the_deadline(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.send.slack.DEADLINE_S", 0.3)
+    with Receiver(dripping(b"", b"")) as receiver:
+        outcome = tell(door, receiver)
+    assert outcome == TryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s")
+
+
+def test_an_answer_longer_than_what_is_stored_is_still_read_whole(door: Door) -> None:
+    long = {"ok": True, "channel": "C1", "ts": "171.9", "message": {"text": "x" * 50_000}}
+    with slack(long) as receiver:
+        assert tell(door, receiver) == Sent(receipt="C1:171.9")
+
+
+def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(door: Door) -> None:
+    with Receiver(answering("200 OK", b"ok")) as receiver:
+        outcome = tell(door, receiver, {"url": receiver.url, "token": None, "channel": None})
+    assert outcome == Sent()
+    (seen,) = receiver.requests
+    assert seen.path == "/hook?token=hush"
+    assert seen.json["blocks"][0]["type"] == "section"
+    assert "authorization" not in seen.headers
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("403 Forbidden", "action_prohibited"), ("403 Forbidden", "invalid_token"),
+        ("404 Not Found", "channel_not_found"), ("404 Not Found", "no_service"), ("404 Not Found", "no_team"),
+        ("404 Not Found", "<html>"), ("410 Gone", "channel_is_archived"), ("400 Bad Request", "user_not_found"),
+    ],
+)  # fmt: skip
+def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: str) -> None:
+    with Receiver(answering(status, body.encode())) as receiver:
+        outcome = tell(door, receiver, {"url": receiver.url})
+    assert isinstance(outcome, Refused)
+    assert outcome.pause
+    assert "hush" not in outcome.why
+
+
+def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(door: Door) -> None:
+    with Receiver(answering("400 Bad Request", b"invalid_blocks")) as receiver:
+        outcome = tell(door, receiver, {"url": receiver.url})
+    assert outcome == Refused("Slack says invalid_blocks: it will not have this message")
+    assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]

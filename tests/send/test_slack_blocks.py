@@ -1,0 +1,107 @@
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.send.slack_blocks import blocks, fit, lateness, plain
+from tests.send.receivers import NOON, a_delivery
+
+LONG = st.one_of(st.text(max_size=50), st.sampled_from(["&<>" * 5000, "x" * 20_000, "转" * 9000, "a&" * 4000]))
+
+
+def texts(shown: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for block in shown:
+        found += [piece["text"] for piece in block.get("fields", []) + block.get("elements", [])]
+        found += [block["text"]["text"]] if "text" in block else []
+    return found
+
+
+def test_a_message_has_its_title_text_fields_and_origin() -> None:
+    text, shown = blocks(a_delivery(), NOON)
+    assert text == "❌ Transcode failed: demo.mp4\nbad input"
+    assert texts(shown) == [
+        "❌ *Transcode failed: demo.mp4*\nbad input",
+        "*queue*\nvod",
+        "j1 · failed · d_1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "mark"),
+    [("Success", "✅"), ("Failed", "❌"), ("Pause", "⏸"), ("Cancel", "🚫"), ("Running", "▶"),
+     ("Submitted", "🕓"), ("gone", "❓"), ("Novel", "❓"), (None, "❓")],
+)  # fmt: skip
+def test_each_state_has_its_mark(state: str | None, mark: str) -> None:
+    assert blocks(a_delivery(says={"state": state}), NOON)[0].startswith(mark)
+
+
+def test_data_cannot_mention_people_or_make_links() -> None:
+    evil = "<!channel> & <https://evil.example|click>"
+    says = {"title": evil, "text": evil, "fields": [[evil, evil]], "rule": evil, "job_id": evil}
+    text, shown = blocks(a_delivery(says=says, note=evil), NOON)
+    for piece in (text, *texts(shown), plain(a_delivery(says=says, note=evil), NOON)):
+        assert "<" not in piece
+        assert ">" not in piece
+        assert "&lt;!channel&gt; &amp;" in piece
+
+
+def test_a_late_message_says_so() -> None:
+    delivery = a_delivery(happened_at=NOON - timedelta(hours=3, minutes=2))
+    assert "Told late: this happened at 2026-11-21 08:58 UTC, 3 h 2 min ago." in texts(blocks(delivery, NOON)[1])
+
+
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [
+        (timedelta(minutes=6), "6 min ago"),
+        (timedelta(hours=2), "2 h ago"),
+        (timedelta(days=2, hours=1, minutes=9), "2 d 1 h ago"),
+    ],
+)
+def test_lateness_is_told_in_its_two_largest_units(late: timedelta, words: str) -> None:
+    assert words in (lateness(NOON - late, NOON) or "")
+
+
+def test_five_minutes_are_not_late_nor_is_the_future() -> None:
+    assert lateness(NOON - timedelta(minutes=5), NOON) is None
+    assert lateness(NOON + timedelta(hours=1), NOON) is None
+
+
+def test_a_note_is_shown() -> None:
+    assert "could not be told to ops" in texts(blocks(a_delivery(note="could not be told to ops"), NOON)[1])
+
+
+def test_a_message_with_nothing_to_say_is_still_one_that_slack_takes() -> None:
+    says = {"title": None, "text": None, "fields": [["", ""]], "state": None, "rule": None, "job_id": None}
+    _, shown = blocks(a_delivery(says=says), NOON)
+    assert texts(shown) == ["❓ *(no title)*", "*-*\n-", "d_1"]
+
+
+@given(LONG, LONG, st.lists(st.tuples(LONG, LONG), max_size=15), LONG, LONG)
+def test_no_text_is_too_long_for_slack(
+    title: str, text: str, fields: list[tuple[str, str]], rule: str, note: str
+) -> None:
+    says = {"title": title, "text": text, "fields": fields, "rule": rule, "job_id": rule}
+    delivery = a_delivery(says=says, note=note, happened_at=NOON - timedelta(days=3))
+    fallback, shown = blocks(delivery, NOON)
+    assert len(shown) <= 50
+    assert sum(map(len, texts(shown))) + len(fallback) < 12_000
+    assert len(plain(delivery, NOON)) <= 3000
+    for block in shown:
+        assert len(block.get("fields", [])) <= 10
+        assert all(0 < len(field["text"]) <= 2000 for field in block.get("fields", []))
+        assert 0 < len(block.get("text", {"text": "-"})["text"]) <= 3000
+    json.dumps(shown)
+
+
+@given(st.text("a&<>", max_size=60), st.integers(8, 40))
+def test_a_cut_never_leaves_half_of_an_escape(text: str, limit: int) -> None:
+    cut = fit(text, limit)
+    assert len(cut) <= limit
+    rest = cut.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "")
+    assert "&" not in rest
+    assert cut.endswith("…") or cut == fit(text, 10_000)

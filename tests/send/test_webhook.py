@@ -1,0 +1,186 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from bridge.model import Refused, Sent, TryLater
+from bridge.send.exchange import Failure, Reply, Request
+from bridge.send.webhook import WebhookSender, check_secret, is_reserved, judge
+from tests.send.receivers import NOON, OLD_SECRET, SECRET, a_delivery, a_webhook
+
+
+def headers(request: Request) -> dict[str, str]:
+    return dict(line.split(": ", 1) for line in request.headers if ": " in line)
+
+
+def reply(status: int, *lines: str) -> Reply:
+    return Reply(status, (b"HTTP/1.1 x\r\n", *(line.encode() + b"\r\n" for line in lines)), b"", 0.1, "1.1.1.1")
+
+
+def test_the_body_is_the_event_with_the_delivery_id_in_front() -> None:
+    request = WebhookSender(a_webhook()).request(a_delivery(id="d_9", event='{"type":"转码"}'), NOON)
+    assert request.body.decode() == '{"specversion":"1.0","id":"d_9","type":"转码"}'
+    assert json.loads(request.body)["type"] == "转码"
+
+
+def test_the_headers_are_those_of_standard_webhooks_and_the_notifiers_own() -> None:
+    notifier = a_webhook(headers=(("X-Team", "media"), ("X-None", "")))
+    request = WebhookSender(notifier).request(a_delivery(id="d_9"), NOON)
+    sent = headers(request)
+    assert sent["webhook-id"] == "d_9"
+    assert sent["webhook-timestamp"] == str(int(NOON.timestamp()))
+    assert sent["content-type"] == "application/json"
+    assert sent["X-Team"] == "media"
+    assert "X-None;" in request.headers
+    assert request.url == notifier.url
+
+
+def test_cloudevents_are_the_same_body_under_their_own_content_type() -> None:
+    plain = WebhookSender(a_webhook()).request(a_delivery(), NOON)
+    event = WebhookSender(a_webhook(format="cloudevents")).request(a_delivery(), NOON)
+    assert headers(event)["content-type"] == "application/cloudevents+json"
+    assert event.body == plain.body
+
+
+@pytest.mark.parametrize(
+    ("secret", "message_id", "timestamp", "body", "signature"),
+    [
+        (SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, '{"test": 2432232314}',
+         "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+        (OLD_SECRET, "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", 1674087231,
+         '{"type":"contact.created","timestamp":"2022-11-03T20:26:10.344522Z",'
+         '"data":{"id":"1f81eb52-5198-4599-803e-771906343485"}}',
+         "v1,4PMU5Dl90B4kgwxDpwuMZ/cnZ5ztf+Y+kviYQD66rJg="),
+        ("whsec_////////////////////////////////", "evt_1", 1700000000,
+         '{"type":"job.finished","data":{"名称":"转码"}}',
+         "v1,Z+xchgq1ofcYFNHmVLvXjIGXSip7tPEQLC2uuPqCxpg="),
+    ],
+)  # fmt: skip
+def test_signatures_are_those_of_the_reference_implementation(
+    secret: str,
+    message_id: str,
+    timestamp: int,
+    body: str,
+    signature: str,
+) -> None:
+    sender = WebhookSender(a_webhook(secrets=(secret,)))
+    assert sender.signatures(message_id, timestamp, body.encode()) == signature
+
+
+def test_two_secrets_sign_side_by_side_and_either_verifies() -> None:
+    now = datetime.now(UTC)
+    request = WebhookSender(a_webhook(secrets=(SECRET, OLD_SECRET))).request(a_delivery(), now)
+    assert headers(request)["webhook-signature"].count("v1,") == 2
+    for secret in (SECRET, OLD_SECRET):
+        assert Webhook(secret).verify(request.body, headers(request))["id"] == "d_1"
+
+
+def test_each_message_is_signed_afresh() -> None:
+    sender, now = WebhookSender(a_webhook()), datetime.now(UTC)
+    for name in ("d_1", "d_2", "d_1"):
+        request = sender.request(a_delivery(id=name), now)
+        Webhook(SECRET).verify(request.body, headers(request))
+
+
+def test_without_a_secret_nothing_is_signed() -> None:
+    request = WebhookSender(a_webhook(secrets=())).request(a_delivery(), NOON)
+    assert "webhook-signature" not in headers(request)
+    assert headers(request)["webhook-id"] == "d_1"
+
+
+@pytest.mark.parametrize(
+    ("secret", "fault"),
+    [
+        (SECRET, None),
+        (OLD_SECRET, None),
+        ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", 'a secret must begin with "whsec_"'),
+        ("whsec_not base64", 'what follows "whsec_" must be base64'),
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", 'what follows "whsec_" must be base64'),
+        ("whsec_YWJj", "a secret must be the base64 of 24 to 64 bytes; this is of 3"),
+        ("whsec_", "a secret must be the base64 of 24 to 64 bytes; this is of 0"),
+        ("whsec_名", 'what follows "whsec_" must be base64'),
+    ],
+)
+def test_a_wrong_secret_is_explained_without_being_quoted(secret: str, fault: str | None) -> None:
+    assert check_secret(secret) == fault
+
+
+def test_headers_that_the_bridge_sets_are_reserved_and_authorization_is_not() -> None:
+    assert all(map(is_reserved, ("Webhook-Id", "webhook-anything", "Host", "Content-Length", "User-Agent")))
+    assert not is_reserved("Authorization")
+    assert not is_reserved("X-Team")
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_any_2xx_is_acceptance(status: int) -> None:
+    assert judge(reply(status), NOON) == Sent()
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (500, "answered 500 Internal Server Error"),
+        (404, "answered 404 Not Found"),
+        (401, "answered 401 Unauthorized"),
+        (429, "answered 429 Too Many Requests"),
+        (599, "answered 599"),
+        (304, "answered 304 Not Modified: redirects are not followed, update the url"),
+    ],
+)
+def test_other_answers_are_tried_again(status: int, why: str) -> None:
+    assert judge(reply(status), NOON) == TryLater(why)
+
+
+def test_410_pauses_the_notifier() -> None:
+    why = "the receiver answered 410 Gone: it wants no more deliveries"
+    assert judge(reply(410), NOON) == Refused(why, pause=True)
+
+
+def test_a_redirect_names_the_new_host_and_nothing_of_its_path() -> None:
+    outcome = judge(reply(301, "Location: https://new.example.com/hooks?token=hush"), NOON)
+    assert outcome == TryLater(
+        "answered 301 Moved Permanently to new.example.com: redirects are not followed, update the url"
+    )
+
+
+@pytest.mark.parametrize("location", ["/relative", "http://[broken/"])
+def test_a_redirect_to_nowhere_in_particular_is_still_told(location: str) -> None:
+    outcome = judge(reply(302, f"Location: {location}"), NOON)
+    assert outcome == TryLater("answered 302 Found: redirects are not followed, update the url")
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("wish", "after"),
+    [
+        ("120", timedelta(minutes=2)),
+        ("0", timedelta(0)),
+        ("Sat, 21 Nov 2026 12:10:00 GMT", timedelta(minutes=10)),
+        ("Sat, 21 Nov 2026 20:10:00 +0800", timedelta(minutes=10)),
+        ("315360000", timedelta(hours=24)),
+        ("9" * 300, timedelta(hours=24)),
+        ("Sat, 21 Nov 2036 12:00:00 GMT", timedelta(hours=24)),
+    ],
+)
+def test_retry_after_holds_for_the_whole_notifier(status: int, wish: str, after: timedelta) -> None:
+    outcome = judge(reply(status, f"Retry-After: {wish}"), NOON)
+    assert isinstance(outcome, TryLater)
+    assert (outcome.after, outcome.everyone) == (after, True)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    ["-5", "soon", "", "1.5", "²", "9" * 5000, "Sat, 21 Nov 2026 11:00:00 GMT", "Sat, 99 Nov 2026 11:00:00"],
+)
+def test_a_retry_after_that_makes_no_sense_is_ignored(wish: str) -> None:
+    assert judge(reply(429, f"Retry-After: {wish}"), NOON) == TryLater("answered 429 Too Many Requests")
+
+
+def test_retry_after_of_other_statuses_is_ignored() -> None:
+    assert judge(reply(500, "Retry-After: 60"), NOON) == TryLater("answered 500 Internal Server Error")
+
+
+def test_no_answer_is_tried_again_and_a_forbidden_address_is_not() -> None:
+    assert judge(Failure("no answer within 15 s"), NOON) == TryLater("no answer within 15 s")
+    assert judge(Failure("127.0.0.1 is ...", forbidden=True), NOON) == Refused("127.0.0.1 is ...")
