@@ -53,10 +53,10 @@ class _Mask:
         self._secrets = sorted({s for s in secrets if len(s) >= 6}, key=len, reverse=True)
 
     def __call__(self, _logger: object, _method: str, line: Any) -> str:
-        line = str(line)
+        text = str(line)
         for secret in self._secrets:
-            line = line.replace(secret, _MASK)
-        return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…"
+            text = text.replace(secret, _MASK)
+        return text if len(text) <= _LONGEST_LINE else text[:_LONGEST_LINE] + "…"
 
 
 def _plain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

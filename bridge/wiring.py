@@ -195,7 +195,14 @@ class Worker:
             chance=random.SystemRandom().random,
             worker=self._me.id,
         )
-        self._poller = Poller(db=db, source=self._source, clock=utc_now, worker=self._me.id, on_told=self._courier.wake)
+        self._poller = Poller(
+            db=db,
+            source=self._source,
+            clock=utc_now,
+            worker=self._me.id,
+            on_told=self._courier.wake,
+            halted=self._stop.is_set,
+        )
         self._polls = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._busy: set[str] = set()  # buckets that are being polled
         self._ticker = Ticker()
