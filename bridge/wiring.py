@@ -23,7 +23,7 @@ from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
 from bridge.decide.rulebook import read as read_rules
 from bridge.model import Notifier, SlackNotifier, Watch, WebhookNotifier
 from bridge.pipeline import Courier, Halted, Poll, Poller
-from bridge.record import leases, outbox
+from bridge.record import leases, settling
 from bridge.record.database import Database, trouble
 from bridge.scheduler import Ticker
 from bridge.send.door import Door
@@ -248,7 +248,7 @@ class Worker:
         with self._db.write() as tx:
             for worker, pid in leases.workers_on(tx, self._me.machine):
                 if not _is_alive(pid) or pid == self._me.pid:
-                    freed = outbox.bury(tx, worker, now=now)
+                    freed = settling.bury(tx, worker, now=now)
                     leases.bury(tx, worker)
                     logger.warning("a worker that died is replaced", extra={"worker": worker, "deliveries": freed})
             leases.strike_silent(tx, before=now - _SILENT_FOR)

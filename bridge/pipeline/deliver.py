@@ -15,9 +15,9 @@ from bridge.decide.messages import as_fallback
 from bridge.decide.retries import next_try
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, TryLater
-from bridge.record import outbox
+from bridge.record import claims, outbox, settling
 from bridge.record.database import Clock, Database, trouble
-from bridge.record.outbox import Ended
+from bridge.record.settling import Ended
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +101,11 @@ class Courier:
             return ()
         with self._db.write() as tx:
             lost = self._settle(tx, now)
-            claimed = outbox.Claimed(())
+            claimed = claims.Claimed(())
             if claiming and free > 0:
                 number = next(self._claims)
                 lease = f"{self._worker}.{number}"
-                claimed = outbox.claim(tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=number)
+                claimed = claims.claim(tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=number)
         self._ended.clear()
         self._again_at = claimed.again_at
         if lost:
@@ -115,11 +115,11 @@ class Courier:
     def _is_due(self, now: datetime) -> bool:
         # Asked in a reading transaction: an idle worker never takes SQLite's write lock.
         with self._db.read() as tx:
-            return bool(outbox.due_lanes(tx, now=now))
+            return bool(claims.due_lanes(tx, now=now))
 
     def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
         ended = [self._judge(attempt, now) for attempt in self._ended]
-        lost = outbox.settle(tx, ended, now=now) if ended else frozenset()
+        lost = settling.settle(tx, ended, now=now) if ended else frozenset()
         for one in ended:
             if one.dead and one.attempt.delivery.n not in lost:
                 self._tell_fallback(tx, one.attempt, now)
@@ -158,11 +158,11 @@ class Courier:
             return
         self._reap_at = now + _REAP_EVERY
         with self._db.read() as tx:
-            overdue = outbox.any_overdue(tx, longest=LEASE, now=now)
-            paused = outbox.paused_and_waiting(tx)
+            overdue = settling.any_overdue(tx, longest=LEASE, now=now)
+            paused = claims.paused_and_waiting(tx)
         if overdue:
             with self._db.write() as tx:
-                freed = outbox.reap(tx, longest=LEASE, now=now)
+                freed = settling.reap(tx, longest=LEASE, now=now)
             logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
         for name in paused:
             self._pass_on(name, now)
@@ -173,11 +173,11 @@ class Courier:
             return
         lease = f"{self._worker}.{next(self._claims)}"
         with self._db.write() as tx:
-            why, waiting = outbox.claim_paused(tx, name, lease=lease, lease_for=LEASE, now=now, most=self._window)
+            why, waiting = claims.claim_paused(tx, name, lease=lease, lease_for=LEASE, now=now, most=self._window)
             for delivery in waiting:
                 outcome = Refused(f"notifier {name} is paused: {why}")
                 attempt = Attempt(delivery=delivery, outcome=outcome, started_at=now, seconds=0)
-                outbox.settle(tx, [Ended(attempt)], now=now)
+                settling.settle(tx, [Ended(attempt)], now=now)
                 self._tell_fallback(tx, attempt, now)
 
     def _collect(self, timeout_s: float) -> None:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
 _SLOWEST = timedelta(minutes=10)  # between polls that fail
+_EARLY_MS = 500  # ticks are a second apart: half a second early is nearer than half a second late
 _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
 
 

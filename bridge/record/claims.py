@@ -1,0 +1,175 @@
+"""Claiming: what free senders can take now, under a lease that no other claim has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+
+from bridge.model import Delivery
+from bridge.record.database import at, ms
+from bridge.record.schema import SENDING, WAITING, state_is
+from bridge.record.schema import delivery as D  # noqa: N812
+from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import thread as H  # noqa: N812
+
+_busy = select(func.count()).where(D.c.notifier == N.c.name, state_is(SENDING)).scalar_subquery()
+_has_due = exists().where(D.c.notifier == N.c.name, state_is(WAITING), D.c.due_at <= bindparam("now"))
+_LANES = select(N.c.name, N.c.max_in_flight, N.c.interval_ms, N.c.burst, N.c.used_until, _busy.label("busy")).where(
+    N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _has_due
+)
+
+
+@cache
+def _claim(dialect: str) -> Any:
+    """Return the statement that claims up to :room due deliveries of one notifier."""
+    other = D.alias("other")
+    in_the_way = exists().where(
+        other.c.lane == D.c.lane,
+        other.c.notifier == D.c.notifier,
+        literal_column("other.state") < literal_column("2"),
+        or_(state_is(SENDING, other), other.c.n < D.c.n),
+        other.c.n != D.c.n,
+    )
+    pick = (
+        select(D.c.n)
+        .where(D.c.notifier == bindparam("name"), state_is(WAITING), D.c.due_at <= bindparam("now"))
+        .where(or_(D.c.lane.is_(None), ~in_the_way))
+        .order_by(D.c.due_at, D.c.n)
+        .limit(bindparam("room"))
+    )
+    if dialect == "postgresql":
+        # In a CTE, or the planner may run the locking SELECT again and take more than the limit.
+        pick = pick.with_for_update(skip_locked=True, of=D)
+    picked = pick.cte("picked")
+    return (
+        update(D)
+        .where(D.c.n.in_(select(picked.c.n)))
+        .values(
+            state=SENDING,
+            lease=bindparam("lease"),
+            lease_until=bindparam("until"),
+            attempts=D.c.attempts + 1,
+        )
+        .returning(D.c.n)
+    )
+
+
+_CLAIMED = (
+    select(
+        D.c.n, D.c.id, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, M.c.happened_at, M.c.event, M.c.says,
+        D.c.thread, H.c.receipt, D.c.note,
+    )
+    .join(M, M.c.id == D.c.message)
+    .outerjoin(H, and_(H.c.notifier == D.c.notifier, H.c.thread == D.c.thread))
+    .where(D.c.n.in_(bindparam("numbers", expanding=True)))
+    .order_by(D.c.n)
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What was claimed, and when a notifier that has to wait for its rate may go on (None: none has to)."""
+
+    deliveries: tuple[Delivery, ...]
+    again_at: datetime | None = None
+
+
+def due_lanes(tx: Connection, *, now: datetime) -> Sequence[Any]:
+    """Return the notifiers that have something due and may be told."""
+    return tx.execute(_LANES, {"now": ms(now)}).all()
+
+
+def claim(tx: Connection, *, free: int, lease: str, lease_for: timedelta, now: datetime, turn: int = 0) -> Claimed:
+    """Claim what `free` senders can take now, each notifier within its own bounds.
+
+    `lease` must be new with every call: it is what tells a late finish from the right one. `turn` says which
+    notifier is asked first, so that the first one by name has no advantage.
+    """
+    lanes = due_lanes(tx, now=now)
+    numbers: list[int] = []
+    again: list[int] = []
+    start = turn % len(lanes) if lanes else 0
+    for lane in (*lanes[start:], *lanes[:start]):
+        room = min(lane.max_in_flight - lane.busy, free - len(numbers))
+        if lane.interval_ms:
+            room, wait = _within_rate(tx, lane, room, now)
+            again += [wait] if wait else []
+        if room > 0:
+            values = {"name": lane.name, "now": ms(now), "room": room, "lease": lease, "until": ms(now + lease_for)}
+            numbers += tx.execute(_claim(tx.dialect.name), values).scalars().all()
+    found = tx.execute(_CLAIMED, {"numbers": numbers}).all() if numbers else ()
+    return Claimed(tuple(map(_delivery, found)), at(min(again)) if again else None)
+
+
+def _within_rate(tx: Connection, lane: Any, room: int, now: datetime) -> tuple[int, int | None]:
+    """Return how many of `room` the rate allows, and when the next one is if it allows none.
+
+    The generic cell rate algorithm: each one told uses up one interval, at most `burst` of them ahead of time.
+    """
+    used = max(lane.used_until, ms(now))
+    allowed = (ms(now) + lane.burst * lane.interval_ms - used) // lane.interval_ms
+    if allowed <= 0:
+        return 0, used - (lane.burst - 1) * lane.interval_ms
+    room = min(room, allowed)
+    if room > 0 and not _use_rate(tx, lane, used + room * lane.interval_ms):
+        return 0, None
+    return room, None
+
+
+def _use_rate(tx: Connection, lane: Any, used_until: int) -> bool:
+    """Book the rate; False when another worker was faster, whose booking counts."""
+    mine = update(N).where(N.c.name == lane.name, N.c.used_until == lane.used_until).values(used_until=used_until)
+    return tx.execute(mine).rowcount == 1
+
+
+def paused_and_waiting(tx: Connection) -> list[str]:
+    """Return the paused notifiers for which something waits."""
+    waits = exists().where(D.c.notifier == N.c.name, state_is(WAITING))
+    return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_not(None), waits)).scalars())
+
+
+def claim_paused(
+    tx: Connection, notifier: str, *, lease: str, lease_for: timedelta, now: datetime, most: int
+) -> tuple[str, tuple[Delivery, ...]]:
+    """Claim what waits for a paused notifier, with the reason of the pause: it goes to the fallback."""
+    why = tx.execute(select(N.c.paused_why).where(N.c.name == notifier, N.c.paused_at.is_not(None))).scalar()
+    if why is None:
+        return "", ()
+    far = ms(now + timedelta(days=3650))
+    values = {"name": notifier, "now": far, "room": most, "lease": lease, "until": ms(now + lease_for)}
+    numbers = tx.execute(_claim(tx.dialect.name), values).scalars().all()
+    found = tx.execute(_CLAIMED, {"numbers": list(numbers)}).all() if numbers else ()
+    return why, tuple(map(_delivery, found))
+
+
+def _delivery(row: Any) -> Delivery:
+    return Delivery(
+        n=row.n,
+        id=row.id,
+        notifier=row.notifier,
+        attempts=row.attempts,
+        lease=row.lease,
+        created_at=at(row.since),
+        happened_at=at(row.happened_at),
+        event=row.event,
+        says=row.says,
+        thread=row.thread,
+        root=row.receipt,
+        note=row.note,
+    )

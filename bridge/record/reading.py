@@ -1,0 +1,238 @@
+"""What people ask: lists and details, as plain values ready for JSON. Newest first, paged by a cursor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, select
+
+from bridge.record.database import at, ms
+from bridge.record.schema import DEAD, DELIVERY_STATES, SENDING, WAITING, state_is
+from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import delivery as D  # noqa: N812
+from bridge.record.schema import job as J  # noqa: N812
+from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.schema import watch as W  # noqa: N812
+from bridge.record.schema import worker as P  # noqa: N812
+
+Facts = dict[str, Any]
+MOST = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of a list; `cursor` asks for the next one, None at the end. Rows that arrive meanwhile shift nothing."""
+
+    items: list[Facts]
+    cursor: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which rows; None means any. `since` and `until` bound when it was made or seen."""
+
+    state: str | None = None
+    tag: str | None = None
+    queue: str | None = None
+    notifier: str | None = None
+    rule: str | None = None
+    job: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def jobs(tx: Connection, which: Filter, *, cursor: int | None = None, limit: int = 50) -> Found:
+    wanted = _matching((J.c.state, which.state), (J.c.tag, which.tag), (J.c.queue, which.queue), (J.c.id, which.job))
+    wanted += _between(J.c.created_at, which)
+    return _page(tx, select(J).where(*wanted), J, _job, cursor, limit)
+
+
+def job(tx: Connection, job_id: str) -> list[Facts]:
+    """Return the jobs of this id (ids of two buckets may clash), each with its transitions and deliveries."""
+    found = [_job(row) for row in tx.execute(select(J).where(J.c.id == job_id).order_by(J.c.n))]
+    for facts in found:
+        mine = and_(T.c.bucket == facts["bucket"], T.c.job_id == job_id)
+        facts["transitions"] = [_transition(r) for r in tx.execute(select(T).where(mine).order_by(T.c.sequence))]
+        told = _DELIVERIES.where(M.c.bucket == facts["bucket"], M.c.job_id == job_id).order_by(D.c.n)
+        facts["deliveries"] = [_delivery(r) for r in tx.execute(told)]
+    return found
+
+
+def _job(row: Row[Any]) -> Facts:
+    detail = json.loads(row.detail)
+    facts = {name: value for name, value in detail.items() if name not in ("state", "created_at")}
+    for name in ("started_at", "ended_at"):
+        facts[name] = iso(detail.get(name))
+    return {
+        **facts,
+        "id": row.id,
+        "bucket": row.bucket,
+        "state": row.state,
+        "tag": row.tag,
+        "queue": row.queue,
+        "sequence": row.sequence,
+        "created_at": iso(row.created_at),
+        "changed_at": iso(row.changed_at),
+    }
+
+
+def transitions(tx: Connection, which: Filter, *, cursor: int | None = None, limit: int = 50) -> Found:
+    wanted = _matching(
+        (T.c.state, which.state), (T.c.tag, which.tag), (T.c.queue, which.queue), (T.c.job_id, which.job)
+    )
+    wanted += _between(T.c.seen_at, which)
+    return _page(tx, select(T).where(*wanted), T, _transition, cursor, limit)
+
+
+def _transition(row: Row[Any]) -> Facts:
+    return {
+        "n": row.n,
+        "job": row.job_id,
+        "bucket": row.bucket,
+        "sequence": row.sequence,
+        "from": row.was,
+        "to": row.state,
+        "tag": row.tag,
+        "queue": row.queue,
+        "watch": row.watch,
+        "happened_at": iso(row.happened_at),
+        "seen_at": iso(row.seen_at),
+        "silent": row.silent,
+        "rules": [{"rule": rule, "notifiers": notifiers} for rule, notifiers in json.loads(row.verdicts)],
+    }
+
+
+_DELIVERIES: Select[Any] = select(
+    D, M.c.kind, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule, M.c.state.label("tells"), M.c.happened_at
+).join(M, M.c.id == D.c.message)
+
+
+def deliveries(tx: Connection, which: Filter, *, cursor: int | None = None, limit: int = 50) -> Found:
+    return _page(tx, _DELIVERIES.where(*_of_deliveries(which)), D, _delivery, cursor, limit)
+
+
+def delivery_numbers(which: Filter) -> Select[Any]:
+    """Return a select of the numbers of these deliveries, for a redrive."""
+    return select(D.c.n).join(M, M.c.id == D.c.message).where(*_of_deliveries(which))
+
+
+def _of_deliveries(which: Filter) -> list[ColumnElement[bool]]:
+    wanted = _matching((D.c.notifier, which.notifier), (M.c.rule, which.rule), (M.c.job_id, which.job))
+    if which.state:
+        wanted.append(state_is(DELIVERY_STATES.index(which.state)))
+    return wanted + _between(D.c.created_at, which)
+
+
+def delivery(tx: Connection, delivery_id: str) -> Facts | None:
+    """Return one delivery with its attempts and what it says."""
+    row = tx.execute(_DELIVERIES.add_columns(M.c.says, M.c.event).where(D.c.id == delivery_id)).first()
+    if row is None:
+        return None
+    tries = tx.execute(select(A).where(A.c.delivery == row.n).order_by(A.c.n))
+    event = {"specversion": "1.0", "id": row.id, **json.loads(row.event)}
+    return {**_delivery(row), "says": json.loads(row.says), "event": event, "tries": [_attempt(a) for a in tries]}
+
+
+def _delivery(row: Row[Any]) -> Facts:
+    return {
+        "id": row.id,
+        "notifier": row.notifier,
+        "state": DELIVERY_STATES[row.state],
+        "kind": row.kind,
+        "job": row.job_id,
+        "bucket": row.bucket,
+        "sequence": row.sequence,
+        "tells": row.tells,
+        "rule": row.rule,
+        "attempts": row.attempts,
+        "why": row.why,
+        "note": row.note,
+        "happened_at": iso(row.happened_at),
+        "created_at": iso(row.created_at),
+        "due_at": iso(row.due_at) if row.state == WAITING else None,
+        "ended_at": iso(row.ended_at),
+    }
+
+
+def _attempt(row: Row[Any]) -> Facts:
+    return {
+        "number": row.number,
+        "outcome": row.outcome,
+        "why": row.why,
+        "status": row.status,
+        "answer": row.answer,
+        "address": row.address,
+        "started_at": iso(row.started_at),
+        "ms": row.ms,
+    }
+
+
+def watches(tx: Connection) -> list[Facts]:
+    times = ("next_poll_at", "polled_at", "ok_at")
+    rows = tx.execute(select(W).order_by(W.c.name)).mappings()
+    return [{k: iso(v) if k in times else v for k, v in row.items()} for row in rows]
+
+
+def notifiers(tx: Connection) -> list[Facts]:
+    """Return every notifier with its counts; `oldest_due_at` is that of what could be sent now."""
+    open_ = _by_notifier(tx, "waiting", state_is(WAITING))
+    sending = _by_notifier(tx, "sending", state_is(SENDING))
+    dead = _by_notifier(tx, "dead", state_is(DEAD))
+    oldest = select(D.c.notifier, func.min(D.c.created_at).label("oldest")).where(state_is(WAITING))
+    oldest_at = {row.notifier: row.oldest for row in tx.execute(oldest.group_by(D.c.notifier))}
+    return [
+        {
+            "name": row.name,
+            "type": row.type,
+            "paused_at": iso(row.paused_at),
+            "paused_why": row.paused_why,
+            "not_before": iso(row.not_before) if row.not_before else None,
+            "max_in_flight": row.max_in_flight,
+            "waiting": open_.get(row.name, 0),
+            "sending": sending.get(row.name, 0),
+            "dead": dead.get(row.name, 0),
+            "oldest_waiting_at": iso(oldest_at.get(row.name)),
+        }
+        for row in tx.execute(select(N).order_by(N.c.name))
+    ]
+
+
+def _by_notifier(tx: Connection, name: str, which: ColumnElement[bool]) -> Mapping[str, int]:
+    rows = tx.execute(select(D.c.notifier, func.count().label(name)).where(which).group_by(D.c.notifier))
+    return {row[0]: row[1] for row in rows}
+
+
+def workers(tx: Connection) -> list[Facts]:
+    times = ("started_at", "beat_at")
+    rows = tx.execute(select(P).order_by(P.c.started_at)).mappings()
+    return [{k: iso(v) if k in times else v for k, v in row.items() if k != "machine"} for row in rows]
+
+
+def iso(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return f"{at(milliseconds).astimezone(UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
+
+
+def _matching(*pairs: tuple[ColumnElement[Any], str | None]) -> list[ColumnElement[bool]]:
+    return [column == value for column, value in pairs if value is not None]
+
+
+def _between(column: ColumnElement[Any], which: Filter) -> list[ColumnElement[bool]]:
+    bounds = [column >= ms(which.since)] if which.since else []
+    return [*bounds, column < ms(which.until)] if which.until else bounds
+
+
+def _page(tx: Connection, rows: Select[Any], table: FromClause, shape: Any, cursor: int | None, limit: int) -> Found:
+    limit = max(1, min(limit, MOST))
+    if cursor is not None:
+        rows = rows.where(table.c.n < cursor)
+    found = tx.execute(rows.order_by(table.c.n.desc()).limit(limit + 1)).all()
+    more = len(found) > limit
+    return Found([shape(row) for row in found[:limit]], found[limit - 1].n if more else None)

@@ -1,0 +1,207 @@
+"""Settling: how attempts ended, recorded under the lease they were claimed with, or not at all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from bridge.model import Attempt, Delivery, Refused, Sent
+from bridge.record.database import ms, upsert
+from bridge.record.outbox import pause
+from bridge.record.schema import DEAD, SENDING, SENT, WAITING, state_is
+from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import delivery as D  # noqa: N812
+from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import thread as H  # noqa: N812
+
+ANSWER_KEPT = 4096
+
+_FREE: dict[str, Any] = {"lease": None, "lease_until": None}
+
+_MINE = (state_is(SENDING), D.c.lease == bindparam("b_lease"))
+_SENT = (
+    update(D)
+    .where(D.c.n.in_(bindparam("numbers", expanding=True)), *_MINE)
+    .values(state=SENT, ended_at=bindparam("now"), why=None, **_FREE)
+    .returning(D.c.n)
+)
+_PUT_OFF = (
+    update(D)
+    .where(D.c.n == bindparam("b_n"), *_MINE)
+    .values(state=WAITING, due_at=bindparam("due"), why=bindparam("reason"), **_FREE)
+)
+_BURY = (
+    update(D)
+    .where(D.c.n == bindparam("b_n"), *_MINE)
+    .values(state=DEAD, ended_at=bindparam("now"), why=bindparam("reason"), **_FREE)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt and what becomes of its delivery: sent, tried again at `again_at`, or (neither) dead."""
+
+    attempt: Attempt
+    again_at: datetime | None = None
+
+    @property
+    def dead(self) -> bool:
+        match self.attempt.outcome:
+            case Sent():
+                return False
+            case Refused(pause=True):
+                return False  # it waits with the others until the notifier is resumed
+            case _:
+                return self.again_at is None
+
+
+def settle(tx: Connection, ended: Sequence[Ended], *, now: datetime) -> frozenset[int]:
+    """Record how attempts ended; return the deliveries (by number) whose lease was no longer theirs.
+
+    Of those nothing is changed: whoever holds them now decides.
+    """
+    mine = _settle_sent(tx, [e for e in ended if isinstance(e.attempt.outcome, Sent)], now)
+    for one in ended:
+        if not isinstance(one.attempt.outcome, Sent) and _settle_failed(tx, one, now):
+            mine.add(one.attempt.delivery.n)
+    kept = [e.attempt for e in ended if e.attempt.delivery.n in mine]
+    if kept:
+        tx.execute(insert(A), [_attempt_row(attempt) for attempt in kept])
+    return frozenset(e.attempt.delivery.n for e in ended) - mine
+
+
+def _settle_sent(tx: Connection, ended: Sequence[Ended], now: datetime) -> set[int]:
+    by_lease: dict[str, list[Delivery]] = defaultdict(list)
+    for one in ended:
+        by_lease[one.attempt.delivery.lease].append(one.attempt.delivery)
+    mine: set[int] = set()
+    for lease, deliveries in by_lease.items():
+        values = {"numbers": [d.n for d in deliveries], "b_lease": lease, "now": ms(now)}
+        mine.update(tx.execute(_SENT, values).scalars())
+        for delivery in deliveries:
+            if delivery.attempts > 1 and delivery.n in mine:
+                _hurry_lane(tx, delivery, now)
+    for one in ended:
+        if one.attempt.delivery.n in mine:
+            _keep_receipt(tx, one.attempt)
+    return mine
+
+
+def _keep_receipt(tx: Connection, attempt: Attempt) -> None:
+    outcome, delivery = attempt.outcome, attempt.delivery
+    if isinstance(outcome, Sent) and outcome.receipt and delivery.thread:
+        row = upsert(tx, H).values(notifier=delivery.notifier, thread=delivery.thread, receipt=outcome.receipt)
+        keys = ["notifier", "thread"]
+        tx.execute(row.on_conflict_do_update(index_elements=keys, set_={"receipt": outcome.receipt}))
+
+
+def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
+    attempt = one.attempt
+    delivery, outcome = attempt.delivery, attempt.outcome
+    assert not isinstance(outcome, Sent)  # noqa: S101  (tells mypy which of the three it is)
+    values: dict[str, Any] = {"b_n": delivery.n, "b_lease": delivery.lease, "reason": outcome.why}
+    if one.dead:
+        held = tx.execute(_BURY, values | {"now": ms(now)}).rowcount == 1
+        if held and delivery.attempts > 1:
+            _hurry_lane(tx, delivery, now)
+        return held
+    due = one.again_at or now
+    held = tx.execute(_PUT_OFF, values | {"due": ms(due)}).rowcount == 1
+    if held:
+        _delay_lane(tx, delivery, due)
+        if isinstance(outcome, Refused):
+            pause(tx, delivery.notifier, outcome.why, now=now)
+        elif outcome.everyone:
+            wait = update(N).where(N.c.name == delivery.notifier, N.c.not_before < ms(due))
+            tx.execute(wait.values(not_before=ms(due)))
+    return held
+
+
+def _delay_lane(tx: Connection, delivery: Delivery, due: datetime) -> None:
+    """Let those behind wait as long: they could not be claimed, and would be looked at in vain each time."""
+    behind = _behind(tx, delivery)
+    if behind is not None:
+        tx.execute(update(D).where(behind, D.c.due_at < ms(due)).values(due_at=ms(due)))
+
+
+def _hurry_lane(tx: Connection, delivery: Delivery, now: datetime) -> None:
+    behind = _behind(tx, delivery)
+    if behind is not None:
+        tx.execute(update(D).where(behind, D.c.attempts == 0, D.c.due_at > ms(now)).values(due_at=ms(now)))
+
+
+def _behind(tx: Connection, delivery: Delivery) -> Any:
+    lane = tx.execute(select(D.c.lane).where(D.c.n == delivery.n)).scalar()
+    if lane is None:
+        return None
+    return and_(D.c.lane == lane, D.c.notifier == delivery.notifier, state_is(WAITING), D.c.n > delivery.n)
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+    outcome = attempt.outcome
+    kind = "sent" if isinstance(outcome, Sent) else "refused" if isinstance(outcome, Refused) else "later"
+    return {
+        "delivery": attempt.delivery.n,
+        "number": attempt.delivery.attempts,
+        "outcome": kind,
+        "why": None if isinstance(outcome, Sent) else outcome.why,
+        "status": attempt.status,
+        # PostgreSQL stores no NUL in a text.
+        "answer": attempt.answer[:ANSWER_KEPT].replace("\0", "") or None,
+        "address": attempt.address,
+        "started_at": ms(attempt.started_at),
+        "ms": round(attempt.seconds * 1000),
+    }
+
+
+def hand_back(tx: Connection, deliveries: Iterable[Delivery]) -> None:
+    """Give up claims that were not begun, as if they had not been made."""
+    for delivery in deliveries:
+        held = update(D).where(D.c.n == delivery.n, state_is(SENDING), D.c.lease == delivery.lease)
+        tx.execute(held.values(state=WAITING, attempts=D.c.attempts - 1, **_FREE))
+
+
+def any_overdue(tx: Connection, *, longest: timedelta, now: datetime) -> bool:
+    return tx.execute(select(D.c.n).where(state_is(SENDING), _overdue(longest, now)).limit(1)).first() is not None
+
+
+def _overdue(longest: timedelta, now: datetime) -> Any:
+    # A lease that ends later than one can is from before the clock was set back.
+    return or_(D.c.lease_until < ms(now), D.c.lease_until > ms(now + longest))
+
+
+def reap(tx: Connection, *, longest: timedelta, now: datetime) -> int:
+    """Free what a lost worker held too long: what came of those attempts is not known. Return how many."""
+    return _free(tx, _overdue(longest, now), now)
+
+
+def bury(tx: Connection, worker: str, *, now: datetime) -> int:
+    """Free what a worker held that is known to have ended. Return how many."""
+    return _free(tx, D.c.lease.startswith(f"{worker}.", autoescape=True), now)
+
+
+def _free(tx: Connection, which: Any, now: datetime) -> int:
+    lost = select(D.c.n, D.c.attempts).where(state_is(SENDING), which)
+    if tx.dialect.name == "postgresql":
+        lost = lost.with_for_update(skip_locked=True)
+    rows = tx.execute(lost).all()
+    if rows:
+        numbers = [row.n for row in rows]
+        why = "the worker was lost; whether it arrived is not known"
+        tx.execute(update(D).where(D.c.n.in_(numbers)).values(state=WAITING, due_at=ms(now), why=why, **_FREE))
+        facts = {"outcome": "lost", "why": why, "started_at": ms(now), "ms": 0}
+        tx.execute(insert(A), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
+    return len(rows)
