@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 
-from bridge import logs
+from bridge import __version__, logs
 from bridge.collect.tencent import Credentials, TencentCi
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
 from bridge.decide.rulebook import read as read_rules
@@ -29,6 +31,9 @@ from bridge.scheduler import Ticker
 from bridge.send.door import Door
 from bridge.send.outbound import Outbound
 from bridge.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +53,19 @@ def utc_now() -> datetime:
 class Rules:
     """The rulebook in force. A wrong file changes nothing and is told about once."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
-        """Raises RulesRefused or OSError: at start there is nothing to fall back to."""
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        adjust: Callable[[Rulebook], Rulebook] = lambda book: book,
+    ) -> None:
+        """Raises RulesRefused: at start there is nothing to fall back to."""
         self._settings = settings
         self._environ = environ
+        self._adjust = adjust
         self._text = self._load()
-        self.book = read_rules(self._text, environ)
+        self.book = adjust(read_rules(self._text, environ))
         self.fault: str | None = None
 
     def _load(self) -> str:
@@ -68,7 +80,7 @@ class Rules:
             if text == self._text:
                 return False
             self._text = text
-            self.book = read_rules(text, self._environ)
+            self.book = self._adjust(read_rules(text, self._environ))
         except (RulesRefused, OSError) as error:
             if self.fault != str(error):
                 logger.error("rules.toml is wrong, the old rules stay in force", extra={"faults": str(error)})  # noqa: TRY400  (no traceback: the file is at fault)
@@ -315,3 +327,41 @@ def poll_all(settings: Settings, rules: Rules, db: Database, names: list[str]) -
 
 def start_logging(settings: Settings, book: Rulebook | None) -> None:
     logs.configure(settings.log_level, known_secrets(settings, book))
+
+
+# --- the web ------------------------------------------------------------------------------------------------
+
+
+def web_app(settings: Settings, rules: Rules, db: Database) -> Flask:
+    """Return the WSGI application. Making it starts nothing."""
+    from bridge.admin.api import create_app  # a worker alone needs no Flask
+
+    def token(found: SecretStr | None) -> str | None:
+        return found.get_secret_value() if found else None
+
+    return create_app(
+        db=db,
+        book=lambda: rules.book,
+        admin_token=token(settings.admin_token),
+        read_token=token(settings.read_token),
+        clock=utc_now,
+        version=__version__,
+        nonce=lambda: randomness.token_hex(8),
+    )
+
+
+@contextmanager
+def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
+    """Serve the application from a thread meanwhile; yield the port (0 asks for a free one)."""
+    from waitress.server import create_server  # only `run` needs it
+
+    server = create_server(
+        app, host=host, port=port, threads=4, ident="ci-bridge", max_request_body_size=1 << 20, asyncore_loop_timeout=30
+    )
+    thread = threading.Thread(target=server.run, name="web", daemon=True)
+    thread.start()
+    try:
+        yield server.effective_port
+    finally:
+        server.close()
+        server.task_dispatcher.shutdown()

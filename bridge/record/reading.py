@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -117,9 +117,9 @@ def deliveries(tx: Connection, which: Filter, *, cursor: int | None = None, limi
     return _page(tx, _DELIVERIES.where(*_of_deliveries(which)), D, _delivery, cursor, limit)
 
 
-def delivery_numbers(which: Filter) -> Select[Any]:
+def numbers_of(ids: Collection[str]) -> Select[Any]:
     """Return a select of the numbers of these deliveries, for a redrive."""
-    return select(D.c.n).join(M, M.c.id == D.c.message).where(*_of_deliveries(which))
+    return select(D.c.n).where(D.c.id.in_(ids))
 
 
 def _of_deliveries(which: Filter) -> list[ColumnElement[bool]]:

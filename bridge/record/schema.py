@@ -92,6 +92,7 @@ job = Table(
     UniqueConstraint("bucket", "id", name="job_id"),
     sqlite_autoincrement=True,
 )
+Index("job_by_id", job.c.id)
 Index("job_open", job.c.stream, job.c.created_at, sqlite_where=text("open"), postgresql_where=text("open"))
 Index("job_created", job.c.stream, job.c.created_at)
 
@@ -116,6 +117,8 @@ transition = Table(
     sqlite_autoincrement=True,
 )
 
+Index("transition_job", transition.c.job_id)
+
 message = Table(
     "message",
     metadata,
@@ -131,7 +134,7 @@ message = Table(
     Column("event", Text, nullable=False),
     Column("happened_at", BigInteger, nullable=False),
 )
-Index("message_job", message.c.bucket, message.c.job_id)
+Index("message_job", message.c.job_id)
 
 WAITING, SENDING, SENT, DEAD = range(4)
 DELIVERY_STATES = ("waiting", "sending", "sent", "dead")

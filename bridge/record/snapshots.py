@@ -177,3 +177,20 @@ def open_ids(tx: Connection, keys: Collection[str]) -> list[tuple[str, str]]:
     """Return (id, stream) of the unfinished jobs of these streams, the oldest first."""
     rows = tx.execute(select(J.c.id, J.c.stream).where(J.c.stream.in_(list(keys)), J.c.open).order_by(J.c.created_at))
     return [(row.id, row.stream) for row in rows]
+
+
+def transitions_of(tx: Connection, job_id: str) -> list[Transition]:
+    """Return the transitions of the jobs of this id, oldest first, with the job as it was then."""
+    rows = tx.execute(select(T).where(T.c.job_id == job_id).order_by(T.c.bucket, T.c.sequence))
+    return [
+        Transition(
+            job=load_job(row.detail),
+            was=row.was,
+            to=row.state,
+            sequence=row.sequence,
+            seen_at=at(row.seen_at),
+            watch=row.watch,
+            silent=row.silent,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,1 @@
+"""The bridge beside its peers, in the same minutes on the same machine: only the ratios mean something."""

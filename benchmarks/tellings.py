@@ -1,0 +1,71 @@
+"""What the bridge is given to tell: made-up jobs that ended, as real messages of about 1.5 kB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from bridge.decide.messages import address, build
+from bridge.decide.messages import Wording
+from bridge.decide.rulebook import Rulebook, read
+from bridge.model import RUNNING, SUCCESS, Job, Told, Transition
+
+BUCKET, REGION, TAG = "bench-1250000000", "ap-chongqing", "Transcode"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+BODY_BYTES = 1500
+_RULES = """
+[[watch]]
+name = "bench"
+bucket = "{bucket}"
+region = "{region}"
+tags = ["{tag}"]
+
+[notifier.hook]
+type = "webhook"
+url = "{url}"
+secret = {{ env = "SECRET" }}
+max_in_flight = {in_flight}
+
+[[rule]]
+name = "all"
+notify = "hook"
+"""
+
+
+def rules_text(url: str, *, in_flight: int = 16) -> str:
+    return _RULES.format(bucket=BUCKET, region=REGION, tag=TAG, url=url, in_flight=in_flight)
+
+
+def rulebook(url: str, *, in_flight: int = 16) -> Rulebook:
+    """Return rules with one watch and one webhook that is told everything."""
+    return read(rules_text(url, in_flight=in_flight), {"SECRET": SECRET})
+
+
+def tellings(book: Rulebook, numbers: range) -> Iterator[Told]:
+    """Return one delivery for each number, each of a job of its own."""
+    for number in numbers:
+        message, _ = build(_ended(number), "all", Wording(), {})
+        yield address(message, book.notifiers["hook"])
+
+
+def _ended(number: int) -> Transition:
+    ended = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    job = Job(
+        id=f"j{number:032x}",
+        bucket=BUCKET,
+        region=REGION,
+        state=SUCCESS,
+        tag=TAG,
+        queue="p2242ab62c7c94486915508540933a2c6",
+        progress=100,
+        created_at=ended - timedelta(minutes=4),
+        started_at=ended - timedelta(minutes=3),
+        ended_at=ended,
+        input=f"incoming/2026/06/01/lecture-{number:06}.mov",
+        output=f"published/lecture-{number:06}.mp4",
+        outputs=(f"published/lecture-{number:06}.mp4",),
+        outputs_total=1,
+        template="t1460606b9752148c4ab182f55163ba7cd",
+        user_data="course=media-101;" * 35,
+    )
+    return Transition(job=job, was=RUNNING, to=SUCCESS, sequence=2, seen_at=ended, watch="bench")

@@ -1,0 +1,137 @@
+"""What the commands share: the set-up, plain errors, tables and JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import click
+from sqlalchemy.exc import DBAPIError
+
+from bridge import settings as environment
+from bridge import wiring
+from bridge.collect.errors import CiError
+from bridge.decide.rulebook import RulesRefused
+from bridge.decide.words import duration
+from bridge.record.database import Database, SchemaOld, trouble
+from bridge.settings import Settings, SettingsRefused
+from bridge.wiring import Rules
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Facts = Mapping[str, Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def fail(text: str) -> NoReturn:
+    """Say what is wrong on stderr and exit 1."""
+    click.echo(text, err=True)
+    sys.exit(1)
+
+
+def plainly(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn the failures that a person can mend into their own words and exit 1, without a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (RulesRefused, CiError) as error:
+            fail(str(error))
+        except (SettingsRefused, SchemaOld) as error:
+            fail(f"ci-bridge: {error}")
+        except DBAPIError as error:
+            fail(f"ci-bridge: {trouble(error)}")
+
+    return wrapped
+
+
+def settings() -> Settings:
+    return environment.read(os.environ)
+
+
+def open_database(found: Settings) -> Database:
+    """Return the database with the newest schema. Raises SchemaOld with what to do."""
+    try:
+        db = wiring.database(found)
+    except ValueError as error:
+        raise SettingsRefused(str(error)) from error
+    db.require_schema()
+    return db
+
+
+def rules(found: Settings) -> Rules:
+    return Rules(found, os.environ)
+
+
+def everything() -> tuple[Settings, Rules, Database]:
+    """Return settings, rules and database, with logging started and the record in step with the rules."""
+    found = settings()
+    book = rules(found)
+    wiring.start_logging(found, book.book)
+    for warning in book.book.warnings:
+        click.echo(str(warning), err=True)
+    db = open_database(found)
+    wiring.sync(db, book.book)
+    return found, book, db
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read "2h" (ago) or an RFC 3339 time."""
+    if text is None:
+        return None
+    if re.fullmatch(r"(\d+[smhd])+", text):
+        return datetime.now(UTC) - duration(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f'"{text}" is not a time; write "2h" (ago) or 2026-11-21T09:00:00Z') from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def show_list(items: Sequence[Facts], columns: Sequence[str], *, as_json: bool, nothing: str) -> None:
+    """Print one JSON array, or a table of these columns."""
+    if as_json:
+        click.echo(json.dumps(items, ensure_ascii=False, indent=2))
+    elif not items:
+        click.echo(nothing)
+    else:
+        rows = [[_cell(item.get(column)) for column in columns] for item in items]
+        widths = [max(len(column), *(len(row[at]) for row in rows)) for at, column in enumerate(columns)]
+        for row in ([column.upper() for column in columns], *rows):
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_one(facts: Facts, *, as_json: bool) -> None:
+    """Print one JSON object, or a line for each fact; lists of tables below."""
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    for name, value in facts.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            click.echo(f"\n{name}:")
+            show_list(value, _columns(value), as_json=False, nothing="")
+        elif value not in (None, [], {}):
+            click.echo(f"{name:<14}{_cell(value, limit=2000)}")
+
+
+def _columns(rows: Iterable[Facts]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if value is not None)
+    return [name for name in names if name != "bucket"]
+
+
+def _cell(value: object, limit: int = 60) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False)
+    text = " ".join(str(value).split())
+    text = re.sub(r"(\d\d:\d\d:\d\d)\.\d{3}Z$", r"\1Z", text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,115 @@
+"""The commands that do the work: run, worker, poll, db."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from bridge import wiring
+from bridge.cli.common import everything, fail, json_option, plainly, settings
+from bridge.pipeline import Poll
+from bridge.wiring import Worker
+
+
+@click.command()
+@plainly
+def worker() -> None:
+    """Poll and deliver until SIGTERM or SIGINT; then finish within 20 s and exit 0."""
+    found, rules, db = everything()
+    working = Worker(found, rules, db)
+    _stop_on_signals(working)
+    working.run()
+    db.close()
+
+
+@click.command()
+@plainly
+def run() -> None:
+    """Web and worker in one process: enough for a small team, on SQLite or PostgreSQL.
+
+    Listens on $PORT, and on 127.0.0.1:8000 when there is none.
+    """
+    found, rules, db = everything()
+    working = Worker(found, rules, db)
+    _stop_on_signals(working)
+    host = "0.0.0.0" if os.environ.get("PORT") else "127.0.0.1"  # noqa: S104  (a platform that sets PORT routes to it)
+    with wiring.served(wiring.web_app(found, rules, db), host=host, port=found.port):
+        click.echo(f"listening on http://{host}:{found.port}", err=True)
+        working.run()
+    db.close()
+
+
+def _stop_on_signals(working: Worker) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        working.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+@click.command()
+@click.option("--watch", "names", multiple=True, help="Only the watch of this name; may be given again.")
+@json_option
+@plainly
+def poll(names: tuple[str, ...], as_json: bool) -> None:
+    """Poll every watch once, now. Exits 1 when one of them fails.
+
+    What was found is recorded, and sent by the worker that runs, now or later.
+    """
+    found, rules, db = everything()
+    known = [watch.name for watch in rules.book.watches]
+    for name in names:
+        if name not in known:
+            fail(f'no watch is called "{name}"; there are {", ".join(known) or "none"}')
+    wanted = [name for name in known if not names or name in names]
+    polls = list(zip(wanted, wiring.poll_all(found, rules, db, list(names)), strict=True))
+    if as_json:
+        click.echo(json.dumps([_facts(name, poll) for name, poll in polls], indent=2))
+    else:
+        for name, poll in polls:
+            click.echo(_line(name, poll), err=poll is None or poll.error is not None)
+    db.close()
+    sys.exit(any(poll is None or poll.error for _, poll in polls))
+
+
+def _facts(name: str, poll: Poll | None) -> dict[str, object]:
+    if poll is None:
+        return {"watch": name, "error": "another worker is polling this bucket"}
+    error = str(poll.error) if poll.error else None
+    return {
+        "watch": name,
+        "calls": poll.calls,
+        "jobs": poll.jobs,
+        "transitions": poll.transitions,
+        "deliveries": poll.deliveries,
+        "error": error,
+    }
+
+
+def _line(name: str, poll: Poll | None) -> str:
+    facts = _facts(name, poll)
+    if facts["error"]:
+        return f"{name}: {facts['error']}"
+    counts = ", ".join(f"{facts[key]} {key}" for key in ("calls", "jobs", "transitions", "deliveries"))
+    return f"{name}: {counts}"
+
+
+@click.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command()
+@plainly
+def upgrade() -> None:
+    """Bring the schema up to date. On PostgreSQL nothing else does it; two at once wait for each other."""
+    database = wiring.database(settings())
+    before = database.revision()
+    database.upgrade()
+    click.echo(f"{database.shown}: revision {before or 'none'} -> {database.revision()}")
+    database.close()
