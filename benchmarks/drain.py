@@ -6,20 +6,24 @@ import argparse
 import json
 import resource
 import time
+from datetime import UTC, datetime
 from ipaddress import ip_network
 
 from sqlalchemy import func, select
 
 from benchmarks.tellings import BODY_BYTES, rulebook, tellings
 from bridge.pipeline import Courier
-from bridge.record import outbox
+from bridge.record import leases, outbox
 from bridge.record.database import Database
 from bridge.record.schema import SENT, delivery
 from bridge.send.door import Door
 from bridge.send.outbound import Outbound
-from bridge.wiring import sync, utc_now
 
 _BATCH = 500
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def main() -> None:
@@ -27,7 +31,8 @@ def main() -> None:
     book = rulebook(options.sink)
     db = Database(options.database)
     db.upgrade()
-    sync(db, book)
+    with db.write() as tx:
+        leases.sync(tx, book.watches, [(book.notifiers["hook"], "webhook")])
     told = list(tellings(book, range(options.count)))
     for start in range(0, options.count, _BATCH):
         with db.write() as tx:
@@ -43,8 +48,10 @@ def main() -> None:
         db=db, transport=outbound, book=lambda: book, clock=utc_now, chance=lambda: 0.5, worker="bench"
     )
     before, from_s = _cpu_s(), time.perf_counter()
-    while courier.turn() or courier.unfinished:
-        pass
+    begun = 0
+    while begun < options.count:
+        begun += courier.turn()
+    courier.finish(until=lambda: False)
     seconds, cpu_s = time.perf_counter() - from_s, _cpu_s() - before
     with db.read() as tx:
         sent = tx.execute(select(func.count()).where(delivery.c.state == SENT)).scalar_one()

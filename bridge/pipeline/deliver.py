@@ -90,7 +90,8 @@ class Courier:
             return 0
         for delivery in claimed:
             self._transport.begin(delivery)
-        self._collect(self._patience(bool(claimed)))
+        if claiming or self._transport.in_flight:
+            self._collect(self._patience(bool(claimed)))
         return len(claimed)
 
     def _exchange(self, *, claiming: bool) -> Sequence[Delivery]:

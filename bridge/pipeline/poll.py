@@ -105,7 +105,9 @@ class Poller:
         # A time further off than a poll can be put off is from before the clock was set back.
         furthest = {name: ms(now + max(watch.every, timedelta(days=1)) * 2) for name, watch in by_name.items()}
         return [
-            by_name[row.name] for row in rows if not row.paused and not ms(now) + _EARLY_MS < row.next_poll_at <= furthest[row.name]
+            by_name[row.name]
+            for row in rows
+            if not row.paused and not ms(now) + _EARLY_MS < row.next_poll_at <= furthest[row.name]
         ]
 
     def poll_once(self, watch: Watch, book: Rulebook) -> Poll | None:

@@ -22,7 +22,7 @@ from bridge.send.slack_blocks import Block, blocks, plain
 from bridge.send.webhook import retry_after
 
 EVENT_TYPE = "ci_bridge_delivery"
-DEADLINE_S = 10.0  # a call; a delivery makes three at most
+DEADLINE_S = 15.0  # of a whole delivery, which makes three calls at most
 
 log = structlog.get_logger(__name__)
 _silent = logging.getLogger(f"{__name__}.sdk")
@@ -52,12 +52,14 @@ class Line:
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._left_s = DEADLINE_S
         self.reply: Reply | None = None
 
     def carry(self, asked: urllib_request.Request) -> Reply:
         headers = tuple(f"{name}: {value}" for name, value in asked.header_items() if name.lower() != "content-length")
         assert isinstance(asked.data, bytes | None)  # noqa: S101 - for mypy: the SDK encodes all it posts
-        ended = self._door.fetch(Request(asked.full_url, headers, asked.data or b"", DEADLINE_S))
+        ended = self._door.fetch(Request(asked.full_url, headers, asked.data or b"", max(self._left_s, 0.1)))
+        self._left_s -= ended.seconds
         if isinstance(ended, Failure):
             raise Unreachable(ended)
         self.reply = ended
@@ -91,6 +93,17 @@ class DoorWebhookClient(WebhookClient):
     def _perform_http_request_internal(self, url: str, req: urllib_request.Request) -> WebhookResponse:
         reply = self._line.carry(req)
         return WebhookResponse(url=url, status_code=reply.status, body=_text(reply), headers=reply.headers)
+
+
+def token_trouble(notifier: SlackNotifier, api_url: str, door: Door) -> str | None:
+    """Ask Slack whether it knows the token; say what is wrong with it, or None."""
+    try:
+        DoorWebClient(Line(door), token=notifier.token, base_url=api_url).auth_test()
+    except Unreachable as fault:
+        return str(fault)
+    except SlackApiError as fault:
+        return f"Slack refuses the token: {_error(fault)}"
+    return None
 
 
 class SlackSender:

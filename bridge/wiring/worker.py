@@ -1,4 +1,4 @@
-"""The only file that chooses concrete parts, and puts them together."""
+"""The worker: polls and delivers until it is told to stop."""
 
 from __future__ import annotations
 
@@ -8,147 +8,36 @@ import random
 import secrets as randomness
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 
-from bridge import __version__, logs
-from bridge.collect.tencent import Credentials, TencentCi
-from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
-from bridge.decide.rulebook import read as read_rules
-from bridge.model import Notifier, SlackNotifier, Watch, WebhookNotifier
+from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller
 from bridge.record import leases, settling
 from bridge.record.database import Database, trouble
 from bridge.scheduler import Ticker
-from bridge.send.door import Door
 from bridge.send.outbound import Outbound
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
-    from flask import Flask
+    pass
+
+
+from bridge.wiring.parts import door, source, sync, utc_now
+from bridge.wiring.rules import Rules
 
 logger = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 20  # platforms send SIGKILL 30 s after SIGTERM; Docker after 10 s, which the leases bear too
 _POLLS_AT_ONCE = 4
-_CI_DEADLINE_S = 15  # of one call to CI: shorter than STOP_WITHIN_S, so that a poll never outstays it
 _SILENT_FOR = timedelta(days=1)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-# --- rules --------------------------------------------------------------------------------------------------
-
-
-class Rules:
-    """The rulebook in force. A wrong file changes nothing and is told about once."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        environ: Mapping[str, str],
-        *,
-        adjust: Callable[[Rulebook], Rulebook] = lambda book: book,
-    ) -> None:
-        """Raises RulesRefused: at start there is nothing to fall back to."""
-        self._settings = settings
-        self._environ = environ
-        self._adjust = adjust
-        self._text = self._load()
-        self.book = adjust(read_rules(self._text, environ))
-        self.fault: str | None = None
-
-    def _load(self) -> str:
-        if self._settings.rules_toml is not None:
-            return self._settings.rules_toml
-        return load_rules(self._settings.rules)
-
-    def reload(self) -> bool:
-        """Read the file again; return whether other rules are in force now."""
-        try:
-            text = self._load()
-            if text == self._text:
-                return False
-            self._text = text
-            self.book = self._adjust(read_rules(text, self._environ))
-        except (RulesRefused, OSError) as error:
-            if self.fault != str(error):
-                logger.error("rules.toml is wrong, the old rules stay in force", extra={"faults": str(error)})  # noqa: TRY400  (no traceback: the file is at fault)
-            self.fault = str(error)
-            return False
-        self.fault = None
-        logger.info("rules reloaded", extra={"sha": self.book.sha, "rules": len(self.book.rules)})
-        return True
-
-
-def load_rules(path: str) -> str:
-    """Return the text of rules.toml. Raises RulesRefused when it is not there or not UTF-8."""
-    try:
-        return Path(path).read_bytes().decode()
-    except FileNotFoundError as error:
-        raise RulesRefused([Fault(1, f"there is no file {path}: set BRIDGE_RULES or BRIDGE_RULES_TOML")]) from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise RulesRefused([Fault(line, f"byte {error.object[error.start]:#04x} is not UTF-8")]) from error
-
-
-def known_secrets(settings: Settings, book: Rulebook | None) -> list[str]:
-    """Return every secret value in use: those of the environment and those that rules.toml names."""
-    found = list(settings.secrets)
-    for notifier in book.notifiers.values() if book else ():
-        if isinstance(notifier, WebhookNotifier):
-            found += [*notifier.secrets, *(value for _, value in notifier.headers)]
-        elif isinstance(notifier, SlackNotifier):
-            found += [secret for secret in (notifier.token, notifier.url) if secret]
-    return found
-
-
-# --- parts --------------------------------------------------------------------------------------------------
-
-
-def database(settings: Settings) -> Database:
-    return Database(settings.database_url)
-
-
-def source(settings: Settings, book: Rulebook, *, sleep: Callable[[float], object] = time.sleep) -> TencentCi:
-    return TencentCi(
-        credentials=Credentials(
-            secret_id=settings.secret_id or "",
-            secret_key=settings.secret_key.get_secret_value() if settings.secret_key else "",
-            token=settings.security_token.get_secret_value() if settings.security_token else None,
-        ),
-        endpoint=settings.ci_endpoint,
-        rate=book.rate,
-        sleep=sleep,
-        deadline_s=_CI_DEADLINE_S,
-    )
-
-
-def door(settings: Settings) -> Door:
-    return Door(allow=settings.allow_networks, proxy=settings.egress_proxy)
-
-
-def sync(db: Database, book: Rulebook) -> None:
-    """Make the record know the watches and notifiers of the rules."""
-    with db.write() as tx:
-        leases.sync(tx, book.watches, [(n, _kind(n)) for n in book.notifiers.values()])
-
-
-def _kind(notifier: Notifier) -> str:
-    return "slack" if isinstance(notifier, SlackNotifier) else "webhook"
-
-
-# --- the worker ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,45 +212,3 @@ def poll_all(settings: Settings, rules: Rules, db: Database, names: list[str]) -
                 yield poller.poll_once(watch, rules.book)
     finally:
         ci.close()
-
-
-def start_logging(settings: Settings, book: Rulebook | None) -> None:
-    logs.configure(settings.log_level, known_secrets(settings, book))
-
-
-# --- the web ------------------------------------------------------------------------------------------------
-
-
-def web_app(settings: Settings, rules: Rules, db: Database) -> Flask:
-    """Return the WSGI application. Making it starts nothing."""
-    from bridge.admin.api import create_app  # a worker alone needs no Flask
-
-    def token(found: SecretStr | None) -> str | None:
-        return found.get_secret_value() if found else None
-
-    return create_app(
-        db=db,
-        book=lambda: rules.book,
-        admin_token=token(settings.admin_token),
-        read_token=token(settings.read_token),
-        clock=utc_now,
-        version=__version__,
-        nonce=lambda: randomness.token_hex(8),
-    )
-
-
-@contextmanager
-def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
-    """Serve the application from a thread meanwhile; yield the port (0 asks for a free one)."""
-    from waitress.server import create_server  # only `run` needs it
-
-    server = create_server(
-        app, host=host, port=port, threads=4, ident="ci-bridge", max_request_body_size=1 << 20, asyncore_loop_timeout=30
-    )
-    thread = threading.Thread(target=server.run, name="web", daemon=True)
-    thread.start()
-    try:
-        yield server.effective_port
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown()

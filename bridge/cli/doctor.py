@@ -1,0 +1,132 @@
+"""`doctor`: is everything as the bridge needs it? One line a check, and what to do where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+import click
+from sqlalchemy.exc import DBAPIError
+
+from bridge import settings as environment
+from bridge import wiring
+from bridge.cli.common import json_option
+from bridge.collect.errors import CiError
+from bridge.decide.rulebook import Rulebook, RulesRefused
+from bridge.record import reading
+from bridge.record.database import Database, SchemaOld, trouble
+from bridge.settings import Settings, SettingsRefused
+
+_SKEW = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding; `ok` None is a warning."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Check settings, database, rules, CI and notifiers, and say what to do. Exits 1 when something is wrong.
+
+    Asks CI for one job of each stream, looks up each webhook's address, asks Slack whether each token is good.
+    Sends no message: `ci-bridge notifier test NAME` does.
+    """
+    found = []
+    for check in _checks():
+        found.append(check)
+        if not as_json:
+            mark = {True: "ok  ", None: "warn", False: "FAIL"}[check.ok]
+            click.echo(f"{mark}  {check.name}: {check.detail}")
+    wrong = sum(check.ok is False for check in found)
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in found], ensure_ascii=False, indent=2))
+    elif wrong:
+        click.echo(f"\n{wrong} of {len(found)} checks failed", err=True)
+    else:
+        click.echo("\nAll is well: `ci-bridge run` works.")
+    sys.exit(1 if wrong else 0)
+
+
+def _checks() -> Iterator[Check]:
+    try:
+        settings = environment.read(os.environ)
+    except SettingsRefused as error:
+        yield from (Check("environment", False, line) for line in str(error).splitlines())
+        return
+    yield Check("environment", True, "read")
+    yield from _guarded(_database, "database", settings)
+    try:
+        book = wiring.Rules(settings, os.environ).book
+    except RulesRefused as error:
+        yield from (Check("rules", None if fault.warning else False, str(fault)) for fault in error.faults)
+        return
+    yield Check("rules", True, f"{len(book.watches)} watches, {len(book.notifiers)} notifiers, {len(book.rules)} rules")
+    yield from (Check("rules", None, str(warning)) for warning in book.warnings)
+    yield from _ci(settings, book)
+    yield from wiring.notifier_checks(settings, book, Check)
+    yield from _admin(settings)
+
+
+def _guarded(check: Callable[..., Iterator[Check]], name: str, *args: Any) -> Iterator[Check]:
+    try:
+        yield from check(*args)
+    except SchemaOld as error:
+        yield Check(name, False, str(error))
+    except DBAPIError as error:
+        yield Check(name, False, trouble(error))
+    except ValueError as error:
+        yield Check(name, False, str(error))
+
+
+def _database(settings: Settings) -> Iterator[Check]:
+    db: Database = wiring.database(settings)
+    try:
+        db.require_schema()
+        yield Check("database", True, f"{db.shown}, revision {db.revision()}")
+        with db.read() as tx:
+            workers, paused = reading.workers(tx), [n for n in reading.notifiers(tx) if n["paused_at"]]
+        yield Check("workers", True if workers else None, f"{len(workers)} on record")
+        for one in paused:
+            advice = f"mend it, then `ci-bridge notifier resume {one['name']}`"
+            yield Check(f"notifier {one['name']}", False, f"paused: {one['paused_why']}; {advice}")
+    finally:
+        db.close()
+
+
+def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
+    ci = wiring.source(settings, book)
+    try:
+        for watch in book.watches:
+            for stream in watch.streams:
+                name = f"watch {watch.name}, {stream.tag}" + (f", queue {stream.queue}" if stream.queue else "")
+                try:
+                    page = ci.list(stream, order="Desc", size=1)
+                except CiError as error:
+                    yield Check(name, False, str(error))
+                    continue
+                newest = page.jobs[0] if page.jobs else None
+                yield Check(name, True, f"newest job {newest.id} is {newest.state}" if newest else "no job yet")
+                served = page.served_at
+                if served and abs(skew := served - wiring.utc_now()) > _SKEW:
+                    text = f"this machine is {abs(skew.total_seconds()):.0f} s off CI's; set it (NTP)"
+                    yield Check("clock", None, text)
+    finally:
+        ci.close()
+
+
+def _admin(settings: Settings) -> Iterator[Check]:
+    if settings.admin_token is None:
+        yield Check("admin", None, "BRIDGE_ADMIN_TOKEN is not set: the API answers this machine only")
+    else:
+        yield Check("admin", True, "token set")

@@ -1,0 +1,70 @@
+"""The rulebook in force, read again when its file changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
+from bridge.decide.rulebook import read as read_rules
+from bridge.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+
+
+logger = logging.getLogger(__name__)
+
+
+class Rules:
+    """The rulebook in force. A wrong file changes nothing and is told about once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        adjust: Callable[[Rulebook], Rulebook] = lambda book: book,
+    ) -> None:
+        """Raises RulesRefused: at start there is nothing to fall back to."""
+        self._settings = settings
+        self._environ = environ
+        self._adjust = adjust
+        self._text = self._load()
+        self.book = adjust(read_rules(self._text, environ))
+        self.fault: str | None = None
+
+    def _load(self) -> str:
+        if self._settings.rules_toml is not None:
+            return self._settings.rules_toml
+        return load_rules(self._settings.rules)
+
+    def reload(self) -> bool:
+        """Read the file again; return whether other rules are in force now."""
+        try:
+            text = self._load()
+            if text == self._text:
+                return False
+            self._text = text
+            self.book = self._adjust(read_rules(text, self._environ))
+        except (RulesRefused, OSError) as error:
+            if self.fault != str(error):
+                logger.error("rules.toml is wrong, the old rules stay in force", extra={"faults": str(error)})  # noqa: TRY400  (no traceback: the file is at fault)
+            self.fault = str(error)
+            return False
+        self.fault = None
+        logger.info("rules reloaded", extra={"sha": self.book.sha, "rules": len(self.book.rules)})
+        return True
+
+
+def load_rules(path: str) -> str:
+    """Return the text of rules.toml. Raises RulesRefused when it is not there or not UTF-8."""
+    try:
+        return Path(path).read_bytes().decode()
+    except FileNotFoundError as error:
+        raise RulesRefused([Fault(1, f"there is no file {path}: set BRIDGE_RULES or BRIDGE_RULES_TOML")]) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise RulesRefused([Fault(line, f"byte {error.object[error.start]:#04x} is not UTF-8")]) from error
