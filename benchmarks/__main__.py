@@ -1,0 +1,84 @@
+"""Measure the bridge beside its peers: python -m benchmarks [ingest|deliver|latency|idle|all] [--json]."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from benchmarks.machine import Missing, Stores, bench, reachable
+from benchmarks.report import Line, as_json, as_table
+
+_ALL = ("ingest", "deliver", "latency", "idle")
+_POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
+_MORE = """
+ingest    a page of CI's list to a stored snapshot, beside the official SDK's parsing of it
+deliver   a filled outbox to a receiver, beside Alertmanager and Celery with Redis
+latency   one event, from handing it over until the receiver has it, beside Alertmanager
+idle      what a worker with nothing to do costs, beside Celery's
+
+Peers come from `pip install -e '.[bench]'` and from Debian: nginx-light, redis-server, prometheus-alertmanager.
+All traffic stays on this machine. Only ratios of one run mean something: the same code differs by a factor of
+two between minutes. The exit status is 1 when a target was not met, 2 when something was missing.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    names = _ALL if options.which == "all" else (options.which,)
+    lines: list[Line] = []
+    missing: list[str] = []
+    postgres = _optional(options.postgres, missing)
+    for name in names:
+        found, why = _measure(name, postgres, options)
+        lines += found
+        missing += [f"{name}: {why}"] if why else []
+        if found and not options.json:
+            print(as_table(found), end="\n\n", flush=True)
+    if options.json:
+        print(as_json(lines))
+    for why in missing:
+        print(f"left out: {why}", file=sys.stderr)
+    return 2 if missing else 0 if all(line.met for line in lines) else 1
+
+
+def _measure(name: str, postgres: str | None, options: argparse.Namespace) -> tuple[list[Line], str | None]:
+    measure = importlib.import_module(f"benchmarks.{name}").measure
+    try:
+        with bench() as made:
+            return measure(made, Stores(made, postgres), options.rounds), None
+    except Missing as why:
+        return [], str(why)
+
+
+def _optional(postgres: str, missing: list[str]) -> str | None:
+    try:
+        return reachable(postgres)
+    except Missing as why:
+        missing.append(str(why))
+        return None
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the bridge beside its peers, in the same minutes on the same machine.",
+        epilog=_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("which", nargs="?", choices=(*_ALL, "all"), default="all", help="default: all")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--rounds", type=int, default=3, help="ours and the peers take turns so often (default: 3)")
+    parser.add_argument(
+        "--postgres",
+        metavar="URL",
+        default=os.environ.get("BENCH_POSTGRES", _POSTGRES),
+        help=f"a server where databases may be created and dropped (BENCH_POSTGRES; default: {_POSTGRES})",
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Deliveries a second: from a filled outbox to a receiver, each recorded as delivered before it counts."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+
+from benchmarks.alertmanager import Alertmanager, posts
+from benchmarks.celery_peer import Celery
+from benchmarks.machine import Bench, Stores, module, told_by
+from benchmarks.report import Line, at_least
+from benchmarks.sinks import Counter
+from benchmarks.tellings import rulebook, tellings
+
+_OURS, _ALERTS, _TASKS = 20_000, 10_000, 1_500
+_ALERTMANAGER = {"SQLite": 1.3, "PostgreSQL": 0.6}
+_CELERY = {"SQLite": 15, "PostgreSQL": 8}
+
+
+def measure(bench: Bench, stores: Stores, rounds: int) -> list[Line]:
+    sink = Counter(bench)
+    rates: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for kind in stores.kinds:
+            with stores.empty(kind) as database:
+                rates[kind].append(_ours(database, sink))
+        rates["Alertmanager"].append(_alertmanager(bench, sink))
+        rates["Celery"].append(_celery(bench, sink))
+    lines = []
+    for peer, targets in (("Alertmanager", _ALERTMANAGER), ("Celery", _CELERY)):
+        for kind in stores.kinds:
+            facts = {"what": f"deliveries, {kind}", "unit": "1/s", "ours": rates[kind], "peer": rates[peer]}
+            lines.append(at_least(targets[kind], peer_name=peer, **facts))
+    return lines
+
+
+def _ours(database: str, sink: Counter) -> float:
+    before = sink.count()
+    told = told_by(module("drain", "--database", database, "--sink", sink.url, "--count", str(_OURS)))
+    if not told["sent"] == sink.count() - before == _OURS:
+        raise RuntimeError(f"{told['sent']} of {_OURS} recorded, {sink.count() - before} arrived")
+    return float(told["per_s"])
+
+
+def _alertmanager(bench: Bench, sink: Counter) -> float:
+    peer, bodies, before = Alertmanager(bench, sink.url), posts(range(_ALERTS)), sink.count()
+    posting = threading.Thread(target=lambda: [peer.post(body) for body in bodies])
+    posting.start()
+    try:
+        return sink.rate(before, _ALERTS, at_most_s=60)
+    finally:
+        posting.join()
+        peer.stop()
+
+
+def _celery(bench: Bench, sink: Counter) -> float:
+    peer, before = Celery(bench), sink.count()
+    book = rulebook(sink.url)
+    peer.put(sink.url, (json.dumps(told.message.event) for told in tellings(book, range(_TASKS))))
+    peer.work()
+    try:
+        return sink.rate(before, _TASKS, at_most_s=60)
+    finally:
+        peer.stop()

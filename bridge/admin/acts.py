@@ -1,0 +1,107 @@
+"""POST /api/v1/...: what a person does by hand. Workers carry it out, so the answer is 202."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flask import Blueprint, request, url_for
+from flask.typing import ResponseReturnValue
+
+from bridge.admin import asking, statements
+from bridge.admin.parts import Parts
+from bridge.admin.problems import Problem
+from bridge.decide.messages import address, test_message
+from bridge.decide.words import listing, suggest
+from bridge.model import Watch
+from bridge.record import leases, outbox, reading
+
+
+class Acts:
+    """The deeds; only the admin token may ask for them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def register(self, api: Blueprint) -> None:
+        for path, view in (
+            ("deliveries/<delivery_id>/redrive", self.redrive),
+            ("notifiers/<path:name>/test", self.test_notifier),
+            ("notifiers/<path:name>/resume", self.resume_notifier),
+            ("watches/<path:name>/poll", self.poll_watch),
+            ("watches/<path:name>/pause", self.pause_watch),
+            ("watches/<path:name>/resume", self.resume_watch),
+        ):
+            api.add_url_rule(f"/{path}", view.__name__, view, methods=["POST"])
+
+    def redrive(self, delivery_id: str) -> ResponseReturnValue:
+        _takes_nothing()
+        with self._parts.db.write() as tx:
+            done = outbox.redrive(tx, statements.number_of(delivery_id), now=self._parts.clock())
+            found = None if done else reading.delivery(tx, delivery_id)
+        if done:
+            return _accepted_delivery(delivery_id)
+        if found is None:
+            raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
+        raise Problem(409, f"delivery {delivery_id} is {found['state']}; only a dead one is sent again")
+
+    def test_notifier(self, name: str) -> ResponseReturnValue:
+        _takes_nothing()
+        notifiers = self._parts.book().notifiers
+        if name not in notifiers:
+            raise _nobody("notifier", name, notifiers)
+        now = self._parts.clock()
+        told = address(test_message(name, nonce=self._parts.nonce(), now=now), notifiers[name])
+        with self._parts.db.write() as tx:
+            outbox.put(tx, [told], now=now)
+        return _accepted_delivery(told.id)
+
+    def resume_notifier(self, name: str) -> ResponseReturnValue:
+        _takes_nothing()
+        notifiers = self._parts.book().notifiers
+        with self._parts.db.write() as tx:
+            known = outbox.resume(tx, name)
+        if not known and name not in notifiers:
+            raise _nobody("notifier", name, notifiers)
+        return {"notifier": name, "paused": False}, 202
+
+    def poll_watch(self, name: str) -> ResponseReturnValue:
+        watch = self._watch(name)
+        with self._parts.db.write() as tx:
+            leases.sync(tx, [watch], [])
+            if any(row["paused"] for row in reading.watches(tx) if row["name"] == name):
+                raise Problem(409, f'watch "{name}" is paused; resume it, and it is polled')
+            leases.set_watch(tx, name, poll_now=True)
+        return {"watch": name, "paused": False}, 202
+
+    def pause_watch(self, name: str) -> ResponseReturnValue:
+        return self._set_paused(name, paused=True)
+
+    def resume_watch(self, name: str) -> ResponseReturnValue:
+        return self._set_paused(name, paused=False)
+
+    def _set_paused(self, name: str, *, paused: bool) -> ResponseReturnValue:
+        watch = self._watch(name)
+        with self._parts.db.write() as tx:
+            leases.sync(tx, [watch], [])  # no worker may have started yet
+            leases.set_watch(tx, name, paused=paused)
+        return {"watch": name, "paused": paused}, 202
+
+    def _watch(self, name: str) -> Watch:
+        _takes_nothing()
+        watches = {watch.name: watch for watch in self._parts.book().watches}
+        if name not in watches:
+            raise _nobody("watch", name, watches)
+        return watches[name]
+
+
+def _takes_nothing() -> None:
+    asking.parameters(request, [])
+    asking.nothing(request)
+
+
+def _nobody(kind: str, name: str, known: Iterable[str]) -> Problem:
+    return Problem(404, f'rules.toml has no {kind} "{name[:100]}"{suggest(name, known)}; there are: {listing(known)}')
+
+
+def _accepted_delivery(delivery_id: str) -> ResponseReturnValue:
+    return {"delivery": delivery_id}, 202, {"Location": url_for("api.read_delivery", delivery_id=delivery_id)}

@@ -1,0 +1,114 @@
+"""Who may ask: two bearer tokens, or, while no admin token is set, this machine alone."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from ipaddress import IPv6Address, ip_address
+from typing import Self
+from urllib.parse import urlsplit
+
+from flask import Request
+
+from bridge.admin.problems import Problem
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+_FORWARDING = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip"})
+
+
+class Scope(IntEnum):
+    READ = 1
+    ADMIN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The tokens that open the API."""
+
+    admin: bytes | None = field(repr=False)
+    read: bytes | None = field(repr=False)
+
+    @classmethod
+    def of(cls, admin_token: str | None, read_token: str | None) -> Self:
+        return cls(*(token.encode() if token else None for token in (admin_token, read_token)))
+
+    def scope(self, given: bytes) -> Scope | None:
+        # Both are compared, whatever the first says: the time taken tells nothing.
+        admin, read = (key is not None and hmac.compare_digest(given, key) for key in (self.admin, self.read))
+        return Scope.ADMIN if admin else Scope.READ if read else None
+
+
+def enter(request: Request, keys: Keys) -> Scope:
+    """Return what the caller may do. Raises Problem 401 or 403."""
+    scope = _with_token(request, keys) if keys.admin else _from_here(request)
+    if scope < Scope.ADMIN and request.method not in SAFE_METHODS:
+        raise Problem(
+            403,
+            f"the read token may not {request.method}: send the one of BRIDGE_ADMIN_TOKEN",
+            headers={"WWW-Authenticate": 'Bearer realm="ci-bridge", error="insufficient_scope"'},
+        )
+    return scope
+
+
+def _with_token(request: Request, keys: Keys) -> Scope:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _unknown("a token is needed: send `Authorization: Bearer TOKEN`", "")
+    # WSGI hands headers over as Latin-1 text: this is what was on the wire.
+    scope = keys.scope(token.strip().encode("latin-1", "replace"))
+    if scope is None:
+        raise _unknown("this token is neither that of BRIDGE_ADMIN_TOKEN nor of BRIDGE_READ_TOKEN", "invalid_token")
+    return scope
+
+
+def _unknown(detail: str, error: str) -> Problem:
+    challenge = 'Bearer realm="ci-bridge"' + (f', error="{error}"' if error else "")
+    return Problem(401, detail, headers={"WWW-Authenticate": challenge})
+
+
+def _from_here(request: Request) -> Scope:
+    if why := why_not_local(request):
+        raise Problem(403, f"no BRIDGE_ADMIN_TOKEN is set, so only this machine may ask, and {why}: set it to a secret")
+    return Scope.ADMIN
+
+
+def why_not_local(request: Request) -> str | None:
+    """Say why a request is not from a person or program at this machine; None when it is."""
+    if not _is_loopback(request.remote_addr):
+        return "this request comes from elsewhere"
+    if name := _forwarded_by(request.headers.keys()):
+        return f"this request came through a proxy (it has the header {name})"
+    host = request.headers.get("Host", "")
+    # A page whose name was rebound to 127.0.0.1 still sends that name.
+    if not _LOCAL_HOST.fullmatch(host):
+        return "this request asks for a host that is not localhost, 127.0.0.1 or [::1]"
+    return _cross_site(request, host)
+
+
+def _is_loopback(peer: str | None) -> bool:
+    try:
+        address = ip_address(peer or "")
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _forwarded_by(names: Iterable[str]) -> str | None:
+    return next((n for n in names if n.lower() in _FORWARDING or n.lower().startswith("x-forwarded")), None)
+
+
+def _cross_site(request: Request, host: str) -> str | None:
+    """A browser here lets any page post to this address; it says which page did."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site not in (None, "none", "same-origin") or (origin is not None and _authority(origin) != host.lower()):
+        return "this request was made by a page of another site"
+    return None
+
+
+def _authority(origin: str) -> str:
+    return urlsplit(origin).netloc.lower()

@@ -1,0 +1,122 @@
+"""Is the process alive, and does the bridge do its work?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Flask
+from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from bridge.admin import statements
+from bridge.admin.parts import Parts
+from bridge.admin.problems import database_trouble
+from bridge.model import Watch
+from bridge.record import reading
+from bridge.record.schema import HEAD
+
+_SILENT_FOR = timedelta(seconds=60)  # a worker says every 15 s that it is there
+_POLL_GRACE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One answer of /readyz. Everybody may read it: no reason a receiver gave, no text of rules.toml."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Health:
+    """/healthz asks only this process; /readyz asks the database what the workers do."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._loaded = (parts.book().sha, parts.clock())
+
+    def register(self, app: Flask) -> None:
+        app.add_url_rule("/healthz", "healthz", self.healthz)
+        app.add_url_rule("/readyz", "readyz", self.readyz)
+
+    def healthz(self) -> ResponseReturnValue:
+        return {"status": "ok", "version": self._parts.version}
+
+    def readyz(self) -> ResponseReturnValue:
+        checks = self.checks()
+        ready = all(check.ok for check in checks)
+        facts = {"status": "ready" if ready else "not ready", "checks": [asdict(check) for check in checks]}
+        return facts, 200 if ready else 503
+
+    def checks(self) -> list[Check]:
+        try:
+            revision = self._parts.db.revision()
+            answers = [Check("database", True, "answers"), _schema(revision)]
+            return [*answers, *self._work()] if answers[-1].ok else answers
+        except (DBAPIError, PoolTimeout) as error:
+            return [Check("database", False, database_trouble(error))]
+
+    def _work(self) -> Iterable[Check]:
+        book, now = self._parts.book(), self._parts.clock()
+        if self._loaded[0] != book.sha:
+            self._loaded = (book.sha, now)
+        with self._parts.db.read() as tx:
+            watches, workers = reading.watches(tx), reading.workers(tx)
+            paused = statements.paused_notifiers(tx)
+        alive = [worker for worker in workers if now - _time(worker["beat_at"]) <= _SILENT_FOR]
+        begun = max([self._loaded[1], *sorted(_time(worker["started_at"]) for worker in alive)[:1]])
+        yield _workers(workers, alive)
+        yield _polls(book.watches, {row["name"]: row for row in watches}, begun, now)
+        yield _notifiers(paused)
+        yield _rules(self._parts.rules_fault(), alive)
+
+
+def _schema(revision: str | None) -> Check:
+    if revision == HEAD:
+        return Check("schema", True, HEAD)
+    return Check("schema", False, f"is {revision or 'not there'}, this version needs {HEAD}: `ci-bridge db upgrade`")
+
+
+def _workers(workers: Sequence[Any], alive: Sequence[Any]) -> Check:
+    if alive:
+        return Check("worker", True, f"{len(alive)} at work")
+    if workers:
+        return Check("worker", False, f"none has been heard of for {_SILENT_FOR.seconds} s")
+    return Check("worker", False, "there is none: start `ci-bridge worker`")
+
+
+def _polls(watches: Iterable[Watch], rows: Mapping[str, Any], begun: datetime, now: datetime) -> Check:
+    late = [why for watch in watches if (why := overdue(watch, rows.get(watch.name), begun=begun, now=now))]
+    return Check("polls", not late, "; ".join(late) or "none is overdue")
+
+
+def overdue(watch: Watch, row: Mapping[str, Any] | None, *, begun: datetime, now: datetime) -> str | None:
+    """Say how late a watch is; a watch that was never polled counts from `begun`."""
+    if row and row["paused"]:
+        return None
+    polled = _time(row["ok_at"]) if row and row["ok_at"] else begun
+    allowed = max(3 * watch.every, _POLL_GRACE)
+    if now - polled <= allowed:
+        return None
+    seconds = (now - polled).total_seconds()
+    return f'watch "{watch.name}": no good poll for {seconds:.0f} s (at most {allowed.total_seconds():.0f} s are well)'
+
+
+def _notifiers(paused: Sequence[str]) -> Check:
+    if not paused:
+        return Check("notifiers", True, "none is paused")
+    return Check("notifiers", True, f"warning: paused, so what they should be told waits: {', '.join(paused)}")
+
+
+def _rules(fault: str | None, alive: Sequence[Any]) -> Check:
+    if fault or any(worker["rules_fault"] for worker in alive):
+        return Check("rules", True, "warning: rules.toml is wrong now, the old rules stay in force; the log says why")
+    return Check("rules", True, "in force")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,87 @@
+"""Every error as application/problem+json (RFC 9457), in one shape and without a trace of the inside."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+
+from flask import Flask, Response, request
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
+from werkzeug.http import HTTP_STATUS_CODES
+
+from bridge.record.database import trouble
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BODY = 64 * 1024
+_RETRY_AFTER_S = 5
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class Problem(HTTPException):
+    """An answer that says what is wrong and what would be right."""
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+        super().__init__(detail)
+        self.code = status
+        self.detail = detail
+        self.more = headers
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(HTTPException, _answer)
+    app.register_error_handler(DBAPIError, _database_failed)
+    app.register_error_handler(PoolTimeout, _database_failed)
+
+
+def database_trouble(error: DBAPIError | PoolTimeout) -> str:
+    if isinstance(error, DBAPIError):
+        return trouble(error)
+    return "every connection to the database is taken; trying again"
+
+
+def _answer(error: HTTPException) -> Response:
+    status = error.code or 500
+    facts = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES.get(status, "Error"),
+        "status": status,
+        "detail": _detail(error, status),
+    }
+    response = Response(json.dumps(facts, ensure_ascii=False), status, content_type="application/problem+json")
+    if isinstance(error, Problem):
+        response.headers.extend(error.more)
+    elif isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = _allowed(error)
+    return response
+
+
+def _detail(error: HTTPException, status: int) -> str:
+    match error:
+        case Problem():
+            return error.detail
+        case MethodNotAllowed():
+            return f"{request.method} is not possible here; possible: {_allowed(error)}"
+        case InternalServerError():
+            return "this is a fault of the bridge; its log says more"
+    if status == 404:
+        return f'there is nothing at "{request.path[:200]}"; GET / names what there is'
+    if status == 413:
+        return f"a body is at most {LARGEST_BODY} bytes"
+    return error.description or "the request cannot be read"
+
+
+def _allowed(error: MethodNotAllowed) -> str:
+    return ", ".join(sorted(error.valid_methods or ()))
+
+
+def _database_failed(error: DBAPIError | PoolTimeout) -> Response:
+    said = database_trouble(error)
+    if isinstance(error, OperationalError | PoolTimeout):
+        logger.warning("a request waits for the database", extra={"path": request.path, "reason": said})
+    else:
+        logger.error("the database refused a request", extra={"path": request.path}, exc_info=error)
+    return _answer(Problem(503, said, headers={"Retry-After": str(_RETRY_AFTER_S)}))

@@ -1,0 +1,111 @@
+"""GET /api/v1/...: lists, newest first, and details."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flask import Blueprint, g, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Connection
+
+from bridge.admin import asking, shown
+from bridge.admin.auth import Scope
+from bridge.admin.parts import Parts
+from bridge.admin.problems import Problem
+from bridge.record import reading
+from bridge.record.reading import Found
+from bridge.record.schema import DELIVERY_STATES
+
+_OF_JOBS = ("state", "tag", "queue", "job", "since", "until")
+_OF_DELIVERIES = ("state", "notifier", "rule", "job", "since", "until")
+
+
+class Reads:
+    """The questions; none of them changes anything."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def register(self, api: Blueprint) -> None:
+        for path, view in (
+            ("watches", self.watches),
+            ("jobs", self.jobs),
+            ("jobs/<job_id>", self.job),
+            ("transitions", self.transitions),
+            ("deliveries", self.deliveries),
+            ("deliveries/<delivery_id>", self.delivery),
+            ("rules", self.rules),
+            ("notifiers", self.notifiers),
+        ):
+            api.add_url_rule(f"/{path}", f"read_{view.__name__}", view)
+
+    def jobs(self) -> ResponseReturnValue:
+        return self._recorded(reading.jobs, _OF_JOBS)
+
+    def transitions(self) -> ResponseReturnValue:
+        return self._recorded(reading.transitions, _OF_JOBS)
+
+    def deliveries(self) -> ResponseReturnValue:
+        return self._recorded(reading.deliveries, _OF_DELIVERIES, states=DELIVERY_STATES)
+
+    def _recorded(
+        self, ask: Callable[..., Found], fields: Sequence[str], *, states: Sequence[str] = ()
+    ) -> ResponseReturnValue:
+        asked = asking.read(request, fields, states=states)
+        with self._parts.db.read() as tx:
+            found = ask(tx, asked.which, cursor=asked.cursor, limit=asked.limit)
+        return _page(found.items, found.cursor)
+
+    def job(self, job_id: str) -> ResponseReturnValue:
+        bucket = asking.parameters(request, ["bucket"]).get("bucket")
+        with self._parts.db.read() as tx:
+            found = [job for job in reading.job(tx, job_id) if bucket in (None, job["bucket"])]
+        if not found:
+            raise Problem(404, f'no job "{job_id[:100]}" has been seen{f" in bucket {bucket[:100]}" if bucket else ""}')
+        if len(found) > 1:
+            buckets = ", ".join(job["bucket"] for job in found)
+            raise Problem(409, f'several buckets have a job "{job_id}"; add ?bucket= with one of: {buckets}')
+        return found[0]
+
+    def delivery(self, delivery_id: str) -> ResponseReturnValue:
+        asking.parameters(request, [])
+        with self._parts.db.read() as tx:
+            found = reading.delivery(tx, delivery_id)
+        if found is None:
+            raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
+        if g.scope < Scope.ADMIN:
+            # What a receiver says about an error may well repeat a secret of its own.
+            found["tries"] = [{k: v for k, v in one.items() if k != "answer"} for one in found["tries"]]
+        return found
+
+    def rules(self) -> ResponseReturnValue:
+        book = self._parts.book()
+        page = self._short([shown.rule(one) for one in book.rules])
+        return page | {
+            "sha": book.sha,
+            "fault": self._parts.rules_fault(),
+            "warnings": [str(warning) for warning in book.warnings],
+        }
+
+    def watches(self) -> ResponseReturnValue:
+        return self._short(shown.watches(self._parts.book(), self._rows(reading.watches)))
+
+    def notifiers(self) -> ResponseReturnValue:
+        return self._short(shown.notifiers(self._parts.book(), self._rows(reading.notifiers)))
+
+    def _rows(self, ask: Callable[[Connection], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        with self._parts.db.read() as tx:
+            return ask(tx)
+
+    @staticmethod
+    def _short(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return a page of a list that is made anew each time: its cursor is a place in it."""
+        asked = asking.read(request)
+        start = asked.cursor or 0
+        end = start + asked.limit
+        return _page(list(items[start:end]), end if end < len(items) else None)
+
+
+def _page(items: list[dict[str, Any]], cursor: int | None) -> dict[str, Any]:
+    return {"items": items, "cursor": None if cursor is None else str(cursor)}

@@ -1,0 +1,96 @@
+"""The nouns of rules.toml as JSON shows them. No secret has a way through here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge.decide.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
+from bridge.decide.matching import Rule
+from bridge.decide.rulebook import Rulebook
+from bridge.model import Notifier, SlackNotifier, Watch, WebhookNotifier
+
+Facts = dict[str, Any]
+
+
+def watches(book: Rulebook, rows: Iterable[Facts]) -> list[Facts]:
+    """Return the watches of the rules, then those only the record still knows."""
+    recorded = {row["name"]: row for row in rows}
+    named = [recorded.pop(one.name, {}) | watch(one, book.queue_names) for one in book.watches]
+    return named + [row | {"in_rules": False} for row in recorded.values()]
+
+
+def watch(one: Watch, queue_names: Mapping[str, str]) -> Facts:
+    queues = dict.fromkeys(stream.queue for stream in one.streams if stream.queue)
+    return {
+        "name": one.name,
+        "in_rules": True,
+        "bucket": one.place.bucket,
+        "region": one.place.region,
+        "tags": list(dict.fromkeys(stream.tag for stream in one.streams)),
+        "queues": [{"id": queue, "name": queue_names.get(queue)} for queue in queues],
+        "every_seconds": one.every.total_seconds(),
+        "lookback_seconds": one.lookback.total_seconds(),
+    }
+
+
+def notifiers(book: Rulebook, rows: Iterable[Facts]) -> list[Facts]:
+    """Return the notifiers of the rules, then those only the record still knows."""
+    recorded = {row["name"]: row for row in rows}
+    named = [recorded.pop(name, {}) | notifier(one) for name, one in book.notifiers.items()]
+    return named + [row | {"in_rules": False} for row in recorded.values()]
+
+
+def notifier(one: Notifier) -> Facts:
+    facts: Facts = {
+        "name": one.name,
+        "in_rules": True,
+        "fallback": one.fallback,
+        "retry_seconds": one.retry.total_seconds(),
+        "max_in_flight": one.max_in_flight,
+        "rate": f"{one.rate.count}/{one.rate.per.total_seconds():g}s" if one.rate else None,
+    }
+    match one:
+        case WebhookNotifier():
+            signed = bool(one.secrets)
+            return facts | {"type": "webhook", "target": host_of(one.url), "signed": signed, "order": one.order}
+        case SlackNotifier():
+            target = host_of(one.url) if one.url else one.channel
+            return facts | {"type": "slack", "target": target, "thread": one.thread, "update": one.update}
+    return facts
+
+
+def host_of(url: str) -> str | None:
+    """Return scheme and host: user, path and query of a webhook's address are often its secret."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return None
+    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}"
+
+
+def rule(one: Rule) -> Facts:
+    return {
+        "name": one.name,
+        "line": one.line,
+        "from": sorted(one.was.words),
+        "to": sorted(one.to.words),
+        "match": {condition.field: _wanted(condition) for condition in one.conditions},
+        "notify": list(one.notify),
+        "template": one.template,
+        "stop": one.stop,
+    }
+
+
+def _wanted(condition: Condition) -> object:
+    """Return the value as rules.toml writes it."""
+    match condition:
+        case TextCondition():
+            return [text for text, _ in condition.wanted] + [f"!{text}" for text, _ in condition.unwanted]
+        case PresenceCondition():
+            return condition.present
+        case DurationCondition():
+            return f"{condition.sign} {condition.limit.total_seconds():g}s"

@@ -1,0 +1,162 @@
+"""Nouns with only the facts that a test cares about, and the record's functions each in a transaction of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Table, select
+
+from bridge.model import (
+    SUBMITTED,
+    Attempt,
+    Delivery,
+    Job,
+    Message,
+    Notifier,
+    Outcome,
+    Place,
+    Stream,
+    Told,
+    Transition,
+    Watch,
+)
+from bridge.record import claims, leases, outbox, settling
+from bridge.record.database import Database
+from bridge.record.settling import Ended
+
+NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
+BUCKET = "clips-1250000000"
+PLACE = Place(bucket=BUCKET, region="ap-chongqing")
+LEASE = timedelta(seconds=30)
+
+
+def seconds(count: float) -> timedelta:
+    return timedelta(seconds=count)
+
+
+def minutes(count: float) -> timedelta:
+    return timedelta(minutes=count)
+
+
+def hours(count: float) -> timedelta:
+    return timedelta(hours=count)
+
+
+@dataclass
+class Clock:
+    """Time that passes only when it is told to."""
+
+    now: datetime = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, by: timedelta) -> None:
+        self.now += by
+
+
+def a_stream(tag: str = "Transcode", **facts: Any) -> Stream:
+    return Stream(**{"place": PLACE, "tag": tag, **facts})
+
+
+def a_watch(*tags: str, name: str = "vod", place: Place = PLACE, **facts: Any) -> Watch:
+    streams = tuple(a_stream(tag, place=place) for tag in tags or ("Transcode",))
+    return Watch(
+        **{"name": name, "place": place, "streams": streams, "every": seconds(30), "lookback": hours(24), **facts}
+    )
+
+
+def a_job(id: str = "j1", state: str = SUBMITTED, **facts: Any) -> Job:  # noqa: A002  (the noun's own word)
+    return Job(
+        **{
+            "id": id,
+            "state": state,
+            "bucket": BUCKET,
+            "region": PLACE.region,
+            "tag": "Transcode",
+            "created_at": NOW,
+            **facts,
+        }
+    )
+
+
+def a_step(job: Job, was: str = "new", sequence: int = 1, **facts: Any) -> Transition:
+    return Transition(
+        **{"job": job, "was": was, "to": job.state, "sequence": sequence, "seen_at": NOW, "watch": "vod", **facts}
+    )
+
+
+def a_message(id: str = "m1", **facts: Any) -> Message:  # noqa: A002  (the noun's own word)
+    return Message(
+        **{
+            "id": id,
+            "kind": "transition",
+            "title": f"title of {id}",
+            "text": "",
+            "fields": (),
+            "event": {"type": "ci.job.running"},
+            "happened_at": NOW,
+            **facts,
+        }
+    )
+
+
+def telling(id: str, to: str = "cms", lane: str | None = None, **facts: Any) -> Told:  # noqa: A002  (likewise)
+    """A delivery to be, by default with a message of its own."""
+    return Told(**{"id": id, "message": a_message(f"m-{id}"), "notifier": to, "lane": lane, **facts})
+
+
+def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()) -> None:
+    nouns = [Notifier(name=n, max_in_flight=64) if isinstance(n, str) else n for n in notifiers]
+    with db.write() as tx:
+        leases.sync(tx, watches, [(notifier, "webhook") for notifier in nouns])
+
+
+def put(db: Database, *told: Told, now: datetime = NOW) -> None:
+    with db.write() as tx:
+        outbox.put(tx, told, now=now)
+
+
+_leases = itertools.count(1)
+
+
+def claim_all(
+    db: Database, *, now: datetime = NOW, worker: str = "w1", free: int = 64, turn: int = 0
+) -> claims.Claimed:
+    lease = f"{worker}.{next(_leases)}"
+    with db.write() as tx:
+        return claims.claim(tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=turn)
+
+
+def claim(db: Database, **facts: Any) -> list[Delivery]:
+    return list(claim_all(db, **facts).deliveries)
+
+
+def claimed_ids(db: Database, **facts: Any) -> list[str]:
+    return [delivery.id for delivery in claim(db, **facts)]
+
+
+def ended(delivery: Delivery, outcome: Outcome, *, again_at: datetime | None = None, **facts: Any) -> Ended:
+    return Ended(
+        Attempt(**{"delivery": delivery, "outcome": outcome, "started_at": NOW, "seconds": 0.2, **facts}), again_at
+    )
+
+
+def settle(db: Database, *all_ended: Ended, now: datetime = NOW) -> frozenset[int]:
+    with db.write() as tx:
+        return settling.settle(tx, all_ended, now=now)
+
+
+def rows(db: Database, table: Table) -> list[dict[str, Any]]:
+    with db.read() as tx:
+        return [dict(row) for row in tx.execute(select(table).order_by(*table.primary_key)).mappings()]
+
+
+def row_of(db: Database, table: Table, **which: object) -> dict[str, Any]:
+    """The one row with these values."""
+    (row,) = [row for row in rows(db, table) if all(row[name] == value for name, value in which.items())]
+    return row

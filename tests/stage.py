@@ -1,0 +1,195 @@
+"""The whole bridge on a stage: real worker processes between a simulated CI, a receiver and a Slack look-alike."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bridge.record import reading
+from bridge.record.database import Database
+from bridge.record.reading import Filter
+from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
+from bridge.simulator.receiver import Received, WebhookReceiver
+from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
+from bridge.simulator.web import Answer
+from tests.waiting import wait_until
+
+BUCKET = "media-1250000000"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+REPOSITORY = Path(__file__).parent.parent
+
+RULES = """
+[defaults]
+every = "1s"
+rate = "1000/s"
+
+[[watch]]
+name = "media"
+bucket = "media-1250000000"
+region = "ap-chongqing"
+tags = ["Transcode", "Snapshot", "SpeechRecognition"]
+
+[notifier.ops]
+type = "slack"
+channel = "C024BE91L"
+token = { env = "SLACK_BOT_TOKEN" }
+thread = "job"
+rate = "1000/s"
+
+[notifier.cms]
+type = "webhook"
+url = { env = "CMS_URL" }
+secret = { env = "CMS_SECRET" }
+
+[notifier.next]
+type = "webhook"
+url = { env = "NEXT_URL" }
+secret = { env = "CMS_SECRET" }
+max_in_flight = 8
+
+[[rule]]
+name = "everything"
+notify = "cms"
+
+[[rule]]
+name = "over"
+to = "done"
+match.queue = "p1"
+notify = "next"
+
+[[rule]]
+name = "failed"
+to = "Failed"
+notify = ["ops", "cms"]
+"""
+
+
+class Stage:
+    """Stand-ins on free ports, and as many workers on one database as a test starts."""
+
+    def __init__(self, folder: Path, database_url: str, *, rules: str = RULES) -> None:
+        self.folder = folder
+        self.rules_file = folder / "rules.toml"
+        self.rules_file.write_text(rules)
+        self.database_url = database_url
+        self.accepted: dict[str, list[Received]] = defaultdict(list)  # by path, in the order of acceptance
+        self.refuse: Callable[[Received], Answer | None] = lambda _: None
+        self._stack = ExitStack()
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self.ci = self._stack.enter_context(CiSimulator())
+        self.slack = self._stack.enter_context(SlackLookAlike())
+        self.receiver = self._stack.enter_context(WebhookReceiver(secrets=[SECRET], answer=self._answer))
+        self.db = Database(self.database_url)
+        self._stack.callback(self.db.close)
+        self.db.require_schema()
+        self.environ = {
+            **os.environ,
+            "DATABASE_URL": self.database_url,
+            "BRIDGE_RULES": str(self.rules_file),
+            "BRIDGE_CI_ENDPOINT": self.ci.url,
+            "BRIDGE_ALLOW_NETWORKS": "127.0.0.0/8",
+            "TENCENTCLOUD_SECRET_ID": DEMO_SECRET_ID,
+            "TENCENTCLOUD_SECRET_KEY": DEMO_SECRET_KEY,
+            "SLACK_API_URL": self.slack.api_url,
+            "SLACK_BOT_TOKEN": DEMO_TOKEN,
+            "CMS_URL": f"{self.receiver.url}/cms",
+            "NEXT_URL": f"{self.receiver.url}/next",
+            "CMS_SECRET": SECRET,
+        }
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.kill()
+            worker.wait()
+        self._stack.close()
+
+    def _answer(self, received: Received) -> Answer | None:
+        refusal = self.refuse(received)
+        if refusal is None and received.verified:
+            self.accepted[received.path].append(received)
+        return refusal
+
+    @property
+    def log(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
+
+    def command(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a `ci-bridge` command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "bridge", *words],
+            env=self.environ | environ,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def start_worker(self, *, command: str = "worker", **environ: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"worker-{len(self._workers)}.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "bridge", command],
+                env=self.environ | environ,
+                cwd=REPOSITORY,
+                stdout=log,
+                stderr=log,
+            )
+        self._workers.append(worker)
+        return worker
+
+    def stop(self, worker: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        worker.send_signal(how)
+        return worker.wait(30)
+
+    # --- what is on record ------------------------------------------------------------------------------
+
+    def await_first_poll(self) -> None:
+        wait_until(lambda: self.watch()["ok_at"] is not None, why=lambda: self.log)
+
+    def watch(self) -> reading.Facts:
+        with self.db.read() as tx:
+            found = reading.watches(tx)
+        return found[0] if found else {"ok_at": None, "error": None}
+
+    def transitions(self) -> dict[str, list[reading.Facts]]:
+        """Return every transition by job, oldest first."""
+        found: dict[str, list[reading.Facts]] = defaultdict(list)
+        for step in reversed(self._all(reading.transitions)):
+            found[step["job"]].append(step)
+        return found
+
+    def deliveries(self, **which: str) -> list[reading.Facts]:
+        return self._all(reading.deliveries, Filter(**which))
+
+    def _all(self, what: Callable[..., reading.Found], which: Filter | None = None) -> list[reading.Facts]:
+        items: list[reading.Facts] = []
+        cursor = None
+        with self.db.read() as tx:
+            while True:
+                page = what(tx, which or Filter(), cursor=cursor, limit=500)
+                items += page.items
+                cursor = page.cursor
+                if cursor is None:
+                    return items
+
+    def is_quiet(self) -> bool:
+        """True when the record has the last state of every job, and nothing waits to be told."""
+        steps = self.transitions()
+        with self.db.read() as tx:
+            waiting = sum(one["waiting"] + one["sending"] for one in reading.notifiers(tx))
+        return not waiting and all(
+            steps[job] and steps[job][-1]["to"] == self.ci.history(job)[-1] for job in self.ci.ids()
+        )
