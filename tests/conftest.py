@@ -1,4 +1,4 @@
-"""Databases for every test that asks for one: SQLite and PostgreSQL, each test on a new one of its own.
+"""Databases for every test that asks for one: SQLite and PostgreSQL, each with the schema and nothing in it.
 
 TEST_POSTGRES_URL names a PostgreSQL where databases may be made. Where none answers its tests are skipped, and
 the last lines of the run say so; under CI they fail.
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from bridge.record.database import Database
+from bridge.record.schema import HEAD, metadata
 
 SERVER = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 MISSING = "PostgreSQL does not answer"
@@ -40,10 +42,10 @@ class PostgresServer:
         self._admin = psycopg.connect(url, autocommit=True, connect_timeout=5)
 
     @contextmanager
-    def new(self, *, like: str = "template1") -> Iterator[str]:
-        """Yield the name of a database that is a copy of another, and drop it in the end."""
+    def new(self) -> Iterator[str]:
+        """Yield the name of an empty database, and drop it in the end."""
         name = f"ci_bridge_test_{secrets.token_hex(6)}"
-        self.do(f"CREATE DATABASE {name} TEMPLATE {like} STRATEGY wal_log")
+        self.do(f"CREATE DATABASE {name}")
         try:
             yield name
         finally:
@@ -82,10 +84,23 @@ def _upgraded(url: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres: PostgresServer) -> Iterator[str]:
+def postgres_database(postgres: PostgresServer) -> Iterator[str]:
+    """One database for all tests of a run: making one for each takes longer than most tests do."""
     with postgres.new() as name:
         _upgraded(postgres.url_of(name))
         yield name
+
+
+def _emptied(url: str) -> None:
+    """Take out what the last test has left, its connections too: it may have killed a process."""
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table.name)))
+        connection.execute("UPDATE alembic_version SET version_num = %s", [HEAD])
 
 
 @pytest.fixture(scope="session")
@@ -118,15 +133,16 @@ def empty_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
 
 @pytest.fixture
 def db_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a new database with the newest schema."""
+    """The address of a database with the newest schema and nothing in it."""
     if dialect == "sqlite":
         path = tmp_path / "bridge.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite:///{path}"
         return
     server: PostgresServer = request.getfixturevalue("postgres")
-    with server.new(like=request.getfixturevalue("postgres_template")) as name:
-        yield server.url_of(name)
+    url = server.url_of(request.getfixturevalue("postgres_database"))
+    _emptied(url)
+    yield url
 
 
 Opener = Callable[[str], Database]
@@ -148,5 +164,5 @@ def opened() -> Iterator[Opener]:
 
 @pytest.fixture
 def db(db_url: str, opened: Opener) -> Database:
-    """A new database with the newest schema."""
+    """A database with the newest schema and nothing in it."""
     return opened(db_url)

@@ -235,10 +235,12 @@ def half_a_page(ci: CiSimulator, *, announced: bool) -> Fault:
 
 
 def same_token_for_ever(ci: CiSimulator) -> Fault:
-    """The true page, always with the same next token, and never the last."""
+    """The first page of the tag, always with the same next token, and never the last."""
+    first: dict[str | None, Answer] = {}
 
     def fault(request: Request) -> Answer:
-        true = ci.honest(request)
+        tag = dict(request.query).get("tag")
+        true = first[tag] if tag in first else first.setdefault(tag, ci.honest(request))
         bare = re.sub(rb"<NextToken>.*?</NextToken>", b"", true.body).replace(b"<Response />", b"<Response></Response>")
         body = bare.replace(b"</Response>", b"<NextToken>225508</NextToken></Response>")
         return Answer(status=true.status, body=body, headers=true.headers)

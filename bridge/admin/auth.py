@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv6Address, ip_address
 from typing import Self
-from urllib.parse import urlsplit
 
 from flask import Request
 
@@ -111,4 +110,4 @@ def _cross_site(request: Request, host: str) -> str | None:
 
 
 def _authority(origin: str) -> str:
-    return urlsplit(origin).netloc.lower()
+    return origin.lower().partition("://")[2]

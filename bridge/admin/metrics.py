@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 Values = Iterable[tuple[tuple[str, ...], float]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # a registry wants collectors that hash
 class Scrape(Collector):
     """What one scrape found."""
 

@@ -12,12 +12,12 @@ from bridge.record.schema import notifier as N  # noqa: N812
 
 # SQLAlchemy writes `open = 1` for SQLite, which then does not see that the partial index job_open has them all.
 _OPEN: ColumnElement[bool] = literal_column("job.open")
-_OPEN_JOBS = select(J.c.state, J.c.tag, func.count()).where(_OPEN).group_by(J.c.state, J.c.tag)
+OPEN_JOBS = select(J.c.state, J.c.tag, func.count()).where(_OPEN).group_by(J.c.state, J.c.tag)
 
 
 def open_jobs(tx: Connection) -> dict[tuple[str, str], int]:
     """Return how many unfinished jobs there are by (state, tag)."""
-    return {(state, tag or ""): count for state, tag, count in tx.execute(_OPEN_JOBS)}
+    return {(state, tag or ""): count for state, tag, count in tx.execute(OPEN_JOBS)}
 
 
 def paused_notifiers(tx: Connection) -> list[str]:

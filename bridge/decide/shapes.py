@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -9,15 +10,18 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from bridge.decide.words import STATE_WORDS, States, duration, rate, states, suggest
-from bridge.model import Rate
+from bridge.decide.words import STATE_WORDS, States, duration, rate, shown, states, suggest
+from bridge.model import NEW, Rate
 
 # Keys of the language that this version reads about but does not run: refused, never ignored in silence.
 LATER = {
     "rule": ("in", "for", "repeat", "recover", "throttle", "group"),
-    "notifier": ("body",),
+    "slack": ("body",),
+    "webhook": ("body",),
     "": ("mute", "test"),
 }
+
+_ENV_NAME = re.compile(r"(?!whsec_|xox)[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _duration(value: object) -> timedelta:
@@ -30,24 +34,31 @@ def _rate(value: object) -> Rate:
 
 def _text(value: object, example: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
+        raise ValueError(f"{shown(value)} is not a text such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
     return value
 
 
 def _one_or_many(value: object) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
-        raise ValueError(f"{value!r} is neither a text nor a list of texts")
+        raise ValueError(f"{shown(value)} is neither a text nor a list of texts, none of them empty")
     return values
 
 
 def _states(value: object) -> States:
     words = _one_or_many(value)
-    for word in words:
-        # A state that CI adds one day is accepted; what looks like a slip of the pen is not.
-        if word not in STATE_WORDS and (near := suggest(word, STATE_WORDS)):
-            raise ValueError(f'no job state is called "{word}"{near}')
+    # A state that CI adds one day is accepted; what looks like a slip of the pen is not.
+    near = {word: suggest(word, STATE_WORDS) for word in words if word not in STATE_WORDS}
+    if any(near.values()):
+        raise ValueError("; ".join(f'no job state is called "{word}"{said}' for word, said in near.items() if said))
     return states(words)
+
+
+def _ends(value: object) -> States:
+    found = _states(value)
+    if NEW in found.words:
+        raise ValueError(f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
+    return found
 
 
 def _zone(value: object) -> ZoneInfo:
@@ -57,11 +68,21 @@ def _zone(value: object) -> ZoneInfo:
         raise ValueError(f'"{value}" is not a time zone; write for example "Asia/Shanghai" or "UTC"') from error
 
 
+def _env_names(value: object) -> list[str]:
+    names = _one_or_many(value)
+    # A secret that stands where its name belongs must not be said back as "not set".
+    if not all(_ENV_NAME.fullmatch(name) for name in names):
+        raise ValueError("is not the name of an environment variable")
+    return names
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 RateText = Annotated[Rate, BeforeValidator(_rate)]
 Words = Annotated[list[str], BeforeValidator(_one_or_many)]
 StateSet = Annotated[States, BeforeValidator(_states)]
+EndSet = Annotated[States, BeforeValidator(_ends)]
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
+EnvNames = Annotated[list[str], BeforeValidator(_env_names)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,58}-\d{5,12}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{2,30}$")]
@@ -71,7 +92,7 @@ class Env(BaseModel):
     """A value that is read from the environment: `{ env = "NAME" }`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    env: Words
+    env: EnvNames
 
 
 class _Table(BaseModel):
@@ -94,9 +115,9 @@ class WatchTable(_Table):
     queues: Words | None = None
     every: Duration | None = None
     lookback: Duration | None = None
-    queue_type: str | None = None
-    workflow: str | None = None
-    input: str | None = None
+    queue_type: Name | None = None
+    workflow: Name | None = None
+    input: Annotated[str, StringConstraints(min_length=1)] | None = None
     endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/?#@]+/?$")] | None = None
 
 
@@ -128,7 +149,7 @@ class WebhookTable(NotifierTable):
 class RuleTable(_Table):
     name: Name
     from_: StateSet = Field(default=states(["*"]), alias="from")
-    to: StateSet = states(["*"])
+    to: EndSet = states(["*"])
     match: dict[str, Any] = {}
     notify: Words
     template: Name | None = None

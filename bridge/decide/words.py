@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ def suggest(word: str, known: Iterable[str]) -> str:
     by_case = {k.lower(): k for k in known}
     near = get_close_matches(word.lower(), by_case, n=1, cutoff=0.6)
     return f' (did you mean "{by_case[near[0]]}"?)' if near else ""
+
+
+def shown(value: object) -> str:
+    """Return a value of rules.toml nearly as it was written, cut to a sight's length."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def listing(words: Iterable[str]) -> str:

@@ -122,8 +122,12 @@ class Courier:
         ended = [self._judge(attempt, now) for attempt in self._ended]
         lost = settling.settle(tx, ended, now=now) if ended else frozenset()
         for one in ended:
-            if one.dead and one.attempt.delivery.n not in lost:
+            if one.attempt.delivery.n in lost:
+                continue
+            if one.dead:
                 self._tell_fallback(tx, one.attempt, now)
+            elif isinstance(one.attempt.outcome, Refused):
+                _log_pause(one.attempt.delivery.notifier, one.attempt.outcome)
         return lost
 
     def _judge(self, attempt: Attempt, now: datetime) -> Ended:
@@ -208,3 +212,8 @@ class Courier:
         """Claim nothing more; let what is in flight end and record it, or stop when `until` says so."""
         while self.unfinished and not until():
             self.turn(claiming=False)
+
+
+def _log_pause(notifier: str, refused: Refused) -> None:
+    advice = f"what is for it waits; mend it, then `ci-bridge notifier resume {notifier}`"
+    logger.error("notifier paused", extra={"notifier": notifier, "reason": refused.why, "advice": advice})

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
     Connection,
-    and_,
     bindparam,
     exists,
     func,
@@ -34,10 +34,19 @@ _LANES = select(N.c.name, N.c.max_in_flight, N.c.interval_ms, N.c.burst, N.c.use
     N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _has_due
 )
 
+# What is told, read by the statement that claims: one that reads it afterwards costs a round trip.
+_TOLD = (
+    *(
+        select(column).where(M.c.id == D.c.message).scalar_subquery()
+        for column in (M.c.happened_at, M.c.event, M.c.says)
+    ),
+    select(H.c.receipt).where(H.c.notifier == D.c.notifier, H.c.thread == D.c.thread).scalar_subquery(),
+)
+
 
 @cache
 def _claim(dialect: str) -> Any:
-    """Return the statement that claims up to :room due deliveries of one notifier."""
+    """Return the statement that claims up to :room due deliveries of one notifier, and reads them."""
     other = D.alias("other")
     in_the_way = exists().where(
         other.c.lane == D.c.lane,
@@ -66,20 +75,8 @@ def _claim(dialect: str) -> Any:
             lease_until=bindparam("until"),
             attempts=D.c.attempts + 1,
         )
-        .returning(D.c.n)
+        .returning(D.c.n, D.c.id, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note, *_TOLD)
     )
-
-
-_CLAIMED = (
-    select(
-        D.c.n, D.c.id, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, M.c.happened_at, M.c.event, M.c.says,
-        D.c.thread, H.c.receipt, D.c.note,
-    )
-    .join(M, M.c.id == D.c.message)
-    .outerjoin(H, and_(H.c.notifier == D.c.notifier, H.c.thread == D.c.thread))
-    .where(D.c.n.in_(bindparam("numbers", expanding=True)))
-    .order_by(D.c.n)
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +99,18 @@ def claim(tx: Connection, *, free: int, lease: str, lease_for: timedelta, now: d
     notifier is asked first, so that the first one by name has no advantage.
     """
     lanes = due_lanes(tx, now=now)
-    numbers: list[int] = []
+    claimed: list[Delivery] = []
     again: list[int] = []
     start = turn % len(lanes) if lanes else 0
     for lane in (*lanes[start:], *lanes[:start]):
-        room = min(lane.max_in_flight - lane.busy, free - len(numbers))
+        room = min(lane.max_in_flight - lane.busy, free - len(claimed))
         if lane.interval_ms:
             room, wait = _within_rate(tx, lane, room, now)
             again += [wait] if wait else []
         if room > 0:
             values = {"name": lane.name, "now": ms(now), "room": room, "lease": lease, "until": ms(now + lease_for)}
-            numbers += tx.execute(_claim(tx.dialect.name), values).scalars().all()
-    found = tx.execute(_CLAIMED, {"numbers": numbers}).all() if numbers else ()
-    return Claimed(tuple(map(_delivery, found)), at(min(again)) if again else None)
+            claimed += _claimed(tx, values)
+    return Claimed(tuple(claimed), at(min(again)) if again else None)
 
 
 def _within_rate(tx: Connection, lane: Any, room: int, now: datetime) -> tuple[int, int | None]:
@@ -153,23 +149,40 @@ def claim_paused(
         return "", ()
     far = ms(now + timedelta(days=3650))
     values = {"name": notifier, "now": far, "room": most, "lease": lease, "until": ms(now + lease_for)}
-    numbers = tx.execute(_claim(tx.dialect.name), values).scalars().all()
-    found = tx.execute(_CLAIMED, {"numbers": list(numbers)}).all() if numbers else ()
-    return why, tuple(map(_delivery, found))
+    return why, tuple(_claimed(tx, values))
 
 
-def _delivery(row: Any) -> Delivery:
+def _claimed(tx: Connection, values: dict[str, Any]) -> list[Delivery]:
+    """Claim for one notifier; the oldest comes first, which RETURNING does not promise."""
+    rows = tx.execute(_claim(tx.dialect.name), values).all()
+    return [_delivery(*row) for row in sorted(rows, key=itemgetter(0))]
+
+
+def _delivery(
+    n: int,
+    id: str,  # noqa: A002  (the name it has in a Delivery)
+    notifier: str,
+    attempts: int,
+    lease: str,
+    since: int,
+    thread: str | None,
+    note: str | None,
+    happened_at: int,
+    event: str,
+    says: str,
+    receipt: str | None,
+) -> Delivery:
     return Delivery(
-        n=row.n,
-        id=row.id,
-        notifier=row.notifier,
-        attempts=row.attempts,
-        lease=row.lease,
-        created_at=at(row.since),
-        happened_at=at(row.happened_at),
-        event=row.event,
-        says=row.says,
-        thread=row.thread,
-        root=row.receipt,
-        note=row.note,
+        n=n,
+        id=id,
+        notifier=notifier,
+        attempts=attempts,
+        lease=lease,
+        created_at=at(since),
+        happened_at=at(happened_at),
+        event=event,
+        says=says,
+        thread=thread,
+        root=receipt,
+        note=note,
     )

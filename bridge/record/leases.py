@@ -53,9 +53,10 @@ def sync(tx: Connection, watches: Iterable[Watch], notifiers: Iterable[tuple[Not
 def acquire(tx: Connection, name: str, token: str, *, now: datetime) -> bool:
     """Take or keep a lease; False when another holds it.
 
-    A lease that ends later than one can is from before the clock was set back, and counts as over.
+    A lease that ends much later than one can is from before the clock was set back, and counts as over; the
+    clocks of two machines may differ by up to LEASE.
     """
-    free = or_(L.c.token.is_(None), L.c.token == token, L.c.until < ms(now), L.c.until > ms(now + LEASE))
+    free = or_(L.c.token.is_(None), L.c.token == token, L.c.until < ms(now), L.c.until > ms(now + 2 * LEASE))
     taken = tx.execute(update(L).where(L.c.name == name, free).values(token=token, until=ms(now + LEASE)))
     return taken.rowcount == 1
 

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 20  # platforms send SIGKILL 30 s after SIGTERM; Docker after 10 s, which the leases bear too
 _POLLS_AT_ONCE = 4
+_REST_S = 5.0
 _SILENT_FOR = timedelta(days=1)
 
 
@@ -106,6 +107,7 @@ class Worker:
         )
         self._polls = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._busy: set[str] = set()  # buckets that are being polled
+        self._resting: dict[str, float] = {}  # buckets whose poll the database failed, and until when (monotonic)
         self._ticker = Ticker()
         self.on_poll: Callable[[Poll], None] = _log_poll
 
@@ -168,7 +170,8 @@ class Worker:
             return
         for watch in due:
             bucket = watch.place.bucket
-            if bucket not in self._busy and not self._stop.is_set():
+            resting = self._resting.get(bucket, 0) > time.monotonic()
+            if bucket not in self._busy and not resting and not self._stop.is_set():
                 self._busy.add(bucket)
                 self._polls.submit(self._poll, watch)
 
@@ -178,11 +181,17 @@ class Worker:
             if poll:
                 self.on_poll(poll)
         except DBAPIError as error:
+            self._rest(watch)
             logger.warning("poll waits for the database", extra={"watch": watch.name, "reason": trouble(error)})
-        except Exception:  # the edge of a thread: the watch is polled again at the next tick
+        except Exception:  # the edge of a thread: the watch is polled again later
+            self._rest(watch)
             logger.exception("poll failed", extra={"watch": watch.name})
         finally:
             self._busy.discard(watch.place.bucket)
+
+    def _rest(self, watch: Watch) -> None:
+        # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
+        self._resting[watch.place.bucket] = time.monotonic() + max(_REST_S, watch.every.total_seconds())
 
     def _reload(self) -> None:
         if self._rules.reload():

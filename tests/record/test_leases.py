@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
-from bridge.model import Notifier, Rate
+from bridge.model import Notifier, Place, Rate
 from bridge.record import leases
 from bridge.record.database import Database, at, ms
 from bridge.record.leases import LEASE, LeaseLost
@@ -18,12 +20,12 @@ def _known(db: Database) -> None:
 pytestmark = pytest.mark.usefixtures("_known")
 
 
-def _acquire(db: Database, token: str, now=NOW) -> bool:
+def _acquire(db: Database, token: str, now: datetime = NOW) -> bool:
     with db.write() as tx:
         return leases.acquire(tx, BUCKET, token, now=now)
 
 
-def _renew(db: Database, token: str, now=NOW) -> None:
+def _renew(db: Database, token: str, now: datetime = NOW) -> None:
     with db.write() as tx:
         leases.renew(tx, BUCKET, token, now=now)
 
@@ -138,7 +140,7 @@ def test_a_watch_can_be_paused_and_brought_forward(db: Database) -> None:
 
 
 def test_burying_a_worker_frees_its_buckets_only(db: Database) -> None:
-    know(db, watches=[a_watch(name="other", place=a_watch().place.__class__(bucket="b-1250000000", region="r"))])
+    know(db, watches=[a_watch(name="other", place=Place(bucket="b-1250000000", region="r"))])
     _acquire(db, "w1")
     with db.write() as tx:
         leases.acquire(tx, "b-1250000000", "w10", now=NOW)

@@ -1,0 +1,69 @@
+"""What is wrong with rules.toml: every fault at once, each with its line and its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bridge.decide.lines import Lines, Path
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with rules.toml. A `warning` does not refuse the file."""
+
+    line: int
+    text: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        return f"rules.toml:{self.line}: {'warning: ' if self.warning else ''}{self.text}"
+
+
+class RulesRefused(Exception):
+    """The file is wrong; `faults` has every reason, warnings too."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(map(str, self.faults)))
+
+
+class Faults:
+    """Collects the faults of one file. A path, as in ("rule", 3, "to"), says where."""
+
+    def __init__(self, text: str, tables: Mapping[str, Any]) -> None:
+        self._text = text
+        self._tables = tables
+        self._found: dict[Fault, None] = {}
+
+    @cached_property
+    def _lines(self) -> Lines:
+        return Lines(self._text)
+
+    @property
+    def found(self) -> tuple[Fault, ...]:
+        return tuple(sorted(self._found, key=lambda fault: fault.line))
+
+    def line(self, path: Path) -> int:
+        return self._lines.of(path)
+
+    def note(self, path: Path, text: str, *, warning: bool = False) -> None:
+        self._found[Fault(self.line(path), f"{self._owner(path)}{text}", warning)] = None
+
+    def _owner(self, path: Path) -> str:
+        """Say whose fault it is: 'rule "x": ', with the key when the path goes that deep."""
+        match path:
+            case ["rule" | "watch" as kind, int(at), *keys]:
+                table = self._tables[kind][at]
+                name = table.get("name") if isinstance(table, dict) else None
+                owner = f'{kind} "{name}"' if isinstance(name, str) and name else f"{kind} number {at + 1}"
+            case ["notifier" | "template" as kind, str(name), *keys]:
+                owner = f'{kind} "{name}"'
+            case [str(kind), *keys]:
+                owner = f"[{kind}]" if isinstance(self._tables.get(kind), dict | list) else f'key "{kind}"'
+            case _:
+                return ""
+        key = ".".join(str(k) for k in keys if isinstance(k, str))
+        return f'{owner}, key "{key}": ' if key else f"{owner}: "

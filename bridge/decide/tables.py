@@ -1,0 +1,147 @@
+"""The tables of rules.toml, each held against its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bridge.decide.faults import Faults
+from bridge.decide.shapes import KEYS, LATER
+from bridge.decide.words import listing, shown, suggest
+
+_T = TypeVar("_T", bound=BaseModel)
+_At = tuple[str | int, ...]
+
+
+class Tables:
+    """The parsed file; whatever has the wrong shape is noted in `faults`."""
+
+    def __init__(self, tables: Mapping[str, Any], faults: Faults) -> None:
+        self._tables = tables
+        self._faults = faults
+        self._unknown_keys(tables, "", ())
+
+    def shape(self, model: type[_T], table: Mapping[str, Any], kind: str, path: _At) -> _T | None:
+        """Return the table as its model, or None after every fault in it has been noted."""
+        self._unknown_keys(table, kind, path)
+        known = {key: value for key, value in table.items() if key in KEYS[kind]}
+        try:
+            return model.model_validate(known)
+        except ValidationError as error:
+            for problem in error.errors():
+                self._faults.note((*path, *_inside(table, problem["loc"])), _say(problem))
+            return None
+
+    def _unknown_keys(self, table: Mapping[str, Any], kind: str, path: _At) -> None:
+        for key in table:
+            if key in LATER.get(kind, ()):
+                self._faults.note((*path, key), "is not run by this version yet; take it out")
+            elif key not in KEYS[kind]:
+                near = suggest(key, KEYS[kind])
+                self._faults.note((*path, key), f"is not known here{near or f'; there are {listing(KEYS[kind])}'}")
+
+    def one(self, kind: str) -> dict[str, Any]:
+        """Return the table [kind], empty when there is none."""
+        table = self._tables.get(kind, {})
+        if isinstance(table, dict):
+            return table
+        self._faults.note((kind,), f"write [{kind}] with single brackets")
+        return {}
+
+    def each(self, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the tables [[kind]] with their numbers."""
+        tables = self._tables.get(kind, [])
+        if not isinstance(tables, list):
+            self._faults.note((kind,), f"write [[{kind}]] with double brackets: there can be many")
+            return
+        for at, table in enumerate(tables):
+            if isinstance(table, dict):
+                yield at, table
+            else:
+                self._faults.note((kind, at), f"{shown(table)} is not a table; write [[{kind}]]")
+
+    def named(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the tables [kind.NAME] with their names."""
+        tables = self._tables.get(kind, {})
+        if not isinstance(tables, dict):
+            self._faults.note((kind,), f"write [{kind}.NAME] with single brackets and a name")
+            return
+        for name, table in tables.items():
+            if isinstance(table, dict):
+                yield name, table
+            else:
+                self._faults.note((kind, name), f"is no table; write [{kind}.NAME] with a name, and the keys below it")
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Return the names of the tables [kind.NAME], whether they are right or not."""
+        tables = self._tables.get(kind)
+        return tuple(tables) if isinstance(tables, dict) else ()
+
+    def undefined(self, kind: str, name: str) -> str:
+        known = self.names(kind)
+        return f'there is no {kind} "{name}"{suggest(name, known)}; there are {listing(known)}'
+
+
+def _inside(table: Any, loc: tuple[str | int, ...]) -> _At:
+    """Return as much of a problem's place as the file has: pydantic adds words of its own to it."""
+    found: list[str | int] = []
+    for key in loc:
+        if isinstance(table, dict) and key in table:
+            table = table[key]
+        elif isinstance(table, list) and isinstance(key, int):
+            table = table[key]
+        else:
+            break
+        found.append(key)
+    return tuple(found)
+
+
+# What may be secret is never shown, nor is what was written in its place.
+_UNSEEN = {
+    "token": 'a secret comes from the environment: write token = { env = "NAME" }',
+    "secret": 'a secret comes from the environment: write secret = { env = "NAME" }',
+    "url": 'write url = { env = "NAME" }, with the name of an environment variable',
+    "headers": 'write headers = { "X-Team" = "media", "X-Key" = { env = "NAME" } }',
+    "endpoint": "is not the address of a host, such as http://127.0.0.1:8080",
+}
+_PATTERN_HINTS = {
+    "bucket": "is not a bucket name with its APPID, such as media-1250000000",
+    "region": "is not a region, such as ap-chongqing",
+}
+
+
+def _say(problem: Mapping[str, Any]) -> str:
+    """Say a pydantic problem in our words."""
+    kind, loc, context = problem["type"], problem["loc"], problem.get("ctx", {})
+    if unseen := _UNSEEN.get(str(loc[0])) if kind != "missing" or len(loc) > 1 else None:
+        return unseen
+    value = shown(problem["input"])
+    match kind:
+        case "missing":
+            return f'"{loc[-1]}" is missing'
+        case "value_error":
+            return str(context["error"])
+        case "literal_error":
+            return f"{value} is not one of {context['expected']}".replace("'", '"')
+        case "string_pattern_mismatch":
+            return f"{value} {_PATTERN_HINTS[str(loc[0])]}"
+        case "string_too_short":
+            return "is empty"
+        case "string_too_long" | "too_long":
+            return f"is too long: {context['max_length']} is the most"
+        case "greater_than_equal":
+            return f"{value} is too small: {context['ge']} is the least"
+        case "less_than_equal":
+            return f"{value} is too large: {context['le']} is the most"
+    return f"{value} is not {_KINDS[kind]}" if kind in _KINDS else f"{value}: {problem['msg']}"
+
+
+_KINDS = {
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "dict_type": "a table",
+    "list_type": "a list",
+}

@@ -1,0 +1,171 @@
+"""A record with jobs, transitions and deliveries, made through the functions that workers use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from flask import Flask
+from flask.testing import FlaskClient
+
+from bridge.admin import create_app
+from bridge.decide.messages import Telling, tell
+from bridge.decide.rulebook import Rulebook, read
+from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Refused, Sent, Transition
+from bridge.record import claims, leases, outbox, settling, snapshots
+from bridge.record.database import Database
+from bridge.record.settling import Ended
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+BUCKET = "media-1250000000"
+ADMIN, READ = "admin-token-of-the-tests", "read-token-of-the-tests"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SECRETS = (
+    SECRET.removeprefix("whsec_"), "xoxb-hush-hush", "path-is-secret", "key=in-the-query", "header-is-secret",
+    ADMIN, READ,
+)  # fmt: skip
+RULES = """
+[alias.queue]
+vod = "p224"
+
+[[watch]]
+name = "vod"
+bucket = "media-1250000000"
+region = "ap-chongqing"
+tags = ["Transcode", "Snapshot"]
+queues = ["vod"]
+
+[notifier.cms]
+type = "webhook"
+url = "https://cms.example.com:8443/path-is-secret?key=in-the-query"
+secret = { env = "CMS_SECRET" }
+headers = { "X-Key" = { env = "CMS_HEADER" } }
+
+[notifier."ops/1"]
+type = "slack"
+channel = "C024BE91L"
+token = { env = "SLACK_BOT_TOKEN" }
+thread = "job"
+
+[[rule]]
+name = "failed"
+to = "Failed"
+match.tag = ["Transcode", "!Snapshot"]
+match.duration = "> 45m"
+match.user_data.asset_id = true
+notify = "ops/1"
+stop = true
+
+[[rule]]
+name = "all"
+notify = "cms"
+"""
+ENVIRON = {"CMS_SECRET": SECRET, "CMS_HEADER": "header-is-secret", "SLACK_BOT_TOKEN": "xoxb-hush-hush"}
+
+
+def a_book(rules: str = RULES) -> Rulebook:
+    return read(rules, ENVIRON)
+
+
+def a_job(number: int, **facts: object) -> Job:
+    base: dict[str, object] = {
+        "id": f"j{number}", "bucket": BUCKET, "region": "ap-chongqing", "state": RUNNING, "tag": "Transcode",
+        "queue": "p224", "created_at": NOON,
+    }  # fmt: skip
+    return Job(**(base | facts))  # type: ignore[arg-type]  # a builder takes any field
+
+
+@dataclass
+class World:
+    """One database, one rulebook, one clock that tests move by hand."""
+
+    db: Database
+    book: Rulebook = field(default_factory=a_book)
+    now: datetime = NOON
+    fault: str | None = None
+    _nonces: count[int] = field(default_factory=count)
+
+    def app(self, admin: str | None = ADMIN, read: str | None = READ) -> Flask:
+        return create_app(
+            db=self.db,
+            book=lambda: self.book,
+            rules_fault=lambda: self.fault,
+            admin_token=admin,
+            read_token=read,
+            clock=lambda: self.now,
+            version="9.9.9",
+            nonce=lambda: f"nonce-{next(self._nonces)}",
+        )
+
+    def client(self, token: str | None = ADMIN) -> FlaskClient:
+        client = self.app().test_client()
+        if token:
+            client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+        return client
+
+    def sync(self) -> None:
+        with self.db.write() as tx:
+            kinds = [(one, type(one).__name__.removesuffix("Notifier").lower()) for one in self.book.notifiers.values()]
+            leases.sync(tx, self.book.watches, kinds)
+
+    def enlist(self, worker: str = "w1") -> None:
+        with self.db.write() as tx:
+            leases.enlist(tx, worker, machine="m", pid=1, now=self.now)
+
+    def beat(self, worker: str = "w1", *, fault: str | None = None) -> None:
+        with self.db.write() as tx:
+            leases.beat(tx, worker, now=self.now, rules_sha=self.book.sha, rules_fault=fault)
+
+    def polled(self, *, error: str | None = None) -> None:
+        with self.db.write() as tx:
+            leases.polled(
+                tx, "vod", began=self.now, next_poll=self.now + timedelta(seconds=30), error=error,
+                failures=1 if error else 0, calls=2, jobs=3,
+            )  # fmt: skip
+
+    def sees(self, *jobs: Job, was: str = NEW) -> list[Telling]:
+        """Record each job's first transition, and what is told of it."""
+        steps = [Transition(job=job, was=was, to=job.state, sequence=1, seen_at=self.now, watch="vod") for job in jobs]
+        book = self.book
+        told = [
+            tell(
+                step, matcher=book.matcher, notifiers=book.notifiers, wordings=book.wordings,
+                queue_names=book.queue_names,
+            )
+            for step in steps
+        ]  # fmt: skip
+        with self.db.write() as tx:
+            snapshots.save(tx, jobs, steps, {}, stream="s", streams=["s"], now=self.now)
+            snapshots.add_transitions(
+                tx, [(one.transition, [(v.rule.name, v.notifiers) for v in one.verdicts]) for one in told]
+            )
+            outbox.put(tx, [each for one in told for each in one.told], now=self.now)
+        return told
+
+    def delivery_of(self, number: int) -> str:
+        """Record a job that the notifier cms is told of; return the delivery's id."""
+        return self.sees(a_job(number))[0].told[0].id
+
+    def attempt(self, outcome: Outcome, *, answer: str = "", free: int = 64) -> Sequence[str]:
+        """Claim what is due and end each attempt with `outcome`; return the ids."""
+        lease, again = f"w1.{next(self._nonces)}", self.now + timedelta(minutes=1)
+        with self.db.write() as tx:
+            claimed = claims.claim(tx, free=free, lease=lease, lease_for=timedelta(seconds=60), now=self.now).deliveries
+            ended = [
+                Ended(
+                    Attempt(delivery=one, outcome=outcome, started_at=self.now, seconds=0.2, status=500, answer=answer),
+                    None if isinstance(outcome, Sent | Refused) else again,
+                )
+                for one in claimed
+            ]
+            settling.settle(tx, ended, now=self.now)
+        return [one.id for one in claimed]
+
+
+def a_failed_job(number: int) -> Job:
+    return a_job(
+        number, state=FAILED, code="E1", message="broken", user_data="asset_id=7", started_at=NOON,
+        ended_at=NOON + timedelta(hours=1), input="uploads/a.mp4",
+    )  # fmt: skip

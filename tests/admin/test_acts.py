@@ -1,0 +1,96 @@
+from typing import Any
+
+import pytest
+
+from bridge.model import Refused, Sent
+from bridge.record import outbox, reading
+from bridge.record.reading import Filter
+from tests.admin.builders import NOON, World
+
+
+def post(world: World, path: str, status: int = 202) -> Any:
+    answer = world.client().post(f"/api/v1/{path}")
+    assert answer.status_code == status, answer.text
+    return answer.get_json(force=True)
+
+
+def state(world: World, delivery: str) -> Any:
+    with world.db.read() as tx:
+        found = reading.delivery(tx, delivery)
+    assert found
+    return found["state"]
+
+
+def watch(world: World) -> Any:
+    with world.db.read() as tx:
+        return reading.watches(tx)[0]
+
+
+def test_a_dead_delivery_is_sent_again_under_its_own_id(either_world: World) -> None:
+    delivery = either_world.delivery_of(1)
+    either_world.attempt(Refused("not today"))
+    assert state(either_world, delivery) == "dead"
+    assert post(either_world, f"deliveries/{delivery}/redrive") == {"delivery": delivery}
+    assert state(either_world, delivery) == "waiting"
+    assert either_world.attempt(Sent()) == [delivery]
+    assert state(either_world, delivery) == "sent"
+
+
+def test_what_is_not_dead_is_not_sent_again(either_world: World) -> None:
+    delivery = either_world.delivery_of(1)
+    assert "is waiting" in post(either_world, f"deliveries/{delivery}/redrive", 409)["detail"]
+    either_world.attempt(Sent())
+    assert "is sent" in post(either_world, f"deliveries/{delivery}/redrive", 409)["detail"]
+    assert state(either_world, delivery) == "sent"
+
+
+@pytest.mark.parametrize("name", ["cms", "ops/1"])
+def test_a_test_goes_through_the_outbox_like_everything_else(either_world: World, name: str) -> None:
+    answer = either_world.client().post(f"/api/v1/notifiers/{name}/test")
+    delivery = answer.get_json()["delivery"]
+    assert answer.headers["Location"] == f"/api/v1/deliveries/{delivery}"
+    shown = either_world.client().get(answer.headers["Location"]).get_json()
+    assert (shown["kind"], shown["notifier"], shown["event"]["type"]) == ("test", name, "ci.test")
+    assert either_world.attempt(Sent()) == [delivery]
+
+
+def test_two_tests_are_two_deliveries(world: World) -> None:
+    first, second = (post(world, "notifiers/cms/test")["delivery"] for _ in range(2))
+    assert first != second
+
+
+def test_a_notifier_that_is_resumed_goes_on(either_world: World) -> None:
+    delivery = either_world.delivery_of(1)
+    with either_world.db.write() as tx:
+        outbox.pause(tx, "cms", "it wants no more", now=NOON)
+    assert either_world.attempt(Sent()) == []
+    assert post(either_world, "notifiers/cms/resume") == {"notifier": "cms", "paused": False}
+    assert either_world.attempt(Sent()) == [delivery]
+
+
+def test_a_watch_is_paused_and_goes_on(either_world: World) -> None:
+    assert post(either_world, "watches/vod/pause") == {"watch": "vod", "paused": True}
+    assert watch(either_world)["paused"] is True
+    assert "is paused" in post(either_world, "watches/vod/poll", 409)["detail"]
+    assert post(either_world, "watches/vod/resume") == {"watch": "vod", "paused": False}
+    assert watch(either_world)["paused"] is False
+
+
+def test_a_watch_is_polled_now(either_world: World) -> None:
+    either_world.polled()
+    before = watch(either_world)["next_poll_at"]
+    post(either_world, "watches/vod/poll")
+    assert watch(either_world)["next_poll_at"] < before
+
+
+def test_a_watch_can_be_paused_before_any_worker_has_started(world: World) -> None:
+    with world.db.write() as tx:
+        tx.exec_driver_sql("DELETE FROM watch")
+    post(world, "watches/vod/pause")
+    assert watch(world)["paused"] is True
+
+
+def test_a_refused_request_leaves_nothing_behind(world: World) -> None:
+    post(world, "notifiers/cms/test?loud=1", 400)
+    with world.db.read() as tx:
+        assert reading.deliveries(tx, Filter()).items == []

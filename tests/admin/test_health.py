@@ -1,0 +1,147 @@
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from bridge.record import leases, outbox
+from bridge.record.database import Database
+from tests.admin.builders import NOON, World, a_book
+
+
+class Asker:
+    """One application, asked again and again while the world goes on."""
+
+    def __init__(self, world: World) -> None:
+        self._client = world.app().test_client()
+
+    def __call__(self) -> tuple[int, dict[str, Any]]:
+        answer = self._client.get("/readyz")
+        return answer.status_code, {check["name"]: check for check in answer.get_json()["checks"]}
+
+
+def failing(checks: dict[str, Any]) -> list[str]:
+    return [name for name, check in checks.items() if not check["ok"]]
+
+
+def test_health_is_of_the_process_and_asks_no_database(world: World, tmp_path: Path) -> None:
+    world.db = Database(f"sqlite:///{tmp_path}/gone/bridge.db")
+    (tmp_path / "gone").rmdir()
+    answer = world.client(token=None).get("/healthz")
+    assert (answer.status_code, answer.get_json()) == (200, {"status": "ok", "version": "9.9.9"})
+
+
+def test_all_is_well_while_a_worker_beats_and_polls(either_world: World) -> None:
+    either_world.enlist()
+    either_world.polled()
+    status, checks = Asker(either_world)()
+    assert status == 200
+    assert list(checks) == ["database", "schema", "worker", "polls", "notifiers", "rules"]
+    assert failing(checks) == []
+
+
+def test_a_database_that_does_not_answer_is_said_in_one_line(world: World, tmp_path: Path) -> None:
+    world.db = Database(f"sqlite:///{tmp_path}/gone/bridge.db")
+    (tmp_path / "gone").rmdir()
+    status, checks = Asker(world)()
+    assert (status, failing(checks)) == (503, ["database"])
+    assert "\n" not in checks["database"]["detail"]
+
+
+def test_a_schema_that_is_not_ours_says_what_to_do(world: World, tmp_path: Path) -> None:
+    world.db = Database(f"sqlite:///{tmp_path}/empty.db")
+    status, checks = Asker(world)()
+    assert (status, failing(checks)) == (503, ["schema"])
+    assert "db upgrade" in checks["schema"]["detail"]
+
+
+def test_without_a_worker_it_is_not_ready(world: World) -> None:
+    world.polled()
+    status, checks = Asker(world)()
+    assert (status, failing(checks)) == (503, ["worker"])
+
+
+def test_a_worker_that_fell_silent_is_none(world: World) -> None:
+    world.enlist()
+    ask = Asker(world)
+    world.now += timedelta(seconds=60)
+    world.polled()
+    assert failing(ask()[1]) == []
+    world.now += timedelta(seconds=1)
+    assert failing(ask()[1]) == ["worker"]
+    world.beat()
+    assert failing(ask()[1]) == []
+
+
+def test_a_watch_is_overdue_after_three_times_its_interval(world: World) -> None:
+    world.enlist()
+    world.polled()
+    ask = Asker(world)
+    world.now += timedelta(seconds=90)  # 3 x 30 s
+    world.beat()
+    assert failing(ask()[1]) == []
+    world.now += timedelta(seconds=1)
+    status, checks = ask()
+    assert (status, failing(checks)) == (503, ["polls"])
+    assert 'watch "vod": no good poll for 91 s' in checks["polls"]["detail"]
+
+
+def test_a_failed_poll_does_not_count(world: World) -> None:
+    world.enlist()
+    world.polled()
+    ask = Asker(world)
+    world.now += timedelta(seconds=91)
+    world.beat()
+    world.polled(error="CI says no, and https://secret.example is why")
+    _, checks = ask()
+    assert failing(checks) == ["polls"]
+    assert "secret.example" not in checks["polls"]["detail"]
+
+
+def test_a_paused_watch_is_not_overdue(world: World) -> None:
+    world.enlist()
+    world.polled()
+    with world.db.write() as tx:
+        leases.set_watch(tx, "vod", paused=True)
+    ask = Asker(world)
+    world.now += timedelta(hours=1)
+    world.beat()
+    assert failing(ask()[1]) == []
+
+
+def test_a_watch_that_was_never_polled_counts_from_the_start_of_the_worker(world: World) -> None:
+    ask = Asker(world)
+    world.now += timedelta(hours=1)
+    world.enlist()
+    assert failing(ask()[1]) == []
+    world.now += timedelta(seconds=91)
+    world.beat()
+    assert failing(ask()[1]) == ["polls"]
+
+
+def test_a_watch_that_new_rules_bring_counts_from_their_loading(world: World) -> None:
+    world.enlist()
+    ask = Asker(world)
+    world.now += timedelta(hours=1)
+    world.beat()
+    world.book = a_book('[[watch]]\nname="new"\nbucket="b-1250000000"\nregion="r-1"\ntags=["x"]\nevery="1s"')
+    assert failing(ask()[1]) == []
+    world.now += timedelta(seconds=61)  # more than 60 s, which are more than 3 x 1 s
+    world.beat()
+    assert failing(ask()[1]) == ["polls"]
+
+
+def test_a_paused_notifier_is_a_warning_without_the_reason(world: World) -> None:
+    world.enlist()
+    with world.db.write() as tx:
+        outbox.pause(tx, "cms", "410 says hush", now=NOON)
+    status, checks = Asker(world)()
+    assert status == 200
+    assert checks["notifiers"]["detail"] == "warning: paused, so what they should be told waits: cms"
+
+
+def test_wrong_rules_are_a_warning_without_their_text(world: World) -> None:
+    world.enlist()
+    world.beat(fault='rules.toml:3: "xoxb-1" is not ...')
+    status, checks = Asker(world)()
+    assert status == 200
+    assert checks["rules"]["detail"].startswith("warning: rules.toml is wrong")
+    assert "xoxb" not in checks["rules"]["detail"]

@@ -1,0 +1,79 @@
+from datetime import timedelta
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from bridge.admin.statements import OPEN_JOBS
+from bridge.model import Refused
+from bridge.record import outbox
+from tests.admin.builders import NOON, World, a_failed_job, a_job
+
+Samples = dict[tuple[str, ...], float]
+
+
+def scrape(world: World) -> dict[str, Samples]:
+    answer = world.client("read-token-of-the-tests").get("/metrics")
+    assert answer.status_code == 200
+    assert answer.content_type.startswith("text/plain")
+    found: dict[str, Samples] = {}
+    for family in text_string_to_metric_families(answer.text):
+        assert family.documentation
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+def test_every_name_is_there_before_anything_happened(world: World) -> None:
+    found = scrape(world)
+    assert found["bridge_build_info"] == {("9.9.9",): 1}
+    assert found["bridge_config_info"] == {(world.book.sha,): 1}
+    assert found["bridge_config_last_reload_successful"] == {(): 1}
+    for name in (
+        "deliveries_pending", "delivery_oldest_pending_seconds", "deliveries_sending", "deliveries_dead",
+        "notifier_paused",
+    ):  # fmt: skip
+        assert found[f"bridge_{name}"] == {("cms",): 0, ("ops/1",): 0}
+    assert found["bridge_watch_failures"] == found["bridge_watch_paused"] == {("vod",): 0}
+    assert "bridge_poll_last_success_timestamp_seconds" not in found
+
+
+def test_unfinished_jobs_are_counted_by_state_and_tag(either_world: World) -> None:
+    either_world.sees(a_job(1), a_job(2), a_job(3, tag=None, state="Pause"), a_failed_job(4))
+    assert scrape(either_world)["bridge_jobs"] == {("Running", "Transcode"): 2, ("Pause", ""): 1}
+
+
+def test_deliveries_are_counted_by_notifier(either_world: World) -> None:
+    either_world.sees(a_job(1), a_job(2))
+    either_world.attempt(Refused("no"), free=1)
+    either_world.now += timedelta(seconds=75)
+    either_world.sees(a_job(3))
+    found = scrape(either_world)
+    assert found["bridge_deliveries_dead"][("cms",)] == 1
+    assert found["bridge_deliveries_pending"][("cms",)] == 2
+    assert found["bridge_delivery_oldest_pending_seconds"] == {("cms",): 75, ("ops/1",): 0}
+
+
+def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
+    either_world.enlist("w7")
+    either_world.polled()
+    with either_world.db.write() as tx:
+        outbox.pause(tx, "cms", "410", now=NOON)
+    found = scrape(either_world)
+    assert found["bridge_notifier_paused"] == {("cms",): 1, ("ops/1",): 0}
+    assert found["bridge_poll_last_success_timestamp_seconds"] == {("vod",): NOON.timestamp()}
+    assert found["bridge_worker_last_heartbeat_timestamp_seconds"] == {("w7",): NOON.timestamp()}
+
+
+def test_wrong_rules_are_told_whichever_process_saw_them(world: World) -> None:
+    world.enlist()
+    world.beat(fault="rules.toml:1: wrong")
+    assert scrape(world)["bridge_config_last_reload_successful"] == {(): 0}
+    world.beat()
+    world.fault = "rules.toml:1: wrong"
+    assert scrape(world)["bridge_config_last_reload_successful"] == {(): 0}
+
+
+def test_counting_unfinished_jobs_does_not_read_the_finished_ones(world: World) -> None:
+    with world.db.read() as tx:
+        asked = str(OPEN_JOBS.compile(dialect=tx.dialect))
+        plan = str(tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}").all())
+    assert "job_open" in plan

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from bridge.model import Notifier, Rate, Refused, Sent, TryLater
+from bridge.record import claims, outbox
+from bridge.record.database import Database, ms
+from bridge.record.schema import delivery
+from tests.conftest import Opener, only_postgresql
+from tests.record.builders import (
+    LEASE,
+    NOW,
+    claim,
+    claim_all,
+    claimed_ids,
+    ended,
+    hours,
+    know,
+    minutes,
+    put,
+    row_of,
+    seconds,
+    settle,
+    telling,
+)
+
+
+def test_what_is_claimed_is_claimed_by_nobody_else(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("d1"), telling("d2"))
+    assert claimed_ids(db, free=1) == ["d1"]
+    assert claimed_ids(db, worker="w2") == ["d2"]
+    assert claimed_ids(db, worker="w3") == []
+
+
+def test_a_claim_counts_the_attempt_and_has_a_lease(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("d1"))
+    (mine,) = claim(db)
+    stored = row_of(db, delivery, id="d1")
+    assert (mine.attempts, mine.created_at) == (1, NOW)
+    assert (stored["lease"], stored["lease_until"]) == (mine.lease, ms(NOW + LEASE))
+
+
+def test_no_more_is_claimed_than_there_are_free_slots(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, *[telling(f"d{n}", to="ops" if n % 2 else "cms") for n in range(10)])
+    assert len(claim(db, free=3)) == 3
+    assert claim(db, free=0) == []
+    assert len(claim(db)) == 7
+
+
+def test_what_is_not_due_yet_is_left(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("d1"), now=NOW + minutes(1))
+    assert claim(db) == []
+    assert claimed_ids(db, now=NOW + minutes(1)) == ["d1"]
+
+
+def test_a_notifier_that_the_record_does_not_know_is_told_nothing(db: Database) -> None:
+    put(db, telling("d1", to="unknown"))
+    assert claim(db) == []
+
+
+# --- order --------------------------------------------------------------------------------------------------
+
+
+def test_a_lane_is_told_one_after_the_other(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("a1", lane="a"), telling("b1", lane="b"), telling("a2", lane="a"), telling("free"))
+    first = claim(db)
+    assert [d.id for d in first] == ["a1", "b1", "free"]
+    assert claim(db) == []
+    settle(db, ended(first[0], Sent()))
+    assert claimed_ids(db) == ["a2"]
+
+
+def test_lanes_of_two_notifiers_do_not_wait_for_each_other(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, telling("c1", lane="a"), telling("o1", to="ops", lane="a"), telling("o2", to="ops", lane="a"))
+    assert sorted(claimed_ids(db)) == ["c1", "o1"]
+
+
+def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("a1", lane="a"), telling("a2", lane="a"), telling("b1", lane="b"))
+    first, other = claim(db)
+    settle(db, ended(first, TryLater("503"), again_at=NOW + hours(1)), ended(other, Sent()))
+    assert row_of(db, delivery, id="a2")["due_at"] == ms(NOW + hours(1))
+    assert claim(db, now=NOW + minutes(59)) == []
+    (again,) = claim(db, now=NOW + hours(1))
+    assert (again.id, again.attempts) == ("a1", 2)
+
+
+def test_those_behind_go_at_once_when_the_first_was_sent_at_last(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("a1", lane="a"), telling("a2", lane="a"))
+    settle(db, ended(claim(db)[0], TryLater("503"), again_at=NOW + minutes(1)))
+    put(db, telling("a3", lane="a"), now=NOW + seconds(1))
+    (again,) = claim(db, now=NOW + minutes(1))
+    settle(db, ended(again, TryLater("503"), again_at=NOW + hours(1)), now=NOW + minutes(1))
+    (again,) = claim(db, now=NOW + hours(1))
+    assert again.id == "a1"
+    # As after a redrive of the first alone: the others wait till later than now.
+    settle(db, ended(again, Sent()), now=NOW + minutes(30))
+    assert claimed_ids(db, now=NOW + minutes(30)) == ["a2"]
+
+
+def test_those_behind_go_at_once_when_the_first_is_dead(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("a1", lane="a"), telling("a2", lane="a"))
+    settle(db, ended(claim(db)[0], TryLater("503"), again_at=NOW + hours(1)))
+    (again,) = claim(db, now=NOW + hours(1))
+    settle(db, ended(again, Refused("no")), now=NOW + minutes(30))
+    assert claimed_ids(db, now=NOW + minutes(30)) == ["a2"]
+
+
+def test_one_that_is_redriven_goes_before_those_behind_it(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("a1", lane="a"), telling("a2", lane="a"), telling("a3", lane="a"))
+    settle(db, ended(claim(db)[0], Refused("no")))
+    (second,) = claim(db)
+    with db.write() as tx:
+        outbox.redrive(tx, delivery.select().with_only_columns(delivery.c.n), now=NOW)
+    assert claim(db) == []  # the second is being sent
+    settle(db, ended(second, Sent()))
+    assert claimed_ids(db) == ["a1"]
+
+
+@only_postgresql
+def test_a_redrive_between_two_claims_never_sends_two_of_a_lane_at_once(
+    db: Database, db_url: str, opened: Opener
+) -> None:
+    know(db, "cms")
+    put(db, telling("a1", lane="a"), telling("a2", lane="a"))
+    settle(db, ended(claim(db)[0], Refused("no")))
+    other = opened(db_url)
+    with other.write() as redriving:
+        outbox.redrive(redriving, delivery.select().with_only_columns(delivery.c.n), now=NOW)
+        assert claimed_ids(db) == ["a2"]  # it does not see the first yet
+    assert claimed_ids(other) == []
+
+
+# --- bounds -------------------------------------------------------------------------------------------------
+
+
+def test_a_notifier_has_no_more_in_flight_than_it_may(db: Database) -> None:
+    know(db, Notifier(name="cms", max_in_flight=2))
+    put(db, *[telling(f"d{n}") for n in range(5)])
+    first = claim(db)
+    assert len(first) == 2
+    assert claim(db, worker="w2") == []  # the bound is the notifier's, not the worker's
+    settle(db, ended(first[0], Sent()))
+    assert len(claim(db, worker="w2")) == 1
+
+
+def test_every_notifier_gets_its_turn_to_be_first(db: Database) -> None:
+    know(db, "a", "b", "c")
+    put(db, *[telling(f"{to}{n}", to=to) for to in "abc" for n in range(100)])
+    told = Counter(d.notifier for turn in range(12) for d in claim(db, free=1, turn=turn))
+    assert told == {"a": 4, "b": 4, "c": 4}
+
+
+def test_a_notifier_that_asked_everyone_to_wait_delays_no_other(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, telling("c1"), telling("c2"), telling("o1", to="ops"))
+    (first,) = claim(db, free=1)
+    settle(db, ended(first, TryLater("429", after=minutes(5), everyone=True), again_at=NOW + minutes(5)))
+    assert claimed_ids(db, now=NOW + minutes(4)) == ["o1"]
+    assert sorted(claimed_ids(db, now=NOW + minutes(5))) == ["c1", "c2"]
+
+
+def test_a_shorter_wish_does_not_shorten_a_longer_one(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("d1"), telling("d2"), telling("d3"))
+    first, second = claim(db, free=2)
+    settle(db, ended(first, TryLater("429", everyone=True), again_at=NOW + hours(1)))
+    settle(db, ended(second, TryLater("429", everyone=True), again_at=NOW + minutes(1)))
+    assert claim(db, now=NOW + minutes(59)) == []
+
+
+# --- rate ---------------------------------------------------------------------------------------------------
+
+_TEN_A_SECOND = Notifier(name="cms", rate=Rate(count=10, per=seconds(1)), max_in_flight=64)
+
+
+def test_a_rate_lets_a_burst_through_and_then_one_an_interval(db: Database) -> None:
+    know(db, _TEN_A_SECOND)
+    put(db, *[telling(f"d{n}") for n in range(30)])
+    found = claim_all(db)
+    assert (len(found.deliveries), found.again_at) == (10, None)
+    waiting = claim_all(db)
+    assert (waiting.deliveries, waiting.again_at) == ((), NOW + seconds(0.1))
+    assert len(claim(db, now=NOW + seconds(0.1))) == 1
+    assert len(claim(db, now=NOW + seconds(0.5))) == 4  # 0.2, 0.3, 0.4, 0.5
+    assert len(claim(db, now=NOW + hours(1))) == 10  # a long rest saves up one burst, no more
+
+
+def test_two_workers_share_the_rate_of_a_notifier(db: Database, db_url: str, opened: Opener) -> None:
+    know(db, _TEN_A_SECOND)
+    put(db, *[telling(f"d{n}") for n in range(100)])
+    other = opened(db_url)
+    told = 0
+    for tick in range(20):  # two seconds: a burst of 10, and one for each 0.1 s after
+        now = NOW + seconds(tick / 10)
+        told += len(claim(db, now=now, worker="w1")) + len(claim(other, now=now, worker="w2"))
+    assert told == 10 + 19
+
+
+def test_a_notifier_at_its_rate_delays_no_other(db: Database) -> None:
+    know(db, _TEN_A_SECOND, "ops")
+    put(db, *[telling(f"d{n}") for n in range(20)])
+    claim(db)
+    put(db, telling("o1", to="ops"))
+    assert claimed_ids(db) == ["o1"]
+
+
+def test_what_a_lane_holds_back_uses_up_no_rate(db: Database) -> None:
+    know(db, Notifier(name="cms", rate=Rate(count=2, per=minutes(1)), max_in_flight=64))
+    put(db, telling("a1", lane="a"), telling("a2", lane="a"))
+    assert claimed_ids(db) == ["a1"]
+    for _ in range(3):
+        assert claim(db) == []
+    put(db, telling("b1", lane="b"))
+    assert claimed_ids(db) == ["b1"]
+
+
+def test_a_rate_from_before_the_clock_was_set_back_does_not_silence_a_notifier(db: Database) -> None:
+    know(db, _TEN_A_SECOND)
+    put(db, *[telling(f"d{n}") for n in range(12)], now=NOW - hours(5))
+    assert len(claim(db)) == 10
+    assert len(claim(db, now=NOW - hours(4))) == 2
+
+
+# --- paused -------------------------------------------------------------------------------------------------
+
+
+def _claim_paused(db: Database, name: str, most: int = 64) -> tuple[str, list[str]]:
+    with db.write() as tx:
+        why, found = claims.claim_paused(tx, name, lease="w1.p", lease_for=LEASE, now=NOW, most=most)
+    return why, [one.id for one in found]
+
+
+def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, telling("d1"), telling("d2"), telling("o1", to="ops"))
+    put(db, telling("later"), now=NOW + hours(1))
+    with db.write() as tx:
+        outbox.pause(tx, "cms", "410", now=NOW)
+        assert claims.paused_and_waiting(tx) == ["cms"]
+    assert _claim_paused(db, "cms", most=2) == ("410", ["d1", "d2"])
+    assert _claim_paused(db, "cms") == ("410", ["later"])
+    with db.read() as tx:
+        assert claims.paused_and_waiting(tx) == []
+
+
+def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("d1"))
+    assert _claim_paused(db, "cms") == ("", [])
+    assert claimed_ids(db) == ["d1"]
+
+
+# --- threads ------------------------------------------------------------------------------------------------
+
+
+def test_the_receipt_of_the_first_message_of_a_thread_is_seen_by_the_next(db: Database) -> None:
+    know(db, "ops", "cms")
+    put(db, *[telling(f"o{n}", to="ops", lane="t", thread="t") for n in (1, 2, 3)])
+    put(db, telling("c1", lane="t", thread="t"))
+    first, other = sorted(claim(db), key=lambda d: d.notifier, reverse=True)
+    assert (first.id, first.root, other.id) == ("o1", None, "c1")
+    settle(db, ended(first, Sent("C1 171.1")), ended(other, Sent()))
+    (second,) = claim(db)
+    assert second.root == "C1 171.1"
+    settle(db, ended(second, Sent("C1 171.2")))  # a new root, where the old one was deleted
+    assert claim(db)[0].root == "C1 171.2"

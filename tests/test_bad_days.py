@@ -1,0 +1,421 @@
+"""Bad days over real sockets: a clear message, nothing accepted lost, and the next good answer carries on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from sqlalchemy import event
+
+from bridge import settings as environment
+from bridge import wiring
+from bridge.decide.messages import address
+from bridge.decide.messages import test_message as a_test_message
+from bridge.pipeline import Poll
+from bridge.record import outbox, reading
+from bridge.record.database import Database
+from bridge.simulator.ci import DEMO_SECRET_ID
+from bridge.simulator.receiver import WebhookReceiver
+from bridge.simulator.web import Answer, Fault, text_answer
+from tests import fakes
+from tests.stage import BUCKET, RULES, SECRET, Stage
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with Stage(tmp_path, f"sqlite:///{tmp_path / 'bridge.db'}") as found:
+        yield found
+
+
+@pytest.fixture
+def stage_on_either(tmp_path: Path, db_url: str) -> Iterator[Stage]:
+    with Stage(tmp_path, db_url) as found:
+        yield found
+
+
+def poll(stage: Stage, **environ: str) -> Poll:
+    """Poll the one watch once, in this process."""
+    given = stage.environ | environ
+    settings = environment.read(given)
+    rules = wiring.Rules(settings, given)
+    wiring.sync(stage.db, rules.book)
+    (found,) = wiring.poll_all(settings, rules, stage.db, [])
+    assert found is not None
+    return found
+
+
+@contextmanager
+def working(stage: Stage, db: Database | None = None, **environ: str) -> Iterator[wiring.Worker]:
+    """A worker in a thread of this process."""
+    given = stage.environ | environ
+    settings = environment.read(given)
+    rules = wiring.Rules(settings, given)
+    wiring.sync(stage.db, rules.book)
+    worker = wiring.Worker(settings, rules, db or stage.db)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def told(stage: Stage, notifier: str, nonce: str = "1") -> str:
+    """Put a test message for a notifier into the outbox; return the delivery's id."""
+    settings = environment.read(stage.environ)
+    book = wiring.Rules(settings, stage.environ).book
+    wiring.sync(stage.db, book)
+    message = a_test_message(notifier, nonce=nonce, now=wiring.utc_now())
+    one = address(message, book.notifiers[notifier])
+    with stage.db.write() as tx:
+        outbox.put(tx, [one], now=wiring.utc_now())
+    return one.id
+
+
+def delivery(stage: Stage, delivery_id: str) -> reading.Facts:
+    with stage.db.read() as tx:
+        found = reading.delivery(tx, delivery_id)
+    assert found
+    return found
+
+
+def await_attempt(stage: Stage, delivery_id: str) -> reading.Facts:
+    wait_until(lambda: delivery(stage, delivery_id)["tries"], why=lambda: delivery(stage, delivery_id))
+    return delivery(stage, delivery_id)
+
+
+def notifier(stage: Stage, name: str) -> reading.Facts:
+    with stage.db.read() as tx:
+        return next(one for one in reading.notifiers(tx) if one["name"] == name)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> str:
+    """Return what was logged, with the reasons."""
+    return "\n".join(f"{r.getMessage()} {r.__dict__.get('reason', '')}" for r in caplog.records)
+
+
+# --- CI ---------------------------------------------------------------------------------------------------------
+
+
+def test_missing_credentials_name_the_variable_and_fail_the_command(stage: Stage) -> None:
+    done = stage.command("poll", TENCENTCLOUD_SECRET_ID="")
+    assert done.returncode == 1
+    assert "TENCENTCLOUD_SECRET_ID is empty" in done.stderr
+
+
+def test_wrong_credentials_are_an_auth_error_that_says_what_to_check(stage: Stage) -> None:
+    error = str(poll(stage, TENCENTCLOUD_SECRET_KEY="wrong").error)
+    assert "SignatureDoesNotMatch" in error
+    assert "TENCENTCLOUD_SECRET_KEY" in error
+    assert stage.watch()["error"] == error
+    assert poll(stage).error is None
+    assert stage.watch()["error"] is None
+
+
+def test_a_bucket_that_does_not_exist_is_named_with_what_to_check(stage: Stage) -> None:
+    stage.ci.buckets = {"other-1250000000"}
+    error = str(poll(stage).error)
+    assert "NoSuchBucket" in error
+    assert "check that `bucket` has the APPID" in error
+
+
+def test_a_clock_20_minutes_off_is_corrected_from_the_answer_and_the_poll_succeeds(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.ci.skew_s = 20 * 60
+    stage.ci.create(BUCKET, "Transcode", "p1")
+    found = poll(stage)
+    assert found.error is None
+    assert found.jobs == 1
+    assert any("clock" in record.getMessage() for record in caplog.records)
+
+
+CI_FAULTS: dict[str, tuple[Callable[[Stage], Fault], str]] = {
+    "429": (lambda _: lambda _: fakes.ci_error(429, "RequestLimitExceeded", headers={"Retry-After": "60"}), "429"),
+    "500": (lambda _: lambda _: fakes.ci_error(500, "InternalError"), "InternalError"),
+    "503": (lambda _: lambda _: fakes.slow_down(60), "SlowDown"),
+    "HTML": (lambda _: lambda _: fakes.html_page(200), "HTML"),
+    "JSON": (lambda _: lambda _: fakes.json_error(200), "JSON"),
+    "an empty body": (lambda _: lambda _: fakes.empty_body(), "empty"),
+    "half a page": (lambda stage: fakes.half_a_page(stage.ci, announced=False), ""),
+    "half a page, announced as whole": (lambda stage: fakes.half_a_page(stage.ci, announced=True), ""),
+    "hanging up": (lambda _: lambda _: fakes.hang_up(), ""),
+}
+
+
+@pytest.mark.parametrize("how", CI_FAULTS)
+def test_a_failing_ci_is_a_failed_poll_that_stores_nothing_and_the_next_good_one_carries_on(
+    stage: Stage, how: str
+) -> None:
+    assert poll(stage).error is None  # the first snapshot
+    job = stage.ci.create(BUCKET, "Transcode", "p1")
+    make, says = CI_FAULTS[how]
+    stage.ci.fault = make(stage)
+    failed = poll(stage)
+    assert failed.error is not None
+    assert says in str(failed.error)
+    assert stage.watch()["failures"] == 1
+    assert stage.transitions() == {}
+    stage.ci.fault = None
+    assert poll(stage).error is None
+    assert [step["to"] for step in stage.transitions()[job]] == ["Submitted"]
+    assert stage.watch()["failures"] == 0
+
+
+def test_ci_asking_to_wait_is_waited_for(stage: Stage) -> None:
+    stage.ci.fault = lambda _: fakes.ci_error(429, "RequestLimitExceeded", headers={"Retry-After": "3600"})
+    poll(stage)
+    watch = stage.watch()
+    waits = datetime.fromisoformat(watch["next_poll_at"]) - datetime.fromisoformat(watch["polled_at"])
+    assert waits == timedelta(hours=1)
+    assert "RequestLimitExceeded" in watch["error"]
+
+
+def test_a_page_token_that_comes_again_for_ever_ends_the_poll_with_what_was_read_kept(stage: Stage) -> None:
+    assert poll(stage).error is None
+    job = stage.ci.create(BUCKET, "Transcode", "p1")
+    stage.ci.fault = fakes.same_token_for_ever(stage.ci)
+    failed = poll(stage)
+    assert "does not end" in str(failed.error)
+    stage.ci.fault = None
+    assert poll(stage).error is None
+    assert [step["to"] for step in stage.transitions()[job]] == ["Submitted"]
+
+
+def test_the_same_job_on_two_pages_is_one_transition(stage: Stage) -> None:
+    assert poll(stage).error is None
+    jobs = [stage.ci.create(BUCKET, "Transcode", "p1") for _ in range(7)]
+    stage.ci.page_size_cap = 2
+    asked = 0
+
+    def another_while_paging(request: object) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            stage.ci.create(BUCKET, "Transcode", "p1", created_at=stage.ci.now() - 60)  # shifts what follows
+        return
+
+    stage.ci.fault = another_while_paging
+    assert poll(stage).error is None
+    assert all(len(stage.transitions()[job]) == 1 for job in jobs)
+
+
+# --- receivers --------------------------------------------------------------------------------------------------
+
+
+def test_a_receiver_that_is_down_is_tried_again_and_told_when_it_is_up(stage: Stage) -> None:
+    with fakes.refuses_connection() as down:
+        port = urlsplit(down.url).port or 0
+    stage.environ["CMS_URL"] = f"http://127.0.0.1:{port}/cms"
+    delivery_id = told(stage, "cms")
+    with working(stage):
+        failed = await_attempt(stage, delivery_id)
+        assert failed["state"] == "waiting"
+        assert "could not connect to 127.0.0.1" in failed["why"]
+        with WebhookReceiver(secrets=[SECRET], port=port) as receiver:
+            wait_until(
+                lambda: delivery(stage, delivery_id)["state"] == "sent", why=lambda: delivery(stage, delivery_id)
+            )
+            assert [one.id for one in receiver.received] == [delivery_id]
+
+
+HOSTILE: dict[str, tuple[Callable[[], fakes.Hostile], str]] = {
+    "closes after the request": (fakes.closes_after_request, ""),
+    "talks garbage": (fakes.talks_garbage, ""),
+    "answers 301 to a private address": (lambda: fakes.redirects_to("http://10.0.0.1/"), "redirect"),
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_receiver_that_misbehaves_is_tried_again_later(stage: Stage, how: str) -> None:
+    make, says = HOSTILE[how]
+    with make() as server:
+        stage.environ["CMS_URL"] = server.url
+        delivery_id = told(stage, "cms")
+        with working(stage):
+            failed = await_attempt(stage, delivery_id)
+        assert failed["state"] == "waiting"
+        assert says in failed["why"]
+
+
+@pytest.mark.parametrize(
+    "make", [fakes.never_answers, fakes.drips_header], ids=["silent", "drips a header byte a second"]
+)
+def test_a_slow_receiver_is_cut_at_the_deadline_and_delays_nobody_else(
+    stage: Stage, make: Callable[[], fakes.Hostile]
+) -> None:
+    with make() as server:
+        stage.environ["CMS_URL"] = server.url
+        slow = told(stage, "cms")
+        quick = told(stage, "next")
+        with working(stage):
+            wait_until(lambda: delivery(stage, quick)["state"] == "sent")
+            assert delivery(stage, slow)["tries"] == []
+            failed = await_attempt(stage, slow)
+        assert failed["state"] == "waiting"
+        assert "15 s" in failed["why"]
+
+
+@pytest.mark.parametrize(
+    "make", [fakes.big_body, fakes.endless_body, fakes.gzip_bomb], ids=["100 MB", "endless", "gzip"]
+)
+def test_an_answer_of_any_length_is_accepted_and_its_first_4_kb_are_kept(
+    stage: Stage, make: Callable[[], fakes.Hostile]
+) -> None:
+    with make() as server:
+        stage.environ["CMS_URL"] = server.url
+        delivery_id = told(stage, "cms")
+        with working(stage):
+            wait_until(
+                lambda: delivery(stage, delivery_id)["state"] == "sent", why=lambda: delivery(stage, delivery_id)
+            )
+        (attempt,) = delivery(stage, delivery_id)["tries"]
+        assert len(attempt["answer"]) <= 4096
+        assert server.requests == 1
+
+
+def test_410_pauses_the_notifier_says_so_and_keeps_what_waits_until_it_is_resumed(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.refuse = lambda _: text_answer("gone", status=410)
+    first, second = told(stage, "cms", "1"), told(stage, "cms", "2")
+    with working(stage):
+        wait_until(lambda: notifier(stage, "cms")["paused_at"])
+        assert "410" in notifier(stage, "cms")["paused_why"]
+        assert "notifier paused" in said(caplog)
+        stage.refuse = lambda _: None
+        assert stage.command("notifier", "resume", "cms").returncode == 0
+        wait_until(lambda: all(delivery(stage, one)["state"] == "sent" for one in (first, second)))
+
+
+def test_429_with_retry_after_holds_back_the_whole_notifier(stage: Stage) -> None:
+    stage.refuse = lambda _: Answer(status=429, headers={"Retry-After": "120"})
+    delivery_id = told(stage, "cms")
+    with working(stage):
+        failed = await_attempt(stage, delivery_id)
+    assert failed["state"] == "waiting"
+    assert notifier(stage, "cms")["not_before"] is not None
+    assert failed["due_at"] >= notifier(stage, "cms")["not_before"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433"])
+def test_a_webhook_to_this_machine_is_refused_at_the_socket_and_says_how_to_allow_it(stage: Stage, host: str) -> None:
+    stage.environ["CMS_URL"] = f"http://{host}:{stage.receiver.port}/cms"
+    stage.environ["BRIDGE_ALLOW_NETWORKS"] = "192.0.2.0/24"
+    delivery_id = told(stage, "cms")
+    with working(stage):
+        wait_until(lambda: delivery(stage, delivery_id)["state"] == "dead")
+    assert "BRIDGE_ALLOW_NETWORKS" in delivery(stage, delivery_id)["why"]
+    assert stage.receiver.received == []
+
+
+# --- rules.toml -------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_rules_file_at_start_is_refused_with_every_fault(stage: Stage) -> None:
+    stage.rules_file.write_text(
+        RULES.replace('to = "Failed"', 'to = "Fialed"').replace('"media"', '"media"\nevry = "1s"')
+    )
+    done = stage.command("worker")
+    assert done.returncode == 1
+    assert 'did you mean "Failed"' in done.stderr
+    assert 'did you mean "every"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_rules_file_while_running_keeps_the_old_rules_and_says_so_until_it_is_right(stage: Stage) -> None:
+    worker = stage.start_worker()
+    stage.await_first_poll()
+    stage.rules_file.write_text(RULES.replace('to = "Failed"', 'to = "Fialed"'))
+    wait_until(lambda: "the old rules stay in force" in stage.log, why=lambda: stage.log)
+    job = stage.ci.create(BUCKET, "Transcode", "p1")
+    wait_until(lambda: any(one.json["subject"] == job for one in stage.accepted["/cms"]), why=lambda: stage.log)
+    stage.rules_file.write_text(RULES.replace('name = "everything"', 'name = "all of it"'))
+    wait_until(lambda: "rules reloaded" in stage.log, why=lambda: stage.log)
+    stage.ci.move(job, "Running")
+    wait_until(lambda: any(one.json["data"]["rule"] == "all of it" for one in stage.accepted["/cms"]))
+    assert stage.stop(worker) == 0
+
+
+# --- databases --------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_said_and_what_was_not_stored_is_seen_again_when_there_is_room(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert poll(stage).error is None
+    db = Database(stage.database_url)
+    full = True
+
+    @event.listens_for(db.engine, "begin")
+    def limit(connection: object) -> None:
+        pages = "1" if full else "1000000"  # as many pages as the file has, at least
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")  # type: ignore[attr-defined]
+
+    jobs = [stage.ci.create(BUCKET, "Transcode", "p1", input="x" * 800) for _ in range(100)]
+    with working(stage, db):
+        wait_until(lambda: "make room" in said(caplog), why=lambda: said(caplog))
+        full = False
+        wait_until(lambda: set(stage.transitions()) == set(jobs), why=lambda: said(caplog))
+        wait_until(lambda: len(stage.accepted["/cms"]) == len(jobs))
+    db.close()
+    assert len({one.id for one in stage.accepted["/cms"]}) == len(jobs)
+
+
+def test_a_postgresql_that_goes_away_and_comes_back_costs_nothing(
+    stage_on_either: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = stage_on_either
+    if stage.db.sqlite:
+        pytest.skip("a database server is needed to lose one")
+    name = stage.db.url.database
+    worker = stage.start_worker()
+    stage.await_first_poll()
+    with psycopg.connect(admin_url(stage), autocommit=True) as admin:
+        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        jobs = [stage.ci.create(BUCKET, "Transcode", "p1") for _ in range(5)]
+        wait_until(lambda: "for the database" in stage.log, why=lambda: stage.log)
+        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    wait_until(lambda: len(stage.accepted["/cms"]) == len(jobs), why=lambda: stage.log)
+    assert stage.stop(worker) == 0
+    assert {one.json["subject"] for one in stage.accepted["/cms"]} == set(jobs)
+
+
+def admin_url(stage: Stage) -> str:
+    return stage.db.url.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_stop_finishes_what_it_sends_and_exits_0(stage: Stage, how: signal.Signals) -> None:
+    stage.refuse = lambda _: Answer(status=204, delay_s=1.0)
+    delivery_id = told(stage, "cms")
+    worker = stage.start_worker()
+    wait_until(lambda: stage.receiver.requests, why=lambda: stage.log)
+    assert stage.stop(worker, how) == 0
+    assert delivery(stage, delivery_id)["state"] == "sent"
+
+
+def test_the_log_never_shows_a_secret(stage: Stage) -> None:
+    worker = stage.start_worker(LOG_LEVEL="DEBUG")
+    stage.await_first_poll()
+    job = stage.ci.create(BUCKET, "Transcode", "p1")
+    stage.ci.move(job, "Failed", code="InvalidArgument", message="no")
+    wait_until(stage.is_quiet, why=lambda: stage.log)
+    assert stage.stop(worker) == 0
+    assert DEMO_SECRET_ID  # an id is no secret, and may be shown
+    for secret in (SECRET, stage.environ["TENCENTCLOUD_SECRET_KEY"], stage.environ["SLACK_BOT_TOKEN"]):
+        assert secret not in stage.log
