@@ -25,6 +25,7 @@ from bridge.simulator.ci import DEMO_SECRET_ID
 from bridge.simulator.receiver import WebhookReceiver
 from bridge.simulator.web import Answer, Fault, text_answer
 from tests import fakes
+from tests.conftest import only_postgresql
 from tests.stage import BUCKET, RULES, SECRET, Stage
 from tests.waiting import wait_until
 
@@ -32,12 +33,6 @@ from tests.waiting import wait_until
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     with Stage(tmp_path, f"sqlite:///{tmp_path / 'bridge.db'}") as found:
-        yield found
-
-
-@pytest.fixture
-def stage_on_either(tmp_path: Path, db_url: str) -> Iterator[Stage]:
-    with Stage(tmp_path, db_url) as found:
         yield found
 
 
@@ -372,12 +367,13 @@ def test_a_full_disk_is_said_and_what_was_not_stored_is_seen_again_when_there_is
     assert len({one.id for one in stage.accepted["/cms"]}) == len(jobs)
 
 
-def test_a_postgresql_that_goes_away_and_comes_back_costs_nothing(
-    stage_on_either: Stage, caplog: pytest.LogCaptureFixture
-) -> None:
-    stage = stage_on_either
-    if stage.db.sqlite:
-        pytest.skip("a database server is needed to lose one")
+@only_postgresql
+def test_a_postgresql_that_goes_away_and_comes_back_costs_nothing(tmp_path: Path, db_url: str) -> None:
+    with Stage(tmp_path, db_url) as stage:
+        lose_and_find_the_database(stage)
+
+
+def lose_and_find_the_database(stage: Stage) -> None:
     name = stage.db.url.database
     worker = stage.start_worker()
     stage.await_first_poll()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
-from bridge.admin import asking, statements
+from bridge.admin import asking
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.decide.messages import address, test_message
@@ -36,7 +36,7 @@ class Acts:
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         _takes_nothing()
         with self._parts.db.write() as tx:
-            done = outbox.redrive(tx, statements.number_of(delivery_id), now=self._parts.clock())
+            done = outbox.redrive(tx, reading.numbers_of([delivery_id]), now=self._parts.clock())
             found = None if done else reading.delivery(tx, delivery_id)
         if done:
             return _accepted_delivery(delivery_id)

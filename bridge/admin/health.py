@@ -9,14 +9,11 @@ from typing import Any
 
 from flask import Flask
 from flask.typing import ResponseReturnValue
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from bridge.admin import statements
 from bridge.admin.parts import Parts
-from bridge.admin.problems import database_trouble
 from bridge.model import Watch
 from bridge.record import reading
+from bridge.record.database import TROUBLES, trouble
 from bridge.record.schema import HEAD
 
 _SILENT_FOR = timedelta(seconds=60)  # a worker says every 15 s that it is there
@@ -57,8 +54,8 @@ class Health:
             revision = self._parts.db.revision()
             answers = [Check("database", True, "answers"), _schema(revision)]
             return [*answers, *self._work()] if answers[-1].ok else answers
-        except (DBAPIError, PoolTimeout) as error:
-            return [Check("database", False, database_trouble(error))]
+        except TROUBLES as error:
+            return [Check("database", False, trouble(error))]
 
     def _work(self) -> Iterable[Check]:
         book, now = self._parts.book(), self._parts.clock()
@@ -66,7 +63,7 @@ class Health:
             self._loaded = (book.sha, now)
         with self._parts.db.read() as tx:
             watches, workers = reading.watches(tx), reading.workers(tx)
-            paused = statements.paused_notifiers(tx)
+            paused = reading.paused_notifiers(tx)
         alive = [worker for worker in workers if now - _time(worker["beat_at"]) <= _SILENT_FOR]
         begun = max([self._loaded[1], *sorted(_time(worker["started_at"]) for worker in alive)[:1]])
         yield _workers(workers, alive)

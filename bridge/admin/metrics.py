@@ -17,7 +17,6 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from bridge.admin import statements
 from bridge.admin.parts import Parts
 from bridge.record import reading
 
@@ -104,7 +103,7 @@ class Metrics:
     def _scrape(self) -> Scrape:
         parts, book = self._parts, self._parts.book()
         with parts.db.read() as tx:
-            jobs, workers, notifiers = statements.open_jobs(tx), reading.workers(tx), reading.notifiers(tx)
+            jobs, workers, notifiers = reading.open_jobs(tx), reading.workers(tx), reading.notifiers(tx)
             watches = reading.watches(tx)
         names = {watch.name for watch in book.watches}
         return Scrape(

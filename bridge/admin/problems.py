@@ -37,12 +37,6 @@ def register(app: Flask) -> None:
     app.register_error_handler(PoolTimeout, _database_failed)
 
 
-def database_trouble(error: DBAPIError | PoolTimeout) -> str:
-    if isinstance(error, DBAPIError):
-        return trouble(error)
-    return "every connection to the database is taken; trying again"
-
-
 def _answer(error: HTTPException) -> Response:
     status = error.code or 500
     facts = {
@@ -79,7 +73,7 @@ def _allowed(error: MethodNotAllowed) -> str:
 
 
 def _database_failed(error: DBAPIError | PoolTimeout) -> Response:
-    said = database_trouble(error)
+    said = trouble(error)
     if isinstance(error, OperationalError | PoolTimeout):
         logger.warning("a request waits for the database", extra={"path": request.path, "reason": said})
     else:

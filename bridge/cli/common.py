@@ -12,14 +12,13 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
-from sqlalchemy.exc import DBAPIError
 
 from bridge import settings as environment
 from bridge import wiring
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import RulesRefused
 from bridge.decide.words import duration
-from bridge.record.database import Database, SchemaOld, trouble
+from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import Rules
 
@@ -47,7 +46,7 @@ def plainly(command: Callable[P, R]) -> Callable[P, R]:
             fail(str(error))
         except (SettingsRefused, SchemaOld) as error:
             fail(f"ci-bridge: {error}")
-        except DBAPIError as error:
+        except TROUBLES as error:
             fail(f"ci-bridge: {trouble(error)}")
 
     return wrapped

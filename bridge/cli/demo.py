@@ -174,14 +174,14 @@ class _Stage:
 def _outcome(one: Facts) -> str:
     tries = "1 try" if one["attempts"] == 1 else f"{one['attempts']} tries"
     why = f": {one['why']}" if one["why"] else ""
-    what = f"{one['id']}  {one['notifier']:<4} {one['rule']:<9} {one['job'][:9]}… {one['tells']:<8}"
+    what = f"{one['id']}  {one['notifier']:<4} {one['rule']:<9} {(one['job'] or '')[:9]}… {one['tells']:<8}"
     return f"{what} {one['state']}, {tries}{why}"
 
 
 def _hook_line(hook: Received) -> str:
     said = hook.json or {}
     signed = "signature verified" if hook.verified else f"REFUSED: {hook.fault}"
-    return f"{said.get('type')} {str(said.get('subject'))[:9]}… {signed} ({hook.id[:12]}…)"
+    return f"{said.get('type')} {str(said.get('subject'))[:9]}… {signed} ({(hook.id or '')[:12]}…)"
 
 
 def _say(who: str, what: str) -> None:

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from sqlalchemy.exc import DBAPIError
 
 from bridge import settings as environment
 from bridge import wiring
@@ -19,7 +18,7 @@ from bridge.cli.common import json_option
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.record import reading
-from bridge.record.database import Database, SchemaOld, trouble
+from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
 
 _SKEW = timedelta(seconds=30)
@@ -83,7 +82,7 @@ def _guarded(check: Callable[..., Iterator[Check]], name: str, *args: Any) -> It
         yield from check(*args)
     except SchemaOld as error:
         yield Check(name, False, str(error))
-    except DBAPIError as error:
+    except TROUBLES as error:
         yield Check(name, False, trouble(error))
     except ValueError as error:
         yield Check(name, False, str(error))

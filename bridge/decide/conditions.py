@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from functools import cached_property
 
 from wcmatch import fnmatch, glob
 
-from bridge.decide.words import duration
+from bridge.decide.words import duration, shown
 from bridge.model import Job, Transition
 
 DURATIONS = ("duration", "wait", "age")
@@ -21,6 +22,9 @@ TEXTS = (
 _PATHS = frozenset({"input", "output"})  # here `*` stops at a slash
 _GLOB_CHARACTERS = frozenset("*?{")
 _MEANS_SOMETHING_TO_WCMATCH = str.maketrans({"[": r"\[", "]": r"\]", "\\": r"\\"})
+
+_GLUED = re.compile(r"[^/{,]\*\*|\*\*[^/},]")  # elsewhere ** would silently mean *
+_MOST_DEEP = 3  # an uploader's key of 800 bytes then takes less than a second; with four, minutes
 
 
 class Facts:
@@ -72,15 +76,20 @@ def user_data_keys(text: str | None) -> dict[str, str]:
     if text.lstrip().startswith("{"):
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):  # an uploader's text: it may nest without end
             return {}
-        return {key: _plain(value) for key, value in found.items()}
+        return {_clean(key): _plain(value) for key, value in found.items() if value is not None}
     pairs = [part.partition("=") for part in text.split(";") if part.strip()]
     return {key.strip(): value.strip() for key, _, value in pairs} if all(sep for _, sep, _ in pairs) else {}
 
 
 def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _clean(text: str) -> str:
+    # JSON can spell half of a surrogate pair, which no database takes.
+    return text.encode(errors="replace").decode()
 
 
 def job_seconds(job: Job, now: datetime) -> dict[str, float | None]:
@@ -105,6 +114,10 @@ def matcher(field: str, text: str) -> Callable[[str], bool]:
     """Return the test for one value. Raises ValueError when its braces make too many patterns."""
     if not is_glob(text):
         return text.__eq__
+    if field in _PATHS and _GLUED.search(text):
+        raise ValueError(f'{shown(text)}: ** stands alone between slashes, as in "uploads/**/*.mp4"')
+    if field in _PATHS and text.count("**") > _MOST_DEEP:
+        raise ValueError(f"{shown(text)}: ** may stand {_MOST_DEEP} times in a pattern; each one multiplies the work")
     pattern = text.translate(_MEANS_SOMETHING_TO_WCMATCH)
     try:
         if field in _PATHS:
@@ -137,7 +150,11 @@ class TextCondition:
                 return f'match.{self.field}: {_shown(values)} is excluded by "!{text}"'
         if not self.wanted or any(test(value) for _, test in self.wanted for value in values):
             return None
-        return f"match.{self.field}: {_shown(values)} is not {_either([text for text, _ in self.wanted])}"
+        hint = _STOPS if self.field in _PATHS and any("*" in text for text, _ in self.wanted) else ""
+        return f"match.{self.field}: {_shown(values)} is not {_either([text for text, _ in self.wanted])}{hint}"
+
+
+_STOPS = " (* stops at a slash, ** does not)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +204,7 @@ def condition(field: str, value: object, aliases: Mapping[str, str]) -> Conditio
         return PresenceCondition(field, value)
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip("!") for v in values):
-        raise ValueError(f"{value!r} is not a text, a list of texts, true or false")
+        raise ValueError(f"{shown(value)} is not a text, a list of texts, true or false")
     return TextCondition(
         field,
         wanted=tuple(_test(field, v, aliases) for v in values if not v.startswith("!")),
@@ -204,7 +221,7 @@ def _duration_condition(field: str, value: object) -> DurationCondition:
     text = value.strip() if isinstance(value, str) else ""
     sign = next((s for s in ("<=", ">=", "<", ">") if text.startswith(s)), None)
     if sign is None:
-        raise ValueError(f'{value!r} does not compare; write for example "> 45m" or "<= 10s"')
+        raise ValueError(f'{shown(value)} does not compare; write for example "> 45m" or "<= 10s"')
     return DurationCondition(field, sign, duration(text.removeprefix(sign).strip()))
 
 

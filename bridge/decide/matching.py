@@ -66,7 +66,8 @@ class Matcher:
 
     def _candidates(self, transition: Transition) -> list[Rule]:
         job = transition.job
-        keys = product((None, transition.to), (None, job.tag), (None, job.queue))
+        queue_name = self._queue_names.get(job.queue or "")
+        keys = product((None, transition.to), (None, job.tag), (None, job.queue, queue_name))
         # A job without a tag or queue makes the same key twice.
         numbers = {number for key in set(keys) for number in self._index.get(key, ())}
         return [self._rules[number] for number in sorted(numbers)]

@@ -149,19 +149,29 @@ def default_text(transition: Transition) -> str:
     if transition.to == GONE:
         return f"CI no longer knows this job; it was {transition.was} when last seen."
     if job.ended_at and seconds["duration"] is not None:
-        return f"took {human(seconds['duration'])} after waiting {human(seconds['wait'])}"
+        waited = "" if seconds["wait"] is None else f" after waiting {human(seconds['wait'])}"
+        return f"took {human(seconds['duration'])}{waited}"
     if transition.was == NEW:
         return "seen for the first time"
     return f"was {transition.was} before"
 
 
 def _fields(names: Sequence[str], job: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    shown = []
-    for name in names:
-        value = job.get(f"{name}_name") or job.get(name)
-        if value not in (None, "", []):
-            shown.append((name, cut(", ".join(value) if isinstance(value, list) else str(value))))
-    return tuple(shown)
+    said = ((name, _said(job.get(f"{name}_name") or job.get(name))) for name in names)
+    return tuple((name, cut(value)) for name, value in said if value)
+
+
+def _said(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return human(value)  # only spans of time are floats
+        case datetime():
+            return iso(value) or ""
+        case list():
+            return ", ".join(value)
+    return str(value)
 
 
 def event(transition: Transition, rule: str, queue_names: Mapping[str, str]) -> dict[str, Any]:
@@ -221,7 +231,7 @@ def _fitted(body: dict[str, Any]) -> dict[str, Any]:
     while _size(body) > LARGEST_EVENT and facts["outputs"]:
         facts["outputs"] = facts["outputs"][:-1]
     limit = LONGEST_TEXT
-    while _size(body) > LARGEST_EVENT:
+    while _size(body) > LARGEST_EVENT and limit > len(CUT_MARK):
         limit //= 2
         body["data"]["job"] = facts = {k: cut(v, limit) if isinstance(v, str) else v for k, v in facts.items()}
     return body
@@ -261,7 +271,7 @@ def as_fallback(message: Message, dead: str, why: str, notifier: Notifier) -> To
 
 
 def cut(text: str, limit: int = LONGEST_TEXT) -> str:
-    return text if len(text) <= limit else text[: limit - len(CUT_MARK)] + CUT_MARK
+    return text if len(text) <= limit else text[: max(0, limit - len(CUT_MARK))] + CUT_MARK
 
 
 def _cut(text: str | None) -> str | None:

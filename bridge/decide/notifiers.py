@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from bridge.decide.shapes import Env, NotifierTable, SlackTable, WebhookTable
-from bridge.decide.words import suggest
+from bridge.decide.words import shown, suggest
 from bridge.model import Notifier, Rate, SlackNotifier, WebhookNotifier
 
 _SHAPES: Mapping[str, type[NotifierTable]] = {"slack": SlackTable, "webhook": WebhookTable}
@@ -23,6 +23,8 @@ RESERVED_HEADERS = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection", "user-agent", "expect", "te",
      "upgrade", "trailer", "keep-alive", "proxy-connection"}
 )  # fmt: skip
+
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "x-api-key", "api-key", "x-auth-token"})
 
 
 class _Note(Protocol):
@@ -36,12 +38,15 @@ class NotifierReader:
         self._environ = environ
         self._note = note
 
-    def shape_of(self, table: Any, path: tuple[str, ...]) -> type[NotifierTable] | None:
-        kind = table.get("type") if isinstance(table, dict) else None
+    def shape_of(self, table: Mapping[str, Any], path: tuple[str, ...]) -> type[NotifierTable] | None:
+        kind = table.get("type")
         if isinstance(kind, str) and kind in _SHAPES:
             return _SHAPES[kind]
-        said = f'"{kind}" is no type of notifier{suggest(str(kind), _SHAPES)}' if kind else '"type" is missing'
-        self._note((*path, "type"), f'{said}; it is "slack" or "webhook"')
+        if kind is None:
+            self._note(path, '"type" is missing; it is "slack" or "webhook"')
+        else:
+            near = suggest(str(kind), _SHAPES)
+            self._note((*path, "type"), f'{shown(kind)} is no type of notifier{near}; it is "slack" or "webhook"')
         return None
 
     def read(self, name: str, shape: NotifierTable) -> Notifier | None:
@@ -55,12 +60,14 @@ class NotifierReader:
         if shape.channel and not shape.token:
             self._note(path, 'channel needs token = { env = "SLACK_BOT_TOKEN" }')
             return None
+        if shape.url and shape.token:
+            self._note((*path, "token"), "an incoming webhook takes no token; take it out, or write channel for url")
         if shape.url and (shape.thread != "none" or shape.update):
             text = "an incoming webhook has no threads and no updates; they need channel and token"
             self._note((*path, "thread" if shape.thread != "none" else "update"), text)
-        url = self._from_env(shape.url, (*path, "url"))
-        if url and not _is_url(url[0]):
-            self._note((*path, "url"), f"the value of {shape.url and shape.url.env[0]} is not an http(s) address")
+        url = self._one(shape.url, (*path, "url"))
+        if url and shape.url and not _is_url(url):
+            self._note((*path, "url"), _no_url(shape.url))
         return SlackNotifier(
             name=name,
             retry=shape.retry,
@@ -68,8 +75,8 @@ class NotifierReader:
             max_in_flight=shape.max_in_flight or 1,
             rate=shape.rate or _SLACK_RATE,
             channel=shape.channel,
-            token=next(iter(self._from_env(shape.token, (*path, "token"))), None),
-            url=next(iter(url), None),
+            token=self._one(shape.token, (*path, "token")),
+            url=url,
             thread=shape.thread,
             update=shape.update,
         )
@@ -77,10 +84,7 @@ class NotifierReader:
     def _webhook(self, name: str, shape: NotifierTable) -> Notifier:
         assert isinstance(shape, WebhookTable)  # noqa: S101  (there are two shapes)
         path = ("notifier", name)
-        secrets = self._from_env(shape.secret, (*path, "secret"), optional_after_first=True)
-        for variable, secret in zip(shape.secret.env if shape.secret else (), secrets, strict=False):
-            if why := _bad_secret(secret):
-                self._note((*path, "secret"), f"the value of {variable} {why}")
+        secrets = self._secrets(shape.secret, (*path, "secret"))
         if shape.secret is None:
             self._note(
                 path,
@@ -101,40 +105,62 @@ class NotifierReader:
         )
 
     def _url(self, value: str | Env, path: tuple[str, ...]) -> str:
-        url = value if isinstance(value, str) else next(iter(self._from_env(value, path)), "")
-        if url and not _is_url(url):
-            shown = f'"{url}"' if isinstance(value, str) else f"the value of {value.env[0]}"
-            self._note(path, f"{shown} is not an http(s) address without user and password")
-        return url
+        url = value if isinstance(value, str) else self._one(value, path)
+        if url is not None and not _is_url(url):
+            self._note(path, _no_url(value))
+        return url or ""
 
     def _headers(self, headers: Mapping[str, str | Env], path: tuple[str, ...]) -> list[tuple[str, str]]:
         found = []
         for name, value in headers.items():
-            text = value if isinstance(value, str) else next(iter(self._from_env(value, (*path, name))), "")
+            text = value if isinstance(value, str) else self._one(value, (*path, name)) or ""
             if not _HEADER.fullmatch(name) or not text.isprintable():
                 self._note((*path, name), "a header is a name and one line of text")
             elif name.lower() in RESERVED_HEADERS or name.lower().startswith("webhook-"):
                 self._note((*path, name), "the bridge sets this header itself")
+            elif isinstance(value, str) and name.lower() in _SECRET_HEADERS:
+                self._note((*path, name), f'a secret comes from the environment: write "{name}" = {{ env = "NAME" }}')
             else:
                 found.append((name, text))
         return found
 
-    def _from_env(
-        self, env: Env | None, path: tuple[str, ...], *, optional_after_first: bool = False
-    ) -> tuple[str, ...]:
-        """Return the values; a variable that is missing or empty is a fault, save the old one of a rotation."""
+    def _secrets(self, env: Env | None, path: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the secrets: the first must be there, those after it only while they are rotated."""
         found = []
         for number, variable in enumerate(env.env if env else ()):
-            value = self._environ.get(variable, "").strip()
-            if value:
-                found.append(value)
-            elif number == 0 or not optional_after_first:
-                self._note(path, f"environment variable {variable} is {_state(variable, self._environ)}")
+            secret = self._value(variable)
+            if secret:
+                found.append(secret)
+                if why := _bad_secret(secret):
+                    self._note(path, f"the value of {variable} {why}")
+            elif number == 0:
+                self._note(path, self._missing(variable))
+            else:
+                self._note(path, f"{self._missing(variable)}, so it signs nothing", warning=True)
         return tuple(found)
 
+    def _one(self, env: Env | None, path: tuple[str, ...]) -> str | None:
+        """Return the value; a variable that is missing or empty is a fault."""
+        if env is None:
+            return None
+        if len(env.env) > 1:
+            self._note(path, "takes one environment variable; only a secret can have two")
+        value = self._value(env.env[0])
+        if not value:
+            self._note(path, self._missing(env.env[0]))
+        return value or None
 
-def _state(variable: str, environ: Mapping[str, str]) -> str:
-    return "empty" if variable in environ else "not set"
+    def _value(self, variable: str) -> str:
+        return self._environ.get(variable, "").strip()
+
+    def _missing(self, variable: str) -> str:
+        return f"environment variable {variable} is {'empty' if variable in self._environ else 'not set'}"
+
+
+def _no_url(value: str | Env) -> str:
+    # Not shown: user and password in it may be the very fault.
+    said = "this" if isinstance(value, str) else f"the value of {value.env[0]}"
+    return f"{said} is not an http(s) address without user and password, such as https://cms.example.com/hooks/media"
 
 
 def _is_url(text: str) -> bool:
@@ -144,6 +170,8 @@ def _is_url(text: str) -> bool:
             parts.scheme in ("http", "https")
             and bool(parts.hostname)
             and "@" not in parts.netloc
+            and text.isprintable()
+            and " " not in text
             and (parts.port is None or parts.port > 0)
         )
     except ValueError:

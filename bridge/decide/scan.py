@@ -12,6 +12,7 @@ IDS_PER_CALL = 10  # the describe call's maximum; cloud docs, describe document 
 # How far before the mark a list begins: CreationTime has one second's resolution, whether the filter includes
 # its bound is not documented, and nothing says how soon a new job is listed.
 OVERLAP = timedelta(minutes=5)
+_SECOND = timedelta(seconds=1)
 
 
 def list_since(
@@ -29,20 +30,20 @@ def list_since(
     """
     if mark is None:
         return first - OVERLAP
-    older = open_created[: bisect_left(open_created, mark)]
-    best = mark
-    fewest = _list_calls(mark, known_created) + _ceil(len(older), IDS_PER_CALL)
+    latest = mark - OVERLAP
+    older = open_created[: bisect_left(open_created, latest)]
     # Leaving out fewer than a whole call's ids saves nothing, so only every tenth unfinished job is a candidate.
-    for by_id in range(0, len(older), IDS_PER_CALL):
-        calls = by_id // IDS_PER_CALL + _list_calls(older[by_id], known_created)
-        if calls <= fewest:
-            best, fewest = older[by_id], calls
-            break
-    return min(best, mark) - OVERLAP
+    candidates = (latest, *(older[by_id] - _SECOND for by_id in range(0, len(older), IDS_PER_CALL)))
+
+    def calls(since: datetime) -> int:
+        by_id = bisect_left(older, since)
+        return _list_calls(since, known_created) + _ceil(by_id, IDS_PER_CALL)
+
+    return min(candidates, key=calls)
 
 
 def _list_calls(since: datetime, known_created: Sequence[datetime]) -> int:
-    listed = len(known_created) - bisect_left(known_created, since - OVERLAP)
+    listed = len(known_created) - bisect_left(known_created, since)
     return max(1, _ceil(listed, PAGE_SIZE))
 
 

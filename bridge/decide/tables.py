@@ -24,14 +24,24 @@ class Tables:
         self._unknown_keys(tables, "", ())
 
     def shape(self, model: type[_T], table: Mapping[str, Any], kind: str, path: _At) -> _T | None:
-        """Return the table as its model, or None after every fault in it has been noted."""
+        """Return the table as its model after noting every fault in it.
+
+        What is wrong is left out, so that the rest can be checked further; None where that leaves too little.
+        """
         self._unknown_keys(table, kind, path)
         known = {key: value for key, value in table.items() if key in KEYS[kind]}
         try:
             return model.model_validate(known)
         except ValidationError as error:
-            for problem in error.errors():
-                self._faults.note((*path, *_inside(table, problem["loc"])), _say(problem))
+            problems = error.errors()
+        for problem in problems:
+            self._faults.note((*path, *_inside(table, problem["loc"])), _say(problem))
+        wrong = {str(problem["loc"][0]) for problem in problems}
+        if not wrong.isdisjoint(_SECRETS):
+            return None  # without it the rest would look wrong too
+        try:
+            return model.model_validate({key: value for key, value in known.items() if key not in wrong})
+        except ValidationError:
             return None
 
     def _unknown_keys(self, table: Mapping[str, Any], kind: str, path: _At) -> None:
@@ -88,16 +98,15 @@ def _inside(table: Any, loc: tuple[str | int, ...]) -> _At:
     """Return as much of a problem's place as the file has: pydantic adds words of its own to it."""
     found: list[str | int] = []
     for key in loc:
-        if isinstance(table, dict) and key in table:
+        try:
             table = table[key]
-        elif isinstance(table, list) and isinstance(key, int):
-            table = table[key]
-        else:
+        except (KeyError, IndexError, TypeError):
             break
         found.append(key)
     return tuple(found)
 
 
+_SECRETS = frozenset({"url", "token", "secret"})
 # What may be secret is never shown, nor is what was written in its place.
 _UNSEEN = {
     "token": 'a secret comes from the environment: write token = { env = "NAME" }',

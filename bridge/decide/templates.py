@@ -9,8 +9,10 @@ from typing import Any
 from jinja2 import ChainableUndefined, StrictUndefined, Template, TemplateError, Undefined
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
 
-from bridge.decide.conditions import Facts, job_seconds
+from bridge.decide.conditions import job_seconds, user_data_keys
+from bridge.decide.words import listing, suggest
 from bridge.model import Transition
 
 LONGEST_RESULT = 12_000  # characters; about what Slack takes in one message
@@ -20,13 +22,16 @@ class TemplateFault(Exception):
     """A template that does not render; the text says why."""
 
 
+_WHAT_NOT = {"*": "texts or lists", "%": "texts", "**": "anything"}
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
-    # 'a' * 10**9 allocates a gigabyte before any cap on the output is asked.
-    intercepted_binops = frozenset({"*", "**"})
+    # 'a' * 10**9 and '%999999999d' % 1 allocate a gigabyte before any cap on the output is asked.
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" or not all(isinstance(x, int | float) for x in (left, right)):
-            raise SecurityError(f"{operator} works on no texts or lists here")
+            raise SecurityError(f"{operator} is not for {_WHAT_NOT[operator]} here")
         return super().call_binop(context, operator, left, right)
 
 
@@ -43,19 +48,62 @@ def human(seconds: float | Undefined | None) -> str:
     return " ".join(parts[:2])
 
 
-def basename(path: str | None) -> str:
-    return (path or "").rstrip("/").rpartition("/")[2]
+def basename(path: str | Undefined | None) -> str:
+    """Return what follows the last slash; of a URL without its query, which may be a signature."""
+    text = str(path or "")
+    if text.startswith(("http://", "https://")):
+        text = text.partition("?")[0]
+    return text.rstrip("/").rpartition("/")[2]
+
+
+class UserData:
+    """A job's user data in a template: `{{ job.user_data }}` is its text, `{{ job.user_data.KEY }}` one of its keys.
+
+    It is no dict, whose methods would hide keys such as `items`.
+    """
+
+    def __init__(self, text: str | None) -> None:
+        self._text = text or ""
+        self._keys = user_data_keys(text)
+
+    def __getitem__(self, key: str) -> str:
+        return self._keys[key]
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+
+class _Unknown(StrictUndefined):
+    """A name that no job has: the error says which, and what may have been meant."""
+
+    @property
+    def _undefined_message(self) -> str:
+        name, owner = str(self._undefined_name), self._undefined_obj
+        if owner is missing:
+            return f'there is no "{name}"{suggest(name, NAMES)}; there are {listing(NAMES)}'
+        if isinstance(owner, Mapping):
+            return f'a job has no "{name}"{suggest(name, owner)}; there are {listing(owner)}'
+        return super()._undefined_message
 
 
 def _environment(undefined: type[Undefined]) -> _Sandbox:
-    environment = _Sandbox(undefined=undefined, autoescape=False)
+    environment = _Sandbox(undefined=undefined, autoescape=False, finalize=_nothing_for_none)
     environment.filters.update(human=human, basename=basename)
     environment.globals.clear()  # no range(): a loop is as long as a list of the job
     return environment
 
 
+def _nothing_for_none(value: object) -> object:
+    return "" if value is None else value
+
+
+NAMES = ("job", "was", "to", "rule", "watch", "seen_at")
+
 _LENIENT = _environment(ChainableUndefined)
-_STRICT = _environment(StrictUndefined)
+_STRICT = _environment(_Unknown)
 
 
 def compiled(source: str) -> Template:
@@ -69,10 +117,7 @@ def compiled(source: str) -> Template:
 def check(source: str, variables: Mapping[str, Any]) -> None:
     """Render once with `variables`, where a name that is not there is a fault. Raises TemplateFault."""
     compiled(source)
-    try:
-        rendered(_STRICT.from_string(source), variables)
-    except TemplateError as error:
-        raise TemplateFault(str(error.message)) from error
+    rendered(_STRICT.from_string(source), variables)
 
 
 def rendered(template: Template, variables: Mapping[str, Any]) -> str:
@@ -86,12 +131,14 @@ def rendered(template: Template, variables: Mapping[str, Any]) -> str:
             if size > LONGEST_RESULT:
                 break
         return "".join(pieces)[:LONGEST_RESULT].strip()
-    except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
-        raise TemplateFault(f"{type(error).__name__}: {error}"[:300]) from error
+    except TemplateError as error:
+        raise TemplateFault(str(error)[:500]) from error
+    except (ArithmeticError, AttributeError, TypeError, ValueError, LookupError, RecursionError, MemoryError) as error:
+        raise TemplateFault(f"{type(error).__name__}: {error}"[:500]) from error
 
 
 def variables(transition: Transition, rule: str, queue_names: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a template can name: job, was, to, rule, watch, seen_at."""
+    """Return what a template can name: NAMES."""
     job = transition.job
     seconds = job_seconds(job, transition.seen_at)
     facts = {name: getattr(job, name) for name in job.__slots__}
@@ -101,7 +148,7 @@ def variables(transition: Transition, rule: str, queue_names: Mapping[str, str])
         "queue_name": queue_names.get(job.queue or ""),
     }
     facts |= {"duration": seconds["duration"], "wait": seconds["wait"], "age": seconds["age"]}
-    facts["user_data"] = Facts(transition, queue_names).user_data or job.user_data or ""
+    facts["user_data"] = UserData(job.user_data)
     return {
         "job": facts,
         "was": transition.was,

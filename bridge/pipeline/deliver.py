@@ -9,14 +9,13 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from bridge.decide.messages import as_fallback
 from bridge.decide.retries import next_try
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, TryLater
 from bridge.record import claims, outbox, settling
-from bridge.record.database import Clock, Database, trouble
+from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.settling import Ended
 
 logger = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class Courier:
         try:
             self._reap()
             claimed = self._exchange(claiming=claiming)
-        except DBAPIError as error:
+        except TROUBLES as error:
             logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
             self._collect(_UNHURRIED_S)
             return 0

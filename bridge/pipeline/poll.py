@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
 _SLOWEST = timedelta(minutes=10)  # between polls that fail
+_LONGEST_WISH = timedelta(days=1)  # of CI's Retry-After
 _EARLY_MS = 500  # ticks are a second apart: half a second early is nearer than half a second late
 _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
 
@@ -141,7 +142,7 @@ class Poller:
                 unseen=dict(snapshots.open_ids(tx, keys)),
             )
         self._list_all(round_)
-        if round_.poll.error is None:
+        if not isinstance(round_.poll.error, _HOLD_FOR_ALL):
             self._ask_by_id(round_)
         self._finish(round_, row.failures)
         return round_.poll
@@ -154,6 +155,9 @@ class Poller:
                 round_.poll.error = round_.poll.error or error
                 if isinstance(error, _HOLD_FOR_ALL):
                     return
+                # The list may yet show these, a hundred a call; the other streams' are asked for now.
+                for job_id in [job_id for job_id, key in round_.unseen.items() if key == stream.key]:
+                    del round_.unseen[job_id]
 
     def _list(self, round_: _Round, stream: Stream) -> None:
         """List a stream page by page; each is stored when it arrives, so memory is a page."""
@@ -208,7 +212,7 @@ class Poller:
             try:
                 found = self._source.describe(round_.watch.place, ids)
             except CiError as error:
-                round_.poll.error = error
+                round_.poll.error = round_.poll.error or error
                 return
             round_.poll.calls += 1
             self._store_described(round_, found, ids)
@@ -261,7 +265,7 @@ def _pause(watch: Watch, error: CiError | None, failures: int) -> timedelta:
     if error is None:
         return watch.every
     longer: timedelta = min(watch.every * 2 ** min(failures - 1, 10), max(_SLOWEST, watch.every))
-    return max(longer, error.retry_after or timedelta(0))
+    return max(longer, min(error.retry_after or timedelta(0), _LONGEST_WISH))
 
 
 def _tell(tx: Connection, round_: _Round, steps: Iterable[Transition], now: datetime) -> None:

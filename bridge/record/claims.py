@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
     Connection,
+    FromClause,
+    Select,
+    and_,
     bindparam,
     exists,
     func,
@@ -34,19 +36,10 @@ _LANES = select(N.c.name, N.c.max_in_flight, N.c.interval_ms, N.c.burst, N.c.use
     N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _has_due
 )
 
-# What is told, read by the statement that claims: one that reads it afterwards costs a round trip.
-_TOLD = (
-    *(
-        select(column).where(M.c.id == D.c.message).scalar_subquery()
-        for column in (M.c.happened_at, M.c.event, M.c.says)
-    ),
-    select(H.c.receipt).where(H.c.notifier == D.c.notifier, H.c.thread == D.c.thread).scalar_subquery(),
-)
-
 
 @cache
 def _claim(dialect: str) -> Any:
-    """Return the statement that claims up to :room due deliveries of one notifier, and reads them."""
+    """Return the statement that claims up to :room due deliveries of one notifier."""
     other = D.alias("other")
     in_the_way = exists().where(
         other.c.lane == D.c.lane,
@@ -75,8 +68,34 @@ def _claim(dialect: str) -> Any:
             lease_until=bindparam("until"),
             attempts=D.c.attempts + 1,
         )
-        .returning(D.c.n, D.c.id, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note, *_TOLD)
+        .returning(*_OWN)
     )
+
+
+_OWN = (D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note)
+
+
+def _told(claimed: FromClause) -> Select[Any]:
+    """Return the select that reads what is told by `claimed`, which has the columns of _OWN."""
+    c = claimed.c
+    return (
+        select(
+            c.n, c.id, c.notifier, c.attempts, c.lease, c.since, M.c.happened_at, M.c.event, M.c.says,
+            c.thread, H.c.receipt, c.note,
+        )
+        .join(M, M.c.id == c.message)
+        .outerjoin(H, and_(H.c.notifier == c.notifier, H.c.thread == c.thread))
+        .order_by(c.n)
+    )  # fmt: skip
+
+
+@cache
+def _claim_and_read() -> Select[Any]:
+    """Return both as one statement, for PostgreSQL: it is a round trip less. SQLite writes in no CTE."""
+    return _told(_claim("postgresql").cte("claimed"))
+
+
+_READ = _told(D).where(D.c.n.in_(bindparam("numbers", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,28 +172,20 @@ def claim_paused(
 
 
 def _claimed(tx: Connection, values: dict[str, Any]) -> list[Delivery]:
-    """Claim for one notifier; the oldest comes first, which RETURNING does not promise."""
-    rows = tx.execute(_claim(tx.dialect.name), values).all()
-    return [_delivery(*row) for row in sorted(rows, key=itemgetter(0))]
+    """Claim for one notifier; the oldest comes first."""
+    if tx.dialect.name == "postgresql":
+        rows = tx.execute(_claim_and_read(), values).all()
+    else:
+        numbers = [row.n for row in tx.execute(_claim("sqlite"), values)]
+        rows = tx.execute(_READ, {"numbers": numbers}).all() if numbers else []
+    return [_delivery(row) for row in rows]
 
 
-def _delivery(
-    n: int,
-    id: str,  # noqa: A002  (the name it has in a Delivery)
-    notifier: str,
-    attempts: int,
-    lease: str,
-    since: int,
-    thread: str | None,
-    note: str | None,
-    happened_at: int,
-    event: str,
-    says: str,
-    receipt: str | None,
-) -> Delivery:
+def _delivery(row: Any) -> Delivery:
+    n, id_, notifier, attempts, lease, since, happened_at, event, says, thread, receipt, note = row
     return Delivery(
         n=n,
-        id=id,
+        id=id_,
         notifier=notifier,
         attempts=attempts,
         lease=lease,

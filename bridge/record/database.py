@@ -15,12 +15,17 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect,
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bridge.record.schema import HEAD
 
+# What is raised when the database does not answer, has no room, or has no connection left.
+TROUBLES = (DBAPIError, PoolTimeout)
+
 _BUSY_MS = 30_000
 # Two generations of two kinds of dyno fit into the 20 connections of the smallest plan.
-_POOL = {"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True, "pool_recycle": 1800}
+_POOL = {"pool_size": 2, "max_overflow": 3, "pool_pre_ping": True, "pool_recycle": 1800}
+_CONNECT_S = 10  # a host that does not answer would be waited for minutes
 
 
 class SchemaOld(Exception):
@@ -33,7 +38,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = _url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = _sqlite(self.url) if self.sqlite else create_engine(self.url, **_POOL)
+        self._engine = _sqlite(self.url) if self.sqlite else _postgresql(self.url)
         self._reader = self._engine.execution_options(reading=True)
 
     @contextmanager
@@ -101,6 +106,10 @@ def _url(url: str) -> URL:
     return found
 
 
+def _postgresql(url: URL) -> Engine:
+    return create_engine(url, connect_args={"connect_timeout": _CONNECT_S}, **_POOL)
+
+
 def _sqlite(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -154,8 +163,10 @@ def maybe_at(milliseconds: int | None) -> datetime | None:
     return None if milliseconds is None else at(milliseconds)
 
 
-def trouble(error: DBAPIError) -> str:
+def trouble(error: DBAPIError | PoolTimeout) -> str:
     """Say a database failure in one line, with what to do where that is known."""
+    if isinstance(error, PoolTimeout):
+        return "all connections to the database are in use; trying again"
     said = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
     if "disk is full" in said or "No space left" in said:
         return f"{said}: make room; nothing accepted is lost, and the bridge goes on by itself"

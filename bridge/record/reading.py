@@ -176,7 +176,7 @@ def _attempt(row: Row[Any]) -> Facts:
 def watches(tx: Connection) -> list[Facts]:
     times = ("next_poll_at", "polled_at", "ok_at")
     rows = tx.execute(select(W).order_by(W.c.name)).mappings()
-    return [{k: iso(v) if k in times else v for k, v in row.items()} for row in rows]
+    return [{k: (iso(v) if v else None) if k in times else v for k, v in row.items()} for row in rows]
 
 
 def notifiers(tx: Connection) -> list[Facts]:
@@ -206,6 +206,18 @@ def notifiers(tx: Connection) -> list[Facts]:
 def _by_notifier(tx: Connection, name: str, which: ColumnElement[bool]) -> Mapping[str, int]:
     rows = tx.execute(select(D.c.notifier, func.count().label(name)).where(which).group_by(D.c.notifier))
     return {row[0]: row[1] for row in rows}
+
+
+def paused_notifiers(tx: Connection) -> list[str]:
+    return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_not(None)).order_by(N.c.name)).scalars())
+
+
+OPEN_JOBS = select(J.c.state, J.c.tag, func.count()).where(J.c.open).group_by(J.c.state, J.c.tag)
+
+
+def open_jobs(tx: Connection) -> dict[tuple[str, str], int]:
+    """Return how many unfinished jobs there are by (state, tag)."""
+    return {(state, tag or ""): count for state, tag, count in tx.execute(OPEN_JOBS)}
 
 
 def workers(tx: Connection) -> list[Facts]:

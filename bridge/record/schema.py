@@ -93,7 +93,8 @@ job = Table(
     sqlite_autoincrement=True,
 )
 Index("job_by_id", job.c.id)
-Index("job_open", job.c.stream, job.c.created_at, sqlite_where=text("open"), postgresql_where=text("open"))
+# SQLAlchemy writes "open" as this on SQLite, and only the same words find a partial index there.
+Index("job_open", job.c.stream, job.c.created_at, sqlite_where=text("open = 1"), postgresql_where=text("open"))
 Index("job_created", job.c.stream, job.c.created_at)
 
 transition = Table(

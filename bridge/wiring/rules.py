@@ -45,7 +45,7 @@ class Rules:
         """Read the file again; return whether other rules are in force now."""
         try:
             text = self._load()
-            if text == self._text:
+            if text == self._text and self.fault is None:
                 return False
             self._text = text
             self.book = self._adjust(read_rules(text, self._environ))

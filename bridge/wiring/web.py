@@ -22,16 +22,21 @@ from bridge.wiring.parts import utc_now
 from bridge.wiring.rules import Rules
 
 
-def web_app(settings: Settings, rules: Rules, db: Database) -> Flask:
-    """Return the WSGI application. Making it starts nothing."""
-    from bridge.admin.api import create_app  # a worker alone needs no Flask
+def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = False) -> Flask:
+    """Return the WSGI application. Making it starts nothing.
+
+    `alone`: no worker of this process looks after the rules, so requests do.
+    """
+    from bridge.admin import Reloading, create_app  # a worker alone needs no Flask
 
     def token(found: SecretStr | None) -> str | None:
         return found.get_secret_value() if found else None
 
+    current = Reloading(rules) if alone else None
     return create_app(
         db=db,
-        book=lambda: rules.book,
+        book=current.book if current else lambda: rules.book,
+        rules_fault=lambda: rules.fault,
         admin_token=token(settings.admin_token),
         read_token=token(settings.read_token),
         clock=utc_now,
@@ -46,12 +51,29 @@ def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
     from waitress.server import create_server  # only `run` needs it
 
     server = create_server(
-        app, host=host, port=port, threads=4, ident="ci-bridge", max_request_body_size=1 << 20, asyncore_loop_timeout=30
+        app,
+        host=host,
+        port=port,
+        threads=4,
+        ident="ci-bridge",
+        max_request_body_size=1 << 20,
+        # A request that was forwarded is not a local one: who may enter depends on these headers.
+        clear_untrusted_proxy_headers=False,
     )
-    thread = threading.Thread(target=server.run, name="web", daemon=True)
+    stopping = threading.Event()
+
+    def serve() -> None:
+        # What server.run() does, save that it can be ended from outside.
+        while not stopping.is_set():
+            server.asyncore.loop(timeout=30, map=server._map, count=1)
+        server.task_dispatcher.shutdown()
+        server.close()
+
+    thread = threading.Thread(target=serve, name="web")
     thread.start()
     try:
         yield server.effective_port
     finally:
-        server.close()
-        server.task_dispatcher.shutdown()
+        stopping.set()
+        server.pull_trigger()
+        thread.join()

@@ -16,12 +16,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import DBAPIError
-
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller
 from bridge.record import leases, settling
-from bridge.record.database import Database, trouble
+from bridge.record.database import TROUBLES, Database, trouble
 from bridge.scheduler import Ticker
 from bridge.send.outbound import Outbound
 from bridge.settings import Settings
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     pass
 
 
-from bridge.wiring.parts import door, source, sync, utc_now
+from bridge.wiring.parts import door, source, start_logging, sync, utc_now
 from bridge.wiring.rules import Rules
 
 logger = logging.getLogger(__name__)
@@ -81,6 +79,7 @@ class Worker:
     """Polls and delivers until told to stop. Any number may run on one database."""
 
     def __init__(self, settings: Settings, rules: Rules, db: Database) -> None:
+        self._settings = settings
         self._db = db
         self._rules = rules
         self._me = identity()
@@ -165,7 +164,7 @@ class Worker:
     def _poll_due(self) -> None:
         try:
             due = self._poller.due(self._rules.book.watches)
-        except DBAPIError as error:
+        except TROUBLES as error:
             logger.warning("polling waits for the database", extra={"reason": trouble(error)})
             return
         for watch in due:
@@ -180,7 +179,7 @@ class Worker:
             poll = self._poller.poll_once(watch, self._rules.book)
             if poll:
                 self.on_poll(poll)
-        except DBAPIError as error:
+        except TROUBLES as error:
             self._rest(watch)
             logger.warning("poll waits for the database", extra={"watch": watch.name, "reason": trouble(error)})
         except Exception:  # the edge of a thread: the watch is polled again later
@@ -197,6 +196,7 @@ class Worker:
         if self._rules.reload():
             sync(self._db, self._rules.book)
             self._outbound.replace(self._rules.book.notifiers)
+            start_logging(self._settings, self._rules.book)  # there may be new secrets to mask
 
     def _beat(self) -> None:
         with self._db.write() as tx:

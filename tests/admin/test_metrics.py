@@ -2,9 +2,9 @@ from datetime import timedelta
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge.admin.statements import OPEN_JOBS
 from bridge.model import Refused
 from bridge.record import outbox
+from bridge.record.reading import OPEN_JOBS
 from tests.admin.builders import NOON, World, a_failed_job, a_job
 
 Samples = dict[tuple[str, ...], float]

@@ -160,7 +160,9 @@ def upgrade() -> None:
         sa.Column("ms", sa.Integer, nullable=False),
         sqlite_autoincrement=True,
     )
-    _index("job_open", "job", ["stream", "created_at"], "open")
+    op.create_index(
+        "job_open", "job", ["stream", "created_at"], sqlite_where=sa.text("open = 1"), postgresql_where=sa.text("open")
+    )
     _index("job_created", "job", ["stream", "created_at"])
     _index("job_by_id", "job", ["id"])
     _index("transition_job", "transition", ["job_id"])

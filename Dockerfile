@@ -1,0 +1,13 @@
+# Web and worker in one container on SQLite, kept in the volume /data; DATABASE_URL=postgresql://... for more.
+FROM python:3.12-slim
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE rules.toml app.py ./
+COPY bridge ./bridge
+RUN pip install --no-cache-dir . && useradd --create-home bridge && install -d -o bridge /data
+USER bridge
+VOLUME /data
+ENV DATABASE_URL=sqlite:////data/bridge.db PORT=8000 BRIDGE_RULES=/app/rules.toml
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/healthz')"]
+CMD ["ci-bridge", "run"]

@@ -1,0 +1,36 @@
+"""Nouns for tests: a test names only the facts that matter to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from bridge.decide.rulebook import Rulebook, read
+from bridge.model import RUNNING, Job, Transition
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def a_job(**facts: Any) -> Job:
+    return Job(**{"id": "j1", "bucket": "media-1250000000", "region": "ap-chongqing", "state": RUNNING, **facts})
+
+
+def a_transition(job: Job | None = None, **facts: Any) -> Transition:
+    """Return a transition to the job's state; `facts` are those of the transition."""
+    job = job or a_job()
+    given = {"was": "new", "to": job.state, "sequence": 1, "seen_at": NOON, "watch": "vod"}
+    return Transition(job=job, **{**given, **facts})
+
+
+def a_rulebook(text: str, env: Mapping[str, str] | None = None) -> Rulebook:
+    """Return the rulebook. `text` may leave out the webhook "hook" that it notifies."""
+    if "[notifier." not in text:
+        text += (
+            f'\n[notifier.hook]\ntype = "webhook"\nurl = "https://cms.example.com/"\nsecret = {{ env = "{_HOOK}" }}\n'
+        )
+    return read(text, {_HOOK: SECRET, **(env or {})})
+
+
+_HOOK = "HOOK_SECRET"

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from bridge.pipeline import Poller
+from bridge.record.database import Database
+from tests.pipeline.fakes import FakeCi, FakeTransport
+from tests.record.builders import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ci(clock: Clock) -> FakeCi:
+    return FakeCi(clock)
+
+
+@pytest.fixture
+def transport(clock: Clock) -> FakeTransport:
+    return FakeTransport(clock)
+
+
+@pytest.fixture
+def poller(db: Database, ci: FakeCi, clock: Clock) -> Poller:
+    return Poller(db=db, source=ci, clock=clock, worker="w1")

@@ -1,0 +1,182 @@
+"""A CI that lists and describes the jobs it is given, and a transport whose receivers do as they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy import event, text
+
+from bridge.collect.errors import CiError
+from bridge.decide.rulebook import Rulebook, read
+from bridge.model import Attempt, Delivery, Described, Job, Outcome, Page, Place, Sent, Stream, Watch
+from bridge.record.database import Database
+from tests.conftest import Opener, PostgresServer
+from tests.record.builders import BUCKET, Clock
+
+RULES = """
+[[watch]]
+name = "vod"
+bucket = "clips-1250000000"
+region = "ap-chongqing"
+tags = [{tags}]
+every = "30s"
+lookback = "24h"
+
+[notifier.cms]
+type = "webhook"
+url = "https://cms.example.com/hook"
+retry = "1h"
+max_in_flight = 64
+{cms}
+
+[notifier.pager]
+type = "webhook"
+url = "https://pager.example.com/hook"
+
+[[rule]]
+name = "every"
+notify = "cms"
+"""
+
+
+def a_book(*tags: str, cms: str = "", announce: bool = False) -> Rulebook:
+    """Rules that tell every transition of these tags to `cms`; its other keys are `cms`."""
+    book = read(RULES.format(tags=", ".join(f'"{tag}"' for tag in tags or ("Transcode",)), cms=cms), {})
+    return replace(book, watches=tuple(replace(watch, announce_first=announce) for watch in book.watches))
+
+
+def watch_of(book: Rulebook) -> Watch:
+    return book.watches[0]
+
+
+@dataclass
+class FakeCi:
+    """Lists newest first, as CI does. `refuses` has the error that a tag's list (or "describe") is answered with."""
+
+    clock: Clock
+    page_size: int = 100
+    refuses: dict[str, CiError] = field(default_factory=dict)
+    before_call: Callable[[], object] = lambda: None
+    listed: list[tuple[str, datetime | None, str | None]] = field(default_factory=list)
+    described: list[tuple[str, ...]] = field(default_factory=list)
+    pages: dict[str, list[Page]] = field(default_factory=dict)  # by tag: given out first, whatever there is
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+    def has(self, *jobs: Job) -> None:
+        self.jobs |= {job.id: job for job in jobs}
+
+    def forgets(self, job_id: str) -> None:
+        del self.jobs[job_id]
+
+    def calls(self) -> int:
+        return len(self.listed) + len(self.described)
+
+    def list(self, stream: Stream, *, since: datetime | None = None, token: str | None = None) -> Page:
+        self.listed.append((stream.tag, since, token))
+        self._answer(stream.tag)
+        if self.pages.get(stream.tag):
+            return self.pages[stream.tag].pop(0)
+        wanted = [
+            job for job in self.jobs.values()
+            if job.tag == stream.tag and (since is None or job.created_at is None or job.created_at >= since)
+        ]  # fmt: skip
+        wanted.sort(key=lambda job: job.created_at or self.clock(), reverse=True)
+        first = int(token or 0)
+        after = first + self.page_size
+        return Page(
+            jobs=tuple(wanted[first:after]),
+            next_token=str(after) if after < len(wanted) else None,
+            served_at=self.clock(),
+        )
+
+    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+        assert place.bucket == BUCKET
+        self.described.append(tuple(ids))
+        self._answer("describe")
+        return Described(
+            jobs=tuple(self.jobs[id_] for id_ in ids if id_ in self.jobs),
+            missing=tuple(id_ for id_ in ids if id_ not in self.jobs),
+        )
+
+    def _answer(self, what: str) -> None:
+        self.before_call()
+        if what in self.refuses:
+            raise self.refuses[what]
+
+
+def accept(_: Delivery) -> Outcome | None:
+    return Sent()
+
+
+@dataclass
+class FakeTransport:
+    """Ends what was begun at the next `wait`: `answer` gives the outcome, or None while it is in flight."""
+
+    clock: Clock
+    answer: Callable[[Delivery], Outcome | None] = accept
+    before_wait: Callable[[], object] = lambda: None
+    begun: list[Delivery] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    flying: dict[int, Delivery] = field(default_factory=dict)
+    most: int = 0
+    woken: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.flying)
+
+    def begin(self, delivery: Delivery) -> None:
+        self.begun.append(delivery)
+        self.flying[delivery.n] = delivery
+        self.most = max(self.most, self.in_flight)
+
+    def wait(self, timeout_s: float) -> Sequence[Attempt]:
+        self.waited.append(timeout_s)
+        self.before_wait()
+        answers = [(one, self.answer(one)) for one in self.flying.values()]
+        for one, outcome in answers:
+            if outcome is not None:
+                del self.flying[one.n]
+        return [
+            Attempt(delivery=one, outcome=outcome, started_at=self.clock(), seconds=0.1)
+            for one, outcome in answers
+            if outcome is not None
+        ]
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def ids(self) -> list[str]:
+        return [one.id for one in self.begun]
+
+
+@contextmanager
+def outage(db: Database, postgres: PostgresServer | None, opened: Opener) -> Iterator[None]:
+    """The database answers nobody meanwhile: PostgreSQL refuses connections, SQLite is locked for too long."""
+    if postgres is None:
+        other = opened(db.url.render_as_string())
+        with other.write():
+            yield
+        return
+    name = db.url.database
+    postgres.do(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    try:
+        postgres.do(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")  # noqa: S608  (our own name)
+        yield
+    finally:
+        postgres.do(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def impatient(db: Database) -> Database:
+    """Let SQLite say at once that it is locked; it waits for half a minute otherwise."""
+    if db.sqlite:
+        event.listen(db.engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 5").close())
+    return db
+
+
+def count(db: Database, table: str) -> int:
+    with db.read() as tx:
+        return int(tx.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())  # noqa: S608  (our own name)

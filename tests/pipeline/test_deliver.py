@@ -1,0 +1,441 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+
+from bridge.decide.rulebook import Rulebook
+from bridge.model import Delivery, Notifier, Outcome, Rate, Refused, Sent, TryLater
+from bridge.pipeline import Courier
+from bridge.pipeline.deliver import LEASE, WINDOW
+from bridge.record import outbox, reading, settling
+from bridge.record.database import Database, at
+from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier
+from tests.conftest import Opener, PostgresServer, only_postgresql
+from tests.pipeline.fakes import FakeTransport, a_book, impatient, outage
+from tests.record.builders import (
+    NOW,
+    Clock,
+    a_message,
+    claim,
+    hours,
+    know,
+    minutes,
+    put,
+    row_of,
+    rows,
+    seconds,
+    settle,
+    telling,
+)
+from tests.record.builders import ended as ended_with
+
+PLAIN = a_book()
+WITH_FALLBACK = a_book(cms='fallback = "pager"')
+
+Couriers = Callable[..., Courier]
+
+
+@pytest.fixture
+def couriers(db: Database, transport: FakeTransport, clock: Clock) -> Couriers:
+    def courier(book: Rulebook = PLAIN, **parts: Any) -> Courier:
+        know(db, *book.notifiers.values())
+        whole = {"db": db, "transport": transport, "clock": clock, "chance": lambda: 0.0, "worker": "w1"}
+        return Courier(book=lambda: book, **{**whole, **parts})
+
+    return courier
+
+
+@pytest.fixture
+def courier(couriers: Couriers) -> Courier:
+    return couriers()
+
+
+def _work(courier: Courier) -> None:
+    """Turn until there is nothing to do now."""
+    while courier.turn() or courier.unfinished:
+        pass
+
+
+def _states(db: Database) -> list[int]:
+    return [row["state"] for row in rows(db, delivery)]
+
+
+# --- the way of a delivery ----------------------------------------------------------------------------------
+
+
+def test_what_is_due_is_sent_and_recorded(db: Database, courier: Courier, transport: FakeTransport) -> None:
+    put(db, telling("d1"), telling("d2"))
+    _work(courier)
+    assert transport.ids() == ["d1", "d2"]
+    assert _states(db) == [SENT, SENT]
+    assert [row["outcome"] for row in rows(db, attempt)] == ["sent", "sent"]
+
+
+def test_a_lane_is_sent_in_order(db: Database, courier: Courier, transport: FakeTransport) -> None:
+    put(db, *[telling(f"d{n}", lane="j1") for n in range(5)])
+    _work(courier)
+    assert transport.ids() == [f"d{n}" for n in range(5)]
+
+
+def test_a_failed_delivery_is_tried_again_on_the_schedule_until_its_time_is_over(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = lambda _: TryLater("503")
+    put(db, telling("d1"))
+    tries: list[float] = []
+    while row_of(db, delivery, id="d1")["state"] == WAITING:
+        begun = len(transport.begun)
+        _work(courier)
+        if len(transport.begun) > begun:
+            tries.append((clock() - NOW).total_seconds())
+        clock.now = max(clock(), at(row_of(db, delivery, id="d1")["due_at"]))
+    # 5 s, 30 s, 2 min, 10 min and 30 min apart; the last when the hour that its notifier has is over
+    assert tries == [0, 5, 35, 155, 755, 2555, 3600]
+    assert row_of(db, delivery, id="d1")["why"] == "503"
+    assert len(rows(db, attempt)) == 7
+
+
+def test_chance_makes_a_pause_up_to_a_fifth_longer(db: Database, couriers: Couriers, transport: FakeTransport) -> None:
+    transport.answer = lambda _: TryLater("503")
+    put(db, telling("d1"))
+    _work(couriers(chance=lambda: 0.5))
+    assert at(row_of(db, delivery, id="d1")["due_at"]) == NOW + seconds(5 * 1.1)
+
+
+def test_a_receiver_is_given_the_time_that_it_asks_for(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = lambda _: TryLater("429", after=minutes(7), everyone=True)
+    put(db, telling("d1"))
+    _work(courier)
+    put(db, telling("d2"))
+    clock.advance(minutes(7) - seconds(1))
+    _work(courier)
+    assert transport.ids() == ["d1"]
+    clock.advance(seconds(1))
+    transport.answer = lambda _: Sent()
+    _work(courier)
+    assert _states(db) == [SENT, SENT]
+
+
+def test_a_dead_delivery_that_is_redriven_has_its_whole_time_again(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = lambda _: Refused("blocked")
+    put(db, telling("d1"))
+    _work(courier)
+    clock.advance(hours(5))
+    with db.write() as tx:
+        outbox.redrive(tx, reading.numbers_of(["d1"]), now=clock())
+    transport.answer = lambda _: TryLater("503")
+    _work(courier)
+    assert _states(db) == [WAITING]
+    assert transport.ids() == ["d1", "d1"]
+
+
+# --- the fallback -------------------------------------------------------------------------------------------
+
+
+def _fallbacks(db: Database) -> list[tuple[str, str | None]]:
+    return [(row["message"], row["note"]) for row in rows(db, delivery) if row["notifier"] == "pager"]
+
+
+def test_a_dead_delivery_is_told_to_the_fallback_once_with_the_reason(
+    db: Database, couriers: Couriers, transport: FakeTransport
+) -> None:
+    courier = couriers(WITH_FALLBACK)
+    transport.answer = lambda one: Refused("blocked address") if one.notifier == "cms" else Sent()
+    put(db, telling("d1", message=a_message("m")))
+    for _ in range(2):  # the second time it was sent again by hand
+        _work(courier)
+        with db.write() as tx:
+            outbox.redrive(tx, reading.numbers_of(["d1"]), now=NOW)
+    assert _fallbacks(db) == [("m", "This could not be told to cms: blocked address")]
+    assert [one.notifier for one in transport.begun].count("pager") == 1
+
+
+def test_a_dead_delivery_without_a_fallback_is_only_dead(
+    db: Database, courier: Courier, transport: FakeTransport
+) -> None:
+    transport.answer = lambda _: Refused("blocked address")
+    put(db, telling("d1"))
+    _work(courier)
+    assert _states(db) == [DEAD]
+
+
+def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(
+    db: Database, couriers: Couriers, transport: FakeTransport, clock: Clock
+) -> None:
+    courier = couriers(WITH_FALLBACK)
+    transport.answer = lambda one: Refused("410 Gone", pause=True) if one.notifier == "cms" else Sent()
+    put(db, telling("d1", message=a_message("m1"), lane="j1"), telling("d2", message=a_message("m2"), lane="j1"))
+    for _ in range(4):
+        _work(courier)
+        clock.advance(seconds(5))
+    assert [one.id for one in transport.begun if one.notifier == "cms"] == ["d1"]
+    note = "This could not be told to cms: notifier cms is paused: 410 Gone"
+    assert _fallbacks(db) == [("m1", note), ("m2", note)]
+    assert [row_of(db, delivery, id=id_)["state"] for id_ in ("d1", "d2")] == [DEAD, DEAD]
+
+
+def test_what_waits_for_a_paused_notifier_without_a_fallback_waits(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = lambda _: Refused("410 Gone", pause=True)
+    put(db, telling("d1"), telling("d2"))
+    for _ in range(4):
+        _work(courier)
+        clock.advance(hours(48))
+    assert _states(db) == [WAITING, WAITING]
+    with db.write() as tx:
+        outbox.resume(tx, "cms")
+    transport.answer = lambda _: Sent()
+    _work(courier)
+    assert _states(db) == [SENT, SENT]
+
+
+def test_a_notifier_that_rules_no_longer_have_is_tried_for_a_day_and_then_dead(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    know(db, "old")
+    transport.answer = lambda _: TryLater("rules.toml has no notifier of this name")
+    put(db, telling("d1", to="old"))
+    _work(courier)
+    assert _states(db) == [WAITING]
+    clock.advance(hours(24))
+    _work(courier)
+    assert _states(db) == [DEAD]
+
+
+# --- bounds -------------------------------------------------------------------------------------------------
+
+
+def test_no_more_than_the_window_is_ever_in_flight_or_unrecorded(
+    db: Database, couriers: Couriers, transport: FakeTransport
+) -> None:
+    courier = couriers()
+    put(db, *[telling(f"d{n}") for n in range(300)])
+    unfinished: list[int] = []
+    transport.before_wait = lambda: unfinished.append(courier.unfinished)
+    # Every third answers at once, the others only when asked for the third time.
+    asked: dict[str, int] = {}
+
+    def answer(one: Delivery) -> Outcome | None:
+        asked[one.id] = asked.get(one.id, 0) + 1
+        return Sent() if asked[one.id] == 3 or int(one.id[1:]) % 3 == 0 else None
+
+    transport.answer = answer
+    _work(courier)
+    assert max(unfinished) == WINDOW
+    assert set(_states(db)) == {SENT}
+
+
+def test_a_hung_receiver_delays_no_other(db: Database, courier: Courier, transport: FakeTransport) -> None:
+    know(db, Notifier(name="cms", max_in_flight=4))
+    transport.answer = lambda one: None if one.notifier == "cms" else Sent()
+    put(db, *[telling(f"c{n}") for n in range(50)], *[telling(f"p{n}", to="pager") for n in range(50)])
+    for _ in range(50):
+        courier.turn()
+    told = [row["state"] for row in rows(db, delivery) if row["notifier"] == "pager"]
+    assert told == [SENT] * 50
+
+
+def test_when_nothing_is_due_it_waits_without_hurry(courier: Courier, transport: FakeTransport) -> None:
+    courier.turn()
+    assert transport.waited == [1.0]
+
+
+def test_a_notifier_at_its_rate_is_waited_for_as_long_as_it_takes(
+    db: Database, courier: Courier, transport: FakeTransport
+) -> None:
+    know(db, Notifier(name="cms", rate=Rate(count=4, per=seconds(1))))
+    put(db, *[telling(f"d{n}") for n in range(5)])
+    _work(courier)
+    transport.waited.clear()
+    courier.turn()
+    assert transport.waited == [0.25]
+
+
+def test_it_does_not_spin_when_what_waited_for_its_rate_is_no_longer_due(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    know(db, Notifier(name="cms", rate=Rate(count=1, per=seconds(1))))
+    put(db, telling("d1"), telling("d2"))
+    _work(courier)
+    with db.write() as tx:
+        outbox.pause(tx, "cms", "being repaired", now=NOW)
+    clock.advance(seconds(2))
+    transport.waited.clear()
+    courier.turn()
+    assert transport.waited == [1.0]
+
+
+def test_waking_wakes_the_transport(courier: Courier, transport: FakeTransport) -> None:
+    courier.wake()
+    assert transport.woken == 1
+
+
+# --- workers that are lost ----------------------------------------------------------------------------------
+
+
+def test_what_a_lost_worker_held_is_sent_again_under_the_same_id(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    put(db, telling("d1"))
+    claim(db, worker="lost")
+    _work(courier)
+    assert transport.begun == []
+    clock.advance(LEASE + seconds(1))
+    _work(courier)
+    assert transport.ids() == ["d1"]
+    assert [row["outcome"] for row in rows(db, attempt)] == ["lost", "sent"]
+
+
+def test_an_outcome_that_comes_after_the_lease_is_not_recorded(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(db, telling("d1", thread="t"))
+
+    def take_over() -> None:
+        transport.before_wait = lambda: None
+        with db.write() as tx:
+            assert settling.bury(tx, "w1", now=NOW) == 1
+        (theirs,) = claim(db, worker="w2")
+        settle(db, ended_with(theirs, Sent("theirs")))
+
+    transport.before_wait = take_over
+    transport.answer = lambda _: Refused("late", pause=True)
+    _work(courier)
+    assert _states(db) == [SENT]
+    assert row_of(db, notifier, name="cms")["paused_at"] is None
+    assert [row["outcome"] for row in rows(db, attempt)] == ["lost", "sent"]
+    assert "lease lost" in caplog.text
+
+
+def test_a_late_death_is_told_to_no_fallback(
+    db: Database, couriers: Couriers, transport: FakeTransport, clock: Clock
+) -> None:
+    courier = couriers(WITH_FALLBACK)
+    put(db, telling("d1"))
+
+    def take_over() -> None:
+        transport.before_wait = lambda: None
+        with db.write() as tx:
+            settling.bury(tx, "w1", now=NOW + hours(1))  # it waits
+
+    transport.before_wait = take_over
+    transport.answer = lambda _: Refused("late")
+    courier.turn()
+    courier.turn()
+    assert (_states(db), _fallbacks(db)) == ([WAITING], [])
+
+
+# --- the database is away -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, dialect: str) -> PostgresServer | None:
+    return request.getfixturevalue("postgres") if dialect == "postgresql" else None
+
+
+def test_outcomes_are_kept_while_the_database_is_away_and_recorded_once_it_is_back(
+    db_url: str,
+    couriers: Couriers,
+    transport: FakeTransport,
+    server: PostgresServer | None,
+    opened: Opener,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    db = impatient(opened(db_url))
+    courier = couriers(db=db)
+    put(db, *[telling(f"d{n}") for n in range(3)])
+    assert courier.turn() == 3
+    with outage(db, server, opened):
+        for _ in range(3):
+            assert courier.turn() == 0
+        assert courier.unfinished == 3
+    assert "delivering waits for the database" in caplog.text
+    _work(courier)
+    assert _states(db) == [SENT] * 3
+    assert len(transport.begun) == 3
+
+
+@only_postgresql
+def test_a_connection_that_breaks_while_outcomes_are_recorded_loses_none(
+    db: Database, courier: Courier, transport: FakeTransport, server: PostgresServer, db_url: str, opened: Opener
+) -> None:
+    put(db, *[telling(f"d{n}") for n in range(3)])
+    assert courier.turn() == 3
+    other = opened(db_url)
+    name = db.url.database
+    with other.write() as holding, ThreadPoolExecutor(1) as pool:
+        holding.execute(update(delivery).values(note="held"))  # so that recording waits for this row
+        turn = pool.submit(courier.turn)
+        held_up = f"datname = '{name}' AND wait_event_type = 'Lock'"
+        while not holding.execute(
+            text(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {held_up}")  # noqa: S608  (ours)
+        ).scalar():
+            pass
+        assert turn.result(10) == 0
+    _work(courier)
+    assert _states(db) == [SENT] * 3
+    assert len(transport.begun) == 3
+
+
+def test_one_answer_that_cannot_be_recorded_does_not_stop_the_others(
+    db: Database, courier: Courier, transport: FakeTransport
+) -> None:
+    transport.answer = lambda one: TryLater("it said \0 and \ud800") if one.id == "d0" else Sent()
+    put(db, *[telling(f"d{n}") for n in range(3)])
+    for _ in range(5):
+        courier.turn()
+    assert _states(db) == [WAITING, SENT, SENT]
+
+
+# --- the end ------------------------------------------------------------------------------------------------
+
+
+def test_finishing_records_what_is_in_flight_and_begins_nothing_new(
+    db: Database, couriers: Couriers, transport: FakeTransport
+) -> None:
+    courier = couriers(window=2)
+    put(db, *[telling(f"d{n}") for n in range(5)])
+    transport.answer = lambda _: None
+    assert courier.turn() == 2
+    transport.answer = lambda _: Sent()
+    courier.finish(until=lambda: False)
+    assert courier.unfinished == 0
+    assert _states(db) == [SENT, SENT, WAITING, WAITING, WAITING]
+
+
+def test_finishing_ends_when_its_time_is_over(db: Database, courier: Courier, transport: FakeTransport) -> None:
+    put(db, telling("d1"))
+    transport.answer = lambda _: None
+    courier.turn()
+    waits = len(transport.waited)
+    courier.finish(until=lambda: len(transport.waited) >= waits + 3)
+    assert _states(db) == [SENDING]  # its lease runs out
+
+
+def test_finishing_with_nothing_in_flight_is_at_once(courier: Courier, transport: FakeTransport) -> None:
+    courier.finish(until=lambda: False)
+    assert transport.waited == []
+
+
+def test_finishing_waits_for_a_database_that_is_away(
+    db_url: str, couriers: Couriers, transport: FakeTransport, server: PostgresServer | None, opened: Opener
+) -> None:
+    db = impatient(opened(db_url))
+    courier = couriers(db=db)
+    put(db, telling("d1"))
+    courier.turn()
+    waits = len(transport.waited)
+    with outage(db, server, opened):
+        courier.finish(until=lambda: len(transport.waited) >= waits + 2)
+    assert courier.unfinished == 1
+    courier.finish(until=lambda: False)
+    assert _states(db) == [SENT]

@@ -1,0 +1,96 @@
+"""Many workers at one outbox, at full speed: every delivery is sent once, and each lane in its order."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from sqlalchemy import func, select
+
+from bridge.model import Delivery, Notifier, Sent, TryLater
+from bridge.record import claims, settling
+from bridge.record.database import Database
+from bridge.record.schema import DEAD, SENT, delivery
+from bridge.record.settling import Ended
+from tests.conftest import Opener, only_postgresql, only_sqlite
+from tests.record.builders import LEASE, NOW, ended, know, put, rows, telling
+
+
+@dataclass
+class Receiver:
+    """Accepts some and fails others, and notices what it must never see."""
+
+    sent: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    busy: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, one: Delivery) -> None:
+        lane, _, _ = one.id.partition("-")
+        with self.lock:
+            if lane in self.busy:
+                self.faults.append(f"{one.id}: another of its lane is being sent")
+            self.busy.add(lane)
+
+    def end(self, one: Delivery, chance: float) -> Ended:
+        lane, _, number = one.id.partition("-")
+        with self.lock:
+            self.busy.discard(lane)
+            if chance < 0.2:
+                return ended(one, TryLater("bad luck"), again_at=NOW)
+            self.sent[lane].append(int(number))
+        return ended(one, Sent())
+
+
+def _work(db: Database, receiver: Receiver, worker: str, count: int) -> None:
+    chance = random.Random(worker)
+    mine: list[Ended] = []
+    for turn in range(100_000):
+        with db.write() as tx:
+            assert settling.settle(tx, mine, now=NOW) == frozenset()
+            lease = f"{worker}.{turn}"
+            found = claims.claim(tx, free=16, lease=lease, lease_for=LEASE, now=NOW, turn=turn).deliveries
+        for one in found:
+            receiver.begin(one)
+        mine = [receiver.end(one, chance.random()) for one in found]
+        if not mine and _finished(db) == count:
+            return
+
+
+def _finished(db: Database) -> int:
+    with db.read() as tx:
+        return tx.execute(select(func.count()).where(delivery.c.state.in_([SENT, DEAD]))).scalar_one()
+
+
+def _crowd(db: Database, url: str, opened: Opener, *, count: int, lanes: int, workers: int) -> None:
+    names = [f"n{number}" for number in range(4)]
+    know(db, *[Notifier(name=name, max_in_flight=8) for name in names])
+    put(
+        db,
+        *[
+            telling(f"lane{at}-{number}", to=names[at % len(names)], lane=f"lane{at}")
+            for number in range(count // lanes)
+            for at in range(lanes)
+        ],
+    )
+    receiver = Receiver()
+    with ThreadPoolExecutor(workers) as pool:
+        running = [pool.submit(_work, opened(url), receiver, f"w{n}", count) for n in range(workers)]
+    for one in running:
+        one.result()
+    assert receiver.faults == []
+    assert dict(receiver.sent) == {f"lane{at}": list(range(count // lanes)) for at in range(lanes)}
+    assert {row["state"] for row in rows(db, delivery)} == {SENT}
+
+
+@only_postgresql
+def test_four_workers_on_postgresql_send_each_once_and_in_order(db: Database, db_url: str, opened: Opener) -> None:
+    _crowd(db, db_url, opened, count=2_000, lanes=20, workers=4)
+
+
+@only_sqlite
+def test_two_workers_on_sqlite_send_each_once_and_in_order(db: Database, db_url: str, opened: Opener) -> None:
+    _crowd(db, db_url, opened, count=200, lanes=10, workers=2)

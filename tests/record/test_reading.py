@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import pytest
+
+from bridge.model import FAILED, RUNNING, SUCCESS, Notifier, Refused, Sent, TryLater
+from bridge.record import leases, outbox, reading, snapshots
+from bridge.record.database import Database
+from bridge.record.reading import Filter
+from tests.record.builders import (
+    BUCKET,
+    NOW,
+    a_job,
+    a_message,
+    a_step,
+    a_watch,
+    claim,
+    ended,
+    hours,
+    know,
+    minutes,
+    put,
+    settle,
+    telling,
+)
+
+
+def _store(db: Database, *steps) -> None:
+    with db.write() as tx:
+        for step in steps:
+            before = snapshots.known(tx, step.job.bucket, [step.job.id])
+            snapshots.save(tx, [step.job], [step], before, stream="s", streams=["s"], now=step.seen_at)
+        snapshots.add_transitions(tx, [(step, [("rule", ["cms"])]) for step in steps])
+
+
+def _ids(db: Database, what, **facts) -> list[str]:
+    with db.read() as tx:
+        found = what(tx, Filter(**facts))
+    return [item["job"] if what is reading.transitions else item["id"] for item in found.items]
+
+
+@pytest.fixture
+def jobs(db: Database) -> None:
+    _store(
+        db,
+        a_step(a_job("j1", SUCCESS, queue="q1", created_at=NOW - hours(2), ended_at=NOW)),
+        a_step(a_job("j2", RUNNING, queue="q2", created_at=NOW - hours(1))),
+        a_step(a_job("j3", FAILED, tag="Snapshot", created_at=NOW), seen_at=NOW + hours(1)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ({}, ["j3", "j2", "j1"]),
+        ({"state": SUCCESS}, ["j1"]),
+        ({"tag": "Snapshot"}, ["j3"]),
+        ({"queue": "q2"}, ["j2"]),
+        ({"job": "j2"}, ["j2"]),
+        ({"since": NOW - hours(1)}, ["j3", "j2"]),
+        ({"until": NOW}, ["j2", "j1"]),
+        ({"tag": "Transcode", "state": FAILED}, []),
+    ],
+)
+@pytest.mark.usefixtures("jobs")
+def test_jobs_are_found_by_what_they_are(db: Database, which: dict[str, object], expected: list[str]) -> None:
+    assert _ids(db, reading.jobs, **which) == expected
+
+
+@pytest.mark.usefixtures("jobs")
+def test_transitions_are_found_by_what_happened_and_when_it_was_seen(db: Database) -> None:
+    assert _ids(db, reading.transitions) == ["j3", "j2", "j1"]
+    assert _ids(db, reading.transitions, state=RUNNING) == ["j2"]
+    assert _ids(db, reading.transitions, since=NOW + minutes(1)) == ["j3"]
+
+
+@pytest.mark.usefixtures("jobs")
+def test_a_job_is_shown_with_its_times_its_transitions_and_its_deliveries(db: Database) -> None:
+    message = a_message("m", bucket=BUCKET, job_id="j1", sequence=1, state=SUCCESS, rule="rule")
+    put(db, telling("d1", message=message))
+    with db.read() as tx:
+        (found,) = reading.job(tx, "j1")
+        assert reading.job(tx, "j9") == []
+    assert (found["state"], found["created_at"], found["ended_at"]) == (
+        SUCCESS,
+        "2026-11-21T07:00:00.000Z",
+        "2026-11-21T09:00:00.000Z",
+    )
+    (step,) = found["transitions"]
+    assert (step["from"], step["to"], step["rules"]) == ("new", SUCCESS, [{"rule": "rule", "notifiers": ["cms"]}])
+    assert [(one["id"], one["state"], one["tells"]) for one in found["deliveries"]] == [("d1", "waiting", SUCCESS)]
+
+
+def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
+    _store(db, a_step(a_job()), a_step(a_job(bucket="other-1250000000")))
+    put(db, telling("d1", message=a_message("m", bucket=BUCKET, job_id="j1")))
+    with db.read() as tx:
+        found = reading.job(tx, "j1")
+    assert [(len(one["transitions"]), len(one["deliveries"])) for one in found] == [(1, 1), (1, 0)]
+
+
+def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> None:
+    _store(db, *[a_step(a_job(f"j{n}")) for n in range(5)])
+    seen: list[str] = []
+    cursor = None
+    for arrival in range(3):
+        with db.read() as tx:
+            page = reading.jobs(tx, Filter(), cursor=cursor, limit=2)
+        seen += [item["id"] for item in page.items]
+        cursor = page.cursor
+        _store(db, a_step(a_job(f"new{arrival}")))
+    assert (seen, cursor) == (["j4", "j3", "j2", "j1", "j0"], None)
+
+
+def test_the_last_page_has_no_cursor_even_when_it_is_full(db: Database) -> None:
+    _store(db, *[a_step(a_job(f"j{n}")) for n in range(4)])
+    with db.read() as tx:
+        first = reading.jobs(tx, Filter(), limit=2)
+        assert reading.jobs(tx, Filter(), cursor=first.cursor, limit=2).cursor is None
+        assert len(reading.jobs(tx, Filter(), limit=0).items) == 1  # one at least
+        assert len(reading.jobs(tx, Filter(), limit=10**9).items) == 4
+
+
+@pytest.fixture
+def deliveries(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, telling("sent"), telling("dead", to="ops", message=a_message("m", rule="r", job_id="j1")))
+    put(db, telling("later", message=a_message("m2", event={"type": "t"})), now=NOW + hours(1))
+    first, second = sorted(claim(db), key=lambda d: d.id, reverse=True)
+    settle(db, ended(first, Sent(), status=200), ended(second, Refused("blocked")))
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ({}, ["later", "dead", "sent"]),
+        ({"state": "dead"}, ["dead"]),
+        ({"state": "waiting"}, ["later"]),
+        ({"notifier": "cms"}, ["later", "sent"]),
+        ({"rule": "r"}, ["dead"]),
+        ({"job": "j1"}, ["dead"]),
+        ({"since": NOW + minutes(1)}, ["later"]),
+        ({"until": NOW + minutes(1), "state": "sent"}, ["sent"]),
+    ],
+)
+@pytest.mark.usefixtures("deliveries")
+def test_deliveries_are_found_by_what_became_of_them(
+    db: Database, which: dict[str, object], expected: list[str]
+) -> None:
+    assert _ids(db, reading.deliveries, **which) == expected
+
+
+@pytest.mark.usefixtures("deliveries")
+def test_a_delivery_is_shown_with_its_tries_and_what_it_says(db: Database) -> None:
+    with db.write() as tx:
+        outbox.redrive(tx, reading.numbers_of(["dead"]), now=NOW)
+    settle(db, ended(claim(db)[0], TryLater("503"), again_at=NOW + hours(2), status=503, answer="busy"))
+    with db.read() as tx:
+        found = reading.delivery(tx, "dead")
+        assert reading.delivery(tx, "unknown") is None
+    assert found
+    assert [(t["number"], t["outcome"], t["why"], t["status"], t["answer"]) for t in found["tries"]] == [
+        (1, "refused", "blocked", None, None),
+        (2, "later", "503", 503, "busy"),
+    ]
+    assert (found["state"], found["due_at"], found["ended_at"]) == ("waiting", "2026-11-21T11:00:00.000Z", None)
+    assert found["event"] == {"specversion": "1.0", "id": "dead", "type": "ci.job.running"}
+    assert found["says"]["title"] == "title of m"
+
+
+@pytest.mark.usefixtures("deliveries")
+def test_notifiers_are_shown_with_their_counts(db: Database) -> None:
+    know(db, Notifier(name="cms", max_in_flight=2))
+    with db.write() as tx:
+        outbox.pause(tx, "ops", "410", now=NOW)
+    with db.read() as tx:
+        cms, ops = reading.notifiers(tx)
+    assert (cms["waiting"], cms["sending"], cms["dead"], cms["max_in_flight"]) == (1, 0, 0, 2)
+    assert cms["oldest_waiting_at"] == "2026-11-21T10:00:00.000Z"
+    assert (ops["dead"], ops["paused_at"], ops["paused_why"]) == (1, "2026-11-21T09:00:00.000Z", "410")
+
+
+def test_watches_and_workers_are_shown(db: Database) -> None:
+    know(db, watches=[a_watch()])
+    with db.write() as tx:
+        leases.enlist(tx, "w1", machine="m", pid=7, now=NOW)
+        leases.polled(tx, "vod", began=NOW, next_poll=NOW, error="no", failures=3, calls=1, jobs=0)
+    with db.read() as tx:
+        (watch,), (worker,) = reading.watches(tx), reading.workers(tx)
+    assert (watch["name"], watch["polled_at"], watch["ok_at"], watch["error"], watch["failures"]) == (
+        "vod",
+        "2026-11-21T09:00:00.000Z",
+        None,
+        "no",
+        3,
+    )
+    assert (worker["id"], worker["pid"], worker["started_at"]) == ("w1", 7, "2026-11-21T09:00:00.000Z")

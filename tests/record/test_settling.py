@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from bridge.model import Refused, Sent, TryLater
+from bridge.record import outbox, settling
+from bridge.record.database import Database, ms
+from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
+from tests.record.builders import (
+    LEASE,
+    NOW,
+    claim,
+    claimed_ids,
+    ended,
+    hours,
+    know,
+    minutes,
+    put,
+    row_of,
+    rows,
+    seconds,
+    settle,
+    telling,
+)
+
+LATE = NOW + LEASE + seconds(1)
+
+
+@pytest.fixture(autouse=True)
+def _known(db: Database) -> None:
+    know(db, "cms", "ops")
+
+
+def _reap(db: Database, now: datetime = LATE) -> int:
+    with db.write() as tx:
+        overdue = settling.any_overdue(tx, longest=LEASE, now=now)
+        freed = settling.reap(tx, longest=LEASE, now=now)
+    assert overdue == bool(freed)
+    return freed
+
+
+def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
+    put(db, telling("d1"))
+    (mine,) = claim(db)
+    one = ended(mine, Sent("r"), status=200, answer="ok", address="192.0.2.1")
+    assert settle(db, one, now=NOW + seconds(3)) == frozenset()
+    told = row_of(db, delivery, id="d1")
+    assert (told["state"], told["ended_at"], told["lease"]) == (SENT, ms(NOW + seconds(3)), None)
+    kept = row_of(db, attempt, delivery=mine.n)
+    facts = ("number", "outcome", "why", "status", "answer", "address", "started_at", "ms")
+    assert [kept[name] for name in facts] == [1, "sent", None, 200, "ok", "192.0.2.1", ms(NOW), 200]
+
+
+def test_one_that_is_tried_later_waits_until_then(db: Database) -> None:
+    put(db, telling("d1"))
+    settle(db, ended(claim(db)[0], TryLater("timed out"), again_at=NOW + minutes(2)))
+    told = row_of(db, delivery, id="d1")
+    assert (told["state"], told["due_at"], told["why"]) == (WAITING, ms(NOW + minutes(2)), "timed out")
+    assert row_of(db, attempt, number=1)["outcome"] == "later"
+
+
+@pytest.mark.parametrize("outcome", [Refused("blocked address"), TryLater("503")])
+def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome: Refused | TryLater) -> None:
+    put(db, telling("d1"))
+    one = ended(claim(db)[0], outcome)
+    assert one.dead
+    settle(db, one)
+    told = row_of(db, delivery, id="d1")
+    assert (told["state"], told["why"], told["ended_at"]) == (DEAD, outcome.why, ms(NOW))
+
+
+def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Database) -> None:
+    put(db, telling("d1", lane="a"), telling("d2", lane="a"), telling("o1", to="ops"))
+    first, other = sorted(claim(db), key=lambda d: d.id)
+    one = ended(first, Refused("410: it wants no more", pause=True))
+    assert not one.dead
+    settle(db, one, ended(other, Sent()))
+    assert row_of(db, notifier, name="cms")["paused_why"] == "410: it wants no more"
+    assert claim(db, now=NOW + hours(100)) == []
+    with db.write() as tx:
+        outbox.resume(tx, "cms")
+    assert claimed_ids(db) == ["d1"]
+
+
+def test_many_outcomes_are_recorded_together(db: Database) -> None:
+    put(db, *[telling(f"d{n}") for n in range(6)])
+    found = claim(db, free=3) + claim(db, free=3)  # under two leases
+    outcomes = [Sent(), TryLater("later"), Refused("no"), Sent("r"), Sent(), TryLater("dead")]
+    again = [None, NOW + hours(1), None, None, None, None]
+    both = zip(found, outcomes, again, strict=True)
+    settle(db, *[ended(d, outcome, again_at=at) for d, outcome, at in both])
+    assert [row["state"] for row in rows(db, delivery)] == [SENT, WAITING, DEAD, SENT, SENT, DEAD]
+    assert sorted((row["delivery"], row["outcome"]) for row in rows(db, attempt)) == [
+        (d.n, kind) for d, kind in zip(found, ["sent", "later", "refused", "sent", "sent", "later"], strict=True)
+    ]
+
+
+# --- leases -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "late",
+    [Sent("late receipt"), TryLater("late", everyone=True), Refused("late"), Refused("late", pause=True)],
+    ids=["sent", "later", "refused", "pause"],
+)
+@pytest.mark.parametrize("again", ["claimed", "sent", "waiting"])
+def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | TryLater | Refused, again: str) -> None:
+    put(db, telling("d1", lane="a", thread="t"), telling("d2", lane="a", thread="t"))
+    (zombies,) = claim(db, worker="zombie")
+    _reap(db)
+    if again != "waiting":
+        (mine,) = claim(db, now=LATE, worker="w2")
+        assert mine.id == "d1"
+    if again == "sent":
+        settle(db, ended(mine, Sent("receipt")), now=LATE)
+    tables = (delivery, attempt, thread, notifier)
+    before = [rows(db, table) for table in tables]
+    again_at = LATE + hours(1) if isinstance(late, TryLater) else None
+    assert settle(db, ended(zombies, late, again_at=again_at), now=LATE) == {zombies.n}
+    assert [rows(db, table) for table in tables] == before
+
+
+def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
+    put(db, telling("d1"), telling("d2"), telling("d3"))
+    lost, mine, failed = claim(db)
+    with db.write() as tx:
+        settling.hand_back(tx, [lost])
+    lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, TryLater("x"), again_at=LATE))
+    assert lost_ones == {lost.n}
+    assert [row["state"] for row in rows(db, delivery)] == [WAITING, SENT, WAITING]
+    assert {row["delivery"] for row in rows(db, attempt)} == {mine.n, failed.n}
+
+
+def test_what_a_lost_worker_held_is_told_again_and_the_attempt_is_called_lost(db: Database) -> None:
+    put(db, telling("d1", lane="a"), telling("d2", lane="a"))
+    (mine,) = claim(db)
+    assert _reap(db, NOW + LEASE) == 0
+    assert _reap(db) == 1
+    assert [(row["number"], row["outcome"]) for row in rows(db, attempt)] == [(1, "lost")]
+    assert "not known" in row_of(db, delivery, id="d1")["why"]
+    (again,) = claim(db, now=LATE)
+    assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_over(db: Database) -> None:
+    put(db, telling("d1"), now=NOW)
+    claim(db, now=NOW + hours(5))
+    assert _reap(db, NOW) == 1
+
+
+def test_a_worker_whose_clock_is_a_little_behind_leaves_others_their_claims(db: Database) -> None:
+    put(db, telling("d1"), now=NOW)
+    claim(db, now=NOW + seconds(1), worker="ahead")
+    assert _reap(db, NOW) == 0
+
+
+def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None:
+    put(db, telling("d1"), telling("d2"))
+    first, second = claim(db)
+    settle(db, ended(second, Sent()))
+    with db.write() as tx:
+        settling.hand_back(tx, [first, second])
+    assert [(row["state"], row["attempts"]) for row in rows(db, delivery)] == [(WAITING, 0), (SENT, 1)]
+    assert rows(db, attempt)[0]["delivery"] == second.n
+    assert claim(db)[0].attempts == 1
+
+
+@pytest.mark.parametrize("other", ["w10", "w1_", "xw1", "w"])
+def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, other: str) -> None:
+    put(db, telling("d1"), telling("d2"))
+    claim(db, free=1, worker="w1")
+    claim(db, free=1, worker=other)
+    with db.write() as tx:
+        assert settling.bury(tx, "w1", now=NOW) == 1
+    assert [row["state"] for row in rows(db, delivery)] == [WAITING, SENDING]
+    assert claimed_ids(db) == ["d1"]
+
+
+def test_a_worker_id_is_no_pattern(db: Database) -> None:
+    put(db, telling("d1"))
+    claim(db, worker="abc")
+    with db.write() as tx:
+        assert settling.bury(tx, "a_c", now=NOW) == settling.bury(tx, "%", now=NOW) == 0
+
+
+# --- what receivers say -------------------------------------------------------------------------------------
+
+
+def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
+    put(db, telling("d1"))
+    settle(db, ended(claim(db)[0], Sent(), answer="a\0b" + "x" * 10_000))
+    answer = rows(db, attempt)[0]["answer"]
+    assert answer.startswith("abx")
+    assert len(answer) <= settling.ANSWER_KEPT
+
+
+@pytest.mark.parametrize("said", ["a\0b", "a\ud800b"], ids=["NUL", "half a pair"])
+@pytest.mark.parametrize("make", [TryLater, Refused, Sent], ids=lambda make: make.__name__)
+def test_no_word_of_a_receiver_keeps_its_outcome_from_being_recorded(db: Database, said: str, make: type) -> None:
+    put(db, telling("d1", thread="t"))
+    assert settle(db, ended(claim(db)[0], make(said), again_at=NOW if make is TryLater else None)) == frozenset()
+    assert rows(db, delivery)[0]["state"] != SENDING

@@ -1,0 +1,176 @@
+"""The command line, as a person calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.cli import main
+from tests.stage import BUCKET, REPOSITORY, Stage
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path, f"sqlite:///{tmp_path / 'bridge.db'}")
+
+
+def call(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bridge", *words],
+        env=os.environ | environ,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_help_loads_neither_sqlalchemy_nor_flask_nor_alembic() -> None:
+    seen = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "bridge", "--help"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "First steps" in seen.stdout
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in seen.stderr.splitlines()}
+    assert "click" in loaded
+    assert not loaded & {"sqlalchemy", "flask", "alembic", "pydantic", "pycurl", "requests"}
+
+
+@pytest.mark.parametrize("command", main.list_commands(None))  # type: ignore[arg-type]  # it asks for none
+def test_every_command_has_help(command: str) -> None:
+    seen = call(command, "--help")
+    assert seen.returncode == 0
+    assert seen.stdout.startswith("Usage:")
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    seen = call("pol")
+    assert seen.returncode == 2
+    assert "No such command" in seen.stderr
+
+
+def test_every_wrong_variable_is_named_at_once() -> None:
+    seen = call("worker", PORT="http", LOG_LEVEL="loud", BRIDGE_ALLOW_NETWORKS="10.0.0.1/8")
+    assert seen.returncode == 1
+    assert [line for line in ("PORT", "LOG_LEVEL", "BRIDGE_ALLOW_NETWORKS") if line in seen.stderr] == [
+        "PORT",
+        "LOG_LEVEL",
+        "BRIDGE_ALLOW_NETWORKS",
+    ]
+    assert "Traceback" not in seen.stderr
+
+
+@pytest.mark.parametrize("platform", ["DYNO", "RENDER", "RAILWAY_PROJECT_ID"])
+def test_sqlite_is_refused_where_the_disk_is_not_kept(platform: str) -> None:
+    seen = call("worker", **{platform: "web.1", "DATABASE_URL": ""})
+    assert seen.returncode == 1
+    assert "add a PostgreSQL database" in seen.stderr
+
+
+def test_rules_check_lists_every_fault_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[[rule]]\nname = "a"\nto = "Sucess"\nnotify = "x"\n')
+    seen = call("rules", "check", str(file), "--json")
+    assert seen.returncode == 1
+    assert [(fault["line"], fault["level"]) for fault in json.loads(seen.stdout) if fault["level"] == "error"] == [
+        (3, "error"),
+        (4, "error"),
+    ]
+
+
+def test_a_poll_and_the_lists_tell_what_ci_has(stage: Stage) -> None:
+    with stage:
+        assert stage.command("poll").returncode == 0
+        job = stage.ci.create(BUCKET, "Transcode", "p1")
+        (polled,) = json.loads(stage.command("poll", "--json").stdout)
+        assert (polled["jobs"], polled["transitions"], polled["deliveries"], polled["error"]) == (1, 1, 1, None)
+        (listed,) = json.loads(stage.command("jobs", "list", "--json").stdout)
+        assert (listed["id"], listed["state"]) == (job, "Submitted")
+        assert job in stage.command("jobs", "list").stdout
+        shown = json.loads(stage.command("jobs", "show", job, "--json").stdout)
+        assert [step["to"] for step in shown["transitions"]] == ["Submitted"]
+        (step,) = json.loads(stage.command("transitions", "list", "--json").stdout)
+        assert step["rules"] == [{"rule": "everything", "notifiers": ["cms"]}]
+        (delivery,) = json.loads(stage.command("deliveries", "list", "--json").stdout)
+        assert json.loads(stage.command("deliveries", "show", delivery["id"], "--json").stdout)["state"] == "waiting"
+        explained = stage.command("rules", "explain", job).stdout
+        assert 'yes  rule "everything"' in explained
+        assert 'no   rule "failed"' in explained
+        assert delivery["id"] in explained
+
+
+def test_explaining_a_job_that_nobody_saw_says_so(stage: Stage) -> None:
+    with stage:
+        seen = stage.command("rules", "explain", "j404")
+        assert seen.returncode == 1
+        assert 'no job "j404" is on record' in seen.stderr
+
+
+def test_a_test_message_goes_through_the_outbox_and_its_outcome_is_shown(stage: Stage) -> None:
+    with stage:
+        waits = stage.command("notifier", "test", "cms", "--wait", "0")
+        assert waits.returncode == 1
+        assert "no worker runs" in waits.stderr
+        stage.start_worker()
+        stage.await_first_poll()
+        arrived = stage.command("notifier", "test", "next", "--json")
+        assert arrived.returncode == 0, arrived.stderr
+        facts = json.loads(arrived.stdout)
+        wait_until(lambda: [one.id for one in stage.accepted["/next"]] == [facts["id"]])
+        assert facts["state"] == "sent"
+        assert stage.accepted["/next"][0].verified
+
+
+def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
+    with stage:
+        target = stage.environ["CMS_URL"]
+        stage.environ["CMS_URL"] = "http://127.0.0.2/"  # not among the networks that this stage allows below
+        worker = stage.start_worker(BRIDGE_ALLOW_NETWORKS="127.0.0.1/32")
+        stage.await_first_poll()
+        stage.ci.create(BUCKET, "Transcode", "p1")
+        wait_until(lambda: stage.deliveries(state="dead"), why=lambda: stage.log)
+        assert stage.stop(worker) == 0
+        stage.environ["CMS_URL"] = target
+        (dead,) = stage.deliveries(state="dead")
+        assert "would be sent again" in stage.command("deliveries", "redrive", "--notifier", "cms", "--dry-run").stderr
+        assert stage.deliveries(state="dead") == [dead]
+        assert stage.command("deliveries", "redrive", dead["id"]).returncode == 0
+        stage.start_worker()
+        wait_until(lambda: [one.id for one in stage.accepted["/cms"]] == [dead["id"]], why=lambda: stage.log)
+
+
+def test_doctor_says_what_is_well_and_what_is_not(stage: Stage) -> None:
+    with stage:
+        well = stage.command("doctor", "--json")
+        assert well.returncode == 0, well.stdout
+        names = {check["name"] for check in json.loads(well.stdout)}
+        assert {"database", "rules", "watch media, Transcode", "notifier ops", "notifier cms"} <= names
+        ill = stage.command("doctor", TENCENTCLOUD_SECRET_KEY="wrong", SLACK_BOT_TOKEN="xoxb-unknown")
+        assert ill.returncode == 1
+        assert re.search(r"FAIL  watch media, Transcode: .*SignatureDoesNotMatch", ill.stdout)
+        assert re.search(r"FAIL  notifier ops: Slack refuses the token: invalid_auth", ill.stdout)
+
+
+def test_the_demo_names_every_delivery_with_its_outcome_and_ends_well() -> None:
+    seen = call("demo")
+    assert seen.returncode == 0, seen.stdout + seen.stderr
+    head, _, outcomes = seen.stdout.partition(" not arrived:\n")
+    counted = re.search(r"(\d+) deliveries, 0$", head)
+    assert counted
+    lines = outcomes.splitlines()
+    assert len(lines) == int(counted[1]) > 0
+    assert all(re.match(r"  dlv_\w+ +(cms|ops) .* sent, \d+ tr", line) for line in lines)
+    assert "webhook" in head
+    assert "signature verified" in head
+    assert "slack" in head
