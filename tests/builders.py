@@ -27,10 +27,13 @@ def a_transition(job: Job | None = None, **facts: Any) -> Transition:
 def a_rulebook(text: str, env: Mapping[str, str] | None = None) -> Rulebook:
     """Return the rulebook. `text` may leave out the webhook "hook" that it notifies."""
     if "[notifier." not in text:
-        text += (
-            f'\n[notifier.hook]\ntype = "webhook"\nurl = "https://cms.example.com/"\nsecret = {{ env = "{_HOOK}" }}\n'
-        )
-    return read(text, {_HOOK: SECRET, **(env or {})})
+        text = f"{text}\n{_HOOK}"
+    return read(text, {"HOOK_SECRET": SECRET, **(env or {})})
 
 
-_HOOK = "HOOK_SECRET"
+_HOOK = """
+[notifier.hook]
+type = "webhook"
+url = "https://cms.example.com/"
+secret = { env = "HOOK_SECRET" }
+"""

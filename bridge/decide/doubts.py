@@ -8,7 +8,7 @@ from bridge.decide.conditions import TextCondition
 from bridge.decide.faults import Faults
 from bridge.decide.matching import Rule
 from bridge.decide.tables import Tables
-from bridge.decide.words import STATE_WORDS, listing, suggest
+from bridge.decide.words import STATE_WORDS, instead, listing, suggest
 from bridge.model import DONE, KNOWN_QUEUE_TYPES, KNOWN_TAGS, Notifier, Watch
 
 _Values = Callable[[Watch], Iterable[str]]
@@ -36,7 +36,7 @@ class Doubts:
 
     def of_queue_type(self, kind: str | None, at: int) -> None:
         if kind and kind not in KNOWN_QUEUE_TYPES:
-            near = suggest(kind, KNOWN_QUEUE_TYPES) or f"; there are {listing(KNOWN_QUEUE_TYPES)}"
+            near = instead(kind, KNOWN_QUEUE_TYPES)
             self._note(("watch", at, "queue_type"), f'"{kind}" is not a documented queue type{near}')
 
     def of_queues(self, queues: Iterable[str], aliases: Mapping[str, str], path: Sequence[str | int]) -> None:
@@ -66,8 +66,7 @@ class Doubts:
         polled = dict.fromkeys(value for watch in watches for value in _POLLED[field](watch))
         for value in sorted(set(exact).difference(polled)):
             what = f'there is no watch "{value}"' if field == "watch" else f'no watch polls the {field} "{value}"'
-            near = suggest(value, polled) or f"; there are {listing(polled)}"
-            self._note(path, f"{what}{near}")
+            self._note(path, f"{what}{instead(value, polled)}")
 
     def of_use(self, tables: Tables, notifiers: Mapping[str, Notifier]) -> None:
         """Doubt what no rule names; rules that are wrong elsewhere count too."""

@@ -62,7 +62,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Yield every statement with its first line."""
     open_since, open_lines = 0, list[str]()
     # Not splitlines(): TOML knows no other line ends, such as U+2028.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not open_lines:
             if not line.strip() or line.lstrip().startswith("#"):
                 continue

@@ -18,7 +18,7 @@ from bridge.decide.notifiers import NotifierReader
 from bridge.decide.shapes import Defaults, RuleTable, WatchTable
 from bridge.decide.tables import Tables
 from bridge.decide.wordings import read_wordings
-from bridge.decide.words import listing, shown, suggest
+from bridge.decide.words import instead, shown
 from bridge.model import Notifier, Place, Rate, Stream, Watch
 
 __all__ = ["Fault", "Rulebook", "RulesRefused", "read"]
@@ -245,4 +245,4 @@ def _no_field(name: str) -> str:
     if name in ("state", "to", "from"):
         return 'states stand outside of match: write to = "Failed" or from = "Running" in the rule'
     known = (*TEXTS, *DURATIONS)
-    return f'a job has no "{name}" to match{suggest(name, known)}; there are {listing(known)}'
+    return f'a job has no "{name}" to match{instead(name, known)}'

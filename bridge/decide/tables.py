@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from bridge.decide.faults import Faults
 from bridge.decide.shapes import KEYS, LATER
-from bridge.decide.words import listing, shown, suggest
+from bridge.decide.words import instead, shown
 
 _T = TypeVar("_T", bound=BaseModel)
 _At = tuple[str | int, ...]
@@ -49,8 +49,7 @@ class Tables:
             if key in LATER.get(kind, ()):
                 self._faults.note((*path, key), "is not run by this version yet; take it out")
             elif key not in KEYS[kind]:
-                near = suggest(key, KEYS[kind])
-                self._faults.note((*path, key), f"is not known here{near or f'; there are {listing(KEYS[kind])}'}")
+                self._faults.note((*path, key), f"is not known here{instead(key, KEYS[kind])}")
 
     def one(self, kind: str) -> dict[str, Any]:
         """Return the table [kind], empty when there is none."""
@@ -90,8 +89,7 @@ class Tables:
         return tuple(tables) if isinstance(tables, dict) else ()
 
     def undefined(self, kind: str, name: str) -> str:
-        known = self.names(kind)
-        return f'there is no {kind} "{name}"{suggest(name, known)}; there are {listing(known)}'
+        return f'there is no {kind} "{name}"{instead(name, self.names(kind))}'
 
 
 def _inside(table: Any, loc: tuple[str | int, ...]) -> _At:

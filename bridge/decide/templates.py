@@ -12,7 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
 from bridge.decide.conditions import job_seconds, user_data_keys
-from bridge.decide.words import listing, suggest
+from bridge.decide.words import instead
 from bridge.model import Transition
 
 LONGEST_RESULT = 12_000  # characters; about what Slack takes in one message
@@ -83,9 +83,9 @@ class _Unknown(StrictUndefined):
     def _undefined_message(self) -> str:
         name, owner = str(self._undefined_name), self._undefined_obj
         if owner is missing:
-            return f'there is no "{name}"{suggest(name, NAMES)}; there are {listing(NAMES)}'
+            return f'there is no "{name}"{instead(name, NAMES)}'
         if isinstance(owner, Mapping):
-            return f'a job has no "{name}"{suggest(name, owner)}; there are {listing(owner)}'
+            return f'a job has no "{name}"{instead(name, owner)}'
         return super()._undefined_message
 
 

@@ -13,7 +13,7 @@ from bridge.decide.messages import DEFAULT_FIELDS, Wording
 from bridge.decide.shapes import TemplateTable
 from bridge.decide.tables import Tables
 from bridge.decide.templates import TemplateFault, UserData, check, compiled, rendered, variables
-from bridge.decide.words import listing, suggest
+from bridge.decide.words import instead
 from bridge.model import FAILED, RUNNING, Job, Transition
 
 
@@ -54,7 +54,7 @@ def _field_names(names: Sequence[str] | None, path: tuple[str, ...], faults: Fau
     known = tuple(_FULL["job"])
     for name in names or ():
         if name not in known:
-            faults.note(path, f'a job has no field "{name}"{suggest(name, known)}; there are {listing(known)}')
+            faults.note(path, f'a job has no field "{name}"{instead(name, known)}')
     return DEFAULT_FIELDS if names is None else tuple(names)
 
 

@@ -43,6 +43,12 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f' (did you mean "{by_case[near[0]]}"?)' if near else ""
 
 
+def instead(word: str, known: Iterable[str]) -> str:
+    """Return what to write instead of a word that nobody knows: the near one, else all there are."""
+    words = tuple(known)
+    return suggest(word, words) or f"; there are {listing(words)}"
+
+
 def shown(value: object) -> str:
     """Return a value of rules.toml nearly as it was written, cut to a sight's length."""
     text = json.dumps(value, ensure_ascii=False, default=str)

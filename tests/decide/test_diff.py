@@ -1,4 +1,5 @@
 from datetime import timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from tests.builders import NOON, a_job
 
 
 def seen(**states: str) -> dict[str, Seen]:
-    return {id: Seen(job_id=id, state=state, sequence=1) for id, state in states.items()}
+    return {name: Seen(job_id=name, state=state, sequence=1) for name, state in states.items()}
 
 
 def changes(before: dict[str, Seen], *jobs, **more) -> list[tuple[str, str, str]]:
@@ -116,7 +117,7 @@ def test_no_order_or_repetition_of_stale_pages_repeats_a_state_or_reopens_an_end
             known[step.job.id] = Seen(job_id=step.job.id, state=step.to, sequence=step.sequence)
     for steps in told.values():
         states = [step.to for step in steps]
-        assert all(one != other for one, other in zip(states, states[1:], strict=False))
+        assert all(one != other for one, other in pairwise(states))
         assert DONE.isdisjoint(states[:-1])
         assert [step.was for step in steps] == [NEW, *states[:-1]]
         assert [step.sequence for step in steps] == list(range(1, len(steps) + 1))

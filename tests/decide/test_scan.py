@@ -70,7 +70,7 @@ def test_ids_are_asked_in_tens():
     ids = [f"j{n}" for n in range(23)]
     portions = list(in_tens(ids))
     assert [len(portion) for portion in portions] == [10, 10, 3]
-    assert [id for portion in portions for id in portion] == ids
+    assert [one for portion in portions for one in portion] == ids
 
 
 def test_no_ids_are_no_calls():

@@ -1,0 +1,143 @@
+from datetime import timedelta
+
+import pytest
+
+from bridge.decide.templates import (
+    LONGEST_RESULT,
+    TemplateFault,
+    basename,
+    check,
+    compiled,
+    human,
+    iso,
+    rendered,
+    variables,
+)
+from tests.builders import NOON, a_job, a_transition
+
+
+def render(source: str, **job) -> str:
+    return rendered(compiled(source), variables(a_transition(a_job(**job), was="Running"), "r1", {"p22": "vod"}))
+
+
+def test_a_template_names_the_job_and_how_it_changed():
+    source = "{{ job.tag }} {{ was }}>{{ to }} {{ rule }} {{ watch }} {{ job.queue_name }} {{ seen_at }}"
+    said = render(source, tag="Transcode", state="Failed", queue="p22")
+    assert said == "Transcode Running>Failed r1 vod vod 2026-11-21T12:00:00Z"
+
+
+def test_spans_are_seconds_and_human_says_them_as_people_do():
+    job = {"started_at": NOON - timedelta(seconds=185)}
+    assert render("{{ job.duration | human }}, {{ job.duration > 180 }}", **job) == "3 min 5 s, True"
+
+
+def test_what_ci_did_not_say_is_nothing_and_not_the_word_none():
+    assert render("<{{ job.message }}{{ job.nothing.at.all }}>") == "<>"
+    assert render("{{ job.message or 'no reason' }}") == "no reason"
+
+
+def test_user_data_is_its_text_and_each_of_its_keys():
+    data = '{"asset_id": "a-17", "items": 3}'
+    assert render("{{ job.user_data.asset_id }} {{ job.user_data.items }}", user_data=data) == "a-17 3"
+    assert render("{{ job.user_data }}", user_data=data) == data
+    assert render("{{ job.user_data }}", user_data="course=a") == "course=a"
+    assert render("{{ job.user_data.course }}", user_data="course=a; b=c") == "a"
+    assert render("{{ job.user_data or 'none' }}{{ job.user_data.key }}") == "none"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'a' * 10**9 }}",
+        "{{ 'a' * 1000000000 }}",
+        "{{ 1000000000 * 'a' }}",
+        "{{ [1] * 1000000000 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ ().__class__.__bases__[0].__subclasses__() }}",
+        "{{ job.update({'tag': 'x'}) }}",
+        "{{ job.outputs.append('x') }}",
+        "{% for n in range(1000000000) %}x{% endfor %}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ 1 / 0 }}",
+        "{{ job.tag + 1 }}",
+        "{{ 5 | xmlattr }}",
+        "{{ lipsum(5) }}",
+        "{% include 'a' %}",
+    ],
+)
+def test_what_a_template_must_not_do_it_cannot(source):
+    with pytest.raises(TemplateFault):
+        render(source, tag="Transcode")
+
+
+def test_numbers_may_be_reckoned_with():
+    assert render("{{ job.progress * 2 }} {{ job.progress % 7 }}", progress=30) == "60 2"
+
+
+def test_a_result_is_cut():
+    assert len(render("{{ job.message }}{{ job.message }}", message="x" * LONGEST_RESULT)) == LONGEST_RESULT
+
+
+def test_html_and_chinese_stay_as_they_are():
+    assert render("{{ job.message }} 完成", message="<b> & 'c'") == "<b> & 'c' 完成"
+
+
+def fault(source: str) -> str:
+    with pytest.raises(TemplateFault) as refused:
+        check(source, variables(a_transition(), "r1", {}))
+    return str(refused.value)
+
+
+def test_a_mistake_is_told_in_words():
+    assert fault("{{ job.tagg }}") == 'a job has no "tagg" (did you mean "tag"?)'
+    assert fault("{{ jbo.tag }}") == 'there is no "jbo" (did you mean "job"?)'
+    assert fault("{{ elephant }}") == 'there is no "elephant"; there are job, was, to, rule, watch, seen_at'
+    assert "line 2" in fault("fine\n{{ job.tag")
+    assert "No filter named 'humane'" in fault("{{ job.duration | humane }}")
+    assert fault("{{ 'a' * 1000 }}") == "* is not for texts or lists here"
+
+
+def test_what_may_be_missing_can_be_asked_for():
+    check(
+        "{{ job.nothing | default('x') }}{% if job.other is defined %}y{% endif %}", variables(a_transition(), "r", {})
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (45.4, "45 s"),
+        (59.6, "1 min"),
+        (185, "3 min 5 s"),
+        (7800, "2 h 10 min"),
+        (3600, "1 h"),
+        (3605, "1 h 5 s"),
+        (273_600, "3 d 4 h"),
+        (None, "unknown time"),
+    ],
+)
+def test_a_span_is_said_in_its_two_largest_units(seconds, said):
+    assert human(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("uploads/a.mp4", "a.mp4"),
+        ("a.mp4", "a.mp4"),
+        ("uploads/x/", "x"),
+        ("https://cdn.example.com/v/a.mp4?sign=secret/b", "a.mp4"),
+        ("odd?name/a?b.mp4", "a?b.mp4"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_basename_is_the_last_part_of_a_key_or_of_a_url_without_its_query(path, name):
+    assert basename(path) == name
+
+
+def test_times_are_utc_to_the_second():
+    assert iso(NOON) == "2026-11-21T12:00:00Z"
+    assert iso(None) is None
