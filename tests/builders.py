@@ -31,7 +31,7 @@ def a_rulebook(text: str, env: Mapping[str, str] | None = None) -> Rulebook:
     return read(text, {"HOOK_SECRET": SECRET, **(env or {})})
 
 
-_HOOK = """
+_HOOK = """\
 [notifier.hook]
 type = "webhook"
 url = "https://cms.example.com/"

@@ -13,7 +13,7 @@ class Pace:
     """Makes callers wait so that each bucket is asked at most `rate.count` times in any `rate.per`."""
 
     def __init__(self, rate: Rate, *, monotonic: Callable[[], float], sleep: Callable[[float], object]) -> None:
-        self._rate, self._monotonic, self._sleep = rate, monotonic, sleep
+        self.rate, self._monotonic, self._sleep = rate, monotonic, sleep
         self._turns: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
@@ -25,8 +25,11 @@ class Pace:
 
     def _reserve(self, bucket: str, now: float) -> float:
         with self._lock:
-            turns = self._turns.setdefault(bucket, deque(maxlen=self._rate.count))
-            full = len(turns) == self._rate.count
-            turn = max(now, turns[0] + self._rate.per.total_seconds()) if full else now
+            rate = self.rate
+            turns = self._turns.get(bucket, ())
+            if not isinstance(turns, deque) or turns.maxlen != rate.count:
+                turns = self._turns[bucket] = deque(turns, maxlen=rate.count)
+            full = len(turns) == rate.count
+            turn = max(now, turns[0] + rate.per.total_seconds()) if full else now
             turns.append(turn)
             return turn

@@ -79,6 +79,10 @@ class TencentCi:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def set_rate(self, rate: Rate) -> None:
+        """Ask each bucket at most so often from now on."""
+        self._pace.rate = rate
+
     def close(self) -> None:
         """Close the connections that are kept open."""
         self._wire.close()

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +176,33 @@ def trouble(error: DBAPIError | PoolTimeout) -> str:
 
 
 Clock = Callable[[], datetime]
+
+
+class SharedClock:
+    """The time that leases are counted in. On PostgreSQL it is the database's, the same for every worker.
+
+    Between two looks at it time goes on by the machine's monotonic clock, so that setting the machine's clock
+    changes nothing. On SQLite there is one machine, and its own clock is the one.
+    """
+
+    def __init__(self, db: Database, local: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._db = db
+        self._local = local
+        self._monotonic = monotonic
+        self._base: tuple[datetime, float] | None = None
+
+    def __call__(self) -> datetime:
+        if self._base is None:
+            return self._local()
+        at_base, monotonic_then = self._base
+        return at_base + timedelta(seconds=self._monotonic() - monotonic_then)
+
+    def correct(self) -> None:
+        """Set it by the database's clock."""
+        if self._db.sqlite:
+            return
+        with self._db.read() as tx:
+            before = self._monotonic()
+            now: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+            after = self._monotonic()
+        self._base = (now.astimezone(UTC), (before + after) / 2)

@@ -35,10 +35,10 @@ class Outbound:
         threads: int = 16,
     ) -> None:
         self._door = door
-        self._notifiers = notifiers
         self._clock = clock
         self._slack_api_url = slack_api_url
-        self._senders: dict[str, WebhookSender | SlackSender] = {}
+        # The notifiers and the senders made for them change together, in one assignment: another thread does it.
+        self._current: tuple[Mapping[str, Notifier], dict[str, WebhookSender | SlackSender]] = (notifiers, {})
         self._ended: SimpleQueue[Attempt] = SimpleQueue()
         self._in_flight = 0
         # A dead Slack holds a thread for a while, so more of them than one notifier may have in flight.
@@ -51,7 +51,7 @@ class Outbound:
 
     def replace(self, notifiers: Mapping[str, Notifier]) -> None:
         """Use `notifiers` from the next `begin` on; attempts in flight end as they began."""
-        self._notifiers, self._senders = notifiers, {}
+        self._current = (notifiers, {})
 
     def begin(self, delivery: Delivery) -> None:
         """Start one attempt, which `wait` will hand back. Never raises."""
@@ -84,27 +84,28 @@ class Outbound:
         return ended
 
     def _begin(self, delivery: Delivery, now: datetime) -> None:
-        notifier = self._notifiers.get(delivery.notifier)
+        notifiers, senders = self._current
+        notifier = notifiers.get(delivery.notifier)
         if notifier is None:
             why = "rules.toml has no notifier of this name"
             self._ended.put(_attempt(delivery, now, TryLater(why)))
             return
-        sender = self._senders.get(delivery.notifier) or self._sender(delivery.notifier, notifier)
+        sender = senders.get(delivery.notifier)
+        if sender is None:
+            sender = senders[delivery.notifier] = self._sender(notifier)
         if isinstance(sender, WebhookSender):
             self._door.start(sender.request(delivery, now), (delivery, now))
         else:
             self._threads.submit(self._tell_slack, sender, delivery)
 
-    def _sender(self, name: str, notifier: Notifier) -> WebhookSender | SlackSender:
+    def _sender(self, notifier: Notifier) -> WebhookSender | SlackSender:
         match notifier:
             case WebhookNotifier():
-                sender: WebhookSender | SlackSender = WebhookSender(notifier)
+                return WebhookSender(notifier)
             case SlackNotifier():
-                sender = SlackSender(notifier, self._slack_api_url, self._door)
+                return SlackSender(notifier, self._slack_api_url, self._door)
             case _:
                 raise TypeError(f"nothing sends to a {type(notifier).__name__}")
-        self._senders[name] = sender
-        return sender
 
     def _judged(self, answered: Answered) -> Attempt:
         (delivery, begun), ended = answered

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller
 from bridge.record import leases, settling
-from bridge.record.database import TROUBLES, Database, trouble
+from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.scheduler import Ticker
 from bridge.send.outbound import Outbound
 from bridge.settings import Settings
@@ -83,6 +83,7 @@ class Worker:
         self._db = db
         self._rules = rules
         self._me = identity()
+        self._clock = SharedClock(db, utc_now)
         self._stop = threading.Event()
         self._source = source(settings, rules.book, sleep=self._nap)
         self._outbound = Outbound(
@@ -92,14 +93,14 @@ class Worker:
             db=db,
             transport=self._outbound,
             book=lambda: rules.book,
-            clock=utc_now,
+            clock=self._clock,
             chance=random.SystemRandom().random,
             worker=self._me.id,
         )
         self._poller = Poller(
             db=db,
             source=self._source,
-            clock=utc_now,
+            clock=self._clock,
             worker=self._me.id,
             on_told=self._courier.wake,
             halted=self._stop.is_set,
@@ -107,6 +108,7 @@ class Worker:
         self._polls = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._busy: set[str] = set()  # buckets that are being polled
         self._resting: dict[str, float] = {}  # buckets whose poll the database failed, and until when (monotonic)
+        self._in_step = True  # the record knows the watches and notifiers of the rules
         self._ticker = Ticker()
         self.on_poll: Callable[[Poll], None] = _log_poll
 
@@ -146,7 +148,8 @@ class Worker:
     @contextmanager
     def _enlisted(self) -> Iterator[None]:
         """Be known as a worker meanwhile, and free what workers held that ended on this machine."""
-        now = utc_now()
+        self._clock.correct()
+        now = self._clock()
         with self._db.write() as tx:
             for worker, pid in leases.workers_on(tx, self._me.machine):
                 if not _is_alive(pid) or pid == self._me.pid:
@@ -158,8 +161,11 @@ class Worker:
         try:
             yield
         finally:
-            with self._db.write() as tx:
-                leases.bury(tx, self._me.id)
+            try:
+                with self._db.write() as tx:
+                    leases.bury(tx, self._me.id)
+            except TROUBLES as error:
+                logger.warning("the worker could not sign off", extra={"reason": trouble(error)})
 
     def _poll_due(self) -> None:
         try:
@@ -194,13 +200,21 @@ class Worker:
 
     def _reload(self) -> None:
         if self._rules.reload():
+            book = self._rules.book
+            self._outbound.replace(book.notifiers)
+            self._source.set_rate(book.rate)
+            start_logging(self._settings, book)  # there may be new secrets to mask
+            self._in_step = False
+        if not self._in_step:  # the database may have been away when the rules changed
             sync(self._db, self._rules.book)
-            self._outbound.replace(self._rules.book.notifiers)
-            start_logging(self._settings, self._rules.book)  # there may be new secrets to mask
+            self._in_step = True
 
     def _beat(self) -> None:
+        """Say that this worker is there, and set its clock by the database's."""
+        self._clock.correct()
+        facts = {"rules_sha": self._rules.book.sha, "rules_fault": self._rules.fault}
         with self._db.write() as tx:
-            leases.beat(tx, self._me.id, now=utc_now(), rules_sha=self._rules.book.sha, rules_fault=self._rules.fault)
+            leases.beat(tx, self._me.id, now=self._clock(), **facts)
 
 
 def _log_poll(poll: Poll) -> None:

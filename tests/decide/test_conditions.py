@@ -1,3 +1,4 @@
+import re
 from datetime import timedelta
 
 import pytest
@@ -203,9 +204,8 @@ def test_why_not_explains_the_star_that_stops_at_a_slash():
     ],
 )
 def test_what_is_no_condition_is_refused_and_says_what_would_be(field, value, said):
-    with pytest.raises(ValueError, match="") as refused:
+    with pytest.raises(ValueError, match=re.escape(said)):
         condition(field, value, {})
-    assert said in str(refused.value)
 
 
 def test_a_field_that_no_job_has_is_a_key_error():
