@@ -124,7 +124,7 @@ class WatchTable(_Table):
 class NotifierTable(_Table):
     retry: Duration = timedelta(hours=24)
     fallback: Name | None = None
-    max_in_flight: Annotated[int, Field(strict=True, ge=1, le=64)] | None = None
+    max_in_flight: Annotated[int, Field(strict=True, ge=1, le=32)] | None = None
     rate: RateText | None = None
 
 

@@ -27,6 +27,7 @@ LEASE = timedelta(seconds=30)
 _UNHURRIED_S = 1.0  # between looks at an outbox where nothing is due
 _REAP_EVERY = timedelta(seconds=5)
 _ENOUGH = 16  # ended attempts that are worth a transaction while others are in flight
+_PASSED_ON = 500  # of what waits for a paused notifier, in one transaction
 _LINGER_S = 0.002
 _DEFAULT_RETRY = Notifier(name="").retry  # of a notifier that rules.toml no longer has
 
@@ -98,6 +99,7 @@ class Courier:
         now = self._clock()
         free = self._window - self._transport.in_flight
         if not self._ended and not (claiming and free > 0 and self._is_due(now)):
+            self._again_at = None
             return ()
         with self._db.write() as tx:
             lost = self._settle(tx, now)
@@ -179,7 +181,7 @@ class Courier:
             return
         lease = f"{self._worker}.{next(self._claims)}"
         with self._db.write() as tx:
-            why, waiting = claims.claim_paused(tx, name, lease=lease, lease_for=LEASE, now=now, most=self._window)
+            why, waiting = claims.claim_paused(tx, name, lease=lease, lease_for=LEASE, now=now, most=_PASSED_ON)
             for delivery in waiting:
                 outcome = Refused(f"notifier {name} is paused: {why}")
                 attempt = Attempt(delivery=delivery, outcome=outcome, started_at=now, seconds=0)

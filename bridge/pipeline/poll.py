@@ -247,7 +247,7 @@ class Poller:
     def _finish(self, round_: _Round, failures: int) -> None:
         poll, watch = round_.poll, round_.watch
         failures = failures + 1 if poll.error else 0
-        with self._db.write() as tx:
+        with self._transaction(watch, self._clock()) as tx:
             leases.polled(
                 tx,
                 watch.name,

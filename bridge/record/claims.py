@@ -123,34 +123,49 @@ def claim(tx: Connection, *, free: int, lease: str, lease_for: timedelta, now: d
     start = turn % len(lanes) if lanes else 0
     for lane in (*lanes[start:], *lanes[:start]):
         room = min(lane.max_in_flight - lane.busy, free - len(claimed))
-        if lane.interval_ms:
-            room, wait = _within_rate(tx, lane, room, now)
-            again += [wait] if wait else []
-        if room > 0:
-            values = {"name": lane.name, "now": ms(now), "room": room, "lease": lease, "until": ms(now + lease_for)}
-            claimed += _claimed(tx, values)
+        values = {"name": lane.name, "now": ms(now), "lease": lease, "until": ms(now + lease_for)}
+        if not lane.interval_ms:
+            claimed += _claimed(tx, values | {"room": room}) if room > 0 else []
+            continue
+        allowed, wait = _allowed(lane, now)
+        again += [wait] if wait else []
+        claimed += _claim_at_rate(tx, lane, values | {"room": min(room, allowed)}, now)
     return Claimed(tuple(claimed), at(min(again)) if again else None)
 
 
-def _within_rate(tx: Connection, lane: Any, room: int, now: datetime) -> tuple[int, int | None]:
-    """Return how many of `room` the rate allows, and when the next one is if it allows none.
+def _allowed(lane: Any, now: datetime) -> tuple[int, int | None]:
+    """Return how many the rate allows now, and when the next one is if it allows none.
 
     The generic cell rate algorithm: each one told uses up one interval, at most `burst` of them ahead of time.
     """
-    used = max(lane.used_until, ms(now))
+    used = _used(lane, now)
     allowed = (ms(now) + lane.burst * lane.interval_ms - used) // lane.interval_ms
-    if allowed <= 0:
-        return 0, used - (lane.burst - 1) * lane.interval_ms
-    room = min(room, allowed)
-    if room > 0 and not _use_rate(tx, lane, used + room * lane.interval_ms):
-        return 0, None
-    return room, None
+    return max(allowed, 0), None if allowed > 0 else used - (lane.burst - 1) * lane.interval_ms
 
 
-def _use_rate(tx: Connection, lane: Any, used_until: int) -> bool:
-    """Book the rate; False when another worker was faster, whose booking counts."""
-    mine = update(N).where(N.c.name == lane.name, N.c.used_until == lane.used_until).values(used_until=used_until)
-    return tx.execute(mine).rowcount == 1
+def _used(lane: Any, now: datetime) -> int:
+    """Return until when the rate is used up; a time that cannot be is from before the clock was set back."""
+    furthest = ms(now) + 2 * lane.burst * lane.interval_ms
+    return max(lane.used_until, ms(now)) if lane.used_until <= furthest else ms(now)
+
+
+def _claim_at_rate(tx: Connection, lane: Any, values: dict[str, Any], now: datetime) -> list[Delivery]:
+    """Claim for a notifier that has a rate, and book what was claimed.
+
+    The booking comes first, for all there is room for: when another worker was faster it is his that counts.
+    What could not be claimed, its lane being held up, is given back.
+    """
+    room, used = values["room"], _used(lane, now)
+    if room <= 0:
+        return []
+    mine = update(N).where(N.c.name == lane.name, N.c.used_until == lane.used_until)
+    if tx.execute(mine.values(used_until=used + room * lane.interval_ms)).rowcount != 1:
+        return []
+    claimed = _claimed(tx, values)
+    if len(claimed) < room:
+        booked = update(N).where(N.c.name == lane.name)
+        tx.execute(booked.values(used_until=used + len(claimed) * lane.interval_ms))
+    return claimed
 
 
 def paused_and_waiting(tx: Connection) -> list[str]:

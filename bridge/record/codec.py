@@ -38,5 +38,10 @@ def load_job(text: str) -> Job:
     return Job(**{name: value for name, value in facts.items() if name in _NAMES})
 
 
+def storable(text: str) -> str:
+    """Return a text from outside as a database takes it: PostgreSQL has no NUL, neither has lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
 def dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

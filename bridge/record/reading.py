@@ -136,7 +136,12 @@ def delivery(tx: Connection, delivery_id: str) -> Facts | None:
         return None
     tries = tx.execute(select(A).where(A.c.delivery == row.n).order_by(A.c.n))
     event = {"specversion": "1.0", "id": row.id, **json.loads(row.event)}
-    return {**_delivery(row), "says": json.loads(row.says), "event": event, "tries": [_attempt(a) for a in tries]}
+    return {
+        **_delivery(row),
+        "says": json.loads(row.says),
+        "event": event,
+        "tries": [_attempt(number, a) for number, a in enumerate(tries, 1)],
+    }
 
 
 def _delivery(row: Row[Any]) -> Facts:
@@ -160,9 +165,9 @@ def _delivery(row: Row[Any]) -> Facts:
     }
 
 
-def _attempt(row: Row[Any]) -> Facts:
+def _attempt(number: int, row: Row[Any]) -> Facts:
     return {
-        "number": row.number,
+        "number": number,
         "outcome": row.outcome,
         "why": row.why,
         "status": row.status,

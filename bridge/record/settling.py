@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from bridge.model import Attempt, Delivery, Refused, Sent
+from bridge.record.codec import storable
 from bridge.record.database import ms, upsert
 from bridge.record.outbox import pause
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, state_is
@@ -103,16 +104,16 @@ def _settle_sent(tx: Connection, ended: Sequence[Ended], now: datetime) -> set[i
 def _keep_receipt(tx: Connection, attempt: Attempt) -> None:
     outcome, delivery = attempt.outcome, attempt.delivery
     if isinstance(outcome, Sent) and outcome.receipt and delivery.thread:
-        row = upsert(tx, H).values(notifier=delivery.notifier, thread=delivery.thread, receipt=outcome.receipt)
-        keys = ["notifier", "thread"]
-        tx.execute(row.on_conflict_do_update(index_elements=keys, set_={"receipt": outcome.receipt}))
+        receipt = storable(outcome.receipt)
+        row = upsert(tx, H).values(notifier=delivery.notifier, thread=delivery.thread, receipt=receipt)
+        tx.execute(row.on_conflict_do_update(index_elements=["notifier", "thread"], set_={"receipt": receipt}))
 
 
 def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
     attempt = one.attempt
     delivery, outcome = attempt.delivery, attempt.outcome
     assert not isinstance(outcome, Sent)  # noqa: S101  (tells mypy which of the three it is)
-    values: dict[str, Any] = {"b_n": delivery.n, "b_lease": delivery.lease, "reason": outcome.why}
+    values: dict[str, Any] = {"b_n": delivery.n, "b_lease": delivery.lease, "reason": storable(outcome.why)}
     if one.dead:
         held = tx.execute(_BURY, values | {"now": ms(now)}).rowcount == 1
         if held and delivery.attempts > 1:
@@ -123,7 +124,7 @@ def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
     if held:
         _delay_lane(tx, delivery, due)
         if isinstance(outcome, Refused):
-            pause(tx, delivery.notifier, outcome.why, now=now)
+            pause(tx, delivery.notifier, storable(outcome.why), now=now)
         elif outcome.everyone:
             wait = update(N).where(N.c.name == delivery.notifier, N.c.not_before < ms(due))
             tx.execute(wait.values(not_before=ms(due)))
@@ -157,10 +158,9 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
         "delivery": attempt.delivery.n,
         "number": attempt.delivery.attempts,
         "outcome": kind,
-        "why": None if isinstance(outcome, Sent) else outcome.why,
+        "why": None if isinstance(outcome, Sent) else storable(outcome.why),
         "status": attempt.status,
-        # PostgreSQL stores no NUL in a text.
-        "answer": attempt.answer[:ANSWER_KEPT].replace("\0", "") or None,
+        "answer": storable(attempt.answer[:ANSWER_KEPT]) or None,
         "address": attempt.address,
         "started_at": ms(attempt.started_at),
         "ms": round(attempt.seconds * 1000),
@@ -179,8 +179,9 @@ def any_overdue(tx: Connection, *, longest: timedelta, now: datetime) -> bool:
 
 
 def _overdue(longest: timedelta, now: datetime) -> Any:
-    # A lease that ends later than one can is from before the clock was set back.
-    return or_(D.c.lease_until < ms(now), D.c.lease_until > ms(now + longest))
+    # A lease that ends much later than one can is from before the clock was set back; a little later, it is that
+    # of a worker whose clock is a little ahead.
+    return or_(D.c.lease_until < ms(now), D.c.lease_until > ms(now + 2 * longest))
 
 
 def reap(tx: Connection, *, longest: timedelta, now: datetime) -> int:

@@ -212,9 +212,9 @@ class Worker:
     def _beat(self) -> None:
         """Say that this worker is there, and set its clock by the database's."""
         self._clock.correct()
-        facts = {"rules_sha": self._rules.book.sha, "rules_fault": self._rules.fault}
+        sha, fault = self._rules.book.sha, self._rules.fault
         with self._db.write() as tx:
-            leases.beat(tx, self._me.id, now=self._clock(), **facts)
+            leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault)
 
 
 def _log_poll(poll: Poll) -> None:

@@ -29,7 +29,7 @@ lookback = "24h"
 type = "webhook"
 url = "https://cms.example.com/hook"
 retry = "1h"
-max_in_flight = 64
+max_in_flight = 32
 {cms}
 
 [notifier.pager]

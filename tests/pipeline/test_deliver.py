@@ -218,7 +218,9 @@ def test_no_more_than_the_window_is_ever_in_flight_or_unrecorded(
     db: Database, couriers: Couriers, transport: FakeTransport
 ) -> None:
     courier = couriers()
-    put(db, *[telling(f"d{n}") for n in range(300)])
+    put(db, *[telling(f"d{n}", to="cms" if n % 2 else "pager") for n in range(300)])
+    with db.write() as tx:
+        tx.exec_driver_sql("UPDATE notifier SET max_in_flight = 64")
     unfinished: list[int] = []
     transport.before_wait = lambda: unfinished.append(courier.unfinished)
     # Every third answers at once, the others only when asked for the third time.

@@ -1,0 +1,180 @@
+import pytest
+
+from bridge.decide.rulebook import RulesRefused, read
+from tests.builders import a_rulebook
+from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, faults, notifier, rule, warnings
+
+WRONG = """\
+[defaults]
+every = "30"
+timezone = "Asia/Shangai"
+
+[[watch]]
+name = "vod"
+bucket = "media"
+region = "ap chongqing"
+tags = ["Transcode"]
+quues = ["vod"]
+
+[[watch]]
+name = "vod"
+bucket = "media-1250000000"
+region = "ap-chongqing"
+tags = []
+
+[notifier.ops]
+type = "slack"
+channel = "C024BE91L"
+token = "xoxb-PLAIN"
+fallback = "pagr"
+
+[notifier.pager]
+type = "webhook"
+url = "cms.example.com"
+secret = { env = "PAGER_SECRET" }
+max_in_flight = 0
+
+[[rule]]
+name = "failed"
+to = ["Sucess", "Faild"]
+match.tga = "Transcode"
+match.duration = "45m"
+notify = ["opss", "ops"]
+stop = "yes"
+
+[[rule]]
+from = 5
+template = "finishd"
+
+[template.finished]
+title = "{{ job.tagg }}"
+fields = ["queeu"]
+"""
+
+
+def test_a_wrong_file_is_refused_with_every_fault_at_once_each_with_its_line():
+    assert faults(WRONG) == [
+        '2: [defaults], key "every": "30" is not a duration; write for example "30s", "45m", "1h30m" or "7d"',
+        '3: [defaults], key "timezone": "Asia/Shangai" is not a time zone; write for example "Asia/Shanghai" or "UTC"',
+        '7: watch "vod", key "bucket": "media" is not a bucket name with its APPID, such as media-1250000000',
+        '8: watch "vod", key "region": "ap chongqing" is not a region, such as ap-chongqing',
+        '10: watch "vod", key "quues": is not known here (did you mean "queues"?)',
+        '13: watch "vod", key "name": there is a watch of this name already, on line 5',
+        '16: watch "vod", key "tags": [] is neither a text nor a list of texts, none of them empty',
+        '21: notifier "ops", key "token": a secret comes from the environment: write token = { env = "NAME" }',
+        '22: notifier "ops", key "fallback": there is no notifier "pagr" (did you mean "pager"?)',
+        '26: notifier "pager", key "url": this is not an http(s) address without user and password, '
+        "such as https://cms.example.com/hooks/media",
+        '27: notifier "pager", key "secret": environment variable PAGER_SECRET is not set',
+        '28: notifier "pager", key "max_in_flight": 0 is too small: 1 is the least',
+        '32: rule "failed", key "to": no job state is called "Sucess" (did you mean "Success"?); '
+        'no job state is called "Faild" (did you mean "Failed"?)',
+        '33: rule "failed", key "match.tga": a job has no "tga" to match (did you mean "tag"?)',
+        '34: rule "failed", key "match.duration": "45m" does not compare; write for example "> 45m" or "<= 10s"',
+        '35: rule "failed", key "notify": there is no notifier "opss" (did you mean "ops"?)',
+        '36: rule "failed", key "stop": "yes" is not true or false',
+        '38: rule number 2: "name" is missing',
+        '38: rule number 2: "notify" is missing',
+        '39: rule number 2, key "from": 5 is neither a text nor a list of texts, none of them empty',
+        '40: rule number 2, key "template": there is no template "finishd" (did you mean "finished"?)',
+        '43: template "finished", key "title": the template does not render: a job has no "tagg" (did you mean "tag"?)',
+        '44: template "finished", key "fields": a job has no field "queeu" (did you mean "queue"?)',
+    ]
+
+
+def test_a_fault_says_its_file_and_line_first():
+    with pytest.raises(RulesRefused, match=r'^rules\.toml:1: key "x": is not known here; there are defaults, alias'):
+        a_rulebook("x = 1")
+
+
+def test_many_warnings_do_not_hide_a_fault():
+    tags = ", ".join(f'"Unknown{n}"' for n in range(500))
+    assert faults(WATCH.replace('"Transcode"', tags) + RULE + "stop = 1") == [
+        '9: rule "r1", key "stop": 1 is not true or false'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rule = \n", "1: this is not TOML: Invalid value (at line 1, column 8)"),
+        ("a = 1\nb = 2\nb = 3\n", "3: this is not TOML: Cannot overwrite a value (at line 3, column 6)"),
+        ("x = [\n", "1: this is not TOML: Invalid value (at end of document)"),
+    ],
+)
+def test_what_is_not_toml_says_where(text, said):
+    with pytest.raises(RulesRefused) as refused:
+        read(text, {})
+    assert str(refused.value) == f"rules.toml:{said}"
+
+
+@pytest.mark.parametrize("text", [f"x = {'[' * 5000}", f"x = {'9' * 5000}"])
+def test_what_is_toml_but_endless_is_refused_too(text):
+    with pytest.raises(RulesRefused, match=r"^rules\.toml:1: this is not TOML: "):
+        read(text, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[rule]\nname = "x"', "1: [rule]: write [[rule]] with double brackets: there can be many"),
+        ("rule = [1]", "1: rule number 1: 1 is not a table; write [[rule]]"),
+        ('rule = "x"', '1: key "rule": write [[rule]] with double brackets: there can be many'),
+        ('[watch.vod]\nbucket = "x"', "1: [watch]: write [[watch]] with double brackets: there can be many"),
+        ("[[notifier]]\nx = 1", "1: [notifier]: write [notifier.NAME] with single brackets and a name"),
+        ("notifier = 3", '1: key "notifier": write [notifier.NAME] with single brackets and a name'),
+        (
+            '[notifier]\ntype = "slack"',
+            '2: notifier "type": is no table; write [notifier.NAME] with a name, and the keys below it',
+        ),
+        ("[[defaults]]", "1: [defaults]: write [defaults] with single brackets"),
+        ("[alias.tag]", '1: [alias], key "tag": only [alias.queue] is known, with lines such as vod = "p2242..."'),
+        ("[alias.queue]\nvod = 5", '2: [alias], key "queue.vod": 5 is not the id of a queue'),
+        ("[ruls]", '1: [ruls]: is not known here (did you mean "rule"?)'),
+    ],
+)
+def test_tables_of_the_wrong_kind_are_named(text, said):
+    with pytest.raises(RulesRefused) as refused:
+        read(text, {})
+    assert f"rules.toml:{said}" in str(refused.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('to = "success"', 'key "to": no job state is called "success" (did you mean "Success"?)'),
+        ('to = "new"', 'key "to": no job becomes "new": write from = "new" for a job seen for the first time'),
+        ("to = []", 'key "to": [] is neither a text nor a list of texts, none of them empty'),
+        ('match = "x"', 'key "match": "x" is not a table'),
+        ("match.tag = 5", 'key "match.tag": 5 is not a text, a list of texts, true or false'),
+        ("match.user_data = {}", 'key "match.user_data": {} is not a text, a list of texts, true or false'),
+        ("match.user_data.k = 5", 'key "match.user_data.k": 5 is not a text, a list of texts, true or false'),
+        (
+            'match.state = "Failed"',
+            'key "match.state": states stand outside of match: write to = "Failed" or from = "Running" in the rule',
+        ),
+        (
+            'match.input = "**.mp4"',
+            'key "match.input": "**.mp4": ** stands alone between slashes, as in "uploads/**/*.mp4"',
+        ),
+        ('throttle = "10/5m"', 'key "throttle": is not run by this version yet; take it out'),
+        ('for = "30m"', 'key "for": is not run by this version yet; take it out'),
+        ('group.by = ["tag"]', 'key "group": is not run by this version yet; take it out'),
+        ('notfy = "x"', 'key "notfy": is not known here (did you mean "notify"?)'),
+    ],
+)
+def test_a_wrong_rule_says_what_would_be_right(line, said):
+    assert faults(rule(line)) == [f'9: rule "r1", {said}']
+
+
+@pytest.mark.parametrize("table", ["[[mute]]", "[[test]]"])
+def test_tables_of_the_later_language_are_refused(table):
+    assert (
+        faults(f"{table}\nname = 'x'\n{rule()}")[0] == f"1: {table[1:-1]}: is not run by this version yet; take it out"
+    )
+
+
+def test_two_rules_of_one_name_are_refused():
+    assert faults(WATCH + RULE + RULE) == ['10: rule "r1", key "name": there is a rule of this name already, on line 6']
+
+
