@@ -37,7 +37,7 @@ def measure(bench: Bench, stores: Stores, rounds: int) -> list[Line]:
 
 def _ours(database: str, sink: Counter) -> float:
     before = sink.count()
-    told = told_by(module("drain", "--database", database, "--sink", sink.url, "--count", str(_OURS)))
+    told = told_by(module("drain", database, sink.url, str(_OURS)))
     if not told["sent"] == sink.count() - before == _OURS:
         raise RuntimeError(f"{told['sent']} of {_OURS} recorded, {sink.count() - before} arrived")
     return float(told["per_s"])

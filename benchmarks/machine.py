@@ -187,5 +187,14 @@ def reachable(postgres: str) -> str:
         engine.dispose()
 
 
+def settle_statistics(database: str) -> None:
+    """Do at once what PostgreSQL would do by itself within a minute: its plans for tables just filled are blind."""
+    if database.startswith("postgresql"):
+        engine = sa.create_engine(_psycopg(database), isolation_level="AUTOCOMMIT")
+        with engine.connect() as at:
+            at.exec_driver_sql("ANALYZE")
+        engine.dispose()
+
+
 def _psycopg(url: str) -> sa.URL:
     return sa.make_url(url).set(drivername="postgresql+psycopg")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from bridge.decide.messages import address, build
-from bridge.decide.messages import Wording
+from bridge.decide.messages import tell
 from bridge.decide.rulebook import Rulebook, read
 from bridge.model import RUNNING, SUCCESS, Job, Told, Transition
 
 BUCKET, REGION, TAG = "bench-1250000000", "ap-chongqing", "Transcode"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-BODY_BYTES = 1500
 _RULES = """
 [[watch]]
 name = "bench"
@@ -41,14 +39,20 @@ def rulebook(url: str, *, in_flight: int = 16) -> Rulebook:
     return read(rules_text(url, in_flight=in_flight), {"SECRET": SECRET})
 
 
-def tellings(book: Rulebook, numbers: range) -> Iterator[Told]:
-    """Return one delivery for each number, each of a job of its own."""
+def tellings(book: Rulebook, numbers: range, *, note: str = "") -> Iterator[Told]:
+    """Return one delivery for each number, each of a job of its own, with `note` in its body."""
     for number in numbers:
-        message, _ = build(_ended(number), "all", Wording(), {})
-        yield address(message, book.notifiers["hook"])
+        (told,) = tell(
+            _ended(number, note),
+            matcher=book.matcher,
+            notifiers=book.notifiers,
+            wordings=book.wordings,
+            queue_names=book.queue_names,
+        ).told
+        yield told
 
 
-def _ended(number: int) -> Transition:
+def _ended(number: int, note: str) -> Transition:
     ended = datetime(2026, 6, 1, 12, tzinfo=UTC)
     job = Job(
         id=f"j{number:032x}",
@@ -66,6 +70,6 @@ def _ended(number: int) -> Transition:
         outputs=(f"published/lecture-{number:06}.mp4",),
         outputs_total=1,
         template="t1460606b9752148c4ab182f55163ba7cd",
-        user_data="course=media-101;" * 35,
+        user_data=note + "course=media-101;" * 29,
     )
     return Transition(job=job, was=RUNNING, to=SUCCESS, sequence=2, seen_at=ended, watch="bench")

@@ -49,8 +49,10 @@ class Faults:
     def line(self, path: Path) -> int:
         return self._lines.of(path)
 
-    def note(self, path: Path, text: str, *, warning: bool = False) -> None:
-        self._found[Fault(self.line(path), f"{self._owner(path)}{text}", warning)] = None
+    def note(self, path: Path, text: str, *, warning: bool = False, key: str | None = None) -> None:
+        """Note a fault of `path`; `key` is one of its keys, on whose line it is and which `text` names."""
+        where = path if key is None else (*path, key)
+        self._found[Fault(self.line(where), f"{self._owner(path)}{text}", warning)] = None
 
     def _owner(self, path: Path) -> str:
         """Say whose fault it is: 'rule "x": ', with the key when the path goes that deep."""

@@ -114,8 +114,8 @@ class NotifierReader:
         found = []
         for name, value in headers.items():
             text = value if isinstance(value, str) else self._one(value, (*path, name)) or ""
-            if not _HEADER.fullmatch(name) or not text.isprintable():
-                self._note((*path, name), "a header is a name and one line of text")
+            if not _HEADER.fullmatch(name) or not (text.isascii() and text.isprintable()):
+                self._note((*path, name), "a header is a name and one line of plain ASCII text")
             elif name.lower() in RESERVED_HEADERS or name.lower().startswith("webhook-"):
                 self._note((*path, name), "the bridge sets this header itself")
             elif isinstance(value, str) and name.lower() in _SECRET_HEADERS:

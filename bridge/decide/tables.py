@@ -49,7 +49,7 @@ class Tables:
             if key in LATER.get(kind, ()):
                 self._faults.note((*path, key), "is not run by this version yet; take it out")
             elif key not in KEYS[kind]:
-                self._faults.note((*path, key), f"is not known here{instead(key, KEYS[kind])}")
+                self._faults.note(path, f'unknown key "{key}"{instead(key, KEYS[kind])}', key=key)
 
     def one(self, kind: str) -> dict[str, Any]:
         """Return the table [kind], empty when there is none."""

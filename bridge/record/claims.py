@@ -31,9 +31,10 @@ from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import thread as H  # noqa: N812
 
 _busy = select(func.count()).where(D.c.notifier == N.c.name, state_is(SENDING)).scalar_subquery()
-_has_due = exists().where(D.c.notifier == N.c.name, state_is(WAITING), D.c.due_at <= bindparam("now"))
+# The first of the index, not EXISTS: PostgreSQL reads a big backlog from the front for that, what was sent included.
+_first_due = select(func.min(D.c.due_at)).where(D.c.notifier == N.c.name, state_is(WAITING)).scalar_subquery()
 _LANES = select(N.c.name, N.c.max_in_flight, N.c.interval_ms, N.c.burst, N.c.used_until, _busy.label("busy")).where(
-    N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _has_due
+    N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _first_due <= bindparam("now")
 )
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from tests.builders import SECRET
-from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, faults, notifier, rule, warnings
+from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, rule, warnings
+
 
 @pytest.mark.parametrize(
     ("text", "said"),

@@ -1,8 +1,7 @@
 import pytest
 
 from tests.builders import SECRET, a_rulebook
-from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, faults, notifier, rule, warnings
-
+from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, faults, notifier
 
 
 @pytest.mark.parametrize(
@@ -77,12 +76,12 @@ from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, faults, notifier, rule
         (
             ['type = "webhook"', 'url = "https://a.example.com"', 'headers = { X = "a\\nb" }'],
             {},
-            '4: notifier "hook", key "headers.X": a header is a name and one line of text',
+            '4: notifier "hook", key "headers.X": a header is a name and one line of plain ASCII text',
         ),
         (
             ['type = "webhook"', 'url = "https://a.example.com"', 'channel = "C1"'],
             {},
-            '4: notifier "hook", key "channel": is not known here; there are retry, fallback, max_in_flight, '
+            '4: notifier "hook": unknown key "channel"; there are retry, fallback, max_in_flight, '
             "rate, type, url, secret, order, headers, format",
         ),
         (
@@ -123,6 +122,12 @@ def test_a_wrong_notifier_says_what_would_be_right(lines, env, said):
 def test_what_is_no_address_is_refused(url):
     (said,) = faults("\n".join((notifier('type = "webhook"', f'url = "{url}"'), WATCH, RULE)))
     assert "is not an http(s) address" in said
+
+
+@pytest.mark.parametrize("header", ['X = "媒体"', 'X = "a\\u0000b"', '"X Y" = "a"', '"" = "a"', '"X:" = "a"'])
+def test_what_cannot_stand_in_a_header_is_refused(header):
+    (said,) = faults(WATCH + RULE + HOOK + f"headers = {{ {header} }}")
+    assert "a header is a name and one line of plain ASCII text" in said
 
 
 def test_a_circle_of_fallbacks_names_its_way():
@@ -180,5 +185,3 @@ url = {{ env = "URL" }}
     book = repr(a_rulebook(text, env))
     assert "HIDDEN" not in book
     assert SECRET not in book
-
-

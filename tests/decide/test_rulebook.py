@@ -2,11 +2,13 @@ from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import pytest
-
 from bridge.model import GONE, NEW, Rate, SlackNotifier, WebhookNotifier
 from tests.builders import SECRET, a_job, a_rulebook, a_transition
-from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, faults, notifier, rule, warnings
+from tests.decide.texts import HOOK, RULE, WATCH, notifier, rule
+
+EXAMPLE = Path(__file__).parents[2] / "rules.toml"
+EXAMPLE_ENV = {"SLACK_BOT_TOKEN": "xoxb-1-SECRET", "CMS_URL": "https://x.example.com/SECRET", "CMS_SECRET": SECRET}
+
 
 def test_the_example_is_right():
     book = a_rulebook(EXAMPLE.read_text(), EXAMPLE_ENV)
@@ -82,5 +84,3 @@ def test_five_thousand_rules_are_read_and_each_knows_its_line():
     rules = "".join(f'[[rule]]\nname = "r{n}"\nmatch.tag = "Transcode"\nnotify = "hook"\n' for n in range(5000))
     book = a_rulebook(rules + WATCH)
     assert [found.line for found in book.rules] == list(range(1, 20_001, 4))
-
-

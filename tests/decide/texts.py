@@ -46,5 +46,3 @@ SIGNED = 'secret = { env = "S" }'
 
 def notifier(*lines: str) -> str:
     return "\n".join(("[notifier.hook]", *lines))
-
-

@@ -1,0 +1,95 @@
+"""Jobs read a second: pages of CI's list to a stored snapshot, nothing changed, beside the SDK's parsing alone."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from benchmarks.machine import Bench, Missing, Stores, settle_statistics
+from benchmarks.pages import PAGE_SIZE, pages
+from benchmarks.report import Line, at_least
+from benchmarks.tellings import BUCKET, REGION, rulebook
+from bridge.collect.jobs_xml import read_page
+from bridge.model import Described, Page, Place, Stream
+from bridge.pipeline import Poller
+from bridge.record import leases
+from bridge.record.database import Database
+
+_PAGES, _POLLS = 20, 3
+_TARGET = 4
+
+
+class _Tape:
+    """A source that plays pages: all of poll is real but the network."""
+
+    def __init__(self, bodies: Sequence[bytes]) -> None:
+        self._bodies = bodies
+
+    def list(self, _stream: Stream, *, since: datetime | None = None, token: str | None = None) -> Page:  # noqa: ARG002  (a tape has what it has)
+        return read_page(self._bodies[int(token or 0)], bucket=BUCKET, region=REGION)
+
+    def describe(self, _place: Place, ids: Sequence[str]) -> Described:
+        return Described(jobs=(), missing=tuple(ids))
+
+
+def measure(_bench: Bench, stores: Stores, rounds: int) -> list[Line]:
+    bodies, parse = pages(_PAGES), _sdk()
+    rates: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        rates["SDK"].append(_rate(lambda: [parse(body) for body in bodies]))
+        for kind in stores.kinds:
+            with stores.empty(kind) as url:
+                rates[kind].append(_ours(url, bodies))
+    return [
+        at_least(
+            _TARGET,
+            what=f"jobs read and compared, {kind}",
+            unit="1/s",
+            ours=rates[kind],
+            peer_name="SDK, parsing only",
+            peer=rates["SDK"],
+        )
+        for kind in stores.kinds
+    ]
+
+
+def _sdk() -> Callable[[bytes], object]:
+    try:
+        from qcloud_cos.cos_comm import xml_to_dict
+    except ImportError as error:
+        raise Missing("the official SDK is not installed: pip install cos-python-sdk-v5") from error
+    parse: Callable[[bytes], object] = xml_to_dict
+    return parse
+
+
+def _ours(url: str, bodies: Sequence[bytes]) -> float:
+    book = rulebook("http://127.0.0.1:1/")
+    (watch,) = book.watches
+    db = Database(url)
+    db.upgrade()
+    with db.write() as tx:
+        leases.sync(tx, book.watches, [])
+    poller = Poller(db=db, source=_Tape(bodies), clock=lambda: datetime.now(UTC), worker="bench")
+    first = poller.poll_once(watch, book)
+    assert first is not None
+    assert first.transitions == _PAGES * PAGE_SIZE, first
+    settle_statistics(url)
+
+    def poll() -> None:
+        again = poller.poll_once(watch, book)
+        assert again is not None
+        assert (again.jobs, again.transitions) == (_PAGES * PAGE_SIZE, 0), again
+
+    try:
+        return _rate(poll)
+    finally:
+        db.close()
+
+
+def _rate(read_all: Callable[[], object]) -> float:
+    from_s = time.perf_counter()
+    for _ in range(_POLLS):
+        read_all()
+    return _POLLS * _PAGES * PAGE_SIZE / (time.perf_counter() - from_s)

@@ -1,0 +1,44 @@
+"""A database with the bench's rules in it, and a courier that delivers from it: the bridge without its clockwork."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from ipaddress import ip_network
+
+from benchmarks.tellings import rulebook
+from bridge.pipeline import Courier
+from bridge.record import leases
+from bridge.record.database import Database
+from bridge.send.door import Door
+from bridge.send.outbound import Outbound
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Station:
+    def __init__(self, database: str, sink: str) -> None:
+        self.book = rulebook(sink)
+        self.db = Database(database)
+        self.db.upgrade()
+        with self.db.write() as tx:
+            leases.sync(tx, self.book.watches, [(self.book.notifiers["hook"], "webhook")])
+        self._outbound = Outbound(
+            door=Door(allow=(ip_network("127.0.0.0/8"),)),
+            notifiers=self.book.notifiers,
+            clock=now,
+            slack_api_url="http://127.0.0.1:1/",
+        )
+        self.courier = Courier(
+            db=self.db,
+            transport=self._outbound,
+            book=lambda: self.book,
+            clock=now,
+            chance=lambda: 0.5,
+            worker="bench",
+        )
+
+    def close(self) -> None:
+        self._outbound.close(0)
+        self.db.close()
