@@ -125,7 +125,7 @@ class NotifierReader:
         return found
 
     def _secrets(self, env: Env | None, path: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the secrets: the first must be there, those after it only while they are rotated."""
+        """Return the secrets; all of them sign."""
         found = []
         for number, variable in enumerate(env.env if env else ()):
             secret = self._value(variable)
@@ -133,10 +133,9 @@ class NotifierReader:
                 found.append(secret)
                 if why := _bad_secret(secret):
                     self._note(path, f"the value of {variable} {why}")
-            elif number == 0:
-                self._note(path, self._missing(variable))
             else:
-                self._note(path, f"{self._missing(variable)}, so it signs nothing", warning=True)
+                over = "; take it out when the rotation is over" if number else ""
+                self._note(path, self._missing(variable) + over)
         return tuple(found)
 
     def _one(self, env: Env | None, path: tuple[str, ...]) -> str | None:

@@ -38,10 +38,6 @@ from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, rule, warnings
             ],
         ),
         (
-            WATCH + RULE + HOOK + 'secret = { env = ["HOOK_SECRET", "OLD"] }',
-            ['12: warning: notifier "hook", key "secret": environment variable OLD is not set, so it signs nothing'],
-        ),
-        (
             rule('[template.x]\ntext = "{{ job.message.strip() }}"'),
             [
                 '9: warning: template "x": no rule uses it',

@@ -130,6 +130,12 @@ def test_what_cannot_stand_in_a_header_is_refused(header):
     assert "a header is a name and one line of plain ASCII text" in said
 
 
+def test_the_old_secret_of_a_rotation_that_is_over_has_to_go_from_the_file_too():
+    text = WATCH + RULE + HOOK + 'secret = { env = ["HOOK_SECRET", "OLD"] }'
+    (said,) = faults(text, {"HOOK_SECRET": SECRET})
+    assert said.endswith("environment variable OLD is not set; take it out when the rotation is over")
+
+
 def test_a_circle_of_fallbacks_names_its_way():
     text = "".join(f'{HOOK.replace(".hook", f".{a}")}fallback = "{b}"\n' for a, b in ("ab", "bc", "cb"))
     said = faults(WATCH + RULE.replace("hook", "a") + text)
