@@ -1,4 +1,4 @@
-"""A process: answers every POST with 204 and keeps how old the `t=<seconds>` in its body was; GET takes them."""
+"""A process: answers every POST with 204 and keeps when the `event=<number>` in its body came; GET takes them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import re
 import sys
 import time
 
-_STAMP = re.compile(rb"t=(\d+\.\d+);")
+_EVENT = re.compile(rb"event=(\d+);")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class _Arrivals(asyncio.Protocol):
-    ages: list[float] = []  # of the whole process
+    came: dict[str, float] = {}  # of the whole process
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -38,11 +38,11 @@ class _Arrivals(asyncio.Protocol):
 
     def _answer(self, request: bytes, now: float) -> bytes:
         if request.startswith(b"GET"):
-            told = json.dumps(self.ages).encode()
-            self.ages.clear()
+            told = json.dumps(self.came).encode()
+            self.came.clear()
             return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
-        if stamp := _STAMP.search(request):
-            self.ages.append(now - float(stamp[1]))
+        if event := _EVENT.search(request):
+            self.came.setdefault(event[1].decode(), now)
         return b"HTTP/1.1 204 No Content\r\n\r\n"
 
 

@@ -1,8 +1,11 @@
-"""A worker with nothing to do: what it holds, what it costs, and how often it wakes."""
+"""A worker with nothing to do: what it costs, how often it wakes, and what it holds."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,53 +26,60 @@ class _Use:
     resident_mb: float
 
 
-def measure(bench: Bench, stores: Stores, rounds: int) -> list[Line]:  # noqa: ARG001  (one long window, all at once)
-    """Watch all of them in the same minute: what disturbs one disturbs the others."""
-    try:
-        import psutil
-    except ImportError as error:
-        raise Missing("psutil is not installed: pip install psutil") from error
-    celery = Celery(bench)
-    celery.work()
-    lines: list[Line] = []
-    with CiSimulator() as ci:
-        children = {"Celery": celery.worker}
-        opened = [(kind, stores.empty(kind)) for kind in stores.kinds]
-        try:
-            for kind, database in opened:
-                children[kind] = bench.start(module("idle_worker", database.__enter__(), ci.url))
-            time.sleep(_SETTLED_S)
-            trees = {name: _tree(psutil, child.pid) for name, child in children.items() if child}
-            before = {name: _use(tree) for name, tree in trees.items()}
-            time.sleep(_WINDOW_S)
-            after = {name: _use(tree) for name, tree in trees.items()}
-            for kind in stores.kinds:
-                lines += _lines(kind, before, after)
-        finally:
-            bench.stop_all()
-            for _, database in opened:
-                database.__exit__(None, None, None)
-    return lines
+def measure(bench: Bench, stores: Stores, _rounds: int) -> list[Line]:
+    """Measure all of them in the same minute: what disturbs one disturbs the others."""
+    if importlib.util.find_spec("psutil") is None:
+        raise Missing("psutil is not installed: pip install psutil")
+    with ExitStack() as stack:
+        ci = stack.enter_context(CiSimulator())
+        databases = {kind: stack.enter_context(stores.empty(kind)) for kind in stores.kinds}
+        stack.callback(bench.stop_all)  # before the databases go
+        celery = Celery(bench)
+        children = {"Celery": celery.work()}
+        for kind, database in databases.items():
+            children[kind] = bench.start(module("idle_worker", database, ci.url))
+        time.sleep(_SETTLED_S)
+        trees = {name: _tree(child.pid) for name, child in children.items()}
+        trees["Celery"] += _tree(celery.redis.pid)
+        before = {name: _use(tree) for name, tree in trees.items()}
+        time.sleep(_WINDOW_S)
+        after = {name: _use(tree) for name, tree in trees.items()}
+    used = {name: _between(before[name], after[name]) for name in trees}
+    return [line for kind in stores.kinds for line in _lines(kind, used)]
 
 
-def _lines(kind: str, before: dict[str, _Use], after: dict[str, _Use]) -> list[Line]:
-    cpu_ms = {name: 1000 * (after[name].cpu_s - before[name].cpu_s) / _WINDOW_S for name in (kind, "Celery")}
-    wakes = {name: (after[name].wakes - before[name].wakes) / _WINDOW_S for name in (kind, "Celery")}
-    print(wakes)
+def _lines(kind: str, used: dict[str, _Use]) -> list[Line]:
+    ours, peer = used[kind], used["Celery"]
     return [
         at_most(
             _MOST_CPU,
             what=f"CPU at rest, {kind}",
             unit="ms/s",
-            ours=[cpu_ms[kind]],
-            peer_name="Celery",
-            peer=[cpu_ms["Celery"]],
+            ours=[1000 * ours.cpu_s / _WINDOW_S],
+            peer_name="Celery and Redis",
+            peer=[1000 * peer.cpu_s / _WINDOW_S],
+        ),
+        at_most(
+            1,
+            what=f"resident memory at rest, {kind}",
+            unit="MB",
+            ours=[ours.resident_mb],
+            peer_name="the bound",
+            peer=[_MOST_MB],
+        ),
+        at_most(
+            _MOST_CPU,
+            what=f"wake-ups at rest, {kind}",
+            unit="1/s",
+            ours=[ours.wakes / _WINDOW_S],
+            peer_name="Celery and Redis",
+            peer=[peer.wakes / _WINDOW_S],
         ),
     ]
 
 
-def _tree(psutil: Any, pid: int) -> list[Any]:
-    root = psutil.Process(pid)
+def _tree(pid: int) -> list[Any]:
+    root = importlib.import_module("psutil").Process(pid)
     return [root, *root.children(recursive=True)]
 
 
@@ -82,7 +92,13 @@ def _use(tree: list[Any]) -> _Use:
     )
 
 
+def _between(before: _Use, after: _Use) -> _Use:
+    return _Use(
+        cpu_s=after.cpu_s - before.cpu_s, wakes=after.wakes - before.wakes, resident_mb=after.resident_mb
+    )
+
+
 def _wakes(pid: int) -> int:
-    """Return how often the threads of a process went to sleep, and so were woken."""
+    """Return how often the threads of a process slept: each time they were woken."""
     lines = [line for file in Path(f"/proc/{pid}/task").glob("*/status") for line in file.read_text().splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))

@@ -1,4 +1,4 @@
-"""A process: a whole worker that watches a simulator, with nothing to tell: DATABASE CI_URL."""
+"""A process: a whole worker that watches a simulator where nothing happens: DATABASE CI_URL."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import signal
 import sys
 
 from benchmarks.tellings import SECRET, rules_text
-from bridge import settings, wiring
+from bridge import settings
+from bridge.record.database import Database
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY
+from bridge.wiring.parts import sync
+from bridge.wiring.rules import Rules
+from bridge.wiring.worker import Worker
 
 
 def main(database: str, ci_url: str) -> None:
@@ -20,14 +24,13 @@ def main(database: str, ci_url: str) -> None:
         "SECRET": SECRET,
     }
     read = settings.read(environ)
-    rules = wiring.Rules(read, environ)
-    db = wiring.database(read)
+    rules, db = Rules(read, environ), Database(database)
     db.upgrade()
-    wiring.sync(db, rules.book)
-    worker = wiring.Worker(read, rules, db)
+    sync(db, rules.book)
+    worker = Worker(read, rules, db)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     worker.run()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2])

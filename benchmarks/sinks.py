@@ -67,7 +67,7 @@ class Counter:
 
 
 class Arrivals:
-    """A process that answers 204 and keeps how old the `t=<seconds>` in each body was."""
+    """A process that answers 204 and notes when the `event=<number>;` of each body came."""
 
     def __init__(self, bench: Bench) -> None:
         port = free_port()
@@ -75,10 +75,10 @@ class Arrivals:
         self.url = f"http://127.0.0.1:{port}/hook"
         self._port = port
 
-    def take(self) -> list[float]:
-        """Return the ages of what arrived since the last time, in milliseconds."""
+    def take(self) -> dict[int, float]:
+        """Return when each event came that did since the last time, in seconds since 1970."""
         asking = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
         asking.request("GET", "/take")
-        ages: Any = json.loads(asking.getresponse().read())
+        came: Any = json.loads(asking.getresponse().read())
         asking.close()
-        return [1000 * float(age) for age in ages]
+        return {int(number): float(at) for number, at in came.items()}

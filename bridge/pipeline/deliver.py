@@ -67,9 +67,11 @@ class Courier:
         self._ended: list[Attempt] = []  # accepted or failed, not yet recorded
         self._again_at: datetime | None = None
         self._reap_at: datetime | None = None
+        self._woken = False
 
     def wake(self) -> None:
         """Look at the outbox now."""
+        self._woken = True
         self._transport.wake()
 
     @property
@@ -98,7 +100,9 @@ class Courier:
         """In one transaction: settle what ended, claim what the slots that are free by it can take."""
         now = self._clock()
         free = self._window - self._transport.in_flight
-        if not self._ended and not (claiming and free > 0 and self._is_due(now)):
+        # Whoever wakes us has put something there: to ask first would be a transaction in its way.
+        woken, self._woken = self._woken, False
+        if not self._ended and not (claiming and free > 0 and (woken or self._is_due(now))):
             self._again_at = None
             return ()
         with self._db.write() as tx:

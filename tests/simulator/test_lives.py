@@ -20,12 +20,12 @@ LEGAL = {
 
 
 def lives(count: int, seed: int = 1) -> list[Life]:
-    random = Random(seed)  # noqa: S311 - made-up lives are no secret
+    random = Random(seed)
     return [a_life(random, bucket=BUCKET, tags=["Transcode", "Snapshot"], queues=["p1", "p2"]) for _ in range(count)]
 
 
 def director(ci: JobStore, *, seed: int = 1, limit: int = 200, speed: float = 1.0) -> Director:
-    random = Random(seed)  # noqa: S311 - made-up lives are no secret
+    random = Random(seed)
     return Director(ci, random=random, bucket=BUCKET, tags=["Transcode"], queues=["p1"], limit=limit, speed=speed)
 
 
