@@ -7,13 +7,14 @@ import json
 import re
 import sys
 import time
+from typing import ClassVar
 
 _EVENT = re.compile(rb"event=(\d+);")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class _Arrivals(asyncio.Protocol):
-    came: dict[str, float] = {}  # of the whole process
+    came: ClassVar[dict[str, float]] = {}  # of the whole process
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

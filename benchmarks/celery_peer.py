@@ -34,7 +34,18 @@ class Celery:
 
     def work(self) -> subprocess.Popen[bytes]:
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING"]
-        command = [sys.executable, "-m", "celery", "-A", "benchmarks.celery_tasks", "worker", "-P", "prefork", "-c", "2"]
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "benchmarks.celery_tasks",
+            "worker",
+            "-P",
+            "prefork",
+            "-c",
+            "2",
+        ]
         self.worker = self._bench.start([*command, *quiet], environ={"BENCH_BROKER": self._broker})
         return self.worker
 

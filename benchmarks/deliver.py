@@ -13,9 +13,11 @@ from benchmarks.report import Line, at_least
 from benchmarks.sinks import Counter
 from benchmarks.tellings import rulebook, tellings
 
-_OURS, _ALERTS, _TASKS = 20_000, 10_000, 1_500
-_ALERTMANAGER = {"SQLite": 1.3, "PostgreSQL": 0.6}
-_CELERY = {"SQLite": 15, "PostgreSQL": 8}
+_OURS, _ALERTS, _TASKS = 20_000, 20_000, 1_500
+_TARGETS: dict[str, dict[str, float]] = {
+    "Alertmanager": {"SQLite": 1.3, "PostgreSQL": 0.6},
+    "Celery": {"SQLite": 15, "PostgreSQL": 8},
+}
 
 
 def measure(bench: Bench, stores: Stores, rounds: int) -> list[Line]:
@@ -27,12 +29,11 @@ def measure(bench: Bench, stores: Stores, rounds: int) -> list[Line]:
                 rates[kind].append(_ours(database, sink))
         rates["Alertmanager"].append(_alertmanager(bench, sink))
         rates["Celery"].append(_celery(bench, sink))
-    lines = []
-    for peer, targets in (("Alertmanager", _ALERTMANAGER), ("Celery", _CELERY)):
-        for kind in stores.kinds:
-            facts = {"what": f"deliveries, {kind}", "unit": "1/s", "ours": rates[kind], "peer": rates[peer]}
-            lines.append(at_least(targets[kind], peer_name=peer, **facts))
-    return lines
+    return [
+        at_least(targets[kind], f"deliveries, {kind}", "1/s", ours=rates[kind], peer_name=peer, peer=rates[peer])
+        for peer, targets in _TARGETS.items()
+        for kind in stores.kinds
+    ]
 
 
 def _ours(database: str, sink: Counter) -> float:
@@ -45,7 +46,12 @@ def _ours(database: str, sink: Counter) -> float:
 
 def _alertmanager(bench: Bench, sink: Counter) -> float:
     peer, bodies, before = Alertmanager(bench, sink.url), posts(range(_ALERTS)), sink.count()
-    posting = threading.Thread(target=lambda: [peer.post(body) for body in bodies])
+
+    def post_all() -> None:
+        for body in bodies:
+            peer.post(body)
+
+    posting = threading.Thread(target=post_all)
     posting.start()
     try:
         return sink.rate(before, _ALERTS, at_most_s=60)

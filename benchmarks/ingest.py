@@ -45,8 +45,8 @@ def measure(_bench: Bench, stores: Stores, rounds: int) -> list[Line]:
     return [
         at_least(
             _TARGET,
-            what=f"jobs read and compared, {kind}",
-            unit="1/s",
+            f"jobs read and compared, {kind}",
+            "1/s",
             ours=rates[kind],
             peer_name="SDK, parsing only",
             peer=rates["SDK"],

@@ -27,8 +27,8 @@ def measure(bench: Bench, stores: Stores, rounds: int) -> list[Line]:
     return [
         at_most(
             _TARGETS[kind],
-            what=f"commit to receiver, {kind}",
-            unit="ms",
+            f"commit to receiver, {kind}",
+            "ms",
             ours=medians[kind],
             peer_name="Alertmanager",
             peer=medians["Alertmanager"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 
 
@@ -18,45 +18,38 @@ class Line:
     peer_name: str
     peer: float
     ratio: float
-    target: str  # "at least 4x" or "at most 1.2x"
-    met: bool
+    ratios: tuple[float, ...]  # of each round
+    target: str | None = None  # "at least 4x" or "at most 1.2x"
+    met: bool | None = None
 
 
 def at_least(
-    factor: float, *, what: str, unit: str, ours: Sequence[float], peer_name: str, peer: Sequence[float]
+    factor: float, what: str, unit: str, *, ours: Sequence[float], peer_name: str, peer: Sequence[float]
 ) -> Line:
-    ratio = _ratio(ours, peer)
-    return Line(
-        what=what,
-        unit=unit,
-        ours=median(ours),
-        peer_name=peer_name,
-        peer=median(peer),
-        ratio=ratio,
-        target=f"at least {factor:g}x",
-        met=ratio >= factor,
-    )
+    line = noted(what, unit, ours=ours, peer_name=peer_name, peer=peer)
+    return replace(line, target=f"at least {factor:g}x", met=line.ratio >= factor)
 
 
 def at_most(
-    factor: float, *, what: str, unit: str, ours: Sequence[float], peer_name: str, peer: Sequence[float]
+    factor: float, what: str, unit: str, *, ours: Sequence[float], peer_name: str, peer: Sequence[float]
 ) -> Line:
-    ratio = _ratio(ours, peer)
+    line = noted(what, unit, ours=ours, peer_name=peer_name, peer=peer)
+    return replace(line, target=f"at most {factor:g}x", met=line.ratio <= factor)
+
+
+def noted(what: str, unit: str, *, ours: Sequence[float], peer_name: str, peer: Sequence[float]) -> Line:
+    """Return a comparison without a target; `ours` and `peer` have a value for each round."""
+    # Round by round: the machine's speed changes between rounds far more than within one.
+    ratios = tuple(one / other for one, other in zip(ours, peer, strict=True))
     return Line(
         what=what,
         unit=unit,
         ours=median(ours),
         peer_name=peer_name,
         peer=median(peer),
-        ratio=ratio,
-        target=f"at most {factor:g}x",
-        met=ratio <= factor,
+        ratio=median(ratios),
+        ratios=ratios,
     )
-
-
-def _ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
-    # Round by round: the machine's speed changes between rounds far more than within one.
-    return median(one / other for one, other in zip(ours, peer, strict=True))
 
 
 def as_json(lines: Sequence[Line]) -> str:
@@ -64,7 +57,7 @@ def as_json(lines: Sequence[Line]) -> str:
 
 
 def as_table(lines: Sequence[Line]) -> str:
-    rows = [("what", "unit", "ours", "peer", "its", "ratio", "target", "")]
+    rows = [("what", "unit", "ours", "peer", "its", "ratio", "of rounds", "target", "")]
     rows += [
         (
             line.what,
@@ -73,8 +66,9 @@ def as_table(lines: Sequence[Line]) -> str:
             line.peer_name,
             _short(line.peer),
             f"{line.ratio:.2f}",
-            line.target,
-            "met" if line.met else "NOT MET",
+            f"{min(line.ratios):.2f}-{max(line.ratios):.2f}",
+            line.target or "",
+            {True: "met", False: "NOT MET", None: ""}[line.met],
         )
         for line in lines
     ]

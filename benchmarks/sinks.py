@@ -1,4 +1,7 @@
-"""Where deliveries arrive: nginx that counts them, or a process of ours that notes when."""
+"""Where deliveries arrive: nginx that counts them, or a process of ours that notes when.
+
+nginx has room for thousands of connections: Alertmanager opens as many, and refused ones would only slow it down.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from benchmarks.machine import Bench, free_port, module, program
 
 _NGINX = """
 worker_processes 1;
+worker_rlimit_nofile 20000;
 daemon off;
 pid {directory}/nginx.pid;
 error_log stderr error;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 16000; }}
 http {{
   access_log off;
   client_body_temp_path {directory}/nginx-bodies;
@@ -22,7 +26,7 @@ http {{
   keepalive_requests 100000000;
   keepalive_timeout 600s;
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port} backlog=4096;
     location = /counter {{ stub_status; }}
     location / {{ return 204; }}
   }}

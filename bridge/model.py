@@ -140,7 +140,7 @@ class Transition:
     sequence: int
     seen_at: datetime
     watch: str
-    silent: str | None = None  # why nobody is told, e.g. "first snapshot of watch vod"
+    silent: str | None = None  # why nobody is told, as in 'first snapshot of Snapshot in watch "vod"'
 
     @property
     def happened_at(self) -> datetime:

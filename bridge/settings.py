@@ -70,6 +70,15 @@ class Settings(BaseModel):
         return value
 
     @property
+    def missing_key(self) -> str | None:
+        """Say which part of CI's key is not set, or None."""
+        names = {"TENCENTCLOUD_SECRET_ID": self.secret_id, "TENCENTCLOUD_SECRET_KEY": self.secret_key}
+        missing = [name for name, value in names.items() if not value]
+        if not missing:
+            return None
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: make a key in the CAM console"
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for the mask over the logs."""
         found = (self.secret_key, self.security_token, self.admin_token, self.read_token, self.callback_token)

@@ -105,7 +105,7 @@ def said(caplog: pytest.LogCaptureFixture) -> str:
 def test_missing_credentials_name_the_variable_and_fail_the_command(stage: Stage) -> None:
     done = stage.command("poll", TENCENTCLOUD_SECRET_ID="")
     assert done.returncode == 1
-    assert "TENCENTCLOUD_SECRET_ID is empty" in done.stderr
+    assert "TENCENTCLOUD_SECRET_ID is not set" in done.stderr
 
 
 def test_wrong_credentials_are_an_auth_error_that_says_what_to_check(stage: Stage) -> None:

@@ -143,7 +143,10 @@ def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
         assert stage.stop(worker) == 0
         stage.environ["CMS_URL"] = target
         (dead,) = stage.deliveries(state="dead")
-        assert "would be sent again" in stage.command("deliveries", "redrive", "--notifier", "cms", "--dry-run").stderr
+        assert (
+            "1 delivery would be sent again"
+            in stage.command("deliveries", "redrive", "--notifier", "cms", "--dry-run").stderr
+        )
         assert stage.deliveries(state="dead") == [dead]
         assert stage.command("deliveries", "redrive", dead["id"]).returncode == 0
         stage.start_worker()

@@ -16,7 +16,7 @@ import click
 from bridge import settings as environment
 from bridge import wiring
 from bridge.collect.errors import CiError
-from bridge.decide.rulebook import RulesRefused
+from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.words import duration
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
@@ -56,28 +56,34 @@ def settings() -> Settings:
     return environment.read(os.environ)
 
 
-def open_database(found: Settings) -> Database:
-    """Return the database with the newest schema. Raises SchemaOld with what to do."""
+def open_database(found: Settings, *, make: bool = False) -> Database:
+    """Return the database with the newest schema. Raises SchemaOld with what to do.
+
+    Only with `make` is an SQLite file made where there is none: a question asked in the wrong folder is no reason.
+    """
     try:
         db = wiring.database(found)
     except ValueError as error:
         raise SettingsRefused(str(error)) from error
+    if not make and db.is_missing:
+        fail(f"there is no database {db.shown} yet: `ci-bridge poll`, `worker` or `run` makes it (or set DATABASE_URL)")
     db.require_schema()
     return db
 
 
-def rules(found: Settings) -> Rules:
-    return Rules(found, os.environ)
+def everything(*, polls: bool) -> tuple[Settings, Rules, Database]:
+    """Return settings, rules and database, with logging started and the record in step with the rules.
 
-
-def everything() -> tuple[Settings, Rules, Database]:
-    """Return settings, rules and database, with logging started and the record in step with the rules."""
+    `polls`: CI's key must be there.
+    """
     found = settings()
-    book = rules(found)
+    if polls and found.missing_key:
+        raise SettingsRefused(found.missing_key)
+    book = Rules(found, os.environ)
     wiring.start_logging(found, book.book)
     for warning in book.book.warnings:
         click.echo(str(warning), err=True)
-    db = open_database(found)
+    db = open_database(found, make=True)
     wiring.sync(db, book.book)
     return found, book, db
 
@@ -93,6 +99,17 @@ def moment(text: str | None) -> datetime | None:
     except ValueError as error:
         raise click.BadParameter(f'"{text}" is not a time; write "2h" (ago) or 2026-11-21T09:00:00Z') from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def some(count: int, one: str, many: str | None = None) -> str:
+    """Say a number of things: "1 try", "2 tries"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def said_of(book: Rulebook) -> str:
+    """Say what a rulebook has: "1 watch, 2 notifiers, 2 rules"."""
+    watches = some(len(book.watches), "watch", "watches")
+    return f"{watches}, {some(len(book.notifiers), 'notifier')}, {some(len(book.rules), 'rule')}"
 
 
 def show_list(items: Sequence[Facts], columns: Sequence[str], *, as_json: bool, nothing: str) -> None:

@@ -9,8 +9,7 @@ import tempfile
 import threading
 import time
 from base64 import b64encode
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ import click
 import bridge
 from bridge import settings as environment
 from bridge import wiring
-from bridge.cli.common import plainly
+from bridge.cli.common import plainly, some
 from bridge.decide.rulebook import Rulebook
 from bridge.record import reading
 from bridge.record.database import Database
@@ -72,7 +71,8 @@ class _Stage:
         self._stack = stack
         self._ci = stack.enter_context(CiSimulator())
         self._slack = stack.enter_context(SlackLookAlike())
-        self._receiver = stack.enter_context(WebhookReceiver(secrets=[_SECRET], answer=_busy_once()))
+        self._busy = _BusyOnce()
+        self._receiver = stack.enter_context(WebhookReceiver(secrets=[_SECRET], answer=self._busy))
         environ = {
             "DATABASE_URL": f"sqlite:///{folder / 'bridge.db'}",
             "TENCENTCLOUD_SECRET_ID": DEMO_SECRET_ID,
@@ -153,9 +153,10 @@ class _Stage:
             _say("job", f"{step['tag']} {step['job'][:9]}… {step['from']} -> {step['to']}")
         posts, hooks = self._slack.posts, self._receiver.received
         for post in posts[self._posts :]:
-            _say("slack", self._slack.render(post).splitlines()[0])
+            _say("slack", " — ".join(self._slack.render(post).splitlines()[:2]))
         for hook in hooks[self._hooks :]:
-            _say("webhook", _hook_line(hook))
+            again = "; answered 503 on purpose, so it comes again" if hook.at == self._busy.refused else ""
+            _say("webhook", _hook_line(hook) + again)
         self._posts, self._hooks = len(posts), len(hooks)
 
     def summary(self) -> int:
@@ -172,7 +173,7 @@ class _Stage:
 
 
 def _outcome(one: Facts) -> str:
-    tries = "1 try" if one["attempts"] == 1 else f"{one['attempts']} tries"
+    tries = some(one["attempts"], "try", "tries")
     why = f": {one['why']}" if one["why"] else ""
     what = f"{one['id']}  {one['notifier']:<4} {one['rule']:<9} {(one['job'] or '')[:9]}… {one['tells']:<8}"
     return f"{what} {one['state']}, {tries}{why}"
@@ -188,14 +189,19 @@ def _say(who: str, what: str) -> None:
     click.echo(f"{datetime.now(UTC):%H:%M:%S}  {who:<8} {what}")
 
 
-def _busy_once() -> Callable[[Received], Answer | None]:
-    """Answer the second request with 503: the bridge tries again, under the same id."""
-    answers = deque([None, text_answer("busy, try again", status=503)])
+class _BusyOnce:
+    """Answers the second request with 503: the bridge tries again, under the same id."""
 
-    def answer(_received: Received) -> Answer | None:
-        return answers.popleft() if answers else None
+    def __init__(self) -> None:
+        self._asked = 0
+        self.refused: float | None = None  # when
 
-    return answer
+    def __call__(self, received: Received) -> Answer | None:
+        self._asked += 1
+        if self._asked != 2:
+            return None
+        self.refused = received.at
+        return text_answer("busy, try again", status=503)
 
 
 def _every_second(book: Rulebook) -> Rulebook:

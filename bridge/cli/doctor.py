@@ -14,7 +14,7 @@ import click
 
 from bridge import settings as environment
 from bridge import wiring
-from bridge.cli.common import json_option
+from bridge.cli.common import json_option, said_of, some
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.record import reading
@@ -63,16 +63,18 @@ def _checks() -> Iterator[Check]:
     except SettingsRefused as error:
         yield from (Check("environment", False, line) for line in str(error).splitlines())
         return
-    yield Check("environment", True, "read")
+    yield Check("environment", settings.missing_key is None, settings.missing_key or "read")
     yield from _guarded(_database, "database", settings)
     try:
         book = wiring.Rules(settings, os.environ).book
     except RulesRefused as error:
         yield from (Check("rules", None if fault.warning else False, str(fault)) for fault in error.faults)
+        yield Check("CI and notifiers", None, "not looked at while the rules are wrong")
         return
-    yield Check("rules", True, f"{len(book.watches)} watches, {len(book.notifiers)} notifiers, {len(book.rules)} rules")
+    yield Check("rules", True, said_of(book))
     yield from (Check("rules", None, str(warning)) for warning in book.warnings)
-    yield from _ci(settings, book)
+    if settings.missing_key is None:
+        yield from _ci(settings, book)
     yield from wiring.notifier_checks(settings, book, Check)
     yield from _admin(settings)
 
@@ -95,7 +97,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield Check("database", True, f"{db.shown}, revision {db.revision()}")
         with db.read() as tx:
             workers, paused = reading.workers(tx), [n for n in reading.notifiers(tx) if n["paused_at"]]
-        yield Check("workers", True if workers else None, f"{len(workers)} on record")
+        yield Check("workers", True if workers else None, some(len(workers), "runs", "run") if workers else "none runs")
         for one in paused:
             advice = f"mend it, then `ci-bridge notifier resume {one['name']}`"
             yield Check(f"notifier {one['name']}", False, f"paused: {one['paused_why']}; {advice}")
@@ -107,6 +109,7 @@ def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
     ci = wiring.source(settings, book)
     try:
         for watch in book.watches:
+            quiet = True
             for stream in watch.streams:
                 name = f"watch {watch.name}, {stream.tag}" + (f", queue {stream.queue}" if stream.queue else "")
                 try:
@@ -115,11 +118,14 @@ def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
                     yield Check(name, False, str(error))
                     continue
                 newest = page.jobs[0] if page.jobs else None
+                quiet = quiet and newest is None
                 yield Check(name, True, f"newest job {newest.id} is {newest.state}" if newest else "no job yet")
                 served = page.served_at
                 if served and abs(skew := served - wiring.utc_now()) > _SKEW:
                     text = f"this machine is {abs(skew.total_seconds()):.0f} s off CI's; set it (NTP)"
                     yield Check("clock", None, text)
+            if quiet:
+                yield Check(f"watch {watch.name}", None, "has no job at all: are bucket, region and tags right?")
     finally:
         ci.close()
 

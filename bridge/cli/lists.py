@@ -20,8 +20,11 @@ from bridge.cli.common import (
     settings,
     show_list,
     show_one,
+    some,
 )
 from bridge.decide.messages import address, test_message
+from bridge.decide.words import suggest
+from bridge.model import GONE, STATES
 from bridge.record import outbox, reading
 from bridge.record.database import Database
 from bridge.record.reading import Filter
@@ -37,7 +40,8 @@ def _filters(*names: str) -> Callable[[Command], Command]:
         command = json_option(command)
         command = click.option("--limit", default=50, show_default=True, help="At most this many, the newest.")(command)
         for name in reversed(names):
-            command = click.option(f"--{name}", help=_FILTER_HELP[name])(command)
+            callback = _job_state if name == "state" else None
+            command = click.option(f"--{name}", help=_FILTER_HELP[name], callback=callback)(command)
         return command
 
     return add
@@ -55,18 +59,35 @@ _FILTER_HELP = {
 }
 
 
+def _job_state(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Take a state in any case; what looks like a slip of the pen is said, what is new is let through."""
+    if value is None:
+        return None
+    known = {state.lower(): state for state in (*STATES, GONE)}
+    if value.lower() not in known and (near := suggest(value, known.values())):
+        raise click.BadParameter(f'no job state is called "{value}"{near}')
+    return known.get(value.lower(), value)
+
+
 def _filter(options: dict[str, str | None]) -> Filter:
     since, until = moment(options.pop("since", None)), moment(options.pop("until", None))
     return Filter(**options, since=since, until=until)
 
 
 def _show(
-    what: Callable[..., reading.Found], which: Filter, columns: tuple[str, ...], limit: int, *, as_json: bool
+    what: Callable[..., reading.Found],
+    which: Filter,
+    columns: tuple[str, ...],
+    limit: int,
+    *,
+    as_json: bool,
+    also: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> None:
     db = open_database(settings())
     with db.read() as tx:
-        found = what(tx, which, limit=limit)
-    show_list(found.items, columns, as_json=as_json, nothing="none on record")
+        items = what(tx, which, limit=limit).items
+    nothing = f"none on record in {db.shown}"
+    show_list(items if as_json else list(map(also, items)), columns, as_json=as_json, nothing=nothing)
     db.close()
 
 
@@ -110,8 +131,14 @@ def transitions() -> None:
 @plainly
 def list_transitions(limit: int, as_json: bool, **options: str | None) -> None:
     """List transitions, the newest first."""
-    columns = ("seen_at", "job", "tag", "from", "to", "rules", "silent")
-    _show(reading.transitions, _filter(options), columns, limit, as_json=as_json)
+    columns = ("seen_at", "job", "tag", "from", "to", "told", "silent")
+    _show(reading.transitions, _filter(options), columns, limit, as_json=as_json, also=_told)
+
+
+def _told(step: dict[str, Any]) -> dict[str, Any]:
+    """Add who was told by which rule, for people."""
+    told = [f"{fired['rule']} -> {', '.join(fired['notifiers']) or 'nobody'}" for fired in step["rules"]]
+    return {**step, "told": "; ".join(told) or "no rule matched"}
 
 
 @click.group()
@@ -176,10 +203,10 @@ def redrive(delivery_ids: tuple[str, ...], dry_run: bool, limit: int, as_json: b
         if not dry_run:
             outbox.redrive(tx, reading.numbers_of([one["id"] for one in dead]), now=wiring.utc_now())
     db.close()
-    verb = "would be sent" if dry_run else "are sent"
+    verb = "would be sent" if dry_run else "to be sent"
     show_list(dead, ("id", "notifier", "job", "tells", "why"), as_json=as_json, nothing="no dead delivery is such")
     if not as_json and dead:
-        click.echo(f"{len(dead)} {verb} again", err=True)
+        click.echo(f"{some(len(dead), 'delivery', 'deliveries')} {verb} again", err=True)
 
 
 def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
@@ -207,7 +234,7 @@ def test(name: str, wait_s: float, as_json: bool) -> None:
 
     Exits 1 unless it has arrived.
     """
-    _, rules, db = everything()
+    _, rules, db = everything(polls=False)
     if name not in rules.book.notifiers:
         fail(f'no notifier is called "{name}"; there are {", ".join(rules.book.notifiers) or "none"}')
     message = test_message(name, nonce=secrets.token_hex(8), now=wiring.utc_now())
@@ -215,7 +242,10 @@ def test(name: str, wait_s: float, as_json: bool) -> None:
     with db.write() as tx:
         outbox.put(tx, [told], now=wiring.utc_now())
     found = _await(db, told.id, wait_s)
-    show_one(found, as_json=as_json)
+    if as_json:
+        show_one(found, as_json=True)
+    elif found["state"] == "sent":
+        click.echo(f"arrived: {name} accepted the test message {told.id}")
     with db.read() as tx:
         alive = reading.workers(tx)
     db.close()

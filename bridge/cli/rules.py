@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bridge import wiring
-from bridge.cli.common import fail, json_option, open_database, plainly, settings
+from bridge.cli.common import fail, json_option, open_database, plainly, said_of, settings, some
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused, read
 from bridge.pipeline.explain import Explained, explain_stored, sample_transition
 
@@ -45,7 +45,7 @@ def check(file: str | None, as_json: bool) -> None:
 def _book(file: str | None) -> Rulebook:
     if file is None:
         return wiring.Rules(settings(), os.environ).book
-    return read(wiring.load_rules(file), os.environ)
+    return read(wiring.load_rules(file), os.environ, file=file)
 
 
 def _show_faults(faults: Sequence[Fault], book: Rulebook | None, *, as_json: bool) -> None:
@@ -56,12 +56,10 @@ def _show_faults(faults: Sequence[Fault], book: Rulebook | None, *, as_json: boo
     for fault in faults:
         click.echo(str(fault), err=True)
     if book:
-        counts = (len(book.watches), "watches"), (len(book.notifiers), "notifiers"), (len(book.rules), "rules")
-        said = ", ".join(f"{count} {what}" for count, what in counts)
-        click.echo(f"right: {said}, {len(faults)} warnings (sha {book.sha})")
+        click.echo(f"accepted, with {some(len(faults), 'warning')}: {said_of(book)} (sha {book.sha})")
     else:
         errors = sum(not fault.warning for fault in faults)
-        click.echo(f"{errors} errors, {len(faults) - errors} warnings: refused", err=True)
+        click.echo(f"refused: {some(errors, 'error')}, {some(len(faults) - errors, 'warning')}", err=True)
 
 
 @rules.command()

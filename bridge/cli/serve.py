@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from types import FrameType
 
 import click
 
 from bridge import wiring
-from bridge.cli.common import everything, fail, json_option, plainly, settings
+from bridge.cli.common import everything, fail, json_option, plainly, settings, some
 from bridge.pipeline import Poll
 from bridge.wiring import Worker
 
@@ -20,7 +21,7 @@ from bridge.wiring import Worker
 @plainly
 def worker() -> None:
     """Poll and deliver until SIGTERM or SIGINT; then finish within 20 s and exit 0."""
-    found, rules, db = everything()
+    found, rules, db = everything(polls=True)
     working = Worker(found, rules, db)
     _stop_on_signals(working)
     working.run()
@@ -32,13 +33,17 @@ def worker() -> None:
 def run() -> None:
     """Web and worker in one process: enough for a small team, on SQLite or PostgreSQL.
 
-    Listens on $PORT, and on 127.0.0.1:8000 when there is none.
+    Listens on 0.0.0.0:$PORT when PORT is set, else on 127.0.0.1:8000.
     """
-    found, rules, db = everything()
+    found, rules, db = everything(polls=True)
     working = Worker(found, rules, db)
     _stop_on_signals(working)
     host = "0.0.0.0" if os.environ.get("PORT") else "127.0.0.1"  # noqa: S104  (a platform that sets PORT routes to it)
-    with wiring.served(wiring.web_app(found, rules, db), host=host, port=found.port):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(wiring.served(wiring.web_app(found, rules, db), host=host, port=found.port))
+        except OSError as error:
+            fail(f"ci-bridge: cannot listen on {host}:{found.port}: {error.strerror}; set PORT to a free one")
         click.echo(f"listening on http://{host}:{found.port}", err=True)
         working.run()
     db.close()
@@ -61,7 +66,7 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
 
     What was found is recorded, and sent by the worker that runs, now or later.
     """
-    found, rules, db = everything()
+    found, rules, db = everything(polls=True)
     known = [watch.name for watch in rules.book.watches]
     for name in names:
         if name not in known:
@@ -92,11 +97,10 @@ def _facts(name: str, poll: Poll | None) -> dict[str, object]:
 
 
 def _line(name: str, poll: Poll | None) -> str:
-    facts = _facts(name, poll)
-    if facts["error"]:
-        return f"{name}: {facts['error']}"
-    counts = ", ".join(f"{facts[key]} {key}" for key in ("calls", "jobs", "transitions", "deliveries"))
-    return f"{name}: {counts}"
+    if poll is None or poll.error:
+        return f"{name}: {_facts(name, poll)['error']}"
+    counts = (some(poll.calls, "call"), some(poll.jobs, "job"), some(poll.transitions, "transition"))
+    return f"{name}: {', '.join(counts)}, {some(poll.deliveries, 'delivery', 'deliveries')}"
 
 
 @click.group()
@@ -111,5 +115,7 @@ def upgrade() -> None:
     database = wiring.database(settings())
     before = database.revision()
     database.upgrade()
-    click.echo(f"{database.shown}: revision {before or 'none'} -> {database.revision()}")
+    after = database.revision()
+    said = f"is at revision {after} already" if before == after else f"revision {before or 'none'} -> {after}"
+    click.echo(f"{database.shown}: {said}")
     database.close()

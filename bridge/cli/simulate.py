@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from contextlib import ExitStack
 
 import click
 
-from bridge.cli.common import plainly
+from bridge.cli.common import fail, plainly
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.lives import Director
 
@@ -16,7 +17,12 @@ from bridge.simulator.lives import Director
 @click.command()
 @click.option("--port", default=8900, show_default=True, help="Where to listen on 127.0.0.1; 0 takes a free port.")
 @click.option("--bucket", default="media-1250000000", show_default=True, help="Where the jobs are.")
-@click.option("--tag", "tags", multiple=True, help="Tags of the jobs; may be given again.  [default: three]")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    help="Tags of the jobs; may be given again.  [default: Transcode, Snapshot, SpeechRecognition]",
+)
 @click.option("--every", "every_s", default=4.0, show_default=True, help="Seconds between new jobs, on average.")
 @click.option("--speed", default=1.0, show_default=True, help="How many times as fast the jobs live.")
 @click.option("--seed", default=None, type=int, help="The same lives again.")
@@ -32,7 +38,11 @@ def simulate(port: int, bucket: str, tags: tuple[str, ...], every_s: float, spee
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with CiSimulator(port=port) as ci:
+    with ExitStack() as stack:
+        try:
+            ci = stack.enter_context(CiSimulator(port=port, buckets={bucket}))
+        except OSError as error:
+            fail(f"ci-bridge: cannot listen on 127.0.0.1:{port}: {error.strerror}; give a free --port, or 0")
         click.echo("The bridge finds it with:")
         click.echo(f"  export BRIDGE_CI_ENDPOINT={ci.url}")
         click.echo(f"  export TENCENTCLOUD_SECRET_ID={DEMO_SECRET_ID} TENCENTCLOUD_SECRET_KEY={DEMO_SECRET_KEY}")

@@ -17,9 +17,10 @@ class Fault:
     line: int
     text: str
     warning: bool = False
+    file: str = "rules.toml"
 
     def __str__(self) -> str:
-        return f"rules.toml:{self.line}: {'warning: ' if self.warning else ''}{self.text}"
+        return f"{self.file}:{self.line}: {'warning: ' if self.warning else ''}{self.text}"
 
 
 class RulesRefused(Exception):
@@ -33,8 +34,9 @@ class RulesRefused(Exception):
 class Faults:
     """Collects the faults of one file. A path, as in ("rule", 3, "to"), says where."""
 
-    def __init__(self, text: str, tables: Mapping[str, Any]) -> None:
+    def __init__(self, text: str, tables: Mapping[str, Any], file: str) -> None:
         self._text = text
+        self._file = file
         self._tables = tables
         self._found: dict[Fault, None] = {}
 
@@ -52,7 +54,7 @@ class Faults:
     def note(self, path: Path, text: str, *, warning: bool = False, key: str | None = None) -> None:
         """Note a fault of `path`; `key` is one of its keys, on whose line it is and which `text` names."""
         where = path if key is None else (*path, key)
-        self._found[Fault(self.line(where), f"{self._owner(path)}{text}", warning)] = None
+        self._found[Fault(self.line(where), f"{self._owner(path)}{text}", warning, self._file)] = None
 
     def _owner(self, path: Path) -> str:
         """Say whose fault it is: 'rule "x": ', with the key when the path goes that deep."""

@@ -40,13 +40,13 @@ class Rulebook:
     warnings: tuple[Fault, ...] = ()
 
 
-def read(text: str, environ: Mapping[str, str]) -> Rulebook:
-    """Return the rulebook. Raises RulesRefused with every fault at once."""
+def read(text: str, environ: Mapping[str, str], *, file: str = "rules.toml") -> Rulebook:
+    """Return the rulebook. Raises RulesRefused with every fault at once, each with the name of the file."""
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number or a nesting without end is none of TOML's own errors
-        raise RulesRefused([Fault(_toml_line(error, text), f"this is not TOML: {error}")]) from error
-    return _Reader(text, tables, environ).read()
+        raise RulesRefused([Fault(_toml_line(error, text), f"this is not TOML: {error}", file=file)]) from error
+    return _Reader(text, tables, environ, file).read()
 
 
 def _toml_line(error: Exception, text: str) -> int:
@@ -57,9 +57,9 @@ def _toml_line(error: Exception, text: str) -> int:
 
 
 class _Reader:
-    def __init__(self, text: str, tables: dict[str, Any], environ: Mapping[str, str]) -> None:
+    def __init__(self, text: str, tables: dict[str, Any], environ: Mapping[str, str], file: str) -> None:
         self._text = text
-        self._faults = Faults(text, tables)
+        self._faults = Faults(text, tables, file)
         self._tables = Tables(tables, self._faults)
         self._notifier_reader = NotifierReader(environ, self._faults.note)
         self._doubts = Doubts(self._faults)

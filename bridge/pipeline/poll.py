@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
 _SLOWEST = timedelta(minutes=10)  # between polls that fail
 _LONGEST_WISH = timedelta(days=1)  # of CI's Retry-After
+_DAY_MS = 86_400_000
 _EARLY_MS = 500  # ticks are a second apart: half a second early is nearer than half a second late
 _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
 
@@ -100,16 +101,10 @@ class Poller:
     def due(self, watches: Iterable[Watch]) -> list[Watch]:
         """Return the watches whose time has come, the one that waits longest first."""
         by_name = {watch.name: watch for watch in watches}
-        now = self._clock()
         with self._db.read() as tx:
             rows = leases.polls(tx, by_name)
-        # A time further off than a poll can be put off is from before the clock was set back.
-        furthest = {name: ms(now + max(watch.every, timedelta(days=1)) * 2) for name, watch in by_name.items()}
-        return [
-            by_name[row.name]
-            for row in rows
-            if not row.paused and not ms(now) + _EARLY_MS < row.next_poll_at <= furthest[row.name]
-        ]
+        now = ms(self._clock())
+        return [by_name[row.name] for row in rows if not row.paused and _is_due(row, by_name[row.name].every, now)]
 
     def poll_once(self, watch: Watch, book: Rulebook) -> Poll | None:
         """Poll a watch now; None when another worker is at its bucket."""
@@ -258,6 +253,18 @@ class Poller:
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
+
+
+def _is_due(row: leases.Due, every: timedelta, now: int) -> bool:
+    """Tell whether a watch's time has come, in milliseconds.
+
+    The interval may have been shortened since the last poll. A time further off than a poll can be put off is
+    from before the clock was set back.
+    """
+    every_ms = every // timedelta(milliseconds=1)
+    at = row.next_poll_at if row.failures else min(row.next_poll_at, row.polled_at + every_ms)
+    furthest = now + 2 * max(every_ms, _DAY_MS)
+    return not now + _EARLY_MS < at <= furthest
 
 
 def _pause(watch: Watch, error: CiError | None, failures: int) -> timedelta:

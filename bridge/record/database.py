@@ -60,6 +60,11 @@ class Database:
         """The address without its password."""
         return self.url.render_as_string(hide_password=True)
 
+    @property
+    def is_missing(self) -> bool:
+        """True when the SQLite file is not there."""
+        return self.sqlite and bool(self.url.database) and not Path(str(self.url.database)).exists()
+
     def revision(self) -> str | None:
         """Return the schema's revision; None when the database is empty."""
         with self.read() as tx:
@@ -166,12 +171,12 @@ def maybe_at(milliseconds: int | None) -> datetime | None:
 def trouble(error: DBAPIError | PoolTimeout) -> str:
     """Say a database failure in one line, with what to do where that is known."""
     if isinstance(error, PoolTimeout):
-        return "all connections to the database are in use; trying again"
+        return "all connections to the database are in use"
     said = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
     if "disk is full" in said or "No space left" in said:
-        return f"{said}: make room; nothing accepted is lost, and the bridge goes on by itself"
+        return f"{said}: make room; nothing accepted is lost"
     if isinstance(error, OperationalError):
-        return f"the database does not answer ({said}); trying again"
+        return f"the database does not answer: {said}"
     return said
 
 

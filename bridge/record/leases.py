@@ -29,6 +29,7 @@ class Due:
 
     name: str
     next_poll_at: int
+    polled_at: int
     paused: bool
     failures: int
     ok_at: datetime | None
@@ -75,11 +76,14 @@ def release(tx: Connection, name: str, token: str) -> None:
 def polls(tx: Connection, names: Collection[str]) -> list[Due]:
     """Return the watches of these names, the one waiting longest first."""
     rows = tx.execute(
-        select(W.c.name, W.c.next_poll_at, W.c.paused, W.c.failures, W.c.ok_at)
+        select(W.c.name, W.c.next_poll_at, W.c.polled_at, W.c.paused, W.c.failures, W.c.ok_at)
         .where(W.c.name.in_(list(names)))
         .order_by(W.c.next_poll_at)
     )
-    return [Due(row.name, row.next_poll_at, row.paused, row.failures, maybe_at(row.ok_at)) for row in rows]
+    return [
+        Due(row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at))
+        for row in rows
+    ]
 
 
 def polled(

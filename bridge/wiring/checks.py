@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from bridge.decide.rulebook import Rulebook
@@ -13,11 +13,6 @@ from bridge.model import SlackNotifier, WebhookNotifier
 from bridge.send.addresses import Network, forbidden
 from bridge.send.slack import token_trouble
 from bridge.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
-
 from bridge.wiring.parts import door
 
 _Check = TypeVar("_Check")
@@ -39,7 +34,12 @@ def notifier_checks(
             yield check(name, True, "goes through BRIDGE_EGRESS_PROXY, which judges the address")
         else:
             said = unreachable(url or "", settings.allow_networks)
-            yield check(name, said is None, said or f"{urlsplit(url or '').hostname} has an address that may be told")
+            yield check(
+                name,
+                said is None,
+                said
+                or f"{urlsplit(url or '').hostname} resolves to an address that may be told (it was not contacted)",
+            )
 
 
 def unreachable(url: str, allowed: Sequence[Network]) -> str | None:
@@ -52,5 +52,7 @@ def unreachable(url: str, allowed: Sequence[Network]) -> str | None:
         return f"{host} has no address: {error}"
     faults = [forbidden(address, allowed) for address in sorted(found)]
     return (
-        None if any(fault is None for fault in faults) else f"{host}: {faults[0]} (BRIDGE_ALLOW_NETWORKS can allow it)"
+        None
+        if any(fault is None for fault in faults)
+        else f"{host}: {faults[0]} (BRIDGE_ALLOW_NETWORKS={min(found)} allows it)"
     )

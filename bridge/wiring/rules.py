@@ -33,8 +33,12 @@ class Rules:
         self._environ = environ
         self._adjust = adjust
         self._text = self._load()
-        self.book = adjust(read_rules(self._text, environ))
+        self.book = self._read()
         self.fault: str | None = None
+
+    def _read(self) -> Rulebook:
+        file = self._settings.rules if self._settings.rules_toml is None else "BRIDGE_RULES_TOML"
+        return self._adjust(read_rules(self._text, self._environ, file=file))
 
     def _load(self) -> str:
         if self._settings.rules_toml is not None:
@@ -48,8 +52,8 @@ class Rules:
             if text == self._text and self.fault is None:
                 return False
             self._text = text
-            self.book = self._adjust(read_rules(text, self._environ))
-        except (RulesRefused, OSError) as error:
+            self.book = self._read()
+        except RulesRefused as error:
             if self.fault != str(error):
                 logger.error("rules.toml is wrong, the old rules stay in force", extra={"faults": str(error)})  # noqa: TRY400  (no traceback: the file is at fault)
             self.fault = str(error)
@@ -64,7 +68,10 @@ def load_rules(path: str) -> str:
     try:
         return Path(path).read_bytes().decode()
     except FileNotFoundError as error:
-        raise RulesRefused([Fault(1, f"there is no file {path}: set BRIDGE_RULES or BRIDGE_RULES_TOML")]) from error
+        said = "there is no such file: set BRIDGE_RULES or BRIDGE_RULES_TOML"
+        raise RulesRefused([Fault(1, said, file=path)]) from error
+    except OSError as error:
+        raise RulesRefused([Fault(1, f"cannot be read: {error.strerror}", file=path)]) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise RulesRefused([Fault(line, f"byte {error.object[error.start]:#04x} is not UTF-8")]) from error
+        raise RulesRefused([Fault(line, f"byte {error.object[error.start]:#04x} is not UTF-8", file=path)]) from error
