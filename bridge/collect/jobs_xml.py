@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from bridge.collect.errors import UnreadableReply
+from bridge.collect.memory import Memory
 from bridge.model import FAILED, OUTPUTS_KEPT, Described, Job, Page
 
 
@@ -25,13 +26,36 @@ class Fault(NamedTuple):
     request_id: str | None = None
 
 
-def read_page(body: bytes, *, bucket: str, region: str) -> Page:
+def read_page(body: bytes, *, bucket: str, region: str, memory: Memory | None = None) -> Page:
     """Return the jobs of one answer of the list, in its order; times become UTC.
 
+    Jobs that `memory` knows to the byte are not parsed again.
     Raises UnreadableReply naming job and field, e.g. "job j123: CreationTime 'soon' is not a time".
     """
+    page = _remembered(body, bucket, region, memory) if memory else None
+    if page:
+        return page
     root = _root(body)
     return Page(jobs=_jobs(root, bucket, region), next_token=_text(root.find("NextToken")))
+
+
+def _remembered(body: bytes, bucket: str, region: str, memory: Memory) -> Page | None:
+    """Return the page, or None when it must be read as a whole: to be understood, or to say where it is broken."""
+    split = memory.split(body, bucket=bucket, region=region)
+    if split is None:
+        return None
+    try:
+        root = _root(split.rest)
+        fresh = _jobs(root, bucket, region)
+    except UnreadableReply:
+        return None
+    if len(fresh) != len(split.keys):
+        return None
+    for key, job in zip(split.keys, fresh, strict=True):
+        memory.keep(key, job)
+    unread = iter(fresh)
+    jobs = tuple(job if job is not None else next(unread) for job in split.jobs)
+    return Page(jobs=jobs, next_token=_text(root.find("NextToken")))
 
 
 def read_described(body: bytes, *, bucket: str, region: str) -> Described:

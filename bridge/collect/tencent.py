@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Literal, Self, TypeVar
 
 from requests import PreparedRequest
@@ -25,6 +26,7 @@ from bridge.collect.errors import (
     classify,
 )
 from bridge.collect.jobs_xml import read_described, read_error, read_page
+from bridge.collect.memory import Memory
 from bridge.collect.pace import Pace
 from bridge.collect.reply import Reply
 from bridge.collect.signature import authorization, encode
@@ -72,6 +74,7 @@ class TencentCi:
         self._pace = Pace(rate, monotonic=monotonic, sleep=sleep)
         self._wire = Wire(deadline_s=deadline_s, monotonic=monotonic)
         self._offsets: dict[str, timedelta] = {}
+        self._memory = Memory()
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +123,8 @@ class TencentCi:
             "nextToken": token,
         }
         reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})
-        return replace(_read(read_page, reply, stream.place), served_at=reply.date)
+        page = _read(partial(read_page, memory=self._memory), reply, stream.place)
+        return replace(page, served_at=reply.date)
 
     def describe(self, place: Place, ids: Sequence[str]) -> Described:
         """Return the jobs of at most 10 ids."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from bridge.model import Job
@@ -13,6 +14,7 @@ _NAMES = tuple(Job.__slots__)
 _TIMES = ("created_at", "started_at", "ended_at")
 
 
+@lru_cache(maxsize=4_000)  # a poll sees mostly the jobs of the last one; about 4 MB
 def dump_job(job: Job) -> str:
     """Return the job as compact JSON without what is not there: equal jobs have equal texts."""
     facts = {name: value for name in _NAMES if (value := getattr(job, name)) is not None and value != ()}
