@@ -88,8 +88,17 @@ class Stream:
 
     @property
     def key(self) -> str:
-        parts = (self.place.bucket, self.tag, self.queue, self.queue_type, self.workflow, self.input)
-        return "|".join(part or "" for part in parts)
+        return "|".join(part or "" for part in (self.place.bucket, self.tag, *self._narrowings))
+
+    @property
+    def _narrowings(self) -> tuple[str | None, ...]:
+        return self.queue, self.queue_type, self.workflow, self.input
+
+    def covers(self, other: Stream) -> bool:
+        """Tell whether every job of `other` is in this one's list too."""
+        same = (self.place.bucket, self.tag) == (other.place.bucket, other.tag)
+        mine_theirs = zip(self._narrowings, other._narrowings, strict=True)
+        return same and all(mine in (None, theirs) for mine, theirs in mine_theirs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ IDS_PER_CALL = 10  # the describe call's maximum; cloud docs, describe document 
 # How far before the mark a list begins: CreationTime has one second's resolution, whether the filter includes
 # its bound is not documented, and nothing says how soon a new job is listed.
 OVERLAP = timedelta(minutes=5)
+_TOO_MANY = 1_000_000  # calls
 _SECOND = timedelta(seconds=1)
 
 
@@ -21,12 +22,14 @@ def list_since(
     first: datetime,
     open_created: Sequence[datetime] = (),
     known_created: Sequence[datetime] = (),
+    known_from: datetime | None = None,
 ) -> datetime:
     """Return the creation time from which to list, so that the whole poll takes the fewest calls.
 
     `mark` is when the last complete listing began (None: there was none, so list from `first`).
     `open_created` are the creation times of the unfinished jobs and `known_created` those of all jobs of this
-    stream since the oldest unfinished one, both ascending. Unfinished jobs before the answer are asked by id.
+    stream since the oldest unfinished one, both ascending. With `known_from` they are complete only from then on:
+    before, there are too many to list. Unfinished jobs before the answer are asked by id.
     """
     if mark is None:
         return first - OVERLAP
@@ -36,6 +39,8 @@ def list_since(
     candidates = (latest, *(older[by_id] - _SECOND for by_id in range(0, len(older), IDS_PER_CALL)))
 
     def calls(since: datetime) -> int:
+        if known_from and since < known_from and since != latest:
+            return _TOO_MANY
         by_id = bisect_left(older, since)
         return _list_calls(since, known_created) + _ceil(by_id, IDS_PER_CALL)
 

@@ -64,6 +64,7 @@ class Courier:
         self._worker = worker
         self._window = window
         self._claims = itertools.count(1)
+        self._held: set[int] = set()  # the numbers of what was begun and is not recorded
         self._ended: list[Attempt] = []  # accepted or failed, not yet recorded
         self._again_at: datetime | None = None
         self._reap_at: datetime | None = None
@@ -88,9 +89,12 @@ class Courier:
             claimed = self._exchange(claiming=claiming)
         except TROUBLES as error:
             logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
+            # Leases ran out meanwhile whose owners are alive, and have outcomes to record: they go first.
+            self._reap_at = self._clock() + LEASE
             self._collect(_UNHURRIED_S)
             return 0
         for delivery in claimed:
+            self._held.add(delivery.n)
             self._transport.begin(delivery)
         if claiming or self._transport.in_flight:
             self._collect(self._patience(bool(claimed)))
@@ -112,6 +116,7 @@ class Courier:
                 number = next(self._claims)
                 lease = f"{self._worker}.{number}"
                 claimed = claims.claim(tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=number)
+        self._held.difference_update(attempt.delivery.n for attempt in self._ended)
         self._ended.clear()
         self._again_at = claimed.again_at
         if lost:
@@ -166,15 +171,15 @@ class Courier:
         """Now and then: free what lost workers held, pass on what waits for a paused notifier."""
         now = self._clock()
         # The clock may have been set back since.
-        if self._reap_at and now < self._reap_at <= now + _REAP_EVERY:
+        if self._reap_at and now < self._reap_at <= now + LEASE:
             return
         self._reap_at = now + _REAP_EVERY
         with self._db.read() as tx:
-            overdue = settling.any_overdue(tx, longest=LEASE, now=now)
+            overdue = settling.any_overdue(tx, longest=LEASE, now=now, but=self._held)
             paused = claims.paused_and_waiting(tx)
         if overdue:
             with self._db.write() as tx:
-                freed = settling.reap(tx, longest=LEASE, now=now)
+                freed = settling.reap(tx, longest=LEASE, now=now, but=self._held)
             logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
         for name in paused:
             self._pass_on(name, now)

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
 _SLOWEST = timedelta(minutes=10)  # between polls that fail
 _LONGEST_WISH = timedelta(days=1)  # of CI's Retry-After
+_RESOLUTION = timedelta(seconds=1)  # of CI's CreationTime, which is rounded down
 _DAY_MS = 86_400_000
 _EARLY_MS = 500  # ticks are a second apart: half a second early is nearer than half a second late
 _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
@@ -61,21 +62,19 @@ class _Round:
     book: Rulebook
     began: datetime
     poll: Poll
-    complete_at: datetime | None  # when the watch's last complete poll began
-    marks: dict[str, datetime]
+    listed: dict[str, snapshots.Listed]
     unseen: dict[str, str] = field(default_factory=dict)  # unfinished jobs that no answer has shown yet
 
     def silence(self, stream: Stream) -> Callable[[Job], str | None]:
         """Return why a job that this stream shows for the first time is told to nobody.
 
-        The first snapshot of a stream is silent. Where the watch itself was polled before (a tag was added),
-        only for jobs from before that.
+        The first snapshot of a stream is silent about jobs from before it was first asked for.
         """
-        if stream.key in self.marks or self.watch.announce_first:
+        listed = self.listed[stream.key]
+        if listed.mark or self.watch.announce_first:
             return lambda _: None
         reason = f'first snapshot of {stream.tag} in watch "{self.watch.name}"'
-        since = self.complete_at
-        return lambda job: None if since and job.created_at and job.created_at >= since else reason
+        return lambda job: None if job.created_at and job.created_at > listed.told_from else reason
 
 
 class Poller:
@@ -125,15 +124,15 @@ class Poller:
 
     def _poll(self, watch: Watch, book: Rulebook) -> Poll:
         began, keys = self._clock(), [stream.key for stream in watch.streams]
-        with self._db.read() as tx:
+        with self._transaction(watch, began) as tx:
             (row,) = leases.polls(tx, [watch.name])
+            _meet(tx, watch, book, began, row.ok_at)
             round_ = _Round(
                 watch=watch,
                 book=book,
                 began=began,
                 poll=Poll(watch.name),
-                complete_at=row.ok_at,
-                marks=snapshots.marks(tx, keys),
+                listed=snapshots.listed(tx, keys),
                 unseen=dict(snapshots.open_ids(tx, keys)),
             )
         self._list_all(round_)
@@ -174,14 +173,20 @@ class Poller:
             tokens.add(token)
 
     def _since(self, round_: _Round, stream: Stream) -> datetime:
-        mark = round_.marks.get(stream.key)
-        if mark is None:
-            return list_since(mark=None, first=round_.began - round_.watch.lookback)
+        listed = round_.listed[stream.key]
+        if listed.mark is None:
+            return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
         with self._db.read() as tx:
             opened = snapshots.open_created(tx, stream.key)
-            oldest = min([mark, *opened[:1]])
+            oldest = min([listed.mark, *opened[:1]])
             known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
-        return list_since(mark=mark, first=mark, open_created=opened, known_created=known)
+        return list_since(
+            mark=listed.mark,
+            first=listed.mark,
+            open_created=opened,
+            known_created=known,
+            known_from=known[0] if len(known) == snapshots.MOST_KNOWN else None,
+        )
 
     def _store(self, round_: _Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
         """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
@@ -253,6 +258,21 @@ class Poller:
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
+
+
+def _meet(tx: Connection, watch: Watch, book: Rulebook, began: datetime, complete_at: datetime | None) -> None:
+    """Make the streams known that are asked for the first time, and say from when on their jobs are news.
+
+    That is now; or since another stream's last complete listing that covers this one (a watch that overlaps, a queue
+    taken out); or since this watch's last complete poll (a tag added): what came after it nobody has told.
+    """
+    streams = [stream for one in book.watches for stream in one.streams]
+    listed = snapshots.listed(tx, {stream.key for stream in (*streams, *watch.streams)})
+    for stream in watch.streams:
+        if stream.key not in listed:
+            marks = [known.mark for s in streams if (known := listed.get(s.key)) and known.mark and s.covers(stream)]
+            since = max(marks, default=complete_at)
+            snapshots.meet(tx, stream.key, since - _RESOLUTION if since else began)
 
 
 def _is_due(row: leases.Due, every: timedelta, now: int) -> bool:

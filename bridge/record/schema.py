@@ -51,7 +51,8 @@ stream = Table(
     "stream",
     metadata,
     Column("key", Text, primary_key=True),
-    Column("mark", BigInteger, nullable=False),  # the last complete listing began, by CI's clock
+    Column("told_from", BigInteger, nullable=False),  # jobs created since then are news, even to a first snapshot
+    Column("mark", BigInteger),  # the last complete listing began, by CI's clock; None: there was none
 )
 
 lease = Table(
@@ -79,7 +80,7 @@ job = Table(
     metadata,
     _number(),
     Column("bucket", String(100), nullable=False),
-    Column("id", String(100), nullable=False),
+    Column("id", Text, nullable=False),
     Column("stream", Text, nullable=False),
     Column("tag", Text),
     Column("queue", Text),
@@ -102,7 +103,7 @@ transition = Table(
     metadata,
     _number(),
     Column("bucket", String(100), nullable=False),
-    Column("job_id", String(100), nullable=False),
+    Column("job_id", Text, nullable=False),
     Column("sequence", Integer, nullable=False),
     Column("was", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -126,7 +127,7 @@ message = Table(
     Column("id", String(40), primary_key=True),
     Column("kind", String(20), nullable=False),
     Column("bucket", String(100)),
-    Column("job_id", String(100)),
+    Column("job_id", Text),
     Column("sequence", Integer),
     Column("rule", Text),
     Column("state", Text),

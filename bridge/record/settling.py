@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -174,19 +174,23 @@ def hand_back(tx: Connection, deliveries: Iterable[Delivery]) -> None:
         tx.execute(held.values(state=WAITING, attempts=D.c.attempts - 1, **_FREE))
 
 
-def any_overdue(tx: Connection, *, longest: timedelta, now: datetime) -> bool:
-    return tx.execute(select(D.c.n).where(state_is(SENDING), _overdue(longest, now)).limit(1)).first() is not None
+def any_overdue(tx: Connection, *, longest: timedelta, now: datetime, but: Collection[int] = ()) -> bool:
+    return tx.execute(select(D.c.n).where(state_is(SENDING), _overdue(longest, now, but)).limit(1)).first() is not None
 
 
-def _overdue(longest: timedelta, now: datetime) -> Any:
+def _overdue(longest: timedelta, now: datetime, but: Collection[int]) -> Any:
     # A lease that ends much later than one can is from before the clock was set back; a little later, it is that
     # of a worker whose clock is a little ahead.
-    return or_(D.c.lease_until < ms(now), D.c.lease_until > ms(now + 2 * longest))
+    over = or_(D.c.lease_until < ms(now), D.c.lease_until > ms(now + 2 * longest))
+    return and_(over, D.c.n.not_in(but)) if but else over
 
 
-def reap(tx: Connection, *, longest: timedelta, now: datetime) -> int:
-    """Free what a lost worker held too long: what came of those attempts is not known. Return how many."""
-    return _free(tx, _overdue(longest, now), now)
+def reap(tx: Connection, *, longest: timedelta, now: datetime, but: Collection[int] = ()) -> int:
+    """Free what a lost worker held too long: what came of those attempts is not known. Return how many.
+
+    `but` are the numbers that the asking worker holds: it is alive, and will record what came of them.
+    """
+    return _free(tx, _overdue(longest, now, but), now)
 
 
 def bury(tx: Connection, worker: str, *, now: datetime) -> int:

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from bridge.model import CLOSED, Job, Seen, Transition
+from bridge.model import CLOSED, Job, Seen, Stream, Transition
 from bridge.record.codec import dump, dump_job, load_job
-from bridge.record.database import at, ms, upsert
+from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import job as J  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
@@ -145,15 +145,39 @@ def add_transitions(tx: Connection, told: Iterable[tuple[Transition, Sequence[tu
         tx.execute(insert(T), rows)
 
 
-def marks(tx: Connection, keys: Collection[str]) -> dict[str, datetime]:
-    """Return when the last complete listing of each stream began."""
-    rows = tx.execute(select(S.c.key, S.c.mark).where(S.c.key.in_(list(keys))))
-    return {row.key: at(row.mark) for row in rows}
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """How far a stream has been listed: not at all (`mark` None) or completely since `mark`."""
+
+    told_from: datetime
+    mark: datetime | None
+
+
+def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
+    """Return what is known of these streams."""
+    rows = tx.execute(select(S.c.key, S.c.told_from, S.c.mark).where(S.c.key.in_(list(keys))))
+    return {row.key: Listed(at(row.told_from), maybe_at(row.mark)) for row in rows}
+
+
+def meet(tx: Connection, key: str, told_from: datetime) -> None:
+    """Remember that a stream is asked for the first time; jobs created from `told_from` on are told."""
+    tx.execute(upsert(tx, S).values(key=key, told_from=ms(told_from)).on_conflict_do_nothing())
 
 
 def set_mark(tx: Connection, key: str, mark: datetime) -> None:
-    row = {"key": key, "mark": ms(mark)}
-    tx.execute(upsert(tx, S).values(row).on_conflict_do_update(index_elements=["key"], set_={"mark": row["mark"]}))
+    tx.execute(update(S).where(S.c.key == key).values(mark=ms(mark)))
+
+
+def adopt(tx: Connection, streams: Sequence[Stream]) -> None:
+    """Give unfinished jobs whose stream is no more to one that covers their tag and queue, which follows them on."""
+    keys = [stream.key for stream in streams]
+    for stream in streams:
+        orphans = update(J).where(
+            J.c.open, J.c.bucket == stream.place.bucket, J.c.tag == stream.tag, J.c.stream.not_in(keys)
+        )
+        if stream.queue is not None:
+            orphans = orphans.where(J.c.queue == stream.queue)
+        tx.execute(orphans.values(stream=stream.key))
 
 
 def open_created(tx: Connection, key: str) -> list[datetime]:
@@ -162,8 +186,11 @@ def open_created(tx: Connection, key: str) -> list[datetime]:
     return [at(row.created_at) for row in rows]
 
 
-def created_since(tx: Connection, key: str, since: datetime, *, most: int = 20_000) -> list[datetime]:
-    """Return the creation times of a stream's jobs since then, ascending, the newest `most` of them."""
+MOST_KNOWN = 20_000
+
+
+def created_since(tx: Connection, key: str, since: datetime, *, most: int = MOST_KNOWN) -> list[datetime]:
+    """Return the creation times of a stream's jobs since then, ascending, the newest `most` of them at the most."""
     rows = tx.execute(
         select(J.c.created_at)
         .where(J.c.stream == key, J.c.created_at >= ms(since))

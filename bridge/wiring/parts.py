@@ -11,7 +11,7 @@ from bridge import logs
 from bridge.collect.tencent import Credentials, TencentCi
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Notifier, SlackNotifier, WebhookNotifier
-from bridge.record import leases
+from bridge.record import leases, snapshots
 from bridge.record.database import Database
 from bridge.send.door import Door
 from bridge.settings import Settings
@@ -53,6 +53,7 @@ def sync(db: Database, book: Rulebook) -> None:
     """Make the record know the watches and notifiers of the rules."""
     with db.write() as tx:
         leases.sync(tx, book.watches, [(n, _kind(n)) for n in book.notifiers.values()])
+        snapshots.adopt(tx, [stream for watch in book.watches for stream in watch.streams])
 
 
 def _kind(notifier: Notifier) -> str:

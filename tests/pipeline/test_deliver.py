@@ -441,3 +441,29 @@ def test_finishing_waits_for_a_database_that_is_away(
     assert courier.unfinished == 1
     courier.finish(until=lambda: False)
     assert _states(db) == [SENT]
+
+
+def test_an_outage_longer_than_the_lease_repeats_nothing_that_this_worker_has_sent(
+    db_url: str,
+    couriers: Couriers,
+    transport: FakeTransport,
+    clock: Clock,
+    dialect: str,
+    request: pytest.FixtureRequest,
+    opened: Opener,
+) -> None:
+    server = request.getfixturevalue("postgres") if dialect == "postgresql" else None
+    db = impatient(opened(db_url))
+    courier = couriers(db=db)
+    put(db, *[telling(f"d{n}") for n in range(3)])
+    assert courier.turn() == 3
+    with outage(db, server, opened):
+        courier.turn()
+        clock.advance(LEASE + seconds(10))
+        courier.turn()
+        assert courier.unfinished == 3
+    clock.advance(seconds(6))
+    _work(courier)
+    _work(courier)
+    assert len(transport.begun) == 3
+    assert [row["outcome"] for row in rows(db, attempt)] == ["sent"] * 3

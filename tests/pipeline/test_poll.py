@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from bridge import wiring
 from bridge.collect.errors import AuthError, CiError, ConfigError, TemporaryError, Throttled
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulebook import Rulebook, read
 from bridge.decide.scan import OVERLAP
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
 from bridge.pipeline import Halted, Poll, Poller
@@ -19,7 +20,7 @@ from bridge.record.schema import delivery, lease, transition, watch
 from bridge.record.schema import job as job_table
 from bridge.record.schema import stream as stream_table
 from tests.conftest import Opener
-from tests.pipeline.fakes import FakeCi, a_book, count, watch_of
+from tests.pipeline.fakes import RULES, FakeCi, a_book, count, watch_of
 from tests.record.builders import (
     BUCKET,
     NOW,
@@ -69,7 +70,7 @@ def _told(db: Database) -> int:
 
 def _mark(db: Database, tag: str = "Transcode") -> datetime | None:
     with db.read() as tx:
-        return next(iter(snapshots.marks(tx, [a_stream(tag).key]).values()), None)
+        return next((known.mark for known in snapshots.listed(tx, [a_stream(tag).key]).values()), None)
 
 
 def _new(clock: Clock, id_: str, state: str = SUBMITTED, **facts: Any) -> Job:
@@ -534,3 +535,78 @@ def test_a_source_that_is_halted_while_it_waits_gives_the_poll_up(ci: FakeCi, po
 
     ci.before_call = halt
     assert poller.poll_once(watch_of(BOOK), BOOK) is None
+
+
+# --- rules that change -----------------------------------------------------------------------------------------
+
+_QUEUE = "p2242ab62c7c94486915508540933a2c6"
+_PLAIN = RULES.format(tags='"Transcode"', cms="")
+_SECOND = f'''
+[[watch]]
+name = "second"
+bucket = "clips-1250000000"
+region = "ap-chongqing"
+tags = ["Transcode"]
+queues = ["{_QUEUE}"]
+'''
+
+
+def _in_force(db: Database, text: str) -> Rulebook:
+    book = read(text, {})
+    wiring.sync(db, book)
+    return book
+
+
+def test_a_new_watch_that_overlaps_does_not_keep_silent_about_jobs_that_nobody_has_told(
+    db: Database, clock: Clock, ci: FakeCi, poll: Polls, poller: Poller
+) -> None:
+    poll()
+    clock.advance(seconds(40))
+    ci.has(_new(clock, "j1", queue=_QUEUE))
+    clock.advance(seconds(10))
+    book = _in_force(db, _PLAIN + _SECOND)
+    for one in sorted(book.watches, key=lambda one: one.name != "second"):
+        poller.poll_once(one, book)
+    assert _told(db) == 1
+
+
+def test_unfinished_jobs_are_followed_on_when_the_queues_of_their_watch_change(
+    db: Database, clock: Clock, ci: FakeCi, poll: Polls
+) -> None:
+    job = _new(clock, "j1", RUNNING, queue=_QUEUE)
+    ci.has(job)
+    poll()
+    for _ in range(4):
+        clock.advance(hours(9))
+        poll()
+    book = _in_force(db, _PLAIN.replace('every = "30s"', f'every = "30s"\nqueues = ["{_QUEUE}"]'))
+    ci.has(replace(job, state=SUCCESS))
+    clock.advance(seconds(30))
+    poll(book)
+    assert _steps(db)[-1] == ("j1", RUNNING, SUCCESS)
+    assert _told(db) == 1
+
+
+def test_a_first_poll_that_fails_makes_no_job_born_later_silent(
+    db: Database, clock: Clock, ci: FakeCi, poll: Polls
+) -> None:
+    ci.has(_new(clock, "before"))
+    clock.advance(minutes(1))
+    ci.refuses["Transcode"] = TemporaryError("500")
+    poll()
+    clock.advance(minutes(30))
+    ci.has(_new(clock, "before", created_at=clock() - minutes(31)), _new(clock, "later"))
+    clock.advance(minutes(30))
+    ci.refuses.clear()
+    poll()
+    silent = {row["job_id"]: row["silent"] is not None for row in rows(db, transition)}
+    assert silent == {"before": True, "later": False}
+
+
+def test_an_interval_that_was_shortened_counts_at_once(db: Database, clock: Clock, poll: Polls, poller: Poller) -> None:
+    slow = _in_force(db, _PLAIN.replace('every = "30s"', 'every = "1h"'))
+    poll(slow)
+    clock.advance(seconds(31))
+    assert poller.due(slow.watches) == []
+    quick = _in_force(db, _PLAIN)
+    assert poller.due(quick.watches) == list(quick.watches)

@@ -55,7 +55,7 @@ def test_reading_takes_no_lock_and_waits_for_none(db_url: str, opened: Opener) -
     with db.read() as reading:
         assert reading.execute(select(stream)).all() == []
         with other.write() as tx:  # no waiting for who reads
-            tx.execute(insert(stream).values(key="k", mark=1))
+            tx.execute(insert(stream).values(key="k", told_from=1))
             with db.read() as second:  # nor for who writes
                 assert second.execute(select(stream)).all() == []
         assert reading.execute(select(stream)).all() == []  # and what is read stays the same till the end
@@ -78,7 +78,7 @@ def test_a_database_that_is_not_there_is_trouble_in_one_line() -> None:
         pytest.fail("it answered")
     db.close()
     said = trouble(caught.value)
-    assert said.startswith("the database does not answer (")
+    assert said.startswith("the database does not answer: ")
     assert "\n" not in said
 
 

@@ -120,11 +120,14 @@ def test_creation_times_are_the_newest_ones_in_ascending_order(db: Database) -> 
 
 def test_a_mark_is_remembered_per_stream(db: Database) -> None:
     with db.write() as tx:
+        snapshots.meet(tx, "a", NOW)
+        snapshots.meet(tx, "b", NOW)
+        snapshots.meet(tx, "b", NOW + hours(2))  # it is met already
         snapshots.set_mark(tx, "a", NOW)
         snapshots.set_mark(tx, "a", NOW + hours(1))
-        snapshots.set_mark(tx, "b", NOW)
     with db.read() as tx:
-        assert snapshots.marks(tx, ["a", "b", "c"]) == {"a": NOW + hours(1), "b": NOW}
+        found = snapshots.listed(tx, ["a", "b", "c"])
+    assert found == {"a": snapshots.Listed(NOW, NOW + hours(1)), "b": snapshots.Listed(NOW, None)}
 
 
 def test_a_job_that_is_gone_keeps_what_was_last_seen_of_it(db: Database) -> None:

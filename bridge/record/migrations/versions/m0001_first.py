@@ -39,7 +39,8 @@ def upgrade() -> None:
     op.create_table(
         "stream",
         sa.Column("key", sa.Text, primary_key=True),
-        sa.Column("mark", sa.BigInteger, nullable=False),
+        sa.Column("told_from", sa.BigInteger, nullable=False),
+        sa.Column("mark", sa.BigInteger),
     )
     op.create_table(
         "lease",
@@ -61,7 +62,7 @@ def upgrade() -> None:
         "job",
         _number(),
         sa.Column("bucket", sa.String(100), nullable=False),
-        sa.Column("id", sa.String(100), nullable=False),
+        sa.Column("id", sa.Text, nullable=False),
         sa.Column("stream", sa.Text, nullable=False),
         sa.Column("tag", sa.Text),
         sa.Column("queue", sa.Text),
@@ -78,7 +79,7 @@ def upgrade() -> None:
         "transition",
         _number(),
         sa.Column("bucket", sa.String(100), nullable=False),
-        sa.Column("job_id", sa.String(100), nullable=False),
+        sa.Column("job_id", sa.Text, nullable=False),
         sa.Column("sequence", sa.Integer, nullable=False),
         sa.Column("was", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
@@ -98,7 +99,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(40), primary_key=True),
         sa.Column("kind", sa.String(20), nullable=False),
         sa.Column("bucket", sa.String(100)),
-        sa.Column("job_id", sa.String(100)),
+        sa.Column("job_id", sa.Text),
         sa.Column("sequence", sa.Integer),
         sa.Column("rule", sa.Text),
         sa.Column("state", sa.Text),
