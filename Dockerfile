@@ -1,4 +1,6 @@
 # Web and worker in one container on SQLite, kept in the volume /data; DATABASE_URL=postgresql://... for more.
+# Your rules: mount them over the example, or give their text in BRIDGE_RULES_TOML.
+#   docker run --env-file keys.env -v ci-bridge:/data -v "$PWD/my-rules.toml:/app/rules.toml:ro" -p 127.0.0.1:8000:8000 ci-bridge
 FROM python:3.12-slim
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE rules.toml app.py ./

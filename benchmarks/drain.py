@@ -25,7 +25,7 @@ def main(database: str, sink: str, count: int) -> None:
             outbox.put(tx, list(tellings(station.book, range(start, min(start + _BATCH, count)))), now=now())
     settle_statistics(database)
     before_s, from_s, begun = _cpu_s(), time.perf_counter(), 0
-    while begun < count:
+    while begun < count or station.courier.unfinished:
         begun += station.courier.turn()
     station.courier.finish(until=lambda: False)
     seconds, cpu_s = time.perf_counter() - from_s, _cpu_s() - before_s

@@ -188,6 +188,11 @@ class Notifier:
     max_in_flight: int = 4
     rate: Rate | None = None
 
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What must not be shown or stored where a receiver repeats it."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookNotifier(Notifier):
@@ -196,6 +201,12 @@ class WebhookNotifier(Notifier):
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     order: Literal["job", "none"] = "job"
     format: Literal["json", "cloudevents"] = "json"
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        # Of "Bearer abc" a receiver repeats the last word. What is shorter than 8, like "1", is in every answer.
+        values = (part for _, value in self.headers for part in (value, value.rpartition(" ")[2]))
+        return (self.url, *self.secrets, *(value for value in values if len(value) >= 8))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +218,10 @@ class SlackNotifier(Notifier):
     url: str | None = field(default=None, repr=False)
     thread: Literal["job", "workflow", "none"] = "none"
     update: bool = False
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        return tuple(secret for secret in (self.token, self.url) if secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

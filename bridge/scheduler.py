@@ -24,8 +24,10 @@ class Ticker:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
-    def every(self, seconds: float, call: Callable[[], object]) -> None:
-        self._scheduler.add_job(_safely(call), "interval", seconds=seconds)
+    def every(self, seconds: float, call: Callable[[], object]) -> Callable[[float], object]:
+        """Call it every so many seconds; the function returned changes how many."""
+        job = self._scheduler.add_job(_safely(call), "interval", seconds=seconds)
+        return lambda again_s: job.reschedule("interval", seconds=again_s)
 
     def start(self) -> None:
         self._scheduler.start()

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from bridge.cli import main
+from bridge.decide.messages import address
+from bridge.decide.messages import test_message as a_test_message
+from bridge.model import WebhookNotifier
+from bridge.record import outbox, reading, snapshots
+from bridge.record.schema import DEAD, delivery
+from bridge.simulator.receiver import Received
+from tests.builders import NOON, a_job
 from tests.stage import BUCKET, REPOSITORY, Stage
 from tests.waiting import wait_until
 
@@ -151,6 +162,99 @@ def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
         assert stage.command("deliveries", "redrive", dead["id"]).returncode == 0
         stage.start_worker()
         wait_until(lambda: [one.id for one in stage.accepted["/cms"]] == [dead["id"]], why=lambda: stage.log)
+
+
+def test_all_dead_deliveries_are_sent_again_however_many_there_are(stage: Stage) -> None:
+    with stage:
+        count = reading.MOST + 60
+        _bury(stage, count)
+        some = stage.command("deliveries", "redrive", "--notifier", "cms", "--limit", "20", "--dry-run")
+        assert "20 deliveries would be sent again" in some.stderr
+        every = stage.command("deliveries", "redrive", "--notifier", "cms")
+        assert len(every.stdout.splitlines()) == 1 + 50
+        assert f"... and {count - 50} more\n{count} deliveries to be sent again" in every.stderr
+        assert stage.deliveries(state="dead") == []
+        assert len(stage.deliveries(state="waiting")) == count
+
+
+def _bury(stage: Stage, count: int) -> None:
+    notifier = WebhookNotifier(name="cms", url="https://cms.example.com/")
+    told = [address(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
+    with stage.db.write() as tx:
+        outbox.put(tx, told, now=NOON)
+        tx.execute(update(delivery).values(state=DEAD, ended_at=0))
+
+
+def test_a_job_whose_id_is_in_two_buckets_is_shown_by_bucket(stage: Stage) -> None:
+    with stage:
+        jobs = [a_job(bucket=bucket) for bucket in ("a-1250000000", "b-1250000000")]
+        with stage.db.write() as tx:
+            snapshots.save(tx, jobs, [], {}, stream="s", streams=["s"], now=NOON)
+        both = stage.command("jobs", "show", "j1", "--json")
+        assert (both.returncode, both.stdout) == (1, "")
+        assert "add --bucket with one of: a-1250000000, b-1250000000" in both.stderr
+        one = stage.command("jobs", "show", "j1", "--bucket", "b-1250000000", "--json")
+        assert json.loads(one.stdout)["bucket"] == "b-1250000000"
+        assert 'no job "j1" in bucket c is on record' in stage.command("jobs", "show", "j1", "--bucket", "c").stderr
+
+
+@pytest.mark.parametrize("state", ["done", "Active", "*"])
+def test_a_set_of_states_is_no_state_to_list(state: str) -> None:
+    seen = call("transitions", "list", "--state", state)
+    assert seen.returncode == 2
+    assert f'"{state}" is a set of states' in seen.stderr
+
+
+COMMANDS_THAT_READ_THE_RULES = [
+    ("doctor",),
+    ("run",),
+    ("worker",),
+    ("poll",),
+    ("rules", "check"),
+    ("rules", "explain", "j1"),
+    ("notifier", "test", "cms"),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS_THAT_READ_THE_RULES)
+def test_rules_that_are_a_folder_are_told_in_words(words: tuple[str, ...], tmp_path: Path) -> None:
+    key = {"TENCENTCLOUD_SECRET_ID": "AKIDx", "TENCENTCLOUD_SECRET_KEY": "x"}
+    seen = call(*words, BRIDGE_RULES=str(tmp_path), DATABASE_URL=f"sqlite:///{tmp_path / 'b.db'}", **key)
+    assert seen.returncode == 1
+    assert f"{tmp_path}:1: cannot be read: Is a directory" in seen.stdout + seen.stderr
+    assert "Traceback" not in seen.stderr
+
+
+@pytest.mark.parametrize("words", [("db", "upgrade"), ("jobs", "list"), ("worker",), ("doctor",)])
+def test_a_database_in_a_folder_that_cannot_be_made_is_told_in_words(words: tuple[str, ...]) -> None:
+    key = {"TENCENTCLOUD_SECRET_ID": "AKIDx", "TENCENTCLOUD_SECRET_KEY": "x"}
+    known = {"BRIDGE_RULES_TOML": "[defaults]\n", **key}
+    seen = call(*words, DATABASE_URL="sqlite:////proc/nope/b.db", **known)
+    assert seen.returncode == 1
+    assert "DATABASE_URL: the folder /proc/nope cannot be made" in seen.stdout + seen.stderr
+    assert "Traceback" not in seen.stderr
+
+
+def test_a_time_further_back_than_anything_is_told_in_words() -> None:
+    seen = call("jobs", "list", "--since", "99999999999d")
+    assert seen.returncode == 2
+    assert "a duration is more than nothing and at most ten years" in seen.stderr
+
+
+def test_sigterm_ends_a_worker_that_hangs_in_its_database(stage: Stage) -> None:
+    with stage, closing(sqlite3.connect(stage.folder / "bridge.db", check_same_thread=False)) as other:
+
+        def lock(_: Received) -> None:
+            other.execute("BEGIN IMMEDIATE")  # what the receiver now accepts cannot be recorded
+
+        worker = stage.start_worker()
+        stage.await_first_poll()
+        stage.refuse = lock
+        stage.ci.create(BUCKET, "Transcode", "p1")
+        wait_until(lambda: stage.accepted["/cms"], why=lambda: stage.log)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(25) == 0
+        assert "stopped at the limit" in stage.log
 
 
 def test_doctor_says_what_is_well_and_what_is_not(stage: Stage) -> None:

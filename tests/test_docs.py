@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import main
+from bridge.decide.conditions import DURATIONS, TEXTS
 from bridge.decide.rulebook import read
+from bridge.decide.shapes import KEYS
+from bridge.decide.templates import NAMES
+from bridge.decide.words import STATE_WORDS
+from bridge.model import Job
 from bridge.settings import Settings
+from tests.builders import SECRET
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -19,8 +25,8 @@ README = (REPOSITORY / "README.md").read_text()
 
 def test_the_readme_names_every_variable_that_is_read() -> None:
     variables = {field.alias or name.upper() for name, field in Settings.model_fields.items()}
-    short = {name for name in variables if name in README or f"`_{name.removeprefix('TENCENTCLOUD_')}`" in README}
-    assert variables - short - {"BRIDGE_CALLBACK_TOKEN"} == set()  # nothing listens for callbacks yet
+    unnamed = {name for name in variables if f"`{name}`" not in README}
+    assert unnamed == {"BRIDGE_CALLBACK_TOKEN"}  # nothing listens for callbacks yet
 
 
 def test_every_command_the_readme_shows_is_there() -> None:
@@ -34,6 +40,48 @@ def test_the_rule_in_the_readme_is_right() -> None:
     notifier = '[notifier.ops]\ntype = "slack"\nurl = { env = "SLACK_WEBHOOK_URL" }\n'
     book = read(rule + notifier, {"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/x"})
     assert [found.name for found in book.rules] == ["failed"]
+
+
+# What the blocks of docs/rules.md name and other blocks, or the environment, define.
+ELSEWHERE = {
+    "alias.queue": '[alias.queue]\nvod = "p1"\n',
+    "notifier.ops": '[notifier.ops]\ntype = "slack"\nchannel = "C1"\ntoken = { env = "SLACK_BOT_TOKEN" }\n',
+    "notifier.pager": '[notifier.pager]\ntype = "slack"\nurl = { env = "SLACK_WEBHOOK_URL" }\n',
+    "notifier.cms": '[notifier.cms]\ntype = "webhook"\nurl = { env = "CMS_URL" }\nsecret = { env = "CMS_SECRET" }\n',
+    "template.short": '[template.short]\ntitle = "x"\n',
+    "[watch]": '[[watch]]\nname = "w"\nbucket = "media-1250000000"\nregion = "ap-chongqing"\ntags = ["Transcode"]\n',
+}
+RULE = '[[rule]]\nname = "names all"\nnotify = ["ops", "pager", "cms"]\ntemplate = "short"\n'
+ENVIRON = {
+    "SLACK_BOT_TOKEN": "xoxb-x",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/x",
+    "CMS_URL": "https://cms.example.com/hooks/media",
+    "CMS_SECRET": SECRET,
+    "CMS_SECRET_OLD": SECRET,
+    "CMS_KEY": "key",
+}
+BLOCKS = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs" / "rules.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.partition("\n")[0])
+def test_every_block_of_the_page_about_rules_is_right(block: str) -> None:
+    rest = "".join(table for name, table in ELSEWHERE.items() if f"[{name}]" not in block)
+    book = read(f"{block}\n{rest}{RULE}", ENVIRON)
+    assert list(map(str, book.warnings)) == []
+
+
+@pytest.mark.parametrize("table", [kind for kind in KEYS if kind])
+def test_the_page_about_rules_shows_every_key(table: str) -> None:
+    name = {"slack": "notifier", "webhook": "notifier"}.get(table, table)
+    shown = "\n".join(block for block in BLOCKS if f"[{name}" in block)
+    missing = [key for key in KEYS[table] if not re.search(rf"^{key}\b", shown, re.MULTILINE)]
+    assert missing == []
+
+
+def test_the_page_about_rules_names_every_field_there_is() -> None:
+    page = (REPOSITORY / "docs" / "rules.md").read_text()
+    fields = {*TEXTS, *DURATIONS, *Job.__slots__, *STATE_WORDS, *NAMES}
+    assert [field for field in sorted(fields) if f"`{field}`" not in page] == []
 
 
 def test_the_webhook_in_the_readme_is_json() -> None:

@@ -43,7 +43,7 @@ _COMMANDS = {
     "rules": ("bridge.cli.rules:rules", "check: every fault of rules.toml.  explain: why (not) this job?"),
     "jobs": ("bridge.cli.lists:jobs", "list, show: the jobs as last seen."),
     "transitions": ("bridge.cli.lists:transitions", "list: what changed, and which rules heard of it."),
-    "deliveries": ("bridge.cli.lists:deliveries", "list, show, redrive: what was told, to whom, how it went."),
+    "deliveries": ("bridge.cli.deliveries:deliveries", "list, show, redrive: what was told, to whom, how it went."),
     "notifier": ("bridge.cli.lists:notifier", "test, resume: one Slack channel or webhook."),
     "db": ("bridge.cli.serve:db", "upgrade: bring the database's schema up to date."),
     "simulate": ("bridge.cli.simulate:simulate", "Run a stand-in for the CI API, to try rules against."),

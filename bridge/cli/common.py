@@ -56,15 +56,20 @@ def settings() -> Settings:
     return environment.read(os.environ)
 
 
+def database_of(found: Settings) -> Database:
+    """Return the database as it is. Raises SettingsRefused when DATABASE_URL cannot be one."""
+    try:
+        return wiring.database(found)
+    except ValueError as error:
+        raise SettingsRefused(str(error)) from error
+
+
 def open_database(found: Settings, *, make: bool = False) -> Database:
     """Return the database with the newest schema. Raises SchemaOld with what to do.
 
     Only with `make` is an SQLite file made where there is none: a question asked in the wrong folder is no reason.
     """
-    try:
-        db = wiring.database(found)
-    except ValueError as error:
-        raise SettingsRefused(str(error)) from error
+    db = database_of(found)
     if not make and db.is_missing:
         fail(f"there is no database {db.shown} yet: `ci-bridge poll`, `worker` or `run` makes it (or set DATABASE_URL)")
     db.require_schema()
@@ -93,7 +98,10 @@ def moment(text: str | None) -> datetime | None:
     if text is None:
         return None
     if re.fullmatch(r"(\d+[smhd])+", text):
-        return datetime.now(UTC) - duration(text)
+        try:
+            return datetime.now(UTC) - duration(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The commands that show the record and send again: jobs, transitions, deliveries, notifier."""
+"""The commands that show the record and test notifiers: jobs, transitions, notifier."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from bridge.cli.common import (
     settings,
     show_list,
     show_one,
-    some,
 )
 from bridge.decide.messages import address, test_message
 from bridge.decide.words import suggest
@@ -28,17 +27,26 @@ from bridge.model import GONE, STATES
 from bridge.record import outbox, reading
 from bridge.record.database import Database
 from bridge.record.reading import Filter
-from bridge.record.schema import DELIVERY_STATES
 
 Command = Callable[..., Any]
 
 
-def _filters(*names: str) -> Callable[[Command], Command]:
+_LIMIT = click.option(
+    "--limit",
+    type=click.IntRange(1, reading.MOST),
+    default=50,
+    show_default=True,
+    help="At most this many, the newest.",
+)
+NO_LIMIT = click.option("--limit", type=click.IntRange(1), help="At most this many, the newest.  [default: all]")
+
+
+def filters(*names: str, limit: Callable[[Command], Command] = _LIMIT) -> Callable[[Command], Command]:
     """Add the options of these filters, and --limit and --json."""
 
     def add(command: Command) -> Command:
         command = json_option(command)
-        command = click.option("--limit", default=50, show_default=True, help="At most this many, the newest.")(command)
+        command = limit(command)
         for name in reversed(names):
             callback = _job_state if name == "state" else None
             command = click.option(f"--{name}", help=_FILTER_HELP[name], callback=callback)(command)
@@ -63,18 +71,22 @@ def _job_state(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     """Take a state in any case; what looks like a slip of the pen is said, what is new is let through."""
     if value is None:
         return None
+    if value.lower() in ("done", "active", "*"):
+        raise click.BadParameter(
+            f'"{value}" is a set of states, known in rules.toml only: name one state, as in Failed'
+        )
     known = {state.lower(): state for state in (*STATES, GONE)}
     if value.lower() not in known and (near := suggest(value, known.values())):
         raise click.BadParameter(f'no job state is called "{value}"{near}')
     return known.get(value.lower(), value)
 
 
-def _filter(options: dict[str, str | None]) -> Filter:
+def filter_of(options: dict[str, str | None]) -> Filter:
     since, until = moment(options.pop("since", None)), moment(options.pop("until", None))
     return Filter(**options, since=since, until=until)
 
 
-def _show(
+def show(
     what: Callable[..., reading.Found],
     which: Filter,
     columns: tuple[str, ...],
@@ -97,28 +109,31 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@_filters("state", "tag", "queue", "since", "until")
+@filters("state", "tag", "queue", "since", "until")
 @plainly
 def list_jobs(limit: int, as_json: bool, **options: str | None) -> None:
     """List jobs, the newest first."""
     columns = ("id", "tag", "state", "progress", "created_at", "changed_at", "input")
-    _show(reading.jobs, _filter(options), columns, limit, as_json=as_json)
+    show(reading.jobs, filter_of(options), columns, limit, as_json=as_json)
 
 
 @jobs.command("show")
 @click.argument("job_id")
+@click.option("--bucket", help="The job of this bucket: ids of two buckets may clash.")
 @json_option
 @plainly
-def show_job(job_id: str, as_json: bool) -> None:
+def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
     """Show one job: what CI says, its transitions, and who was told."""
     db = open_database(settings())
     with db.read() as tx:
-        found = reading.job(tx, job_id)
+        found = [one for one in reading.job(tx, job_id) if bucket in (None, one["bucket"])]
     db.close()
     if not found:
-        fail(f'no job "{job_id}" is on record (ci-bridge jobs list)')
-    for one in found:
-        show_one(one, as_json=as_json)
+        fail(f'no job "{job_id}"{f" in bucket {bucket}" if bucket else ""} is on record (ci-bridge jobs list)')
+    if len(found) > 1:
+        buckets = ", ".join(one["bucket"] for one in found)
+        fail(f'several buckets have a job "{job_id}"; add --bucket with one of: {buckets}')
+    show_one(found[0], as_json=as_json)
 
 
 @click.group()
@@ -127,96 +142,18 @@ def transitions() -> None:
 
 
 @transitions.command("list")
-@_filters("job", "state", "tag", "queue", "since", "until")
+@filters("job", "state", "tag", "queue", "since", "until")
 @plainly
 def list_transitions(limit: int, as_json: bool, **options: str | None) -> None:
     """List transitions, the newest first."""
     columns = ("seen_at", "job", "tag", "from", "to", "told", "silent")
-    _show(reading.transitions, _filter(options), columns, limit, as_json=as_json, also=_told)
+    show(reading.transitions, filter_of(options), columns, limit, as_json=as_json, also=_told)
 
 
 def _told(step: dict[str, Any]) -> dict[str, Any]:
     """Add who was told by which rule, for people."""
     told = [f"{fired['rule']} -> {', '.join(fired['notifiers']) or 'nobody'}" for fired in step["rules"]]
     return {**step, "told": "; ".join(told) or "no rule matched"}
-
-
-@click.group()
-def deliveries() -> None:
-    """What was told, to whom, and how it went."""
-
-
-_STATE = click.option("--state", type=click.Choice(DELIVERY_STATES), help="Only those in this state.")
-
-
-@deliveries.command("list")
-@_STATE
-@_filters("notifier", "rule", "job", "since", "until")
-@plainly
-def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
-    """List deliveries, the newest first.
-
-    \b
-    Examples:
-      ci-bridge deliveries list --state dead
-      ci-bridge deliveries list --notifier cms --since 2h --json
-    """
-    columns = ("id", "notifier", "state", "job", "tells", "rule", "attempts", "created_at", "why")
-    _show(reading.deliveries, _filter(options), columns, limit, as_json=as_json)
-
-
-@deliveries.command("show")
-@click.argument("delivery_id")
-@json_option
-@plainly
-def show_delivery(delivery_id: str, as_json: bool) -> None:
-    """Show one delivery: every attempt with its answer, and what was sent."""
-    db = open_database(settings())
-    with db.read() as tx:
-        found = reading.delivery(tx, delivery_id)
-    db.close()
-    if found is None:
-        fail(f'no delivery "{delivery_id}" is on record (ci-bridge deliveries list)')
-    show_one(found, as_json=as_json)
-
-
-@deliveries.command()
-@click.argument("delivery_ids", nargs=-1)
-@_filters("notifier", "rule", "job", "since", "until")
-@click.option("--dry-run", is_flag=True, help="Only say which it would be.")
-@plainly
-def redrive(delivery_ids: tuple[str, ...], dry_run: bool, limit: int, as_json: bool, **options: str | None) -> None:
-    """Send dead deliveries again, under the same ids: those named, or those that the filters find.
-
-    \b
-    Examples:
-      ci-bridge deliveries redrive dlv_3wgd3btsuo6wb2kdedccezf4qi
-      ci-bridge deliveries redrive --notifier cms --since 2h --dry-run
-    """
-    if not delivery_ids and not any(options.values()):
-        raise click.UsageError("name deliveries, or say which with --notifier, --rule, --job, --since, --until")
-    db = open_database(settings())
-    with db.write() as tx:
-        dead = [facts for one in delivery_ids if (facts := _dead(tx, one))]
-        if not delivery_ids:
-            dead = reading.deliveries(tx, _filter({**options, "state": "dead"}), limit=limit).items
-        if not dry_run:
-            outbox.redrive(tx, reading.numbers_of([one["id"] for one in dead]), now=wiring.utc_now())
-    db.close()
-    verb = "would be sent" if dry_run else "to be sent"
-    show_list(dead, ("id", "notifier", "job", "tells", "why"), as_json=as_json, nothing="no dead delivery is such")
-    if not as_json and dead:
-        click.echo(f"{some(len(dead), 'delivery', 'deliveries')} {verb} again", err=True)
-
-
-def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
-    found = reading.delivery(tx, delivery_id)
-    if found is None:
-        fail(f'no delivery "{delivery_id}" is on record')
-    if found["state"] != "dead":
-        click.echo(f"{delivery_id} is {found['state']}, not dead: left alone", err=True)
-        return None
-    return found
 
 
 @click.group()

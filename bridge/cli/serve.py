@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
+import threading
+import time
 from contextlib import ExitStack
-from types import FrameType
 
 import click
 
 from bridge import wiring
-from bridge.cli.common import everything, fail, json_option, plainly, settings, some
+from bridge.cli.common import database_of, everything, fail, json_option, plainly, settings, some
 from bridge.pipeline import Poll
 from bridge.wiring import Worker
+
+logger = logging.getLogger(__name__)
+
+_LIMIT_S = 19  # a second less than what is promised: whatever hangs, the process ends
 
 
 @click.command()
@@ -50,11 +56,23 @@ def run() -> None:
 
 
 def _stop_on_signals(working: Worker) -> None:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        working.stop()
-
+    """Stop on SIGTERM and SIGINT, and end the process at the limit whatever it hangs in."""
+    # A handler in Python has to wait for the main thread, which may be inside of SQLite or libpq for half a
+    # minute. The byte written here comes from the signal itself, and another thread reads it.
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=_stop, args=(working, heard), name="stop", daemon=True).start()
+
+
+def _stop(working: Worker, heard: int) -> None:
+    os.read(heard, 1)
+    working.stop()
+    time.sleep(_LIMIT_S)
+    logger.warning("stopped at the limit, what was under way is freed by its lease")
+    os._exit(0)
 
 
 @click.command()
@@ -112,7 +130,7 @@ def db() -> None:
 @plainly
 def upgrade() -> None:
     """Bring the schema up to date. On PostgreSQL nothing else does it; two at once wait for each other."""
-    database = wiring.database(settings())
+    database = database_of(settings())
     before = database.revision()
     database.upgrade()
     after = database.revision()

@@ -17,14 +17,16 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NameResolutionError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
+from urllib3.util.connection import allowed_gai_family, create_connection
 from urllib3.util.retry import Retry
 
 from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError, UnreadableReply
 from bridge.collect.reply import Reply
 
 BODY_LIMIT = 16 * 2**20  # a full page of finished jobs is some 360 kB; recognised speech has no bound
-CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0  # for each address of the host
 SILENCE_TIMEOUT_S = 15.0  # between two bytes
 CONNECTIONS = 16  # kept open for each host: polls may run in several threads
 _HOSTS = 64  # that are kept connections to, the latest
@@ -38,7 +40,7 @@ _NO_ADDRESS = (
 # Only what fails on the way is tried again here: a GET that got an answer is the caller's to judge.
 _RETRY = Retry(
     total=None,
-    connect=2,
+    connect=1,
     read=1,
     status=0,
     redirect=0,
@@ -73,7 +75,7 @@ class Wire:
         # Causes are left out: requests' own texts may quote headers and a proxy's password.
         except requests.exceptions.InvalidProxyURL:
             raise ConfigError("the proxy's URL in the environment cannot be read") from None
-        except (*_NO_ADDRESS, urllib3.exceptions.LocationParseError):
+        except (*_NO_ADDRESS, LocationParseError):
             raise ConfigError(f"{host}: there is no such address", advice=CHECK_ADDRESS) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if deadline.left() <= 0:
@@ -173,12 +175,44 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock, _deadline.get()))
 
 
-class _Http(HTTPConnection):
+class _Connects(HTTPConnection):
+    """Connects with no more patience than the deadline leaves: urllib3's is for each address of the host anew."""
+
     response_class = _Response
 
+    def _new_conn(self) -> socket.socket:
+        ends = _deadline.get()
+        failed: OSError = TimeoutError()
+        for address in self._addresses():
+            if (left := ends.left()) <= 0:
+                raise ConnectTimeoutError(self, "the deadline is over")
+            try:
+                return create_connection(
+                    address,
+                    min(left, CONNECT_TIMEOUT_S),
+                    source_address=self.source_address,
+                    socket_options=self.socket_options,
+                )
+            except OSError as error:
+                failed = error
+        raise NewConnectionError(self, "no address answers") from failed
 
-class _Https(HTTPSConnection):
-    response_class = _Response
+    def _addresses(self) -> list[tuple[str, int]]:
+        try:
+            found = socket.getaddrinfo(self.host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except UnicodeError as error:  # no name can be so long
+            raise LocationParseError(self.host) from error
+        return [(str(info[4][0]), self.port) for info in found]
+
+
+class _Http(_Connects):
+    pass
+
+
+class _Https(_Connects, HTTPSConnection):
+    pass
 
 
 class _HttpPool(HTTPConnectionPool):

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from bridge.decide.lines import Lines, Path
+from bridge.decide.words import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,12 @@ class Faults:
             case ["rule" | "watch" as kind, int(at), *keys]:
                 table = self._tables[kind][at]
                 name = table.get("name") if isinstance(table, dict) else None
-                owner = f'{kind} "{name}"' if isinstance(name, str) and name else f"{kind} number {at + 1}"
+                owner = f"{kind} {shown(name)}" if isinstance(name, str) and name else f"{kind} number {at + 1}"
             case ["notifier" | "template" as kind, str(name), *keys]:
-                owner = f'{kind} "{name}"'
+                owner = f"{kind} {shown(name)}"
             case [str(kind), *keys]:
                 owner = f"[{kind}]" if isinstance(self._tables.get(kind), dict | list) else f'key "{kind}"'
             case _:
                 return ""
         key = ".".join(str(k) for k in keys if isinstance(k, str))
-        return f'{owner}, key "{key}": ' if key else f"{owner}: "
+        return f"{owner}, key {shown(key)}: " if key else f"{owner}: "

@@ -15,7 +15,7 @@ from bridge.decide.faults import Fault, Faults, RulesRefused
 from bridge.decide.matching import Matcher, Rule
 from bridge.decide.messages import Wording
 from bridge.decide.notifiers import NotifierReader
-from bridge.decide.shapes import Defaults, RuleTable, WatchTable
+from bridge.decide.shapes import Defaults, RuleTable, WatchTable, printable
 from bridge.decide.tables import Tables
 from bridge.decide.wordings import read_wordings
 from bridge.decide.words import instead, shown
@@ -101,10 +101,10 @@ class _Reader:
                 self._faults.note(("alias", kind), 'only [alias.queue] is known, with lines such as vod = "p2242..."')
                 continue
             for name, queue in table.items():
-                if not isinstance(queue, str) or not queue:
-                    self._faults.note(("alias", kind, name), f"{shown(queue)} is not the id of a queue")
-                else:
-                    self._aliases[name] = queue
+                try:
+                    self._aliases[printable(name)] = _queue_id(queue)
+                except ValueError as error:
+                    self._faults.note(("alias", kind, name), str(error))
 
     def _read_notifiers(self) -> dict[str, Notifier]:
         notifiers: dict[str, Notifier] = {}
@@ -214,6 +214,12 @@ class _Reader:
         except ValueError as error:
             self._faults.note(path, str(error))
         return None
+
+
+def _queue_id(queue: object) -> str:
+    if not isinstance(queue, str) or not queue:
+        raise ValueError(f"{shown(queue)} is not the id of a queue")
+    return printable(queue)
 
 
 def _rule(shape: RuleTable, line: int, conditions: tuple[Condition, ...]) -> Rule:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from bridge.decide.words import STATE_WORDS, States, duration, rate, shown, states, suggest
 from bridge.model import NEW, Rate
@@ -42,7 +42,15 @@ def _one_or_many(value: object) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
         raise ValueError(f"{shown(value)} is neither a text nor a list of texts, none of them empty")
-    return values
+    return [printable(value) for value in values]
+
+
+def printable(value: str) -> str:
+    """Return the name. Raises ValueError for what no database or terminal takes, such as NUL or a line break."""
+    if value.isprintable():
+        return value
+    wrong = ascii(next(sign for sign in value if not sign.isprintable())).strip("'")
+    raise ValueError(f"{shown(value)} holds a sign that cannot be seen ({wrong}); write it without")
 
 
 def _states(value: object) -> States:
@@ -83,7 +91,7 @@ StateSet = Annotated[States, BeforeValidator(_states)]
 EndSet = Annotated[States, BeforeValidator(_ends)]
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 EnvNames = Annotated[list[str], BeforeValidator(_env_names)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(printable)]
 Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,58}-\d{5,12}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{2,30}$")]
 
@@ -117,7 +125,7 @@ class WatchTable(_Table):
     lookback: Duration | None = None
     queue_type: Name | None = None
     workflow: Name | None = None
-    input: Annotated[str, StringConstraints(min_length=1)] | None = None
+    input: Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] | None = None
     endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/?#@]+/?$")] | None = None
 
 

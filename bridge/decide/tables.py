@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bridge.decide.faults import Faults
-from bridge.decide.shapes import KEYS, LATER
+from bridge.decide.shapes import KEYS, LATER, printable
 from bridge.decide.words import instead, shown
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -78,6 +78,10 @@ class Tables:
             self._faults.note((kind,), f"write [{kind}.NAME] with single brackets and a name")
             return
         for name, table in tables.items():
+            try:
+                printable(name)
+            except ValueError as error:
+                self._faults.note((kind, name), str(error))
             if isinstance(table, dict):
                 yield name, table
             else:
@@ -116,6 +120,7 @@ _UNSEEN = {
 _PATTERN_HINTS = {
     "bucket": "is not a bucket name with its APPID, such as media-1250000000",
     "region": "is not a region, such as ap-chongqing",
+    "input": "holds a control character, such as a line break",
 }
 
 

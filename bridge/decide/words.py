@@ -52,6 +52,8 @@ def instead(word: str, known: Iterable[str]) -> str:
 def shown(value: object) -> str:
     """Return a value of rules.toml nearly as it was written, cut to a sight's length."""
     text = json.dumps(value, ensure_ascii=False, default=str)
+    if not text.isprintable():
+        text = json.dumps(value, default=str)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 

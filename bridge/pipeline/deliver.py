@@ -14,6 +14,7 @@ from bridge.decide.messages import as_fallback
 from bridge.decide.retries import next_try
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, TryLater
+from bridge.pipeline.line import Line
 from bridge.record import claims, outbox, settling
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.settling import Ended
@@ -24,9 +25,9 @@ logger = logging.getLogger(__name__)
 WINDOW = 64
 # Every attempt ends within its own hard deadline of 15 s; a lease that outlives it needs no renewal.
 LEASE = timedelta(seconds=30)
-_UNHURRIED_S = 1.0  # between looks at an outbox where nothing is due
+_UNHURRIED_S = 2.0  # between looks at an outbox where nothing is due: what others put there, a retry's time
 _REAP_EVERY = timedelta(seconds=5)
-_ENOUGH = 16  # ended attempts that are worth a transaction while others are in flight
+_ENOUGH = 32  # ended attempts that are worth a transaction while others are in flight
 _PASSED_ON = 500  # of what waits for a paused notifier, in one transaction
 _LINGER_S = 0.002
 _DEFAULT_RETRY = Notifier(name="").retry  # of a notifier that rules.toml no longer has
@@ -65,6 +66,9 @@ class Courier:
         self._window = window
         self._claims = itertools.count(1)
         self._held: set[int] = set()  # the numbers of what was begun and is not recorded
+        self._line = Line()
+        self._stale: list[Delivery] = []  # claimed and not begun, to be handed back
+        self._claimed_at = clock()
         self._ended: list[Attempt] = []  # accepted or failed, not yet recorded
         self._again_at: datetime | None = None
         self._reap_at: datetime | None = None
@@ -77,7 +81,7 @@ class Courier:
 
     @property
     def unfinished(self) -> int:
-        return self._transport.in_flight + len(self._ended)
+        return self._transport.in_flight + len(self._ended) + len(self._line) + len(self._stale)
 
     def turn(self, *, claiming: bool = True) -> int:
         """Record what ended, claim and begin what is due, then wait for news. Return how many were begun.
@@ -93,9 +97,9 @@ class Courier:
             self._reap_at = self._clock() + LEASE
             self._collect(_UNHURRIED_S)
             return 0
-        for delivery in claimed:
-            self._held.add(delivery.n)
-            self._transport.begin(delivery)
+        self._held.update(delivery.n for delivery in claimed)
+        self._line.add(claimed, lease_until=self._claimed_at + LEASE)
+        self._begin_ready()
         if claiming or self._transport.in_flight:
             self._collect(self._patience(bool(claimed)))
         return len(claimed)
@@ -103,21 +107,27 @@ class Courier:
     def _exchange(self, *, claiming: bool) -> Sequence[Delivery]:
         """In one transaction: settle what ended, claim what the slots that are free by it can take."""
         now = self._clock()
-        free = self._window - self._transport.in_flight
+        free = self._window - self._transport.in_flight - len(self._line)
         # Whoever wakes us has put something there: to ask first would be a transaction in its way.
         woken, self._woken = self._woken, False
-        if not self._ended and not (claiming and free > 0 and (woken or self._is_due(now))):
+        if not self._ended and not self._stale and not (claiming and free > 0 and (woken or self._is_due(now))):
             self._again_at = None
             return ()
         with self._db.write() as tx:
             lost = self._settle(tx, now)
+            settling.hand_back(tx, self._stale)
             claimed = claims.Claimed(())
             if claiming and free > 0:
                 number = next(self._claims)
                 lease = f"{self._worker}.{number}"
-                claimed = claims.claim(tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=number)
-        self._held.difference_update(attempt.delivery.n for attempt in self._ended)
+                claimed = claims.claim(
+                    tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=number, ahead=self._line.quick
+                )
+        done = (*(attempt.delivery for attempt in self._ended), *self._stale)
+        self._held.difference_update(delivery.n for delivery in done)
         self._ended.clear()
+        self._stale.clear()
+        self._claimed_at = now
         self._again_at = claimed.again_at
         if lost:
             logger.warning("lease lost, the outcome is not recorded", extra={"deliveries": len(lost)})
@@ -200,28 +210,42 @@ class Courier:
     def _collect(self, timeout_s: float) -> None:
         self._take(self._transport.wait(timeout_s))
         # A handful of answers is worth waiting two milliseconds for: a transaction costs as much.
-        if self._transport.in_flight and 0 < len(self._ended) < _ENOUGH:
-            self._take(self._transport.wait(_LINGER_S))
+        while self._transport.in_flight and 0 < len(self._ended) < _ENOUGH:
+            if not self._take(self._transport.wait(_LINGER_S)):
+                break
 
-    def _take(self, attempts: Sequence[Attempt]) -> None:
+    def _begin_ready(self) -> None:
+        notifiers = self._book().notifiers
+        limits = {name: notifier.max_in_flight for name, notifier in notifiers.items()}
+        begin, stale = self._line.ready(limits, now=self._clock())
+        self._stale += stale
+        for delivery in begin:
+            self._transport.begin(delivery)
+
+    def _take(self, attempts: Sequence[Attempt]) -> int:
         self._ended += attempts
         for attempt in attempts:
+            self._line.ended(attempt)
             if not isinstance(attempt.outcome, Sent):
                 facts = {"delivery": attempt.delivery.id, "notifier": attempt.delivery.notifier}
                 logger.warning("attempt failed", extra={**facts, "reason": attempt.outcome.why})
+        if len(self._line):
+            self._begin_ready()
+        return len(attempts)
 
     def _patience(self, busy: bool) -> float:
         """Return how long to wait for news, in seconds."""
         if busy or self._transport.in_flight:
             return _UNHURRIED_S
-        if self._ended:
+        if self._ended or self._stale:
             return 0
         if self._again_at:
             return min(max((self._again_at - self._clock()).total_seconds(), 0), _UNHURRIED_S)
         return _UNHURRIED_S
 
     def finish(self, *, until: Callable[[], bool]) -> None:
-        """Claim nothing more; let what is in flight end and record it, or stop when `until` says so."""
+        """Claim nothing more, hand back what waits; let what is in flight end and record it, or stop at `until`."""
+        self._stale += self._line.leave()
         while self.unfinished and not until():
             self.turn(claiming=False)
 

@@ -27,7 +27,6 @@ _SLOWEST = timedelta(minutes=10)  # between polls that fail
 _LONGEST_WISH = timedelta(days=1)  # of CI's Retry-After
 _RESOLUTION = timedelta(seconds=1)  # of CI's CreationTime, which is rounded down
 _DAY_MS = 86_400_000
-_EARLY_MS = 500  # ticks are a second apart: half a second early is nearer than half a second late
 _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
 
 
@@ -97,13 +96,13 @@ class Poller:
         self._on_told = on_told
         self._halted = halted
 
-    def due(self, watches: Iterable[Watch]) -> list[Watch]:
-        """Return the watches whose time has come, the one that waits longest first."""
+    def due(self, watches: Iterable[Watch], *, early: timedelta = timedelta(0)) -> list[Watch]:
+        """Return the watches whose time has come, or comes within `early`, the one that waits longest first."""
         by_name = {watch.name: watch for watch in watches}
         with self._db.read() as tx:
             rows = leases.polls(tx, by_name)
-        now = ms(self._clock())
-        return [by_name[row.name] for row in rows if not row.paused and _is_due(row, by_name[row.name].every, now)]
+        soon = ms(self._clock() + early)
+        return [by_name[row.name] for row in rows if not row.paused and _is_due(row, by_name[row.name].every, soon)]
 
     def poll_once(self, watch: Watch, book: Rulebook) -> Poll | None:
         """Poll a watch now; None when another worker is at its bucket."""
@@ -284,7 +283,7 @@ def _is_due(row: leases.Due, every: timedelta, now: int) -> bool:
     every_ms = every // timedelta(milliseconds=1)
     at = row.next_poll_at if row.failures else min(row.next_poll_at, row.polled_at + every_ms)
     furthest = now + 2 * max(every_ms, _DAY_MS)
-    return not now + _EARLY_MS < at <= furthest
+    return not now < at <= furthest
 
 
 def _pause(watch: Watch, error: CiError | None, failures: int) -> timedelta:

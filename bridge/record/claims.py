@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -107,23 +107,38 @@ class Claimed:
     again_at: datetime | None = None
 
 
+# While one part of them is in flight, one is recorded and one waits: so neither the receiver nor the database idles.
+AHEAD = 2
+
+
 def due_lanes(tx: Connection, *, now: datetime) -> Sequence[Any]:
     """Return the notifiers that have something due and may be told."""
     return tx.execute(_LANES, {"now": ms(now)}).all()
 
 
-def claim(tx: Connection, *, free: int, lease: str, lease_for: timedelta, now: datetime, turn: int = 0) -> Claimed:
+def claim(
+    tx: Connection,
+    *,
+    free: int,
+    lease: str,
+    lease_for: timedelta,
+    now: datetime,
+    turn: int = 0,
+    ahead: Collection[str] = (),
+) -> Claimed:
     """Claim what `free` senders can take now, each notifier within its own bounds.
 
     `lease` must be new with every call: it is what tells a late finish from the right one. `turn` says which
-    notifier is asked first, so that the first one by name has no advantage.
+    notifier is asked first, so that the first one by name has no advantage. Of those `ahead` AHEAD times as many
+    more are claimed as may be in flight.
     """
     lanes = due_lanes(tx, now=now)
     claimed: list[Delivery] = []
     again: list[int] = []
     start = turn % len(lanes) if lanes else 0
     for lane in (*lanes[start:], *lanes[:start]):
-        room = min(lane.max_in_flight - lane.busy, free - len(claimed))
+        most = lane.max_in_flight * (1 + AHEAD if lane.name in ahead else 1)
+        room = min(most - lane.busy, free - len(claimed))
         values = {"name": lane.name, "now": ms(now), "lease": lease, "until": ms(now + lease_for)}
         if not lane.interval_ms:
             claimed += _claimed(tx, values | {"room": room}) if room > 0 else []

@@ -14,8 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from bridge.record.schema import HEAD
 
@@ -24,8 +25,10 @@ TROUBLES = (DBAPIError, PoolTimeout)
 
 _BUSY_MS = 30_000
 # Two generations of two kinds of dyno fit into the 20 connections of the smallest plan.
-_POOL = {"pool_size": 2, "max_overflow": 3, "pool_pre_ping": True, "pool_recycle": 1800}
-_CONNECT_S = 10  # a host that does not answer would be waited for minutes
+_POOL = {"pool_size": 2, "max_overflow": 3, "pool_recycle": 1800}
+# A host that does not answer would be waited for for minutes, and one that falls silent for a quarter of an hour.
+_CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 15_000}
+_RESTED_S = 5.0
 
 
 class SchemaOld(Exception):
@@ -112,12 +115,35 @@ def _url(url: str) -> URL:
 
 
 def _postgresql(url: URL) -> Engine:
-    return create_engine(url, connect_args={"connect_timeout": _CONNECT_S}, **_POOL)
+    engine = create_engine(url, connect_args=_CONNECTION, **_POOL)
+    event.listen(engine, "checkin", _rest)
+    event.listen(engine, "checkout", _ping)
+    return engine
+
+
+def _rest(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["since"] = time.monotonic()
+
+
+def _ping(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Ask a connection that has rested whether it is alive; one in use says so by itself, without a round trip more."""
+    if time.monotonic() - record.info.get("since", time.monotonic()) < _RESTED_S:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Exception as error:  # whatever it says: the pool makes another one
+        raise DisconnectionError from error
 
 
 def _sqlite(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(url.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            said = f"DATABASE_URL: the folder {folder} cannot be made: {error.strerror}; name one that is writable"
+            raise ValueError(said) from error
     engine = create_engine(url, connect_args={"timeout": _BUSY_MS / 1000, "check_same_thread": False})
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)

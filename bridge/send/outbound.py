@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from time import monotonic
 
-import structlog
-
-from bridge.model import Attempt, Delivery, Notifier, Outcome, SlackNotifier, TryLater, WebhookNotifier
+from bridge.model import Attempt, Delivery, Notifier, SlackNotifier, TryLater, WebhookNotifier
+from bridge.send.begun import Begun
 from bridge.send.door import Answered, Door
 from bridge.send.exchange import Failure
 from bridge.send.slack import SlackSender
 from bridge.send.webhook import WebhookSender, judge
-
-ANSWER_KEPT = 4096
-
-log = structlog.get_logger(__name__)
 
 
 class Outbound:
@@ -32,7 +28,7 @@ class Outbound:
         notifiers: Mapping[str, Notifier],
         clock: Callable[[], datetime],
         slack_api_url: str,
-        threads: int = 16,
+        threads: int = 64,
     ) -> None:
         self._door = door
         self._clock = clock
@@ -41,7 +37,8 @@ class Outbound:
         self._current: tuple[Mapping[str, Notifier], dict[str, WebhookSender | SlackSender]] = (notifiers, {})
         self._ended: SimpleQueue[Attempt] = SimpleQueue()
         self._in_flight = 0
-        # A dead Slack holds a thread for a while, so more of them than one notifier may have in flight.
+        # A dead Slack holds its threads until the deadline, and what queues behind them may be for one that is
+        # well. So as many as the courier has in flight at most: nothing queues. They are made when needed.
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="slack")
 
     @property
@@ -55,12 +52,13 @@ class Outbound:
 
     def begin(self, delivery: Delivery) -> None:
         """Start one attempt, which `wait` will hand back. Never raises."""
-        now = self._clock()
+        notifiers, senders = self._current
+        begun = Begun(delivery, self._clock(), notifiers.get(delivery.notifier))
         self._in_flight += 1
         try:
-            self._begin(delivery, now)
+            self._begin(begun, senders)
         except Exception as fault:  # one delivery that cannot be sent must not stop all others
-            self._ended.put(_broken(delivery, now, fault))
+            self._ended.put(begun.broken(fault))
 
     def wait(self, timeout_s: float) -> list[Attempt]:
         """Return the attempts that ended, as soon as there are any, or on `wake`, or when time is up."""
@@ -83,20 +81,18 @@ class Outbound:
         self._door.close()
         return ended
 
-    def _begin(self, delivery: Delivery, now: datetime) -> None:
-        notifiers, senders = self._current
-        notifier = notifiers.get(delivery.notifier)
+    def _begin(self, begun: Begun, senders: dict[str, WebhookSender | SlackSender]) -> None:
+        delivery, notifier = begun.delivery, begun.notifier
         if notifier is None:
-            why = "rules.toml has no notifier of this name"
-            self._ended.put(_attempt(delivery, now, TryLater(why)))
+            self._ended.put(begun.ended(TryLater("rules.toml has no notifier of this name")))
             return
         sender = senders.get(delivery.notifier)
         if sender is None:
             sender = senders[delivery.notifier] = self._sender(notifier)
         if isinstance(sender, WebhookSender):
-            self._door.start(sender.request(delivery, now), (delivery, now))
+            self._door.start(sender.request(delivery, begun.at), begun)
         else:
-            self._threads.submit(self._tell_slack, sender, delivery)
+            self._threads.submit(self._tell_slack, sender, begun)
 
     def _sender(self, notifier: Notifier) -> WebhookSender | SlackSender:
         match notifier:
@@ -108,32 +104,24 @@ class Outbound:
                 raise TypeError(f"nothing sends to a {type(notifier).__name__}")
 
     def _judged(self, answered: Answered) -> Attempt:
-        (delivery, begun), ended = answered
+        begun, ended = answered
+        assert isinstance(begun, Begun)  # noqa: S101 - for mypy: it is the key that `_begin` gave
         try:
             outcome = judge(ended, self._clock())
         except Exception as fault:  # as in `begin`
-            return _broken(delivery, begun, fault)
+            return begun.broken(fault)
         if isinstance(ended, Failure):
-            return _attempt(delivery, begun, outcome, ended.seconds, address=ended.address)
-        text = _text(ended.body)
-        return _attempt(delivery, begun, outcome, ended.seconds, ended.status, text, ended.address)
+            return begun.ended(outcome, ended.seconds, address=ended.address)
+        return begun.ended(outcome, ended.seconds, ended.status, ended.body, ended.address)
 
-    def _tell_slack(self, sender: SlackSender, delivery: Delivery) -> None:
+    def _tell_slack(self, sender: SlackSender, begun: Begun) -> None:
         """Run in a thread of its own: slack-sdk waits for its answers."""
-        begun, from_s = self._clock(), monotonic()
+        begun, from_s = replace(begun, at=self._clock()), monotonic()
         try:
-            told = sender.send(delivery, begun)
-            attempt = _attempt(
-                delivery,
-                begun,
-                told.outcome,
-                monotonic() - from_s,
-                told.status,
-                _text(told.answer),
-                told.address,
-            )
+            told = sender.send(begun.delivery, begun.at)
+            attempt = begun.ended(told.outcome, monotonic() - from_s, told.status, told.answer, told.address)
         except Exception as fault:  # as in `begin`
-            attempt = _broken(delivery, begun, fault)
+            attempt = begun.broken(fault)
         self._ended.put(attempt)
         self._door.wake()
 
@@ -143,33 +131,3 @@ class Outbound:
             while True:
                 taken.append(self._ended.get_nowait())
         return taken
-
-
-def _attempt(
-    delivery: Delivery,
-    begun: datetime,
-    outcome: Outcome,
-    seconds: float = 0.0,
-    status: int | None = None,
-    answer: str = "",
-    address: str | None = None,
-) -> Attempt:
-    return Attempt(
-        delivery=delivery,
-        outcome=outcome,
-        started_at=begun,
-        seconds=seconds,
-        status=status,
-        answer=answer,
-        address=address,
-    )
-
-
-def _broken(delivery: Delivery, begun: datetime, fault: Exception) -> Attempt:
-    log.exception("sending broke", delivery=delivery.id, notifier=delivery.notifier)
-    return _attempt(delivery, begun, TryLater(f"{type(fault).__name__}: {fault}"))
-
-
-def _text(body: bytes) -> str:
-    # PostgreSQL keeps no NUL in a text.
-    return body[:ANSWER_KEPT].decode("utf-8", "replace").replace("\0", "\ufffd")

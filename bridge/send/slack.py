@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib import request as urllib_request
 
 import structlog
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
+from slack_sdk.web import SlackResponse
 from slack_sdk.webhook import WebhookClient, WebhookResponse
 
 from bridge.model import Delivery, Outcome, Refused, Sent, SlackNotifier, TryLater
 from bridge.send.door import Door
 from bridge.send.exchange import Failure, Reply, Request
-from bridge.send.slack_answers import BLOCKS_REFUSED, ROOT_GONE, refusal
+from bridge.send.slack_answers import BLOCKS_REFUSED, NOT_UNDERSTOOD, ROOT_GONE, refusal
 from bridge.send.slack_blocks import Block, blocks, plain
+from bridge.send.slack_receipt import Receipt
 from bridge.send.webhook import retry_after
 
 EVENT_TYPE = "ci_bridge_delivery"
@@ -80,7 +84,7 @@ class DoorWebClient(WebClient):
         req: urllib_request.Request,
     ) -> dict[str, Any]:
         reply = self._line.carry(req)
-        return {"status": reply.status, "headers": reply.headers, "body": _text(reply)}
+        return {"status": reply.status, "headers": reply.headers, "body": _object_text(reply)}
 
 
 class DoorWebhookClient(WebhookClient):
@@ -102,7 +106,7 @@ def token_trouble(notifier: SlackNotifier, api_url: str, door: Door) -> str | No
     except Unreachable as fault:
         return str(fault)
     except SlackApiError as fault:
-        return f"Slack refuses the token: {_error(fault)}"
+        return f"Slack refuses the token: {_error(fault)}" if _error(fault) else NOT_UNDERSTOOD
     return None
 
 
@@ -158,42 +162,55 @@ class _Conversation:
 
     def __init__(self, client: DoorWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
         self._client, self._notifier, self._delivery, self._now = client, notifier, delivery, now
+        self._channel = notifier.channel or ""
+        self._sequence = _sequence(delivery)
 
     def tell(self) -> Outcome:
-        root = self._delivery.root
-        if not root:
-            return self._post(None)
-        try:
-            # The edit goes first because doing it again does no harm if the post must be tried again.
-            if self._notifier.update:
-                self._edit(root)
-                if self._notifier.thread == "none":
-                    return Sent()
-            return self._post(root if self._notifier.thread != "none" else None)
-        except SlackApiError as fault:
-            if _error(fault) not in ROOT_GONE:
-                raise
-        return self._post(None)
+        if root := self._root():
+            try:
+                return self._under(root)
+            except SlackApiError as fault:
+                if _error(fault) not in ROOT_GONE:
+                    raise
+        return self._begin()
 
-    def _edit(self, root: str) -> None:
-        channel, _, ts = root.rpartition(":")
-        self._shown(lambda **shown: self._client.chat_update(channel=channel, ts=ts, **shown))
+    def _root(self) -> Receipt | None:
+        """Return the first message of the thread, if it is of use and in the channel that is now configured."""
+        wanted = self._notifier.update or self._notifier.thread != "none"
+        root = Receipt.parse(self._delivery.root) if wanted and self._delivery.root else None
+        return root if root and root.configured in (None, self._channel) else None
 
-    def _post(self, root: str | None) -> Sent:
-        channel, _, ts = root.rpartition(":") if root else (self._notifier.channel or "", "", None)
-        posted = self._shown(
-            lambda **shown: self._client.chat_postMessage(
+    def _under(self, root: Receipt) -> Sent:
+        # The edit goes first because doing it again does no harm if the post must be tried again.
+        moved = self._edited(root) if self._notifier.update and root.sequence <= self._sequence else None
+        if self._notifier.thread != "none":
+            self._post(root.channel, thread_ts=root.ts)
+        return Sent(receipt=str(moved) if moved else None)
+
+    def _edited(self, root: Receipt) -> Receipt:
+        # Left out, `parse` is "client" for an edit: names would become links (chat.update, read 2026-11-21).
+        self._shown(partial(self._client.chat_update, channel=root.channel, ts=root.ts, parse="none"))
+        return replace(root, configured=self._channel, sequence=self._sequence)
+
+    def _begin(self) -> Sent:
+        posted = self._post(self._channel)
+        if not (posted.get("channel") and posted.get("ts")):
+            return Sent()
+        return Sent(receipt=str(Receipt(posted["channel"], posted["ts"], self._channel, self._sequence)))
+
+    def _post(self, channel: str, *, thread_ts: str | None = None) -> SlackResponse:
+        return self._shown(
+            partial(
+                self._client.chat_postMessage,
                 channel=channel,
-                thread_ts=ts,
+                thread_ts=thread_ts,
                 metadata={"event_type": EVENT_TYPE, "event_payload": {"delivery": self._delivery.id}},
                 unfurl_links=False,
                 unfurl_media=False,
-                **shown,
             )
         )
-        return Sent() if root else Sent(receipt=f"{posted['channel']}:{posted['ts']}")
 
-    def _shown(self, call: Callable[..., Any]) -> Any:
+    def _shown(self, call: Callable[..., SlackResponse]) -> SlackResponse:
         """Make `call` with blocks; where Slack refuses those, with text only: a plain message beats none."""
         text, made = blocks(self._delivery, self._now)
         try:
@@ -204,6 +221,13 @@ class _Conversation:
             _log_refused_blocks(self._delivery, _error(fault))
         none: list[Block] = []  # an edit without any keeps the old ones
         return call(text=plain(self._delivery, self._now), blocks=none)
+
+
+def _sequence(delivery: Delivery) -> int:
+    """Return the number of the told state among its job's; 0 in a thread of several jobs: theirs do not compare."""
+    event = json.loads(delivery.event)
+    of_one_job = (delivery.thread or "").endswith(f"/{event.get('subject')}")
+    return int(event.get("sequence", 0)) if of_one_job else 0
 
 
 def _refusal(fault: SlackApiError, now: datetime) -> Outcome:
@@ -221,3 +245,12 @@ def _log_refused_blocks(delivery: Delivery, error: str) -> None:
 
 def _text(reply: Reply) -> str:
     return reply.body.decode("utf-8", "replace")
+
+
+def _object_text(reply: Reply) -> str:
+    """Return the body; "{}" for JSON that is no object, at which the SDK would stumble."""
+    text = _text(reply)
+    try:
+        return text if isinstance(json.loads(text), dict) else "{}"
+    except ValueError:
+        return text

@@ -30,9 +30,8 @@ ADVICE: dict[str, str] = {
         ("access_denied", "action_prohibited", "ekm_access_denied", "enterprise_is_restricted",
          "messages_tab_disabled", "org_login_required", "posting_to_general_channel_denied",
          "restricted_action", "restricted_action_non_threadable_channel",
-         "restricted_action_read_only_channel", "restricted_action_thread_locked",
-         "restricted_action_thread_only_channel", "team_access_not_granted", "team_added_to_org",
-         "team_disabled", "two_factor_setup_required"),
+         "restricted_action_read_only_channel", "restricted_action_thread_only_channel",
+         "team_access_not_granted", "team_added_to_org", "team_disabled", "two_factor_setup_required"),
         _ALLOW,
     ),
     **dict.fromkeys(("channel_not_found", "user_not_found", "channel_type_not_supported"), _NEW_CHANNEL),
@@ -55,7 +54,13 @@ MISSHAPEN = BLOCKS_REFUSED | {
     "metadata_too_large", "missing_post_type", "missing_text_or_fallback_or_attachments", "no_text",
     "too_many_attachments", "too_many_contact_cards",
 }  # fmt: skip
-ROOT_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"})
+# What is wrong may be the root alone, or its channel, which need not be the configured one: a name can be given to
+# another. A new root shows which; where that is refused too, its answer decides.
+ROOT_GONE = frozenset(
+    {"message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found",
+     "restricted_action_thread_locked", "channel_not_found", "is_archived", "not_in_channel"}
+)  # fmt: skip
+NOT_UNDERSTOOD = "Slack's answer is not understood"
 RATE_LIMITED = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
 
 
@@ -69,4 +74,6 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
         return Refused(f"Slack says {error}: it will not have this message")
     if webhook and status in (404, 410):
         return Refused(f"Slack answered {status}: {_NEW_URL}", pause=True)
+    if status == 200 and not error:
+        return TryLater(NOT_UNDERSTOOD)
     return TryLater(f"Slack answered {status}" + (f": {error[:200]}" if error else ""))

@@ -96,7 +96,8 @@ def _context(text: str) -> Block:
 
 
 def _mrkdwn(text: str) -> Block:
-    return {"type": "mrkdwn", "text": text}
+    # Verbatim: addresses, @names and #names in what CI says stay what they are, and mention nobody.
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
 def _footer(delivery: Delivery, says: dict[str, Any]) -> str:

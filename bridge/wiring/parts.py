@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bridge import logs
 from bridge.collect.tencent import Credentials, TencentCi
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Notifier, SlackNotifier, WebhookNotifier
+from bridge.model import Notifier, SlackNotifier
 from bridge.record import leases, snapshots
 from bridge.record.database import Database
 from bridge.send.door import Door
@@ -64,10 +64,7 @@ def known_secrets(settings: Settings, book: Rulebook | None) -> list[str]:
     """Return every secret value in use: those of the environment and those that rules.toml names."""
     found = list(settings.secrets)
     for notifier in book.notifiers.values() if book else ():
-        if isinstance(notifier, WebhookNotifier):
-            found += [*notifier.secrets, *(value for _, value in notifier.headers)]
-        elif isinstance(notifier, SlackNotifier):
-            found += [secret for secret in (notifier.token, notifier.url) if secret]
+        found += notifier.hidden
     return found
 
 

@@ -8,7 +8,8 @@ import random
 import secrets as randomness
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller
 from bridge.record import leases, settling
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 STOP_WITHIN_S = 20  # platforms send SIGKILL 30 s after SIGTERM; Docker after 10 s, which the leases bear too
 _POLLS_AT_ONCE = 4
 _REST_S = 5.0
+_SLOWEST_S = 5.0
+_RELOAD_S, _BEAT_S = 5.0, 15.0
 _SILENT_FOR = timedelta(days=1)
 
 
@@ -110,6 +114,9 @@ class Worker:
         self._resting: dict[str, float] = {}  # buckets whose poll the database failed, and until when (monotonic)
         self._in_step = True  # the record knows the watches and notifiers of the rules
         self._ticker = Ticker()
+        self._pace_s = _pace_s(rules.book)
+        self._set_pace: Callable[[float], object] = lambda _: None
+        self._ticks = _Ticks()
         self.on_poll: Callable[[Poll], None] = _log_poll
 
     def _nap(self, seconds: float) -> None:
@@ -124,9 +131,7 @@ class Worker:
     def run(self) -> None:
         """Work until `stop`; then finish within STOP_WITHIN_S what was begun."""
         with self._enlisted():
-            self._ticker.every(1, self._poll_due)
-            self._ticker.every(5, self._reload)
-            self._ticker.every(15, self._beat)
+            self._set_pace = self._ticker.every(self._pace_s, self._tick)
             self._ticker.start()
             logger.info("worker started", extra={"worker": self._me.id, "database": self._db.shown})
             try:
@@ -167,18 +172,32 @@ class Worker:
             except TROUBLES as error:
                 logger.warning("the worker could not sign off", extra={"reason": trouble(error)})
 
-    def _poll_due(self) -> None:
+    def _tick(self) -> None:
+        """Do what is due: polls, a look at rules.toml, a sign of life."""
         try:
-            due = self._poller.due(self._rules.book.watches)
+            for seconds, call in ((_RELOAD_S, self._reload), (_BEAT_S, self._beat)):
+                if self._ticks.is_time(call.__name__, seconds):
+                    call()
+            self._poll_due()
         except TROUBLES as error:
             logger.warning("polling waits for the database", extra={"reason": trouble(error)})
-            return
-        for watch in due:
-            bucket = watch.place.bucket
+
+    def _poll_due(self) -> None:
+        by_bucket: dict[str, list[Watch]] = defaultdict(list)
+        for watch in self._poller.due(self._rules.book.watches, early=timedelta(seconds=self._pace_s / 2)):
+            by_bucket[watch.place.bucket].append(watch)
+        for bucket, watches in by_bucket.items():
             resting = self._resting.get(bucket, 0) > time.monotonic()
             if bucket not in self._busy and not resting and not self._stop.is_set():
                 self._busy.add(bucket)
-                self._polls.submit(self._poll, watch)
+                self._polls.submit(self._poll_all, bucket, watches)
+
+    def _poll_all(self, bucket: str, watches: Sequence[Watch]) -> None:
+        try:
+            for watch in watches:
+                self._poll(watch)
+        finally:
+            self._busy.discard(bucket)
 
     def _poll(self, watch: Watch) -> None:
         try:
@@ -191,8 +210,6 @@ class Worker:
         except Exception:  # the edge of a thread: the watch is polled again later
             self._rest(watch)
             logger.exception("poll failed", extra={"watch": watch.name})
-        finally:
-            self._busy.discard(watch.place.bucket)
 
     def _rest(self, watch: Watch) -> None:
         # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
@@ -205,6 +222,8 @@ class Worker:
             self._source.set_rate(book.rate)
             start_logging(self._settings, book)  # there may be new secrets to mask
             self._in_step = False
+            self._pace_s = _pace_s(book)
+            self._set_pace(self._pace_s)
         if not self._in_step:  # the database may have been away when the rules changed
             sync(self._db, self._rules.book)
             self._in_step = True
@@ -215,6 +234,26 @@ class Worker:
         sha, fault = self._rules.book.sha, self._rules.fault
         with self._db.write() as tx:
             leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault)
+
+
+class _Ticks:
+    """Remembers when something was done last."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, float] = {}
+
+    def is_time(self, name: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now < self._next.get(name, 0):
+            return False
+        self._next[name] = now + seconds
+        return True
+
+
+def _pace_s(book: Rulebook) -> float:
+    """Return how often to look whether a watch is due: an idle machine is not woken every second for nothing."""
+    shortest = min((watch.every.total_seconds() for watch in book.watches), default=_SLOWEST_S)
+    return min(max(shortest / 6, 1.0), _SLOWEST_S)
 
 
 def _log_poll(poll: Poll) -> None:

@@ -6,6 +6,8 @@ import gzip
 import itertools
 import socket
 import threading
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 
@@ -170,6 +172,20 @@ def test_a_refused_connection_says_where_and_why() -> None:
     assert isinstance(error, TemporaryError)
     host = "clips-1250000000.ci.ap-chongqing.myqcloud.com"
     assert str(error) == f"{host} through {endpoint.rpartition('@')[2]}: Connection refused"
+
+
+def test_a_call_to_a_host_that_does_not_take_connections_ends_at_its_deadline(stream: Stream) -> None:
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        stack.enter_context(socket.create_connection(full.getsockname()))  # the one that it has room for
+        endpoint = f"http://localhost:{full.getsockname()[1]}"
+        ci = stack.enter_context(TencentCi(credentials=CREDENTIALS, endpoint=endpoint, deadline_s=1))
+        before = time.monotonic()
+        error = failure(ci, stream)
+        took_s = time.monotonic() - before
+    assert isinstance(error, TemporaryError)
+    assert "took longer than 1 s" in str(error)
+    assert took_s < 1.9  # a second try with a second of its own would be two
 
 
 def test_a_proxy_that_cannot_be_reached_is_told_without_its_password(

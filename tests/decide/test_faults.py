@@ -2,7 +2,7 @@ import pytest
 
 from bridge.decide.rulebook import RulesRefused, read
 from tests.builders import a_rulebook
-from tests.decide.texts import RULE, WATCH, faults, rule
+from tests.decide.texts import HOOK, RULE, WATCH, faults, rule
 
 WRONG = """\
 [defaults]
@@ -176,3 +176,40 @@ def test_tables_of_the_later_language_are_refused(table):
 
 def test_two_rules_of_one_name_are_refused():
     assert faults(WATCH + RULE + RULE) == ['10: rule "r1", key "name": there is a rule of this name already, on line 6']
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            RULE.replace("r1", r"a\u0000b"),
+            r'2: rule "a\u0000b", key "name": "a\u0000b" holds a sign that cannot be seen (\x00)',
+        ),
+        (WATCH.replace("vod", r"v\nd"), r'2: watch "v\nd", key "name": "v\nd" holds a sign that cannot be seen (\n)'),
+        (
+            WATCH.replace("Transcode", r"Trans\u200bcode"),
+            r'5: watch "vod", key "tags": "Trans\u200bcode" holds a sign that cannot be seen (\u200b)',
+        ),
+        (WATCH + r'queues = ["p\u0000"]', r'6: watch "vod", key "queues": "p\u0000" holds a sign that cannot be seen'),
+        (
+            WATCH + r'workflow = "w\u0000"',
+            r'6: watch "vod", key "workflow": "w\u0000" holds a sign that cannot be seen',
+        ),
+        (WATCH + r'input = "in/\u0000"', r'6: watch "vod", key "input": "in/\u0000" holds a control character'),
+        (r'["alias"."queue"]' + "\n" + r'"v\u0000" = "p1"', r'2: [alias], key "queue.v\u0000": "v\u0000" holds a sign'),
+        (
+            HOOK.replace("hook]", r'"ho\u0000ok"]'),
+            r'1: notifier "ho\u0000ok": "ho\u0000ok" holds a sign that cannot be seen (\x00); write it without',
+        ),
+        (r'[template."t\t"]', r'1: template "t\t": "t\t" holds a sign that cannot be seen (\t); write it without'),
+    ],
+)
+def test_a_name_with_a_sign_that_cannot_be_seen_is_refused(text, said):
+    assert any(fault.startswith(said) for fault in faults(text)), faults(text)
+
+
+def test_the_input_of_a_watch_may_be_any_key_that_can_be_written():
+    assert (
+        a_rulebook(WATCH + 'input = "上传/家庭\u3000聚会.mp4"\n' + RULE).watches[0].streams[0].input
+        == "上传/家庭\u3000聚会.mp4"
+    )

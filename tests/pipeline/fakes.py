@@ -35,6 +35,7 @@ max_in_flight = 32
 [notifier.pager]
 type = "webhook"
 url = "https://pager.example.com/hook"
+max_in_flight = 32
 
 [[rule]]
 name = "every"

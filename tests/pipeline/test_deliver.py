@@ -248,7 +248,7 @@ def test_a_hung_receiver_delays_no_other(db: Database, courier: Courier, transpo
 
 def test_when_nothing_is_due_it_waits_without_hurry(courier: Courier, transport: FakeTransport) -> None:
     courier.turn()
-    assert transport.waited == [1.0]
+    assert transport.waited == [2.0]
 
 
 def test_a_notifier_at_its_rate_is_waited_for_as_long_as_it_takes(
@@ -273,7 +273,7 @@ def test_it_does_not_spin_when_what_waited_for_its_rate_is_no_longer_due(
     clock.advance(seconds(2))
     transport.waited.clear()
     courier.turn()
-    assert transport.waited == [1.0]
+    assert transport.waited == [2.0]
 
 
 def test_waking_wakes_the_transport(courier: Courier, transport: FakeTransport) -> None:

@@ -72,6 +72,17 @@ def test_one_dead_receiver_does_not_hold_up_the_others(outbound: Outbound) -> No
     assert (attempts["ops"].outcome, attempts["ops"].status, attempts["ops"].answer) == (Sent(), 200, "ok")
 
 
+def test_dead_slack_notifiers_do_not_hold_up_one_that_is_well(outbound: Outbound) -> None:
+    """The courier has 64 in flight at most: here 63 that hang, and the one behind them."""
+    with Receiver(dripping(b"", b"")) as dead, Receiver(answering("200 OK", b"ok")) as well:
+        outbound.replace({"dead": a_slack(name="dead", url=dead.url), "ops": a_slack(name="ops", url=well.url)})
+        for n in range(63):
+            outbound.begin(a_delivery(n=n, id=f"d_{n}", notifier="dead"))
+        outbound.begin(a_delivery(n=63, id="d_63", notifier="ops"))
+        ended = outbound.wait(10)
+    assert [(attempt.delivery.notifier, attempt.outcome) for attempt in ended] == [("ops", Sent())]
+
+
 def test_a_notifier_that_the_rules_do_not_know_is_tried_later(outbound: Outbound) -> None:
     outbound.begin(a_delivery(notifier="gone"))
     (attempt,) = outbound.wait(10)

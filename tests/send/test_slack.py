@@ -1,48 +1,18 @@
-import json
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from bridge.model import Outcome, Refused, Sent, TryLater
+from bridge.model import Refused, Sent, TryLater
 from bridge.send.door import Door
-from bridge.send.slack import SlackSender
-from tests.send.receivers import NOON, Receiver, Seen, a_delivery, a_slack, answering, dripping
-
-Says = Callable[[Seen], dict[str, Any]]
-
-
-def slack(*says: dict[str, Any]) -> Receiver:
-    """A Slack that gives these answers one after the other, then says ok for ever."""
-    answers = list(says)
-
-    def behave(connection: Any, seen: Seen, over: Any) -> None:
-        ok = {"ok": True, "channel": "C1", "ts": f"171.{len(receiver.requests)}"}
-        body = json.dumps(answers.pop(0) if answers else ok).encode()
-        answering("200 OK", body, "Content-Type: application/json; charset=utf-8")(connection, seen, over)
-
-    receiver = Receiver(behave)
-    return receiver
-
-
-def no(error: str) -> dict[str, Any]:
-    return {"ok": False, "error": error}
-
-
-def tell(door: Door, receiver: Receiver, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
-    sender = SlackSender(a_slack(**(notifier or {})), f"http://127.0.0.1:{receiver.port}/api/", door)
-    return sender.send(a_delivery(**delivery), NOON).outcome
-
-
-def paths(receiver: Receiver) -> list[str]:
-    return [seen.path for seen in receiver.requests]
+from bridge.send.slack import token_trouble
+from tests.send.receivers import Receiver, a_slack, answering, dripping
+from tests.send.slacks import no, slack, tell
 
 
 def test_a_message_is_posted_with_blocks_and_the_delivery_id_through_our_door(door: Door) -> None:
     with slack() as receiver:
         outcome = tell(door, receiver)
-    assert outcome == Sent(receipt="C1:171.1")
+    assert outcome == Sent(receipt="C1:171.1:C1:0")
     (seen,) = receiver.requests
     assert seen.path == "/api/chat.postMessage"
     assert seen.headers["authorization"] == "Bearer xoxb-1"
@@ -76,46 +46,6 @@ def test_a_private_address_is_refused_for_slack_too() -> None:
     assert receiver.connections == 0
 
 
-def test_a_later_message_goes_into_the_thread_of_the_first(door: Door) -> None:
-    with slack() as receiver:
-        outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C9:170.5")
-    assert outcome == Sent()
-    assert [(seen.json["channel"], seen.json["thread_ts"]) for seen in receiver.requests] == [("C9", "170.5")]
-
-
-def test_an_updated_root_is_edited_before_the_thread_gets_its_post(door: Door) -> None:
-    with slack() as receiver:
-        outcome = tell(door, receiver, {"thread": "job", "update": True}, thread="j1", root="C9:170.5")
-    assert outcome == Sent()
-    assert paths(receiver) == ["/api/chat.update", "/api/chat.postMessage"]
-    edit = receiver.requests[0].json
-    assert (edit["channel"], edit["ts"]) == ("C9", "170.5")
-    assert edit["blocks"]
-
-
-def test_without_threads_an_update_only_edits(door: Door) -> None:
-    with slack() as receiver:
-        assert tell(door, receiver, {"update": True}, thread="j1", root="C9:170.5") == Sent()
-    assert paths(receiver) == ["/api/chat.update"]
-
-
-@pytest.mark.parametrize("error", ["message_not_found", "cant_update_message", "edit_window_closed"])
-@pytest.mark.parametrize("thread", ["job", "none"])
-def test_a_root_that_cannot_be_edited_is_replaced_by_a_new_one(door: Door, error: str, thread: str) -> None:
-    with slack(no(error)) as receiver:
-        outcome = tell(door, receiver, {"thread": thread, "update": True}, thread="j1", root="C9:170.5")
-    assert outcome == Sent(receipt="C1:171.2")
-    assert paths(receiver) == ["/api/chat.update", "/api/chat.postMessage"]
-    assert receiver.requests[1].json["channel"] == "C1"
-    assert "thread_ts" not in receiver.requests[1].json
-
-
-def test_a_thread_whose_root_is_gone_begins_anew(door: Door) -> None:
-    with slack(no("thread_not_found")) as receiver:
-        outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C9:170.5")
-    assert outcome == Sent(receipt="C1:171.2")
-
-
 @pytest.mark.parametrize(
     "error",
     ["invalid_auth", "token_revoked", "missing_scope", "channel_not_found", "is_archived", "not_in_channel",
@@ -145,7 +75,7 @@ def test_troubles_of_slacks_own_are_tried_again(door: Door, error: str) -> None:
 def test_refused_blocks_are_told_as_plain_text_at_once(door: Door) -> None:
     with slack(no("invalid_blocks")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == Sent(receipt="C1:171.2")
+    assert outcome == Sent(receipt="C1:171.2:C1:0")
     second = receiver.requests[1].json
     assert not second.get("blocks")
     assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\nqueue: vod")
@@ -194,7 +124,7 @@ def test_a_silent_slack_meets_the_deadline(door: Door, monkeypatch: pytest.Monke
 def test_an_answer_longer_than_what_is_stored_is_still_read_whole(door: Door) -> None:
     long = {"ok": True, "channel": "C1", "ts": "171.9", "message": {"text": "x" * 50_000}}
     with slack(long) as receiver:
-        assert tell(door, receiver) == Sent(receipt="C1:171.9")
+        assert tell(door, receiver) == Sent(receipt="C1:171.9:C1:0")
 
 
 def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(door: Door) -> None:
@@ -228,3 +158,25 @@ def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(door: Doo
         outcome = tell(door, receiver, {"url": receiver.url})
     assert outcome == Refused("Slack says invalid_blocks: it will not have this message")
     assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"ok"', b"7", b"{}", b'{"ok":false}'])
+def test_an_answer_that_is_no_answer_is_tried_again(door: Door, body: bytes) -> None:
+    with Receiver(answering("200 OK", body)) as receiver:
+        assert tell(door, receiver) == TryLater("Slack's answer is not understood")
+        trouble = token_trouble(a_slack(), f"http://127.0.0.1:{receiver.port}/api/", door)
+    assert trouble == "Slack's answer is not understood"
+
+
+def test_a_list_with_429_is_still_a_rate_limit(door: Door) -> None:
+    with Receiver(answering("429 Too Many Requests", b"[]", "Retry-After: 30")) as receiver:
+        outcome = tell(door, receiver)
+    assert outcome == TryLater("Slack says to slow down", after=timedelta(seconds=30), everyone=True)
+
+
+@pytest.mark.parametrize("missing", ["ts", "channel"])
+def test_an_acceptance_that_does_not_say_where_gives_no_receipt(door: Door, missing: str) -> None:
+    said = {"ok": True, "channel": "C1", "ts": "171.9"}
+    del said[missing]
+    with slack(said) as receiver:
+        assert tell(door, receiver) == Sent()

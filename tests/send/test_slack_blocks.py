@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.send.slack_blocks import blocks, fit, lateness, plain
+from bridge.simulator.slack_limits import fault_of
 from tests.send.receivers import NOON, a_delivery
 
 LONG = st.one_of(st.text(max_size=50), st.sampled_from(["&<>" * 5000, "x" * 20_000, "转" * 9000, "a&" * 4000]))
@@ -47,6 +48,16 @@ def test_data_cannot_mention_people_or_make_links() -> None:
         assert "<" not in piece
         assert ">" not in piece
         assert "&lt;!channel&gt; &amp;" in piece
+
+
+def test_data_is_shown_verbatim_and_the_look_alike_takes_it() -> None:
+    says = {"title": "@here", "text": "see https://evil.example #general", "fields": [["who", "@channel"]]}
+    text, shown = blocks(a_delivery(says=says, note="@all"), NOON)
+    pieces = [block["text"] for block in shown if "text" in block]
+    pieces += [piece for block in shown for piece in block.get("fields", []) + block.get("elements", [])]
+    assert len(pieces) == 4
+    assert all(piece["verbatim"] is True for piece in pieces)
+    assert fault_of(text, shown) is None
 
 
 def test_a_late_message_says_so() -> None:

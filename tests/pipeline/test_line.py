@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from bridge.model import Attempt, Delivery, Outcome, Sent, TryLater
+from bridge.pipeline.line import Line
+from tests.record.builders import NOW, seconds
+
+LATER = NOW + seconds(30)
+
+
+def a_delivery(id_: str) -> Delivery:
+    return Delivery(
+        n=1,
+        id=id_,
+        notifier="cms",
+        attempts=1,
+        lease="w.1",
+        created_at=NOW,
+        happened_at=NOW,
+        event="{}",
+        says="{}",
+    )
+
+
+def line(*ids: str) -> Line:
+    found = Line()
+    found.add([a_delivery(id_) for id_ in ids], lease_until=LATER)
+    return found
+
+
+def ids(found: Line, *, limit: int = 2, after_s: float = 0) -> tuple[list[str], list[str]]:
+    begin, stale = found.ready({"cms": limit}, now=NOW + seconds(after_s))
+    return [one.id for one in begin], [one.id for one in stale]
+
+
+def ended(found: Line, outcome: Outcome, *, took_s: float = 0.1) -> None:
+    found.ended(Attempt(delivery=a_delivery("d"), outcome=outcome, started_at=NOW, seconds=took_s))
+
+
+def test_no_more_of_a_notifier_are_let_go_than_may_be_in_flight() -> None:
+    found = line("d1", "d2", "d3")
+    assert ids(found) == (["d1", "d2"], [])
+    assert ids(found) == ([], [])
+    ended(found, Sent())
+    assert ids(found) == (["d3"], [])
+    assert len(found) == 0
+
+
+def test_who_has_waited_too_long_for_an_attempt_under_its_lease_is_handed_back() -> None:
+    found = line("d1")
+    assert ids(found, limit=0, after_s=12) == ([], [])
+    assert ids(found, after_s=14) == ([], ["d1"])
+    assert len(found) == 0
+
+
+def test_a_receiver_that_accepted_quickly_has_a_line_until_it_is_slow_or_fails() -> None:
+    found = line()
+    ended(found, Sent())
+    assert found.quick == {"cms"}
+    ended(found, Sent(), took_s=2)
+    assert found.quick == set()
+    ended(found, Sent())
+    ended(found, TryLater("503"))
+    assert found.quick == set()
+
+
+def test_all_who_wait_can_leave() -> None:
+    found = line("d1", "d2")
+    assert [one.id for one in found.leave()] == ["d1", "d2"]
+    assert len(found) == 0

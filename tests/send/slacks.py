@@ -1,0 +1,37 @@
+"""A Slack of scripted answers on a real socket, and a notifier told through it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bridge.model import Outcome
+from bridge.send.door import Door
+from bridge.send.slack import SlackSender
+from tests.send.receivers import NOON, Receiver, Seen, a_delivery, a_slack, answering
+
+
+def slack(*says: dict[str, Any]) -> Receiver:
+    """A Slack that gives these answers one after the other, then says ok for ever."""
+    answers = list(says)
+
+    def behave(connection: Any, seen: Seen, over: Any) -> None:
+        ok = {"ok": True, "channel": "C1", "ts": f"171.{len(receiver.requests)}"}
+        body = json.dumps(answers.pop(0) if answers else ok).encode()
+        answering("200 OK", body, "Content-Type: application/json; charset=utf-8")(connection, seen, over)
+
+    receiver = Receiver(behave)
+    return receiver
+
+
+def no(error: str) -> dict[str, Any]:
+    return {"ok": False, "error": error}
+
+
+def tell(door: Door, receiver: Receiver, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
+    sender = SlackSender(a_slack(**(notifier or {})), f"http://127.0.0.1:{receiver.port}/api/", door)
+    return sender.send(a_delivery(**delivery), NOON).outcome
+
+
+def paths(receiver: Receiver) -> list[str]:
+    return [seen.path for seen in receiver.requests]

@@ -1,0 +1,84 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bridge.model import Attempt, Notifier, Sent, TryLater
+from bridge.send.begun import Begun
+from bridge.send.door import Door
+from bridge.send.outbound import Outbound
+from bridge.settings import Settings
+from bridge.wiring.parts import known_secrets
+from tests.builders import a_rulebook
+from tests.decide.texts import RULE, WATCH
+from tests.send.receivers import LOOPBACK, NOON, SECRET, Receiver, a_delivery, a_slack, a_webhook, answering, raw
+
+KEY = "k-0123456789"
+
+
+@contextmanager
+def told(notifier: Notifier) -> Iterator[Attempt]:
+    outbound = Outbound(
+        door=Door(allow=LOOPBACK), notifiers={"n": notifier}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:1/"
+    )
+    outbound.begin(a_delivery(notifier="n"))
+    (attempt,) = outbound.wait(10)
+    yield attempt
+    outbound.close(10)
+
+
+def echo(connection: Any, seen: Any, over: Any) -> None:
+    body = f"{seen.headers.get('authorization')} is unknown; token {KEY} at http://127.0.0.1{seen.path}"
+    answering("401 Unauthorized", body.encode())(connection, seen, over)
+
+
+def test_a_secret_that_the_receiver_repeats_is_not_kept() -> None:
+    with Receiver(echo) as receiver:
+        headers = (("authorization", f"Bearer {KEY}"),)
+        with told(a_webhook(receiver.url.replace("?token=hush", ""), headers=headers)) as attempt:
+            assert attempt.answer == "[secret] is unknown; token [secret] at http://127.0.0.1/hook"
+            assert attempt.outcome == TryLater("answered 401 Unauthorized")
+
+
+def test_a_url_that_an_incoming_webhook_repeats_is_in_neither_answer_nor_reason() -> None:
+    with Receiver(raw()) as receiver:
+        receiver.behave = answering("500 Oops", f"no {receiver.url}".encode())
+        with told(a_slack(url=receiver.url)) as attempt:
+            assert attempt.answer == "no [secret]"
+            assert attempt.outcome == TryLater("Slack answered 500: no [secret]")
+
+
+def test_a_secret_in_a_fault_of_our_own_is_not_kept() -> None:
+    attempt = Begun(a_delivery(), NOON, a_slack(token="xoxb-12345")).broken(ValueError("not ok: xoxb-12345"))
+    assert attempt.outcome == TryLater("ValueError: not ok: [secret]")
+
+
+def test_attempts_in_flight_hide_the_secrets_they_began_with() -> None:
+    begun = Begun(a_delivery(), NOON, a_slack(token="xoxb-12345"))
+    assert begun.ended(Sent(), answer=b"hello xoxb-12345").answer == "hello [secret]"
+    assert Begun(a_delivery(), NOON, None).ended(Sent(), answer=b"hello").answer == "hello"
+
+
+@pytest.mark.parametrize(
+    ("notifier", "hidden"),
+    [
+        (a_webhook("http://h/x"), {"http://h/x", SECRET}),
+        (
+            a_webhook("http://h/x", secrets=(), headers=(("a", f"Bearer {KEY}"), ("b", "12345678"), ("c", "1234567"))),
+            {"http://h/x", f"Bearer {KEY}", KEY, "12345678"},
+        ),
+        (a_slack(token="xoxb-1"), {"xoxb-1"}),
+        (a_slack(token=None, url="http://h/y"), {"http://h/y"}),
+        (Notifier(name="n"), set()),
+    ],
+)
+def test_a_notifier_knows_what_of_it_is_secret(notifier: Notifier, hidden: set[str]) -> None:
+    assert set(notifier.hidden) == hidden
+
+
+def test_the_mask_over_the_logs_has_all_that_notifiers_hide() -> None:
+    notifiers = {"cms": a_webhook("http://h/x", headers=(("a", KEY),)), "ops": a_slack(token="xoxb-1")}
+    book = replace(a_rulebook(WATCH + RULE), notifiers=notifiers)
+    assert set(known_secrets(Settings(), book)) == {"http://h/x", SECRET, KEY, "xoxb-1"}

@@ -1,0 +1,163 @@
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pytest
+
+from bridge.model import Outcome, Refused, Sent
+from bridge.send.door import Door
+from bridge.send.slack import SlackSender
+from bridge.send.slack_receipt import Receipt
+from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
+from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
+from tests.send.slacks import no, paths, slack, tell
+
+
+def test_a_later_message_goes_into_the_thread_of_the_first(door: Door) -> None:
+    with slack() as receiver:
+        outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C9:170.5")
+    assert outcome == Sent()
+    assert [(seen.json["channel"], seen.json["thread_ts"]) for seen in receiver.requests] == [("C9", "170.5")]
+
+
+def test_an_updated_root_is_edited_before_the_thread_gets_its_post(door: Door) -> None:
+    with slack() as receiver:
+        outcome = tell(door, receiver, {"thread": "job", "update": True}, thread="j1", root="C9:170.5")
+    assert outcome == Sent(receipt="C9:170.5:C1:0")
+    assert paths(receiver) == ["/api/chat.update", "/api/chat.postMessage"]
+    edit = receiver.requests[0].json
+    assert (edit["channel"], edit["ts"]) == ("C9", "170.5")
+    assert edit["blocks"]
+    assert edit["parse"] == "none"
+
+
+def test_without_threads_an_update_only_edits(door: Door) -> None:
+    with slack() as receiver:
+        outcome = tell(door, receiver, {"update": True}, thread="j1", root="C9:170.5")
+    assert outcome == Sent(receipt="C9:170.5:C1:0")
+    assert paths(receiver) == ["/api/chat.update"]
+
+
+@pytest.mark.parametrize("error", ["message_not_found", "cant_update_message", "edit_window_closed"])
+@pytest.mark.parametrize("thread", ["job", "none"])
+def test_a_root_that_cannot_be_edited_is_replaced_by_a_new_one(door: Door, error: str, thread: str) -> None:
+    with slack(no(error)) as receiver:
+        outcome = tell(door, receiver, {"thread": thread, "update": True}, thread="j1", root="C9:170.5")
+    assert outcome == Sent(receipt="C1:171.2:C1:0")
+    assert paths(receiver) == ["/api/chat.update", "/api/chat.postMessage"]
+    assert receiver.requests[1].json["channel"] == "C1"
+    assert "thread_ts" not in receiver.requests[1].json
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["thread_not_found", "restricted_action_thread_locked", "is_archived", "channel_not_found", "not_in_channel"],
+)
+def test_a_thread_whose_root_or_channel_is_gone_begins_anew(door: Door, error: str) -> None:
+    with slack(no(error)) as receiver:
+        outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C9:170.5:C1")
+    assert outcome == Sent(receipt="C1:171.2:C1:0")
+    assert paths(receiver) == ["/api/chat.postMessage"] * 2
+
+
+def test_an_archived_channel_pauses_when_a_new_root_is_refused_too(door: Door) -> None:
+    with slack(no("is_archived"), no("is_archived")) as receiver:
+        outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C1:170.5:C1:1")
+    assert isinstance(outcome, Refused)
+    assert outcome.pause
+
+
+def test_an_updated_root_whose_thread_is_locked_is_followed_by_a_new_one(door: Door) -> None:
+    with slack({"ok": True}, no("restricted_action_thread_locked")) as receiver:
+        outcome = tell(door, receiver, {"thread": "job", "update": True}, thread="j1", root="C1:170.5:C1")
+    assert outcome == Sent(receipt="C1:171.3:C1:0")
+
+
+@pytest.mark.parametrize("notifier", [{"thread": "job"}, {"update": True}, {"thread": "job", "update": True}])
+def test_a_root_of_another_channel_is_left_for_a_new_one_in_the_configured_channel(
+    door: Door, notifier: dict[str, Any]
+) -> None:
+    with slack({"ok": True, "channel": "C2", "ts": "171.1"}) as receiver:
+        outcome = tell(door, receiver, notifier | {"channel": "general"}, thread="j1", root="C1:170.5:old:1")
+    assert outcome == Sent(receipt="C2:171.1:general:0")
+    (seen,) = receiver.requests
+    assert (seen.json["channel"], "thread_ts" in seen.json) == ("general", False)
+
+
+def test_a_channel_configured_by_name_is_threaded_by_slacks_id_for_it(door: Door) -> None:
+    with slack() as receiver:
+        tell(door, receiver, {"channel": "general", "thread": "job"}, thread="j1", root="C2:170.5:general:1")
+    assert [(seen.json["channel"], seen.json["thread_ts"]) for seen in receiver.requests] == [("C2", "170.5")]
+
+
+def test_after_a_move_to_another_channel_the_thread_goes_on_there() -> None:
+    with SlackLookAlike(archived=["C1"]) as look_alike, closing(Door(allow=LOOPBACK)) as door:
+        told = partial(told_to, look_alike, door)
+        assert isinstance(told("C1", root="C1:170.5:C1:1"), Refused)
+        moved = told("C2", root="C1:170.5:C1:1")
+        assert isinstance(moved, Sent)
+        assert told("C2", root=moved.receipt) == Sent()
+    assert [post.channel for post in look_alike.posts] == ["C2", "C2"]
+    assert look_alike.posts[1].thread_ts == look_alike.posts[0].ts
+
+
+def told_to(look_alike: SlackLookAlike, door: Door, channel: str, *, root: str | None) -> Outcome:
+    notifier = a_slack(channel=channel, token=DEMO_TOKEN, thread="job")
+    return SlackSender(notifier, look_alike.api_url, door).send(a_delivery(thread="b/j1", root=root), NOON).outcome
+
+
+def state(sequence: int, *, job: str = "j1", thread: str = "b/j1") -> dict[str, Any]:
+    return {"event": f'{{"subject":"{job}","sequence":"{sequence}"}}', "thread": thread}
+
+
+@pytest.mark.parametrize("thread", ["job", "none"])
+def test_the_receipt_tells_which_state_the_root_shows(door: Door, thread: str) -> None:
+    with slack() as receiver:
+        first = tell(door, receiver, {"update": True, "thread": thread}, **state(1))
+        later = tell(door, receiver, {"update": True, "thread": thread}, **state(3), root="C1:171.1:C1:1")
+    assert (first, later) == (Sent("C1:171.1:C1:1"), Sent("C1:171.1:C1:3"))
+
+
+def test_an_older_state_told_again_does_not_turn_the_root_back(door: Door) -> None:
+    with slack() as receiver:
+        outcome = tell(door, receiver, {"update": True, "thread": "job"}, **state(2), root="C1:171.1:C1:3")
+    assert outcome == Sent()
+    assert paths(receiver) == ["/api/chat.postMessage"]
+    assert receiver.requests[0].json["thread_ts"] == "171.1"
+
+
+def test_an_older_state_has_nothing_to_say_where_the_root_is_all_there_is(door: Door) -> None:
+    with slack() as receiver:
+        assert tell(door, receiver, {"update": True}, **state(2), root="C1:171.1:C1:3") == Sent()
+    assert paths(receiver) == []
+
+
+def test_the_same_state_is_edited_again(door: Door) -> None:
+    with slack() as receiver:
+        outcome = tell(door, receiver, {"update": True}, **state(3), root="C1:171.1:C1:3")
+    assert outcome == Sent("C1:171.1:C1:3")
+    assert paths(receiver) == ["/api/chat.update"]
+
+
+def test_states_of_several_jobs_of_a_workflow_are_not_compared(door: Door) -> None:
+    of_workflow = state(1, job="j2", thread="b/w1")
+    with slack() as receiver:
+        outcome = tell(door, receiver, {"update": True, "thread": "workflow"}, **of_workflow, root="C1:171.1:C1:0")
+    assert outcome == Sent("C1:171.1:C1:0")
+    assert paths(receiver) == ["/api/chat.update", "/api/chat.postMessage"]
+
+
+@pytest.mark.parametrize(
+    ("text", "receipt"),
+    [
+        ("C1:170.5", Receipt("C1", "170.5")),
+        ("C1:170.5:general", Receipt("C1", "170.5", "general")),
+        ("C1:170.5:2026", Receipt("C1", "170.5", "2026")),
+        ("C1:170.5:general:3", Receipt("C1", "170.5", "general", 3)),
+        ("C1:170.5:a:b:3", Receipt("C1", "170.5", "a:b", 3)),
+        ("nonsense", None),
+    ],
+)
+def test_receipts_of_every_age_are_read(text: str, receipt: Receipt | None) -> None:
+    assert Receipt.parse(text) == receipt
+    assert receipt is None or receipt.configured is None or Receipt.parse(str(receipt)) == receipt
