@@ -39,6 +39,7 @@ STOP_WITHIN_S = 20  # platforms send SIGKILL 30 s after SIGTERM; Docker after 10
 _POLLS_AT_ONCE = 4
 _REST_S = 5.0
 _SLOWEST_S = 5.0
+_BURY_FOR_S = 10.0
 _RELOAD_S, _BEAT_S = 5.0, 15.0
 _SILENT_FOR = timedelta(days=1)
 
@@ -117,6 +118,7 @@ class Worker:
         self._pace_s = _pace_s(rules.book)
         self._set_pace: Callable[[float], object] = lambda _: None
         self._ticks = _Ticks()
+        self._buried: dict[str, float] = {}  # workers that died, and when (monotonic) that was found
         self.on_poll: Callable[[Poll], None] = _log_poll
 
     def _nap(self, seconds: float) -> None:
@@ -160,6 +162,7 @@ class Worker:
                 if not _is_alive(pid) or pid == self._me.pid:
                     freed = settling.bury(tx, worker, now=now)
                     leases.bury(tx, worker)
+                    self._buried[worker] = time.monotonic()
                     logger.warning("a worker that died is replaced", extra={"worker": worker, "deliveries": freed})
             leases.strike_silent(tx, before=now - _SILENT_FOR)
             leases.enlist(tx, self._me.id, machine=self._me.machine, pid=self._me.pid, now=now)
@@ -178,9 +181,18 @@ class Worker:
             for seconds, call in ((_RELOAD_S, self._reload), (_BEAT_S, self._beat)):
                 if self._ticks.is_time(call.__name__, seconds):
                     call()
+            self._bury_again()
             self._poll_due()
         except TROUBLES as error:
             logger.warning("polling waits for the database", extra={"reason": trouble(error)})
+
+    def _bury_again(self) -> None:
+        # A claim that was on its way to PostgreSQL when its worker died may have been committed after the burial.
+        for worker, since in list(self._buried.items()):
+            with self._db.write() as tx:
+                settling.bury(tx, worker, now=self._clock())
+            if time.monotonic() > since + _BURY_FOR_S:
+                del self._buried[worker]
 
     def _poll_due(self) -> None:
         by_bucket: dict[str, list[Watch]] = defaultdict(list)
