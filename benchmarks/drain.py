@@ -26,7 +26,7 @@ def main(database: str, sink: str, count: int) -> None:
     settle_statistics(database)
     before_s, from_s, begun = _cpu_s(), time.perf_counter(), 0
     while begun < count or station.courier.unfinished:
-        begun += station.courier.turn()
+        begun += station.courier.turn(claiming=begun < count)  # which in the end would wait for more
     station.courier.finish(until=lambda: False)
     seconds, cpu_s = time.perf_counter() - from_s, _cpu_s() - before_s
     with station.db.read() as tx:

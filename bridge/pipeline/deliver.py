@@ -27,7 +27,7 @@ WINDOW = 64
 LEASE = timedelta(seconds=30)
 _UNHURRIED_S = 2.0  # between looks at an outbox where nothing is due: what others put there, a retry's time
 _REAP_EVERY = timedelta(seconds=5)
-_ENOUGH = 32  # ended attempts that are worth a transaction while others are in flight
+_ENOUGH = 48  # ended attempts that are worth a transaction while others are in flight
 _PASSED_ON = 500  # of what waits for a paused notifier, in one transaction
 _LINGER_S = 0.002
 _DEFAULT_RETRY = Notifier(name="").retry  # of a notifier that rules.toml no longer has

@@ -107,8 +107,8 @@ class Claimed:
     again_at: datetime | None = None
 
 
-# While one part of them is in flight, one is recorded and one waits: so neither the receiver nor the database idles.
-AHEAD = 2
+# While some are in flight the others are recorded, or wait: so neither the receiver nor the database idles.
+AHEAD = 3
 
 
 def due_lanes(tx: Connection, *, now: datetime) -> Sequence[Any]:
