@@ -12,6 +12,7 @@ from benchmarks.pages import PAGE_SIZE, pages
 from benchmarks.report import Line, at_least
 from benchmarks.tellings import BUCKET, REGION, rulebook
 from bridge.collect.jobs_xml import read_page
+from bridge.collect.memory import Memory
 from bridge.model import Described, Page, Place, Stream
 from bridge.pipeline import Poller
 from bridge.record import leases
@@ -26,9 +27,10 @@ class _Tape:
 
     def __init__(self, bodies: Sequence[bytes]) -> None:
         self._bodies = bodies
+        self._memory = Memory()  # as the real client has one
 
     def list(self, _stream: Stream, *, since: datetime | None = None, token: str | None = None) -> Page:  # noqa: ARG002  (a tape has what it has)
-        return read_page(self._bodies[int(token or 0)], bucket=BUCKET, region=REGION)
+        return read_page(self._bodies[int(token or 0)], bucket=BUCKET, region=REGION, memory=self._memory)
 
     def describe(self, _place: Place, ids: Sequence[str]) -> Described:
         return Described(jobs=(), missing=tuple(ids))
