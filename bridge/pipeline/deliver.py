@@ -225,7 +225,7 @@ class Courier:
     def _take(self, attempts: Sequence[Attempt]) -> int:
         self._ended += attempts
         for attempt in attempts:
-            self._line.ended(attempt)
+            self._stale += self._line.ended(attempt)
             if not isinstance(attempt.outcome, Sent):
                 facts = {"delivery": attempt.delivery.id, "notifier": attempt.delivery.notifier}
                 logger.warning("attempt failed", extra={**facts, "reason": attempt.outcome.why})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from bridge.model import Attempt, Delivery, Sent
@@ -48,16 +48,21 @@ class Line:
         self._waiting = keep
         return begin, stale
 
-    def ended(self, attempt: Attempt) -> None:
+    def ended(self, attempt: Attempt) -> list[Delivery]:
+        """Free a place. Of a receiver that failed or was slow, take out all who wait: it may want to be left alone."""
         name = attempt.delivery.notifier
         self._in_air[name] -= 1
         if isinstance(attempt.outcome, Sent) and attempt.seconds < _QUICK_S:
             self.quick.add(name)
-        else:
-            self.quick.discard(name)
+            return []
+        self.quick.discard(name)
+        return self._leave(lambda delivery: delivery.notifier == name)
 
     def leave(self) -> list[Delivery]:
         """Take out all who wait."""
-        left = [delivery for delivery, _ in self._waiting]
-        self._waiting.clear()
+        return self._leave(lambda _: True)
+
+    def _leave(self, which: Callable[[Delivery], bool]) -> list[Delivery]:
+        left = [delivery for delivery, _ in self._waiting if which(delivery)]
+        self._waiting = deque(one for one in self._waiting if not which(one[0]))
         return left

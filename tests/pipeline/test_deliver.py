@@ -467,3 +467,17 @@ def test_an_outage_longer_than_the_lease_repeats_nothing_that_this_worker_has_se
     _work(courier)
     assert len(transport.begun) == 3
     assert [row["outcome"] for row in rows(db, attempt)] == ["sent"] * 3
+
+
+def test_a_quick_receiver_that_asks_to_wait_gets_nothing_more_of_its_line(
+    db: Database, courier: Courier, transport: FakeTransport
+) -> None:
+    know(db, Notifier(name="cms", max_in_flight=2))
+    put(db, telling("d0"))
+    _work(courier)  # it was quick
+    put(db, *[telling(f"d{n}") for n in range(1, 9)])
+    transport.answer = lambda _: TryLater("429", after=seconds(60), everyone=True)
+    _work(courier)
+    waiting = [row for row in rows(db, delivery) if row["state"] == WAITING]
+    assert len(waiting) == 8
+    assert sum(row["attempts"] for row in waiting) == len(transport.begun) - 1  # what was not begun counts no try
