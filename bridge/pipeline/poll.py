@@ -12,6 +12,7 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled
+from bridge.decide.appointments import is_due, pause
 from bridge.decide.diff import diff, gone, latest
 from bridge.decide.messages import Telling, tell
 from bridge.decide.rulebook import Rulebook
@@ -23,10 +24,7 @@ from bridge.record.database import Clock, Database, ms
 logger = logging.getLogger(__name__)
 
 _MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
-_SLOWEST = timedelta(minutes=10)  # between polls that fail
-_LONGEST_WISH = timedelta(days=1)  # of CI's Retry-After
 _RESOLUTION = timedelta(seconds=1)  # of CI's CreationTime, which is rounded down
-_DAY_MS = 86_400_000
 _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
 
 
@@ -102,7 +100,18 @@ class Poller:
         with self._db.read() as tx:
             rows = leases.polls(tx, by_name)
         soon = ms(self._clock() + early)
-        return [by_name[row.name] for row in rows if not row.paused and _is_due(row, by_name[row.name].every, soon)]
+        return [
+            by_name[row.name]
+            for row in rows
+            if not row.paused
+            and is_due(
+                next_poll_at=row.next_poll_at,
+                polled_at=row.polled_at,
+                failures=row.failures,
+                every=by_name[row.name].every,
+                now=soon,
+            )
+        ]
 
     def poll_once(self, watch: Watch, book: Rulebook) -> Poll | None:
         """Poll a watch now; None when another worker is at its bucket."""
@@ -246,12 +255,13 @@ class Poller:
     def _finish(self, round_: _Round, failures: int) -> None:
         poll, watch = round_.poll, round_.watch
         failures = failures + 1 if poll.error else 0
+        wish = poll.error.retry_after if poll.error else None
         with self._transaction(watch, self._clock()) as tx:
             leases.polled(
                 tx,
                 watch.name,
                 began=round_.began,
-                next_poll=max(self._clock(), round_.began + _pause(watch, poll.error, failures)),
+                next_poll=max(self._clock(), round_.began + pause(watch.every, failures=failures, wish=wish)),
                 error=str(poll.error) if poll.error else None,
                 failures=failures,
                 calls=poll.calls,
@@ -272,26 +282,6 @@ def _meet(tx: Connection, watch: Watch, book: Rulebook, began: datetime, complet
             marks = [known.mark for s in streams if (known := listed.get(s.key)) and known.mark and s.covers(stream)]
             since = max(marks, default=complete_at)
             snapshots.meet(tx, stream.key, since - _RESOLUTION if since else began)
-
-
-def _is_due(row: leases.Due, every: timedelta, now: int) -> bool:
-    """Tell whether a watch's time has come, in milliseconds.
-
-    The interval may have been shortened since the last poll. A time further off than a poll can be put off is
-    from before the clock was set back.
-    """
-    every_ms = every // timedelta(milliseconds=1)
-    at = row.next_poll_at if row.failures else min(row.next_poll_at, row.polled_at + every_ms)
-    furthest = now + 2 * max(every_ms, _DAY_MS)
-    return not now < at <= furthest
-
-
-def _pause(watch: Watch, error: CiError | None, failures: int) -> timedelta:
-    """Return how long after this poll's beginning the next one is: longer each time it fails."""
-    if error is None:
-        return watch.every
-    longer: timedelta = min(watch.every * 2 ** min(failures - 1, 10), max(_SLOWEST, watch.every))
-    return max(longer, min(error.retry_after or timedelta(0), _LONGEST_WISH))
 
 
 def _tell(tx: Connection, round_: _Round, steps: Iterable[Transition], now: datetime) -> None:

@@ -1,0 +1,29 @@
+"""When a watch is polled next."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+_SLOWEST = timedelta(minutes=10)  # between polls that fail
+_LONGEST_WISH = timedelta(days=1)
+_DAY_MS = 86_400_000
+
+
+def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta, now: int) -> bool:
+    """Tell whether a watch's time has come; times are milliseconds since 1970.
+
+    The interval may have been shortened since the last poll. A time further off than a poll can be put off is
+    from before the clock was set back.
+    """
+    every_ms = every // timedelta(milliseconds=1)
+    at = next_poll_at if failures else min(next_poll_at, polled_at + every_ms)
+    furthest = now + 2 * max(every_ms, _DAY_MS)
+    return not now < at <= furthest
+
+
+def pause(every: timedelta, *, failures: int, wish: timedelta | None = None) -> timedelta:
+    """Return how long after a poll's beginning the next one is: longer each time it fails, and as CI wishes."""
+    if failures == 0:
+        return every
+    longer: timedelta = min(every * 2 ** min(failures - 1, 10), max(_SLOWEST, every))
+    return max(longer, min(wish or timedelta(0), _LONGEST_WISH))
