@@ -125,6 +125,9 @@ class Courier:
                 )
         done = (*(attempt.delivery for attempt in self._ended), *self._stale)
         self._held.difference_update(delivery.n for delivery in done)
+        sent = [one.delivery.id for one in self._ended if isinstance(one.outcome, Sent)]
+        if sent:
+            logger.info("sent", extra={"deliveries": len(sent), "first": sent[0]})
         self._ended.clear()
         self._stale.clear()
         self._claimed_at = now
