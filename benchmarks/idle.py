@@ -1,10 +1,12 @@
-"""A worker with nothing to do: what it costs, how often it wakes, and what it holds."""
+"""`ci-bridge run` with nothing to do: what it costs, how often it wakes, and what it holds."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.celery_peer import Celery
-from benchmarks.machine import Bench, Missing, Stores, module
+from benchmarks.machine import Bench, Missing, Stores, free_port
 from benchmarks.report import Line, at_most, noted
-from bridge.simulator.ci import CiSimulator
+from benchmarks.tellings import SECRET, rules_text
+from bridge.record.database import Database
+from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 
 _SETTLED_S, _WINDOW_S = 10, 60
 _MOST_CPU, _MOST_MB = 0.6, 100
@@ -40,7 +44,7 @@ def measure(bench: Bench, stores: Stores, _rounds: int) -> list[Line]:
         celery = Celery(bench)
         children = {"Celery": celery.work()}
         for kind, database in databases.items():
-            children[kind] = bench.start(module("idle_worker", database, ci.url))
+            children[kind] = _run(bench, database, ci.url)
         time.sleep(_SETTLED_S)
         trees = {name: _tree(child.pid) for name, child in children.items()}
         trees["Celery"] += _tree(celery.redis.pid)
@@ -49,6 +53,23 @@ def measure(bench: Bench, stores: Stores, _rounds: int) -> list[Line]:
         after = {name: _use(tree) for name, tree in trees.items()}
     used = {name: _between(before[name], after[name]) for name in trees}
     return [line for kind in stores.kinds for line in _lines(kind, used)]
+
+
+def _run(bench: Bench, database: str, ci_url: str) -> subprocess.Popen[bytes]:
+    """Start the bridge as a user does, web and worker in one, with one watch where nothing happens."""
+    db = Database(database)
+    db.upgrade()
+    db.close()
+    environ = {
+        "DATABASE_URL": database,
+        "BRIDGE_RULES_TOML": rules_text("http://127.0.0.1:1/"),
+        "TENCENTCLOUD_SECRET_ID": DEMO_SECRET_ID,
+        "TENCENTCLOUD_SECRET_KEY": DEMO_SECRET_KEY,
+        "BRIDGE_CI_ENDPOINT": ci_url,
+        "SECRET": SECRET,
+        "PORT": str(port := free_port()),
+    }
+    return bench.start([sys.executable, "-m", "bridge", "run"], port=port, environ=environ)
 
 
 def _lines(kind: str, used: dict[str, _Use]) -> list[Line]:
