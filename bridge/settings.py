@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from bridge.send.addresses import Network, parse_networks
 
 # Their disk is empty again after each restart (platforms' documentation, read 2026-11-21).
 _EPHEMERAL = ("DYNO", "RENDER", "RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID")
@@ -18,19 +19,10 @@ class SettingsRefused(Exception):
 
 
 def _networks(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return tuple(_network(part) for part in re.split(r"[,\s]+", value) if part)
+    return parse_networks(value) if isinstance(value, str) else value
 
 
-def _network(text: str) -> IPv4Network | IPv6Network:
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise ValueError(f'"{text}" is not a network; write for example "10.0.0.0/8, 192.168.7.5/32"') from error
-
-
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 
 
 class Settings(BaseModel):

@@ -65,7 +65,7 @@ class Courier:
         self._worker = worker
         self._window = window
         self._claims = itertools.count(1)
-        self._held: set[int] = set()  # the numbers of what was begun and is not recorded
+        self._held: set[int] = set()  # the numbers of what was claimed and is not recorded
         self._line = Line()
         self._stale: list[Delivery] = []  # claimed and not begun, to be handed back
         self._claimed_at = clock()
@@ -84,7 +84,7 @@ class Courier:
         return self._transport.in_flight + len(self._ended) + len(self._line) + len(self._stale)
 
     def turn(self, *, claiming: bool = True) -> int:
-        """Record what ended, claim and begin what is due, then wait for news. Return how many were begun.
+        """Record what ended, claim and begin what is due, then wait for news. Return how many were claimed.
 
         When the database does not answer, what ended is kept and recorded when it does.
         """

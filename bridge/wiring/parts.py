@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from bridge import logs
 from bridge.collect.tencent import Credentials, TencentCi
@@ -15,10 +14,6 @@ from bridge.record import leases, snapshots
 from bridge.record.database import Database
 from bridge.send.door import Door
 from bridge.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
 
 _CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop, so that a poll never outstays it
 

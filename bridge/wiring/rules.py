@@ -5,15 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
 from bridge.decide.rulebook import read as read_rules
 from bridge.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
@@ -25,11 +24,6 @@ from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.scheduler import Ticker
 from bridge.send.outbound import Outbound
 from bridge.settings import Settings
-
-if TYPE_CHECKING:
-    pass
-
-
 from bridge.wiring.parts import door, source, start_logging, sync, utc_now
 from bridge.wiring.rules import Rules
 

@@ -359,6 +359,7 @@ def test_closing_gives_up_what_is_in_flight() -> None:
     door = Door(allow=LOOPBACK)
     with Receiver(dripping(b"", b"")) as receiver:
         door.start(a_request(receiver.url), 1)
-        door.wait(0.05)
+        assert door.wait(0.05) == []
         door.close()
+        assert receiver.connections == 1
     door.wake()

@@ -80,7 +80,7 @@ def test_each_message_is_signed_afresh() -> None:
     sender, now = WebhookSender(a_webhook()), datetime.now(UTC)
     for name in ("d_1", "d_2", "d_1"):
         request = sender.request(a_delivery(id=name), now)
-        Webhook(SECRET).verify(request.body, headers(request))
+        assert Webhook(SECRET).verify(request.body, headers(request))["id"] == name
 
 
 def test_without_a_secret_nothing_is_signed() -> None:
