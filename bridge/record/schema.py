@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"  # the newest revision in migrations/versions
+HEAD = "0002"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -155,7 +155,7 @@ delivery = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("lease", Text),
-    Column("lease_until", BigInteger),
+    Column("lease_until", BigInteger),  # for people: others count a lease by how long they have seen it
     Column("created_at", BigInteger, nullable=False),
     Column("since", BigInteger, nullable=False),  # the retry time counts from here; a redrive moves it
     Column("ended_at", BigInteger),
@@ -210,6 +210,7 @@ notifier = Table(
     Column("paused_at", BigInteger),
     Column("paused_why", Text),
     Column("ok_at", BigInteger),
+    Column("failures", Integer, nullable=False, server_default="0"),  # attempts in a row that failed: the breaker
 )
 
 thread = Table(
@@ -218,4 +219,13 @@ thread = Table(
     Column("notifier", String(100), primary_key=True),
     Column("thread", Text, primary_key=True),
     Column("receipt", Text, nullable=False),
+    Column("used_at", BigInteger, nullable=False, server_default="0"),
+)
+
+# Jobs created up to then may have been pruned: a list that goes further back would show them as new.
+horizon = Table(
+    "horizon",
+    metadata,
+    Column("bucket", String(100), primary_key=True),
+    Column("pruned_to", BigInteger, nullable=False),
 )
