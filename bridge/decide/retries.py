@@ -9,6 +9,9 @@ _THEN = timedelta(hours=1)
 _LONGEST_WISH = timedelta(hours=24)
 _JITTER = 0.2
 
+BROKEN_AT = 10  # attempts in a row that failed: from then on one at a time finds out whether the receiver is back
+_FIRST_REST, _LONGEST_REST = timedelta(seconds=5), timedelta(seconds=60)
+
 
 def next_try(
     *,
@@ -30,3 +33,14 @@ def next_try(
     pause = _SCHEDULE[attempts - 1] if attempts <= len(_SCHEDULE) else _THEN
     pause = max(pause, min(wish or timedelta(0), _LONGEST_WISH))
     return min(now + pause * (1 + _JITTER * chance), end)
+
+
+def rest(*, failures: int, chance: float) -> timedelta | None:
+    """Return how long to leave a receiver alone after so many failures in a row; None: it may just be bad luck.
+
+    5 s, doubled with every failure, up to 60 s: that is how late it is noticed that it is back.
+    """
+    if failures < BROKEN_AT:
+        return None
+    longer: timedelta = _FIRST_REST * 2 ** min(failures - BROKEN_AT, 10)
+    return min(longer, _LONGEST_REST) * (1 + _JITTER * chance)

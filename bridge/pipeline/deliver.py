@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages import as_fallback
-from bridge.decide.retries import next_try
+from bridge.decide.retries import BROKEN_AT, next_try, rest
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, TryLater
+from bridge.model import Attempt, Delivery, Refused, Sent, TryLater
+from bridge.pipeline.care import Care, retry_of, tell_fallback
 from bridge.pipeline.line import Line
 from bridge.record import claims, outbox, settling
 from bridge.record.database import TROUBLES, Clock, Database, trouble
@@ -26,11 +28,8 @@ WINDOW = 64
 # Every attempt ends within its own hard deadline of 15 s; a lease that outlives it needs no renewal.
 LEASE = timedelta(seconds=30)
 _UNHURRIED_S = 2.0  # between looks at an outbox where nothing is due: what others put there, a retry's time
-_REAP_EVERY = timedelta(seconds=5)
 _ENOUGH = 48  # ended attempts that are worth a transaction while others are in flight
-_PASSED_ON = 500  # of what waits for a paused notifier, in one transaction
 _LINGER_S = 0.002
-_DEFAULT_RETRY = Notifier(name="").retry  # of a notifier that rules.toml no longer has
 
 
 class Transport(Protocol):
@@ -55,6 +54,7 @@ class Courier:
         clock: Clock,
         chance: Callable[[], float],
         worker: str,
+        monotonic: Callable[[], float] = time.monotonic,
         window: int = WINDOW,
     ) -> None:
         self._db = db
@@ -63,15 +63,24 @@ class Courier:
         self._clock = clock
         self._chance = chance
         self._worker = worker
+        self._monotonic = monotonic
         self._window = window
         self._claims = itertools.count(1)
+        self._care = Care(
+            db=db,
+            book=book,
+            clock=clock,
+            monotonic=monotonic,
+            new_lease=lambda: f"{worker}.{next(self._claims)}",
+            lease=LEASE,
+        )
+        self._failing: set[str] = set()  # notifiers whose last attempt failed
         self._held: set[int] = set()  # the numbers of what was claimed and is not recorded
         self._line = Line()
         self._stale: list[Delivery] = []  # claimed and not begun, to be handed back
-        self._claimed_at = clock()
+        self._claimed_at_s = monotonic()
         self._ended: list[Attempt] = []  # accepted or failed, not yet recorded
         self._again_at: datetime | None = None
-        self._reap_at: datetime | None = None
         self._woken = False
 
     def wake(self) -> None:
@@ -89,16 +98,15 @@ class Courier:
         When the database does not answer, what ended is kept and recorded when it does.
         """
         try:
-            self._reap()
+            self._care.look(self._held)
             claimed = self._exchange(claiming=claiming)
         except TROUBLES as error:
             logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
-            # Leases ran out meanwhile whose owners are alive, and have outcomes to record: they go first.
-            self._reap_at = self._clock() + LEASE
+            self._care.begin_anew()
             self._collect(_UNHURRIED_S)
             return 0
         self._held.update(delivery.n for delivery in claimed)
-        self._line.add(claimed, lease_until=self._claimed_at + LEASE)
+        self._line.add(claimed, lease_until_s=self._claimed_at_s + LEASE.total_seconds())
         self._begin_ready()
         if claiming or self._transport.in_flight:
             self._collect(self._patience(bool(claimed)))
@@ -106,7 +114,7 @@ class Courier:
 
     def _exchange(self, *, claiming: bool) -> Sequence[Delivery]:
         """In one transaction: settle what ended, claim what the slots that are free by it can take."""
-        now = self._clock()
+        now, now_s = self._clock(), self._monotonic()
         free = self._window - self._transport.in_flight - len(self._line)
         # Whoever wakes us has put something there: to ask first would be a transaction in its way.
         woken, self._woken = self._woken, False
@@ -121,7 +129,14 @@ class Courier:
                 number = next(self._claims)
                 lease = f"{self._worker}.{number}"
                 claimed = claims.claim(
-                    tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=number, ahead=self._line.quick
+                    tx,
+                    free=free,
+                    lease=lease,
+                    lease_for=LEASE,
+                    now=now,
+                    turn=number,
+                    ahead=self._line.quick,
+                    broken_at=BROKEN_AT,
                 )
         done = (*(attempt.delivery for attempt in self._ended), *self._stale)
         self._held.difference_update(delivery.n for delivery in done)
@@ -130,7 +145,8 @@ class Courier:
             logger.info("sent", extra={"deliveries": len(sent), "first": sent[0]})
         self._ended.clear()
         self._stale.clear()
-        self._claimed_at = now
+        self._claimed_at_s = now_s
+        self._failing |= claimed.failing
         self._again_at = claimed.again_at
         if lost:
             logger.warning("lease lost, the outcome is not recorded", extra={"deliveries": len(lost)})
@@ -144,71 +160,45 @@ class Courier:
     def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
         ended = [self._judge(attempt, now) for attempt in self._ended]
         lost = settling.settle(tx, ended, now=now) if ended else frozenset()
+        self._count_failures(tx, [one.attempt for one in ended if one.attempt.delivery.n not in lost], now)
         for one in ended:
             if one.attempt.delivery.n in lost:
                 continue
             if one.dead:
-                self._tell_fallback(tx, one.attempt, now)
+                tell_fallback(tx, one.attempt, self._book().notifiers, now)
             elif isinstance(one.attempt.outcome, Refused):
                 _log_pause(one.attempt.delivery.notifier, one.attempt.outcome)
         return lost
+
+    def _count_failures(self, tx: Connection, attempts: Sequence[Attempt], now: datetime) -> None:
+        """The breaker: a receiver that fails again and again is left alone for a while; one success ends that."""
+        well = {one.delivery.notifier for one in attempts if isinstance(one.outcome, Sent)}
+        failed = Counter(one.delivery.notifier for one in attempts if _is_failure(one))
+        for name in sorted(well & self._failing):
+            outbox.recovered(tx, name)
+            logger.info("a notifier that failed is told again", extra={"notifier": name})
+        self._failing -= well
+        for name in sorted(set(failed) - well):
+            self._failing.add(name)
+            failures = outbox.failed(tx, name, failed[name])
+            if pause := rest(failures=failures, chance=self._chance()):
+                outbox.hold(tx, name, now + pause)
+                facts = {"notifier": name, "failures": failures, "seconds": round(pause.total_seconds())}
+                logger.warning("a notifier that does not answer is left alone", extra=facts)
 
     def _judge(self, attempt: Attempt, now: datetime) -> Ended:
         outcome, delivery = attempt.outcome, attempt.delivery
         if not isinstance(outcome, TryLater):
             return Ended(attempt)
-        notifier = self._book().notifiers.get(delivery.notifier)
         again_at = next_try(
             attempts=delivery.attempts,
             created_at=delivery.created_at,
             now=now,
-            retry=notifier.retry if notifier else _DEFAULT_RETRY,
+            retry=retry_of(delivery.notifier, self._book()),
             wish=outcome.after,
             chance=self._chance(),
         )
         return Ended(attempt, again_at)
-
-    def _tell_fallback(self, tx: Connection, attempt: Attempt, now: datetime) -> None:
-        outcome, notifiers = attempt.outcome, self._book().notifiers
-        why = "" if isinstance(outcome, Sent) else outcome.why
-        dead = notifiers.get(attempt.delivery.notifier)
-        logger.error("delivery is dead", extra={"delivery": attempt.delivery.id, "reason": why})
-        fallback = notifiers.get(dead.fallback or "") if dead else None
-        if fallback is None:
-            return
-        message = outbox.message_of(tx, attempt.delivery.n)
-        if message.kind != "test":  # a test of one place is no news for another
-            outbox.put(tx, [as_fallback(message, attempt.delivery.notifier, why, fallback)], now=now)
-
-    def _reap(self) -> None:
-        """Now and then: free what lost workers held, pass on what waits for a paused notifier."""
-        now = self._clock()
-        # The clock may have been set back since.
-        if self._reap_at and now < self._reap_at <= now + LEASE:
-            return
-        self._reap_at = now + _REAP_EVERY
-        with self._db.read() as tx:
-            overdue = settling.any_overdue(tx, longest=LEASE, now=now, but=self._held)
-            paused = claims.paused_and_waiting(tx)
-        if overdue:
-            with self._db.write() as tx:
-                freed = settling.reap(tx, longest=LEASE, now=now, but=self._held)
-            logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
-        for name in paused:
-            self._pass_on(name, now)
-
-    def _pass_on(self, name: str, now: datetime) -> None:
-        notifier = self._book().notifiers.get(name)
-        if notifier is None or notifier.fallback is None:
-            return
-        lease = f"{self._worker}.{next(self._claims)}"
-        with self._db.write() as tx:
-            why, waiting = claims.claim_paused(tx, name, lease=lease, lease_for=LEASE, now=now, most=_PASSED_ON)
-            for delivery in waiting:
-                outcome = Refused(f"notifier {name} is paused: {why}")
-                attempt = Attempt(delivery=delivery, outcome=outcome, started_at=now, seconds=0)
-                settling.settle(tx, [Ended(attempt)], now=now)
-                self._tell_fallback(tx, attempt, now)
 
     def _collect(self, timeout_s: float) -> None:
         self._take(self._transport.wait(timeout_s))
@@ -220,7 +210,7 @@ class Courier:
     def _begin_ready(self) -> None:
         notifiers = self._book().notifiers
         limits = {name: notifier.max_in_flight for name, notifier in notifiers.items()}
-        begin, stale = self._line.ready(limits, now=self._clock())
+        begin, stale = self._line.ready(limits, now_s=self._monotonic())
         self._stale += stale
         for delivery in begin:
             self._transport.begin(delivery)
@@ -251,6 +241,11 @@ class Courier:
         self._stale += self._line.leave()
         while self.unfinished and not until():
             self.turn(claiming=False)
+
+
+def _is_failure(attempt: Attempt) -> bool:
+    # Who asks everybody to wait is well, and is waited for already.
+    return isinstance(attempt.outcome, TryLater) and not attempt.outcome.everyone
 
 
 def _log_pause(notifier: str, refused: Refused) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
 
 from bridge.model import Attempt, Delivery, Sent
 
 _QUICK_S = 1.0
 # What an attempt may take, and a little: with less left of its lease a delivery is handed back, not begun.
-_NEEDED = timedelta(seconds=17)
+_NEEDED_S = 17.0
 
 
 class Line:
@@ -23,28 +22,28 @@ class Line:
     def __init__(self) -> None:
         self.quick: set[str] = set()
         self._in_air: Counter[str] = Counter()
-        self._waiting: deque[tuple[Delivery, datetime]] = deque()
+        self._waiting: deque[tuple[Delivery, float]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, deliveries: Iterable[Delivery], *, lease_until: datetime) -> None:
-        self._waiting.extend((delivery, lease_until) for delivery in deliveries)
+    def add(self, deliveries: Iterable[Delivery], *, lease_until_s: float) -> None:
+        self._waiting.extend((delivery, lease_until_s) for delivery in deliveries)
 
-    def ready(self, limits: dict[str, int], *, now: datetime) -> tuple[list[Delivery], list[Delivery]]:
-        """Take out those that may begin now, and those whose lease has become too short."""
+    def ready(self, limits: dict[str, int], *, now_s: float) -> tuple[list[Delivery], list[Delivery]]:
+        """Take out those that may begin now, and those whose lease has become too short. Times are monotonic."""
         begin: list[Delivery] = []
         stale: list[Delivery] = []
-        keep: deque[tuple[Delivery, datetime]] = deque()
-        for delivery, until in self._waiting:
+        keep: deque[tuple[Delivery, float]] = deque()
+        for delivery, until_s in self._waiting:
             name = delivery.notifier
-            if until - now < _NEEDED:
+            if until_s - now_s < _NEEDED_S:
                 stale.append(delivery)
             elif self._in_air[name] < limits.get(name, 1):
                 self._in_air[name] += 1
                 begin.append(delivery)
             else:
-                keep.append((delivery, until))
+                keep.append((delivery, until_s))
         self._waiting = keep
         return begin, stale
 

@@ -33,14 +33,14 @@ from bridge.record.schema import thread as H  # noqa: N812
 _busy = select(func.count()).where(D.c.notifier == N.c.name, state_is(SENDING)).scalar_subquery()
 # The first of the index, not EXISTS: PostgreSQL reads a big backlog from the front for that, what was sent included.
 _first_due = select(func.min(D.c.due_at)).where(D.c.notifier == N.c.name, state_is(WAITING)).scalar_subquery()
-_LANES = select(N.c.name, N.c.max_in_flight, N.c.interval_ms, N.c.burst, N.c.used_until, _busy.label("busy")).where(
-    N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _first_due <= bindparam("now")
-)
+_LANES = select(
+    N.c.name, N.c.max_in_flight, N.c.interval_ms, N.c.burst, N.c.used_until, N.c.failures, _busy.label("busy")
+).where(N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _first_due <= bindparam("now"))
 
 
 @cache
-def _claim(dialect: str) -> Any:
-    """Return the statement that claims up to :room due deliveries of one notifier."""
+def _claim(dialect: str, *, aged: bool = False) -> Any:
+    """Return the statement that claims up to :room due deliveries of one notifier; `aged`: put before :before."""
     other = D.alias("other")
     in_the_way = exists().where(
         other.c.lane == D.c.lane,
@@ -52,7 +52,7 @@ def _claim(dialect: str) -> Any:
     pick = (
         select(D.c.n)
         .where(D.c.notifier == bindparam("name"), state_is(WAITING), D.c.due_at <= bindparam("now"))
-        .where(or_(D.c.lane.is_(None), ~in_the_way))
+        .where(or_(D.c.lane.is_(None), ~in_the_way), *([D.c.since <= bindparam("before")] if aged else []))
         .order_by(D.c.due_at, D.c.n)
         .limit(bindparam("room"))
     )
@@ -91,9 +91,9 @@ def _told(claimed: FromClause) -> Select[Any]:
 
 
 @cache
-def _claim_and_read() -> Select[Any]:
+def _claim_and_read(*, aged: bool = False) -> Select[Any]:
     """Return both as one statement, for PostgreSQL: it is a round trip less. SQLite writes in no CTE."""
-    return _told(_claim("postgresql").cte("claimed"))
+    return _told(_claim("postgresql", aged=aged).cte("claimed"))
 
 
 _READ = _told(D).where(D.c.n.in_(bindparam("numbers", expanding=True)))
@@ -101,10 +101,14 @@ _READ = _told(D).where(D.c.n.in_(bindparam("numbers", expanding=True)))
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What was claimed, and when a notifier that has to wait for its rate may go on (None: none has to)."""
+    """What was claimed, and when a notifier that has to wait for its rate may go on (None: none has to).
+
+    `failing` are the notifiers whose last attempt failed, as far as the record knows.
+    """
 
     deliveries: tuple[Delivery, ...]
     again_at: datetime | None = None
+    failing: frozenset[str] = frozenset()
 
 
 # While some are in flight the others are recorded, or wait: so neither the receiver nor the database idles.
@@ -125,19 +129,21 @@ def claim(
     now: datetime,
     turn: int = 0,
     ahead: Collection[str] = (),
+    broken_at: int | None = None,
 ) -> Claimed:
     """Claim what `free` senders can take now, each notifier within its own bounds.
 
     `lease` must be new with every call: it is what tells a late finish from the right one. `turn` says which
     notifier is asked first, so that the first one by name has no advantage. Of those `ahead` AHEAD times as many
-    more are claimed as may be in flight.
+    more are claimed as may be in flight; of one that failed `broken_at` times in a row, one at a time.
     """
     lanes = due_lanes(tx, now=now)
     claimed: list[Delivery] = []
     again: list[int] = []
     start = turn % len(lanes) if lanes else 0
     for lane in (*lanes[start:], *lanes[:start]):
-        most = lane.max_in_flight * (1 + AHEAD if lane.name in ahead else 1)
+        broken = broken_at is not None and lane.failures >= broken_at
+        most = 1 if broken else lane.max_in_flight * (1 + AHEAD if lane.name in ahead else 1)
         room = min(most - lane.busy, free - len(claimed))
         values = {"name": lane.name, "now": ms(now), "lease": lease, "until": ms(now + lease_for)}
         if not lane.interval_ms:
@@ -146,7 +152,8 @@ def claim(
         allowed, wait = _allowed(lane, now)
         again += [wait] if wait else []
         claimed += _claim_at_rate(tx, lane, values | {"room": min(room, allowed)}, now)
-    return Claimed(tuple(claimed), at(min(again)) if again else None)
+    failing = frozenset(lane.name for lane in lanes if lane.failures)
+    return Claimed(tuple(claimed), at(min(again)) if again else None, failing)
 
 
 def _allowed(lane: Any, now: datetime) -> tuple[int, int | None]:
@@ -184,30 +191,43 @@ def _claim_at_rate(tx: Connection, lane: Any, values: dict[str, Any], now: datet
     return claimed
 
 
-def paused_and_waiting(tx: Connection) -> list[str]:
-    """Return the paused notifiers for which something waits."""
+def paused_and_waiting(tx: Connection) -> list[tuple[str, str]]:
+    """Return (name, why) of the paused notifiers for which something waits."""
     waits = exists().where(D.c.notifier == N.c.name, state_is(WAITING))
-    return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_not(None), waits)).scalars())
+    rows = tx.execute(select(N.c.name, N.c.paused_why).where(N.c.paused_at.is_not(None), waits))
+    return [(row.name, row.paused_why) for row in rows]
+
+
+def broken(tx: Connection, *, failures: int) -> list[str]:
+    """Return the notifiers that failed at least so often in a row."""
+    return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_(None), N.c.failures >= failures)).scalars())
 
 
 def claim_paused(
     tx: Connection, notifier: str, *, lease: str, lease_for: timedelta, now: datetime, most: int
-) -> tuple[str, tuple[Delivery, ...]]:
-    """Claim what waits for a paused notifier, with the reason of the pause: it goes to the fallback."""
-    why = tx.execute(select(N.c.paused_why).where(N.c.name == notifier, N.c.paused_at.is_not(None))).scalar()
-    if why is None:
-        return "", ()
+) -> tuple[Delivery, ...]:
+    """Claim what waits for a paused notifier, whenever it is due: it goes to the fallback."""
+    if tx.execute(select(N.c.name).where(N.c.name == notifier, N.c.paused_at.is_not(None))).first() is None:
+        return ()
     far = ms(now + timedelta(days=3650))
     values = {"name": notifier, "now": far, "room": most, "lease": lease, "until": ms(now + lease_for)}
-    return why, tuple(_claimed(tx, values))
+    return tuple(_claimed(tx, values))
 
 
-def _claimed(tx: Connection, values: dict[str, Any]) -> list[Delivery]:
+def claim_hopeless(
+    tx: Connection, notifier: str, *, before: datetime, lease: str, lease_for: timedelta, now: datetime, most: int
+) -> tuple[Delivery, ...]:
+    """Claim what has waited for a broken notifier since `before`: its retry time is over."""
+    values = {"name": notifier, "now": ms(now), "room": most, "lease": lease, "until": ms(now + lease_for)}
+    return tuple(_claimed(tx, values | {"before": ms(before)}, aged=True))
+
+
+def _claimed(tx: Connection, values: dict[str, Any], *, aged: bool = False) -> list[Delivery]:
     """Claim for one notifier; the oldest comes first."""
     if tx.dialect.name == "postgresql":
-        rows = tx.execute(_claim_and_read(), values).all()
+        rows = tx.execute(_claim_and_read(aged=aged), values).all()
     else:
-        numbers = [row.n for row in tx.execute(_claim("sqlite"), values)]
+        numbers = [row.n for row in tx.execute(_claim("sqlite", aged=aged), values)]
         rows = tx.execute(_READ, {"numbers": numbers}).all() if numbers else []
     return [_delivery(row) for row in rows]
 

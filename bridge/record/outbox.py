@@ -96,4 +96,20 @@ def pause(tx: Connection, notifier: str, why: str, *, now: datetime) -> None:
 def resume(tx: Connection, notifier: str) -> bool:
     """Let a notifier be told again; False when there is none of this name."""
     row = update(N).where(N.c.name == notifier)
-    return tx.execute(row.values(paused_at=None, paused_why=None, not_before=0)).rowcount == 1
+    return tx.execute(row.values(paused_at=None, paused_why=None, not_before=0, failures=0)).rowcount == 1
+
+
+def hold(tx: Connection, notifier: str, until: datetime) -> None:
+    """Tell a notifier nothing before then; a longer wait stays."""
+    tx.execute(update(N).where(N.c.name == notifier, N.c.not_before < ms(until)).values(not_before=ms(until)))
+
+
+def failed(tx: Connection, notifier: str, count: int) -> int:
+    """Count attempts that failed; return how many that makes in a row."""
+    more = update(N).where(N.c.name == notifier).values(failures=N.c.failures + count).returning(N.c.failures)
+    return tx.execute(more).scalar() or 0
+
+
+def recovered(tx: Connection, notifier: str) -> None:
+    """A notifier that failed was told something."""
+    tx.execute(update(N).where(N.c.name == notifier).values(failures=0))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -13,22 +13,23 @@ from sqlalchemy import (
     and_,
     bindparam,
     insert,
-    or_,
     select,
+    tuple_,
     update,
 )
 
 from bridge.model import Attempt, Delivery, Refused, Sent
 from bridge.record.codec import storable
 from bridge.record.database import ms, upsert
-from bridge.record.outbox import pause
+from bridge.record.outbox import hold, pause
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
-from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import thread as H  # noqa: N812
 
 ANSWER_KEPT = 4096
+
+Held = tuple[int, str]  # a delivery's number and the lease it is claimed under
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
 
@@ -126,8 +127,7 @@ def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
         if isinstance(outcome, Refused):
             pause(tx, delivery.notifier, storable(outcome.why), now=now)
         elif outcome.everyone:
-            wait = update(N).where(N.c.name == delivery.notifier, N.c.not_before < ms(due))
-            tx.execute(wait.values(not_before=ms(due)))
+            hold(tx, delivery.notifier, due)
     return held
 
 
@@ -174,23 +174,14 @@ def hand_back(tx: Connection, deliveries: Iterable[Delivery]) -> None:
         tx.execute(held.values(state=WAITING, attempts=D.c.attempts - 1, **_FREE))
 
 
-def any_overdue(tx: Connection, *, longest: timedelta, now: datetime, but: Collection[int] = ()) -> bool:
-    return tx.execute(select(D.c.n).where(state_is(SENDING), _overdue(longest, now, but)).limit(1)).first() is not None
+def held(tx: Connection) -> list[Held]:
+    """Return (number, lease) of all that is being sent."""
+    return [(row.n, row.lease) for row in tx.execute(select(D.c.n, D.c.lease).where(state_is(SENDING)))]
 
 
-def _overdue(longest: timedelta, now: datetime, but: Collection[int]) -> Any:
-    # A lease that ends much later than one can is from before the clock was set back; a little later, it is that
-    # of a worker whose clock is a little ahead.
-    over = or_(D.c.lease_until < ms(now), D.c.lease_until > ms(now + 2 * longest))
-    return and_(over, D.c.n.not_in(but)) if but else over
-
-
-def reap(tx: Connection, *, longest: timedelta, now: datetime, but: Collection[int] = ()) -> int:
-    """Free what a lost worker held too long: what came of those attempts is not known. Return how many.
-
-    `but` are the numbers that the asking worker holds: it is alive, and will record what came of them.
-    """
-    return _free(tx, _overdue(longest, now, but), now)
+def reap(tx: Connection, lost: Sequence[Held], *, now: datetime) -> int:
+    """Free what lost workers hold, given as (number, lease): what came of it is not known. Return how many."""
+    return _free(tx, tuple_(D.c.n, D.c.lease).in_(lost), now)
 
 
 def bury(tx: Connection, worker: str, *, now: datetime) -> int:

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller
 from bridge.record import leases, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
+from bridge.record.rewind import rewind
 from bridge.scheduler import Ticker
 from bridge.send.outbound import Outbound
 from bridge.settings import Settings
@@ -152,6 +155,7 @@ class Worker:
         self._clock.correct()
         now = self._clock()
         with self._db.write() as tx:
+            self._rewind(tx)
             for worker, pid in leases.workers_on(tx, self._me.machine):
                 if not _is_alive(pid) or pid == self._me.pid:
                     freed = settling.bury(tx, worker, now=now)
@@ -239,7 +243,12 @@ class Worker:
         self._clock.correct()
         sha, fault = self._rules.book.sha, self._rules.fault
         with self._db.write() as tx:
+            self._rewind(tx)
             leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault)
+
+    def _rewind(self, tx: Connection) -> None:
+        if back := rewind(tx, now=self._clock()):
+            logger.warning("the clock was set back, and what waits with it", extra={"seconds": back.total_seconds()})
 
 
 class _Ticks:

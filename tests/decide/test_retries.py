@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.retries import next_try
+from bridge.decide.retries import BROKEN_AT, next_try, rest
 from tests.builders import NOON
 
 DAY = timedelta(hours=24)
@@ -51,3 +51,18 @@ def test_when_the_time_is_over_there_is_no_next_try():
     assert next_try(now=NOON + DAY, **late) is None
     assert next_try(now=NOON + 2 * DAY, **late) is None
     assert next_try(now=NOON + DAY - timedelta(seconds=1), **late) == NOON + DAY
+
+
+def test_a_receiver_that_failed_a_few_times_is_not_left_alone():
+    assert rest(failures=BROKEN_AT - 1, chance=0.0) is None
+
+
+@pytest.mark.parametrize(("more", "seconds"), [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (1_000_000, 60)])
+def test_the_longer_a_receiver_fails_the_longer_it_is_left_alone_up_to_a_minute(more, seconds):
+    assert rest(failures=BROKEN_AT + more, chance=0.0) == timedelta(seconds=seconds)
+
+
+@given(st.integers(BROKEN_AT, 100), st.floats(0, 0.999))
+def test_chance_makes_a_rest_longer_by_a_fifth_at_most(failures, chance):
+    shortest = rest(failures=failures, chance=0.0)
+    assert shortest <= rest(failures=failures, chance=chance) <= shortest * 1.2

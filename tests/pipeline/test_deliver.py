@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -43,7 +44,8 @@ Couriers = Callable[..., Courier]
 def couriers(db: Database, transport: FakeTransport, clock: Clock) -> Couriers:
     def courier(book: Rulebook = PLAIN, **parts: Any) -> Courier:
         know(db, *book.notifiers.values())
-        whole = {"db": db, "transport": transport, "clock": clock, "chance": lambda: 0.0, "worker": "w1"}
+        whole = {"db": db, "transport": transport, "clock": clock, "monotonic": lambda: clock().timestamp()}
+        whole |= {"chance": lambda: 0.0, "worker": "w1"}
         return Courier(book=lambda: book, **{**whole, **parts})
 
     return courier
@@ -58,6 +60,14 @@ def _work(courier: Courier) -> None:
     """Turn until there is nothing to do now."""
     while courier.turn() or courier.unfinished:
         pass
+
+
+def _work_for(time: timedelta, courier: Courier, clock: Clock) -> None:
+    """Let so much time go by, with a look around every five seconds."""
+    until = clock() + time
+    while clock() < until:
+        clock.advance(min(seconds(5), until - clock()))
+        _work(courier)
 
 
 def _states(db: Database) -> list[int]:
@@ -291,8 +301,7 @@ def test_what_a_lost_worker_held_is_sent_again_under_the_same_id(
     claim(db, worker="lost")
     _work(courier)
     assert transport.begun == []
-    clock.advance(LEASE + seconds(1))
-    _work(courier)
+    _work_for(LEASE + seconds(6), courier, clock)
     assert transport.ids() == ["d1"]
     assert [row["outcome"] for row in rows(db, attempt)] == ["lost", "sent"]
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from bridge.model import Attempt, Delivery, Outcome, Sent, TryLater
 from bridge.pipeline.line import Line
-from tests.record.builders import NOW, seconds
+from tests.record.builders import NOW
 
-LATER = NOW + seconds(30)
+LATER_S = 30.0
 
 
 def a_delivery(id_: str) -> Delivery:
@@ -23,12 +23,12 @@ def a_delivery(id_: str) -> Delivery:
 
 def line(*ids: str) -> Line:
     found = Line()
-    found.add([a_delivery(id_) for id_ in ids], lease_until=LATER)
+    found.add([a_delivery(id_) for id_ in ids], lease_until_s=LATER_S)
     return found
 
 
 def ids(found: Line, *, limit: int = 2, after_s: float = 0) -> tuple[list[str], list[str]]:
-    begin, stale = found.ready({"cms": limit}, now=NOW + seconds(after_s))
+    begin, stale = found.ready({"cms": limit}, now_s=after_s)
     return [one.id for one in begin], [one.id for one in stale]
 
 

@@ -125,11 +125,11 @@ _leases = itertools.count(1)
 
 
 def claim_all(
-    db: Database, *, now: datetime = NOW, worker: str = "w1", free: int = 64, turn: int = 0
+    db: Database, *, now: datetime = NOW, worker: str = "w1", free: int = 64, turn: int = 0, **more: Any
 ) -> claims.Claimed:
     lease = f"{worker}.{next(_leases)}"
     with db.write() as tx:
-        return claims.claim(tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=turn)
+        return claims.claim(tx, free=free, lease=lease, lease_for=LEASE, now=now, turn=turn, **more)
 
 
 def claim(db: Database, **facts: Any) -> list[Delivery]:

@@ -235,10 +235,10 @@ def test_a_rate_from_before_the_clock_was_set_back_does_not_silence_a_notifier(d
 # --- paused -------------------------------------------------------------------------------------------------
 
 
-def _claim_paused(db: Database, name: str, most: int = 64) -> tuple[str, list[str]]:
+def _claim_paused(db: Database, name: str, most: int = 64) -> list[str]:
     with db.write() as tx:
-        why, found = claims.claim_paused(tx, name, lease="w1.p", lease_for=LEASE, now=NOW, most=most)
-    return why, [one.id for one in found]
+        found = claims.claim_paused(tx, name, lease="w1.p", lease_for=LEASE, now=NOW, most=most)
+    return [one.id for one in found]
 
 
 def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: Database) -> None:
@@ -247,9 +247,9 @@ def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: 
     put(db, telling("later"), now=NOW + hours(1))
     with db.write() as tx:
         outbox.pause(tx, "cms", "410", now=NOW)
-        assert claims.paused_and_waiting(tx) == ["cms"]
-    assert _claim_paused(db, "cms", most=2) == ("410", ["d1", "d2"])
-    assert _claim_paused(db, "cms") == ("410", ["later"])
+        assert claims.paused_and_waiting(tx) == [("cms", "410")]
+    assert _claim_paused(db, "cms", most=2) == ["d1", "d2"]
+    assert _claim_paused(db, "cms") == ["later"]
     with db.read() as tx:
         assert claims.paused_and_waiting(tx) == []
 
@@ -257,8 +257,54 @@ def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: 
 def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Database) -> None:
     know(db, "cms")
     put(db, telling("d1"))
-    assert _claim_paused(db, "cms") == ("", [])
+    assert _claim_paused(db, "cms") == []
     assert claimed_ids(db) == ["d1"]
+
+
+# --- the breaker --------------------------------------------------------------------------------------------
+
+
+def _fail(db: Database, name: str, count: int) -> None:
+    with db.write() as tx:
+        outbox.failed(tx, name, count)
+
+
+def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, *[telling(f"d{n}") for n in range(5)], telling("o1", to="ops"))
+    _fail(db, "cms", 3)
+    assert set(claimed_ids(db, broken_at=3)) == {"d0", "o1"}
+    assert claimed_ids(db, broken_at=3) == []
+
+
+def test_failures_that_are_fewer_than_too_often_change_nothing_and_are_said(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, *[telling(f"d{n}") for n in range(3)], telling("o1", to="ops"))
+    _fail(db, "cms", 2)
+    found = claim_all(db, broken_at=3)
+    assert len(found.deliveries) == 4
+    assert found.failing == {"cms"}
+
+
+def test_a_notifier_that_was_told_something_counts_anew(db: Database) -> None:
+    know(db, "cms")
+    _fail(db, "cms", 9)
+    with db.write() as tx:
+        outbox.recovered(tx, "cms")
+        assert outbox.failed(tx, "cms", 2) == 2
+
+
+def test_what_waited_too_long_for_a_broken_notifier_is_claimed_to_be_given_up(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, telling("old"), telling("tried", lane="b"), telling("o1", to="ops"))
+    put(db, telling("young"), now=NOW + hours(2))
+    _fail(db, "cms", 10)
+    with db.write() as tx:
+        assert claims.broken(tx, failures=10) == ["cms"]
+        found = claims.claim_hopeless(
+            tx, "cms", before=NOW + hours(1), lease="w1.h", lease_for=LEASE, now=NOW + hours(3), most=64
+        )
+    assert [one.id for one in found] == ["old", "tried"]
 
 
 # --- threads ------------------------------------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""What is looked after now and then: claims of lost workers, and what waits for a receiver that is not told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from bridge.decide.messages import as_fallback
+from bridge.decide.retries import BROKEN_AT
+from bridge.decide.rulebook import Rulebook
+from bridge.model import Attempt, Delivery, Notifier, Refused, Sent
+from bridge.pipeline.vigil import Vigil
+from bridge.record import claims, outbox, settling
+from bridge.record.database import Clock, Database
+from bridge.record.settling import Ended
+
+logger = logging.getLogger(__name__)
+
+_EVERY_S = 5.0
+_AT_ONCE = 500  # deliveries given up in one transaction
+_IN_A_ROW = 20  # such transactions, before new ones get their turn
+
+
+class Care:
+    """Belongs to the thread that delivers."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        book: Callable[[], Rulebook],
+        clock: Clock,
+        monotonic: Callable[[], float],
+        new_lease: Callable[[], str],
+        lease: timedelta,
+    ) -> None:
+        self._db = db
+        self._book = book
+        self._clock = clock
+        self._monotonic = monotonic
+        self._new_lease = new_lease
+        self._lease = lease
+        self._vigil = Vigil(lease.total_seconds())
+        self._next_s = 0.0
+
+    def look(self, mine: Collection[int]) -> None:
+        """Do what there is to do, if it is time; `mine` are the numbers that this worker holds: it is alive."""
+        if self._monotonic() < self._next_s:
+            return
+        self._next_s = self._monotonic() + _EVERY_S
+        with self._db.read() as tx:
+            held = settling.held(tx)
+            paused = claims.paused_and_waiting(tx)
+            broken = claims.broken(tx, failures=BROKEN_AT)
+        self._reap([one for one in held if one[0] not in mine])
+        for name, why in paused:
+            self._pass_on(name, why)
+        for name in broken:
+            self._give_up(name)
+
+    def begin_anew(self) -> None:
+        """The database was away: whoever is alive has outcomes to record, and goes first."""
+        self._vigil.forget()
+
+    def _reap(self, held: Collection[settling.Held]) -> None:
+        lost = self._vigil.over(held, self._monotonic())
+        if not lost:
+            return
+        with self._db.write() as tx:
+            freed = settling.reap(tx, lost, now=self._clock())
+        logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
+
+    def _pass_on(self, name: str, why: str) -> None:
+        """What waits for a paused notifier is told to its fallback, if it has one."""
+        notifier = self._book().notifiers.get(name)
+        if notifier and notifier.fallback:
+            self._bury_all(
+                Refused(f"notifier {name} is paused: {why}"),
+                lambda tx, now: claims.claim_paused(
+                    tx, name, lease=self._new_lease(), lease_for=self._lease, now=now, most=_AT_ONCE
+                ),
+            )
+
+    def _give_up(self, name: str) -> None:
+        """What has waited for a broken notifier as long as it would be retried is dead, tried or not."""
+        retry = retry_of(name, self._book())
+        self._bury_all(
+            Refused(f"its retry time is over, and {name} answers nobody"),
+            lambda tx, now: claims.claim_hopeless(
+                tx, name, before=now - retry, lease=self._new_lease(), lease_for=self._lease, now=now, most=_AT_ONCE
+            ),
+        )
+
+    def _bury_all(self, outcome: Refused, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> None:
+        for _ in range(_IN_A_ROW):
+            with self._db.write() as tx:
+                now = self._clock()
+                claimed = claim(tx, now)
+                ended = [Attempt(delivery=one, outcome=outcome, started_at=now, seconds=0) for one in claimed]
+                settling.settle(tx, [Ended(attempt) for attempt in ended], now=now)
+                for attempt in ended:
+                    tell_fallback(tx, attempt, self._book().notifiers, now)
+            if len(claimed) < _AT_ONCE:
+                return
+
+
+def tell_fallback(tx: Connection, attempt: Attempt, notifiers: Mapping[str, Notifier], now: datetime) -> None:
+    """Say that a delivery is dead, and tell its message to the fallback of its notifier, if there is one."""
+    outcome = attempt.outcome
+    why = "" if isinstance(outcome, Sent) else outcome.why
+    logger.error("delivery is dead", extra={"delivery": attempt.delivery.id, "reason": why})
+    dead = notifiers.get(attempt.delivery.notifier)
+    fallback = notifiers.get(dead.fallback or "") if dead else None
+    if fallback is None:
+        return
+    message = outbox.message_of(tx, attempt.delivery.n)
+    if message.kind != "test":  # a test of one place is no news for another
+        outbox.put(tx, [as_fallback(message, attempt.delivery.notifier, why, fallback)], now=now)
+
+
+def retry_of(name: str, book: Rulebook) -> timedelta:
+    """Return how long a notifier is tried; rules.toml may no longer have it."""
+    return (book.notifiers.get(name) or Notifier(name=name)).retry

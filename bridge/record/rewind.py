@@ -1,0 +1,40 @@
+"""When the clock was set back, what waits is set back with it; else it would wait the longer."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, select, update
+
+from bridge.record.database import ms
+from bridge.record.schema import WAITING, state_is
+from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import watch as W  # noqa: N812
+from bridge.record.schema import worker as P  # noqa: N812
+
+_TOLERATED_MS = 5_000
+
+
+def was_set_back(tx: Connection, *, now: datetime) -> timedelta:
+    """Return by how much; zero if not.
+
+    Known from what has happened in the future: workers' last signs of life, and the last polls.
+    """
+    newest = (select(func.max(P.c.beat_at)), select(func.max(W.c.polled_at)))
+    back_ms = max((tx.execute(one).scalar() or 0) for one in newest) - ms(now)
+    return timedelta(milliseconds=back_ms) if back_ms > _TOLERATED_MS else timedelta()
+
+
+def rewind(tx: Connection, *, now: datetime) -> timedelta:
+    """Set back what waits as far as the clock was; return how far that is. Once done there is nothing left to do."""
+    back = was_set_back(tx, now=now)
+    if not back:
+        return back
+    by_ms, now_ms = back // timedelta(milliseconds=1), ms(now)
+    for column in (P.c.beat_at, W.c.polled_at):
+        tx.execute(update(column.table).where(column > now_ms).values({column: now_ms}))
+    for column in (W.c.next_poll_at, N.c.not_before, N.c.used_until):
+        tx.execute(update(column.table).where(column > now_ms).values({column: column - by_ms}))
+    tx.execute(update(D).where(state_is(WAITING), D.c.due_at > now_ms).values(due_at=D.c.due_at - by_ms))
+    return back

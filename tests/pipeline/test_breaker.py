@@ -1,0 +1,150 @@
+"""A receiver that fails again and again is left alone, and found again when it is back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from bridge.model import Delivery, Notifier, Outcome, Sent, TryLater
+from bridge.pipeline import Courier
+from bridge.record import outbox
+from bridge.record.database import Database
+from bridge.record.schema import DEAD, SENT, WAITING, delivery, notifier
+from tests.pipeline.fakes import FakeTransport, a_book
+from tests.record.builders import Clock, a_message, hours, know, minutes, put, row_of, rows, seconds, telling
+
+
+@pytest.fixture
+def courier(db: Database, transport: FakeTransport, clock: Clock) -> Courier:
+    book = a_book(cms='fallback = "pager"')
+    know(db, *book.notifiers.values())
+    know(db, Notifier(name="cms", max_in_flight=4))
+    return Courier(
+        db=db,
+        transport=transport,
+        book=lambda: book,
+        clock=clock,
+        chance=lambda: 0.0,
+        worker="w1",
+        monotonic=lambda: clock().timestamp(),
+    )
+
+
+def live(courier: Courier, clock: Clock, time: timedelta) -> None:
+    """Let time go by, a second a step, and do what is due."""
+    until = clock() + time
+    while clock() < until:
+        clock.advance(seconds(1))
+        while courier.turn() or courier.unfinished:
+            pass
+
+
+def dead_cms(one: Delivery) -> Outcome:
+    return TryLater("could not connect") if one.notifier == "cms" else Sent()
+
+
+def attempts_on(transport: FakeTransport, name: str = "cms") -> int:
+    return sum(one.notifier == name for one in transport.begun)
+
+
+def test_a_dead_receiver_with_much_waiting_is_asked_about_once_a_minute(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = dead_cms
+    put(db, *[telling(f"d{n}") for n in range(500)])
+    live(courier, clock, minutes(5))
+    first = attempts_on(transport)
+    live(courier, clock, minutes(20))
+    assert first < 25
+    assert 18 <= attempts_on(transport) - first <= 21
+
+
+def test_never_more_than_one_is_on_its_way_to_a_broken_receiver(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = dead_cms
+    put(db, *[telling(f"d{n}") for n in range(50)])
+    live(courier, clock, minutes(2))
+    transport.most = 0
+    live(courier, clock, minutes(10))
+    assert transport.most == 1
+
+
+def test_a_receiver_that_is_back_is_told_everything_within_about_a_minute(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = dead_cms
+    put(db, *[telling(f"d{n}") for n in range(200)])
+    live(courier, clock, minutes(30))
+    tried = {one.id for one in transport.begun}
+    transport.answer = lambda _: Sent()
+    live(courier, clock, seconds(61))
+    told = {row["id"] for row in rows(db, delivery) if row["state"] == SENT}
+    assert told >= {f"d{n}" for n in range(200)} - tried  # those that were tried have a time of their own
+    assert row_of(db, notifier, name="cms")["failures"] == 0
+
+
+def test_one_delivery_that_never_works_holds_up_no_other(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = lambda one: TryLater("500") if one.id == "poison" else Sent()
+    put(db, telling("poison"))
+    for n in range(60):
+        put(db, telling(f"d{n}"), now=clock())
+        live(courier, clock, minutes(1))
+    assert {row["id"] for row in rows(db, delivery) if row["state"] != SENT} == {"poison"}
+
+
+def test_who_asks_everybody_to_wait_is_not_broken(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = lambda _: TryLater("429", after=seconds(1), everyone=True)
+    put(db, *[telling(f"d{n}") for n in range(40)])
+    live(courier, clock, seconds(30))
+    assert attempts_on(transport) > 10
+    assert row_of(db, notifier, name="cms")["failures"] == 0
+
+
+def test_the_count_of_failures_outlives_the_worker(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = dead_cms
+    put(db, *[telling(f"d{n}") for n in range(50)])
+    live(courier, clock, minutes(2))
+    before = attempts_on(transport)
+    book = a_book()
+    other = Courier(
+        db=db, transport=transport, book=lambda: book, clock=clock, chance=lambda: 0.0, worker="w2",
+        monotonic=lambda: clock().timestamp(),
+    )  # fmt: skip
+    live(other, clock, minutes(3))
+    assert attempts_on(transport) - before <= 3
+
+
+def test_what_was_never_tried_is_dead_when_its_retry_time_is_over_and_the_fallback_is_told(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = dead_cms
+    put(db, *[telling(f"d{n}", message=a_message(f"m{n}")) for n in range(300)])
+    live(courier, clock, hours(1) + minutes(2))  # the rules say retry = "1h"
+    states = {row["state"] for row in rows(db, delivery) if row["notifier"] == "cms"}
+    assert states == {DEAD}
+    assert attempts_on(transport) < 100
+    assert attempts_on(transport, "pager") == 300
+    never_tried = row_of(db, delivery, id="d299")
+    assert never_tried["why"] == "its retry time is over, and cms answers nobody"
+
+
+def test_resuming_a_notifier_by_hand_asks_it_at_once(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    transport.answer = dead_cms
+    put(db, *[telling(f"d{n}") for n in range(50)])
+    live(courier, clock, minutes(10))
+    transport.answer = lambda _: Sent()
+    with db.write() as tx:
+        outbox.resume(tx, "cms")
+    live(courier, clock, seconds(1))
+    waiting = [row for row in rows(db, delivery) if row["state"] == WAITING]
+    assert all(row["attempts"] for row in waiting)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from bridge.pipeline.vigil import Vigil
+
+CLAIM, OTHER = (1, "w1.1"), (2, "w1.2")
+
+
+def watched(vigil: Vigil, from_s: int, to_s: int, *held: tuple[int, str]) -> list[tuple[int, str]]:
+    """Look every five seconds; return what was over at the last look."""
+    over: list[tuple[int, str]] = []
+    for now_s in range(from_s, to_s + 1, 5):
+        over = vigil.over(held, now_s)
+    return over
+
+
+def test_a_claim_is_over_when_it_was_seen_for_longer_than_a_lease() -> None:
+    vigil = Vigil(30)
+    assert watched(vigil, 1000, 1030, CLAIM) == []
+    assert vigil.over([CLAIM], 1035) == [CLAIM]
+
+
+def test_the_same_delivery_under_another_lease_is_another_claim() -> None:
+    vigil = Vigil(30)
+    watched(vigil, 0, 30, CLAIM)
+    assert vigil.over([(1, "w2.1")], 35) == []
+
+
+def test_a_claim_that_was_gone_meanwhile_counts_anew() -> None:
+    vigil = Vigil(30)
+    watched(vigil, 0, 30, CLAIM)
+    vigil.over([OTHER], 35)
+    assert watched(vigil, 40, 65, CLAIM) == []
+
+
+def test_a_process_that_was_stopped_itself_does_not_take_that_for_watching() -> None:
+    vigil = Vigil(30)
+    watched(vigil, 0, 10, CLAIM)
+    assert vigil.over([CLAIM], 3600) == []
+
+
+def test_forgetting_begins_anew() -> None:
+    vigil = Vigil(30)
+    watched(vigil, 0, 30, CLAIM)
+    vigil.forget()
+    assert vigil.over([CLAIM], 35) == []
+    assert watched(vigil, 40, 65, CLAIM) == []
+    assert vigil.over([CLAIM], 70) == [CLAIM]

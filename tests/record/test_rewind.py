@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from bridge.record import leases, outbox
+from bridge.record.database import Database, ms
+from bridge.record.rewind import rewind
+from bridge.record.schema import delivery, notifier, watch, worker
+from tests.record.builders import NOW, a_watch, claimed_ids, hours, know, minutes, put, row_of, rows, seconds, telling
+
+HOUR = hours(1)
+
+
+@pytest.fixture(autouse=True)
+def _known(db: Database) -> None:
+    know(db, "cms", watches=[a_watch()])
+    with db.write() as tx:
+        leases.enlist(tx, "w1", machine="m", pid=1, now=NOW)
+
+
+def _rewind(db: Database, now: object = NOW - HOUR) -> timedelta:
+    with db.write() as tx:
+        return rewind(tx, now=now)
+
+
+def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
+    put(db, telling("d1"), now=NOW + minutes(10))
+    with db.write() as tx:
+        outbox.hold(tx, "cms", NOW + minutes(5))
+        leases.polled(tx, "vod", began=NOW, next_poll=NOW + seconds(30), error=None, failures=0, calls=1, jobs=0)
+    assert _rewind(db) == HOUR
+    assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW - HOUR + minutes(10))
+    assert row_of(db, notifier, name="cms")["not_before"] == ms(NOW - HOUR + minutes(5))
+    polled = row_of(db, watch, name="vod")
+    assert (polled["polled_at"], polled["next_poll_at"]) == (ms(NOW - HOUR), ms(NOW - HOUR + seconds(30)))
+
+
+def test_it_is_done_once(db: Database) -> None:
+    put(db, telling("d1"), now=NOW + minutes(10))
+    _rewind(db)
+    before = [rows(db, table) for table in (delivery, notifier, watch, worker)]
+    assert _rewind(db) == timedelta()
+    assert [rows(db, table) for table in (delivery, notifier, watch, worker)] == before
+
+
+def test_what_is_due_is_left_as_it_is(db: Database) -> None:
+    put(db, telling("d1"), now=NOW - 2 * HOUR)
+    _rewind(db)
+    assert claimed_ids(db, now=NOW - HOUR) == ["d1"]
+    assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW - 2 * HOUR)
+
+
+@pytest.mark.parametrize("now", [NOW - seconds(4), NOW, NOW + HOUR])
+def test_a_clock_that_goes_forward_or_is_a_little_behind_changes_nothing(db: Database, now: object) -> None:
+    put(db, telling("d1"), now=NOW + 2 * HOUR)
+    assert _rewind(db, now) == timedelta()
+    assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW + 2 * HOUR)
