@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -137,10 +137,13 @@ class Stage:
             timeout=60,
         )
 
-    def start_worker(self, *, command: str = "worker", **environ: str) -> subprocess.Popen[bytes]:
+    def start_worker(
+        self, *, command: str = "worker", program: Sequence[str] = (), **environ: str
+    ) -> subprocess.Popen[bytes]:
+        """Start `ci-bridge worker`, or another command of it; `program` replaces all of that."""
         with (self.folder / f"worker-{len(self._workers)}.log").open("wb") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "bridge", command],
+                program or [sys.executable, "-m", "bridge", command],
                 env=self.environ | environ,
                 cwd=REPOSITORY,
                 stdout=log,

@@ -1,0 +1,143 @@
+"""Workers are killed, one after the other, while jobs go their ways; nothing may be lost.
+
+CI is patient here: a job takes its next step only when the last one is on record. So every state it ever had must
+become a transition, and a state that is missing was lost by the bridge and by nobody else.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from random import Random
+
+from sqlalchemy import select
+
+from bridge.record.schema import job as job_table
+from bridge.simulator.receiver import Received
+from bridge.simulator.web import Answer, text_answer
+from tests.crash.ledger import Balance, balance
+from tests.crash.points import AT_RANDOM, REQUEST_LEFT, WITHIN
+from tests.stage import BUCKET, RULES, Stage
+from tests.waiting import wait_until
+
+# As much as may be in flight at once: a kill then repeats as much as it ever can.
+WIDE_RULES = RULES.replace("max_in_flight = 8", "max_in_flight = 32").replace(
+    'url = { env = "CMS_URL" }', 'url = { env = "CMS_URL" }\nmax_in_flight = 32'
+)
+_NEXT = {
+    "Submitted": ("Running", "Running", "Running", "Pause", "Cancel"),
+    "Pause": ("Submitted",),
+    "Running": ("Success", "Success", "Failed"),
+}
+_DIES_WITHIN_S = 20.0
+_MORE_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    point: str
+    at: float  # seconds since 1970
+    as_planned: bool  # False: its point was not reached, and it was killed from outside
+
+
+class Laboratory:
+    """`new_jobs` are made, and about as many states changed, before each kill."""
+
+    def __init__(self, stage: Stage, *, seed: int, new_jobs: int = 8, busy: float = 0.0) -> None:
+        self._stage = stage
+        self._random = Random(seed)
+        self._new_jobs = new_jobs
+        self._busy = busy
+        self._asked: set[str] = set()
+        self._target: tuple[subprocess.Popen[bytes], int] | None = None
+        self.queues: dict[str, str] = {}  # of every job
+        self.states: dict[str, str] = {}  # of those that go on
+        self.kills: list[Kill] = []
+        stage.refuse = self._answer
+
+    # --- the world -----------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Make jobs, and let those go on whose last state is on record."""
+        with self._stage.db.read() as tx:
+            recorded = {row.id: row.state for row in tx.execute(select(job_table.c.id, job_table.c.state))}
+        for job, state in list(self.states.items()):
+            if recorded.get(job) != state:
+                continue
+            if state not in _NEXT:
+                del self.states[job]
+            else:
+                self._move(job, self._random.choice(_NEXT[state]))
+        for _ in range(self._new_jobs):
+            tag, queue = self._random.choice(("Transcode", "Snapshot")), self._random.choice(("p1", "p2"))
+            job = self._stage.ci.create(BUCKET, tag, queue)
+            self.queues[job], self.states[job] = queue, "Submitted"
+
+    def _move(self, job: str, state: str) -> None:
+        code = "InvalidArgument" if state == "Failed" else None
+        self._stage.ci.move(job, state, code=code, message=code)
+        self.states[job] = state
+
+    def _answer(self, received: Received) -> Answer | None:
+        if self._target:
+            worker, left = self._target
+            self._target = (worker, left - 1) if left > 1 else None
+            if left <= 1:
+                worker.kill()
+        if self._random.random() < self._busy and received.id not in self._asked:
+            self._asked.add(received.id or "")
+            return text_answer("busy", status=503)
+        return None
+
+    # --- kills ---------------------------------------------------------------------------------------------
+
+    def kill(self, point: str, *, beside: int = 0) -> Kill:
+        """Start a worker, with `beside` healthy ones, and let it die at `point`; return when it is dead."""
+        others = [self._stage.start_worker() for _ in range(beside)]
+        victim = self._start(point)
+        self.advance()
+        try:
+            planned = self._await_death(victim, point)
+        finally:
+            self._target = None
+            for other in others:
+                self._stage.stop(other)
+        self.kills.append(Kill(point, time.time(), planned))
+        return self.kills[-1]
+
+    def _start(self, point: str) -> subprocess.Popen[bytes]:
+        # Connections are kept, so that there may be no second one.
+        after = 1 if point == "connecting" else self._random.randint(1, 4)
+        if point in WITHIN:
+            program = [sys.executable, "-m", "tests.crash.victim"]
+            return self._stage.start_worker(program=program, CRASH_AT=point, CRASH_AFTER=str(after))
+        victim = self._stage.start_worker()
+        if point == REQUEST_LEFT:
+            self._target = (victim, after * 5)
+        return victim
+
+    def _await_death(self, victim: subprocess.Popen[bytes], point: str) -> bool:
+        until = time.monotonic() + (self._random.uniform(0.6, 2.5) if point == AT_RANDOM else _DIES_WITHIN_S)
+        more_at = time.monotonic() + _MORE_EVERY_S
+        while victim.poll() is None and time.monotonic() < until:
+            if time.monotonic() > more_at:  # a point that is to be reached again needs something to reach it by
+                self.advance()
+                more_at = time.monotonic() + _MORE_EVERY_S
+            time.sleep(0.01)
+        died = victim.poll() is not None
+        victim.kill()
+        victim.wait(10)
+        return died or point == AT_RANDOM
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    def settle(self, *, within_s: float = 120) -> Balance:
+        """Let a healthy worker do what is left, and compare."""
+        polled_at = self._stage.watch()["polled_at"]
+        worker = self._stage.start_worker()
+        wait_until(lambda: self._stage.watch()["polled_at"] != polled_at, why=lambda: self._stage.log[-3000:])
+        wait_until(self._stage.is_quiet, within_s=within_s, why=lambda: self._stage.log[-3000:])
+        assert self._stage.stop(worker) == 0
+        return balance(self._stage, self.queues, [kill.at for kill in self.kills])

@@ -1,0 +1,30 @@
+"""A worker killed at every point there is, on both databases: nothing lost, nothing out of order, little repeated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from bridge.pipeline.deliver import WINDOW
+from tests.crash.laboratory import WIDE_RULES, Laboratory
+from tests.crash.points import ALL, AT_RANDOM
+from tests.stage import Stage
+
+TWICE = (*ALL, *ALL)
+
+
+def test_a_worker_killed_at_every_point_loses_nothing_and_repeats_little(tmp_path: Path, db_url: str) -> None:
+    with Stage(tmp_path, db_url, rules=WIDE_RULES) as stage:
+        laboratory = Laboratory(stage, seed=1)
+        first = stage.start_worker()
+        stage.await_first_poll()
+        assert stage.stop(first) == 0
+        for number, point in enumerate(TWICE):
+            laboratory.kill(point, beside=number % 5 == 4)
+        found = laboratory.settle()
+    assert found.faults == {}
+    assert found.most_repeated <= WINDOW
+    assert found.transitions >= 200
+    assert found.deliveries >= found.transitions
+    planned = Counter(kill.point for kill in laboratory.kills if kill.as_planned)
+    assert planned == Counter(TWICE), f"not reached: {Counter(TWICE) - planned}; {AT_RANDOM} always is"

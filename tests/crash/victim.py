@@ -1,0 +1,71 @@
+"""The real `ci-bridge worker`, with a bomb in it: python -m tests.crash.victim
+
+CRASH_AT names a point, CRASH_AFTER how often it is reached before the process ends as by `kill -9`. The bomb
+listens to SQLAlchemy's and the interpreter's own events; nothing of the bridge is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.pool import Pool
+
+from bridge.cli import main
+from tests.crash.points import WITHIN
+
+
+class Bomb:
+    def __init__(self, point: str, after: int) -> None:
+        if point not in WITHIN:
+            raise SystemExit(f"CRASH_AT={point!r}: there are {', '.join(WITHIN)}")
+        self._point, self._left = point, after
+
+    def reached(self, point: str) -> None:
+        if point == self._point:
+            self._left -= 1
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def listen(self) -> None:
+        event.listen(Engine, "before_cursor_execute", self._before_statement)
+        event.listen(Engine, "commit", self._before_commit)
+        event.listen(Pool, "checkin", self._after_transaction)
+        sys.addaudithook(self._heard)
+
+    def _before_statement(self, connection: Any, _cursor: object, statement: str, *_: object) -> None:
+        does = connection.info.setdefault("does", set())
+        changes = statement.partition(" WHERE ")[0]
+        if statement.startswith("INSERT INTO transition") and "page" not in does:
+            does.add("page")
+            self.reached("poll answered")
+        elif "UPDATE delivery SET" in changes and "attempts=" in changes:
+            does.add("claim")
+        elif "UPDATE delivery SET" in changes and "ended_at=" in changes and "finish" not in does:
+            does.add("finish")
+            self.reached("answered")
+
+    def _before_commit(self, connection: Any) -> None:
+        connection.info["done"] = does = connection.info.pop("does", set())
+        for what in ("page", "finish"):
+            if what in does:
+                self.reached(f"{what} uncommitted")
+
+    def _after_transaction(self, _connection: object, record: Any) -> None:
+        record.info.pop("does", None)
+        done = record.info.pop("done", set())
+        for what, point in (("page", "page committed"), ("finish", "finish committed"), ("claim", "claimed")):
+            if what in done:
+                self.reached(point)
+
+    def _heard(self, name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "socket.__new__" and type(arguments[0]).__name__ == "_LentSocket":
+            self.reached("connecting")
+
+
+if __name__ == "__main__":
+    Bomb(os.environ["CRASH_AT"], int(os.environ.get("CRASH_AFTER", "1"))).listen()
+    main(["worker"])
