@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 logger = logging.getLogger(__name__)
 
+_SET_S = 0.5  # clocks are slewed by less between two looks
+
 
 class Ticker:
     """Calls functions at intervals, each in one thread at a time; a tick that fails is logged and comes again."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._apart_s = wall() - monotonic()
         # Its own warnings say that a tick is still running, which is meant.
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         self._scheduler = BackgroundScheduler(
@@ -31,6 +38,14 @@ class Ticker:
 
     def start(self) -> None:
         self._scheduler.start()
+
+    def mind_the_clock(self) -> None:
+        """Call now and then. The ticks are by the clock: if it was set back, none would come for as long."""
+        apart_s = self._wall() - self._monotonic()
+        if abs(apart_s - self._apart_s) > _SET_S:
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=datetime.now(UTC))
+        self._apart_s = apart_s
 
     def stop(self, *, wait: bool) -> None:
         """Begin no tick more; with `wait`, return when those that run have ended."""

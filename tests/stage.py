@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -75,11 +76,14 @@ notify = ["ops", "cms"]
 class Stage:
     """Stand-ins on free ports, and as many workers on one database as a test starts."""
 
-    def __init__(self, folder: Path, database_url: str, *, rules: str = RULES) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, *, rules: str = RULES, clock: Callable[[], float] = time.time
+    ) -> None:
         self.folder = folder
         self.rules_file = folder / "rules.toml"
         self.rules_file.write_text(rules)
         self.database_url = database_url
+        self._clock = clock  # of the receiver
         self.accepted: dict[str, list[Received]] = defaultdict(list)  # by path, in the order of acceptance
         self.refuse: Callable[[Received], Answer | None] = lambda _: None
         self._stack = ExitStack()
@@ -88,7 +92,9 @@ class Stage:
     def __enter__(self) -> Self:
         self.ci = self._stack.enter_context(CiSimulator())
         self.slack = self._stack.enter_context(SlackLookAlike())
-        self.receiver = self._stack.enter_context(WebhookReceiver(secrets=[SECRET], answer=self._answer))
+        self.receiver = self._stack.enter_context(
+            WebhookReceiver(secrets=[SECRET], answer=self._answer, clock=self._clock)
+        )
         self.db = Database(self.database_url)
         self._stack.callback(self.db.close)
         self.db.require_schema()
@@ -117,7 +123,7 @@ class Stage:
 
     def _answer(self, received: Received) -> Answer | None:
         refusal = self.refuse(received)
-        if refusal is None and received.verified:
+        if received.verified and (refusal is None or refusal.status < 300):
             self.accepted[received.path].append(received)
         return refusal
 

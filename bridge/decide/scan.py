@@ -29,7 +29,8 @@ def list_since(
     `mark` is when the last complete listing began (None: there was none, so list from `first`).
     `open_created` are the creation times of the unfinished jobs and `known_created` those of all jobs of this
     stream since the oldest unfinished one, both ascending. With `known_from` they are complete only from then on:
-    before, there are too many to list. Unfinished jobs before the answer are asked by id.
+    before, there are too many to list, or those that ended were pruned and would look new. Unfinished jobs before
+    the answer are asked by id.
     """
     if mark is None:
         return first - OVERLAP

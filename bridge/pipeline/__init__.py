@@ -1,6 +1,7 @@
-"""The flow: `Poller` turns CI's answers into transitions and deliveries, `Courier` delivers them."""
+"""The flow: `Poller` turns CI's answers into transitions and deliveries, `Courier` delivers them, `Pruner` forgets."""
 
 from bridge.pipeline.deliver import Courier, Transport
 from bridge.pipeline.poll import Halted, Poll, Poller, Source
+from bridge.pipeline.prune import Pruner
 
-__all__ = ["Courier", "Halted", "Poll", "Poller", "Source", "Transport"]
+__all__ = ["Courier", "Halted", "Poll", "Poller", "Pruner", "Source", "Transport"]

@@ -62,16 +62,22 @@ class _Round:
     listed: dict[str, snapshots.Listed]
     unseen: dict[str, str] = field(default_factory=dict)  # unfinished jobs that no answer has shown yet
 
-    def silence(self, stream: Stream) -> Callable[[Job], str | None]:
+    def silence(self, stream: Stream, horizon: datetime | None) -> Callable[[Job], str | None]:
         """Return why a job that this stream shows for the first time is told to nobody.
 
-        The first snapshot of a stream is silent about jobs from before it was first asked for.
+        The first snapshot of a stream is silent about jobs from before it was first asked for. Jobs up to the
+        horizon may have been told and pruned.
         """
         listed = self.listed[stream.key]
-        if listed.mark or self.watch.announce_first:
-            return lambda _: None
-        reason = f'first snapshot of {stream.tag} in watch "{self.watch.name}"'
-        return lambda job: None if job.created_at and job.created_at > listed.told_from else reason
+        announced = listed.mark or self.watch.announce_first
+        first = f'first snapshot of {stream.tag} in watch "{self.watch.name}"'
+
+        def why(job: Job) -> str | None:
+            if horizon and job.created_at and job.created_at <= horizon:
+                return "older than what is kept"
+            return None if announced or (job.created_at and job.created_at > listed.told_from) else first
+
+        return why
 
 
 class Poller:
@@ -188,12 +194,15 @@ class Poller:
             opened = snapshots.open_created(tx, stream.key)
             oldest = min([listed.mark, *opened[:1]])
             known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
+            horizon = snapshots.horizon(tx, stream.place.bucket)
+        complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
+        complete += [horizon + _RESOLUTION] if horizon else []
         return list_since(
             mark=listed.mark,
             first=listed.mark,
             open_created=opened,
             known_created=known,
-            known_from=known[0] if len(known) == snapshots.MOST_KNOWN else None,
+            known_from=max(complete, default=None),
         )
 
     def _store(self, round_: _Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
@@ -202,7 +211,8 @@ class Poller:
         with self._transaction(round_.watch, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
-            steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=round_.silence(stream))
+            horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
+            steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=round_.silence(stream, horizon))
             _tell(tx, round_, steps, now)
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)

@@ -60,8 +60,8 @@ class Database:
 
     @property
     def shown(self) -> str:
-        """The address without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """The address without its password, and without the query, which may have another."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
 
     @property
     def is_missing(self) -> bool:
@@ -107,10 +107,13 @@ def _url(url: str) -> URL:
     """Read DATABASE_URL. Raises ValueError saying what would be right."""
     try:
         found = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url))
-    except ArgumentError as error:
-        raise ValueError("DATABASE_URL is not one; write sqlite:///bridge.db or postgresql://...") from error
+    except (ArgumentError, ValueError):  # their own texts quote what may be the password
+        raise ValueError("DATABASE_URL is not one; write sqlite:///bridge.db or postgresql://...") from None
     if found.get_backend_name() not in ("sqlite", "postgresql"):
         raise ValueError(f"DATABASE_URL: {found.get_backend_name()} is not supported; use sqlite or postgresql")
+    # What is taken for the host or the database would have the end of the password in it.
+    if found.get_backend_name() == "postgresql" and "@" in f"{found.host}/{found.database}":
+        raise ValueError("DATABASE_URL has an @ too many; in a user name or password write it as %40")
     return found
 
 

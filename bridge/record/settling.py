@@ -98,16 +98,17 @@ def _settle_sent(tx: Connection, ended: Sequence[Ended], now: datetime) -> set[i
                 _hurry_lane(tx, delivery, now)
     for one in ended:
         if one.attempt.delivery.n in mine:
-            _keep_receipt(tx, one.attempt)
+            _keep_receipt(tx, one.attempt, now)
     return mine
 
 
-def _keep_receipt(tx: Connection, attempt: Attempt) -> None:
+def _keep_receipt(tx: Connection, attempt: Attempt, now: datetime) -> None:
     outcome, delivery = attempt.outcome, attempt.delivery
-    if isinstance(outcome, Sent) and outcome.receipt and delivery.thread:
-        receipt = storable(outcome.receipt)
-        row = upsert(tx, H).values(notifier=delivery.notifier, thread=delivery.thread, receipt=receipt)
-        tx.execute(row.on_conflict_do_update(index_elements=["notifier", "thread"], set_={"receipt": receipt}))
+    receipt = (isinstance(outcome, Sent) and outcome.receipt) or delivery.root  # under a root: it was used again
+    if delivery.thread and receipt:
+        kept = {"receipt": storable(receipt), "used_at": ms(now)}
+        row = upsert(tx, H).values(notifier=delivery.notifier, thread=delivery.thread, **kept)
+        tx.execute(row.on_conflict_do_update(index_elements=["notifier", "thread"], set_=kept))
 
 
 def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:

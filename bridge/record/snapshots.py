@@ -11,7 +11,8 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from bridge.model import CLOSED, Job, Seen, Stream, Transition
 from bridge.record.codec import dump, dump_job, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
-from bridge.record.schema import job as J  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import horizon as Z  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 
@@ -166,6 +167,14 @@ def meet(tx: Connection, key: str, told_from: datetime) -> None:
 
 def set_mark(tx: Connection, key: str, mark: datetime) -> None:
     tx.execute(update(S).where(S.c.key == key).values(mark=ms(mark)))
+
+
+def horizon(tx: Connection, bucket: str) -> datetime | None:
+    """Return the creation time up to which jobs of a bucket may have been pruned, if any were.
+
+    Ask after `known`: a job that was taken out in between is then known to be.
+    """
+    return maybe_at(tx.execute(select(Z.c.pruned_to).where(Z.c.bucket == bucket)).scalar())
 
 
 def adopt(tx: Connection, streams: Sequence[Stream]) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
-from bridge.pipeline import Courier, Halted, Poll, Poller
+from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
 from bridge.record import leases, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.rewind import rewind
@@ -38,6 +38,7 @@ _REST_S = 5.0
 _SLOWEST_S = 5.0
 _BURY_FOR_S = 10.0
 _RELOAD_S, _BEAT_S = 5.0, 15.0
+_PRUNE_S = 600.0
 _SILENT_FOR = timedelta(days=1)
 
 
@@ -89,7 +90,11 @@ class Worker:
         self._stop = threading.Event()
         self._source = source(settings, rules.book, sleep=self._nap)
         self._outbound = Outbound(
-            door=door(settings), notifiers=rules.book.notifiers, clock=utc_now, slack_api_url=settings.slack_api_url
+            door=door(settings),
+            notifiers=rules.book.notifiers,
+            clock=self._clock,  # receivers compare it with theirs: on PostgreSQL the database's is the better one
+            slack_api_url=settings.slack_api_url,
+            hidden=settings.secrets,
         )
         self._courier = Courier(
             db=db,
@@ -107,6 +112,7 @@ class Worker:
             on_told=self._courier.wake,
             halted=self._stop.is_set,
         )
+        self._pruner = Pruner(db=db, clock=self._clock, worker=self._me.id, nap=self._nap)
         self._polls = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._busy: set[str] = set()  # buckets that are being polled
         self._resting: dict[str, float] = {}  # buckets whose poll the database failed, and until when (monotonic)
@@ -131,11 +137,13 @@ class Worker:
         """Work until `stop`; then finish within STOP_WITHIN_S what was begun."""
         with self._enlisted():
             self._set_pace = self._ticker.every(self._pace_s, self._tick)
+            self._ticker.every(_PRUNE_S, self._prune)
             self._ticker.start()
             logger.info("worker started", extra={"worker": self._me.id, "database": self._db.shown})
             try:
                 while not self._stop.is_set():
                     self._courier.turn()
+                    self._ticker.mind_the_clock()
             finally:
                 self._wind_up()
         logger.info("worker stopped", extra={"worker": self._me.id})
@@ -183,6 +191,12 @@ class Worker:
             self._poll_due()
         except TROUBLES as error:
             logger.warning("polling waits for the database", extra={"reason": trouble(error)})
+
+    def _prune(self) -> None:
+        try:
+            self._pruner.prune(self._rules.book)
+        except TROUBLES as error:
+            logger.warning("pruning waits for the database", extra={"reason": trouble(error)})
 
     def _bury_again(self) -> None:
         # A claim that was on its way to PostgreSQL when its worker died may have been committed after the burial.

@@ -96,7 +96,7 @@ class Laboratory:
     def kill(self, point: str, *, beside: int = 0) -> Kill:
         """Start a worker, with `beside` healthy ones, and let it die at `point`; return when it is dead."""
         others = [self._stage.start_worker() for _ in range(beside)]
-        victim = self._start(point)
+        victim = self._start(point, first=bool(beside))
         self.advance()
         try:
             planned = self._await_death(victim, point)
@@ -107,9 +107,9 @@ class Laboratory:
         self.kills.append(Kill(point, time.time(), planned))
         return self.kills[-1]
 
-    def _start(self, point: str) -> subprocess.Popen[bytes]:
-        # Connections are kept, so that there may be no second one.
-        after = 1 if point == "connecting" else self._random.randint(1, 4)
+    def _start(self, point: str, *, first: bool) -> subprocess.Popen[bytes]:
+        # Connections are kept, and another worker may do the rest: the first chance may be the only one.
+        after = 1 if first or point == "connecting" else self._random.randint(1, 4)
         if point in WITHIN:
             program = [sys.executable, "-m", "tests.crash.victim"]
             return self._stage.start_worker(program=program, CRASH_AT=point, CRASH_AFTER=str(after))

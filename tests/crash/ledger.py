@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Balance:
     renamed: list[str]  # told twice under two ids, or with another body
     unsigned: list[str]
     repeated: int  # under the same id
-    repeated_after: Counter[int] = field(default_factory=Counter)  # by the number of the kill before
+    repeated_after: Counter[int] = field(default_factory=Counter)  # by the kill, the first is 0
 
     @property
     def most_repeated(self) -> int:
@@ -63,7 +63,7 @@ def balance(stage: Stage, queues: Mapping[str, str], kills: Sequence[float] = ()
     recorded = {job: [step["to"] for step in steps] for job, steps in stage.transitions().items()}
     expected = _expected(truth, queues)
     told = sorted(_told(stage), key=lambda one: one.at)
-    first: dict[tuple[str, Event], _Told] = {}
+    latest: dict[tuple[str, Event], _Told] = {}
     last: dict[tuple[str, str], int] = {}
     out_of_order, renamed, repeated_after = [], [], Counter[int]()
     for one in told:
@@ -71,9 +71,11 @@ def balance(stage: Stage, queues: Mapping[str, str], kills: Sequence[float] = ()
         if last.get(lane, 0) > one.event[1]:
             out_of_order.append(f"{one.notifier}: {one.event} after {last[lane]}")
         last[lane] = max(last.get(lane, 0), one.event[1])
-        earlier = first.setdefault(key, one)
-        if earlier is not one:
-            repeated_after[bisect_right(kills, one.at)] += 1
+        earlier = latest.get(key)
+        latest[key] = one
+        if earlier:
+            # Whoever sent it the first time died of the first kill after that.
+            repeated_after[bisect_left(kills, earlier.at)] += 1
             if (earlier.id, earlier.body) != (one.id, one.body):
                 renamed.append(f"{key}: {earlier.id} and {one.id}")
     return Balance(
@@ -81,8 +83,8 @@ def balance(stage: Stage, queues: Mapping[str, str], kills: Sequence[float] = ()
         deliveries=len(expected),
         transitions_lost=_differences(truth, recorded),
         transitions_invented=_differences(recorded, truth),
-        deliveries_lost=sorted(map(str, expected.keys() - first.keys())),
-        deliveries_invented=sorted(str(key) for key, one in first.items() if expected.get(key) != one.to),
+        deliveries_lost=sorted(map(str, expected.keys() - latest.keys())),
+        deliveries_invented=sorted(str(key) for key, one in latest.items() if expected.get(key) != one.to),
         out_of_order=out_of_order,
         renamed=renamed,
         unsigned=[one.fault or "" for one in stage.receiver.received if not one.verified],

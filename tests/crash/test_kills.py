@@ -19,12 +19,12 @@ def test_a_worker_killed_at_every_point_loses_nothing_and_repeats_little(tmp_pat
         first = stage.start_worker()
         stage.await_first_poll()
         assert stage.stop(first) == 0
-        for number, point in enumerate(TWICE):
-            laboratory.kill(point, beside=number % 5 == 4)
+        for point in TWICE:
+            laboratory.kill(point, beside=point == AT_RANDOM)
         found = laboratory.settle()
     assert found.faults == {}
-    assert found.most_repeated <= WINDOW
+    assert 0 < found.most_repeated <= WINDOW
     assert found.transitions >= 200
     assert found.deliveries >= found.transitions
     planned = Counter(kill.point for kill in laboratory.kills if kill.as_planned)
-    assert planned == Counter(TWICE), f"not reached: {Counter(TWICE) - planned}; {AT_RANDOM} always is"
+    assert planned == Counter(TWICE), f"not reached: {Counter(TWICE) - planned}"

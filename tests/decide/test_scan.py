@@ -51,6 +51,23 @@ def test_a_few_old_jobs_are_asked_by_id_while_the_many_young_ones_are_listed():
     assert calls(since, old + young, old + between + young) == 2
 
 
+def test_a_listing_does_not_begin_before_what_is_known_whole():
+    # 3 calls would do from the oldest unfinished job on, but what was pruned since then would look new.
+    opened, known = (
+        [ago(900), *(ago(60 + n) for n in range(20, -1, -1))],
+        [ago(60 + n / 10) for n in range(250, -1, -1)],
+    )
+    facts = {"mark": NOON, "first": NOON, "open_created": opened, "known_created": known}
+    assert list_since(**facts) == ago(900) - SECOND
+    since = list_since(**facts, known_from=ago(100))
+    assert ago(100) <= since < ago(60)
+
+
+def test_a_listing_begins_with_the_last_one_even_before_what_is_known_whole():
+    mark = ago(600)
+    assert list_since(mark=mark, first=NOON, open_created=[ago(700)], known_from=ago(60)) == mark - OVERLAP
+
+
 MINUTES = st.lists(st.integers(0, 400), max_size=300)
 
 
@@ -64,6 +81,19 @@ def test_no_other_beginning_takes_fewer_calls(open_minutes, ended_minutes, mark_
     others = [latest, *(created - SECOND for created in opened if created < latest)]
     assert since <= latest
     assert calls(since, opened, known) == min(calls(other, opened, known) for other in others)
+
+
+@given(MINUTES, MINUTES, st.integers(0, 400), st.integers(0, 400))
+def test_no_beginning_is_before_what_is_known_whole_but_that_of_the_last_one(opened, ended, mark, known_from):
+    open_created = sorted(map(ago, opened))
+    since = list_since(
+        mark=ago(mark),
+        first=NOON,
+        open_created=open_created,
+        known_created=sorted([*open_created, *map(ago, ended)]),
+        known_from=ago(known_from),
+    )
+    assert since == ago(mark) - OVERLAP or since >= ago(known_from)
 
 
 def test_ids_are_asked_in_tens():

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from bridge.model import RUNNING, SUCCESS, Refused, Sent, TryLater
+from bridge.record import outbox, pruning, snapshots
+from bridge.record.database import Database, at
+from bridge.record.pruning import AT_ONCE, Cutoffs
+from bridge.record.schema import attempt, delivery, horizon, job, message, thread, transition
+from tests.conftest import only_postgresql
+from tests.record.builders import (
+    BUCKET,
+    LEASE,
+    NOW,
+    a_job,
+    a_message,
+    a_step,
+    claim,
+    claimed_ids,
+    ended,
+    hours,
+    know,
+    minutes,
+    put,
+    row_of,
+    rows,
+    settle,
+    telling,
+)
+from tests.record.test_snapshots import see
+
+
+def days(count: float) -> timedelta:
+    return timedelta(days=count)
+
+
+def cut(now: datetime, **created: datetime) -> Cutoffs:
+    """What is pruned by the defaults."""
+    bounds = {BUCKET: created["created"]} if created else {}
+    return Cutoffs(now=now, ended=now - days(30), dead=now - days(90), created=bounds)
+
+
+def _all(db: Database, old: Callable[..., Any], prune: Callable[..., int], first: Any, cutoffs: Cutoffs) -> int:
+    """Walk a table to its end; return how many went."""
+    after, gone = first, 0
+    while after is not None:
+        with db.read() as tx:
+            found = old(tx, after=after, cut=cutoffs)
+        if found.keys:
+            with db.write() as tx:
+                gone += prune(tx, found.keys, cut=cutoffs)
+        after = found.after
+    return gone
+
+
+def prune_deliveries(db: Database, now: datetime) -> int:
+    return _all(db, pruning.old_deliveries, pruning.prune_deliveries, 0, cut(now))
+
+
+def prune_jobs(db: Database, now: datetime, **created: datetime) -> int:
+    return _all(db, pruning.old_jobs, pruning.prune_jobs, 0, cut(now, **created))
+
+
+def prune_threads(db: Database, now: datetime) -> int:
+    return _all(db, pruning.old_threads, pruning.prune_threads, ("", ""), cut(now))
+
+
+def _tell(db: Database, outcome: Any, *names: str, now: datetime = NOW) -> None:
+    """Tell these to `cms`, each with a message of its own; a refusal is for good."""
+    know(db, "cms")
+    put(db, *(telling(name) for name in names), now=now)
+    settle(db, *(ended(one, outcome) for one in claim(db, now=now)), now=now)
+
+
+def _left(db: Database) -> tuple[list[str], int, int]:
+    return [row["id"] for row in rows(db, delivery)], len(rows(db, message)), len(rows(db, attempt))
+
+
+# --- deliveries ---------------------------------------------------------------------------------------------
+
+
+def test_what_was_sent_goes_after_its_time_with_its_attempts_and_message(db: Database) -> None:
+    _tell(db, Sent(), "old")
+    _tell(db, Sent(), "young", now=NOW + minutes(1))
+    assert prune_deliveries(db, NOW + days(30)) == 0
+    assert prune_deliveries(db, NOW + days(30) + minutes(0.5)) == 1
+    assert _left(db) == (["young"], 1, 1)
+
+
+def test_a_dead_letter_stays_three_times_as_long(db: Database) -> None:
+    _tell(db, Refused("no"), "dead")
+    assert prune_deliveries(db, NOW + days(89)) == 0
+    assert prune_deliveries(db, NOW + days(91)) == 1
+    assert _left(db) == ([], 0, 0)
+
+
+def test_a_dead_letter_of_89_days_is_sent_again_with_all_that_was_tried(db: Database) -> None:
+    _tell(db, Refused("no"), "dead")
+    later = NOW + days(89)
+    prune_deliveries(db, later)
+    with db.write() as tx:
+        assert outbox.redrive(tx, select(delivery.c.n), now=later) == ["dead"]
+    assert prune_deliveries(db, NOW + days(200)) == 0
+    (again,) = claim(db, now=later)
+    settle(db, ended(again, Sent()), now=later)
+    assert _left(db) == (["dead"], 1, 2)
+
+
+def test_what_waits_or_is_being_sent_stays_whatever_its_age(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("tried"), telling("sending"))
+    tried, _sending = claim(db)
+    settle(db, ended(tried, TryLater("busy"), again_at=NOW + hours(1)))
+    put(db, telling("waiting"))
+    assert prune_deliveries(db, NOW + days(4000)) == 0
+    assert _left(db) == (["tried", "sending", "waiting"], 3, 1)
+
+
+def test_a_message_stays_until_nobody_tells_it(db: Database) -> None:
+    know(db, "cms", "ops")
+    shared = a_message("shared")
+    put(db, telling("sent", message=shared), telling("waits", to="ops", message=shared))
+    settle(db, *(ended(one, Sent()) for one in claim(db) if one.id == "sent"))
+    assert prune_deliveries(db, NOW + days(31)) == 1
+    assert _left(db) == (["waits"], 1, 0)
+    with db.write() as tx:
+        tx.execute(update(delivery).values(state=2, lease=None, ended_at=0))
+    assert prune_deliveries(db, NOW + days(31)) == 1
+    assert _left(db) == ([], 0, 0)
+
+
+def test_what_was_sent_again_since_it_was_looked_at_stays_with_its_attempts(db: Database) -> None:
+    _tell(db, Refused("no"), "dead")
+    later = cut(NOW + days(91))
+    with db.read() as tx:
+        found = pruning.old_deliveries(tx, after=0, cut=later)
+    with db.write() as tx:
+        outbox.redrive(tx, select(delivery.c.n), now=later.now)
+    with db.write() as tx:
+        assert pruning.prune_deliveries(tx, found.keys, cut=later) == 0
+    assert _left(db) == (["dead"], 1, 1)
+
+
+@only_postgresql
+def test_what_is_being_sent_again_is_not_waited_for(db: Database) -> None:
+    _tell(db, Refused("no"), "again", "dead")
+    again = select(delivery.c.n).where(delivery.c.id == "again")
+    with db.write() as tx:
+        outbox.redrive(tx, again, now=NOW + days(91))
+        assert prune_deliveries(db, NOW + days(91)) == 1
+    assert _left(db) == (["again"], 1, 1)
+
+
+def test_many_are_walked_through_and_what_is_unfinished_is_stepped_over(db: Database) -> None:
+    know(db, "cms")
+    put(db, *(telling(f"t{n:04}") for n in range(2 * AT_ONCE + 10)))
+    with db.write() as tx:
+        tx.execute(update(delivery).where(delivery.c.n % 2 == 1).values(state=2, ended_at=0))
+    assert prune_deliveries(db, NOW + days(31)) == AT_ONCE + 5
+    assert {row["state"] for row in rows(db, delivery)} == {0}
+
+
+def test_a_look_ends_where_all_is_too_young(db: Database) -> None:
+    _tell(db, Sent(), "old")
+    _tell(db, Sent(), "young", now=NOW + days(20))
+    with db.read() as tx:
+        found = pruning.old_deliveries(tx, after=0, cut=cut(NOW + days(31)))
+        assert len(found.keys) == 1
+        assert pruning.old_deliveries(tx, after=found.after, cut=cut(NOW + days(31))).after is None
+
+
+def test_a_row_from_an_hour_when_the_clock_was_wrong_does_not_end_the_walk(db: Database) -> None:
+    _tell(db, Sent(), "wrong", now=NOW + days(1000))
+    _tell(db, Sent(), "old")
+    assert prune_deliveries(db, NOW + days(31)) == 1
+    assert _left(db)[0] == ["wrong"]
+
+
+def test_a_batch_that_is_cut_off_changes_nothing_and_comes_again(db: Database) -> None:
+    _tell(db, Sent(), "a", "b")
+    late = cut(NOW + days(31))
+
+    class Killed(Exception):
+        pass
+
+    def die() -> None:
+        with db.read() as tx:
+            found = pruning.old_deliveries(tx, after=0, cut=late)
+        with db.write() as tx:
+            assert pruning.prune_deliveries(tx, found.keys, cut=late) == 2
+            raise Killed
+
+    with pytest.raises(Killed):
+        die()
+    assert _left(db) == (["a", "b"], 2, 2)
+    assert prune_deliveries(db, late.now) == 2
+
+
+def test_a_lane_goes_on_in_its_order_when_what_came_before_is_pruned(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("first", lane="j1"))
+    settle(db, *(ended(one, Sent()) for one in claim(db)))
+    put(db, telling("second", lane="j1"), telling("third", lane="j1"))
+    assert prune_deliveries(db, NOW + days(31)) == 1
+    assert claimed_ids(db) == ["second"]
+    assert claimed_ids(db) == []
+
+
+def test_deliveries_are_claimed_and_settled_once_while_others_are_pruned(db: Database) -> None:
+    count = 300
+    know(db, "cms")
+    put(db, *(telling(f"t{n:03}", lane=f"j{n % 50}") for n in range(count)))
+    sent: list[str] = []
+    done = threading.Event()
+
+    def prune() -> int:
+        gone = 0
+        while not done.is_set():
+            gone += prune_deliveries(db, NOW + days(31))
+        return gone + prune_deliveries(db, NOW + days(31))
+
+    pruned: list[int] = []
+    pruner = threading.Thread(target=lambda: pruned.append(prune()))
+    pruner.start()
+    try:
+        while found := claim(db, free=16):
+            sent += [one.id for one in found]
+            assert settle(db, *(ended(one, Sent()) for one in found)) == frozenset()
+    finally:
+        done.set()
+        pruner.join()
+    assert sorted(sent) == [f"t{n:03}" for n in range(count)]
+    assert (pruned, _left(db)) == ([count], ([], 0, 0))
+
+
+# --- jobs ---------------------------------------------------------------------------------------------------
+
+
+def _saw(db: Database, id_: str, *states: str, **facts: Any) -> None:
+    for number, state in enumerate(states, 1):
+        one = a_job(id_, state, **facts)
+        see(db, one)
+        with db.write() as tx:
+            snapshots.add_transitions(tx, [(a_step(one, "new" if number == 1 else RUNNING, number), ())])
+
+
+def _horizon(db: Database) -> list[tuple[str, datetime]]:
+    return [(row["bucket"], at(row["pruned_to"])) for row in rows(db, horizon)]
+
+
+def test_a_closed_job_goes_after_its_time_with_all_its_transitions(db: Database) -> None:
+    _saw(db, "j1", RUNNING, SUCCESS, created_at=NOW - hours(1))
+    assert prune_jobs(db, NOW + days(30)) == 0
+    assert prune_jobs(db, NOW + days(31)) == 1
+    assert (rows(db, job), rows(db, transition)) == ([], [])
+    assert _horizon(db) == [(BUCKET, NOW - hours(1))]
+
+
+def test_an_open_job_stays_with_its_transitions_whatever_its_age(db: Database) -> None:
+    _saw(db, "j1", RUNNING, created_at=NOW - days(100))
+    assert prune_jobs(db, NOW + days(4000)) == 0
+    assert (len(rows(db, job)), len(rows(db, transition)), _horizon(db)) == (1, 1, [])
+
+
+def test_a_job_that_ended_lately_stays_however_old_it_is(db: Database) -> None:
+    _saw(db, "j1", RUNNING, SUCCESS, created_at=NOW - days(100))
+    assert prune_jobs(db, NOW + days(29)) == 0
+
+
+def test_a_job_that_a_list_may_show_again_stays(db: Database) -> None:
+    _saw(db, "j1", SUCCESS)
+    assert prune_jobs(db, NOW + days(31), created=NOW) == 0
+    assert prune_jobs(db, NOW + days(31), created=NOW + minutes(1)) == 1
+
+
+def test_the_jobs_of_another_bucket_keep_their_transitions_though_the_id_is_the_same(db: Database) -> None:
+    _saw(db, "j1", SUCCESS)
+    other = a_job("j1", RUNNING, bucket="other-1250000000")
+    with db.write() as tx:
+        snapshots.save(tx, [other], [a_step(other)], {}, stream="s", streams=(), now=NOW)
+        snapshots.add_transitions(tx, [(a_step(other), ())])
+    assert prune_jobs(db, NOW + days(31)) == 1
+    assert [row["bucket"] for row in rows(db, transition)] == ["other-1250000000"]
+
+
+def test_the_horizon_never_moves_back(db: Database) -> None:
+    _saw(db, "newer", SUCCESS, created_at=NOW - hours(1))
+    prune_jobs(db, NOW + days(31))
+    _saw(db, "older", SUCCESS, created_at=NOW - hours(9))
+    assert prune_jobs(db, NOW + days(31)) == 1
+    assert _horizon(db) == [(BUCKET, NOW - hours(1))]
+
+
+def test_the_horizon_moves_in_the_transaction_that_prunes(db: Database) -> None:
+    _saw(db, "j1", SUCCESS)
+
+    def die() -> None:
+        with db.write() as tx:
+            assert pruning.prune_jobs(tx, [row["n"] for row in rows(db, job)], cut=cut(NOW + days(31))) == 1
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        die()
+    assert (len(rows(db, job)), len(rows(db, transition)), _horizon(db)) == (1, 1, [])
+
+
+def test_a_job_whose_creation_cannot_be_does_not_end_the_walk(db: Database) -> None:
+    _saw(db, "odd", SUCCESS, created_at=NOW + days(4000))
+    _saw(db, "j1", SUCCESS)
+    assert prune_jobs(db, NOW + days(31)) == 1
+    assert [row["id"] for row in rows(db, job)] == ["odd"]
+
+
+# --- threads ------------------------------------------------------------------------------------------------
+
+SHOWN = f"{BUCKET}/j1"
+
+
+def _thread(db: Database, name: str = SHOWN, *, now: datetime = NOW, receipt: str | None = "C1 1.0") -> None:
+    """Tell something in a thread."""
+    know(db, "ops")
+    put(db, telling(f"d{(now - NOW).days}-{name[-5:]}", to="ops", lane=name, thread=name), now=now)
+    settle(db, *(ended(one, Sent(receipt)) for one in claim(db, now=now)), now=now)
+
+
+def test_a_thread_goes_when_nobody_has_used_it_for_as_long_as_dead_letters_are_kept(db: Database) -> None:
+    _thread(db)
+    assert prune_threads(db, NOW + days(89)) == 0
+    assert prune_threads(db, NOW + days(91)) == 1
+    assert rows(db, thread) == []
+
+
+def test_a_message_under_the_first_one_of_a_thread_uses_it(db: Database) -> None:
+    _thread(db)
+    _thread(db, now=NOW + days(80), receipt=None)
+    assert prune_threads(db, NOW + days(91)) == 0
+    assert row_of(db, thread, thread=SHOWN)["receipt"] == "C1 1.0"
+    assert prune_threads(db, NOW + days(171)) == 1
+
+
+@pytest.mark.parametrize("name", ["j1", "run1"])
+def test_the_thread_of_an_unfinished_job_or_its_workflow_run_stays(db: Database, name: str) -> None:
+    _saw(db, "j1", RUNNING, workflow_run="run1")
+    _thread(db, f"{BUCKET}/{name}")
+    _thread(db, f"{BUCKET}/other")
+    assert prune_threads(db, NOW + days(1000)) == 1
+    assert [row["thread"] for row in rows(db, thread)] == [f"{BUCKET}/{name}"]
+
+
+def test_a_thread_in_which_something_waits_to_be_told_stays(db: Database) -> None:
+    _thread(db)
+    put(db, telling("waits", to="ops", lane=SHOWN, thread=SHOWN))
+    assert prune_threads(db, NOW + days(1000)) == 0
+
+
+def test_a_thread_of_a_version_that_did_not_say_when_it_was_used_begins_to_age(db: Database) -> None:
+    _thread(db)
+    with db.write() as tx:
+        tx.execute(update(thread).values(used_at=0))
+    assert prune_threads(db, NOW) == 0
+    assert prune_threads(db, NOW + days(89)) == 0
+    assert prune_threads(db, NOW + days(91)) == 1
+
+
+def test_more_threads_than_one_look_takes_are_walked_through(db: Database) -> None:
+    with db.write() as tx:
+        old = [{"notifier": f"n{n % 3}", "thread": f"t{n}", "receipt": "r", "used_at": n % 2 + 1} for n in range(500)]
+        tx.execute(thread.insert(), old)
+        tx.execute(update(thread).where(thread.c.used_at == 2).values(used_at=int(NOW.timestamp() * 1000)))
+    assert prune_threads(db, NOW + days(1)) == 250
+    assert len(rows(db, thread)) == 250
+
+
+# --- one at a time ------------------------------------------------------------------------------------------
+
+
+def test_one_worker_prunes_at_a_time(db: Database) -> None:
+    with db.write() as tx:
+        assert pruning.acquire(tx, "w1", now=NOW)
+        assert not pruning.acquire(tx, "w2", now=NOW)
+        assert pruning.acquire(tx, "w2", now=NOW + 4 * LEASE)
