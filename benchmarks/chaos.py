@@ -75,7 +75,7 @@ def _run(kind: str, folder: Path, url: str, options: argparse.Namespace) -> dict
 
 def _by_point(laboratory: Laboratory, balance: Balance) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for number, kill in enumerate(laboratory.kills, start=1):
+    for number, kill in enumerate(laboratory.kills):
         repeated = balance.repeated_after[number]
         row = found[kill.point]
         row["kills"] += 1

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterable, MutableMapping
+from types import TracebackType
 from typing import Any
 
 import structlog
 from structlog.typing import Processor
 
+from bridge.send.mask import Mask
+
 _LONGEST_LINE = 8_000  # log routers cut or drop longer ones
-_MASK = "[secret]"
 
 
 def configure(level: str, secrets: Iterable[str]) -> None:
     """Send every log record of the process through one formatter; `secrets` are replaced wherever they stand."""
-    mask = _Mask(secrets)
+    mask = Mask(secrets)
     before: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
@@ -30,7 +33,8 @@ def configure(level: str, secrets: Iterable[str]) -> None:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _plain,
             structlog.processors.LogfmtRenderer(key_order=keys, drop_missing=True, bool_as_flag=False),
-            mask,
+            # The last one: whatever came before, a known secret does not get out.
+            lambda _logger, _method, line: _cut(mask(str(line))),
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -43,20 +47,19 @@ def configure(level: str, secrets: Iterable[str]) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    sys.excepthook = _log_crash
+    threading.excepthook = lambda crash: _log_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
 
-class _Mask:
-    """The last processor: whatever came before, a known secret does not get out."""
+def _log_crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Log what nobody has caught; Python itself would print it, secrets and all."""
+    if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
+        return
+    logging.getLogger(__name__).critical("crashed", exc_info=(kind, error, trace))
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        # Longest first, so that a secret inside another leaves nothing of it; a very short one would mask words.
-        self._secrets = sorted({s for s in secrets if len(s) >= 6}, key=len, reverse=True)
 
-    def __call__(self, _logger: object, _method: str, line: Any) -> str:
-        text = str(line)
-        for secret in self._secrets:
-            text = text.replace(secret, _MASK)
-        return text if len(text) <= _LONGEST_LINE else text[:_LONGEST_LINE] + "…"
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…"
 
 
 def _plain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
+from urllib.parse import parse_qsl, unquote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -28,9 +29,9 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 class Settings(BaseModel):
     """What the environment says. Empty variables count as not set."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
-    database_url: str = "sqlite:///bridge.db"
+    database_url: str = Field("sqlite:///bridge.db", repr=False)  # may have a password
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     web_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     log_level: str = "INFO"
@@ -38,13 +39,13 @@ class Settings(BaseModel):
     secret_key: SecretStr | None = Field(None, alias="TENCENTCLOUD_SECRET_KEY")
     security_token: SecretStr | None = Field(None, alias="TENCENTCLOUD_SECURITY_TOKEN")
     rules: str = Field("rules.toml", alias="BRIDGE_RULES")
-    rules_toml: str | None = Field(None, alias="BRIDGE_RULES_TOML")
+    rules_toml: str | None = Field(None, alias="BRIDGE_RULES_TOML", repr=False)  # may have a secret url
     admin_token: SecretStr | None = Field(None, alias="BRIDGE_ADMIN_TOKEN")
     read_token: SecretStr | None = Field(None, alias="BRIDGE_READ_TOKEN")
     callback_token: SecretStr | None = Field(None, alias="BRIDGE_CALLBACK_TOKEN")
     ci_endpoint: str | None = Field(None, alias="BRIDGE_CI_ENDPOINT")
     allow_networks: Networks = Field((), alias="BRIDGE_ALLOW_NETWORKS")
-    egress_proxy: str | None = Field(None, alias="BRIDGE_EGRESS_PROXY")
+    egress_proxy: str | None = Field(None, alias="BRIDGE_EGRESS_PROXY", repr=False)  # may have a password
     slack_api_url: str = Field("https://slack.com/api/", alias="SLACK_API_URL")
 
     @field_validator("log_level")
@@ -61,6 +62,14 @@ class Settings(BaseModel):
             raise ValueError("this is not an address such as https://host:port")
         return value
 
+    @field_validator("ci_endpoint", "slack_api_url")
+    @classmethod
+    def _has_no_secret(cls, value: str | None) -> str | None:
+        # Errors name it, and the log does.
+        if value is not None and not re.fullmatch(r"[^?#@]+", value):
+            raise ValueError("an address without user, password and query is wanted")
+        return value
+
     @property
     def missing_key(self) -> str | None:
         """Say which part of CI's key is not set, or None."""
@@ -72,9 +81,21 @@ class Settings(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret value, for the mask over the logs."""
+        """Every secret value, for the mask over what is logged and stored."""
         found = (self.secret_key, self.security_token, self.admin_token, self.read_token, self.callback_token)
-        return tuple(one.get_secret_value() for one in found if one)
+        urls = (self.database_url, self.egress_proxy or "")
+        return (*(one.get_secret_value() for one in found if one), *(one for url in urls for one in _passwords(url)))
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """Yield the passwords of a URL, as written and as meant; the URL may be wrong."""
+    before, _, query = url.partition("?")
+    # Of several @ the first or the last may be the one before the host; it may stand behind a ? too.
+    for pattern, text in ((r"[^:]+://([^:@]*):([^@]*)@", before), (r"[^:]+://([^:@]*):(.*)@", url)):
+        found = re.match(pattern, text)
+        if found and found[2] != found[1]:  # the user's name is shown, so it can be no secret
+            yield from (found[2], unquote(found[2]))
+    yield from (value for name, value in parse_qsl(query) if name in ("password", "sslpassword"))
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -84,7 +105,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        raise SettingsRefused("\n".join(_say(problem, names) for problem in error.errors())) from error
+        raise SettingsRefused("\n".join(_say(problem, names) for problem in error.errors())) from None
     if why := _lost_disk(settings, environ):
         raise SettingsRefused(why)
     return settings

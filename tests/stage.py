@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from bridge.record import reading
-from bridge.record.database import Database
+from bridge.record.database import TROUBLES, Database
 from bridge.record.reading import Filter
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
@@ -196,9 +196,12 @@ class Stage:
 
     def is_quiet(self) -> bool:
         """True when the record has the last state of every job, and nothing waits to be told."""
-        steps = self.transitions()
-        with self.db.read() as tx:
-            waiting = sum(one["waiting"] + one["sending"] for one in reading.notifiers(tx))
+        try:
+            steps = self.transitions()
+            with self.db.read() as tx:
+                waiting = sum(one["waiting"] + one["sending"] for one in reading.notifiers(tx))
+        except TROUBLES:  # the database was away
+            return False
         return not waiting and all(
             steps[job] and steps[job][-1]["to"] == self.ci.history(job)[-1] for job in self.ci.ids()
         )

@@ -13,6 +13,7 @@ from bridge.cli import main
 from bridge.decide.conditions import DURATIONS, TEXTS
 from bridge.decide.rulebook import read
 from bridge.decide.shapes import KEYS
+from bridge.decide.template_words import FILTERS, METHODS, TESTS
 from bridge.decide.templates import NAMES
 from bridge.decide.words import STATE_WORDS
 from bridge.model import Job
@@ -82,6 +83,11 @@ def test_the_page_about_rules_names_every_field_there_is() -> None:
     page = (REPOSITORY / "docs" / "rules.md").read_text()
     fields = {*TEXTS, *DURATIONS, *Job.__slots__, *STATE_WORDS, *NAMES}
     assert [field for field in sorted(fields) if f"`{field}`" not in page] == []
+
+
+def test_the_page_about_rules_names_every_word_of_templates() -> None:
+    page = (REPOSITORY / "docs" / "rules.md").read_text().partition("## How it is said")[2]
+    assert [word for word in sorted({*FILTERS, *METHODS, *TESTS}) if f"`{word}" not in page] == []
 
 
 def test_the_webhook_in_the_readme_is_json() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from flask import Blueprint, request, url_for
+from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin import asking
+from bridge.admin.answers import DeliveryAccepted, NotifierAccepted, WatchAccepted
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
+from bridge.admin.routes import Route
 from bridge.decide.messages import address, test_message
 from bridge.decide.words import listing, suggest
 from bridge.model import Watch
@@ -22,16 +24,19 @@ class Acts:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def register(self, api: Blueprint) -> None:
-        for path, view in (
-            ("deliveries/<delivery_id>/redrive", self.redrive),
-            ("notifiers/<path:name>/test", self.test_notifier),
-            ("notifiers/<path:name>/resume", self.resume_notifier),
-            ("watches/<path:name>/poll", self.poll_watch),
-            ("watches/<path:name>/pause", self.pause_watch),
-            ("watches/<path:name>/resume", self.resume_watch),
+    def routes(self) -> Iterator[Route]:
+        for path, view, answer, says, refuses in (
+            ("deliveries/<delivery_id>/redrive", self.redrive, DeliveryAccepted, "send a dead delivery again", (409,)),
+            ("notifiers/<path:name>/test", self.test_notifier, DeliveryAccepted, "send a test message", ()),
+            ("notifiers/<path:name>/resume", self.resume_notifier, NotifierAccepted, "tell it again", ()),
+            ("watches/<path:name>/poll", self.poll_watch, WatchAccepted, "poll now", (409,)),
+            ("watches/<path:name>/pause", self.pause_watch, WatchAccepted, "poll no more", ()),
+            ("watches/<path:name>/resume", self.resume_watch, WatchAccepted, "poll again", ()),
         ):
-            api.add_url_rule(f"/{path}", view.__name__, view, methods=["POST"])
+            yield Route(
+                path=f"/api/v1/{path}", view=view, name=view.__name__, says=says, method="POST", answer=answer,
+                refuses=(404, 413, 415, *refuses),
+            )  # fmt: skip
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         _takes_nothing()
@@ -100,8 +105,9 @@ def _takes_nothing() -> None:
 
 
 def _nobody(kind: str, name: str, known: Iterable[str]) -> Problem:
-    return Problem(404, f'rules.toml has no {kind} "{name[:100]}"{suggest(name, known)}; there are: {listing(known)}')
+    shown = name[:100]
+    return Problem(404, f'rules.toml has no {kind} "{shown}"{suggest(shown, known)}; there are: {listing(known)}')
 
 
 def _accepted_delivery(delivery_id: str) -> ResponseReturnValue:
-    return {"delivery": delivery_id}, 202, {"Location": url_for("api.read_delivery", delivery_id=delivery_id)}
+    return {"delivery": delivery_id}, 202, {"Location": url_for("read_delivery", delivery_id=delivery_id)}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from bridge.admin.problems import Problem
+from bridge.admin.problems import LARGEST_BODY, Problem
+from bridge.admin.routes import PAGING
 from bridge.decide.words import listing, suggest
 from bridge.record.reading import MOST, Filter
 
 _USUAL_LIMIT = 50
-_LARGEST_CURSOR = 2**63 - 1  # of a BIGINT
+_MOST_PARAMETERS = 20  # more than any endpoint takes, so that each one can be answered for
+_LONGEST_TEXT = 1000
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -30,14 +33,16 @@ class Asked:
 
 def read(request: Request, fields: Sequence[str] = (), *, states: Sequence[str] = ()) -> Asked:
     """Return what the query asks for; `states` are the only ones there are, if given. Raises Problem 400."""
-    found = parameters(request, (*fields, "cursor", "limit"), states=states)
-    paging = {name: found.pop(name) for name in ("cursor", "limit") if name in found}
+    found = parameters(request, (*fields, *PAGING), states=states)
+    paging = {name: found.pop(name) for name in PAGING if name in found}
     return Asked(which=Filter(**found), **paging)
 
 
 def parameters(request: Request, known: Sequence[str], *, states: Sequence[str] = ()) -> dict[str, Any]:
     """Return the parameters of the query by name. Raises Problem 400."""
     found, faults = {}, []
+    if len(request.args) > _MOST_PARAMETERS:
+        raise Problem(400, f"there are {len(request.args)} parameters; at most {_MOST_PARAMETERS} are read")
     for name, given in request.args.lists():
         try:
             found[name] = _value(name, given, known, states)
@@ -50,17 +55,21 @@ def parameters(request: Request, known: Sequence[str], *, states: Sequence[str] 
 
 def _value(name: str, given: Sequence[str], known: Sequence[str], states: Sequence[str]) -> object:
     if name not in known:
-        raise ValueError(f'unknown parameter "{name[:100]}"{suggest(name, known)}; there are: {listing(known)}')
+        shown = name[:100]
+        raise ValueError(f'unknown parameter "{shown}"{suggest(shown, known)}; there are: {listing(known)}')
     if len(given) > 1:
         raise ValueError(f"{name} is there {len(given)} times; once would be right")
     if name == "state" and states and given[0] not in states:
-        raise ValueError(f'state: there is no "{given[0][:100]}"{suggest(given[0], states)}; use {listing(states)}')
-    return _READERS.get(name, _text)(name, given[0])
+        shown = given[0][:100]
+        raise ValueError(f'state: there is no "{shown}"{suggest(shown, states)}; use {listing(states)}')
+    return PARAMETERS[name].read(name, given[0])
 
 
 def _text(name: str, value: str) -> str:
     if not value or "\0" in value:  # PostgreSQL has no NUL in a text
         raise ValueError(f'{name}: "{value[:100]}" is no value; leave the parameter out to get any')
+    if len(value) > _LONGEST_TEXT:
+        raise ValueError(f"{name} has {len(value)} characters; at most {_LONGEST_TEXT} are read")
     return value
 
 
@@ -71,7 +80,7 @@ def _limit(name: str, value: str) -> int:
 
 
 def _cursor(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) < 20 and int(value) <= _LARGEST_CURSOR):
+    if not (value.isascii() and value.isdigit() and len(value) <= 18):  # a BIGINT holds that
         raise ValueError(f'{name}: "{value[:100]}" is not one; send what the page before gave as "cursor"')
     return int(value)
 
@@ -86,18 +95,47 @@ def _moment(name: str, value: str) -> datetime:
     raise ValueError(f'{name}: "{value[:100]}" is not a time such as 2026-11-21T09:00:00Z{plus}')
 
 
-_READERS: dict[str, Callable[[str, str], object]] = {
-    "cursor": _cursor,
-    "limit": _limit,
-    "since": _moment,
-    "until": _moment,
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a query: how it is read, and how /openapi.json tells of it."""
+
+    read: Callable[[str, str], object]
+    schema: Mapping[str, object]
+    says: str
+
+
+_A_TEXT = {"type": "string", "minLength": 1, "maxLength": _LONGEST_TEXT, "pattern": r"^[^\u0000]+$"}
+_A_MOMENT = {"type": "string", "format": "date-time"}
+
+PARAMETERS = {
+    "state": Parameter(_text, _A_TEXT, "only those in this state"),
+    "tag": Parameter(_text, _A_TEXT, "only those of jobs with this tag"),
+    "queue": Parameter(_text, _A_TEXT, "only those of jobs in the queue of this id"),
+    "job": Parameter(_text, _A_TEXT, "only those of the job of this id"),
+    "notifier": Parameter(_text, _A_TEXT, "only those to the notifier of this name"),
+    "rule": Parameter(_text, _A_TEXT, "only those by the rule of this name"),
+    "bucket": Parameter(_text, _A_TEXT, "which one, where several know the id"),
+    "since": Parameter(_moment, _A_MOMENT, "not before then; a + is written %2B"),
+    "until": Parameter(_moment, _A_MOMENT, "before then; a + is written %2B"),
+    "cursor": Parameter(_cursor, {"type": "string", "pattern": "^[0-9]{1,18}$"}, "what the page before gave"),
+    "limit": Parameter(
+        _limit, {"type": "integer", "minimum": 1, "maximum": MOST, "default": _USUAL_LIMIT}, "how many, at most"
+    ),
 }
+
+
+def body(request: Request) -> bytes:
+    """Return the body. Raises RequestEntityTooLarge, and does not cut: werkzeug does, when no length was announced."""
+    found = request.get_data()
+    if len(found) > LARGEST_BODY:
+        raise RequestEntityTooLarge
+    return found
 
 
 def nothing(request: Request) -> None:
     """Raise Problem unless the body is empty or `{}`: a request without room for one must not seem to heed it."""
-    body = request.get_data()
-    if body and not request.is_json:
+    given = body(request)
+    if given and not request.is_json:
         raise Problem(415, f'a body of type "{request.mimetype[:100]}" is not taken; send none, or {{}} as JSON')
-    if body.strip() not in (b"", b"{}"):
+    if given.strip() not in (b"", b"{}"):
         raise Problem(400, "this takes no body; send none, or {}")

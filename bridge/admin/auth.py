@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv6Address, ip_address
+from math import ceil
 from typing import Self
 
 from flask import Request
 
+from bridge.admin.failures import Failures, counted
 from bridge.admin.problems import Problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -26,42 +29,63 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The tokens that open the API."""
+    """The tokens that open the API, as digests: comparing those takes the same time for a token of any length."""
 
     admin: bytes | None = field(repr=False)
     read: bytes | None = field(repr=False)
 
     @classmethod
     def of(cls, admin_token: str | None, read_token: str | None) -> Self:
-        return cls(*(token.encode() if token else None for token in (admin_token, read_token)))
+        return cls(*(_digest(token.encode()) if token else None for token in (admin_token, read_token)))
 
     def scope(self, given: bytes) -> Scope | None:
         # Both are compared, whatever the first says: the time taken tells nothing.
-        admin, read = (key is not None and hmac.compare_digest(given, key) for key in (self.admin, self.read))
+        digest = _digest(given)
+        admin, read = (key is not None and hmac.compare_digest(digest, key) for key in (self.admin, self.read))
         return Scope.ADMIN if admin else Scope.READ if read else None
 
 
-def enter(request: Request, keys: Keys) -> Scope:
-    """Return what the caller may do. Raises Problem 401 or 403."""
-    scope = _with_token(request, keys) if keys.admin else _from_here(request)
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+def enter(request: Request, keys: Keys, failures: Failures) -> Scope:
+    """Return who asks. Raises Problem 401, 403 or 429."""
+    return _with_token(request, keys, failures) if keys.admin else _from_here(request)
+
+
+def require(scope: Scope, request: Request) -> None:
+    """Raise Problem 403 unless `scope` covers what is asked."""
     if scope < Scope.ADMIN and request.method not in SAFE_METHODS:
         raise Problem(
             403,
             f"the read token may not {request.method}: send the one of BRIDGE_ADMIN_TOKEN",
             headers={"WWW-Authenticate": 'Bearer realm="ci-bridge", error="insufficient_scope"'},
         )
-    return scope
 
 
-def _with_token(request: Request, keys: Keys) -> Scope:
+def _with_token(request: Request, keys: Keys, failures: Failures) -> Scope:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
+    # Not every white space: in the Latin-1 that WSGI hands over, 0x85 and 0xA0 are ends of UTF-8 letters.
+    given = token.strip(" \t")
+    if scheme.lower() != "bearer" or not given:
         raise _unknown("a token is needed: send `Authorization: Bearer TOKEN`", "")
-    # WSGI hands headers over as Latin-1 text: this is what was on the wire.
-    scope = keys.scope(token.strip().encode("latin-1", "replace"))
+    address = counted(request.remote_addr, request.headers.get("X-Forwarded-For", ""))
+    if wait_s := failures.wait_s(address):
+        raise _too_many(ceil(wait_s))
+    scope = keys.scope(given.encode("latin-1", "replace"))
     if scope is None:
+        failures.add(address)
         raise _unknown("this token is neither that of BRIDGE_ADMIN_TOKEN nor of BRIDGE_READ_TOKEN", "invalid_token")
     return scope
+
+
+def _too_many(seconds: int) -> Problem:
+    return Problem(
+        429,
+        f"too many wrong tokens came from this address, so none is looked at now: try again in {seconds} s",
+        headers={"Retry-After": str(seconds)},
+    )
 
 
 def _unknown(detail: str, error: str) -> Problem:

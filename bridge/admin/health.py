@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import Flask
 from flask.typing import ResponseReturnValue
 
+from bridge.admin.answers import Alive, Readiness
 from bridge.admin.parts import Parts
+from bridge.admin.routes import Route
 from bridge.model import Watch
 from bridge.record import reading
 from bridge.record.database import TROUBLES, trouble
@@ -36,9 +37,14 @@ class Health:
         self._parts = parts
         self._loaded = (parts.book().sha, parts.clock())
 
-    def register(self, app: Flask) -> None:
-        app.add_url_rule("/healthz", "healthz", self.healthz)
-        app.add_url_rule("/readyz", "readyz", self.readyz)
+    def routes(self) -> Iterator[Route]:
+        yield Route(
+            path="/healthz", view=self.healthz, name="healthz", says="the process is alive", answer=Alive, public=True
+        )
+        yield Route(
+            path="/readyz", view=self.readyz, name="readyz", says="the bridge does its work, or why not",
+            answer=Readiness, also=(503,), public=True,
+        )  # fmt: skip
 
     def healthz(self) -> ResponseReturnValue:
         return {"status": "ok", "version": self._parts.version}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flask import Flask, Response
+from flask import Response
 from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from bridge.admin.parts import Parts
+from bridge.admin.routes import Route
 from bridge.record import reading
 
 Row = Mapping[str, Any]
@@ -92,8 +93,8 @@ class Metrics:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def register(self, app: Flask) -> None:
-        app.add_url_rule("/metrics", "metrics", self.metrics)
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/metrics", view=self.metrics, name="metrics", says="figures for Prometheus", json=False)
 
     def metrics(self) -> ResponseReturnValue:
         registry = CollectorRegistry()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from flask import Blueprint, g, request
+from flask import g, request
 from flask.typing import ResponseReturnValue
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from bridge.admin import asking, shown
+from bridge.admin import answers, asking, shown
 from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
+from bridge.admin.routes import PAGING, Route
 from bridge.record import reading
 from bridge.record.reading import Found
 from bridge.record.schema import DELIVERY_STATES
@@ -27,18 +29,29 @@ class Reads:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def register(self, api: Blueprint) -> None:
-        for path, view in (
-            ("watches", self.watches),
-            ("jobs", self.jobs),
-            ("jobs/<job_id>", self.job),
-            ("transitions", self.transitions),
-            ("deliveries", self.deliveries),
-            ("deliveries/<delivery_id>", self.delivery),
-            ("rules", self.rules),
-            ("notifiers", self.notifiers),
-        ):
-            api.add_url_rule(f"/{path}", f"read_{view.__name__}", view)
+    def routes(self) -> Iterator[Route]:
+        def at(
+            path: str, view: Callable[..., ResponseReturnValue], answer: type[BaseModel], says: str, **more: Any
+        ) -> Route:
+            return Route(
+                path=f"/api/v1/{path}", view=view, name=f"read_{view.__name__}", answer=answer, says=says,
+                **({"query": PAGING} | more),
+            )  # fmt: skip
+
+        of_jobs, of_deliveries = (*_OF_JOBS, *PAGING), (*_OF_DELIVERIES, *PAGING)
+        yield at("watches", self.watches, answers.Watches, "what is polled, and how it goes")
+        yield at("jobs", self.jobs, answers.Jobs, "jobs, newest first", query=of_jobs)
+        yield at("jobs/<job_id>", self.job, answers.JobDetail, "one job", query=("bucket",), refuses=(404, 409))
+        yield at("transitions", self.transitions, answers.Transitions, "transitions, newest first", query=of_jobs)
+        yield at(
+            "deliveries", self.deliveries, answers.Deliveries, "deliveries, newest first", query=of_deliveries,
+            states=DELIVERY_STATES,
+        )  # fmt: skip
+        yield at(
+            "deliveries/<delivery_id>", self.delivery, answers.DeliveryDetail, "one delivery", query=(), refuses=(404,)
+        )
+        yield at("rules", self.rules, answers.Rules, "the rules in force, in their order")
+        yield at("notifiers", self.notifiers, answers.Notifiers, "who is told, and how much waits for them")
 
     def jobs(self) -> ResponseReturnValue:
         return self._recorded(reading.jobs, _OF_JOBS)
@@ -76,7 +89,7 @@ class Reads:
             raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
         if g.scope < Scope.ADMIN:
             # What a receiver says about an error may well repeat a secret of its own.
-            found["tries"] = [{k: v for k, v in one.items() if k != "answer"} for one in found["tries"]]
+            found["tries"] = [one | {"answer": None} for one in found["tries"]]
         return found
 
     def rules(self) -> ResponseReturnValue:

@@ -123,14 +123,14 @@ class TencentCi:
             "nextToken": token,
         }
         reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})
-        page = _read(partial(read_page, memory=self._memory), reply, stream.place)
+        page = self._read(partial(read_page, memory=self._memory), reply, stream.place)
         return replace(page, served_at=reply.date)
 
     def describe(self, place: Place, ids: Sequence[str]) -> Described:
         """Return the jobs of at most 10 ids."""
         if not 1 <= len(ids) <= IDS_A_CALL:
             raise ValueError(f"describe takes 1 to {IDS_A_CALL} ids, not {len(ids)}")
-        return _read(read_described, self._ask(place, "/jobs/" + ",".join(ids), {}), place)
+        return self._read(read_described, self._ask(place, "/jobs/" + ",".join(ids), {}), place)
 
     def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> Reply:
         """Return CI's answer of status 200, asking again where that may help within seconds."""
@@ -170,19 +170,38 @@ class TencentCi:
         return self._wire.get(url, headers=headers, auth=signed, host=called)
 
     def _fault(self, place: Place, reply: Reply) -> CiError:
-        code, message, request_id = read_error(reply.body)
+        code, message, request_id = self._said(reply)
         now = datetime.fromtimestamp(self._clock(), UTC)
         error = classify(
             reply.status,
             code,
-            _redacted(message, self._credentials),
+            message,
             host=place.host,
-            request_id=request_id or reply.request_id,
+            request_id=request_id,
             retry_after=reply.retry_after(now),
         )
         if isinstance(error, ClockError):
             error.what = f"{place.host} refused: {_compare(now, reply.date)}"
         return error
+
+    def _read(self, reader: Callable[..., T], reply: Reply, place: Place) -> T:
+        try:
+            return reader(reply.body, bucket=place.bucket, region=place.region)
+        except UnreadableReply as error:
+            code, _, request_id = self._said(reply)
+            what = self._redacted(f"{place.host}: {error.what}") or ""
+            raise UnreadableReply(what, code=code, request_id=request_id, status=reply.status) from None
+
+    def _said(self, reply: Reply) -> tuple[str | None, str | None, str | None]:
+        """Return the code, message and request id of an answer, which may repeat what was sent."""
+        code, message, request_id = read_error(reply.body)
+        return self._redacted(code), self._redacted(message), self._redacted(request_id or reply.request_id)
+
+    def _redacted(self, text: str | None) -> str | None:
+        for secret in (self._credentials.secret_key, self._credentials.token):
+            if text and secret:
+                text = text.replace(secret, "[secret]")
+        return text
 
     def _correct(self, place: Place, reply: Reply, offset: timedelta) -> bool:
         """Take over CI's clock, if it is far enough from the one that we signed with."""
@@ -236,15 +255,6 @@ def _check(credentials: Credentials) -> None:
             raise AuthError(f"{name} holds white space or signs that no key has", advice="copy it again")
 
 
-def _read(reader: Callable[..., T], reply: Reply, place: Place) -> T:
-    try:
-        return reader(reply.body, bucket=place.bucket, region=place.region)
-    except UnreadableReply as error:
-        code, _, request_id = read_error(reply.body)
-        what = f"{place.host}: {error.what}"
-        raise UnreadableReply(what, code=code, request_id=request_id or reply.request_id, status=reply.status) from None
-
-
 def _stamp(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}+0000"
 
@@ -258,10 +268,3 @@ def _compare(ours: datetime, theirs: datetime | None) -> str:
         return "it minds the time of the signature, and did not say what time it has"
     seconds = round((theirs - ours).total_seconds())
     return f"this machine's clock is {abs(seconds)} s {'behind' if seconds >= 0 else 'ahead of'} CI's"
-
-
-def _redacted(message: str | None, credentials: Credentials) -> str | None:
-    for secret in (credentials.secret_key, credentials.token):
-        if message and secret:
-            message = message.replace(secret, "[secret]")
-    return message

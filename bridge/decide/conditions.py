@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from wcmatch import fnmatch, glob
-
-from bridge.decide.words import duration, shown
+from bridge.decide.globs import glob, is_glob
+from bridge.decide.words import MOST_LISTED, duration, shown
 from bridge.model import Job, Transition
 
 DURATIONS = ("duration", "wait", "age")
@@ -20,11 +18,7 @@ TEXTS = (
     "job", "watch", "user_data",
 )  # fmt: skip
 _PATHS = frozenset({"input", "output"})  # here `*` stops at a slash
-_GLOB_CHARACTERS = frozenset("*?{")
-_MEANS_SOMETHING_TO_WCMATCH = str.maketrans({"[": r"\[", "]": r"\]", "\\": r"\\"})
-
-_GLUED = re.compile(r"[^/{,]\*\*|\*\*[^/},]")  # elsewhere ** would silently mean *
-_MOST_DEEP = 3  # an uploader's key of 800 bytes then takes less than a second; with four, minutes
+_LONGEST_USER_DATA = 20_000  # characters that are looked through for keys; CI takes a thousand from an uploader
 
 
 class Facts:
@@ -71,14 +65,13 @@ def _present(*values: str | None) -> tuple[str, ...]:
 
 def user_data_keys(text: str | None) -> dict[str, str]:
     """Return the keys of a job's user data when it is a JSON object or `k=v;k=v`, else nothing."""
-    if not text:
+    if not text or len(text) > _LONGEST_USER_DATA:
         return {}
     if text.lstrip().startswith("{"):
         try:
-            found = json.loads(text)
+            return {_clean(key): _plain(value) for key, value in json.loads(text).items() if value is not None}
         except (ValueError, RecursionError):  # an uploader's text: it may nest without end
             return {}
-        return {_clean(key): _plain(value) for key, value in found.items() if value is not None}
     pairs = [part.partition("=") for part in text.split(";") if part.strip()]
     return {key.strip(): value.strip() for key, _, value in pairs} if all(sep for _, sep, _ in pairs) else {}
 
@@ -106,29 +99,6 @@ def _between(start: datetime | None, end: datetime | None) -> float | None:
     return max(0.0, (end - start).total_seconds()) if start and end else None
 
 
-def is_glob(text: str) -> bool:
-    return not _GLOB_CHARACTERS.isdisjoint(text)
-
-
-def matcher(field: str, text: str) -> Callable[[str], bool]:
-    """Return the test for one value. Raises ValueError when its braces make too many patterns."""
-    if not is_glob(text):
-        return text.__eq__
-    if field in _PATHS and _GLUED.search(text):
-        raise ValueError(f'{shown(text)}: ** stands alone between slashes, as in "uploads/**/*.mp4"')
-    if field in _PATHS and text.count("**") > _MOST_DEEP:
-        raise ValueError(f"{shown(text)}: ** may stand {_MOST_DEEP} times in a pattern; each one multiplies the work")
-    pattern = text.translate(_MEANS_SOMETHING_TO_WCMATCH)
-    try:
-        if field in _PATHS:
-            flags = glob.GLOBSTAR | glob.BRACE | glob.DOTGLOB | glob.FORCEUNIX
-            return glob.compile(pattern, flags=flags, limit=100).match
-        flags = fnmatch.BRACE | fnmatch.DOTMATCH | fnmatch.FORCEUNIX
-        return fnmatch.compile(pattern, flags=flags, limit=100).match
-    except Exception as error:  # wcmatch's limit error derives from Exception itself
-        raise ValueError(f'"{text}" stands for more than 100 patterns; write fewer braces') from error
-
-
 @dataclass(frozen=True, slots=True)
 class TextCondition:
     """Any of `wanted` (or none is asked for) and none of `unwanted`."""
@@ -136,6 +106,7 @@ class TextCondition:
     field: str
     wanted: tuple[tuple[str, Callable[[str], bool]], ...]
     unwanted: tuple[tuple[str, Callable[[str], bool]], ...]
+    patterns: int = 0  # that its globs stand for
 
     @property
     def exact(self) -> frozenset[str] | None:
@@ -205,16 +176,23 @@ def condition(field: str, value: object, aliases: Mapping[str, str]) -> Conditio
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip("!") for v in values):
         raise ValueError(f"{shown(value)} is not a text, a list of texts, true or false")
+    if len(values) > MOST_LISTED:
+        raise ValueError(f"a list of {len(values):,} texts is too long: {MOST_LISTED:,} are the most")
+    tests = [(value.startswith("!"), *_test(field, value.removeprefix("!"), aliases)) for value in values]
     return TextCondition(
         field,
-        wanted=tuple(_test(field, v, aliases) for v in values if not v.startswith("!")),
-        unwanted=tuple(_test(field, v[1:], aliases) for v in values if v.startswith("!")),
+        wanted=tuple((text, test) for no, text, test, _ in tests if not no),
+        unwanted=tuple((text, test) for no, text, test, _ in tests if no),
+        patterns=sum(patterns for *_, patterns in tests),
     )
 
 
-def _test(field: str, text: str, aliases: Mapping[str, str]) -> tuple[str, Callable[[str], bool]]:
+def _test(field: str, text: str, aliases: Mapping[str, str]) -> tuple[str, Callable[[str], bool], int]:
+    """Return the text, its test for one value, and how many patterns it stands for."""
     text = aliases.get(text, text) if field == "queue" else text
-    return text, matcher(field, text)
+    if not is_glob(text):
+        return text, text.__eq__, 0
+    return text, *glob(text, path=field in _PATHS)
 
 
 def _duration_condition(field: str, value: object) -> DurationCondition:

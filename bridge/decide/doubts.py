@@ -25,13 +25,14 @@ class Doubts:
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
+        self._polled: dict[str, dict[str, None]] = {}
 
     def _note(self, path: Sequence[str | int], text: str) -> None:
         self._faults.note(path, text, warning=True)
 
     def of_tags(self, tags: Iterable[str], at: int) -> None:
         for tag in tags:
-            if tag not in KNOWN_TAGS:
+            if tag not in KNOWN_TAGS and not self._faults.has_enough(warning=True):
                 self._note(("watch", at, "tags"), f'"{tag}" is not a documented tag{suggest(tag, KNOWN_TAGS)}')
 
     def of_queue_type(self, kind: str | None, at: int) -> None:
@@ -45,6 +46,8 @@ class Doubts:
                 self._note(path, f'"{queue}" is not in [alias.queue], so it is taken for the id of a queue{near}')
 
     def of_rule(self, rule: Rule, at: int, watches: Sequence[Watch], aliases: Mapping[str, str]) -> None:
+        if self._faults.has_enough(warning=True):
+            return
         for key, states in (("from", rule.was), ("to", rule.to)):
             for word in sorted(states.words.difference(STATE_WORDS)):
                 text = f'no state "{word}" is documented; there are {listing(STATE_WORDS)}'
@@ -63,7 +66,9 @@ class Doubts:
             self.of_queues(exact, aliases, path)
         if field not in _POLLED or not watches:
             return
-        polled = dict.fromkeys(value for watch in watches for value in _POLLED[field](watch))
+        if field not in self._polled:
+            self._polled[field] = dict.fromkeys(value for watch in watches for value in _POLLED[field](watch))
+        polled = self._polled[field]
         for value in sorted(set(exact).difference(polled)):
             what = f'there is no watch "{value}"' if field == "watch" else f'no watch polls the {field} "{value}"'
             self._note(path, f"{what}{instead(value, polled)}")

@@ -10,6 +10,10 @@ from typing import Any
 from bridge.decide.lines import Lines, Path
 from bridge.decide.words import shown
 
+_MOST_SHOWN = 100
+_MOST_NOTED = 10_000
+_LONGEST = 500  # characters
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -39,7 +43,7 @@ class Faults:
         self._text = text
         self._file = file
         self._tables = tables
-        self._found: dict[Fault, None] = {}
+        self._found: dict[bool, dict[Fault, None]] = {False: {}, True: {}}  # faults, and warnings
 
     @cached_property
     def _lines(self) -> Lines:
@@ -47,15 +51,34 @@ class Faults:
 
     @property
     def found(self) -> tuple[Fault, ...]:
-        return tuple(sorted(self._found, key=lambda fault: fault.line))
+        """Return what was found, by line; of very much the first, faults before warnings, and how many more."""
+        ordered = [fault for found in self._found.values() for fault in sorted(found, key=lambda fault: fault.line)]
+        first, left = ordered[:_MOST_SHOWN], ordered[_MOST_SHOWN:]
+        shown = sorted(first, key=lambda fault: fault.line)
+        if left:
+            ended = ", and not all was looked at" if any(map(self.has_enough, (False, True))) else ""
+            shown.append(Fault(left[0].line, f"and {len(left):,} more{ended}", left[0].warning, self._file))
+        return tuple(shown)
+
+    def has_enough(self, warning: bool) -> bool:
+        """Tell whether enough faults, or warnings, were found to stop looking."""
+        return len(self._found[warning]) >= _MOST_NOTED
 
     def line(self, path: Path) -> int:
         return self._lines.of(path)
 
     def note(self, path: Path, text: str, *, warning: bool = False, key: str | None = None) -> None:
-        """Note a fault of `path`; `key` is one of its keys, on whose line it is and which `text` names."""
+        """Note a fault of `path`; `key` is one of its keys, on whose line it is and which `text` names.
+
+        Raises RulesRefused when there are too many to go on.
+        """
+        if self.has_enough(warning):
+            if not warning:
+                raise RulesRefused(self.found)
+            return
+        text = _visible(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
         where = path if key is None else (*path, key)
-        self._found[Fault(self.line(where), f"{self._owner(path)}{text}", warning, self._file)] = None
+        self._found[warning][Fault(self.line(where), f"{self._owner(path)}{text}", warning, self._file)] = None
 
     def _owner(self, path: Path) -> str:
         """Say whose fault it is: 'rule "x": ', with the key when the path goes that deep."""
@@ -72,3 +95,8 @@ class Faults:
                 return ""
         key = ".".join(str(k) for k in keys if isinstance(k, str))
         return f"{owner}, key {shown(key)}: " if key else f"{owner}: "
+
+
+def _visible(text: str) -> str:
+    # What a file says is told on terminals: a line break would look like another fault, an escape could hide one.
+    return text if text.isprintable() else "".join(s if s.isprintable() else ascii(s)[1:-1] for s in text)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-Path = Sequence[str | int]
+from bridge.decide.toml_bounds import statements
 
-# A statement ends with its line, unless an array, an inline table or a text of many lines is open.
-_CLOSES = re.compile(r"""[\]}]|\"\"\"|'''""")
+Path = Sequence[str | int]
 
 
 class Lines:
@@ -23,8 +21,8 @@ class Lines:
         self._lines: dict[tuple[str | int, ...], int] = {}
         self._last: dict[tuple[str | int, ...], int] = {}  # of an array of tables: its last index
         table: tuple[str | int, ...] = ()
-        for line, statement in _statements(text):
-            if statement.lstrip().startswith("["):
+        for line, statement in statements(text):
+            if statement.startswith("["):
                 table = self._header(tomllib.loads(statement), line)
             else:
                 self._add(table, tomllib.loads(statement), line)
@@ -56,30 +54,3 @@ class Lines:
         inner = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
         for key, value in inner:
             self._add((*at, key), value, line)
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield every statement with its first line."""
-    open_since, open_lines = 0, list[str]()
-    # Not splitlines(): TOML knows no other line ends, such as U+2028.
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        if not open_lines:
-            if not line.strip() or line.lstrip().startswith("#"):
-                continue
-            open_since = number
-        elif not _CLOSES.search(line):
-            open_lines.append(line)
-            continue
-        open_lines.append(line)
-        statement = "\n".join(open_lines)
-        if _is_whole(statement):
-            yield open_since, statement
-            open_lines = []
-
-
-def _is_whole(statement: str) -> bool:
-    try:
-        tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True

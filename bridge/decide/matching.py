@@ -6,10 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 from bridge.decide.conditions import Condition, Facts, TextCondition
 from bridge.decide.words import States
 from bridge.model import Transition
+
+_MOST_KEYS = 100  # of one rule in the index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +96,12 @@ class Matcher:
 
 def _index_keys(rule: Rule) -> tuple[Iterable[str | None], ...]:
     """Return for state, tag and queue the only values that can match, or [None] for any."""
-    return rule.to.exact or [None], _exact(rule, "tag"), _exact(rule, "queue")
+    keys = [list(rule.to.exact or [None]), _exact(rule, "tag"), _exact(rule, "queue")]
+    while prod(map(len, keys)) > _MOST_KEYS:
+        keys[keys.index(max(keys, key=len))] = [None]
+    return tuple(keys)
 
 
-def _exact(rule: Rule, field: str) -> Iterable[str | None]:
+def _exact(rule: Rule, field: str) -> list[str | None]:
     found = [c.exact for c in rule.conditions if isinstance(c, TextCondition) and c.field == field]
-    return found[0] if found and found[0] is not None else [None]
+    return list(found[0]) if found and found[0] is not None else [None]

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Template
-
 from bridge.decide.conditions import job_seconds
 from bridge.decide.matching import Matcher, Verdict
-from bridge.decide.templates import TemplateFault, basename, human, iso, rendered, variables
+from bridge.decide.templates import Template, TemplateFault, basename, human, iso, rendered, variables
 from bridge.model import (
     FAILED,
     GONE,

@@ -17,6 +17,7 @@ from bridge.model import Notifier, Rate, SlackNotifier, WebhookNotifier
 _SHAPES: Mapping[str, type[NotifierTable]] = {"slack": SlackTable, "webhook": WebhookTable}
 # Slack takes a message a second and channel ("Rate limits", read 2026-11-21); one at a time keeps their order.
 _SLACK_RATE = Rate(count=1, per=timedelta(seconds=1))
+_USUAL_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # Ours to set, or the connection's.
 RESERVED_HEADERS = frozenset(
@@ -153,7 +154,12 @@ class NotifierReader:
         return self._environ.get(variable, "").strip()
 
     def _missing(self, variable: str) -> str:
-        return f"environment variable {variable} is {'empty' if variable in self._environ else 'not set'}"
+        if variable in self._environ:
+            return f"environment variable {variable} is empty"
+        # A secret that stands where its name belongs must not be said back.
+        if not _USUAL_NAME.fullmatch(variable):
+            return "no environment variable has this name; they are usually written LIKE_THIS"
+        return f"environment variable {variable} is not set"
 
 
 def _no_url(value: str | Env) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,11 +18,15 @@ from bridge.decide.messages import Wording
 from bridge.decide.notifiers import NotifierReader
 from bridge.decide.shapes import Defaults, RuleTable, WatchTable, printable
 from bridge.decide.tables import Tables
+from bridge.decide.toml_bounds import TooLarge, check_depth, check_size
 from bridge.decide.wordings import read_wordings
-from bridge.decide.words import instead, shown
+from bridge.decide.words import MOST_LISTED, instead, shown
 from bridge.model import Notifier, Place, Rate, Stream, Watch
 
 __all__ = ["Fault", "Rulebook", "RulesRefused", "read"]
+
+_MOST_STREAMS = 10_000
+_MOST_PATTERNS = 10_000  # of all globs together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,8 @@ class Rulebook:
     sha: str
     timezone: ZoneInfo
     rate: Rate  # of calls to CI, per bucket
+    keep: timedelta  # what has ended
+    keep_dead: timedelta  # dead letters
     watches: tuple[Watch, ...]
     notifiers: Mapping[str, Notifier]
     rules: tuple[Rule, ...]
@@ -43,7 +50,15 @@ class Rulebook:
 def read(text: str, environ: Mapping[str, str], *, file: str = "rules.toml") -> Rulebook:
     """Return the rulebook. Raises RulesRefused with every fault at once, each with the name of the file."""
     try:
+        check_size(len(text))
+        check_size(len(text.encode()))
+        check_depth(text)
         tables = tomllib.loads(text)
+    except TooLarge as error:
+        raise RulesRefused([Fault(error.line, str(error), file=file)]) from error
+    except UnicodeEncodeError as error:  # from the environment, whose bytes may be any
+        line = text.count("\n", 0, error.start) + 1
+        raise RulesRefused([Fault(line, f"{text[error.start]!a} is not UTF-8", file=file)]) from error
     except (ValueError, RecursionError) as error:  # a number or a nesting without end is none of TOML's own errors
         raise RulesRefused([Fault(_toml_line(error, text), f"this is not TOML: {error}", file=file)]) from error
     return _Reader(text, tables, environ, file).read()
@@ -59,6 +74,7 @@ def _toml_line(error: Exception, text: str) -> int:
 class _Reader:
     def __init__(self, text: str, tables: dict[str, Any], environ: Mapping[str, str], file: str) -> None:
         self._text = text
+        self._patterns = 0
         self._faults = Faults(text, tables, file)
         self._tables = Tables(tables, self._faults)
         self._notifier_reader = NotifierReader(environ, self._faults.note)
@@ -82,6 +98,8 @@ class _Reader:
             sha=hashlib.sha256(self._text.encode()).hexdigest()[:12],
             timezone=self._defaults.timezone,
             rate=self._defaults.rate,
+            keep=self._defaults.keep,
+            keep_dead=self._defaults.keep_dead,
             watches=watches,
             notifiers=notifiers,
             rules=rules,
@@ -94,11 +112,26 @@ class _Reader:
     def _read_defaults(self) -> None:
         table = self._tables.one("defaults")
         self._defaults = self._tables.shape(Defaults, table, "defaults", ("defaults",)) or self._defaults
+        keep, keep_dead = self._defaults.keep, self._defaults.keep_dead
+        if keep_dead < keep:
+            text = f"{_days(keep_dead)} is less than keep, {_days(keep)}: dead letters are kept as long at least"
+            self._faults.note(("defaults", "keep_dead"), text)
+        self._check_lookback(self._defaults.lookback, ("defaults", "lookback"))
+
+    def _check_lookback(self, lookback: timedelta, path: Sequence[str | int]) -> None:
+        keep = self._defaults.keep
+        if lookback > keep:
+            text = f"{_days(lookback)} is more than keep, {_days(keep)}: jobs that were pruned would look new"
+            self._faults.note(path, text)
 
     def _read_aliases(self) -> None:
         for kind, table in self._tables.named("alias"):
             if kind != "queue":
                 self._faults.note(("alias", kind), 'only [alias.queue] is known, with lines such as vod = "p2242..."')
+                continue
+            if len(table) > MOST_LISTED:
+                text = f"there are {len(table):,} names, and {MOST_LISTED:,} are the most"
+                self._faults.note(("alias", kind), text)
                 continue
             for name, queue in table.items():
                 try:
@@ -123,9 +156,9 @@ class _Reader:
             path = ("notifier", name, "fallback")
             if isinstance(fallback, str) and fallback and fallback not in fallbacks:
                 self._faults.note(path, self._tables.undefined("notifier", fallback))
-            chain, at = [name], fallback
+            chain, at = {name: None}, fallback
             while isinstance(at, str) and at in fallbacks and at not in chain:
-                chain.append(at)
+                chain[at] = None
                 at = fallbacks[at]
             if at == name:
                 self._faults.note(path, f"goes round in a circle: {' -> '.join([*chain, name])}")
@@ -141,6 +174,7 @@ class _Reader:
 
     def _read_watches(self) -> tuple[Watch, ...]:
         watches: list[Watch] = []
+        streams = 0
         self._check_unique("watch")
         for at, table in self._tables.each("watch"):
             shape = self._tables.shape(WatchTable, table, "watch", ("watch", at))
@@ -149,6 +183,13 @@ class _Reader:
             self._doubts.of_tags(shape.tags, at)
             self._doubts.of_queue_type(shape.queue_type, at)
             self._doubts.of_queues(shape.queues or (), self._aliases, ("watch", at, "queues"))
+            if shape.lookback:
+                self._check_lookback(shape.lookback, ("watch", at, "lookback"))
+            streams += len(shape.tags) * len(shape.queues or "1")
+            if streams > _MOST_STREAMS:
+                text = f"with this one there are {streams:,} pairs of tag and queue; {_MOST_STREAMS:,} are the most"
+                self._faults.note(("watch", at), text)
+                break
             watches.append(self._watch(shape))
         return tuple(watches)
 
@@ -204,7 +245,13 @@ class _Reader:
             self._condition(name, value, ("rule", at, "match", *name.split(".", 1)))
             for name, value in _flat(match if isinstance(match, dict) else {})
         )
-        return tuple(sorted(filter(None, found), key=_cheap_first))
+        conditions = sorted((one for one in found if one), key=_cheap_first)
+        before = self._patterns
+        self._patterns += sum(one.patterns for one in conditions if isinstance(one, TextCondition))
+        if before <= _MOST_PATTERNS < self._patterns:
+            text = f"up to here the globs stand for more than {_MOST_PATTERNS:,} patterns; write fewer braces"
+            self._faults.note(("rule", at, "match"), text)
+        return () if self._patterns > _MOST_PATTERNS else tuple(conditions)
 
     def _condition(self, name: str, value: object, path: tuple[str | int, ...]) -> Condition | None:
         try:
@@ -214,6 +261,10 @@ class _Reader:
         except ValueError as error:
             self._faults.note(path, str(error))
         return None
+
+
+def _days(kept: timedelta) -> str:
+    return f"{kept / timedelta(days=1):g} days"
 
 
 def _queue_id(queue: object) -> str:

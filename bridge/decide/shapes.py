@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from bridge.decide.words import STATE_WORDS, States, duration, rate, shown, states, suggest
+from bridge.decide.words import MOST_LISTED, STATE_WORDS, States, duration, rate, shown, states, suggest
 from bridge.model import NEW, Rate
 
 # Keys of the language that this version reads about but does not run: refused, never ignored in silence.
@@ -28,6 +28,13 @@ def _duration(value: object) -> timedelta:
     return duration(_text(value, '"30s" or "45m"'))
 
 
+def _keep(value: object) -> timedelta:
+    kept = _duration(value)
+    if kept < timedelta(days=1):
+        raise ValueError(f'"{value}" is too short: "1d" is the least')
+    return kept
+
+
 def _rate(value: object) -> Rate:
     return rate(_text(value, '"10/s" or "100/5m"'))
 
@@ -42,6 +49,8 @@ def _one_or_many(value: object) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
         raise ValueError(f"{shown(value)} is neither a text nor a list of texts, none of them empty")
+    if len(values) > MOST_LISTED:
+        raise ValueError(f"a list of {len(values):,} is too long: {MOST_LISTED:,} are the most")
     return [printable(value) for value in values]
 
 
@@ -85,6 +94,7 @@ def _env_names(value: object) -> list[str]:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Keep = Annotated[timedelta, BeforeValidator(_keep)]
 RateText = Annotated[Rate, BeforeValidator(_rate)]
 Words = Annotated[list[str], BeforeValidator(_one_or_many)]
 StateSet = Annotated[States, BeforeValidator(_states)]
@@ -112,6 +122,8 @@ class Defaults(_Table):
     every: Duration = timedelta(seconds=30)
     lookback: Duration = timedelta(hours=24)
     on_first_run: Literal["silent", "announce"] = "silent"
+    keep: Keep = timedelta(days=30)
+    keep_dead: Keep = timedelta(days=90)
     rate: RateText = Rate(count=5, per=timedelta(seconds=1))
 
 

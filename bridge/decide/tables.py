@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bridge.decide.faults import Faults
+from bridge.decide.faults import Faults, RulesRefused
 from bridge.decide.shapes import KEYS, LATER, printable
 from bridge.decide.words import instead, shown
 
 _T = TypeVar("_T", bound=BaseModel)
 _At = tuple[str | int, ...]
+
+_MOST = {"rule": 10_000, "watch": 1_000, "notifier": 1_000, "template": 200}
 
 
 class Tables:
@@ -21,7 +23,16 @@ class Tables:
     def __init__(self, tables: Mapping[str, Any], faults: Faults) -> None:
         self._tables = tables
         self._faults = faults
+        self._check_numbers()
         self._unknown_keys(tables, "", ())
+
+    def _check_numbers(self) -> None:
+        """Raise RulesRefused at once where there is more of something than anybody means."""
+        for kind, most in _MOST.items():
+            found = self._tables.get(kind)
+            if isinstance(found, dict | list) and len(found) > most:
+                self._faults.note((kind,), f"there are {len(found):,} of these, and {most:,} are the most")
+                raise RulesRefused(self._faults.found)
 
     def shape(self, model: type[_T], table: Mapping[str, Any], kind: str, path: _At) -> _T | None:
         """Return the table as its model after noting every fault in it.

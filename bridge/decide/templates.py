@@ -1,59 +1,35 @@
-"""Texts that users write: Jinja2 in a sandbox, with a bounded result."""
+"""Texts that users write: the words and blocks of Jinja, rendered within bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jinja2 import ChainableUndefined, StrictUndefined, Template, TemplateError, Undefined
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import missing
+from jinja2 import nodes
 
 from bridge.decide.conditions import job_seconds, user_data_keys
+from bridge.decide.template_language import parsed
+from bridge.decide.template_run import ALONE, Run
+from bridge.decide.template_words import TemplateFault, basename, human, kind
 from bridge.decide.words import instead
 from bridge.model import Transition
 
+__all__ = [
+    "LONGEST_RESULT", "NAMES", "Template", "TemplateFault", "UserData",
+    "basename", "check", "compiled", "human", "iso", "rendered", "variables",
+]  # fmt: skip
+
 LONGEST_RESULT = 12_000  # characters; about what Slack takes in one message
+NAMES = ("job", "was", "to", "rule", "watch", "seen_at")
 
 
-class TemplateFault(Exception):
-    """A template that does not render; the text says why."""
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text that is allowed: see template_language."""
 
-
-_WHAT_NOT = {"*": "texts or lists", "%": "texts", "**": "anything"}
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    # 'a' * 10**9 and '%999999999d' % 1 allocate a gigabyte before any cap on the output is asked.
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" or not all(isinstance(x, int | float) for x in (left, right)):
-            raise SecurityError(f"{operator} is not for {_WHAT_NOT[operator]} here")
-        return super().call_binop(context, operator, left, right)
-
-
-def human(seconds: float | Undefined | None) -> str:
-    """Say a number of seconds as a person would: "45 s", "3 min 5 s", "2 h 10 min", "3 d 4 h"."""
-    if seconds is None or isinstance(seconds, Undefined):
-        return "unknown time"
-    left = round(float(seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
-
-
-def basename(path: str | Undefined | None) -> str:
-    """Return what follows the last slash; of a URL without its query, which may be a signature."""
-    text = str(path or "")
-    if text.startswith(("http://", "https://")):
-        text = text.partition("?")[0]
-    return text.rstrip("/").rpartition("/")[2]
+    body: tuple[nodes.Node, ...]
 
 
 class UserData:
@@ -76,65 +52,47 @@ class UserData:
         return bool(self._text)
 
 
-class _Unknown(StrictUndefined):
-    """A name that no job has: the error says which, and what may have been meant."""
-
-    @property
-    def _undefined_message(self) -> str:
-        name, owner = str(self._undefined_name), self._undefined_obj
-        if owner is missing:
-            return f'there is no "{name}"{instead(name, NAMES)}'
-        if isinstance(owner, Mapping):
-            return f'a job has no "{name}"{instead(name, owner)}'
-        return super()._undefined_message
-
-
-def _environment(undefined: type[Undefined]) -> _Sandbox:
-    environment = _Sandbox(undefined=undefined, autoescape=False, finalize=_nothing_for_none)
-    environment.filters.update(human=human, basename=basename)
-    environment.globals.clear()  # no range(): a loop is as long as a list of the job
-    return environment
-
-
-def _nothing_for_none(value: object) -> object:
-    return "" if value is None else value
-
-
-NAMES = ("job", "was", "to", "rule", "watch", "seen_at")
-
-_LENIENT = _environment(ChainableUndefined)
-_STRICT = _environment(_Unknown)
-
-
 def compiled(source: str) -> Template:
-    """Return the template for sending; what is not there renders as nothing. Raises TemplateFault."""
+    """Return the template. Raises TemplateFault for what a template may not say, with its line."""
+    return Template(tuple(parsed(source).body))
+
+
+def check(source: str, names: Mapping[str, Any]) -> None:
+    """Render once with `names`, where a name that is not there is a fault. Raises TemplateFault."""
+    _render(compiled(source), names, strict=True)
+
+
+def rendered(template: Template, names: Mapping[str, Any]) -> str:
+    """Return the text, cut at LONGEST_RESULT; what is not there is nothing. Raises TemplateFault."""
+    return _render(template, names, strict=False)
+
+
+def _render(template: Template, names: Mapping[str, Any], *, strict: bool) -> str:
+    run = Run(names, keyed=(dict, UserData), strict=strict, missing=_why_missing)
+    pieces: list[str] = []
+    size = 0
     try:
-        return _LENIENT.from_string(source)
-    except TemplateError as error:
-        raise TemplateFault(f"{error.message} (line {getattr(error, 'lineno', 1)} of the text)") from error
-
-
-def check(source: str, variables: Mapping[str, Any]) -> None:
-    """Render once with `variables`, where a name that is not there is a fault. Raises TemplateFault."""
-    compiled(source)
-    rendered(_STRICT.from_string(source), variables)
-
-
-def rendered(template: Template, variables: Mapping[str, Any]) -> str:
-    """Return the text, cut at LONGEST_RESULT. Raises TemplateFault for whatever goes wrong in it."""
-    try:
-        pieces: list[str] = []
-        size = 0
-        for piece in template.generate(variables):
+        for piece in run.pieces(template.body):
             pieces.append(piece)
             size += len(piece)
             if size > LONGEST_RESULT:
                 break
-        return "".join(pieces)[:LONGEST_RESULT].strip()
-    except TemplateError as error:
-        raise TemplateFault(str(error)[:500]) from error
-    except (ArithmeticError, AttributeError, TypeError, ValueError, LookupError, RecursionError, MemoryError) as error:
+    except (ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
         raise TemplateFault(f"{type(error).__name__}: {error}"[:500]) from error
+    return _storable("".join(pieces)[:LONGEST_RESULT]).strip()
+
+
+def _storable(text: str) -> str:
+    # '\0' and half of a surrogate pair can be spelled in a template and in user data; no database takes them.
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
+def _why_missing(name: str, owner: object) -> str:
+    if owner is ALONE:
+        return f'there is no "{name}"{instead(name, NAMES)}'
+    if isinstance(owner, Mapping):
+        return f'a job has no "{name}"{instead(name, owner)}'
+    return f'{kind(owner)} has no "{name}"'
 
 
 def variables(transition: Transition, rule: str, queue_names: Mapping[str, str]) -> dict[str, Any]:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from jinja2 import Template
-
 from bridge.decide.faults import Faults
 from bridge.decide.messages import DEFAULT_FIELDS, Wording
 from bridge.decide.shapes import TemplateTable
 from bridge.decide.tables import Tables
-from bridge.decide.templates import TemplateFault, UserData, check, compiled, rendered, variables
+from bridge.decide.templates import Template, TemplateFault, UserData, check, compiled, rendered, variables
 from bridge.decide.words import instead
 from bridge.model import FAILED, RUNNING, Job, Transition
 

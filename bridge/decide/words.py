@@ -11,6 +11,11 @@ from difflib import get_close_matches
 
 from bridge.model import DONE, GONE, NEW, STATES, Rate
 
+MOST_LISTED = 1_000  # values of one list in rules.toml
+_MOST_KNOWN = 100  # words that are compared for a suggestion, and listed instead of one
+_LONGEST_WORD = 100  # characters
+_LONGEST_SPAN = 40  # characters of a duration or a rate
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+[smhd])+")
 _PIECE = re.compile(r"(\d+)([smhd])")
@@ -19,8 +24,8 @@ _RATE = re.compile(r"(\d+)/(\d*[smhd])")
 
 def duration(text: str) -> timedelta:
     """Read "90s", "45m", "1h30m", "7d". Raises ValueError saying what would be right."""
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f'"{text}" is not a duration; write for example "30s", "45m", "1h30m" or "7d"')
+    if len(text) > _LONGEST_SPAN or not _DURATION.fullmatch(text):
+        raise ValueError(f'"{text[:80]}" is not a duration; write for example "30s", "45m", "1h30m" or "7d"')
     seconds = sum(int(count) * _UNITS[unit] for count, unit in _PIECE.findall(text))
     if not 0 < seconds <= 3650 * 86400:
         raise ValueError(f'"{text}" is out of range; a duration is more than nothing and at most ten years')
@@ -29,16 +34,19 @@ def duration(text: str) -> timedelta:
 
 def rate(text: str) -> Rate:
     """Read "10/s" or "10/5m". Raises ValueError saying what would be right."""
-    found = _RATE.fullmatch(text)
+    found = _RATE.fullmatch(text) if len(text) <= _LONGEST_SPAN else None
     if not found or int(found[1]) == 0:
-        raise ValueError(f'"{text}" is not a rate; write for example "10/s" or "100/5m"')
+        raise ValueError(f'"{text[:80]}" is not a rate; write for example "10/s" or "100/5m"')
     per = found[2] if found[2][0].isdigit() else f"1{found[2]}"
     return Rate(count=int(found[1]), per=duration(per))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ' (did you mean "x"?)', or nothing when no known word is near."""
-    by_case = {k.lower(): k for k in known}
+    words = tuple(known)
+    if len(word) > _LONGEST_WORD or len(words) > _MOST_KNOWN:
+        return ""  # each comparison takes its time, and a file may ask for thousands
+    by_case = {k.lower(): k for k in words}
     near = get_close_matches(word.lower(), by_case, n=1, cutoff=0.6)
     return f' (did you mean "{by_case[near[0]]}"?)' if near else ""
 
@@ -46,7 +54,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def instead(word: str, known: Iterable[str]) -> str:
     """Return what to write instead of a word that nobody knows: the near one, else all there are."""
     words = tuple(known)
-    return suggest(word, words) or f"; there are {listing(words)}"
+    more = f" and {len(words) - _MOST_KNOWN:,} more" if len(words) > _MOST_KNOWN else ""
+    return suggest(word, words) or f"; there are {listing(words[:_MOST_KNOWN])}{more}"
 
 
 def shown(value: object) -> str:

@@ -29,6 +29,7 @@ _DENIED: tuple[tuple[Network, str], ...] = tuple(
 )
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # an interface id that begins so ends with an IPv4 address (RFC 5214)
 
 
 def forbidden(address: str, allowed: Sequence[Network] = ()) -> str | None:
@@ -43,11 +44,10 @@ def kind(address: str, allowed: Sequence[Network] = ()) -> str | None:
         outer = ip_address(address.partition("%")[0])
     except ValueError:
         return "not an IP address"
-    inner = _unmapped(outer)
-    if any(outer in network or inner in network for network in allowed):
-        return None
-    denied = next((what for network, what in _DENIED if inner in network), None)
-    return denied or (None if inner.is_global else "not a public address")
+    for reached in _reached(outer):
+        if not any(outer in network or reached in network for network in allowed) and (what := _denied(reached)):
+            return what
+    return None
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -65,10 +65,18 @@ def _network(word: str) -> Network:
     return network
 
 
-def _unmapped(address: Address) -> Address:
-    """Return the IPv4 address that the packets will really go to, if `address` is a wrapping of one."""
+def _denied(address: Address) -> str | None:
+    denied = next((what for network, what in _DENIED if address in network), None)
+    return denied or (None if address.is_global else "not a public address")
+
+
+def _reached(address: Address) -> tuple[Address, ...]:
+    """Return where the packets will really go: to the IPv4 address that `address` wraps, or through it to one."""
     if not isinstance(address, IPv6Address):
-        return address
+        return (address,)
+    last = IPv4Address(int(address) & 0xFFFFFFFF)
     if address in _MAPPED or address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.sixtofour or address
+        return (last,)
+    if (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
+        return (address, last)
+    return (address.sixtofour or address,)

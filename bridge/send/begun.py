@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 
 import structlog
 
 from bridge.model import Attempt, Delivery, Notifier, Outcome, Sent, TryLater
+from bridge.send.mask import Mask
 
 ANSWER_KEPT = 4096
+_WHY_KEPT = 500  # a receiver's own words may be in it
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """One delivery for its notifier, as both were at `at`. None: the rules have no such notifier."""
+    """One delivery for its notifier, as both were at `at`. None: the rules have no such notifier.
+
+    `also` are secrets that a receiver may repeat and the notifier does not know: the proxy's password.
+    """
 
     delivery: Delivery
     at: datetime
     notifier: Notifier | None
+    also: tuple[str, ...] = field(default=(), repr=False)
 
     def ended(
         self,
@@ -32,11 +39,11 @@ class Begun:
     ) -> Attempt:
         return Attempt(
             delivery=self.delivery,
-            outcome=outcome if isinstance(outcome, Sent) else replace(outcome, why=self._masked(outcome.why)),
+            outcome=self._recordable(outcome),
             started_at=self.at,
             seconds=seconds,
             status=status,
-            answer=self._masked(_text(answer))[:ANSWER_KEPT],
+            answer=self._answer(answer) if answer else "",
             address=address,
         )
 
@@ -44,14 +51,21 @@ class Begun:
         log.exception("sending broke", delivery=self.delivery.id, notifier=self.delivery.notifier)
         return self.ended(TryLater(f"{type(fault).__name__}: {fault}"))
 
-    def _masked(self, text: str) -> str:
-        hidden = self.notifier.hidden if text and self.notifier else ()
-        # Longest first, so that one which is part of another leaves nothing of that.
-        for secret in sorted(filter(None, hidden), key=len, reverse=True):
-            text = text.replace(secret, "[secret]")
-        return text
+    def _recordable(self, outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, Sent):
+            return replace(outcome, why=self._mask(outcome.why)[:_WHY_KEPT])
+        return Sent(self._mask(outcome.receipt)) if outcome.receipt else outcome
+
+    def _answer(self, body: bytes) -> str:
+        # PostgreSQL keeps no NUL in a text.
+        text = body[:ANSWER_KEPT].decode("utf-8", "replace").replace("\0", "\ufffd")
+        masked = self._mask.of_cut(text) if len(body) >= ANSWER_KEPT else self._mask(text)
+        return masked[:ANSWER_KEPT]
+
+    @property
+    def _mask(self) -> Mask:
+        return _mask((*(self.notifier.hidden if self.notifier else ()), *self.also))
 
 
-def _text(body: bytes) -> str:
-    # PostgreSQL keeps no NUL in a text.
-    return body[:ANSWER_KEPT].decode("utf-8", "replace").replace("\0", "\ufffd")
+# Made once for a notifier, not once for an attempt.
+_mask = lru_cache(maxsize=256)(Mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from selectors import EVENT_READ, EVENT_WRITE
@@ -41,8 +42,9 @@ class Door:
     """Sends many requests at once. All but `wake` and `fetch` belong to one thread.
 
     With `proxy` it is the proxy that connects, so the proxy must judge addresses: `allow` is not asked.
-    A connection that was kept alive and turns out dead before any answer is tried once more by libcurl,
-    on a new one: a receiver may see such a request twice, with the same webhook-id.
+    A kept-alive connection may turn out dead before any answer. `fetch` fails then: Slack shows what it is told
+    twice. What was started is sent once more by libcurl, on a new connection and with the same webhook-id: not to
+    would fail every other delivery to a receiver that closes connections and does not say so.
     """
 
     def __init__(
@@ -53,17 +55,20 @@ class Door:
         answer_cap: int = 4096,
         user_agent: str = USER_AGENT,
         trusted: str | None = None,
+        transfer: Callable[[Policy], Transfer] = Transfer,
     ) -> None:
-        def policy(cap: int) -> Policy:
+        def policy(cap: int, *, once: bool) -> Policy:
             return Policy(
                 allow=allow,
                 proxy=proxy,
                 answer_cap=cap,
+                once=once,
                 user_agent=user_agent,
                 trusted=trusted or ca_file(),
             )
 
-        self._policy, self._fetch_policy = policy(answer_cap), policy(FETCH_ANSWER_CAP)
+        self._policy, self._fetch_policy = policy(answer_cap, once=False), policy(FETCH_ANSWER_CAP, once=True)
+        self._new_transfer = transfer
         self._active: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[Transfer] = []
         self._idle_fetchers: deque[Transfer] = deque()
@@ -83,7 +88,7 @@ class Door:
 
     def start(self, request: Request, key: object) -> None:
         """Begin to send `request`; `wait` will hand back `key` with what came of it, never an exception."""
-        transfer = self._idle.pop() if self._idle else Transfer(self._policy)
+        transfer = self._idle.pop() if self._idle else self._new_transfer(self._policy)
         try:
             transfer.arm(request, key)
         except ValueError as fault:  # UnicodeEncodeError is one too
@@ -192,7 +197,7 @@ class Door:
         try:
             return self._idle_fetchers.pop()
         except IndexError:
-            return Transfer(self._fetch_policy)
+            return self._new_transfer(self._fetch_policy)
 
     def _close_fetchers(self) -> None:
         with suppress(IndexError):

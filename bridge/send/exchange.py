@@ -68,12 +68,15 @@ def whereabouts(url: str) -> str:
         raise ValueError(f"the url is longer than {URL_LIMIT} characters")
     if any(char <= " " or char in "\\\x7f" for char in url):
         raise ValueError("the url has a space, a backslash or a control character in it")
-    parts = urlsplit(url)
+    try:
+        parts, port = urlsplit(url), urlsplit(url).port
+    except ValueError:
+        raise ValueError("the url is not one") from None  # what it says repeats a part of the url
     if parts.scheme not in PORTS:
         raise ValueError("the url must begin with https:// or http://")
     if "@" in parts.netloc:
         raise ValueError('the url has a user name in it; use a header "Authorization" instead')
-    if not parts.hostname or parts.port == 0:
+    if not parts.hostname or port == 0:
         raise ValueError("the url names no host, or port 0")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{parts.port or PORTS[parts.scheme]}"
+    return f"{host}:{port or PORTS[parts.scheme]}"

@@ -29,10 +29,13 @@ class Outbound:
         clock: Callable[[], datetime],
         slack_api_url: str,
         threads: int = 64,
+        hidden: tuple[str, ...] = (),
     ) -> None:
+        """`hidden` are secrets, beside those of the notifiers, that are not kept where an answer repeats them."""
         self._door = door
         self._clock = clock
         self._slack_api_url = slack_api_url
+        self._hidden = hidden
         # The notifiers and the senders made for them change together, in one assignment: another thread does it.
         self._current: tuple[Mapping[str, Notifier], dict[str, WebhookSender | SlackSender]] = (notifiers, {})
         self._ended: SimpleQueue[Attempt] = SimpleQueue()
@@ -53,7 +56,7 @@ class Outbound:
     def begin(self, delivery: Delivery) -> None:
         """Start one attempt, which `wait` will hand back. Never raises."""
         notifiers, senders = self._current
-        begun = Begun(delivery, self._clock(), notifiers.get(delivery.notifier))
+        begun = Begun(delivery, self._clock(), notifiers.get(delivery.notifier), self._hidden)
         self._in_flight += 1
         try:
             self._begin(begun, senders)

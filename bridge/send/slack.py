@@ -20,6 +20,7 @@ from slack_sdk.webhook import WebhookClient, WebhookResponse
 from bridge.model import Delivery, Outcome, Refused, Sent, SlackNotifier, TryLater
 from bridge.send.door import Door
 from bridge.send.exchange import Failure, Reply, Request
+from bridge.send.mask import Mask
 from bridge.send.slack_answers import BLOCKS_REFUSED, NOT_UNDERSTOOD, ROOT_GONE, refusal
 from bridge.send.slack_blocks import Block, blocks, plain
 from bridge.send.slack_receipt import Receipt
@@ -106,7 +107,8 @@ def token_trouble(notifier: SlackNotifier, api_url: str, door: Door) -> str | No
     except Unreachable as fault:
         return str(fault)
     except SlackApiError as fault:
-        return f"Slack refuses the token: {_error(fault)}" if _error(fault) else NOT_UNDERSTOOD
+        said = Mask(notifier.hidden)(_error(fault))
+        return f"Slack refuses the token: {said}" if said else NOT_UNDERSTOOD
     return None
 
 

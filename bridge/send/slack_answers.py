@@ -76,4 +76,4 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
         return Refused(f"Slack answered {status}: {_NEW_URL}", pause=True)
     if status == 200 and not error:
         return TryLater(NOT_UNDERSTOOD)
-    return TryLater(f"Slack answered {status}" + (f": {error[:200]}" if error else ""))
+    return TryLater(f"Slack answered {status}" + (f": {error}" if error else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ class Policy:
     """What holds for every request through one door."""
 
     allow: tuple[Network, ...]
-    proxy: str | None
+    proxy: str | None = field(repr=False)  # may have a password
     answer_cap: int
+    once: bool  # never sent again by libcurl itself
     user_agent: str
     trusted: str
 
@@ -69,6 +70,7 @@ class Transfer:
         self._read = 0
         self._refused = ""
         self._dialled: str | None = None
+        self._asked = False
         self._set_up()
 
     def arm(self, request: Request, key: object = None) -> None:
@@ -86,6 +88,7 @@ class Transfer:
             self._deadline_s = request.deadline_s
         set_option(pycurl.HTTPHEADER, (*request.headers, "Expect:"))
         set_option(pycurl.POSTFIELDS, request.body)
+        self._asked = False
         if self._lines or self._refused or self._dialled:
             self._forget()
 
@@ -93,9 +96,9 @@ class Transfer:
         """Return what came of it. `code` and `text` are libcurl's, 0 and "" when all went well."""
         info = self.curl.getinfo
         seconds, address = info(pycurl.TOTAL_TIME), self._dialled or info(pycurl.PRIMARY_IP) or None
-        status = info(pycurl.RESPONSE_CODE) if self._lines and code not in _NOT_HTTP else 0
-        # A status line is the answer, even if the rest was too long, too slow or broken off: the receiver
-        # has decided, and to ask again would be to tell twice.
+        status = info(pycurl.RESPONSE_CODE) if self._lines else 0
+        # A status line is the answer, even if the rest was too long, too slow, broken off or no HTTP: the
+        # receiver has decided, and to ask again would be to tell twice.
         if status >= 200:
             return Reply(status, tuple(self._lines), b"".join(self._chunks), seconds, address)
         if self._refused and not self._dialled:
@@ -119,6 +122,7 @@ class Transfer:
             pycurl.SSL_VERIFYPEER: 1,
             pycurl.SSL_VERIFYHOST: 2,
             pycurl.CAINFO: policy.trusted,
+            pycurl.PROXY_CAINFO: policy.trusted,
             pycurl.USERAGENT: policy.user_agent,
             pycurl.PROXY: policy.proxy or "",  # "" also shuts out HTTP_PROXY and its kin
             pycurl.NOPROXY: "",
@@ -128,6 +132,8 @@ class Transfer:
             _QUICK_EXIT: 1,
         }.items():
             set_option(option, value)
+        if policy.once:
+            set_option(pycurl.PREREQFUNCTION, self._ask)
         if not policy.proxy:
             set_option(pycurl.OPENSOCKETFUNCTION, self._open)
 
@@ -144,6 +150,15 @@ class Transfer:
         self._read += len(chunk)
         return None if self._read <= DRAINED else 0
 
+    def _ask(self, *_addresses: object) -> int:
+        """Let the request out once: where a kept-alive connection turns out dead before any answer, libcurl would
+        send it again on a new one.
+        """
+        if self._asked:
+            return int(pycurl.PREREQFUNC_ABORT)
+        self._asked = True
+        return int(pycurl.PREREQFUNC_OK)
+
     def _open(self, _purpose: int, target: Any) -> socket.socket | int:
         """Judge the very address that is about to be connected to, however it was spelt or resolved."""
         address = str(target.addr[0])
@@ -156,19 +171,28 @@ class Transfer:
         return _LentSocket(target.family, target.socktype, target.protocol)
 
     def _why(self, code: int, text: str) -> str:
-        place = whereabouts(self._url)
+        info, place = self.curl.getinfo, whereabouts(self._url)
+        host = place.rpartition(":")[0]
+        if self._policy.proxy:
+            if code and (status := info(pycurl.HTTP_CONNECTCODE)) >= 300:
+                return f"{_PROXY} refused a tunnel to {place}: it answered {status}"
+            place = _PROXY if code == pycurl.E_COULDNT_CONNECT else f"{place} through BRIDGE_EGRESS_PROXY"
+        if not code:
+            return f"{place} answered {info(pycurl.RESPONSE_CODE)}, which says neither yes nor no"
         if code == pycurl.E_OPERATION_TIMEDOUT:
-            return self._too_slow(place)
+            return self._too_slow(place, host)
         if code == pycurl.E_COULDNT_CONNECT:
-            errno = self.curl.getinfo(pycurl.OS_ERRNO)
+            errno = info(pycurl.OS_ERRNO)
             return f"could not connect to {place}: {os.strerror(errno) if errno else text}"
         template = _FAILURES.get(code, "{place}: {text}")
-        return template.format(place=place, host=place.rpartition(":")[0], text=text)
+        return template.format(place=place, host=host, text=text or f"libcurl's error {code}")
 
-    def _too_slow(self, place: str) -> str:
+    def _too_slow(self, place: str, host: str) -> str:
         info = self.curl.getinfo
+        if not info(pycurl.CONNECT_TIME) and self._policy.proxy:
+            return f"could not connect to {_PROXY} within {info(pycurl.TOTAL_TIME):.3g} s"
         if not self._dialled and not info(pycurl.PRIMARY_IP):
-            return f"could not look up {place.rpartition(':')[0]} within {info(pycurl.TOTAL_TIME):.3g} s"
+            return f"could not look up {host} within {info(pycurl.TOTAL_TIME):.3g} s"
         if not info(pycurl.CONNECT_TIME) and self._dialled:
             return f"could not connect to {place} within {info(pycurl.TOTAL_TIME):.3g} s"
         return f"no answer from {place} within {self._deadline_s:g} s"
@@ -180,13 +204,18 @@ def _refusal(place: str, address: str, what: str) -> str:
     return f"{subject}: refused (allow it with BRIDGE_ALLOW_NETWORKS)"
 
 
+_PROXY = "the proxy of BRIDGE_EGRESS_PROXY"
 _NOT_HTTP = (pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_FTP_WEIRD_SERVER_REPLY)
+_TOO_LARGE = 100  # pycurl has no name for it
+_NOTHING = "{place} closed the connection without an answer"
 _FAILURES: dict[int, str] = {
     pycurl.E_COULDNT_RESOLVE_HOST: "could not look up {host}: no address found",
-    pycurl.E_COULDNT_RESOLVE_PROXY: "could not look up the proxy of BRIDGE_EGRESS_PROXY",
+    pycurl.E_COULDNT_RESOLVE_PROXY: "could not look up " + _PROXY,
     pycurl.E_URL_MALFORMAT: "the url is not one",
     **dict.fromkeys(_NOT_HTTP, "{place} did not answer in HTTP"),
-    pycurl.E_GOT_NOTHING: "{place} closed the connection without an answer",
+    pycurl.E_GOT_NOTHING: _NOTHING,
+    pycurl.E_ABORTED_BY_CALLBACK: _NOTHING,  # see `_ask`
+    _TOO_LARGE: "{place} sent headers without an end",
     pycurl.E_SEND_ERROR: "the connection to {place} broke: {text}",
     pycurl.E_RECV_ERROR: "the connection to {place} broke: {text}",
     pycurl.E_PEER_FAILED_VERIFICATION: "the certificate of {place} is not trusted: {text}",

@@ -68,10 +68,10 @@ def retry_after(headers: dict[str, str], now: datetime) -> timedelta | None:
     """Return the wish of a Retry-After header, at most a day; None if there is none that makes sense."""
     text = headers.get("retry-after", "")
     try:
-        if text.isdecimal():
+        if text.isascii() and text.isdecimal():
             return timedelta(seconds=min(int(text), RETRY_AFTER_LIMIT.total_seconds()))
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the second of a year or a zone with too many digits
         return None
     wish = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
     return min(wish, RETRY_AFTER_LIMIT) if wish > timedelta() else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import stat
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
 from bridge.decide.rulebook import read as read_rules
+from bridge.decide.toml_bounds import LARGEST, TooLarge, check_size
 from bridge.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -59,9 +62,11 @@ class Rules:
 
 
 def load_rules(path: str) -> str:
-    """Return the text of rules.toml. Raises RulesRefused when it is not there or not UTF-8."""
+    """Return the text of rules.toml. Raises RulesRefused when it is not there, not a file, too large or not UTF-8."""
     try:
-        return Path(path).read_bytes().decode()
+        return _read(path).decode()
+    except TooLarge as error:
+        raise RulesRefused([Fault(error.line, str(error), file=path)]) from error
     except FileNotFoundError as error:
         said = "there is no such file: set BRIDGE_RULES or BRIDGE_RULES_TOML"
         raise RulesRefused([Fault(1, said, file=path)]) from error
@@ -70,3 +75,19 @@ def load_rules(path: str) -> str:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise RulesRefused([Fault(line, f"byte {error.object[error.start]:#04x} is not UTF-8", file=path)]) from error
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", opener=_at_once) as file:
+        known = os.fstat(file.fileno())
+        if not stat.S_ISREG(known.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        check_size(known.st_size)
+        text = file.read(LARGEST + 1)
+        check_size(len(text))  # some files do not know their size
+        return text
+
+
+def _at_once(path: str, flags: int) -> int:
+    # Opening a FIFO would else wait for somebody to write to it.
+    return os.open(path, flags | os.O_NONBLOCK)

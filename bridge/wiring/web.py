@@ -57,6 +57,7 @@ def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
         threads=4,
         ident="ci-bridge",
         max_request_body_size=1 << 20,
+        max_request_header_size=16 * 1024,  # of all headers; gunicorn takes 8 kB of each
         # A request that was forwarded is not a local one: who may enter depends on these headers.
         clear_untrusted_proxy_headers=False,
     )
@@ -67,7 +68,7 @@ def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
         while not stopping.is_set():
             server.asyncore.loop(timeout=30, map=server._map, count=1)
         server.task_dispatcher.shutdown()
-        server.close()
+        server.asyncore.close_all(server._map)  # the connections too, which server.close() leaves open
 
     thread = threading.Thread(target=serve, name="web")
     thread.start()

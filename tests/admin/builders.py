@@ -85,6 +85,7 @@ class World:
     book: Rulebook = field(default_factory=a_book)
     now: datetime = NOON
     fault: str | None = None
+    ticks: float = 0.0  # of the monotonic clock
     _nonces: count[int] = field(default_factory=count)
 
     def app(self, admin: str | None = ADMIN, read: str | None = READ) -> Flask:
@@ -97,6 +98,7 @@ class World:
             clock=lambda: self.now,
             version="9.9.9",
             nonce=lambda: f"nonce-{next(self._nonces)}",
+            monotonic=lambda: self.ticks,
         )
 
     def client(self, token: str | None = ADMIN) -> FlaskClient:

@@ -10,6 +10,7 @@ import pytest
 
 from bridge.record.database import Database
 from tests.admin.builders import World
+from tests.admin.servers import an_environ
 from tests.conftest import Opener, PostgresServer
 
 
@@ -30,6 +31,12 @@ def either_world(db: Database) -> World:
 def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
     with postgres.new() as name:
         yield postgres.url_of(name)
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """What a gunicorn of its own is started with."""
+    return an_environ(tmp_path)
 
 
 def _world(db: Database) -> World:

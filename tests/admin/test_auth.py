@@ -63,6 +63,20 @@ def test_a_token_that_is_no_ascii_is_compared_as_bytes() -> None:
     assert "пароль" not in repr(keys)
 
 
+@pytest.mark.parametrize("token", ["voilà", "Å", "…", "short", "x" * 5_000])
+def test_a_token_that_ends_in_any_letter_opens(world: World, token: str) -> None:
+    """The last bytes of some letters look like white space when read as Latin-1."""
+    client = world.app(admin=token).test_client()
+    header = f"Bearer  {token.encode().decode('latin-1')} "
+    assert client.get(JOBS, environ_base={"HTTP_AUTHORIZATION": header}).status_code == 200
+
+
+def test_what_is_compared_is_of_one_length_whatever_was_sent() -> None:
+    keys = Keys.of("a", "b" * 1_000)
+    assert {len(key) for key in (keys.admin, keys.read) if key} == {32}
+    assert (keys.scope(b"a"), keys.scope(b"b" * 1_000), keys.scope(b"b" * 999)) == (Scope.ADMIN, Scope.READ, None)
+
+
 def test_an_empty_token_of_the_environment_opens_nothing() -> None:
     assert Keys.of("", "").scope(b"") is None
 

@@ -3,78 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-import pytest
 
 from bridge import __version__
 from bridge.record.database import Database
-from tests.admin.builders import ENVIRON, RULES
-
-ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-m", "gunicorn", "-c", "python:bridge.gunicorn_conf", "app:app")
-DEADLINE_S = 30.0
-
-
-def a_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    rules = tmp_path / "rules.toml"
-    rules.write_text(RULES)
-    return kept | ENVIRON | {
-        "DATABASE_URL": f"sqlite:///{tmp_path}/bridge.db", "BRIDGE_RULES": str(rules), "PORT": str(a_free_port()),
-        "BRIDGE_ADMIN_TOKEN": "the-token-of-this-test",
-    }  # fmt: skip
-
-
-@contextlib.contextmanager
-def serving(environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    # On loopback alone: the port of a test is nobody else's business.
-    command = (*COMMAND, "--bind", f"127.0.0.1:{environ['PORT']}")
-    with subprocess.Popen(command, cwd=ROOT, env=dict(environ), stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+from tests.admin.servers import DEADLINE_S, get, serving, wait_until_it_answers
 
 
 def ended(environ: Mapping[str, str]) -> tuple[int, str]:
     with serving(environ) as process:
         _, said = process.communicate(timeout=DEADLINE_S)
         return process.returncode, said
-
-
-def get(environ: Mapping[str, str], path: str) -> object:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{environ['PORT']}{path}", headers={"Authorization": "Bearer the-token-of-this-test"}
-    )
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310  (the same)
-        return json.load(answer)
-
-
-def wait_until_it_answers(environ: Mapping[str, str], process: subprocess.Popen[str]) -> object:
-    until = time.monotonic() + DEADLINE_S
-    while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError):
-            return get(environ, "/healthz")
-        time.sleep(0.1)
-    process.kill()
-    raise AssertionError(process.communicate()[1])
 
 
 def test_it_boots_answers_and_ends_well_on_sigterm(environ: dict[str, str]) -> None:

@@ -97,6 +97,7 @@ def test_the_security_headers_are_on_every_answer(world: World, path: str) -> No
     assert headers["Cache-Control"] == "no-store"
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 def test_the_first_page_names_every_endpoint(world: World) -> None:

@@ -97,7 +97,7 @@ def test_deliveries_are_filtered_by_state_notifier_rule_and_job(either_world: Wo
         ("jobs?limit=-1", 'limit: "-1" is not'),
         ("jobs?limit=%C2%B2", "is not a number"),
         ("jobs?cursor=next", 'cursor: "next" is not one'),
-        ("jobs?cursor=9223372036854775808", "is not one"),
+        ("jobs?cursor=1000000000000000000", "is not one"),
         ("jobs?since=yesterday", 'since: "yesterday" is not a time such as 2026-11-21T09:00:00Z'),
         ("jobs?since=2026-11-21T09:00:00", "is not a time"),
         ("jobs?since=2026-06-31T09:00:00Z", "is not a time"),
@@ -116,7 +116,7 @@ def test_a_wrong_parameter_is_a_400_that_says_what_would_be_right(world: World, 
     assert said in answer.get_json(force=True)["detail"]
 
 
-@pytest.mark.parametrize("query", ["cursor=9223372036854775807", "cursor=0", "since=0001-01-01T00:00:00%2B14:00"])
+@pytest.mark.parametrize("query", ["cursor=999999999999999999", "cursor=0", "since=0001-01-01T00:00:00%2B14:00"])
 def test_the_furthest_values_are_no_fault_of_the_database(either_world: World, query: str) -> None:
     get(either_world.client(), f"jobs?{query}")
 
@@ -147,7 +147,8 @@ def test_what_a_receiver_answered_is_for_the_admin_alone(either_world: World) ->
     seen = get(either_world.client(), f"deliveries/{delivery}")["tries"][0]
     assert (seen["outcome"], seen["answer"]) == ("later", "stack trace of theirs")
     answer = either_world.client(READ).get(f"/api/v1/deliveries/{delivery}")
-    assert answer.get_json()["tries"][0]["why"] == "answered 500"
+    seen = answer.get_json()["tries"][0]
+    assert (seen["why"], seen["answer"]) == ("answered 500", None)
     assert "stack trace of theirs" not in answer.text
 
 
@@ -196,7 +197,7 @@ def test_no_secret_is_in_any_answer(world: World) -> None:
     client = world.client()
     paths = [rule.split(" ")[1] for rule in client.get("/").get_json()["endpoints"] if rule.startswith("GET")]
     paths = [path.replace("<job_id>", "j1").replace("<delivery_id>", delivered[0]) for path in paths]
-    assert len(paths) == 12
+    assert len(paths) == 13
     for path in paths:
         answer = client.get(path)
         assert answer.status_code == (503 if path == "/readyz" else 200)

@@ -70,6 +70,10 @@ class Laboratory:
                 del self.states[job]
             else:
                 self._move(job, self._random.choice(_NEXT[state]))
+        self.bear()
+
+    def bear(self) -> None:
+        """Make new jobs."""
         for _ in range(self._new_jobs):
             tag, queue = self._random.choice(("Transcode", "Snapshot")), self._random.choice(("p1", "p2"))
             job = self._stage.ci.create(BUCKET, tag, queue)

@@ -43,6 +43,7 @@ def test_a_text_without_wildcards_is_exact_and_case_counts():
         ("uploads/*.{mp4,mov}", "uploads/a.mov", True),
         ("uploads/*.{mp4,mov}", "uploads/a.mkv", False),
         ("{a,b/**}/*.mp4", "b/c/d/e.mp4", True),
+        ("**/a/**/b/**/c/**/d", "x/a/b/y/c/d", True),
         ("https://cdn.example.com/**", "https://cdn.example.com/a/b.mp4", True),
         ("A*", "ab", False),
         ("a[1]*", "a[1].mp4", True),
@@ -167,6 +168,11 @@ def test_the_whole_user_data_can_be_matched_as_a_text():
         ('["a"]', {}),
         ('{"a":' * 2000, {}),
         ('{"a": "\\ud800"}', {"a": "?"}),
+        ('{"a":' + '{"b":' * 100_000 + "1" + "}" * 100_001, {}),
+        ('{"a":' + "[" * 5000 + "]" * 5000 + "}", {}),
+        (f'{{"a": {"9" * 5000}}}', {}),
+        ("{" + ",".join(f'"{n}":{n}' for n in range(1_000_000)) + "}", {}),
+        (";".join(f"k{n}=1" for n in range(1_000_000)), {}),
     ],
 )
 def test_user_data_has_keys_when_it_is_json_or_pairs_and_whatever_it_is_it_does_no_harm(text, keys):
@@ -197,10 +203,14 @@ def test_why_not_explains_the_star_that_stops_at_a_slash():
         ("duration", "45m", 'does not compare; write for example "> 45m"'),
         ("duration", True, 'true does not compare; write for example "> 45m"'),
         ("duration", "> soon", '"soon" is not a duration'),
-        ("code", "{1..101}", "stands for more than 100 patterns; write fewer braces"),
+        ("code", "{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}", "stands for more than 100 patterns; write fewer braces"),
+        ("code", "{1..101}", "{1..101} would be a range, which is not known here; write {1,2,3}"),
+        ("code", ["a"] * 1001, "a list of 1,001 texts is too long: 1,000 are the most"),
+        ("age", "> 99999999999999d", '"99999999999999d" is out of range; a duration is more than nothing'),
+        ("age", f"> {'9' * 5000}d", '999" is not a duration; write for example "30s"'),
         ("input", "**.mp4", "** stands alone between slashes"),
         ("input", "a/**b/c", "** stands alone between slashes"),
-        ("input", "**/a/**/b/**/c/**/d", "** may stand 3 times"),
+        ("input", "{a,**}b*", "** stands alone between slashes"),
     ],
 )
 def test_what_is_no_condition_is_refused_and_says_what_would_be(field, value, said):

@@ -79,6 +79,34 @@ def test_a_result_is_cut():
     assert len(render("{{ job.message }}{{ job.message }}", message="x" * LONGEST_RESULT)) == LONGEST_RESULT
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{% if was == 'Running' %}a{% elif job.code %}b{% else %}c{% endif %}", "a"),
+        ("{% if job.code in ['x', 'y'] and not job.level %}a{% endif %}{{ 'b' if job.progress >= 30 else 'c' }}", "ab"),
+        ("{{ job.input.split('/')[-1][:4] }}|{{ job.input.split('/') | first | upper }}", "clip|UPLOADS"),
+        ("{% for o in job.outputs if o %}{{ loop.index }} {{ o | basename }}{% if not loop.last %}, {% endif %}"
+         "{% else %}nothing{% endfor %}", "1 a.ts, 2 b.ts"),
+        ("{% set name = job.input | basename %}{{ name | replace('.mp4', '') | title }}{# why #}", "Clip"),
+        ("{{ job.message | truncate(7, true, '…') }} {{ job.outputs | length }} {{ job.outputs | join('; ') }}",
+         "no suc… 2 out/a.ts; out/b.ts"),
+        ("{{ (job.progress / 7) | round(1) }} {{ job.progress // 7 * 2 - 1 }} {{ '7' | int + 1 }}", "4.3 7 8"),
+        ("{{ job.nothing | default('x') }}{{ job.level | d('y', true) }}{{ job.outputs[7] }}", "xy"),
+        ("{{ 'a' ~ job.level ~ (1 + 2) }}{{ 'b' + 'c' }}", "a3bc"),
+        ("{{ seen_at[:10] }} {{ job.message | capitalize | trim }}", "2026-11-21 No such codec"),
+        ("{{ job.user_data.id | int > 5 }} {{ job.user_data.startswith('{') }}", "True True"),
+        ("{{ job['tag'] | lower }}", "transcode"),
+        ("https://x/?id={{ 'a b&ü' | urlencode }}{% raw %}{{ x }}{% endraw %}", "https://x/?id=a%20b%26%C3%BC{{ x }}"),
+    ],
+)  # fmt: skip
+def test_what_a_person_would_write_works(source, said):
+    job = {
+        "tag": "Transcode", "code": "x", "progress": 30, "input": "uploads/clip.mp4", "message": "no such codec",
+        "outputs": ("out/a.ts", "out/b.ts"), "user_data": '{"id": "17"}',
+    }  # fmt: skip
+    assert render(source, **job) == said
+
+
 def test_html_and_chinese_stay_as_they_are():
     assert render("{{ job.message }} 完成", message="<b> & 'c'") == "<b> & 'c' 完成"
 
@@ -94,8 +122,11 @@ def test_a_mistake_is_told_in_words():
     assert fault("{{ jbo.tag }}") == 'there is no "jbo" (did you mean "job"?)'
     assert fault("{{ elephant }}") == 'there is no "elephant"; there are job, was, to, rule, watch, seen_at'
     assert "line 2" in fault("fine\n{{ job.tag")
-    assert "No filter named 'humane'" in fault("{{ job.duration | humane }}")
-    assert fault("{{ 'a' * 1000 }}") == "* is not for texts or lists here"
+    assert fault("{{ job.duration | humane }}") == (
+        'there is no filter "humane" (did you mean "human"?) (line 1 of the text)'
+    )
+    assert fault("{{ job.tag * 3 }}") == "* is for numbers, not for nothing and a number; ~ puts texts together"
+    assert fault("{{ job.message > 5 }}") == "nothing and a number do not compare"
 
 
 def test_what_may_be_missing_can_be_asked_for():

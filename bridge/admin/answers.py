@@ -1,0 +1,238 @@
+"""The shapes of the API's answers, for /openapi.json. Nothing is parsed with them; tests hold answers against them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, Field, create_model
+
+from bridge import model
+from bridge.record.schema import DELIVERY_STATES
+
+Open = dict[str, Any]
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: Annotated[str, Field(description="what is wrong, and what would be right")]
+
+
+class Alive(BaseModel):
+    status: Literal["ok"]
+    version: str
+
+
+class Check(BaseModel):
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    status: Literal["ready", "not ready"]
+    checks: list[Check]
+
+
+class Index(BaseModel):
+    name: Literal["ci-bridge"]
+    version: str
+    endpoints: list[str]
+
+
+Cursor = Annotated[str | None, Field(description="asks for the next page; null on the last one")]
+
+
+class Queue(BaseModel):
+    id: str
+    name: Annotated[str | None, Field(description="its alias in rules.toml")]
+
+
+class Watch(BaseModel):
+    """A watch: what rules.toml says is missing when only the record knows it, and the other way round."""
+
+    name: str
+    in_rules: bool
+    bucket: str = ""
+    region: str = ""
+    tags: list[str] = []
+    queues: list[Queue] = []
+    every_seconds: float = 0
+    lookback_seconds: float = 0
+    next_poll_at: Annotated[datetime | None, Field(description="null: at once")] = None
+    paused: bool = False
+    polled_at: datetime | None = None
+    ok_at: Annotated[datetime | None, Field(description="the last complete poll began")] = None
+    failures: Annotated[int, Field(description="failed polls since then")] = 0
+    error: str | None = None
+    calls: Annotated[int, Field(description="of the last poll")] = 0
+    jobs: Annotated[int, Field(description="of the last poll")] = 0
+
+
+class Watches(BaseModel):
+    items: list[Watch]
+    cursor: Cursor
+
+
+# What CI did not say of a job is not there.
+_of_a_job: Open = {name: (kind, None) for name, kind in get_type_hints(model.Job).items()}
+_recorded: Open = {
+    "id": (str, ...), "bucket": (str, ...), "state": (str, ...), "tag": (str | None, ...), "queue": (str | None, ...),
+    "sequence": (Annotated[int, Field(description="of its last transition")], ...), "created_at": (datetime, ...),
+    "started_at": (datetime | None, ...), "ended_at": (datetime | None, ...), "changed_at": (datetime, ...),
+}  # fmt: skip
+Job = create_model("Job", **(_of_a_job | _recorded))
+
+
+class Jobs(BaseModel):
+    items: list[Job]  # type: ignore[valid-type]  # made above
+    cursor: Cursor
+
+
+class Fired(BaseModel):
+    rule: str
+    notifiers: list[str]
+
+
+class Transition(BaseModel):
+    n: int
+    job: str
+    bucket: str
+    sequence: Annotated[int, Field(description="1 is the job's first")]
+    was: Annotated[str, Field(alias="from")]
+    to: str
+    tag: str | None
+    queue: str | None
+    watch: str
+    happened_at: Annotated[datetime, Field(description="by CI's clock; when it was seen, where CI says nothing")]
+    seen_at: datetime
+    silent: Annotated[str | None, Field(description="why nobody was told")]
+    rules: list[Fired]
+
+
+class Transitions(BaseModel):
+    items: list[Transition]
+    cursor: Cursor
+
+
+class Delivery(BaseModel):
+    id: Annotated[str, Field(description="the webhook-id of every try")]
+    notifier: str
+    state: Literal[DELIVERY_STATES]  # type: ignore[valid-type]  # the words of the record
+    kind: str
+    job: str | None
+    bucket: str | None
+    sequence: int | None
+    tells: Annotated[str | None, Field(description="the state of the job that it tells")]
+    rule: str | None
+    attempts: int
+    why: Annotated[str | None, Field(description="why the last attempt failed")]
+    note: str | None
+    happened_at: datetime
+    created_at: datetime
+    due_at: Annotated[datetime | None, Field(description="while it waits: the next attempt")]
+    ended_at: datetime | None
+
+
+class Deliveries(BaseModel):
+    items: list[Delivery]
+    cursor: Cursor
+
+
+class JobDetail(Job):  # type: ignore[valid-type,misc]  # made above
+    transitions: list[Transition]
+    deliveries: list[Delivery]
+
+
+class Saying(BaseModel):
+    title: str
+    text: str
+    fields: list[tuple[str, str]]
+    state: str | None
+    rule: str | None
+    job_id: str | None
+
+
+class Try(BaseModel):
+    number: int
+    outcome: str
+    why: str | None
+    status: Annotated[int | None, Field(description="of HTTP")]
+    answer: Annotated[
+        str | None, Field(description="how the receiver's body began; null for the read token: it may hold secrets")
+    ]
+    address: Annotated[str | None, Field(description="the one connected to")]
+    started_at: datetime
+    ms: int
+
+
+class DeliveryDetail(Delivery):
+    says: Saying
+    event: Annotated[Open, Field(description="the body that a webhook gets")]
+    tries: list[Try]
+
+
+class Rule(BaseModel):
+    name: str
+    line: int
+    was: Annotated[list[str], Field(alias="from")]
+    to: list[str]
+    match: Annotated[Open, Field(description="as rules.toml writes it")]
+    notify: list[str]
+    template: str | None
+    stop: bool
+
+
+class Rules(BaseModel):
+    items: list[Rule]
+    cursor: Cursor
+    sha: str
+    fault: Annotated[str | None, Field(description="why the file as it is now is not in force")]
+    warnings: list[str]
+
+
+class Notifier(BaseModel):
+    """A notifier: what rules.toml says is missing when only the record knows it, and the other way round."""
+
+    name: str
+    in_rules: bool
+    type: str
+    fallback: str | None = None
+    retry_seconds: float = 0
+    max_in_flight: int
+    rate: str | None = None
+    target: Annotated[str | None, Field(description="scheme and host, or the channel; the rest may be a secret")] = None
+    signed: bool = False
+    order: str = ""
+    thread: str = ""
+    update: bool = False
+    paused_at: datetime | None = None
+    paused_why: str | None = None
+    not_before: datetime | None = None
+    waiting: int = 0
+    sending: int = 0
+    dead: int = 0
+    oldest_waiting_at: datetime | None = None
+
+
+class Notifiers(BaseModel):
+    items: list[Notifier]
+    cursor: Cursor
+
+
+class DeliveryAccepted(BaseModel):
+    delivery: str
+
+
+class NotifierAccepted(BaseModel):
+    notifier: str
+    paused: bool
+
+
+class WatchAccepted(BaseModel):
+    watch: str
+    paused: bool

@@ -1,0 +1,275 @@
+"""Renders a template within bounds: so many steps, so many characters made, whatever it says and whatever the job.
+
+Nothing of Python is reachable from here: a dot is a key of the job, and functions are those of template_words.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jinja2 import nodes
+
+from bridge.decide.template_words import (
+    FILTERS,
+    METHODS,
+    MOST_PARTS,
+    TAKE_MISSING,
+    TESTS,
+    Missing,
+    TemplateFault,
+    items,
+    kind,
+    number,
+    sized,
+    text_of,
+)
+
+MOST_STEPS = 10_000
+MOST_CHARACTERS = 2_000_000  # made, or looked through, on the way to a result
+
+
+ALONE = object()  # what a name that stands alone is asked of
+Say = Callable[[str, object], str]  # why a name is not there: its name, and what it was asked of
+
+_RECKON: dict[type[nodes.BinExpr], Callable[[Any, Any], Any]] = {
+    nodes.Add: operator.add,
+    nodes.Sub: operator.sub,
+    nodes.Mul: operator.mul,
+    nodes.Div: operator.truediv,
+    nodes.FloorDiv: operator.floordiv,
+    nodes.Mod: operator.mod,
+}
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "lteq": operator.le,
+    "gt": operator.gt,
+    "gteq": operator.ge,
+}
+
+
+class Run:
+    """One rendering. In a `strict` one, what is not there is a fault; else it reads as nothing."""
+
+    def __init__(self, names: Mapping[str, object], *, keyed: tuple[type, ...], strict: bool, missing: Say) -> None:
+        self._scope = dict(names)
+        self._keyed = keyed
+        self._strict = strict
+        self._missing = missing
+        self._steps = MOST_STEPS
+        self._characters = MOST_CHARACTERS
+
+    def pieces(self, body: Iterable[nodes.Node]) -> Iterator[str]:
+        """Yield the text of the blocks, piece by piece."""
+        for node in body:
+            self._step()
+            match node:
+                case nodes.Output():
+                    for part in node.nodes:
+                        yield part.data if isinstance(part, nodes.TemplateData) else text_of(self._value(part))
+                case nodes.If():
+                    yield from self.pieces(self._branch(node))
+                case nodes.For():
+                    yield from self._loop(node)
+                case nodes.Assign(target=nodes.Name(name=name)):
+                    self._scope[name] = self._value(node.node)
+
+    def _step(self) -> None:
+        self._steps -= 1
+        if self._steps < 0:
+            raise TemplateFault(f"it takes more than {MOST_STEPS:,} steps")
+
+    def _spend(self, *values: object) -> None:
+        for value in values:
+            if isinstance(value, list | tuple):
+                self._characters -= len(value)
+                self._spend(*value)
+            elif isinstance(value, str):
+                self._characters -= len(value)
+        if self._characters < 0:
+            raise TemplateFault(f"it makes more than {MOST_CHARACTERS:,} characters on its way")
+
+    def _branch(self, node: nodes.If) -> Sequence[nodes.Node]:
+        for one in (node, *node.elif_):
+            if self._value(one.test):
+                return one.body
+        return node.else_
+
+    def _loop(self, node: nodes.For) -> Iterator[str]:
+        found = items(self._value(node.iter))[:MOST_PARTS]
+        target, outer = node.target, self._scope
+        chosen = []
+        for one in found:
+            self._scope = {**outer, target.name: one}  # type: ignore[attr-defined]  # the language allows no other
+            if node.test is None or self._value(node.test):
+                chosen.append(one)
+        for at, one in enumerate(chosen):
+            # What is set inside of a loop is forgotten with its round, as in Jinja.
+            self._scope = {**outer, target.name: one, "loop": _round(at, len(chosen))}  # type: ignore[attr-defined]
+            yield from self.pieces(node.body)
+        self._scope = outer
+        if not chosen:
+            yield from self.pieces(node.else_)
+
+    def _value(self, node: nodes.Node) -> Any:
+        """Return the value of an expression; of what is not there, nothing."""
+        found = self._found(node)
+        if not isinstance(found, Missing):
+            return found
+        if self._strict:
+            raise TemplateFault(found.why)
+        return None
+
+    def _found(self, node: nodes.Node) -> Any:
+        """Return the value of an expression, or Missing."""
+        self._step()
+        match node:
+            case nodes.Const():
+                return node.value
+            case nodes.Name():
+                return self._scope[node.name] if node.name in self._scope else self._absent(node.name, ALONE)
+            case nodes.Getattr():
+                return self._member(self._owner(node.node), node.attr)
+            case nodes.Getitem(arg=nodes.Slice() as cut):
+                found: Any = items(self._value(node.node))
+                return self._made(found[self._slice(cut)])
+            case nodes.Getitem():
+                return self._member(self._owner(node.node), self._value(node.arg))
+            case nodes.CondExpr():
+                return self._conditional(node)
+            case nodes.Not():
+                return not self._value(node.node)
+            case nodes.And():
+                return self._value(node.left) and self._value(node.right)
+            case nodes.Or():
+                return self._value(node.left) or self._value(node.right)
+            case nodes.Compare():
+                return self._compare(node)
+            case nodes.Neg():
+                return -number(self._value(node.node))
+            case nodes.Pos():
+                return number(self._value(node.node))
+            case nodes.Concat():
+                return self._joined([self._made(text_of(self._value(one))) for one in node.nodes])
+            case nodes.List() | nodes.Tuple():
+                return self._list(node)
+        return self._computed(node)
+
+    def _computed(self, node: nodes.Node) -> Any:
+        match node:
+            case nodes.BinExpr():
+                return self._reckon(node)
+            case nodes.Filter(node=nodes.Expr() as of):
+                return self._call(FILTERS[node.name], self._input(node.name, of), node)
+            case nodes.Test(node=nodes.Expr() as of):
+                return self._call(TESTS[node.name], self._input(node.name, of), node)
+            case nodes.Call(node=nodes.Getattr() as method):
+                return self._method(method, node)
+        raise TemplateFault(f"{type(node).__name__.lower()} is not known here")  # what the language let through
+
+    def _owner(self, node: nodes.Node) -> Any:
+        """Return what a dot is asked of: of what is not there, everything is missing too."""
+        found = self._found(node)
+        if isinstance(found, Missing) and self._strict:
+            raise TemplateFault(found.why)
+        return found
+
+    def _input(self, function: str, node: nodes.Node) -> Any:
+        return self._found(node) if function in TAKE_MISSING else self._value(node)
+
+    def _conditional(self, node: nodes.CondExpr) -> Any:
+        if self._value(node.test):
+            return self._value(node.expr1)
+        return self._value(node.expr2) if node.expr2 is not None else None
+
+    def _member(self, owner: Any, key: Any) -> Any:
+        has_key = isinstance(owner, self._keyed) or (isinstance(owner, list | str) and type(key) is int)
+        try:
+            if has_key:
+                return owner[key]
+        except LookupError:
+            pass
+        return self._absent(str(key)[:100], owner)
+
+    def _absent(self, name: str, owner: Any) -> Missing:
+        return Missing(self._missing(name, owner))
+
+    def _slice(self, node: nodes.Slice) -> slice:
+        ends = (node.start, node.stop, node.step)
+        return slice(*(None if end is None else int(number(self._value(end))) for end in ends))
+
+    def _list(self, node: nodes.List | nodes.Tuple) -> list[Any]:
+        found = [self._value(one) for one in node.items]
+        if any(isinstance(one, list) for one in found):
+            raise TemplateFault("a list holds no lists here")  # those could double without end
+        return found
+
+    def _compare(self, node: nodes.Compare) -> bool:
+        left = self._value(node.expr)
+        for operand in node.ops:
+            right = self._value(operand.expr)
+            if not self._holds(left, operand.op, right):
+                return False
+            left = right
+        return True
+
+    def _holds(self, left: Any, op: str, right: Any) -> bool:
+        left, right = _plain(left), _plain(right)
+        self._spend(left, right)
+        if op in ("in", "notin"):
+            if not isinstance(right, list | str):
+                raise TemplateFault(f"{kind(right)} holds nothing; in is for texts and lists")
+            inside = (text_of(left) if isinstance(right, str) else left) in right
+            return inside == (op == "in")
+        try:
+            return _ORDER[op](left, right)
+        except TypeError as error:
+            raise TemplateFault(f"{kind(left)} and {kind(right)} do not compare") from error
+
+    def _reckon(self, node: nodes.BinExpr) -> Any:
+        left, right = _plain(self._value(node.left)), _plain(self._value(node.right))
+        if isinstance(node, nodes.Add) and isinstance(left, str) and isinstance(right, str):
+            return self._joined([left, right])
+        if not (isinstance(left, int | float) and isinstance(right, int | float)):
+            sides = f"{kind(left)} and {kind(right)}"
+            raise TemplateFault(f"{node.operator} is for numbers, not for {sides}; ~ puts texts together")
+        return number(_RECKON[type(node)](number(left), number(right)))
+
+    def _joined(self, texts: list[str]) -> str:
+        sized(sum(map(len, texts)))
+        return str(self._made("".join(texts)))
+
+    def _method(self, method: nodes.Getattr, node: nodes.Call) -> Any:
+        of = _plain(self._value(method.node))
+        if not isinstance(of, str):
+            name = type(of).__name__ if of is not None else "None"
+            raise TemplateFault(f"'{name}' has no attribute '{method.attr}'")
+        return self._call(METHODS[method.attr], of, node)
+
+    def _call(self, function: Callable[..., Any], of: Any, node: nodes.Filter | nodes.Test | nodes.Call) -> Any:
+        args = [_plain(self._value(one)) for one in node.args]
+        named = {str(pair.key): _plain(self._value(pair.value)) for pair in node.kwargs}
+        self._spend(of if isinstance(of, list) else text_of(of) if isinstance(of, str) else "")
+        return self._made(function(of, *args, **named))
+
+    def _made(self, value: Any) -> Any:
+        self._spend(value)
+        if isinstance(value, str):
+            sized(len(value))
+        return value
+
+
+def _plain(value: Any) -> Any:
+    """Return the text of what is one with keys (user data), and anything else as it is."""
+    return value if isinstance(value, _PLAIN) else str(value)
+
+
+_PLAIN = (str, int, float, list, dict, datetime, type(None))
+
+
+def _round(at: int, of: int) -> dict[str, object]:
+    return {"index": at + 1, "index0": at, "first": at == 0, "last": at == of - 1, "length": of}

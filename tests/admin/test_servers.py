@@ -1,0 +1,165 @@
+"""What is not for the application to judge: both servers, and what they make of odd requests on real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import wiring
+from bridge.record.database import Database
+from tests.admin.builders import READ, World
+from tests.admin.servers import TOKEN, an_environ, say, serving, wait_until_it_answers
+
+GIVEN = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n".encode()
+POLL = b"/api/v1/watches/vod/poll"
+SERVERS = ("gunicorn", "waitress")
+
+
+@contextlib.contextmanager
+def running(server: str, place: Path, token: str | None) -> Iterator[int]:
+    """Yield the port of a server with the token, or with none."""
+    environ = an_environ(place)
+    if server == "gunicorn":
+        with serving(environ | {"BRIDGE_ADMIN_TOKEN": token or ""}) as process:
+            wait_until_it_answers(environ, process)
+            yield int(environ["PORT"])
+    else:
+        with contextlib.closing(Database(environ["DATABASE_URL"])) as db:
+            db.upgrade()
+            world = World(db)
+            world.sync()
+            with wiring.served(world.app(admin=token, read=READ), host="127.0.0.1", port=0) as port:
+                yield port
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with running(request.param, tmp_path_factory.mktemp(request.param), TOKEN) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def open_port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with running(request.param, tmp_path_factory.mktemp(request.param), None) as found:
+        yield found
+
+
+def ask(port: int, method: bytes, path: bytes, more: bytes = b"", *body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of the first answer."""
+    head, _, rest = say(port, method + b" " + path + b" HTTP/1.1\r\n" + GIVEN + more + b"\r\n", *body).partition(
+        b"\r\n\r\n"
+    )
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return int(first.split(" ")[1]), headers, rest
+
+
+def problem(answer: tuple[int, dict[str, str], bytes]) -> tuple[int, Any]:
+    status, headers, body = answer
+    assert headers["content-type"] == "application/problem+json"
+    return status, json.loads(body)["status"]
+
+
+def chunks(what: bytes, size: int, count: int) -> list[bytes]:
+    return [b"%x\r\n" % (size * len(what)) + what * size + b"\r\n"] * count + [b"0\r\n\r\n"]
+
+
+def test_neither_names_its_version(port: int) -> None:
+    assert ask(port, b"GET", b"/healthz")[1]["server"] in ("gunicorn", "ci-bridge")
+    assert ask(port, b"GET", b"/nowhere")[1]["server"] in ("gunicorn", "ci-bridge")
+
+
+def test_a_body_of_64_kilobytes_is_read_and_a_longer_one_is_not(port: int) -> None:
+    at_most = 64 * 1024
+    for size, status in ((at_most, 400), (at_most + 1, 413)):  # 400: it is no JSON that this takes
+        more = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % size
+        assert problem(ask(port, b"POST", POLL, more, b" " * (size - 1) + b"1")) == (status, status)
+
+
+def test_a_body_without_a_length_is_capped_as_well(port: int) -> None:
+    more = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    assert problem(ask(port, b"POST", POLL, more, *chunks(b" ", 1024, 65))) == (413, 413)
+    assert problem(ask(port, b"POST", POLL, more, *chunks(b"x", 1024, 64))) == (400, 400)
+    assert ask(port, b"POST", POLL, more, *chunks(b"{}", 1, 1))[0] == 202
+
+
+def test_a_body_of_many_megabytes_is_not_taken_in(port: int) -> None:
+    head = b"POST " + POLL + b" HTTP/1.1\r\n" + GIVEN + b"Content-Length: 50000000\r\n\r\n"
+    heard = say(port, head, *[b" " * 100_000] * 500)
+    assert heard == b"" or heard.startswith(b"HTTP/1.1 413")  # it may hang up on who is still talking
+    assert ask(port, b"GET", b"/healthz")[0] == 200
+
+
+def test_a_body_that_nobody_read_is_not_the_next_request(port: int) -> None:
+    hidden = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    first = b"POST " + POLL + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+    heard = say(port, first + hidden + b"GET /nowhere HTTP/1.1\r\n" + GIVEN + b"\r\n")
+    assert [piece[:4] for piece in heard.split(b"HTTP/1.1")[1:]] == [b" 401", b" 404"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more"),
+    [
+        (b"GET", b"/api/v1/jobs?state=" + b"x" * 20_000, b""),
+        (b"GET", b"/" + b"x" * 20_000, b""),
+        (b"GET", b"/api/v1/jobs", b"X-Long: " + b"x" * 20_000 + b"\r\n"),
+        (b"GET", b"/api/v1/jobs", b"".join(b"X-Many-%d: %s\r\n" % (n, b"x" * 20) for n in range(1_000))),
+        (b"GET", b"/api/v1/jobs", b"Transfer-Encoding: chunky\r\n"),
+        (b"GET", b"/api/v1/jobs", b"Content-Length: -1\r\n"),
+        (b"GET", b"/api/v1/jobs", b"Content-Length: 1\r\nContent-Length: 2\r\n"),
+        (b"GET", b"/api/v1/jobs", b"no colon\r\n"),
+        (b"GET", b"/api/v1/jobs", b"X-Nul: \0\r\n"),
+        (b"G\0T", b"/api/v1/jobs", b""),
+        (b"GET", b"", b""),
+    ],
+)
+def test_what_is_no_request_of_a_sane_client_is_refused(port: int, method: bytes, path: bytes, more: bytes) -> None:
+    status, _, body = ask(port, method, path, more)
+    assert 400 <= status < 500 or status == 501
+    assert b"Traceback" not in body
+    assert b".py" not in body
+
+
+@pytest.mark.parametrize("path", [b"/healthz", b"/api/v1/jobs", b"/metrics", b"/nowhere"])
+def test_head_is_get_without_the_body(port: int, path: bytes) -> None:
+    asked, got = ask(port, b"HEAD", path), ask(port, b"GET", path)
+    assert (asked[0], asked[1]["content-type"]) == (got[0], got[1]["content-type"])
+    assert (asked[2], bool(got[2])) == (b"", True)
+
+
+def test_options_says_what_is_possible(port: int) -> None:
+    status, headers, body = ask(port, b"OPTIONS", POLL)
+    assert (status, set(headers["allow"].split(", ")), body) == (200, {"OPTIONS", "POST"}, b"")
+
+
+@pytest.mark.parametrize("method", [b"TRACE", b"CONNECT", b"PROPFIND", b"BREW"])
+def test_other_methods_are_not_possible_and_nothing_is_echoed(port: int, method: bytes) -> None:
+    status, _, body = ask(port, method, b"/api/v1/jobs", b"X-Mine: echo-me\r\n")
+    assert status == 405
+    assert b"echo-me" not in body
+    assert TOKEN.encode() not in body
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_without_a_token_this_machine_is_served(open_port: int, host: str) -> None:
+    request = f"GET /api/v1/watches HTTP/1.1\r\nHost: {host}:{open_port}\r\nConnection: close\r\n\r\n"
+    assert say(open_port, request.encode()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1",
+     "X-Forwarded-Proto: https", "Via: 1.1 vegur", "X-Real-IP: ::1", "Host: bridge.example.com"],
+)  # fmt: skip
+def test_without_a_token_what_came_through_a_proxy_is_answered_about_health_alone(open_port: int, header: str) -> None:
+    host = "" if header.startswith("Host") else "Host: localhost\r\n"
+    more = f"{host}{header}\r\nConnection: close\r\n\r\n"
+    assert say(open_port, f"GET /healthz HTTP/1.1\r\n{more}".encode()).startswith(b"HTTP/1.1 200")
+    for path in ("/", "/metrics", "/openapi.json", "/api/v1/jobs", "/nowhere"):
+        assert say(open_port, f"GET {path} HTTP/1.1\r\n{more}".encode()).startswith(b"HTTP/1.1 403")
+    assert say(open_port, f"POST {POLL.decode()} HTTP/1.1\r\n{more}".encode()).startswith(b"HTTP/1.1 403")

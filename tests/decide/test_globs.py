@@ -1,0 +1,137 @@
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wcmatch import fnmatch
+from wcmatch import glob as wcglob
+
+from bridge.decide.globs import LONGEST, glob
+
+LITERAL = str.maketrans({"[": r"\[", "]": r"\]", "\\": r"\\"})  # what wcmatch would take for more
+
+
+def matches(pattern: str, value: str, *, path: bool) -> bool:
+    return glob(pattern, path=path)[0](value)
+
+
+# wcmatch takes paths for those of a disk, where // is /, and a/. is a; keys of objects are texts.
+NAMES = st.text(r"ab.[\-!é", min_size=1, max_size=5).filter(lambda name: name not in (".", ".."))
+KEYS = st.lists(NAMES, min_size=1, max_size=6).map("/".join)
+PARTS = st.sampled_from(["a", "b", "ab", ".", "[", "\\", "é", "*", "?", "{a,b}", "{a*,b,.?}", "{a,{b,ab}}"])
+FOLDERS = st.lists(PARTS, min_size=1, max_size=4).map("".join).filter(lambda name: "**" not in name and name != ".")
+PATHS = st.lists(FOLDERS | st.just("**"), min_size=1, max_size=6).map("/".join)
+
+
+@settings(deadline=None)
+@given(PATHS, KEYS)
+def test_globs_of_paths_match_as_those_of_wcmatch_do(pattern, key):
+    flags = wcglob.GLOBSTAR | wcglob.BRACE | wcglob.DOTGLOB | wcglob.FORCEUNIX
+    try:
+        ours = matches(pattern, key, path=True)
+    except ValueError:  # more than 100 patterns, or a {...} that made a ** of two stars
+        return
+    assert ours is wcglob.compile(pattern.translate(LITERAL), flags=flags, limit=1000).match(key)
+
+
+@settings(deadline=None)
+@given(st.text("ab*?{,}[]\\-!/|", max_size=14), st.text("ab{,}/-!\n[", min_size=1, max_size=9))
+def test_globs_of_texts_match_as_those_of_wcmatch_do(pattern, value):
+    flags = fnmatch.BRACE | fnmatch.DOTMATCH | fnmatch.FORCEUNIX
+    theirs = fnmatch.compile(pattern.translate(LITERAL), flags=flags, limit=1000).match(value)
+    assert matches(pattern, value, path=False) is theirs
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "said"),
+    [
+        ("uploads/**", "uploads/", True),
+        ("uploads/**", "uploads", False),
+        ("uploads/*", "uploads/", False),
+        ("**/a", "/a", True),
+        ("a/**/b", "a/b", True),
+        ("a/**/b/**/c", "a/x/b/b/y/c", True),
+        ("a/**/b/**/c", "a/b/x", False),
+        ("**/a/**/a", "a", False),
+        ("**/**", "a", True),
+        ("a//*", "a/b", False),
+        ("a/*", "a/..", True),
+    ],
+)
+def test_a_key_is_a_text_whose_folders_end_with_a_slash(pattern, key, said):
+    assert matches(pattern, key, path=True) is said
+
+
+def calls(pattern: str, value: str, *, path: bool) -> int:
+    """Count the calls, C functions and ours, that one match takes."""
+    test, _ = glob(pattern, path=path)
+    test(value)  # what is compiled is kept
+    count = 0
+
+    def profile(_frame, event, _function) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        test(value)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+STARS = 50
+
+
+@pytest.mark.parametrize("piece", ["a", "?a", "a?", "aa", "?"])
+@pytest.mark.parametrize("end", ["", "b"])
+def test_fifty_stars_look_for_each_piece_once(piece, end):
+    pattern = "*".join(["", *[piece] * STARS, end])
+    for value in ("a" * 1000, "ab" * 500, "a" * 999 + "b"):
+        # a piece: whether it has a ?, where it is, how long; with a ?, its regex too
+        assert calls(pattern, value, path=False) <= 10 * (STARS + 2)
+
+
+def test_fifty_double_stars_look_at_a_folder_once_for_each_folder_of_the_pattern():
+    pattern = "/".join(["**", "a*a"] * STARS + ["b"])
+    key = "/".join(["aa"] * 333)
+    # every name of the pattern at most once for every name of the key, some 20 calls each
+    assert calls(pattern, key, path=True) <= 20 * (STARS + 1) * 333
+
+
+def test_the_glob_that_takes_a_regex_forever_is_answered():
+    assert not matches("*a" * STARS + "*b", "a" * 800, path=True)
+    assert not matches("/".join(["**", "*a*a*"] * STARS), "a/" * 400 + "b", path=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "values"),
+    [
+        ("x{a,{b,c}d}y", ["xay", "xbdy", "xcdy"]),
+        ("{a,}{b,}c*", ["abc", "ac", "bc", "c"]),
+        ("{a},b}*", ["a}", "b"]),
+        ("{{a,b}*", ["{a", "{b"]),
+        ("${Name}*", ["${Name}"]),
+        ("a}*", ["a}"]),
+    ],
+)
+def test_braces_stand_for_each_of_their_texts_and_else_for_themselves(pattern, values):
+    assert all(matches(pattern, value, path=False) for value in values)
+    assert not matches(pattern, "z", path=False)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("{a,b}" * 7, "stands for more than 100 patterns; write fewer braces"),
+        ("{a,b}" * 199, "stands for more than 100 patterns; write fewer braces"),
+        ("{" * 400 + "a,b" + "}" * 400, "stands for more than 100 patterns; write fewer braces"),
+        (f"{{{','.join('ab' * 51)}}}{{c,d}}", "stands for more than 100 patterns; write fewer braces"),
+        ("a{1..9}", "{1..9} would be a range, which is not known here; write {1,2,3}"),
+        ("*" * (LONGEST + 1), "is too long: a pattern has at most 1,000 characters"),
+    ],
+)
+def test_a_glob_that_stands_for_too_much_is_refused(pattern, said):
+    with pytest.raises(ValueError, match=r"patterns|range|too long") as refused:
+        glob(pattern, path=False)
+    assert str(refused.value).endswith(said)

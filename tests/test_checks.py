@@ -1,0 +1,75 @@
+from ipaddress import ip_network
+
+import pytest
+from structlog.testing import capture_logs
+
+from bridge import settings as environment
+from bridge.decide.rulebook import Rulebook
+from bridge.wiring.checks import notifier_checks, unreachable
+from tests.builders import a_rulebook
+from tests.decide.texts import RULE, WATCH
+from tests.send.proxies import Proxy
+from tests.send.receivers import Receiver, answering
+
+PASSWORD = "hush-hush"
+
+
+def a_book(*, slack_at: str = "http://127.0.0.1:1/hook") -> Rulebook:
+    webhook = '[notifier.hook]\ntype = "webhook"\nurl = "http://127.0.0.1:1/"\nsecret = { env = "HOOK_SECRET" }\n'
+    slack = '[notifier.ops]\ntype = "slack"\nchannel = "C1"\ntoken = { env = "SLACK_BOT_TOKEN" }\n'
+    incoming = '[notifier.old]\ntype = "slack"\nurl = { env = "SLACK_URL" }\n'
+    env = {"SLACK_BOT_TOKEN": "xoxb-123456", "SLACK_URL": slack_at}
+    return a_rulebook(f"{WATCH}{RULE}\n{webhook}{slack}{incoming}", env)
+
+
+def checked(book: Rulebook, **environ: str) -> dict[str, tuple[bool | None, str]]:
+    settings = environment.read(environ)
+    return dict(notifier_checks(settings, book, lambda name, ok, detail: (name, (ok, detail))))
+
+
+def test_behind_a_proxy_doctor_says_that_the_proxy_judges_and_says_it_without_its_password() -> None:
+    with Receiver(answering("200 OK", b'{"ok": true}')) as slack, Proxy() as proxy, capture_logs() as logs:
+        found = checked(
+            a_book(),
+            BRIDGE_EGRESS_PROXY=proxy.url.replace("://", f"://me:{PASSWORD}@"),
+            SLACK_API_URL=f"http://slack.example.com:{slack.port}/api/",
+        )
+    through = "goes through BRIDGE_EGRESS_PROXY, which judges the address"
+    assert found == {
+        "notifier hook": (True, through),
+        "notifier ops": (True, f"Slack knows the token; {through}"),
+        "notifier old": (True, through),
+    }
+    assert [seen.path for seen in slack.requests] == ["/api/auth.test"]
+    assert len(logs) == 1
+    assert PASSWORD not in f"{found} {logs}"
+
+
+def test_a_proxy_that_refuses_slack_is_named() -> None:
+    with Proxy(b"HTTP/1.1 403 No") as proxy:
+        found = checked(a_book(), BRIDGE_EGRESS_PROXY=proxy.url, SLACK_API_URL="https://slack.example.com/api/")
+    why = "the proxy of BRIDGE_EGRESS_PROXY refused a tunnel to slack.example.com:443: it answered 403"
+    assert found["notifier ops"] == (False, why)
+
+
+def test_without_a_proxy_doctor_says_which_addresses_are_forbidden_and_contacts_none() -> None:
+    with Receiver(answering("200 OK", b'{"ok": true}')) as receiver:
+        found = checked(a_book(slack_at=receiver.url), SLACK_API_URL=f"http://127.0.0.1:{receiver.port}/api/")
+    assert [ok for ok, _ in found.values()] == [False] * 3
+    assert all("BRIDGE_ALLOW_NETWORKS" in detail for _, detail in found.values())
+    assert receiver.connections == 0
+
+
+@pytest.mark.parametrize("host", ["cms..example", "x" * 70 + ".example", "nobody.invalid"])
+def test_a_name_without_an_address_is_said(host: str) -> None:
+    said = unreachable(f"https://{host}/hook?token=hush", ())
+    assert said
+    assert said.startswith(f"{host} has no address: ")
+    assert "hush" not in said
+
+
+def test_an_allowed_address_may_be_told() -> None:
+    assert unreachable("http://127.0.0.2:1/", (ip_network("127.0.0.2"),)) is None
+    assert unreachable("http://127.0.0.3:1/", (ip_network("127.0.0.2"),)) == (
+        "127.0.0.3: 127.0.0.3 is a loopback address (BRIDGE_ALLOW_NETWORKS=127.0.0.3 allows it)"
+    )
