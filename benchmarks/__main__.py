@@ -1,4 +1,4 @@
-"""Measure the bridge beside its peers: python -m benchmarks [ingest|deliver|latency|idle|retention|all] [--json]."""
+"""Measure the bridge beside its peers: python -m benchmarks [ingest|deliver|latency|idle|retention|fairness|all] [--json]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from benchmarks.machine import Missing, Stores, bench, reachable
 from benchmarks.report import Line, as_json, as_table
 
-_ALL = ("ingest", "deliver", "latency", "idle", "retention")
+_ALL = ("ingest", "deliver", "latency", "idle", "retention", "fairness")
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _MORE = """
 ingest    a page of CI's list to a stored snapshot, beside the official SDK's parsing of it
@@ -19,6 +19,7 @@ deliver   a filled outbox to a receiver, beside Alertmanager and Celery with Red
 latency   one event, from handing it over until the receiver has it, beside Alertmanager
 idle      what a worker with nothing to do costs, beside Celery's
 retention a claim beside a million deliveries that were sent, against one in an empty table; and pruning them
+fairness  how old deliveries to live receivers get beside a dead one with 100,000 waiting, against none waiting
 
 Peers come from `pip install -e '.[bench]'` and from Debian: nginx-light, redis-server, prometheus-alertmanager.
 All traffic stays on this machine. Only ratios of one run mean something: the same code differs by a factor of

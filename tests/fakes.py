@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,13 +18,18 @@ from bridge.simulator.web import Answer, Fault, Request
 
 Treatment = Callable[["Hostile", socket.socket], None]
 CHUNK = b"x" * 65_536
+_NO_FAREWELL = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: closing is a reset
 
 
 class Hostile:
-    """A listening socket; each connection is treated in its own thread, once its first request was read."""
+    """A listening socket; each connection is treated in its own thread, once its first request was read.
 
-    def __init__(self, treat: Treatment) -> None:
+    Not `reading`: at once, and what was sent lies unread when the connection is closed.
+    """
+
+    def __init__(self, treat: Treatment, *, reading: bool = True) -> None:
         self._treat = treat
+        self._reading = reading
         self.closing = threading.Event()
         self.connections = 0
         self.requests = 0
@@ -72,7 +78,7 @@ class Hostile:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            if not _read_request(connection):
+            if self._reading and not _read_request(connection):
                 return
             self._count()
             self._treat(self, connection)
@@ -174,6 +180,16 @@ def redirects_to(url: str, status: int = 301) -> Hostile:
 def closes_after_request() -> Hostile:
     """Reads the request and closes the connection without a word."""
     return Hostile(lambda *_: None)
+
+
+def resets_after_request() -> Hostile:
+    """Reads the request and resets the connection."""
+    return Hostile(lambda _, connection: connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_FAREWELL))
+
+
+def answers_unread(said: bytes) -> Hostile:
+    """Says this as soon as it is connected to, and closes without having read a byte."""
+    return Hostile(lambda _, connection: connection.sendall(said), reading=False)
 
 
 def talks_garbage() -> Hostile:

@@ -5,9 +5,12 @@ Codes: docs.slack.dev, chat.postMessage, chat.update and incoming webhooks, read
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 from bridge.model import Outcome, Refused, TryLater
+
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 _NEW_TOKEN = "give the notifier the token of an app that is installed in the workspace"  # noqa: S105 - advice
 _NEW_URL = "make a new incoming webhook and give its url to the notifier"
@@ -65,7 +68,8 @@ RATE_LIMITED = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded
 
 
 def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool = False) -> Outcome:
-    """Return the outcome of an answer that was not "ok"."""
+    """Return the outcome of an answer that was not "ok"; of `error`, its reason repeats a code and no other text."""
+    error = error if _CODE.fullmatch(error) else ""
     if status == 429 or error in RATE_LIMITED:
         return TryLater(f"Slack says {error or 'to slow down'}", after=after, everyone=True)
     if error in ADVICE:

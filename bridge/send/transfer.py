@@ -148,7 +148,7 @@ class Transfer:
         if self._read < self._policy.answer_cap:
             self._chunks.append(chunk[: self._policy.answer_cap - self._read])
         self._read += len(chunk)
-        return None if self._read <= DRAINED else 0
+        return None if self._read <= max(DRAINED, self._policy.answer_cap) else 0
 
     def _ask(self, *_addresses: object) -> int:
         """Let the request out once: where a kept-alive connection turns out dead before any answer, libcurl would

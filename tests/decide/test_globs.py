@@ -20,6 +20,8 @@ NAMES = st.text(r"ab.[\-!é", min_size=1, max_size=5).filter(lambda name: name n
 KEYS = st.lists(NAMES, min_size=1, max_size=6).map("/".join)
 PARTS = st.sampled_from(["a", "b", "ab", ".", "[", "\\", "é", "*", "?", "{a,b}", "{a*,b,.?}", "{a,{b,ab}}"])
 FOLDERS = st.lists(PARTS, min_size=1, max_size=4).map("".join).filter(lambda name: "**" not in name and name != ".")
+# At the very beginning of a pattern, and only there, wcmatch takes {} for something of its own.
+TEXTS = st.text("ab*?{,}[]\\-!/|", max_size=14).filter(lambda text: "{}" not in text)
 PATHS = st.lists(FOLDERS | st.just("**"), min_size=1, max_size=6).map("/".join)
 
 
@@ -35,7 +37,7 @@ def test_globs_of_paths_match_as_those_of_wcmatch_do(pattern, key):
 
 
 @settings(deadline=None)
-@given(st.text("ab*?{,}[]\\-!/|", max_size=14), st.text("ab{,}/-!\n[", min_size=1, max_size=9))
+@given(TEXTS, st.text("ab{,}/-!\n[", min_size=1, max_size=9))
 def test_globs_of_texts_match_as_those_of_wcmatch_do(pattern, value):
     flags = fnmatch.BRACE | fnmatch.DOTMATCH | fnmatch.FORCEUNIX
     theirs = fnmatch.compile(pattern.translate(LITERAL), flags=flags, limit=1000).match(value)

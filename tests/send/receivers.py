@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,16 +42,19 @@ Behaviour = Callable[[socket.socket, Seen, threading.Event], None]
 class Receiver:
     """Reads requests and lets `behave` answer. `over` is set when the test ends: drips stop on it."""
 
-    def __init__(self, behave: Behaviour, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, behave: Behaviour, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.behave = behave
         self.requests: list[Seen] = []
         self.connections = 0
         self.over = threading.Event()
         self._open: list[socket.socket] = []
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
+        self._listener = socket.create_server((host, port), family=family)
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/hook?token=hush"
+        self._tls = tls
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}/hook?token=hush"
         self._threads = [threading.Thread(target=self._accept)]
 
     def __enter__(self) -> Self:
@@ -72,6 +76,9 @@ class Receiver:
                 connection, _ = self._listener.accept()
                 self.connections += 1
                 self._open.append(connection)
+                if self._tls:
+                    connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                    self._open.append(connection)
                 self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
                 self._threads[-1].start()
 

@@ -49,6 +49,14 @@ from bridge.send.addresses import forbidden, parse_networks
         ("2002:a00:1::", "a private address"),
         ("2002:7f00:1::1", "a loopback address"),
         ("4000::1", "an unassigned address"),
+        ("::ffff:0:127.0.0.1", "an unassigned address"),
+        ("64:ff9b::7f00:1", "a loopback address"),
+        ("64:ff9b:1:7f00:0:100::", "a translated address"),
+        ("2001:0:808:808::80ff:fffe", "a reserved address"),
+        ("2606:4700::5efe:127.0.0.1", "a loopback address"),
+        ("2606:4700::200:5efe:10.0.0.1", "a private address"),
+        ("fd00::5efe:8.8.8.8", "a private address"),
+        ("fe80::5efe:8.8.8.8", "a link-local address"),
         ("example.com", "not an IP address"),
     ],
 )
@@ -58,7 +66,16 @@ def test_an_address_that_is_not_public_is_forbidden_and_said_to_be_what_it_is(ad
 
 @pytest.mark.parametrize(
     "address",
-    ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"],
+    [
+        "8.8.8.8",
+        "1.1.1.1",
+        "2606:4700:4700::1111",
+        "::ffff:8.8.8.8",
+        "64:ff9b::808:808",
+        "2002:808:808::1",
+        "2606:4700::5efe:8.8.8.8",
+        "2606:4700::1:5efe:10.0.0.1",
+    ],
 )
 def test_a_public_address_is_not_forbidden(address: str) -> None:
     assert forbidden(address, ()) is None
@@ -70,6 +87,8 @@ def test_an_allowed_network_opens_exactly_itself_in_every_wrapping() -> None:
     assert forbidden("::ffff:10.1.2.3", allowed) is None
     assert forbidden("64:ff9b::a01:203", allowed) is None
     assert forbidden("::1", allowed) is None
+    assert forbidden("2606:4700::5efe:10.1.2.3", allowed) is None
+    assert forbidden("fd00::5efe:10.1.2.3", allowed) == "fd00::5efe:10.1.2.3 is a private address"
     assert forbidden("10.2.0.1", allowed) == "10.2.0.1 is a private address"
     assert forbidden("::ffff:10.2.0.1", allowed) == "::ffff:10.2.0.1 is a private address"
     assert forbidden("127.0.0.1", allowed) == "127.0.0.1 is a loopback address"

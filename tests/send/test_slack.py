@@ -122,9 +122,10 @@ def test_a_silent_slack_meets_the_deadline(door: Door, monkeypatch: pytest.Monke
 
 
 def test_an_answer_longer_than_what_is_stored_is_still_read_whole(door: Door) -> None:
-    long = {"ok": True, "channel": "C1", "ts": "171.9", "message": {"text": "x" * 50_000}}
+    long = {"ok": True, "message": {"text": "x" * 500_000}, "channel": "C1", "ts": "171.9"}
     with slack(long) as receiver:
         assert tell(door, receiver) == Sent(receipt="C1:171.9:C1:0")
+    assert len(receiver.requests) == 1
 
 
 def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(door: Door) -> None:

@@ -2,6 +2,8 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import text
 from standardwebhooks.webhooks import Webhook
 
 from bridge.model import Refused, Sent, TryLater
@@ -135,7 +137,18 @@ def test_a_redirect_to_nowhere_in_particular_is_still_told(location: str) -> Non
         ("0", timedelta(0)),
         ("Sat, 21 Nov 2026 12:10:00 GMT", timedelta(minutes=10)),
         ("Sat, 21 Nov 2026 20:10:00 +0800", timedelta(minutes=10)),
+        ("00120", timedelta(minutes=2)),
+        ("  120  ", timedelta(minutes=2)),
+        ("Saturday, 21-Nov-26 12:10:00 GMT", timedelta(minutes=10)),
+        ("Sat Nov 21 12:10:00 2026", timedelta(minutes=10)),
+        ("21 Nov 2026 12:10:00 GMT", timedelta(minutes=10)),
+        ("Sat, 21 Nov 2026 12:10:00", timedelta(minutes=10)),
+        ("Sat, 21 Nov 2026 07:10:00 EST", timedelta(minutes=10)),
+        ("Sat, 21 Nov 2026 12:10:00 -0000", timedelta(minutes=10)),
+        ("86400", timedelta(hours=24)),
+        ("86401", timedelta(hours=24)),
         ("315360000", timedelta(hours=24)),
+        (str(10**30), timedelta(hours=24)),
         ("9" * 300, timedelta(hours=24)),
         ("Sat, 21 Nov 2036 12:00:00 GMT", timedelta(hours=24)),
     ],
@@ -148,14 +161,45 @@ def test_retry_after_holds_for_the_whole_notifier(status: int, wish: str, after:
 
 @pytest.mark.parametrize(
     "wish",
-    ["-5", "soon", "", "1.5", "²", "9" * 5000, "Sat, 21 Nov 2026 11:00:00 GMT", "Sat, 99 Nov 2026 11:00:00"],
-)
+    [
+        "-5", "+5", "soon", "", " ", "1.5", "1,5", "5, 6", "5s", "1e3", "0x10", "1_000", "²", "٣٠", "３０", "9" * 5000,
+        "Sat, 21 Nov 2026 11:00:00 GMT", "Sat, 21 Nov 2026 12:00:00 GMT", "Sat, 99 Nov 2026 11:00:00",
+        "Saturday, 21-Nov-26 11:00:00 GMT", "Sat Nov 21 11:00:00 2026", "Sat, 21 Nov 2026 12:10:60 GMT",
+        "Mon, 01 Jan 0001 00:00:00 GMT", f"Sat, 21 Nov {10**30} 12:10:00 GMT", "2026-11-21T12:10:00Z",
+        f"Sat, 21 Nov 2026 12:10:00 +{10**20}", "Sat, 21 Nov 2026 12:10:00 +9900", "21 Nov , 12:10:00 GMT", "Sat,",
+    ],
+)  # fmt: skip
 def test_a_retry_after_that_makes_no_sense_is_ignored(wish: str) -> None:
     assert judge(reply(429, f"Retry-After: {wish}"), NOON) == TryLater("answered 429 Too Many Requests")
 
 
-def test_retry_after_of_other_statuses_is_ignored() -> None:
-    assert judge(reply(500, "Retry-After: 60"), NOON) == TryLater("answered 500 Internal Server Error")
+@pytest.mark.parametrize("status", [301, 400, 403, 408, 413, 500, 502, 504, 599])
+def test_retry_after_of_other_statuses_is_ignored(status: int) -> None:
+    outcome = judge(reply(status, "Retry-After: 60"), NOON)
+    assert isinstance(outcome, TryLater)
+    assert (outcome.after, outcome.everyone) == (None, False)
+
+
+def test_an_acceptance_with_retry_after_is_an_acceptance_and_a_410_with_it_a_goodbye() -> None:
+    assert judge(reply(202, "Retry-After: 60"), NOON) == Sent()
+    assert isinstance(judge(reply(410, "Retry-After: 60"), NOON), Refused)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "after"),
+    [("60", "120", timedelta(minutes=2)), ("120", "60", timedelta(minutes=1)), ("120", "soon", None)],
+)
+def test_of_two_retry_afters_the_last_counts(first: str, second: str, after: timedelta | None) -> None:
+    outcome = judge(reply(429, f"Retry-After: {first}", f"RETRY-AFTER: {second}"), NOON)
+    assert isinstance(outcome, TryLater)
+    assert (outcome.after, outcome.everyone) == (after, after is not None)
+
+
+@given(text(alphabet=":,+-. 0123456789aSsatNovGMTZ٣"))
+def test_no_retry_after_makes_judging_fail(wish: str) -> None:
+    outcome = judge(reply(503, f"Retry-After: {wish}"), NOON)
+    assert isinstance(outcome, TryLater)
+    assert outcome.after is None or timedelta() <= outcome.after <= timedelta(days=1)
 
 
 def test_no_answer_is_tried_again_and_a_forbidden_address_is_not() -> None:

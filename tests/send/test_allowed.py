@@ -1,0 +1,49 @@
+import pytest
+
+from bridge import settings as environment
+from bridge.model import Attempt, Refused, Sent
+from bridge.wiring.parts import door
+from tests.send.probes import ROUTES, outbound
+from tests.send.receivers import Receiver, a_delivery, answering
+
+OK = answering("200 OK", b'{"ok": true, "channel": "C1", "ts": "1.2"}')
+
+
+def told(route: str, url: str, allow: str) -> Attempt:
+    out = outbound(route, url, door(environment.read({"BRIDGE_ALLOW_NETWORKS": allow})))
+    out.begin(a_delivery(notifier="n"))
+    while not (ended := out.wait(10)):
+        pass
+    out.close(1)
+    return ended[0]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("allow", ["127.0.0.2/32", "127.0.0.2", "10.0.0.0/8, 127.0.0.2", "127.0.0.2/31"])
+@pytest.mark.parametrize("host", ["127.0.0.2", "2130706434", "0x7f.2", "0177.0.0.02", "[::ffff:127.0.0.2]"])
+def test_an_allowed_address_is_reached_in_every_spelling(route: str, allow: str, host: str) -> None:
+    with Receiver(OK, "127.0.0.2") as receiver:
+        attempt = told(route, f"http://{host}:{receiver.port}/hook", allow)
+    assert isinstance(attempt.outcome, Sent), attempt
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    "host", ["127.0.0.3", "127.0.0.1", "2130706435", "[::1]", "[::ffff:127.0.0.3]", "[::]", "0.0.0.0", "localhost"]
+)
+def test_its_neighbours_are_not(route: str, host: str) -> None:
+    listens = host.strip("[]") if host in ("127.0.0.3", "[::1]") else "127.0.0.3" if "3" in host else "127.0.0.1"
+    with Receiver(OK, listens) as receiver:
+        attempt = told(route, f"http://{host}:{receiver.port}/hook", "127.0.0.2/32")
+    assert isinstance(attempt.outcome, Refused), attempt
+    assert not attempt.outcome.pause
+    assert receiver.connections == 0
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_ipv6_is_allowed_by_itself(route: str) -> None:
+    with Receiver(OK, "::1") as receiver:
+        assert isinstance(told(route, f"http://[::1]:{receiver.port}/hook", "127.0.0.0/8").outcome, Refused)
+        assert isinstance(told(route, f"http://[::1]:{receiver.port}/hook", "::1").outcome, Sent)
+    assert len(receiver.requests) == 1
