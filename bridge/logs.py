@@ -65,5 +65,13 @@ def _cut(line: str) -> str:
 def _plain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     # Logfmt has no room for line breaks and spaces in keys.
     return {
-        key.replace(" ", "_"): value if isinstance(value, int | float) else str(value) for key, value in event.items()
+        _printable(key).replace(" ", "_"): value if isinstance(value, int | float) else _printable(str(value))
+        for key, value in event.items()
     }
+
+
+def _printable(text: str) -> str:
+    """Spell out what a terminal would act on: escapes, reversed writing. Line breaks are logfmt's to spell."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

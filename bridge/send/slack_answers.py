@@ -80,4 +80,6 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
         return Refused(f"Slack answered {status}: {_NEW_URL}", pause=True)
     if status == 200 and not error:
         return TryLater(NOT_UNDERSTOOD)
-    return TryLater(f"Slack answered {status}" + (f": {error}" if error else ""))
+    wish = after if status == 503 else None
+    said = f"Slack answered {status}" + (f": {error}" if error else "")
+    return TryLater(said, after=wish, everyone=wish is not None)

@@ -306,6 +306,14 @@ def test_what_a_lost_worker_held_is_sent_again_under_the_same_id(
     assert [row["outcome"] for row in rows(db, attempt)] == ["lost", "sent"]
 
 
+def test_no_two_claims_share_a_lease(db: Database, courier: Courier, transport: FakeTransport) -> None:
+    for id_ in ("d1", "d2"):
+        put(db, telling(id_))
+        _work(courier)
+    first, second = transport.begun
+    assert first.lease != second.lease
+
+
 def test_an_outcome_that_comes_after_the_lease_is_not_recorded(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from bridge import wiring
 from bridge.collect.errors import AuthError, CiError, ConfigError, TemporaryError, Throttled
@@ -156,6 +157,25 @@ def test_a_page_is_stored_with_its_deliveries_or_not_at_all(
     assert [rows(db, table) for table in tables] == before
     assert row_of(db, lease, name=BUCKET)["token"] is None  # free for the next poll
     assert polled().deliveries == 1  # seen again, told once
+
+
+def test_deliveries_that_cannot_be_stored_leave_no_snapshot_behind(
+    db: Database, ci: FakeCi, polled: Polls, clock: Clock
+) -> None:
+    ci.has(_new(clock, "j1"))
+    tables = [job_table, transition, delivery, stream_table]
+    before = [rows(db, table) for table in tables]
+
+    def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO delivery"):
+            raise ZeroDivisionError
+
+    event.listen(db.engine, "before_cursor_execute", fail)
+    with pytest.raises(ZeroDivisionError):
+        polled()
+    event.remove(db.engine, "before_cursor_execute", fail)
+    assert [rows(db, table) for table in tables] == before
+    assert polled().deliveries == 1
 
 
 def test_who_is_told_is_woken_after_each_page_is_stored(db: Database, ci: FakeCi, clock: Clock, poll: Polls) -> None:

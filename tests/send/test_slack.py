@@ -87,9 +87,10 @@ def test_a_message_refused_as_plain_text_too_is_refused(door: Door) -> None:
     assert outcome == Refused("Slack says msg_too_long: it will not have this message")
 
 
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
 @pytest.mark.parametrize("hook", [True, False])
-def test_slacks_rate_limit_holds_for_the_whole_notifier(door: Door, hook: bool) -> None:
-    limited = answering("429 Too Many Requests", b'{"ok":false,"error":"ratelimited"}', "Retry-After: 30")
+def test_slacks_wish_to_wait_holds_for_the_whole_notifier(door: Door, hook: bool, status: str) -> None:
+    limited = answering(status, b'{"ok":false,"error":"ratelimited"}', "Retry-After: 30")
     with Receiver(limited) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
     assert isinstance(outcome, TryLater)

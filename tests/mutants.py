@@ -1,0 +1,115 @@
+"""Break each guarantee on purpose, in a copy, and see that a test notices: python -m tests.mutants
+
+The exit status is 1 when one of them is not noticed, or no longer fits the code.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOT = Path(__file__).parent.parent
+_COPIED = ("bridge", "tests", "benchmarks", "pyproject.toml", "rules.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]  # at least one of these must fail
+
+
+_SAVE = (
+    "            streams = {s.key for watch in round_.book.watches for s in watch.streams}\n"
+    "            snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)\n"
+)
+MUTANTS = (
+    Mutant(
+        "finishing without the fence",
+        "bridge/record/settling.py",
+        '_MINE = (state_is(SENDING), D.c.lease == bindparam("b_lease"))',
+        '_MINE = ((D.c.lease == bindparam("b_lease")) | (D.c.n > 0),)',
+        ("tests/record/test_settling.py",),
+    ),
+    Mutant(
+        "committing the snapshot before the deliveries",
+        "bridge/pipeline/poll.py",
+        "            _tell(tx, round_, steps, now)\n" + _SAVE,
+        _SAVE + '            tx.exec_driver_sql("COMMIT")\n            tx.exec_driver_sql("BEGIN")\n'
+        "            _tell(tx, round_, steps, now)\n",
+        ("tests/pipeline/test_poll.py",),
+    ),
+    Mutant(
+        "reusing a lease",
+        "bridge/pipeline/deliver.py",
+        'lease = f"{self._worker}.{number}"',
+        'lease = f"{self._worker}.0"',
+        ("tests/pipeline/test_deliver.py",),
+    ),
+    Mutant(
+        "judging the name instead of the address connected to",
+        "bridge/send/transfer.py",
+        "address = str(target.addr[0])",
+        'address = whereabouts(self._url).rpartition(":")[0]\n'
+        '        address = "127.0.0.1" if address == "localhost" else address\n'
+        '        address = address if address[:1].isdigit() else "1.1.1.1"',
+        ("tests/send/test_spellings.py", "tests/send/test_names.py"),
+    ),
+    Mutant(
+        "trusting the environment's proxy",
+        "bridge/send/transfer.py",
+        '            pycurl.PROXY: policy.proxy or "",',
+        "            **({pycurl.PROXY: policy.proxy} if policy.proxy else {}),",
+        ("tests/send/test_proxies.py",),
+    ),
+    Mutant(
+        "accepting a truncated page",
+        "bridge/collect/jobs_xml.py",
+        'raise UnreadableReply(f"the reply is broken or cut off: {error}") from None',
+        'return _parse(text[: text.rfind("</JobsDetail>") + 13] + "</Response>")',
+        ("tests/collect",),
+    ),
+)
+
+
+def main() -> int:
+    survivors = [mutant.what for mutant in MUTANTS if not _noticed(mutant)]
+    print(f"{len(MUTANTS) - len(survivors)} of {len(MUTANTS)} were noticed")
+    return 1 if survivors else 0
+
+
+def _noticed(mutant: Mutant) -> bool:
+    with tempfile.TemporaryDirectory(prefix="ci-bridge-mutant-") as name:
+        copy = Path(name)
+        for part in _COPIED:
+            _copy(_ROOT / part, copy / part)
+        code = (copy / mutant.file).read_text()
+        if code.count(mutant.old) != 1:
+            print(f"NOT APPLIED  {mutant.what}: {mutant.file} has its place {code.count(mutant.old)} times")
+            return False
+        (copy / mutant.file).write_text(code.replace(mutant.old, mutant.new))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", *mutant.tests]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    # 1: tests failed. Anything else, a file that does not import say, proves nothing.
+    noticed = done.returncode == 1 and bool(failed)
+    by = failed[0].removeprefix("FAILED ").partition(" - ")[0] if failed else done.stdout[-300:]
+    print(f"{'noticed' if noticed else 'SURVIVED':<12} {mutant.what}: {by}", flush=True)
+    return noticed
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, target)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""What happens in a hostile world: to jobs, and to the answers of CI on their way."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from email.utils import formatdate
+from typing import Protocol
+
+from bridge.simulator.web import Answer
+from tests import fakes
+
+ENDLESS = "225508"  # a page token that leads to the same page again
+
+
+# --- to jobs; `which` counts the jobs of the world, round and round ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Create:
+    """`age_s` ago by CI's clock: a job that is listed late, or one from before the bridge."""
+
+    tag: str = "Transcode"
+    queue: str = "p1"
+    state: str = "Submitted"
+    age_s: int = 0
+    workflow: str | None = None
+    user_data: str | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    which: int
+    to: str
+
+
+@dataclass(frozen=True)
+class Forget:
+    """CI knows nothing of the job any more."""
+
+    which: int
+
+
+@dataclass(frozen=True)
+class Hide:
+    """The job is in no list any more; a question by id still finds it."""
+
+    which: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    seconds: int
+
+
+Event = Create | Move | Forget | Hide | Pass
+Events = tuple[Event, ...]
+
+
+# --- to answers ----------------------------------------------------------------------------------------------------
+
+
+class Road(Protocol):
+    """What an answer meets on its way: the world, as far as it may be touched while one is under way."""
+
+    def happen(self, *events: Event) -> None: ...
+    def now_s(self) -> float: ...
+    def earlier(self, back: int, *, any_page: bool = False) -> Answer | None: ...
+    def poll_by_rival(self) -> None: ...
+    def poll_while_away(self) -> None: ...
+    def halt(self) -> None: ...
+
+
+class Way:
+    """How one answer arrives. `whole`: the bridge gets what CI said, or what CI once said."""
+
+    whole = True
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        return true
+
+
+def dated(answer: Answer, now_s: float) -> Answer:
+    return replace(answer, headers={**answer.headers, "Date": formatdate(now_s, usegmt=True)})
+
+
+@dataclass(frozen=True)
+class Truly(Way):
+    """As it is."""
+
+
+@dataclass(frozen=True)
+class Late(Way):
+    """It was made before these events and arrives after them."""
+
+    events: Events
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        road.happen(*self.events)
+        return dated(true, road.now_s())
+
+
+@dataclass(frozen=True)
+class Stale(Way):
+    """Some cache serves an earlier answer to this question, with its own Date."""
+
+    back: int = 1
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        return road.earlier(self.back) or true
+
+
+@dataclass(frozen=True)
+class Mixed(Way):
+    """The jobs of an earlier answer, of any page, stand in it too."""
+
+    back: int = 1
+    before: bool = False
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        found = road.earlier(self.back, any_page=True)
+        jobs = _jobs(found.body if found else true.body)
+        if self.before:
+            return replace(true, body=_open(true.body).replace(b"<Response>", b"<Response>" + jobs, 1))
+        return replace(true, body=_open(true.body).replace(b"</Response>", jobs + b"</Response>"))
+
+
+@dataclass(frozen=True)
+class Reversed(Way):
+    """Its jobs stand in the other order."""
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        each = re.findall(rb"<JobsDetail>.*?</JobsDetail>", true.body, re.DOTALL)
+        return replace(true, body=true.body.replace(b"".join(each), b"".join(reversed(each)))) if each else true
+
+
+@dataclass(frozen=True)
+class Endless(Way):
+    """Its next page is itself, for ever."""
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        bare = re.sub(rb"<NextToken>.*?</NextToken>", b"", _open(true.body))
+        token = b"<NextToken>%s</NextToken></Response>" % ENDLESS.encode()
+        return replace(true, body=bare.replace(b"</Response>", token))
+
+
+@dataclass(frozen=True)
+class Rival(Way):
+    """Meanwhile another worker wants the bucket."""
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        road.poll_by_rival()
+        return true
+
+
+@dataclass(frozen=True)
+class Halting(Way):
+    """The worker is told to stop while it is under way."""
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        road.halt()
+        return true
+
+
+@dataclass(frozen=True)
+class Away(Way):
+    """The worker stands still for longer than its lease; meanwhile these happen and another worker polls."""
+
+    events: Events
+    whole = False
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        road.happen(*self.events)
+        road.poll_while_away()
+        return true
+
+
+@dataclass(frozen=True)
+class Cut(Way):
+    """It ends after so many tenths, or with a job; `announced`: its Content-Length is that of the whole."""
+
+    tenths: int = 5
+    announced: bool = False
+    after_a_job: bool = False
+    whole = False
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        end = len(true.body) * self.tenths // 10
+        if self.after_a_job:
+            end = true.body.find(b"</JobsDetail>", end) + len(b"</JobsDetail>")
+        end = min(end, len(true.body) - 1)
+        return replace(true, body=true.body[:end], length=len(true.body) if self.announced else None)
+
+
+@dataclass(frozen=True)
+class Refused(Way):
+    """Something else comes instead."""
+
+    how: str
+    whole = False
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        return REFUSALS[self.how]
+
+
+REFUSALS = {
+    "429": fakes.ci_error(429, "RequestLimitExceeded"),
+    "429, wait": fakes.ci_error(429, "RequestLimitExceeded", headers={"Retry-After": "600"}),
+    "503": fakes.slow_down(),
+    "503, wait": fakes.slow_down(600),
+    "500": fakes.ci_error(500, "InternalError"),
+    "403": fakes.ci_error(403, "AccessDenied"),
+    "404": fakes.ci_error(404, "NoSuchBucket"),
+    "HTML": fakes.html_page(200),
+    "JSON": fakes.json_error(200),
+    "nothing": fakes.empty_body(),
+    "hang up": fakes.hang_up(),
+}
+
+
+def _open(body: bytes) -> bytes:
+    return body.replace(b"<Response />", b"<Response></Response>")
+
+
+def _jobs(body: bytes) -> bytes:
+    return b"".join(re.findall(rb"<JobsDetail>.*?</JobsDetail>", body, re.DOTALL))

@@ -1,0 +1,61 @@
+"""The jobs of a world, at CI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bridge.simulator.ci import CiSimulator
+from tests.world.events import Create, Event, Forget, Hide, Move, Pass
+from tests.world.oracle import FINAL
+from tests.world.scenery import Time
+
+LISTED_LATE_S = 240  # less than the five minutes by which lists overlap
+
+
+@dataclass(frozen=True)
+class Created:
+    tag: str
+    at: datetime  # by the bridge's clock
+
+
+class Jobs:
+    def __init__(self, ci: CiSimulator, time: Time, bucket: str) -> None:
+        self._ci, self._time, self._bucket = ci, time, bucket
+        self.ids: list[str] = []
+        self.created: dict[str, Created] = {}
+        self.unlisted: set[str] = set()  # hidden or forgotten
+        self.forgotten: set[str] = set()
+        self.asked_for = False  # from then on a job is listed soon after it was created
+
+    def happen(self, *happened: Event) -> None:
+        for one in happened:
+            match one:
+                case Pass(seconds):
+                    self._time.advance(seconds)
+                case Create():
+                    self._create(one)
+                case Move(which) | Hide(which) | Forget(which) if self.ids:
+                    self._change(self.ids[which % len(self.ids)], one)
+
+    def _create(self, one: Create) -> None:
+        age = min(one.age_s, LISTED_LATE_S) if self.asked_for else one.age_s
+        facts = {"workflow": one.workflow, "user_data": one.user_data}
+        job = self._ci.create(self._bucket, one.tag, one.queue, created_at=self._ci.now() - age, **facts)
+        if one.state != "Submitted":
+            self._ci.move(job, one.state)
+        self.ids.append(job)
+        self.created[job] = Created(one.tag, self._time() - timedelta(seconds=age))
+
+    def _change(self, job: str, how: Move | Hide | Forget) -> None:
+        match how:
+            case Move(_, to):
+                if self._ci.history(job)[-1] not in FINAL:
+                    self._ci.move(job, to)
+            case Hide():
+                self._ci.hide(job)
+                self.unlisted.add(job)
+            case Forget():
+                self._ci.forget(job)
+                self.unlisted.add(job)
+                self.forgotten.add(job)

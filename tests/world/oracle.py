@@ -1,0 +1,192 @@
+"""What must be on record and be told, worked out from the answers that CI gave in whole.
+
+It is written from what the bridge promises and uses none of its code. The promises, as they are counted here:
+
+- What an answer shows in whole is seen; what was cut off, refused or came to a worker that had lost its bucket is not.
+- A job's first state is a transition from "new". A later one is a transition if it differs from the last, unless
+  the last is final, or is `gone` and the later one is not final. So a stale answer never reopens what has ended.
+  A stale answer about an unfinished job cannot be told from news (a job may be Submitted again), and is news:
+  one transition to what it shows, one back when a true answer comes, and no more than these.
+- A job that comes twice on one page counts once, by the state that is further on.
+- An unfinished job whose id CI does not know is `gone`; of a job that is not on record nothing is known by its id.
+- Nobody is told of jobs from before a stream of lists was first asked for, as long as it has not been listed to the
+  end. "Before" is CI's CreationTime against the first call; or, for a stream that came later, against the last
+  complete listing of one that covers it, or the last complete poll of its watch. The bridge compares CI's clock
+  with its own there, and CI's times are whole seconds: so near to that moment both are right.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+FINAL = ("Success", "Failed", "Cancel")
+NEW, GONE = "new", "gone"
+_SECOND = timedelta(seconds=1)
+_FAR_ON = {"Running": 1, **dict.fromkeys(FINAL, 2)}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What one chain of lists is about."""
+
+    tag: str
+    queue: str | None
+
+    def covers(self, other: Stream) -> bool:
+        return self.tag == other.tag and self.queue in (None, other.queue)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A list call (`stream`, and `token` for a later page) or a question by id (`ids`)."""
+
+    stream: Stream | None = None
+    token: str | None = None
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shown:
+    id: str
+    state: str
+    queue: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An answer, as anybody would read it."""
+
+    jobs: tuple[Shown, ...]
+    missing: tuple[str, ...]
+    next_token: str | None
+
+    @classmethod
+    def read(cls, body: bytes) -> Whole:
+        root = ET.fromstring(body)  # noqa: S314  our own simulator's
+        jobs = [
+            Shown(
+                id=job.findtext("JobId", ""),
+                state=job.findtext("State", ""),
+                queue=job.findtext("QueueId", ""),
+                created_at=datetime.fromisoformat(job.findtext("CreationTime", "")),
+            )
+            for job in root.findall("JobsDetail")
+        ]
+        return cls(
+            tuple(jobs), tuple(one.text or "" for one in root.findall("NonExistJobIds")), root.findtext("NextToken")
+        )
+
+
+@dataclass
+class Step:
+    """One transition. `silent` None: it may be told or not."""
+
+    was: str
+    to: str
+    queue: str
+    silent: bool | None = False
+
+
+@dataclass
+class Heard:
+    """Of one stream: from when on its jobs are news, give or take `band`, and its last complete listing."""
+
+    asked_at: datetime  # first, by the bridge's clock
+    news_from: datetime
+    band: timedelta
+    mark: datetime | None = None
+    chain: datetime | None = None  # CI's clock at the first page of the chain under way
+
+
+@dataclass
+class Oracle:
+    skew: timedelta
+    announce: bool
+    steps: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
+    streams: dict[Stream, Heard] = field(default_factory=dict)
+    polled: dict[str, datetime] = field(default_factory=dict)  # by watch: its last complete poll began
+
+    def poll_begins(self, watch: str, asks: Iterable[Stream], in_force: Iterable[Stream], now: datetime) -> None:
+        in_force = list(in_force)
+        met = dict(self.streams)
+        for stream in asks:
+            if stream in met:
+                continue
+            marks = [met[s].mark for s in in_force if s in met and s.covers(stream)]
+            known = [mark for mark in marks if mark]
+            if known:
+                self.streams[stream] = Heard(now, max(known), 2 * _SECOND)
+            else:
+                ours = self.polled.get(watch, now)
+                self.streams[stream] = Heard(now, ours + self.skew, abs(self.skew) + 2 * _SECOND)
+
+    def poll_completes(self, watch: str, began: datetime) -> None:
+        self.polled[watch] = began
+
+    def hears(self, question: Question, whole: Whole, date: datetime) -> None:
+        """Take in an answer that arrived in whole; `date` is its Date."""
+        if question.stream is None:
+            self._hears_by_id(question, whole)
+            return
+        heard = self.streams[question.stream]
+        for job in _once(whole.jobs):
+            self._sees(job, silent=self._silent(heard, job))
+        if question.token is None or heard.chain is None:
+            heard.chain = date
+        if whole.next_token is None:
+            heard.mark, heard.chain = heard.chain, None
+
+    def _hears_by_id(self, question: Question, whole: Whole) -> None:
+        for job in _once(whole.jobs):
+            if job.id in question.ids and self.steps.get(job.id):
+                self._sees(job)
+        for job_id in whole.missing:
+            steps = self.steps.get(job_id)
+            if job_id in question.ids and steps and steps[-1].to not in (*FINAL, GONE):
+                steps.append(Step(steps[-1].to, GONE, steps[-1].queue))
+
+    def _sees(self, job: Shown, *, silent: bool | None = False) -> None:
+        steps = self.steps[job.id]
+        if not steps:
+            steps.append(Step(NEW, job.state, job.queue, silent))
+            return
+        last = steps[-1].to
+        if last == job.state or last in FINAL or (last == GONE and job.state not in FINAL):
+            return
+        steps.append(Step(last, job.state, job.queue))
+
+    def _silent(self, heard: Heard, job: Shown) -> bool | None:
+        if heard.mark or self.announce:
+            return False
+        if abs(job.created_at - heard.news_from) <= heard.band:
+            return None
+        return job.created_at < heard.news_from
+
+    def must_hear(self) -> dict[tuple[str, str, int], Step]:
+        """Return what is told to whom, by (notifier, job, number of the transition)."""
+        return {
+            (notifier, job_id, number): step
+            for job_id, steps in self.steps.items()
+            for number, step in enumerate(steps, 1)
+            for notifier in _notifiers(step)
+        }
+
+
+def _notifiers(step: Step) -> tuple[str, ...]:
+    """The rules of every world: `cms` hears everything, `next` the end of what was in queue p1."""
+    if step.silent:
+        return ()
+    return ("cms", "next") if step.to in FINAL and step.queue == "p1" else ("cms",)
+
+
+def _once(jobs: Iterable[Shown]) -> list[Shown]:
+    found: dict[str, Shown] = {}
+    for job in jobs:
+        if job.id not in found or _FAR_ON.get(job.state, 0) > _FAR_ON.get(found[job.id].state, 0):
+            found[job.id] = job
+    return list(found.values())

@@ -1,0 +1,251 @@
+"""Whatever CI, the network, the receivers and the workers do: every state that was seen is told once, in order.
+
+WORLD_EXAMPLES sets how many worlds are tried, and makes them new ones each time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from bridge.record.database import Database
+from tests.world.events import (
+    REFUSALS,
+    Away,
+    Create,
+    Cut,
+    Endless,
+    Event,
+    Forget,
+    Halting,
+    Hide,
+    Late,
+    Mixed,
+    Move,
+    Pass,
+    Refused,
+    Reversed,
+    Rival,
+    Stale,
+    Truly,
+    Way,
+)
+from tests.world.scenery import TEMPERS, WATCHES, Scenery, scenery
+from tests.world.world import World
+
+STATES = ("Submitted", "Running", "Pause", "Success", "Failed", "Cancel", "Mending")
+HOUR = 3600
+
+whichs = st.integers(-2, 3)
+states = st.sampled_from([*STATES, "Running", "Success"])
+tags = st.sampled_from(["Transcode", "Snapshot"])
+queues = st.sampled_from(["p1", "p2"])
+creates = st.builds(
+    Create,
+    tag=tags,
+    queue=queues,
+    state=st.sampled_from(["Submitted", "Running", "Success"]),
+    age_s=st.sampled_from([0, 1, 60, 240]),
+    workflow=st.sampled_from([None, "w1"]),
+    user_data=st.sampled_from([None, "This is <my> data & more."]),
+)
+ended = st.builds(Create, queue=queues, state=st.just("Success"))
+old = st.builds(Create, tag=tags, queue=queues, state=st.sampled_from(STATES), age_s=st.integers(10, 30 * HOUR))
+moves = st.builds(Move, whichs, states)
+leaves: st.SearchStrategy[Event] = st.one_of(st.builds(Forget, whichs), st.builds(Hide, whichs))
+happenings: st.SearchStrategy[Event] = st.one_of(moves, moves, moves, creates, creates, leaves)
+soon: st.SearchStrategy[Event] = st.one_of(happenings, st.builds(Pass, st.integers(1, 10)))
+meanwhile = st.lists(soon, min_size=1, max_size=2).map(tuple)
+late = st.builds(Late, meanwhile)
+back = st.integers(1, 4)
+broken: st.SearchStrategy[Way] = st.one_of(
+    st.builds(Cut, st.integers(0, 9), st.booleans(), st.booleans()),
+    st.builds(Refused, st.sampled_from(sorted(REFUSALS))),
+)
+ways: st.SearchStrategy[Way] = st.one_of(
+    st.just(Truly()),
+    late,
+    late,
+    st.builds(Stale, back),
+    st.builds(Mixed, back, st.booleans()),
+    broken,
+    broken,
+    st.builds(Away, meanwhile),
+    st.sampled_from([Reversed(), Endless(), Rival(), Halting()]),
+)
+cached: st.SearchStrategy[Way] = st.one_of(st.builds(Stale, back), st.builds(Mixed, back, st.booleans()))
+lists_of_ways = st.lists(ways, max_size=4)
+workers = watches = st.integers(0, 1)
+some_events = st.lists(happenings, min_size=1, max_size=4)
+pauses = st.sampled_from([1, 7, 31, 95, 400, HOUR, 26 * HOUR])
+paths = st.sampled_from(["/cms", "/next"])
+tempers = st.sampled_from(sorted(TEMPERS))
+
+
+def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
+    """Return the machine of this scenery; hypothesis makes one for each world."""
+
+    class HostileWorld(RuleBasedStateMachine):
+        world: World | None = None
+
+        @initialize(
+            past=st.lists(old, max_size=5),
+            skew_s=st.sampled_from([0, 0, 0, 1200, -1200]),
+            page_size=st.sampled_from([1, 1, 2, 3, 100]),
+            announce=st.sampled_from([False, False, False, True]),
+            which=st.sampled_from(["all", "all", "one queue", "one tag"]),
+        )
+        def begin(self, past: Sequence[Create], skew_s: int, page_size: int, announce: bool, which: str) -> None:
+            self.world = World(scene, skew_s=skew_s, page_size=page_size, announce=announce)
+            self.world.put_in_force(which)
+            self.world.happen(*past)
+
+        @rule(what=some_events)
+        def happen(self, what: Sequence[Event]) -> None:
+            self.world.happen(*what)
+
+        @rule(seconds=pauses)
+        def time_passes(self, seconds: int) -> None:
+            self.world.happen(Pass(seconds))
+
+        @rule(what=some_events, seconds=pauses, worker=workers, watch=watches, lists=lists_of_ways, by_id=lists_of_ways)
+        def poll_later(
+            self,
+            what: Sequence[Event],
+            seconds: int,
+            worker: int,
+            watch: int,
+            lists: Sequence[Way],
+            by_id: Sequence[Way],
+        ) -> None:
+            self.world.happen(*what, Pass(seconds))
+            self.world.poll(worker, watch, lists, by_id)
+
+        @rule(worker=workers, watch=watches, lists=lists_of_ways, by_id=lists_of_ways)
+        def poll(self, worker: int, watch: int, lists: Sequence[Way], by_id: Sequence[Way]) -> None:
+            self.world.poll(worker, watch, lists, by_id)
+
+        @rule(worker=workers, which=whichs, to=states, old=cached)
+        def a_cache_answers_after_the_truth(self, worker: int, which: int, to: str, old: Way) -> None:
+            self.world.poll(worker, 0)
+            self.world.happen(Move(which, to))
+            self.world.poll(worker, 0, [old, old])
+            self.world.poll(worker, 0, [old, old], [old])
+
+        @rule(worker=workers, leaves=leaves, by_id=st.lists(ways, max_size=2), lists=st.lists(ways, max_size=2))
+        def a_job_leaves_the_lists(
+            self, worker: int, leaves: Event, by_id: Sequence[Way], lists: Sequence[Way]
+        ) -> None:
+            self.world.happen(leaves, Pass(31))
+            self.world.poll(worker, 0, [], by_id)
+            self.world.poll(worker, 0, lists)
+
+        @rule(worker=workers, watch=watches, what=some_events, which=st.sampled_from(sorted(WATCHES)))
+        def rules_change_while_jobs_go_on(self, worker: int, watch: int, what: Sequence[Event], which: str) -> None:
+            self.world.poll(worker, 0)
+            self.world.happen(Pass(31), *what, Pass(31))
+            self.world.put_in_force(which)
+            self.world.poll(worker, watch)
+
+        @rule(worker=workers, jobs=st.lists(ended, min_size=2, max_size=4), pages=st.integers(1, 2), way=broken)
+        def a_list_breaks_off(self, worker: int, jobs: Sequence[Create], pages: int, way: Way) -> None:
+            self.world.happen(*jobs, Pass(400))
+            self.world.poll(worker, 0, [*[Truly()] * pages, way, way, way])  # some are asked for again at once
+
+        @rule(worker=workers, job=creates, goes=st.lists(states, min_size=1, max_size=3), temper=tempers)
+        def a_job_moves_on_while_the_receiver_is(
+            self, worker: int, job: Create, goes: Sequence[str], temper: str
+        ) -> None:
+            self.world.ears.temper.update({"/cms": temper, "/next": temper})
+            self.world.happen(job)
+            self.world.poll(worker, 0)
+            for to in goes:
+                self.world.happen(Move(-1, to), Pass(7))
+                self.world.poll(worker, 0)
+            self.world.deliver(worker)
+
+        @rule(worker=workers)
+        def poll_what_is_due(self, worker: int) -> None:
+            self.world.poll_what_is_due(worker)
+
+        @rule(worker=workers)
+        def deliver(self, worker: int) -> None:
+            self.world.deliver(worker)
+
+        @rule(path=paths, temper=tempers)
+        def receiver_becomes(self, path: str, temper: str) -> None:
+            self.world.ears.temper[path] = temper
+
+        @rule(
+            worker=workers,
+            job=creates,
+            temper=tempers,
+            then=st.sampled_from(["well", *TEMPERS]),
+            suffers=st.sampled_from(["dies", "stalls", "stalls long", "is replaced"]),
+        )
+        def a_worker_suffers_with_news_to_tell(
+            self, worker: int, job: Create, temper: str, then: str, suffers: str
+        ) -> None:
+            self.world.happen(job)
+            self.world.poll(worker, 0)
+            self.world.ears.temper.update({"/cms": temper, "/next": temper})
+            if suffers == "dies":
+                self.world.courier_dies(worker)
+            elif suffers.startswith("stalls"):
+                self.world.courier_stalls(worker, then, long=suffers == "stalls long")
+            else:
+                self.world.replace(worker)
+
+        @rule(which=st.sampled_from(sorted(WATCHES)))
+        def rules_change(self, which: str) -> None:
+            self.world.put_in_force(which)
+
+        @rule(watch=watches, does=st.sampled_from(["pause", "go on", "resume cms", "resume next", "be dead"]))
+        def somebody_interferes(self, watch: int, does: str) -> None:
+            if does in ("pause", "go on"):
+                self.world.pause_watch(watch, paused=does == "pause")
+            elif does == "be dead":
+                self.world.a_dead_worker_holds_the_bucket()
+            else:
+                self.world.resume(does.removeprefix("resume "))
+
+        def teardown(self) -> None:
+            if self.world is None:
+                return
+            try:
+                if sys.exc_info()[0] is None:  # else the failure of a step would be hidden by that of the end
+                    self.world.calm_down()
+            finally:
+                self.world.close()
+
+    return HostileWorld
+
+
+def run(db: Database, examples: int) -> int:
+    asked = os.environ.get("WORLD_EXAMPLES")
+    with scenery(db) as scene:
+        run_state_machine_as_test(
+            machine(scene),
+            settings=settings(
+                max_examples=int(asked or examples),
+                stateful_step_count=40,
+                derandomize=asked is None,
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.generate, Phase.shrink],
+                print_blob=False,
+                report_multiple_bugs=False,
+            ),
+        )
+        return scene.worlds
+
+
+def test_in_a_hostile_world_every_state_that_was_seen_is_told_once_and_in_order(db: Database) -> None:
+    examples = 40 if db.sqlite else 10
+    assert run(db, examples) >= examples

@@ -1,0 +1,55 @@
+"""A worker of a world: the bridge's own poller and courier, whose time is the world's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from bridge.decide.rulebook import Rulebook
+from bridge.model import Attempt
+from bridge.pipeline import Courier, Poller
+from bridge.send.outbound import Outbound
+from tests.world.scenery import Scenery
+
+
+class Transport:
+    """The real door, waited at until all that was begun has ended: what a turn brings depends on no timing then."""
+
+    def __init__(self, outbound: Outbound) -> None:
+        self._outbound = outbound
+        self.begin, self.wake = outbound.begin, outbound.wake
+
+    @property
+    def in_flight(self) -> int:
+        return self._outbound.in_flight
+
+    def wait(self, timeout_s: float) -> Sequence[Attempt]:
+        ended: list[Attempt] = []
+        while self.in_flight:
+            ended += self._outbound.wait(timeout_s)
+        return ended
+
+
+@dataclass
+class Worker:
+    poller: Poller
+    courier: Courier
+    outbound: Outbound
+
+    @classmethod
+    def new(
+        cls, scenery: Scenery, name: str, *, client: int, book: Callable[[], Rulebook], halted: Callable[[], bool]
+    ) -> Self:
+        outbound, time = scenery.outbound(book()), scenery.time
+        courier = Courier(
+            db=scenery.db,
+            transport=Transport(outbound),
+            book=book,
+            clock=time,
+            monotonic=time.seconds,
+            chance=lambda: 0.0,
+            worker=name,
+        )
+        source = scenery.clients[client]
+        return cls(Poller(db=scenery.db, source=source, clock=time, worker=name, halted=halted), courier, outbound)
