@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -18,13 +17,13 @@ from bridge.decide.messages import Telling, tell
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP, in_tens, list_since
 from bridge.model import Described, Job, Page, Place, Stream, Transition, Watch
+from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
 from bridge.record import leases, outbox, snapshots
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
 
 _MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
-_RESOLUTION = timedelta(seconds=1)  # of CI's CreationTime, which is rounded down
 _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
 
 
@@ -37,47 +36,6 @@ class Source(Protocol):
 
     def list(self, stream: Stream, *, since: datetime | None = None, token: str | None = None) -> Page: ...
     def describe(self, place: Place, ids: Sequence[str]) -> Described: ...
-
-
-@dataclass(slots=True)
-class Poll:
-    """What one poll of one watch came to."""
-
-    watch: str
-    calls: int = 0
-    jobs: int = 0
-    transitions: int = 0
-    deliveries: int = 0
-    error: CiError | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Round:
-    """What stays the same during one poll."""
-
-    watch: Watch
-    book: Rulebook
-    began: datetime
-    poll: Poll
-    listed: dict[str, snapshots.Listed]
-    unseen: dict[str, str] = field(default_factory=dict)  # unfinished jobs that no answer has shown yet
-
-    def silence(self, stream: Stream, horizon: datetime | None) -> Callable[[Job], str | None]:
-        """Return why a job that this stream shows for the first time is told to nobody.
-
-        The first snapshot of a stream is silent about jobs from before it was first asked for. Jobs up to the
-        horizon may have been told and pruned.
-        """
-        listed = self.listed[stream.key]
-        announced = listed.mark or self.watch.announce_first
-        first = f'first snapshot of {stream.tag} in watch "{self.watch.name}"'
-
-        def why(job: Job) -> str | None:
-            if horizon and job.created_at and job.created_at <= horizon:
-                return "older than what is kept"
-            return None if announced or (job.created_at and job.created_at > listed.told_from) else first
-
-        return why
 
 
 class Poller:
@@ -140,8 +98,8 @@ class Poller:
         began, keys = self._clock(), [stream.key for stream in watch.streams]
         with self._transaction(watch, began) as tx:
             (row,) = leases.polls(tx, [watch.name])
-            _meet(tx, watch, book, began, row.ok_at)
-            round_ = _Round(
+            meet(tx, watch, book, began, row.ok_at)
+            round_ = Round(
                 watch=watch,
                 book=book,
                 began=began,
@@ -155,7 +113,7 @@ class Poller:
         self._finish(round_, row.failures)
         return round_.poll
 
-    def _list_all(self, round_: _Round) -> None:
+    def _list_all(self, round_: Round) -> None:
         for stream in round_.watch.streams:
             try:
                 self._list(round_, stream)
@@ -167,7 +125,7 @@ class Poller:
                 for job_id in [job_id for job_id, key in round_.unseen.items() if key == stream.key]:
                     del round_.unseen[job_id]
 
-    def _list(self, round_: _Round, stream: Stream) -> None:
+    def _list(self, round_: Round, stream: Stream) -> None:
         """List a stream page by page; each is stored when it arrives, so memory is a page."""
         since = self._since(round_, stream)
         mark, token, tokens = None, None, set[str]()
@@ -175,6 +133,8 @@ class Poller:
             self._go_on()
             page = self._source.list(stream, since=since, token=token)
             round_.poll.calls += 1
+            if page.served_at:
+                round_.compare_clocks(page.served_at, self._clock())
             mark, token = mark or page.served_at or round_.began, page.next_token
             self._store(round_, stream, page.jobs, mark=None if token else mark)
             if token is None:
@@ -186,7 +146,7 @@ class Poller:
                 )
             tokens.add(token)
 
-    def _since(self, round_: _Round, stream: Stream) -> datetime:
+    def _since(self, round_: Round, stream: Stream) -> datetime:
         listed = round_.listed[stream.key]
         if listed.mark is None:
             return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
@@ -196,7 +156,7 @@ class Poller:
             known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
             horizon = snapshots.horizon(tx, stream.place.bucket)
         complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
-        complete += [horizon + _RESOLUTION] if horizon else []
+        complete += [horizon + RESOLUTION] if horizon else []
         return list_since(
             mark=listed.mark,
             first=listed.mark,
@@ -205,7 +165,7 @@ class Poller:
             known_from=max(complete, default=None),
         )
 
-    def _store(self, round_: _Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
+    def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
         """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
         now, jobs = self._clock(), latest(listed)
         with self._transaction(round_.watch, now) as tx:
@@ -223,7 +183,7 @@ class Poller:
         for job in jobs:
             round_.unseen.pop(job.id, None)
 
-    def _ask_by_id(self, round_: _Round) -> None:
+    def _ask_by_id(self, round_: Round) -> None:
         """Ask for the unfinished jobs that no list has shown: they are older, or have left it."""
         for ids in in_tens(list(round_.unseen)):
             self._go_on()
@@ -235,7 +195,7 @@ class Poller:
             round_.poll.calls += 1
             self._store_described(round_, found, ids)
 
-    def _store_described(self, round_: _Round, found: Described, asked: Sequence[str]) -> None:
+    def _store_described(self, round_: Round, found: Described, asked: Sequence[str]) -> None:
         watch, now = round_.watch, self._clock()
         with self._transaction(watch, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
@@ -262,7 +222,7 @@ class Poller:
             leases.renew(tx, watch.place.bucket, self._worker, now=now)
             yield tx
 
-    def _finish(self, round_: _Round, failures: int) -> None:
+    def _finish(self, round_: Round, failures: int) -> None:
         poll, watch = round_.poll, round_.watch
         failures = failures + 1 if poll.error else 0
         wish = poll.error.retry_after if poll.error else None
@@ -279,22 +239,7 @@ class Poller:
             )
 
 
-def _meet(tx: Connection, watch: Watch, book: Rulebook, began: datetime, complete_at: datetime | None) -> None:
-    """Make the streams known that are asked for the first time, and say from when on their jobs are news.
-
-    That is now; or since another stream's last complete listing that covers this one (a watch that overlaps, a queue
-    taken out); or since this watch's last complete poll (a tag added): what came after it nobody has told.
-    """
-    streams = [stream for one in book.watches for stream in one.streams]
-    listed = snapshots.listed(tx, {stream.key for stream in (*streams, *watch.streams)})
-    for stream in watch.streams:
-        if stream.key not in listed:
-            marks = [known.mark for s in streams if (known := listed.get(s.key)) and known.mark and s.covers(stream)]
-            since = max(marks, default=complete_at)
-            snapshots.meet(tx, stream.key, since - _RESOLUTION if since else began)
-
-
-def _tell(tx: Connection, round_: _Round, steps: Iterable[Transition], now: datetime) -> None:
+def _tell(tx: Connection, round_: Round, steps: Iterable[Transition], now: datetime) -> None:
     book = round_.book
     tellings = [
         tell(

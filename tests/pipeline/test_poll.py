@@ -94,6 +94,15 @@ def test_a_first_snapshot_can_be_announced(db: Database, ci: FakeCi, poll: Polls
     assert _steps(db) == [("old", "new", SUCCESS), ("running", "new", RUNNING)]
 
 
+@pytest.mark.parametrize(("behind_s", "told"), [(1200, True), (20, False), (0, False)])
+def test_a_job_that_only_looks_older_than_the_first_question_as_cis_clock_is_behind_is_told(
+    db: Database, ci: FakeCi, poll: Polls, clock: Clock, behind_s: int, told: bool
+) -> None:
+    ci.has(a_job("j1", created_at=clock() - seconds(60)))
+    ci.pages["Transcode"] = [Page(jobs=tuple(ci.jobs.values()), served_at=clock() - seconds(behind_s))]
+    assert poll().deliveries == told
+
+
 def test_a_first_snapshot_looks_back_as_far_as_the_watch_says(ci: FakeCi, poll: Polls) -> None:
     poll()
     assert ci.listed == [("Transcode", NOW - hours(24) - OVERLAP, None)]

@@ -26,6 +26,8 @@ from datetime import datetime, timedelta
 FINAL = ("Success", "Failed", "Cancel")
 NEW, GONE = "new", "gone"
 _SECOND = timedelta(seconds=1)
+_GRACE = 2 * _SECOND
+_CLOCKS_AGREE = timedelta(seconds=30)
 _FAR_ON = {"Running": 1, **dict.fromkeys(FINAL, 2)}
 
 
@@ -113,17 +115,18 @@ class Oracle:
 
     def poll_begins(self, watch: str, asks: Iterable[Stream], in_force: Iterable[Stream], now: datetime) -> None:
         in_force = list(in_force)
-        met = dict(self.streams)
+        met, behind = dict(self.streams), self.skew < -_CLOCKS_AGREE
         for stream in asks:
             if stream in met:
                 continue
             marks = [met[s].mark for s in in_force if s in met and s.covers(stream)]
             known = [mark for mark in marks if mark]
             if known:
-                self.streams[stream] = Heard(now, max(known), 2 * _SECOND)
+                self.streams[stream] = Heard(now, max(known), _GRACE + (abs(self.skew) if behind else 0 * _SECOND))
             else:
                 ours = self.polled.get(watch, now)
-                self.streams[stream] = Heard(now, ours + self.skew, abs(self.skew) + 2 * _SECOND)
+                # Of a CI whose clock is ahead, jobs a little older may be told; of one that is behind, none is missed.
+                self.streams[stream] = Heard(now, ours + self.skew, _GRACE if behind else abs(self.skew) + _GRACE)
 
     def poll_completes(self, watch: str, began: datetime) -> None:
         self.polled[watch] = began
