@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     Connection,
     FromClause,
     Select,
@@ -33,9 +34,20 @@ from bridge.record.schema import thread as H  # noqa: N812
 _busy = select(func.count()).where(D.c.notifier == N.c.name, state_is(SENDING)).scalar_subquery()
 # The first of the index, not EXISTS: PostgreSQL reads a big backlog from the front for that, what was sent included.
 _first_due = select(func.min(D.c.due_at)).where(D.c.notifier == N.c.name, state_is(WAITING)).scalar_subquery()
-_LANES = select(
-    N.c.name, N.c.max_in_flight, N.c.interval_ms, N.c.burst, N.c.used_until, N.c.failures, _busy.label("busy")
-).where(N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _first_due <= bindparam("now"))
+_LANES = (
+    select(
+        N.c.name,
+        N.c.max_in_flight,
+        N.c.interval_ms,
+        N.c.burst,
+        N.c.used_until,
+        N.c.failures,
+        N.c.claims,
+        _busy.label("busy"),
+    )
+    .where(N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _first_due <= bindparam("now"))
+    .order_by(N.c.name)
+)
 
 
 @cache
@@ -51,14 +63,14 @@ def _claim(dialect: str, *, aged: bool = False) -> Any:
     )
     pick = (
         select(D.c.n)
-        .where(D.c.notifier == bindparam("name"), state_is(WAITING), D.c.due_at <= bindparam("now"))
+        .where(D.c.notifier == bindparam("of"), state_is(WAITING), D.c.due_at <= bindparam("now"))
         .where(or_(D.c.lane.is_(None), ~in_the_way), *([D.c.since <= bindparam("before")] if aged else []))
         .order_by(D.c.due_at, D.c.n)
         .limit(bindparam("room"))
     )
     if dialect == "postgresql":
         # In a CTE, or the planner may run the locking SELECT again and take more than the limit.
-        pick = pick.with_for_update(skip_locked=True, of=D)
+        pick = pick.where(exists(select(_gate().c.name))).with_for_update(skip_locked=True, of=D)
     picked = pick.cte("picked")
     return (
         update(D)
@@ -71,6 +83,16 @@ def _claim(dialect: str, *, aged: bool = False) -> Any:
         )
         .returning(*_OWN)
     )
+
+
+def _gate() -> CTE:
+    """Return the CTE that has a row only if no other worker claims for this notifier, or has since it was looked at.
+
+    Two that claim at once, each seeing the same free places, would fill them twice. Nobody waits for the lock.
+    """
+    mine = select(N.c.name).where(N.c.name == bindparam("of"), N.c.claims == bindparam("seen"))
+    counted = update(N).where(N.c.name.in_(mine.with_for_update(skip_locked=True).scalar_subquery()))
+    return counted.values(claims=N.c.claims + 1).returning(N.c.name).cte("gate")
 
 
 _OWN = (D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note)
@@ -145,7 +167,13 @@ def claim(
         broken = broken_at is not None and lane.failures >= broken_at
         most = 1 if broken else lane.max_in_flight * (1 + AHEAD if lane.name in ahead else 1)
         room = min(most - lane.busy, free - len(claimed))
-        values = {"name": lane.name, "now": ms(now), "lease": lease, "until": ms(now + lease_for)}
+        values = {
+            "of": lane.name,
+            "now": ms(now),
+            "lease": lease,
+            "until": ms(now + lease_for),
+            "seen": lane.claims,
+        }
         if not lane.interval_ms:
             claimed += _claimed(tx, values | {"room": room}) if room > 0 else []
             continue
@@ -173,21 +201,11 @@ def _used(lane: Any, now: datetime) -> int:
 
 
 def _claim_at_rate(tx: Connection, lane: Any, values: dict[str, Any], now: datetime) -> list[Delivery]:
-    """Claim for a notifier that has a rate, and book what was claimed.
-
-    The booking comes first, for all there is room for: when another worker was faster it is his that counts.
-    What could not be claimed, its lane being held up, is given back.
-    """
-    room, used = values["room"], _used(lane, now)
-    if room <= 0:
-        return []
-    mine = update(N).where(N.c.name == lane.name, N.c.used_until == lane.used_until)
-    if tx.execute(mine.values(used_until=used + room * lane.interval_ms)).rowcount != 1:
-        return []
-    claimed = _claimed(tx, values)
-    if len(claimed) < room:
-        booked = update(N).where(N.c.name == lane.name)
-        tx.execute(booked.values(used_until=used + len(claimed) * lane.interval_ms))
+    """Claim for a notifier that has a rate, and book what was claimed: nobody else claims for it meanwhile."""
+    claimed = _claimed(tx, values) if values["room"] > 0 else []
+    if claimed:
+        used_until = _used(lane, now) + len(claimed) * lane.interval_ms
+        tx.execute(update(N).where(N.c.name == lane.name).values(used_until=used_until))
     return claimed
 
 
@@ -207,19 +225,21 @@ def claim_paused(
     tx: Connection, notifier: str, *, lease: str, lease_for: timedelta, now: datetime, most: int
 ) -> tuple[Delivery, ...]:
     """Claim what waits for a paused notifier, whenever it is due: it goes to the fallback."""
-    if tx.execute(select(N.c.name).where(N.c.name == notifier, N.c.paused_at.is_not(None))).first() is None:
+    claims = tx.execute(select(N.c.claims).where(N.c.name == notifier, N.c.paused_at.is_not(None))).scalar()
+    if claims is None:
         return ()
     far = ms(now + timedelta(days=3650))
-    values = {"name": notifier, "now": far, "room": most, "lease": lease, "until": ms(now + lease_for)}
-    return tuple(_claimed(tx, values))
+    values = {"of": notifier, "now": far, "room": most, "lease": lease, "until": ms(now + lease_for)}
+    return tuple(_claimed(tx, values | {"seen": claims}))
 
 
 def claim_hopeless(
     tx: Connection, notifier: str, *, before: datetime, lease: str, lease_for: timedelta, now: datetime, most: int
 ) -> tuple[Delivery, ...]:
     """Claim what has waited for a broken notifier since `before`: its retry time is over."""
-    values = {"name": notifier, "now": ms(now), "room": most, "lease": lease, "until": ms(now + lease_for)}
-    return tuple(_claimed(tx, values | {"before": ms(before)}, aged=True))
+    claims = tx.execute(select(N.c.claims).where(N.c.name == notifier)).scalar()
+    values = {"of": notifier, "now": ms(now), "room": most, "lease": lease, "until": ms(now + lease_for)}
+    return tuple(_claimed(tx, values | {"before": ms(before), "seen": claims}, aged=True))
 
 
 def _claimed(tx: Connection, values: dict[str, Any], *, aged: bool = False) -> list[Delivery]:
@@ -227,6 +247,7 @@ def _claimed(tx: Connection, values: dict[str, Any], *, aged: bool = False) -> l
     if tx.dialect.name == "postgresql":
         rows = tx.execute(_claim_and_read(aged=aged), values).all()
     else:
+        del values["seen"]  # SQLite lets one write at a time
         numbers = [row.n for row in tx.execute(_claim("sqlite", aged=aged), values)]
         rows = tx.execute(_READ, {"numbers": numbers}).all() if numbers else []
     return [_delivery(row) for row in rows]

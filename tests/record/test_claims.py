@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from bridge.model import Notifier, Rate, Refused, Sent, TryLater
 from bridge.record import claims, outbox
 from bridge.record.database import Database, ms
@@ -152,6 +154,21 @@ def test_a_notifier_has_no_more_in_flight_than_it_may(db: Database) -> None:
     assert claim(db, worker="w2") == []  # the bound is the notifier's, not the worker's
     settle(db, ended(first[0], Sent()))
     assert len(claim(db, worker="w2")) == 1
+
+
+@only_postgresql
+@pytest.mark.parametrize("rate", [None, Rate(count=4, per=seconds(60))])
+def test_two_workers_that_claim_at_once_take_no_more_than_may_be_in_flight(
+    db: Database, db_url: str, opened: Opener, rate: Rate | None
+) -> None:
+    know(db, Notifier(name="cms", max_in_flight=4, rate=rate), "ops")
+    put(db, *[telling(f"d{n}") for n in range(20)], telling("o1", to="ops"))
+    with db.write() as mine:
+        claimed = claims.claim(mine, free=64, lease="w1.1", lease_for=LEASE, now=NOW).deliveries
+        # The other one looks while the first claim is not committed, waits for nobody, and goes away empty.
+        assert claim(opened(db_url), worker="w2") == []
+    assert len(claimed) == 5
+    assert claim(db, worker="w2") == []
 
 
 def test_every_notifier_gets_its_turn_to_be_first(db: Database) -> None:
