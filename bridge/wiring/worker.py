@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import secrets as randomness
 import threading
@@ -12,9 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -27,6 +24,7 @@ from bridge.record.rewind import rewind
 from bridge.scheduler import Ticker
 from bridge.send.outbound import Outbound
 from bridge.settings import Settings
+from bridge.wiring.identity import identity, is_alive
 from bridge.wiring.parts import door, source, start_logging, sync, utc_now
 from bridge.wiring.rules import Rules
 
@@ -40,42 +38,6 @@ _BURY_FOR_S = 10.0
 _RELOAD_S, _BEAT_S = 5.0, 15.0
 _PRUNE_S = 600.0
 _SILENT_FOR = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this process is: `machine` and `pid` tell a later one here that it has ended."""
-
-    id: str
-    machine: str
-    pid: int
-
-
-def identity() -> Identity:
-    return Identity(id=randomness.token_hex(8), machine=_machine(), pid=os.getpid())
-
-
-def _machine() -> str:
-    """Name this boot of this kernel and this process namespace: only there does a pid mean the same process."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116  (a magic link: Path would resolve it)
-    except OSError:
-        return f"unknown/{randomness.token_hex(8)}"  # not Linux: leases run out by themselves
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        # A killed child that nobody has waited for is no process any more.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True
 
 
 class Worker:
@@ -165,7 +127,7 @@ class Worker:
         with self._db.write() as tx:
             self._rewind(tx)
             for worker, pid in leases.workers_on(tx, self._me.machine):
-                if not _is_alive(pid) or pid == self._me.pid:
+                if not is_alive(pid) or pid == self._me.pid:
                     freed = settling.bury(tx, worker, now=now)
                     leases.bury(tx, worker)
                     self._buried[worker] = time.monotonic()
