@@ -198,6 +198,7 @@ def notifiers(tx: Connection) -> list[Facts]:
             "paused_at": iso(row.paused_at),
             "paused_why": row.paused_why,
             "not_before": iso(row.not_before) if row.not_before else None,
+            "failures": row.failures,
             "max_in_flight": row.max_in_flight,
             "waiting": open_.get(row.name, 0),
             "sending": sending.get(row.name, 0),

@@ -29,6 +29,7 @@ def test_every_name_is_there_before_anything_happened(world: World) -> None:
     assert found["bridge_config_last_reload_successful"] == {(): 1}
     for name in (
         "deliveries_pending", "delivery_oldest_pending_seconds", "deliveries_sending", "deliveries_dead",
+        "notifier_failures",
         "notifier_paused",
     ):  # fmt: skip
         assert found[f"bridge_{name}"] == {("cms",): 0, ("ops/1",): 0}
@@ -59,6 +60,7 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
         outbox.pause(tx, "cms", "410", now=NOON)
     found = scrape(either_world)
     assert found["bridge_notifier_paused"] == {("cms",): 1, ("ops/1",): 0}
+    assert found["bridge_notifier_failures"] == {("cms",): 0, ("ops/1",): 0}
     assert found["bridge_poll_last_success_timestamp_seconds"] == {("vod",): NOON.timestamp()}
     assert found["bridge_worker_last_heartbeat_timestamp_seconds"] == {("w7",): NOON.timestamp()}
 
