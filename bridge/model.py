@@ -204,9 +204,15 @@ class WebhookNotifier(Notifier):
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        # Of "Bearer abc" a receiver repeats the last word. What is shorter than 8, like "1", is in every answer.
-        values = (part for _, value in self.headers for part in (value, value.rpartition(" ")[2]))
-        return (self.url, *self.secrets, *(value for value in values if len(value) >= 8))
+        return (self.url, *self.secrets, *(part for _, value in self.headers for part in _told_apart(value)))
+
+
+def _told_apart(value: str) -> tuple[str, ...]:
+    """Return a header's value and what of it a receiver may repeat: of `Token token="abc"` abc, and not the scheme."""
+    told = value.partition(" ")[2] or value
+    words = told.replace(",", " ").replace(";", " ").replace('"', " ").split()
+    named = (word.partition("=")[2] for word in words)
+    return tuple(dict.fromkeys(part for part in (value, told, *words, *named) if part))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +282,7 @@ class Delivery:
     happened_at: datetime
     event: str
     says: str
+    lost: int = 0  # of the attempts: what came of them is not known
     thread: str | None = None
     root: str | None = None
     note: str | None = None

@@ -191,7 +191,7 @@ class Courier:
         if not isinstance(outcome, TryLater):
             return Ended(attempt)
         again_at = next_try(
-            attempts=delivery.attempts,
+            attempts=delivery.attempts - delivery.lost,  # who dies while sending says nothing of the receiver
             created_at=delivery.created_at,
             now=now,
             retry=retry_of(delivery.notifier, self._book()),

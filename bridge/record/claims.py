@@ -95,7 +95,7 @@ def _gate() -> CTE:
     return counted.values(claims=N.c.claims + 1).returning(N.c.name).cte("gate")
 
 
-_OWN = (D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note)
+_OWN = (D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note, D.c.lost)
 
 
 def _told(claimed: FromClause) -> Select[Any]:
@@ -104,7 +104,7 @@ def _told(claimed: FromClause) -> Select[Any]:
     return (
         select(
             c.n, c.id, c.notifier, c.attempts, c.lease, c.since, M.c.happened_at, M.c.event, M.c.says,
-            c.thread, H.c.receipt, c.note,
+            c.thread, H.c.receipt, c.note, c.lost,
         )
         .join(M, M.c.id == c.message)
         .outerjoin(H, and_(H.c.notifier == c.notifier, H.c.thread == c.thread))
@@ -254,7 +254,7 @@ def _claimed(tx: Connection, values: dict[str, Any], *, aged: bool = False) -> l
 
 
 def _delivery(row: Any) -> Delivery:
-    n, id_, notifier, attempts, lease, since, happened_at, event, says, thread, receipt, note = row
+    n, id_, notifier, attempts, lease, since, happened_at, event, says, thread, receipt, note, lost = row
     return Delivery(
         n=n,
         id=id_,
@@ -268,4 +268,5 @@ def _delivery(row: Any) -> Delivery:
         thread=thread,
         root=receipt,
         note=note,
+        lost=lost,
     )

@@ -81,7 +81,8 @@ def redrive(tx: Connection, which: Select[Any], *, now: datetime) -> list[str]:
     again = (
         update(D)
         .where(D.c.n.in_(which), state_is(DEAD))
-        .values(state=WAITING, due_at=ms(now), since=ms(now), attempts=0, ended_at=None, why="sent again by hand")
+        .values(state=WAITING, due_at=ms(now), since=ms(now), attempts=0, lost=0, ended_at=None)
+        .values(why="sent again by hand")
         .returning(D.c.id)
     )
     return list(tx.execute(again).scalars())

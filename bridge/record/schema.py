@@ -154,6 +154,7 @@ delivery = Table(
     Column("state", Integer, nullable=False, server_default="0"),
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lost", Integer, nullable=False, server_default="0"),  # of these, with their worker
     Column("lease", Text),
     Column("lease_until", BigInteger),  # for people: others count a lease by how long they have seen it
     Column("created_at", BigInteger, nullable=False),

@@ -198,7 +198,8 @@ def _free(tx: Connection, which: Any, now: datetime) -> int:
     if rows:
         numbers = [row.n for row in rows]
         why = "the worker was lost; whether it arrived is not known"
-        tx.execute(update(D).where(D.c.n.in_(numbers)).values(state=WAITING, due_at=ms(now), why=why, **_FREE))
+        waits = {"state": WAITING, "due_at": ms(now), "why": why, "lost": D.c.lost + 1, **_FREE}
+        tx.execute(update(D).where(D.c.n.in_(numbers)).values(waits))
         facts = {"outcome": "lost", "why": why, "started_at": ms(now), "ms": 0}
         tx.execute(insert(A), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
     return len(rows)

@@ -13,7 +13,7 @@ from bridge.model import Delivery, Notifier, Outcome, Rate, Refused, Sent, TryLa
 from bridge.pipeline import Courier
 from bridge.pipeline.deliver import LEASE, WINDOW
 from bridge.record import outbox, reading, settling
-from bridge.record.database import Database, at
+from bridge.record.database import Database, at, ms
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier
 from tests.conftest import Opener, PostgresServer, only_postgresql
 from tests.pipeline.fakes import FakeTransport, a_book, impatient, outage
@@ -304,6 +304,20 @@ def test_what_a_lost_worker_held_is_sent_again_under_the_same_id(
     _work_for(LEASE + seconds(6), courier, clock)
     assert transport.ids() == ["d1"]
     assert [row["outcome"] for row in rows(db, attempt)] == ["lost", "sent"]
+
+
+def test_attempts_that_were_lost_with_their_worker_make_no_pause_longer(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    put(db, telling("d1"))
+    for _ in range(3):
+        claim(db, worker="lost", now=clock())
+        with db.write() as tx:
+            settling.bury(tx, "lost", now=clock())
+    transport.answer = lambda _: TryLater("503")
+    _work(courier)
+    assert row_of(db, delivery, id="d1")["attempts"] == 4
+    assert row_of(db, delivery, id="d1")["due_at"] == ms(clock() + seconds(5))
 
 
 def test_no_two_claims_share_a_lease(db: Database, courier: Courier, transport: FakeTransport) -> None:

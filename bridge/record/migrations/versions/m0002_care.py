@@ -10,6 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
+    op.add_column("delivery", sa.Column("lost", sa.Integer, nullable=False, server_default="0"))
     op.add_column("notifier", sa.Column("failures", sa.Integer, nullable=False, server_default="0"))
     op.add_column("notifier", sa.Column("claims", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("thread", sa.Column("used_at", sa.BigInteger, nullable=False, server_default="0"))
