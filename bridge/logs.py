@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Iterable, MutableMapping
@@ -14,6 +15,7 @@ from structlog.typing import Processor
 
 from bridge.send.mask import Mask
 
+_UNFIT_FOR_KEYS = re.compile(r'[\s="]')
 _LONGEST_LINE = 8_000  # log routers cut or drop longer ones
 
 
@@ -31,9 +33,10 @@ def configure(level: str, secrets: Iterable[str]) -> None:
         foreign_pre_chain=before,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _plain,
+            lambda _logger, _method, event: _plain(event, mask),
             structlog.processors.LogfmtRenderer(key_order=keys, drop_missing=True, bool_as_flag=False),
-            # The last one: whatever came before, a known secret does not get out.
+            # The last one: whatever came before, a known secret does not get out. What was escaped on the way
+            # here was masked before that.
             lambda _logger, _method, line: _cut(mask(str(line))),
         ],
     )
@@ -62,16 +65,18 @@ def _cut(line: str) -> str:
     return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…"
 
 
-def _plain(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    # Logfmt has no room for line breaks and spaces in keys.
+def _plain(event: MutableMapping[str, Any], mask: Mask) -> MutableMapping[str, Any]:
+    # Logfmt has no room for spaces and signs of its own in keys.
     return {
-        _printable(key).replace(" ", "_"): value if isinstance(value, int | float) else _printable(str(value))
+        _UNFIT_FOR_KEYS.sub("_", printable(key)): value
+        if isinstance(value, int | float)
+        else printable(mask(str(value)))
         for key, value in event.items()
     }
 
 
-def _printable(text: str) -> str:
-    """Spell out what a terminal would act on: escapes, reversed writing. Line breaks are logfmt's to spell."""
+def printable(text: str) -> str:
+    """Spell out what a terminal would act on: escapes, reversed writing. Line breaks stay."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

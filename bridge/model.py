@@ -210,8 +210,8 @@ class WebhookNotifier(Notifier):
 def _told_apart(value: str) -> tuple[str, ...]:
     """Return a header's value and what of it a receiver may repeat: of `Token token="abc"` abc, and not the scheme."""
     told = value.partition(" ")[2] or value
-    words = told.replace(",", " ").replace(";", " ").replace('"', " ").split()
-    named = (word.partition("=")[2] for word in words)
+    words = [word.strip('"') for word in told.replace(",", " ").replace(";", " ").split()]
+    named = (word.partition("=")[2].strip('"') for word in words)
     return tuple(dict.fromkeys(part for part in (value, told, *words, *named) if part))
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from flask import Request
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]  # it ships no types
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from bridge.admin.problems import LARGEST_BODY, Problem
@@ -125,8 +126,14 @@ PARAMETERS = {
 
 
 def body(request: Request) -> bytes:
-    """Return the body. Raises RequestEntityTooLarge, and does not cut: werkzeug does, when no length was announced."""
-    found = request.get_data()
+    """Return the body. Raises RequestEntityTooLarge, and does not cut: werkzeug does, when no length was announced.
+
+    Raises Problem 400 where its chunks are none: gunicorn reads them when they are asked for.
+    """
+    try:
+        found = request.get_data()
+    except ParseException as error:
+        raise Problem(400, "the body cannot be read: its chunks are not as HTTP/1.1 writes them") from error
     if len(found) > LARGEST_BODY:
         raise RequestEntityTooLarge
     return found

@@ -70,12 +70,12 @@ def _with_token(request: Request, keys: Keys, failures: Failures) -> Scope:
     given = token.strip(" \t")
     if scheme.lower() != "bearer" or not given:
         raise _unknown("a token is needed: send `Authorization: Bearer TOKEN`", "")
-    address = counted(request.remote_addr, request.headers.get("X-Forwarded-For", ""))
-    if wait_s := failures.wait_s(address):
+    sources = counted(request.remote_addr, request.headers.get("X-Forwarded-For", ""))
+    if wait_s := failures.wait_s(sources):
         raise _too_many(ceil(wait_s))
     scope = keys.scope(given.encode("latin-1", "replace"))
     if scope is None:
-        failures.add(address)
+        failures.add(sources)
         raise _unknown("this token is neither that of BRIDGE_ADMIN_TOKEN nor of BRIDGE_READ_TOKEN", "invalid_token")
     return scope
 
@@ -105,6 +105,9 @@ def why_not_local(request: Request) -> str | None:
         return "this request comes from elsewhere"
     if name := _forwarded_by(request.headers.keys()):
         return f"this request came through a proxy (it has the header {name})"
+    # A bare `proxy_pass` of nginx adds no header and sends the Host it was told; by default it speaks HTTP/1.0.
+    if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        return "this request may have come through a proxy (it is not of HTTP/1.1)"
     host = request.headers.get("Host", "")
     # A page whose name was rebound to 127.0.0.1 still sends that name.
     if not _LOCAL_HOST.fullmatch(host):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -17,13 +18,15 @@ from bridge.record import reading
 from bridge.record.database import TROUBLES, trouble
 from bridge.record.schema import HEAD
 
+logger = logging.getLogger(__name__)
+
 _SILENT_FOR = timedelta(seconds=60)  # a worker says every 15 s that it is there
 _POLL_GRACE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One answer of /readyz. Everybody may read it: no reason a receiver gave, no text of rules.toml."""
+    """One answer of /readyz. Everybody may read it: no reason anybody gave, no name out of rules.toml."""
 
     name: str
     ok: bool
@@ -61,7 +64,9 @@ class Health:
             answers = [Check("database", True, "answers"), _schema(revision)]
             return [*answers, *self._work()] if answers[-1].ok else answers
         except TROUBLES as error:
-            return [Check("database", False, trouble(error))]
+            # Host, port and role of the database may be in it.
+            logger.warning("the database does not answer /readyz", extra={"reason": trouble(error)})
+            return [Check("database", False, "does not answer; the log says why")]
 
     def _work(self) -> Iterable[Check]:
         book, now = self._parts.book(), self._parts.clock()
@@ -93,11 +98,13 @@ def _workers(workers: Sequence[Any], alive: Sequence[Any]) -> Check:
 
 
 def _polls(watches: Iterable[Watch], rows: Mapping[str, Any], begun: datetime, now: datetime) -> Check:
-    late = [why for watch in watches if (why := overdue(watch, rows.get(watch.name), begun=begun, now=now))]
-    return Check("polls", not late, "; ".join(late) or "none is overdue")
+    late = [why for watch in watches if (why := _overdue(watch, rows.get(watch.name), begun=begun, now=now))]
+    if not late:
+        return Check("polls", True, "none is overdue")
+    return Check("polls", False, f"watches that are overdue: {len(late)} ({late[0]}); /api/v1/watches names them")
 
 
-def overdue(watch: Watch, row: Mapping[str, Any] | None, *, begun: datetime, now: datetime) -> str | None:
+def _overdue(watch: Watch, row: Mapping[str, Any] | None, *, begun: datetime, now: datetime) -> str | None:
     """Say how late a watch is; a watch that was never polled counts from `begun`."""
     if row and row["paused"]:
         return None
@@ -106,13 +113,14 @@ def overdue(watch: Watch, row: Mapping[str, Any] | None, *, begun: datetime, now
     if now - polled <= allowed:
         return None
     seconds = (now - polled).total_seconds()
-    return f'watch "{watch.name}": no good poll for {seconds:.0f} s (at most {allowed.total_seconds():.0f} s are well)'
+    return f"no good poll for {seconds:.0f} s, at most {allowed.total_seconds():.0f} s are well"
 
 
 def _notifiers(paused: Sequence[str]) -> Check:
     if not paused:
         return Check("notifiers", True, "none is paused")
-    return Check("notifiers", True, f"warning: paused, so what they should be told waits: {', '.join(paused)}")
+    said = f"warning: {len(paused)} paused, so what they should be told waits; /api/v1/notifiers names them"
+    return Check("notifiers", True, said)
 
 
 def _rules(fault: str | None, alive: Sequence[Any]) -> Check:

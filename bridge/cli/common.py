@@ -18,6 +18,7 @@ from bridge import wiring
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.words import duration
+from bridge.logs import printable
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import Rules
@@ -29,9 +30,20 @@ Facts = Mapping[str, Any]
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a text; what of it a terminal would act on is spelt out, as it may be a receiver's or an uploader's."""
+    click.echo(printable(text), err=err)
+
+
+def say_json(found: object) -> None:
+    """Print JSON that a person can read too: only what a terminal would act on is escaped."""
+    text = json.dumps(found, ensure_ascii=False, indent=2)
+    click.echo("".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text))
+
+
 def fail(text: str) -> NoReturn:
     """Say what is wrong on stderr and exit 1."""
-    click.echo(text, err=True)
+    say(text, err=True)
     sys.exit(1)
 
 
@@ -87,7 +99,7 @@ def everything(*, polls: bool) -> tuple[Settings, Rules, Database]:
     book = Rules(found, os.environ)
     wiring.start_logging(found, book.book)
     for warning in book.book.warnings:
-        click.echo(str(warning), err=True)
+        say(str(warning), err=True)
     db = open_database(found, make=True)
     wiring.sync(db, book.book)
     return found, book, db
@@ -123,9 +135,9 @@ def said_of(book: Rulebook) -> str:
 def show_list(items: Sequence[Facts], columns: Sequence[str], *, as_json: bool, nothing: str) -> None:
     """Print one JSON array, or a table of these columns."""
     if as_json:
-        click.echo(json.dumps(items, ensure_ascii=False, indent=2))
+        say_json(items)
     elif not items:
-        click.echo(nothing)
+        say(nothing)
     else:
         rows = [[_cell(item.get(column)) for column in columns] for item in items]
         widths = [max(len(column), *(len(row[at]) for row in rows)) for at, column in enumerate(columns)]
@@ -136,7 +148,7 @@ def show_list(items: Sequence[Facts], columns: Sequence[str], *, as_json: bool, 
 def show_one(facts: Facts, *, as_json: bool) -> None:
     """Print one JSON object, or a line for each fact; lists of tables below."""
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        say_json(facts)
         return
     for name, value in facts.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -156,6 +168,6 @@ def _cell(value: object, limit: int = 60) -> str:
         return "-"
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
-    text = " ".join(str(value).split())
+    text = printable(" ".join(str(value).split()))
     text = re.sub(r"(\d\d:\d\d:\d\d)\.\d{3}Z$", r"\1Z", text)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bridge import wiring
-from bridge.cli.common import fail, json_option, open_database, plainly, settings, show_list, show_one, some
+from bridge.cli.common import fail, json_option, open_database, plainly, say, settings, show_list, show_one, some
 from bridge.cli.lists import NO_LIMIT, filter_of, filters, show
 from bridge.record import outbox, reading
 from bridge.record.database import Database
@@ -115,6 +115,6 @@ def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
     if found is None:
         fail(f'no delivery "{delivery_id}" is on record')
     if found["state"] != "dead":
-        click.echo(f"{delivery_id} is {found['state']}, not dead: left alone", err=True)
+        say(f"{delivery_id} is {found['state']}, not dead: left alone", err=True)
         return None
     return found

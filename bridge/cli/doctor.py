@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import click
 
 from bridge import settings as environment
 from bridge import wiring
-from bridge.cli.common import json_option, said_of, some
+from bridge.cli.common import json_option, said_of, say, say_json, some
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.record import reading
@@ -46,10 +45,10 @@ def doctor(as_json: bool) -> None:
         found.append(check)
         if not as_json:
             mark = {True: "ok  ", None: "warn", False: "FAIL"}[check.ok]
-            click.echo(f"{mark}  {check.name}: {check.detail}")
+            say(f"{mark}  {check.name}: {' '.join(check.detail.split())}")
     wrong = sum(check.ok is False for check in found)
     if as_json:
-        click.echo(json.dumps([asdict(check) for check in found], ensure_ascii=False, indent=2))
+        say_json([asdict(check) for check in found])
     elif wrong:
         click.echo(f"\n{wrong} of {len(found)} checks failed", err=True)
     else:
@@ -132,6 +131,8 @@ def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
 
 def _admin(settings: Settings) -> Iterator[Check]:
     if settings.admin_token is None:
-        yield Check("admin", None, "BRIDGE_ADMIN_TOKEN is not set: the API answers this machine only")
+        yield Check(
+            "admin", None, "BRIDGE_ADMIN_TOKEN is not set: the API answers this machine only; set it behind a proxy"
+        )
     else:
         yield Check("admin", True, "token set")

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from bridge import wiring
-from bridge.cli.common import fail, json_option, open_database, plainly, said_of, settings, some
+from bridge.cli.common import fail, json_option, open_database, plainly, said_of, say, say_json, settings, some
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused, read
+from bridge.logs import printable
 from bridge.pipeline.explain import Explained, explain_stored, sample_transition
 
 
@@ -51,10 +52,10 @@ def _book(file: str | None) -> Rulebook:
 def _show_faults(faults: Sequence[Fault], book: Rulebook | None, *, as_json: bool) -> None:
     if as_json:
         rows = [{"line": f.line, "level": "warning" if f.warning else "error", "text": f.text} for f in faults]
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        say_json(rows)
         return
     for fault in faults:
-        click.echo(str(fault), err=True)
+        say(str(fault), err=True)
     if book:
         click.echo(f"accepted, with {some(len(faults), 'warning')}: {said_of(book)} (sha {book.sha})")
     else:
@@ -83,7 +84,7 @@ def explain(job_id: str | None, file: str | None, as_json: bool) -> None:
         try:
             explained = [Explained.of(sample_transition(_job_file(file), book, wiring.utc_now()), book)]
         except ValueError as error:
-            raise click.BadParameter(str(error)) from error
+            raise click.BadParameter(printable(str(error))) from error
     else:
         db = open_database(found)
         with db.read() as tx:
@@ -92,9 +93,9 @@ def explain(job_id: str | None, file: str | None, as_json: bool) -> None:
     if not explained:
         fail(f'no job "{job_id}" is on record; has a watch seen it? (ci-bridge jobs list)')
     if as_json:
-        click.echo(json.dumps([one.facts() for one in explained], ensure_ascii=False, indent=2))
+        say_json([one.facts() for one in explained])
     else:
-        click.echo("\n\n".join(one.text() for one in explained))
+        say("\n\n".join(one.text() for one in explained))
 
 
 def _job_file(file: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from contextlib import ExitStack
 import click
 
 from bridge import wiring
-from bridge.cli.common import database_of, everything, fail, json_option, plainly, settings, some
+from bridge.cli.common import database_of, everything, fail, json_option, plainly, say, say_json, settings, some
 from bridge.pipeline import Poll
 from bridge.wiring import Worker
 
@@ -45,6 +44,7 @@ def run() -> None:
     working = Worker(found, rules, db)
     _stop_on_signals(working)
     host = "0.0.0.0" if os.environ.get("PORT") else "127.0.0.1"  # noqa: S104  (a platform that sets PORT routes to it)
+    wiring.warn_of_open_door(found, [host], routed=bool(os.environ.get("PORT")))
     with ExitStack() as stack:
         try:
             stack.enter_context(wiring.served(wiring.web_app(found, rules, db), host=host, port=found.port))
@@ -92,10 +92,10 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
     wanted = [name for name in known if not names or name in names]
     polls = list(zip(wanted, wiring.poll_all(found, rules, db, list(names)), strict=True))
     if as_json:
-        click.echo(json.dumps([_facts(name, poll) for name, poll in polls], indent=2))
+        say_json([_facts(name, poll) for name, poll in polls])
     else:
         for name, poll in polls:
-            click.echo(_line(name, poll), err=poll is None or poll.error is not None)
+            say(_line(name, poll), err=poll is None or poll.error is not None)
     db.close()
     sys.exit(any(poll is None or poll.error for _, poll in polls))
 

@@ -8,14 +8,20 @@ read 2026-11-21).
 from __future__ import annotations
 
 import json
+import logging
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from bridge.collect.errors import UnreadableReply
 from bridge.collect.memory import Memory
 from bridge.model import FAILED, OUTPUTS_KEPT, Described, Job, Page
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WORD = 200  # characters of an id, a state, a tag and the like; CI's own have some dozens
 
 
 class Fault(NamedTuple):
@@ -29,14 +35,14 @@ class Fault(NamedTuple):
 def read_page(body: bytes, *, bucket: str, region: str, memory: Memory | None = None) -> Page:
     """Return the jobs of one answer of the list, in its order; times become UTC.
 
-    Jobs that `memory` knows to the byte are not parsed again.
+    Jobs that `memory` knows to the byte are not parsed again. A job with an absurd id is left out, and logged.
     Raises UnreadableReply naming job and field, e.g. "job j123: CreationTime 'soon' is not a time".
     """
     page = _remembered(body, bucket, region, memory) if memory else None
     if page:
         return page
     root = _root(body)
-    return Page(jobs=_jobs(root, bucket, region), next_token=_text(root.find("NextToken")))
+    return Page(jobs=_usable(_jobs(root, bucket, region)), next_token=_text(root.find("NextToken")))
 
 
 def _remembered(body: bytes, bucket: str, region: str, memory: Memory) -> Page | None:
@@ -54,8 +60,13 @@ def _remembered(body: bytes, bucket: str, region: str, memory: Memory) -> Page |
     for key, job in zip(split.keys, fresh, strict=True):
         memory.keep(key, job)
     unread = iter(fresh)
-    jobs = tuple(job if job is not None else next(unread) for job in split.jobs)
-    return Page(jobs=jobs, next_token=_text(root.find("NextToken")))
+    jobs = (job if job is not None else next(unread) for job in split.jobs)
+    return Page(jobs=_usable(jobs), next_token=_text(root.find("NextToken")))
+
+
+def _usable(jobs: Iterable[Job]) -> tuple[Job, ...]:
+    """Leave out the jobs whose ids no index takes: stored with the others, one would block the page for good."""
+    return tuple(job for job in jobs if len(job.id) <= LONGEST_WORD)
 
 
 def read_described(body: bytes, *, bucket: str, region: str) -> Described:
@@ -64,7 +75,7 @@ def read_described(body: bytes, *, bucket: str, region: str) -> Described:
     # The describe document has one text; Tencent's Go SDK reads a repeated element. Both are taken.
     lists = ((element.text or "").split(",") for element in root.iterfind("NonExistJobIds"))
     missing = tuple(job_id.strip() for ids in lists for job_id in ids if job_id.strip())
-    return Described(jobs=_jobs(root, bucket, region), missing=missing)
+    return Described(jobs=_usable(_jobs(root, bucket, region)), missing=missing)
 
 
 def read_error(body: bytes) -> Fault:
@@ -148,12 +159,17 @@ def _parse_as_printed(text: str, error: ET.ParseError) -> ET.Element:
 def _jobs(root: ET.Element, bucket: str, region: str) -> tuple[Job, ...]:
     # What CI sends when nothing matches is not documented: an empty <JobsDetail/> says nothing.
     found = (element for element in root.iterfind("JobsDetail") if len(element) or _text(element))
-    return tuple(_job(element, number, bucket, region) for number, element in enumerate(found, 1))
+    jobs = tuple(_job(element, number, bucket, region) for number, element in enumerate(found, 1))
+    for job in jobs:
+        if len(job.id) > LONGEST_WORD:
+            text = "job left out: its id has more characters than any"
+            logger.warning(text, extra={"bucket": bucket, "characters": len(job.id), "id_begins": job.id[:80]})
+    return jobs
 
 
 def _job(element: ET.Element, number: int, bucket: str, region: str) -> Job:
     own = {child.tag: child for child in element}
-    job_id, state = _text(own.get("JobId")), _text(own.get("State"))
+    job_id, state = _text(own.get("JobId")), _word(own.get("State"))
     if job_id is None:
         raise UnreadableReply(f"job number {number} of the reply: JobId is missing")
     if state is None:
@@ -167,9 +183,9 @@ def _job(element: ET.Element, number: int, bucket: str, region: str) -> Job:
         region=region,
         state=state,
         # A job of a submit with several operations has its tag there.
-        tag=_text(own.get("Tag")) or _text(operation.get("Tag")),
-        queue=_text(own.get("QueueId")),
-        code=_text(own.get("Code")) if state == FAILED else None,
+        tag=_word(own.get("Tag")) or _word(operation.get("Tag")),
+        queue=_word(own.get("QueueId")),
+        code=_word(own.get("Code")) if state == FAILED else None,
         message=_text(own.get("Message")) if state == FAILED else None,
         progress=_percent(job_id, own.get("Progress")),
         created_at=_time(job_id, own.get("CreationTime")),
@@ -179,12 +195,12 @@ def _job(element: ET.Element, number: int, bucket: str, region: str) -> Job:
         output=_exact(operation.get("Output"), "Object"),
         outputs=tuple(outputs[:OUTPUTS_KEPT]),
         outputs_total=len(outputs),
-        template=_text(operation.get("TemplateId")),
-        template_name=_text(operation.get("TemplateName")),
-        workflow=_exact(workflow, "WorkflowId"),
-        workflow_name=_exact(workflow, "WorkflowName"),
-        workflow_run=_exact(workflow, "RunId"),
-        level=_text(operation.get("JobLevel")),
+        template=_word(operation.get("TemplateId")),
+        template_name=_word(operation.get("TemplateName")),
+        workflow=_short(_exact(workflow, "WorkflowId")),
+        workflow_name=_short(_exact(workflow, "WorkflowName")),
+        workflow_run=_short(_exact(workflow, "RunId")),
+        level=_word(operation.get("JobLevel")),
         user_data=_raw(operation.get("UserData")),
     )
 
@@ -193,6 +209,15 @@ def _text(element: ET.Element | None) -> str | None:
     if element is None or not (text := element.text):
         return None
     return text.strip() or None
+
+
+def _word(element: ET.Element | None) -> str | None:
+    return _short(_text(element))
+
+
+def _short(word: str | None) -> str | None:
+    # The keys of indexes are made of such words, and no text that is told may be longer than a message.
+    return word and word[:LONGEST_WORD]
 
 
 def _raw(element: ET.Element | None) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from bridge.decide.globs import glob, is_glob
+from bridge.decide.globs import Glob, glob, is_glob
 from bridge.decide.words import MOST_LISTED, duration, shown
 from bridge.model import Job, Transition
 
@@ -18,6 +18,8 @@ TEXTS = (
     "job", "watch", "user_data",
 )  # fmt: skip
 _PATHS = frozenset({"input", "output"})  # here `*` stops at a slash
+_MOST_PATTERNS = 10_000  # of all globs of a file together
+_MOST_SIGNS = 100_000  # of these, from the first star or question mark of each to its last
 _LONGEST_USER_DATA = 20_000  # characters that are looked through for keys; CI takes a thousand from an uploader
 
 
@@ -107,6 +109,7 @@ class TextCondition:
     wanted: tuple[tuple[str, Callable[[str], bool]], ...]
     unwanted: tuple[tuple[str, Callable[[str], bool]], ...]
     patterns: int = 0  # that its globs stand for
+    signs: int = 0  # of these, that are walked over
 
     @property
     def exact(self) -> frozenset[str] | None:
@@ -165,6 +168,28 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 Condition = TextCondition | PresenceCondition | DurationCondition
 
 
+class Globs:
+    """What the globs of a file cost together: they may all be asked of one job, and of each of its outputs."""
+
+    def __init__(self) -> None:
+        self._patterns = self._signs = 0
+
+    def add(self, conditions: Iterable[Condition]) -> None:
+        for one in conditions:
+            if isinstance(one, TextCondition):
+                self._patterns += one.patterns
+                self._signs += one.signs
+
+    @property
+    def too_many(self) -> str:
+        """What is wrong with that, or nothing."""
+        if self._patterns > _MOST_PATTERNS:
+            return f"up to here the globs stand for more than {_MOST_PATTERNS:,} patterns; write fewer braces"
+        if self._signs > _MOST_SIGNS:
+            return f"up to here the globs' patterns are too long: {_MOST_SIGNS:,} characters together are the most"
+        return ""
+
+
 def condition(field: str, value: object, aliases: Mapping[str, str]) -> Condition:
     """Read one `match.FIELD = value`. Raises ValueError saying what is wrong and what would be right."""
     if field not in TEXTS and field not in DURATIONS and not field.startswith("user_data."):
@@ -181,18 +206,19 @@ def condition(field: str, value: object, aliases: Mapping[str, str]) -> Conditio
     tests = [(value.startswith("!"), *_test(field, value.removeprefix("!"), aliases)) for value in values]
     return TextCondition(
         field,
-        wanted=tuple((text, test) for no, text, test, _ in tests if not no),
-        unwanted=tuple((text, test) for no, text, test, _ in tests if no),
-        patterns=sum(patterns for *_, patterns in tests),
+        wanted=tuple((text, one.test) for no, text, one in tests if not no),
+        unwanted=tuple((text, one.test) for no, text, one in tests if no),
+        patterns=sum(one.patterns for *_, one in tests),
+        signs=sum(one.signs for *_, one in tests),
     )
 
 
-def _test(field: str, text: str, aliases: Mapping[str, str]) -> tuple[str, Callable[[str], bool], int]:
-    """Return the text, its test for one value, and how many patterns it stands for."""
+def _test(field: str, text: str, aliases: Mapping[str, str]) -> tuple[str, Glob]:
+    """Return the text, and its test for one value."""
     text = aliases.get(text, text) if field == "queue" else text
     if not is_glob(text):
-        return text, text.__eq__, 0
-    return text, *glob(text, path=field in _PATHS)
+        return text, Glob(text.__eq__, 0, 0)
+    return text, glob(text, path=field in _PATHS)
 
 
 def _duration_condition(field: str, value: object) -> DurationCondition:

@@ -1,33 +1,50 @@
-"""Globs, matched without ever trying anything twice: `*`, `**`, `?` and `{a,b}`; all else means itself.
+"""Globs, matched in one walk over the pattern: `*`, `**`, `?` and `{a,b}`; all else means itself.
 
-What stands between two stars is looked for once, from where the last find ended: the leftmost place leaves the most
-room for the rest, so no other one need be tried. The same holds of the folders between two `**`.
+All places of the value where a match may have come to are the bits of one number. Each sign of the pattern moves them
+by an operation or two, so what a match costs depends on the pattern's length alone, whatever the value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, lru_cache
+from itertools import takewhile
+from typing import NamedTuple
 
 from bridge.decide.words import shown
 
 MOST_PATTERNS = 100  # that the braces of one glob may stand for
-LONGEST = 1_000  # characters; an object's key has at most 850 bytes
+LONGEST = 500  # characters of a pattern
+LONGEST_VALUE = 2_000  # characters that are looked at; an object's key has at most 850 bytes
 _MOST_BRACES = 20
 _RANGE = re.compile(r"\{(-?\d+|[A-Za-z])\.\.(-?\d+|[A-Za-z])(\.\.-?\d+)?\}")
 _BRACE = re.compile(r"[{,}]")
+_WALKED = re.compile(r"[*?](?:.*[*?])?", re.DOTALL)  # what stands before and behind is compared at once
 
-_Pieces = tuple[str, ...]  # what stands between the stars of a text or of one folder's name
-_Run = tuple[_Pieces, ...]  # folders that follow one another
+# What a pattern is made of, besides signs that mean themselves.
+_ONE, _ONE_OF_NAME = "?", "?/"  # any sign; any but a slash
+_ALL, _REST_OF_NAME, _FOLDERS = "**", "*/", "**/"  # any text; any without a slash; any folders
+_MOVES = frozenset((_ALL, _REST_OF_NAME, _FOLDERS))
+_OPEN = _MOVES | {_ONE, _ONE_OF_NAME}
+_IN_TEXTS = {"*": _ALL}
+_IN_NAMES = {"*": _REST_OF_NAME, "?": _ONE_OF_NAME}
 
 
 def is_glob(text: str) -> bool:
     return not frozenset("*?{").isdisjoint(text)
 
 
-def glob(text: str, *, path: bool) -> tuple[Callable[[str], bool], int]:
-    """Return the test for one value, and how many patterns it is of.
+class Glob(NamedTuple):
+    """The test for one value, and what it costs: how many patterns it is of, and the signs that are walked over."""
+
+    test: Callable[[str], bool]
+    patterns: int
+    signs: int
+
+
+def glob(text: str, *, path: bool) -> Glob:
+    """Return the test for a value, of which the first LONGEST_VALUE characters count.
 
     In a `path`, `*` and `?` stop at slashes and `**` is any folders. Raises ValueError saying what would be right.
     """
@@ -38,13 +55,11 @@ def glob(text: str, *, path: bool) -> tuple[Callable[[str], bool], int]:
     if text.count("{") > _MOST_BRACES:
         raise ValueError(_too_many(text))
     patterns = list(dict.fromkeys(_expanded(text, text)))
-    if not path:
-        tests = [_text_test(tuple(pattern.split("*"))) for pattern in patterns]
-    elif any(_glued(pattern) for pattern in patterns):
+    if path and any(_glued(pattern) for pattern in patterns):
         raise ValueError(f'{shown(text)}: ** stands alone between slashes, as in "uploads/**/*.mp4"')
-    else:
-        tests = [_path_test(pattern.split("/")) for pattern in patterns]
-    return (tests[0] if len(tests) == 1 else lambda value: any(test(value) for test in tests)), len(tests)
+    tests = [_Pattern(pattern, path=path) for pattern in patterns]
+    test = tests[0] if len(tests) == 1 else lambda value: any(test(value) for test in tests)
+    return Glob(test, len(patterns), sum(len(found[0]) for one in patterns if (found := _WALKED.search(one))))
 
 
 def _too_many(text: str) -> str:
@@ -86,76 +101,78 @@ def _glued(pattern: str) -> bool:
     return any("**" in folder and folder != "**" for folder in pattern.split("/"))
 
 
-def _text_test(pieces: _Pieces) -> Callable[[str], bool]:
-    return lambda value: _matches(pieces, value)
+class _Value(dict[str, int]):
+    """A value as a pattern sees it: sign -> the places where it stands, as bits."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text[:LONGEST_VALUE]
+        self[_ONE] = (1 << len(self.text)) - 1
+        self[_ONE_OF_NAME] = self[_ONE] & ~self["/"]
+
+    def __missing__(self, sign: str) -> int:
+        places, at = 0, self.text.find(sign)
+        while at >= 0:
+            places |= 1 << at
+            at = self.text.find(sign, at + 1)
+        self[sign] = places
+        return places
 
 
-def _matches(pieces: _Pieces, value: str) -> bool:
-    first, last = pieces[0], pieces[-1]
-    if len(pieces) == 1:
-        return len(value) == len(first) and _stands_at(first, value, 0)
-    at, end = len(first), len(value) - len(last)
-    if at > end or not _stands_at(first, value, 0) or not _stands_at(last, value, end):
-        return False
-    for piece in pieces[1:-1]:
-        found = _find(piece, value, at, end)
-        if found < 0:
-            return False
-        at = found + len(piece)
-    return True
+_value = lru_cache(maxsize=64)(_Value)  # the rules ask the same few values again and again
 
 
-def _stands_at(piece: str, value: str, at: int) -> bool:
-    return bool(_fixed(piece).match(value, at)) if "?" in piece else value.startswith(piece, at)
+class _Pattern:
+    """The test of one pattern without braces."""
 
+    def __init__(self, pattern: str, *, path: bool) -> None:
+        self._pattern, self._path = pattern, path
 
-def _find(piece: str, value: str, at: int, end: int) -> int:
-    if "?" not in piece:
-        return value.find(piece, at, end)
-    found = _fixed(piece).search(value, at, end)
-    return found.start() if found else -1
-
-
-@lru_cache(maxsize=4096)
-def _fixed(piece: str) -> re.Pattern[str]:
-    """Return a regex without repetitions: it cannot backtrack."""
-    return re.compile(".".join(map(re.escape, piece.split("?"))), re.DOTALL)
-
-
-def _path_test(folders: list[str]) -> Callable[[str], bool]:
-    runs = tuple(_runs(folders))
-    return lambda key: _matches_path(runs, key.split("/"))
-
-
-def _runs(folders: list[str]) -> Iterator[_Run]:
-    """Yield what stands between the `**`."""
-    run: list[_Pieces] = []
-    for folder in folders:
-        if folder == "**":
-            yield tuple(run)
-            run = []
+    @cached_property
+    def _parts(self) -> tuple[str, list[str], str]:
+        """Return the text it begins with, what follows, and the text it ends with."""
+        if self._path:
+            parts = list(_path_parts(self._pattern.split("/")))
         else:
-            # A folder's name that is only a star is not empty: uploads/* is not uploads/ itself.
-            run.append(("?", "") if folder == "*" else tuple(folder.split("*")))
-    yield tuple(run)
+            parts = [_IN_TEXTS.get(sign, sign) for sign in self._pattern]
+        begins = _fixed(parts)
+        parts = parts[len(begins) :]
+        ends = _fixed(reversed(parts))[::-1]
+        return begins, parts[: len(parts) - len(ends)], ends
 
-
-def _matches_path(runs: tuple[_Run, ...], folders: list[str]) -> bool:
-    first, last = runs[0], runs[-1]
-    if len(runs) == 1:
-        return len(folders) == len(first) and _follow(first, folders, 0)
-    # What ends with ** is below that folder, and not the folder's own name.
-    at, end = len(first), len(folders) - max(1, len(last))
-    if at > end or not _follow(first, folders, 0) or not _follow(last, folders, len(folders) - len(last)):
-        return False
-    for run in runs[1:-1]:
-        places = range(at, len(folders) - len(last) - len(run) + 1)
-        found = next((place for place in places if _follow(run, folders, place)), None)
-        if found is None:
+    def __call__(self, text: str) -> bool:
+        value = _value(text)
+        begins, parts, ends = self._parts
+        if not (value.text.startswith(begins) and value.text.endswith(ends)):
             return False
-        at = found + len(run)
-    return at <= end
+        places = 1 << len(begins)
+        for part in parts:
+            places = _moved(part, places, value) if part in _MOVES else (places & value[part]) << 1
+            if not places:
+                return False
+        return bool(places >> (len(value.text) - len(ends)) & 1)
 
 
-def _follow(run: _Run, folders: list[str], at: int) -> bool:
-    return all(_matches(pieces, folders[at + n]) for n, pieces in enumerate(run))
+def _moved(part: str, places: int, value: _Value) -> int:
+    if part == _REST_OF_NAME:
+        # The carry of an addition runs through what is no slash, up to the next one.
+        name = value[_ONE_OF_NAME]
+        return ((places & name) + name ^ name) | places
+    behind = -(places & -places)  # the first place and all behind it
+    return behind & (value[_ONE] << 1 | 1) if part == _ALL else places | (value["/"] & behind) << 1
+
+
+def _fixed(parts: Iterable[str]) -> str:
+    return "".join(takewhile(lambda part: part not in _OPEN, parts))
+
+
+def _path_parts(folders: list[str]) -> Iterator[str]:
+    last = len(folders) - 1
+    for at, folder in enumerate(folders):
+        if folder == "**":
+            yield _ALL if at == last else _FOLDERS
+            continue
+        # A folder's name that is only a star is not empty: uploads/* is not uploads/ itself.
+        for sign in "?*" if folder == "*" else folder:
+            yield _IN_NAMES.get(sign, sign)
+        if at < last:
+            yield "/"

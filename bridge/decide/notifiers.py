@@ -46,7 +46,7 @@ class NotifierReader:
         if kind is None:
             self._note(path, '"type" is missing; it is "slack" or "webhook"')
         else:
-            near = suggest(str(kind), _SHAPES)
+            near = suggest(kind, _SHAPES) if isinstance(kind, str) else ""
             self._note((*path, "type"), f'{shown(kind)} is no type of notifier{near}; it is "slack" or "webhook"')
         return None
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.conditions import DURATIONS, TEXTS, Condition, TextCondition, condition
+from bridge.decide.conditions import DURATIONS, TEXTS, Condition, Globs, TextCondition, condition
 from bridge.decide.doubts import Doubts
 from bridge.decide.faults import Fault, Faults, RulesRefused
 from bridge.decide.matching import Matcher, Rule
@@ -26,7 +26,6 @@ from bridge.model import Notifier, Place, Rate, Stream, Watch
 __all__ = ["Fault", "Rulebook", "RulesRefused", "read"]
 
 _MOST_STREAMS = 10_000
-_MOST_PATTERNS = 10_000  # of all globs together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +73,7 @@ def _toml_line(error: Exception, text: str) -> int:
 class _Reader:
     def __init__(self, text: str, tables: dict[str, Any], environ: Mapping[str, str], file: str) -> None:
         self._text = text
-        self._patterns = 0
+        self._globs = Globs()
         self._faults = Faults(text, tables, file)
         self._tables = Tables(tables, self._faults)
         self._notifier_reader = NotifierReader(environ, self._faults.note)
@@ -246,12 +245,11 @@ class _Reader:
             for name, value in _flat(match if isinstance(match, dict) else {})
         )
         conditions = sorted((one for one in found if one), key=_cheap_first)
-        before = self._patterns
-        self._patterns += sum(one.patterns for one in conditions if isinstance(one, TextCondition))
-        if before <= _MOST_PATTERNS < self._patterns:
-            text = f"up to here the globs stand for more than {_MOST_PATTERNS:,} patterns; write fewer braces"
-            self._faults.note(("rule", at, "match"), text)
-        return () if self._patterns > _MOST_PATTERNS else tuple(conditions)
+        before = self._globs.too_many
+        self._globs.add(conditions)
+        if self._globs.too_many and not before:
+            self._faults.note(("rule", at, "match"), self._globs.too_many)
+        return () if self._globs.too_many else tuple(conditions)
 
     def _condition(self, name: str, value: object, path: tuple[str | int, ...]) -> Condition | None:
         try:

@@ -21,6 +21,8 @@ LATER = {
     "": ("mute", "test"),
 }
 
+_LONGEST_NAME = 200  # characters of a tag, a queue, a state: the keys of indexes are made of them
+_LONGEST_KEY = 850  # an object's
 _ENV_NAME = re.compile(r"(?!whsec_|xox)[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -51,6 +53,8 @@ def _one_or_many(value: object) -> list[str]:
         raise ValueError(f"{shown(value)} is neither a text nor a list of texts, none of them empty")
     if len(values) > MOST_LISTED:
         raise ValueError(f"a list of {len(values):,} is too long: {MOST_LISTED:,} are the most")
+    if long := [value for value in values if len(value) > _LONGEST_NAME]:
+        raise ValueError(f"{shown(long[0])} is too long: {_LONGEST_NAME} characters are the most")
     return [printable(value) for value in values]
 
 
@@ -82,7 +86,7 @@ def _zone(value: object) -> ZoneInfo:
     try:
         return ZoneInfo(_text(value, '"Asia/Shanghai"'))
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f'"{value}" is not a time zone; write for example "Asia/Shanghai" or "UTC"') from error
+        raise ValueError(f'{shown(value)} is not a time zone; write for example "Asia/Shanghai" or "UTC"') from error
 
 
 def _env_names(value: object) -> list[str]:
@@ -137,7 +141,10 @@ class WatchTable(_Table):
     lookback: Duration | None = None
     queue_type: Name | None = None
     workflow: Name | None = None
-    input: Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] | None = None
+    input: (
+        Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_KEY, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+        | None
+    ) = None
     endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/?#@]+/?$")] | None = None
 
 

@@ -29,7 +29,7 @@ from bridge.decide.template_words import (
 
 MOST_STEPS = 10_000
 MOST_CHARACTERS = 2_000_000  # made, or looked through, on the way to a result
-
+_CHARACTERS_A_STEP = 200  # that take about as long
 
 ALONE = object()  # what a name that stands alone is asked of
 Say = Callable[[str, object], str]  # why a name is not there: its name, and what it was asked of
@@ -56,12 +56,18 @@ class Run:
     """One rendering. In a `strict` one, what is not there is a fault; else it reads as nothing."""
 
     def __init__(self, names: Mapping[str, object], *, keyed: tuple[type, ...], strict: bool, missing: Say) -> None:
-        self._scope = dict(names)
+        # What is set inside of a loop is forgotten with its round, as in Jinja: the last of these.
+        self._scopes: list[dict[str, object]] = [dict(names)]
         self._keyed = keyed
         self._strict = strict
         self._missing = missing
         self._steps = MOST_STEPS
         self._characters = MOST_CHARACTERS
+
+    @property
+    def work(self) -> int:
+        """What it took so far, in steps."""
+        return MOST_STEPS - self._steps + (MOST_CHARACTERS - self._characters) // _CHARACTERS_A_STEP
 
     def pieces(self, body: Iterable[nodes.Node]) -> Iterator[str]:
         """Yield the text of the blocks, piece by piece."""
@@ -76,7 +82,7 @@ class Run:
                 case nodes.For():
                     yield from self._loop(node)
                 case nodes.Assign(target=nodes.Name(name=name)):
-                    self._scope[name] = self._value(node.node)
+                    self._scopes[-1][name] = self._value(node.node)
 
     def _step(self) -> None:
         self._steps -= 1
@@ -101,28 +107,34 @@ class Run:
 
     def _loop(self, node: nodes.For) -> Iterator[str]:
         found = items(self._value(node.iter))[:MOST_PARTS]
-        target, outer = node.target, self._scope
-        chosen = []
-        for one in found:
-            self._scope = {**outer, target.name: one}  # type: ignore[attr-defined]  # the language allows no other
-            if node.test is None or self._value(node.test):
-                chosen.append(one)
-        for at, one in enumerate(chosen):
-            # What is set inside of a loop is forgotten with its round, as in Jinja.
-            self._scope = {**outer, target.name: one, "loop": _round(at, len(chosen))}  # type: ignore[attr-defined]
+        name = node.target.name  # type: ignore[attr-defined]  # the language allows no other
+        if node.test is not None:
+            found = [one for one in found if self._value_with({name: one}, node.test)]
+        for at, one in enumerate(found):
+            self._step()  # a round that says nothing takes time too
+            self._scopes.append({name: one, "loop": Round(at, len(found))})
             yield from self.pieces(node.body)
-        self._scope = outer
-        if not chosen:
+            self._scopes.pop()
+        if not found:
             yield from self.pieces(node.else_)
+
+    def _value_with(self, scope: dict[str, object], node: nodes.Node) -> Any:
+        self._scopes.append(scope)
+        found = self._value(node)
+        self._scopes.pop()
+        return found
 
     def _value(self, node: nodes.Node) -> Any:
         """Return the value of an expression; of what is not there, nothing."""
         found = self._found(node)
         if not isinstance(found, Missing):
             return found
-        if self._strict:
-            raise TemplateFault(found.why)
+        self._check(found)
         return None
+
+    def _check(self, found: Missing) -> None:
+        if self._strict and found.why:
+            raise TemplateFault(found.why())
 
     def _found(self, node: nodes.Node) -> Any:
         """Return the value of an expression, or Missing."""
@@ -131,7 +143,7 @@ class Run:
             case nodes.Const():
                 return node.value
             case nodes.Name():
-                return self._scope[node.name] if node.name in self._scope else self._absent(node.name, ALONE)
+                return self._named(node.name)
             case nodes.Getattr():
                 return self._member(self._owner(node.node), node.attr)
             case nodes.Getitem(arg=nodes.Slice() as cut):
@@ -174,9 +186,15 @@ class Run:
     def _owner(self, node: nodes.Node) -> Any:
         """Return what a dot is asked of: of what is not there, everything is missing too."""
         found = self._found(node)
-        if isinstance(found, Missing) and self._strict:
-            raise TemplateFault(found.why)
+        if isinstance(found, Missing):
+            self._check(found)
         return found
+
+    def _named(self, name: str) -> Any:
+        for scope in reversed(self._scopes):
+            if name in scope:
+                return scope[name]
+        return self._absent(name, ALONE)
 
     def _input(self, function: str, node: nodes.Node) -> Any:
         return self._found(node) if function in TAKE_MISSING else self._value(node)
@@ -187,16 +205,19 @@ class Run:
         return self._value(node.expr2) if node.expr2 is not None else None
 
     def _member(self, owner: Any, key: Any) -> Any:
-        has_key = isinstance(owner, self._keyed) or (isinstance(owner, list | str) and type(key) is int)
+        if isinstance(owner, Missing):
+            return owner
+        counted = isinstance(owner, list | str) and type(key) is int
         try:
-            if has_key:
+            if counted or isinstance(owner, self._keyed):
                 return owner[key]
         except LookupError:
             pass
-        return self._absent(str(key)[:100], owner)
+        return Missing() if counted else self._absent(str(key)[:100], owner)
 
     def _absent(self, name: str, owner: Any) -> Missing:
-        return Missing(self._missing(name, owner))
+        # Looking for a near word takes its time, and most often nobody asks.
+        return Missing(lambda: self._missing(name, owner))
 
     def _slice(self, node: nodes.Slice) -> slice:
         ends = (node.start, node.stop, node.step)
@@ -244,7 +265,10 @@ class Run:
         return str(self._made("".join(texts)))
 
     def _method(self, method: nodes.Getattr, node: nodes.Call) -> Any:
-        of = _plain(self._value(method.node))
+        found = self._owner(method.node)
+        if isinstance(found, Missing):
+            return found
+        of = _plain(found)
         if not isinstance(of, str):
             name = type(of).__name__ if of is not None else "None"
             raise TemplateFault(f"'{name}' has no attribute '{method.attr}'")
@@ -271,5 +295,8 @@ def _plain(value: Any) -> Any:
 _PLAIN = (str, int, float, list, dict, datetime, type(None))
 
 
-def _round(at: int, of: int) -> dict[str, object]:
-    return {"index": at + 1, "index0": at, "first": at == 0, "last": at == of - 1, "length": of}
+class Round(dict[str, object]):
+    """What `loop` is in one round."""
+
+    def __init__(self, at: int, of: int) -> None:
+        super().__init__(index=at + 1, index0=at, first=at == 0, last=at == of - 1, length=of)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -23,9 +24,12 @@ class TemplateFault(Exception):
 
 
 class Missing:
-    """What a name stands for that is not there; `why` says which."""
+    """What a name stands for that is not there; `why`, asked when it is a fault, says which.
 
-    def __init__(self, why: str) -> None:
+    Without a `why` it is the job that has less, as in job.outputs[1]: nothing is wrong with the template.
+    """
+
+    def __init__(self, why: Callable[[], str] | None = None) -> None:
         self.why = why
 
     def __bool__(self) -> bool:
@@ -169,14 +173,33 @@ def _as_number(value: object, read: Callable[[Any], int | float], default: int |
 def _part(at: int) -> Callable[[object], object]:
     def part(seq: object) -> object:
         found = items(seq)
-        return found[at] if found else Missing("there is nothing in the list")
+        return found[at] if found else Missing()
 
     return part
 
 
+_WORD_ENDS = re.compile(r"([-\s({\[<]+)")  # as in Jinja
+
+
 def _title(s: object) -> str:
     # Unlike str.title, letters after an apostrophe or a digit stay small.
-    return " ".join(word[:1].upper() + word[1:].lower() for word in text_of(s).split(" "))
+    return "".join(word[:1].upper() + word[1:].lower() for word in _WORD_ENDS.split(text_of(s)))
+
+
+def _escape(value: object) -> str:
+    return html.escape(text_of(value), quote=False).replace('"', "&#34;").replace("'", "&#39;")  # as Jinja writes them
+
+
+def _starts(s: str, prefix: object) -> bool:
+    return s.startswith(_any_of(prefix))
+
+
+def _ends(s: str, suffix: object) -> bool:
+    return s.endswith(_any_of(suffix))
+
+
+def _any_of(given: object) -> tuple[str, ...]:
+    return tuple(map(text_of, given)) if isinstance(given, list) else (text_of(given),)
 
 
 FILTERS: Mapping[str, Callable[..., object]] = {
@@ -202,8 +225,8 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     "float": decimal,
     "abs": lambda x: abs(number(x)),
     "string": text_of,
-    "escape": lambda value: html.escape(text_of(value)),
-    "e": lambda value: html.escape(text_of(value)),
+    "escape": _escape,
+    "e": _escape,
     "urlencode": lambda value: quote(text_of(value), safe="/", errors="replace"),
 }
 
@@ -228,8 +251,8 @@ METHODS: Mapping[str, Callable[..., object]] = {
     "rstrip": lambda s, chars=None: s.rstrip(text_of(chars) or None),
     "removeprefix": lambda s, prefix: s.removeprefix(text_of(prefix)),
     "removesuffix": lambda s, suffix: s.removesuffix(text_of(suffix)),
-    "startswith": lambda s, prefix: s.startswith(text_of(prefix)),
-    "endswith": lambda s, suffix: s.endswith(text_of(suffix)),
+    "startswith": _starts,
+    "endswith": _ends,
     "replace": replace,
     "split": split,
 }

@@ -11,14 +11,14 @@ from jinja2 import nodes
 
 from bridge.decide.conditions import job_seconds, user_data_keys
 from bridge.decide.template_language import parsed
-from bridge.decide.template_run import ALONE, Run
+from bridge.decide.template_run import ALONE, Round, Run
 from bridge.decide.template_words import TemplateFault, basename, human, kind
 from bridge.decide.words import instead
 from bridge.model import Transition
 
 __all__ = [
-    "LONGEST_RESULT", "NAMES", "Template", "TemplateFault", "UserData",
-    "basename", "check", "compiled", "human", "iso", "rendered", "variables",
+    "LONGEST_RESULT", "NAMES", "Template", "TemplateFault", "UserData", "Work",
+    "basename", "compiled", "human", "iso", "rendered", "variables",
 ]  # fmt: skip
 
 LONGEST_RESULT = 12_000  # characters; about what Slack takes in one message
@@ -57,18 +57,27 @@ def compiled(source: str) -> Template:
     return Template(tuple(parsed(source).body))
 
 
-def check(source: str, names: Mapping[str, Any]) -> None:
-    """Render once with `names`, where a name that is not there is a fault. Raises TemplateFault."""
-    _render(compiled(source), names, strict=True)
+@dataclass(slots=True)
+class Work:
+    """What rendering took, in steps: a count that many may share."""
+
+    steps: int = 0
 
 
-def rendered(template: Template, names: Mapping[str, Any]) -> str:
-    """Return the text, cut at LONGEST_RESULT; what is not there is nothing. Raises TemplateFault."""
-    return _render(template, names, strict=False)
+def rendered(template: Template, names: Mapping[str, Any], *, strict: bool = False, work: Work | None = None) -> str:
+    """Return the text, cut at LONGEST_RESULT; what is not there is nothing. Raises TemplateFault.
 
-
-def _render(template: Template, names: Mapping[str, Any], *, strict: bool) -> str:
+    In a `strict` rendering a name that is not there is a fault. What it took is added to `work`.
+    """
     run = Run(names, keyed=(dict, UserData), strict=strict, missing=_why_missing)
+    try:
+        return _said(run, template)
+    finally:
+        if work is not None:
+            work.steps += run.work
+
+
+def _said(run: Run, template: Template) -> str:
     pieces: list[str] = []
     size = 0
     try:
@@ -90,6 +99,8 @@ def _storable(text: str) -> str:
 def _why_missing(name: str, owner: object) -> str:
     if owner is ALONE:
         return f'there is no "{name}"{instead(name, NAMES)}'
+    if isinstance(owner, Round):
+        return f'loop has no "{name}"{instead(name, owner)}'
     if isinstance(owner, Mapping):
         return f'a job has no "{name}"{instead(name, owner)}'
     return f'{kind(owner)} has no "{name}"'

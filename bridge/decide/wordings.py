@@ -10,42 +10,66 @@ from bridge.decide.faults import Faults
 from bridge.decide.messages import DEFAULT_FIELDS, Wording
 from bridge.decide.shapes import TemplateTable
 from bridge.decide.tables import Tables
-from bridge.decide.templates import Template, TemplateFault, UserData, check, compiled, rendered, variables
+from bridge.decide.templates import Template, TemplateFault, UserData, Work, compiled, rendered, variables
 from bridge.decide.words import instead
 from bridge.model import FAILED, RUNNING, Job, Transition
+
+_MOST_WORK = 200_000  # steps of trying out all templates of a file; one takes some dozens
+_MOST_CHARACTERS = 200_000  # of all templates of a file
 
 
 def read_wordings(tables: Tables, faults: Faults) -> dict[str, Wording]:
     """Return the templates by name; what is wrong with them is noted in `faults`."""
-    wordings = {}
-    for name, table in tables.named("template"):
-        path = ("template", name)
-        shape = tables.shape(TemplateTable, table, "template", path)
-        if shape is None:
-            continue
-        wordings[name] = Wording(
-            title=_template(shape.title, (*path, "title"), faults),
-            text=_template(shape.text, (*path, "text"), faults),
-            fields=_field_names(shape.fields, (*path, "fields"), faults),
-        )
-    return wordings
+    return _Reader(faults).read(tables)
 
 
-def _template(source: str | None, path: tuple[str, ...], faults: Faults) -> Template | None:
-    if not source:
-        return None
-    try:
-        check(source, _FULL)
-        template = compiled(source)
-    except TemplateFault as error:
-        faults.note(path, f"the template does not render: {error}")
-        return None
-    try:
-        rendered(template, _SPARSE)
-    except TemplateFault as error:
-        text = f"of a job of which CI says little, the default text is told, since this does not render: {error}"
-        faults.note(path, text, warning=True)
-    return template
+class _Reader:
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._work = Work()
+        self._characters = 0
+        self._ended = False
+
+    def read(self, tables: Tables) -> dict[str, Wording]:
+        wordings = {}
+        for name, table in tables.named("template"):
+            path = ("template", name)
+            shape = tables.shape(TemplateTable, table, "template", path)
+            if shape is None:
+                continue
+            wordings[name] = Wording(
+                title=self._template(shape.title, (*path, "title")),
+                text=self._template(shape.text, (*path, "text")),
+                fields=_field_names(shape.fields, (*path, "fields"), self._faults),
+            )
+        return wordings
+
+    @property
+    def _too_much(self) -> str:
+        if self._characters > _MOST_CHARACTERS:
+            return f"have more than {_MOST_CHARACTERS:,} characters"
+        return f"take more than {_MOST_WORK:,} steps" if self._work.steps > _MOST_WORK else ""
+
+    def _template(self, source: str | None, path: tuple[str, ...]) -> Template | None:
+        if not source or self._ended:
+            return None
+        self._characters += len(source)
+        if too_much := self._too_much:
+            self._faults.note(path, f"up to here the templates {too_much}, so the rest was not looked at")
+            self._ended = True
+            return None
+        try:
+            template = compiled(source)
+            rendered(template, _FULL, strict=True, work=self._work)
+        except TemplateFault as error:
+            self._faults.note(path, f"the template does not render: {error}")
+            return None
+        try:
+            rendered(template, _SPARSE, work=self._work)
+        except TemplateFault as error:
+            text = f"of a job of which CI says little, the default text is told, since this does not render: {error}"
+            self._faults.note(path, text, warning=True)
+        return template
 
 
 def _field_names(names: Sequence[str] | None, path: tuple[str, ...], faults: Faults) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ MOST_LISTED = 1_000  # values of one list in rules.toml
 _MOST_KNOWN = 100  # words that are compared for a suggestion, and listed instead of one
 _LONGEST_WORD = 100  # characters
 _LONGEST_SPAN = 40  # characters of a duration or a rate
+_MOST_AT_ONCE = 1_000_000  # of a rate
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+[smhd])+")
@@ -37,8 +38,10 @@ def rate(text: str) -> Rate:
     found = _RATE.fullmatch(text) if len(text) <= _LONGEST_SPAN else None
     if not found or int(found[1]) == 0:
         raise ValueError(f'"{text[:80]}" is not a rate; write for example "10/s" or "100/5m"')
-    per = found[2] if found[2][0].isdigit() else f"1{found[2]}"
-    return Rate(count=int(found[1]), per=duration(per))
+    count, per = int(found[1]), duration(found[2] if found[2][0].isdigit() else f"1{found[2]}")
+    if count > _MOST_AT_ONCE or per > timedelta(days=1):
+        raise ValueError(f'"{text}" is out of range; a rate is at most {_MOST_AT_ONCE:,}, in at most a day')
+    return Rate(count=count, per=per)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -60,7 +63,10 @@ def instead(word: str, known: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """Return a value of rules.toml nearly as it was written, cut to a sight's length."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # TOML's 0xfff... may be longer than Python says in decimals
+        return "a number of thousands of digits"
     if not text.isprintable():
         text = json.dumps(value, default=str)
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -9,9 +9,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.decide.messages import as_fallback
-from bridge.decide.retries import BROKEN_AT
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Attempt, Delivery, Notifier, Refused, Sent
+from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, TryLater
 from bridge.pipeline.vigil import Vigil
 from bridge.record import claims, outbox, settling
 from bridge.record.database import Clock, Database
@@ -20,8 +19,10 @@ from bridge.record.settling import Ended
 logger = logging.getLogger(__name__)
 
 _EVERY_S = 5.0
-_AT_ONCE = 500  # deliveries given up in one transaction
-_IN_A_ROW = 20  # such transactions, before new ones get their turn
+_AT_ONCE = 100  # deliveries given up in one look: nobody else is told meanwhile
+_SURELY = timedelta(minutes=10)  # over by the clock, and its worker not heard of since
+_SOONER_S = 16.0  # a sign of life more than workers give of themselves
+_NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
 
 
 class Care:
@@ -44,6 +45,7 @@ class Care:
         self._new_lease = new_lease
         self._lease = lease
         self._vigil = Vigil(lease.total_seconds())
+        self._hopeless: dict[str, datetime] = {}  # notifiers that just did not answer, and what was put by then
         self._next_s = 0.0
 
     def look(self, mine: Collection[int]) -> None:
@@ -52,21 +54,27 @@ class Care:
             return
         self._next_s = self._monotonic() + _EVERY_S
         with self._db.read() as tx:
-            held = settling.held(tx)
+            held = [one for one in settling.held(tx) if one[0] not in mine]
+            forsaken = settling.forsaken(tx, before=self._clock() - _SURELY) if held else set()
             paused = claims.paused_and_waiting(tx)
-            broken = claims.broken(tx, failures=BROKEN_AT)
-        self._reap([one for one in held if one[0] not in mine])
+        self._reap(held, forsaken)
         for name, why in paused:
             self._pass_on(name, why)
-        for name in broken:
-            self._give_up(name)
+        hopeless, self._hopeless = self._hopeless, {}
+        for name, since in hopeless.items():
+            self._give_up(name, since)
+
+    def died(self, attempt: Attempt) -> None:
+        """A delivery is dead. If it was tried as long as it may be, and nobody answers, older ones need not be."""
+        if is_silence(attempt):
+            self._hopeless[attempt.delivery.notifier] = attempt.delivery.created_at
 
     def begin_anew(self) -> None:
         """The database was away: whoever is alive has outcomes to record, and goes first."""
         self._vigil.forget()
 
-    def _reap(self, held: Collection[settling.Held]) -> None:
-        lost = self._vigil.over(held, self._monotonic())
+    def _reap(self, held: Collection[settling.Held], forsaken: Collection[settling.Held]) -> None:
+        lost = self._vigil.over(held, self._monotonic(), sooner=forsaken, sooner_s=_SOONER_S)
         if not lost:
             return
         with self._db.write() as tx:
@@ -77,34 +85,41 @@ class Care:
         """What waits for a paused notifier is told to its fallback, if it has one."""
         notifier = self._book().notifiers.get(name)
         if notifier and notifier.fallback:
-            self._bury_all(
+            self._bury(
                 Refused(f"notifier {name} is paused: {why}"),
                 lambda tx, now: claims.claim_paused(
                     tx, name, lease=self._new_lease(), lease_for=self._lease, now=now, most=_AT_ONCE
                 ),
             )
 
-    def _give_up(self, name: str) -> None:
-        """What has waited for a broken notifier as long as it would be retried is dead, tried or not."""
-        retry = retry_of(name, self._book())
-        self._bury_all(
+    def _give_up(self, name: str, since: datetime) -> None:
+        """What has waited for a notifier even longer than one that was tried in vain to the end is dead too."""
+        self._bury(
             Refused(f"its retry time is over, and {name} answers nobody"),
             lambda tx, now: claims.claim_hopeless(
-                tx, name, before=now - retry, lease=self._new_lease(), lease_for=self._lease, now=now, most=_AT_ONCE
+                tx,
+                name,
+                before=min(since, now - retry_of(name, self._book())),
+                lease=self._new_lease(),
+                lease_for=self._lease,
+                now=now,
+                most=_AT_ONCE,
             ),
         )
 
-    def _bury_all(self, outcome: Refused, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> None:
-        for _ in range(_IN_A_ROW):
-            with self._db.write() as tx:
-                now = self._clock()
-                claimed = claim(tx, now)
-                ended = [Attempt(delivery=one, outcome=outcome, started_at=now, seconds=0) for one in claimed]
-                settling.settle(tx, [Ended(attempt) for attempt in ended], now=now)
-                for attempt in ended:
-                    tell_fallback(tx, attempt, self._book().notifiers, now)
-            if len(claimed) < _AT_ONCE:
-                return
+    def _bury(self, outcome: Refused, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> None:
+        with self._db.write() as tx:
+            now = self._clock()
+            ended = [Attempt(delivery=one, outcome=outcome, started_at=now, seconds=0) for one in claim(tx, now)]
+            settling.settle(tx, [Ended(attempt) for attempt in ended], now=now)
+            for attempt in ended:
+                tell_fallback(tx, attempt, self._book().notifiers, now)
+
+
+def is_silence(attempt: Attempt) -> bool:
+    """Tell whether nobody answered. Who refuses a message, or asks for time, is there."""
+    outcome = attempt.outcome
+    return isinstance(outcome, TryLater) and not outcome.everyone and attempt.status in _NO_ANSWER
 
 
 def tell_fallback(tx: Connection, attempt: Attempt, notifiers: Mapping[str, Notifier], now: datetime) -> None:

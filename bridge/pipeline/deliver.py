@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from bridge.decide.retries import BROKEN_AT, next_try, rest
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Attempt, Delivery, Refused, Sent, TryLater
-from bridge.pipeline.care import Care, retry_of, tell_fallback
+from bridge.pipeline.care import Care, is_silence, retry_of, tell_fallback
 from bridge.pipeline.line import Line
 from bridge.record import claims, outbox, settling
 from bridge.record.database import TROUBLES, Clock, Database, trouble
@@ -74,6 +74,7 @@ class Courier:
             new_lease=lambda: f"{worker}.{next(self._claims)}",
             lease=LEASE,
         )
+        self._newest: set[str] = set()  # notifiers whose next claim begins with the youngest, if they fail
         self._failing: set[str] = set()  # notifiers whose last attempt failed
         self._held: set[int] = set()  # the numbers of what was claimed and is not recorded
         self._line = Line()
@@ -98,7 +99,8 @@ class Courier:
         When the database does not answer, what ended is kept and recorded when it does.
         """
         try:
-            self._care.look(self._held)
+            if claiming:
+                self._care.look(self._held)
             claimed = self._exchange(claiming=claiming)
         except TROUBLES as error:
             logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
@@ -137,16 +139,20 @@ class Courier:
                     turn=number,
                     ahead=self._line.quick,
                     broken_at=BROKEN_AT,
+                    newest=self._newest,
                 )
         done = (*(attempt.delivery for attempt in self._ended), *self._stale)
         self._held.difference_update(delivery.n for delivery in done)
         sent = [one.delivery.id for one in self._ended if isinstance(one.outcome, Sent)]
         if sent:
             logger.info("sent", extra={"deliveries": len(sent), "first": sent[0]})
+        quiet = {attempt.delivery.notifier for attempt in self._ended if is_silence(attempt)}
+        answered = {attempt.delivery.notifier for attempt in self._ended} - quiet
+        self._failing = (self._failing - answered) | quiet | claimed.failing
         self._ended.clear()
         self._stale.clear()
+        self._newest ^= {delivery.notifier for delivery in claimed.deliveries}
         self._claimed_at_s = now_s
-        self._failing |= claimed.failing
         self._again_at = claimed.again_at
         if lost:
             logger.warning("lease lost, the outcome is not recorded", extra={"deliveries": len(lost)})
@@ -165,22 +171,21 @@ class Courier:
             if one.attempt.delivery.n in lost:
                 continue
             if one.dead:
+                self._care.died(one.attempt)
                 tell_fallback(tx, one.attempt, self._book().notifiers, now)
             elif isinstance(one.attempt.outcome, Refused):
                 _log_pause(one.attempt.delivery.notifier, one.attempt.outcome)
         return lost
 
     def _count_failures(self, tx: Connection, attempts: Sequence[Attempt], now: datetime) -> None:
-        """The breaker: a receiver that fails again and again is left alone for a while; one success ends that."""
-        well = {one.delivery.notifier for one in attempts if isinstance(one.outcome, Sent)}
-        failed = Counter(one.delivery.notifier for one in attempts if _is_failure(one))
+        """The breaker: who does not answer, again and again, is left alone for a while; one answer ends that."""
+        failed = Counter(one.delivery.notifier for one in attempts if is_silence(one))
+        well = {one.delivery.notifier for one in attempts if not is_silence(one)}
         for name in sorted(well & self._failing):
-            outbox.recovered(tx, name)
-            logger.info("a notifier that failed is told again", extra={"notifier": name})
-        self._failing -= well
+            outbox.recovered(tx, name, broken_at=BROKEN_AT)
+            logger.info("a notifier that failed answers again", extra={"notifier": name})
         for name in sorted(set(failed) - well):
-            self._failing.add(name)
-            failures = outbox.failed(tx, name, failed[name])
+            failures = outbox.failed(tx, name, failed[name], broken_at=BROKEN_AT)
             if pause := rest(failures=failures, chance=self._chance()):
                 outbox.hold(tx, name, now + pause)
                 facts = {"notifier": name, "failures": failures, "seconds": round(pause.total_seconds())}
@@ -241,11 +246,6 @@ class Courier:
         self._stale += self._line.leave()
         while self.unfinished and not until():
             self.turn(claiming=False)
-
-
-def _is_failure(attempt: Attempt) -> bool:
-    # Who asks everybody to wait is well, and is waited for already.
-    return isinstance(attempt.outcome, TryLater) and not attempt.outcome.everyone
 
 
 def _log_pause(notifier: str, refused: Refused) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.decide.rulebook import Rulebook
@@ -19,6 +19,7 @@ from bridge.record.pruning import Cutoffs, Found
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 0.15  # who waits to write to SQLite looks every 100 ms whether it is free
+_DEPLOYED_WITHIN = timedelta(hours=1)
 _MOST_LOOKS = 300  # at one table in one run; the next run goes on from there
 
 _Old = Callable[..., Found]
@@ -58,6 +59,9 @@ class Pruner:
         """Take out what is older than these rules keep, unless another worker does; return how many of what."""
         pruned = Counter[str]()
         with self._db.write() as tx:
+            # A worker of before there was a horizon would list what goes now, and tell it again.
+            if leases.any_older(tx, since=self._clock() - _DEPLOYED_WITHIN):
+                return pruned
             if not pruning.acquire(tx, self._worker, now=self._clock()):
                 return pruned
         try:

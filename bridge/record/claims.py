@@ -51,8 +51,11 @@ _LANES = (
 
 
 @cache
-def _claim(dialect: str, *, aged: bool = False) -> Any:
-    """Return the statement that claims up to :room due deliveries of one notifier; `aged`: put before :before."""
+def _claim(dialect: str, how: str = "") -> Any:
+    """Return the statement that claims up to :room due deliveries of one notifier.
+
+    `how`: "aged" claims what was put before :before, "newest" what was tried least and is youngest first.
+    """
     other = D.alias("other")
     in_the_way = exists().where(
         other.c.lane == D.c.lane,
@@ -64,8 +67,8 @@ def _claim(dialect: str, *, aged: bool = False) -> Any:
     pick = (
         select(D.c.n)
         .where(D.c.notifier == bindparam("of"), state_is(WAITING), D.c.due_at <= bindparam("now"))
-        .where(or_(D.c.lane.is_(None), ~in_the_way), *([D.c.since <= bindparam("before")] if aged else []))
-        .order_by(D.c.due_at, D.c.n)
+        .where(or_(D.c.lane.is_(None), ~in_the_way), *([D.c.since <= bindparam("before")] if how == "aged" else []))
+        .order_by(*((D.c.attempts, D.c.n.desc()) if how == "newest" else (D.c.due_at, D.c.n)))
         .limit(bindparam("room"))
     )
     if dialect == "postgresql":
@@ -113,9 +116,9 @@ def _told(claimed: FromClause) -> Select[Any]:
 
 
 @cache
-def _claim_and_read(*, aged: bool = False) -> Select[Any]:
+def _claim_and_read(how: str = "") -> Select[Any]:
     """Return both as one statement, for PostgreSQL: it is a round trip less. SQLite writes in no CTE."""
-    return _told(_claim("postgresql", aged=aged).cte("claimed"))
+    return _told(_claim("postgresql", how).cte("claimed"))
 
 
 _READ = _told(D).where(D.c.n.in_(bindparam("numbers", expanding=True)))
@@ -152,12 +155,14 @@ def claim(
     turn: int = 0,
     ahead: Collection[str] = (),
     broken_at: int | None = None,
+    newest: Collection[str] = (),
 ) -> Claimed:
     """Claim what `free` senders can take now, each notifier within its own bounds.
 
     `lease` must be new with every call: it is what tells a late finish from the right one. `turn` says which
     notifier is asked first, so that the first one by name has no advantage. Of those `ahead` AHEAD times as many
     more are claimed as may be in flight; of one that failed `broken_at` times in a row, one at a time.
+    Of those in `newest` that failed last, the youngest come first.
     """
     lanes = due_lanes(tx, now=now)
     claimed: list[Delivery] = []
@@ -174,12 +179,14 @@ def claim(
             "until": ms(now + lease_for),
             "seen": lane.claims,
         }
+        # What fails comes back, and is the oldest: the others must not wait until all of that is dead.
+        how = "newest" if lane.failures and lane.name in newest else ""
         if not lane.interval_ms:
-            claimed += _claimed(tx, values | {"room": room}) if room > 0 else []
+            claimed += _claimed(tx, values | {"room": room}, how) if room > 0 else []
             continue
         allowed, wait = _allowed(lane, now)
         again += [wait] if wait else []
-        claimed += _claim_at_rate(tx, lane, values | {"room": min(room, allowed)}, now)
+        claimed += _claim_at_rate(tx, lane, values | {"room": min(room, allowed)}, now, how)
     failing = frozenset(lane.name for lane in lanes if lane.failures)
     return Claimed(tuple(claimed), at(min(again)) if again else None, failing)
 
@@ -200,9 +207,9 @@ def _used(lane: Any, now: datetime) -> int:
     return max(lane.used_until, ms(now)) if lane.used_until <= furthest else ms(now)
 
 
-def _claim_at_rate(tx: Connection, lane: Any, values: dict[str, Any], now: datetime) -> list[Delivery]:
+def _claim_at_rate(tx: Connection, lane: Any, values: dict[str, Any], now: datetime, how: str) -> list[Delivery]:
     """Claim for a notifier that has a rate, and book what was claimed: nobody else claims for it meanwhile."""
-    claimed = _claimed(tx, values) if values["room"] > 0 else []
+    claimed = _claimed(tx, values, how) if values["room"] > 0 else []
     if claimed:
         used_until = _used(lane, now) + len(claimed) * lane.interval_ms
         tx.execute(update(N).where(N.c.name == lane.name).values(used_until=used_until))
@@ -214,11 +221,6 @@ def paused_and_waiting(tx: Connection) -> list[tuple[str, str]]:
     waits = exists().where(D.c.notifier == N.c.name, state_is(WAITING))
     rows = tx.execute(select(N.c.name, N.c.paused_why).where(N.c.paused_at.is_not(None), waits))
     return [(row.name, row.paused_why) for row in rows]
-
-
-def broken(tx: Connection, *, failures: int) -> list[str]:
-    """Return the notifiers that failed at least so often in a row."""
-    return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_(None), N.c.failures >= failures)).scalars())
 
 
 def claim_paused(
@@ -239,16 +241,16 @@ def claim_hopeless(
     """Claim what has waited for a broken notifier since `before`: its retry time is over."""
     claims = tx.execute(select(N.c.claims).where(N.c.name == notifier)).scalar()
     values = {"of": notifier, "now": ms(now), "room": most, "lease": lease, "until": ms(now + lease_for)}
-    return tuple(_claimed(tx, values | {"before": ms(before), "seen": claims}, aged=True))
+    return tuple(_claimed(tx, values | {"before": ms(before), "seen": claims}, "aged"))
 
 
-def _claimed(tx: Connection, values: dict[str, Any], *, aged: bool = False) -> list[Delivery]:
+def _claimed(tx: Connection, values: dict[str, Any], how: str = "") -> list[Delivery]:
     """Claim for one notifier; the oldest comes first."""
     if tx.dialect.name == "postgresql":
-        rows = tx.execute(_claim_and_read(aged=aged), values).all()
+        rows = tx.execute(_claim_and_read(how), values).all()
     else:
         del values["seen"]  # SQLite lets one write at a time
-        numbers = [row.n for row in tx.execute(_claim("sqlite", aged=aged), values)]
+        numbers = [row.n for row in tx.execute(_claim("sqlite", how), values)]
         rows = tx.execute(_READ, {"numbers": numbers}).all() if numbers else []
     return [_delivery(row) for row in rows]
 

@@ -23,11 +23,12 @@ from bridge.record.schema import HEAD
 # What is raised when the database does not answer, has no room, or has no connection left.
 TROUBLES = (DBAPIError, PoolTimeout)
 
-_BUSY_MS = 30_000
+# An attempt ends after 15 s: who waits longer than that for the database finds answers that came in time too late.
+_BUSY_MS = 10_000
 # Two generations of two kinds of dyno fit into the 20 connections of the smallest plan.
 _POOL = {"pool_size": 2, "max_overflow": 3, "pool_recycle": 1800}
 # A host that does not answer would be waited for for minutes, and one that falls silent for a quarter of an hour.
-_CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 15_000}
+_CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 10_000}
 _RESTED_S = 5.0
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from bridge.model import Notifier, Watch
 from bridge.record.database import maybe_at, ms, upsert
+from bridge.record.schema import HEAD
 from bridge.record.schema import lease as L  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import watch as W  # noqa: N812
@@ -115,12 +116,18 @@ def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now
 
 def enlist(tx: Connection, worker: str, *, machine: str, pid: int, now: datetime) -> None:
     row = {"id": worker, "machine": machine, "pid": pid, "started_at": ms(now), "beat_at": ms(now)}
-    tx.execute(insert(P).values(row))
+    tx.execute(insert(P).values(row | {"revision": HEAD}))
 
 
 def beat(tx: Connection, worker: str, *, now: datetime, rules_sha: str, rules_fault: str | None) -> None:
     facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault}
     tx.execute(update(P).where(P.c.id == worker).values(facts))
+
+
+def any_older(tx: Connection, *, since: datetime) -> bool:
+    """Tell whether a worker of an older version was heard of since then: it does not know what this one may do."""
+    older = select(P.c.id).where(P.c.revision < HEAD, P.c.beat_at >= ms(since))
+    return tx.execute(older.limit(1)).first() is not None
 
 
 def workers_on(tx: Connection, machine: str) -> list[tuple[str, int]]:

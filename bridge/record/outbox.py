@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Select,
+    case,
     select,
     update,
 )
@@ -105,12 +106,18 @@ def hold(tx: Connection, notifier: str, until: datetime) -> None:
     tx.execute(update(N).where(N.c.name == notifier, N.c.not_before < ms(until)).values(not_before=ms(until)))
 
 
-def failed(tx: Connection, notifier: str, count: int) -> int:
-    """Count attempts that failed; return how many that makes in a row."""
-    more = update(N).where(N.c.name == notifier).values(failures=N.c.failures + count).returning(N.c.failures)
-    return tx.execute(more).scalar() or 0
+def failed(tx: Connection, notifier: str, count: int, *, broken_at: int) -> int:
+    """Count attempts that failed; return how many that makes in a row.
+
+    Many at once are one piece of bad news: from `broken_at` on they count as one.
+    """
+    sum_ = N.c.failures + count
+    more = case((N.c.failures >= broken_at, N.c.failures + 1), (sum_ > broken_at, broken_at), else_=sum_)
+    return tx.execute(update(N).where(N.c.name == notifier).values(failures=more).returning(N.c.failures)).scalar() or 0
 
 
-def recovered(tx: Connection, notifier: str) -> None:
-    """A notifier that failed was told something."""
-    tx.execute(update(N).where(N.c.name == notifier).values(failures=0))
+def recovered(tx: Connection, notifier: str, *, broken_at: int) -> None:
+    """A notifier that failed answers: it is left alone no longer."""
+    # Who is broken has not asked for time since: that would have been an answer.
+    not_before = case((N.c.failures >= broken_at, 0), else_=N.c.not_before)
+    tx.execute(update(N).where(N.c.name == notifier).values(failures=0, not_before=not_before))

@@ -32,8 +32,10 @@ def rewind(tx: Connection, *, now: datetime) -> timedelta:
     if not back:
         return back
     by_ms, now_ms = back // timedelta(milliseconds=1), ms(now)
-    for column in (P.c.beat_at, W.c.polled_at):
-        tx.execute(update(column.table).where(column > now_ms).values({column: now_ms}))
+    # Another worker may be doing the same: whoever finds nothing in the future any more has come too late.
+    signs = [update(one.table).where(one > now_ms).values({one: now_ms}) for one in (P.c.beat_at, W.c.polled_at)]
+    if not sum(tx.execute(sign).rowcount for sign in signs):
+        return timedelta()
     for column in (W.c.next_poll_at, N.c.not_before, N.c.used_until):
         tx.execute(update(column.table).where(column > now_ms).values({column: column - by_ms}))
     tx.execute(update(D).where(state_is(WAITING), D.c.due_at > now_ms).values(due_at=D.c.due_at - by_ms))

@@ -73,6 +73,7 @@ worker = Table(
     Column("beat_at", BigInteger, nullable=False),
     Column("rules_sha", String(12)),
     Column("rules_fault", Text),  # why the file on its disk is not in force
+    Column("revision", String(10), nullable=False, server_default="0001"),  # of the schema it was written for
 )
 
 job = Table(
@@ -156,7 +157,7 @@ delivery = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("lost", Integer, nullable=False, server_default="0"),  # of these, with their worker
     Column("lease", Text),
-    Column("lease_until", BigInteger),  # for people: others count a lease by how long they have seen it
+    Column("lease_until", BigInteger),  # others go by how long they have seen it, and by this only long after
     Column("created_at", BigInteger, nullable=False),
     Column("since", BigInteger, nullable=False),  # the retry time counts from here; a redrive moves it
     Column("ended_at", BigInteger),

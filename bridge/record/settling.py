@@ -12,6 +12,8 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
+    exists,
+    func,
     insert,
     select,
     tuple_,
@@ -26,6 +28,7 @@ from bridge.record.schema import DEAD, SENDING, SENT, WAITING, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import thread as H  # noqa: N812
+from bridge.record.schema import worker as P  # noqa: N812
 
 ANSWER_KEPT = 4096
 
@@ -178,6 +181,14 @@ def hand_back(tx: Connection, deliveries: Iterable[Delivery]) -> None:
 def held(tx: Connection) -> list[Held]:
     """Return (number, lease) of all that is being sent."""
     return [(row.n, row.lease) for row in tx.execute(select(D.c.n, D.c.lease).where(state_is(SENDING)))]
+
+
+def forsaken(tx: Connection, *, before: datetime) -> set[Held]:
+    """Return what is being sent under leases that ended before then, by workers not heard of since."""
+    worker = func.substr(D.c.lease, 1, func.length(P.c.id) + 1) == P.c.id + "."
+    alive = exists().where(worker, P.c.beat_at >= ms(before))
+    rows = tx.execute(select(D.c.n, D.c.lease).where(state_is(SENDING), D.c.lease_until < ms(before), ~alive))
+    return {(row.n, row.lease) for row in rows}
 
 
 def reap(tx: Connection, lost: Sequence[Held], *, now: datetime) -> int:

@@ -18,6 +18,7 @@ _DENIED: tuple[tuple[Network, str], ...] = tuple(
         "a private address": "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 fec0::/10",
         "a shared carrier address": "100.64.0.0/10",
         "a link-local address": "169.254.0.0/16 fe80::/10",
+        "a metadata address": "168.63.129.16/32",  # Azure's wire server; other clouds' are in the networks here
         "a multicast address": "224.0.0.0/4 ff00::/8",
         "an address for documentation": "192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32 3fff::/20",
         "an address for benchmarks": "198.18.0.0/15",

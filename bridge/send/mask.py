@@ -16,10 +16,11 @@ _RECOGNISED = 4  # so many signs of a secret that was cut off are taken for it
 
 
 class Mask:
-    """Replaces secrets: plain, URL-encoded, in JSON, HTML, base64, and in one case."""
+    """Replaces secrets: plain, URL-encoded, in JSON, HTML, base64, Python's repr, and in one case."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for part in _parts(secret.strip()) for form in _forms(part)}
+        parts = {part for secret in secrets for part in _parts(secret.strip()) if len(part) >= _SHORTEST}
+        forms = {form for part in parts for form in _forms(part)}
         # Longest first, so that one which is part of another leaves nothing of that.
         self._forms = sorted((form for form in forms if len(form) >= _SHORTEST), key=len, reverse=True)
 
@@ -91,6 +92,10 @@ def _forms(part: str) -> Iterator[str]:
         yield from (quoted, quoted.lower())
     for escaped in (json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1], html.escape(part)):
         yield from (escaped, escaped.replace("/", "\\/"))
+    for write in (repr, ascii, lambda piece: repr(piece.encode(errors="replace"))[1:]):
+        # Which quotes are escaped depends on what stands around the secret.
+        pieces = [write(piece)[1:-1] for piece in part.split("'")]
+        yield from ("'".join(pieces), "\\'".join(pieces))
     for encoded in _in_base64(part.encode(errors="replace")):
         yield from (encoded, encoded.replace("+", "-").replace("/", "_"))
 

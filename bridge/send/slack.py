@@ -152,7 +152,7 @@ class _Hook:
         answer = self._client.send(text=text, blocks=shown, unfurl_links=False, unfurl_media=False)
         if answer.body.strip() in BLOCKS_REFUSED:
             _log_refused_blocks(self._delivery, answer.body.strip())
-            answer = self._client.send(text=plain(self._delivery, self._now))
+            answer = self._client.send(text=plain(self._delivery, self._now), unfurl_links=False, unfurl_media=False)
         if answer.status_code == 200:
             return Sent()
         after = retry_after(answer.headers, self._now)

@@ -112,6 +112,10 @@ class WebServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def open_connections(self) -> int:
+        return self._listener.open_connections if self._listener else 0
+
     def answer_to(self, request: Request) -> Answer:
         self.requests.append(request)
         scripted = self.fault(request) if self.fault else None
@@ -144,6 +148,11 @@ class _Listener(http.server.ThreadingHTTPServer):
         with self._changed:
             self._open.discard(request)
             self._changed.notify_all()
+
+    @property
+    def open_connections(self) -> int:
+        with self._changed:
+            return len(self._open)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a client that went away is no news."""

@@ -3,7 +3,7 @@
 from bridge.wiring.checks import notifier_checks
 from bridge.wiring.parts import database, source, start_logging, sync, utc_now
 from bridge.wiring.rules import Rules, load_rules
-from bridge.wiring.web import served, web_app
+from bridge.wiring.web import served, warn_of_open_door, web_app
 from bridge.wiring.worker import Worker, poll_all
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "start_logging",
     "sync",
     "utc_now",
+    "warn_of_open_door",
     "web_app",
 ]

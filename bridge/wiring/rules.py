@@ -30,13 +30,13 @@ class Rules:
         self._settings = settings
         self._environ = environ
         self._adjust = adjust
-        self._text = self._load()
-        self.book = self._read()
+        self._text = self._load()  # what the book was read from
+        self.book = self._read(self._text)
         self.fault: str | None = None
 
-    def _read(self) -> Rulebook:
+    def _read(self, text: str) -> Rulebook:
         file = self._settings.rules if self._settings.rules_toml is None else "BRIDGE_RULES_TOML"
-        return self._adjust(read_rules(self._text, self._environ, file=file))
+        return self._adjust(read_rules(text, self._environ, file=file))
 
     def _load(self) -> str:
         if self._settings.rules_toml is not None:
@@ -49,16 +49,23 @@ class Rules:
             text = self._load()
             if text == self._text and self.fault is None:
                 return False
-            self._text = text
-            self.book = self._read()
-        except RulesRefused as error:
-            if self.fault != str(error):
-                logger.error("rules.toml is wrong, the old rules stay in force", extra={"faults": str(error)})  # noqa: TRY400  (no traceback: the file is at fault)
-            self.fault = str(error)
-            return False
-        self.fault = None
+            book = self._read(text)
+        except Exception as error:
+            # Whatever a file does to us: it must not stop the worker, nor be forgotten.
+            return self._keep_old(error)
+        self._text, self.book, self.fault = text, book, None
         logger.info("rules reloaded", extra={"sha": self.book.sha, "rules": len(self.book.rules)})
         return True
+
+    def _keep_old(self, error: Exception) -> bool:
+        refused = isinstance(error, RulesRefused)
+        fault = str(error) if refused else f"rules.toml cannot be read: {type(error).__name__}: {error}"
+        if self.fault != fault:
+            trace = None if refused else error  # of a file that is wrong, its faults say all
+            said = "rules.toml is wrong, the old rules stay in force"
+            logger.error(said, exc_info=trace, extra={"faults": fault})
+        self.fault = fault
+        return False
 
 
 def load_rules(path: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import secrets as randomness
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 from bridge.wiring.parts import utc_now
 from bridge.wiring.rules import Rules
+
+logger = logging.getLogger(__name__)
 
 
 def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = False) -> Flask:
@@ -45,10 +49,38 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
     )
 
 
+def warn_of_open_door(settings: Settings, hosts: Iterable[str], *, routed: bool) -> None:
+    """Say at start that a proxy may come before an API without a token: it would make strangers look local."""
+    if settings.admin_token is None and (routed or not all(map(_is_loopback, hosts))):
+        logger.warning(
+            "no BRIDGE_ADMIN_TOKEN is set, so the API answers this machine only: set one where a proxy or router is in "
+            "front, as what a proxy on this machine forwards may look local"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 @contextmanager
 def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
     """Serve the application from a thread meanwhile; yield the port (0 asks for a free one)."""
-    from waitress.server import create_server  # only `run` needs it
+    from waitress.channel import HTTPChannel  # only `run` needs it
+    from waitress.parser import HTTPRequestParser, ParsingError
+    from waitress.server import create_server
+
+    class Parser(HTTPRequestParser):  # type: ignore[misc]  # it ships no types
+        def parse_header(self, header_plus: bytes) -> None:
+            try:
+                super().parse_header(header_plus)
+            except ValueError as error:  # of a target like http://[::1/, which would else go unanswered
+                raise ParsingError("Bad URI") from error
+
+    class Channel(HTTPChannel):  # type: ignore[misc]  # the same
+        parser_class = Parser
 
     server = create_server(
         app,
@@ -61,6 +93,7 @@ def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
         # A request that was forwarded is not a local one: who may enter depends on these headers.
         clear_untrusted_proxy_headers=False,
     )
+    server.channel_class = Channel
     stopping = threading.Event()
 
     def serve() -> None:

@@ -257,8 +257,9 @@ def _log_poll(poll: Poll) -> None:
 
 def poll_all(settings: Settings, rules: Rules, db: Database, names: list[str]) -> Iterator[Poll | None]:
     """Poll each watch of these names once, whatever its time; None for one that another worker polls."""
-    ci = source(settings, rules.book)
-    poller = Poller(db=db, source=ci, clock=utc_now, worker=f"poll-{randomness.token_hex(6)}")
+    ci, clock = source(settings, rules.book), SharedClock(db, utc_now)
+    clock.correct()
+    poller = Poller(db=db, source=ci, clock=clock, worker=f"poll-{randomness.token_hex(6)}")
     try:
         for watch in rules.book.watches:
             if not names or watch.name in names:

@@ -110,6 +110,17 @@ def test_what_came_through_a_proxy_on_this_machine_is_not_local(world: World, he
     assert "proxy" in answer.get_json()["detail"]
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/0.9", ""])
+def test_what_a_bare_proxy_on_this_machine_would_send_is_not_local(world: World, version: str) -> None:
+    """nginx with nothing but `proxy_pass http://127.0.0.1:8000`: no header of its own, and HTTP/1.0."""
+    answer = local(world).post(
+        RESUME, headers={"Host": "127.0.0.1:8000"}, environ_overrides={"SERVER_PROTOCOL": version}
+    )
+    assert answer.status_code == 403
+    assert "proxy" in answer.get_json()["detail"]
+    assert "HTTP/1.1" in answer.get_json()["detail"]
+
+
 @pytest.mark.parametrize("host", ["rebound.example", "rebound.example:8000", "127.0.0.1.evil.example", "localhost:x"])
 def test_a_name_that_was_rebound_to_this_machine_is_not_local(world: World, host: str) -> None:
     assert local(world).get(JOBS, headers={"Host": host}).status_code in (400, 403)

@@ -7,10 +7,20 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from bridge.admin.failures import BURST, INTERVAL_S, REMEMBERED, Failures, counted
+from bridge.admin.failures import (
+    BURST,
+    INTERVAL_S,
+    PEER_BURST,
+    PEER_INTERVAL_S,
+    REMEMBERED,
+    Failures,
+    Source,
+    counted,
+)
 from tests.admin.builders import ADMIN, READ, World
 
-STRANGER, ROUTER = "203.0.113.9", "10.1.2.3"
+STRANGER, ROUTER = "93.184.216.34", "10.1.2.3"
+A = (Source("a"),)
 
 
 def ask(
@@ -33,44 +43,58 @@ def guess(client: FlaskClient, times: int = BURST, *, peer: str = STRANGER, forw
         ("8.8.8.8", "1.1.1.1", "8.8.8.8"),  # whoever comes directly says what he likes
         ("::ffff:8.8.8.8", "", "8.8.8.8"),
         ("2606:4700:1:2:3:4:5:6", "", "2606:4700:1:2::/64"),
-        (ROUTER, "1.1.1.1", "1.1.1.1"),
-        (ROUTER, "9.9.9.9, 1.1.1.1", "1.1.1.1"),  # the router wrote the last one, and the sender what is before it
-        (ROUTER, "9.9.9.9,\t1.1.1.1:4711", "1.1.1.1"),
-        (ROUTER, "2606:4700:1:2:3::6", "2606:4700:1:2::/64"),
-        (ROUTER, "[2606:4700:1:2:3::6]:443", "2606:4700:1:2::/64"),
+        (ROUTER, "1.1.1.1", f"1.1.1.1 by way of {ROUTER}"),
+        (
+            ROUTER,
+            "9.9.9.9, 1.1.1.1",
+            f"1.1.1.1 by way of {ROUTER}",
+        ),  # the router wrote the last one, and the sender what is before it
+        (ROUTER, "9.9.9.9,\t1.1.1.1:4711", f"1.1.1.1 by way of {ROUTER}"),
+        (ROUTER, "2606:4700:1:2:3::6", f"2606:4700:1:2::/64 by way of {ROUTER}"),
+        (ROUTER, "[2606:4700:1:2:3::6]:443", f"2606:4700:1:2::/64 by way of {ROUTER}"),
         (ROUTER, "", ROUTER),
         (ROUTER, "unknown", ROUTER),
         (ROUTER, "1.1.1.1, ", ROUTER),
-        ("100.64.0.9", "1.1.1.1", "1.1.1.1"),
-        ("127.0.0.1", "1.1.1.1", "1.1.1.1"),
-        ("fd00::1", "1.1.1.1", "1.1.1.1"),
+        ("100.64.0.9", "1.1.1.1", "1.1.1.1 by way of 100.64.0.9"),
+        ("127.0.0.1", "1.1.1.1", "1.1.1.1 by way of 127.0.0.1"),
+        ("fd00::1", "1.1.1.1", "1.1.1.1 by way of fd00::/64"),
         ("fe80::1%eth0", "", "fe80::/64"),
-        ("", "1.1.1.1", "1.1.1.1"),  # a socket of Unix has no address
+        ("", "1.1.1.1", "1.1.1.1 by way of unknown"),  # a socket of Unix has no address
         ("", "", "unknown"),
     ],
 )
 def test_the_address_that_counts(peer: str, forwarded: str, address: str) -> None:
-    assert counted(peer, forwarded) == address
+    assert counted(peer, forwarded)[0] == Source(address)
+
+
+@pytest.mark.parametrize(
+    ("peer", "whole"),
+    [("8.8.8.8", None), (ROUTER, ROUTER), ("fd00::1:2", "fd00::/64"), ("::ffff:10.0.0.1", "10.0.0.1"), ("", "unknown")],
+)
+def test_a_peer_without_a_public_address_is_counted_as_a_whole_too(peer: str, whole: str | None) -> None:
+    expected = (Source(f"all by way of {whole}", PEER_BURST, PEER_INTERVAL_S),) if whole else ()
+    for forwarded in ("", "1.1.1.1", "9.9.9.9"):
+        assert counted(peer, forwarded)[1:] == expected
 
 
 def test_so_many_failures_are_free_and_then_one_comes_back_in_each_interval() -> None:
     now = [100.0]
     failures = Failures(lambda: now[0])
     for _ in range(BURST):
-        assert failures.wait_s("a") == 0
-        failures.add("a")
-    assert failures.wait_s("a") == INTERVAL_S
+        assert failures.wait_s(A) == 0
+        failures.add(A)
+    assert failures.wait_s(A) == INTERVAL_S
     now[0] += INTERVAL_S / 2
-    assert failures.wait_s("a") == INTERVAL_S / 2
+    assert failures.wait_s(A) == INTERVAL_S / 2
     now[0] += INTERVAL_S / 2
-    assert failures.wait_s("a") == 0
-    failures.add("a")
-    assert failures.wait_s("a") == INTERVAL_S
+    assert failures.wait_s(A) == 0
+    failures.add(A)
+    assert failures.wait_s(A) == INTERVAL_S
     now[0] += BURST * INTERVAL_S
     for _ in range(BURST):
-        assert failures.wait_s("a") == 0
-        failures.add("a")
-    assert failures.wait_s("a") == INTERVAL_S
+        assert failures.wait_s(A) == 0
+        failures.add(A)
+    assert failures.wait_s(A) == INTERVAL_S
 
 
 def test_many_addresses_take_no_more_memory_and_the_newest_are_remembered() -> None:
@@ -79,8 +103,8 @@ def test_many_addresses_take_no_more_memory_and_the_newest_are_remembered() -> N
         failures.add(counted(f"2606:4700:{n % 65_536:x}:{n // 65_536:x}::1", ""))
     assert len(failures) == REMEMBERED
     for _ in range(BURST):
-        failures.add("a")
-    assert failures.wait_s("a") > 0
+        failures.add(A)
+    assert failures.wait_s(A) > 0
     assert len(failures) == REMEMBERED
 
 
@@ -123,6 +147,37 @@ def test_behind_a_router_inventing_addresses_helps_nobody(world: World) -> None:
     for n in range(BURST):
         guess(client, 1, peer=ROUTER, forwarded=f"198.51.100.{n}, 203.0.113.6")
     assert guess(client, 1, peer=ROUTER, forwarded="198.51.100.99, 203.0.113.6") == [429]
+
+
+def test_who_invents_an_address_for_each_guess_is_bounded_all_the_same(world: World) -> None:
+    client = world.app().test_client()
+    invented = (f"1.{n // 256}.{n % 256}.1" for n in range(10_000))
+    answers = [guess(client, 1, peer="192.168.1.50", forwarded=next(invented))[0] for _ in range(PEER_BURST + 50)]
+    assert answers == [401] * PEER_BURST + [429] * 50
+    assert ask(client, ADMIN, peer="192.168.1.50", forwarded=next(invented)).status_code == 429
+    for _ in range(20):
+        world.ticks += PEER_INTERVAL_S
+        assert [guess(client, 1, peer="192.168.1.50", forwarded=next(invented)) for _ in range(2)] == [[401], [429]]
+
+
+def test_nobody_makes_another_address_wait_by_naming_it(world: World) -> None:
+    client = world.app().test_client()
+    guess(client, 2 * PEER_BURST, peer="192.168.1.50", forwarded="93.184.216.7")
+    assert ask(client, ADMIN, peer=ROUTER, forwarded="93.184.216.7").status_code == 200
+    assert ask(client, ADMIN, peer="93.184.216.7").status_code == 200
+
+
+def test_the_bound_of_a_peer_is_remembered_whatever_addresses_it_invents() -> None:
+    now = [0.0]
+    failures = Failures(lambda: now[0])
+    tried = 0
+    for n in range(3 * REMEMBERED):
+        sources = counted(ROUTER, f"1.{n // 65_536}.{n // 256 % 256}.{n % 256}")
+        if not failures.wait_s(sources):
+            tried += 1
+            failures.add(sources)
+    assert tried == PEER_BURST
+    assert len(failures) == PEER_BURST + 1
 
 
 def test_health_is_never_refused_and_a_missing_token_is_no_guess(world: World) -> None:

@@ -61,3 +61,11 @@ def test_a_wrong_environment_ends_it_before_it_listens(environ: dict[str, str]) 
     assert "PORT: 'http'" in said
     assert 'LOG_LEVEL: "LOUD" is not a level' in said
     assert "Traceback" not in said
+
+
+def test_it_warns_once_at_start_when_a_router_is_in_front_and_no_token_is_set(environ: dict[str, str]) -> None:
+    with serving(environ | {"WEB_CONCURRENCY": "2", "BRIDGE_ADMIN_TOKEN": ""}) as process:
+        wait_until_it_answers(environ, process)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=DEADLINE_S)
+    assert said.count("no BRIDGE_ADMIN_TOKEN is set") == 1

@@ -2,6 +2,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bridge.record import leases, outbox
 from bridge.record.database import Database
 from tests.admin.builders import NOON, World, a_book
@@ -38,12 +40,14 @@ def test_all_is_well_while_a_worker_beats_and_polls(either_world: World) -> None
     assert failing(checks) == []
 
 
-def test_a_database_that_does_not_answer_is_said_in_one_line(world: World, tmp_path: Path) -> None:
-    world.db = Database(f"sqlite:///{tmp_path}/gone/bridge.db")
-    (tmp_path / "gone").rmdir()
+def test_a_database_that_does_not_answer_is_said_to_strangers_without_its_place_and_logged_with_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.db = Database("postgresql://role-of-ours@127.0.0.1:1/base-of-ours")
     status, checks = Asker(world)()
     assert (status, failing(checks)) == (503, ["database"])
-    assert "\n" not in checks["database"]["detail"]
+    assert checks["database"]["detail"] == "does not answer; the log says why"
+    assert "port 1 failed" in caplog.records[-1].__dict__["reason"]
 
 
 def test_a_schema_that_is_not_ours_says_what_to_do(world: World, tmp_path: Path) -> None:
@@ -81,7 +85,7 @@ def test_a_watch_is_overdue_after_three_times_its_interval(world: World) -> None
     world.now += timedelta(seconds=1)
     status, checks = ask()
     assert (status, failing(checks)) == (503, ["polls"])
-    assert 'watch "vod": no good poll for 91 s' in checks["polls"]["detail"]
+    assert "overdue: 1 (no good poll for 91 s, at most 90 s are well)" in checks["polls"]["detail"]
 
 
 def test_a_failed_poll_does_not_count(world: World) -> None:
@@ -129,13 +133,28 @@ def test_a_watch_that_new_rules_bring_counts_from_their_loading(world: World) ->
     assert failing(ask()[1]) == ["polls"]
 
 
+def test_strangers_are_told_no_name_out_of_the_rules(world: World) -> None:
+    world.enlist()
+    world.polled()
+    ask = Asker(world)
+    with world.db.write() as tx:
+        outbox.pause(tx, "ops/1", "410 says hush", now=NOON)
+    world.now += timedelta(hours=1)
+    world.beat()
+    status, checks = ask()
+    assert (status, failing(checks)) == (503, ["polls"])
+    assert not [name for name in ("vod", "cms", "ops/1", "media-1250000000") if name in str(checks)]
+
+
 def test_a_paused_notifier_is_a_warning_without_the_reason(world: World) -> None:
     world.enlist()
     with world.db.write() as tx:
         outbox.pause(tx, "cms", "410 says hush", now=NOON)
     status, checks = Asker(world)()
     assert status == 200
-    assert checks["notifiers"]["detail"] == "warning: paused, so what they should be told waits: cms"
+    assert checks["notifiers"]["detail"] == (
+        "warning: 1 paused, so what they should be told waits; /api/v1/notifiers names them"
+    )
 
 
 def test_wrong_rules_are_a_warning_without_their_text(world: World) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bridge import wiring
 from bridge.record.database import Database
+from bridge.settings import Settings
 from tests.admin.builders import READ, World
 from tests.admin.servers import TOKEN, an_environ, say, serving, wait_until_it_answers
 
@@ -86,6 +88,38 @@ def test_a_body_without_a_length_is_capped_as_well(port: int) -> None:
     assert problem(ask(port, b"POST", POLL, more, *chunks(b" ", 1024, 65))) == (413, 413)
     assert problem(ask(port, b"POST", POLL, more, *chunks(b"x", 1024, 64))) == (400, 400)
     assert ask(port, b"POST", POLL, more, *chunks(b"{}", 1, 1))[0] == 202
+
+
+@pytest.mark.parametrize(
+    "body", [b"ZZZ\r\nabc\r\n0\r\n\r\n", b"-5\r\n\r\n", b"2\r\n{}ab0\r\n\r\n", b"5\r\nabcXX\r\nqq\r\n"]
+)
+def test_chunks_that_are_none_are_the_clients_fault(port: int, body: bytes) -> None:
+    more = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    assert ask(port, b"POST", POLL, more, body)[0] == 400
+
+
+def test_chunks_that_gunicorn_cannot_read_are_a_problem_in_the_usual_shape(tmp_path: Path) -> None:
+    with running("gunicorn", tmp_path, TOKEN) as port:
+        answer = ask(port, b"POST", POLL, b"Transfer-Encoding: chunked\r\n", b"ZZZ\r\nabc\r\n0\r\n\r\n")
+        assert problem(answer) == (400, 400)
+        assert "chunks" in json.loads(answer[2])["detail"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"SCRIPT_NAME: /x\r\n", b"SCRIPT_NAME: /healthz\r\n", b"PATH_INFO: /api/v1/jobs\r\n",
+     b"X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n", b"X-Forwarded-Proto: http\r\nX-Forwarded-Ssl: on\r\n"],
+)  # fmt: skip
+def test_no_header_is_taken_for_what_the_connection_is(port: int, more: bytes) -> None:
+    heard = say(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + more + b"\r\n")
+    assert heard.startswith(b"HTTP/1.1 200")
+    assert b'"status":"ok"' in heard
+
+
+@pytest.mark.parametrize("target", [b"http://[::1/healthz", b"http://[/", b"http://]/"])
+def test_a_target_that_is_no_url_is_answered(port: int, target: bytes) -> None:
+    assert 400 <= ask(port, b"GET", target)[0] < 500
+    assert ask(port, b"GET", b"/healthz")[0] == 200
 
 
 def test_a_body_of_many_megabytes_is_not_taken_in(port: int) -> None:
@@ -163,3 +197,32 @@ def test_without_a_token_what_came_through_a_proxy_is_answered_about_health_alon
     for path in ("/", "/metrics", "/openapi.json", "/api/v1/jobs", "/nowhere"):
         assert say(open_port, f"GET {path} HTTP/1.1\r\n{more}".encode()).startswith(b"HTTP/1.1 403")
     assert say(open_port, f"POST {POLL.decode()} HTTP/1.1\r\n{more}".encode()).startswith(b"HTTP/1.1 403")
+
+
+def test_without_a_token_a_bare_proxy_on_this_machine_is_answered_about_health_alone(open_port: int) -> None:
+    """What nginx makes of a stranger's request with nothing but `proxy_pass http://127.0.0.1:PORT`."""
+    more = f"Host: 127.0.0.1:{open_port}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    heard = say(open_port, f"POST {POLL.decode()} HTTP/1.0\r\n{more}".encode())
+    assert heard.split(b" ")[1] == b"403"
+    assert b"proxy" in heard
+    assert say(open_port, f"GET /healthz HTTP/1.0\r\n{more}".encode()).split(b" ")[1] == b"200"
+
+
+@pytest.mark.parametrize(
+    ("token", "hosts", "routed", "warned"),
+    [
+        (None, ["127.0.0.1"], False, False),
+        (None, ["127.0.0.1", "::1", "localhost"], False, False),
+        (None, [], False, False),  # a socket of Unix
+        (None, ["127.0.0.1"], True, True),
+        (None, ["127.0.0.1", "0.0.0.0"], False, True),
+        (None, ["::"], False, True),
+        (None, ["web.example"], False, True),
+        ("a-token", ["0.0.0.0"], True, False),
+    ],
+)
+def test_an_api_without_a_token_that_a_proxy_may_reach_is_warned_of(
+    caplog: pytest.LogCaptureFixture, token: str | None, hosts: list[str], routed: bool, warned: bool
+) -> None:
+    wiring.warn_of_open_door(Settings(admin_token=SecretStr(token) if token else None), hosts, routed=routed)
+    assert ["no BRIDGE_ADMIN_TOKEN" in record.message for record in caplog.records] == [True] * warned

@@ -108,6 +108,9 @@ class Laboratory:
             self._target = None
             for other in others:
                 self._stage.stop(other)
+        # What it had sent may still be read: that belongs to this kill.
+        wait_until(lambda: not self._stage.receiver.open_connections)
+        wait_until(lambda: not self._stage.slack.open_connections)
         self.kills.append(Kill(point, time.time(), planned))
         return self.kills[-1]
 

@@ -38,13 +38,12 @@ class Bomb:
 
     def _before_statement(self, connection: Any, _cursor: object, statement: str, *_: object) -> None:
         does = connection.info.setdefault("does", set())
-        changes = statement.partition(" WHERE ")[0]
         if statement.startswith("INSERT INTO transition") and "page" not in does:
             does.add("page")
             self.reached("poll answered")
-        elif "UPDATE delivery SET" in changes and "attempts=" in changes:
+        elif "attempts=(delivery.attempts + " in statement:
             does.add("claim")
-        elif "UPDATE delivery SET" in changes and "ended_at=" in changes and "finish" not in does:
+        elif statement.startswith("UPDATE delivery SET") and "ended_at=" in statement and "finish" not in does:
             does.add("finish")
             self.reached("answered")
 

@@ -3,15 +3,18 @@
 import os
 import tomllib
 import tracemalloc
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.decide.appointments import is_due, pause
 from bridge.decide.rulebook import RulesRefused, read
+from bridge.decide.shapes import KEYS
 from bridge.decide.toml_bounds import LARGEST, statements
 from bridge.wiring import load_rules
-from tests.builders import a_job, a_rulebook, a_transition
+from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import HOOK, RULE, WATCH, faults, rule, warnings
 
 
@@ -117,6 +120,66 @@ def test_what_no_rules_file_is_like_is_refused_in_few_words(text, said):
     found = faults(text)
     assert any(said in fault for fault in found), [fault[:200] for fault in found]
     assert all(len(fault) < 700 for fault in found)
+
+
+HUGE = "0x" + "f" * 5000
+
+
+@pytest.mark.parametrize("value", [HUGE, f"[{HUGE}]", f"{{a = {HUGE}}}"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "",
+        "[defaults]",
+        "[alias]",
+        "[alias.queue]",
+        "[[watch]]",
+        '[notifier.n]\ntype = "webhook"\nurl = "https://cms.example.com/"',
+        "[notifier.n]",
+        '[notifier.s]\ntype = "slack"\nchannel = "C1"',
+        "[[rule]]",
+        "[[rule]]\n[rule.match]",
+        "[template.t]",
+    ],
+)
+def test_a_number_of_thousands_of_digits_is_a_fault_wherever_it_stands(table, value):
+    has = {line.partition(" ")[0] for line in table.split("\n")}
+    keys = {key for shape in KEYS.values() for key in shape} | {"queue", "tag", "duration", "user_data", "n", "k"}
+    for key in keys - has:
+        found = faults(f"{table}\n{key} = {value}\n")
+        assert all(len(fault) < 1000 for fault in found)
+
+
+def test_the_longest_spans_and_the_largest_rates_are_reckoned_with():
+    book = a_rulebook(
+        '[defaults]\nevery = "3650d"\nkeep = "3650d"\nkeep_dead = "3650d"\nlookback = "3650d"\n' + WATCH + RULE
+        + 'match.age = "> 3650d"\n' + HOOK + 'retry = "3650d"\nrate = "1000000/d"'
+    )  # fmt: skip
+    (watch,), hook = book.watches, book.notifiers["hook"]
+    assert pause(watch.every, failures=10**9) == watch.every == hook.retry == timedelta(days=3650)
+    assert NOON - watch.lookback - book.keep < NOON < NOON + hook.retry
+    assert is_due(next_poll_at=0, polled_at=0, failures=0, every=watch.every, now=3650 * 86_400_000)
+    assert hook.rate
+    # What a claim reckons with, in milliseconds: twice all that may be told at once.
+    assert 2 * hook.rate.count * max(1, round(hook.rate.interval / timedelta(milliseconds=1))) < 2**31
+    assert not book.matcher.match(a_transition(a_job(created_at=NOON)))
+
+
+def test_a_word_is_no_longer_than_an_index_takes():
+    (fault,) = faults(WATCH.replace("Transcode", "T" * 201) + RULE)
+    assert fault.endswith("is too long: 200 characters are the most")
+    (fault,) = faults(WATCH + f'input = "{"k" * 851}"\n' + RULE)
+    assert fault.endswith("is too long: 850 is the most")
+
+
+def test_globs_have_a_length_together():
+    # each of 100 patterns has 2 * 240 characters from its first star to its last question mark
+    braces = ",".join(f"b{n}" for n in range(50))
+    rules = "".join(
+        f'[[rule]]\nname = "r{n}"\nnotify = "hook"\nmatch.message = "*{"a?" * 100}{{{braces}}}*"\n' for n in range(20)
+    )
+    (fault,) = faults(rules + WATCH)
+    assert fault.endswith("the globs' patterns are too long: 100,000 characters together are the most")
 
 
 def test_of_five_thousand_faults_the_first_hundred_are_told_and_how_many_more():

@@ -1,8 +1,10 @@
 """Templates as an attack: whatever is accepted renders within bounds, whatever the job."""
 
 import inspect
+import sys
 import tracemalloc
 from collections.abc import Callable
+from difflib import get_close_matches
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from bridge.decide.template_run import MOST_STEPS
 from bridge.decide.template_words import FILTERS, METHODS
 from bridge.decide.templates import LONGEST_RESULT, TemplateFault, compiled, rendered, variables
-from tests.builders import NOON, a_job, a_transition
+from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import faults, rule
 
 LONG = ("ab,/ßx" * 4000)[:20_000]
@@ -149,9 +151,60 @@ def test_a_loop_goes_round_a_hundred_times_at_most():
 
 def test_steps_are_counted_even_when_nothing_is_said():
     loop = "{% for a in job.outputs %}{% for b in job.outputs %}{% if 0 %}{% endif %}{% endfor %}{% endfor %}"
-    within = 1 + 20 * 20 * 2  # the inner blocks of one such loop: an if, and its test
+    within = 1 + 20 * 20 * 3  # the inner blocks of one such loop: a round, an if, and its test
     assert within_bounds(loop) == ""
     assert f"more than {MOST_STEPS:,} steps" in within_bounds(loop * (MOST_STEPS // within + 1))
+
+
+def test_a_round_of_a_loop_that_says_nothing_is_a_step():
+    parts = f"'{'a,' * 99}'.split(',')"
+    loop = f"{{% for a in {parts} %}}{{% endfor %}}"
+    assert within_bounds(loop) == ""
+    assert "steps" in within_bounds(f"{{% for b in {parts} %}}{loop}{{% endfor %}}")
+
+
+def suggestions(source: str, *, strict: bool) -> int:
+    """Count how often one rendering looks for a near word."""
+    template, count = compiled(source), 0
+
+    def profile(frame, event, _) -> None:
+        nonlocal count
+        count += event == "call" and frame.f_code is get_close_matches.__code__
+
+    sys.setprofile(profile)
+    try:
+        rendered(template, NAMES, strict=strict)
+    except TemplateFault:
+        pass
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_near_word_is_looked_for_only_when_it_is_told():
+    assert suggestions("{{ job.tagg }}" * 100, strict=True) == 1
+    assert suggestions("{{ job.tagg }}" * 100, strict=False) == 0
+    assert suggestions("{% if job.tagg is defined %}{% endif %}" * 100, strict=True) == 0
+
+
+def templates(count: int, text: str) -> str:
+    return rule(*(f'[template.t{n}]\ntext = """{text}"""' for n in range(count)))
+
+
+def test_all_templates_of_a_file_have_a_bound_together():
+    # 100 times 30 rounds and as many steps: each template takes some thousand steps, and is tried out twice
+    parts = f"'{'a,' * 99}'.split(',')"
+    found = faults(templates(200, f"{{% for a in {parts} %}}{{{{ a }}}}{{{{ a }}}}{{{{ a }}}}{{% endfor %}}"))
+    assert len(found) == 1
+    assert "the templates take more than 200,000 steps, so the rest was not looked at" in found[0]
+    found = faults(templates(50, "x" * 9_000))
+    assert len(found) == 1
+    assert "the templates have more than 200,000 characters, so the rest was not looked at" in found[0]
+
+
+def test_two_hundred_templates_that_people_write_are_within_the_bound():
+    text = "{{ job.message or 'no reason given' }}, was {{ was }}, after {{ job.duration | human }}" * 10
+    assert len(a_rulebook(templates(200, text)).wordings) == 200
 
 
 @pytest.mark.parametrize("end", ["\\0", "\\ud800", "\\x00\\udfff"])

@@ -1,18 +1,19 @@
 from datetime import timedelta
 
 import pytest
+from jinja2 import Environment
 
 from bridge.decide.templates import (
     LONGEST_RESULT,
     TemplateFault,
     basename,
-    check,
     compiled,
     human,
     iso,
     rendered,
     variables,
 )
+from bridge.model import Job
 from tests.builders import NOON, a_job, a_transition
 
 
@@ -111,9 +112,14 @@ def test_html_and_chinese_stay_as_they_are():
     assert render("{{ job.message }} 完成", message="<b> & 'c'") == "<b> & 'c' 完成"
 
 
+def strictly(source: str, job: Job | None = None) -> str:
+    """Render as when the rules are read."""
+    return rendered(compiled(source), variables(a_transition(job), "r1", {}), strict=True)
+
+
 def fault(source: str) -> str:
     with pytest.raises(TemplateFault) as refused:
-        check(source, variables(a_transition(), "r1", {}))
+        strictly(source)
     return str(refused.value)
 
 
@@ -130,9 +136,52 @@ def test_a_mistake_is_told_in_words():
 
 
 def test_what_may_be_missing_can_be_asked_for():
-    check(
-        "{{ job.nothing | default('x') }}{% if job.other is defined %}y{% endif %}", variables(a_transition(), "r", {})
-    )
+    assert strictly("{{ job.nothing | default('x') }}{% if job.other is defined %}y{% endif %}") == "x"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ job.input.split('/')[2] }}",
+        "{{ (job.input | split('/'))[-3] }}",
+        "{{ job.outputs[1] }}",
+        "{{ job.outputs[1][0] }}",
+        "{{ job.outputs[1:] | first }}",
+        "{{ job.outputs[1].upper() | basename }}",
+        "{% if job.outputs[1] is defined %}two{% endif %}",
+        "{{ job.input[100] }}",
+        "{% for name in job.outputs[1].split('/') %}{{ name }}{% endfor %}",
+    ],
+)
+def test_a_place_beyond_the_end_is_nothing_and_no_mistake(source):
+    job = a_job(input="uploads/a.mp4", outputs=("out/a.mp4",))
+    assert strictly(source, job) == rendered(compiled(source), variables(a_transition(job), "r1", {})) == ""
+
+
+def test_what_loop_does_not_have_is_said_of_loop():
+    source = "{% for name in 'a,b'.split(',') %}{{ loop.nr }}{% endfor %}"
+    assert fault(source) == 'loop has no "nr"; there are index, index0, first, last, length'
+
+
+@pytest.mark.parametrize("of", ["('b', 'a')", "['b', 'a']", "'a'"])
+def test_startswith_and_endswith_take_several_texts(of):
+    assert render(f"{{{{ 'abc'.startswith({of}) }}}} {{{{ 'cba'.endswith({of}) }}}}") == "True True"
+    assert render(f"{{{{ 'c'.startswith({of}) }}}} {{{{ 'c'.endswith({of}) }}}}") == "False False"
+
+
+JINJA = Environment(autoescape=False)  # noqa: S701  (what is made is plain text)
+
+
+@pytest.mark.parametrize("text", ["foo-bar (baz)", "it's [a1 b]<c>", "-a--b {x", "ÉCOLE  élan\tz", "<&>\"'"])
+@pytest.mark.parametrize("name", ["title", "escape", "e"])
+def test_a_filter_of_jinjas_name_writes_what_jinja_does(text, name):
+    theirs = JINJA.from_string(f"{{{{ text | {name} }}}}").render(text=text)
+    assert render(f"{{{{ job.message | {name} }}}}", message=text) == theirs
+
+
+def test_a_loop_forgets_what_was_set_in_its_rounds():
+    source = "{% set x = 1 %}{% for a in 'a,b'.split(',') if a != x %}{{ x }}{% set x = a %}{{ x }} {% endfor %}{{ x }}"
+    assert render(source) == JINJA.from_string(source).render() == "1a 1b 1"
 
 
 @pytest.mark.parametrize(

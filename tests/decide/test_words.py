@@ -37,6 +37,17 @@ def test_what_is_no_rate_is_refused_with_examples(text):
         rate(text)
 
 
+@pytest.mark.parametrize("text", ["1000001/s", "99999999999999999999/s", "1/2d", "1/9999d"])
+def test_a_rate_beyond_what_can_be_reckoned_with_is_refused(text):
+    with pytest.raises(ValueError, match=r"out of range"):
+        rate(text)
+
+
+def test_the_largest_rates_are_reckoned_with():
+    for most in (rate("1000000/s"), rate("1000000/d"), rate("1/d")):
+        assert timedelta() < most.interval <= timedelta(days=1)
+
+
 def test_a_near_word_is_suggested_whatever_its_case():
     assert suggest("sucess", ["Success", "Failed"]) == ' (did you mean "Success"?)'
 
@@ -79,3 +90,4 @@ def test_a_value_is_shown_as_toml_has_it_and_at_a_sights_length():
     assert shown(True) == "true"
     assert shown("媒体") == '"媒体"'
     assert len(shown("x" * 1000)) == 80
+    assert shown([int("f" * 5000, 16)]) == "a number of thousands of digits"

@@ -118,6 +118,7 @@ class FakeTransport:
 
     clock: Clock
     answer: Callable[[Delivery], Outcome | None] = accept
+    status: Callable[[Delivery], int | None] = lambda _: None  # HTTP
     before_wait: Callable[[], object] = lambda: None
     begun: list[Delivery] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
@@ -142,7 +143,7 @@ class FakeTransport:
             if outcome is not None:
                 del self.flying[one.n]
         return [
-            Attempt(delivery=one, outcome=outcome, started_at=self.clock(), seconds=0.1)
+            Attempt(delivery=one, outcome=outcome, started_at=self.clock(), seconds=0.1, status=self.status(one))
             for one, outcome in answers
             if outcome is not None
         ]

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulebook import Rulebook
@@ -17,7 +18,7 @@ from bridge.model import RUNNING, SUCCESS, Sent, Watch
 from bridge.pipeline import Halted, Poll, Poller, Pruner
 from bridge.record import leases, pruning, snapshots
 from bridge.record.database import Database
-from bridge.record.schema import job, transition
+from bridge.record.schema import job, transition, worker
 from tests.pipeline.fakes import FakeCi, a_book, count, watch_of
 from tests.record.builders import (
     NOW,
@@ -124,6 +125,20 @@ def test_what_has_ended_goes_after_its_time_and_a_line_says_how_much(
         assert prune() == {"deliveries": 2, "jobs": 2}
     assert [(line.message, line.deliveries, line.jobs) for line in caplog.records] == [("pruned", 2, 2)]  # type: ignore[attr-defined]
     assert [count(db, table) for table in ("job", "transition", "delivery", "message", "attempt")] == [0] * 5
+
+
+def test_nothing_goes_while_a_worker_of_before_there_was_pruning_is_heard_of(
+    db: Database, told: Callable[..., None], prune: Prunes, clock: Clock
+) -> None:
+    told("j1")
+    clock.advance(days(40))
+    with db.write() as tx:
+        leases.enlist(tx, "new", machine="m", pid=1, now=clock())
+        leases.enlist(tx, "old", machine="m", pid=2, now=clock())
+        tx.execute(update(worker).where(worker.c.id == "old").values(revision="0001"))
+    assert prune() == {}
+    clock.advance(hours(2))
+    assert prune() != {}
 
 
 def test_what_the_rules_keep_longer_stays(told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock) -> None:

@@ -45,3 +45,10 @@ def test_forgetting_begins_anew() -> None:
     assert vigil.over([CLAIM], 35) == []
     assert watched(vigil, 40, 65, CLAIM) == []
     assert vigil.over([CLAIM], 70) == [CLAIM]
+
+
+def test_a_claim_that_other_evidence_speaks_against_is_over_sooner() -> None:
+    vigil = Vigil(30)
+    for now_s in range(0, 16, 5):
+        assert vigil.over([CLAIM, OTHER], now_s, sooner={CLAIM}, sooner_s=16) == []
+    assert vigil.over([CLAIM, OTHER], 20, sooner={CLAIM}, sooner_s=16) == [CLAIM]

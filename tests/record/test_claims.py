@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
+from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier, Rate, Refused, Sent, TryLater
-from bridge.record import claims, outbox
+from bridge.record import claims, outbox, settling
 from bridge.record.database import Database, ms
 from bridge.record.schema import delivery
 from tests.conftest import Opener, only_postgresql
@@ -283,15 +284,15 @@ def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Databas
 
 def _fail(db: Database, name: str, count: int) -> None:
     with db.write() as tx:
-        outbox.failed(tx, name, count)
+        outbox.failed(tx, name, count, broken_at=BROKEN_AT)
 
 
 def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Database) -> None:
     know(db, "cms", "ops")
     put(db, *[telling(f"d{n}") for n in range(5)], telling("o1", to="ops"))
-    _fail(db, "cms", 3)
-    assert set(claimed_ids(db, broken_at=3)) == {"d0", "o1"}
-    assert claimed_ids(db, broken_at=3) == []
+    _fail(db, "cms", 4)
+    assert set(claimed_ids(db, broken_at=4)) == {"d0", "o1"}
+    assert claimed_ids(db, broken_at=4) == []
 
 
 def test_failures_that_are_fewer_than_too_often_change_nothing_and_are_said(db: Database) -> None:
@@ -307,8 +308,51 @@ def test_a_notifier_that_was_told_something_counts_anew(db: Database) -> None:
     know(db, "cms")
     _fail(db, "cms", 9)
     with db.write() as tx:
-        outbox.recovered(tx, "cms")
-        assert outbox.failed(tx, "cms", 2) == 2
+        outbox.recovered(tx, "cms", broken_at=BROKEN_AT)
+        assert outbox.failed(tx, "cms", 2, broken_at=BROKEN_AT) == 2
+
+
+def test_many_failures_at_once_are_one_piece_of_bad_news(db: Database) -> None:
+    know(db, "cms")
+    with db.write() as tx:
+        counts = [outbox.failed(tx, "cms", count, broken_at=BROKEN_AT) for count in (3, 32, 32, 1)]
+    assert counts == [3, 10, 11, 12]
+
+
+@pytest.mark.parametrize(("failures", "waits"), [(BROKEN_AT, False), (BROKEN_AT - 1, True)])
+def test_who_answers_again_is_left_alone_no_longer_but_what_he_asked_for_counts(
+    db: Database, failures: int, waits: bool
+) -> None:
+    know(db, "cms")
+    _fail(db, "cms", failures)
+    with db.write() as tx:
+        outbox.hold(tx, "cms", NOW + minutes(1))
+        outbox.recovered(tx, "cms", broken_at=BROKEN_AT)
+    put(db, telling("d1"))
+    assert claimed_ids(db) == ([] if waits else ["d1"])
+
+
+def test_of_a_notifier_that_failed_the_oldest_and_the_newest_are_told_by_turns(db: Database) -> None:
+    know(db, "cms")
+    _fail(db, "cms", BROKEN_AT)
+    put(db, telling("old"), now=NOW - hours(1))
+    put(db, telling("new"))
+    asked = []
+    for newest in ((), {"cms"}, ()):
+        (probe,) = claim(db, broken_at=BROKEN_AT, newest=newest)
+        asked.append(probe.id)
+        with db.write() as tx:
+            settling.hand_back(tx, [probe])
+    assert asked == ["old", "new", "old"]
+
+
+def test_a_notifier_that_was_resumed_counts_anew(db: Database) -> None:
+    know(db, "cms")
+    _fail(db, "cms", BROKEN_AT)
+    with db.write() as tx:
+        outbox.resume(tx, "cms")
+    put(db, *[telling(f"d{n}") for n in range(3)])
+    assert len(claim(db, broken_at=BROKEN_AT)) == 3
 
 
 def test_what_waited_too_long_for_a_broken_notifier_is_claimed_to_be_given_up(db: Database) -> None:
@@ -317,7 +361,6 @@ def test_what_waited_too_long_for_a_broken_notifier_is_claimed_to_be_given_up(db
     put(db, telling("young"), now=NOW + hours(2))
     _fail(db, "cms", 10)
     with db.write() as tx:
-        assert claims.broken(tx, failures=10) == ["cms"]
         found = claims.claim_hopeless(
             tx, "cms", before=NOW + hours(1), lease="w1.h", lease_for=LEASE, now=NOW + hours(3), most=64
         )

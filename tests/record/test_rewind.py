@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from bridge.record import leases, outbox
 from bridge.record.database import Database, ms
 from bridge.record.rewind import rewind
 from bridge.record.schema import delivery, notifier, watch, worker
+from tests.conftest import Opener, only_postgresql
 from tests.record.builders import NOW, a_watch, claimed_ids, hours, know, minutes, put, row_of, rows, seconds, telling
+from tests.waiting import wait_until
 
 HOUR = hours(1)
 
@@ -57,3 +61,21 @@ def test_a_clock_that_goes_forward_or_is_a_little_behind_changes_nothing(db: Dat
     put(db, telling("d1"), now=NOW + 2 * HOUR)
     assert _rewind(db, now) == timedelta()
     assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW + 2 * HOUR)
+
+
+@only_postgresql
+def test_of_two_workers_that_notice_at_once_one_sets_back(db: Database, db_url: str, opened: Opener) -> None:
+    put(db, telling("d1"), now=NOW + minutes(90))
+    other = opened(db_url)
+    with ThreadPoolExecutor(1) as pool, db.write() as first:
+        assert rewind(first, now=NOW - HOUR) == HOUR
+        second = pool.submit(_rewind, other)
+        wait_until(lambda: _waits_for_a_lock(db))
+    assert second.result(30) == timedelta()
+    assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW + minutes(30))
+
+
+def _waits_for_a_lock(db: Database) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with db.read() as tx:
+        return bool(tx.execute(text(waiting)).scalar())

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from bridge.model import Refused, Sent, TryLater
-from bridge.record import outbox, settling
+from bridge.record import leases, outbox, settling
 from bridge.record.database import Database, ms
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
 from tests.record.builders import (
@@ -136,6 +138,28 @@ def test_what_a_lost_worker_held_is_told_again_and_the_attempt_is_called_lost(db
     assert "not known" in row_of(db, delivery, id="d1")["why"]
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
+
+
+@pytest.mark.parametrize(("heard_of", "forsaken"), [(None, True), (minutes(-11), True), (minutes(-9), False)])
+def test_what_is_long_over_by_a_worker_not_heard_of_since_is_forsaken(
+    db: Database, heard_of: timedelta | None, forsaken: bool
+) -> None:
+    put(db, telling("d1"))
+    (mine,) = claim(db, worker="w1")
+    now = NOW + hours(1)
+    with db.write() as tx:
+        leases.enlist(tx, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
+        if heard_of:
+            leases.enlist(tx, "w1", machine="m", pid=1, now=now + heard_of)
+        found = settling.forsaken(tx, before=now - minutes(10))
+    assert found == ({(mine.n, mine.lease)} if forsaken else set())
+
+
+def test_what_is_not_long_over_is_not_forsaken(db: Database) -> None:
+    put(db, telling("d1"))
+    claim(db)
+    with db.read() as tx:
+        assert settling.forsaken(tx, before=NOW) == set()
 
 
 def test_what_was_claimed_again_meanwhile_is_not_taken_from_its_new_holder(db: Database) -> None:

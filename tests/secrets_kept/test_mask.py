@@ -40,6 +40,18 @@ def test_a_secret_goes_however_it_is_written(secret: str, written: Callable[[str
     assert Mask([secret])(f"no {written(secret)}!") == "no [secret]!"
 
 
+@pytest.mark.parametrize("write", [repr, ascii, lambda text: repr(text.encode()), json.dumps])
+@pytest.mark.parametrize("around", ["{}", "a ' {}", 'a " {}', "a '\" {}"])
+@pytest.mark.parametrize(
+    "secret", ['sup"er\\secret', "it's \\ secret", "top\nsecret1", "пароль-секрет", "会议\\'录像\"x"]
+)
+def test_a_secret_inside_of_what_python_shows_of_a_value_goes(
+    secret: str, around: str, write: Callable[[str], str]
+) -> None:
+    shown = write(around.format(secret))
+    assert "[secret]" in Mask([secret])(shown)
+
+
 @pytest.mark.parametrize("before", ["", "u:", "me:", "you:"])
 @pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
 def test_a_secret_inside_of_base64_goes(before: str, encode: Callable[[bytes], bytes]) -> None:

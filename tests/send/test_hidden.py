@@ -67,7 +67,7 @@ def test_attempts_in_flight_hide_the_secrets_they_began_with() -> None:
         (a_webhook("http://h/x"), {"http://h/x", SECRET}),
         (
             a_webhook("http://h/x", secrets=(), headers=(("a", f"Bearer {KEY}"), ("b", "12345678"), ("c", "1234567"))),
-            {"http://h/x", f"Bearer {KEY}", KEY, "12345678"},
+            {"http://h/x", f"Bearer {KEY}", KEY, "12345678", "1234567"},
         ),
         (a_slack(token="xoxb-1"), {"xoxb-1"}),
         (a_slack(token=None, url="http://h/y"), {"http://h/y"}),
@@ -76,6 +76,32 @@ def test_attempts_in_flight_hide_the_secrets_they_began_with() -> None:
 )
 def test_a_notifier_knows_what_of_it_is_secret(notifier: Notifier, hidden: set[str]) -> None:
     assert set(notifier.hidden) == hidden
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("k3y-7c", "wrong key k3y-7c"),
+        ("k3y-7ch", "wrong key k3y-7ch"),
+        ("Token token=abcdefgh1234", "no abcdefgh1234"),
+        ('Token token="abcdefgh1234", email="x@y.example"', "no abcdefgh1234 of x@y.example"),
+        ("Key abcdefgh,ijklmnop", "neither abcdefgh nor ijklmnop"),
+        ("id=1;sig=abcdefgh==", "bad sig abcdefgh=="),
+        ("Basic dXNlcjpodW50ZXIyMg==", "user:hunter22 by dXNlcjpodW50ZXIyMg=="),
+    ],
+)
+def test_what_a_receiver_repeats_of_a_header_is_not_kept(value: str, said: str) -> None:
+    begun = Begun(a_delivery(), NOON, a_webhook(headers=(("x-key", value),)))
+    answer = begun.ended(Sent(), answer=said.encode()).answer
+    assert "[secret]" in answer
+    assert not [part for part in ("k3y", "abcdefgh", "ijklmnop", "x@y", "hunter", "dXNlc") if part in answer]
+
+
+def test_the_words_around_a_secret_are_kept_and_so_is_what_is_shorter_than_six() -> None:
+    headers = (("a", f'Bearer token="{KEY}"'), ("b", "12345"), ("c", '"'))
+    begun = Begun(a_delivery(), NOON, a_webhook(headers=headers))
+    said = "Bearer token=1 of 12345 &quot;x&quot; is unknown"
+    assert begun.ended(Sent(), answer=said.encode()).answer == said
 
 
 def test_the_mask_over_the_logs_has_all_that_notifiers_hide() -> None:

@@ -81,6 +81,16 @@ def test_refused_blocks_are_told_as_plain_text_at_once(door: Door) -> None:
     assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\nqueue: vod")
 
 
+def test_plain_text_unfolds_no_links_either(door: Door) -> None:
+    with slack(no("invalid_blocks")) as receiver:
+        tell(door, receiver)
+    with Receiver(answering("400 Bad Request", b"invalid_blocks")) as hook:
+        tell(door, hook, {"url": hook.url})
+    for seen in (*receiver.requests, *hook.requests):
+        assert (seen.json["unfurl_links"], seen.json["unfurl_media"]) == (False, False)
+    assert (len(receiver.requests), len(hook.requests)) == (2, 2)
+
+
 def test_a_message_refused_as_plain_text_too_is_refused(door: Door) -> None:
     with slack(no("invalid_blocks"), no("msg_too_long")) as receiver:
         outcome = tell(door, receiver)

@@ -1,0 +1,80 @@
+"""Texts of strangers on the terminal: what the commands print of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.record import snapshots
+from bridge.simulator.web import text_answer
+from tests.builders import NOON, a_job, a_transition
+from tests.stage import BUCKET, Stage
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path, f"sqlite:///{tmp_path / 'bridge.db'}")
+
+
+# Clears the screen, names the window, rings, colours by C1, writes backwards; and a text that is to stay as it is.
+_HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202e\x7f 会议"
+
+
+def _is_harmless(seen: subprocess.CompletedProcess[str]) -> bool:
+    return (seen.stdout + seen.stderr).replace("\n", "").isprintable()
+
+
+def _texts(found: object) -> Iterator[object]:
+    """Yield every value inside of what JSON says."""
+    if isinstance(found, dict | list):
+        for one in found.values() if isinstance(found, dict) else found:
+            yield from _texts(one)
+    else:
+        yield found
+
+
+def test_what_an_uploader_wrote_does_nothing_to_the_terminal(stage: Stage) -> None:
+    with stage:
+        job = a_job(id=f"j1{_HOSTILE}", state="Failed", message=_HOSTILE, input=_HOSTILE, user_data=_HOSTILE)
+        with stage.db.write() as tx:
+            step = a_transition(job)
+            snapshots.save(tx, [job], [step], {}, stream="s", streams=["s"], now=NOON)
+            snapshots.add_transitions(tx, [(step, [])])
+        for words in (
+            ("jobs", "list"),
+            ("jobs", "show", job.id),
+            ("transitions", "list"),
+            ("rules", "explain", job.id),
+        ):
+            table, as_json = stage.command(*words), stage.command(*words, "--json")
+            assert (table.returncode, as_json.returncode) == (0, 0)
+            assert _is_harmless(table)
+            assert _is_harmless(as_json)
+            assert r"\x1b[2J" in table.stdout
+            assert "会议" in table.stdout
+            assert "会议" in as_json.stdout
+            assert job.id in _texts(json.loads(as_json.stdout))
+        missing = stage.command("jobs", "show", _HOSTILE)
+        assert missing.returncode == 1
+        assert _is_harmless(missing)
+
+
+def test_what_a_receiver_answered_does_nothing_to_the_terminal(stage: Stage) -> None:
+    with stage:
+        stage.refuse = lambda _: text_answer(_HOSTILE, status=500)
+        stage.start_worker()
+        stage.await_first_poll()
+        stage.ci.create(BUCKET, "Transcode", "p1")
+        wait_until(lambda: any(one["why"] for one in stage.deliveries(notifier="cms")), why=lambda: stage.log)
+        (told,) = stage.deliveries(notifier="cms")
+        table, as_json = (stage.command("deliveries", "show", told["id"], *more) for more in ((), ("--json",)))
+        assert _is_harmless(table)
+        assert r"\x1b[2J" in table.stdout
+        assert _is_harmless(as_json)
+        assert json.loads(as_json.stdout)["tries"][0]["answer"] == _HOSTILE
+        assert "会议" in as_json.stdout
