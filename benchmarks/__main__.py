@@ -1,4 +1,4 @@
-"""Measure the bridge beside its peers: python -m benchmarks [ingest|deliver|latency|idle|retention|fairness|all] [--json]."""
+"""Measure the bridge beside its peers: python -m benchmarks [WHICH] [--json]; --help names them."""
 
 from __future__ import annotations
 

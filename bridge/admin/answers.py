@@ -213,7 +213,7 @@ class Notifier(BaseModel):
     paused_at: datetime | None = None
     paused_why: str | None = None
     not_before: datetime | None = None
-    failures: Annotated[int, Field(description="in a row; from 10 on one attempt a minute asks whether it is back")] = 0
+    failures: Annotated[int, Field(description="without an answer, in a row; from 10 on it is asked once a minute")] = 0
     waiting: int = 0
     sending: int = 0
     dead: int = 0

@@ -69,7 +69,7 @@ class Scrape(Collector):
         yield each("delivery_oldest_pending_seconds", "The age of the oldest of those; 0: none waits.", "age")
         yield each("deliveries_sending", "Deliveries under way.", "sending")
         yield each("deliveries_dead", "Dead letters.", "dead")
-        yield each("notifier_failures", "Attempts in a row that failed; from 10 on it is left alone.", "failures")
+        yield each("notifier_failures", "Attempts in a row without an answer; from 10 on it is left alone.", "failures")
         yield each("notifier_paused", "1: told nothing until it is resumed.", "paused")
 
     def _age(self, row: Row) -> float:

@@ -9,7 +9,7 @@ _THEN = timedelta(hours=1)
 _LONGEST_WISH = timedelta(hours=24)
 _JITTER = 0.2
 
-BROKEN_AT = 10  # attempts in a row that failed: from then on one at a time finds out whether the receiver is back
+BROKEN_AT = 10  # attempts in a row without an answer: from then on one at a time finds out whether it is back
 _FIRST_REST, _LONGEST_REST = timedelta(seconds=5), timedelta(seconds=60)
 
 

@@ -30,6 +30,7 @@ _POOL = {"pool_size": 2, "max_overflow": 3, "pool_recycle": 1800}
 # A host that does not answer would be waited for for minutes, and one that falls silent for a quarter of an hour.
 _CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 10_000}
 _RESTED_S = 5.0
+_IDLE_MS = 20_000
 
 
 class SchemaOld(Exception):
@@ -120,9 +121,16 @@ def _url(url: str) -> URL:
 
 def _postgresql(url: URL) -> Engine:
     engine = create_engine(url, connect_args=_CONNECTION, **_POOL)
+    event.listen(engine, "connect", _bound)
     event.listen(engine, "checkin", _rest)
     event.listen(engine, "checkout", _ping)
     return engine
+
+
+def _bound(connection: Any, _record: object) -> None:
+    # A process that is stopped in the middle of a transaction would hold its locks for as long, and everybody up.
+    connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+    connection.commit()
 
 
 def _rest(_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -212,7 +212,7 @@ notifier = Table(
     Column("paused_at", BigInteger),
     Column("paused_why", Text),
     Column("ok_at", BigInteger),
-    Column("failures", Integer, nullable=False, server_default="0"),  # attempts in a row that failed: the breaker
+    Column("failures", Integer, nullable=False, server_default="0"),  # attempts in a row without an answer: the breaker
     Column("claims", BigInteger, nullable=False, server_default="0"),  # a claim counts only if none came between
 )
 

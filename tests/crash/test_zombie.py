@@ -5,11 +5,19 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from sqlalchemy import select
+
 from bridge.record import reading
+from bridge.record.schema import lease
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer
 from tests.stage import BUCKET, Stage
 from tests.waiting import wait_until
+
+
+def is_polled(stage: Stage) -> bool:
+    with stage.db.read() as tx:
+        return tx.execute(select(lease.c.token).where(lease.c.name == BUCKET)).scalar() is not None
 
 
 def test_the_late_finish_of_a_worker_that_was_stopped_is_refused(tmp_path: Path, db_url: str) -> None:
@@ -19,6 +27,8 @@ def test_the_late_finish_of_a_worker_that_was_stopped_is_refused(tmp_path: Path,
 
         def stop_whoever_asks_first(_: Received) -> Answer | None:
             if not stage.accepted["/cms"]:
+                # Not in the middle of a poll, whose transaction would keep SQLite's lock with it.
+                wait_until(lambda: not is_polled(stage))
                 zombie.send_signal(signal.SIGSTOP)
             return None
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, insert, select
+from sqlalchemy import event, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from bridge.record.database import Database, at, ms, trouble
 from bridge.record.schema import lease, stream
-from tests.conftest import Opener, only_sqlite
+from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.record.builders import NOW, rows
 
 
@@ -80,6 +80,13 @@ def test_a_database_that_is_not_there_is_trouble_in_one_line() -> None:
     said = trouble(caught.value)
     assert said.startswith("the database does not answer: ")
     assert "\n" not in said
+
+
+@only_postgresql
+def test_a_worker_that_is_stopped_in_a_transaction_does_not_hold_its_locks_for_ever(db: Database) -> None:
+    for _ in range(2):  # the second time the connection has been used
+        with db.write() as tx:
+            assert tx.execute(text("SHOW idle_in_transaction_session_timeout")).scalar() == "20s"
 
 
 def test_times_come_back_to_the_millisecond() -> None:
