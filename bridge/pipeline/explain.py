@@ -80,7 +80,7 @@ def _said(verdict: Verdict) -> str:
 
 
 def _fate(delivery: Mapping[str, Any]) -> str:
-    why = f": {delivery['why']}" if delivery["why"] else ""
+    why = f": {' '.join(delivery['why'].split())}" if delivery["why"] else ""
     return f"     {delivery['id']} to {delivery['notifier']} is {delivery['state']}, {delivery['attempts']} tries{why}"
 
 
