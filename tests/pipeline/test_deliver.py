@@ -56,6 +56,11 @@ def courier(couriers: Couriers) -> Courier:
     return couriers()
 
 
+@pytest.fixture
+def server(request: pytest.FixtureRequest, dialect: str) -> PostgresServer | None:
+    return request.getfixturevalue("postgres") if dialect == "postgresql" else None
+
+
 def _work(courier: Courier) -> None:
     """Turn until there is nothing to do now."""
     while courier.turn() or courier.unfinished:
@@ -320,6 +325,36 @@ def test_attempts_that_were_lost_with_their_worker_make_no_pause_longer(
     assert row_of(db, delivery, id="d1")["due_at"] == ms(clock() + seconds(5))
 
 
+def test_what_this_worker_sends_itself_is_never_taken_for_lost(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+) -> None:
+    put(db, telling("d1"))
+    transport.answer = lambda _: None
+    for _ in range(12):
+        courier.turn()
+        clock.advance(seconds(5))
+    transport.answer = lambda _: Sent()
+    _work(courier)
+    assert transport.ids() == ["d1"]
+    assert [row["outcome"] for row in rows(db, attempt)] == ["sent"]
+
+
+@only_postgresql
+def test_after_an_outage_claims_of_others_are_watched_anew(
+    db: Database, courier: Courier, transport: FakeTransport, clock: Clock, server: PostgresServer, opened: Opener
+) -> None:
+    put(db, telling("d1"))
+    claim(db, worker="other")
+    _work_for(seconds(25), courier, clock)
+    with outage(db, server, opened):
+        clock.advance(seconds(5))
+        assert courier.turn() == 0
+    _work_for(seconds(25), courier, clock)
+    assert transport.begun == []
+    _work_for(seconds(15), courier, clock)
+    assert transport.ids() == ["d1"]
+
+
 def test_no_two_claims_share_a_lease(db: Database, courier: Courier, transport: FakeTransport) -> None:
     for id_ in ("d1", "d2"):
         put(db, telling(id_))
@@ -368,11 +403,6 @@ def test_a_late_death_is_told_to_no_fallback(
 
 
 # --- the database is away -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest, dialect: str) -> PostgresServer | None:
-    return request.getfixturevalue("postgres") if dialect == "postgresql" else None
 
 
 def test_outcomes_are_kept_while_the_database_is_away_and_recorded_once_it_is_back(

@@ -98,7 +98,7 @@ def test_a_first_snapshot_can_be_announced(db: Database, ci: FakeCi, poll: Polls
 def test_a_job_that_only_looks_older_than_the_first_question_as_cis_clock_is_behind_is_told(
     db: Database, ci: FakeCi, poll: Polls, clock: Clock, behind_s: int, told: bool
 ) -> None:
-    ci.has(a_job("j1", created_at=clock() - seconds(60)))
+    ci.has(a_job("j1", created_at=clock() - seconds(10)))
     ci.pages["Transcode"] = [Page(jobs=tuple(ci.jobs.values()), served_at=clock() - seconds(behind_s))]
     assert poll().deliveries == told
 

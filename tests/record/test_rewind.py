@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from bridge.record import leases, outbox
 from bridge.record.database import Database, ms
@@ -33,10 +33,12 @@ def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
     put(db, telling("d1"), now=NOW + minutes(10))
     with db.write() as tx:
         outbox.hold(tx, "cms", NOW + minutes(5))
+        tx.execute(update(notifier).values(used_until=ms(NOW + minutes(2))))
         leases.polled(tx, "vod", began=NOW, next_poll=NOW + seconds(30), error=None, failures=0, calls=1, jobs=0)
     assert _rewind(db) == HOUR
     assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW - HOUR + minutes(10))
     assert row_of(db, notifier, name="cms")["not_before"] == ms(NOW - HOUR + minutes(5))
+    assert row_of(db, notifier, name="cms")["used_until"] == ms(NOW - HOUR + minutes(2))
     polled = row_of(db, watch, name="vod")
     assert (polled["polled_at"], polled["next_poll_at"]) == (ms(NOW - HOUR), ms(NOW - HOUR + seconds(30)))
 
