@@ -127,7 +127,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=500, help="on each database (default: 500)")
-    parser.add_argument("--jobs", type=int, default=6, help="new ones before each kill (default: 6)")
+    parser.add_argument("--jobs", type=int, default=7, help="new ones before each kill (default: 7)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--database",
