@@ -31,7 +31,7 @@ from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import WebhookReceiver
 
 _BACKLOG, _LIVE = 100_000, 400
-_OVER_S = 40.0  # so long do the live ones take to come, ten at a time
+_OVER_S = 20.0  # so long do the live ones take to come, ten at a time
 _AT_ONCE, _RECEIVERS = 10, 4
 _MOST = 1.5
 _MAX_IN_FLIGHT = 4

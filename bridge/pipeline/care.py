@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.decide.messages import as_fallback
+from bridge.decide.retries import BROKEN_AT
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, TryLater
 from bridge.pipeline.vigil import Vigil
@@ -100,6 +101,7 @@ class Care:
                 tx,
                 name,
                 before=min(since, now - retry_of(name, self._book())),
+                broken_at=BROKEN_AT,
                 lease=self._new_lease(),
                 lease_for=self._lease,
                 now=now,

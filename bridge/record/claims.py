@@ -236,10 +236,20 @@ def claim_paused(
 
 
 def claim_hopeless(
-    tx: Connection, notifier: str, *, before: datetime, lease: str, lease_for: timedelta, now: datetime, most: int
+    tx: Connection,
+    notifier: str,
+    *,
+    before: datetime,
+    broken_at: int,
+    lease: str,
+    lease_for: timedelta,
+    now: datetime,
+    most: int,
 ) -> tuple[Delivery, ...]:
-    """Claim what has waited for a broken notifier since `before`: its retry time is over."""
-    claims = tx.execute(select(N.c.claims).where(N.c.name == notifier)).scalar()
+    """Claim what has waited since `before` for a notifier that failed `broken_at` times in a row, else nothing."""
+    claims = tx.execute(select(N.c.claims).where(N.c.name == notifier, N.c.failures >= broken_at)).scalar()
+    if claims is None:
+        return ()
     values = {"of": notifier, "now": ms(now), "room": most, "lease": lease, "until": ms(now + lease_for)}
     return tuple(_claimed(tx, values | {"before": ms(before), "seen": claims}, "aged"))
 

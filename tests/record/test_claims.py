@@ -355,16 +355,26 @@ def test_a_notifier_that_was_resumed_counts_anew(db: Database) -> None:
     assert len(claim(db, broken_at=BROKEN_AT)) == 3
 
 
-def test_what_waited_too_long_for_a_broken_notifier_is_claimed_to_be_given_up(db: Database) -> None:
+@pytest.mark.parametrize(("failures", "found"), [(BROKEN_AT, ["old", "tried"]), (BROKEN_AT - 1, [])])
+def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_broken(
+    db: Database, failures: int, found: list[str]
+) -> None:
     know(db, "cms", "ops")
     put(db, telling("old"), telling("tried", lane="b"), telling("o1", to="ops"))
     put(db, telling("young"), now=NOW + hours(2))
-    _fail(db, "cms", 10)
+    _fail(db, "cms", failures)
     with db.write() as tx:
-        found = claims.claim_hopeless(
-            tx, "cms", before=NOW + hours(1), lease="w1.h", lease_for=LEASE, now=NOW + hours(3), most=64
+        claimed = claims.claim_hopeless(
+            tx,
+            "cms",
+            before=NOW + hours(1),
+            broken_at=BROKEN_AT,
+            lease="w1.h",
+            lease_for=LEASE,
+            now=NOW + hours(3),
+            most=64,
         )
-    assert [one.id for one in found] == ["old", "tried"]
+    assert [one.id for one in claimed] == found
 
 
 # --- threads ------------------------------------------------------------------------------------------------
