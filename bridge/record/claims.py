@@ -54,7 +54,7 @@ _LANES = (
 def _claim(dialect: str, how: str = "") -> Any:
     """Return the statement that claims up to :room due deliveries of one notifier.
 
-    `how`: "aged" claims what was put before :before, "newest" what was tried least and is youngest first.
+    `how`: "aged" claims what was put before :before, "newest" what was never tried, the youngest first.
     """
     other = D.alias("other")
     in_the_way = exists().where(
@@ -64,11 +64,12 @@ def _claim(dialect: str, how: str = "") -> Any:
         or_(state_is(SENDING, other), other.c.n < D.c.n),
         other.c.n != D.c.n,
     )
+    only = {"aged": [D.c.since <= bindparam("before")], "newest": [D.c.attempts == literal_column("0")]}.get(how, [])
     pick = (
         select(D.c.n)
         .where(D.c.notifier == bindparam("of"), state_is(WAITING), D.c.due_at <= bindparam("now"))
-        .where(or_(D.c.lane.is_(None), ~in_the_way), *([D.c.since <= bindparam("before")] if how == "aged" else []))
-        .order_by(*((D.c.attempts, D.c.n.desc()) if how == "newest" else (D.c.due_at, D.c.n)))
+        .where(or_(D.c.lane.is_(None), ~in_the_way), *only)
+        .order_by(*((D.c.due_at.desc(), D.c.n.desc()) if how == "newest" else (D.c.due_at, D.c.n)))
         .limit(bindparam("room"))
     )
     if dialect == "postgresql":
@@ -255,12 +256,18 @@ def claim_hopeless(
 
 
 def _claimed(tx: Connection, values: dict[str, Any], how: str = "") -> list[Delivery]:
-    """Claim for one notifier; the oldest comes first."""
+    """Claim for one notifier; the oldest comes first, or the youngest where there is one that was never tried."""
+    if how == "newest":
+        return _claim_rows(tx, values, how) or _claim_rows(tx, values | {"seen": values["seen"] + 1})
+    return _claim_rows(tx, values, how)
+
+
+def _claim_rows(tx: Connection, values: dict[str, Any], how: str = "") -> list[Delivery]:
     if tx.dialect.name == "postgresql":
         rows = tx.execute(_claim_and_read(how), values).all()
     else:
-        del values["seen"]  # SQLite lets one write at a time
-        numbers = [row.n for row in tx.execute(_claim("sqlite", how), values)]
+        mine = {name: value for name, value in values.items() if name != "seen"}  # SQLite lets one write at a time
+        numbers = [row.n for row in tx.execute(_claim("sqlite", how), mine)]
         rows = tx.execute(_READ, {"numbers": numbers}).all() if numbers else []
     return [_delivery(row) for row in rows]
 
