@@ -74,8 +74,8 @@ class Courier:
             new_lease=lambda: f"{worker}.{next(self._claims)}",
             lease=LEASE,
         )
-        self._newest: set[str] = set()  # notifiers whose next claim begins with the youngest, if they fail
-        self._failing: set[str] = set()  # notifiers whose last attempt failed
+        self._newest: set[str] = set()  # notifiers whose next claim begins with the youngest, while they fail
+        self._failing: set[str] = set()  # notifiers whose last attempt was not answered
         self._held: set[int] = set()  # the numbers of what was claimed and is not recorded
         self._line = Line()
         self._stale: list[Delivery] = []  # claimed and not begun, to be handed back

@@ -129,7 +129,7 @@ _READ = _told(D).where(D.c.n.in_(bindparam("numbers", expanding=True)))
 class Claimed:
     """What was claimed, and when a notifier that has to wait for its rate may go on (None: none has to).
 
-    `failing` are the notifiers whose last attempt failed, as far as the record knows.
+    `failing` are the notifiers whose last attempt was not answered, as far as the record knows.
     """
 
     deliveries: tuple[Delivery, ...]
@@ -163,7 +163,7 @@ def claim(
     `lease` must be new with every call: it is what tells a late finish from the right one. `turn` says which
     notifier is asked first, so that the first one by name has no advantage. Of those `ahead` AHEAD times as many
     more are claimed as may be in flight; of one that failed `broken_at` times in a row, one at a time.
-    Of those in `newest` that failed last, the youngest come first.
+    Of those in `newest` whose last attempt was not answered, the youngest never tried come first.
     """
     lanes = due_lanes(tx, now=now)
     claimed: list[Delivery] = []

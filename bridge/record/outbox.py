@@ -107,7 +107,7 @@ def hold(tx: Connection, notifier: str, until: datetime) -> None:
 
 
 def failed(tx: Connection, notifier: str, count: int, *, broken_at: int) -> int:
-    """Count attempts that failed; return how many that makes in a row.
+    """Count attempts that were not answered; return how many that makes in a row.
 
     Many at once are one piece of bad news: from `broken_at` on they count as one.
     """
