@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"  # the newest revision in migrations/versions
+HEAD = "0003"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -116,6 +116,8 @@ transition = Table(
     Column("silent", Text),
     Column("verdicts", Text, nullable=False),  # JSON: [[rule, [notifier, ...]], ...] of the rules that fired
     Column("detail", Text, nullable=False),
+    Column("rules", String(12)),  # the ruleset that judged it
+    Column("still_at", BigInteger),  # the last complete poll before: the job was still in `was`
     UniqueConstraint("bucket", "job_id", "sequence", name="transition_once"),
     sqlite_autoincrement=True,
 )
@@ -139,8 +141,8 @@ message = Table(
 )
 Index("message_job", message.c.job_id)
 
-WAITING, SENDING, SENT, DEAD = range(4)
-DELIVERY_STATES = ("waiting", "sending", "sent", "dead")
+WAITING, SENDING, SENT, DEAD, HELD, MERGED, DROPPED = range(7)
+DELIVERY_STATES = ("waiting", "sending", "sent", "dead", "held", "merged", "dropped")
 
 delivery = Table(
     "delivery",
@@ -162,6 +164,10 @@ delivery = Table(
     Column("since", BigInteger, nullable=False),  # the retry time counts from here; a redrive moves it
     Column("ended_at", BigInteger),
     Column("why", Text),
+    Column("body", Text),  # instead of the message's event
+    Column("channel", Text),  # instead of the notifier's
+    Column("held_by", Text),  # "gate:name" that first held it, for good
+    Column("digest", BigInteger),  # where it waits, or was told
     sqlite_autoincrement=True,
 )
 
@@ -180,7 +186,87 @@ _partial("delivery_sending", delivery.c.notifier, delivery.c.lease_until, where=
 _partial("delivery_dead", delivery.c.notifier, delivery.c.n, where="state = 3")
 _partial("delivery_lane", delivery.c.lane, delivery.c.notifier, delivery.c.n, where="state < 2 AND lane IS NOT NULL")
 _partial("delivery_lane_one", delivery.c.lane, delivery.c.notifier, where="state = 1 AND lane IS NOT NULL", unique=True)
+_partial("delivery_digest", delivery.c.digest, delivery.c.n, where="digest IS NOT NULL")
 Index("delivery_message", delivery.c.message)
+
+# Messages that wait to be told as one. `open` takes more in; it is told when it is due, and then has ended.
+# The window of a throttle is one too: what was let through counts in `passed`, the rest are its members.
+digest = Table(
+    "digest",
+    metadata,
+    _number(),
+    Column("gate", String(10), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("notifier", String(100), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("open", Boolean, nullable=False, server_default=text("true")),
+    Column("drops", Boolean, nullable=False, server_default=text("false")),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("passed", Integer, nullable=False, server_default="0"),
+    Column("members", Integer, nullable=False, server_default="0"),
+    Column("delivery", String(40)),  # what told it
+    sqlite_autoincrement=True,
+)
+Index(
+    "digest_open", digest.c.gate, digest.c.name, digest.c.notifier, digest.c.key,
+    unique=True, sqlite_where=text("open = 1"), postgresql_where=text("open"),
+)  # fmt: skip
+_partial("digest_due", digest.c.due_at, where="ended_at IS NULL")
+
+silence = Table(
+    "silence",
+    metadata,
+    _number(),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("spec", Text, nullable=False),  # JSON: what it matches
+    Column("mode", String(10), nullable=False),
+    Column("author", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("begins_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("ended_by", Text),  # who ended it early
+    Column("told_at", BigInteger),  # a message has said that it is over
+    sqlite_autoincrement=True,
+)
+
+# A level rule that fired for a job's stay in a state (the one that transition `sequence` began).
+alarm = Table(
+    "alarm",
+    metadata,
+    _number(),
+    Column("bucket", String(100), nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("count", Integer, nullable=False),  # of the last repetition; 0 is the first telling
+    Column("notifiers", Text, nullable=False),  # JSON: who was told
+    Column("fired_at", BigInteger, nullable=False),
+    Column("told_at", BigInteger, nullable=False),
+    Column("recovered_at", BigInteger),
+    UniqueConstraint("bucket", "job_id", "sequence", "rule", name="alarm_once"),
+    sqlite_autoincrement=True,
+)
+
+# The rules as they were, without what may be secret: a transition names the ones that judged it.
+ruleset = Table(
+    "ruleset",
+    metadata,
+    Column("sha", String(12), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+)
+
+# Templates that did not render.
+rule_fault = Table(
+    "rule_fault",
+    metadata,
+    Column("rule", Text, primary_key=True),
+    Column("count", Integer, nullable=False, server_default="0"),
+    Column("why", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
 
 attempt = Table(
     "attempt",
