@@ -6,9 +6,9 @@ Outcome. Times are aware and in UTC. Nothing here does I/O or reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any, Literal
 
 # The states CI documents (list document of 2025-09). Any other word it sends is carried through.
@@ -150,6 +150,7 @@ class Transition:
     seen_at: datetime
     watch: str
     silent: str | None = None  # why nobody is told, as in 'first snapshot of Snapshot in watch "vod"'
+    still_at: datetime | None = None  # the last complete poll before this one: then it was still in `was`
 
     @property
     def happened_at(self) -> datetime:
@@ -179,6 +180,57 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grouping:
+    """How a rule's messages are collected into digests: one for each set of values of `by`.
+
+    It is told `wait` after its first message, or at `at` by the clock of the rules' time zone; when it has `most`
+    messages, at once.
+    """
+
+    by: tuple[str, ...] = ()
+    wait: timedelta | None = None
+    at: time | None = None
+    most: int | None = None
+
+
+Gate = Literal["group", "throttle", "mute", "silence"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Why a message is not told at once: it goes into the digest of this gate that is told at `until`.
+
+    `name` is the rule (of a group, of a throttle), the mute, or the silence's id; `key` tells the digests of one
+    group apart. With `drop` it is told never.
+    """
+
+    gate: Gate
+    name: str
+    until: datetime
+    key: str = ""
+    most: int | None = None
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """A mute that a person made, with an end. `spec` is JSON: what it matches."""
+
+    id: str
+    spec: str
+    author: str
+    reason: str
+    begins_at: datetime
+    ends_at: datetime
+    drop: bool = False
+    ended_by: str | None = None  # who ended it early
+    told_at: datetime | None = None  # a message has said that it is over
+
+    def __str__(self) -> str:
+        return f"The silence by {self.author} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notifier:
     """A place that is told, by name. Subclasses say how."""
 
@@ -194,6 +246,9 @@ class Notifier:
         return ()
 
 
+Writer = Callable[[Any], str]  # makes a text of what a template can name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookNotifier(Notifier):
     url: str = field(repr=False)  # may carry a secret
@@ -201,6 +256,7 @@ class WebhookNotifier(Notifier):
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     order: Literal["job", "none"] = "job"
     format: Literal["json", "cloudevents"] = "json"
+    body: Writer | None = field(default=None, repr=False)  # instead of the event
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -217,9 +273,14 @@ def _told_apart(value: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlackNotifier(Notifier):
-    """With `url` an incoming webhook (no threads, no updates); else `token` posts to `channel`."""
+    """With `url` an incoming webhook (no threads, no updates); else `token` posts to `channel`.
+
+    With `channel_template` the job names one of `channels`, and `channel` is the first of them.
+    """
 
     channel: str | None = None
+    channels: tuple[str, ...] = ()
+    channel_template: Writer | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     url: str | None = field(default=None, repr=False)
     thread: Literal["job", "workflow", "none"] = "none"
@@ -239,7 +300,7 @@ class Message:
     """
 
     id: str
-    kind: Literal["transition", "test"]
+    kind: Literal["transition", "level", "recovery", "digest", "test"]
     title: str
     text: str
     fields: tuple[tuple[str, str], ...]
@@ -263,6 +324,10 @@ class Told:
     lane: str | None  # deliveries of one notifier and lane go one after the other
     thread: str | None = None  # which Slack conversation it belongs to
     note: str | None = None  # why it came this way, e.g. "could not be told to ops: ..."
+    body: str | None = None  # JSON instead of the message's event, where the notifier has a body of its own
+    channel: str | None = None  # instead of the notifier's
+    hold: Hold | None = None  # None: told at once
+    throttle: Rate | None = None  # of its rule; what is over it is held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +351,8 @@ class Delivery:
     thread: str | None = None
     root: str | None = None
     note: str | None = None
+    body: str | None = None  # the notifier's own, instead of `event`
+    channel: str | None = None  # one of the notifier's `channels`
 
 
 @dataclass(frozen=True, slots=True)

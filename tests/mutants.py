@@ -40,9 +40,9 @@ MUTANTS = (
     Mutant(
         "committing the snapshot before the deliveries",
         "bridge/pipeline/poll.py",
-        "            _tell(tx, round_, steps, now)\n" + _SAVE,
+        "            round_.poll.count(tell_all(tx, round_.book, steps, now))\n" + _SAVE,
         _SAVE + '            tx.exec_driver_sql("COMMIT")\n            tx.exec_driver_sql("BEGIN")\n'
-        "            _tell(tx, round_, steps, now)\n",
+        "            round_.poll.count(tell_all(tx, round_.book, steps, now))\n",
         ("tests/pipeline/test_poll.py",),
     ),
     Mutant(

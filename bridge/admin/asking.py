@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Request
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]  # it ships no types
+from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from bridge.admin.problems import LARGEST_BODY, Problem
@@ -17,9 +18,12 @@ from bridge.admin.routes import PAGING
 from bridge.decide.words import listing, suggest
 from bridge.record.reading import MOST, Filter
 
+_Shape = TypeVar("_Shape", bound=BaseModel)
+
 _USUAL_LIMIT = 50
 _MOST_PARAMETERS = 20  # more than any endpoint takes, so that each one can be answered for
 _LONGEST_TEXT = 1000
+_MOST_FAULTS = 20  # of a body, in one answer
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -125,18 +129,43 @@ PARAMETERS = {
 }
 
 
-def body(request: Request) -> bytes:
-    """Return the body. Raises RequestEntityTooLarge, and does not cut: werkzeug does, when no length was announced.
+def body(request: Request, largest: int = LARGEST_BODY) -> bytes:
+    """Return the body. Raises Problem 413, and does not cut: werkzeug does, when no length was announced.
 
     Raises Problem 400 where its chunks are none: gunicorn reads them when they are asked for.
     """
+    # One more, so that a body that is too long can be told from one that just fits.
+    request.max_content_length = largest + 1
     try:
         found = request.get_data()
     except ParseException as error:
         raise Problem(400, "the body cannot be read: its chunks are not as HTTP/1.1 writes them") from error
-    if len(found) > LARGEST_BODY:
-        raise RequestEntityTooLarge
+    except RequestEntityTooLarge as error:
+        raise _too_large(largest) from error
+    if len(found) > largest:
+        raise _too_large(largest)
     return found
+
+
+def _too_large(largest: int) -> Problem:
+    return Problem(413, f"a body is at most {largest} bytes here")
+
+
+def json_of(request: Request, shape: type[_Shape], largest: int = LARGEST_BODY) -> _Shape:
+    """Return the body, which must be JSON of a shape. Raises Problem with every fault; it quotes none of the body."""
+    given = body(request, largest)
+    if not request.is_json:
+        raise Problem(415, f'a body of type "{request.mimetype[:100]}" is not taken; send JSON as application/json')
+    try:
+        return shape.model_validate_json(given, strict=True)
+    except ValidationError as error:
+        raise Problem(400, "; ".join(map(_fault, error.errors()[:_MOST_FAULTS]))) from error
+
+
+def _fault(found: Any) -> str:
+    where = ".".join(str(part)[:100] for part in found["loc"])
+    return f"{where or 'the body'}: {found['msg'][:200]}"
+
 
 
 def nothing(request: Request) -> None:

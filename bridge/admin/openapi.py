@@ -74,13 +74,16 @@ def _operation(route: Route) -> Json:
         "parameters": [_place(name) for name in _PLACE.findall(route.path)] + [_query(route, n) for n in route.query],
         "responses": {str(status): _success(route) for status in (route.status, *route.also)}
         | {str(status): {"$ref": f"#/components/responses/{status}"} for status in refuses},
-        "security": []
-        if route.public
-        else [{"admin": []}]
-        if route.method == "POST"
-        else [{"admin": []}, {"read": []}],
+        "security": [] if route.public else [{"admin": []}] if route.method != "GET" else [{"admin": []}, {"read": []}],
     }
-    return facts | ({"requestBody": _NO_BODY} if route.method == "POST" else {})
+    return facts | ({"requestBody": _body(route)} if route.body or route.method == "POST" else {})
+
+
+def _body(route: Route) -> Json:
+    if route.body is None:
+        return _NO_BODY
+    schema = {"$ref": f"#/components/schemas/{route.body.__name__}"}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _place(name: str) -> Json:
@@ -120,7 +123,8 @@ class _Shapes(GenerateJsonSchema):
 
 
 def _schemas(routes: Iterable[Route]) -> Json:
-    shapes: set[type[BaseModel]] = {answers.Problem, *(route.answer for route in routes if route.answer)}
+    named = (shape for route in routes for shape in (route.answer, route.body))
+    shapes: set[type[BaseModel]] = {answers.Problem, *filter(None, named)}
     wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(shape, "validation") for shape in shapes]
     _, found = models_json_schema(wanted, ref_template="#/components/schemas/{model}", schema_generator=_Shapes)
     return dict(sorted(found["$defs"].items()))

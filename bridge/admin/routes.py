@@ -22,6 +22,8 @@ class Route:
     answer: type[BaseModel] | None = None  # the shape of its JSON, where it has one
     json: bool = True  # else it answers with text
     method: str = "GET"
+    body: type[BaseModel] | None = None  # the shape of the JSON that it takes, where it takes any
+    done: int | None = None  # the status of a success, where it is not the usual one
     query: Sequence[str] = ()  # the parameters it takes
     states: Sequence[str] = ()  # the only values of `state`, if it is one of them
     also: Sequence[int] = ()  # other statuses of the same answer
@@ -30,5 +32,5 @@ class Route:
 
     @property
     def status(self) -> int:
-        """The status of a success. Workers carry out what is posted, so that is only accepted."""
-        return 202 if self.method == "POST" else 200
+        """The status of a success. Workers carry out what is posted, so that is usually only accepted."""
+        return self.done or (202 if self.method == "POST" else 200)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from bridge.decide.globs import Glob, glob, is_glob
-from bridge.decide.words import MOST_LISTED, duration, shown
+from bridge.decide.words import MOST_LISTED, duration, instead, shown
 from bridge.model import Job, Transition
 
 DURATIONS = ("duration", "wait", "age")
@@ -192,8 +193,8 @@ class Globs:
 
 def condition(field: str, value: object, aliases: Mapping[str, str]) -> Condition:
     """Read one `match.FIELD = value`. Raises ValueError saying what is wrong and what would be right."""
-    if field not in TEXTS and field not in DURATIONS and not field.startswith("user_data."):
-        raise KeyError(field)
+    if not (field in TEXTS or field in DURATIONS or is_user_data(field)):
+        raise ValueError(no_field(field))
     if field in DURATIONS:
         return _duration_condition(field, value)
     if isinstance(value, bool):
@@ -211,6 +212,25 @@ def condition(field: str, value: object, aliases: Mapping[str, str]) -> Conditio
         patterns=sum(one.patterns for *_, one in tests),
         signs=sum(one.signs for *_, one in tests),
     )
+
+
+def is_user_data(field: str) -> bool:
+    return field.startswith("user_data.") and field != "user_data."
+
+
+def no_field(name: str) -> str:
+    if name in ("state", "to", "from"):
+        return 'states stand outside of match: write to = "Failed" or from = "Running"'
+    return f'a job has no "{name}" to match{instead(name, (*TEXTS, *DURATIONS))}'
+
+
+def flat(match: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Yield each field of a `match` table with its value; those of user_data one by one."""
+    for name, value in match.items():
+        if name == "user_data" and isinstance(value, dict) and value:
+            yield from ((f"user_data.{key}", inner) for key, inner in value.items())
+        else:
+            yield name, value
 
 
 def _test(field: str, text: str, aliases: Mapping[str, str]) -> tuple[str, Glob]:

@@ -17,11 +17,12 @@ def diff(
     watch: str,
     now: datetime,
     silence: Callable[[Job], str | None] = lambda _: None,
+    still_at: datetime | None = None,
 ) -> tuple[Transition, ...]:
     """Return a transition for each job whose state is news, in the page's order.
 
     `silence` says of a job seen for the first time why nobody is told (a first snapshot), or None. A job that
-    is absent is not a change; a final state is final.
+    is absent is not a change; a final state is final. `still_at` is when all were last seen to be as `seen` has it.
     """
     transitions = []
     for job in latest(jobs):
@@ -29,7 +30,7 @@ def diff(
         if before is None:
             transitions.append(_step(job, None, watch=watch, now=now, silent=silence(job)))
         elif is_news(before.state, job.state):
-            transitions.append(_step(job, before, watch=watch, now=now))
+            transitions.append(_step(job, before, watch=watch, now=now, still_at=still_at))
     return tuple(transitions)
 
 
@@ -53,10 +54,14 @@ def is_news(before: str, state: str) -> bool:
     return before != GONE or state in DONE
 
 
-def gone(seen: Iterable[tuple[Seen, Job]], *, watch: str, now: datetime) -> tuple[Transition, ...]:
+def gone(
+    seen: Iterable[tuple[Seen, Job]], *, watch: str, now: datetime, still_at: datetime | None = None
+) -> tuple[Transition, ...]:
     """Return the transition to `gone` of each job that CI no longer knows, unless it is closed."""
     return tuple(
-        _step(job, before, watch=watch, now=now, to=GONE) for before, job in seen if is_news(before.state, GONE)
+        _step(job, before, watch=watch, now=now, to=GONE, still_at=still_at)
+        for before, job in seen
+        if is_news(before.state, GONE)
     )
 
 
@@ -68,6 +73,7 @@ def _step(
     now: datetime,
     silent: str | None = None,
     to: str | None = None,
+    still_at: datetime | None = None,
 ) -> Transition:
     return Transition(
         job=job,
@@ -77,6 +83,7 @@ def _step(
         seen_at=now,
         watch=watch,
         silent=silent,
+        still_at=still_at,
     )
 
 

@@ -45,10 +45,20 @@ class Doubts:
             if queue not in aliases and queue not in aliases.values() and (near := suggest(queue, aliases)):
                 self._note(path, f'"{queue}" is not in [alias.queue], so it is taken for the id of a queue{near}')
 
+    def of_rules(
+        self,
+        rules: Iterable[tuple[int, Rule]],
+        watches: Sequence[Watch],
+        aliases: Mapping[str, str],
+    ) -> None:
+        for at, rule in rules:
+            self.of_rule(rule, at, watches, aliases)
+
     def of_rule(self, rule: Rule, at: int, watches: Sequence[Watch], aliases: Mapping[str, str]) -> None:
         if self._faults.has_enough(warning=True):
             return
-        for key, states in (("from", rule.was), ("to", rule.to)):
+        stays = rule.level.states if rule.level else None
+        for key, states in (("from", rule.was), ("to", rule.to), *([("in", stays)] if stays else [])):
             for word in sorted(states.words.difference(STATE_WORDS)):
                 text = f'no state "{word}" is documented; there are {listing(STATE_WORDS)}'
                 self._note(("rule", at, key), text)

@@ -83,7 +83,7 @@ class Faults:
     def _owner(self, path: Path) -> str:
         """Say whose fault it is: 'rule "x": ', with the key when the path goes that deep."""
         match path:
-            case ["rule" | "watch" as kind, int(at), *keys]:
+            case ["rule" | "watch" | "mute" | "test" as kind, int(at), *keys]:
                 table = self._tables[kind][at]
                 name = table.get("name") if isinstance(table, dict) else None
                 owner = f"{kind} {shown(name)}" if isinstance(name, str) and name else f"{kind} number {at + 1}"

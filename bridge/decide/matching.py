@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import product
 from math import prod
 
 from bridge.decide.conditions import Condition, Facts, TextCondition
 from bridge.decide.words import States
-from bridge.model import Transition
+from bridge.model import Grouping, Rate, Transition
 
 _MOST_KEYS = 100  # of one rule in the index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What makes a rule a level rule: it fires when a job has stayed in a state of `states` for `after`."""
+
+    states: States
+    after: timedelta
+    repeat: timedelta | None = None
+    recover: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """An edge rule: it fires when a job goes from a state of `was` to a state of `to`."""
+    """An edge rule fires when a job goes from a state of `was` to a state of `to`; a level rule has a `level`."""
 
     name: str
     line: int
@@ -27,14 +38,31 @@ class Rule:
     notify: tuple[str, ...]
     template: str | None = None
     stop: bool = False
+    level: Level | None = None
+    group: Grouping | None = None
+    throttle: Rate | None = None
 
     def why_not(self, facts: Facts) -> str | None:
+        """Return the first condition that says no, with the value it saw; None when all hold.
+
+        Of a level rule, whether the job is in such a state, not how long.
+        """
+        return next(self.misses(facts), None)
+
+    def misses(self, facts: Facts) -> Iterator[str]:
+        """Yield every condition that says no."""
         transition = facts.transition
-        if transition.to not in self.to:
-            return f'to: "{transition.to}" is not among {self.to}'
-        if transition.was not in self.was:
-            return f'from: "{transition.was}" is not among {self.was}'
-        return next((why for c in self.conditions if (why := c.why_not(facts))), None)
+        if self.level:
+            if transition.to not in self.level.states:
+                yield f'in: "{transition.to}" is not among {self.level.states}'
+        else:
+            if transition.to not in self.to:
+                yield f'to: "{transition.to}" is not among {self.to}'
+            if transition.was not in self.was:
+                yield f'from: "{transition.was}" is not among {self.was}'
+        for one in self.conditions:
+            if why := one.why_not(facts):
+                yield why
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +76,31 @@ class Verdict:
 
 
 class Matcher:
-    """Asks only the rules that can match: those that name another tag, queue or state cost nothing."""
+    """Asks only the rules that can match: those that name another tag, queue or state cost nothing.
+
+    `match` and `explain` are about edge rules; `levels` are the others, top to bottom.
+    """
 
     def __init__(self, rules: Sequence[Rule], queue_names: Mapping[str, str]) -> None:
-        self._rules = rules
+        self._rules = tuple(rule for rule in rules if rule.level is None)
+        self.levels = tuple(rule for rule in rules if rule.level)
         self._queue_names = queue_names
         self._index: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
-        for number, rule in enumerate(rules):
+        for number, rule in enumerate(self._rules):
             for key in product(*_index_keys(rule)):
                 self._index[key].append(number)
 
+    def facts(self, transition: Transition) -> Facts:
+        return Facts(transition, self._queue_names)
+
     def match(self, transition: Transition) -> list[Verdict]:
         """Return the verdicts of the rules that fire, top to bottom."""
-        facts = Facts(transition, self._queue_names)
+        facts = self.facts(transition)
         return [v for v in self._ask(facts, self._candidates(transition)) if v.why_not is None]
 
     def explain(self, transition: Transition) -> list[Verdict]:
         """Return the verdict of every rule, top to bottom."""
-        return list(self._ask(Facts(transition, self._queue_names), self._rules))
+        return list(self._ask(self.facts(transition), self._rules))
 
     def _candidates(self, transition: Transition) -> list[Rule]:
         job = transition.job
@@ -84,13 +119,9 @@ class Matcher:
             if why is not None:
                 yield Verdict(rule, why)
                 continue
-            yield Verdict(
-                rule,
-                None,
-                notifiers=tuple(name for name in rule.notify if name not in told),
-                already=tuple(name for name in rule.notify if name in told),
-            )
-            told.update(rule.notify)
+            already = () if rule.group else tuple(name for name in rule.notify if name in told)
+            yield Verdict(rule, None, tuple(name for name in rule.notify if name not in already), already)
+            told.update(() if rule.group else rule.notify)  # a digest is beside what is told at once
             stopped = rule if rule.stop else None
 
 

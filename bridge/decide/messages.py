@@ -1,36 +1,22 @@
-"""What is said: the message of a transition, and who gets it under which id."""
+"""How a message is made of a transition, and who gets it under which id."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from base64 import b32encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from bridge.decide.conditions import job_seconds
-from bridge.decide.matching import Matcher, Verdict
+from bridge.decide.events import Stay, cut, event
 from bridge.decide.templates import Template, TemplateFault, basename, human, iso, rendered, variables
-from bridge.model import (
-    FAILED,
-    GONE,
-    NEW,
-    OUTPUTS_KEPT,
-    Message,
-    Notifier,
-    SlackNotifier,
-    Told,
-    Transition,
-    WebhookNotifier,
-)
+from bridge.model import FAILED, GONE, NEW, Message, Notifier, SlackNotifier, Told, Transition, WebhookNotifier
 
-LARGEST_EVENT = 20_000  # bytes; Standard Webhooks 1.0.0 recommends less than 20 kB
-LONGEST_TEXT = 2_000  # characters of one value
-CUT_MARK = "…[cut]"
 DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
+UTC = ZoneInfo("UTC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,45 +28,10 @@ class Wording:
     fields: tuple[str, ...] = DEFAULT_FIELDS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Telling:
-    """All that follows from one transition: the rules that fired, and what is told to whom."""
-
-    transition: Transition
-    verdicts: Sequence[Verdict] = ()
-    told: Sequence[Told] = ()
-    faults: Sequence[str] = field(default=())  # templates that did not render
-
-
-def tell(
-    transition: Transition,
-    *,
-    matcher: Matcher,
-    notifiers: Mapping[str, Notifier],
-    wordings: Mapping[str, Wording],
-    queue_names: Mapping[str, str],
-) -> Telling:
-    """Match a transition and build its messages; a silent one is matched by nobody."""
-    if transition.silent:
-        return Telling(transition=transition)
-    verdicts = matcher.match(transition)
-    told: list[Told] = []
-    faults: list[str] = []
-    for verdict in verdicts:
-        if not verdict.notifiers:
-            continue
-        rule = verdict.rule
-        wording = wordings.get(rule.template or "", Wording())
-        message, fault = build(transition, rule.name, wording, queue_names)
-        faults += [f'rule "{rule.name}", template "{rule.template}": {fault}'] if fault else []
-        told += [address(message, notifiers[name]) for name in verdict.notifiers]
-    return Telling(transition=transition, verdicts=verdicts, told=told, faults=faults)
-
-
 def address(message: Message, notifier: Notifier, *, note: str | None = None) -> Told:
     """Return the telling of a message to one notifier: its id, its lane, its Slack conversation."""
     return Told(
-        id=_id("dlv", message.id, notifier.name),
+        id=ident("dlv", message.id, notifier.name),
         message=message,
         notifier=notifier.name,
         lane=_lane(message, notifier),
@@ -104,44 +55,94 @@ def _thread(message: Message, notifier: Notifier) -> str | None:
     return f"{message.bucket}/{message.job_id}" if notifier.thread != "none" or notifier.update else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A message, what its templates were given, and why they fell back to the default text, if they did."""
+
+    message: Message
+    names: Mapping[str, Any]
+    fault: str | None = None
+
+
 def build(
-    transition: Transition, rule: str, wording: Wording, queue_names: Mapping[str, str]
-) -> tuple[Message, str | None]:
-    """Return the message, and what is wrong with the template when it fell back to the default text."""
-    names = variables(transition, rule, queue_names)
-    fault = None
-    try:
-        title = rendered(wording.title, names) if wording.title else ""
-        text = rendered(wording.text, names) if wording.text else ""
-    except TemplateFault as error:
-        title, text, fault = "", "", str(error)
-    job = transition.job
+    transition: Transition,
+    rule: str,
+    wording: Wording,
+    queue_names: Mapping[str, str],
+    *,
+    zone: ZoneInfo = UTC,
+    stay: Stay | None = None,
+) -> Built:
+    """Return the message of a transition; or of a stay, `transition` having begun it (or ended it, if it is over)."""
+    names = variables(transition, rule, queue_names, zone=zone)
+    title, text, fault = "", "", None
+    if not (stay and stay.over):  # a text that says what is wrong does not fit its end
+        title, text, fault = _worded(wording, names)
+    happened_at = _happened_at(transition, stay)
     message = Message(
-        id=_id("msg", job.bucket, job.id, str(transition.sequence), transition.to, rule),
-        kind="transition",
-        title=cut(title or default_title(transition)),
-        text=cut(text or (default_text(transition) if not wording.text or fault else "")),
+        id=_message_id(transition, rule, stay),
+        kind=_kind(stay),
+        title=cut(title or default_title(transition, stay)),
+        text=cut(text or (default_text(transition, stay) if fault or not wording.text or (stay and stay.over) else "")),
         fields=_fields(wording.fields, names["job"]),
-        event=event(transition, rule, queue_names),
-        bucket=job.bucket,
-        job_id=job.id,
-        workflow_run=job.workflow_run,
+        event=event(transition, rule, queue_names, when=happened_at, stay=stay),
+        bucket=transition.job.bucket,
+        job_id=transition.job.id,
+        workflow_run=transition.job.workflow_run,
         sequence=transition.sequence,
         state=transition.to,
         rule=rule,
-        happened_at=transition.happened_at,
+        happened_at=happened_at,
     )
-    return message, fault
+    return Built(message=message, names=names, fault=fault)
 
 
-def default_title(transition: Transition) -> str:
+def _worded(wording: Wording, names: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    try:
+        title = rendered(wording.title, names) if wording.title else ""
+        return title, rendered(wording.text, names) if wording.text else "", None
+    except TemplateFault as error:
+        return "", "", str(error)
+
+
+def _kind(stay: Stay | None) -> Literal["transition", "level", "recovery"]:
+    if stay is None:
+        return "transition"
+    return "recovery" if stay.over else "level"
+
+
+def _message_id(transition: Transition, rule: str, stay: Stay | None) -> str:
+    """Return the id, made from what happened: the same thing seen again has the same one."""
+    said = (transition.job.bucket, transition.job.id, str(transition.sequence), transition.to, rule)
+    return ident("msg", *said, *((_kind(stay), str(stay.count)) if stay else ()))
+
+
+def _happened_at(transition: Transition, stay: Stay | None) -> datetime:
+    if stay is None or stay.over:
+        return transition.happened_at
+    return transition.seen_at if stay.count else stay.since + stay.after
+
+
+def default_title(transition: Transition, stay: Stay | None = None) -> str:
     job = transition.job
-    return f"{job.tag or 'Job'} {transition.to}: {basename(job.input) or job.id}"
+    said = transition.to
+    if stay and stay.over:
+        said = f"{transition.to} after {_for_how_long(transition, stay)} {stay.state}"
+    elif stay:
+        said = f"{'still ' if stay.count else ''}{stay.state} for {_for_how_long(transition, stay)}"
+    return f"{job.tag or 'Job'} {said}: {basename(job.input) or job.id}"
 
 
-def default_text(transition: Transition) -> str:
+def _for_how_long(transition: Transition, stay: Stay) -> str:
+    until = transition.happened_at if stay.over else transition.seen_at
+    return human(max(0.0, (until - stay.since).total_seconds()))
+
+
+def default_text(transition: Transition, stay: Stay | None = None) -> str:
     """Say in one line what a person wants to know first."""
     job, seconds = transition.job, job_seconds(transition.job, transition.seen_at)
+    if stay and not stay.over:
+        return f"{stay.state} since {iso(stay.since)}; {human(stay.after.total_seconds())} would be usual"
     if transition.to == FAILED:
         return job.message or "CI gave no reason."
     if transition.to == GONE:
@@ -172,78 +173,11 @@ def _said(value: object) -> str:
     return str(value)
 
 
-def event(transition: Transition, rule: str, queue_names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the webhook body less `specversion` and `id`, at most LARGEST_EVENT bytes of JSON."""
-    job, when = transition.job, iso(transition.happened_at)
-    body = {
-        "source": f"//{job.bucket}.ci.{job.region}.myqcloud.com/jobs",
-        "type": f"ci.job.{re.sub(r'[^a-z0-9]+', '_', transition.to.lower())}",
-        "subject": job.id,
-        "time": when,
-        "timestamp": when,
-        "sequence": str(transition.sequence),
-        "datacontenttype": "application/json",
-        "data": {
-            "from": transition.was,
-            "to": transition.to,
-            "seen_at": iso(transition.seen_at),
-            "rule": rule,
-            "watch": transition.watch,
-            "job": _job_facts(transition, queue_names),
-        },
-    }
-    return _fitted(body)
-
-
-def _job_facts(transition: Transition, queue_names: Mapping[str, str]) -> dict[str, Any]:
-    job = transition.job
-    seconds = job_seconds(job, transition.seen_at)
-    return {
-        "id": job.id,
-        "tag": job.tag,
-        "state": transition.to,
-        "queue": job.queue,
-        "queue_name": queue_names.get(job.queue or ""),
-        "bucket": job.bucket,
-        "region": job.region,
-        "code": job.code,
-        "message": _cut(job.message),
-        "progress": job.progress,
-        "created_at": iso(job.created_at),
-        "started_at": iso(job.started_at),
-        "ended_at": iso(job.ended_at),
-        "wait_seconds": _whole(seconds["wait"]),
-        "duration_seconds": _whole(seconds["duration"]),
-        "input": _cut(job.input),
-        "outputs": [cut(name) for name in job.outputs[:OUTPUTS_KEPT]],
-        "outputs_total": job.outputs_total,
-        "template": job.template,
-        "workflow": job.workflow,
-        "user_data": _cut(job.user_data),
-    }
-
-
-def _fitted(body: dict[str, Any]) -> dict[str, Any]:
-    """Shorten the list of outputs, then the texts, until the whole is small enough; outputs_total stays true."""
-    facts = body["data"]["job"]
-    while _size(body) > LARGEST_EVENT and facts["outputs"]:
-        facts["outputs"] = facts["outputs"][:-1]
-    limit = LONGEST_TEXT
-    while _size(body) > LARGEST_EVENT and limit > len(CUT_MARK):
-        limit //= 2
-        body["data"]["job"] = facts = {k: cut(v, limit) if isinstance(v, str) else v for k, v in facts.items()}
-    return body
-
-
-def _size(body: Mapping[str, Any]) -> int:
-    return len(json.dumps(body, ensure_ascii=False).encode()) + 100  # specversion and id come on top
-
-
 def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
     """Return the message of `notifier test`: it says that it is one, and goes the way of any other."""
     when = iso(now)
     return Message(
-        id=_id("msg", "test", notifier, nonce),
+        id=ident("msg", "test", notifier, nonce),
         kind="test",
         title=f"Test of notifier {notifier}",
         text="This is a test from ci-bridge. If you can read it, deliveries arrive here.",
@@ -265,22 +199,10 @@ def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
 def as_fallback(message: Message, dead: str, why: str, notifier: Notifier) -> Told:
     """Return the telling of a message that could not be told to the notifier `dead`."""
     told = address(message, notifier, note=f"This could not be told to {dead}: {why}")
-    return replace(told, id=_id("dlv", message.id, dead, notifier.name))
+    return replace(told, id=ident("dlv", message.id, dead, notifier.name))
 
 
-def cut(text: str, limit: int = LONGEST_TEXT) -> str:
-    return text if len(text) <= limit else text[: max(0, limit - len(CUT_MARK))] + CUT_MARK
-
-
-def _cut(text: str | None) -> str | None:
-    return text and cut(text)
-
-
-def _whole(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds)
-
-
-def _id(kind: str, *parts: str) -> str:
+def ident(kind: str, *parts: str) -> str:
     """Return an id made from what it names: the same thing seen again has the same id."""
     digest = hashlib.sha256("\0".join(parts).encode()).digest()[:16]
     return f"{kind}_{b32encode(digest).decode().rstrip('=').lower()}"

@@ -5,19 +5,24 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
+from bridge.decide.customs import Body, BodyReader
+from bridge.decide.rehearsal import Note, Rehearsal
 from bridge.decide.shapes import Env, NotifierTable, SlackTable, WebhookTable
+from bridge.decide.templates import rendered
 from bridge.decide.words import shown, suggest
-from bridge.model import Notifier, Rate, SlackNotifier, WebhookNotifier
+from bridge.model import Notifier, Rate, SlackNotifier, WebhookNotifier, Writer
 
 _SHAPES: Mapping[str, type[NotifierTable]] = {"slack": SlackTable, "webhook": WebhookTable}
 # Slack takes a message a second and channel ("Rate limits", read 2026-11-21); one at a time keeps their order.
 _SLACK_RATE = Rate(count=1, per=timedelta(seconds=1))
 _USUAL_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_LONGEST_CHANNEL = 100  # characters of one that is no template
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # Ours to set, or the connection's.
 RESERVED_HEADERS = frozenset(
@@ -28,16 +33,13 @@ RESERVED_HEADERS = frozenset(
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "x-api-key", "api-key", "x-auth-token"})
 
 
-class _Note(Protocol):
-    def __call__(self, path: Sequence[str | int], text: str, *, warning: bool = False) -> None: ...
-
-
 class NotifierReader:
     """Reads one [notifier.NAME] after the other; `note` takes the faults."""
 
-    def __init__(self, environ: Mapping[str, str], note: _Note) -> None:
+    def __init__(self, environ: Mapping[str, str], note: Note, rehearsal: Rehearsal | None = None) -> None:
         self._environ = environ
         self._note = note
+        self._rehearsal = rehearsal or Rehearsal(note)
 
     def shape_of(self, table: Mapping[str, Any], path: tuple[str, ...]) -> type[NotifierTable] | None:
         kind = table.get("type")
@@ -69,18 +71,39 @@ class NotifierReader:
         url = self._one(shape.url, (*path, "url"))
         if url and shape.url and not _is_url(url):
             self._note((*path, "url"), _no_url(shape.url))
+        channels = tuple(dict.fromkeys(shape.channels or ()))
+        template = self._channel_template(shape, path)
         return SlackNotifier(
             name=name,
             retry=shape.retry,
             fallback=shape.fallback,
             max_in_flight=shape.max_in_flight or 1,
             rate=shape.rate or _SLACK_RATE,
-            channel=shape.channel,
+            channel=channels[0] if template and channels else shape.channel,
+            channels=channels,
+            channel_template=template,
             token=self._one(shape.token, (*path, "token")),
             url=url,
             thread=shape.thread,
             update=shape.update,
         )
+
+    def _channel_template(self, shape: SlackTable, path: tuple[str, ...]) -> Writer | None:
+        """Return what names the channel, where that is a template."""
+        channel = shape.channel or ""
+        if "{{" not in channel and "{%" not in channel:
+            if len(channel) > _LONGEST_CHANNEL:
+                self._note((*path, "channel"), f"is too long: {_LONGEST_CHANNEL} is the most")
+            if shape.channels is not None:
+                text = 'belongs to a channel that is a template, such as channel = "{{ job.user_data.channel }}"'
+                self._note((*path, "channels"), text)
+            return None
+        if shape.channels is None:
+            text = 'a template needs channels = ["C024BE91L"] beside it: all that it may name, first the usual one'
+            self._note((*path, "channel"), text)
+        instead = "the first of channels is told"
+        template = self._rehearsal.template(channel, (*path, "channel"), instead=instead)
+        return partial(rendered, template) if template else None
 
     def _webhook(self, name: str, shape: NotifierTable) -> Notifier:
         assert isinstance(shape, WebhookTable)  # noqa: S101  (there are two shapes)
@@ -103,7 +126,16 @@ class NotifierReader:
             headers=tuple(self._headers(shape.headers, (*path, "headers"))),
             order=shape.order,
             format=shape.format,
+            body=self._body(shape, path),
         )
+
+    def _body(self, shape: WebhookTable, path: tuple[str, ...]) -> Body | None:
+        if shape.body is None:
+            return None
+        if shape.format == "cloudevents":
+            text = '"cloudevents" is the form of the usual body; take it out, or the body'
+            self._note((*path, "format"), text)
+        return BodyReader(self._rehearsal, self._note).read(shape.body, (*path, "body"))
 
     def _url(self, value: str | Env, path: tuple[str, ...]) -> str:
         url = value if isinstance(value, str) else self._one(value, path)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.conditions import DURATIONS, TEXTS, Condition, Globs, TextCondition, condition
+from bridge.decide.archive import Ruleset, freeze
 from bridge.decide.doubts import Doubts
 from bridge.decide.faults import Fault, Faults, RulesRefused
 from bridge.decide.matching import Matcher, Rule
 from bridge.decide.messages import Wording
+from bridge.decide.mutes import Mute
 from bridge.decide.notifiers import NotifierReader
-from bridge.decide.shapes import Defaults, RuleTable, WatchTable, printable
+from bridge.decide.rule_tables import RuleReader, Trial
+from bridge.decide.shapes import Defaults, WatchTable, printable
 from bridge.decide.tables import Tables
 from bridge.decide.toml_bounds import TooLarge, check_depth, check_size
 from bridge.decide.wordings import read_wordings
-from bridge.decide.words import MOST_LISTED, instead, shown
+from bridge.decide.words import MOST_LISTED, shown
 from bridge.model import Notifier, Place, Rate, Stream, Watch
 
 __all__ = ["Fault", "Rulebook", "RulesRefused", "read"]
@@ -29,20 +31,17 @@ _MOST_STREAMS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rulebook:
+class Rulebook(Ruleset):
     """What rules.toml says, checked."""
 
-    sha: str
-    timezone: ZoneInfo
     rate: Rate  # of calls to CI, per bucket
     keep: timedelta  # what has ended
     keep_dead: timedelta  # dead letters
     watches: tuple[Watch, ...]
     notifiers: Mapping[str, Notifier]
-    rules: tuple[Rule, ...]
+    trials: tuple[Trial, ...]
     wordings: Mapping[str, Wording]
-    queue_names: Mapping[str, str]  # id -> alias
-    matcher: Matcher = field(repr=False)
+    frozen: str = field(repr=False)  # its ruleset as text
     warnings: tuple[Fault, ...] = ()
 
 
@@ -73,7 +72,7 @@ def _toml_line(error: Exception, text: str) -> int:
 class _Reader:
     def __init__(self, text: str, tables: dict[str, Any], environ: Mapping[str, str], file: str) -> None:
         self._text = text
-        self._globs = Globs()
+        self._raw = tables
         self._faults = Faults(text, tables, file)
         self._tables = Tables(tables, self._faults)
         self._notifier_reader = NotifierReader(environ, self._faults.note)
@@ -87,24 +86,32 @@ class _Reader:
         wordings = read_wordings(self._tables, self._faults)
         notifiers = self._read_notifiers()
         watches = self._read_watches()
-        rules = self._read_rules(watches)
+        reader = RuleReader(self._tables, self._faults, self._aliases)
+        rules, mutes, trials = reader.rules(), reader.mutes(), reader.trials()
+        self._doubts.of_rules(reader.placed, watches, self._aliases)
         self._doubts.of_use(self._tables, notifiers)
         faults = self._faults.found
         if any(not fault.warning for fault in faults):
             raise RulesRefused(faults)
         queue_names = {queue: name for name, queue in self._aliases.items()}
-        return Rulebook(
+        ruleset = Ruleset(
             sha=hashlib.sha256(self._text.encode()).hexdigest()[:12],
-            timezone=self._defaults.timezone,
+            zone=self._defaults.timezone,
+            rules=rules,
+            mutes=mutes,
+            matcher=Matcher(rules, queue_names),
+            queue_names=queue_names,
+        )
+        return Rulebook(
+            **{name: getattr(ruleset, name) for name in Ruleset.__slots__},
             rate=self._defaults.rate,
             keep=self._defaults.keep,
             keep_dead=self._defaults.keep_dead,
             watches=watches,
             notifiers=notifiers,
-            rules=rules,
+            trials=trials,
             wordings=wordings,
-            queue_names=queue_names,
-            matcher=Matcher(rules, queue_names),
+            frozen=freeze(self._raw, ruleset),
             warnings=faults,
         )
 
@@ -162,19 +169,10 @@ class _Reader:
             if at == name:
                 self._faults.note(path, f"goes round in a circle: {' -> '.join([*chain, name])}")
 
-    def _check_unique(self, kind: str) -> None:
-        lines: dict[str, int] = {}
-        for at, table in self._tables.each(kind):
-            name = table.get("name")
-            if isinstance(name, str) and name in lines:
-                self._faults.note((kind, at, "name"), f"there is a {kind} of this name already, on line {lines[name]}")
-            elif isinstance(name, str):
-                lines[name] = self._faults.line((kind, at))
-
     def _read_watches(self) -> tuple[Watch, ...]:
         watches: list[Watch] = []
         streams = 0
-        self._check_unique("watch")
+        self._tables.check_unique("watch")
         for at, table in self._tables.each("watch"):
             shape = self._tables.shape(WatchTable, table, "watch", ("watch", at))
             if shape is None:
@@ -216,50 +214,6 @@ class _Reader:
             announce_first=self._defaults.on_first_run == "announce",
         )
 
-    def _read_rules(self, watches: tuple[Watch, ...]) -> tuple[Rule, ...]:
-        rules: list[Rule] = []
-        self._check_unique("rule")
-        for at, table in self._tables.each("rule"):
-            path = ("rule", at)
-            shape = self._tables.shape(RuleTable, table, "rule", path)
-            self._check_names(table, at)
-            conditions = self._conditions(table.get("match"), at)
-            if shape is None:
-                continue
-            rule = _rule(shape, self._faults.line(path), conditions)
-            self._doubts.of_rule(rule, at, watches, self._aliases)
-            rules.append(rule)
-        return tuple(rules)
-
-    def _check_names(self, table: Mapping[str, Any], at: int) -> None:
-        """Check whom a rule names even when its shape is wrong elsewhere."""
-        for key, kind in (("notify", "notifier"), ("template", "template")):
-            names = table.get(key, [])
-            for name in [names] if isinstance(names, str) else names if isinstance(names, list) else ():
-                if isinstance(name, str) and name and name not in self._tables.names(kind):
-                    self._faults.note(("rule", at, key), self._tables.undefined(kind, name))
-
-    def _conditions(self, match: object, at: int) -> tuple[Condition, ...]:
-        found = (
-            self._condition(name, value, ("rule", at, "match", *name.split(".", 1)))
-            for name, value in _flat(match if isinstance(match, dict) else {})
-        )
-        conditions = sorted((one for one in found if one), key=_cheap_first)
-        before = self._globs.too_many
-        self._globs.add(conditions)
-        if self._globs.too_many and not before:
-            self._faults.note(("rule", at, "match"), self._globs.too_many)
-        return () if self._globs.too_many else tuple(conditions)
-
-    def _condition(self, name: str, value: object, path: tuple[str | int, ...]) -> Condition | None:
-        try:
-            return condition(name, value, self._aliases)
-        except KeyError:
-            self._faults.note(path, _no_field(name))
-        except ValueError as error:
-            self._faults.note(path, str(error))
-        return None
-
 
 def _days(kept: timedelta) -> str:
     return f"{kept / timedelta(days=1):g} days"
@@ -269,35 +223,3 @@ def _queue_id(queue: object) -> str:
     if not isinstance(queue, str) or not queue:
         raise ValueError(f"{shown(queue)} is not the id of a queue")
     return printable(queue)
-
-
-def _rule(shape: RuleTable, line: int, conditions: tuple[Condition, ...]) -> Rule:
-    return Rule(
-        name=shape.name,
-        line=line,
-        was=shape.from_,
-        to=shape.to,
-        conditions=conditions,
-        notify=tuple(dict.fromkeys(shape.notify)),
-        template=shape.template,
-        stop=shape.stop,
-    )
-
-
-def _flat(match: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    for name, value in match.items():
-        if name == "user_data" and isinstance(value, dict) and value:
-            yield from ((f"user_data.{key}", inner) for key, inner in value.items())
-        else:
-            yield name, value
-
-
-def _cheap_first(found: Condition) -> int:
-    return 0 if isinstance(found, TextCondition) and found.exact is not None else 1
-
-
-def _no_field(name: str) -> str:
-    if name in ("state", "to", "from"):
-        return 'states stand outside of match: write to = "Failed" or from = "Running" in the rule'
-    known = (*TEXTS, *DURATIONS)
-    return f'a job has no "{name}" to match{instead(name, known)}'

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
+from bridge.decide.calendar import time_of_day
 from bridge.decide.words import MOST_LISTED, STATE_WORDS, States, duration, rate, shown, states, suggest
-from bridge.model import NEW, Rate
+from bridge.model import DONE, NEW, Rate
 
 # Keys of the language that this version reads about but does not run: refused, never ignored in silence.
-LATER = {
-    "rule": ("in", "for", "repeat", "recover", "throttle", "group"),
-    "slack": ("body",),
-    "webhook": ("body",),
-    "": ("mute", "test"),
-}
+LATER: Mapping[str, tuple[str, ...]] = {}
 
 _LONGEST_NAME = 200  # characters of a tag, a queue, a state: the keys of indexes are made of them
 _LONGEST_KEY = 850  # an object's
@@ -41,13 +37,17 @@ def _rate(value: object) -> Rate:
     return rate(_text(value, '"10/s" or "100/5m"'))
 
 
+def _time(value: object) -> time:
+    return time_of_day(_text(value, '"09:00"'))
+
+
 def _text(value: object, example: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not a text such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
     return value
 
 
-def _one_or_many(value: object) -> list[str]:
+def read_words(value: object) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
         raise ValueError(f"{shown(value)} is neither a text nor a list of texts, none of them empty")
@@ -66,8 +66,8 @@ def printable(value: str) -> str:
     raise ValueError(f"{shown(value)} holds a sign that cannot be seen ({wrong}); write it without")
 
 
-def _states(value: object) -> States:
-    words = _one_or_many(value)
+def read_states(value: object) -> States:
+    words = read_words(value)
     # A state that CI adds one day is accepted; what looks like a slip of the pen is not.
     near = {word: suggest(word, STATE_WORDS) for word in words if word not in STATE_WORDS}
     if any(near.values()):
@@ -75,11 +75,24 @@ def _states(value: object) -> States:
     return states(words)
 
 
-def _ends(value: object) -> States:
-    found = _states(value)
+def read_ends(value: object) -> States:
+    found = read_states(value)
     if NEW in found.words:
         raise ValueError(f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
     return found
+
+
+def _stays(value: object) -> States:
+    found = read_ends(value)
+    if final := sorted(DONE.intersection(found.words)):
+        raise ValueError(f'a job that is {final[0]} stays so: write to = "{final[0]}" to be told when it becomes that')
+    if "*" in found.words:
+        raise ValueError('"*" holds final states too, which a job never leaves; write in = "active"')
+    return found
+
+
+def _expected(value: object) -> list[str]:
+    return [] if value == [] else read_words(value)
 
 
 def _zone(value: object) -> ZoneInfo:
@@ -90,7 +103,7 @@ def _zone(value: object) -> ZoneInfo:
 
 
 def _env_names(value: object) -> list[str]:
-    names = _one_or_many(value)
+    names = read_words(value)
     # A secret that stands where its name belongs must not be said back as "not set".
     if not all(_ENV_NAME.fullmatch(name) for name in names):
         raise ValueError("is not the name of an environment variable")
@@ -100,9 +113,12 @@ def _env_names(value: object) -> list[str]:
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Keep = Annotated[timedelta, BeforeValidator(_keep)]
 RateText = Annotated[Rate, BeforeValidator(_rate)]
-Words = Annotated[list[str], BeforeValidator(_one_or_many)]
-StateSet = Annotated[States, BeforeValidator(_states)]
-EndSet = Annotated[States, BeforeValidator(_ends)]
+TimeOfDay = Annotated[time, BeforeValidator(_time)]
+Words = Annotated[list[str], BeforeValidator(read_words)]
+StateSet = Annotated[States, BeforeValidator(read_states)]
+StaySet = Annotated[States, BeforeValidator(_stays)]
+Expected = Annotated[list[str], BeforeValidator(_expected)]
+EndSet = Annotated[States, BeforeValidator(read_ends)]
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 EnvNames = Annotated[list[str], BeforeValidator(_env_names)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(printable)]
@@ -157,11 +173,18 @@ class NotifierTable(_Table):
 
 class SlackTable(NotifierTable):
     type: Literal["slack"]
-    channel: Name | None = None
+    channel: Annotated[str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(printable)] | None = None
+    channels: Annotated[Words, Field(max_length=100)] | None = None
     token: Env | None = None
     url: Env | None = None
     thread: Literal["job", "workflow", "none"] = "none"
     update: Annotated[bool, Field(strict=True)] = False
+    body: None = None
+
+    @field_validator("body", mode="before")
+    @classmethod
+    def _no_body(cls, _: object) -> None:
+        raise ValueError("is for webhooks; what Slack is told comes from a template")
 
 
 class WebhookTable(NotifierTable):
@@ -171,16 +194,47 @@ class WebhookTable(NotifierTable):
     order: Literal["job", "none"] = "job"
     headers: dict[str, str | Env] = {}
     format: Literal["json", "cloudevents"] = "json"
+    body: dict[str, Any] | None = None
+
+
+class GroupTable(_Table):
+    by: Words = []
+    wait: Duration | None = None
+    at: TimeOfDay | None = None
+    max: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
 
 
 class RuleTable(_Table):
     name: Name
     from_: StateSet = Field(default=states(["*"]), alias="from")
     to: EndSet = states(["*"])
+    in_: StaySet | None = Field(default=None, alias="in")
+    for_: Duration | None = Field(default=None, alias="for")
+    repeat: Duration | None = None
+    recover: Annotated[bool, Field(strict=True)] = False
     match: dict[str, Any] = {}
     notify: Words
     template: Name | None = None
+    throttle: RateText | None = None
+    group: GroupTable | None = None
     stop: Annotated[bool, Field(strict=True)] = False
+
+
+class MuteTable(_Table):
+    name: Name
+    from_: StateSet = Field(default=states(["*"]), alias="from")
+    to: EndSet = states(["*"])
+    match: dict[str, Any] = {}
+    between: Annotated[str, Field(strict=True)]
+    days: Words | None = None
+    mode: Literal["hold", "drop"] = "hold"
+
+
+class TrialTable(_Table):
+    """A [[test]]."""
+
+    job: dict[str, Any]
+    expect: Expected
 
 
 class TemplateTable(_Table):
@@ -190,11 +244,14 @@ class TemplateTable(_Table):
 
 
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "": ("defaults", "alias", "watch", "notifier", "rule", "template"),
+    "": ("defaults", "alias", "watch", "notifier", "rule", "mute", "template", "test"),
     "defaults": tuple(Defaults.model_fields),
     "watch": tuple(WatchTable.model_fields),
     "slack": tuple(SlackTable.model_fields),
     "webhook": tuple(WebhookTable.model_fields),
     "rule": tuple(f.alias or name for name, f in RuleTable.model_fields.items()),
+    "group": tuple(GroupTable.model_fields),
+    "mute": tuple(f.alias or name for name, f in MuteTable.model_fields.items()),
+    "test": tuple(TrialTable.model_fields),
     "template": tuple(TemplateTable.model_fields),
 }

@@ -14,7 +14,7 @@ from bridge.decide.words import instead, shown
 _T = TypeVar("_T", bound=BaseModel)
 _At = tuple[str | int, ...]
 
-_MOST = {"rule": 10_000, "watch": 1_000, "notifier": 1_000, "template": 200}
+_MOST = {"rule": 10_000, "watch": 1_000, "notifier": 1_000, "template": 200, "mute": 1_000, "test": 1_000}
 
 
 class Tables:
@@ -98,6 +98,16 @@ class Tables:
             else:
                 self._faults.note((kind, name), f"is no table; write [{kind}.NAME] with a name, and the keys below it")
 
+    def check_unique(self, kind: str) -> None:
+        """Note each [[kind]] that has the name of an earlier one."""
+        lines: dict[str, int] = {}
+        for at, table in self.each(kind):
+            name = table.get("name")
+            if isinstance(name, str) and name in lines:
+                self._faults.note((kind, at, "name"), f"there is a {kind} of this name already, on line {lines[name]}")
+            elif isinstance(name, str):
+                lines[name] = self._faults.line((kind, at))
+
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the names of the tables [kind.NAME], whether they are right or not."""
         tables = self._tables.get(kind)
@@ -142,6 +152,8 @@ def _say(problem: Mapping[str, Any]) -> str:
         return unseen
     value = shown(problem["input"])
     match kind:
+        case "extra_forbidden":
+            return f'unknown key{instead(str(loc[-1]), KEYS.get(str(loc[0]), ()))}'
         case "missing":
             return f'"{loc[-1]}" is missing'
         case "value_error":

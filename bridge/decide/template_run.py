@@ -6,12 +6,15 @@ Nothing of Python is reachable from here: a dot is a key of the job, and functio
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from jinja2 import nodes
 
+from bridge.decide.template_budget import Budget
+from bridge.decide.template_times import TIME_FILTERS, Names
 from bridge.decide.template_words import (
     FILTERS,
     METHODS,
@@ -26,10 +29,6 @@ from bridge.decide.template_words import (
     sized,
     text_of,
 )
-
-MOST_STEPS = 10_000
-MOST_CHARACTERS = 2_000_000  # made, or looked through, on the way to a result
-_CHARACTERS_A_STEP = 200  # that take about as long
 
 ALONE = object()  # what a name that stands alone is asked of
 Say = Callable[[str, object], str]  # why a name is not there: its name, and what it was asked of
@@ -55,63 +54,52 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 class Run:
     """One rendering. In a `strict` one, what is not there is a fault; else it reads as nothing."""
 
-    def __init__(self, names: Mapping[str, object], *, keyed: tuple[type, ...], strict: bool, missing: Say) -> None:
+    def __init__(self, names: Names, budget: Budget, *, keyed: tuple[type, ...], strict: bool, missing: Say) -> None:
         # What is set inside of a loop is forgotten with its round, as in Jinja: the last of these.
         self._scopes: list[dict[str, object]] = [dict(names)]
+        self._when = names.when
+        self._budget = budget
         self._keyed = keyed
         self._strict = strict
         self._missing = missing
-        self._steps = MOST_STEPS
-        self._characters = MOST_CHARACTERS
-
-    @property
-    def work(self) -> int:
-        """What it took so far, in steps."""
-        return MOST_STEPS - self._steps + (MOST_CHARACTERS - self._characters) // _CHARACTERS_A_STEP
 
     def pieces(self, body: Iterable[nodes.Node]) -> Iterator[str]:
         """Yield the text of the blocks, piece by piece."""
         for node in body:
-            self._step()
+            self._budget.step()
             match node:
                 case nodes.Output():
                     for part in node.nodes:
-                        yield part.data if isinstance(part, nodes.TemplateData) else text_of(self._value(part))
+                        yield part.data if isinstance(part, nodes.TemplateData) else text_of(self.value(part))
                 case nodes.If():
                     yield from self.pieces(self._branch(node))
                 case nodes.For():
                     yield from self._loop(node)
                 case nodes.Assign(target=nodes.Name(name=name)):
-                    self._scopes[-1][name] = self._value(node.node)
+                    self._scopes[-1][name] = self.value(node.node)
 
-    def _step(self) -> None:
-        self._steps -= 1
-        if self._steps < 0:
-            raise TemplateFault(f"it takes more than {MOST_STEPS:,} steps")
-
-    def _spend(self, *values: object) -> None:
+    def spend(self, *values: object) -> None:
+        """Count the characters of texts, and of lists of them."""
         for value in values:
             if isinstance(value, list | tuple):
-                self._characters -= len(value)
-                self._spend(*value)
+                self._budget.spend(len(value))
+                self.spend(*value)
             elif isinstance(value, str):
-                self._characters -= len(value)
-        if self._characters < 0:
-            raise TemplateFault(f"it makes more than {MOST_CHARACTERS:,} characters on its way")
+                self._budget.spend(len(value))
 
     def _branch(self, node: nodes.If) -> Sequence[nodes.Node]:
         for one in (node, *node.elif_):
-            if self._value(one.test):
+            if self.value(one.test):
                 return one.body
         return node.else_
 
     def _loop(self, node: nodes.For) -> Iterator[str]:
-        found = items(self._value(node.iter))[:MOST_PARTS]
+        found = items(self.value(node.iter))[:MOST_PARTS]
         name = node.target.name  # type: ignore[attr-defined]  # the language allows no other
         if node.test is not None:
             found = [one for one in found if self._value_with({name: one}, node.test)]
         for at, one in enumerate(found):
-            self._step()  # a round that says nothing takes time too
+            self._budget.step()  # a round that says nothing takes time too
             self._scopes.append({name: one, "loop": Round(at, len(found))})
             yield from self.pieces(node.body)
             self._scopes.pop()
@@ -120,11 +108,11 @@ class Run:
 
     def _value_with(self, scope: dict[str, object], node: nodes.Node) -> Any:
         self._scopes.append(scope)
-        found = self._value(node)
+        found = self.value(node)
         self._scopes.pop()
         return found
 
-    def _value(self, node: nodes.Node) -> Any:
+    def value(self, node: nodes.Node) -> Any:
         """Return the value of an expression; of what is not there, nothing."""
         found = self._found(node)
         if not isinstance(found, Missing):
@@ -138,7 +126,7 @@ class Run:
 
     def _found(self, node: nodes.Node) -> Any:
         """Return the value of an expression, or Missing."""
-        self._step()
+        self._budget.step()
         match node:
             case nodes.Const():
                 return node.value
@@ -147,26 +135,26 @@ class Run:
             case nodes.Getattr():
                 return self._member(self._owner(node.node), node.attr)
             case nodes.Getitem(arg=nodes.Slice() as cut):
-                found: Any = items(self._value(node.node))
+                found: Any = items(self.value(node.node))
                 return self._made(found[self._slice(cut)])
             case nodes.Getitem():
-                return self._member(self._owner(node.node), self._value(node.arg))
+                return self._member(self._owner(node.node), self.value(node.arg))
             case nodes.CondExpr():
                 return self._conditional(node)
             case nodes.Not():
-                return not self._value(node.node)
+                return not self.value(node.node)
             case nodes.And():
-                return self._value(node.left) and self._value(node.right)
+                return self.value(node.left) and self.value(node.right)
             case nodes.Or():
-                return self._value(node.left) or self._value(node.right)
+                return self.value(node.left) or self.value(node.right)
             case nodes.Compare():
                 return self._compare(node)
             case nodes.Neg():
-                return -number(self._value(node.node))
+                return -number(self.value(node.node))
             case nodes.Pos():
-                return number(self._value(node.node))
+                return number(self.value(node.node))
             case nodes.Concat():
-                return self._joined([self._made(text_of(self._value(one))) for one in node.nodes])
+                return self._joined([self._made(text_of(self.value(one))) for one in node.nodes])
             case nodes.List() | nodes.Tuple():
                 return self._list(node)
         return self._computed(node)
@@ -176,12 +164,15 @@ class Run:
             case nodes.BinExpr():
                 return self._reckon(node)
             case nodes.Filter(node=nodes.Expr() as of):
-                return self._call(FILTERS[node.name], self._input(node.name, of), node)
+                return self._call(self._filter(node.name), self._input(node.name, of), node)
             case nodes.Test(node=nodes.Expr() as of):
                 return self._call(TESTS[node.name], self._input(node.name, of), node)
             case nodes.Call(node=nodes.Getattr() as method):
                 return self._method(method, node)
         raise TemplateFault(f"{type(node).__name__.lower()} is not known here")  # what the language let through
+
+    def _filter(self, name: str) -> Callable[..., Any]:
+        return partial(TIME_FILTERS[name], self._when) if name in TIME_FILTERS else FILTERS[name]
 
     def _owner(self, node: nodes.Node) -> Any:
         """Return what a dot is asked of: of what is not there, everything is missing too."""
@@ -197,12 +188,12 @@ class Run:
         return self._absent(name, ALONE)
 
     def _input(self, function: str, node: nodes.Node) -> Any:
-        return self._found(node) if function in TAKE_MISSING else self._value(node)
+        return self._found(node) if function in TAKE_MISSING else self.value(node)
 
     def _conditional(self, node: nodes.CondExpr) -> Any:
-        if self._value(node.test):
-            return self._value(node.expr1)
-        return self._value(node.expr2) if node.expr2 is not None else None
+        if self.value(node.test):
+            return self.value(node.expr1)
+        return self.value(node.expr2) if node.expr2 is not None else None
 
     def _member(self, owner: Any, key: Any) -> Any:
         if isinstance(owner, Missing):
@@ -221,18 +212,18 @@ class Run:
 
     def _slice(self, node: nodes.Slice) -> slice:
         ends = (node.start, node.stop, node.step)
-        return slice(*(None if end is None else int(number(self._value(end))) for end in ends))
+        return slice(*(None if end is None else int(number(self.value(end))) for end in ends))
 
     def _list(self, node: nodes.List | nodes.Tuple) -> list[Any]:
-        found = [self._value(one) for one in node.items]
+        found = [self.value(one) for one in node.items]
         if any(isinstance(one, list) for one in found):
             raise TemplateFault("a list holds no lists here")  # those could double without end
         return found
 
     def _compare(self, node: nodes.Compare) -> bool:
-        left = self._value(node.expr)
+        left = self.value(node.expr)
         for operand in node.ops:
-            right = self._value(operand.expr)
+            right = self.value(operand.expr)
             if not self._holds(left, operand.op, right):
                 return False
             left = right
@@ -240,7 +231,7 @@ class Run:
 
     def _holds(self, left: Any, op: str, right: Any) -> bool:
         left, right = _plain(left), _plain(right)
-        self._spend(left, right)
+        self.spend(left, right)
         if op in ("in", "notin"):
             if not isinstance(right, list | str):
                 raise TemplateFault(f"{kind(right)} holds nothing; in is for texts and lists")
@@ -252,7 +243,7 @@ class Run:
             raise TemplateFault(f"{kind(left)} and {kind(right)} do not compare") from error
 
     def _reckon(self, node: nodes.BinExpr) -> Any:
-        left, right = _plain(self._value(node.left)), _plain(self._value(node.right))
+        left, right = _plain(self.value(node.left)), _plain(self.value(node.right))
         if isinstance(node, nodes.Add) and isinstance(left, str) and isinstance(right, str):
             return self._joined([left, right])
         if not (isinstance(left, int | float) and isinstance(right, int | float)):
@@ -275,13 +266,13 @@ class Run:
         return self._call(METHODS[method.attr], of, node)
 
     def _call(self, function: Callable[..., Any], of: Any, node: nodes.Filter | nodes.Test | nodes.Call) -> Any:
-        args = [_plain(self._value(one)) for one in node.args]
-        named = {str(pair.key): _plain(self._value(pair.value)) for pair in node.kwargs}
-        self._spend(of if isinstance(of, list) else text_of(of) if isinstance(of, str) else "")
+        args = [_plain(self.value(one)) for one in node.args]
+        named = {str(pair.key): _plain(self.value(pair.value)) for pair in node.kwargs}
+        self.spend(of if isinstance(of, list) else text_of(of) if isinstance(of, str) else "")
         return self._made(function(of, *args, **named))
 
     def _made(self, value: Any) -> Any:
-        self._spend(value)
+        self.spend(value)
         if isinstance(value, str):
             sized(len(value))
         return value

@@ -58,7 +58,7 @@ def number(value: object) -> int | float:
     """Return the number. Raises TemplateFault for what is none, or too large to reckon with."""
     if not isinstance(value, int | float):
         raise TemplateFault(f"{kind(value)} is not a number")
-    if math.isnan(value) or abs(value) > LARGEST_NUMBER:
+    if not abs(value) <= LARGEST_NUMBER:  # so NaN is refused too
         raise TemplateFault(f"a number beyond {LARGEST_NUMBER:.0e} is too large here")
     return value
 
@@ -74,6 +74,7 @@ _KINDS = {
     float: "a number",
     list: "a list",
     tuple: "a list",
+    dict: "a table",
     datetime: "a time",
     type(None): "nothing",
 }

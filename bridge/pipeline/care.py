@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from bridge.decide.customs import customs
 from bridge.decide.messages import as_fallback
 from bridge.decide.retries import BROKEN_AT
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, TryLater
+from bridge.decide.templates import variables
+from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, Told, TryLater
 from bridge.pipeline.vigil import Vigil
-from bridge.record import claims, outbox, settling
+from bridge.record import claims, outbox, settling, snapshots
 from bridge.record.database import Clock, Database
 from bridge.record.settling import Ended
 
@@ -115,7 +118,7 @@ class Care:
             ended = [Attempt(delivery=one, outcome=outcome, started_at=now, seconds=0) for one in claim(tx, now)]
             settling.settle(tx, [Ended(attempt) for attempt in ended], now=now)
             for attempt in ended:
-                tell_fallback(tx, attempt, self._book().notifiers, now)
+                tell_fallback(tx, attempt, self._book(), now)
 
 
 def is_silence(attempt: Attempt) -> bool:
@@ -124,18 +127,31 @@ def is_silence(attempt: Attempt) -> bool:
     return isinstance(outcome, TryLater) and not outcome.everyone and attempt.status in _NO_ANSWER
 
 
-def tell_fallback(tx: Connection, attempt: Attempt, notifiers: Mapping[str, Notifier], now: datetime) -> None:
+def tell_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetime) -> None:
     """Say that a delivery is dead, and tell its message to the fallback of its notifier, if there is one."""
     outcome = attempt.outcome
     why = "" if isinstance(outcome, Sent) else outcome.why
     logger.error("delivery is dead", extra={"delivery": attempt.delivery.id, "reason": why})
-    dead = notifiers.get(attempt.delivery.notifier)
-    fallback = notifiers.get(dead.fallback or "") if dead else None
+    dead = book.notifiers.get(attempt.delivery.notifier)
+    fallback = book.notifiers.get(dead.fallback or "") if dead else None
     if fallback is None:
         return
     message = outbox.message_of(tx, attempt.delivery.n)
     if message.kind != "test":  # a test of one place is no news for another
-        outbox.put(tx, [as_fallback(message, attempt.delivery.notifier, why, fallback)], now=now)
+        told = as_fallback(message, attempt.delivery.notifier, why, fallback)
+        outbox.put(tx, [_in_its_form(tx, told, fallback, book)], now=now)
+
+
+def _in_its_form(tx: Connection, told: Told, notifier: Notifier, book: Rulebook) -> Told:
+    """Give a message the body, or the channel, that a notifier has of its own."""
+    message = told.message
+    if message.sequence is None:
+        return told
+    step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", message.sequence)
+    if step is None:
+        return told
+    custom = customs(notifier, variables(step, message.rule or "", book.queue_names, zone=book.zone))
+    return replace(told, body=custom.body, channel=custom.channel)
 
 
 def retry_of(name: str, book: Rulebook) -> timedelta:

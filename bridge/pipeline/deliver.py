@@ -16,6 +16,7 @@ from bridge.decide.retries import BROKEN_AT, next_try, rest
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Attempt, Delivery, Refused, Sent, TryLater
 from bridge.pipeline.care import Care, is_silence, retry_of, tell_fallback
+from bridge.pipeline.digests import Editor
 from bridge.pipeline.line import Line
 from bridge.record import claims, outbox, settling
 from bridge.record.database import TROUBLES, Clock, Database, trouble
@@ -74,6 +75,7 @@ class Courier:
             new_lease=lambda: f"{worker}.{next(self._claims)}",
             lease=LEASE,
         )
+        self._editor = Editor(db=db, book=book, clock=clock, monotonic=monotonic)
         self._newest: set[str] = set()  # notifiers whose next claim begins with the youngest, while they fail
         self._failing: set[str] = set()  # notifiers whose last attempt was not answered
         self._held: set[int] = set()  # the numbers of what was claimed and is not recorded
@@ -101,6 +103,7 @@ class Courier:
         try:
             if claiming:
                 self._care.look(self._held)
+                self._woken |= self._editor.look()
             claimed = self._exchange(claiming=claiming)
         except TROUBLES as error:
             logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
@@ -172,7 +175,7 @@ class Courier:
                 continue
             if one.dead:
                 self._care.died(one.attempt)
-                tell_fallback(tx, one.attempt, self._book().notifiers, now)
+                tell_fallback(tx, one.attempt, self._book(), now)
             elif isinstance(one.attempt.outcome, Refused):
                 _log_pause(one.attempt.delivery.notifier, one.attempt.outcome)
         return lost

@@ -86,7 +86,7 @@ def _fate(delivery: Mapping[str, Any]) -> str:
 
 def explain_stored(tx: Connection, job_id: str, book: Rulebook) -> list[Explained]:
     """Return each transition of a job, oldest first, judged by the rules in force."""
-    steps = snapshots.transitions_of(tx, job_id)
+    steps = [one.transition for one in snapshots.transitions_of(tx, job_id)]
     told = [delivery for job in reading.job(tx, job_id) for delivery in job["deliveries"]]
     return [
         Explained.of(

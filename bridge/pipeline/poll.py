@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled
 from bridge.decide.appointments import is_due, pause
 from bridge.decide.diff import diff, gone, latest
-from bridge.decide.messages import Telling, tell
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP, in_tens, list_since
-from bridge.model import Described, Job, Page, Place, Stream, Transition, Watch
+from bridge.model import Described, Job, Page, Place, Stream, Watch
 from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
-from bridge.record import leases, outbox, snapshots
+from bridge.pipeline.telling import tell_all, tell_stays
+from bridge.record import leases, snapshots
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ class Poller:
                 watch=watch,
                 book=book,
                 began=began,
+                still_at=row.ok_at,
                 poll=Poll(watch.name),
                 listed=snapshots.listed(tx, keys),
                 unseen=dict(snapshots.open_ids(tx, keys)),
@@ -172,8 +173,11 @@ class Poller:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
-            steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=round_.silence(stream, horizon))
-            _tell(tx, round_, steps, now)
+            silence = round_.silence(stream, horizon)
+            steps = diff(
+                seen, jobs, watch=round_.watch.name, now=now, silence=silence, still_at=round_.still_at
+            )
+            round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
             if mark:
@@ -202,9 +206,9 @@ class Poller:
             jobs = [job for job in latest(found.jobs) if job.id in before]
             missing = {job_id: before[job_id] for job_id in found.missing if job_id in before}
             seen = {job_id: one.seen for job_id, one in before.items()}
-            steps = diff(seen, jobs, watch=watch.name, now=now)
-            lost = gone(snapshots.jobs_of(missing), watch=watch.name, now=now)
-            _tell(tx, round_, (*steps, *lost), now)
+            steps = diff(seen, jobs, watch=watch.name, now=now, still_at=round_.still_at)
+            lost = gone(snapshots.jobs_of(missing), watch=watch.name, now=now, still_at=round_.still_at)
+            round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
             streams = {one.stream for one in before.values()}
             snapshots.save(tx, jobs, steps, before, stream="", streams=streams, now=now)
             snapshots.close(tx, lost, before, now=now)
@@ -227,6 +231,9 @@ class Poller:
         failures = failures + 1 if poll.error else 0
         wish = poll.error.retry_after if poll.error else None
         with self._transaction(watch, self._clock()) as tx:
+            if not poll.error:
+                stays = tell_stays(tx, watch, round_.book, round_.began, self._clock())
+                poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
             leases.polled(
                 tx,
                 watch.name,
@@ -237,28 +244,5 @@ class Poller:
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
-
-
-def _tell(tx: Connection, round_: Round, steps: Iterable[Transition], now: datetime) -> None:
-    book = round_.book
-    tellings = [
-        tell(
-            step,
-            matcher=book.matcher,
-            notifiers=book.notifiers,
-            wordings=book.wordings,
-            queue_names=book.queue_names,
-        )
-        for step in steps
-    ]
-    told = [one for telling in tellings for one in telling.told]
-    snapshots.add_transitions(tx, [(telling.transition, _fired(telling)) for telling in tellings])
-    outbox.put(tx, told, now=now)
-    round_.poll.transitions += len(tellings)
-    round_.poll.deliveries += len(told)
-    for fault in (fault for telling in tellings for fault in telling.faults):
-        logger.warning("template fell back to the default text", extra={"fault": fault})
-
-
-def _fired(telling: Telling) -> list[tuple[str, Sequence[str]]]:
-    return [(verdict.rule.name, verdict.notifiers) for verdict in telling.verdicts]
+        if poll.stays:
+            self._on_told()

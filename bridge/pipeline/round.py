@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook
+from bridge.decide.tellings import Telling
 from bridge.model import Job, Stream, Watch
 from bridge.record import snapshots
 
@@ -26,7 +27,13 @@ class Poll:
     jobs: int = 0
     transitions: int = 0
     deliveries: int = 0
+    stays: int = 0  # that a level rule told of
     error: CiError | None = None
+
+    def count(self, tellings: Sequence[Telling]) -> None:
+        """Count transitions, and what is told of them."""
+        self.transitions += len(tellings)
+        self.deliveries += sum(len(telling.told) for telling in tellings)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +45,7 @@ class Round:
     began: datetime
     poll: Poll
     listed: dict[str, snapshots.Listed]
+    still_at: datetime | None  # the last complete poll
     unseen: dict[str, str] = field(default_factory=dict)  # unfinished jobs that no answer has shown yet
     behind: timedelta = timedelta(0)  # CI's clock
 

@@ -99,7 +99,10 @@ def _gate() -> CTE:
     return counted.values(claims=N.c.claims + 1).returning(N.c.name).cte("gate")
 
 
-_OWN = (D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note, D.c.lost)
+_OWN = (
+    D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note, D.c.lost,
+    D.c.body, D.c.channel,
+)  # fmt: skip
 
 
 def _told(claimed: FromClause) -> Select[Any]:
@@ -108,7 +111,7 @@ def _told(claimed: FromClause) -> Select[Any]:
     return (
         select(
             c.n, c.id, c.notifier, c.attempts, c.lease, c.since, M.c.happened_at, M.c.event, M.c.says,
-            c.thread, H.c.receipt, c.note, c.lost,
+            c.thread, H.c.receipt, c.note, c.lost, c.body, c.channel,
         )
         .join(M, M.c.id == c.message)
         .outerjoin(H, and_(H.c.notifier == c.notifier, H.c.thread == c.thread))
@@ -273,7 +276,7 @@ def _claim_rows(tx: Connection, values: dict[str, Any], how: str = "") -> list[D
 
 
 def _delivery(row: Any) -> Delivery:
-    n, id_, notifier, attempts, lease, since, happened_at, event, says, thread, receipt, note, lost = row
+    n, id_, notifier, attempts, lease, since, happened_at, event, says, thread, receipt, note, lost, body, channel = row
     return Delivery(
         n=n,
         id=id_,
@@ -288,4 +291,6 @@ def _delivery(row: Any) -> Delivery:
         root=receipt,
         note=note,
         lost=lost,
+        body=body,
+        channel=channel,
     )

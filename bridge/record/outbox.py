@@ -1,13 +1,15 @@
 """The outbox: what is to be told. `claims` takes from it, `settling` records what came of that.
 
 A delivery waits, is being sent, was sent, or is dead. Lanes keep the order per notifier and job: a delivery is
-claimed only when no earlier one of its lane is waiting or being sent.
+claimed only when no earlier one of its lane is waiting or being sent. What a gate holds waits in a digest, and is
+merged into the delivery that tells it, or dropped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,17 +21,21 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Message, Told
+from bridge.model import Gate, Message, Told
+from bridge.record import digests
 from bridge.record.codec import dump
 from bridge.record.database import at, ms, upsert
-from bridge.record.schema import DEAD, WAITING, state_is
+from bridge.record.schema import DEAD, DROPPED, HELD, WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
 
 
 def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> None:
-    """Store messages and their deliveries; one that is there already stays as it is."""
+    """Store messages and their deliveries; one that is there already stays as it is.
+
+    What a gate holds, or is over the throttle of its rule, becomes a member of a digest.
+    """
     if not told:
         return
     messages = {one.message.id: one.message for one in told}
@@ -39,21 +45,55 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> None:
             "rule": m.rule, "state": m.state, "workflow_run": m.workflow_run, "happened_at": ms(m.happened_at),
             "event": dump(m.event),
             "says": dump({"title": m.title, "text": m.text, "fields": m.fields, "state": m.state,
-                          "rule": m.rule, "job_id": m.job_id}),
+                          "rule": m.rule, "job_id": m.job_id, **({"digest": True} if m.kind == "digest" else {})}),
         }
         for m in messages.values()
     ]  # fmt: skip
     tx.execute(upsert(tx, M).on_conflict_do_nothing(), rows)
     when = ms(now)
+    held = _held(tx, told, now)
     deliveries = [
         {
             "id": one.id, "message": one.message.id, "notifier": one.notifier, "lane": one.lane,
-            "thread": one.thread, "note": one.note, "state": WAITING, "due_at": when, "created_at": when,
-            "since": when, "attempts": 0,
+            "thread": one.thread, "note": one.note, "due_at": when, "created_at": when, "since": when, "attempts": 0,
+            "body": one.body, "channel": one.channel,
+            **held.get(at_, {"state": WAITING, "digest": None, "held_by": None, "ended_at": None, "why": None}),
         }
-        for one in told
+        for at_, one in enumerate(told)
     ]  # fmt: skip
     tx.execute(upsert(tx, D).on_conflict_do_nothing(), deliveries)
+
+
+# Whoever needs several digests takes them in this order: two workers then never wait for each other's.
+_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3}
+
+
+def _held(tx: Connection, told: Sequence[Told], now: datetime) -> dict[int, dict[str, Any]]:
+    """Return by place in `told` how those are stored that are not told at once."""
+    places: dict[tuple[int, Gate, str, str, str], list[int]] = defaultdict(list)
+    for place, one in enumerate(told):
+        if one.hold:
+            gate, name, key = one.hold.gate, one.hold.name, one.hold.key
+        elif one.throttle:
+            gate, name, key = "throttle", one.message.rule or "", ""
+        else:
+            continue
+        places[_ORDER[gate], gate, name, one.notifier, key].append(place)
+    held: dict[int, dict[str, Any]] = {}
+    for (_, gate, name, notifier, _), found in sorted(places.items()):
+        first = told[found[0]]
+        passed, drop = 0, False
+        if first.hold:
+            n, drop = digests.enter(tx, first.hold, notifier, len(found), now=now), first.hold.drop
+        elif first.throttle:
+            passed, n = digests.let_pass(tx, name, first.throttle, notifier, len(found), now=now)
+        held |= dict.fromkeys(found[passed:], _in_digest(n, gate, name, now, drop=drop))
+    return held
+
+
+def _in_digest(n: int, gate: Gate, name: str, now: datetime, *, drop: bool) -> dict[str, Any]:
+    held = {"state": HELD, "digest": n, "held_by": f"{gate}:{name}", "ended_at": None, "why": None}
+    return held | {"state": DROPPED, "ended_at": ms(now)} if drop else held
 
 
 def message_of(tx: Connection, number: int) -> Message:

@@ -240,10 +240,11 @@ alarm = Table(
     Column("job_id", Text, nullable=False),
     Column("sequence", Integer, nullable=False),
     Column("rule", Text, nullable=False),
-    Column("count", Integer, nullable=False),  # of the last repetition; 0 is the first telling
+    Column("repeats", Integer, nullable=False),  # the number of the last repetition; 0 is the first telling
     Column("notifiers", Text, nullable=False),  # JSON: who was told
     Column("fired_at", BigInteger, nullable=False),
     Column("told_at", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),  # the stay began, as it was told
     Column("recovered_at", BigInteger),
     UniqueConstraint("bucket", "job_id", "sequence", "rule", name="alarm_once"),
     sqlite_autoincrement=True,
@@ -263,7 +264,7 @@ rule_fault = Table(
     "rule_fault",
     metadata,
     Column("rule", Text, primary_key=True),
-    Column("count", Integer, nullable=False, server_default="0"),
+    Column("times", Integer, nullable=False, server_default="0"),
     Column("why", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from bridge.model import CLOSED, Job, Seen, Stream, Transition
 from bridge.record.codec import dump, dump_job, load_job
@@ -122,8 +123,13 @@ def close(tx: Connection, transitions: Iterable[Transition], before: Mapping[str
         tx.execute(_CHANGE, changes)
 
 
-def add_transitions(tx: Connection, told: Iterable[tuple[Transition, Sequence[tuple[str, Sequence[str]]]]]) -> None:
-    """Store transitions, each with the rules that fired and the notifiers they told."""
+def add_transitions(
+    tx: Connection,
+    told: Iterable[tuple[Transition, Sequence[tuple[str, Sequence[str]]]]],
+    *,
+    rules: str | None = None,
+) -> None:
+    """Store transitions, each with the rules that fired and the notifiers they told; `rules` judged them."""
     rows = [
         {
             "bucket": t.job.bucket,
@@ -139,6 +145,8 @@ def add_transitions(tx: Connection, told: Iterable[tuple[Transition, Sequence[tu
             "silent": t.silent,
             "verdicts": dump(verdicts),
             "detail": dump_job(t.job),
+            "rules": rules,
+            "still_at": ms(t.still_at) if t.still_at else None,
         }
         for t, verdicts in told
     ]
@@ -215,18 +223,37 @@ def open_ids(tx: Connection, keys: Collection[str]) -> list[tuple[str, str]]:
     return [(row.id, row.stream) for row in rows]
 
 
-def transitions_of(tx: Connection, job_id: str) -> list[Transition]:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stored transition, and the ruleset that judged it (None: before those were kept)."""
+
+    n: int
+    transition: Transition
+    rules: str | None
+
+
+def transitions_of(tx: Connection, job_id: str) -> list[Judged]:
     """Return the transitions of the jobs of this id, oldest first, with the job as it was then."""
     rows = tx.execute(select(T).where(T.c.job_id == job_id).order_by(T.c.bucket, T.c.sequence))
-    return [
-        Transition(
-            job=load_job(row.detail),
-            was=row.was,
-            to=row.state,
-            sequence=row.sequence,
-            seen_at=at(row.seen_at),
-            watch=row.watch,
-            silent=row.silent,
-        )
-        for row in rows
-    ]
+    return [judged(row) for row in rows]
+
+
+def transition_at(tx: Connection, bucket: str, job_id: str, sequence: int) -> Transition | None:
+    """Return one transition, if it is still on record."""
+    found = select(T).where(T.c.bucket == bucket, T.c.job_id == job_id, T.c.sequence == sequence)
+    row = tx.execute(found).first()
+    return judged(row).transition if row else None
+
+
+def judged(row: Row[Any]) -> Judged:
+    transition = Transition(
+        job=load_job(row.detail),
+        was=row.was,
+        to=row.state,
+        sequence=row.sequence,
+        seen_at=at(row.seen_at),
+        watch=row.watch,
+        silent=row.silent,
+        still_at=maybe_at(row.still_at),
+    )
+    return Judged(row.n, transition, row.rules)

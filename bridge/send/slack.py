@@ -164,7 +164,9 @@ class _Conversation:
 
     def __init__(self, client: DoorWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
         self._client, self._notifier, self._delivery, self._now = client, notifier, delivery, now
-        self._channel = notifier.channel or ""
+        # What is no longer among them is not told there: the rules may have changed since.
+        meant = delivery.channel if delivery.channel in notifier.channels else None
+        self._channel = meant or notifier.channel or ""
         self._sequence = _sequence(delivery)
 
     def tell(self) -> Outcome:

@@ -25,12 +25,13 @@ FOOTER_LIMIT = 500
 LATE = timedelta(minutes=5)
 
 _EMOJI = {SUCCESS: "✅", FAILED: "❌", PAUSE: "⏸", CANCEL: "🚫", RUNNING: "▶", SUBMITTED: "🕓"}
+_DIGEST = "📋"
 
 
 def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
     """Return the text of the notification and the blocks of the message."""
     says = json.loads(delivery.says)
-    mark = _EMOJI.get(says.get("state") or "", "❓")
+    mark = _mark(says)
     title = fit(" ".join(_str(says.get("title")).split()), TITLE_LIMIT) or "(no title)"
     text = _str(says.get("text"))
     made = [_section(f"{mark} *{title}*", text)]
@@ -50,9 +51,13 @@ def plain(delivery: Delivery, now: datetime) -> str:
     lines = [_str(says.get("text"))]
     lines += [f"{_str(name)}: {_str(value)}" for name, value in (says.get("fields") or [])[:FIELDS]]
     lines += [lateness(delivery.happened_at, now) or "", delivery.note or "", _footer(delivery, says)]
-    mark = _EMOJI.get(says.get("state") or "", "❓")
-    head = f"{mark} {fit(_str(says.get('title')), TITLE_LIMIT)}"
+    head = f"{_mark(says)} {fit(_str(says.get('title')), TITLE_LIMIT)}"
     return _joined(head, "\n".join(filter(None, lines)), SECTION_LIMIT)
+
+
+def _mark(says: dict[str, Any]) -> str:
+    state = says.get("state")
+    return _DIGEST if state is None and says.get("digest") else _EMOJI.get(state or "", "❓")
 
 
 def lateness(happened_at: datetime, now: datetime) -> str | None:

@@ -28,15 +28,18 @@ class WebhookSender:
         self._url = notifier.url
         # Keyed once and copied for each message, which halves the cost of a signature.
         self._keyed = tuple(hmac.new(_key(secret), digestmod="sha256") for secret in notifier.secrets)
-        self._headers = (
-            f"content-type: {_CONTENT_TYPES[notifier.format]}",
-            *(f"{name}: {value}" if value else f"{name};" for name, value in notifier.headers),
-        )
+        self._content_type = _CONTENT_TYPES[notifier.format]
+        self._headers = tuple(f"{name}: {value}" if value else f"{name};" for name, value in notifier.headers)
 
     def request(self, delivery: Delivery, now: datetime) -> Request:
         id, timestamp = delivery.id, int(now.timestamp())  # noqa: A001 - the word of the specification
-        body = f'{{"specversion":"1.0","id":{json.dumps(id)},{delivery.event[1:]}'.encode()
-        headers = (f"webhook-id: {id}", f"webhook-timestamp: {timestamp}", *self._headers)
+        content_type, text = _CONTENT_TYPES["json"], delivery.body
+        if text is None:
+            content_type = self._content_type
+            text = f'{{"specversion":"1.0","id":{json.dumps(id)},{delivery.event[1:]}'
+        body = text.encode()
+        headers: tuple[str, ...] = (f"webhook-id: {id}", f"webhook-timestamp: {timestamp}")
+        headers += (f"content-type: {content_type}", *self._headers)
         if self._keyed:
             headers += (f"webhook-signature: {self.signatures(id, timestamp, body)}",)
         return Request(self._url, headers, body)

@@ -10,7 +10,7 @@ from bridge import logs
 from bridge.collect.tencent import Credentials, TencentCi
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Notifier, SlackNotifier
-from bridge.record import leases, snapshots
+from bridge.record import leases, rulesets, snapshots
 from bridge.record.database import Database
 from bridge.send.door import Door
 from bridge.settings import Settings
@@ -45,10 +45,11 @@ def door(settings: Settings) -> Door:
 
 
 def sync(db: Database, book: Rulebook) -> None:
-    """Make the record know the watches and notifiers of the rules."""
+    """Make the record know the watches and notifiers of the rules, and keep these for questions to come."""
     with db.write() as tx:
         leases.sync(tx, book.watches, [(n, _kind(n)) for n in book.notifiers.values()])
         snapshots.adopt(tx, [stream for watch in book.watches for stream in watch.streams])
+        rulesets.keep(tx, book.sha, book.frozen, now=utc_now())
 
 
 def _kind(notifier: Notifier) -> str:

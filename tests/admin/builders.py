@@ -11,9 +11,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from bridge.admin import create_app
-from bridge.decide.messages import Telling, tell
 from bridge.decide.rulebook import Rulebook, read
+from bridge.decide.tellings import Telling
 from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Refused, Sent, Transition
+from bridge.pipeline.telling import tell_all
 from bridge.record import claims, leases, outbox, settling, snapshots
 from bridge.record.database import Database
 from bridge.record.settling import Ended
@@ -130,21 +131,9 @@ class World:
     def sees(self, *jobs: Job, was: str = NEW) -> list[Telling]:
         """Record each job's first transition, and what is told of it."""
         steps = [Transition(job=job, was=was, to=job.state, sequence=1, seen_at=self.now, watch="vod") for job in jobs]
-        book = self.book
-        told = [
-            tell(
-                step, matcher=book.matcher, notifiers=book.notifiers, wordings=book.wordings,
-                queue_names=book.queue_names,
-            )
-            for step in steps
-        ]  # fmt: skip
         with self.db.write() as tx:
             snapshots.save(tx, jobs, steps, {}, stream="s", streams=["s"], now=self.now)
-            snapshots.add_transitions(
-                tx, [(one.transition, [(v.rule.name, v.notifiers) for v in one.verdicts]) for one in told]
-            )
-            outbox.put(tx, [each for one in told for each in one.told], now=self.now)
-        return told
+            return list(tell_all(tx, self.book, steps, self.now))
 
     def delivery_of(self, number: int) -> str:
         """Record a job that the notifier cms is told of; return the delivery's id."""

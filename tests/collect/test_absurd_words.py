@@ -10,7 +10,8 @@ import pytest
 
 from bridge.collect.jobs_xml import LONGEST_WORD, read_described, read_page
 from bridge.collect.memory import Memory
-from bridge.decide.messages import LARGEST_EVENT, Wording, build
+from bridge.decide.events import LARGEST_EVENT
+from bridge.decide.messages import Wording, build
 from bridge.model import Job, Page
 from bridge.pipeline import Poller
 from bridge.record.database import Database
@@ -81,7 +82,7 @@ def test_the_body_of_a_webhook_stays_small_whatever_words_ci_sends(sign: str) ->
     (job,) = read(body(element)).jobs
     assert job.state == job.tag == job.queue == sign * LONGEST_WORD
     transition = a_transition(job, was=job.state)
-    message, _ = build(transition, "r1", Wording(), {})
+    message = build(transition, "r1", Wording(), {}).message
     assert len(json.dumps(message.event, ensure_ascii=False).encode()) <= LARGEST_EVENT
 
 

@@ -218,6 +218,6 @@ def test_what_is_no_condition_is_refused_and_says_what_would_be(field, value, sa
         condition(field, value, {})
 
 
-def test_a_field_that_no_job_has_is_a_key_error():
-    with pytest.raises(KeyError):
+def test_a_field_that_no_job_has_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match='a job has no "colour" to match; there are tag, queue'):
         condition("colour", "red", {})

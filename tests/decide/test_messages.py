@@ -1,16 +1,10 @@
 import pytest
 
-from bridge.decide.messages import (
-    LONGEST_TEXT,
-    Telling,
-    Wording,
-    address,
-    as_fallback,
-    build,
-    tell,
-    test_message,
-)
+from bridge.decide.events import LONGEST_TEXT
+from bridge.decide.messages import Wording, address, as_fallback, build, test_message
+from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
+from bridge.decide.tellings import Telling, tell
 from bridge.decide.templates import compiled
 from bridge.model import (
     CANCEL,
@@ -35,9 +29,9 @@ test_message.__test__ = False  # it is one of ours, not one of pytest's
 
 
 def said(transition: Transition, wording: Wording | None = None) -> Message:
-    message, fault = build(transition, "failed", wording or Wording(), {QUEUE: "vod"})
-    assert fault is None
-    return message
+    built = build(transition, "failed", wording or Wording(), {QUEUE: "vod"})
+    assert built.fault is None
+    return built.message
 
 
 # --- the words ----------------------------------------------------------------------------------------
@@ -96,9 +90,9 @@ def test_a_template_may_leave_out_the_title_or_make_an_empty_text():
 
 def test_a_template_that_does_not_render_falls_back_to_the_default_text_and_says_why():
     wording = Wording(title=compiled("fine"), text=compiled("{{ job.message.strip() }}"))
-    message, fault = build(failed(message=None), "r", wording, {})
-    assert (message.title, message.text) == ("Transcode Failed: demo.mp4", "CI gave no reason.")
-    assert fault == "'None' has no attribute 'strip'"
+    built = build(failed(message=None), "r", wording, {})
+    assert (built.message.title, built.message.text) == ("Transcode Failed: demo.mp4", "CI gave no reason.")
+    assert built.fault == "'None' has no attribute 'strip'"
 
 
 def test_fields_show_what_the_job_has_as_people_read_it():
@@ -158,7 +152,7 @@ def test_whatever_is_another_event_has_another_id():
         said(failed(bucket="other-1250000000")),
         said(a_transition(step.job, was=RUNNING, sequence=4)),
         said(a_transition(step.job, was=RUNNING, sequence=3, to=GONE)),
-        build(step, "another rule", Wording(), {})[0],
+        build(step, "another rule", Wording(), {}).message,
     ]
     assert len({said(step).id, *(other.id for other in others)}) == 6
 
@@ -246,13 +240,7 @@ token = { env = "TOKEN" }
 
 
 def telling(transition: Transition, book: Rulebook) -> Telling:
-    return tell(
-        transition,
-        matcher=book.matcher,
-        notifiers=book.notifiers,
-        wordings=book.wordings,
-        queue_names=book.queue_names,
-    )
+    return tell(transition, book, Gates(mutes=(), silences=(), zone=book.zone, now=NOON))
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +263,7 @@ def test_a_silent_transition_tells_nobody(book):
 def test_a_template_that_does_not_render_is_told_all_the_same(book):
     told = telling(failed(message=None), book)
     assert {one.message.text for one in told.told} == {"CI gave no reason."}
-    assert told.faults == ["rule \"failed\", template \"short\": 'None' has no attribute 'strip'"]
+    assert told.faults == [("failed", "template \"short\": 'None' has no attribute 'strip'")]
 
 
 def test_ends_are_told_as_what_they_are(book):

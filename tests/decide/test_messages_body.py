@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.messages import (
+from bridge.decide.events import (
     CUT_MARK,
     LARGEST_EVENT,
     LONGEST_TEXT,

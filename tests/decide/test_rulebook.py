@@ -23,7 +23,7 @@ def test_what_a_file_leaves_out_has_its_default():
     book = a_rulebook(WATCH + RULE)
     (watch,) = book.watches
     assert (watch.every, watch.lookback, watch.announce_first) == (timedelta(seconds=30), timedelta(hours=24), False)
-    assert (book.timezone, book.rate) == (ZoneInfo("UTC"), Rate(count=5, per=timedelta(seconds=1)))
+    assert (book.zone, book.rate) == (ZoneInfo("UTC"), Rate(count=5, per=timedelta(seconds=1)))
     hook = book.notifiers["hook"]
     assert isinstance(hook, WebhookNotifier)
     assert (hook.retry, hook.order, hook.max_in_flight, hook.secrets) == (timedelta(hours=24), "job", 4, (SECRET,))

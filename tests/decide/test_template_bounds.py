@@ -1,6 +1,7 @@
 """Templates as an attack: whatever is accepted renders within bounds, whatever the job."""
 
 import inspect
+import json
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.decide.template_run import MOST_STEPS
+from bridge.decide.template_budget import MOST_STEPS
+from bridge.decide.template_times import TIME_FILTERS
 from bridge.decide.template_words import FILTERS, METHODS
-from bridge.decide.templates import LONGEST_RESULT, TemplateFault, compiled, rendered, variables
+from bridge.decide.templates import LONGEST_RESULT, TemplateFault, compiled, rendered, value, variables
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import faults, rule
 
@@ -220,7 +222,7 @@ def alone(function: Callable[..., object]) -> bool:
     return all(one.default is not one.empty for one in others)
 
 
-FILTERED = [name for name, function in FILTERS.items() if alone(function)] + [
+FILTERED = [name for name, function in FILTERS.items() if alone(function)] + [*TIME_FILTERS] + [
     "truncate(5)", "replace('a', job.message)", "replace('', 'xy')", "join(job.message)", "round(2, 'floor')",
     "d('x', true)", "split('a', 3)",
 ]  # fmt: skip
@@ -253,6 +255,24 @@ LEAVES = st.sampled_from([
     "1000000000", "1.5", "1e999", "none", "true", "''", "'ab'", "'ß'",
 ])  # fmt: skip
 EXPRESSIONS = st.recursive(LEAVES, pairs, max_leaves=12)
+
+
+def json_of(source: str) -> str:
+    """Return the JSON of an expression in a body for a heavy job, or what is said instead."""
+    try:
+        return json.dumps(value(compiled(f"{{{{ {source} }}}}"), NAMES), allow_nan=False, ensure_ascii=False)
+    except TemplateFault as error:
+        return json.dumps(str(error))
+
+
+@settings(deadline=None)  # the bounds are counted, not timed
+@given(EXPRESSIONS)
+def test_whatever_an_expression_is_a_body_has_json_for_it_or_it_is_a_fault(source):
+    text = json_of(source)
+    assert not isinstance(json.loads(text), dict)
+    assert text.encode()
+
+
 LISTS = st.sampled_from(["job.outputs", "job.outputs[:5]", "job.message.split(',')", "job.user_data | split('b')"])
 
 

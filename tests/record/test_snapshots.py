@@ -145,5 +145,5 @@ def test_transitions_come_back_with_the_job_as_it_was_then(db: Database) -> None
     second = a_step(a_job(state=FAILED, code="E"), was=SUBMITTED, sequence=2)
     with db.write() as tx:
         snapshots.add_transitions(tx, [(second, [("failed", ["cms", "ops"])]), (first, [])])
-        assert snapshots.transitions_of(tx, "j1") == [first, second]
+        assert [one.transition for one in snapshots.transitions_of(tx, "j1")] == [first, second]
     assert [row["verdicts"] for row in rows(db, transition_table)] == ['[["failed",["cms","ops"]]]', "[]"]

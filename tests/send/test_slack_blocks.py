@@ -40,6 +40,15 @@ def test_each_state_has_its_mark(state: str | None, mark: str) -> None:
     assert blocks(a_delivery(says={"state": state}), NOON)[0].startswith(mark)
 
 
+@pytest.mark.parametrize(("says", "mark"), [({"digest": True}, "📋"), ({"digest": False}, "❓"), ({}, "❓")])
+def test_a_digest_has_a_mark_of_its_own(says: dict[str, bool], mark: str) -> None:
+    delivery = a_delivery(says={"state": None, "title": "12 jobs", "text": "vod: 12", **says})
+    text, shown = blocks(delivery, NOON)
+    assert text == f"{mark} 12 jobs\nvod: 12"
+    assert texts(shown)[0] == f"{mark} *12 jobs*\nvod: 12"
+    assert plain(delivery, NOON).startswith(f"{mark} 12 jobs\nvod: 12")
+
+
 def test_data_cannot_mention_people_or_make_links() -> None:
     evil = "<!channel> & <https://evil.example|click>"
     says = {"title": evil, "text": evil, "fields": [[evil, evil]], "rule": evil, "job_id": evil}

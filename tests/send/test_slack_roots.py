@@ -106,6 +106,37 @@ def told_to(look_alike: SlackLookAlike, door: Door, channel: str, *, root: str |
     return SlackSender(notifier, look_alike.api_url, door).send(a_delivery(thread="b/j1", root=root), NOON).outcome
 
 
+CHOICE = {"channel": "C1", "channels": ("C1", "C2"), "thread": "job"}
+
+
+@pytest.mark.parametrize(
+    ("meant", "told"),
+    [("C2", "C2"), ("C1", "C1"), (None, "C1"), ("C9", "C1")],
+    ids=["allowed", "first", "none", "no longer allowed"],
+)
+def test_a_delivery_goes_to_its_own_channel_while_the_rules_allow_it(door: Door, meant: str | None, told: str) -> None:
+    with slack({"ok": True, "channel": told, "ts": "171.1"}) as receiver:
+        outcome = tell(door, receiver, CHOICE, thread="j1", channel=meant)
+    assert [seen.json["channel"] for seen in receiver.requests] == [told]
+    assert outcome == Sent(receipt=f"{told}:171.1:{told}:0")
+
+
+def test_a_notifier_of_one_channel_posts_nowhere_else(door: Door) -> None:
+    with slack() as receiver:
+        tell(door, receiver, {"channel": "C1"}, channel="C2")
+    assert [seen.json["channel"] for seen in receiver.requests] == ["C1"]
+
+
+def test_a_thread_goes_on_in_the_channel_that_the_job_names(door: Door) -> None:
+    with slack() as receiver:
+        tell(door, receiver, CHOICE, thread="j1", channel="C2", root="C2:170.5:C2:1")
+        tell(door, receiver, CHOICE, thread="j1", channel="C2", root="C1:170.5:C1:1")
+    assert [(seen.json["channel"], seen.json.get("thread_ts")) for seen in receiver.requests] == [
+        ("C2", "170.5"),
+        ("C2", None),
+    ]
+
+
 def state(sequence: int, *, job: str = "j1", thread: str = "b/j1") -> dict[str, Any]:
     return {"event": f'{{"subject":"{job}","sequence":"{sequence}"}}', "thread": thread}
 

@@ -45,6 +45,16 @@ def test_cloudevents_are_the_same_body_under_their_own_content_type() -> None:
     assert event.body == plain.body
 
 
+@pytest.mark.parametrize("format_now", ["json", "cloudevents"])
+def test_a_body_of_the_notifiers_own_is_sent_as_it_is_and_signed(format_now: str) -> None:
+    own, now = '{"asset":"转码"}', datetime.now(UTC)
+    request = WebhookSender(a_webhook(format=format_now)).request(a_delivery(id="d_9", body=own), now)
+    assert request.body.decode() == own
+    sent = headers(request)
+    assert (sent["webhook-id"], sent["content-type"]) == ("d_9", "application/json")
+    assert Webhook(SECRET).verify(request.body, sent) == {"asset": "转码"}
+
+
 @pytest.mark.parametrize(
     ("secret", "message_id", "timestamp", "body", "signature"),
     [

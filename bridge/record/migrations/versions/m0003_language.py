@@ -83,10 +83,11 @@ def _alarm() -> None:
         sa.Column("job_id", sa.Text, nullable=False),
         sa.Column("sequence", sa.Integer, nullable=False),
         sa.Column("rule", sa.Text, nullable=False),
-        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("repeats", sa.Integer, nullable=False),
         sa.Column("notifiers", sa.Text, nullable=False),
         sa.Column("fired_at", sa.BigInteger, nullable=False),
         sa.Column("told_at", sa.BigInteger, nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("recovered_at", sa.BigInteger),
         sa.UniqueConstraint("bucket", "job_id", "sequence", "rule", name="alarm_once"),
         sqlite_autoincrement=True,
@@ -103,7 +104,7 @@ def _rules() -> None:
     op.create_table(
         "rule_fault",
         sa.Column("rule", sa.Text, primary_key=True),
-        sa.Column("count", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("times", sa.Integer, nullable=False, server_default="0"),
         sa.Column("why", sa.Text, nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
     )

@@ -1,0 +1,68 @@
+"""The rules as they were: what of rules.toml decided about a transition, kept as text and read again later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from bridge.decide.faults import Faults
+from bridge.decide.matching import Matcher, Rule
+from bridge.decide.mutes import Mute
+from bridge.decide.rule_tables import RuleReader
+from bridge.decide.tables import Tables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruleset:
+    """What of rules.toml says who hears of a transition: enough to answer for it after the file has changed."""
+
+    sha: str
+    zone: ZoneInfo
+    rules: tuple[Rule, ...]
+    mutes: tuple[Mute, ...]
+    matcher: Matcher
+    queue_names: Mapping[str, str]  # id -> alias
+
+
+def freeze(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
+    """Return a ruleset as text that `thaw` reads; of notifiers and templates it keeps the names only.
+
+    Their addresses and texts decide nothing, and may be secret.
+    """
+    kept = {
+        "tables": {
+            **{kind: tables.get(kind, []) for kind in ("rule", "mute")},
+            **{kind: dict.fromkeys(tables.get(kind, ()), {}) for kind in ("notifier", "template")},
+        },
+        "lines": {"rule": _lines(ruleset.rules), "mute": _lines(ruleset.mutes)},
+        "queue_names": ruleset.queue_names,
+        "timezone": ruleset.zone.key,
+    }
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _lines(found: Sequence[Rule | Mute]) -> list[int]:
+    return [one.line for one in found]
+
+
+@lru_cache(maxsize=8)
+def thaw(sha: str, text: str) -> Ruleset:
+    """Return the ruleset that was kept under this name."""
+    kept = json.loads(text)
+    faults = Faults("", kept["tables"], "rules.toml")
+    aliases = {name: queue for queue, name in kept["queue_names"].items()}
+    reader = RuleReader(Tables(kept["tables"], faults), faults, aliases)
+    rules, mutes = reader.rules(), reader.mutes()
+    rules = tuple(replace(one, line=line) for one, line in zip(rules, kept["lines"]["rule"], strict=True))
+    return Ruleset(
+        sha=sha,
+        zone=ZoneInfo(kept["timezone"]),
+        rules=rules,
+        mutes=tuple(replace(one, line=line) for one, line in zip(mutes, kept["lines"]["mute"], strict=True)),
+        matcher=Matcher(rules, kept["queue_names"]),
+        queue_names=kept["queue_names"],
+    )

@@ -1,0 +1,188 @@
+"""A silence as people ask for one: what it matches, its end, who wants it and why; every fault at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bridge.decide.conditions import Globs, flat
+from bridge.decide.mutes import SCOPE_KEYS, Scope, read_scope
+from bridge.decide.shapes import printable
+from bridge.decide.words import duration, instead, shown, suggest
+from bridge.model import Silence
+
+LONGEST = timedelta(days=30)
+MOST = 500  # that have not ended: each transition is held against all of them
+KEYS = (*SCOPE_KEYS, "everything", "mode", "for", "ends_at", "author", "reason", "dry_run")
+LONGEST_AUTHOR, LONGEST_REASON = 100, 500  # characters
+_MOST_FIELDS = 50  # of one match
+_LONGEST_SPEC = 10_000  # characters of JSON
+_MOST_FAULTS = 20
+_NOTHING_NAMED = (
+    "it would match every message: say which with match, from, to, rule or notifier, or that everything is meant"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A silence to be. `spec` is what it matches, as JSON, and `scope` the same, read."""
+
+    spec: str
+    scope: Scope
+    ends_at: datetime
+    author: str
+    reason: str
+    drop: bool = False
+    dry_run: bool = False
+
+    def silence(self, id_: str, *, now: datetime) -> Silence:
+        return Silence(
+            id=id_, spec=self.spec, author=self.author, reason=self.reason, begins_at=now, ends_at=self.ends_at,
+            drop=self.drop,
+        )  # fmt: skip
+
+
+def read_wanted(said: Mapping[str, Any], *, now: datetime, author: str | None = None) -> Wanted:
+    """Read a silence; `author` is who asks, when nothing is said of it. Raises ValueError with the faults, one a line."""
+    faults = [f'unknown key "{key[:100]}"{instead(key, KEYS)}' for key in said if key not in KEYS][:_MOST_FAULTS]
+
+    def read(key: str, reader: Callable[[Any], Any], default: Any = None) -> Any:
+        try:
+            return reader(said.get(key, default))
+        except ValueError as error:
+            faults.extend(f"{key}: {line}" for line in str(error).splitlines())
+            return None
+
+    author = read("author", lambda value: _line(value, LONGEST_AUTHOR), author)
+    reason = read("reason", lambda value: _line(value, LONGEST_REASON))
+    drop = read("mode", _mode, "hold")
+    dry_run, everything = read("dry_run", _flag, False), read("everything", _flag, False)
+    try:
+        ends_at = _end(said, now)
+    except ValueError as error:
+        faults.append(str(error))
+    spec = {key: said[key] for key in SCOPE_KEYS if key in said}
+    try:
+        scope = _scope(spec, everything=everything)
+    except ValueError as error:
+        faults += str(error).splitlines()
+    if faults:
+        more = [f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
+        raise ValueError("\n".join(faults[:_MOST_FAULTS] + more))
+    return Wanted(
+        spec=_dump(spec), scope=scope, ends_at=ends_at, author=author or "", reason=reason, drop=drop, dry_run=dry_run
+    )
+
+
+def _line(value: object, longest: int) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("is missing" if value is None else f"{shown(value)} is no text; say it in a few words")
+    if len(value) > longest:
+        raise ValueError(f"has {len(value):,} characters; at most {longest} are kept")
+    return printable(value.strip())
+
+
+def _mode(value: object) -> bool:
+    if value not in ("hold", "drop"):
+        raise ValueError(f'{shown(value)} is neither "hold" (tell it in one digest when it ends) nor "drop"')
+    return value == "drop"
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is neither true nor false")  # noqa: TRY004  (one kind of error for all faults)
+    return value
+
+
+def _end(said: Mapping[str, Any], now: datetime) -> datetime:
+    if ("for" in said) == ("ends_at" in said):
+        raise ValueError('say when it ends: either for ("2h") or ends_at (2026-11-21T09:00:00Z)')
+    key = "for" if "for" in said else "ends_at"
+    if not isinstance(said[key], str):
+        raise ValueError(f'{key}: {shown(said[key])} is not a text such as "2h" or "2026-11-21T09:00:00Z"')
+    try:
+        found = now + duration(said[key]) if key == "for" else _moment(said[key])
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    # Compared before it becomes UTC, which a time at the end of the calendar has no room for.
+    if found <= now:
+        raise ValueError(f"{key}: {said[key]} is over already; a silence ends in the future")
+    if found > now + LONGEST:
+        raise ValueError(f"{key}: {said[key]} is too far away; a silence lasts {LONGEST.days} days at most")
+    return found.astimezone(UTC)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ValueError(f"{shown(text)} is not a time such as 2026-11-21T09:00:00Z")
+    return found
+
+
+def _scope(spec: Mapping[str, Any], *, everything: bool | None) -> Scope:
+    match = spec.get("match", {})
+    fields = len(list(flat(match))) if isinstance(match, Mapping) else 1
+    named = fields or any(key != "match" for key in spec)
+    if everything and named:
+        raise ValueError("everything: with it nothing else that it matches can be named; leave one of the two out")
+    if not everything and not named:
+        raise ValueError(_NOTHING_NAMED)
+    if fields > _MOST_FIELDS:
+        raise ValueError(f"match: {fields:,} fields are too many; {_MOST_FIELDS} are the most")
+    if (size := len(_dump(spec))) > _LONGEST_SPEC:
+        raise ValueError(f"what it matches has {size:,} characters as JSON; {_LONGEST_SPEC:,} are the most")
+    for text in _texts(spec):
+        printable(text)
+    return read_scope(spec)
+
+
+def _dump(spec: Mapping[str, Any]) -> str:
+    return json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def too_costly(scopes: Iterable[Scope]) -> str:
+    """Say what is wrong with these silences together, or nothing: each transition may be held against all of them."""
+    globs = Globs()
+    for scope in scopes:
+        globs.add(scope.conditions)
+    return "with those that have not ended, its globs stand for too many patterns; write fewer" if globs.too_many else ""
+
+
+def doubts(scope: Scope, *, rules: Collection[str], notifiers: Collection[str]) -> list[str]:
+    """Return what may be a slip of the pen: rules and notifiers that there are none of. They may be to come."""
+    return [
+        f'rules.toml has no {kind} "{name}"{suggest(name, known)}'
+        for kind, names, known in (("rule", scope.rules, rules), ("notifier", scope.notifiers, notifiers))
+        for name in sorted(names)
+        if name not in known
+    ]
+
+
+def said_of(spec: Mapping[str, Any]) -> str:
+    """Say what a silence matches in one line: "tag=Transcode to=Failed"."""
+    fields = {**dict(flat(spec.get("match", {}))), **{key: spec[key] for key in SCOPE_KEYS[1:] if key in spec}}
+    return " ".join(f"{name}={_value(value)}" for name, value in fields.items()) or "everything"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,105 @@
+"""All that follows from what happened: which rules fire, and what is told to whom, at once or later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from bridge.decide.conditions import Facts
+from bridge.decide.customs import customs
+from bridge.decide.events import Stay
+from bridge.decide.levels import Alarm, Staying, overdue
+from bridge.decide.matching import Rule, Verdict
+from bridge.decide.messages import Built, Wording, address, build
+from bridge.decide.mutes import Gates
+from bridge.decide.rulebook import Rulebook
+from bridge.model import Told, Transition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """What follows from one transition, or from one stay.
+
+    `faults` are (rule, why): templates that did not render. `over` are the ids of silences of whose end it says.
+    """
+
+    transition: Transition
+    verdicts: Sequence[Verdict] = ()
+    told: Sequence[Told] = ()
+    faults: Sequence[tuple[str, str]] = ()
+    over: Sequence[str] = ()
+
+
+def tell(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> Telling:
+    """Match a transition and build its messages; a silent one is matched by nobody.
+
+    `alarms` are those of the stay that it ends: whoever was told of that hears of its end, unless an edge rule tells
+    him of this transition anyway.
+    """
+    if transition.silent:
+        return Telling(transition=transition)
+    verdicts = book.matcher.match(transition)
+    teller = _Teller(book, gates, book.matcher.facts(transition))
+    heard: set[str] = set()
+    for verdict in verdicts:
+        teller.tell(transition, verdict.rule, verdict.notifiers)
+        heard.update(() if verdict.rule.group else verdict.notifiers)
+    for alarm in alarms:
+        if (rule := _recovering(book, alarm)) is not None:
+            stay = Stay(state=transition.was, since=alarm.since, after=rule.level.after, over=True)  # type: ignore[union-attr]  # it has one
+            teller.tell(transition, rule, [name for name in alarm.notifiers if name not in heard], stay)
+            heard.update(alarm.notifiers)
+    return teller.telling(transition, verdicts)
+
+
+def _recovering(book: Rulebook, alarm: Alarm) -> Rule | None:
+    return next((r for r in book.matcher.levels if r.name == alarm.rule and r.level and r.level.recover), None)
+
+
+def tell_overdue(staying: Staying, book: Rulebook, gates: Gates, now: datetime) -> list[tuple[Rule, Stay, Telling]]:
+    """Build the messages of the level rules that a stay has become too long for."""
+    found = []
+    step = replace(staying.began, seen_at=now)
+    for rule, stay in overdue(staying, book.matcher, now):
+        teller = _Teller(book, gates, book.matcher.facts(step))
+        teller.tell(step, rule, rule.notify, stay)
+        found.append((rule, stay, teller.telling(step)))
+    return found
+
+
+class _Teller:
+    def __init__(self, book: Rulebook, gates: Gates, facts: Facts) -> None:
+        self._book = book
+        self._gates = gates
+        self._facts = facts
+        self._told: list[Told] = []
+        self._faults: list[tuple[str, str]] = []
+        self._over: list[str] = []
+
+    def tell(self, step: Transition, rule: Rule, names: Sequence[str], stay: Stay | None = None) -> None:
+        if not names:
+            return
+        book = self._book
+        wording = book.wordings.get(rule.template or "", Wording())
+        built = build(step, rule.name, wording, book.queue_names, zone=book.zone, stay=stay)
+        if built.fault:
+            self._faults.append((rule.name, f'template "{rule.template}": {built.fault}'))
+        self._told += [self._addressed(built, rule, name) for name in names if name in book.notifiers]
+
+    def _addressed(self, built: Built, rule: Rule, name: str) -> Told:
+        notifier = self._book.notifiers[name]
+        custom = customs(notifier, built.names)
+        self._faults += [(rule.name, f'notifier "{name}": {fault}') for fault in custom.faults]
+        hold = self._gates.hold(self._facts, rule, name)
+        note = custom.note
+        if hold is None and (silence := self._gates.over(self._facts, rule.name, name)) and silence.id not in self._over:
+            self._over.append(silence.id)
+            note = " ".join(filter(None, (note, f"{silence} is over.")))
+        told = address(built.message, notifier, note=note)
+        return replace(told, body=custom.body, channel=custom.channel, hold=hold, throttle=rule.throttle)
+
+    def telling(self, transition: Transition, verdicts: Sequence[Verdict] = ()) -> Telling:
+        return Telling(
+            transition=transition, verdicts=verdicts, told=self._told, faults=self._faults, over=tuple(self._over)
+        )

@@ -1,0 +1,81 @@
+"""What a poll tells: of the transitions it found, and of the stays that have become too long."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from bridge.decide.levels import Alarm, Staying
+from bridge.decide.mutes import Gates
+from bridge.decide.rulebook import Rulebook
+from bridge.decide.tellings import Telling, tell, tell_overdue
+from bridge.model import GONE, Transition, Watch
+from bridge.record import alarms, outbox, rulesets, silences, snapshots
+
+logger = logging.getLogger(__name__)
+
+_MOST_STAYS = 1_000  # told of in one poll; the next one goes on
+_GONE_FOR = timedelta(days=1)  # what has been gone for longer when a rule first asks is no news
+
+
+def gates_at(tx: Connection, book: Rulebook, now: datetime) -> Gates:
+    """Return the mutes and silences of this moment."""
+    return Gates(mutes=book.mutes, silences=silences.of_use(tx, now=now), zone=book.zone, now=now)
+
+
+def tell_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: datetime) -> Sequence[Telling]:
+    """Store transitions, and what is told of them."""
+    if not steps:
+        return ()
+    gates = gates_at(tx, book, now)
+    fired = alarms.of_stays(tx, steps) if book.matcher.levels else {}
+    tellings = [tell(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
+    snapshots.add_transitions(tx, [(telling.transition, _fired(telling)) for telling in tellings], rules=book.sha)
+    alarms.recovered(tx, [one.n for found in fired.values() for one in found], now=now)
+    _put(tx, tellings, now)
+    return tellings
+
+
+def tell_stays(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, now: datetime) -> Sequence[Telling]:
+    """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a complete poll of it began."""
+    levels = [rule.level for rule in book.matcher.levels if rule.level]
+    if not levels:
+        return ()
+    gone = [level.after for level in levels if GONE in level.states]
+    found = alarms.staying(
+        tx,
+        [stream.key for stream in watch.streams],
+        began_before=as_of - min(level.after for level in levels),
+        gone_after=as_of - _GONE_FOR - max(gone) if gone else None,
+    )
+    gates = gates_at(tx, book, now)
+    tellings = []
+    for began, told in found:
+        for rule, stay, telling in tell_overdue(Staying(began=began, told=told), book, gates, as_of):
+            notifiers = [one.notifier for one in telling.told if not (one.hold and one.hold.drop)]
+            alarms.fire(tx, began, rule.name, stay.count, notifiers=notifiers, since=stay.since, now=now)
+            tellings.append(telling)
+        if len(tellings) >= _MOST_STAYS:
+            break
+    _put(tx, tellings, now)
+    return tellings
+
+
+def _alarms(found: Iterable[alarms.Fired]) -> list[Alarm]:
+    return [Alarm(rule=one.rule, notifiers=one.notifiers, since=one.since) for one in found]
+
+
+def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
+    outbox.put(tx, [one for telling in tellings for one in telling.told], now=now)
+    silences.over(tx, [id_ for telling in tellings for id_ in telling.over], now=now)
+    faults = [fault for telling in tellings for fault in telling.faults]
+    rulesets.fault(tx, faults, now=now)
+    for rule, why in faults:
+        logger.warning("template fell back to the default text", extra={"rule": rule, "fault": why})
+
+
+def _fired(telling: Telling) -> list[tuple[str, Sequence[str]]]:
+    return [(verdict.rule.name, verdict.notifiers) for verdict in telling.verdicts]

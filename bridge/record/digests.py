@@ -1,0 +1,186 @@
+"""Digests: messages that wait to be told as one, and the windows of throttles.
+
+A row of `digest` takes messages in while it is open. Adding to it and ending it both hold its row, so that on
+PostgreSQL too a message is either in it when it is told, or in the next one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, literal_column, select, text, update
+
+from bridge.model import Gate, Hold, Rate
+from bridge.record.database import at, ms, upsert
+from bridge.record.schema import DROPPED, HELD, MERGED, state_is
+from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import digest as G  # noqa: N812
+from bridge.record.schema import message as M  # noqa: N812
+
+_KEY = (G.c.gate, G.c.name, G.c.notifier, G.c.key)
+
+
+def enter(tx: Connection, hold: Hold, notifier: str, count: int, *, now: datetime) -> int:
+    """Make room for `count` messages in the digest of this gate, a new one where there is none; return its number."""
+    row = _take(tx, _key(hold.gate, hold.name, notifier, hold.key), due=hold.until, now=now, members=count, drops=hold.drop)
+    if hold.most and row.members >= hold.most:
+        full = update(G).where(G.c.n == row.n)
+        tx.execute(full.values(open=False, due_at=func.min(G.c.due_at, ms(now)) if _lite(tx) else func.least(G.c.due_at, ms(now))))
+    return int(row.n)
+
+
+def _lite(tx: Connection) -> bool:
+    return tx.dialect.name == "sqlite"
+
+
+def let_pass(tx: Connection, rule: str, rate: Rate, notifier: str, count: int, *, now: datetime) -> tuple[int, int]:
+    """Book `count` messages of a rule that has a throttle.
+
+    Return how many of them may pass, and the number of the digest that the others go into.
+    """
+    key = _key("throttle", rule, notifier, "")
+    row = _take(tx, key, due=now + rate.per, now=now, passed=count)
+    over = min(count, max(0, row.passed - rate.count))
+    if over:
+        tx.execute(update(G).where(G.c.n == row.n).values(passed=G.c.passed - over, members=G.c.members + over))
+    return count - over, int(row.n)
+
+
+def _key(gate: Gate, name: str, notifier: str, key: str) -> dict[str, Any]:
+    return {"gate": gate, "name": name, "notifier": notifier, "key": key}
+
+
+def _take(
+    tx: Connection,
+    key: dict[str, Any],
+    *,
+    due: datetime,
+    now: datetime,
+    members: int = 0,
+    passed: int = 0,
+    drops: bool = False,
+) -> Row[Any]:
+    """Add to the digest of this key that is open, or to a new one; its row is held until the transaction ends."""
+    # One whose time has come takes nothing more in, also when nobody has told it yet.
+    over = update(G).where(*(column == key[column.name] for column in _KEY), G.c.open, G.c.due_at <= ms(now))
+    tx.execute(over.values(open=False))
+    row = upsert(tx, G).values(
+        **key, opened_at=ms(now), due_at=ms(due), members=members, passed=passed, drops=drops
+    )
+    more = {"members": G.c.members + members, "passed": G.c.passed + passed}
+    row = row.on_conflict_do_update(
+        index_elements=list(_KEY), index_where=text("open = 1") if _lite(tx) else text("open"), set_=more
+    )
+    return tx.execute(row.returning(G.c.n, G.c.members, G.c.passed)).one()
+
+
+def due(tx: Connection, *, now: datetime, most: int = 100) -> Sequence[int]:
+    """Return the numbers of the digests whose time has come."""
+    found = select(G.c.n).where(literal_column("ended_at").is_(None), G.c.due_at <= ms(now)).order_by(G.c.due_at)
+    return tx.execute(found.limit(most)).scalars().all()
+
+
+def next_due(tx: Connection) -> datetime | None:
+    """Return when the next digest is due."""
+    first = tx.execute(select(func.min(G.c.due_at)).where(literal_column("ended_at").is_(None))).scalar()
+    return None if first is None else at(first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A digest that has just been ended, to be told."""
+
+    n: int
+    gate: Gate
+    name: str
+    notifier: str
+    key: str
+    opened_at: datetime
+    due_at: datetime
+    passed: int
+    drops: bool
+
+
+def end(tx: Connection, n: int, *, now: datetime) -> Ended | None:
+    """End a digest that is due; None when another worker has done so."""
+    ended = (
+        update(G)
+        .where(G.c.n == n, G.c.ended_at.is_(None), G.c.due_at <= ms(now))
+        .values(open=False, ended_at=ms(now))
+        .returning(*_KEY, G.c.n, G.c.opened_at, G.c.due_at, G.c.passed, G.c.drops)
+    )
+    row = tx.execute(ended).first()
+    if row is None:
+        return None
+    return Ended(
+        n=row.n, gate=row.gate, name=row.name, notifier=row.notifier, key=row.key, opened_at=at(row.opened_at),
+        due_at=at(row.due_at), passed=row.passed, drops=row.drops,
+    )  # fmt: skip
+
+
+def _members(n: int) -> tuple[Any, ...]:
+    return D.c.digest == n, D.c.digest.is_not(None), state_is(HELD)
+
+
+def counts(tx: Connection, n: int) -> dict[str, int]:
+    """Return how many members a digest has, by state of the job."""
+    found = select(M.c.state, func.count()).join(D, D.c.message == M.c.id).where(*_members(n)).group_by(M.c.state)
+    return {row[0] or "": row[1] for row in tx.execute(found)}
+
+
+def first(tx: Connection, n: int, states: Collection[str], most: int) -> list[dict[str, Any]]:
+    """Return the first members of each of these states, as facts of a Member, and the id of the message of each."""
+    rows: list[dict[str, Any]] = []
+    columns = (M.c.id, M.c.job_id, M.c.bucket, M.c.sequence, M.c.state, M.c.says, M.c.happened_at)
+    for state in states:
+        found = select(*columns).join(D, D.c.message == M.c.id).where(*_members(n), M.c.state == state)
+        for row in tx.execute(found.order_by(D.c.n).limit(most)):
+            says = json.loads(row.says)
+            facts = {"job_id": row.job_id, "bucket": row.bucket, "sequence": row.sequence, "state": row.state}
+            rows.append({**facts, "title": says["title"], "text": says["text"], "happened_at": at(row.happened_at)})
+    return rows
+
+
+def origin(tx: Connection, n: int) -> str:
+    """Return the id of the first message of a digest."""
+    found = select(D.c.message).where(*_members(n)).order_by(D.c.n).limit(1)
+    return str(tx.execute(found).scalar_one())
+
+
+def members(tx: Connection, n: int) -> list[tuple[int, str, str, int, str]]:
+    """Return (number of the delivery, bucket, job, sequence, rule) of each member."""
+    columns = (D.c.n, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule)
+    found = select(*columns).join(M, M.c.id == D.c.message).where(*_members(n)).order_by(D.c.n)
+    return [(row.n, row.bucket, row.job_id, row.sequence, row.rule) for row in tx.execute(found)]
+
+
+def merged(tx: Connection, n: int, delivery: str, *, now: datetime) -> None:
+    """The members are told by this delivery."""
+    told = {"state": MERGED, "ended_at": ms(now), "why": f"told in {delivery}"}
+    tx.execute(update(D).where(*_members(n)).values(**told))
+    tx.execute(update(G).where(G.c.n == n).values(delivery=delivery))
+
+
+def move(tx: Connection, numbers: Sequence[int] | None, *, of: int, to: int, drop: bool, now: datetime) -> None:
+    """Move members (None: all) of a digest into another that took them in."""
+    which = _members(of) if numbers is None else (D.c.n.in_(numbers), *_members(of))
+    values: dict[str, Any] = {"digest": to}
+    if drop:
+        values |= {"state": DROPPED, "ended_at": ms(now)}
+    tx.execute(update(D).where(*which).values(**values))
+
+
+def hasten(tx: Connection, gate: Gate, name: str, *, now: datetime) -> None:
+    """What a gate holds is due now: it is open again."""
+    held = update(G).where(G.c.gate == gate, G.c.name == name, G.c.ended_at.is_(None), G.c.due_at > ms(now))
+    tx.execute(held.values(due_at=ms(now)))
+
+
+def prune(tx: Connection, *, before: datetime) -> int:
+    """Take out digests that ended before then and that no delivery names any more."""
+    used = select(literal_column("1")).where(D.c.digest == G.c.n, D.c.digest.is_not(None)).exists()
+    return tx.execute(G.delete().where(G.c.ended_at < ms(before), ~used)).rowcount

@@ -1,0 +1,281 @@
+"""Bodies of one notifier alone."""
+
+import json
+import tracemalloc
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.decide.customs import Custom, customs
+from bridge.decide.events import LARGEST_EVENT
+from bridge.decide.templates import Names, variables
+from bridge.model import FAILED, SUCCESS, SlackNotifier, WebhookNotifier
+from tests.builders import NOON, SECRET, a_job, a_rulebook, a_transition
+from tests.decide.texts import HOOK, RULE, WATCH, faults, warnings
+
+FILE = f'{WATCH}{RULE}{HOOK}secret = {{ env = "HOOK_SECRET" }}\n'
+HEAD = len(FILE.splitlines())
+AT = "[notifier.hook.body]\n"
+DEEP = "{ a = " * 9 + "1" + " }" * 9
+
+
+@cache
+def with_body(lines: str) -> WebhookNotifier:
+    found = a_rulebook(f"{FILE}{AT}{lines}").notifiers["hook"]
+    assert isinstance(found, WebhookNotifier)
+    return found
+
+
+def names(state: str = FAILED, **job) -> Names:
+    return variables(a_transition(a_job(state=state, **job), was="Running"), "r1", {"p22": "vod"})
+
+
+def body(lines: str, **job) -> object:
+    """Return what a receiver reads."""
+    made = customs(with_body(lines), names(**job))
+    assert made.faults == ()
+    assert made.body is not None
+    return json.loads(made.body)
+
+
+def fault(lines: str, **job) -> str:
+    """Return why the default body is sent."""
+    made = customs(with_body(lines), names(**job))
+    assert made.body is None
+    (said,) = made.faults
+    return said
+
+
+def test_a_body_has_the_keys_that_a_receiver_wants():
+    lines = """
+asset = "{{ job.user_data.asset_id }}"
+ok    = "{{ job.state == 'Success' }}"
+note  = "{{ job.tag }} is {{ to }}"
+version = 2
+[notifier.hook.body.media]
+urls = ["{{ job.input }}", "https://cdn.example.com/{{ job.id }}"]
+[[notifier.hook.body.media.parts]]
+name = "first"
+"""
+    job = {"tag": "Transcode", "input": "uploads/a.mp4", "user_data": '{"asset_id": "a-17"}'}
+    assert body(lines, **job, state=SUCCESS) == {
+        "asset": "a-17",
+        "ok": True,
+        "note": "Transcode is Success",
+        "version": 2,
+        "media": {
+            "urls": ["uploads/a.mp4", "https://cdn.example.com/j1"],
+            "parts": [{"name": "first"}],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "worth"),
+    [
+        ("{{ job.progress }}", 30),
+        ("{{ job.progress / 4 }}", 7.5),
+        ("{{ job.progress > 5 }}", True),
+        ("{{ job.queue_name }}", "vod"),
+        ("{{ job.message }}", None),
+        ("{{ job.nothing | default(none) }}", None),
+        ("{{ job.outputs[9] }}", None),
+        ("{{ job.outputs }}", ["out/a.ts", "out/b.ts"]),
+        ("{{ job.outputs[:1] }}", ["out/a.ts"]),
+        ("{{ [job.progress, none, job.created_at] }}", [30, None, "2026-11-21T12:00:00Z"]),
+        ("{{ job.created_at }}", "2026-11-21T12:00:00Z"),
+        ("{{ job.ended_at }}", None),
+        ("{{ seen_at }}", "2026-11-21T12:00:00Z"),
+        ("{{ job.user_data }}", '{"id": 17}'),
+        ("{{ job.user_data.id }}", "17"),
+        ("{{ job.user_data.id | int }}", 17),
+        ("{{- job.progress -}}", 30),
+        ("{{ '7' }}", "7"),
+        (" {{ job.progress }}", " 30"),
+        ("{{ job.progress }}%", "30%"),
+        ("{{ job.progress }}{{ job.progress }}", "3030"),
+        ("{% if job.progress %}{{ job.progress }}{% endif %}", "30"),
+        ("{{ job.message }} ", " "),
+        ("", ""),
+        ('"quoted" \\ {{ job.id }} 转码 \u2028', '"quoted" \\ j1 转码 \u2028'),
+    ],
+)
+def test_a_lone_expression_keeps_its_json_type_and_anything_else_is_a_text(source, worth):
+    job = {"progress": 30, "queue": "p22", "outputs": ("out/a.ts", "out/b.ts"), "created_at": NOON}
+    found = body(f"value = '''{source}'''", **job, user_data='{"id": 17}')
+    assert found == {"value": worth}
+    assert type(found["value"]) is type(worth)
+
+
+def test_a_body_leaves_nothing_in_one_text_for_the_next():
+    assert body("""a = "{% set x = 1 %}{{ x }}"\nb = "{{ x | default('none') }}" """) == {"a": "1", "b": "none"}
+
+
+def test_user_data_that_ci_did_not_say_is_null_as_in_the_default_body():
+    assert body('value = "{{ job.user_data }}"') == {"value": None}
+
+
+def test_what_toml_has_besides_texts_is_sent_as_it_stands():
+    lines = """
+whole = 3
+part = 0.5
+yes = true
+at = 2026-11-21T17:00:00+08:00
+day = 2026-11-21
+hour = 17:00:00
+"{{ job.id }}" = []
+"""
+    assert body(lines) == {
+        "whole": 3,
+        "part": 0.5,
+        "yes": True,
+        "at": "2026-11-21T17:00:00+08:00",
+        "day": "2026-11-21",
+        "hour": "17:00:00",
+        "{{ job.id }}": [],
+    }
+
+
+def test_a_body_is_compact_and_not_escaped():
+    made = customs(with_body('a = "转码"\nb = ["{{ job.id }}", 1]'), names())
+    assert made == Custom(body='{"a":"转码","b":["j1",1]}')
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "said"),
+    [
+        ('a.b = "{{ job.tagg }}"', 1,
+         ', key "body.a.b": the template does not render: a job has no "tagg" (did you mean "tag"?)'),
+        ('ok = 1\na = [\n"",\n"{{ job }}"]', 2, ', key "body.a": the template does not render: this is a table'),
+        ('a = "{{ [job] }}"', 1, ', key "body.a": the template does not render: this is a table and no text'),
+        ('a = "{{ job.tag"', 1, ', key "body.a": the template does not render: unexpected'),
+        ('a = "{{ 1e999 }}"', 1, ', key "body.a": the template does not render: a number beyond 1e+15'),
+        ("a = nan", 1, ', key "body.a": NaN is not sent as a number: 1e+15 is the most; write it as a text'),
+        ("a = -inf", 1, ', key "body.a": -Infinity is not sent as a number'),
+        ("a = 1234567890123456789", 1, ', key "body.a": 1234567890123456789 is not sent as a number'),
+        (f"a = 0x{'f' * 5000}", 1, ', key "body.a": a number of thousands of digits is not sent as a number'),
+        ("a = 2026-11-21T17:00:00", 1,
+         ', key "body.a": 2026-11-21T17:00:00 says no offset; write for example 2026-11-21T09:00:00Z'),
+        ("", 0, ', key "body": is empty; write what the receiver reads, as in asset = "{{ job.id }}"'),
+        (f"a = {list(map(str, range(201)))}", 0, ', key "body": has 201 texts, and 200 are the most'),
+        (f"x = {{ a = {DEEP} }}", 1, f', key "body.x{".a" * 9}": nests too deeply: 10 levels are the most'),
+        (f"x = {'[' * 10}1{']' * 10}", 1, ', key "body.x": nests too deeply: 10 levels are the most'),
+        (f"a = '{'x' * 9_999}'\nb = '{'x' * 9_999}'", 0,
+         ', key "body": it has 20,013 bytes of JSON, and 20,000 are the most'),
+        (f"a = '{'转' * 7_000}'", 0, ', key "body": it has 21,008 bytes of JSON, and 20,000 are the most'),
+        (f"a = {list(range(9_000))}", 0, " bytes of JSON, and 20,000 are the most"),
+    ],
+)  # fmt: skip
+def test_a_wrong_body_is_refused_when_the_rules_are_read(lines, line, said):
+    (found,) = faults(f"{FILE}{AT}{lines}")
+    assert found.startswith(f'{HEAD + 1 + line}: notifier "hook"')
+    assert said in found
+
+
+def test_all_that_is_wrong_with_a_body_is_said_at_once():
+    found = faults(f'{FILE}{AT}a = "{{{{ job.x }}}}"\nb = nan\nc = ["{{{{ jbo }}}}"]')
+    assert [one.partition(":")[0] for one in found] == [str(HEAD + line) for line in (2, 3, 4)]
+
+
+def test_ten_levels_of_a_body_are_none_too_many():
+    assert body(f"x = {DEEP[len('{ a = ') : -len(' }')]}")
+
+
+def test_a_body_is_a_table():
+    (found,) = faults(f"{FILE}body = '{{{{ job.id }}}}'")
+    assert found == f'{HEAD + 1}: notifier "hook", key "body": "{{{{ job.id }}}}" is not a table'
+
+
+def test_a_body_of_ones_own_is_no_cloudevent():
+    (found,) = faults(f'{FILE}format = "cloudevents"\n{AT}a = 1')
+    said = 'key "format": "cloudevents" is the form of the usual body; take it out, or the body'
+    assert found == f'{HEAD + 1}: notifier "hook", {said}'
+
+
+def test_slack_takes_no_body():
+    slack = f'{WATCH}{RULE}[notifier.hook]\ntype = "slack"\ntoken = {{ env = "TOKEN" }}\nchannel = "C1"\n'
+    (found,) = faults(f"{slack}{AT}a = 1", {"TOKEN": "xoxb-1"})
+    assert found.endswith('key "body": is for webhooks; what Slack is told comes from a template')
+
+
+def test_what_does_not_render_for_a_job_of_which_ci_says_little_is_a_warning():
+    (found,) = warnings(f"{FILE}{AT}a = \"{{{{ job.input.split('/')[0] }}}}\"")
+    assert found.startswith(f'{HEAD + 2}: warning: notifier "hook", key "body.a": of a job of which CI says little, ')
+    assert "the default body is sent, since this does not render" in found
+
+
+def test_a_body_that_does_not_render_for_a_job_is_left_for_the_default_one():
+    said = fault('list = [1, "{{ 100 / job.progress }}"]', progress=0)
+    assert said == 'body: at "list.1": ZeroDivisionError: division by zero'
+
+
+def test_a_body_that_is_too_large_for_a_job_is_left_for_the_default_one():
+    lines = 'a = "{{ job.user_data }}"\nb = "{{ job.user_data }}"'
+    assert len(json.dumps(body(lines, user_data="x" * 9_900))) < LARGEST_EVENT
+    said = fault(lines, user_data="x" * 15_000)
+    assert said == "body: it has 30,015 bytes of JSON, and 20,000 are the most"
+
+
+def test_two_hundred_texts_are_within_the_bounds_of_one_body():
+    lines = f"a = {['{{ job.progress * 2 }} {{ job.duration | human }}'] * 200}"
+    assert body(lines, progress=4, started_at=NOON) == {"a": ["8 0 s"] * 200}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["{{ job.message | upper | length }}"] * 40, "it makes more than 2,000,000 characters on its way"),
+        (["{% for a in job.outputs %}{% for b in job.outputs %}{% if 0 %}{% endif %}{% endfor %}{% endfor %}"] * 40,
+         "it takes more than 10,000 steps"),
+        (["{{ [" + "job.user_data, " * 600 + "] }}"], "it makes more than 2,000,000 characters on its way"),
+        (["{{ job.user_data }}"] * 200, "it makes more than 2,000,000 characters on its way"),
+        (["{{ job.message }}{{ job.message }}"], "its text has more than 12,000 characters"),
+    ],
+)  # fmt: skip
+def test_the_texts_of_a_body_share_one_budget(texts, said):
+    heavy = {"message": "x,y" * 6_600, "user_data": "u" * 20_000, "outputs": ("o" * 850,) * 20}
+    notifier = with_body(f"a = {texts}")
+    tracemalloc.start()
+    made = customs(notifier, names(**heavy))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert made.body is None
+    assert said in made.faults[0]
+    assert peak < 25_000_000  # bytes, as for a template
+
+
+def test_the_bodies_of_a_file_have_the_bound_of_its_templates():
+    hooks = "\n".join(
+        f'{HOOK.replace(".hook", f".n{n}")}[notifier.n{n}.body]\na = "{{# {"x" * 9_000} #}}"' for n in range(50)
+    )
+    found = [one for one in faults(f"{WATCH}{RULE.replace('hook', 'n1')}{hooks}") if "warning" not in one]
+    assert len(found) == 1
+    assert "the templates have more than 200,000 characters, so the rest was not looked at" in found[0]
+
+
+@given(st.text(max_size=2_000), st.text(st.characters(), max_size=200))
+def test_whatever_a_job_says_a_body_is_well_formed(message, data):
+    lines = 'a = "{{ job.message }}"\nb = "<{{ job.user_data.key }}>"\nc = ["{{ job.user_data }}"]'
+    made = customs(with_body(lines), names(message=message, user_data=json.dumps({"key": data})))
+    assert made.body is not None
+    assert set(json.loads(made.body)) == {"a", "b", "c"}
+    assert made.body.encode()
+
+
+@pytest.mark.parametrize("end", ["\\0", "\\ud800", "\\x00\\udfff"])
+def test_what_no_database_takes_is_not_in_a_body(end):
+    made = customs(with_body(f"a = '''{{{{ 'x{end}' }}}}'''"), names()).body or ""
+    assert made.encode()
+    assert "\\u0000" not in made
+
+
+def test_a_notifier_without_templates_of_its_own_changes_nothing():
+    hook, ops = WebhookNotifier(name="cms", url="https://x/"), SlackNotifier(name="ops", channel="C1")
+    assert customs(hook, names()) == customs(ops, names()) == Custom()
+
+
+def test_a_rulebook_with_a_body_can_be_shown_and_hashed():
+    assert SECRET not in repr(with_body("a = 1"))
+    assert isinstance(hash(with_body("a = 1")), int)
