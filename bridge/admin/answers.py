@@ -134,8 +134,17 @@ class Delivery(BaseModel):
     note: str | None
     happened_at: datetime
     created_at: datetime
-    due_at: Annotated[datetime | None, Field(description="while it waits: the next attempt")]
+    due_at: Annotated[
+        datetime | None,
+        Field(description="while it waits: the next attempt; while it is held: the telling of its digest"),
+    ]
     ended_at: datetime | None
+    held_by: Annotated[
+        str | None,
+        Field(description="what first held it, for good: group:RULE, throttle:RULE, mute:NAME or silence:ID"),
+    ]
+    digest: Annotated[str | None, Field(description="the delivery that told it, with others")]
+    channel: Annotated[str | None, Field(description="instead of the notifier's own")]
 
 
 class Deliveries(BaseModel):

@@ -20,6 +20,7 @@ from bridge.admin.metrics import Metrics
 from bridge.admin.parts import Parts
 from bridge.admin.reads import Reads
 from bridge.admin.routes import Route
+from bridge.admin.silences import Silences
 from bridge.decide.rulebook import Rulebook
 from bridge.record.database import Database
 
@@ -74,7 +75,7 @@ class Everything:
         self._version = parts.version
         self.routes = [
             *self._about(),
-            *(route for part in (Health, Metrics, Reads, Acts) for route in part(parts).routes()),
+            *(route for part in (Health, Metrics, Reads, Acts, Silences) for route in part(parts).routes()),
         ]
 
     def _about(self) -> Iterator[Route]:

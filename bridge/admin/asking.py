@@ -119,6 +119,7 @@ PARAMETERS = {
     "job": Parameter(_text, _A_TEXT, "only those of the job of this id"),
     "notifier": Parameter(_text, _A_TEXT, "only those to the notifier of this name"),
     "rule": Parameter(_text, _A_TEXT, "only those by the rule of this name"),
+    "digest": Parameter(_text, _A_TEXT, "only those that the delivery of this id told, as one"),
     "bucket": Parameter(_text, _A_TEXT, "which one, where several know the id"),
     "since": Parameter(_moment, _A_MOMENT, "not before then; a + is written %2B"),
     "until": Parameter(_moment, _A_MOMENT, "before then; a + is written %2B"),
@@ -165,7 +166,6 @@ def json_of(request: Request, shape: type[_Shape], largest: int = LARGEST_BODY) 
 def _fault(found: Any) -> str:
     where = ".".join(str(part)[:100] for part in found["loc"])
     return f"{where or 'the body'}: {found['msg'][:200]}"
-
 
 
 def nothing(request: Request) -> None:

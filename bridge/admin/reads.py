@@ -20,7 +20,7 @@ from bridge.record.reading import Found
 from bridge.record.schema import DELIVERY_STATES
 
 _OF_JOBS = ("state", "tag", "queue", "job", "since", "until")
-_OF_DELIVERIES = ("state", "notifier", "rule", "job", "since", "until")
+_OF_DELIVERIES = ("state", "notifier", "rule", "job", "digest", "since", "until")
 
 
 class Reads:

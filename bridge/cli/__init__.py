@@ -45,6 +45,7 @@ _COMMANDS = {
     "transitions": ("bridge.cli.lists:transitions", "list: what changed, and which rules heard of it."),
     "deliveries": ("bridge.cli.deliveries:deliveries", "list, show, redrive: what was told, to whom, how it went."),
     "notifier": ("bridge.cli.lists:notifier", "test, resume: one Slack channel or webhook."),
+    "silence": ("bridge.cli.silence:silence", "add, list, end: hold messages back for a while."),
     "db": ("bridge.cli.serve:db", "upgrade: bring the database's schema up to date."),
     "simulate": ("bridge.cli.simulate:simulate", "Run a stand-in for the CI API, to try rules against."),
 }

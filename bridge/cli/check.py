@@ -1,4 +1,4 @@
-"""`rules check`: every fault of rules.toml at once."""
+"""`rules check`: every fault of rules.toml at once, and its tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import click
 
-from bridge.cli.common import json_option, plainly, said_of, say, say_json, some
+from bridge.cli.common import json_option, plainly, said_of, say, say_json, settings, some
 from bridge.cli.rules import book_of
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
+from bridge.decide.trials import Failed, run
 
 
 @click.command()
@@ -17,30 +18,57 @@ from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
 @json_option
 @plainly
 def check(file: str | None, as_json: bool) -> None:
-    """Say everything that is wrong with rules.toml (or FILE), each with its line. Exits 1 when it is refused.
+    """Say everything that is wrong with rules.toml (or FILE), each with its line, and run its [[test]]s.
+
+    Exits 1 when it is refused, or a test fails. Nothing is polled and nobody is told.
 
     \b
     Examples:
       ci-bridge rules check
       ci-bridge rules check staging.toml --json
+      ci-bridge rules check new.toml && mv new.toml rules.toml
     """
     try:
         book = book_of(file)
     except RulesRefused as error:
-        _show_faults(error.faults, None, as_json=as_json)
+        _show_refused(error.faults, as_json=as_json)
         sys.exit(1)
-    _show_faults(book.warnings, book, as_json=as_json)
-
-
-def _show_faults(faults: Sequence[Fault], book: Rulebook | None, *, as_json: bool) -> None:
+    failed = run(book)
     if as_json:
-        rows = [{"line": f.line, "level": "warning" if f.warning else "error", "text": f.text} for f in faults]
-        say_json(rows)
+        say_json([*map(_row, book.warnings), *map(_row_of_test, failed)])
+    else:
+        _show(book, failed, file or _name())
+    sys.exit(1 if failed else 0)
+
+
+def _name() -> str:
+    found = settings()
+    return found.rules if found.rules_toml is None else "BRIDGE_RULES_TOML"
+
+
+def _row(fault: Fault) -> dict[str, object]:
+    return {"line": fault.line, "level": "warning" if fault.warning else "error", "text": fault.text}
+
+
+def _row_of_test(failed: Failed) -> dict[str, object]:
+    return {"line": failed.line, "level": "test", "text": failed.text}
+
+
+def _show_refused(faults: Sequence[Fault], *, as_json: bool) -> None:
+    if as_json:
+        say_json([*map(_row, faults)])
         return
     for fault in faults:
         say(str(fault), err=True)
-    if book:
-        click.echo(f"accepted, with {some(len(faults), 'warning')}: {said_of(book)} (sha {book.sha})")
-    else:
-        errors = sum(not fault.warning for fault in faults)
-        click.echo(f"refused: {some(errors, 'error')}, {some(len(faults) - errors, 'warning')}", err=True)
+    errors = sum(not fault.warning for fault in faults)
+    click.echo(f"refused: {some(errors, 'error')}, {some(len(faults) - errors, 'warning')}", err=True)
+
+
+def _show(book: Rulebook, failed: Sequence[Failed], file: str) -> None:
+    for warning in book.warnings:
+        say(str(warning), err=True)
+    for one in failed:
+        say(f"{file}:{one.line}: {one.text}", err=True)
+    click.echo(f"accepted, with {some(len(book.warnings), 'warning')}: {said_of(book)} (sha {book.sha})")
+    if book.trials:
+        click.echo(f"{some(len(book.trials), 'test')}, {len(failed)} failed")

@@ -29,7 +29,7 @@ _STATE = click.option("--state", type=click.Choice(DELIVERY_STATES), help="Only 
 
 @deliveries.command("list")
 @_STATE
-@filters("notifier", "rule", "job", "since", "until")
+@filters("notifier", "rule", "job", "digest", "since", "until")
 @plainly
 def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
     """List deliveries, the newest first.
@@ -38,8 +38,9 @@ def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
     Examples:
       ci-bridge deliveries list --state dead
       ci-bridge deliveries list --notifier cms --since 2h --json
+      ci-bridge deliveries list --digest dlv_3wgd3btsuo6wb2kdedccezf4qi
     """
-    columns = ("id", "notifier", "state", "job", "tells", "rule", "attempts", "created_at", "why")
+    columns = ("id", "notifier", "state", "job", "tells", "rule", "attempts", "created_at", "held_by", "why")
     show(reading.deliveries, filter_of(options), columns, limit, as_json=as_json)
 
 
@@ -67,6 +68,8 @@ def redrive(
     delivery_ids: tuple[str, ...], dry_run: bool, limit: int | None, as_json: bool, **options: str | None
 ) -> None:
     """Send dead deliveries again, under the same ids: those named, or all that the filters find.
+
+    One that was dropped (by a mute or a silence) is sent too, when it is named.
 
     \b
     Examples:
@@ -105,16 +108,17 @@ def _pages_again(db: Database, which: Filter, limit: int | None, *, dry_run: boo
 
 
 def _again(tx: Any, dead: list[dict[str, Any]], *, dry_run: bool) -> list[dict[str, Any]]:
-    if not dry_run:
-        outbox.redrive(tx, reading.numbers_of([one["id"] for one in dead]), now=wiring.utc_now())
-    return dead
+    if dry_run:
+        return dead
+    again = set(outbox.redrive(tx, reading.numbers_of([one["id"] for one in dead]), now=wiring.utc_now()))
+    return [one for one in dead if one["id"] in again]
 
 
 def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
     found = reading.delivery(tx, delivery_id)
     if found is None:
         fail(f'no delivery "{delivery_id}" is on record')
-    if found["state"] != "dead":
-        say(f"{delivery_id} is {found['state']}, not dead: left alone", err=True)
+    if found["state"] not in ("dead", "dropped"):
+        say(f"{delivery_id} is {found['state']}, neither dead nor dropped: left alone", err=True)
         return None
     return found

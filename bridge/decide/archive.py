@@ -36,7 +36,7 @@ def freeze(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
     kept = {
         "tables": {
             **{kind: tables.get(kind, []) for kind in ("rule", "mute")},
-            **{kind: dict.fromkeys(tables.get(kind, ()), {}) for kind in ("notifier", "template")},
+            **{kind: {name: {} for name in tables.get(kind, ())} for kind in ("notifier", "template")},
         },
         "lines": {"rule": _lines(ruleset.rules), "mute": _lines(ruleset.mutes)},
         "queue_names": ruleset.queue_names,

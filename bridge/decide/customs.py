@@ -94,60 +94,47 @@ class BodyReader:
     def __init__(self, rehearsal: Rehearsal, note: Note) -> None:
         self._rehearsal = rehearsal
         self._note = note
-        self._wrong = False
 
     def read(self, table: Mapping[str, Any], path: _At) -> Body | None:
         if not table:
-            self._refuse(path, 'is empty; write what the receiver reads, as in asset = "{{ job.id }}"')
-        elif (count := _texts(table)) > _MOST_TEXTS:
-            self._refuse(path, f"has {count:,} texts, and {_MOST_TEXTS} are the most")
-        else:
-            body = Body(self._compiled(table, path, 1))
-            return None if self._wrong else self._tried(body, path)
-        return None
-
-    def _tried(self, body: Body, path: _At) -> Body | None:
+            self._note(path, 'is empty; write what the receiver reads, as in asset = "{{ job.id }}"')
+            return None
+        if (count := _texts(table)) > _MOST_TEXTS:
+            self._note(path, f"has {count:,} texts, and {_MOST_TEXTS} are the most")
+            return None
+        body = Body(self._compiled(table, path, 1))
         try:
             self._rehearsal.plays(body)
         except TemplateFault as error:
-            self._refuse(path, str(error))
-            return None
+            self._note(path, str(error))
         return body
 
-    def _refuse(self, path: _At, text: str) -> None:
-        self._note(path, text)
-        self._wrong = True
-
     def _compiled(self, found: Any, path: _At, depth: int) -> Any:
-        """Return the tree with its texts compiled, after noting what is wrong."""
+        """Return the tree with its texts compiled; what is wrong is noted, and None in its place."""
         match found:
             case dict() | list() if depth > _DEEPEST:
-                self._refuse(path, f"nests too deeply: {_DEEPEST} levels are the most")
+                self._note(path, f"nests too deeply: {_DEEPEST} levels are the most")
             case dict():
                 return {key: self._compiled(one, (*path, key), depth + 1) for key, one in found.items()}
             case list():
                 return [self._compiled(one, (*path, at), depth + 1) for at, one in enumerate(found)]
             case str():
-                return self._template(found, path)
+                return self._rehearsal.template(found, path, render=value, instead="the default body is sent")
             case datetime(tzinfo=None):
-                self._refuse(path, f"{found.isoformat()} says no offset; write for example 2026-11-21T09:00:00Z")
+                self._note(path, f"{found.isoformat()} says no offset; write for example 2026-11-21T09:00:00Z")
             case date() | time():
                 return found.isoformat()
             case _:
-                self._check_number(found, path)
-        return found
+                return self._number(found, path)
+        return None
 
-    def _template(self, source: str, path: _At) -> Template | None:
-        made = self._rehearsal.template(source, path, render=value, instead="the default body is sent")
-        self._wrong = self._wrong or made is None
-        return made
-
-    def _check_number(self, found: object, path: _At) -> None:
+    def _number(self, found: object, path: _At) -> int | float | None:
         try:
-            number(found)
+            return number(found)
         except TemplateFault:
             text = f"{shown(found)} is not sent as a number: {LARGEST_NUMBER:.0e} is the most; write it as a text"
-            self._refuse(path, text)
+            self._note(path, text)
+        return None
 
 
 def _texts(tree: Any) -> int:

@@ -37,7 +37,7 @@ def event(
     when: datetime | None = None,
     stay: Stay | None = None,
 ) -> dict[str, Any]:
-    """Return the event of a transition, or (`when` it became too long) of a stay; at most LARGEST_EVENT bytes of JSON."""
+    """Return the event of a transition, or of a stay (`when` it became too long): at most LARGEST_EVENT bytes."""
     job, when = transition.job, when or transition.happened_at
     body = {
         "source": f"//{job.bucket}.ci.{job.region}.myqcloud.com/jobs",

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from bridge.decide.conditions import job_seconds
+from bridge.decide.customs import Custom
 from bridge.decide.events import Stay, cut, event
-from bridge.decide.templates import Template, TemplateFault, basename, human, iso, rendered, variables
+from bridge.decide.templates import Names, Template, TemplateFault, basename, human, iso, rendered, variables
 from bridge.model import FAILED, GONE, NEW, Message, Notifier, SlackNotifier, Told, Transition, WebhookNotifier
 
+_PLAIN = Custom()
 DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
 UTC = ZoneInfo("UTC")
 
@@ -28,15 +30,19 @@ class Wording:
     fields: tuple[str, ...] = DEFAULT_FIELDS
 
 
-def address(message: Message, notifier: Notifier, *, note: str | None = None) -> Told:
-    """Return the telling of a message to one notifier: its id, its lane, its Slack conversation."""
+def address(message: Message, notifier: Notifier, *, note: str | None = None, custom: Custom = _PLAIN) -> Told:
+    """Return the telling of a message to one notifier: its id, its lane, its Slack conversation, its own form."""
+    thread = _thread(message, notifier)
     return Told(
         id=ident("dlv", message.id, notifier.name),
         message=message,
         notifier=notifier.name,
         lane=_lane(message, notifier),
-        thread=_thread(message, notifier),
-        note=note,
+        # A conversation is in one channel.
+        thread=f"{custom.channel}/{thread}" if thread and custom.channel else thread,
+        note=" ".join(filter(None, (note, custom.note))) or None,
+        body=custom.body,
+        channel=custom.channel,
     )
 
 
@@ -60,7 +66,7 @@ class Built:
     """A message, what its templates were given, and why they fell back to the default text, if they did."""
 
     message: Message
-    names: Mapping[str, Any]
+    names: Names
     fault: str | None = None
 
 
@@ -97,7 +103,7 @@ def build(
     return Built(message=message, names=names, fault=fault)
 
 
-def _worded(wording: Wording, names: Mapping[str, Any]) -> tuple[str, str, str | None]:
+def _worded(wording: Wording, names: Names) -> tuple[str, str, str | None]:
     try:
         title = rendered(wording.title, names) if wording.title else ""
         return title, rendered(wording.text, names) if wording.text else "", None
@@ -196,9 +202,9 @@ def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
     )
 
 
-def as_fallback(message: Message, dead: str, why: str, notifier: Notifier) -> Told:
+def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, custom: Custom = _PLAIN) -> Told:
     """Return the telling of a message that could not be told to the notifier `dead`."""
-    told = address(message, notifier, note=f"This could not be told to {dead}: {why}")
+    told = address(message, notifier, note=f"This could not be told to {dead}: {why}", custom=custom)
     return replace(told, id=ident("dlv", message.id, dead, notifier.name))
 
 

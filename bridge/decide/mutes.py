@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -69,7 +69,9 @@ class Gates:
 
     def hold(self, facts: Facts, rule: Rule, notifier: str) -> Hold | None:
         """Return why a message is not told at once, or None. A silence comes before a mute, both before a digest."""
-        return self.quiet(facts, rule.name, notifier) or (self._group(facts, rule.name, rule.group) if rule.group else None)
+        if quiet := self.quiet(facts, rule.name, notifier):
+            return quiet
+        return self._group(facts, rule.name, rule.group) if rule.group else None
 
     def quiet(self, facts: Facts, rule: str, notifier: str) -> Hold | None:
         """Return the silence or mute that holds a message, if there is one."""
@@ -82,16 +84,22 @@ class Gates:
         return None
 
     def over(self, facts: Facts, rule: str, notifier: str) -> Silence | None:
-        """Return a silence that would have held this message, has ended, and of whose end no message has said yet."""
-        return next((one for one, scope in self._over if scope.holds(facts, rule, notifier)), None)
+        """Return a silence that would have held this message, has ended, and of whose end no message has said yet.
+
+        Whoever asks says so, and nobody is told again.
+        """
+        found = next((entry for entry in self._over if entry[1].holds(facts, rule, notifier)), None)
+        if found is None:
+            return None
+        self._over.remove(found)
+        return found[0]
 
     def _group(self, facts: Facts, rule: str, group: Grouping) -> Hold:
-        until = next_at(group.at, after=self._now, zone=self._zone) if group.at else self._now + (group.wait or _NONE)
+        until = (
+            next_at(group.at, after=self._now, zone=self._zone) if group.at else self._now + (group.wait or timedelta())
+        )
         key = json.dumps([[field, _value(facts, field)] for field in group.by], ensure_ascii=False)
         return Hold(gate="group", name=rule, until=until, key=key if group.by else "", most=group.most)
-
-
-_NONE = datetime.min - datetime.min
 
 
 def _value(facts: Facts, field: str) -> str | None:

@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from bridge.decide.archive import Ruleset, freeze
 from bridge.decide.doubts import Doubts
 from bridge.decide.faults import Fault, Faults, RulesRefused
-from bridge.decide.matching import Matcher, Rule
+from bridge.decide.matching import Matcher
 from bridge.decide.messages import Wording
-from bridge.decide.mutes import Mute
 from bridge.decide.notifiers import NotifierReader
+from bridge.decide.rehearsal import Rehearsal
 from bridge.decide.rule_tables import RuleReader, Trial
 from bridge.decide.shapes import Defaults, WatchTable, printable
 from bridge.decide.tables import Tables
@@ -75,7 +74,8 @@ class _Reader:
         self._raw = tables
         self._faults = Faults(text, tables, file)
         self._tables = Tables(tables, self._faults)
-        self._notifier_reader = NotifierReader(environ, self._faults.note)
+        self._rehearsal = Rehearsal(self._faults.note)
+        self._notifier_reader = NotifierReader(environ, self._faults.note, self._rehearsal)
         self._doubts = Doubts(self._faults)
         self._defaults = Defaults()
         self._aliases: dict[str, str] = {}
@@ -83,7 +83,7 @@ class _Reader:
     def read(self) -> Rulebook:
         self._read_defaults()
         self._read_aliases()
-        wordings = read_wordings(self._tables, self._faults)
+        wordings = read_wordings(self._tables, self._faults, self._rehearsal)
         notifiers = self._read_notifiers()
         watches = self._read_watches()
         reader = RuleReader(self._tables, self._faults, self._aliases)

@@ -14,9 +14,6 @@ from bridge.decide.calendar import time_of_day
 from bridge.decide.words import MOST_LISTED, STATE_WORDS, States, duration, rate, shown, states, suggest
 from bridge.model import DONE, NEW, Rate
 
-# Keys of the language that this version reads about but does not run: refused, never ignored in silence.
-LATER: Mapping[str, tuple[str, ...]] = {}
-
 _LONGEST_NAME = 200  # characters of a tag, a queue, a state: the keys of indexes are made of them
 _LONGEST_KEY = 850  # an object's
 _ENV_NAME = re.compile(r"(?!whsec_|xox)[A-Za-z_][A-Za-z0-9_]*")

@@ -46,7 +46,7 @@ class Wanted:
 
 
 def read_wanted(said: Mapping[str, Any], *, now: datetime, author: str | None = None) -> Wanted:
-    """Read a silence; `author` is who asks, when nothing is said of it. Raises ValueError with the faults, one a line."""
+    """Read a silence; `author` is who asks, unless that is said. Raises ValueError with the faults, one a line."""
     faults = [f'unknown key "{key[:100]}"{instead(key, KEYS)}' for key in said if key not in KEYS][:_MOST_FAULTS]
 
     def read(key: str, reader: Callable[[Any], Any], default: Any = None) -> Any:
@@ -101,17 +101,16 @@ def _end(said: Mapping[str, Any], now: datetime) -> datetime:
     if ("for" in said) == ("ends_at" in said):
         raise ValueError('say when it ends: either for ("2h") or ends_at (2026-11-21T09:00:00Z)')
     key = "for" if "for" in said else "ends_at"
-    if not isinstance(said[key], str):
-        raise ValueError(f'{key}: {shown(said[key])} is not a text such as "2h" or "2026-11-21T09:00:00Z"')
+    text = said[key] if isinstance(said[key], str) else shown(said[key])
     try:
-        found = now + duration(said[key]) if key == "for" else _moment(said[key])
+        found = now + duration(text) if key == "for" else _moment(text)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
     # Compared before it becomes UTC, which a time at the end of the calendar has no room for.
     if found <= now:
-        raise ValueError(f"{key}: {said[key]} is over already; a silence ends in the future")
+        raise ValueError(f"{key}: {text} is over already; a silence ends in the future")
     if found > now + LONGEST:
-        raise ValueError(f"{key}: {said[key]} is too far away; a silence lasts {LONGEST.days} days at most")
+        raise ValueError(f"{key}: {text} is too far away; a silence lasts {LONGEST.days} days at most")
     return found.astimezone(UTC)
 
 
@@ -163,7 +162,9 @@ def too_costly(scopes: Iterable[Scope]) -> str:
     globs = Globs()
     for scope in scopes:
         globs.add(scope.conditions)
-    return "with those that have not ended, its globs stand for too many patterns; write fewer" if globs.too_many else ""
+    return (
+        "with those that have not ended, its globs stand for too many patterns; write fewer" if globs.too_many else ""
+    )
 
 
 def doubts(scope: Scope, *, rules: Collection[str], notifiers: Collection[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bridge.decide.faults import Faults, RulesRefused
-from bridge.decide.shapes import KEYS, LATER, printable
+from bridge.decide.shapes import KEYS, printable
 from bridge.decide.words import instead, shown
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -57,9 +57,7 @@ class Tables:
 
     def _unknown_keys(self, table: Mapping[str, Any], kind: str, path: _At) -> None:
         for key in table:
-            if key in LATER.get(kind, ()):
-                self._faults.note((*path, key), "is not run by this version yet; take it out")
-            elif key not in KEYS[kind]:
+            if key not in KEYS[kind]:
                 self._faults.note(path, f'unknown key "{key}"{instead(key, KEYS[kind])}', key=key)
 
     def one(self, kind: str) -> dict[str, Any]:
@@ -153,7 +151,7 @@ def _say(problem: Mapping[str, Any]) -> str:
     value = shown(problem["input"])
     match kind:
         case "extra_forbidden":
-            return f'unknown key{instead(str(loc[-1]), KEYS.get(str(loc[0]), ()))}'
+            return f"unknown key{instead(str(loc[-1]), KEYS.get(str(loc[0]), ()))}"
         case "missing":
             return f'"{loc[-1]}" is missing'
         case "value_error":

@@ -92,12 +92,16 @@ class _Teller:
         custom = customs(notifier, built.names)
         self._faults += [(rule.name, f'notifier "{name}": {fault}') for fault in custom.faults]
         hold = self._gates.hold(self._facts, rule, name)
-        note = custom.note
-        if hold is None and (silence := self._gates.over(self._facts, rule.name, name)) and silence.id not in self._over:
-            self._over.append(silence.id)
-            note = " ".join(filter(None, (note, f"{silence} is over.")))
-        told = address(built.message, notifier, note=note)
-        return replace(told, body=custom.body, channel=custom.channel, hold=hold, throttle=rule.throttle)
+        told = address(built.message, notifier, note=None if hold else self._end_of_silence(rule, name), custom=custom)
+        return replace(told, hold=hold, throttle=rule.throttle)
+
+    def _end_of_silence(self, rule: Rule, name: str) -> str | None:
+        """The first message after a silence says that it is over."""
+        silence = self._gates.over(self._facts, rule.name, name)
+        if silence is None:
+            return None
+        self._over.append(silence.id)
+        return f"{silence} is over."
 
     def telling(self, transition: Transition, verdicts: Sequence[Verdict] = ()) -> Telling:
         return Telling(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.customs import customs
+from bridge.decide.customs import Custom, customs
 from bridge.decide.messages import as_fallback
 from bridge.decide.retries import BROKEN_AT
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.templates import variables
-from bridge.model import Attempt, Delivery, Notifier, Refused, Sent, Told, TryLater
+from bridge.model import Attempt, Delivery, Message, Notifier, Refused, Sent, TryLater
 from bridge.pipeline.vigil import Vigil
 from bridge.record import claims, outbox, settling, snapshots
 from bridge.record.database import Clock, Database
@@ -138,20 +137,16 @@ def tell_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetim
         return
     message = outbox.message_of(tx, attempt.delivery.n)
     if message.kind != "test":  # a test of one place is no news for another
-        told = as_fallback(message, attempt.delivery.notifier, why, fallback)
-        outbox.put(tx, [_in_its_form(tx, told, fallback, book)], now=now)
+        custom = _custom(tx, message, fallback, book)
+        outbox.put(tx, [as_fallback(message, attempt.delivery.notifier, why, fallback, custom)], now=now)
 
 
-def _in_its_form(tx: Connection, told: Told, notifier: Notifier, book: Rulebook) -> Told:
-    """Give a message the body, or the channel, that a notifier has of its own."""
-    message = told.message
-    if message.sequence is None:
-        return told
-    step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", message.sequence)
-    if step is None:
-        return told
-    custom = customs(notifier, variables(step, message.rule or "", book.queue_names, zone=book.zone))
-    return replace(told, body=custom.body, channel=custom.channel)
+def _custom(tx: Connection, message: Message, notifier: Notifier, book: Rulebook) -> Custom:
+    """Return the body, or the channel, that a notifier has of its own for a message of before."""
+    sequence = message.sequence or 0
+    step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", sequence)
+    names = variables(step, message.rule or "", book.queue_names, zone=book.zone) if step else None
+    return customs(notifier, names) if names else Custom()
 
 
 def retry_of(name: str, book: Rulebook) -> timedelta:

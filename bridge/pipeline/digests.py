@@ -68,7 +68,8 @@ class Editor:
         outbox.put(tx, [one], now=now)
         digests.merged(tx, n, one.id, now=now)
         silences.over(tx, [silence.id] if silence else [], now=now)
-        logger.info("digest", extra={"delivery": one.id, "gate": ended.gate, "of": ended.name, "messages": sum(counts.values())})
+        facts = {"delivery": one.id, "gate": ended.gate, "of": ended.name, "messages": sum(counts.values())}
+        logger.info("digest", extra=facts)
         return True
 
 
@@ -101,4 +102,4 @@ def _hold_again(tx: Connection, ended: Ended, book: Rulebook, now: datetime) -> 
             held.setdefault((hold.gate, hold.name), (hold, []))[1].append(n)
     for _, (hold, numbers) in sorted(held.items()):
         to = digests.enter(tx, hold, ended.notifier, len(numbers), now=now)
-        digests.move(tx, numbers, of=ended.n, to=to, drop=hold.drop, now=now)
+        digests.move(tx, numbers, of=ended.n, to=to[0], drop=hold.drop, now=now)

@@ -174,9 +174,7 @@ class Poller:
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
             silence = round_.silence(stream, horizon)
-            steps = diff(
-                seen, jobs, watch=round_.watch.name, now=now, silence=silence, still_at=round_.still_at
-            )
+            steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=silence, still_at=round_.still_at)
             round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)

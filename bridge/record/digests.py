@@ -24,17 +24,20 @@ from bridge.record.schema import message as M  # noqa: N812
 _KEY = (G.c.gate, G.c.name, G.c.notifier, G.c.key)
 
 
-def enter(tx: Connection, hold: Hold, notifier: str, count: int, *, now: datetime) -> int:
-    """Make room for `count` messages in the digest of this gate, a new one where there is none; return its number."""
-    row = _take(tx, _key(hold.gate, hold.name, notifier, hold.key), due=hold.until, now=now, members=count, drops=hold.drop)
-    if hold.most and row.members >= hold.most:
-        full = update(G).where(G.c.n == row.n)
-        tx.execute(full.values(open=False, due_at=func.min(G.c.due_at, ms(now)) if _lite(tx) else func.least(G.c.due_at, ms(now))))
-    return int(row.n)
+def enter(tx: Connection, hold: Hold, notifier: str, count: int, *, now: datetime) -> list[int]:
+    """Make room for `count` messages in the digest of this gate, new ones where there is none or it is full.
 
-
-def _lite(tx: Connection) -> bool:
-    return tx.dialect.name == "sqlite"
+    Return the number of the digest of each. One that is full is due.
+    """
+    key, places = _key(hold.gate, hold.name, notifier, hold.key), list[int]()
+    while len(places) < count:
+        row = _take(tx, key, due=hold.until, now=now, members=count - len(places), drops=hold.drop)
+        over = max(0, row.members - hold.most) if hold.most else 0
+        places += [int(row.n)] * (count - len(places) - over)
+        if hold.most and row.members >= hold.most:
+            full = {"members": hold.most, "open": False, "due_at": ms(now)}
+            tx.execute(update(G).where(G.c.n == row.n).values(full))
+    return places
 
 
 def let_pass(tx: Connection, rule: str, rate: Rate, notifier: str, count: int, *, now: datetime) -> tuple[int, int]:
@@ -68,12 +71,10 @@ def _take(
     # One whose time has come takes nothing more in, also when nobody has told it yet.
     over = update(G).where(*(column == key[column.name] for column in _KEY), G.c.open, G.c.due_at <= ms(now))
     tx.execute(over.values(open=False))
-    row = upsert(tx, G).values(
-        **key, opened_at=ms(now), due_at=ms(due), members=members, passed=passed, drops=drops
-    )
+    row = upsert(tx, G).values(**key, opened_at=ms(now), due_at=ms(due), members=members, passed=passed, drops=drops)
     more = {"members": G.c.members + members, "passed": G.c.passed + passed}
     row = row.on_conflict_do_update(
-        index_elements=list(_KEY), index_where=text("open = 1") if _lite(tx) else text("open"), set_=more
+        index_elements=list(_KEY), index_where=text("open = 1" if tx.dialect.name == "sqlite" else "open"), set_=more
     )
     return tx.execute(row.returning(G.c.n, G.c.members, G.c.passed)).one()
 

@@ -22,7 +22,7 @@ from bridge.record.schema import notifier as N  # noqa: N812
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """The digest that a delivery waits in, was told in, or was dropped with; `told_by` is the delivery that tells it."""
+    """The digest that a delivery waits in, was told in, or was dropped with; the delivery `told_by` tells it."""
 
     gate: Gate
     name: str
@@ -45,6 +45,7 @@ class Fate:
     sequence: int
     rule: str
     notifier: str
+    lane: str | None
     state: str
     attempts: int
     due_at: datetime
@@ -77,7 +78,18 @@ class Last:
 _TELLS = D.alias()  # what tells a digest
 _FATES: Select[Any] = (
     select(
-        *(D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.state, D.c.attempts, D.c.due_at, D.c.created_at, D.c.ended_at),
+        *(
+            D.c.n,
+            D.c.id,
+            D.c.message,
+            D.c.notifier,
+            D.c.lane,
+            D.c.state,
+            D.c.attempts,
+            D.c.due_at,
+            D.c.created_at,
+            D.c.ended_at,
+        ),
         *(D.c.why, D.c.held_by, M.c.kind, M.c.bucket, M.c.sequence, M.c.rule, M.c.says),
         *(G.c.gate, G.c.name, G.c.due_at.label("told_at"), G.c.delivery.label("told_by")),
         *(_TELLS.c.state.label("their_state"), _TELLS.c.ended_at.label("their_end"), _TELLS.c.why.label("their_why")),
@@ -105,6 +117,7 @@ def _fate(row: Row[Any]) -> Fate:
         sequence=row.sequence,
         rule=row.rule or "",
         notifier=row.notifier,
+        lane=row.lane,
         state=DELIVERY_STATES[row.state],
         attempts=row.attempts,
         due_at=at(row.due_at),
@@ -134,9 +147,7 @@ def standings(tx: Connection) -> dict[str, Standing]:
     """Return by name whether a notifier is told anything now."""
     rows = tx.execute(select(N.c.name, N.c.paused_at, N.c.paused_why, N.c.not_before))
     return {
-        row.name: Standing(
-            paused_at=maybe_at(row.paused_at), paused_why=row.paused_why, not_before=at(row.not_before)
-        )
+        row.name: Standing(paused_at=maybe_at(row.paused_at), paused_why=row.paused_why, not_before=at(row.not_before))
         for row in rows
     }
 

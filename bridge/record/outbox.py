@@ -82,16 +82,17 @@ def _held(tx: Connection, told: Sequence[Told], now: datetime) -> dict[int, dict
     held: dict[int, dict[str, Any]] = {}
     for (_, gate, name, notifier, _), found in sorted(places.items()):
         first = told[found[0]]
-        passed, drop = 0, False
         if first.hold:
-            n, drop = digests.enter(tx, first.hold, notifier, len(found), now=now), first.hold.drop
+            numbers = digests.enter(tx, first.hold, notifier, len(found), now=now)
+            drop = first.hold.drop
+            held |= {place: _in_digest(n, gate, name, now, drop=drop) for place, n in zip(found, numbers, strict=True)}
         elif first.throttle:
             passed, n = digests.let_pass(tx, name, first.throttle, notifier, len(found), now=now)
-        held |= dict.fromkeys(found[passed:], _in_digest(n, gate, name, now, drop=drop))
+            held |= {place: _in_digest(n, gate, name, now) for place in found[passed:]}
     return held
 
 
-def _in_digest(n: int, gate: Gate, name: str, now: datetime, *, drop: bool) -> dict[str, Any]:
+def _in_digest(n: int, gate: Gate, name: str, now: datetime, *, drop: bool = False) -> dict[str, Any]:
     held = {"state": HELD, "digest": n, "held_by": f"{gate}:{name}", "ended_at": None, "why": None}
     return held | {"state": DROPPED, "ended_at": ms(now)} if drop else held
 

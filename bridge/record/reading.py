@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, select
 
 from bridge.record.database import at, ms
-from bridge.record.schema import DEAD, DELIVERY_STATES, SENDING, WAITING, state_is
+from bridge.record.schema import DEAD, DELIVERY_STATES, HELD, SENDING, WAITING, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
+from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
@@ -43,6 +44,7 @@ class Filter:
     notifier: str | None = None
     rule: str | None = None
     job: str | None = None
+    digest: str | None = None  # the id of the delivery that told it
     since: datetime | None = None
     until: datetime | None = None
 
@@ -108,9 +110,12 @@ def _transition(row: Row[Any]) -> Facts:
     }
 
 
-_DELIVERIES: Select[Any] = select(
-    D, M.c.kind, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule, M.c.state.label("tells"), M.c.happened_at
-).join(M, M.c.id == D.c.message)
+_DELIVERIES: Select[Any] = (
+    select(D, M.c.kind, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule, M.c.state.label("tells"), M.c.happened_at)
+    .add_columns(G.c.delivery.label("told_by"), G.c.due_at.label("told_at"))
+    .join(M, M.c.id == D.c.message)
+    .outerjoin(G, G.c.n == D.c.digest)
+)
 
 
 def deliveries(tx: Connection, which: Filter, *, cursor: int | None = None, limit: int = 50) -> Found:
@@ -126,6 +131,9 @@ def _of_deliveries(which: Filter) -> list[ColumnElement[bool]]:
     wanted = _matching((D.c.notifier, which.notifier), (M.c.rule, which.rule), (M.c.job_id, which.job))
     if which.state:
         wanted.append(state_is(DELIVERY_STATES.index(which.state)))
+    if which.digest:
+        # Said twice, as only the words of the partial index find it.
+        wanted += [D.c.digest.in_(select(G.c.n).where(G.c.delivery == which.digest)), D.c.digest.is_not(None)]
     return wanted + _between(D.c.created_at, which)
 
 
@@ -160,8 +168,11 @@ def _delivery(row: Row[Any]) -> Facts:
         "note": row.note,
         "happened_at": iso(row.happened_at),
         "created_at": iso(row.created_at),
-        "due_at": iso(row.due_at) if row.state == WAITING else None,
+        "due_at": iso({WAITING: row.due_at, HELD: row.told_at}.get(row.state)),
         "ended_at": iso(row.ended_at),
+        "held_by": row.held_by,
+        "digest": row.told_by,
+        "channel": row.channel,
     }
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
-from bridge.model import Silence
+from bridge.model import Silence, Transition
 from bridge.record import digests
 from bridge.record.database import at, maybe_at, ms
-from bridge.record.schema import digest as G  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import digest as G  # noqa: N812
+from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import silence as Q  # noqa: N812
+from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.snapshots import judged
 
 
 def add(tx: Connection, silence: Silence) -> None:
@@ -54,20 +60,88 @@ def every(tx: Connection, *, since: datetime | None = None) -> list[tuple[Silenc
 
     With `since` only those that ended after then, or have not ended.
     """
-    held = {
-        row[0]: row[1]
-        for row in tx.execute(select(G.c.name, func.sum(G.c.members)).where(G.c.gate == "silence").group_by(G.c.name))
-    }
     found = select(Q).order_by(Q.c.n.desc())
     if since:
         found = found.where(Q.c.ends_at > ms(since))
-    return [(silence, int(held.get(silence.id, 0))) for row in tx.execute(found) if (silence := _silence(row))]
+    counts = held(tx)
+    return [(_silence(row), counts.get(row.id, 0)) for row in tx.execute(found)]
+
+
+def page(tx: Connection, *, cursor: int | None, limit: int) -> tuple[list[tuple[Silence, int]], int | None]:
+    """Return silences as `every` does, `limit` of them, and the cursor of the next page."""
+    found = select(Q).order_by(Q.c.n.desc()).limit(limit + 1)
+    if cursor is not None:
+        found = found.where(Q.c.n < cursor)
+    rows = tx.execute(found).all()
+    counts = held(tx, [row.id for row in rows])
+    items = [(_silence(row), counts.get(row.id, 0)) for row in rows[:limit]]
+    return items, rows[limit - 1].n if len(rows) > limit else None
+
+
+def held(tx: Connection, ids: Collection[str] | None = None) -> dict[str, int]:
+    """Return how many messages these silences (None: all) have held or dropped; who has none is not there."""
+    sums = select(G.c.name, func.sum(G.c.members)).where(G.c.gate == "silence").group_by(G.c.name)
+    if ids is not None:
+        sums = sums.where(G.c.name.in_(list(ids)))
+    return {row[0]: int(row[1]) for row in tx.execute(sums)}
+
+
+def standing(tx: Connection, *, now: datetime) -> list[Silence]:
+    """Return the silences that have not ended."""
+    return [_silence(row) for row in tx.execute(select(Q).where(Q.c.ends_at > ms(now)).order_by(Q.c.n))]
 
 
 def over(tx: Connection, ids: Collection[str], *, now: datetime) -> None:
     """Remember that a message has said that these are over."""
     if ids:
         tx.execute(update(Q).where(Q.c.id.in_(ids), Q.c.told_at.is_(None)).values(told_at=ms(now)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """A message of a rule to a notifier, as it was made."""
+
+    rule: str
+    notifier: str
+    kind: str
+    made_at: datetime
+    transition: Transition
+
+
+_AT_ONCE = 1_000
+
+
+def told_since(tx: Connection, since: datetime) -> Iterator[list[Once]]:
+    """Yield the messages that rules have told since then or had held, the newest first, some at a time.
+
+    Walked by number, as no index is about time; what was told by a fallback is not among them.
+    """
+    told = (
+        select(D.c.n.label("number"), D.c.notifier, D.c.created_at, M.c.kind, M.c.rule, T)
+        .join(M, M.c.id == D.c.message)
+        .outerjoin(T, and_(T.c.bucket == M.c.bucket, T.c.job_id == M.c.job_id, T.c.sequence == M.c.sequence))
+        .order_by(D.c.n.desc())
+        .limit(_AT_ONCE)
+    )
+    rows = tx.execute(told).all()
+    while any(row.created_at >= ms(since) for row in rows):
+        yield [_once(row) for row in rows if row.created_at >= ms(since) and _by_its_rule(row)]
+        rows = tx.execute(told.where(D.c.n < rows[-1].number)).all()
+
+
+def _by_its_rule(row: Row[Any]) -> bool:
+    if row.n is None or row.rule is None:  # a digest, a test, or pruned
+        return False
+    return row.kind != "transition" or any(
+        rule == row.rule and row.notifier in notifiers for rule, notifiers in json.loads(row.verdicts)
+    )
+
+
+def _once(row: Row[Any]) -> Once:
+    return Once(
+        rule=row.rule, notifier=row.notifier, kind=row.kind, made_at=at(row.created_at),
+        transition=judged(row).transition,
+    )  # fmt: skip
 
 
 def _silence(row: Row[Any]) -> Silence:

@@ -13,9 +13,9 @@ from flask.testing import FlaskClient
 from bridge.admin import create_app
 from bridge.decide.rulebook import Rulebook, read
 from bridge.decide.tellings import Telling
-from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Refused, Sent, Transition
+from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Refused, Sent, Silence, Transition
 from bridge.pipeline.telling import tell_all
-from bridge.record import claims, leases, outbox, settling, snapshots
+from bridge.record import claims, leases, settling, snapshots
 from bridge.record.database import Database
 from bridge.record.settling import Ended
 
@@ -160,3 +160,11 @@ def a_failed_job(number: int) -> Job:
         number, state=FAILED, code="E1", message="broken", user_data="asset_id=7", started_at=NOON,
         ended_at=NOON + timedelta(hours=1), input="uploads/a.mp4",
     )  # fmt: skip
+
+
+def a_silence(id_: str = "sil_1", **facts: object) -> Silence:
+    base: dict[str, object] = {
+        "id": id_, "spec": '{"to":"Failed"}', "author": "ann", "reason": "new encoder", "begins_at": NOON,
+        "ends_at": NOON + timedelta(hours=2),
+    }  # fmt: skip
+    return Silence(**(base | facts))  # type: ignore[arg-type]  # a builder takes any field

@@ -121,6 +121,7 @@ class FakeTransport:
     status: Callable[[Delivery], int | None] = lambda _: None  # HTTP
     before_wait: Callable[[], object] = lambda: None
     begun: list[Delivery] = field(default_factory=list)
+    began_at: dict[str, datetime] = field(default_factory=dict)  # by delivery, the last time
     waited: list[float] = field(default_factory=list)
     flying: dict[int, Delivery] = field(default_factory=dict)
     most: int = 0
@@ -132,6 +133,7 @@ class FakeTransport:
 
     def begin(self, delivery: Delivery) -> None:
         self.begun.append(delivery)
+        self.began_at[delivery.id] = self.clock()
         self.flying[delivery.n] = delivery
         self.most = max(self.most, self.in_flight)
 

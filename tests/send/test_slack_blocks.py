@@ -40,8 +40,11 @@ def test_each_state_has_its_mark(state: str | None, mark: str) -> None:
     assert blocks(a_delivery(says={"state": state}), NOON)[0].startswith(mark)
 
 
-@pytest.mark.parametrize(("says", "mark"), [({"digest": True}, "📋"), ({"digest": False}, "❓"), ({}, "❓")])
-def test_a_digest_has_a_mark_of_its_own(says: dict[str, bool], mark: str) -> None:
+@pytest.mark.parametrize(
+    ("says", "mark"),
+    [({"digest": True}, "📋"), ({"digest": False}, "❓"), ({}, "❓"), ({"digest": True, "state": "Failed"}, "❌")],
+)
+def test_a_digest_has_a_mark_of_its_own(says: dict[str, Any], mark: str) -> None:
     delivery = a_delivery(says={"state": None, "title": "12 jobs", "text": "vod: 12", **says})
     text, shown = blocks(delivery, NOON)
     assert text == f"{mark} 12 jobs\nvod: 12"

@@ -1,0 +1,92 @@
+"""Silences: what holds messages back for a while, made, seen and ended by people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flask import request
+from flask.typing import ResponseReturnValue
+from pydantic import RootModel
+
+from bridge.admin import asking, silence_answers
+from bridge.admin.parts import Parts
+from bridge.admin.problems import Problem
+from bridge.admin.routes import PAGING, Route
+from bridge.decide.messages import ident
+from bridge.decide.silencing import Wanted, doubts, read_wanted
+from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, silence_facts
+from bridge.record import silences
+
+_BY = "api"  # who asks, where nobody else is named
+
+
+class _Object(RootModel[dict[str, Any]]):
+    """Any JSON object: what it says is read with all its faults at once."""
+
+
+class Silences:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def routes(self) -> Iterator[Route]:
+        yield Route(
+            path="/api/v1/silences", view=self.listed, name="read_silences", says="silences, newest first",
+            answer=silence_answers.Silences, query=PAGING,
+        )  # fmt: skip
+        yield Route(
+            path="/api/v1/silences", view=self.add, name="add_silence", method="POST",
+            says="hold (or drop) what matches, until it ends; with dry_run only say what that would have been",
+            body=silence_answers.SilenceWanted, answer=silence_answers.SilenceMade, done=201, also=(200,),
+            refuses=(409, 413, 415),
+        )  # fmt: skip
+        yield Route(
+            path="/api/v1/silences/<silence_id>", view=self.end, name="end_silence", method="DELETE",
+            says="end a silence now; what it holds is told as one digest", answer=silence_answers.Silence,
+            refuses=(404, 409, 413, 415),
+        )  # fmt: skip
+
+    def listed(self) -> ResponseReturnValue:
+        asked = asking.read(request)
+        with self._parts.db.read() as tx:
+            found, cursor = silences.page(tx, cursor=asked.cursor, limit=asked.limit)
+        now = self._parts.clock()
+        items = [silence_facts(one, held, now=now) for one, held in found]
+        return {"items": items, "cursor": None if cursor is None else str(cursor)}
+
+    def add(self) -> ResponseReturnValue:
+        asking.parameters(request, [])
+        said, now = asking.json_of(request, _Object).root, self._parts.clock()
+        try:
+            wanted = read_wanted(said, now=now, author=_BY)
+        except ValueError as error:
+            raise Problem(400, "; ".join(str(error).splitlines())) from error
+        answer = self._foreseen(wanted)
+        if wanted.dry_run:
+            return answer, 200
+        try:
+            with self._parts.db.write() as tx:
+                made = make(tx, wanted, ident("sil", self._parts.nonce()), now=now)
+        except TooMany as error:
+            raise Problem(409, str(error)) from error
+        return answer | {"silence": silence_facts(made, 0, now=now)}, 201
+
+    def _foreseen(self, wanted: Wanted) -> dict[str, Any]:
+        book = self._parts.book()
+        with self._parts.db.read() as tx:
+            found = preview(tx, wanted, book.queue_names, now=self._parts.clock())
+        warnings = doubts(wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers)
+        return {"silence": None, "preview": preview_facts(found), "warnings": warnings}
+
+    def end(self, silence_id: str) -> ResponseReturnValue:
+        asking.parameters(request, [])
+        asking.nothing(request)
+        now = self._parts.clock()
+        with self._parts.db.write() as tx:
+            done = silences.end(tx, silence_id, by=_BY, now=now)
+            found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])
+        if found is None:
+            raise Problem(404, f'there is no silence "{silence_id[:100]}"')
+        if not done:
+            raise Problem(409, f"silence {silence_id} is over since {found.ends_at:%Y-%m-%dT%H:%M:%SZ}")
+        return silence_facts(found, held.get(silence_id, 0), now=now)

@@ -1,0 +1,255 @@
+"""The commands about silences: holding messages back for a while, and ending that."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from bridge import wiring
+from bridge.cli.common import fail, json_option, open_database, plainly, say, say_json, settings, show_list, some
+from bridge.decide.messages import ident
+from bridge.decide.rulebook import Rulebook, RulesRefused
+from bridge.decide.silencing import Wanted, doubts, read_wanted, said_of
+from bridge.decide.template_words import human
+from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, silence_facts
+from bridge.record import silences
+from bridge.record.database import Database, SharedClock
+
+Facts = dict[str, Any]
+
+
+@click.group()
+def silence() -> None:
+    """Hold messages back for a while: during a migration, or while a fault is known."""
+
+
+@silence.command()
+@click.option("--for", "for_", metavar="SPAN", help='How long, as in "2h" or "1h30m"; at most 30 days.')
+@click.option(
+    "--until", metavar="TIME", help="Instead: until then, as in 2026-11-21T09:00:00Z (UTC, if it says no zone)."
+)
+@click.option(
+    "--match", "matches", metavar="FIELD=VALUE", multiple=True,
+    help='A field as in a rule\'s match: a text, a glob, true, false, or for durations "> 45m". '
+    "Several values of one field: any of them.",
+)  # fmt: skip
+@click.option("--from", "was", metavar="STATE", multiple=True, help="Only transitions from this state.")
+@click.option("--to", metavar="STATE", multiple=True, help="Only transitions to this state.")
+@click.option("--rule", metavar="NAME", multiple=True, help="Only what this rule tells.")
+@click.option("--notifier", metavar="NAME", multiple=True, help="Only what this notifier is told.")
+@click.option("--everything", is_flag=True, help="Instead of all of these.")
+@click.option(
+    "--mode", type=click.Choice(["hold", "drop"]), default="hold", show_default=True,
+    help="hold: told in one digest when it ends.  drop: never told, but on record.",
+)  # fmt: skip
+@click.option("--reason", required=True, metavar="TEXT", help="Why, for those who wonder.")
+@click.option("--author", metavar="NAME", help="Who wants it.  [default: $USER]")
+@click.option("--dry-run", is_flag=True, help="Only say what it would have matched in the last day.")
+@json_option
+@plainly
+def add(dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Hold (or drop) what matches, until it ends. Says what it would have matched in the last day.
+
+    \b
+    Examples:
+      ci-bridge silence add --for 2h --match tag=Transcode --to Failed --reason "new encoder"
+      ci-bridge silence add --until 2026-11-21T09:00:00Z --notifier ops --reason "moving" --dry-run
+      ci-bridge silence add --for 30m --match queue=vod --match "duration=> 45m" --mode drop --reason "load test"
+    """
+    db = open_database(settings())
+    now = _now(db)
+    try:
+        wanted = read_wanted(_said(options), now=now, author=_login())
+    except ValueError as error:
+        raise click.UsageError("\n".join(map(_in_its_words, str(error).splitlines()))) from error
+    book = _book()
+    warnings = _doubts(wanted, book)
+    with db.read() as tx:
+        found = preview_facts(preview(tx, wanted, book.queue_names if book else {}, now=now))
+    made = None if dry_run else _made(db, wanted, now)
+    db.close()
+    for warning in warnings:
+        say(f"warning: {warning}", err=True)
+    if as_json:
+        say_json({"silence": made, "preview": found, "warnings": warnings})
+        return
+    if made:
+        what = "drops" if wanted.drop else "holds"
+        say(f"{made['id']} {what} what matches {_matches(made)} until {_until(made, now)}")
+    say(_foreseen(found, drops=wanted.drop))
+
+
+def _now(db: Database) -> datetime:
+    # Workers on PostgreSQL go by its clock, and this machine's may be another.
+    clock = SharedClock(db, wiring.utc_now)
+    clock.correct()
+    return clock()
+
+
+def _login() -> str | None:
+    try:
+        return os.environ.get("USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container may know no name for its user
+        return None
+
+
+def _said(options: Facts) -> Facts:
+    """Return the options as the API takes them, without those that were not given."""
+    said: Facts = {"mode": options["mode"], "reason": options["reason"]}
+    for key, option in (("from", "was"), ("to", "to"), ("rule", "rule"), ("notifier", "notifier")):
+        if options[option]:
+            said[key] = list(options[option])
+    if options["matches"]:
+        said["match"] = _match(options["matches"])
+    given = {"for": options["for_"], "ends_at": _with_zone(options["until"]), "author": options["author"]}
+    return said | {key: value for key, value in given.items() if value is not None} | _everything(options)
+
+
+def _everything(options: Facts) -> Facts:
+    return {"everything": True} if options["everything"] else {}
+
+
+def _match(given: Sequence[str]) -> Facts:
+    values: dict[str, list[str]] = {}
+    for one in given:
+        field, equals, value = one.partition("=")
+        if not (field and equals):
+            raise click.UsageError(f'--match: "{one[:100]}" is not FIELD=VALUE, as in tag=Transcode')
+        values.setdefault(field.strip(), []).append(value.strip())
+    return {field: _value(found) for field, found in values.items()}
+
+
+def _value(found: list[str]) -> object:
+    if len(found) > 1:
+        return found
+    return {"true": True, "false": False}.get(found[0], found[0])
+
+
+def _with_zone(until: str | None) -> str | None:
+    try:
+        found = datetime.fromisoformat(until or "")
+    except ValueError:
+        return until  # what is wrong with it is said with all else
+    return found.isoformat() if found.tzinfo else found.replace(tzinfo=UTC).isoformat()
+
+
+def _in_its_words(fault: str) -> str:
+    """Return a fault with the options' names for the API's."""
+    for name, option in (
+        ("ends_at", "--until"),
+        ("for", "--for"),
+        ("match", "--match"),
+        ("everything", "--everything"),
+    ):
+        if fault.startswith(f"{name}:"):
+            return option + fault.removeprefix(name)
+    return fault
+
+
+def _book() -> Rulebook | None:
+    """Return the rules, or None: whoever wants quiet now must not need to mend them first."""
+    try:
+        return wiring.Rules(settings(), os.environ).book
+    except RulesRefused:
+        return None
+
+
+def _doubts(wanted: Wanted, book: Rulebook | None) -> list[str]:
+    if book is None:
+        return [
+            "the rules cannot be read here, so no name was checked, and aliases of queues are unknown in the preview"
+        ]
+    return doubts(wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers)
+
+
+def _made(db: Database, wanted: Wanted, now: datetime) -> Facts:
+    try:
+        with db.write() as tx:
+            made = make(tx, wanted, ident("sil", secrets.token_hex(8)), now=now)
+    except TooMany as error:
+        fail(str(error))
+    return silence_facts(made, 0, now=now)
+
+
+def _until(made: Facts, now: datetime) -> str:
+    left = datetime.fromisoformat(made["ends_at"]) - now
+    return f"{made['ends_at']} (in {human(left.total_seconds())})"
+
+
+def _matches(made: Facts) -> str:
+    return said_of(made["matches"])
+
+
+def _foreseen(found: Facts, *, drops: bool) -> str:
+    looked = some(found["looked_at"], "message")
+    of = f"the newest {looked}" if found["cut"] else looked
+    done = "dropped" if drops else "held"
+    lines = [f"it would have {done} {found['matched']} of {of} of the last day"]
+    lines += [f"  {one['messages']:>6}  {one['rule']} -> {one['notifier']}" for one in found["by"]]
+    if found["newest"]:
+        lines.append("the newest:")
+    for one in found["newest"]:
+        step = f"{one['tag'] or 'job'} {one['job']}: {one['from']} -> {one['to']}"
+        lines.append(f"  {one['told_at']}  {step}  ({one['rule']} -> {one['notifier']})")
+    return "\n".join(lines)
+
+
+@silence.command("list")
+@click.option("--all", "also_over", is_flag=True, help="Also those that are over.")
+@json_option
+@plainly
+def list_silences(also_over: bool, as_json: bool) -> None:
+    """List silences, the newest first, with how much each has held or dropped.
+
+    \b
+    Examples:
+      ci-bridge silence list
+      ci-bridge silence list --all --json
+    """
+    db = open_database(settings())
+    now = _now(db)
+    with db.read() as tx:
+        found = [silence_facts(*one, now=now) for one in silences.every(tx, since=None if also_over else now)]
+    db.close()
+    rows = found if as_json else [{**one, "matches": _matches(one), "until": one["ends_at"]} for one in found]
+    columns = ("id", "state", "until", "mode", "author", "reason", "matches", "held")
+    nothing = (
+        "there has been no silence" if also_over else "there is no silence now (--all also lists those that are over)"
+    )
+    show_list(rows, columns, as_json=as_json, nothing=nothing)
+
+
+@silence.command()
+@click.argument("silence_id", metavar="ID")
+@click.option("--by", metavar="NAME", help="Who ends it.  [default: $USER]")
+@plainly
+def end(silence_id: str, by: str | None) -> None:
+    """End a silence now; a worker tells what it held, in one digest for each notifier.
+
+    \b
+    Examples:
+      ci-bridge silence end sil_3wgd3btsuo6wb2kdedccezf4qi
+      ci-bridge silence end sil_3wgd3btsuo6wb2kdedccezf4qi --by ann
+    """
+    if not (who := (by or _login() or "").strip()) or len(who) > 100 or not who.isprintable():
+        raise click.UsageError("say who ends it with --by NAME, in at most 100 characters")
+    db = open_database(settings())
+    with db.write() as tx:
+        done = silences.end(tx, silence_id, by=who, now=_now(db))
+        found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])
+    db.close()
+    if found is None:
+        fail(f'no silence "{silence_id}" is on record (ci-bridge silence list --all)')
+    if not done:
+        fail(f"silence {silence_id} is over since {found.ends_at:%Y-%m-%dT%H:%M:%SZ}")
+    count = held.get(silence_id, 0)
+    what = "it dropped" if found.drop else "a worker tells in one digest for each notifier what it held:"
+    say(f"{silence_id} is over; {what} {some(count, 'message')}" if count else f"{silence_id} is over; it held nothing")

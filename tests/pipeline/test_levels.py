@@ -1,0 +1,221 @@
+"""Level rules, hours at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.collect.errors import TemporaryError
+from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS
+from bridge.record.database import Database
+from bridge.record.schema import alarm
+from tests.pipeline.house import House
+from tests.record.builders import NOW, Clock, hours, minutes, rows
+
+STUCK = """
+[[rule]]
+name = "stuck"
+in = "Running"
+for = "30m"
+notify = "ops"
+"""
+
+
+@pytest.fixture
+def house(db: Database, clock: Clock) -> House:
+    return began(House(db, STUCK, clock))
+
+
+def began(house: House, rules: str = STUCK) -> House:
+    """Let the first snapshot be over."""
+    house.start(rules)
+    house.poll()
+    house.clock.advance(minutes(1))
+    return house
+
+
+def test_a_job_that_runs_for_too_long_is_told_once(house: House) -> None:
+    house.has("j1", RUNNING)
+    house.passes(hours(3))
+    (heard,) = house.heard()
+    assert (heard.title, heard.notifier) == ("Transcode Running for 30 min: j1.mp4", "ops")
+    assert heard.at == NOW + minutes(31)  # started at 09:01
+
+
+def test_it_is_counted_from_when_ci_says_the_job_started(house: House) -> None:
+    house.has("j1", RUNNING, started_at=NOW - minutes(20), created_at=NOW)
+    house.passes(minutes(15))
+    assert house.said() == ["09:11 ops: Transcode Running for 31 min: j1.mp4"]
+
+
+def test_a_job_that_moves_on_in_time_is_not_told(house: House) -> None:
+    house.has("j1", RUNNING)
+    house.passes(minutes(25))
+    house.has("j1", SUCCESS)
+    house.passes(hours(1))
+    assert house.said() == []
+
+
+def test_a_restart_neither_forgets_nor_repeats_it(house: House) -> None:
+    house.has("j1", RUNNING)
+    house.has("j2", RUNNING)
+    house.passes(minutes(20))
+    house.start()
+    house.passes(minutes(20))
+    house.start()
+    house.passes(hours(1))
+    assert [one.title for one in house.heard()] == [f"Transcode Running for 30 min: {id_}.mp4" for id_ in ("j1", "j2")]
+
+
+def test_each_stay_is_counted_by_itself(house: House) -> None:
+    house.has("j1", RUNNING)
+    house.passes(minutes(40))
+    house.has("j1", PAUSE)
+    house.passes(minutes(20))
+    house.has("j1", RUNNING)
+    house.passes(minutes(20))
+    assert len(house.heard()) == 1
+    house.passes(minutes(20))
+    assert len(house.heard()) == 2
+
+
+def test_it_is_repeated_while_it_lasts(db: Database, clock: Clock) -> None:
+    house = began(House(db, "", clock), STUCK + 'repeat = "2h"\n')
+    house.has("j1", RUNNING)
+    house.passes(hours(5))
+    assert house.said() == [
+        "09:31 ops: Transcode Running for 30 min: j1.mp4",
+        "11:31 ops: Transcode still Running for 2 h 30 min: j1.mp4",
+        "13:31 ops: Transcode still Running for 4 h 30 min: j1.mp4",
+    ]
+
+
+def test_repetitions_that_were_missed_are_not_made_up_for(db: Database, clock: Clock) -> None:
+    house = began(House(db, "", clock), STUCK + 'repeat = "1h"\n')
+    house.has("j1", RUNNING)
+    house.passes(minutes(35))
+    house.clock.advance(hours(5))
+    house.passes(minutes(30))
+    assert [one.title.partition(":")[0] for one in house.heard()] == [
+        "Transcode Running for 30 min",
+        "Transcode still Running for 5 h 40 min",
+    ]
+
+
+def test_whoever_was_told_hears_that_it_moves_again(db: Database, clock: Clock) -> None:
+    house = began(House(db, "", clock), STUCK + "recover = true\n")
+    house.has("j1", RUNNING)
+    house.has("j2", RUNNING)
+    house.passes(minutes(20))
+    house.has("j2", SUCCESS)  # was not told, so its end is no news
+    house.passes(minutes(60))
+    house.start()
+    house.has("j1", SUCCESS)
+    house.passes(minutes(20))
+    assert house.said() == [
+        "09:31 ops: Transcode Running for 30 min: j1.mp4",
+        "10:26 ops: Transcode Success after 1 h 20 min Running: j1.mp4",
+    ]
+    assert [one.event["type"] for one in house.heard()] == ["ci.job.overdue", "ci.job.recovered"]
+    (row,) = rows(db, alarm)
+    assert row["recovered_at"]
+
+
+def test_who_hears_of_the_transition_anyway_does_not_hear_twice_that_it_moves_again(db: Database, clock: Clock) -> None:
+    rules = STUCK + 'recover = true\n[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\n'
+    house = began(House(db, "", clock), rules)
+    house.has("j1", RUNNING)
+    house.passes(minutes(40))
+    house.has("j1", FAILED)
+    house.passes(minutes(10))
+    assert [one.title for one in house.heard()] == ["Transcode Running for 30 min: j1.mp4", "Transcode Failed: j1.mp4"]
+
+
+def test_nothing_is_told_of_stays_while_ci_does_not_answer(house: House) -> None:
+    house.has("j1", RUNNING)
+    house.passes(minutes(10))
+    house.ci.refuses = {"Transcode": TemporaryError("down"), "Snapshot": TemporaryError("down")}
+    house.passes(hours(2))
+    assert house.said() == []
+    house.has("j1", SUCCESS)  # meanwhile it ended, and had not been stuck
+    house.ci.refuses = {}
+    house.clock.advance(hours(1))
+    house.poll()
+    house.deliver()
+    assert house.said() == []
+
+
+def test_a_job_that_is_still_stuck_after_an_outage_is_told_late_and_says_so(house: House) -> None:
+    house.has("j1", RUNNING)
+    house.passes(minutes(10))
+    house.clock.advance(hours(2))
+    house.poll()
+    house.deliver()
+    (heard,) = house.heard()
+    assert heard.title == "Transcode Running for 2 h 10 min: j1.mp4"
+    assert heard.event["time"] == "2026-11-21T09:31:00Z"  # when it became too long
+
+
+def test_what_a_first_snapshot_finds_stuck_is_not_told_and_what_gets_stuck_later_is(db: Database, clock: Clock) -> None:
+    house = House(db, STUCK, clock)
+    house.has("old", RUNNING, created_at=NOW - hours(3), started_at=NOW - hours(3))
+    house.has("young", RUNNING, created_at=NOW - minutes(10), started_at=NOW - minutes(10))
+    house.poll()
+    house.passes(hours(2))
+    assert house.said() == ["09:20 ops: Transcode Running for 30 min: young.mp4"]
+
+
+def test_a_rule_that_is_new_asks_about_jobs_that_are_there(db: Database, clock: Clock) -> None:
+    house = began(House(db, "", clock), "")
+    house.has("j1", RUNNING)
+    house.passes(hours(1))
+    house.start(STUCK)
+    house.passes(minutes(5))
+    assert [one.title for one in house.heard()] == ["Transcode Running for 1 h 5 min: j1.mp4"]
+
+
+def test_a_level_rule_asks_for_its_conditions_too(db: Database, clock: Clock) -> None:
+    house = began(House(db, "", clock), STUCK + 'match.tag = "Snapshot"\nmatch.age = "> 1h"\n')
+    house.has("j1", RUNNING)
+    house.has("j2", RUNNING, tag="Snapshot")
+    house.passes(hours(2))
+    assert house.said() == ["10:06 ops: Snapshot Running for 1 h 5 min: j2.mp4"]
+
+
+def test_a_level_rule_that_stops_keeps_those_below_from_telling(db: Database, clock: Clock) -> None:
+    below = STUCK.replace("stuck", "below").replace("30m", "40m")
+    house = began(House(db, "", clock), f'{STUCK}match.tag = "Transcode"\nstop = true\n{below}')
+    house.has("j1", RUNNING)
+    house.has("j2", RUNNING, tag="Snapshot")
+    house.passes(hours(2))
+    assert house.said() == [
+        "09:31 ops: Transcode Running for 30 min: j1.mp4",
+        "09:41 ops: Snapshot Running for 40 min: j2.mp4",
+    ]
+
+
+def test_jobs_that_wait_and_jobs_that_are_gone_can_be_overdue_too(db: Database, clock: Clock) -> None:
+    rules = STUCK.replace('"Running"', '["Submitted", "gone"]')
+    house = began(House(db, "", clock), rules)
+    house.has("j1", SUBMITTED)
+    house.has("j2", RUNNING)
+    house.passes(minutes(10))
+    house.ci.forgets("j2")
+    house.passes(hours(2))
+    assert house.said() == [
+        "09:31 ops: Transcode Submitted for 30 min: j1.mp4",
+        "09:46 ops: Transcode gone for 30 min: j2.mp4",
+    ]
+
+
+def test_two_workers_tell_of_a_stay_once(house: House, db: Database) -> None:
+    house.has("j1", RUNNING)
+    house.passes(minutes(29))
+    first = house.poller
+    house.start()
+    second = house.poller
+    house.clock.advance(minutes(5))
+    for poller in (first, second, first):
+        assert poller.poll_once(house.book.watches[0], house.book)
+        house.deliver()
+    assert len(house.heard()) == 1
+    assert len(rows(db, alarm)) == 1
