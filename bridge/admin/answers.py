@@ -194,6 +194,14 @@ class Rule(BaseModel):
     notify: list[str]
     template: str | None
     stop: bool
+    in_: Annotated[list[str] | None, Field(alias="in", description="of a level rule")]
+    for_seconds: float | None
+    repeat_seconds: float | None
+    recover: bool
+    throttle: str | None
+    group: Annotated[Open | None, Field(description="by, wait_seconds or at, max")]
+    template_faults: Annotated[int, Field(description="how often a template of it fell back to the default text")]
+    last_fault: str | None
 
 
 class Rules(BaseModel):
@@ -226,6 +234,7 @@ class Notifier(BaseModel):
     waiting: int = 0
     sending: int = 0
     dead: int = 0
+    held: Annotated[int, Field(description="messages that wait in digests")] = 0
     oldest_waiting_at: datetime | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from bridge.admin.metrics import Metrics
 from bridge.admin.parts import Parts
 from bridge.admin.reads import Reads
 from bridge.admin.routes import Route
+from bridge.admin.rules_api import RulesApi
 from bridge.admin.silences import Silences
 from bridge.decide.rulebook import Rulebook
 from bridge.record.database import Database
@@ -44,11 +45,12 @@ def create_app(
     clock: Callable[[], datetime],
     version: str,
     nonce: Callable[[], str],
+    environ: Mapping[str, str],
     rules_fault: Callable[[], str | None] = lambda: None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Flask:
     """Return the WSGI application. It starts nothing: no thread, no worker."""
-    parts = Parts(db=db, book=book, rules_fault=rules_fault, clock=clock, nonce=nonce, version=version)
+    parts = Parts(db=db, book=book, rules_fault=rules_fault, clock=clock, nonce=nonce, version=version, environ=environ)
     app = Flask("bridge.admin", static_folder=None)
     # One more, so that a body that is too long can be told from one that just fits.
     app.config.update(MAX_CONTENT_LENGTH=problems.LARGEST_BODY + 1, PROPAGATE_EXCEPTIONS=False)
@@ -75,7 +77,7 @@ class Everything:
         self._version = parts.version
         self.routes = [
             *self._about(),
-            *(route for part in (Health, Metrics, Reads, Acts, Silences) for route in part(parts).routes()),
+            *(route for part in (Health, Metrics, Reads, Acts, Silences, RulesApi) for route in part(parts).routes()),
         ]
 
     def _about(self) -> Iterator[Route]:

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
-from bridge.record import reading
+from bridge.record import reading, rulesets
 
 Row = Mapping[str, Any]
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -37,6 +37,7 @@ class Scrape(Collector):
     watches: Iterable[Row]
     notifiers: Iterable[Row]
     workers: Iterable[Row]
+    faults: Mapping[str, int]
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge("build_info", "The version that answers.", ["version"], [((self.version,), 1)])
@@ -45,6 +46,8 @@ class Scrape(Collector):
             "config_last_reload_successful", "0: a rules.toml is wrong, old rules stay.", [], [((), self.reloaded)]
         )
         yield _gauge("jobs", "Unfinished jobs.", ["state", "tag"], self.jobs.items())
+        faults = [((rule,), count) for rule, count in self.faults.items()]
+        yield _gauge("template_faults", "Templates that fell back to the default text, so far.", ["rule"], faults)
         yield from self._of_watches()
         yield from self._of_notifiers()
         beats = [((row["id"],), _seconds(row["beat_at"])) for row in self.workers]
@@ -69,6 +72,7 @@ class Scrape(Collector):
         yield each("delivery_oldest_pending_seconds", "The age of the oldest of those; 0: none waits.", "age")
         yield each("deliveries_sending", "Deliveries under way.", "sending")
         yield each("deliveries_dead", "Dead letters.", "dead")
+        yield each("deliveries_held", "Messages that wait in digests.", "held")
         yield each("notifier_failures", "Attempts in a row without an answer; from 10 on it is left alone.", "failures")
         yield each("notifier_paused", "1: told nothing until it is resumed.", "paused")
 
@@ -106,7 +110,7 @@ class Metrics:
         parts, book = self._parts, self._parts.book()
         with parts.db.read() as tx:
             jobs, workers, notifiers = reading.open_jobs(tx), reading.workers(tx), reading.notifiers(tx)
-            watches = reading.watches(tx)
+            watches, faults = reading.watches(tx), rulesets.faults(tx)
         names = {watch.name for watch in book.watches}
         return Scrape(
             version=parts.version,
@@ -117,4 +121,5 @@ class Metrics:
             watches=[row for row in watches if row["name"] in names],  # one that was taken out is no alarm
             notifiers=notifiers,
             workers=workers,
+            faults={rule: fault["count"] for rule, fault in faults.items()},
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from bridge.decide.rulebook import Rulebook
@@ -20,3 +20,4 @@ class Parts:
     clock: Callable[[], datetime]
     nonce: Callable[[], str]
     version: str
+    environ: Mapping[str, str] = field(repr=False)  # where rules that are tried find their secrets

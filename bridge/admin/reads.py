@@ -15,7 +15,7 @@ from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
-from bridge.record import reading
+from bridge.record import reading, rulesets
 from bridge.record.reading import Found
 from bridge.record.schema import DELIVERY_STATES
 
@@ -94,7 +94,9 @@ class Reads:
 
     def rules(self) -> ResponseReturnValue:
         book, fault = self._parts.book(), self._parts.rules_fault()
-        page = self._short([shown.rule(one) for one in book.rules])
+        with self._parts.db.read() as tx:
+            faults = rulesets.faults(tx)
+        page = self._short([shown.rule(one, faults.get(one.name)) for one in book.rules])
         # A fault quotes the line it is about, which may be the one where a secret was written by mistake.
         return page | {
             "sha": book.sha,

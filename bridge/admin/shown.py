@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from bridge.decide.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
 from bridge.decide.matching import Rule
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Notifier, SlackNotifier, Watch, WebhookNotifier
+from bridge.model import Grouping, Notifier, Rate, SlackNotifier, Watch, WebhookNotifier
 
 Facts = dict[str, Any]
 
@@ -49,7 +49,7 @@ def notifier(one: Notifier) -> Facts:
         "fallback": one.fallback,
         "retry_seconds": one.retry.total_seconds(),
         "max_in_flight": one.max_in_flight,
-        "rate": f"{one.rate.count}/{one.rate.per.total_seconds():g}s" if one.rate else None,
+        "rate": rate(one.rate),
     }
     match one:
         case WebhookNotifier():
@@ -72,7 +72,13 @@ def host_of(url: str) -> str | None:
     return f"{parts.scheme}://{host}{port}"
 
 
-def rule(one: Rule) -> Facts:
+def rate(one: Rate | None) -> str | None:
+    return f"{one.count}/{one.per.total_seconds():g}s" if one else None
+
+
+def rule(one: Rule, fault: Mapping[str, Any] | None = None) -> Facts:
+    """Return a rule; `fault` is what is on record of its templates."""
+    level, group = one.level, one.group
     return {
         "name": one.name,
         "line": one.line,
@@ -82,6 +88,23 @@ def rule(one: Rule) -> Facts:
         "notify": list(one.notify),
         "template": one.template,
         "stop": one.stop,
+        "in": sorted(level.states.words) if level else None,
+        "for_seconds": level.after.total_seconds() if level else None,
+        "repeat_seconds": level.repeat.total_seconds() if level and level.repeat else None,
+        "recover": bool(level and level.recover),
+        "throttle": rate(one.throttle),
+        "group": _grouping(group) if group else None,
+        "template_faults": fault["count"] if fault else 0,
+        "last_fault": fault["why"] if fault else None,
+    }
+
+
+def _grouping(one: Grouping) -> Facts:
+    return {
+        "by": list(one.by),
+        "wait_seconds": one.wait.total_seconds() if one.wait else None,
+        "at": f"{one.at:%H:%M}" if one.at else None,
+        "max": one.most,
     }
 
 

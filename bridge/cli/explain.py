@@ -114,6 +114,7 @@ def _job_file(file: str) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text()
         found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (OSError, ValueError, RecursionError) as error:
         raise click.BadParameter(f"{file} is not a file of JSON: {error}") from error
     if not isinstance(found, dict):

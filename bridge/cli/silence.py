@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import secrets
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -64,6 +62,7 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
       ci-bridge silence add --until 2026-11-21T09:00:00Z --notifier ops --reason "moving" --dry-run
       ci-bridge silence add --for 30m --match queue=vod --match "duration=> 45m" --mode drop --reason "load test"
     """
+    _check(options)
     db = open_database(settings())
     now = _now(db)
     try:
@@ -85,6 +84,15 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
         what = "drops" if wanted.drop else "holds"
         say(f"{made['id']} {what} what matches {_matches(made)} until {_until(made, now)}")
     say(_foreseen(found, drops=wanted.drop))
+
+
+def _check(options: Facts) -> None:
+    """Say in the options' names what the reader would say in the API's."""
+    if (options["for_"] is None) == (options["until"] is None):
+        raise click.UsageError("say when it ends, with --for 2h or --until 2026-11-21T09:00:00Z: one of the two")
+    named = any(options[name] for name in ("matches", "was", "to", "rule", "notifier"))
+    if named == options["everything"]:
+        raise click.UsageError("say what it matches, with --match, --from, --to, --rule, --notifier, or --everything")
 
 
 def _now(db: Database) -> datetime:
@@ -110,11 +118,8 @@ def _said(options: Facts) -> Facts:
     if options["matches"]:
         said["match"] = _match(options["matches"])
     given = {"for": options["for_"], "ends_at": _with_zone(options["until"]), "author": options["author"]}
-    return said | {key: value for key, value in given.items() if value is not None} | _everything(options)
-
-
-def _everything(options: Facts) -> Facts:
-    return {"everything": True} if options["everything"] else {}
+    said |= {key: value for key, value in given.items() if value is not None}
+    return said | ({"everything": True} if options["everything"] else {})
 
 
 def _match(given: Sequence[str]) -> Facts:
@@ -143,12 +148,7 @@ def _with_zone(until: str | None) -> str | None:
 
 def _in_its_words(fault: str) -> str:
     """Return a fault with the options' names for the API's."""
-    for name, option in (
-        ("ends_at", "--until"),
-        ("for", "--for"),
-        ("match", "--match"),
-        ("everything", "--everything"),
-    ):
+    for name, option in (("ends_at", "--until"), ("for", "--for"), ("match", "--match")):
         if fault.startswith(f"{name}:"):
             return option + fault.removeprefix(name)
     return fault
@@ -242,8 +242,9 @@ def end(silence_id: str, by: str | None) -> None:
     if not (who := (by or _login() or "").strip()) or len(who) > 100 or not who.isprintable():
         raise click.UsageError("say who ends it with --by NAME, in at most 100 characters")
     db = open_database(settings())
+    now = _now(db)
     with db.write() as tx:
-        done = silences.end(tx, silence_id, by=who, now=_now(db))
+        done = silences.end(tx, silence_id, by=who, now=now)
         found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])
     db.close()
     if found is None:

@@ -130,9 +130,8 @@ def _text(digest: Digest, delivery: str, zone: ZoneInfo) -> str:
 
 def _line(member: Member, zone: ZoneInfo) -> str:
     text = " ".join(f"{member.title} - {member.text}".split()) if member.text else member.title
-    return cut(
-        f"{member.happened_at.astimezone(zone):%H:%M} {text} ({member.job_id})", _LONGEST_LINE + len(member.job_id)
-    )
+    at = f"{member.happened_at.astimezone(zone):%H:%M}"
+    return f"{at} {cut(text, _LONGEST_LINE)} ({member.job_id})"
 
 
 def _event(digest: Digest, silence: Silence | None) -> dict[str, Any]:

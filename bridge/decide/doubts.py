@@ -67,6 +67,7 @@ class Doubts:
         watches: Sequence[Watch],
         aliases: Mapping[str, str],
     ) -> None:
+        self._of_names(aliases)
         polls = _Polls(watches)
         for at, rule in rules:
             self.of_rule(rule, at, watches, aliases)
@@ -74,6 +75,12 @@ class Doubts:
         for place, above in shadowed(rule for _, rule in rules):
             text = f'never fires: rule "{above.name}" (line {above.line}) matches all that it does, and stops'
             self._note(("rule", rules[place][0]), text)
+
+    def _of_names(self, aliases: Mapping[str, str]) -> None:
+        names = {queue: name for name, queue in aliases.items()}
+        for name, queue in aliases.items():
+            if names[queue] != name:
+                self._note(("alias", "queue", name), f'is the queue "{names[queue]}" too, and is shown by that name')
 
     def of_rule(self, rule: Rule, at: int, watches: Sequence[Watch], aliases: Mapping[str, str]) -> None:
         if self._faults.has_enough(warning=True):
@@ -117,7 +124,7 @@ class Doubts:
         spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {}
         for key, span in spans.items():
             if span and span < (every := polls.every(narrowed)):
-                text = f"{_said(span)} is less than from one poll to the next, {_said(every)}, and only a poll finds it"
+                text = f"{_said(span)} is less than the {_said(every)} between two polls, and only a poll finds it"
                 self._note(("rule", at, key), text)
 
     def _of_listed(

@@ -20,7 +20,7 @@ from bridge.model import Transition
 
 _NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)  # any: what rules ask of times are differences
 _LONGEST_WHY = 300  # characters
-_MOST_SAID = 20  # of one test
+_MOST_SAID = 20  # of each kind, of one test
 
 Telling = tuple[str, str]  # rule, notifier
 
@@ -53,14 +53,14 @@ def _why_failed(trial: Trial, book: Rulebook) -> str | None:
     told = dict.fromkeys(_told(step, book))
     missing = [one for one in dict.fromkeys(expected) if one not in told]
     surplus = [one for one in told if one not in expected]
-    faults = [f"not told: {_said(one)}: {_why_not(one, step, book)}" for one in missing[: _MOST_SAID + 1]]
-    faults += [f"told, and not expected: {_said(one)}" for one in surplus]
-    more = [f"and {len(faults) - _MOST_SAID:,} more"] if len(faults) > _MOST_SAID else []
-    return "; ".join(faults[:_MOST_SAID] + more) or None
+    left = max(0, len(missing) - _MOST_SAID) + max(0, len(surplus) - _MOST_SAID)
+    said = [f"not told: {_said(one)}: {_why_not(one, step, book)}" for one in missing[:_MOST_SAID]]
+    said += [f"told, and not expected: {_said(one)}" for one in surplus[:_MOST_SAID]]
+    return "; ".join([*said, *([f"and {left:,} more"] if left else [])]) or None
 
 
 def _telling(expected: str) -> Telling:
-    rule, _, notifier = expected.partition("->")
+    rule, _, notifier = expected.rpartition("->")
     return rule.strip(), notifier.strip()
 
 

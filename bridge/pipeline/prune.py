@@ -66,7 +66,11 @@ class Pruner:
                 return pruned
         try:
             with suppress(Halted, leases.LeaseLost):
-                self._walk(self._cutoffs(book), pruned)
+                cut = self._cutoffs(book)
+                self._walk(cut, pruned)
+                with self._db.write() as tx:
+                    leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
+                    pruning.prune_rest(tx, cut=cut)
         finally:
             if pruned:
                 logger.info("pruned", extra=dict(pruned))

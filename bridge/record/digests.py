@@ -91,6 +91,13 @@ def next_due(tx: Connection) -> datetime | None:
     return None if first is None else at(first)
 
 
+def waiting(tx: Connection) -> dict[str, int]:
+    """Return by notifier how many messages wait in digests."""
+    open_ = literal_column("digest.ended_at").is_(None)
+    members = select(D.c.notifier, func.count()).join(G, G.c.n == D.c.digest).where(open_, D.c.digest.is_not(None))
+    return {row[0]: row[1] for row in tx.execute(members.where(state_is(HELD)).group_by(D.c.notifier))}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """A digest that has just been ended, to be told."""

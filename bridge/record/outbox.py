@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Select,
     case,
+    or_,
     select,
     update,
 )
@@ -119,10 +120,10 @@ def message_of(tx: Connection, number: int) -> Message:
 
 
 def redrive(tx: Connection, which: Select[Any], *, now: datetime) -> list[str]:
-    """Send the dead deliveries among `which` (a select of numbers) again, under their own ids; return those."""
+    """Send what is dead or was dropped among `which` (a select of numbers) again, under its own ids; return those."""
     again = (
         update(D)
-        .where(D.c.n.in_(which), state_is(DEAD))
+        .where(D.c.n.in_(which), or_(state_is(DEAD), state_is(DROPPED)))
         .values(state=WAITING, due_at=ms(now), since=ms(now), attempts=0, lost=0, ended_at=None)
         .values(why="sent again by hand")
         .returning(D.c.id)

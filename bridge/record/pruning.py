@@ -26,10 +26,11 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.record import leases
+from bridge.record import digests, leases, rulesets, silences
 from bridge.record.codec import load_job
 from bridge.record.database import ms, upsert
-from bridge.record.schema import DEAD, SENT, state_is
+from bridge.record.schema import DEAD, DROPPED, MERGED, SENT, state_is
+from bridge.record.schema import alarm as R  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import horizon as Z  # noqa: N812
@@ -78,7 +79,7 @@ def acquire(tx: Connection, worker: str, *, now: datetime) -> bool:
 
 def _ended(cut: Cutoffs) -> ColumnElement[bool]:
     return or_(
-        and_(state_is(SENT), D.c.ended_at < ms(cut.ended)),
+        and_(D.c.state.in_((SENT, MERGED, DROPPED)), D.c.ended_at < ms(cut.ended)),
         and_(state_is(DEAD), D.c.ended_at < ms(cut.dead)),
     )
 
@@ -132,7 +133,9 @@ def prune_jobs(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) -> int
     for row in rows:
         by_bucket[row.bucket].append(row)
     for bucket, jobs in sorted(by_bucket.items()):
-        tx.execute(delete(T).where(T.c.bucket == bucket, T.c.job_id.in_([job.id for job in jobs])))
+        ids = [job.id for job in jobs]
+        tx.execute(delete(T).where(T.c.bucket == bucket, T.c.job_id.in_(ids)))
+        tx.execute(delete(R).where(R.c.bucket == bucket, R.c.job_id.in_(ids)))
         _move_horizon(tx, bucket, max(job.created_at for job in jobs))
     tx.execute(delete(J).where(J.c.n.in_([row.n for row in rows])))
     return len(rows)
@@ -181,3 +184,12 @@ def prune_threads(tx: Connection, keys: Collection[tuple[str, str]], *, cut: Cut
     unfinished = and_(literal_column("delivery.state") < literal_column("2"), D.c.lane.is_not(None))
     waits = exists().where(unfinished, D.c.lane == H.c.thread, D.c.notifier == H.c.notifier)
     return tx.execute(delete(H).where(mine, H.c.used_at < ms(cut.dead), ~waits)).rowcount
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+def prune_rest(tx: Connection, *, cut: Cutoffs) -> int:
+    """Take out what few there are of: digests that nothing names, silences, and rulesets nobody has used since."""
+    gone = digests.prune(tx, before=cut.ended) + silences.prune(tx, before=cut.dead)
+    return gone + rulesets.prune(tx, before=cut.dead)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, select
 
+from bridge.record import digests
 from bridge.record.database import at, ms
 from bridge.record.schema import DEAD, DELIVERY_STATES, HELD, SENDING, WAITING, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
@@ -200,6 +201,7 @@ def notifiers(tx: Connection) -> list[Facts]:
     open_ = _by_notifier(tx, "waiting", state_is(WAITING))
     sending = _by_notifier(tx, "sending", state_is(SENDING))
     dead = _by_notifier(tx, "dead", state_is(DEAD))
+    held = digests.waiting(tx)
     oldest = select(D.c.notifier, func.min(D.c.created_at).label("oldest")).where(state_is(WAITING))
     oldest_at = {row.notifier: row.oldest for row in tx.execute(oldest.group_by(D.c.notifier))}
     return [
@@ -214,6 +216,7 @@ def notifiers(tx: Connection) -> list[Facts]:
             "waiting": open_.get(row.name, 0),
             "sending": sending.get(row.name, 0),
             "dead": dead.get(row.name, 0),
+            "held": held.get(row.name, 0),
             "oldest_waiting_at": iso(oldest_at.get(row.name)),
         }
         for row in tx.execute(select(N).order_by(N.c.name))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 
 from bridge.record.codec import storable
 from bridge.record.database import at, ms, upsert
@@ -18,6 +18,12 @@ def keep(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
     """Keep a ruleset that is in force, and remember when it was."""
     row = upsert(tx, R).values(sha=sha, text=text, used_at=ms(now))
     tx.execute(row.on_conflict_do_update(index_elements=["sha"], set_={"used_at": ms(now)}))
+
+
+def touch(tx: Connection, sha: str, *, now: datetime) -> None:
+    """Remember that a ruleset is in force; once an hour will do, as SQLite writes its whole text anew."""
+    stale = R.c.used_at < ms(now - timedelta(hours=1))
+    tx.execute(update(R).where(R.c.sha == sha, stale).values(used_at=ms(now)))
 
 
 def one(tx: Connection, sha: str) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
 from bridge.model import Silence, Transition
 from bridge.record import digests
@@ -142,6 +142,11 @@ def _once(row: Row[Any]) -> Once:
         rule=row.rule, notifier=row.notifier, kind=row.kind, made_at=at(row.created_at),
         transition=judged(row).transition,
     )  # fmt: skip
+
+
+def prune(tx: Connection, *, before: datetime) -> int:
+    """Take out silences that ended before then."""
+    return tx.execute(delete(Q).where(Q.c.ends_at < ms(before))).rowcount
 
 
 def _silence(row: Row[Any]) -> Silence:

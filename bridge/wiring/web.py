@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets as randomness
 import threading
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,7 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
         clock=utc_now,
         version=__version__,
         nonce=lambda: randomness.token_hex(8),
+        environ=os.environ,
     )
 
 
@@ -88,7 +90,7 @@ def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
         port=port,
         threads=4,
         ident="ci-bridge",
-        max_request_body_size=1 << 20,
+        max_request_body_size=2 << 20,  # room for a rules file as JSON; the application takes less elsewhere
         max_request_header_size=16 * 1024,  # of all headers; gunicorn takes 8 kB of each
         # A request that was forwarded is not a local one: who may enter depends on these headers.
         clear_untrusted_proxy_headers=False,

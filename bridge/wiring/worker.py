@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
-from bridge.record import leases, settling
+from bridge.record import leases, rulesets, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.rewind import rewind
 from bridge.scheduler import Ticker
@@ -221,6 +221,7 @@ class Worker:
         with self._db.write() as tx:
             self._rewind(tx)
             leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault)
+            rulesets.touch(tx, sha, now=self._clock())
 
     def _rewind(self, tx: Connection) -> None:
         if back := rewind(tx, now=self._clock()):

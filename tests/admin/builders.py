@@ -99,6 +99,7 @@ class World:
             clock=lambda: self.now,
             version="9.9.9",
             nonce=lambda: f"nonce-{next(self._nonces)}",
+            environ=ENVIRON,
             monotonic=lambda: self.ticks,
         )
 

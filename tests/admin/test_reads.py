@@ -197,7 +197,7 @@ def test_no_secret_is_in_any_answer(world: World) -> None:
     client = world.client()
     paths = [rule.split(" ")[1] for rule in client.get("/").get_json()["endpoints"] if rule.startswith("GET")]
     paths = [path.replace("<job_id>", "j1").replace("<delivery_id>", delivered[0]) for path in paths]
-    assert len(paths) == 13
+    assert len(paths) == 14
     for path in paths:
         answer = client.get(path)
         assert answer.status_code == (503 if path == "/readyz" else 200)

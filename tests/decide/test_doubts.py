@@ -1,6 +1,6 @@
 import pytest
 
-from tests.builders import SECRET
+from tests.builders import SECRET, a_rulebook
 from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, rule, warnings
 
 
@@ -85,3 +85,149 @@ def test_a_queue_that_is_nearly_an_alias_is_a_warning():
 def test_a_fallback_is_used():
     text = WATCH + RULE + HOOK + f'fallback = "b"\n{SIGNED}\n' + HOOK.replace(".hook", ".b") + SIGNED
     assert warnings(text, {"S": SECRET}) == []
+
+
+def two_rules(first: str, second: str) -> list[str]:
+    """Return what is doubted of the second rule; the first is on line 6."""
+    rules = "".join(
+        f'[[rule]]\nname = "{name}"\nnotify = "hook"\n{said}\n' for name, said in (("a", first), ("b", second))
+    )
+    return [said.partition(': rule "b"')[2] for said in warnings(WATCH + rules) if 'rule "b"' in said]
+
+
+NEVER = [': never fires: rule "a" (line 6) matches all that it does, and stops']
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("", 'to = "Failed"'),
+        ('to = "done"', 'to = ["Failed", "Cancel"]'),
+        ('from = "active"', 'from = ["Running", "Pause"]\nto = "Pause"'),
+        ('match.tag = "Transcode"', 'match.tag = "Transcode"\nto = "Failed"'),
+        ('match.job = ["x", "y"]', 'match.job = "x"'),
+        ('match.input = "a/*"', 'match.input = "a/*"\nmatch.code = true'),
+        ('match.input = ["a/*", "b/*"]', 'match.input = ["b/*", "!b/tmp"]'),
+        ('match.input = "!a/*"', 'match.input = ["b/*", "!a/*"]'),
+        ("match.code = true", 'match.code = "E*"'),
+        ("match.code = false", "match.code = false"),
+        ('match.duration = "> 45m"', 'match.duration = "> 1h"'),
+        ('match.duration = ">= 45m"', 'match.duration = "> 45m"'),
+        ('match.wait = "< 1h"', 'match.wait = "< 45m"'),
+        ('match.user_data.a = "1"', 'match.user_data.a = "1"\nmatch.user_data.b = "2"'),
+        ('in = "active"\nfor = "30m"', 'in = "Running"\nfor = "30m"'),
+        ('in = "Running"\nfor = "30m"', 'in = "Running"\nfor = "2h"'),
+    ],
+)
+def test_a_rule_below_one_that_stops_all_it_matches_never_fires(first, second):
+    assert two_rules(f"stop = true\n{first}", second) == NEVER
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('to = "Failed"', ""),
+        ('to = "active"', 'to = ["Running", "gone"]'),
+        ('from = "new"', 'from = ["new", "Pause"]\nto = "Pause"'),
+        ('match.tag = "Transcode"', ""),
+        ('match.job = "x"', 'match.job = ["x", "y"]'),
+        ('match.job = "x"', 'match.queue = "x"'),
+        ('match.input = "a/*"', 'match.input = "a/b*"'),
+        ('match.input = ["a/*", "!a/b"]', 'match.input = "a/*"'),
+        ("match.code = true", 'match.code = "!E*"'),
+        ("match.code = false", "match.code = true"),
+        ('match.duration = "> 45m"', 'match.duration = ">= 45m"'),
+        ('match.duration = "> 1h"', 'match.duration = "> 45m"'),
+        ('match.duration = "> 45m"', 'match.duration = "< 1h"'),
+        ('match.duration = "> 45m"', 'match.wait = "> 1h"'),
+        ('in = "Running"\nfor = "30m"', 'in = "active"\nfor = "30m"'),
+        ('in = "Running"\nfor = "2h"', 'in = "Running"\nfor = "30m"'),
+        ('in = "Running"\nfor = "30m"', 'to = "Running"'),
+        ('to = "Running"', 'in = "Running"\nfor = "30m"'),
+    ],
+)
+def test_a_rule_that_an_earlier_one_leaves_something_to_is_not_doubted(first, second):
+    assert two_rules(f"stop = true\n{first}", second) == []
+
+
+def test_a_rule_that_does_not_stop_takes_nothing_from_those_below():
+    assert two_rules("", 'to = "Failed"') == []
+
+
+def test_a_stop_is_found_among_five_thousand_rules():
+    one = '[[rule]]\nname = "{}"\nmatch.tag = "Transcode"\nmatch.user_data.asset = "{}"\nnotify = "hook"\nstop = true\n'
+    rules = "".join(one.format(n, f"a{n}") for n in range(5000))
+    last = '[[rule]]\nname = "late"\nmatch.user_data.asset = "a4711"\nmatch.tag = "Transcode"\nnotify = "hook"\n'
+    (said,) = a_rulebook(WATCH + rules + last).warnings
+    assert (
+        said.text == f'rule "late": never fires: rule "4711" (line {6 + 4711 * 6}) matches all that it does, and stops'
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ('from = "Running"\nto = "done"', "Submitted and new"),
+        ('from = "Running"\nto = "Failed"', "Submitted and new"),
+        ('from = ["Submitted", "Running"]\nto = ["Success", "Failed"]', "new"),
+    ],
+)
+def test_a_rule_that_misses_jobs_between_two_polls_is_a_warning(line, missing):
+    said = f"misses jobs that finish between two polls: leave from out, or add {missing}"
+    assert warnings(rule(line)) == [f'9: warning: rule "r1", key "from": {said}']
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'from = ["new", "Submitted", "Running"]\nto = "done"',
+        'from = "active"\nto = "done"',
+        'from = "Running"\nto = "Pause"',
+        'from = "Running"',
+        'from = "Pause"\nto = "Cancel"',
+    ],
+)
+def test_a_rule_that_means_where_a_job_comes_from_is_not_doubted(line):
+    assert [said for said in warnings(rule(line)) if "misses" in said] == []
+
+
+QUEUES = '[alias.queue]\nvod = "p22"\nslow = "p33"\n' + WATCH + 'queues = ["vod", "p44"]\n'
+
+
+def test_a_queue_that_no_watch_polls_is_a_warning():
+    assert warnings(QUEUES + RULE + 'match.queue = ["vod", "slow", "p55"]') == [
+        '13: warning: rule "r1", key "match.queue": no watch polls the queue "p55"; there are p44, vod',
+        '13: warning: rule "r1", key "match.queue": no watch polls the queue "slow"; there are p44, vod',
+    ]
+
+
+def test_a_queue_is_looked_for_in_the_watches_of_the_rule():
+    snapshots = WATCH.replace('"Transcode"', '"Snapshot"').replace('"vod"', '"stills"')
+    one = QUEUES + snapshots + RULE + 'match.queue = "p55"\n'
+    assert warnings(one) == []
+    assert warnings(one + 'match.tag = "Snapshot"') == []
+    assert warnings(one + 'match.bucket = "media-1250000000"') == []
+    (said,) = warnings(one + 'match.tag = "Transcode"')
+    assert said.endswith('no watch polls the queue "p55"; there are p44, vod')
+
+
+def test_a_span_that_is_shorter_than_from_poll_to_poll_is_a_warning():
+    hourly = WATCH.replace('"vod"', '"nightly"').replace('"Transcode"', '"Snapshot"') + 'every = "1h"\n'
+    level = WATCH + 'every = "5m"\n' + hourly + RULE + 'in = "Running"\nfor = "{}"\n'
+    assert warnings(level.format("5m")) == []
+    assert warnings(level.format("1m")) == [
+        '17: warning: rule "r1", key "for": 1 min is less than the 5 min between two polls, and only a poll finds it'
+    ]
+    assert warnings(level.format("5m") + 'match.tag = "Snapshot"\nrepeat = "59m"') == [
+        '17: warning: rule "r1", key "for": 5 min is less than the 1 h between two polls, and only a poll finds it',
+        '19: warning: rule "r1", key "repeat": 59 min is less than the 1 h between two polls, and only a poll finds it',
+    ]
+
+
+@pytest.mark.parametrize("line", ['throttle = "10/5m"', 'group = { wait = "10m" }'])
+def test_a_digest_for_a_webhook_with_a_body_of_its_own_is_a_warning(line):
+    hook = HOOK + SIGNED + "\n[notifier.hook.body]\nasset = '{{ job.id }}'\n"
+    key = line.partition(" ")[0]
+    said = 'digests do not have the body of notifier "hook": they come in the default form'
+    assert warnings(rule(line, hook), {"S": SECRET}) == [f'9: warning: rule "r1", key "{key}": {said}']
+    assert warnings(rule(hook), {"S": SECRET}) == []

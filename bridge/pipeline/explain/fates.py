@@ -124,7 +124,8 @@ def _held(fate: Fate, digest: Gathered, rule: Rule | None, around: Circumstances
     gate, _, name = (fate.held_by or "").partition(":")
     moved = (gate, name) != (digest.gate, digest.name) and gate in _HELD
     first = f"; first held by {gate_said(gate, name, rule, around.silences)}" if moved else ""
-    return f"{_gathered(digest, rule, around)}, {when}{first}"
+    waits = "waits " if digest.gate == "group" else ""
+    return f"{waits}{_gathered(digest, rule, around)}, {when}{first}"
 
 
 def _gathered(digest: Gathered, rule: Rule | None, around: Circumstances) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 from sqlalchemy import Connection
@@ -35,11 +36,11 @@ def explain_stored(
     """
     steps = [one for one in snapshots.transitions_of(tx, job_id) if bucket in (None, one.transition.job.bucket)]
     history = _History(tx, job_id, book, now)
-    after: list[Judged | None] = [*steps[1:], None]
-    return [
-        history.explain(one, then if then and then.transition.job.bucket == one.transition.job.bucket else None)
-        for one, then in zip(steps, after, strict=True)
-    ]
+    return [history.explain(one, _next(one, then)) for one, then in zip_longest(steps, steps[1:])]
+
+
+def _next(one: Judged, then: Judged | None) -> Judged | None:
+    return then if then and then.transition.job.bucket == one.transition.job.bucket else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,12 @@ class _InForce:
     """The rules that judged, or those of now, and why it is these."""
 
     rules: Ruleset
+    known: bool
     note: str | None = None
+
+
+_THEN = "judged by the rules that were in force then"
+_NOW = "these are the answers of the rules of now"
 
 
 class _History:
@@ -58,7 +64,7 @@ class _History:
         self._job_id = job_id
         self._book = book
         self._now = now
-        self._kept: dict[str | None, _InForce] = {book.sha: _InForce(book)}
+        self._kept: dict[str | None, _InForce] = {book.sha: _InForce(book, known=True)}
 
     def explain(self, judged: Judged, then: Judged | None) -> Facts:
         """Say all about a transition, and about the stay that it began and `then` ended."""
@@ -66,7 +72,7 @@ class _History:
         edges = edges_of(step, force.rules)
         fates = [one for one in self._around.fates if (one.bucket, one.sequence) == (step.job.bucket, step.sequence)]
         deliveries = [fate_facts(one, force.rules, self._around) for one in fates]
-        deliveries += [] if step.silent else _untold(edges, fates, known=force.note is None)
+        deliveries += [] if step.silent else _untold(edges, fates, known=force.known)
         return answer(
             step,
             edges,
@@ -87,9 +93,9 @@ class _History:
         text = rulesets.one(self._tx, sha) if sha else None
         if text is None or sha is None:
             which = f"the rules that judged this ({sha})" if sha else "the rules that judged this"
-            return _InForce(self._book, f"{which} are not on record; these are the answers of the rules of now")
+            return _InForce(self._book, known=False, note=f"{which} are not on record; {_NOW}")
         try:
-            return _InForce(thaw(sha, text))
+            return _InForce(thaw(sha, text), known=True, note=f"{_THEN} ({sha}), and others are in force now")
         except (ValueError, KeyError):  # kept by a version that wrote them in another way
             said = (
                 f"the rules that judged this ({sha}) cannot be read any more; these are the answers of the rules of now"

@@ -7,6 +7,7 @@ from typing import Any
 
 Facts = Mapping[str, Any]
 
+_WIDEST = 40  # characters of a column but the last
 _MOST_RULES = 20  # of those that said no
 _LONGEST_TEXT = 10  # lines of a message
 
@@ -28,9 +29,8 @@ def _notes(facts: Facts) -> Iterator[str]:
 def _told(facts: Facts) -> Iterator[str]:
     found = facts["deliveries"]
     if found:
-        yield "  messages"
-        rows = [(one["notifier"], f'"{one["rule"]}"', one["answer"], _why(one)) for one in found]
-        yield from _aligned(rows)
+        rows = [(one["notifier"], f'"{one["rule"]}"', _why(one)) for one in found]
+        yield from ("", *_aligned(rows))
 
 
 def _why(delivery: Facts) -> str:
@@ -41,7 +41,7 @@ def _why(delivery: Facts) -> str:
 def _said(facts: Facts) -> Iterator[str]:
     seen = dict.fromkeys((one["title"], one["text"]) for one in facts["messages"])
     for title, text in seen:
-        yield f"  says: {title}"
+        yield from ("", f"  says: {title}")
         lines = [line for line in text.splitlines() if line.strip()]
         yield from (f"        {line}" for line in lines[:_LONGEST_TEXT])
         if len(lines) > _LONGEST_TEXT:
@@ -49,17 +49,17 @@ def _said(facts: Facts) -> Iterator[str]:
 
 
 def _rules(facts: Facts) -> Iterator[str]:
-    yield f"  rules ({facts['judged_by']})"
     rows = [_edge(one) for one in facts["rules"]] + [_level(one) for one in facts["levels"]]
     no = [row for row in rows if row[0] == "no"]
     left_out = {id(row) for row in no[_MOST_RULES:]}
+    yield from [""] * bool(rows)
     yield from _aligned([row for row in rows if id(row) not in left_out])
     if left_out:
-        yield f"    ... and {len(left_out):,} more that say no (--json has them all)"
+        yield f"  ... and {len(left_out):,} more that say no (--json has them all)"
 
 
 def _edge(rule: Facts) -> tuple[str, ...]:
-    name = f'"{rule["rule"]}" (line {rule["line"]})'
+    name = f'rule "{rule["rule"]}" (line {rule["line"]})'
     if not rule["matches"]:
         return "no", name, rule["why_not"]
     told = f"tells {', '.join(rule['notifiers'])}" if rule["notifiers"] else "matches"
@@ -72,12 +72,12 @@ _LEVELS = {"fired": "yes", "due": "yes", "not_yet": "not yet"}
 
 def _level(level: Facts) -> tuple[str, ...]:
     line = f" (line {level['line']})" if level["line"] else " (no longer among the rules)"
-    return _LEVELS.get(level["answer"], "no"), f'"{level["rule"]}"{line}', level["why"]
+    return _LEVELS.get(level["answer"], "no"), f'rule "{level["rule"]}"{line}', level["why"]
 
 
 def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Yield the rows with columns of one width; the last is as long as it is."""
     listed = list(rows)
-    widths = [min(30, max(len(cell) for cell in column)) for column in zip(*listed, strict=True)][:-1]
+    widths = [min(_WIDEST, max(len(cell) for cell in column)) for column in zip(*listed, strict=True)][:-1]
     for *cells, last in listed:
-        yield "  ".join(["   ", *(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last])
+        yield "  ".join(["", *(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last])

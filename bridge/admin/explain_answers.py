@@ -1,0 +1,146 @@
+"""What is asked and answered about why somebody was (not) told, for /openapi.json."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from bridge.admin.answers import Fired, Open
+
+_Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]  # PostgreSQL has no NUL
+
+
+class Question(BaseModel):
+    """A job on record, by its id, or one that is made up: one of the two."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["job_id"], "not": {"required": ["job"]}},
+                {"required": ["job"], "not": {"anyOf": [{"required": ["job_id"]}, {"required": ["bucket"]}]}},
+            ],
+            "example": {"job_id": "j8d121820f5e411ec926ef19d53ba9c6f"},
+        },
+    )
+
+    job_id: _Text | SkipJsonSchema[None] = None
+    bucket: Annotated[
+        _Text | SkipJsonSchema[None], Field(description="of the job on record: two buckets may each have one")
+    ] = None
+    job: Annotated[
+        Open | SkipJsonSchema[None],
+        Field(description='a job, as [[test]] has it: {"tag": "Transcode", "from": "Running", "to": "Failed"}'),
+    ] = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Question:
+        if (self.job_id is None) == (self.job is None):
+            raise ValueError("give job_id, or job: one of the two")
+        if self.job is not None and self.bucket is not None:
+            raise ValueError("bucket is for a job on record; a job that is made up names its own")
+        return self
+
+
+class RuleSaid(BaseModel):
+    """What an edge rule said to a transition."""
+
+    rule: str
+    line: int
+    matches: bool
+    answer: Annotated[
+        Literal["fired", "stopped", "no"], Field(description="stopped: it was not asked, as an earlier rule stops")
+    ]
+    why_not: Annotated[str | None, Field(description="the first condition that said no, with the value it saw")]
+    misses: Annotated[int, Field(description="how many conditions say no")]
+    notifiers: Annotated[list[str], Field(description="whom it was the first to tell")]
+    already_told: Annotated[list[str], Field(description="whom an earlier rule told")]
+
+
+class LevelSaid(BaseModel):
+    """What a level rule said to the stay that the transition began."""
+
+    rule: str
+    line: Annotated[int | None, Field(description="null: it is no longer among the rules")]
+    state: Annotated[str, Field(alias="in")]
+    answer: Literal[
+        "fired", "due", "not_yet", "no", "stopped", "left", "unseen", "first_snapshot", "no_poll", "not_on_record"
+    ]
+    why: str
+    since: datetime
+    until: Annotated[datetime | None, Field(description="null while it goes on")]
+    stayed_seconds: int
+    for_seconds: int | None
+    due_at: datetime | None
+    notifiers: list[str]
+    fired_at: datetime | None
+    repeated: int | None
+    ended_at: Annotated[datetime | None, Field(description="when the job was seen to have moved on, after it fired")]
+
+
+class DeliveryFate(BaseModel):
+    """What became of a message for one notifier, or would."""
+
+    id: Annotated[str | None, Field(description="null where no delivery was made")]
+    rule: str
+    notifier: str
+    kind: Literal["transition", "level", "recovery"]
+    answer: Literal[
+        "sent", "waiting", "retrying", "dead", "digest", "merged", "muted", "silenced", "throttled", "dropped",
+        "paused", "already_told", "stopped", "not_on_record", "at_once",
+    ]  # fmt: skip
+    why: str
+    attempts: int
+    error: Annotated[str | None, Field(description="why the last attempt failed")]
+    next_at: Annotated[datetime | None, Field(description="the next attempt")]
+    ended_at: datetime | None
+    gate: Annotated[
+        Literal["group", "throttle", "mute", "silence"] | None, Field(description="what holds, held or dropped it")
+    ]
+    gate_name: Annotated[str | None, Field(description="the rule, the mute, or the silence's id")]
+    until: Annotated[datetime | None, Field(description="when the digest is due that it waits in")]
+    told_by: Annotated[str | None, Field(description="the delivery of the digest that tells it")]
+    fallback_for: Annotated[str | None, Field(description="the notifier that could not be told")]
+
+
+class MessageSaid(BaseModel):
+    kind: str
+    rule: str
+    title: str
+    text: str
+
+
+class WouldTell(BaseModel):
+    rules: str
+    tells: list[Fired]
+
+
+class Explanation(BaseModel):
+    """A transition, why each rule does or does not hear of it, and what became of the messages."""
+
+    headline: Annotated[str, Field(description="the answer in one line")]
+    job: str
+    bucket: str
+    tag: str | None
+    queue: str | None
+    was: Annotated[str, Field(alias="from")]
+    to: str
+    sequence: int
+    happened_at: datetime
+    seen_at: datetime
+    watch: str
+    silent: Annotated[str | None, Field(description="why nobody was told")]
+    judged_by: Annotated[str | None, Field(description="the sha of the rules whose answers these are")]
+    notes: list[str]
+    would_tell_now: Annotated[WouldTell | None, Field(description="null: the rules of now would tell the same")]
+    rules: Annotated[list[RuleSaid], Field(description="top to bottom; when all say no, the nearest miss first")]
+    levels: list[LevelSaid]
+    deliveries: list[DeliveryFate]
+    messages: list[MessageSaid]
+
+
+class Explanations(BaseModel):
+    items: Annotated[list[Explanation], Field(description="oldest first")]

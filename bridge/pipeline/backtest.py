@@ -1,0 +1,177 @@
+"""Backtest: the transitions on record, put through other rules. Nothing is sent, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from bridge.decide.archive import Ruleset
+from bridge.decide.backtest import Replay, Window
+from bridge.decide.comparing import FATES, Difference, Fired, Happened, Row, Said, Tally
+from bridge.decide.templates import iso
+from bridge.record import alarms, history, silences
+from bridge.record.history import Stored
+
+Facts = dict[str, Any]
+
+
+class Backtest:
+    """Tries `rules` on what was seen from `since` until `now`, in one transaction that sees nothing newer.
+
+    `in_force` are the rules of today; what they keep no longer (`keep`) is left out.
+    """
+
+    def __init__(
+        self, tx: Connection, rules: Ruleset, *, in_force: Ruleset, keep: timedelta, since: datetime, now: datetime
+    ) -> None:
+        history.hold_still(tx)
+        self._tx = tx
+        self._rules = rules
+        self._in_force = in_force
+        self._asked, self._now = since, now
+        self._since = max(since, now - keep)
+        self._extent = history.extent(tx, self._since)
+
+    @property
+    def transitions(self) -> int:
+        return self._extent.count
+
+    def run(self, on_page: Callable[[int], object] = lambda _: None) -> Report:
+        """Return what came of it; `on_page` hears of each page how many transitions it had."""
+        replay = self._replay()
+        polled = history.complete_polls(self._tx)
+        for count, steps in history.pages(self._tx, self._since):
+            told, fired = history.told(self._tx, steps), history.fired(self._tx, steps)
+            for one in steps:
+                replay.feed(_happened(one, told.get(one.key, {}), fired.get(one.key, {}), polled))
+            on_page(count)
+        return Report(
+            since=self._since,
+            until=self._now,
+            asked=self._asked,
+            transitions=self._extent.count,
+            rules=self._rules.sha,
+            rulesets=self._extent.rulesets,
+            tally=replay.finish(),
+        )
+
+    def _replay(self) -> Replay:
+        """Return a replay whose throttles have counted what came in the windows that were open at the start."""
+        throttled = {rule.name for rule in self._rules.rules if rule.throttle and not rule.group and not rule.level}
+        open_then = [one for one in history.throttles(self._tx, self._since) if one.rule in throttled]
+        begin = min((one.opened_at for one in open_then), default=self._since)
+        replay = Replay(
+            self._rules,
+            in_force=self._in_force,
+            silences=silences.standing(self._tx, now=begin),
+            standing={(one.rule, one.notifier): Window(one.opened_at, one.due_at) for one in open_then},
+        )
+        if open_then:
+            for _, steps in history.pages(self._tx, begin, before=self._since, silent=False):
+                for one in steps:
+                    replay.run_up(one.transition)
+            replay.begin()
+        return replay
+
+
+def _happened(
+    one: Stored, told: Mapping[history.Line, str], fired: Mapping[str, alarms.Fired], polled: Mapping[str, datetime]
+) -> Happened:
+    step = one.transition
+    still_at = one.still_at if one.followed else polled.get(step.watch)
+    if still_at and step.still_at and still_at <= step.still_at:
+        still_at = None  # no complete poll came between this transition and what followed
+    # Older versions did not say which poll it was, nor which rules they had.
+    is_poll_known = still_at is not None or (one.followed_under is not None if one.followed else not fired)
+    return Happened(
+        transition=step,
+        told=told,
+        fired={
+            rule: Fired(count=alarm.count, first_at=alarm.fired_at, last_at=alarm.told_at)
+            for rule, alarm in fired.items()
+        },
+        still_at=still_at,
+        has_ended=one.followed,
+        is_known=all(("transition", rule, name) in told for rule, name in one.verdicts),
+        is_stay_known=is_poll_known and fired.keys() <= {rule for kind, rule, _ in told if kind == "level"},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a backtest came to, in the words of the command line and of JSON."""
+
+    since: datetime
+    until: datetime
+    asked: datetime
+    transitions: int
+    rules: str
+    rulesets: Sequence[str | None]
+    tally: Tally
+
+    @property
+    def is_cut(self) -> bool:
+        """Tell whether less is kept than was asked for."""
+        return self.since > self.asked
+
+    def facts(self) -> Facts:
+        tally = self.tally
+        return {
+            "window": {"since": iso(self.since), "until": iso(self.until), "asked_since": iso(self.asked)},
+            "rules": self.rules,
+            "judged_by": sorted(sha or "unknown" for sha in self.rulesets),
+            "transitions": self.transitions,
+            "transitions_not_compared": tally.unknown,
+            "stays_not_compared": tally.unknown_stays,
+            "rows": self.rows(),
+            "differences": {
+                **{
+                    what: sum(getattr(row, what) for row in tally.rows.values())
+                    for what in ("added", "removed", "changed")
+                },
+                "first": [_difference(one) for one in tally.first],
+            },
+        }
+
+    def rows(self) -> list[Facts]:
+        """Return a row for each kind, rule and notifier, those of a rule one after the other."""
+        return [_row(line, row) for line, row in sorted(self.tally.rows.items(), key=lambda one: (one[0][1:], one[0]))]
+
+
+def _row(line: tuple[str, str, str], row: Row) -> Facts:
+    kind, rule, notifier = line
+    return {
+        "rule": rule,
+        "kind": kind,
+        "notifier": notifier,
+        **{fate: row.after[fate] for fate in FATES},
+        "before": {fate: row.before[fate] for fate in FATES},
+        "added": row.added,
+        "removed": row.removed,
+        "changed": row.changed,
+    }
+
+
+def _difference(one: Difference) -> Facts:
+    step, (kind, rule, notifier) = one.transition, one.line
+    return {
+        "job": step.job.id,
+        "bucket": step.job.bucket,
+        "from": step.was,
+        "to": step.to,
+        "sequence": step.sequence,
+        "seen_at": iso(step.seen_at),
+        "kind": kind,
+        "rule": rule,
+        "notifier": notifier,
+        "before": _said(one.before),
+        "after": _said(one.after),
+    }
+
+
+def _said(said: Said | None) -> Facts | None:
+    return {"fate": said.fate, "repeats": said.repeats} if said else None

@@ -1,0 +1,167 @@
+"""What has happened, oldest first and a page at a time: transitions with what was told of them. It only reads."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, select, text
+
+from bridge.model import Transition
+from bridge.record.alarms import Fired
+from bridge.record.database import at, maybe_at, ms
+from bridge.record.schema import DROPPED
+from bridge.record.schema import alarm as L  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import delivery as D  # noqa: N812
+from bridge.record.schema import digest as G  # noqa: N812
+from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.schema import watch as W  # noqa: N812
+from bridge.record.snapshots import judged
+
+AT_ONCE = 500  # transitions, with all that was told of them: about 5 MB
+_NEXT = T.alias("following")
+_FOLLOWS = and_(_NEXT.c.bucket == T.c.bucket, _NEXT.c.job_id == T.c.job_id, _NEXT.c.sequence == T.c.sequence + 1)
+_BY_FALLBACK = "This could not be told to "  # how the notes of what a fallback tells begin
+
+Key = tuple[str, str, int]  # bucket, job, sequence
+Line = tuple[str, str, str]  # kind of message, rule, notifier
+
+
+def hold_still(tx: Connection) -> None:
+    """See nothing of what others write from now on. First in a transaction; on SQLite it is always so."""
+    if tx.dialect.name == "postgresql":
+        tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How many transitions there are in a time, and the rulesets that judged them (None: before those were kept)."""
+
+    count: int
+    rulesets: Sequence[str | None]
+
+
+def extent(tx: Connection, since: datetime) -> Extent:
+    found = select(T.c.rules, func.count()).where(T.c.seen_at >= ms(since)).group_by(T.c.rules)
+    rows = tx.execute(found).all()
+    return Extent(sum(row[1] for row in rows), [row[0] for row in rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A transition on record, the (rule, notifier) that were told of it, and what is known of its end.
+
+    `followed` the job has moved on since; `still_at` is the last complete poll before it was seen to.
+    """
+
+    transition: Transition
+    verdicts: Collection[tuple[str, str]]
+    rules: str | None
+    followed: bool
+    still_at: datetime | None
+    followed_under: str | None  # the ruleset that judged the next transition
+
+    @property
+    def key(self) -> Key:
+        return self.transition.job.bucket, self.transition.job.id, self.transition.sequence
+
+
+def pages(
+    tx: Connection, since: datetime, *, before: datetime | None = None, silent: bool = True, at_once: int = AT_ONCE
+) -> Iterator[tuple[int, list[Stored]]]:
+    """Yield the transitions seen since then, in the order in which they were stored, `at_once` at a time.
+
+    With each page comes how many rows it took; without `silent` those that nobody was told of are left out of it.
+    """
+    found = (
+        select(T, _NEXT.c.n.label("next_n"), _NEXT.c.still_at.label("next_still_at"), _NEXT.c.rules.label("next_rules"))
+        .outerjoin(_NEXT, _FOLLOWS)
+        .where(T.c.seen_at >= ms(since))
+        .order_by(T.c.n)
+        .limit(at_once)
+    )
+    if before:
+        found = found.where(T.c.seen_at < ms(before))
+    rows = tx.execute(found).all()
+    while rows:
+        yield len(rows), [_stored(row) for row in rows if silent or row.silent is None]
+        rows = tx.execute(found.where(T.c.n > rows[-1].n)).all()
+
+
+def _stored(row: Row[Any]) -> Stored:
+    return Stored(
+        transition=judged(row).transition,
+        verdicts=[(rule, name) for rule, names in json.loads(row.verdicts) for name in names],
+        rules=row.rules,
+        followed=row.next_n is not None,
+        still_at=maybe_at(row.next_still_at),
+        followed_under=row.next_rules,
+    )
+
+
+def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, str]]:
+    """Return what became of the messages about these transitions and stays: "told", "dropped" or the gate.
+
+    That is what happened when they were made, whatever came of it later; of a stay's it is the first. What a fallback
+    told is left out.
+    """
+    columns = (
+        M.c.bucket, M.c.job_id, M.c.sequence, M.c.kind, M.c.rule, D.c.notifier, D.c.state, D.c.held_by, D.c.note
+    )  # fmt: skip
+    of_jobs = M.c.job_id.in_({one.transition.job.id for one in steps})
+    rows = tx.execute(select(*columns).join(D, D.c.message == M.c.id).where(of_jobs).order_by(D.c.n))
+    found: dict[Key, dict[Line, str]] = defaultdict(dict)
+    for bucket, job_id, sequence, kind, rule, notifier, state, held_by, note in rows:
+        if sequence is not None and not (note and note.startswith(_BY_FALLBACK)):
+            found[bucket, job_id, sequence].setdefault((kind, rule, notifier), _fate(state, held_by))
+    return found
+
+
+def _fate(state: int, held_by: str | None) -> str:
+    if held_by is None:
+        return "told"
+    gate = held_by.partition(":")[0]
+    # What a digest holds may be dropped by a mute when the digest is due.
+    return "dropped" if state == DROPPED and gate in ("mute", "silence") else gate
+
+
+def fired(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[str, Fired]]:
+    """Return the alarms of the stays that these transitions began, by rule."""
+    keys = {one.key for one in steps}
+    of_jobs = (L.c.bucket.in_({key[0] for key in keys}), L.c.job_id.in_({key[1] for key in keys}))
+    found: dict[Key, dict[str, Fired]] = defaultdict(dict)
+    for row in tx.execute(select(L).where(*of_jobs).order_by(L.c.n)):
+        if (key := (row.bucket, row.job_id, row.sequence)) in keys:
+            found[key][row.rule] = Fired(
+                n=row.n, bucket=row.bucket, job_id=row.job_id, sequence=row.sequence, rule=row.rule, count=row.repeats,
+                notifiers=tuple(json.loads(row.notifiers)), since=at(row.since), fired_at=at(row.fired_at),
+                told_at=at(row.told_at), recovered_at=maybe_at(row.recovered_at),
+            )  # fmt: skip
+    return found
+
+
+def complete_polls(tx: Connection) -> Mapping[str, datetime]:
+    """Return by watch when its last complete poll began."""
+    return {row.name: at(row.ok_at) for row in tx.execute(select(W.c.name, W.c.ok_at).where(W.c.ok_at.is_not(None)))}
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The window of a throttle."""
+
+    rule: str
+    notifier: str
+    opened_at: datetime
+    due_at: datetime
+
+
+def throttles(tx: Connection, moment: datetime) -> list[Throttled]:
+    """Return the windows of throttles that were open at that moment."""
+    open_then = (G.c.gate == "throttle", G.c.opened_at < ms(moment), G.c.due_at > ms(moment))
+    rows = tx.execute(select(G.c.name, G.c.notifier, G.c.opened_at, G.c.due_at).where(*open_then))
+    return [Throttled(row.name, row.notifier, at(row.opened_at), at(row.due_at)) for row in rows]

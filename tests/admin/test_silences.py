@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bridge.decide.silencing import MOST
+from bridge.model import Refused
+from bridge.pipeline.digests import Editor
+from bridge.record import digests, silences
+from tests.admin.builders import NOON, READ, World, a_failed_job, a_job, a_silence
+
+WANTED: dict[str, Any] = {"to": "Failed", "for": "2h", "author": "ann", "reason": "new encoder"}
+
+
+def post(world: World, status: int = 201, **said: Any) -> Any:
+    answer = world.client().post("/api/v1/silences", json=WANTED | said)
+    assert answer.status_code == status, answer.text
+    return answer.get_json(force=True)
+
+
+def refused(world: World, body: bytes, status: int = 400, kind: str = "application/json") -> str:
+    answer = world.client().post("/api/v1/silences", data=body, content_type=kind)
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), answer.text
+    return str(answer.get_json(force=True)["detail"])
+
+
+def listed(world: World, query: str = "") -> Any:
+    return world.client(READ).get(f"/api/v1/silences{query}").get_json()
+
+
+def deliveries(world: World, query: str) -> list[Any]:
+    found: list[Any] = world.client(READ).get(f"/api/v1/deliveries{query}").get_json()["items"]
+    return found
+
+
+def test_a_silence_holds_what_it_matches_until_it_is_ended(either_world: World) -> None:
+    world = either_world
+    made = post(world, notifier="cms")["silence"]
+    assert made == {
+        "id": made["id"], "state": "active", "mode": "hold", "author": "ann", "reason": "new encoder",
+        "matches": {"to": "Failed", "notifier": "cms"}, "begins_at": "2026-11-21T12:00:00Z",
+        "ends_at": "2026-11-21T14:00:00Z", "ended_by": None, "held": 0,
+    }  # fmt: skip
+    world.sees(a_job(1), a_job(2, state="Failed"), a_job(3, state="Failed"))
+    held = deliveries(world, "?state=held")
+    assert {(one["job"], one["held_by"]) for one in held} == {(j, f"silence:{made['id']}") for j in ("j2", "j3")}
+    assert {one["due_at"] for one in held} == {"2026-11-21T14:00:00.000Z"}
+    world.now += timedelta(hours=1)
+    ended = world.client().delete(f"/api/v1/silences/{made['id']}")
+    assert ended.status_code == 200
+    after = made | {"state": "over", "ends_at": "2026-11-21T13:00:00Z", "ended_by": "api", "held": 2}
+    assert ended.get_json() == after
+    assert listed(world) == {"items": [after], "cursor": None}
+    with world.db.read() as tx:
+        assert digests.next_due(tx) == world.now
+
+
+def test_a_silence_that_drops_holds_nothing(either_world: World) -> None:
+    made = post(either_world, mode="drop", notifier="cms")["silence"]
+    assert made["mode"] == "drop"
+    either_world.sees(a_job(1, state="Failed"))
+    assert [one["held_by"] for one in deliveries(either_world, "?state=dropped")] == [f"silence:{made['id']}"]
+
+
+def test_the_preview_is_of_the_last_day(either_world: World) -> None:
+    world = either_world
+    world.now = NOON - timedelta(hours=25)
+    world.sees(a_failed_job(1))
+    world.now = NOON - timedelta(hours=23)
+    world.sees(a_failed_job(2), a_job(3))
+    world.now = NOON
+    found = post(world, status=200, dry_run=True)
+    assert found["silence"] is None
+    assert found["preview"] == {
+        "since": "2026-11-20T12:00:00Z", "looked_at": 2, "cut": False, "matched": 1,
+        "by": [{"rule": "failed", "notifier": "ops/1", "messages": 1}],
+        "newest": [
+            {
+                "told_at": "2026-11-20T13:00:00Z", "job": "j2", "bucket": "media-1250000000", "tag": "Transcode",
+                "from": "new", "to": "Failed", "rule": "failed", "notifier": "ops/1",
+            },
+        ],
+    }  # fmt: skip
+    assert listed(world)["items"] == []
+    assert post(world)["preview"] == found["preview"]
+
+
+def test_a_rule_that_there_is_not_is_a_warning(world: World) -> None:
+    assert post(world, rule="faild")["warnings"] == ['rules.toml has no rule "faild" (did you mean "failed"?)']
+    assert post(world, rule="failed")["warnings"] == []
+
+
+def test_who_gives_no_name_is_the_api(world: World) -> None:
+    body = json.dumps({key: value for key, value in WANTED.items() if key != "author"}).encode()
+    answer = world.client().post("/api/v1/silences", data=body, content_type="application/json")
+    assert answer.get_json()["silence"]["author"] == "api"
+
+
+def test_silences_are_paged_from_the_newest_on(either_world: World) -> None:
+    made = [post(either_world)["silence"]["id"] for _ in range(3)]
+    first = listed(either_world, "?limit=2")
+    assert [one["id"] for one in first["items"]] == made[:0:-1]
+    rest = listed(either_world, f"?limit=2&cursor={first['cursor']}")
+    assert ([one["id"] for one in rest["items"]], rest["cursor"]) == (made[:1], None)
+    assert either_world.client(READ).get("/api/v1/silences?state=active").status_code == 400
+
+
+def test_every_fault_is_said_at_once(world: World) -> None:
+    problem = post(world, 400, to="Faild", match={"tgs": "x"}, **{"for": "99d", "who": "ann"})
+    for word in ('no job state is called "Faild"', 'a job has no "tgs"', "99d is too far away", 'unknown key "who"'):
+        assert word in problem["detail"]
+
+
+def test_what_is_over_or_unknown_cannot_be_ended(either_world: World) -> None:
+    client = either_world.client()
+    assert client.delete("/api/v1/silences/sil_404").status_code == 404
+    made = post(either_world)["silence"]["id"]
+    either_world.now += timedelta(hours=3)
+    again = client.delete(f"/api/v1/silences/{made}")
+    assert again.status_code == 409
+    assert again.get_json(force=True)["detail"] == f"silence {made} is over since 2026-11-21T14:00:00Z"
+    assert listed(either_world)["items"][0]["ended_by"] is None
+
+
+@pytest.mark.parametrize("name", ["' OR 1=1 --", "x" * 5_000, "sil_%00", "Ä", "..", "null"])
+def test_an_id_of_any_shape_is_nobodys(either_world: World, name: str) -> None:
+    made = post(either_world)["silence"]["id"]
+    answer = either_world.client().delete(f"/api/v1/silences/{name}")
+    assert answer.status_code == 404
+    assert len(answer.get_data()) < 1_000
+    assert [(one["id"], one["state"]) for one in listed(either_world)["items"]] == [(made, "active")]
+
+
+def test_the_id_of_something_else_is_no_silences(either_world: World) -> None:
+    delivery = either_world.delivery_of(1)
+    assert either_world.client().delete(f"/api/v1/silences/{delivery}").status_code == 404
+
+
+def test_the_read_token_sees_silences_and_makes_and_ends_none(world: World) -> None:
+    made = post(world)["silence"]["id"]
+    client = world.client(READ)
+    assert client.post("/api/v1/silences", json=WANTED | {"dry_run": True}).status_code == 403
+    assert client.delete(f"/api/v1/silences/{made}").status_code == 403
+    assert [(one["id"], one["state"]) for one in listed(world)["items"]] == [(made, "active")]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"[]", 400),
+        (b"null", 400),
+        (b'"Failed"', 400),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
+        (b'{"to": "\xff"}', 400),
+        (b'{"to": NaN, "reason": Infinity}', 400),
+        (b'{"reason": "\\ud800", "to": "Failed", "for": "2h"}', 400),
+        (b'{"reason": "a\\u0000b", "to": "Failed", "for": "2h"}', 400),
+        (b'{"reason": "x", "match": {"a\\u0000b": "x"}, "for": "2h"}', 400),
+        (b'{"for": ' + b"9" * 5_000 + b"}", 400),
+        (b'{"match": ' + b'{"tag":' * 5_000 + b"1" + b"}" * 5_001, 400),
+        (b'{"match": ' + b"[" * 190 + b"]" * 190 + b', "for": "2h", "reason": "x"}', 400),
+        (json.dumps({f"k{number}": 1 for number in range(5_000)}).encode(), 400),
+        (json.dumps({"match": {f"f{number}": "x" for number in range(4_000)}}).encode(), 400),
+        (json.dumps(WANTED | {"match": {"tag": "{a,b}" * 5_000}}).encode(), 400),
+        (json.dumps(WANTED | {"match": {f"f{number}": "x" for number in range(10_000)}}).encode(), 413),
+        (json.dumps(WANTED | {"reason": "x" * 70_000}).encode(), 413),
+    ],
+)
+def test_garbage_in_the_body_is_refused_in_a_few_words(world: World, body: bytes, status: int) -> None:
+    assert len(refused(world, body, status)) < 10_000
+    assert listed(world)["items"] == []
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_is_not_json_is_a_415(world: World, kind: str) -> None:
+    refused(world, json.dumps(WANTED).encode(), 415, kind)
+
+
+def test_there_are_only_so_many_silences_at_once(world: World) -> None:
+    with world.db.write() as tx:
+        silences.add(tx, a_silence("sil_over", ends_at=NOON))
+        for number in range(MOST - 1):
+            silences.add(tx, a_silence(f"sil_{number}"))
+    post(world)
+    assert f"{MOST} silences have not ended" in post(world, 409)["detail"]
+    assert post(world, 200, dry_run=True)["preview"]["matched"] == 0
+    world.client().delete("/api/v1/silences/sil_7")
+    post(world)
+
+
+def test_what_all_silences_cost_together_is_bounded(world: World) -> None:
+    braces = "{" + ",".join("abcdefghij") + "}"
+    costly = [f"{number}/{braces}/{braces}*" for number in range(90)]
+    post(world, match={"input": costly})
+    assert "too many patterns" in post(world, 409, match={"input": costly})["detail"]
+    assert len(listed(world)["items"]) == 1
+
+
+def test_the_members_of_a_digest_are_found_by_the_delivery_that_told_it(either_world: World) -> None:
+    world = either_world
+    with world.db.write() as tx:
+        silences.add(tx, a_silence())
+    world.sees(a_job(1, state="Failed"), a_job(2, state="Failed"), a_job(3))
+    held, other = (deliveries(world, f"?state={state}") for state in ("held", "waiting"))
+    world.now = NOON + timedelta(hours=2)
+    assert Editor(db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0).tell_due() == 1
+    (digest,) = [one["id"] for one in deliveries(world, "") if one["kind"] == "digest"]
+    found = deliveries(world, f"?digest={digest}")
+    assert [one["id"] for one in found] == [one["id"] for one in held]
+    assert {(one["state"], one["digest"], one["channel"]) for one in found} == {("merged", digest, None)}
+    assert [(one["digest"], one["held_by"]) for one in other] == [(None, None)]
+    assert deliveries(world, "?digest=dlv_404") == []
+    assert deliveries(world, f"?digest={digest}&job=j2") == [one for one in found if one["job"] == "j2"]
+    one = world.client(READ).get(f"/api/v1/deliveries/{held[0]['id']}").get_json()
+    assert (one["state"], one["digest"]) == ("merged", digest)
+
+
+def test_a_dead_delivery_was_held_by_nobody(world: World) -> None:
+    world.delivery_of(1)
+    world.attempt(Refused("no"))
+    assert [(one["held_by"], one["due_at"]) for one in deliveries(world, "?state=dead")] == [(None, None)]

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from bridge.decide.conditions import Facts
+from bridge.decide.previews import SHOWN, Preview, Telling
+from bridge.decide.silencing import Wanted, doubts, read_wanted, said_of, too_costly
+from bridge.model import FAILED, RUNNING
+from tests.builders import NOON, a_job, a_transition
+
+GOOD: dict[str, Any] = {"to": "Failed", "for": "2h", "reason": "new encoder", "author": "ann"}
+
+
+def read(**said: Any) -> Wanted:
+    return read_wanted(GOOD | said, now=NOON)
+
+
+def faults(said: dict[str, Any]) -> list[str]:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011  (its text is what is looked at)
+        read_wanted(said, now=NOON)
+    return str(refused.value).splitlines()
+
+
+def holds(wanted: Wanted, rule: str = "r", notifier: str = "n", **job: Any) -> bool:
+    return wanted.scope.holds(Facts(a_transition(a_job(**job)), {}), rule, notifier)
+
+
+def test_a_silence_is_held_to_what_it_names() -> None:
+    wanted = read(match={"tag": ["Trans*", "!Transition"], "user_data": {"asset": True}}, notifier="ops")
+    fits = {"state": FAILED, "tag": "Transcode", "user_data": "asset=7"}
+    assert holds(wanted, notifier="ops", **fits)
+    assert not holds(wanted, notifier="cms", **fits)
+    assert not holds(wanted, notifier="ops", **(fits | {"state": RUNNING}))
+    assert not holds(wanted, notifier="ops", **(fits | {"user_data": None}))
+    assert wanted.spec == (
+        '{"match":{"tag":["Trans*","!Transition"],"user_data":{"asset":true}},"to":"Failed","notifier":"ops"}'
+    )
+
+
+def test_it_ends_after_a_while_or_at_a_time() -> None:
+    assert read().ends_at == NOON + timedelta(hours=2)
+    said = {key: value for key, value in GOOD.items() if key != "for"}
+    ends = read_wanted(said | {"ends_at": "2026-11-22T09:00:00+08:00"}, now=NOON).ends_at
+    assert ends.isoformat() == "2026-11-22T01:00:00+00:00"
+    longest = read(**{"for": "30d"})
+    assert longest.ends_at == NOON + timedelta(days=30)
+
+
+def test_it_holds_unless_it_is_to_drop() -> None:
+    assert not read().drop
+    assert read(mode="drop").drop
+
+
+def test_everything_is_matched_only_when_that_is_said() -> None:
+    everything = {"for": "2h", "reason": "x", "author": "ann", "everything": True}
+    assert holds(read_wanted(everything, now=NOON))
+    assert read_wanted(everything, now=NOON).spec == "{}"
+    (fault,) = faults(everything | {"everything": False})
+    assert "it would match every message" in fault
+    (fault,) = faults(everything | {"everything": False, "match": {}})
+    assert "it would match every message" in fault
+    (fault,) = faults(everything | {"rule": "failed"})
+    assert fault.startswith("everything: with it nothing else")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"for": None}, "for: "),
+        ({"for": 7}, 'for: "7" is not a duration'),
+        ({"for": "soon"}, 'for: "soon" is not a duration'),
+        ({"for": "30d1s"}, "for: 30d1s is too far away; a silence lasts 30 days at most"),
+        ({"ends_at": "2026-11-21T13:00:00Z"}, "say when it ends"),
+        ({"for": ..., "ends_at": "2026-11-21T12:00:00Z"}, "ends_at: 2026-11-21T12:00:00Z is over already"),
+        ({"for": ..., "ends_at": "2026-11-21T13:00:00"}, 'ends_at: "2026-11-21T13:00:00" is not a time such as'),
+        ({"for": ..., "ends_at": "9999-12-31T23:59:59-23:59"}, "is too far away"),
+        ({"for": ..., "ends_at": "0001-01-01T00:00:00+23:59"}, "is over already"),
+        ({"for": ..., "ends_at": "\ud800"}, "is not a time such as"),
+        ({"reason": ...}, "reason: is missing"),
+        ({"reason": " "}, "reason: "),
+        ({"reason": 7}, "reason: 7 is no text"),
+        ({"reason": "x" * 501}, "reason: has 501 characters; at most 500 are kept"),
+        ({"reason": "a\0b"}, "holds a sign that cannot be seen"),
+        ({"author": "x" * 101}, "author: has 101 characters"),
+        ({"mode": "loud"}, 'mode: "loud" is neither "hold"'),
+        ({"mode": []}, "mode: [] is neither"),
+        ({"dry_run": "yes"}, 'dry_run: "yes" is neither true nor false'),
+        ({"too": "Failed"}, 'unknown key "too" (did you mean "to"?)'),
+        ({"to": "Faild"}, 'to: no job state is called "Faild" (did you mean "Failed"?)'),
+        ({"to": []}, "to: [] is neither a text nor a list of texts"),
+        ({"to": "new"}, 'to: no job becomes "new"'),
+        ({"rule": {"a": 1}}, "rule: "),
+        ({"rule": "a\0b"}, "holds a sign that cannot be seen"),
+        ({"match": "tag"}, 'match: "tag" is not a table'),
+        ({"match": {"tgs": "x"}}, 'match.tgs: a job has no "tgs" to match (did you mean "tag"?)'),
+        ({"match": {"tag": "a\0b"}}, "holds a sign that cannot be seen"),
+        ({"match": {"tag": "\ud800"}}, "holds a sign that cannot be seen"),
+        ({"match": {"a\0b": "x"}}, "holds a sign that cannot be seen"),
+        ({"match": {"age": "45m"}}, "match.age: "),
+        ({"match": {"tag": {"a": {"b": ["c"]}}}}, "match.tag: "),
+        ({"match": {"tag": "x" * 10_000}}, "characters as JSON; 10,000 are the most"),
+        ({"match": {f"f{number}": "x" for number in range(10_000)}}, "match: 10,000 fields are too many; 50"),
+        ({"match": {"user_data": {f"f{number}": "x" for number in range(51)}}}, "match: 51 fields are too many"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_would_be_right(said: dict[str, Any], expected: str) -> None:
+    (fault,) = faults({key: value for key, value in (GOOD | said).items() if value is not ...})
+    assert expected in fault
+    assert len(fault) < 1_000
+
+
+def test_every_fault_is_said_at_once() -> None:
+    found = faults({"for": "99d", "to": "Faild", "match": {"tgs": "x", "age": "7"}, "mode": "loud", "who": "ann"})
+    assert [one.split(":")[0] for one in found] == [
+        'unknown key "who"; there are match, from, to, rule, notifier, everything, mode, for, ends_at, author, reason, '
+        "dry_run",
+        "author", "reason", "mode", "for", "match.tgs", "match.age", "to",
+    ]  # fmt: skip
+
+
+def test_ten_thousand_faults_are_not_all_said() -> None:
+    found = faults({f"k{number}": "x" for number in range(10_000)})
+    assert len(found) == 21
+    assert found[-1].endswith("more")
+    assert sum(map(len, found)) < 10_000
+
+
+def test_what_silences_cost_together_is_bounded() -> None:
+    braces = "{" + ",".join("abcdefghij") + "}"
+    scopes = [read(match={"input": [f"{number}/{braces}/{braces}*"]}).scope for number in range(101)]
+    assert too_costly(scopes[:100]) == ""
+    assert "too many patterns" in too_costly(scopes)
+
+
+def test_a_name_that_there_is_not_is_a_doubt() -> None:
+    scope = read(rule=["failed", "faild"], notifier="pager").scope
+    assert doubts(scope, rules=["failed"], notifiers=["ops"]) == [
+        'rules.toml has no rule "faild" (did you mean "failed"?)',
+        'rules.toml has no notifier "pager"',
+    ]
+
+
+def test_what_it_matches_is_said_in_a_line() -> None:
+    said = {"match": {"tag": ["a", "!b"], "user_data": {"asset": True}}, "to": "Failed", "rule": ["x", "y"]}
+    assert said_of(said) == "tag=a,!b user_data.asset=true to=Failed rule=x,y"
+    assert said_of({}) == "everything"
+
+
+def test_a_preview_counts_what_matches_and_keeps_the_newest() -> None:
+    found = Preview(scope=read(rule="failed").scope, queue_names={}, since=NOON)
+    steps = [a_transition(a_job(id=f"j{number}", state=FAILED)) for number in range(SHOWN + 2)]
+    found.add(Telling(transition=step, rule="failed", notifier="ops", told_at=NOON) for step in steps)
+    found.add([Telling(transition=steps[0], rule="all", notifier="ops", told_at=NOON)])
+    assert (found.looked_at, found.matched) == (SHOWN + 3, SHOWN + 2)
+    assert found.counts == {("failed", "ops"): SHOWN + 2}
+    assert [one.transition.job.id for one in found.newest] == [f"j{number}" for number in range(SHOWN)]
+
+
+def test_a_preview_knows_queues_by_their_alias() -> None:
+    found = Preview(scope=read(to="Running", match={"queue": "vod"}).scope, queue_names={"p224": "vod"}, since=NOON)
+    step = a_transition(a_job(queue="p224"))
+    found.add([Telling(transition=step, rule="r", notifier="n", told_at=NOON)])
+    assert found.matched == 1

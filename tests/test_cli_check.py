@@ -1,0 +1,116 @@
+"""`rules check`, as a person calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.builders import SECRET
+from tests.stage import REPOSITORY
+
+RULES = """\
+[[watch]]
+name = "vod"
+bucket = "media-1250000000"
+region = "ap-chongqing"
+tags = ["Transcode"]
+[notifier.ops]
+type = "webhook"
+url = "https://ops.example.com/"
+secret = { env = "HOOK_SECRET" }
+[[rule]]
+name = "stuck"
+in = "Running"
+for = "30m"
+notify = "ops"
+"""
+RIGHT = '[[test]]\njob = { to = "Running", age = "31m" }\nexpect = ["stuck -> ops"]\n'
+WRONG = RIGHT.replace("31m", "29m")
+SAID = (
+    "test number 2: not told: stuck -> ops: the job is Running for 29 min, which is less than 30 min (rule on line 10)"
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mine.toml"
+
+
+def check(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bridge", "rules", "check", *words],
+        env=os.environ | {"HOOK_SECRET": SECRET} | environ,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_right_file_whose_tests_hold_is_accepted(file: Path) -> None:
+    file.write_text(RULES + RIGHT)
+    seen = check(str(file))
+    assert (seen.returncode, seen.stderr) == (0, "")
+    accepted, tests = seen.stdout.splitlines()
+    assert accepted.startswith("accepted, with 0 warnings: 1 watch, 1 notifier, 1 rule (sha ")
+    assert tests == "1 test, 0 failed"
+
+
+def test_a_file_without_tests_says_nothing_of_them(file: Path) -> None:
+    file.write_text(RULES)
+    seen = check(str(file))
+    assert seen.returncode == 0
+    assert "test" not in seen.stdout
+
+
+def test_a_test_that_fails_is_told_with_its_line_and_exits_1(file: Path) -> None:
+    file.write_text(RULES + RIGHT + WRONG)
+    seen = check(str(file))
+    assert seen.returncode == 1
+    assert seen.stderr.splitlines() == [f"{file}:18: {SAID}"]
+    assert seen.stdout.splitlines()[-1] == "2 tests, 1 failed"
+
+
+def test_the_file_of_the_environment_is_checked_when_none_is_named(file: Path) -> None:
+    file.write_text(RULES + RIGHT + WRONG)
+    assert check(BRIDGE_RULES=str(file)).stderr.splitlines() == [f"{file}:18: {SAID}"]
+    seen = check(BRIDGE_RULES_TOML=RULES + WRONG)
+    assert (seen.returncode, seen.stderr.partition(": ")[0]) == (1, "BRIDGE_RULES_TOML:15")
+
+
+def test_failing_tests_and_warnings_are_one_array_of_json(file: Path) -> None:
+    file.write_text(RULES + 'match.tag = "Concat"\n' + RIGHT + WRONG)
+    seen = check(str(file), "--json")
+    assert seen.returncode == 1
+    warning, first, second = json.loads(seen.stdout)
+    assert (warning["line"], warning["level"]) == (15, "warning")
+    assert (first["line"], first["level"], second["line"], second["level"]) == (16, "test", 19, "test")
+    assert second["text"] == SAID.replace(
+        "the job is Running for 29 min, which is less than 30 min", 'match.tag: nothing is not "Concat"'
+    )
+
+
+def test_a_file_that_is_right_and_holds_is_an_empty_array(file: Path) -> None:
+    file.write_text(RULES + RIGHT)
+    seen = check(str(file), "--json")
+    assert (seen.returncode, json.loads(seen.stdout)) == (0, [])
+
+
+def test_the_tests_of_a_file_that_is_refused_are_not_run(file: Path) -> None:
+    file.write_text(RULES + WRONG + "[ruls]\n")
+    seen = check(str(file))
+    assert (seen.returncode, seen.stdout) == (1, "")
+    assert seen.stderr.splitlines() == [
+        f'{file}:18: unknown key "ruls" (did you mean "rule"?)',
+        "refused: 1 error, 0 warnings",
+    ]
+
+
+def test_help_has_examples() -> None:
+    assert "ci-bridge rules check staging.toml --json" in check("--help").stdout
