@@ -263,6 +263,7 @@ def test_a_transition_is_judged_by_the_rules_of_then_and_told_what_those_of_now_
     assert first["headline"].startswith("no rule matched; nearest")
     assert first["would_tell_now"] == {"rules": world.book.sha, "tells": [{"rule": "everything", "notifiers": ["cms"]}]}
     assert 'the rules of now would tell: cms by "everything"' in as_text(first)
+    assert first["notes"] == [f"judged by the rules that were in force then ({old}), and others are in force now"]
     assert (second["judged_by"], second["would_tell_now"]) == (world.book.sha, None)
 
 
@@ -703,13 +704,11 @@ def test_the_text_says_the_answer_first_and_lines_up_what_it_is_made_of(world: W
     assert as_text(world.last()).splitlines() == [
         f"Transcode j1: new -> Submitted (number 1, seen {after(seconds(30))}, watch vod)",
         '  "everything" tells cms: sent',
-        "  messages",
         f'    cms  "everything"  sent at {after(minutes(1))} ({one})',
-        "  says: Transcode Submitted: a.mp4",
-        "        seen for the first time",
-        f"  rules ({world.book.sha})",
-        f'    yes  "everything" (line {lines["everything"]})  tells cms',
-        f'    no   "failed" (line {lines["failed"]})      to: "Submitted" is not among Failed',
+        "    says: Transcode Submitted: a.mp4",
+        "          seen for the first time",
+        f'    yes  rule "everything" (line {lines["everything"]})  tells cms',
+        f'    no   rule "failed" (line {lines["failed"]})      to: "Submitted" is not among Failed',
     ]
 
 
@@ -721,7 +720,7 @@ def test_the_text_leaves_most_rules_that_say_no_to_json(world: World) -> None:
     assert '"r19"' in text
     assert '"r20"' not in text
     assert "... and 10 more that say no (--json has them all)" in text
-    assert 'yes  "everything"' in text
+    assert 'yes  rule "everything"' in text
     assert len(world.last()["rules"]) == 31
 
 

@@ -97,10 +97,8 @@ class _History:
         try:
             return _InForce(thaw(sha, text), known=True, note=f"{_THEN} ({sha}), and others are in force now")
         except (ValueError, KeyError):  # kept by a version that wrote them in another way
-            said = (
-                f"the rules that judged this ({sha}) cannot be read any more; these are the answers of the rules of now"
-            )
-            return _InForce(self._book, said)
+            said = f"the rules that judged this ({sha}) cannot be read any more; {_NOW}"
+            return _InForce(self._book, known=False, note=said)
 
     def _now_instead(self, step: Transition, then: Ruleset) -> Facts | None:
         """Return whom the rules of now would tell, where that differs."""

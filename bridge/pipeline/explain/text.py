@@ -30,7 +30,7 @@ def _told(facts: Facts) -> Iterator[str]:
     found = facts["deliveries"]
     if found:
         rows = [(one["notifier"], f'"{one["rule"]}"', _why(one)) for one in found]
-        yield from ("", *_aligned(rows))
+        yield from _aligned(rows)
 
 
 def _why(delivery: Facts) -> str:
@@ -41,21 +41,20 @@ def _why(delivery: Facts) -> str:
 def _said(facts: Facts) -> Iterator[str]:
     seen = dict.fromkeys((one["title"], one["text"]) for one in facts["messages"])
     for title, text in seen:
-        yield from ("", f"  says: {title}")
+        yield f"    says: {title}"
         lines = [line for line in text.splitlines() if line.strip()]
-        yield from (f"        {line}" for line in lines[:_LONGEST_TEXT])
+        yield from (f"          {line}" for line in lines[:_LONGEST_TEXT])
         if len(lines) > _LONGEST_TEXT:
-            yield f"        ... and {len(lines) - _LONGEST_TEXT} lines more"
+            yield f"          ... and {len(lines) - _LONGEST_TEXT} lines more"
 
 
 def _rules(facts: Facts) -> Iterator[str]:
     rows = [_edge(one) for one in facts["rules"]] + [_level(one) for one in facts["levels"]]
     no = [row for row in rows if row[0] == "no"]
     left_out = {id(row) for row in no[_MOST_RULES:]}
-    yield from [""] * bool(rows)
     yield from _aligned([row for row in rows if id(row) not in left_out])
     if left_out:
-        yield f"  ... and {len(left_out):,} more that say no (--json has them all)"
+        yield f"    ... and {len(left_out):,} more that say no (--json has them all)"
 
 
 def _edge(rule: Facts) -> tuple[str, ...]:
@@ -80,4 +79,4 @@ def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     listed = list(rows)
     widths = [min(_WIDEST, max(len(cell) for cell in column)) for column in zip(*listed, strict=True)][:-1]
     for *cells, last in listed:
-        yield "  ".join(["", *(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last])
+        yield "  ".join(["  ", *(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last])

@@ -1,0 +1,164 @@
+"""`rules explain`, as a person calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stage import BUCKET, REPOSITORY, Stage
+
+RULES = """
+[[watch]]
+name = "vod"
+bucket = "media-1250000000"
+region = "ap-chongqing"
+tags = ["Transcode"]
+
+[notifier.cms]
+type = "webhook"
+url = "https://cms.example.com/hook"
+
+[[rule]]
+name = "failed"
+to = "Failed"
+notify = "cms"
+
+[[mute]]
+name = "always"
+match.input = "tests/**"
+between = "00:00-24:00"
+"""
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path, f"sqlite:///{tmp_path / 'bridge.db'}")
+
+
+def explain(folder: Path, *words: str, said: object = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Call it with these rules, where there is no database unless `environ` names one; `said` goes to its stdin."""
+    known = {"BRIDGE_RULES_TOML": RULES, "DATABASE_URL": f"sqlite:///{folder / 'none.db'}"}
+    return subprocess.run(
+        [sys.executable, "-m", "bridge", "rules", "explain", *words],
+        env=os.environ | known | environ,
+        cwd=REPOSITORY,
+        input=said if isinstance(said, str) else json.dumps(said),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def explained(folder: Path, said: dict[str, Any], **environ: str) -> dict[str, Any]:
+    seen = explain(folder, "--job", "-", "--json", said=said, **environ)
+    assert seen.returncode == 0, seen.stderr
+    (found,) = json.loads(seen.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_job_on_record_is_explained_transition_by_transition(stage: Stage) -> None:
+    with stage:
+        assert stage.command("poll").returncode == 0
+        job = stage.ci.create(BUCKET, "Transcode", "p1")
+        assert stage.command("poll").returncode == 0
+        seen = stage.command("rules", "explain", job)
+        assert seen.returncode == 0, seen.stderr
+        lines = seen.stdout.splitlines()
+        assert lines[0].startswith(f"Transcode {job}: new -> Submitted (number 1, seen ")
+        assert lines[1] == '  "everything" tells cms: waits for its first try'
+        (found,) = json.loads(stage.command("rules", "explain", job, "--json").stdout)
+        assert [(one["rule"], one["answer"]) for one in found["rules"]] == [
+            ("everything", "fired"),
+            ("over", "no"),
+            ("failed", "no"),
+        ]
+        assert json.loads(stage.command("rules", "explain", job, "--bucket", BUCKET, "--json").stdout) == [found]
+
+
+def test_a_job_that_nobody_saw_says_what_to_check(stage: Stage) -> None:
+    with stage:
+        seen = stage.command("rules", "explain", "j404")
+        assert (seen.returncode, seen.stdout) == (1, "")
+        assert 'no job "j404" is on record: is the id right (ci-bridge jobs list), and does a [[watch]]' in seen.stderr
+        elsewhere = stage.command("rules", "explain", "j404", "--bucket", "other")
+        assert 'no job "j404" in bucket other is on record' in elsewhere.stderr
+
+
+def test_without_a_database_a_job_on_record_cannot_be_explained(tmp_path: Path) -> None:
+    seen = explain(tmp_path, "j1")
+    assert seen.returncode == 1
+    assert "there is no database sqlite:///" in seen.stderr
+
+
+def test_a_made_up_job_is_explained_without_a_database_and_it_says_what_is_not_known(tmp_path: Path) -> None:
+    found = explained(tmp_path, {"tag": "Transcode", "to": "Failed", "message": "no such object"})
+    assert found["headline"] == '"failed" tells cms: at once'
+    assert found["messages"][0]["text"] == "no such object"
+    (note,) = found["notes"]
+    assert note.startswith("silences and paused notifiers are not known: there is no database sqlite:///")
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize("url", ["mysql://x", "postgresql://127.0.0.1:1/nobody?connect_timeout=1"])
+def test_a_made_up_job_is_explained_where_the_database_does_not_answer(tmp_path: Path, url: str) -> None:
+    found = explained(tmp_path, {"to": "Failed"}, DATABASE_URL=url)
+    assert found["notes"][0].startswith("silences and paused notifiers are not known: ")
+    assert found["headline"] == '"failed" tells cms: at once'
+
+
+def test_a_made_up_job_is_asked_about_by_the_record_where_there_is_one(stage: Stage) -> None:
+    with stage:
+        assert stage.command("poll").returncode == 0
+        found = explained(stage.folder, {"to": "Failed"}, DATABASE_URL=stage.database_url)
+        assert found["notes"] == []
+
+
+def test_a_made_up_job_in_a_file_is_explained_for_people(tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    file.write_text('{"id": "j7", "to": "Failed", "input": "tests/a.mp4", "tag": "Snapshot"}')
+    seen = explain(tmp_path, "--job", str(file))
+    assert seen.returncode == 0, seen.stderr
+    lines = seen.stdout.splitlines()
+    assert lines[0].startswith("Snapshot j7: new -> Failed (number 1, seen ")
+    assert lines[1] == '  "failed" tells cms: muted'
+    assert 'would be held by the mute "always" until ' in seen.stdout
+    assert "    says: Snapshot Failed: a.mp4" in lines
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("{", "- is not a file of JSON"),
+        ("[]", "- holds no JSON object, such as"),
+        ('{"id": "\\ud800"}', "- is not a file of JSON"),
+        ("[" * 100_000, "- is not a file of JSON"),
+        ('{"tga": "Transcode"}', 'a job has no "tga" (did you mean "tag"?)'),
+        ('{"age": "soon"}', '"soon" is not a duration'),
+    ],
+)
+def test_what_is_no_job_is_refused_in_words(tmp_path: Path, said: str, fault: str) -> None:
+    seen = explain(tmp_path, "--job", "-", said=said)
+    assert seen.returncode == 2
+    assert fault in seen.stderr
+    assert "Traceback" not in seen.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("j1", "--job", "-"), ("--job", "-", "--bucket", "b")])
+def test_what_is_asked_must_be_clear(tmp_path: Path, words: tuple[str, ...]) -> None:
+    seen = explain(tmp_path, *words, said={})
+    assert seen.returncode == 2
+    assert "Usage:" in seen.stderr
+
+
+def test_its_help_has_examples(tmp_path: Path) -> None:
+    seen = explain(tmp_path, "--help")
+    assert seen.returncode == 0
+    assert "rules explain --job -" in seen.stdout
