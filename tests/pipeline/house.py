@@ -76,10 +76,10 @@ class House:
     def book(self) -> Rulebook:
         return self._book
 
-    def start(self, rules: str | None = None) -> None:
+    def start(self, rules: str | None = None, *, given: str = GIVEN, environ: Mapping[str, str] | None = None) -> None:
         """Start, or start anew with what the database remembers, perhaps with other rules."""
         self.rules = self.rules if rules is None else rules
-        self._book = read(GIVEN + self.rules, {})
+        self._book = read(given + self.rules, environ or {})
         wiring.sync(self.db, self._book)
         worker = f"w{next(_workers)}"
         self.poller = Poller(db=self.db, source=self.ci, clock=self.clock, worker=worker)

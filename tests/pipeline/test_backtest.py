@@ -13,7 +13,7 @@ from sqlalchemy import delete, update
 
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulebook import read
-from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Refused
+from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Refused
 from bridge.pipeline.backtest import Backtest, Report
 from bridge.record import history, silences
 from bridge.record.database import Database
@@ -350,13 +350,16 @@ class Life:
     def __init__(self, house: House) -> None:
         self.house = house
         self.made = 0
-        self.ended: list[str] = []
+        self.lost: dict[str, Job] = {}
 
     def job(self, number: int, state: str) -> None:
         id_ = f"j{number}"
+        known = self.house.ci.jobs
         if state == "Lost":
-            self.house.ci.jobs.pop(id_, None)
+            self.lost |= {id_: known.pop(id_)} if id_ in known else {}
             return
+        if id_ in self.lost:
+            known[id_] = self.lost.pop(id_)  # CI gives no id twice
         tag, queue = ("Snapshot", None) if number % 3 == 0 else ("Transcode", "p1" if number % 2 else "p2")
         self.house.has(id_, state, tag=tag, queue=queue)
 

@@ -1,0 +1,164 @@
+"""The description of the API is whole and true: every route is in it, and schemathesis finds nothing that differs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from schemathesis import Config, openapi
+from schemathesis.engine import events, from_schema
+
+from bridge import wiring
+from bridge.admin.asking import PARAMETERS
+from bridge.admin.failures import INTERVAL_S
+from bridge.model import Refused, Sent, TryLater
+from bridge.record import silences
+from tests.admin.builders import ADMIN, NOON, READ, World, a_failed_job, a_job, a_silence
+
+Json = dict[str, Any]
+
+
+def document(world: World) -> Json:
+    answer = world.client(READ).get("/openapi.json")
+    assert answer.status_code == 200
+    found: Json = answer.get_json()
+    return found
+
+
+def operations(described: Json) -> Iterator[tuple[str, str, Json]]:
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def test_every_route_is_described_and_nothing_else_is(world: World) -> None:
+    rules = [
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), rule.endpoint)
+        for rule in world.app().url_map.iter_rules()
+        for method in rule.methods or ()
+        if method not in ("HEAD", "OPTIONS")
+    ]
+    described = [(method, path, operation["operationId"]) for method, path, operation in operations(document(world))]
+    assert sorted(described) == sorted(rules)
+
+
+def test_every_place_and_parameter_is_described(world: World) -> None:
+    used = set()
+    for _, path, operation in operations(document(world)):
+        places = [one["name"] for one in operation["parameters"] if one["in"] == "path"]
+        used |= {one["name"] for one in operation["parameters"] if one["in"] == "query"}
+        assert places == re.findall(r"{(\w+)}", path)
+        assert all("schema" in one for one in operation["parameters"])
+    assert used == set(PARAMETERS)
+
+
+def test_what_is_described_as_open_to_all_is_health_alone(world: World) -> None:
+    described = list(operations(document(world)))
+    assert [path for _, path, operation in described if operation["security"] == []] == ["/healthz", "/readyz"]
+    writing = [operation for method, _, operation in described if method != "GET"]
+    assert all(operation["security"] == [{"admin": []}] for operation in writing)
+    assert all({"401", "403", "429", "503"} <= set(operation["responses"]) for operation in writing)
+
+
+def test_it_asks_for_a_token_like_the_rest(world: World) -> None:
+    assert world.client(token=None).get("/openapi.json").status_code == 401
+
+
+def test_every_reference_leads_somewhere(world: World) -> None:
+    described = document(world)
+    wanted = set(re.findall(r"'\$ref': '#/components/(\w+)/(\w+)'", repr(described)))
+    there = {(kind, name) for kind, found in described["components"].items() for name in found}
+    assert wanted <= there
+    assert there - wanted == {("securitySchemes", "admin"), ("securitySchemes", "read")}
+
+
+def a_busy(world: World) -> World:
+    """Every kind of thing is there, and all is well."""
+    world.enlist()
+    world.beat()
+    world.polled()
+    for number, outcome in enumerate((Sent(), Refused("no"), TryLater("later"))):
+        world.sees(a_job(number), a_failed_job(100 + number), a_job(200 + number, tag=None, queue=None, progress=3))
+        world.attempt(outcome, answer="said so")
+        with world.db.write() as tx:
+            silences.add(tx, a_silence(f"sil_{number}", ends_at=NOON + timedelta(hours=number)))  # the first is over
+    return world
+
+
+def strict(schema: Any) -> Any:
+    """Return the schema without room for members that it does not name: readers have that room, we have not."""
+    if isinstance(schema, list):
+        return [strict(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
+    return closed | {name: strict(one) for name, one in schema.items()}
+
+
+def half_the_time(**values: list[str]) -> Json:
+    """Return settings by which parameters have these values in every second request."""
+    return {
+        "dictionaries": {name: {"values": known} for name, known in values.items()},
+        "parameters": {f"path.{name}": {"dictionary": name, "probability": 0.5} for name in values},
+    }
+
+
+def settings(world: World, *, token: str, port: int) -> Config:
+    listed = world.client().get("/api/v1/deliveries").get_json()["items"]
+    known = half_the_time(
+        job_id=["j0", "j100", "j200"], name=["cms", "ops/1", "vod"], delivery_id=[one["id"] for one in listed],
+        silence_id=["sil_0", "sil_1", "sil_2"],
+    )  # fmt: skip
+    return Config.from_dict(
+        {
+            "seed": 1,
+            "base-url": f"http://127.0.0.1:{port}",
+            "headers": {"Authorization": f"Bearer {token}"},
+            "continue-on-failure": True,
+            "cache": {"enabled": False},
+            "generation": {"deterministic": True, "database": "none", "max-examples": 8, "no-shrink": True},
+            "phases": {"stateful": {"max-steps": 4}},
+            # No schema says which globs are right, that an end is to come, or that something is named.
+            "operations": [
+                {"include-name": "POST /api/v1/silences", "checks": {"positive_data_acceptance": {"enabled": False}}}
+            ],
+        }
+        | known
+    )
+
+
+@pytest.mark.parametrize("token", [ADMIN, READ], ids=["admin", "read"])
+def test_the_api_is_as_described(either_world: World, token: str) -> None:
+    world = a_busy(either_world)
+    described = document(world)
+    described["components"]["schemas"] = strict(described["components"]["schemas"])
+    statuses = set()
+    app = world.app()
+
+    @app.after_request
+    def note(response: Any) -> Any:
+        world.ticks += INTERVAL_S  # wrong tokens are tried too, and each shall be looked at
+        statuses.add(response.status_code)
+        return response
+
+    faults, tried = [], set()
+    with wiring.served(app, host="127.0.0.1", port=0) as port:
+        schema = openapi.from_dict(described, config=settings(world, token=token, port=port))
+        for event in from_schema(schema).execute():
+            match event:
+                case events.NonFatalError() | events.FatalError():
+                    faults.append(repr(event))
+                case events.ScenarioFinished():
+                    tried.add(event.recorder.label)
+                    checks = [check for found in event.recorder.checks.values() for check in found]
+                    faults += [f"{event.recorder.label}: {one.failure_info}" for one in checks if one.failure_info]
+                case events.EngineFinished():
+                    assert event.stop_reason.value == "completed"
+    print('\n'.join(f[:1500] for f in faults))
+    assert faults == []
+    assert {f"{method} {path}" for method, path, _ in operations(described)} <= tried
+    expected = {200, 201, 202, 400, 401, 404, 405, 409, 415} if token == ADMIN else {200, 400, 401, 403, 404, 405}
+    assert statuses == expected
