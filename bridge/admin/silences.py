@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from flask import request
@@ -19,6 +20,7 @@ from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, sil
 from bridge.record import silences
 
 _BY = "api"  # who asks, where nobody else is named
+_LOOKED_AT = 10_000  # messages of a preview: a second's work, in a process that may also deliver
 
 
 class _Object(RootModel[dict[str, Any]]):
@@ -61,7 +63,7 @@ class Silences:
             wanted = read_wanted(said, now=now, author=_BY)
         except ValueError as error:
             raise Problem(400, "; ".join(str(error).splitlines())) from error
-        answer = self._foreseen(wanted)
+        answer = self._foreseen(wanted, now)
         if wanted.dry_run:
             return answer, 200
         try:
@@ -71,10 +73,10 @@ class Silences:
             raise Problem(409, str(error)) from error
         return answer | {"silence": silence_facts(made, 0, now=now)}, 201
 
-    def _foreseen(self, wanted: Wanted) -> dict[str, Any]:
+    def _foreseen(self, wanted: Wanted, now: datetime) -> dict[str, Any]:
         book = self._parts.book()
         with self._parts.db.read() as tx:
-            found = preview(tx, wanted, book.queue_names, now=self._parts.clock())
+            found = preview(tx, wanted, book.queue_names, now=now, most=_LOOKED_AT)
         warnings = doubts(wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers)
         return {"silence": None, "preview": preview_facts(found), "warnings": warnings}
 

@@ -20,7 +20,7 @@ from bridge.record.silences import Once
 
 Facts = dict[str, Any]
 
-LOOKED_AT = 50_000  # messages, at most: a second or two
+LOOKED_AT = 50_000  # messages, at most: some seconds' work
 _LAST = timedelta(days=1)
 
 

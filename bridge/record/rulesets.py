@@ -47,4 +47,4 @@ def fault(tx: Connection, faults: Iterable[tuple[str, str]], *, now: datetime) -
 def faults(tx: Connection) -> dict[str, dict[str, Any]]:
     """Return by rule how many templates did not render, why the last one did not, and when that was."""
     rows = tx.execute(select(F).order_by(F.c.rule))
-    return {row.rule: {"times": row.times, "why": row.why, "at": at(row.at)} for row in rows}
+    return {row.rule: {"count": row.times, "why": row.why, "at": at(row.at)} for row in rows}
