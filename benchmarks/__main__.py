@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from benchmarks.machine import Missing, Stores, bench, reachable
 from benchmarks.report import Line, as_json, as_table
 
-_ALL = ("ingest", "deliver", "latency", "idle", "retention", "fairness")
+_ALL = ("ingest", "deliver", "latency", "idle", "retention", "fairness", "rules")
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _MORE = """
 ingest    a page of CI's list to a stored snapshot, beside the official SDK's parsing of it
@@ -20,6 +20,7 @@ latency   one event, from handing it over until the receiver has it, beside Aler
 idle      what a worker with nothing to do costs, beside Celery's
 retention a claim beside a million deliveries that were sent, against one in an empty table; and pruning them
 fairness  how old deliveries to live receivers get beside a dead one with 100,000 waiting, against none waiting
+rules     matching with a thousand rules, against ten; and stored transitions put through them again
 
 Peers come from `pip install -e '.[bench]'` and from Debian: nginx-light, redis-server, prometheus-alertmanager.
 All traffic stays on this machine. Only ratios of one run mean something: the same code differs by a factor of

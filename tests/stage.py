@@ -110,6 +110,9 @@ class Stage:
             "SLACK_BOT_TOKEN": DEMO_TOKEN,
             "CMS_URL": f"{self.receiver.url}/cms",
             "NEXT_URL": f"{self.receiver.url}/next",
+            "DIGEST_URL": f"{self.receiver.url}/digest",
+            "FLOOD_URL": f"{self.receiver.url}/flood",
+            "STUCK_URL": f"{self.receiver.url}/stuck",
             "CMS_SECRET": SECRET,
         }
         return self
@@ -199,7 +202,7 @@ class Stage:
         try:
             steps = self.transitions()
             with self.db.read() as tx:
-                waiting = sum(one["waiting"] + one["sending"] for one in reading.notifiers(tx))
+                waiting = sum(one["waiting"] + one["sending"] + one["held"] for one in reading.notifiers(tx))
         except TROUBLES:  # the database was away
             return False
         return not waiting and all(

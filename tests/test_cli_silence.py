@@ -81,6 +81,9 @@ def test_what_a_silence_drops_is_never_told_and_stays_on_record(stage: Stage) ->
     assert "it dropped 1 message" in stage.command("silence", "end", made).stdout
     rows = json.loads(stage.command("deliveries", "list", "--state", "dropped", "--json").stdout)
     assert [row["state"] for row in rows] == ["dropped"]
+    again = stage.command("deliveries", "redrive", rows[0]["id"])
+    assert "1 delivery to be sent again" in again.stderr
+    assert [one["held_by"] for one in stage.deliveries(state="waiting")] == [f"silence:{made}"]
 
 
 def test_the_preview_says_what_it_would_have_held_in_the_last_day(stage: Stage, told: str) -> None:

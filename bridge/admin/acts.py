@@ -47,7 +47,7 @@ class Acts:
             return _accepted_delivery(delivery_id)
         if found is None:
             raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
-        raise Problem(409, f"delivery {delivery_id} is {found['state']}; only a dead one is sent again")
+        raise Problem(409, f"delivery {delivery_id} is {found['state']}; only a dead or a dropped one is sent again")
 
     def test_notifier(self, name: str) -> ResponseReturnValue:
         _takes_nothing()

@@ -181,7 +181,7 @@ class Try(BaseModel):
 
 class DeliveryDetail(Delivery):
     says: Saying
-    event: Annotated[Open, Field(description="the body that a webhook gets")]
+    event: Annotated[Open, Field(description="the body that a webhook gets: the usual one, or its own")]
     tries: list[Try]
 
 

@@ -5,12 +5,35 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from bridge.admin.answers import Fired, Open
 
 _Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]  # PostgreSQL has no NUL
+
+_WORD = {"type": ["string", "null"]}
+_SPAN = {"type": ["string", "null"], "pattern": "^[1-9][0-9]{0,2}[smhd]$"}
+_WORDS = (
+    "from", "to", "state", "id", "bucket", "region", "tag", "queue", "code", "message", "input", "output", "template",
+    "template_name", "workflow", "workflow_name", "workflow_run", "level",
+)  # fmt: skip
+_TWO_SPANS = [{"required": pair} for pair in (["age", "wait"], ["age", "duration"], ["wait", "duration"])]
+_JOB = {  # what is always taken; what else is, the description says
+    "type": "object",
+    "description": "a job as [[test]] of rules.toml has it. It may also name a `watch` of rules.toml; and several of"
+    " age, wait and duration where they fit together, each written as there",
+    "example": {"tag": "Transcode", "from": "Running", "to": "Failed"},
+    "additionalProperties": False,
+    "properties": {
+        **dict.fromkeys(_WORDS, _WORD),
+        "user_data": {"type": ["string", "object", "null"]},
+        "progress": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
+        "outputs": {"type": ["array", "null"], "items": {"type": "string"}},
+        **dict.fromkeys(("age", "wait", "duration"), _SPAN),
+    },
+    "not": {"anyOf": _TWO_SPANS},
+}
 
 
 class Question(BaseModel):
@@ -31,10 +54,7 @@ class Question(BaseModel):
     bucket: Annotated[
         _Text | SkipJsonSchema[None], Field(description="of the job on record: two buckets may each have one")
     ] = None
-    job: Annotated[
-        Open | SkipJsonSchema[None],
-        Field(description='a job, as [[test]] has it: {"tag": "Transcode", "from": "Running", "to": "Failed"}'),
-    ] = None
+    job: Annotated[Open, WithJsonSchema(_JOB)] | SkipJsonSchema[None] = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Question:

@@ -16,7 +16,7 @@ from bridge.decide.conditions import Facts
 from bridge.decide.levels import Staying, fitting
 from bridge.decide.matching import Rule
 from bridge.decide.mutes import Gates, Mute
-from bridge.model import DONE, Rate, Silence, Transition
+from bridge.model import Rate, Silence, Transition
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -190,7 +190,7 @@ class Replay:
         step = happened.transition
         told = {line: fate for line, fate in happened.told.items() if line[0] == "level"}
         levels = [rule for rule in self._matcher.levels if rule.level and step.to in rule.level.states]
-        if not (levels or told) or step.to in DONE:  # nobody asks how long a job is over
+        if not (levels or told):
             return
         if not happened.is_stay_known:
             self.tally.unknown_stays += 1

@@ -46,15 +46,15 @@ def run(book: Rulebook) -> list[Failed]:
 
 def _why_failed(trial: Trial, book: Rulebook) -> str | None:
     try:
-        step = sample_transition(trial.job, book, _NOW)
+        asked = _Asked(sample_transition(trial.job, book, _NOW), book)
     except ValueError as error:
         return f"its job is wrong: {error}"
-    expected = [_telling(one) for one in trial.expect]
-    told = dict.fromkeys(_told(step, book))
-    missing = [one for one in dict.fromkeys(expected) if one not in told]
+    expected = dict.fromkeys(map(_telling, trial.expect))
+    told = dict.fromkeys(asked.told())
+    missing = [one for one in expected if one not in told]
     surplus = [one for one in told if one not in expected]
     left = max(0, len(missing) - _MOST_SAID) + max(0, len(surplus) - _MOST_SAID)
-    said = [f"not told: {_said(one)}: {_why_not(one, step, book)}" for one in missing[:_MOST_SAID]]
+    said = [f"not told: {_said(one)}: {asked.why_not(*one)}" for one in missing[:_MOST_SAID]]
     said += [f"told, and not expected: {_said(one)}" for one in surplus[:_MOST_SAID]]
     return "; ".join([*said, *([f"and {left:,} more"] if left else [])]) or None
 
@@ -68,42 +68,42 @@ def _said(telling: Telling) -> str:
     return " -> ".join(telling)
 
 
-def _told(step: Transition, book: Rulebook) -> Iterator[Telling]:
-    """Yield what is told of the transition at once, then what of the stay that it began."""
-    for verdict in book.matcher.match(step):
-        yield from ((verdict.rule.name, notifier) for notifier in verdict.notifiers)
-    for rule, _ in fitting(sample_stay(step), book.matcher, _NOW):
-        yield from ((rule.name, notifier) for notifier in rule.notify)
+class _Asked:
+    """What all rules said of one transition, and of the stay that it began."""
 
+    def __init__(self, step: Transition, book: Rulebook) -> None:
+        self._step = step
+        self._book = book
+        self._staying = sample_stay(step)
+        self._fired = book.matcher.match(step)
+        self._overdue = [rule for rule, _ in fitting(self._staying, book.matcher, _NOW)]
 
-def _why_not(telling: Telling, step: Transition, book: Rulebook) -> str:
-    name, notifier = telling
-    rule = next(one for one in book.rules if one.name == name)  # the reader has seen to that
-    if notifier not in rule.notify:
-        why = f"it notifies {listing(rule.notify)}"
-    elif said_no := rule.why_not(book.matcher.facts(step)):
-        why = said_no
-    else:
-        why = _why_not_long_enough(rule, step, book) if rule.level else _why_not_heard(rule, notifier, step, book)
-    return f"{why if len(why) <= _LONGEST_WHY else why[: _LONGEST_WHY - 1] + '…'} (rule on line {rule.line})"
+    def told(self) -> Iterator[Telling]:
+        for verdict in self._fired:
+            yield from ((verdict.rule.name, notifier) for notifier in verdict.notifiers)
+        for rule in self._overdue:
+            yield from ((rule.name, notifier) for notifier in rule.notify)
 
+    def why_not(self, name: str, notifier: str) -> str:
+        rule = next(one for one in self._book.rules if one.name == name)  # the reader has seen to that
+        if notifier not in rule.notify:
+            why = f"it notifies {listing(rule.notify)}"
+        elif said_no := rule.why_not(self._book.matcher.facts(self._step)):
+            why = said_no
+        else:
+            why = self._too_short(rule) or self._unheard(rule, notifier)
+        return f"{why if len(why) <= _LONGEST_WHY else why[: _LONGEST_WHY - 1] + '…'} (rule on line {rule.line})"
 
-def _why_not_heard(rule: Rule, notifier: str, step: Transition, book: Rulebook) -> str:
-    fired = book.matcher.match(step)
-    if all(verdict.rule.name != rule.name for verdict in fired):
-        return _stops(fired[-1].rule)
-    earlier = next(one.rule for one in fired if notifier in one.notifiers and not one.rule.group)
-    return f'rule "{earlier.name}" (line {earlier.line}) tells {notifier} already'
+    def _too_short(self, rule: Rule) -> str | None:
+        if not rule.level or stay_of(self._staying, rule, _NOW):
+            return None
+        stayed, after = (_NOW - self._staying.since).total_seconds(), rule.level.after.total_seconds()
+        return f"the job is {self._step.to} for {human(stayed)}, which is less than {human(after)}"
 
-
-def _why_not_long_enough(rule: Rule, step: Transition, book: Rulebook) -> str:
-    staying = sample_stay(step)
-    if rule.level and stay_of(staying, rule, _NOW) is None:
-        stayed, after = (_NOW - staying.since).total_seconds(), rule.level.after.total_seconds()
-        return f"the job is {step.to} for {human(stayed)}, which is less than {human(after)}"
-    *_, (last, _) = fitting(staying, book.matcher, _NOW)
-    return _stops(last)
-
-
-def _stops(rule: Rule) -> str:
-    return f'rule "{rule.name}" (line {rule.line}) matched and stops'
+    def _unheard(self, rule: Rule, notifier: str) -> str:
+        """Say what came of a rule that holds: an earlier one stopped, or tells the same notifier."""
+        fired = self._overdue if rule.level else [one.rule for one in self._fired]
+        if rule not in fired:
+            return f'rule "{fired[-1].name}" (line {fired[-1].line}) matched and stops'
+        earlier = next(one.rule for one in self._fired if notifier in one.notifiers and not one.rule.group)
+        return f'rule "{earlier.name}" (line {earlier.line}) tells {notifier} already'

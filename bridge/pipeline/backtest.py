@@ -17,6 +17,7 @@ from bridge.record import alarms, history, silences
 from bridge.record.history import Stored
 
 Facts = dict[str, Any]
+_SOON = timedelta(minutes=1)  # between asking and looking
 
 
 class Backtest:
@@ -116,7 +117,7 @@ class Report:
     @property
     def is_cut(self) -> bool:
         """Tell whether less is kept than was asked for."""
-        return self.since > self.asked
+        return self.since - self.asked > _SOON
 
     def facts(self) -> Facts:
         tally = self.tally

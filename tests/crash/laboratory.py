@@ -17,15 +17,17 @@ from sqlalchemy import select
 from bridge.record.schema import job as job_table
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
+from tests.crash import gates
 from tests.crash.ledger import Balance, balance
-from tests.crash.points import AT_RANDOM, REQUEST_LEFT, WITHIN
+from tests.crash.points import AT_RANDOM, REQUEST_LEFT, SELDOM, WITHIN
 from tests.stage import BUCKET, RULES, Stage
 from tests.waiting import wait_until
 
 # As much as may be in flight at once: a kill then repeats as much as it ever can.
-WIDE_RULES = RULES.replace("max_in_flight = 8", "max_in_flight = 32").replace(
+_WIDE = RULES.replace("max_in_flight = 8", "max_in_flight = 32").replace(
     'url = { env = "CMS_URL" }', 'url = { env = "CMS_URL" }\nmax_in_flight = 32'
 )
+WIDE_RULES = _WIDE + gates.RULES
 _NEXT = {
     "Submitted": ("Running", "Running", "Running", "Pause", "Cancel"),
     "Pause": ("Submitted",),
@@ -116,7 +118,7 @@ class Laboratory:
 
     def _start(self, point: str, *, first: bool) -> subprocess.Popen[bytes]:
         # Connections are kept, and another worker may do the rest: the first chance may be the only one.
-        after = 1 if first or point == "connecting" else self._random.randint(1, 4)
+        after = 1 if first or point in SELDOM else self._random.randint(1, 4)
         if point in WITHIN:
             program = [sys.executable, "-m", "tests.crash.victim"]
             return self._stage.start_worker(program=program, CRASH_AT=point, CRASH_AFTER=str(after))
@@ -145,6 +147,7 @@ class Laboratory:
         polled_at = self._stage.watch()["polled_at"]
         worker = self._stage.start_worker()
         wait_until(lambda: self._stage.watch()["polled_at"] != polled_at, why=lambda: self._stage.log[-3000:])
+        wait_until(lambda: not gates.stays_to_come(self._stage), why=lambda: self._stage.log[-3000:])
         wait_until(self._stage.is_quiet, within_s=within_s, why=lambda: self._stage.log[-3000:])
         assert self._stage.stop(worker) == 0
         return balance(self._stage, self.queues, [kill.at for kill in self.kills])

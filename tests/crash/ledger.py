@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bridge.model import DONE
+from bridge.simulator.receiver import Received
+from tests.crash import gates
+from tests.crash.gates import GATED, Event, Owed
 from tests.stage import Stage
-
-Event = tuple[str, int]  # a job and the number of its state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Balance:
     out_of_order: list[str]
     renamed: list[str]  # told twice under two ids, or with another body
     unsigned: list[str]
+    owed: Owed  # through digests, throttles and level rules
     repeated: int  # under the same id
     repeated_after: Counter[int] = field(default_factory=Counter)  # by the kill, the first is 0
 
@@ -39,7 +41,9 @@ class Balance:
             "transitions_lost", "transitions_invented", "deliveries_lost", "deliveries_invented", "out_of_order",
             "renamed", "unsigned",
         )  # fmt: skip
-        return {name: found for name in names if (found := getattr(self, name))}
+        gated = ("held_lost", "held_doubled", "digests_wrong", "stays_lost", "stays_invented")
+        lists = {name: getattr(self, name) for name in names} | {name: getattr(self.owed, name) for name in gated}
+        return {name: found for name, found in lists.items() if found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,13 @@ def balance(stage: Stage, queues: Mapping[str, str], kills: Sequence[float] = ()
         transitions_lost=_differences(truth, recorded),
         transitions_invented=_differences(recorded, truth),
         deliveries_lost=sorted(map(str, expected.keys() - latest.keys())),
-        deliveries_invented=sorted(str(key) for key, one in latest.items() if expected.get(key) != one.to),
+        deliveries_invented=sorted(
+            str(key) for key, one in latest.items() if expected.get(key) != one.to and one.notifier not in GATED
+        ),
         out_of_order=out_of_order,
         renamed=renamed,
         unsigned=[one.fault or "" for one in stage.receiver.received if not one.verified],
+        owed=gates.owed(stage, truth),
         repeated=sum(repeated_after.values()),
         repeated_after=repeated_after,
     )
@@ -108,19 +115,27 @@ def _expected(truth: dict[str, list[str]], queues: Mapping[str, str]) -> dict[tu
 
 def _told(stage: Stage) -> list[_Told]:
     told = [
-        _Told(
-            path.strip("/"), (one.json["subject"], int(one.json["sequence"])), one.json["data"]["to"], one.id or "",
-            one.body, one.at,
-        )
+        _Told(notifier, _event(notifier, one), one.json["data"].get("to", ""), one.id or "", one.body, one.at)
         for path, accepted in stage.accepted.items()
         for one in accepted
-    ]  # fmt: skip
+        if (notifier := path.strip("/"))
+    ]
     by_id = {one["id"]: one for one in stage.deliveries(notifier="ops")}
     for post in stage.slack.posts:
         delivery = by_id[post.metadata["event_payload"]["delivery"]]
         event = (delivery["job"], delivery["sequence"])
         told.append(_Told("ops", event, delivery["tells"], delivery["id"], b"", post.at))
     return told
+
+
+def _event(notifier: str, one: Received) -> Event:
+    """Return what a body tells of. Those of one job are told in the order of their numbers."""
+    if one.json["type"] == "ci.digest":
+        return one.id or "", 1  # a digest is of no job
+    number = int(one.json["sequence"])
+    if notifier == "stuck":  # that one stay is over has the number with which the next begins
+        number = 2 * number + (one.json["type"] == "ci.job.overdue")
+    return one.json["subject"], number
 
 
 def _differences(one: dict[str, list[str]], other: dict[str, list[str]]) -> list[str]:

@@ -17,6 +17,9 @@ from sqlalchemy.pool import Pool
 from bridge.cli import main
 from tests.crash.points import WITHIN
 
+_TRANSACTIONS = ("page", "finish", "stay", "digest")
+_MEMBERS = "delivery.digest ="  # an update of what waits in a digest: no attempt has ended
+
 
 class Bomb:
     def __init__(self, point: str, after: int) -> None:
@@ -43,26 +46,36 @@ class Bomb:
             self.reached("poll answered")
         elif "attempts=(delivery.attempts + " in statement:
             does.add("claim")
-        elif statement.startswith("UPDATE delivery SET") and "ended_at=" in statement and "finish" not in does:
+        elif statement.startswith("INSERT INTO alarm"):
+            does.add("stay")
+        elif statement.startswith("UPDATE digest SET delivery="):
+            does.add("digest")
+        elif _ends_deliveries(statement) and "finish" not in does:
             does.add("finish")
             self.reached("answered")
 
     def _before_commit(self, connection: Any) -> None:
         connection.info["done"] = does = connection.info.pop("does", set())
-        for what in ("page", "finish"):
+        for what in _TRANSACTIONS:
             if what in does:
                 self.reached(f"{what} uncommitted")
 
     def _after_transaction(self, _connection: object, record: Any) -> None:
         record.info.pop("does", None)
         done = record.info.pop("done", set())
-        for what, point in (("page", "page committed"), ("finish", "finish committed"), ("claim", "claimed")):
+        for what in _TRANSACTIONS:
             if what in done:
-                self.reached(point)
+                self.reached(f"{what} committed")
+        if "claim" in done:
+            self.reached("claimed")
 
     def _heard(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "socket.__new__" and type(arguments[0]).__name__ == "_LentSocket":
             self.reached("connecting")
+
+
+def _ends_deliveries(statement: str) -> bool:
+    return statement.startswith("UPDATE delivery SET") and "ended_at=" in statement and _MEMBERS not in statement
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def holds(wanted: Wanted, rule: str = "r", notifier: str = "n", **job: Any) -> b
 
 def test_a_silence_is_held_to_what_it_names() -> None:
     wanted = read(match={"tag": ["Trans*", "!Transition"], "user_data": {"asset": True}}, notifier="ops")
-    fits = {"state": FAILED, "tag": "Transcode", "user_data": "asset=7"}
+    fits: dict[str, Any] = {"state": FAILED, "tag": "Transcode", "user_data": "asset=7"}
     assert holds(wanted, notifier="ops", **fits)
     assert not holds(wanted, notifier="cms", **fits)
     assert not holds(wanted, notifier="ops", **(fits | {"state": RUNNING}))

@@ -24,11 +24,10 @@ _SAID = {
     "throttled": "throttled",
     "dropped": "dropped",
     "paused": "waits, the notifier is paused",
-    "already_told": "already told by an earlier rule",
-    "stopped": "stopped by an earlier rule",
     "not_on_record": "not on record",
     "at_once": "at once",
 }
+_NOT_TOLD = ("already_told", "stopped")  # an earlier rule did, which is said
 _PENDING = ("not_yet", "due", "no_poll")
 
 
@@ -70,12 +69,13 @@ def answer(
 
 def _headline(step: Transition, edges: Sequence[Edge], levels: Sequence[Facts], deliveries: Sequence[Facts]) -> str:
     parts = [f"told to nobody: {step.silent}"] if step.silent else []
-    told = [one for one in deliveries if one["answer"] != "stopped"]
+    told = [one for one in deliveries if one["answer"] not in _NOT_TOLD]
     if told:
         parts.append(_told(told))
     elif not step.silent:
         parts.append(_nobody(edges, levels))
-    waiting = [one for one in levels if one["answer"] in _PENDING]
+    heard = {one["rule"] for one in told}
+    waiting = [one for one in levels if one["answer"] in _PENDING and one["rule"] not in heard]
     if waiting and (edges or told or step.silent):
         parts.append(f"{_named(waiting[0])}: {waiting[0]['why']}")
     return "; ".join(parts)

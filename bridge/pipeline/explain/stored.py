@@ -141,7 +141,7 @@ class _History:
         if row.ok_at and self._now - row.ok_at <= 2 * watch.every:
             return None
         last = f"the last one began at {iso(row.ok_at)}" if row.ok_at else "there has been none"
-        failed = f", and {row.failures} have failed since" if row.failures else ""
+        failed = f", and {row.failures} failed since" if row.failures else ""
         return f'{last}{failed}; watch "{watch.name}" {"is paused" if row.paused else "is late: does a worker run?"}'
 
     @cached_property

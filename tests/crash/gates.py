@@ -1,0 +1,213 @@
+"""What is told through digests, throttles and level rules: what was owed, beside what was told.
+
+Every number is held against another source: what CI did, what is on record, and what receivers accepted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import and_, func, select
+
+from bridge.model import DONE, NEW, RUNNING, SUBMITTED
+from bridge.record.schema import MERGED, alarm, delivery, digest, job, message, transition, watch
+from bridge.simulator.receiver import Received
+from tests.stage import Stage
+
+# Told at paths of their own, by the rules that are added to tests/stage.py's.
+GATED = ("digest", "flood", "stuck")
+RULES = """
+[notifier.digest]
+type = "webhook"
+url = { env = "DIGEST_URL" }
+secret = { env = "CMS_SECRET" }
+max_in_flight = 32
+
+[notifier.flood]
+type = "webhook"
+url = { env = "FLOOD_URL" }
+secret = { env = "CMS_SECRET" }
+max_in_flight = 32
+
+[notifier.stuck]
+type = "webhook"
+url = { env = "STUCK_URL" }
+secret = { env = "CMS_SECRET" }
+max_in_flight = 32
+
+[[rule]]
+name = "summary"
+to = "done"
+group = { by = ["queue"], wait = "2s" }
+notify = "digest"
+
+[[rule]]
+name = "flood"
+to = "Running"
+throttle = "3/2s"
+notify = "flood"
+
+[[rule]]
+name = "stuck"
+in = ["Submitted", "Running"]
+for = "2s"
+recover = true
+notify = "stuck"
+"""
+_LONG = (SUBMITTED, RUNNING)
+_FOR_MS = 2_000
+
+Event = tuple[str, int]  # a job and the number of its state
+
+
+@dataclass(slots=True)
+class Owed:
+    """What was owed through gates; the lists name what is wrong."""
+
+    merged: Counter[str] = field(default_factory=Counter)  # messages told in digests, by notifier
+    stays: int = 0  # that level rules told of
+    held_lost: list[str] = field(default_factory=list)
+    held_doubled: list[str] = field(default_factory=list)  # told itself and in a digest, or in two
+    digests_wrong: list[str] = field(default_factory=list)  # other than what is on record as told in them
+    stays_lost: list[str] = field(default_factory=list)
+    stays_invented: list[str] = field(default_factory=list)
+
+
+def owed(stage: Stage, truth: Mapping[str, list[str]]) -> Owed:
+    """Compare; `truth` are the states of CI's jobs by id."""
+    found = Owed()
+    ends = {(id_, n): to for id_, states in truth.items() for n, to in enumerate(states, 1) if to in DONE}
+    runs = {(id_, n): to for id_, states in truth.items() for n, to in enumerate(states, 1) if to == RUNNING}
+    _compare_digests(stage, "digest", ends, found)
+    _compare_digests(stage, "flood", runs, found)
+    told_itself = {one.id for one in stage.accepted["/digest"] if _json(one)["type"] != "ci.digest"}
+    found.digests_wrong += [f"digest: {id_} was told itself" for id_ in told_itself]
+    _compare_stays(stage, found)
+    return found
+
+
+def stays_to_come(stage: Stage) -> int:
+    """Return of how many jobs the level rule has still to tell, when CI does nothing more."""
+    told = and_(alarm.c.job_id == job.c.id, alarm.c.sequence == job.c.sequence)
+    waiting = select(func.count()).select_from(job).outerjoin(alarm, told)
+    with stage.db.read() as tx:
+        return tx.execute(waiting.where(job.c.state.in_(_LONG), alarm.c.n.is_(None))).scalar_one()
+
+
+# --- digests ----------------------------------------------------------------------------------------------
+
+
+def _compare_digests(stage: Stage, notifier: str, expected: Mapping[Event, str], found: Owed) -> None:
+    """Everything expected is on record once, and was accepted once: itself, or in one digest."""
+    accepted = {one.id or "": one for one in stage.accepted[f"/{notifier}"]}
+    rows = _deliveries(stage, notifier)
+    found.digests_wrong += [f"{notifier}: {row} is on record" for row in rows if (row.job_id, row.n) not in expected]
+    by_event: dict[Event, list[Any]] = defaultdict(list)
+    members: dict[str, dict[Event, str]] = defaultdict(dict)
+    for row in rows:
+        by_event[row.job_id, row.n].append(row)
+        if row.state == MERGED:
+            members[row.told_in][row.job_id, row.n] = row.tells
+    for event, state in expected.items():
+        ways = [way for row in by_event[event] for way in _ways(row, accepted)]
+        said = f"{notifier}: {event} {state}, told as {ways}, on record {list(map(str, by_event[event]))}"
+        found.held_lost += [] if ways else [said]
+        found.held_doubled += [said] if len(ways) > 1 or len(by_event[event]) > 1 else []
+    digests = {id_: one for id_, one in accepted.items() if _json(one)["type"] == "ci.digest"}
+    for id_ in digests.keys() | members.keys():
+        found.digests_wrong += _differences(notifier, id_, digests.get(id_), members[id_])
+    found.merged[notifier] = sum(map(len, members.values()))
+    total = sum(_json(one)["data"]["total"] for one in digests.values())
+    if total != found.merged[notifier]:
+        found.digests_wrong.append(f"{notifier}: digests say {total}, on record are {found.merged[notifier]}")
+
+
+def _deliveries(stage: Stage, notifier: str) -> list[Any]:
+    """Return what is to be told of jobs, with the digest that told it."""
+    found = (
+        select(delivery.c.id, delivery.c.state, digest.c.delivery.label("told_in"))
+        .add_columns(message.c.job_id, message.c.sequence.label("n"), message.c.state.label("tells"))
+        .join(message, message.c.id == delivery.c.message)
+        .outerjoin(digest, digest.c.n == delivery.c.digest)
+        .where(delivery.c.notifier == notifier, message.c.kind != "digest")
+    )
+    with stage.db.read() as tx:
+        return list(tx.execute(found))
+
+
+def _ways(row: Any, accepted: Mapping[str, Received]) -> list[str]:
+    """Return the ids under which a message was accepted."""
+    told_in = [row.told_in] if row.state == MERGED else []
+    return [id_ for id_ in (row.id, *told_in) if id_ in accepted]
+
+
+def _differences(notifier: str, id_: str, told: Received | None, members: Mapping[Event, str]) -> list[str]:
+    """Say in what a digest that was accepted differs from what is on record as told in it."""
+    if told is None:
+        return [f"{notifier}: nobody accepted {id_}, on record as telling {len(members)}"]
+    said, found = _json(told)["data"], []
+    if said["total"] != len(members) or said["states"] != Counter(members.values()):
+        found.append(f"{notifier}: {id_} says {said['total']} {said['states']}, on record are {len(members)}")
+    quoted = {(one["job"], int(one["sequence"])): one["state"] for one in said["members"]}
+    if not quoted or not quoted.items() <= members.items():
+        found.append(f"{notifier}: {id_} quotes {quoted.items() - members.items()}, which are not its members")
+    return found
+
+
+# --- stays ------------------------------------------------------------------------------------------------
+
+
+def _compare_stays(stage: Stage, found: Owed) -> None:
+    """A stay is told once if a complete poll saw it last for too long, and its end once if it was told."""
+    long_enough, too_short, last = _stays(stage)
+    with stage.db.read() as tx:
+        fired = Counter((row.job_id, row.sequence) for row in tx.execute(select(alarm)))
+    found.stays = len(fired)
+    found.stays_lost += [f"{stay} did not fire" for stay in long_enough - fired.keys()]
+    found.stays_invented += [f"{stay} fired {count} times, too soon" for stay, count in fired.items() if count > 1]
+    found.stays_invented += [f"{stay} fired too soon" for stay in too_short & fired.keys()]
+    ids: dict[tuple[str, Event], set[str]] = defaultdict(set)
+    for one in stage.accepted["/stuck"]:
+        body = _json(one)
+        ids[body["type"], (body["subject"], int(body["sequence"]))].add(one.id or "")
+    owed_ = {("ci.job.overdue", stay) for stay in fired}
+    # The state that ended it has the next number.
+    owed_ |= {("ci.job.recovered", (id_, number + 1)) for id_, number in fired if (id_, number) not in last}
+    found.stays_lost += [f"{one} was not told" for one in owed_ - ids.keys()]
+    found.stays_invented += [f"{one} was told" for one in ids.keys() - owed_]
+    found.stays_invented += [f"{one} was told as {names}" for one, names in ids.items() if len(names) > 1]
+
+
+def _stays(stage: Stage) -> tuple[set[Event], set[Event], set[Event]]:
+    """Return the stays that are known to have been too long, those that were not, and those that last.
+
+    A stay lasted at least until the last complete poll before its end was seen.
+    """
+    with stage.db.read() as tx:
+        steps = tx.execute(select(transition).order_by(transition.c.job_id, transition.c.sequence)).all()
+        polled_at = tx.execute(select(func.max(watch.c.ok_at))).scalar_one()
+    after = {(step.job_id, step.sequence - 1): step for step in steps}
+    long_enough, too_short, last = set(), set(), set()
+    for step in steps:
+        stay = (step.job_id, step.sequence)
+        ended_ms = after[stay].still_at if stay in after else polled_at
+        over_ms = ended_ms - _since_ms(step) - _FOR_MS
+        if stay not in after:
+            last.add(stay)
+        if over_ms < 0 or step.state not in _LONG:
+            too_short.add(stay)
+        elif over_ms > 0:  # at 0 it depends on what the record rounds away
+            long_enough.add(stay)
+    return long_enough, too_short, last
+
+
+def _since_ms(step: Any) -> int:
+    # Of a job that was paused CI's own times are those of its first start.
+    return int(step.happened_at if step.was in (NEW, SUBMITTED) else step.seen_at)
+
+
+def _json(one: Received) -> Any:
+    return one.json

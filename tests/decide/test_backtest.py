@@ -1,0 +1,186 @@
+"""Throttles, gates and level rules put through what has happened, without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from bridge.decide.backtest import Replay, Throttles, Window
+from bridge.decide.comparing import FIRST, Fired, Happened, Line, Said, Tally
+from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Rate, Silence, Transition
+from tests.builders import NOON, a_job, a_rulebook, a_transition
+
+ALL = '[[rule]]\nname = "all"\nnotify = "hook"\n'
+STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nrecover = true\nnotify = "hook"\n'
+TOLD: Line = ("transition", "all", "hook")
+
+
+def minutes(count: float) -> timedelta:
+    return timedelta(minutes=count)
+
+
+def began(at: datetime = NOON, to: str = RUNNING, job: str = "j1", **facts: Any) -> Transition:
+    """A transition whose job says nothing of its times."""
+    return a_transition(a_job(id=job, state=to, tag="Transcode"), seen_at=at, **facts)
+
+
+def happened(step: Transition, told: Mapping[Line, str] | None = None, **facts: Any) -> Happened:
+    return Happened(transition=step, told=told or {}, **facts)
+
+
+def replayed(rules: str, *all_happened: Happened, silences: tuple[Silence, ...] = (), before: str = "") -> Tally:
+    book = a_rulebook(rules)
+    replay = Replay(book, in_force=a_rulebook(before) if before else book, silences=silences)
+    for one in all_happened:
+        replay.feed(one)
+    return replay.finish()
+
+
+def fates(tally: Tally) -> dict[Line, dict[str, int]]:
+    return {line: dict(row.after) for line, row in tally.rows.items() if row.after}
+
+
+def silence(begins: datetime, ends: datetime, *, drop: bool = False) -> Silence:
+    return Silence(id="sil_1", spec="{}", author="ann", reason="work", begins_at=begins, ends_at=ends, drop=drop)
+
+
+def test_a_message_that_was_told_and_would_be_is_no_difference() -> None:
+    tally = replayed(ALL, happened(began(), {TOLD: "told"}))
+    assert (fates(tally), tally.differs) == ({TOLD: {"told": 1}}, False)
+
+
+def test_silent_transitions_are_told_to_nobody() -> None:
+    assert fates(replayed(ALL, happened(began(silent="first snapshot")))) == {}
+
+
+def test_a_window_of_a_throttle_begins_with_its_first_message() -> None:
+    throttles, rate = Throttles({}), Rate(count=2, per=minutes(10))
+    passed = [throttles.passes("all", rate, "hook", NOON + minutes(at)) for at in (3, 4, 12, 12.9, 13, 13, 13)]
+    assert passed == [True, True, False, False, True, True, False]
+
+
+def test_each_rule_and_notifier_has_a_throttle_of_its_own() -> None:
+    throttles, rate = Throttles({}), Rate(count=1, per=minutes(10))
+    asked = [("all", "hook"), ("all", "ops"), ("rest", "hook"), ("all", "hook")]
+    assert [throttles.passes(rule, rate, name, NOON) for rule, name in asked] == [True, True, True, False]
+
+
+def test_a_run_up_fills_the_windows_that_were_open_and_no_others() -> None:
+    standing = {("all", "hook"): Window(NOON, NOON + minutes(10))}
+    throttles, rate = Throttles(standing), Rate(count=1, per=minutes(10))
+    throttles.passes("all", rate, "hook", NOON - minutes(1))  # of the window before
+    throttles.passes("all", rate, "hook", NOON)
+    throttles.passes("rest", rate, "hook", NOON)
+    throttles.forget_others()
+    asked = [("all", 1), ("rest", 1), ("all", 10)]
+    assert [throttles.passes(rule, rate, "hook", NOON + minutes(at)) for rule, at in asked] == [False, True, True]
+
+
+def test_a_silence_comes_before_a_mute_before_a_group_before_a_throttle() -> None:
+    rules = f'{ALL}throttle = "1/1h"\n'
+    mute = '[[mute]]\nname = "lunch"\nbetween = "12:00-12:10"\n'
+    steps = [happened(began(NOON + minutes(at), job=f"j{at}")) for at in (1, 6, 11, 12)]
+    quiet = (silence(NOON, NOON + minutes(5)),)
+    tally = replayed(rules + mute, *steps, silences=quiet)
+    assert fates(tally) == {TOLD: {"silence": 1, "mute": 1, "told": 1, "throttle": 1}}
+    grouped = replayed(f'{rules}group = {{ wait = "1h" }}\n{mute}', *steps, silences=quiet)
+    assert fates(grouped) == {TOLD: {"silence": 1, "mute": 1, "group": 2}}
+
+
+def test_what_a_silence_drops_is_dropped() -> None:
+    quiet = (silence(NOON, NOON + minutes(5), drop=True),)
+    assert fates(replayed(ALL, happened(began()), silences=quiet)) == {TOLD: {"dropped": 1}}
+
+
+def test_mutes_are_asked_anew_when_one_begins_and_when_it_ends() -> None:
+    mutes = '[[mute]]\nname = "a"\nbetween = "12:10-12:20"\n[[mute]]\nname = "b"\nbetween = "12:15-12:30"\n'
+    steps = [happened(began(NOON + minutes(at), job=f"j{at}")) for at in (9, 10, 15, 25, 30)]
+    assert fates(replayed(ALL + mutes, *steps)) == {TOLD: {"told": 2, "mute": 3}}
+
+
+def test_a_level_rule_fires_when_a_poll_has_seen_the_job_so_for_too_long() -> None:
+    level = ("level", "stuck", "hook")
+    assert fates(replayed(STUCK, happened(began(), still_at=NOON + minutes(29)))) == {}
+    assert fates(replayed(STUCK, happened(began(), still_at=NOON + minutes(30)))) == {level: {"told": 1}}
+    assert fates(replayed(STUCK, happened(began(), still_at=None))) == {}
+
+
+def test_a_level_rule_is_judged_at_the_moment_it_fires() -> None:
+    mute = '[[mute]]\nname = "half past"\nbetween = "12:30-12:31"\n'
+    tally = replayed(STUCK + mute, happened(began(), still_at=NOON + minutes(50)))
+    assert fates(tally) == {("level", "stuck", "hook"): {"mute": 1}}
+
+
+def test_the_moment_on_record_is_the_right_one_for_a_level_rule_that_has_not_changed() -> None:
+    level: Line = ("level", "stuck", "hook")
+    late = Fired(count=0, first_at=NOON + minutes(33), last_at=NOON + minutes(33))
+    one = happened(began(), {level: "told"}, still_at=NOON + minutes(50), fired={"stuck": late})
+    mute = '[[mute]]\nname = "half past"\nbetween = "12:30-12:31"\n'
+    assert not replayed(STUCK + mute, one).differs
+    assert replayed(STUCK + mute, one, before=STUCK.replace("30m", "25m")).differs
+
+
+def test_a_level_rule_that_stops_silences_those_below_from_its_own_moment_on() -> None:
+    later = STUCK.replace("stuck", "very stuck").replace("30m", "40m") + "stop = true\n"
+    sooner = STUCK.replace("stuck", "a bit stuck").replace("30m", "20m") + "stop = true\n"
+    one = happened(began(), still_at=NOON + minutes(50))
+    assert {line[1] for line in fates(replayed(later + STUCK, one))} == {"very stuck", "stuck"}
+    assert {line[1] for line in fates(replayed(sooner + STUCK, one))} == {"a bit stuck"}
+
+
+def test_repetitions_are_counted_to_the_last_poll() -> None:
+    rules = STUCK + 'repeat = "10m"\n'
+    (difference,) = replayed(rules, happened(began(), still_at=NOON + minutes(55))).first
+    assert difference.after == Said("told", 2)  # too long at 12:30, again at 12:40 and 12:50
+
+
+def test_a_recovery_is_told_to_those_whom_no_edge_rule_tells_of_the_same() -> None:
+    stay = happened(began(), still_at=NOON + minutes(31), has_ended=True)
+    end = happened(began(NOON + minutes(40), SUCCESS, was=RUNNING, sequence=2))
+    assert fates(replayed(STUCK, stay, end))["recovery", "stuck", "hook"] == {"told": 1}
+    assert ("recovery", "stuck", "hook") not in fates(replayed(STUCK + ALL, stay, end))
+    in_digest = f'{STUCK}{ALL}group = {{ wait = "1h" }}\n'
+    assert ("recovery", "stuck", "hook") in fates(replayed(in_digest, stay, end))
+
+
+def test_who_was_kept_from_the_alarm_for_good_hears_of_no_recovery() -> None:
+    stay = happened(began(), still_at=NOON + minutes(31), has_ended=True)
+    end = happened(began(NOON + minutes(40), SUCCESS, was=RUNNING, sequence=2))
+    quiet = (silence(NOON + minutes(29), NOON + minutes(32), drop=True),)
+    assert fates(replayed(STUCK, stay, end, silences=quiet)) == {("level", "stuck", "hook"): {"dropped": 1}}
+
+
+def test_whether_an_alarm_was_over_its_throttle_is_no_difference() -> None:
+    """How many repetitions went before it, and so what was left of the window, is not on record."""
+    level: Line = ("level", "stuck", "hook")
+    when = Fired(count=0, first_at=NOON + minutes(31), last_at=NOON + minutes(31))
+    one = happened(began(), {level: "throttle"}, still_at=NOON + minutes(31), fired={"stuck": when})
+    assert not replayed(STUCK + 'throttle = "1/1h"\n', one).differs
+    assert replayed(STUCK, one).differs
+
+
+def test_what_is_not_known_in_full_is_counted_and_not_compared() -> None:
+    tally = replayed(ALL + STUCK, happened(began(), is_known=False, is_stay_known=False, still_at=NOON + minutes(60)))
+    assert (tally.unknown, tally.unknown_stays, tally.rows) == (1, 1, {})
+
+
+def test_only_the_first_differences_are_kept_and_all_are_counted() -> None:
+    tally = replayed(ALL, *(happened(began(job=f"j{number}")) for number in range(FIRST + 5)))
+    assert len(tally.first) == FIRST
+    assert tally.rows[TOLD].added == FIRST + 5
+
+
+def test_removed_added_and_changed_are_told_apart() -> None:
+    rules = '[[rule]]\nname = "all"\nto = ["Running", "Failed"]\nthrottle = "1/1h"\nnotify = "hook"\n'
+    tally = replayed(
+        rules,
+        happened(began(to=SUBMITTED), {TOLD: "told"}),
+        happened(began(NOON + minutes(1), to=RUNNING, was=SUBMITTED, sequence=2)),
+        happened(began(NOON + minutes(2), to=FAILED, was=RUNNING, sequence=3), {TOLD: "told"}),
+    )
+    row = tally.rows[TOLD]
+    assert (row.removed, row.added, row.changed) == (1, 1, 1)
+    assert [(str(one.before), str(one.after)) for one in tally.first] == [
+        ("told", "None"), ("None", "told"), ("told", "throttle"),
+    ]  # fmt: skip

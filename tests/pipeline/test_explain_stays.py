@@ -1,0 +1,155 @@
+"""What level rules say to a stay: each case is brought about by polls."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.collect.errors import TemporaryError
+from bridge.decide.rulebook import read
+from bridge.model import RUNNING, SUCCESS
+from bridge.pipeline import Poller
+from bridge.pipeline.explain import as_text
+from bridge.record.database import Database
+from tests.pipeline.explained import EVERYTHING, HEAD, STUCK, World, after, level
+from tests.pipeline.fakes import FakeCi, FakeTransport
+from tests.record.builders import NOW, Clock, a_job, hours, minutes, seconds
+
+
+@pytest.fixture
+def world(db: Database, ci: FakeCi, clock: Clock, poller: Poller, transport: FakeTransport) -> World:
+    return World(db, ci, clock, poller, transport)
+
+
+def test_a_stay_that_is_not_yet_too_long_says_when_it_will_be(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(RUNNING)
+    facts = world.last()
+    assert (level(facts)["answer"], level(facts)["due_at"]) == ("not_yet", after(minutes(30.5)))
+    assert facts["headline"] == (
+        f'no rule matched; nearest: "stuck" (line {level(facts)["line"]}): '
+        f"Running since {after(seconds(30))}, not yet for 30 min: due at {after(minutes(30.5))}"
+    )
+
+
+def test_a_stay_that_was_told_of_says_when_how_often_and_when_it_was_over(world: World) -> None:
+    world.begin(STUCK.rstrip() + '\nrepeat = "10m"\nrecover = true\n')
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(31)
+    world.poll()
+    world.deliver()
+    assert level(world.last())["why"] == f"fired at {after(minutes(31))}"
+    assert world.last()["headline"] == '"stuck" tells ops: sent'
+    world.clock.now = NOW + minutes(41)
+    world.poll()
+    world.sees(SUCCESS)
+    stay, end = world.all()
+    assert level(stay)["answer"] == "fired"
+    assert level(stay)["why"] == (
+        f"fired at {after(minutes(31))}, told once more until {after(minutes(41))}, "
+        f"it moved on at {after(minutes(41.5))}"
+    )
+    assert (level(stay)["repeated"], level(stay)["notifiers"]) == (1, ["ops"])
+    assert [one["kind"] for one in stay["deliveries"]] == ["level", "level"]
+    assert [(one["kind"], one["rule"], one["answer"]) for one in end["deliveries"]] == [
+        ("recovery", "stuck", "waiting")
+    ]
+    assert level(end)["why"] == 'in: "Success" is not among Running'
+
+
+def test_an_alarm_that_nobody_hears_the_end_of_says_why(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(31)
+    world.poll()
+    world.sees(SUCCESS)
+    assert level(world.all()[0])["why"].endswith("(recover is not set, so nobody is told of that)")
+
+
+def test_a_stay_that_ended_in_time_says_how_long_it_was(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(RUNNING)
+    world.clock.advance(minutes(11.5))
+    world.sees(SUCCESS, ended_at=NOW + minutes(12.5), started_at=NOW + seconds(30))
+    facts = world.all()[0]
+    assert (level(facts)["answer"], level(facts)["why"]) == ("left", "left Running after 12 min, before 30 min")
+    assert (level(facts)["until"], level(facts)["stayed_seconds"]) == (after(minutes(12.5)), 720)
+
+
+def test_a_stay_that_no_complete_poll_saw_for_long_enough_says_so(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(40)
+    world.sees(SUCCESS, ended_at=NOW + minutes(39), started_at=NOW + seconds(30))
+    facts = level(world.all()[0])
+    assert facts["answer"] == "unseen"
+    assert facts["why"] == (
+        "left Running after 38 min 30 s, but no complete poll saw it for 30 min: "
+        f"the last complete poll before that began at {after(seconds(30))}"
+    )
+
+
+def test_a_stay_without_a_complete_poll_since_says_since_when_and_how_the_watch_is(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(35)
+    world.ci.refuses["Transcode"] = TemporaryError("503", advice="wait")
+    world.poll()
+    facts = level(world.last())
+    assert facts["answer"] == "no_poll"
+    assert facts["why"] == (
+        f"no complete poll since it became too long at {after(minutes(30.5))}: the last one began at "
+        f'{after(seconds(30))}, and 1 failed since; watch "vod" is late: does a worker run?'
+    )
+
+
+def test_a_stay_that_is_too_long_is_told_with_the_next_complete_poll(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(30)
+    world.poll()
+    world.clock.now = NOW + minutes(30.75)
+    assert level(world.last())["answer"] == "due"
+
+
+def test_a_job_that_no_watch_looks_after_any_more_says_so(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(35)
+    world.book = read((HEAD + STUCK).replace('tags = ["Transcode"]', 'tags = ["Snapshot"]'), {})
+    assert level(world.last())["why"].endswith("no watch of the rules of now looks after this job")
+
+
+def test_what_a_first_snapshot_found_too_long_already_says_so(world: World) -> None:
+    started = NOW - hours(1)
+    world.ci.has(a_job("j1", RUNNING, created_at=started, started_at=started))
+    world.begin(STUCK)
+    assert level(world.last())["answer"] == "first_snapshot"
+    assert level(world.last())["why"] == f"the first snapshot found it so: Running since {after(-hours(1))}"
+
+
+def test_a_level_rule_after_one_that_stops_says_which_one_that_was(world: World) -> None:
+    world.begin(STUCK.rstrip() + "\nstop = true\n", STUCK.replace('"stuck"', '"later"').replace("30m", "20m"))
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(35)
+    world.poll()
+    facts = world.last()
+    assert (level(facts)["answer"], level(facts, "later")["answer"]) == ("fired", "stopped")
+
+
+def test_a_level_rule_whose_conditions_do_not_hold_says_which(world: World) -> None:
+    world.begin(STUCK.rstrip() + '\nmatch.queue = "p9"\n')
+    world.sees(RUNNING, queue="p1")
+    assert (level(world.last())["answer"], level(world.last())["why"]) == (
+        "no",
+        'match.queue: "p1" / "one" is not "p9"',
+    )
+
+
+def test_an_alarm_of_a_rule_that_is_gone_is_still_told_of(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(31)
+    world.poll()
+    world.rule(EVERYTHING)
+    assert (level(world.last())["answer"], level(world.last())["line"]) == ("fired", None)
+    assert '"stuck" (no longer among the rules)' in as_text(world.last())

@@ -1,0 +1,158 @@
+"""Many workers at the same digests, at full speed: nobody waits for ever, and every message is in one digest."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from bridge.model import Hold, Rate, Silence, Told
+from bridge.record import digests, outbox, silences
+from bridge.record.database import Database
+from bridge.record.schema import DELIVERY_STATES, delivery, digest
+from tests.conftest import Opener, only_postgresql, only_sqlite
+from tests.record.builders import NOW, a_message, hours, rows, seconds, telling
+
+NOTIFIERS = ("n0", "n1", "n2")
+MOST = 4
+RATE = Rate(count=3, per=seconds(2))
+
+
+@dataclass
+class Crowd:
+    """What all threads share: a clock that goes on with every look at it, and what was told."""
+
+    ticks: itertools.count[int] = field(default_factory=itertools.count)
+    told: Counter[int] = field(default_factory=Counter)  # messages, by the digest that was told
+    tellings: Counter[int] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def now(self) -> datetime:
+        return NOW + seconds(next(self.ticks) / 20)
+
+    def count(self, n: int, messages: int) -> None:
+        with self.lock:
+            self.told[n] += messages
+            self.tellings[n] += 1
+
+
+def _enter(db: Database, crowd: Crowd, worker: str, turns: int) -> None:
+    """Tell as a page does: for some notifiers, through several gates at once."""
+    chance = random.Random(worker)
+    for turn in range(turns):
+        with db.write() as tx:
+            now = crowd.now()
+            standing = silences.standing(tx, now=now)
+            told = [_telling(chance, f"{worker}-{turn}-{k}", standing[0], now) for k in range(chance.randint(1, 12))]
+            outbox.put(tx, told, now=now)
+
+
+def _telling(chance: random.Random, id_: str, silence: Silence, now: datetime) -> Told:
+    rule = chance.choice(("r0", "r1"))
+    group = Hold(gate="group", name=rule, until=now + seconds(1), key=chance.choice(("", "p1", "p2")), most=MOST)
+    mute = Hold(gate="mute", name="quiet", until=now + seconds(3))
+    quiet = Hold(gate="silence", name=silence.id, until=silence.ends_at)
+    hold = chance.choice((group, group, mute, quiet, None))
+    message = a_message(f"m-{id_}", job_id=id_, state=chance.choice(("Failed", "Success")), rule=rule)
+    return telling(id_, message=message, to=chance.choice(NOTIFIERS), hold=hold, throttle=RATE)
+
+
+def _tell(db: Database, crowd: Crowd, is_over: Callable[[], bool]) -> None:
+    """Tell what is due, until nothing more comes."""
+    for _ in range(100_000):
+        last = is_over()
+        now = crowd.now()
+        with db.read() as tx:
+            due = digests.due(tx, now=now)
+        for n in due:
+            with db.write() as tx:
+                if (ended := digests.end(tx, n, now=now)) is None:
+                    continue
+                count = sum(digests.counts(tx, n).values())
+                if count:
+                    summary = telling(f"d-{n}", to=ended.notifier, message=a_message(f"md-{n}", kind="digest"))
+                    outbox.put(tx, [summary], now=now)
+                    digests.merged(tx, n, summary.id, now=now)
+            crowd.count(n, count)
+        if last and not due:
+            return
+
+
+def _silence(db: Database, number: int) -> None:
+    silence = Silence(
+        id=f"s{number:03}", spec="{}", author="ann", reason="maintenance", begins_at=NOW, ends_at=NOW + hours(1)
+    )
+    with db.write() as tx:
+        silences.add(tx, silence)
+
+
+def _end_silences(db: Database, crowd: Crowd, count: int, is_over: Callable[[], bool]) -> None:
+    """End one after the other, while messages come that it holds; there is always another."""
+    for number in range(count):
+        _silence(db, number + 1)
+        for _ in range(100_000):
+            with db.read() as tx:
+                if is_over() or silences.held(tx, [f"s{number:03}"]):
+                    break
+        with db.write() as tx:
+            assert silences.end(tx, f"s{number:03}", by="ben", now=crowd.now())
+
+
+def _crowd(db: Database, url: str, opened: Opener, *, enterers: int, tellers: int, turns: int) -> None:
+    crowd = Crowd()
+    _silence(db, 0)
+    with ThreadPoolExecutor(enterers + tellers + 1) as pool:
+        entering = [pool.submit(_enter, opened(url), crowd, f"w{n}", turns) for n in range(enterers)]
+
+        def is_over() -> bool:
+            return all(one.done() for one in entering)
+
+        telling_ = [pool.submit(_tell, opened(url), crowd, is_over) for _ in range(tellers)]
+        ending = pool.submit(_end_silences, opened(url), crowd, turns // 2, is_over)
+    for one in (*entering, *telling_, ending):
+        one.result()
+    late = Crowd(ticks=itertools.count(20 * 3600 * 2), told=crowd.told, tellings=crowd.tellings)
+    _tell(db, late, lambda: True)
+    _compare(db, crowd)
+
+
+def _compare(db: Database, crowd: Crowd) -> None:
+    found = rows(db, digest)
+    members: dict[int, Counter[str]] = defaultdict(Counter)
+    for row in rows(db, delivery):
+        if row["digest"] is not None:
+            members[row["digest"]][DELIVERY_STATES[row["state"]]] += 1
+    assert {state for states in members.values() for state in states} == {"merged"}
+    assert {row["n"] for row in found if row["ended_at"] is None} == set()
+    assert set(crowd.tellings.values()) == {1}
+    for row in found:
+        in_it = members[row["n"]].total()
+        assert (row["members"], crowd.told[row["n"]]) == (in_it, in_it), row
+        assert (row["delivery"] is not None) == (in_it > 0)
+    assert {members[row["n"]].total() for row in found if row["gate"] == "group"} <= set(range(1, MOST + 1))
+    assert {row["passed"] for row in found if row["gate"] == "throttle"} <= set(range(RATE.count + 1))
+    passed = sum(row["passed"] for row in found)
+    alone = [row for row in rows(db, delivery) if row["digest"] is None and not row["id"].startswith("d-")]
+    assert {DELIVERY_STATES[row["state"]] for row in alone} == {"waiting"}
+    assert len(alone) == passed
+    assert {row["gate"] for row in found} == {"group", "throttle", "mute", "silence"}
+    assert max(members[row["n"]].total() for row in found if row["gate"] == "group") == MOST
+
+
+@only_postgresql
+def test_four_workers_on_postgresql_hold_each_message_once_while_others_tell(
+    db: Database, db_url: str, opened: Opener
+) -> None:
+    _crowd(db, db_url, opened, enterers=4, tellers=2, turns=40)
+
+
+@only_sqlite
+def test_two_workers_on_sqlite_hold_each_message_once_while_another_tells(
+    db: Database, db_url: str, opened: Opener
+) -> None:
+    _crowd(db, db_url, opened, enterers=2, tellers=1, turns=20)
