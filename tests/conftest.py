@@ -15,10 +15,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from bridge.record.database import Database
 from bridge.record.schema import HEAD, metadata
+
+settings.register_profile("untimed", deadline=None)  # how long something takes is for the benchmarks
+settings.load_profile("untimed")
 
 SERVER = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 MISSING = "PostgreSQL does not answer"

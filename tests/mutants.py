@@ -75,12 +75,58 @@ MUTANTS = (
         'return _parse(text[: text.rfind("</JobsDetail>") + 13] + "</Response>")',
         ("tests/collect",),
     ),
+    Mutant(
+        "telling a digest without ending it",
+        "bridge/record/digests.py",
+        ".values(open=False, ended_at=ms(now))",
+        ".values(open=False)",
+        ("tests/record/test_digests_crowd.py",),
+    ),
+    Mutant(
+        "ending a digest in another transaction than its message",
+        "bridge/pipeline/digests.py",
+        "        if ended is None or ended.drops:\n            return False\n",
+        "        if ended is None or ended.drops:\n            return False\n"
+        '        tx.exec_driver_sql("COMMIT")\n        tx.exec_driver_sql("BEGIN")\n',
+        ("tests/crash/test_halves.py",),
+    ),
+    Mutant(
+        "a level rule that forgets that it fired",
+        "bridge/decide/levels.py",
+        "if stay.count > staying.told.get(rule.name, -1)",
+        "if stay.count > -1",
+        ("tests/pipeline/test_levels.py",),
+    ),
+    Mutant(
+        "a stay that is remembered in another transaction than it is told in",
+        "bridge/pipeline/telling.py",
+        "    _put(tx, tellings, now)\n    return tellings\n\n\ndef _alarms",
+        '    tx.exec_driver_sql("COMMIT")\n    tx.exec_driver_sql("BEGIN")\n'
+        "    _put(tx, tellings, now)\n    return tellings\n\n\ndef _alarms",
+        ("tests/crash/test_halves.py",),
+    ),
+    Mutant(
+        "a silence that is ignored",
+        "bridge/decide/mutes.py",
+        "        for silence, scope in self._silent:\n",
+        "        for silence, scope in ():\n",
+        ("tests/pipeline/test_digests.py",),
+    ),
+    Mutant(
+        "what is over a throttle is dropped",
+        "bridge/record/outbox.py",
+        "_in_digest(n, gate, name, now) for place in found[passed:]",
+        "_in_digest(n, gate, name, now, drop=True) for place in found[passed:]",
+        ("tests/pipeline/test_digests.py",),
+    ),
 )
 
 
 def main() -> int:
-    survivors = [mutant.what for mutant in MUTANTS if not _noticed(mutant)]
-    print(f"{len(MUTANTS) - len(survivors)} of {len(MUTANTS)} were noticed")
+    """Try those whose names have one of the arguments in them, or all."""
+    mutants = [one for one in MUTANTS if not sys.argv[1:] or any(word in one.what for word in sys.argv[1:])]
+    survivors = [mutant.what for mutant in mutants if not _noticed(mutant)]
+    print(f"{len(mutants) - len(survivors)} of {len(mutants)} were noticed")
     return 1 if survivors else 0
 
 

@@ -50,7 +50,8 @@ ELSEWHERE = {
     "notifier.pager": '[notifier.pager]\ntype = "slack"\nurl = { env = "SLACK_WEBHOOK_URL" }\n',
     "notifier.cms": '[notifier.cms]\ntype = "webhook"\nurl = { env = "CMS_URL" }\nsecret = { env = "CMS_SECRET" }\n',
     "template.short": '[template.short]\ntitle = "x"\n',
-    "[watch]": '[[watch]]\nname = "w"\nbucket = "media-1250000000"\nregion = "ap-chongqing"\ntags = ["Transcode", "Snapshot"]\n',
+    "[watch]": '[[watch]]\nname = "w"\nbucket = "media-1250000000"\nregion = "ap-chongqing"\n'
+    'tags = ["Transcode", "Snapshot"]\n',
 }
 RULE = '[[rule]]\nname = "names all"\nnotify = {notifiers}\ntemplate = "short"\n'
 STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nnotify = "ops"\n'
@@ -69,7 +70,7 @@ BLOCKS = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs" / "rules.md").rea
 def test_every_block_of_the_page_about_rules_is_right(block: str) -> None:
     rest = "".join(table for name, table in ELSEWHERE.items() if f"[{name}]" not in block)
     rest += STUCK if 'name    = "stuck"' not in block else ""
-    notifiers = [name for name in tomllib.loads(f"{block}\n{rest}")["notifier"]]
+    notifiers = list(tomllib.loads(f"{block}\n{rest}")["notifier"])
     book = read(f"{block}\n{rest}{RULE.format(notifiers=notifiers)}", ENVIRON)
     assert list(map(str, book.warnings)) == []
 

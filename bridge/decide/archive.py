@@ -39,6 +39,7 @@ def freeze(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
             **{kind: {name: {} for name in tables.get(kind, ())} for kind in ("notifier", "template")},
         },
         "lines": {"rule": _lines(ruleset.rules), "mute": _lines(ruleset.mutes)},
+        "aliases": tables.get("alias", {}).get("queue", {}),
         "queue_names": ruleset.queue_names,
         "timezone": ruleset.zone.key,
     }
@@ -54,8 +55,7 @@ def thaw(sha: str, text: str) -> Ruleset:
     """Return the ruleset that was kept under this name."""
     kept = json.loads(text)
     faults = Faults("", kept["tables"], "rules.toml")
-    aliases = {name: queue for queue, name in kept["queue_names"].items()}
-    reader = RuleReader(Tables(kept["tables"], faults), faults, aliases)
+    reader = RuleReader(Tables(kept["tables"], faults), faults, kept["aliases"])
     rules, mutes = reader.rules(), reader.mutes()
     rules = tuple(replace(one, line=line) for one, line in zip(rules, kept["lines"]["rule"], strict=True))
     return Ruleset(

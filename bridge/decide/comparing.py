@@ -88,7 +88,7 @@ class Tally:
         self, step: Transition, line: Line, before: Said | None, after: Said | None, *, loose: bool = False
     ) -> None:
         """Count a message. With `loose` it is the same whether it was told or over a throttle."""
-        row = self.rows.setdefault(line, Row())
+        row = self.rows.get(line) or self.rows.setdefault(line, Row())
         if before:
             row.before[before.fate] += 1
         if after:

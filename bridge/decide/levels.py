@@ -40,7 +40,7 @@ class Alarm:
 def fitting(staying: Staying, matcher: Matcher, now: datetime) -> Iterator[tuple[Rule, Stay]]:
     """Yield the level rules that hold now, top to bottom until one stops, each with the stay it would tell of."""
     facts = matcher.facts(replace(staying.began, seen_at=now))
-    for rule in matcher.levels:
+    for rule in matcher.levels_for(staying.began):
         stay = stay_of(staying, rule, now)
         if stay is not None and rule.why_not(facts) is None:
             yield rule, stay

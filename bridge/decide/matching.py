@@ -75,20 +75,39 @@ class Verdict:
     already: tuple[str, ...] = ()  # notifiers an earlier rule had named
 
 
+class _Index:
+    """Finds the rules that can match: those that name another tag, queue or state cost nothing."""
+
+    def __init__(self, rules: Sequence[Rule], queue_names: Mapping[str, str]) -> None:
+        self._rules = rules
+        self._queue_names = queue_names
+        self._numbers: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+        for number, rule in enumerate(rules):
+            for key in product(*_index_keys(rule)):
+                self._numbers[key].append(number)
+
+    def candidates(self, transition: Transition) -> list[Rule]:
+        """Return them top to bottom."""
+        job = transition.job
+        queue_name = self._queue_names.get(job.queue or "")
+        keys = product((None, transition.to), (None, job.tag), (None, job.queue, queue_name))
+        # A job without a tag or queue makes the same key twice.
+        numbers = {number for key in set(keys) for number in self._numbers.get(key, ())}
+        return [self._rules[number] for number in sorted(numbers)]
+
+
 class Matcher:
-    """Asks only the rules that can match: those that name another tag, queue or state cost nothing.
+    """Asks the rules, but only those that can match.
 
     `match` and `explain` are about edge rules; `levels` are the others, top to bottom.
     """
 
     def __init__(self, rules: Sequence[Rule], queue_names: Mapping[str, str]) -> None:
-        self._rules = tuple(rule for rule in rules if rule.level is None)
+        self._edges = tuple(rule for rule in rules if rule.level is None)
         self.levels = tuple(rule for rule in rules if rule.level)
         self._queue_names = queue_names
-        self._index: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
-        for number, rule in enumerate(self._rules):
-            for key in product(*_index_keys(rule)):
-                self._index[key].append(number)
+        self._edge_index = _Index(self._edges, queue_names)
+        self._level_index = _Index(self.levels, queue_names)
 
     def facts(self, transition: Transition) -> Facts:
         return Facts(transition, self._queue_names)
@@ -96,19 +115,15 @@ class Matcher:
     def match(self, transition: Transition) -> list[Verdict]:
         """Return the verdicts of the rules that fire, top to bottom."""
         facts = self.facts(transition)
-        return [v for v in self._ask(facts, self._candidates(transition)) if v.why_not is None]
+        return [v for v in self._ask(facts, self._edge_index.candidates(transition)) if v.why_not is None]
+
+    def levels_for(self, transition: Transition) -> list[Rule]:
+        """Return the level rules that may hold of the stay that a transition began, top to bottom."""
+        return self._level_index.candidates(transition)
 
     def explain(self, transition: Transition) -> list[Verdict]:
         """Return the verdict of every rule, top to bottom."""
-        return list(self._ask(self.facts(transition), self._rules))
-
-    def _candidates(self, transition: Transition) -> list[Rule]:
-        job = transition.job
-        queue_name = self._queue_names.get(job.queue or "")
-        keys = product((None, transition.to), (None, job.tag), (None, job.queue, queue_name))
-        # A job without a tag or queue makes the same key twice.
-        numbers = {number for key in set(keys) for number in self._index.get(key, ())}
-        return [self._rules[number] for number in sorted(numbers)]
+        return list(self._ask(self.facts(transition), self._edges))
 
     @staticmethod
     def _ask(facts: Facts, rules: Iterable[Rule]) -> Iterable[Verdict]:
@@ -127,7 +142,8 @@ class Matcher:
 
 def _index_keys(rule: Rule) -> tuple[Iterable[str | None], ...]:
     """Return for state, tag and queue the only values that can match, or [None] for any."""
-    keys = [list(rule.to.exact or [None]), _exact(rule, "tag"), _exact(rule, "queue")]
+    to = rule.level.states if rule.level else rule.to
+    keys = [list(to.exact or [None]), _exact(rule, "tag"), _exact(rule, "queue")]
     while prod(map(len, keys)) > _MOST_KEYS:
         keys[keys.index(max(keys, key=len))] = [None]
     return tuple(keys)

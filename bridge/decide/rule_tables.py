@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge.decide.calendar import window
 from bridge.decide.conditions import TEXTS, Condition, Globs, TextCondition, condition, flat, is_user_data
 from bridge.decide.faults import Faults
 from bridge.decide.matching import Level, Rule
@@ -132,23 +131,12 @@ class RuleReader:
             path = ("mute", at)
             shape = self._tables.shape(MuteTable, table, "mute", path)
             conditions = self._conditions(table.get("match"), path)
-            if shape is not None and (mute := self._mute(shape, path, conditions)):
-                mutes.append(mute)
+            if shape is not None:
+                scope = Scope(was=shape.from_, to=shape.to, conditions=conditions)
+                found = replace(shape.between, days=shape.days) if shape.days else shape.between
+                line = self._faults.line(path)
+                mutes.append(Mute(name=shape.name, line=line, scope=scope, window=found, drop=shape.mode == "drop"))
         return tuple(mutes)
-
-    def _mute(self, shape: MuteTable, path: _Path, conditions: tuple[Condition, ...]) -> Mute | None:
-        try:
-            found = window(shape.between, shape.days)
-        except ValueError as error:
-            self._faults.note((*path, "between"), str(error))
-            return None
-        return Mute(
-            name=shape.name,
-            line=self._faults.line(path),
-            scope=Scope(was=shape.from_, to=shape.to, conditions=conditions),
-            window=found,
-            drop=shape.mode == "drop",
-        )
 
     def trials(self) -> tuple[Trial, ...]:
         trials: list[Trial] = []
@@ -164,7 +152,7 @@ class RuleReader:
     def _check_expected(self, expect: Sequence[str], path: _Path) -> None:
         rules = [table.get("name") for _, table in self._tables.each("rule")]
         for one in expect:
-            rule, arrow, notifier = (part.strip() for part in one.partition("->"))
+            rule, arrow, notifier = (part.strip() for part in one.rpartition("->"))
             if not arrow:
                 self._faults.note(path, f'{shown(one)} is not "RULE -> NOTIFIER", such as "stuck -> ops"')
             elif rule not in rules:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
-from bridge.decide.calendar import time_of_day
+from bridge.decide.calendar import Window, time_of_day, window
 from bridge.decide.words import MOST_LISTED, STATE_WORDS, States, duration, rate, shown, states, suggest
 from bridge.model import DONE, NEW, Rate
 
@@ -38,20 +38,28 @@ def _time(value: object) -> time:
     return time_of_day(_text(value, '"09:00"'))
 
 
+def _between(value: object) -> Window:
+    return window(_text(value, '"22:00-08:00"'), None)
+
+
+def _days(value: object) -> frozenset[int]:
+    return window("00:00-24:00", read_words(value)).days
+
+
 def _text(value: object, example: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not a text such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
     return value
 
 
-def read_words(value: object) -> list[str]:
+def read_words(value: object, *, longest: int = _LONGEST_NAME) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
         raise ValueError(f"{shown(value)} is neither a text nor a list of texts, none of them empty")
     if len(values) > MOST_LISTED:
         raise ValueError(f"a list of {len(values):,} is too long: {MOST_LISTED:,} are the most")
-    if long := [value for value in values if len(value) > _LONGEST_NAME]:
-        raise ValueError(f"{shown(long[0])} is too long: {_LONGEST_NAME} characters are the most")
+    if long := [value for value in values if len(value) > longest]:
+        raise ValueError(f"{shown(long[0])} is too long: {longest} characters are the most")
     return [printable(value) for value in values]
 
 
@@ -89,7 +97,7 @@ def _stays(value: object) -> States:
 
 
 def _expected(value: object) -> list[str]:
-    return [] if value == [] else read_words(value)
+    return [] if value == [] else read_words(value, longest=2 * _LONGEST_NAME + 10)
 
 
 def _zone(value: object) -> ZoneInfo:
@@ -111,7 +119,9 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Keep = Annotated[timedelta, BeforeValidator(_keep)]
 RateText = Annotated[Rate, BeforeValidator(_rate)]
 TimeOfDay = Annotated[time, BeforeValidator(_time)]
-Words = Annotated[list[str], BeforeValidator(read_words)]
+Between = Annotated[Window, BeforeValidator(_between)]
+Days = Annotated[frozenset[int], BeforeValidator(_days)]
+Words = Annotated[list[str], BeforeValidator(lambda value: read_words(value))]
 StateSet = Annotated[States, BeforeValidator(read_states)]
 StaySet = Annotated[States, BeforeValidator(_stays)]
 Expected = Annotated[list[str], BeforeValidator(_expected)]
@@ -222,8 +232,8 @@ class MuteTable(_Table):
     from_: StateSet = Field(default=states(["*"]), alias="from")
     to: EndSet = states(["*"])
     match: dict[str, Any] = {}
-    between: Annotated[str, Field(strict=True)]
-    days: Words | None = None
+    between: Between
+    days: Days | None = None
     mode: Literal["hold", "drop"] = "hold"
 
 

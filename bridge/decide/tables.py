@@ -173,6 +173,7 @@ def _say(problem: Mapping[str, Any]) -> str:
 
 _KINDS = {
     "string_type": "a text",
+    "model_type": 'a table such as { wait = "10m" }',
     "bool_type": "true or false",
     "int_type": "a whole number",
     "dict_type": "a table",

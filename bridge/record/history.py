@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select, text
+from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import text as sql
 
 from bridge.model import Transition
 from bridge.record.alarms import Fired
@@ -35,7 +37,7 @@ Line = tuple[str, str, str]  # kind of message, rule, notifier
 def hold_still(tx: Connection) -> None:
     """See nothing of what others write from now on. First in a transaction; on SQLite it is always so."""
     if tx.dialect.name == "postgresql":
-        tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        tx.execute(sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Stored:
     """
 
     transition: Transition
-    verdicts: Collection[tuple[str, str]]
+    verdicts: frozenset[tuple[str, str]]
     rules: str | None
     followed: bool
     still_at: datetime | None
@@ -96,12 +98,17 @@ def pages(
 def _stored(row: Row[Any]) -> Stored:
     return Stored(
         transition=judged(row).transition,
-        verdicts=[(rule, name) for rule, names in json.loads(row.verdicts) for name in names],
+        verdicts=_verdicts(row.verdicts),
         rules=row.rules,
         followed=row.next_n is not None,
         still_at=maybe_at(row.next_still_at),
         followed_under=row.next_rules,
     )
+
+
+@lru_cache(maxsize=1_000)  # most transitions have those of another
+def _verdicts(text: str) -> frozenset[tuple[str, str]]:
+    return frozenset((rule, name) for rule, names in json.loads(text) for name in names)
 
 
 def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, str]]:

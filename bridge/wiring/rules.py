@@ -28,7 +28,7 @@ class Rules:
     ) -> None:
         """Raises RulesRefused: at start there is nothing to fall back to."""
         self._settings = settings
-        self._environ = environ
+        self.environ = environ
         self._adjust = adjust
         self._text = self._load()  # what the book was read from
         self.book = self._read(self._text)
@@ -36,7 +36,7 @@ class Rules:
 
     def _read(self, text: str) -> Rulebook:
         file = self._settings.rules if self._settings.rules_toml is None else "BRIDGE_RULES_TOML"
-        return self._adjust(read_rules(text, self._environ, file=file))
+        return self._adjust(read_rules(text, self.environ, file=file))
 
     def _load(self) -> str:
         if self._settings.rules_toml is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets as randomness
 import threading
 from collections.abc import Iterable, Iterator
@@ -47,7 +46,7 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
         clock=utc_now,
         version=__version__,
         nonce=lambda: randomness.token_hex(8),
-        environ=os.environ,
+        environ=rules.environ,
     )
 
 

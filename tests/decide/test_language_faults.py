@@ -118,7 +118,7 @@ def test_a_state_that_nobody_documents_may_be_stayed_in():
             '[[mute]]\nname = "m"\nbetween = "22:00-22:00"',
             '3: mute "m", key "between": "22:00-22:00" ends where it starts; a whole day is "00:00-24:00"',
         ),
-        ('[[mute]]\nname = "m"\nbetween = 22', '3: mute "m", key "between": 22 is not a text'),
+        ('[[mute]]\nname = "m"\nbetween = 22', '3: mute "m", key "between": 22 is not a text such as "22:00-08:00"'),
         (MUTE + 'mode = "hide"', '4: mute "m", key "mode": "hide" is not one of "hold" or "drop"'),
         (MUTE + 'to = "Sucess"', '4: mute "m", key "to": no job state is called "Sucess" (did you mean "Success"?)'),
         (

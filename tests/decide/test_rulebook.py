@@ -14,7 +14,7 @@ def test_the_example_is_right():
     book = a_rulebook(EXAMPLE.read_text(), EXAMPLE_ENV)
     assert book.warnings == ()
     assert [watch.name for watch in book.watches] == ["media"]
-    assert [found.name for found in book.rules] == ["failed", "finished"]
+    assert [found.name for found in book.rules] == ["failed", "finished", "stuck"]
     assert set(book.notifiers) == {"ops", "cms"}
     assert set(book.wordings) == {"failed"}
 

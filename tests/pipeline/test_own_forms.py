@@ -12,7 +12,12 @@ from tests.pipeline.house import GIVEN, House
 from tests.record.builders import Clock, hours, minutes, rows
 
 OVER = '[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\n'
-BODY = '[notifier.ops.body]\nasset = "{{ job.user_data.asset }}"\nok = "{{ job.state == \'Success\' }}"\nwait = "{{ job.wait }}"\n'
+BODY = """
+[notifier.ops.body]
+asset = "{{ job.user_data.asset }}"
+ok = "{{ job.state == 'Success' }}"
+wait = "{{ job.wait }}"
+"""
 
 
 def began(db: Database, clock: Clock, rules: str) -> House:
