@@ -76,11 +76,11 @@ MUTANTS = (
         ("tests/collect",),
     ),
     Mutant(
-        "telling a digest without ending it",
+        "telling a digest and letting its members wait on",
         "bridge/record/digests.py",
-        ".values(open=False, ended_at=ms(now))",
-        ".values(open=False)",
-        ("tests/record/test_digests_crowd.py",),
+        "    tx.execute(update(D).where(*_members(n)).values(**told))\n    tx.execute(update(G)",
+        "    tx.execute(update(G)",
+        ("tests/pipeline/test_digests.py",),
     ),
     Mutant(
         "ending a digest in another transaction than its message",

@@ -140,7 +140,8 @@ class Replay:
                 self.tally.unknown += 1
         if alarms is not None:
             fates = self._recoveries(step, alarms, heard if not step.silent else set())
-            self._compare(step, "recovery", happened.told, fates, [alarm.rule for alarm in alarms])
+            loose = {alarm.rule.name for alarm in alarms if alarm.rule.throttle}
+            self._compare(step, "recovery", happened.told, fates, loose)
         self._begin_stay(happened)
 
     def finish(self) -> Tally:
@@ -164,11 +165,9 @@ class Replay:
             return "dropped" if hold.drop else hold.gate
         if rule.group:
             return "group"
-        return (
-            "told"
-            if rule.throttle is None or self._throttles.passes(rule.name, rule.throttle, name, now)
-            else "throttle"
-        )
+        if rule.throttle and not self._throttles.passes(rule.name, rule.throttle, name, now):
+            return "throttle"
+        return "told"
 
     def _compare(
         self,
@@ -176,9 +175,8 @@ class Replay:
         kind: str,
         told: Mapping[Line, str],
         fates: Mapping[Line, str],
-        rules: Collection[Rule] = (),
+        loose: Collection[str] = (),
     ) -> None:
-        loose = {rule.name for rule in rules if rule.throttle}
         for line in {**told, **fates}:
             if line[0] == kind:
                 before, after = (Said(one[line]) if line in one else None for one in (told, fates))
@@ -189,7 +187,7 @@ class Replay:
     def _begin_stay(self, happened: Happened) -> None:
         step = happened.transition
         told = {line: fate for line, fate in happened.told.items() if line[0] == "level"}
-        levels = [rule for rule in self._matcher.levels if rule.level and step.to in rule.level.states]
+        levels = [rule for rule in self._matcher.levels_for(step) if rule.level and step.to in rule.level.states]
         if not (levels or told):
             return
         if not happened.is_stay_known:

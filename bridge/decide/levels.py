@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from bridge.decide.events import Stay
 from bridge.decide.matching import Matcher, Rule
-from bridge.model import NEW, SUBMITTED, Transition
+from bridge.model import GONE, NEW, SUBMITTED, Transition
+
+GONE_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +53,13 @@ def fitting(staying: Staying, matcher: Matcher, now: datetime) -> Iterator[tuple
 def stay_of(staying: Staying, rule: Rule, now: datetime) -> Stay | None:
     """Return the stay as a level rule tells of it, or None when it is not too long.
 
-    What was too long already when a first snapshot found it is not told: it was so before anybody looked.
+    What was too long already when a first snapshot found it is not told: it was so before anybody looked. Nor is a job
+    that had been gone for too long for a day when a rule first asks.
     """
     level, since, began = rule.level, staying.since, staying.began
     if level is None or now < since + level.after or (began.silent and since + level.after <= began.seen_at):
+        return None
+    if began.to == GONE and now > since + level.after + GONE_FOR:
         return None
     count = (now - since - level.after) // level.repeat if level.repeat else 0
     return Stay(state=began.to, since=since, after=level.after, count=count)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from bridge.decide.levels import Staying
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.words import STATE_WORDS, duration, instead, listing, shown, suggest
 from bridge.model import DONE, NEW, OUTPUTS_KEPT, RUNNING, STATES, SUBMITTED, SUCCESS, Job, Transition, Watch
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SETS = ("done", "active", "*")
 _SPANS = ("age", "wait", "duration")
@@ -24,32 +27,54 @@ def sample_transition(said: Mapping[str, Any], book: Rulebook, now: datetime) ->
     """Return the transition, seen now, that a table tells of; what it leaves out is made up.
 
     Keys: those of a job, `from` (else new), `to` or `state` (else Success), `watch`, and `age`, `wait` and `duration`
-    as `match` has them. A queue may be an alias, and user data a table. Raises ValueError.
+    as `match` has them. A queue may be an alias, and user data a table. Raises ValueError with every fault, one a line.
     """
+    faults = _Faults()
     for key in said:
         if key not in _WORDS:
-            raise ValueError(f'a job has no "{key}"{suggest(key, _WORDS)}; there are {listing(_WORDS)}')
-    texts = {name: text for name in _TEXTS if (text := _text(said, name)) is not None}
-    to = _state(said, "to") or _state(said, "state") or SUCCESS
-    if to == NEW:
-        raise ValueError(f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
+            faults.found.append(f'a job has no "{key}"{suggest(key, _WORDS)}; there are {listing(_WORDS)}')
+    texts = {name: text for name in _TEXTS if (text := faults.heed(_text, said, name)) is not None}
+    to = faults.heed(_to, said) or SUCCESS
+    was = faults.heed(_state, said, "from") or NEW
     if "queue" in texts:
         texts["queue"] = _queue_id(texts["queue"], book)
-    watch = _watch(said, texts, book.watches)
-    created, started, ended = _times(said, to, now)
-    outputs = _outputs(said.get("outputs"))
+    watch = faults.heed(_watch, said, texts, book.watches)
+    created, started, ended = faults.heed(_times, said, to, now) or (None, None, None)
+    outputs = faults.heed(_outputs, said.get("outputs")) or ()
+    progress = faults.heed(_progress, said.get("progress"))
+    if faults.found:
+        raise ValueError("\n".join(dict.fromkeys(faults.found)))
     place = {"bucket": watch.place.bucket, "region": watch.place.region} if watch else _NOWHERE
     job = Job(
         **{"id": "sample", **place, **texts, "state": to},
-        progress=_progress(said.get("progress")),
+        progress=progress,
         outputs=outputs[:OUTPUTS_KEPT],
         outputs_total=len(outputs),
         created_at=created,
         started_at=started,
         ended_at=ended,
     )
-    was = _state(said, "from") or NEW
     return Transition(job=job, was=was, to=to, sequence=1, seen_at=now, watch=watch.name if watch else "sample")
+
+
+class _Faults:
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def heed(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Return what was read, or note what is wrong with it."""
+        try:
+            return read(*args, **kwargs)
+        except ValueError as error:
+            self.found.append(str(error))
+            return None
+
+
+def _to(said: Mapping[str, Any]) -> str | None:
+    to = _state(said, "to") or _state(said, "state")
+    if to == NEW:
+        raise ValueError(f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
+    return to
 
 
 _NOWHERE = {"bucket": "sample-1250000000", "region": "ap-chongqing"}

@@ -48,7 +48,7 @@ def _why_failed(trial: Trial, book: Rulebook) -> str | None:
     try:
         asked = _Asked(sample_transition(trial.job, book, _NOW), book)
     except ValueError as error:
-        return f"its job is wrong: {error}"
+        return f"its job is wrong: {'; '.join(str(error).splitlines())}"
     expected = dict.fromkeys(map(_telling, trial.expect))
     told = dict.fromkeys(asked.told())
     missing = [one for one in expected if one not in told]

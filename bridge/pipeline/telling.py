@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.levels import Alarm, Staying
+from bridge.decide.levels import GONE_FOR, Alarm, Staying
 from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import Telling, tell, tell_overdue
@@ -18,7 +18,6 @@ from bridge.record import alarms, outbox, rulesets, silences, snapshots
 logger = logging.getLogger(__name__)
 
 _MOST_STAYS = 1_000  # told of in one poll; the next one goes on
-_GONE_FOR = timedelta(days=1)  # what has been gone for longer when a rule first asks is no news
 
 
 def gates_at(tx: Connection, book: Rulebook, now: datetime) -> Gates:
@@ -49,7 +48,7 @@ def tell_stays(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, no
         tx,
         [stream.key for stream in watch.streams],
         began_before=as_of - min(level.after for level in levels),
-        gone_after=as_of - _GONE_FOR - max(gone) if gone else None,
+        gone_after=as_of - GONE_FOR - max(gone) if gone else None,
     )
     gates = gates_at(tx, book, now)
     tellings = []

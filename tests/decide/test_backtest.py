@@ -135,6 +135,17 @@ def test_repetitions_are_counted_to_the_last_poll() -> None:
     assert difference.after == Said("told", 2)  # too long at 12:30, again at 12:40 and 12:50
 
 
+def test_how_often_an_alarm_came_again_is_no_difference_once_another_rule_stops_it() -> None:
+    """It ended with a poll of which nothing is on record."""
+    stops = STUCK.replace("stuck", "very stuck").replace("30m", "60m") + "stop = true\n"
+    level: Line = ("level", "stuck", "hook")
+    often = Fired(count=2, first_at=NOON + minutes(30), last_at=NOON + minutes(50))
+    told = {level: "told", ("level", "very stuck", "hook"): "told"}
+    fired = {"stuck": often, "very stuck": Fired(count=0, first_at=NOON + minutes(60), last_at=NOON + minutes(60))}
+    one = happened(began(), told, still_at=NOON + minutes(70), fired=fired)
+    assert not replayed(stops + STUCK + 'repeat = "10m"\n', one).differs
+
+
 def test_a_recovery_is_told_to_those_whom_no_edge_rule_tells_of_the_same() -> None:
     stay = happened(began(), still_at=NOON + minutes(31), has_ended=True)
     end = happened(began(NOON + minutes(40), SUCCESS, was=RUNNING, sequence=2))

@@ -219,3 +219,18 @@ def test_two_workers_tell_of_a_stay_once(house: House, db: Database) -> None:
         house.deliver()
     assert len(house.heard()) == 1
     assert len(rows(db, alarm)) == 1
+
+
+def test_a_job_that_was_gone_long_before_a_rule_first_asks_is_no_news(db: Database, clock: Clock) -> None:
+    house = began(House(db, "", clock), "")
+    house.has("old", RUNNING)
+    house.passes(minutes(10))
+    house.ci.forgets("old")
+    house.passes(hours(30))
+    house.has("young", RUNNING)
+    house.passes(minutes(10))
+    house.ci.forgets("young")
+    house.passes(minutes(10))
+    house.start(STUCK.replace("Running", "gone"))
+    house.passes(hours(2))
+    assert [one.title for one in house.heard()] == ["Transcode gone for 30 min: young.mp4"]

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.decide.archive import Ruleset
+from bridge.decide.levels import GONE_FOR
 from bridge.decide.matching import Level, Rule
 from bridge.decide.template_words import human
 from bridge.decide.templates import iso
-from bridge.model import Transition
+from bridge.model import GONE, Transition
 from bridge.record.alarms import Fired
 
 Facts = dict[str, Any]
@@ -108,6 +109,8 @@ def _timed(looked: Looked, level: Level) -> tuple[str, str]:
         return _left(looked, due, usual)
     if looked.now < due:
         return "not_yet", f"{state} since {iso(looked.since)}, not yet for {usual}: due at {iso(due)}"
+    if looked.began.to == GONE and looked.now > due + GONE_FOR:
+        return "too_old", f"gone for too long since {iso(due)}: a rule that first asks a day later does not tell of it"
     if looked.no_poll:
         return "no_poll", f"no complete poll since it became too long at {iso(due)}: {looked.no_poll}"
     return "due", f"{state} for more than {usual} since {iso(due)}: told when the next poll is complete"
