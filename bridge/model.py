@@ -201,13 +201,15 @@ class Hold:
     """Why a message is not told at once: it goes into the digest of this gate that is told at `until`.
 
     `name` is the rule (of a group, of a throttle), the mute, or the silence's id; `key` tells the digests of one
-    group apart. With `drop` it is told never.
+    gate apart, and `label` (JSON) says what the messages of this one have in common. With `drop` it is told never.
     """
 
     gate: Gate
     name: str
     until: datetime
+    wall: bool = False  # `until` is a time of the wall clock: it stays when the clock is set
     key: str = ""
+    label: str = ""
     most: int | None = None
     drop: bool = False
 
@@ -224,7 +226,7 @@ class Silence:
     ends_at: datetime
     drop: bool = False
     ended_by: str | None = None  # who ended it early
-    told_at: datetime | None = None  # a message has said that it is over
+    told: tuple[str, ...] = ()  # notifiers that have heard that it is over
 
     def __str__(self) -> str:
         return f"The silence by {self.author} ({self.reason})"

@@ -87,8 +87,17 @@ class LevelSaid(BaseModel):
     line: Annotated[int | None, Field(description="null: it is no longer among the rules")]
     state: Annotated[str, Field(alias="in")]
     answer: Literal[
-        "fired", "due", "not_yet", "no", "stopped", "left", "unseen", "first_snapshot", "no_poll", "too_old",
-        "not_on_record"
+        "fired",
+        "due",
+        "not_yet",
+        "no",
+        "stopped",
+        "left",
+        "unseen",
+        "first_snapshot",
+        "no_poll",
+        "too_old",
+        "not_on_record",
     ]
     why: str
     since: datetime

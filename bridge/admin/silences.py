@@ -14,7 +14,7 @@ from bridge.admin import asking, silence_answers
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
-from bridge.decide.messages import ident
+from bridge.decide.ids import ident
 from bridge.decide.silencing import Wanted, doubts, read_wanted
 from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, silence_facts
 from bridge.record import silences

@@ -13,7 +13,7 @@ import click
 
 from bridge import wiring
 from bridge.cli.common import fail, json_option, open_database, plainly, say, say_json, settings, show_list, some
-from bridge.decide.messages import ident
+from bridge.decide.ids import ident
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.silencing import Wanted, doubts, read_wanted, said_of
 from bridge.decide.template_words import human

@@ -114,6 +114,7 @@ class Replay:
         self._throttles = Throttles(standing or {})
         levels = {rule.name: rule.level for rule in in_force.matcher.levels}
         self._unchanged = {rule.name for rule in rules.matcher.levels if rule.level == levels.get(rule.name)}
+        self._same_mutes = rules.mutes == in_force.mutes
         self._places = {rule.name: place for place, rule in enumerate(rules.matcher.levels)}
         self._due: list[tuple[datetime, int, _Alarm]] = []  # a heap; the number decides between equal moments
         self._numbers = itertools.count()
@@ -149,19 +150,19 @@ class Replay:
         return self.tally
 
     def _edges(self, step: Transition) -> tuple[dict[Line, str], set[str]]:
-        """Return what becomes of a transition's messages, and who hears of it at once or would but for a gate."""
+        """Return what becomes of a transition's messages, and who hears of it by itself, be it later."""
         facts, fates, heard = self._matcher.facts(step), {}, set[str]()
         for verdict in self._matcher.match(step):
             for name in verdict.notifiers:
-                fates["transition", verdict.rule.name, name] = self._fate(facts, verdict.rule, name, step.seen_at)
-            heard.update(() if verdict.rule.group else verdict.notifiers)
+                fate = self._fate(facts, verdict.rule, name, step.seen_at)
+                fates["transition", verdict.rule.name, name] = fate
+                if fate != "dropped" and not verdict.rule.group:
+                    heard.add(name)
         return fates, heard
 
     def _fate(self, facts: Facts, rule: Rule, name: str, now: datetime) -> str:
         """Ask the gates in the order of `Gates.hold` and the outbox, less when a digest will be told."""
-        gates = self._quiet.at(now)
-        hold = gates.quiet(facts, rule.name, name) if gates.any_closed else None
-        if hold:
+        if hold := self._quiet.at(now).quiet(facts, rule.name, name):
             return "dropped" if hold.drop else hold.gate
         if rule.group:
             return "group"
@@ -253,11 +254,19 @@ class Replay:
         return fates
 
     def _hearers(self, alarm: _Alarm) -> Sequence[str]:
-        """Return who hears when it is over: whom the last message was not kept from for good."""
+        """Return who hears when it is over: whom not every message was kept from for good.
+
+        Of those between the first and the last the moments are not on record, but whom they told.
+        """
         if not self._quiet.drops:
             return alarm.rule.notify
-        last_at = alarm.fired.last_at
-        gates, facts = self._quiet.of(last_at), self._matcher.facts(replace(alarm.began, seen_at=last_at))
+        on_record = alarm.fired.notifiers if self._same_mutes else ()
+        moments = {alarm.fired.first_at, alarm.fired.last_at}
+        reached = {*on_record, *(name for moment in moments for name in self._not_dropped(alarm, moment))}
+        return [name for name in alarm.rule.notify if name in reached]
+
+    def _not_dropped(self, alarm: _Alarm, moment: datetime) -> list[str]:
+        gates, facts = self._quiet.of(moment), self._matcher.facts(replace(alarm.began, seen_at=moment))
         holds = ((name, gates.quiet(facts, alarm.rule.name, name)) for name in alarm.rule.notify)
         return [name for name, hold in holds if not (hold and hold.drop)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -17,11 +17,12 @@ Line = tuple[str, str, str]  # kind of message ("transition", "level", "recovery
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fired:
-    """A level rule that told of a stay, from its first message to its repetition number `count`."""
+    """A level rule that told of a stay, from its first message to its repetition number `count`, and who heard."""
 
     count: int
     first_at: datetime
     last_at: datetime
+    notifiers: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,18 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from bridge.decide.events import LARGEST_EVENT, cut
-from bridge.decide.messages import ident
+from bridge.decide.ids import ident
 from bridge.decide.templates import iso
 from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, Silence, Told
 
 FIRST = 5  # members of each state that a digest quotes
 _MOST_STATES = 10
 _LONGEST_LINE = 200  # characters
-_LONGEST_TEXT = 2_500  # below what a section of Slack's takes
+_LONGEST_TEXT = 2_500  # as Slack counts; below what a section of it takes
 _ORDER = {FAILED: 0, GONE: 1, CANCEL: 2, SUCCESS: 9}
 
 
@@ -42,7 +43,8 @@ class Digest:
     gate: Gate
     name: str
     notifier: str
-    key: str
+    label: str | None
+    channel: str | None
     opened_at: datetime
     due_at: datetime
     passed: int
@@ -57,14 +59,14 @@ class Digest:
     @property
     def by(self) -> dict[str, str | None]:
         """What its members have in common."""
-        return {str(field): value for field, value in json.loads(self.key)} if self.key else {}
+        return {str(field): value for field, value in json.loads(self.label)} if self.label else {}
 
 
-def told(digest: Digest, silence: Silence | None, *, zone: ZoneInfo, now: datetime) -> Told:
+def told(digest: Digest, silence: Silence | None, *, zone: ZoneInfo, now: datetime, note: str | None = None) -> Told:
     """Return the telling of a digest: it belongs to no job, and so to no lane and no thread."""
     message = _message(digest, silence, zone, now)
     delivery = delivery_id(message.id, digest.notifier)
-    return Told(id=delivery, message=message, notifier=digest.notifier, lane=None)
+    return Told(id=delivery, message=message, notifier=digest.notifier, lane=None, channel=digest.channel, note=note)
 
 
 def delivery_id(message: str, notifier: str) -> str:
@@ -72,7 +74,7 @@ def delivery_id(message: str, notifier: str) -> str:
 
 
 def _message(digest: Digest, silence: Silence | None, zone: ZoneInfo, now: datetime) -> Message:
-    id_ = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.key, digest.origin)
+    id_ = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.origin)
     return Message(
         id=id_,
         kind="digest",
@@ -119,17 +121,17 @@ def _text(digest: Digest, delivery: str, zone: ZoneInfo) -> str:
     for state in _states(digest)[:_MOST_STATES]:
         for member in (one for one in digest.first if one.state == state):
             line = f"• {_line(member, zone)}"
-            if size + len(line) > _LONGEST_TEXT:
+            if size + len(escape(line)) > _LONGEST_TEXT:
                 break
             lines.append(line)
-            size, quoted = size + len(line) + 1, quoted + 1
+            size, quoted = size + len(escape(line)) + 1, quoted + 1
     if digest.total > quoted:
         lines.append(f"... and {digest.total - quoted:,} more")
     return "\n".join([*lines, end])
 
 
 def _line(member: Member, zone: ZoneInfo) -> str:
-    text = " ".join(f"{member.title} - {member.text}".split()) if member.text else member.title
+    text = " ".join(f"{member.title} - {member.text}".split()).removesuffix(" -")
     at = f"{member.happened_at.astimezone(zone):%H:%M}"
     return f"{at} {cut(text, _LONGEST_LINE)} ({member.job_id})"
 

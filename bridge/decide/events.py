@@ -25,7 +25,8 @@ class Stay:
     state: str
     since: datetime
     after: timedelta  # as long as it may be
-    count: int = 0  # how often it was repeated
+    count: int = 0  # the number of the repetition; 0 is the first telling
+    again: bool = False  # it was told before
     over: bool = False
 
 

@@ -13,12 +13,21 @@ from bridge.model import GONE, NEW, SUBMITTED, Transition
 GONE_FOR = timedelta(days=1)
 
 
+@dataclass(frozen=True, slots=True)
+class LastTold:
+    """When a rule told of a stay the last time: the number of that repetition, and who has been told so far."""
+
+    count: int
+    at: datetime
+    notifiers: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staying:
     """A job that is in a state: the transition that began it, with the job as it is now, and what was told of it."""
 
     began: Transition
-    told: Mapping[str, int] = field(default_factory=dict)  # rule -> number of the last repetition
+    told: Mapping[str, LastTold] = field(default_factory=dict)  # by rule
 
     @property
     def since(self) -> datetime:
@@ -66,7 +75,16 @@ def stay_of(staying: Staying, rule: Rule, now: datetime) -> Stay | None:
 
 
 def overdue(staying: Staying, matcher: Matcher, now: datetime) -> list[tuple[Rule, Stay]]:
-    """Return what there is to tell now: once for each rule and stay, and once more for each repetition."""
-    return [
-        (rule, stay) for rule, stay in fitting(staying, matcher, now) if stay.count > staying.told.get(rule.name, -1)
-    ]
+    """Return what there is to tell now: once for each rule and stay, and once more for each repetition.
+
+    Repetitions stand on a grid that begins with the first; a rule whose `repeat` was made longer meanwhile is next told
+    that much after the last one.
+    """
+    found = []
+    for rule, stay in fitting(staying, matcher, now):
+        last, repeat = staying.told.get(rule.name), rule.level.repeat if rule.level else None
+        if last is None:
+            found.append((rule, stay))
+        elif stay.count > last.count or (repeat and now >= last.at + repeat):
+            found.append((rule, replace(stay, count=max(stay.count, last.count + 1), again=True)))
+    return found

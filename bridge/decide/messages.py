@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from base64 import b32encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,6 +11,7 @@ from zoneinfo import ZoneInfo
 from bridge.decide.conditions import job_seconds
 from bridge.decide.customs import Custom
 from bridge.decide.events import Stay, cut, event
+from bridge.decide.ids import ident
 from bridge.decide.templates import Names, Template, TemplateFault, basename, human, iso, rendered, variables
 from bridge.model import FAILED, GONE, NEW, Message, Notifier, SlackNotifier, Told, Transition, WebhookNotifier
 
@@ -126,7 +125,7 @@ def _message_id(transition: Transition, rule: str, stay: Stay | None) -> str:
 def _happened_at(transition: Transition, stay: Stay | None) -> datetime:
     if stay is None or stay.over:
         return transition.happened_at
-    return transition.seen_at if stay.count else stay.since + stay.after
+    return transition.seen_at if stay.again else stay.since + stay.after
 
 
 def default_title(transition: Transition, stay: Stay | None = None) -> str:
@@ -135,7 +134,7 @@ def default_title(transition: Transition, stay: Stay | None = None) -> str:
     if stay and stay.over:
         said = f"{transition.to} after {_for_how_long(transition, stay)} {stay.state}"
     elif stay:
-        said = f"{'still ' if stay.count else ''}{stay.state} for {_for_how_long(transition, stay)}"
+        said = f"{'still ' if stay.again else ''}{stay.state} for {_for_how_long(transition, stay)}"
     return f"{job.tag or 'Job'} {said}: {basename(job.input) or job.id}"
 
 
@@ -206,9 +205,3 @@ def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, custo
     """Return the telling of a message that could not be told to the notifier `dead`."""
     told = address(message, notifier, note=f"This could not be told to {dead}: {why}", custom=custom)
     return replace(told, id=ident("dlv", message.id, dead, notifier.name))
-
-
-def ident(kind: str, *parts: str) -> str:
-    """Return an id made from what it names: the same thing seen again has the same id."""
-    digest = hashlib.sha256("\0".join(parts).encode()).digest()[:16]
-    return f"{kind}_{b32encode(digest).decode().rstrip('=').lower()}"

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.calendar import Window, next_at
 from bridge.decide.conditions import Condition, Facts, condition, flat
+from bridge.decide.events import cut
+from bridge.decide.ids import ident
 from bridge.decide.matching import Rule
 from bridge.decide.shapes import read_ends, read_states, read_words
 from bridge.decide.words import States, instead, shown, states
@@ -59,13 +61,14 @@ class Gates:
         self._zone = zone
         self._now = now
         self._silent = [(one, scope_of(one.spec)) for one in silences if one.begins_at <= now < one.ends_at]
-        self._over = [(one, scope_of(one.spec)) for one in silences if one.ends_at <= now and not one.told_at]
+        self._over = [(one, scope_of(one.spec)) for one in silences if one.ends_at <= now]
+        self._said: set[tuple[str, str]] = set()
         self._muted = [(one, until) for one in mutes if (until := one.window.ends(now, zone))]
 
-    @property
-    def any_closed(self) -> bool:
-        """Tell whether there is a mute or a silence now."""
-        return bool(self._silent or self._muted)
+    def may_hold(self, notifier: str) -> bool:
+        """Tell whether there is a mute or a silence now that may hold what is for this notifier."""
+        scopes = [scope for _, scope in self._silent] + [mute.scope for mute, _ in self._muted]
+        return any(not scope.notifiers or notifier in scope.notifiers for scope in scopes)
 
     def hold(self, facts: Facts, rule: Rule, notifier: str) -> Hold | None:
         """Return why a message is not told at once, or None. A silence comes before a mute, both before a digest."""
@@ -77,29 +80,43 @@ class Gates:
         """Return the silence or mute that holds a message, if there is one."""
         for silence, scope in self._silent:
             if scope.holds(facts, rule, notifier):
-                return Hold(gate="silence", name=silence.id, until=silence.ends_at, drop=silence.drop)
+                return Hold(gate="silence", name=silence.id, until=silence.ends_at, wall=True, drop=silence.drop)
         for mute, until in self._muted:
             if mute.scope.holds(facts, rule, notifier):
-                return Hold(gate="mute", name=mute.name, until=until, drop=mute.drop)
+                return Hold(gate="mute", name=mute.name, until=until, wall=True, drop=mute.drop)
         return None
 
     def over(self, facts: Facts, rule: str, notifier: str) -> Silence | None:
-        """Return a silence that would have held this message, has ended, and of whose end no message has said yet.
+        """Return a silence that would have held this message, has ended, and of whose end this notifier has not heard.
 
-        Whoever asks says so, and nobody is told again.
+        Whoever asks says so, and is not told again.
         """
-        found = next((entry for entry in self._over if entry[1].holds(facts, rule, notifier)), None)
-        if found is None:
-            return None
-        self._over.remove(found)
-        return found[0]
+        for silence, scope in self._over:
+            mark = (silence.id, notifier)
+            if notifier not in silence.told and mark not in self._said and scope.holds(facts, rule, notifier):
+                self._said.add(mark)
+                return silence
+        return None
 
     def _group(self, facts: Facts, rule: str, group: Grouping) -> Hold:
-        until = (
-            next_at(group.at, after=self._now, zone=self._zone) if group.at else self._now + (group.wait or timedelta())
+        until = self._now + (group.wait or timedelta())
+        if group.at:
+            until = next_at(group.at, after=self._now, zone=self._zone)
+        values = [(field, _value(facts, field)) for field in group.by]
+        shown = [[field, value and cut(value, _LONGEST_VALUE)] for field, value in values]
+        label = json.dumps(shown, ensure_ascii=False)
+        return Hold(
+            gate="group",
+            name=rule,
+            until=until,
+            wall=group.at is not None,
+            key=ident("key", *(json.dumps(value) for value in values)) if values else "",
+            label=label if values else "",
+            most=group.most,
         )
-        key = json.dumps([[field, _value(facts, field)] for field in group.by], ensure_ascii=False)
-        return Hold(gate="group", name=rule, until=until, key=key if group.by else "", most=group.most)
+
+
+_LONGEST_VALUE = 100  # characters of one that is shown
 
 
 def _value(facts: Facts, field: str) -> str | None:
@@ -107,7 +124,7 @@ def _value(facts: Facts, field: str) -> str | None:
     if field == "state":
         return facts.transition.to
     values = facts.texts(field)
-    return values[-1 if field == "queue" else 0][:200] if values else None
+    return values[-1 if field == "queue" else 0] if values else None
 
 
 @lru_cache(maxsize=1_000)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from bridge.decide.conditions import Facts
@@ -21,14 +21,15 @@ from bridge.model import Told, Transition
 class Telling:
     """What follows from one transition, or from one stay.
 
-    `faults` are (rule, why): templates that did not render. `over` are the ids of silences of whose end it says.
+    `faults` are (rule, why): templates that did not render. `over` has for a delivery's id the silence whose end it
+    tells, if it is told at once.
     """
 
     transition: Transition
     verdicts: Sequence[Verdict] = ()
     told: Sequence[Told] = ()
     faults: Sequence[tuple[str, str]] = ()
-    over: Sequence[str] = ()
+    over: Mapping[str, str] = field(default_factory=dict)
 
 
 def tell(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> Telling:
@@ -43,8 +44,9 @@ def tell(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[
     teller = _Teller(book, gates, book.matcher.facts(transition))
     heard: set[str] = set()
     for verdict in verdicts:
-        teller.tell(transition, verdict.rule, verdict.notifiers)
-        heard.update(() if verdict.rule.group else verdict.notifiers)
+        told = teller.tell(transition, verdict.rule, verdict.notifiers)
+        if not verdict.rule.group:
+            heard.update(one.notifier for one in told if not (one.hold and one.hold.drop))
     for alarm in alarms:
         if (rule := _recovering(book, alarm)) is not None:
             stay = Stay(state=transition.was, since=alarm.since, after=rule.level.after, over=True)  # type: ignore[union-attr]  # it has one
@@ -75,35 +77,32 @@ class _Teller:
         self._facts = facts
         self._told: list[Told] = []
         self._faults: list[tuple[str, str]] = []
-        self._over: list[str] = []
+        self._over: dict[str, str] = {}
 
-    def tell(self, step: Transition, rule: Rule, names: Sequence[str], stay: Stay | None = None) -> None:
+    def tell(self, step: Transition, rule: Rule, names: Sequence[str], stay: Stay | None = None) -> Sequence[Told]:
+        """Build a message of a rule, and return its tellings."""
         if not names:
-            return
+            return ()
         book = self._book
         wording = book.wordings.get(rule.template or "", Wording())
         built = build(step, rule.name, wording, book.queue_names, zone=book.zone, stay=stay)
         if built.fault:
             self._faults.append((rule.name, f'template "{rule.template}": {built.fault}'))
-        self._told += [self._addressed(built, rule, name) for name in names if name in book.notifiers]
+        told = [self._addressed(built, rule, name) for name in names if name in book.notifiers]
+        self._told += told
+        return told
 
     def _addressed(self, built: Built, rule: Rule, name: str) -> Told:
         notifier = self._book.notifiers[name]
         custom = customs(notifier, built.names)
         self._faults += [(rule.name, f'notifier "{name}": {fault}') for fault in custom.faults]
         hold = self._gates.hold(self._facts, rule, name)
-        told = address(built.message, notifier, note=None if hold else self._end_of_silence(rule, name), custom=custom)
-        return replace(told, hold=hold, throttle=rule.throttle)
-
-    def _end_of_silence(self, rule: Rule, name: str) -> str | None:
-        """The first message after a silence says that it is over."""
-        silence = self._gates.over(self._facts, rule.name, name)
-        if silence is None:
-            return None
-        self._over.append(silence.id)
-        return f"{silence} is over."
+        # The first message after a silence says that it is over; a digest finds that out when it is told.
+        silence = None if hold else self._gates.over(self._facts, rule.name, name)
+        note = f"{silence} is over." if silence else None
+        told = replace(address(built.message, notifier, note=note, custom=custom), hold=hold, throttle=rule.throttle)
+        self._over |= {told.id: silence.id} if silence else {}
+        return told
 
     def telling(self, transition: Transition, verdicts: Sequence[Verdict] = ()) -> Telling:
-        return Telling(
-            transition=transition, verdicts=verdicts, told=self._told, faults=self._faults, over=tuple(self._over)
-        )
+        return Telling(transition=transition, verdicts=verdicts, told=self._told, faults=self._faults, over=self._over)

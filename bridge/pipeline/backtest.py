@@ -91,15 +91,16 @@ def _happened(
     return Happened(
         transition=step,
         told=told,
-        fired={
-            rule: Fired(count=alarm.count, first_at=alarm.fired_at, last_at=alarm.told_at)
-            for rule, alarm in fired.items()
-        },
+        fired={rule: _fired(alarm) for rule, alarm in fired.items()},
         still_at=still_at,
         has_ended=one.followed,
         is_known=all(("transition", rule, name) in told for rule, name in one.verdicts),
         is_stay_known=is_poll_known and fired.keys() <= {rule for kind, rule, _ in told if kind == "level"},
     )
+
+
+def _fired(alarm: alarms.Fired) -> Fired:
+    return Fired(count=alarm.count, first_at=alarm.fired_at, last_at=alarm.told_at, notifiers=alarm.notifiers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.customs import Custom, customs
+from bridge.decide.customs import customs
 from bridge.decide.messages import as_fallback
 from bridge.decide.retries import BROKEN_AT
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.templates import variables
-from bridge.model import Attempt, Delivery, Message, Notifier, Refused, Sent, TryLater
+from bridge.model import Attempt, Delivery, Message, Notifier, Refused, Sent, Told, TryLater
+from bridge.pipeline.telling import gates_at
 from bridge.pipeline.vigil import Vigil
 from bridge.record import claims, outbox, settling, snapshots
 from bridge.record.database import Clock, Database
@@ -137,16 +139,20 @@ def tell_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetim
         return
     message = outbox.message_of(tx, attempt.delivery.n)
     if message.kind != "test":  # a test of one place is no news for another
-        custom = _custom(tx, message, fallback, book)
-        outbox.put(tx, [as_fallback(message, attempt.delivery.notifier, why, fallback, custom)], now=now)
+        outbox.put(tx, [_told(tx, message, attempt.delivery.notifier, why, fallback, book, now)], now=now)
 
 
-def _custom(tx: Connection, message: Message, notifier: Notifier, book: Rulebook) -> Custom:
-    """Return the body, or the channel, that a notifier has of its own for a message of before."""
-    sequence = message.sequence or 0
+def _told(
+    tx: Connection, message: Message, dead: str, why: str, fallback: Notifier, book: Rulebook, now: datetime
+) -> Told:
+    """Return the telling to the fallback: in the form that is its own, and held while it is quiet for it."""
+    sequence, rule = message.sequence or 0, message.rule or ""
     step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", sequence)
-    names = variables(step, message.rule or "", book.queue_names, zone=book.zone) if step else None
-    return customs(notifier, names) if names else Custom()
+    if step is None:  # a digest, or long ago
+        return as_fallback(message, dead, why, fallback)
+    custom = customs(fallback, variables(step, rule, book.queue_names, zone=book.zone))
+    hold = gates_at(tx, book, now).quiet(book.matcher.facts(step), rule, fallback.name)
+    return replace(as_fallback(message, dead, why, fallback, custom), hold=hold)
 
 
 def retry_of(name: str, book: Rulebook) -> timedelta:

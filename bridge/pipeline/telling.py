@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.levels import GONE_FOR, Alarm, Staying
+from bridge.decide.levels import GONE_FOR, Alarm, LastTold, Staying
 from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import Telling, tell, tell_overdue
@@ -53,8 +53,11 @@ def tell_stays(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, no
     gates = gates_at(tx, book, now)
     tellings = []
     for began, told in found:
-        for rule, stay, telling in tell_overdue(Staying(began=began, told=told), book, gates, as_of):
-            notifiers = [one.notifier for one in telling.told if not (one.hold and one.hold.drop)]
+        last = {rule: LastTold(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
+        for rule, stay, telling in tell_overdue(Staying(began=began, told=last), book, gates, as_of):
+            before = last[rule.name].notifiers if rule.name in last else ()
+            names = (*before, *(one.notifier for one in telling.told if not (one.hold and one.hold.drop)))
+            notifiers = tuple(dict.fromkeys(names))
             alarms.fire(tx, began, rule.name, stay.count, notifiers=notifiers, since=stay.since, now=now)
             tellings.append(telling)
         if len(tellings) >= _MOST_STAYS:
@@ -68,8 +71,9 @@ def _alarms(found: Iterable[alarms.Fired]) -> list[Alarm]:
 
 
 def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
-    outbox.put(tx, [one for telling in tellings for one in telling.told], now=now)
-    silences.over(tx, [id_ for telling in tellings for id_ in telling.over], now=now)
+    at_once = outbox.put(tx, [one for telling in tellings for one in telling.told], now=now)
+    over = {delivery: silence for telling in tellings for delivery, silence in telling.over.items()}
+    silences.over(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
     faults = [fault for telling in tellings for fault in telling.faults]
     rulesets.fault(tx, faults, now=now)
     for rule, why in faults:

@@ -12,26 +12,32 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, literal_column, select, text, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, literal_column, or_, select, text, update
 
-from bridge.model import Gate, Hold, Rate
+from bridge.model import Gate, Hold, Rate, Transition
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import DROPPED, HELD, MERGED, state_is
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import silence as Q  # noqa: N812
+from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.snapshots import judged
 
 _KEY = (G.c.gate, G.c.name, G.c.notifier, G.c.key)
 
 
-def enter(tx: Connection, hold: Hold, notifier: str, count: int, *, now: datetime) -> list[int]:
+def enter(
+    tx: Connection, hold: Hold, notifier: str, count: int, *, channel: str | None = None, now: datetime
+) -> list[int]:
     """Make room for `count` messages in the digest of this gate, new ones where there is none or it is full.
 
     Return the number of the digest of each. One that is full is due.
     """
-    key, places = _key(hold.gate, hold.name, notifier, hold.key), list[int]()
+    key, places = _key(hold.gate, hold.name, notifier, hold.key, channel), list[int]()
+    facts = {"label": hold.label or None, "channel": channel, "wall": hold.wall, "drops": hold.drop}
     while len(places) < count:
-        row = _take(tx, key, due=hold.until, now=now, members=count - len(places), drops=hold.drop)
+        row = _take(tx, key, facts, due=hold.until, now=now, members=count - len(places))
         over = max(0, row.members - hold.most) if hold.most else 0
         places += [int(row.n)] * (count - len(places) - over)
         if hold.most and row.members >= hold.most:
@@ -40,55 +46,60 @@ def enter(tx: Connection, hold: Hold, notifier: str, count: int, *, now: datetim
     return places
 
 
-def let_pass(tx: Connection, rule: str, rate: Rate, notifier: str, count: int, *, now: datetime) -> tuple[int, int]:
+def let_pass(
+    tx: Connection, rule: str, rate: Rate, notifier: str, count: int, *, channel: str | None = None, now: datetime
+) -> tuple[int, int]:
     """Book `count` messages of a rule that has a throttle.
 
     Return how many of them may pass, and the number of the digest that the others go into.
     """
-    key = _key("throttle", rule, notifier, "")
-    row = _take(tx, key, due=now + rate.per, now=now, passed=count)
+    key = _key("throttle", rule, notifier, "", channel)
+    row = _take(tx, key, {"channel": channel}, due=now + rate.per, now=now, passed=count)
     over = min(count, max(0, row.passed - rate.count))
     if over:
         tx.execute(update(G).where(G.c.n == row.n).values(passed=G.c.passed - over, members=G.c.members + over))
     return count - over, int(row.n)
 
 
-def _key(gate: Gate, name: str, notifier: str, key: str) -> dict[str, Any]:
-    return {"gate": gate, "name": name, "notifier": notifier, "key": key}
+def _key(gate: Gate, name: str, notifier: str, key: str, channel: str | None) -> dict[str, Any]:
+    return {"gate": gate, "name": name, "notifier": notifier, "key": f"{key}/{channel}" if channel else key}
 
 
 def _take(
     tx: Connection,
     key: dict[str, Any],
+    facts: dict[str, Any],
     *,
     due: datetime,
     now: datetime,
     members: int = 0,
     passed: int = 0,
-    drops: bool = False,
 ) -> Row[Any]:
     """Add to the digest of this key that is open, or to a new one; its row is held until the transaction ends."""
     # One whose time has come takes nothing more in, also when nobody has told it yet.
     over = update(G).where(*(column == key[column.name] for column in _KEY), G.c.open, G.c.due_at <= ms(now))
     tx.execute(over.values(open=False))
-    row = upsert(tx, G).values(**key, opened_at=ms(now), due_at=ms(due), members=members, passed=passed, drops=drops)
-    more = {"members": G.c.members + members, "passed": G.c.passed + passed}
+    row = upsert(tx, G).values(**key, **facts, opened_at=ms(now), due_at=ms(due), members=members, passed=passed)
     row = row.on_conflict_do_update(
-        index_elements=list(_KEY), index_where=text("open = 1" if tx.dialect.name == "sqlite" else "open"), set_=more
+        index_elements=list(_KEY),
+        index_where=text("open = 1" if tx.dialect.name == "sqlite" else "open"),
+        set_={"members": G.c.members + members, "passed": G.c.passed + passed},
     )
     return tx.execute(row.returning(G.c.n, G.c.members, G.c.passed)).one()
 
 
+# A silence may have been ended while somebody who did not know it yet put something in.
+_IS_OVER = select(literal_column("1")).where(Q.c.id == G.c.name, Q.c.ends_at <= bindparam("now")).exists()
+_DUE = (
+    literal_column("digest.ended_at").is_(None),
+    or_(G.c.due_at <= bindparam("now"), and_(G.c.gate == "silence", _IS_OVER)),
+)
+
+
 def due(tx: Connection, *, now: datetime, most: int = 100) -> Sequence[int]:
     """Return the numbers of the digests whose time has come."""
-    found = select(G.c.n).where(literal_column("ended_at").is_(None), G.c.due_at <= ms(now)).order_by(G.c.due_at)
-    return tx.execute(found.limit(most)).scalars().all()
-
-
-def next_due(tx: Connection) -> datetime | None:
-    """Return when the next digest is due."""
-    first = tx.execute(select(func.min(G.c.due_at)).where(literal_column("ended_at").is_(None))).scalar()
-    return None if first is None else at(first)
+    found = select(G.c.n).where(*_DUE).order_by(G.c.due_at, G.c.n).limit(most)
+    return tx.execute(found, {"now": ms(now)}).scalars().all()
 
 
 def waiting(tx: Connection) -> dict[str, int]:
@@ -99,35 +110,47 @@ def waiting(tx: Connection) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A digest that has just been ended, to be told."""
+class Due:
+    """A digest whose time has come."""
 
     n: int
     gate: Gate
     name: str
     notifier: str
-    key: str
+    label: str | None
+    channel: str | None
     opened_at: datetime
     due_at: datetime
     passed: int
-    drops: bool
 
 
-def end(tx: Connection, n: int, *, now: datetime) -> Ended | None:
-    """End a digest that is due; None when another worker has done so."""
-    ended = (
-        update(G)
-        .where(G.c.n == n, G.c.ended_at.is_(None), G.c.due_at <= ms(now))
-        .values(open=False, ended_at=ms(now))
-        .returning(*_KEY, G.c.n, G.c.opened_at, G.c.due_at, G.c.passed, G.c.drops)
-    )
-    row = tx.execute(ended).first()
+_COLUMNS = (G.c.n, G.c.gate, G.c.name, G.c.notifier, G.c.label, G.c.channel, G.c.opened_at, G.c.due_at, G.c.passed)
+
+
+def held(tx: Connection, n: int, *, now: datetime) -> Due | None:
+    """Return a digest that is due, and hold its row until the transaction ends; None when somebody has ended it."""
+    found = select(*_COLUMNS).where(G.c.n == n, *_DUE)
+    if tx.dialect.name == "postgresql":
+        found = found.with_for_update()
+    return _due(tx.execute(found, {"now": ms(now)}).first())
+
+
+def end(tx: Connection, n: int, *, now: datetime) -> Due | None:
+    """End a digest that is due; None when somebody else has done so."""
+    ended = update(G).where(G.c.n == n, *_DUE).values(open=False, ended_at=bindparam("now")).returning(*_COLUMNS)
+    return _due(tx.execute(ended, {"now": ms(now)}).first())
+
+
+def _due(row: Any) -> Due | None:
     if row is None:
         return None
-    return Ended(
-        n=row.n, gate=row.gate, name=row.name, notifier=row.notifier, key=row.key, opened_at=at(row.opened_at),
-        due_at=at(row.due_at), passed=row.passed, drops=row.drops,
-    )  # fmt: skip
+    facts = row._asdict()
+    return Due(**facts | {"opened_at": at(row.opened_at), "due_at": at(row.due_at)})
+
+
+def put_off(tx: Connection, n: int, until: datetime) -> None:
+    """Tell a digest later."""
+    tx.execute(update(G).where(G.c.n == n, G.c.ended_at.is_(None)).values(due_at=ms(until), open=False))
 
 
 def _members(n: int) -> tuple[Any, ...]:
@@ -159,11 +182,16 @@ def origin(tx: Connection, n: int) -> str:
     return str(tx.execute(found).scalar_one())
 
 
-def members(tx: Connection, n: int) -> list[tuple[int, str, str, int, str]]:
-    """Return (number of the delivery, bucket, job, sequence, rule) of each member."""
-    columns = (D.c.n, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule)
-    found = select(*columns).join(M, M.c.id == D.c.message).where(*_members(n)).order_by(D.c.n)
-    return [(row.n, row.bucket, row.job_id, row.sequence, row.rule) for row in tx.execute(found)]
+def members(tx: Connection, n: int, *, after: int, most: int) -> list[tuple[int, str, datetime, Transition | None]]:
+    """Return (number, rule, when it was made, transition) of the next members; a transition may have been pruned."""
+    step = and_(T.c.bucket == M.c.bucket, T.c.job_id == M.c.job_id, T.c.sequence == M.c.sequence)
+    columns = (D.c.n.label("number"), D.c.created_at, M.c.rule, T)
+    found = select(*columns).join(M, M.c.id == D.c.message).outerjoin(T, step)
+    rows = tx.execute(found.where(*_members(n), D.c.n > after).order_by(D.c.n).limit(most))
+    return [
+        (row.number, row.rule or "", at(row.created_at), judged(row).transition if row.n is not None else None)
+        for row in rows
+    ]
 
 
 def merged(tx: Connection, n: int, delivery: str, *, now: datetime) -> None:
@@ -188,7 +216,8 @@ def hasten(tx: Connection, gate: Gate, name: str, *, now: datetime) -> None:
     tx.execute(held.values(due_at=ms(now)))
 
 
-def prune(tx: Connection, *, before: datetime) -> int:
-    """Take out digests that ended before then and that no delivery names any more."""
+def prune(tx: Connection, *, before: datetime, silences_before: datetime) -> int:
+    """Take out digests that ended before then and that no delivery names any more; a silence counts its own longer."""
     used = select(literal_column("1")).where(D.c.digest == G.c.n, D.c.digest.is_not(None)).exists()
-    return tx.execute(G.delete().where(G.c.ended_at < ms(before), ~used)).rowcount
+    old = case((G.c.gate == "silence", ms(silences_before)), else_=ms(before))
+    return tx.execute(delete(G).where(G.c.ended_at < old, ~used)).rowcount

@@ -117,24 +117,21 @@ def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, 
     That is what happened when they were made, whatever came of it later; of a stay's it is the first. What a fallback
     told is left out.
     """
-    columns = (
-        M.c.bucket, M.c.job_id, M.c.sequence, M.c.kind, M.c.rule, D.c.notifier, D.c.state, D.c.held_by, D.c.note
-    )  # fmt: skip
+    # What a digest holds may be dropped later, by a mute when the digest is due.
+    at_once = (D.c.ended_at == D.c.created_at).label("at_once")
+    columns = (M.c.bucket, M.c.job_id, M.c.sequence, M.c.kind, M.c.rule, D.c.notifier, D.c.note, D.c.held_by, D.c.state)
     of_jobs = M.c.job_id.in_({one.transition.job.id for one in steps})
-    rows = tx.execute(select(*columns).join(D, D.c.message == M.c.id).where(of_jobs).order_by(D.c.n))
+    rows = tx.execute(select(*columns, at_once).join(D, D.c.message == M.c.id).where(of_jobs).order_by(D.c.n))
     found: dict[Key, dict[Line, str]] = defaultdict(dict)
-    for bucket, job_id, sequence, kind, rule, notifier, state, held_by, note in rows:
+    for bucket, job_id, sequence, kind, rule, notifier, note, held_by, state, ended_at_once in rows:
         if sequence is not None and not (note and note.startswith(_BY_FALLBACK)):
-            found[bucket, job_id, sequence].setdefault((kind, rule, notifier), _fate(state, held_by))
+            fate = "dropped" if state == DROPPED and ended_at_once else _gate(held_by)
+            found[bucket, job_id, sequence].setdefault((kind, rule, notifier), fate)
     return found
 
 
-def _fate(state: int, held_by: str | None) -> str:
-    if held_by is None:
-        return "told"
-    gate = held_by.partition(":")[0]
-    # What a digest holds may be dropped by a mute when the digest is due.
-    return "dropped" if state == DROPPED and gate in ("mute", "silence") else gate
+def _gate(held_by: str | None) -> str:
+    return held_by.partition(":")[0] if held_by else "told"
 
 
 def fired(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[str, Fired]]:

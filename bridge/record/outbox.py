@@ -32,13 +32,13 @@ from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
 
 
-def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> None:
+def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> Sequence[Told]:
     """Store messages and their deliveries; one that is there already stays as it is.
 
-    What a gate holds, or is over the throttle of its rule, becomes a member of a digest.
+    What a gate holds, or is over the throttle of its rule, becomes a member of a digest; return the others.
     """
     if not told:
-        return
+        return ()
     messages = {one.message.id: one.message for one in told}
     rows = [
         {
@@ -63,6 +63,7 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> None:
         for at_, one in enumerate(told)
     ]  # fmt: skip
     tx.execute(upsert(tx, D).on_conflict_do_nothing(), deliveries)
+    return [one for place, one in enumerate(told) if place not in held]
 
 
 # Whoever needs several digests takes them in this order: two workers then never wait for each other's.
@@ -71,24 +72,25 @@ _ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3
 
 def _held(tx: Connection, told: Sequence[Told], now: datetime) -> dict[int, dict[str, Any]]:
     """Return by place in `told` how those are stored that are not told at once."""
-    places: dict[tuple[int, Gate, str, str, str], list[int]] = defaultdict(list)
+    places: dict[tuple[int, Gate, str, str, str, str, str], list[int]] = defaultdict(list)
     for place, one in enumerate(told):
         if one.hold:
-            gate, name, key = one.hold.gate, one.hold.name, one.hold.key
+            gate, name, label, key = one.hold.gate, one.hold.name, one.hold.label, one.hold.key
         elif one.throttle:
-            gate, name, key = "throttle", one.message.rule or "", ""
+            gate, name, label, key = "throttle", one.message.rule or "", "", ""
         else:
             continue
-        places[_ORDER[gate], gate, name, one.notifier, key].append(place)
+        places[_ORDER[gate], gate, name, one.notifier, label, key, one.channel or ""].append(place)
     held: dict[int, dict[str, Any]] = {}
-    for (_, gate, name, notifier, _), found in sorted(places.items()):
+    for (_, gate, name, notifier, _, _, channel), found in sorted(places.items()):
         first = told[found[0]]
         if first.hold:
-            numbers = digests.enter(tx, first.hold, notifier, len(found), now=now)
+            numbers = digests.enter(tx, first.hold, notifier, len(found), channel=channel or None, now=now)
             drop = first.hold.drop
             held |= {place: _in_digest(n, gate, name, now, drop=drop) for place, n in zip(found, numbers, strict=True)}
         elif first.throttle:
-            passed, n = digests.let_pass(tx, name, first.throttle, notifier, len(found), now=now)
+            rate = first.throttle
+            passed, n = digests.let_pass(tx, name, rate, notifier, len(found), channel=channel or None, now=now)
             held |= {place: _in_digest(n, gate, name, now) for place in found[passed:]}
     return held
 

@@ -191,5 +191,5 @@ def prune_threads(tx: Connection, keys: Collection[tuple[str, str]], *, cut: Cut
 
 def prune_rest(tx: Connection, *, cut: Cutoffs) -> int:
     """Take out what few there are of: digests that nothing names, silences, and rulesets nobody has used since."""
-    gone = digests.prune(tx, before=cut.ended) + silences.prune(tx, before=cut.dead)
+    gone = digests.prune(tx, before=cut.ended, silences_before=cut.dead) + silences.prune(tx, before=cut.dead)
     return gone + rulesets.prune(tx, before=cut.dead)

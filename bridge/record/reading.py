@@ -144,7 +144,8 @@ def delivery(tx: Connection, delivery_id: str) -> Facts | None:
     if row is None:
         return None
     tries = tx.execute(select(A).where(A.c.delivery == row.n).order_by(A.c.n))
-    usual = {"specversion": "1.0", "id": row.id, **json.loads(row.event)}
+    note = {"note": row.note} if row.note else {}
+    usual = {"specversion": "1.0", "id": row.id, **note, **json.loads(row.event)}
     event = json.loads(row.body) if row.body else usual
     return {
         **_delivery(row),

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select, update
 from bridge.record.database import ms
 from bridge.record.schema import WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import watch as W  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
@@ -39,4 +40,7 @@ def rewind(tx: Connection, *, now: datetime) -> timedelta:
     for column in (W.c.next_poll_at, N.c.not_before, N.c.used_until):
         tx.execute(update(column.table).where(column > now_ms).values({column: column - by_ms}))
     tx.execute(update(D).where(state_is(WAITING), D.c.due_at > now_ms).values(due_at=D.c.due_at - by_ms))
+    # What is due at a time of the wall clock stays.
+    spans = update(G).where(G.c.ended_at.is_(None), ~G.c.wall, G.c.due_at > now_ms)
+    tx.execute(spans.values(due_at=G.c.due_at - by_ms, opened_at=G.c.opened_at - by_ms))
     return back

@@ -32,7 +32,8 @@ def one(tx: Connection, sha: str) -> str | None:
 
 
 def prune(tx: Connection, *, before: datetime) -> int:
-    """Take out those that have not been in force since then."""
+    """Take out those that have not been in force since then, and faults that are as old."""
+    tx.execute(delete(F).where(F.c.at < ms(before)))
     return tx.execute(delete(R).where(R.c.used_at < ms(before))).rowcount
 
 

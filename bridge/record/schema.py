@@ -198,7 +198,10 @@ digest = Table(
     Column("gate", String(10), nullable=False),
     Column("name", Text, nullable=False),
     Column("notifier", String(100), nullable=False),
-    Column("key", Text, nullable=False),
+    Column("key", String(40), nullable=False),  # of what its messages have in common
+    Column("label", Text),  # JSON: that, for people
+    Column("channel", Text),  # that they go to, instead of the notifier's
+    Column("wall", Boolean, nullable=False, server_default=text("false")),  # due at a time of the wall clock
     Column("open", Boolean, nullable=False, server_default=text("true")),
     Column("drops", Boolean, nullable=False, server_default=text("false")),
     Column("opened_at", BigInteger, nullable=False),
@@ -227,7 +230,7 @@ silence = Table(
     Column("begins_at", BigInteger, nullable=False),
     Column("ends_at", BigInteger, nullable=False),
     Column("ended_by", Text),  # who ended it early
-    Column("told_at", BigInteger),  # a message has said that it is over
+    Column("told", Text, nullable=False, server_default="[]"),  # JSON: notifiers that have heard that it is over
     sqlite_autoincrement=True,
 )
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from bridge.model import Silence, Transition
 from bridge.record import digests
-from bridge.record.database import at, maybe_at, ms
+from bridge.record.codec import dump
+from bridge.record.database import at, ms
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import silence as Q  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 from bridge.record.snapshots import judged
+
+_SPOKEN_OF = timedelta(days=7)  # after its end
 
 
 def add(tx: Connection, silence: Silence) -> None:
@@ -45,8 +48,8 @@ def end(tx: Connection, id_: str, *, by: str, now: datetime) -> bool:
 
 
 def of_use(tx: Connection, *, now: datetime) -> list[Silence]:
-    """Return the silences that are not over, and those of whose end no message has said yet."""
-    found = select(Q).where(or_(Q.c.ends_at > ms(now), Q.c.told_at.is_(None))).order_by(Q.c.n)
+    """Return the silences that are not over, and those that ended so lately that a message may say so."""
+    found = select(Q).where(Q.c.ends_at > ms(now - _SPOKEN_OF)).order_by(Q.c.n)
     return [_silence(row) for row in tx.execute(found)]
 
 
@@ -91,10 +94,13 @@ def standing(tx: Connection, *, now: datetime) -> list[Silence]:
     return [_silence(row) for row in tx.execute(select(Q).where(Q.c.ends_at > ms(now)).order_by(Q.c.n))]
 
 
-def over(tx: Connection, ids: Collection[str], *, now: datetime) -> None:
-    """Remember that a message has said that these are over."""
-    if ids:
-        tx.execute(update(Q).where(Q.c.id.in_(ids), Q.c.told_at.is_(None)).values(told_at=ms(now)))
+def over(tx: Connection, heard: Iterable[tuple[str, str]]) -> None:
+    """Remember that notifiers have heard that silences are over, each as (silence, notifier)."""
+    for id_, notifier in sorted(set(heard)):
+        row = tx.execute(select(Q.c.told).where(Q.c.id == id_)).first()
+        told = json.loads(row.told) if row else [notifier]
+        if notifier not in told:
+            tx.execute(update(Q).where(Q.c.id == id_).values(told=dump([*told, notifier])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,5 +165,5 @@ def _silence(row: Row[Any]) -> Silence:
         ends_at=at(row.ends_at),
         drop=row.mode == "drop",
         ended_by=row.ended_by,
-        told_at=maybe_at(row.told_at),
+        told=tuple(json.loads(row.told)),
     )

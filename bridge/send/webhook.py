@@ -36,7 +36,8 @@ class WebhookSender:
         content_type, text = _CONTENT_TYPES["json"], delivery.body
         if text is None:
             content_type = self._content_type
-            text = f'{{"specversion":"1.0","id":{json.dumps(id)},{delivery.event[1:]}'
+            note = f'"note":{json.dumps(delivery.note, ensure_ascii=False)},' if delivery.note else ""
+            text = f'{{"specversion":"1.0","id":{json.dumps(id)},{note}{delivery.event[1:]}'
         body = text.encode()
         headers: tuple[str, ...] = (f"webhook-id: {id}", f"webhook-timestamp: {timestamp}")
         headers += (f"content-type: {content_type}", *self._headers)

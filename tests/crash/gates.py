@@ -164,10 +164,13 @@ def _compare_stays(stage: Stage, found: Owed) -> None:
     """A stay is told once if a complete poll saw it last for too long, and its end once if it was told."""
     long_enough, too_short, last = _stays(stage)
     with stage.db.read() as tx:
-        fired = Counter((row.job_id, row.sequence) for row in tx.execute(select(alarm)))
+        alarms = tx.execute(select(alarm)).all()
+    fired = Counter((row.job_id, row.sequence) for row in alarms)
     found.stays = len(fired)
     found.stays_lost += [f"{stay} did not fire" for stay in long_enough - fired.keys()]
-    found.stays_invented += [f"{stay} fired {count} times, too soon" for stay, count in fired.items() if count > 1]
+    found.stays_invented += [f"{stay} fired {count} times" for stay, count in fired.items() if count > 1]
+    again = [row for row in alarms if row.repeats or row.told_at != row.fired_at]
+    found.stays_invented += [f"{row.job_id}, {row.sequence} fired again" for row in again]
     found.stays_invented += [f"{stay} fired too soon" for stay in too_short & fired.keys()]
     ids: dict[tuple[str, Event], set[str]] = defaultdict(set)
     for one in stage.accepted["/stuck"]:

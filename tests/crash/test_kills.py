@@ -26,5 +26,6 @@ def test_a_worker_killed_at_every_point_loses_nothing_and_repeats_little(tmp_pat
     assert 0 < found.most_repeated <= WINDOW
     assert found.transitions >= 200
     assert found.deliveries >= found.transitions
+    assert min(found.owed.merged["digest"], found.owed.merged["flood"], found.owed.stays) >= 20
     planned = Counter(kill.point for kill in laboratory.kills if kill.as_planned)
     assert planned == Counter(TWICE), f"not reached: {Counter(TWICE) - planned}"

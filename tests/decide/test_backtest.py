@@ -162,6 +162,31 @@ def test_who_was_kept_from_the_alarm_for_good_hears_of_no_recovery() -> None:
     assert fates(replayed(STUCK, stay, end, silences=quiet)) == {("level", "stuck", "hook"): {"dropped": 1}}
 
 
+def test_of_two_rules_one_tells_the_recovery() -> None:
+    rules = STUCK + STUCK.replace("stuck", "very stuck").replace("30m", "31m")
+    stay = happened(began(), still_at=NOON + minutes(35), has_ended=True)
+    end = happened(began(NOON + minutes(40), SUCCESS, was=RUNNING, sequence=2))
+    told = fates(replayed(rules, stay, end))
+    assert [line for line in told if line[0] == "recovery"] == [("recovery", "stuck", "hook")]
+
+
+def test_a_recovery_is_told_where_the_message_of_the_end_itself_is_dropped() -> None:
+    quiet = Silence(id="sil_1", spec='{"rule": "all"}', author="ann", reason="work", begins_at=NOON + minutes(36),
+                    ends_at=NOON + minutes(60), drop=True)  # fmt: skip
+    stay = happened(began(), still_at=NOON + minutes(35), has_ended=True)
+    end = happened(began(NOON + minutes(40), SUCCESS, was=RUNNING, sequence=2))
+    told = fates(replayed(STUCK + ALL, stay, end, silences=(quiet,)))
+    assert (told[TOLD], told["recovery", "stuck", "hook"]) == ({"told": 1, "dropped": 1}, {"told": 1})
+
+
+def test_what_was_too_long_when_it_was_first_seen_is_judged_then() -> None:
+    """Running since 11:00, so too long since 11:30, and seen at noon."""
+    job = a_job(state=RUNNING, started_at=NOON - minutes(60))
+    mute = '[[mute]]\nname = "then"\nbetween = "11:30-11:31"\n'
+    tally = replayed(STUCK + mute, happened(a_transition(job), still_at=NOON + minutes(5)))
+    assert fates(tally) == {("level", "stuck", "hook"): {"told": 1}}
+
+
 def test_whether_an_alarm_was_over_its_throttle_is_no_difference() -> None:
     """How many repetitions went before it, and so what was left of the window, is not on record."""
     level: Line = ("level", "stuck", "hook")
@@ -195,3 +220,17 @@ def test_removed_added_and_changed_are_told_apart() -> None:
     assert [(str(one.before), str(one.after)) for one in tally.first] == [
         ("told", "None"), ("None", "told"), ("told", "throttle"),
     ]  # fmt: skip
+
+
+def test_what_came_before_the_start_is_booked_where_a_window_was_open_and_not_told() -> None:
+    book = a_rulebook(f'{ALL}throttle = "1/1h"\n[[rule]]\nname = "rest"\nthrottle = "1/1h"\nnotify = "ops"\n{_TWO}')
+    replay = Replay(book, in_force=book, standing={("all", "hook"): Window(NOON, NOON + minutes(60))})
+    replay.run_up(began())
+    replay.begin()
+    replay.feed(happened(began(NOON + minutes(1), job="j2")))
+    assert fates(replay.finish()) == {TOLD: {"throttle": 1}, ("transition", "rest", "ops"): {"told": 1}}
+
+
+_TWO = "".join(
+    f'[notifier.{name}]\ntype = "webhook"\nurl = "https://{name}.example.com/"\n' for name in ("hook", "ops")
+)

@@ -70,6 +70,7 @@ class House:
     def __post_init__(self) -> None:
         self.ci = FakeCi(self.clock)
         self.transport = FakeTransport(self.clock)
+        self._elapsed_s, self._last = 0.0, self.clock()
         self.start()
 
     @property
@@ -90,8 +91,15 @@ class House:
             clock=self.clock,
             chance=lambda: 0.0,
             worker=worker,
-            monotonic=lambda: self.clock().timestamp(),
+            monotonic=self._monotonic,
         )
+
+    def _monotonic(self) -> float:
+        """Go on by as much as the clock does, but not back when that is set back."""
+        now = self.clock()
+        self._elapsed_s += max(0.0, (now - self._last).total_seconds())
+        self._last = now
+        return self._elapsed_s
 
     def has(self, id_: str, state: str, **facts: Any) -> None:
         """Let CI have a job in this state from now on, with the times that CI then gives."""

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from bridge.decide.archive import Ruleset
+from bridge.decide.ids import ident
 from bridge.decide.matching import Rule
-from bridge.decide.messages import ident
 from bridge.decide.template_words import human
 from bridge.decide.templates import iso
 from bridge.model import Gate, Silence

@@ -35,7 +35,10 @@ def _digest() -> None:
         sa.Column("gate", sa.String(10), nullable=False),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("notifier", sa.String(100), nullable=False),
-        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("key", sa.String(40), nullable=False),
+        sa.Column("label", sa.Text),
+        sa.Column("channel", sa.Text),
+        sa.Column("wall", sa.Boolean, nullable=False, server_default=sa.text("false")),
         sa.Column("open", sa.Boolean, nullable=False, server_default=sa.text("true")),
         sa.Column("drops", sa.Boolean, nullable=False, server_default=sa.text("false")),
         sa.Column("opened_at", sa.BigInteger, nullable=False),
@@ -70,7 +73,7 @@ def _silence() -> None:
         sa.Column("begins_at", sa.BigInteger, nullable=False),
         sa.Column("ends_at", sa.BigInteger, nullable=False),
         sa.Column("ended_by", sa.Text),
-        sa.Column("told_at", sa.BigInteger),
+        sa.Column("told", sa.Text, nullable=False, server_default="[]"),
         sqlite_autoincrement=True,
     )
 
