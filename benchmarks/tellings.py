@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from bridge.decide.messages import tell
+from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook, read
+from bridge.decide.tellings import tell
 from bridge.model import RUNNING, SUCCESS, Job, Told, Transition
 
 BUCKET, REGION, TAG = "bench-1250000000", "ap-chongqing", "Transcode"
@@ -42,13 +43,8 @@ def rulebook(url: str, *, in_flight: int = 16) -> Rulebook:
 def tellings(book: Rulebook, numbers: range, *, note: str = "") -> Iterator[Told]:
     """Return one delivery for each number, each of a job of its own, with `note` in its body."""
     for number in numbers:
-        (told,) = tell(
-            _ended(number, note),
-            matcher=book.matcher,
-            notifiers=book.notifiers,
-            wordings=book.wordings,
-            queue_names=book.queue_names,
-        ).told
+        step = _ended(number, note)
+        (told,) = tell(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).told
         yield told
 
 

@@ -49,16 +49,19 @@ def enter(
 def let_pass(
     tx: Connection, rule: str, rate: Rate, notifier: str, count: int, *, channel: str | None = None, now: datetime
 ) -> tuple[int, int]:
-    """Book `count` messages of a rule that has a throttle.
+    """Book `count` messages of a rule that has a throttle, which counts for each notifier.
 
     Return how many of them may pass, and the number of the digest that the others go into.
     """
-    key = _key("throttle", rule, notifier, "", channel)
-    row = _take(tx, key, {"channel": channel}, due=now + rate.per, now=now, passed=count)
-    over = min(count, max(0, row.passed - rate.count))
+    window = _take(tx, _key("throttle", rule, notifier, "", None), {}, due=now + rate.per, now=now, passed=count)
+    n, over = int(window.n), min(count, max(0, window.passed - rate.count))
     if over:
-        tx.execute(update(G).where(G.c.n == row.n).values(passed=G.c.passed - over, members=G.c.members + over))
-    return count - over, int(row.n)
+        mine = 0 if channel else over
+        tx.execute(update(G).where(G.c.n == n).values(passed=G.c.passed - over, members=G.c.members + mine))
+    if over and channel:
+        key = _key("throttle", rule, notifier, "", channel)
+        n = int(_take(tx, key, {"channel": channel}, due=at(window.due_at), now=now, members=over).n)
+    return count - over, n
 
 
 def _key(gate: Gate, name: str, notifier: str, key: str, channel: str | None) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def _take(
         index_where=text("open = 1" if tx.dialect.name == "sqlite" else "open"),
         set_={"members": G.c.members + members, "passed": G.c.passed + passed},
     )
-    return tx.execute(row.returning(G.c.n, G.c.members, G.c.passed)).one()
+    return tx.execute(row.returning(G.c.n, G.c.members, G.c.passed, G.c.due_at)).one()
 
 
 # A silence may have been ended while somebody who did not know it yet put something in.
@@ -132,20 +135,21 @@ def held(tx: Connection, n: int, *, now: datetime) -> Due | None:
     found = select(*_COLUMNS).where(G.c.n == n, *_DUE)
     if tx.dialect.name == "postgresql":
         found = found.with_for_update()
-    return _due(tx.execute(found, {"now": ms(now)}).first())
+    return _due(tx.execute(found, {"now": ms(now)}).first(), now)
 
 
 def end(tx: Connection, n: int, *, now: datetime) -> Due | None:
     """End a digest that is due; None when somebody else has done so."""
     ended = update(G).where(G.c.n == n, *_DUE).values(open=False, ended_at=bindparam("now")).returning(*_COLUMNS)
-    return _due(tx.execute(ended, {"now": ms(now)}).first())
+    return _due(tx.execute(ended, {"now": ms(now)}).first(), now)
 
 
-def _due(row: Any) -> Due | None:
+def _due(row: Any, now: datetime) -> Due | None:
     if row is None:
         return None
     facts = row._asdict()
-    return Due(**facts | {"opened_at": at(row.opened_at), "due_at": at(row.due_at)})
+    # A silence that was ended early was to be told then.
+    return Due(**facts | {"opened_at": at(row.opened_at), "due_at": min(at(row.due_at), now)})
 
 
 def put_off(tx: Connection, n: int, until: datetime) -> None:
@@ -208,12 +212,6 @@ def move(tx: Connection, numbers: Sequence[int] | None, *, of: int, to: int, dro
     if drop:
         values |= {"state": DROPPED, "ended_at": ms(now)}
     tx.execute(update(D).where(*which).values(**values))
-
-
-def hasten(tx: Connection, gate: Gate, name: str, *, now: datetime) -> None:
-    """What a gate holds is due now: it is open again."""
-    held = update(G).where(G.c.gate == gate, G.c.name == name, G.c.ended_at.is_(None), G.c.due_at > ms(now))
-    tx.execute(held.values(due_at=ms(now)))
 
 
 def prune(tx: Connection, *, before: datetime, silences_before: datetime) -> int:

@@ -166,6 +166,6 @@ class Throttled:
 
 def throttles(tx: Connection, moment: datetime) -> list[Throttled]:
     """Return the windows of throttles that were open at that moment."""
-    open_then = (G.c.gate == "throttle", G.c.opened_at < ms(moment), G.c.due_at > ms(moment))
+    open_then = (G.c.gate == "throttle", G.c.key == "", G.c.opened_at < ms(moment), G.c.due_at > ms(moment))
     rows = tx.execute(select(G.c.name, G.c.notifier, G.c.opened_at, G.c.due_at).where(*open_then))
     return [Throttled(row.name, row.notifier, at(row.opened_at), at(row.due_at)) for row in rows]

@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from bridge.model import Silence, Transition
-from bridge.record import digests
 from bridge.record.codec import dump
 from bridge.record.database import at, ms
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
@@ -39,12 +38,9 @@ def add(tx: Connection, silence: Silence) -> None:
 
 
 def end(tx: Connection, id_: str, *, by: str, now: datetime) -> bool:
-    """End a silence now, and tell what it holds; False when there is none of this id that has not ended."""
+    """End a silence now, so that what it holds is due; False when there is none of this id that has not ended."""
     row = update(Q).where(Q.c.id == id_, Q.c.ends_at > ms(now))
-    if tx.execute(row.values(ends_at=ms(now), ended_by=by)).rowcount != 1:
-        return False
-    digests.hasten(tx, "silence", id_, now=now)
-    return True
+    return tx.execute(row.values(ends_at=ms(now), ended_by=by)).rowcount == 1
 
 
 def of_use(tx: Connection, *, now: datetime) -> list[Silence]:
