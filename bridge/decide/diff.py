@@ -22,13 +22,15 @@ def diff(
     """Return a transition for each job whose state is news, in the page's order.
 
     `silence` says of a job seen for the first time why nobody is told (a first snapshot), or None. A job that
-    is absent is not a change; a final state is final. `still_at` is the last complete poll: all was then as `seen` has it.
+    is absent is not a change; a final state is final. `still_at` is the last complete poll: all was then as `seen` has
+    it.
     """
     transitions = []
     for job in latest(jobs):
         before = seen.get(job.id)
         if before is None:
-            transitions.append(_step(job, None, watch=watch, now=now, silent=silence(job), still_at=still_at))
+            silent = silence(job)
+            transitions.append(_step(job, None, watch=watch, now=now, silent=silent, still_at=still_at))
         elif is_news(before.state, job.state):
             transitions.append(_step(job, before, watch=watch, now=now, still_at=still_at))
     return tuple(transitions)
