@@ -50,15 +50,15 @@ def backtest(file: str | None, since: str, fail_on_difference: bool, as_json: bo
       ci-bridge rules backtest --rules new.toml --since 2d
       ci-bridge rules backtest --rules new.toml --json --fail-on-difference
     """
-    begin = moment(since)
+    begin, now = moment(since) or wiring.utc_now(), wiring.utc_now()
+    if begin > now:
+        raise click.BadParameter(f"{iso(begin)} is yet to come", param_hint="--since")
     found = settings()
     tried = _tried(file)
     in_force = tried if file is None else _in_force(tried)
     db = open_database(found)
     with db.read() as tx:
-        test = Backtest(
-            tx, tried, in_force=in_force, keep=in_force.keep, since=begin or wiring.utc_now(), now=wiring.utc_now()
-        )
+        test = Backtest(tx, tried, in_force=in_force, keep=in_force.keep, since=begin, now=now)
         with _progress(test.transitions) as on_page:
             report = test.run(on_page)
     db.close()

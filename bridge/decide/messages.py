@@ -147,7 +147,7 @@ def default_text(transition: Transition, stay: Stay | None = None) -> str:
     """Say in one line what a person wants to know first."""
     job, seconds = transition.job, job_seconds(transition.job, transition.seen_at)
     if stay and not stay.over:
-        return f"{stay.state} since {iso(stay.since)}; {human(stay.after.total_seconds())} would be usual"
+        return f"{stay.state} since {iso(stay.since)}; the rule allows {human(stay.after.total_seconds())}"
     if transition.to == FAILED:
         return job.message or "CI gave no reason."
     if transition.to == GONE:

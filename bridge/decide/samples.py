@@ -71,7 +71,10 @@ class _Faults:
 
 
 def _to(said: Mapping[str, Any]) -> str | None:
-    to = _state(said, "to") or _state(said, "state")
+    to, state = _state(said, "to"), _state(said, "state")
+    if to and state and to != state:
+        raise ValueError(f'to: "{to}" and state: "{state}" are the same thing; write one of them')
+    to = to or state
     if to == NEW:
         raise ValueError(f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
     return to

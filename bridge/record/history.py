@@ -16,7 +16,7 @@ from sqlalchemy import text as sql
 from bridge.model import Transition
 from bridge.record.alarms import Fired
 from bridge.record.database import at, maybe_at, ms
-from bridge.record.schema import DROPPED
+from bridge.record.schema import HELD, MERGED
 from bridge.record.schema import alarm as L  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
@@ -117,15 +117,19 @@ def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, 
     That is what happened when they were made, whatever came of it later; of a stay's it is the first. What a fallback
     told is left out.
     """
-    # What a digest holds may be dropped later, by a mute when the digest is due.
-    at_once = (D.c.ended_at == D.c.created_at).label("at_once")
-    columns = (M.c.bucket, M.c.job_id, M.c.sequence, M.c.kind, M.c.rule, D.c.notifier, D.c.note, D.c.held_by, D.c.state)
+    # Dropped by its first gate, also when it was sent again by hand. What waited in a digest may be dropped by a mute
+    # when that is due: then the first gate was another one.
+    first_gate = D.c.held_by == G.c.gate + ":" + G.c.name
+    dropped = and_(G.c.drops, first_gate, D.c.state.not_in((HELD, MERGED))).label("dropped")
+    columns = (M.c.bucket, M.c.job_id, M.c.sequence, M.c.kind, M.c.rule, D.c.notifier, D.c.note, D.c.held_by, dropped)
     of_jobs = M.c.job_id.in_({one.transition.job.id for one in steps})
-    rows = tx.execute(select(*columns, at_once).join(D, D.c.message == M.c.id).where(of_jobs).order_by(D.c.n))
+    rows = select(*columns).join(D, D.c.message == M.c.id).outerjoin(G, G.c.n == D.c.digest)
     found: dict[Key, dict[Line, str]] = defaultdict(dict)
-    for bucket, job_id, sequence, kind, rule, notifier, note, held_by, state, ended_at_once in rows:
+    for bucket, job_id, sequence, kind, rule, notifier, note, held_by, is_dropped in tx.execute(
+        rows.where(of_jobs).order_by(D.c.n)
+    ):
         if sequence is not None and not (note and note.startswith(_BY_FALLBACK)):
-            fate = "dropped" if state == DROPPED and ended_at_once else _gate(held_by)
+            fate = "dropped" if is_dropped else _gate(held_by)
             found[bucket, job_id, sequence].setdefault((kind, rule, notifier), fate)
     return found
 

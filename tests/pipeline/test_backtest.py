@@ -15,7 +15,7 @@ from bridge.collect.errors import TemporaryError
 from bridge.decide.rulebook import read
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Refused
 from bridge.pipeline.backtest import Backtest, Report
-from bridge.record import history, silences
+from bridge.record import history, outbox, reading, silences
 from bridge.record.database import Database
 from bridge.record.schema import attempt, delivery, metadata, transition
 from tests.pipeline.house import GIVEN, House
@@ -131,6 +131,18 @@ def test_what_a_silence_on_record_held_it_holds_again(house: House) -> None:
         "transition all -> ops": {"told": 1, "added": 1},
         "transition every -> ops": {"removed": 1},
     }
+
+
+def test_what_was_dropped_and_sent_again_by_hand_was_dropped_all_the_same(house: House) -> None:
+    house.start(EVERY + '[[mute]]\nname = "m"\nbetween = "00:00-24:00"\nmode = "drop"\n')
+    house.has("j1", FAILED)
+    house.passes(minutes(10))
+    (dropped,) = house.deliveries()
+    with house.db.write() as tx:
+        assert outbox.redrive(tx, reading.numbers_of([dropped["id"]]), now=house.clock()) == [dropped["id"]]
+    house.deliver()
+    assert [one["state"] for one in house.deliveries()] == ["sent"]
+    assert not backtest(house).tally.differs
 
 
 def test_a_longer_patience_takes_alarms_and_recoveries_away(house: House) -> None:
