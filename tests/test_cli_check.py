@@ -74,7 +74,12 @@ def test_a_test_that_fails_is_told_with_its_line_and_exits_1(file: Path) -> None
     seen = check(str(file))
     assert seen.returncode == 1
     assert seen.stderr.splitlines() == [f"{file}:18: {SAID}"]
-    assert seen.stdout.splitlines()[-1] == "2 tests, 1 failed"
+    assert seen.stdout == "the rules are right, but 1 of 2 tests fails\n"
+
+
+def test_tests_that_fail_are_counted(file: Path) -> None:
+    file.write_text(RULES + WRONG * 3 + RIGHT)
+    assert check(str(file)).stdout == "the rules are right, but 3 of 4 tests fail\n"
 
 
 def test_the_file_of_the_environment_is_checked_when_none_is_named(file: Path) -> None:
@@ -110,6 +115,35 @@ def test_the_tests_of_a_file_that_is_refused_are_not_run(file: Path) -> None:
         f'{file}:18: unknown key "ruls" (did you mean "rule"?)',
         "refused: 1 error, 0 warnings",
     ]
+
+
+def test_more_than_is_told_is_not_counted_as_one(file: Path) -> None:
+    file.write_text(RULES + '[[rule]]\nname = "x"\nnotify = "nobody"\n' * 150)
+    *told, more, refused = check(str(file)).stderr.splitlines()
+    assert len(told) == 100
+    assert more.endswith(": and 199 more")
+    assert refused == "refused: more than 100 errors, 0 warnings"
+
+
+def test_more_warnings_than_are_told_are_not_counted_as_one(file: Path) -> None:
+    file.write_text(RULES + "".join(f'[template.t{n}]\ntitle = "x"\n' for n in range(120)))
+    assert check(str(file)).stdout.startswith("accepted, with more than 100 warnings: ")
+    file.write_text(file.read_text() + "[ruls]\n")
+    assert check(str(file)).stderr.splitlines()[-1] == "refused: 1 error, more than 99 warnings"
+
+
+def test_where_to_name_a_file_is_said_only_when_none_was_named(tmp_path: Path) -> None:
+    named = str(tmp_path / "none.toml")
+    for seen in (check(named), check(BRIDGE_RULES=named)):
+        assert seen.stderr.splitlines()[0] == f"{named}:1: there is no such file"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    unnamed = subprocess.run(
+        [sys.executable, "-m", "bridge", "rules", "check"],
+        env=environ | {"PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    said = "rules.toml:1: there is no such file: set BRIDGE_RULES or BRIDGE_RULES_TOML"
+    assert unnamed.stderr.splitlines()[0] == said
 
 
 def test_help_has_examples() -> None:

@@ -133,6 +133,24 @@ def test_a_made_up_job_in_a_file_is_explained_for_people(tmp_path: Path) -> None
     assert "    says: Snapshot Failed: a.mp4" in lines
 
 
+def test_a_made_up_job_is_read_as_utf_8_whatever_the_locale_and_with_the_mark_of_windows(tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    file.write_text('{"id": "j7", "to": "Failed", "message": "\u6587\u4ef6"}', encoding="utf-8-sig")
+    latin = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    seen = explain(tmp_path, "--job", str(file), "--json", **latin)
+    assert seen.returncode == 0, seen.stderr
+    assert json.loads(seen.stdout)[0]["messages"][0]["text"] == "\u6587\u4ef6"
+
+
+def test_a_file_that_is_not_utf_8_is_refused_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    file.write_bytes(b'{"message": "\xff"}')
+    seen = explain(tmp_path, "--job", str(file))
+    assert seen.returncode == 2
+    assert "is not a file of JSON" in seen.stderr
+    assert "Traceback" not in seen.stderr
+
+
 @pytest.mark.parametrize(
     ("said", "fault"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -137,12 +138,17 @@ def test_the_author_is_who_is_logged_in(stage: Stage) -> None:
     ("words", "said"),
     [
         (("--for", "2h"), "say what it matches"),
-        (("--for", "2h", "--everything", "--to", "Failed"), "say what it matches"),
+        (("--for", "2h", "--everything", "--to", "Failed"), "with --everything nothing else can be named"),
         (("--to", "Failed"), "say when it ends"),
         (("--for", "2h", "--until", "2100-01-01T00:00:00Z", "--to", "Failed"), "one of the two"),
         (("--for", "31d", "--to", "Failed"), "--for: 31d is too far away; a silence lasts 30 days at most"),
         (("--until", "2h", "--to", "Failed"), '--until: "2h" is not a time such as'),
         (("--for", "2h", "--match", "tag"), '"tag" is not FIELD=VALUE'),
+        (
+            ("--for", "2h", "--match", "tag=true", "--match", "tag=Transcode"),
+            "--match: tag=true says that it has a value at all, and goes with no other value",
+        ),
+        (("--for", "2h", "--match", "code=E1", "--match", "code=false"), "code=false says that it has none"),
         (("--for", "2h", "--match", "tgs=x"), 'a job has no "tgs" to match (did you mean "tag"?)'),
     ],
 )
@@ -168,6 +174,21 @@ def test_a_rule_that_there_is_not_is_a_warning_as_it_may_be_to_come(stage: Stage
     assert seen.returncode == 0
     assert seen.stderr == 'warning: rules.toml has no rule "faild" (did you mean "failed"?)\n'
     assert len(listed(stage)) == 1
+
+
+def test_what_no_watch_polls_is_a_warning(stage: Stage) -> None:
+    seen = stage.command("silence", "add", "--for", "2h", "--match", "tag=Transcod", "--reason", "known")
+    assert seen.returncode == 0
+    assert seen.stderr == 'warning: match.tag: no watch polls the tag "Transcod" (did you mean "Transcode"?)\n'
+
+
+@pytest.mark.parametrize("words", [("silence", "end"), ("rules", "explain"), ("jobs", "show"), ("deliveries", "show")])
+def test_bytes_that_are_not_utf_8_are_refused_without_a_traceback(stage: Stage, words: tuple[str, ...]) -> None:
+    stage.command("poll")
+    seen = stage.command(*words, os.fsdecode(b"a\xff"))
+    assert seen.returncode == 2
+    assert "what is given on the command line is not UTF-8: byte 0xff" in seen.stderr
+    assert "Traceback" not in seen.stderr
 
 
 def test_rules_that_are_wrong_are_no_hindrance(stage: Stage) -> None:

@@ -5,12 +5,29 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from bridge.admin.answers import Fired, Open
 
-_Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]  # PostgreSQL has no NUL
+_LONGEST = 1000
+
+
+def _text(value: str | None) -> str | None:
+    if value == "":
+        raise PydanticCustomError("empty", "it is empty; leave it out, or write one")
+    if value and len(value) > _LONGEST:
+        raise PydanticCustomError("too_long", f"it has {len(value)} characters; at most {_LONGEST} are read")
+    if value and "\0" in value:  # PostgreSQL has no NUL in a text
+        raise PydanticCustomError("nul", "it has a NUL (\\u0000) in it, which no id or bucket has")
+    return value
+
+
+_Text = Annotated[
+    str | None,
+    AfterValidator(_text),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": _LONGEST, "pattern": r"^[^\x00]+$"}),
+]
 
 _WORD = {"type": ["string", "null"]}
 _SPAN = {"type": ["string", "null"], "pattern": "^[1-9][0-9]{0,2}[smhd]$"}
@@ -50,18 +67,16 @@ class Question(BaseModel):
         },
     )
 
-    job_id: _Text | SkipJsonSchema[None] = None
-    bucket: Annotated[
-        _Text | SkipJsonSchema[None], Field(description="of the job on record: two buckets may each have one")
-    ] = None
-    job: Annotated[Open, WithJsonSchema(_JOB)] | SkipJsonSchema[None] = None
+    job_id: _Text = None
+    bucket: Annotated[_Text, Field(description="of the job on record: two buckets may each have one")] = None
+    job: Annotated[Open | None, WithJsonSchema(_JOB)] = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Question:
         if (self.job_id is None) == (self.job is None):
-            raise ValueError("give job_id, or job: one of the two")
+            raise PydanticCustomError("one_of_two", "give job_id, or job: one of the two")
         if self.job is not None and self.bucket is not None:
-            raise ValueError("bucket is for a job on record; a job that is made up names its own")
+            raise PydanticCustomError("no_bucket", "bucket is for a job on record; a job that is made up names its own")
         return self
 
 
@@ -77,7 +92,7 @@ class RuleSaid(BaseModel):
     why_not: Annotated[str | None, Field(description="the first condition that said no, with the value it saw")]
     misses: Annotated[int, Field(description="how many conditions say no")]
     notifiers: Annotated[list[str], Field(description="whom it was the first to tell")]
-    already_told: Annotated[list[str], Field(description="whom an earlier rule told")]
+    already_told: Annotated[list[str], Field(description="whom a rule above is the one to tell")]
 
 
 class LevelSaid(BaseModel):
@@ -85,6 +100,10 @@ class LevelSaid(BaseModel):
 
     rule: str
     line: Annotated[int | None, Field(description="null: it is no longer among the rules")]
+    judged_by: Annotated[
+        str | None,
+        Field(description="the sha of the rules that answer: those of now, or of when it ended; null: no longer there"),
+    ]
     state: Annotated[str, Field(alias="in")]
     answer: Literal[
         "fired",
@@ -163,7 +182,7 @@ class Explanation(BaseModel):
     seen_at: datetime
     watch: str
     silent: Annotated[str | None, Field(description="why nobody was told")]
-    judged_by: Annotated[str | None, Field(description="the sha of the rules whose answers these are")]
+    judged_by: Annotated[str | None, Field(description="the sha of the rules whose answers are in `rules`")]
     notes: list[str]
     would_tell_now: Annotated[WouldTell | None, Field(description="null: the rules of now would tell the same")]
     rules: Annotated[list[RuleSaid], Field(description="top to bottom; when all say no, the nearest miss first")]

@@ -63,7 +63,9 @@ class Preview(BaseModel):
 class SilenceMade(BaseModel):
     silence: Annotated[Silence | None, Field(description="null after a dry_run")]
     preview: Preview
-    warnings: Annotated[list[str], Field(description="rules and notifiers that rules.toml does not have")]
+    warnings: Annotated[
+        list[str], Field(description="what it names that rules.toml does not have, or that no watch polls")
+    ]
 
 
 _Names = str | list[str]

@@ -77,7 +77,10 @@ class Silences:
         book = self._parts.book()
         with self._parts.db.read() as tx:
             found = preview(tx, wanted, book.queue_names, now=now, most=_LOOKED_AT)
-        warnings = doubts(wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers)
+        warnings = doubts(
+            wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers, watches=book.watches,
+            queue_names=book.queue_names,
+        )  # fmt: skip
         return {"silence": None, "preview": preview_facts(found), "warnings": warnings}
 
     def end(self, silence_id: str) -> ResponseReturnValue:

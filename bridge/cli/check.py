@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from bridge.cli.common import json_option, plainly, said_of, say, say_json, sett
 from bridge.cli.rules import book_of
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
 from bridge.decide.trials import Failed, run
+
+_MORE = re.compile(r"and [\d,]+ more(?:, and not all was looked at)?")  # than are told
 
 
 @click.command()
@@ -60,8 +63,16 @@ def _show_refused(faults: Sequence[Fault], *, as_json: bool) -> None:
         return
     for fault in faults:
         say(str(fault), err=True)
-    errors = sum(not fault.warning for fault in faults)
-    click.echo(f"refused: {some(errors, 'error')}, {some(len(faults) - errors, 'warning')}", err=True)
+    warnings = _counted(faults, warning=True)
+    click.echo(f"refused: {_counted(faults, warning=False)}, {warnings}", err=True)
+
+
+def _counted(faults: Sequence[Fault], *, warning: bool) -> str:
+    kind = "warning" if warning else "error"
+    counted = [fault for fault in faults if fault.warning == warning]
+    if counted and _MORE.fullmatch(counted[-1].text):
+        return f"more than {some(len(counted) - 1, kind)}"
+    return some(len(counted), kind)
 
 
 def _show(book: Rulebook, failed: Sequence[Failed], file: str) -> None:
@@ -69,6 +80,10 @@ def _show(book: Rulebook, failed: Sequence[Failed], file: str) -> None:
         say(str(warning), err=True)
     for one in failed:
         say(f"{file}:{one.line}: {one.text}", err=True)
-    click.echo(f"accepted, with {some(len(book.warnings), 'warning')}: {said_of(book)} (sha {book.sha})")
+    if failed:
+        fail = "fails" if len(failed) == 1 else "fail"
+        click.echo(f"the rules are right, but {len(failed)} of {some(len(book.trials), 'test')} {fail}")
+        return
+    click.echo(f"accepted, with {_counted(book.warnings, warning=True)}: {said_of(book)} (sha {book.sha})")
     if book.trials:
-        click.echo(f"{some(len(book.trials), 'test')}, {len(failed)} failed")
+        click.echo(f"{some(len(book.trials), 'test')}, 0 failed")

@@ -60,8 +60,20 @@ def plainly(command: Callable[P, R]) -> Callable[P, R]:
             fail(f"ci-bridge: {error}")
         except TROUBLES as error:
             fail(f"ci-bridge: {trouble(error)}")
+        except UnicodeEncodeError as error:
+            raise click.UsageError(_not_text(error)) from error
 
     return wrapped
+
+
+def _not_text(error: UnicodeEncodeError) -> str:
+    """Say what cannot be written down; only the sign, as what is around it may be secret."""
+    sign = error.object[error.start]
+    if error.encoding != "utf-8":
+        return f"{sign!a} cannot be printed here in {error.encoding}; set PYTHONIOENCODING=utf-8"
+    # An argument's bytes that are not UTF-8 are half of a surrogate pair each (PEP 383).
+    said = f"byte {ord(sign) - 0xDC00:#04x}" if 0xDC80 <= ord(sign) <= 0xDCFF else ascii(sign)
+    return f"what is given on the command line is not UTF-8: {said}"
 
 
 def settings() -> Settings:

@@ -112,8 +112,8 @@ def _why_unreadable(db: Database) -> str | None:
 
 def _job_file(file: str) -> dict[str, Any]:
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        found = json.loads(text)
+        given = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        found = json.loads(given.decode("utf-8-sig"))  # whatever the locale; editors on Windows write the mark
         json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (OSError, ValueError, RecursionError) as error:
         raise click.BadParameter(f"{file} is not a file of JSON: {error}") from error

@@ -91,7 +91,9 @@ def _check(options: Facts) -> None:
     if (options["for_"] is None) == (options["until"] is None):
         raise click.UsageError("say when it ends, with --for 2h or --until 2026-11-21T09:00:00Z: one of the two")
     named = any(options[name] for name in ("matches", "was", "to", "rule", "notifier"))
-    if named == options["everything"]:
+    if named and options["everything"]:
+        raise click.UsageError("with --everything nothing else can be named; leave one of the two out")
+    if not named and not options["everything"]:
         raise click.UsageError("say what it matches, with --match, --from, --to, --rule, --notifier, or --everything")
 
 
@@ -129,13 +131,16 @@ def _match(given: Sequence[str]) -> Facts:
         if not (field and equals):
             raise click.UsageError(f'--match: "{one[:100]}" is not FIELD=VALUE, as in tag=Transcode')
         values.setdefault(field.strip(), []).append(value.strip())
-    return {field: _value(found) for field, found in values.items()}
+    return {field: _value(field, found) for field, found in values.items()}
 
 
-def _value(found: list[str]) -> object:
-    if len(found) > 1:
-        return found
-    return {"true": True, "false": False}.get(found[0], found[0])
+def _value(field: str, found: list[str]) -> object:
+    if len(found) == 1:
+        return {"true": True, "false": False}.get(found[0], found[0])
+    if flag := next((one for one in found if one in ("true", "false")), None):
+        is_there = "has a value at all" if flag == "true" else "has none"
+        raise click.UsageError(f"--match: {field[:100]}={flag} says that it {is_there}, and goes with no other value")
+    return found
 
 
 def _with_zone(until: str | None) -> str | None:
@@ -167,7 +172,10 @@ def _doubts(wanted: Wanted, book: Rulebook | None) -> list[str]:
         return [
             "the rules cannot be read here, so no name was checked, and aliases of queues are unknown in the preview"
         ]
-    return doubts(wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers)
+    return doubts(
+        wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers, watches=book.watches,
+        queue_names=book.queue_names,
+    )  # fmt: skip
 
 
 def _made(db: Database, wanted: Wanted, now: datetime) -> Facts:

@@ -75,7 +75,7 @@ class Window:
 
 def window(between: str, days: Sequence[str] | None) -> Window:
     """Read "22:00-08:00" and ["mon", "tue"]; None is every day. Raises ValueError saying what would be right."""
-    start, dash, end = between.partition("-")
+    start, dash, end = (part.strip() for part in between.partition("-"))
     if not dash:
         raise ValueError(f'{shown(between)} is not a window of the day; write for example "22:00-08:00"')
     first, last = time_of_day(start), _MIDNIGHT if end == "24:00" else time_of_day(end)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import product
 
-from bridge.decide.conditions import TextCondition
+from bridge.decide.conditions import Condition, TextCondition
 from bridge.decide.faults import Faults
+from bridge.decide.globs import is_glob
 from bridge.decide.matching import Rule
+from bridge.decide.mutes import Scope
 from bridge.decide.shadows import shadowed
 from bridge.decide.tables import Tables
 from bridge.decide.template_words import human
@@ -33,7 +35,10 @@ _POLLED: Mapping[str, _Values] = {
     "region": lambda watch: (watch.place.region,),
     "watch": lambda watch: (watch.name,),
 }
-_MOST_NARROWED = 100  # pairs of bucket and tag that a rule is about
+_MOST_NARROWED = 100  # pairs of bucket and tag that a rule is about; of texts that a condition wants and excludes
+_MOST_TRIED = 100_000  # globs held against queues, of a whole file
+
+Doubt = tuple[tuple[str, ...], str]  # the keys of what is doubted, as in ("match", "tag"), and why
 
 
 class Doubts:
@@ -41,7 +46,6 @@ class Doubts:
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
-        self._polled: dict[str, dict[str, None]] = {}
 
     def _note(self, path: Sequence[str | int], text: str) -> None:
         self._faults.note(path, text, warning=True)
@@ -58,20 +62,22 @@ class Doubts:
 
     def of_queues(self, queues: Iterable[str], aliases: Mapping[str, str], path: Sequence[str | int]) -> None:
         for queue in queues:
-            if queue not in aliases and queue not in aliases.values() and (near := suggest(queue, aliases)):
-                self._note(path, f'"{queue}" is not in [alias.queue], so it is taken for the id of a queue{near}')
+            if said := _nearly_alias(queue, aliases):
+                self._note(path, said)
 
     def of_rules(
         self,
         rules: Sequence[tuple[int, Rule]],
+        mutes: Iterable[tuple[int, Scope]],
         watches: Sequence[Watch],
         aliases: Mapping[str, str],
     ) -> None:
         self._of_names(aliases)
-        polls = _Polls(watches)
+        polled = Polled(watches, aliases)
         for at, rule in rules:
-            self.of_rule(rule, at, watches, aliases)
-            self._of_polls(rule, at, polls, aliases)
+            self._of_rule(rule, at, polled)
+        for at, scope in mutes:
+            self._of_scope(polled.doubts(scope.was, scope.to, scope.conditions), ("mute", at))
         for place, above in shadowed(rule for _, rule in rules):
             text = f'never fires: rule "{above.name}" (line {above.line}) matches all that it does, and stops'
             self._note(("rule", rules[place][0]), text)
@@ -82,58 +88,25 @@ class Doubts:
             if names[queue] != name:
                 self._note(("alias", "queue", name), f'is the queue "{names[queue]}" too, and is shown by that name')
 
-    def of_rule(self, rule: Rule, at: int, watches: Sequence[Watch], aliases: Mapping[str, str]) -> None:
+    def _of_scope(self, doubts: Iterable[Doubt], path: tuple[str, int]) -> None:
         if self._faults.has_enough(warning=True):
             return
-        stays = rule.level.states if rule.level else None
-        for key, states in (("from", rule.was), ("to", rule.to), *([("in", stays)] if stays else [])):
-            for word in sorted(states.words.difference(STATE_WORDS)):
-                text = f'no state "{word}" is documented; there are {listing(STATE_WORDS)}'
-                self._note(("rule", at, key), text)
-        if rule.was.exact and rule.was.exact <= DONE:
-            self._note(("rule", at, "from"), "never fires: a job that ended changes no more")
+        for keys, text in doubts:
+            self._note((*path, *keys), text)
+
+    def _of_rule(self, rule: Rule, at: int, polled: Polled) -> None:
+        if self._faults.has_enough(warning=True):
+            return
+        self._of_scope(_undocumented("in", rule.level.states) if rule.level else (), ("rule", at))
+        self._of_scope(polled.doubts(rule.was, rule.to, rule.conditions), ("rule", at))
         if forgotten := _forgotten(rule.was, rule.to):
             text = f"misses jobs that finish between two polls: leave from out, or add {' and '.join(forgotten)}"
             self._note(("rule", at, "from"), text)
-        for condition in rule.conditions:
-            if isinstance(condition, TextCondition) and condition.exact:
-                self._of_condition(condition.field, condition.exact, at, watches, aliases)
-
-    def _of_condition(
-        self, field: str, exact: Iterable[str], at: int, watches: Sequence[Watch], aliases: Mapping[str, str]
-    ) -> None:
-        path = ("rule", at, "match", field)
-        if field == "queue":
-            self.of_queues(exact, aliases, path)
-        if field not in _POLLED or not watches:
-            return
-        if field not in self._polled:
-            self._polled[field] = dict.fromkeys(value for watch in watches for value in _POLLED[field](watch))
-        polled = self._polled[field]
-        for value in sorted(set(exact).difference(polled)):
-            what = f'there is no watch "{value}"' if field == "watch" else f'no watch polls the {field} "{value}"'
-            self._note(path, f"{what}{instead(value, polled)}")
-
-    def _of_polls(self, rule: Rule, at: int, polls: _Polls, aliases: Mapping[str, str]) -> None:
-        """Doubt a queue that no watch lists, and spans that are shorter than from one poll to the next."""
-        if self._faults.has_enough(warning=True):
-            return
-        narrowed = {one.field: one.exact for one in rule.conditions if isinstance(one, TextCondition) and one.exact}
-        if "queue" in narrowed and (listed := polls.queues(narrowed)):
-            self._of_listed(narrowed["queue"].difference(listed), listed, aliases, ("rule", at, "match", "queue"))
         spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {}
         for key, span in spans.items():
-            if span and span < (every := polls.every(narrowed)):
+            if span and span < (every := polled.every(rule.conditions)):
                 text = f"{_said(span)} is less than the {_said(every)} between two polls, and only a poll finds it"
                 self._note(("rule", at, key), text)
-
-    def _of_listed(
-        self, missing: Iterable[str], listed: Iterable[str], aliases: Mapping[str, str], path: Sequence[str | int]
-    ) -> None:
-        names = {queue: alias for alias, queue in aliases.items()}
-        for queue in sorted(names.get(one, one) for one in missing):
-            known = sorted(names.get(one, one) for one in listed)
-            self._note(path, f'no watch polls the queue "{queue}"{instead(queue, known)}')
 
     def of_use(self, tables: Tables, notifiers: Mapping[str, Notifier]) -> None:
         """Doubt what no rule names; rules that are wrong elsewhere count too."""
@@ -143,7 +116,7 @@ class Doubts:
         if not rules:
             self._note((), "there is no [[rule]], so nobody is told")
         told = {name for rule in rules for name in _texts(rule.get("notify"))}
-        told |= {notifier.fallback for notifier in notifiers.values() if notifier.fallback}
+        _add_fallbacks(told, notifiers)
         for name in notifiers:
             if name not in told:
                 self._note(("notifier", name), "no rule notifies it")
@@ -163,12 +136,19 @@ class Doubts:
                     self._note(("rule", at, key), text)
 
 
-class _Polls:
-    """What the watches list, and how often, by what a rule may narrow itself to."""
+class Polled:
+    """What the watches poll, and how often: so what of a rule, mute or silence is about nothing there is."""
 
-    def __init__(self, watches: Sequence[Watch]) -> None:
+    def __init__(self, watches: Sequence[Watch], aliases: Mapping[str, str]) -> None:
+        self._aliases = aliases
+        self._names = {queue: name for name, queue in aliases.items()}
+        self._values = {
+            field: dict.fromkeys(value for watch in watches for value in values(watch))
+            for field, values in _POLLED.items()
+        }
         self._queues: dict[tuple[str, str], set[str | None]] = defaultdict(set)
         self._every: dict[tuple[str, str], timedelta] = {}
+        self._tried = 0
         for watch in watches:
             for stream in watch.streams:
                 for key in product(("", watch.place.bucket), ("", stream.tag)):
@@ -176,7 +156,46 @@ class _Polls:
             for field, value in [("", ""), *((name, one) for name, of in _POLLED.items() for one in of(watch))]:
                 self._every[field, value] = min(watch.every, self._every.get((field, value), watch.every))
 
-    def queues(self, narrowed: Mapping[str, frozenset[str]]) -> set[str]:
+    def doubts(self, was: States, to: States, conditions: Iterable[Condition]) -> Iterator[Doubt]:
+        yield from _undocumented("from", was)
+        yield from _undocumented("to", to)
+        if was.exact and was.exact <= DONE:
+            yield ("from",), "never happens: a job that ended changes no more"
+        texts = [one for one in conditions if isinstance(one, TextCondition)]
+        narrowed = _narrowed(texts)
+        for one in texts:
+            path = ("match", *one.field.split(".", 1))
+            if _excludes_itself(one):
+                yield path, "never holds: all that it names is excluded too"
+            found = self._of_queues(one, narrowed) if one.field == "queue" else self._of_values(one)
+            yield from ((path, text) for text in found)
+
+    def _of_values(self, one: TextCondition) -> Iterator[str]:
+        polled = self._values.get(one.field)
+        for value in sorted((one.exact or frozenset()).difference(polled)) if polled else ():
+            what = (
+                f'there is no watch "{value}"' if one.field == "watch" else f'no watch polls the {one.field} "{value}"'
+            )
+            yield f"{what}{instead(value, polled or ())}"
+
+    def _of_queues(self, one: TextCondition, narrowed: Mapping[str, frozenset[str]]) -> Iterator[str]:
+        listed = self._listed(narrowed)
+        if not listed:  # then any queue may be polled
+            yield from filter(None, (_nearly_alias(queue, self._aliases) for queue in sorted(one.exact or ())))
+            return
+        known = sorted(self._names.get(queue, queue) for queue in listed)
+        exact = {self._aliases.get(text, text) for text, _ in one.wanted if not is_glob(text)}
+        for queue in sorted(self._names.get(queue, queue) for queue in exact.difference(listed)):
+            yield f'no watch polls the queue "{queue}"{instead(queue, known)}'
+        for text, test in one.wanted:
+            if is_glob(text) and self._fits_none(test, listed):
+                yield f'no watch polls a queue like "{text}"{instead(text, known)}'
+
+    def _fits_none(self, test: Callable[[str], bool], queues: Collection[str]) -> bool:
+        self._tried += len(queues)
+        return self._tried <= _MOST_TRIED and not any(test(one) or test(self._names.get(one, one)) for one in queues)
+
+    def _listed(self, narrowed: Mapping[str, frozenset[str]]) -> set[str]:
         """Return the queues that are polled for such jobs; nothing when all are, or when it would take long to say."""
         buckets, tags = narrowed.get("bucket", {""}), narrowed.get("tag", {""})
         if len(buckets) * len(tags) > _MOST_NARROWED:
@@ -184,11 +203,48 @@ class _Polls:
         found = {queue for key in product(buckets, tags) for queue in self._queues.get(key, ())}
         return {queue for queue in found if queue} if None not in found else set()
 
-    def every(self, narrowed: Mapping[str, frozenset[str]]) -> timedelta:
+    def every(self, conditions: Iterable[Condition]) -> timedelta:
         """Return an interval that no watch of such jobs is below."""
+        narrowed = _narrowed(conditions)
         wanted = [("", {""}), *((field, narrowed[field]) for field in _POLLED if field in narrowed)]
         found = [[self._every[field, one] for one in values if (field, one) in self._every] for field, values in wanted]
         return max((min(one) for one in found if one), default=timedelta())
+
+
+def _narrowed(conditions: Iterable[Condition]) -> dict[str, frozenset[str]]:
+    return {one.field: one.exact for one in conditions if isinstance(one, TextCondition) and one.exact}
+
+
+def _undocumented(key: str, states: States) -> Iterator[Doubt]:
+    for word in sorted(states.words.difference(STATE_WORDS)):
+        yield (key,), f'no state "{word}" is documented; there are {listing(STATE_WORDS)}'
+
+
+def _excludes_itself(one: TextCondition) -> bool:
+    """Tell whether whatever is wanted is unwanted too; of globs only where that is the same text, or all texts."""
+    if not one.wanted or len(one.wanted) * len(one.unwanted) > _MOST_NARROWED:
+        return False
+    unwanted = {text for text, _ in one.unwanted}
+    if any(text in ("*", "**") and test("a/b") for text, test in one.unwanted):  # in paths * stops at a slash
+        return True
+    return all(
+        text in unwanted or (not is_glob(text) and any(test(text) for _, test in one.unwanted))
+        for text, _ in one.wanted
+    )
+
+
+def _nearly_alias(queue: str, aliases: Mapping[str, str]) -> str:
+    near = "" if queue in aliases or queue in aliases.values() else suggest(queue, aliases)
+    return near and f'"{queue}" is not in [alias.queue], so it is taken for the id of a queue{near}'
+
+
+def _add_fallbacks(told: set[str], notifiers: Mapping[str, Notifier]) -> None:
+    """Add whom those that are told fall back to, and these in turn."""
+    for name in tuple(told):
+        at = notifiers.get(name)
+        while at and at.fallback and at.fallback not in told:
+            told.add(at.fallback)
+            at = notifiers.get(at.fallback)
 
 
 def _forgotten(was: States, to: States) -> list[str]:

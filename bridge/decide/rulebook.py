@@ -46,6 +46,7 @@ class Rulebook(Ruleset):
 
 def read(text: str, environ: Mapping[str, str], *, file: str = "rules.toml") -> Rulebook:
     """Return the rulebook. Raises RulesRefused with every fault at once, each with the name of the file."""
+    text = text.removeprefix("\ufeff")  # editors on Windows put it there, and TOML has no place for it
     try:
         check_size(len(text))
         check_size(len(text.encode()))
@@ -88,7 +89,9 @@ class _Reader:
         watches = self._read_watches()
         reader = RuleReader(self._tables, self._faults, self._aliases)
         rules, mutes, trials = reader.rules(), reader.mutes(), reader.trials()
-        self._doubts.of_rules(reader.placed, watches, self._aliases)
+        numbers = {name: at for at, table in self._tables.each("mute") if isinstance(name := table.get("name"), str)}
+        placed_mutes = [(numbers[mute.name], mute.scope) for mute in mutes]
+        self._doubts.of_rules(reader.placed, placed_mutes, watches, self._aliases)
         self._doubts.of_use(self._tables, notifiers)
         faults = self._faults.found
         if any(not fault.warning for fault in faults):

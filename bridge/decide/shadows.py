@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bridge.decide.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
 from bridge.decide.matching import Level, Rule
 from bridge.decide.words import States
+from bridge.model import GONE
 
 _MOST_COMPARED = 50  # rules that stop, for one rule
 
@@ -17,8 +18,9 @@ _Key = tuple[bool, str, str]  # of level rules?, a field, a text or glob that it
 def shadowed(rules: Iterable[Rule]) -> Iterator[tuple[int, Rule]]:
     """Yield the place of each rule that never fires, with the first rule found above it that stops all it matches.
 
-    What it does not find: a rule that several others stop together; one whose texts another's glob covers; one that
-    more than 50 might stop, by the texts that both name, when none of the first 50 does.
+    What it does not find: a rule that several others stop together; one whose texts another's glob covers; one about
+    staying for another time; one that more than 50 might stop, by the texts that both name, when none of the first 50
+    does.
     """
     stopping = _Stopping()
     for place, rule in enumerate(rules):
@@ -59,7 +61,7 @@ def _covers(above: Rule, rule: Rule) -> bool:
     return (
         _includes(above.was, rule.was)
         and _includes(above.to, rule.to)
-        and _is_sooner(above.level, rule.level)
+        and _is_as_soon(above.level, rule.level)
         and all(any(_implies(theirs, ours) for theirs in rule.conditions) for ours in above.conditions)
     )
 
@@ -70,10 +72,12 @@ def _includes(wide: States, narrow: States) -> bool:
     )
 
 
-def _is_sooner(above: Level | None, level: Level | None) -> bool:
+def _is_as_soon(above: Level | None, level: Level | None) -> bool:
+    """Tell whether `above` holds at every moment of a stay at which `level` does."""
     if above is None or level is None:
         return above is level
-    return above.after <= level.after and _includes(above.states, level.states)
+    # One that has held for longer may be silent: a first snapshot found it so, or the job is gone for more than a day.
+    return above.after == level.after and GONE not in level.states and _includes(above.states, level.states)
 
 
 def _implies(narrow: Condition, wide: Condition) -> bool:

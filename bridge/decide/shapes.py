@@ -35,11 +35,17 @@ def _rate(value: object) -> Rate:
 
 
 def _time(value: object) -> time:
-    return time_of_day(_text(value, '"09:00"'))
+    return time_of_day(_clock_text(value, '"09:00"'))
 
 
 def _between(value: object) -> Window:
-    return window(_text(value, '"22:00-08:00"'), None)
+    return window(_clock_text(value, '"22:00-08:00"'), None)
+
+
+def _clock_text(value: object, example: str) -> str:
+    if not isinstance(value, time):
+        return _text(value, example)
+    raise ValueError(f"{value} is not a text: write it in quotes, without seconds, as in {example}")
 
 
 def _days(value: object) -> frozenset[int]:

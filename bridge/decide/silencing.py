@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bridge.decide.conditions import Globs, flat
+from bridge.decide.doubts import Polled
 from bridge.decide.mutes import SCOPE_KEYS, Scope, read_scope
 from bridge.decide.shapes import printable
 from bridge.decide.words import duration, instead, shown, suggest
-from bridge.model import Silence
+from bridge.model import Silence, Watch
 
 LONGEST = timedelta(days=30)
 MOST = 500  # that have not ended: each transition is held against all of them
@@ -20,7 +21,7 @@ KEYS = (*SCOPE_KEYS, "everything", "mode", "for", "ends_at", "author", "reason",
 LONGEST_AUTHOR, LONGEST_REASON = 100, 500  # characters
 _MOST_FIELDS = 50  # of one match
 _LONGEST_SPEC = 10_000  # characters of JSON
-_MOST_FAULTS = 20
+_MOST_FAULTS = _MOST_DOUBTS = 20
 _NOTHING_NAMED = (
     "it would match every message: say which with match, from, to, rule or notifier, or that everything is meant"
 )
@@ -119,8 +120,10 @@ def _moment(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None:
+    if found is None:
         raise ValueError(f"{shown(text)} is not a time such as 2026-11-21T09:00:00Z")
+    if found.tzinfo is None:
+        raise ValueError(f"the zone is missing in {shown(text)}; write {found.isoformat()}Z if it is UTC")
     return found
 
 
@@ -167,14 +170,27 @@ def too_costly(scopes: Iterable[Scope]) -> str:
     )
 
 
-def doubts(scope: Scope, *, rules: Collection[str], notifiers: Collection[str]) -> list[str]:
-    """Return what may be a slip of the pen: rules and notifiers that there are none of. They may be to come."""
-    return [
+def doubts(
+    scope: Scope,
+    *,
+    rules: Collection[str],
+    notifiers: Collection[str],
+    watches: Sequence[Watch] = (),
+    queue_names: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return what may be a slip of the pen: names that there are none of, and what no watch polls.
+
+    They may be to come.
+    """
+    found = [
         f'rules.toml has no {kind} "{name}"{suggest(name, known)}'
         for kind, names, known in (("rule", scope.rules, rules), ("notifier", scope.notifiers, notifiers))
         for name in sorted(names)
         if name not in known
     ]
+    polled = Polled(watches, {name: queue for queue, name in (queue_names or {}).items()})
+    found += [f"{'.'.join(keys)}: {text}" for keys, text in polled.doubts(scope.was, scope.to, scope.conditions)]
+    return found if len(found) <= _MOST_DOUBTS else [*found[:_MOST_DOUBTS], f"and {len(found) - _MOST_DOUBTS} more"]
 
 
 def said_of(spec: Mapping[str, Any]) -> str:

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, select
 
-from bridge.model import Gate, Job
+from bridge.model import Gate, Job, Rate
 from bridge.record.codec import load_job
-from bridge.record.database import at, maybe_at
-from bridge.record.schema import DELIVERY_STATES
+from bridge.record.database import at, maybe_at, ms
+from bridge.record.schema import DEAD, DELIVERY_STATES
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """The delivery of a digest to a fallback, as the one that should have told it is dead."""
+
+    id: str
+    notifier: str
+    state: str
+    ended_at: datetime | None
+    why: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +44,7 @@ class Gathered:
     state: str | None  # of that delivery
     ended_at: datetime | None  # likewise
     why: str | None  # likewise
+    fallbacks: Sequence[Fallback] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +107,7 @@ _FATES: Select[Any] = (
         *(D.c.why, D.c.held_by, M.c.kind, M.c.bucket, M.c.sequence, M.c.rule, M.c.says),
         *(G.c.gate, G.c.name, G.c.due_at.label("told_at"), G.c.delivery.label("told_by")),
         *(_TELLS.c.state.label("their_state"), _TELLS.c.ended_at.label("their_end"), _TELLS.c.why.label("their_why")),
+        _TELLS.c.message.label("their_message"),
     )
     .join(M, M.c.id == D.c.message)
     .outerjoin(G, G.c.n == D.c.digest)
@@ -103,10 +118,28 @@ _FATES: Select[Any] = (
 def fates(tx: Connection, job_id: str) -> list[Fate]:
     """Return every delivery of the messages about the jobs of this id, oldest first."""
     found = _FATES.where(M.c.job_id == job_id, M.c.sequence.is_not(None)).order_by(D.c.n)
-    return [_fate(row) for row in tx.execute(found)]
+    rows = tx.execute(found).all()
+    instead = _fallbacks(tx, {row.told_by: row.their_message for row in rows if row.their_state == DEAD})
+    return [_fate(row, instead) for row in rows]
 
 
-def _fate(row: Row[Any]) -> Fate:
+def _fallbacks(tx: Connection, dead: Mapping[str, str]) -> Mapping[str, Sequence[Fallback]]:
+    """Return by message, oldest first, the deliveries that were made instead of those of digests (id -> message)."""
+    found: dict[str, list[Fallback]] = defaultdict(list)
+    if dead:
+        columns = (D.c.message, D.c.id, D.c.notifier, D.c.state, D.c.ended_at, D.c.why)
+        mine = (D.c.message.in_(sorted(set(dead.values()))), D.c.id.not_in(sorted(dead)))
+        for row in tx.execute(select(*columns).where(*mine).order_by(D.c.n)):
+            found[row.message].append(_fallback(row))
+    return found
+
+
+def _fallback(row: Any) -> Fallback:
+    state, ended_at = DELIVERY_STATES[row.state], maybe_at(row.ended_at)
+    return Fallback(id=row.id, notifier=row.notifier, state=state, ended_at=ended_at, why=row.why)
+
+
+def _fate(row: Row[Any], instead: Mapping[str, Sequence[Fallback]]) -> Fate:
     says = json.loads(row.says)
     return Fate(
         n=row.n,
@@ -125,13 +158,13 @@ def _fate(row: Row[Any]) -> Fate:
         ended_at=maybe_at(row.ended_at),
         why=row.why,
         held_by=row.held_by,
-        digest=_gathered(row) if row.gate else None,
+        digest=_gathered(row, instead.get(row.their_message, ())) if row.gate else None,
         title=says["title"],
         text=says["text"],
     )
 
 
-def _gathered(row: Row[Any]) -> Gathered:
+def _gathered(row: Row[Any], fallbacks: Sequence[Fallback]) -> Gathered:
     return Gathered(
         gate=row.gate,
         name=row.name,
@@ -140,6 +173,7 @@ def _gathered(row: Row[Any]) -> Gathered:
         state=None if row.their_state is None else DELIVERY_STATES[row.their_state],
         ended_at=maybe_at(row.their_end),
         why=row.their_why,
+        fallbacks=fallbacks,
     )
 
 
@@ -156,3 +190,10 @@ def last(tx: Connection, job_id: str) -> dict[str, Last]:
     """Return by bucket the jobs of this id as last seen."""
     rows = tx.execute(select(J.c.bucket, J.c.stream, J.c.detail).where(J.c.id == job_id))
     return {row.bucket: Last(job=load_job(row.detail), stream=row.stream) for row in rows}
+
+
+def used_up(tx: Connection, rule: str, rate: Rate, notifier: str, *, now: datetime) -> datetime | None:
+    """Return when the throttle of a rule lets messages to a notifier through again; None when it does now."""
+    mine = (G.c.gate == "throttle", G.c.name == rule, G.c.notifier == notifier, G.c.key == "")
+    window = tx.execute(select(G.c.passed, G.c.due_at).where(*mine, G.c.open, G.c.due_at > ms(now))).first()
+    return at(window.due_at) if window and window.passed >= rate.count else None

@@ -41,7 +41,7 @@ class Rules:
     def _load(self) -> str:
         if self._settings.rules_toml is not None:
             return self._settings.rules_toml
-        return load_rules(self._settings.rules)
+        return load_rules(self._settings.rules, named="BRIDGE_RULES" in self.environ)
 
     def reload(self) -> bool:
         """Read the file again; return whether other rules are in force now."""
@@ -68,14 +68,17 @@ class Rules:
         return False
 
 
-def load_rules(path: str) -> str:
-    """Return the text of rules.toml. Raises RulesRefused when it is not there, not a file, too large or not UTF-8."""
+def load_rules(path: str, *, named: bool = True) -> str:
+    """Return the text of rules.toml. Raises RulesRefused when it is not there, not a file, too large or not UTF-8.
+
+    Unless somebody named this path, it says how one is named.
+    """
     try:
         return _read(path).decode()
     except TooLarge as error:
         raise RulesRefused([Fault(error.line, str(error), file=path)]) from error
     except FileNotFoundError as error:
-        said = "there is no such file: set BRIDGE_RULES or BRIDGE_RULES_TOML"
+        said = "there is no such file" + ("" if named else ": set BRIDGE_RULES or BRIDGE_RULES_TOML")
         raise RulesRefused([Fault(1, said, file=path)]) from error
     except OSError as error:
         raise RulesRefused([Fault(1, f"cannot be read: {error.strerror}", file=path)]) from error

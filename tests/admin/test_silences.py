@@ -55,7 +55,7 @@ def test_a_silence_holds_what_it_matches_until_it_is_ended(either_world: World) 
     assert ended.get_json() == after
     assert listed(world) == {"items": [after], "cursor": None}
     with world.db.read() as tx:
-        assert digests.next_due(tx) == world.now
+        assert len(digests.due(tx, now=world.now)) == 1
 
 
 def test_a_silence_that_drops_holds_nothing(either_world: World) -> None:
@@ -91,6 +91,11 @@ def test_the_preview_is_of_the_last_day(either_world: World) -> None:
 def test_a_rule_that_there_is_not_is_a_warning(world: World) -> None:
     assert post(world, rule="faild")["warnings"] == ['rules.toml has no rule "faild" (did you mean "failed"?)']
     assert post(world, rule="failed")["warnings"] == []
+
+
+def test_what_no_watch_polls_is_a_warning(world: World) -> None:
+    (said,) = post(world, match={"tag": "Transcod"})["warnings"]
+    assert said == 'match.tag: no watch polls the tag "Transcod" (did you mean "Transcode"?)'
 
 
 def test_who_gives_no_name_is_the_api(world: World) -> None:

@@ -176,6 +176,11 @@ def test_a_window_reads_as_it_was_written(text):
     assert window(text, ["tue", "mon"]) == window(text, ["mon", "tue", "mon"])
 
 
+@pytest.mark.parametrize("text", ["22:00 - 08:00", " 22:00 -08:00", "22:00- 08:00 "])
+def test_spaces_around_the_dash_mean_nothing(text):
+    assert window(text, None) == window("22:00-08:00", None)
+
+
 def test_midnight_as_an_end_reads_as_24():
     assert str(window("22:00-00:00", None)) == "22:00-24:00"
 
@@ -186,7 +191,8 @@ def test_midnight_as_an_end_reads_as_24():
         ("22:00", None, '"22:00" is not a window of the day; write for example "22:00-08:00"'),
         ("", None, '"" is not a window of the day; write for example "22:00-08:00"'),
         ("22:00-25:00", None, '"25:00" is not a time of day; write for example "09:00"'),
-        ("22:00 - 08:00", None, '"22:00 " is not a time of day; write for example "09:00"'),
+        ("22:00 to 08:00", None, '"22:00 to 08:00" is not a window of the day; write for example "22:00-08:00"'),
+        ("09:00 - 09:00", None, '"09:00 - 09:00" ends where it starts; a whole day is "00:00-24:00"'),
         ("24:00-08:00", None, '"24:00" is not a time of day; write for example "00:00"'),
         ("09:00-09:00", None, '"09:00-09:00" ends where it starts; a whole day is "00:00-24:00"'),
         ("00:00-00:00", None, '"00:00-00:00" ends where it starts; a whole day is "00:00-24:00"'),

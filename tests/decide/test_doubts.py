@@ -59,7 +59,12 @@ def test_what_is_surely_not_meant_is_a_warning(text, said):
             'key "to": no state "Kaputt" is documented; there are Submitted, Running, Success, Failed, Pause, Cancel, '
             "new, gone, done, active, *",
         ),
-        ('from = "done"', 'key "from": never fires: a job that ended changes no more'),
+        ('from = "done"', 'key "from": never happens: a job that ended changes no more'),
+        ('match.tag = ["Transcode", "!*"]', 'key "match.tag": never holds: all that it names is excluded too'),
+        ('match.input = ["a/*", "!**"]', 'key "match.input": never holds: all that it names is excluded too'),
+        ('match.input = ["a/*", "!a/*"]', 'key "match.input": never holds: all that it names is excluded too'),
+        ('match.code = ["E1", "E2", "!E?"]', 'key "match.code": never holds: all that it names is excluded too'),
+        ('match.user_data.a = ["1", "!1"]', 'key "match.user_data.a": never holds: all that it names is excluded too'),
         ('match.tag = "Transcod"', 'key "match.tag": no watch polls the tag "Transcod" (did you mean "Transcode"?)'),
         ('match.tag = "Concat"', 'key "match.tag": no watch polls the tag "Concat"; there are Transcode'),
         ('match.watch = "vid"', 'key "match.watch": there is no watch "vid" (did you mean "vod"?)'),
@@ -82,9 +87,69 @@ def test_a_queue_that_is_nearly_an_alias_is_a_warning():
     ]
 
 
-def test_a_fallback_is_used():
-    text = WATCH + RULE + HOOK + f'fallback = "b"\n{SIGNED}\n' + HOOK.replace(".hook", ".b") + SIGNED
+@pytest.mark.parametrize(
+    "match",
+    [
+        'match.tag = ["Transcode", "!T"]',
+        'match.tag = ["Transcode", "!Snapshot"]',
+        'match.input = ["a/*", "!*"]',
+        'match.input = ["a/*", "!a/?"]',
+        'match.code = ["E1", "E2", "!E1"]',
+        'match.code = "!*"',
+    ],
+)
+def test_a_match_that_leaves_something_is_not_doubted(match):
+    assert warnings(rule(match)) == []
+
+
+def test_a_fallback_of_one_that_is_told_is_used():
+    text = WATCH + RULE + hooks(hook="b", b="c", c="")
     assert warnings(text, {"S": SECRET}) == []
+
+
+def test_a_fallback_of_one_that_nobody_tells_is_not_used():
+    text = WATCH + RULE + hooks(hook="", b="c", c="")
+    assert warnings(text, {"S": SECRET}) == [
+        '13: warning: notifier "b": no rule notifies it',
+        '18: warning: notifier "c": no rule notifies it',
+    ]
+
+
+def hooks(**fallbacks: str) -> str:
+    """Return webhooks, each with its fallback."""
+    return "".join(
+        f"{HOOK.replace('.hook', f'.{name}')}{SIGNED}\n" + (f'fallback = "{other}"\n' if other else "")
+        for name, other in fallbacks.items()
+    )
+
+
+MUTE = '[[mute]]\nname = "m"\nbetween = "22:00-08:00"\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('match.queue = "vodd"', 'key "match.queue": no watch polls the queue "vodd" (did you mean "vod"?)'),
+        ('match.queue = ["vod", "x*"]', 'key "match.queue": no watch polls a queue like "x*"; there are p44, vod'),
+        ('match.tag = "Nope"', 'key "match.tag": no watch polls the tag "Nope"; there are Transcode'),
+        ('match.watch = "vodx"', 'key "match.watch": there is no watch "vodx" (did you mean "vod"?)'),
+        ('match.region = "ap-here"', 'key "match.region": no watch polls the region "ap-here"; there are ap-chongqing'),
+        ('from = "Failed"', 'key "from": never happens: a job that ended changes no more'),
+        (
+            'to = "Zorg"',
+            'key "to": no state "Zorg" is documented; there are Submitted, Running, Success, Failed, Pause, Cancel, '
+            "new, gone, done, active, *",
+        ),
+    ],
+)
+def test_a_mute_that_can_never_hold_anything_is_a_warning(line, said):
+    other = MUTE.replace('"m"', '"other"')
+    number = (QUEUES + RULE + other + MUTE).count("\n") + 1
+    assert warnings(f"{QUEUES}{RULE}{other}{MUTE}{line}\n") == [f'{number}: warning: mute "m", {said}']
+
+
+def test_a_mute_may_be_about_what_is_told_only_sometimes():
+    assert warnings(QUEUES + RULE + MUTE + 'from = "Running"\nto = "done"\nmatch.queue = "vod"\n') == []
 
 
 def two_rules(first: str, second: str) -> list[str]:
@@ -116,7 +181,6 @@ NEVER = [': never fires: rule "a" (line 6) matches all that it does, and stops']
         ('match.wait = "< 1h"', 'match.wait = "< 45m"'),
         ('match.user_data.a = "1"', 'match.user_data.a = "1"\nmatch.user_data.b = "2"'),
         ('in = "active"\nfor = "30m"', 'in = "Running"\nfor = "30m"'),
-        ('in = "Running"\nfor = "30m"', 'in = "Running"\nfor = "2h"'),
     ],
 )
 def test_a_rule_below_one_that_stops_all_it_matches_never_fires(first, second):
@@ -142,6 +206,10 @@ def test_a_rule_below_one_that_stops_all_it_matches_never_fires(first, second):
         ('match.duration = "> 45m"', 'match.wait = "> 1h"'),
         ('in = "Running"\nfor = "30m"', 'in = "active"\nfor = "30m"'),
         ('in = "Running"\nfor = "2h"', 'in = "Running"\nfor = "30m"'),
+        # What a first snapshot finds after 15 minutes is too late for the first, and the second tells it.
+        ('in = "Running"\nfor = "10m"', 'in = "Running"\nfor = "30m"'),
+        ('in = "gone"\nfor = "10m"', 'in = "gone"\nfor = "2d"'),
+        ('in = ["gone", "Running"]\nfor = "10m"', 'in = "gone"\nfor = "10m"'),
         ('in = "Running"\nfor = "30m"', 'to = "Running"'),
         ('to = "Running"', 'in = "Running"\nfor = "30m"'),
     ],
@@ -199,6 +267,22 @@ def test_a_queue_that_no_watch_polls_is_a_warning():
         '13: warning: rule "r1", key "match.queue": no watch polls the queue "p55"; there are p44, vod',
         '13: warning: rule "r1", key "match.queue": no watch polls the queue "slow"; there are p44, vod',
     ]
+
+
+def test_a_queue_that_is_nearly_one_that_is_polled_is_one_warning():
+    assert warnings(QUEUES + RULE + 'match.queue = "vodd"') == [
+        '13: warning: rule "r1", key "match.queue": no watch polls the queue "vodd" (did you mean "vod"?)'
+    ]
+
+
+def test_a_glob_is_held_against_the_queues_and_their_names_where_every_watch_has_some():
+    text = QUEUES + RULE + 'match.queue = "{}"\n'
+    assert [warnings(text.format(glob)) for glob in ("vo*", "p2?", "p4{4,5}", "!x*")] == [[]] * 4
+    assert warnings(text.format("p5?")) == [
+        '13: warning: rule "r1", key "match.queue": no watch polls a queue like "p5?"; there are p44, vod'
+    ]
+    snapshots = WATCH.replace('"Transcode"', '"Snapshot"').replace('"vod"', '"stills"')
+    assert warnings(QUEUES + snapshots + RULE + 'match.queue = "p5?"') == []
 
 
 def test_a_queue_is_looked_for_in_the_watches_of_the_rule():

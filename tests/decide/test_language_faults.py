@@ -37,6 +37,10 @@ TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
         ('group = { wait = "10m", max = 0 }', 'key "group.max": 0 is too small: 1 is the least'),
         ('group = { wait = "10m", max = "many" }', 'key "group.max": "many" is not a whole number'),
         ("group = { wait = 10 }", 'key "group.wait": 10 is not a text such as "30s" or "45m"'),
+        (
+            "group = { at = 09:00:00 }",
+            'key "group.at": 09:00:00 is not a text: write it in quotes, without seconds, as in "09:00"',
+        ),
         ('group = { at = "25:00" }', 'key "group.at": "25:00" is not a time of day; write for example "09:00"'),
     ],
 )
@@ -119,6 +123,11 @@ def test_a_state_that_nobody_documents_may_be_stayed_in():
             '3: mute "m", key "between": "22:00-22:00" ends where it starts; a whole day is "00:00-24:00"',
         ),
         ('[[mute]]\nname = "m"\nbetween = 22', '3: mute "m", key "between": 22 is not a text such as "22:00-08:00"'),
+        (
+            '[[mute]]\nname = "m"\nbetween = 22:00:00',
+            '3: mute "m", key "between": 22:00:00 is not a text: write it in quotes, without seconds, as in '
+            '"22:00-08:00"',
+        ),
         (MUTE + 'mode = "hide"', '4: mute "m", key "mode": "hide" is not one of "hold" or "drop"'),
         (MUTE + 'to = "Sucess"', '4: mute "m", key "to": no job state is called "Sucess" (did you mean "Success"?)'),
         (
@@ -173,6 +182,15 @@ def test_a_file_that_is_not_utf_8_says_which_line(tmp_path):
     file.write_bytes(f"{WATCH}# Auftr\xe4ge\n".encode("latin-1"))
     with pytest.raises(RulesRefused, match=r"rules\.toml:6: byte 0xe4 is not UTF-8"):
         load_rules(str(file))
+
+
+def test_the_mark_that_windows_puts_before_a_text_is_no_fault():
+    assert a_rulebook(f"\ufeff{WATCH}{RULE}").sha == a_rulebook(f"{WATCH}{RULE}").sha
+    assert faults(f'\ufeff{WATCH}{RULE}to = "Faild"\n') == [
+        '9: rule "r1", key "to": no job state is called "Faild" (did you mean "Failed"?)'
+    ]
+    (fault,) = faults(f"\ufeff\ufeff{WATCH}{RULE}")
+    assert fault.startswith("1: this is not TOML")
 
 
 KINDS = (

@@ -9,7 +9,8 @@ from bridge.decide.conditions import Facts
 from bridge.decide.previews import SHOWN, Preview, Telling
 from bridge.decide.silencing import Wanted, doubts, read_wanted, said_of, too_costly
 from bridge.model import FAILED, RUNNING
-from tests.builders import NOON, a_job, a_transition
+from tests.builders import NOON, a_job, a_rulebook, a_transition
+from tests.decide.texts import RULE, WATCH
 
 GOOD: dict[str, Any] = {"to": "Failed", "for": "2h", "reason": "new encoder", "author": "ann"}
 
@@ -75,7 +76,11 @@ def test_everything_is_matched_only_when_that_is_said() -> None:
         ({"for": "30d1s"}, "for: 30d1s is too far away; a silence lasts 30 days at most"),
         ({"ends_at": "2026-11-21T13:00:00Z"}, "say when it ends"),
         ({"for": ..., "ends_at": "2026-11-21T12:00:00Z"}, "ends_at: 2026-11-21T12:00:00Z is over already"),
-        ({"for": ..., "ends_at": "2026-11-21T13:00:00"}, 'ends_at: "2026-11-21T13:00:00" is not a time such as'),
+        (
+            {"for": ..., "ends_at": "2026-11-21 13:00"},
+            'ends_at: the zone is missing in "2026-11-21 13:00"; write 2026-11-21T13:00:00Z if it is UTC',
+        ),
+        ({"for": ..., "ends_at": "21.11.2026"}, 'ends_at: "21.11.2026" is not a time such as 2026-11-21T09:00:00Z'),
         ({"for": ..., "ends_at": "9999-12-31T23:59:59-23:59"}, "is too far away"),
         ({"for": ..., "ends_at": "0001-01-01T00:00:00+23:59"}, "is over already"),
         ({"for": ..., "ends_at": "\ud800"}, "is not a time such as"),
@@ -141,6 +146,39 @@ def test_a_name_that_there_is_not_is_a_doubt() -> None:
         'rules.toml has no rule "faild" (did you mean "failed"?)',
         'rules.toml has no notifier "pager"',
     ]
+
+
+QUEUES = a_rulebook(f'[alias.queue]\nvod = "p22"\n{WATCH}queues = ["vod"]\n{RULE}')
+
+
+@pytest.mark.parametrize(
+    ("said", "doubted"),
+    [
+        ({"match": {"queue": "vodd"}}, 'match.queue: no watch polls the queue "vodd" (did you mean "vod"?)'),
+        ({"match": {"queue": "x*"}}, 'match.queue: no watch polls a queue like "x*"; there are vod'),
+        ({"match": {"tag": "Nope"}}, 'match.tag: no watch polls the tag "Nope"; there are Transcode'),
+        ({"match": {"watch": "vodx"}}, 'match.watch: there is no watch "vodx" (did you mean "vod"?)'),
+        ({"from": "Failed"}, "from: never happens: a job that ended changes no more"),
+        ({"to": "Zorg"}, 'to: no state "Zorg" is documented; there are Submitted, Running, '),
+    ],
+)
+def test_what_no_watch_polls_is_a_doubt(said: dict[str, Any], doubted: str) -> None:
+    (found,) = doubted_of(said)
+    assert found.startswith(doubted)
+
+
+@pytest.mark.parametrize("match", [{"queue": ["vod", "p22", "v*"]}, {"tag": "Transcode", "watch": "vod"}])
+def test_what_a_watch_polls_is_not_doubted(match: dict[str, Any]) -> None:
+    assert doubted_of({"match": match}) == []
+
+
+def test_very_many_doubts_are_counted() -> None:
+    found = doubted_of({"match": {"tag": [f"t{number}" for number in range(500)]}})
+    assert (len(found), found[-1]) == (21, "and 480 more")
+
+
+def doubted_of(said: dict[str, Any]) -> list[str]:
+    return doubts(read(**said).scope, rules=[], notifiers=[], watches=QUEUES.watches, queue_names=QUEUES.queue_names)
 
 
 def test_what_it_matches_is_said_in_a_line() -> None:

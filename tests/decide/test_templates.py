@@ -221,3 +221,4 @@ def test_a_basename_is_the_last_part_of_a_key_or_of_a_url_without_its_query(path
 def test_times_are_utc_to_the_second():
     assert iso(NOON) == "2026-11-21T12:00:00Z"
     assert iso(None) is None
+    assert iso(NOON.replace(year=1, microsecond=999_999)) == "0001-11-21T12:00:00Z"

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import select
+
 from bridge import wiring
 from bridge.decide.rulebook import Rulebook, read
 from bridge.decide.samples import sample_transition
 from bridge.model import RUNNING, Delivery, Outcome, Sent, Silence
 from bridge.pipeline import Courier, Poller
 from bridge.pipeline.explain import explain_sample, explain_stored
-from bridge.record import silences
+from bridge.record import outbox, silences
 from bridge.record.database import Database
+from bridge.record.schema import delivery
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, a_job, hours, seconds
 
@@ -123,6 +126,17 @@ class World:
         (one,) = self.last(id)["deliveries"]
         found: Facts = one
         return found
+
+    def told_by(self, rule: str, id: str = "j1") -> Facts:  # noqa: A002  (the noun's own word)
+        """The delivery of the last transition that this rule made."""
+        (one,) = [one for one in self.last(id)["deliveries"] if one["rule"] == rule and one["id"]]
+        found: Facts = one
+        return found
+
+    def send_again(self) -> None:
+        """Redrive all that may be."""
+        with self.db.write() as tx:
+            outbox.redrive(tx, select(delivery.c.n), now=self.clock())
 
     def try_out(self, *, known: bool = True, **said: Any) -> Facts:
         step = sample_transition(said, self.book, self.clock())

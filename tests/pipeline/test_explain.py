@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete, update
 
-from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED
+from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, Refused
 from bridge.pipeline import Poller
 from bridge.pipeline.explain import as_text
 from bridge.record.database import Database
 from bridge.record.schema import ruleset, transition
-from tests.pipeline.explained import EVERYTHING, ONLY_FAILED, World, after, rule_of
+from tests.pipeline.explained import EVERYTHING, MUTE, ONLY_FAILED, STUCK, World, after, rule_of
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, a_job, hours, minutes, seconds
 
@@ -80,7 +80,29 @@ def test_a_notifier_that_an_earlier_rule_told_is_not_told_twice(world: World) ->
     assert world.last()["headline"] == (
         '"special" tells cms: waits for its first try; "everything" tells ops: waits for its first try'
     )
-    assert answers["everything", "cms"]["why"] == 'an earlier rule, "special", tells cms of this'
+    assert answers["everything", "cms"]["why"] == (
+        'rule "special" above is the one that tells cms of this (waits to be sent)'
+    )
+
+
+def test_a_rule_that_should_have_told_somebody_first_is_named_with_what_came_of_it(world: World) -> None:
+    special = '[[rule]]\nname = "special"\nnotify = "cms"\n'
+    world.begin(special, EVERYTHING)
+    world.sees(SUBMITTED)
+    world.deliver(Refused("404 Not Found"))
+    world.rule(special, EVERYTHING, MUTE.format("drop"))
+    world.sees(RUNNING)
+    world.rule(special, EVERYTHING, MUTE.format("hold"))
+    world.sees(PAUSE)
+    world.rule(special, EVERYTHING)
+    world.sees(RUNNING)
+    world.deliver()
+    whys = [one["why"] for step in world.all() for one in step["deliveries"] if one["answer"] == "already_told"]
+    sent_at = world.told_by("special")["ended_at"]
+    assert whys == [
+        f'rule "special" above is the one that tells cms of this ({fate})'
+        for fate in ("dead", "dropped", "held until 2026-11-21T10:00:00Z", f"sent at {sent_at}")
+    ]
 
 
 def test_a_first_snapshot_says_that_it_was_silent(world: World) -> None:
@@ -109,6 +131,20 @@ def test_a_transition_is_judged_by_the_rules_of_then_and_told_what_those_of_now_
     assert 'the rules of now would tell: cms by "everything"' in as_text(first)
     assert first["notes"] == [f"judged by the rules that were in force then ({old}), and others are in force now"]
     assert (second["judged_by"], second["would_tell_now"]) == (world.book.sha, None)
+
+
+def test_that_there_are_no_rules_is_said_only_of_those_that_were_asked(world: World) -> None:
+    world.begin(STUCK)
+    world.sees(SUBMITTED)
+    old = world.book.sha
+    world.rule()
+    facts = world.last()
+    assert facts["judged_by"] == old
+    assert facts["headline"] == ("no rule matched: there were none about such a change, and none about staying")
+    assert facts["notes"] == [
+        f"judged by the rules that were in force then ({old}), and others are in force now",
+        f"rules about staying: those of now ({world.book.sha})",
+    ]
 
 
 def test_rules_of_now_that_would_tell_the_same_are_not_mentioned(world: World) -> None:

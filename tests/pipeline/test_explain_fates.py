@@ -7,14 +7,14 @@ from sqlalchemy import delete
 
 from bridge import wiring
 from bridge.decide.rulebook import read
-from bridge.model import FAILED, RUNNING, SUBMITTED, Refused, Sent, TryLater
+from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Refused, Sent, TryLater
 from bridge.pipeline import Poller
 from bridge.record import outbox
 from bridge.record.database import Database
 from bridge.record.schema import delivery
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, World, after
 from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import NOW, Clock, a_job, hours, minutes, seconds
+from tests.record.builders import NOW, Clock, a_job, hours, minutes, rows, seconds
 
 
 @pytest.fixture
@@ -171,3 +171,82 @@ def test_a_delivery_that_is_no_longer_kept_is_not_made_up(world: World) -> None:
     with world.db.write() as tx:
         tx.execute(delete(delivery))
     assert (world.told()["id"], world.told()["answer"]) == (None, "not_on_record")
+
+
+def test_what_was_dropped_and_is_sent_again_by_hand_says_both(world: World) -> None:
+    world.begin(EVERYTHING, MUTE.format("drop"))
+    world.sees(SUBMITTED)
+    world.send_again()
+    was = 'sent again by hand after it was dropped by the mute "mornings"'
+    assert world.told()["why"] == f"waits for its first try, due at {after(minutes(1))}; {was}"
+    world.deliver()
+    assert (world.told()["answer"], world.told()["why"]) == ("sent", f"sent at {after(minutes(1))}; {was}")
+
+
+def test_what_was_dropped_sent_again_by_hand_and_refused_says_all_of_it(world: World) -> None:
+    world.begin(EVERYTHING)
+    world.silence(drop=True)
+    world.sees(SUBMITTED)
+    world.send_again()
+    world.deliver(Refused("404"))
+    assert world.told()["answer"] == "dead"
+    assert world.told()["why"] == (
+        f"given up at {after(minutes(1))}: 404; sent again by hand after it was dropped by the silence sil_1 by ann "
+        "(a deploy)"
+    )
+
+
+def test_what_one_gate_passes_on_to_one_that_drops_says_what_held_it_first(world: World) -> None:
+    grouped = EVERYTHING.rstrip() + '\ngroup = { wait = "10m" }\n'
+    world.begin(grouped)
+    world.sees(SUBMITTED)
+    world.rule(grouped, MUTE.format("drop"))
+    world.clock.advance(minutes(15))
+    world.deliver()
+    first = 'first held by the digest of "everything"'
+    assert world.told()["answer"] == "dropped"
+    assert world.told()["why"] == f'dropped by the mute "mornings" at {after(minutes(16))}; {first}'
+    world.send_again()
+    world.deliver()
+    again = 'sent again by hand after it was dropped by the mute "mornings"'
+    assert world.told()["why"] == f"sent at {after(minutes(16))}; {again}; {first}"
+
+
+def test_what_was_told_in_the_digest_of_another_gate_says_what_held_it_first(world: World) -> None:
+    grouped = EVERYTHING.rstrip() + '\ngroup = { wait = "10m" }\n'
+    world.begin(grouped)
+    world.sees(SUBMITTED)
+    world.rule(grouped, MUTE.format("hold"))
+    world.clock.advance(minutes(15))
+    world.deliver()
+    world.clock.now = NOW + minutes(61)
+    world.deliver()
+    told = world.told()
+    assert told["answer"] == "merged"
+    assert told["why"] == (
+        f'held by the mute "mornings", told in {told["told_by"]}, sent at {after(minutes(61))}; '
+        'first held by the digest of "everything"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "end"),
+    [
+        (Sent(), 'told to "ops" in its place at 2026-11-21T09:16:00Z ({})'),
+        (Refused("gone too"), '{} to "ops", in its place, is dead too: gone too'),
+        (TryLater("503"), 'to be told to "ops" in its place by {}, which waits to be sent'),
+    ],
+)
+def test_a_digest_that_is_dead_says_what_came_of_its_fallback(world: World, outcome: Outcome, end: str) -> None:
+    grouped = EVERYTHING.rstrip() + '\ngroup = { wait = "10m" }\n'
+    world.book = read(HEAD.replace("[notifier.ops]", 'fallback = "ops"\n\n[notifier.ops]') + grouped, {})
+    wiring.sync(world.db, world.book)
+    world.poll()
+    world.sees(SUBMITTED)
+    world.clock.advance(minutes(15))
+    world.deliver(lambda one: Refused("404") if one.notifier == "cms" else outcome)
+    (instead,) = [row["id"] for row in rows(world.db, delivery) if row["notifier"] == "ops"]
+    told = world.told()
+    assert told["why"] == (
+        f'in the digest of "everything", told in {told["told_by"]}, which is dead: 404; {end.format(instead)}'
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.model import SUBMITTED
 from bridge.pipeline import Poller
 from bridge.record import outbox
 from bridge.record.database import Database
@@ -69,8 +70,23 @@ def test_a_made_up_job_says_what_its_rule_does_with_the_message(world: World) ->
     world.rule(grouped, EVERYTHING.replace('"everything"', '"throttled"').rstrip() + '\nthrottle = "10/5m"\n')
     assert [(one["answer"], one["why"]) for one in world.try_out(to="Failed")["deliveries"]] == [
         ("digest", f'would wait in the digest of "everything", told at {after(minutes(10))}, or as soon as it has 50'),
-        ("at_once", "would be told at once, as long as its throttle is not used up (10 in 5 min)"),
+        ("at_once", "would be told at once: its throttle is not used up (10 in 5 min)"),
     ]
+
+
+def test_a_made_up_job_meets_the_throttle_of_now_where_it_is_known(world: World) -> None:
+    world.begin(EVERYTHING.rstrip() + '\nthrottle = "1/5m"\n')
+    world.sees(SUBMITTED)
+    (told,) = world.try_out(to="Failed")["deliveries"]
+    assert (told["answer"], told["why"]) == (
+        "throttled",
+        f'would be over the throttle of "everything" (1 in 5 min), throttled until {after(minutes(5.5))}',
+    )
+    assert (told["gate"], told["gate_name"], told["until"]) == ("throttle", "everything", after(minutes(5.5)))
+    (unknown,) = world.try_out(to="Failed", known=False)["deliveries"]
+    assert unknown["why"] == "would be told at once, as long as its throttle is not used up (1 in 5 min)"
+    world.clock.now = NOW + minutes(5.5)
+    assert world.try_out(to="Failed")["deliveries"][0]["answer"] == "at_once"
 
 
 def test_a_made_up_job_says_that_the_notifier_is_paused(world: World) -> None:
@@ -87,7 +103,9 @@ def test_a_made_up_job_says_that_the_notifier_is_paused(world: World) -> None:
 def test_a_made_up_job_is_stopped_by_the_same_rules_as_any_other(world: World) -> None:
     first = '[[rule]]\nname = "first"\nnotify = "cms"\n'
     world.rule(first, EVERYTHING.rstrip() + "\nstop = true\n", EVERYTHING.replace('"everything"', '"later"'))
-    answers = {one["rule"]: one["answer"] for one in world.try_out(to="Failed")["deliveries"]}
+    found = {one["rule"]: one for one in world.try_out(to="Failed")["deliveries"]}
+    assert found["everything"]["why"] == 'rule "first" above is the one that tells cms of this (at once)'
+    answers = {rule: one["answer"] for rule, one in found.items()}
     assert answers == {"first": "at_once", "everything": "already_told", "later": "stopped"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import delete
 
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulebook import read
@@ -10,6 +11,7 @@ from bridge.model import RUNNING, SUCCESS
 from bridge.pipeline import Poller
 from bridge.pipeline.explain import as_text
 from bridge.record.database import Database
+from bridge.record.schema import ruleset
 from tests.pipeline.explained import EVERYTHING, HEAD, STUCK, World, after, level
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, a_job, hours, minutes, seconds
@@ -134,6 +136,57 @@ def test_a_level_rule_after_one_that_stops_says_which_one_that_was(world: World)
     world.poll()
     facts = world.last()
     assert (level(facts)["answer"], level(facts, "later")["answer"]) == ("fired", "stopped")
+
+
+def test_a_level_rule_that_fired_stops_only_for_as_long_as_it_holds(world: World) -> None:
+    soon = '[[rule]]\nname = "soon"\nin = "Running"\nfor = "10m"\nmatch.age = "< 20m"\nstop = true\nnotify = "cms"\n'
+    world.begin(soon, STUCK)
+    world.sees(RUNNING)
+    world.clock.now = NOW + minutes(11)
+    world.poll()
+    assert (level(world.last(), "soon")["answer"], level(world.last())["answer"]) == ("fired", "stopped")
+    world.clock.now = NOW + minutes(25)
+    assert (level(world.last(), "soon")["answer"], level(world.last())["answer"]) == ("fired", "not_yet")
+    world.clock.now = NOW + minutes(31)
+    assert level(world.last())["answer"] == "no_poll"
+    world.poll()
+    assert (level(world.last(), "soon")["answer"], level(world.last())["answer"]) == ("fired", "fired")
+
+
+def test_a_stay_that_goes_on_is_judged_by_the_rules_of_now_and_says_so(world: World) -> None:
+    world.begin(EVERYTHING)
+    old = world.book.sha
+    world.sees(RUNNING)
+    world.rule(EVERYTHING, STUCK)
+    facts = world.last()
+    assert (facts["judged_by"], level(facts)["judged_by"]) == (old, world.book.sha)
+    assert facts["notes"] == [
+        f"judged by the rules that were in force then ({old}), and others are in force now",
+        f"rules about staying: those of now ({world.book.sha})",
+    ]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_stay_that_ended_is_judged_by_the_rules_of_its_end_and_says_so(world: World, kept: bool) -> None:
+    world.begin(EVERYTHING)
+    old = world.book.sha
+    world.sees(RUNNING)
+    world.rule(EVERYTHING, STUCK)
+    end = world.book.sha
+    world.sees(SUCCESS)
+    world.rule(EVERYTHING, STUCK.replace("30m", "20m"))
+    if not kept:
+        with world.db.write() as tx:
+            tx.execute(delete(ruleset).where(ruleset.c.sha == end))
+    facts = world.all()[0]
+    assert facts["judged_by"] == old
+    assert level(facts)["judged_by"] == (end if kept else world.book.sha)
+    assert level(facts)["for_seconds"] == (1_800 if kept else 1_200)
+    assert facts["notes"][1:] == [
+        f"rules about staying: those of when it ended ({end})"
+        if kept
+        else f"rules about staying: those of now ({world.book.sha}), as those of when it ended are not on record"
+    ]
 
 
 def test_a_level_rule_whose_conditions_do_not_hold_says_which(world: World) -> None:

@@ -40,12 +40,16 @@ def answer(
     *,
     rules: str | None,
     notes: Sequence[str] = (),
+    none: str = "there are none",
     would_tell_now: Facts | None = None,
 ) -> Facts:
-    """Return all that is known of a transition, the answer in one line first. `rules` judged it (their sha)."""
+    """Return all that is known of a transition, the answer in one line first.
+
+    `rules` judged it (their sha); `none` says that no rule was there to match it.
+    """
     job = step.job
     return {
-        "headline": _headline(step, edges, levels, deliveries),
+        "headline": _headline(step, edges, levels, deliveries, none),
         "job": job.id,
         "bucket": job.bucket,
         "tag": job.tag,
@@ -67,13 +71,15 @@ def answer(
     }
 
 
-def _headline(step: Transition, edges: Sequence[Edge], levels: Sequence[Facts], deliveries: Sequence[Facts]) -> str:
+def _headline(
+    step: Transition, edges: Sequence[Edge], levels: Sequence[Facts], deliveries: Sequence[Facts], none: str
+) -> str:
     parts = [f"told to nobody: {step.silent}"] if step.silent else []
     told = [one for one in deliveries if one["answer"] not in _NOT_TOLD]
     if told:
         parts.append(_told(told))
     elif not step.silent:
-        parts.append(_nobody(edges, levels))
+        parts.append(_nobody(edges, levels) or f"no rule matched: {none}")
     heard = {one["rule"] for one in told}
     waiting = [one for one in levels if one["answer"] in _PENDING and one["rule"] not in heard]
     if waiting and (edges or told or step.silent):
@@ -94,7 +100,7 @@ def _told(deliveries: Sequence[Facts]) -> str:
     return "; ".join(said[:_MOST_TOLD] + more)
 
 
-def _nobody(edges: Sequence[Edge], levels: Sequence[Facts]) -> str:
+def _nobody(edges: Sequence[Edge], levels: Sequence[Facts]) -> str | None:
     if edges:
         near, rule = edges[0], edges[0].rule
         more = f" (and {len(near.misses) - 1} more)" if len(near.misses) > 1 else ""
@@ -102,7 +108,7 @@ def _nobody(edges: Sequence[Edge], levels: Sequence[Facts]) -> str:
     if levels:
         best = min(levels, key=lambda one: bool(one["answer"] == "no"))
         return f"no rule matched; nearest: {_named(best)}: {best['why']}"
-    return "no rule matched: there are none"
+    return None
 
 
 def _named(level: Facts) -> str:

@@ -13,7 +13,7 @@ from bridge.decide.matching import Rule
 from bridge.decide.template_words import human
 from bridge.decide.templates import iso
 from bridge.model import Gate, Silence
-from bridge.record.explaining import Fate, Gathered, Standing
+from bridge.record.explaining import Fallback, Fate, Gathered, Standing
 
 Facts = dict[str, Any]
 
@@ -45,6 +45,7 @@ class Circumstances:
 def fate_facts(fate: Fate, ruleset: Ruleset, around: Circumstances) -> Facts:
     rule = next((one for one in ruleset.rules if one.name == fate.rule), None)
     answer, why = _answer(fate, rule, around)
+    why += _before(fate, rule, around)
     instead = around.instead_of(fate)
     if instead:
         why = f'{why}; in place of "{instead}", which could not be told'
@@ -82,7 +83,7 @@ def _answer(fate: Fate, rule: Rule | None, around: Circumstances) -> tuple[str, 
         case "dead", _:
             return "dead", f"given up at {iso(fate.ended_at)}{_tries(fate)}: {_line(fate.why)}"
         case "held", Gathered() as digest:
-            return _HELD[digest.gate], _held(fate, digest, rule, around)
+            return _HELD[digest.gate], _held(digest, rule, around)
         case "merged", Gathered() as digest:
             return "merged", f"{_gathered(digest, rule, around)}, {_told_in(digest)}"
         case "dropped", Gathered() as digest:
@@ -106,7 +107,7 @@ def _waits(fate: Fate, around: Circumstances) -> tuple[str, str]:
         return "retrying", f"{tries} in vain, {next_try}: {_line(fate.why)}"
     if first := around.before(fate):
         return "waiting", f"waits for {first.id}, which tells of the same job and comes first"
-    again = f" ({_line(fate.why)})" if fate.why else ""
+    again = f" ({_line(fate.why)})" if fate.why and not fate.held_by else ""
     return "waiting", f"waits for its first try, due at {iso(_next_at(fate, around))}{again}"
 
 
@@ -115,17 +116,27 @@ def _next_at(fate: Fate, around: Circumstances) -> datetime:
     return max(fate.due_at, standing.not_before) if standing else fate.due_at
 
 
-def _held(fate: Fate, digest: Gathered, rule: Rule | None, around: Circumstances) -> str:
+def _held(digest: Gathered, rule: Rule | None, around: Circumstances) -> str:
     when = (
         f"until {iso(digest.due_at)}"
         if digest.due_at > around.now
         else f"told any moment (due at {iso(digest.due_at)})"
     )
-    gate, _, name = (fate.held_by or "").partition(":")
-    moved = (gate, name) != (digest.gate, digest.name) and gate in _HELD
-    first = f"; first held by {gate_said(gate, name, rule, around.silences)}" if moved else ""
     waits = "waits " if digest.gate == "group" else ""
-    return f"{waits}{_gathered(digest, rule, around)}, {when}{first}"
+    return f"{waits}{_gathered(digest, rule, around)}, {when}"
+
+
+def _before(fate: Fate, rule: Rule | None, around: Circumstances) -> str:
+    """Say what held a delivery before it came to what is said of it already."""
+    gate, _, name = (fate.held_by or "").partition(":")
+    if gate not in _HELD:
+        return ""
+    said, last = "", fate.digest
+    if fate.state not in ("held", "merged", "dropped"):  # only a person lets go of what a gate has
+        dropped = f" after it was dropped by {gate_said(last.gate, last.name, rule, around.silences)}" if last else ""
+        said = f"; sent again by hand{dropped}"
+    moved = last is None or (gate, name) != (last.gate, last.name)
+    return f"{said}; first held by {gate_said(gate, name, rule, around.silences)}" if moved else said
 
 
 def _gathered(digest: Gathered, rule: Rule | None, around: Circumstances) -> str:
@@ -160,10 +171,20 @@ def _told_in(digest: Gathered) -> str:
         case "sent":
             return f"told in {digest.told_by}, sent at {iso(digest.ended_at)}"
         case "dead":
-            return f"told in {digest.told_by}, which is dead: {_line(digest.why)}"
+            dead = f"told in {digest.told_by}, which is dead: {_line(digest.why)}"
+            return "; ".join([dead, *map(_instead, digest.fallbacks)])
         case None:
             return f"told in {digest.told_by}, which is no longer on record"
     return f"to be told in {digest.told_by}, which waits to be sent"
+
+
+def _instead(one: Fallback) -> str:
+    match one.state:
+        case "sent":
+            return f'told to "{one.notifier}" in its place at {iso(one.ended_at)} ({one.id})'
+        case "dead":
+            return f'{one.id} to "{one.notifier}", in its place, is dead too: {_line(one.why)}'
+    return f'to be told to "{one.notifier}" in its place by {one.id}, which waits to be sent'
 
 
 def _tries(fate: Fate) -> str:

@@ -62,9 +62,17 @@ def _asked(looked: Looked, ruleset: Ruleset, alarms: Mapping[str, Fired]) -> Ite
             answer, why = "no", why_not
         else:
             answer, why = _timed(looked, level)
-        yield _facts(looked, rule.name, rule.line, rule, answer, why, alarm)
-        if rule.stop and answer in ("fired", "due") and stopped is None:
+        yield _facts(looked, rule.name, rule.line, rule, answer, why, alarm) | {"judged_by": ruleset.sha}
+        if stopped is None and answer in _STOPS and _stops_now(looked, rule, level, why_not):
             stopped = rule
+
+
+_STOPS = ("fired", "due", "no_poll")
+
+
+def _stops_now(looked: Looked, rule: Rule, level: Level, why_not: str | None) -> bool:
+    """Tell whether a rule holds and stops now: one that fired once stops only for as long as it holds."""
+    return rule.stop and why_not is None and _timed(looked, level)[0] in ("due", "no_poll", "unseen", "not_on_record")
 
 
 def _facts(
@@ -74,6 +82,7 @@ def _facts(
     return {
         "rule": name,
         "line": line,
+        "judged_by": None,
         "in": looked.began.to,
         "answer": answer,
         "why": why,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -17,9 +17,10 @@ from bridge.decide.rulebook import Rulebook
 from bridge.decide.templates import iso
 from bridge.model import Silence, Transition, Watch
 from bridge.pipeline.explain.answers import answer
-from bridge.pipeline.explain.edges import Edge, edges_of, tells
-from bridge.pipeline.explain.fates import Circumstances, fate_facts, no_delivery
+from bridge.pipeline.explain.edges import edges_of, tells
+from bridge.pipeline.explain.fates import Circumstances, fate_facts
 from bridge.pipeline.explain.stays import Looked, levels_of
+from bridge.pipeline.explain.untold import untold
 from bridge.record import alarms, explaining, leases, rulesets, silences, snapshots
 from bridge.record.explaining import Fate
 from bridge.record.snapshots import Judged
@@ -54,6 +55,8 @@ class _InForce:
 
 _THEN = "judged by the rules that were in force then"
 _NOW = "these are the answers of the rules of now"
+_NONE = "there are none"
+_NONE_THEN = "there were none about such a change, and none about staying"
 
 
 class _History:
@@ -69,18 +72,21 @@ class _History:
     def explain(self, judged: Judged, then: Judged | None) -> Facts:
         """Say all about a transition, and about the stay that it began and `then` ended."""
         step, force = judged.transition, self._in_force(judged.rules)
+        staying = self._in_force(then.rules if then else self._book.sha)
         edges = edges_of(step, force.rules)
         fates = [one for one in self._around.fates if (one.bucket, one.sequence) == (step.job.bucket, step.sequence)]
         deliveries = [fate_facts(one, force.rules, self._around) for one in fates]
-        deliveries += [] if step.silent else _untold(edges, fates, known=force.known)
+        missing = "it is kept for a time only" if force.known else "other rules were in force then"
+        deliveries += [] if step.silent else untold(edges, list(deliveries), missing)
         return answer(
             step,
             edges,
-            self._levels(judged, then),
+            self._levels(step, then, staying.rules),
             deliveries,
             _messages(fates),
             rules=force.rules.sha,
-            notes=[force.note] if force.note else [],
+            notes=[note for note in (force.note, self._staying(force, staying, ended=bool(then))) if note],
+            none=_NONE if {force.rules.sha, staying.rules.sha} == {self._book.sha} else _NONE_THEN,
             would_tell_now=self._now_instead(step, force.rules),
         )
 
@@ -107,10 +113,17 @@ class _History:
         told = tells(step, self._book)
         return None if told == tells(step, then) else {"rules": self._book.sha, "tells": told}
 
-    def _levels(self, judged: Judged, then: Judged | None) -> list[Facts]:
+    def _staying(self, force: _InForce, staying: _InForce, *, ended: bool) -> str | None:
+        """Say which rules were asked about the stay, where they are others than were asked about its beginning."""
+        sha = staying.rules.sha
+        if sha == force.rules.sha or not (staying.rules.matcher.levels or force.rules.matcher.levels):
+            return None
+        if not staying.known:
+            return f"rules about staying: those of now ({sha}), as those of when it ended are not on record"
+        return f"rules about staying: those of {'when it ended' if ended else 'now'} ({sha})"
+
+    def _levels(self, step: Transition, then: Judged | None, rules: Ruleset) -> list[Facts]:
         """Ask the level rules about a stay: those in force when it ended, or now."""
-        rules = self._in_force(then.rules).rules if then else self._book
-        step = judged.transition
         found = [one for one in self._alarms.get(step.job.bucket, ()) if one.sequence == step.sequence]
         if not found and not rules.matcher.levels:
             return []
@@ -165,24 +178,6 @@ class _History:
     @cached_property
     def _alarms(self) -> Mapping[str, Sequence[alarms.Fired]]:
         return {bucket: alarms.of_job(self._tx, bucket, self._job_id) for bucket in self._last}
-
-
-def _untold(edges: Sequence[Edge], fates: Sequence[Fate], *, known: bool) -> Iterator[Facts]:
-    """Yield what rules would have told, had there not been an earlier one; and what is not on record."""
-    told = {(one.rule, one.notifier) for one in fates if one.kind == "transition"}
-    first: dict[str, str] = {}
-    for edge in edges:
-        rule = edge.rule
-        if edge.stopped and not edge.misses:
-            yield from (no_delivery(rule, name, "stopped", edge.verdict.why_not or "") for name in rule.notify)
-        for name in edge.verdict.already:
-            yield no_delivery(rule, name, "already_told", f'an earlier rule, "{first.get(name)}", tells {name} of this')
-        for name in edge.verdict.notifiers:
-            if (rule.name, name) not in told:
-                why = "it is kept for a time only" if known else "other rules were in force then"
-                yield no_delivery(rule, name, "not_on_record", f"no delivery is on record: {why}")
-            if not rule.group:
-                first.setdefault(name, rule.name)
 
 
 def _messages(fates: Sequence[Fate]) -> list[Facts]:

@@ -62,7 +62,7 @@ def _edge(rule: Facts) -> tuple[str, ...]:
     if not rule["matches"]:
         return "no", name, rule["why_not"]
     told = f"tells {', '.join(rule['notifiers'])}" if rule["notifiers"] else "matches"
-    already = f"; an earlier rule tells {', '.join(rule['already_told'])}" if rule["already_told"] else ""
+    already = f"; a rule above is the one that tells {', '.join(rule['already_told'])}" if rule["already_told"] else ""
     return "yes", name, told + already
 
 
