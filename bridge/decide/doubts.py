@@ -183,13 +183,17 @@ class Polled:
         if not listed:  # then any queue may be polled
             yield from filter(None, (_nearly_alias(queue, self._aliases) for queue in sorted(one.exact or ())))
             return
-        known = sorted(self._names.get(queue, queue) for queue in listed)
         exact = {self._aliases.get(text, text) for text, _ in one.wanted if not is_glob(text)}
-        for queue in sorted(self._names.get(queue, queue) for queue in exact.difference(listed)):
-            yield f'no watch polls the queue "{queue}"{instead(queue, known)}'
-        for text, test in one.wanted:
-            if is_glob(text) and self._fits_none(test, listed):
-                yield f'no watch polls a queue like "{text}"{instead(text, known)}'
+        missing = [("the queue", name) for name in self._named(exact.difference(listed))]
+        missing += [
+            ("a queue like", text) for text, test in one.wanted if is_glob(text) and self._fits_none(test, listed)
+        ]
+        known = self._named(listed) if missing else []
+        for what, text in missing:
+            yield f'no watch polls {what} "{text}"{instead(text, known)}'
+
+    def _named(self, queues: Iterable[str]) -> list[str]:
+        return sorted(self._names.get(queue, queue) for queue in queues)
 
     def _fits_none(self, test: Callable[[str], bool], queues: Collection[str]) -> bool:
         self._tried += len(queues)
