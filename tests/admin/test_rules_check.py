@@ -118,7 +118,7 @@ def test_rules_of_a_megabyte_are_read_and_more_is_a_fault(world: World) -> None:
 
 
 def test_a_text_that_no_toml_can_be_is_a_fault(world: World) -> None:
-    for text in ("\0", "x = '\u2028", "a = 1\n" * 2, "\ufeff"):
+    for text in ("\0", "x = '\u2028", "a = 1\n" * 2):
         found = answer(world, text)
         assert not found["ok"]
         assert found["faults"]
