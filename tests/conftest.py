@@ -31,6 +31,22 @@ MISSING = "PostgreSQL does not answer"
 _IN_A_HURRY = "options=-csynchronous_commit%3Doff"
 
 
+_WORKERS = 4  # as in pyproject.toml
+_SLOW = ("tests/crash/", "tests/world/", "tests/test_story.py", "tests/test_bad_days.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every worker begin with some of what takes long: at the end the others would wait for it."""
+    slow = [item for item in items if item.nodeid.startswith(_SLOW)]
+    rest = [item for item in items if not item.nodeid.startswith(_SLOW)]
+    share = -(-len(rest) // _WORKERS)
+    items[:] = [
+        item
+        for worker in range(_WORKERS)
+        for item in (*slow[worker::_WORKERS], *rest[worker * share : (worker + 1) * share])
+    ]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = [report for report in terminalreporter.stats.get("skipped", ()) if MISSING in str(report.longrepr)]
     if skipped:

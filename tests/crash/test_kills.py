@@ -10,7 +10,7 @@ from tests.crash.laboratory import WIDE_RULES, Laboratory
 from tests.crash.points import ALL, AT_RANDOM
 from tests.stage import Stage
 
-TWICE = (*ALL, *ALL)
+TWENTY = (*ALL, *ALL[: 20 - len(ALL)])
 
 
 def test_a_worker_killed_at_every_point_loses_nothing_and_repeats_little(tmp_path: Path, db_url: str) -> None:
@@ -19,13 +19,13 @@ def test_a_worker_killed_at_every_point_loses_nothing_and_repeats_little(tmp_pat
         first = stage.start_worker()
         stage.await_first_poll()
         assert stage.stop(first) == 0
-        for point in TWICE:
+        for point in TWENTY:
             laboratory.kill(point, beside=point == AT_RANDOM)
         found = laboratory.settle()
     assert found.faults == {}
     assert 0 < found.most_repeated <= WINDOW
-    assert found.transitions >= 200
+    assert found.transitions >= 150
     assert found.deliveries >= found.transitions
-    assert min(found.owed.merged["digest"], found.owed.merged["flood"], found.owed.stays) >= 20
+    assert min(found.owed.merged["digest"], found.owed.merged["flood"], found.owed.stays) >= 10
     planned = Counter(kill.point for kill in laboratory.kills if kill.as_planned)
-    assert planned == Counter(TWICE), f"not reached: {Counter(TWICE) - planned}"
+    assert planned == Counter(TWENTY), f"not reached: {Counter(TWENTY) - planned}"

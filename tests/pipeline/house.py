@@ -17,7 +17,7 @@ from bridge.record import reading, silences
 from bridge.record.database import Database
 from bridge.record.reading import Filter
 from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import Clock, a_job, minutes
+from tests.record.builders import Clock, a_job, hours, minutes
 
 EVERY = minutes(5)
 ENDS = {"Success", "Failed", "Cancel"}
@@ -123,10 +123,10 @@ class House:
             pass
 
     def passes(self, time: timedelta, *, polls: bool = True) -> None:
-        """Let time go by, with a poll every five minutes and all deliveries made at once."""
-        until = self.clock() + time
+        """Let time go by, with a poll every five minutes (every thirty in a long time), and deliveries made at once."""
+        until, every = self.clock() + time, EVERY if time < hours(6) else 6 * EVERY
         while self.clock() < until:
-            self.clock.advance(min(EVERY, until - self.clock()))
+            self.clock.advance(min(every, until - self.clock()))
             if polls:
                 self.poll()
             self.deliver()

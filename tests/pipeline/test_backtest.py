@@ -400,7 +400,7 @@ class Life:
 
 
 @given(st.lists(st.tuples(JOBS, STATES), max_size=3), st.lists(EVENTS, min_size=30, max_size=80), st.floats(0, 1))
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_has_happened_the_rules_that_judged_it_say_the_same_again(
     db: Database, there_before: list[tuple[int, str]], happens: list[tuple[Any, ...]], part: float
 ) -> None:
