@@ -9,9 +9,13 @@ from bridge.pipeline import Poller
 from bridge.record import outbox
 from bridge.record.database import Database
 from bridge.record.schema import delivery
+from tests.conftest import only_sqlite
 from tests.pipeline.explained import EVERYTHING, MUTE, STUCK, World, after, level
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, hours, minutes, rows
+
+# What differs between databases the neighbours ask of both.
+pytestmark = only_sqlite
 
 
 @pytest.fixture

@@ -12,9 +12,13 @@ from bridge.pipeline import Poller
 from bridge.pipeline.explain import as_text
 from bridge.record.database import Database
 from bridge.record.schema import ruleset
+from tests.conftest import only_sqlite
 from tests.pipeline.explained import EVERYTHING, HEAD, STUCK, World, after, level
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, a_job, hours, minutes, seconds
+
+# What differs between databases the neighbours ask of both.
+pytestmark = only_sqlite
 
 
 @pytest.fixture

@@ -8,8 +8,12 @@ from bridge.collect.errors import TemporaryError
 from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS
 from bridge.record.database import Database
 from bridge.record.schema import alarm
+from tests.conftest import only_sqlite
 from tests.pipeline.house import House
 from tests.record.builders import NOW, Clock, hours, minutes, rows
+
+# What differs between databases the neighbours ask of both.
+pytestmark = only_sqlite
 
 STUCK = """
 [[rule]]
