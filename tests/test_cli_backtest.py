@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from bridge.model import RUNNING, SUCCESS
 from bridge.record import snapshots
 from bridge.record.database import Database
+from tests.commands import call
 from tests.conftest import only_sqlite
 from tests.pipeline.house import GIVEN, House
 from tests.record.builders import Clock, a_job, a_step, hours, minutes
@@ -56,16 +58,9 @@ class Desk:
         (self.folder / name).write_text(GIVEN + rules)
         return str(self.folder / name)
 
-    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "bridge", "rules", "backtest", *words],
-            env=self.environ(),
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    def call(self, *words: str) -> Result:
+        known = {"DATABASE_URL": self.db.url.render_as_string(), "BRIDGE_RULES": str(self.folder / "rules.toml")}
+        return call("rules", "backtest", *words, **known)
 
 
 @pytest.fixture
@@ -88,7 +83,7 @@ def words_of(line: str) -> list[str]:
 
 def test_the_rules_in_force_differ_in_nothing(desk: Desk) -> None:
     seen = desk.call("--fail-on-difference")
-    assert (seen.returncode, seen.stderr) == (0, "")
+    assert (seen.exit_code, seen.stderr) == (0, "")
     head, _, columns, row, _, end = seen.stdout.splitlines()
     assert head.startswith("2 transitions from ")
     assert words_of(columns) == [
@@ -101,7 +96,7 @@ def test_the_rules_in_force_differ_in_nothing(desk: Desk) -> None:
 def test_other_rules_are_compared_with_what_was_told(desk: Desk) -> None:
     file = desk.write("new.toml", EVERY + 'group = { wait = "10m" }\n' + STUCK)
     seen = desk.call("--rules", file)
-    assert (seen.returncode, seen.stderr) == (0, "")
+    assert (seen.exit_code, seen.stderr) == (0, "")
     assert "they were judged by one other ruleset" in seen.stdout
     lines = [words_of(line) for line in seen.stdout.splitlines()]
     assert ["every", "ops", "0", "2", "0", "0", "0", "0", "2", "told", "~2"] in lines
@@ -135,9 +130,9 @@ def test_json_is_one_object(desk: Desk) -> None:
 
 def test_a_difference_fails_where_that_is_asked_for(desk: Desk) -> None:
     file = desk.write("new.toml", EVERY.replace("ops", "cms"))
-    assert desk.call("--rules", file).returncode == 0
-    assert desk.call("--rules", file, "--fail-on-difference").returncode == 1
-    assert desk.call("--rules", file, "--fail-on-difference", "--json").returncode == 1
+    assert desk.call("--rules", file).exit_code == 0
+    assert desk.call("--rules", file, "--fail-on-difference").exit_code == 1
+    assert desk.call("--rules", file, "--fail-on-difference", "--json").exit_code == 1
 
 
 def test_what_came_before_is_left_out(desk: Desk) -> None:
@@ -147,7 +142,7 @@ def test_what_came_before_is_left_out(desk: Desk) -> None:
 
 def test_a_time_that_is_none_is_a_usage_error(desk: Desk) -> None:
     seen = desk.call("--since", "yesterday")
-    assert seen.returncode == 2
+    assert seen.exit_code == 2
     assert '"yesterday" is not a time' in seen.stderr
 
 
@@ -160,14 +155,14 @@ def test_a_file_that_is_wrong_is_refused_whole(desk: Desk) -> None:
     file = desk.write("new.toml", '[[rule]]\nname = "x"\nnotify = "nobody"\n')
     line = Path(file).read_text().splitlines().index('notify = "nobody"') + 1
     seen = desk.call("--rules", file)
-    assert (seen.returncode, seen.stdout) == (1, "")
+    assert (seen.exit_code, seen.stdout) == (1, "")
     assert f'{file}:{line}: rule "x", key "notify": there is no notifier "nobody"' in seen.stderr
 
 
 def test_a_file_whose_secrets_are_not_here_says_how_to_try_it_all_the_same(desk: Desk) -> None:
     rules = EVERY + '[notifier.new]\ntype = "webhook"\nurl = { env = "NEW_URL" }\n'
     seen = desk.call("--rules", desk.write("new.toml", rules))
-    assert seen.returncode == 1
+    assert seen.exit_code == 1
     assert "environment variable NEW_URL is not set" in seen.stderr
     assert "give these variables any value of the right form, nothing is sent" in seen.stderr
 

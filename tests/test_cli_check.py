@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from tests.builders import SECRET
+from tests.commands import call
 from tests.stage import REPOSITORY
 
 RULES = """\
@@ -41,22 +43,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.toml"
 
 
-def check(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bridge", "rules", "check", *words],
-        env=os.environ | {"HOOK_SECRET": SECRET} | environ,
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def check(*words: str, **environ: str) -> Result:
+    return call("rules", "check", *words, **{"HOOK_SECRET": SECRET, **environ})
 
 
 def test_a_right_file_whose_tests_hold_is_accepted(file: Path) -> None:
     file.write_text(RULES + RIGHT)
     seen = check(str(file))
-    assert (seen.returncode, seen.stderr) == (0, "")
+    assert (seen.exit_code, seen.stderr) == (0, "")
     accepted, tests = seen.stdout.splitlines()
     assert accepted.startswith("accepted, with 0 warnings: 1 watch, 1 notifier, 1 rule (sha ")
     assert tests == "1 test, 0 failed"
@@ -65,14 +59,14 @@ def test_a_right_file_whose_tests_hold_is_accepted(file: Path) -> None:
 def test_a_file_without_tests_says_nothing_of_them(file: Path) -> None:
     file.write_text(RULES)
     seen = check(str(file))
-    assert seen.returncode == 0
+    assert seen.exit_code == 0
     assert "test" not in seen.stdout
 
 
 def test_a_test_that_fails_is_told_with_its_line_and_exits_1(file: Path) -> None:
     file.write_text(RULES + RIGHT + WRONG)
     seen = check(str(file))
-    assert seen.returncode == 1
+    assert seen.exit_code == 1
     assert seen.stderr.splitlines() == [f"{file}:18: {SAID}"]
     assert seen.stdout == "the rules are right, but 1 of 2 tests fails\n"
 
@@ -86,13 +80,13 @@ def test_the_file_of_the_environment_is_checked_when_none_is_named(file: Path) -
     file.write_text(RULES + RIGHT + WRONG)
     assert check(BRIDGE_RULES=str(file)).stderr.splitlines() == [f"{file}:18: {SAID}"]
     seen = check(BRIDGE_RULES_TOML=RULES + WRONG)
-    assert (seen.returncode, seen.stderr.partition(": ")[0]) == (1, "BRIDGE_RULES_TOML:15")
+    assert (seen.exit_code, seen.stderr.partition(": ")[0]) == (1, "BRIDGE_RULES_TOML:15")
 
 
 def test_failing_tests_and_warnings_are_one_array_of_json(file: Path) -> None:
     file.write_text(RULES + 'match.tag = "Concat"\n' + RIGHT + WRONG)
     seen = check(str(file), "--json")
-    assert seen.returncode == 1
+    assert seen.exit_code == 1
     warning, first, second = json.loads(seen.stdout)
     assert (warning["line"], warning["level"]) == (15, "warning")
     assert (first["line"], first["level"], second["line"], second["level"]) == (16, "test", 19, "test")
@@ -104,13 +98,13 @@ def test_failing_tests_and_warnings_are_one_array_of_json(file: Path) -> None:
 def test_a_file_that_is_right_and_holds_is_an_empty_array(file: Path) -> None:
     file.write_text(RULES + RIGHT)
     seen = check(str(file), "--json")
-    assert (seen.returncode, json.loads(seen.stdout)) == (0, [])
+    assert (seen.exit_code, json.loads(seen.stdout)) == (0, [])
 
 
 def test_the_tests_of_a_file_that_is_refused_are_not_run(file: Path) -> None:
     file.write_text(RULES + WRONG + "[ruls]\n")
     seen = check(str(file))
-    assert (seen.returncode, seen.stdout) == (1, "")
+    assert (seen.exit_code, seen.stdout) == (1, "")
     assert seen.stderr.splitlines() == [
         f'{file}:18: unknown key "ruls" (did you mean "rule"?)',
         "refused: 1 error, 0 warnings",
