@@ -16,7 +16,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from bridge.admin.problems import LARGEST_BODY, Problem
 from bridge.admin.routes import PAGING
 from bridge.decide.words import listing, suggest
-from bridge.record.reading import MOST, Filter
+from bridge.record.reading import MOST, Cursor, Filter
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
@@ -24,6 +24,7 @@ _USUAL_LIMIT = 50
 _MOST_PARAMETERS = 20  # more than any endpoint takes, so that each one can be answered for
 _LONGEST_TEXT = 1000
 _MOST_FAULTS = 20  # of a body, in one answer
+_CURSOR = re.compile(r"[0-9]{1,18}([.][0-9]{1,18})?")  # a BIGINT holds that
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -32,7 +33,7 @@ class Asked:
     """A page of a list: which rows, after which one, how many."""
 
     which: Filter
-    cursor: int | None = None
+    cursor: Cursor | None = None
     limit: int = _USUAL_LIMIT
 
 
@@ -84,10 +85,10 @@ def _limit(name: str, value: str) -> int:
     return int(value)
 
 
-def _cursor(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 18):  # a BIGINT holds that
+def _cursor(name: str, value: str) -> Cursor:
+    if not _CURSOR.fullmatch(value):
         raise ValueError(f'{name}: "{value[:100]}" is not one; send what the page before gave as "cursor"')
-    return int(value)
+    return Cursor(*map(int, value.split(".")))
 
 
 def _moment(name: str, value: str) -> datetime:
@@ -123,7 +124,7 @@ PARAMETERS = {
     "bucket": Parameter(_text, _A_TEXT, "which one, where several know the id"),
     "since": Parameter(_moment, _A_MOMENT, "not before then; a + is written %2B"),
     "until": Parameter(_moment, _A_MOMENT, "before then; a + is written %2B"),
-    "cursor": Parameter(_cursor, {"type": "string", "pattern": "^[0-9]{1,18}$"}, "what the page before gave"),
+    "cursor": Parameter(_cursor, {"type": "string", "pattern": f"^{_CURSOR.pattern}$"}, "what the page before gave"),
     "limit": Parameter(
         _limit, {"type": "integer", "minimum": 1, "maximum": MOST, "default": _USUAL_LIMIT}, "how many, at most"
     ),

@@ -33,7 +33,7 @@ class Scrape(Collector):
     now: datetime
     sha: str
     reloaded: bool
-    jobs: Mapping[tuple[str, str], int]
+    jobs: Mapping[tuple[str, str, str], int]
     watches: Iterable[Row]
     notifiers: Iterable[Row]
     workers: Iterable[Row]
@@ -45,7 +45,7 @@ class Scrape(Collector):
         yield _gauge(
             "config_last_reload_successful", "0: a rules.toml is wrong, old rules stay.", [], [((), self.reloaded)]
         )
-        yield _gauge("jobs", "Unfinished jobs.", ["state", "tag"], self.jobs.items())
+        yield _gauge("jobs", "Unfinished jobs.", ["state", "queue", "tag"], self.jobs.items())
         faults = [((rule,), count) for rule, count in self.faults.items()]
         yield _gauge("template_faults", "Templates that fell back to the default text, so far.", ["rule"], faults)
         yield from self._of_watches()

@@ -16,7 +16,7 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
 from bridge.record import reading, rulesets
-from bridge.record.reading import Found
+from bridge.record.reading import Cursor, Found
 from bridge.record.schema import DELIVERY_STATES
 
 _OF_JOBS = ("state", "tag", "queue", "job", "since", "until")
@@ -118,10 +118,10 @@ class Reads:
     def _short(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return a page of a list that is made anew each time: its cursor is a place in it."""
         asked = asking.read(request)
-        start = asked.cursor or 0
+        start = asked.cursor.when if asked.cursor else 0
         end = start + asked.limit
         return _page(list(items[start:end]), end if end < len(items) else None)
 
 
-def _page(items: list[dict[str, Any]], cursor: int | None) -> dict[str, Any]:
+def _page(items: list[dict[str, Any]], cursor: Cursor | int | None) -> dict[str, Any]:
     return {"items": items, "cursor": None if cursor is None else str(cursor)}

@@ -51,7 +51,7 @@ class Silences:
     def listed(self) -> ResponseReturnValue:
         asked = asking.read(request)
         with self._parts.db.read() as tx:
-            found, cursor = silences.page(tx, cursor=asked.cursor, limit=asked.limit)
+            found, cursor = silences.page(tx, cursor=asked.cursor.when if asked.cursor else None, limit=asked.limit)
         now = self._parts.clock()
         items = [silence_facts(one, held, now=now) for one, held in found]
         return {"items": items, "cursor": None if cursor is None else str(cursor)}

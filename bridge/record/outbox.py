@@ -57,7 +57,7 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> Sequence[Told
         {
             "id": one.id, "message": one.message.id, "notifier": one.notifier, "lane": one.lane,
             "thread": one.thread, "note": one.note, "due_at": when, "created_at": when, "since": when, "attempts": 0,
-            "body": one.body, "channel": one.channel,
+            "body": one.body, "channel": one.channel, "rule": one.message.rule or "",
             **held.get(at_, {"state": WAITING, "digest": None, "held_by": None, "ended_at": None, "why": None}),
         }
         for at_, one in enumerate(told)

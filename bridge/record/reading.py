@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, and_, func, literal_column, select, tuple_
 
 from bridge.record import digests
 from bridge.record.database import at, ms
-from bridge.record.schema import DEAD, DELIVERY_STATES, HELD, SENDING, WAITING, state_is
+from bridge.record.schema import DEAD, DELIVERY_STATES, HELD, SENDING, SENT, WAITING, listed_by, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
@@ -27,12 +27,22 @@ Facts = dict[str, Any]
 MOST = 500
 
 
+class Cursor(NamedTuple):
+    """A place in a list: the time of the last row of a page, and its number."""
+
+    when: int
+    n: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.when}.{self.n}"
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A page of a list; `cursor` asks for the next one, None at the end. Rows that arrive meanwhile shift nothing."""
 
     items: list[Facts]
-    cursor: int | None
+    cursor: Cursor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +60,10 @@ class Filter:
     until: datetime | None = None
 
 
-def jobs(tx: Connection, which: Filter, *, cursor: int | None = None, limit: int = 50) -> Found:
-    wanted = _matching((J.c.state, which.state), (J.c.tag, which.tag), (J.c.queue, which.queue), (J.c.id, which.job))
+def jobs(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
+    wanted = _matching(*_listed(J, which), (J.c.id, which.job))
     wanted += _between(J.c.created_at, which)
-    return _page(tx, select(J).where(*wanted), J, _job, cursor, limit)
+    return _page(tx, select(J).where(*wanted), J.c.created_at, J.c.n, _job, cursor, limit)
 
 
 def job(tx: Connection, job_id: str) -> list[Facts]:
@@ -85,12 +95,10 @@ def _job(row: Row[Any]) -> Facts:
     }
 
 
-def transitions(tx: Connection, which: Filter, *, cursor: int | None = None, limit: int = 50) -> Found:
-    wanted = _matching(
-        (T.c.state, which.state), (T.c.tag, which.tag), (T.c.queue, which.queue), (T.c.job_id, which.job)
-    )
+def transitions(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
+    wanted = _matching(*_listed(T, which), (T.c.job_id, which.job))
     wanted += _between(T.c.seen_at, which)
-    return _page(tx, select(T).where(*wanted), T, _transition, cursor, limit)
+    return _page(tx, select(T).where(*wanted), T.c.seen_at, T.c.n, _transition, cursor, limit)
 
 
 def _transition(row: Row[Any]) -> Facts:
@@ -119,8 +127,14 @@ _DELIVERIES: Select[Any] = (
 )
 
 
-def deliveries(tx: Connection, which: Filter, *, cursor: int | None = None, limit: int = 50) -> Found:
-    return _page(tx, _DELIVERIES.where(*_of_deliveries(which)), D, _delivery, cursor, limit)
+_OPEN = (DELIVERY_STATES[WAITING], DELIVERY_STATES[SENDING])
+
+
+def deliveries(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
+    wanted = _DELIVERIES.where(*of_deliveries(tx, which))
+    # Few wait, and they are looked at and sorted: SQLite would else walk through all there are to find them in order.
+    when = D.c.created_at + literal_column("0") if which.state in _OPEN else D.c.created_at
+    return _page(tx, wanted, when, D.c.n, _delivery, cursor, limit)
 
 
 def numbers_of(ids: Collection[str]) -> Select[Any]:
@@ -128,8 +142,15 @@ def numbers_of(ids: Collection[str]) -> Select[Any]:
     return select(D.c.n).where(D.c.id.in_(ids))
 
 
-def _of_deliveries(which: Filter) -> list[ColumnElement[bool]]:
-    wanted = _matching((D.c.notifier, which.notifier), (M.c.rule, which.rule), (M.c.job_id, which.job))
+def of_deliveries(tx: Connection, which: Filter) -> list[ColumnElement[bool]]:
+    """Return the conditions for deliveries, joined with their messages, of a filter."""
+    # Of a state that is rare there is an index, and the one of the notifier would be the longer way.
+    notifier = listed_by(D.c.notifier) if which.state in (None, DELIVERY_STATES[SENT]) else D.c.notifier
+    wanted = _matching((notifier, which.notifier), (M.c.job_id, which.job))
+    if which.rule is not None:
+        # Where a version wrote that knew no rule here, it is asked for in the slow way.
+        unsaid = tx.execute(select(D.c.n).where(D.c.rule.is_(None)).limit(1)).first()
+        wanted.append((M.c.rule if unsaid else D.c.rule) == which.rule)
     if which.state:
         wanted.append(state_is(DELIVERY_STATES.index(which.state)))
     if which.digest:
@@ -234,12 +255,12 @@ def paused_notifiers(tx: Connection) -> list[str]:
     return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_not(None)).order_by(N.c.name)).scalars())
 
 
-OPEN_JOBS = select(J.c.state, J.c.tag, func.count()).where(J.c.open).group_by(J.c.state, J.c.tag)
+OPEN_JOBS = select(J.c.state, J.c.queue, J.c.tag, func.count()).where(J.c.open).group_by(J.c.state, J.c.queue, J.c.tag)
 
 
-def open_jobs(tx: Connection) -> dict[tuple[str, str], int]:
-    """Return how many unfinished jobs there are by (state, tag)."""
-    return {(state, tag or ""): count for state, tag, count in tx.execute(OPEN_JOBS)}
+def open_jobs(tx: Connection) -> dict[tuple[str, str, str], int]:
+    """Return how many unfinished jobs there are by (state, queue, tag)."""
+    return {(state, queue or "", tag or ""): count for state, queue, tag, count in tx.execute(OPEN_JOBS)}
 
 
 def workers(tx: Connection) -> list[Facts]:
@@ -258,15 +279,33 @@ def _matching(*pairs: tuple[ColumnElement[Any], str | None]) -> list[ColumnEleme
     return [column == value for column, value in pairs if value is not None]
 
 
+def _listed(table: Table, which: Filter) -> list[tuple[ColumnElement[Any], str | None]]:
+    pairs = ((table.c.state, which.state), (table.c.tag, which.tag), (table.c.queue, which.queue))
+    return [(listed_by(column), value) for column, value in pairs]
+
+
 def _between(column: ColumnElement[Any], which: Filter) -> list[ColumnElement[bool]]:
     bounds = [column >= ms(which.since)] if which.since else []
     return [*bounds, column < ms(which.until)] if which.until else bounds
 
 
-def _page(tx: Connection, rows: Select[Any], table: FromClause, shape: Any, cursor: int | None, limit: int) -> Found:
+def _page(
+    tx: Connection,
+    rows: Select[Any],
+    when: ColumnElement[int],
+    n: Column[int],
+    shape: Callable[[Row[Any]], Facts],
+    cursor: Cursor | None,
+    limit: int,
+) -> Found:
     limit = max(1, min(limit, MOST))
     if cursor is not None:
-        rows = rows.where(table.c.n < cursor)
-    found = tx.execute(rows.order_by(table.c.n.desc()).limit(limit + 1)).all()
-    more = len(found) > limit
-    return Found([shape(row) for row in found[:limit]], found[limit - 1].n if more else None)
+        # The first condition says no more than the second: SQLite finds the place in its index by it.
+        rows = rows.where(when <= cursor.when, tuple_(when, n) < tuple_(*cursor))
+    rows = rows.add_columns(when.label("at"))
+    found = tx.execute(rows.order_by(when.desc(), n.desc()).limit(limit + 1)).all()
+    items = [shape(row) for row in found[:limit]]
+    if len(found) <= limit:
+        return Found(items, None)
+    last = found[limit - 1]
+    return Found(items, Cursor(last.at, last.n))

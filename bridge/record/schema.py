@@ -5,6 +5,8 @@ Hand-written migrations make them (`migrations/`); a test compares the two.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -23,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"  # the newest revision in migrations/versions
+HEAD = "0004"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -99,6 +101,24 @@ Index("job_by_id", job.c.id)
 Index("job_open", job.c.stream, job.c.created_at, sqlite_where=text("open = 1"), postgresql_where=text("open"))
 Index("job_created", job.c.stream, job.c.created_at)
 
+
+def listed_by(column: Column[Any]) -> ColumnElement[str]:
+    """Return a column as lists ask for it.
+
+    SQLite, which knows nothing of how often a value is there, would take an index on the column itself for claims too.
+    """
+    return column.op("||")(literal_column("''"))
+
+
+def _listed(table: Table, when: Column[int], *by: Column[Any]) -> None:
+    """Serve lists: the newest of all, and of each value of these columns."""
+    Index(f"{table.name}_listed", when, table.c.n)
+    for column in by:
+        Index(f"{table.name}_listed_{column.name}", listed_by(column), when, table.c.n)
+
+
+_listed(job, job.c.created_at, job.c.state, job.c.tag, job.c.queue)
+
 transition = Table(
     "transition",
     metadata,
@@ -123,6 +143,7 @@ transition = Table(
 )
 
 Index("transition_job", transition.c.job_id)
+_listed(transition, transition.c.seen_at, transition.c.state, transition.c.tag, transition.c.queue)
 
 message = Table(
     "message",
@@ -168,8 +189,11 @@ delivery = Table(
     Column("channel", Text),  # instead of the notifier's
     Column("held_by", Text),  # "gate:name" that first held it, for good
     Column("digest", BigInteger),  # where it waits, or was told
+    Column("rule", Text),  # its message's, for lists; "": there is none; None: by a version that did not say
     sqlite_autoincrement=True,
 )
+_listed(delivery, delivery.c.created_at, delivery.c.notifier)
+Index("delivery_listed_rule", delivery.c.rule, delivery.c.created_at, delivery.c.n)
 
 
 def state_is(number: int, table: FromClause = delivery) -> ColumnElement[bool]:
@@ -184,6 +208,8 @@ def _partial(name: str, *columns: Column[object], where: str, unique: bool = Fal
 _partial("delivery_due", delivery.c.notifier, delivery.c.due_at, delivery.c.n, where="state = 0")
 _partial("delivery_sending", delivery.c.notifier, delivery.c.lease_until, where="state = 1")
 _partial("delivery_dead", delivery.c.notifier, delivery.c.n, where="state = 3")
+for _state, _name in ((DEAD, "dead"), (HELD, "held"), (MERGED, "merged"), (DROPPED, "dropped")):
+    _partial(f"delivery_listed_{_name}", delivery.c.created_at, delivery.c.n, where=f"state = {_state}")
 _partial("delivery_lane", delivery.c.lane, delivery.c.notifier, delivery.c.n, where="state < 2 AND lane IS NOT NULL")
 _partial("delivery_lane_one", delivery.c.lane, delivery.c.notifier, where="state = 1 AND lane IS NOT NULL", unique=True)
 _partial("delivery_digest", delivery.c.digest, delivery.c.n, where="digest IS NOT NULL")
@@ -322,3 +348,50 @@ horizon = Table(
     Column("bucket", String(100), primary_key=True),
     Column("pruned_to", BigInteger, nullable=False),
 )
+
+# How often something happened and how long it took, in each span of time (`slot` is its beginning) and in all (slot 0).
+tally = Table(
+    "tally",
+    metadata,
+    Column("metric", String(40), primary_key=True),
+    Column("slot", BigInteger, primary_key=True, autoincrement=False),
+    Column("labels", Text, primary_key=True),  # JSON: a list of texts
+    Column("bucket", Integer, primary_key=True, autoincrement=False),  # of a histogram; 0 where it is none
+    Column("count", BigInteger, nullable=False),
+    Column("ms", BigInteger, nullable=False),  # in all
+    Column("last_at", BigInteger, nullable=False),
+)
+
+# An order to send dead deliveries again, carried out a few at a time.
+redrive = Table(
+    "redrive",
+    metadata,
+    _number(),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("spec", Text, nullable=False),  # JSON: which
+    Column("author", Text, nullable=False),
+    Column("per_minute", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("after", BigInteger, nullable=False, server_default="0"),  # the number of the last delivery looked at
+    Column("up_to", BigInteger, nullable=False),  # and of the last one there was
+    Column("total", Integer, nullable=False),  # that were dead when it was given
+    Column("done", Integer, nullable=False, server_default="0"),
+    Column("next_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("ended_by", Text),  # who ended it early
+    sqlite_autoincrement=True,
+)
+_partial("redrive_open", redrive.c.next_at, where="ended_at IS NULL")
+
+# What was asked under an Idempotency-Key, and answered.
+answered = Table(
+    "answered",
+    metadata,
+    Column("key", String(64), primary_key=True),  # a digest of the key and of who asked
+    Column("request", String(64), nullable=False),  # a digest of what was asked
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("location", Text),
+    Column("at", BigInteger, nullable=False),
+)
+Index("answered_at", answered.c.at)

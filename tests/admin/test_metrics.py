@@ -39,7 +39,7 @@ def test_every_name_is_there_before_anything_happened(world: World) -> None:
 
 def test_unfinished_jobs_are_counted_by_state_and_tag(either_world: World) -> None:
     either_world.sees(a_job(1), a_job(2), a_job(3, tag=None, state="Pause"), a_failed_job(4))
-    assert scrape(either_world)["bridge_jobs"] == {("Running", "Transcode"): 2, ("Pause", ""): 1}
+    assert scrape(either_world)["bridge_jobs"] == {("p224", "Running", "Transcode"): 2, ("p224", "Pause", ""): 1}
 
 
 def test_deliveries_are_counted_by_notifier(either_world: World) -> None:
