@@ -51,7 +51,7 @@ def _digest(token: bytes) -> bytes:
 
 def enter(request: Request, keys: Keys, failures: Failures) -> Scope:
     """Return who asks. Raises Problem 401, 403 or 429."""
-    return _with_token(request, keys, failures) if keys.admin else _from_here(request)
+    return _with_token(request, keys, failures) if keys.admin else from_here(request)
 
 
 def require(scope: Scope, request: Request) -> None:
@@ -93,7 +93,7 @@ def _unknown(detail: str, error: str) -> Problem:
     return Problem(401, detail, headers={"WWW-Authenticate": challenge})
 
 
-def _from_here(request: Request) -> Scope:
+def from_here(request: Request) -> Scope:
     if why := why_not_local(request):
         raise Problem(403, f"no BRIDGE_ADMIN_TOKEN is set, so only this machine may ask, and {why}: set it to a secret")
     return Scope.ADMIN
@@ -131,10 +131,10 @@ def _forwarded_by(names: Iterable[str]) -> str | None:
 def _cross_site(request: Request, host: str) -> str | None:
     """A browser here lets any page post to this address; it says which page did."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site not in (None, "none", "same-origin") or (origin is not None and _authority(origin) != host.lower()):
+    if site not in (None, "none", "same-origin") or (origin is not None and authority(origin) != host.lower()):
         return "this request was made by a page of another site"
     return None
 
 
-def _authority(origin: str) -> str:
+def authority(origin: str) -> str:
     return origin.lower().partition("://")[2]

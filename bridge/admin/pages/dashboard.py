@@ -1,0 +1,131 @@
+"""All pages, put into the application: who may see them, how they are rendered, how they fail."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from flask import Blueprint, Flask, Response, current_app, g, request, send_from_directory, url_for
+from flask.typing import ResponseReturnValue
+from jinja2 import StrictUndefined
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from bridge.admin import problems
+from bridge.admin.auth import Keys
+from bridge.admin.failures import Failures
+from bridge.admin.pages import shapes
+from bridge.admin.pages.deliveries import DeliveryPages
+from bridge.admin.pages.jobs import JobPages
+from bridge.admin.pages.notifiers import NotifierPages
+from bridge.admin.pages.overview import Overview
+from bridge.admin.pages.routes import may_act, show
+from bridge.admin.pages.rules import RulePages
+from bridge.admin.pages.session import Sessions
+from bridge.admin.pages.silences import SilencePages
+from bridge.admin.pages.watches import WatchPages
+from bridge.admin.parts import Parts
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "same-origin",  # a form goes back to where it was
+    "Cache-Control": "private, no-cache",
+    "Vary": "Cookie, HX-Request",
+}
+_STATIC = Path(__file__).parent / "static"
+_FOR_A_YEAR = 365 * 86400
+NAVIGATION = (
+    ("overview", "Overview"), ("jobs", "Jobs"), ("deliveries", "Deliveries"), ("rules", "Rules"),
+    ("notifiers", "Notifiers"), ("silences", "Silences"), ("watches", "Watches"),
+)  # fmt: skip
+
+
+class Dashboard:
+    """The pages, as a blueprint: `pages.NAME` is the endpoint of each."""
+
+    def __init__(self, parts: Parts, keys: Keys, failures: Failures) -> None:
+        self._parts = parts
+        self._sessions = Sessions(parts, keys, failures)
+        self._asks_for_token = keys.admin is not None
+        subjects = (Overview, JobPages, DeliveryPages, RulePages, NotifierPages, SilencePages, WatchPages)
+        found = [page for subject in subjects for page in subject(parts).pages()]
+        self.pages = {f"pages.{page.name}": page for page in (*found, *self._sessions.pages())}
+
+    def register(self, app: Flask) -> None:
+        self._sessions.prepare(app)
+        blueprint = Blueprint("pages", __name__, template_folder="templates")
+        for page in self.pages.values():
+            blueprint.add_url_rule(page.path, page.name, page.view, methods=[page.method])
+        blueprint.add_url_rule("/static/<path:filename>", "static", _static)
+        blueprint.before_request(self._enter)
+        blueprint.after_request(_finish)
+        for error in (HTTPException, DBAPIError, PoolTimeout):
+            blueprint.register_error_handler(error, _failed)
+        blueprint.context_processor(self._facts)
+        app.register_blueprint(blueprint)
+        app.jinja_env.undefined = StrictUndefined
+        app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+        app.jinja_env.filters |= {
+            "moment": lambda value: shapes.moment(value, self._parts.clock()),
+            "since": lambda value: shapes.since(value, self._parts.clock()),
+            "span": shapes.span,
+            "count": shapes.count,
+        }
+
+    def _enter(self) -> ResponseReturnValue | None:
+        if request.endpoint == "pages.static":
+            return None
+        return self._sessions.enter(self.pages.get(request.endpoint or ""))
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "here": (request.endpoint or "").removeprefix("pages."),
+            "navigation": NAVIGATION,
+            "may_act": may_act(),
+            "signed_in": "scope" in g,
+            "asks_for_token": self._asks_for_token,
+            "version": self._parts.version,
+            "asset": _asset,
+        }
+
+
+def _static(filename: str) -> ResponseReturnValue:
+    answer = current_app.make_response(_sent(filename))
+    answer.headers["Cache-Control"] = f"public, max-age={_FOR_A_YEAR}, immutable"
+    return answer
+
+
+def _sent(filename: str) -> Response:
+    return send_from_directory(_STATIC, filename, max_age=_FOR_A_YEAR)
+
+
+@cache
+def _asset(filename: str) -> str:
+    """Return the address of a file, which changes with its content: browsers may keep it for a year."""
+    digest = hashlib.sha256((_STATIC / filename).read_bytes()).hexdigest()[:12]
+    return url_for("pages.static", filename=filename, v=digest)
+
+
+def _finish(response: Response) -> Response:
+    kept = {} if request.endpoint == "pages.static" else _HEADERS
+    response.headers.update(kept)
+    if request.method == "GET" and response.status_code == 200 and request.endpoint != "pages.static":
+        response.add_etag()
+        response.make_conditional(request)
+    return response
+
+
+def _failed(error: HTTPException | DBAPIError | PoolTimeout) -> ResponseReturnValue:
+    """Say what is wrong as the API does, on a page."""
+    problem = problems.answered(error)
+    facts = problem.get_json(force=True)
+    page = current_app.make_response(show("problem.html", status=problem.status_code, problem=facts))
+    for name in ("Retry-After", "Allow"):
+        if name in problem.headers:
+            page.headers[name] = problem.headers[name]
+    return page

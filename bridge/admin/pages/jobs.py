@@ -1,0 +1,102 @@
+"""Jobs: the list, one job's whole life, and why who was (not) told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from flask import redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from bridge.admin.pages import filters
+from bridge.admin.pages.life import life
+from bridge.admin.pages.routes import Page, Pages, done, refused, show
+from bridge.admin.problems import Problem
+from bridge.model import STATES, Job
+from bridge.pipeline.by_hand import NotTold, tell_by_hand
+from bridge.pipeline.explain import explain_stored
+from bridge.record import attempts, reading
+from bridge.record.reading import Facts
+
+_FIELDS = ("job", "state", "tag", "queue", "since", "until")
+
+
+class JobPages(Pages):
+    def pages(self) -> Iterator[Page]:
+        yield Page(path="/jobs", view=self.jobs, name="jobs")
+        yield Page(path="/jobs/<path:job_id>", view=self.job, name="job")
+        yield Page(path="/jobs/<path:job_id>/tell", view=self.tell, name="tell", method="POST")
+        yield Page(path="/find", view=self.find, name="find")
+
+    def jobs(self) -> ResponseReturnValue:
+        book = self.parts.book()
+        asked = filters.read(_FIELDS, self.parts.clock())
+        with self.parts.db.read() as tx:
+            found = reading.jobs(tx, asked.which, cursor=asked.cursor)
+        tags = dict.fromkeys(stream.tag for watch in book.watches for stream in watch.streams)
+        wanted = (
+            ("job", "Job id", None),
+            ("state", "State", [(word, word) for word in (*STATES, "gone")]),
+            ("tag", "Tag", [(tag, tag) for tag in tags]),
+            ("queue", "Queue", list(book.queue_names.items()) or None),
+            ("since", "Created since", None),
+            ("until", "Created before", None),
+        )
+        return show(
+            "jobs.html", asked=asked, jobs=[_whole(one) for one in found.items], cursor=found.cursor, fields=wanted,
+            queue_names=book.queue_names,
+        )  # fmt: skip
+
+    def job(self, job_id: str) -> ResponseReturnValue:
+        bucket = request.args.get("bucket")
+        book, now = self.parts.book(), self.parts.clock()
+        with self.parts.db.read() as tx:
+            found = [one for one in reading.job(tx, job_id) if bucket in (None, one["bucket"])]
+            if not found:
+                raise Problem(404, f'no job "{job_id[:100]}" has been seen: is the id right, and does a watch list it?')
+            if len(found) > 1:
+                return show("job_choice.html", job_id=job_id, found=found)
+            job = _whole(found[0])
+            tries = attempts.of_deliveries(tx, [one["id"] for one in job["deliveries"]])
+            said = explain_stored(tx, job_id, book, bucket=job["bucket"], now=now)
+        return show(
+            "job.html", job=job, life=life(job, tries), said=said, notifiers=list(book.notifiers),
+            queue_name=book.queue_names.get(job["queue"]), untold=_untold(job),
+        )  # fmt: skip
+
+    def tell(self, job_id: str) -> ResponseReturnValue:
+        """Tell a notifier of the job's last transition, because a person wants it told."""
+        bucket, notifier = request.args.get("bucket"), request.form.get("notifier", "")
+        try:
+            with self.parts.db.write() as tx:
+                asked = tell_by_hand(
+                    tx, self.parts.book(), job_id=job_id, bucket=bucket, notifier=notifier, author="dashboard",
+                    now=self.parts.clock(),
+                )  # fmt: skip
+        except NotTold as error:
+            return refused(Problem(error.status, str(error)), "job", job_id=job_id, bucket=bucket)
+        said = f"It is on its way to {notifier}" + (f", and waits: {asked.waits}" if asked.waits else "")
+        return done(f"{said}: {asked.delivery}", "job", job_id=job_id, bucket=bucket)
+
+    def find(self) -> ResponseReturnValue:
+        """Lead from an id, whatever it is of, to its page."""
+        wanted = request.args.get("id", "").replace("\0", "").strip()[:1000]
+        with self.parts.db.read() as tx:
+            if reading.delivery(tx, wanted):
+                return redirect(url_for("pages.delivery", delivery_id=wanted), 303)
+            if reading.job(tx, wanted):
+                return redirect(url_for("pages.job", job_id=wanted), 303)
+        return refused(Problem(404, f'no job and no delivery has the id "{wanted[:100]}"'), "jobs")
+
+
+_NOTHING_SAID = {one.name: None for one in fields(Job)}
+
+
+def _whole(job: Facts) -> Facts:
+    """Return a job with what CI did not say of it as None."""
+    return _NOTHING_SAID | job
+
+
+def _untold(job: Facts) -> bool:
+    """Tell whether nobody has heard of the job: nothing was accepted, and nothing is on its way."""
+    return not any(one["state"] in ("sent", "sending", "waiting", "held", "merged") for one in job["deliveries"])

@@ -1,0 +1,113 @@
+"""The overview: is everything fine, what moved, who was told."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from flask import request
+from flask.typing import ResponseReturnValue
+
+from bridge.admin.health import Health
+from bridge.admin.pages import charts
+from bridge.admin.pages.routes import Page, Pages, show
+from bridge.admin.parts import Parts
+from bridge.pipeline.stats import SPANS, Moved, Stats, stats
+from bridge.record import attempts, reading
+from bridge.record.reading import Facts, Filter
+
+_FEED = 15
+_MOST_CHARTS = 4  # of tags, and of queues: the largest
+_USUAL_SPAN = "24h"
+_ORDER = ("Success", "Failed", "Cancel", "gone", "Running", "Submitted", "Pause")
+
+
+class Overview(Pages):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._health = Health(parts)
+
+    def pages(self) -> Iterator[Page]:
+        yield Page(path="/", view=self.overview, name="overview")
+
+    def overview(self) -> ResponseReturnValue:
+        span = request.args.get("span", _USUAL_SPAN)
+        span = span if span in SPANS else _USUAL_SPAN
+        book, now = self.parts.book(), self.parts.clock()
+        with self.parts.db.read() as tx:
+            moved = stats(tx, span, now)
+            feed = reading.transitions(tx, Filter(), limit=_FEED).items
+            caused = attempts.caused_by(tx, feed)
+            notifiers, watches = reading.notifiers(tx), reading.watches(tx)
+        return show(
+            "overview.html",
+            span=span,
+            spans=list(SPANS),
+            checks=self._health.checks(),
+            figures=_figures(notifiers, [row for row in watches if row["name"] in {one.name for one in book.watches}]),
+            failed=_sum(moved.transitions, "Failed"),
+            ended=_sum(moved.transitions, "Success"),
+            standing=_chart(_standing(moved), moved, "Unfinished jobs at the end of each span"),
+            by_tag=_charts(moved, lambda one: one.tag or "no tag"),
+            by_queue=_charts(moved, lambda one: book.queue_names.get(one.queue) or one.queue or "no queue"),
+            words=_words(moved),
+            look=charts.look,
+            feed=[(one, caused.get((one["bucket"], one["job"], one["sequence"]), ())) for one in feed],
+            queue_names=book.queue_names,
+        )
+
+
+def _figures(notifiers: Sequence[Facts], watches: Sequence[Facts]) -> dict[str, Any]:
+    polls = [row["ok_at"] for row in watches if row["ok_at"]]
+    return {
+        "polled_at": max(polls, default=None),
+        "watches": len(watches),
+        "failing": [row["name"] for row in watches if row["failures"]],
+        "paused_watches": [row["name"] for row in watches if row["paused"]],
+        "waiting": sum(row["waiting"] + row["sending"] for row in notifiers),
+        "oldest": min((row["oldest_waiting_at"] for row in notifiers if row["oldest_waiting_at"]), default=None),
+        "held": sum(row["held"] for row in notifiers),
+        "dead": sum(row["dead"] for row in notifiers),
+        "paused": [row["name"] for row in notifiers if row["paused_at"]],
+        "troubled": [row["name"] for row in notifiers if row["failures"]],
+    }
+
+
+def _sum(moved: Iterable[Moved], to: str) -> int:
+    return sum(sum(one.counts) for one in moved if one.to == to)
+
+
+def _standing(found: Stats) -> dict[str, list[int]]:
+    return _added((one.state, one.counts) for one in found.jobs)
+
+
+def _charts(found: Stats, by: Callable[[Moved], str]) -> list[tuple[str, Any]]:
+    """Return a chart of the transitions for each value, the largest first."""
+    groups: dict[str, list[Moved]] = defaultdict(list)
+    for one in found.transitions:
+        groups[by(one)].append(one)
+    largest = sorted(groups, key=lambda name: (-sum(sum(one.counts) for one in groups[name]), name))[:_MOST_CHARTS]
+    return [(name, _chart(_added((one.to, one.counts) for one in groups[name]), found, name)) for name in largest]
+
+
+def _added(counts: Iterable[tuple[str, Sequence[int]]]) -> dict[str, list[int]]:
+    sums: dict[str, list[int]] = {}
+    for word, values in counts:
+        before = sums.get(word, [0] * len(values))
+        sums[word] = [one + other for one, other in zip(before, values, strict=True)]
+    return {word: sums[word] for word in sorted(sums, key=_place)}
+
+
+def _place(word: str) -> tuple[int, str]:
+    return _ORDER.index(word) if word in _ORDER else len(_ORDER), word
+
+
+def _words(found: Stats) -> list[str]:
+    return sorted({one.to for one in found.transitions} | {one.state for one in found.jobs}, key=_place)
+
+
+def _chart(series: Mapping[str, Sequence[int]], found: Stats, says: str) -> Any:
+    slots: Sequence[datetime] = found.slots
+    return charts.bars(series, slots, says=says)

@@ -1,0 +1,74 @@
+"""What a page is, and what a page's view can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from flask import flash, g, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from bridge.admin.auth import Scope
+from bridge.admin.parts import Parts
+from bridge.admin.problems import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One method of one address that a browser asks for."""
+
+    path: str
+    view: Callable[..., ResponseReturnValue]
+    name: str
+    method: str = "GET"
+    public: bool = False  # served to who has not signed in
+
+
+class Pages:
+    """What the pages of one subject share."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @property
+    def parts(self) -> Parts:
+        return self._parts
+
+
+def show(template: str, *, status: int = 200, **facts: object) -> ResponseReturnValue:
+    """Render a page; of a page that refreshes itself only the live part, when htmx asks for it."""
+    layout = "part.html" if request.headers.get("HX-Request") else "page.html"
+    return render_template(template, layout=layout, **facts), status
+
+
+def done(said: str, endpoint: str, **values: object) -> ResponseReturnValue:
+    """Go back to where the form was, and say what was done."""
+    flash(said, "done")
+    return _back(endpoint, values)
+
+
+def attempt(deed: Callable[[], object], said: str, endpoint: str, **values: object) -> ResponseReturnValue:
+    """Do what a form asks for and go back, saying what was done, or why not."""
+    try:
+        deed()
+    except Problem as error:
+        return refused(error, endpoint, **values)
+    return done(said, endpoint, **values)
+
+
+def refused(error: HTTPException, endpoint: str, **values: object) -> ResponseReturnValue:
+    flash(str(error.description), "refused")
+    return _back(endpoint, values)
+
+
+def _back(endpoint: str, values: Mapping[str, object]) -> ResponseReturnValue:
+    came_from = urlsplit(request.headers.get("Referer", ""))
+    if came_from.netloc == request.host and came_from.path.startswith("/") and not came_from.path.startswith("//"):
+        return redirect(came_from.path + (f"?{came_from.query}" if came_from.query else ""), 303)
+    return redirect(url_for(f"pages.{endpoint}", **values), 303)  # type: ignore[arg-type]  # it takes any text
+
+
+def may_act() -> bool:
+    return bool(g.get("scope") == Scope.ADMIN)

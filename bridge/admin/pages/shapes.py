@@ -1,0 +1,55 @@
+"""How values look on a page: times, spans, numbers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from markupsafe import Markup
+
+_TIME = Markup(
+    '<time datetime="{}"><span class="abs">{:%Y-%m-%d %H:%M:%S} UTC</span> <span class="rel">{}</span></time>'
+)
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def moment(value: str | datetime | None, now: datetime) -> Markup:
+    """Return a time as UTC and as how long ago; the browser makes the reader's own zone of it."""
+    if value is None:
+        return Markup('<span class="none">–</span>')
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    at = at.astimezone(UTC)
+    iso = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
+    return _TIME.format(iso, at, ago(at, now))
+
+
+def since(value: str | datetime, now: datetime) -> str:
+    """Return how long ago a time is."""
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return span(max(0.0, (now - at).total_seconds()))
+
+
+def ago(at: datetime, now: datetime) -> str:
+    passed = (now - at).total_seconds()
+    if abs(passed) < 1:
+        return "now"
+    return f"{span(passed)} ago" if passed > 0 else f"in {span(-passed)}"
+
+
+def span(seconds: float | timedelta | None) -> str:
+    """Return a length of time in its largest unit, and the next one where that says more."""
+    if seconds is None:
+        return "–"
+    left = round(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
+    if left < 1:
+        return "0 s"
+    for place, (size, unit) in enumerate(_UNITS):
+        if left >= size:
+            count, rest = divmod(left, size)
+            more = rest // _UNITS[place + 1][0] if place + 1 < len(_UNITS) and count < 10 else 0
+            return f"{count} {unit}" + (f" {more} {_UNITS[place + 1][1]}" if more else "")
+    return "0 s"
+
+
+def count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

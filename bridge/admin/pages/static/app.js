@@ -1,0 +1,56 @@
+// What needs the browser: times in the reader's zone, pages that refresh themselves while somebody looks.
+"use strict";
+
+const EVERY_MS = 5000;
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+
+function ago(then) {
+  const seconds = Math.round((then - Date.now()) / 1000);
+  const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? UNITS.at(-1);
+  return relative.format(Math.trunc(seconds / size), unit);
+}
+
+function tell(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const then = new Date(time.dateTime);
+    time.querySelector(".abs").textContent = absolute.format(then);
+    time.querySelector(".rel").textContent = ago(then);
+    time.title = time.dateTime;
+  }
+}
+
+// A part that is being used is not taken away: an open detail, a field with the caret, marked text.
+function isBusy(live) {
+  const marked = window.getSelection();
+  return live.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, summary")
+    || live.querySelector("input:checked, dialog[open]") !== null
+    || (marked !== null && !marked.isCollapsed && live.contains(marked.anchorNode));
+}
+
+function refresh() {
+  const live = document.getElementById("live");
+  if (live?.hasAttribute("hx-get") && !document.hidden && !isBusy(live)) live.dispatchEvent(new Event("refresh"));
+}
+
+function copy(event) {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const text = document.getElementById(button.dataset.copy).textContent;
+  navigator.clipboard.writeText(text).then(() => { button.textContent = "Copied"; });
+}
+
+function chooseAll(event) {
+  if (!event.target.matches("[data-all]")) return;
+  for (const box of document.querySelectorAll(`input[name="${event.target.dataset.all}"]`)) box.checked = event.target.checked;
+}
+
+document.getElementById("zone").textContent = `times are ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
+tell(document);
+document.addEventListener("htmx:after:swap", () => tell(document));
+document.addEventListener("click", copy);
+document.addEventListener("change", chooseAll);
+document.addEventListener("visibilitychange", refresh);
+setInterval(refresh, EVERY_MS);
+setInterval(() => tell(document), 1000 * 10);
