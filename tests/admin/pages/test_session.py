@@ -1,0 +1,190 @@
+"""Signing in: who gets a session, what it lets them do, and how it ends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from bridge.admin.failures import BURST
+from bridge.admin.pages.session import COOKIE, LASTS
+from tests.admin.builders import ADMIN, READ, World
+
+HERE = {"Origin": "http://localhost"}
+
+
+def sign_in(client: FlaskClient, token: str, *, then: str = "/", **headers: str) -> TestResponse:
+    return client.post("/sign-in", data={"token": token, "next": then}, headers=HERE | headers)
+
+
+@pytest.fixture
+def client(world: World) -> FlaskClient:
+    return world.app().test_client()
+
+
+def test_who_has_not_signed_in_is_led_to_the_form_and_back_again(client: FlaskClient) -> None:
+    asked = client.get("/jobs?state=Failed")
+    assert (asked.status_code, asked.location) == (303, "/sign-in?next=/jobs?state%3DFailed")
+    form = client.get(asked.location)
+    assert 'name="next" value="/jobs?state=Failed"' in form.text
+    entered = sign_in(client, ADMIN, then="/jobs?state=Failed")
+    assert (entered.status_code, entered.location) == (303, "/jobs?state=Failed")
+    assert client.get("/jobs?state=Failed").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "jobs", "/a\nb", ""],
+)  # fmt: skip
+def test_nobody_is_led_to_another_site(client: FlaskClient, elsewhere: str) -> None:
+    assert sign_in(client, ADMIN, then=elsewhere).location == "/"
+
+
+def test_the_cookie_is_kept_from_scripts_and_from_other_sites(client: FlaskClient) -> None:
+    given = sign_in(client, ADMIN).headers["Set-Cookie"]
+    assert given.startswith(f"{COOKIE}=")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(given.split("; "))
+    assert "Secure" not in given
+
+
+def test_behind_tls_the_cookie_is_for_tls_only(client: FlaskClient) -> None:
+    assert "Secure" in sign_in(client, ADMIN, **{"X-Forwarded-Proto": "https"}).headers["Set-Cookie"]
+    https = "https://localhost"
+    over_tls = client.post("/sign-in", base_url=https, data={"token": ADMIN}, headers={"Origin": https})
+    assert "Secure" in over_tls.headers["Set-Cookie"]
+
+
+def test_a_wrong_token_opens_nothing_and_says_so(client: FlaskClient) -> None:
+    answer = sign_in(client, "wrong")
+    assert answer.status_code == 401
+    assert "neither the token of BRIDGE_ADMIN_TOKEN nor that of BRIDGE_READ_TOKEN" in answer.text
+    assert client.get("/").status_code == 303
+
+
+def test_guessing_is_slow_on_the_form_as_on_the_api(client: FlaskClient) -> None:
+    statuses = [sign_in(client, f"guess {n}").status_code for n in range(int(BURST) + 1)]
+    assert statuses[-1] == 429
+    assert sign_in(client, ADMIN).status_code == 429
+    assert client.get("/api/v1/jobs", headers={"Authorization": "Bearer x"}).status_code == 429
+
+
+def test_the_read_token_shows_everything_and_changes_nothing(client: FlaskClient) -> None:
+    sign_in(client, READ)
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "read only" in page.text
+    refused = client.post("/jobs/j1/tell", headers=HERE)
+    assert refused.status_code == 403
+    assert "signed in with the read token" in refused.text
+
+
+def test_a_session_ends_by_itself(world: World, client: FlaskClient) -> None:
+    sign_in(client, ADMIN)
+    world.now += LASTS - timedelta(seconds=1)
+    assert client.get("/").status_code == 200
+    world.now += timedelta(seconds=1)
+    assert client.get("/").status_code == 303
+
+
+def test_signing_out_ends_it_and_empties_the_browsers_cache(client: FlaskClient) -> None:
+    sign_in(client, ADMIN)
+    answer = client.post("/sign-out", headers=HERE)
+    assert (answer.location, answer.headers["Clear-Site-Data"]) == ("/sign-in", '"cache"')
+    assert client.get("/").status_code == 303
+
+
+def test_another_token_ends_all_sessions(world: World, client: FlaskClient) -> None:
+    sign_in(client, ADMIN)
+    cookie = client.get_cookie(COOKIE)
+    assert cookie is not None
+    for admin, read in (("another", READ), (ADMIN, "another")):
+        other = world.app(admin=admin, read=read).test_client()
+        other.set_cookie(COOKIE, cookie.value)
+        assert other.get("/").status_code == 303
+    same = world.app().test_client()
+    same.set_cookie(COOKIE, cookie.value)
+    assert same.get("/").status_code == 200
+
+
+def test_a_cookie_that_was_changed_is_none(client: FlaskClient) -> None:
+    sign_in(client, READ)
+    cookie = client.get_cookie(COOKIE)
+    assert cookie is not None
+    for forged in (cookie.value[:-2] + "AA", cookie.value.replace(".", "A", 1), "x", "", "." * 50):
+        client.set_cookie(COOKIE, forged)
+        assert client.get("/").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://localhost", "Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+)
+def test_a_post_that_no_page_of_ours_makes_is_refused(client: FlaskClient, headers: dict[str, str]) -> None:
+    sign_in(client, ADMIN)
+    for path in ("/jobs/j1/tell", "/sign-out", "/sign-in"):
+        refused = client.post(path, data={"token": ADMIN}, headers=headers)
+        assert refused.status_code == 403
+        assert "not asked for by a page of this bridge" in refused.text
+
+
+def test_a_proxy_may_have_changed_the_host_where_the_browser_says_it_is_the_same_site(client: FlaskClient) -> None:
+    headers = {"Origin": "https://bridge.example", "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/sign-in", data={"token": ADMIN}, headers=headers).status_code == 303
+
+
+def test_the_cookie_opens_no_api(client: FlaskClient) -> None:
+    sign_in(client, ADMIN)
+    assert client.get("/api/v1/jobs").status_code == 401
+    assert client.post("/api/v1/watches/vod/poll", headers=HERE).status_code == 401
+
+
+def test_a_token_in_the_header_opens_no_page(client: FlaskClient) -> None:
+    assert client.get("/", headers={"Authorization": f"Bearer {ADMIN}"}).status_code == 303
+
+
+def test_while_no_token_is_set_this_machine_needs_none_and_no_other_gets_in(world: World) -> None:
+    client = world.app(admin=None, read=None).test_client()
+    client.environ_base["SERVER_PROTOCOL"] = "HTTP/1.1"
+    assert client.get("/").status_code == 200
+    assert client.get("/sign-in").status_code == 303
+    assert "Sign out" not in client.get("/").text
+    client.environ_base["REMOTE_ADDR"] = "203.0.113.9"
+    refused = client.get("/")
+    assert refused.status_code == 403
+    assert "BRIDGE_ADMIN_TOKEN" in refused.text
+    assert client.post("/sign-in", data={"token": ""}, headers=HERE).status_code == 403
+
+
+def test_a_part_that_refreshes_itself_is_told_when_the_session_is_over(client: FlaskClient) -> None:
+    answer = client.get("/", headers={"HX-Request": "true"})
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/sign-in")
+
+
+def test_pages_and_files_say_what_a_browser_may_do(client: FlaskClient) -> None:
+    page = client.get("/sign-in")
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+    assert "unsafe" not in policy
+    assert page.headers["Cache-Control"] == "private, no-cache"
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    script = client.get("/static/app.js")
+    assert "immutable" in script.headers["Cache-Control"]
+    assert script.headers["Content-Type"].startswith("text/javascript")
+    script.close()
+    assert client.get("/static/../session.py").status_code == 404
+    assert client.get("/static/%2e%2e/session.py").status_code == 404
+
+
+def test_a_page_that_did_not_change_is_not_sent_again(client: FlaskClient) -> None:
+    first = client.get("/sign-in")
+    again = client.get("/sign-in", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")

@@ -1,0 +1,55 @@
+"""Times and spans are written as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bridge.admin.pages.filters import moment as moment_of
+from bridge.admin.pages.shapes import ago, moment, span
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"), (0.4, "0 s"), (59, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3599, "59 min"), (3600, "1 h"),
+        (5400, "1 h 30 min"), (86400, "1 d"), (90000, "1 d 1 h"), (864000 * 4, "40 d"), (None, "–"),
+    ],
+)  # fmt: skip
+def test_a_span_is_said_in_its_largest_units(seconds: float | None, said: str) -> None:
+    assert span(seconds) == said
+
+
+def test_what_was_and_what_will_be_is_told_from_now() -> None:
+    assert ago(NOON - timedelta(minutes=3), NOON) == "3 min ago"
+    assert ago(NOON + timedelta(hours=2), NOON) == "in 2 h"
+    assert ago(NOON, NOON) == "now"
+
+
+def test_a_time_is_there_for_the_browser_and_for_who_has_no_script() -> None:
+    said = moment("2026-11-21T11:59:00.500Z", NOON)
+    assert 'datetime="2026-11-21T11:59:00.500Z"' in said
+    assert "2026-11-21 11:59:00 UTC" in said
+    assert "1 min ago" in said
+    assert "–" in moment(None, NOON)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2h", NOON - timedelta(hours=2)),
+        ("2026-11-21 09:00", NOON - timedelta(hours=3)),
+        ("2026-11-21T09:00:00Z", NOON - timedelta(hours=3)),
+        ("2026-11-21T17:00:00+08:00", NOON - timedelta(hours=3)),
+    ],
+)
+def test_a_filter_takes_times_as_people_write_them(text: str, at: datetime) -> None:
+    assert moment_of(text, NOON) == at
+
+
+def test_a_filter_says_what_a_time_would_be() -> None:
+    with pytest.raises(ValueError, match=r'neither a time such as "2026-11-21 09:00" .* nor how long ago'):
+        moment_of("yesterday", NOON)
