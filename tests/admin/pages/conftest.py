@@ -1,0 +1,32 @@
+"""A browser that has signed in, as far as Flask's test client is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.admin.builders import ADMIN, READ, World
+
+HERE = "http://localhost"
+SignedIn = Callable[..., FlaskClient]
+
+
+def signed_in(world: World, role: str = "admin") -> FlaskClient:
+    """Return a client with a session, whose requests come from a page of this bridge."""
+    client = world.app().test_client()
+    client.environ_base["HTTP_ORIGIN"] = HERE
+    answer = client.post("/sign-in", data={"token": {"admin": ADMIN, "read": READ}[role]})
+    assert answer.status_code == 303
+    return client
+
+
+@pytest.fixture
+def admin(world: World) -> FlaskClient:
+    return signed_in(world)
+
+
+@pytest.fixture
+def reader(world: World) -> FlaskClient:
+    return signed_in(world, "read")

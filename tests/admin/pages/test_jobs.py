@@ -1,0 +1,143 @@
+"""Jobs: found by what is known of them, shown with their whole life, told by hand where nobody was."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from urllib.parse import quote
+
+import pytest
+from flask.testing import FlaskClient
+
+from bridge.model import RUNNING, Refused, Sent
+from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
+
+HOSTILE = '"><script>alert(1)</script>&'
+QUIET = """
+[[watch]]
+name = "vod"
+bucket = "media-1250000000"
+region = "ap-chongqing"
+tags = ["Transcode"]
+
+[notifier.cms]
+type = "webhook"
+url = "https://cms.example.com/hooks"
+
+[[rule]]
+name = "never"
+match.tag = "Tts"
+notify = "cms"
+"""
+
+
+def test_jobs_are_filtered_by_the_address(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1), a_failed_job(2), a_job(3, tag="Snapshot"))
+    page = admin.get("/jobs?state=Failed").text
+    assert "j2" in page
+    assert "/jobs/j1?" not in page
+    assert '<option value="Failed" selected>' in page
+    assert "/jobs/j3?" in admin.get("/jobs?tag=Snapshot&since=2026-11-21 11:00").text
+
+
+def test_a_filter_that_cannot_be_read_is_named_and_the_rest_is_shown(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1))
+    page = admin.get("/jobs?since=yesterday&until=%00").text
+    assert "since: &#34;yesterday&#34;: neither a time such as" in page
+    assert "/jobs/j1?" in page
+
+
+def test_nothing_found_says_what_to_do(admin: FlaskClient) -> None:
+    assert "A job is here as soon as a poll has listed it" in admin.get("/jobs").text
+    assert "Clear a filter" in admin.get("/jobs?state=Failed").text
+
+
+def test_older_jobs_are_a_page_away(world: World, admin: FlaskClient) -> None:
+    world.sees(*(a_job(n, created_at=NOON + timedelta(seconds=n)) for n in range(60)))
+    first = admin.get("/jobs?tag=Transcode").text
+    older = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
+    assert "tag=Transcode" in older
+    second = admin.get(older).text
+    assert "/jobs/j59?" in first
+    assert "/jobs/j59?" not in second
+    assert "/jobs/j0?" in second
+
+
+def test_a_jobs_page_tells_its_whole_life_and_why_who_was_told(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(7))
+    world.attempt(Refused("no such channel"), answer="channel_not_found")
+    page = admin.get("/jobs/j7").text
+    for said in (
+        "uploads/a.mp4",
+        "broken",
+        "asset_id=7",
+        "seen by watch vod",
+        "Attempt 1 for ops/1",
+        "no such channel",
+    ):
+        assert said in page
+    assert "Send again" in page
+    assert "What each rule says (2)" in page
+
+
+def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) -> None:
+    world.sees(a_failed_job(7))
+    world.attempt(Refused("no such channel"))
+    page = reader.get("/jobs/j7").text
+    assert "Attempt 1" in page
+    assert "Send again" not in page
+    assert "<button>Send" not in page
+
+
+def test_a_job_that_told_nobody_says_why_and_is_told_by_hand(world: World, admin: FlaskClient) -> None:
+    world.book = a_book(QUIET)
+    world.sync()
+    world.sees(a_job(1))
+    page = admin.get("/jobs/j1").text
+    assert "Nobody was told" in page
+    assert "no rule" in page
+    assert admin.post(f"/jobs/j1/tell?bucket={BUCKET}", data={"notifier": "cms"}).status_code == 303
+    told = admin.get("/jobs/j1").text
+    assert "It is on its way to cms: dlv_" in told
+    assert "Sent by hand by dashboard" in told
+    assert "Nobody was told" not in told
+    assert world.attempt(Sent())
+    again = admin.post(f"/jobs/j1/tell?bucket={BUCKET}", data={"notifier": "cms"})
+    assert again.status_code == 303
+    assert "sent" in admin.get("/jobs/j1").text
+
+
+def test_telling_by_hand_says_what_is_wrong(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1))
+    for job, notifier in (("j1", "nobody"), ("j1", ""), ("nix", "cms")):
+        admin.post(f"/jobs/{job}/tell", data={"notifier": notifier})
+        assert 'class="flash refused"' in admin.get("/jobs").text
+
+
+def test_two_buckets_may_have_a_job_of_one_id(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1), a_job(1, bucket="other-1250000000", input="b.mp4"))
+    assert "Which one?" in admin.get("/jobs/j1").text
+    assert "b.mp4" in admin.get("/jobs/j1?bucket=other-1250000000").text
+
+
+def test_an_unknown_job_is_not_found_on_a_page(admin: FlaskClient) -> None:
+    answer = admin.get("/jobs/nix")
+    assert answer.status_code == 404
+    assert "no job &#34;nix&#34; has been seen" in answer.text
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "电影/预告片 第一集.mp4", "x" * 3000, "a\u202eb\u0000c".replace("\0", "")])
+def test_what_ci_says_is_text_whatever_it_is(world: World, admin: FlaskClient, text: str) -> None:
+    world.sees(a_job(1, id=text[:1000], input=text, user_data=text, tag=text[:100], message=text, state=RUNNING))
+    for path in ("/jobs", "/", f"/jobs/{quote(text[:1000], safe='')}"):
+        answer = admin.get(path)
+        assert answer.status_code == 200
+        assert "<script>alert" not in answer.text
+    assert (text if text != HOSTILE else "&lt;script&gt;alert(1)") in admin.get("/jobs").text
+
+
+def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
+    delivery = world.delivery_of(1)
+    assert admin.get(f"/find?id={delivery}").location == f"/deliveries/{delivery}"
+    assert admin.get("/find?id= j1 ").location == "/jobs/j1"
+    admin.get("/find?id=nix%00")
+    assert "no job and no delivery has the id &#34;nix&#34;" in admin.get("/jobs").text

@@ -1,0 +1,94 @@
+"""The overview: is everything fine, what moved, and who was told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask.testing import FlaskClient
+
+from bridge.model import Refused, Sent, TryLater
+from bridge.record import outbox
+from tests.admin.builders import World, a_failed_job, a_job
+
+
+def healthy(world: World) -> World:
+    world.enlist()
+    world.beat()
+    world.polled()
+    return world
+
+
+def test_at_first_it_says_what_will_be_there(world: World, admin: FlaskClient) -> None:
+    page = admin.get("/").text
+    assert "Nothing has moved yet." in page
+    assert "Nothing moved in this span." in page
+    assert "there is none: start `ci-bridge worker`" in page
+    assert "Something needs you" in page
+
+
+def test_all_is_well_where_it_is(world: World, admin: FlaskClient) -> None:
+    healthy(world)
+    world.sees(a_job(1))
+    world.attempt(Sent())
+    page = admin.get("/").text
+    assert "All is well" in page
+    assert 'class="no"' not in page
+
+
+def test_what_died_is_counted_and_a_click_away(world: World, admin: FlaskClient) -> None:
+    healthy(world)
+    world.sees(a_job(1), a_job(2))
+    world.attempt(Refused("no"))
+    page = admin.get("/").text
+    assert "The bridge works; 2 messages died" in page
+    assert 'href="/deliveries?state=dead"' in page
+
+
+def test_a_paused_notifier_is_named(world: World, admin: FlaskClient) -> None:
+    healthy(world)
+    with world.db.write() as tx:
+        outbox.pause(tx, "cms", "410", now=world.now)
+    assert "The bridge works; cms is paused" in admin.get("/").text
+
+
+def test_what_waits_says_for_how_long(world: World, admin: FlaskClient) -> None:
+    healthy(world)
+    world.sees(a_job(1))
+    world.attempt(TryLater("503"))
+    world.now += timedelta(minutes=20)
+    assert "the oldest for 20 min" in admin.get("/").text
+
+
+def test_each_transition_stands_with_the_deliveries_it_caused(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(1), a_job(2))
+    world.attempt(Sent())
+    page = admin.get("/").text
+    row = page.split('title="j1"')[1].split("</tr>")[0]
+    assert "Failed" in row
+    assert ">ops/1</a>" in row
+    assert "sent" in row
+
+
+def test_who_was_told_nothing_is_said_with_the_way_to_the_reason(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1, state="Success"), was="Running")
+    with world.db.write() as tx:
+        tx.exec_driver_sql("DELETE FROM delivery")
+        tx.exec_driver_sql("UPDATE transition SET silent = 'first snapshot', verdicts = '[]'")
+    page = admin.get("/").text
+    assert "nobody: first snapshot" in page
+    assert 'aria-label="Why did nobody hear of j1?"' in page
+
+
+def test_charts_are_of_the_span_that_is_asked_for(world: World, admin: FlaskClient) -> None:
+    world.now -= timedelta(hours=20)
+    world.sees(a_failed_job(1))
+    world.now += timedelta(hours=20)
+    assert "Tag Transcode" in admin.get("/?span=24h").text
+    assert "Nothing moved in this span." in admin.get("/?span=1h").text
+    assert 'aria-current="true">24h' in admin.get("/?span=nonsense").text
+
+
+def test_its_live_part_comes_alone_when_it_is_asked_for(admin: FlaskClient) -> None:
+    part = admin.get("/", headers={"HX-Request": "true"}).text
+    assert part.startswith('<div id="live"')
+    assert "<html" not in part
