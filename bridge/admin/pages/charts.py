@@ -9,9 +9,17 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 460, 120
 _LEFT, _TOP, _BOTTOM = 34, 8, 18
-_BAR = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{} {}</title></rect>')
-_LINE = Markup('<line class="axis" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>')
-_TEXT = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
+_TALL = HEIGHT - _TOP - _BOTTOM
+_BASE = HEIGHT - _BOTTOM
+
+_CHART = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg>')
+_BARS = Markup('<path class="{}" d="{}"><title>{}</title></path>')
+_AXIS = Markup(  # noqa: S704  (numbers of ours)
+    f'<path class="axis" d="M{_LEFT} {_BASE}H{WIDTH}M{_LEFT} {_TOP}H{WIDTH}"/>'
+    f'<text x="{_LEFT - 5}" y="{_BASE}" text-anchor="end">0</text>'
+    f'<text x="{_LEFT - 5}" y="{_TOP + 8}" text-anchor="end">{{}}</text>'
+    f'<text x="{_LEFT}" y="{HEIGHT - 4}">{{}}</text><text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">now</text>'
+)
 _KNOWN = ("success", "failed", "running", "submitted", "cancel", "pause", "gone")
 
 Series = Mapping[str, Sequence[int]]  # a count for each slot, by word
@@ -24,39 +32,34 @@ def look(word: str) -> str:
 
 def bars(series: Series, slots: Sequence[datetime], *, says: str) -> Markup:
     """Return stacked bars, one for each slot; `says` is what is read aloud, with the sums."""
-    most = max((sum(column) for column in zip(*series.values(), strict=True)), default=0)
-    top = _round_up(most)
-    parts = [_axis(top, slots)]
-    width = (WIDTH - _LEFT) / max(1, len(slots))
-    for place in range(len(slots)):
-        parts += _column(series, place, _LEFT + place * width, width, top)
+    top = _round_up(max((sum(column) for column in zip(*series.values(), strict=True)), default=0))
     sums = ", ".join(f"{word} {sum(values)}" for word, values in series.items())
     label = f"{says}: {sums or 'nothing'}"
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, label, Markup("").join(parts)
-    )
+    return _CHART.format(WIDTH, HEIGHT, label, _AXIS.format(top, _begin(slots)), _stacks(series, len(slots), top))
 
 
-def _column(series: Series, place: int, left: float, width: float, top: int) -> list[Markup]:
-    found: list[Markup] = []
-    base = float(HEIGHT - _BOTTOM)
+def _stacks(series: Series, slots: int, top: int) -> Markup:
+    """Return one path for each word: all of its bars."""
+    bases = [float(_BASE)] * slots
+    width = (WIDTH - _LEFT) / max(1, slots)
+    found = []
     for word, values in series.items():
-        tall = values[place] / top * (HEIGHT - _TOP - _BOTTOM)
-        if tall:
-            base -= tall
-            found.append(_BAR.format(look(word), left + width * 0.1, base, width * 0.8, tall, word, values[place]))
-    return found
+        drawn = []
+        for place, value in enumerate(values):
+            if value:
+                tall = value / top * _TALL
+                bases[place] -= tall
+                left = _LEFT + (place + 0.1) * width
+                drawn.append(f"M{left:.1f} {bases[place]:.1f}h{width * 0.8:.1f}v{tall:.1f}h-{width * 0.8:.1f}z")
+        if drawn:
+            found.append(_BARS.format(look(word), "".join(drawn), f"{word} {sum(values)}"))
+    return Markup("").join(found)
 
 
-def _axis(top: int, slots: Sequence[datetime]) -> Markup:
-    base = HEIGHT - _BOTTOM
-    marks = [_LINE.format(_LEFT, WIDTH, y) for y in (base, _TOP)]
-    marks += [_TEXT.format(_LEFT - 5, base, "end", 0), _TEXT.format(_LEFT - 5, _TOP + 8, "end", top)]
-    if slots:
-        shape = "%d %b" if (slots[-1] - slots[0]).days >= 2 else "%H:%M"
-        marks.append(_TEXT.format(_LEFT, HEIGHT - 4, "start", f"{slots[0]:{shape}} UTC"))
-        marks.append(_TEXT.format(WIDTH, HEIGHT - 4, "end", "now"))
-    return Markup("").join(marks)
+def _begin(slots: Sequence[datetime]) -> str:
+    if not slots:
+        return ""
+    return f"{slots[0]:{'%d %b' if (slots[-1] - slots[0]).days >= 2 else '%H:%M'}} UTC"
 
 
 def _round_up(most: int) -> int:

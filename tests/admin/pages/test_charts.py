@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
@@ -12,29 +13,44 @@ from bridge.admin.pages.charts import HEIGHT, WIDTH, bars
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SLOTS = [NOON + timedelta(hours=n) for n in range(3)]
+BAR = re.compile(r"M([\d.]+) ([\d.]+)h([\d.]+)v([\d.]+)h-([\d.]+)z")
 
 
 def drawn(svg: Markup) -> ET.Element:
     return ET.fromstring(svg)  # noqa: S314  (our own)
 
 
-def test_a_bar_is_as_high_as_its_count_and_says_it() -> None:
-    chart = drawn(bars({"Success": [1, 0, 2], "Failed": [0, 0, 2]}, SLOTS, says="vod"))
-    rects = chart.findall("rect")
-    assert [rect.findtext("title") for rect in rects] == ["Success 1", "Success 2", "Failed 2"]
-    one, two, other = (float(rect.attrib["height"]) for rect in rects)
-    assert two == pytest.approx(2 * one, abs=0.2)
-    assert other == two
-    assert [rect.attrib["class"] for rect in rects] == ["c-success", "c-success", "c-failed"]
+def boxes(svg: Markup) -> dict[str, list[tuple[float, float, float, float]]]:
+    """Return (left, top, width, height) of each bar, by what its path is titled."""
+    paths = [path for path in drawn(svg).findall("path") if path.attrib["class"] != "axis"]
+    found = {}
+    for path in paths:
+        bars_ = [tuple(map(float, one)) for one in BAR.findall(path.attrib["d"])]
+        found[str(path.findtext("title"))] = [(left, top, wide, tall) for left, top, wide, tall, _ in bars_]
+    return found
+
+
+def test_a_bar_is_as_high_as_its_count() -> None:
+    found = boxes(bars({"Success": [1, 0, 2], "Failed": [0, 0, 2]}, SLOTS, says="vod"))
+    one, two = found["Success 3"]
+    (other,) = found["Failed 2"]
+    assert two[3] == pytest.approx(2 * one[3], abs=0.2)
+    assert other[3] == two[3]
+    assert one[0] < two[0] == other[0]
 
 
 def test_bars_of_a_slot_stand_on_each_other_and_stay_inside() -> None:
-    chart = drawn(bars({"Success": [0, 0, 3], "Failed": [0, 0, 4]}, SLOTS, says="vod"))
-    lower, upper = chart.findall("rect")
-    assert float(upper.attrib["y"]) + float(upper.attrib["height"]) == pytest.approx(float(lower.attrib["y"]), abs=0.2)
-    for rect in (lower, upper):
-        assert 0 <= float(rect.attrib["y"]) <= HEIGHT
-        assert float(rect.attrib["x"]) + float(rect.attrib["width"]) <= WIDTH
+    found = boxes(bars({"Success": [0, 0, 3], "Failed": [0, 0, 4]}, SLOTS, says="vod"))
+    (lower,), (upper,) = found["Success 3"], found["Failed 4"]
+    assert upper[1] + upper[3] == pytest.approx(lower[1], abs=0.2)
+    for left, top, wide, tall in (lower, upper):
+        assert 0 <= top <= top + tall <= HEIGHT
+        assert 0 <= left <= left + wide <= WIDTH
+
+
+def test_each_word_has_its_colour_and_an_unknown_one_the_last() -> None:
+    paths = drawn(bars({"Success": [1], "Weird": [1]}, SLOTS[:1], says="x")).findall("path")
+    assert [path.attrib["class"] for path in paths] == ["axis", "c-success", "c-other"]
 
 
 def test_who_cannot_see_it_hears_the_sums() -> None:
@@ -49,4 +65,4 @@ def test_names_are_text_whatever_they_hold() -> None:
 
 
 def test_nothing_at_all_is_an_empty_chart() -> None:
-    assert drawn(bars({}, [], says="x")).findall("rect") == []
+    assert boxes(bars({}, [], says="x")) == {}
