@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import request
@@ -20,6 +20,7 @@ from bridge.record.reading import Facts, Filter
 
 _FEED = 15
 _MOST_CHARTS = 4  # of tags, and of queues: the largest
+_LATE = timedelta(minutes=5)  # as messages say that they are late
 _USUAL_SPAN = "24h"
 _ORDER = ("Success", "Failed", "Cancel", "gone", "Running", "Submitted", "Pause")
 
@@ -46,7 +47,9 @@ class Overview(Pages):
             span=span,
             spans=list(SPANS),
             checks=self._health.checks(),
-            figures=_figures(notifiers, [row for row in watches if row["name"] in {one.name for one in book.watches}]),
+            figures=_figures(
+                notifiers, [row for row in watches if row["name"] in {one.name for one in book.watches}], now
+            ),
             failed=_sum(moved.transitions, "Failed"),
             ended=_sum(moved.transitions, "Success"),
             standing=_chart(_standing(moved), moved, "Unfinished jobs at the end of each span"),
@@ -59,15 +62,17 @@ class Overview(Pages):
         )
 
 
-def _figures(notifiers: Sequence[Facts], watches: Sequence[Facts]) -> dict[str, Any]:
+def _figures(notifiers: Sequence[Facts], watches: Sequence[Facts], now: datetime) -> dict[str, Any]:
     polls = [row["ok_at"] for row in watches if row["ok_at"]]
+    oldest = min((row["oldest_waiting_at"] for row in notifiers if row["oldest_waiting_at"]), default=None)
     return {
         "polled_at": max(polls, default=None),
         "watches": len(watches),
         "failing": [row["name"] for row in watches if row["failures"]],
         "paused_watches": [row["name"] for row in watches if row["paused"]],
         "waiting": sum(row["waiting"] + row["sending"] for row in notifiers),
-        "oldest": min((row["oldest_waiting_at"] for row in notifiers if row["oldest_waiting_at"]), default=None),
+        "oldest": oldest,
+        "late": oldest is not None and now - datetime.fromisoformat(oldest) > _LATE,
         "held": sum(row["held"] for row in notifiers),
         "dead": sum(row["dead"] for row in notifiers),
         "paused": [row["name"] for row in notifiers if row["paused_at"]],
