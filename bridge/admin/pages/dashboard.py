@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from jinja2 import StrictUndefined
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from bridge.admin import problems
 from bridge.admin.auth import Keys
@@ -80,11 +80,13 @@ class Dashboard:
     def _enter(self) -> ResponseReturnValue | None:
         if request.endpoint == "pages.static":
             return None
+        if "\0" in request.path:  # PostgreSQL has no NUL in a text
+            raise NotFound
         return self._sessions.enter(self.pages.get(request.endpoint or ""))
 
     def _facts(self) -> dict[str, object]:
         return {
-            "here": (request.endpoint or "").removeprefix("pages."),
+            "section": _section(request.path),
             "navigation": NAVIGATION,
             "may_act": may_act(),
             "signed_in": "scope" in g,
@@ -92,6 +94,12 @@ class Dashboard:
             "version": self._parts.version,
             "asset": _asset,
         }
+
+
+def _section(path: str) -> str:
+    """Return which of the pages in the navigation one belongs to."""
+    first = path.split("/")[1]
+    return {"": "overview", "redrives": "deliveries"}.get(first, first)
 
 
 def _static(filename: str) -> ResponseReturnValue:

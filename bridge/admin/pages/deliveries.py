@@ -1,25 +1,121 @@
-"""deliveries"""
+"""Deliveries: the list, one delivery with each attempt and what was sent, and sending again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 
+from flask import request
 from flask.typing import ResponseReturnValue
 
-from bridge.admin.pages.routes import Page, Pages, show
+from bridge.admin.acts import Acts
+from bridge.admin.pages import filters
+from bridge.admin.pages.fate import fate
+from bridge.admin.pages.filters import Asked
+from bridge.admin.pages.outgoing import MASKED, pretty, sends
+from bridge.admin.pages.redrives import RedrivePages
+from bridge.admin.pages.routes import Page, Pages, attempt, done, may_act, refused, show
+from bridge.admin.parts import Parts
+from bridge.admin.problems import Problem
+from bridge.pipeline.redriving import STATES as SENT_AGAIN
+from bridge.record import outbox, outgoing, reading, redrives
+from bridge.record.reading import MOST, Facts, Filter
+from bridge.record.schema import DELIVERY_STATES
+
+_FIELDS = ("state", "notifier", "rule", "job", "digest", "since", "until")
+_MEMBERS = 50
 
 
 class DeliveryPages(Pages):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._acts = Acts(parts)
+        self._redrives = RedrivePages(parts)
+
     def pages(self) -> Iterator[Page]:
         yield Page(path="/deliveries", view=self.deliveries, name="deliveries")
         yield Page(path="/deliveries/<delivery_id>", view=self.delivery, name="delivery")
         yield Page(path="/deliveries/<delivery_id>/redrive", view=self.redrive, name="redrive", method="POST")
+        yield Page(path="/deliveries/redrive-chosen", view=self.redrive_chosen, name="redrive_chosen", method="POST")
+        yield from self._redrives.pages()
+
+    # --- the list ------------------------------------------------------------------------------------------
 
     def deliveries(self) -> ResponseReturnValue:
-        return show("problem.html", problem={"title": "deliveries", "detail": "not yet"})
+        asked = _asked(self.parts.clock())
+        with self.parts.db.read() as tx:
+            found = reading.deliveries(tx, asked.which, cursor=asked.cursor)
+            all_ = redrives.count(tx, asked.which) if may_act() and asked.which.state in SENT_AGAIN else 0
+        wanted = (
+            ("state", "State", [(word, word) for word in DELIVERY_STATES]),
+            ("notifier", "Notifier", [(name, name) for name in self.parts.book().notifiers]),
+            ("rule", "Rule", None),
+            ("job", "Job id", None),
+            ("digest", "Told by (delivery id)", None),
+            ("since", "Created since", None),
+            ("until", "Created before", None),
+        )
+        return show(
+            "deliveries.html", asked=asked, deliveries=found.items, cursor=found.cursor, fields=wanted, all=all_,
+            sent_again=SENT_AGAIN,
+        )  # fmt: skip
+
+    def redrive_chosen(self) -> ResponseReturnValue:
+        chosen = list(dict.fromkeys(id_.replace("\0", "") for id_ in request.form.getlist("id")))[:MOST]
+        if not chosen:
+            return refused(Problem(400, "Nothing was chosen: tick what is to be sent again."), "deliveries")
+        with self.parts.write() as tx:
+            again = outbox.redrive(tx, reading.numbers_of(chosen), now=self.parts.clock())
+        left = len(chosen) - len(again)
+        but = f" {left} had changed meanwhile: they were neither dead nor dropped any more." if left else ""
+        return done(f"{len(again)} of {len(chosen)} will be sent again.{but}", "deliveries")
+
+    # --- one of them ---------------------------------------------------------------------------------------
 
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
-        return show("problem.html", problem={"title": delivery_id, "detail": "not yet"})
+        now, notifiers = self.parts.clock(), self.parts.book().notifiers
+        with self.parts.db.read() as tx:
+            found, given = reading.delivery(tx, delivery_id), outgoing.delivery(tx, delivery_id)
+            if found is None or given is None:
+                raise Problem(404, f'there is no delivery "{delivery_id[:100]}": it may have been pruned')
+            lane = outgoing.lane(tx, found["notifier"])
+            told = reading.deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
+        notifier = notifiers.get(found["notifier"])
+        at = _at(found, now)
+        return show(
+            "delivery.html",
+            delivery=found,
+            tries=[one if may_act() else one | {"answer": None} for one in found["tries"]],
+            means=fate(found, lane, in_rules=notifier is not None, now=now),
+            lane=lane,
+            in_rules=notifier is not None,
+            members=told.items,
+            more=told.cursor is not None,
+            sends=sends(given, notifier, at=at, agent=f"ci-bridge/{self.parts.version}"),
+            event=pretty(found["event"]),
+            masked=MASKED,
+            sent_again=SENT_AGAIN,
+        )
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
-        return show("problem.html", problem={"title": delivery_id, "detail": "not yet"})
+        return attempt(
+            lambda: self._acts.redrive(delivery_id), f"{delivery_id} will be sent again.", "delivery",
+            delivery_id=delivery_id,
+        )  # fmt: skip
+
+
+def _asked(now: datetime) -> Asked:
+    """Return what the address asks for; a state that is none is left out, and named."""
+    asked = filters.read(_FIELDS, now)
+    state = asked.which.state
+    if state is None or state in DELIVERY_STATES:
+        return asked
+    fault = f'state: "{state[:100]}" is none; there are: {", ".join(DELIVERY_STATES)}'
+    return replace(asked, which=replace(asked.which, state=None), faults=[*asked.faults, fault])
+
+
+def _at(delivery: Facts, now: datetime) -> datetime:
+    """Return when it was last sent, or when it would be."""
+    when = delivery["tries"][-1]["started_at"] if delivery["tries"] else delivery["due_at"]
+    return datetime.fromisoformat(when) if when else now

@@ -1,17 +1,81 @@
-"""notifiers"""
+"""Notifiers: who is told, how much waits for each, how quickly they are told, and trying them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from flask import flash, redirect, url_for
 from flask.typing import ResponseReturnValue
 
-from bridge.admin.pages.routes import Page, Pages, show
+from bridge.admin import shown
+from bridge.admin.acts import Acts
+from bridge.admin.pages import shapes
+from bridge.admin.pages.routes import Page, Pages, attempt, refused, show
+from bridge.admin.parts import Parts
+from bridge.admin.problems import Problem
+from bridge.decide.retries import BROKEN_AT
+from bridge.pipeline.stats import Latency, stats
+from bridge.record import reading
+from bridge.record.reading import Facts
+
+_SPAN = "24h"
+# What only rules.toml says, and what only the record does.
+_NOTHING_SAID: Facts = {
+    "target": None, "signed": None, "rate": None, "fallback": None, "paused_at": None, "paused_why": None,
+    "not_before": None, "failures": 0, "waiting": 0, "sending": 0, "dead": 0, "held": 0, "oldest_waiting_at": None,
+}  # fmt: skip
 
 
 class NotifierPages(Pages):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._acts = Acts(parts)
+
     def pages(self) -> Iterator[Page]:
         yield Page(path="/notifiers", view=self.notifiers, name="notifiers")
+        yield Page(path="/notifiers/<path:name>/test", view=self.test, name="test_notifier", method="POST")
+        yield Page(path="/notifiers/<path:name>/resume", view=self.resume, name="resume_notifier", method="POST")
 
     def notifiers(self) -> ResponseReturnValue:
-        return show("problem.html", problem={"title": "notifiers", "detail": "not yet"})
+        with self.parts.db.read() as tx:
+            rows = reading.notifiers(tx)
+            latency = {one.notifier: one for one in stats(tx, _SPAN, self.parts.clock()).latency}
+        found = [_NOTHING_SAID | row for row in shown.notifiers(self.parts.book(), rows)]
+        return show(
+            "notifiers.html",
+            notifiers=[(one, _standing(one), _quickness(latency.get(one["name"]))) for one in found],
+            broken_at=BROKEN_AT,
+        )
+
+    def test(self, name: str) -> ResponseReturnValue:
+        """Send a test, and lead to it: there its attempts are seen."""
+        try:
+            answer: Any = self._acts.test_notifier(name)
+        except Problem as error:
+            return refused(error, "notifiers")
+        flash(f"A test is on its way to {name}.", "done")
+        return redirect(url_for("pages.delivery", delivery_id=answer[0]["delivery"]), 303)
+
+    def resume(self, name: str) -> ResponseReturnValue:
+        return attempt(lambda: self._acts.resume_notifier(name), f"{name} is told again.", "notifiers")
+
+
+def _standing(one: Facts) -> tuple[str, str]:
+    """Return how a notifier does, in a word, and how that looks."""
+    if not one["in_rules"]:
+        return "not in rules.toml", "dropped"
+    if one["paused_at"]:
+        return "paused", "paused"
+    return ("does not answer", "failed") if one["failures"] else ("fine", "ok")
+
+
+def _quickness(found: Latency | None) -> str | None:
+    """Return how long it took to tell, from what happened to the receiver's yes."""
+    if found is None or found.p50_s is None or found.p95_s is None:
+        return None
+    return f"half within {_took(found.p50_s)}, 95 % within {_took(found.p95_s)} ({shapes.count(found.count)} told)"
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else shapes.span(seconds)

@@ -1,4 +1,4 @@
-"""watches"""
+"""Watches: what is polled, how it goes, and polling by hand."""
 
 from __future__ import annotations
 
@@ -6,12 +6,53 @@ from collections.abc import Iterator
 
 from flask.typing import ResponseReturnValue
 
-from bridge.admin.pages.routes import Page, Pages, show
+from bridge.admin import shown
+from bridge.admin.acts import Acts
+from bridge.admin.pages.routes import Page, Pages, attempt, show
+from bridge.admin.parts import Parts
+from bridge.record import reading
+from bridge.record.reading import Facts
+
+# What only rules.toml says, and what only the record does: before the first poll there is no row.
+_NOTHING_SAID: Facts = {
+    "bucket": None, "region": None, "tags": (), "queues": (), "every_seconds": None, "next_poll_at": None,
+    "paused": False, "polled_at": None, "ok_at": None, "failures": 0, "error": None, "calls": 0, "jobs": 0,
+}  # fmt: skip
 
 
 class WatchPages(Pages):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._acts = Acts(parts)
+
     def pages(self) -> Iterator[Page]:
         yield Page(path="/watches", view=self.watches, name="watches")
+        yield Page(path="/watches/<path:name>/poll", view=self.poll, name="poll_watch", method="POST")
+        yield Page(path="/watches/<path:name>/pause", view=self.pause, name="pause_watch", method="POST")
+        yield Page(path="/watches/<path:name>/resume", view=self.resume, name="resume_watch", method="POST")
 
     def watches(self) -> ResponseReturnValue:
-        return show("problem.html", problem={"title": "watches", "detail": "not yet"})
+        with self.parts.db.read() as tx:
+            rows = reading.watches(tx)
+        found = [_NOTHING_SAID | row for row in shown.watches(self.parts.book(), rows)]
+        return show("watches.html", watches=[(one, _standing(one)) for one in found])
+
+    def poll(self, name: str) -> ResponseReturnValue:
+        return attempt(lambda: self._acts.poll_watch(name), f"A worker polls {name} next.", "watches")
+
+    def pause(self, name: str) -> ResponseReturnValue:
+        return attempt(lambda: self._acts.pause_watch(name), f"{name} is paused: nothing of it is seen.", "watches")
+
+    def resume(self, name: str) -> ResponseReturnValue:
+        return attempt(lambda: self._acts.resume_watch(name), f"{name} is polled again.", "watches")
+
+
+def _standing(one: Facts) -> tuple[str, str]:
+    """Return how a watch does, in a word, and how that looks."""
+    if not one["in_rules"]:
+        return "not in rules.toml", "dropped"
+    if one["paused"]:
+        return "paused", "paused"
+    if one["failures"]:
+        return "fails", "failed"
+    return ("fine", "ok") if one["ok_at"] else ("not polled yet", "waiting")

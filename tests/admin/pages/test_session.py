@@ -188,3 +188,16 @@ def test_a_page_that_did_not_change_is_not_sent_again(client: FlaskClient) -> No
     first = client.get("/sign-in")
     again = client.get("/sign-in", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
+
+
+def test_a_nul_in_an_address_is_nothing_on_either_database(either_world: World) -> None:
+    client = either_world.app().test_client()
+    sign_in(client, ADMIN)
+    for path in ("/jobs/%00", "/deliveries/%00", "/jobs/a%00b"):
+        assert client.get(path).status_code == 404
+
+
+def test_the_page_somebody_is_on_is_marked(client: FlaskClient) -> None:
+    sign_in(client, ADMIN)
+    for path, name in (("/", "Overview"), ("/jobs", "Jobs"), ("/redrives", "Deliveries"), ("/rules", "Rules")):
+        assert f'aria-current="page">{name}</a>' in client.get(path).text

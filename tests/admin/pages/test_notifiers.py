@@ -1,0 +1,133 @@
+"""Notifiers: how each does, where what waits for it is, and trying it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from flask.testing import FlaskClient
+
+from bridge.model import Refused, Sent, WebhookNotifier
+from bridge.record import leases, outbox, reading
+from bridge.record.reading import Facts, Filter
+from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
+from tests.admin.pages.test_deliveries import text
+
+HOSTILE = '"><script>alert(1)</script>&'
+
+
+def card(page: str, name: str) -> str:
+    """Return the part of the page that is about one notifier."""
+    return page.split(f'id="notifier-{name}"')[1].split("</article>")[0]
+
+
+def row(world: World, name: str) -> Facts:
+    with world.db.read() as tx:
+        return next(one for one in reading.notifiers(tx) if one["name"] == name)
+
+
+def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1), a_job(2))
+    said = text(card(admin.get("/notifiers").text, "cms"))
+    assert "cms fine waiting 2 sending 0 held 0 dead 0" in said
+    assert "Type webhook Target https://cms.example.com:8443 Signed yes" in said
+    assert "In flight 0 of 4" in said
+    assert "Oldest waiting 2026-11-21 12:00:00 UTC" in said
+    assert "Told, last 24 h nothing" in said
+
+
+def test_each_number_leads_to_those_deliveries(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(1), a_job(2))
+    world.attempt(Refused("no"))
+    page = unescape(admin.get("/notifiers").text)
+    for state in ("waiting", "sending", "held", "dead"):
+        assert f'href="/deliveries?notifier=ops/1&state={state}"' in card(page, "ops/1")
+    assert 'aria-label="1 dead, ops/1"' in page
+    assert 'href="/redrives/new?state=dead&notifier=ops/1"' in page
+    assert "Send the dead one again" in page
+
+
+def test_how_quickly_it_was_told_is_shown(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1))
+    world.now = NOON + timedelta(seconds=40)
+    world.attempt(Sent())
+    said = text(card(admin.get("/notifiers").text, "cms"))
+    assert "(1 told)" in said
+    assert "half within" in said
+
+
+def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskClient) -> None:
+    with world.db.write() as tx:
+        outbox.pause(tx, "ops/1", f"频道没有了 {HOSTILE}", now=NOON)
+    page = admin.get("/notifiers").text
+    assert "频道没有了" in card(page, "ops/1")
+    assert "<script>alert" not in page
+    assert 'action="/notifiers/ops/1/resume"' in page
+    assert 'aria-label="Resume ops/1"' in page
+    assert "ops/1 is told again." in admin.post("/notifiers/ops/1/resume", follow_redirects=True).text
+    assert row(world, "ops/1")["paused_at"] is None
+
+
+@pytest.mark.parametrize(("failures", "alone"), [(1, False), (9, False), (10, True)])
+def test_a_receiver_that_does_not_answer_is_seen(world: World, admin: FlaskClient, failures: int, alone: bool) -> None:
+    with world.db.write() as tx:
+        outbox.failed(tx, "cms", failures, broken_at=10)
+    said = text(card(admin.get("/notifiers").text, "cms"))
+    assert "does not answer" in said
+    assert f"{failures} attempt{'s' if failures > 1 else ''} in a row had no answer." in said
+    assert ("One delivery at a time" in said) is alone
+
+
+@pytest.mark.parametrize("name", ["cms", "ops/1"])
+def test_a_test_leads_to_its_delivery(world: World, admin: FlaskClient, name: str) -> None:
+    here = {"Referer": "http://localhost/notifiers"}
+    answer = admin.post(f"/notifiers/{name}/test", headers=here)
+    with world.db.read() as tx:
+        (sent,) = reading.deliveries(tx, Filter(notifier=name)).items
+    assert (answer.status_code, answer.location) == (303, f"/deliveries/{sent['id']}")
+    assert sent["kind"] == "test"
+    page = admin.get(answer.location).text
+    assert f"A test is on its way to {name}." in page
+
+
+@pytest.mark.parametrize("deed", ["test", "resume"])
+def test_a_notifier_that_is_not_there_is_said_so(admin: FlaskClient, deed: str) -> None:
+    answer = admin.post(f"/notifiers/cmx%22%3E/{deed}", follow_redirects=True)
+    assert "rules.toml has no notifier &#34;cmx&#34;&gt;&#34;" in answer.text
+
+
+def test_what_only_the_record_knows_is_marked_and_can_be_resumed(world: World, admin: FlaskClient) -> None:
+    with world.db.write() as tx:
+        leases.sync(tx, [], [(WebhookNotifier(name="旧的", url="https://old.example"), "webhook")])
+        outbox.pause(tx, "旧的", "gone", now=NOON)
+    old = card(admin.get("/notifiers").text, "旧的")
+    assert "not in rules.toml" in old
+    assert "Send a test" not in old
+    assert "旧的 is told again." in admin.post("/notifiers/旧的/resume", follow_redirects=True).text
+
+
+def test_what_no_worker_has_seen_yet_is_there(world: World, admin: FlaskClient) -> None:
+    world.book = a_book(RULES + '\n[notifier."新 <b>"]\ntype = "webhook"\nurl = "https://new.example/x"\n')
+    page = admin.get("/notifiers").text
+    assert "新 &lt;b&gt;" in page
+    assert "<b>" not in page
+
+
+def test_no_secret_is_on_the_page(world: World, admin: FlaskClient) -> None:
+    page = admin.get("/notifiers").text
+    assert [secret for secret in SECRETS if secret in page] == []
+
+
+def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) -> None:
+    delivery = world.delivery_of(1)
+    with world.db.write() as tx:
+        outbox.pause(tx, "cms", "gone", now=NOON)
+    page = reader.get("/notifiers").text
+    assert "paused" in card(page, "cms")
+    assert "<button" not in card(page, "cms")
+    assert reader.post("/notifiers/cms/test").status_code == 403
+    assert reader.post("/notifiers/cms/resume").status_code == 403
+    assert row(world, "cms")["paused_at"] is not None
+    with world.db.read() as tx:
+        assert [one["id"] for one in reading.deliveries(tx, Filter()).items] == [delivery]

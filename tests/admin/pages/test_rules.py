@@ -1,0 +1,278 @@
+"""The pages about rules: what they say, who may ask, and what comes of what is pasted."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from urllib.parse import quote
+
+import pytest
+from flask.testing import FlaskClient
+
+from bridge.decide.toml_bounds import LARGEST
+from bridge.record import rulesets
+from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
+from tests.admin.pages.conftest import signed_in
+from tests.admin.pages.reading import text_of, unlabelled
+
+HOSTILE = '转码 失败 <b>&"x" %41'
+MORE = f"""
+[[rule]]
+name = {json.dumps(HOSTILE, ensure_ascii=False)}
+from = ["Running", "Submitted"]
+to = ["Failed", "gone"]
+match.queue = "vod"
+match.input = "上传/**"
+notify = ["ops/1", "cms"]
+throttle = "10/5m"
+
+[[mute]]
+name = "nights <i>"
+between = "22:00-08:00"
+match.tag = "Snapshot"
+"""
+
+
+def page(client: FlaskClient, path: str, status: int = 200) -> str:
+    answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+def posted(client: FlaskClient, path: str, status: int = 200, **form: str) -> str:
+    answer = client.post(path, data=form)
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+# --- those in force ------------------------------------------------------------------------------------------
+
+
+def test_each_rule_says_what_it_hears_of_and_whom_it_tells(world: World) -> None:
+    world.sees(a_failed_job(1), a_job(2), a_job(3))
+    world.now += timedelta(minutes=2)
+    said = text_of(page(signed_in(world), "/rules"))
+    assert world.book.sha in said
+    first = said[said.index("failed line 24") : said.index("all line 33")]
+    for words in (
+        "1 match, the last 2026-11-21 12:00:00 UTC 2 min ago", "When a job becomes Failed",
+        "tag Transcode; not Snapshot", "duration more than 45 min", "user_data.asset_id is there",
+        "the rules below are not asked", "Tells ops/1",
+    ):  # fmt: skip
+        assert words in first
+    assert "2 matches" in said[said.index("all line 33") :]
+
+
+def test_a_rule_of_any_name_is_found_by_its_link(world: World) -> None:
+    world.book = a_book(RULES + MORE)
+    html = page(signed_in(world), "/rules")
+    assert 'id="rule-转码 失败 &lt;b&gt;&amp;&#34;x&#34; %41"' in html
+    assert "<b>&" not in html
+    assert "<i>" not in html
+    said = text_of(html)
+    assert "goes from Running or Submitted to Failed or gone" in said
+    assert "10 in 5 min for each notifier" in said
+    assert f"/deliveries?rule={quote('all')}" not in html  # it has not matched yet
+    assert "22:00-08:00" in said
+
+
+def test_a_template_that_did_not_render_is_counted_beside_its_rule(world: World, admin: FlaskClient) -> None:
+    with world.db.write() as tx:
+        for _ in range(3):
+            rulesets.fault(tx, [("all", "<script>alert(1)</script> is no filter")], now=NOON)
+    html = page(admin, "/rules")
+    assert "Its template did not render 3 times" in text_of(html)
+    assert "<script>alert" not in html
+
+
+def test_why_a_file_is_not_in_force_is_for_the_admin_token(world: World, admin: FlaskClient) -> None:
+    world.fault = 'rules.toml:3: secret = "whsec_hush" is wrong'
+    assert "whsec_hush" in page(admin, "/rules")
+    said = page(signed_in(world, "read"), "/rules")
+    assert "whsec_hush" not in said
+    assert "the admin token shows why" in said
+
+
+def test_warnings_are_shown_with_their_lines(world: World, admin: FlaskClient) -> None:
+    world.book = a_book(RULES + '[[rule]]\nname = "never"\nmatch.tag = "Concat"\nnotify = "cms"\n')
+    assert "1 warning about the file" in text_of(page(admin, "/rules"))
+
+
+def test_where_there_is_no_rule_the_page_says_what_to_do(world: World, admin: FlaskClient) -> None:
+    world.book = a_book("")
+    assert "There is no rule: nobody is told of anything." in text_of(page(admin, "/rules"))
+
+
+def test_of_very_many_rules_some_are_shown_and_a_name_finds_the_others(world: World, admin: FlaskClient) -> None:
+    world.book = a_book(RULES + "".join(f'[[rule]]\nname = "r{n}."\nnotify = "cms"\n' for n in range(400)))
+    said = text_of(page(admin, "/rules"))
+    assert "and 102 more: filter by a name" in said
+    assert "r350." not in said
+    assert "r350." in text_of(page(admin, "/rules?name=R350."))
+
+
+def test_no_page_about_rules_shows_a_secret(world: World, admin: FlaskClient) -> None:
+    for path in ("/rules", "/rules/explain", "/rules/try"):
+        html = page(admin, path)
+        assert [secret for secret in SECRETS if secret in html] == []
+
+
+@pytest.mark.parametrize("path", ["/rules", "/rules?name=x", "/rules/explain", "/rules/explain?job=j1", "/rules/try"])
+def test_every_control_has_a_label(world: World, admin: FlaskClient, path: str) -> None:
+    world.sees(a_job(1))
+    assert unlabelled(page(admin, path)) == []
+
+
+# --- why, and why not ----------------------------------------------------------------------------------------
+
+
+def test_a_job_on_record_is_explained(world: World) -> None:
+    world.sees(a_failed_job(1))
+    html = page(signed_in(world), "/rules/explain?job=j1")
+    said = text_of(html)
+    assert '"failed" tells ops/1: waits for its first try' in said
+    assert 'value="j1"' in html
+    assert "#rule-failed" in html
+
+
+def test_the_read_token_may_ask_about_a_job_on_record_and_not_about_a_made_up_one(
+    world: World, reader: FlaskClient
+) -> None:
+    world.sees(a_failed_job(1))
+    html = page(reader, "/rules/explain?job=j1")
+    assert '"failed" tells ops/1' in text_of(html)
+    assert "<textarea" not in html
+    assert "<textarea" not in page(reader, "/rules/try")
+    posted(reader, "/rules/explain", 403, made_up="{}")
+    posted(reader, "/rules/try", 403, rules=RULES)
+
+
+@pytest.mark.parametrize("job", ["nix", "' OR 1=1 --", "<script>", "转码", "%00x", "x" * 5_000])
+def test_a_job_that_is_not_on_record_is_said_so_and_stays_in_the_form(
+    world: World, admin: FlaskClient, job: str
+) -> None:
+    html = page(admin, f"/rules/explain?job={quote(job, safe='%')}", 404)
+    assert "is on record: is the id right" in html
+    assert "<script>" not in html[html.find("<main") :]
+
+
+def test_the_example_is_a_job_that_is_watched_and_can_be_explained(world: World, admin: FlaskClient) -> None:
+    example = '{ tag = "Transcode", queue = "vod", from = "Running", to = "Failed", duration = "50m" }'
+    assert example in page(admin, "/rules/explain").replace("&#34;", '"')
+    assert '"all" tells cms' in text_of(posted(admin, "/rules/explain", made_up=example))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"tag": "Transcode", "to": "Failed", "duration": "50m", "user_data": {"asset_id": "7"}}',
+        '{ tag = "Transcode", to = "Failed", duration = "50m", user_data = { asset_id = "7" } }',
+        'tag = "Transcode"\r\nto = "Failed"\r\nduration = "50m"\r\nuser_data = "asset_id=7"\r\n',
+        '[[test]]\njob = { tag = "Transcode", to = "Failed", duration = "50m", user_data = "asset_id=7" }\nexpect = []',
+        'job = { tag = "Transcode", to = "Failed", duration = "50m", user_data = "asset_id=7" }',
+    ],
+)
+def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: FlaskClient, text: str) -> None:
+    assert '"failed" tells ops/1: at once' in text_of(posted(admin, "/rules/explain", made_up=text))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"tag": 5, "to": "Faild", "x": 1}', ['a job has no "x"', "tag: 5 is not a text", "did you mean"]),
+        ('{"tag": "Transcode"', ["this is not JSON"]),
+        ("{ tag = }", ["this is neither JSON nor TOML"]),
+        ("tag", ["this is neither JSON nor TOML"]),
+        ("", ["there is no job"]),
+        ("[" * 5_000, ["brackets nest too deeply"]),
+        ('{"a":' * 3_000, ["brackets nest too deeply"]),
+        ('{"tag": "\\ud800"}', ["neither a text nor a usual number"]),
+        ('{"tag": ' + "9" * 5_000 + "}", ["this is not JSON"]),
+        ("tag = 0x" + "f" * 5_000, ["neither a text nor a usual number"]),
+        ("x" * 30_000, ["this has 30,000 characters"]),
+        ('{"tag": "</textarea><script>alert(1)</script>", "to": "new"}', ['no job becomes "new"']),
+    ],
+)
+def test_every_fault_of_a_made_up_job_is_said_and_the_text_stays(
+    world: World, admin: FlaskClient, text: str, said: list[str]
+) -> None:
+    html = posted(admin, "/rules/explain", 400, made_up=text)
+    for words in said:
+        assert words in text_of(html)
+    assert "<script>alert" not in html
+    assert text.replace("&", "&amp;").replace('"', "&#34;").replace("<", "&lt;").replace(">", "&gt;") in html
+
+
+# --- other rules ---------------------------------------------------------------------------------------------
+
+
+def test_every_fault_of_a_pasted_file_is_told_with_its_line_and_the_text_stays(
+    world: World, admin: FlaskClient
+) -> None:
+    text = RULES.replace('to = "Failed"', 'to = "Faild"').replace('notify = "cms"', 'notify = "<nobody>"')
+    html = posted(admin, "/rules/try", rules=text.replace("\n", "\r\n"))
+    said = text_of(html)
+    assert "This file would not come into force" in said
+    assert 'error line 26 rule "failed", key "to": no job state is called "Faild" (did you mean "Failed"?)' in said
+    assert 'error line 35 rule "all", key "notify": there is no notifier' in said
+    assert "&lt;nobody&gt;" in html
+    assert "<nobody>" not in html
+    assert "What it would have told" not in said
+
+
+def test_a_file_without_faults_is_tried_on_what_has_happened(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(1), a_job(2), a_job(3))
+    world.now += timedelta(hours=1)
+    same = text_of(posted(admin, "/rules/try", rules=RULES.replace("\n", "\r\n"), span="24h"))
+    assert "These are the rules in force." in same  # by their sha: a browser sends other line ends
+    assert "3 transitions. No difference to what was told." in same
+    other = text_of(posted(admin, "/rules/try", rules=RULES.replace('"all"', '"每个"'), span="7d"))
+    assert "What it would have told in the last 7d" in other
+    assert "Messages: 2 more, 2 fewer, 0 otherwise" in other
+    assert "每个 → cms none 2 told 2 more" in other
+
+
+def test_of_many_differences_the_first_fifty_are_shown(world: World, admin: FlaskClient) -> None:
+    world.sees(*(a_job(number) for number in range(60)))
+    html = posted(admin, "/rules/try", rules=RULES.replace('"all"', '"every"'))
+    assert html.count('data-label="Job"') == 50
+    assert "60 more, 60 fewer" in text_of(html)
+
+
+def test_tests_that_fail_are_told(world: World, admin: FlaskClient) -> None:
+    said = text_of(posted(admin, "/rules/try", rules=RULES + '[[test]]\njob = { to = "Success" }\nexpect = []\n'))
+    assert "1 of 1 test came out otherwise than expected." in said
+    assert "told, and not expected: all -> cms" in said
+
+
+def test_what_is_tried_does_not_come_into_force(world: World, admin: FlaskClient) -> None:
+    before = world.book.sha
+    posted(admin, "/rules/try", rules='[[rule]]\nname = "x"\nnotify = "y"\n')
+    posted(admin, "/rules/try", rules=RULES + "# more\n")
+    assert before in page(admin, "/rules")
+
+
+def test_a_file_of_a_megabyte_is_taken_and_a_larger_one_refused_in_a_sentence(world: World, admin: FlaskClient) -> None:
+    text = RULES + "# 转码\n" * ((LARGEST - len(RULES)) // len("# 转码\n".encode()))
+    accepted = uploaded(admin, text.replace("\n", "\r\n"))
+    assert f"This file is accepted: {a_book(text).sha}" in accepted
+    assert "is too large: it has 1,000,001 bytes" in uploaded(admin, "#" * (LARGEST + 1))
+    refused = uploaded(admin, "#" * (3 * LARGEST), 413)
+    assert "This is too large: a rules file has at most 1,000,000 bytes." in refused
+
+
+def uploaded(client: FlaskClient, text: str, status: int = 200) -> str:
+    """Post a file as the form does; return what is said of it."""
+    body = f'--b\r\nContent-Disposition: form-data; name="rules"\r\n\r\n{text}\r\n--b--\r\n'.encode()
+    answer = client.post("/rules/try", data=body, content_type="multipart/form-data; boundary=b")
+    assert answer.status_code == status
+    return text_of(answer.text[: answer.text.find("<textarea")])
+
+
+def test_no_file_at_all_is_said_so(world: World, admin: FlaskClient) -> None:
+    assert "There is no file" in posted(admin, "/rules/try", 400, rules=" \r\n")
+    assert "There is no file" in posted(admin, "/rules/try", 400)
+
+
+def test_other_forms_take_no_more_than_before(world: World, admin: FlaskClient) -> None:
+    posted(admin, "/rules/explain", 413, made_up="x" * 70_000)

@@ -1,0 +1,59 @@
+"""Rules and scopes in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.admin.pages.sentences import of_rule, of_scope
+from bridge.decide.mutes import read_scope
+from tests.admin.builders import RULES, a_book
+
+
+def said(rule: str) -> dict[str, str]:
+    book = a_book(RULES + f'[[rule]]\nname = "x"\nnotify = "cms"\n{rule}')
+    return dict(of_rule(book.rules[-1], book.queue_names))
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("", "changes its state"),
+        ('to = "Failed"', "becomes Failed"),
+        ('to = "done"', "becomes Cancel, Failed or Success"),
+        ('from = "active"\nto = "gone"', "goes from unfinished to gone"),
+        ('from = ["Running", "Pause"]', "leaves Pause or Running"),
+        ('in = "Running"\nfor = "30m"', "has been Running for 30 min"),
+        (
+            'in = "active"\nfor = "30m"\nrepeat = "1h30m"\nrecover = true',
+            "has been unfinished for 30 min, again every 1 h 30 min, and when that is over",
+        ),
+    ],
+)
+def test_when_a_rule_fires_is_said_in_words(rule: str, words: str) -> None:
+    assert said(rule)["When a job"] == words
+
+
+@pytest.mark.parametrize(
+    ("rule", "field", "words"),
+    [
+        ('match.queue = "vod"', "queue", "vod"),
+        ('match.tag = ["a*", "b", "!c", "!d"]', "tag", "a* or b; not c or d"),
+        ("match.message = false", "message", "is not there"),
+        ('match.wait = "<= 90s"', "wait", "at most 1 min 30 s"),
+        ('throttle = "1000/5m"', "At most", "1,000 in 5 min for each notifier; a digest tells of the others"),
+        ('group = { wait = "5m" }', "Collected", "one digest, told 5 min after the first message"),
+        ("stop = true", "Then", "the rules below are not asked about what this one matched"),
+    ],
+)
+def test_what_else_it_asks_for_and_does(rule: str, field: str, words: str) -> None:
+    assert said(rule)[field] == words
+
+
+def test_a_long_list_is_cut() -> None:
+    tags = ", ".join(f'"t{number}"' for number in range(100))
+    assert said(f"match.tag = [{tags}]")["tag"].endswith("t18, t19 or one of 80 more")
+
+
+def test_a_scope_of_everything_has_no_words() -> None:
+    assert of_scope(read_scope({}), {}) == []
+    assert of_scope(read_scope({"notifier": ["b", "a"]}), {}) == [("Notifier", "a or b")]

@@ -1,0 +1,296 @@
+"""The pages about silences: the list, the form, its preview, and ending one."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from bridge.decide.silencing import MOST
+from bridge.model import Silence
+from bridge.record import silences
+from tests.admin.builders import NOON, World, a_failed_job, a_job, a_silence
+from tests.admin.pages.conftest import signed_in
+from tests.admin.pages.reading import text_of, unlabelled
+
+WANTED = {"tag": "Trans*", "to": "Failed", "for": "1h", "mode": "hold", "author": "张伟", "reason": "换编码器"}
+
+
+def page(client: FlaskClient, path: str = "/silences", status: int = 200) -> str:
+    answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+def posted(client: FlaskClient, status: int = 200, *, button: str = "add", **form: str) -> str:
+    answer = client.post("/silences/add", data=form | {button: "1"})
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+def on_record(world: World) -> list[Silence]:
+    with world.db.read() as tx:
+        return [one for one, _ in silences.every(tx)]
+
+
+def keep(world: World, *found: Silence) -> None:
+    with world.db.write() as tx:
+        for one in found:
+            silences.add(tx, one)
+
+
+# --- the list ------------------------------------------------------------------------------------------------
+
+
+def test_active_ones_come_first_and_say_what_they_match(world: World, admin: FlaskClient) -> None:
+    spec = {"match": {"tag": "Trans*", "queue": "p224"}, "from": ["Running"], "rule": "all"}
+    keep(world, a_silence("sil_1", spec=json.dumps(spec), reason="new encoder", author="ann", drop=True))
+    keep(world, a_silence("sil_2", spec="{}", reason="long ago", ends_at=NOON, ended_by="bob"))
+    said = text_of(page(admin))
+    active, over = said[said.index("Active") : said.index("Over")], said[said.index("Over") :]
+    for words in ("When a job leaves Running", "tag Trans*", "queue vod", "Rule all", "drop", "new encoder", "ann"):
+        assert words in active
+    for words in ("everything", "hold", "long ago", "by bob"):
+        assert words in over
+
+
+def test_how_many_it_holds_leads_to_them(world: World) -> None:
+    keep(world, a_silence())
+    world.sees(a_job(1, state="Failed"), a_job(2, state="Failed"), a_job(3))
+    html = page(signed_in(world))
+    assert "2<span" in html
+    assert "/deliveries?state=held&amp;since=2026-11-21T12:00:00Z" in html
+
+
+def test_where_nothing_is_silenced_the_page_says_what_to_do(world: World) -> None:
+    said = text_of(page(signed_in(world)))
+    assert "Nothing is silenced. Add a silence" in said
+    assert "Over" not in said
+    assert "Who has the admin token can add one." in text_of(page(signed_in(world, "read")))
+
+
+def test_hostile_and_chinese_texts_are_shown_as_they_are(world: World, admin: FlaskClient) -> None:
+    keep(world, a_silence(reason="换编码器 <script>alert(1)</script>", author='"><b>x', spec='{"rule":"</td><i>"}'))
+    html = page(admin)
+    assert "换编码器 <script>alert(1)</script>" in text_of(html)
+    for tag in ("<script>alert", "<b>x", "<i>"):
+        assert tag not in html
+
+
+def test_those_that_are_over_are_paged_and_the_active_ones_stand_on_the_first_page(
+    either_world: World,
+) -> None:
+    made = [a_silence(f"sil_{n}", reason=f"reason {n}.", ends_at=NOON) for n in range(60)]
+    keep(either_world, *made, a_silence("sil_now", reason="under way"))
+    admin = signed_in(either_world)
+    first = page(admin)
+    assert "under way" in first
+    assert "reason 59." in first
+    assert "reason 9." not in first
+    older = first[first.index("/silences?cursor=") :].partition('"')[0]
+    second = page(admin, older)
+    assert "reason 9." in second
+    assert "reason 0." in second
+    assert "reason 10." not in second
+    assert "under way" not in second
+
+
+def test_one_is_ended_by_a_button(either_world: World) -> None:
+    keep(either_world, a_silence("sil_1"))
+    either_world.now += timedelta(minutes=5)
+    admin = signed_in(either_world)
+    assert 'action="/silences/sil_1/end"' in page(admin)
+    answer = admin.post("/silences/sil_1/end")
+    assert (answer.status_code, answer.location) == (303, "/silences")
+    assert "It is over." in page(admin)
+    (ended,) = on_record(either_world)
+    assert (ended.ends_at, ended.ended_by) == (either_world.now, "dashboard")
+
+
+@pytest.mark.parametrize("name", ["sil_404", "' OR 1=1 --", "sil_%00", "转码", "<b>"])
+def test_what_is_not_there_cannot_be_ended_and_that_is_said(either_world: World, name: str) -> None:
+    keep(either_world, a_silence("sil_1"))
+    admin = signed_in(either_world)
+    assert admin.post(f"/silences/{name}/end").status_code == 303
+    html = page(admin)
+    assert "there is no silence" in html
+    assert "<b>" not in html
+    assert on_record(either_world)[0].ended_by is None
+
+
+def test_one_that_is_over_cannot_be_ended_again(world: World, admin: FlaskClient) -> None:
+    keep(world, a_silence("sil_1", ends_at=NOON))
+    admin.post("/silences/sil_1/end")
+    assert "silence sil_1 is over since" in page(admin)
+
+
+# --- a new one -----------------------------------------------------------------------------------------------
+
+
+def test_a_silence_is_added_and_stands_in_the_list(world: World, admin: FlaskClient) -> None:
+    posted(admin, 303, **WANTED)
+    (made,) = on_record(world)
+    assert (made.author, made.reason, made.drop) == ("张伟", "换编码器", False)
+    assert (made.begins_at, made.ends_at) == (NOON, NOON + timedelta(hours=1))
+    assert json.loads(made.spec) == {"match": {"tag": "Trans*"}, "to": ["Failed"]}
+    said = text_of(page(admin))
+    assert "Holds what it matches until 2026-11-21T13:00:00Z." in said
+    assert "换编码器" in said
+
+
+@pytest.mark.parametrize(
+    ("form", "spec"),
+    [
+        ({"queue": "{vod,live}", "input": "上传/**"}, {"match": {"queue": "{vod,live}", "input": "上传/**"}}),
+        ({"from": "Running, Submitted"}, {"from": ["Running", "Submitted"]}),
+        ({"rule": "all", "notifier": "ops/1"}, {"rule": "all", "notifier": "ops/1"}),
+        ({"tag": "!Snapshot"}, {"match": {"tag": "!Snapshot"}}),
+        ({"everything": "yes"}, {}),
+    ],
+)
+def test_what_it_matches_is_what_was_typed(
+    world: World, admin: FlaskClient, form: dict[str, str], spec: dict[str, Any]
+) -> None:
+    posted(admin, 303, reason="x", **form)
+    (made,) = on_record(world)
+    assert json.loads(made.spec) == spec
+    assert made.author == "dashboard"
+
+
+@pytest.mark.parametrize(
+    ("form", "lasts"),
+    [
+        ({"for": "4h"}, timedelta(hours=4)),
+        ({"for": "1h", "other": "2h30m"}, timedelta(hours=2, minutes=30)),
+        ({"other": "2026-11-21 13:30"}, timedelta(minutes=90)),
+        ({"other": "2026-11-21T23:00:00+08:00"}, timedelta(hours=3)),
+        ({"other": "2026-11-22"}, timedelta(hours=12)),
+        ({"mode": "drop"}, timedelta(hours=1)),
+    ],
+)
+def test_its_end_is_a_span_or_a_time(world: World, admin: FlaskClient, form: dict[str, str], lasts: timedelta) -> None:
+    posted(admin, 303, reason="x", to="Failed", **form)
+    (made,) = on_record(world)
+    assert made.ends_at == NOON + lasts
+    assert made.drop == (form.get("mode") == "drop")
+
+
+def test_every_fault_is_said_at_once_and_the_form_keeps_what_was_typed(world: World, admin: FlaskClient) -> None:
+    typed = {"tag": '"><script>alert(1)</script>', "to": "Faild", "other": "99d", "author": "张伟", "mode": "drop"}
+    html = posted(admin, 400, **typed)
+    said = text_of(html)
+    for words in (
+        'To: no job state is called "Faild" (did you mean "Failed"?)', "How long: 99d is too far away",
+        "Why: is missing",
+    ):  # fmt: skip
+        assert words in said
+    assert "<script>alert" not in html
+    for value in ("&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;", "Faild", "99d", "张伟"):
+        assert f'value="{value}"' in html
+    assert 'value="drop" checked' in html
+    assert on_record(world) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({}, "Everything: say what it matches, or tick that everything is meant"),
+        ({"everything": "yes", "tag": "x"}, "Everything: with it nothing else that it matches can be named"),
+        ({"to": "Failed", "other": "never"}, 'How long: "never" is not a duration'),
+        ({"to": "Failed", "other": "2026-13-45"}, "is not a time such as"),
+        ({"to": "Failed", "other": "2026-11-21 09:00"}, "is over already"),
+        ({"to": "Failed", "mode": "loud"}, 'What with it: "loud" is neither'),
+        ({"to": "Failed", "author": "x" * 200}, "Who: has 200 characters; at most 100 are kept"),
+        ({"to": "Failed", "reason": "a\0b"}, "Why:"),
+        ({"to": ","}, "To:"),
+        ({"tag": "!"}, "Tag:"),
+        ({"tag": "{a,b}" * 300}, "Tag:"),
+    ],
+)
+def test_what_is_no_silence_says_which_field_is_wrong(
+    world: World, admin: FlaskClient, form: dict[str, str], said: str
+) -> None:
+    assert said in text_of(posted(admin, 400, **{"reason": "x"} | form))
+    assert on_record(world) == []
+
+
+def test_where_there_are_too_many_that_is_said_in_the_form(world: World, admin: FlaskClient) -> None:
+    keep(world, *(a_silence(f"sil_{n}") for n in range(MOST)))
+    html = posted(admin, 409, **WANTED)
+    assert "end some first" in html
+    assert 'value="换编码器"' in html
+
+
+def test_the_preview_says_what_it_would_have_matched_and_adds_nothing(world: World) -> None:
+    world.sees(a_failed_job(1), a_job(2), a_job(3, state="Failed", tag="Snapshot"))
+    admin = signed_in(world)
+    html = posted(admin, button="preview", tag="Trans*")  # a reason is not needed yet
+    said = text_of(html)
+    assert "In the last day it would have matched 2 of 3 messages" in said
+    assert "failed ops/1 1" in said
+    assert 'href="/jobs/j1?' in html
+    assert 'value="Trans*"' in html
+    assert on_record(world) == []
+
+
+def test_what_may_be_a_slip_of_the_pen_is_said_in_the_preview(world: World, admin: FlaskClient) -> None:
+    said = text_of(posted(admin, button="preview", tag="Transcod", rule="faild"))
+    assert 'rules.toml has no rule "faild" (did you mean "failed"?)' in said
+    assert 'no watch polls the tag "Transcod"' in said
+
+
+def test_htmx_gets_the_preview_alone(world: World, admin: FlaskClient) -> None:
+    hx = {"HX-Request": "true"}
+    seen = admin.post("/silences/add", data={"preview": "1", "to": "Failed"}, headers=hx)
+    assert "it would have matched 0 of 0 messages" in seen.text
+    assert "<form" not in seen.text
+    wrong = admin.post("/silences/add", data={"preview": "1", "to": "Faild"}, headers=hx)
+    assert (wrong.status_code, "<form" in wrong.text) == (400, False)
+    assert "did you mean" in wrong.text
+
+
+def test_the_address_fills_in_the_form(world: World, admin: FlaskClient) -> None:
+    html = page(admin, "/silences/add?rule=all&to=Failed&for=2h&reason=%E6%8D%A2&mode=drop&author=ann")
+    assert "<option selected>all</option>" in html
+    for value in ("Failed", "2h", "换", "ann"):
+        assert f'value="{value}"' in html
+    assert 'value="drop" checked' in html
+    plain = page(admin, "/silences/add")
+    assert 'value="1h" checked' in plain
+    assert 'value="hold" checked' in plain
+    assert 'value="dashboard"' in plain
+
+
+def test_a_rule_that_there_is_not_stays_chosen_when_the_address_names_it(world: World, admin: FlaskClient) -> None:
+    html = page(admin, "/silences/add?rule=%3Cb%3E")
+    assert "<option selected>&lt;b&gt;</option>" in html
+
+
+def test_the_read_token_sees_silences_and_adds_and_ends_none(world: World, reader: FlaskClient) -> None:
+    keep(world, a_silence("sil_1"))
+    html = page(reader)
+    assert "new encoder" in html
+    assert "/end" not in html
+    assert "/silences/add" not in html
+    form = page(reader, "/silences/add")
+    assert "with the admin token" in form
+    assert "reason" not in form
+    posted(reader, 403, **WANTED)
+    posted(reader, 403, button="preview", **WANTED)
+    assert reader.post("/silences/sil_1/end").status_code == 403
+    assert [one.ended_by for one in on_record(world)] == [None]
+
+
+def test_another_site_can_not_add_one(world: World, admin: FlaskClient) -> None:
+    answer = admin.post("/silences/add", data=WANTED | {"add": "1"}, headers={"Origin": "https://evil.example"})
+    assert answer.status_code == 403
+    assert on_record(world) == []
+
+
+def test_every_control_has_a_label(admin: FlaskClient) -> None:
+    html = page(admin, "/silences/add")
+    assert unlabelled(html) == []
+    assert html.count('aria-live="polite"') == 1

@@ -1,0 +1,90 @@
+"""How much is compared while somebody waits for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import count
+
+import pytest
+
+from bridge.admin.pages import trial
+from bridge.admin.pages.trial import Bounds, Result
+from bridge.admin.parts import Parts
+from tests.admin.builders import ENVIRON, NOON, RULES, World, a_job
+
+OTHER = RULES.replace('"all"', '"every"')
+
+
+def clock(*, step: float) -> Callable[[], float]:
+    """Return a clock that goes on by so many seconds each time it is looked at."""
+    ticks = count()
+    return lambda: next(ticks) * step
+
+
+def tried(world: World, bounds: Bounds, *, step: float = 0.0, rules: str = OTHER) -> Result:
+    parts = Parts(
+        db=world.db, book=lambda: world.book, rules_fault=lambda: None, clock=lambda: world.now, nonce=lambda: "n",
+        version="9.9.9", environ=ENVIRON,
+    )  # fmt: skip
+    return trial.run(parts, rules, span="24h", clock=clock(step=step), bounds=bounds)
+
+
+def compared(result: Result) -> int:
+    assert result.report is not None
+    return int(result.report["transitions"])
+
+
+def see(world: World, count: int) -> None:
+    """Record as many transitions, a second apart."""
+    for number in range(count):
+        world.now = NOON + timedelta(seconds=number)
+        world.sees(a_job(number))
+
+
+def test_only_the_newest_transitions_are_compared(either_world: World) -> None:
+    see(either_world, 10)
+    result = tried(either_world, Bounds(most=4))
+    assert compared(result) == 4
+    assert result.notes[0].startswith("There were more: only the newest 4 transitions are compared.")
+    assert result.report is not None
+    assert [one["job"] for one in result.report["differences"]["first"]][::2] == ["j6", "j7", "j8", "j9"]
+
+
+@pytest.mark.parametrize("most", [10, 11, 1_000])
+def test_as_many_as_may_be_compared_are(world: World, most: int) -> None:
+    see(world, 10)
+    result = tried(world, Bounds(most=most))
+    assert (compared(result), result.notes) == (10, [])
+
+
+def test_older_ones_than_were_asked_for_are_not(world: World) -> None:
+    see(world, 3)
+    world.now = NOON + timedelta(hours=24, seconds=1)
+    result = tried(world, Bounds())
+    assert (compared(result), result.notes) == (2, [])
+
+
+def test_where_it_goes_slowly_fewer_are_compared(world: World) -> None:
+    see(world, 30)
+    # The probe of five takes two seconds: in eight there is time for four times as many.
+    result = tried(world, Bounds(probe=5, seconds=8), step=1.0)
+    assert compared(result) == 20
+    assert "only the newest 20" in result.notes[0]
+
+
+def test_where_it_goes_very_slowly_the_probe_is_what_there_is(world: World) -> None:
+    see(world, 30)
+    result = tried(world, Bounds(probe=5, seconds=1), step=100.0)
+    assert compared(result) == 5
+
+
+def test_what_is_refused_is_compared_with_nothing(world: World) -> None:
+    result = tried(world, Bounds(), rules="[[rule]]")
+    assert (result.is_refused, result.report) == (True, None)
+    assert {line for _, line in result.faults} == {"[[rule]]"}
+
+
+@pytest.mark.parametrize("text", ["\0", "x = '\u2028", "a = 1\n" * 2, "[" * 1_000])
+def test_what_no_toml_can_be_is_a_fault_with_a_line(world: World, text: str) -> None:
+    assert tried(world, Bounds(), rules=text).faults

@@ -1,0 +1,52 @@
+"""What a page is shown of a delivery is what a worker is given of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from bridge.record import outbox, outgoing
+from bridge.record.database import Database, ms
+from bridge.record.reading import iso
+from tests.record.builders import NOW, claim, know, minutes, put, telling
+
+
+def delivery(db: Database, id_: str) -> Any:
+    with db.read() as tx:
+        return outgoing.delivery(tx, id_)
+
+
+def lane(db: Database, notifier: str = "cms") -> Any:
+    with db.read() as tx:
+        return outgoing.lane(tx, notifier)
+
+
+def said(at: datetime) -> str | None:
+    return iso(ms(at))
+
+
+def test_a_delivery_is_shown_as_a_worker_gets_it(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("d1", note="不行", body='{"a": 1}', channel="C2", thread="b/j1"))
+    before = delivery(db, "d1")
+    (claimed,) = claim(db)
+    assert delivery(db, "d1") == claimed
+    assert before == replace(claimed, attempts=0, lease="")
+
+
+def test_what_is_not_there_is_nothing(db: Database) -> None:
+    assert delivery(db, "d1") is None
+    assert lane(db) is None
+
+
+def test_what_keeps_a_notifier_waiting_is_known(db: Database) -> None:
+    know(db, "cms")
+    assert lane(db) == {"paused_at": None, "paused_why": None, "not_before": None, "failures": 0}
+    with db.write() as tx:
+        outbox.pause(tx, "cms", "gone", now=NOW)
+        outbox.hold(tx, "cms", NOW + minutes(5))
+        outbox.failed(tx, "cms", 3, broken_at=10)
+    assert lane(db) == {
+        "paused_at": said(NOW), "paused_why": "gone", "not_before": said(NOW + minutes(5)), "failures": 3,
+    }  # fmt: skip
