@@ -2,6 +2,7 @@
 
 TEST_POSTGRES_URL names a PostgreSQL where databases may be made. Where none answers its tests are skipped, and
 the last lines of the run say so; under CI they fail.
+The same goes for tests/browser/ and Debian's chromium; CHROMIUM names another.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from sqlite3 import Connection
 
 import psycopg
 import pytest
 from hypothesis import settings
 from psycopg import sql
+from sqlalchemy import event
 
 from bridge.record.database import Database
 from bridge.record.schema import HEAD, metadata
@@ -26,32 +30,39 @@ settings.load_profile("untimed")
 
 SERVER = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 MISSING = "PostgreSQL does not answer"
+NO_CHROMIUM = "there is no browser"
 
 # Nobody needs what a test has written after a power cut.
 _IN_A_HURRY = "options=-csynchronous_commit%3Doff"
 
 
 _WORKERS = 4  # as in pyproject.toml
+_TOGETHER = "tests/browser/"  # these share a browser and the bridges that it looks at
 _SLOW = ("tests/crash/", "tests/world/", "tests/test_story.py", "tests/test_bad_days.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let every worker begin with some of what takes long: at the end the others would wait for it."""
+    """Let every worker begin with some of what takes long: at the end the others would wait for it.
+
+    Each is dealt an equal run of the items, and what is stolen from it comes from its end.
+    """
+    together = [item for item in items if item.nodeid.startswith(_TOGETHER)]
     slow = [item for item in items if item.nodeid.startswith(_SLOW)]
-    rest = [item for item in items if not item.nodeid.startswith(_SLOW)]
-    share = -(-len(rest) // _WORKERS)
-    items[:] = [
-        item
-        for worker in range(_WORKERS)
-        for item in (*slow[worker::_WORKERS], *rest[worker * share : (worker + 1) * share])
-    ]
+    rest = iter([item for item in items if not item.nodeid.startswith((_TOGETHER, *_SLOW))])
+    share = -(-len(items) // _WORKERS)
+    dealt = []
+    for worker in range(_WORKERS):
+        first = [*(together if worker == 0 else ()), *slow[worker::_WORKERS]]
+        dealt += [*first, *islice(rest, max(0, share - len(first)))]
+    items[:] = [*dealt, *rest]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if MISSING in str(report.longrepr)]
-    if skipped:
-        said = f"WARNING: {MISSING}: {len(skipped)} tests were skipped; set TEST_POSTGRES_URL to run them"
-        terminalreporter.write_line(said, yellow=True, bold=True)
+    for missing, advice in ((MISSING, "TEST_POSTGRES_URL"), (NO_CHROMIUM, "CHROMIUM")):
+        skipped = [report for report in terminalreporter.stats.get("skipped", ()) if missing in str(report.longrepr)]
+        if skipped:
+            said = f"WARNING: {missing}: {len(skipped)} tests were skipped; set {advice} to run them"
+            terminalreporter.write_line(said, yellow=True, bold=True)
 
 
 class PostgresServer:
@@ -132,12 +143,13 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def dialect(request: pytest.FixtureRequest) -> str:
-    """Which database; `only_sqlite` and `only_postgresql` choose."""
+    """Which database; `only_sqlite`, `only_postgresql` and `on_both` choose."""
     return str(request.param)
 
 
 only_sqlite = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 only_postgresql = pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+on_both = pytest.mark.parametrize("dialect", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -152,17 +164,25 @@ def empty_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
 
 
 @pytest.fixture
-def db_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The address of an SQLite file with the newest schema and nothing in it."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'bridge.db')}"
+
+
+@pytest.fixture
+def db_url(dialect: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a database with the newest schema and nothing in it."""
     if dialect == "sqlite":
-        path = tmp_path / "bridge.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
+        yield request.getfixturevalue("sqlite_url")
         return
     server: PostgresServer = request.getfixturevalue("postgres")
     url = server.url_of(request.getfixturevalue("postgres_database"))
     _emptied(url)
     yield url
+
+
+def _in_a_hurry(connection: Connection, _: object) -> None:
+    connection.execute("PRAGMA synchronous = OFF").close()
 
 
 Opener = Callable[[str], Database]
@@ -174,8 +194,11 @@ def opened() -> Iterator[Opener]:
     found: list[Database] = []
 
     def open_(url: str) -> Database:
-        found.append(Database(url))
-        return found[-1]
+        db = Database(url)
+        if db.sqlite:
+            event.listen(db.engine, "connect", _in_a_hurry)
+        found.append(db)
+        return db
 
     yield open_
     for db in found:

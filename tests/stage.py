@@ -14,18 +14,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from click.testing import Result
+from sqlalchemy import func, select
+
 from bridge.record import reading
 from bridge.record.database import TROUBLES, Database
 from bridge.record.reading import Filter
+from bridge.record.schema import transition
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
 from bridge.simulator.web import Answer
+from tests.commands import REPOSITORY, call, run
 from tests.waiting import wait_until
 
 BUCKET = "media-1250000000"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-REPOSITORY = Path(__file__).parent.parent
 
 RULES = """
 [defaults]
@@ -134,17 +138,13 @@ class Stage:
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.folder.glob("worker-*.log")))
 
-    def command(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a `ci-bridge` command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "bridge", *words],
-            env=self.environ | environ,
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+    def command(self, *words: str, **environ: str) -> Result:
+        """Call a `ci-bridge` command in this process."""
+        return call(*words, **(self.environ | environ))
+
+    def process(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a `ci-bridge` command to its end, in a process of its own."""
+        return run(*words, **(self.environ | environ))
 
     def start_worker(
         self, *, command: str = "worker", program: Sequence[str] = (), **environ: str
@@ -200,11 +200,12 @@ class Stage:
     def is_quiet(self) -> bool:
         """True when the record has the last state of every job, and nothing waits to be told."""
         try:
-            steps = self.transitions()
-            with self.db.read() as tx:
-                waiting = sum(one["waiting"] + one["sending"] + one["held"] for one in reading.notifiers(tx))
+            with self.db.read() as tx:  # it is asked many times a second, and there may be thousands of transitions
+                if any(one["waiting"] + one["sending"] + one["held"] for one in reading.notifiers(tx)):
+                    return False
+                newest = select(func.max(transition.c.n)).group_by(transition.c.job_id)
+                rows = tx.execute(select(transition.c.job_id, transition.c.state).where(transition.c.n.in_(newest)))
+                states = {row.job_id: row.state for row in rows}
         except TROUBLES:  # the database was away
             return False
-        return not waiting and all(
-            steps[job] and steps[job][-1]["to"] == self.ci.history(job)[-1] for job in self.ci.ids()
-        )
+        return all(states.get(job) == self.ci.history(job)[-1] for job in self.ci.ids())

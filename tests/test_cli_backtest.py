@@ -18,11 +18,10 @@ from click.testing import Result
 from bridge.model import RUNNING, SUCCESS
 from bridge.record import snapshots
 from bridge.record.database import Database
-from tests.commands import call
+from tests.commands import REPOSITORY, call
 from tests.conftest import only_sqlite
 from tests.pipeline.house import GIVEN, House
 from tests.record.builders import Clock, a_job, a_step, hours, minutes
-from tests.stage import REPOSITORY
 
 pytestmark = only_sqlite
 

@@ -12,8 +12,7 @@ import pytest
 from click.testing import Result
 
 from tests.builders import SECRET
-from tests.commands import call
-from tests.stage import REPOSITORY
+from tests.commands import REPOSITORY, call
 
 RULES = """\
 [[watch]]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
-from tests.stage import BUCKET, REPOSITORY, Stage
+from tests.commands import call, run
+from tests.stage import BUCKET, Stage
 
 RULES = """
 [[watch]]
@@ -37,28 +36,26 @@ between = "00:00-24:00"
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path, f"sqlite:///{tmp_path / 'bridge.db'}")
+def stage(tmp_path: Path, sqlite_url: str) -> Stage:
+    return Stage(tmp_path, sqlite_url)
 
 
-def explain(folder: Path, *words: str, said: object = None, **environ: str) -> subprocess.CompletedProcess[str]:
+def explain(folder: Path, *words: str, said: object = None, **environ: str) -> Result:
     """Call it with these rules, where there is no database unless `environ` names one; `said` goes to its stdin."""
-    known = {"BRIDGE_RULES_TOML": RULES, "DATABASE_URL": f"sqlite:///{folder / 'none.db'}"}
-    return subprocess.run(
-        [sys.executable, "-m", "bridge", "rules", "explain", *words],
-        env=os.environ | known | environ,
-        cwd=REPOSITORY,
-        input=said if isinstance(said, str) else json.dumps(said),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return call("rules", "explain", *words, stdin=_stdin(said), **(_known(folder) | environ))
+
+
+def _known(folder: Path) -> dict[str, str]:
+    return {"BRIDGE_RULES_TOML": RULES, "DATABASE_URL": f"sqlite:///{folder / 'none.db'}"}
+
+
+def _stdin(said: object) -> str:
+    return said if isinstance(said, str) else json.dumps(said)
 
 
 def explained(folder: Path, said: dict[str, Any], **environ: str) -> dict[str, Any]:
     seen = explain(folder, "--job", "-", "--json", said=said, **environ)
-    assert seen.returncode == 0, seen.stderr
+    assert seen.exit_code == 0, seen.stderr
     (found,) = json.loads(seen.stdout)
     assert isinstance(found, dict)
     return found
@@ -66,11 +63,11 @@ def explained(folder: Path, said: dict[str, Any], **environ: str) -> dict[str, A
 
 def test_a_job_on_record_is_explained_transition_by_transition(stage: Stage) -> None:
     with stage:
-        assert stage.command("poll").returncode == 0
+        assert stage.command("poll").exit_code == 0
         job = stage.ci.create(BUCKET, "Transcode", "p1")
-        assert stage.command("poll").returncode == 0
+        assert stage.command("poll").exit_code == 0
         seen = stage.command("rules", "explain", job)
-        assert seen.returncode == 0, seen.stderr
+        assert seen.exit_code == 0, seen.stderr
         lines = seen.stdout.splitlines()
         assert lines[0].startswith(f"Transcode {job}: new -> Submitted (number 1, seen ")
         assert lines[1] == '  "everything" tells cms: waits for its first try'
@@ -86,7 +83,7 @@ def test_a_job_on_record_is_explained_transition_by_transition(stage: Stage) -> 
 def test_a_job_that_nobody_saw_says_what_to_check(stage: Stage) -> None:
     with stage:
         seen = stage.command("rules", "explain", "j404")
-        assert (seen.returncode, seen.stdout) == (1, "")
+        assert (seen.exit_code, seen.stdout) == (1, "")
         assert 'no job "j404" is on record: is the id right (ci-bridge jobs list), and does a [[watch]]' in seen.stderr
         elsewhere = stage.command("rules", "explain", "j404", "--bucket", "other")
         assert 'no job "j404" in bucket other is on record' in elsewhere.stderr
@@ -94,7 +91,7 @@ def test_a_job_that_nobody_saw_says_what_to_check(stage: Stage) -> None:
 
 def test_without_a_database_a_job_on_record_cannot_be_explained(tmp_path: Path) -> None:
     seen = explain(tmp_path, "j1")
-    assert seen.returncode == 1
+    assert seen.exit_code == 1
     assert "there is no database sqlite:///" in seen.stderr
 
 
@@ -116,7 +113,7 @@ def test_a_made_up_job_is_explained_where_the_database_does_not_answer(tmp_path:
 
 def test_a_made_up_job_is_asked_about_by_the_record_where_there_is_one(stage: Stage) -> None:
     with stage:
-        assert stage.command("poll").returncode == 0
+        assert stage.command("poll").exit_code == 0
         found = explained(stage.folder, {"to": "Failed"}, DATABASE_URL=stage.database_url)
         assert found["notes"] == []
 
@@ -125,7 +122,7 @@ def test_a_made_up_job_in_a_file_is_explained_for_people(tmp_path: Path) -> None
     file = tmp_path / "job.json"
     file.write_text('{"id": "j7", "to": "Failed", "input": "tests/a.mp4", "tag": "Snapshot"}')
     seen = explain(tmp_path, "--job", str(file))
-    assert seen.returncode == 0, seen.stderr
+    assert seen.exit_code == 0, seen.stderr
     lines = seen.stdout.splitlines()
     assert lines[0].startswith("Snapshot j7: new -> Failed (number 1, seen ")
     assert lines[1] == '  "failed" tells cms: muted'
@@ -137,7 +134,7 @@ def test_a_made_up_job_is_read_as_utf_8_whatever_the_locale_and_with_the_mark_of
     file = tmp_path / "job.json"
     file.write_text('{"id": "j7", "to": "Failed", "message": "\u6587\u4ef6"}', encoding="utf-8-sig")
     latin = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C"}
-    seen = explain(tmp_path, "--job", str(file), "--json", **latin)
+    seen = run("rules", "explain", "--job", str(file), "--json", **_known(tmp_path), **latin)
     assert seen.returncode == 0, seen.stderr
     assert json.loads(seen.stdout)[0]["messages"][0]["text"] == "\u6587\u4ef6"
 
@@ -146,9 +143,8 @@ def test_a_file_that_is_not_utf_8_is_refused_in_words(tmp_path: Path) -> None:
     file = tmp_path / "job.json"
     file.write_bytes(b'{"message": "\xff"}')
     seen = explain(tmp_path, "--job", str(file))
-    assert seen.returncode == 2
+    assert seen.exit_code == 2
     assert "is not a file of JSON" in seen.stderr
-    assert "Traceback" not in seen.stderr
 
 
 @pytest.mark.parametrize(
@@ -164,19 +160,18 @@ def test_a_file_that_is_not_utf_8_is_refused_in_words(tmp_path: Path) -> None:
 )
 def test_what_is_no_job_is_refused_in_words(tmp_path: Path, said: str, fault: str) -> None:
     seen = explain(tmp_path, "--job", "-", said=said)
-    assert seen.returncode == 2
+    assert seen.exit_code == 2
     assert fault in seen.stderr
-    assert "Traceback" not in seen.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("j1", "--job", "-"), ("--job", "-", "--bucket", "b")])
 def test_what_is_asked_must_be_clear(tmp_path: Path, words: tuple[str, ...]) -> None:
     seen = explain(tmp_path, *words, said={})
-    assert seen.returncode == 2
+    assert seen.exit_code == 2
     assert "Usage:" in seen.stderr
 
 
 def test_its_help_has_examples(tmp_path: Path) -> None:
     seen = explain(tmp_path, "--help")
-    assert seen.returncode == 0
+    assert seen.exit_code == 0
     assert "rules explain --job -" in seen.stdout

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from bridge.record import snapshots
 from bridge.simulator.web import text_answer
@@ -17,15 +17,15 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path, f"sqlite:///{tmp_path / 'bridge.db'}")
+def stage(tmp_path: Path, sqlite_url: str) -> Stage:
+    return Stage(tmp_path, sqlite_url)
 
 
 # Clears the screen, names the window, rings, colours by C1, writes backwards; and a text that is to stay as it is.
 _HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202e\x7f 会议"
 
 
-def _is_harmless(seen: subprocess.CompletedProcess[str]) -> bool:
+def _is_harmless(seen: Result) -> bool:
     return (seen.stdout + seen.stderr).replace("\n", "").isprintable()
 
 
@@ -52,7 +52,7 @@ def test_what_an_uploader_wrote_does_nothing_to_the_terminal(stage: Stage) -> No
             ("rules", "explain", job.id),
         ):
             table, as_json = stage.command(*words), stage.command(*words, "--json")
-            assert (table.returncode, as_json.returncode) == (0, 0)
+            assert (table.exit_code, as_json.exit_code) == (0, 0)
             assert _is_harmless(table)
             assert _is_harmless(as_json)
             assert r"\x1b[2J" in table.stdout
@@ -60,7 +60,7 @@ def test_what_an_uploader_wrote_does_nothing_to_the_terminal(stage: Stage) -> No
             assert "会议" in as_json.stdout
             assert job.id in _texts(json.loads(as_json.stdout))
         missing = stage.command("jobs", "show", _HOSTILE)
-        assert missing.returncode == 1
+        assert missing.exit_code == 1
         assert _is_harmless(missing)
 
 

@@ -8,6 +8,12 @@ from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import Clock
 
 
+@pytest.fixture(params=["sqlite"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    """SQLite, where a test does not say `on_both`: each statement is asked of both by some."""
+    return str(request.param)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()

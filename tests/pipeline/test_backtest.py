@@ -18,6 +18,7 @@ from bridge.pipeline.backtest import Backtest, Report
 from bridge.record import history, outbox, reading, silences
 from bridge.record.database import Database
 from bridge.record.schema import attempt, delivery, metadata, transition
+from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House
 from tests.record.builders import NOW, Clock, minutes, rows, seconds
 
@@ -75,6 +76,7 @@ def said(report: Report) -> list[str]:
     ]
 
 
+@on_both
 def test_rules_that_have_not_changed_differ_in_nothing(house: House) -> None:
     house.has("j1", RUNNING)
     house.passes(minutes(5))
@@ -121,6 +123,7 @@ def test_what_would_be_held_or_dropped_is_a_change(house: House, more: str, fate
     assert said(report)[-1] == f"j2: new -> Running, transition every ops: told -> {fate}"
 
 
+@on_both
 def test_what_a_silence_on_record_held_it_holds_again(house: House) -> None:
     house.has("j1", RUNNING)
     house.silence(lasts=minutes(30), rule="every")
@@ -174,6 +177,7 @@ def test_an_alarm_that_would_be_repeated_more_often_is_a_change(house: House) ->
     assert said(report)[0] == "j1: new -> Running, level stuck ops: told, repeated 1x -> told, repeated 7x"
 
 
+@on_both
 def test_the_overflow_of_a_window_that_was_open_at_the_start_is_known(house: House) -> None:
     """The window from 09:01 to 10:01 has let j1 through before the backtest begins."""
     began(house, EVERY + 'throttle = "1/1h"\n')
@@ -199,6 +203,7 @@ def test_what_a_fallback_told_is_not_compared(house: House) -> None:
     assert counted(backtest(house)) == {"transition every -> ops": {"told": 1}}
 
 
+@on_both
 def test_what_was_pruned_is_counted_and_not_compared(house: House) -> None:
     house.has("j1", RUNNING)
     house.passes(minutes(5))
@@ -241,6 +246,7 @@ def test_it_says_how_many_rulesets_judged_the_window(house: House) -> None:
     assert len(backtest(house).facts()["judged_by"]) == 2
 
 
+@on_both
 def test_pages_come_in_order_and_miss_none(house: House) -> None:
     for number in range(7):
         house.has(f"j{number}", RUNNING)

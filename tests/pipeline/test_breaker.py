@@ -11,6 +11,7 @@ from bridge.pipeline import Courier
 from bridge.record import outbox
 from bridge.record.database import Database
 from bridge.record.schema import DEAD, SENT, WAITING, delivery, notifier
+from tests.conftest import on_both
 from tests.pipeline.fakes import FakeTransport, a_book
 from tests.record.builders import Clock, a_message, hours, know, minutes, put, row_of, rows, seconds, telling
 
@@ -60,6 +61,7 @@ def test_a_dead_receiver_with_much_waiting_is_asked_about_once_a_minute(
     assert 18 <= attempts_on(transport) - first <= 21
 
 
+@on_both
 def test_never_more_than_one_is_on_its_way_to_a_broken_receiver(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
@@ -140,6 +142,7 @@ def test_who_asks_everybody_to_wait_is_not_broken(
     assert row_of(db, notifier, name="cms")["failures"] == 0
 
 
+@on_both
 def test_the_count_of_failures_outlives_the_worker(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
@@ -159,6 +162,7 @@ def test_the_count_of_failures_outlives_the_worker(
     assert row_of(db, notifier, name="cms")["failures"] == 0
 
 
+@on_both
 def test_what_was_never_tried_is_dead_when_its_retry_time_is_over_and_the_fallback_is_told(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
@@ -173,6 +177,7 @@ def test_what_was_never_tried_is_dead_when_its_retry_time_is_over_and_the_fallba
     assert never_tried["why"] == "its retry time is over, and cms answers nobody"
 
 
+@on_both
 def test_resuming_a_notifier_by_hand_asks_it_at_once(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:

@@ -56,6 +56,11 @@ def courier(couriers: Couriers) -> Courier:
     return couriers()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
 def server(request: pytest.FixtureRequest, dialect: str) -> PostgresServer | None:
     return request.getfixturevalue("postgres") if dialect == "postgresql" else None

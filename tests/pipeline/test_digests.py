@@ -10,6 +10,7 @@ from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record import silences
 from bridge.record.database import Database
 from bridge.record.schema import digest
+from tests.conftest import on_both
 from tests.pipeline.house import House
 from tests.record.builders import NOW, Clock, hours, minutes, rows
 
@@ -39,6 +40,7 @@ def states(house: House) -> dict[str, str]:
 # --- groups -----------------------------------------------------------------------------------------------
 
 
+@on_both
 def test_a_group_is_told_once_when_its_wait_is_over(house: House) -> None:
     house.start(OVER + 'group.wait = "10m"\n')
     end(house, "j1", "j2")
@@ -66,6 +68,7 @@ def test_the_next_group_tells_only_what_is_new(house: House) -> None:
     assert house.said() == ["09:11 ops: over: 1 Failed", "09:31 ops: over: 1 Success"]
 
 
+@on_both
 def test_there_is_one_digest_for_each_set_of_values(house: House) -> None:
     house.start(OVER + 'group = { by = ["queue", "state"], wait = "10m" }\n')
     end(house, "j1", "j2", queue="p1")
@@ -92,6 +95,7 @@ def test_a_group_at_a_time_of_day_is_told_then_in_the_zone_of_the_rules(house: H
     assert heard.text.startswith("• 17:01 Transcode Failed: j1.mp4")
 
 
+@on_both
 def test_a_group_that_is_full_is_told_at_once_and_another_begins(house: House) -> None:
     house.start(OVER + 'group = { wait = "1h", max = 3 }\n')
     end(house, *(f"j{n}" for n in range(8)))
@@ -143,6 +147,7 @@ def test_a_digest_of_very_much_counts_all_and_quotes_the_first(house: House) -> 
 # --- throttle ---------------------------------------------------------------------------------------------
 
 
+@on_both
 def test_what_is_over_the_throttle_becomes_one_message_that_counts_it(house: House) -> None:
     house.start(OVER + 'throttle = "2/10m"\n')
     end(house, *(f"j{n}" for n in range(5)))
@@ -169,6 +174,7 @@ def test_a_throttle_is_each_notifiers_own(house: House) -> None:
     assert {one.notifier for one in house.heard()} == {"ops", "cms"}
 
 
+@on_both
 def test_digests_are_throttled_too_and_their_members_counted(house: House) -> None:
     house.start(OVER + 'throttle = "1/1h"\ngroup = { by = ["job"], wait = "5m" }\n')
     end(house, "j1", "j2", "j3")
@@ -204,6 +210,7 @@ def test_a_mute_is_about_what_it_matches(house: House) -> None:
     assert [one.title for one in house.heard()] == ["Transcode Failed: j1.mp4", "Transcode Success: j3.mp4"]
 
 
+@on_both
 def test_a_mute_that_drops_leaves_a_record_of_it(house: House) -> None:
     house.start(OVER + QUIET.replace("22:00", "09:00") + 'mode = "drop"\n')
     end(house, "j1")
@@ -246,6 +253,7 @@ def test_stays_are_muted_too(house: House) -> None:
 # --- silences ---------------------------------------------------------------------------------------------
 
 
+@on_both
 def test_a_silence_holds_until_it_ends_and_then_says_so_in_one_digest(house: House) -> None:
     house.silence(lasts=hours(1), match={"tag": "Transcode"})
     end(house, "j1", "j2")
@@ -258,6 +266,7 @@ def test_a_silence_holds_until_it_ends_and_then_says_so_in_one_digest(house: Hou
     assert house.heard()[-1].note is None  # it has been said
 
 
+@on_both
 def test_a_silence_that_is_ended_early_tells_what_it_held_at_once(house: House, db: Database) -> None:
     house.silence(lasts=hours(24))
     end(house, "j1")
@@ -269,6 +278,7 @@ def test_a_silence_that_is_ended_early_tells_what_it_held_at_once(house: House, 
     assert [one.title for one in house.heard()] == ["The silence by ann (maintenance) is over, 1 held: 1 Failed"]
 
 
+@on_both
 def test_the_first_message_after_a_silence_that_held_nothing_says_that_it_is_over(house: House) -> None:
     house.silence(lasts=hours(1), match={"tag": "Transcode"})
     house.passes(hours(2))

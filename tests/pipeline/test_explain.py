@@ -10,6 +10,7 @@ from bridge.pipeline import Poller
 from bridge.pipeline.explain import as_text
 from bridge.record.database import Database
 from bridge.record.schema import ruleset, transition
+from tests.conftest import on_both
 from tests.pipeline.explained import EVERYTHING, MUTE, ONLY_FAILED, STUCK, World, after, rule_of
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, a_job, hours, minutes, seconds
@@ -20,6 +21,7 @@ def world(db: Database, ci: FakeCi, clock: Clock, poller: Poller, transport: Fak
     return World(db, ci, clock, poller, transport)
 
 
+@on_both
 def test_a_job_that_a_rule_matched_says_when_it_was_told(world: World) -> None:
     world.begin(EVERYTHING)
     world.sees(SUBMITTED)
@@ -118,6 +120,7 @@ def test_a_rulebook_without_rules_says_so(world: World) -> None:
     assert world.last()["headline"] == "no rule matched: there are none"
 
 
+@on_both
 def test_a_transition_is_judged_by_the_rules_of_then_and_told_what_those_of_now_would_do(world: World) -> None:
     world.begin(ONLY_FAILED)
     old = world.book.sha
@@ -188,6 +191,7 @@ def test_a_job_that_nobody_saw_has_no_answer(world: World) -> None:
     assert world.all("j404") == []
 
 
+@on_both
 def test_the_bucket_says_which_of_two_jobs_is_meant(world: World) -> None:
     world.begin(EVERYTHING)
     world.sees(SUBMITTED)
@@ -234,6 +238,7 @@ def test_a_long_message_is_cut_for_people(world: World) -> None:
     assert "line 10" not in as_text(world.last())
 
 
+@on_both
 def test_many_transitions_and_many_rules_are_explained(world: World) -> None:
     many = [ONLY_FAILED.replace('"failed"', f'"r{n}"') for n in range(1_000)]
     world.begin(*many, EVERYTHING)

@@ -12,6 +12,7 @@ from bridge.pipeline import Poller
 from bridge.record import outbox
 from bridge.record.database import Database
 from bridge.record.schema import delivery
+from tests.conftest import on_both
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, World, after
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, a_job, hours, minutes, rows, seconds
@@ -51,6 +52,7 @@ def test_a_mute_that_drops_is_named_with_the_time(world: World) -> None:
     assert world.last()["headline"] == '"everything" tells cms: dropped'
 
 
+@on_both
 @pytest.mark.parametrize("drop", [False, True])
 def test_a_silence_is_named_with_who_made_it_and_why(world: World, drop: bool) -> None:
     world.begin(EVERYTHING)
@@ -89,6 +91,7 @@ def test_what_waits_in_a_digest_says_of_which_rule_and_until_when(world: World) 
     assert world.told()["why"].endswith("which is dead: no such channel")
 
 
+@on_both
 def test_what_a_digest_passes_on_to_a_silence_says_what_held_it_first(world: World) -> None:
     world.begin(EVERYTHING.rstrip() + '\ngroup = { wait = "10m" }\n')
     world.sees(SUBMITTED)
@@ -139,6 +142,7 @@ def test_what_waits_for_a_paused_notifier_says_why_it_is_paused(world: World) ->
     )
 
 
+@on_both
 def test_what_waits_for_an_earlier_message_of_its_job_says_so(world: World) -> None:
     world.begin(EVERYTHING)
     world.sees(SUBMITTED)
@@ -196,6 +200,7 @@ def test_what_was_dropped_sent_again_by_hand_and_refused_says_all_of_it(world: W
     )
 
 
+@on_both
 def test_what_one_gate_passes_on_to_one_that_drops_says_what_held_it_first(world: World) -> None:
     grouped = EVERYTHING.rstrip() + '\ngroup = { wait = "10m" }\n'
     world.begin(grouped)
@@ -229,6 +234,7 @@ def test_what_was_told_in_the_digest_of_another_gate_says_what_held_it_first(wor
     )
 
 
+@on_both
 @pytest.mark.parametrize(
     ("outcome", "end"),
     [

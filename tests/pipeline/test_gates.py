@@ -10,6 +10,7 @@ from bridge.model import FAILED, RUNNING, SUCCESS, Delivery, Outcome, Refused, S
 from bridge.record import reading, silences
 from bridge.record.database import Database
 from bridge.record.rewind import rewind
+from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House
 from tests.pipeline.test_digests import OVER, QUIET, end, states
 from tests.record.builders import Clock, hours, minutes
@@ -29,6 +30,7 @@ def house(db: Database, clock: Clock) -> House:
 # --- rules that change ------------------------------------------------------------------------------------
 
 
+@on_both
 def test_a_mute_that_dropped_and_now_holds_tells_what_it_held(house: House) -> None:
     house.start(OVER + NINE + 'mode = "drop"\n')
     end(house, "j1")
@@ -59,6 +61,7 @@ def test_a_longer_repeat_holds_from_the_last_telling_on(house: House) -> None:
     assert len(house.heard()) - before == 3
 
 
+@on_both
 def test_whoever_was_ever_told_that_a_job_is_stuck_hears_that_it_moves(house: House) -> None:
     house.start(STUCK + 'repeat = "1h"\n')
     house.has("j1", RUNNING)
@@ -109,6 +112,7 @@ def test_a_first_telling_that_is_late_says_when_the_stay_became_too_long(house: 
 # --- gates after gates ------------------------------------------------------------------------------------
 
 
+@on_both
 def test_the_digest_of_a_mute_waits_for_a_silence(house: House) -> None:
     house.start(OVER + QUIET.replace("22:00-08:00", "09:00-10:00"))
     end(house, "j1")
@@ -140,6 +144,7 @@ def test_mutes_that_cover_the_day_hold_nothing_for_ever(house: House) -> None:
     assert len(house.heard()) == 1
 
 
+@on_both
 def test_what_is_told_to_a_fallback_is_held_as_well(house: House) -> None:
     ops = 'url = "https://ops.example.com/hook"\n'
     house.start(OVER, given=GIVEN.replace(ops, f'{ops}fallback = "cms"\n'))
@@ -155,6 +160,7 @@ def test_what_is_told_to_a_fallback_is_held_as_well(house: House) -> None:
     assert [one.title for one in house.heard("cms")] == ["The silence by ann (maintenance) is over, 1 held: 1 Failed"]
 
 
+@on_both
 def test_what_a_silence_takes_in_while_it_is_ended_is_told(house: House, db: Database) -> None:
     """A poll that does not know of the end yet puts something in."""
     house.silence(lasts=hours(24))
@@ -179,6 +185,7 @@ def notes(house: House) -> list[tuple[str, bool]]:
     return [(one.notifier, "silence" in (one.note or "")) for one in house.heard()]
 
 
+@on_both
 def test_each_notifier_hears_that_a_silence_is_over(house: House) -> None:
     house.start(OVER.replace('"ops"', '["cms", "ops"]'))
     house.silence(lasts=minutes(10), drop=True)
@@ -239,6 +246,7 @@ def test_what_is_held_for_a_channel_is_told_in_that_channel(house: House) -> Non
     }
 
 
+@on_both
 def test_values_to_group_by_may_be_as_long_as_they_like(house: House) -> None:
     house.start(OVER + 'group = { by = ["input", "message", "user_data.a", "user_data.b"], wait = "10m" }\n')
     long = {name: chr(0x4E00 + place) * 900 for place, name in enumerate(("a", "b"))}
@@ -255,6 +263,7 @@ def test_a_title_with_line_breaks_makes_no_lines_of_its_own_in_a_digest(house: H
     assert len(house.heard()[0].text.splitlines()) == 2
 
 
+@on_both
 def test_members_are_asked_in_parts_whether_it_is_quiet_for_them(house: House) -> None:
     house.start(OVER + 'group.wait = "10m"\n' + QUIET.replace("22:00", "09:05") + 'match.queue = "vod"\n')
     house.ci.page_size = 1_500
@@ -270,6 +279,7 @@ def test_members_are_asked_in_parts_whether_it_is_quiet_for_them(house: House) -
 # --- the clock --------------------------------------------------------------------------------------------
 
 
+@on_both
 def test_a_clock_that_is_set_back_delays_no_digest_and_no_throttle(house: House, db: Database) -> None:
     house.start(OVER + 'group.wait = "10m"\n' + OVER.replace('"over"', '"each"') + 'throttle = "1/10m"\n')
     end(house, "j1", "j2")
@@ -285,6 +295,7 @@ def test_a_clock_that_is_set_back_delays_no_digest_and_no_throttle(house: House,
     ]
 
 
+@on_both
 def test_a_clock_that_is_set_back_ends_no_silence_early(house: House, db: Database) -> None:
     house.silence(lasts=hours(2))
     end(house, "j1")

@@ -8,12 +8,9 @@ from bridge.collect.errors import TemporaryError
 from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS
 from bridge.record.database import Database
 from bridge.record.schema import alarm
-from tests.conftest import only_sqlite
+from tests.conftest import on_both
 from tests.pipeline.house import House
 from tests.record.builders import NOW, Clock, hours, minutes, rows
-
-# What differs between databases the neighbours ask of both.
-pytestmark = only_sqlite
 
 STUCK = """
 [[rule]]
@@ -197,6 +194,7 @@ def test_a_level_rule_that_stops_keeps_those_below_from_telling(db: Database, cl
     ]
 
 
+@on_both
 def test_jobs_that_wait_and_jobs_that_are_gone_can_be_overdue_too(db: Database, clock: Clock) -> None:
     rules = STUCK.replace('"Running"', '["Submitted", "gone"]')
     house = began(House(db, "", clock), rules)

@@ -8,6 +8,7 @@ from bridge.model import FAILED, Delivery, Outcome, Refused, Sent
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.schema import delivery
+from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House
 from tests.record.builders import Clock, hours, minutes, rows
 
@@ -34,6 +35,7 @@ def end(house: House, *ids: str, **facts: object) -> None:
     house.deliver()
 
 
+@on_both
 def test_a_template_that_fails_tells_the_default_text_is_counted_and_marks_its_rule(db: Database, clock: Clock) -> None:
     rules = OVER + 'template = "t"\n[template.t]\ntitle = "{{ 1 // (job.outputs_total - 3) }}"\n'
     house = began(db, clock, rules)

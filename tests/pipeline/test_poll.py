@@ -20,7 +20,7 @@ from bridge.record.leases import LEASE
 from bridge.record.schema import delivery, lease, transition, watch
 from bridge.record.schema import job as job_table
 from bridge.record.schema import stream as stream_table
-from tests.conftest import Opener
+from tests.conftest import Opener, on_both
 from tests.pipeline.fakes import RULES, FakeCi, a_book, count, watch_of
 from tests.record.builders import (
     BUCKET,
@@ -37,6 +37,9 @@ from tests.record.builders import (
 )
 
 Polls = Callable[..., Poll]
+
+pytestmark = on_both
+
 BOOK = a_book()
 
 

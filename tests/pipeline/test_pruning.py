@@ -19,6 +19,7 @@ from bridge.pipeline import Halted, Poll, Poller, Pruner
 from bridge.record import leases, pruning, snapshots
 from bridge.record.database import Database
 from bridge.record.schema import job, transition, worker
+from tests.conftest import on_both
 from tests.pipeline.fakes import FakeCi, a_book, count, watch_of
 from tests.record.builders import (
     NOW,
@@ -114,6 +115,7 @@ def _other(*tags: str, name: str = "other", **facts: Any) -> Watch:
 # --- what goes ----------------------------------------------------------------------------------------------
 
 
+@on_both
 def test_what_has_ended_goes_after_its_time_and_a_line_says_how_much(
     db: Database, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,6 +168,7 @@ def test_nothing_is_told_or_stored_again_by_the_polls_that_follow(
 # --- an unfinished job from long ago --------------------------------------------------------------------------
 
 
+@on_both
 def test_a_list_does_not_go_back_behind_what_was_pruned_for_an_old_unfinished_job(
     db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_list_still_goes_back_to_an_unfinished_job_that_is_younger_than_what_w
     assert _since(ci) == young - seconds(1)
 
 
+@on_both
 def test_a_job_that_is_pruned_while_a_list_shows_it_is_not_told_again(
     db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
 ) -> None:
@@ -288,6 +292,7 @@ def test_nothing_is_told_again_when_the_clock_of_ci_is_another(
     assert [row["job_id"] for row in rows(db, transition)] == ["open"]
 
 
+@on_both
 def test_a_job_without_a_creation_time_goes_by_when_it_was_first_seen(
     db: Database, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock, ci: FakeCi
 ) -> None:
@@ -338,6 +343,7 @@ def test_a_stream_added_later_tells_nothing_again_that_another_one_told(
     assert prune() == {"jobs": 1}
 
 
+@on_both
 def test_nothing_goes_that_a_paused_watch_of_the_bucket_has_still_to_show(
     db: Database, ci: FakeCi, told: Callable[..., None], poller: Poller, prune: Prunes, clock: Clock
 ) -> None:
@@ -404,6 +410,7 @@ def _fill(db: Database, how_many: int) -> None:
         snapshots.save(tx, jobs, [], {}, stream="s", streams=(), now=NOW)
 
 
+@on_both
 def test_it_pauses_before_each_batch_and_ends_when_the_worker_stops(
     db: Database, clock: Clock, naps: list[float]
 ) -> None:
@@ -424,6 +431,7 @@ def test_it_pauses_before_each_batch_and_ends_when_the_worker_stops(
         assert pruning.acquire(tx, "w2", now=clock())
 
 
+@on_both
 def test_another_worker_goes_on_when_this_one_has_lost_its_lease(db: Database, clock: Clock) -> None:
     _fill(db, 2 * pruning.AT_ONCE)
     clock.advance(days(31))

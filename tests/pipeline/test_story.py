@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record.database import Database
+from tests.conftest import on_both
 from tests.pipeline.house import House
 from tests.record.builders import Clock, hours, minutes
 
@@ -47,6 +48,7 @@ between = "22:00-08:00"
 """
 
 
+@on_both
 def test_a_day_and_a_half_with_every_gate_and_a_restart_every_three_hours(db: Database, clock: Clock) -> None:
     house = House(db, RULES, clock)
     house.poll()

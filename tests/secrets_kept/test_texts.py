@@ -29,10 +29,10 @@ from bridge.simulator.ci import CiSimulator
 from bridge.simulator.web import Answer
 from bridge.wiring.parts import door, known_secrets
 from tests.builders import a_rulebook
+from tests.commands import REPOSITORY
 from tests.decide.texts import RULE, WATCH
 from tests.secrets_kept.planted import SECRETS, leaked
 from tests.send.receivers import NOON, SECRET, Receiver, a_delivery, a_request, a_slack, a_webhook, answering
-from tests.stage import REPOSITORY
 
 PASSWORD = quote(SECRETS["database password"], safe="")
 ENVIRON = {

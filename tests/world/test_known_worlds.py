@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bridge.record.database import Database
+from tests.conftest import on_both
 from tests.world.events import Create, Cut, Forget, Hide, Mixed, Move, Pass, Refused, Stale, Truly
 from tests.world.scenery import scenery
 from tests.world.world import World
 
 Worlds = Callable[..., World]
 ENDED = Create(state="Success")
+
+
+@pytest.fixture(params=["sqlite"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    """SQLite, where a test does not say `on_both`: each statement is asked of both by some."""
+    return str(request.param)
 
 
 @pytest.fixture
@@ -56,6 +63,7 @@ def test_a_job_twice_on_a_page_counts_by_the_further_state(world: Worlds) -> Non
     assert last(found) == "Running"
 
 
+@on_both
 def test_a_list_that_breaks_off_is_read_again_from_where_it_was_whole(world: Worlds) -> None:
     found = world(page_size=1)
     found.happen(Pass(31), *[ENDED] * 3, Pass(400))
@@ -94,6 +102,7 @@ def test_a_tag_that_is_added_tells_what_came_after_the_last_complete_poll(world:
     assert not found.oracle.steps[found.jobs.ids[0]][0].silent
 
 
+@on_both
 @pytest.mark.parametrize("long", [False, True])
 @pytest.mark.parametrize(("first", "then"), [("busy", "well"), ("well", "busy"), ("well", "well")])
 def test_a_courier_that_comes_back_late_changes_nothing(world: Worlds, first: str, then: str, long: bool) -> None:

@@ -1,0 +1,114 @@
+"""What no rule told is told by hand, and `explain` shows it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bridge.decide.rulebook import read
+from bridge.model import FAILED, RUNNING, SUBMITTED, Delivery, Refused
+from bridge.pipeline import Poller
+from bridge.pipeline.by_hand import Asked, NotTold, tell_by_hand
+from bridge.pipeline.explain import as_text
+from tests.conftest import Opener
+from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, ONLY_FAILED, World
+from tests.pipeline.fakes import FakeCi, FakeTransport
+from tests.record.builders import Clock
+
+
+@pytest.fixture
+def world(sqlite_url: str, opened: Opener, clock: Clock, transport: FakeTransport) -> World:
+    db, ci = opened(sqlite_url), FakeCi(clock)
+    return World(db, ci, clock, Poller(db=db, source=ci, clock=clock, worker="w"), transport)
+
+
+def tell(world: World, notifier: str = "ops", **which: Any) -> Asked:
+    with world.db.write() as tx:
+        return tell_by_hand(
+            tx, world.book, job_id="j1", notifier=notifier, author="ann", now=world.clock(), **which
+        )  # fmt: skip
+
+
+def begun(world: World, notifier: str = "ops") -> list[Delivery]:
+    return [one for one in world.transport.begun if one.notifier == notifier]
+
+
+def test_a_silent_first_snapshot_is_told_with_the_usual_text(world: World) -> None:
+    world.rule(EVERYTHING)
+    world.sees(FAILED, message="broken")
+    told = tell(world)
+    world.deliver()
+    (heard,) = begun(world)
+    assert (heard.id, heard.note) == (told.delivery, "Sent by hand by ann.")
+    says, event = json.loads(heard.says), json.loads(heard.event)
+    assert (says["text"], says["rule"], event["data"]["rule"], event["data"]["to"]) == ("broken", None, None, FAILED)
+    assert world.last()["headline"] == (
+        'told to nobody: first snapshot of Transcode in watch "vod"; by hand to ops: sent'
+    )
+
+
+def test_a_transition_that_no_rule_matched_keeps_its_near_miss_beside_what_was_told_by_hand(world: World) -> None:
+    world.begin(ONLY_FAILED)
+    world.sees(SUBMITTED, RUNNING)
+    told = tell(world, sequence=1)
+    first, last = world.all()
+    assert first["headline"].startswith('no rule matched; nearest: "failed"')
+    assert first["headline"].endswith("; by hand to ops: waits for its first try")
+    (delivery,) = first["deliveries"]
+    assert (delivery["id"], delivery["rule"], delivery["answer"]) == (told.delivery, None, "waiting")
+    assert [one["rule"] for one in first["messages"]] == [None]
+    assert f"ops  by hand  {delivery['why']} ({told.delivery})" in as_text(first)
+    assert last["deliveries"] == []
+
+
+def test_no_mute_holds_what_a_person_asked_for(world: World) -> None:
+    world.begin(EVERYTHING, MUTE.format("drop"))
+    world.sees(SUBMITTED)
+    assert world.told()["answer"] == "dropped"
+    tell(world, "cms")
+    world.deliver()
+    (heard,) = begun(world, "cms")
+    assert heard.note == "Sent by hand by ann."
+    assert [(one["rule"], one["answer"]) for one in world.last()["deliveries"]] == [
+        ("everything", "dropped"), (None, "sent"),
+    ]  # fmt: skip
+
+
+def test_it_is_told_after_what_waits_for_the_same_job(world: World) -> None:
+    world.begin(EVERYTHING)
+    world.sees(SUBMITTED, RUNNING)
+    tell(world, "cms", sequence=1)
+    world.deliver()
+    assert [json.loads(one.event)["data"]["to"] for one in begun(world, "cms")] == [SUBMITTED, RUNNING, SUBMITTED]
+
+
+def test_asked_twice_it_is_one_delivery_and_a_dead_one_is_sent_again(world: World) -> None:
+    world.begin(ONLY_FAILED)
+    world.sees(SUBMITTED)
+    first = tell(world)
+    with pytest.raises(NotTold, match=f"delivery {first.delivery} is waiting"):
+        tell(world)
+    world.deliver(Refused("no"))
+    assert tell(world) == first
+    world.deliver()
+    with pytest.raises(NotTold, match="is sent"):
+        tell(world)
+    assert [one.id for one in begun(world)] == [first.delivery] * 2
+
+
+def test_a_notifier_with_a_body_of_its_own_is_sent_that(world: World) -> None:
+    world.begin(ONLY_FAILED)
+    world.sees(SUBMITTED)
+    world.book = read(HEAD + ONLY_FAILED + '[notifier.ops.body]\nid = "{{ job.id }}"\nrule = "{{ rule }}"\n', {})
+    tell(world)
+    world.deliver()
+    assert json.loads(begun(world)[0].body or "") == {"id": "j1", "rule": None}
+
+
+def test_a_rule_named_as_nothing_else_has_another_message(world: World) -> None:
+    world.begin('[[rule]]\nname = "by hand"\nnotify = "ops"\n')
+    world.sees(SUBMITTED)
+    tell(world)
+    assert len({one["id"] for one in world.last()["deliveries"]}) == 2

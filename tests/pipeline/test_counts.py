@@ -1,0 +1,237 @@
+"""Hours of a bridge's life: every figure is what counting the rows would say."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from bridge.collect.errors import AuthError, TemporaryError
+from bridge.decide.conditions import job_seconds
+from bridge.model import DONE, Delivery, Outcome, Refused, Sent, TryLater
+from bridge.record import tallies
+from bridge.record.codec import load_job
+from bridge.record.database import Database, at
+from bridge.record.tallies import Total
+from tests.conftest import on_both
+from tests.pipeline.house import House
+from tests.record.builders import Clock, a_job, hours, minutes, seconds
+
+RULES = """
+[template.odd]
+text = "{{ job.queue.strip() }}"
+[[mute]]
+name = "quiet"
+match.tag = "Snapshot"
+to = "Cancel"
+mode = "drop"
+between = "00:00-24:00"
+[[rule]]
+name = "failed"
+to = "Failed"
+notify = ["ops", "cms"]
+[[rule]]
+name = "all"
+to = "done"
+notify = "cms"
+throttle = "3/20m"
+[[rule]]
+name = "hourly"
+to = "Success"
+notify = "ops"
+group.wait = "30m"
+[[rule]]
+name = "stuck"
+in = "Running"
+for = "25m"
+repeat = "30m"
+recover = true
+notify = "ops"
+template = "odd"
+"""
+
+
+@pytest.fixture
+def house(db: Database, clock: Clock) -> House:
+    return House(db, RULES, clock)
+
+
+class Life:
+    """Some hours in which much goes wrong, the same each time."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.chance = random.Random(7)
+        self.polls: Counter[str] = Counter()
+        self._jobs: dict[str, str] = {}
+        house.transport.answer = self._answer
+        house.transport.status = lambda one: {"sent": 200, "later": 500, "often": 429}.get(self._said.get(one.id, ""))
+        self._said: dict[str, str] = {}
+
+    def _answer(self, delivery: Delivery) -> Outcome:
+        said = self.chance.choices(("sent", "later", "often", "never"), (12, 2, 1, 1))[0]
+        self._said[delivery.id] = said
+        if said == "often":
+            return TryLater("answered 429 Too Many Requests", after=seconds(90), everyone=True)
+        return {"later": TryLater("answered 500"), "never": Refused("no")}.get(said, Sent())
+
+    def passes(self, steps: int) -> None:
+        for step in range(steps):
+            self.house.clock.advance(minutes(5))
+            self._move()
+            if step == steps // 2:
+                self.house.silence(lasts=minutes(40), drop=True, to="Failed")
+            self._poll()
+            self.house.deliver()
+
+    def _move(self) -> None:
+        for id_, state in list(self._jobs.items()):
+            if state not in DONE and self.chance.random() < 0.25:
+                self._has(id_, self.chance.choice(("Running", "Success", "Success", "Failed", "Cancel")))
+        for _ in range(self.chance.randint(0, 4)):
+            tag, queue = self.chance.choice((("Transcode", "p1"), ("Snapshot", None)))
+            self._has(f"j{len(self._jobs)}", "Submitted", tag=tag, queue=queue)
+
+    def _has(self, id_: str, state: str, **facts: str | None) -> None:
+        self._jobs[id_] = state
+        self.house.has(id_, state, **facts)
+
+    def _poll(self) -> None:
+        trouble = self.chance.choices((None, TemporaryError("no"), AuthError("no")), (8, 1, 1))[0]
+        self.house.ci.refuses = {"Transcode": trouble} if trouble else {}
+        self.house.poll()
+        self.polls[trouble.kind if trouble else "ok"] += 1
+
+
+def _ask(db: Database, question: str, **values: str) -> list[Any]:
+    with db.read() as tx:
+        return list(tx.execute(text(question), values))
+
+
+def _totals(db: Database, metric: str) -> list[Total]:
+    with db.read() as tx:
+        return tallies.totals(tx, [metric])
+
+
+def _counted(db: Database, metric: str) -> Counter[tuple[str, ...]]:
+    found: Counter[tuple[str, ...]] = Counter()
+    for one in _totals(db, metric):
+        found[one.labels] += one.count
+    return found
+
+
+def _took(db: Database, metric: str, *labels: str) -> tuple[int, Any]:
+    """How many were timed, and how long they took in all."""
+    found = [one for one in _totals(db, metric) if one.labels == labels and one.bucket >= 0]
+    return sum(one.count for one in found), pytest.approx(sum(one.seconds for one in found), abs=0.1)
+
+
+def _tally(rows: Iterator[tuple[str, ...]] | list[Any]) -> Counter[tuple[str, ...]]:
+    """Count rows; the last column says how often each is there."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for *labels, number in rows:
+        found[tuple(label or "" for label in labels)] += int(number)
+    return found
+
+
+@pytest.fixture
+def life(house: House) -> Life:
+    house.ci.has(a_job("old", "Success", created_at=house.clock() - hours(2), ended_at=house.clock() - hours(1)))
+    life = Life(house)
+    life.passes(100)
+    house.transport.answer = lambda _: Sent()
+    house.ci.refuses = {}
+    house.clock.advance(hours(2))  # what waits comes to its end
+    house.poll()
+    life.polls["ok"] += 1
+    for _ in range(3):
+        house.deliver()
+        house.clock.advance(minutes(40))
+    return life
+
+
+@on_both
+def test_every_figure_is_what_the_rows_say(life: Life, db: Database) -> None:
+    _check_transitions(db)
+    _check_rules(life, db)
+    _check_deliveries(db)
+    assert _counted(db, "poll") == {("ap-chongqing", outcome): number for outcome, number in life.polls.items()}
+    assert min(life.polls.values()) >= 3
+
+
+def _check_transitions(db: Database) -> None:
+    steps = _tally(_ask(db, "SELECT tag, queue, was, state, count(*) FROM transition GROUP BY tag, queue, was, state"))
+    assert _counted(db, "transition") == steps
+    assert steps["Transcode", "", "new", "Success"] == 1  # the old one, which nobody was told of
+    heard = _ask(db, "SELECT state, happened_at, seen_at, detail FROM transition WHERE silent IS NULL")
+    late = [row.seen_at - row.happened_at for row in heard if row.seen_at != row.happened_at]
+    assert len(late) > 20
+    assert _took(db, "detection") == (len(late), sum(late) / 1000)
+    ran, waited = [], []
+    for row in heard:
+        if row.state in DONE:
+            took, started = job_seconds(load_job(row.detail), at(row.happened_at)), load_job(row.detail).started_at
+            ran += [took["duration"]] if took["duration"] is not None else []
+            waited += [took["wait"]] if started else []
+    found = _totals(db, "job_duration")
+    assert sum(one.count for one in found) == len(ran) > 50
+    assert sum(one.seconds for one in found) == pytest.approx(sum(ran), abs=0.1)
+    found = _totals(db, "job_wait")
+    assert {one.labels for one in found} == {("p1",), ("",)}
+    assert sum(one.count for one in found) == len(waited)
+    assert sum(one.seconds for one in found) == pytest.approx(sum(waited), abs=0.1)
+
+
+def _check_rules(life: Life, db: Database) -> None:
+    heard = [json.loads(row[0]) for row in _ask(db, "SELECT verdicts FROM transition WHERE silent IS NULL")]
+    fired = Counter((rule,) for verdicts in heard for rule, _ in verdicts)
+    fired["stuck",] = len({row[0] for row in _ask(db, "SELECT id FROM message WHERE kind = 'level'")})
+    assert _counted(db, "match") == fired
+    assert min(fired.values()) > 5
+    assert _counted(db, "unmatched")[()] == sum(not verdicts for verdicts in heard) > 0
+    rules = {rule.name: rule for rule in life.house.book.rules}
+    held = _ask(
+        db,
+        "SELECT m.rule, substr(d.held_by, 1, 4) AS gate, count(*) FROM delivery d JOIN message m ON m.id = d.message"
+        " WHERE d.held_by IS NOT NULL GROUP BY 1, 2",
+    )
+    gates = {"grou": "group", "thro": "throttle", "mute": "mute", "sile": "silence"}
+    suppressed = _tally([(rule, gates[gate], number) for rule, gate, number in held])
+    for verdicts in heard:
+        for rule, notifiers in verdicts:
+            if len(notifiers) < len(rules[rule].notify):
+                suppressed[rule, "first_wins"] += len(rules[rule].notify) - len(notifiers)
+    assert _counted(db, "suppressed") == suppressed
+    assert {reason for _, reason in suppressed} == {*gates.values(), "first_wins"}
+    assert _counted(db, "template_error") == {("stuck", "odd"): _ask(db, "SELECT sum(times) FROM rule_fault")[0][0]}
+
+
+def _check_deliveries(db: Database) -> None:
+    words = {2: "delivered", 3: "dead", 5: "merged", 6: "dropped"}
+    rows = _ask(db, "SELECT notifier, state, count(*) FROM delivery GROUP BY notifier, state")
+    assert {row[1] for row in rows} == set(words)
+    assert _counted(db, "delivery") == _tally([(row[0], words[row[1]], row[2]) for row in rows])
+    tries = _ask(
+        db,
+        "SELECT d.notifier, a.outcome, a.status, count(*) FROM attempt a JOIN delivery d ON d.n = a.delivery"
+        " GROUP BY d.notifier, a.outcome, a.status",
+    )
+    reasons = {("sent", 200): "ok", ("later", 500): "server_error", ("later", 429): "rate_limited"}
+    named = [(row[0], reasons.get((row[1], row[2]), "ok" if row[1] == "sent" else "other"), row[3]) for row in tries]
+    assert _counted(db, "attempt") == _tally(named)
+    for notifier in ("cms", "ops"):
+        (sent,) = _ask(
+            db,
+            "SELECT count(*), sum(a.started_at + a.ms - m.happened_at) FROM attempt a"
+            " JOIN delivery d ON d.n = a.delivery JOIN message m ON m.id = d.message"
+            " WHERE a.outcome = 'sent' AND d.notifier = :notifier",
+            notifier=notifier,
+        )
+        assert _took(db, "delivery", notifier, "delivered") == (sent[0], float(sent[1]) / 1000)
+    waits = sum(row[3] for row in tries if row[2] == 429)
+    assert sum(one.seconds for one in _totals(db, "retry_after")) == 90 * waits > 0
