@@ -12,6 +12,7 @@ from benchmarks.machine import Missing, Stores, bench, reachable
 from benchmarks.report import Line, as_json, as_table
 
 _ALL = ("ingest", "deliver", "latency", "idle", "retention", "fairness", "rules")
+_ALONE = {"pages": "viewing"}  # what takes long to prepare is no part of all; and the module that measures it
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _MORE = """
 ingest    a page of CI's list to a stored snapshot, beside the official SDK's parsing of it
@@ -21,6 +22,7 @@ idle      what a worker with nothing to do costs, beside Celery's
 retention a claim beside a million deliveries that were sent, against one in an empty table; and pruning them
 fairness  how old deliveries to live receivers get beside a dead one with 100,000 waiting, against none waiting
 rules     matching with a thousand rules, against ten; and stored transitions put through them again
+pages     every list, detail and page beside a million jobs, against a handful; alone, as it takes minutes to fill
 
 Peers come from `pip install -e '.[bench]'` and from Debian: nginx-light, redis-server, prometheus-alertmanager.
 All traffic stays on this machine. Only ratios of one run mean something: the same code differs by a factor of
@@ -50,10 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(name: str, postgres: str | None, options: argparse.Namespace) -> tuple[list[Line], str | None]:
-    measure = importlib.import_module(f"benchmarks.{name}").measure
+    measure = importlib.import_module(f"benchmarks.{_ALONE.get(name, name)}").measure
+    more = {"jobs": options.jobs, "sqlite": options.sqlite, "keep": options.keep} if name in _ALONE else {}
     try:
         with bench() as made:
-            return measure(made, Stores(made, postgres), options.rounds), None
+            return measure(made, Stores(made, postgres), options.rounds, **more), None
     except Missing as why:
         return [], str(why)
 
@@ -73,7 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("which", nargs="?", choices=(*_ALL, "all"), default="all", help="default: all")
+    parser.add_argument("which", nargs="?", choices=(*_ALL, *_ALONE, "all"), default="all", help="default: all")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--rounds", type=int, default=3, help="ours and the peers take turns so often (default: 3)")
     parser.add_argument(
@@ -82,6 +85,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=os.environ.get("BENCH_POSTGRES", _POSTGRES),
         help=f"a server where databases may be created and dropped (BENCH_POSTGRES; default: {_POSTGRES})",
     )
+    pages = parser.add_argument_group("for pages")
+    pages.add_argument("--sqlite", action="store_true", help="measure on SQLite too")
+    pages.add_argument("--jobs", type=int, default=1_000_000, help="how many (default: 1,000,000; at least 20,000)")
+    pages.add_argument("--keep", metavar="NAME", help="leave the filled PostgreSQL database under this name, or use it")
     return parser.parse_args(arguments)
 
 

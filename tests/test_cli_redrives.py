@@ -132,7 +132,7 @@ def test_a_job_that_nobody_heard_of_is_told_by_hand(stage: Stage) -> None:
     job = a_job_that_nobody_heard_of(stage)
     said: dict[str, Any] = json.loads(tell(stage, job, "--notifier", "cms", "--json").stdout)
     shown = json.loads(stage.command("deliveries", "show", said["delivery"], "--json").stdout)
-    assert (shown["job"], shown["notifier"], shown["state"]) == (job, "cms", "waiting")
+    assert (shown["job"], shown["notifier"], shown["rule"], shown["state"]) == (job, "cms", None, "waiting")
     assert shown["note"] == "Sent by hand by ann."
     explained = stage.command("rules", "explain", job).stdout
     assert "by hand to cms: waits for its first try" in explained

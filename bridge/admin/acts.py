@@ -35,12 +35,12 @@ class Acts:
         ):
             yield Route(
                 path=f"/api/v1/{path}", view=view, name=view.__name__, says=says, method="POST", answer=answer,
-                refuses=(404, 413, 415, *refuses),
+                located=answer is DeliveryAccepted, refuses=(404, 413, 415, *refuses),
             )  # fmt: skip
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         _takes_nothing()
-        with self._parts.db.write() as tx:
+        with self._parts.write() as tx:
             done = outbox.redrive(tx, reading.numbers_of([delivery_id]), now=self._parts.clock())
             found = None if done else reading.delivery(tx, delivery_id)
         if done:
@@ -56,14 +56,14 @@ class Acts:
             raise _nobody("notifier", name, notifiers)
         now = self._parts.clock()
         told = address(test_message(name, nonce=self._parts.nonce(), now=now), notifiers[name])
-        with self._parts.db.write() as tx:
+        with self._parts.write() as tx:
             outbox.put(tx, [told], now=now)
         return _accepted_delivery(told.id)
 
     def resume_notifier(self, name: str) -> ResponseReturnValue:
         _takes_nothing()
         notifiers = self._parts.book().notifiers
-        with self._parts.db.write() as tx:
+        with self._parts.write() as tx:
             known = outbox.resume(tx, name)
         if not known and name not in notifiers:
             raise _nobody("notifier", name, notifiers)
@@ -71,7 +71,7 @@ class Acts:
 
     def poll_watch(self, name: str) -> ResponseReturnValue:
         watch = self._watch(name)
-        with self._parts.db.write() as tx:
+        with self._parts.write() as tx:
             leases.sync(tx, [watch], [])
             if any(row["paused"] for row in reading.watches(tx) if row["name"] == name):
                 raise Problem(409, f'watch "{name}" is paused; resume it, and it is polled')
@@ -86,7 +86,7 @@ class Acts:
 
     def _set_paused(self, name: str, *, paused: bool) -> ResponseReturnValue:
         watch = self._watch(name)
-        with self._parts.db.write() as tx:
+        with self._parts.write() as tx:
             leases.sync(tx, [watch], [])  # no worker may have started yet
             leases.set_watch(tx, name, paused=paused)
         return {"watch": name, "paused": paused}, 202

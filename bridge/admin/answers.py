@@ -38,12 +38,6 @@ class Readiness(BaseModel):
     checks: list[Check]
 
 
-class Index(BaseModel):
-    name: Literal["ci-bridge"]
-    version: str
-    endpoints: list[str]
-
-
 Cursor = Annotated[str | None, Field(description="asks for the next page; null on the last one")]
 
 
@@ -202,6 +196,8 @@ class Rule(BaseModel):
     group: Annotated[Open | None, Field(description="by, wait_seconds or at, max")]
     template_faults: Annotated[int, Field(description="how often a template of it fell back to the default text")]
     last_fault: str | None
+    matches: Annotated[int, Field(description="how often it fired")]
+    last_match_at: datetime | None
 
 
 class Rules(BaseModel):

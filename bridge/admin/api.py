@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 from flask import Flask, Response, g, request
 from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
-from bridge.admin import answers, auth, openapi, problems
+from bridge.admin import auth, problems, revalidating
 from bridge.admin.acts import Acts
 from bridge.admin.failures import Failures
 from bridge.admin.health import Health
 from bridge.admin.metrics import Metrics
+from bridge.admin.once import once
+from bridge.admin.pages import Dashboard
 from bridge.admin.parts import Parts
 from bridge.admin.reads import Reads
+from bridge.admin.redrives import Redrives
 from bridge.admin.routes import Route
 from bridge.admin.rules_api import RulesApi
 from bridge.admin.silences import Silences
+from bridge.admin.stats import Charts
 from bridge.decide.rulebook import Rulebook
 from bridge.record.database import Database
 
@@ -57,11 +62,15 @@ def create_app(
     app.json = _Json(app)
     app.url_map.merge_slashes = False  # a name may have two; and nobody is redirected anywhere
     problems.register(app)
-    everything = Everything(parts)
-    for route in everything.routes:
-        app.add_url_rule(route.path, route.name, route.view, methods=[route.method])
-    public = frozenset(route.name for route in everything.routes if route.public)
-    _guard(app, public, auth.Keys.of(admin_token, read_token), Failures(monotonic))
+    routes = Everything(parts).routes
+    for route in routes:
+        view = once(parts, route.view) if route.changes else route.view
+        app.add_url_rule(route.path, route.name, view, methods=[route.method])
+    public = frozenset(route.name for route in routes if route.public)
+    keys, failures = auth.Keys.of(admin_token, read_token), Failures(monotonic)
+    _guard(app, public, keys, failures)
+    revalidating.register(app, frozenset(route.name for route in routes if route.revalidated))
+    Dashboard(parts, keys, failures).register(app)
     return app
 
 
@@ -70,30 +79,26 @@ class _Json(DefaultJSONProvider):
     sort_keys = False
 
 
+_PARTS = (Health, Metrics, Reads, Acts, Redrives, Silences, RulesApi, Charts)
+
+
 class Everything:
-    """All endpoints, and the two that tell of the others."""
+    """All endpoints, and the one that tells of the others."""
 
     def __init__(self, parts: Parts) -> None:
-        self._version = parts.version
         self.routes = [
-            *self._about(),
-            *(route for part in (Health, Metrics, Reads, Acts, Silences, RulesApi) for route in part(parts).routes()),
+            Route(path="/openapi.json", view=self.described, name="openapi", says="this description"),
+            *(route for part in _PARTS for route in part(parts).routes()),
         ]
-
-    def _about(self) -> Iterator[Route]:
-        yield Route(path="/", view=self.index, name="index", says="what there is", answer=answers.Index)
-        yield Route(path="/openapi.json", view=self.described, name="openapi", says="this description")
-
-    def index(self) -> ResponseReturnValue:
-        endpoints = sorted(f"{route.method} {route.path}" for route in self.routes)
-        return {"name": "ci-bridge", "version": self._version, "endpoints": endpoints}
 
     def described(self) -> ResponseReturnValue:
         return self._document
 
     @cached_property
-    def _document(self) -> openapi.Json:
-        return openapi.document(self.routes, version=self._version)
+    def _document(self) -> dict[str, Any]:
+        from bridge.admin.openapi import document  # few ask for it, and most processes never import its library
+
+        return document(self.routes)
 
 
 def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failures) -> None:
@@ -101,7 +106,7 @@ def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failur
 
     @app.before_request
     def enter() -> None:
-        if request.endpoint in public:
+        if request.endpoint in public or request.blueprint == "pages":  # those look after themselves
             return
         g.scope = auth.enter(request, keys, failures)
         if "\0" in request.path:  # PostgreSQL has no NUL in a text
@@ -111,5 +116,6 @@ def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failur
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        response.headers.update(_HEADERS)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
         return response

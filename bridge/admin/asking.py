@@ -16,6 +16,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from bridge.admin.problems import LARGEST_BODY, Problem
 from bridge.admin.routes import PAGING
 from bridge.decide.words import listing, suggest
+from bridge.pipeline.stats import SPANS
 from bridge.record.reading import MOST, Cursor, Filter
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
@@ -91,6 +92,12 @@ def _cursor(name: str, value: str) -> Cursor:
     return Cursor(*map(int, value.split(".")))
 
 
+def _span(name: str, value: str) -> str:
+    if value not in SPANS:
+        raise ValueError(f'{name}: there is no "{value[:100]}"; use {listing(list(SPANS))}')
+    return value
+
+
 def _moment(name: str, value: str) -> datetime:
     try:
         if _RFC_3339.fullmatch(value):
@@ -122,6 +129,7 @@ PARAMETERS = {
     "rule": Parameter(_text, _A_TEXT, "only those by the rule of this name"),
     "digest": Parameter(_text, _A_TEXT, "only those that the delivery of this id told, as one"),
     "bucket": Parameter(_text, _A_TEXT, "which one, where several know the id"),
+    "span": Parameter(_span, {"enum": list(SPANS), "default": "24h"}, "how much time, until now"),
     "since": Parameter(_moment, _A_MOMENT, "not before then; a + is written %2B"),
     "until": Parameter(_moment, _A_MOMENT, "before then; a + is written %2B"),
     "cursor": Parameter(_cursor, {"type": "string", "pattern": f"^{_CURSOR.pattern}$"}, "what the page before gave"),

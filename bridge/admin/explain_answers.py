@@ -29,8 +29,13 @@ _Text = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": _LONGEST, "pattern": r"^[^\x00]+$"}),
 ]
 
-_WORD = {"type": ["string", "null"]}
-_SPAN = {"type": ["string", "null"], "pattern": "^[1-9][0-9]{0,2}[smhd]$"}
+
+def _or_null(*kinds: str) -> dict[str, list[dict[str, str]]]:
+    return {"anyOf": [{"type": kind} for kind in (*kinds, "null")]}
+
+
+_WORD = _or_null("string")
+_SPAN = {**_or_null("string"), "pattern": "^[1-9][0-9]{0,2}[smhd]$"}
 _WORDS = (
     "from", "to", "state", "id", "bucket", "region", "tag", "queue", "code", "message", "input", "output", "template",
     "template_name", "workflow", "workflow_name", "workflow_run", "level",
@@ -44,9 +49,9 @@ _JOB = {  # what is always taken; what else is, the description says
     "additionalProperties": False,
     "properties": {
         **dict.fromkeys(_WORDS, _WORD),
-        "user_data": {"type": ["string", "object", "null"]},
-        "progress": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
-        "outputs": {"type": ["array", "null"], "items": {"type": "string"}},
+        "user_data": _or_null("string", "object"),
+        "progress": {**_or_null("integer"), "minimum": 0, "maximum": 100},
+        "outputs": {**_or_null("array"), "items": {"type": "string"}},
         **dict.fromkeys(("age", "wait", "duration"), _SPAN),
     },
     "not": {"anyOf": _TWO_SPANS},
@@ -134,7 +139,7 @@ class DeliveryFate(BaseModel):
     """What became of a message for one notifier, or would."""
 
     id: Annotated[str | None, Field(description="null where no delivery was made")]
-    rule: str
+    rule: Annotated[str | None, Field(description="null: a person told it")]
     notifier: str
     kind: Literal["transition", "level", "recovery"]
     answer: Literal[
@@ -157,7 +162,7 @@ class DeliveryFate(BaseModel):
 
 class MessageSaid(BaseModel):
     kind: str
-    rule: str
+    rule: Annotated[str | None, Field(description="null: a person told it")]
     title: str
     text: str
 

@@ -1,28 +1,33 @@
 """/metrics: read from the database at each scrape, so it is right for any number of processes.
 
-Counters that would have to count all that ever happened are not here: a scrape stays cheap.
+What stands now is counted when it is asked for; what happened was counted when it was stored (`record/tallies.py`).
+No query reads what has ended, so a scrape costs as much after a million jobs as after ten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Response
 from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from bridge.admin import counters
+from bridge.admin.families import gauge, largest
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
-from bridge.record import reading, rulesets
+from bridge.decide.rulebook import Rulebook
+from bridge.record import gauges, reading, rulesets, tallies
+from bridge.record.reasons import CAUSES, cause
+from bridge.record.tallies import Labels, Total
 
 Row = Mapping[str, Any]
-Values = Iterable[tuple[tuple[str, ...], float]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # a registry wants collectors that hash
@@ -31,61 +36,88 @@ class Scrape(Collector):
 
     version: str
     now: datetime
-    sha: str
+    book: Rulebook
     reloaded: bool
     jobs: Mapping[tuple[str, str, str], int]
-    watches: Iterable[Row]
-    notifiers: Iterable[Row]
-    workers: Iterable[Row]
-    faults: Mapping[str, int]
+    watches: Sequence[Row]
+    notifiers: Sequence[Row]
+    workers: Sequence[Row]
+    faults: Mapping[str, Row]
+    holders: Mapping[str, str]
+    digests: Mapping[tuple[str, str], int]
+    totals: Sequence[Total]
 
     def collect(self) -> Iterator[Metric]:
-        yield _gauge("build_info", "The version that answers.", ["version"], [((self.version,), 1)])
-        yield _gauge("config_info", "The rules in force here.", ["sha"], [((self.sha,), 1)])
-        yield _gauge(
-            "config_last_reload_successful", "0: a rules.toml is wrong, old rules stay.", [], [((), self.reloaded)]
-        )
-        yield _gauge("jobs", "Unfinished jobs.", ["state", "queue", "tag"], self.jobs.items())
-        faults = [((rule,), count) for rule, count in self.faults.items()]
-        yield _gauge("template_faults", "Templates that fell back to the default text, so far.", ["rule"], faults)
+        yield gauge("build_info", "The version that answers.", ["version"], {(self.version,): 1})
+        yield gauge("config_info", "The rules in force here.", ["sha"], {(self.book.sha,): 1})
+        reloaded = "0: a rules.toml is wrong, old rules stay."
+        yield gauge("config_last_reload_successful", reloaded, [], {(): self.reloaded})
+        yield gauge("jobs", "Unfinished jobs.", ["state", "queue", "tag"], largest(self.jobs))
+        fell = "Templates that fell back to the default text, of rules on record."
+        faults = {(rule,): fault["count"] for rule, fault in self.faults.items()}
+        yield gauge("template_faults", fell, ["rule"], faults)
         yield from self._of_watches()
         yield from self._of_notifiers()
-        beats = [((row["id"],), _seconds(row["beat_at"])) for row in self.workers]
-        yield _gauge("worker_last_heartbeat_timestamp_seconds", "When a worker was last heard of.", ["worker"], beats)
+        beats = {("worker", row["id"]): _seconds(row["beat_at"]) for row in self.workers}
+        heard = "When a worker was last heard of."
+        yield gauge("worker_last_heartbeat_timestamp_seconds", heard, ["role", "worker"], beats)
+        yield self._leases()
+        yield self._digests()
+        yield from counters.collect(self.totals, self.book)
 
     def _of_watches(self) -> Iterator[Metric]:
-        def each(name: str, text: str, values: Values) -> Metric:
-            return _gauge(name, text, ["watch"], values)
+        watches, labels = {watch.name: watch for watch in self.book.watches}, ["watch", "region"]
 
-        rows = list(self.watches)
-        polls = [((row["name"],), _seconds(row["ok_at"])) for row in rows if row["ok_at"]]
+        def each(name: str, text: str, values: Mapping[str, float]) -> Metric:
+            return gauge(name, text, labels, {(one, watches[one].place.region): at for one, at in values.items()})
+
+        rows = [row for row in self.watches if row["name"] in watches]  # one that was taken out is no alarm
+        polls = {row["name"]: _seconds(row["ok_at"]) for row in rows if row["ok_at"]}
         yield each("poll_last_success_timestamp_seconds", "When the last complete poll began.", polls)
-        yield each("watch_failures", "Failed polls since then.", [((r["name"],), r["failures"]) for r in rows])
-        yield each("watch_paused", "1: not polled, by hand.", [((r["name"],), r["paused"]) for r in rows])
+        every = {name: watch.every / timedelta(seconds=1) for name, watch in watches.items()}
+        yield each("poll_interval_seconds", "How often it is to be polled.", every)
+        yield each(
+            "watch_failures", "Failed polls since the last complete one.", {r["name"]: r["failures"] for r in rows}
+        )
+        yield each("watch_paused", "1: not polled, by hand.", {row["name"]: row["paused"] for row in rows})
 
     def _of_notifiers(self) -> Iterator[Metric]:
         def each(name: str, text: str, key: str) -> Metric:
-            return _gauge(name, text, ["notifier"], [((row["name"],), row[key]) for row in rows])
+            return gauge(name, text, ["notifier"], {(row["name"],): row[key] for row in rows})
 
-        rows = [{**row, "age": self._age(row), "paused": row["paused_at"] is not None} for row in self.notifiers]
+        rows = [{**row, "age": self._age(row)} for row in self.notifiers]
         yield each("deliveries_pending", "Deliveries that wait.", "waiting")
         yield each("delivery_oldest_pending_seconds", "The age of the oldest of those; 0: none waits.", "age")
         yield each("deliveries_sending", "Deliveries under way.", "sending")
         yield each("deliveries_dead", "Dead letters.", "dead")
         yield each("deliveries_held", "Messages that wait in digests.", "held")
         yield each("notifier_failures", "Attempts in a row without an answer; from 10 on it is left alone.", "failures")
-        yield each("notifier_paused", "1: told nothing until it is resumed.", "paused")
+        paused = {(row["name"], one): _is_paused(row, one) for row in rows for one in CAUSES}
+        yield gauge("notifier_paused", "1: told nothing until it is resumed.", ["notifier", "cause"], paused)
 
     def _age(self, row: Row) -> float:
         oldest = row["oldest_waiting_at"]
         return max(0.0, self.now.timestamp() - _seconds(oldest)) if oldest else 0.0
 
+    def _leases(self) -> Metric:
+        # There is no leader to be shown: a bucket is polled by whoever has its lease, and only as long as a poll takes.
+        buckets = sorted({watch.place.bucket for watch in self.book.watches})
+        held = {(bucket, self.holders.get(bucket, "")): bucket in self.holders for bucket in buckets}
+        return gauge("lease_held", "1: this worker polls the bucket now.", ["bucket", "worker"], held)
 
-def _gauge(name: str, text: str, labels: list[str], values: Values) -> Metric:
-    family = GaugeMetricFamily(f"bridge_{name}", text, labels=labels)
-    for label_values, value in values:
-        family.add_metric(list(label_values), float(value))
-    return family
+    def _digests(self) -> Metric:
+        waiting: dict[Labels, float] = {("mute", ""): 0, ("silence", ""): 0}
+        waiting |= {("group", rule.name): 0 for rule in self.book.rules if rule.group}
+        waiting |= {("throttle", rule.name): 0 for rule in self.book.rules if rule.throttle}
+        for (gate, name), count in self.digests.items():
+            # Silences come and go, and neither they nor mutes are rules.
+            labels = (gate, name if gate in ("group", "throttle") else "")
+            waiting[labels] = waiting.get(labels, 0) + count
+        return gauge("digest_open", "Digests that wait to be told.", ["gate", "rule"], waiting)
+
+
+def _is_paused(row: Row, by: str) -> bool:
+    return row["paused_at"] is not None and cause(row["paused_why"]) == by
 
 
 def _seconds(text: str) -> float:
@@ -107,19 +139,20 @@ class Metrics:
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
     def _scrape(self) -> Scrape:
-        parts, book = self._parts, self._parts.book()
+        parts, book, now = self._parts, self._parts.book(), self._parts.clock()
         with parts.db.read() as tx:
-            jobs, workers, notifiers = reading.open_jobs(tx), reading.workers(tx), reading.notifiers(tx)
-            watches, faults = reading.watches(tx), rulesets.faults(tx)
-        names = {watch.name for watch in book.watches}
-        return Scrape(
-            version=parts.version,
-            now=parts.clock(),
-            sha=book.sha,
-            reloaded=not (parts.rules_fault() or any(worker["rules_fault"] for worker in workers)),
-            jobs=jobs,
-            watches=[row for row in watches if row["name"] in names],  # one that was taken out is no alarm
-            notifiers=notifiers,
-            workers=workers,
-            faults={rule: fault["count"] for rule, fault in faults.items()},
-        )
+            workers = reading.workers(tx)
+            return Scrape(
+                version=parts.version,
+                now=now,
+                book=book,
+                reloaded=not (parts.rules_fault() or any(worker["rules_fault"] for worker in workers)),
+                jobs=reading.open_jobs(tx),
+                watches=reading.watches(tx),
+                notifiers=reading.notifiers(tx),
+                workers=workers,
+                faults=rulesets.faults(tx),
+                holders=gauges.holders(tx, now=now),
+                digests=gauges.open_digests(tx),
+                totals=tallies.totals(tx, counters.METRICS),
+            )

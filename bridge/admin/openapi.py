@@ -1,17 +1,25 @@
-"""/openapi.json: the description of the API (OpenAPI 3.1), made from the routes, parameters and answers there are."""
+"""/openapi.json: flask-openapi3 describes the API (OpenAPI 3.1) from the routes, parameters and answers there are.
+
+It only describes, when somebody asks. What a request says is read in `asking`, which finds every fault at once; the
+library would take the first of two values, and let a parameter pass that nobody reads.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
+from flask_openapi3.models.info import Info
+from flask_openapi3.models.tag import Tag
+from flask_openapi3.openapi import OpenAPI
+from pydantic import BaseModel, create_model
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import WithDefaultSchema
 
 from bridge.admin import answers
 from bridge.admin.asking import PARAMETERS
+from bridge.admin.once import KEY, LONGEST_KEY
 from bridge.admin.routes import Route
 
 Json = dict[str, Any]
@@ -24,92 +32,42 @@ BRIDGE_READ_TOKEN for what only reads, with that of BRIDGE_ADMIN_TOKEN for every
 requests from the same machine are served without one, and no others. Below /api/v1 a parameter that is not listed,
 or is given twice, is refused. The server itself refuses what is no HTTP, and addresses and headers of many
 kilobytes, in plain words."""
-_TOKENS = {
+# Of the API, not of the program: /healthz says which one answers.
+_INFO = Info(title="ci-bridge", version="1", description=_SAYS)
+_TOKENS: dict[str, Any] = {
     "admin": {"type": "http", "scheme": "bearer", "description": "the token of BRIDGE_ADMIN_TOKEN"},
     "read": {"type": "http", "scheme": "bearer", "description": "the token of BRIDGE_READ_TOKEN: reads only"},
 }
+_A_STRING = {"schema": {"type": "string"}}
 _RETRY_AFTER = {"Retry-After": {"description": "in how many seconds", "schema": {"type": "integer", "minimum": 1}}}
-_CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
+_CHALLENGE = {"WWW-Authenticate": {"required": True, **_A_STRING}}
+_ETAG = {"ETag": {"description": "to ask with If-None-Match whether it has changed", "required": True, **_A_STRING}}
+_LOCATION = {"Location": {"description": "of what is made", **_A_STRING}}
+_REPLAYED = {
+    "Idempotent-Replayed": {"description": "this key was answered so before", "schema": {"enum": ["true"]}}
+}  # fmt: skip
 _PROBLEMS: dict[int, tuple[str, Json]] = {
-    400: ("a parameter, the body or the Host header is not what it can be", {}),
+    400: ("a parameter, the body or a header is not what it can be", {}),
     401: ("no token, or none that is known", _CHALLENGE),
     403: ("the token may not do this; or no admin token is set, and the request is not from the same machine", {}),
     404: ("there is no such thing", {}),
     409: ("not in the state that it is in", {}),
     413: ("the body is too large", {}),
     415: ("the body is no JSON", {}),
+    422: ("the Idempotency-Key was used for another request", {}),
     429: ("too many wrong tokens came from this address; until then none is looked at", _RETRY_AFTER),
     503: ("the database does not answer", _RETRY_AFTER),
 }
-_GUARDED = (400, 401, 403, 429, 503)
+_GUARDED = (401, 403, 429, 503)
+_IF_NONE_MATCH = {"description": "the ETag of an answer that is at hand", **_A_STRING}
+_KEY = {
+    "description": "what is asked again under the same key within 24 hours is not done again, and answered as before",
+    "schema": {"type": "string", "maxLength": LONGEST_KEY, "pattern": f"^{KEY}$"},
+}
 _NO_BODY = {
     "description": "none, or an empty object",
     "content": {"application/json": {"schema": {"type": "object", "maxProperties": 0}}},
 }
-
-
-def document(routes: Iterable[Route], *, version: str) -> Json:
-    """Return the description of `routes`."""
-    listed = list(routes)
-    paths: dict[str, Json] = {}
-    for route in listed:
-        paths.setdefault(_PLACE.sub(r"{\1}", route.path), {})[route.method.lower()] = _operation(route)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "ci-bridge", "version": version, "description": _SAYS},
-        "paths": paths,
-        "components": {
-            "schemas": _schemas(listed),
-            "responses": {str(status): _problem(*said) for status, said in _PROBLEMS.items()},
-            "securitySchemes": _TOKENS,
-        },
-    }
-
-
-def _operation(route: Route) -> Json:
-    refuses = sorted({*route.refuses, *(() if route.public else _GUARDED)})
-    facts: Json = {
-        "operationId": route.name,
-        "summary": route.says,
-        "parameters": [_place(name) for name in _PLACE.findall(route.path)] + [_query(route, n) for n in route.query],
-        "responses": {str(status): _success(route) for status in (route.status, *route.also)}
-        | {str(status): {"$ref": f"#/components/responses/{status}"} for status in refuses},
-        "security": [] if route.public else [{"admin": []}] if route.method != "GET" else [{"admin": []}, {"read": []}],
-    }
-    return facts | ({"requestBody": _body(route)} if route.body or route.method == "POST" else {})
-
-
-def _body(route: Route) -> Json:
-    if route.body is None:
-        return _NO_BODY
-    schema = {"$ref": f"#/components/schemas/{route.body.__name__}"}
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
-
-
-def _place(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-
-
-def _query(route: Route, name: str) -> Json:
-    parameter = PARAMETERS[name]
-    schema = {"enum": list(route.states)} if name == "state" and route.states else dict(parameter.schema)
-    return {"name": name, "in": "query", "description": parameter.says, "schema": schema}
-
-
-def _success(route: Route) -> Json:
-    kind = "application/json" if route.json else "text/plain"
-    schema: Json = {"type": "object"} if route.json else {"type": "string"}
-    if route.answer:
-        schema = {"$ref": f"#/components/schemas/{route.answer.__name__}"}
-    facts: Json = {"description": route.says, "content": {kind: {"schema": schema}}}
-    if route.answer is answers.DeliveryAccepted:
-        facts["headers"] = {"Location": {"description": "of the delivery", "schema": {"type": "string"}}}
-    return facts
-
-
-def _problem(says: str, headers: Json) -> Json:
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {"description": says, "content": content} | ({"headers": headers} if headers else {})
 
 
 class _Shapes(GenerateJsonSchema):
@@ -122,9 +80,95 @@ class _Shapes(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
 
-def _schemas(routes: Iterable[Route]) -> Json:
-    named = (shape for route in routes for shape in (route.answer, route.body))
-    shapes: set[type[BaseModel]] = {answers.Problem, *filter(None, named)}
-    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(shape, "validation") for shape in shapes]
-    _, found = models_json_schema(wanted, ref_template="#/components/schemas/{model}", schema_generator=_Shapes)
-    return dict(sorted(found["$defs"].items()))
+class _Shown(BaseModel):
+    """A shape as it is described here."""
+
+    @classmethod
+    def model_json_schema(cls, **how: Any) -> Json:  # type: ignore[override]  # the library calls it so
+        return super().model_json_schema(**how, schema_generator=_Shapes)
+
+
+def _shown(shape: type[BaseModel]) -> type[BaseModel]:
+    return create_model(shape.__name__, __base__=(_Shown, shape), __doc__=shape.__doc__)
+
+
+def document(routes: Iterable[Route]) -> Json:
+    """Return the description of `routes`."""
+    app = OpenAPI(
+        "described", info=_INFO, security_schemes=_TOKENS, doc_ui=False, validation_error_status=400,
+        validation_error_model=_shown(answers.Problem),
+    )  # fmt: skip
+    responses: Json = {str(status): _problem(*said) for status, said in _PROBLEMS.items()}
+    app.components.responses = responses
+    for route in routes:
+        _describe(app, route)
+    return app.api_doc
+
+
+def _describe(app: OpenAPI, route: Route) -> None:
+    def view() -> None: ...
+
+    view.__annotations__ = {"body": _shown(route.body)} if route.body else {}  # where the library looks for it
+    method = route.method.lower()
+    getattr(app, method)(
+        route.path, endpoint=route.name, operation_id=route.name, summary=route.says, tags=[Tag(name=_noun(route))],
+        responses=_successes(route) | _refusals(route), openapi_extensions=_asked(route),
+    )(view)  # fmt: skip
+    responses = getattr(app.paths[_PLACE.sub(r"{\1}", route.path)], method).responses
+    for status in (route.status, *route.also) if _headers(route) else ():
+        responses[str(status)].headers = _headers(route)
+
+
+def _noun(route: Route) -> str:
+    return route.path.removeprefix("/api/v1").split("/")[1]
+
+
+def _asked(route: Route) -> Json:
+    facts: Json = {
+        "parameters": [_place(name) for name in _PLACE.findall(route.path)] + list(_queries(route)) + _sent(route),
+        "security": [] if route.public else [{"admin": []}] if route.method != "GET" else [{"admin": []}, {"read": []}],
+    }
+    return facts | ({"requestBody": _NO_BODY} if route.method == "POST" and not route.body else {})
+
+
+def _place(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _queries(route: Route) -> Iterator[Json]:
+    for name in route.query:
+        parameter = PARAMETERS[name]
+        schema = {"enum": list(route.states)} if name == "state" and route.states else dict(parameter.schema)
+        yield {"name": name, "in": "query", "description": parameter.says, "schema": schema}
+
+
+def _sent(route: Route) -> list[Json]:
+    found = ({"If-None-Match": _IF_NONE_MATCH} if route.revalidated else {}) | (
+        {"Idempotency-Key": _KEY} if route.changes else {}
+    )
+    return [{"name": name, "in": "header", **facts} for name, facts in found.items()]
+
+
+def _successes(route: Route) -> dict[str | int, Any]:
+    kind, schema = ("application/json", {"type": "object"}) if route.json else ("text/plain", {"type": "string"})
+    plain = {"description": "OK", "content": {kind: {"schema": schema}}}
+    shape: Any = _shown(route.answer) if route.answer else plain
+    same = {304: {"description": "it is still what If-None-Match says", "headers": _ETAG}} if route.revalidated else {}
+    return dict.fromkeys((route.status, *route.also), shape) | same
+
+
+def _headers(route: Route) -> dict[str, Any]:
+    given = ((_ETAG, route.revalidated), (_LOCATION, route.located), (_REPLAYED, route.changes))
+    return {name: facts for headers, there in given if there for name, facts in headers.items()}
+
+
+def _refusals(route: Route) -> dict[str | int, Any]:
+    guarded = () if route.public else _GUARDED
+    found = sorted({400, *route.refuses, *guarded, *((422,) if route.changes else ())} - set(route.also))
+    # The description is one that the library asks for; it is that of the response all the same.
+    return {one: {"$ref": f"#/components/responses/{one}", "description": _PROBLEMS[one][0]} for one in found}
+
+
+def _problem(says: str, headers: Json) -> Json:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {"description": says, "content": content} | ({"headers": headers} if headers else {})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from flask import g
+from sqlalchemy import Connection
 
 from bridge.decide.rulebook import Rulebook
 from bridge.record.database import Database
@@ -21,3 +25,22 @@ class Parts:
     nonce: Callable[[], str]
     version: str
     environ: Mapping[str, str] = field(repr=False)  # where rules that are tried find their secrets
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yield a transaction for a deed; under an Idempotency-Key it ends with the request (see `once`)."""
+        if "deed" not in g:
+            with self.db.write() as tx:
+                yield tx
+        else:
+            with (tx := g.deed.begin()).begin_nested():
+                yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a transaction that sees what this request has written."""
+        if "deed" in g and g.deed.tx is not None:
+            yield g.deed.tx
+        else:
+            with self.db.read() as tx:
+                yield tx

@@ -32,9 +32,13 @@ class Problem(HTTPException):
 
 
 def register(app: Flask) -> None:
-    app.register_error_handler(HTTPException, _answer)
-    app.register_error_handler(DBAPIError, _database_failed)
-    app.register_error_handler(PoolTimeout, _database_failed)
+    for kind in (HTTPException, DBAPIError, PoolTimeout):
+        app.register_error_handler(kind, answered)
+
+
+def answered(error: HTTPException | DBAPIError | PoolTimeout) -> Response:
+    """Return the answer that says what is wrong."""
+    return _answer(error) if isinstance(error, HTTPException) else _database_failed(error)
 
 
 def _answer(error: HTTPException) -> Response:
@@ -62,7 +66,7 @@ def _detail(error: HTTPException, status: int) -> str:
         case InternalServerError():
             return "this is a fault of the bridge; its log says more"
     if status == 404:
-        return f'there is nothing at "{request.path[:200]}"; GET / names what there is'
+        return f'there is nothing at "{request.path[:200]}"; /openapi.json describes what there is'
     if status == 413:
         return f"a body is at most {LARGEST_BODY} bytes"
     return error.description or "the request cannot be read"

@@ -15,7 +15,7 @@ from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
-from bridge.record import reading, rulesets
+from bridge.record import reading, rulesets, tallies
 from bridge.record.reading import Cursor, Found
 from bridge.record.schema import DELIVERY_STATES
 
@@ -95,8 +95,8 @@ class Reads:
     def rules(self) -> ResponseReturnValue:
         book, fault = self._parts.book(), self._parts.rules_fault()
         with self._parts.db.read() as tx:
-            faults = rulesets.faults(tx)
-        page = self._short([shown.rule(one, faults.get(one.name)) for one in book.rules])
+            faults, matches = rulesets.faults(tx), tallies.matches(tx)
+        page = self._short([shown.rule(one, faults.get(one.name), matches.get(one.name)) for one in book.rules])
         # A fault quotes the line it is about, which may be the one where a secret was written by mistake.
         return page | {
             "sha": book.sha,

@@ -29,8 +29,20 @@ class Route:
     also: Sequence[int] = ()  # other statuses of the same answer
     refuses: Sequence[int] = ()  # with which status, beyond those that any endpoint may answer
     public: bool = False  # platforms and load balancers ask it, and have no token
+    located: bool = False  # a success has a Location
+    asks: bool = False  # it is posted, and changes nothing
 
     @property
     def status(self) -> int:
         """The status of a success. Workers carry out what is posted, so that is usually only accepted."""
         return self.done or (202 if self.method == "POST" else 200)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it takes an Idempotency-Key."""
+        return self.method != "GET" and not self.asks
+
+    @property
+    def revalidated(self) -> bool:
+        """Whether its answers have an ETag, by which one that is at hand is found to be still right."""
+        return self.method == "GET" and self.json and not self.public

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ from bridge.decide.conditions import Condition, DurationCondition, PresenceCondi
 from bridge.decide.matching import Rule
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Grouping, Notifier, Rate, SlackNotifier, Watch, WebhookNotifier
+from bridge.record.database import ms
+from bridge.record.reading import iso
 
 Facts = dict[str, Any]
 
@@ -76,8 +79,8 @@ def rate(one: Rate | None) -> str | None:
     return f"{one.count}/{one.per.total_seconds():g}s" if one else None
 
 
-def rule(one: Rule, fault: Mapping[str, Any] | None = None) -> Facts:
-    """Return a rule; `fault` is what is on record of its templates."""
+def rule(one: Rule, fault: Mapping[str, Any] | None = None, matches: tuple[int, datetime] | None = None) -> Facts:
+    """Return a rule; `fault` is what is on record of its templates, `matches` how often and when last it fired."""
     level, group = one.level, one.group
     return {
         "name": one.name,
@@ -96,6 +99,8 @@ def rule(one: Rule, fault: Mapping[str, Any] | None = None) -> Facts:
         "group": _grouping(group) if group else None,
         "template_faults": fault["count"] if fault else 0,
         "last_fault": fault["why"] if fault else None,
+        "matches": matches[0] if matches else 0,
+        "last_match_at": iso(ms(matches[1])) if matches else None,
     }
 
 

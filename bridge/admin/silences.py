@@ -63,19 +63,22 @@ class Silences:
             wanted = read_wanted(said, now=now, author=_BY)
         except ValueError as error:
             raise Problem(400, "; ".join(str(error).splitlines())) from error
-        answer = self._foreseen(wanted, now)
-        if wanted.dry_run:
-            return answer, 200
+        answer = self.foresee(wanted, now)
+        return (answer, 200) if wanted.dry_run else (answer | {"silence": self.make(wanted, now)}, 201)
+
+    def make(self, wanted: Wanted, now: datetime) -> dict[str, Any]:
+        """Store a silence. Raises Problem 409."""
         try:
-            with self._parts.db.write() as tx:
+            with self._parts.write() as tx:
                 made = make(tx, wanted, ident("sil", self._parts.nonce()), now=now)
         except TooMany as error:
             raise Problem(409, str(error)) from error
-        return answer | {"silence": silence_facts(made, 0, now=now)}, 201
+        return silence_facts(made, 0, now=now)
 
-    def _foreseen(self, wanted: Wanted, now: datetime) -> dict[str, Any]:
+    def foresee(self, wanted: Wanted, now: datetime) -> dict[str, Any]:
+        """Return what it would have matched of the last day, and what may be a slip of the pen."""
         book = self._parts.book()
-        with self._parts.db.read() as tx:
+        with self._parts.read() as tx:
             found = preview(tx, wanted, book.queue_names, now=now, most=_LOOKED_AT)
         warnings = doubts(
             wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers, watches=book.watches,
@@ -86,9 +89,13 @@ class Silences:
     def end(self, silence_id: str) -> ResponseReturnValue:
         asking.parameters(request, [])
         asking.nothing(request)
+        return self.end_now(silence_id, by=_BY)
+
+    def end_now(self, silence_id: str, *, by: str) -> dict[str, Any]:
+        """End a silence. Raises Problem 404 or 409."""
         now = self._parts.clock()
-        with self._parts.db.write() as tx:
-            done = silences.end(tx, silence_id, by=_BY, now=now)
+        with self._parts.write() as tx:
+            done = silences.end(tx, silence_id, by=by, now=now)
             found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])
         if found is None:
             raise Problem(404, f'there is no silence "{silence_id[:100]}"')

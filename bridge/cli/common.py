@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.words import duration
 from bridge.logs import printable
-from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
+from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import Rules
 
@@ -183,3 +184,22 @@ def _cell(value: object, limit: int = 60) -> str:
     text = printable(" ".join(str(value).split()))
     text = re.sub(r"(\d\d:\d\d:\d\d)\.\d{3}Z$", r"\1Z", text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def now_of(db: Database) -> datetime:
+    """Return the time that workers go by: on PostgreSQL it is the database's, and this machine's may be another."""
+    clock = SharedClock(db, wiring.utc_now)
+    clock.correct()
+    return clock()
+
+
+def login() -> str | None:
+    """Return who asks, where that has a name: a container may know none for its user."""
+    try:
+        return os.environ.get("USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return None
+
+
+def who_asks() -> str:
+    return login() or "command line"

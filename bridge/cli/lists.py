@@ -38,7 +38,6 @@ _LIMIT = click.option(
     show_default=True,
     help="At most this many, the newest.",
 )
-NO_LIMIT = click.option("--limit", type=click.IntRange(1), help="At most this many, the newest.  [default: all]")
 
 
 def filters(*names: str, limit: Callable[[Command], Command] = _LIMIT) -> Callable[[Command], Command]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import secrets
 from collections.abc import Sequence
@@ -12,14 +11,26 @@ from typing import Any
 import click
 
 from bridge import wiring
-from bridge.cli.common import fail, json_option, open_database, plainly, say, say_json, settings, show_list, some
+from bridge.cli.common import (
+    fail,
+    json_option,
+    login,
+    now_of,
+    open_database,
+    plainly,
+    say,
+    say_json,
+    settings,
+    show_list,
+    some,
+)  # fmt: skip
 from bridge.decide.ids import ident
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.silencing import Wanted, doubts, read_wanted, said_of
 from bridge.decide.template_words import human
 from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, silence_facts
 from bridge.record import silences
-from bridge.record.database import Database, SharedClock
+from bridge.record.database import Database
 
 Facts = dict[str, Any]
 
@@ -64,9 +75,9 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
     """
     _check(options)
     db = open_database(settings())
-    now = _now(db)
+    now = now_of(db)
     try:
-        wanted = read_wanted(_said(options), now=now, author=_login())
+        wanted = read_wanted(_said(options), now=now, author=login())
     except ValueError as error:
         raise click.UsageError("\n".join(map(_in_its_words, str(error).splitlines()))) from error
     book = _book()
@@ -95,20 +106,6 @@ def _check(options: Facts) -> None:
         raise click.UsageError("with --everything nothing else can be named; leave one of the two out")
     if not named and not options["everything"]:
         raise click.UsageError("say what it matches, with --match, --from, --to, --rule, --notifier, or --everything")
-
-
-def _now(db: Database) -> datetime:
-    # Workers on PostgreSQL go by its clock, and this machine's may be another.
-    clock = SharedClock(db, wiring.utc_now)
-    clock.correct()
-    return clock()
-
-
-def _login() -> str | None:
-    try:
-        return os.environ.get("USER") or getpass.getuser()
-    except (KeyError, OSError):  # a container may know no name for its user
-        return None
 
 
 def _said(options: Facts) -> Facts:
@@ -223,7 +220,7 @@ def list_silences(also_over: bool, as_json: bool) -> None:
       ci-bridge silence list --all --json
     """
     db = open_database(settings())
-    now = _now(db)
+    now = now_of(db)
     with db.read() as tx:
         found = [silence_facts(*one, now=now) for one in silences.every(tx, since=None if also_over else now)]
     db.close()
@@ -247,10 +244,10 @@ def end(silence_id: str, by: str | None) -> None:
       ci-bridge silence end sil_3wgd3btsuo6wb2kdedccezf4qi
       ci-bridge silence end sil_3wgd3btsuo6wb2kdedccezf4qi --by ann
     """
-    if not (who := (by or _login() or "").strip()) or len(who) > 100 or not who.isprintable():
+    if not (who := (by or login() or "").strip()) or len(who) > 100 or not who.isprintable():
         raise click.UsageError("say who ends it with --by NAME, in at most 100 characters")
     db = open_database(settings())
-    now = _now(db)
+    now = now_of(db)
     with db.write() as tx:
         done = silences.end(tx, silence_id, by=who, now=now)
         found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.archive import Ruleset
 from bridge.decide.calendar import next_at
-from bridge.decide.comparing import Fired, Happened, Line, Said, Tally
+from bridge.decide.comparing import FIRST, Fired, Happened, Line, Said, Tally
 from bridge.decide.conditions import Facts
 from bridge.decide.levels import Staying, fitting
 from bridge.decide.matching import Rule
@@ -107,8 +107,9 @@ class Replay:
         in_force: Ruleset,
         silences: Sequence[Silence] = (),
         standing: Mapping[tuple[str, str], Window] | None = None,
+        first: int = FIRST,
     ) -> None:
-        self.tally = Tally()
+        self.tally = Tally(most=first)
         self._matcher = rules.matcher
         self._quiet = _Quiet(rules.mutes, silences, rules.zone)
         self._throttles = Throttles(standing or {})

@@ -10,7 +10,7 @@ from datetime import datetime
 from bridge.model import Transition
 
 FATES = ("told", "group", "throttle", "mute", "silence", "dropped")
-FIRST = 20  # differences that are kept
+FIRST = 20  # differences that are kept, usually
 
 Line = tuple[str, str, str]  # kind of message ("transition", "level", "recovery"), rule, notifier
 
@@ -76,6 +76,7 @@ class Row:
 class Tally:
     """What a backtest comes to. `unknown` and `unknown_stays` could not be compared."""
 
+    most: int = FIRST  # differences that are kept
     rows: dict[Line, Row] = field(default_factory=dict)
     first: list[Difference] = field(default_factory=list)
     unknown: int = 0
@@ -99,7 +100,7 @@ class Tally:
         row.added += before is None
         row.removed += after is None
         row.changed += bool(before and after)
-        if len(self.first) < FIRST:
+        if len(self.first) < self.most:
             self.first.append(Difference(step, line, before, after))
 
 

@@ -32,7 +32,7 @@ class Stay:
 
 def event(
     transition: Transition,
-    rule: str,
+    rule: str | None,
     queue_names: Mapping[str, str],
     *,
     when: datetime | None = None,

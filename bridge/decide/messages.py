@@ -71,14 +71,17 @@ class Built:
 
 def build(
     transition: Transition,
-    rule: str,
+    rule: str | None,
     wording: Wording,
     queue_names: Mapping[str, str],
     *,
     zone: ZoneInfo = UTC,
     stay: Stay | None = None,
 ) -> Built:
-    """Return the message of a transition; or of a stay, `transition` having begun it (or ended it, if it is over)."""
+    """Return the message of a transition; or of a stay, `transition` having begun it (or ended it, if it is over).
+
+    Without a rule a person tells it.
+    """
     names = variables(transition, rule, queue_names, zone=zone)
     title, text, fault = "", "", None
     if not (stay and stay.over):  # a text that says what is wrong does not fit its end
@@ -116,9 +119,10 @@ def _kind(stay: Stay | None) -> Literal["transition", "level", "recovery"]:
     return "recovery" if stay.over else "level"
 
 
-def _message_id(transition: Transition, rule: str, stay: Stay | None) -> str:
+def _message_id(transition: Transition, rule: str | None, stay: Stay | None) -> str:
     """Return the id, made from what happened: the same thing seen again has the same one."""
-    said = (transition.job.bucket, transition.job.id, str(transition.sequence), transition.to, rule)
+    by = ("", "by hand") if rule is None else (rule,)  # no rule has no name
+    said = (transition.job.bucket, transition.job.id, str(transition.sequence), transition.to, *by)
     return ident("msg", *said, *((_kind(stay), str(stay.count)) if stay else ()))
 
 

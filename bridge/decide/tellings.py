@@ -14,21 +14,22 @@ from bridge.decide.matching import Rule, Verdict
 from bridge.decide.messages import Built, Wording, address, build
 from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Told, Transition
+from bridge.model import Notifier, Told, Transition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
     """What follows from one transition, or from one stay.
 
-    `faults` are (rule, why): templates that did not render. `over` has for a delivery's id the silence whose end it
-    tells, if it is told at once.
+    `faults` are (rule, why): templates that did not render; `faulty` names them, as (rule, template). `over` has for
+    a delivery's id the silence whose end it tells, if it is told at once.
     """
 
     transition: Transition
     verdicts: Sequence[Verdict] = ()
     told: Sequence[Told] = ()
     faults: Sequence[tuple[str, str]] = ()
+    faulty: Sequence[tuple[str, str]] = ()
     over: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,6 +71,16 @@ def tell_overdue(staying: Staying, book: Rulebook, gates: Gates, now: datetime) 
     return found
 
 
+def tell_by_hand(transition: Transition, book: Rulebook, notifier: Notifier, author: str) -> tuple[Told, Sequence[str]]:
+    """Build what a person tells a notifier of a transition; and which templates did not render.
+
+    It has the default text, as no rule names another, and passes no gate: somebody wants it now.
+    """
+    built = build(transition, None, Wording(), book.queue_names, zone=book.zone)
+    custom = customs(notifier, built.names)
+    return address(built.message, notifier, note=f"Sent by hand by {author}.", custom=custom), custom.faults
+
+
 class _Teller:
     def __init__(self, book: Rulebook, gates: Gates, facts: Facts) -> None:
         self._book = book
@@ -77,6 +88,7 @@ class _Teller:
         self._facts = facts
         self._told: list[Told] = []
         self._faults: list[tuple[str, str]] = []
+        self._faulty: list[tuple[str, str]] = []
         self._over: dict[str, str] = {}
 
     def tell(self, step: Transition, rule: Rule, names: Sequence[str], stay: Stay | None = None) -> Sequence[Told]:
@@ -88,6 +100,7 @@ class _Teller:
         built = build(step, rule.name, wording, book.queue_names, zone=book.zone, stay=stay)
         if built.fault:
             self._faults.append((rule.name, f'template "{rule.template}": {built.fault}'))
+            self._faulty.append((rule.name, rule.template or ""))
         told = [self._addressed(built, rule, name) for name in names if name in book.notifiers]
         self._told += told
         return told
@@ -96,6 +109,7 @@ class _Teller:
         notifier = self._book.notifiers[name]
         custom = customs(notifier, built.names)
         self._faults += [(rule.name, f'notifier "{name}": {fault}') for fault in custom.faults]
+        self._faulty += [(rule.name, own_template(name)) for _ in custom.faults]
         hold = self._gates.hold(self._facts, rule, name)
         # The first message after a silence says that it is over; a digest finds that out when it is told.
         silence = None if hold else self._gates.over(self._facts, rule.name, name)
@@ -105,4 +119,16 @@ class _Teller:
         return told
 
     def telling(self, transition: Transition, verdicts: Sequence[Verdict] = ()) -> Telling:
-        return Telling(transition=transition, verdicts=verdicts, told=self._told, faults=self._faults, over=self._over)
+        return Telling(
+            transition=transition,
+            verdicts=verdicts,
+            told=self._told,
+            faults=self._faults,
+            faulty=self._faulty,
+            over=self._over,
+        )
+
+
+def own_template(notifier: str) -> str:
+    """Return how a template is called in figures that a notifier has for itself: its body, its channel."""
+    return f"notifier.{notifier}"

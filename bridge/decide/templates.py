@@ -149,7 +149,7 @@ def _why_missing(name: str, owner: object) -> str:
     return f'{kind(owner)} has no "{name}"'
 
 
-def variables(transition: Transition, rule: str, queue_names: Mapping[str, str], *, zone: tzinfo = UTC) -> Names:
+def variables(transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, zone: tzinfo = UTC) -> Names:
     """Return what a template can name: NAMES. Times are said by the clock of `zone`, as of when it was seen."""
     job = transition.job
     seconds = job_seconds(job, transition.seen_at)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.archive import Ruleset
 from bridge.decide.backtest import Replay, Window
-from bridge.decide.comparing import FATES, Difference, Fired, Happened, Row, Said, Tally
+from bridge.decide.comparing import FATES, FIRST, Difference, Fired, Happened, Row, Said, Tally
 from bridge.decide.templates import iso
 from bridge.record import alarms, history, silences
 from bridge.record.history import Stored
@@ -23,16 +23,26 @@ _SOON = timedelta(minutes=1)  # between asking and looking
 class Backtest:
     """Tries `rules` on what was seen from `since` until `now`, in one transaction that sees nothing newer.
 
-    `in_force` are the rules of today; what they keep no longer (`keep`) is left out.
+    `in_force` are the rules of today; what they keep no longer (`keep`) is left out. The report has the `first` few
+    differences.
     """
 
     def __init__(
-        self, tx: Connection, rules: Ruleset, *, in_force: Ruleset, keep: timedelta, since: datetime, now: datetime
+        self,
+        tx: Connection,
+        rules: Ruleset,
+        *,
+        in_force: Ruleset,
+        keep: timedelta,
+        since: datetime,
+        now: datetime,
+        first: int = FIRST,
     ) -> None:
         history.hold_still(tx)
         self._tx = tx
         self._rules = rules
         self._in_force = in_force
+        self._first = first
         self._asked, self._now = since, now
         self._since = max(since, now - keep)
         self._extent = history.extent(tx, self._since)
@@ -42,8 +52,8 @@ class Backtest:
         return self._extent.count
 
     def run(self, on_page: Callable[[int], object] = lambda _: None) -> Report:
-        """Return what came of it; `on_page` hears of each page how many transitions it had."""
-        replay = self._replay()
+        """Return what came of it; `on_page` hears of each page how many transitions it had: of a run-up 0."""
+        replay = self._replay(on_page)
         polled = history.complete_polls(self._tx)
         for count, steps in history.pages(self._tx, self._since):
             told, fired = history.told(self._tx, steps), history.fired(self._tx, steps)
@@ -60,7 +70,7 @@ class Backtest:
             tally=replay.finish(),
         )
 
-    def _replay(self) -> Replay:
+    def _replay(self, on_page: Callable[[int], object]) -> Replay:
         """Return a replay whose throttles have counted what came in the windows that were open at the start."""
         throttled = {rule.name for rule in self._rules.rules if rule.throttle and not rule.group and not rule.level}
         open_then = [one for one in history.throttles(self._tx, self._since) if one.rule in throttled]
@@ -70,11 +80,13 @@ class Backtest:
             in_force=self._in_force,
             silences=silences.standing(self._tx, now=begin),
             standing={(one.rule, one.notifier): Window(one.opened_at, one.due_at) for one in open_then},
+            first=self._first,
         )
         if open_then:
             for _, steps in history.pages(self._tx, begin, before=self._since, silent=False):
                 for one in steps:
                     replay.run_up(one.transition)
+                on_page(0)
             replay.begin()
         return replay
 

@@ -16,9 +16,10 @@ from bridge.decide.diff import diff, gone, latest
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP, in_tens, list_since
 from bridge.model import Described, Job, Page, Place, Stream, Watch
+from bridge.pipeline.counts import of_poll
 from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, snapshots
+from bridge.record import leases, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -242,5 +243,6 @@ class Poller:
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
+            tallies.count(tx, of_poll(round_, self._clock()), now=self._clock())
         if poll.stays:
             self._on_told()

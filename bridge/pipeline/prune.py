@@ -12,7 +12,7 @@ from typing import Any
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP
 from bridge.pipeline.poll import Halted
-from bridge.record import leases, pruning, snapshots
+from bridge.record import leases, pruning, snapshots, tallies
 from bridge.record.database import Clock, Database
 from bridge.record.pruning import Cutoffs, Found
 
@@ -71,6 +71,7 @@ class Pruner:
                 with self._db.write() as tx:
                     leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
                     pruning.prune_rest(tx, cut=cut)
+                self._compact()
         finally:
             if pruned:
                 logger.info("pruned", extra=dict(pruned))
@@ -107,3 +108,11 @@ class Pruner:
                     pruned.update({table: count} if count else {})
                 if not walk.go_on(found.after):
                     break
+
+    def _compact(self) -> None:
+        for _ in range(_MOST_LOOKS):
+            self._nap(_PAUSE_S)
+            with self._db.write() as tx:
+                leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
+                if tallies.compact(tx, now=self._clock()) < tallies.AT_ONCE:
+                    return

@@ -29,6 +29,7 @@ _BUSY_MS = 10_000
 _POOL = {"pool_size": 2, "max_overflow": 3, "pool_recycle": 1800}
 # A host that does not answer would be waited for for minutes, and one that falls silent for a quarter of an hour.
 _CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 10_000}
+LAST = "last"  # in a transaction's `info`: what is called with it when all else is done
 _RESTED_S = 5.0
 _IDLE_MS = 20_000
 
@@ -49,7 +50,10 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         with self._engine.begin() as tx:
+            tx.info.pop(LAST, None)  # of one that was rolled back: connections are used again
             yield tx
+            if last := tx.info.pop(LAST, None):
+                last(tx)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, literal_column, or_, select, text, update
 
 from bridge.model import Gate, Hold, Rate, Transition
+from bridge.record import tallies
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import DROPPED, HELD, MERGED, state_is
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
@@ -23,6 +24,7 @@ from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import silence as Q  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 from bridge.record.snapshots import judged
+from bridge.record.tallies import Counted
 
 _KEY = (G.c.gate, G.c.name, G.c.notifier, G.c.key)
 
@@ -107,9 +109,10 @@ def due(tx: Connection, *, now: datetime, most: int = 100) -> Sequence[int]:
 
 def waiting(tx: Connection) -> dict[str, int]:
     """Return by notifier how many messages wait in digests."""
-    open_ = literal_column("digest.ended_at").is_(None)
-    members = select(D.c.notifier, func.count()).join(G, G.c.n == D.c.digest).where(open_, D.c.digest.is_not(None))
-    return {row[0]: row[1] for row in tx.execute(members.where(state_is(HELD)).group_by(D.c.notifier))}
+    # From the few digests to their members: SQLite would take all that were ever in one.
+    open_ = D.c.digest.in_(select(G.c.n).where(literal_column("digest.ended_at").is_(None)))
+    members = select(D.c.notifier, func.count()).where(open_, D.c.digest.is_not(None), state_is(HELD))
+    return {row[0]: row[1] for row in tx.execute(members.group_by(D.c.notifier))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +204,9 @@ def members(tx: Connection, n: int, *, after: int, most: int) -> list[tuple[int,
 def merged(tx: Connection, n: int, delivery: str, *, now: datetime) -> None:
     """The members are told by this delivery."""
     told = {"state": MERGED, "ended_at": ms(now), "why": f"told in {delivery}"}
-    tx.execute(update(D).where(*_members(n)).values(**told))
-    tx.execute(update(G).where(G.c.n == n).values(delivery=delivery))
+    count = tx.execute(update(D).where(*_members(n)).values(**told)).rowcount
+    row = update(G).where(G.c.n == n).values(delivery=delivery).returning(G.c.notifier)
+    _count(tx, tx.execute(row).scalar_one(), "merged", count, now)
 
 
 def move(tx: Connection, numbers: Sequence[int] | None, *, of: int, to: int, drop: bool, now: datetime) -> None:
@@ -211,7 +215,13 @@ def move(tx: Connection, numbers: Sequence[int] | None, *, of: int, to: int, dro
     values: dict[str, Any] = {"digest": to}
     if drop:
         values |= {"state": DROPPED, "ended_at": ms(now)}
-    tx.execute(update(D).where(*which).values(**values))
+    count = tx.execute(update(D).where(*which).values(**values)).rowcount
+    if drop:
+        _count(tx, tx.execute(select(G.c.notifier).where(G.c.n == of)).scalar_one(), "dropped", count, now)
+
+
+def _count(tx: Connection, notifier: str, outcome: str, count: int, now: datetime) -> None:
+    tallies.count(tx, [Counted("delivery", (notifier, outcome), times=count)], now=now)
 
 
 def prune(tx: Connection, *, before: datetime, silences_before: datetime) -> int:

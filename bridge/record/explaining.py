@@ -57,7 +57,7 @@ class Fate:
     kind: str
     bucket: str
     sequence: int
-    rule: str
+    rule: str | None  # None: told by hand
     notifier: str
     lane: str | None
     state: str
@@ -148,7 +148,7 @@ def _fate(row: Row[Any], instead: Mapping[str, Sequence[Fallback]]) -> Fate:
         kind=row.kind,
         bucket=row.bucket,
         sequence=row.sequence,
-        rule=row.rule or "",
+        rule=row.rule,
         notifier=row.notifier,
         lane=row.lane,
         state=DELIVERY_STATES[row.state],

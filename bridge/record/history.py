@@ -54,6 +54,13 @@ def extent(tx: Connection, since: datetime) -> Extent:
     return Extent(sum(row[1] for row in rows), [row[0] for row in rows])
 
 
+def after_newest(tx: Connection, count: int) -> datetime | None:
+    """Return since when no more than `count` transitions were seen; None when there are not that many."""
+    found = select(T.c.seen_at).order_by(T.c.n.desc()).offset(count).limit(1)
+    seen_at = tx.execute(found).scalar()
+    return None if seen_at is None else at(seen_at + 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A transition on record, the (rule, notifier) that were told of it, and what is known of its end.
@@ -115,7 +122,7 @@ def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, 
     """Return what became of the messages about these transitions and stays: "told", "dropped" or the gate.
 
     That is what happened when they were made, whatever came of it later; of a stay's it is the first. What a fallback
-    told is left out.
+    told is left out, and what a person told, which no rule did.
     """
     # Dropped by its first gate, also when it was sent again by hand. What waited in a digest may be dropped by a mute
     # when that is due: then the first gate was another one.
@@ -128,7 +135,7 @@ def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, 
     for bucket, job_id, sequence, kind, rule, notifier, note, held_by, is_dropped in tx.execute(
         rows.where(of_jobs).order_by(D.c.n)
     ):
-        if sequence is not None and not (note and note.startswith(_BY_FALLBACK)):
+        if sequence is not None and rule is not None and not (note and note.startswith(_BY_FALLBACK)):
             fate = "dropped" if is_dropped else _gate(held_by)
             found[bucket, job_id, sequence].setdefault((kind, rule, notifier), fate)
     return found

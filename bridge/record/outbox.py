@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,13 +23,14 @@ from sqlalchemy import (
 )
 
 from bridge.model import Gate, Message, Told
-from bridge.record import digests
+from bridge.record import digests, tallies
 from bridge.record.codec import dump
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import DEAD, DROPPED, HELD, WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.tallies import Counted
 
 
 def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> Sequence[Told]:
@@ -53,6 +54,7 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> Sequence[Told
     tx.execute(upsert(tx, M).on_conflict_do_nothing(), rows)
     when = ms(now)
     held = _held(tx, told, now)
+    tallies.count(tx, _counted(told, held), now=now)
     deliveries = [
         {
             "id": one.id, "message": one.message.id, "notifier": one.notifier, "lane": one.lane,
@@ -98,6 +100,13 @@ def _held(tx: Connection, told: Sequence[Told], now: datetime) -> dict[int, dict
 def _in_digest(n: int, gate: Gate, name: str, now: datetime, *, drop: bool = False) -> dict[str, Any]:
     held = {"state": HELD, "digest": n, "held_by": f"{gate}:{name}", "ended_at": None, "why": None}
     return held | {"state": DROPPED, "ended_at": ms(now)} if drop else held
+
+
+def _counted(told: Sequence[Told], held: Mapping[int, Mapping[str, Any]]) -> Iterator[Counted]:
+    for place, facts in held.items():
+        yield Counted("suppressed", (told[place].message.rule or "", facts["held_by"].partition(":")[0]))
+        if facts["state"] == DROPPED:
+            yield Counted("delivery", (told[place].notifier, "dropped"))
 
 
 def message_of(tx: Connection, number: int) -> Message:

@@ -8,10 +8,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, and_, func, literal_column, select, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    Table,
+    and_,
+    func,
+    select,
+    tuple_,
+)
 
 from bridge.record import digests
 from bridge.record.database import at, ms
+from bridge.record.rarest import Said, by_rarest, plain, said
 from bridge.record.schema import DEAD, DELIVERY_STATES, HELD, SENDING, SENT, WAITING, listed_by, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
@@ -61,7 +74,7 @@ class Filter:
 
 
 def jobs(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
-    wanted = _matching(*_listed(J, which), (J.c.id, which.job))
+    wanted = by_rarest(tx, [*_listed(J, which), *said((J.c.id, listed_by(J.c.id), which.job))])
     wanted += _between(J.c.created_at, which)
     return _page(tx, select(J).where(*wanted), J.c.created_at, J.c.n, _job, cursor, limit)
 
@@ -72,8 +85,8 @@ def job(tx: Connection, job_id: str) -> list[Facts]:
     for facts in found:
         mine = and_(T.c.bucket == facts["bucket"], T.c.job_id == job_id)
         facts["transitions"] = [_transition(r) for r in tx.execute(select(T).where(mine).order_by(T.c.sequence))]
-        told = _DELIVERIES.where(M.c.bucket == facts["bucket"], M.c.job_id == job_id).order_by(D.c.n)
-        facts["deliveries"] = [_delivery(r) for r in tx.execute(told)]
+        told = DELIVERIES.where(M.c.bucket == facts["bucket"], M.c.job_id == job_id).order_by(D.c.n)
+        facts["deliveries"] = [delivery_facts(r) for r in tx.execute(told)]
     return found
 
 
@@ -96,7 +109,7 @@ def _job(row: Row[Any]) -> Facts:
 
 
 def transitions(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
-    wanted = _matching(*_listed(T, which), (T.c.job_id, which.job))
+    wanted = by_rarest(tx, [*_listed(T, which), *said((T.c.job_id, listed_by(T.c.job_id), which.job))])
     wanted += _between(T.c.seen_at, which)
     return _page(tx, select(T).where(*wanted), T.c.seen_at, T.c.n, _transition, cursor, limit)
 
@@ -119,22 +132,34 @@ def _transition(row: Row[Any]) -> Facts:
     }
 
 
-_DELIVERIES: Select[Any] = (
-    select(D, M.c.kind, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule, M.c.state.label("tells"), M.c.happened_at)
-    .add_columns(G.c.delivery.label("told_by"), G.c.due_at.label("told_at"))
-    .join(M, M.c.id == D.c.message)
-    .outerjoin(G, G.c.n == D.c.digest)
-)
+_SAID = (M.c.kind, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule, M.c.state.label("tells"), M.c.happened_at)
+_TOLD = (G.c.delivery.label("told_by"), G.c.due_at.label("told_at"))
 
 
+def _told(of: FromClause) -> Select[Any]:
+    """Return a select of the deliveries of a table, or of a join that has it, with what they tell."""
+    # Not the rule of the delivery itself: what an older version wrote has none there.
+    mine = [column for column in D.c if column is not D.c.rule]
+    found = select(*mine, *_SAID, *_TOLD).select_from(of)
+    return found.join(M, M.c.id == D.c.message).outerjoin(G, G.c.n == D.c.digest)
+
+
+DELIVERIES = _told(D)
 _OPEN = (DELIVERY_STATES[WAITING], DELIVERY_STATES[SENDING])
 
 
 def deliveries(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
-    wanted = _DELIVERIES.where(*of_deliveries(tx, which))
+    wanted = select(D.c.n).where(*of_deliveries(tx, which))
     # Few wait, and they are looked at and sorted: SQLite would else walk through all there are to find them in order.
-    when = D.c.created_at + literal_column("0") if which.state in _OPEN else D.c.created_at
-    return _page(tx, wanted, when, D.c.n, _delivery, cursor, limit)
+    when = plain(D.c.created_at) if which.state in _OPEN else D.c.created_at
+    return _page(tx, wanted, when, D.c.n, delivery_facts, cursor, limit, _whole)
+
+
+def _whole(page: Select[Any]) -> Select[Any]:
+    """Join messages to the deliveries of a page, and not to all that it was chosen from."""
+    found = page.subquery()
+    rows = _told(found.join(D, D.c.n == found.c.n)).add_columns(found.c.at)
+    return rows.order_by(found.c.at.desc(), found.c.n.desc())
 
 
 def numbers_of(ids: Collection[str]) -> Select[Any]:
@@ -143,25 +168,37 @@ def numbers_of(ids: Collection[str]) -> Select[Any]:
 
 
 def of_deliveries(tx: Connection, which: Filter) -> list[ColumnElement[bool]]:
-    """Return the conditions for deliveries, joined with their messages, of a filter."""
-    # Of a state that is rare there is an index, and the one of the notifier would be the longer way.
-    notifier = listed_by(D.c.notifier) if which.state in (None, DELIVERY_STATES[SENT]) else D.c.notifier
-    wanted = _matching((notifier, which.notifier), (M.c.job_id, which.job))
-    if which.rule is not None:
-        # Where a version wrote that knew no rule here, it is asked for in the slow way.
-        unsaid = tx.execute(select(D.c.n).where(D.c.rule.is_(None)).limit(1)).first()
-        wanted.append((M.c.rule if unsaid else D.c.rule) == which.rule)
+    """Return the conditions for deliveries of a filter."""
+    found, wanted = list[Said](), _between(D.c.created_at, which)
     if which.state:
-        wanted.append(state_is(DELIVERY_STATES.index(which.state)))
+        number = DELIVERY_STATES.index(which.state)
+        found.append((state_is(number), plain(D.c.state) == number))
+    if which.state == DELIVERY_STATES[SENT]:  # no index is for what most of all are
+        wanted.append(found.pop()[0])
+    if which.job is not None:
+        mine = select(M.c.id).where(M.c.job_id == which.job)
+        found.append((D.c.message.in_(mine), listed_by(D.c.message).in_(mine)))
     if which.digest:
+        members = select(G.c.n).where(G.c.delivery == which.digest)
         # Said twice, as only the words of the partial index find it.
-        wanted += [D.c.digest.in_(select(G.c.n).where(G.c.delivery == which.digest)), D.c.digest.is_not(None)]
-    return wanted + _between(D.c.created_at, which)
+        found.append((and_(D.c.digest.in_(members), D.c.digest.is_not(None)), plain(D.c.digest).in_(members)))
+    if which.rule is not None and _any_without_rule(tx):
+        of_message = select(M.c.rule).where(M.c.id == D.c.message).scalar_subquery()
+        wanted.append(func.coalesce(D.c.rule, of_message) == which.rule)
+    else:
+        found += said((D.c.rule, listed_by(D.c.rule), which.rule))
+    found += said((listed_by(D.c.notifier), D.c.notifier, which.notifier))
+    return by_rarest(tx, found) + wanted
+
+
+def _any_without_rule(tx: Connection) -> bool:
+    """Tell whether there are deliveries by a version that wrote no rule here: those are asked for in the slow way."""
+    return tx.execute(select(D.c.n).where(D.c.rule.is_(None)).limit(1)).first() is not None
 
 
 def delivery(tx: Connection, delivery_id: str) -> Facts | None:
     """Return one delivery with its attempts and what it says."""
-    row = tx.execute(_DELIVERIES.add_columns(M.c.says, M.c.event).where(D.c.id == delivery_id)).first()
+    row = tx.execute(DELIVERIES.add_columns(M.c.says, M.c.event).where(D.c.id == delivery_id)).first()
     if row is None:
         return None
     tries = tx.execute(select(A).where(A.c.delivery == row.n).order_by(A.c.n))
@@ -169,14 +206,14 @@ def delivery(tx: Connection, delivery_id: str) -> Facts | None:
     usual = {"specversion": "1.0", "id": row.id, **note, **json.loads(row.event)}
     event = json.loads(row.body) if row.body else usual
     return {
-        **_delivery(row),
+        **delivery_facts(row),
         "says": json.loads(row.says),
         "event": event,
-        "tries": [_attempt(number, a) for number, a in enumerate(tries, 1)],
+        "tries": [attempt_facts(number, a) for number, a in enumerate(tries, 1)],
     }
 
 
-def _delivery(row: Row[Any]) -> Facts:
+def delivery_facts(row: Row[Any]) -> Facts:
     return {
         "id": row.id,
         "notifier": row.notifier,
@@ -200,7 +237,7 @@ def _delivery(row: Row[Any]) -> Facts:
     }
 
 
-def _attempt(number: int, row: Row[Any]) -> Facts:
+def attempt_facts(number: int, row: Row[Any]) -> Facts:
     return {
         "number": number,
         "outcome": row.outcome,
@@ -221,12 +258,10 @@ def watches(tx: Connection) -> list[Facts]:
 
 def notifiers(tx: Connection) -> list[Facts]:
     """Return every notifier with its counts; `oldest_due_at` is that of what could be sent now."""
-    open_ = _by_notifier(tx, "waiting", state_is(WAITING))
-    sending = _by_notifier(tx, "sending", state_is(SENDING))
-    dead = _by_notifier(tx, "dead", state_is(DEAD))
+    open_ = select(D.c.notifier, func.count(), func.min(D.c.created_at)).where(state_is(WAITING)).group_by(D.c.notifier)
+    waiting = {name: (count, oldest) for name, count, oldest in tx.execute(open_)}
+    sending, dead = _by_notifier(tx, state_is(SENDING)), _by_notifier(tx, state_is(DEAD))
     held = digests.waiting(tx)
-    oldest = select(D.c.notifier, func.min(D.c.created_at).label("oldest")).where(state_is(WAITING))
-    oldest_at = {row.notifier: row.oldest for row in tx.execute(oldest.group_by(D.c.notifier))}
     return [
         {
             "name": row.name,
@@ -236,18 +271,18 @@ def notifiers(tx: Connection) -> list[Facts]:
             "not_before": iso(row.not_before) if row.not_before else None,
             "failures": row.failures,
             "max_in_flight": row.max_in_flight,
-            "waiting": open_.get(row.name, 0),
+            "waiting": waiting.get(row.name, (0, None))[0],
             "sending": sending.get(row.name, 0),
             "dead": dead.get(row.name, 0),
             "held": held.get(row.name, 0),
-            "oldest_waiting_at": iso(oldest_at.get(row.name)),
+            "oldest_waiting_at": iso(waiting.get(row.name, (0, None))[1]),
         }
         for row in tx.execute(select(N).order_by(N.c.name))
     ]
 
 
-def _by_notifier(tx: Connection, name: str, which: ColumnElement[bool]) -> Mapping[str, int]:
-    rows = tx.execute(select(D.c.notifier, func.count().label(name)).where(which).group_by(D.c.notifier))
+def _by_notifier(tx: Connection, which: ColumnElement[bool]) -> Mapping[str, int]:
+    rows = tx.execute(select(D.c.notifier, func.count()).where(which).group_by(D.c.notifier))
     return {row[0]: row[1] for row in rows}
 
 
@@ -275,13 +310,9 @@ def iso(milliseconds: int | None) -> str | None:
     return f"{at(milliseconds).astimezone(UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
 
 
-def _matching(*pairs: tuple[ColumnElement[Any], str | None]) -> list[ColumnElement[bool]]:
-    return [column == value for column, value in pairs if value is not None]
-
-
-def _listed(table: Table, which: Filter) -> list[tuple[ColumnElement[Any], str | None]]:
-    pairs = ((table.c.state, which.state), (table.c.tag, which.tag), (table.c.queue, which.queue))
-    return [(listed_by(column), value) for column, value in pairs]
+def _listed(table: Table, which: Filter) -> list[Said]:
+    asked = ((table.c.state, which.state), (table.c.tag, which.tag), (table.c.queue, which.queue))
+    return said(*((listed_by(column), column, value) for column, value in asked))
 
 
 def _between(column: ColumnElement[Any], which: Filter) -> list[ColumnElement[bool]]:
@@ -297,13 +328,14 @@ def _page(
     shape: Callable[[Row[Any]], Facts],
     cursor: Cursor | None,
     limit: int,
+    whole: Callable[[Select[Any]], Select[Any]] = lambda page: page,
 ) -> Found:
     limit = max(1, min(limit, MOST))
     if cursor is not None:
         # The first condition says no more than the second: SQLite finds the place in its index by it.
         rows = rows.where(when <= cursor.when, tuple_(when, n) < tuple_(*cursor))
-    rows = rows.add_columns(when.label("at"))
-    found = tx.execute(rows.order_by(when.desc(), n.desc()).limit(limit + 1)).all()
+    rows = rows.add_columns(when.label("at")).order_by(when.desc(), n.desc()).limit(limit + 1)
+    found = tx.execute(whole(rows)).all()
     items = [shape(row) for row in found[:limit]]
     if len(found) <= limit:
         return Found(items, None)

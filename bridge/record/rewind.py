@@ -11,6 +11,7 @@ from bridge.record.schema import WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import redrive as R  # noqa: N812
 from bridge.record.schema import watch as W  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
 
@@ -37,7 +38,7 @@ def rewind(tx: Connection, *, now: datetime) -> timedelta:
     signs = [update(one.table).where(one > now_ms).values({one: now_ms}) for one in (P.c.beat_at, W.c.polled_at)]
     if not sum(tx.execute(sign).rowcount for sign in signs):
         return timedelta()
-    for column in (W.c.next_poll_at, N.c.not_before, N.c.used_until):
+    for column in (W.c.next_poll_at, N.c.not_before, N.c.used_until, R.c.next_at):
         tx.execute(update(column.table).where(column > now_ms).values({column: column - by_ms}))
     tx.execute(update(D).where(state_is(WAITING), D.c.due_at > now_ms).values(due_at=D.c.due_at - by_ms))
     # What is due at a time of the wall clock stays.

@@ -8,16 +8,19 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
+from bridge.record import tallies
 from bridge.record.codec import storable
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import rule_fault as F  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import ruleset as R  # noqa: N812
+from bridge.record.tallies import Counted
 
 
 def keep(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
     """Keep a ruleset that is in force, and remember when it was."""
     row = upsert(tx, R).values(sha=sha, text=text, used_at=ms(now))
     tx.execute(row.on_conflict_do_update(index_elements=["sha"], set_={"used_at": ms(now)}))
+    tallies.count(tx, [Counted("rules", ())], now=now)
 
 
 def touch(tx: Connection, sha: str, *, now: datetime) -> None:

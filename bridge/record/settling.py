@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -20,7 +20,8 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Attempt, Delivery, Refused, Sent
+from bridge.model import Attempt, Delivery, Refused, Sent, TryLater
+from bridge.record import reasons, tallies
 from bridge.record.codec import storable
 from bridge.record.database import ms, upsert
 from bridge.record.outbox import hold, pause
@@ -29,6 +30,7 @@ from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import thread as H  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
+from bridge.record.tallies import UNTIMED, Counted, Labels, timed
 
 ANSWER_KEPT = 4096
 
@@ -82,9 +84,10 @@ def settle(tx: Connection, ended: Sequence[Ended], *, now: datetime) -> frozense
     for one in ended:
         if not isinstance(one.attempt.outcome, Sent) and _settle_failed(tx, one, now):
             mine.add(one.attempt.delivery.n)
-    kept = [e.attempt for e in ended if e.attempt.delivery.n in mine]
+    kept = [e for e in ended if e.attempt.delivery.n in mine]
     if kept:
-        tx.execute(insert(A), [_attempt_row(attempt) for attempt in kept])
+        tx.execute(insert(A), [_attempt_row(one.attempt) for one in kept])
+        tallies.count(tx, _counted(kept), now=now)
     return frozenset(e.attempt.delivery.n for e in ended) - mine
 
 
@@ -171,6 +174,36 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def _counted(ended: Iterable[Ended]) -> Iterator[Counted]:
+    made: dict[Labels, list[float]] = defaultdict(list)
+    accepted: dict[Labels, list[float]] = defaultdict(list)
+    for one in ended:
+        attempt = one.attempt
+        delivery, seconds = attempt.delivery, attempt.seconds
+        if isinstance(attempt.outcome, Sent):
+            made[delivery.notifier, reasons.OK].append(seconds)
+            latency = (attempt.started_at - delivery.happened_at).total_seconds() + seconds
+            accepted[delivery.notifier, "delivered"].append(latency)
+            continue
+        yield from _counted_failed(one)
+        if seconds > 0 or attempt.status is not None:
+            made[delivery.notifier, reasons.reason(attempt)].append(seconds)
+        else:  # what is given up was not tried again
+            yield Counted("attempt", (delivery.notifier, reasons.reason(attempt)), UNTIMED)
+    for labels, times in made.items():
+        yield from timed("attempt", labels, *times)
+    for labels, times in accepted.items():
+        yield from timed("delivery", labels, *times)
+
+
+def _counted_failed(one: Ended) -> Iterator[Counted]:
+    outcome, name = one.attempt.outcome, one.attempt.delivery.notifier
+    if one.dead:
+        yield Counted("delivery", (name, "dead"))
+    elif isinstance(outcome, TryLater) and outcome.everyone and outcome.after:
+        yield Counted("retry_after", (name,), ms=outcome.after // timedelta(milliseconds=1))
+
+
 def hand_back(tx: Connection, deliveries: Iterable[Delivery]) -> None:
     """Give up claims that were not begun, as if they had not been made."""
     for delivery in deliveries:
@@ -202,7 +235,7 @@ def bury(tx: Connection, worker: str, *, now: datetime) -> int:
 
 
 def _free(tx: Connection, which: Any, now: datetime) -> int:
-    lost = select(D.c.n, D.c.attempts).where(state_is(SENDING), which)
+    lost = select(D.c.n, D.c.attempts, D.c.notifier).where(state_is(SENDING), which)
     if tx.dialect.name == "postgresql":
         lost = lost.with_for_update(skip_locked=True)
     rows = tx.execute(lost).all()
@@ -213,4 +246,5 @@ def _free(tx: Connection, which: Any, now: datetime) -> int:
         tx.execute(update(D).where(D.c.n.in_(numbers)).values(waits))
         facts = {"outcome": "lost", "why": why, "started_at": ms(now), "ms": 0}
         tx.execute(insert(A), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
+        tallies.count(tx, [Counted("attempt", (row.notifier, reasons.LOST), UNTIMED) for row in rows], now=now)
     return len(rows)

@@ -66,9 +66,16 @@ def every(tx: Connection, *, since: datetime | None = None) -> list[tuple[Silenc
     return [(_silence(row), counts.get(row.id, 0)) for row in tx.execute(found)]
 
 
-def page(tx: Connection, *, cursor: int | None, limit: int) -> tuple[list[tuple[Silence, int]], int | None]:
-    """Return silences as `every` does, `limit` of them, and the cursor of the next page."""
+def page(
+    tx: Connection, *, cursor: int | None, limit: int, over: datetime | None = None
+) -> tuple[list[tuple[Silence, int]], int | None]:
+    """Return silences as `every` does, `limit` of them, and the cursor of the next page.
+
+    With `over` only those that had ended then.
+    """
     found = select(Q).order_by(Q.c.n.desc()).limit(limit + 1)
+    if over is not None:
+        found = found.where(Q.c.ends_at <= ms(over))
     if cursor is not None:
         found = found.where(Q.c.n < cursor)
     rows = tx.execute(found).all()

@@ -89,7 +89,7 @@ def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
         port=port,
         threads=4,
         ident="ci-bridge",
-        max_request_body_size=2 << 20,  # room for a rules file as JSON; the application takes less elsewhere
+        max_request_body_size=8 << 20,  # the application takes less everywhere, and says how much
         max_request_header_size=16 * 1024,  # of all headers; gunicorn takes 8 kB of each
         # A request that was forwarded is not a local one: who may enter depends on these headers.
         clear_untrusted_proxy_headers=False,

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
+from bridge.pipeline.redriving import carry_out
 from bridge.record import leases, rulesets, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.rewind import rewind
@@ -144,13 +145,15 @@ class Worker:
                 logger.warning("the worker could not sign off", extra={"reason": trouble(error)})
 
     def _tick(self) -> None:
-        """Do what is due: polls, a look at rules.toml, a sign of life."""
+        """Do what is due: polls, orders to send again, a look at rules.toml, a sign of life."""
         try:
             for seconds, call in ((_RELOAD_S, self._reload), (_BEAT_S, self._beat)):
                 if self._ticks.is_time(call.__name__, seconds):
                     call()
             self._bury_again()
             self._poll_due()
+            if carry_out(self._db, self._clock()):
+                self._courier.wake()
         except TROUBLES as error:
             logger.warning("polling waits for the database", extra={"reason": trouble(error)})
 

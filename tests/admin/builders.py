@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -89,6 +89,9 @@ class World:
     ticks: float = 0.0  # of the monotonic clock
     _nonces: count[int] = field(default_factory=count)
 
+    def __post_init__(self) -> None:
+        self.nonce: Callable[[], str] = lambda: f"nonce-{next(self._nonces)}"
+
     def app(self, admin: str | None = ADMIN, read: str | None = READ) -> Flask:
         return create_app(
             db=self.db,
@@ -98,7 +101,7 @@ class World:
             read_token=read,
             clock=lambda: self.now,
             version="9.9.9",
-            nonce=lambda: f"nonce-{next(self._nonces)}",
+            nonce=lambda: self.nonce(),
             environ=ENVIRON,
             monotonic=lambda: self.ticks,
         )

@@ -16,7 +16,7 @@ def local(world: World, read: str | None = None) -> FlaskClient:
 
 def test_without_a_token_nothing_but_health_answers(world: World) -> None:
     client = world.client(token=None)
-    for path in ("/", "/metrics", JOBS, "/api/v1/rules", "/api/v1/deliveries/x"):
+    for path in ("/openapi.json", "/metrics", JOBS, "/api/v1/rules", "/api/v1/deliveries/x"):
         answer = client.get(path)
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="ci-bridge"'

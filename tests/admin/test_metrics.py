@@ -3,7 +3,7 @@ from datetime import timedelta
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.model import Refused
-from bridge.record import outbox
+from bridge.record import leases, outbox
 from bridge.record.reading import OPEN_JOBS
 from tests.admin.builders import NOON, World, a_failed_job, a_job
 
@@ -30,10 +30,12 @@ def test_every_name_is_there_before_anything_happened(world: World) -> None:
     for name in (
         "deliveries_pending", "delivery_oldest_pending_seconds", "deliveries_sending", "deliveries_dead",
         "notifier_failures",
-        "notifier_paused",
     ):  # fmt: skip
         assert found[f"bridge_{name}"] == {("cms",): 0, ("ops/1",): 0}
-    assert found["bridge_watch_failures"] == found["bridge_watch_paused"] == {("vod",): 0}
+    assert set(found["bridge_notifier_paused"].values()) == {0}
+    assert found["bridge_watch_failures"] == found["bridge_watch_paused"] == {("ap-chongqing", "vod"): 0}
+    assert found["bridge_poll_interval_seconds"] == {("ap-chongqing", "vod"): 30}
+    assert found["bridge_lease_held"] == {("media-1250000000", ""): 0}
     assert "bridge_poll_last_success_timestamp_seconds" not in found
 
 
@@ -57,12 +59,16 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
     either_world.enlist("w7")
     either_world.polled()
     with either_world.db.write() as tx:
-        outbox.pause(tx, "cms", "410", now=NOON)
+        outbox.pause(tx, "cms", "the receiver answered 410 Gone: it wants no more deliveries", now=NOON)
+        leases.acquire(tx, "media-1250000000", "w7", now=NOON)
     found = scrape(either_world)
-    assert found["bridge_notifier_paused"] == {("cms",): 1, ("ops/1",): 0}
+    assert [labels for labels, value in found["bridge_notifier_paused"].items() if value] == [("gone", "cms")]
     assert found["bridge_notifier_failures"] == {("cms",): 0, ("ops/1",): 0}
-    assert found["bridge_poll_last_success_timestamp_seconds"] == {("vod",): NOON.timestamp()}
-    assert found["bridge_worker_last_heartbeat_timestamp_seconds"] == {("w7",): NOON.timestamp()}
+    assert found["bridge_poll_last_success_timestamp_seconds"] == {("ap-chongqing", "vod"): NOON.timestamp()}
+    assert found["bridge_worker_last_heartbeat_timestamp_seconds"] == {("worker", "w7"): NOON.timestamp()}
+    assert found["bridge_lease_held"] == {("media-1250000000", "w7"): 1}
+    either_world.now += 2 * leases.LEASE
+    assert scrape(either_world)["bridge_lease_held"] == {("media-1250000000", ""): 0}
 
 
 def test_wrong_rules_are_told_whichever_process_saw_them(world: World) -> None:

@@ -1,4 +1,6 @@
+import re
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -6,7 +8,7 @@ from flask.testing import FlaskClient
 
 from bridge.model import FAILED, Refused, TryLater
 from bridge.record import outbox
-from tests.admin.builders import BUCKET, NOON, READ, SECRETS, World, a_book, a_failed_job, a_job
+from tests.admin.builders import ADMIN, BUCKET, NOON, READ, SECRETS, World, a_book, a_failed_job, a_job
 
 
 def get(client: FlaskClient, path: str) -> Any:
@@ -38,6 +40,35 @@ def test_rows_that_arrive_between_two_pages_shift_nothing(either_world: World, p
     second = get(client, f"{path}?limit=2&cursor={first['cursor']}")
     assert ids(first, key) + ids(second, key) == ["j3", "j2", "j1", "j0"]
     assert second["cursor"] is None
+
+
+@pytest.mark.parametrize(("path", "key"), [("jobs", "id"), ("transitions", "job"), ("deliveries", "job")])
+@pytest.mark.parametrize("limit", [1, 3])
+def test_who_turns_pages_sees_all_that_was_there_once_whatever_arrives(
+    either_world: World, path: str, key: str, limit: int
+) -> None:
+    """Between two pages rows arrive with times before, among and after those on record, equal ones too."""
+    world, new = either_world, count(100)
+
+    def arrive(*minutes: int) -> list[str]:
+        moments = [NOON + timedelta(minutes=minute) for minute in minutes]
+        names = []
+        for world.now in moments:  # in whatever order: clocks of two workers differ
+            job = a_job(next(new), created_at=world.now)
+            world.sees(job)
+            names.append(job.id)
+        return names
+
+    there = arrive(3, 0, 1, 1, 2, 1, 0, 2)
+    seen, cursor = [], ""
+    while cursor is not None:
+        page = get(world.client(), f"{path}?limit={limit}{cursor and f'&cursor={cursor}'}")
+        seen += ids(page, key)
+        cursor = page["cursor"]
+        if len(seen) < 12:
+            arrive(-1, 1, 4)
+    assert sorted(one for one in seen if one in there) == sorted(there)
+    assert len(seen) == len(set(seen))
 
 
 def test_lists_made_from_the_rules_are_paged_too(world: World) -> None:
@@ -195,10 +226,61 @@ def test_no_secret_is_in_any_answer(world: World) -> None:
     world.sees(a_job(1), a_failed_job(2))
     delivered = world.attempt(Refused("no"))
     client = world.client()
-    paths = [rule.split(" ")[1] for rule in client.get("/").get_json()["endpoints"] if rule.startswith("GET")]
-    paths = [path.replace("<job_id>", "j1").replace("<delivery_id>", delivered[0]) for path in paths]
-    assert len(paths) == 14
+    described = client.get("/openapi.json").get_json()["paths"]
+    paths = [path for path, methods in described.items() if "get" in methods and "redrive_id" not in path]
+    assert {"/metrics", "/readyz", "/api/v1/jobs/{job_id}", "/api/v1/deliveries/{delivery_id}"} <= set(paths)
     for path in paths:
-        answer = client.get(path)
+        answer = client.get(path.format(job_id="j1", delivery_id=delivered[0]))
         assert answer.status_code == (503 if path == "/readyz" else 200)
         assert [secret for secret in SECRETS if secret in answer.text + str(answer.headers)] == []
+
+
+LISTS = ["watches", "jobs", "transitions", "deliveries", "rules", "notifiers", "silences"]
+
+
+@pytest.mark.parametrize("path", [*(f"/api/v1/{name}" for name in LISTS), "/api/v1/jobs/j1", "/openapi.json"])
+def test_who_has_an_answer_asks_whether_it_is_still_right(either_world: World, path: str) -> None:
+    either_world.sees(a_job(1))
+    client = either_world.client()
+    first = client.get(path)
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    tag = first.headers["ETag"]
+    assert re.fullmatch(r'"[0-9a-f]{40}"', tag)  # a strong one
+    for asked in (tag, f'"other", W/{tag}', "*"):
+        again = client.get(path, headers={"If-None-Match": asked})
+        assert (again.status_code, again.data) == (304, b"")
+        assert (again.headers["ETag"], again.headers["Cache-Control"]) == (tag, "private, no-cache")
+    other = client.get(path, headers={"If-None-Match": '"other"'})
+    assert (other.status_code, other.data) == (200, first.data)
+    head = client.head(path)
+    assert (head.status_code, head.headers["ETag"], head.data) == (200, tag, b"")
+
+
+@pytest.mark.parametrize("path", ["jobs", "transitions", "deliveries", "notifiers", "jobs/j1"])
+def test_what_has_changed_is_answered_anew(world: World, path: str) -> None:
+    world.sees(a_job(1))
+    client = world.client()
+    tag = client.get(f"/api/v1/{path}").headers["ETag"]
+    world.sees(a_job(1, bucket="other-1250000000"), a_job(2))
+    answer = client.get(f"/api/v1/{path}", query_string={}, headers={"If-None-Match": tag})
+    assert answer.status_code == (409 if path == "jobs/j1" else 200)
+    assert answer.headers.get("ETag") != tag
+
+
+def test_a_tag_differs_by_token_only_where_the_answer_does(world: World) -> None:
+    delivery = world.delivery_of(1)
+
+    def tags() -> set[str]:
+        answers = [world.client(token).get(f"/api/v1/deliveries/{delivery}") for token in (ADMIN, READ)]
+        return {one.headers["ETag"] for one in answers}
+
+    assert len(tags()) == 1
+    world.attempt(TryLater("answered 500"), answer="stack trace of theirs")
+    assert len(tags()) == 2
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/api/v1/jobs/nobody", "/api/v1/jobs?limit=0"])
+def test_what_is_not_to_be_kept_has_no_tag(world: World, path: str) -> None:
+    answer = world.client().get(path, headers={"If-None-Match": "*"})
+    assert answer.status_code != 304
+    assert ("ETag" in answer.headers, answer.headers["Cache-Control"]) == (False, "no-store")

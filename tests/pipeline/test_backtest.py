@@ -15,6 +15,7 @@ from bridge.collect.errors import TemporaryError
 from bridge.decide.rulebook import read
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Refused
 from bridge.pipeline.backtest import Backtest, Report
+from bridge.pipeline.by_hand import tell_by_hand
 from bridge.record import history, outbox, reading, silences
 from bridge.record.database import Database
 from bridge.record.schema import attempt, delivery, metadata, transition
@@ -432,3 +433,15 @@ def test_whatever_has_happened_the_rules_that_judged_it_say_the_same_again(
     assert sum(sum(row.after.values()) for row in report.tally.rows.values()) <= len(told)
     later = NOW + (house.clock() - NOW) * part
     assert said(backtest(house, since=later)) == []
+
+
+def test_what_a_person_told_by_hand_is_no_rules_doing(db: Database) -> None:
+    house = House(db, EVERY, Clock())
+    house.poll()
+    house.has("j1", RUNNING)
+    house.poll()
+    with db.write() as tx:
+        tell_by_hand(tx, house.book, job_id="j1", notifier="cms", author="ann", now=house.clock())
+    house.deliver()
+    assert len(house.heard("cms")) == 1
+    assert said(backtest(house)) == []

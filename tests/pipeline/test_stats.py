@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from bridge.model import Refused, Sent
+from bridge.pipeline import Pruner
 from bridge.pipeline.stats import SPANS, Stats, quantile, stats
 from bridge.record import tallies
 from bridge.record.database import Database
@@ -82,6 +83,18 @@ def test_what_is_shown_of_hours_and_days_is_the_same_before_and_after_it_is_comp
         assert tallies.compact(tx, now=house.clock()) > 0
     assert (shown(house, "24h"), shown(house, "7d")) == before
     assert sum(sum(one.counts) for one in before[1].transitions) == 30
+
+
+def test_pruning_compacts_all_there_is_some_rows_at_a_time(house: House, clock: Clock) -> None:
+    with house.db.write() as tx:
+        for step in range(3 * tallies.AT_ONCE):
+            tallies.add(tx, [Counted("delivery", ("ops", "dead"))], now=clock() - minutes(5 * step))
+    naps: list[float] = []
+    Pruner(db=house.db, clock=clock, worker="w9", nap=naps.append).prune(house.book)
+    with house.db.write() as tx:
+        assert tallies.compact(tx, now=clock()) == 0
+    assert len(naps) > 3
+    assert sum(sum(one.counts) for one in shown(house, "7d").deliveries) == 3 * tallies.AT_ONCE
 
 
 def test_a_tag_or_a_queue_can_be_looked_at_alone(house: House) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from sqlalchemy import event, update
 
 from bridge.model import FAILED, RUNNING, SUCCESS, Notifier, Refused, Sent, TryLater
 from bridge.record import leases, outbox, reading, snapshots
 from bridge.record.database import Database
 from bridge.record.reading import Filter
+from bridge.record.schema import delivery
+from tests.conftest import only_sqlite
 from tests.record.builders import (
     BUCKET,
     NOW,
@@ -140,6 +145,10 @@ def deliveries(db: Database) -> None:
         ({"job": "j1"}, ["dead"]),
         ({"since": NOW + minutes(1)}, ["later"]),
         ({"until": NOW + minutes(1), "state": "sent"}, ["sent"]),
+        ({"state": "dead", "notifier": "ops"}, ["dead"]),
+        ({"state": "sent", "notifier": "ops"}, []),
+        ({"rule": "r", "notifier": "cms"}, []),
+        ({"job": "j1", "rule": "r", "state": "dead"}, ["dead"]),
     ],
 )
 @pytest.mark.usefixtures("deliveries")
@@ -147,6 +156,45 @@ def test_deliveries_are_found_by_what_became_of_them(
     db: Database, which: dict[str, object], expected: list[str]
 ) -> None:
     assert _ids(db, reading.deliveries, **which) == expected
+
+
+@pytest.mark.usefixtures("deliveries")
+def test_what_an_older_version_wrote_is_found_and_shown_by_the_rule_of_its_message(db: Database) -> None:
+    with db.write() as tx:
+        tx.execute(update(delivery).values(rule=None))
+    assert _ids(db, reading.deliveries, rule="r") == ["dead"]
+    with db.read() as tx:
+        shown = {item["id"]: item["rule"] for item in reading.deliveries(tx, Filter()).items}
+    assert shown == {"later": None, "dead": "r", "sent": None}
+
+
+@pytest.mark.usefixtures("deliveries")
+def test_a_delivery_without_a_rule_is_shown_without_one(db: Database) -> None:
+    with db.read() as tx:
+        found = reading.delivery(tx, "sent")
+    assert found is not None
+    assert found["rule"] is None
+
+
+@only_sqlite
+@pytest.mark.parametrize(
+    ("which", "index"),
+    [
+        ({"tag": "Transcode", "state": FAILED}, "job_listed_state"),
+        ({"tag": "Snapshot", "state": SUCCESS}, "job_listed_tag"),
+        ({"job": "j3", "tag": "Transcode", "state": SUCCESS}, "job_by_id"),
+    ],
+)
+def test_sqlite_finds_jobs_by_the_rarest_of_several_filters(db: Database, which: dict[str, str], index: str) -> None:
+    jobs = [a_job(f"j{n}", SUCCESS) for n in range(5)]
+    _store(db, *map(a_step, [*jobs, a_job("rare", FAILED), a_job("odd", SUCCESS, tag="Snapshot")]))
+    asked: list[tuple[str, Any]] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *seen: asked.append((seen[2], seen[3])))
+    _ids(db, reading.jobs, **which)
+    last, values = asked[-1]
+    with db.read() as tx:
+        plan = [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {last}", values)]
+    assert index in plan[0]
 
 
 @pytest.mark.usefixtures("deliveries")

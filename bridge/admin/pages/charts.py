@@ -7,7 +7,7 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 460, 120
+WIDTH, HEIGHT = 300, 100  # near what is shown, so that letters stay as tall as they are meant to be
 _LEFT, _TOP, _BOTTOM = 34, 8, 18
 _TALL = HEIGHT - _TOP - _BOTTOM
 _BASE = HEIGHT - _BOTTOM
@@ -63,10 +63,10 @@ def _begin(slots: Sequence[datetime]) -> str:
 
 
 def _round_up(most: int) -> int:
-    """Return the number at the top: 1, 2 or 5 with noughts."""
+    """Return the number at the top: 1, 2, 3 or 5 with noughts."""
     size = 1
     while True:
-        for step in (1, 2, 5):
+        for step in (1, 2, 3, 5):
             if step * size >= most:
                 return step * size
         size *= 10

@@ -1,17 +1,147 @@
-"""rules"""
+"""Rules: which there are, why they do (not) hear of a job, and what other rules would have told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic as machine_clock
+from typing import Any
 
+from flask import request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from bridge.admin.pages.routes import Page, Pages, show
+from bridge.admin.pages import made_up, sentences, trial
+from bridge.admin.pages.routes import Page, Pages, may_act, show
+from bridge.admin.parts import Parts
+from bridge.decide.matching import Rule
+from bridge.decide.samples import sample_transition
+from bridge.decide.toml_bounds import LARGEST
+from bridge.pipeline.explain import explain_sample, explain_stored
+from bridge.record import rulesets, tallies
+
+Facts = dict[str, Any]
+
+_MOST = 300  # rules on one page
+_LARGEST_FORM = 2 * LARGEST + 10_000  # bytes: a browser makes two of each line break
 
 
 class RulePages(Pages):
+    def __init__(self, parts: Parts, monotonic: Callable[[], float] = machine_clock) -> None:
+        super().__init__(parts)
+        self._monotonic = monotonic
+
     def pages(self) -> Iterator[Page]:
         yield Page(path="/rules", view=self.rules, name="rules")
+        yield Page(path="/rules/explain", view=self.explain, name="explain")
+        yield Page(path="/rules/explain", view=self.explain_made_up, name="explain_made_up", method="POST")
+        yield Page(path="/rules/try", view=self.ask, name="ask_rules")
+        yield Page(path="/rules/try", view=self.try_out, name="try_rules", method="POST")
+
+    # --- those in force ----------------------------------------------------------------------------------------
 
     def rules(self) -> ResponseReturnValue:
-        return show("problem.html", problem={"title": "rules", "detail": "not yet"})
+        book, fault = self.parts.book(), self.parts.rules_fault()
+        wanted = request.args.get("name", "").strip()[:200]
+        found = [one for one in book.rules if any(wanted.lower() in name.lower() for name in (one.name, *one.notify))]
+        with self.parts.db.read() as tx:
+            counts, faults = tallies.matches(tx), rulesets.faults(tx)
+        return show(
+            "rules.html",
+            sha=book.sha,
+            fault=fault if may_act() or not fault else "rules.toml is wrong; the admin token shows why.",
+            warnings=book.warnings,
+            rules=[_rule(one, book.queue_names, counts, faults) for one in found[:_MOST]],
+            left=len(found[_MOST:]),
+            count=len(book.rules),
+            most=_MOST,
+            wanted=wanted,
+            mutes=[(one, sentences.of_scope(one.scope, book.queue_names)) for one in book.mutes],
+            zone=book.zone.key,
+        )
+
+    # --- why, and why not --------------------------------------------------------------------------------------
+
+    def explain(self) -> ResponseReturnValue:
+        """Explain a job on record; without one, ask which."""
+        job_id, bucket = (request.args.get(name, "").replace("\0", "").strip()[:1000] for name in ("job", "bucket"))
+        if not job_id:
+            return self._explained(said=None)
+        book, now = self.parts.book(), self.parts.clock()
+        with self.parts.db.read() as tx:
+            said = explain_stored(tx, job_id, book, bucket=bucket or None, now=now)
+        fault = f'No job "{job_id[:100]}" is on record: is the id right, and does a watch list it?'
+        return self._explained(
+            said=said, job_id=job_id, bucket=bucket, faults=[] if said else [fault], status=200 if said else 404
+        )
+
+    def explain_made_up(self) -> ResponseReturnValue:
+        text = request.form.get("made_up", "")
+        book, now = self.parts.book(), self.parts.clock()
+        try:
+            step = sample_transition(made_up.read(text), book, now)
+        except ValueError as error:
+            return self._explained(said=None, text=text, faults=str(error).splitlines(), status=400)
+        with self.parts.db.read() as tx:
+            return self._explained(said=[explain_sample(step, book, now=now, tx=tx)], text=text)
+
+    def _explained(
+        self,
+        *,
+        said: Sequence[Facts] | None,
+        job_id: str = "",
+        bucket: str = "",
+        text: str | None = None,
+        faults: Sequence[str] = (),
+        status: int = 200,
+    ) -> ResponseReturnValue:
+        made = made_up.example(self.parts.book()) if text is None else text
+        return show(
+            "explain.html", status=status, said=said, job_id=job_id, bucket=bucket, made_up=made, faults=faults,
+            is_made_up=text is not None, allowed=may_act(),
+        )  # fmt: skip
+
+    # --- other rules -------------------------------------------------------------------------------------------
+
+    def ask(self) -> ResponseReturnValue:
+        return self._tried("")
+
+    def try_out(self) -> ResponseReturnValue:
+        """Say what is wrong with a file, or what it would have told of what has happened."""
+        request.max_content_length = request.max_form_memory_size = _LARGEST_FORM
+        try:
+            text = request.form.get("rules", "")
+        except RequestEntityTooLarge:
+            said = (
+                f"This is too large: a rules file has at most {LARGEST:,} bytes. It was not read; paste a shorter one."
+            )
+            return self._tried("", refused=said, status=413)
+        # Browsers send both line ends: the file on the disk, and so its sha, has one.
+        text = text.replace("\r\n", "\n")
+        if not text.strip():
+            return self._tried("", refused="There is no file: paste a whole rules.toml.", status=400)
+        span = request.form.get("span", "")
+        result = trial.run(self.parts, text, span=span if span in trial.SPANS else trial.USUAL, clock=self._monotonic)
+        return self._tried(text, result=result)
+
+    def _tried(
+        self, text: str, *, result: trial.Result | None = None, refused: str | None = None, status: int = 200
+    ) -> ResponseReturnValue:
+        return show(
+            "try_rules.html", status=status, text=text, result=result, refused=refused, spans=trial.SPANS,
+            span=result.span if result else trial.USUAL, in_force=self.parts.book().sha, allowed=may_act(),
+        )  # fmt: skip
+
+
+def _rule(
+    one: Rule, queue_names: Mapping[str, str], counts: Mapping[str, Any], faults: Mapping[str, Mapping[str, Any]]
+) -> Facts:
+    matches, last_at = counts.get(one.name, (0, None))
+    return {
+        "name": one.name,
+        "line": one.line,
+        "says": list(sentences.of_rule(one, queue_names)),
+        "notify": one.notify,
+        "matches": matches,
+        "last_at": last_at,
+        "fault": faults.get(one.name),
+    }

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import lru_cache
 from math import ceil
 
 from flask import Flask, Request, g, redirect, request, session, url_for
@@ -131,6 +132,7 @@ def _forwarded_proto() -> str:
     return request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
 
 
+@lru_cache(maxsize=8)
 def _key(keys: Keys) -> bytes:
     """Return what signs: the same in every process, another when a token is changed.
 

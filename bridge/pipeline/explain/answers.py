@@ -75,11 +75,12 @@ def _headline(
     step: Transition, edges: Sequence[Edge], levels: Sequence[Facts], deliveries: Sequence[Facts], none: str
 ) -> str:
     parts = [f"told to nobody: {step.silent}"] if step.silent else []
-    told = [one for one in deliveries if one["answer"] not in _NOT_TOLD]
+    told = [one for one in deliveries if one["rule"] and one["answer"] not in _NOT_TOLD]
     if told:
         parts.append(_told(told))
     elif not step.silent:
         parts.append(_nobody(edges, levels) or f"no rule matched: {none}")
+    parts += [f"by hand to {one['notifier']}: {_SAID[one['answer']]}" for one in deliveries if not one["rule"]]
     heard = {one["rule"] for one in told}
     waiting = [one for one in levels if one["answer"] in _PENDING and one["rule"] not in heard]
     if waiting and (edges or told or step.silent):

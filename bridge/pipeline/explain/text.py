@@ -29,7 +29,7 @@ def _notes(facts: Facts) -> Iterator[str]:
 def _told(facts: Facts) -> Iterator[str]:
     found = facts["deliveries"]
     if found:
-        rows = [(one["notifier"], f'"{one["rule"]}"', _why(one)) for one in found]
+        rows = [(one["notifier"], f'"{one["rule"]}"' if one["rule"] else "by hand", _why(one)) for one in found]
         yield from _aligned(rows)
 
 

@@ -46,6 +46,7 @@ def _tally() -> None:
         sa.Column("count", sa.BigInteger, nullable=False),
         sa.Column("ms", sa.BigInteger, nullable=False),
         sa.Column("last_at", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
     )
 
 

@@ -1,0 +1,141 @@
+"""Trying rules: every fault of a file, or what it would have told of what has happened lately."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from bridge.admin.parts import Parts
+from bridge.decide import trials
+from bridge.decide.rulebook import Fault, Rulebook, RulesRefused, read
+from bridge.decide.trials import Failed
+from bridge.pipeline.backtest import Backtest, Report
+from bridge.record import history
+
+SPANS: Mapping[str, timedelta] = {"24h": timedelta(days=1), "7d": timedelta(days=7)}
+USUAL = "24h"
+
+_DIFFERENCES = 50  # that are shown
+_LONGEST_LINE = 200  # characters of a line that is quoted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much is compared while somebody waits: `most` transitions, of these as many as `seconds` are enough for.
+
+    How fast it goes says a probe, of the newest few.
+    """
+
+    most: int = 20_000
+    probe: int = 500
+    seconds: float = 5.0
+
+
+BOUNDS = Bounds()
+
+
+class Overdue(Exception):
+    """It takes longer than somebody who looks at a page waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of it. `faults` has each with the line of the text; without `sha` the file is refused."""
+
+    span: str
+    faults: Sequence[tuple[Fault, str]]
+    sha: str | None = None
+    tests: int = 0
+    failed: Sequence[Failed] = ()
+    report: Mapping[str, Any] | None = None
+    notes: Sequence[str] = ()
+
+    @property
+    def is_refused(self) -> bool:
+        return self.sha is None
+
+
+def run(parts: Parts, text: str, *, span: str, clock: Callable[[], float], bounds: Bounds = BOUNDS) -> Result:
+    """Check a file, and put what has happened through it. Nothing comes into force; nothing is stored or sent."""
+    try:
+        book = read(text, parts.environ)
+    except RulesRefused as error:
+        return Result(span=span, faults=_quoted(error.faults, text))
+    report, notes = _Trial(parts, book, SPANS[span], clock, bounds).run()
+    return Result(
+        span=span, faults=_quoted(book.warnings, text), sha=book.sha, tests=len(book.trials), failed=trials.run(book),
+        report=report.facts() if report else None, notes=notes,
+    )  # fmt: skip
+
+
+def _quoted(faults: Sequence[Fault], text: str) -> list[tuple[Fault, str]]:
+    lines = text.split("\n")
+    return [(one, lines[one.line - 1].strip()[:_LONGEST_LINE] if 0 < one.line <= len(lines) else "") for one in faults]
+
+
+class _Trial:
+    """A backtest that is bounded."""
+
+    def __init__(
+        self, parts: Parts, book: Rulebook, span: timedelta, clock: Callable[[], float], bounds: Bounds
+    ) -> None:
+        self._parts = parts
+        self._book = book
+        self._now = parts.clock()
+        self._since = self._now - span
+        self._clock = clock
+        self._bounds = bounds
+
+    def run(self) -> tuple[Report | None, list[str]]:
+        """Return what came of it, and what must be known to read it."""
+        bounds, began = self._bounds, self._clock()
+        try:
+            report, is_cut = self._newest(min(bounds.probe, bounds.most))
+        except Overdue:
+            return None, [f"It was given up: it takes more than {bounds.seconds:g} seconds. {_NO_HASTE}"]
+        took = self._clock() - began
+        room = bounds.most if took <= 0 else min(bounds.most, int(bounds.probe * bounds.seconds / took))
+        if is_cut and room > bounds.probe:
+            with suppress(Overdue):  # then what the probe found is better than nothing
+                report, is_cut = self._newest(room)
+        return report, list(_notes(report, is_cut=is_cut))
+
+    def _newest(self, most: int) -> tuple[Report, bool]:
+        """Compare the newest transitions; tell whether there were more. Raises Overdue."""
+        with self._parts.db.read() as tx:
+            since = history.after_newest(tx, most)
+        is_cut = since is not None and since > self._since
+        in_force = self._parts.book()
+        with self._parts.db.read() as tx:
+            test = Backtest(
+                tx, self._book, in_force=in_force, keep=in_force.keep, now=self._now, first=_DIFFERENCES,
+                since=since if since and is_cut else self._since,
+            )  # fmt: skip
+            return test.run(self._until(self._clock() + 2 * self._bounds.seconds, test.transitions)), is_cut
+
+    def _until(self, end: float, left: int) -> Callable[[int], None]:
+        def look(done: int) -> None:
+            nonlocal left
+            left -= done
+            if left > 0 and self._clock() > end:
+                raise Overdue
+
+        return look
+
+
+_NO_HASTE = "ci-bridge rules backtest has the time."
+
+
+def _notes(report: Report, *, is_cut: bool) -> Iterator[str]:
+    tally = report.tally
+    if is_cut:
+        yield f"There were more: only the newest {report.transitions:,} transitions are compared. {_NO_HASTE}"
+    if report.is_cut:
+        yield "Less is kept than was asked for (keep, in rules.toml)."
+    if tally.unknown:
+        yield f"Not compared: {tally.unknown:,} transitions, as what was told of them is kept no longer."
+    if tally.unknown_stays:
+        yield f"Not compared: {tally.unknown_stays:,} stays in a state, as it is not known how long they lasted."

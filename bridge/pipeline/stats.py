@@ -1,0 +1,186 @@
+"""What charts show: how many jobs stood where, what became of them, and how quickly it was told."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import accumulate
+
+from sqlalchemy import Connection
+
+from bridge.model import CLOSED, NEW
+from bridge.record import reading, tallies
+from bridge.record.tallies import BOUNDS
+
+# Span and step: as long as what is left of tallies of that age.
+SPANS = {
+    "1h": (timedelta(hours=1), timedelta(minutes=5)),
+    "24h": (timedelta(hours=24), timedelta(hours=1)),
+    "7d": (timedelta(days=7), timedelta(hours=6)),
+}
+_MOST = 200  # lines of one chart: the largest, as tags and queues are whatever CI says
+
+Counts = tuple[int, ...]  # one for each slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How many unfinished jobs stood in a state at the end of each slot."""
+
+    queue: str
+    tag: str
+    state: str
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """How many jobs came into a state in each slot."""
+
+    queue: str
+    tag: str
+    to: str
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """How many deliveries ended so in each slot: delivered, dead, merged or dropped."""
+
+    notifier: str
+    outcome: str
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """From what happened to the receiver's yes, over all slots. None: nothing was delivered."""
+
+    notifier: str
+    count: int
+    p50_s: float | None
+    p95_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """`slots` are the beginnings of spans of `step`, oldest first; the last one is under way and ends at `until`."""
+
+    span: str
+    since: datetime
+    until: datetime
+    step: timedelta
+    slots: tuple[datetime, ...]
+    jobs: tuple[Standing, ...]
+    transitions: tuple[Moved, ...]
+    deliveries: tuple[Settled, ...]
+    latency: tuple[Latency, ...]
+
+
+def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queue: str | None = None) -> Stats:
+    """Return what charts show of a span of SPANS. Jobs and transitions perhaps only of a tag or a queue (its id)."""
+    length, step = SPANS[span]
+    slots = _slots(now, length, step)
+
+    def wanted(of_tag: str, of_queue: str) -> bool:
+        return tag in (None, of_tag) and queue in (None, of_queue)
+
+    steps = tallies.series(tx, "transition", slots[0], step)
+    moves = {labels: found for labels, found in steps.items() if wanted(labels[0], labels[1])}
+    open_ = {key: count for key, count in reading.open_jobs(tx).items() if wanted(key[2], key[1])}
+    ends = tallies.series(tx, "delivery", slots[0], step)
+    return Stats(
+        span=span,
+        since=slots[0],
+        until=now,
+        step=step,
+        slots=slots,
+        jobs=_standing(open_, moves, slots),
+        transitions=_moved(moves, slots),
+        deliveries=tuple(
+            Settled(notifier=notifier, outcome=outcome, counts=_counts(found, slots))
+            for (notifier, outcome), found in sorted(ends.items())
+        ),
+        latency=_latency(tallies.histogram(tx, "delivery", slots[0])),
+    )
+
+
+def _slots(now: datetime, length: timedelta, step: timedelta) -> tuple[datetime, ...]:
+    last = now - timedelta(seconds=now.timestamp() % step.total_seconds())
+    return tuple(last - step * back for back in reversed(range(length // step)))
+
+
+def _counts(found: Mapping[datetime, int], slots: Sequence[datetime]) -> Counts:
+    return tuple(found.get(slot, 0) for slot in slots)
+
+
+_Moves = Mapping[tuple[str, ...], Mapping[datetime, int]]
+
+
+def _moved(moves: _Moves, slots: Sequence[datetime]) -> tuple[Moved, ...]:
+    sums: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * len(slots))
+    for (tag, queue, _, to), found in moves.items():
+        _add(sums[queue, tag, to], _counts(found, slots))
+    return tuple(Moved(queue=q, tag=t, to=to, counts=tuple(counts)) for (q, t, to), counts in _largest(sums))
+
+
+def _standing(
+    open_: Mapping[tuple[str, str, str], int], moves: _Moves, slots: Sequence[datetime]
+) -> tuple[Standing, ...]:
+    """Go back from those that are open now: before a slot there were as many less as it brought more."""
+    net: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * len(slots))
+    for (tag, queue, was, to), found in moves.items():
+        counts = _counts(found, slots)
+        if to not in CLOSED:
+            _add(net[queue, tag, to], counts)
+        if was not in CLOSED and was != NEW:
+            _add(net[queue, tag, was], [-count for count in counts])
+    sums = {}
+    for queue, tag, state in {*net, *((queue, tag, state) for state, queue, tag in open_)}:
+        came, now = net[queue, tag, state], open_.get((state, queue, tag), 0)
+        later = list(accumulate(reversed(came), initial=0))[:-1][::-1]  # what came after the end of each slot
+        stood = [max(0, now - more) for more in later]
+        if any(stood):
+            sums[queue, tag, state] = stood
+    return tuple(Standing(queue=q, tag=t, state=s, counts=tuple(found)) for (q, t, s), found in _largest(sums))
+
+
+def _add(sums: list[int], counts: Sequence[int]) -> None:
+    sums[:] = [a + b for a, b in zip(sums, counts, strict=True)]
+
+
+def _largest(
+    sums: Mapping[tuple[str, str, str], Sequence[int]],
+) -> list[tuple[tuple[str, str, str], Sequence[int]]]:
+    """Return the largest lines, by name."""
+    return sorted(sorted(sums.items(), key=lambda one: (-sum(one[1]), one[0]))[:_MOST])
+
+
+def _latency(found: Mapping[tuple[str, ...], Mapping[int, int]]) -> tuple[Latency, ...]:
+    return tuple(
+        Latency(
+            notifier=notifier,
+            count=sum(buckets.values()),
+            p50_s=quantile(0.5, buckets, BOUNDS["delivery"]),
+            p95_s=quantile(0.95, buckets, BOUNDS["delivery"]),
+        )
+        for (notifier, outcome), buckets in sorted(found.items())
+        if outcome == "delivered"
+    )
+
+
+def quantile(share: float, buckets: Mapping[int, int], bounds: Sequence[float]) -> float | None:
+    """Return what this share of all took at most, in seconds, as Prometheus estimates it; None if there are none.
+
+    In the last bucket, which has no end, that is where it begins.
+    """
+    rank, below = share * sum(buckets.values()), 0
+    for bucket in range(len(bounds)):
+        inside = buckets.get(bucket, 0)
+        if inside and below + inside >= rank:
+            low = bounds[bucket - 1] if bucket else 0.0
+            return low + (bounds[bucket] - low) * (rank - below) / inside
+        below += inside
+    return bounds[-1] if buckets else None

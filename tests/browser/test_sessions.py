@@ -1,0 +1,99 @@
+"""Who may do what: the read token, pages of others, signing out; and a browser without JavaScript."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from bridge.simulator.web import Answer, Request, WebServer
+from tests.browser.bridges import READ, Bridge
+from tests.browser.conftest import Visit
+from tests.browser.people import AGAIN, Person
+from tests.conftest import only_sqlite
+
+pytestmark = only_sqlite
+
+
+@pytest.fixture
+def reader(visit: Visit) -> Person:
+    person = visit()
+    person.signs_in(READ)
+    return person
+
+
+def test_who_signed_in_to_look_sees_no_button_and_is_refused_a_post_made_by_hand(
+    reader: Person, bridge: Bridge
+) -> None:
+    job, dead = bridge.dead()
+    for path in (f"/jobs/{job}", f"/deliveries/{dead['id']}", "/deliveries", "/notifiers", "/silences", "/watches"):
+        reader.goes_to(path)
+        buttons = reader.page.get_by_role("main").locator('form[method="post"]').get_by_role("button")
+        expect(reader.page.get_by_text("read only")).to_be_visible()
+        assert buttons.all_inner_texts() == [], path
+    reader.complaints.expected |= {403}
+    asked = "path => fetch(path, {method: 'POST'}).then(answer => answer.status)"
+    assert reader.page.evaluate(asked, f"/deliveries/{dead['id']}/redrive") == 403
+    assert reader.page.evaluate(asked, f"/jobs/{job}/tell") == 403
+    assert [one["state"] for one in bridge.deliveries(job)] == ["dead"]
+
+
+class Forger(WebServer):
+    """Another site, whose page posts to ours as soon as it is opened."""
+
+    def __init__(self, target: str, *, host: str) -> None:
+        super().__init__(host=host)
+        self._target = target
+
+    def respond(self, request: Request) -> Answer:
+        body = f'<form method="post" action="{self._target}"><button>A prize</button></form>'
+        return Answer(body=body.encode(), headers={"Content-Type": "text/html"})
+
+
+@pytest.fixture
+def forged(bridge: Bridge) -> Iterator[tuple[str, str, str]]:
+    """A dead delivery, and pages of another site and of another port of this one that want it sent again."""
+    job, dead = bridge.dead()
+    with Forger(f"{bridge.url}/deliveries/{dead['id']}/redrive", host="127.0.0.1") as forger:
+        yield job, forger.url, forger.url.replace("127.0.0.1", "localhost")
+
+
+def test_a_page_of_another_origin_cannot_post_with_the_cookie(
+    admin: Person, bridge: Bridge, forged: tuple[str, str, str]
+) -> None:
+    job, *origins = forged
+    cookies = []
+    for origin in origins:
+        page = admin.page.context.new_page()
+        admin.complaints.origins.add(origin)
+        admin.complaints.expected |= {403, 303}
+        page.goto(origin)
+        with page.expect_navigation() as answered:
+            page.get_by_role("button").click()
+        assert answered.value.status == 403
+        cookies.append("cookie" in answered.value.request.all_headers())
+    assert cookies == [True, False]  # one site whatever the port; another name is another site
+    assert [one["state"] for one in bridge.deliveries(job)] == ["dead"]
+
+
+def test_who_has_signed_out_and_goes_back_sees_nothing(admin: Person, bridge: Bridge) -> None:
+    admin.goes_to(f"/jobs/{bridge.job(input='uploads/nobody-else.mp4')}")
+    admin.reads("uploads/nobody-else.mp4")
+    admin.page.get_by_role("button", name="Sign out").click()
+    expect(admin.page).to_have_url(f"{bridge.url}/sign-in")
+    admin.page.go_back()
+    expect(admin.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert "nobody-else" not in admin.page.content()
+
+
+def test_without_javascript_signing_in_and_sending_again_work(visit: Visit, bridge: Bridge) -> None:
+    job, dead = bridge.dead()
+    bridge.broken.clear()
+    ann = visit(java_script_enabled=False)
+    ann.signs_in()
+    ann.page.get_by_role("link", name="Died").click()
+    ann.page.get_by_role("row").filter(has=ann.page.get_by_title(job)).get_by_title(dead["id"]).click()
+    ann.page.get_by_role("button", name=AGAIN).click()
+    bridge.await_(lambda: bridge.accepted("/next", job))
+    assert [one.id for one in bridge.accepted("/next", job)] == [dead["id"]]

@@ -1,0 +1,39 @@
+"""Every page there is, by its address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.admin.builders import World
+from tests.browser.bridges import Bridge
+
+_NO_PAGES = {"pages.static", "pages.find"}  # a file; an address that only leads to others
+LONG = "上传/电影/" + "一个很长的文件名" * 12 + "-" + "without-any-space" * 8 + ".mp4"
+
+
+@dataclass(frozen=True)
+class LivedIn:
+    """A bridge where something of everything has happened."""
+
+    bridge: Bridge
+    job: str
+    delivery: str
+
+    @property
+    def paths(self) -> list[str]:
+        """Return the address of every page. A page whose address has a new argument is to be named here."""
+        facts = {"job_id": self.job, "delivery_id": self.delivery}
+        app = World(self.bridge.stage.db).app()
+        found = []
+        for rule in app.url_map.iter_rules():
+            if rule.endpoint.startswith("pages.") and rule.endpoint not in _NO_PAGES and "GET" in (rule.methods or ()):
+                built = rule.build({name: facts[name] for name in rule.arguments})
+                assert built is not None
+                found.append(built[1])
+        return [*found, "/jobs?state=none&since=nonsense", "/deliveries?state=dead", "/?span=7d"]
+
+
+def lived_in(bridge: Bridge) -> LivedIn:
+    job, dead = bridge.dead(input=LONG)
+    bridge.job("SpeechRecognition")
+    return LivedIn(bridge, job, dead["id"])
