@@ -65,6 +65,15 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """How jobs moved; `slots` as in Stats."""
+
+    slots: tuple[datetime, ...]
+    jobs: tuple[Standing, ...]
+    transitions: tuple[Moved, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """`slots` are the beginnings of spans of `step`, oldest first; the last one is under way and ends at `until`."""
 
@@ -79,8 +88,8 @@ class Stats:
     latency: tuple[Latency, ...]
 
 
-def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queue: str | None = None) -> Stats:
-    """Return what charts show of a span of SPANS. Jobs and transitions perhaps only of a tag or a queue (its id)."""
+def moved(tx: Connection, span: str, now: datetime, tag: str | None = None, queue: str | None = None) -> Movement:
+    """Return how jobs moved in a span of SPANS; perhaps only those of a tag or a queue (its id)."""
     length, step = SPANS[span]
     slots = _slots(now, length, step)
 
@@ -88,8 +97,15 @@ def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
         return tag in (None, of_tag) and queue in (None, of_queue)
 
     steps = tallies.series(tx, "transition", slots[0], step)
-    moves = {labels: found for labels, found in steps.items() if wanted(labels[0], labels[1])}
+    moves = {labels: _counts(found, slots) for labels, found in steps.items() if wanted(labels[0], labels[1])}
     open_ = {key: count for key, count in reading.open_jobs(tx).items() if wanted(key[2], key[1])}
+    return Movement(slots=slots, jobs=_standing(open_, moves, slots), transitions=_moved(moves, slots))
+
+
+def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queue: str | None = None) -> Stats:
+    """Return what there is to say of a span of SPANS; of jobs and transitions as `moved`."""
+    found = moved(tx, span, now, tag, queue)
+    slots, step = found.slots, SPANS[span][1]
     ends = tallies.series(tx, "delivery", slots[0], step)
     return Stats(
         span=span,
@@ -97,11 +113,11 @@ def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
         until=now,
         step=step,
         slots=slots,
-        jobs=_standing(open_, moves, slots),
-        transitions=_moved(moves, slots),
+        jobs=found.jobs,
+        transitions=found.transitions,
         deliveries=tuple(
-            Settled(notifier=notifier, outcome=outcome, counts=_counts(found, slots))
-            for (notifier, outcome), found in sorted(ends.items())
+            Settled(notifier=notifier, outcome=outcome, counts=_counts(counted, slots))
+            for (notifier, outcome), counted in sorted(ends.items())
         ),
         latency=_latency(tallies.histogram(tx, "delivery", slots[0])),
     )
@@ -116,14 +132,14 @@ def _counts(found: Mapping[datetime, int], slots: Sequence[datetime]) -> Counts:
     return tuple(found.get(slot, 0) for slot in slots)
 
 
-_Moves = Mapping[tuple[str, ...], Mapping[datetime, int]]
+_Moves = Mapping[tuple[str, ...], Counts]
 
 
 def _moved(moves: _Moves, slots: Sequence[datetime]) -> tuple[Moved, ...]:
     sums: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * len(slots))
-    for (tag, queue, _, to), found in moves.items():
-        _add(sums[queue, tag, to], _counts(found, slots))
-    return tuple(Moved(queue=q, tag=t, to=to, counts=tuple(counts)) for (q, t, to), counts in _largest(sums))
+    for (tag, queue, _, to), counts in moves.items():
+        _add(sums[queue, tag, to], counts)
+    return tuple(Moved(queue=q, tag=t, to=to, counts=tuple(found)) for (q, t, to), found in _largest(sums))
 
 
 def _standing(
@@ -131,8 +147,7 @@ def _standing(
 ) -> tuple[Standing, ...]:
     """Go back from those that are open now: before a slot there were as many less as it brought more."""
     net: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * len(slots))
-    for (tag, queue, was, to), found in moves.items():
-        counts = _counts(found, slots)
+    for (tag, queue, was, to), counts in moves.items():
         if to not in CLOSED:
             _add(net[queue, tag, to], counts)
         if was not in CLOSED and was != NEW:

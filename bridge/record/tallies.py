@@ -165,10 +165,11 @@ def series(tx: Connection, metric: str, since: datetime, span: timedelta) -> dic
     """
     begins = (Y.c.slot - Y.c.slot % literal_column(str(_ms(span)))).label("begins")
     sums = _since(metric, at(_begun(since, span)), begins, Y.c.labels, func.sum(Y.c.count))
-    rows = tx.execute(sums.group_by(begins, Y.c.labels))
+    rows = tx.execute(sums.group_by(begins, Y.c.labels)).all()
+    moments = {begin: at(begin) for begin in {row[0] for row in rows}}
     found: dict[Labels, dict[datetime, int]] = {}
-    for moment, labels, number in rows:
-        found.setdefault(_labels(labels), {})[at(moment)] = int(number)
+    for begin, labels, number in rows:
+        found.setdefault(_labels(labels), {})[moments[begin]] = int(number)
     return found
 
 

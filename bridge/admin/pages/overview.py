@@ -14,7 +14,8 @@ from bridge.admin.health import Health
 from bridge.admin.pages import charts
 from bridge.admin.pages.routes import Page, Pages, show
 from bridge.admin.parts import Parts
-from bridge.pipeline.stats import SPANS, Moved, Stats, stats
+from bridge.pipeline import stats
+from bridge.pipeline.stats import SPANS, Moved, Movement
 from bridge.record import attempts, reading
 from bridge.record.reading import Facts, Filter
 
@@ -38,7 +39,7 @@ class Overview(Pages):
         span = span if span in SPANS else _USUAL_SPAN
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            moved = stats(tx, span, now)
+            moved = stats.moved(tx, span, now)
             feed = reading.transitions(tx, Filter(), limit=_FEED).items
             caused = attempts.caused_by(tx, feed)
             notifiers, watches = reading.notifiers(tx), reading.watches(tx)
@@ -84,11 +85,11 @@ def _sum(moved: Iterable[Moved], to: str) -> int:
     return sum(sum(one.counts) for one in moved if one.to == to)
 
 
-def _standing(found: Stats) -> dict[str, list[int]]:
+def _standing(found: Movement) -> dict[str, list[int]]:
     return _added((one.state, one.counts) for one in found.jobs)
 
 
-def _charts(found: Stats, by: Callable[[Moved], str]) -> list[tuple[str, Any]]:
+def _charts(found: Movement, by: Callable[[Moved], str]) -> list[tuple[str, Any]]:
     """Return a chart of the transitions for each value, the largest first."""
     groups: dict[str, list[Moved]] = defaultdict(list)
     for one in found.transitions:
@@ -109,10 +110,10 @@ def _place(word: str) -> tuple[int, str]:
     return _ORDER.index(word) if word in _ORDER else len(_ORDER), word
 
 
-def _words(found: Stats) -> list[str]:
+def _words(found: Movement) -> list[str]:
     return sorted({one.to for one in found.transitions} | {one.state for one in found.jobs}, key=_place)
 
 
-def _chart(series: Mapping[str, Sequence[int]], found: Stats, says: str) -> Any:
+def _chart(series: Mapping[str, Sequence[int]], found: Movement, says: str) -> Any:
     slots: Sequence[datetime] = found.slots
     return charts.bars(series, slots, says=says)
