@@ -115,8 +115,9 @@ def _describe(app: OpenAPI, route: Route) -> None:
         responses=_successes(route) | _refusals(route), openapi_extensions=_asked(route),
     )(view)  # fmt: skip
     responses = getattr(app.paths[_PLACE.sub(r"{\1}", route.path)], method).responses
-    for status in (route.status, *route.also) if _headers(route) else ():
-        responses[str(status)].headers = _headers(route)
+    for status in (route.status, *route.also):
+        if headers := _headers(route, status):
+            responses[str(status)].headers = headers
 
 
 def _noun(route: Route) -> str:
@@ -157,8 +158,9 @@ def _successes(route: Route) -> dict[str | int, Any]:
     return dict.fromkeys((route.status, *route.also), shape) | same
 
 
-def _headers(route: Route) -> dict[str, Any]:
-    given = ((_ETAG, route.revalidated), (_LOCATION, route.located), (_REPLAYED, route.changes))
+def _headers(route: Route, status: int) -> dict[str, Any]:
+    located = route.located and status == route.status
+    given = ((_ETAG, route.revalidated), (_LOCATION, located), (_REPLAYED, route.changes))
     return {name: facts for headers, there in given if there for name, facts in headers.items()}
 
 

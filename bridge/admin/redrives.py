@@ -49,7 +49,7 @@ class Redrives:
         yield Route(
             path="/api/v1/deliveries/redrive", view=self.add, name="add_redrive", method="POST",
             says="send all that the filters find again, some a minute; with dry_run only say how many that would be",
-            body=redrive_answers.RedriveWanted, answer=redrive_answers.RedriveOrdered, also=(200,),
+            body=redrive_answers.RedriveWanted, answer=redrive_answers.RedriveOrdered, located=True, also=(200,),
             refuses=(409, 413, 415),
         )  # fmt: skip
         yield Route(
