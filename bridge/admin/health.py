@@ -101,7 +101,7 @@ def _polls(watches: Iterable[Watch], rows: Mapping[str, Any], begun: datetime, n
     late = [why for watch in watches if (why := _overdue(watch, rows.get(watch.name), begun=begun, now=now))]
     if not late:
         return Check("polls", True, "none is overdue")
-    return Check("polls", False, f"watches that are overdue: {len(late)} ({late[0]}); /api/v1/watches names them")
+    return Check("polls", False, f"watches that are overdue: {len(late)} ({late[0]}); the list of watches names them")
 
 
 def _overdue(watch: Watch, row: Mapping[str, Any] | None, *, begun: datetime, now: datetime) -> str | None:
@@ -119,7 +119,7 @@ def _overdue(watch: Watch, row: Mapping[str, Any] | None, *, begun: datetime, no
 def _notifiers(paused: Sequence[str]) -> Check:
     if not paused:
         return Check("notifiers", True, "none is paused")
-    said = f"warning: {len(paused)} paused, so what they should be told waits; /api/v1/notifiers names them"
+    said = f"warning: {len(paused)} paused, so what they should be told waits; the list of notifiers names them"
     return Check("notifiers", True, said)
 
 

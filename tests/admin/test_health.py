@@ -153,7 +153,7 @@ def test_a_paused_notifier_is_a_warning_without_the_reason(world: World) -> None
     status, checks = Asker(world)()
     assert status == 200
     assert checks["notifiers"]["detail"] == (
-        "warning: 1 paused, so what they should be told waits; /api/v1/notifiers names them"
+        "warning: 1 paused, so what they should be told waits; the list of notifiers names them"
     )
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
@@ -21,7 +22,7 @@ QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-software-rasterizer",
 )  # fmt: skip
-_LONGEST_MS = 10_000  # for what a condition waits for, on a machine that is busy
+_LONGEST_MS = 30_000  # for what a condition waits for, on a machine that is busy
 
 Visit = Callable[..., Person]
 
@@ -29,7 +30,7 @@ Visit = Callable[..., Person]
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if shutil.which(CHROMIUM) is None:
-        reason = f"{NO_CHROMIUM}: there is no {CHROMIUM}; set CHROMIUM"
+        reason = f"{NO_CHROMIUM} at {CHROMIUM}; set CHROMIUM"
         if os.environ.get("CI"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
@@ -70,8 +71,8 @@ def visit(bridge: Bridge, browser: Browser) -> Iterator[Visit]:
     heard = Complaints({bridge.url})
     with ExitStack() as stack:
 
-        def open_(**options: object) -> Person:
-            context = stack.enter_context(browser.new_context(locale="en-GB", reduced_motion="reduce", **options))  # type: ignore[arg-type]  # Playwright's own
+        def open_(**options: Any) -> Person:
+            context = stack.enter_context(browser.new_context(locale="en-GB", reduced_motion="reduce", **options))
             context.set_default_timeout(_LONGEST_MS)
             heard.listen(context)
             return Person(bridge, context.new_page(), heard)

@@ -10,7 +10,7 @@ pytestmark = only_sqlite
 DEEDS = {
     "console.error('dear me')": "error on the console: dear me",
     "setTimeout(() => { throw new Error('oh dear') })": "uncaught: oh dear",
-    "fetch('/no-such-page')": "/no-such-page was answered 401",
+    "fetch('/no-such-page')": "/no-such-page was answered 4",
     "document.body.setAttribute('style', 'color: red')": "Content-Security-Policy: style-src-attr",
     "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.2:9/x'}))": "Policy: img-src http://127",
     "window.open('http://127.0.0.2:9/x')": "asked another host: http://127.0.0.2:9/x",

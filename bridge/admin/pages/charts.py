@@ -18,7 +18,7 @@ _AXIS = Markup(  # noqa: S704  (numbers of ours)
     f'<path class="axis" d="M{_LEFT} {_BASE}H{WIDTH}M{_LEFT} {_TOP}H{WIDTH}"/>'
     f'<text x="{_LEFT - 5}" y="{_BASE}" text-anchor="end">0</text>'
     f'<text x="{_LEFT - 5}" y="{_TOP + 8}" text-anchor="end">{{}}</text>'
-    f'<text x="{_LEFT}" y="{HEIGHT - 4}">{{}}</text><text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">now</text>'
+    f'<text x="{_LEFT}" y="{HEIGHT - 4}" data-at="{{}}">{{}}</text><text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">now</text>'
 )
 _KNOWN = ("success", "failed", "running", "submitted", "cancel", "pause", "gone")
 
@@ -35,7 +35,7 @@ def bars(series: Series, slots: Sequence[datetime], *, says: str) -> Markup:
     top = _round_up(max((sum(column) for column in zip(*series.values(), strict=True)), default=0))
     sums = ", ".join(f"{word} {sum(values)}" for word, values in series.items())
     label = f"{says}: {sums or 'nothing'}"
-    return _CHART.format(WIDTH, HEIGHT, label, _AXIS.format(top, _begin(slots)), _stacks(series, len(slots), top))
+    return _CHART.format(WIDTH, HEIGHT, label, _AXIS.format(top, *_begin(slots)), _stacks(series, len(slots), top))
 
 
 def _stacks(series: Series, slots: int, top: int) -> Markup:
@@ -56,10 +56,12 @@ def _stacks(series: Series, slots: int, top: int) -> Markup:
     return Markup("").join(found)
 
 
-def _begin(slots: Sequence[datetime]) -> str:
+def _begin(slots: Sequence[datetime]) -> tuple[str, str]:
+    """Return when the first slot begins: for the browser, which says it in the reader's zone, and in UTC."""
     if not slots:
-        return ""
-    return f"{slots[0]:{'%d %b' if (slots[-1] - slots[0]).days >= 2 else '%H:%M'}} UTC"
+        return "", ""
+    shape = "%d %b" if (slots[-1] - slots[0]).days >= 2 else "%H:%M UTC"
+    return f"{slots[0]:%Y-%m-%dT%H:%MZ}", f"{slots[0]:{shape}}"
 
 
 def _round_up(most: int) -> int:

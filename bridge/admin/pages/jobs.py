@@ -9,16 +9,17 @@ from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.pages import filters
+from bridge.admin.pages.explained import explained
 from bridge.admin.pages.life import life
 from bridge.admin.pages.routes import Page, Pages, done, refused, show
 from bridge.admin.problems import Problem
 from bridge.model import STATES, Job
 from bridge.pipeline.by_hand import NotTold, tell_by_hand
-from bridge.pipeline.explain import explain_stored
 from bridge.record import attempts, reading
 from bridge.record.reading import Facts
 
 _FIELDS = ("job", "state", "tag", "queue", "since", "until")
+_MOST = 200  # transitions, messages and attempts of one job that are shown: the newest of each
 
 
 class JobPages(Pages):
@@ -57,11 +58,14 @@ class JobPages(Pages):
             if len(found) > 1:
                 return show("job_choice.html", job_id=job_id, found=found)
             job = _whole(found[0])
-            tries = attempts.of_deliveries(tx, [one["id"] for one in job["deliveries"]])
-            said = explain_stored(tx, job_id, book, bucket=job["bucket"], now=now)
+            newest = job | {part: job[part][-_MOST:] for part in ("transitions", "deliveries")}
+            tries = attempts.of_deliveries(tx, [one["id"] for one in newest["deliveries"]])
+            said, note = explained(tx, job, book, now=now)
+        lived = life(newest, tries)
         return show(
-            "job.html", job=job, life=life(job, tries), said=said, notifiers=list(book.notifiers),
-            queue_name=book.queue_names.get(job["queue"]), untold=_untold(job),
+            "job.html", job=job, life=lived[-_MOST:], is_cut=newest != job or len(lived) > _MOST, said=said, note=note,
+            notifiers=list(book.notifiers), queue_name=book.queue_names.get(job["queue"]), untold=_untold(job),
+            stuck=[one for one in job["deliveries"] if one["state"] in ("dead", "dropped")],
         )  # fmt: skip
 
     def tell(self, job_id: str) -> ResponseReturnValue:

@@ -83,7 +83,7 @@ def test_charts_are_of_the_span_that_is_asked_for(world: World, admin: FlaskClie
     world.now -= timedelta(hours=20)
     world.sees(a_failed_job(1))
     world.now += timedelta(hours=20)
-    assert "Tag Transcode" in admin.get("/?span=24h").text
+    assert "Transitions, tag Transcode" in admin.get("/?span=24h").text
     assert "Nothing moved in this span." in admin.get("/?span=1h").text
     assert 'aria-current="true">24h' in admin.get("/?span=nonsense").text
 

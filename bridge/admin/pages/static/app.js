@@ -4,6 +4,8 @@
 const EVERY_MS = 5000;
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const hour = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 
 function ago(then) {
@@ -18,6 +20,10 @@ function tell(root) {
     time.querySelector(".abs").textContent = absolute.format(then);
     time.querySelector(".rel").textContent = ago(then);
     time.title = time.dateTime;
+  }
+  for (const mark of root.querySelectorAll("[data-at]")) {
+    const then = new Date(mark.dataset.at);
+    if (mark.dataset.at) mark.textContent = (mark.textContent.includes(":") ? hour : day).format(then);
   }
 }
 
