@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, select, tuple_
 from bridge.record.reading import DELIVERIES, Facts, attempt_facts, delivery_facts
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
+from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 
 
@@ -31,3 +33,11 @@ def caused_by(tx: Connection, transitions: Collection[Facts]) -> Mapping[tuple[s
     for row in tx.execute(DELIVERIES.where(*mine).order_by(D.c.n)) if keys else ():
         found[row.bucket, row.job_id, row.sequence].append(delivery_facts(row))
     return found
+
+
+def inputs_of(tx: Connection, transitions: Collection[Facts]) -> Mapping[tuple[str, str], str | None]:
+    """Return the inputs of the jobs of these transitions, by (bucket, job)."""
+    keys = {(one["bucket"], one["job"]) for one in transitions}
+    mine = J.c.id.in_({job for _, job in keys}), tuple_(J.c.bucket, J.c.id).in_(list(keys))
+    found = tx.execute(select(J.c.bucket, J.c.id, J.c.detail).where(*mine)) if keys else ()
+    return {(row.bucket, row.id): json.loads(row.detail).get("input") for row in found}

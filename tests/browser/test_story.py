@@ -58,7 +58,7 @@ def test_why_nobody_heard_of_a_job_is_one_click_away_and_sending_it_by_hand_anot
     admin.looks_again()
     row = admin.page.get_by_role("row").filter(has=admin.page.get_by_title(job))
     expect(row).to_contain_text("nobody: no rule matched")
-    row.get_by_role("link", name=f"Why did nobody hear of {job}?").click()
+    row.get_by_role("link", name=f"why? {job}").click()
     untold = admin.page.get_by_role("region", name="Nobody was told")
     expect(untold).to_be_visible()
     untold.get_by_label("Tell it now to").select_option("cms")

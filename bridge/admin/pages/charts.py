@@ -18,7 +18,8 @@ _AXIS = Markup(  # noqa: S704  (numbers of ours)
     f'<path class="axis" d="M{_LEFT} {_BASE}H{WIDTH}M{_LEFT} {_TOP}H{WIDTH}"/>'
     f'<text x="{_LEFT - 5}" y="{_BASE}" text-anchor="end">0</text>'
     f'<text x="{_LEFT - 5}" y="{_TOP + 8}" text-anchor="end">{{}}</text>'
-    f'<text x="{_LEFT}" y="{HEIGHT - 4}" data-at="{{}}">{{}}</text><text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">now</text>'
+    f'<text x="{_LEFT}" y="{HEIGHT - 4}" data-at="{{}}">{{}}</text>'
+    f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">now</text>'
 )
 _KNOWN = ("success", "failed", "running", "submitted", "cancel", "pause", "gone")
 

@@ -10,13 +10,13 @@ from typing import Any
 from flask import request
 from flask.typing import ResponseReturnValue
 
-from bridge.admin.health import Health
+from bridge.admin.health import Check, Health
 from bridge.admin.pages import charts
 from bridge.admin.pages.routes import Page, Pages, show
 from bridge.admin.parts import Parts
 from bridge.pipeline import stats
 from bridge.pipeline.stats import SPANS, Moved, Movement
-from bridge.record import attempts, reading
+from bridge.record import attempts, reading, silences
 from bridge.record.reading import Facts, Filter
 
 _FEED = 15
@@ -42,15 +42,20 @@ class Overview(Pages):
             moved = stats.moved(tx, span, now)
             feed = reading.transitions(tx, Filter(), limit=_FEED).items
             caused = attempts.caused_by(tx, feed)
+            inputs = attempts.inputs_of(tx, feed)
             notifiers, watches = reading.notifiers(tx), reading.watches(tx)
+            silent = [one for one in silences.of_use(tx, now=now) if one.ends_at > now]
+        names = {one.name for one in book.watches}
+        checks, figures = self._health.checks(), _figures(notifiers, [w for w in watches if w["name"] in names], now)
         return show(
             "overview.html",
             span=span,
             spans=list(SPANS),
-            checks=self._health.checks(),
-            figures=_figures(
-                notifiers, [row for row in watches if row["name"] in {one.name for one in book.watches}], now
-            ),
+            checks=checks,
+            figures=figures,
+            verdict=_verdict(checks, figures),
+            silent=silent,
+            inputs=inputs,
             failed=_sum(moved.transitions, "Failed"),
             ended=_sum(moved.transitions, "Success"),
             standing=_chart(_standing(moved), moved, "Unfinished jobs at the end of each span"),
@@ -79,6 +84,16 @@ def _figures(notifiers: Sequence[Facts], watches: Sequence[Facts], now: datetime
         "paused": [row["name"] for row in notifiers if row["paused_at"]],
         "troubled": [row["name"] for row in notifiers if row["failures"]],
     }
+
+
+def _verdict(checks: Iterable[Check], figures: Mapping[str, Any]) -> str:
+    if not all(check.ok for check in checks):
+        return "Something needs you"
+    found = [f"watch {name} is paused, so nobody hears of its jobs" for name in figures["paused_watches"]]
+    found += [f"{name} is paused" for name in figures["paused"]]
+    if dead := figures["dead"]:
+        found.append(f"{dead:,} message{'s' if dead != 1 else ''} died")
+    return f"The bridge works, but {'; '.join(found)}" if found else "All is well"
 
 
 def _sum(moved: Iterable[Moved], to: str) -> int:

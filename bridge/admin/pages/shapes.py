@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 _TIME = Markup(
     '<time datetime="{}"><span class="abs">{:%Y-%m-%d %H:%M:%S} UTC</span> <span class="rel">{}</span></time>'
 )
+_ISO = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -21,6 +23,26 @@ def moment(value: str | datetime | None, now: datetime) -> Markup:
     at = at.astimezone(UTC)
     iso = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
     return _TIME.format(iso, at, ago(at, now))
+
+
+def clocks(text: str, now: datetime) -> Markup:
+    """Return a text of ours with its times as `moment` shows them."""
+    parts, end = [], 0
+    for found in _ISO.finditer(text):
+        try:
+            shown = moment(found[0], now)
+        except ValueError:  # it only looks like a time
+            continue
+        parts += [escape(text[end : found.start()]), shown]
+        end = found.end()
+    return Markup("").join([*parts, escape(text[end:])])
+
+
+def gate(held_by: str) -> str:
+    """Say in words what held a message, of "mute:NAME" and the like."""
+    kind, _, name = held_by.partition(":")
+    of = {"group": "the group of rule", "throttle": "the throttle of rule"}.get(kind, f"the {kind}")
+    return f"{of} {name}"
 
 
 def since(value: str | datetime, now: datetime) -> str:

@@ -7,8 +7,8 @@ from datetime import timedelta
 from flask.testing import FlaskClient
 
 from bridge.model import Refused, Sent, TryLater
-from bridge.record import outbox
-from tests.admin.builders import World, a_failed_job, a_job
+from bridge.record import outbox, silences
+from tests.admin.builders import NOON, World, a_failed_job, a_job, a_silence
 
 
 def healthy(world: World) -> World:
@@ -40,7 +40,7 @@ def test_what_died_is_counted_and_a_click_away(world: World, admin: FlaskClient)
     world.sees(a_job(1), a_job(2))
     world.attempt(Refused("no"))
     page = admin.get("/").text
-    assert "The bridge works; 2 messages died" in page
+    assert "The bridge works, but 2 messages died" in page
     assert 'href="/deliveries?state=dead"' in page
 
 
@@ -48,7 +48,26 @@ def test_a_paused_notifier_is_named(world: World, admin: FlaskClient) -> None:
     healthy(world)
     with world.db.write() as tx:
         outbox.pause(tx, "cms", "410", now=world.now)
-    assert "The bridge works; cms is paused" in admin.get("/").text
+    assert "The bridge works, but cms is paused" in admin.get("/").text
+
+
+def test_a_paused_watch_is_not_well(world: World, admin: FlaskClient) -> None:
+    healthy(world)
+    admin.post("/watches/vod/pause")
+    page = admin.get("/").text
+    assert "The bridge works, but watch vod is paused, so nobody hears of its jobs" in page
+
+
+def test_a_silence_that_is_on_is_said(world: World, admin: FlaskClient) -> None:
+    with world.db.write() as tx:
+        silences.add(tx, a_silence())
+        silences.add(tx, a_silence("sil_2", ends_at=NOON - timedelta(hours=1), begins_at=NOON - timedelta(hours=2)))
+    assert "1 silence is on" in admin.get("/").text
+
+
+def test_a_job_is_known_by_its_input_too(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(1))
+    assert "uploads/a.mp4" in admin.get("/").text
 
 
 def test_what_waits_says_for_how_long(world: World, admin: FlaskClient) -> None:
@@ -76,7 +95,7 @@ def test_who_was_told_nothing_is_said_with_the_way_to_the_reason(world: World, a
         tx.exec_driver_sql("UPDATE transition SET silent = 'first snapshot', verdicts = '[]'")
     page = admin.get("/").text
     assert "nobody: first snapshot" in page
-    assert 'aria-label="Why did nobody hear of j1?"' in page
+    assert 'aria-label="why? j1"' in page
 
 
 def test_charts_are_of_the_span_that_is_asked_for(world: World, admin: FlaskClient) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bridge.admin.pages.filters import moment as moment_of
-from bridge.admin.pages.shapes import ago, moment, span
+from bridge.admin.pages.shapes import ago, clocks, gate, moment, span
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -53,3 +53,23 @@ def test_a_filter_takes_times_as_people_write_them(text: str, at: datetime) -> N
 def test_a_filter_says_what_a_time_would_be() -> None:
     with pytest.raises(ValueError, match=r'neither a time such as "2026-11-21 09:00" .* nor how long ago'):
         moment_of("yesterday", NOON)
+
+
+def test_times_within_a_sentence_are_shown_as_all_others_and_the_rest_is_text() -> None:
+    said = clocks("due at 2026-11-21T12:05:00Z <b>, not 2026-13-41T12:00:00Z", NOON)
+    assert said.startswith('due at <time datetime="2026-11-21T12:05:00.000Z">')
+    assert "in 5 min" in said
+    assert said.endswith("&lt;b&gt;, not 2026-13-41T12:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("held_by", "said"),
+    [
+        ("mute:quiet: nights", "the mute quiet: nights"),
+        ("silence:sil_1", "the silence sil_1"),
+        ("group:all", "the group of rule all"),
+        ("throttle:all", "the throttle of rule all"),
+    ],
+)
+def test_what_held_a_message_is_said_in_words(held_by: str, said: str) -> None:
+    assert gate(held_by) == said
