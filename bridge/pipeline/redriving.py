@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bridge.record import redrives
-from bridge.record.database import Database, ms
+from bridge.record.database import TROUBLES, Database, ms
 from bridge.record.reading import Filter, iso
 from bridge.record.redrives import Order
 
@@ -60,8 +60,14 @@ def carry_out(db: Database, now: datetime) -> int:
 
 
 def _carry_on(db: Database, n: int, now: datetime) -> int:
-    with db.write() as tx:
-        again = redrives.carry_on(tx, n, now=now)
+    try:
+        with db.write() as tx:
+            again = redrives.carry_on(tx, n, now=now)
+    except TROUBLES:
+        raise
+    except Exception:  # one that a newer version was given must not keep the others from going on
+        logger.exception("an order cannot be carried out here", extra={"order": n})
+        return 0
     if again:
         logger.info("sent again by an order", extra={"order": n, "deliveries": again})
     return again

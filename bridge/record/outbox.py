@@ -38,6 +38,7 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> Sequence[Told
 
     What a gate holds, or is over the throttle of its rule, becomes a member of a digest; return the others.
     """
+    told = _anew(tx, told)
     if not told:
         return ()
     messages = {one.message.id: one.message for one in told}
@@ -66,6 +67,15 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> Sequence[Told
     ]  # fmt: skip
     tx.execute(upsert(tx, D).on_conflict_do_nothing(), deliveries)
     return [one for place, one in enumerate(told) if place not in held]
+
+
+def _anew(tx: Connection, told: Sequence[Told]) -> Sequence[Told]:
+    """Leave out what a gate would hold and is there already: it would be counted again, and take a place."""
+    gated = [one.id for one in told if one.hold or one.throttle]
+    if not gated:
+        return told
+    known = set(tx.execute(select(D.c.id).where(D.c.id.in_(gated))).scalars())
+    return [one for one in told if one.id not in known]
 
 
 # Whoever needs several digests takes them in this order: two workers then never wait for each other's.

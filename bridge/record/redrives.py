@@ -7,7 +7,8 @@ sent again, and what dies after that, it never sees twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,8 +19,10 @@ from bridge.record import outbox, reading
 from bridge.record.codec import dump
 from bridge.record.database import at, maybe_at, ms
 from bridge.record.reading import Filter
+from bridge.record.schema import WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import redrive as R  # noqa: N812
 
 CATCH_UP = timedelta(seconds=10)  # of a time in which no worker looked, no more is made up for
@@ -130,24 +133,52 @@ def carry_on(tx: Connection, n: int, *, now: datetime) -> int:
         return 0
     begin = max(row.next_at, ms(now - CATCH_UP))
     room = 1 + (ms(now) - begin) * row.per_minute // _MINUTE_MS
-    numbers = _next(tx, row, room + 1)
-    again = outbox.redrive(tx, select(D.c.n).where(D.c.n.in_(numbers[:room])), now=now)
+    these = _next(tx, row, room + 1)
+    numbers = _at_once(tx, these[:room], row.per_minute, now)
+    again = outbox.redrive(tx, select(D.c.n).where(D.c.n.in_(numbers)), now=now)
     done = row.done + len(again)
-    took_ms = -(-room * _MINUTE_MS // row.per_minute)
+    took_ms = -(-len(numbers) * _MINUTE_MS // row.per_minute)
     values: dict[str, Any] = {"done": done, "total": max(row.total, done), "next_at": begin + took_ms}
-    values |= {"after": numbers[room - 1]} if len(numbers) > room else {"after": row.up_to, "ended_at": ms(now)}
+    if len(numbers) == len(these):
+        values |= {"after": row.up_to, "ended_at": ms(now)}
+    elif numbers:
+        values |= {"after": numbers[-1]}
     tx.execute(update(R).where(R.c.n == n).values(**values))
     return len(again)
 
 
-def _next(tx: Connection, row: Row[Any], most: int) -> list[int]:
+def _at_once(tx: Connection, found: Sequence[Row[Any]], per_minute: int, now: datetime) -> list[int]:
+    """Return their numbers up to the first that would make what is new wait, as its notifier takes no more so soon."""
+    room: dict[str, float] = {}
+    numbers: list[int] = []
+    for one in found:
+        if one.notifier not in room:
+            room[one.notifier] = _room(tx, one.notifier, per_minute, now)
+        room[one.notifier] -= 1
+        if room[one.notifier] < 0:
+            break
+        numbers.append(one.n)
+    return numbers
+
+
+def _room(tx: Connection, notifier: str, per_minute: int, now: datetime) -> float:
+    """Return how many a notifier may be given; one that is told nothing now keeps nobody else's waiting."""
+    row = tx.execute(select(N.c.paused_at, N.c.not_before, N.c.interval_ms).where(N.c.name == notifier)).first()
+    if row is None or row.paused_at is not None or row.not_before > ms(now):
+        return math.inf
+    most = 1 + CATCH_UP // timedelta(milliseconds=row.interval_ms or max(1, _MINUTE_MS // per_minute))
+    due = select(D.c.n).where(D.c.notifier == notifier, state_is(WAITING), D.c.due_at <= ms(now))
+    return most - int(tx.execute(select(func.count()).select_from(due.limit(most).subquery())).scalar_one())
+
+
+def _next(tx: Connection, row: Row[Any], most: int) -> Sequence[Row[Any]]:
     # Not the number itself: SQLite would walk through all deliveries in their order to find the few.
     number = D.c.n + literal_column("0")
-    found = _found(tx, _filter(row.spec), D.c.n).where(number > row.after, number <= row.up_to)
+    found = _found(tx, _filter(row.spec), D.c.n, D.c.notifier).where(number > row.after, number <= row.up_to)
     if tx.dialect.name == "postgresql":
         # In one order, or two orders that meet would wait for each other.
         found = found.with_for_update(of=D)
-    return list(tx.execute(found.order_by(number).limit(most)).scalars())
+    return tx.execute(found.order_by(number).limit(most)).all()
 
 
 def prune(tx: Connection, *, before: datetime) -> int:

@@ -195,7 +195,7 @@ def _labels(text: str) -> Labels:
 
 AT_ONCE = 500  # rows in one transaction
 _FROM_CI = frozenset({"transition", "job_duration", "job_wait"})  # whose labels are whatever CI says
-MOST_KEPT = 1_000  # label sets of one of these
+MOST_KEPT = 500  # label sets of one of these, once there were twice as many
 OTHER = "other"
 _HOUR, _QUARTER = timedelta(hours=1), timedelta(hours=6)
 _KEPT = timedelta(days=31)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets as randomness
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from bridge import __version__
-from bridge.record.database import Database
+from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ from bridge.wiring.parts import utc_now
 from bridge.wiring.rules import Rules
 
 logger = logging.getLogger(__name__)
+
+_CORRECTED_EVERY_S = 15.0
 
 
 def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = False) -> Flask:
@@ -37,17 +40,37 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
         return found.get_secret_value() if found else None
 
     current = Reloading(rules) if alone else None
-    return create_app(
+    clock = SharedClock(db, utc_now)  # what is asked for here is due by the clock that workers go by
+    app = create_app(
         db=db,
         book=current.book if current else lambda: rules.book,
         rules_fault=lambda: rules.fault,
         admin_token=token(settings.admin_token),
         read_token=token(settings.read_token),
-        clock=utc_now,
+        clock=clock,
         version=__version__,
         nonce=lambda: randomness.token_hex(8),
         environ=rules.environ,
     )
+    keep_time(app, clock)
+    return app
+
+
+def keep_time(app: Flask, clock: SharedClock) -> None:
+    """Set the clock by the database's now and then, with a request that has been let in."""
+    from flask import request
+
+    next_at = 0.0
+
+    @app.before_request
+    def correct() -> None:
+        nonlocal next_at
+        if request.endpoint != "healthz" and time.monotonic() >= next_at:  # that one asks this process alone
+            next_at = time.monotonic() + _CORRECTED_EVERY_S
+            try:
+                clock.correct()
+            except TROUBLES as error:
+                logger.warning("the clock could not be compared", extra={"reason": trouble(error)})
 
 
 def warn_of_open_door(settings: Settings, hosts: Iterable[str], *, routed: bool) -> None:

@@ -12,7 +12,7 @@ from bridge.admin.families import MOST
 from bridge.decide.rulebook import read
 from bridge.model import Hold, Refused, Sent, TryLater
 from bridge.record import digests, rulesets, tallies
-from bridge.record.tallies import BOUNDS, Counted, timed
+from bridge.record.tallies import BOUNDS, MOST_KEPT, Counted, timed
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_failed_job, a_job
 from tests.admin.test_metrics import scrape
 
@@ -110,18 +110,28 @@ def test_of_very_many_queues_the_rest_is_other_and_nothing_is_lost(world: World)
     names = [("Transcode", f"p{k}", "new", "Running") for k in range(2_000)]
     count(world, *(Counted("transition", labels, times=1 + (k < 100)) for k, labels in enumerate(names)))
     count(world, *(one for k in range(2_000) for one in timed("job_wait", (f"p{k}",), 10.0)))
-    world.sees(*(a_job(k, queue=f"p{k}", state="Pause") for k in range(700)))
+    world.sees(*(a_job(k, queue=f"p{k}", state="Pause") for k in range(1_100)))
     found = scrape(world)
     changes = found["bridge_transitions_total"]
     assert len(changes) == MOST + 1
-    assert sum(changes.values()) == 2_100 + 700
+    assert sum(changes.values()) == 2_100 + 1_100
     assert changes["other", "other", "other", "other"] > 1_000
     assert changes["new", "p7", "Transcode", "Running"] == 2  # the largest stay
     assert len(found["bridge_job_wait_seconds_count"]) == MOST + 1
     assert sum(found["bridge_job_wait_seconds_count"].values()) == 2_000
     assert found["bridge_job_wait_seconds_sum"][("other",)] == 10 * (2_000 - MOST)
     assert len(found["bridge_jobs"]) == MOST + 1
-    assert sum(found["bridge_jobs"].values()) == 700
+    assert sum(found["bridge_jobs"].values()) == 1_100
+
+
+def test_no_counter_falls_when_what_was_rare_is_so_no_more(world: World) -> None:
+    names = [("Transcode", f"p{k}", "new", "Running") for k in range(2 * MOST_KEPT)]
+    count(world, *(Counted("transition", labels, times=10) for labels in names))
+    before = scrape(world)["bridge_transitions_total"]
+    count(world, *(Counted("transition", labels, times=2) for labels in names[-5:]))
+    after = scrape(world)["bridge_transitions_total"]
+    assert [labels for labels, value in before.items() if after.get(labels, 0) < value] == []
+    assert sum(after.values()) == sum(before.values()) + 10
 
 
 def test_a_thousand_rules_are_all_there(world: World) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
+from sqlalchemy import select
 
 from bridge.model import FAILED, RUNNING, SUCCESS, Delivery, Outcome, Refused, Sent
-from bridge.record import reading, silences
+from bridge.record import outbox, reading, silences, tallies
 from bridge.record.database import Database
 from bridge.record.rewind import rewind
+from bridge.record.schema import digest
 from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House
 from tests.pipeline.test_digests import OVER, QUIET, end, states
-from tests.record.builders import Clock, hours, minutes
+from tests.record.builders import NOW, Clock, hours, minutes
 
 STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nrecover = true\nnotify = "ops"\n'
 NINE = QUIET.replace("22:00", "09:00")  # until eight
@@ -156,6 +158,24 @@ def test_what_is_told_to_a_fallback_is_held_as_well(house: House) -> None:
     house.transport.answer = refuse
     end(house, "j1")
     assert [one["state"] for one in house.deliveries(notifier="cms")] == ["held"]
+    house.passes(hours(2))
+    assert [one.title for one in house.heard("cms")] == ["The silence by ann (maintenance) is over, 1 held: 1 Failed"]
+
+
+@on_both
+def test_what_dies_again_is_held_for_its_fallback_once(house: House) -> None:
+    ops = 'url = "https://ops.example.com/hook"\n'
+    house.start(OVER, given=GIVEN.replace(ops, f'{ops}fallback = "cms"\n'))
+    house.silence(lasts=hours(1), notifier="cms")
+    house.transport.answer = lambda one: Refused("no") if one.notifier == "ops" else Sent()
+    end(house, "j1")
+    for _ in range(3):
+        with house.db.write() as tx:
+            outbox.redrive(tx, reading.numbers_of([one["id"] for one in house.deliveries(state="dead")]), now=NOW)
+        house.deliver()
+    with house.db.read() as tx:
+        assert [one.count for one in tallies.totals(tx, ["suppressed"])] == [1]
+        assert tx.execute(select(digest.c.members)).scalars().all() == [1]
     house.passes(hours(2))
     assert [one.title for one in house.heard("cms")] == ["The silence by ann (maintenance) is over, 1 held: 1 Failed"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from bridge.model import Refused
+from bridge.model import Notifier, Rate, Refused, Sent
 from bridge.pipeline.redriving import MOST, TooMany, carry_out, order
 from bridge.record import leases, outbox, pruning, redrives
 from bridge.record.database import Database, ms
@@ -134,6 +134,55 @@ def test_time_in_which_no_worker_looked_is_not_made_up_for(db: Database) -> None
     bury(db, *names(100))
     give(db, per_minute=60)
     assert carry_out(db, NOW + hours(1)) == 1 + CATCH_UP // seconds(1)
+
+
+@only_sqlite
+def test_what_is_new_does_not_wait_behind_an_order(db: Database) -> None:
+    know(db, Notifier(name="cms", rate=Rate(count=1, per=seconds(1))))
+    bury(db, *names(200))
+    give(db, per_minute=6000)
+    for second in range(1, 10):
+        carry_out(db, NOW + seconds(second))
+    assert len(waiting(db)) == 1 + CATCH_UP // seconds(1)
+    put(db, telling("new"), now=NOW + seconds(10))
+    told: list[str] = []
+    for second in range(10, 30):
+        carry_out(db, NOW + seconds(second))
+        claimed = claim(db, now=NOW + seconds(second))
+        settle(db, *(ended(one, Sent()) for one in claimed), now=NOW + seconds(second))
+        told += [one.id for one in claimed]
+    assert "new" in told
+    assert len(told) == 20  # and nobody idles
+    assert standing(db).ended_at is None
+
+
+@only_sqlite
+def test_who_is_told_nothing_now_does_not_keep_the_others_waiting(db: Database) -> None:
+    know(db, "cms", "ops", "tv")
+    bury(db, *names(50))
+    bury(db, "o1", to="ops")
+    bury(db, "t1", to="tv")
+    with db.write() as tx:
+        outbox.pause(tx, "cms", "no such channel", now=NOW)
+        outbox.hold(tx, "ops", NOW + hours(1))
+    give(db, Filter(state="dead", since=NOW), per_minute=60)
+    for second in range(120):
+        carry_out(db, NOW + seconds(second))
+    assert waiting(db) == [*names(50), "o1", "t1"]
+    assert standing(db).ended_at is not None
+
+
+@only_sqlite
+def test_an_order_of_a_newer_version_is_left_to_it_and_the_others_are_carried_out(db: Database) -> None:
+    bury(db, "d1")
+    give(db, id_="rdr_newer")
+    give(db)
+    with db.write() as tx:
+        newer = update(redrive).where(redrive.c.id == "rdr_newer")
+        tx.execute(newer.values(spec='{"state": "dead", "workflow": "w1"}'))
+    assert carry_out(db, NOW + seconds(1)) == 1
+    assert standing(db).ended_at is not None
+    assert standing(db, "rdr_newer").ended_at is None
 
 
 def test_what_dies_again_is_not_sent_a_second_time(db: Database) -> None:
