@@ -1,4 +1,7 @@
-"""Prune: what has ended long ago is taken out, a batch a transaction, with a pause before each."""
+"""Prune: what has ended long ago is taken out, a batch a transaction, with a pause before each.
+
+In the same way what older versions did not write down is filled in.
+"""
 
 from __future__ import annotations
 
@@ -54,30 +57,38 @@ class Pruner:
             "jobs": _Walk(pruning.old_jobs, pruning.prune_jobs, 0),
             "threads": _Walk(pruning.old_threads, pruning.prune_threads, ("", "")),
         }
+        self._unsaid = _Walk(pruning.without_rule, pruning.write_rules, None)
 
     def prune(self, book: Rulebook) -> Mapping[str, int]:
         """Take out what is older than these rules keep, unless another worker does; return how many of what."""
-        pruned = Counter[str]()
+        pruned, filled = Counter[str](), Counter[str]()
         with self._db.write() as tx:
             # A worker of before there was a horizon would list what goes now, and tell it again.
-            if leases.any_older(tx, since=self._clock() - _DEPLOYED_WITHIN):
-                return pruned
+            older = leases.any_older(tx, since=self._clock() - _DEPLOYED_WITHIN)
             if not pruning.acquire(tx, self._worker, now=self._clock()):
                 return pruned
         try:
             with suppress(Halted, leases.LeaseLost):
-                cut = self._cutoffs(book)
-                self._walk(cut, pruned)
-                with self._db.write() as tx:
-                    leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
-                    pruning.prune_rest(tx, cut=cut)
-                self._compact()
+                if not older:
+                    self._take_out(book, pruned)
+                # Nothing that an older worker does depends on it.
+                self._walk(self._unsaid, "deliveries", filled)
         finally:
-            if pruned:
-                logger.info("pruned", extra=dict(pruned))
+            for said, counts in (("pruned", pruned), ("wrote down the rules of deliveries", filled)):
+                if counts:
+                    logger.info(said, extra=dict(counts))
             with self._db.write() as tx:
                 leases.release(tx, pruning.LEASE, self._worker)
         return pruned
+
+    def _take_out(self, book: Rulebook, pruned: Counter[str]) -> None:
+        cut = self._cutoffs(book)
+        for table, walk in self._walks.items():
+            self._walk(walk, table, pruned, cut=cut)
+        with self._db.write() as tx:
+            leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
+            pruning.prune_rest(tx, cut=cut)
+        self._compact()
 
     def _cutoffs(self, book: Rulebook) -> Cutoffs:
         """Return from when on everything stays.
@@ -95,19 +106,18 @@ class Pruner:
             created[bucket] = min(shown, created.get(bucket, shown), now - book.keep - OVERLAP)
         return Cutoffs(now=now, ended=now - book.keep, dead=now - book.keep_dead, created=created)
 
-    def _walk(self, cut: Cutoffs, pruned: Counter[str]) -> None:
-        for table, walk in self._walks.items():
-            for _ in range(_MOST_LOOKS):
-                with self._db.read() as tx:
-                    found = walk.old(tx, after=walk.after, cut=cut)
-                self._nap(_PAUSE_S if found.keys else 0)
-                if found.keys:
-                    with self._db.write() as tx:
-                        leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
-                        count = walk.prune(tx, found.keys, cut=cut)
-                    pruned.update({table: count} if count else {})
-                if not walk.go_on(found.after):
-                    break
+    def _walk(self, walk: _Walk, table: str, counts: Counter[str], **cut: Cutoffs) -> None:
+        for _ in range(_MOST_LOOKS):
+            with self._db.read() as tx:
+                found = walk.old(tx, after=walk.after, **cut)
+            self._nap(_PAUSE_S if found.keys else 0)
+            if found.keys:
+                with self._db.write() as tx:
+                    leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
+                    count = walk.prune(tx, found.keys, **cut)
+                counts.update({table: count} if count else {})
+            if not walk.go_on(found.after):
+                break
 
     def _compact(self) -> None:
         for _ in range(_MOST_LOOKS):

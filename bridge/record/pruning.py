@@ -2,6 +2,7 @@
 
 `old_...` look at the next rows of a table and change nothing; `prune_...` take out what may still go of what was
 found. Tables are walked by their key from its old end, so no index is needed for it.
+What versions before 0004 did not write into deliveries is filled in by the same steps, from the new end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sqlalchemy import (
     and_,
     delete,
     exists,
+    func,
     literal_column,
     or_,
     select,
@@ -42,6 +44,7 @@ from bridge.record.schema import transition as T  # noqa: N812
 
 LEASE = "pruning"  # beside those of buckets, whose names end in digits
 AT_ONCE = 200  # about 50 ms of writing on SQLite
+RULES_AT_ONCE = 500  # about 20 ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,32 @@ def prune_deliveries(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) 
 def _held(tx: Connection, found: Select[Any]) -> Select[Any]:
     """Lock the rows that nobody has locked: one that is being sent again just now is left alone."""
     return found.with_for_update(skip_locked=True) if tx.dialect.name == "postgresql" else found
+
+
+# --- the rules of deliveries --------------------------------------------------------------------------------
+
+_newest = tuple_(D.c.created_at, D.c.n)
+
+
+def without_rule(tx: Connection, *, after: tuple[int, int] | None, most: int = RULES_AT_ONCE) -> Found:
+    """Look for deliveries that do not say their rule, from the newest on."""
+    found = select(D.c.created_at, D.c.n).where(D.c.rule.is_(None))
+    if after is not None:
+        # The first condition says no more than the second: SQLite finds the place in its index by it.
+        found = found.where(D.c.created_at <= after[0], _newest < tuple_(*after))
+    # By the rule too, which is the same of all: PostgreSQL does not see that, and would sort them.
+    newest = found.order_by(D.c.rule.desc(), D.c.created_at.desc(), D.c.n.desc())
+    rows = tx.execute(newest.limit(most)).all()
+    return Found([row.n for row in rows], (rows[-1].created_at, rows[-1].n) if len(rows) == most else None)
+
+
+def write_rules(tx: Connection, numbers: Collection[int]) -> int:
+    """Write down the rules of deliveries, as their messages say them. Return how many."""
+    unsaid = select(D.c.n).where(D.c.n.in_(numbers), D.c.rule.is_(None))
+    held = tx.execute(_held(tx, unsaid)).scalars().all()
+    of_message = select(M.c.rule).where(M.c.id == D.c.message).scalar_subquery()
+    tx.execute(update(D).where(D.c.n.in_(held)).values(rule=func.coalesce(of_message, "")))
+    return len(held)
 
 
 # --- jobs, with their transitions ---------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
 from bridge.model import Silence, Transition
 from bridge.record.codec import dump
-from bridge.record.database import at, ms
+from bridge.record.database import at, ms, upsert
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
@@ -23,18 +23,18 @@ from bridge.record.snapshots import judged
 _SPOKEN_OF = timedelta(days=7)  # after its end
 
 
-def add(tx: Connection, silence: Silence) -> None:
-    tx.execute(
-        insert(Q).values(
-            id=silence.id,
-            spec=silence.spec,
-            mode="drop" if silence.drop else "hold",
-            author=silence.author,
-            reason=silence.reason,
-            begins_at=ms(silence.begins_at),
-            ends_at=ms(silence.ends_at),
-        )
+def add(tx: Connection, silence: Silence) -> bool:
+    """Store a silence; False when there is one of this id."""
+    row = upsert(tx, Q).values(
+        id=silence.id,
+        spec=silence.spec,
+        mode="drop" if silence.drop else "hold",
+        author=silence.author,
+        reason=silence.reason,
+        begins_at=ms(silence.begins_at),
+        ends_at=ms(silence.ends_at),
     )
+    return bool(tx.execute(row.on_conflict_do_nothing()).rowcount == 1)
 
 
 def end(tx: Connection, id_: str, *, by: str, now: datetime) -> bool:

@@ -18,22 +18,25 @@ from bridge.model import RUNNING, SUCCESS, Sent, Watch
 from bridge.pipeline import Halted, Poll, Poller, Pruner
 from bridge.record import leases, pruning, snapshots
 from bridge.record.database import Database
-from bridge.record.schema import job, transition, worker
+from bridge.record.schema import delivery, job, transition, worker
 from tests.conftest import on_both
 from tests.pipeline.fakes import FakeCi, a_book, count, watch_of
 from tests.record.builders import (
     NOW,
     Clock,
     a_job,
+    a_message,
     a_stream,
     claim,
     ended,
     hours,
     know,
     minutes,
+    put,
     rows,
     seconds,
     settle,
+    telling,
 )
 from tests.record.test_pruning import days
 
@@ -448,3 +451,74 @@ def test_another_worker_goes_on_when_this_one_has_lost_its_lease(db: Database, c
     with db.write() as tx:
         leases.release(tx, pruning.LEASE, "w2")
     assert Pruner(db=db, clock=clock, worker="w3", nap=lambda _: None).prune(BOOK) == {"jobs": pruning.AT_ONCE}
+
+
+# --- what older versions did not write ------------------------------------------------------------------------
+
+
+def _without_rules(db: Database, how_many: int) -> None:
+    put(db, *(telling(f"d{n}", message=a_message(f"m{n}", rule="r")) for n in range(how_many)))
+    with db.write() as tx:
+        tx.execute(update(delivery).values(rule=None))
+
+
+def _unsaid(db: Database) -> list[str]:
+    return [row["id"] for row in rows(db, delivery) if row["rule"] is None]
+
+
+@on_both
+def test_the_rules_of_deliveries_are_written_down_with_a_pause_before_each_batch(
+    db: Database, prune: Prunes, naps: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    count_ = pruning.RULES_AT_ONCE + 10
+    _without_rules(db, count_)
+    with caplog.at_level(logging.INFO):
+        assert prune() == {}
+    assert _unsaid(db) == []
+    assert [nap > 0 for nap in naps[-4:]] == [False, True, True, True]  # the others' walks, compacting, two batches
+    said = [(line.message, line.deliveries) for line in caplog.records]  # type: ignore[attr-defined]
+    assert said == [("wrote down the rules of deliveries", count_)]
+
+
+@on_both
+def test_a_run_that_ends_early_has_written_the_newest_rules_and_the_next_one_goes_on(
+    db: Database, clock: Clock
+) -> None:
+    _without_rules(db, 2 * pruning.RULES_AT_ONCE + 10)
+    rest = [f"d{n}" for n in range(pruning.RULES_AT_ONCE + 10)]
+    halts = [Halted()]
+
+    def nap(_: float) -> None:
+        if halts and len(_unsaid(db)) == len(rest):
+            raise halts.pop()
+
+    halting = Pruner(db=db, clock=clock, worker="w1", nap=nap)
+    halting.prune(BOOK)
+    assert _unsaid(db) == rest
+    halting.prune(BOOK)
+    assert _unsaid(db) == []
+
+
+def test_rules_are_written_down_though_a_worker_of_an_older_version_is_about(
+    db: Database, told: Callable[..., None], prune: Prunes, clock: Clock
+) -> None:
+    told("j1")
+    clock.advance(days(40))
+    _without_rules(db, 3)
+    with db.write() as tx:
+        leases.enlist(tx, "old", machine="m", pid=2, now=clock())
+        tx.execute(update(worker).values(revision="0003"))
+    assert prune() == {}
+    assert _unsaid(db) == []
+    with db.write() as tx:
+        tx.execute(update(delivery).values(rule=None))  # the older one writes again
+    prune()
+    assert _unsaid(db) == []
+
+
+def test_rules_are_left_to_the_worker_that_prunes(db: Database, prune: Prunes, clock: Clock) -> None:
+    _without_rules(db, 3)
+    with db.write() as tx:
+        assert pruning.acquire(tx, "w2", now=clock())
+    prune()
+    assert len(_unsaid(db)) == 3

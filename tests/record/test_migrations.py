@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from bridge.model import Sent
 from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, metadata
-from tests.conftest import Opener, only_postgresql, only_sqlite
+from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
+from tests.record.builders import a_job, claim, ended, know, put, settle, telling
+from tests.record.test_snapshots import see
+from tests.waiting import wait_until
 
 
 def _set_revision(db: Database, revision: str) -> None:
@@ -110,3 +119,126 @@ def test_an_upgrade_that_fails_leaves_nothing_behind(empty_url: str, opened: Ope
     with pytest.raises(Exception, match="already exists"):
         db.upgrade()
     assert db.revision() is None
+
+
+# --- indexes that PostgreSQL builds while others write ----------------------------------------------------------
+
+_READ_LONG_AGO = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM delivery"
+_WROTE = "BEGIN; UPDATE delivery SET attempts = attempts"
+_BUILDER = """SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+    AND query LIKE 'CREATE INDEX%' AND clock_timestamp() > query_start + interval '{} ms'"""
+_IN_LINE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%try_advisory_lock%'"
+_LOCKED = """SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+    WHERE locktype = 'advisory' AND datname = current_database()"""
+_BUILT = """SELECT relname, indexrelid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE indisvalid = {} AND relname LIKE '%\\_listed%'"""
+
+
+def _with(url: str, setting: str) -> str:
+    """The address with one more setting of the session."""
+    return f"{url}%20-c{setting.replace('=', '%3D')}"
+
+
+@pytest.fixture
+def before(empty_url: str, opened: Opener) -> Database:
+    """A database of before these indexes, with something in it."""
+    db = opened(empty_url)
+    migrations.upgrade(db.engine, "0004")
+    know(db, "cms")
+    put(db, telling("d1"))
+    return db
+
+
+@contextmanager
+def _held_back(url: str, how: str, upgrade: Callable[[], None], *, for_ms: int = 0) -> Iterator[Future[None]]:
+    """Begin an upgrade, and yield when it has waited that long for a transaction that is open until the end."""
+    with psycopg.connect(url, autocommit=True) as look, ThreadPoolExecutor(1) as pool, psycopg.connect(url) as holder:
+        holder.execute(how.encode())
+        done = pool.submit(upgrade)
+        wait_until(lambda: done.done() or look.execute(_BUILDER.format(for_ms).encode()).fetchone())
+        assert not done.done(), done.result()
+        yield done
+
+
+def _built(db: Database, *, valid: bool) -> dict[str, int]:
+    with db.read() as tx:
+        return {row.relname: row.indexrelid for row in tx.execute(text(_BUILT.format(valid)))}
+
+
+def _lists() -> set[str]:
+    names = (str(index.name) for table in metadata.sorted_tables for index in table.indexes)
+    return {name for name in names if "_listed" in name}
+
+
+@only_postgresql
+@pytest.mark.parametrize("how", [_READ_LONG_AGO, _WROTE])
+def test_workers_write_while_an_index_is_built(empty_url: str, before: Database, opened: Opener, how: str) -> None:
+    worker = opened(_with(empty_url, "lock_timeout=5s"))
+    with _held_back(empty_url, how, before.upgrade) as upgraded:
+        put(worker, telling("d2"), telling("d3"))
+        see(worker, a_job("j1"))
+        sent = claim(worker)
+        assert {"d2", "d3"} <= {one.id for one in sent}
+        assert settle(worker, *(ended(one, Sent()) for one in sent)) == frozenset()
+        assert not upgraded.done()
+    assert upgraded.result() is None
+    assert before.revision() == HEAD
+    assert _built(before, valid=True).keys() == _lists()
+
+
+@only_postgresql
+@pytest.mark.parametrize("end", ["pg_cancel_backend", "pg_terminate_backend"])
+def test_a_build_that_is_cut_off_is_completed_by_the_next_upgrade(
+    empty_url: str, before: Database, opened: Opener, end: str
+) -> None:
+    with _held_back(empty_url, _WROTE, before.upgrade) as upgraded:
+        with before.read() as tx:
+            tx.execute(text(_BUILDER.format(0).replace("pid", f"{end}(pid)", 1)))
+        with pytest.raises(DBAPIError):
+            upgraded.result()
+    assert before.revision() == "0004"
+    assert _built(before, valid=False).keys() == {"delivery_listed"}
+    kept = _built(before, valid=True)
+    wait_until(lambda: not _any(before, _LOCKED))  # a session that is ended takes a moment
+    opened(empty_url).upgrade()
+    assert before.revision() == HEAD
+    assert _built(before, valid=False) == {}
+    now = _built(before, valid=True)
+    assert now.keys() == _lists()
+    assert kept.items() <= now.items()  # and was not built again
+
+
+@on_both
+def test_an_index_that_is_there_already_is_kept(before: Database, dialect: str) -> None:
+    with before.write() as tx:
+        tx.execute(text("CREATE INDEX job_listed ON job (created_at, n)"))
+    before.upgrade()
+    assert before.revision() == HEAD
+    assert sum(" job_listed ON " in one for one in _indexes(before, dialect)) == 1
+
+
+@only_postgresql
+def test_an_upgrade_that_waits_for_another_does_not_hold_it_up(
+    empty_url: str, before: Database, opened: Opener
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with _held_back(empty_url, _WROTE, before.upgrade) as first:
+            second = pool.submit(opened(empty_url).upgrade)
+            wait_until(lambda: _any(before, _IN_LINE))
+            assert not second.done()
+        assert (first.result(), second.result()) == (None, None)
+    assert before.revision() == HEAD
+
+
+def _any(db: Database, question: str) -> Any:
+    with db.read() as tx:
+        return tx.execute(text(question)).first()
+
+
+@only_postgresql
+def test_a_bound_for_questions_does_not_end_a_build(empty_url: str, before: Database, opened: Opener) -> None:
+    bounded = opened(_with(empty_url, "statement_timeout=400"))
+    with _held_back(empty_url, _WROTE, bounded.upgrade, for_ms=800) as upgraded:
+        pass
+    assert upgraded.result() is None
+    assert before.revision() == HEAD

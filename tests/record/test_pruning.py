@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from bridge.model import RUNNING, SUCCESS, Refused, Sent, TryLater
-from bridge.record import outbox, pruning, snapshots
+from bridge.record import outbox, pruning, reading, snapshots
 from bridge.record.database import Database, at
-from bridge.record.pruning import AT_ONCE, Cutoffs
+from bridge.record.pruning import AT_ONCE, RULES_AT_ONCE, Cutoffs
+from bridge.record.reading import Filter
 from bridge.record.schema import attempt, delivery, horizon, job, message, thread, transition
 from tests.conftest import only_postgresql
 from tests.record.builders import (
@@ -237,6 +239,108 @@ def test_deliveries_are_claimed_and_settled_once_while_others_are_pruned(db: Dat
         pruner.join()
     assert sorted(sent) == [f"t{n:03}" for n in range(count)]
     assert (pruned, _left(db)) == ([count], ([], 0, 0))
+
+
+# --- the rules of deliveries --------------------------------------------------------------------------------
+
+
+def _by_an_older_version(db: Database, *ids: str, now: datetime = NOW, rule: str | None = "r") -> None:
+    put(db, *(telling(id_, message=a_message(f"m-{id_}", rule=rule)) for id_ in ids), now=now)
+    with db.write() as tx:
+        tx.execute(update(delivery).where(delivery.c.id.in_(ids)).values(rule=None))
+
+
+def _write_rules(db: Database, most: int = RULES_AT_ONCE) -> int:
+    """Walk all deliveries that do not say their rule; return how many say it now."""
+    after, written = None, 0
+    while True:
+        with db.read() as tx:
+            found = pruning.without_rule(tx, after=after, most=most)
+        with db.write() as tx:
+            written += pruning.write_rules(tx, found.keys)
+        after = found.after
+        if after is None:
+            return written
+
+
+def _rules(db: Database) -> dict[str, str | None]:
+    return {row["id"]: row["rule"] for row in rows(db, delivery)}
+
+
+def test_deliveries_of_an_older_version_get_the_rules_of_their_messages(db: Database) -> None:
+    _by_an_older_version(db, "d1", "d2")
+    _by_an_older_version(db, "told by none", rule=None)
+    put(db, telling("new", message=a_message("m", rule="other")))
+    assert _write_rules(db) == 3
+    assert _rules(db) == {"d1": "r", "d2": "r", "told by none": "", "new": "other"}
+    assert _write_rules(db) == 0
+
+
+def test_the_newest_get_theirs_first(db: Database) -> None:
+    for number in (3, 1, 2):
+        _by_an_older_version(db, f"{number}a", f"{number}b", now=NOW + minutes(number))
+    with db.read() as tx:
+        found = pruning.without_rule(tx, after=None, most=3)
+        rest = pruning.without_rule(tx, after=found.after, most=4)
+    ids = {row["n"]: row["id"] for row in rows(db, delivery)}
+    assert [ids[n] for n in found.keys] == ["3b", "3a", "2b"]
+    assert [ids[n] for n in rest.keys] == ["2a", "1b", "1a"]
+    assert rest.after is None
+    assert _write_rules(db, most=1) == 6
+
+
+def test_what_an_older_version_writes_meanwhile_is_found_by_the_next_walk(db: Database) -> None:
+    _by_an_older_version(db, "d1", "d2")
+    with db.read() as tx:
+        first = pruning.without_rule(tx, after=None, most=1)
+    _by_an_older_version(db, "d3", now=NOW + minutes(1))
+    with db.read() as tx:
+        assert len(pruning.without_rule(tx, after=first.after).keys) == 1
+    assert _write_rules(db) == 3
+
+
+def test_lists_by_rule_ask_deliveries_alone_once_all_say_theirs(db: Database) -> None:
+    _by_an_older_version(db, "d1", "d2")
+    asked: list[str] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
+
+    def look() -> tuple[list[str], bool]:
+        asked.clear()
+        with db.read() as tx:
+            found = reading.deliveries(tx, Filter(rule="r")).items
+        return [item["id"] for item in found], any("coalesce" in one for one in asked)
+
+    assert look() == (["d2", "d1"], True)
+    _write_rules(db)
+    assert look() == (["d2", "d1"], False)
+
+
+@only_postgresql
+def test_what_another_transaction_has_changed_is_not_waited_for(db: Database) -> None:
+    know(db, "cms")
+    _by_an_older_version(db, "d1", "d2")
+    with db.write() as tx:
+        tx.execute(update(delivery).where(delivery.c.id == "d1").values(due_at=0))
+        assert _write_rules(db) == 1
+    assert _rules(db) == {"d1": None, "d2": "r"}
+    assert _write_rules(db) == 1
+
+
+def test_deliveries_are_claimed_and_settled_once_while_their_rules_are_written(db: Database) -> None:
+    ids = [f"t{n:03}" for n in range(300)]
+    know(db, "cms")
+    _by_an_older_version(db, *ids)
+    sent: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: sum(iter(lambda: _write_rules(db, most=20), 0)))
+        while len(sent) < len(ids):
+            found = claim(db, free=16)
+            sent += [one.id for one in found]
+            assert settle(db, *(ended(one, Sent()) for one in found)) == frozenset()
+        writing.result()
+    _write_rules(db)
+    assert sorted(sent) == ids
+    assert {(row["rule"], row["state"]) for row in rows(db, delivery)} == {("r", 2)}
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Alembic's entry: the connection is handed in by `upgrade`."""
+"""Alembic's entry: the connection is handed in by `upgrade`, and on PostgreSQL its transaction is begun here."""
 
 from alembic import context
 

@@ -1,8 +1,6 @@
-"""What lists and figures need: indexes, tallies, orders to send again, and answers by their key."""
+"""What the dashboard needs: tallies, orders to send again, answers by their key, and the rule of a delivery."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,25 +13,8 @@ def upgrade() -> None:
     _tally()
     _redrive()
     _answered()
-    _listed("job", "created_at", ("state", "tag", "queue"))
-    _listed("transition", "seen_at", ("state", "tag", "queue"))
-    # Deliveries come last: an index that is made keeps writers waiting until all of this is done.
+    # Last: who changes a table that is in use keeps everybody waiting until all of this is done.
     op.add_column("delivery", sa.Column("rule", sa.Text))
-    _listed("delivery", "created_at", ("notifier",))
-    op.create_index("delivery_listed_rule", "delivery", ["rule", "created_at", "n"])
-    for state, name in ((3, "dead"), (4, "held"), (5, "merged"), (6, "dropped")):
-        where = sa.text(f"state = {state}")
-        op.create_index(
-            f"delivery_listed_{name}", "delivery", ["created_at", "n"], sqlite_where=where, postgresql_where=where
-        )
-
-
-def _listed(table: str, when: str, by: Sequence[str]) -> None:
-    op.create_index(f"{table}_listed", table, [when, "n"])
-    for column in by:
-        # Not the column itself: SQLite would take such an index for other questions too.
-        value = sa.column(column).op("||")(sa.literal_column("''"))
-        op.create_index(f"{table}_listed_{column}", table, [value, when, "n"])
 
 
 def _tally() -> None:
