@@ -21,6 +21,7 @@ from bridge.record.reading import MOST, Cursor, Filter
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
+BROKEN_CHUNKS = "the body cannot be read: its chunks are not as HTTP/1.1 writes them"
 _USUAL_LIMIT = 50
 _MOST_PARAMETERS = 20  # more than any endpoint takes, so that each one can be answered for
 _LONGEST_TEXT = 1000
@@ -149,7 +150,7 @@ def body(request: Request, largest: int = LARGEST_BODY) -> bytes:
     try:
         found = request.get_data()
     except ParseException as error:
-        raise Problem(400, "the body cannot be read: its chunks are not as HTTP/1.1 writes them") from error
+        raise Problem(400, BROKEN_CHUNKS) from error
     except RequestEntityTooLarge as error:
         raise _too_large(largest) from error
     if len(found) > largest:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from flask import Blueprint, Flask, Response, current_app, g, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]  # it ships no types
 from jinja2 import StrictUndefined
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, NotFound
 
 from bridge.admin import problems
+from bridge.admin.asking import BROKEN_CHUNKS
 from bridge.admin.auth import Keys
 from bridge.admin.failures import Failures
 from bridge.admin.pages import shapes
@@ -27,6 +29,7 @@ from bridge.admin.pages.session import Sessions
 from bridge.admin.pages.silences import SilencePages
 from bridge.admin.pages.watches import WatchPages
 from bridge.admin.parts import Parts
+from bridge.admin.problems import Problem
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -66,6 +69,7 @@ class Dashboard:
         blueprint.after_request(_finish)
         for error in (HTTPException, DBAPIError, PoolTimeout):
             blueprint.register_error_handler(error, _failed)
+        blueprint.register_error_handler(ParseException, lambda _: _failed(Problem(400, BROKEN_CHUNKS)))
         blueprint.context_processor(self._facts)
         app.register_blueprint(blueprint)
         app.jinja_env.undefined = StrictUndefined
@@ -73,6 +77,8 @@ class Dashboard:
         app.jinja_env.filters |= {
             "moment": lambda value: shapes.moment(value, self._parts.clock()),
             "since": lambda value: shapes.since(value, self._parts.clock()),
+            "clocks": lambda text: shapes.clocks(text, self._parts.clock()),
+            "gate": shapes.gate,
             "span": shapes.span,
             "count": shapes.count,
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from flask import request
+from flask import request, url_for
 from flask.typing import ResponseReturnValue
+from markupsafe import Markup
 
 from bridge.admin.acts import Acts
 from bridge.admin.pages import filters
@@ -25,6 +26,9 @@ from bridge.record.schema import DELIVERY_STATES
 
 _FIELDS = ("state", "notifier", "rule", "job", "digest", "since", "until")
 _MEMBERS = 50
+_MOST_TRIES = 100  # that are shown, the newest
+_LINKED = 5  # of those that were chosen: the text is kept in a cookie
+_LINK = Markup('<a href="{}">{}</a>')
 
 
 class DeliveryPages(Pages):
@@ -52,7 +56,7 @@ class DeliveryPages(Pages):
             ("notifier", "Notifier", [(name, name) for name in self.parts.book().notifiers]),
             ("rule", "Rule", None),
             ("job", "Job id", None),
-            ("digest", "Told by (delivery id)", None),
+            ("digest", "In digest", None),
             ("since", "Created since", None),
             ("until", "Created before", None),
         )
@@ -64,12 +68,10 @@ class DeliveryPages(Pages):
     def redrive_chosen(self) -> ResponseReturnValue:
         chosen = list(dict.fromkeys(id_.replace("\0", "") for id_ in request.form.getlist("id")))[:MOST]
         if not chosen:
-            return refused(Problem(400, "Nothing was chosen: tick what is to be sent again."), "deliveries")
+            return refused(Problem(400, "Nothing was chosen: tick what is to be sent."), "deliveries")
         with self.parts.write() as tx:
             again = outbox.redrive(tx, reading.numbers_of(chosen), now=self.parts.clock())
-        left = len(chosen) - len(again)
-        but = f" {left} had changed meanwhile: they were neither dead nor dropped any more." if left else ""
-        return done(f"{len(again)} of {len(chosen)} will be sent again.{but}", "deliveries")
+        return done(_on_their_way(again, len(chosen)), "deliveries")
 
     # --- one of them ---------------------------------------------------------------------------------------
 
@@ -86,7 +88,8 @@ class DeliveryPages(Pages):
         return show(
             "delivery.html",
             delivery=found,
-            tries=[one if may_act() else one | {"answer": None} for one in found["tries"]],
+            tries=[one if may_act() else one | {"answer": None} for one in found["tries"][-_MOST_TRIES:]],
+            earlier=len(found["tries"][:-_MOST_TRIES]),
             means=fate(found, lane, in_rules=notifier is not None, now=now),
             lane=lane,
             in_rules=notifier is not None,
@@ -100,7 +103,7 @@ class DeliveryPages(Pages):
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         return attempt(
-            lambda: self._acts.redrive(delivery_id), f"{delivery_id} will be sent again.", "delivery",
+            lambda: self._acts.redrive(delivery_id), f"{delivery_id} is on its way.", "delivery",
             delivery_id=delivery_id,
         )  # fmt: skip
 
@@ -113,6 +116,17 @@ def _asked(now: datetime) -> Asked:
         return asked
     fault = f'state: "{state[:100]}" is none; there are: {", ".join(DELIVERY_STATES)}'
     return replace(asked, which=replace(asked.which, state=None), faults=[*asked.faults, fault])
+
+
+def _on_their_way(again: Sequence[str], chosen: int) -> Markup:
+    """Say how many of the chosen ones will be sent, with a link to each of the first."""
+    said = Markup("{:,} of {:,} {} on the way").format(len(again), chosen, "is" if len(again) == 1 else "are")
+    links = [_LINK.format(url_for("pages.delivery", delivery_id=one), one) for one in again[:_LINKED]]
+    if more := len(again[_LINKED:]):
+        links.append(_LINK.format(url_for("pages.deliveries", state="waiting"), f"{more:,} more"))
+    left = chosen - len(again)
+    but = f" {left:,} had changed meanwhile: neither dead nor dropped any more." if left else ""
+    return said + (Markup(": ") + Markup(", ").join(links) if links else "") + "." + but
 
 
 def _at(delivery: Facts, now: datetime) -> datetime:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from flask import flash, g, redirect, render_template, request, url_for
+from flask import Request, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
+
+A_PAGE = re.compile(r"/(?![/\\])[!-~]*")  # of this bridge: not //elsewhere, not \elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +66,25 @@ def refused(error: HTTPException, endpoint: str, **values: object) -> ResponseRe
     return _back(endpoint, values)
 
 
+def is_here(authority: str, asked: Request) -> bool:
+    """Tell whether a host, as the address of a page has it, is the one that was asked."""
+    # Where a name has an underscore, werkzeug knows no host: then nothing would be "here", and an Origin of null too.
+    return authority != "" and authority in (asked.host.lower(), asked.headers.get("Host", "").lower())
+
+
 def _back(endpoint: str, values: Mapping[str, object]) -> ResponseReturnValue:
-    came_from = urlsplit(request.headers.get("Referer", ""))
-    if came_from.netloc == request.host and came_from.path.startswith("/") and not came_from.path.startswith("//"):
-        return redirect(came_from.path + (f"?{came_from.query}" if came_from.query else ""), 303)
-    return redirect(url_for(f"pages.{endpoint}", **values), 303)  # type: ignore[arg-type]  # it takes any text
+    usual: str = url_for(f"pages.{endpoint}", **values)  # type: ignore[arg-type]  # it takes any text
+    return redirect(_came_from() or usual, 303)
+
+
+def _came_from() -> str | None:
+    try:
+        found = urlsplit(request.headers.get("Referer", ""))
+    except ValueError:  # no browser says such a thing, and the deed is done
+        return None
+    if not is_here(found.netloc.lower(), request) or not A_PAGE.fullmatch(found.path):
+        return None
+    return found.path + (f"?{found.query}" if found.query else "")
 
 
 def may_act() -> bool:

@@ -11,13 +11,15 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from bridge.admin.pages import made_up, sentences, trial
+from bridge.admin.pages.explained import explained
+from bridge.admin.pages.pasted import Pasted, example
 from bridge.admin.pages.routes import Page, Pages, may_act, show
 from bridge.admin.parts import Parts
 from bridge.decide.matching import Rule
 from bridge.decide.samples import sample_transition
 from bridge.decide.toml_bounds import LARGEST
-from bridge.pipeline.explain import explain_sample, explain_stored
-from bridge.record import rulesets, tallies
+from bridge.pipeline.explain import explain_sample
+from bridge.record import reading, rulesets, tallies
 
 Facts = dict[str, Any]
 
@@ -68,11 +70,15 @@ class RulePages(Pages):
             return self._explained(said=None)
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            said = explain_stored(tx, job_id, book, bucket=bucket or None, now=now)
-        fault = f'No job "{job_id[:100]}" is on record: is the id right, and does a watch list it?'
-        return self._explained(
-            said=said, job_id=job_id, bucket=bucket, faults=[] if said else [fault], status=200 if said else 404
-        )
+            jobs = [one for one in reading.job(tx, job_id) if bucket in ("", one["bucket"])]
+            found = [explained(tx, one, book, now=now) for one in jobs]
+        said, notes = [one for items, _ in found for one in items], [note for _, note in found if note]
+        if not said:
+            fault = f'No job "{job_id[:100]}" is on record: is the id right, and does a watch list it?'
+            return self._explained(
+                said=None, job_id=job_id, bucket=bucket, faults=notes or [fault], status=200 if notes else 404
+            )
+        return self._explained(said=said, job_id=job_id, bucket=bucket, note=" ".join(notes))
 
     def explain_made_up(self) -> ResponseReturnValue:
         text = request.form.get("made_up", "")
@@ -91,43 +97,57 @@ class RulePages(Pages):
         job_id: str = "",
         bucket: str = "",
         text: str | None = None,
+        note: str = "",
         faults: Sequence[str] = (),
         status: int = 200,
     ) -> ResponseReturnValue:
         made = made_up.example(self.parts.book()) if text is None else text
         return show(
             "explain.html", status=status, said=said, job_id=job_id, bucket=bucket, made_up=made, faults=faults,
-            is_made_up=text is not None, allowed=may_act(),
+            is_made_up=text is not None, allowed=may_act(), note=note,
         )  # fmt: skip
 
     # --- other rules -------------------------------------------------------------------------------------------
 
     def ask(self) -> ResponseReturnValue:
-        return self._tried("")
+        """Ask for rules; an address may say of which `tag`, and `to` which state, one more rule is wanted."""
+        if request.args.get("how") == "whole":
+            return self._tried("", added=False)
+        tag, to = (request.args.get(name, "")[:200] for name in ("tag", "to"))
+        return self._tried(example(self.parts.book(), tag=tag, to=to), added=True)
 
     def try_out(self) -> ResponseReturnValue:
         """Say what is wrong with a file, or what it would have told of what has happened."""
         request.max_content_length = request.max_form_memory_size = _LARGEST_FORM
         try:
-            text = request.form.get("rules", "")
+            text, added = request.form.get("rules", ""), request.form.get("how") == "added"
         except RequestEntityTooLarge:
             said = (
                 f"This is too large: a rules file has at most {LARGEST:,} bytes. It was not read; paste a shorter one."
             )
-            return self._tried("", refused=said, status=413)
+            return self._tried("", added=False, refused=said, status=413)
         # Browsers send both line ends: the file on the disk, and so its sha, has one.
         text = text.replace("\r\n", "\n")
         if not text.strip():
-            return self._tried("", refused="There is no file: paste a whole rules.toml.", status=400)
+            said = "There is no file: paste a whole rules.toml." if not added else "There is nothing: paste a [[rule]]."
+            return self._tried("", added=added, refused=said, status=400)
         span = request.form.get("span", "")
-        result = trial.run(self.parts, text, span=span if span in trial.SPANS else trial.USUAL, clock=self._monotonic)
-        return self._tried(text, result=result)
+        span = span if span in trial.SPANS else trial.USUAL
+        pasted = Pasted(text, self.parts.book() if added else None)
+        result = trial.run(self.parts, pasted, span=span, clock=self._monotonic)
+        return self._tried(text, added=added, result=result)
 
     def _tried(
-        self, text: str, *, result: trial.Result | None = None, refused: str | None = None, status: int = 200
+        self,
+        text: str,
+        *,
+        added: bool,
+        result: trial.Result | None = None,
+        refused: str | None = None,
+        status: int = 200,
     ) -> ResponseReturnValue:
         return show(
-            "try_rules.html", status=status, text=text, result=result, refused=refused, spans=trial.SPANS,
+            "try_rules.html", status=status, text=text, added=added, result=result, refused=refused, spans=trial.SPANS,
             span=result.span if result else trial.USUAL, in_force=self.parts.book().sha, allowed=may_act(),
         )  # fmt: skip
 

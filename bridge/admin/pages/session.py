@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
 from math import ceil
+from urllib.parse import quote
 
 from flask import Flask, Request, g, redirect, request, session, url_for
 from flask.sessions import SecureCookieSessionInterface
@@ -17,7 +17,7 @@ from flask.typing import ResponseReturnValue
 from bridge.admin import auth
 from bridge.admin.auth import Keys, Scope
 from bridge.admin.failures import Failures, counted
-from bridge.admin.pages.routes import Page, show
+from bridge.admin.pages.routes import A_PAGE, Page, is_here, show
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 
@@ -25,7 +25,6 @@ COOKIE = "ci_bridge"
 LASTS = timedelta(hours=12)
 
 _LONGEST_TOKEN = 1000
-_A_PAGE = re.compile(r"/(?![/\\])[!-~]*")  # of this bridge: not //elsewhere, not \elsewhere
 
 
 class Sessions:
@@ -146,14 +145,14 @@ def _key(keys: Keys) -> bytes:
 
 def _require_own_page(asked: Request) -> None:
     """Raise Problem 403 unless a page of ours posts: a browser says which one does."""
-    site, origin = asked.headers.get("Sec-Fetch-Site"), asked.headers.get("Origin")
-    ours = site == "same-origin" if site else origin is not None and auth.authority(origin) == asked.host.lower()
-    if not ours:
+    site = asked.headers.get("Sec-Fetch-Site")
+    if not (site == "same-origin" if site else is_here(auth.authority(asked.headers.get("Origin", "")), asked)):
         raise Problem(403, "this was not asked for by a page of this bridge (Origin, Sec-Fetch-Site)")
 
 
 def _to_sign_in() -> ResponseReturnValue:
-    here = request.full_path.rstrip("?") if request.method == "GET" else "/"
+    asked = f"{quote(request.path)}?{request.query_string.decode('latin-1')}".rstrip("?")
+    here = asked if request.method == "GET" else "/"
     there = url_for("pages.sign_in", next=here)
     if request.headers.get("HX-Request"):  # a part of a page would be replaced by the form
         return "", 401, {"HX-Redirect": url_for("pages.sign_in")}
@@ -162,4 +161,4 @@ def _to_sign_in() -> ResponseReturnValue:
 
 def _next() -> str:
     wanted = request.values.get("next", "/")
-    return wanted if _A_PAGE.fullmatch(wanted) else "/"
+    return wanted if A_PAGE.fullmatch(wanted) else "/"

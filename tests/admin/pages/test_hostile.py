@@ -1,0 +1,218 @@
+"""Requests and texts that nobody means well with."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import timedelta
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask.testing import FlaskClient
+from gunicorn.http.errors import InvalidChunkSize  # type: ignore[import-untyped]  # it ships no types
+from werkzeug.test import TestResponse
+
+from bridge.model import NEW, PAUSE, RUNNING, Refused, Transition
+from bridge.pipeline.telling import tell_all
+from bridge.record import snapshots
+from tests.admin.builders import ADMIN, BUCKET, World, a_book, a_job
+
+EVIL = "\"><evil x=' onload=y>&#39;{{7*7}}</textarea></pre></title>`"
+RULES = f"""
+[alias.queue]
+{json.dumps(EVIL)} = "p224"
+[[watch]]
+name = {json.dumps(EVIL)}
+bucket = "{BUCKET}"
+region = "ap-chongqing"
+tags = ["Transcode", {json.dumps(EVIL)}]
+[notifier.{json.dumps(EVIL)}]
+type = "webhook"
+url = "https://cms.example.com/path-is-secret"
+[[rule]]
+name = {json.dumps(EVIL)}
+notify = [{json.dumps(EVIL)}]
+[[mute]]
+name = {json.dumps(EVIL)}
+between = "02:00-03:00"
+match.tag = {json.dumps(EVIL)}
+"""
+PAGES = (
+    "/", "/jobs", "/deliveries", "/rules", "/notifiers", "/silences", "/watches", "/redrives", "/rules/explain",
+    "/rules/try", "/silences/add",
+)  # fmt: skip
+
+
+# --- what browsers and proxies say -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["http://[x", "http://localhost//evil.example/", "x", "http://evil.example/jobs"])
+def test_where_a_form_was_is_gone_back_to_only_if_it_is_a_page_of_ours(admin: FlaskClient, page: str) -> None:
+    answer = admin.post("/watches/vod/pause", headers={"Referer": page})
+    assert (answer.status_code, answer.location) == (303, "/watches")
+
+
+def test_a_host_with_an_underscore_is_one(world: World) -> None:
+    client = world.app().test_client()
+    here = "http://ci_bridge:8080"
+
+    def post(path: str, **headers: str) -> TestResponse:
+        return client.post(path, base_url=here, data={"token": ADMIN}, headers=headers)
+
+    for elsewhere in ("null", "http://", "http://other_bridge:8080"):
+        assert post("/sign-in", Origin=elsewhere).status_code == 403
+    assert post("/sign-in", Origin=here).status_code == 303
+    assert post("/watches/vod/pause", Origin=here, Referer=f"{here}/jobs").location == "/jobs"
+
+
+@pytest.mark.parametrize("host", ["", "a b", "[::1"])
+def test_an_origin_of_null_is_never_ours(world: World, host: str) -> None:
+    client = world.app().test_client()
+    answer = client.post("/sign-in", data={"token": ADMIN}, headers={"Host": host, "Origin": "null"})
+    assert answer.status_code == 403
+
+
+class _Broken(io.RawIOBase):
+    """A body as gunicorn hands it over, whose chunks are none."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: Any) -> int:
+        raise InvalidChunkSize(b"zz")
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/silences/add", "/rules/try", "/rules/explain", "/jobs/j1/tell"])
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_form_in_broken_chunks_is_refused(admin: FlaskClient, path: str, kind: str) -> None:
+    broken = {"wsgi.input": _Broken(), "wsgi.input_terminated": True}
+    answer = admin.post(path, content_type=kind, environ_overrides=broken)
+    assert answer.status_code == 400
+    assert "its chunks are not as HTTP/1.1 writes them" in answer.text
+
+
+def test_who_has_to_sign_in_first_is_led_back_whatever_the_address(world: World) -> None:
+    wanted = "/jobs/%E6%B5%8B%3Fx%23?bucket=%E6%B5%8B"
+    client = world.app().test_client()
+    asked = client.get(client.get(wanted).location)
+    assert f'name="next" value="{wanted}"' in asked.text
+
+
+# --- how much ----------------------------------------------------------------------------------------------
+
+
+def _busy(world: World, count: int) -> None:
+    """Record a job that went to and fro."""
+    was = NEW
+    with world.db.write() as tx:
+        for number in range(count):
+            job, at = a_job(1, state=(RUNNING, PAUSE)[number % 2]), world.now + timedelta(seconds=number)
+            step = Transition(job=job, was=was, to=job.state, sequence=number + 1, seen_at=at, watch="vod")
+            before = snapshots.known(tx, BUCKET, [job.id])
+            snapshots.save(tx, [job], [step], before, stream="s", streams=["s"], now=at)
+            tell_all(tx, world.book, [step], at)
+            was = job.state
+
+
+def test_of_a_job_that_went_to_and_fro_the_newest_is_shown(world: World, admin: FlaskClient) -> None:
+    _busy(world, 120)
+    page = admin.get("/jobs/j1").text
+    assert page.count("Message for") + page.count("seen by watch") < 201
+    assert "Only the newest are shown" in page
+    for text in (page, admin.get("/rules/explain?job=j1").text):
+        assert text.count("What each rule says") == 50
+        assert "Only the newest 50 are explained; 70 are older." in text
+
+
+def test_what_would_take_long_to_explain_is_not_explained_on_a_page(world: World, admin: FlaskClient) -> None:
+    _busy(world, 501)
+    for path in ("/jobs/j1", "/rules/explain?job=j1"):
+        page = admin.get(path)
+        assert page.status_code == 200
+        assert "Not explained here, as it has 501 transitions and 2 rules: ci-bridge explain" in page.text
+        assert "What each rule says" not in page.text
+
+
+def test_of_many_attempts_the_newest_are_shown(world: World, admin: FlaskClient) -> None:
+    id_ = world.delivery_of(1)
+    for _ in range(103):
+        world.attempt(Refused("no"))
+        admin.post(f"/deliveries/{id_}/redrive")
+    page = admin.get(f"/deliveries/{id_}").text
+    assert "Attempt 103<" in page
+    assert "Attempt 4<" in page
+    assert "Attempt 3<" not in page
+    assert "… and 3 earlier" in page
+
+
+# --- markup in texts ---------------------------------------------------------------------------------------
+
+
+class _Markup(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [tag, *(name for name, _ in attrs)]
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "action", "src", "hx-get")]
+
+
+@pytest.fixture
+def evil(world: World) -> World:
+    world.book = a_book(RULES)
+    world.sync()
+    world.polled(error=EVIL)
+    facts = dict.fromkeys(("tag", "queue", "input", "output", "message", "code", "user_data", "workflow_name"), EVIL)
+    world.sees(a_job(1, id=f"j{EVIL}", state="Failed", **facts), a_job(2, id="javascript:alert(1)"))
+    world.attempt(Refused(EVIL), answer=EVIL)
+    return world
+
+
+def test_no_text_becomes_markup_on_any_page(evil: World, admin: FlaskClient) -> None:
+    silence = {"tag": EVIL, "rule": EVIL, "notifier": EVIL, "for": "1h", "reason": EVIL, "author": EVIL, "add": "1"}
+    assert admin.post("/silences/add", data=silence).status_code == 303
+    asked = quote(EVIL)
+    with evil.db.read() as tx:
+        ids = [row[0] for row in tx.exec_driver_sql("SELECT id FROM delivery")]
+    for path in (
+        *PAGES, f"/jobs/j{asked}", f"/jobs?tag={asked}&since={asked}&state={asked}", f"/find?id={asked}",
+        f"/deliveries?state={asked}&until={asked}", f"/rules?name={asked}", f"/rules/explain?job=j{asked}",
+        f"/rules/explain?job={asked}&bucket={asked}", f"/silences/add?tag={asked}&other={asked}&reason={asked}",
+        f"/redrives/new?notifier={asked}", f"/deliveries/{asked}", *(f"/deliveries/{one}" for one in ids),
+    ):  # fmt: skip
+        _is_harmless(admin.get(path).text)
+        _is_harmless(admin.get(path, headers={"HX-Request": "true"}).text)
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("/rules/try", {"rules": RULES, "span": EVIL}),
+        ("/rules/try", {"rules": f"[notifier.{json.dumps(EVIL)}]\ntype = {json.dumps(EVIL)}\n"}),
+        ("/rules/try", {"rules": EVIL}),
+        ("/rules/explain", {"made_up": json.dumps({"tag": EVIL, "input": EVIL})}),
+        ("/rules/explain", {"made_up": json.dumps({EVIL: EVIL})}),
+        ("/rules/explain", {"made_up": EVIL}),
+        ("/silences/add", {"preview": "1", "tag": EVIL, "for": EVIL, "from": EVIL}),
+        ("/silences/add", {"preview": "1", "tag": EVIL, "for": "1h"}),
+        ("/sign-in", {"token": EVIL, "next": f"/{EVIL}"}),
+    ],
+)
+def test_no_text_of_a_form_becomes_markup(evil: World, admin: FlaskClient, path: str, data: dict[str, str]) -> None:
+    assert evil.book.rules[0].name == EVIL
+    _is_harmless(admin.post(path, data=data).text)
+    _is_harmless(admin.post(path, data=data, headers={"HX-Request": "true"}).text)
+
+
+def _is_harmless(page: str) -> None:
+    markup = _Markup(page)
+    assert not {"evil", "onload", "onerror", "style", "iframe"} & set(markup.found)
+    assert all(one.startswith(("/", "#")) and not one.startswith("//") for one in markup.addresses)
+    assert "path-is-secret" not in page or "<textarea" in page  # which has what was pasted
