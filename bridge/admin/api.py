@@ -20,6 +20,7 @@ from bridge.admin.health import Health
 from bridge.admin.metrics import Metrics
 from bridge.admin.once import once
 from bridge.admin.pages import Dashboard
+from bridge.admin.pages.session import is_by_browser
 from bridge.admin.parts import Parts
 from bridge.admin.reads import Reads
 from bridge.admin.redrives import Redrives
@@ -68,9 +69,10 @@ def create_app(
         app.add_url_rule(route.path, route.name, view, methods=[route.method])
     public = frozenset(route.name for route in routes if route.public)
     keys, failures = auth.Keys.of(admin_token, read_token), Failures(monotonic)
-    _guard(app, public, keys, failures)
+    dashboard = Dashboard(parts, keys, failures)
+    _guard(app, public, keys, failures, dashboard)
     revalidating.register(app, frozenset(route.name for route in routes if route.revalidated))
-    Dashboard(parts, keys, failures).register(app)
+    dashboard.register(app)
     return app
 
 
@@ -101,18 +103,21 @@ class Everything:
         return document(self.routes)
 
 
-def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failures) -> None:
+def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failures, dashboard: Dashboard) -> None:
     """Let nobody in by default: what is not public asks who it is, and so does what is not there."""
 
     @app.before_request
-    def enter() -> None:
+    def enter() -> ResponseReturnValue | None:
         if request.endpoint in public or request.blueprint == "pages":  # those look after themselves
-            return
+            return None
+        if request.endpoint is None and is_by_browser(request):
+            return dashboard.nothing_there()
         g.scope = auth.enter(request, keys, failures)
         if "\0" in request.path:  # PostgreSQL has no NUL in a text
             raise NotFound
         if request.endpoint is not None:
             auth.require(g.scope, request)
+        return None
 
     @app.after_request
     def add_headers(response: Response) -> Response:

@@ -197,4 +197,5 @@ class Explanation(BaseModel):
 
 
 class Explanations(BaseModel):
-    items: Annotated[list[Explanation], Field(description="oldest first")]
+    items: Annotated[list[Explanation], Field(description="oldest first; of very many the newest")]
+    older: Annotated[int, Field(description="transitions that are older than those, and are not explained")]

@@ -16,7 +16,9 @@ from bridge.decide import trials
 from bridge.decide.rulebook import Fault, RulesRefused, read
 from bridge.decide.samples import sample_transition
 from bridge.pipeline.explain import explain_sample, explain_stored
+from bridge.record import snapshots
 
+_MOST_ANSWERS = 50_000  # of rules to transitions: about a second's work
 _LARGEST = 2_000_000  # bytes of JSON, which may be twice as long as the text in it
 
 
@@ -59,17 +61,20 @@ class RulesApi:
         asking.parameters(request, [])
         asked = asking.json_of(request, explain_answers.Question)
         if asked.job is None:
-            return {"items": self._on_record(asked.job_id or "", asked.bucket)}
-        return {"items": [self._made_up(asked.job)]}
+            return self._on_record(asked.job_id or "", asked.bucket)
+        return {"items": [self._made_up(asked.job)], "older": 0}
 
-    def _on_record(self, job_id: str, bucket: str | None) -> list[dict[str, Any]]:
+    def _on_record(self, job_id: str, bucket: str | None) -> dict[str, Any]:
+        book = self._parts.book()
+        most = max(1, _MOST_ANSWERS // max(1, len(book.rules)))
         with self._parts.db.read() as tx:
-            found = explain_stored(tx, job_id, self._parts.book(), bucket=bucket, now=self._parts.clock())
+            found = explain_stored(tx, job_id, book, bucket=bucket, now=self._parts.clock(), newest=most)
+            older = snapshots.count_transitions(tx, job_id, bucket) - len(found)
         if not found:
             where = f" in bucket {bucket[:100]}" if bucket else ""
             check = "is the id right, and does a watch list its bucket and its tag?"
             raise Problem(404, f'no job "{job_id[:100]}"{where} is on record: {check}')
-        return found
+        return {"items": found, "older": older}
 
     def _made_up(self, said: Mapping[str, Any]) -> dict[str, Any]:
         book, now = self._parts.book(), self._parts.clock()

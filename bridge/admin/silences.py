@@ -66,11 +66,12 @@ class Silences:
         answer = self.foresee(wanted, now)
         return (answer, 200) if wanted.dry_run else (answer | {"silence": self.make(wanted, now)}, 201)
 
-    def make(self, wanted: Wanted, now: datetime) -> dict[str, Any]:
-        """Store a silence. Raises Problem 409."""
+    def make(self, wanted: Wanted, now: datetime, *, nonce: str | None = None) -> dict[str, Any]:
+        """Store a silence; what is asked for twice with one nonce is one. Raises Problem 409."""
+        id_ = ident("sil", nonce or self._parts.nonce())
         try:
             with self._parts.write() as tx:
-                made = make(tx, wanted, ident("sil", self._parts.nonce()), now=now)
+                made = make(tx, wanted, id_, now=now)
         except TooMany as error:
             raise Problem(409, str(error)) from error
         return silence_facts(made, 0, now=now)

@@ -49,15 +49,14 @@ def _telling(one: Once) -> Telling:
 
 
 def make(tx: Connection, wanted: Wanted, id_: str, *, now: datetime) -> Silence:
-    """Store a silence. Raises TooMany."""
+    """Store a silence, or return the one that has this id already. Raises TooMany."""
     standing = silences.standing(tx, now=now)
     if len(standing) >= MOST:
         raise TooMany(f"{len(standing)} silences have not ended, and {MOST} are the most; end some first")
     if said := too_costly([wanted.scope, *(scope_of(one.spec) for one in standing)]):
         raise TooMany(said)
     made = wanted.silence(id_, now=now)
-    silences.add(tx, made)
-    return made
+    return made if silences.add(tx, made) else silences.one(tx, id_) or made
 
 
 def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:

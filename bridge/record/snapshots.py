@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from bridge.model import CLOSED, Job, Seen, Stream, Transition
 from bridge.record.codec import dump, dump_job, load_job
@@ -236,6 +236,11 @@ def transitions_of(tx: Connection, job_id: str) -> list[Judged]:
     """Return the transitions of the jobs of this id, oldest first, with the job as it was then."""
     rows = tx.execute(select(T).where(T.c.job_id == job_id).order_by(T.c.bucket, T.c.sequence))
     return [judged(row) for row in rows]
+
+
+def count_transitions(tx: Connection, job_id: str, bucket: str | None = None) -> int:
+    mine = select(func.count()).where(T.c.job_id == job_id)
+    return tx.execute(mine.where(T.c.bucket == bucket) if bucket else mine).scalar_one()
 
 
 def transition_at(tx: Connection, bucket: str, job_id: str, sequence: int) -> Transition | None:

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import select
 
 from bridge.admin.explain_answers import Explanations
-from bridge.model import Refused
+from bridge.model import RUNNING, Refused, Transition
+from bridge.pipeline.telling import tell_all
 from bridge.record.schema import metadata
-from tests.admin.builders import BUCKET, READ, World, a_failed_job, a_job
+from tests.admin.builders import BUCKET, NOON, READ, RULES, World, a_book, a_failed_job, a_job
 
 
 def ask(world: World, status: int = 200, **body: Any) -> Any:
@@ -52,8 +53,8 @@ def test_a_made_up_job_is_explained_and_nothing_is_changed(either_world: World) 
 def test_the_answer_is_as_described(world: World, body: dict[str, Any]) -> None:
     world.sees(a_job(1))
     items = ask(world, **body)
-    described = Explanations.model_validate({"items": items})
-    assert described.model_dump(mode="json", by_alias=True).keys() == {"items"}
+    described = Explanations.model_validate({"items": items, "older": 0})
+    assert described.model_dump(mode="json", by_alias=True).keys() == {"items", "older"}
     shape = set(type(described.items[0]).model_json_schema(by_alias=True)["properties"])
     assert set(items[0]) == shape
 
@@ -104,3 +105,17 @@ def test_only_the_admin_token_may_ask(world: World) -> None:
 
 def test_what_is_no_json_is_refused(world: World) -> None:
     assert world.client().post("/api/v1/rules/explain", data="job_id=j1").status_code == 415
+
+
+def test_of_very_many_transitions_the_newest_are_explained_and_the_others_counted(world: World) -> None:
+    more = "".join(f'[[rule]]\nname = "r{n}"\nmatch.tag = "Tts"\nnotify = "cms"\n' for n in range(998))
+    world.book = a_book(RULES + more)
+    steps = [
+        Transition(job=a_job(1), was=RUNNING, to=RUNNING, sequence=number, seen_at=NOON, watch="vod")
+        for number in range(1, 54)
+    ]
+    with world.db.write() as tx:
+        tell_all(tx, world.book, steps, NOON)
+    answer = world.client().post("/api/v1/rules/explain", json={"job_id": "j1"}).get_json()
+    assert [one["sequence"] for one in answer["items"]] == list(range(4, 54))
+    assert answer["older"] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -70,11 +71,11 @@ class Dashboard:
         for error in (HTTPException, DBAPIError, PoolTimeout):
             blueprint.register_error_handler(error, _failed)
         blueprint.register_error_handler(ParseException, lambda _: _failed(Problem(400, BROKEN_CHUNKS)))
-        blueprint.context_processor(self._facts)
+        blueprint.app_context_processor(self._facts)
         app.register_blueprint(blueprint)
         app.jinja_env.undefined = StrictUndefined
         app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-        app.jinja_env.filters |= {
+        shown: dict[str, Callable[..., object]] = {
             "moment": lambda value: shapes.moment(value, self._parts.clock()),
             "since": lambda value: shapes.since(value, self._parts.clock()),
             "clocks": lambda text: shapes.clocks(text, self._parts.clock()),
@@ -82,6 +83,7 @@ class Dashboard:
             "span": shapes.span,
             "count": shapes.count,
         }
+        app.jinja_env.filters |= shown
 
     def _enter(self) -> ResponseReturnValue | None:
         if request.endpoint == "pages.static":
@@ -89,6 +91,18 @@ class Dashboard:
         if "\0" in request.path:  # PostgreSQL has no NUL in a text
             raise NotFound
         return self._sessions.enter(self.pages.get(request.endpoint or ""))
+
+    def nothing_there(self) -> ResponseReturnValue:
+        """Say on a page that there is nothing at an address, to who has signed in."""
+        try:
+            asks = self._sessions.enter(None)
+        except Problem as error:
+            return _failed(error)
+        if asks is not None:
+            return asks
+        answer = current_app.make_response(_failed(NotFound()))
+        answer.headers.update(_HEADERS)
+        return answer
 
     def _facts(self) -> dict[str, object]:
         return {

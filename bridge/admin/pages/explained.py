@@ -12,15 +12,11 @@ from bridge.pipeline.explain import explain_stored
 from bridge.record.reading import Facts
 
 _MOST = 50  # transitions on one page
-_MOST_ASKED, _MOST_ANSWERS = 500, 50_000  # transitions of a job, and answers of rules to them: a second's work
 
 
 def explained(tx: Connection, job: Facts, book: Rulebook, *, now: datetime) -> tuple[Sequence[Facts], str | None]:
     """Return the explanations of a job, oldest first, and what must be known to read them."""
-    count = len(job["transitions"])
-    if count > _MOST_ASKED or count * len(book.rules) > _MOST_ANSWERS:
-        asked = f"{count:,} transitions and {len(book.rules):,} rules"
-        return (), f"Not explained here, as it has {asked}: ci-bridge explain has the time."
-    said = explain_stored(tx, job["id"], book, bucket=job["bucket"], now=now)
-    left = len(said[:-_MOST])
-    return said[-_MOST:], f"Only the newest {_MOST} are explained; {left:,} are older." if left else None
+    said = explain_stored(tx, job["id"], book, bucket=job["bucket"], now=now, newest=_MOST)
+    left = len(job["transitions"]) - len(said)
+    more = f"Only the newest {_MOST} are explained; {left:,} are older: ci-bridge rules explain names them all."
+    return said, more if left > 0 else None

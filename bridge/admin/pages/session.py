@@ -114,6 +114,12 @@ class Sessions:
         return answer
 
 
+def is_by_browser(asked: Request) -> bool:
+    """Tell whether a person opens an address, which is none of the API's."""
+    wants = asked.accept_mimetypes.best_match(["application/json", "text/html"])
+    return asked.method == "GET" and wants == "text/html" and not asked.path.startswith("/api/")
+
+
 def _begin(scope: Scope, *, until: datetime) -> None:
     session.clear()
     session.permanent = True

@@ -29,15 +29,16 @@ Facts = dict[str, Any]
 
 
 def explain_stored(
-    tx: Connection, job_id: str, book: Rulebook, *, now: datetime, bucket: str | None = None
+    tx: Connection, job_id: str, book: Rulebook, *, now: datetime, bucket: str | None = None, newest: int | None = None
 ) -> list[Facts]:
     """Return what is known of each transition of a job, oldest first; nothing when no job of this id is on record.
 
-    Two buckets may each have one: `bucket` says which is meant.
+    Two buckets may each have one: `bucket` says which is meant. With `newest` only so many transitions are explained.
     """
     steps = [one for one in snapshots.transitions_of(tx, job_id) if bucket in (None, one.transition.job.bucket)]
     history = _History(tx, job_id, book, now)
-    return [history.explain(one, _next(one, then)) for one, then in zip_longest(steps, steps[1:])]
+    pairs = list(zip_longest(steps, steps[1:]))
+    return [history.explain(one, _next(one, then)) for one, then in (pairs if newest is None else pairs[-newest:])]
 
 
 def _next(one: Judged, then: Judged | None) -> Judged | None:

@@ -123,16 +123,7 @@ def test_of_a_job_that_went_to_and_fro_the_newest_is_shown(world: World, admin: 
     assert "Only the newest are shown" in page
     for text in (page, admin.get("/rules/explain?job=j1").text):
         assert text.count("What each rule says") == 50
-        assert "Only the newest 50 are explained; 70 are older." in text
-
-
-def test_what_would_take_long_to_explain_is_not_explained_on_a_page(world: World, admin: FlaskClient) -> None:
-    _busy(world, 501)
-    for path in ("/jobs/j1", "/rules/explain?job=j1"):
-        page = admin.get(path)
-        assert page.status_code == 200
-        assert "Not explained here, as it has 501 transitions and 2 rules: ci-bridge explain" in page.text
-        assert "What each rule says" not in page.text
+        assert "Only the newest 50 are explained; 70 are older: ci-bridge rules explain names them all." in text
 
 
 def test_of_many_attempts_the_newest_are_shown(world: World, admin: FlaskClient) -> None:
@@ -216,3 +207,27 @@ def _is_harmless(page: str) -> None:
     assert not {"evil", "onload", "onerror", "style", "iframe"} & set(markup.found)
     assert all(one.startswith(("/", "#")) and not one.startswith("//") for one in markup.addresses)
     assert "path-is-secret" not in page or "<textarea" in page  # which has what was pasted
+
+
+# --- addresses that are none ---------------------------------------------------------------------------------
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_who_mistypes_an_address_in_a_browser_gets_a_page(admin: FlaskClient) -> None:
+    answer = admin.get("/nowhere", headers=BROWSER)
+    assert answer.status_code == 404
+    assert "there is nothing at" in answer.text
+    assert "Back to the overview" in answer.text
+    assert "style-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
+def test_a_stranger_with_a_browser_learns_of_no_address_whether_it_is_there(world: World) -> None:
+    client = world.app().test_client()
+    assert client.get("/nowhere", headers=BROWSER).status_code == 303
+    assert client.get("/api/v1/nowhere", headers=BROWSER).status_code == 401
+
+
+def test_a_program_is_told_of_addresses_as_ever(admin: FlaskClient) -> None:
+    answer = admin.get("/nowhere")
+    assert (answer.status_code, answer.content_type) == (401, "application/problem+json")
