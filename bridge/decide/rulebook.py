@@ -41,6 +41,7 @@ class Rulebook(Ruleset):
     trials: tuple[Trial, ...]
     wordings: Mapping[str, Wording]
     frozen: str = field(repr=False)  # its ruleset as text
+    text: str = field(repr=False)  # what it was read from: it may hold secrets
     warnings: tuple[Fault, ...] = ()
 
 
@@ -115,6 +116,7 @@ class _Reader:
             trials=trials,
             wordings=wordings,
             frozen=freeze(self._raw, ruleset),
+            text=self._text,
             warnings=faults,
         )
 

@@ -41,6 +41,14 @@ def test_no_page_scrolls_sideways_on_a_phone(admin: Person, house: LivedIn) -> N
     assert {path: width for path, width in widths.items() if width > 360} == {}
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/deliveries", "/deliveries?state=dead", "/silences", "/redrives"])
+def test_no_table_is_cut_on_a_usual_screen(admin: Person, house: LivedIn, path: str) -> None:
+    admin.page.set_viewport_size({"width": 1280, "height": 800})
+    admin.goes_to(path)
+    tables = admin.page.locator(".scroll").evaluate_all("all => all.map((one) => one.scrollWidth - one.clientWidth)")
+    assert [hidden for hidden in tables if hidden > 0] == []
+
+
 def test_chinese_names_are_shown_whole(admin: Person, house: LivedIn) -> None:
     admin.goes_to(f"/jobs/{house.job}")
     admin.reads(LONG)

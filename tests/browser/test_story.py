@@ -61,7 +61,7 @@ def test_why_nobody_heard_of_a_job_is_one_click_away_and_sending_it_by_hand_anot
     row.get_by_role("link", name=f"why? {job}").click()
     untold = admin.page.get_by_role("region", name="Nobody was told")
     expect(untold).to_be_visible()
-    untold.get_by_label("Tell it now to").select_option("cms")
+    untold.get_by_label("Tell of it now").select_option("cms")
     untold.get_by_role("button", name="Send").click()
     expect(admin.page.get_by_role("status")).to_contain_text("on its way to cms")
     bridge.await_(lambda: bridge.accepted("/cms", job))

@@ -15,11 +15,13 @@ from bridge.admin.pages.routes import Page, Pages, attempt, refused, show
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.decide.retries import BROKEN_AT
+from bridge.model import Notifier
 from bridge.pipeline.stats import Latency, stats
 from bridge.record import reading
 from bridge.record.reading import Facts
 
 _SPAN = "24h"
+_A = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
 # What only rules.toml says, and what only the record does.
 _NOTHING_SAID: Facts = {
     "target": None, "signed": None, "rate": None, "fallback": None, "paused_at": None, "paused_why": None,
@@ -41,11 +43,14 @@ class NotifierPages(Pages):
         with self.parts.db.read() as tx:
             rows = reading.notifiers(tx)
             latency = {one.notifier: one for one in stats(tx, _SPAN, self.parts.clock()).latency}
-        found = [_NOTHING_SAID | row for row in shown.notifiers(self.parts.book(), rows)]
+        book = self.parts.book()
+        found = [_NOTHING_SAID | row for row in shown.notifiers(book, rows)]
+        found = [one | {"rate": _rate(book.notifiers.get(one["name"]))} for one in found]
         return show(
             "notifiers.html",
             notifiers=[(one, _standing(one), _quickness(latency.get(one["name"]))) for one in found],
             broken_at=BROKEN_AT,
+            span=_SPAN,
         )
 
     def test(self, name: str) -> ResponseReturnValue:
@@ -67,14 +72,24 @@ def _standing(one: Facts) -> tuple[str, str]:
         return "not in rules.toml", "dropped"
     if one["paused_at"]:
         return "paused", "paused"
-    return ("does not answer", "failed") if one["failures"] else ("fine", "ok")
+    if one["failures"]:
+        return "does not answer", "failed"
+    return (f"{shapes.count(one['dead'])} died", "later") if one["dead"] else ("fine", "ok")
 
 
-def _quickness(found: Latency | None) -> str | None:
-    """Return how long it took to tell, from what happened to the receiver's yes."""
+def _rate(one: Notifier | None) -> str | None:
+    """Return how many it is told in a time, at most."""
+    if one is None or one.rate is None:
+        return None
+    per = one.rate.per
+    return f"{shapes.count(one.rate.count)} {_A.get(int(per.total_seconds())) or f'in {shapes.span(per)}'}"
+
+
+def _quickness(found: Latency | None) -> tuple[str, int] | None:
+    """Return how long it took to tell, from what happened to the receiver's yes, and how many were told."""
     if found is None or found.p50_s is None or found.p95_s is None:
         return None
-    return f"half within {_took(found.p50_s)}, 95 % within {_took(found.p95_s)} ({shapes.count(found.count)} told)"
+    return f"half within {_took(found.p50_s)}, 95 % within {_took(found.p95_s)}", found.count
 
 
 def _took(seconds: float) -> str:

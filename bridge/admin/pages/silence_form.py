@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bridge.decide.mutes import SCOPE_KEYS
 from bridge.decide.silencing import Wanted, read_wanted
+from bridge.decide.words import STATE_WORDS, shown
 
-USUAL = ("30m", "1h", "4h", "1d")
+USUAL = ("30m", "1h", "2h", "4h", "1d")
 BY = "dashboard"  # who asks, where nobody else is named
 LABELS = {
-    "tag": "Tag", "queue": "Queue", "input": "Input", "from": "From", "to": "To", "rule": "Rule",
-    "notifier": "Notifier", "everything": "Everything", "for": "How long", "mode": "What with it", "reason": "Why",
-    "author": "Who",
+    "tag": "Tag", "queue": "Queue", "input": "Input", "from": "State before", "to": "State after", "rule": "Rule",
+    "notifier": "Notifier", "everything": "Everything", "for": "How long", "mode": "What happens to the messages",
+    "reason": "Reason", "author": "Who",
 }  # fmt: skip
 
 _MATCHED = ("tag", "queue", "input")
@@ -23,6 +25,8 @@ _LISTED = ("from", "to")  # names of states, which have no commas
 _NAMED = ("rule", "notifier")
 _LONGEST = 2_000  # characters of a field
 _A_DATE = re.compile(r"\d{4}-")
+_A_TIME = re.compile(r"[0-9]|(now|today|tomorrow)$", re.IGNORECASE)  # no state begins so
+_STATES = {word.lower(): word for word in STATE_WORDS}
 _NOTHING_NAMED = "say what it matches, or tick that everything is meant"
 
 Fault = tuple[str | None, str]  # the field, if it is about one, and what is wrong
@@ -42,14 +46,17 @@ class Form:
 
     texts: Mapping[str, str]
     everything: bool = False
+    nonce: str = ""  # of the page that it stands on
+
+    @property
+    def key(self) -> str | None:
+        """Return what is the same when this is sent twice; with other texts, as after going back, it is another."""
+        return "\0".join([self.nonce, *self.texts.values()]) if self.nonce else None
 
     def wanted(self, now: datetime, *, preview: bool = False) -> Wanted:
         """Return the silence that is asked for; a preview needs no reason. Raises FormRefused."""
-        faults: list[Fault] = []
-        named = [name for name in (*_MATCHED, *_LISTED, *_NAMED) if self.texts[name]]
-        if not named and not self.everything:
-            faults.append(("everything", _NOTHING_NAMED))
-        said = {**self._said(), "everything": self.everything or not named}
+        faults, said = list(self._faults()), self._said()
+        said["everything"] = self.everything or not said.keys() & set(SCOPE_KEYS)
         if preview:
             said.setdefault("reason", "preview")
         try:
@@ -63,9 +70,21 @@ class Form:
     def _said(self) -> dict[str, Any]:
         """Return what was typed as the API takes it."""
         match = {name: self.texts[name] for name in _MATCHED if self.texts[name]}
-        listed = {name: [part.strip() for part in self.texts[name].split(",")] for name in _LISTED if self.texts[name]}
+        words = {name: [one for one in self._states(name) if not _A_TIME.match(one)] for name in _LISTED}
+        listed = {name: found for name, found in words.items() if found}
         plain = {name: self.texts[name] for name in (*_NAMED, "mode", "author", "reason") if self.texts[name]}
         return ({"match": match} if match else {}) | listed | plain | _end(self.texts["other"] or self.texts["for"])
+
+    def _faults(self) -> Iterator[Fault]:
+        """Yield what can be wrong in a form alone: "from" is taken for the beginning."""
+        if not self.everything and not any(self.texts[name] for name in (*_MATCHED, *_LISTED, *_NAMED)):
+            yield "everything", _NOTHING_NAMED
+        for name in _LISTED:
+            yield from ((name, _no_state(one)) for one in self._states(name) if _A_TIME.match(one))
+
+    def _states(self, name: str) -> list[str]:
+        words = [part.strip() for part in self.texts[name].split(",")] if self.texts[name] else []
+        return [_STATES.get(word.lower(), word) for word in words]
 
 
 def read(values: Mapping[str, str]) -> Form:
@@ -75,7 +94,7 @@ def read(values: Mapping[str, str]) -> Form:
         texts |= {"for": "1h", "other": texts["other"] or texts["for"]}
     texts["mode"] = texts["mode"] or "hold"
     texts["author"] = values.get("author", BY).strip()[:_LONGEST]
-    return Form(texts, everything=bool(values.get("everything")))
+    return Form(texts, everything=bool(values.get("everything")), nonce=values.get("nonce", "")[:_LONGEST])
 
 
 def _end(text: str) -> dict[str, str]:
@@ -88,8 +107,13 @@ def _end(text: str) -> dict[str, str]:
     return {"ends_at": (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()}
 
 
+def _no_state(text: str) -> str:
+    return f'{shown(text)} is no state of a job, such as Failed; when the silence ends is said under "{LABELS["for"]}"'
+
+
 def _fault(line: str) -> Fault:
     key, _, rest = line.partition(": ")
+    rest = "give a reason" if (key, rest) == ("reason", "is missing") else rest
     name = {"ends_at": "for"}.get(key, key.removeprefix("match."))
     return (name, rest) if name in LABELS and rest else (None, line)
 

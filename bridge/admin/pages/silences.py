@@ -9,7 +9,7 @@ from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.pages import filters, sentences, silence_form
-from bridge.admin.pages.routes import Page, Pages, attempt, may_act, show
+from bridge.admin.pages.routes import Page, Pages, attempt, may_act, refused, show
 from bridge.admin.pages.silence_form import BY, LABELS, Form, FormRefused
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
@@ -24,6 +24,7 @@ from bridge.record import silences
 Facts = dict[str, Any]
 
 _AT_ONCE = 50  # that are over
+_OVER = "This form was sent before, and its silence is over: fill it in anew."
 
 
 class SilencePages(Pages):
@@ -66,11 +67,13 @@ class SilencePages(Pages):
             wanted = form.wanted(now, preview=previews)
             if previews:
                 return self._form(form, foreseen=self._silences.foresee(wanted, now))
-            made = self._silences.make(wanted, now)
+            made = self._silences.make(wanted, now, nonce=form.key)
         except FormRefused as error:
             return self._form(form, faults=list(silence_form.labelled(error.faults)), status=400)
         except Problem as error:
             return self._form(form, faults=[(None, error.detail)], status=error.code or 400)
+        if made["state"] == "over":
+            return refused(Problem(409, _OVER), "silences")
         flash(f"{'Drops' if wanted.drop else 'Holds'} what it matches until {made['ends_at']}.", "done")
         return redirect(url_for("pages.silences"), 303)
 
@@ -96,6 +99,7 @@ class SilencePages(Pages):
         }
         return show(
             "silence_add.html", status=status, labels=LABELS, choices=choices, usual=silence_form.USUAL,
+            nonce=form.nonce or self.parts.nonce(),
             longest={"reason": LONGEST_REASON, "author": LONGEST_AUTHOR}, allowed=may_act(), **facts,
         )  # fmt: skip
 

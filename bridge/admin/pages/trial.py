@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from bridge.admin.pages.pasted import Pasted, Said
 from bridge.admin.parts import Parts
 from bridge.decide import trials
-from bridge.decide.rulebook import Fault, Rulebook, RulesRefused, read
-from bridge.decide.trials import Failed
+from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.pipeline.backtest import Backtest, Report
 from bridge.record import history
 
@@ -19,7 +19,6 @@ SPANS: Mapping[str, timedelta] = {"24h": timedelta(days=1), "7d": timedelta(days
 USUAL = "24h"
 
 _DIFFERENCES = 50  # that are shown
-_LONGEST_LINE = 200  # characters of a line that is quoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +42,13 @@ class Overdue(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of it. `faults` has each with the line of the text; without `sha` the file is refused."""
+    """What came of it; without `sha` it is refused."""
 
     span: str
-    faults: Sequence[tuple[Fault, str]]
+    faults: Sequence[Said]
     sha: str | None = None
     tests: int = 0
-    failed: Sequence[Failed] = ()
+    failed: Sequence[Said] = ()
     report: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
 
@@ -58,22 +57,18 @@ class Result:
         return self.sha is None
 
 
-def run(parts: Parts, text: str, *, span: str, clock: Callable[[], float], bounds: Bounds = BOUNDS) -> Result:
-    """Check a file, and put what has happened through it. Nothing comes into force; nothing is stored or sent."""
+def run(parts: Parts, pasted: Pasted, *, span: str, clock: Callable[[], float], bounds: Bounds = BOUNDS) -> Result:
+    """Check rules, and put what has happened through them. Nothing comes into force; nothing is stored or sent."""
     try:
-        book = read(text, parts.environ)
+        book = pasted.read(parts.environ)
     except RulesRefused as error:
-        return Result(span=span, faults=_quoted(error.faults, text))
+        return Result(span=span, faults=pasted.faults(error.faults))
     report, notes = _Trial(parts, book, SPANS[span], clock, bounds).run()
     return Result(
-        span=span, faults=_quoted(book.warnings, text), sha=book.sha, tests=len(book.trials), failed=trials.run(book),
+        span=span, faults=pasted.faults(book.warnings), sha=book.sha, tests=len(book.trials),
+        failed=[pasted.said(one.line, one.text) for one in trials.run(book)],
         report=report.facts() if report else None, notes=notes,
     )  # fmt: skip
-
-
-def _quoted(faults: Sequence[Fault], text: str) -> list[tuple[Fault, str]]:
-    lines = text.split("\n")
-    return [(one, lines[one.line - 1].strip()[:_LONGEST_LINE] if 0 < one.line <= len(lines) else "") for one in faults]
 
 
 class _Trial:
@@ -95,7 +90,7 @@ class _Trial:
         try:
             report, is_cut = self._newest(min(bounds.probe, bounds.most))
         except Overdue:
-            return None, [f"It was given up: it takes more than {bounds.seconds:g} seconds. {_NO_HASTE}"]
+            return None, [f"It was stopped: it takes more than {bounds.seconds:g} seconds. {_NO_HASTE}"]
         took = self._clock() - began
         room = bounds.most if took <= 0 else min(bounds.most, int(bounds.probe * bounds.seconds / took))
         if is_cut and room > bounds.probe:

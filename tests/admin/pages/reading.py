@@ -38,6 +38,8 @@ class _Controls(HTMLParser):
         if tag == "label":
             self._inside += 1
             self.labelled.add(given.get("for") or "")
+        elif given.get("type") == "hidden":
+            return
         elif tag in ("input", "select", "textarea") and not (self._inside or given.get("aria-label")):
             self._controls.append((given.get("name") or "", given.get("id")))
 

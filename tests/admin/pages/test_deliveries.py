@@ -14,7 +14,7 @@ from bridge.model import Refused, Sent, TryLater
 from bridge.pipeline.digests import Editor
 from bridge.record import outbox, reading, silences
 from bridge.record.reading import Filter
-from tests.admin.builders import NOON, SECRETS, World, a_failed_job, a_job, a_silence
+from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job, a_silence
 
 HOSTILE = '"><script>alert(1)</script>&'
 RECEIVER = f"不行 {HOSTILE}"
@@ -54,6 +54,31 @@ def test_a_row_says_what_was_told_to_whom_and_how_it_went(world: World, admin: F
     assert '/jobs/j7?bucket=media-1250000000"' in page
     assert '/rules#rule-failed"' in page
     assert '/notifiers#notifier-ops/1"' in page
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "why", "button"),
+    [("hold", "held", "mute “ nights <b> ”", None), ("drop", "dropped", "mute “ nights <b> ”", "Send now")],
+)
+def test_what_a_gate_kept_says_which(
+    world: World, admin: FlaskClient, mode: str, state: str, why: str, button: str | None
+) -> None:
+    world.book = a_book(f'{RULES}[[mute]]\nname = "nights <b>"\nbetween = "00:00-23:59"\nmode = "{mode}"\n')
+    world.sees(a_job(1))
+    page = admin.get(f"/deliveries?state={state}").text
+    assert f"{state} cms Running j1 all 0 {why}" in text(page)
+    assert "<b>" not in page
+    (one,) = ids(world)
+    assert (f'aria-label="Send now: {one}"' in admin.get(f"/deliveries/{one}").text) == (button is not None)
+    assert ("Send the chosen ones now" in page) == (button is not None)
+
+
+def test_what_a_silence_holds_leads_to_it(world: World, admin: FlaskClient) -> None:
+    with world.db.write() as tx:
+        silences.add(tx, a_silence("sil_1"))
+    world.sees(a_job(1, state="Failed"))
+    assert 'href="/silences#silence-sil_1"' in admin.get("/deliveries").text
+    assert 'id="silence-sil_1"' in admin.get("/silences").text
 
 
 def test_deliveries_are_filtered_by_the_address(world: World, admin: FlaskClient) -> None:
@@ -99,15 +124,26 @@ def test_the_chosen_ones_are_sent_again(world: World, admin: FlaskClient) -> Non
     page = admin.get("/deliveries").text
     assert f'value="{first}" aria-label="Choose {first}"' in page
     answer = admin.post("/deliveries/redrive-chosen", data={"id": [first, second]}, follow_redirects=True)
-    assert "2 of 2 will be sent again." in answer.text
+    assert f"2 of 2 are on the way: {first}, {second}.".replace(", ", " , ") in text(answer.text).replace(" .", ".")
+    assert f'<a href="/deliveries/{second}">' in answer.text
     assert [state(world, one) for one in (first, second, third)] == ["waiting", "waiting", "dead"]
+
+
+def test_of_many_chosen_ones_the_first_are_named(world: World, admin: FlaskClient) -> None:
+    dead = [a_dead_one(world, number) for number in range(8)]
+    answer = admin.post("/deliveries/redrive-chosen", data={"id": dead}, headers={"Referer": "http://localhost/jobs"})
+    said = admin.get(answer.location).text
+    assert "8 of 8 are on the way" in said
+    assert said.count('<a href="/deliveries/dlv_') == 5
+    assert '<a href="/deliveries?state=waiting">3 more</a>' in said
 
 
 def test_what_changed_before_it_was_chosen_is_told(world: World, admin: FlaskClient) -> None:
     dead, waiting = a_dead_one(world, 1), world.delivery_of(2)
     data = {"id": [dead, dead, waiting, "dlv_\0", HOSTILE]}
     answer = admin.post("/deliveries/redrive-chosen", data=data, follow_redirects=True)
-    assert "1 of 4 will be sent again. 3 had changed meanwhile" in answer.text
+    assert text(answer.text).count("1 of 4 is on the way") == 1
+    assert "3 had changed meanwhile" in answer.text
 
 
 def test_who_chose_nothing_is_told_so(admin: FlaskClient) -> None:
@@ -132,7 +168,7 @@ def test_a_delivery_shows_each_attempt_and_what_the_receiver_said(world: World, 
     page = admin.get(f"/deliveries/{delivery}").text
     assert text(page).index("Attempt 2 refused HTTP 500 200 ms answered 422") < text(page).index("Attempt 1 later")
     assert f"<pre>不行 {HOSTILE}".replace(HOSTILE, "&#34;&gt;&lt;script&gt;") in page
-    assert "It was given up" in page
+    assert "It died" in page
     assert f'aria-label="Send again: {delivery}"' in page
     assert "hx-get" not in page  # nothing will change by itself
 
@@ -148,7 +184,7 @@ def test_what_waits_is_looked_at_again(world: World, admin: FlaskClient) -> None
 def test_a_dead_delivery_is_sent_again(world: World, admin: FlaskClient) -> None:
     delivery = a_dead_one(world)
     answer = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
-    assert f"{delivery} will be sent again." in answer.text
+    assert f"{delivery} is on its way." in answer.text
     assert state(world, delivery) == "waiting"
     again = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
     assert "only a dead or a dropped one is sent again" in again.text

@@ -48,13 +48,37 @@ def test_each_number_leads_to_those_deliveries(world: World, admin: FlaskClient)
     assert "Send the dead one again" in page
 
 
+def test_one_to_whom_messages_died_is_not_fine(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(1))
+    world.attempt(Refused("no"))
+    page = admin.get("/notifiers").text
+    assert "ops/1 1 died" in text(card(page, "ops/1"))
+    assert "cms fine" in text(card(page, "cms"))
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [("1/s", "1 a second"), ("2000/1m", "2,000 a minute"), ("3/60m", "3 an hour"), ("5/90s", "5 in 1")],
+)
+def test_its_rate_is_said_in_words(world: World, admin: FlaskClient, rate: str, words: str) -> None:
+    world.book = a_book(RULES.replace("[notifier.cms]", f'[notifier.cms]\nrate = "{rate}"'))
+    assert f"Rate {words}" in text(card(admin.get("/notifiers").text, "cms"))
+
+
+def test_a_name_leads_to_its_deliveries_and_a_button_to_a_silence_of_it(world: World, admin: FlaskClient) -> None:
+    page = unescape(card(admin.get("/notifiers").text, "ops/1"))
+    assert '<a href="/deliveries?notifier=ops/1"' in page
+    assert 'href="/silences/add?notifier=ops/1" aria-label="Silence ops/1"' in page
+
+
 def test_how_quickly_it_was_told_is_shown(world: World, admin: FlaskClient) -> None:
     world.sees(a_job(1))
     world.now = NOON + timedelta(seconds=40)
     world.attempt(Sent())
     said = text(card(admin.get("/notifiers").text, "cms"))
-    assert "(1 told)" in said
+    assert "1 told" in said
     assert "half within" in said
+    assert 'href="/deliveries?notifier=cms&state=sent&since=24h"' in unescape(admin.get("/notifiers").text)
 
 
 def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskClient) -> None:
@@ -126,6 +150,8 @@ def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) ->
     page = reader.get("/notifiers").text
     assert "paused" in card(page, "cms")
     assert "<button" not in card(page, "cms")
+    assert "/silences/add" not in page
+    assert page.count("Sign in with the admin token to send a test") == 1
     assert reader.post("/notifiers/cms/test").status_code == 403
     assert reader.post("/notifiers/cms/resume").status_code == 403
     assert row(world, "cms")["paused_at"] is not None

@@ -87,7 +87,7 @@ def test_a_paused_notifier_is_told_of_before(dead: World, admin: FlaskClient) ->
 
 def test_nothing_to_send_again_is_said(world: World, admin: FlaskClient) -> None:
     page = admin.get("/redrives/new?state=dropped").text
-    assert "There is nothing to send again." in page
+    assert "There is nothing to send." in page
     assert "all that are dropped" in page
     assert "<button>" not in page.split("<main")[1]
 

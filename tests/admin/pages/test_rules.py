@@ -228,7 +228,7 @@ def test_a_file_without_faults_is_tried_on_what_has_happened(world: World, admin
     assert "3 transitions. No difference to what was told." in same
     other = text_of(posted(admin, "/rules/try", rules=RULES.replace('"all"', '"每个"'), span="7d"))
     assert "What it would have told in the last 7d" in other
-    assert "Messages: 2 more, 2 fewer, 0 otherwise" in other
+    assert "Messages: 2 more, 2 fewer, 0 changed" in other
     assert "每个 → cms none 2 told 2 more" in other
 
 
@@ -245,6 +245,43 @@ def test_tests_that_fail_are_told(world: World, admin: FlaskClient) -> None:
     assert "told, and not expected: all -> cms" in said
 
 
+def test_one_more_rule_is_tried_without_the_file(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(1), a_job(2))
+    world.now += timedelta(hours=1)
+    more = '[[rule]]\nname = "one more"\nto = "Running"\nnotify = "ops/1"\n'
+    said = text_of(posted(admin, "/rules/try", rules=more.replace("\n", "\r\n"), how="added"))
+    assert "With this the rules are valid; it is not in force" in said
+    assert "Messages: 1 more, 0 fewer, 0 changed" in said
+    assert "one more → ops/1 none 1 told 1 more" in said
+    assert world.book.sha in page(admin, "/rules")
+
+
+def test_what_is_wrong_with_one_more_rule_shows_nothing_of_the_rules_in_force(world: World, admin: FlaskClient) -> None:
+    html = posted(admin, "/rules/try", rules='[[rule]]\nname = "all"\nnotify = "<x>"\n[notifier.cms]\n', how="added")
+    said = text_of(html)
+    assert "With this the rules would be refused" in said
+    assert "error line 4" in said
+    assert 'value="added" checked' in html
+    assert "<x>" not in html
+    assert "path-is-secret" not in html
+
+
+def test_the_page_begins_with_an_example_of_one_more_rule(world: World, admin: FlaskClient) -> None:
+    html = page(admin, "/rules/try")
+    assert 'value="added" checked' in html
+    assert "notify = &#34;cms&#34;" in html
+    of_job = page(admin, "/rules/try?how=added&tag=%E8%BD%AC%E7%A0%81%3C%2Ftextarea%3E&to=gone")
+    assert "match.tag = &#34;转码&lt;/textarea&gt;&#34;" in of_job
+    assert "to = &#34;gone&#34;" in of_job
+    whole = page(admin, "/rules/try?how=whole")
+    assert 'value="whole" checked' in whole
+    assert "[[rule]]" not in whole
+
+
+def test_nothing_at_all_to_add_is_said_so(world: World, admin: FlaskClient) -> None:
+    assert "There is nothing: paste a [[rule]]." in posted(admin, "/rules/try", 400, rules=" ", how="added")
+
+
 def test_what_is_tried_does_not_come_into_force(world: World, admin: FlaskClient) -> None:
     before = world.book.sha
     posted(admin, "/rules/try", rules='[[rule]]\nname = "x"\nnotify = "y"\n')
@@ -255,7 +292,7 @@ def test_what_is_tried_does_not_come_into_force(world: World, admin: FlaskClient
 def test_a_file_of_a_megabyte_is_taken_and_a_larger_one_refused_in_a_sentence(world: World, admin: FlaskClient) -> None:
     text = RULES + "# 转码\n" * ((LARGEST - len(RULES)) // len("# 转码\n".encode()))
     accepted = uploaded(admin, text.replace("\n", "\r\n"))
-    assert f"This file is accepted: {a_book(text).sha}" in accepted
+    assert f"This file is valid; it is not in force Version of these rules: {a_book(text).sha};" in accepted
     assert "is too large: it has 1,000,001 bytes" in uploaded(admin, "#" * (LARGEST + 1))
     refused = uploaded(admin, "#" * (3 * LARGEST), 413)
     assert "This is too large: a rules file has at most 1,000,000 bytes." in refused

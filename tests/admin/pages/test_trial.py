@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from bridge.admin.pages import trial
+from bridge.admin.pages.pasted import Pasted
 from bridge.admin.pages.trial import Bounds, Result
 from bridge.admin.parts import Parts
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_job
@@ -27,7 +28,7 @@ def tried(world: World, bounds: Bounds, *, step: float = 0.0, rules: str = OTHER
         db=world.db, book=lambda: world.book, rules_fault=lambda: None, clock=lambda: world.now, nonce=lambda: "n",
         version="9.9.9", environ=ENVIRON,
     )  # fmt: skip
-    return trial.run(parts, rules, span="24h", clock=clock(step=step), bounds=bounds)
+    return trial.run(parts, Pasted(rules), span="24h", clock=clock(step=step), bounds=bounds)
 
 
 def compared(result: Result) -> int:
@@ -82,7 +83,7 @@ def test_where_it_goes_very_slowly_the_probe_is_what_there_is(world: World) -> N
 def test_what_is_refused_is_compared_with_nothing(world: World) -> None:
     result = tried(world, Bounds(), rules="[[rule]]")
     assert (result.is_refused, result.report) == (True, None)
-    assert {line for _, line in result.faults} == {"[[rule]]"}
+    assert {one.line for one in result.faults} == {"[[rule]]"}
 
 
 @pytest.mark.parametrize("text", ["\0", "x = '\u2028", "a = 1\n" * 2, "[" * 1_000])

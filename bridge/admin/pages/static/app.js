@@ -47,6 +47,14 @@ function copy(event) {
   navigator.clipboard.writeText(text).then(() => { button.textContent = "Copied"; });
 }
 
+// What a button has asked for is where the reader looks, and what is read aloud.
+function showAnswer() {
+  const answer = document.querySelector("[data-focus]");
+  if (!answer) return;
+  answer.focus({ preventScroll: true });
+  answer.scrollIntoView({ block: "nearest" });
+}
+
 function chooseAll(event) {
   if (!event.target.matches("[data-all]")) return;
   for (const box of document.querySelectorAll(`input[name="${event.target.dataset.all}"]`)) box.checked = event.target.checked;
@@ -54,7 +62,7 @@ function chooseAll(event) {
 
 document.getElementById("zone").textContent = `times are ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
 tell(document);
-document.addEventListener("htmx:after:swap", () => tell(document));
+document.addEventListener("htmx:after:swap", () => { tell(document); showAnswer(); });
 document.addEventListener("click", copy);
 document.addEventListener("change", chooseAll);
 document.addEventListener("visibilitychange", refresh);
