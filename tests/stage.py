@@ -17,7 +17,7 @@ from typing import Self
 from click.testing import Result
 from sqlalchemy import func, select
 
-from bridge.record import reading
+from bridge.record import gauges, reading
 from bridge.record.database import TROUBLES, Database
 from bridge.record.reading import Filter
 from bridge.record.schema import transition
@@ -173,7 +173,7 @@ class Stage:
 
     def watch(self) -> reading.Facts:
         with self.db.read() as tx:
-            found = reading.watches(tx)
+            found = gauges.watches(tx)
         return found[0] if found else {"ok_at": None, "error": None}
 
     def transitions(self) -> dict[str, list[reading.Facts]]:
@@ -201,7 +201,7 @@ class Stage:
         """True when the record has the last state of every job, and nothing waits to be told."""
         try:
             with self.db.read() as tx:  # it is asked many times a second, and there may be thousands of transitions
-                if any(one["waiting"] + one["sending"] + one["held"] for one in reading.notifiers(tx)):
+                if any(one["waiting"] + one["sending"] + one["held"] for one in gauges.notifiers(tx)):
                     return False
                 newest = select(func.max(transition.c.n)).group_by(transition.c.job_id)
                 rows = tx.execute(select(transition.c.job_id, transition.c.state).where(transition.c.n.in_(newest)))

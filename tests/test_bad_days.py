@@ -19,7 +19,7 @@ from bridge import wiring
 from bridge.decide.messages import address
 from bridge.decide.messages import test_message as a_test_message
 from bridge.pipeline import Poll
-from bridge.record import outbox, reading
+from bridge.record import gauges, outbox, reading
 from bridge.record.database import Database
 from bridge.simulator.ci import DEMO_SECRET_ID
 from bridge.simulator.receiver import WebhookReceiver
@@ -91,7 +91,7 @@ def await_attempt(stage: Stage, delivery_id: str) -> reading.Facts:
 
 def notifier(stage: Stage, name: str) -> reading.Facts:
     with stage.db.read() as tx:
-        return next(one for one in reading.notifiers(tx) if one["name"] == name)
+        return next(one for one in gauges.notifiers(tx) if one["name"] == name)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> str:

@@ -15,7 +15,7 @@ from bridge.admin.routes import Route
 from bridge.decide.messages import address, test_message
 from bridge.decide.words import listing, suggest
 from bridge.model import Watch
-from bridge.record import leases, outbox, reading
+from bridge.record import gauges, leases, outbox, reading
 
 
 class Acts:
@@ -73,7 +73,7 @@ class Acts:
         watch = self._watch(name)
         with self._parts.write() as tx:
             leases.sync(tx, [watch], [])
-            if any(row["paused"] for row in reading.watches(tx) if row["name"] == name):
+            if any(row["paused"] for row in gauges.watches(tx) if row["name"] == name):
                 raise Problem(409, f'watch "{name}" is paused; resume it, and it is polled')
             leases.set_watch(tx, name, poll_now=True)
         return {"watch": name, "paused": False}, 202

@@ -14,7 +14,7 @@ from bridge.admin.answers import Alive, Readiness
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.model import Watch
-from bridge.record import reading
+from bridge.record import gauges
 from bridge.record.database import TROUBLES, trouble
 from bridge.record.schema import HEAD
 
@@ -73,8 +73,8 @@ class Health:
         if self._loaded[0] != book.sha:
             self._loaded = (book.sha, now)
         with self._parts.db.read() as tx:
-            watches, workers = reading.watches(tx), reading.workers(tx)
-            paused = reading.paused_notifiers(tx)
+            watches, workers = gauges.watches(tx), gauges.workers(tx)
+            paused = gauges.paused_notifiers(tx)
         alive = [worker for worker in workers if now - _time(worker["beat_at"]) <= _SILENT_FOR]
         begun = max([self._loaded[1], *sorted(_time(worker["started_at"]) for worker in alive)[:1]])
         yield _workers(workers, alive)

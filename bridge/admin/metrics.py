@@ -23,7 +23,7 @@ from bridge.admin.families import gauge, largest
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.decide.rulebook import Rulebook
-from bridge.record import gauges, reading, rulesets, tallies
+from bridge.record import gauges, rulesets, tallies
 from bridge.record.reasons import CAUSES, cause
 from bridge.record.tallies import Labels, Total
 
@@ -141,15 +141,15 @@ class Metrics:
     def _scrape(self) -> Scrape:
         parts, book, now = self._parts, self._parts.book(), self._parts.clock()
         with parts.db.read() as tx:
-            workers = reading.workers(tx)
+            workers = gauges.workers(tx)
             return Scrape(
                 version=parts.version,
                 now=now,
                 book=book,
                 reloaded=not (parts.rules_fault() or any(worker["rules_fault"] for worker in workers)),
-                jobs=reading.open_jobs(tx),
-                watches=reading.watches(tx),
-                notifiers=reading.notifiers(tx),
+                jobs=gauges.open_jobs(tx),
+                watches=gauges.watches(tx),
+                notifiers=gauges.notifiers(tx),
                 workers=workers,
                 faults=rulesets.faults(tx),
                 holders=gauges.holders(tx, now=now),

@@ -15,7 +15,7 @@ from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
-from bridge.record import reading, rulesets, tallies
+from bridge.record import gauges, reading, rulesets, tallies
 from bridge.record.reading import Cursor, Found
 from bridge.record.schema import DELIVERY_STATES
 
@@ -105,10 +105,10 @@ class Reads:
         }
 
     def watches(self) -> ResponseReturnValue:
-        return self._short(shown.watches(self._parts.book(), self._rows(reading.watches)))
+        return self._short(shown.watches(self._parts.book(), self._rows(gauges.watches)))
 
     def notifiers(self) -> ResponseReturnValue:
-        return self._short(shown.notifiers(self._parts.book(), self._rows(reading.notifiers)))
+        return self._short(shown.notifiers(self._parts.book(), self._rows(gauges.notifiers)))
 
     def _rows(self, ask: Callable[[Connection], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         with self._parts.db.read() as tx:

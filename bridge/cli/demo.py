@@ -22,7 +22,7 @@ from bridge import settings as environment
 from bridge import wiring
 from bridge.cli.common import plainly, some
 from bridge.decide.rulebook import Rulebook
-from bridge.record import reading
+from bridge.record import gauges, reading
 from bridge.record.database import Database
 from bridge.record.reading import Facts, Filter
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
@@ -129,7 +129,7 @@ class _Stage:
     def _await_first_poll(self, until: float) -> None:
         while time.monotonic() < until:
             with self._db.read() as tx:
-                if all(watch["ok_at"] for watch in reading.watches(tx)):
+                if all(watch["ok_at"] for watch in gauges.watches(tx)):
                     return
             time.sleep(0.05)
 
@@ -142,7 +142,7 @@ class _Stage:
     def _is_all_told(self, born: list[str]) -> bool:
         with self._db.read() as tx:
             jobs = {job["id"]: job["state"] for job in reading.jobs(tx, Filter(), limit=500).items}
-            waiting = sum(n["waiting"] + n["sending"] for n in reading.notifiers(tx))
+            waiting = sum(n["waiting"] + n["sending"] for n in gauges.notifiers(tx))
         return not waiting and all(jobs.get(job) == self._ci.history(job)[-1] for job in born)
 
     def _print_news(self) -> None:

@@ -24,7 +24,7 @@ from bridge.cli.common import (
 from bridge.decide.messages import address, test_message
 from bridge.decide.words import suggest
 from bridge.model import GONE, STATES
-from bridge.record import outbox, reading
+from bridge.record import gauges, outbox, reading
 from bridge.record.database import Database
 from bridge.record.reading import Filter
 
@@ -184,7 +184,7 @@ def test(name: str, wait_s: float, as_json: bool) -> None:
     elif found["state"] == "sent":
         click.echo(f"arrived: {name} accepted the test message {told.id}")
     with db.read() as tx:
-        alive = reading.workers(tx)
+        alive = gauges.workers(tx)
     db.close()
     if found["state"] != "sent":
         fail(_why_not_sent(found, alive))

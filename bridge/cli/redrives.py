@@ -26,7 +26,7 @@ from bridge.cli.common import (
 )  # fmt: skip
 from bridge.decide.ids import ident
 from bridge.pipeline.redriving import TooMany, order, order_facts
-from bridge.record import reading, redrives
+from bridge.record import gauges, reading, redrives
 from bridge.record.database import Database
 from bridge.record.reading import Filter
 
@@ -70,7 +70,7 @@ def _now_is(db: Database, made: redrives.Order) -> redrives.Order:
 def _works(db: Database) -> bool:
     now = now_of(db)
     with db.read() as tx:
-        found = reading.workers(tx)
+        found = gauges.workers(tx)
     return any(now - datetime.fromisoformat(worker["beat_at"]) < _SILENT_FOR for worker in found)
 
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 from sqlalchemy import Connection
 
 from bridge.model import CLOSED, NEW
-from bridge.record import reading, tallies
+from bridge.record import gauges, tallies
 from bridge.record.tallies import BOUNDS
 
 # Span and step: as long as what is left of tallies of that age.
@@ -98,7 +98,7 @@ def moved(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
 
     steps = tallies.series(tx, "transition", slots[0], step)
     moves = {labels: _counts(found, slots) for labels, found in steps.items() if wanted(labels[0], labels[1])}
-    open_ = {key: count for key, count in reading.open_jobs(tx).items() if wanted(key[2], key[1])}
+    open_ = {key: count for key, count in gauges.open_jobs(tx).items() if wanted(key[2], key[1])}
     return Movement(slots=slots, jobs=_standing(open_, moves, slots), transitions=_moved(moves, slots))
 
 

@@ -1,14 +1,23 @@
-"""What stands at this moment, for figures: who holds which lease, and which digests wait. No ended row is read."""
+"""What stands at this moment: watches, notifiers, workers, and what waits. No ended row is read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 
+from bridge.record import digests
 from bridge.record.database import ms
+from bridge.record.reading import Facts, iso
+from bridge.record.schema import DEAD, SENDING, WAITING, state_is
+from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import lease as L  # noqa: N812
+from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import watch as W  # noqa: N812
+from bridge.record.schema import worker as P  # noqa: N812
 
 
 def holders(tx: Connection, *, now: datetime) -> dict[str, str]:
@@ -22,3 +31,57 @@ def open_digests(tx: Connection) -> dict[tuple[str, str], int]:
     waiting = literal_column("digest.ended_at").is_(None)
     found = select(G.c.gate, G.c.name, func.count()).where(waiting, G.c.members > 0).group_by(G.c.gate, G.c.name)
     return {(gate, name): count for gate, name, count in tx.execute(found)}
+
+
+def watches(tx: Connection) -> list[Facts]:
+    times = ("next_poll_at", "polled_at", "ok_at")
+    rows = tx.execute(select(W).order_by(W.c.name)).mappings()
+    return [{k: (iso(v) if v else None) if k in times else v for k, v in row.items()} for row in rows]
+
+
+def notifiers(tx: Connection) -> list[Facts]:
+    """Return every notifier with its counts; `oldest_due_at` is that of what could be sent now."""
+    open_ = select(D.c.notifier, func.count(), func.min(D.c.created_at)).where(state_is(WAITING)).group_by(D.c.notifier)
+    waiting = {name: (count, oldest) for name, count, oldest in tx.execute(open_)}
+    sending, dead = _by_notifier(tx, state_is(SENDING)), _by_notifier(tx, state_is(DEAD))
+    held = digests.waiting(tx)
+    return [
+        {
+            "name": row.name,
+            "type": row.type,
+            "paused_at": iso(row.paused_at),
+            "paused_why": row.paused_why,
+            "not_before": iso(row.not_before) if row.not_before else None,
+            "failures": row.failures,
+            "max_in_flight": row.max_in_flight,
+            "waiting": waiting.get(row.name, (0, None))[0],
+            "sending": sending.get(row.name, 0),
+            "dead": dead.get(row.name, 0),
+            "held": held.get(row.name, 0),
+            "oldest_waiting_at": iso(waiting.get(row.name, (0, None))[1]),
+        }
+        for row in tx.execute(select(N).order_by(N.c.name))
+    ]
+
+
+def _by_notifier(tx: Connection, which: ColumnElement[bool]) -> Mapping[str, int]:
+    rows = tx.execute(select(D.c.notifier, func.count()).where(which).group_by(D.c.notifier))
+    return {row[0]: row[1] for row in rows}
+
+
+def paused_notifiers(tx: Connection) -> list[str]:
+    return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_not(None)).order_by(N.c.name)).scalars())
+
+
+OPEN_JOBS = select(J.c.state, J.c.queue, J.c.tag, func.count()).where(J.c.open).group_by(J.c.state, J.c.queue, J.c.tag)
+
+
+def open_jobs(tx: Connection) -> dict[tuple[str, str, str], int]:
+    """Return how many unfinished jobs there are by (state, queue, tag)."""
+    return {(state, queue or "", tag or ""): count for state, queue, tag, count in tx.execute(OPEN_JOBS)}
+
+
+def workers(tx: Connection) -> list[Facts]:
+    times = ("started_at", "beat_at")
+    rows = tx.execute(select(P).order_by(P.c.started_at)).mappings()
+    return [{k: iso(v) if k in times else v for k, v in row.items() if k != "machine"} for row in rows]

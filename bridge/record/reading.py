@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -22,19 +22,15 @@ from sqlalchemy import (
     tuple_,
 )
 
-from bridge.record import digests
 from bridge.record.database import at, ms
 from bridge.record.rarest import Said, by_rarest, plain, said
-from bridge.record.schema import DEAD, DELIVERY_STATES, HELD, SENDING, SENT, WAITING, listed_by, state_is
+from bridge.record.schema import DELIVERY_STATES, HELD, SENDING, SENT, WAITING, listed_by, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
-from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
-from bridge.record.schema import watch as W  # noqa: N812
-from bridge.record.schema import worker as P  # noqa: N812
 
 Facts = dict[str, Any]
 MOST = 500
@@ -250,60 +246,6 @@ def attempt_facts(number: int, row: Row[Any]) -> Facts:
         "started_at": iso(row.started_at),
         "ms": row.ms,
     }
-
-
-def watches(tx: Connection) -> list[Facts]:
-    times = ("next_poll_at", "polled_at", "ok_at")
-    rows = tx.execute(select(W).order_by(W.c.name)).mappings()
-    return [{k: (iso(v) if v else None) if k in times else v for k, v in row.items()} for row in rows]
-
-
-def notifiers(tx: Connection) -> list[Facts]:
-    """Return every notifier with its counts; `oldest_due_at` is that of what could be sent now."""
-    open_ = select(D.c.notifier, func.count(), func.min(D.c.created_at)).where(state_is(WAITING)).group_by(D.c.notifier)
-    waiting = {name: (count, oldest) for name, count, oldest in tx.execute(open_)}
-    sending, dead = _by_notifier(tx, state_is(SENDING)), _by_notifier(tx, state_is(DEAD))
-    held = digests.waiting(tx)
-    return [
-        {
-            "name": row.name,
-            "type": row.type,
-            "paused_at": iso(row.paused_at),
-            "paused_why": row.paused_why,
-            "not_before": iso(row.not_before) if row.not_before else None,
-            "failures": row.failures,
-            "max_in_flight": row.max_in_flight,
-            "waiting": waiting.get(row.name, (0, None))[0],
-            "sending": sending.get(row.name, 0),
-            "dead": dead.get(row.name, 0),
-            "held": held.get(row.name, 0),
-            "oldest_waiting_at": iso(waiting.get(row.name, (0, None))[1]),
-        }
-        for row in tx.execute(select(N).order_by(N.c.name))
-    ]
-
-
-def _by_notifier(tx: Connection, which: ColumnElement[bool]) -> Mapping[str, int]:
-    rows = tx.execute(select(D.c.notifier, func.count()).where(which).group_by(D.c.notifier))
-    return {row[0]: row[1] for row in rows}
-
-
-def paused_notifiers(tx: Connection) -> list[str]:
-    return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_not(None)).order_by(N.c.name)).scalars())
-
-
-OPEN_JOBS = select(J.c.state, J.c.queue, J.c.tag, func.count()).where(J.c.open).group_by(J.c.state, J.c.queue, J.c.tag)
-
-
-def open_jobs(tx: Connection) -> dict[tuple[str, str, str], int]:
-    """Return how many unfinished jobs there are by (state, queue, tag)."""
-    return {(state, queue or "", tag or ""): count for state, queue, tag, count in tx.execute(OPEN_JOBS)}
-
-
-def workers(tx: Connection) -> list[Facts]:
-    times = ("started_at", "beat_at")
-    rows = tx.execute(select(P).order_by(P.c.started_at)).mappings()
-    return [{k: iso(v) if k in times else v for k, v in row.items() if k != "machine"} for row in rows]
 
 
 def iso(milliseconds: int | None) -> str | None:

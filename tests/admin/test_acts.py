@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from bridge.model import Refused, Sent
-from bridge.record import outbox, reading
+from bridge.record import gauges, outbox, reading
 from bridge.record.reading import Filter
 from tests.admin.builders import NOON, World
 
@@ -23,7 +23,7 @@ def state(world: World, delivery: str) -> Any:
 
 def watch(world: World) -> Any:
     with world.db.read() as tx:
-        return reading.watches(tx)[0]
+        return gauges.watches(tx)[0]
 
 
 def test_a_dead_delivery_is_sent_again_under_its_own_id(either_world: World) -> None:

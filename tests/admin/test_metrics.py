@@ -4,7 +4,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.model import Refused
 from bridge.record import leases, outbox
-from bridge.record.reading import OPEN_JOBS
+from bridge.record.gauges import OPEN_JOBS
 from tests.admin.builders import NOON, World, a_failed_job, a_job
 
 Samples = dict[tuple[str, ...], float]

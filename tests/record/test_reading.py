@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import event, update
 
 from bridge.model import FAILED, RUNNING, SUCCESS, Notifier, Refused, Sent, TryLater
-from bridge.record import leases, outbox, reading, snapshots
+from bridge.record import gauges, leases, outbox, reading, snapshots
 from bridge.record.database import Database
 from bridge.record.reading import Filter
 from bridge.record.schema import delivery
@@ -221,7 +221,7 @@ def test_notifiers_are_shown_with_their_counts(db: Database) -> None:
     with db.write() as tx:
         outbox.pause(tx, "ops", "410", now=NOW)
     with db.read() as tx:
-        cms, ops = reading.notifiers(tx)
+        cms, ops = gauges.notifiers(tx)
     assert (cms["waiting"], cms["sending"], cms["dead"], cms["max_in_flight"]) == (1, 0, 0, 2)
     assert cms["oldest_waiting_at"] == "2026-11-21T10:00:00.000Z"
     assert (ops["dead"], ops["paused_at"], ops["paused_why"]) == (1, "2026-11-21T09:00:00.000Z", "410")
@@ -233,7 +233,7 @@ def test_watches_and_workers_are_shown(db: Database) -> None:
         leases.enlist(tx, "w1", machine="m", pid=7, now=NOW)
         leases.polled(tx, "vod", began=NOW, next_poll=NOW, error="no", failures=3, calls=1, jobs=0)
     with db.read() as tx:
-        (watch,), (worker,) = reading.watches(tx), reading.workers(tx)
+        (watch,), (worker,) = gauges.watches(tx), gauges.workers(tx)
     assert (watch["name"], watch["polled_at"], watch["ok_at"], watch["error"], watch["failures"]) == (
         "vod",
         "2026-11-21T09:00:00.000Z",

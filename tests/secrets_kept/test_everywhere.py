@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import inspect, select, table, text
 
-from bridge.record import reading
+from bridge.record import gauges, reading
 from tests.commands import REPOSITORY
 from tests.conftest import PostgresServer, only_postgresql, only_sqlite
 from tests.secrets_kept.echo import WEBHOOKS, planted_stage, said
@@ -126,7 +126,7 @@ def _tries(stage: Stage, delivery_id: str) -> list[reading.Facts]:
 
 def _watch_error(stage: Stage) -> str:
     with stage.db.read() as tx:
-        return next(str(one["error"]) for one in reading.watches(tx) if one["name"] == "refused")
+        return next(str(one["error"]) for one in gauges.watches(tx) if one["name"] == "refused")
 
 
 def _all_told(stage: Stage) -> tuple[str, str]:
@@ -139,7 +139,7 @@ def _all_told(stage: Stage) -> tuple[str, str]:
 
 def _polled(stage: Stage) -> bool:
     with stage.db.read() as tx:
-        rows = {one["name"]: one for one in reading.watches(tx)}
+        rows = {one["name"]: one for one in gauges.watches(tx)}
     return bool(rows and rows["media"]["ok_at"] and rows["refused"]["error"])
 
 

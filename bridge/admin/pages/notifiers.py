@@ -17,7 +17,7 @@ from bridge.admin.problems import Problem
 from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier
 from bridge.pipeline.stats import Latency, stats
-from bridge.record import reading
+from bridge.record import gauges
 from bridge.record.reading import Facts
 
 _SPAN = "24h"
@@ -41,7 +41,7 @@ class NotifierPages(Pages):
 
     def notifiers(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
-            rows = reading.notifiers(tx)
+            rows = gauges.notifiers(tx)
             latency = {one.notifier: one for one in stats(tx, _SPAN, self.parts.clock()).latency}
         book = self.parts.book()
         found = [_NOTHING_SAID | row for row in shown.notifiers(book, rows)]

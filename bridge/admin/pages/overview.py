@@ -16,7 +16,7 @@ from bridge.admin.pages.routes import Page, Pages, show
 from bridge.admin.parts import Parts
 from bridge.pipeline import stats
 from bridge.pipeline.stats import SPANS, Moved, Movement
-from bridge.record import attempts, reading, silences
+from bridge.record import attempts, gauges, reading, silences
 from bridge.record.reading import Facts, Filter
 
 _FEED = 15
@@ -43,7 +43,7 @@ class Overview(Pages):
             feed = reading.transitions(tx, Filter(), limit=_FEED).items
             caused = attempts.caused_by(tx, feed)
             inputs = attempts.inputs_of(tx, feed)
-            notifiers, watches = reading.notifiers(tx), reading.watches(tx)
+            notifiers, watches = gauges.notifiers(tx), gauges.watches(tx)
             silent = [one for one in silences.of_use(tx, now=now) if one.ends_at > now]
         names = {one.name for one in book.watches}
         checks, figures = self._health.checks(), _figures(notifiers, [w for w in watches if w["name"] in names], now)

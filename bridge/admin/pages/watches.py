@@ -10,7 +10,7 @@ from bridge.admin import shown
 from bridge.admin.acts import Acts
 from bridge.admin.pages.routes import Page, Pages, attempt, show
 from bridge.admin.parts import Parts
-from bridge.record import reading
+from bridge.record import gauges
 from bridge.record.reading import Facts
 
 # What only rules.toml says, and what only the record does: before the first poll there is no row.
@@ -33,7 +33,7 @@ class WatchPages(Pages):
 
     def watches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
-            rows = reading.watches(tx)
+            rows = gauges.watches(tx)
         found = [_NOTHING_SAID | row for row in shown.watches(self.parts.book(), rows)]
         return show("watches.html", watches=[(one, _standing(one)) for one in found])
 

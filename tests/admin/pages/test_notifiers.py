@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import Refused, Sent, WebhookNotifier
-from bridge.record import leases, outbox, reading
+from bridge.record import gauges, leases, outbox, reading
 from bridge.record.reading import Facts, Filter
 from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text
@@ -24,7 +24,7 @@ def card(page: str, name: str) -> str:
 
 def row(world: World, name: str) -> Facts:
     with world.db.read() as tx:
-        return next(one for one in reading.notifiers(tx) if one["name"] == name)
+        return next(one for one in gauges.notifiers(tx) if one["name"] == name)
 
 
 def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> None:

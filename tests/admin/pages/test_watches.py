@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.record import leases, reading
+from bridge.record import gauges, leases
 from bridge.record.reading import Facts
 from tests.admin.builders import NOON, RULES, World, a_book
 from tests.admin.pages.test_deliveries import text
@@ -30,7 +30,7 @@ def card(page: str, name: str) -> str:
 
 def row(world: World, name: str) -> Facts:
     with world.db.read() as tx:
-        return next(one for one in reading.watches(tx) if one["name"] == name)
+        return next(one for one in gauges.watches(tx) if one["name"] == name)
 
 
 def test_a_card_says_what_is_polled_and_how_it_went(world: World, admin: FlaskClient) -> None:
