@@ -119,8 +119,13 @@ def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
             Settled(notifier=notifier, outcome=outcome, counts=_counts(counted, slots))
             for (notifier, outcome), counted in sorted(ends.items())
         ),
-        latency=_latency(tallies.histogram(tx, "delivery", slots[0])),
+        latency=latency(tx, span, now),
     )
+
+
+def latency(tx: Connection, span: str, now: datetime) -> tuple[Latency, ...]:
+    """Return how long it took in a span of SPANS until messages were accepted."""
+    return _latency(tallies.histogram(tx, "delivery", _slots(now, *SPANS[span])[0]))
 
 
 def _slots(now: datetime, length: timedelta, step: timedelta) -> tuple[datetime, ...]:

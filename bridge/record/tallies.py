@@ -17,7 +17,20 @@ from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, case, delete, func, literal_column, or_, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bridge.record.codec import dump, storable
@@ -38,6 +51,8 @@ BOUNDS: Mapping[str, Sequence[float]] = {
     "poll": (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
 }
 
+# PostgreSQL sums into numbers of any size, which take long to read.
+_COUNTS = cast(func.sum(Y.c.count), BigInteger)
 Labels = tuple[str, ...]
 _LONGEST = 100  # characters of a label: the key of an index is made of them
 _SLOT = timedelta(minutes=5)
@@ -164,12 +179,12 @@ def series(tx: Connection, metric: str, since: datetime, span: timedelta) -> dic
     Spans are multiples of five minutes, and as long as what `compact` leaves of that age.
     """
     begins = (Y.c.slot - Y.c.slot % literal_column(str(_ms(span)))).label("begins")
-    sums = _since(metric, at(_begun(since, span)), begins, Y.c.labels, func.sum(Y.c.count))
+    sums = _since(metric, at(_begun(since, span)), begins, Y.c.labels, _COUNTS)
     rows = tx.execute(sums.group_by(begins, Y.c.labels)).all()
     moments = {begin: at(begin) for begin in {row[0] for row in rows}}
     found: dict[Labels, dict[datetime, int]] = {}
     for begin, labels, number in rows:
-        found.setdefault(_labels(labels), {})[moments[begin]] = int(number)
+        found.setdefault(_labels(labels), {})[moments[begin]] = number
     return found
 
 
@@ -177,8 +192,8 @@ def histogram(tx: Connection, metric: str, since: datetime) -> dict[Labels, dict
     """Return by labels how often something happened since then, by bucket."""
     columns = (Y.c.labels, Y.c.bucket)
     found: dict[Labels, dict[int, int]] = {}
-    for labels, bucket, number in tx.execute(_since(metric, since, *columns, func.sum(Y.c.count)).group_by(*columns)):
-        found.setdefault(_labels(labels), {})[bucket] = int(number)
+    for labels, bucket, number in tx.execute(_since(metric, since, *columns, _COUNTS).group_by(*columns)):
+        found.setdefault(_labels(labels), {})[bucket] = number
     return found
 
 
@@ -247,7 +262,7 @@ def _fold(tx: Connection) -> int:
     if not many:
         return 0
     mine = (Y.c.metric == min(many), Y.c.slot == 0)
-    rare = select(Y.c.labels).where(*mine).group_by(Y.c.labels).order_by(func.sum(Y.c.count).desc(), Y.c.labels)
+    rare = select(Y.c.labels).where(*mine).group_by(Y.c.labels).order_by(_COUNTS.desc(), Y.c.labels)
     names = tx.execute(rare.offset(MOST_KEPT).limit(AT_ONCE)).scalars().all()
     found = select(Y).where(*mine, Y.c.labels.in_(names)).order_by(Y.c.labels, Y.c.bucket).limit(AT_ONCE)
     rows = tx.execute(_unlocked(tx, found)).all()

@@ -49,7 +49,7 @@ class DeliveryPages(Pages):
     def deliveries(self) -> ResponseReturnValue:
         asked = _asked(self.parts.clock())
         with self.parts.db.read() as tx:
-            found = reading.deliveries(tx, asked.which, cursor=asked.cursor)
+            found = reading.deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
             all_ = redrives.count(tx, asked.which) if may_act() and asked.which.state in SENT_AGAIN else 0
         wanted = (
             ("state", "State", [(word, word) for word in DELIVERY_STATES]),

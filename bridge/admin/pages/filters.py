@@ -13,6 +13,7 @@ from flask import request
 from bridge.decide.words import duration
 from bridge.record.reading import Cursor, Filter
 
+ROWS = 25  # of a list on a page
 _CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")
 _LONGEST = 1000
 

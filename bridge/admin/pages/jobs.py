@@ -33,7 +33,7 @@ class JobPages(Pages):
         book = self.parts.book()
         asked = filters.read(_FIELDS, self.parts.clock())
         with self.parts.db.read() as tx:
-            found = reading.jobs(tx, asked.which, cursor=asked.cursor)
+            found = reading.jobs(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
         tags = dict.fromkeys(stream.tag for watch in book.watches for stream in watch.streams)
         wanted = (
             ("job", "Job id", None),

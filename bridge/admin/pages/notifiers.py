@@ -16,7 +16,7 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier
-from bridge.pipeline.stats import Latency, stats
+from bridge.pipeline.stats import Latency, latency
 from bridge.record import gauges
 from bridge.record.reading import Facts
 
@@ -42,13 +42,13 @@ class NotifierPages(Pages):
     def notifiers(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
             rows = gauges.notifiers(tx)
-            latency = {one.notifier: one for one in stats(tx, _SPAN, self.parts.clock()).latency}
+            quick = {one.notifier: one for one in latency(tx, _SPAN, self.parts.clock())}
         book = self.parts.book()
         found = [_NOTHING_SAID | row for row in shown.notifiers(book, rows)]
         found = [one | {"rate": _rate(book.notifiers.get(one["name"]))} for one in found]
         return show(
             "notifiers.html",
-            notifiers=[(one, _standing(one), _quickness(latency.get(one["name"]))) for one in found],
+            notifiers=[(one, _standing(one), _quickness(quick.get(one["name"]))) for one in found],
             broken_at=BROKEN_AT,
             span=_SPAN,
         )
