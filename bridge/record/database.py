@@ -76,10 +76,14 @@ class Database:
 
     def revision(self) -> str | None:
         """Return the schema's revision; None when the database is empty."""
-        with self.read() as tx:
-            if not inspect(tx).has_table("alembic_version"):
-                return None
-            found = tx.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        try:
+            with self.read() as tx:
+                found = tx.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        except DBAPIError:
+            with self.read() as tx:  # asked afterwards only: it takes longer than the question itself
+                if inspect(tx).has_table("alembic_version"):
+                    raise
+            return None
         return str(found) if found else None
 
     def require_schema(self) -> None:

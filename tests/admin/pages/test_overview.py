@@ -111,3 +111,22 @@ def test_its_live_part_comes_alone_when_it_is_asked_for(admin: FlaskClient) -> N
     part = admin.get("/", headers={"HX-Request": "true"}).text
     assert part.startswith('<div id="live"')
     assert "<html" not in part
+
+
+def test_charts_are_at_most_fifteen_seconds_old_and_all_else_is_of_now(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(1))
+    assert "Transcode: Failed 1" in admin.get("/").text
+    world.now += timedelta(seconds=14)
+    world.sees(a_failed_job(2))
+    page = admin.get("/").text
+    assert 'title="j2"' in page
+    assert "Transcode: Failed 1" in page
+    world.now += timedelta(seconds=1)
+    assert "Transcode: Failed 2" in admin.get("/").text
+
+
+def test_charts_are_drawn_anew_when_the_clock_was_set_back(world: World, admin: FlaskClient) -> None:
+    admin.get("/")
+    world.now -= timedelta(minutes=1)
+    world.sees(a_failed_job(1))
+    assert "Transcode: Failed 1" in admin.get("/").text
