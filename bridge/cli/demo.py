@@ -40,7 +40,7 @@ _SEED = 8
 
 
 @click.command()
-@click.option("--serve", is_flag=True, help="Keep running, with the admin API, until Ctrl-C.")
+@click.option("--serve", is_flag=True, help="Keep running, with the dashboard and the admin API, until Ctrl-C.")
 @plainly
 def demo(serve: bool) -> None:
     """See it work: jobs move in a simulated CI, and Slack and a webhook hear of it.
@@ -136,6 +136,7 @@ class _Stage:
     def _serve(self) -> None:
         app = wiring.web_app(self._settings, self._rules, self._db)
         port = self._stack.enter_context(wiring.served(app, host="127.0.0.1", port=0))
+        click.echo(f'Dashboard: http://127.0.0.1:{port}/ (the token is "{_ADMIN_TOKEN}")')
         click.echo(f"Admin API: curl -H 'Authorization: Bearer {_ADMIN_TOKEN}' http://127.0.0.1:{port}/api/v1/jobs")
         click.echo("Ctrl-C ends it.\n")
 
