@@ -36,7 +36,7 @@ NO_CHROMIUM = "there is no browser"
 _IN_A_HURRY = "options=-csynchronous_commit%3Doff"
 
 
-_WORKERS = 4  # as in pyproject.toml
+_WORKERS = 5  # as in pyproject.toml
 _TOGETHER = "tests/browser/"  # these share a browser and the bridges that it looks at
 _SLOW = ("tests/crash/", "tests/world/", "tests/test_story.py", "tests/test_bad_days.py")
 
