@@ -33,11 +33,7 @@ class Pages:
     """What the pages of one subject share."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-
-    @property
-    def parts(self) -> Parts:
-        return self._parts
+        self.parts = parts
 
 
 def show(template: str, *, status: int = 200, **facts: object) -> ResponseReturnValue:
