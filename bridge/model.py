@@ -114,12 +114,26 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something of a job that cannot be read: `field`, whose text began with `value`.
+
+    `left_out`: without it there is no job (no usable state, or too big), so the answer's `jobs` do not have it.
+    """
+
+    job_id: str
+    field: str
+    value: str
+    left_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One answer of the job list. `served_at` is CI's own clock (its Date header)."""
 
     jobs: tuple[Job, ...]
     next_token: str | None = None
     served_at: datetime | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +142,8 @@ class Described:
 
     jobs: tuple[Job, ...]
     missing: tuple[str, ...] = ()
+    served_at: datetime | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"  # the newest revision in migrations/versions
+HEAD = "0006"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -47,6 +47,8 @@ watch = Table(
     Column("error", Text),
     Column("calls", Integer, nullable=False, server_default="0"),  # of the last poll
     Column("jobs", Integer, nullable=False, server_default="0"),
+    Column("clock_ms", BigInteger),  # how far CI's Date was ahead of our clock in the last poll
+    Column("behind", Text),  # JSON: tags whose listing goes on in the next poll
 )
 
 stream = Table(
@@ -54,7 +56,8 @@ stream = Table(
     metadata,
     Column("key", Text, primary_key=True),
     Column("told_from", BigInteger, nullable=False),  # jobs created since then are news, even to a first snapshot
-    Column("mark", BigInteger),  # the last complete listing began, by CI's clock; None: there was none
+    Column("mark", BigInteger),  # jobs created before then are known; None: it was never listed to the end
+    Column("out_at", BigInteger),  # since when no watch of the rules has it
 )
 
 lease = Table(
@@ -76,6 +79,7 @@ worker = Table(
     Column("rules_sha", String(12)),
     Column("rules_fault", Text),  # why the file on its disk is not in force
     Column("revision", String(10), nullable=False, server_default="0001"),  # of the schema it was written for
+    Column("clock_fault", Text),  # why it does not trust its clock
 )
 
 job = Table(
@@ -100,6 +104,26 @@ Index("job_by_id", job.c.id)
 # SQLAlchemy writes "open" as this on SQLite, and only the same words find a partial index there.
 Index("job_open", job.c.stream, job.c.created_at, sqlite_where=text("open = 1"), postgresql_where=text("open"))
 Index("job_created", job.c.stream, job.c.created_at)
+
+
+# What CI says of a job that is not simply true: what of it cannot be read, or that it does not exist.
+job_problem = Table(
+    "job_problem",
+    metadata,
+    Column("bucket", String(100), primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    Column("kind", String(20), primary_key=True),  # field: of a job that was read; left_out; missing
+    Column("stream", Text, nullable=False),
+    Column("times", Integer, nullable=False, server_default="1"),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("ask_at", BigInteger),  # when CI is asked for it by id again; None: no more
+    Column("detail", Text, nullable=False, server_default="[]"),  # JSON: [[field, value], ...]
+)
+Index(
+    "job_problem_ask", job_problem.c.stream, job_problem.c.ask_at,
+    sqlite_where=text("ask_at IS NOT NULL"), postgresql_where=text("ask_at IS NOT NULL"),
+)  # fmt: skip
 
 
 def listed_by(column: Column[Any]) -> ColumnElement[str]:
@@ -190,6 +214,8 @@ delivery = Table(
     Column("held_by", Text),  # "gate:name" that first held it, for good
     Column("digest", BigInteger),  # where it waits, or was told
     Column("rule", Text),  # its message's, for lists; "": there is none; None: by a version that did not say
+    Column("retry_from", BigInteger),  # the run clock at its first attempt, or at a probe that stood for it
+    Column("retry_until", BigInteger),  # the run clock up to which a Retry-After prolongs its retry time
     sqlite_autoincrement=True,
 )
 _listed(delivery, delivery.c.created_at, delivery.c.notifier)
@@ -286,6 +312,8 @@ ruleset = Table(
     Column("sha", String(12), primary_key=True),
     Column("text", Text, nullable=False),
     Column("used_at", BigInteger, nullable=False),
+    Column("accepted", BigInteger),  # counts acceptances; the ruleset with the highest number is in force
+    Column("empty_allowed", Boolean, nullable=False, server_default=text("false")),  # a person said it may be empty
 )
 
 # Templates that did not render.
@@ -330,6 +358,7 @@ notifier = Table(
     Column("ok_at", BigInteger),
     Column("failures", Integer, nullable=False, server_default="0"),  # attempts in a row without an answer: the breaker
     Column("claims", BigInteger, nullable=False, server_default="0"),  # a claim counts only if none came between
+    Column("tried_run", BigInteger),  # the run clock at the last attempt that nobody answered
 )
 
 thread = Table(
@@ -396,3 +425,13 @@ answered = Table(
     Column("at", BigInteger, nullable=False),
 )
 Index("answered_at", answered.c.at)
+
+# Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "reload": how often
+# somebody asked for rules.toml to be read.
+shared_number = Table(
+    "shared_number",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", BigInteger, nullable=False, server_default="0"),
+    Column("at", BigInteger, nullable=False, server_default="0"),
+)
