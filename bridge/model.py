@@ -125,6 +125,11 @@ class Problem:
     value: str
     left_out: bool = False
 
+    @classmethod
+    def of_whole(cls, job_id: str, why: str) -> Problem:
+        """Return the problem of a job of which nothing can be read."""
+        return cls(job_id=job_id, field="", value=why, left_out=True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:

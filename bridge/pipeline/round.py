@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
+from bridge.decide.listing import Listing
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import Telling
 from bridge.model import Job, Stream, Watch
@@ -28,7 +29,8 @@ class Poll:
     transitions: int = 0
     deliveries: int = 0
     stays: int = 0  # that a level rule told of
-    error: CiError | None = None
+    error: CiError | None = None  # the first
+    behind: list[str] = field(default_factory=list)  # tags whose list goes on in the next poll
 
     def count(self, tellings: Sequence[Telling]) -> None:
         """Count transitions, and what is told of them."""
@@ -38,16 +40,47 @@ class Poll:
 
 @dataclass(slots=True, kw_only=True)
 class Round:
-    """What stays the same during one poll."""
+    """One poll under way."""
 
     watch: Watch
     book: Rulebook
     began: datetime
     poll: Poll
+    probing: bool  # CI answered nothing in the last poll, nor yet in this one
     listed: dict[str, snapshots.Listed]
-    still_at: datetime | None  # the last complete poll
-    unseen: dict[str, str] = field(default_factory=dict)  # unfinished jobs that no answer has shown yet
+    listings: list[Listing] = field(default_factory=list)
+    unseen: dict[str, str] = field(
+        default_factory=dict
+    )  # unfinished jobs that no answer has shown yet, and their stream
+    seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
+    incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     behind: timedelta = timedelta(0)  # CI's clock
+
+    @property
+    def complete(self) -> set[str]:
+        """The streams all of whose unfinished jobs this poll has seen."""
+        return self.listed.keys() - self.incomplete
+
+    def saw(self, stream: str, job_id: str) -> bool:
+        """Tell whether this poll has seen a job of a stream, or that CI has it no more."""
+        return job_id in self.seen or stream in self.complete
+
+    def still_at(self, *streams: str) -> datetime | None:
+        """Return when the last poll began that saw the jobs of these streams as they are on record."""
+        polls = [known.seen_at if (known := self.listed.get(stream)) else None for stream in streams]
+        return min((one for one in polls if one), default=None) if all(polls) else None
+
+    def answered(self, served_at: datetime | None, now: datetime) -> None:
+        """Note a call that CI answered, by its clock at `served_at`."""
+        self.probing = False
+        self.poll.calls += 1
+        if served_at:
+            self.compare_clocks(served_at, now)
+
+    def fail(self, error: CiError, streams: Iterable[str]) -> None:
+        """Note an error because of which not all of these streams' jobs are seen."""
+        self.poll.error = self.poll.error or error
+        self.incomplete.update(streams)
 
     def silence(self, stream: Stream, horizon: datetime | None) -> Callable[[Job], str | None]:
         """Return why a job that this stream shows for the first time is told to nobody.

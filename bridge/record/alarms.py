@@ -43,24 +43,35 @@ _ALARMED = and_(L.c.bucket == J.c.bucket, L.c.job_id == J.c.id, L.c.sequence == 
 
 def staying(
     tx: Connection, streams: Collection[str], *, began_before: datetime, gone_after: datetime | None
-) -> list[tuple[Transition, dict[str, Fired]]]:
+) -> list[tuple[Transition, dict[str, Fired], str]]:
     """Return the unfinished jobs of these streams whose stay began before then, with the alarms of that stay.
 
-    Each is the transition that began it, with the job as it is now, and (rule -> alarm). With `gone_after` also the
-    jobs that became gone after then.
+    Each is the transition that began it, with the job as it is now, (rule -> alarm), and the job's stream. With
+    `gone_after` also the jobs that became gone after then.
     """
     which: ColumnElement[bool] = J.c.open
     if gone_after is not None:
         which = or_(J.c.open, and_(J.c.state == GONE, J.c.changed_at > ms(gone_after)))
     mine = and_(J.c.stream.in_(list(streams)), which)
-    columns = (J.c.bucket, J.c.id, J.c.detail, T.c.was, T.c.state, T.c.sequence, T.c.seen_at, T.c.watch, T.c.silent)
+    columns = (
+        J.c.bucket,
+        J.c.id,
+        J.c.detail,
+        J.c.stream,
+        T.c.was,
+        T.c.state,
+        T.c.sequence,
+        T.c.seen_at,
+        T.c.watch,
+        T.c.silent,
+    )
     old = T.c.happened_at < ms(began_before + _SLACK)
     rows = tx.execute(select(*columns).join(T, _BEGAN).where(mine, old).order_by(J.c.n)).all()
     told: dict[tuple[str, str], dict[str, Fired]] = defaultdict(dict)
     if rows:
         for row in tx.execute(select(L).join(J, _ALARMED).where(mine)):
             told[row.bucket, row.job_id][row.rule] = _fired(row)
-    return [(_began(row), told[row.bucket, row.id]) for row in rows]
+    return [(_began(row), told[row.bucket, row.id], row.stream) for row in rows]
 
 
 def _began(row: Any) -> Transition:

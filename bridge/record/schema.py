@@ -58,6 +58,7 @@ stream = Table(
     Column("told_from", BigInteger, nullable=False),  # jobs created since then are news, even to a first snapshot
     Column("mark", BigInteger),  # jobs created before then are known; None: it was never listed to the end
     Column("out_at", BigInteger),  # since when no watch of the rules has it
+    Column("seen_at", BigInteger),  # the last poll that saw all of its unfinished jobs began
 )
 
 lease = Table(

@@ -156,16 +156,20 @@ def add_transitions(
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """How far a stream has been listed: not at all (`mark` None) or completely since `mark`."""
+    """How far a stream has been listed: not at all (`mark` None) or completely since `mark`.
+
+    `seen_at` is when the last poll began that saw all of its unfinished jobs.
+    """
 
     told_from: datetime
     mark: datetime | None
+    seen_at: datetime | None = None
 
 
 def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
     """Return what is known of these streams."""
-    rows = tx.execute(select(S.c.key, S.c.told_from, S.c.mark).where(S.c.key.in_(list(keys))))
-    return {row.key: Listed(at(row.told_from), maybe_at(row.mark)) for row in rows}
+    rows = tx.execute(select(S.c.key, S.c.told_from, S.c.mark, S.c.seen_at).where(S.c.key.in_(list(keys))))
+    return {row.key: Listed(at(row.told_from), maybe_at(row.mark), maybe_at(row.seen_at)) for row in rows}
 
 
 def meet(tx: Connection, key: str, told_from: datetime) -> None:
@@ -175,6 +179,11 @@ def meet(tx: Connection, key: str, told_from: datetime) -> None:
 
 def set_mark(tx: Connection, key: str, mark: datetime) -> None:
     tx.execute(update(S).where(S.c.key == key).values(mark=ms(mark)))
+
+
+def set_seen(tx: Connection, keys: Collection[str], seen_at: datetime) -> None:
+    """Remember that the poll that began then saw all unfinished jobs of these streams."""
+    tx.execute(update(S).where(S.c.key.in_(list(keys))).values(seen_at=ms(seen_at)))
 
 
 def horizon(tx: Connection, bucket: str) -> datetime | None:

@@ -183,14 +183,22 @@ class Worker:
 
     def _poll_all(self, bucket: str, watches: Sequence[Watch]) -> None:
         try:
-            for watch in watches:
-                self._poll(watch)
-        finally:
-            self._busy.discard(bucket)
+            polls = [self._poll(watch) for watch in watches]
+            if any(poll and poll.behind for poll in polls):
+                # A list goes on, as soon as other buckets had their turn.
+                due = self._poller.due(self._rules.book.watches)
+                self._polls.submit(self._poll_all, bucket, [one for one in due if one.place.bucket == bucket])
+                return
+        except TROUBLES as error:
+            logger.warning("polling waits for the database", extra={"reason": trouble(error)})
+        except RuntimeError:  # the worker stops, and takes nothing more
+            if not self._stop.is_set():
+                raise
+        self._busy.discard(bucket)
 
-    def _poll(self, watch: Watch) -> None:
+    def _poll(self, watch: Watch) -> Poll | None:
         try:
-            poll = self._poller.poll_once(watch, self._rules.book)
+            poll = self._poller.poll_once(watch, self._rules.book, within=watch.every)
             if poll:
                 self.on_poll(poll)
         except TROUBLES as error:
@@ -199,6 +207,9 @@ class Worker:
         except Exception:  # the edge of a thread: the watch is polled again later
             self._rest(watch)
             logger.exception("poll failed", extra={"watch": watch.name})
+        else:
+            return poll
+        return None
 
     def _rest(self, watch: Watch) -> None:
         # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
