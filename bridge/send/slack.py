@@ -175,7 +175,7 @@ class _Hook:
     def tell(self) -> Outcome:
         text, shown = blocks(self._delivery, self._now)
         reply = self._post(text=text, blocks=shown)
-        if (error := error_in(read(reply.body))) in BLOCKS_REFUSED:
+        if not hook_accepted(reply) and (error := error_in(read(reply.body))) in BLOCKS_REFUSED:
             _log_refused_blocks(self._delivery, error)
             reply = self._post(text=plain(self._delivery, self._now))
         if hook_accepted(reply):

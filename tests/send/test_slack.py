@@ -160,6 +160,7 @@ def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: 
     [
         ("200 OK", b"ok"), ("200 OK", b"ok\n"), ("200 OK", b" OK\r\n"), ("200 OK", b"\xef\xbb\xbfok"),
         ("200 OK", b'{"ok": true}'), ("200 OK", b'{"success":true}'), ("201 Created", b"ok"),
+        ("200 OK", b'{"ok":true,"error":"invalid_blocks"}'),
         ("200 OK", b""), ("202 Accepted", b""), ("204 No Content", b""), ("200 OK", b"\n"),
     ],
 )  # fmt: skip
