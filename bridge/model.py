@@ -171,7 +171,7 @@ class Transition:
     seen_at: datetime
     watch: str
     silent: str | None = None  # why nobody is told, as in 'first snapshot of Snapshot in watch "vod"'
-    still_at: datetime | None = None  # the last complete poll before this one: then it was still in `was`
+    still_at: datetime | None = None  # the last poll before that saw its stream whole: it was still in `was`
 
     @property
     def happened_at(self) -> datetime:

@@ -22,8 +22,8 @@ def diff(
     """Return a transition for each job whose state is news, in the page's order.
 
     `silence` says of a job seen for the first time why nobody is told (a first snapshot), or None. A job that
-    is absent is not a change; a final state is final. `still_at` is the last complete poll: all was then as `seen` has
-    it.
+    is absent is not a change; a final state is final. `still_at` is the last poll that saw them all: they were then as
+    `seen` has them.
     """
     transitions = []
     for job in latest(jobs):

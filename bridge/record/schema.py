@@ -162,7 +162,7 @@ transition = Table(
     Column("verdicts", Text, nullable=False),  # JSON: [[rule, [notifier, ...]], ...] of the rules that fired
     Column("detail", Text, nullable=False),
     Column("rules", String(12)),  # the ruleset that judged it
-    Column("still_at", BigInteger),  # the last complete poll before: the job was still in `was`
+    Column("still_at", BigInteger),  # the last poll before that saw its stream whole: still in `was`
     UniqueConstraint("bucket", "job_id", "sequence", name="transition_once"),
     sqlite_autoincrement=True,
 )
