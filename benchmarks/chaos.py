@@ -45,10 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 folder = made.directory / kind
                 folder.mkdir()
                 found.append(_run(kind, folder, url, options))
-            if not options.json:
-                print(_table(found[-1]), end="\n\n", flush=True)
-    if options.json:
-        print(json.dumps(found, indent=2))
+    print(json.dumps(found, indent=2) if options.json else _tables(found))
     return 0 if all(one["passed"] for one in found) else 1
 
 
@@ -79,7 +76,7 @@ def _by_point(laboratory: Laboratory, balance: Balance) -> dict[str, dict[str, i
         repeated = balance.repeated_after[number]
         row = found[kill.point]
         row["kills"] += 1
-        row["as planned"] += kill.as_planned
+        row["at the point"] += kill.as_planned
         row["repeated"] += repeated
         row["most after one"] = max(row["most after one"], repeated)
     return {point: dict(found[point]) for point in ALL if point in found}
@@ -114,19 +111,28 @@ def _facts(kind: str, balance: Balance, points: dict[str, dict[str, int]], secon
     }
 
 
-def _table(facts: dict[str, Any]) -> str:
-    names = [name for name, value in facts.items() if isinstance(value, int) and name not in ("passed", "seconds")]
-    said = [f"{facts['database']}, {facts['seconds']} s"]
-    said += [f"  {name:<34} {facts[name]:>7,}" for name in names]
-    columns = ("kills", "as planned", "repeated", "most after one")
-    said += ["", _row("killed", columns)]
-    said += [_row(point, [row[column] for column in columns]) for point, row in facts["points"].items()]
-    said += [f"  {name}: {some}" for name, some in facts["faults"].items()]
+def _tables(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the tables of docs/guarantees.md, and what was wrong."""
+    names = [name for name, value in runs[0].items() if type(value) is int and name not in ("seconds", "window")]
+    databases = [run["database"] for run in runs]
+    said = [_row("", databases), _rule(1 + len(runs))]
+    said += [_row(name, (run[name] for run in runs)) for name in names]
+    columns = [(run, column) for run in runs for column in ("at the point", "repeated", "most after one")]
+    heads = [f"{run['database']}: {name}" if name == "at the point" else name for run, name in columns]
+    said += ["", _row("killed", ["kills", *heads]), _rule(2 + len(columns))]
+    for point, row in runs[0]["points"].items():
+        said.append(_row(point, [row["kills"], *(run["points"][point][column] for run, column in columns)]))
+    said += [f"\n{run['database']}, {name}: {some}" for run in runs for name, some in run["faults"].items()]
     return "\n".join(said)
 
 
 def _row(name: str, cells: Iterable[object]) -> str:
-    return f"  {name:<20}" + "".join(f"{cell!s:>16}" for cell in cells)
+    shown = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
+    return f"| {' | '.join((name, *shown))} |".replace("|  |", "| |")
+
+
+def _rule(columns: int) -> str:
+    return f"|{' --- |' * columns}"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

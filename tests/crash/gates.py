@@ -161,8 +161,8 @@ def _differences(notifier: str, id_: str, told: Received | None, members: Mappin
 
 
 def _compare_stays(stage: Stage, found: Owed) -> None:
-    """A stay is told once if a complete poll saw it last for too long, and its end once if it was told."""
-    long_enough, too_short, last = _stays(stage)
+    """A stay is told once if a poll that saw all jobs saw it last for too long, and its end once if it was told."""
+    long_enough, since_ms, last = _stays(stage)
     with stage.db.read() as tx:
         alarms = tx.execute(select(alarm)).all()
     fired = Counter((row.job_id, row.sequence) for row in alarms)
@@ -171,7 +171,8 @@ def _compare_stays(stage: Stage, found: Owed) -> None:
     found.stays_invented += [f"{stay} fired {count} times" for stay, count in fired.items() if count > 1]
     again = [row for row in alarms if row.repeats or row.told_at != row.fired_at]
     found.stays_invented += [f"{row.job_id}, {row.sequence} fired again" for row in again]
-    found.stays_invented += [f"{stay} fired too soon" for stay in too_short & fired.keys()]
+    too_soon = [row for row in alarms if row.fired_at - since_ms.get((row.job_id, row.sequence), row.fired_at) < _FOR_MS]
+    found.stays_invented += [f"{row.job_id}, {row.sequence} fired too soon" for row in too_soon]
     ids: dict[tuple[str, Event], set[str]] = defaultdict(set)
     for one in stage.accepted["/stuck"]:
         body = _json(one)
@@ -184,27 +185,20 @@ def _compare_stays(stage: Stage, found: Owed) -> None:
     found.stays_invented += [f"{one} was told as {names}" for one, names in ids.items() if len(names) > 1]
 
 
-def _stays(stage: Stage) -> tuple[set[Event], set[Event], set[Event]]:
-    """Return the stays that are known to have been too long, those that were not, and those that last.
+def _stays(stage: Stage) -> tuple[set[Event], dict[Event, int], set[Event]]:
+    """Return the stays that are known to have been too long, when each began, and those that last.
 
-    A stay lasted at least until the last complete poll before its end was seen.
+    A stay lasted at least until the last poll that saw all jobs before its end was seen.
     """
     with stage.db.read() as tx:
         steps = tx.execute(select(transition).order_by(transition.c.job_id, transition.c.sequence)).all()
         polled_at = tx.execute(select(func.max(watch.c.ok_at))).scalar_one()
     after = {(step.job_id, step.sequence - 1): step for step in steps}
-    long_enough, too_short, last = set(), set(), set()
-    for step in steps:
-        stay = (step.job_id, step.sequence)
-        ended_ms = after[stay].still_at if stay in after else polled_at
-        over_ms = ended_ms - _since_ms(step) - _FOR_MS
-        if stay not in after:
-            last.add(stay)
-        if over_ms < 0 or step.state not in _LONG:
-            too_short.add(stay)
-        elif over_ms > 0:  # at 0 it depends on what the record rounds away
-            long_enough.add(stay)
-    return long_enough, too_short, last
+    since_ms = {(step.job_id, step.sequence): _since_ms(step) for step in steps if step.state in _LONG}
+    ended_ms = {stay: after[stay].still_at if stay in after else polled_at for stay in since_ms}
+    # At exactly so long it depends on what the record rounds away.
+    long_enough = {stay for stay, since in since_ms.items() if (ended_ms[stay] or 0) - since > _FOR_MS}
+    return long_enough, since_ms, {stay for stay in since_ms if stay not in after}
 
 
 def _since_ms(step: Any) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from sqlalchemy import select
@@ -19,7 +19,7 @@ from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
 from tests.crash import gates
 from tests.crash.ledger import Balance, balance
-from tests.crash.points import AT_RANDOM, REQUEST_LEFT, SELDOM, WITHIN
+from tests.crash.points import AT_RANDOM, LONG_LIST, NEW_RULES, REQUEST_LEFT, SELDOM, WITHIN
 from tests.stage import BUCKET, RULES, Stage
 from tests.waiting import wait_until
 
@@ -35,6 +35,7 @@ _NEXT = {
 }
 _DIES_WITHIN_S = 20.0
 _MORE_EVERY_S = 2.0
+_SLOW_S = 0.2  # a page of a list that is to go on in the next poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,14 @@ class Laboratory:
     def kill(self, point: str, *, beside: int = 0) -> Kill:
         """Start a worker, with `beside` healthy ones, and let it die at `point`; return when it is dead."""
         others = [self._stage.start_worker() for _ in range(beside)]
+        self._prepare(point)
         victim = self._start(point, first=bool(beside))
         self.advance()
         try:
             planned = self._await_death(victim, point)
         finally:
             self._target = None
+            self._stage.ci.page_size_cap, self._stage.ci.fault = 100, None
             for other in others:
                 self._stage.stop(other)
         # What it had sent may still be read: that belongs to this kill.
@@ -115,6 +118,15 @@ class Laboratory:
         wait_until(lambda: not self._stage.slack.open_connections)
         self.kills.append(Kill(point, time.time(), planned))
         return self.kills[-1]
+
+    def _prepare(self, point: str) -> None:
+        stage = self._stage
+        if point in NEW_RULES:
+            with stage.rules_file.open("a") as rules:
+                rules.write(f"# before kill {len(self.kills) + 1}\n")
+        if point == LONG_LIST:
+            stage.ci.page_size_cap = 1
+            stage.ci.fault = lambda request: replace(stage.ci.honest(request), delay_s=_SLOW_S)
 
     def _start(self, point: str, *, first: bool) -> subprocess.Popen[bytes]:
         # Connections are kept, and another worker may do the rest: the first chance may be the only one.

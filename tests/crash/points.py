@@ -16,9 +16,15 @@ WITHIN = {
     "stay committed": "they are committed, nobody is told",
     "digest uncommitted": "a digest is ended and its delivery written, not committed",
     "digest committed": "it is committed, nobody is told",
+    "rules uncommitted": "a new rules text is accepted, not committed",
+    "rules committed": "it is committed, nothing is judged by it",
+    "list goes on": "a poll goes on with a list that the one before has left",
 }
-# A worker may live long without coming there again: connections are kept, and polls and digests have their times.
-SELDOM = ("connecting", "stay uncommitted", "stay committed", "digest uncommitted", "digest committed")
+NEW_RULES = ("rules uncommitted", "rules committed")  # to reach these rules.toml has to change
+LONG_LIST = "list goes on"  # to reach this a list has to take longer than a watch's `every`
+# A worker may live long without coming there again: connections are kept, polls and digests have their times, and
+# rules are accepted at the start.
+SELDOM = ("connecting", "stay uncommitted", "stay committed", "digest uncommitted", "digest committed", *NEW_RULES)
 REQUEST_LEFT = "request left"  # the receiver has all of it, and has not answered: the laboratory kills then
 AT_RANDOM = "at random"
 ALL = (*WITHIN, REQUEST_LEFT, AT_RANDOM)

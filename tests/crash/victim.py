@@ -17,7 +17,7 @@ from sqlalchemy.pool import Pool
 from bridge.cli import main
 from tests.crash.points import WITHIN
 
-_TRANSACTIONS = ("page", "finish", "stay", "digest")
+_TRANSACTIONS = ("page", "finish", "stay", "digest", "rules")
 _MEMBERS = "delivery.digest ="  # an update of what waits in a digest: no attempt has ended
 
 
@@ -26,6 +26,7 @@ class Bomb:
         if point not in WITHIN:
             raise SystemExit(f"CRASH_AT={point!r}: there are {', '.join(WITHIN)}")
         self._point, self._left = point, after
+        self._list_goes_on = False
 
     def reached(self, point: str) -> None:
         if point == self._point:
@@ -39,7 +40,9 @@ class Bomb:
         event.listen(Pool, "checkin", self._after_transaction)
         sys.addaudithook(self._heard)
 
-    def _before_statement(self, connection: Any, _cursor: object, statement: str, *_: object) -> None:
+    def _before_statement(
+        self, connection: Any, _cursor: object, statement: str, _parameters: object, context: Any, *_: object
+    ) -> None:
         does = connection.info.setdefault("does", set())
         if statement.startswith("INSERT INTO transition") and "page" not in does:
             does.add("page")
@@ -50,6 +53,12 @@ class Bomb:
             does.add("stay")
         elif statement.startswith("UPDATE digest SET delivery="):
             does.add("digest")
+        elif statement.startswith("UPDATE ruleset SET accepted="):
+            does.add("rules")
+        elif statement.startswith("UPDATE watch SET") and "polled_at=" in statement:
+            self._list_goes_on = bool(context.compiled_parameters[0]["behind"])
+        elif statement.startswith("UPDATE lease SET until=") and self._list_goes_on:
+            self.reached("list goes on")
         elif _ends_deliveries(statement) and "finish" not in does:
             does.add("finish")
             self.reached("answered")
