@@ -206,6 +206,20 @@ def test_the_same_job_on_two_pages_is_one_transition(stage: Stage) -> None:
     assert all(len(stage.transitions()[job]) == 1 for job in jobs)
 
 
+def test_news_of_another_tag_comes_through_while_many_jobs_are_caught_up(stage: Stage) -> None:
+    stage.rules_file.write_text(RULES.replace('rate = "1000/s"', 'rate = "20/s"', 1))
+    stage.ci.page_size_cap = 10
+    with working(stage):
+        stage.await_first_poll()
+        many = [stage.ci.create(BUCKET, "Transcode", "p1") for _ in range(1_000)]
+        wait_until(lambda: stage.transitions())
+        fresh = stage.ci.create(BUCKET, "Snapshot", "p2")
+        wait_until(lambda: any(one.json["subject"] == fresh for one in stage.accepted["/cms"]))
+        assert len(stage.transitions()) < len(many), "the long list had come to its end before"
+        wait_until(lambda: set(stage.transitions()) == {*many, fresh})
+    assert all(len(steps) == 1 for steps in stage.transitions().values())
+
+
 # --- receivers --------------------------------------------------------------------------------------------------
 
 

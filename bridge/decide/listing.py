@@ -41,6 +41,7 @@ class Listing:
     spans: list[Span]
     served_at: datetime | None = None  # CI's clock at the first page
     pages: int = 0
+    followed: int = 0  # of its stream's unfinished jobs asked for by id, while it goes on
     token: str | None = None
     unreadable: list[Span] = field(default_factory=list)  # what was given up, each about a second
     _tokens: set[str] = field(default_factory=set)

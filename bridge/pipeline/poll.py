@@ -22,7 +22,7 @@ from bridge.decide.appointments import is_due, pause
 from bridge.decide.diff import diff, gone, latest
 from bridge.decide.listing import Listing, Span
 from bridge.decide.rulebook import Rulebook
-from bridge.decide.scan import OVERLAP, PAGE_SIZE, in_tens, list_since
+from bridge.decide.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
 from bridge.model import Described, Job, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counts import of_poll
 from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
@@ -149,12 +149,32 @@ class Poller:
         new = [self._new_listing(round_, one) for one in round_.watch.streams if one.key not in going_on]
         round_.listings = [*new, *going_on.values()]
         longer = deque([*self._list(round_, new), *going_on.values()])
-        begun_now = {listing.stream.key for listing in longer} - going_on.keys()
-        self._ask_by_id(round_, lambda stream: stream not in begun_now)  # their lists may yet show the others
-        while longer and not self._is_time_up(round_, until_s):
-            longer.extend(self._list(round_, [longer.popleft()]))
-        going_on_later = {listing.stream.key for listing in longer}
-        self._ask_by_id(round_, lambda stream: stream not in going_on_later)
+        unlisted = {listing.stream.key for listing in longer}
+        portions = deque(in_tens([job_id for job_id, key in round_.unseen.items() if key not in unlisted]))
+        in_time = True
+        while portions or (longer and in_time):
+            if portions:
+                self._ask_by_id(round_, portions)
+            if longer and (in_time := not self._is_time_up(round_, until_s)):
+                listing = longer.popleft()
+                goes_on = [*self._list(round_, [listing])]
+                longer.extend(goes_on)
+                portions.extend(self._to_follow(round_, listing, goes_on=bool(goes_on)))
+
+    def _to_follow(self, round_: Round, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:
+        """Return which jobs of a list's stream to ask for by id, after a page of it was read.
+
+        All that it has not shown, when it is at its end; ten at a time, round and round, of one that has gone on since
+        the last poll: what is known to be unfinished is not to wait for its end.
+        """
+        ids = [job_id for job_id, key in round_.unseen.items() if key == listing.stream.key]
+        if not goes_on:
+            return in_tens(ids)
+        if listing.began == round_.began or not ids:
+            return ()
+        first = listing.followed % len(ids)
+        listing.followed += IDS_PER_CALL
+        return [tuple(ids[first : first + IDS_PER_CALL])]
 
     def _going_on(self, round_: Round) -> dict[str, Listing]:
         """Return the lists that the last poll has left, unless somebody else has finished them meanwhile."""
@@ -291,28 +311,29 @@ class Poller:
             round_.unseen.pop(job.id, None)
             round_.seen.add(job.id)
 
-    def _ask_by_id(self, round_: Round, wanted: Callable[[str], bool]) -> None:
-        """Ask for the unfinished jobs of the wanted streams that no list has shown: they are older, or have left it."""
-        ids = [job_id for job_id, stream in round_.unseen.items() if wanted(stream)]
-        portions = deque(in_tens(ids))
-        while portions:
-            self._go_on()
-            asked = portions.popleft()
-            try:
-                found = self._source.describe(round_.watch.place, asked)
-            except BrokenReply as error:
-                if len(asked) > 1:
-                    portions.extendleft([(job_id,) for job_id in asked])
-                    continue
-                found = Described(jobs=(), problems=(Problem.of_whole(asked[0], error.what),))
-            except CiError as error:
-                left = {*asked, *chain.from_iterable(portions)}
-                round_.fail(error, {stream for job_id, stream in round_.unseen.items() if job_id in left})
-                if isinstance(error, _HOLD_FOR_ALL):
-                    raise
+    def _ask_by_id(self, round_: Round, portions: deque[tuple[str, ...]]) -> None:
+        """Ask by id for the first of these portions of jobs, which no list has shown: they are old, or have left it.
+
+        Raises CiError where every other call would fail the same way.
+        """
+        self._go_on()
+        asked = portions.popleft()
+        try:
+            found = self._source.describe(round_.watch.place, asked)
+        except BrokenReply as error:
+            if len(asked) > 1:
+                portions.extendleft([(job_id,) for job_id in asked])
                 return
-            round_.answered(found.served_at, self._clock())
-            self._store_described(round_, found, asked)
+            found = Described(jobs=(), problems=(Problem.of_whole(asked[0], error.what),))
+        except CiError as error:
+            left = {*asked, *chain.from_iterable(portions)}
+            round_.fail(error, {stream for job_id, stream in round_.unseen.items() if job_id in left})
+            if isinstance(error, _HOLD_FOR_ALL):
+                raise
+            portions.clear()
+            return
+        round_.answered(found.served_at, self._clock())
+        self._store_described(round_, found, asked)
 
     def _store_described(self, round_: Round, found: Described, asked: Sequence[str]) -> None:
         watch, now = round_.watch, self._clock()
