@@ -153,6 +153,7 @@ class Seen:
     job_id: str
     state: str
     sequence: int  # of its last transition
+    named: str | None = None  # of a job that is gone: the state that CI named last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +175,7 @@ class Transition:
         job = self.job
         if self.to in DONE:
             said = job.ended_at
-        elif self.to == RUNNING:
+        elif self.to == RUNNING and self.was != GONE:  # it started before it was gone
             said = job.started_at
         elif self.to == SUBMITTED and self.was == NEW:
             said = job.created_at

@@ -13,11 +13,12 @@ from sqlalchemy import Connection
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled
 from bridge.decide.appointments import is_due, pause
 from bridge.decide.diff import diff, gone, latest
+from bridge.decide.mark import RESOLUTION, Chain, Clocks, believed
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP, in_tens, list_since
 from bridge.model import Described, Job, Page, Place, Stream, Watch
 from bridge.pipeline.counts import of_poll
-from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
+from bridge.pipeline.round import Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
 from bridge.record import leases, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
@@ -130,15 +131,16 @@ class Poller:
     def _list(self, round_: Round, stream: Stream) -> None:
         """List a stream page by page; each is stored when it arrives, so memory is a page."""
         since = self._since(round_, stream)
-        mark, token, tokens = None, None, set[str]()
+        chain, token, tokens = Chain(began=round_.began), None, set[str]()
         while True:
             self._go_on()
+            asked = self._clock()
             page = self._source.list(stream, since=since, token=token)
             round_.poll.calls += 1
-            if page.served_at:
-                round_.compare_clocks(page.served_at, self._clock())
-            mark, token = mark or page.served_at or round_.began, page.next_token
-            self._store(round_, stream, page.jobs, mark=None if token else mark)
+            clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
+            round_.compare(stream, clocks)
+            chain, token = chain.add(page, clocks), page.next_token
+            self._store(round_, stream, page.jobs, chain=None if token else chain)
             if token is None:
                 return
             if token in tokens or len(tokens) >= _MOST_PAGES:
@@ -152,35 +154,36 @@ class Poller:
         listed = round_.listed[stream.key]
         if listed.mark is None:
             return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
+        mark = believed(listed.mark, now=round_.began, lookback=round_.watch.lookback)
         with self._db.read() as tx:
             opened = snapshots.open_created(tx, stream.key)
-            oldest = min([listed.mark, *opened[:1]])
+            oldest = min([mark, *opened[:1]])
             known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
             horizon = snapshots.horizon(tx, stream.place.bucket)
         complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
         complete += [horizon + RESOLUTION] if horizon else []
         return list_since(
-            mark=listed.mark,
-            first=listed.mark,
+            mark=mark,
+            first=mark,
             open_created=opened,
             known_created=known,
             known_from=max(complete, default=None),
         )
 
-    def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
-        """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
+    def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, chain: Chain | None) -> None:
+        """Store in one transaction what a page changes, who is told of it, and with the last page of `chain` the mark."""
         now, jobs = self._clock(), latest(listed)
         with self._transaction(round_.watch, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
-            silence = round_.silence(stream, horizon)
+            silence = round_.silence(stream, horizon, jobs)
             steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=silence, still_at=round_.still_at)
             round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
-            if mark:
-                snapshots.set_mark(tx, stream.key, mark)
+            if chain:
+                round_.end(tx, stream, chain)
         self._on_told()
         round_.poll.jobs += len(jobs)
         for job in jobs:
@@ -239,6 +242,7 @@ class Poller:
                 began=round_.began,
                 next_poll=max(self._clock(), round_.began + pause(watch.every, failures=failures, wish=wish)),
                 error=str(poll.error) if poll.error else None,
+                clock=(round_.ahead,) if round_.clocks else (),
                 failures=failures,
                 calls=poll.calls,
                 jobs=poll.jobs,
