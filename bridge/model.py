@@ -157,6 +157,21 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A job that CI denied `times`, the last answer at `last_at`, and has not shown since.
+
+    While it is not told to be gone `ask_at` is None, as every poll asks for it, and the first answer was at `first_at`.
+    Then `first_at` is when that was told, and `ask_at` when CI is asked again.
+    """
+
+    stream: str
+    times: int
+    first_at: datetime
+    last_at: datetime
+    ask_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
     """A job went from one state to another; the first is number 1."""
 

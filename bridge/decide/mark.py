@@ -38,9 +38,9 @@ class Clocks:
 
         That is the earlier of the two, unless a job of this answer was created after it.
         """
-        if self.ahead is None or self.agree:
+        if self.date is None or self.agree:
             return timedelta(0)
-        earlier, later = sorted((timedelta(0), self.ahead))
+        earlier, later = sorted((timedelta(0), self.date - self.answered))
         shown = [time for time in created if self.answered + earlier + RESOLUTION < time and self.is_possible(time)]
         return later if shown else earlier
 

@@ -14,13 +14,14 @@ from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError
 from bridge.decide.appointments import is_due, pause
 from bridge.decide.diff import diff, gone, latest
 from bridge.decide.mark import RESOLUTION, Chain, Clocks, believed
+from bridge.decide.missing import ASKED_AGAIN, due
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP, in_tens, list_since
 from bridge.model import Described, Job, Page, Place, Stream, Watch
 from bridge.pipeline.counts import of_poll
 from bridge.pipeline.round import Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, snapshots, tallies
+from bridge.record import leases, missing, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,9 @@ class Poller:
         with self._transaction(watch, began) as tx:
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
+            missing.take_over(tx, watch.place.bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            denied = missing.of_bucket(tx, watch.place.bucket)
+            asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
             round_ = Round(
                 watch=watch,
                 book=book,
@@ -108,7 +112,8 @@ class Poller:
                 still_at=row.ok_at,
                 poll=Poll(watch.name),
                 listed=snapshots.listed(tx, keys),
-                unseen=dict(snapshots.open_ids(tx, keys)),
+                unseen=dict(snapshots.open_ids(tx, keys)) | asked_again,
+                missing=denied,
             )
         self._list_all(round_)
         if not isinstance(round_.poll.error, _HOLD_FOR_ALL):
@@ -171,7 +176,7 @@ class Poller:
         )
 
     def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, chain: Chain | None) -> None:
-        """Store in one transaction what a page changes, who is told of it, and with the last page of `chain` the mark."""
+        """Store in one transaction what a page changes and who is told of it; the last has `chain`, for the mark."""
         now, jobs = self._clock(), latest(listed)
         with self._transaction(round_.watch, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
@@ -182,12 +187,11 @@ class Poller:
             round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
+            round_.show(tx, jobs)
             if chain:
                 round_.end(tx, stream, chain)
         self._on_told()
         round_.poll.jobs += len(jobs)
-        for job in jobs:
-            round_.unseen.pop(job.id, None)
 
     def _ask_by_id(self, round_: Round) -> None:
         """Ask for the unfinished jobs that no list has shown: they are older, or have left it."""
@@ -206,14 +210,15 @@ class Poller:
         with self._transaction(watch, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
             jobs = [job for job in latest(found.jobs) if job.id in before]
-            missing = {job_id: before[job_id] for job_id in found.missing if job_id in before}
             seen = {job_id: one.seen for job_id, one in before.items()}
             steps = diff(seen, jobs, watch=watch.name, now=now, still_at=round_.still_at)
-            lost = gone(snapshots.jobs_of(missing), watch=watch.name, now=now, still_at=round_.still_at)
+            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
+            lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=round_.still_at)
             round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
             streams = {one.stream for one in before.values()}
             snapshots.save(tx, jobs, steps, before, stream="", streams=streams, now=now)
             snapshots.close(tx, lost, before, now=now)
+            round_.show(tx, jobs)
         self._on_told()
         round_.poll.jobs += len(jobs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -11,12 +11,14 @@ from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
 from bridge.decide.mark import RESOLUTION, Chain, Clocks, begins_anew
+from bridge.decide.missing import asked_again, denied, is_believed
 from bridge.decide.rulebook import Rulebook
+from bridge.decide.scan import OVERLAP
 from bridge.decide.tellings import Telling
 from bridge.decide.templates import iso
-from bridge.decide.scan import OVERLAP
-from bridge.model import Job, Stream, Watch
-from bridge.record import snapshots
+from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Watch
+from bridge.record import missing, snapshots
+from bridge.record.snapshots import Known
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Round:
     listed: dict[str, snapshots.Listed]
     still_at: datetime | None  # the last complete poll
     unseen: dict[str, str] = field(default_factory=dict)  # unfinished jobs that no answer has shown yet
+    missing: dict[str, Missing] = field(default_factory=dict)  # what CI denied, of the whole bucket
     clocks: Clocks | None = None  # of the last answer
     ahead: timedelta | None = None  # CI's clock, where it differed most from ours
 
@@ -65,6 +68,34 @@ class Round:
             out_at=listed.out_at, back_at=back_at, mark=listed.mark_before, lookback=self.watch.lookback
         ):
             self.listed[stream.key] = replace(listed, mark=listed.mark_before)
+
+    def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
+        """Take note of jobs that an answer shows: what CI denied of them counts no more."""
+        shown = [job.id for job in jobs if self.missing.pop(job.id, None)]
+        missing.forget(tx, self.watch.place.bucket, shown)
+        for job in jobs:
+            self.unseen.pop(job.id, None)
+
+    def deny(self, tx: Connection, found: Described, before: Mapping[str, Known], now: datetime) -> list[str]:
+        """Take note of which jobs of `before` an answer does not show; return those that are gone from now on."""
+        shown, denials = {job.id for job in found.jobs} | {one.job_id for one in found.problems}, set(found.missing)
+        bucket, gone_now, kept, over = self.watch.place.bucket, list[str](), dict[str, Missing](), list[str]()
+        for job_id in [job_id for job_id in before if job_id not in shown]:
+            one, is_gone = self.missing.get(job_id), before[job_id].seen.state == GONE
+            if job_id in denials and before[job_id].seen.state not in DONE:
+                one = denied(one, stream=before[job_id].stream, began=self.began, now=now)
+                if not is_gone and is_believed(one, every=self.watch.every):
+                    gone_now.append(job_id)
+            if one and (is_gone or job_id in gone_now):
+                one = asked_again(one, now=now)
+            if one:
+                kept[job_id] = one
+            else:
+                over.append(job_id)
+        missing.save(tx, bucket, kept)
+        missing.forget(tx, bucket, over)
+        self.missing |= kept
+        return gone_now
 
     def end(self, tx: Connection, stream: Stream, chain: Chain) -> None:
         """Store up to when a stream is known, now that its chain has ended.

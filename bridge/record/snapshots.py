@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, func, insert, null, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, null, or_, select, update
 
 from bridge.model import CLOSED, GONE, Job, Seen, Stream, Transition
 from bridge.record.codec import dump, dump_job, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import horizon as Z  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import job as J  # noqa: N812
+from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 
@@ -229,15 +230,19 @@ def horizon(tx: Connection, bucket: str) -> datetime | None:
 
 
 def adopt(tx: Connection, streams: Sequence[Stream]) -> None:
-    """Give unfinished jobs whose stream is no more to one that covers their tag and queue, which follows them on."""
+    """Give jobs whose stream is no more to one that covers their tag and queue, which follows them on.
+
+    Those are the unfinished ones, and the ones that are gone and asked for again.
+    """
     keys = [stream.key for stream in streams]
     for stream in streams:
-        orphans = update(J).where(
-            J.c.open, J.c.bucket == stream.place.bucket, J.c.tag == stream.tag, J.c.stream.not_in(keys)
-        )
+        bucket = stream.place.bucket
+        orphans = update(J).where(J.c.bucket == bucket, J.c.tag == stream.tag, J.c.stream.not_in(keys))
         if stream.queue is not None:
             orphans = orphans.where(J.c.queue == stream.queue)
-        tx.execute(orphans.values(stream=stream.key))
+        missing = select(P.c.job_id).where(P.c.bucket == bucket, P.c.kind == "missing")
+        for followed in (J.c.open, and_(J.c.state == GONE, J.c.id.in_(missing))):
+            tx.execute(orphans.where(followed).values(stream=stream.key))
 
 
 def open_created(tx: Connection, key: str) -> list[datetime]:
