@@ -21,13 +21,15 @@ from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, C
 from bridge.decide.appointments import is_due, pause
 from bridge.decide.diff import diff, gone, latest
 from bridge.decide.listing import Listing, Span
+from bridge.decide.mark import RESOLUTION, Chain, Clocks, believed
+from bridge.decide.missing import ASKED_AGAIN, due
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
 from bridge.model import Described, Job, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counts import of_poll
-from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
+from bridge.pipeline.round import Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, snapshots, tallies
+from bridge.record import leases, missing, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -126,6 +128,9 @@ class Poller:
         with self._transaction(watch, began) as tx:
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
+            missing.take_over(tx, watch.place.bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            denied = missing.of_bucket(tx, watch.place.bucket)
+            asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
             round_ = Round(
                 watch=watch,
                 book=book,
@@ -133,7 +138,8 @@ class Poller:
                 poll=Poll(watch.name),
                 probing=bool(row.failures) and not row.answered,
                 listed=snapshots.listed(tx, keys),
-                unseen=dict(snapshots.open_ids(tx, keys)),
+                unseen=dict(snapshots.open_ids(tx, keys)) | asked_again,
+                missing=denied,
             )
         try:
             self._ask(round_, until_s)
@@ -170,7 +176,7 @@ class Poller:
         ids = [job_id for job_id, key in round_.unseen.items() if key == listing.stream.key]
         if not goes_on:
             return in_tens(ids)
-        if listing.began == round_.began or not ids:
+        if listing.chain.began == round_.began or not ids:
             return ()
         first = listing.followed % len(ids)
         listing.followed += IDS_PER_CALL
@@ -198,7 +204,7 @@ class Poller:
     def _new_listing(self, round_: Round, stream: Stream) -> Listing:
         mark = round_.listed[stream.key].mark
         span = Span(since=self._since(round_, stream))
-        return Listing(stream=stream, began=round_.began, known_to=mark, spans=[span])
+        return Listing(stream=stream, chain=Chain(began=round_.began), known_to=mark, spans=[span])
 
     def _is_time_up(self, round_: Round, until_s: float | None) -> bool:
         if until_s is None:
@@ -234,6 +240,7 @@ class Poller:
         self._go_on()
         span = listing.span
         jobs: tuple[Job, ...] = ()
+        asked = self._clock()
         try:
             page = self._source.list(
                 listing.stream,
@@ -246,11 +253,12 @@ class Poller:
         except BrokenReply as error:
             self._narrow(listing, error)
         else:
-            round_.answered(page.served_at, self._clock())
-            listing.read(page)
+            clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
+            round_.answered()
+            round_.compare(listing.stream, clocks)
+            listing.read(page, clocks)
             jobs = page.jobs
-        mark = (listing.served_at or listing.began) if listing.done else None
-        self._store(round_, listing.stream, jobs, mark=mark)
+        self._store(round_, listing.stream, jobs, chain=listing.chain if listing.done else None)
         if listing.endless:
             token = (listing.token or "")[:40]
             listing.spans.clear()
@@ -275,36 +283,38 @@ class Poller:
         listed = round_.listed[stream.key]
         if listed.mark is None:
             return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
+        mark = believed(listed.mark, now=round_.began, lookback=round_.watch.lookback)
         with self._db.read() as tx:
             opened = snapshots.open_created(tx, stream.key)
-            oldest = min([listed.mark, *opened[:1]])
+            oldest = min([mark, *opened[:1]])
             known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
             horizon = snapshots.horizon(tx, stream.place.bucket)
         complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
         complete += [horizon + RESOLUTION] if horizon else []
         return list_since(
-            mark=listed.mark,
-            first=listed.mark,
+            mark=mark,
+            first=mark,
             open_created=opened,
             known_created=known,
             known_from=max(complete, default=None),
         )
 
-    def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
-        """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
+    def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, chain: Chain | None) -> None:
+        """Store in one transaction what a page changes and who is told of it; the last has `chain`, for the mark."""
         now, jobs = self._clock(), latest(listed)
         with self._transaction(round_.watch, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
-            silence = round_.silence(stream, horizon)
+            silence = round_.silence(stream, horizon, jobs)
             still_at = round_.still_at(stream.key)
             steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=silence, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
-            if mark:
-                snapshots.set_mark(tx, stream.key, mark)
+            round_.show(tx, jobs)
+            if chain:
+                round_.end(tx, stream, chain)
         self._on_told()
         round_.poll.jobs += len(jobs)
         for job in jobs:
@@ -332,7 +342,7 @@ class Poller:
                 raise
             portions.clear()
             return
-        round_.answered(found.served_at, self._clock())
+        round_.answered()
         self._store_described(round_, found, asked)
 
     def _store_described(self, round_: Round, found: Described, asked: Sequence[str]) -> None:
@@ -340,15 +350,16 @@ class Poller:
         with self._transaction(watch, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
             jobs = [job for job in latest(found.jobs) if job.id in before]
-            missing = {job_id: before[job_id] for job_id in found.missing if job_id in before}
             seen = {job_id: one.seen for job_id, one in before.items()}
             still_at = round_.still_at(*{one.stream for one in before.values()})
             steps = diff(seen, jobs, watch=watch.name, now=now, still_at=still_at)
-            lost = gone(snapshots.jobs_of(missing), watch=watch.name, now=now, still_at=still_at)
+            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
+            lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
             streams = {one.stream for one in before.values()}
             snapshots.save(tx, jobs, steps, before, stream="", streams=streams, now=now)
             snapshots.close(tx, lost, before, now=now)
+            round_.show(tx, jobs)
         self._on_told()
         round_.poll.jobs += len(jobs)
         for job_id in asked:
@@ -383,6 +394,7 @@ class Poller:
                 error=str(error) if error else None,
                 behind=poll.behind,
                 failures=failures + 1 if error else 0,
+                clock=(round_.ahead,) if round_.clocks else (),
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
