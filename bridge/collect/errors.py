@@ -7,6 +7,7 @@ CiError
 ├── ConfigError          the question is wrong, and will be until a person changes something
 └── TemporaryError       it may work later
     └── UnreadableReply  CI (or something between) answered with what we cannot read
+        └── BrokenReply  it began as CI's XML, and has no end or no structure: asking for fewer jobs may help
 """
 
 from __future__ import annotations
@@ -74,6 +75,12 @@ class TemporaryError(CiError):
 
 class UnreadableReply(TemporaryError):
     pass
+
+
+class BrokenReply(UnreadableReply):
+    """`ids` are those of the jobs that could be made out before it broke; the last of them may be why it did."""
+
+    ids: tuple[str, ...] = ()
 
 
 TEXT_LIMIT = 300  # characters of CI's own words that we repeat
