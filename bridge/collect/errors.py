@@ -7,7 +7,7 @@ CiError
 ├── ConfigError          the question is wrong, and will be until a person changes something
 └── TemporaryError       it may work later
     └── UnreadableReply  CI (or something between) answered with what we cannot read
-        └── BrokenReply  it began well: fewer jobs may be readable
+        └── BrokenReply  it began as CI's XML, and has no end or no structure: asking for fewer jobs may help
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class UnreadableReply(TemporaryError):
 
 
 class BrokenReply(UnreadableReply):
-    """CI's XML that is broken, cut off or too long. To ask for fewer jobs may help."""
+    """`ids` are those of the jobs that could be made out before it broke; the last of them may be why it did."""
+
+    ids: tuple[str, ...] = ()
 
 
 TEXT_LIMIT = 300  # characters of CI's own words that we repeat

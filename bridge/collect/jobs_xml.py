@@ -1,27 +1,44 @@
 """CI's XML, read: one page of the job list, one answer by id, one error.
 
-Only direct children count: a job holds other elements called State, Code, Tag or StartTime further down.
-Formats: describe and list documents of 2025-09 (https://cloud.tencent.com/document/product/1045/73114,
+What cannot be read of one job is a Problem of that job, and costs the others nothing; only a reply whose structure is
+broken is refused. Only direct children count: a job holds other elements called State, Code, Tag or StartTime further
+down. Formats: describe and list documents of 2025-09 (https://cloud.tencent.com/document/product/1045/73114,
 read 2026-11-21).
 """
 
 from __future__ import annotations
 
+import codecs
 import json
-import logging
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, overload
 
 from bridge.collect.errors import BrokenReply, UnreadableReply
-from bridge.collect.memory import Memory
-from bridge.model import FAILED, OUTPUTS_KEPT, Described, Job, Page
+from bridge.collect.memory import Key, Memory
+from bridge.collect.xml_stream import ERROR, JOB_LIMIT, RESPONSE, TEXT_KEPT, XmlStream
+from bridge.model import FAILED, GONE, NEW, OUTPUTS_KEPT, Described, Job, Page, Problem
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-LONGEST_WORD = 200  # characters of an id, a state, a tag and the like; CI's own have some dozens
+REPLY_LIMIT = 128 * 2**20  # bytes of one reply, once it is unpacked
+PART_LIMIT = 4 * 2**20  # of what is held until a job ends; a job has some 4 kB, with much recognised speech some 200 kB
+BEGINNING = 2**16  # what is held to know what the reply is
+_START, _END = b"<JobsDetail>", b"</JobsDetail>"
+_MOST_JOBS = 1_000  # in one reply: ten times what a page may have
+
+# What is kept of a job. CI's own ids and words have some dozens of characters, user data at most 1,024, keys of
+# objects 850 bytes; messages and URLs have no limit that is documented.
+LONGEST_WORD = 200  # characters of an id, a state, a tag and the like
+LONGEST_TEXT = 4_000  # of a message, an input, an output's pattern, user data
+LONGEST_NAME = 1_000  # of the name of a file that was made
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+_EXCERPT = 80  # of what cannot be read
+_EARLIEST, _LATEST = 2000, 2200  # years: 0001 and 1970 are how some programs write that there is no time
 
 
 class Fault(NamedTuple):
@@ -32,64 +49,216 @@ class Fault(NamedTuple):
     request_id: str | None = None
 
 
-def read_page(body: bytes, *, bucket: str, region: str, memory: Memory | None = None) -> Page:
-    """Return the jobs of one answer of the list, in its order; times become UTC.
+class Reading(NamedTuple):
+    """One job of a reply, as far as it can be read."""
 
-    Jobs that `memory` knows to the byte are not parsed again. A job with an absurd id is left out, and logged.
-    Raises UnreadableReply naming job and field, e.g. "job j123: CreationTime 'soon' is not a time".
+    job_id: str
+    job: Job | None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a reply says, of a list or by id."""
+
+    jobs: tuple[Job, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    next_token: str | None = None
+    missing: tuple[str, ...] = ()
+
+    def page(self, served_at: datetime | None = None) -> Page:
+        return Page(jobs=self.jobs, next_token=self.next_token, served_at=served_at, problems=self.problems)
+
+    def described(self, served_at: datetime | None = None) -> Described:
+        return Described(jobs=self.jobs, missing=self.missing, served_at=served_at, problems=self.problems)
+
+
+class _Part(NamedTuple):
+    """A piece of a reply up to the end of a job: what stands before it, and (if it can be cut out) the job."""
+
+    before: bytes
+    job: bytes
+    key: Key
+
+
+class AnswerReader:
+    """Reads one reply of status 200 while it arrives, job by job.
+
+    A job that `memory` knows to the byte is not parsed again, and others are by a parser in C. What stands between
+    jobs, and a job larger than PART_LIMIT or not as CI's documents have it, goes through XmlStream.
+    Raises UnreadableReply, BrokenReply among them.
     """
-    page = _remembered(body, bucket, region, memory) if memory else None
-    if page:
-        return page
-    root = _root(body)
-    return Page(jobs=_usable(_jobs(root, bucket, region)), next_token=_text(root.find("NextToken")))
+
+    def __init__(self, *, bucket: str, region: str, memory: Memory[Reading] | None = None) -> None:
+        self._bucket, self._region, self._memory = bucket, region, memory or Memory()
+        self._length = 0
+        self._left, self._searched = b"", 0  # what is not read yet, and how far the end of a job was looked for in it
+        self.beginning: bytes | None = None
+        self._stream = XmlStream(RESPONSE, self._take)
+        self._readings: list[Reading] = []
+        self._is_between = True  # where `_left` begins, no job and no comment or the like has begun
+
+    def feed(self, piece: bytes) -> None:
+        self._length += len(piece)
+        if self._length > REPLY_LIMIT:
+            raise self._broken(f"the reply is longer than {REPLY_LIMIT // 2**20} MB")
+        self._left += piece
+        if self._length > BEGINNING:
+            self._go_on()
+
+    def close(self) -> Answer:
+        """Return what the whole reply says."""
+        self._go_on()
+        self._parse(self._left, last=True)
+        return _answer(self._readings, self._stream.root)
+
+    def cut_off(self, what: str) -> BrokenReply | None:
+        """Return the error that no more of the reply comes; None when what came is not CI's XML."""
+        with suppress(UnreadableReply):
+            self._go_on()
+            self._parse(self._left)
+        return None if self._stream.root is None else self._broken(what)
+
+    def _go_on(self) -> None:
+        text, at = self._left, 0
+        if self.beginning is None:
+            self.beginning = text[:BEGINNING]
+            _refuse_other_formats(self.beginning)
+        parts = []
+        while (end := text.find(_END, max(at, self._searched))) >= 0:
+            end += len(_END)
+            parts.append(self._cut(text[at:end]))
+            at = end
+        self._read_ahead([part for part in parts if part.job and self._memory.recall(part.key) is None])
+        for part in parts:
+            self._read_job(part)
+        self._left = text[at:]
+        if len(self._left) > PART_LIMIT:
+            self._is_between = False
+            self._parse(self._left)
+            self._left = b""
+        self._searched = max(0, len(self._left) - len(_END))
+
+    def _cut(self, text: bytes) -> _Part:
+        start = text.find(_START)
+        if start < 0 or len(text) - start > PART_LIMIT:
+            return _Part(text, b"", ("", "", b""))
+        job = text[start:]
+        return _Part(text[:start], job, self._memory.key(self._bucket, self._region, job))
+
+    def _read_ahead(self, parts: Sequence[_Part]) -> None:
+        """Fill the memory: a parser for each job would take half as long again. What is odd waits for its turn."""
+        text = b"".join(part.job for part in parts)
+        root = _element(b"<R>" + text + b"</R>") if parts and _has_only_tags(text) else None
+        if root is not None and len(root) == len(parts):
+            for part, element in zip(parts, root, strict=True):
+                self._remember(part, element)
+
+    def _read_job(self, part: _Part) -> None:
+        """Read up to the end of a job: quickly, if the job can be cut out with certainty."""
+        before, job = part.before, part.job
+        is_cut = self._is_between and job != b"" and _is_cut(before)
+        if is_cut and before.strip():
+            self._parse(before)
+            before = b""
+        is_cut = is_cut and self._stream.depth == 1
+        reading = self._known(part) if is_cut else None
+        if reading is None:
+            count = len(self._readings)
+            self._parse(before + job)
+            is_read = self._stream.depth == 1 and len(self._readings) == count + 1
+            self._is_between = is_read and _has_only_tags(before + job)
+            if is_cut and self._is_between:
+                self._memory.keep(part.key, self._readings[-1])
+        else:
+            self._readings.append(reading)
+
+    def _known(self, part: _Part) -> Reading | None:
+        """Return what a job says; None when it must be looked at closely."""
+        if (known := self._memory.recall(part.key)) is not None:
+            return known
+        if not _has_only_tags(part.job):
+            return None
+        element = _element(part.job)
+        if element is None:
+            element = _element(_STRAY.sub(rb"\1<Message/>", part.job))
+        return None if element is None else self._remember(part, element)
+
+    def _remember(self, part: _Part, element: ET.Element) -> Reading | None:
+        if element.find("JobId") is None:
+            return None
+        reading = _reading(element, self._bucket, self._region)
+        self._memory.keep(part.key, reading)
+        return reading
+
+    def _take(self, element: ET.Element, is_too_big: bool) -> None:
+        if len(self._readings) == _MOST_JOBS:
+            raise BrokenReply(f"the reply has more than {_MOST_JOBS:,} jobs")
+        self._readings.append(_reading(element, self._bucket, self._region, is_too_big=is_too_big))
+
+    def _parse(self, piece: bytes, *, last: bool = False) -> None:
+        try:
+            self._stream.feed(piece, last=last)
+        except BrokenReply as error:
+            raise self._broken(error.what) from None
+
+    def _broken(self, what: str) -> BrokenReply:
+        error = BrokenReply(what)
+        error.ids = tuple(reading.job_id for reading in self._readings if reading.job_id)
+        if (job := self._stream.open_job) is not None and (job_id := _text(job.find("JobId"))):
+            error.ids += (job_id,)
+        return error
 
 
-def _remembered(body: bytes, bucket: str, region: str, memory: Memory) -> Page | None:
-    """Return the page, or None when it must be read as a whole: to be understood, or to say where it is broken."""
-    split = memory.split(body, bucket=bucket, region=region)
-    if split is None:
-        return None
+def _has_only_tags(text: bytes) -> bool:
+    """Tell whether "<" begins a tag and nothing else: no comment, no CDATA, no instruction, and no document type."""
+    return b"<!" not in text and b"<?" not in text.removeprefix(b"<?xml")
+
+
+def _is_cut(before: bytes) -> bool:
+    """Tell whether what follows stands for itself, and is not in a comment, a tag or the like."""
+    return before.rstrip()[-1:] in (b"", b">") and _has_only_tags(before)
+
+
+# CI's documents print `</Message>` where `<Message/>` is meant.
+_STRAY = re.compile(rb"(</[^<>]*>\s*|<[^<>]*/>\s*)</Message>")
+
+
+def _element(text: bytes) -> ET.Element | None:
+    """Return an element that is well formed; `text` has only tags, so it declares no entities."""
+    parser = ET.XMLParser(encoding="utf-8")  # noqa: S314  as said
     try:
-        root = _root(split.rest)
-        fresh = _jobs(root, bucket, region)
-    except UnreadableReply:
+        parser.feed(text)
+        element: ET.Element = parser.close()
+    except ET.ParseError:
         return None
-    if len(fresh) != len(split.keys):
-        return None
-    for key, job in zip(split.keys, fresh, strict=True):
-        memory.keep(key, job)
-    unread = iter(fresh)
-    jobs = (job if job is not None else next(unread) for job in split.jobs)
-    return Page(jobs=_usable(jobs), next_token=_text(root.find("NextToken")))
+    return element
 
 
-def _usable(jobs: Iterable[Job]) -> tuple[Job, ...]:
-    """Leave out the jobs whose ids no index takes: stored with the others, one would block the page for good."""
-    return tuple(job for job in jobs if len(job.id) <= LONGEST_WORD)
+def read_page(body: bytes, *, bucket: str, region: str, memory: Memory[Reading] | None = None) -> Page:
+    """Return the jobs of one answer of the list, in its order; times become UTC."""
+    reader = AnswerReader(bucket=bucket, region=region, memory=memory)
+    reader.feed(body)
+    return reader.close().page()
 
 
 def read_described(body: bytes, *, bucket: str, region: str) -> Described:
     """Return the jobs of one answer by id, and the ids that CI does not know."""
-    root = _root(body)
-    # The describe document has one text; Tencent's Go SDK reads a repeated element. Both are taken.
-    lists = ((element.text or "").split(",") for element in root.iterfind("NonExistJobIds"))
-    missing = tuple(job_id.strip() for ids in lists for job_id in ids if job_id.strip())
-    return Described(jobs=_usable(_jobs(root, bucket, region)), missing=missing)
+    reader = AnswerReader(bucket=bucket, region=region)
+    reader.feed(body)
+    return reader.close().described()
 
 
 def read_error(body: bytes) -> Fault:
     """Return what an error body says, be it CI's XML or the JSON that some of its hosts send."""
-    text = body.decode("utf-8-sig", errors="replace").lstrip()
-    if text.startswith("{"):
-        return _json_error(text)
-    try:
-        root = _parse(text)
-    except (ET.ParseError, UnreadableReply):
-        return Fault()
-    if root.tag != "Error":
-        return Fault()
-    return Fault(_text(root.find("Code")), _text(root.find("Message")), _text(root.find("RequestId")))
+    if body.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
+        return _json_error(body.decode("utf-8-sig", errors="replace"))
+    stream = XmlStream(ERROR)
+    with suppress(UnreadableReply):  # what came of one that was cut off counts
+        stream.feed(body, last=True)
+    root: ET.Element | tuple[()] = () if stream.root is None else stream.root
+    said = {child.tag: _text(child) for child in root}
+    return Fault(said.get("Code"), said.get("Message"), said.get("RequestId"))
 
 
 def _json_error(text: str) -> Fault:
@@ -101,23 +270,8 @@ def _json_error(text: str) -> Fault:
     return Fault(*(None if said in (None, "") else str(said) for said in (code, message, request_id)))
 
 
-def _root(body: bytes) -> ET.Element:
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UnreadableReply(f"the reply is not UTF-8 (byte {error.start})") from None
-    _refuse_other_formats(text)
-    try:
-        root = _parse(text)
-    except ET.ParseError as error:
-        root = _parse_as_printed(text, error)
-    if root.tag != "Response":
-        raise UnreadableReply(f"the reply is a <{root.tag}>, not a <Response>")
-    return root
-
-
-def _refuse_other_formats(text: str) -> None:
-    start = text.lstrip()[:14].lower()
+def _refuse_other_formats(body: bytes) -> None:
+    start = body.removeprefix(codecs.BOM_UTF8).lstrip()[:14].decode(errors="replace").lower()
     if not start:
         raise UnreadableReply("the reply is empty")
     if start[0] in "{[":
@@ -128,56 +282,51 @@ def _refuse_other_formats(text: str) -> None:
         raise UnreadableReply("the reply is plain text, not XML")
 
 
-class _WithoutDoctype(ET.TreeBuilder):
-    def doctype(self, *_declared: str | None) -> None:
-        """Refuse: entities, which could make a small reply huge, are declared here and nowhere else."""
-        raise UnreadableReply("the reply has a document type declaration, which CI never sends")
+def _answer(readings: Sequence[Reading], root: ET.Element | None) -> Answer:
+    found: ET.Element | tuple[()] = () if root is None else root
+    tokens = [text for child in found if child.tag == "NextToken" and (text := _text(child))]
+    if tokens and len(tokens[0]) >= TEXT_KEPT:
+        raise UnreadableReply(f"the reply's NextToken has more than {TEXT_KEPT:,} characters")
+    # The describe document has one text; Tencent's Go SDK reads a repeated element. Both are taken.
+    lists = ((_whole(child) or "").split(",") for child in found if child.tag == "NonExistJobIds")
+    jobs = tuple(reading.job for reading in readings if reading.job)
+    read = {job.id for job in jobs}
+    return Answer(
+        jobs=jobs,
+        problems=tuple(
+            problem for reading in readings for problem in reading.problems
+            if not (problem.left_out and problem.job_id in read)  # it came twice, once in a state that can be read
+        ),
+        next_token=tokens[0] if tokens else None,
+        missing=tuple(job_id.strip() for ids in lists for job_id in ids if job_id.strip()),
+    )  # fmt: skip
 
 
-def _parse(text: str) -> ET.Element:
-    # A builder written in Python is slower; without "<!" there is nothing that it would have to refuse.
-    parser = ET.XMLParser(target=_WithoutDoctype()) if "<!" in text else ET.XMLParser()  # noqa: S314  as said
-    parser.feed(text)
-    root: ET.Element = parser.close()
-    return root
+def _reading(element: ET.Element, bucket: str, region: str, *, is_too_big: bool = False) -> Reading:
+    own = _children(element)
+    job_id, state = _text(own.get("JobId")), _text(own.get("State"))
+    if job_id is None or len(job_id) > LONGEST_WORD:
+        value = job_id or ", ".join(filter(None, (_text(own.get(tag)) for tag in ("Tag", "CreationTime", "QueueId"))))
+        return _left_out("", "JobId", value)
+    if is_too_big:
+        return _left_out(job_id, "JobsDetail", f"more than {JOB_LIMIT // 2**20} MB")
+    if state is None or not _is_state(state):
+        return _left_out(job_id, "State", state or "")
+    problems: list[Problem] = []
 
+    def understood(tag: str, read: Callable[[str], T | None]) -> T | None:
+        text = _text(own.get(tag))
+        if text is None or text == "-":
+            return None
+        value = read(text)
+        if value is None:
+            problems.append(Problem(job_id=job_id, field=tag, value=_excerpt(text)))
+        return value
 
-# CI's documents print `</Message>` where `<Message/>` is meant. Both are as long, so places stay true.
-_STRAY = re.compile(r"(</[^<>]*>\s*|<[^<>]*/>\s*)</Message>")
-
-
-def _parse_as_printed(text: str, error: ET.ParseError) -> ET.Element:
-    mended, count = _STRAY.subn(r"\1<Message/>", text)
-    if count:
-        try:
-            return _parse(mended)
-        except ET.ParseError as again:
-            error = again
-    raise BrokenReply(f"the reply is broken or cut off: {error}") from None
-
-
-def _jobs(root: ET.Element, bucket: str, region: str) -> tuple[Job, ...]:
-    # What CI sends when nothing matches is not documented: an empty <JobsDetail/> says nothing.
-    found = (element for element in root.iterfind("JobsDetail") if len(element) or _text(element))
-    jobs = tuple(_job(element, number, bucket, region) for number, element in enumerate(found, 1))
-    for job in jobs:
-        if len(job.id) > LONGEST_WORD:
-            text = "job left out: its id has more characters than any"
-            logger.warning(text, extra={"bucket": bucket, "characters": len(job.id), "id_begins": job.id[:80]})
-    return jobs
-
-
-def _job(element: ET.Element, number: int, bucket: str, region: str) -> Job:
-    own = {child.tag: child for child in element}
-    job_id, state = _text(own.get("JobId")), _word(own.get("State"))
-    if job_id is None:
-        raise UnreadableReply(f"job number {number} of the reply: JobId is missing")
-    if state is None:
-        raise UnreadableReply(f"job {job_id}: State is missing")
-    operation = {child.tag: child for child in own.get("Operation", ())}
+    operation = _children(own.get("Operation"))
     workflow = own.get("Workflow")
     outputs = _outputs(operation)
-    return Job(
+    job = Job(
         id=job_id,
         bucket=bucket,
         region=region,
@@ -186,78 +335,109 @@ def _job(element: ET.Element, number: int, bucket: str, region: str) -> Job:
         tag=_word(own.get("Tag")) or _word(operation.get("Tag")),
         queue=_word(own.get("QueueId")),
         code=_word(own.get("Code")) if state == FAILED else None,
-        message=_text(own.get("Message")) if state == FAILED else None,
-        progress=_percent(job_id, own.get("Progress")),
-        created_at=_time(job_id, own.get("CreationTime")),
-        started_at=_time(job_id, own.get("StartTime")),
-        ended_at=_time(job_id, own.get("EndTime")),
+        message=_cut(_text(own.get("Message")), LONGEST_TEXT) if state == FAILED else None,
+        progress=understood("Progress", _percent),
+        created_at=understood("CreationTime", _time),
+        started_at=understood("StartTime", _time),
+        ended_at=understood("EndTime", _time),
         input=_input(own.get("Input")),
-        output=_exact(operation.get("Output"), "Object"),
-        outputs=tuple(outputs[:OUTPUTS_KEPT]),
+        output=_cut(_exact(operation.get("Output"), "Object"), LONGEST_TEXT),
+        outputs=tuple(_cut(name, LONGEST_NAME) for name in outputs[:OUTPUTS_KEPT]),
         outputs_total=len(outputs),
         template=_word(operation.get("TemplateId")),
         template_name=_word(operation.get("TemplateName")),
-        workflow=_short(_exact(workflow, "WorkflowId")),
-        workflow_name=_short(_exact(workflow, "WorkflowName")),
-        workflow_run=_short(_exact(workflow, "RunId")),
+        workflow=_cut(_exact(workflow, "WorkflowId"), LONGEST_WORD),
+        workflow_name=_cut(_exact(workflow, "WorkflowName"), LONGEST_WORD),
+        workflow_run=_cut(_exact(workflow, "RunId"), LONGEST_WORD),
         level=_word(operation.get("JobLevel")),
-        user_data=_raw(operation.get("UserData")),
+        user_data=_cut(_whole(operation.get("UserData")), LONGEST_TEXT),
     )
+    return Reading(job_id, job, tuple(problems))
+
+
+def _left_out(job_id: str, tag: str, value: str) -> Reading:
+    return Reading(job_id, None, (Problem(job_id=job_id, field=tag, value=_excerpt(value), left_out=True),))
+
+
+def _is_state(text: str) -> bool:
+    """Tell whether a word can be a job's state. "new" and "gone" are ours: CI saying them is no news of the job."""
+    unusable = (NEW, GONE, "-", "null")
+    return len(text) <= LONGEST_WORD and text.isprintable() and _UNREADABLE not in text and text not in unusable
+
+
+def _children(element: ET.Element | None) -> dict[str, ET.Element]:
+    """Return the children by tag: of several of one tag, the first that says something."""
+    if element is None:
+        return {}
+    found = {child.tag: child for child in element}
+    if len(found) == len(element):
+        return found
+    found = {}
+    for child in element:
+        known = found.get(child.tag)
+        if known is None or not (len(known) or known.text):
+            found[child.tag] = child
+    return found
+
+
+def _whole(element: ET.Element | None) -> str | None:
+    """Return a text with its white space: an object key and user data may begin or end with some."""
+    if element is None or not (text := "".join(element.itertext()) if len(element) else element.text):
+        return None
+    return text if len(text) <= TEXT_KEPT else text[:TEXT_KEPT]
 
 
 def _text(element: ET.Element | None) -> str | None:
-    if element is None or not (text := element.text):
-        return None
-    return text.strip() or None
+    text = _whole(element)
+    return text and (text.strip() or None)
 
 
 def _word(element: ET.Element | None) -> str | None:
-    return _short(_text(element))
-
-
-def _short(word: str | None) -> str | None:
     # The keys of indexes are made of such words, and no text that is told may be longer than a message.
-    return word and word[:LONGEST_WORD]
+    return _cut(_text(element), LONGEST_WORD)
 
 
-def _raw(element: ET.Element | None) -> str | None:
-    """Return a text with its white space: an object key and user data may begin or end with some."""
-    return None if element is None else element.text or None
+def _exact(element: ET.Element | None, *path: str) -> str | None:
+    for tag in path:
+        element = None if element is None else element.find(tag)
+    return _whole(element)
 
 
-def _exact(element: ET.Element | None, tag: str) -> str | None:
-    return None if element is None else element.findtext(tag) or None
+@overload
+def _cut(text: str, most: int) -> str: ...
+@overload
+def _cut(text: str | None, most: int) -> str | None: ...
+def _cut(text: str | None, most: int) -> str | None:
+    """Return a text of at most so many characters; a mark at its end says that there were more."""
+    return text if text is None or len(text) <= most else text[: most - 1] + "…"
 
 
-def _time(job_id: str, element: ET.Element | None) -> datetime | None:
-    text = _text(element)
-    if text is None or text == "-":
-        return None
+def _excerpt(text: str) -> str:
+    return _cut(" ".join(text.split()), _EXCERPT)
+
+
+def _time(text: str) -> datetime | None:
     try:
         time = datetime.fromisoformat(text)
         # Without an offset it would be a guess which clock is meant.
-        if time.tzinfo is not None:
+        if time.tzinfo is not None and _EARLIEST <= time.year < _LATEST:
             return time.astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         pass
-    tag = element.tag if element is not None else ""
-    raise UnreadableReply(f"job {job_id}: {tag} {text[:40]!r} is not a time")
+    return None
 
 
-def _percent(job_id: str, element: ET.Element | None) -> int | None:
-    text = _text(element)
-    if text is None or text == "-":
-        return None
-    if len(text) > 3 or not (text.isascii() and text.isdigit()):
-        raise UnreadableReply(f"job {job_id}: Progress {text[:40]!r} is not a per cent")
-    return int(text)
+def _percent(text: str) -> int | None:
+    number = int(text) if len(text) <= 3 and text.isascii() and text.isdigit() else None
+    return number if number is not None and number <= 100 else None
 
 
 def _input(element: ET.Element | None) -> str | None:
-    return _exact(element, "Object") or _exact(element, "Url") or _exact(element, "Vod/FileId")
+    said = _exact(element, "Object") or _exact(element, "Url") or _exact(element, "Vod", "FileId")
+    return _cut(said, LONGEST_TEXT)
 
 
-def _outputs(operation: dict[str, ET.Element]) -> list[str]:
+def _outputs(operation: Mapping[str, ET.Element]) -> list[str]:
     if (result := operation.get("MediaResult")) is not None:
         files = result.findall("OutputFile")
         sprites = [sprite for file in files for sprite in file.findall("SpriteOutputFile")]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-LONGEST_WAIT = timedelta(hours=24)
+LONGEST_WAIT = timedelta(minutes=10)  # one answer of CI's must not keep us from asking for a day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """`headers` are found whatever their case; `body` is whole and decoded."""
+    """`headers` are found whatever their case; `body` is decoded, and empty where it was taken as it came."""
 
     status: int
     headers: Mapping[str, str]
@@ -28,7 +28,7 @@ class Reply:
         return self.headers.get("x-ci-request-id") or self.headers.get("x-cos-request-id")
 
     def retry_after(self, now: datetime) -> timedelta | None:
-        """Return how long CI asks us to wait, at most a day; `now` helps where it sent no Date."""
+        """Return how long CI asks us to wait, at most ten minutes; `now` helps where it sent no Date."""
         text = self.headers.get("Retry-After", "").strip()
         if text.isascii() and text.isdigit():
             return min(timedelta(seconds=int(text[:9])), LONGEST_WAIT)

@@ -6,18 +6,19 @@ List document of 2025-09: https://cloud.tencent.com/document/product/1045/73114,
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
 from requests import PreparedRequest
 from requests.auth import AuthBase
 
 from bridge.collect.errors import (
     AuthError,
+    BrokenReply,
     CiError,
     ClockError,
     TemporaryError,
@@ -25,7 +26,7 @@ from bridge.collect.errors import (
     UnreadableReply,
     classify,
 )
-from bridge.collect.jobs_xml import read_described, read_error, read_page
+from bridge.collect.jobs_xml import Answer, AnswerReader, Reading, read_error
 from bridge.collect.memory import Memory
 from bridge.collect.pace import Pace
 from bridge.collect.reply import Reply
@@ -34,10 +35,11 @@ from bridge.collect.wire import Wire
 from bridge.model import Described, Page, Place, Rate, Stream
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 PAGE_SIZE = 100  # the list's maximum; cloud docs 1045/73114, read 2026-11-21
 IDS_A_CALL = 10  # the maximum by id; describe document of 2025-09, read 2026-11-21
+# A comma stands between two ids, a slash between parts of a path, and "." and ".." are no id to an HTTP client.
+_ASKABLE = re.compile(r"(?!\.*$)[\w.~:@-]+", re.ASCII)
 SIGNED_BEFORE_S, SIGNED_AFTER_S = 60, 600  # around now; short, as a signature in some log is a key
 SKEW = timedelta(seconds=30)  # a clock nearer than that is not what CI minds
 PATIENCE = timedelta(seconds=5)  # the longest wait inside a call: longer ones belong to the scheduler
@@ -74,7 +76,7 @@ class TencentCi:
         self._pace = Pace(rate, monotonic=monotonic, sleep=sleep)
         self._wire = Wire(deadline_s=deadline_s, monotonic=monotonic)
         self._offsets: dict[str, timedelta] = {}
-        self._memory = Memory()
+        self._memory = Memory[Reading]()
 
     def __enter__(self) -> Self:
         return self
@@ -122,26 +124,37 @@ class TencentCi:
             "size": str(size),
             "nextToken": token,
         }
-        reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})
-        page = self._read(partial(read_page, memory=self._memory), reply, stream.place)
-        return replace(page, served_at=reply.date)
+        answer, reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})
+        return answer.page(reply.date)
 
     def describe(self, place: Place, ids: Sequence[str]) -> Described:
-        """Return the jobs of at most 10 ids."""
+        """Return the jobs of at most 10 ids.
+
+        An id that cannot stand in the path of a request is not asked for; it is neither among the jobs nor missing.
+        """
         if not 1 <= len(ids) <= IDS_A_CALL:
             raise ValueError(f"describe takes 1 to {IDS_A_CALL} ids, not {len(ids)}")
-        return self._read(read_described, self._ask(place, "/jobs/" + ",".join(ids), {}), place)
+        asked = ",".join(job_id for job_id in ids if _ASKABLE.fullmatch(job_id))
+        if not asked:
+            return Described(jobs=())
+        answer, reply = self._ask(place, f"/jobs/{asked}", {})
+        return answer.described(reply.date)
 
-    def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> Reply:
+    def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[Answer, Reply]:
         """Return CI's answer of status 200, asking again where that may help within seconds."""
         _check(self._credentials)
         throttled, failed, corrected = 0, False, False
         while True:
             offset = self.offset(place)
-            reply = self._send(place, path, params, offset)
-            if reply.status == 200:
-                return reply
-            match error := self._fault(place, reply):
+            turn = self._pace.wait(place.bucket)
+            answer, reply = self._send(place, path, params, offset)
+            if answer is not None:
+                self._pace.accepted(place.bucket)
+                return answer, reply
+            error = self._fault(place, reply)
+            if isinstance(error, Throttled):
+                self._pace.refused(place.bucket, turn)
+            match error:
                 case Throttled() if throttled < 2 and _wait(error, throttled) <= PATIENCE:
                     self._sleep(_wait(error, throttled).total_seconds())
                     throttled += 1
@@ -153,8 +166,10 @@ class TencentCi:
                 case _:
                     raise error
 
-    def _send(self, place: Place, path: str, params: Mapping[str, str], offset: timedelta) -> Reply:
-        self._pace.wait(place.bucket)
+    def _send(
+        self, place: Place, path: str, params: Mapping[str, str], offset: timedelta
+    ) -> tuple[Answer | None, Reply]:
+        """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
         endpoint = place.endpoint or self._endpoint
         base = (endpoint or f"https://{place.host}").rstrip("/")
         query = "&".join(f"{encode(name)}={encode(value)}" for name, value in params.items())
@@ -167,10 +182,20 @@ class TencentCi:
         url = f"{base}{encode(path, keep='/,')}{query and '?'}{query}"
         # What stands before an @ in an endpoint may be a password.
         called = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
-        return self._wire.get(url, headers=headers, auth=signed, host=called)
+        reader = AnswerReader(bucket=place.bucket, region=place.region, memory=self._memory)
+        reply = None
+        try:
+            reply = self._wire.get(url, headers=headers, auth=signed, host=called, take=reader.feed)
+            return reader.close() if reply.status == 200 else None, reply
+        except UnreadableReply as error:
+            raise self._detailed(error, place, reader.beginning or b"", reply) from None
+        except TemporaryError as error:
+            if broken := reader.cut_off(error.what):
+                raise broken from None
+            raise
 
     def _fault(self, place: Place, reply: Reply) -> CiError:
-        code, message, request_id = self._said(reply)
+        code, message, request_id = self._said(reply.body, reply)
         now = datetime.fromtimestamp(self._clock(), UTC)
         error = classify(
             reply.status,
@@ -184,18 +209,20 @@ class TencentCi:
             error.what = f"{place.host} refused: {_compare(now, reply.date)}"
         return error
 
-    def _read(self, reader: Callable[..., T], reply: Reply, place: Place) -> T:
-        try:
-            return reader(reply.body, bucket=place.bucket, region=place.region)
-        except UnreadableReply as error:
-            code, _, request_id = self._said(reply)
-            what = self._redacted(f"{place.host}: {error.what}") or ""
-            raise type(error)(what, code=code, request_id=request_id, status=reply.status) from None
+    def _detailed(self, error: UnreadableReply, place: Place, body: bytes, reply: Reply | None) -> UnreadableReply:
+        """Return the error with what the reply says of itself."""
+        code, _, request_id = self._said(body, reply)
+        what = self._redacted(f"{place.host}: {error.what}") or ""
+        told = type(error)(what, code=code, request_id=request_id, status=200)
+        if isinstance(error, BrokenReply) and isinstance(told, BrokenReply):
+            told.ids = error.ids
+        return told
 
-    def _said(self, reply: Reply) -> tuple[str | None, str | None, str | None]:
+    def _said(self, body: bytes, reply: Reply | None) -> tuple[str | None, str | None, str | None]:
         """Return the code, message and request id of an answer, which may repeat what was sent."""
-        code, message, request_id = read_error(reply.body)
-        return self._redacted(code), self._redacted(message), self._redacted(request_id or reply.request_id)
+        code, message, request_id = read_error(body)
+        request_id = request_id or (reply.request_id if reply else None)
+        return self._redacted(code), self._redacted(message), self._redacted(request_id)
 
     def _redacted(self, text: str | None) -> str | None:
         for secret in (self._credentials.secret_key, self._credentials.token):

@@ -22,13 +22,14 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from urllib3.util.connection import allowed_gai_family, create_connection
 from urllib3.util.retry import Retry
 
-from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError, UnreadableReply
+from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError
 from bridge.collect.reply import Reply
 
-BODY_LIMIT = 16 * 2**20  # a full page of finished jobs is some 360 kB; recognised speech has no bound
+ERROR_LIMIT = 2**16  # bytes of an answer other than 200 that are read: CI's errors have some hundred
 CONNECT_TIMEOUT_S = 5.0  # for each address of the host
 SILENCE_TIMEOUT_S = 15.0  # between two bytes
 CONNECTIONS = 16  # kept open for each host: polls may run in several threads
+_PIECE = 2**16  # bytes, unpacked
 _HOSTS = 64  # that are kept connections to, the latest
 
 _NO_ADDRESS = (
@@ -66,12 +67,17 @@ class Wire:
     def close(self) -> None:
         self._session.close()
 
-    def get(self, url: str, *, headers: Mapping[str, str], auth: AuthBase, host: str) -> Reply:
-        """Return the answer whatever its status; `host` is what an error calls the other side."""
+    def get(
+        self, url: str, *, headers: Mapping[str, str], auth: AuthBase, host: str, take: Callable[[bytes], None]
+    ) -> Reply:
+        """Return the answer whatever its status; `host` is what an error calls the other side.
+
+        The body of a 200 is given to `take`, piece by piece as it arrives; of another, the beginning is in the answer.
+        """
         deadline = _Deadline(self._monotonic() + self._deadline_s, self._monotonic)
         token = _deadline.set(deadline)
         try:
-            return self._get(url, headers, auth, host)
+            return self._get(url, headers, auth, take)
         # Causes are left out: requests' own texts may quote headers and a proxy's password.
         except requests.exceptions.InvalidProxyURL:
             raise ConfigError("the proxy's URL in the environment cannot be read") from None
@@ -85,7 +91,7 @@ class Wire:
         finally:
             _deadline.reset(token)
 
-    def _get(self, url: str, headers: Mapping[str, str], auth: AuthBase, host: str) -> Reply:
+    def _get(self, url: str, headers: Mapping[str, str], auth: AuthBase, take: Callable[[bytes], None]) -> Reply:
         with self._session.get(
             url,
             headers=headers,
@@ -94,17 +100,16 @@ class Wire:
             allow_redirects=False,
             timeout=(min(CONNECT_TIMEOUT_S, self._deadline_s), min(SILENCE_TIMEOUT_S, self._deadline_s)),
         ) as response:
-            return Reply(status=response.status_code, headers=response.headers, body=_body(response, host))
-
-
-def _body(response: requests.Response, host: str) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_content(2**16):
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            what = f"{host}: the reply is longer than {BODY_LIMIT // 2**20} MB"
-            raise UnreadableReply(what, status=response.status_code)
-    return bytes(body)
+            body = bytearray()
+            # Unlike iter_content, this does not keep back what arrived before the rest did not.
+            while piece := response.raw.read1(_PIECE, decode_content=True):
+                if response.status_code == 200:
+                    take(piece)
+                elif len(body) < ERROR_LIMIT:
+                    body += piece
+                else:
+                    break
+            return Reply(status=response.status_code, headers=response.headers, body=bytes(body))
 
 
 def _reason(error: BaseException) -> str:

@@ -58,7 +58,8 @@ def answer(status: int = 200, body: bytes = b"<Response/>", *, date: datetime | 
         for name, value in sent.items():
             handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(body)
+        for at in range(0, len(body), 2**16):  # the handler's timeout is for one of these
+            handler.wfile.write(body[at : at + 2**16])
         handler.close_connection = len(body) != int(sent["content-length"])
 
     return give

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 
 import pytest
 
-from bridge.collect.jobs_xml import LONGEST_WORD, read_described, read_page
+from bridge.collect.jobs_xml import LONGEST_WORD, Reading, read_described, read_page
 from bridge.collect.memory import Memory
 from bridge.decide.events import LARGEST_EVENT
 from bridge.decide.messages import Wording, build
-from bridge.model import Job, Page
+from bridge.model import Job, Page, Problem
 from bridge.pipeline import Poller
 from bridge.record.database import Database
 from bridge.record.schema import delivery
@@ -47,7 +46,7 @@ def body(*elements: str) -> bytes:
     return f"<Response>{''.join(elements)}</Response>".encode()
 
 
-def read(text: bytes, memory: Memory | None = None) -> Page:
+def read(text: bytes, memory: Memory[Reading] | None = None) -> Page:
     return read_page(text, bucket="clips-1250000000", region="ap-chongqing", memory=memory)
 
 
@@ -58,29 +57,22 @@ def ids(jobs: tuple[Job, ...]) -> list[str]:
 def test_a_job_whose_id_is_absurd_is_left_out_and_the_others_are_read() -> None:
     page = body(an_element("j1"), an_element("x" * (LONGEST_WORD + 1)), an_element("y" * LONGEST_WORD))
     memory = Memory()
+    left_out = Problem(job_id="", field="JobId", value="x" * 79 + "…", left_out=True)
     for found in (read(page), read(page, memory), read(page, memory)):
         assert ids(found.jobs) == ["j1", "y" * LONGEST_WORD]
+        assert found.problems == (left_out,)
     described = read_described(page, bucket="clips-1250000000", region="ap-chongqing")
     assert ids(described.jobs) == ["j1", "y" * LONGEST_WORD]
-
-
-def test_a_job_that_is_left_out_is_logged_once_while_it_is_remembered(caplog: pytest.LogCaptureFixture) -> None:
-    page, memory = body(an_element("j1"), an_element("x" * 30_000)), Memory()
-    with caplog.at_level(logging.WARNING):
-        read(page, memory)
-        read(page, memory)
-    (said,) = caplog.records
-    assert said.getMessage() == "job left out: its id has more characters than any"
-    assert (said.__dict__["characters"], said.__dict__["id_begins"]) == (30_000, "x" * 80)
 
 
 @pytest.mark.parametrize("sign", ["S", "媒", "😀"])
 def test_the_body_of_a_webhook_stays_small_whatever_words_ci_sends(sign: str) -> None:
     word = sign * 30_000
     element = an_element(sign * LONGEST_WORD, word=word)
-    element = element.replace("Failed", word).replace("<Tag>Transcode", f"<Tag>{word}")
+    element = element.replace("Failed", sign * LONGEST_WORD).replace("<Tag>Transcode", f"<Tag>{word}")
     (job,) = read(body(element)).jobs
-    assert job.state == job.tag == job.queue == sign * LONGEST_WORD
+    assert job.state == sign * LONGEST_WORD
+    assert job.tag == job.queue == sign * (LONGEST_WORD - 1) + "…"
     transition = a_transition(job, was=job.state)
     message = build(transition, "r1", Wording(), {}).message
     assert len(json.dumps(message.event, ensure_ascii=False).encode()) <= LARGEST_EVENT

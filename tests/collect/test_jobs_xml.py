@@ -106,28 +106,8 @@ def test_a_time_of_any_offset_becomes_utc(text: str) -> None:
     assert time.tzinfo is UTC
 
 
-@pytest.mark.parametrize("text", ["soon", "2024-03-05T09:30:01", "2024-13-05T09:30:01Z", "0001-01-01T00:00:00+0800"])
-def test_a_time_that_is_none_is_named_with_its_job_and_field(text: str) -> None:
-    said = refusal(a_page(f"<CreationTime>{text}</CreationTime>"))
-    assert said == f"job j1: CreationTime {text!r} is not a time"
-
-
-@pytest.mark.parametrize("text", ["30%", "many", "-1", "3.5", "1000", "٣"])
-def test_a_progress_that_is_none_is_named_with_its_job(text: str) -> None:
-    assert refusal(a_page(f"<Progress>{text}</Progress>")) == f"job j1: Progress {text!r} is not a per cent"
-
-
 def test_what_is_absent_is_none() -> None:
     assert a_job() == Job(id="j1", bucket="clips-1250000000", region="ap-chongqing", state="Running")
-
-
-def test_a_job_without_an_id_is_refused_by_its_number() -> None:
-    body = PAGE.decode().replace("jd5f761d0da8f11ee8002525400a1b2c3", "")
-    assert refusal(body) == "job number 2 of the reply: JobId is missing"
-
-
-def test_a_job_without_a_state_is_refused_by_its_id() -> None:
-    assert refusal(a_page(state="")) == "job j1: State is missing"
 
 
 def test_a_state_that_nobody_knows_is_carried_through() -> None:

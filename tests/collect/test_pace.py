@@ -1,5 +1,7 @@
 from datetime import timedelta
 
+import pytest
+
 from bridge.collect.pace import Pace
 from bridge.model import Rate
 from tests.collect.conftest import Clock
@@ -27,3 +29,70 @@ def test_threads_get_turns_one_after_the_other() -> None:
     for _ in range(3):
         pace.wait("clips")
     assert slept == [10, 20]
+
+
+class Limited:
+    """A CI that takes one call a second, and the calls that it was asked, each with whether it took it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.interval_s = clock, 1.0
+        self.free_at = 0.0
+        self.taken: list[bool] = []
+
+    def ask(self, pace: Pace) -> None:
+        turn = pace.wait("clips")
+        self.taken.append(self.clock.now >= self.free_at)
+        if self.taken[-1]:
+            self.free_at = self.clock.now + self.interval_s
+            pace.accepted("clips")
+        else:
+            pace.refused("clips", turn)
+
+
+def five_a_second(clock: Clock) -> Pace:
+    return Pace(Rate(count=5, per=timedelta(seconds=1)), monotonic=clock, sleep=clock.sleep)
+
+
+def test_of_the_calls_to_a_ci_that_takes_fewer_than_we_ask_few_are_refused(clock: Clock) -> None:
+    ci, pace = Limited(clock), five_a_second(clock)
+    began = clock.now
+    for _ in range(2000):
+        ci.ask(pace)
+    assert ci.taken.count(False) < 0.03 * 2000
+    assert clock.now - began < 2 * 2000  # and no slower than half of what it takes
+
+
+def test_the_pace_comes_back_step_by_step_when_ci_takes_more(clock: Clock) -> None:
+    ci, pace = Limited(clock), five_a_second(clock)
+    for _ in range(200):
+        ci.ask(pace)
+    ci.interval_s = ci.free_at = 0
+    took = []
+    for _ in range(40):
+        began = clock.now
+        for _ in range(20):
+            ci.ask(pace)
+        took.append(clock.now - began)
+    assert took == sorted(took, reverse=True)
+    assert took[-1] <= 4.1  # twenty calls at five a second again
+    assert len({round(one, 3) for one in took}) > 3
+
+
+def test_calls_of_two_threads_that_are_refused_together_slow_the_bucket_once(clock: Clock) -> None:
+    pace = five_a_second(clock)
+    turns = [pace.wait("clips"), pace.wait("clips")]
+    for turn in turns:
+        pace.refused("clips", turn)
+    # Five a second is one each 0.2 s, and twice as long from now on, whichever thread asks.
+    for _ in range(2):
+        pace.wait("clips")
+    assert clock.slept == [pytest.approx(0.4), pytest.approx(0.4)]
+    pace.wait("stills")
+    assert len(clock.slept) == 2
+
+
+def test_a_ci_that_refuses_everything_is_asked_every_few_seconds(clock: Clock) -> None:
+    pace = five_a_second(clock)
+    for _ in range(50):
+        pace.refused("clips", pace.wait("clips"))
+    assert clock.slept[-1] == pytest.approx(5)

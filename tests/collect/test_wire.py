@@ -7,15 +7,17 @@ import itertools
 import socket
 import threading
 import time
+import tracemalloc
+import zlib
 from contextlib import ExitStack
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from bridge.collect.errors import CiError, ConfigError, TemporaryError, UnreadableReply
+from bridge.collect.errors import BrokenReply, CiError, ConfigError, TemporaryError, UnreadableReply
+from bridge.collect.jobs_xml import PART_LIMIT, REPLY_LIMIT
 from bridge.collect.tencent import TencentCi
-from bridge.collect.wire import BODY_LIMIT
 from bridge.model import Place, Stream
 from tests.collect.conftest import CREDENTIALS, Answer, Asked, FakeCi, answer, fixture, refusal
 
@@ -54,8 +56,15 @@ def test_half_a_page_with_the_length_of_a_whole_is_refused(ci: TencentCi, fake_c
     # Even where what arrived could be read as a page.
     fake_ci.will(answer(body=b"<Response/>", content_length="999"))
     error = failure(ci, stream)
-    assert isinstance(error, TemporaryError)
+    assert isinstance(error, BrokenReply)
     assert "the reply broke off before its end" in str(error)
+
+
+def test_what_broke_off_and_was_no_page_is_not_asked_for_in_smaller_ones(
+    ci: TencentCi, fake_ci: FakeCi, stream: Stream
+) -> None:
+    fake_ci.will(answer(body=b"<html>", content_length="999"))
+    assert not isinstance(failure(ci, stream), UnreadableReply)
 
 
 def streamed(*pieces: bytes, headers: dict[str, str]) -> Answer:
@@ -92,17 +101,90 @@ def test_broken_compression_is_told(ci: TencentCi, fake_ci: FakeCi, stream: Stre
     assert "the reply is compressed in a way that cannot be undone" in str(error)
 
 
-@pytest.mark.parametrize("status", [200, 302, 500])
+@pytest.mark.parametrize("status", [302, 404, 500])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_reply_longer_than_the_limit_is_cut(
+def test_of_an_error_without_end_the_beginning_is_read(
     packed: bool, status: int, ci: TencentCi, fake_ci: FakeCi, stream: Stream
 ) -> None:
-    body = b"<Response>" + b" " * BODY_LIMIT + b"</Response>"
+    body = b"<Error><Code>Odd</Code><Message>" + b" " * 2**24 + b"</Message></Error>"
     packing = {"content_encoding": "gzip"} if packed else {}
     fake_ci.will(answer(status, gzip.compress(body) if packed else body, location="/", **packing))
     error = failure(ci, stream)
-    assert isinstance(error, UnreadableReply)
-    assert "longer than 16 MB" in str(error)
+    assert (error.status, error.code) == (status, "Odd")
+
+
+def a_page(*insides: str) -> bytes:
+    jobs = (
+        f"<JobsDetail><Operation>{inside}</Operation><JobId>j{n}</JobId><State>Success</State></JobsDetail>"
+        for n, inside in enumerate(insides)
+    )
+    return f"<Response>{''.join(jobs)}<NextToken>7</NextToken></Response>".encode()
+
+
+@pytest.mark.parametrize(("jobs", "size"), [(100, 180_000), (10, 2_000_000)])
+def test_a_page_of_large_results_is_read_as_it_comes_and_they_are_not_kept(
+    jobs: int, size: int, ci: TencentCi, fake_ci: FakeCi, stream: Stream
+) -> None:
+    word = f"<Words><State>no</State>{'é' * 60}</Words>"
+    words = f"<SpeechRecognitionResult>{word * (size // 150)}</SpeechRecognitionResult>"
+    fake_ci.will(answer(body=a_page(*[words + f"<UserData>{n}</UserData>" for n in range(jobs)])))
+    tracemalloc.start()
+    page = ci.list(stream)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found = [(job.id, job.state, job.user_data) for job in page.jobs]
+    assert found == [(f"j{n}", "Success", str(n)) for n in range(jobs)]
+    assert (page.next_token, page.problems) == ("7", ())
+    assert most < 16 * size + PART_LIMIT  # one job as a tree, and what arrived of the next
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_reply_without_end_is_cut(packed: bool, fake_ci: FakeCi, stream: Stream) -> None:
+    """Packed, as a bomb would be; each look at the clock is a moment later, so the deadline is not what ends it."""
+    piece = b"<JobsDetail><MediaInfo>" + b"b" * 2**20 + b"</MediaInfo></JobsDetail>"
+
+    def endless(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        handler.close_connection = True
+        handler.send_response_only(200)
+        if packed:
+            handler.send_header("content-encoding", "gzip")
+        handler.end_headers()
+        pack = zlib.compressobj(wbits=31)
+        begin = b"<Response><JobsDetail><JobId>j1</JobId></JobsDetail>"
+        for part in (begin, *[piece] * (REPLY_LIMIT // len(piece) + 2)):
+            try:
+                handler.wfile.write(pack.compress(part) + pack.flush(zlib.Z_SYNC_FLUSH) if packed else part)
+            except OSError:
+                return
+
+    fake_ci.will(endless)
+    with TencentCi(credentials=CREDENTIALS, endpoint=fake_ci.url, deadline_s=300) as ci:
+        error = failure(ci, stream)
+    assert isinstance(error, BrokenReply)
+    assert "longer than 128 MB" in str(error)
+    assert error.ids == ("j1",)
+
+
+@pytest.mark.parametrize("limit", [0, PART_LIMIT])
+def test_a_page_that_takes_too_long_to_arrive_may_be_asked_for_in_smaller_ones(
+    limit: int, fake_ci: FakeCi, stream: Stream
+) -> None:
+    done = threading.Event()
+
+    def stall(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        handler.close_connection = True
+        handler.send_response_only(200)
+        handler.end_headers()
+        handler.wfile.write(b"<Response><JobsDetail><JobId>j1</JobId>" + b" " * limit)
+        done.wait(30)
+
+    fake_ci.will(stall)
+    with TencentCi(credentials=CREDENTIALS, endpoint=fake_ci.url, deadline_s=0.5) as ci:
+        error = failure(ci, stream)
+        done.set()
+    assert isinstance(error, BrokenReply)
+    assert "took longer than 0.5 s" in str(error)
+    assert error.ids == ("j1",)
 
 
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
