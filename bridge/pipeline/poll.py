@@ -19,7 +19,7 @@ from bridge.model import Described, Job, Page, Place, Stream, Watch
 from bridge.pipeline.counts import of_poll
 from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, snapshots, tallies
+from bridge.record import leases, rulesets, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,9 @@ class Poller:
         except leases.LeaseLost:
             logger.warning("poll given up, another worker has the bucket", extra={"watch": watch.name})
             return None
+        except rulesets.OtherRules as error:
+            logger.warning("poll given up, other rules are in force", extra={"watch": watch.name, "reason": str(error)})
+            return None
         except Halted:
             return None
         finally:
@@ -97,7 +100,7 @@ class Poller:
 
     def _poll(self, watch: Watch, book: Rulebook) -> Poll:
         began, keys = self._clock(), [stream.key for stream in watch.streams]
-        with self._transaction(watch, began) as tx:
+        with self._transaction(watch, book, began) as tx:
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
             round_ = Round(
@@ -170,7 +173,7 @@ class Poller:
     def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
         """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
         now, jobs = self._clock(), latest(listed)
-        with self._transaction(round_.watch, now) as tx:
+        with self._transaction(round_.watch, round_.book, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
@@ -200,7 +203,7 @@ class Poller:
 
     def _store_described(self, round_: Round, found: Described, asked: Sequence[str]) -> None:
         watch, now = round_.watch, self._clock()
-        with self._transaction(watch, now) as tx:
+        with self._transaction(watch, round_.book, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
             jobs = [job for job in latest(found.jobs) if job.id in before]
             missing = {job_id: before[job_id] for job_id in found.missing if job_id in before}
@@ -219,17 +222,18 @@ class Poller:
             raise Halted
 
     @contextmanager
-    def _transaction(self, watch: Watch, now: datetime) -> Iterator[Connection]:
+    def _transaction(self, watch: Watch, book: Rulebook, now: datetime) -> Iterator[Connection]:
         """Begin by renewing the lease: it fences out a worker that was away, and lets one write at a time."""
         with self._db.write() as tx:
             leases.renew(tx, watch.place.bucket, self._worker, now=now)
+            rulesets.require_in_force(tx, book.sha)
             yield tx
 
     def _finish(self, round_: Round, failures: int) -> None:
         poll, watch = round_.poll, round_.watch
         failures = failures + 1 if poll.error else 0
         wish = poll.error.retry_after if poll.error else None
-        with self._transaction(watch, self._clock()) as tx:
+        with self._transaction(watch, round_.book, self._clock()) as tx:
             if not poll.error:
                 stays = tell_stays(tx, watch, round_.book, round_.began, self._clock())
                 poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
