@@ -23,7 +23,9 @@ def _start() -> Flask:
         wiring.start_logging(settings, rules.book)
         db = wiring.database(settings)
         db.require_schema()
-        wiring.sync(db, rules.book)
+        with db.read() as tx:
+            wiring.refuse_emptied(tx, rules.book, rules.file)
+        wiring.make_known(db, rules.book)
     except TROUBLES as error:
         _refuse(trouble(error))
     except (SettingsRefused, RulesRefused, SchemaOld, ValueError, OSError) as error:

@@ -53,10 +53,14 @@ def create_app(
     nonce: Callable[[], str],
     environ: Mapping[str, str],
     rules_fault: Callable[[], str | None] = lambda: None,
+    rules_note: Callable[[], str | None] = lambda: None,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Flask:
     """Return the WSGI application. It starts nothing: no thread, no worker."""
-    parts = Parts(db=db, book=book, rules_fault=rules_fault, clock=clock, nonce=nonce, version=version, environ=environ)
+    parts = Parts(
+        db=db, book=book, rules_fault=rules_fault, rules_note=rules_note, clock=clock, nonce=nonce, version=version,
+        environ=environ,
+    )  # fmt: skip
     app = Flask("bridge.admin", static_folder=None)
     # One more, so that a body that is too long can be told from one that just fits.
     app.config.update(MAX_CONTENT_LENGTH=problems.LARGEST_BODY + 1, PROPAGATE_EXCEPTIONS=False)

@@ -14,7 +14,8 @@ from bridge.admin.answers import Alive, Readiness
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.model import Watch
-from bridge.record import gauges
+from bridge.pipeline import rules_standing
+from bridge.record import gauges, rulesets
 from bridge.record.database import TROUBLES, trouble
 from bridge.record.schema import HEAD
 
@@ -75,12 +76,24 @@ class Health:
         with self._parts.db.read() as tx:
             watches, workers = gauges.watches(tx), gauges.workers(tx)
             paused = gauges.paused_notifiers(tx)
+            standing = rulesets.standing(tx, now=now)
         alive = [worker for worker in workers if now - _time(worker["beat_at"]) <= _SILENT_FOR]
         begun = max([self._loaded[1], *sorted(_time(worker["started_at"]) for worker in alive)[:1]])
         yield _workers(workers, alive)
         yield _polls(book.watches, {row["name"]: row for row in watches}, begun, now)
         yield _notifiers(paused)
-        yield _rules(self._parts.rules_fault(), alive)
+        yield self._rules(standing, settled=now - self._loaded[1] >= _SILENT_FOR)
+
+    def _rules(self, standing: rulesets.Standing, *, settled: bool) -> Check:
+        parts, sha = self._parts, self._loaded[0]
+        said = rules_standing.warnings(standing)
+        if (note := parts.rules_note()) and note not in said:
+            said.append(note)
+        if settled and standing.sha not in (None, sha) and all(one.sha != sha for one in standing.alive):
+            said.append(f"the process that serves this reads other rules ({sha}) than those in force ({standing.sha})")
+        if parts.rules_fault() or any(one.fault for one in standing.alive):
+            said.append("rules.toml is wrong now, the old rules stay in force; the log says why")
+        return Check("rules", True, f"warning: {'; '.join(reversed(said))}" if said else "in force")
 
 
 def _schema(revision: str | None) -> Check:
@@ -121,12 +134,6 @@ def _notifiers(paused: Sequence[str]) -> Check:
         return Check("notifiers", True, "none is paused")
     said = f"warning: {len(paused)} paused, so what they should be told waits; the list of notifiers names them"
     return Check("notifiers", True, said)
-
-
-def _rules(fault: str | None, alive: Sequence[Any]) -> Check:
-    if fault or any(worker["rules_fault"] for worker in alive):
-        return Check("rules", True, "warning: rules.toml is wrong now, the old rules stay in force; the log says why")
-    return Check("rules", True, "in force")
 
 
 def _time(text: str) -> datetime:

@@ -42,6 +42,7 @@ class Scrape(Collector):
     watches: Sequence[Row]
     notifiers: Sequence[Row]
     workers: Sequence[Row]
+    other_rules: int
     faults: Mapping[str, Row]
     holders: Mapping[str, str]
     digests: Mapping[tuple[str, str], int]
@@ -52,6 +53,8 @@ class Scrape(Collector):
         yield gauge("config_info", "The rules in force here.", ["sha"], {(self.book.sha,): 1})
         reloaded = "0: a rules.toml is wrong, old rules stay."
         yield gauge("config_last_reload_successful", reloaded, [], {(): self.reloaded})
+        others = "Live workers that have had other rules than those accepted last for a minute or longer."
+        yield gauge("workers_other_rules", others, [], {(): self.other_rules})
         yield gauge("jobs", "Unfinished jobs.", ["state", "queue", "tag"], largest(self.jobs))
         fell = "Templates that fell back to the default text, of rules on record."
         faults = {(rule,): fault["count"] for rule, fault in self.faults.items()}
@@ -151,6 +154,7 @@ class Metrics:
                 watches=gauges.watches(tx),
                 notifiers=gauges.notifiers(tx),
                 workers=workers,
+                other_rules=sum(one.other for one in rulesets.standing(tx, now=now).workers),
                 faults=rulesets.faults(tx),
                 holders=gauges.holders(tx, now=now),
                 digests=gauges.open_digests(tx),

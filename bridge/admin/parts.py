@@ -10,7 +10,9 @@ from datetime import datetime
 from flask import g
 from sqlalchemy import Connection
 
+from bridge.decide.archive import Ruleset, thaw
 from bridge.decide.rulebook import Rulebook
+from bridge.record import rulesets
 from bridge.record.database import Database
 
 
@@ -25,6 +27,22 @@ class Parts:
     nonce: Callable[[], str]
     version: str
     environ: Mapping[str, str] = field(repr=False)  # where rules that are tried find their secrets
+    rules_note: Callable[[], str | None] = lambda: None  # what else is to be known about it
+
+    def in_force(self, tx: Connection) -> Ruleset:
+        """Return the rules in force, which may be others than this process has read; those, where nobody knows."""
+        sha, book = rulesets.in_force(tx), self.book()
+        text = rulesets.one(tx, sha) if sha and sha != book.sha else None
+        try:
+            return thaw(sha, text) if sha and text else book
+        except (ValueError, KeyError):  # kept by a version that wrote them in another way
+            return book
+
+    def why_not_in_force(self, found: Ruleset) -> str | None:
+        """Say why the rules of this process, or its file, are not in force."""
+        book = self.book()
+        other = f"this process has read other rules ({book.sha}) than those in force ({found.sha})"
+        return self.rules_fault() or (other if book.sha != found.sha else None)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

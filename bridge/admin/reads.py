@@ -93,13 +93,14 @@ class Reads:
         return found
 
     def rules(self) -> ResponseReturnValue:
-        book, fault = self._parts.book(), self._parts.rules_fault()
+        book = self._parts.book()
         with self._parts.db.read() as tx:
-            faults, matches = rulesets.faults(tx), tallies.matches(tx)
-        page = self._short([shown.rule(one, faults.get(one.name), matches.get(one.name)) for one in book.rules])
+            found, faults, matches = self._parts.in_force(tx), rulesets.faults(tx), tallies.matches(tx)
+        fault = self._parts.why_not_in_force(found)
+        page = self._short([shown.rule(one, faults.get(one.name), matches.get(one.name)) for one in found.rules])
         # A fault quotes the line it is about, which may be the one where a secret was written by mistake.
         return page | {
-            "sha": book.sha,
+            "sha": found.sha,
             "fault": fault if g.scope == Scope.ADMIN else fault and "rules.toml is wrong; the admin token shows why",
             "warnings": [str(warning) for warning in book.warnings],
         }

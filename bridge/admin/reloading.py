@@ -5,30 +5,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from bridge.decide.rulebook import Rulebook
 
 
-class Reloadable(Protocol):
-    """Rules that can be read again; a wrong file changes nothing but `fault`."""
-
-    book: Rulebook
-    fault: str | None
-
-    def reload(self) -> bool: ...
-
-
 class Reloading:
-    """Hands out the rules in force, having looked at the file at most `every_s` seconds ago.
+    """Hands out the rules, having looked at the file at most `every_s` seconds ago.
 
     Not for a process with a worker: that one reloads by itself, and must be the one to see the change.
     """
 
     def __init__(
-        self, rules: Reloadable, *, every_s: float = 5.0, monotonic: Callable[[], float] = time.monotonic
+        self,
+        book: Callable[[], Rulebook],
+        look: Callable[[float], object],
+        *,
+        every_s: float = 5.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rules = rules
+        """`look` is called with the time; a wrong file changes nothing."""
+        self._book = book
+        self._look = look
         self._every_s = every_s
         self._monotonic = monotonic
         self._next = monotonic() + every_s
@@ -38,11 +35,9 @@ class Reloading:
         # Whoever comes while another reads the file takes the rules as they are.
         if self._monotonic() >= self._next and self._one_at_a_time.acquire(blocking=False):
             try:
-                self._next = self._monotonic() + self._every_s
-                self._rules.reload()
+                now_s = self._monotonic()
+                self._next = now_s + self._every_s
+                self._look(now_s)
             finally:
                 self._one_at_a_time.release()
-        return self._rules.book
-
-    def fault(self) -> str | None:
-        return self._rules.fault
+        return self._book()

@@ -102,9 +102,9 @@ def open_database(found: Settings, *, make: bool = False) -> Database:
 
 
 def everything(*, polls: bool) -> tuple[Settings, Rules, Database]:
-    """Return settings, rules and database, with logging started and the record in step with the rules.
+    """Return settings, rules and database, with logging started and what the rules name on record.
 
-    `polls`: CI's key must be there.
+    `polls`: CI's key must be there, and rules that somebody meant.
     """
     found = settings()
     if polls and found.missing_key:
@@ -114,7 +114,10 @@ def everything(*, polls: bool) -> tuple[Settings, Rules, Database]:
     for warning in book.book.warnings:
         say(str(warning), err=True)
     db = open_database(found, make=True)
-    wiring.sync(db, book.book)
+    if polls:
+        with db.read() as tx:
+            wiring.refuse_emptied(tx, book.book, book.file)
+    wiring.make_known(db, book.book)
     return found, book, db
 
 

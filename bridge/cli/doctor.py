@@ -13,10 +13,11 @@ import click
 
 from bridge import settings as environment
 from bridge import wiring
-from bridge.cli.common import json_option, said_of, say, say_json, some
+from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
-from bridge.record import gauges
+from bridge.pipeline import rules_standing
+from bridge.record import gauges, rulesets
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
 
@@ -65,11 +66,13 @@ def _checks() -> Iterator[Check]:
     yield Check("environment", settings.missing_key is None, settings.missing_key or "read")
     yield from _guarded(_database, "database", settings)
     try:
-        book = wiring.Rules(settings, os.environ).book
+        rules = wiring.Rules(settings, os.environ)
     except RulesRefused as error:
         yield from (Check("rules", None if fault.warning else False, str(fault)) for fault in error.faults)
         yield Check("CI and notifiers", None, "not looked at while the rules are wrong")
         return
+    book = rules.book
+    yield from _emptied(settings, rules)
     yield Check("rules", True, said_of(book))
     yield from (Check("rules", None, str(warning)) for warning in book.warnings)
     if settings.missing_key is None:
@@ -94,12 +97,34 @@ def _database(settings: Settings) -> Iterator[Check]:
     try:
         db.require_schema()
         yield Check("database", True, f"{db.shown}, revision {db.revision()}")
+        now = now_of(db)
         with db.read() as tx:
             workers, paused = gauges.workers(tx), [n for n in gauges.notifiers(tx) if n["paused_at"]]
+            standing = rulesets.standing(tx, now=now)
         yield Check("workers", True if workers else None, some(len(workers), "runs", "run") if workers else "none runs")
+        yield from (Check("rules in force", None, said) for said in rules_standing.warnings(standing))
+        for worker in standing.alive:
+            if worker.fault:
+                yield Check(f"worker {worker.id}", None, f"keeps its old rules: {worker.fault}")
         for one in paused:
             advice = f"mend it, then `ci-bridge notifier resume {one['name']}`"
             yield Check(f"notifier {one['name']}", False, f"paused: {one['paused_why']}; {advice}")
+    finally:
+        db.close()
+
+
+def _emptied(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
+    try:
+        db = wiring.database(settings)
+    except ValueError:  # which was said already
+        return
+    try:
+        with db.read() as tx:
+            wiring.refuse_emptied(tx, rules.book, rules.file)
+    except RulesRefused as error:
+        yield Check("rules", False, str(error))
+    except TROUBLES:  # likewise
+        return
     finally:
         db.close()
 

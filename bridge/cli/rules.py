@@ -14,6 +14,7 @@ from bridge.decide.rulebook import Rulebook, read
 _COMMANDS = {
     "check": ("bridge.cli.check:check", "Say everything that is wrong with rules.toml."),
     "explain": ("bridge.cli.explain:explain", "Say why each rule does or does not hear of a job."),
+    "reload": ("bridge.cli.reload:reload_rules", "Make running processes read rules.toml now."),
     "backtest": ("bridge.cli.backtest:backtest", "Try rules on what has happened, without sending."),
 }
 

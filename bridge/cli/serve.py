@@ -25,10 +25,13 @@ _LIMIT_S = 19  # a second less than what is promised: whatever hangs, the proces
 @click.command()
 @plainly
 def worker() -> None:
-    """Poll and deliver until SIGTERM or SIGINT; then finish within 20 s and exit 0."""
+    """Poll and deliver until SIGTERM or SIGINT; then finish within 20 s and exit 0.
+
+    rules.toml is read again when it changes, and at once on SIGHUP.
+    """
     found, rules, db = everything(polls=True)
     working = Worker(found, rules, db)
-    _stop_on_signals(working)
+    _heed_signals(working)
     working.run()
     db.close()
 
@@ -38,11 +41,12 @@ def worker() -> None:
 def run() -> None:
     """Web and worker in one process: enough for a small team, on SQLite or PostgreSQL.
 
-    Listens on 0.0.0.0:$PORT when PORT is set, else on 127.0.0.1:8000.
+    Listens on 0.0.0.0:$PORT when PORT is set, else on 127.0.0.1:8000. rules.toml is read again when it changes, and at
+    once on SIGHUP.
     """
     found, rules, db = everything(polls=True)
     working = Worker(found, rules, db)
-    _stop_on_signals(working)
+    _heed_signals(working)
     host = "0.0.0.0" if os.environ.get("PORT") else "127.0.0.1"  # noqa: S104  (a platform that sets PORT routes to it)
     wiring.warn_of_open_door(found, [host], routed=bool(os.environ.get("PORT")))
     with ExitStack() as stack:
@@ -55,20 +59,21 @@ def run() -> None:
     db.close()
 
 
-def _stop_on_signals(working: Worker) -> None:
-    """Stop on SIGTERM and SIGINT, and end the process at the limit whatever it hangs in."""
+def _heed_signals(working: Worker) -> None:
+    """Stop on SIGTERM and SIGINT, and end the process at the limit whatever it hangs in; read the rules on SIGHUP."""
     # A handler in Python has to wait for the main thread, which may be inside of SQLite or libpq for half a
-    # minute. The byte written here comes from the signal itself, and another thread reads it.
+    # minute. The byte written here is the signal's number, and another thread reads it.
     heard, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    threading.Thread(target=_stop, args=(working, heard), name="stop", daemon=True).start()
+    threading.Thread(target=_heed, args=(working, heard), name="signals", daemon=True).start()
 
 
-def _stop(working: Worker, heard: int) -> None:
-    os.read(heard, 1)
+def _heed(working: Worker, heard: int) -> None:
+    while os.read(heard, 1)[0] == signal.SIGHUP:
+        working.reload()
     working.stop()
     time.sleep(_LIMIT_S)
     logger.warning("stopped at the limit, what was under way is freed by its lease")
@@ -82,7 +87,8 @@ def _stop(working: Worker, heard: int) -> None:
 def poll(names: tuple[str, ...], as_json: bool) -> None:
     """Poll every watch once, now. Exits 1 when one of them fails.
 
-    What was found is recorded, and sent by the worker that runs, now or later.
+    What was found is recorded, and sent by the worker that runs, now or later. While workers run, the rules here must
+    be those in force.
     """
     found, rules, db = everything(polls=True)
     known = [watch.name for watch in rules.book.watches]
@@ -90,6 +96,11 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
         if name not in known:
             fail(f'no watch is called "{name}"; there are {", ".join(known) or "none"}')
     wanted = [name for name in known if not names or name in names]
+    if why := wiring.take_over(db, rules.book):
+        fail(
+            f"not polled: {why}. Poll where the rules in force are (BRIDGE_RULES), or put those here in force:"
+            " `ci-bridge rules reload` where the workers run, or a restart"
+        )
     polls = list(zip(wanted, wiring.poll_all(found, rules, db, list(names)), strict=True))
     if as_json:
         say_json([_facts(name, poll) for name, poll in polls])
@@ -102,7 +113,7 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
 
 def _facts(name: str, poll: Poll | None) -> dict[str, object]:
     if poll is None:
-        return {"watch": name, "error": "another worker is polling this bucket"}
+        return {"watch": name, "error": "another worker is polling this bucket, or other rules came into force"}
     error = str(poll.error) if poll.error else None
     return {
         "watch": name,

@@ -28,6 +28,14 @@ class Ruleset:
     queue_names: Mapping[str, str]  # id -> alias
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the watches and rules of a file are called."""
+
+    watches: frozenset[str]  # none of a ruleset that was kept by a version which did not keep them
+    rules: frozenset[str]
+
+
 def freeze(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
     """Return a ruleset as text that `thaw` reads; of notifiers and templates it keeps the names only.
 
@@ -39,11 +47,18 @@ def freeze(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
             **{kind: {name: {} for name in tables.get(kind, ())} for kind in ("notifier", "template")},
         },
         "lines": {"rule": _lines(ruleset.rules), "mute": _lines(ruleset.mutes)},
+        "watches": [table["name"] for table in tables.get("watch", ())],
         "aliases": tables.get("alias", {}).get("queue", {}),
         "queue_names": ruleset.queue_names,
         "timezone": ruleset.zone.key,
     }
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def names(text: str) -> Names:
+    """Return what the watches and rules of a frozen ruleset are called."""
+    kept = json.loads(text)
+    return Names(frozenset(kept.get("watches", ())), frozenset(table["name"] for table in kept["tables"]["rule"]))
 
 
 def _lines(found: Sequence[Rule | Mute]) -> list[int]:

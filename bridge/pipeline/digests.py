@@ -14,7 +14,7 @@ from bridge.decide.matching import Rule
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Hold, Silence
 from bridge.pipeline.telling import gates_at
-from bridge.record import digests, outbox, silences
+from bridge.record import digests, outbox, rulesets, silences
 from bridge.record.database import Clock, Database
 from bridge.record.digests import Due
 
@@ -48,9 +48,10 @@ class Editor:
 
     def tell_due(self) -> int:
         """Tell every digest whose time has come; return how many were told."""
-        now = self._clock()
+        now, book = self._clock(), self._book()
         with self._db.read() as tx:
-            numbers = digests.due(tx, now=now)
+            # Mutes and throttles have a say in it: that is for a worker whose rules are in force.
+            numbers = digests.due(tx, now=now) if rulesets.in_force(tx) in (None, book.sha) else []
         return sum(self._tell(n, now) for n in numbers)
 
     def _tell(self, n: int, now: datetime) -> bool:

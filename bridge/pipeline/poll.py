@@ -29,7 +29,7 @@ from bridge.model import Described, Job, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counts import of_poll
 from bridge.pipeline.round import Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, missing, snapshots, tallies
+from bridge.record import leases, missing, rulesets, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -114,6 +114,8 @@ class Poller:
             poll = self._poll(watch, book, within)
         except leases.LeaseLost:
             logger.warning("poll given up, another worker has the bucket", extra={"watch": watch.name})
+        except rulesets.OtherRules as error:
+            logger.warning("poll given up, other rules are in force", extra={"watch": watch.name, "reason": str(error)})
         except Halted:
             pass
         finally:
@@ -125,7 +127,7 @@ class Poller:
     def _poll(self, watch: Watch, book: Rulebook, within: timedelta | None) -> Poll:
         began, keys = self._clock(), [stream.key for stream in watch.streams]
         until_s = None if within is None else self._monotonic() + within.total_seconds()
-        with self._transaction(watch, began) as tx:
+        with self._transaction(watch, book, began) as tx:
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
             missing.take_over(tx, watch.place.bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
@@ -302,7 +304,7 @@ class Poller:
     def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, chain: Chain | None) -> None:
         """Store in one transaction what a page changes and who is told of it; the last has `chain`, for the mark."""
         now, jobs = self._clock(), latest(listed)
-        with self._transaction(round_.watch, now) as tx:
+        with self._transaction(round_.watch, round_.book, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
@@ -347,7 +349,7 @@ class Poller:
 
     def _store_described(self, round_: Round, found: Described, asked: Sequence[str]) -> None:
         watch, now = round_.watch, self._clock()
-        with self._transaction(watch, now) as tx:
+        with self._transaction(watch, round_.book, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
             jobs = [job for job in latest(found.jobs) if job.id in before]
             seen = {job_id: one.seen for job_id, one in before.items()}
@@ -371,10 +373,11 @@ class Poller:
             raise Halted
 
     @contextmanager
-    def _transaction(self, watch: Watch, now: datetime) -> Iterator[Connection]:
+    def _transaction(self, watch: Watch, book: Rulebook, now: datetime) -> Iterator[Connection]:
         """Begin by renewing the lease: it fences out a worker that was away, and lets one write at a time."""
         with self._db.write() as tx:
             leases.renew(tx, watch.place.bucket, self._worker, now=now)
+            rulesets.require_in_force(tx, book.sha)
             yield tx
 
     def _finish(self, round_: Round, failures: int) -> None:
@@ -382,7 +385,7 @@ class Poller:
         refused = not poll.calls or isinstance(error, Throttled)
         wish = error.retry_after if error else None
         after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, wish=wish)
-        with self._transaction(watch, self._clock()) as tx:
+        with self._transaction(watch, round_.book, self._clock()) as tx:
             stays = tell_stays(tx, watch, round_.book, round_.began, self._clock(), saw=round_.saw)
             poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
             snapshots.set_seen(tx, round_.complete, round_.began)

@@ -123,13 +123,21 @@ def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now
     return tx.execute(update(W).where(W.c.name == name).values(facts)).rowcount == 1
 
 
-def enlist(tx: Connection, worker: str, *, machine: str, pid: int, now: datetime) -> None:
+def enlist(tx: Connection, worker: str, *, machine: str, pid: int, now: datetime, rules_sha: str | None = None) -> None:
     row = {"id": worker, "machine": machine, "pid": pid, "started_at": ms(now), "beat_at": ms(now)}
-    tx.execute(insert(P).values(row | {"revision": HEAD}))
+    tx.execute(insert(P).values(row | {"revision": HEAD, "rules_sha": rules_sha}))
 
 
-def beat(tx: Connection, worker: str, *, now: datetime, rules_sha: str, rules_fault: str | None) -> None:
-    facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault}
+def beat(
+    tx: Connection,
+    worker: str,
+    *,
+    now: datetime,
+    rules_sha: str,
+    rules_fault: str | None,
+    rules_note: str | None = None,
+) -> None:
+    facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault, "rules_note": rules_note}
     tx.execute(update(P).where(P.c.id == worker).values(facts))
 
 

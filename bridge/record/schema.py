@@ -79,6 +79,7 @@ worker = Table(
     Column("beat_at", BigInteger, nullable=False),
     Column("rules_sha", String(12)),
     Column("rules_fault", Text),  # why the file on its disk is not in force
+    Column("rules_note", Text),  # what else is to be known of it
     Column("revision", String(10), nullable=False, server_default="0001"),  # of the schema it was written for
     Column("clock_fault", Text),  # why it does not trust its clock
 )
@@ -313,9 +314,12 @@ ruleset = Table(
     Column("sha", String(12), primary_key=True),
     Column("text", Text, nullable=False),
     Column("used_at", BigInteger, nullable=False),
-    Column("accepted", BigInteger),  # counts acceptances; the ruleset with the highest number is in force
+    Column("accepted", BigInteger),  # counts acceptances: the ruleset with the highest number is in force, unless
+    Column("stands_in", Boolean, nullable=False, server_default=text("false")),  # this one is, as no live worker has it
     Column("empty_allowed", Boolean, nullable=False, server_default=text("false")),  # a person said it may be empty
 )
+# Asked in every transaction that judges: the whole answer is in the index, and the texts are not read.
+_partial("ruleset_accepted", ruleset.c.stands_in, ruleset.c.accepted, ruleset.c.sha, where="accepted IS NOT NULL")
 
 # Templates that did not render.
 rule_fault = Table(
@@ -428,7 +432,7 @@ answered = Table(
 Index("answered_at", answered.c.at)
 
 # Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "reload": how
-# often somebody asked for rules.toml to be read.
+# often somebody asked for rules.toml to be read; "accepted": how often rules were accepted, and when the last time.
 shared_number = Table(
     "shared_number",
     metadata,

@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from sqlalchemy import Connection
+
 from bridge import logs
 from bridge.collect.tencent import Credentials, TencentCi
-from bridge.decide.rulebook import Rulebook
+from bridge.decide import archive
+from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
+from bridge.decide.rules_change import emptied, is_blank, names_of
 from bridge.model import Notifier, SlackNotifier
 from bridge.pipeline.round import note_rules
 from bridge.record import leases, rulesets, snapshots
@@ -46,12 +50,57 @@ def door(settings: Settings) -> Door:
 
 
 def sync(db: Database, book: Rulebook, *, clock: Clock = utc_now) -> None:
-    """Make the record know the watches and notifiers of the rules, and keep these for questions to come."""
+    """Put these rules in force."""
     with db.write() as tx:
-        note_rules(tx, book.watches, clock())
-        leases.sync(tx, book.watches, [(n, _kind(n)) for n in book.notifiers.values()])
-        snapshots.adopt(tx, [stream for watch in book.watches for stream in watch.streams])
-        rulesets.keep(tx, book.sha, book.frozen, now=clock())
+        accept(tx, book, now=clock())
+
+
+def accept(tx: Connection, book: Rulebook, *, now: datetime) -> bool:
+    """Put the rules in force that a start or a reload brings; return False when they were already."""
+    news = rulesets.accept(tx, book.sha, book.frozen, now=now)
+    note_rules(tx, book.watches, now)
+    _know(tx, book)
+    snapshots.adopt(tx, [stream for watch in book.watches for stream in watch.streams])
+    return news
+
+
+def make_known(db: Database, book: Rulebook) -> None:
+    """Make the record know the watches and notifiers of these rules, and keep the rules, in force or not."""
+    with db.write() as tx:
+        rulesets.keep(tx, book.sha, book.frozen, now=utc_now())
+        _know(tx, book)
+
+
+def _know(tx: Connection, book: Rulebook) -> None:
+    leases.sync(tx, book.watches, [(n, _kind(n)) for n in book.notifiers.values()])
+
+
+def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:
+    """Raise RulesRefused at start for rules that say nothing, or no longer have what those in force have."""
+    sha = rulesets.in_force(tx)
+    before = archive.names(rulesets.one(tx, sha) or "") if sha else None
+    after = names_of(book)
+    lost = emptied(before, after) if before else None
+    if (lost is None and not is_blank(after)) or rulesets.may_be_empty(tx, book.sha):
+        return
+    raise RulesRefused([emptied_fault(lost, file)])
+
+
+def may_be_empty(db: Database, sha: str) -> bool:
+    """Tell whether a person has said that these rules may have no watch or no rule."""
+    with db.read() as tx:
+        return rulesets.may_be_empty(tx, sha)
+
+
+def emptied_fault(lost: str | None, file: str) -> Fault:
+    """Say that rules may have been emptied by mistake; without `lost` there were never any."""
+    if lost is None:
+        said = "there is no [[watch]] and no [[rule]], so nothing would be watched"
+    else:
+        said = f"there is {lost} any more, and the rules in force have some, so nobody would be told"
+    if file == "BRIDGE_RULES_TOML":
+        return Fault(1, f"{said}; were its line ends lost, so that all of it is a comment?", file=file)
+    return Fault(1, f"{said}; if this is meant, say so: `ci-bridge rules reload --allow-empty`", file=file)
 
 
 def _kind(notifier: Notifier) -> str:

@@ -6,14 +6,16 @@ import logging
 import secrets as randomness
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from bridge import __version__
+from bridge.record import rulesets
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.settings import Settings
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-from bridge.wiring.parts import utc_now
+from bridge.wiring.parts import may_be_empty, utc_now
 from bridge.wiring.rules import Rules
 
 logger = logging.getLogger(__name__)
@@ -39,12 +41,13 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
     def token(found: SecretStr | None) -> str | None:
         return found.get_secret_value() if found else None
 
-    current = Reloading(rules) if alone else None
+    current = Reloading(lambda: rules.book, _looking(rules, db)) if alone else None
     clock = SharedClock(db, utc_now)  # what is asked for here is due by the clock that workers go by
     app = create_app(
         db=db,
         book=current.book if current else lambda: rules.book,
         rules_fault=lambda: rules.fault,
+        rules_note=lambda: rules.note,
         admin_token=token(settings.admin_token),
         read_token=token(settings.read_token),
         clock=clock,
@@ -54,6 +57,21 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
     )
     keep_time(app, clock)
     return app
+
+
+def _looking(rules: Rules, db: Database) -> Callable[[float], None]:
+    """Return how a web process looks at rules.toml. It puts no rules in force: that is for those who judge by them."""
+
+    def look(now_s: float) -> None:
+        try:
+            with db.read() as tx:
+                reloads = rulesets.reloads(tx)
+            rules.look(now_s, reloads=reloads)
+        except TROUBLES as error:
+            logger.warning("rules.toml is not looked at without the database", extra={"reason": trouble(error)})
+
+    rules.may_be_empty = partial(may_be_empty, db)
+    return look
 
 
 def keep_time(app: Flask, clock: SharedClock) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy import Connection
 
+from bridge.decide.precedence import Precedence
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
@@ -27,7 +29,7 @@ from bridge.scheduler import Ticker
 from bridge.send.outbound import Outbound
 from bridge.settings import Settings
 from bridge.wiring.identity import identity, is_alive
-from bridge.wiring.parts import door, source, start_logging, sync, utc_now
+from bridge.wiring.parts import accept, door, may_be_empty, source, start_logging, utc_now
 from bridge.wiring.rules import Rules
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ _POLLS_AT_ONCE = 4
 _REST_S = 5.0
 _SLOWEST_S = 5.0
 _BURY_FOR_S = 10.0
-_RELOAD_S, _BEAT_S = 5.0, 15.0
+_BEAT_S = 15.0
+_RULES_S = 2.1  # between two looks at rules.toml: a little more than it must have stayed the same
 _PRUNE_S = 600.0
 _SILENT_FOR = timedelta(days=1)
 
@@ -80,7 +83,11 @@ class Worker:
         self._polls = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._busy: set[str] = set()  # buckets that are being polled
         self._resting: dict[str, float] = {}  # buckets whose poll the database failed, and until when (monotonic)
-        self._in_step = True  # the record knows the watches and notifiers of the rules
+        self._in_step = True  # the record knows that these rules are in force, or were
+        self._judges = True  # they are in force: this worker polls, and tells what is new
+        self._precedence = Precedence()
+        self._told_to_reload = threading.Event()
+        rules.may_be_empty = partial(may_be_empty, db)
         self._ticker = Ticker()
         self._pace_s = _pace_s(rules.book)
         self._set_pace: Callable[[float], object] = lambda _: None
@@ -97,11 +104,16 @@ class Worker:
         self._stop.set()
         self._courier.wake()
 
+    def reload(self) -> None:
+        """Read rules.toml now, and put it in force, changed or not. Any thread may call it."""
+        self._told_to_reload.set()
+
     def run(self) -> None:
         """Work until `stop`; then finish within STOP_WITHIN_S what was begun."""
         with self._enlisted():
             self._set_pace = self._ticker.every(self._pace_s, self._tick)
             self._ticker.every(_PRUNE_S, self._prune)
+            self._ticker.every(_RULES_S, self._mind_rules)  # a tick of its own: its disk may hang
             self._ticker.start()
             logger.info("worker started", extra={"worker": self._me.id, "database": self._db.shown})
             try:
@@ -127,6 +139,8 @@ class Worker:
         self._clock.correct()
         now = self._clock()
         with self._db.write() as tx:
+            if accept(tx, self._rules.book, now=now):
+                logger.info("rules are in force", extra={"sha": self._rules.book.sha})
             self._rewind(tx)
             for worker, pid in leases.workers_on(tx, self._me.machine):
                 if not is_alive(pid) or pid == self._me.pid:
@@ -135,7 +149,10 @@ class Worker:
                     self._buried[worker] = time.monotonic()
                     logger.warning("a worker that died is replaced", extra={"worker": worker, "deliveries": freed})
             leases.strike_silent(tx, before=now - _SILENT_FOR)
-            leases.enlist(tx, self._me.id, machine=self._me.machine, pid=self._me.pid, now=now)
+            machine, sha = self._me.machine, self._rules.book.sha
+            leases.enlist(tx, self._me.id, machine=machine, pid=self._me.pid, now=now, rules_sha=sha)
+            reloads = rulesets.reloads(tx)
+        self._rules.look(time.monotonic(), reloads=reloads)  # what is asked for from now on is asked of this worker
         try:
             yield
         finally:
@@ -146,11 +163,10 @@ class Worker:
                 logger.warning("the worker could not sign off", extra={"reason": trouble(error)})
 
     def _tick(self) -> None:
-        """Do what is due: polls, orders to send again, a look at rules.toml, a sign of life."""
+        """Do what is due: polls, orders to send again, a sign of life."""
         try:
-            for seconds, call in ((_RELOAD_S, self._reload), (_BEAT_S, self._beat)):
-                if self._ticks.is_time(call.__name__, seconds):
-                    call()
+            if self._ticks.is_time("beat", _BEAT_S):
+                self._beat()
             self._bury_again()
             self._poll_due()
             if carry_out(self._db, self._clock()):
@@ -159,6 +175,8 @@ class Worker:
             logger.warning("polling waits for the database", extra={"reason": trouble(error)})
 
     def _prune(self) -> None:
+        if not self._judges:
+            return  # how long to keep what, other rules say
         try:
             self._pruner.prune(self._rules.book)
         except TROUBLES as error:
@@ -173,6 +191,8 @@ class Worker:
                 del self._buried[worker]
 
     def _poll_due(self) -> None:
+        if not self._judges:
+            return
         by_bucket: dict[str, list[Watch]] = defaultdict(list)
         for watch in self._poller.due(self._rules.book.watches, early=timedelta(seconds=self._pace_s / 2)):
             by_bucket[watch.place.bucket].append(watch)
@@ -216,29 +236,80 @@ class Worker:
         # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
         self._resting[watch.place.bucket] = time.monotonic() + max(_REST_S, watch.every.total_seconds())
 
-    def _reload(self) -> None:
-        if self._rules.reload():
-            book = self._rules.book
-            self._outbound.replace(book.notifiers)
-            self._source.set_rate(book.rate)
-            start_logging(self._settings, book)  # there may be new secrets to mask
+    def _mind_rules(self) -> None:
+        """Look at rules.toml, and whether its rules are in force."""
+        try:
+            with self._db.read() as tx:
+                reloads = rulesets.reloads(tx)
+            self._reload(reloads)
+            with self._db.read() as tx:
+                standing = rulesets.standing(tx, now=self._clock())
+            self._judges = self._rank(standing)
+        except TROUBLES as error:
+            logger.warning("the rules wait for the database", extra={"reason": trouble(error)})
+
+    def _reload(self, reloads: int) -> None:
+        before = self._rules.fault, self._rules.note
+        if said := self._told_to_reload.is_set():
+            self._told_to_reload.clear()
+            changed = self._rules.reload()
+        else:
+            changed = self._rules.look(time.monotonic(), reloads=reloads)
+        if changed:
+            self._use(self._rules.book)
+        if changed or (said and not self._rules.fault):
             self._in_step = False
-            self._pace_s = _pace_s(book)
-            self._set_pace(self._pace_s)
         if not self._in_step:  # the database may have been away when the rules changed
-            sync(self._db, self._rules.book, clock=self._clock)
+            with self._db.write() as tx:
+                accept(tx, self._rules.book, now=self._clock())
+                self._show(tx)
             self._in_step = True
+        elif before != (self._rules.fault, self._rules.note):
+            with self._db.write() as tx:
+                self._show(tx)
+
+    def _use(self, book: Rulebook) -> None:
+        self._outbound.replace(book.notifiers)
+        self._source.set_rate(book.rate)
+        start_logging(self._settings, book)  # there may be new secrets to mask
+        self._pace_s = _pace_s(book)
+        self._set_pace(self._pace_s)
+
+    def _rank(self, standing: rulesets.Standing) -> bool:
+        """Return whether these rules are in force; put them there if it is up to this worker."""
+        sha, now_in_force = self._rules.book.sha, standing.sha
+        mine = standing.numbers.get(sha)
+        if now_in_force is None or mine is None:
+            return now_in_force is None
+        others = {one.id: (standing.numbers.get(one.sha or ""), one.beat) for one in standing.workers}
+        others.pop(self._me.id, None)
+        if self._precedence.look(mine, standing.numbers[now_in_force], others, time.monotonic()):
+            with self._db.write() as tx:
+                stands = rulesets.stand(tx, sha, instead_of=now_in_force)
+            if stands:
+                said = "no live worker has the rules accepted last, these are in force instead"
+                if sha == standing.last:
+                    said = "the rules accepted last are in force again"
+                logger.warning(said, extra={"sha": sha, "before": now_in_force, "last": standing.last})
+                return True
+        if self._judges and sha != now_in_force:
+            said = "other rules are in force: this worker goes on sending, and neither polls nor judges"
+            logger.warning(said, extra={"sha": sha, "in_force": now_in_force})
+        return sha == now_in_force
 
     def _beat(self) -> None:
         """Say that this worker is there, and set its clock by the database's."""
         self._clock.correct()
-        sha, fault = self._rules.book.sha, self._rules.fault
         with self._db.write() as tx:
             self._rewind(tx)
-            leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault)
-            rulesets.touch(tx, sha, now=self._clock())
-            # Others may have said otherwise: a worker with other rules, a command with another file.
-            note_rules(tx, self._rules.book.watches, self._clock())
+            self._show(tx)
+            rulesets.touch(tx, self._rules.book.sha, now=self._clock())
+            if self._judges:  # others may have said otherwise: a worker with other rules, a command with another file
+                note_rules(tx, self._rules.book.watches, self._clock())
+
+    def _show(self, tx: Connection) -> None:
+        now, sha, fault, note = self._clock(), self._rules.book.sha, self._rules.fault, self._rules.note
+        leases.beat(tx, self._me.id, now=now, rules_sha=sha, rules_fault=fault, rules_note=note)
 
     def _rewind(self, tx: Connection) -> None:
         if back := rewind(tx, now=self._clock()):
@@ -284,3 +355,15 @@ def poll_all(settings: Settings, rules: Rules, db: Database, names: list[str]) -
                 yield poller.poll_once(watch, rules.book)
     finally:
         ci.close()
+
+
+def take_over(db: Database, book: Rulebook) -> str | None:
+    """Put rules in force for polls of this process; or say who judges by others, as two must not."""
+    clock = SharedClock(db, utc_now)
+    clock.correct()
+    with db.write() as tx:
+        standing = rulesets.standing(tx, now=clock())
+        if standing.alive and standing.sha not in (None, book.sha):
+            return f"live workers ({len(standing.alive)}) go by the rules {standing.sha}, and those here are {book.sha}"
+        accept(tx, book, now=clock())
+    return None

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from bridge import wiring
+from bridge.decide.rulebook import read
 from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record import silences
 from bridge.record.database import Database
 from bridge.record.schema import digest
 from tests.conftest import on_both
-from tests.pipeline.house import House
+from tests.pipeline.house import GIVEN, House
 from tests.record.builders import NOW, Clock, hours, minutes, rows
 
 OVER = '[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\n'
@@ -315,3 +317,17 @@ def test_a_silence_comes_before_a_mute_and_a_digest_waits_for_both(house: House,
     ]
     assert [row["gate"] for row in rows(db, digest)] == ["group", "silence"]
     assert house.heard()[0].at > NOW + hours(1)
+
+
+@on_both
+def test_a_digest_waits_for_a_worker_whose_rules_are_in_force(house: House, db: Database) -> None:
+    house.start(OVER + 'group.wait = "10m"\n')
+    end(house, "j1")
+    mine = house.book
+    wiring.sync(db, read(GIVEN + OVER, {}))
+    house.clock.advance(hours(1))
+    house.deliver()
+    assert house.heard() == []
+    wiring.sync(db, mine)
+    house.passes(minutes(1))
+    assert len(house.heard()) == 1

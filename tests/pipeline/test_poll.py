@@ -797,3 +797,48 @@ def test_an_interval_that_was_shortened_counts_at_once(db: Database, clock: Cloc
     assert poller.due(slow.watches) == []
     quick = _in_force(db, _PLAIN)
     assert poller.due(quick.watches) == list(quick.watches)
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_a_poll_that_is_under_way_when_other_rules_come_into_force_stores_nothing_more(
+    db: Database, clock: Clock, ci: FakeCi, poll: Polls, poller: Poller, before: int
+) -> None:
+    """Whether the first or the second page is on its way."""
+    book = _in_force(db, _PLAIN)
+    poll(book)
+    clock.advance(seconds(10))
+    for number in range(3):
+        ci.has(_new(clock, f"j{number}"))
+    ci.page_size, asked = 2, ci.calls()
+
+    def change() -> None:
+        if ci.calls() == asked + before:
+            _in_force(db, _PLAIN + "# changed")
+
+    ci.before_call = change
+    clock.advance(seconds(30))
+    assert poller.poll_once(watch_of(book), book) is None
+    assert _told(db) == (before - 1) * 2
+    ci.before_call = lambda: None
+    assert poller.poll_once(watch_of(book), book) is None  # nor does it begin another one
+    poll(_in_force(db, _PLAIN + "# changed"))
+    assert _told(db) == 3
+
+
+def test_level_rules_are_not_asked_by_rules_that_are_not_in_force(
+    db: Database, clock: Clock, ci: FakeCi, poll: Polls, poller: Poller
+) -> None:
+    level = '\n[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nnotify = "cms"\n'
+    book = _in_force(db, _PLAIN + level)
+    poll(book)
+    clock.advance(seconds(10))
+    ci.has(_new(clock, "j1", RUNNING))
+    clock.advance(seconds(30))
+    poll(book)
+    told = _told(db)
+    clock.advance(hours(1))
+    other = _in_force(db, _PLAIN)
+    assert poller.poll_once(watch_of(book), book) is None
+    assert _told(db) == told
+    poll(other)
+    assert _told(db) == told

@@ -187,7 +187,7 @@ class World:
         if which not in self._books:
             self._books[which] = self.scenery.book(rules(self.bucket, which, announce=self.announce))
         self.book = self._books[which]
-        wiring.sync(self.db, self.book)
+        wiring.sync(self.db, self.book, clock=self.time)
 
     # --- deliveries ------------------------------------------------------------------------------------------------
 

@@ -121,11 +121,12 @@ def _figures(notifiers: Sequence[Facts], watches: Sequence[Facts], now: datetime
     }
 
 
-def _verdict(checks: Iterable[Check], figures: Mapping[str, Any]) -> str:
+def _verdict(checks: Sequence[Check], figures: Mapping[str, Any]) -> str:
     if not all(check.ok for check in checks):
         return "Something needs you"
     found = [f"watch {name} is paused, so nobody hears of its jobs" for name in figures["paused_watches"]]
     found += [f"{name} is paused" for name in figures["paused"]]
+    found += ["its rules need a look" for one in checks if one.name == "rules" and one.detail.startswith("warning:")]
     if dead := figures["dead"]:
         found.append(f"{dead:,} message{'s' if dead != 1 else ''} died")
     return f"The bridge works, but {'; '.join(found)}" if found else "All is well"

@@ -42,23 +42,24 @@ class RulePages(Pages):
     # --- those in force ----------------------------------------------------------------------------------------
 
     def rules(self) -> ResponseReturnValue:
-        book, fault = self.parts.book(), self.parts.rules_fault()
         wanted = request.args.get("name", "").strip()[:200]
-        found = [one for one in book.rules if any(wanted.lower() in name.lower() for name in (one.name, *one.notify))]
         with self.parts.db.read() as tx:
-            counts, faults = tallies.matches(tx), rulesets.faults(tx)
+            rules, counts, faults = self.parts.in_force(tx), tallies.matches(tx), rulesets.faults(tx)
+        fault = self.parts.why_not_in_force(rules)
+        found = [one for one in rules.rules if any(wanted.lower() in name.lower() for name in (one.name, *one.notify))]
         return show(
             "rules.html",
-            sha=book.sha,
+            sha=rules.sha,
+            note=self.parts.rules_note(),
             fault=fault if may_act() or not fault else "rules.toml is wrong; the admin token shows why.",
-            warnings=book.warnings,
-            rules=[_rule(one, book.queue_names, counts, faults) for one in found[:_MOST]],
+            warnings=self.parts.book().warnings,
+            rules=[_rule(one, rules.queue_names, counts, faults) for one in found[:_MOST]],
             left=len(found[_MOST:]),
-            count=len(book.rules),
+            count=len(rules.rules),
             most=_MOST,
             wanted=wanted,
-            mutes=[(one, sentences.of_scope(one.scope, book.queue_names)) for one in book.mutes],
-            zone=book.zone.key,
+            mutes=[(one, sentences.of_scope(one.scope, rules.queue_names)) for one in rules.mutes],
+            zone=rules.zone.key,
         )
 
     # --- why, and why not --------------------------------------------------------------------------------------

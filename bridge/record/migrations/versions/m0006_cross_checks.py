@@ -14,6 +14,11 @@ def upgrade() -> None:
     _shared_number()
     for name, column in _columns():
         op.add_column(name, column)
+    accepted = sa.text("accepted IS NOT NULL")
+    op.create_index(
+        "ruleset_accepted", "ruleset", ["stands_in", "accepted", "sha"], sqlite_where=accepted,
+        postgresql_where=accepted,
+    )  # fmt: skip
 
 
 def _columns() -> list[tuple[str, sa.Column[object]]]:
@@ -23,7 +28,9 @@ def _columns() -> list[tuple[str, sa.Column[object]]]:
         ("stream", sa.Column("out_at", sa.BigInteger)),
         ("stream", sa.Column("seen_at", sa.BigInteger)),
         ("worker", sa.Column("clock_fault", sa.Text)),
+        ("worker", sa.Column("rules_note", sa.Text)),
         ("ruleset", sa.Column("accepted", sa.BigInteger)),
+        ("ruleset", sa.Column("stands_in", sa.Boolean, nullable=False, server_default=sa.text("false"))),
         ("ruleset", sa.Column("empty_allowed", sa.Boolean, nullable=False, server_default=sa.text("false"))),
         ("notifier", sa.Column("tried_run", sa.BigInteger)),
         # Last: who changes a table that is in use keeps everybody waiting until all of this is done.
