@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from typing import Protocol
 
 from bridge.simulator.web import Answer
 from tests import fakes
+from tests.world.oddities import deny
 
 ENDLESS = "225508"  # a page token that leads to the same page again
 
@@ -49,11 +49,26 @@ class Hide:
 
 
 @dataclass(frozen=True)
+class Spoil:
+    """From now on CI shows the job so: one of oddities.ODDITIES, or DENIED."""
+
+    which: int
+    how: str
+
+
+@dataclass(frozen=True)
+class Heal:
+    """And from now on as it is."""
+
+    which: int
+
+
+@dataclass(frozen=True)
 class Pass:
     seconds: int
 
 
-Event = Create | Move | Forget | Hide | Pass
+Event = Create | Move | Forget | Hide | Spoil | Heal | Pass
 Events = tuple[Event, ...]
 
 
@@ -64,7 +79,7 @@ class Road(Protocol):
     """What an answer meets on its way: the world, as far as it may be touched while one is under way."""
 
     def happen(self, *events: Event) -> None: ...
-    def now_s(self) -> float: ...
+    def date(self, off_s: int | None = 0) -> str: ...
     def earlier(self, back: int, *, any_page: bool = False) -> Answer | None: ...
     def poll_by_rival(self) -> None: ...
     def poll_while_away(self) -> None: ...
@@ -80,8 +95,8 @@ class Way:
         return true
 
 
-def dated(answer: Answer, now_s: float) -> Answer:
-    return replace(answer, headers={**answer.headers, "Date": formatdate(now_s, usegmt=True)})
+def dated(answer: Answer, date: str) -> Answer:
+    return replace(answer, headers={**answer.headers, "Date": date})
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,30 @@ class Late(Way):
 
     def spoil(self, true: Answer, road: Road) -> Answer:
         road.happen(*self.events)
-        return dated(true, road.now_s())
+        return dated(true, road.date())
+
+
+@dataclass(frozen=True)
+class Dated(Way):
+    """Its Date is off by so much; None: there is none to be read."""
+
+    off_s: int | None
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        return dated(true, road.date(self.off_s))
+
+
+@dataclass(frozen=True)
+class Denied(Way):
+    """Of one of the jobs that were asked for it says that there is none; of all of them with None."""
+
+    which: int | None = 0
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        body, jobs = true.body, re.findall(rb"<JobsDetail>.*?</JobsDetail>", true.body, re.DOTALL)
+        for job in jobs if self.which is None else jobs[self.which : self.which + 1]:
+            body = deny(body, job, job.partition(b"<JobId>")[2].partition(b"</JobId>")[0].decode())
+        return replace(true, body=body)
 
 
 @dataclass(frozen=True)

@@ -4,31 +4,48 @@ It is written from what the bridge promises and uses none of its code. The promi
 
 - What an answer shows in whole is seen; what was cut off, refused or came to a worker that had lost its bucket is not.
 - A job's first state is a transition from "new". A later one is a transition if it differs from the last, unless
-  the last is final, or is `gone` and the later one is not final. So a stale answer never reopens what has ended.
+  the last is final. So a stale answer never reopens what has ended.
   A stale answer about an unfinished job cannot be told from news (a job may be Submitted again), and is news:
   one transition to what it shows, one back when a true answer comes, and no more than these.
 - A job that comes twice on one page counts once, by the state that is further on.
-- An unfinished job whose id CI does not know is `gone`; of a job that is not on record nothing is known by its id.
+- A job with a field that cannot be understood counts as if CI had not said it. One without a usable state is not seen,
+  and costs the others nothing. It is asked for by id until it can be read, for the lookback; nobody is told of it
+  then if nobody would have been told when it was first left out.
+- An answer whose structure is broken is not seen. The one job that makes it so is left out in the same way.
+- An unfinished job is `gone` when CI has denied it three times (once a poll), the first and the last at least two
+  intervals apart, with no answer between them that shows it. It is asked for again 5 min, 30 min, 2 h, 8 h and 24 h
+  later. When it lives again, it comes from the last state that CI named, or from `gone` if it is in that state again.
 - Nobody is told of jobs from before a stream of lists was first asked for, as long as it has not been listed to the
   end. "Before" is CI's CreationTime against the first call; or, for a stream that came later, against the last
-  complete listing of one that covers it, or the last complete poll of its watch. The bridge compares CI's clock
-  with its own there, and CI's times are whole seconds: so near to that moment both are right.
+  complete listing of one that covers it, or the last complete poll of its watch. One that was out of the rules for
+  longer than the lookback comes as if for the first time. CI's Date may be anything: what was created after that moment
+  is told, and between it and what it would be by another clock of those that are known both are right.
 """
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 FINAL = ("Success", "Failed", "Cancel")
 NEW, GONE = "new", "gone"
-_SECOND = timedelta(seconds=1)
-_GRACE = 2 * _SECOND
-_CLOCKS_AGREE = timedelta(seconds=30)
+EVERY = timedelta(seconds=30)
+LOOKBACK = timedelta(hours=24)
+ASKED_AGAIN = tuple(timedelta(minutes=minutes) for minutes in (5, 30, 120, 480, 1440))
+_NONE = timedelta(0)
+_GRACE = timedelta(seconds=2)  # CI's times are whole seconds
+_AGREE = timedelta(seconds=30)  # clocks that agree for certain: a minute apart they do not
+_QUIET = timedelta(hours=1)  # by which a mark may lie further back where they do not
+_FEW = 20  # pages
 _FAR_ON = {"Running": 1, **dict.fromkeys(FINAL, 2)}
+_NUMBER = re.compile(r"&#(x[0-9A-Fa-f]+|[0-9]+);")
+_FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_BAD = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -53,35 +70,50 @@ class Question:
 
 @dataclass(frozen=True)
 class Shown:
+    """`state` None: it cannot be made out. `created_at` None: nor can that."""
+
     id: str
-    state: str
+    state: str | None
     queue: str
-    created_at: datetime
+    created_at: datetime | None
 
 
 @dataclass(frozen=True)
 class Whole:
-    """An answer, as anybody would read it."""
+    """An answer, as anybody would read it. `broken`: as far as the ids of its jobs can be made out, and no further."""
 
     jobs: tuple[Shown, ...]
-    missing: tuple[str, ...]
-    next_token: str | None
+    missing: tuple[str, ...] = ()
+    next_token: str | None = None
+    broken: bool = False
 
     @classmethod
     def read(cls, body: bytes) -> Whole:
-        root = ET.fromstring(body)  # noqa: S314  our own simulator's
-        jobs = [
-            Shown(
-                id=job.findtext("JobId", ""),
-                state=job.findtext("State", ""),
-                queue=job.findtext("QueueId", ""),
-                created_at=datetime.fromisoformat(job.findtext("CreationTime", "")),
-            )
-            for job in root.findall("JobsDetail")
-        ]
-        return cls(
-            tuple(jobs), tuple(one.text or "" for one in root.findall("NonExistJobIds")), root.findtext("NextToken")
-        )
+        text = _NUMBER.sub(_allowed, _FORBIDDEN.sub(_BAD, body.decode(errors="replace")))
+        try:
+            root = ET.fromstring(text)  # noqa: S314  our own simulator's
+        except ET.ParseError:
+            ids = re.findall("<JobId>(.*?)</JobId>", text)
+            return cls(tuple(Shown(one, None, "", None) for one in ids), broken=True)
+        missing = tuple(one.text or "" for one in root.findall("NonExistJobIds"))
+        return cls(tuple(map(_shown, root.findall("JobsDetail"))), missing, root.findtext("NextToken"))
+
+
+def _shown(job: ET.Element) -> Shown:
+    state, created_at = job.findtext("State"), None
+    with suppress(ValueError):
+        created_at = datetime.fromisoformat(job.findtext("CreationTime", ""))
+    return Shown(
+        id=job.findtext("JobId", ""),
+        state=state if state and state != "null" and _BAD not in state else None,
+        queue=job.findtext("QueueId", ""),
+        created_at=created_at if created_at and created_at.tzinfo else None,
+    )
+
+
+def _allowed(reference: re.Match[str]) -> str:
+    code = int("0" + reference[1], 16) if reference[1][0] == "x" else int(reference[1])
+    return reference[0] if code < 0x110000 and not _FORBIDDEN.match(chr(code)) else _BAD
 
 
 @dataclass
@@ -96,79 +128,211 @@ class Step:
 
 @dataclass
 class Heard:
-    """Of one stream: from when on its jobs are news, give or take `band`, and its last complete listing."""
+    """Of one stream: between when its jobs are surely old and surely news, and its last complete listing."""
 
     asked_at: datetime  # first, by the bridge's clock
+    old_until: datetime
     news_from: datetime
-    band: timedelta
-    mark: datetime | None = None
-    chain: datetime | None = None  # CI's clock at the first page of the chain under way
+    began: datetime  # the poll under way
+    complete_at: datetime | None = None  # a complete listing began, by the bridge's clock
+    mark: datetime | None = None  # the earliest time that it may be known as
+    maybe: bool = False  # it is not known whether there was a complete listing
+    out_at: datetime | None = None
+    away: timedelta | None = None  # it was out of the rules for so long, and comes as if for the first time
+    dates: list[datetime] = field(default_factory=list)  # of the chain, as far back as its mark may lie
+    narrowed: bool = False  # in this poll not every page could be read
+    ended: bool = False  # the last page was that of a list, or of a part of one
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    at: datetime
+    heard: Heard
+    first: bool  # the stream's first listing was under way
+
+
+@dataclass
+class Denial:
+    times: int
+    first: datetime
+    last: datetime
+
+
+@dataclass
+class Gone:
+    told_at: datetime
+    asked_at: datetime
+
+    def is_due(self, now: datetime) -> bool:
+        return any(self.asked_at < self.told_at + pause <= now for pause in ASKED_AGAIN)
+
+    @property
+    def given_up(self) -> bool:
+        return self.asked_at - self.told_at >= ASKED_AGAIN[-1]
 
 
 @dataclass
 class Oracle:
     skew: timedelta
     announce: bool
+    clock: Callable[[], datetime]  # the bridge's
     steps: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
     streams: dict[Stream, Heard] = field(default_factory=dict)
     polled: dict[str, datetime] = field(default_factory=dict)  # by watch: its last complete poll began
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
+    denials: dict[str, Denial] = field(default_factory=dict)
+    gone: dict[str, Gone] = field(default_factory=dict)
+    began: datetime | None = None  # the poll under way
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    def rules_change(self, in_force: Iterable[Stream]) -> None:
+        in_force, now = set(in_force), self.clock()
+        for stream, heard in self.streams.items():
+            if stream not in in_force:
+                heard.out_at = heard.out_at or now
+        back = {s: heard.out_at for s in in_force if (heard := self.streams.get(s)) and heard.out_at}
+        anew = {stream: out_at for stream, out_at in back.items() if now - out_at > LOOKBACK}
+        for stream in back:
+            self.streams[stream].out_at = None
+        for stream, out_at in anew.items():
+            covering = [self.streams[s] for s in in_force - anew.keys() if s in self.streams and s.covers(stream)]
+            heard = self._met(covering, None, now)
+            heard.news_from = max(heard.news_from, out_at + self.skew + _GRACE)
+            heard.away = now - out_at
+            self.streams[stream] = heard
 
     def poll_begins(self, watch: str, asks: Iterable[Stream], in_force: Iterable[Stream], now: datetime) -> None:
-        in_force = list(in_force)
-        met, behind = dict(self.streams), self.skew < -_CLOCKS_AGREE
+        in_force, met, self.began = list(in_force), dict(self.streams), now
         for stream in asks:
-            if stream in met:
-                continue
-            marks = [met[s].mark for s in in_force if s in met and s.covers(stream)]
-            known = [mark for mark in marks if mark]
-            if known:
-                self.streams[stream] = Heard(now, max(known), _GRACE + (abs(self.skew) if behind else 0 * _SECOND))
-            else:
-                ours = self.polled.get(watch, now)
-                # Of a CI whose clock is ahead, jobs a little older may be told; of one that is behind, none is missed.
-                self.streams[stream] = Heard(now, ours + self.skew, _GRACE if behind else abs(self.skew) + _GRACE)
+            if stream not in met:
+                covering = [met[s] for s in in_force if s in met and s.covers(stream)]
+                self.streams[stream] = self._met(covering, self.polled.get(watch), now)
+            heard = self.streams[stream]
+            heard.began, heard.narrowed, heard.ended = now, False, False
 
-    def poll_completes(self, watch: str, began: datetime) -> None:
-        self.polled[watch] = began
+    def _met(self, covering: list[Heard], polled: datetime | None, now: datetime) -> Heard:
+        """Return a stream that is asked for the first time: what it shows is news since others saw all that it has."""
+        unsure = any(one.maybe and not one.mark for one in covering)
+        marks = [one.mark for one in covering if one.mark]
+        moments = [one.complete_at for one in covering if one.complete_at]
+        earliest = max(marks) - abs(self.skew) if marks else polled or now
+        latest = now if unsure else max(moments, default=polled or now)
+        return Heard(
+            asked_at=now,
+            old_until=min(earliest, earliest + self.skew) - _GRACE - (400 * LOOKBACK if unsure else _NONE),
+            news_from=latest + self.skew + _GRACE,
+            began=now,
+        )
 
-    def hears(self, question: Question, whole: Whole, date: datetime) -> None:
+    def poll_ends(self, watch: str, asks: Iterable[Stream], began: datetime, *, complete: bool) -> None:
+        if complete:
+            self.polled[watch] = began
+        for heard in (self.streams[stream] for stream in asks):
+            if heard.narrowed and complete:
+                self._complete(heard)
+            elif heard.narrowed:
+                heard.maybe |= heard.ended
+
+    def _complete(self, heard: Heard) -> None:
+        now = self.clock()
+        earliest = min([heard.began, *heard.dates])
+        agree = heard.dates and all(abs(date - now) <= _AGREE for date in heard.dates)
+        heard.mark = earliest if agree else earliest - _QUIET
+        heard.complete_at, heard.dates, heard.away = heard.began, [], None
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def misses(self, question: Question) -> None:
+        """Take note of an answer that did not arrive in whole."""
+        if question.stream:
+            heard = self.streams[question.stream]
+            heard.narrowed = heard.ended = True
+
+    def hears(self, question: Question, body: bytes, date: datetime | None) -> None:
         """Take in an answer that arrived in whole; `date` is its Date."""
+        whole = Whole.read(body)
         if question.stream is None:
             self._hears_by_id(question, whole)
             return
         heard = self.streams[question.stream]
+        if whole.broken:
+            heard.narrowed = heard.ended = True
+            if len(whole.jobs) == 1:
+                self._leaves_out(whole.jobs[0], heard)
+            return
+        off = date - self.clock() if date else _NONE
+        if heard.away and heard.away + min(off, _NONE) - abs(self.skew) <= LOOKBACK:
+            heard.maybe = True  # by CI's clock it was not away for so long
         for job in _once(whole.jobs):
-            self._sees(job, silent=self._silent(heard, job))
-        if question.token is None or heard.chain is None:
-            heard.chain = date
-        if whole.next_token is None:
-            heard.mark, heard.chain = heard.chain, None
+            if job.state is None:
+                self._leaves_out(job, heard)
+            else:
+                self._sees(job, silent=self._silent(job, heard, not heard.mark, abs(off - self.skew)))
+        if question.token is None and not heard.narrowed and len(heard.dates) < _FEW:
+            heard.dates = []  # a longer list may go on where it was
+        heard.dates.append(date or self.clock() - _QUIET)
+        heard.ended = whole.next_token is None
+        if heard.ended and not heard.narrowed:
+            self._complete(heard)
 
     def _hears_by_id(self, question: Question, whole: Whole) -> None:
-        for job in _once(whole.jobs):
-            if job.id in question.ids and self.steps.get(job.id):
-                self._sees(job)
-        for job_id in whole.missing:
-            steps = self.steps.get(job_id)
-            if job_id in question.ids and steps and steps[-1].to not in (*FINAL, GONE):
-                steps.append(Step(steps[-1].to, GONE, steps[-1].queue))
+        now = self.clock()
+        if whole.broken:
+            return
+        for job_id in question.ids:
+            if job_id in self.gone:
+                self.gone[job_id].asked_at = now
+        shown = [job for job in _once(whole.jobs) if job.id in question.ids]
+        for job in shown:
+            if job.state is not None:
+                heard = self.left_out[job.id].heard if job.id in self.left_out else None
+                self._sees(job, silent=self._silent(job, heard, False, _NONE) if heard else False)
+        for job_id in {*question.ids} & {*whole.missing} - {job.id for job in shown}:
+            if self.steps.get(job_id) and self.steps[job_id][-1].to not in (*FINAL, GONE):
+                self._denies(job_id, now)
+
+    def _denies(self, job_id: str, now: datetime) -> None:
+        one = self.denials.setdefault(job_id, Denial(0, now, now))
+        if one.times and self.began and one.last >= self.began:
+            return
+        one.times, one.last = one.times + 1, now
+        if one.times >= 3 and one.last - one.first >= 2 * EVERY:
+            last = self.steps[job_id][-1]
+            self.steps[job_id].append(Step(last.to, GONE, last.queue))
+            self.gone[job_id] = Gone(now, now)
+
+    def _leaves_out(self, job: Shown, heard: Heard) -> None:
+        if not self.steps.get(job.id):
+            self.left_out.setdefault(job.id, LeftOut(self.clock(), heard, not heard.mark))
 
     def _sees(self, job: Shown, *, silent: bool | None = False) -> None:
-        steps = self.steps[job.id]
+        steps, state = self.steps[job.id], str(job.state)
+        self.left_out.pop(job.id, None)
+        self.denials.pop(job.id, None)
+        self.gone.pop(job.id, None)
         if not steps:
-            steps.append(Step(NEW, job.state, job.queue, silent))
+            steps.append(Step(NEW, state, job.queue, silent))
             return
         last = steps[-1].to
-        if last == job.state or last in FINAL or (last == GONE and job.state not in FINAL):
+        if last == state or last in FINAL:
             return
-        steps.append(Step(last, job.state, job.queue))
+        named = steps[-2].to if last == GONE else last
+        steps.append(Step(named if named != state else last, state, job.queue))
 
-    def _silent(self, heard: Heard, job: Shown) -> bool | None:
-        if heard.mark or self.announce:
+    def _silent(self, job: Shown, heard: Heard, first: bool, off: timedelta) -> bool | None:
+        if job.id in self.left_out:
+            first = self.left_out[job.id].first
+        created = job.created_at
+        if self.announce:
             return False
-        if abs(job.created_at - heard.news_from) <= heard.band:
+        if not first:  # a list that goes back further than the first one shows nothing that is news
+            return None if created and created < heard.old_until - LOOKBACK + _QUIET else False
+        if created is None:
             return None
-        return job.created_at < heard.news_from
+        if created > heard.news_from:
+            return False
+        return None if heard.maybe or created >= heard.old_until - off else True
 
     def must_hear(self) -> dict[tuple[str, str, int], Step]:
         """Return what is told to whom, by (notifier, job, number of the transition)."""
@@ -190,6 +354,10 @@ def _notifiers(step: Step) -> tuple[str, ...]:
 def _once(jobs: Iterable[Shown]) -> list[Shown]:
     found: dict[str, Shown] = {}
     for job in jobs:
-        if job.id not in found or _FAR_ON.get(job.state, 0) > _FAR_ON.get(found[job.id].state, 0):
+        if job.id not in found or _far(job) > _far(found[job.id]):
             found[job.id] = job
     return list(found.values())
+
+
+def _far(job: Shown) -> int:
+    return -1 if job.state is None else _FAR_ON.get(job.state, 0)

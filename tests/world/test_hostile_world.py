@@ -19,10 +19,13 @@ from tests.world.events import (
     Away,
     Create,
     Cut,
+    Dated,
+    Denied,
     Endless,
     Event,
     Forget,
     Halting,
+    Heal,
     Hide,
     Late,
     Mixed,
@@ -31,19 +34,23 @@ from tests.world.events import (
     Refused,
     Reversed,
     Rival,
+    Spoil,
     Stale,
     Truly,
     Way,
 )
+from tests.world.oddities import DENIED, FIELDS, STATES, STRUCTURE
 from tests.world.scenery import TEMPERS, WATCHES, Scenery, scenery
-from tests.world.world import World
+from tests.world.world import DATES, STUCK, World
 
-STATES = ("Submitted", "Running", "Pause", "Success", "Failed", "Cancel", "Mending")
+WORDS = ("Submitted", "Running", "Pause", "Success", "Failed", "Cancel", "Mending")
 HOUR = 3600
+SKEWS = (1200, 1200, -1200, -1200, 8 * HOUR, -8 * HOUR)
+CLOCKS = [(0, dates) for dates in (*DATES, STUCK)]
 _ASKED = os.environ.get("WORLD_EXAMPLES")
 
 whichs = st.integers(-2, 3)
-states = st.sampled_from([*STATES, "Running", "Success"])
+states = st.sampled_from([*WORDS, "Running", "Success"])
 tags = st.sampled_from(["Transcode", "Snapshot"])
 queues = st.sampled_from(["p1", "p2"])
 creates = st.builds(
@@ -56,14 +63,17 @@ creates = st.builds(
     user_data=st.sampled_from([None, "This is <my> data & more."]),
 )
 ended = st.builds(Create, queue=queues, state=st.just("Success"))
-old = st.builds(Create, tag=tags, queue=queues, state=st.sampled_from(STATES), age_s=st.integers(10, 30 * HOUR))
+old = st.builds(Create, tag=tags, queue=queues, state=st.sampled_from(WORDS), age_s=st.integers(10, 30 * HOUR))
 moves = st.builds(Move, whichs, states)
 leaves: st.SearchStrategy[Event] = st.one_of(st.builds(Forget, whichs), st.builds(Hide, whichs))
-happenings: st.SearchStrategy[Event] = st.one_of(moves, moves, moves, creates, creates, leaves)
+oddities = st.sampled_from([*FIELDS, *STATES, *STATES, *STRUCTURE, *STRUCTURE, *[DENIED] * 3])
+spoils: st.SearchStrategy[Event] = st.one_of(st.builds(Spoil, whichs, oddities), st.builds(Heal, whichs))
+happenings: st.SearchStrategy[Event] = st.one_of(moves, moves, moves, creates, creates, leaves, spoils)
 soon: st.SearchStrategy[Event] = st.one_of(happenings, st.builds(Pass, st.integers(1, 10)))
 meanwhile = st.lists(soon, min_size=1, max_size=2).map(tuple)
 late = st.builds(Late, meanwhile)
 back = st.integers(1, 4)
+off = st.sampled_from([-36_000, -600, -90, -45, 45, 90, 600, 36_000, None])
 broken: st.SearchStrategy[Way] = st.one_of(
     st.builds(Cut, st.integers(0, 9), st.booleans(), st.booleans()),
     st.builds(Refused, st.sampled_from(sorted(REFUSALS))),
@@ -76,9 +86,12 @@ ways: st.SearchStrategy[Way] = st.one_of(
     st.builds(Mixed, back, st.booleans()),
     broken,
     broken,
+    st.builds(Dated, off),
     st.builds(Away, meanwhile),
     st.sampled_from([Reversed(), Endless(), Rival(), Halting()]),
 )
+denials = st.builds(Denied, st.sampled_from([0, 0, 1, None]))
+by_ids = st.lists(st.one_of(ways, denials, denials), max_size=4)
 cached: st.SearchStrategy[Way] = st.one_of(st.builds(Stale, back), st.builds(Mixed, back, st.booleans()))
 lists_of_ways = st.lists(ways, max_size=4)
 workers = watches = st.integers(0, 1)
@@ -95,14 +108,17 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
         world: World | None = None
 
         @initialize(
-            past=st.lists(old, max_size=5),
-            skew_s=st.sampled_from([0, 0, 0, 1200, -1200]),
+            past=st.lists(st.one_of(old, old, old, spoils), max_size=6),
+            clocks=st.sampled_from([*[(0, "right")] * 9, *[(skew_s, "right") for skew_s in SKEWS], *CLOCKS]),
             page_size=st.sampled_from([1, 1, 2, 3, 100]),
             announce=st.sampled_from([False, False, False, True]),
             which=st.sampled_from(["all", "all", "one queue", "one tag"]),
         )
-        def begin(self, past: Sequence[Create], skew_s: int, page_size: int, announce: bool, which: str) -> None:
-            self.world = World(scene, skew_s=skew_s, page_size=page_size, announce=announce)
+        def begin(
+            self, past: Sequence[Event], clocks: tuple[int, str], page_size: int, announce: bool, which: str
+        ) -> None:
+            skew_s, dates = clocks
+            self.world = World(scene, skew_s=skew_s, dates=dates, page_size=page_size, announce=announce)
             self.world.put_in_force(which)
             self.world.happen(*past)
 
@@ -114,7 +130,7 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
         def time_passes(self, seconds: int) -> None:
             self.world.happen(Pass(seconds))
 
-        @rule(what=some_events, seconds=pauses, worker=workers, watch=watches, lists=lists_of_ways, by_id=lists_of_ways)
+        @rule(what=some_events, seconds=pauses, worker=workers, watch=watches, lists=lists_of_ways, by_id=by_ids)
         def poll_later(
             self,
             what: Sequence[Event],
@@ -127,7 +143,7 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
             self.world.happen(*what, Pass(seconds))
             self.world.poll(worker, watch, lists, by_id)
 
-        @rule(worker=workers, watch=watches, lists=lists_of_ways, by_id=lists_of_ways)
+        @rule(worker=workers, watch=watches, lists=lists_of_ways, by_id=by_ids)
         def poll(self, worker: int, watch: int, lists: Sequence[Way], by_id: Sequence[Way]) -> None:
             self.world.poll(worker, watch, lists, by_id)
 
@@ -145,6 +161,30 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
             self.world.happen(leaves, Pass(31))
             self.world.poll(worker, 0, [], by_id)
             self.world.poll(worker, 0, lists)
+
+        @rule(
+            worker=workers, jobs=st.lists(creates, max_size=2), odd=creates, how=oddities, goes=states, seconds=pauses
+        )
+        def a_job_cannot_be_read_for_a_while(
+            self, worker: int, jobs: Sequence[Create], odd: Create, how: str, goes: str, seconds: int
+        ) -> None:
+            self.world.happen(*jobs, odd, Spoil(-1, how), Pass(7))
+            self.world.poll(worker, 0)
+            self.world.happen(Move(-1, goes), Move(-2, goes), Pass(seconds))
+            self.world.poll(worker, 0)
+            self.world.happen(Heal(-1), Pass(31))
+            self.world.poll(worker, 0)
+
+        @rule(worker=workers, job=creates, hides=st.booleans(), times=st.integers(1, 5), seconds=pauses, goes=states)
+        def ci_denies_a_job(self, worker: int, job: Create, hides: bool, times: int, seconds: int, goes: str) -> None:
+            self.world.happen(job)
+            self.world.poll(worker, 0)
+            self.world.happen(*[Hide(-1)] * hides, *[Spoil(-1, DENIED)] * (not hides))
+            for _ in range(times):
+                self.world.happen(Pass(31))
+                self.world.poll(worker, 0, [], [Denied(None)] * hides)
+            self.world.happen(Move(-1, goes), Heal(-1), Pass(seconds))
+            self.world.poll(worker, 0)
 
         @rule(worker=workers, watch=watches, what=some_events, which=st.sampled_from(sorted(WATCHES)))
         def rules_change_while_jobs_go_on(self, worker: int, watch: int, what: Sequence[Event], which: str) -> None:

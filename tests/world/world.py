@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 
 from bridge import wiring
 from bridge.decide.rulebook import Rulebook
@@ -17,15 +17,22 @@ from bridge.record import leases, outbox
 from bridge.record.leases import LEASE
 from bridge.simulator.web import Answer, Request
 from tests.world import events, record
-from tests.world.events import Event, Truly, Way, dated
+from tests.world.events import Event, Heal, Pass, Truly, Way, dated
 from tests.world.hearing import Hearing
 from tests.world.jobs import Jobs
-from tests.world.oracle import FINAL, GONE, Oracle, Question, Stream, Whole
-from tests.world.scenery import REGION, Ears, Scenery, rules
+from tests.world.oddities import FIELDS
+from tests.world.oracle import FINAL, GONE, Oracle, Question, Stream
+from tests.world.scenery import DAWN, REGION, Ears, Scenery, rules
 from tests.world.workers import Worker
 
 LONG_BEFORE = timedelta(hours=20)  # less than the lookback of a day
+DATES: dict[str, int | None] = {  # CI's Date, where it is not that of its own clock
+    "right": 0, "10 min ahead": 600, "10 min behind": -600, "8 h ahead": 28_800, "8 h behind": -28_800, "missing": None,
+}  # fmt: skip
+STUCK = "stuck"
 _TURNS = 500
+# However an answer is changed so, the poll is complete.
+_HARMLESS = (Truly, events.Late, events.Mixed, events.Reversed, events.Dated, events.Denied)
 
 
 @dataclass
@@ -38,6 +45,7 @@ class Asking:
     fenced: bool = False
     halted: bool = False
     spoilt: bool = False
+    plain: bool = True  # every answer arrived as CI made it
 
     def next(self, question: Question) -> Way:
         ways = self.lists if question.stream else self.by_id
@@ -48,6 +56,7 @@ class Asking:
 class World:
     scenery: Scenery
     skew_s: int = 0
+    dates: str = "right"
     page_size: int = 100
     announce: bool = False
     ears: Ears = field(default_factory=Ears)
@@ -56,10 +65,10 @@ class World:
         self.time, self.ci, self.db = self.scenery.time, self.scenery.ci, self.scenery.db
         self.bucket = self.scenery.new_world(self.ears)
         self.ci.skew_s, self.ci.page_size_cap, self.ci.fault = self.skew_s, self.page_size, self._answer
-        self.oracle = Oracle(timedelta(seconds=self.skew_s), self.announce)
+        self.oracle = Oracle(timedelta(seconds=self.skew_s), self.announce, self.time)
         self.hearing = Hearing(self.ears, self.oracle)
         self._births = itertools.count(1)
-        self.jobs = Jobs(self.ci, self.time, self.bucket)
+        self.jobs = Jobs(self.ci, self.time, self.bucket, known=lambda job: bool(self.oracle.steps.get(job)))
         self._asking: list[Asking] = []
         self._history: dict[object, list[Answer]] = defaultdict(list)
         self._endless: dict[Stream | None, Answer] = {}
@@ -79,8 +88,14 @@ class World:
 
     # --- answers on their way (events.Road) ------------------------------------------------------------------------
 
-    def now_s(self) -> float:
-        return self.ci.now()
+    def date(self, off_s: int | None = 0) -> str:
+        off = DATES.get(self.dates, 0)
+        if off is None or off_s is None:
+            return "yesterday"
+        if self.dates == STUCK:
+            return formatdate(DAWN.timestamp(), usegmt=True)
+        # Where CI's jobs have the times of a wrong clock, only its Date tells so.
+        return formatdate(self.ci.now() + (off if off or self.skew_s else off_s), usegmt=True)
 
     def earlier(self, back: int, *, any_page: bool = False) -> Answer | None:
         question = self._question
@@ -120,20 +135,23 @@ class World:
         way = here.next(question)
         self._question = question
         answer = way.spoil(true, self)
-        here.spoilt |= not isinstance(way, Truly | events.Late | events.Mixed | events.Reversed)
+        here.plain &= isinstance(way, Truly)
+        here.spoilt |= not isinstance(way, _HARMLESS)
         if way.whole:
             for asked in (question.stream or question.ids, question):
                 self._history[asked].append(answer)
             if events.ENDLESS.encode() in answer.body:
                 self._endless[question.stream] = answer
-            date = parsedate_to_datetime(answer.headers["Date"])
-            self.oracle.hears(question, Whole.read(answer.body), date)
+            self.oracle.hears(question, answer.body, _date(answer))
+        else:
+            self.oracle.misses(question)
         return answer
 
     def _true(self, request: Request, question: Question) -> Answer:
         if question.token == events.ENDLESS:
-            return dated(self._endless[question.stream], self.ci.now())
-        return dated(self.ci.honest(request, record=False), self.ci.now())
+            return dated(self._endless[question.stream], self.date())
+        true = dated(self.ci.honest(request, record=False), self.date())
+        return replace(true, body=self.jobs.show(true.body, by_id=question.stream is None))
 
     # --- polls -----------------------------------------------------------------------------------------------------
 
@@ -145,8 +163,7 @@ class World:
         if free:
             self._held_until = None
             self.jobs.asked_for = True
-            every = [_stream(stream) for one in self.book.watches for stream in one.streams]
-            self.oracle.poll_begins(asked.name, map(_stream, asked.streams), every, began)
+            self.oracle.poll_begins(asked.name, map(_stream, asked.streams), self._in_force, began)
         self._asking.append(here)
         try:
             found = self.workers[worker].poller.poll_once(asked, self.book)
@@ -155,15 +172,30 @@ class World:
             if self._troubles:
                 raise self._troubles[0]
         assert free or not found, "polled under another's lease"
-        if found is not None and found.error is None:
-            self.oracle.poll_completes(asked.name, began)
+        complete = found is not None and found.error is None
+        if free:
+            self.oracle.poll_ends(asked.name, map(_stream, asked.streams), began, complete=complete)
         if free and not here.spoilt:
             assert found is not None, "a poll was given up for nothing"
             assert found.error is None
         assert not here.fenced or found is None, "a poll went on without its lease"
         if not self._asking:
             record.compare(self.db, self.oracle)
+            if complete and here.plain:
+                self._compare_with_the_truth(asked)
         return found
+
+    def _compare_with_the_truth(self, asked: Watch) -> None:
+        """After a poll whose every answer was as CI made it, nothing that it could see is unknown."""
+        for job in self.jobs.ids:
+            created = self.jobs.created[job]
+            which = Stream(created.tag, created.queue)
+            watches = [w for w in self.book.watches if any(_stream(one).covers(which) for one in w.streams)]
+            if watches == [asked] and job not in self.jobs.unlisted and self._is_readable(job):
+                self._compare_last(job, self.ci.history(job)[-1])
+
+    def _is_readable(self, job: str) -> bool:
+        return self.jobs.odd.get(job, "") in ("", *FIELDS)
 
     def poll_what_is_due(self, worker: int, early: timedelta = timedelta(0)) -> list[Watch]:
         due = self.workers[worker].poller.due(self.book.watches, early=early)
@@ -188,6 +220,11 @@ class World:
             self._books[which] = self.scenery.book(rules(self.bucket, which, announce=self.announce))
         self.book = self._books[which]
         wiring.sync(self.db, self.book, clock=self.time)
+        self.oracle.rules_change(self._in_force)
+
+    @property
+    def _in_force(self) -> set[Stream]:
+        return {_stream(stream) for one in self.book.watches for stream in one.streams}
 
     # --- deliveries ------------------------------------------------------------------------------------------------
 
@@ -256,6 +293,8 @@ class World:
         for notifier in ("cms", "next"):
             self.resume(notifier)
         self.pause_watch(0, paused=False)
+        self.happen(*[Heal(number) for number in range(len(self.jobs.ids))], Pass(31))
+        self.poll(0, 0)
         for day in range(3):
             self.time.advance(25 * 3600)
             assert self.poll_what_is_due(day % 2) == list(self.book.watches), "not due after a day"
@@ -270,17 +309,31 @@ class World:
             self._compare_last(job, self.ci.history(job)[-1])
 
     def _compare_last(self, job: str, truth: str) -> None:
-        steps = self.oracle.steps.get(job)
+        steps, now = self.oracle.steps.get(job), self.time()
         if not steps:
-            asked_from = self.oracle.streams[Stream(self.jobs.created[job].tag, None)].asked_at - LONG_BEFORE
-            assert job in self.jobs.unlisted or self.jobs.created[job].at < asked_from, f"{job} is nowhere"
+            created = self.jobs.created[job]
+            heards = [h for s, h in self.oracle.streams.items() if s.covers(Stream(created.tag, created.queue))]
+            asked_from = min(heard.asked_at for heard in heards) - LONG_BEFORE + abs(self.oracle.skew)
+            left_out = self.oracle.left_out.get(job)
+            is_over = bool(left_out) and now - left_out.at > LONG_BEFORE  # nobody asks for it any more
+            assert job in self.jobs.unlisted or created.at < asked_from or is_over, f"{job} is nowhere"
             return
-        last = steps[-1].to
+        last, gone = steps[-1].to, self.oracle.gone.get(job)
+        if last == GONE and gone and job not in self.jobs.forgotten:
+            assert gone.given_up or not gone.is_due(now), f"{job} was to be asked for again"
+            return
         assert last == truth or (job in self.jobs.forgotten and (last in FINAL or last == GONE)), (job, last, truth)
 
 
 def _stream(one: object) -> Stream:
     return Stream(one.tag, one.queue)  # type: ignore[attr-defined]
+
+
+def _date(answer: Answer) -> datetime | None:
+    try:
+        return parsedate_to_datetime(answer.headers["Date"])
+    except ValueError:
+        return None
 
 
 def _question(request: Request) -> Question:
