@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from bridge.decide.mark import Chain, Clocks
 from bridge.decide.scan import PAGE_SIZE
 from bridge.model import Page, Stream
 
@@ -36,10 +37,9 @@ class Listing:
     """
 
     stream: Stream
-    began: datetime
+    chain: Chain
     known_to: datetime | None = None  # the stream's mark when it began
     spans: list[Span]
-    served_at: datetime | None = None  # CI's clock at the first page
     pages: int = 0
     followed: int = 0  # of its stream's unfinished jobs asked for by id, while it goes on
     token: str | None = None
@@ -72,9 +72,9 @@ class Listing:
     def hopeless(self) -> bool:
         return self._broken >= MOST_BROKEN
 
-    def read(self, page: Page) -> None:
-        """Note a page that was read."""
-        self.served_at = self.served_at or page.served_at
+    def read(self, page: Page, clocks: Clocks) -> None:
+        """Note a page that was read, and what the clocks said then."""
+        self.chain = self.chain.add(page, clocks)
         self.pages += 1
         self._good += 1
         self._broken = 0

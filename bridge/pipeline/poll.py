@@ -6,13 +6,13 @@ then take turns, page by page; with a bound on time, what is left of them goes o
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import Literal, Protocol
 
 from sqlalchemy import Connection
@@ -21,13 +21,15 @@ from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, C
 from bridge.decide.appointments import is_due, pause
 from bridge.decide.diff import diff, gone, latest
 from bridge.decide.listing import Listing, Span
+from bridge.decide.mark import RESOLUTION, Chain, Clocks, believed
+from bridge.decide.missing import ASKED_AGAIN, due
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
 from bridge.model import Described, Job, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counts import of_poll
-from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
+from bridge.pipeline.round import Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, snapshots, tallies
+from bridge.record import leases, missing, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -126,6 +128,9 @@ class Poller:
         with self._transaction(watch, began) as tx:
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
+            missing.take_over(tx, watch.place.bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            denied = missing.of_bucket(tx, watch.place.bucket)
+            asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
             round_ = Round(
                 watch=watch,
                 book=book,
@@ -133,7 +138,8 @@ class Poller:
                 poll=Poll(watch.name),
                 probing=bool(row.failures) and not row.answered,
                 listed=snapshots.listed(tx, keys),
-                unseen=dict(snapshots.open_ids(tx, keys)),
+                unseen=dict(snapshots.open_ids(tx, keys)) | asked_again,
+                missing=denied,
             )
         try:
             self._ask(round_, until_s)
@@ -170,7 +176,7 @@ class Poller:
         ids = [job_id for job_id, key in round_.unseen.items() if key == listing.stream.key]
         if not goes_on:
             return in_tens(ids)
-        if listing.began == round_.began or not ids:
+        if listing.chain.began == round_.began or not ids:
             return ()
         first = listing.followed % len(ids)
         listing.followed += IDS_PER_CALL
@@ -198,7 +204,7 @@ class Poller:
     def _new_listing(self, round_: Round, stream: Stream) -> Listing:
         mark = round_.listed[stream.key].mark
         span = Span(since=self._since(round_, stream))
-        return Listing(stream=stream, began=round_.began, known_to=mark, spans=[span])
+        return Listing(stream=stream, chain=Chain(began=round_.began), known_to=mark, spans=[span])
 
     def _is_time_up(self, round_: Round, until_s: float | None) -> bool:
         if until_s is None:
@@ -232,7 +238,7 @@ class Poller:
     def _list_page(self, round_: Round, listing: Listing) -> None:
         """Read and store a page of a list; or let it ask for less, where the page cannot be read."""
         self._go_on()
-        span = listing.span
+        span, asked = listing.span, self._clock()
         jobs: tuple[Job, ...] = ()
         try:
             page = self._source.list(
@@ -246,11 +252,12 @@ class Poller:
         except BrokenReply as error:
             self._narrow(listing, error)
         else:
-            round_.answered(page.served_at, self._clock())
-            listing.read(page)
+            clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
+            round_.answered()
+            round_.compare(listing.stream, clocks)
+            listing.read(page, clocks)
             jobs = page.jobs
-        mark = (listing.served_at or listing.began) if listing.done else None
-        self._store(round_, listing.stream, jobs, mark=mark)
+        self._store(round_, listing, jobs)
         if listing.endless:
             token = (listing.token or "")[:40]
             listing.spans.clear()
@@ -275,41 +282,41 @@ class Poller:
         listed = round_.listed[stream.key]
         if listed.mark is None:
             return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
+        mark = believed(listed.mark, now=round_.began, lookback=round_.watch.lookback)
         with self._db.read() as tx:
             opened = snapshots.open_created(tx, stream.key)
-            oldest = min([listed.mark, *opened[:1]])
+            oldest = min([mark, *opened[:1]])
             known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
             horizon = snapshots.horizon(tx, stream.place.bucket)
         complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
         complete += [horizon + RESOLUTION] if horizon else []
         return list_since(
-            mark=listed.mark,
-            first=listed.mark,
+            mark=mark,
+            first=mark,
             open_created=opened,
             known_created=known,
             known_from=max(complete, default=None),
         )
 
-    def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
+    def _store(self, round_: Round, listing: Listing, listed: Sequence[Job]) -> None:
         """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
+        stream = listing.stream
         now, jobs = self._clock(), latest(listed)
         with self._transaction(round_.watch, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
-            silence = round_.silence(stream, horizon)
+            silence = round_.silence(stream, horizon, jobs)
             still_at = round_.still_at(stream.key)
             steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=silence, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
-            if mark:
-                snapshots.set_mark(tx, stream.key, mark)
+            round_.show(tx, jobs)
+            if listing.done:
+                round_.end(tx, stream, listing.chain)
         self._on_told()
         round_.poll.jobs += len(jobs)
-        for job in jobs:
-            round_.unseen.pop(job.id, None)
-            round_.seen.add(job.id)
 
     def _ask_by_id(self, round_: Round, portions: deque[tuple[str, ...]]) -> None:
         """Ask by id for the first of these portions of jobs, which no list has shown: they are old, or have left it.
@@ -326,13 +333,13 @@ class Poller:
                 return
             found = Described(jobs=(), problems=(Problem.of_whole(asked[0], error.what),))
         except CiError as error:
-            left = {*asked, *chain.from_iterable(portions)}
+            left = {*asked, *itertools.chain.from_iterable(portions)}
             round_.fail(error, {stream for job_id, stream in round_.unseen.items() if job_id in left})
             if isinstance(error, _HOLD_FOR_ALL):
                 raise
             portions.clear()
             return
-        round_.answered(found.served_at, self._clock())
+        round_.answered()
         self._store_described(round_, found, asked)
 
     def _store_described(self, round_: Round, found: Described, asked: Sequence[str]) -> None:
@@ -340,20 +347,20 @@ class Poller:
         with self._transaction(watch, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
             jobs = [job for job in latest(found.jobs) if job.id in before]
-            missing = {job_id: before[job_id] for job_id in found.missing if job_id in before}
             seen = {job_id: one.seen for job_id, one in before.items()}
             still_at = round_.still_at(*{one.stream for one in before.values()})
             steps = diff(seen, jobs, watch=watch.name, now=now, still_at=still_at)
-            lost = gone(snapshots.jobs_of(missing), watch=watch.name, now=now, still_at=still_at)
+            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
+            lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
             streams = {one.stream for one in before.values()}
             snapshots.save(tx, jobs, steps, before, stream="", streams=streams, now=now)
             snapshots.close(tx, lost, before, now=now)
+            round_.show(tx, jobs)
         self._on_told()
         round_.poll.jobs += len(jobs)
         for job_id in asked:
             round_.unseen.pop(job_id, None)
-        round_.seen.update(job.id for job in jobs)
 
     def _go_on(self) -> None:
         if self._halted():
@@ -382,6 +389,7 @@ class Poller:
                 next_poll=max(self._clock(), round_.began + after),
                 error=str(error) if error else None,
                 behind=poll.behind,
+                clock=(round_.ahead,) if round_.clocks else (),
                 failures=failures + 1 if error else 0,
                 calls=poll.calls,
                 jobs=poll.jobs,

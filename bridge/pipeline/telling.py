@@ -78,7 +78,7 @@ def tell_stays(
 
 
 def _alarms(found: Iterable[alarms.Fired]) -> list[Alarm]:
-    return [Alarm(rule=one.rule, notifiers=one.notifiers, since=one.since) for one in found]
+    return [Alarm(rule=one.rule, state=one.state, notifiers=one.notifiers, since=one.since) for one in found]
 
 
 def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,6 +34,7 @@ class Fired:
     fired_at: datetime
     told_at: datetime
     recovered_at: datetime | None
+    state: str = ""  # that it told of: said by `of_stays`
 
 
 _SLACK = timedelta(minutes=10)  # a time that CI gave only later may be so much earlier than when it was seen
@@ -119,11 +120,13 @@ def of_stays(tx: Connection, transitions: Iterable[Transition]) -> dict[str, lis
     if not ended:
         return {}
     bucket = next(iter(ended.values())).job.bucket
-    found = select(L).where(L.c.bucket == bucket, L.c.job_id.in_(list(ended)), L.c.recovered_at.is_(None))
+    stay = and_(T.c.bucket == L.c.bucket, T.c.job_id == L.c.job_id, T.c.sequence == L.c.sequence)
+    mine = and_(L.c.bucket == bucket, L.c.job_id.in_(list(ended)), L.c.recovered_at.is_(None))
+    found = select(L, T.c.state).join(T, stay).where(mine)
     alarms: dict[str, list[Fired]] = defaultdict(list)
     for row in tx.execute(found.order_by(L.c.n)):
         if row.sequence == ended[row.job_id].sequence - 1:
-            alarms[row.job_id].append(_fired(row))
+            alarms[row.job_id].append(replace(_fired(row), state=row.state))
     return alarms
 
 

@@ -100,10 +100,17 @@ def polled(
     failures: int,
     calls: int,
     jobs: int,
+    clock: tuple[timedelta | None, ...] = (),
 ) -> None:
-    """Store how a poll ended; `behind` are the tags whose list goes on in the next one, `failures` counts in a row."""
+    """Store how a poll ended.
+
+    `behind` are the tags whose list goes on in the next one, `failures` counts in a row, `clock` is how far CI's was
+    ahead, if CI answered.
+    """
     facts: dict[str, object] = {"polled_at": ms(began), "next_poll_at": ms(next_poll), "error": error}
     facts |= {"failures": failures, "calls": calls, "jobs": jobs, "behind": dump(list(behind)) if behind else None}
+    if clock:
+        facts["clock_ms"] = None if clock[0] is None else clock[0] // timedelta(milliseconds=1)
     if error is None and not behind:
         facts["ok_at"] = ms(began)
     tx.execute(update(W).where(W.c.name == name).values(facts))

@@ -19,6 +19,7 @@ from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
 from bridge.pipeline.redriving import carry_out
+from bridge.pipeline.round import note_rules
 from bridge.record import leases, rulesets, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.rewind import rewind
@@ -225,7 +226,7 @@ class Worker:
             self._pace_s = _pace_s(book)
             self._set_pace(self._pace_s)
         if not self._in_step:  # the database may have been away when the rules changed
-            sync(self._db, self._rules.book)
+            sync(self._db, self._rules.book, clock=self._clock)
             self._in_step = True
 
     def _beat(self) -> None:
@@ -236,6 +237,8 @@ class Worker:
             self._rewind(tx)
             leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault)
             rulesets.touch(tx, sha, now=self._clock())
+            # Others may have said otherwise: a worker with other rules, a command with another file.
+            note_rules(tx, self._rules.book.watches, self._clock())
 
     def _rewind(self, tx: Connection) -> None:
         if back := rewind(tx, now=self._clock()):

@@ -7,14 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.decide.listing import MOST_BROKEN, Listing, Span
+from bridge.decide.mark import Chain, Clocks
 from bridge.model import Job, Page
 from tests.record.builders import NOW, a_job, a_stream, hours, seconds
 
 DAY = hours(24)
+CLOCKS = Clocks(asked=NOW, answered=NOW, date=NOW)
 
 
 def a_listing(**facts: object) -> Listing:
-    return Listing(**{"stream": a_stream(), "began": NOW, "spans": [Span(since=NOW - DAY)], **facts})  # type: ignore[arg-type]
+    return Listing(**{"stream": a_stream(), "chain": Chain(began=NOW), "spans": [Span(since=NOW - DAY)], **facts})  # type: ignore[arg-type]
 
 
 class Ci:
@@ -52,7 +54,7 @@ def read_all(listing: Listing, ci: Ci, most_calls: int = 3_000) -> set[str]:
         if page is None:
             listing.narrow(NOW)
         else:
-            listing.read(page)
+            listing.read(page, CLOCKS)
             read.update(job.id for job in page.jobs)
     return read
 
@@ -116,7 +118,7 @@ def test_a_list_that_was_read_far_goes_on_by_creation_time_where_it_was_interrup
     ci = Ci(_jobs(range(1, 5001)), bad=[])
     listing = a_listing()
     for _ in range(30):
-        listing.read(ci.page(listing) or Page(jobs=()))
+        listing.read(ci.page(listing) or Page(jobs=()), CLOCKS)
     assert listing.is_long
     listing.resume()
     assert listing.token is None
@@ -127,23 +129,26 @@ def test_a_list_that_was_read_far_goes_on_by_creation_time_where_it_was_interrup
 def test_a_list_in_no_order_goes_on_from_its_beginning():
     listing = a_listing()
     for n in range(30):
-        listing.read(Page(jobs=tuple(_jobs([n + 1])), next_token=str(n)))  # newest first, though asked otherwise
+        listing.read(
+            Page(jobs=tuple(_jobs([n + 1])), next_token=str(n)), CLOCKS
+        )  # newest first, though asked otherwise
     listing.resume()
     assert listing.span.since == NOW - DAY
 
 
-def test_a_list_ends_with_a_page_without_a_token_and_remembers_ci_clock_of_its_first():
+def test_a_list_ends_with_a_page_without_a_token_and_its_mark_is_from_its_beginning():
     listing = a_listing()
-    listing.read(Page(jobs=(), next_token="t1", served_at=NOW))
+    listing.read(Page(jobs=(), next_token="t1"), CLOCKS)
     assert not listing.done
-    listing.read(Page(jobs=(), served_at=NOW + seconds(9)))
+    later = NOW + seconds(9)
+    listing.read(Page(jobs=()), Clocks(asked=later, answered=later, date=later))
     assert listing.done
-    assert listing.served_at == NOW
+    assert listing.chain.mark(None) == NOW
 
 
 def test_a_token_that_comes_again_makes_a_list_endless():
     listing = a_listing()
-    listing.read(Page(jobs=(), next_token="t1"))
+    listing.read(Page(jobs=(), next_token="t1"), CLOCKS)
     assert not listing.endless
-    listing.read(Page(jobs=(), next_token="t1"))
+    listing.read(Page(jobs=(), next_token="t1"), CLOCKS)
     assert listing.endless

@@ -231,7 +231,7 @@ def test_jobs_that_wait_and_jobs_that_are_gone_can_be_overdue_too(db: Database, 
     house.passes(hours(2))
     assert house.said() == [
         "09:31 ops: Transcode Submitted for 30 min: j1.mp4",
-        "09:46 ops: Transcode gone for 30 min: j2.mp4",
+        "09:56 ops: Transcode gone for 30 min: j2.mp4",
     ]
 
 
