@@ -175,6 +175,10 @@ class Missing:
     last_at: datetime
     ask_at: datetime | None = None
 
+    @property
+    def is_gone(self) -> bool:
+        return self.ask_at is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:

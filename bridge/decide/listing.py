@@ -73,7 +73,7 @@ class Listing:
         return self._broken >= MOST_BROKEN
 
     def read(self, page: Page, clocks: Clocks) -> None:
-        """Note a page that was read."""
+        """Note a page that was read, and what the clocks said then."""
         self.chain = self.chain.add(page, clocks)
         self.pages += 1
         self._good += 1

@@ -6,13 +6,13 @@ then take turns, page by page; with a bound on time, what is left of them goes o
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import Literal, Protocol
 
 from sqlalchemy import Connection
@@ -240,9 +240,8 @@ class Poller:
     def _list_page(self, round_: Round, listing: Listing) -> None:
         """Read and store a page of a list; or let it ask for less, where the page cannot be read."""
         self._go_on()
-        span = listing.span
+        span, asked = listing.span, self._clock()
         jobs: tuple[Job, ...] = ()
-        asked = self._clock()
         try:
             page = self._source.list(
                 listing.stream,
@@ -260,7 +259,7 @@ class Poller:
             round_.compare(listing.stream, clocks)
             listing.read(page, clocks)
             jobs = page.jobs
-        self._store(round_, listing.stream, jobs, chain=listing.chain if listing.done else None)
+        self._store(round_, listing, jobs)
         if listing.endless:
             token = (listing.token or "")[:40]
             listing.spans.clear()
@@ -301,8 +300,9 @@ class Poller:
             known_from=max(complete, default=None),
         )
 
-    def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, chain: Chain | None) -> None:
-        """Store in one transaction what a page changes and who is told of it; the last has `chain`, for the mark."""
+    def _store(self, round_: Round, listing: Listing, listed: Sequence[Job]) -> None:
+        """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
+        stream = listing.stream
         now, jobs = self._clock(), latest(listed)
         with self._transaction(round_.watch, round_.book, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
@@ -315,13 +315,10 @@ class Poller:
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
             round_.show(tx, jobs)
-            if chain:
-                round_.end(tx, stream, chain)
+            if listing.done:
+                round_.end(tx, stream, listing.chain)
         self._on_told()
         round_.poll.jobs += len(jobs)
-        for job in jobs:
-            round_.unseen.pop(job.id, None)
-            round_.seen.add(job.id)
 
     def _ask_by_id(self, round_: Round, portions: deque[tuple[str, ...]]) -> None:
         """Ask by id for the first of these portions of jobs, which no list has shown: they are old, or have left it.
@@ -338,7 +335,7 @@ class Poller:
                 return
             found = Described(jobs=(), problems=(Problem.of_whole(asked[0], error.what),))
         except CiError as error:
-            left = {*asked, *chain.from_iterable(portions)}
+            left = {*asked, *itertools.chain.from_iterable(portions)}
             round_.fail(error, {stream for job_id, stream in round_.unseen.items() if job_id in left})
             if isinstance(error, _HOLD_FOR_ALL):
                 raise
@@ -366,7 +363,6 @@ class Poller:
         round_.poll.jobs += len(jobs)
         for job_id in asked:
             round_.unseen.pop(job_id, None)
-        round_.seen.update(job.id for job in jobs)
 
     def _go_on(self) -> None:
         if self._halted():
@@ -396,8 +392,8 @@ class Poller:
                 next_poll=max(self._clock(), round_.began + after),
                 error=str(error) if error else None,
                 behind=poll.behind,
-                failures=failures + 1 if error else 0,
                 clock=(round_.ahead,) if round_.clocks else (),
+                failures=failures + 1 if error else 0,
                 calls=poll.calls,
                 jobs=poll.jobs,
             )

@@ -54,7 +54,9 @@ class Round:
     probing: bool  # CI answered nothing in the last poll, nor yet in this one
     listed: dict[str, snapshots.Listed]
     listings: list[Listing] = field(default_factory=list)
-    unseen: dict[str, str] = field(default_factory=dict)  # by unfinished job that no answer has shown yet: its stream
+    unseen: dict[str, str] = field(
+        default_factory=dict
+    )  # jobs to ask for that no answer has shown yet, with their stream
     seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     missing: dict[str, Missing] = field(default_factory=dict)  # what CI denied, of the whole bucket
@@ -67,8 +69,9 @@ class Round:
         return self.listed.keys() - self.incomplete
 
     def saw(self, stream: str, job_id: str) -> bool:
-        """Tell whether this poll has seen a job of a stream, or that CI has it no more."""
-        return job_id in self.seen or stream in self.complete
+        """Tell whether this poll has seen a job of a stream, or that it is still gone."""
+        denied = self.missing.get(job_id)
+        return job_id in self.seen or (stream in self.complete and (denied is None or denied.is_gone))
 
     def still_at(self, *streams: str) -> datetime | None:
         """Return when the last poll began that saw the jobs of these streams as they are on record."""
@@ -104,6 +107,7 @@ class Round:
         missing.forget(tx, self.watch.place.bucket, shown)
         for job in jobs:
             self.unseen.pop(job.id, None)
+            self.seen.add(job.id)
 
     def deny(self, tx: Connection, found: Described, before: Mapping[str, Known], now: datetime) -> list[str]:
         """Take note of which jobs of `before` an answer does not show; return those that are gone from now on."""

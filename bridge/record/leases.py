@@ -102,9 +102,10 @@ def polled(
     jobs: int,
     clock: tuple[timedelta | None, ...] = (),
 ) -> None:
-    """Store how a poll ended; `behind` are the tags whose list goes on in the next one, `failures` counts in a row.
+    """Store how a poll ended.
 
-    `clock` is how far CI's was ahead, if CI answered.
+    `behind` are the tags whose list goes on in the next one, `failures` counts in a row, `clock` is how far CI's was
+    ahead, if CI answered.
     """
     facts: dict[str, object] = {"polled_at": ms(began), "next_poll_at": ms(next_poll), "error": error}
     facts |= {"failures": failures, "calls": calls, "jobs": jobs, "behind": dump(list(behind)) if behind else None}

@@ -164,8 +164,8 @@ def add_transitions(
 class Listed:
     """How far a stream has been listed: not at all (`mark` None) or completely since `mark`.
 
-    `seen_at` is when the last poll began that saw all of its unfinished jobs. One that begins anew was out of the rules
-    from `out_at` until `told_from`; `mark_before` is that of before.
+    `seen_at` is when the last poll began that saw all of its unfinished jobs.
+    One that begins anew was out of the rules from `out_at` until `told_from`; `mark_before` is that of before.
     """
 
     told_from: datetime

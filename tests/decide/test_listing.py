@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given
@@ -137,13 +136,14 @@ def test_a_list_in_no_order_goes_on_from_its_beginning():
     assert listing.span.since == NOW - DAY
 
 
-def test_a_list_ends_with_a_page_without_a_token_and_remembers_ci_clock_of_its_first():
+def test_a_list_ends_with_a_page_without_a_token_and_its_mark_is_from_its_beginning():
     listing = a_listing()
     listing.read(Page(jobs=(), next_token="t1"), CLOCKS)
     assert not listing.done
-    listing.read(Page(jobs=()), replace(CLOCKS, date=NOW + seconds(9)))
+    later = NOW + seconds(9)
+    listing.read(Page(jobs=()), Clocks(asked=later, answered=later, date=later))
     assert listing.done
-    assert listing.chain.date == NOW
+    assert listing.chain.mark(None) == NOW
 
 
 def test_a_token_that_comes_again_makes_a_list_endless():

@@ -1,4 +1,4 @@
-"""A tag that was out of the rules for long begins anew, silently. An outage or a stop of any length does not do that."""
+"""A tag that was out of the rules for long begins anew, silently. An outage or a stop of any length does not."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ class _DatedCi(FakeCi):
     """CI's Date is true; the clock of the bridge is a day and an hour ahead of it."""
 
     def list(self, stream: Stream, **asked: Any) -> Page:
-        return replace(super().list(stream, **asked), served_at=self.clock() - hours(25))  # type: ignore[arg-type]
+        return replace(super().list(stream, **asked), served_at=self.clock() - hours(25))
 
 
 def test_a_clock_that_leaps_ahead_just_then_makes_no_stream_begin_anew(bridge: Bridge) -> None:
