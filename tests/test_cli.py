@@ -115,7 +115,7 @@ def test_explaining_a_job_that_nobody_saw_says_so(stage: Stage) -> None:
     with stage:
         seen = stage.command("rules", "explain", "j404")
         assert seen.exit_code == 1
-        assert 'no job "j404" is on record' in seen.stderr
+        assert 'no job "j404" has been seen' in seen.stderr
 
 
 def test_a_test_message_goes_through_the_outbox_and_its_outcome_is_shown(stage: Stage) -> None:
@@ -189,7 +189,7 @@ def test_a_job_whose_id_is_in_two_buckets_is_shown_by_bucket(stage: Stage) -> No
         assert "add --bucket with one of: a-1250000000, b-1250000000" in both.stderr
         one = stage.command("jobs", "show", "j1", "--bucket", "b-1250000000", "--json")
         assert json.loads(one.stdout)["bucket"] == "b-1250000000"
-        assert 'no job "j1" in bucket c is on record' in stage.command("jobs", "show", "j1", "--bucket", "c").stderr
+        assert 'no job "j1" has been seen in bucket c' in stage.command("jobs", "show", "j1", "--bucket", "c").stderr
 
 
 @pytest.mark.parametrize("state", ["done", "Active", "*"])

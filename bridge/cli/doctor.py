@@ -16,7 +16,7 @@ from bridge import wiring
 from bridge.cli.common import json_option, said_of, say, say_json, some
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
-from bridge.record import gauges
+from bridge.record import gauges, problems
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
 
@@ -95,8 +95,12 @@ def _database(settings: Settings) -> Iterator[Check]:
         db.require_schema()
         yield Check("database", True, f"{db.shown}, revision {db.revision()}")
         with db.read() as tx:
+            unread = problems.counts(tx)
             workers, paused = gauges.workers(tx), [n for n in gauges.notifiers(tx) if n["paused_at"]]
         yield Check("workers", True if workers else None, some(len(workers), "runs", "run") if workers else "none runs")
+        if any(unread.values()):
+            text = f"{unread['left_out']} left out, {unread['field']} with a field that cannot be read"
+            yield Check("jobs", None, f"{text}; `ci-bridge jobs show ID` and the log say which")
         for one in paused:
             advice = f"mend it, then `ci-bridge notifier resume {one['name']}`"
             yield Check(f"notifier {one['name']}", False, f"paused: {one['paused_why']}; {advice}")
