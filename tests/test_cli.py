@@ -18,9 +18,9 @@ from sqlalchemy import update
 from bridge.cli import main
 from bridge.decide.messages import address
 from bridge.decide.messages import test_message as a_test_message
-from bridge.model import WebhookNotifier
+from bridge.model import Problem, WebhookNotifier
 from bridge.pipeline.redriving import carry_out
-from bridge.record import outbox, reading, snapshots
+from bridge.record import outbox, problems, reading, snapshots
 from bridge.record.schema import DEAD, delivery
 from bridge.simulator.receiver import Received
 from tests.builders import NOON, a_job
@@ -115,7 +115,7 @@ def test_explaining_a_job_that_nobody_saw_says_so(stage: Stage) -> None:
     with stage:
         seen = stage.command("rules", "explain", "j404")
         assert seen.exit_code == 1
-        assert 'no job "j404" is on record' in seen.stderr
+        assert 'no job "j404" has been seen' in seen.stderr
 
 
 def test_a_test_message_goes_through_the_outbox_and_its_outcome_is_shown(stage: Stage) -> None:
@@ -189,7 +189,21 @@ def test_a_job_whose_id_is_in_two_buckets_is_shown_by_bucket(stage: Stage) -> No
         assert "add --bucket with one of: a-1250000000, b-1250000000" in both.stderr
         one = stage.command("jobs", "show", "j1", "--bucket", "b-1250000000", "--json")
         assert json.loads(one.stdout)["bucket"] == "b-1250000000"
-        assert 'no job "j1" in bucket c is on record' in stage.command("jobs", "show", "j1", "--bucket", "c").stderr
+        assert 'no job "j1" has been seen in bucket c' in stage.command("jobs", "show", "j1", "--bucket", "c").stderr
+
+
+def test_what_cannot_be_read_is_told_of_a_job_and_by_doctor(stage: Stage) -> None:
+    odd = Problem(job_id="j1", field="EndTime", value="null\x1b[31m")
+    left_out = Problem(job_id="j2", field="State", value="", left_out=True)
+    with stage:
+        with stage.db.write() as tx:
+            snapshots.save(tx, [a_job(bucket=BUCKET)], [], {}, stream="s", streams=["s"], now=NOON)
+            problems.record(tx, BUCKET, "s", ["j1"], [odd, left_out], now=NOON)
+        shown = stage.command("jobs", "show", "j1").stdout
+        assert re.search(r"problems:\n.*\nEndTime +null", shown)
+        assert "\x1b" not in shown
+        assert 'job "j2" in bucket' in stage.command("jobs", "show", "j2").stderr
+        assert "warn  jobs: 1 left out, 1 with a field that cannot be read" in stage.process("doctor").stdout
 
 
 @pytest.mark.parametrize("state", ["done", "Active", "*"])

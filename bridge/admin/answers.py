@@ -147,9 +147,21 @@ class Deliveries(BaseModel):
     cursor: Cursor
 
 
+class JobProblem(BaseModel):
+    """What of a job cannot be read; without the field, or without the job, the bridge goes on."""
+
+    field: str
+    value: Annotated[str, Field(description="how it begins")]
+    left_out: Annotated[bool, Field(description="the job, as last said; its facts are from before")]
+    since: datetime
+    seen_at: Annotated[datetime, Field(description="to the hour")]
+    ask_at: Annotated[datetime | None, Field(description="when CI is asked for the job by id again")]
+
+
 class JobDetail(Job):  # type: ignore[valid-type,misc]  # made above
     transitions: list[Transition]
     deliveries: list[Delivery]
+    problems: list[JobProblem]
 
 
 class Saying(BaseModel):

@@ -19,8 +19,8 @@ from bridge.record.reasons import REASONS
 from bridge.record.tallies import Labels, Total
 
 METRICS = (
-    "attempt", "delivery", "detection", "job_duration", "job_wait", "match", "poll", "retry_after", "rules",
-    "suppressed", "template_error", "transition", "unmatched",
+    "attempt", "delivery", "detection", "job_duration", "job_problem", "job_wait", "match", "poll", "retry_after",
+    "rules", "suppressed", "template_error", "transition", "unmatched",
 )  # fmt: skip
 _GATES = ("silence", "mute", "group", "throttle", "first_wins")
 _OUTCOMES = ("delivered", "dead", "merged", "dropped")
@@ -54,6 +54,10 @@ def _of_source(found: _Found, book: Rulebook) -> Iterator[Metric]:
     ran = "From start to end, of jobs that were seen to end."
     yield histogram("job_duration_seconds", ran, ("tag", "queue", "state"), found["job_duration"])
     yield histogram("job_wait_seconds", "From creation to start, of these.", ("queue",), found["job_wait"])
+    unread = "What of jobs cannot be read, once for each value: a field, or the job, which is left out."
+    fields = product(("field",), ("CreationTime", "EndTime", "Progress", "StartTime"))
+    known = (*fields, *product(("left_out",), ("JobId", "JobsDetail", "State")))
+    yield _counter("job_problems", unread, ("kind", "field"), found["job_problem"], known)
     delay = "From when CI says that a job changed until that was seen."
     yield histogram("detection_delay_seconds", delay, (), found["detection"], _ALL)
 

@@ -15,7 +15,7 @@ from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
-from bridge.record import gauges, reading, rulesets, tallies
+from bridge.record import gauges, problems, reading, rulesets, tallies
 from bridge.record.reading import Cursor, Found
 from bridge.record.schema import DELIVERY_STATES
 
@@ -74,8 +74,10 @@ class Reads:
         bucket = asking.parameters(request, ["bucket"]).get("bucket")
         with self._parts.db.read() as tx:
             found = [job for job in reading.job(tx, job_id) if bucket in (None, job["bucket"])]
-        if not found:
-            raise Problem(404, f'no job "{job_id[:100]}" has been seen{f" in bucket {bucket[:100]}" if bucket else ""}')
+            if not found:
+                raise Problem(404, problems.no_job(tx, job_id, bucket))
+            for job in found:
+                job["problems"] = problems.of_job(tx, job["bucket"], job_id)
         if len(found) > 1:
             buckets = ", ".join(job["bucket"] for job in found)
             raise Problem(409, f'several buckets have a job "{job_id}"; add ?bucket= with one of: {buckets}')

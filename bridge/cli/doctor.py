@@ -17,7 +17,7 @@ from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.pipeline import rules_standing
-from bridge.record import gauges, rulesets
+from bridge.record import gauges, problems, rulesets
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
 
@@ -99,6 +99,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield Check("database", True, f"{db.shown}, revision {db.revision()}")
         now = now_of(db)
         with db.read() as tx:
+            unread = problems.counts(tx)
             workers, paused = gauges.workers(tx), [n for n in gauges.notifiers(tx) if n["paused_at"]]
             standing = rulesets.standing(tx, now=now)
         yield Check("workers", True if workers else None, some(len(workers), "runs", "run") if workers else "none runs")
@@ -106,6 +107,9 @@ def _database(settings: Settings) -> Iterator[Check]:
         for worker in standing.alive:
             if worker.fault:
                 yield Check(f"worker {worker.id}", None, f"keeps its old rules: {worker.fault}")
+        if any(unread.values()):
+            text = f"{unread['left_out']} left out, {unread['field']} with a field that cannot be read"
+            yield Check("jobs", None, f"{text}; `ci-bridge jobs show ID` and the log say which")
         for one in paused:
             advice = f"mend it, then `ci-bridge notifier resume {one['name']}`"
             yield Check(f"notifier {one['name']}", False, f"paused: {one['paused_why']}; {advice}")

@@ -24,7 +24,7 @@ from bridge.cli.common import (
 from bridge.decide.messages import address, test_message
 from bridge.decide.words import suggest
 from bridge.model import GONE, STATES
-from bridge.record import gauges, outbox, reading
+from bridge.record import gauges, outbox, problems, reading
 from bridge.record.database import Database
 from bridge.record.reading import Filter
 
@@ -127,9 +127,12 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
     db = open_database(settings())
     with db.read() as tx:
         found = [one for one in reading.job(tx, job_id) if bucket in (None, one["bucket"])]
+        for one in found:
+            one["problems"] = problems.of_job(tx, one["bucket"], job_id)
+        none = "" if found else problems.no_job(tx, job_id, bucket)
     db.close()
     if not found:
-        fail(f'no job "{job_id}"{f" in bucket {bucket}" if bucket else ""} is on record (ci-bridge jobs list)')
+        fail(f"{none} (ci-bridge jobs list)")
     if len(found) > 1:
         buckets = ", ".join(one["bucket"] for one in found)
         fail(f'several buckets have a job "{job_id}"; add --bucket with one of: {buckets}')

@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.record import answered, digests, leases, redrives, rulesets, silences
+from bridge.record import answered, digests, leases, problems, redrives, rulesets, silences
 from bridge.record.codec import load_job
 from bridge.record.database import ms, upsert
 from bridge.record.schema import DEAD, DROPPED, MERGED, SENT, state_is
@@ -224,4 +224,4 @@ def prune_rest(tx: Connection, *, cut: Cutoffs) -> int:
     """Take out what few there are of: digests that nothing names, silences, orders, and rulesets nobody has used."""
     gone = digests.prune(tx, before=cut.ended, silences_before=cut.dead) + silences.prune(tx, before=cut.dead)
     gone += redrives.prune(tx, before=cut.ended) + rulesets.prune(tx, before=cut.dead)
-    return gone + answered.prune(tx, now=cut.now)
+    return gone + problems.prune(tx, before=cut.ended) + answered.prune(tx, now=cut.now)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from bridge.simulator import authorization, ci_errors, ci_query
 from bridge.simulator.ci_errors import CiError
-from bridge.simulator.ci_xml import error_xml, jobs_xml, queues_xml
+from bridge.simulator.ci_xml import Spoil, error_xml, jobs_xml, queues_xml
 from bridge.simulator.jobs import JobStore
 from bridge.simulator.web import Answer, Request, WebServer
 
@@ -23,7 +23,8 @@ class CiSimulator(JobStore, WebServer):
     """The CI API of every bucket, over HTTP; which bucket is asked, the Host header says.
 
     `page_size_cap` makes pages smaller than asked; `skew_s` puts the server's clock off; `fault` may answer first.
-    `credentials`, `token`, `buckets`, `page_size_cap` and `skew_s` may be changed while it runs.
+    `spoiled` changes the bytes of jobs, by id. `credentials`, `token`, `buckets`, `page_size_cap`, `skew_s` and
+    `spoiled` may be changed while it runs.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class CiSimulator(JobStore, WebServer):
         self.buckets = buckets
         self.page_size_cap = page_size_cap
         self.skew_s = skew_s
+        self.spoiled: dict[str, Spoil] = {}
         self._request_numbers = itertools.count(1)
 
     def now(self) -> float:
@@ -82,14 +84,14 @@ class CiSimulator(JobStore, WebServer):
         query = ci_query.parse(params)
         size = min(ci_query.size_of(params), self.page_size_cap)
         jobs, after = self.page(bucket, query, size=size, token=params.get("nextToken"), record=record)
-        return jobs_xml(jobs, region=region, next_token=after)
+        return jobs_xml(jobs, region=region, next_token=after, spoiled=self.spoiled)
 
     def _describe(self, bucket: str, region: str, said: str, record: bool) -> bytes:
         ids = said.split(",")
         if len(ids) > MAX_IDS or not all(ids):
             raise ci_errors.invalid_argument("jobIds is invalid")
         jobs, missing = self.describe(bucket, ids, record=record)
-        return jobs_xml(jobs, region=region, missing=missing)
+        return jobs_xml(jobs, region=region, missing=missing, spoiled=self.spoiled)
 
     def _queues(self, bucket: str, params: Mapping[str, str], request_id: str) -> bytes:
         known = self.queues(bucket)

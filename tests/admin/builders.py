@@ -13,9 +13,9 @@ from flask.testing import FlaskClient
 from bridge.admin import create_app
 from bridge.decide.rulebook import Rulebook, read
 from bridge.decide.tellings import Telling
-from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Refused, Sent, Silence, Transition
+from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Problem, Refused, Sent, Silence, Transition
 from bridge.pipeline.telling import tell_all
-from bridge.record import claims, leases, settling, snapshots
+from bridge.record import claims, leases, problems, settling, snapshots
 from bridge.record.database import Database
 from bridge.record.settling import Ended
 
@@ -91,6 +91,10 @@ class World:
 
     def __post_init__(self) -> None:
         self.nonce: Callable[[], str] = lambda: f"nonce-{next(self._nonces)}"
+
+    def cannot_read(self, *found: Problem, read: Sequence[str] = ()) -> None:
+        with self.db.write() as tx:
+            problems.record(tx, BUCKET, "s1", read, found, now=self.now)
 
     def app(self, admin: str | None = ADMIN, read: str | None = READ) -> Flask:
         return create_app(

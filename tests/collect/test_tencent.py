@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 import pytest
@@ -302,3 +303,25 @@ def test_requests_to_a_bucket_keep_the_rate(ci: TencentCi, fake_ci: FakeCi, cloc
     for _ in range(6):
         ci.list(stream)
     assert clock.slept == [1]  # five a second, so the sixth waits
+
+
+def test_a_ci_that_takes_one_call_a_second_refuses_few_of_ours(
+    ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream
+) -> None:
+    """We ask five times a second where nobody minds."""
+    taken, refused = [0.0], 0
+    too_many = refusal("too_many_requests_429.xml")
+
+    def take(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        nonlocal refused
+        if clock.now < taken[-1] + 1:
+            refused += 1
+            too_many(handler, asked)
+        else:
+            taken.append(clock.now)
+            answer()(handler, asked)
+
+    fake_ci.will(take)
+    for _ in range(300):
+        ci.list(stream)
+    assert refused < 0.04 * 300  # the first dozen calls included

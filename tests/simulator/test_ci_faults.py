@@ -57,3 +57,13 @@ def test_a_dripping_answer_arrives_whole():
     with simulated() as ci:
         ci.fault = fakes.dripped(ci, 0.001)
         assert jobs(ci).body == b"<Response />"
+
+
+def test_the_bytes_of_one_job_may_be_anything():
+    with simulated() as ci:
+        ci.create(BUCKET, "Transcode", "p1")
+        odd = ci.create(BUCKET, "Transcode", "p1")
+        ci.spoiled[odd] = lambda told: told.replace(b"<Message />", b"<Message>&#x8;</Message>")
+        body = jobs(ci).body
+    assert body.count(b"<JobsDetail>") == 2
+    assert body.count(b"&#x8;") == 1

@@ -15,7 +15,7 @@ from bridge.admin.pages.routes import Page, Pages, done, refused, show
 from bridge.admin.problems import Problem
 from bridge.model import STATES, Job
 from bridge.pipeline.by_hand import NotTold, tell_by_hand
-from bridge.record import attempts, reading
+from bridge.record import attempts, problems, reading
 from bridge.record.reading import Facts
 
 _FIELDS = ("job", "state", "tag", "queue", "since", "until")
@@ -54,18 +54,19 @@ class JobPages(Pages):
         with self.parts.db.read() as tx:
             found = [one for one in reading.job(tx, job_id) if bucket in (None, one["bucket"])]
             if not found:
-                raise Problem(404, f'no job "{job_id[:100]}" has been seen: is the id right, and does a watch list it?')
+                raise Problem(404, f"{problems.no_job(tx, job_id, bucket)}; is the id right, and does a watch list it?")
             if len(found) > 1:
                 return show("job_choice.html", job_id=job_id, found=found)
             job = _whole(found[0])
             newest = job | {part: job[part][-_MOST:] for part in ("transitions", "deliveries")}
             tries = attempts.of_deliveries(tx, [one["id"] for one in newest["deliveries"]])
+            unread = problems.of_job(tx, job["bucket"], job_id)
             said, note = explained(tx, job, book, now=now)
         lived = life(newest, tries)
         return show(
             "job.html", job=job, life=lived[-_MOST:], is_cut=newest != job or len(lived) > _MOST, said=said, note=note,
             notifiers=list(book.notifiers), queue_name=book.queue_names.get(job["queue"]), untold=_untold(job),
-            stuck=[one for one in job["deliveries"] if one["state"] in ("dead", "dropped")],
+            unread=unread, stuck=[one for one in job["deliveries"] if one["state"] in ("dead", "dropped")],
         )  # fmt: skip
 
     def tell(self, job_id: str) -> ResponseReturnValue:

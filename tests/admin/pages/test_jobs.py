@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import RUNNING, Refused, Sent
+from bridge.model import RUNNING, Problem, Refused, Sent
 from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
 
 HOSTILE = '"><script>alert(1)</script>&'
@@ -141,3 +141,23 @@ def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
     assert admin.get("/find?id= j1 ").location == "/jobs/j1"
     admin.get("/find?id=nix%00")
     assert "no job and no delivery has the id &#34;nix&#34;" in admin.get("/jobs").text
+
+
+def test_what_cannot_be_read_of_a_job_is_on_its_page(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1), a_job(2))
+    state = Problem(job_id="j1", field="State", value="", left_out=True)
+    world.cannot_read(Problem(job_id="j1", field="EndTime", value=HOSTILE), state, read=["j2"])
+    page = admin.get("/jobs/j1").text
+    assert "What cannot be read of it" in page
+    assert "EndTime is <code>&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;</code>" in page
+    assert "State is <code>(empty)</code>" in page
+    assert "CI is asked for it by id until it can be read" in page
+    assert "What cannot be read of it" not in admin.get("/jobs/j2").text
+
+
+def test_a_job_that_was_left_out_from_the_first_is_found_and_says_why(world: World, admin: FlaskClient) -> None:
+    world.cannot_read(Problem(job_id="j9", field="State", value=HOSTILE, left_out=True))
+    answer = admin.get("/jobs/j9")
+    assert answer.status_code == 404
+    assert "is left out since 2026-11-21 12:00:00 UTC, as it cannot be read: its State is" in answer.text
+    assert "<script>alert" not in answer.text
