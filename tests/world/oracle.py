@@ -9,8 +9,8 @@ It is written from what the bridge promises and uses none of its code. The promi
   one transition to what it shows, one back when a true answer comes, and no more than these.
 - A job that comes twice on one page counts once, by the state that is further on.
 - A job with a field that cannot be understood counts as if CI had not said it. One without a usable state is not seen,
-  and costs the others nothing. It is asked for by id until it can be read, for the lookback; nobody is told of it
-  then if nobody would have been told when it was first left out.
+  and costs the others nothing. It is asked for by id until it can be read, for the lookback, after a quarter of the
+  time that it was left out at the latest; nobody is told of it then if nobody would have been told at first.
 - An answer whose structure is broken is not seen. The one job that makes it so is left out in the same way.
 - An unfinished job is `gone` when CI has denied it three times (once a poll), the first and the last at least two
   intervals apart, with no answer between them that shows it. It is asked for again 5 min, 30 min, 2 h, 8 h and 24 h
@@ -144,11 +144,15 @@ class Heard:
     ended: bool = False  # the last page was that of a list, or of a part of one
 
 
-@dataclass(frozen=True)
+@dataclass
 class LeftOut:
     at: datetime
+    asked_at: datetime
     heard: Heard
     first: bool  # the stream's first listing was under way
+
+    def is_due(self, now: datetime) -> bool:
+        return now - self.asked_at >= (self.asked_at - self.at) / 4
 
 
 @dataclass
@@ -278,11 +282,15 @@ class Oracle:
 
     def _hears_by_id(self, question: Question, whole: Whole) -> None:
         now = self.clock()
-        if whole.broken:
-            return
+        if whole.broken and len(question.ids) > 1:
+            return  # each is asked for alone
         for job_id in question.ids:
             if job_id in self.gone:
                 self.gone[job_id].asked_at = now
+            if job_id in self.left_out:
+                self.left_out[job_id].asked_at = now
+        if whole.broken:
+            return
         shown = [job for job in _once(whole.jobs) if job.id in question.ids]
         for job in shown:
             if job.state is not None:
@@ -304,7 +312,7 @@ class Oracle:
 
     def _leaves_out(self, job: Shown, heard: Heard) -> None:
         if not self.steps.get(job.id):
-            self.left_out.setdefault(job.id, LeftOut(self.clock(), heard, not heard.mark))
+            self.left_out.setdefault(job.id, LeftOut(self.clock(), self.clock(), heard, not heard.mark))
 
     def _sees(self, job: Shown, *, silent: bool | None = False) -> None:
         steps, state = self.steps[job.id], str(job.state)

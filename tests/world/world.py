@@ -315,8 +315,9 @@ class World:
             heards = [h for s, h in self.oracle.streams.items() if s.covers(Stream(created.tag, created.queue))]
             asked_from = min(heard.asked_at for heard in heards) - LONG_BEFORE + abs(self.oracle.skew)
             left_out = self.oracle.left_out.get(job)
-            is_over = bool(left_out) and now - left_out.at > LONG_BEFORE  # nobody asks for it any more
-            assert job in self.jobs.unlisted or created.at < asked_from or is_over, f"{job} is nowhere"
+            # Nobody asks for it any more, or not yet.
+            waits = left_out and (now - left_out.at > LONG_BEFORE or not left_out.is_due(now))
+            assert job in self.jobs.unlisted or created.at < asked_from or waits, f"{job} is nowhere"
             return
         last, gone = steps[-1].to, self.oracle.gone.get(job)
         if last == GONE and gone and job not in self.jobs.forgotten:
