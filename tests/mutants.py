@@ -143,6 +143,41 @@ MUTANTS = (
         "_in_digest(n, gate, name, now, drop=True) for place in found[passed:]",
         ("tests/pipeline/test_digests.py",),
     ),
+    Mutant(
+        "a mark that is CI's clock, whatever ours says",
+        "bridge/decide/mark.py",
+        "return min(self.began, self.date or self.began)",
+        "return self.date or self.began",
+        ("tests/pipeline/test_clocks_of_lists.py",),
+    ),
+    Mutant(
+        "a job that is gone at the first denial",
+        "bridge/decide/missing.py",
+        "return missing.times >= _DENIALS and missing.last_at - missing.first_at >= _INTERVALS * every",
+        "return True",
+        ("tests/pipeline/test_missing.py",),
+    ),
+    Mutant(
+        "a broken page that is refused whole",
+        "bridge/pipeline/poll.py",
+        "            self._narrow(listing, error)\n",
+        "            raise\n",
+        ("tests/pipeline/test_broken_pages.py",),
+    ),
+    Mutant(
+        "an emptied rules.toml that is taken",
+        "bridge/decide/rules_change.py",
+        'return " and ".join(gone) or None',
+        "return None",
+        ("tests/decide/test_reload.py", "tests/test_rules_in_force.py"),
+    ),
+    Mutant(
+        "rules that judge though others are in force",
+        "bridge/record/rulesets.py",
+        "if found not in (None, sha):",
+        'if found == "":',
+        ("tests/record/test_rulesets.py", "tests/test_rules_in_force.py"),
+    ),
 )
 
 

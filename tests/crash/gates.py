@@ -171,7 +171,8 @@ def _compare_stays(stage: Stage, found: Owed) -> None:
     found.stays_invented += [f"{stay} fired {count} times" for stay, count in fired.items() if count > 1]
     again = [row for row in alarms if row.repeats or row.told_at != row.fired_at]
     found.stays_invented += [f"{row.job_id}, {row.sequence} fired again" for row in again]
-    too_soon = [row for row in alarms if row.fired_at - since_ms.get((row.job_id, row.sequence), row.fired_at) < _FOR_MS]
+    early = [(row, since_ms.get((row.job_id, row.sequence), row.fired_at) + _FOR_MS) for row in alarms]
+    too_soon = [row for row, over_ms in early if row.fired_at < over_ms]
     found.stays_invented += [f"{row.job_id}, {row.sequence} fired too soon" for row in too_soon]
     ids: dict[tuple[str, Event], set[str]] = defaultdict(set)
     for one in stage.accepted["/stuck"]:

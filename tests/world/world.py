@@ -312,7 +312,8 @@ class World:
         steps, now = self.oracle.steps.get(job), self.time()
         if not steps:
             created = self.jobs.created[job]
-            heards = [h for s, h in self.oracle.streams.items() if s.covers(Stream(created.tag, created.queue))]
+            which = Stream(created.tag, created.queue)
+            heards = [self.oracle.streams[s] for s in self._in_force if s.covers(which)]
             asked_from = min(heard.asked_at for heard in heards) - LONG_BEFORE + abs(self.oracle.skew)
             left_out = self.oracle.left_out.get(job)
             # Nobody asks for it any more, or not yet.
