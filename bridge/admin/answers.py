@@ -65,6 +65,9 @@ class Watch(BaseModel):
     error: str | None = None
     calls: Annotated[int, Field(description="of the last poll")] = 0
     jobs: Annotated[int, Field(description="of the last poll")] = 0
+    clock_ahead_seconds: Annotated[
+        float | None, Field(description="how far CI's clock was ahead of ours in the last poll; null: it did not say")
+    ] = None
 
 
 class Watches(BaseModel):
@@ -146,7 +149,14 @@ class Deliveries(BaseModel):
     cursor: Cursor
 
 
+class Missing(BaseModel):
+    times: int
+    last_at: datetime
+    ask_at: Annotated[datetime | None, Field(description="when CI is asked again; null: in every poll")]
+
+
 class JobDetail(Job):  # type: ignore[valid-type,misc]  # made above
+    missing: Annotated[Missing | None, Field(description="how often CI has said that it does not know the job")]
     transitions: list[Transition]
     deliveries: list[Delivery]
 

@@ -1,4 +1,4 @@
-"""A tag that was out of the rules for long begins anew, silently. An outage or a stop of any length does not do that."""
+"""A tag that was out of the rules for long begins anew, silently; no outage and no stop, however long, does that."""
 
 from __future__ import annotations
 

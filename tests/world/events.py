@@ -69,6 +69,7 @@ class Road(Protocol):
     def poll_by_rival(self) -> None: ...
     def poll_while_away(self) -> None: ...
     def halt(self) -> None: ...
+    def deceive(self) -> tuple[str, ...]: ...
 
 
 class Way:
@@ -123,6 +124,27 @@ class Mixed(Way):
         if self.before:
             return replace(true, body=_open(true.body).replace(b"<Response>", b"<Response>" + jobs, 1))
         return replace(true, body=_open(true.body).replace(b"</Response>", jobs + b"</Response>"))
+
+
+@dataclass(frozen=True)
+class Dated(Way):
+    """Its Date is that of a clock that is so far ahead; None: it is no date."""
+
+    ahead_s: int | None
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        if self.ahead_s is None:
+            return replace(true, headers={**true.headers, "Date": "yesterday"})
+        return dated(true, road.now_s() + self.ahead_s)
+
+
+@dataclass(frozen=True)
+class Denied(Way):
+    """It says that there are none of the jobs that were asked for."""
+
+    def spoil(self, true: Answer, road: Road) -> Answer:
+        denials = "".join(f"<NonExistJobIds>{one}</NonExistJobIds>" for one in road.deceive())
+        return replace(true, body=f"<Response>{denials}</Response>".encode())
 
 
 @dataclass(frozen=True)

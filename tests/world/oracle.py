@@ -4,15 +4,18 @@ It is written from what the bridge promises and uses none of its code. The promi
 
 - What an answer shows in whole is seen; what was cut off, refused or came to a worker that had lost its bucket is not.
 - A job's first state is a transition from "new". A later one is a transition if it differs from the last, unless
-  the last is final, or is `gone` and the later one is not final. So a stale answer never reopens what has ended.
+  the last is final. So a stale answer never reopens what has ended. What was `gone` goes on from the state that CI
+  named last; if it is in that again, from `gone`.
   A stale answer about an unfinished job cannot be told from news (a job may be Submitted again), and is news:
   one transition to what it shows, one back when a true answer comes, and no more than these.
 - A job that comes twice on one page counts once, by the state that is further on.
-- An unfinished job whose id CI does not know is `gone`; of a job that is not on record nothing is known by its id.
+- An unfinished job that CI denies in three polls, the first and the last answer at least two intervals apart, and that
+  no answer shows in between, is `gone`; of a job that is not on record nothing is known by its id.
 - Nobody is told of jobs from before a stream of lists was first asked for, as long as it has not been listed to the
   end. "Before" is CI's CreationTime against the first call; or, for a stream that came later, against the last
   complete listing of one that covers it, or the last complete poll of its watch. The bridge compares CI's clock
   with its own there, and CI's times are whole seconds: so near to that moment both are right.
+  Where the clocks differ by more than a minute the last complete listing may count as up to an hour older.
 """
 
 from __future__ import annotations
@@ -21,13 +24,15 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 FINAL = ("Success", "Failed", "Cancel")
 NEW, GONE = "new", "gone"
 _SECOND = timedelta(seconds=1)
 _GRACE = 2 * _SECOND
-_CLOCKS_AGREE = timedelta(seconds=30)
+_CLOCKS_AGREE = timedelta(minutes=1)
+_HOUR = timedelta(hours=1)
+_DENIALS, _INTERVALS = 3, 2
 _FAR_ON = {"Running": 1, **dict.fromkeys(FINAL, 2)}
 
 
@@ -102,7 +107,15 @@ class Heard:
     news_from: datetime
     band: timedelta
     mark: datetime | None = None
-    chain: datetime | None = None  # CI's clock at the first page of the chain under way
+    unsure: timedelta = 0 * _SECOND  # how much older that may count as
+    chain: list[datetime | None] = field(default_factory=list)  # CI's clock at each page of the chain under way
+
+
+@dataclass
+class Denial:
+    times: int
+    first: datetime
+    last: datetime
 
 
 @dataclass
@@ -112,17 +125,24 @@ class Oracle:
     steps: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
     streams: dict[Stream, Heard] = field(default_factory=dict)
     polled: dict[str, datetime] = field(default_factory=dict)  # by watch: its last complete poll began
+    denied: dict[str, Denial] = field(default_factory=dict)
+    chain_agreed: bool = True
+    began: datetime = datetime.min.replace(tzinfo=UTC)  # the poll under way
+    every: timedelta = 0 * _SECOND  # of its watch
 
-    def poll_begins(self, watch: str, asks: Iterable[Stream], in_force: Iterable[Stream], now: datetime) -> None:
-        in_force = list(in_force)
+    def poll_begins(
+        self, watch: str, asks: Iterable[Stream], in_force: Iterable[Stream], now: datetime, every: timedelta
+    ) -> None:
+        self.began, self.every, in_force = now, every, list(in_force)
         met, behind = dict(self.streams), self.skew < -_CLOCKS_AGREE
         for stream in asks:
             if stream in met:
                 continue
-            marks = [met[s].mark for s in in_force if s in met and s.covers(stream)]
-            known = [mark for mark in marks if mark]
+            known = [met[s] for s in in_force if s in met and s.covers(stream) and met[s].mark]
             if known:
-                self.streams[stream] = Heard(now, max(known), _GRACE + (abs(self.skew) if behind else 0 * _SECOND))
+                newest = max(one.mark for one in known if one.mark)
+                unsure = max(one.unsure for one in known) + abs(self.skew)
+                self.streams[stream] = Heard(now, newest, _GRACE + unsure)
             else:
                 ours = self.polled.get(watch, now)
                 # Of a CI whose clock is ahead, jobs a little older may be told; of one that is behind, none is missed.
@@ -131,37 +151,51 @@ class Oracle:
     def poll_completes(self, watch: str, began: datetime) -> None:
         self.polled[watch] = began
 
-    def hears(self, question: Question, whole: Whole, date: datetime) -> None:
+    def hears(self, question: Question, whole: Whole, date: datetime | None, now: datetime) -> None:
         """Take in an answer that arrived in whole; `date` is its Date."""
         if question.stream is None:
-            self._hears_by_id(question, whole)
+            self._hears_by_id(question, whole, now)
             return
         heard = self.streams[question.stream]
+        if question.token is None:
+            heard.chain, self.chain_agreed = [], True
+        heard.chain.append(date)
+        if date is None or abs(date - now) > _CLOCKS_AGREE - _GRACE:
+            self.chain_agreed = False
+            heard.band = max(heard.band, abs(date - now) + _GRACE if date else heard.band)
         for job in _once(whole.jobs):
             self._sees(job, silent=self._silent(heard, job))
-        if question.token is None or heard.chain is None:
-            heard.chain = date
         if whole.next_token is None:
-            heard.mark, heard.chain = heard.chain, None
+            heard.mark = min(self.began, *(one or self.began for one in heard.chain))
+            heard.unsure = 0 * _SECOND if self.chain_agreed else _HOUR
 
-    def _hears_by_id(self, question: Question, whole: Whole) -> None:
+    def _hears_by_id(self, question: Question, whole: Whole, now: datetime) -> None:
         for job in _once(whole.jobs):
             if job.id in question.ids and self.steps.get(job.id):
                 self._sees(job)
         for job_id in whole.missing:
             steps = self.steps.get(job_id)
-            if job_id in question.ids and steps and steps[-1].to not in (*FINAL, GONE):
+            is_open = job_id in question.ids and steps and steps[-1].to not in (*FINAL, GONE)
+            if is_open and self._is_believed(job_id, now):
                 steps.append(Step(steps[-1].to, GONE, steps[-1].queue))
+
+    def _is_believed(self, job_id: str, now: datetime) -> bool:
+        found = self.denied.setdefault(job_id, Denial(0, now, datetime.min.replace(tzinfo=UTC)))
+        if found.last < self.began:
+            found.times, found.last = found.times + 1, now
+        return found.times >= _DENIALS and found.last - found.first >= _INTERVALS * self.every
 
     def _sees(self, job: Shown, *, silent: bool | None = False) -> None:
         steps = self.steps[job.id]
+        self.denied.pop(job.id, None)
         if not steps:
             steps.append(Step(NEW, job.state, job.queue, silent))
             return
         last = steps[-1].to
-        if last == job.state or last in FINAL or (last == GONE and job.state not in FINAL):
+        if last == job.state or last in FINAL:
             return
-        steps.append(Step(last, job.state, job.queue))
+        named = next(one.to for one in reversed(steps) if one.to != GONE)
+        steps.append(Step(named if named != job.state else last, job.state, job.queue))
 
     def _silent(self, heard: Heard, job: Shown) -> bool | None:
         if heard.mark or self.announce:

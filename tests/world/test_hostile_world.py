@@ -19,6 +19,8 @@ from tests.world.events import (
     Away,
     Create,
     Cut,
+    Dated,
+    Denied,
     Endless,
     Event,
     Forget,
@@ -68,8 +70,10 @@ broken: st.SearchStrategy[Way] = st.one_of(
     st.builds(Cut, st.integers(0, 9), st.booleans(), st.booleans()),
     st.builds(Refused, st.sampled_from(sorted(REFUSALS))),
 )
+clocks = st.builds(Dated, st.sampled_from([None, 600, -600, 61, 8 * HOUR, -8 * HOUR, 400 * 24 * HOUR]))
 ways: st.SearchStrategy[Way] = st.one_of(
     st.just(Truly()),
+    clocks,
     late,
     late,
     st.builds(Stale, back),
@@ -80,6 +84,7 @@ ways: st.SearchStrategy[Way] = st.one_of(
     st.sampled_from([Reversed(), Endless(), Rival(), Halting()]),
 )
 cached: st.SearchStrategy[Way] = st.one_of(st.builds(Stale, back), st.builds(Mixed, back, st.booleans()))
+by_id_answers = st.lists(ways | st.just(Denied()), max_size=2)
 lists_of_ways = st.lists(ways, max_size=4)
 workers = watches = st.integers(0, 1)
 some_events = st.lists(happenings, min_size=1, max_size=4)
@@ -138,13 +143,26 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
             self.world.poll(worker, 0, [old, old])
             self.world.poll(worker, 0, [old, old], [old])
 
-        @rule(worker=workers, leaves=leaves, by_id=st.lists(ways, max_size=2), lists=st.lists(ways, max_size=2))
+        @rule(
+            worker=workers, leaves=leaves, by_id=st.lists(ways | denials, max_size=2), lists=st.lists(ways, max_size=2)
+        )
         def a_job_leaves_the_lists(
             self, worker: int, leaves: Event, by_id: Sequence[Way], lists: Sequence[Way]
         ) -> None:
             self.world.happen(leaves, Pass(31))
             self.world.poll(worker, 0, [], by_id)
             self.world.poll(worker, 0, lists)
+
+        @rule(worker=workers, job=creates, times=st.integers(1, 4), to=states, seconds=st.sampled_from([31, 400, HOUR]))
+        def ci_denies_a_job_that_it_has(self, worker: int, job: Create, times: int, to: str, seconds: int) -> None:
+            self.world.happen(job, Pass(31))
+            self.world.poll(worker, 0)
+            self.world.happen(Hide(-1), Pass(HOUR))
+            for _ in range(times):
+                self.world.poll(worker, 0, [], [Denied()] * 5)
+                self.world.happen(Pass(31))
+            self.world.happen(Move(-1, to), Pass(seconds))
+            self.world.poll(worker, 0)
 
         @rule(worker=workers, watch=watches, what=some_events, which=st.sampled_from(sorted(WATCHES)))
         def rules_change_while_jobs_go_on(self, worker: int, watch: int, what: Sequence[Event], which: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.record.database import Database
 from tests.conftest import on_both
-from tests.world.events import Create, Cut, Forget, Hide, Mixed, Move, Pass, Refused, Stale, Truly
+from tests.world.events import Create, Cut, Dated, Denied, Forget, Hide, Mixed, Move, Pass, Refused, Stale, Truly
 from tests.world.scenery import scenery
 from tests.world.world import World
 
@@ -90,8 +90,35 @@ def test_a_job_is_not_gone_when_the_question_for_it_is_refused(world: Worlds, ho
     found.poll(0, 0, [], [Refused(how)] * 3)
     assert last(found) == "Running"
     found.happen(Forget(0))
-    found.poll(0, 0)
+    for _ in range(3):
+        assert last(found) == "Running"
+        found.happen(Pass(31))
+        found.poll(0, 0)
     assert last(found) == "gone"
+
+
+def test_a_job_that_ci_denied_though_it_has_it_tells_its_end(world: Worlds) -> None:
+    found = world()
+    found.happen(Create(state="Running"))
+    found.poll(0, 0)
+    found.happen(Hide(0))
+    for _ in range(3):
+        found.happen(Pass(31))
+        found.poll(0, 0, [], [Denied()])
+    found.happen(Move(0, "Success"), Pass(301))
+    found.poll(0, 0)
+    assert [(step.was, step.to) for step in found.oracle.steps[found.jobs.ids[0]]] == [
+        ("new", "Running"), ("Running", "gone"), ("Running", "Success"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ahead_s", [600, -600, 400 * 24 * 3600, None])
+def test_a_job_is_seen_whatever_cis_date_is(world: Worlds, ahead_s: int | None) -> None:
+    found = world()
+    for n in range(4):
+        found.happen(Pass(400), Create(state="Success", age_s=n))
+        found.poll(0, 0, [Dated(ahead_s)] * 4)
+    assert len(found.oracle.steps) == 4
 
 
 def test_a_tag_that_is_added_tells_what_came_after_the_last_complete_poll(world: Worlds) -> None:
