@@ -33,6 +33,7 @@ _GRACE = 2 * _SECOND
 _CLOCKS_AGREE = timedelta(minutes=1)
 _HOUR = timedelta(hours=1)
 _DENIALS, _INTERVALS = 3, 2
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _FAR_ON = {"Running": 1, **dict.fromkeys(FINAL, 2)}
 
 
@@ -127,7 +128,7 @@ class Oracle:
     polled: dict[str, datetime] = field(default_factory=dict)  # by watch: its last complete poll began
     denied: dict[str, Denial] = field(default_factory=dict)
     chain_agreed: bool = True
-    began: datetime = datetime.min.replace(tzinfo=UTC)  # the poll under way
+    began: datetime = _NEVER  # the poll under way
     every: timedelta = 0 * _SECOND  # of its watch
 
     def poll_begins(
@@ -180,7 +181,7 @@ class Oracle:
                 steps.append(Step(steps[-1].to, GONE, steps[-1].queue))
 
     def _is_believed(self, job_id: str, now: datetime) -> bool:
-        found = self.denied.setdefault(job_id, Denial(0, now, datetime.min.replace(tzinfo=UTC)))
+        found = self.denied.setdefault(job_id, Denial(0, now, _NEVER))
         if found.last < self.began:
             found.times, found.last = found.times + 1, now
         return found.times >= _DENIALS and found.last - found.first >= _INTERVALS * self.every

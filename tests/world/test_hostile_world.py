@@ -143,9 +143,7 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
             self.world.poll(worker, 0, [old, old])
             self.world.poll(worker, 0, [old, old], [old])
 
-        @rule(
-            worker=workers, leaves=leaves, by_id=st.lists(ways | denials, max_size=2), lists=st.lists(ways, max_size=2)
-        )
+        @rule(worker=workers, leaves=leaves, by_id=by_id_answers, lists=st.lists(ways, max_size=2))
         def a_job_leaves_the_lists(
             self, worker: int, leaves: Event, by_id: Sequence[Way], lists: Sequence[Way]
         ) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import RUNNING, Refused, Sent
+from bridge.model import RUNNING, Missing, Refused, Sent
+from bridge.record import missing
 from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
+from tests.admin.pages.test_deliveries import text as plain
 
 HOSTILE = '"><script>alert(1)</script>&'
 QUIET = """
@@ -141,3 +143,24 @@ def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
     assert admin.get("/find?id= j1 ").location == "/jobs/j1"
     admin.get("/find?id=nix%00")
     assert "no job and no delivery has the id &#34;nix&#34;" in admin.get("/jobs").text
+
+
+@pytest.mark.parametrize(
+    ("times", "ask_at", "says"),
+    [
+        (1, None, "CI has said 1 time that it does not know this job"),
+        (4, NOON + timedelta(minutes=30), "It is asked again 2026-11-21 12:30:00 UTC"),
+    ],
+)
+def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
+    world: World, admin: FlaskClient, times: int, ask_at: datetime | None, says: str
+) -> None:
+    world.sees(a_job(1))
+    assert "does not know this job" not in admin.get("/jobs/j1").text
+    found = Missing(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
+    with world.db.write() as tx:
+        missing.save(tx, BUCKET, {"j1": found})
+    assert says in plain(admin.get("/jobs/j1").text)
+    stamp = "2026-11-21T12:00:00.000Z"
+    asked = "2026-11-21T12:30:00.000Z" if ask_at else None
+    assert world.client().get("/api/v1/jobs/j1").json["missing"] == {"times": times, "last_at": stamp, "ask_at": asked}
