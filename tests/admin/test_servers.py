@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from pydantic import SecretStr
 
 from bridge import wiring
@@ -96,13 +100,6 @@ def test_a_body_without_a_length_is_capped_as_well(port: int) -> None:
 def test_chunks_that_are_none_are_the_clients_fault(port: int, body: bytes) -> None:
     more = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
     assert ask(port, b"POST", POLL, more, body)[0] == 400
-
-
-def test_chunks_that_gunicorn_cannot_read_are_a_problem_in_the_usual_shape(tmp_path: Path) -> None:
-    with running("gunicorn", tmp_path, TOKEN) as port:
-        answer = ask(port, b"POST", POLL, b"Transfer-Encoding: chunked\r\n", b"ZZZ\r\nabc\r\n0\r\n\r\n")
-        assert problem(answer) == (400, 400)
-        assert "chunks" in json.loads(answer[2])["detail"]
 
 
 @pytest.mark.parametrize(
@@ -226,3 +223,78 @@ def test_an_api_without_a_token_that_a_proxy_may_reach_is_warned_of(
 ) -> None:
     wiring.warn_of_open_door(Settings(admin_token=SecretStr(token) if token else None), hosts, routed=routed)
     assert ["no BRIDGE_ADMIN_TOKEN" in record.message for record in caplog.records] == [True] * warned
+
+
+# --- what a client keeps open ---------------------------------------------------------------------------------------
+
+_HALF_HEADERS = b"GET /api/v1/jobs HTTP/1.1\r\nHost: local"
+_HALF_BODY = b"POST " + POLL + b" HTTP/1.1\r\n" + GIVEN + b"Content-Length: 100\r\n\r\n{"
+_UNREAD = b"GET /static/app.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50
+_ANSWERS_WITHIN_S = 10.0  # far more than it takes: a server that waits for these clients does so for minutes
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextlib.contextmanager
+def kept_open(port: int, count: int, said: bytes) -> Iterator[None]:
+    """Hold connections on which no more than this is said, and nothing is read."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            wire = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_ANSWERS_WITHIN_S))
+            with contextlib.suppress(ConnectionError):  # it may be closed to make room for the next
+                wire.sendall(said)
+        yield
+
+
+def health(port: int, path: bytes) -> int:
+    with socket.create_connection(("127.0.0.1", port), timeout=_ANSWERS_WITHIN_S) as wire:
+        wire.settimeout(_ANSWERS_WITHIN_S)
+        wire.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return int(wire.recv(65_536).split(b" ")[1])
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize("said", [_HALF_HEADERS, _HALF_BODY, _UNREAD])
+def test_health_is_answered_beside_a_thousand_idle_connections_and_fifty_slow_clients(port: int, said: bytes) -> None:
+    with kept_open(port, 50, said), kept_open(port, 1000, b""), kept_open(port, 50, said):
+        for _ in range(3):
+            assert health(port, b"/healthz") == 200
+            assert health(port, b"/readyz") == 503  # no worker runs
+        assert ask(port, b"GET", b"/api/v1/watches")[0] == 200
+    assert health(port, b"/healthz") == 200
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_request_that_is_on_its_way_outlives_a_thousand_idle_connections(port: int) -> None:
+    head, rest = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConn", b"ection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=_ANSWERS_WITHIN_S) as wire:
+        wire.sendall(head)
+        with kept_open(port, 1000, b""):
+            assert health(port, b"/healthz") == 200  # so those before it have been taken in
+            wire.sendall(rest)
+            assert wire.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def test_health_is_answered_while_every_other_thread_waits() -> None:
+    app, entered, waits = Flask("slow"), threading.Semaphore(0), threading.Event()
+
+    @app.get("/<path:name>")
+    def _view(name: str) -> str:
+        if name != "healthz":
+            entered.release()
+            waits.wait(_ANSWERS_WITHIN_S * 6)
+        return name
+
+    slow = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with wiring.served(app, host="127.0.0.1", port=0) as port, kept_open(port, 20, slow):
+        with kept_open(port, 1, slow.replace(b"slow", b"readyz")):
+            for _ in range(5):
+                assert entered.acquire(timeout=_ANSWERS_WITHIN_S)  # four of those, and readiness in a thread of its own
+            assert health(port, b"/healthz") == 200
+        waits.set()
