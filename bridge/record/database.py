@@ -132,12 +132,12 @@ def _advice(found: str | None) -> str:
 def _encoding_advice(url: URL, encoding: str) -> str:
     """Say which two commands move the data; they ask for a password where one is needed."""
     options = (("-h", url.host), ("-p", url.port), ("-U", url.username))
-    server = " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options if value)
+    server = "".join(f" {option} {shlex.quote(str(value))}" for option, value in options if value)
     old, new = (shlex.quote(f"{url.database}{end}") for end in ("", "_utf8"))
     return (
         f"the database {url.database} is in {encoding}, and must be in UTF8 to hold every text. Stop the bridge, run "
-        f"`createdb {server} -T template0 -E UTF8 --locale=C {new}` and "
-        f"`pg_dump {server} -E UTF8 {old} | psql {server} -q -v ON_ERROR_STOP=1 {new}`, "
+        f"`createdb{server} -T template0 -E UTF8 --locale=C {new}` and "
+        f"`pg_dump{server} -E UTF8 {old} | psql{server} -q -v ON_ERROR_STOP=1 {new}`, "
         f"and let DATABASE_URL name the new one"
     )
 

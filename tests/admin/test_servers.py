@@ -8,6 +8,7 @@ import resource
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pydantic import SecretStr
 from bridge import wiring
 from bridge.record.database import Database
 from bridge.settings import Settings
+from bridge.wiring.server import Server
 from tests.admin.builders import READ, World
 from tests.admin.servers import TOKEN, an_environ, say, serving, wait_until_it_answers
 
@@ -298,3 +300,22 @@ def test_health_is_answered_while_every_other_thread_waits() -> None:
                 assert entered.acquire(timeout=_ANSWERS_WITHIN_S)  # four of those, and readiness in a thread of its own
             assert health(port, b"/healthz") == 200
         waits.set()
+
+
+def test_what_is_being_answered_when_the_server_stops_is_answered_whole() -> None:
+    app, entered, goes_on = Flask("slow"), threading.Event(), threading.Event()
+
+    @app.get("/slow")
+    def _slow() -> str:
+        entered.set()
+        goes_on.wait(_ANSWERS_WITHIN_S)
+        return "x" * 20_000_000  # more than the sockets keep
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        server, port = Server(app, [listener]), listener.getsockname()[1]
+        heard = pool.submit(say, port, b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        while not entered.is_set():
+            server.turn(0.1)
+        goes_on.set()
+        server.close()
+        assert len(heard.result()) > 20_000_000
