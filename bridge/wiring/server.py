@@ -102,8 +102,9 @@ class Server:
 
     def _make_room(self) -> None:
         """Close what is worth least, but none of the newest: their request may be on its way."""
-        channels = sorted(self._channels(), key=lambda one: one.creation_time)
+        channels = self._channels()
         if (too_many := len(channels) - self._most) > 0:
+            channels.sort(key=lambda one: one.creation_time)
             for channel in sorted(channels[: -self._most // 4], key=_worth)[:too_many]:
                 channel.handle_close()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import psycopg
-
 from bridge.record.database import Database
 from tests.crash.laboratory import WIDE_RULES, Laboratory
 from tests.crash.ledger import Balance
@@ -17,12 +15,12 @@ from tests.waiting import wait_until
 ROUNDS = 3
 
 
-def survive(stage: Stage, strike: Callable[[], None], mend: Callable[[], None], *, rounds: int = ROUNDS) -> Balance:
+def survive(stage: Stage, strike: Callable[[], None], mend: Callable[[], None]) -> Balance:
     """Strike while a worker is busy, let it notice, mend, and go on; several times."""
     laboratory = Laboratory(stage, seed=3, new_jobs=25)
     worker = stage.start_worker()
     stage.await_first_poll()
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         laboratory.advance()
         told, noticed = len(stage.accepted["/cms"]), stage.log.count("for the database")
         wait_until(lambda n=told: len(stage.accepted["/cms"]) > n, why=lambda: stage.log[-3000:])
@@ -49,28 +47,6 @@ def test_a_postgresql_that_is_killed_and_restarted_loses_and_repeats_nothing(tmp
         Stage(tmp_path, upgraded(server.url), rules=WIDE_RULES) as stage,
     ):
         found = survive(stage, server.kill, server.start)
-    assert found.faults == {}
-    assert found.repeated == 0
-
-
-def test_a_postgresql_that_was_read_only_when_sessions_were_opened_loses_and_repeats_nothing(tmp_path: Path) -> None:
-    def set_up(how: str) -> None:
-        with psycopg.connect(server.url, autocommit=True) as admin:
-            admin.execute("SET default_transaction_read_only = off")
-            admin.execute(f"ALTER DATABASE postgres {how}".encode())
-
-    def strike() -> None:
-        set_up("SET default_transaction_read_only = on")
-        with psycopg.connect(server.url) as admin:
-            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE client_port > 0 AND pid <> %s",
-                          [admin.info.backend_pid])  # fmt: skip
-
-    with (
-        open_folder() as folder,
-        own_postgres(folder) as server,
-        Stage(tmp_path, upgraded(server.url), rules=WIDE_RULES) as stage,
-    ):
-        found = survive(stage, strike, lambda: set_up("RESET default_transaction_read_only"), rounds=1)
     assert found.faults == {}
     assert found.repeated == 0
 
