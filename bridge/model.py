@@ -383,6 +383,14 @@ class Breaker:
     asked_until: timedelta | None = None  # its Retry-After asks to wait until then
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What CI's clock showed in the polls of a watch: how far it was ahead of ours, the last time that it said so."""
+
+    ok_at: datetime | None  # the last complete poll
+    ahead: timedelta | None  # None: CI sends no Date
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """The receiver accepted. `receipt` is what is needed to answer under it later."""

@@ -81,6 +81,7 @@ class Health:
         yield _polls(book.watches, {row["name"]: row for row in watches}, begun, now)
         yield _notifiers(paused)
         yield _rules(self._parts.rules_fault(), alive)
+        yield _clock(alive)
 
 
 def _schema(revision: str | None) -> Check:
@@ -127,6 +128,13 @@ def _rules(fault: str | None, alive: Sequence[Any]) -> Check:
     if fault or any(worker["rules_fault"] for worker in alive):
         return Check("rules", True, "warning: rules.toml is wrong now, the old rules stay in force; the log says why")
     return Check("rules", True, "in force")
+
+
+def _clock(alive: Sequence[Any]) -> Check:
+    doubted = next((worker["clock_fault"] for worker in alive if worker["clock_fault"]), None)
+    if doubted:
+        return Check("clock", True, f"warning: nothing is pruned or given up: {doubted}")
+    return Check("clock", True, "no worker doubts its own")
 
 
 def _time(text: str) -> datetime:

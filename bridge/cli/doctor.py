@@ -97,6 +97,8 @@ def _database(settings: Settings) -> Iterator[Check]:
         with db.read() as tx:
             workers, paused = gauges.workers(tx), [n for n in gauges.notifiers(tx) if n["paused_at"]]
         yield Check("workers", True if workers else None, some(len(workers), "runs", "run") if workers else "none runs")
+        for doubted in sorted({one["clock_fault"] for one in workers if one["clock_fault"]}):
+            yield Check("clock", None, f"nothing is pruned or given up: {doubted}")
         for one in paused:
             advice = f"mend it, then `ci-bridge notifier resume {one['name']}`"
             yield Check(f"notifier {one['name']}", False, f"paused: {one['paused_why']}; {advice}")

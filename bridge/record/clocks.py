@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import overload
 
-from sqlalchemy import Connection, case, or_, select
+from sqlalchemy import Connection, case, func, or_, select
 
-from bridge.record.database import ms, upsert
+from bridge.model import Reading
+from bridge.record.database import maybe_at, ms, upsert
 from bridge.record.schema import shared_number as S  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import watch as W  # noqa: N812
+from bridge.record.schema import worker as P  # noqa: N812
 
-_RUN = "run_clock"
+_RUN, _TRUSTED = "run_clock", "trusted_clock"
 _LONGEST_STEP_MS = 30_000  # a longer time between two looks is one in which nothing ran
 
 
@@ -45,6 +48,30 @@ class RunClock:
     def _ran_ms(self) -> int:
         ran_s = 0.0 if self._last_s is None else self._monotonic() - self._last_s
         return min(round(ran_s * 1000), _LONGEST_STEP_MS)
+
+
+def trusted_at(tx: Connection) -> datetime | None:
+    """Return when the clock was last known to be right; None: no worker has looked yet."""
+    return maybe_at(tx.execute(select(S.c.at).where(S.c.name == _TRUSTED)).scalar())
+
+
+def trust(tx: Connection, now: datetime) -> None:
+    """The clock is right."""
+    row = upsert(tx, S).values(name=_TRUSTED, at=ms(now))
+    tx.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": ms(now)}))
+
+
+def begin_trust(tx: Connection, now: datetime) -> None:
+    """Where no worker has looked yet, the clock was right when the last sign of life was given."""
+    signs = (select(func.max(P.c.beat_at)), select(func.max(W.c.polled_at)))
+    last = max((tx.execute(one).scalar() or 0) for one in signs) or ms(now)
+    tx.execute(upsert(tx, S).values(name=_TRUSTED, at=last).on_conflict_do_nothing())
+
+
+def readings(tx: Connection, watches: Collection[str]) -> list[Reading]:
+    """Return what CI's clock showed in the polls of these watches, if they are not paused."""
+    rows = tx.execute(select(W.c.ok_at, W.c.clock_ms).where(W.c.name.in_(watches), ~W.c.paused))
+    return [Reading(ok_at=maybe_at(row.ok_at), ahead=run_at(row.clock_ms)) for row in rows]
 
 
 @overload

@@ -119,8 +119,16 @@ def enlist(tx: Connection, worker: str, *, machine: str, pid: int, now: datetime
     tx.execute(insert(P).values(row | {"revision": HEAD}))
 
 
-def beat(tx: Connection, worker: str, *, now: datetime, rules_sha: str, rules_fault: str | None) -> None:
-    facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault}
+def beat(
+    tx: Connection,
+    worker: str,
+    *,
+    now: datetime,
+    rules_sha: str,
+    rules_fault: str | None,
+    clock_fault: str | None = None,
+) -> None:
+    facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault, "clock_fault": clock_fault}
     tx.execute(update(P).where(P.c.id == worker).values(facts))
 
 

@@ -428,8 +428,8 @@ answered = Table(
 )
 Index("answered_at", answered.c.at)
 
-# Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "reload": how
-# often somebody asked for rules.toml to be read.
+# Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "trusted_clock":
+# when (`at`) the clock was last known to be right; "reload": how often somebody asked for rules.toml to be read.
 shared_number = Table(
     "shared_number",
     metadata,

@@ -15,11 +15,12 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
+from bridge.decide.clock import clock_fault
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
 from bridge.pipeline.redriving import carry_out
-from bridge.record import leases, rulesets, settling
+from bridge.record import clocks, leases, rulesets, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.rewind import rewind
 from bridge.scheduler import Ticker
@@ -38,7 +39,6 @@ _SLOWEST_S = 5.0
 _BURY_FOR_S = 10.0
 _RELOAD_S, _BEAT_S = 5.0, 15.0
 _PRUNE_S = 600.0
-_SILENT_FOR = timedelta(days=1)
 
 
 class Worker:
@@ -66,6 +66,7 @@ class Worker:
             clock=self._clock,
             chance=random.SystemRandom().random,
             worker=self._me.id,
+            clock_fault=self._clock_fault,
         )
         self._poller = Poller(
             db=db,
@@ -75,7 +76,9 @@ class Worker:
             on_told=self._courier.wake,
             halted=self._stop.is_set,
         )
-        self._pruner = Pruner(db=db, clock=self._clock, worker=self._me.id, nap=self._nap)
+        self._pruner = Pruner(
+            db=db, clock=self._clock, worker=self._me.id, nap=self._nap, clock_fault=self._clock_fault
+        )
         self._polls = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._busy: set[str] = set()  # buckets that are being polled
         self._resting: dict[str, float] = {}  # buckets whose poll the database failed, and until when (monotonic)
@@ -85,6 +88,7 @@ class Worker:
         self._set_pace: Callable[[float], object] = lambda _: None
         self._ticks = _Ticks()
         self._buried: dict[str, float] = {}  # workers that died, and when (monotonic) that was found
+        self._doubted = False  # its clock
         self.on_poll: Callable[[Poll], None] = _log_poll
 
     def _nap(self, seconds: float) -> None:
@@ -126,6 +130,7 @@ class Worker:
         self._clock.correct()
         now = self._clock()
         with self._db.write() as tx:
+            clocks.begin_trust(tx, now)
             self._rewind(tx)
             for worker, pid in leases.workers_on(tx, self._me.machine):
                 if not is_alive(pid) or pid == self._me.pid:
@@ -133,7 +138,6 @@ class Worker:
                     leases.bury(tx, worker)
                     self._buried[worker] = time.monotonic()
                     logger.warning("a worker that died is replaced", extra={"worker": worker, "deliveries": freed})
-            leases.strike_silent(tx, before=now - _SILENT_FOR)
             leases.enlist(tx, self._me.id, machine=self._me.machine, pid=self._me.pid, now=now)
         try:
             yield
@@ -223,8 +227,24 @@ class Worker:
         sha, fault = self._rules.book.sha, self._rules.fault
         with self._db.write() as tx:
             self._rewind(tx)
-            leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault)
+            doubted = self._clock_fault(tx)
+            if not doubted:
+                clocks.trust(tx, self._clock())
+            leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault, clock_fault=doubted)
             rulesets.touch(tx, sha, now=self._clock())
+
+        if bool(doubted) != self._doubted:
+            self._doubted = bool(doubted)
+            said = "the clock is doubted: nothing is pruned or given up" if doubted else "the clock is right again"
+            logger.warning(said, extra={"reason": doubted} if doubted else {})
+
+    def _clock_fault(self, tx: Connection) -> str | None:
+        return clock_fault(
+            now=self._clock(),
+            trusted_at=clocks.trusted_at(tx),
+            readings=clocks.readings(tx, [watch.name for watch in self._rules.book.watches]),
+            local_ahead=self._clock.local_ahead,
+        )
 
     def _rewind(self, tx: Connection) -> None:
         if back := rewind(tx, now=self._clock()):

@@ -14,12 +14,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from bridge.model import Sent
 from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, metadata
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.record.builders import a_job, claim, ended, know, put, settle, telling
+from tests.record.builders import a_job, know, put, telling
 from tests.record.test_snapshots import see
 from tests.waiting import wait_until
 
