@@ -13,9 +13,12 @@ _FAR = timedelta(hours=1)
 _LATELY = timedelta(minutes=30)
 
 
-def earlier(ours: datetime, cis: datetime | None) -> datetime:
-    """Return the earlier of our clock and CI's Date: by it nothing has lasted for too long that has not by both."""
-    return ours if cis is None else min(ours, cis)
+def earlier(ours: datetime, ahead: timedelta | None) -> datetime:
+    """Return the earlier of our clock and CI's, which is so far `ahead` (None: it does not say).
+
+    By that nothing has lasted for too long that has not by both.
+    """
+    return ours + min(ahead or timedelta(0), timedelta(0))
 
 
 def clock_fault(
@@ -23,8 +26,8 @@ def clock_fault(
 ) -> str | None:
     """Return why the clock, which shows `now`, is not to be trusted; None: it is.
 
-    It was right at `trusted_at` (None: nobody knows). `local_ahead`: this machine's, of the database's. It leapt, or the
-    bridge was stopped for long, until a complete poll confirms it: an answer of CI whose Date is about the same.
+    It was right at `trusted_at` (None: nobody knows). `local_ahead` is this machine's clock of the database's. After a
+    leap, or a long stop of the bridge, a complete poll confirms it: answers of CI whose Date is about the same.
     """
     if abs(local_ahead) > _FAR:
         return f"this machine's clock is {_off(local_ahead)} the database's: set it (NTP)"

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled
 from bridge.decide.appointments import is_due, pause
+from bridge.decide.clock import earlier
 from bridge.decide.diff import diff, gone, latest
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP, in_tens, list_since
@@ -175,7 +176,8 @@ class Poller:
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
             silence = round_.silence(stream, horizon)
-            steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=silence, still_at=round_.still_at)
+            seen_at = earlier(now, -round_.behind)
+            steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=round_.still_at)
             round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
@@ -205,7 +207,8 @@ class Poller:
             jobs = [job for job in latest(found.jobs) if job.id in before]
             missing = {job_id: before[job_id] for job_id in found.missing if job_id in before}
             seen = {job_id: one.seen for job_id, one in before.items()}
-            steps = diff(seen, jobs, watch=watch.name, now=now, still_at=round_.still_at)
+            seen_at = earlier(now, -round_.behind)
+            steps = diff(seen, jobs, watch=watch.name, now=seen_at, still_at=round_.still_at)
             lost = gone(snapshots.jobs_of(missing), watch=watch.name, now=now, still_at=round_.still_at)
             round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
             streams = {one.stream for one in before.values()}
@@ -231,7 +234,7 @@ class Poller:
         wish = poll.error.retry_after if poll.error else None
         with self._transaction(watch, self._clock()) as tx:
             if not poll.error:
-                stays = tell_stays(tx, watch, round_.book, round_.began, self._clock())
+                stays = tell_stays(tx, watch, round_.book, earlier(round_.began, -round_.behind), self._clock())
                 poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
             leases.polled(
                 tx,

@@ -42,7 +42,10 @@ def tell_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: d
 
 
 def tell_stays(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, now: datetime) -> Sequence[Telling]:
-    """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a complete poll of it began."""
+    """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a complete poll of it began.
+
+    That is by the earlier of our clock and CI's, and so are repetitions.
+    """
     levels = [rule.level for rule in book.matcher.levels if rule.level]
     if not levels:
         return ()
@@ -61,7 +64,7 @@ def tell_stays(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, no
             before = last[rule.name].notifiers if rule.name in last else ()
             names = (*before, *(one.notifier for one in telling.told if not (one.hold and one.hold.drop)))
             notifiers = tuple(dict.fromkeys(names))
-            alarms.fire(tx, began, rule.name, stay.count, notifiers=notifiers, since=stay.since, now=now)
+            alarms.fire(tx, began, rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
             tallies.count(tx, [Counted("match", (rule.name,))], now=now)
             tellings.append(telling)
         if len(tellings) >= _MOST_STAYS:

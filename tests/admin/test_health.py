@@ -36,7 +36,7 @@ def test_all_is_well_while_a_worker_beats_and_polls(either_world: World) -> None
     either_world.polled()
     status, checks = Asker(either_world)()
     assert status == 200
-    assert list(checks) == ["database", "schema", "worker", "polls", "notifiers", "rules"]
+    assert list(checks) == ["database", "schema", "worker", "polls", "notifiers", "rules", "clock"]
     assert failing(checks) == []
 
 
