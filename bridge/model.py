@@ -125,6 +125,11 @@ class Problem:
     value: str
     left_out: bool = False
 
+    @classmethod
+    def of_whole(cls, job_id: str, why: str) -> Problem:
+        """Return the problem of a job of which nothing can be read."""
+        return cls(job_id=job_id, field="", value=why, left_out=True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
@@ -153,6 +158,26 @@ class Seen:
     job_id: str
     state: str
     sequence: int  # of its last transition
+    named: str | None = None  # of a job that is gone: the state that CI named last
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A job that CI denied `times`, the last answer at `last_at`, and has not shown since.
+
+    While it is not told to be gone `ask_at` is None, as every poll asks for it, and the first answer was at `first_at`.
+    Then `first_at` is when that was told, and `ask_at` when CI is asked again.
+    """
+
+    stream: str
+    times: int
+    first_at: datetime
+    last_at: datetime
+    ask_at: datetime | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        return self.ask_at is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +191,7 @@ class Transition:
     seen_at: datetime
     watch: str
     silent: str | None = None  # why nobody is told, as in 'first snapshot of Snapshot in watch "vod"'
-    still_at: datetime | None = None  # the last complete poll before this one: then it was still in `was`
+    still_at: datetime | None = None  # the last poll before that saw its stream whole: it was still in `was`
 
     @property
     def happened_at(self) -> datetime:
@@ -174,7 +199,7 @@ class Transition:
         job = self.job
         if self.to in DONE:
             said = job.ended_at
-        elif self.to == RUNNING:
+        elif self.to == RUNNING and self.was != GONE:  # it started before it was gone
             said = job.started_at
         elif self.to == SUBMITTED and self.was == NEW:
             said = job.created_at

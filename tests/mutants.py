@@ -66,6 +66,27 @@ MUTANTS = (
         ("tests/send/test_spellings.py", "tests/send/test_names.py"),
     ),
     Mutant(
+        "taking any 2xx of a Slack webhook for its ok",
+        "bridge/send/slack_answers.py",
+        'return text.lower() == "ok" or',
+        'return text.lower() == "ok" or not error_in(answer) or',
+        ("tests/send/test_slack.py",),
+    ),
+    Mutant(
+        "keeping the deleted root of a Slack thread",
+        "bridge/send/slack.py",
+        "moved = self._receipt(posted) or moved",
+        "moved = moved or None",
+        ("tests/send/test_slack_roots.py",),
+    ),
+    Mutant(
+        "letting slack-sdk know where Slack is",
+        "bridge/send/slack.py",
+        "super().__init__(base_url=_NOWHERE, retry_handlers",
+        "super().__init__(token=token, base_url=base_url, retry_handlers",
+        ("tests/send/test_slack_sdk.py",),
+    ),
+    Mutant(
         "trusting the environment's proxy",
         "bridge/send/transfer.py",
         '            pycurl.PROXY: policy.proxy or "",',

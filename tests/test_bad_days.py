@@ -167,12 +167,13 @@ def test_a_failing_ci_is_a_failed_poll_that_stores_nothing_and_the_next_good_one
     assert stage.watch()["failures"] == 0
 
 
-def test_ci_asking_to_wait_is_waited_for(stage: Stage) -> None:
-    stage.ci.fault = lambda _: fakes.ci_error(429, "RequestLimitExceeded", headers={"Retry-After": "3600"})
+@pytest.mark.parametrize(("asked_s", "given_s"), [("300", 300), ("86400", 600)])
+def test_ci_asking_to_wait_is_waited_for_up_to_ten_minutes(stage: Stage, asked_s: str, given_s: int) -> None:
+    stage.ci.fault = lambda _: fakes.ci_error(429, "RequestLimitExceeded", headers={"Retry-After": asked_s})
     poll(stage)
     watch = stage.watch()
     waits = datetime.fromisoformat(watch["next_poll_at"]) - datetime.fromisoformat(watch["polled_at"])
-    assert waits == timedelta(hours=1)
+    assert waits == timedelta(seconds=given_s)
     assert "RequestLimitExceeded" in watch["error"]
 
 
@@ -203,6 +204,20 @@ def test_the_same_job_on_two_pages_is_one_transition(stage: Stage) -> None:
     stage.ci.fault = another_while_paging
     assert poll(stage).error is None
     assert all(len(stage.transitions()[job]) == 1 for job in jobs)
+
+
+def test_news_of_another_tag_comes_through_while_many_jobs_are_caught_up(stage: Stage) -> None:
+    stage.rules_file.write_text(RULES.replace('rate = "1000/s"', 'rate = "20/s"', 1))
+    stage.ci.page_size_cap = 10
+    with working(stage):
+        stage.await_first_poll()
+        many = [stage.ci.create(BUCKET, "Transcode", "p1") for _ in range(1_000)]
+        wait_until(lambda: stage.transitions())
+        fresh = stage.ci.create(BUCKET, "Snapshot", "p2")
+        wait_until(lambda: any(one.json["subject"] == fresh for one in stage.accepted["/cms"]))
+        assert len(stage.transitions()) < len(many), "the long list had come to its end before"
+        wait_until(lambda: set(stage.transitions()) == {*many, fresh})
+    assert all(len(steps) == 1 for steps in stage.transitions().values())
 
 
 # --- receivers --------------------------------------------------------------------------------------------------

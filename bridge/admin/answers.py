@@ -65,6 +65,7 @@ class Watch(BaseModel):
     error: str | None = None
     calls: Annotated[int, Field(description="of the last poll")] = 0
     jobs: Annotated[int, Field(description="of the last poll")] = 0
+    behind: Annotated[list[str], Field(description="tags whose list is long and goes on in the next poll")] = []
 
 
 class Watches(BaseModel):

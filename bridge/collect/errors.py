@@ -7,6 +7,7 @@ CiError
 ├── ConfigError          the question is wrong, and will be until a person changes something
 └── TemporaryError       it may work later
     └── UnreadableReply  CI (or something between) answered with what we cannot read
+        └── BrokenReply  it began well: fewer jobs may be readable
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class TemporaryError(CiError):
 
 class UnreadableReply(TemporaryError):
     pass
+
+
+class BrokenReply(UnreadableReply):
+    """CI's XML that is broken, cut off or too long. To ask for fewer jobs may help."""
 
 
 TEXT_LIMIT = 300  # characters of CI's own words that we repeat

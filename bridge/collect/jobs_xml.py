@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from bridge.collect.errors import UnreadableReply
+from bridge.collect.errors import BrokenReply, UnreadableReply
 from bridge.collect.memory import Memory
 from bridge.model import FAILED, OUTPUTS_KEPT, Described, Job, Page
 
@@ -153,7 +153,7 @@ def _parse_as_printed(text: str, error: ET.ParseError) -> ET.Element:
             return _parse(mended)
         except ET.ParseError as again:
             error = again
-    raise UnreadableReply(f"the reply is broken or cut off: {error}") from None
+    raise BrokenReply(f"the reply is broken or cut off: {error}") from None
 
 
 def _jobs(root: ET.Element, bucket: str, region: str) -> tuple[Job, ...]:

@@ -190,7 +190,7 @@ class TencentCi:
         except UnreadableReply as error:
             code, _, request_id = self._said(reply)
             what = self._redacted(f"{place.host}: {error.what}") or ""
-            raise UnreadableReply(what, code=code, request_id=request_id, status=reply.status) from None
+            raise type(error)(what, code=code, request_id=request_id, status=reply.status) from None
 
     def _said(self, reply: Reply) -> tuple[str | None, str | None, str | None]:
         """Return the code, message and request id of an answer, which may repeat what was sent."""

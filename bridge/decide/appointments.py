@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-_SLOWEST = timedelta(minutes=10)  # between polls that fail
-_LONGEST_WISH = timedelta(days=1)
+_PROBED = timedelta(seconds=30)  # how often a CI that does not answer is asked
+_LONGEST_WISH = timedelta(minutes=10)
 _DAY_MS = 86_400_000
 
 
@@ -21,9 +21,11 @@ def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta
     return not now < at <= furthest
 
 
-def pause(every: timedelta, *, failures: int, wish: timedelta | None = None) -> timedelta:
-    """Return how long after a poll's beginning the next one is: longer each time it fails, and as CI wishes."""
-    if failures == 0:
-        return every
-    longer: timedelta = min(every * 2 ** min(failures - 1, 10), max(_SLOWEST, every))
-    return max(longer, min(wish or timedelta(0), _LONGEST_WISH))
+def pause(every: timedelta, *, refused: bool = False, wish: timedelta | None = None) -> timedelta:
+    """Return how long after a poll's beginning the next one is.
+
+    `refused`: CI answered nothing, or asks for fewer calls. `wish` is its Retry-After, believed up to ten minutes.
+    """
+    if wish is not None:
+        return max(every, min(wish, _LONGEST_WISH))
+    return max(every, _PROBED) if refused else every

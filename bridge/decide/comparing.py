@@ -29,7 +29,7 @@ class Fired:
 class Happened:
     """A transition on record, what was told of it and of the stay that it began, and how long that was seen to last.
 
-    `still_at` is the last complete poll that found the job so, None when none did. What was told may no longer be
+    `still_at` is the last poll that found the job so, None when none did. What was told may no longer be
     known in full (`is_known`), nor may that poll (`is_stay_known`): then nothing is compared.
     """
 

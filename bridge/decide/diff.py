@@ -22,8 +22,8 @@ def diff(
     """Return a transition for each job whose state is news, in the page's order.
 
     `silence` says of a job seen for the first time why nobody is told (a first snapshot), or None. A job that
-    is absent is not a change; a final state is final. `still_at` is the last complete poll: all was then as `seen` has
-    it.
+    is absent is not a change; a final state is final. `still_at` is the last poll that saw them all: they were then as
+    `seen` has them.
     """
     transitions = []
     for job in latest(jobs):
@@ -47,13 +47,8 @@ def latest(jobs: Iterable[Job]) -> list[Job]:
 
 
 def is_news(before: str, state: str) -> bool:
-    """Tell whether a job known in `before` may go to `state`.
-
-    A stale answer must not reopen what is closed; of a job that was gone, only its end is believed.
-    """
-    if before == state or before in DONE:
-        return False
-    return before != GONE or state in DONE
+    """Tell whether a job known in `before` may go to `state`: a stale answer must not reopen what has ended."""
+    return before != state and before not in DONE
 
 
 def gone(
@@ -79,7 +74,7 @@ def _step(
 ) -> Transition:
     return Transition(
         job=job,
-        was=before.state if before else NEW,
+        was=_was(before, job.state) if before else NEW,
         to=to or job.state,
         sequence=before.sequence + 1 if before else 1,
         seen_at=now,
@@ -87,6 +82,14 @@ def _step(
         silent=silent,
         still_at=still_at,
     )
+
+
+def _was(before: Seen, state: str) -> str:
+    """Return where a job comes from: one that was gone goes on from the state that CI named last.
+
+    One that is in that state again comes from `gone`.
+    """
+    return before.named if before.named and before.named != state else before.state
 
 
 def _rank(state: str) -> int:

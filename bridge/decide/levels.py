@@ -41,9 +41,10 @@ class Staying:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """A level rule that fired for a stay, and whom it told."""
+    """A level rule that fired for a stay in `state`, and whom it told."""
 
     rule: str
+    state: str
     notifiers: Sequence[str]
     since: datetime
 

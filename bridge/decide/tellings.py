@@ -50,7 +50,7 @@ def tell(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[
             heard.update(one.notifier for one in told if not (one.hold and one.hold.drop))
     for alarm in alarms:
         if (rule := _recovering(book, alarm)) is not None:
-            stay = Stay(state=transition.was, since=alarm.since, after=rule.level.after, over=True)  # type: ignore[union-attr]  # it has one
+            stay = Stay(state=alarm.state, since=alarm.since, after=rule.level.after, over=True)  # type: ignore[union-attr]  # it has one
             teller.tell(transition, rule, [name for name in alarm.notifiers if name not in heard], stay)
             heard.update(alarm.notifiers)
     return teller.telling(transition, verdicts)

@@ -54,11 +54,10 @@ class Backtest:
     def run(self, on_page: Callable[[int], object] = lambda _: None) -> Report:
         """Return what came of it; `on_page` hears of each page how many transitions it had: of a run-up 0."""
         replay = self._replay(on_page)
-        polled = history.complete_polls(self._tx)
         for count, steps in history.pages(self._tx, self._since):
             told, fired = history.told(self._tx, steps), history.fired(self._tx, steps)
             for one in steps:
-                replay.feed(_happened(one, told.get(one.key, {}), fired.get(one.key, {}), polled))
+                replay.feed(_happened(one, told.get(one.key, {}), fired.get(one.key, {})))
             on_page(count)
         return Report(
             since=self._since,
@@ -91,13 +90,10 @@ class Backtest:
         return replay
 
 
-def _happened(
-    one: Stored, told: Mapping[history.Line, str], fired: Mapping[str, alarms.Fired], polled: Mapping[str, datetime]
-) -> Happened:
-    step = one.transition
-    still_at = one.still_at if one.followed else polled.get(step.watch)
+def _happened(one: Stored, told: Mapping[history.Line, str], fired: Mapping[str, alarms.Fired]) -> Happened:
+    step, still_at = one.transition, one.still_at
     if still_at and step.still_at and still_at <= step.still_at:
-        still_at = None  # no complete poll came between this transition and what followed
+        still_at = None  # no poll saw it between this transition and what followed
     # Older versions did not say which poll it was, nor which rules they had.
     is_poll_known = still_at is not None or (one.followed_under is not None if one.followed else not fired)
     return Happened(

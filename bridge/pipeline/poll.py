@@ -1,31 +1,40 @@
-"""One poll of one watch: plan the calls, and store each page that arrives in one transaction."""
+"""One poll of one watch: plan the calls, and store each page that arrives in one transaction.
+
+What is fresh goes first: the first page of every list, then unfinished jobs that no list has shown, by id. Longer lists
+then take turns, page by page; with a bound on time, what is left of them goes on in the next poll.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 from sqlalchemy import Connection
 
-from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled
+from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, ConfigError, TemporaryError, Throttled
 from bridge.decide.appointments import is_due, pause
 from bridge.decide.clock import earlier
 from bridge.decide.diff import diff, gone, latest
+from bridge.decide.listing import Listing, Span
+from bridge.decide.mark import RESOLUTION, Chain, Clocks, believed
+from bridge.decide.missing import ASKED_AGAIN, due
 from bridge.decide.rulebook import Rulebook
-from bridge.decide.scan import OVERLAP, in_tens, list_since
-from bridge.model import Described, Job, Page, Place, Stream, Watch
+from bridge.decide.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
+from bridge.model import Described, Job, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counts import of_poll
-from bridge.pipeline.round import RESOLUTION, Poll, Round, meet
+from bridge.pipeline.round import Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, snapshots, tallies
+from bridge.record import leases, missing, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
 
-_MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
 _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
 
 
@@ -36,7 +45,16 @@ class Halted(Exception):
 class Source(Protocol):
     """Where jobs are asked for. Raises CiError."""
 
-    def list(self, stream: Stream, *, since: datetime | None = None, token: str | None = None) -> Page: ...
+    def list(
+        self,
+        stream: Stream,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        token: str | None = None,
+        order: Literal["Asc", "Desc"] = "Asc",
+        size: int = PAGE_SIZE,
+    ) -> Page: ...
     def describe(self, place: Place, ids: Sequence[str]) -> Described: ...
 
 
@@ -52,6 +70,7 @@ class Poller:
         worker: str,
         on_told: Callable[[], None] = lambda: None,
         halted: Callable[[], bool] = lambda: False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
         self._source = source
@@ -59,6 +78,8 @@ class Poller:
         self._worker = worker
         self._on_told = on_told
         self._halted = halted
+        self._monotonic = monotonic
+        self._listings: dict[str, Listing] = {}  # by stream: what goes on in the next poll
 
     def due(self, watches: Iterable[Watch], *, early: timedelta = timedelta(0)) -> list[Watch]:
         """Return the watches whose time has come, or comes within `early`, the one that waits longest first."""
@@ -79,143 +100,270 @@ class Poller:
             )
         ]
 
-    def poll_once(self, watch: Watch, book: Rulebook) -> Poll | None:
-        """Poll a watch now; None when another worker is at its bucket."""
+    def poll_once(self, watch: Watch, book: Rulebook, *, within: timedelta | None = None) -> Poll | None:
+        """Poll a watch now; None when another worker is at its bucket.
+
+        After `within`, or when another watch of the bucket is due, lists that go on are left for the next poll, which
+        is then due at once; until then this worker keeps the bucket.
+        """
         bucket = watch.place.bucket
         with self._db.write() as tx:
             if not leases.acquire(tx, bucket, self._worker, now=self._clock()):
                 return None
+        poll = None
         try:
-            return self._poll(watch, book)
+            poll = self._poll(watch, book, within)
         except leases.LeaseLost:
             logger.warning("poll given up, another worker has the bucket", extra={"watch": watch.name})
-            return None
         except Halted:
-            return None
+            pass
         finally:
-            with self._db.write() as tx:
-                leases.release(tx, bucket, self._worker)
+            if poll is None or not poll.behind or poll.error:
+                with self._db.write() as tx:
+                    leases.release(tx, bucket, self._worker)
+        return poll
 
-    def _poll(self, watch: Watch, book: Rulebook) -> Poll:
+    def _poll(self, watch: Watch, book: Rulebook, within: timedelta | None) -> Poll:
         began, keys = self._clock(), [stream.key for stream in watch.streams]
+        until_s = None if within is None else self._monotonic() + within.total_seconds()
         with self._transaction(watch, began) as tx:
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
+            missing.take_over(tx, watch.place.bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            denied = missing.of_bucket(tx, watch.place.bucket)
+            asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
             round_ = Round(
                 watch=watch,
                 book=book,
                 began=began,
-                still_at=row.ok_at,
                 poll=Poll(watch.name),
+                probing=bool(row.failures) and not row.answered,
                 listed=snapshots.listed(tx, keys),
-                unseen=dict(snapshots.open_ids(tx, keys)),
+                unseen=dict(snapshots.open_ids(tx, keys)) | asked_again,
+                missing=denied,
             )
-        self._list_all(round_)
-        if not isinstance(round_.poll.error, _HOLD_FOR_ALL):
-            self._ask_by_id(round_)
+        try:
+            self._ask(round_, until_s)
+        except CiError as error:  # every other call would fail the same way
+            round_.fail(error, keys)
+        self._keep_listings(round_)
         self._finish(round_, row.failures)
         return round_.poll
 
-    def _list_all(self, round_: Round) -> None:
-        for stream in round_.watch.streams:
-            try:
-                self._list(round_, stream)
-            except CiError as error:
-                round_.poll.error = round_.poll.error or error
-                if isinstance(error, _HOLD_FOR_ALL):
-                    return
-                # The list may yet show these, a hundred a call; the other streams' are asked for now.
-                for job_id in [job_id for job_id, key in round_.unseen.items() if key == stream.key]:
-                    del round_.unseen[job_id]
+    def _ask(self, round_: Round, until_s: float | None) -> None:
+        """Make the calls of a poll. Raises CiError where every other call would fail the same way."""
+        going_on = self._going_on(round_)
+        new = [self._new_listing(round_, one) for one in round_.watch.streams if one.key not in going_on]
+        round_.listings = [*new, *going_on.values()]
+        longer = deque([*self._list(round_, new), *going_on.values()])
+        unlisted = {listing.stream.key for listing in longer}
+        portions = deque(in_tens([job_id for job_id, key in round_.unseen.items() if key not in unlisted]))
+        in_time = True
+        while portions or (longer and in_time):
+            if portions:
+                self._ask_by_id(round_, portions)
+            if longer and (in_time := not self._is_time_up(round_, until_s)):
+                listing = longer.popleft()
+                goes_on = [*self._list(round_, [listing])]
+                longer.extend(goes_on)
+                portions.extend(self._to_follow(round_, listing, goes_on=bool(goes_on)))
 
-    def _list(self, round_: Round, stream: Stream) -> None:
-        """List a stream page by page; each is stored when it arrives, so memory is a page."""
-        since = self._since(round_, stream)
-        mark, token, tokens = None, None, set[str]()
-        while True:
-            self._go_on()
-            page = self._source.list(stream, since=since, token=token)
-            round_.poll.calls += 1
-            if page.served_at:
-                round_.compare_clocks(page.served_at, self._clock())
-            mark, token = mark or page.served_at or round_.began, page.next_token
-            self._store(round_, stream, page.jobs, mark=None if token else mark)
-            if token is None:
-                return
-            if token in tokens or len(tokens) >= _MOST_PAGES:
-                raise TemporaryError(
-                    f"the list of {stream.tag} jobs does not end: page token {token[:40]!r} came again",
-                    advice="what was read is kept, and the list is asked for again",
-                )
-            tokens.add(token)
+    def _to_follow(self, round_: Round, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:
+        """Return which jobs of a list's stream to ask for by id, after a page of it was read.
+
+        All that it has not shown, when it is at its end; ten at a time, round and round, of one that has gone on since
+        the last poll: what is known to be unfinished is not to wait for its end.
+        """
+        ids = [job_id for job_id, key in round_.unseen.items() if key == listing.stream.key]
+        if not goes_on:
+            return in_tens(ids)
+        if listing.chain.began == round_.began or not ids:
+            return ()
+        first = listing.followed % len(ids)
+        listing.followed += IDS_PER_CALL
+        return [tuple(ids[first : first + IDS_PER_CALL])]
+
+    def _going_on(self, round_: Round) -> dict[str, Listing]:
+        """Return the lists that the last poll has left, unless somebody else has finished them meanwhile."""
+        left = [(key, self._listings.pop(key, None), known) for key, known in round_.listed.items()]
+        return {key: listing for key, listing, known in left if listing and listing.known_to == known.mark}
+
+    def _keep_listings(self, round_: Round) -> None:
+        """Keep what is to go on in the next poll; of a poll that failed, only lists that were read far."""
+        for listing in round_.listings:
+            if listing.done:
+                continue
+            round_.incomplete.add(listing.stream.key)
+            if round_.poll.error is None:
+                round_.poll.behind.append(listing.stream.tag)
+            elif not listing.is_long:
+                continue
+            else:
+                listing.resume()
+            self._listings[listing.stream.key] = listing
+
+    def _new_listing(self, round_: Round, stream: Stream) -> Listing:
+        mark = round_.listed[stream.key].mark
+        span = Span(since=self._since(round_, stream))
+        return Listing(stream=stream, chain=Chain(began=round_.began), known_to=mark, spans=[span])
+
+    def _is_time_up(self, round_: Round, until_s: float | None) -> bool:
+        if until_s is None:
+            return False
+        watch = round_.watch
+        others = [one for one in round_.book.watches if one.place.bucket == watch.place.bucket and one != watch]
+        return self._monotonic() >= until_s or bool(others and self.due(others))
+
+    def _list(self, round_: Round, listings: Iterable[Listing]) -> Iterator[Listing]:
+        """Read a page of each; yield those that go on. Raises CiError where every call would fail the same way."""
+        for listing in listings:
+            try:
+                self._list_page(round_, listing)
+            except CiError as error:
+                if isinstance(error, _HOLD_FOR_ALL) or (round_.probing and not isinstance(error, ConfigError)):
+                    raise
+                self._fail_listing(round_, listing, error)
+            else:
+                if not listing.done:
+                    yield listing
+
+    def _fail_listing(self, round_: Round, listing: Listing, error: CiError) -> None:
+        key = listing.stream.key
+        round_.fail(error, [key])
+        if isinstance(error, ConfigError | BrokenReply):
+            round_.listings.remove(listing)  # its jobs are asked for by id, as it is not known when it can be read
+        else:
+            # The next list shows them, a hundred a call; the other streams' are asked for now.
+            round_.unseen = {job_id: stream for job_id, stream in round_.unseen.items() if stream != key}
+
+    def _list_page(self, round_: Round, listing: Listing) -> None:
+        """Read and store a page of a list; or let it ask for less, where the page cannot be read."""
+        self._go_on()
+        span, asked = listing.span, self._clock()
+        jobs: tuple[Job, ...] = ()
+        try:
+            page = self._source.list(
+                listing.stream,
+                since=span.since,
+                until=span.until,
+                token=listing.token,
+                order="Desc" if span.newest_first else "Asc",
+                size=span.size,
+            )
+        except BrokenReply as error:
+            self._narrow(listing, error)
+        else:
+            clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
+            round_.answered()
+            round_.compare(listing.stream, clocks)
+            listing.read(page, clocks)
+            jobs = page.jobs
+        self._store(round_, listing, jobs)
+        if listing.endless:
+            token = (listing.token or "")[:40]
+            listing.spans.clear()
+            raise TemporaryError(
+                f"the list of {listing.stream.tag} jobs does not end: page token {token!r} came again",
+                advice="what was read is kept, and the list is asked for again",
+            )
+
+    def _narrow(self, listing: Listing, error: BrokenReply) -> None:
+        """Let a list ask for less. Raises the error where that does not help."""
+        span, given_up = listing.span, len(listing.unreadable)
+        listing.narrow(self._clock())
+        if listing.hopeless:
+            raise error
+        facts = {"tag": listing.stream.tag, "since": span.since.isoformat(), "reason": str(error)}
+        if len(listing.unreadable) > given_up:
+            logger.error("a job created about then makes its page unreadable, and is left out", extra=facts)
+        elif span.size == PAGE_SIZE and not span.halved:
+            logger.warning("a page cannot be read, smaller ones are asked for", extra=facts)
 
     def _since(self, round_: Round, stream: Stream) -> datetime:
         listed = round_.listed[stream.key]
         if listed.mark is None:
             return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
+        mark = believed(listed.mark, now=round_.began, lookback=round_.watch.lookback)
         with self._db.read() as tx:
             opened = snapshots.open_created(tx, stream.key)
-            oldest = min([listed.mark, *opened[:1]])
+            oldest = min([mark, *opened[:1]])
             known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
             horizon = snapshots.horizon(tx, stream.place.bucket)
         complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
         complete += [horizon + RESOLUTION] if horizon else []
         return list_since(
-            mark=listed.mark,
-            first=listed.mark,
+            mark=mark,
+            first=mark,
             open_created=opened,
             known_created=known,
             known_from=max(complete, default=None),
         )
 
-    def _store(self, round_: Round, stream: Stream, listed: Sequence[Job], *, mark: datetime | None) -> None:
+    def _store(self, round_: Round, listing: Listing, listed: Sequence[Job]) -> None:
         """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
+        stream = listing.stream
         now, jobs = self._clock(), latest(listed)
         with self._transaction(round_.watch, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
-            silence = round_.silence(stream, horizon)
-            seen_at = earlier(now, -round_.behind)
-            steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=round_.still_at)
+            silence = round_.silence(stream, horizon, jobs)
+            still_at = round_.still_at(stream.key)
+            seen_at = earlier(now, round_.ahead)
+            steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
-            if mark:
-                snapshots.set_mark(tx, stream.key, mark)
+            round_.show(tx, jobs)
+            if listing.done:
+                round_.end(tx, stream, listing.chain)
         self._on_told()
         round_.poll.jobs += len(jobs)
-        for job in jobs:
-            round_.unseen.pop(job.id, None)
 
-    def _ask_by_id(self, round_: Round) -> None:
-        """Ask for the unfinished jobs that no list has shown: they are older, or have left it."""
-        for ids in in_tens(list(round_.unseen)):
-            self._go_on()
-            try:
-                found = self._source.describe(round_.watch.place, ids)
-            except CiError as error:
-                round_.poll.error = round_.poll.error or error
+    def _ask_by_id(self, round_: Round, portions: deque[tuple[str, ...]]) -> None:
+        """Ask by id for the first of these portions of jobs, which no list has shown: they are old, or have left it.
+
+        Raises CiError where every other call would fail the same way.
+        """
+        self._go_on()
+        asked = portions.popleft()
+        try:
+            found = self._source.describe(round_.watch.place, asked)
+        except BrokenReply as error:
+            if len(asked) > 1:
+                portions.extendleft([(job_id,) for job_id in asked])
                 return
-            round_.poll.calls += 1
-            self._store_described(round_, found, ids)
+            found = Described(jobs=(), problems=(Problem.of_whole(asked[0], error.what),))
+        except CiError as error:
+            left = {*asked, *itertools.chain.from_iterable(portions)}
+            round_.fail(error, {stream for job_id, stream in round_.unseen.items() if job_id in left})
+            if isinstance(error, _HOLD_FOR_ALL):
+                raise
+            portions.clear()
+            return
+        round_.answered()
+        self._store_described(round_, found, asked)
 
     def _store_described(self, round_: Round, found: Described, asked: Sequence[str]) -> None:
         watch, now = round_.watch, self._clock()
         with self._transaction(watch, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
             jobs = [job for job in latest(found.jobs) if job.id in before]
-            missing = {job_id: before[job_id] for job_id in found.missing if job_id in before}
             seen = {job_id: one.seen for job_id, one in before.items()}
-            seen_at = earlier(now, -round_.behind)
-            steps = diff(seen, jobs, watch=watch.name, now=seen_at, still_at=round_.still_at)
-            lost = gone(snapshots.jobs_of(missing), watch=watch.name, now=now, still_at=round_.still_at)
+            still_at = round_.still_at(*{one.stream for one in before.values()})
+            seen_at = earlier(now, round_.ahead)
+            steps = diff(seen, jobs, watch=watch.name, now=seen_at, still_at=still_at)
+            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
+            lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
             streams = {one.stream for one in before.values()}
             snapshots.save(tx, jobs, steps, before, stream="", streams=streams, now=now)
             snapshots.close(tx, lost, before, now=now)
+            round_.show(tx, jobs)
         self._on_told()
         round_.poll.jobs += len(jobs)
+        for job_id in asked:
+            round_.unseen.pop(job_id, None)
 
     def _go_on(self) -> None:
         if self._halted():
@@ -229,20 +377,24 @@ class Poller:
             yield tx
 
     def _finish(self, round_: Round, failures: int) -> None:
-        poll, watch = round_.poll, round_.watch
-        failures = failures + 1 if poll.error else 0
-        wish = poll.error.retry_after if poll.error else None
+        poll, watch, error = round_.poll, round_.watch, round_.poll.error
+        refused = not poll.calls or isinstance(error, Throttled)
+        wish = error.retry_after if error else None
+        after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, wish=wish)
         with self._transaction(watch, self._clock()) as tx:
-            if not poll.error:
-                stays = tell_stays(tx, watch, round_.book, earlier(round_.began, -round_.behind), self._clock())
-                poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
+            as_of = earlier(round_.began, round_.ahead)
+            stays = tell_stays(tx, watch, round_.book, as_of, self._clock(), saw=round_.saw)
+            poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
+            snapshots.set_seen(tx, round_.complete, round_.began)
             leases.polled(
                 tx,
                 watch.name,
                 began=round_.began,
-                next_poll=max(self._clock(), round_.began + pause(watch.every, failures=failures, wish=wish)),
-                error=str(poll.error) if poll.error else None,
-                failures=failures,
+                next_poll=max(self._clock(), round_.began + after),
+                error=str(error) if error else None,
+                behind=poll.behind,
+                clock=(round_.ahead,) if round_.clocks else (),
+                failures=failures + 1 if error else 0,
                 calls=poll.calls,
                 jobs=poll.jobs,
             )

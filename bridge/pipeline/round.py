@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
+from bridge.decide.listing import Listing
+from bridge.decide.mark import RESOLUTION, Chain, Clocks, begins_anew
+from bridge.decide.missing import asked_again, denied, is_believed
 from bridge.decide.rulebook import Rulebook
+from bridge.decide.scan import OVERLAP
 from bridge.decide.tellings import Telling
-from bridge.model import Job, Stream, Watch
-from bridge.record import snapshots
+from bridge.decide.templates import iso
+from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Watch
+from bridge.record import missing, snapshots
+from bridge.record.snapshots import Known
 
-RESOLUTION = timedelta(seconds=1)  # of CI's CreationTime, which is rounded down
-_CLOCKS_AGREE = timedelta(seconds=30)  # an answer may be so long on its way
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -28,7 +34,8 @@ class Poll:
     transitions: int = 0
     deliveries: int = 0
     stays: int = 0  # that a level rule told of
-    error: CiError | None = None
+    error: CiError | None = None  # the first
+    behind: list[str] = field(default_factory=list)  # tags whose list goes on in the next poll
 
     def count(self, tellings: Sequence[Telling]) -> None:
         """Count transitions, and what is told of them."""
@@ -38,42 +45,129 @@ class Poll:
 
 @dataclass(slots=True, kw_only=True)
 class Round:
-    """What stays the same during one poll."""
+    """One poll under way."""
 
     watch: Watch
     book: Rulebook
     began: datetime
     poll: Poll
+    probing: bool  # CI answered nothing in the last poll, nor yet in this one
     listed: dict[str, snapshots.Listed]
-    still_at: datetime | None  # the last complete poll
-    unseen: dict[str, str] = field(default_factory=dict)  # unfinished jobs that no answer has shown yet
-    behind: timedelta = timedelta(0)  # CI's clock
+    listings: list[Listing] = field(default_factory=list)
+    unseen: dict[str, str] = field(
+        default_factory=dict
+    )  # jobs to ask for that no answer has shown yet, with their stream
+    seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
+    incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
+    missing: dict[str, Missing] = field(default_factory=dict)  # what CI denied, of the whole bucket
+    clocks: Clocks | None = None  # of the last answer
+    ahead: timedelta | None = None  # CI's clock, where it differed most from ours
 
-    def silence(self, stream: Stream, horizon: datetime | None) -> Callable[[Job], str | None]:
-        """Return why a job that this stream shows for the first time is told to nobody.
+    @property
+    def complete(self) -> set[str]:
+        """The streams all of whose unfinished jobs this poll has seen."""
+        return self.listed.keys() - self.incomplete
 
-        The first snapshot of a stream is silent about jobs from before it was first asked for. Jobs up to the
-        horizon may have been told and pruned.
+    def saw(self, stream: str, job_id: str) -> bool:
+        """Tell whether this poll has seen a job of a stream, or that it is still gone."""
+        denied = self.missing.get(job_id)
+        return job_id in self.seen or (stream in self.complete and (denied is None or denied.is_gone))
+
+    def still_at(self, *streams: str) -> datetime | None:
+        """Return when the last poll began that saw the jobs of these streams as they are on record."""
+        polls = [known.seen_at if (known := self.listed.get(stream)) else None for stream in streams]
+        return min((one for one in polls if one), default=None) if all(polls) else None
+
+    def answered(self) -> None:
+        """Note a call that CI answered."""
+        self.probing = False
+        self.poll.calls += 1
+
+    def fail(self, error: CiError, streams: Iterable[str]) -> None:
+        """Note an error because of which not all of these streams' jobs are seen."""
+        self.poll.error = self.poll.error or error
+        self.incomplete.update(streams)
+
+    def compare(self, stream: Stream, clocks: Clocks) -> None:
+        """Take note of the clocks of an answer: by CI's a stream may not have been out of the rules for long."""
+        self.clocks, ahead = clocks, clocks.ahead
+        if ahead is None:
+            return
+        self.ahead = max(ahead, self.ahead or timedelta(0), key=abs)
+        listed = self.listed[stream.key]
+        back_at = listed.told_from + min(ahead, timedelta(0))
+        if listed.out_at and not begins_anew(
+            out_at=listed.out_at, back_at=back_at, mark=listed.mark_before, lookback=self.watch.lookback
+        ):
+            self.listed[stream.key] = replace(listed, mark=listed.mark_before)
+
+    def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
+        """Take note of jobs that an answer shows: what CI denied of them counts no more."""
+        shown = [job.id for job in jobs if self.missing.pop(job.id, None)]
+        missing.forget(tx, self.watch.place.bucket, shown)
+        for job in jobs:
+            self.unseen.pop(job.id, None)
+            self.seen.add(job.id)
+
+    def deny(self, tx: Connection, found: Described, before: Mapping[str, Known], now: datetime) -> list[str]:
+        """Take note of which jobs of `before` an answer does not show; return those that are gone from now on."""
+        shown, denials = {job.id for job in found.jobs} | {one.job_id for one in found.problems}, set(found.missing)
+        bucket, gone_now, kept, over = self.watch.place.bucket, list[str](), dict[str, Missing](), list[str]()
+        for job_id in [job_id for job_id in before if job_id not in shown]:
+            one, is_gone = self.missing.get(job_id), before[job_id].seen.state == GONE
+            if job_id in denials and before[job_id].seen.state not in DONE:
+                one = denied(one, stream=before[job_id].stream, began=self.began, now=now)
+                if not is_gone and is_believed(one, every=self.watch.every):
+                    gone_now.append(job_id)
+            if one and (is_gone or job_id in gone_now):
+                one = asked_again(one, now=now)
+            if one:
+                kept[job_id] = one
+            else:
+                over.append(job_id)
+        missing.save(tx, bucket, kept)
+        missing.forget(tx, bucket, over)
+        self.missing |= kept
+        return gone_now
+
+    def end(self, tx: Connection, stream: Stream, chain: Chain) -> None:
+        """Store up to when a stream is known, now that its chain has ended.
+
+        One that was not out of the rules for so long, by CI's clock, was listed from too late: that takes another poll.
         """
         listed = self.listed[stream.key]
-        told_from = listed.told_from - self.behind
-        announced = listed.mark or self.watch.announce_first
+        if listed.out_at:
+            snapshots.come_back(tx, stream.key)
+        if not (listed.out_at and listed.mark):
+            snapshots.set_mark(tx, stream.key, chain.mark(listed.mark))
+
+    def silence(
+        self, stream: Stream, horizon: datetime | None, jobs: Iterable[Job] = ()
+    ) -> Callable[[Job], str | None]:
+        """Return why a job that this stream shows for the first time, in one answer with `jobs`, is told to nobody.
+
+        The first snapshot of a stream is silent about jobs from before it was first asked for. A later list that goes
+        back further than that one did is so too. Jobs up to the horizon may have been told and pruned.
+        """
+        listed, clocks = self.listed[stream.key], self.clocks
+        times = [job.created_at for job in jobs if job.created_at]
+        told_from = min(listed.told_from, self.began) + (clocks.jobs_ahead(times) if clocks else timedelta(0))
+        looked_from = told_from - self.watch.lookback - OVERLAP
         first = f'first snapshot of {stream.tag} in watch "{self.watch.name}"'
+        if listed.out_at:
+            first += f", not watched from {iso(listed.out_at)} to {iso(listed.told_from)}"
 
         def why(job: Job) -> str | None:
-            if horizon and job.created_at and job.created_at <= horizon:
+            created = job.created_at
+            if horizon and created and created <= horizon:
                 return "older than what is kept"
-            return None if announced or (job.created_at and job.created_at > told_from) else first
+            if listed.mark:
+                is_before = listed.told_from <= self.began and created and created < looked_from
+                return f"older than the {first}" if is_before else None
+            is_news = created and created > told_from and (clocks is None or clocks.is_possible(created))
+            return None if is_news or self.watch.announce_first else first
 
         return why
-
-    def compare_clocks(self, served_at: datetime, now: datetime) -> None:
-        """Notice a CI whose clock is behind: a job made after the first question would look older than that.
-
-        One whose clock is ahead makes some older jobs look new: better told in vain than not told.
-        """
-        behind = now - served_at
-        self.behind = behind if behind > _CLOCKS_AGREE else timedelta(0)
 
 
 def meet(tx: Connection, watch: Watch, book: Rulebook, began: datetime, complete_at: datetime | None) -> None:
@@ -88,4 +182,28 @@ def meet(tx: Connection, watch: Watch, book: Rulebook, began: datetime, complete
         if stream.key not in listed:
             marks = [known.mark for s in streams if (known := listed.get(s.key)) and known.mark and s.covers(stream)]
             since = max(marks, default=complete_at)
-            snapshots.meet(tx, stream.key, since - RESOLUTION if since else began)
+            snapshots.meet(tx, stream.key, min(since - RESOLUTION, began) if since else began)
+
+
+def note_rules(tx: Connection, watches: Sequence[Watch], now: datetime) -> None:
+    """Remember which streams are in the rules. One that was out of them for longer than its watch's `lookback` begins
+    anew, silently: what happened meanwhile is no news, unless another stream that covers it was to tell it.
+    """
+    streams = {stream.key: (stream, watch) for watch in watches for stream in watch.streams}
+    snapshots.leave(tx, streams, now=now)
+    left = snapshots.left(tx, streams)
+    anew = {
+        key: out_at
+        for key, (out_at, mark) in left.items()
+        if begins_anew(out_at=out_at, back_at=now, mark=mark, lookback=streams[key][1].lookback)
+    }
+    marks = {key: known.mark for key, known in snapshots.listed(tx, streams.keys() - anew).items() if known.mark}
+    for key in left.keys() - anew:
+        snapshots.come_back(tx, key)
+    for key, out_at in anew.items():
+        stream, watch = streams[key]
+        covered = [mark - RESOLUTION for other, mark in marks.items() if streams[other][0].covers(stream)]
+        told_from = max(min(max(covered, default=now), now), out_at + RESOLUTION)
+        snapshots.come_back(tx, key, told_from=told_from)
+        facts = {"watch": watch.name, "tag": stream.tag, "out_from": iso(out_at), "out_to": iso(told_from)}
+        logger.warning("a stream that was out of the rules begins anew, silently", extra=facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -41,10 +41,13 @@ def tell_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: d
     return tellings
 
 
-def tell_stays(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, now: datetime) -> Sequence[Telling]:
-    """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a complete poll of it began.
+def tell_stays(
+    tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, now: datetime, *, saw: Callable[[str, str], bool]
+) -> Sequence[Telling]:
+    """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a poll of it began.
 
-    That is by the earlier of our clock and CI's, and so are repetitions.
+    `saw` says of a job, by its stream's key and its id, whether that poll saw it: what CI did not show may have moved.
+    `as_of` is by the earlier of our clock and CI's, and so are repetitions.
     """
     levels = [rule.level for rule in book.matcher.levels if rule.level]
     if not levels:
@@ -58,7 +61,9 @@ def tell_stays(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, no
     )
     gates = gates_at(tx, book, now)
     tellings = []
-    for began, told in found:
+    for began, told, stream in found:
+        if not saw(stream, began.job.id):
+            continue
         last = {rule: LastTold(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
         for rule, stay, telling in tell_overdue(Staying(began=began, told=last), book, gates, as_of):
             before = last[rule.name].notifiers if rule.name in last else ()
@@ -74,7 +79,7 @@ def tell_stays(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, no
 
 
 def _alarms(found: Iterable[alarms.Fired]) -> list[Alarm]:
-    return [Alarm(rule=one.rule, notifiers=one.notifiers, since=one.since) for one in found]
+    return [Alarm(rule=one.rule, state=one.state, notifiers=one.notifiers, since=one.since) for one in found]
 
 
 def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,6 +34,7 @@ class Fired:
     fired_at: datetime
     told_at: datetime
     recovered_at: datetime | None
+    state: str = ""  # that it told of: said by `of_stays`
 
 
 _SLACK = timedelta(minutes=10)  # a time that CI gave only later may be so much earlier than when it was seen
@@ -43,24 +44,35 @@ _ALARMED = and_(L.c.bucket == J.c.bucket, L.c.job_id == J.c.id, L.c.sequence == 
 
 def staying(
     tx: Connection, streams: Collection[str], *, began_before: datetime, gone_after: datetime | None
-) -> list[tuple[Transition, dict[str, Fired]]]:
+) -> list[tuple[Transition, dict[str, Fired], str]]:
     """Return the unfinished jobs of these streams whose stay began before then, with the alarms of that stay.
 
-    Each is the transition that began it, with the job as it is now, and (rule -> alarm). With `gone_after` also the
-    jobs that became gone after then.
+    Each is the transition that began it, with the job as it is now, (rule -> alarm), and the job's stream. With
+    `gone_after` also the jobs that became gone after then.
     """
     which: ColumnElement[bool] = J.c.open
     if gone_after is not None:
         which = or_(J.c.open, and_(J.c.state == GONE, J.c.changed_at > ms(gone_after)))
     mine = and_(J.c.stream.in_(list(streams)), which)
-    columns = (J.c.bucket, J.c.id, J.c.detail, T.c.was, T.c.state, T.c.sequence, T.c.seen_at, T.c.watch, T.c.silent)
+    columns = (
+        J.c.bucket,
+        J.c.id,
+        J.c.detail,
+        J.c.stream,
+        T.c.was,
+        T.c.state,
+        T.c.sequence,
+        T.c.seen_at,
+        T.c.watch,
+        T.c.silent,
+    )
     old = T.c.happened_at < ms(began_before + _SLACK)
     rows = tx.execute(select(*columns).join(T, _BEGAN).where(mine, old).order_by(J.c.n)).all()
     told: dict[tuple[str, str], dict[str, Fired]] = defaultdict(dict)
     if rows:
         for row in tx.execute(select(L).join(J, _ALARMED).where(mine)):
             told[row.bucket, row.job_id][row.rule] = _fired(row)
-    return [(_began(row), told[row.bucket, row.id]) for row in rows]
+    return [(_began(row), told[row.bucket, row.id], row.stream) for row in rows]
 
 
 def _began(row: Any) -> Transition:
@@ -108,11 +120,13 @@ def of_stays(tx: Connection, transitions: Iterable[Transition]) -> dict[str, lis
     if not ended:
         return {}
     bucket = next(iter(ended.values())).job.bucket
-    found = select(L).where(L.c.bucket == bucket, L.c.job_id.in_(list(ended)), L.c.recovered_at.is_(None))
+    stay = and_(T.c.bucket == L.c.bucket, T.c.job_id == L.c.job_id, T.c.sequence == L.c.sequence)
+    mine = and_(L.c.bucket == bucket, L.c.job_id.in_(list(ended)), L.c.recovered_at.is_(None))
+    found = select(L, T.c.state).join(T, stay).where(mine)
     alarms: dict[str, list[Fired]] = defaultdict(list)
     for row in tx.execute(found.order_by(L.c.n)):
         if row.sequence == ended[row.job_id].sequence - 1:
-            alarms[row.job_id].append(_fired(row))
+            alarms[row.job_id].append(replace(_fired(row), state=row.state))
     return alarms
 
 

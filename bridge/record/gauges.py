@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -36,7 +37,11 @@ def open_digests(tx: Connection) -> dict[tuple[str, str], int]:
 def watches(tx: Connection) -> list[Facts]:
     times = ("next_poll_at", "polled_at", "ok_at")
     rows = tx.execute(select(W).order_by(W.c.name)).mappings()
-    return [{k: (iso(v) if v else None) if k in times else v for k, v in row.items()} for row in rows]
+    return [
+        {k: (iso(v) if v else None) if k in times else v for k, v in row.items()}
+        | {"behind": json.loads(row["behind"] or "[]")}
+        for row in rows
+    ]
 
 
 def notifiers(tx: Connection) -> list[Facts]:

@@ -20,9 +20,10 @@ from bridge.record.schema import HELD, MERGED
 from bridge.record.schema import alarm as L  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
+from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
-from bridge.record.schema import watch as W  # noqa: N812
 from bridge.record.snapshots import judged
 
 AT_ONCE = 500  # transitions, with all that was told of them: about 5 MB
@@ -65,7 +66,7 @@ def after_newest(tx: Connection, count: int) -> datetime | None:
 class Stored:
     """A transition on record, the (rule, notifier) that were told of it, and what is known of its end.
 
-    `followed` the job has moved on since; `still_at` is the last complete poll before it was seen to.
+    `followed` the job has moved on since; `still_at` is the last poll that saw it before that, or the last one at all.
     """
 
     transition: Transition
@@ -88,8 +89,16 @@ def pages(
     With each page comes how many rows it took; without `silent` those that nobody was told of are left out of it.
     """
     found = (
-        select(T, _NEXT.c.n.label("next_n"), _NEXT.c.still_at.label("next_still_at"), _NEXT.c.rules.label("next_rules"))
+        select(
+            T,
+            _NEXT.c.n.label("next_n"),
+            _NEXT.c.still_at.label("next_still_at"),
+            _NEXT.c.rules.label("next_rules"),
+            S.c.seen_at.label("last_seen_at"),
+        )
         .outerjoin(_NEXT, _FOLLOWS)
+        .outerjoin(J, and_(J.c.bucket == T.c.bucket, J.c.id == T.c.job_id))
+        .outerjoin(S, S.c.key == J.c.stream)
         .where(T.c.seen_at >= ms(since))
         .order_by(T.c.n)
         .limit(at_once)
@@ -108,7 +117,7 @@ def _stored(row: Row[Any]) -> Stored:
         verdicts=_verdicts(row.verdicts),
         rules=row.rules,
         followed=row.next_n is not None,
-        still_at=maybe_at(row.next_still_at),
+        still_at=maybe_at(row.last_seen_at if row.next_n is None else row.next_still_at),
         followed_under=row.next_rules,
     )
 
@@ -158,11 +167,6 @@ def fired(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[str, 
                 told_at=at(row.told_at), recovered_at=maybe_at(row.recovered_at),
             )  # fmt: skip
     return found
-
-
-def complete_polls(tx: Connection) -> Mapping[str, datetime]:
-    """Return by watch when its last complete poll began."""
-    return {row.name: at(row.ok_at) for row in tx.execute(select(W.c.name, W.c.ok_at).where(W.c.ok_at.is_not(None)))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from bridge.model import Notifier, Watch
+from bridge.record.codec import dump
 from bridge.record.database import maybe_at, ms, upsert
 from bridge.record.schema import HEAD
 from bridge.record.schema import lease as L  # noqa: N812  (tables are capital letters in SQL here)
@@ -34,6 +35,7 @@ class Due:
     paused: bool
     failures: int
     ok_at: datetime | None
+    answered: int  # calls of the last poll
 
 
 def sync(tx: Connection, watches: Iterable[Watch], notifiers: Iterable[tuple[Notifier, str]]) -> None:
@@ -77,12 +79,12 @@ def release(tx: Connection, name: str, token: str) -> None:
 def polls(tx: Connection, names: Collection[str]) -> list[Due]:
     """Return the watches of these names, the one waiting longest first."""
     rows = tx.execute(
-        select(W.c.name, W.c.next_poll_at, W.c.polled_at, W.c.paused, W.c.failures, W.c.ok_at)
+        select(W.c.name, W.c.next_poll_at, W.c.polled_at, W.c.paused, W.c.failures, W.c.ok_at, W.c.calls)
         .where(W.c.name.in_(list(names)))
         .order_by(W.c.next_poll_at)
     )
     return [
-        Due(row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at))
+        Due(row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at), row.calls)
         for row in rows
     ]
 
@@ -94,14 +96,22 @@ def polled(
     began: datetime,
     next_poll: datetime,
     error: str | None,
+    behind: Collection[str] = (),
     failures: int,
     calls: int,
     jobs: int,
+    clock: tuple[timedelta | None, ...] = (),
 ) -> None:
-    """Store how a poll ended; `failures` counts those in a row."""
+    """Store how a poll ended.
+
+    `behind` are the tags whose list goes on in the next one, `failures` counts in a row, `clock` is how far CI's was
+    ahead, if CI answered.
+    """
     facts: dict[str, object] = {"polled_at": ms(began), "next_poll_at": ms(next_poll), "error": error}
-    facts |= {"failures": failures, "calls": calls, "jobs": jobs}
-    if error is None:
+    facts |= {"failures": failures, "calls": calls, "jobs": jobs, "behind": dump(list(behind)) if behind else None}
+    if clock:
+        facts["clock_ms"] = None if clock[0] is None else clock[0] // timedelta(milliseconds=1)
+    if error is None and not behind:
         facts["ok_at"] = ms(began)
     tx.execute(update(W).where(W.c.name == name).values(facts))
 

@@ -37,6 +37,7 @@ from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import horizon as Z  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
+from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import lease as L  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import thread as H  # noqa: N812
@@ -165,6 +166,7 @@ def prune_jobs(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) -> int
         ids = [job.id for job in jobs]
         tx.execute(delete(T).where(T.c.bucket == bucket, T.c.job_id.in_(ids)))
         tx.execute(delete(R).where(R.c.bucket == bucket, R.c.job_id.in_(ids)))
+        tx.execute(delete(P).where(P.c.bucket == bucket, P.c.job_id.in_(ids)))
         _move_horizon(tx, bucket, max(job.created_at for job in jobs))
     tx.execute(delete(J).where(J.c.n.in_([row.n for row in rows])))
     return len(rows)

@@ -58,6 +58,7 @@ stream = Table(
     Column("told_from", BigInteger, nullable=False),  # jobs created since then are news, even to a first snapshot
     Column("mark", BigInteger),  # jobs created before then are known; None: it was never listed to the end
     Column("out_at", BigInteger),  # since when no watch of the rules has it
+    Column("seen_at", BigInteger),  # the last poll that saw all of its unfinished jobs began
 )
 
 lease = Table(
@@ -161,7 +162,7 @@ transition = Table(
     Column("verdicts", Text, nullable=False),  # JSON: [[rule, [notifier, ...]], ...] of the rules that fired
     Column("detail", Text, nullable=False),
     Column("rules", String(12)),  # the ruleset that judged it
-    Column("still_at", BigInteger),  # the last complete poll before: the job was still in `was`
+    Column("still_at", BigInteger),  # the last poll before that saw its stream whole: still in `was`
     UniqueConstraint("bucket", "job_id", "sequence", name="transition_once"),
     sqlite_autoincrement=True,
 )

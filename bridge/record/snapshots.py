@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, null, or_, select, update
 
-from bridge.model import CLOSED, Job, Seen, Stream, Transition
+from bridge.model import CLOSED, GONE, Job, Seen, Stream, Transition
 from bridge.record.codec import dump, dump_job, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import horizon as Z  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import job as J  # noqa: N812
+from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 
@@ -35,7 +36,12 @@ _KNOWN = select(J.c.id, J.c.state, J.c.sequence, J.c.stream, J.c.detail).where(
 def known(tx: Connection, bucket: str, ids: Collection[str]) -> dict[str, Known]:
     """Return those of the jobs that the snapshot has, by id."""
     rows = tx.execute(_KNOWN, {"bucket": bucket, "ids": list(ids)})
-    return {row.id: Known(Seen(job_id=row.id, state=row.state, sequence=row.sequence), row[3], row[4]) for row in rows}
+    return {row.id: Known(_seen(*row), row[3], row[4]) for row in rows}
+
+
+def _seen(job_id: str, state: str, sequence: int, _stream: str, detail: str) -> Seen:
+    named = load_job(detail).state if state == GONE else None
+    return Seen(job_id=job_id, state=state, sequence=sequence, named=named)
 
 
 def jobs_of(found: Mapping[str, Known]) -> list[tuple[Seen, Job]]:
@@ -156,16 +162,30 @@ def add_transitions(
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """How far a stream has been listed: not at all (`mark` None) or completely since `mark`."""
+    """How far a stream has been listed: not at all (`mark` None) or completely since `mark`.
+
+    `seen_at` is when the last poll began that saw all of its unfinished jobs.
+    One that begins anew was out of the rules from `out_at` until `told_from`; `mark_before` is that of before.
+    """
 
     told_from: datetime
     mark: datetime | None
+    seen_at: datetime | None = None
+    out_at: datetime | None = None
+    mark_before: datetime | None = None
 
 
 def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
     """Return what is known of these streams."""
-    rows = tx.execute(select(S.c.key, S.c.told_from, S.c.mark).where(S.c.key.in_(list(keys))))
-    return {row.key: Listed(at(row.told_from), maybe_at(row.mark)) for row in rows}
+    rows = tx.execute(select(S).where(S.c.key.in_(list(keys))))
+    return {row.key: _listed(row) for row in rows}
+
+
+def _listed(row: Row[Any]) -> Listed:
+    told_from, mark, seen_at = at(row.told_from), maybe_at(row.mark), maybe_at(row.seen_at)
+    if row.out_at is None or row.out_at >= row.told_from:
+        return Listed(told_from, mark, seen_at)
+    return Listed(told_from, None, seen_at, at(row.out_at), mark)
 
 
 def meet(tx: Connection, key: str, told_from: datetime) -> None:
@@ -177,6 +197,37 @@ def set_mark(tx: Connection, key: str, mark: datetime) -> None:
     tx.execute(update(S).where(S.c.key == key).values(mark=ms(mark)))
 
 
+def set_seen(tx: Connection, keys: Collection[str], seen_at: datetime) -> None:
+    """Remember that the poll that began then saw all unfinished jobs of these streams."""
+    tx.execute(update(S).where(S.c.key.in_(list(keys))).values(seen_at=ms(seen_at)))
+
+
+def leave(tx: Connection, keys: Collection[str], *, now: datetime) -> None:
+    """Remember that streams other than these are out of the rules. One that was to begin anew still is."""
+    anew = S.c.out_at < S.c.told_from
+    facts = {
+        "out_at": ms(now),
+        "mark": case((anew, null()), else_=S.c.mark),
+        "told_from": case((S.c.told_from >= ms(now), ms(now) - 1), else_=S.c.told_from),  # by a clock that was ahead
+    }
+    tx.execute(update(S).where(S.c.key.not_in(list(keys)), or_(S.c.out_at.is_(None), anew)).values(facts))
+
+
+def left(tx: Connection, keys: Collection[str]) -> dict[str, tuple[datetime, datetime | None]]:
+    """Return those of these streams that the record has as out of the rules: since when, and their mark."""
+    found = select(S.c.key, S.c.out_at, S.c.mark).where(S.c.key.in_(list(keys)), S.c.out_at >= S.c.told_from)
+    return {row.key: (at(row.out_at), maybe_at(row.mark)) for row in tx.execute(found)}
+
+
+def come_back(tx: Connection, key: str, *, told_from: datetime | None = None) -> None:
+    """Remember that a stream is in the rules again; with `told_from` it begins anew, and tells jobs from then on.
+
+    Its first complete listing, or the finding that it was not out for so long, ends that.
+    """
+    facts: dict[str, object] = {"told_from": ms(told_from)} if told_from else {"out_at": None}
+    tx.execute(update(S).where(S.c.key == key).values(facts))
+
+
 def horizon(tx: Connection, bucket: str) -> datetime | None:
     """Return the creation time up to which jobs of a bucket may have been pruned, if any were.
 
@@ -186,15 +237,19 @@ def horizon(tx: Connection, bucket: str) -> datetime | None:
 
 
 def adopt(tx: Connection, streams: Sequence[Stream]) -> None:
-    """Give unfinished jobs whose stream is no more to one that covers their tag and queue, which follows them on."""
+    """Give jobs whose stream is no more to one that covers their tag and queue, which follows them on.
+
+    Those are the unfinished ones, and the ones that are gone and asked for again.
+    """
     keys = [stream.key for stream in streams]
     for stream in streams:
-        orphans = update(J).where(
-            J.c.open, J.c.bucket == stream.place.bucket, J.c.tag == stream.tag, J.c.stream.not_in(keys)
-        )
+        bucket = stream.place.bucket
+        orphans = update(J).where(J.c.bucket == bucket, J.c.tag == stream.tag, J.c.stream.not_in(keys))
         if stream.queue is not None:
             orphans = orphans.where(J.c.queue == stream.queue)
-        tx.execute(orphans.values(stream=stream.key))
+        missing = select(P.c.job_id).where(P.c.bucket == bucket, P.c.kind == "missing")
+        for followed in (J.c.open, and_(J.c.state == GONE, J.c.id.in_(missing))):
+            tx.execute(orphans.where(followed).values(stream=stream.key))
 
 
 def open_created(tx: Connection, key: str) -> list[datetime]:

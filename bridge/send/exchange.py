@@ -22,13 +22,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The receiver answered. `body` is cut at the cap, and may be cut short by the deadline."""
+    """The receiver answered. `body` is cut at the cap; `truncated`: the answer did not come to its end."""
 
     status: int
     lines: tuple[bytes, ...] = field(repr=False)  # as received, "HTTP/1.1 200 OK" of each answer included
     body: bytes
     seconds: float
     address: str | None
+    truncated: bool = False
 
     @property
     def headers(self) -> dict[str, str]:

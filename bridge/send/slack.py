@@ -1,15 +1,14 @@
-"""Slack: posts, threads and edits through slack-sdk, whose requests leave through our door."""
+"""Slack: posts, threads and edits through slack-sdk, whose calls leave through our door."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
-from urllib import request as urllib_request
 
 import structlog
 from slack_sdk import WebClient
@@ -21,17 +20,27 @@ from bridge.model import Delivery, Outcome, Refused, Sent, SlackNotifier, TryLat
 from bridge.send.door import Door
 from bridge.send.exchange import Failure, Reply, Request
 from bridge.send.mask import Mask
-from bridge.send.slack_answers import BLOCKS_REFUSED, NOT_UNDERSTOOD, ROOT_GONE, refusal
+from bridge.send.slack_answers import (
+    BLOCKS_REFUSED,
+    NOT_UNDERSTOOD,
+    ROOT_GONE,
+    error_in,
+    hook_accepted,
+    is_loose,
+    read,
+    refusal,
+)
 from bridge.send.slack_blocks import Block, blocks, plain
 from bridge.send.slack_receipt import Receipt
 from bridge.send.webhook import retry_after
 
 EVENT_TYPE = "ci_bridge_delivery"
 DEADLINE_S = 15.0  # of a whole delivery, which makes three calls at most
+_NOWHERE = "door:"  # nothing that could be connected to
 
 log = structlog.get_logger(__name__)
 _silent = logging.getLogger(f"{__name__}.sdk")
-_silent.setLevel(logging.CRITICAL + 1)  # at DEBUG the SDK logs the webhook's URL, which is a secret
+_silent.setLevel(logging.CRITICAL + 1)  # at DEBUG the SDK logs the proxy's URL, which may have a password
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,51 +62,66 @@ class Unreachable(Exception):
 
 
 class Line:
-    """Carries the SDK's requests of one delivery through the door, and keeps the last reply."""
+    """Carries the requests of one delivery through the door, and keeps the replies."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
         self._left_s = DEADLINE_S
-        self.reply: Reply | None = None
+        self.replies: list[Reply] = []
 
-    def carry(self, asked: urllib_request.Request) -> Reply:
-        headers = tuple(f"{name}: {value}" for name, value in asked.header_items() if name.lower() != "content-length")
-        assert isinstance(asked.data, bytes | None)  # noqa: S101 - for mypy: the SDK encodes all it posts
-        ended = self._door.fetch(Request(asked.full_url, headers, asked.data or b"", max(self._left_s, 0.1)))
+    def post(self, url: str, content: Mapping[str, Any], *headers: str) -> Reply:
+        body = json.dumps(content).encode()
+        headers = ("Content-Type: application/json; charset=utf-8", *headers)
+        ended = self._door.fetch(Request(url, headers, body, max(self._left_s, 0.1)))
         self._left_s -= ended.seconds
         if isinstance(ended, Failure):
             raise Unreachable(ended)
-        self.reply = ended
+        self.replies.append(ended)
         return ended
 
 
 class DoorWebClient(WebClient):
-    """slack-sdk's client with its transport replaced; its proxy setting means nothing here."""
+    """slack-sdk's client, whose calls leave through the door; its settings of proxy, TLS and time mean nothing here.
+
+    It is told neither token nor address: a request that went another way than through `api_call` would go nowhere.
+    """
 
     def __init__(self, line: Line, *, token: str | None, base_url: str) -> None:
         # The SDK's own handler posts again in silence after a reset connection; the outbox owns retries.
-        super().__init__(token=token, base_url=base_url, retry_handlers=[], logger=_silent)
+        super().__init__(base_url=_NOWHERE, retry_handlers=[], logger=_silent)
         self._line = line
+        self._api_url = base_url.rstrip("/")
+        self._authorization = f"Authorization: Bearer {(token or '').strip()}"
 
-    def _perform_urllib_http_request_internal(
-        self,
-        url: str,  # noqa: ARG002 - the SDK's signature; `req` has it too
-        req: urllib_request.Request,
-    ) -> dict[str, Any]:
-        reply = self._line.carry(req)
-        return {"status": reply.status, "headers": reply.headers, "body": _object_text(reply)}
+    def api_call(self, api_method: str, **asked: Any) -> SlackResponse:
+        content = asked.get("json") or asked.get("params") or {}
+        reply = self._line.post(f"{self._api_url}/{api_method}", content, self._authorization)
+        said = read(reply.body)
+        answer = SlackResponse(
+            client=self,
+            http_verb="POST",
+            api_url=api_method,
+            req_args={},
+            data=said | {"ok": said.get("ok") is True},  # `validate` takes "false" for true
+            headers=reply.headers,
+            status_code=reply.status,
+        )
+        answer.validate()  # type: ignore[no-untyped-call]  # the SDK's
+        return answer
 
 
 class DoorWebhookClient(WebhookClient):
     """The same for incoming webhooks."""
 
     def __init__(self, line: Line, url: str) -> None:
-        super().__init__(url, retry_handlers=[], logger=_silent)
+        super().__init__(_NOWHERE, retry_handlers=[], logger=_silent)
         self._line = line
+        self._hook_url = url
 
-    def _perform_http_request_internal(self, url: str, req: urllib_request.Request) -> WebhookResponse:
-        reply = self._line.carry(req)
-        return WebhookResponse(url=url, status_code=reply.status, body=_text(reply), headers=reply.headers)
+    def send_dict(self, body: dict[str, Any], headers: dict[str, str] | None = None) -> WebhookResponse:  # noqa: ARG002 - the SDK's signature
+        reply = self._line.post(self._hook_url, {key: value for key, value in body.items() if value is not None})
+        text = reply.body.decode("utf-8", "replace")
+        return WebhookResponse(url=_NOWHERE, status_code=reply.status, body=text, headers=reply.headers)
 
 
 def token_trouble(notifier: SlackNotifier, api_url: str, door: Door) -> str | None:
@@ -107,7 +131,7 @@ def token_trouble(notifier: SlackNotifier, api_url: str, door: Door) -> str | No
     except Unreachable as fault:
         return str(fault)
     except SlackApiError as fault:
-        said = Mask(notifier.hidden)(_error(fault))
+        said = Mask(notifier.hidden)(_error(fault))[:200]
         return f"Slack refuses the token: {said}" if said else NOT_UNDERSTOOD
     return None
 
@@ -128,12 +152,12 @@ class SlackSender:
             failure = fault.failure
             said = Refused(failure.why) if failure.forbidden else TryLater(failure.why)
             return Told(said, address=failure.address)
-        reply = line.reply
+        reply = line.replies[-1] if line.replies else None
         return Told(outcome, reply.status, reply.body, reply.address) if reply else Told(outcome)
 
     def _through(self, line: Line, delivery: Delivery, now: datetime) -> Outcome:
         if self._notifier.url:
-            return _Hook(DoorWebhookClient(line, self._notifier.url), delivery, now).tell()
+            return _Hook(line, self._notifier.url, delivery, now).tell()
         client = DoorWebClient(line, token=self._notifier.token, base_url=self._api_url)
         try:
             return _Conversation(client, self._notifier, delivery, now).tell()
@@ -144,19 +168,23 @@ class SlackSender:
 class _Hook:
     """One delivery through an incoming webhook."""
 
-    def __init__(self, client: DoorWebhookClient, delivery: Delivery, now: datetime) -> None:
-        self._client, self._delivery, self._now = client, delivery, now
+    def __init__(self, line: Line, url: str, delivery: Delivery, now: datetime) -> None:
+        self._line, self._client = line, DoorWebhookClient(line, url)
+        self._delivery, self._now = delivery, now
 
     def tell(self) -> Outcome:
         text, shown = blocks(self._delivery, self._now)
-        answer = self._client.send(text=text, blocks=shown, unfurl_links=False, unfurl_media=False)
-        if answer.body.strip() in BLOCKS_REFUSED:
-            _log_refused_blocks(self._delivery, answer.body.strip())
-            answer = self._client.send(text=plain(self._delivery, self._now), unfurl_links=False, unfurl_media=False)
-        if answer.status_code == 200:
+        reply = self._post(text=text, blocks=shown)
+        if not hook_accepted(reply) and (error := error_in(read(reply.body))) in BLOCKS_REFUSED:
+            _log_refused_blocks(self._delivery, error)
+            reply = self._post(text=plain(self._delivery, self._now))
+        if hook_accepted(reply):
             return Sent()
-        after = retry_after(answer.headers, self._now)
-        return refusal(answer.status_code, answer.body.strip(), after, webhook=True)
+        return refusal(reply.status, error_in(read(reply.body)), retry_after(reply.headers, self._now), webhook=True)
+
+    def _post(self, *, text: str, blocks: list[Block] | None = None) -> Reply:
+        self._client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
+        return self._line.replies[-1]
 
 
 class _Conversation:
@@ -176,6 +204,7 @@ class _Conversation:
             except SlackApiError as fault:
                 if _error(fault) not in ROOT_GONE:
                     raise
+                self._log_new_root(_error(fault))
         return self._begin()
 
     def _root(self) -> Receipt | None:
@@ -188,7 +217,10 @@ class _Conversation:
         # The edit goes first because doing it again does no harm if the post must be tried again.
         moved = self._edited(root) if self._notifier.update and root.sequence <= self._sequence else None
         if self._notifier.thread != "none":
-            self._post(root.channel, thread_ts=root.ts)
+            posted = self._post(root.channel, thread_ts=root.ts)
+            if is_loose(posted.get("message"), posted.get("ts")):
+                self._log_new_root("deleted")
+                moved = self._receipt(posted) or moved
         return Sent(receipt=str(moved) if moved else None)
 
     def _edited(self, root: Receipt) -> Receipt:
@@ -197,10 +229,23 @@ class _Conversation:
         return replace(root, configured=self._channel, sequence=self._sequence)
 
     def _begin(self) -> Sent:
-        posted = self._post(self._channel)
-        if not (posted.get("channel") and posted.get("ts")):
-            return Sent()
-        return Sent(receipt=str(Receipt(posted["channel"], posted["ts"], self._channel, self._sequence)))
+        begun = self._receipt(self._post(self._channel))
+        return Sent(receipt=str(begun) if begun else None)
+
+    def _receipt(self, posted: SlackResponse) -> Receipt | None:
+        """Return what makes the message that was posted the root of a thread, if Slack says where it is."""
+        channel, ts = posted.get("channel"), posted.get("ts")
+        if not (isinstance(channel, str) and isinstance(ts, str) and channel and ts):
+            return None
+        return Receipt(channel, ts, self._channel, self._sequence)
+
+    def _log_new_root(self, why: str) -> None:
+        log.info(
+            "the root of a slack thread is gone, a new one begins",
+            delivery=self._delivery.id,
+            notifier=self._notifier.name,
+            why=why,
+        )
 
     def _post(self, channel: str, *, thread_ts: str | None = None) -> SlackResponse:
         return self._shown(
@@ -240,21 +285,8 @@ def _refusal(fault: SlackApiError, now: datetime) -> Outcome:
 
 
 def _error(fault: SlackApiError) -> str:
-    return str(fault.response.get("error") or "")
+    return error_in(fault.response)
 
 
 def _log_refused_blocks(delivery: Delivery, error: str) -> None:
     log.warning("slack refused the blocks, told as plain text", delivery=delivery.id, error=error)
-
-
-def _text(reply: Reply) -> str:
-    return reply.body.decode("utf-8", "replace")
-
-
-def _object_text(reply: Reply) -> str:
-    """Return the body; "{}" for JSON that is no object, at which the SDK would stumble."""
-    text = _text(reply)
-    try:
-        return text if isinstance(json.loads(text), dict) else "{}"
-    except ValueError:
-        return text

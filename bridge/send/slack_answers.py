@@ -5,10 +5,14 @@ Codes: docs.slack.dev, chat.postMessage, chat.update and incoming webhooks, read
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from bridge.model import Outcome, Refused, TryLater
+from bridge.send.exchange import Reply
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -61,10 +65,50 @@ MISSHAPEN = BLOCKS_REFUSED | {
 # another. A new root shows which; where that is refused too, its answer decides.
 ROOT_GONE = frozenset(
     {"message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found",
-     "restricted_action_thread_locked", "channel_not_found", "is_archived", "not_in_channel"}
+     "cannot_reply_to_message", "restricted_action_thread_locked", "channel_not_found", "is_archived", "is_inactive",
+     "not_in_channel"}
 )  # fmt: skip
 NOT_UNDERSTOOD = "Slack's answer is not understood"
+_NOT_OK = 'Slack answered {status}, but not "ok": a proxy or a login page may have answered in its place'
 RATE_LIMITED = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of an answer, a code in plain text as {"error": code}, {} where it is neither."""
+    text = _text(body)
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):  # the second of a thousand brackets
+        return {"error": text} if _CODE.fullmatch(text) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def error_in(answer: Mapping[str, Any]) -> str:
+    return str(answer.get("error") or "")
+
+
+def hook_accepted(reply: Reply) -> bool:
+    """Tell whether an incoming webhook took the message: a 2xx alone does not, as a portal's login page is one too.
+
+    Slack says "ok" (docs.slack.dev/tools/python-slack-sdk/webhook, read 2026-11-30), and so do Mattermost and Discord's
+    /slack. Others say the like in JSON, Rocket.Chat "success" (its issue 29230), or nothing at all.
+    """
+    if not 200 <= reply.status < 300:
+        return False
+    text = _text(reply.body)
+    if not text:
+        return not reply.truncated
+    answer = read(reply.body)
+    return text.lower() == "ok" or answer.get("ok") is True or answer.get("success") is True
+
+
+def is_loose(message: Any, ts: Any) -> bool:
+    """Tell whether a reply, answered with `message` and its `ts`, stands in the channel instead of in its thread.
+
+    Where the root was deleted Slack accepts the reply and leaves `thread_ts` out (slack-go/slack, issue 1571, read
+    2026-11-30). An answer without `message` tells nothing.
+    """
+    return isinstance(message, dict) and bool(message) and message.get("thread_ts") in (None, "", ts)
 
 
 def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool = False) -> Outcome:
@@ -78,8 +122,12 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
         return Refused(f"Slack says {error}: it will not have this message")
     if webhook and status in (404, 410):
         return Refused(f"Slack answered {status}: {_NEW_URL}", pause=True)
-    if status == 200 and not error:
-        return TryLater(NOT_UNDERSTOOD)
+    if 200 <= status < 300 and not error:
+        return TryLater(_NOT_OK.format(status=status) if webhook else NOT_UNDERSTOOD)
     wish = after if status == 503 else None
     said = f"Slack answered {status}" + (f": {error}" if error else "")
     return TryLater(said, after=wish, everyone=wish is not None)
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8-sig", "replace").strip()

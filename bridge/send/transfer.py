@@ -100,7 +100,7 @@ class Transfer:
         # A status line is the answer, even if the rest was too long, too slow, broken off or no HTTP: the
         # receiver has decided, and to ask again would be to tell twice.
         if status >= 200:
-            return Reply(status, tuple(self._lines), b"".join(self._chunks), seconds, address)
+            return Reply(status, tuple(self._lines), b"".join(self._chunks), seconds, address, truncated=code != 0)
         if self._refused and not self._dialled:
             return Failure(self._refused, True, seconds, None)
         return Failure(self._why(code, text), False, seconds, address)

@@ -43,7 +43,7 @@ class _No(Exception):
 
 
 class SlackLookAlike(WebServer):
-    """Speaks `/api/chat.postMessage`, `chat.update`, `auth.test` and incoming webhooks.
+    """Speaks `/api/chat.postMessage`, `chat.update`, `chat.delete`, `auth.test` and incoming webhooks.
 
     The sets may be changed while it runs. `channels=None` knows every channel; `fault` may answer first.
     """
@@ -68,6 +68,7 @@ class SlackLookAlike(WebServer):
         self.hooks = {DEMO_HOOK: DEMO_CHANNEL} if hooks is None else dict(hooks)
         self.rate_limited = rate_limited
         self._posts: dict[tuple[str, str], Post] = {}
+        self._deleted: set[tuple[str, str]] = set()
         self._last: dict[str, float] = {}
         self._count = itertools.count(1)
         self._changed = threading.Condition()
@@ -103,6 +104,7 @@ class SlackLookAlike(WebServer):
         methods = {
             "/api/chat.postMessage": self._post_message,
             "/api/chat.update": self._update,
+            "/api/chat.delete": self._delete,
             "/api/auth.test": self._auth_test,
         }
         method = methods.get(request.path, _unknown_method)
@@ -124,14 +126,21 @@ class SlackLookAlike(WebServer):
         limited = self._limited(channel)
         if limited:
             return limited
-        thread = said.get("thread_ts")
         with self._changed:
-            # Slack itself takes any thread_ts in silence. Here an unknown one is a slip, and says so.
-            if thread and (channel, thread) not in self._posts:
-                raise _No("thread_not_found")
-            post = self._keep(channel, said, thread=thread, hook=False)
-        shown = {"type": "message", "text": post.text, "ts": post.ts, "blocks": post.blocks}
+            post = self._keep(channel, said, thread=self._thread_of(channel, said.get("thread_ts")), hook=False)
+        shown: dict[str, Any] = {"type": "message", "text": post.text, "ts": post.ts, "blocks": post.blocks}
+        if post.thread_ts:
+            shown["thread_ts"] = post.thread_ts
         return json_answer({"ok": True, "channel": channel, "ts": post.ts, "message": shown})
+
+    def _thread_of(self, channel: str, asked: str | None) -> str | None:
+        """Return the thread that a post comes into: none, in silence, where its root was deleted."""
+        if not asked or (channel, asked) in self._deleted:
+            return None
+        # Slack itself takes any thread_ts in silence. Here an unknown one is a slip, and says so.
+        if (channel, asked) not in self._posts:
+            raise _No("thread_not_found")
+        return asked
 
     def _update(self, said: dict[str, Any]) -> Answer:
         channel = self._open_channel(said)
@@ -142,6 +151,16 @@ class SlackLookAlike(WebServer):
             self._posts[channel, old.ts] = self._edited(old, said)
             self._changed.notify_all()
         return json_answer({"ok": True, "channel": channel, "ts": old.ts, "text": said.get("text", "")})
+
+    def _delete(self, said: dict[str, Any]) -> Answer:
+        place = self._open_channel(said), str(said.get("ts"))
+        with self._changed:
+            if place not in self._posts:
+                raise _No("message_not_found")
+            del self._posts[place]
+            self._deleted.add(place)
+            self._changed.notify_all()
+        return json_answer({"ok": True, "channel": place[0], "ts": place[1]})
 
     def _edited(self, old: Post, said: dict[str, Any]) -> Post:
         text, blocks, metadata = _content(said)

@@ -10,8 +10,9 @@ from bridge import logs
 from bridge.collect.tencent import Credentials, TencentCi
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Notifier, SlackNotifier
+from bridge.pipeline.round import note_rules
 from bridge.record import leases, rulesets, snapshots
-from bridge.record.database import Database
+from bridge.record.database import Clock, Database
 from bridge.send.door import Door
 from bridge.settings import Settings
 
@@ -44,12 +45,13 @@ def door(settings: Settings) -> Door:
     return Door(allow=settings.allow_networks, proxy=settings.egress_proxy)
 
 
-def sync(db: Database, book: Rulebook) -> None:
+def sync(db: Database, book: Rulebook, *, clock: Clock = utc_now) -> None:
     """Make the record know the watches and notifiers of the rules, and keep these for questions to come."""
     with db.write() as tx:
+        note_rules(tx, book.watches, clock())
         leases.sync(tx, book.watches, [(n, _kind(n)) for n in book.notifiers.values()])
         snapshots.adopt(tx, [stream for watch in book.watches for stream in watch.streams])
-        rulesets.keep(tx, book.sha, book.frozen, now=utc_now())
+        rulesets.keep(tx, book.sha, book.frozen, now=clock())
 
 
 def _kind(notifier: Notifier) -> str:

@@ -20,6 +20,7 @@ from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
 from bridge.pipeline.redriving import carry_out
+from bridge.pipeline.round import note_rules
 from bridge.record import clocks, leases, rulesets, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.rewind import rewind
@@ -187,14 +188,22 @@ class Worker:
 
     def _poll_all(self, bucket: str, watches: Sequence[Watch]) -> None:
         try:
-            for watch in watches:
-                self._poll(watch)
-        finally:
-            self._busy.discard(bucket)
+            polls = [self._poll(watch) for watch in watches]
+            if any(poll and poll.behind for poll in polls):
+                # A list goes on, as soon as other buckets had their turn.
+                due = self._poller.due(self._rules.book.watches)
+                self._polls.submit(self._poll_all, bucket, [one for one in due if one.place.bucket == bucket])
+                return
+        except TROUBLES as error:
+            logger.warning("polling waits for the database", extra={"reason": trouble(error)})
+        except RuntimeError:  # the worker stops, and takes nothing more
+            if not self._stop.is_set():
+                raise
+        self._busy.discard(bucket)
 
-    def _poll(self, watch: Watch) -> None:
+    def _poll(self, watch: Watch) -> Poll | None:
         try:
-            poll = self._poller.poll_once(watch, self._rules.book)
+            poll = self._poller.poll_once(watch, self._rules.book, within=watch.every)
             if poll:
                 self.on_poll(poll)
         except TROUBLES as error:
@@ -203,6 +212,9 @@ class Worker:
         except Exception:  # the edge of a thread: the watch is polled again later
             self._rest(watch)
             logger.exception("poll failed", extra={"watch": watch.name})
+        else:
+            return poll
+        return None
 
     def _rest(self, watch: Watch) -> None:
         # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
@@ -218,7 +230,7 @@ class Worker:
             self._pace_s = _pace_s(book)
             self._set_pace(self._pace_s)
         if not self._in_step:  # the database may have been away when the rules changed
-            sync(self._db, self._rules.book)
+            sync(self._db, self._rules.book, clock=self._clock)
             self._in_step = True
 
     def _beat(self) -> None:
@@ -232,6 +244,8 @@ class Worker:
                 clocks.trust(tx, self._clock())
             leases.beat(tx, self._me.id, now=self._clock(), rules_sha=sha, rules_fault=fault, clock_fault=doubted)
             rulesets.touch(tx, sha, now=self._clock())
+            # Others may have said otherwise: a worker with other rules, a command with another file.
+            note_rules(tx, self._rules.book.watches, self._clock())
 
         if bool(doubted) != self._doubted:
             self._doubted = bool(doubted)

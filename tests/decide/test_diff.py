@@ -92,9 +92,15 @@ def test_a_job_that_ended_does_not_become_gone_when_ci_forgets_it():
     assert not any(lost(end) for end in DONE)
 
 
-def test_of_a_job_that_was_gone_only_its_end_is_believed():
-    assert changes(seen(j1=GONE), a_job(id="j1", state="Running")) == []
-    assert changes(seen(j1=GONE), a_job(id="j1", state="Success")) == [("j1", GONE, "Success")]
+def test_a_job_that_was_gone_goes_on_from_the_state_that_ci_named_last():
+    before = {"j1": Seen(job_id="j1", state=GONE, sequence=2, named="Running")}
+    (step,) = diff(before, [a_job(id="j1", state="Success")], watch="vod", now=NOON)
+    assert (step.was, step.to, step.sequence) == ("Running", "Success", 3)
+
+
+def test_a_job_that_was_gone_and_is_as_before_comes_from_gone():
+    before = {"j1": Seen(job_id="j1", state=GONE, sequence=2, named="Running")}
+    assert changes(before, a_job(id="j1", state="Running")) == [("j1", GONE, "Running")]
 
 
 JOBS = st.builds(a_job, id=st.sampled_from(["j1", "j2", "j3"]), state=st.sampled_from([*STATES, "Reviewing"]))
@@ -114,10 +120,13 @@ def test_no_order_or_repetition_of_stale_pages_repeats_a_state_or_reopens_an_end
             steps = diff(known, poll, watch="vod", now=now)
         for step in steps:
             told.setdefault(step.job.id, []).append(step)
-            known[step.job.id] = Seen(job_id=step.job.id, state=step.to, sequence=step.sequence)
+            named = step.was if step.to == GONE else None
+            known[step.job.id] = Seen(job_id=step.job.id, state=step.to, sequence=step.sequence, named=named)
     for steps in told.values():
         states = [step.to for step in steps]
         assert all(one != other for one, other in pairwise(states))
         assert DONE.isdisjoint(states[:-1])
-        assert [step.was for step in steps] == [NEW, *states[:-1]]
+        named = [NEW, *(state if state != GONE else step.was for state, step in zip(states, steps, strict=True))]
+        back = [one if one != state else GONE for one, state in zip(named, states, strict=False)]
+        assert [step.was for step in steps] == back
         assert [step.sequence for step in steps] == list(range(1, len(steps) + 1))

@@ -75,7 +75,16 @@ class FakeCi:
     def calls(self) -> int:
         return len(self.listed) + len(self.described)
 
-    def list(self, stream: Stream, *, since: datetime | None = None, token: str | None = None) -> Page:
+    def list(
+        self,
+        stream: Stream,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        token: str | None = None,
+        order: str = "Asc",
+        size: int = 100,
+    ) -> Page:
         self.listed.append((stream.tag, since, token))
         self._answer(stream.tag)
         if self.pages.get(stream.tag):

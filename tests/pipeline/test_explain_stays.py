@@ -89,8 +89,8 @@ def test_a_stay_that_no_complete_poll_saw_for_long_enough_says_so(world: World) 
     facts = level(world.all()[0])
     assert facts["answer"] == "unseen"
     assert facts["why"] == (
-        "left Running after 38 min 30 s, but no complete poll saw it for 30 min: "
-        f"the last complete poll before that began at {after(seconds(30))}"
+        "left Running after 38 min 30 s, but no poll saw it for 30 min: "
+        f"the last poll that saw it before began at {after(seconds(30))}"
     )
 
 
@@ -103,7 +103,7 @@ def test_a_stay_without_a_complete_poll_since_says_since_when_and_how_the_watch_
     facts = level(world.last())
     assert facts["answer"] == "no_poll"
     assert facts["why"] == (
-        f"no complete poll since it became too long at {after(minutes(30.5))}: the last one began at "
+        f"no poll has seen it since it became too long at {after(minutes(30.5))}: the last one began at "
         f'{after(seconds(30))}, and 1 failed since; watch "vod" is late: does a worker run?'
     )
 

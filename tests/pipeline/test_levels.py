@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.collect.errors import TemporaryError
+from bridge.collect.errors import CiError, ConfigError, TemporaryError
 from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS
 from bridge.record.database import Database
 from bridge.record.schema import alarm
@@ -145,6 +145,32 @@ def test_nothing_is_told_of_stays_while_ci_does_not_answer(house: House) -> None
     assert house.said() == []
 
 
+@pytest.mark.parametrize("error", [ConfigError("no such tag"), TemporaryError("502")], ids=lambda error: error.kind)
+def test_a_tag_that_ci_refuses_does_not_silence_level_rules_about_others(house: House, error: CiError) -> None:
+    house.has("j1", RUNNING)
+    house.has("s1", RUNNING, tag="Snapshot")
+    house.passes(minutes(10))
+    house.ci.refuses = {"Snapshot": error}
+    house.passes(minutes(30))
+    titles = [one.title for one in house.heard()]
+    assert "Transcode Running for 30 min: j1.mp4" in titles
+    # Where the tag itself is wrong, its job was seen by id; else it may have moved, and nobody knows.
+    assert ("Snapshot Running for 30 min: s1.mp4" in titles) is isinstance(error, ConfigError)
+
+
+def test_level_rules_judge_what_was_listed_before_the_questions_by_id_failed(house: House) -> None:
+    house.has("old", RUNNING)
+    house.poll()
+    house.clock.advance(hours(1))
+    house.passes(hours(3))  # by now it is asked for by id
+    said = len(house.said())
+    house.has("new", RUNNING)
+    house.poll()
+    house.ci.refuses = {"describe": TemporaryError("502")}
+    house.passes(minutes(40))
+    assert [one.title for one in house.heard()[said:]] == ["Transcode Running for 30 min: new.mp4"]
+
+
 def test_a_job_that_is_still_stuck_after_an_outage_is_told_late_and_says_so(house: House) -> None:
     house.has("j1", RUNNING)
     house.passes(minutes(10))
@@ -205,7 +231,7 @@ def test_jobs_that_wait_and_jobs_that_are_gone_can_be_overdue_too(db: Database, 
     house.passes(hours(2))
     assert house.said() == [
         "09:31 ops: Transcode Submitted for 30 min: j1.mp4",
-        "09:46 ops: Transcode gone for 30 min: j2.mp4",
+        "09:56 ops: Transcode gone for 30 min: j2.mp4",
     ]
 
 

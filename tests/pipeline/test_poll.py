@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -97,12 +97,13 @@ def test_a_first_snapshot_can_be_announced(db: Database, ci: FakeCi, poll: Polls
     assert _steps(db) == [("old", "new", SUCCESS), ("running", "new", RUNNING)]
 
 
-@pytest.mark.parametrize(("behind_s", "told"), [(1200, True), (20, False), (0, False)])
+@pytest.mark.parametrize(("behind_s", "told"), [(1200, True), (30, False), (20, False)])
 def test_a_job_that_only_looks_older_than_the_first_question_as_cis_clock_is_behind_is_told(
     db: Database, ci: FakeCi, poll: Polls, clock: Clock, behind_s: int, told: bool
 ) -> None:
-    ci.has(a_job("j1", created_at=clock() - seconds(10)))
-    ci.pages["Transcode"] = [Page(jobs=tuple(ci.jobs.values()), served_at=clock() - seconds(behind_s))]
+    ci.has(a_job("j1", created_at=clock() + seconds(10 - behind_s)))
+    ci.pages["Transcode"] = [Page(jobs=tuple(ci.jobs.values()), served_at=clock() + seconds(20 - behind_s))]
+    ci.before_call = lambda: clock.advance(seconds(20))
     assert poll().deliveries == told
 
 
@@ -253,7 +254,7 @@ def test_the_mark_moves_with_the_last_page_only(db: Database, ci: FakeCi, polled
     ci.before_call = lambda: (marks.append(_mark(db)), clock.advance(seconds(5)))
     polled()
     assert marks == [NOW, NOW, NOW]
-    assert _mark(db) == NOW + seconds(35)  # when CI served the first page, by its own clock
+    assert _mark(db) == NOW + seconds(30)  # when the poll began: that is earlier than CI's Date
 
 
 def test_a_list_that_fails_halfway_keeps_what_was_read_and_not_the_mark(
@@ -299,6 +300,12 @@ def aged(ci: FakeCi, poll: Polls, clock: Clock) -> Polls:
     return poll
 
 
+def _later(poll: Polls, clock: Clock) -> Poll:
+    found = poll()
+    clock.advance(seconds(30))
+    return found
+
+
 def test_unfinished_jobs_that_the_list_does_not_show_are_asked_for_by_id_in_tens(
     db: Database, ci: FakeCi, aged: Polls
 ) -> None:
@@ -317,32 +324,20 @@ def test_what_is_done_is_asked_for_no_more(ci: FakeCi, aged: Polls) -> None:
     assert ci.described == []
 
 
-def test_a_job_that_ci_no_longer_knows_is_gone_and_told_once(db: Database, ci: FakeCi, aged: Polls) -> None:
+def test_a_job_that_ci_no_longer_knows_is_gone_and_told_once(
+    db: Database, ci: FakeCi, aged: Polls, clock: Clock
+) -> None:
     ci.forgets("open03")
-    assert aged().deliveries == 1
+    assert [_later(aged, clock).deliveries for _ in range(4)] == [0, 0, 1, 0]
     assert ("open03", RUNNING, GONE) in _steps(db)
     told = row_of(db, job_table, id="open03")
     assert (told["state"], told["open"]) == (GONE, False)
-    assert aged().deliveries == 0
-    assert not any("open03" in ids for ids in ci.described[2:])
+    assert sum("open03" in ids for ids in ci.described) == 3
 
 
 def test_a_job_that_left_the_list_is_not_gone_while_ci_knows_it(db: Database, ci: FakeCi, aged: Polls) -> None:
     aged()
     assert not any(state == GONE for _, _, state in _steps(db))
-
-
-def test_a_gone_job_that_comes_back_finished_is_told(db: Database, ci: FakeCi, polled: Polls, clock: Clock) -> None:
-    job = _new(clock, "j1", RUNNING)
-    ci.has(job)
-    polled()
-    ci.forgets("j1")
-    polled()
-    ci.has(job)
-    polled()  # a stale answer, perhaps
-    ci.has(replace(job, state=SUCCESS))
-    polled()
-    assert _steps(db) == [("j1", "new", RUNNING), ("j1", RUNNING, GONE), ("j1", GONE, SUCCESS)]
 
 
 def test_what_ci_describes_unasked_is_left_alone(db: Database, ci: FakeCi, aged: Polls) -> None:
@@ -441,24 +436,181 @@ def test_the_next_poll_is_counted_from_the_beginning_of_this_one(
     assert _next(db) == clock()  # late already: at once
 
 
-def test_polls_that_fail_become_rarer_up_to_ten_minutes(db: Database, ci: FakeCi, poll: Polls, clock: Clock) -> None:
-    ci.refuses["Transcode"] = TemporaryError("502")
-    pauses = []
+def _every(interval: timedelta, *tags: str) -> Rulebook:
+    book = a_book(*tags)
+    return replace(book, watches=tuple(replace(one, every=interval) for one in book.watches))
+
+
+@pytest.mark.parametrize(("every_s", "probed_s"), [(10, 30), (30, 30), (300, 300)])
+def test_a_ci_that_answers_nothing_is_asked_by_one_call_every_half_minute_or_as_seldom_as_usual(
+    db: Database, ci: FakeCi, poll: Polls, clock: Clock, every_s: int, probed_s: int
+) -> None:
+    book = _every(seconds(every_s), "Transcode", "Snapshot")
+    poll(book)
+    ci.refuses = {"Transcode": TemporaryError("502"), "Snapshot": TemporaryError("502")}
+    poll(book)
+    ci.listed.clear()
     for _ in range(7):
-        poll()
-        pauses.append((_next(db) - clock()).total_seconds())
+        assert _next(db) == clock() + seconds(probed_s)
         clock.now = _next(db)
-    assert pauses == [30, 60, 120, 240, 480, 600, 600]
+        poll(book)
+    assert [tag for tag, _, _ in ci.listed] == ["Transcode"] * 7
+
+
+def test_when_ci_answers_again_the_poll_that_notices_sees_everything_and_the_next_is_as_usual(
+    db: Database, ci: FakeCi, poll: Polls, clock: Clock
+) -> None:
+    book = _every(seconds(10), "Transcode", "Snapshot")
+    poll(book)
+    ci.refuses = {"Transcode": TemporaryError("502"), "Snapshot": TemporaryError("502")}
+    for _ in range(3):
+        poll(book)
     ci.refuses.clear()
-    poll()
-    assert _next(db) == clock() + seconds(30)
+    ci.has(_new(clock, "s1", tag="Snapshot"), _new(clock, "t1"))
+    assert poll(book).deliveries == 2
+    assert _next(db) == clock() + seconds(10)
     assert row_of(db, watch, name="vod")["failures"] == 0
 
 
-def test_ci_is_given_the_time_that_it_asks_for(db: Database, ci: FakeCi, poll: Polls, clock: Clock) -> None:
-    ci.refuses["Transcode"] = Throttled("slow down", retry_after=minutes(20))
+def test_a_tag_that_ci_refuses_delays_no_other(db: Database, ci: FakeCi, poll: Polls, clock: Clock) -> None:
+    book = _every(seconds(10), "Bogus", "Transcode")
+    ci.refuses["Bogus"] = ConfigError("no such tag")
+    for number in range(3):
+        ci.has(_new(clock, f"t{number}"))
+        poll(book)
+        assert _next(db) == clock() + seconds(10)
+        clock.now = _next(db)
+    assert len(_steps(db)) == 3
+
+
+@pytest.mark.parametrize(("asked_s", "given_s"), [(1, 30), (60, 60), (600, 600), (86_400, 600)])
+def test_ci_is_given_the_time_that_it_asks_for_up_to_ten_minutes(
+    db: Database, ci: FakeCi, poll: Polls, clock: Clock, asked_s: int, given_s: int
+) -> None:
+    ci.refuses["Transcode"] = Throttled("slow down", retry_after=seconds(asked_s))
     poll()
-    assert _next(db) == clock() + minutes(20)
+    assert _next(db) == clock() + seconds(given_s)
+
+
+# --- taking turns -------------------------------------------------------------------------------------------
+
+
+def _many(clock: Clock, tag: str, count: int) -> list[Job]:
+    return [a_job(f"{tag}{n:03}", tag=tag, created_at=clock() - seconds(n)) for n in range(count)]
+
+
+def test_long_lists_take_turns_page_by_page_and_short_ones_come_first(ci: FakeCi, poll: Polls, clock: Clock) -> None:
+    ci.page_size = 2
+    ci.has(*_many(clock, "Transcode", 6), *_many(clock, "Snapshot", 4), *_many(clock, "Concat", 1))
+    poll(a_book("Transcode", "Snapshot", "Concat"))
+    tags = [tag for tag, _, _ in ci.listed]
+    assert tags == ["Transcode", "Snapshot", "Concat", "Transcode", "Snapshot", "Transcode"]
+
+
+def test_news_of_known_jobs_come_before_the_rest_of_a_long_list(
+    db: Database, ci: FakeCi, poll: Polls, clock: Clock
+) -> None:
+    book = a_book("Transcode", "Snapshot")
+    old = a_job("old", RUNNING, tag="Snapshot", created_at=clock() - hours(30))
+    poll(book)
+    with db.write() as tx:
+        snapshots.save(tx, [old], [], {}, stream=a_stream("Snapshot").key, streams=(), now=clock())
+    ci.page_size = 2
+    ci.has(replace(old, state=SUCCESS), *_many(clock, "Transcode", 6))
+    ci.pages["Snapshot"] = [Page(jobs=(), served_at=clock())]
+    ci.before_call = lambda: calls.append(len(ci.described))
+    calls: list[int] = []
+    poll(book)
+    assert calls == [0, 0, 1, 1, 1]  # two first pages, then by id, then two more pages
+
+
+class Ticking:
+    """A monotonic clock by which each look takes a second."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
+@pytest.fixture
+def hurried(db: Database, ci: FakeCi, clock: Clock) -> Polls:
+    """Polls as a worker does: what takes longer than three looks at the clock goes on in the next poll."""
+    know(db, *BOOK.notifiers.values(), watches=a_book("Transcode", "Snapshot").watches)
+    poller = Poller(db=db, source=ci, clock=clock, worker="w1", monotonic=Ticking())
+
+    def polls(book: Rulebook, by: Poller = poller, *, at: int = 0) -> Poll:
+        found = by.poll_once(book.watches[at], book, within=seconds(3))
+        assert found is not None
+        return found
+
+    return polls
+
+
+def test_a_list_that_takes_too_long_goes_on_in_the_next_poll_after_what_is_fresh(
+    db: Database, ci: FakeCi, hurried: Polls, clock: Clock
+) -> None:
+    book = a_book("Transcode", "Snapshot", announce=True)
+    ci.page_size = 1
+    ci.has(*_many(clock, "Transcode", 8))
+    first = hurried(book)
+    assert (first.behind, first.error) == (["Transcode"], None)
+    assert _next(db) == clock()
+    assert _mark(db) is None
+    assert _mark(db, "Snapshot") == clock()
+    ci.listed.clear()
+    ci.has(_new(clock, "s1", tag="Snapshot"))
+    polls = 0
+    while hurried(book).behind:
+        polls += 1
+        assert polls < 9
+    assert ci.listed[0][0] == "Snapshot"
+    assert [tag for tag, _, _ in ci.listed].count("Transcode") == 8 - 3  # no page is asked for again
+    assert len(_steps(db)) == 9
+    assert _mark(db) == NOW
+
+
+def test_a_worker_keeps_the_bucket_while_a_list_goes_on(
+    ci: FakeCi, hurried: Polls, rival: Poller, clock: Clock
+) -> None:
+    ci.page_size = 1
+    ci.has(*_many(clock, "Transcode", 8))
+    assert hurried(BOOK).behind
+    assert rival.poll_once(watch_of(BOOK), BOOK) is None
+    while hurried(BOOK).behind:
+        pass
+    assert rival.poll_once(watch_of(BOOK), BOOK) is not None
+
+
+def test_a_list_that_goes_on_makes_way_for_another_watch_of_the_bucket(
+    db: Database, ci: FakeCi, hurried: Polls, clock: Clock
+) -> None:
+    (one,) = BOOK.watches
+    other = a_book("Snapshot").watches[0]
+    book = replace(BOOK, watches=(one, replace(other, name="other")))
+    know(db, watches=book.watches)
+    ci.page_size = 1
+    ci.has(*_many(clock, "Transcode", 8))
+    assert hurried(book).behind  # "other" has never been polled
+    assert [tag for tag, _, _ in ci.listed] == ["Transcode"]
+    assert not hurried(book, at=1).behind
+    hurried(book)
+    assert len(ci.listed) > 3
+
+
+def test_what_another_worker_has_listed_meanwhile_is_not_listed_on(
+    db: Database, ci: FakeCi, hurried: Polls, rival: Poller, clock: Clock
+) -> None:
+    ci.page_size = 1
+    ci.has(*_many(clock, "Transcode", 8))
+    assert hurried(BOOK).behind
+    clock.advance(LEASE + seconds(1))
+    assert rival.poll_once(watch_of(BOOK), BOOK)
+    clock.advance(LEASE + seconds(1))
+    ci.listed.clear()
+    hurried(BOOK)
+    assert ci.listed[0][2] is None  # it begins anew, from the other's mark
 
 
 def test_a_failed_poll_says_why_and_remembers_the_last_good_one(db: Database, ci: FakeCi, polled: Polls) -> None:
@@ -496,8 +648,8 @@ def test_a_long_wish_of_ci_is_not_taken_for_a_clock_that_was_set_back(
     ci.refuses["Transcode"] = Throttled("slow down", retry_after=hours(24 * 7))
     poll()
     assert poller.due(BOOK.watches) == []
-    clock.advance(hours(24))
-    assert poller.due(BOOK.watches) == list(BOOK.watches)  # no wish is longer than a day
+    clock.advance(minutes(10))
+    assert poller.due(BOOK.watches) == list(BOOK.watches)  # no wish is longer than ten minutes
 
 
 # --- two at once --------------------------------------------------------------------------------------------

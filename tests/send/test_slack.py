@@ -1,3 +1,5 @@
+import socket
+import threading
 from datetime import timedelta
 
 import pytest
@@ -5,8 +7,10 @@ import pytest
 from bridge.model import Refused, Sent, TryLater
 from bridge.send.door import Door
 from bridge.send.slack import token_trouble
-from tests.send.receivers import Receiver, a_slack, answering, dripping
+from tests.send.receivers import Receiver, Seen, a_slack, answering, dripping, raw
 from tests.send.slacks import no, slack, tell
+
+HTML = b"<!doctype html><html><title>Welcome to the guest network</title></html>"
 
 
 def test_a_message_is_posted_with_blocks_and_the_delivery_id_through_our_door(door: Door) -> None:
@@ -21,20 +25,6 @@ def test_a_message_is_posted_with_blocks_and_the_delivery_id_through_our_door(do
     assert (seen.json["unfurl_links"], seen.json["unfurl_media"]) == (False, False)
     assert seen.json["blocks"][0]["type"] == "section"
     assert "thread_ts" not in seen.json
-
-
-def test_the_sdk_really_uses_our_transport(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    def escaped(*_: object, **__: object) -> None:
-        raise AssertionError("slack-sdk opened a connection of its own")
-
-    monkeypatch.setattr("urllib.request.OpenerDirector.open", escaped)
-    monkeypatch.setattr("slack_sdk.web.base_client.urlopen", escaped)
-    monkeypatch.setattr("slack_sdk.webhook.client.urlopen", escaped)
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    with slack() as receiver:
-        assert isinstance(tell(door, receiver), Sent)
-        assert isinstance(tell(door, receiver, {"url": receiver.url}), Sent)
-    assert len(receiver.requests) == 2
 
 
 def test_a_private_address_is_refused_for_slack_too() -> None:
@@ -165,6 +155,90 @@ def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: 
     assert "hush" not in outcome.why
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("200 OK", b"ok"), ("200 OK", b"ok\n"), ("200 OK", b" OK\r\n"), ("200 OK", b"\xef\xbb\xbfok"),
+        ("200 OK", b'{"ok": true}'), ("200 OK", b'{"success":true}'), ("201 Created", b"ok"),
+        ("200 OK", b'{"ok":true,"error":"invalid_blocks"}'),
+        ("200 OK", b""), ("202 Accepted", b""), ("204 No Content", b""), ("200 OK", b"\n"),
+    ],
+)  # fmt: skip
+def test_an_incoming_webhook_that_says_ok_or_nothing_has_taken_the_message(
+    door: Door, status: str, body: bytes
+) -> None:
+    with Receiver(answering(status, body)) as receiver:
+        assert tell(door, receiver, {"url": receiver.url}) == Sent()
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("200 OK", HTML), ("200 OK", b"<p>ok</p>"), ("200 OK", b"ok, please log in"), ("202 Accepted", HTML),
+        ("203 Non-Authoritative Information", HTML), ("200 OK", b"1"), ("200 OK", b"null"), ("200 OK", b"true"),
+        ("200 OK", b'{"ok":"true"}'), ("200 OK", b'{"ok":false}'), ("200 OK", b'{"success":false}'), ("200 OK", b"[]"),
+        ("200 OK", b"\x1f\x8b\x08"), ("200 OK", HTML + b"ok"), ("200 OK", b"[" * 5000),
+    ],
+    ids=lambda part: repr(part[:30]),
+)  # fmt: skip
+def test_a_page_in_place_of_an_incoming_webhook_is_not_taken_for_its_ok(door: Door, status: str, body: bytes) -> None:
+    with Receiver(answering(status, body)) as receiver:
+        outcome = tell(door, receiver, {"url": receiver.url})
+    why = f'Slack answered {status[:3]}, but not "ok": a proxy or a login page may have answered in its place'
+    assert outcome == TryLater(why)
+    assert len(receiver.requests) == 1
+
+
+def test_an_ok_that_was_announced_and_did_not_come_is_asked_for_again(door: Door) -> None:
+    with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\n")) as receiver:
+        assert isinstance(tell(door, receiver, {"url": receiver.url}), TryLater)
+    with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\nok")) as receiver:
+        assert tell(door, receiver, {"url": receiver.url}) == Sent()  # no page breaks off just there
+
+
+GONE = ("no_service", "no_team", "no_active_hooks", "invalid_token", "invalid_auth", "channel_is_archived",
+        "channel_not_found", "user_not_found", "action_prohibited", "posting_to_general_channel_denied",
+        "team_disabled")  # fmt: skip
+UNWELCOME = ("no_text", "too_many_attachments", "missing_text_or_fallback_or_attachments")
+LIMITED = ("rate_limited", "ratelimited", "message_limit_exceeded")
+
+
+@pytest.mark.parametrize("form", ["{}", "{}\n", '{{"ok":false,"error":"{}"}}'])
+@pytest.mark.parametrize("error", [*GONE, *UNWELCOME, *LIMITED])
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "500 Internal Server Error"])
+def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(
+    door: Door, status: str, error: str, form: str
+) -> None:
+    with Receiver(answering(status, form.format(error).encode())) as receiver:
+        outcome = tell(door, receiver, {"url": receiver.url})
+    assert f"Slack says {error}" in getattr(outcome, "why", "")
+    if error in LIMITED:
+        assert isinstance(outcome, TryLater)
+        assert outcome.everyone
+    else:
+        assert isinstance(outcome, Refused)
+        assert outcome.pause == (error in GONE)
+
+
+@pytest.mark.parametrize("error", ["rollup_error", "never_heard_of"])
+def test_a_code_that_says_nothing_of_the_message_is_tried_again(door: Door, error: str) -> None:
+    with Receiver(answering("200 OK", error.encode())) as receiver:
+        assert tell(door, receiver, {"url": receiver.url}) == TryLater(f"Slack answered 200: {error}")
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
+@pytest.mark.parametrize("error", ["invalid_blocks", "invalid_payload"])
+def test_blocks_refused_with_any_status_are_told_as_plain_text(door: Door, status: str, error: str) -> None:
+    def behave(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
+        refused = b"blocks" in seen.body
+        answering(status if refused else "200 OK", error.encode() if refused else b"ok")(connection, seen, over)
+
+    with Receiver(behave) as receiver:
+        assert tell(door, receiver, {"url": receiver.url}) == Sent()
+    assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]
+
+
 def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(door: Door) -> None:
     with Receiver(answering("400 Bad Request", b"invalid_blocks")) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
@@ -172,12 +246,27 @@ def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(door: Doo
     assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]
 
 
-@pytest.mark.parametrize("body", [b"[]", b"null", b'"ok"', b"7", b"{}", b'{"ok":false}'])
+BROKEN_OFF = b'{"ok":true,"channel":"C1","ts":"171.1"'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"null", b'"ok"', b"7", b"{}", b'{"ok":false}', b'{"ok":"true","ts":"1.1"}', b'{"ok":1}', b'{"ok":[true]}',
+     b'{"error":""}', b"", HTML, b"not ok", BROKEN_OFF, b"\xff", b"[" * 5000],
+    ids=lambda body: repr(body[:20]),
+)  # fmt: skip
 def test_an_answer_that_is_no_answer_is_tried_again(door: Door, body: bytes) -> None:
     with Receiver(answering("200 OK", body)) as receiver:
         assert tell(door, receiver) == TryLater("Slack's answer is not understood")
+        assert len(receiver.requests) == 1
         trouble = token_trouble(a_slack(), f"http://127.0.0.1:{receiver.port}/api/", door)
     assert trouble == "Slack's answer is not understood"
+
+
+@pytest.mark.parametrize("status", ["201 Created", "500 Oops"])
+def test_an_ok_beside_another_status_is_not_believed(door: Door, status: str) -> None:
+    with Receiver(answering(status, b'{"ok":true,"channel":"C1","ts":"171.1"}')) as receiver:
+        assert isinstance(tell(door, receiver), TryLater)
 
 
 def test_a_list_with_429_is_still_a_rate_limit(door: Door) -> None:
@@ -187,8 +276,9 @@ def test_a_list_with_429_is_still_a_rate_limit(door: Door) -> None:
 
 
 @pytest.mark.parametrize("missing", ["ts", "channel"])
-def test_an_acceptance_that_does_not_say_where_gives_no_receipt(door: Door, missing: str) -> None:
-    said = {"ok": True, "channel": "C1", "ts": "171.9"}
-    del said[missing]
+@pytest.mark.parametrize("instead", [None, "", 171.9, {}])
+def test_an_acceptance_that_does_not_say_where_gives_no_receipt(door: Door, missing: str, instead: object) -> None:
+    said = {"ok": True, "channel": "C1", "ts": "171.9"} | {missing: instead}
     with slack(said) as receiver:
         assert tell(door, receiver) == Sent()
+    assert len(receiver.requests) == 1

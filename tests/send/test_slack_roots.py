@@ -3,12 +3,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+from slack_sdk import WebClient
+from structlog.testing import capture_logs
 
-from bridge.model import Outcome, Refused, Sent
+from bridge.model import Refused, Sent
 from bridge.send.door import Door
 from bridge.send.slack import SlackSender
 from bridge.send.slack_receipt import Receipt
-from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
+from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike
 from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
 from tests.send.slacks import no, paths, slack, tell
 
@@ -51,8 +53,9 @@ def test_a_root_that_cannot_be_edited_is_replaced_by_a_new_one(door: Door, error
 
 @pytest.mark.parametrize(
     "error",
-    ["thread_not_found", "restricted_action_thread_locked", "is_archived", "channel_not_found", "not_in_channel"],
-)
+    ["thread_not_found", "cannot_reply_to_message", "restricted_action_thread_locked", "is_archived", "is_inactive",
+     "channel_not_found", "not_in_channel"],
+)  # fmt: skip
 def test_a_thread_whose_root_or_channel_is_gone_begins_anew(door: Door, error: str) -> None:
     with slack(no(error)) as receiver:
         outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C9:170.5:C1")
@@ -101,9 +104,93 @@ def test_after_a_move_to_another_channel_the_thread_goes_on_there() -> None:
     assert look_alike.posts[1].thread_ts == look_alike.posts[0].ts
 
 
-def told_to(look_alike: SlackLookAlike, door: Door, channel: str, *, root: str | None) -> Outcome:
-    notifier = a_slack(channel=channel, token=DEMO_TOKEN, thread="job")
-    return SlackSender(notifier, look_alike.api_url, door).send(a_delivery(thread="b/j1", root=root), NOON).outcome
+@pytest.mark.parametrize("thread", ["job", "workflow"])
+def test_a_reply_whose_root_was_deleted_is_the_root_from_then_on(thread: str) -> None:
+    with SlackLookAlike() as look_alike, closing(Door(allow=LOOPBACK)) as door, capture_logs() as logged:
+        told = partial(told_to, look_alike, door, "C1", thread=thread)
+        first = told()
+        assert told(root=first.receipt) == Sent()
+        delete(look_alike, look_alike.posts[0])
+        loose = told(root=first.receipt)
+        assert loose.receipt not in (None, first.receipt)
+        assert told(root=loose.receipt) == Sent()
+    _, root, reply = look_alike.posts
+    assert (root.thread_ts, reply.thread_ts) == (None, root.ts)
+    assert [(one["event"], one["why"]) for one in logged] == [
+        ("the root of a slack thread is gone, a new one begins", "deleted")
+    ]
+
+
+def test_an_updated_root_that_was_deleted_is_followed_by_one_that_is_updated() -> None:
+    with SlackLookAlike() as look_alike, closing(Door(allow=LOOPBACK)) as door:
+        told = partial(told_to, look_alike, door, "C1", update=True)
+        first = told(**state(1))
+        delete(look_alike, look_alike.posts[0])
+        again = told(root=first.receipt, **state(2))
+        moved = told(root=again.receipt, **state(3))
+    root, reply = look_alike.posts
+    assert (root.thread_ts, len(root.edits), reply.thread_ts) == (None, 1, root.ts)
+    assert (again.receipt, moved.receipt) == (f"C1:{root.ts}:C1:2", f"C1:{root.ts}:C1:3")
+
+
+def delete(look_alike: SlackLookAlike, post: Post) -> None:
+    WebClient(token=DEMO_TOKEN, base_url=look_alike.api_url).chat_delete(channel=post.channel, ts=post.ts)
+
+
+def told_to(
+    look_alike: SlackLookAlike, door: Door, channel: str, *, thread: str = "job", update: bool = False, **delivery: Any
+) -> Any:
+    notifier = a_slack(channel=channel, token=DEMO_TOKEN, thread=thread, update=update)
+    told = a_delivery(**{"thread": "b/j1"} | delivery)
+    return SlackSender(notifier, look_alike.api_url, door).send(told, NOON).outcome
+
+
+LOOSE = {"type": "message", "text": "bad input", "ts": "171.9"}
+
+
+@pytest.mark.parametrize("message", [LOOSE, LOOSE | {"thread_ts": None}, LOOSE | {"thread_ts": "171.9"}])
+@pytest.mark.parametrize("update", [True, False])
+def test_an_acceptance_without_the_thread_is_told_once_and_keeps_what_is_known_of_the_thread(
+    door: Door, update: bool, message: dict[str, Any]
+) -> None:
+    said = {"ok": True, "channel": "C2", "ts": "171.9", "message": message}
+    notifier = {"channel": "general", "thread": "job", "update": update}
+    with slack(*[{"ok": True}] * update, said) as receiver:
+        outcome = tell(door, receiver, notifier, **state(4), root="C2:170.5:general:3")
+    assert outcome == Sent("C2:171.9:general:4")
+    assert paths(receiver) == ["/api/chat.update"] * update + ["/api/chat.postMessage"]
+
+
+def test_an_older_state_may_become_the_root_and_says_that_it_is_older(door: Door) -> None:
+    said = {"ok": True, "channel": "C1", "ts": "171.9", "message": LOOSE}
+    with slack(said) as receiver:
+        outcome = tell(door, receiver, {"thread": "job", "update": True}, **state(2), root="C1:170.5:C1:3")
+    assert outcome == Sent("C1:171.9:C1:2")
+    assert paths(receiver) == ["/api/chat.postMessage"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"message": None},
+        {"message": {}},
+        {"message": []},
+        {"message": "bad input"},
+        {"message": LOOSE | {"thread_ts": "170.5"}},
+        {"message": LOOSE | {"thread_ts": "169.1"}},  # 170.5 was a reply itself: it is in the thread of that one
+    ],
+)
+def test_an_answer_that_does_not_say_that_a_reply_is_loose_keeps_the_root(door: Door, said: dict[str, Any]) -> None:
+    with slack({"ok": True, "channel": "C1", "ts": "171.9"} | said) as receiver:
+        assert tell(door, receiver, {"thread": "job"}, thread="j1", root="C1:170.5:C1:1") == Sent()
+    assert paths(receiver) == ["/api/chat.postMessage"]
+
+
+def test_a_loose_reply_of_which_nobody_says_where_it_is_begins_nothing(door: Door) -> None:
+    with slack({"ok": True, "message": {"text": "bad input"}}) as receiver:
+        assert tell(door, receiver, {"thread": "job"}, thread="j1", root="C1:170.5:C1:1") == Sent()
+    assert paths(receiver) == ["/api/chat.postMessage"]
 
 
 CHOICE = {"channel": "C1", "channels": ("C1", "C2"), "thread": "job"}

@@ -74,6 +74,21 @@ def test_a_thread_needs_its_root():
         assert error_of(slack, channel="C2", text="hi", thread_ts=root) == "thread_not_found"
 
 
+def test_a_reply_is_answered_with_its_thread_and_alone_without_where_the_root_was_deleted():
+    with SlackLookAlike() as slack:
+        root = client(slack).chat_postMessage(channel="C1", text="root")["ts"]
+        under = client(slack).chat_postMessage(channel="C1", text="reply", thread_ts=root)
+        client(slack).chat_delete(channel="C1", ts=root)
+        loose = client(slack).chat_postMessage(channel="C1", text="reply", thread_ts=root)
+        assert [post.thread_ts for post in slack.posts] == [root, None]
+        with pytest.raises(SlackApiError, match="message_not_found"):
+            client(slack).chat_update(channel="C1", ts=root, text="hi")
+        with pytest.raises(SlackApiError, match="message_not_found"):
+            client(slack).chat_delete(channel="C1", ts=root)
+    assert under["message"]["thread_ts"] == root
+    assert (loose["ok"], "thread_ts" in loose["message"]) == (True, False)
+
+
 def test_an_update_without_blocks_keeps_the_old_ones():
     with SlackLookAlike() as slack:
         ts = client(slack).chat_postMessage(channel="C1", text="one", blocks=[section("1")])["ts"]

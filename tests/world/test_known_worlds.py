@@ -64,10 +64,18 @@ def test_a_job_twice_on_a_page_counts_by_the_further_state(world: Worlds) -> Non
 
 
 @on_both
-def test_a_list_that_breaks_off_is_read_again_from_where_it_was_whole(world: Worlds) -> None:
+def test_a_page_that_breaks_off_is_asked_for_again_at_once_in_smaller_ones(world: Worlds) -> None:
     found = world(page_size=1)
     found.happen(Pass(31), *[ENDED] * 3, Pass(400))
     found.poll(0, 0, [Truly(), Cut(after_a_job=True)])
+    assert len(found.oracle.steps) == 3
+
+
+@on_both
+def test_a_list_that_fails_halfway_is_read_again_in_the_next_poll(world: Worlds) -> None:
+    found = world(page_size=1)
+    found.happen(Pass(31), *[ENDED] * 3, Pass(400))
+    found.poll(0, 0, [Truly(), Truly(), Refused("404")])  # a page of each tag, then the second of the long list
     assert len(found.oracle.steps) == 1
     found.happen(Pass(400))
     found.poll(0, 0)

@@ -17,6 +17,7 @@ from bridge.record.reading import Facts
 _NOTHING_SAID: Facts = {
     "bucket": None, "region": None, "tags": (), "queues": (), "every_seconds": None, "next_poll_at": None,
     "paused": False, "polled_at": None, "ok_at": None, "failures": 0, "error": None, "calls": 0, "jobs": 0,
+    "behind": (),
 }  # fmt: skip
 
 
@@ -55,4 +56,6 @@ def _standing(one: Facts) -> tuple[str, str]:
         return "paused", "paused"
     if one["failures"]:
         return "fails", "failed"
+    if one["behind"]:
+        return "catching up", "waiting"
     return ("fine", "ok") if one["ok_at"] else ("not polled yet", "waiting")

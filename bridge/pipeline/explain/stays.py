@@ -22,7 +22,7 @@ Facts = dict[str, Any]
 class Looked:
     """A job's stay in a state, and how it was looked at.
 
-    `left_at` is None while it goes on. `ok_at` is the last complete poll that saw it; `no_poll` says why there is
+    `left_at` is None while it goes on. `ok_at` is the last poll that saw it; `no_poll` says why there is
     none any more.
     """
 
@@ -121,7 +121,7 @@ def _timed(looked: Looked, level: Level) -> tuple[str, str]:
     if looked.began.to == GONE and looked.now > due + GONE_FOR:
         return "too_old", f"gone for too long since {iso(due)}: a rule that first asks a day later does not tell of it"
     if looked.no_poll:
-        return "no_poll", f"no complete poll since it became too long at {iso(due)}: {looked.no_poll}"
+        return "no_poll", f"no poll has seen it since it became too long at {iso(due)}: {looked.no_poll}"
     return "due", f"{state} for more than {usual} since {iso(due)}: told when the next poll is complete"
 
 
@@ -130,8 +130,8 @@ def _left(looked: Looked, due: datetime, usual: str) -> tuple[str, str]:
     if looked.left_at is not None and looked.left_at < due:
         return "left", f"{stayed}, before {usual}"
     if looked.ok_at is None or looked.ok_at < due:
-        last = f"the last complete poll before that began at {iso(looked.ok_at)}" if looked.ok_at else "there was none"
-        return "unseen", f"{stayed}, but no complete poll saw it for {usual}: {last}"
+        last = f"the last poll that saw it before began at {iso(looked.ok_at)}" if looked.ok_at else "there was none"
+        return "unseen", f"{stayed}, but no poll saw it for {usual}: {last}"
     return (
         "not_on_record",
         f"{stayed}, which is more than {usual}, and no telling is on record: was the rule there then?",

@@ -143,18 +143,20 @@ class _History:
         return Looked(began=began, since=Staying(began=began).since, now=self._now, ok_at=ok_at, no_poll=no_poll)
 
     def _polls(self, stream: str) -> tuple[datetime | None, str | None]:
-        """Return when the last complete poll of a stream began, and why none is expected to have come since."""
+        """Return when the last poll began that saw all of a stream, and why none is expected to have come since."""
         watches = {one.name: one for one in self._book.watches if any(s.key == stream for s in one.streams)}
         rows = leases.polls(self._tx, watches)
         if not rows:
             return None, "no watch of the rules of now looks after this job"
-        row = max(rows, key=lambda one: one.ok_at.timestamp() if one.ok_at else 0)
-        return row.ok_at, self._why_none(watches[row.name], row)
+        known = snapshots.listed(self._tx, [stream]).get(stream)
+        seen_at = known.seen_at if known else None
+        row = max(rows, key=lambda one: one.polled_at)
+        return seen_at, self._why_none(watches[row.name], row, seen_at)
 
-    def _why_none(self, watch: Watch, row: leases.Due) -> str | None:
-        if row.ok_at and self._now - row.ok_at <= 2 * watch.every:
+    def _why_none(self, watch: Watch, row: leases.Due, seen_at: datetime | None) -> str | None:
+        if seen_at and self._now - seen_at <= 2 * watch.every:
             return None
-        last = f"the last one began at {iso(row.ok_at)}" if row.ok_at else "there has been none"
+        last = f"the last one began at {iso(seen_at)}" if seen_at else "there has been none"
         failed = f", and {row.failures} failed since" if row.failures else ""
         return f'{last}{failed}; watch "{watch.name}" {"is paused" if row.paused else "is late: does a worker run?"}'
 

@@ -21,6 +21,7 @@ def _columns() -> list[tuple[str, sa.Column[object]]]:
         ("watch", sa.Column("clock_ms", sa.BigInteger)),
         ("watch", sa.Column("behind", sa.Text)),
         ("stream", sa.Column("out_at", sa.BigInteger)),
+        ("stream", sa.Column("seen_at", sa.BigInteger)),
         ("worker", sa.Column("clock_fault", sa.Text)),
         ("ruleset", sa.Column("accepted", sa.BigInteger)),
         ("ruleset", sa.Column("empty_allowed", sa.Boolean, nullable=False, server_default=sa.text("false"))),

@@ -1,0 +1,96 @@
+"""A program that tells Slack in every way and writes down each socket that Python itself opens or connects.
+
+python -m tests.send.audited ADDRESS, that of a Slack that gives the answers ANSWERS. Its output is JSON. libcurl
+connects without Python's knowledge, through sockets that the door lent it: all else is an escape.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tests.send.slacks import no
+
+_NAMES = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
+          "http.client.connect", "urllib.Request", "subprocess.Popen", "os.system", "os.exec")  # fmt: skip
+_GONE = {"ok": False, "error": "message_not_found"}
+_LOOSE = {"ok": True, "channel": "C1", "ts": "171.9", "message": {"text": "hi"}}
+_OK = {"ok": True, "channel": "C1", "ts": "171.1"}
+
+# What is told, and what Slack answers to each request that it makes.
+PATHS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "post": ({}, [_OK]),
+    "post in plain text": ({}, [no("invalid_blocks"), _OK]),
+    "reply": ({"thread": "job", "root": "C1:170.1:C1:0"}, [_OK]),
+    "reply without a root": ({"thread": "job", "root": "C1:170.1:C1:0"}, [_LOOSE]),
+    "edit and reply": ({"thread": "job", "update": True, "root": "C1:170.1:C1:0"}, [_OK, _OK]),
+    "edit in plain text": ({"update": True, "root": "C1:170.1:C1:0"}, [no("invalid_blocks"), _OK]),
+    "new root": ({"update": True, "root": "C1:170.1:C1:0"}, [_GONE, _OK]),
+    "refused": ({}, [no("invalid_auth")]),
+    "incoming webhook": ({"url": True}, [_OK]),
+    "incoming webhook in plain text": ({"url": True}, [no("invalid_blocks"), _OK]),
+}
+ANSWERS = [answer for _, answers in PATHS.values() for answer in answers]
+
+
+class Audit:
+    """Notes what Python's audit events say of sockets. It cannot be taken away again."""
+
+    def __init__(self) -> None:
+        self.escapes: list[str] = []
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, given: tuple[Any, ...]) -> None:
+        opened = event == "socket.__new__" and given[1] != socket.AF_UNIX and type(given[0]).__name__ != "_LentSocket"
+        if opened or event in _NAMES:
+            self.escapes.append(event)
+
+    def of(self, act: Callable[[], object]) -> dict[str, Any]:
+        """Return what came of `act`, and what it did behind the door's back."""
+        self.escapes.clear()
+        try:
+            came = repr(act())
+        except Exception as fault:
+            came = type(fault).__name__
+        return {"came": came, "escapes": list(self.escapes)}
+
+
+def main(address: str) -> None:
+    audit = Audit()
+    import slack_sdk
+    from slack_sdk import WebClient
+    from slack_sdk.webhook import WebhookClient
+
+    from bridge.send.door import Door
+    from bridge.send.slack import DoorWebClient, DoorWebhookClient, Line, SlackSender, token_trouble
+    from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
+
+    api, door, closed = f"{address}/api/", Door(allow=LOOPBACK), Door()
+
+    def tell(through: Door, *, root: str | None = None, **notifier: Any) -> object:
+        if notifier.get("url"):
+            notifier["url"] = f"{address}/services/T0/B0/X"
+        return SlackSender(a_slack(**notifier), api, through).send(a_delivery(thread="j1", root=root), NOON).outcome
+
+    ours = DoorWebClient(Line(door), token="xoxb-1", base_url=api)
+    hook = DoorWebhookClient(Line(door), f"{address}/services/T0/B0/X")
+    found = {what: audit.of(lambda told=told: tell(door, **told)) for what, (told, _) in PATHS.items()}
+    found |= {
+        "auth.test": audit.of(lambda: token_trouble(a_slack(), api, door)),
+        "forbidden post": audit.of(lambda: tell(closed)),
+        "forbidden webhook": audit.of(lambda: tell(closed, url=True)),
+        "nobody there": audit.of(lambda: token_trouble(a_slack(), "http://127.0.0.1:1/api/", door)),
+        # Past what we override:
+        "the SDK's own api_call": audit.of(lambda: WebClient.api_call(ours, "auth.test")),
+        "the SDK's own send_dict": audit.of(lambda: WebhookClient.send_dict(hook, {"text": "hi"})),
+    }
+    # Last, as it leaves its traces: the audit does hear of a client that is not ours.
+    theirs = audit.of(lambda: WebClient(token="xoxb-1", base_url=api, retry_handlers=[]).auth_test())
+    print(json.dumps({"sdk": slack_sdk.__file__, "found": found, "theirs": theirs}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
