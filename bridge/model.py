@@ -386,7 +386,6 @@ class Delivery:
     notifier: str
     attempts: int  # this one included
     lease: str
-    created_at: datetime
     happened_at: datetime
     event: str
     says: str
@@ -396,6 +395,25 @@ class Delivery:
     note: str | None = None
     body: str | None = None  # the notifier's own, instead of `event`
     channel: str | None = None  # one of the notifier's `channels`
+    retry_from: timedelta | None = None  # the run clock at its first attempt
+    retry_due: timedelta | None = None  # and at the end of its last pause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """What is known of a notifier that has to be left alone, each as a time of the run clock."""
+
+    opened: timedelta | None = None  # it does not answer since then
+    probed: timedelta | None = None  # the last probe since then
+    asked_until: timedelta | None = None  # its Retry-After asks to wait until then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What CI's clock showed in the polls of a watch: how far it was ahead of ours, the last time that it said so."""
+
+    ok_at: datetime | None  # the last complete poll
+    ahead: timedelta | None  # None: CI sends no Date
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class Health:
         yield _workers(workers, alive)
         yield _polls(book.watches, {row["name"]: row for row in watches}, begun, now)
         names = {watch.name for watch in book.watches}
-        yield _clock([row["clock_ahead_seconds"] for row in watches if row["name"] in names])
+        yield _clock(alive, [row["clock_ahead_seconds"] for row in watches if row["name"] in names])
         yield _notifiers(paused)
         yield self._rules(standing, settled=now - self._loaded[1] >= _SILENT_FOR)
 
@@ -132,7 +132,9 @@ def _overdue(watch: Watch, row: Mapping[str, Any] | None, *, begun: datetime, no
     return f"no good poll for {seconds:.0f} s, at most {allowed.total_seconds():.0f} s are well"
 
 
-def _clock(ahead: Iterable[float | None]) -> Check:
+def _clock(alive: Sequence[Any], ahead: Iterable[float | None]) -> Check:
+    if doubted := next((worker["clock_fault"] for worker in alive if worker["clock_fault"]), None):
+        return Check("clock", True, f"warning: nothing is pruned or given up: {doubted}")
     worst = max((one for one in ahead if one is not None), key=abs, default=None)
     if worst is None:
         return Check("clock", True, "CI has not said what time it has")

@@ -64,6 +64,9 @@ class Scrape(Collector):
         beats = {("worker", row["id"]): _seconds(row["beat_at"]) for row in self.workers}
         heard = "When a worker was last heard of."
         yield gauge("worker_last_heartbeat_timestamp_seconds", heard, ["role", "worker"], beats)
+        doubts = {("worker", row["id"]): bool(row["clock_fault"]) for row in self.workers}
+        said = "1: the worker doubts its clock, so it prunes and gives up nothing."
+        yield gauge("worker_clock_doubted", said, ["role", "worker"], doubts)
         yield self._leases()
         yield self._digests()
         yield from counters.collect(self.totals, self.book)

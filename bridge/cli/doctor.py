@@ -108,6 +108,8 @@ def _database(settings: Settings) -> Iterator[Check]:
         if any(unread.values()):
             text = f"{unread['left_out']} left out, {unread['field']} with a field that cannot be read"
             yield Check("jobs", None, f"{text}; `ci-bridge jobs show ID` and the log say which")
+        for doubted in sorted({one["clock_fault"] for one in workers if one["clock_fault"]}):
+            yield Check("clock", None, f"nothing is pruned or given up: {doubted}")
         for one in paused:
             advice = f"mend it, then `ci-bridge notifier resume {one['name']}`"
             yield Check(f"notifier {one['name']}", False, f"paused: {one['paused_why']}; {advice}")

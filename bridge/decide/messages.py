@@ -13,7 +13,7 @@ from bridge.decide.customs import Custom
 from bridge.decide.events import Stay, cut, event
 from bridge.decide.ids import ident
 from bridge.decide.templates import Names, Template, TemplateFault, basename, human, iso, rendered, variables
-from bridge.model import FAILED, GONE, NEW, Message, Notifier, SlackNotifier, Told, Transition, WebhookNotifier
+from bridge.model import DONE, FAILED, GONE, NEW, Message, Notifier, SlackNotifier, Told, Transition, WebhookNotifier
 
 _PLAIN = Custom()
 DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
@@ -120,9 +120,14 @@ def _kind(stay: Stay | None) -> Literal["transition", "level", "recovery"]:
 
 
 def _message_id(transition: Transition, rule: str | None, stay: Stay | None) -> str:
-    """Return the id, made from what happened: the same thing seen again has the same one."""
+    """Return the id, made from what happened: the same thing seen again has the same one.
+
+    A job ends once, so how many transitions led there is no part of that: a database restored from a backup counts
+    others. What a level rule says of a stay is about the transition that began it, which may come again.
+    """
     by = ("", "by hand") if rule is None else (rule,)  # no rule has no name
-    said = (transition.job.bucket, transition.job.id, str(transition.sequence), transition.to, *by)
+    number = () if transition.to in DONE else (str(transition.sequence),)
+    said = (transition.job.bucket, transition.job.id, *number, transition.to, *by)
     return ident("msg", *said, *((_kind(stay), str(stay.count)) if stay else ()))
 
 

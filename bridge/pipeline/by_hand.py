@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 
+from bridge.decide.digests import delivery_id
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import tell_by_hand as telling_of
 from bridge.decide.words import listing, suggest
@@ -55,6 +56,9 @@ def tell_by_hand(
         raise NotTold(404, f'rules.toml has no notifier "{notifier[:100]}"{near}; there are: {there_are}')
     step = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
     told, faults = telling_of(step, book, book.notifiers[notifier], author)
+    if stored := outbox.stored_id(tx, told.message):  # by an older version, which made other ids
+        message = replace(told.message, id=stored)
+        told = replace(told, message=message, id=delivery_id(stored, notifier))
     for fault in faults:
         logger.warning("template fell back to the usual form", extra={"notifier": notifier, "fault": fault})
     _refuse_twice(tx, told.id)

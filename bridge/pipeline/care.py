@@ -11,20 +11,24 @@ from sqlalchemy import Connection
 
 from bridge.decide.customs import customs
 from bridge.decide.messages import as_fallback
-from bridge.decide.retries import BROKEN_AT
+from bridge.decide.retries import BROKEN_AT, over_at
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.templates import variables
-from bridge.model import Attempt, Delivery, Message, Notifier, Refused, Sent, Told, TryLater
+from bridge.model import Attempt, Breaker, Delivery, Message, Notifier, Refused, Sent, Told, TryLater
 from bridge.pipeline.telling import gates_at
 from bridge.pipeline.vigil import Vigil
 from bridge.record import claims, outbox, settling, snapshots
-from bridge.record.database import Clock, Database
+from bridge.record.clocks import RunClock
+from bridge.record.database import Clock, Database, ms
 from bridge.record.settling import Ended
 
 logger = logging.getLogger(__name__)
 
 _EVERY_S = 5.0
+_OFTEN_S = 1.0  # while there is more to look at
+_ADVANCE_S = 10.0
 _AT_ONCE = 100  # deliveries given up in one look: nobody else is told meanwhile
+_LOOKED_AT = 500  # of what waits for a notifier that is left alone, in one look
 _SURELY = timedelta(minutes=10)  # over by the clock, and its worker not heard of since
 _SOONER_S = 16.0  # a sign of life more than workers give of themselves
 _NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
@@ -42,6 +46,7 @@ class Care:
         monotonic: Callable[[], float],
         new_lease: Callable[[], str],
         lease: timedelta,
+        clock_fault: Callable[[Connection], str | None],
     ) -> None:
         self._db = db
         self._book = book
@@ -50,29 +55,36 @@ class Care:
         self._new_lease = new_lease
         self._lease = lease
         self._vigil = Vigil(lease.total_seconds())
-        self._hopeless: dict[str, datetime] = {}  # notifiers that just did not answer, and what was put by then
+        self._clock_fault = clock_fault
+        self.run_clock = RunClock(monotonic)
+        self._advance_s = 0.0
+        self._probes: dict[str, tuple[timedelta, int]] = {}  # the last probe in vain: run clock, and clock in ms
+        self._looked: dict[str, tuple[int, int]] = {}  # how far was looked at what waits for a notifier left alone
         self._next_s = 0.0
 
     def look(self, mine: Collection[int]) -> None:
         """Do what there is to do, if it is time; `mine` are the numbers that this worker holds: it is alive."""
         if self._monotonic() < self._next_s:
             return
-        self._next_s = self._monotonic() + _EVERY_S
+        if self._monotonic() >= self._advance_s:
+            self._advance_s = self._monotonic() + _ADVANCE_S
+            with self._db.write() as tx:
+                self.run_clock.advance(tx, self._clock())
         with self._db.read() as tx:
             held = [one for one in settling.held(tx) if one[0] not in mine]
             forsaken = settling.forsaken(tx, before=self._clock() - _SURELY) if held else set()
             paused = claims.paused_and_waiting(tx)
+            alone = claims.left_alone(tx, now=self._clock(), broken_at=BROKEN_AT)
         self._reap(held, forsaken)
         for name, why in paused:
             self._pass_on(name, why)
-        hopeless, self._hopeless = self._hopeless, {}
-        for name, since in hopeless.items():
-            self._give_up(name, since)
+        again_s = [self._look_at_waiting(name, breaker) for name, breaker in alone.items()]
+        self._next_s = self._monotonic() + min([_EVERY_S, *again_s])
 
-    def died(self, attempt: Attempt) -> None:
-        """A delivery is dead. If it was tried as long as it may be, and nobody answers, older ones need not be."""
-        if is_silence(attempt):
-            self._hopeless[attempt.delivery.notifier] = attempt.delivery.created_at
+    def probed(self, notifier: str, run: timedelta, now: datetime) -> None:
+        """A probe was in vain: it counts as an attempt of everything that was due for the notifier."""
+        self._probes[notifier] = (run, ms(now))
+        self._next_s = 0.0
 
     def begin_anew(self) -> None:
         """The database was away: whoever is alive has outcomes to record, and goes first."""
@@ -97,19 +109,41 @@ class Care:
                 ),
             )
 
-    def _give_up(self, name: str, since: datetime) -> None:
-        """What has waited for a notifier even longer than one that was tried in vain to the end is dead too."""
+    def _look_at_waiting(self, name: str, breaker: Breaker) -> float:
+        """Give up what waits for a notifier left alone longer than its retry time, some of it at a look.
+
+        Return in how many seconds to look again.
+        """
+        now = self._clock()
+        with self._db.read() as tx:
+            run = self.run_clock.read(tx, now)
+            rows = claims.due(tx, name, after=self._looked.pop(name, (0, 0)), now=now, most=_LOOKED_AT)
+            doubted = bool(rows) and self._clock_fault(tx) is not None
+        probe, probed_ms = self._probes.get(name, (run, 0))
+        if begun := [one.n for one in rows if one.retry_from is None and one.due_at <= probed_ms]:
+            with self._db.write() as tx:
+                claims.begin_retry(tx, begun, probe)
+        retry = retry_of(name, self._book())
+        ends = [] if doubted else [(end, one.n) for one in rows if (end := _over_at(one, retry, breaker, run))]
+        over = [n for end, n in ends if end <= run]
+        if over:
+            self._give_up(name, over[:_AT_ONCE])
+        if len(over) > _AT_ONCE or len(rows) == _LOOKED_AT:
+            self._looked[name] = (0, 0) if len(over) > _AT_ONCE else (rows[-1].due_at, rows[-1].n)
+            return _OFTEN_S
+        return min([_EVERY_S, *((end - run).total_seconds() for end, _ in ends if end > run)])
+
+    def _give_up(self, name: str, numbers: Sequence[int]) -> None:
         self._bury(
             Refused(f"its retry time is over, and {name} answers nobody"),
             lambda tx, now: claims.claim_hopeless(
                 tx,
                 name,
-                before=min(since, now - retry_of(name, self._book())),
+                numbers,
                 broken_at=BROKEN_AT,
                 lease=self._new_lease(),
                 lease_for=self._lease,
                 now=now,
-                most=_AT_ONCE,
             ),
         )
 
@@ -120,6 +154,14 @@ class Care:
             settling.settle(tx, [Ended(attempt) for attempt in ended], now=now)
             for attempt in ended:
                 tell_fallback(tx, attempt, self._book(), now)
+
+
+def _over_at(one: claims.Due, retry: timedelta, breaker: Breaker, run: timedelta) -> timedelta | None:
+    if one.retry_from is None or one.retry_due is None:
+        return None
+    return over_at(
+        first=one.retry_from, due=one.retry_due, attempts=one.attempts, retry=retry, breaker=breaker, now=run
+    )
 
 
 def is_silence(attempt: Attempt) -> bool:

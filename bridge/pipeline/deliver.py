@@ -12,9 +12,9 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
-from bridge.decide.retries import BROKEN_AT, next_try, rest
+from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, probed_since, rest
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Attempt, Delivery, Refused, Sent, TryLater
+from bridge.model import Attempt, Breaker, Delivery, Refused, Sent, TryLater
 from bridge.pipeline.care import Care, is_silence, retry_of, tell_fallback
 from bridge.pipeline.digests import Editor
 from bridge.pipeline.line import Line
@@ -57,6 +57,7 @@ class Courier:
         worker: str,
         monotonic: Callable[[], float] = time.monotonic,
         window: int = WINDOW,
+        clock_fault: Callable[[Connection], str | None] = lambda _: None,
     ) -> None:
         self._db = db
         self._transport = transport
@@ -66,6 +67,7 @@ class Courier:
         self._worker = worker
         self._monotonic = monotonic
         self._window = window
+        self._clock_fault = clock_fault
         self._claims = itertools.count(1)
         self._care = Care(
             db=db,
@@ -74,6 +76,7 @@ class Courier:
             monotonic=monotonic,
             new_lease=lambda: f"{worker}.{next(self._claims)}",
             lease=LEASE,
+            clock_fault=clock_fault,
         )
         self._editor = Editor(db=db, book=book, clock=clock, monotonic=monotonic)
         self._newest: set[str] = set()  # notifiers whose next claim begins with the youngest, while they fail
@@ -167,46 +170,70 @@ class Courier:
             return bool(claims.due_lanes(tx, now=now))
 
     def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
-        ended = [self._judge(attempt, now) for attempt in self._ended]
+        self._recover(tx)
+        ended = self._judged(tx, now)
         lost = settling.settle(tx, ended, now=now) if ended else frozenset()
         self._count_failures(tx, [one.attempt for one in ended if one.attempt.delivery.n not in lost], now)
         for one in ended:
             if one.attempt.delivery.n in lost:
                 continue
             if one.dead:
-                self._care.died(one.attempt)
                 tell_fallback(tx, one.attempt, self._book(), now)
             elif isinstance(one.attempt.outcome, Refused):
                 _log_pause(one.attempt.delivery.notifier, one.attempt.outcome)
         return lost
 
+    def _recover(self, tx: Connection) -> None:
+        """One answer ends what the breaker counted; before it is recorded, as it may ask for time itself."""
+        for name in sorted({one.delivery.notifier for one in self._ended if not is_silence(one)} & self._failing):
+            outbox.recovered(tx, name, broken_at=BROKEN_AT)
+            logger.info("a notifier that failed answers again", extra={"notifier": name})
+
     def _count_failures(self, tx: Connection, attempts: Sequence[Attempt], now: datetime) -> None:
         """The breaker: who does not answer, again and again, is left alone for a while; one answer ends that."""
         failed = Counter(one.delivery.notifier for one in attempts if is_silence(one))
-        well = {one.delivery.notifier for one in attempts if not is_silence(one)}
-        for name in sorted(well & self._failing):
-            outbox.recovered(tx, name, broken_at=BROKEN_AT)
-            logger.info("a notifier that failed answers again", extra={"notifier": name})
-        for name in sorted(set(failed) - well):
-            failures = outbox.failed(tx, name, failed[name], broken_at=BROKEN_AT)
+        for name in sorted(set(failed) - {one.delivery.notifier for one in attempts if not is_silence(one)}):
+            begun_s = min(one.seconds for one in attempts if one.delivery.notifier == name)
+            run = self._care.run_clock.read(tx, now) - timedelta(seconds=begun_s)
+            failures = outbox.failed(tx, name, failed[name], broken_at=BROKEN_AT, run=run)
+            if failures > BROKEN_AT:
+                self._care.probed(name, run, now - timedelta(seconds=begun_s))
             if pause := rest(failures=failures, chance=self._chance()):
                 outbox.hold(tx, name, now + pause)
                 facts = {"notifier": name, "failures": failures, "seconds": round(pause.total_seconds())}
                 logger.warning("a notifier that does not answer is left alone", extra=facts)
 
-    def _judge(self, attempt: Attempt, now: datetime) -> Ended:
+    def _judged(self, tx: Connection, now: datetime) -> list[Ended]:
+        """Return what becomes of the deliveries whose attempts ended."""
+        later = {one.delivery.notifier for one in self._ended if isinstance(one.outcome, TryLater)}
+        if not later:
+            return [Ended(attempt) for attempt in self._ended]
+        run, breakers = self._care.run_clock.read(tx, now), outbox.breakers(tx, later)
+        may_end = self._clock_fault(tx) is None
+        return [
+            self._judge(one, now, run, breakers.get(one.delivery.notifier, Breaker()), may_end=may_end)
+            for one in self._ended
+        ]
+
+    def _judge(self, attempt: Attempt, now: datetime, run: timedelta, breaker: Breaker, *, may_end: bool) -> Ended:
         outcome, delivery = attempt.outcome, attempt.delivery
         if not isinstance(outcome, TryLater):
-            return Ended(attempt)
-        again_at = next_try(
+            return Ended(attempt, retry_from=delivery.retry_from, retry_due=delivery.retry_due)
+        begun = run - timedelta(seconds=attempt.seconds)
+        first = due = begun
+        if delivery.retry_from is not None and delivery.retry_due is not None:
+            due = delivery.retry_due
+            first = counts_from(first=delivery.retry_from, due=due, breaker=breaker, now=begun)
+        pause = next_pause(
             attempts=delivery.attempts - delivery.lost,  # who dies while sending says nothing of the receiver
-            created_at=delivery.created_at,
-            now=now,
+            used=run - first,
             retry=retry_of(delivery.notifier, self._book()),
             wish=outcome.after,
             chance=self._chance(),
+            stood_for=delivery.retry_due is not None and probed_since(due, breaker),
+            may_end=may_end,
         )
-        return Ended(attempt, again_at)
+        return Ended(attempt) if pause is None else Ended(attempt, now + pause, first, run + pause)
 
     def _collect(self, timeout_s: float) -> None:
         self._take(self._transport.wait(timeout_s))

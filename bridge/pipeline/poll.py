@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, ConfigError, TemporaryError, Throttled
 from bridge.decide.appointments import is_due, pause
+from bridge.decide.clock import earlier
 from bridge.decide.diff import diff, gone, latest
 from bridge.decide.listing import Listing, Span
 from bridge.decide.mark import RESOLUTION, Chain, Clocks, believed
@@ -310,7 +311,8 @@ class Poller:
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
             silence = round_.silence(stream, horizon, jobs)
             still_at = round_.still_at(stream.key)
-            steps = diff(seen, jobs, watch=round_.watch.name, now=now, silence=silence, still_at=still_at)
+            seen_at = earlier(now, round_.ahead)
+            steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, steps, now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
@@ -351,7 +353,8 @@ class Poller:
             jobs = [job for job in latest(found.jobs) if job.id in before]
             seen = {job_id: one.seen for job_id, one in before.items()}
             still_at = round_.still_at(*{one.stream for one in before.values()})
-            steps = diff(seen, jobs, watch=watch.name, now=now, still_at=still_at)
+            seen_at = earlier(now, round_.ahead)
+            steps = diff(seen, jobs, watch=watch.name, now=seen_at, still_at=still_at)
             denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
             lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
@@ -382,7 +385,8 @@ class Poller:
         wish = error.retry_after if error else None
         after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, wish=wish)
         with self._transaction(watch, round_.book, self._clock()) as tx:
-            stays = tell_stays(tx, watch, round_.book, round_.began, self._clock(), saw=round_.saw)
+            as_of = earlier(round_.began, round_.ahead)
+            stays = tell_stays(tx, watch, round_.book, as_of, self._clock(), saw=round_.saw)
             poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
             snapshots.set_seen(tx, round_.complete, round_.began)
             leases.polled(

@@ -12,6 +12,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import Connection
+
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP
 from bridge.pipeline.poll import Halted
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _PAUSE_S = 0.15  # who waits to write to SQLite looks every 100 ms whether it is free
 _DEPLOYED_WITHIN = timedelta(hours=1)
+_SILENT_FOR = timedelta(days=1)  # so long a worker that lives is never
 _MOST_LOOKS = 300  # at one table in one run; the next run goes on from there
 
 _Old = Callable[..., Found]
@@ -47,11 +50,20 @@ class _Walk:
 class Pruner:
     """Prunes for one worker, whose id is the token of its lease. `nap` may raise Halted."""
 
-    def __init__(self, *, db: Database, clock: Clock, worker: str, nap: Callable[[float], object]) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        worker: str,
+        nap: Callable[[float], object],
+        clock_fault: Callable[[Connection], str | None] = lambda _: None,
+    ) -> None:
         self._db = db
         self._clock = clock
         self._worker = worker
         self._nap = nap
+        self._clock_fault = clock_fault
         self._walks = {
             "deliveries": _Walk(pruning.old_deliveries, pruning.prune_deliveries, 0),
             "jobs": _Walk(pruning.old_jobs, pruning.prune_jobs, 0),
@@ -65,11 +77,14 @@ class Pruner:
         with self._db.write() as tx:
             # A worker of before there was a horizon would list what goes now, and tell it again.
             older = leases.any_older(tx, since=self._clock() - _DEPLOYED_WITHIN)
+            doubted = self._clock_fault(tx)
             if not pruning.acquire(tx, self._worker, now=self._clock()):
                 return pruned
         try:
             with suppress(Halted, leases.LeaseLost):
-                if not older:
+                if doubted:
+                    logger.warning("nothing is pruned by a clock that is doubted", extra={"reason": doubted})
+                elif not older:
                     self._take_out(book, pruned)
                 # Nothing that an older worker does depends on it.
                 self._walk(self._unsaid, "deliveries", filled)
@@ -88,6 +103,7 @@ class Pruner:
         with self._db.write() as tx:
             leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
             pruning.prune_rest(tx, cut=cut)
+            leases.strike_silent(tx, before=cut.now - _SILENT_FOR)
         self._compact()
 
     def _cutoffs(self, book: Rulebook) -> Cutoffs:

@@ -47,6 +47,7 @@ def tell_stays(
     """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a poll of it began.
 
     `saw` says of a job, by its stream's key and its id, whether that poll saw it: what CI did not show may have moved.
+    `as_of` is by the earlier of our clock and CI's, and so are repetitions.
     """
     levels = [rule.level for rule in book.matcher.levels if rule.level]
     if not levels:
@@ -68,7 +69,7 @@ def tell_stays(
             before = last[rule.name].notifiers if rule.name in last else ()
             names = (*before, *(one.notifier for one in telling.told if not (one.hold and one.hold.drop)))
             notifiers = tuple(dict.fromkeys(names))
-            alarms.fire(tx, began, rule.name, stay.count, notifiers=notifiers, since=stay.since, now=now)
+            alarms.fire(tx, began, rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
             tallies.count(tx, [Counted("match", (rule.name,))], now=now)
             tellings.append(telling)
         if len(tellings) >= _MOST_STAYS:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
+    ColumnElement,
     Connection,
     FromClause,
     Select,
@@ -20,10 +21,13 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
     update,
 )
 
-from bridge.model import Delivery
+from bridge.model import Breaker, Delivery
+from bridge.record import outbox
+from bridge.record.clocks import run_at, run_ms
 from bridge.record.database import at, ms
 from bridge.record.schema import SENDING, WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812
@@ -54,7 +58,7 @@ _LANES = (
 def _claim(dialect: str, how: str = "") -> Any:
     """Return the statement that claims up to :room due deliveries of one notifier.
 
-    `how`: "aged" claims what was put before :before, "newest" what was never tried, the youngest first.
+    `how`: "these" claims only :numbers, "newest" what was never tried, the youngest first.
     """
     other = D.alias("other")
     in_the_way = exists().where(
@@ -64,11 +68,14 @@ def _claim(dialect: str, how: str = "") -> Any:
         or_(state_is(SENDING, other), other.c.n < D.c.n),
         other.c.n != D.c.n,
     )
-    only = {"aged": [D.c.since <= bindparam("before")], "newest": [D.c.attempts == literal_column("0")]}.get(how, [])
+    only: dict[str, list[ColumnElement[bool]]] = {
+        "these": [D.c.n.in_(bindparam("numbers", expanding=True))],
+        "newest": [D.c.attempts == literal_column("0")],
+    }
     pick = (
         select(D.c.n)
         .where(D.c.notifier == bindparam("of"), state_is(WAITING), D.c.due_at <= bindparam("now"))
-        .where(or_(D.c.lane.is_(None), ~in_the_way), *only)
+        .where(or_(D.c.lane.is_(None), ~in_the_way), *only.get(how, []))
         .order_by(*((D.c.due_at.desc(), D.c.n.desc()) if how == "newest" else (D.c.due_at, D.c.n)))
         .limit(bindparam("room"))
     )
@@ -100,8 +107,8 @@ def _gate() -> CTE:
 
 
 _OWN = (
-    D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.attempts, D.c.lease, D.c.since, D.c.thread, D.c.note, D.c.lost,
-    D.c.body, D.c.channel,
+    D.c.n, D.c.id, D.c.message, D.c.notifier, D.c.attempts, D.c.lease, D.c.thread, D.c.note, D.c.lost,
+    D.c.body, D.c.channel, D.c.retry_from, D.c.retry_due,
 )  # fmt: skip
 
 
@@ -110,8 +117,8 @@ def _told(claimed: FromClause) -> Select[Any]:
     c = claimed.c
     return (
         select(
-            c.n, c.id, c.notifier, c.attempts, c.lease, c.since, M.c.happened_at, M.c.event, M.c.says,
-            c.thread, H.c.receipt, c.note, c.lost, c.body, c.channel,
+            c.n, c.id, c.notifier, c.attempts, c.lease, M.c.happened_at, M.c.event, M.c.says,
+            c.thread, H.c.receipt, c.note, c.lost, c.body, c.channel, c.retry_from, c.retry_due,
         )
         .join(M, M.c.id == c.message)
         .outerjoin(H, and_(H.c.notifier == c.notifier, H.c.thread == c.thread))
@@ -239,23 +246,62 @@ def claim_paused(
     return tuple(_claimed(tx, values | {"seen": claims}))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A delivery that could be sent, were its notifier not left alone."""
+
+    n: int
+    due_at: int
+    attempts: int  # less those whose outcome is not known
+    retry_from: timedelta | None
+    retry_due: timedelta | None
+
+
+def left_alone(tx: Connection, *, now: datetime, broken_at: int) -> dict[str, Breaker]:
+    """Return the notifiers that do not answer, or asked for time; not those that are paused."""
+    rows = tx.execute(select(N).where(N.c.paused_at.is_(None), _left_alone(now, broken_at)).order_by(N.c.name))
+    return {row.name: outbox.breaker_of(row) for row in rows}
+
+
+def _left_alone(now: datetime, broken_at: int) -> ColumnElement[bool]:
+    return or_(N.c.failures >= broken_at, N.c.not_before > ms(now))
+
+
+def due(tx: Connection, notifier: str, *, after: tuple[int, int], now: datetime, most: int) -> list[Due]:
+    """Return up to `most` of what is due for a notifier, from `after` (due_at, n) on."""
+    columns = (D.c.n, D.c.due_at, (D.c.attempts - D.c.lost).label("attempts"), D.c.retry_from, D.c.retry_due)
+    # The first condition on due_at says no more than the tuple: SQLite finds the place in its index by it.
+    here = (D.c.due_at >= after[0], D.c.due_at <= ms(now), tuple_(D.c.due_at, D.c.n) > tuple_(*after))
+    found = select(*columns).where(D.c.notifier == notifier, state_is(WAITING), *here)
+    return [
+        Due(n=n, due_at=due_at, attempts=attempts, retry_from=run_at(first), retry_due=run_at(end))
+        for n, due_at, attempts, first, end in tx.execute(found.order_by(D.c.due_at, D.c.n).limit(most))
+    ]
+
+
+def begin_retry(tx: Connection, numbers: Collection[int], run: timedelta) -> None:
+    """Let the retry time of what was never tried begin at this run clock: a probe stood for it."""
+    begins = update(D).where(D.c.n.in_(numbers), state_is(WAITING), D.c.retry_from.is_(None))
+    tx.execute(begins.values(retry_from=run_ms(run), retry_due=run_ms(run)))
+
+
 def claim_hopeless(
     tx: Connection,
     notifier: str,
+    numbers: Collection[int],
     *,
-    before: datetime,
     broken_at: int,
     lease: str,
     lease_for: timedelta,
     now: datetime,
-    most: int,
 ) -> tuple[Delivery, ...]:
-    """Claim what has waited since `before` for a notifier that failed `broken_at` times in a row, else nothing."""
-    claims = tx.execute(select(N.c.claims).where(N.c.name == notifier, N.c.failures >= broken_at)).scalar()
+    """Claim these deliveries of a notifier if it is still left alone, else nothing."""
+    alone = select(N.c.claims).where(N.c.name == notifier, N.c.paused_at.is_(None), _left_alone(now, broken_at))
+    claims = tx.execute(alone).scalar()
     if claims is None:
         return ()
-    values = {"of": notifier, "now": ms(now), "room": most, "lease": lease, "until": ms(now + lease_for)}
-    return tuple(_claimed(tx, values | {"before": ms(before), "seen": claims}, "aged"))
+    values = {"of": notifier, "now": ms(now), "room": len(numbers), "lease": lease, "until": ms(now + lease_for)}
+    return tuple(_claimed(tx, values | {"numbers": list(numbers), "seen": claims}, "these"))
 
 
 def _claimed(tx: Connection, values: dict[str, Any], how: str = "") -> list[Delivery]:
@@ -276,14 +322,13 @@ def _claim_rows(tx: Connection, values: dict[str, Any], how: str = "") -> list[D
 
 
 def _delivery(row: Any) -> Delivery:
-    n, id_, notifier, attempts, lease, since, happened_at, event, says, thread, receipt, note, lost, body, channel = row
+    n, id_, notifier, attempts, lease, happened_at, event, says, thread, receipt, note, lost, body, channel, *run = row
     return Delivery(
         n=n,
         id=id_,
         notifier=notifier,
         attempts=attempts,
         lease=lease,
-        created_at=at(since),
         happened_at=at(happened_at),
         event=event,
         says=says,
@@ -293,4 +338,6 @@ def _delivery(row: Any) -> Delivery:
         lost=lost,
         body=body,
         channel=channel,
+        retry_from=run_at(run[0]),
+        retry_due=run_at(run[1]),
     )

@@ -324,6 +324,11 @@ class SharedClock:
         at_base, monotonic_then = self._base
         return at_base + timedelta(seconds=self._monotonic() - monotonic_then)
 
+    @property
+    def local_ahead(self) -> timedelta:
+        """How far the machine's own clock is ahead of it."""
+        return timedelta(0) if self._base is None else self._local() - self()
+
     def correct(self) -> None:
         """Set it by the database's clock."""
         if self._db.sqlite:

@@ -137,8 +137,10 @@ def beat(
     rules_sha: str,
     rules_fault: str | None,
     rules_note: str | None = None,
+    clock_fault: str | None = None,
 ) -> None:
     facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault, "rules_note": rules_note}
+    facts["clock_fault"] = clock_fault
     tx.execute(update(P).where(P.c.id == worker).values(facts))
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Row,
     Select,
     case,
     or_,
@@ -22,8 +23,9 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Gate, Message, Told
+from bridge.model import Breaker, Gate, Message, Told
 from bridge.record import digests, tallies
+from bridge.record.clocks import run_at, run_ms
 from bridge.record.codec import dump
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import DEAD, DROPPED, HELD, WAITING, state_is
@@ -119,6 +121,12 @@ def _counted(told: Sequence[Told], held: Mapping[int, Mapping[str, Any]]) -> Ite
             yield Counted("delivery", (told[place].notifier, "dropped"))
 
 
+def stored_id(tx: Connection, message: Message) -> str | None:
+    """Return the id under which a message that no rule makes is stored, if it is."""
+    same = (M.c.bucket == message.bucket, M.c.job_id == message.job_id, M.c.sequence == message.sequence)
+    return tx.execute(select(M.c.id).where(*same, M.c.kind == message.kind, M.c.rule.is_(None))).scalar()
+
+
 def message_of(tx: Connection, number: int) -> Message:
     """Return the message of a delivery, to tell it to somebody else."""
     row = tx.execute(select(M).join(D, D.c.message == M.c.id).where(D.c.n == number)).one()
@@ -146,10 +154,13 @@ def redrive(tx: Connection, which: Select[Any], *, now: datetime) -> list[str]:
         update(D)
         .where(D.c.n.in_(which), or_(state_is(DEAD), state_is(DROPPED)))
         .values(state=WAITING, due_at=ms(now), since=ms(now), attempts=0, lost=0, ended_at=None)
-        .values(why="sent again by hand")
+        .values(why="sent again by hand", retry_from=None, retry_due=None)
         .returning(D.c.id)
     )
     return list(tx.execute(again).scalars())
+
+
+_CLOSED: dict[str, Any] = {"broken_run": None, "probed_run": None}
 
 
 def pause(tx: Connection, notifier: str, why: str, *, now: datetime) -> None:
@@ -161,26 +172,43 @@ def pause(tx: Connection, notifier: str, why: str, *, now: datetime) -> None:
 def resume(tx: Connection, notifier: str) -> bool:
     """Let a notifier be told again; False when there is none of this name."""
     row = update(N).where(N.c.name == notifier)
-    return tx.execute(row.values(paused_at=None, paused_why=None, not_before=0, failures=0)).rowcount == 1
+    closed: dict[str, Any] = {"failures": 0, "asked_run": None, **_CLOSED}
+    return tx.execute(row.values(paused_at=None, paused_why=None, not_before=0, **closed)).rowcount == 1
 
 
-def hold(tx: Connection, notifier: str, until: datetime) -> None:
-    """Tell a notifier nothing before then; a longer wait stays."""
-    tx.execute(update(N).where(N.c.name == notifier, N.c.not_before < ms(until)).values(not_before=ms(until)))
+def hold(tx: Connection, notifier: str, until: datetime, *, asked: timedelta | None = None) -> None:
+    """Tell a notifier nothing before then; a longer wait stays. `asked`: it wants that itself, until this run clock."""
+    wait = update(N).where(N.c.name == notifier, N.c.not_before < ms(until)).values(not_before=ms(until))
+    tx.execute(wait if asked is None else wait.values(asked_run=run_ms(asked)))
 
 
-def failed(tx: Connection, notifier: str, count: int, *, broken_at: int) -> int:
-    """Count attempts that were not answered; return how many that makes in a row.
+def breakers(tx: Connection, notifiers: Collection[str]) -> dict[str, Breaker]:
+    """Return what is known of these notifiers."""
+    rows = tx.execute(select(N).where(N.c.name.in_(notifiers)))
+    return {row.name: breaker_of(row) for row in rows}
+
+
+def breaker_of(row: Row[Any]) -> Breaker:
+    return Breaker(opened=run_at(row.broken_run), probed=run_at(row.probed_run), asked_until=run_at(row.asked_run))
+
+
+def failed(tx: Connection, notifier: str, count: int, *, broken_at: int, run: timedelta) -> int:
+    """Count attempts that were not answered, the last begun at this run clock; return how many that makes in a row.
 
     Many at once are one piece of bad news: from `broken_at` on they count as one.
     """
-    sum_ = N.c.failures + count
-    more = case((N.c.failures >= broken_at, N.c.failures + 1), (sum_ > broken_at, broken_at), else_=sum_)
-    return tx.execute(update(N).where(N.c.name == notifier).values(failures=more).returning(N.c.failures)).scalar() or 0
+    sum_, broken = N.c.failures + count, N.c.failures >= broken_at
+    more = case((broken, N.c.failures + 1), (sum_ > broken_at, broken_at), else_=sum_)
+    facts = {
+        "failures": more,
+        "broken_run": case((broken, N.c.broken_run), (sum_ >= broken_at, run_ms(run)), else_=None),
+        "probed_run": case((broken, run_ms(run)), else_=None),
+    }
+    return tx.execute(update(N).where(N.c.name == notifier).values(facts).returning(N.c.failures)).scalar() or 0
 
 
 def recovered(tx: Connection, notifier: str, *, broken_at: int) -> None:
     """A notifier that failed answers: it is left alone no longer."""
     # Who is broken has not asked for time since: that would have been an answer.
     not_before = case((N.c.failures >= broken_at, 0), else_=N.c.not_before)
-    tx.execute(update(N).where(N.c.name == notifier).values(failures=0, not_before=not_before))
+    tx.execute(update(N).where(N.c.name == notifier).values(failures=0, not_before=not_before, **_CLOSED))

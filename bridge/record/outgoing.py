@@ -22,7 +22,7 @@ def delivery(tx: Connection, delivery_id: str) -> Delivery | None:
         return None
     facts: dict[str, Any] = {name: getattr(row, name) for name in ("n", "id", "notifier", "event", "says", "lost")}
     facts |= {name: getattr(row, name) for name in ("attempts", "thread", "note", "body", "channel")}
-    return Delivery(**facts, lease=row.lease or "", created_at=at(row.since), happened_at=at(row.happened_at))
+    return Delivery(**facts, lease=row.lease or "", happened_at=at(row.happened_at))
 
 
 def lane(tx: Connection, notifier: str) -> Facts | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 
 from bridge.record import tallies
 from bridge.record.codec import storable
@@ -179,9 +179,11 @@ def one(tx: Connection, sha: str) -> str | None:
 
 
 def prune(tx: Connection, *, before: datetime) -> int:
-    """Take out those that have not been in force since then, and faults that are as old."""
+    """Take out those that have not been in force since then, never the one that is, and faults that are as old."""
     tx.execute(delete(F).where(F.c.at < ms(before)))
-    return tx.execute(delete(R).where(R.c.used_at < ms(before))).rowcount
+    newest = select(func.coalesce(func.max(R.c.accepted), 0)).scalar_subquery()
+    last = or_(R.c.accepted.is_(None), R.c.accepted < newest)
+    return tx.execute(delete(R).where(R.c.used_at < ms(before), last)).rowcount
 
 
 def fault(tx: Connection, faults: Iterable[tuple[str, str]], *, now: datetime) -> None:

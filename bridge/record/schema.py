@@ -208,7 +208,7 @@ delivery = Table(
     Column("lease", Text),
     Column("lease_until", BigInteger),  # others go by how long they have seen it, and by this only long after
     Column("created_at", BigInteger, nullable=False),
-    Column("since", BigInteger, nullable=False),  # the retry time counts from here; a redrive moves it
+    Column("since", BigInteger, nullable=False),  # where versions before 0006 count the retry time from
     Column("ended_at", BigInteger),
     Column("why", Text),
     Column("body", Text),  # instead of the message's event
@@ -217,7 +217,7 @@ delivery = Table(
     Column("digest", BigInteger),  # where it waits, or was told
     Column("rule", Text),  # its message's, for lists; "": there is none; None: by a version that did not say
     Column("retry_from", BigInteger),  # the run clock at its first attempt, or at a probe that stood for it
-    Column("retry_until", BigInteger),  # the run clock up to which a Retry-After prolongs its retry time
+    Column("retry_due", BigInteger),  # the run clock at the end of its last pause
     sqlite_autoincrement=True,
 )
 _listed(delivery, delivery.c.created_at, delivery.c.notifier)
@@ -363,7 +363,9 @@ notifier = Table(
     Column("ok_at", BigInteger),
     Column("failures", Integer, nullable=False, server_default="0"),  # attempts in a row without an answer: the breaker
     Column("claims", BigInteger, nullable=False, server_default="0"),  # a claim counts only if none came between
-    Column("tried_run", BigInteger),  # the run clock at the last attempt that nobody answered
+    Column("broken_run", BigInteger),  # the run clock since when it is left alone: the breaker is open
+    Column("probed_run", BigInteger),  # the run clock at the last probe since then
+    Column("asked_run", BigInteger),  # the run clock up to which its Retry-After asks to wait
 )
 
 thread = Table(
@@ -431,8 +433,9 @@ answered = Table(
 )
 Index("answered_at", answered.c.at)
 
-# Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "reload": how
-# often somebody asked for rules.toml to be read; "accepted": how often rules were accepted, and when the last time.
+# Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "trusted_clock":
+# when (`at`) the clock was last known to be right; "reload": how often somebody asked for rules.toml to be read;
+# "accepted": how often rules were accepted, and when the last time.
 shared_number = Table(
     "shared_number",
     metadata,

@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from bridge.model import Attempt, Delivery, Refused, Sent, TryLater
 from bridge.record import reasons, tallies
+from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
 from bridge.record.database import ms, upsert
 from bridge.record.outbox import hold, pause
@@ -49,6 +50,7 @@ _PUT_OFF = (
     update(D)
     .where(D.c.n == bindparam("b_n"), *_MINE)
     .values(state=WAITING, due_at=bindparam("due"), why=bindparam("reason"), **_FREE)
+    .values(retry_from=bindparam("b_retry_from"), retry_due=bindparam("b_retry_due"))
 )
 _BURY = (
     update(D)
@@ -59,10 +61,15 @@ _BURY = (
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An attempt and what becomes of its delivery: sent, tried again at `again_at`, or (neither) dead."""
+    """An attempt and what becomes of its delivery: sent, tried again at `again_at`, or (neither) dead.
+
+    `retry_from` and `retry_due` are what a delivery that is tried again has from now on.
+    """
 
     attempt: Attempt
     again_at: datetime | None = None
+    retry_from: timedelta | None = None
+    retry_due: timedelta | None = None
 
     @property
     def dead(self) -> bool:
@@ -128,13 +135,14 @@ def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
             _hurry_lane(tx, delivery, now)
         return held
     due = one.again_at or now
-    held = tx.execute(_PUT_OFF, values | {"due": ms(due)}).rowcount == 1
+    retry = {"b_retry_from": run_ms(one.retry_from), "b_retry_due": run_ms(one.retry_due)}
+    held = tx.execute(_PUT_OFF, values | retry | {"due": ms(due)}).rowcount == 1
     if held:
         _delay_lane(tx, delivery, due)
         if isinstance(outcome, Refused):
             pause(tx, delivery.notifier, storable(outcome.why), now=now)
         elif outcome.everyone:
-            hold(tx, delivery.notifier, due)
+            hold(tx, delivery.notifier, due, asked=one.retry_due)
     return held
 
 

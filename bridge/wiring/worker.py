@@ -16,13 +16,14 @@ from functools import partial
 
 from sqlalchemy import Connection
 
+from bridge.decide.clock import clock_fault
 from bridge.decide.precedence import Precedence
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
 from bridge.pipeline.redriving import carry_out
 from bridge.pipeline.round import note_rules
-from bridge.record import leases, rulesets, settling
+from bridge.record import clocks, leases, rulesets, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.rewind import rewind
 from bridge.scheduler import Ticker
@@ -42,7 +43,6 @@ _BURY_FOR_S = 10.0
 _BEAT_S = 15.0
 _RULES_S = 2.1  # between two looks at rules.toml: a little more than it must have stayed the same
 _PRUNE_S = 600.0
-_SILENT_FOR = timedelta(days=1)
 
 
 class Worker:
@@ -70,6 +70,7 @@ class Worker:
             clock=self._clock,
             chance=random.SystemRandom().random,
             worker=self._me.id,
+            clock_fault=self._clock_fault,
         )
         self._poller = Poller(
             db=db,
@@ -79,7 +80,9 @@ class Worker:
             on_told=self._courier.wake,
             halted=self._stop.is_set,
         )
-        self._pruner = Pruner(db=db, clock=self._clock, worker=self._me.id, nap=self._nap)
+        self._pruner = Pruner(
+            db=db, clock=self._clock, worker=self._me.id, nap=self._nap, clock_fault=self._clock_fault
+        )
         self._polls = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._busy: set[str] = set()  # buckets that are being polled
         self._resting: dict[str, float] = {}  # buckets whose poll the database failed, and until when (monotonic)
@@ -93,6 +96,7 @@ class Worker:
         self._set_pace: Callable[[float], object] = lambda _: None
         self._ticks = _Ticks()
         self._buried: dict[str, float] = {}  # workers that died, and when (monotonic) that was found
+        self._doubted: str | None = None  # why its clock is
         self.on_poll: Callable[[Poll], None] = _log_poll
 
     def _nap(self, seconds: float) -> None:
@@ -141,6 +145,7 @@ class Worker:
         with self._db.write() as tx:
             if accept(tx, self._rules.book, now=now):
                 logger.info("rules are in force", extra={"sha": self._rules.book.sha})
+            clocks.begin_trust(tx, now)
             self._rewind(tx)
             for worker, pid in leases.workers_on(tx, self._me.machine):
                 if not is_alive(pid) or pid == self._me.pid:
@@ -148,7 +153,6 @@ class Worker:
                     leases.bury(tx, worker)
                     self._buried[worker] = time.monotonic()
                     logger.warning("a worker that died is replaced", extra={"worker": worker, "deliveries": freed})
-            leases.strike_silent(tx, before=now - _SILENT_FOR)
             machine, sha = self._me.machine, self._rules.book.sha
             leases.enlist(tx, self._me.id, machine=machine, pid=self._me.pid, now=now, rules_sha=sha)
             reloads = rulesets.reloads(tx)
@@ -302,14 +306,39 @@ class Worker:
         self._clock.correct()
         with self._db.write() as tx:
             self._rewind(tx)
+            self._judge_clock(tx)
             self._show(tx)
             rulesets.touch(tx, self._rules.book.sha, now=self._clock())
             if self._judges:  # others may have said otherwise: a worker with other rules, a command with another file
                 note_rules(tx, self._rules.book.watches, self._clock())
 
     def _show(self, tx: Connection) -> None:
-        now, sha, fault, note = self._clock(), self._rules.book.sha, self._rules.fault, self._rules.note
-        leases.beat(tx, self._me.id, now=now, rules_sha=sha, rules_fault=fault, rules_note=note)
+        leases.beat(
+            tx,
+            self._me.id,
+            now=self._clock(),
+            rules_sha=self._rules.book.sha,
+            rules_fault=self._rules.fault,
+            rules_note=self._rules.note,
+            clock_fault=self._doubted,
+        )
+
+    def _judge_clock(self, tx: Connection) -> None:
+        doubted = self._clock_fault(tx)
+        if not doubted:
+            clocks.trust(tx, self._clock())
+        if bool(doubted) != bool(self._doubted):
+            said = "the clock is doubted: nothing is pruned or given up" if doubted else "the clock is right again"
+            logger.warning(said, extra={"reason": doubted} if doubted else {})
+        self._doubted = doubted
+
+    def _clock_fault(self, tx: Connection) -> str | None:
+        return clock_fault(
+            now=self._clock(),
+            trusted_at=clocks.trusted_at(tx),
+            readings=clocks.readings(tx, [watch.name for watch in self._rules.book.watches]),
+            local_ahead=self._clock.local_ahead,
+        )
 
     def _rewind(self, tx: Connection) -> None:
         if back := rewind(tx, now=self._clock()):

@@ -110,3 +110,51 @@ def test_what_waits_to_be_tried_again_waits_no_longer_when_the_clock_is_set_back
     machine.set_by(-HOUR_S)
     wait_until(lambda: told_of(stage, job) == ["Submitted"], why=lambda: stage.log[-3000:])
     assert stage.stop(worker) == 0
+
+
+@pytest.mark.parametrize("days", [100, -100])
+def test_a_worker_that_is_started_with_a_clock_months_off_erases_nothing(
+    stage: Stage, machine: Machine, days: int
+) -> None:
+    first = stage.start_worker(**machine.environ)
+    stage.await_first_poll()
+    job = stage.ci.create(BUCKET, "Transcode", "p1")
+    wait_until(lambda: told_of(stage, job) == ["Submitted"], why=lambda: stage.log[-3000:])
+    stage.ci.move(job, "Running")
+    wait_until(lambda: told_of(stage, job) == ["Submitted", "Running"], why=lambda: stage.log[-3000:])
+    wait_until(stage.is_quiet, why=lambda: stage.log[-3000:])
+    assert stage.stop(first) == 0
+    before = len(stage.deliveries())
+    machine.set_by(days * 24 * HOUR_S)
+    second = stage.start_worker(**machine.environ)
+    wait_until(lambda: stage.log.count("worker started") == 2, why=lambda: stage.log[-3000:])
+    machine.set_by(days * 24 * HOUR_S + 10)  # all ticks come at once when the clock is set, that of pruning too
+    pruned = ("is pruned by", "event=pruned")
+    wait_until(lambda: any(one in stage.log for one in pruned), why=lambda: stage.log[-3000:])
+    assert "nothing is pruned by a clock that is doubted" in stage.log
+    assert len(stage.deliveries()) == before
+    assert stage.stop(second) == 0
+
+
+def test_a_day_that_passes_at_once_gives_up_nothing_that_a_receiver_asks_to_send_later(
+    stage: Stage, machine: Machine
+) -> None:
+    worker = stage.start_worker(**machine.environ)
+    stage.await_first_poll()
+    asked: list[str] = []
+
+    def busy(received: Received) -> Answer | None:
+        asked.append(received.id or "")
+        return text_answer("busy", status=503)
+
+    stage.refuse = busy
+    job = stage.ci.create(BUCKET, "Transcode", "p1")
+    wait_until(lambda: asked, why=lambda: stage.log[-3000:])
+    machine.set_by(25 * HOUR_S)
+    wait_until(lambda: len(asked) == 2, why=lambda: stage.log[-3000:])
+    wait_until(lambda: [one["state"] for one in stage.deliveries(notifier="cms")] != ["sending"])
+    assert [one["state"] for one in stage.deliveries(notifier="cms")] == ["waiting"]
+    machine.set_by(0)
+    stage.refuse = lambda _: None
+    wait_until(lambda: told_of(stage, job) == ["Submitted"], within_s=90, why=lambda: stage.log[-3000:])
+    assert stage.stop(worker) == 0

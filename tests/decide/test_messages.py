@@ -1,6 +1,8 @@
+from datetime import timedelta
+
 import pytest
 
-from bridge.decide.events import LONGEST_TEXT
+from bridge.decide.events import LONGEST_TEXT, Stay
 from bridge.decide.messages import Wording, address, as_fallback, build, test_message
 from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
@@ -141,8 +143,10 @@ def test_the_same_thing_seen_again_has_the_same_ids():
 
 
 def test_ids_outlive_versions():
+    told = address(said(a_transition(failed().job, was=RUNNING, sequence=3, to=GONE)), HOOK)
+    assert (told.message.id, told.id) == ("msg_hucezucv4xhn23xcnszyg4cney", "dlv_oky755275cg2efq3w4pgmsmunm")
     told = address(said(failed()), HOOK)
-    assert (told.message.id, told.id) == ("msg_u3ga3rqpen2is3smefy6ocldvy", "dlv_sh4mzhaf5wlxbhbzefhekrku34")
+    assert (told.message.id, told.id) == ("msg_kgifoxwr2hwr7ng27xrnthosca", "dlv_w3thq2dbfqj3mo4pruibexlcoe")
 
 
 def test_whatever_is_another_event_has_another_id():
@@ -150,11 +154,28 @@ def test_whatever_is_another_event_has_another_id():
     others = [
         said(failed(id="j2")),
         said(failed(bucket="other-1250000000")),
-        said(a_transition(step.job, was=RUNNING, sequence=4)),
         said(a_transition(step.job, was=RUNNING, sequence=3, to=GONE)),
         build(step, "another rule", Wording(), {}).message,
     ]
-    assert len({said(step).id, *(other.id for other in others)}) == 6
+    assert len({said(step).id, *(other.id for other in others)}) == 5
+
+
+@pytest.mark.parametrize("state", sorted(DONE))
+def test_the_end_of_a_job_has_the_same_id_however_many_transitions_led_there(state):
+    job = a_job(state=state)
+    ends = [a_transition(job, was=was, sequence=sequence, to=state) for was, sequence in ((NEW, 1), (RUNNING, 3))]
+    assert len({said(step).id for step in ends}) == 1
+    recovered = [
+        build(step, "stuck", Wording(), {}, stay=Stay(state=RUNNING, since=NOON, after=timedelta(1), over=True))
+        for step in ends
+    ]
+    assert len({one.message.id for one in recovered}) == 1
+
+
+@pytest.mark.parametrize("state", [RUNNING, GONE])
+def test_what_may_happen_to_a_job_again_has_an_id_for_each_time(state):
+    steps = [a_transition(a_job(state=state), was=NEW, sequence=sequence, to=state) for sequence in (1, 3)]
+    assert len({said(step).id for step in steps}) == 2
 
 
 def test_each_notifier_has_its_own_delivery_of_one_message():

@@ -4,17 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.retries import BROKEN_AT, next_try, rest
-from tests.builders import NOON
+from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, over_at, rest
+from bridge.model import Breaker
 
 DAY = timedelta(hours=24)
+OPEN = Breaker()
 
 
-def pause(attempts: int, *, chance: float = 0, **facts) -> timedelta:
-    given = {"created_at": NOON, "now": NOON, "retry": 30 * DAY, "chance": chance, **facts}
-    when = next_try(attempts=attempts, **given)
-    assert when is not None
-    return when - NOON
+def s(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds)
+
+
+def pause(attempts: int, *, used: timedelta = timedelta(), **facts) -> timedelta | None:
+    return next_pause(attempts=attempts, used=used, **{"retry": 30 * DAY, "chance": 0.0, **facts})
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ def pause(attempts: int, *, chance: float = 0, **facts) -> timedelta:
     [(1, 5), (2, 30), (3, 120), (4, 600), (5, 1800), (6, 3600), (7, 3600), (500, 3600)],
 )
 def test_pauses_grow_to_an_hour_and_stay_there(attempts, seconds):
-    assert pause(attempts) == timedelta(seconds=seconds)
+    assert pause(attempts) == s(seconds)
 
 
 @given(st.integers(1, 50), st.floats(0, 1, exclude_max=True))
@@ -35,7 +37,7 @@ def test_the_receivers_wish_lengthens_a_pause():
 
 
 def test_the_receivers_wish_does_not_shorten_a_pause():
-    assert pause(6, wish=timedelta(seconds=1)) == timedelta(hours=1)
+    assert pause(6, wish=s(1)) == timedelta(hours=1)
 
 
 def test_nobody_waits_longer_than_a_day_for_a_wish():
@@ -44,13 +46,74 @@ def test_nobody_waits_longer_than_a_day_for_a_wish():
 
 def test_the_last_try_is_made_when_the_time_ends_and_not_given_up_before():
     assert pause(9, retry=timedelta(minutes=20)) == timedelta(minutes=20)  # not after the hour it would pause
+    assert pause(9, used=DAY - s(1), retry=DAY) == s(1)
 
 
-def test_when_the_time_is_over_there_is_no_next_try():
-    late = {"attempts": 1, "created_at": NOON, "retry": DAY, "chance": 0.0}
-    assert next_try(now=NOON + DAY, **late) is None
-    assert next_try(now=NOON + 2 * DAY, **late) is None
-    assert next_try(now=NOON + DAY - timedelta(seconds=1), **late) == NOON + DAY
+@pytest.mark.parametrize("used", [DAY - s(0.9), DAY, 2 * DAY])
+def test_when_the_time_is_over_there_is_no_next_try(used):
+    assert pause(2, used=used, retry=DAY) is None
+
+
+def test_there_are_two_tries_at_least_however_long_the_first_one_took():
+    assert pause(1, used=s(15), retry=s(10)) == s(5)
+    assert pause(2, used=s(35), retry=s(10)) is None
+    assert pause(1, used=s(15), retry=s(10), stood_for=True) is None
+
+
+def test_a_wish_prolongs_the_retry_time_up_to_three_times():
+    assert pause(1, retry=s(45), wish=s(100)) == s(100)
+    assert pause(1, retry=s(45), wish=DAY) == s(3 * 45)
+    assert pause(2, used=s(100), retry=s(45), wish=DAY) == s(3 * 45 - 100)
+    assert pause(3, used=s(3 * 45), retry=s(45), wish=DAY) is None
+    assert pause(3, used=s(100), retry=s(45)) is None  # it was tried after the time that it had asked for
+
+
+def test_while_nothing_may_be_given_up_the_pauses_go_on():
+    assert pause(7, used=2 * DAY, retry=DAY, may_end=False) == timedelta(hours=1)
+
+
+def test_a_place_in_our_own_queue_uses_no_retry_time_up():
+    # Tried at 0 s, due again at 5 s, its turn came at 500 s.
+    assert counts_from(first=s(0), due=s(5), breaker=OPEN, now=s(500)) == s(495)
+    assert counts_from(first=s(0), due=s(5), breaker=OPEN, now=s(8)) == s(0)  # we look every few seconds
+
+
+def test_the_time_in_which_a_notifier_is_left_alone_is_no_place_in_our_queue():
+    broken = Breaker(opened=s(100))
+    assert counts_from(first=s(0), due=s(5), breaker=broken, now=s(500)) == s(95)
+    assert counts_from(first=s(0), due=s(200), breaker=broken, now=s(500)) == s(0)
+
+
+def test_the_time_that_a_receiver_asked_for_is_no_place_in_our_queue():
+    asked = Breaker(asked_until=s(400))
+    assert counts_from(first=s(0), due=s(5), breaker=asked, now=s(400)) == s(0)
+    assert counts_from(first=s(0), due=s(5), breaker=asked, now=s(500)) == s(100)
+
+
+def over(*, attempts: int = 2, due: float = 5, now: float = 30, **breaker: timedelta) -> timedelta | None:
+    known = Breaker(**breaker)
+    return over_at(first=s(0), due=s(due), attempts=attempts, retry=s(45), breaker=known, now=s(now))
+
+
+def test_what_waits_for_a_notifier_left_alone_is_over_when_its_time_is():
+    assert over(opened=s(0)) == s(45)
+
+
+def test_what_was_tried_once_is_over_only_after_a_probe_since_it_was_due():
+    assert over(attempts=1, opened=s(0)) is None
+    assert over(attempts=1, opened=s(0), probed=s(4)) is None
+    assert over(attempts=1, opened=s(0), probed=s(6)) == s(45)
+
+
+def test_what_was_never_tried_is_over_only_after_another_probe_than_the_one_its_time_began_with():
+    assert over(attempts=0, opened=s(0), probed=s(5)) is None
+    assert over(attempts=0, opened=s(0), probed=s(6)) == s(45)
+
+
+def test_what_waits_as_somebody_asked_for_time_has_up_to_three_times_as_long():
+    assert over(asked_until=s(40)) == s(45)
+    assert over(asked_until=s(110)) == s(110)
+    assert over(asked_until=DAY) == s(3 * 45)
 
 
 def test_a_receiver_that_failed_a_few_times_is_not_left_alone():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from bridge.decide.digests import delivery_id
 from bridge.decide.rulebook import read
-from bridge.model import FAILED, RUNNING, SUBMITTED, Delivery, Refused
+from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Refused
 from bridge.pipeline import Poller
 from bridge.pipeline.by_hand import Asked, NotTold, tell_by_hand
 from bridge.pipeline.explain import as_text
@@ -96,6 +99,19 @@ def test_asked_twice_it_is_one_delivery_and_a_dead_one_is_sent_again(world: Worl
     with pytest.raises(NotTold, match="is sent"):
         tell(world)
     assert [one.id for one in begun(world)] == [first.delivery] * 2
+
+
+def test_what_an_older_version_told_by_hand_under_another_id_is_not_told_again(world: World) -> None:
+    world.begin(ONLY_FAILED)
+    world.sees(SUCCESS)
+    tell(world)
+    world.deliver()
+    old = delivery_id("msg_old", "ops")
+    with closing(sqlite3.connect(str(world.db.url.database))) as db, db:  # which minds no foreign keys
+        db.execute("UPDATE delivery SET id = ?, message = 'msg_old' WHERE notifier = 'ops'", [old])
+        db.execute("UPDATE message SET id = 'msg_old'")
+    with pytest.raises(NotTold, match=f"delivery {old} is sent"):
+        tell(world)
 
 
 def test_a_notifier_with_a_body_of_its_own_is_sent_that(world: World) -> None:

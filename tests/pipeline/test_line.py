@@ -14,7 +14,6 @@ def a_delivery(id_: str) -> Delivery:
         notifier="cms",
         attempts=1,
         lease="w.1",
-        created_at=NOW,
         happened_at=NOW,
         event="{}",
         says="{}",

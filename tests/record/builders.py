@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, select, update
 
 from bridge.model import (
     SUBMITTED,
@@ -25,7 +25,8 @@ from bridge.model import (
     Watch,
 )
 from bridge.record import claims, leases, outbox, settling
-from bridge.record.database import Database
+from bridge.record.database import Database, ms
+from bridge.record.schema import shared_number
 from bridge.record.settling import Ended
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
@@ -57,6 +58,14 @@ class Clock:
 
     def advance(self, by: timedelta) -> None:
         self.now += by
+
+
+def let_run(db: Database, clock: Clock, time: timedelta) -> None:
+    """Let so much time go by at once in which the bridge ran."""
+    clock.advance(time)
+    with db.write() as tx:
+        more = {"value": shared_number.c.value + time // timedelta(milliseconds=1), "at": ms(clock())}
+        tx.execute(update(shared_number).where(shared_number.c.name == "run_clock").values(more))
 
 
 def a_stream(tag: str = "Transcode", **facts: Any) -> Stream:
@@ -140,10 +149,17 @@ def claimed_ids(db: Database, **facts: Any) -> list[str]:
     return [delivery.id for delivery in claim(db, **facts)]
 
 
-def ended(delivery: Delivery, outcome: Outcome, *, again_at: datetime | None = None, **facts: Any) -> Ended:
-    return Ended(
-        Attempt(**{"delivery": delivery, "outcome": outcome, "started_at": NOW, "seconds": 0.2, **facts}), again_at
-    )
+def ended(
+    delivery: Delivery,
+    outcome: Outcome,
+    *,
+    again_at: datetime | None = None,
+    retry_from: timedelta | None = None,
+    retry_due: timedelta | None = None,
+    **facts: Any,
+) -> Ended:
+    attempt = Attempt(**{"delivery": delivery, "outcome": outcome, "started_at": NOW, "seconds": 0.2, **facts})
+    return Ended(attempt, again_at, retry_from, retry_due)
 
 
 def settle(db: Database, *all_ended: Ended, now: datetime = NOW) -> frozenset[int]:

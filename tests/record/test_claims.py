@@ -22,6 +22,7 @@ from tests.record.builders import (
     minutes,
     put,
     row_of,
+    rows,
     seconds,
     settle,
     telling,
@@ -41,7 +42,7 @@ def test_a_claim_counts_the_attempt_and_has_a_lease(db: Database) -> None:
     put(db, telling("d1"))
     (mine,) = claim(db)
     stored = row_of(db, delivery, id="d1")
-    assert (mine.attempts, mine.created_at) == (1, NOW)
+    assert mine.attempts == 1
     assert (stored["lease"], stored["lease_until"]) == (mine.lease, ms(NOW + LEASE))
 
 
@@ -284,7 +285,7 @@ def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Databas
 
 def _fail(db: Database, name: str, count: int) -> None:
     with db.write() as tx:
-        outbox.failed(tx, name, count, broken_at=BROKEN_AT)
+        outbox.failed(tx, name, count, broken_at=BROKEN_AT, run=seconds(0))
 
 
 def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Database) -> None:
@@ -309,13 +310,13 @@ def test_a_notifier_that_was_told_something_counts_anew(db: Database) -> None:
     _fail(db, "cms", 9)
     with db.write() as tx:
         outbox.recovered(tx, "cms", broken_at=BROKEN_AT)
-        assert outbox.failed(tx, "cms", 2, broken_at=BROKEN_AT) == 2
+        assert outbox.failed(tx, "cms", 2, broken_at=BROKEN_AT, run=seconds(0)) == 2
 
 
 def test_many_failures_at_once_are_one_piece_of_bad_news(db: Database) -> None:
     know(db, "cms")
     with db.write() as tx:
-        counts = [outbox.failed(tx, "cms", count, broken_at=BROKEN_AT) for count in (3, 32, 32, 1)]
+        counts = [outbox.failed(tx, "cms", count, broken_at=BROKEN_AT, run=seconds(0)) for count in (3, 32, 32, 1)]
     assert counts == [3, 10, 11, 12]
 
 
@@ -356,25 +357,40 @@ def test_a_notifier_that_was_resumed_counts_anew(db: Database) -> None:
 
 
 @pytest.mark.parametrize(("failures", "found"), [(BROKEN_AT, ["old", "tried"]), (BROKEN_AT - 1, [])])
-def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_broken(
+def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_left_alone(
     db: Database, failures: int, found: list[str]
 ) -> None:
     know(db, "cms", "ops")
-    put(db, telling("old"), telling("tried", lane="b"), telling("o1", to="ops"))
-    put(db, telling("young"), now=NOW + hours(2))
+    put(db, telling("old"), telling("tried", lane="b"), telling("o1", to="ops"), telling("young"))
     _fail(db, "cms", failures)
+    numbers = [row["n"] for row in rows(db, delivery) if row["id"] != "young"]
     with db.write() as tx:
         claimed = claims.claim_hopeless(
-            tx,
-            "cms",
-            before=NOW + hours(1),
-            broken_at=BROKEN_AT,
-            lease="w1.h",
-            lease_for=LEASE,
-            now=NOW + hours(3),
-            most=64,
+            tx, "cms", numbers, broken_at=BROKEN_AT, lease="w1.h", lease_for=LEASE, now=NOW + hours(3)
         )
     assert [one.id for one in claimed] == found
+
+
+def test_what_is_due_is_looked_at_a_few_at_a_time(db: Database) -> None:
+    know(db, "cms", "ops")
+    put(db, *[telling(f"d{n}") for n in range(5)], telling("o1", to="ops"))
+    put(db, telling("later"), now=NOW + minutes(1))
+    seen, after = list[int](), (0, 0)
+    with db.read() as tx:
+        while page := claims.due(tx, "cms", after=after, now=NOW, most=2):
+            seen += [one.n for one in page]
+            after = (page[-1].due_at, page[-1].n)
+    assert seen == [row["n"] for row in rows(db, delivery) if row["id"].startswith("d")]
+
+
+def test_a_probe_begins_the_retry_time_of_what_was_never_tried(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("d1"), telling("d2"))
+    numbers = [row["n"] for row in rows(db, delivery)]
+    with db.write() as tx:
+        claims.begin_retry(tx, numbers[:1], seconds(5))
+        claims.begin_retry(tx, numbers, seconds(9))
+    assert [row["retry_from"] for row in rows(db, delivery)] == [5_000, 9_000]
 
 
 # --- threads ------------------------------------------------------------------------------------------------

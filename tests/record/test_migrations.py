@@ -14,12 +14,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from bridge.model import Sent
 from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, metadata
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.record.builders import a_job, claim, ended, know, put, settle, telling
+from tests.record.builders import a_job, know, put, telling
 from tests.record.test_snapshots import see
 from tests.waiting import wait_until
 
@@ -177,9 +176,9 @@ def test_workers_write_while_an_index_is_built(empty_url: str, before: Database,
     with _held_back(empty_url, how, before.upgrade) as upgraded:
         put(worker, telling("d2"), telling("d3"))
         see(worker, a_job("j1"))
-        sent = claim(worker)
-        assert {"d2", "d3"} <= {one.id for one in sent}
-        assert settle(worker, *(ended(one, Sent()) for one in sent)) == frozenset()
+        with worker.write() as tx:  # as a version does that knows no more columns
+            sent = tx.execute(text("UPDATE delivery SET state = 2 WHERE id <> 'd1' RETURNING id")).scalars().all()
+        assert {"d2", "d3"} == set(sent)
         assert not upgraded.done()
     assert upgraded.result() is None
     assert before.revision() == HEAD

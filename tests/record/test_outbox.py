@@ -55,6 +55,8 @@ def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
 def _dead(db: Database, id_: str = "d1") -> None:
     put(db, telling(id_))
     (mine,) = claim(db)
+    settle(db, ended(mine, TryLater("down"), again_at=NOW, retry_from=hours(1), retry_due=hours(1)))
+    (mine,) = claim(db)
     settle(db, ended(mine, TryLater("down")), now=NOW + hours(24))
 
 
@@ -65,7 +67,7 @@ def test_a_dead_delivery_is_sent_again_under_its_own_id(db: Database) -> None:
         assert outbox.redrive(tx, reading.numbers_of(["d1"]), now=NOW + hours(30)) == ["d1"]
     (again,) = claim(db, now=NOW + hours(30))
     assert (again.id, again.attempts) == ("d1", 1)
-    assert again.created_at == NOW + hours(30)  # so the retry time and the schedule begin anew
+    assert (again.retry_from, again.retry_due) == (None, None)  # so the retry time and the schedule begin anew
     assert row_of(db, delivery, id="d1")["created_at"] == ms(NOW)  # but it is not a younger one
     settle(db, ended(again, Sent()))
     assert row_of(db, delivery, id="d1")["why"] is None

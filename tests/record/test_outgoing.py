@@ -9,7 +9,7 @@ from typing import Any
 from bridge.record import outbox, outgoing
 from bridge.record.database import Database, ms
 from bridge.record.reading import iso
-from tests.record.builders import NOW, claim, know, minutes, put, telling
+from tests.record.builders import NOW, claim, know, minutes, put, seconds, telling
 
 
 def delivery(db: Database, id_: str) -> Any:
@@ -46,7 +46,7 @@ def test_what_keeps_a_notifier_waiting_is_known(db: Database) -> None:
     with db.write() as tx:
         outbox.pause(tx, "cms", "gone", now=NOW)
         outbox.hold(tx, "cms", NOW + minutes(5))
-        outbox.failed(tx, "cms", 3, broken_at=10)
+        outbox.failed(tx, "cms", 3, broken_at=10, run=seconds(0))
     assert lane(db) == {
         "paused_at": said(NOW), "paused_why": "gone", "not_before": said(NOW + minutes(5)), "failures": 3,
     }  # fmt: skip

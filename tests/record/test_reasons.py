@@ -12,9 +12,7 @@ from bridge.send.transfer import _FAILURES
 from bridge.send.webhook import judge
 from tests.record.builders import NOW
 
-DELIVERY = Delivery(
-    n=1, id="d1", notifier="cms", attempts=1, lease="w1.1", created_at=NOW, happened_at=NOW, event="{}", says="{}"
-)
+DELIVERY = Delivery(n=1, id="d1", notifier="cms", attempts=1, lease="w1.1", happened_at=NOW, event="{}", says="{}")
 
 
 def _reason(outcome: Outcome, status: int | None = None) -> str:

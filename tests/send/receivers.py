@@ -142,7 +142,7 @@ def a_delivery(**changes: Any) -> Delivery:
     usual = {"title": "Transcode failed: demo.mp4", "text": "bad input", "fields": [["queue", "vod"]],
              "state": "Failed", "rule": "failed", "job_id": "j1"}  # fmt: skip
     facts: dict[str, Any] = {
-        "n": 1, "id": "d_1", "notifier": "cms", "attempts": 1, "lease": "l", "created_at": NOON,
+        "n": 1, "id": "d_1", "notifier": "cms", "attempts": 1, "lease": "l",
         "happened_at": NOON, "event": '{"type":"ci.job.failed"}', "says": json.dumps(usual | says),
     }  # fmt: skip
     return Delivery(**facts | changes)

@@ -96,7 +96,7 @@ def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskCli
 @pytest.mark.parametrize(("failures", "alone"), [(1, False), (9, False), (10, True)])
 def test_a_receiver_that_does_not_answer_is_seen(world: World, admin: FlaskClient, failures: int, alone: bool) -> None:
     with world.db.write() as tx:
-        outbox.failed(tx, "cms", failures, broken_at=10)
+        outbox.failed(tx, "cms", failures, broken_at=10, run=timedelta())
     said = text(card(admin.get("/notifiers").text, "cms"))
     assert "does not answer" in said
     assert f"{failures} attempt{'s' if failures > 1 else ''} in a row had no answer." in said

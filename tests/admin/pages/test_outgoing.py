@@ -22,7 +22,7 @@ def a_delivery(**facts: Any) -> Delivery:
     event = {"type": "ci.job.failed", "data": {"input": HOSTILE}}
     says = {"title": "Failed: 预告片.mp4", "text": "a < b & c", "fields": [["queue", "转码"]], "state": "Failed"}
     base: dict[str, Any] = {
-        "n": 1, "id": "dlv_1", "notifier": "cms", "attempts": 0, "lease": "", "created_at": NOON, "happened_at": NOON,
+        "n": 1, "id": "dlv_1", "notifier": "cms", "attempts": 0, "lease": "", "happened_at": NOON,
         "event": json.dumps(event, ensure_ascii=False), "says": json.dumps(says, ensure_ascii=False),
     }  # fmt: skip
     return Delivery(**(base | facts))

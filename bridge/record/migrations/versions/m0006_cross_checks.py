@@ -32,10 +32,12 @@ def _columns() -> list[tuple[str, sa.Column[object]]]:
         ("ruleset", sa.Column("accepted", sa.BigInteger)),
         ("ruleset", sa.Column("stands_in", sa.Boolean, nullable=False, server_default=sa.text("false"))),
         ("ruleset", sa.Column("empty_allowed", sa.Boolean, nullable=False, server_default=sa.text("false"))),
-        ("notifier", sa.Column("tried_run", sa.BigInteger)),
+        ("notifier", sa.Column("broken_run", sa.BigInteger)),
+        ("notifier", sa.Column("probed_run", sa.BigInteger)),
+        ("notifier", sa.Column("asked_run", sa.BigInteger)),
         # Last: who changes a table that is in use keeps everybody waiting until all of this is done.
         ("delivery", sa.Column("retry_from", sa.BigInteger)),
-        ("delivery", sa.Column("retry_until", sa.BigInteger)),
+        ("delivery", sa.Column("retry_due", sa.BigInteger)),
     ]
 
 

@@ -1,0 +1,192 @@
+"""`retry`: only time in which a delivery was tried, or stood behind a probe, and in which the bridge ran."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from bridge.model import Notifier, Refused, TryLater
+from bridge.pipeline import Courier
+from bridge.record import outbox, reading
+from bridge.record.database import Database
+from bridge.record.schema import DEAD, WAITING, delivery, notifier
+from tests.conftest import on_both
+from tests.pipeline.fakes import FakeTransport, a_book
+from tests.record.builders import Clock, hours, know, minutes, put, rows, seconds, telling
+
+RETRY = seconds(45)
+
+
+class Time:
+    """The clock and the monotonic clock, which goes on when the other one is set."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.s = 1000.0
+
+    def passes(self, courier: Courier, time: timedelta) -> None:
+        for _ in range(int(time.total_seconds())):
+            self.s += 1
+            self._clock.advance(seconds(1))
+            while courier.turn() or courier.unfinished:
+                pass
+
+
+@pytest.fixture
+def time(clock: Clock) -> Time:
+    return Time(clock)
+
+
+@pytest.fixture
+def faults() -> list[str]:
+    """Why the clock is doubted."""
+    return []
+
+
+@pytest.fixture
+def courier(db: Database, transport: FakeTransport, clock: Clock, time: Time, faults: list[str]) -> Courier:
+    book = a_book(cms="").notifiers
+    cms = Notifier(name="cms", retry=RETRY)
+    know(db, cms, "pager")
+    rules = a_book()
+    object.__setattr__(rules, "notifiers", book | {"cms": cms})
+    return Courier(
+        db=db,
+        transport=transport,
+        book=lambda: rules,
+        clock=clock,
+        chance=lambda: 0.0,
+        worker="w1",
+        monotonic=lambda: time.s,
+        clock_fault=lambda _: next(iter(faults), None),
+    )
+
+
+def states(db: Database) -> set[int]:
+    return {row["state"] for row in rows(db, delivery)}
+
+
+@on_both
+@pytest.mark.parametrize(("waiting", "within_s"), [(1, 47), (4, 47), (100, 90)])
+def test_what_a_dead_receiver_never_took_is_dead_when_its_time_is_over_whatever_the_breaker_waits_for(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time, waiting: int, within_s: int
+) -> None:
+    transport.answer = lambda _: TryLater("could not connect")
+    put(db, *[telling(f"d{n}") for n in range(waiting)])
+    time.passes(courier, RETRY - seconds(2))
+    assert WAITING in states(db)
+    # Those that only probes stood for count from the first of them; the last that was one waits for the next.
+    time.passes(courier, seconds(within_s) - RETRY + seconds(2))
+    assert states(db) == {DEAD}
+
+
+@on_both
+def test_a_clock_that_leaps_there_and_back_uses_no_retry_time_up(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time, clock: Clock
+) -> None:
+    transport.answer = lambda _: TryLater("answered 503")
+    put(db, *[telling(f"d{n}") for n in range(3)])
+    time.passes(courier, seconds(10))
+    clock.advance(hours(25))
+    time.passes(courier, seconds(15))
+    clock.advance(-hours(25))
+    time.passes(courier, seconds(10))
+    assert states(db) == {WAITING}
+    time.passes(courier, seconds(40))  # due_at is what the worker sets back
+    assert all(row["attempts"] >= 2 for row in rows(db, delivery))
+
+
+def test_a_stop_of_the_bridge_uses_no_retry_time_up(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time, clock: Clock
+) -> None:
+    transport.answer = lambda _: TryLater("answered 503")
+    put(db, telling("d1"))
+    time.passes(courier, seconds(3))
+    clock.advance(hours(3))
+    time.s += hours(3).total_seconds()
+    time.passes(courier, seconds(1))
+    assert states(db) == {WAITING}
+
+
+def test_a_place_in_our_own_queue_uses_no_retry_time_up(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time
+) -> None:
+    transport.status = lambda _: 500
+    transport.answer = lambda _: TryLater("answered 500")
+    with db.write() as tx:
+        tx.execute(notifier.update().values(interval_ms=20_000, burst=1))
+    put(db, *[telling(f"d{n}") for n in range(4)])
+    time.passes(courier, seconds(210))
+    assert states(db) == {WAITING}  # each had its turn every 80 s, and 35 s of pauses at most
+    assert [row["attempts"] for row in rows(db, delivery)] == [3, 3, 3, 2]
+    time.passes(courier, minutes(4))
+    assert states(db) == {DEAD}
+
+
+def test_retry_after_prolongs_it_to_three_times_at_most(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time
+) -> None:
+    transport.status = lambda _: 503
+    transport.answer = lambda _: TryLater("answered 503", after=hours(24), everyone=True)
+    put(db, telling("d1"))
+    time.passes(courier, 3 * RETRY - seconds(2))
+    assert states(db) == {WAITING}
+    time.passes(courier, seconds(5))
+    assert states(db) == {DEAD}
+    assert len(transport.begun) == 2
+
+
+def test_a_receiver_that_comes_back_with_a_wish_is_given_that_time(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time
+) -> None:
+    transport.answer = lambda _: TryLater("could not connect")
+    put(db, *[telling(f"d{n}") for n in range(30)])
+    time.passes(courier, seconds(20))
+    transport.status = lambda _: 503
+    transport.answer = lambda _: TryLater("answered 503", after=seconds(60), everyone=True)
+    time.passes(courier, seconds(20))
+    begun = len(transport.begun)
+    time.passes(courier, seconds(30))
+    assert len(transport.begun) == begun
+
+
+def test_a_notifier_that_is_paused_uses_no_retry_time_up(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time
+) -> None:
+    transport.answer = lambda _: TryLater("could not connect")
+    put(db, telling("d1"))
+    time.passes(courier, seconds(7))
+    transport.answer = lambda _: Refused("gone", pause=True)
+    time.passes(courier, minutes(5))
+    with db.write() as tx:
+        outbox.resume(tx, "cms")
+    transport.answer = lambda _: TryLater("could not connect")
+    time.passes(courier, seconds(2))
+    assert states(db) == {WAITING}
+
+
+def test_while_the_clock_is_doubted_nothing_is_given_up_and_all_is_tried_on(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time, faults: list[str]
+) -> None:
+    transport.answer = lambda _: TryLater("could not connect")
+    put(db, *[telling(f"d{n}") for n in range(30)])
+    faults.append("the clock was set")
+    time.passes(courier, minutes(5))
+    assert states(db) == {WAITING}
+    faults.clear()
+    time.passes(courier, seconds(75))
+    assert DEAD in states(db)
+
+
+def test_what_is_sent_again_has_its_whole_time_again(
+    db: Database, courier: Courier, transport: FakeTransport, time: Time, clock: Clock
+) -> None:
+    transport.answer = lambda _: TryLater("could not connect")
+    put(db, telling("d1"))
+    time.passes(courier, minutes(1))
+    assert states(db) == {DEAD}
+    with db.write() as tx:
+        outbox.redrive(tx, reading.numbers_of(["d1"]), now=clock())
+    time.passes(courier, RETRY - seconds(2))
+    assert states(db) == {WAITING}
