@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]  # it ships no types
+from gunicorn.workers.base import Worker  # type: ignore[import-untyped]  # the same
 
 from bridge import logs
 from bridge.settings import SettingsRefused, read
@@ -30,20 +31,26 @@ class OneLog(Logger):  # type: ignore[misc]  # the same
         self.error_log.propagate = True
 
 
+class WebWorker(Worker):  # type: ignore[misc]  # the same
+    """Serve as `run` does: in gunicorn's own workers a thread waits for what a client has yet to send."""
+
+    def run(self) -> None:
+        from bridge.wiring.server import Server  # settings are to be read before all the rest is loaded
+
+        server = Server(self.wsgi, [listener.sock for listener in self.sockets])
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            server.turn(1.0)
+        server.close()
+
+
 bind = f"0.0.0.0:{_settings.port}"
 workers = _settings.web_concurrency
-worker_class = "gthread"
-threads = 4  # as many as the database has connections for, in a process
+worker_class = WebWorker
 logger_class = OneLog
 accesslog = None
-# Nothing that a header says is taken for the connection's own: by default a program on this machine may set SCRIPT_NAME
-# and the scheme, and is answered 500 or 400 where they make no sense (gunicorn's settings reference, read 2026-11-21).
-forwarded_allow_ips = ""
-forwarder_headers = ""
-secure_scheme_headers: dict[str, str] = {}
 timeout = 30
 graceful_timeout = 20  # platforms kill 30 s after SIGTERM
-keepalive = 95  # longer than the router's, so that it is the router who closes
 control_socket_disable = True  # on by default since gunicorn 25.1; needs a home directory, which containers lack
 if Path("/dev/shm").is_dir():  # noqa: S108  (a disk that is slow makes gunicorn believe the worker hangs)
     worker_tmp_dir = "/dev/shm"  # noqa: S108  (the same)
@@ -51,7 +58,10 @@ if Path("/dev/shm").is_dir():  # noqa: S108  (a disk that is slow makes gunicorn
 
 def on_starting(server: Any) -> None:
     """Warn once, in the process that starts the others."""
-    from bridge.wiring.web import warn_of_open_door  # settings are to be read before all the rest is loaded
+    from bridge.wiring.web import warn_of_open_door  # the same
 
+    if server.cfg.is_ssl:
+        sys.stderr.write("ci-bridge does not start: TLS is a router's business here; unset certfile and keyfile\n")
+        sys.exit(1)
     hosts = [place[0] for place in server.cfg.address if isinstance(place, tuple)]  # a socket of Unix has a path
     warn_of_open_door(_settings, hosts, routed=bool(os.environ.get("PORT")))

@@ -2,7 +2,7 @@
 
 TEST_POSTGRES_URL names a PostgreSQL where databases may be made. Where none answers its tests are skipped, and
 the last lines of the run say so; under CI they fail.
-The same goes for tests/browser/ and Debian's chromium; CHROMIUM names another.
+The same goes for tests/browser/ and Debian's chromium (CHROMIUM names another), and for Debian's pgbouncer.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ settings.load_profile("untimed")
 SERVER = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 MISSING = "PostgreSQL does not answer"
 NO_CHROMIUM = "there is no browser"
+NO_PGBOUNCER = "there is no pgbouncer"
 
 # Nobody needs what a test has written after a power cut.
 _IN_A_HURRY = "options=-csynchronous_commit%3Doff"
@@ -58,10 +59,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for missing, advice in ((MISSING, "TEST_POSTGRES_URL"), (NO_CHROMIUM, "CHROMIUM")):
+    for missing, advice in (
+        (MISSING, "set TEST_POSTGRES_URL"), (NO_CHROMIUM, "set CHROMIUM"), (NO_PGBOUNCER, "install it")
+    ):  # fmt: skip
         skipped = [report for report in terminalreporter.stats.get("skipped", ()) if missing in str(report.longrepr)]
         if skipped:
-            said = f"WARNING: {missing}: {len(skipped)} tests were skipped; set {advice} to run them"
+            said = f"WARNING: {missing}: {len(skipped)} tests were skipped; {advice} to run them"
             terminalreporter.write_line(said, yellow=True, bold=True)
 
 
@@ -73,10 +76,10 @@ class PostgresServer:
         self._admin = psycopg.connect(url, autocommit=True, connect_timeout=5)
 
     @contextmanager
-    def new(self) -> Iterator[str]:
+    def new(self, how: str = "") -> Iterator[str]:
         """Yield the name of an empty database, and drop it in the end."""
         name = f"ci_bridge_test_{secrets.token_hex(6)}"
-        self.do(f"CREATE DATABASE {name}")
+        self.do(f"CREATE DATABASE {name} {how}")
         try:
             yield name
         finally:

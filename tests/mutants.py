@@ -35,6 +35,27 @@ _SAVE = (
 )
 MUTANTS = (
     Mutant(
+        "judging by rules that are not in force",
+        "bridge/pipeline/poll.py",
+        "            rulesets.require_in_force(tx, book.sha)\n",
+        "",
+        ("tests/pipeline/test_poll.py",),
+    ),
+    Mutant(
+        "taking a rules file that is being written",
+        "bridge/wiring/rules.py",
+        "(found == self._text or self._same_s >= SETTLED_S) and ",
+        "",
+        ("tests/decide/test_reload.py",),
+    ),
+    Mutant(
+        "old rules that do not give way",
+        "bridge/decide/precedence.py",
+        "return mine > in_force or ",
+        "return ",
+        ("tests/decide/test_precedence.py",),
+    ),
+    Mutant(
         "finishing without the fence",
         "bridge/record/settling.py",
         '_MINE = (state_is(SENDING), D.c.lease == bindparam("b_lease"))',

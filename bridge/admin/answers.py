@@ -66,6 +66,9 @@ class Watch(BaseModel):
     calls: Annotated[int, Field(description="of the last poll")] = 0
     jobs: Annotated[int, Field(description="of the last poll")] = 0
     behind: Annotated[list[str], Field(description="tags whose list is long and goes on in the next poll")] = []
+    clock_ahead_seconds: Annotated[
+        float | None, Field(description="how far CI's clock was ahead of ours in the last poll; null: it did not say")
+    ] = None
 
 
 class Watches(BaseModel):
@@ -158,7 +161,14 @@ class JobProblem(BaseModel):
     ask_at: Annotated[datetime | None, Field(description="when CI is asked for the job by id again")]
 
 
+class Missing(BaseModel):
+    times: int
+    last_at: datetime
+    ask_at: Annotated[datetime | None, Field(description="when CI is asked again; null: in every poll")]
+
+
 class JobDetail(Job):  # type: ignore[valid-type,misc]  # made above
+    missing: Annotated[Missing | None, Field(description="how often CI has said that it does not know the job")]
     transitions: list[Transition]
     deliveries: list[Delivery]
     problems: list[JobProblem]

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from flask import Request
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]  # it ships no types
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -21,7 +20,6 @@ from bridge.record.reading import MOST, Cursor, Filter
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
-BROKEN_CHUNKS = "the body cannot be read: its chunks are not as HTTP/1.1 writes them"
 _USUAL_LIMIT = 50
 _MOST_PARAMETERS = 20  # more than any endpoint takes, so that each one can be answered for
 _LONGEST_TEXT = 1000
@@ -141,16 +139,11 @@ PARAMETERS = {
 
 
 def body(request: Request, largest: int = LARGEST_BODY) -> bytes:
-    """Return the body. Raises Problem 413, and does not cut: werkzeug does, when no length was announced.
-
-    Raises Problem 400 where its chunks are none: gunicorn reads them when they are asked for.
-    """
+    """Return the body. Raises Problem 413, and does not cut: werkzeug does, when no length was announced."""
     # One more, so that a body that is too long can be told from one that just fits.
     request.max_content_length = largest + 1
     try:
         found = request.get_data()
-    except ParseException as error:
-        raise Problem(400, BROKEN_CHUNKS) from error
     except RequestEntityTooLarge as error:
         raise _too_large(largest) from error
     if len(found) > largest:

@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 from bridge.admin.answers import Alive, Readiness
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
+from bridge.decide.mark import said_of_clocks
 from bridge.model import Watch
 from bridge.pipeline import rules_standing
 from bridge.record import gauges, rulesets
@@ -81,6 +82,8 @@ class Health:
         begun = max([self._loaded[1], *sorted(_time(worker["started_at"]) for worker in alive)[:1]])
         yield _workers(workers, alive)
         yield _polls(book.watches, {row["name"]: row for row in watches}, begun, now)
+        names = {watch.name for watch in book.watches}
+        yield _clock([row["clock_ahead_seconds"] for row in watches if row["name"] in names])
         yield _notifiers(paused)
         yield self._rules(standing, settled=now - self._loaded[1] >= _SILENT_FOR)
 
@@ -127,6 +130,14 @@ def _overdue(watch: Watch, row: Mapping[str, Any] | None, *, begun: datetime, no
         return None
     seconds = (now - polled).total_seconds()
     return f"no good poll for {seconds:.0f} s, at most {allowed.total_seconds():.0f} s are well"
+
+
+def _clock(ahead: Iterable[float | None]) -> Check:
+    worst = max((one for one in ahead if one is not None), key=abs, default=None)
+    if worst is None:
+        return Check("clock", True, "CI has not said what time it has")
+    said = said_of_clocks(timedelta(seconds=worst))
+    return Check("clock", True, f"warning: {said}" if said else "as CI's")
 
 
 def _notifiers(paused: Sequence[str]) -> Check:

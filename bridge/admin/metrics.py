@@ -82,6 +82,8 @@ class Scrape(Collector):
         yield each(
             "watch_failures", "Failed polls since the last complete one.", {r["name"]: r["failures"] for r in rows}
         )
+        ahead = {row["name"]: row["clock_ahead_seconds"] for row in rows if row["clock_ahead_seconds"] is not None}
+        yield each("watch_clock_ahead_seconds", "How far CI's clock was ahead of ours in the last poll.", ahead)
         yield each("watch_paused", "1: not polled, by hand.", {row["name"]: row["paused"] for row in rows})
 
     def _of_notifiers(self) -> Iterator[Metric]:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 import click
@@ -15,13 +14,12 @@ from bridge import settings as environment
 from bridge import wiring
 from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
+from bridge.decide.mark import Clocks, said_of_clocks
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.pipeline import rules_standing
 from bridge.record import gauges, problems, rulesets
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
-
-_SKEW = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +139,7 @@ def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
             for stream in watch.streams:
                 name = f"watch {watch.name}, {stream.tag}" + (f", queue {stream.queue}" if stream.queue else "")
                 try:
+                    asked = wiring.utc_now()
                     page = ci.list(stream, order="Desc", size=1)
                 except CiError as error:
                     yield Check(name, False, str(error))
@@ -148,10 +147,9 @@ def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
                 newest = page.jobs[0] if page.jobs else None
                 quiet = quiet and newest is None
                 yield Check(name, True, f"newest job {newest.id} is {newest.state}" if newest else "no job yet")
-                served = page.served_at
-                if served and abs(skew := served - wiring.utc_now()) > _SKEW:
-                    text = f"this machine is {abs(skew.total_seconds()):.0f} s off CI's; set it (NTP)"
-                    yield Check("clock", None, text)
+                clocks = Clocks(asked=asked, answered=wiring.utc_now(), date=page.served_at)
+                if not clocks.agree:
+                    yield Check("clock", None, said_of_clocks(clocks.ahead) or "CI's answer has no Date to compare")
             if quiet:
                 yield Check(f"watch {watch.name}", None, "has no job at all: are bucket, region and tags right?")
     finally:

@@ -58,7 +58,9 @@ def freeze(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
 def names(text: str) -> Names:
     """Return what the watches and rules of a frozen ruleset are called."""
     kept = json.loads(text)
-    return Names(frozenset(kept.get("watches", ())), frozenset(table["name"] for table in kept["tables"]["rule"]))
+    return Names(
+        frozenset(kept.get("watches", ())), frozenset(one["name"] for one in kept.get("tables", {}).get("rule", ()))
+    )
 
 
 def _lines(found: Sequence[Rule | Mute]) -> list[int]:

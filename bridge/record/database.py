@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, OperationalError
@@ -28,14 +29,19 @@ _BUSY_MS = 10_000
 # Two generations of two kinds of dyno fit into the 20 connections of the smallest plan.
 _POOL = {"pool_size": 2, "max_overflow": 3, "pool_recycle": 1800}
 # A host that does not answer would be waited for for minutes, and one that falls silent for a quarter of an hour.
-_CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 10_000}
+# A role or a database may have another encoding for its sessions.
+_CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 10_000, "client_encoding": "utf8"}
 LAST = "last"  # in a transaction's `info`: what is called with it when all else is done
 _RESTED_S = 5.0
 _IDLE_MS = 20_000
+SHARED = "shared"  # in a connection's `info`: a pooler gives each of its transactions to another session
+# Classes of SQLSTATE that no session is to blame for: a value, a constraint, a conflict with another transaction.
+_FAULTS_OF_STATEMENTS = ("22", "23", "40")
+_NOT_PREPARED = ("26000", "42P05")  # a prepared statement is missing, or there already
 
 
 class SchemaOld(Exception):
-    """The database is not at the revision this version needs; the text says what to do."""
+    """The database is not as this version needs it: its revision, its encoding; the text says what to do."""
 
 
 class Database:
@@ -88,6 +94,7 @@ class Database:
 
     def require_schema(self) -> None:
         """Raise SchemaOld unless the schema is the newest; SQLite is brought up to date instead."""
+        self._require_utf8()
         found = self.revision()
         if found == HEAD:
             return
@@ -97,10 +104,19 @@ class Database:
         raise SchemaOld(_advice(found))
 
     def upgrade(self) -> None:
-        """Bring the schema to the newest revision."""
+        """Bring the schema to the newest revision. Raises SchemaOld where the database cannot hold every text."""
         from bridge.record.migrations import upgrade
 
+        self._require_utf8()
         upgrade(self._engine)
+
+    def _require_utf8(self) -> None:
+        if self.sqlite:
+            return
+        with self.read() as tx:
+            encoding = tx.execute(text("SHOW server_encoding")).scalar_one()
+        if encoding != "UTF8":
+            raise SchemaOld(_encoding_advice(self.url, encoding))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -111,6 +127,19 @@ def _advice(found: str | None) -> str:
         return f"the database is at revision {found}, newer than this version's {HEAD}: deploy the newer version"
     state = "has no tables yet" if found is None else f"is at revision {found}, this version needs {HEAD}"
     return f"the database {state}: run `ci-bridge db upgrade` (the release phase does it on Heroku)"
+
+
+def _encoding_advice(url: URL, encoding: str) -> str:
+    """Say which two commands move the data; they ask for a password where one is needed."""
+    options = (("-h", url.host), ("-p", url.port), ("-U", url.username))
+    server = "".join(f" {option} {shlex.quote(str(value))}" for option, value in options if value)
+    old, new = (shlex.quote(f"{url.database}{end}") for end in ("", "_utf8"))
+    return (
+        f"the database {url.database} is in {encoding}, and must be in UTF8 to hold every text. Stop the bridge, run "
+        f"`createdb{server} -T template0 -E UTF8 --locale=C {new}` and "
+        f"`pg_dump{server} -E UTF8 {old} | psql{server} -q -v ON_ERROR_STOP=1 {new}`, "
+        f"and let DATABASE_URL name the new one"
+    )
 
 
 def _url(url: str) -> URL:
@@ -128,17 +157,64 @@ def _url(url: str) -> URL:
 
 
 def _postgresql(url: URL) -> Engine:
-    engine = create_engine(url, connect_args=_CONNECTION, **_POOL)
-    event.listen(engine, "connect", _bound)
+    arguments = {**_CONNECTION, **_prepare_threshold(url)}
+    engine = create_engine(url.difference_update_query(["prepare_threshold"]), connect_args=arguments, **_POOL)
+    sessions = _Sessions(prepares=arguments.get("prepare_threshold", 0) is not None)
+    event.listen(engine, "do_connect", _want_the_primary)
+    event.listen(engine, "connect", sessions.opened)
+    event.listen(engine, "begin", sessions.begun)
+    event.listen(engine, "handle_error", sessions.failed)
     event.listen(engine, "checkin", _rest)
     event.listen(engine, "checkout", _ping)
     return engine
 
 
-def _bound(connection: Any, _record: object) -> None:
-    # A process that is stopped in the middle of a transaction would hold its locks for as long, and everybody up.
-    connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
-    connection.commit()
+def _prepare_threshold(url: URL) -> dict[str, int | None]:
+    """Read the one setting of psycopg that is none of libpq's. Raises ValueError saying what would be right."""
+    if "prepare_threshold" not in url.query:
+        return {}
+    given = url.query["prepare_threshold"]
+    if given in ("0", "None", "none"):
+        return {"prepare_threshold": None}
+    if isinstance(given, str) and re.fullmatch(r"[1-9][0-9]{0,8}", given):
+        return {"prepare_threshold": int(given)}
+    raise ValueError("DATABASE_URL: prepare_threshold is a number: 0 for a pooler, where no statement may be prepared")
+
+
+def _want_the_primary(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+    """Of several hosts, take one that can be written to."""
+    if "," in str(options.get("host")):
+        options.setdefault("target_session_attrs", "read-write")
+
+
+class _Sessions:
+    """How sessions on PostgreSQL begin, and what ends them."""
+
+    def __init__(self, *, prepares: bool) -> None:
+        self._prepares = prepares
+
+    def opened(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        # A pooler that shares sessions cannot name the process that serves one (PgBouncer makes a number up).
+        served_by = connection.execute("SELECT pg_backend_pid()").fetchone()[0]
+        if self._prepares and served_by == connection.info.backend_pid:
+            connection.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+        else:
+            connection.prepare_threshold = None
+            record.info[SHARED] = True
+        connection.commit()
+
+    def begun(self, connection: Connection) -> None:
+        # A process that is stopped in the middle of a transaction would hold its locks for as long, and everybody up.
+        if SHARED in connection.info:
+            connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MS}")
+
+    def failed(self, context: ExceptionContext) -> None:
+        """Close the session, and let the pool forget those opened before: it may be read-only, or set up wrongly."""
+        sqlstate = getattr(context.original_exception, "sqlstate", None)
+        if sqlstate in _NOT_PREPARED:
+            self._prepares = False
+        if sqlstate and sqlstate[:2] not in _FAULTS_OF_STATEMENTS:
+            context.is_disconnect = True
 
 
 def _rest(_connection: Any, record: ConnectionPoolEntry) -> None:

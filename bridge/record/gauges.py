@@ -35,13 +35,14 @@ def open_digests(tx: Connection) -> dict[tuple[str, str], int]:
 
 
 def watches(tx: Connection) -> list[Facts]:
-    times = ("next_poll_at", "polled_at", "ok_at")
-    rows = tx.execute(select(W).order_by(W.c.name)).mappings()
-    return [
-        {k: (iso(v) if v else None) if k in times else v for k, v in row.items()}
-        | {"behind": json.loads(row["behind"] or "[]")}
-        for row in rows
-    ]
+    return [_watch(dict(row)) for row in tx.execute(select(W).order_by(W.c.name)).mappings()]
+
+
+def _watch(row: Facts) -> Facts:
+    times = {name: iso(row[name]) if row[name] else None for name in ("next_poll_at", "polled_at", "ok_at")}
+    ahead_ms = row.pop("clock_ms")
+    ahead = None if ahead_ms is None else ahead_ms / 1000
+    return row | times | {"clock_ahead_seconds": ahead, "behind": json.loads(row["behind"] or "[]")}
 
 
 def notifiers(tx: Connection) -> list[Facts]:

@@ -29,6 +29,7 @@ from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
+from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 
@@ -80,10 +81,17 @@ def job(tx: Connection, job_id: str) -> list[Facts]:
     found = [_job(row) for row in tx.execute(select(J).where(J.c.id == job_id).order_by(J.c.n))]
     for facts in found:
         mine = and_(T.c.bucket == facts["bucket"], T.c.job_id == job_id)
+        facts["missing"] = _missing(tx, facts["bucket"], job_id)
         facts["transitions"] = [_transition(r) for r in tx.execute(select(T).where(mine).order_by(T.c.sequence))]
         told = DELIVERIES.where(M.c.bucket == facts["bucket"], M.c.job_id == job_id).order_by(D.c.n)
         facts["deliveries"] = [delivery_facts(r) for r in tx.execute(told)]
     return found
+
+
+def _missing(tx: Connection, bucket: str, job_id: str) -> Facts | None:
+    mine = and_(P.c.bucket == bucket, P.c.job_id == job_id, P.c.kind == "missing")
+    row = tx.execute(select(P.c.times, P.c.last_at, P.c.ask_at).where(mine)).first()
+    return {"times": row.times, "last_at": iso(row.last_at), "ask_at": iso(row.ask_at)} if row else None
 
 
 def _job(row: Row[Any]) -> Facts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets as randomness
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -110,46 +111,22 @@ def _is_loopback(host: str) -> bool:
 @contextmanager
 def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
     """Serve the application from a thread meanwhile; yield the port (0 asks for a free one)."""
-    from waitress.channel import HTTPChannel  # only `run` needs it
-    from waitress.parser import HTTPRequestParser, ParsingError
-    from waitress.server import create_server
+    from bridge.wiring.server import Server  # a worker alone needs none
 
-    class Parser(HTTPRequestParser):  # type: ignore[misc]  # it ships no types
-        def parse_header(self, header_plus: bytes) -> None:
-            try:
-                super().parse_header(header_plus)
-            except ValueError as error:  # of a target like http://[::1/, which would else go unanswered
-                raise ParsingError("Bad URI") from error
+    with socket.create_server((host, port)) as listener:
+        server = Server(app, [listener])
+        stopping = threading.Event()
 
-    class Channel(HTTPChannel):  # type: ignore[misc]  # the same
-        parser_class = Parser
+        def serve() -> None:
+            while not stopping.is_set():
+                server.turn(30)
+            server.close()
 
-    server = create_server(
-        app,
-        host=host,
-        port=port,
-        threads=4,
-        ident="ci-bridge",
-        max_request_body_size=8 << 20,  # the application takes less everywhere, and says how much
-        max_request_header_size=16 * 1024,  # of all headers; gunicorn takes 8 kB of each
-        # A request that was forwarded is not a local one: who may enter depends on these headers.
-        clear_untrusted_proxy_headers=False,
-    )
-    server.channel_class = Channel
-    stopping = threading.Event()
-
-    def serve() -> None:
-        # What server.run() does, save that it can be ended from outside.
-        while not stopping.is_set():
-            server.asyncore.loop(timeout=30, map=server._map, count=1)
-        server.task_dispatcher.shutdown()
-        server.asyncore.close_all(server._map)  # the connections too, which server.close() leaves open
-
-    thread = threading.Thread(target=serve, name="web")
-    thread.start()
-    try:
-        yield server.effective_port
-    finally:
-        stopping.set()
-        server.pull_trigger()
-        thread.join()
+        thread = threading.Thread(target=serve, name="web")
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            stopping.set()
+            server.wake()
+            thread.join()

@@ -15,7 +15,7 @@ from bridge.decide.rulebook import Rulebook, read
 from bridge.decide.tellings import Telling
 from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Problem, Refused, Sent, Silence, Transition
 from bridge.pipeline.telling import tell_all
-from bridge.record import claims, leases, problems, settling, snapshots
+from bridge.record import claims, leases, problems, rulesets, settling, snapshots
 from bridge.record.database import Database
 from bridge.record.settling import Ended
 
@@ -124,6 +124,11 @@ class World:
     def enlist(self, worker: str = "w1") -> None:
         with self.db.write() as tx:
             leases.enlist(tx, worker, machine="m", pid=1, now=self.now)
+
+    def accepts(self, book: Rulebook) -> None:
+        """Put these rules in force, as the start of a worker does."""
+        with self.db.write() as tx:
+            rulesets.accept(tx, book.sha, book.frozen, now=self.now)
 
     def beat(self, worker: str = "w1", *, fault: str | None = None) -> None:
         with self.db.write() as tx:

@@ -69,3 +69,9 @@ def test_it_warns_once_at_start_when_a_router_is_in_front_and_no_token_is_set(en
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=DEADLINE_S)
     assert said.count("no BRIDGE_ADMIN_TOKEN is set") == 1
+
+
+def test_a_certificate_that_would_not_be_used_ends_it(environ: dict[str, str]) -> None:
+    code, said = ended(environ | {"GUNICORN_CMD_ARGS": "--certfile /dev/null --keyfile /dev/null"})
+    assert code != 0
+    assert "TLS is a router's business" in said

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from bridge.record import leases, outbox
+from bridge.record import leases, outbox, rulesets
 from bridge.record.database import Database
-from tests.admin.builders import NOON, World, a_book
+from tests.admin.builders import NOON, RULES, World, a_book
 
 
 class Asker:
@@ -36,7 +36,7 @@ def test_all_is_well_while_a_worker_beats_and_polls(either_world: World) -> None
     either_world.polled()
     status, checks = Asker(either_world)()
     assert status == 200
-    assert list(checks) == ["database", "schema", "worker", "polls", "notifiers", "rules"]
+    assert list(checks) == ["database", "schema", "worker", "polls", "clock", "notifiers", "rules"]
     assert failing(checks) == []
 
 
@@ -164,3 +164,42 @@ def test_wrong_rules_are_a_warning_without_their_text(world: World) -> None:
     assert status == 200
     assert checks["rules"]["detail"].startswith("warning: rules.toml is wrong")
     assert "xoxb" not in checks["rules"]["detail"]
+
+
+def test_live_workers_that_differ_for_a_minute_are_a_warning(world: World) -> None:
+    world.accepts(world.book)
+    world.enlist("w1")
+    world.enlist("w2")
+    world.now += timedelta(minutes=10)
+    world.accepts(a_book(RULES + "# another"))
+    world.beat("w1")
+    world.beat("w2")
+    asked = Asker(world)
+    assert asked()[1]["rules"]["detail"] == "in force"
+    world.now += timedelta(minutes=1)
+    world.beat("w1")
+    world.book = a_book(RULES + "# another")
+    world.beat("w2")
+    status, checks = asked()
+    assert status == 200
+    assert "warning: 1 of 2 live workers have other rules" in checks["rules"]["detail"]
+    assert "they only send, and neither poll nor judge" in checks["rules"]["detail"]
+
+
+def test_rules_that_stand_in_are_a_warning(world: World) -> None:
+    world.accepts(world.book)
+    other = a_book(RULES + "# another")
+    world.accepts(other)
+    world.enlist()
+    world.beat()
+    with world.db.write() as tx:
+        rulesets.stand(tx, world.book.sha, instead_of=other.sha)
+    said = Asker(world)()[1]["rules"]["detail"]
+    assert f"no live worker has the rules accepted last ({other.sha}): older ones ({world.book.sha})" in said
+
+
+def test_what_a_worker_notes_about_its_file_is_a_warning(world: World) -> None:
+    world.enlist()
+    with world.db.write() as tx:
+        leases.beat(tx, "w1", now=NOON, rules_sha="a", rules_fault=None, rules_note="3 of 4 rules have vanished")
+    assert Asker(world)()[1]["rules"]["detail"] == "warning: 3 of 4 rules have vanished"

@@ -5,7 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge.model import Refused
 from bridge.record import leases, outbox
 from bridge.record.gauges import OPEN_JOBS
-from tests.admin.builders import NOON, World, a_failed_job, a_job
+from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job
 
 Samples = dict[tuple[str, ...], float]
 
@@ -85,3 +85,14 @@ def test_counting_unfinished_jobs_does_not_read_the_finished_ones(world: World) 
         asked = str(OPEN_JOBS.compile(dialect=tx.dialect))
         plan = str(tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}").all())
     assert "job_open" in plan
+
+
+def test_live_workers_with_other_rules_are_counted(world: World) -> None:
+    world.enlist("w1")
+    world.beat("w1")
+    world.accepts(world.book)
+    assert scrape(world)["bridge_workers_other_rules"] == {(): 0}
+    world.accepts(a_book(RULES + "# another"))
+    world.now += timedelta(minutes=2)
+    world.beat("w1")
+    assert scrape(world)["bridge_workers_other_rules"] == {(): 1}

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from pydantic import SecretStr
 
 from bridge import wiring
 from bridge.record.database import Database
 from bridge.settings import Settings
+from bridge.wiring.server import Server
 from tests.admin.builders import READ, World
-from tests.admin.servers import TOKEN, an_environ, say, serving, wait_until_it_answers
+from tests.admin.servers import DEADLINE_S, TOKEN, an_environ, say, serving, wait_until_it_answers
 
 GIVEN = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n".encode()
 POLL = b"/api/v1/watches/vod/poll"
@@ -96,13 +102,6 @@ def test_a_body_without_a_length_is_capped_as_well(port: int) -> None:
 def test_chunks_that_are_none_are_the_clients_fault(port: int, body: bytes) -> None:
     more = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
     assert ask(port, b"POST", POLL, more, body)[0] == 400
-
-
-def test_chunks_that_gunicorn_cannot_read_are_a_problem_in_the_usual_shape(tmp_path: Path) -> None:
-    with running("gunicorn", tmp_path, TOKEN) as port:
-        answer = ask(port, b"POST", POLL, b"Transfer-Encoding: chunked\r\n", b"ZZZ\r\nabc\r\n0\r\n\r\n")
-        assert problem(answer) == (400, 400)
-        assert "chunks" in json.loads(answer[2])["detail"]
 
 
 @pytest.mark.parametrize(
@@ -226,3 +225,101 @@ def test_an_api_without_a_token_that_a_proxy_may_reach_is_warned_of(
 ) -> None:
     wiring.warn_of_open_door(Settings(admin_token=SecretStr(token) if token else None), hosts, routed=routed)
     assert ["no BRIDGE_ADMIN_TOKEN" in record.message for record in caplog.records] == [True] * warned
+
+
+# --- what a client keeps open ---------------------------------------------------------------------------------------
+
+_HALF_HEADERS = b"GET /api/v1/jobs HTTP/1.1\r\nHost: local"
+_HALF_BODY = b"POST " + POLL + b" HTTP/1.1\r\n" + GIVEN + b"Content-Length: 100\r\n\r\n{"
+_UNREAD = b"GET /static/htmx-4.0.1.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 15
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextlib.contextmanager
+def kept_open(port: int, count: int, said: bytes) -> Iterator[None]:
+    """Hold connections on which no more than this is said, and nothing is read.
+
+    A server that waits for their clients does so for minutes, far longer than the deadline.
+    """
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            wire = stack.enter_context(socket.socket())
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # or an answer might fit that nobody reads
+            wire.settimeout(DEADLINE_S)
+            wire.connect(("127.0.0.1", port))
+            with contextlib.suppress(ConnectionError):  # it may be closed to make room for the next
+                wire.sendall(said)
+        yield
+
+
+def health(port: int, path: bytes) -> int:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as wire:
+        wire.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return int(wire.recv(65_536).split(b" ")[1])
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize("said", [_HALF_HEADERS, _HALF_BODY, _UNREAD])
+def test_health_is_answered_beside_a_thousand_idle_connections_and_fifty_slow_clients(port: int, said: bytes) -> None:
+    with kept_open(port, 1000, b""), kept_open(port, 50, said):
+        for _ in range(3):
+            assert health(port, b"/healthz") == 200
+            assert health(port, b"/readyz") == 503  # no worker runs
+        assert ask(port, b"GET", b"/api/v1/watches")[0] == 200
+    assert health(port, b"/healthz") == 200
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_request_that_is_on_its_way_outlives_a_thousand_idle_connections(port: int) -> None:
+    head, rest = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConn", b"ection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as wire:
+        wire.sendall(head)
+        with kept_open(port, 1000, b""):
+            assert health(port, b"/healthz") == 200  # so those before it have been taken in
+            wire.sendall(rest)
+            assert wire.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def test_health_is_answered_while_every_other_thread_waits() -> None:
+    app, entered, waits = Flask("slow"), threading.Semaphore(0), threading.Event()
+
+    @app.get("/<path:name>")
+    def _view(name: str) -> str:
+        if name != "healthz":
+            entered.release()
+            waits.wait(2 * DEADLINE_S)
+        return name
+
+    slow = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with wiring.served(app, host="127.0.0.1", port=0) as port, kept_open(port, 20, slow):
+        with kept_open(port, 1, slow.replace(b"slow", b"readyz")):
+            for _ in range(5):
+                assert entered.acquire(timeout=DEADLINE_S)  # four of those, and readiness in a thread of its own
+            assert health(port, b"/healthz") == 200
+        waits.set()
+
+
+def test_what_is_being_answered_when_the_server_stops_is_answered_whole() -> None:
+    app, entered, goes_on = Flask("slow"), threading.Event(), threading.Event()
+
+    @app.get("/slow")
+    def _slow() -> str:
+        entered.set()
+        goes_on.wait(DEADLINE_S)
+        return "x" * 20_000_000  # more than the sockets keep
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        server, port = Server(app, [listener]), listener.getsockname()[1]
+        heard = pool.submit(say, port, b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        while not entered.is_set():
+            server.turn(0.1)
+        goes_on.set()
+        server.close()
+        assert len(heard.result()) > 20_000_000

@@ -10,9 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from benchmarks.machine import free_port
+from tests.conftest import NO_PGBOUNCER
+from tests.waiting import wait_until
 
 _ROOT = os.geteuid() == 0
 
@@ -75,6 +79,52 @@ def own_postgres(folder: Path) -> Iterator[OwnPostgres]:
     finally:
         if server.is_alive():
             server.kill()
+
+
+@contextmanager
+def own_pooler(folder: Path, database_url: str) -> Iterator[str]:
+    """Run a PgBouncer in front of a database, and yield the address there. Skip where it is not installed.
+
+    Each transaction gets another of its sessions, where the one before may have left something.
+    """
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        _miss(f"{NO_PGBOUNCER}: apt-get install pgbouncer")
+    behind, port = conninfo_to_dict(database_url), free_port()
+    behind.pop("options", None)
+    (folder / "users.txt").write_text('"postgres" ""\n')
+    (folder / "pgbouncer.ini").write_text(f"""
+[databases]
+{behind["dbname"]} = {make_conninfo(**behind)}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = users.txt
+pool_mode = transaction
+server_round_robin = 1
+min_pool_size = 5
+""")
+    as_whom = ("runuser", "-u", "postgres", "--") if _ROOT else ()
+    with (
+        (folder / "pgbouncer.log").open("w") as log,
+        subprocess.Popen((*as_whom, str(program), "pgbouncer.ini"), cwd=folder, stdout=log, stderr=log) as process,
+    ):
+        url = f"postgresql://postgres@127.0.0.1:{port}/{behind['dbname']}"
+        try:
+            wait_until(lambda: _answers(url), within_s=20, why=lambda: (folder / "pgbouncer.log").read_text())
+            yield url
+        finally:
+            process.terminate()
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import event, insert, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from bridge.record.database import Database, at, ms, trouble
+from bridge.record.database import Database, SchemaOld, at, ms, trouble
 from bridge.record.schema import lease, stream
-from tests.conftest import Opener, only_postgresql, only_sqlite
+from tests.commands import run
+from tests.conftest import Opener, PostgresServer, only_postgresql, only_sqlite
+from tests.crash.servers import open_folder, own_postgres
 from tests.record.builders import NOW, rows
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
@@ -87,6 +94,140 @@ def test_a_worker_that_is_stopped_in_a_transaction_does_not_hold_its_locks_for_e
     for _ in range(2):  # the second time the connection has been used
         with db.write() as tx:
             assert tx.execute(text("SHOW idle_in_transaction_session_timeout")).scalar() == "20s"
+
+
+@pytest.fixture
+def own_url(empty_url: str, opened: Opener) -> str:
+    """The address of a database whose settings may be changed."""
+    opened(empty_url).upgrade()
+    return empty_url
+
+
+def _set_up(url: str, setting: str) -> None:
+    """Say how new sessions begin."""
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("SET default_transaction_read_only = off")
+        admin.execute(f"ALTER DATABASE {admin.info.dbname} {setting}".encode())
+
+
+def _write(db: Database, name: str) -> None:
+    with db.write() as tx:
+        tx.execute(insert(lease).values(name=name, until=1))
+
+
+@only_postgresql
+@pytest.mark.parametrize("setting", ["default_transaction_read_only = on", "search_path = nowhere"])
+def test_sessions_that_were_set_up_wrongly_end_with_their_first_error(
+    own_url: str, opened: Opener, setting: str
+) -> None:
+    _set_up(own_url, f"SET {setting}")
+    db = opened(own_url)
+    with db.read(), db.read():  # two sessions
+        pass
+    with pytest.raises(DBAPIError):
+        _write(db, "a")
+    _set_up(own_url, f"RESET {setting.split()[0]}")
+    with db.write() as tx, db.write() as other:
+        tx.execute(insert(lease).values(name="b", until=1))
+        other.execute(insert(lease).values(name="c", until=1))
+    assert {row["name"] for row in rows(db, lease)} == {"b", "c"}
+
+
+@only_postgresql
+def test_a_row_that_is_there_already_ends_no_session(db: Database) -> None:
+    def session() -> object:
+        with db.read() as tx:
+            return tx.execute(text("SELECT pg_backend_pid()")).scalar()
+
+    _write(db, "a")
+    before = session()
+    with pytest.raises(IntegrityError):
+        _write(db, "a")
+    assert session() == before
+
+
+@only_postgresql
+def test_where_prepared_statements_vanish_none_is_prepared_any_more(db: Database) -> None:
+    def ask() -> object:
+        with db.read() as tx:
+            return tx.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar()
+
+    wait_until(ask)  # what is asked often is prepared
+    with db.read() as tx:
+        tx.exec_driver_sql("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")  # unseen by the driver, as a pooler would
+    with pytest.raises(DBAPIError, match="does not exist"):
+        ask()
+    assert [ask() for _ in range(20)] == [0] * 20
+
+
+@pytest.mark.parametrize("given", ["0", "None", "none"])
+@only_postgresql
+def test_preparing_can_be_switched_off_in_the_address(db_url: str, opened: Opener, given: str) -> None:
+    db = opened(f"{db_url}&prepare_threshold={given}")
+    for _ in range(20):
+        with db.read() as tx:
+            assert tx.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar() == 0
+
+
+@pytest.mark.parametrize("given", ["off", "-1", "1.5", "5&prepare_threshold=6"])
+def test_another_threshold_is_refused_with_what_would_be_right(given: str) -> None:
+    with pytest.raises(ValueError, match=r"prepare_threshold is a number: 0 for a pooler"):
+        Database(f"postgresql://u@127.0.0.1/d?prepare_threshold={given}")
+
+
+@only_postgresql
+def test_of_several_hosts_one_is_taken_that_can_be_written_to(
+    own_url: str, opened: Opener, postgres: PostgresServer
+) -> None:
+    with open_folder() as folder, own_postgres(folder) as other:
+        name = make_url(own_url).database
+        with psycopg.connect(other.url, autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name}".encode())
+            admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+        hosts = [f"{url.host}:{url.port}" for url in (make_url(other.url), make_url(own_url))]
+        db = opened(f"postgresql://postgres@/{name}?host={hosts[0]}&host={hosts[1]}")
+        _write(db, "a")
+        db.close()
+    assert len(rows(opened(own_url), lease)) == 1
+
+
+@only_postgresql
+def test_the_encoding_that_a_role_or_database_asks_for_is_not_used(own_url: str, opened: Opener) -> None:
+    _set_up(own_url, "SET client_encoding = 'LATIN1'")
+    db = opened(own_url)
+    _write(db, "测试")
+    assert [row["name"] for row in rows(db, lease)] == ["测试"]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused_with_the_commands_that_move_it(
+    postgres: PostgresServer, opened: Opener, encoding: str
+) -> None:
+    with postgres.new(f"TEMPLATE template0 ENCODING {encoding} LOCALE 'C'") as name:
+        url = postgres.url_of(name)
+        with psycopg.connect(url, client_encoding="utf8") as connection:
+            connection.execute("CREATE TABLE said (what text)")
+            connection.execute("INSERT INTO said VALUES ('café')")
+        db = opened(url)
+        for use in (db.upgrade, db.require_schema):
+            with pytest.raises(SchemaOld, match=f"{name} is in {encoding}, and must be in UTF8") as caught:
+                use()
+        for words in (("db", "upgrade"), ("doctor",), ("jobs", "list")):
+            seen = run(*words, DATABASE_URL=url)
+            assert seen.returncode == 1
+            assert "createdb" in seen.stdout + seen.stderr
+        commands = re.findall("`(.*?)`", str(caught.value))
+        assert len(commands) == 2
+        try:
+            for command in commands:
+                subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)  # noqa: S602  (as a person would)
+            moved = opened(postgres.url_of(f"{name}_utf8"))
+            moved.upgrade()
+            with moved.read() as tx:
+                assert tx.execute(text("SELECT what FROM said")).scalar() == "café"
+            moved.close()
+        finally:
+            postgres.do(f"DROP DATABASE IF EXISTS {name}_utf8 WITH (FORCE)")
 
 
 def test_times_come_back_to_the_millisecond() -> None:

@@ -20,7 +20,7 @@ from tests.secrets_kept.planted import SECRETS
 from tests.send.receivers import Receiver, Seen, answering, raw
 from tests.stage import Stage
 
-_TELLING = ("authorization", "x-key", "x-basic", "proxy-authorization")
+_TELLING = ("authorization", "x-key", "x-basic", "x-written", "proxy-authorization")
 
 WEBHOOKS = ("plain", "quoted", "escaped", "base64", "decoded", "accepts", "moved", "cut", "reason", "garbage",
             "down", "tls", "forbidden", "literal")  # fmt: skip
@@ -127,7 +127,12 @@ WEBHOOK = """
 type = "webhook"
 url = {url}
 secret = {{ env = ["NEW_SECRET", "OLD_SECRET"] }}
-headers = {{ Authorization = {{ env = "BEARER" }}, X-Key = {{ env = "KEY" }}, X-Basic = {{ env = "BASIC" }} }}
+
+[notifier.{name}.headers]
+Authorization = {{ env = "BEARER" }}
+X-Key = {{ env = "KEY" }}
+X-Basic = {{ env = "BASIC" }}
+X-Written = "{written}"
 """
 
 
@@ -147,7 +152,11 @@ def planted_stage(folder: Path, database_url: str) -> Iterator[tuple[Stage, Rece
         literal = f'"{at}/literal/{quote(SECRETS["url in rules"], safe="")}"'
         names = [*WEBHOOKS, "slack", "thread", "incoming"]
         rules = HEAD.format(echo=at, names=json.dumps(names)) + "".join(
-            WEBHOOK.format(name=name, url=literal if name == "literal" else f'{{ env = "URL_{name.upper()}" }}')
+            WEBHOOK.format(
+                name=name,
+                written=SECRETS["header in rules"],
+                url=literal if name == "literal" else f'{{ env = "URL_{name.upper()}" }}',
+            )
             for name in WEBHOOKS
         )
         stage.ci.credentials = {DEMO_SECRET_ID: SECRETS["ci key"]}

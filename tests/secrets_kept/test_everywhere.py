@@ -104,6 +104,7 @@ def _all_was_there_to_leak(stage: Stage, receiver: Receiver, *also: str) -> None
         "url path",
         "url query",
         "url in rules",
+        "header in rules",
         "header",
         "bearer",
         "basic",

@@ -9,14 +9,12 @@ from pathlib import Path
 
 from flask import Blueprint, Flask, Response, current_app, g, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]  # it ships no types
 from jinja2 import StrictUndefined
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, NotFound
 
 from bridge.admin import problems
-from bridge.admin.asking import BROKEN_CHUNKS
 from bridge.admin.auth import Keys
 from bridge.admin.failures import Failures
 from bridge.admin.pages import shapes
@@ -70,7 +68,6 @@ class Dashboard:
         blueprint.after_request(_finish)
         for error in (HTTPException, DBAPIError, PoolTimeout):
             blueprint.register_error_handler(error, _failed)
-        blueprint.register_error_handler(ParseException, lambda _: _failed(Problem(400, BROKEN_CHUNKS)))
         blueprint.app_context_processor(self._facts)
         app.register_blueprint(blueprint)
         app.jinja_env.undefined = StrictUndefined

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from flask.typing import ResponseReturnValue
 
@@ -10,6 +11,7 @@ from bridge.admin import shown
 from bridge.admin.acts import Acts
 from bridge.admin.pages.routes import Page, Pages, attempt, show
 from bridge.admin.parts import Parts
+from bridge.decide.mark import said_of_clocks
 from bridge.record import gauges
 from bridge.record.reading import Facts
 
@@ -18,6 +20,7 @@ _NOTHING_SAID: Facts = {
     "bucket": None, "region": None, "tags": (), "queues": (), "every_seconds": None, "next_poll_at": None,
     "paused": False, "polled_at": None, "ok_at": None, "failures": 0, "error": None, "calls": 0, "jobs": 0,
     "behind": (),
+    "clock_ahead_seconds": None,
 }  # fmt: skip
 
 
@@ -36,7 +39,7 @@ class WatchPages(Pages):
         with self.parts.db.read() as tx:
             rows = gauges.watches(tx)
         found = [_NOTHING_SAID | row for row in shown.watches(self.parts.book(), rows)]
-        return show("watches.html", watches=[(one, _standing(one)) for one in found])
+        return show("watches.html", watches=[(one, _standing(one), _clocks(one)) for one in found])
 
     def poll(self, name: str) -> ResponseReturnValue:
         return attempt(lambda: self._acts.poll_watch(name), f"A worker polls {name} next.", "watches")
@@ -46,6 +49,11 @@ class WatchPages(Pages):
 
     def resume(self, name: str) -> ResponseReturnValue:
         return attempt(lambda: self._acts.resume_watch(name), f"{name} is polled again.", "watches")
+
+
+def _clocks(one: Facts) -> str | None:
+    ahead = one["clock_ahead_seconds"]
+    return None if ahead is None else said_of_clocks(timedelta(seconds=ahead))
 
 
 def _standing(one: Facts) -> tuple[str, str]:

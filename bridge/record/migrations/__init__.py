@@ -12,8 +12,11 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import PendingRollbackError
 
+from bridge.record.database import SHARED
+
 _ONE_AT_A_TIME = 0x63692D62  # two releases may run at once; any fixed number does
 _LOOK_S = 0.2
+_TRY = text("SELECT pg_try_advisory_xact_lock(:key)")  # to wait for it would be to hold a snapshot
 
 
 def config() -> Config:
@@ -41,23 +44,27 @@ def _alone(engine: Engine) -> Iterator[Connection]:
         with engine.begin() as tx:
             yield tx
         return
-    with engine.connect() as connection:
+    with _turn(engine), engine.connect() as connection:
         try:
-            _take_turn(connection)
+            if SHARED not in connection.info:  # else it would be set for whoever gets that session next
+                with connection.begin():
+                    # A bound that is right for questions would end every build of an index at the same place.
+                    connection.execute(text("SET statement_timeout = 0"))
             yield connection
         except PendingRollbackError as error:
             # Alembic tidies up on a connection that broke, and fails at that: say how it broke instead.
             raise error.__context__ or error from None
         finally:
-            connection.invalidate()  # the session ends, and so does its lock, however this went
+            connection.invalidate()  # what was set for it ends with it
 
 
-def _take_turn(connection: Connection) -> None:
-    """Wait for the lock outside of a transaction: an index that is being built waits for every transaction."""
-    while True:
-        with connection.begin():
-            # A bound that is right for questions would end every build of an index at the same place.
-            connection.execute(text("SET statement_timeout = 0"))
-            if connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ONE_AT_A_TIME}).scalar():
-                return
-        time.sleep(_LOOK_S)
+@contextmanager
+def _turn(engine: Engine) -> Iterator[None]:
+    """Wait for the lock, and hold it in a transaction: behind a pooler a session's lock would outlive the upgrade."""
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        while not connection.execute(_TRY, {"key": _ONE_AT_A_TIME}).scalar():
+            connection.rollback()
+            time.sleep(_LOOK_S)
+        # An index that is being built waits for every snapshot, and this ends that of the statement before.
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        yield

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from datetime import timedelta
 from html.parser import HTMLParser
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
-from gunicorn.http.errors import InvalidChunkSize  # type: ignore[import-untyped]  # it ships no types
 from werkzeug.test import TestResponse
 
 from bridge.model import NEW, PAUSE, RUNNING, Refused, Transition
@@ -72,25 +69,6 @@ def test_an_origin_of_null_is_never_ours(world: World, host: str) -> None:
     client = world.app().test_client()
     answer = client.post("/sign-in", data={"token": ADMIN}, headers={"Host": host, "Origin": "null"})
     assert answer.status_code == 403
-
-
-class _Broken(io.RawIOBase):
-    """A body as gunicorn hands it over, whose chunks are none."""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, _: Any) -> int:
-        raise InvalidChunkSize(b"zz")
-
-
-@pytest.mark.parametrize("path", ["/sign-in", "/silences/add", "/rules/try", "/rules/explain", "/jobs/j1/tell"])
-@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
-def test_a_form_in_broken_chunks_is_refused(admin: FlaskClient, path: str, kind: str) -> None:
-    broken = {"wsgi.input": _Broken(), "wsgi.input_terminated": True}
-    answer = admin.post(path, content_type=kind, environ_overrides=broken)
-    assert answer.status_code == 400
-    assert "its chunks are not as HTTP/1.1 writes them" in answer.text
 
 
 def test_who_has_to_sign_in_first_is_led_back_whatever_the_address(world: World) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import RUNNING, Problem, Refused, Sent
+from bridge.model import RUNNING, Missing, Problem, Refused, Sent
+from bridge.record import missing
 from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
+from tests.admin.pages.test_deliveries import text as plain
 
 HOSTILE = '"><script>alert(1)</script>&'
 QUIET = """
@@ -161,3 +163,24 @@ def test_a_job_that_was_left_out_from_the_first_is_found_and_says_why(world: Wor
     assert answer.status_code == 404
     assert "is left out since 2026-11-21 12:00:00 UTC, as it cannot be read: its State is" in answer.text
     assert "<script>alert" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("times", "ask_at", "says"),
+    [
+        (1, None, "CI has said 1 time that it does not know this job"),
+        (4, NOON + timedelta(minutes=30), "It is asked again 2026-11-21 12:30:00 UTC"),
+    ],
+)
+def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
+    world: World, admin: FlaskClient, times: int, ask_at: datetime | None, says: str
+) -> None:
+    world.sees(a_job(1))
+    assert "does not know this job" not in admin.get("/jobs/j1").text
+    found = Missing(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
+    with world.db.write() as tx:
+        missing.save(tx, BUCKET, {"j1": found})
+    assert says in plain(admin.get("/jobs/j1").text)
+    stamp = "2026-11-21T12:00:00.000Z"
+    asked = "2026-11-21T12:30:00.000Z" if ask_at else None
+    assert world.client().get("/api/v1/jobs/j1").json["missing"] == {"times": times, "last_at": stamp, "ask_at": asked}

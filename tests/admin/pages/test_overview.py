@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from bridge.model import Refused, Sent, TryLater
 from bridge.record import outbox, silences
-from tests.admin.builders import NOON, World, a_failed_job, a_job, a_silence
+from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job, a_silence
 
 
 def healthy(world: World) -> World:
@@ -130,3 +130,16 @@ def test_charts_are_drawn_anew_when_the_clock_was_set_back(world: World, admin: 
     world.now -= timedelta(minutes=1)
     world.sees(a_failed_job(1))
     assert "Transcode: Failed 1" in admin.get("/").text
+
+
+def test_rules_that_not_every_worker_has_are_in_its_first_line(world: World, admin: FlaskClient) -> None:
+    world.accepts(a_book(RULES + "# another"))
+    world.now += timedelta(minutes=2)
+    healthy(world)
+    assert "All is well" in admin.get("/").text
+    world.now += timedelta(minutes=2)
+    world.beat()
+    world.polled()
+    page = admin.get("/").text
+    assert "The bridge works, but its rules need a look" in page
+    assert "1 of 1 live workers have other rules" in page

@@ -313,3 +313,14 @@ def test_no_file_at_all_is_said_so(world: World, admin: FlaskClient) -> None:
 
 def test_other_forms_take_no_more_than_before(world: World, admin: FlaskClient) -> None:
     posted(admin, "/rules/explain", 413, made_up="x" * 70_000)
+
+
+def test_the_rules_in_force_are_shown_where_this_process_has_read_others(world: World, admin: FlaskClient) -> None:
+    other = a_book(RULES.replace('name = "all"', 'name = "everything"'))
+    world.accepts(other)
+    page = text_of(admin.get("/rules").text)
+    assert f"version {other.sha}" in page
+    assert "everything" in page
+    assert f"this process has read other rules ({world.book.sha}) than those in force ({other.sha})" in page
+    found = world.client().get("/api/v1/rules").json
+    assert (found["sha"], [one["name"] for one in found["items"]]) == (other.sha, ["failed", "everything"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -112,3 +114,20 @@ def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) ->
     for deed in ("poll", "pause", "resume"):
         assert reader.post(f"/watches/vod/{deed}").status_code == 403
     assert row(world, "vod")["paused"] is False
+
+
+@pytest.mark.parametrize(("ahead_s", "says"), [(600, "CI's clock is 10 min ahead of ours"), (60, None), (None, None)])
+def test_a_difference_of_clocks_is_said_on_its_card_the_overview_and_readyz(
+    world: World, admin: FlaskClient, ahead_s: float | None, says: str | None
+) -> None:
+    clock = None if ahead_s is None else timedelta(seconds=ahead_s)
+    with world.db.write() as tx:
+        leases.polled(
+            tx, "vod", began=NOON, next_poll=NOON, error=None, failures=0, calls=1, jobs=0, clock=(clock,)
+        )  # fmt: skip
+    pages = [text(card(admin.get("/watches").text, "vod")), text(admin.get("/").text), admin.get("/readyz").text]
+    assert all((says or "CI's clock is") in html.unescape(page) for page in pages) == (says is not None)
+    assert row(world, "vod")["clock_ahead_seconds"] == ahead_s
+    scraped = world.client().get("/metrics").text
+    found = re.findall(r'bridge_watch_clock_ahead_seconds{[^}]*watch="vod"[^}]*} (\S+)', scraped)
+    assert found == ([] if ahead_s is None else [f"{ahead_s:.1f}"])
