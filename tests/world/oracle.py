@@ -332,9 +332,7 @@ class Oracle:
         if job.id in self.left_out:
             first = self.left_out[job.id].first
         created = job.created_at
-        if self.announce:
-            return False
-        if not first:  # a list that goes back further than the first one shows nothing that is news
+        if self.announce or not first:  # a list that goes back further than the first one shows nothing that is news
             return None if created and created < heard.old_until - LOOKBACK + _QUIET else False
         if created is None:
             return None
