@@ -115,7 +115,7 @@ def test_explaining_a_job_that_nobody_saw_says_so(stage: Stage) -> None:
     with stage:
         seen = stage.command("rules", "explain", "j404")
         assert seen.exit_code == 1
-        assert 'no job "j404" has been seen' in seen.stderr
+        assert 'no job "j404" is on record' in seen.stderr
 
 
 def test_a_test_message_goes_through_the_outbox_and_its_outcome_is_shown(stage: Stage) -> None:

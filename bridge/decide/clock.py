@@ -12,13 +12,15 @@ from bridge.model import Reading
 _FAR = timedelta(hours=1)
 _LATELY = timedelta(minutes=30)
 
+_DATE = timedelta(seconds=1)  # its resolution
+
 
 def earlier(ours: datetime, ahead: timedelta | None) -> datetime:
     """Return the earlier of our clock and CI's, which is so far `ahead` (None: it does not say).
 
-    By that nothing has lasted for too long that has not by both.
+    By that nothing has lasted for too long that has not by both. A Date has whole seconds: one is no difference.
     """
-    return ours + min(ahead or timedelta(0), timedelta(0))
+    return ours + ahead if ahead is not None and ahead < -_DATE else ours
 
 
 def clock_fault(

@@ -26,11 +26,11 @@ from bridge.decide.mark import RESOLUTION, Chain, Clocks, believed
 from bridge.decide.missing import ASKED_AGAIN, due
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
-from bridge.model import Described, Job, Page, Place, Problem, Stream, Watch
+from bridge.model import Described, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counts import of_poll
 from bridge.pipeline.round import Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, missing, rulesets, snapshots, tallies
+from bridge.record import leases, missing, problems, rulesets, snapshots, tallies
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,12 @@ _HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call wou
 
 class Halted(Exception):
     """The process is stopping: the poll is given up, and what it has stored stays."""
+
+
+def _log_problems(new: Iterable[Problem]) -> None:
+    for one in new:
+        text = "a job cannot be read, and is left out" if one.left_out else "a field of a job cannot be read"
+        logger.warning(text, extra={"job": one.job_id, "field": one.field, "value": one.value})
 
 
 class Source(Protocol):
@@ -134,6 +140,8 @@ class Poller:
             missing.take_over(tx, watch.place.bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
             denied = missing.of_bucket(tx, watch.place.bucket)
             asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
+            given_up = problems.give_up(tx, keys, before=began - watch.lookback)
+            left_out = dict(problems.to_ask(tx, keys, now=began))
             round_ = Round(
                 watch=watch,
                 book=book,
@@ -141,9 +149,12 @@ class Poller:
                 poll=Poll(watch.name),
                 probing=bool(row.failures) and not row.answered,
                 listed=snapshots.listed(tx, keys),
-                unseen=dict(snapshots.open_ids(tx, keys)) | asked_again,
+                unseen=dict(snapshots.open_ids(tx, keys)) | asked_again | left_out,
+                left_out=left_out,
                 missing=denied,
             )
+        for job_id in given_up:
+            logger.warning("a job that cannot be read is no longer asked for", extra={"job": job_id})
         try:
             self._ask(round_, until_s)
         except CiError as error:  # every other call would fail the same way
@@ -242,7 +253,7 @@ class Poller:
         """Read and store a page of a list; or let it ask for less, where the page cannot be read."""
         self._go_on()
         span, asked = listing.span, self._clock()
-        jobs: tuple[Job, ...] = ()
+        page = Page(jobs=())
         try:
             page = self._source.list(
                 listing.stream,
@@ -253,14 +264,13 @@ class Poller:
                 size=span.size,
             )
         except BrokenReply as error:
-            self._narrow(listing, error)
+            page = Page(jobs=(), problems=self._narrow(listing, error))
         else:
             clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
             round_.answered()
             round_.compare(listing.stream, clocks)
             listing.read(page, clocks)
-            jobs = page.jobs
-        self._store(round_, listing, jobs)
+        self._store(round_, listing, page)
         if listing.endless:
             token = (listing.token or "")[:40]
             listing.spans.clear()
@@ -269,8 +279,8 @@ class Poller:
                 advice="what was read is kept, and the list is asked for again",
             )
 
-    def _narrow(self, listing: Listing, error: BrokenReply) -> None:
-        """Let a list ask for less. Raises the error where that does not help."""
+    def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[Problem, ...]:
+        """Let a list ask for less; return the job that is left out, if any. Raises the error if all is broken."""
         span, given_up = listing.span, len(listing.unreadable)
         listing.narrow(self._clock())
         if listing.hopeless:
@@ -278,8 +288,10 @@ class Poller:
         facts = {"tag": listing.stream.tag, "since": span.since.isoformat(), "reason": str(error)}
         if len(listing.unreadable) > given_up:
             logger.error("a job created about then makes its page unreadable, and is left out", extra=facts)
-        elif span.size == PAGE_SIZE and not span.halved:
+            return tuple(Problem.of_whole(job_id, error.what) for job_id in error.ids[-1:])
+        if span.size == PAGE_SIZE and not span.halved:
             logger.warning("a page cannot be read, smaller ones are asked for", extra=facts)
+        return ()
 
     def _since(self, round_: Round, stream: Stream) -> datetime:
         listed = round_.listed[stream.key]
@@ -301,10 +313,10 @@ class Poller:
             known_from=max(complete, default=None),
         )
 
-    def _store(self, round_: Round, listing: Listing, listed: Sequence[Job]) -> None:
+    def _store(self, round_: Round, listing: Listing, page: Page) -> None:
         """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
         stream = listing.stream
-        now, jobs = self._clock(), latest(listed)
+        now, jobs = self._clock(), latest(page.jobs)
         with self._transaction(round_.watch, round_.book, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
@@ -317,8 +329,12 @@ class Poller:
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
             round_.show(tx, jobs)
+            new = problems.record(
+                tx, round_.watch.place.bucket, stream.key, [job.id for job in jobs], page.problems, now=now
+            )
             if listing.done:
                 round_.end(tx, stream, listing.chain)
+        _log_problems(new)
         self._on_told()
         round_.poll.jobs += len(jobs)
 
@@ -350,18 +366,33 @@ class Poller:
         watch, now = round_.watch, self._clock()
         with self._transaction(watch, round_.book, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
-            jobs = [job for job in latest(found.jobs) if job.id in before]
+            asked_for = {job.id: job for job in latest(found.jobs) if job.id in {*before, *round_.left_out}}
+            jobs = list(asked_for.values())
             seen = {job_id: one.seen for job_id, one in before.items()}
             still_at = round_.still_at(*{one.stream for one in before.values()})
             seen_at = earlier(now, round_.ahead)
-            steps = diff(seen, jobs, watch=watch.name, now=seen_at, still_at=still_at)
+            silence = round_.silence_of_left_out
+            steps = diff(seen, jobs, watch=watch.name, now=seen_at, silence=silence, still_at=still_at)
             denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
             lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
-            streams = {one.stream for one in before.values()}
-            snapshots.save(tx, jobs, steps, before, stream="", streams=streams, now=now)
+            owners = round_.left_out | {job_id: one.stream for job_id, one in before.items()}
+            new = []
+            for key in {*owners.values()}:
+                mine = [job for job in jobs if owners[job.id] == key]
+                snapshots.save(tx, mine, steps, before, stream=key, streams={*owners.values()}, now=now)
+                new += problems.record(
+                    tx,
+                    watch.place.bucket,
+                    key,
+                    [job.id for job in mine],
+                    [one for one in found.problems if owners.get(one.job_id) == key],
+                    asked=[job_id for job_id in asked if owners.get(job_id) == key],
+                    now=now,
+                )
             snapshots.close(tx, lost, before, now=now)
             round_.show(tx, jobs)
+        _log_problems(new)
         self._on_told()
         round_.poll.jobs += len(jobs)
         for job_id in asked:

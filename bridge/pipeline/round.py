@@ -59,6 +59,7 @@ class Round:
     )  # jobs to ask for that no answer has shown yet, with their stream
     seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
+    left_out: dict[str, str] = field(default_factory=dict)  # jobs that could not be read so far, and their stream
     missing: dict[str, Missing] = field(default_factory=dict)  # what CI denied, of the whole bucket
     clocks: Clocks | None = None  # of the last answer
     ahead: timedelta | None = None  # CI's clock, where it differed most from ours
@@ -141,8 +142,14 @@ class Round:
         if not (listed.out_at and listed.mark):
             snapshots.set_mark(tx, stream.key, chain.mark(listed.mark))
 
+    def silence_of_left_out(self, job: Job) -> str | None:
+        """Return why a job that was left out until now is told to nobody: it is as old as when it was first listed."""
+        key = self.left_out.get(job.id)
+        stream = next((one for one in self.watch.streams if one.key == key), None)
+        return self.silence(stream, None, [job], first=True)(job) if stream else None
+
     def silence(
-        self, stream: Stream, horizon: datetime | None, jobs: Iterable[Job] = ()
+        self, stream: Stream, horizon: datetime | None, jobs: Iterable[Job] = (), *, first: bool = False
     ) -> Callable[[Job], str | None]:
         """Return why a job that this stream shows for the first time, in one answer with `jobs`, is told to nobody.
 
@@ -153,19 +160,19 @@ class Round:
         times = [job.created_at for job in jobs if job.created_at]
         told_from = min(listed.told_from, self.began) + (clocks.jobs_ahead(times) if clocks else timedelta(0))
         looked_from = told_from - self.watch.lookback - OVERLAP
-        first = f'first snapshot of {stream.tag} in watch "{self.watch.name}"'
+        said = f'first snapshot of {stream.tag} in watch "{self.watch.name}"'
         if listed.out_at:
-            first += f", not watched from {iso(listed.out_at)} to {iso(listed.told_from)}"
+            said += f", not watched from {iso(listed.out_at)} to {iso(listed.told_from)}"
 
         def why(job: Job) -> str | None:
             created = job.created_at
             if horizon and created and created <= horizon:
                 return "older than what is kept"
-            if listed.mark:
+            if listed.mark and not first:
                 is_before = listed.told_from <= self.began and created and created < looked_from
-                return f"older than the {first}" if is_before else None
+                return f"older than the {said}" if is_before else None
             is_news = created and created > told_from and (clocks is None or clocks.is_possible(created))
-            return None if is_news or self.watch.announce_first else first
+            return None if is_news or self.watch.announce_first else said
 
         return why
 

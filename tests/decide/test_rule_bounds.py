@@ -156,7 +156,7 @@ def test_the_longest_spans_and_the_largest_rates_are_reckoned_with():
         + 'match.age = "> 3650d"\n' + HOOK + 'retry = "3650d"\nrate = "1000000/d"'
     )  # fmt: skip
     (watch,), hook = book.watches, book.notifiers["hook"]
-    assert pause(watch.every, failures=10**9) == watch.every == hook.retry == timedelta(days=3650)
+    assert pause(watch.every, refused=True) == watch.every == hook.retry == timedelta(days=3650)
     assert NOON - watch.lookback - book.keep < NOON < NOON + hook.retry
     assert is_due(next_poll_at=0, polled_at=0, failures=0, every=watch.every, now=3650 * 86_400_000)
     assert hook.rate

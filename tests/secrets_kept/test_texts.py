@@ -161,7 +161,7 @@ def test_rules_with_a_secret_in_the_wrong_place_are_refused_without_it(where: st
         lambda key: Answer(status=403, body=f"<Error><RequestId>{key}</RequestId></Error>".encode()),
         lambda key: Answer(status=403, headers={"x-ci-request-id": key}),
         lambda key: Answer(status=500, body=f'{{"code": "{key}", "message": "{"x" * 280}{key}"}}'.encode()),
-        lambda key: Answer(body=f"<Response><JobsDetail><JobId>{key}</JobId></JobsDetail></Response>".encode()),
+        lambda key: Answer(body=f"<Response><JobsDetail><JobId>{key}</JobId></JobsDetail>".encode()),
         lambda key: Answer(body=f"<{key}>".encode(), headers={"x-ci-request-id": key}),
         lambda key: Answer(status=302, headers={"Location": f"http://127.0.0.1:1/{key}"}),
     ],
