@@ -187,7 +187,7 @@ def test_a_job_that_is_left_out_silences_nobody_and_is_told_once_it_can_be_read(
     found.happen(Move(0, "Success"), Move(1, "Success"), Pass(pause), ENDED)
     found.poll(0, 0)
     assert [states(found, n) for n in range(4)] == [["Submitted", "Success"], [], ["Success"], ["Success"]]
-    found.happen(Heal(1), Pass(31))
+    found.happen(Heal(1), Pass(pause))
     found.poll(0, 0)
     assert states(found, 1) == ["Success"]
     assert found.oracle.steps[found.jobs.ids[1]][0].silent is False
