@@ -181,7 +181,7 @@ MUTANTS = (
     Mutant(
         "a broken page that is refused whole",
         "bridge/pipeline/poll.py",
-        "            self._narrow(listing, error)\n",
+        "            page = Page(jobs=(), problems=self._narrow(listing, error))\n",
         "            raise\n",
         ("tests/pipeline/test_broken_pages.py",),
     ),
