@@ -114,4 +114,4 @@ def test_a_ci_that_answers_nothing_but_broken_pages_is_a_failed_poll_after_a_few
     ci.fault = lambda request: Answer(status=200, body=_cut_off(ci.honest(request).body))
     found = poll()
     assert found.error is not None
-    assert len(ci.requests) == MOST_BROKEN
+    assert len(ci.requests) <= MOST_BROKEN
