@@ -171,7 +171,7 @@ class AnswerReader:
             if is_cut and self._is_between:
                 self._memory.keep(part.key, self._readings[-1])
         else:
-            self._readings.append(reading)
+            self._add(reading)
 
     def _known(self, part: _Part) -> Reading | None:
         """Return what a job says; None when it must be looked at closely."""
@@ -192,9 +192,12 @@ class AnswerReader:
         return reading
 
     def _take(self, element: ET.Element, is_too_big: bool) -> None:
+        self._add(_reading(element, self._bucket, self._region, is_too_big=is_too_big))
+
+    def _add(self, reading: Reading) -> None:
         if len(self._readings) == _MOST_JOBS:
-            raise BrokenReply(f"the reply has more than {_MOST_JOBS:,} jobs")
-        self._readings.append(_reading(element, self._bucket, self._region, is_too_big=is_too_big))
+            raise self._broken(f"the reply has more than {_MOST_JOBS:,} jobs")
+        self._readings.append(reading)
 
     def _parse(self, piece: bytes, *, last: bool = False) -> None:
         try:

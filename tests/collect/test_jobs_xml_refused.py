@@ -88,6 +88,14 @@ def test_a_broken_page_names_the_jobs_that_could_be_made_out() -> None:
     assert caught.value.ids == ("j1", "j2")
 
 
+@pytest.mark.parametrize("comment", ["", "<!-- read closely -->"])
+def test_a_page_of_far_more_jobs_than_were_asked_for_is_refused(comment: str) -> None:
+    job = f"<JobsDetail>{comment}<JobId>j1</JobId><State>Running</State></JobsDetail>"
+    assert len(read(f"<Response>{job * 1000}</Response>").jobs) == 1000
+    with pytest.raises(BrokenReply, match="more than 1,000 jobs"):
+        read(f"<Response>{job * 1001}</Response>")
+
+
 def test_an_error_is_read_from_xml() -> None:
     fault = read_error(fixture("errors/no_such_bucket_404.xml"))
     assert fault == Fault("NoSuchBucket", "The specified bucket does not exist.", "NjVlNjdhYjFfMWIyYzNkNGVfNzA0M185")
