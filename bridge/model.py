@@ -174,6 +174,7 @@ class Missing:
     first_at: datetime
     last_at: datetime
     ask_at: datetime | None = None
+    seen_at: datetime | None = None  # the last poll that saw it began
 
     @property
     def is_gone(self) -> bool:

@@ -29,10 +29,12 @@ def due(found: Mapping[str, Missing], now: datetime) -> Iterator[tuple[str, str]
             yield job_id, one.stream
 
 
-def denied(before: Missing | None, *, stream: str, began: datetime, now: datetime) -> Missing:
-    """Count a denial, one at most in each poll: `began` is when this one did."""
+def denied(
+    before: Missing | None, *, stream: str, began: datetime, now: datetime, seen_at: datetime | None = None
+) -> Missing:
+    """Count a denial, one at most in each poll: `began` is when this one did, `seen_at` the last that saw the job."""
     if before is None or before.first_at > now:
-        return Missing(stream=stream, times=1, first_at=now, last_at=now)
+        return Missing(stream=stream, times=1, first_at=now, last_at=now, seen_at=seen_at)
     if before.last_at >= began:
         return before
     return replace(before, times=before.times + 1, last_at=now)

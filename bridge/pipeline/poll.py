@@ -325,7 +325,7 @@ class Poller:
             still_at = round_.still_at(stream.key)
             seen_at = earlier(now, round_.ahead)
             steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=still_at)
-            round_.poll.count(tell_all(tx, round_.book, steps, now))
+            round_.poll.count(tell_all(tx, round_.book, round_.dated(steps), now))
             streams = {s.key for watch in round_.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
             round_.show(tx, jobs)
@@ -375,7 +375,7 @@ class Poller:
             steps = diff(seen, jobs, watch=watch.name, now=seen_at, silence=silence, still_at=still_at)
             denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
             lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
-            round_.poll.count(tell_all(tx, round_.book, (*steps, *lost), now))
+            round_.poll.count(tell_all(tx, round_.book, round_.dated((*steps, *lost)), now))
             owners = round_.left_out | {job_id: one.stream for job_id, one in before.items()}
             new = []
             for key in {*owners.values()}:

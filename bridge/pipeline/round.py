@@ -17,7 +17,7 @@ from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP
 from bridge.decide.tellings import Telling
 from bridge.decide.templates import iso
-from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Watch
+from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Transition, Watch
 from bridge.record import missing, snapshots
 from bridge.record.snapshots import Known
 
@@ -110,6 +110,15 @@ class Round:
             self.unseen.pop(job.id, None)
             self.seen.add(job.id)
 
+    def dated(self, steps: Iterable[Transition]) -> list[Transition]:
+        """Return transitions with when the last poll saw the job before: of one that CI denied not since."""
+        found = []
+        for step in steps:
+            denied = self.missing.get(step.job.id)
+            was_open = denied and (step.to == GONE or not denied.is_gone)
+            found.append(replace(step, still_at=denied.seen_at) if denied and was_open else step)
+        return found
+
     def deny(self, tx: Connection, found: Described, before: Mapping[str, Known], now: datetime) -> list[str]:
         """Take note of which jobs of `before` an answer does not show; return those that are gone from now on."""
         shown, denials = {job.id for job in found.jobs} | {one.job_id for one in found.problems}, set(found.missing)
@@ -117,7 +126,8 @@ class Round:
         for job_id in [job_id for job_id in before if job_id not in shown]:
             one, is_gone = self.missing.get(job_id), before[job_id].seen.state == GONE
             if job_id in denials and before[job_id].seen.state not in DONE:
-                one = denied(one, stream=before[job_id].stream, began=self.began, now=now)
+                stream = before[job_id].stream
+                one = denied(one, stream=stream, began=self.began, now=now, seen_at=self.still_at(stream))
                 if not is_gone and is_believed(one, every=self.watch.every):
                     gone_now.append(job_id)
             if one and (is_gone or job_id in gone_now):

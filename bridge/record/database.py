@@ -194,6 +194,13 @@ class _Sessions:
         self._prepares = prepares
 
     def opened(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        try:
+            self._set_up(connection, record)
+        except Exception:
+            connection.close()  # the pool does not know it yet
+            raise
+
+    def _set_up(self, connection: Any, record: ConnectionPoolEntry) -> None:
         # A pooler that shares sessions cannot name the process that serves one (PgBouncer makes a number up).
         served_by = connection.execute("SELECT pg_backend_pid()").fetchone()[0]
         if self._prepares and served_by == connection.info.backend_pid:

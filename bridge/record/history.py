@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, and_, case, func, select
 from sqlalchemy import text as sql
 
 from bridge.model import Transition
@@ -21,6 +21,7 @@ from bridge.record.schema import alarm as L  # noqa: N812  (tables are capital l
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
+from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
@@ -29,6 +30,8 @@ from bridge.record.snapshots import judged
 AT_ONCE = 500  # transitions, with all that was told of them: about 5 MB
 _NEXT = T.alias("following")
 _FOLLOWS = and_(_NEXT.c.bucket == T.c.bucket, _NEXT.c.job_id == T.c.job_id, _NEXT.c.sequence == T.c.sequence + 1)
+# Since CI denied a job, and until it is gone, no poll has seen it.
+_DENIED = and_(P.c.bucket == T.c.bucket, P.c.job_id == T.c.job_id, P.c.kind == "missing", P.c.ask_at.is_(None))
 _BY_FALLBACK = "This could not be told to "  # how the notes of what a fallback tells begin
 
 Key = tuple[str, str, int]  # bucket, job, sequence
@@ -94,11 +97,12 @@ def pages(
             _NEXT.c.n.label("next_n"),
             _NEXT.c.still_at.label("next_still_at"),
             _NEXT.c.rules.label("next_rules"),
-            S.c.seen_at.label("last_seen_at"),
+            case((P.c.job_id.is_(None), S.c.seen_at), else_=P.c.seen_at).label("last_seen_at"),
         )
         .outerjoin(_NEXT, _FOLLOWS)
         .outerjoin(J, and_(J.c.bucket == T.c.bucket, J.c.id == T.c.job_id))
         .outerjoin(S, S.c.key == J.c.stream)
+        .outerjoin(P, _DENIED)
         .where(T.c.seen_at >= ms(since))
         .order_by(T.c.n)
         .limit(at_once)

@@ -20,7 +20,7 @@ _OF_JOB = and_(P.c.bucket == J.c.bucket, P.c.job_id == J.c.id, P.c.kind == _KIND
 
 def of_bucket(tx: Connection, bucket: str) -> dict[str, Missing]:
     """Return the jobs of a bucket that CI denied, by id, each with the stream that it belongs to now."""
-    columns = (P.c.job_id, J.c.stream, P.c.times, P.c.first_at, P.c.last_at, P.c.ask_at)
+    columns = (P.c.job_id, J.c.stream, P.c.times, P.c.first_at, P.c.last_at, P.c.ask_at, P.c.seen_at)
     rows = tx.execute(select(*columns).join(J, _OF_JOB).where(P.c.bucket == bucket, P.c.kind == _KIND))
     return {
         row.job_id: Missing(
@@ -29,6 +29,7 @@ def of_bucket(tx: Connection, bucket: str) -> dict[str, Missing]:
             first_at=at(row.first_at),
             last_at=at(row.last_at),
             ask_at=maybe_at(row.ask_at),
+            seen_at=maybe_at(row.seen_at),
         )
         for row in rows
     }
@@ -42,6 +43,7 @@ def save(tx: Connection, bucket: str, found: Mapping[str, Missing]) -> None:
             "first_at": ms(one.first_at),
             "last_at": ms(one.last_at),
             "ask_at": ms(one.ask_at) if one.ask_at else None,
+            "seen_at": ms(one.seen_at) if one.seen_at else None,
         }
         row = upsert(tx, P).values(bucket=bucket, job_id=job_id, kind=_KIND, **facts)
         tx.execute(row.on_conflict_do_update(index_elements=["bucket", "job_id", "kind"], set_=facts))

@@ -120,6 +120,7 @@ job_problem = Table(
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     Column("ask_at", BigInteger),  # when CI is asked for it by id again; None: no more
+    Column("seen_at", BigInteger),  # of a missing one: the last poll that saw it began
     Column("detail", Text, nullable=False, server_default="[]"),  # JSON: [[field, value], ...]
 )
 Index(

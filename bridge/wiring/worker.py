@@ -305,7 +305,6 @@ class Worker:
         """Say that this worker is there, and set its clock by the database's."""
         self._clock.correct()
         with self._db.write() as tx:
-            self._rewind(tx)
             self._judge_clock(tx)
             self._show(tx)
             rulesets.touch(tx, self._rules.book.sha, now=self._clock())
@@ -313,6 +312,7 @@ class Worker:
                 note_rules(tx, self._rules.book.watches, self._clock())
 
     def _show(self, tx: Connection) -> None:
+        self._rewind(tx)  # before the sign of life, by which it is known that the clock was set back
         leases.beat(
             tx,
             self._me.id,

@@ -125,7 +125,7 @@ def test_an_upgrade_that_fails_leaves_nothing_behind(empty_url: str, opened: Ope
 _READ_LONG_AGO = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM delivery"
 _WROTE = "BEGIN; UPDATE delivery SET attempts = attempts"
 _BUILDER = """SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-    AND query LIKE 'CREATE INDEX%' AND clock_timestamp() > query_start + interval '{} ms'"""
+    AND query LIKE 'CREATE INDEX%{}%' AND clock_timestamp() > query_start + interval '{} ms'"""
 _IN_LINE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%try_advisory_lock%'"
 _LOCKED = """SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
     WHERE locktype = 'advisory' AND datname = current_database()"""
@@ -149,12 +149,14 @@ def before(empty_url: str, opened: Opener) -> Database:
 
 
 @contextmanager
-def _held_back(url: str, how: str, upgrade: Callable[[], None], *, for_ms: int = 0) -> Iterator[Future[None]]:
+def _held_back(
+    url: str, how: str, upgrade: Callable[[], None], *, at: str = "", for_ms: int = 0
+) -> Iterator[Future[None]]:
     """Begin an upgrade, and yield when it has waited that long for a transaction that is open until the end."""
     with psycopg.connect(url, autocommit=True) as look, ThreadPoolExecutor(1) as pool, psycopg.connect(url) as holder:
         holder.execute(how.encode())
         done = pool.submit(upgrade)
-        wait_until(lambda: done.done() or look.execute(_BUILDER.format(for_ms).encode()).fetchone())
+        wait_until(lambda: done.done() or look.execute(_BUILDER.format(at, for_ms).encode()).fetchone())
         assert not done.done(), done.result()
         yield done
 
@@ -190,9 +192,9 @@ def test_workers_write_while_an_index_is_built(empty_url: str, before: Database,
 def test_a_build_that_is_cut_off_is_completed_by_the_next_upgrade(
     empty_url: str, before: Database, opened: Opener, end: str
 ) -> None:
-    with _held_back(empty_url, _WROTE, before.upgrade) as upgraded:
+    with _held_back(empty_url, _WROTE, before.upgrade, at="delivery_listed") as upgraded:
         with before.read() as tx:
-            tx.execute(text(_BUILDER.format(0).replace("pid", f"{end}(pid)", 1)))
+            tx.execute(text(_BUILDER.format("delivery_listed", 0).replace("pid", f"{end}(pid)", 1)))
         with pytest.raises(DBAPIError):
             upgraded.result()
     assert before.revision() == "0004"

@@ -52,6 +52,7 @@ def _job_problem() -> None:
         sa.Column("first_at", sa.BigInteger, nullable=False),
         sa.Column("last_at", sa.BigInteger, nullable=False),
         sa.Column("ask_at", sa.BigInteger),
+        sa.Column("seen_at", sa.BigInteger),
         sa.Column("detail", sa.Text, nullable=False, server_default="[]"),
     )
     asked = sa.text("ask_at IS NOT NULL")
