@@ -44,7 +44,9 @@ def pooled_url(direct_url: str) -> Iterator[str]:
 @pytest.mark.parametrize("query", ["", "?prepare_threshold=0"])
 def test_worker_and_web_do_their_work_through_it_without_a_warning(tmp_path: Path, pooled_url: str, query: str) -> None:
     url = pooled_url + query
-    Database(url).upgrade()
+    db = Database(url)
+    db.upgrade()
+    db.close()
     with Stage(tmp_path, url) as stage:
         assert stage.process("db", "upgrade").returncode == 0  # nothing is to be done, by a process of its own
         worker = stage.start_worker()

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, func, select, update
 
 from bridge.record.database import ms
 from bridge.record.schema import WAITING, state_is
-from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import redrive as R  # noqa: N812
@@ -16,14 +17,15 @@ from bridge.record.schema import watch as W  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
 
 _TOLERATED_MS = 5_000
+_LAST = select(A.c.n, A.c.started_at).order_by(A.c.n.desc()).limit(200).subquery()  # others may have come since
 
 
 def was_set_back(tx: Connection, *, now: datetime) -> timedelta:
     """Return by how much; zero if not.
 
-    Known from what has happened in the future: workers' last signs of life, and the last polls.
+    Known from what has happened in the future: workers' last signs of life, the last polls, and the last attempts.
     """
-    newest = (select(func.max(P.c.beat_at)), select(func.max(W.c.polled_at)))
+    newest = (select(func.max(P.c.beat_at)), select(func.max(W.c.polled_at)), select(func.max(_LAST.c.started_at)))
     back_ms = max((tx.execute(one).scalar() or 0) for one in newest) - ms(now)
     return timedelta(milliseconds=back_ms) if back_ms > _TOLERATED_MS else timedelta()
 
@@ -36,6 +38,8 @@ def rewind(tx: Connection, *, now: datetime) -> timedelta:
     by_ms, now_ms = back // timedelta(milliseconds=1), ms(now)
     # Another worker may be doing the same: whoever finds nothing in the future any more has come too late.
     signs = [update(one.table).where(one > now_ms).values({one: now_ms}) for one in (P.c.beat_at, W.c.polled_at)]
+    last = update(A).where(A.c.n.in_(select(_LAST.c.n)), A.c.started_at > now_ms)
+    signs.append(last.values(started_at=now_ms))
     if not sum(tx.execute(sign).rowcount for sign in signs):
         return timedelta()
     for column in (W.c.next_poll_at, N.c.not_before, N.c.used_until, R.c.next_at):

@@ -6,12 +6,28 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text, update
 
+from bridge.model import TryLater
 from bridge.record import leases, outbox
 from bridge.record.database import Database, ms
 from bridge.record.rewind import rewind
 from bridge.record.schema import delivery, notifier, watch, worker
 from tests.conftest import Opener, only_postgresql
-from tests.record.builders import NOW, a_watch, claimed_ids, hours, know, minutes, put, row_of, rows, seconds, telling
+from tests.record.builders import (
+    NOW,
+    a_watch,
+    claim,
+    claimed_ids,
+    ended,
+    hours,
+    know,
+    minutes,
+    put,
+    row_of,
+    rows,
+    seconds,
+    settle,
+    telling,
+)
 from tests.waiting import wait_until
 
 HOUR = hours(1)
@@ -41,6 +57,19 @@ def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
     assert row_of(db, notifier, name="cms")["used_until"] == ms(NOW - HOUR + minutes(2))
     polled = row_of(db, watch, name="vod")
     assert (polled["polled_at"], polled["next_poll_at"]) == (ms(NOW - HOUR), ms(NOW - HOUR + seconds(30)))
+
+
+def test_a_clock_that_was_ahead_for_one_attempt_is_known_by_it(db: Database) -> None:
+    put(db, telling("d1"), telling("d2"), now=NOW - HOUR)
+    ahead = NOW + 24 * HOUR
+    for moment, again_at in ((ahead, ahead + minutes(1)), (NOW - HOUR, NOW)):
+        (one,) = claim(db, now=moment, free=1)
+        settle(db, ended(one, TryLater("busy"), again_at=again_at, started_at=moment), now=moment)
+    with db.write() as tx:
+        tx.execute(update(worker).values(beat_at=ms(NOW - HOUR)))
+    assert _rewind(db) == 25 * HOUR
+    assert all(row["due_at"] <= ms(NOW) for row in rows(db, delivery))
+    assert _rewind(db) == timedelta()
 
 
 def test_it_is_done_once(db: Database) -> None:
