@@ -65,9 +65,9 @@ MUTANTS = (
     Mutant(
         "committing the snapshot before the deliveries",
         "bridge/pipeline/poll.py",
-        "            round_.poll.count(tell_all(tx, round_.book, steps, now))\n" + _SAVE,
+        "            round_.poll.count(tell_all(tx, round_.book, round_.dated(steps), now))\n" + _SAVE,
         _SAVE + '            tx.exec_driver_sql("COMMIT")\n            tx.exec_driver_sql("BEGIN")\n'
-        "            round_.poll.count(tell_all(tx, round_.book, steps, now))\n",
+        "            round_.poll.count(tell_all(tx, round_.book, round_.dated(steps), now))\n",
         ("tests/pipeline/test_poll.py",),
     ),
     Mutant(
@@ -177,6 +177,13 @@ MUTANTS = (
         "return missing.times >= _DENIALS and missing.last_at - missing.first_at >= _INTERVALS * every",
         "return True",
         ("tests/pipeline/test_missing.py",),
+    ),
+    Mutant(
+        "a retry time that counts while the bridge stands still",
+        "bridge/record/clocks.py",
+        "        return min(round(ran_s * 1000), _LONGEST_STEP_MS)\n",
+        "        return 10**12\n",
+        ("tests/pipeline/test_retry_time.py",),
     ),
     Mutant(
         "a broken page that is refused whole",
