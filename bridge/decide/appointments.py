@@ -6,7 +6,6 @@ from datetime import timedelta
 
 _PROBED = timedelta(seconds=30)  # how often a CI that does not answer is asked
 _LONGEST_WISH = timedelta(minutes=10)
-_DAY_MS = 86_400_000
 
 
 def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta, now: int) -> bool:
@@ -15,9 +14,9 @@ def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta
     The interval may have been shortened since the last poll. A time further off than a poll can be put off is
     from before the clock was set back.
     """
-    every_ms = every // timedelta(milliseconds=1)
+    every_ms, longest_ms = (one // timedelta(milliseconds=1) for one in (every, _LONGEST_WISH))
     at = next_poll_at if failures else min(next_poll_at, polled_at + every_ms)
-    furthest = now + 2 * max(every_ms, _DAY_MS)
+    furthest = now + 2 * max(every_ms, longest_ms)
     return not now < at <= furthest
 
 

@@ -140,7 +140,6 @@ class Poller:
             missing.take_over(tx, watch.place.bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
             denied = missing.of_bucket(tx, watch.place.bucket)
             asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
-            given_up = problems.give_up(tx, keys, before=began - watch.lookback)
             left_out = dict(problems.to_ask(tx, keys, now=began))
             round_ = Round(
                 watch=watch,
@@ -153,8 +152,6 @@ class Poller:
                 left_out=left_out,
                 missing=denied,
             )
-        for job_id in given_up:
-            logger.warning("a job that cannot be read is no longer asked for", extra={"job": job_id})
         try:
             self._ask(round_, until_s)
         except CiError as error:  # every other call would fail the same way
@@ -373,7 +370,7 @@ class Poller:
             seen_at = earlier(now, round_.ahead)
             silence = round_.silence_of_left_out
             steps = diff(seen, jobs, watch=watch.name, now=seen_at, silence=silence, still_at=still_at)
-            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
+            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, seen_at)}
             lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, round_.dated((*steps, *lost)), now))
             owners = round_.left_out | {job_id: one.stream for job_id, one in before.items()}
@@ -420,6 +417,7 @@ class Poller:
             stays = tell_stays(tx, watch, round_.book, as_of, self._clock(), saw=round_.saw)
             poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
             snapshots.set_seen(tx, round_.complete, round_.began)
+            given_up = problems.give_up(tx, round_.listed, before=as_of - watch.lookback)
             leases.polled(
                 tx,
                 watch.name,
@@ -433,5 +431,7 @@ class Poller:
                 jobs=poll.jobs,
             )
             tallies.count(tx, of_poll(round_, self._clock()), now=self._clock())
+        for job_id in given_up:
+            logger.warning("a job that cannot be read is no longer asked for", extra={"job": job_id})
         if poll.stays:
             self._on_told()

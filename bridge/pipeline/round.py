@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
+from bridge.decide.clock import earlier
 from bridge.decide.listing import Listing
 from bridge.decide.mark import RESOLUTION, Chain, Clocks, begins_anew
 from bridge.decide.missing import asked_again, denied, is_believed
@@ -54,9 +55,7 @@ class Round:
     probing: bool  # CI answered nothing in the last poll, nor yet in this one
     listed: dict[str, snapshots.Listed]
     listings: list[Listing] = field(default_factory=list)
-    unseen: dict[str, str] = field(
-        default_factory=dict
-    )  # jobs to ask for that no answer has shown yet, with their stream
+    unseen: dict[str, str] = field(default_factory=dict)  # jobs to ask for that no answer has shown, and their stream
     seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     left_out: dict[str, str] = field(default_factory=dict)  # jobs that could not be read so far, and their stream
@@ -69,10 +68,9 @@ class Round:
         """The streams all of whose unfinished jobs this poll has seen."""
         return self.listed.keys() - self.incomplete
 
-    def saw(self, stream: str, job_id: str) -> bool:
-        """Tell whether this poll has seen a job of a stream, or that it is still gone."""
-        denied = self.missing.get(job_id)
-        return job_id in self.seen or (stream in self.complete and (denied is None or denied.is_gone))
+    def saw(self, stream: str, stay: Transition) -> bool:
+        """Tell whether this poll has seen a job of a stream in the state that `stay` began; or not, if it is gone."""
+        return stay.job.id in self.seen or (stay.to == GONE and stream in self.complete)
 
     def still_at(self, *streams: str) -> datetime | None:
         """Return when the last poll began that saw the jobs of these streams as they are on record."""
@@ -127,7 +125,8 @@ class Round:
             one, is_gone = self.missing.get(job_id), before[job_id].seen.state == GONE
             if job_id in denials and before[job_id].seen.state not in DONE:
                 stream = before[job_id].stream
-                one = denied(one, stream=stream, began=self.began, now=now, seen_at=self.still_at(stream))
+                began = earlier(self.began, self.ahead)
+                one = denied(one, stream=stream, began=began, now=now, seen_at=self.still_at(stream))
                 if not is_gone and is_believed(one, every=self.watch.every):
                     gone_now.append(job_id)
             if one and (is_gone or job_id in gone_now):

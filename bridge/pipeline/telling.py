@@ -42,11 +42,17 @@ def tell_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: d
 
 
 def tell_stays(
-    tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, now: datetime, *, saw: Callable[[str, str], bool]
+    tx: Connection,
+    watch: Watch,
+    book: Rulebook,
+    as_of: datetime,
+    now: datetime,
+    *,
+    saw: Callable[[str, Transition], bool],
 ) -> Sequence[Telling]:
     """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a poll of it began.
 
-    `saw` says of a job, by its stream's key and its id, whether that poll saw it: what CI did not show may have moved.
+    `saw` says of a job, by its stream's key and its stay, whether that poll saw it: what was not shown may have moved.
     `as_of` is by the earlier of our clock and CI's, and so are repetitions.
     """
     levels = [rule.level for rule in book.matcher.levels if rule.level]
@@ -62,7 +68,7 @@ def tell_stays(
     gates = gates_at(tx, book, now)
     tellings = []
     for began, told, stream in found:
-        if not saw(stream, began.job.id):
+        if not saw(stream, began):
             continue
         last = {rule: LastTold(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
         for rule, stay, telling in tell_overdue(Staying(began=began, told=last), book, gates, as_of):

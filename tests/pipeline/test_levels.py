@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from bridge.collect.errors import CiError, ConfigError, TemporaryError
-from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS
+from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described, Page, Place, Stream
+from bridge.pipeline import Poller
 from bridge.record.database import Database
 from bridge.record.schema import alarm
 from tests.conftest import on_both
+from tests.pipeline.fakes import FakeCi
 from tests.pipeline.house import House
 from tests.record.builders import NOW, Clock, hours, minutes, rows
 
@@ -156,6 +162,24 @@ def test_a_tag_that_ci_refuses_does_not_silence_level_rules_about_others(house: 
     assert "Transcode Running for 30 min: j1.mp4" in titles
     # Where the tag itself is wrong, its job was seen by id; else it may have moved, and nobody knows.
     assert ("Snapshot Running for 30 min: s1.mp4" in titles) is isinstance(error, ConfigError)
+
+
+class _Silent(FakeCi):
+    """Says nothing of any job: neither that it has it, nor that it has not, as where it cannot be read."""
+
+    def list(self, stream: Stream, **asked: Any) -> Page:
+        return replace(super().list(stream, **asked), jobs=())
+
+    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+        return replace(super().describe(place, ids), jobs=())
+
+
+def test_a_job_that_no_answer_shows_is_not_judged(house: House) -> None:
+    house.has("j1", RUNNING)
+    house.passes(minutes(10))
+    house.poller = Poller(db=house.db, source=_Silent(house.clock, jobs=house.ci.jobs), clock=house.clock, worker="w")
+    house.passes(hours(1))
+    assert house.said() == []
 
 
 def test_level_rules_judge_what_was_listed_before_the_questions_by_id_failed(house: House) -> None:
