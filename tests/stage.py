@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +25,7 @@ from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
 from bridge.simulator.web import Answer
 from tests.commands import REPOSITORY, call, run
+from tests.processes import Forked, Process, worker
 from tests.waiting import wait_until
 
 BUCKET = "media-1250000000"
@@ -91,7 +91,7 @@ class Stage:
         self.accepted: dict[str, list[Received]] = defaultdict(list)  # by path, in the order of acceptance
         self.refuse: Callable[[Received], Answer | None] = lambda _: None
         self._stack = ExitStack()
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._workers: list[Process] = []
 
     def __enter__(self) -> Self:
         self.ci = self._stack.enter_context(CiSimulator())
@@ -122,10 +122,10 @@ class Stage:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for worker in self._workers:
-            if worker.poll() is None:
-                worker.kill()
-            worker.wait()
+        for one in self._workers:
+            if one.poll() is None:
+                one.kill()
+            one.wait()
         self._stack.close()
 
     def _answer(self, received: Received) -> Answer | None:
@@ -146,22 +146,24 @@ class Stage:
         """Run a `ci-bridge` command to its end, in a process of its own."""
         return run(*words, **(self.environ | environ))
 
-    def start_worker(
-        self, *, command: str = "worker", program: Sequence[str] = (), **environ: str
-    ) -> subprocess.Popen[bytes]:
-        """Start `ci-bridge worker`, or another command of it; `program` replaces all of that."""
-        with (self.folder / f"worker-{len(self._workers)}.log").open("wb") as log:
-            worker = subprocess.Popen(
-                program or [sys.executable, "-m", "bridge", command],
-                env=self.environ | environ,
-                cwd=REPOSITORY,
-                stdout=log,
-                stderr=log,
-            )
-        self._workers.append(worker)
-        return worker
+    def start_worker(self, main: Callable[[], object] = worker, **environ: str) -> Process:
+        """Start `ci-bridge worker`, or another program."""
+        return self._started(lambda log: Forked(main, environ=self.environ | environ, folder=REPOSITORY, log=log))
 
-    def stop(self, worker: subprocess.Popen[bytes], how: int = signal.SIGTERM) -> int:
+    def start_program(self, *words: str, **environ: str) -> Process:
+        """Start a program that brings its own interpreter, or needs one that was started in its environment."""
+
+        def start(log: Path) -> Process:
+            with log.open("wb") as file:
+                return subprocess.Popen(words, env=self.environ | environ, cwd=REPOSITORY, stdout=file, stderr=file)
+
+        return self._started(start)
+
+    def _started(self, start: Callable[[Path], Process]) -> Process:
+        self._workers.append(start(self.folder / f"worker-{len(self._workers)}.log"))
+        return self._workers[-1]
+
+    def stop(self, worker: Process, how: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
         worker.send_signal(how)
         return worker.wait(30)

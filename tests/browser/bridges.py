@@ -14,6 +14,7 @@ from bridge.record import reading
 from bridge.record.reading import Facts, Filter
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
+from tests.processes import run
 from tests.stage import BUCKET, REPOSITORY, Stage
 from tests.waiting import wait_until
 
@@ -113,10 +114,10 @@ def running(folder: Path, database_url: str, *, as_one: bool) -> Iterator[Bridge
         bridge = Bridge(stage, f"http://127.0.0.1:{port}")
         stage.refuse = lambda received: bridge.broken.get(received.path)
         if as_one:
-            stage.start_worker(command="run")
+            stage.start_worker(run)
         else:
             stage.start_worker()
-            stage.start_worker(program=_web(port))
+            stage.start_program(*_web(port))
         bridge.await_(lambda: _answers(f"{bridge.url}/healthz"))
         stage.await_first_poll()
         yield bridge

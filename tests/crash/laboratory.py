@@ -6,8 +6,6 @@ become a transition, and a state that is missing was lost by the bridge and by n
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 from random import Random
@@ -19,7 +17,9 @@ from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
 from tests.crash import gates
 from tests.crash.ledger import Balance, balance
-from tests.crash.points import AT_RANDOM, LONG_LIST, NEW_RULES, REQUEST_LEFT, SELDOM, WITHIN
+from tests.crash.points import AT_RANDOM, LONG_LIST, NEW_RULES, REQUEST_LEFT, SELDOM, STAYS, WITHIN
+from tests.crash.victim import victim
+from tests.processes import Process
 from tests.stage import BUCKET, RULES, Stage
 from tests.waiting import wait_until
 
@@ -54,7 +54,7 @@ class Laboratory:
         self._new_jobs = new_jobs
         self._busy = busy
         self._asked: set[str] = set()
-        self._target: tuple[subprocess.Popen[bytes], int] | None = None
+        self._target: tuple[Process, int] | None = None
         self.queues: dict[str, str] = {}  # of every job
         self.states: dict[str, str] = {}  # of those that go on
         self.kills: list[Kill] = []
@@ -104,10 +104,10 @@ class Laboratory:
         """Start a worker, with `beside` healthy ones, and let it die at `point`; return when it is dead."""
         others = [self._stage.start_worker() for _ in range(beside)]
         self._prepare(point)
-        victim = self._start(point, first=bool(beside))
+        worker = self._start(point, first=bool(beside))
         self.advance()
         try:
-            planned = self._await_death(victim, point)
+            planned = self._await_death(worker, point)
         finally:
             self._target = None
             self._stage.ci.page_size_cap, self._stage.ci.fault = 100, None
@@ -128,28 +128,29 @@ class Laboratory:
             stage.ci.page_size_cap = 1
             stage.ci.fault = lambda request: replace(stage.ci.honest(request), delay_s=_SLOW_S)
 
-    def _start(self, point: str, *, first: bool) -> subprocess.Popen[bytes]:
+    def _start(self, point: str, *, first: bool) -> Process:
         # Connections are kept, and another worker may do the rest: the first chance may be the only one.
         after = 1 if first or point in SELDOM else self._random.randint(1, 4)
         if point in WITHIN:
-            program = [sys.executable, "-m", "tests.crash.victim"]
-            return self._stage.start_worker(program=program, CRASH_AT=point, CRASH_AFTER=str(after))
-        victim = self._stage.start_worker()
+            return self._stage.start_worker(victim, CRASH_AT=point, CRASH_AFTER=str(after))
+        worker = self._stage.start_worker()
         if point == REQUEST_LEFT:
-            self._target = (victim, after * 5)
-        return victim
+            self._target = (worker, after * 5)
+        return worker
 
-    def _await_death(self, victim: subprocess.Popen[bytes], point: str) -> bool:
+    def _await_death(self, worker: Process, point: str) -> bool:
         until = time.monotonic() + (self._random.uniform(0.6, 2.5) if point == AT_RANDOM else _DIES_WITHIN_S)
         more_at = time.monotonic() + _MORE_EVERY_S
-        while victim.poll() is None and time.monotonic() < until:
-            if time.monotonic() > more_at:  # a point that is to be reached again needs something to reach it by
+        while worker.poll() is None and time.monotonic() < until:
+            if (
+                time.monotonic() > more_at and point not in STAYS
+            ):  # a point that is to be reached again needs something to reach it by
                 self.advance()
                 more_at = time.monotonic() + _MORE_EVERY_S
             time.sleep(0.01)
-        died = victim.poll() is not None
-        victim.kill()
-        victim.wait(10)
+        died = worker.poll() is not None
+        worker.kill()
+        worker.wait(10)
         return died or point == AT_RANDOM
 
     # --- the end -------------------------------------------------------------------------------------------

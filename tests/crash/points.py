@@ -22,9 +22,10 @@ WITHIN = {
 }
 NEW_RULES = ("rules uncommitted", "rules committed")  # to reach these rules.toml has to change
 LONG_LIST = "list goes on"  # to reach this a list has to take longer than a watch's `every`
+STAYS = ("stay uncommitted", "stay committed")  # to reach these jobs have to remain in their states
 # A worker may live long without coming there again: connections are kept, polls and digests have their times, and
 # rules are accepted at the start.
-SELDOM = ("connecting", "stay uncommitted", "stay committed", "digest uncommitted", "digest committed", *NEW_RULES)
+SELDOM = ("connecting", *STAYS, "digest uncommitted", "digest committed", *NEW_RULES)
 REQUEST_LEFT = "request left"  # the receiver has all of it, and has not answered: the laboratory kills then
 AT_RANDOM = "at random"
 ALL = (*WITHIN, REQUEST_LEFT, AT_RANDOM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
+from tests.processes import Process
 from tests.stage import BUCKET, Stage
 from tests.waiting import wait_until
 
@@ -38,9 +40,8 @@ class Machine:
     def now(self) -> float:
         return time.time() + self._off_s
 
-    @property
-    def environ(self) -> dict[str, str]:
-        return {
+    def start_worker(self, stage: Stage) -> Process:
+        environ = {
             "LD_PRELOAD": str(_LIBRARIES[0]),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
@@ -48,6 +49,7 @@ class Machine:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_DONT_RESET": "1",
         }
+        return stage.start_program(sys.executable, "-m", "bridge", "worker", **environ)
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def told_of(stage: Stage, job: str) -> list[str]:
 def test_jumps_of_the_clock_stop_neither_polls_nor_deliveries_and_double_nothing(
     stage: Stage, machine: Machine
 ) -> None:
-    workers = [stage.start_worker(**machine.environ) for _ in range(2)]
+    workers = [machine.start_worker(stage) for _ in range(2)]
     stage.await_first_poll()
     jobs = []
     for off_s in (HOUR_S, 0, -HOUR_S, 0):
@@ -82,7 +84,7 @@ def test_jumps_of_the_clock_stop_neither_polls_nor_deliveries_and_double_nothing
 
 
 def test_a_clock_set_forward_takes_no_delivery_from_the_worker_that_sends_it(stage: Stage, machine: Machine) -> None:
-    workers = [stage.start_worker(**machine.environ) for _ in range(2)]
+    workers = [machine.start_worker(stage) for _ in range(2)]
     stage.await_first_poll()
     stage.refuse = lambda _: Answer(status=204, delay_s=8.0)  # others look for lost claims every 5 s
     job = stage.ci.create(BUCKET, "Transcode", "p1")
@@ -96,7 +98,7 @@ def test_a_clock_set_forward_takes_no_delivery_from_the_worker_that_sends_it(sta
 def test_what_waits_to_be_tried_again_waits_no_longer_when_the_clock_is_set_back(
     stage: Stage, machine: Machine
 ) -> None:
-    worker = stage.start_worker(**machine.environ)
+    worker = machine.start_worker(stage)
     stage.await_first_poll()
     asked: list[str] = []
 
@@ -116,7 +118,7 @@ def test_what_waits_to_be_tried_again_waits_no_longer_when_the_clock_is_set_back
 def test_a_worker_that_is_started_with_a_clock_months_off_erases_nothing(
     stage: Stage, machine: Machine, days: int
 ) -> None:
-    first = stage.start_worker(**machine.environ)
+    first = machine.start_worker(stage)
     stage.await_first_poll()
     job = stage.ci.create(BUCKET, "Transcode", "p1")
     wait_until(lambda: told_of(stage, job) == ["Submitted"], why=lambda: stage.log[-3000:])
@@ -126,7 +128,7 @@ def test_a_worker_that_is_started_with_a_clock_months_off_erases_nothing(
     assert stage.stop(first) == 0
     before = len(stage.deliveries())
     machine.set_by(days * 24 * HOUR_S)
-    second = stage.start_worker(**machine.environ)
+    second = machine.start_worker(stage)
     wait_until(lambda: stage.log.count("worker started") == 2, why=lambda: stage.log[-3000:])
     machine.set_by(days * 24 * HOUR_S + 10)  # all ticks come at once when the clock is set, that of pruning too
     pruned = ("is pruned by", "event=pruned")
@@ -139,7 +141,7 @@ def test_a_worker_that_is_started_with_a_clock_months_off_erases_nothing(
 def test_a_day_that_passes_at_once_gives_up_nothing_that_a_receiver_asks_to_send_later(
     stage: Stage, machine: Machine
 ) -> None:
-    worker = stage.start_worker(**machine.environ)
+    worker = machine.start_worker(stage)
     stage.await_first_poll()
     asked: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The real `ci-bridge worker`, with a bomb in it: python -m tests.crash.victim
+"""The real `ci-bridge worker`, with a bomb in it.
 
 CRASH_AT names a point, CRASH_AFTER how often it is reached before the process ends as by `kill -9`. The bomb
 listens to SQLAlchemy's and the interpreter's own events; nothing of the bridge is changed.
@@ -87,6 +87,6 @@ def _ends_deliveries(statement: str) -> bool:
     return statement.startswith("UPDATE delivery SET") and "ended_at=" in statement and _MEMBERS not in statement
 
 
-if __name__ == "__main__":
+def victim() -> None:
     Bomb(os.environ["CRASH_AT"], int(os.environ.get("CRASH_AFTER", "1"))).listen()
     main(["worker"])

@@ -55,7 +55,7 @@ def test_no_secret_is_in_what_sqlite_the_web_the_log_and_the_commands_tell(plant
     stage, receiver = planted
     places: Places = {}
     port = free_port()
-    run = stage.start_worker(command="run", PORT=str(port))
+    run = stage.start_program(sys.executable, "-m", "bridge", "run", PORT=str(port))
     job, shown = _all_told(stage)
     places |= _answers(port, job) | _printed(stage, job, shown, FOR_PEOPLE) | _process(run)
     places["files, while it works"] = _files(stage)
