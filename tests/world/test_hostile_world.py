@@ -287,5 +287,5 @@ def run(db: Database, examples: int) -> int:
 
 
 def test_in_a_hostile_world_every_state_that_was_seen_is_told_once_and_in_order(db: Database) -> None:
-    examples = int(_ASKED or (24 if db.sqlite else 6))
+    examples = int(_ASKED or (10 if db.sqlite else 5))
     assert run(db, examples) >= examples
