@@ -265,7 +265,7 @@ class Poller:
         else:
             clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
             round_.answered()
-            round_.compare(listing.stream, clocks)
+            round_.compare(clocks, listing.stream)
             listing.read(page, clocks)
         self._store(round_, listing, page)
         if listing.endless:
@@ -317,8 +317,10 @@ class Poller:
         with self._transaction(round_.watch, round_.book, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
-            horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
-            silence = round_.silence(stream, horizon, jobs)
+            new_ids = [job.id for job in jobs if job.id not in before]
+            horizon = snapshots.horizon(tx, round_.watch.place.bucket) if new_ids else None
+            left_out = problems.left_out(tx, round_.watch.place.bucket, new_ids)
+            silence = round_.silence(stream, horizon, jobs, left_out=left_out)
             still_at = round_.still_at(stream.key)
             seen_at = earlier(now, round_.ahead)
             steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=still_at)
@@ -341,7 +343,7 @@ class Poller:
         Raises CiError where every other call would fail the same way.
         """
         self._go_on()
-        asked = portions.popleft()
+        asked, asked_at = portions.popleft(), self._clock()
         try:
             found = self._source.describe(round_.watch.place, asked)
         except BrokenReply as error:
@@ -356,6 +358,8 @@ class Poller:
                 raise
             portions.clear()
             return
+        else:
+            round_.compare(Clocks(asked=asked_at, answered=self._clock(), date=found.served_at))
         round_.answered()
         self._store_described(round_, found, asked)
 

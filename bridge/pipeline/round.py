@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -87,18 +87,20 @@ class Round:
         self.poll.error = self.poll.error or error
         self.incomplete.update(streams)
 
-    def compare(self, stream: Stream, clocks: Clocks) -> None:
-        """Take note of the clocks of an answer: by CI's a stream may not have been out of the rules for long."""
+    def compare(self, clocks: Clocks, listing: Stream | None = None) -> None:
+        """Take note of the clocks of an answer: by CI's what was listed may not have been out of the rules for long."""
         self.clocks, ahead = clocks, clocks.ahead
         if ahead is None:
             return
         self.ahead = max(ahead, self.ahead or timedelta(0), key=abs)
-        listed = self.listed[stream.key]
+        if listing is None:
+            return
+        listed = self.listed[listing.key]
         back_at = listed.told_from + min(ahead, timedelta(0))
         if listed.out_at and not begins_anew(
             out_at=listed.out_at, back_at=back_at, mark=listed.mark_before, lookback=self.watch.lookback
         ):
-            self.listed[stream.key] = replace(listed, mark=listed.mark_before)
+            self.listed[listing.key] = replace(listed, mark=listed.mark_before)
 
     def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
         """Take note of jobs that an answer shows: what CI denied of them counts no more."""
@@ -155,15 +157,21 @@ class Round:
         """Return why a job that was left out until now is told to nobody: it is as old as when it was first listed."""
         key = self.left_out.get(job.id)
         stream = next((one for one in self.watch.streams if one.key == key), None)
-        return self.silence(stream, None, [job], first=True)(job) if stream else None
+        return self.silence(stream, None, [job], left_out={job.id})(job) if stream else None
 
     def silence(
-        self, stream: Stream, horizon: datetime | None, jobs: Iterable[Job] = (), *, first: bool = False
+        self,
+        stream: Stream,
+        horizon: datetime | None,
+        jobs: Iterable[Job] = (),
+        *,
+        left_out: Collection[str] = frozenset(),
     ) -> Callable[[Job], str | None]:
         """Return why a job that this stream shows for the first time, in one answer with `jobs`, is told to nobody.
 
         The first snapshot of a stream is silent about jobs from before it was first asked for. A later list that goes
-        back further than that one did is so too. Jobs up to the horizon may have been told and pruned.
+        back further than that one did is so too. Jobs up to the horizon may have been told and pruned. Those that were
+        `left_out` until now may be of the first snapshot: their creation tells; without one they are told.
         """
         listed, clocks = self.listed[stream.key], self.clocks
         times = [job.created_at for job in jobs if job.created_at]
@@ -177,7 +185,7 @@ class Round:
             created = job.created_at
             if horizon and created and created <= horizon:
                 return "older than what is kept"
-            if listed.mark and not first:
+            if listed.mark and (job.id not in left_out or not created):
                 is_before = listed.told_from <= self.began and created and created < looked_from
                 return f"older than the {said}" if is_before else None
             is_news = created and created > told_from and (clocks is None or clocks.is_possible(created))

@@ -67,6 +67,13 @@ def record(
 _ANY = select(B.c.job_id).where(B.c.bucket == bindparam("bucket"), B.c.kind.in_(_KINDS)).limit(1)
 
 
+def left_out(tx: Connection, bucket: str, ids: Collection[str]) -> set[str]:
+    """Return those of these jobs that were left out until now."""
+    if not ids or not tx.execute(_ANY, {"bucket": bucket}).first():
+        return set()
+    return {row.job_id for row in tx.execute(_of(bucket, ids)) if row.kind == LEFT_OUT}
+
+
 def _kind(problem: Problem) -> str:
     return LEFT_OUT if problem.left_out else FIELD
 
