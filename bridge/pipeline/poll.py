@@ -277,7 +277,7 @@ class Poller:
             )
 
     def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[Problem, ...]:
-        """Let a list ask for less; return the job that is left out, if any. Raises the error if all is broken."""
+        """Let a list ask for less; return the jobs that are left out, if any. Raises the error if all is broken."""
         span, given_up = listing.span, len(listing.unreadable)
         listing.narrow(self._clock())
         if listing.hopeless:
@@ -285,7 +285,9 @@ class Poller:
         facts = {"tag": listing.stream.tag, "since": span.since.isoformat(), "reason": str(error)}
         if len(listing.unreadable) > given_up:
             logger.error("a job created about then makes its page unreadable, and is left out", extra=facts)
-            return tuple(Problem.of_whole(job_id, error.what) for job_id in error.ids[-1:])
+            return listing.left_out(error.ids[-1:], error.what)
+        if not listing.done and listing.span.newest_first:
+            listing.first_unreadable = error.ids[-1:]
         if span.size == PAGE_SIZE and not span.halved:
             logger.warning("a page cannot be read, smaller ones are asked for", extra=facts)
         return ()
