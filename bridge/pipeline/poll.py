@@ -321,8 +321,8 @@ class Poller:
             seen = {job_id: one.seen for job_id, one in before.items()}
             new_ids = [job.id for job in jobs if job.id not in before]
             horizon = snapshots.horizon(tx, round_.watch.place.bucket) if new_ids else None
-            left_out = problems.left_out(tx, round_.watch.place.bucket, new_ids)
-            silence = round_.silence(stream, horizon, jobs, left_out=left_out)
+            of_first = problems.of_first(tx, round_.watch.place.bucket, new_ids)
+            silence = round_.silence(stream, horizon, jobs, of_first=of_first)
             still_at = round_.still_at(stream.key)
             seen_at = earlier(now, round_.ahead)
             steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=still_at)
@@ -331,7 +331,13 @@ class Poller:
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
             round_.show(tx, jobs)
             new = problems.record(
-                tx, round_.watch.place.bucket, stream.key, [job.id for job in jobs], page.problems, now=now
+                tx,
+                round_.watch.place.bucket,
+                stream.key,
+                [job.id for job in jobs],
+                page.problems,
+                now=now,
+                first=round_.listed[stream.key].mark is None,
             )
             if listing.done:
                 round_.end(tx, stream, listing.chain)
@@ -374,7 +380,7 @@ class Poller:
             seen = {job_id: one.seen for job_id, one in before.items()}
             still_at = round_.still_at(*{one.stream for one in before.values()})
             seen_at = earlier(now, round_.ahead)
-            silence = round_.silence_of_left_out
+            silence = round_.silence_of_left_out(problems.of_first(tx, watch.place.bucket, asked))
             steps = diff(seen, jobs, watch=watch.name, now=seen_at, silence=silence, still_at=still_at)
             denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, seen_at)}
             lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)

@@ -153,11 +153,15 @@ class Round:
         if not (listed.out_at and listed.mark):
             snapshots.set_mark(tx, stream.key, chain.mark(listed.mark))
 
-    def silence_of_left_out(self, job: Job) -> str | None:
+    def silence_of_left_out(self, of_first: Collection[str]) -> Callable[[Job], str | None]:
         """Return why a job that was left out until now is told to nobody: it is as old as when it was first listed."""
-        key = self.left_out.get(job.id)
-        stream = next((one for one in self.watch.streams if one.key == key), None)
-        return self.silence(stream, None, [job], left_out={job.id})(job) if stream else None
+        streams = {stream.key: stream for stream in self.watch.streams}
+
+        def why(job: Job) -> str | None:
+            stream = streams.get(self.left_out.get(job.id, ""))
+            return self.silence(stream, None, [job], of_first=of_first)(job) if stream else None
+
+        return why
 
     def silence(
         self,
@@ -165,13 +169,13 @@ class Round:
         horizon: datetime | None,
         jobs: Iterable[Job] = (),
         *,
-        left_out: Collection[str] = frozenset(),
+        of_first: Collection[str] = frozenset(),
     ) -> Callable[[Job], str | None]:
         """Return why a job that this stream shows for the first time, in one answer with `jobs`, is told to nobody.
 
         The first snapshot of a stream is silent about jobs from before it was first asked for. A later list that goes
-        back further than that one did is so too. Jobs up to the horizon may have been told and pruned. Those that were
-        `left_out` until now may be of the first snapshot: their creation tells; without one they are told.
+        back further than that one did is so too. Jobs up to the horizon may have been told and pruned. Those
+        `of_first` were in the first snapshot, and left out as they could not be read.
         """
         listed, clocks = self.listed[stream.key], self.clocks
         times = [job.created_at for job in jobs if job.created_at]
@@ -185,7 +189,7 @@ class Round:
             created = job.created_at
             if horizon and created and created <= horizon:
                 return "older than what is kept"
-            if listed.mark and (job.id not in left_out or not created):
+            if listed.mark and job.id not in of_first:
                 is_before = listed.told_from <= self.began and created and created < looked_from
                 return f"older than the {said}" if is_before else None
             is_news = created and created > told_from and (clocks is None or clocks.is_possible(created))

@@ -121,6 +121,7 @@ job_problem = Table(
     Column("last_at", BigInteger, nullable=False),
     Column("ask_at", BigInteger),  # when CI is asked for it by id again; None: no more
     Column("seen_at", BigInteger),  # of a missing one: the last poll that saw it began
+    Column("of_first", Boolean, nullable=False, server_default=text("false")),  # left out of a first snapshot
     Column("detail", Text, nullable=False, server_default="[]"),  # JSON: [[field, value], ...]
 )
 Index(

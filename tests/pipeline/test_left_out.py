@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -56,27 +57,30 @@ def house(db: Database, clock: Clock, odd_ci: Odd) -> House:
     return found
 
 
-def test_one_that_came_after_the_first_snapshot_is_told_though_its_creation_cannot_be_read_either(
-    house: House, odd_ci: Odd
+@pytest.mark.parametrize("unlisted", [set(), {"j1"}], ids=["by a list", "by id"])
+@pytest.mark.parametrize("created_at", [None, NOW - minutes(2)], ids=["unreadable", "listed late"])
+def test_one_that_came_after_the_first_snapshot_is_news_however_it_is_shown_later(
+    house: House, odd_ci: Odd, unlisted: set[str], created_at: datetime | None
 ) -> None:
     house.poll()
-    house.clock.advance(minutes(10))
-    house.ci.has(a_job("j1", RUNNING, created_at=None))
+    house.clock.advance(minutes(1))
+    house.ci.has(a_job("j1", RUNNING, created_at=created_at))
     odd_ci.odd = {"j1"}
     house.poll()
-    odd_ci.odd, odd_ci.unlisted = set(), {"j1"}
-    house.clock.advance(hours(1))
+    odd_ci.odd, odd_ci.unlisted = set(), unlisted
+    house.clock.advance(minutes(1))
     house.poll()
     house.deliver()
-    assert house.said() == ["10:10 ops: Transcode Running: j1"]
+    assert house.said() == ["09:02 ops: Transcode Running: j1"]
 
 
 @pytest.mark.parametrize("unlisted", [set(), {"old"}], ids=["by a list", "by id"])
+@pytest.mark.parametrize("created_at", [None, NOW - hours(10)], ids=["unreadable", "hours ago"])
 def test_one_of_a_first_snapshot_is_old_news_however_it_is_shown_later(
-    house: House, odd_ci: Odd, unlisted: set[str]
+    house: House, odd_ci: Odd, unlisted: set[str], created_at: datetime | None
 ) -> None:
     house.ci.has(*(a_job(f"open {n}", RUNNING, created_at=NOW - hours(12)) for n in range(30)))
-    house.ci.has(a_job("old", SUCCESS, created_at=NOW - hours(10)))
+    house.ci.has(a_job("old", SUCCESS, created_at=created_at))
     odd_ci.odd = {"old"}
     house.poll()
     odd_ci.odd, odd_ci.unlisted = set(), unlisted
