@@ -382,7 +382,7 @@ class Poller:
             seen_at = earlier(now, round_.ahead)
             silence = round_.silence_of_left_out(problems.of_first(tx, watch.place.bucket, asked))
             steps = diff(seen, jobs, watch=watch.name, now=seen_at, silence=silence, still_at=still_at)
-            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, seen_at)}
+            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
             lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, round_.dated((*steps, *lost)), now))
             owners = round_.left_out | {job_id: one.stream for job_id, one in before.items()}

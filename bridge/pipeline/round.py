@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
-from bridge.decide.clock import earlier
 from bridge.decide.listing import Listing
 from bridge.decide.mark import RESOLUTION, Chain, Clocks, begins_anew
 from bridge.decide.missing import asked_again, denied, is_believed
@@ -127,8 +126,7 @@ class Round:
             one, is_gone = self.missing.get(job_id), before[job_id].seen.state == GONE
             if job_id in denials and before[job_id].seen.state not in DONE:
                 stream = before[job_id].stream
-                began = earlier(self.began, self.ahead)
-                one = denied(one, stream=stream, began=began, now=now, seen_at=self.still_at(stream))
+                one = denied(one, stream=stream, began=self.began, now=now, seen_at=self.still_at(stream))
                 if not is_gone and is_believed(one, every=self.watch.every):
                     gone_now.append(job_id)
             if one and (is_gone or job_id in gone_now):
