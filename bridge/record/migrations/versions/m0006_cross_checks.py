@@ -53,7 +53,6 @@ def _job_problem() -> None:
         sa.Column("last_at", sa.BigInteger, nullable=False),
         sa.Column("ask_at", sa.BigInteger),
         sa.Column("seen_at", sa.BigInteger),
-        sa.Column("of_first", sa.Boolean, nullable=False, server_default=sa.text("false")),
         sa.Column("detail", sa.Text, nullable=False, server_default="[]"),
     )
     asked = sa.text("ask_at IS NOT NULL")
