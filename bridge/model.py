@@ -413,7 +413,7 @@ class Breaker:
 class Reading:
     """What CI's clock showed in the polls of a watch: how far it was ahead of ours, the last time that it said so."""
 
-    ok_at: datetime | None  # the last complete poll
+    at: datetime | None  # the last poll that CI answered, be it in part
     ahead: timedelta | None  # None: CI sends no Date
 
 

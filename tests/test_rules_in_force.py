@@ -181,9 +181,9 @@ def test_a_start_with_an_emptied_file_is_refused(stage: Stage) -> None:
 
 
 @only_sqlite
-@pytest.mark.parametrize("command", ["run", "worker", "poll"])
+@pytest.mark.parametrize("command", ["run", "worker", "poll", "rules check"])
 def test_rules_in_the_environment_that_are_one_long_comment_are_refused(stage: Stage, command: str) -> None:
-    done = stage.command(command, BRIDGE_RULES_TOML="# " + RULES.replace("\n", " "))
+    done = stage.command(*command.split(), BRIDGE_RULES_TOML="# " + RULES.replace("\n", " "))
     assert done.exit_code == 1
     assert "BRIDGE_RULES_TOML:1: there is no [[watch]] and no [[rule]]" in done.stderr
     assert "line ends" in done.stderr

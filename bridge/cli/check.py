@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 import click
 
+from bridge import wiring
 from bridge.cli.common import json_option, plainly, said_of, say, say_json, settings, some
 from bridge.cli.rules import book_of
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
+from bridge.decide.rules_change import is_blank, names_of
 from bridge.decide.trials import Failed, run
 
+ENVIRONMENT = "BRIDGE_RULES_TOML"
 _MORE = re.compile(r"and [\d,]+ more(?:, and not all was looked at)?")  # than are told
 
 
@@ -32,7 +35,7 @@ def check(file: str | None, as_json: bool) -> None:
       ci-bridge rules check new.toml && mv new.toml rules.toml
     """
     try:
-        book = book_of(file)
+        book = _book(file)
     except RulesRefused as error:
         _show_refused(error.faults, as_json=as_json)
         sys.exit(1)
@@ -44,9 +47,16 @@ def check(file: str | None, as_json: bool) -> None:
     sys.exit(1 if failed else 0)
 
 
+def _book(file: str | None) -> Rulebook:
+    book = book_of(file)
+    if file is None and _name() == ENVIRONMENT and is_blank(names_of(book)):
+        raise RulesRefused([wiring.emptied_fault(None, ENVIRONMENT), *book.warnings])
+    return book
+
+
 def _name() -> str:
     found = settings()
-    return found.rules if found.rules_toml is None else "BRIDGE_RULES_TOML"
+    return found.rules if found.rules_toml is None else ENVIRONMENT
 
 
 def _row(fault: Fault) -> dict[str, object]:

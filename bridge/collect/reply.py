@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT = timedelta(minutes=10)  # one answer of CI's must not keep us from asking for a day
+_EARLIEST, _LATEST = 1970, 2999  # years: with others no one can reckon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,8 @@ class Reply:
     @property
     def date(self) -> datetime | None:
         """CI's own clock."""
-        return _http_date(self.headers.get("Date", ""))
+        at = _http_date(self.headers.get("Date", ""))
+        return at if at and _EARLIEST <= at.year <= _LATEST else None
 
     @property
     def request_id(self) -> str | None:

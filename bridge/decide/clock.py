@@ -29,7 +29,7 @@ def clock_fault(
     """Return why the clock, which shows `now`, is not to be trusted; None: it is.
 
     It was right at `trusted_at` (None: nobody knows). `local_ahead` is this machine's clock of the database's. After a
-    leap, or a long stop of the bridge, a complete poll confirms it: answers of CI whose Date is about the same.
+    leap, or a long stop of the bridge, a poll confirms it: answers of CI whose Date is about the same.
     """
     if abs(local_ahead) > _FAR:
         return f"this machine's clock is {_off(local_ahead)} the database's: set it (NTP)"
@@ -42,7 +42,7 @@ def clock_fault(
 
 
 def _confirms(one: Reading, now: datetime) -> bool:
-    return one.ahead is not None and one.ok_at is not None and abs(now - one.ok_at) <= _LATELY
+    return one.ahead is not None and one.at is not None and abs(now - one.at) <= _LATELY
 
 
 def _off(ahead: timedelta) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from bridge.decide.mark import Chain, Clocks
 from bridge.decide.scan import PAGE_SIZE
-from bridge.model import Page, Stream
+from bridge.model import Page, Problem, Stream
 
 MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
 MOST_BROKEN = 30  # unreadable pages in a row: halving 30 days down to a job takes 26
@@ -44,6 +44,7 @@ class Listing:
     followed: int = 0  # of its stream's unfinished jobs asked for by id, while it goes on
     token: str | None = None
     unreadable: list[Span] = field(default_factory=list)  # what was given up, each about a second
+    first_unreadable: tuple[str, ...] = ()  # the id, if it is known, of the first job that makes the span so
     _tokens: set[str] = field(default_factory=set)
     _reached: datetime | None = None  # the newest creation time read of the span, while they ascend
     _ascends: bool = True
@@ -120,6 +121,18 @@ class Listing:
         if not smaller:
             self.unreadable.append(self.span)
         self._enter([*smaller, *self.spans[1:]])
+
+    def left_out(self, last: tuple[str, ...], why: str) -> tuple[Problem, ...]:
+        """Return what is left out with the span given up just now, whose `last` unreadable job has this id, if any.
+
+        Where that is another one than the first, nobody knows what lies between.
+        """
+        known = dict.fromkeys((*self.first_unreadable, *last))
+        problems = [Problem.of_whole(job_id, why) for job_id in known]
+        if len(known) != 1:
+            problems.append(Problem.of_whole("", f"jobs created about {self.unreadable[-1].since:%Y-%m-%d %H:%M} UTC"))
+        self.first_unreadable = ()
+        return tuple(problems)
 
     def _enter(self, spans: list[Span]) -> None:
         self.spans = spans

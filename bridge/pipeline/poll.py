@@ -265,7 +265,7 @@ class Poller:
         else:
             clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
             round_.answered()
-            round_.compare(listing.stream, clocks)
+            round_.compare(clocks, listing.stream)
             listing.read(page, clocks)
         self._store(round_, listing, page)
         if listing.endless:
@@ -277,7 +277,7 @@ class Poller:
             )
 
     def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[Problem, ...]:
-        """Let a list ask for less; return the job that is left out, if any. Raises the error if all is broken."""
+        """Let a list ask for less; return the jobs that are left out, if any. Raises the error if all is broken."""
         span, given_up = listing.span, len(listing.unreadable)
         listing.narrow(self._clock())
         if listing.hopeless:
@@ -285,7 +285,9 @@ class Poller:
         facts = {"tag": listing.stream.tag, "since": span.since.isoformat(), "reason": str(error)}
         if len(listing.unreadable) > given_up:
             logger.error("a job created about then makes its page unreadable, and is left out", extra=facts)
-            return tuple(Problem.of_whole(job_id, error.what) for job_id in error.ids[-1:])
+            return listing.left_out(error.ids[-1:], error.what)
+        if not listing.done and listing.span.newest_first:
+            listing.first_unreadable = error.ids[-1:]
         if span.size == PAGE_SIZE and not span.halved:
             logger.warning("a page cannot be read, smaller ones are asked for", extra=facts)
         return ()
@@ -317,8 +319,10 @@ class Poller:
         with self._transaction(round_.watch, round_.book, now) as tx:
             before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
-            horizon = snapshots.horizon(tx, round_.watch.place.bucket) if len(before) < len(jobs) else None
-            silence = round_.silence(stream, horizon, jobs)
+            new_ids = [job.id for job in jobs if job.id not in before]
+            horizon = snapshots.horizon(tx, round_.watch.place.bucket) if new_ids else None
+            of_first = problems.of_first(tx, round_.watch.place.bucket, new_ids)
+            silence = round_.silence(stream, horizon, jobs, of_first=of_first)
             still_at = round_.still_at(stream.key)
             seen_at = earlier(now, round_.ahead)
             steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=still_at)
@@ -327,7 +331,13 @@ class Poller:
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
             round_.show(tx, jobs)
             new = problems.record(
-                tx, round_.watch.place.bucket, stream.key, [job.id for job in jobs], page.problems, now=now
+                tx,
+                round_.watch.place.bucket,
+                stream.key,
+                [job.id for job in jobs],
+                page.problems,
+                now=now,
+                first=round_.listed[stream.key].mark is None,
             )
             if listing.done:
                 round_.end(tx, stream, listing.chain)
@@ -341,7 +351,7 @@ class Poller:
         Raises CiError where every other call would fail the same way.
         """
         self._go_on()
-        asked = portions.popleft()
+        asked, asked_at = portions.popleft(), self._clock()
         try:
             found = self._source.describe(round_.watch.place, asked)
         except BrokenReply as error:
@@ -356,6 +366,8 @@ class Poller:
                 raise
             portions.clear()
             return
+        else:
+            round_.compare(Clocks(asked=asked_at, answered=self._clock(), date=found.served_at))
         round_.answered()
         self._store_described(round_, found, asked)
 
@@ -368,9 +380,9 @@ class Poller:
             seen = {job_id: one.seen for job_id, one in before.items()}
             still_at = round_.still_at(*{one.stream for one in before.values()})
             seen_at = earlier(now, round_.ahead)
-            silence = round_.silence_of_left_out
+            silence = round_.silence_of_left_out(problems.of_first(tx, watch.place.bucket, asked))
             steps = diff(seen, jobs, watch=watch.name, now=seen_at, silence=silence, still_at=still_at)
-            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, seen_at)}
+            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
             lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
             round_.poll.count(tell_all(tx, round_.book, round_.dated((*steps, *lost)), now))
             owners = round_.left_out | {job_id: one.stream for job_id, one in before.items()}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
-from bridge.decide.clock import earlier
 from bridge.decide.listing import Listing
 from bridge.decide.mark import RESOLUTION, Chain, Clocks, begins_anew
 from bridge.decide.missing import asked_again, denied, is_believed
@@ -87,18 +86,20 @@ class Round:
         self.poll.error = self.poll.error or error
         self.incomplete.update(streams)
 
-    def compare(self, stream: Stream, clocks: Clocks) -> None:
-        """Take note of the clocks of an answer: by CI's a stream may not have been out of the rules for long."""
+    def compare(self, clocks: Clocks, listing: Stream | None = None) -> None:
+        """Take note of the clocks of an answer: by CI's what was listed may not have been out of the rules for long."""
         self.clocks, ahead = clocks, clocks.ahead
         if ahead is None:
             return
         self.ahead = max(ahead, self.ahead or timedelta(0), key=abs)
-        listed = self.listed[stream.key]
+        if listing is None:
+            return
+        listed = self.listed[listing.key]
         back_at = listed.told_from + min(ahead, timedelta(0))
         if listed.out_at and not begins_anew(
             out_at=listed.out_at, back_at=back_at, mark=listed.mark_before, lookback=self.watch.lookback
         ):
-            self.listed[stream.key] = replace(listed, mark=listed.mark_before)
+            self.listed[listing.key] = replace(listed, mark=listed.mark_before)
 
     def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
         """Take note of jobs that an answer shows: what CI denied of them counts no more."""
@@ -125,8 +126,7 @@ class Round:
             one, is_gone = self.missing.get(job_id), before[job_id].seen.state == GONE
             if job_id in denials and before[job_id].seen.state not in DONE:
                 stream = before[job_id].stream
-                began = earlier(self.began, self.ahead)
-                one = denied(one, stream=stream, began=began, now=now, seen_at=self.still_at(stream))
+                one = denied(one, stream=stream, began=self.began, now=now, seen_at=self.still_at(stream))
                 if not is_gone and is_believed(one, every=self.watch.every):
                     gone_now.append(job_id)
             if one and (is_gone or job_id in gone_now):
@@ -151,19 +151,29 @@ class Round:
         if not (listed.out_at and listed.mark):
             snapshots.set_mark(tx, stream.key, chain.mark(listed.mark))
 
-    def silence_of_left_out(self, job: Job) -> str | None:
+    def silence_of_left_out(self, of_first: Collection[str]) -> Callable[[Job], str | None]:
         """Return why a job that was left out until now is told to nobody: it is as old as when it was first listed."""
-        key = self.left_out.get(job.id)
-        stream = next((one for one in self.watch.streams if one.key == key), None)
-        return self.silence(stream, None, [job], first=True)(job) if stream else None
+        streams = {stream.key: stream for stream in self.watch.streams}
+
+        def why(job: Job) -> str | None:
+            stream = streams.get(self.left_out.get(job.id, ""))
+            return self.silence(stream, None, [job], of_first=of_first)(job) if stream else None
+
+        return why
 
     def silence(
-        self, stream: Stream, horizon: datetime | None, jobs: Iterable[Job] = (), *, first: bool = False
+        self,
+        stream: Stream,
+        horizon: datetime | None,
+        jobs: Iterable[Job] = (),
+        *,
+        of_first: Collection[str] = frozenset(),
     ) -> Callable[[Job], str | None]:
         """Return why a job that this stream shows for the first time, in one answer with `jobs`, is told to nobody.
 
         The first snapshot of a stream is silent about jobs from before it was first asked for. A later list that goes
-        back further than that one did is so too. Jobs up to the horizon may have been told and pruned.
+        back further than that one did is so too. Jobs up to the horizon may have been told and pruned. Those
+        `of_first` were in the first snapshot, and left out as they could not be read.
         """
         listed, clocks = self.listed[stream.key], self.clocks
         times = [job.created_at for job in jobs if job.created_at]
@@ -177,7 +187,7 @@ class Round:
             created = job.created_at
             if horizon and created and created <= horizon:
                 return "older than what is kept"
-            if listed.mark and not first:
+            if listed.mark and job.id not in of_first:
                 is_before = listed.told_from <= self.began and created and created < looked_from
                 return f"older than the {said}" if is_before else None
             is_news = created and created > told_from and (clocks is None or clocks.is_possible(created))

@@ -69,9 +69,13 @@ def begin_trust(tx: Connection, now: datetime) -> None:
 
 
 def readings(tx: Connection, watches: Collection[str]) -> list[Reading]:
-    """Return what CI's clock showed in the polls of these watches, if they are not paused."""
-    rows = tx.execute(select(W.c.ok_at, W.c.clock_ms).where(W.c.name.in_(watches), ~W.c.paused))
-    return [Reading(ok_at=maybe_at(row.ok_at), ahead=run_at(row.clock_ms)) for row in rows]
+    """Return what CI's clock showed in the polls of these watches, if they are not paused.
+
+    A poll that failed in part, for one tag of several, had answers all the same.
+    """
+    answered_at = case((W.c.calls > 0, W.c.polled_at), else_=W.c.ok_at).label("at")
+    rows = tx.execute(select(answered_at, W.c.clock_ms).where(W.c.name.in_(watches), ~W.c.paused))
+    return [Reading(at=maybe_at(row.at), ahead=run_at(row.clock_ms)) for row in rows]
 
 
 @overload

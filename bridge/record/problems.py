@@ -39,10 +39,12 @@ def record(
     *,
     now: datetime,
     asked: Collection[str] = (),
+    first: bool = False,
 ) -> list[Problem]:
     """Store what of one answer cannot be read, and forget what was wrong of the jobs that could be `read`.
 
-    `asked` are the ids that the answer is to. Return the problems that are new, for the log.
+    `asked` are the ids that the answer is to, `first` that it is of a first snapshot. Return the problems that are new,
+    for the log.
     """
     found = _by_job(problems)
     known: dict[_Key, Row[Any]] = {}
@@ -57,7 +59,7 @@ def record(
     for key, told in found.items():
         row = known.get(key)
         if row is None or row.detail != _detail(told) or row.last_at < ms(now - _SEEN_EVERY):
-            _put(tx, bucket, stream, key, told, now)
+            _put(tx, bucket, stream, key, told, now, first=first)
         before = set() if row is None else {tuple(one) for one in json.loads(row.detail)}
         new += [problem for problem in told if (problem.field, storable(problem.value)) not in before]
     tallies.count(tx, [Counted("job_problem", (_kind(one), one.field)) for one in new], now=now)
@@ -65,6 +67,13 @@ def record(
 
 
 _ANY = select(B.c.job_id).where(B.c.bucket == bindparam("bucket"), B.c.kind.in_(_KINDS)).limit(1)
+
+
+def of_first(tx: Connection, bucket: str, ids: Collection[str]) -> set[str]:
+    """Return those of these jobs that a first snapshot showed, and that were left out until now."""
+    if not ids or not tx.execute(_ANY, {"bucket": bucket}).first():
+        return set()
+    return set(tx.execute(_of(bucket, ids).where(B.c.of_first).with_only_columns(B.c.job_id)).scalars())
 
 
 def _kind(problem: Problem) -> str:
@@ -94,12 +103,14 @@ def _forget(tx: Connection, bucket: str, keys: Sequence[_Key]) -> None:
         tx.execute(delete(B).where(B.c.bucket == bucket, tuple_(B.c.job_id, B.c.kind).in_(keys)))
 
 
-def _put(tx: Connection, bucket: str, stream: str, key: _Key, problems: Sequence[Problem], now: datetime) -> None:
+def _put(
+    tx: Connection, bucket: str, stream: str, key: _Key, problems: Sequence[Problem], now: datetime, *, first: bool
+) -> None:
     job_id, kind = key
     is_asked = kind == LEFT_OUT and problems[0].job_id
     row = upsert(tx, B).values(
         bucket=bucket, job_id=job_id, kind=kind, stream=stream, first_at=ms(now), last_at=ms(now),
-        ask_at=ms(now) if is_asked else None, detail=_detail(problems),
+        ask_at=ms(now) if is_asked else None, detail=_detail(problems), of_first=first and kind == LEFT_OUT,
     )  # fmt: skip
     again = {"last_at": row.excluded.last_at, "detail": row.excluded.detail, "times": B.c.times + 1}
     tx.execute(row.on_conflict_do_update(index_elements=["bucket", "job_id", "kind"], set_=again))

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0006"  # the newest revision in migrations/versions
+HEAD = "0007"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -122,6 +122,7 @@ job_problem = Table(
     Column("ask_at", BigInteger),  # when CI is asked for it by id again; None: no more
     Column("seen_at", BigInteger),  # of a missing one: the last poll that saw it began
     Column("detail", Text, nullable=False, server_default="[]"),  # JSON: [[field, value], ...]
+    Column("of_first", Boolean, nullable=False, server_default=text("false")),  # left out of a first snapshot
 )
 Index(
     "job_problem_ask", job_problem.c.stream, job_problem.c.ask_at,

@@ -90,16 +90,13 @@ def error_in(answer: Mapping[str, Any]) -> str:
 def hook_accepted(reply: Reply) -> bool:
     """Tell whether an incoming webhook took the message: a 2xx alone does not, as a portal's login page is one too.
 
-    Slack says "ok" (docs.slack.dev/tools/python-slack-sdk/webhook, read 2026-11-30), and so do Mattermost and Discord's
-    /slack. Others say the like in JSON, Rocket.Chat "success" (its issue 29230), or nothing at all.
+    Slack says 200 and "ok" (docs.slack.dev/tools/python-slack-sdk/webhook, read 2026-11-30), and so do Mattermost and
+    Discord's /slack; what answers like a gateway, 204 say, has nothing to say.
     """
-    if not 200 <= reply.status < 300:
-        return False
     text = _text(reply.body)
-    if not text:
-        return not reply.truncated
-    answer = read(reply.body)
-    return text.lower() == "ok" or answer.get("ok") is True or answer.get("success") is True
+    if reply.status == 200:
+        return text.lower() == "ok"
+    return 200 < reply.status < 300 and not text and not reply.truncated
 
 
 def is_loose(message: Any, ts: Any) -> bool:

@@ -1,7 +1,16 @@
 """The only place that chooses concrete parts, and puts them together."""
 
 from bridge.wiring.checks import notifier_checks
-from bridge.wiring.parts import database, make_known, refuse_emptied, source, start_logging, sync, utc_now
+from bridge.wiring.parts import (
+    database,
+    emptied_fault,
+    make_known,
+    refuse_emptied,
+    source,
+    start_logging,
+    sync,
+    utc_now,
+)
 from bridge.wiring.rules import Rules, load_rules
 from bridge.wiring.web import served, warn_of_open_door, web_app
 from bridge.wiring.worker import Worker, poll_all, take_over
@@ -10,6 +19,7 @@ __all__ = [
     "Rules",
     "Worker",
     "database",
+    "emptied_fault",
     "load_rules",
     "make_known",
     "notifier_checks",

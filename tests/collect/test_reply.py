@@ -15,7 +15,17 @@ def test_the_date_is_cis_own_clock() -> None:
     assert a_reply(Date="Sat, 21 Nov 2026 09:00:00 GMT").date == NOW
 
 
-@pytest.mark.parametrize("text", ["", "now", "Sat, 99 Nov 2026 09:00:00 GMT", "Fri, 31 Dec 9999 23:00:00 -0800"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "Sat, 99 Nov 2026 09:00:00 GMT",
+        "Fri, 31 Dec 9999 23:00:00 -0800",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Mon, 01 Jan 0500 00:00:00 GMT",
+    ],
+)
 def test_a_date_that_cannot_be_read_is_none(text: str) -> None:
     assert a_reply(Date=text).date is None
 

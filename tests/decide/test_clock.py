@@ -13,8 +13,8 @@ SOON = timedelta(seconds=15)
 
 
 def polled(before: timedelta | None = timedelta(0), ahead: timedelta | None = timedelta(0)) -> Reading:
-    """A watch whose last complete poll was so long before noon."""
-    return Reading(ok_at=None if before is None else NOON - before, ahead=ahead)
+    """A watch whose last poll with answers was so long before noon."""
+    return Reading(at=None if before is None else NOON - before, ahead=ahead)
 
 
 def fault(trusted: timedelta | None = SOON, *readings: Reading, **facts: timedelta) -> str | None:

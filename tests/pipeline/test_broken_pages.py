@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,8 +11,9 @@ from bridge.collect.tencent import Credentials, TencentCi
 from bridge.decide.listing import MOST_BROKEN
 from bridge.model import Rate
 from bridge.pipeline import Poll, Poller
+from bridge.record import problems
 from bridge.record.database import Database
-from bridge.record.schema import transition
+from bridge.record.schema import job_problem, transition
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.web import Answer, Request
 from tests.pipeline.fakes import a_book, watch_of
@@ -47,12 +48,14 @@ def told(db: Database) -> set[str]:
     return {row["job_id"] for row in rows(db, transition)}
 
 
-def breaking(ci: CiSimulator, job: str, how: Callable[[bytes], bytes]) -> Callable[[Request], Answer | None]:
-    """Return a fault that spoils every answer which has this job."""
+def breaking(
+    ci: CiSimulator, jobs: Collection[str], how: Callable[[bytes], bytes]
+) -> Callable[[Request], Answer | None]:
+    """Return a fault that spoils every answer which has one of these jobs."""
 
     def fault(request: Request) -> Answer | None:
         true = ci.honest(request)
-        if job.encode() not in true.body:
+        if not any(job.encode() in true.body for job in jobs):
             return true
         return Answer(status=200, body=how(true.body), headers=true.headers)
 
@@ -72,7 +75,7 @@ def test_a_job_that_breaks_every_page_it_is_on_silences_no_other(
     db: Database, ci: CiSimulator, poll: Callable[[], Poll], how: Callable[[bytes], bytes]
 ) -> None:
     jobs = [ci.create(BUCKET, "Transcode", "p1", created_at=ci.now() - 600 + 3 * n) for n in range(130)]
-    ci.fault = breaking(ci, jobs[64], how)
+    ci.fault = breaking(ci, {jobs[64]}, how)
     found = poll()
     assert found.error is None
     assert told(db) == {*jobs} - {jobs[64]}
@@ -81,11 +84,35 @@ def test_a_job_that_breaks_every_page_it_is_on_silences_no_other(
     assert after in told(db)
 
 
+def test_of_two_in_the_same_second_each_is_asked_for_and_it_is_shown_that_more_may_be_missing(
+    db: Database, ci: CiSimulator, poll: Callable[[], Poll]
+) -> None:
+    same = [ci.create(BUCKET, "Transcode", "p1", created_at=ci.now() - 600) for _ in range(5)]
+    bad = {same[1], same[3]}
+    ci.fault = breaking(ci, bad, _cut_off)
+    assert poll().error is None
+    left_out = {row["job_id"] for row in rows(db, job_problem)}
+    assert left_out > bad
+    assert [job_id for job_id in left_out - bad if not job_id.startswith("?")] == []
+    ci.fault = None
+    poll()
+    assert told(db) >= bad
+
+
+def test_one_whose_id_never_comes_is_shown_as_left_out(db: Database, ci: CiSimulator, poll: Callable[[], Poll]) -> None:
+    jobs = [ci.create(BUCKET, "Transcode", "p1", created_at=ci.now() - 600 + 3 * n) for n in range(5)]
+    ci.fault = breaking(ci, {jobs[2]}, lambda body: body[: body.index(b"<JobsDetail>")])
+    assert poll().error is None
+    assert told(db) == {*jobs} - {jobs[2]}
+    with db.read() as tx:
+        assert problems.counts(tx)["left_out"] == 1
+
+
 def test_when_its_page_can_be_read_again_the_job_is_told(
     db: Database, ci: CiSimulator, poll: Callable[[], Poll]
 ) -> None:
     jobs = [ci.create(BUCKET, "Transcode", "p1", created_at=ci.now() - 30) for _ in range(3)]
-    ci.fault = breaking(ci, jobs[1], _cut_off)
+    ci.fault = breaking(ci, {jobs[1]}, _cut_off)
     poll()
     assert told(db) == {jobs[0], jobs[2]}
     ci.fault = None
@@ -101,7 +128,7 @@ def test_of_ten_asked_by_id_the_one_that_breaks_the_answer_silences_no_other(
     for job in jobs:
         ci.move(job, "Running")
         ci.hide(job)
-    ci.fault = breaking(ci, jobs[3], _cut_off)
+    ci.fault = breaking(ci, {jobs[3]}, _cut_off)
     assert poll().error is None
     moved = {row["job_id"] for row in rows(db, transition) if row["state"] == "Running"}
     assert moved == {*jobs} - {jobs[3]}

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from bridge.collect.errors import CiError, ConfigError, TemporaryError
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP
 from bridge.model import SUBMITTED, SUCCESS, Job, Page, Stream
 from bridge.pipeline import Poller
-from bridge.record import snapshots
+from bridge.record import clocks, snapshots
 from bridge.record.database import Database
 from bridge.record.schema import transition, watch
 from tests.conftest import on_both
@@ -23,6 +24,7 @@ from tests.record.builders import NOW, Clock, a_job, a_stream, hours, know, minu
 pytestmark = on_both
 
 BOOK = a_book()
+DOWN = TemporaryError("down")
 QUIET = hours(1)
 TICK, JUST_NOW = seconds(31), seconds(5)
 Dates = Callable[[datetime], datetime | None]
@@ -261,3 +263,26 @@ def test_a_poll_records_how_far_cis_clock_was_ahead(bridge: Bridge, ahead_s: int
     bridge.ci.date = lambda _: None
     bridge.poll()
     assert row_of(bridge.db, watch, name="vod")["clock_ms"] is None
+
+
+def test_a_poll_that_failed_for_one_tag_says_what_cis_clock_showed_and_one_without_answers_does_not(
+    db: Database,
+) -> None:
+    bridge = Bridge(db, a_book("Transcode", "Snapshot"))
+    readings = []
+    refusals: list[dict[str, CiError]] = [
+        {},
+        {"Snapshot": ConfigError("no such tag")},
+        {"Transcode": DOWN, "Snapshot": DOWN},
+    ]
+    for refuses in refusals:
+        bridge.passes(hours(50))
+        bridge.ci.refuses = refuses
+        bridge.poller.poll_once(watch_of(bridge.book), bridge.book)
+        with db.read() as tx:
+            readings += [(one.at, one.ahead) for one in clocks.readings(tx, ["vod"])]
+    assert readings == [
+        (NOW + hours(50), timedelta(0)),
+        (NOW + hours(100), timedelta(0)),
+        (NOW + hours(50), timedelta(0)),
+    ]

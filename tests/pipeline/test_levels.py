@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -162,6 +162,32 @@ def test_a_tag_that_ci_refuses_does_not_silence_level_rules_about_others(house: 
     assert "Transcode Running for 30 min: j1.mp4" in titles
     # Where the tag itself is wrong, its job was seen by id; else it may have moved, and nobody knows.
     assert ("Snapshot Running for 30 min: s1.mp4" in titles) is isinstance(error, ConfigError)
+
+
+@dataclass
+class _Behind(FakeCi):
+    """Whose Date is an hour behind ours, in every answer."""
+
+    def list(self, stream: Stream, **asked: Any) -> Page:
+        return replace(super().list(stream, **asked), served_at=self.clock() - hours(1))
+
+    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+        return replace(super().describe(place, ids), served_at=self.clock() - hours(1))
+
+
+def test_a_job_that_was_seen_by_id_alone_is_judged_by_the_earlier_clock_too(house: House) -> None:
+    house.has("j1", RUNNING)
+    house.poll()
+    wrong = ConfigError("no such tag")
+    house.ci = _Behind(house.clock, jobs=house.ci.jobs, refuses={"Transcode": wrong, "Snapshot": wrong})
+    house.start()
+    house.clock.advance(hours(1) + minutes(5))  # five minutes, by CI's clock
+    house.poll()
+    house.deliver()
+    assert house.ci.described == [("j1",)]
+    assert house.said() == []
+    house.passes(minutes(40))
+    assert [one.title for one in house.heard()] == ["Transcode Running for 30 min: j1.mp4"]
 
 
 class _Silent(FakeCi):

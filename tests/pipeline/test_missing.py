@@ -138,6 +138,12 @@ def test_an_answer_that_says_nothing_of_the_job_is_no_denial(bridge: Bridge) -> 
     assert bridge.steps() == [(NEW, RUNNING)]
 
 
+def test_a_date_of_cis_that_stands_still_hides_no_job_that_is_gone(bridge: Bridge) -> None:
+    stuck, honest = bridge.clock(), bridge.ci.list
+    bridge.ci.list = lambda *said, **asked: replace(honest(*said, **asked), served_at=stuck)  # type: ignore[method-assign]
+    bridge.until_gone()
+
+
 def test_watches_that_overlap_count_one_jobs_denials_together(db: Database) -> None:
     bridge = Bridge(db, TEXT + OTHER.replace('queues = ["p1"]\n', ""))  # both ask for the same stream
     bridge.ci.forgets("j1")
