@@ -17,7 +17,7 @@ from bridge import shallow_json, wiring
 from bridge.cli.common import database_of, fail, json_option, open_database, plainly, say, say_json, settings
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.samples import sample_transition
-from bridge.logs import printable
+from bridge.display import visible
 from bridge.pipeline.explain import as_text, explain_sample, explain_stored
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
@@ -74,7 +74,7 @@ def _made_up(file: str, book: Rulebook, found: Settings) -> list[dict[str, Any]]
     try:
         step = sample_transition(_job_file(file), book, now)
     except ValueError as error:
-        raise click.BadParameter(printable(str(error))) from error
+        raise click.BadParameter(visible(str(error), lines=True)) from error
     with _record_of(found) as (tx, unknown):
         return [explain_sample(step, book, now=now, tx=tx, unknown=unknown)]
 
