@@ -93,6 +93,22 @@ def test_columns_of_a_table_align_whatever_the_names_are_written_in(stage: Stage
             assert wcswidth(row) <= head.index("INPUT") + 60
 
 
+def test_a_list_prints_little_of_a_long_text_and_a_detail_much(stage: Stage) -> None:
+    long = "m\n" * 100_000
+    with stage:
+        with stage.db.write() as tx:
+            job = a_job(id="j1", state="Failed", message=long, user_data=long, input="x" * 200_000)
+            snapshots.save(tx, [job], [], {}, stream="s", streams=["s"], now=NOON)
+        table, listed = stage.command("jobs", "list"), stage.command("jobs", "list", "--json")
+        detail, whole = stage.command("jobs", "show", "j1"), stage.command("jobs", "show", "j1", "--json")
+        assert max(map(len, table.stdout.splitlines())) < 300
+        assert len(listed.stdout) < 1_500
+        assert json.loads(listed.stdout)[0]["input"] == "x" * 199 + "…"
+        assert 30_000 < len(detail.stdout) < 31_000
+        assert f"input         {'x' * 9_999}… (--json has all of it)\n" in detail.stdout
+        assert json.loads(whole.stdout)["message"] == long
+
+
 def test_what_a_receiver_answered_does_nothing_to_the_terminal(stage: Stage) -> None:
     with stage:
         stage.refuse = lambda _: text_answer(_HOSTILE, status=500)

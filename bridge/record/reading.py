@@ -1,4 +1,7 @@
-"""What people ask: lists and details, as plain values ready for JSON. Newest first, paged by a cursor."""
+"""What people ask: lists and details, as plain values ready for JSON. Newest first, paged by a cursor.
+
+A list has one line of each text (`display.one_line`), a detail has it whole.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from bridge.display import one_line
 from bridge.record.database import at, ms
 from bridge.record.rarest import Said, by_rarest, plain, said
 from bridge.record.schema import DELIVERY_STATES, HELD, SENDING, SENT, WAITING, listed_by, state_is
@@ -272,6 +276,24 @@ def _between(column: ColumnElement[Any], which: Filter) -> list[ColumnElement[bo
     return [*bounds, column < ms(which.until)] if which.until else bounds
 
 
+_IDS = ("id", "job", "bucket")  # what is asked for by one needs all of it
+
+
+def _in_list(facts: Facts) -> Facts:
+    return {name: value if name in _IDS else _short(value) for name, value in facts.items()}
+
+
+def _short(value: Any) -> Any:
+    match value:
+        case str():
+            return one_line(value)
+        case list():
+            return [_short(one) for one in value]
+        case dict():
+            return {name: _short(one) for name, one in value.items()}
+    return value
+
+
 def _page(
     tx: Connection,
     rows: Select[Any],
@@ -288,7 +310,7 @@ def _page(
         rows = rows.where(when <= cursor.when, tuple_(when, n) < tuple_(*cursor))
     rows = rows.add_columns(when.label("at")).order_by(when.desc(), n.desc()).limit(limit + 1)
     found = tx.execute(whole(rows)).all()
-    items = [shape(row) for row in found[:limit]]
+    items = [_in_list(shape(row)) for row in found[:limit]]
     if len(found) <= limit:
         return Found(items, None)
     last = found[limit - 1]
