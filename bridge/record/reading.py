@@ -28,13 +28,14 @@ from sqlalchemy import (
 from bridge.display import one_line
 from bridge.record.database import at, ms
 from bridge.record.rarest import Said, by_rarest, plain, said
-from bridge.record.schema import DELIVERY_STATES, HELD, SENDING, SENT, WAITING, listed_by, state_is
+from bridge.record.schema import DELIVERY_STATES, HELD, IS_OUT, SENDING, SENT, WAITING, listed_by, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 
 Facts = dict[str, Any]
@@ -74,15 +75,19 @@ class Filter:
     until: datetime | None = None
 
 
+_OUT_AT = select(S.c.out_at).where(S.c.key == J.c.stream, IS_OUT).scalar_subquery()
+_JOBS = select(J, _OUT_AT.label("out_at"))
+
+
 def jobs(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
     wanted = by_rarest(tx, [*_listed(J, which), *said((J.c.id, listed_by(J.c.id), which.job))])
     wanted += _between(J.c.created_at, which)
-    return _page(tx, select(J).where(*wanted), J.c.created_at, J.c.n, _job, cursor, limit)
+    return _page(tx, _JOBS.where(*wanted), J.c.created_at, J.c.n, _job, cursor, limit)
 
 
 def job(tx: Connection, job_id: str) -> list[Facts]:
     """Return the jobs of this id (ids of two buckets may clash), each with its transitions and deliveries."""
-    found = [_job(row) for row in tx.execute(select(J).where(J.c.id == job_id).order_by(J.c.n))]
+    found = [_job(row) for row in tx.execute(_JOBS.where(J.c.id == job_id).order_by(J.c.n))]
     for facts in found:
         mine = and_(T.c.bucket == facts["bucket"], T.c.job_id == job_id)
         facts["missing"] = _missing(tx, facts["bucket"], job_id)
@@ -113,6 +118,7 @@ def _job(row: Row[Any]) -> Facts:
         "sequence": row.sequence,
         "created_at": iso(row.created_at),
         "changed_at": iso(row.changed_at),
+        "unwatched_since": iso(row.out_at) if row.open else None,
     }
 
 

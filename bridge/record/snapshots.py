@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, nul
 from bridge.model import CLOSED, GONE, Job, Seen, Stream, Transition
 from bridge.record.codec import dump, dump_job, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
+from bridge.record.schema import IS_OUT
 from bridge.record.schema import horizon as Z  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import job_problem as P  # noqa: N812
@@ -220,7 +221,7 @@ def leave(tx: Connection, keys: Collection[str], *, now: datetime) -> None:
 
 def left(tx: Connection, keys: Collection[str]) -> dict[str, tuple[datetime, datetime | None]]:
     """Return those of these streams that the record has as out of the rules: since when, and their mark."""
-    found = select(S.c.key, S.c.out_at, S.c.mark).where(S.c.key.in_(list(keys)), S.c.out_at >= S.c.told_from)
+    found = select(S.c.key, S.c.out_at, S.c.mark).where(S.c.key.in_(list(keys)), IS_OUT)
     return {row.key: (at(row.out_at), maybe_at(row.mark)) for row in tx.execute(found)}
 
 

@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import FAILED, RUNNING, Missing, Problem, Refused, Sent
-from bridge.record import missing
+from bridge.record import missing, snapshots
 from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text as plain
 
@@ -193,6 +193,17 @@ def test_a_detail_shows_much_of_a_long_text_and_all_of_it_when_asked(world: Worl
     assert "m" * 200_000 in whole
     assert "Show all" not in whole
     assert 'hx-get="/jobs/j1?bucket=media-1250000000&amp;all=yes"' in whole  # a refresh shows all, too
+
+
+def test_a_job_that_no_watch_asks_for_any_more_says_so(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1), a_failed_job(2))
+    with world.db.write() as tx:
+        snapshots.meet(tx, "s", world.now - timedelta(days=1))
+        snapshots.leave(tx, ["another"], now=world.now)
+    listed, job = admin.get("/jobs").text, plain(admin.get("/jobs/j1").text)
+    assert listed.count('<span class="pill">unwatched</span>') == 1
+    assert "No watch has asked for it since 2026-11-21 12:00:00 UTC" in job
+    assert "No watch has asked" not in plain(admin.get("/jobs/j2").text)
 
 
 def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
