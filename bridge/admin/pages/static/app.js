@@ -51,9 +51,8 @@ function copy(event) {
 function copyTrue(event) {
   const marked = window.getSelection();
   let text = marked?.toString() ?? "";
-  const isWhole = (one) => marked.containsNode(one)
-    || (one.contains(marked.anchorNode) && one.textContent === text.trim());
-  const spelt = text ? [...document.querySelectorAll("[data-true]")].filter(isWhole) : [];
+  const isMarked = (one) => marked.containsNode(one, true) && text.includes(one.textContent);
+  const spelt = text ? [...document.querySelectorAll("[data-true]")].filter(isMarked) : [];
   if (!spelt.length) return;
   for (const one of spelt) text = text.replace(one.textContent, () => JSON.parse(one.dataset.true));
   event.clipboardData.setData("text/plain", text);
