@@ -126,9 +126,8 @@ def _all_at() -> str | None:
     if request.method != "GET" or request.endpoint is None or _ALL in request.args:
         return None
     # Not all of it by url_for, which takes more than a query from names such as _scheme.
-    return (
-        f"{url_for(request.endpoint, **(request.view_args or {}))}?{urlencode(request.args.to_dict() | {_ALL: 'yes'})}"
-    )
+    query = urlencode(request.args.to_dict() | {_ALL: "yes"})
+    return f"{url_for(request.endpoint, **(request.view_args or {}))}?{query}"
 
 
 def _section(path: str) -> str:

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from bridge.display import DETAIL, LINE, clamp, one_line, visible
 
 _ISO = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z")
+_ALL = Markup(' <a href="{}">Show all {:,} characters</a>')
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -25,11 +26,10 @@ def as_it_is(value: str) -> Markup:
     return escape(value)
 
 
-def line(value: object) -> object:
+def line(value: str) -> Markup:
     """Return a text as a list has it."""
-    return (
-        _copied(clamp(visible(found), LINE), found) if isinstance(value, str) and (found := one_line(value)) else value
-    )
+    text = one_line(value)
+    return _copied(clamp(visible(text), LINE), text)
 
 
 def detail(value: object, *, lines: bool, all_at: str | None) -> object:
@@ -38,11 +38,7 @@ def detail(value: object, *, lines: bool, all_at: str | None) -> object:
         return value
     cut = clamp(value, DETAIL) if all_at else value
     text = _copied(visible(cut, lines=lines), cut)
-    return (
-        text
-        if cut == value
-        else Markup('{} <a href="{}">Show all {:,} characters</a>').format(text, all_at, len(value))
-    )
+    return text if cut == value else text + _ALL.format(all_at, len(value))
 
 
 def _copied(text: str, true: str) -> Markup:
