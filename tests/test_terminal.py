@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,11 @@ def test_a_list_prints_little_of_a_long_text_and_a_detail_much(stage: Stage) -> 
         with stage.db.write() as tx:
             job = a_job(id="j1", state="Failed", message=long, user_data=long, input="x" * 200_000)
             snapshots.save(tx, [job], [], {}, stream="s", streams=["s"], now=NOON)
-        table, listed = stage.command("jobs", "list"), stage.command("jobs", "list", "--json")
+            snapshots.save(tx, [a_job(id="j2")], [], {}, stream="out", streams=["s"], now=NOON)
+            snapshots.meet(tx, "out", NOON)
+            snapshots.leave(tx, ["s"], now=NOON + timedelta(days=1))
+        assert "Running, unwatched" in stage.command("jobs", "list").stdout
+        table, listed = stage.command("jobs", "list"), stage.command("jobs", "list", "--json", "--state", "Failed")
         detail, whole = stage.command("jobs", "show", "j1"), stage.command("jobs", "show", "j1", "--json")
         assert max(map(len, table.stdout.splitlines())) < 300
         assert len(listed.stdout) < 1_500

@@ -189,6 +189,8 @@ def test_a_detail_shows_much_of_a_long_text_and_all_of_it_when_asked(world: Worl
     assert "m" * 10_000 not in page
     assert len(page.encode()) < 80_000
     (address,) = re.findall(r'href="([^"]*)">Show all 200,000 characters</a>', page)
+    asked = admin.get("/jobs/j1?_scheme=javascript&_external=1").text  # what Flask would take for its own
+    assert 'href="/jobs/j1?_scheme=javascript&amp;_external=1&amp;all=yes"' in asked
     whole = admin.get(unescape(address)).text
     assert "m" * 200_000 in whole
     assert "Show all" not in whole
