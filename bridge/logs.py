@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
+from bridge.display import visible
 from bridge.send.mask import Mask
 
 _UNFIT_FOR_KEYS = re.compile(r'[\s="]')
@@ -68,15 +69,8 @@ def _cut(line: str) -> str:
 def _plain(event: MutableMapping[str, Any], mask: Mask) -> MutableMapping[str, Any]:
     # Logfmt has no room for spaces and signs of its own in keys.
     return {
-        _UNFIT_FOR_KEYS.sub("_", printable(key)): value
+        _UNFIT_FOR_KEYS.sub("_", visible(key)): value
         if isinstance(value, int | float)
-        else printable(mask(str(value)))
+        else visible(mask(str(value)), lines=True).replace("\t", "\\t")
         for key, value in event.items()
     }
-
-
-def printable(text: str) -> str:
-    """Spell out what a terminal would act on: escapes, reversed writing. Line breaks stay."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from bridge.cli.common import now_of
-from bridge.record import rulesets
+from bridge.record import gauges, leases, rulesets
 from bridge.record.rulesets import Standing
 from tests.conftest import only_sqlite
 from tests.stage import BUCKET, RULES, Stage
@@ -216,6 +217,27 @@ def test_of_two_workers_with_different_rules_the_one_that_started_last_judges_an
     again = start(stage)
     assert told_by(stage) == "everything"
     assert [stage.stop(one) for one in (old, again)] == [0, 0]
+
+
+@only_sqlite
+def test_a_worker_strikes_off_another_that_is_silent_and_one_that_was_asleep_is_known_again(stage: Stage) -> None:
+    """Not only a restart on the same machine does."""
+    now = now_of(stage.db)
+    with stage.db.write() as tx:
+        leases.enlist(tx, "silent", machine="another", pid=1, now=now - timedelta(minutes=11))
+
+    def known() -> list[str]:
+        with stage.db.read() as tx:
+            return [one["id"] for one in gauges.workers(tx)]
+
+    worker = start(stage)
+    wait_until(lambda: len(known()) == 1, why=known)
+    (alive,) = known()
+    assert alive != "silent"
+    with stage.db.write() as tx:
+        leases.bury(tx, alive)  # as another does that has heard nothing of it
+    worker.send_signal(signal.SIGHUP)  # it says then which rules it has, without waiting for its next sign of life
+    wait_until(lambda: known() == [alive], why=lambda: stage.log)
 
 
 @only_sqlite

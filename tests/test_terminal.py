@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+from wcwidth import wcswidth
 
 from bridge.record import snapshots
 from bridge.simulator.web import text_answer
@@ -62,6 +64,54 @@ def test_what_an_uploader_wrote_does_nothing_to_the_terminal(stage: Stage) -> No
         missing = stage.command("jobs", "show", _HOSTILE)
         assert missing.exit_code == 1
         assert _is_harmless(missing)
+
+
+def test_a_line_break_in_a_name_begins_no_line_of_its_own(stage: Stage) -> None:
+    job = a_job(id="j1", state="Failed", queue='p9\n  yes  rule "forged"', input="a\r\n\x85b.mp4")
+    with stage:
+        with stage.db.write() as tx:
+            step = a_transition(job)
+            snapshots.save(tx, [job], [step], {}, stream="s", streams=["s"], now=NOON)
+            snapshots.add_transitions(tx, [(step, [])])
+        seen = stage.command("rules", "explain", "j1")
+        assert r'queue: "p9\n  yes  rule' in seen.stdout
+        assert not any(line.startswith('  yes  rule "forged') for line in seen.stdout.splitlines())
+        assert _is_harmless(seen)
+
+
+def test_columns_of_a_table_align_whatever_the_names_are_written_in(stage: Stage) -> None:
+    names = ["trailer.mp4", "电影/预告片 第一集.mp4", "ｶﾀｶﾅ.mp4", "e\u0301te\u0301.mp4", "👩\u200d👧.mp4", "长" * 90]
+    jobs = [a_job(id=f"j{number}", input=name, tag=name[:4]) for number, name in enumerate(names)]
+    with stage:
+        with stage.db.write() as tx:
+            snapshots.save(tx, jobs, [], {}, stream="s", streams=["s"], now=NOON)
+        head, *rows = stage.command("jobs", "list").stdout.splitlines()
+        at = head.index("STATE")
+        assert len(rows) == len(names)
+        for row in rows:
+            (place,) = {wcswidth(row[:end]) for end in range(len(row)) if row[end:].startswith(" Running  ")}
+            assert place + 1 == at
+            assert wcswidth(row) <= head.index("INPUT") + 60
+
+
+def test_a_list_prints_little_of_a_long_text_and_a_detail_much(stage: Stage) -> None:
+    long = "m\n" * 100_000
+    with stage:
+        with stage.db.write() as tx:
+            job = a_job(id="j1", state="Failed", message=long, user_data=long, input="x" * 200_000)
+            snapshots.save(tx, [job], [], {}, stream="s", streams=["s"], now=NOON)
+            snapshots.save(tx, [a_job(id="j2")], [], {}, stream="out", streams=["s"], now=NOON)
+            snapshots.meet(tx, "out", NOON)
+            snapshots.leave(tx, ["s"], now=NOON + timedelta(days=1))
+        assert "Running, unwatched" in stage.command("jobs", "list").stdout
+        table, listed = stage.command("jobs", "list"), stage.command("jobs", "list", "--json", "--state", "Failed")
+        detail, whole = stage.command("jobs", "show", "j1"), stage.command("jobs", "show", "j1", "--json")
+        assert max(map(len, table.stdout.splitlines())) < 300
+        assert len(listed.stdout) < 1_500
+        assert json.loads(listed.stdout)[0]["input"] == "x" * 199 + "…"
+        assert 30_000 < len(detail.stdout) < 31_000
+        assert f"input         {'x' * 9_999}… (--json has all of it)\n" in detail.stdout
+        assert json.loads(whole.stdout)["message"] == long
 
 
 def test_what_a_receiver_answered_does_nothing_to_the_terminal(stage: Stage) -> None:

@@ -82,6 +82,9 @@ _recorded: Open = {
     "id": (str, ...), "bucket": (str, ...), "state": (str, ...), "tag": (str | None, ...), "queue": (str | None, ...),
     "sequence": (Annotated[int, Field(description="of its last transition")], ...), "created_at": (datetime, ...),
     "started_at": (datetime | None, ...), "ended_at": (datetime | None, ...), "changed_at": (datetime, ...),
+    "unwatched_since": (
+        Annotated[datetime | None, Field(description="unfinished, and no watch asks for it since then")], ...
+    ),
 }  # fmt: skip
 Job = create_model("Job", **(_of_a_job | _recorded))
 

@@ -55,7 +55,7 @@ class Scrape(Collector):
         yield gauge("config_last_reload_successful", reloaded, [], {(): self.reloaded})
         others = "Live workers that have had other rules than those accepted last for a minute or longer."
         yield gauge("workers_other_rules", others, [], {(): self.other_rules})
-        yield gauge("jobs", "Unfinished jobs.", ["state", "queue", "tag"], largest(self.jobs))
+        yield gauge("jobs", "Unfinished jobs that are watched.", ["state", "queue", "tag"], largest(self.jobs))
         fell = "Templates that fell back to the default text, of rules on record."
         faults = {(rule,): fault["count"] for rule, fault in self.faults.items()}
         yield gauge("template_faults", fell, ["rule"], faults)

@@ -15,10 +15,12 @@ from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
+from bridge.display import LINE
 from bridge.record import gauges, problems, reading, rulesets, tallies
 from bridge.record.reading import Cursor, Found
 from bridge.record.schema import DELIVERY_STATES
 
+_SHORT = f"of a long text one line of {LINE} characters"
 _OF_JOBS = ("state", "tag", "queue", "job", "since", "until")
 _OF_DELIVERIES = ("state", "notifier", "rule", "job", "digest", "since", "until")
 
@@ -40,12 +42,14 @@ class Reads:
 
         of_jobs, of_deliveries = (*_OF_JOBS, *PAGING), (*_OF_DELIVERIES, *PAGING)
         yield at("watches", self.watches, answers.Watches, "what is polled, and how it goes")
-        yield at("jobs", self.jobs, answers.Jobs, "jobs, newest first", query=of_jobs)
+        yield at("jobs", self.jobs, answers.Jobs, f"jobs, newest first; {_SHORT}", query=of_jobs)
         yield at("jobs/<job_id>", self.job, answers.JobDetail, "one job", query=("bucket",), refuses=(404, 409))
-        yield at("transitions", self.transitions, answers.Transitions, "transitions, newest first", query=of_jobs)
         yield at(
-            "deliveries", self.deliveries, answers.Deliveries, "deliveries, newest first", query=of_deliveries,
-            states=DELIVERY_STATES,
+            "transitions", self.transitions, answers.Transitions, f"transitions, newest first; {_SHORT}", query=of_jobs
+        )
+        yield at(
+            "deliveries", self.deliveries, answers.Deliveries, f"deliveries, newest first; {_SHORT}",
+            query=of_deliveries, states=DELIVERY_STATES,
         )  # fmt: skip
         yield at(
             "deliveries/<delivery_id>", self.delivery, answers.DeliveryDetail, "one delivery", query=(), refuses=(404,)

@@ -19,7 +19,7 @@ from bridge import wiring
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.words import duration
-from bridge.logs import printable
+from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import Rules
@@ -28,18 +28,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Facts = Mapping[str, Any]
 
+_WIDEST = 60  # columns of a cell
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print a text; what of it a terminal would act on is spelt out, as it may be a receiver's or an uploader's."""
-    click.echo(printable(text), err=err)
+    """Print a text of lines; what of it a terminal would act on is spelt out, as it may be a stranger's."""
+    click.echo(visible(text, lines=True), err=err)
 
 
 def say_json(found: object) -> None:
     """Print JSON that a person can read too: only what a terminal would act on is escaped."""
-    text = json.dumps(found, ensure_ascii=False, indent=2)
-    click.echo("".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text))
+    click.echo(visible_json(json.dumps(found, ensure_ascii=False, indent=2)))
 
 
 def fail(text: str) -> NoReturn:
@@ -148,17 +149,17 @@ def said_of(book: Rulebook) -> str:
     return f"{watches}, {some(len(book.notifiers), 'notifier')}, {some(len(book.rules), 'rule')}"
 
 
-def show_list(items: Sequence[Facts], columns: Sequence[str], *, as_json: bool, nothing: str) -> None:
-    """Print one JSON array, or a table of these columns."""
+def show_list(items: Sequence[Facts], names: Sequence[str], *, as_json: bool, nothing: str) -> None:
+    """Print one JSON array, or a table with a column for each of these names."""
     if as_json:
         say_json(items)
     elif not items:
         say(nothing)
     else:
-        rows = [[_cell(item.get(column)) for column in columns] for item in items]
-        widths = [max(len(column), *(len(row[at]) for row in rows)) for at, column in enumerate(columns)]
-        for row in ([column.upper() for column in columns], *rows):
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        rows = [[name.upper() for name in names], *([_cell(item.get(name)) for name in names] for item in items)]
+        widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            click.echo("  ".join(pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def show_one(facts: Facts, *, as_json: bool) -> None:
@@ -171,7 +172,8 @@ def show_one(facts: Facts, *, as_json: bool) -> None:
             click.echo(f"\n{name}:")
             show_list(value, _columns(value), as_json=False, nothing="")
         elif value not in (None, [], {}):
-            click.echo(f"{name:<14}{_cell(value, limit=2000)}")
+            more = " (--json has all of it)" if len(str(value)) > DETAIL else ""
+            click.echo(f"{name:<14}{_text(value, DETAIL)}{more}")
 
 
 def _columns(rows: Iterable[Facts]) -> list[str]:
@@ -179,14 +181,14 @@ def _columns(rows: Iterable[Facts]) -> list[str]:
     return [name for name in names if name != "bucket"]
 
 
-def _cell(value: object, limit: int = 60) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, dict | list):
-        value = json.dumps(value, ensure_ascii=False)
-    text = printable(" ".join(str(value).split()))
-    text = re.sub(r"(\d\d:\d\d:\d\d)\.\d{3}Z$", r"\1Z", text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _cell(value: object) -> str:
+    return "-" if value is None else fit(_text(value, _WIDEST), _WIDEST)
+
+
+def _text(value: object, limit: int) -> str:
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    text = re.sub(r"(\d\d:\d\d:\d\d)\.\d{3}Z$", r"\1Z", one_line(text, limit))
+    return visible(text)
 
 
 def now_of(db: Database) -> datetime:

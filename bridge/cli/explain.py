@@ -13,11 +13,11 @@ from typing import Any
 import click
 from sqlalchemy import Connection
 
-from bridge import wiring
+from bridge import shallow_json, wiring
 from bridge.cli.common import database_of, fail, json_option, open_database, plainly, say, say_json, settings
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.samples import sample_transition
-from bridge.logs import printable
+from bridge.display import visible
 from bridge.pipeline.explain import as_text, explain_sample, explain_stored
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
@@ -74,7 +74,7 @@ def _made_up(file: str, book: Rulebook, found: Settings) -> list[dict[str, Any]]
     try:
         step = sample_transition(_job_file(file), book, now)
     except ValueError as error:
-        raise click.BadParameter(printable(str(error))) from error
+        raise click.BadParameter(visible(str(error), lines=True)) from error
     with _record_of(found) as (tx, unknown):
         return [explain_sample(step, book, now=now, tx=tx, unknown=unknown)]
 
@@ -113,9 +113,9 @@ def _why_unreadable(db: Database) -> str | None:
 def _job_file(file: str) -> dict[str, Any]:
     try:
         given = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        found = json.loads(given.decode("utf-8-sig"))  # whatever the locale; editors on Windows write the mark
+        found = shallow_json.loads(given.decode("utf-8-sig"))  # whatever the locale; editors on Windows write the mark
         json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise click.BadParameter(f"{file} is not a file of JSON: {error}") from error
     if not isinstance(found, dict):
         raise click.BadParameter(f'{file} holds no JSON object, such as {{"tag": "Transcode", "to": "Failed"}}')

@@ -114,7 +114,11 @@ def jobs() -> None:
 def list_jobs(limit: int, as_json: bool, **options: str | None) -> None:
     """List jobs, the newest first."""
     columns = ("id", "tag", "state", "progress", "created_at", "changed_at", "input")
-    show(reading.jobs, filter_of(options), columns, limit, as_json=as_json)
+    show(reading.jobs, filter_of(options), columns, limit, as_json=as_json, also=_state)
+
+
+def _state(job: dict[str, Any]) -> dict[str, Any]:
+    return job | {"state": f"{job['state']}, unwatched"} if job["unwatched_since"] else job
 
 
 @jobs.command("show")

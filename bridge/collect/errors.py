@@ -15,6 +15,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import ClassVar, Literal
 
+from bridge.display import clamp, visible
+
 Kind = Literal["auth", "clock", "throttled", "config", "temporary"]
 
 
@@ -160,5 +162,4 @@ def _kind(status: int, code: str, message: str, *, asked_to_wait: bool) -> tuple
 
 def _one_line(text: str) -> str:
     """Return `text` fit for a log line: CI's words are somebody else's."""
-    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-    return line if len(line) <= TEXT_LIMIT else line[:TEXT_LIMIT] + "…"
+    return clamp(visible(" ".join(text.split())), TEXT_LIMIT)

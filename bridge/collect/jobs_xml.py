@@ -9,7 +9,6 @@ read 2026-11-21).
 from __future__ import annotations
 
 import codecs
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar, overload
 
+from bridge import shallow_json
 from bridge.collect.errors import BrokenReply, UnreadableReply
 from bridge.collect.memory import Key, Memory
 from bridge.collect.xml_stream import ERROR, JOB_LIMIT, RESPONSE, TEXT_KEPT, XmlStream
@@ -266,8 +266,8 @@ def read_error(body: bytes) -> Fault:
 
 def _json_error(text: str) -> Fault:
     try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
+        told = shallow_json.loads(text)
+    except ValueError:
         return Fault()
     code, message, request_id = (told.get(key) for key in ("code", "message", "request_id"))
     return Fault(*(None if said in (None, "") else str(said) for said in (code, message, request_id)))

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from bridge import shallow_json
 from bridge.decide.globs import Glob, glob, is_glob
 from bridge.decide.words import MOST_LISTED, duration, instead, shown
 from bridge.model import Job, Transition
@@ -72,9 +73,10 @@ def user_data_keys(text: str | None) -> dict[str, str]:
         return {}
     if text.lstrip().startswith("{"):
         try:
-            return {_clean(key): _plain(value) for key, value in json.loads(text).items() if value is not None}
-        except (ValueError, RecursionError):  # an uploader's text: it may nest without end
+            found = shallow_json.loads(text).items()
+        except ValueError:  # an uploader's text: it may nest without end
             return {}
+        return {_clean(key): _plain(value) for key, value in found if value is not None}
     pairs = [part.partition("=") for part in text.split(";") if part.strip()]
     return {key.strip(): value.strip() for key, _, value in pairs} if all(sep for _, sep, _ in pairs) else {}
 

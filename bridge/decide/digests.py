@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.events import LARGEST_EVENT, cut
+from bridge.decide.events import LARGEST_EVENT, cut, numbered
 from bridge.decide.ids import ident
 from bridge.decide.templates import iso
 from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, Silence, Told
@@ -145,7 +145,7 @@ def _event(digest: Digest, silence: Silence | None) -> dict[str, Any]:
         "subject": digest.name,
         "time": when,
         "timestamp": when,
-        "sequence": "1",
+        "sequence": numbered(1),
         "datacontenttype": "application/json",
         "data": {
             "gate": digest.gate,
@@ -168,7 +168,7 @@ def _facts(member: Member) -> dict[str, Any]:
     return {
         "job": member.job_id,
         "bucket": member.bucket,
-        "sequence": str(member.sequence),
+        "sequence": numbered(member.sequence),
         "state": member.state,
         "title": cut(member.title, _LONGEST_LINE),
         "time": iso(member.happened_at),

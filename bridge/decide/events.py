@@ -46,7 +46,7 @@ def event(
         "subject": job.id,
         "time": iso(when),
         "timestamp": iso(when),
-        "sequence": str(transition.sequence),
+        "sequence": numbered(transition.sequence),
         "datacontenttype": "application/json",
         "data": {
             "from": transition.was,
@@ -59,6 +59,11 @@ def event(
         },
     }
     return _fitted(body)
+
+
+def numbered(sequence: int) -> str:
+    """Return a number as CloudEvents' `sequence`, which sorts as text (its sequence extension 1.0.2)."""
+    return f"{sequence:010}"
 
 
 def _type(transition: Transition, stay: Stay | None) -> str:

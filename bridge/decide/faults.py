@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge.decide.lines import Lines, Path
 from bridge.decide.words import shown
+from bridge.display import clamp, visible
 
 _MOST_SHOWN = 100
 _MOST_NOTED = 10_000
@@ -76,7 +77,8 @@ class Faults:
             if not warning:
                 raise RulesRefused(self.found)
             return
-        text = _visible(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
+        # What a file says is told on terminals: a line break would look like another fault, an escape could hide one.
+        text = visible(clamp(text, _LONGEST))
         where = path if key is None else (*path, key)
         self._found[warning][Fault(self.line(where), f"{self._owner(path)}{text}", warning, self._file)] = None
 
@@ -95,8 +97,3 @@ class Faults:
                 return ""
         key = ".".join(str(k) for k in keys if isinstance(k, str))
         return f"{owner}, key {shown(key)}: " if key else f"{owner}: "
-
-
-def _visible(text: str) -> str:
-    # What a file says is told on terminals: a line break would look like another fault, an escape could hide one.
-    return text if text.isprintable() else "".join(s if s.isprintable() else ascii(s)[1:-1] for s in text)

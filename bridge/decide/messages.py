@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.conditions import job_seconds
 from bridge.decide.customs import Custom
-from bridge.decide.events import Stay, cut, event
+from bridge.decide.events import Stay, cut, event, numbered
 from bridge.decide.ids import ident
 from bridge.decide.templates import Names, Template, TemplateFault, basename, human, iso, rendered, variables
 from bridge.model import DONE, FAILED, GONE, NEW, Message, Notifier, SlackNotifier, Told, Transition, WebhookNotifier
@@ -202,7 +202,7 @@ def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
             "subject": notifier,
             "time": when,
             "timestamp": when,
-            "sequence": "1",
+            "sequence": numbered(1),
             "datacontenttype": "application/json",
             "data": {"test": True, "notifier": notifier},
         },

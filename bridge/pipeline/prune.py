@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -24,8 +24,6 @@ from bridge.record.pruning import Cutoffs, Found
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 0.15  # who waits to write to SQLite looks every 100 ms whether it is free
-_DEPLOYED_WITHIN = timedelta(hours=1)
-_SILENT_FOR = timedelta(days=1)  # so long a worker that lives is never
 _MOST_LOOKS = 300  # at one table in one run; the next run goes on from there
 
 _Old = Callable[..., Found]
@@ -76,7 +74,7 @@ class Pruner:
         pruned, filled = Counter[str](), Counter[str]()
         with self._db.write() as tx:
             # A worker of before there was a horizon would list what goes now, and tell it again.
-            older = leases.any_older(tx, since=self._clock() - _DEPLOYED_WITHIN)
+            older = leases.any_older(tx, now=self._clock())
             doubted = self._clock_fault(tx)
             if not pruning.acquire(tx, self._worker, now=self._clock()):
                 return pruned
@@ -103,7 +101,6 @@ class Pruner:
         with self._db.write() as tx:
             leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
             pruning.prune_rest(tx, cut=cut)
-            leases.strike_silent(tx, before=cut.now - _SILENT_FOR)
         self._compact()
 
     def _cutoffs(self, book: Rulebook) -> Cutoffs:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Connection, select, tuple_
 
+from bridge.display import one_line
 from bridge.record.reading import DELIVERIES, Facts, attempt_facts, delivery_facts
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
@@ -35,9 +36,9 @@ def caused_by(tx: Connection, transitions: Collection[Facts]) -> Mapping[tuple[s
     return found
 
 
-def inputs_of(tx: Connection, transitions: Collection[Facts]) -> Mapping[tuple[str, str], str | None]:
-    """Return the inputs of the jobs of these transitions, by (bucket, job)."""
+def inputs_of(tx: Connection, transitions: Collection[Facts]) -> Mapping[tuple[str, str], str]:
+    """Return the inputs of the jobs of these transitions as a list has them, by (bucket, job)."""
     keys = {(one["bucket"], one["job"]) for one in transitions}
     mine = J.c.id.in_({job for _, job in keys}), tuple_(J.c.bucket, J.c.id).in_(list(keys))
     found = tx.execute(select(J.c.bucket, J.c.id, J.c.detail).where(*mine)) if keys else ()
-    return {(row.bucket, row.id): json.loads(row.detail).get("input") for row in found}
+    return {(row.bucket, row.id): one_line(json.loads(row.detail).get("input") or "") for row in found}

@@ -11,12 +11,13 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 from bridge.record import digests
 from bridge.record.database import ms
 from bridge.record.reading import Facts, iso
-from bridge.record.schema import DEAD, SENDING, WAITING, state_is
+from bridge.record.schema import DEAD, IS_OUT, SENDING, WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import lease as L  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import watch as W  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
 
@@ -79,11 +80,13 @@ def paused_notifiers(tx: Connection) -> list[str]:
     return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_not(None)).order_by(N.c.name)).scalars())
 
 
-OPEN_JOBS = select(J.c.state, J.c.queue, J.c.tag, func.count()).where(J.c.open).group_by(J.c.state, J.c.queue, J.c.tag)
+# Not those that nobody asks for, as their stream is out of the rules.
+_WATCHED = J.c.open, J.c.stream.not_in(select(S.c.key).where(IS_OUT))
+OPEN_JOBS = select(J.c.state, J.c.queue, J.c.tag, func.count()).where(*_WATCHED).group_by(J.c.state, J.c.queue, J.c.tag)
 
 
 def open_jobs(tx: Connection) -> dict[tuple[str, str, str], int]:
-    """Return how many unfinished jobs there are by (state, queue, tag)."""
+    """Return how many unfinished jobs are watched, by (state, queue, tag)."""
     return {(state, queue or "", tag or ""): count for state, queue, tag, count in tx.execute(OPEN_JOBS)}
 
 

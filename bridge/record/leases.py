@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, update
 
 from bridge.model import Notifier, Watch
 from bridge.record.codec import dump
@@ -19,6 +19,8 @@ from bridge.record.schema import worker as P  # noqa: N812
 
 # A call to CI ends within its own deadline of 30 s, and the lease is taken anew for each.
 LEASE = timedelta(seconds=90)
+_SILENT_FOR = timedelta(minutes=10)  # a worker that lives says so every 15 s
+_OLDER_SILENT_FOR = timedelta(hours=1)  # one of an older version, which may only be asleep
 
 
 class LeaseLost(Exception):
@@ -138,16 +140,20 @@ def beat(
     rules_fault: str | None,
     rules_note: str | None = None,
     clock_fault: str | None = None,
-) -> None:
+) -> bool:
+    """Note that a worker lives; False when it was struck off, and has to enlist again."""
     facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault, "rules_note": rules_note}
     facts["clock_fault"] = clock_fault
-    tx.execute(update(P).where(P.c.id == worker).values(facts))
+    return tx.execute(update(P).where(P.c.id == worker).values(facts)).rowcount == 1
 
 
-def any_older(tx: Connection, *, since: datetime) -> bool:
-    """Tell whether a worker of an older version was heard of since then: it does not know what this one may do."""
-    older = select(P.c.id).where(P.c.revision < HEAD, P.c.beat_at >= ms(since))
-    return tx.execute(older.limit(1)).first() is not None
+def any_older(tx: Connection, *, now: datetime) -> bool:
+    """Tell whether a worker of an older version may live: it does not know what this one may do."""
+    return tx.execute(select(P.c.id).where(_heeded(now)).limit(1)).first() is not None
+
+
+def _heeded(now: datetime) -> ColumnElement[bool]:
+    return and_(P.c.revision < HEAD, P.c.beat_at >= ms(now - _OLDER_SILENT_FOR))
 
 
 def workers_on(tx: Connection, machine: str) -> list[tuple[str, int]]:
@@ -161,6 +167,6 @@ def bury(tx: Connection, worker: str) -> None:
     tx.execute(delete(P).where(P.c.id == worker))
 
 
-def strike_silent(tx: Connection, *, before: datetime) -> None:
-    """Strike off workers that have said nothing for so long that they cannot be alive."""
-    tx.execute(delete(P).where(P.c.beat_at < ms(before)))
+def strike_silent(tx: Connection, *, now: datetime) -> None:
+    """Strike off workers that have said nothing for so long that they are hardly alive; one that is enlists again."""
+    tx.execute(delete(P).where(P.c.beat_at < ms(now - _SILENT_FOR), ~_heeded(now)))

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from bridge.record import answered, digests, leases, problems, redrives, rulesets, silences
 from bridge.record.codec import load_job
 from bridge.record.database import ms, upsert
-from bridge.record.schema import DEAD, DROPPED, MERGED, SENT, state_is
+from bridge.record.schema import DEAD, DROPPED, IS_OUT, MERGED, SENT, state_is
 from bridge.record.schema import alarm as R  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
@@ -40,6 +40,7 @@ from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import lease as L  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import thread as H  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 
@@ -143,22 +144,26 @@ def write_rules(tx: Connection, numbers: Collection[int]) -> int:
 
 
 def old_jobs(tx: Connection, *, after: int, cut: Cutoffs, most: int = AT_ONCE) -> Found:
-    columns = (J.c.n, J.c.bucket, J.c.open, J.c.created_at, J.c.changed_at)
+    columns = (J.c.n, J.c.bucket, J.c.created_at, J.c.changed_at, _over(cut).label("over"))
     rows = tx.execute(select(*columns).where(J.c.n > after).order_by(J.c.n).limit(most)).all()
     young, bounds = ms(cut.ended), {bucket: ms(moment) for bucket, moment in cut.created.items()}
     # Rows stand in the order in which jobs were first seen, and no job is seen before it is created.
     if all(min(row.created_at, row.changed_at) >= young for row in rows):
         return Found([], None)
-    closed = [row for row in rows if not row.open and row.changed_at < young]
-    return Found([row.n for row in closed if row.created_at < bounds.get(row.bucket, young)], rows[-1].n)
+    over = [row for row in rows if row.over]
+    return Found([row.n for row in over if row.created_at < bounds.get(row.bucket, young)], rows[-1].n)
+
+
+def _over(cut: Cutoffs) -> ColumnElement[bool]:
+    """Return the condition for jobs that ended before the cutoff, or have been watched by no rules since before it."""
+    unwatched = J.c.stream.in_(select(S.c.key).where(IS_OUT, S.c.out_at < ms(cut.ended)))
+    return and_(J.c.changed_at < ms(cut.ended), or_(~J.c.open, unwatched))
 
 
 def prune_jobs(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) -> int:
     """Take out jobs with all their transitions, and remember how new the newest was. Return how many."""
-    closed = select(J.c.n, J.c.bucket, J.c.id, J.c.created_at).where(
-        J.c.n.in_(numbers), ~J.c.open, J.c.changed_at < ms(cut.ended)
-    )
-    rows = tx.execute(_held(tx, closed)).all()
+    over = select(J.c.n, J.c.bucket, J.c.id, J.c.created_at).where(J.c.n.in_(numbers), _over(cut))
+    rows = tx.execute(_held(tx, over)).all()
     by_bucket: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         by_bucket[row.bucket].append(row)

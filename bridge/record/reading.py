@@ -1,4 +1,7 @@
-"""What people ask: lists and details, as plain values ready for JSON. Newest first, paged by a cursor."""
+"""What people ask: lists and details, as plain values ready for JSON. Newest first, paged by a cursor.
+
+A list has one line of each text (`display.one_line`), a detail has it whole.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,17 @@ from sqlalchemy import (
     tuple_,
 )
 
+from bridge.display import one_line
 from bridge.record.database import at, ms
 from bridge.record.rarest import Said, by_rarest, plain, said
-from bridge.record.schema import DELIVERY_STATES, HELD, SENDING, SENT, WAITING, listed_by, state_is
+from bridge.record.schema import DELIVERY_STATES, HELD, IS_OUT, SENDING, SENT, WAITING, listed_by, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 
 Facts = dict[str, Any]
@@ -70,15 +75,19 @@ class Filter:
     until: datetime | None = None
 
 
+_OUT_AT = select(S.c.out_at).where(S.c.key == J.c.stream, IS_OUT).scalar_subquery()
+_JOBS = select(J, _OUT_AT.label("out_at"))
+
+
 def jobs(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
     wanted = by_rarest(tx, [*_listed(J, which), *said((J.c.id, listed_by(J.c.id), which.job))])
     wanted += _between(J.c.created_at, which)
-    return _page(tx, select(J).where(*wanted), J.c.created_at, J.c.n, _job, cursor, limit)
+    return _page(tx, _JOBS.where(*wanted), J.c.created_at, J.c.n, _job, cursor, limit)
 
 
 def job(tx: Connection, job_id: str) -> list[Facts]:
     """Return the jobs of this id (ids of two buckets may clash), each with its transitions and deliveries."""
-    found = [_job(row) for row in tx.execute(select(J).where(J.c.id == job_id).order_by(J.c.n))]
+    found = [_job(row) for row in tx.execute(_JOBS.where(J.c.id == job_id).order_by(J.c.n))]
     for facts in found:
         mine = and_(T.c.bucket == facts["bucket"], T.c.job_id == job_id)
         facts["missing"] = _missing(tx, facts["bucket"], job_id)
@@ -109,6 +118,7 @@ def _job(row: Row[Any]) -> Facts:
         "sequence": row.sequence,
         "created_at": iso(row.created_at),
         "changed_at": iso(row.changed_at),
+        "unwatched_since": iso(row.out_at) if row.open else None,
     }
 
 
@@ -272,6 +282,24 @@ def _between(column: ColumnElement[Any], which: Filter) -> list[ColumnElement[bo
     return [*bounds, column < ms(which.until)] if which.until else bounds
 
 
+_IDS = ("id", "job", "bucket")  # what is asked for by one needs all of it
+
+
+def _in_list(facts: Facts) -> Facts:
+    return {name: value if name in _IDS else _short(value) for name, value in facts.items()}
+
+
+def _short(value: Any) -> Any:
+    match value:
+        case str():
+            return one_line(value)
+        case list():
+            return [_short(one) for one in value]
+        case dict():
+            return {name: _short(one) for name, one in value.items()}
+    return value
+
+
 def _page(
     tx: Connection,
     rows: Select[Any],
@@ -288,7 +316,7 @@ def _page(
         rows = rows.where(when <= cursor.when, tuple_(when, n) < tuple_(*cursor))
     rows = rows.add_columns(when.label("at")).order_by(when.desc(), n.desc()).limit(limit + 1)
     found = tx.execute(whole(rows)).all()
-    items = [shape(row) for row in found[:limit]]
+    items = [_in_list(shape(row)) for row in found[:limit]]
     if len(found) <= limit:
         return Found(items, None)
     last = found[limit - 1]

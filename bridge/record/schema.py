@@ -61,6 +61,8 @@ stream = Table(
     Column("seen_at", BigInteger),  # the last poll that saw all of its unfinished jobs began
 )
 
+IS_OUT = stream.c.out_at >= stream.c.told_from  # of the rules; one that has come back begins anew, or has no `out_at`
+
 lease = Table(
     "lease",
     metadata,

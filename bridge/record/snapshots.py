@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, nul
 from bridge.model import CLOSED, GONE, Job, Seen, Stream, Transition
 from bridge.record.codec import dump, dump_job, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
+from bridge.record.schema import IS_OUT
 from bridge.record.schema import horizon as Z  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import job_problem as P  # noqa: N812
@@ -26,9 +27,10 @@ class Known:
     seen: Seen
     stream: str
     detail: str
+    queue: str | None
 
 
-_KNOWN = select(J.c.id, J.c.state, J.c.sequence, J.c.stream, J.c.detail).where(
+_KNOWN = select(J.c.id, J.c.state, J.c.sequence, J.c.stream, J.c.detail, J.c.queue).where(
     J.c.bucket == bindparam("bucket"), J.c.id.in_(bindparam("ids", expanding=True))
 )
 
@@ -36,7 +38,7 @@ _KNOWN = select(J.c.id, J.c.state, J.c.sequence, J.c.stream, J.c.detail).where(
 def known(tx: Connection, bucket: str, ids: Collection[str]) -> dict[str, Known]:
     """Return those of the jobs that the snapshot has, by id."""
     rows = tx.execute(_KNOWN, {"bucket": bucket, "ids": list(ids)})
-    return {row.id: Known(_seen(*row), row[3], row[4]) for row in rows}
+    return {row.id: Known(_seen(*row[:5]), *row[3:]) for row in rows}
 
 
 def _seen(job_id: str, state: str, sequence: int, _stream: str, detail: str) -> Seen:
@@ -64,7 +66,7 @@ def save(
     What contradicts a closed job is not stored: it is stale.
     """
     moved = {t.job.id: t for t in transitions}
-    new, changed = [], []
+    new, changed, requeued = [], [], []
     for job in jobs:
         was, step = before.get(job.id), moved.get(job.id)
         if was is None:
@@ -74,10 +76,14 @@ def save(
             owner = was.stream if was.stream in streams else stream
             if step or detail != was.detail or owner != was.stream:
                 changed.append(_changes(job, was.seen, step, owner, detail, now))
+            if job.queue not in (None, was.queue):
+                requeued.append({"b_bucket": job.bucket, "b_id": job.id, "queue": job.queue})
     if new:
         tx.execute(insert(J), new)
     if changed:
         tx.execute(_CHANGE, changed)
+    if requeued:
+        tx.execute(_REQUEUE, requeued)
 
 
 def _row(job: Job, step: Transition | None, stream: str, now: datetime) -> dict[str, object]:
@@ -96,10 +102,10 @@ def _row(job: Job, step: Transition | None, stream: str, now: datetime) -> dict[
     }
 
 
-_CHANGE = (
-    update(J)
-    .where(J.c.bucket == bindparam("b_bucket"), J.c.id == bindparam("b_id"))
-    .values({c: bindparam(c.name) for c in (J.c.stream, J.c.state, J.c.open, J.c.sequence, J.c.changed_at, J.c.detail)})
+_ONE = update(J).where(J.c.bucket == bindparam("b_bucket"), J.c.id == bindparam("b_id"))
+_REQUEUE = _ONE.values(queue=bindparam("queue"))  # apart, as few are, and lists by queue have an index to change
+_CHANGE = _ONE.values(
+    {c: bindparam(c.name) for c in (J.c.stream, J.c.state, J.c.open, J.c.sequence, J.c.changed_at, J.c.detail)}
 )
 
 
@@ -215,7 +221,7 @@ def leave(tx: Connection, keys: Collection[str], *, now: datetime) -> None:
 
 def left(tx: Connection, keys: Collection[str]) -> dict[str, tuple[datetime, datetime | None]]:
     """Return those of these streams that the record has as out of the rules: since when, and their mark."""
-    found = select(S.c.key, S.c.out_at, S.c.mark).where(S.c.key.in_(list(keys)), S.c.out_at >= S.c.told_from)
+    found = select(S.c.key, S.c.out_at, S.c.mark).where(S.c.key.in_(list(keys)), IS_OUT)
     return {row.key: (at(row.out_at), maybe_at(row.mark)) for row in tx.execute(found)}
 
 

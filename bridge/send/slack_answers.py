@@ -5,12 +5,12 @@ Codes: docs.slack.dev, chat.postMessage, chat.update and incoming webhooks, read
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from bridge import shallow_json
 from bridge.model import Outcome, Refused, TryLater
 from bridge.send.exchange import Reply
 
@@ -77,8 +77,8 @@ def read(body: bytes) -> dict[str, Any]:
     """Return the JSON object of an answer, a code in plain text as {"error": code}, {} where it is neither."""
     text = _text(body)
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):  # the second of a thousand brackets
+        found = shallow_json.loads(text)
+    except ValueError:
         return {"error": text} if _CODE.fullmatch(text) else {}
     return found if isinstance(found, dict) else {}
 

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bridge.display import visible
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Delivery
 
 Block = dict[str, Any]
@@ -32,7 +33,7 @@ def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
     """Return the text of the notification and the blocks of the message."""
     says = json.loads(delivery.says)
     mark = _mark(says)
-    title = fit(" ".join(_str(says.get("title")).split()), TITLE_LIMIT) or "(no title)"
+    title = fit(" ".join(visible(_str(says.get("title")), lines=True).split()), TITLE_LIMIT) or "(no title)"
     text = _str(says.get("text"))
     made = [_section(f"{mark} *{title}*", text)]
     if pairs := (says.get("fields") or [])[:FIELDS]:
@@ -70,8 +71,8 @@ def lateness(happened_at: datetime, now: datetime) -> str | None:
 
 
 def fit(text: str, limit: int) -> str:
-    """Return `text` escaped for Slack, cut to `limit` characters with "…"."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return `text` escaped for Slack, with what would act unseen spelt out, cut to `limit` characters with "…"."""
+    escaped = visible(text, lines=True).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     if len(escaped) <= limit:
         return escaped
     return re.sub(r"&[a-z]*$", "", escaped[: limit - 1]) + "…"  # no half of an "&amp;" at the end

@@ -307,13 +307,16 @@ class Worker:
         with self._db.write() as tx:
             self._judge_clock(tx)
             self._show(tx)
+            if not self._doubted:  # by a clock that is ahead everybody is silent
+                leases.strike_silent(tx, now=self._clock())
             rulesets.touch(tx, self._rules.book.sha, now=self._clock())
             if self._judges:  # others may have said otherwise: a worker with other rules, a command with another file
                 note_rules(tx, self._rules.book.watches, self._clock())
 
     def _show(self, tx: Connection) -> None:
         self._rewind(tx)  # before the sign of life, by which it is known that the clock was set back
-        leases.beat(
+        beat = partial(
+            leases.beat,
             tx,
             self._me.id,
             now=self._clock(),
@@ -322,6 +325,9 @@ class Worker:
             rules_note=self._rules.note,
             clock_fault=self._doubted,
         )
+        if not beat():
+            leases.enlist(tx, self._me.id, machine=self._me.machine, pid=self._me.pid, now=self._clock())
+            beat()
 
     def _judge_clock(self, tx: Connection) -> None:
         doubted = self._clock_fault(tx)

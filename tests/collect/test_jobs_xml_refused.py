@@ -105,6 +105,10 @@ def test_an_error_that_was_cut_off_says_what_it_said() -> None:
     assert read_error(b"<Error><Code>NoSuchBucket</Code><Message>The <![CDATA[") == Fault("NoSuchBucket")
 
 
+def test_a_json_error_that_nests_without_end_says_nothing() -> None:
+    assert read_error(b'{"code": 1, "message": ' + b"[" * 101 + b"]" * 101 + b"}") == Fault()
+
+
 def test_an_error_is_read_from_json() -> None:
     fault = read_error(b'{"code": 11009, "message": "denied", "request_id": "r-1"}')
     assert fault == Fault("11009", "denied", "r-1")

@@ -123,6 +123,7 @@ def test_a_test_message_says_that_it_is_one():
     assert (message.kind, message.event["type"], message.event["subject"]) == ("test", "ci.test", "ops")
     assert "test" in message.text
     assert message.event["time"] == "2026-11-21T12:00:00Z"
+    assert message.event["sequence"] == "0000000001"
     assert message.id != test_message("ops", nonce="n2", now=NOON).id
 
 

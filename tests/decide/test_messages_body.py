@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ def test_the_body_is_the_documented_one():
         "subject": "j8d1",
         "time": "2026-11-21T12:00:00Z",
         "timestamp": "2026-11-21T12:00:00Z",
-        "sequence": "3",
+        "sequence": "0000000003",
         "datacontenttype": "application/json",
         "data": {
             "from": "Running",
@@ -159,3 +160,10 @@ def test_a_text_is_cut_only_when_it_is_longer_and_ends_within_the_limit():
     assert cut("x" * 20, 20) == "x" * 20
     assert cut("x" * 21, 20) == "x" * 14 + CUT_MARK
     assert cut("x" * 21, 3) == CUT_MARK
+
+
+def test_sequences_sort_as_text_as_they_do_as_numbers():
+    numbers = [1, 9, 10, 99, 100, 2_147_483_647]
+    said = [event(replace(failed(), sequence=number), "failed", {})["sequence"] for number in numbers]
+    assert sorted(said) == said
+    assert {len(one) for one in said} == {10}

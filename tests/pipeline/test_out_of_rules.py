@@ -13,10 +13,11 @@ from bridge import wiring
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulebook import read
 from bridge.model import RUNNING, SUCCESS, Page, Stream
-from bridge.pipeline import Poller
+from bridge.pipeline import Poller, Pruner
 from bridge.pipeline.round import note_rules
-from bridge.record import leases
-from bridge.record.database import Database
+from bridge.record import gauges, leases, reading
+from bridge.record.database import Database, ms
+from bridge.record.reading import Filter
 from bridge.record.schema import stream as stream_table
 from bridge.record.schema import transition
 from tests.conftest import on_both
@@ -231,3 +232,84 @@ def test_a_clock_that_leaps_ahead_just_then_makes_no_stream_begin_anew(bridge: B
         bridge.polls()
         bridge.clock.advance(seconds(30))
     assert bridge.told() == ["meanwhile"]
+
+
+# --- unfinished jobs of a tag that was taken out ----------------------------------------------------------------
+
+
+def _unfinished(bridge: Bridge) -> tuple[int, str | None]:
+    """How many unfinished jobs are counted, and since when s1 is unwatched."""
+    with bridge.db.read() as tx:
+        (listed,) = [one for one in reading.jobs(tx, Filter()).items if one["id"] == "s1"]
+        (whole,) = reading.job(tx, "s1")
+        assert listed["unwatched_since"] == whole["unwatched_since"]
+        return sum(gauges.open_jobs(tx).values()), whole["unwatched_since"]
+
+
+def _prunes(bridge: Bridge) -> dict[str, int]:
+    return dict(Pruner(db=bridge.db, clock=bridge.clock, worker="w1", nap=lambda _: None).prune(bridge.book))
+
+
+def test_an_unfinished_job_of_a_tag_that_is_taken_out_is_unwatched_and_not_counted_until_that_is_back(
+    bridge: Bridge,
+) -> None:
+    bridge.creates("s1", RUNNING)
+    bridge.polls()
+    assert _unfinished(bridge) == (1, None)
+    bridge.use(WITHOUT)
+    out_at = reading.iso(ms(bridge.clock()))
+    bridge.clock.advance(hours(1))
+    bridge.polls()
+    assert _unfinished(bridge) == (0, out_at)
+    assert bridge.told() == ["s1"]
+    bridge.use(BOTH)
+    assert _unfinished(bridge) == (1, None)
+    bridge.ci.has(a_job("s1", SUCCESS, tag="Snapshot", queue="p1", created_at=bridge.clock() - hours(1)))
+    bridge.polls()
+    assert _unfinished(bridge) == (0, None)
+    assert bridge.told() == ["s1", "s1"]
+
+
+def test_a_finished_job_of_a_tag_that_is_taken_out_is_just_finished(bridge: Bridge) -> None:
+    bridge.creates("s1", SUCCESS)
+    bridge.polls()
+    bridge.use(WITHOUT)
+    assert _unfinished(bridge) == (0, None)
+
+
+def test_an_unwatched_job_that_another_watch_covers_is_watched_by_that(bridge: Bridge) -> None:
+    bridge.creates("s1", RUNNING)
+    bridge.polls()
+    bridge.use(WITHOUT)
+    bridge.use(WITHOUT + NARROW)
+    bridge.polls()
+    assert _unfinished(bridge) == (1, None)
+
+
+def test_an_unwatched_job_is_pruned_by_age_and_is_no_news_when_the_tag_is_back(bridge: Bridge) -> None:
+    bridge.creates("s1", RUNNING)
+    bridge.polls()
+    bridge.clock.advance(40 * DAY)  # it is old, and watched
+    bridge.polls()
+    bridge.use(WITHOUT)
+    bridge.clock.advance(29 * DAY)
+    bridge.polls()
+    assert _prunes(bridge) == {}
+    bridge.clock.advance(2 * DAY)
+    bridge.polls()
+    assert _prunes(bridge) == {"jobs": 1}
+    assert rows(bridge.db, transition) == []
+    bridge.use(BOTH)
+    bridge.polls()
+    assert bridge.told() == []
+
+
+def test_an_unfinished_job_that_is_watched_is_never_pruned(bridge: Bridge) -> None:
+    bridge.creates("s1", RUNNING)
+    bridge.polls()
+    bridge.use(WITHOUT)
+    bridge.clock.advance(20 * DAY)
+    bridge.use(BOTH)
+    bridge.clock.advance(20 * DAY)
+    bridge.polls()
+    assert _prunes(bridge) == {}

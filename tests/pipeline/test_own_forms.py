@@ -86,7 +86,9 @@ def test_a_digest_has_the_usual_body(db: Database, clock: Clock) -> None:
     house.passes(hours(1))
     (told,) = house.transport.begun
     assert told.body is None
-    assert json.loads(told.event)["type"] == "ci.digest"
+    event = json.loads(told.event)
+    assert (event["type"], event["sequence"]) == ("ci.digest", "0000000001")
+    assert [member["sequence"] for member in event["data"]["members"]] == ["0000000001"]
 
 
 TEAMS = """

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
+from sqlalchemy import update
 
 from bridge.model import Notifier, Place, Rate
 from bridge.record import leases
@@ -155,10 +156,26 @@ def test_burying_a_worker_frees_its_buckets_only(db: Database) -> None:
 def test_a_worker_says_that_it_lives_and_which_rules_it_has(db: Database) -> None:
     with db.write() as tx:
         leases.enlist(tx, "w1", machine="m", pid=7, now=NOW)
-        leases.beat(tx, "w1", now=NOW + hours(1), rules_sha="abc", rules_fault="rules.toml:1: no")
-        leases.strike_silent(tx, before=NOW + hours(1))
+        assert leases.beat(tx, "w1", now=NOW + hours(1), rules_sha="abc", rules_fault="rules.toml:1: no")
     told = row_of(db, worker, id="w1")
     assert (told["beat_at"], told["rules_sha"], told["rules_fault"]) == (ms(NOW + hours(1)), "abc", "rules.toml:1: no")
+
+
+def test_a_worker_that_says_nothing_for_ten_minutes_is_struck_off_and_one_of_before_after_an_hour(db: Database) -> None:
+    """One that is only asleep may wake, and what it does not know must be heeded."""
     with db.write() as tx:
-        leases.strike_silent(tx, before=NOW + hours(2))
-    assert rows(db, worker) == []
+        for name in ("silent", "older", "alive"):
+            leases.enlist(tx, name, machine="m", pid=7, now=NOW)
+        tx.execute(update(worker).where(worker.c.id == "older").values(revision="0001"))
+
+    def left(at: datetime) -> list[str]:
+        with db.write() as tx:
+            leases.beat(tx, "alive", now=at, rules_sha="abc", rules_fault=None)
+            leases.strike_silent(tx, now=at)
+        return sorted(row["id"] for row in rows(db, worker))
+
+    assert left(NOW + minutes(10)) == ["alive", "older", "silent"]
+    assert left(NOW + minutes(11)) == ["alive", "older"]
+    assert left(NOW + minutes(61)) == ["alive"]
+    with db.write() as tx:
+        assert not leases.beat(tx, "silent", now=NOW, rules_sha="abc", rules_fault=None)

@@ -95,6 +95,28 @@ def test_a_job_is_shown_with_its_times_its_transitions_and_its_deliveries(db: Da
     assert [(one["id"], one["state"], one["tells"]) for one in found["deliveries"]] == [("d1", "waiting", SUCCESS)]
 
 
+def test_lists_have_one_line_of_a_text_and_details_have_it_whole(db: Database) -> None:
+    long = "one\ntwo " * 50_000
+    job = a_job(
+        "j\n" + "1" * 300, FAILED, message=long, input="in/" + "x" * 900, outputs=("o\n" * 200,), user_data=long
+    )
+    step = a_step(job, silent=long)
+    with db.write() as tx:
+        snapshots.save(tx, [job], [step], {}, stream="s", streams=["s"], now=NOW)
+        snapshots.add_transitions(tx, [(step, [])])
+    with db.read() as tx:
+        (listed,) = reading.jobs(tx, Filter()).items
+        (change,) = reading.transitions(tx, Filter()).items
+        (whole,) = reading.job(tx, job.id)
+    line = ("one two " * 25)[:199] + "…"
+    assert (listed["message"], listed["user_data"], change["silent"]) == (line, line, line)
+    assert listed["input"] == "in/" + "x" * 196 + "…"
+    assert listed["outputs"] == ["o " * 99 + "o…"]
+    assert (listed["id"], change["job"]) == (job.id, job.id)  # what is asked for by it is asked for in vain otherwise
+    assert (whole["message"], whole["input"], whole["outputs"]) == (long, job.input, list(job.outputs))
+    assert whole["transitions"][0]["silent"] == long
+
+
 def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
     _store(db, a_step(a_job()), a_step(a_job(bucket="other-1250000000")))
     put(db, telling("d1", message=a_message("m", bucket=BUCKET, job_id="j1")))

@@ -62,6 +62,25 @@ def test_data_cannot_mention_people_or_make_links() -> None:
         assert "&lt;!channel&gt; &amp;" in piece
 
 
+@pytest.mark.parametrize(
+    "sign", ["\u202e", "\u2066", "\u200f", "\u061c", "\x1b", "\x00", "\x85", "\x9b", "\u2028", "\x1f"]
+)
+def test_what_would_act_unseen_is_spelt_out(sign: str) -> None:
+    evil, shown_as = f"photo{sign}gpj.exe", f"photo{sign.encode('unicode_escape').decode()}gpj.exe"
+    says = {"title": evil, "text": f"{evil}\nsecond\tline", "fields": [[evil, evil]], "rule": evil, "job_id": evil}
+    delivery = a_delivery(says=says, note=evil)
+    text, shown = blocks(delivery, NOON)
+    for piece in (text, *texts(shown), plain(delivery, NOON)):
+        assert sign not in piece
+        assert shown_as in piece
+    assert "\nsecond\tline" in text
+
+
+def test_joiners_that_languages_need_stay() -> None:
+    says = {"title": "می\u200cخواهم", "text": "क्\u200dष 👩\u200d👧"}
+    assert blocks(a_delivery(says=says), NOON)[0] == "❌ می\u200cخواهم\nक्\u200dष 👩\u200d👧"
+
+
 def test_data_is_shown_verbatim_and_the_look_alike_takes_it() -> None:
     says = {"title": "@here", "text": "see https://evil.example #general", "fields": [["who", "@channel"]]}
     text, shown = blocks(a_delivery(says=says, note="@all"), NOON)

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from markupsafe import Markup
 
+from bridge.display import visible
+
 WIDTH, HEIGHT = 300, 100  # near what is shown, so that letters stay as tall as they are meant to be
 _LEFT, _TOP, _BOTTOM = 34, 8, 18
 _TALL = HEIGHT - _TOP - _BOTTOM
@@ -35,7 +37,7 @@ def bars(series: Series, slots: Sequence[datetime], *, says: str) -> Markup:
     """Return stacked bars, one for each slot; `says` is what is read aloud, with the sums."""
     top = _round_up(max((sum(column) for column in zip(*series.values(), strict=True)), default=0))
     sums = ", ".join(f"{word} {sum(values)}" for word, values in series.items())
-    label = f"{says}: {sums or 'nothing'}"
+    label = visible(f"{says}: {sums or 'nothing'}")
     return _CHART.format(WIDTH, HEIGHT, label, _AXIS.format(top, *_begin(slots)), _stacks(series, len(slots), top))
 
 
@@ -53,7 +55,7 @@ def _stacks(series: Series, slots: int, top: int) -> Markup:
                 left = _LEFT + (place + 0.1) * width
                 drawn.append(f"M{left:.1f} {bases[place]:.1f}h{width * 0.8:.1f}v{tall:.1f}h-{width * 0.8:.1f}z")
         if drawn:
-            found.append(_BARS.format(look(word), "".join(drawn), f"{word} {sum(values)}"))
+            found.append(_BARS.format(look(word), "".join(drawn), visible(f"{word} {sum(values)}")))
     return Markup("").join(found)
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlencode
 
 from flask import Blueprint, Flask, Response, current_app, g, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
@@ -41,6 +42,7 @@ _HEADERS = {
 }
 _STATIC = Path(__file__).parent / "static"
 _FOR_A_YEAR = 365 * 86400
+_ALL = "all"  # in the address of a page: its texts, however long
 NAVIGATION = (
     ("overview", "Overview"), ("jobs", "Jobs"), ("deliveries", "Deliveries"), ("rules", "Rules"),
     ("notifiers", "Notifiers"), ("silences", "Silences"), ("watches", "Watches"),
@@ -79,7 +81,12 @@ class Dashboard:
             "gate": shapes.gate,
             "span": shapes.span,
             "count": shapes.count,
+            "line": shapes.line,
+            "detail": lambda text: shapes.detail(text, lines=True, all_at=_all_at()),
+            "name": lambda text: shapes.detail(text, lines=False, all_at=_all_at()),
+            "as_it_is": shapes.as_it_is,
         }
+        app.jinja_env.finalize = shapes.shown
         app.jinja_env.filters |= shown
 
     def _enter(self) -> ResponseReturnValue | None:
@@ -110,7 +117,17 @@ class Dashboard:
             "asks_for_token": self._asks_for_token,
             "version": self._parts.version,
             "asset": _asset,
+            "show_all": request.args.get(_ALL),
         }
+
+
+def _all_at() -> str | None:
+    """Return where the page that is asked for shows all of its texts; None if it does."""
+    if request.method != "GET" or request.endpoint is None or _ALL in request.args:
+        return None
+    # Not all of it by url_for, which takes more than a query from names such as _scheme.
+    query = urlencode(request.args.to_dict() | {_ALL: "yes"})
+    return f"{url_for(request.endpoint, **(request.view_args or {}))}?{query}"
 
 
 def _section(path: str) -> str:

@@ -6,6 +6,7 @@ import json
 import tomllib
 from typing import Any
 
+from bridge import shallow_json
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.toml_bounds import TooLarge, check_depth
 
@@ -32,7 +33,7 @@ def read(text: str) -> dict[str, Any]:
     found = _parsed(text)
     try:
         json.dumps(found, ensure_ascii=False, default=str).encode()
-    except (ValueError, RecursionError) as error:  # half of a surrogate pair; a number without end
+    except ValueError as error:  # half of a surrogate pair; a number without end
         raise ValueError("this holds something that is neither a text nor a usual number") from error
     return _job(found)
 
@@ -43,7 +44,7 @@ def _parsed(text: str) -> dict[str, Any]:
         if not text.startswith("{"):
             return tomllib.loads(text)
         return _object(text)
-    except (TooLarge, RecursionError) as error:
+    except TooLarge as error:
         raise ValueError("brackets nest too deeply here") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"this is neither JSON nor TOML: {error}") from error
@@ -52,7 +53,7 @@ def _parsed(text: str) -> dict[str, Any]:
 def _object(text: str) -> dict[str, Any]:
     """Return what stands in braces: both languages have them."""
     try:
-        found: dict[str, Any] = json.loads(text)
+        found: dict[str, Any] = shallow_json.loads(text)
     except ValueError as error:
         if '":' in text.replace(" ", ""):
             raise ValueError(f"this is not JSON: {error}") from error

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from bridge.admin.shown import host_of
+from bridge.display import visible_json
 from bridge.model import Delivery, Notifier, SlackNotifier, WebhookNotifier
 from bridge.send.slack_blocks import Block, blocks
 from bridge.send.webhook import WebhookSender
@@ -21,8 +22,6 @@ from bridge.send.webhook import WebhookSender
 MASKED = "***masked***"
 _PATH = "/PATH"  # stands for the path and the query, which are often a secret
 
-# What a terminal or a page would obey instead of showing. In JSON they stand in strings only, so escaping is harmless.
-_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _BOLD = re.compile(r"([^*]*)\*(.+)\*")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
@@ -51,7 +50,7 @@ def sends(delivery: Delivery, notifier: Notifier | None, *, at: datetime, agent:
 
 def pretty(value: Any) -> str:
     """Return JSON for people to read, with what they would not see escaped."""
-    return _visible(json.dumps(value, ensure_ascii=False, indent=2))
+    return visible_json(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def _request(delivery: Delivery, notifier: WebhookNotifier, at: datetime, agent: str) -> Sends:
@@ -66,7 +65,7 @@ def _request(delivery: Delivery, notifier: WebhookNotifier, at: datetime, agent:
         address=asked.url,
         headers=[_told_apart(line) for line in lines],
         body=pretty(json.loads(text)),
-        curl=curl(asked.url, lines, _visible(text)),
+        curl=curl(asked.url, lines, visible_json(text)),
     )
 
 
@@ -105,7 +104,3 @@ def _unescaped(text: str) -> str:
     for escaped, sign in _ENTITIES:
         text = text.replace(escaped, sign)
     return text
-
-
-def _visible(text: str) -> str:
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text)

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from bridge.display import DETAIL, LINE, clamp, one_line, visible
+
 _ISO = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z")
+_ALL = Markup(' <a href="{}">Show all {:,} characters</a>')
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def shown(value: object) -> object:
+    """Return what a template prints: of a text, what may be seen of it (`bridge.display`)."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value, lines=True)
+
+
+def as_it_is(value: str) -> Markup:
+    """Return a text that goes back as it came: in a form, in what is copied."""
+    return escape(value)
+
+
+def line(value: str) -> Markup:
+    """Return a text as a list has it."""
+    text = one_line(value)
+    return _copied(clamp(visible(text), LINE), text)
+
+
+def detail(value: object, *, lines: bool, all_at: str | None) -> object:
+    """Return a text where one thing is shown, or its beginning with a link to `all_at`, where all of it is."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    cut = clamp(value, DETAIL) if all_at else value
+    text = _copied(visible(cut, lines=lines), cut)
+    return text if cut == value else text + _ALL.format(all_at, len(value))
+
+
+def _copied(text: str, true: str) -> Markup:
+    """Return a text; where it is not what it stands for, the browser copies that instead (app.js)."""
+    if text == true:
+        return escape(text)
+    return Markup('<span data-true="{}">{}</span>').format(json.dumps(true), text)
 
 
 def moment(value: str | datetime | None, now: datetime) -> Markup:
@@ -26,6 +62,7 @@ def moment(value: str | datetime | None, now: datetime) -> Markup:
 def clocks(text: str, now: datetime) -> Markup:
     """Return a text of ours with its times as `moment` shows them."""
     parts, end = [], 0
+    text = visible(text, lines=True)
     for found in _ISO.finditer(text):
         try:
             shown = moment(found[0], now)

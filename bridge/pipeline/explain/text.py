@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from bridge.display import columns, pad, visible
+
 Facts = Mapping[str, Any]
 
 _WIDEST = 40  # characters of a column but the last
@@ -16,7 +18,8 @@ def as_text(facts: Facts) -> str:
     """Return one transition's answer as lines without an end of line."""
     head = f"{facts['tag'] or 'job'} {facts['job']}: {facts['from']} -> {facts['to']}"
     head += f" (number {facts['sequence']}, seen {facts['seen_at']}, watch {facts['watch']})"
-    return "\n".join([head, f"  {facts['headline']}", *_notes(facts), *_told(facts), *_said(facts), *_rules(facts)])
+    lines = [head, f"  {facts['headline']}", *_notes(facts), *_told(facts), *_said(facts), *_rules(facts)]
+    return "\n".join(map(visible, lines))  # a line break in a name begins none
 
 
 def _notes(facts: Facts) -> Iterator[str]:
@@ -42,7 +45,7 @@ def _said(facts: Facts) -> Iterator[str]:
     seen = dict.fromkeys((one["title"], one["text"]) for one in facts["messages"])
     for title, text in seen:
         yield f"    says: {title}"
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in visible(text, lines=True).split("\n") if line.strip()]
         yield from (f"          {line}" for line in lines[:_LONGEST_TEXT])
         if len(lines) > _LONGEST_TEXT:
             yield f"          ... and {len(lines) - _LONGEST_TEXT} lines more"
@@ -77,6 +80,6 @@ def _level(level: Facts) -> tuple[str, ...]:
 def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Yield the rows with columns of one width; the last is as long as it is."""
     listed = list(rows)
-    widths = [min(_WIDEST, max(len(cell) for cell in column)) for column in zip(*listed, strict=True)][:-1]
+    widths = [min(_WIDEST, max(map(columns, column))) for column in zip(*listed, strict=True)][:-1]
     for *cells, last in listed:
-        yield "  ".join(["  ", *(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last])
+        yield "  ".join(["  ", *(pad(cell, width) for cell, width in zip(cells, widths, strict=True)), last])

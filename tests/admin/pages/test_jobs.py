@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime, timedelta
+from html import unescape
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import RUNNING, Missing, Problem, Refused, Sent
-from bridge.record import missing
+from bridge.model import FAILED, RUNNING, Missing, Problem, Refused, Sent
+from bridge.record import missing, snapshots
 from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text as plain
 
@@ -127,14 +130,82 @@ def test_an_unknown_job_is_not_found_on_a_page(admin: FlaskClient) -> None:
     assert "no job &#34;nix&#34; has been seen" in answer.text
 
 
-@pytest.mark.parametrize("text", [HOSTILE, "电影/预告片 第一集.mp4", "x" * 3000, "a\u202eb\u0000c".replace("\0", "")])
+@pytest.mark.parametrize("text", [HOSTILE, "电影/预告片 第一集.mp4", "x" * 3000])
 def test_what_ci_says_is_text_whatever_it_is(world: World, admin: FlaskClient, text: str) -> None:
     world.sees(a_job(1, id=text[:1000], input=text, user_data=text, tag=text[:100], message=text, state=RUNNING))
-    for path in ("/jobs", "/", f"/jobs/{quote(text[:1000], safe='')}"):
+    job = f"/jobs/{quote(text[:1000], safe='')}"
+    for path in ("/jobs", "/", job):
         answer = admin.get(path)
         assert answer.status_code == 200
         assert "<script>alert" not in answer.text
-    assert (text if text != HOSTILE else "&lt;script&gt;alert(1)") in admin.get("/jobs").text
+    assert (text if text != HOSTILE else "&lt;script&gt;alert(1)") in admin.get(job).text
+
+
+SPOOF = "photo\u202egpj.exe\x9b\u2067\n\tend"
+ODD_ID = "j\u202e1\x9b\u2067"
+SPELT = r"photo\u202egpj.exe\x9b\u2067\n\tend"
+
+
+def test_what_acts_unseen_in_a_name_is_spelt_out_on_every_page_and_copied_as_it_is(
+    world: World, admin: FlaskClient
+) -> None:
+    texts = dict.fromkeys(("input", "output", "tag", "queue", "user_data", "message", "code", "workflow"), SPOOF)
+    (told, *_) = world.sees(a_job(1, id=ODD_ID, state=FAILED, outputs=(SPOOF,), **texts))
+    job, explain = (f"{path}{quote(ODD_ID, safe='')}" for path in ("/jobs/", "/rules/explain?job="))
+    paths = ("/", "/jobs", job, explain, "/deliveries", f"/deliveries/{told.told[0].id}")
+    pages = {path: admin.get(path) for path in paths}
+    for path, page in pages.items():
+        assert page.status_code == 200, path
+        shown = re.sub(r' value="[^"]*"', "", page.text)  # a form sends back what was written
+        assert not {"\u202e", "\u2067", "\x9b"} & set(shown), path
+    assert pages[job].text.count(SPELT) >= 3
+    copied = copied_as(pages[job].text)
+    assert ODD_ID in copied
+    assert copied.count(SPOOF) >= 3
+    asked = admin.get(f"/jobs?job={quote(SPOOF)}").text
+    assert f'name="job" value="{SPOOF}"' in asked
+
+
+def copied_as(page: str) -> list[str]:
+    """Return what the parts of a page that do not show their text as it is are copied as."""
+    return [json.loads(unescape(true)) for true in re.findall(r'data-true="([^"]*)"', page)]
+
+
+def test_a_list_shows_little_of_a_long_text(world: World, admin: FlaskClient) -> None:
+    for number in range(25):
+        long = {"message": f"m{number}\n" * 50_000, "input": "in/" + "x" * 200_000, "user_data": "u" * 200_000}
+        world.sees(a_job(number, state=FAILED, **long))
+    for path in ("/jobs", "/", "/deliveries"):
+        page = admin.get(path).text
+        assert len(page.encode()) < 120_000, path
+        assert "x" * 201 not in page
+    assert re.search(r"m7 m7 [m7 ]{150,200}…", admin.get("/jobs").text)
+
+
+def test_a_detail_shows_much_of_a_long_text_and_all_of_it_when_asked(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1, message="m" * 200_000, input="é\u202e" * 100, state=FAILED, code="é"))
+    page = admin.get("/jobs/j1").text
+    assert "m" * 9_999 + "…" in page
+    assert "m" * 10_000 not in page
+    assert len(page.encode()) < 80_000
+    (address,) = re.findall(r'href="([^"]*)">Show all 200,000 characters</a>', page)
+    asked = admin.get("/jobs/j1?_scheme=javascript&_external=1").text  # what Flask would take for its own
+    assert 'href="/jobs/j1?_scheme=javascript&amp;_external=1&amp;all=yes"' in asked
+    whole = admin.get(unescape(address)).text
+    assert "m" * 200_000 in whole
+    assert "Show all" not in whole
+    assert 'hx-get="/jobs/j1?bucket=media-1250000000&amp;all=yes"' in whole  # a refresh shows all, too
+
+
+def test_a_job_that_no_watch_asks_for_any_more_says_so(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1), a_failed_job(2))
+    with world.db.write() as tx:
+        snapshots.meet(tx, "s", world.now - timedelta(days=1))
+        snapshots.leave(tx, ["another"], now=world.now)
+    listed, job = admin.get("/jobs").text, plain(admin.get("/jobs/j1").text)
+    assert listed.count('<span class="pill">unwatched</span>') == 1
+    assert "No watch has asked for it since 2026-11-21 12:00:00 UTC" in job
+    assert "No watch has asked" not in plain(admin.get("/jobs/j2").text)
 
 
 def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:

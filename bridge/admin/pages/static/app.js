@@ -47,6 +47,18 @@ function copy(event) {
   navigator.clipboard.writeText(text).then(() => { button.textContent = "Copied"; });
 }
 
+// What is spelt out, as in \u202e, is copied as it is.
+function copyTrue(event) {
+  const marked = window.getSelection();
+  let text = marked?.toString() ?? "";
+  const isMarked = (one) => marked.containsNode(one, true) && text.includes(one.textContent);
+  const spelt = text ? [...document.querySelectorAll("[data-true]")].filter(isMarked) : [];
+  if (!spelt.length) return;
+  for (const one of spelt) text = text.replace(one.textContent, () => JSON.parse(one.dataset.true));
+  event.clipboardData.setData("text/plain", text);
+  event.preventDefault();
+}
+
 // What a button has asked for is where the reader looks, and what is read aloud.
 function showAnswer() {
   const answer = document.querySelector("[data-focus]");
@@ -64,6 +76,7 @@ document.getElementById("zone").textContent = `times are ${Intl.DateTimeFormat()
 tell(document);
 document.addEventListener("htmx:after:swap", () => { tell(document); showAnswer(); });
 document.addEventListener("click", copy);
+document.addEventListener("copy", copyTrue);
 document.addEventListener("change", chooseAll);
 document.addEventListener("visibilitychange", refresh);
 setInterval(refresh, EVERY_MS);
