@@ -88,6 +88,7 @@ class World:
     fault: str | None = None
     ticks: float = 0.0  # of the monotonic clock
     _nonces: count[int] = field(default_factory=count)
+    _app: Flask | None = None
 
     def __post_init__(self) -> None:
         self.nonce: Callable[[], str] = lambda: f"nonce-{next(self._nonces)}"
@@ -111,7 +112,9 @@ class World:
         )
 
     def client(self, token: str | None = ADMIN) -> FlaskClient:
-        client = self.app().test_client()
+        """Return a client of an application that all clients of this kind share, as setting one up takes long."""
+        self._app = self._app or self.app()
+        client = self._app.test_client()
         if token:
             client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
         return client
