@@ -7,9 +7,20 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from bridge.environment import fault, lookup
 from bridge.send.addresses import Network, parse_networks
+from bridge.url import encoded
 
 # Their disk is empty again after each restart (platforms' documentation, read 2026-11-21).
 _EPHEMERAL = ("DYNO", "RENDER", "RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID")
@@ -26,14 +37,34 @@ def _networks(value: object) -> object:
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 
 
+def _number(most: int) -> BeforeValidator:
+    def read(value: object) -> object:
+        if isinstance(value, str) and not (re.fullmatch("0*[1-9][0-9]{0,4}", value, re.ASCII) and int(value) <= most):
+            raise ValueError(f"{_shown(value)} is no whole number from 1 to {most}")
+        return value
+
+    return BeforeValidator(read)
+
+
+def _url(value: str | None, *, user: bool) -> str | None:
+    try:
+        return value and encoded(value, user=user)
+    except ValueError as error:
+        raise ValueError(f"{error}; write an address such as https://host:port") from None
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= 40 else value[:39] + "…")
+
+
 class Settings(BaseModel):
-    """What the environment says. Empty variables count as not set."""
+    """What the environment says."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     database_url: str = Field("sqlite:///bridge.db", repr=False)  # may have a password
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    web_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    port: Annotated[int, _number(65535)] = 8000
+    web_concurrency: Annotated[int, _number(64)] = 1
     log_level: str = "INFO"
     secret_id: str | None = Field(None, alias="TENCENTCLOUD_SECRET_ID")
     secret_key: SecretStr | None = Field(None, alias="TENCENTCLOUD_SECRET_KEY")
@@ -48,27 +79,32 @@ class Settings(BaseModel):
     egress_proxy: str | None = Field(None, alias="BRIDGE_EGRESS_PROXY", repr=False)  # may have a password
     slack_api_url: str = Field("https://slack.com/api/", alias="SLACK_API_URL")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_line(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and info.field_name != "rules_toml" and (said := fault(value)):
+            raise ValueError(said)
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, value: str) -> str:
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise ValueError(f'"{value}" is not a level; write DEBUG, INFO, WARNING or ERROR')
+            raise ValueError(f'"{value[:40]}" is not a level; write DEBUG, INFO, WARNING or ERROR')
         return value.upper()
-
-    @field_validator("ci_endpoint", "slack_api_url", "egress_proxy")
-    @classmethod
-    def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("this is not an address such as https://host:port")
-        return value
 
     @field_validator("ci_endpoint", "slack_api_url")
     @classmethod
-    def _has_no_secret(cls, value: str | None) -> str | None:
-        # Errors name it, and the log does.
-        if value is not None and not re.fullmatch(r"[^?#@]+", value):
-            raise ValueError("an address without user, password and query is wanted")
-        return value
+    def _endpoint(cls, value: str | None) -> str | None:
+        # Without user and query, as errors name it, and the log does.
+        if value is not None and "?" in value:
+            raise ValueError("an address without a query is wanted, such as https://host:port")
+        return _url(value, user=False)
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _proxy(cls, value: str | None) -> str | None:
+        return _url(value, user=True)
 
     @property
     def missing_key(self) -> str | None:
@@ -101,7 +137,9 @@ def _passwords(url: str) -> Iterator[str]:
 def read(environ: Mapping[str, str]) -> Settings:
     """Return the settings. Raises SettingsRefused with every fault at once."""
     names = _variables()
-    given = {field: environ[name] for name, field in names.items() if environ.get(name)}
+    given = {field: value for name, field in names.items() if (value := lookup(environ, name))}
+    if "rules_toml" in given:
+        given["rules_toml"] = environ["BRIDGE_RULES_TOML"]  # whole: its faults are named by line
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
@@ -127,7 +165,7 @@ def _say(problem: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _lost_disk(settings: Settings, environ: Mapping[str, str]) -> str | None:
-    platform = next((name for name in _EPHEMERAL if environ.get(name)), None)
+    platform = next((name for name in _EPHEMERAL if lookup(environ, name)), None)
     if platform is None or not settings.database_url.startswith("sqlite"):
         return None
     return (

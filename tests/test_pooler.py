@@ -53,7 +53,7 @@ def test_worker_and_web_do_their_work_through_it_without_a_warning(tmp_path: Pat
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         web = stage.start_worker(
-            program=[sys.executable, "-m", "gunicorn", "-c", "python:bridge.gunicorn_conf", "app:app"],
+            program=[sys.executable, "-m", "bridge.web"],
             PORT=str(port), BRIDGE_ADMIN_TOKEN=TOKEN,
         )  # fmt: skip
         wait_until(lambda: _status(port, "/readyz") == 200, why=lambda: stage.log)

@@ -19,6 +19,7 @@ from bridge import wiring
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.words import duration
+from bridge.environment import lookup
 from bridge.logs import printable
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble
 from bridge.settings import Settings, SettingsRefused
@@ -199,7 +200,7 @@ def now_of(db: Database) -> datetime:
 def login() -> str | None:
     """Return who asks, where that has a name: a container may know none for its user."""
     try:
-        return os.environ.get("USER") or getpass.getuser()
+        return lookup(os.environ, "USER") or getpass.getuser()
     except (KeyError, OSError):
         return None
 

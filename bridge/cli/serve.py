@@ -14,6 +14,7 @@ import click
 
 from bridge import wiring
 from bridge.cli.common import database_of, everything, fail, json_option, plainly, say, say_json, settings, some
+from bridge.environment import lookup
 from bridge.pipeline import Poll
 from bridge.wiring import Worker
 
@@ -47,8 +48,9 @@ def run() -> None:
     found, rules, db = everything(polls=True)
     working = Worker(found, rules, db)
     _heed_signals(working)
-    host = "0.0.0.0" if os.environ.get("PORT") else "127.0.0.1"  # noqa: S104  (a platform that sets PORT routes to it)
-    wiring.warn_of_open_door(found, [host], routed=bool(os.environ.get("PORT")))
+    routed = lookup(os.environ, "PORT") is not None  # a platform that sets it routes to it
+    host = "0.0.0.0" if routed else "127.0.0.1"  # noqa: S104  (the same)
+    wiring.warn_of_open_door(found, [host], routed=routed)
     with ExitStack() as stack:
         try:
             stack.enter_context(wiring.served(wiring.web_app(found, rules, db), host=host, port=found.port))

@@ -13,7 +13,8 @@ import certifi
 import pycurl
 
 from bridge.send.addresses import Network, kind
-from bridge.send.exchange import Failure, Reply, Request, check, whereabouts
+from bridge.send.exchange import Failure, Reply, Request, check
+from bridge.url import encoded, whereabouts
 
 CONNECT_DEADLINE_S = 10.0
 DRAINED = 64 * 1024  # an answer up to here is read to its end, so that the connection can be used again
@@ -79,8 +80,7 @@ class Transfer:
         set_option = self.curl.setopt
         self.key = key
         if request.url != self._url:
-            # As bytes, because libcurl itself converts names that are not ASCII.
-            set_option(pycurl.URL, request.url.encode())
+            set_option(pycurl.URL, encoded(request.url))
             self._url = request.url
         if request.deadline_s != self._deadline_s:
             set_option(pycurl.TIMEOUT_MS, max(1, int(request.deadline_s * 1000)))
