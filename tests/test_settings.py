@@ -147,14 +147,14 @@ ODD_URLS = (
 ODD_DATABASES = (
     "sqlite", "sqlite:", "sqlite://", "sqlite:///", "sqlite:////", "sqlite:///.", "sqlite:///:memory:",
     "sqlite://host/b.db", "sqlite:///?mode=memory", "sqlite:///b.db?foo=bar", "sqlite:///" + "a" * 300,
-    "sqlite:///" + "a/" * 3000, "sqlite:///file:b.db?uri=true", "sqlite3:///b.db", "sqlite+aiosqlite:///b.db",
+    "sqlite:///file:b.db?uri=true", "sqlite3:///b.db", "sqlite+aiosqlite:///b.db",
     "sqlite+pysqlcipher://:p@/b.db", "sqlite:///not-there/b.db", "b.db", "postgres", "postgres:", "postgres://",
-    "postgresql://h:x/d", "postgresql://127.0.0.1:99999/d", "postgresql://a@b@c/d", "postgresql+psycopg2://",
+    "postgresql://127.0.0.1:x/d", "postgresql://127.0.0.1:99999/d", "postgresql://a@b@c/d", "postgresql+psycopg2://",
     "postgresql+asyncpg://127.0.0.1:1/d?ssl=require", "postgresql://127.0.0.1:1/d?foo=bar", "mysql://h/d",
     "postgresql://127.0.0.1:1/d?connect_timeout=x", "jdbc:postgresql://h/d", "POSTGRES://127.0.0.1:1/d",
     "postgres+://127.0.0.1:1/d", "mysql+pymysql://h/d", "postgresql://%zz@127.0.0.1:1/%", "redis://h",
     "host=h dbname=d",
-    "postgresql://127.0.0.1:1/d?prepare_threshold=x", "postgresql://127.0.0.1:1/d?host=a&host=b",
+    "postgresql://127.0.0.1:1/d?prepare_threshold=x", "postgresql://127.0.0.1:1/d?host=127.0.0.1&host=127.0.0.2",
 )  # fmt: skip
 URLS = ("BRIDGE_CI_ENDPOINT", "SLACK_API_URL", "BRIDGE_EGRESS_PROXY", "CMS_URL")
 # It sets up all that `run` and `worker` do, and stops before it asks anybody.
@@ -177,7 +177,7 @@ def started(words: tuple[str, ...], folder: Path, environ: Mapping[str, str]) ->
 
 def is_said_in_lines(seen: Result) -> bool:
     """A refusal is a line for each fault, of a length that a person reads."""
-    lines = seen.stderr.splitlines()
+    lines = seen.output.splitlines()
     return seen.exit_code in (0, 1, 2) and "Traceback" not in seen.output and all(len(one) < 600 for one in lines)
 
 
