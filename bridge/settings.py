@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote
 
@@ -19,11 +21,26 @@ from pydantic import (
 )
 
 from bridge.environment import fault, lookup
+from bridge.record.sqlite_file import named
 from bridge.send.addresses import Network, parse_networks
 from bridge.url import encoded
 
-# Their disk is empty again after each restart (platforms' documentation, read 2026-11-21).
-_EPHEMERAL = ("DYNO", "RENDER", "RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID")
+# A variable that tells of a platform whose disk is empty again after each restart, save for a volume.
+# Platforms' documentation, read 2026-11-21 and, of the second group, 2026-11-30.
+_EPHEMERAL = {
+    "DYNO": "Heroku",
+    "RENDER": "Render",
+    **dict.fromkeys(("RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID"), "Railway"),
+}
+# These are recognised since later: whoever had SQLite there, with a volume or without, goes on.
+_EPHEMERAL_ANEW = {
+    **dict.fromkeys(("FLY_APP_NAME", "FLY_MACHINE_ID"), "Fly.io"),
+    **dict.fromkeys(("KOYEB_APP_NAME", "KOYEB_SERVICE_NAME"), "Koyeb"),
+    **dict.fromkeys(("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL"), "Cloud Run"),
+    "KUBERNETES_SERVICE_HOST": "Kubernetes",
+}
+_VOLUME = "RAILWAY_VOLUME_MOUNT_PATH"
+_ADVICE = "set BRIDGE_DISK=kept if it is on a volume, or add a PostgreSQL database and set DATABASE_URL to postgres://..."
 
 
 class SettingsRefused(Exception):
@@ -78,6 +95,8 @@ class Settings(BaseModel):
     allow_networks: Networks = Field((), alias="BRIDGE_ALLOW_NETWORKS")
     egress_proxy: str | None = Field(None, alias="BRIDGE_EGRESS_PROXY", repr=False)  # may have a password
     slack_api_url: str = Field("https://slack.com/api/", alias="SLACK_API_URL")
+    disk: str | None = Field(None, alias="BRIDGE_DISK")
+    new_file_lost: str | None = None  # why an SQLite file that is made here may be lost; of no variable
 
     @field_validator("*", mode="before")
     @classmethod
@@ -105,6 +124,13 @@ class Settings(BaseModel):
     @classmethod
     def _proxy(cls, value: str | None) -> str | None:
         return _url(value, user=True)
+
+    @field_validator("disk")
+    @classmethod
+    def _kept(cls, value: str | None) -> str | None:
+        if value is not None and value.lower() != "kept":
+            raise ValueError(f"{_shown(value)} says nothing; write kept where SQLite's file is on a volume, or nothing")
+        return value and value.lower()
 
     @property
     def missing_key(self) -> str | None:
@@ -144,15 +170,18 @@ def read(environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsRefused("\n".join(_say(problem, names) for problem in error.errors())) from None
-    if why := _lost_disk(settings, environ):
-        raise SettingsRefused(why)
+    path = _doubted_file(settings, environ)
+    if path and (found := _platform(environ, _EPHEMERAL)):
+        raise SettingsRefused(_lost(path, *found, environ))
+    if path and (found := _platform(environ, _EPHEMERAL_ANEW)):
+        return settings.model_copy(update={"new_file_lost": _lost_anew(path, *found)})
     return settings
 
 
 def _variables() -> dict[str, str]:
     """Return the name of each variable and the field it fills."""
     fields: dict[str, Any] = dict(Settings.model_fields)
-    return {field.alias or name.upper(): name for name, field in fields.items()}
+    return {field.alias or name.upper(): name for name, field in fields.items() if name != "new_file_lost"}
 
 
 def _say(problem: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -164,11 +193,35 @@ def _say(problem: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return f"{name}: {said}"
 
 
-def _lost_disk(settings: Settings, environ: Mapping[str, str]) -> str | None:
-    platform = next((name for name in _EPHEMERAL if lookup(environ, name)), None)
-    if platform is None or not settings.database_url.startswith("sqlite"):
+def _doubted_file(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """Return the path of SQLite's file, unless it is known to be kept, or to be none."""
+    try:
+        path = named(settings.database_url)
+    except ValueError:  # which is said when it is opened
         return None
+    volume = lookup(environ, _VOLUME)
+    if path is None or settings.disk or (volume and _is_within(path, volume)):
+        return None
+    return path
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _platform(environ: Mapping[str, str], known: Mapping[str, str]) -> tuple[str, str] | None:
+    return next(((platform, name) for name, platform in known.items() if lookup(environ, name)), None)
+
+
+def _lost(path: str, platform: str, name: str, environ: Mapping[str, str]) -> str:
+    said = f"DATABASE_URL: SQLite's file {path} would be lost at every restart on {platform} ({name} is set)"
+    if volume := lookup(environ, _VOLUME):
+        return f"{said}, as it is not on the volume: write sqlite:///{volume}/bridge.db"
+    return f"{said}: {_ADVICE}"
+
+
+def _lost_anew(path: str, platform: str, name: str) -> str:
     return (
-        f"DATABASE_URL: SQLite's file would be lost at every restart here ({platform} is set, so the disk is not "
-        "kept): add a PostgreSQL database, which sets DATABASE_URL to postgres://..."
+        f"DATABASE_URL: there is no file {path} yet, and on {platform} ({name} is set) a new one would be lost at the "
+        f"next restart: {_ADVICE}"
     )

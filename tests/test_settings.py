@@ -195,3 +195,51 @@ def test_no_address_of_a_database_makes_a_traceback(words: tuple[str, ...], tmp_
         for odd in ODD_DATABASES:
             seen = started(words, tmp_path, {"DATABASE_URL": odd, "TENCENTCLOUD_SECRET_ID": "not a key"})
             assert is_said_in_lines(seen), (odd[:80], seen.output[:2000])
+
+
+PLATFORMS = ["DYNO", "RENDER", "RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID"]
+PLATFORMS_OF_LATE = [
+    "FLY_APP_NAME", "FLY_MACHINE_ID", "KOYEB_APP_NAME", "KOYEB_SERVICE_NAME", "K_SERVICE", "CLOUD_RUN_JOB",
+    "CLOUD_RUN_WORKER_POOL", "KUBERNETES_SERVICE_HOST",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("url", ["", "sqlite:///bridge.db", "SQLite3:////data/bridge.db", "sqlite+pysqlite:///b.db"])
+def test_sqlite_is_refused_where_the_disk_is_not_kept_however_it_is_written(platform: str, url: str) -> None:
+    with pytest.raises(SettingsRefused, match="BRIDGE_DISK=kept if it is on a volume, or add a PostgreSQL database"):
+        read({platform: "x", "DATABASE_URL": url})
+    assert read({platform: "x", "DATABASE_URL": "postgres+psycopg2://h/d"}).database_url
+    assert read({platform: "x", "DATABASE_URL": url, "BRIDGE_DISK": "kept\n"}).disk == "kept"
+
+
+@pytest.mark.parametrize("wrong", ["yes", "1", "keep", "/data"])
+def test_another_word_about_the_disk_is_refused(wrong: str) -> None:
+    with pytest.raises(SettingsRefused, match="BRIDGE_DISK: .* write kept"):
+        read({"BRIDGE_DISK": wrong})
+
+
+def test_a_volume_that_holds_the_file_settles_it(tmp_path: Path) -> None:
+    volume, beside, link = tmp_path / "volume", tmp_path / "volume-too", tmp_path / "link"
+    for folder in (volume, beside):
+        folder.mkdir()
+    link.symlink_to(volume)
+    there = {"RAILWAY_PROJECT_ID": "x", "RAILWAY_VOLUME_MOUNT_PATH": f"{volume}\n"}
+    for path in (f"{volume}/bridge.db", f"{volume}/a/../bridge.db", f"{link}/bridge.db"):
+        assert read({**there, "DATABASE_URL": f"sqlite:///{path}"}).new_file_lost is None
+    with chdir(volume):
+        assert read({**there, "DATABASE_URL": "sqlite:///bridge.db"}).new_file_lost is None
+    for path in (f"{beside}/bridge.db", f"{volume}/../bridge.db", f"{tmp_path}/bridge.db"):
+        with pytest.raises(SettingsRefused, match=f"not on the volume: write sqlite:///{volume}/bridge.db"):
+            read({**there, "DATABASE_URL": f"sqlite:///{path}"})
+
+
+@pytest.mark.parametrize("platform", PLATFORMS_OF_LATE)
+def test_where_the_disk_may_not_be_kept_only_a_new_file_is_refused(platform: str, tmp_path: Path) -> None:
+    for words in (POLL, ("db", "upgrade"), ("doctor",)):
+        seen = started(words, tmp_path, {platform: "x", "TENCENTCLOUD_SECRET_ID": "not a key"})
+        assert (seen.exit_code, list(tmp_path.iterdir())) == (1, [])
+        assert f"{platform} is set) a new one would be lost at the next restart" in seen.output
+    assert started(("rules", "check"), tmp_path, {platform: "x"}).exit_code == 0
+    assert started(("db", "upgrade"), tmp_path, {platform: "x", "BRIDGE_DISK": "kept"}).exit_code == 0
+    assert started(("db", "upgrade"), tmp_path, {platform: "x"}).exit_code == 0  # it is there now

@@ -83,11 +83,16 @@ def settings() -> Settings:
 
 
 def database_of(found: Settings) -> Database:
-    """Return the database as it is. Raises SettingsRefused when DATABASE_URL cannot be one."""
+    """Return the database as it is, to be closed when the command ends, however it does.
+
+    Raises SettingsRefused when DATABASE_URL cannot be one.
+    """
     try:
-        return wiring.database(found)
+        db = wiring.database(found)
     except ValueError as error:
         raise SettingsRefused(str(error)) from error
+    click.get_current_context().call_on_close(db.close)
+    return db
 
 
 def open_database(found: Settings, *, make: bool = False) -> Database:

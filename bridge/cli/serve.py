@@ -34,7 +34,6 @@ def worker() -> None:
     working = Worker(found, rules, db)
     _heed_signals(working)
     working.run()
-    db.close()
 
 
 @click.command()
@@ -58,7 +57,6 @@ def run() -> None:
             fail(f"ci-bridge: cannot listen on {host}:{found.port}: {error.strerror}; set PORT to a free one")
         click.echo(f"listening on http://{host}:{found.port}", err=True)
         working.run()
-    db.close()
 
 
 def _heed_signals(working: Worker) -> None:
@@ -109,7 +107,6 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
     else:
         for name, poll in polls:
             say(_line(name, poll), err=poll is None or poll.error is not None)
-    db.close()
     sys.exit(any(poll is None or poll.error for _, poll in polls))
 
 
@@ -149,4 +146,3 @@ def upgrade() -> None:
     after = database.revision()
     said = f"is at revision {after} already" if before == after else f"revision {before or 'none'} -> {after}"
     click.echo(f"{database.shown}: {said}")
-    database.close()

@@ -28,7 +28,12 @@ def utc_now() -> datetime:
 
 
 def database(settings: Settings) -> Database:
-    return Database(settings.database_url)
+    """Raises ValueError where the address cannot be one, or its file would be made where it is lost again."""
+    db = Database(settings.database_url)
+    if settings.new_file_lost and db.is_missing:
+        db.close()
+        raise ValueError(settings.new_file_lost)
+    return db
 
 
 def source(settings: Settings, book: Rulebook, *, sleep: Callable[[float], object] = time.sleep) -> TencentCi:
