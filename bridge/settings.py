@@ -40,7 +40,9 @@ _EPHEMERAL_ANEW = {
     "KUBERNETES_SERVICE_HOST": "Kubernetes",
 }
 _VOLUME = "RAILWAY_VOLUME_MOUNT_PATH"
-_ADVICE = "set BRIDGE_DISK=kept if it is on a volume, or add a PostgreSQL database and set DATABASE_URL to postgres://..."
+_ADVICE = (
+    "set BRIDGE_DISK=kept if it is on a volume, or add a PostgreSQL database and set DATABASE_URL to postgres://..."
+)
 
 
 class SettingsRefused(Exception):
@@ -95,6 +97,10 @@ class Settings(BaseModel):
     allow_networks: Networks = Field((), alias="BRIDGE_ALLOW_NETWORKS")
     egress_proxy: str | None = Field(None, alias="BRIDGE_EGRESS_PROXY", repr=False)  # may have a password
     slack_api_url: str = Field("https://slack.com/api/", alias="SLACK_API_URL")
+    http_proxy: str | None = Field(None, repr=False)  # these three on the way to CI alone
+    https_proxy: str | None = Field(None, repr=False)
+    no_proxy: str = ""
+    ssl_cert_file: str | None = None
     disk: str | None = Field(None, alias="BRIDGE_DISK")
     new_file_lost: str | None = None  # why an SQLite file that is made here may be lost; of no variable
 
@@ -125,6 +131,26 @@ class Settings(BaseModel):
     def _proxy(cls, value: str | None) -> str | None:
         return _url(value, user=True)
 
+    @field_validator("http_proxy", "https_proxy")
+    @classmethod
+    def _way_to_ci(cls, value: str | None) -> str | None:
+        return _url(value if value is None or "://" in value else f"http://{value}", user=True)
+
+    @field_validator("ssl_cert_file")
+    @classmethod
+    def _certificates(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            found = Path(value).is_file()  # and no device, which may have no end
+            with Path(value if found else os.devnull).open("rb") as file:
+                found = b"-----BEGIN " in file.read(1 << 20)
+        except OSError as error:
+            raise ValueError(f"{_shown(value)} cannot be read: {error.strerror}") from None
+        if not found:
+            raise ValueError(f"{_shown(value)} is no file of certificates; name one in PEM")
+        return value
+
     @field_validator("disk")
     @classmethod
     def _kept(cls, value: str | None) -> str | None:
@@ -145,7 +171,7 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for the mask over what is logged and stored."""
         found = (self.secret_key, self.security_token, self.admin_token, self.read_token, self.callback_token)
-        urls = (self.database_url, self.egress_proxy or "")
+        urls = filter(None, (self.database_url, self.egress_proxy, self.http_proxy, self.https_proxy))
         return (*(one.get_secret_value() for one in found if one), *(one for url in urls for one in _passwords(url)))
 
 
@@ -181,7 +207,9 @@ def read(environ: Mapping[str, str]) -> Settings:
 def _variables() -> dict[str, str]:
     """Return the name of each variable and the field it fills."""
     fields: dict[str, Any] = dict(Settings.model_fields)
-    return {field.alias or name.upper(): name for name, field in fields.items() if name != "new_file_lost"}
+    found = {field.alias or name.upper(): name for name, field in fields.items() if name != "new_file_lost"}
+    # Written either way; as with curl, the one in lower case comes first.
+    return found | {name: name for name in ("http_proxy", "https_proxy", "no_proxy")}
 
 
 def _say(problem: Mapping[str, Any], names: Mapping[str, str]) -> str:

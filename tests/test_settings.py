@@ -215,7 +215,7 @@ def test_sqlite_is_refused_where_the_disk_is_not_kept_however_it_is_written(plat
 
 @pytest.mark.parametrize("wrong", ["yes", "1", "keep", "/data"])
 def test_another_word_about_the_disk_is_refused(wrong: str) -> None:
-    with pytest.raises(SettingsRefused, match="BRIDGE_DISK: .* write kept"):
+    with pytest.raises(SettingsRefused, match=r"BRIDGE_DISK: .* write kept"):
         read({"BRIDGE_DISK": wrong})
 
 

@@ -27,11 +27,11 @@ _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle
 
 
 def ca_file() -> str:
-    """Return the certificates to trust: SSL_CERT_FILE, the system's, else certifi's.
+    """Return the certificates to trust where nobody names others: the system's, else certifi's.
 
     pycurl's wheel knows only the path of Red Hat's bundle.
     """
-    files = (ssl.get_default_verify_paths().cafile, *_CA_FILES)
+    files = (ssl.get_default_verify_paths().openssl_cafile, *_CA_FILES)
     return next((file for file in files if file and Path(file).is_file()), certifi.where())
 
 
