@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -102,7 +103,7 @@ class Settings(BaseModel):
     no_proxy: str = ""
     ssl_cert_file: str | None = None
     disk: str | None = Field(None, alias="BRIDGE_DISK")
-    new_file_lost: str | None = None  # why an SQLite file that is made here may be lost; of no variable
+    _new_file_lost: str | None = PrivateAttr(default=None)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -121,9 +122,9 @@ class Settings(BaseModel):
     @field_validator("ci_endpoint", "slack_api_url")
     @classmethod
     def _endpoint(cls, value: str | None) -> str | None:
-        # Without user and query, as errors name it, and the log does.
-        if value is not None and "?" in value:
-            raise ValueError("an address without a query is wanted, such as https://host:port")
+        # Errors name it, and the log does.
+        if value is not None and set("@?#") & set(value):
+            raise ValueError("an address without user, password and query is wanted, such as https://host:port")
         return _url(value, user=False)
 
     @field_validator("egress_proxy")
@@ -157,6 +158,11 @@ class Settings(BaseModel):
         if value is not None and value.lower() != "kept":
             raise ValueError(f"{_shown(value)} says nothing; write kept where SQLite's file is on a volume, or nothing")
         return value and value.lower()
+
+    @property
+    def new_file_lost(self) -> str | None:
+        """Say why an SQLite file that is made here would be lost; None where it would not."""
+        return self._new_file_lost
 
     @property
     def missing_key(self) -> str | None:
@@ -200,14 +206,14 @@ def read(environ: Mapping[str, str]) -> Settings:
     if path and (found := _platform(environ, _EPHEMERAL)):
         raise SettingsRefused(_lost(path, *found, environ))
     if path and (found := _platform(environ, _EPHEMERAL_ANEW)):
-        return settings.model_copy(update={"new_file_lost": _lost_anew(path, *found)})
+        settings._new_file_lost = _lost_anew(path, *found)
     return settings
 
 
 def _variables() -> dict[str, str]:
     """Return the name of each variable and the field it fills."""
     fields: dict[str, Any] = dict(Settings.model_fields)
-    found = {field.alias or name.upper(): name for name, field in fields.items() if name != "new_file_lost"}
+    found = {field.alias or name.upper(): name for name, field in fields.items()}
     # Written either way; as with curl, the one in lower case comes first.
     return found | {name: name for name in ("http_proxy", "https_proxy", "no_proxy")}
 
