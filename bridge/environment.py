@@ -30,6 +30,6 @@ def fault(value: str) -> str | None:
     if unseen := next((sign for sign in value if not sign.isprintable()), None):
         code = ascii(unseen).strip("'")
         return f"has a character in it that cannot be seen ({code}): copy it again"
-    if value[0] + value[-1] in _QUOTES and len(value) > 1:
+    if len(value) > 1 and value[0] + value[-1] in _QUOTES:
         return "is in quotes, which are part of it here: write it without"
     return None

@@ -144,7 +144,7 @@ class NotifierReader:
         try:
             return encoded(url)
         except ValueError as error:
-            self._note(path, _no_url(value, (url and fault(url)) or str(error)))
+            self._note(path, _no_url(value, fault(url) or str(error)))
         return ""
 
     def _headers(self, headers: Mapping[str, str | Env], path: tuple[str, ...]) -> list[tuple[str, str]]:
