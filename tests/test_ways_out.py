@@ -136,6 +136,14 @@ def test_a_proxy_that_is_none_is_refused_without_its_password(wrong: str) -> Non
     assert "hush" not in str(refused.value)
 
 
+@pytest.mark.parametrize("odd", ["http://ü:3128", "http://a:ü@127.0.0.1:1", "HTTPS://127.0.0.1:01/%", "http://[::1]:1"])
+def test_whatever_proxy_is_accepted_the_door_can_use(odd: str) -> None:
+    with closing(door(read({"BRIDGE_EGRESS_PROXY": odd}))) as way:
+        heard = way.fetch(a_request("http://127.0.0.1:1/", deadline_s=0.2))
+    assert isinstance(heard, Failure)
+    assert "BRIDGE_EGRESS_PROXY" in heard.why
+
+
 def test_passwords_of_proxies_are_among_the_secrets() -> None:
     found = read(
         {"HTTPS_PROXY": "http://u:höch!st@h:1", "HTTP_PROXY": "u:low-est@h", "BRIDGE_EGRESS_PROXY": "http://u:ü@h"}
