@@ -11,5 +11,5 @@ VOLUME /data
 ENV DATABASE_URL=sqlite:////data/bridge.db PORT=8000 BRIDGE_RULES=/app/rules.toml
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/healthz')"]
+HEALTHCHECK CMD ["python", "-c", "import os, urllib.request as r; from bridge.settings import read; r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{read(os.environ).port}/healthz')"]
 CMD ["ci-bridge", "run"]

@@ -1,4 +1,4 @@
-"""WSGI entry: `gunicorn -c python:bridge.gunicorn_conf app:app`. It serves requests and starts no worker."""
+"""WSGI entry of `python -m bridge.web` (gunicorn). It serves requests and starts no worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gunicorn's settings: `gunicorn -c python:bridge.gunicorn_conf app:app`."""
+"""gunicorn's settings: `gunicorn -c python:bridge.gunicorn_conf app:app`, which is what `python -m bridge.web` runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]  # it ships
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]  # the same
 
 from bridge import logs
+from bridge.environment import lookup
 from bridge.settings import SettingsRefused, read
 
 try:
@@ -64,4 +65,4 @@ def on_starting(server: Any) -> None:
         sys.stderr.write("ci-bridge does not start: TLS is a router's business here; unset certfile and keyfile\n")
         sys.exit(1)
     hosts = [place[0] for place in server.cfg.address if isinstance(place, tuple)]  # a socket of Unix has a path
-    warn_of_open_door(_settings, hosts, routed=bool(os.environ.get("PORT")))
+    warn_of_open_door(_settings, hosts, routed=lookup(os.environ, "PORT") is not None)

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from bridge.environment import fault, lookup
+from bridge.record.sqlite_file import named
 from bridge.send.addresses import Network, parse_networks
+from bridge.url import encoded
 
-# Their disk is empty again after each restart (platforms' documentation, read 2026-11-21).
-_EPHEMERAL = ("DYNO", "RENDER", "RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID")
+# A variable that tells of a platform whose disk is empty again after each restart, save for a volume.
+# Platforms' documentation, read 2026-11-21 and, of the second group, 2026-11-30.
+_EPHEMERAL = {
+    "DYNO": "Heroku",
+    "RENDER": "Render",
+    **dict.fromkeys(("RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID"), "Railway"),
+}
+# These are recognised since later: whoever had SQLite there, with a volume or without, goes on.
+_EPHEMERAL_ANEW = {
+    **dict.fromkeys(("FLY_APP_NAME", "FLY_MACHINE_ID"), "Fly.io"),
+    **dict.fromkeys(("KOYEB_APP_NAME", "KOYEB_SERVICE_NAME"), "Koyeb"),
+    **dict.fromkeys(("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL"), "Cloud Run"),
+    "KUBERNETES_SERVICE_HOST": "Kubernetes",
+}
+_VOLUME = "RAILWAY_VOLUME_MOUNT_PATH"
+_ADVICE = (
+    "set BRIDGE_DISK=kept if it is on a volume, or add a PostgreSQL database and set DATABASE_URL to postgres://..."
+)
 
 
 class SettingsRefused(Exception):
@@ -26,14 +57,34 @@ def _networks(value: object) -> object:
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 
 
+def _number(most: int) -> BeforeValidator:
+    def read(value: object) -> object:
+        if isinstance(value, str) and not (re.fullmatch("0*[1-9][0-9]{0,4}", value, re.ASCII) and int(value) <= most):
+            raise ValueError(f"{_shown(value)} is no whole number from 1 to {most}")
+        return value
+
+    return BeforeValidator(read)
+
+
+def _url(value: str | None, *, user: bool) -> str | None:
+    try:
+        return value and encoded(value, user=user)
+    except ValueError as error:
+        raise ValueError(f"{error}; write an address such as https://host:port") from None
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= 40 else value[:39] + "…")
+
+
 class Settings(BaseModel):
-    """What the environment says. Empty variables count as not set."""
+    """What the environment says."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     database_url: str = Field("sqlite:///bridge.db", repr=False)  # may have a password
-    port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    web_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    port: Annotated[int, _number(65535)] = 8000
+    web_concurrency: Annotated[int, _number(64)] = 1
     log_level: str = "INFO"
     secret_id: str | None = Field(None, alias="TENCENTCLOUD_SECRET_ID")
     secret_key: SecretStr | None = Field(None, alias="TENCENTCLOUD_SECRET_KEY")
@@ -47,28 +98,71 @@ class Settings(BaseModel):
     allow_networks: Networks = Field((), alias="BRIDGE_ALLOW_NETWORKS")
     egress_proxy: str | None = Field(None, alias="BRIDGE_EGRESS_PROXY", repr=False)  # may have a password
     slack_api_url: str = Field("https://slack.com/api/", alias="SLACK_API_URL")
+    http_proxy: str | None = Field(None, repr=False)  # these three on the way to CI alone
+    https_proxy: str | None = Field(None, repr=False)
+    no_proxy: str = ""
+    ssl_cert_file: str | None = None
+    disk: str | None = Field(None, alias="BRIDGE_DISK")
+    _new_file_lost: str | None = PrivateAttr(default=None)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_line(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and info.field_name != "rules_toml" and (said := fault(value)):
+            raise ValueError(said)
+        return value
 
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, value: str) -> str:
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise ValueError(f'"{value}" is not a level; write DEBUG, INFO, WARNING or ERROR')
+            raise ValueError(f'"{value[:40]}" is not a level; write DEBUG, INFO, WARNING or ERROR')
         return value.upper()
-
-    @field_validator("ci_endpoint", "slack_api_url", "egress_proxy")
-    @classmethod
-    def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("this is not an address such as https://host:port")
-        return value
 
     @field_validator("ci_endpoint", "slack_api_url")
     @classmethod
-    def _has_no_secret(cls, value: str | None) -> str | None:
+    def _endpoint(cls, value: str | None) -> str | None:
         # Errors name it, and the log does.
-        if value is not None and not re.fullmatch(r"[^?#@]+", value):
-            raise ValueError("an address without user, password and query is wanted")
+        if value is not None and set("@?#") & set(value):
+            raise ValueError("an address without user, password and query is wanted, such as https://host:port")
+        return _url(value, user=False)
+
+    @field_validator("egress_proxy")
+    @classmethod
+    def _proxy(cls, value: str | None) -> str | None:
+        return _url(value, user=True)
+
+    @field_validator("http_proxy", "https_proxy")
+    @classmethod
+    def _way_to_ci(cls, value: str | None) -> str | None:
+        return _url(value if value is None or "://" in value else f"http://{value}", user=True)
+
+    @field_validator("ssl_cert_file")
+    @classmethod
+    def _certificates(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            found = Path(value).is_file()  # and no device, which may have no end
+            with Path(value if found else os.devnull).open("rb") as file:
+                found = b"-----BEGIN " in file.read(1 << 20)
+        except OSError as error:
+            raise ValueError(f"{_shown(value)} cannot be read: {error.strerror}") from None
+        if not found:
+            raise ValueError(f"{_shown(value)} is no file of certificates; name one in PEM")
         return value
+
+    @field_validator("disk")
+    @classmethod
+    def _kept(cls, value: str | None) -> str | None:
+        if value is not None and value.lower() != "kept":
+            raise ValueError(f"{_shown(value)} says nothing; write kept where SQLite's file is on a volume, or nothing")
+        return value and value.lower()
+
+    @property
+    def new_file_lost(self) -> str | None:
+        """Say why an SQLite file that is made here would be lost; None where it would not."""
+        return self._new_file_lost
 
     @property
     def missing_key(self) -> str | None:
@@ -83,7 +177,7 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for the mask over what is logged and stored."""
         found = (self.secret_key, self.security_token, self.admin_token, self.read_token, self.callback_token)
-        urls = (self.database_url, self.egress_proxy or "")
+        urls = filter(None, (self.database_url, self.egress_proxy, self.http_proxy, self.https_proxy))
         return (*(one.get_secret_value() for one in found if one), *(one for url in urls for one in _passwords(url)))
 
 
@@ -101,20 +195,27 @@ def _passwords(url: str) -> Iterator[str]:
 def read(environ: Mapping[str, str]) -> Settings:
     """Return the settings. Raises SettingsRefused with every fault at once."""
     names = _variables()
-    given = {field: environ[name] for name, field in names.items() if environ.get(name)}
+    given = {field: value for name, field in names.items() if (value := lookup(environ, name))}
+    if "rules_toml" in given:
+        given["rules_toml"] = environ["BRIDGE_RULES_TOML"]  # whole: its faults are named by line
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsRefused("\n".join(_say(problem, names) for problem in error.errors())) from None
-    if why := _lost_disk(settings, environ):
-        raise SettingsRefused(why)
+    path = _doubted_file(settings, environ)
+    if path and (found := _platform(environ, _EPHEMERAL)):
+        raise SettingsRefused(_lost(path, *found, environ))
+    if path and (found := _platform(environ, _EPHEMERAL_ANEW)):
+        settings._new_file_lost = _lost_anew(path, *found)
     return settings
 
 
 def _variables() -> dict[str, str]:
     """Return the name of each variable and the field it fills."""
     fields: dict[str, Any] = dict(Settings.model_fields)
-    return {field.alias or name.upper(): name for name, field in fields.items()}
+    found = {field.alias or name.upper(): name for name, field in fields.items()}
+    # Written either way; as with curl, the one in lower case comes first.
+    return found | {name: name for name in ("http_proxy", "https_proxy", "no_proxy")}
 
 
 def _say(problem: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -126,11 +227,35 @@ def _say(problem: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return f"{name}: {said}"
 
 
-def _lost_disk(settings: Settings, environ: Mapping[str, str]) -> str | None:
-    platform = next((name for name in _EPHEMERAL if environ.get(name)), None)
-    if platform is None or not settings.database_url.startswith("sqlite"):
+def _doubted_file(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """Return the path of SQLite's file, unless it is known to be kept, or to be none."""
+    try:
+        path = named(settings.database_url)
+    except ValueError:  # which is said when it is opened
         return None
+    volume = lookup(environ, _VOLUME)
+    if path is None or settings.disk or (volume and _is_within(path, volume)):
+        return None
+    return path
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _platform(environ: Mapping[str, str], known: Mapping[str, str]) -> tuple[str, str] | None:
+    return next(((platform, name) for name, platform in known.items() if lookup(environ, name)), None)
+
+
+def _lost(path: str, platform: str, name: str, environ: Mapping[str, str]) -> str:
+    said = f"DATABASE_URL: SQLite's file {path} would be lost at every restart on {platform} ({name} is set)"
+    if volume := lookup(environ, _VOLUME):
+        return f"{said}, as it is not on the volume: write sqlite:///{volume}/bridge.db"
+    return f"{said}: {_ADVICE}"
+
+
+def _lost_anew(path: str, platform: str, name: str) -> str:
     return (
-        f"DATABASE_URL: SQLite's file would be lost at every restart here ({platform} is set, so the disk is not "
-        "kept): add a PostgreSQL database, which sets DATABASE_URL to postgres://..."
+        f"DATABASE_URL: there is no file {path} yet, and on {platform} ({name} is set) a new one would be lost at the "
+        f"next restart: {_ADVICE}"
     )

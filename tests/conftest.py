@@ -27,6 +27,17 @@ from bridge.record.schema import HEAD, metadata
 settings.register_profile("untimed", deadline=None)  # how long something takes is for the benchmarks
 settings.load_profile("untimed")
 
+# Tests may run on such a platform, and their databases are not to outlive them.
+for _name in (
+    "KUBERNETES_SERVICE_HOST",
+    "K_SERVICE",
+    "CLOUD_RUN_JOB",
+    "FLY_APP_NAME",
+    "FLY_MACHINE_ID",
+    "KOYEB_APP_NAME",
+):
+    os.environ.pop(_name, None)
+
 SERVER = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 MISSING = "PostgreSQL does not answer"
 NO_CHROMIUM = "there is no browser"

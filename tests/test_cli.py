@@ -233,12 +233,12 @@ def test_rules_that_are_a_folder_are_told_in_words(words: tuple[str, ...], tmp_p
 
 
 @pytest.mark.parametrize("words", [("db", "upgrade"), ("jobs", "list"), ("worker",), ("doctor",)])
-def test_a_database_in_a_folder_that_cannot_be_made_is_told_in_words(words: tuple[str, ...]) -> None:
+def test_a_database_in_a_folder_that_is_not_there_is_told_in_words(words: tuple[str, ...]) -> None:
     key = {"TENCENTCLOUD_SECRET_ID": "AKIDx", "TENCENTCLOUD_SECRET_KEY": "x"}
     known = {"BRIDGE_RULES_TOML": "[defaults]\n", **key}
     seen = call(*words, DATABASE_URL="sqlite:////proc/nope/b.db", **known)
     assert seen.exit_code == 1
-    assert "DATABASE_URL: the folder /proc/nope cannot be made" in seen.stdout + seen.stderr
+    assert "DATABASE_URL: there is no folder /proc/nope" in seen.stdout + seen.stderr
 
 
 def test_a_time_further_back_than_anything_is_told_in_words() -> None:

@@ -52,10 +52,7 @@ def test_worker_and_web_do_their_work_through_it_without_a_warning(tmp_path: Pat
         worker = stage.start_worker()
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        web = stage.start_program(
-            sys.executable, "-m", "gunicorn", "-c", "python:bridge.gunicorn_conf", "app:app",
-            PORT=str(port), BRIDGE_ADMIN_TOKEN=TOKEN,
-        )  # fmt: skip
+        web = stage.start_program(sys.executable, "-m", "bridge.web", PORT=str(port), BRIDGE_ADMIN_TOKEN=TOKEN)
         wait_until(lambda: _status(port, "/readyz") == 200, why=lambda: stage.log)
         stage.await_first_poll()
         jobs = [stage.ci.create(BUCKET, "Transcode", "p1") for _ in range(30)]

@@ -68,7 +68,7 @@ class Health:
         except TROUBLES as error:
             # Host, port and role of the database may be in it.
             logger.warning("the database does not answer /readyz", extra={"reason": trouble(error)})
-            return [Check("database", False, "does not answer; the log says why")]
+            return [Check("database", False, self._parts.db.lost or "does not answer; the log says why")]
 
     def _work(self) -> Iterable[Check]:
         book, now = self._parts.book(), self._parts.clock()

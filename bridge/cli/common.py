@@ -20,6 +20,7 @@ from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.words import duration
 from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
+from bridge.environment import lookup
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import Rules
@@ -83,11 +84,16 @@ def settings() -> Settings:
 
 
 def database_of(found: Settings) -> Database:
-    """Return the database as it is. Raises SettingsRefused when DATABASE_URL cannot be one."""
+    """Return the database as it is, to be closed when the command ends, however it does.
+
+    Raises SettingsRefused when DATABASE_URL cannot be one.
+    """
     try:
-        return wiring.database(found)
+        db = wiring.database(found)
     except ValueError as error:
         raise SettingsRefused(str(error)) from error
+    click.get_current_context().call_on_close(db.close)
+    return db
 
 
 def open_database(found: Settings, *, make: bool = False) -> Database:
@@ -201,7 +207,7 @@ def now_of(db: Database) -> datetime:
 def login() -> str | None:
     """Return who asks, where that has a name: a container may know none for its user."""
     try:
-        return os.environ.get("USER") or getpass.getuser()
+        return lookup(os.environ, "USER") or getpass.getuser()
     except (KeyError, OSError):
         return None
 

@@ -14,6 +14,7 @@ import click
 
 from bridge import wiring
 from bridge.cli.common import database_of, everything, fail, json_option, plainly, say, say_json, settings, some
+from bridge.environment import lookup
 from bridge.pipeline import Poll
 from bridge.wiring import Worker
 
@@ -33,7 +34,6 @@ def worker() -> None:
     working = Worker(found, rules, db)
     _heed_signals(working)
     working.run()
-    db.close()
 
 
 @click.command()
@@ -47,8 +47,9 @@ def run() -> None:
     found, rules, db = everything(polls=True)
     working = Worker(found, rules, db)
     _heed_signals(working)
-    host = "0.0.0.0" if os.environ.get("PORT") else "127.0.0.1"  # noqa: S104  (a platform that sets PORT routes to it)
-    wiring.warn_of_open_door(found, [host], routed=bool(os.environ.get("PORT")))
+    routed = lookup(os.environ, "PORT") is not None  # a platform that sets it routes to it
+    host = "0.0.0.0" if routed else "127.0.0.1"  # noqa: S104  (the same)
+    wiring.warn_of_open_door(found, [host], routed=routed)
     with ExitStack() as stack:
         try:
             stack.enter_context(wiring.served(wiring.web_app(found, rules, db), host=host, port=found.port))
@@ -56,7 +57,6 @@ def run() -> None:
             fail(f"ci-bridge: cannot listen on {host}:{found.port}: {error.strerror}; set PORT to a free one")
         click.echo(f"listening on http://{host}:{found.port}", err=True)
         working.run()
-    db.close()
 
 
 def _heed_signals(working: Worker) -> None:
@@ -107,7 +107,6 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
     else:
         for name, poll in polls:
             say(_line(name, poll), err=poll is None or poll.error is not None)
-    db.close()
     sys.exit(any(poll is None or poll.error for _, poll in polls))
 
 
@@ -147,4 +146,3 @@ def upgrade() -> None:
     after = database.revision()
     said = f"is at revision {after} already" if before == after else f"revision {before or 'none'} -> {after}"
     click.echo(f"{database.shown}: {said}")
-    database.close()

@@ -29,6 +29,7 @@ from bridge.collect.errors import (
 from bridge.collect.jobs_xml import Answer, AnswerReader, Reading, read_error
 from bridge.collect.memory import Memory
 from bridge.collect.pace import Pace
+from bridge.collect.proxies import Proxies
 from bridge.collect.reply import Reply
 from bridge.collect.signature import authorization, encode
 from bridge.collect.wire import Wire
@@ -43,6 +44,7 @@ _ASKABLE = re.compile(r"(?!\.*$)[\w.~:@-]+", re.ASCII)
 SIGNED_BEFORE_S, SIGNED_AFTER_S = 60, 600  # around now; short, as a signature in some log is a key
 SKEW = timedelta(seconds=30)  # a clock nearer than that is not what CI minds
 PATIENCE = timedelta(seconds=5)  # the longest wait inside a call: longer ones belong to the scheduler
+_DIRECT = Proxies()
 DEFAULT_RATE = Rate(count=5, per=timedelta(seconds=1))
 TOKEN_HEADER = "x-ci-security-token"  # noqa: S105  a header's name; cloud docs 460/42865, read 2026-11-21
 
@@ -69,12 +71,17 @@ class TencentCi:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
         deadline_s: float = 30,
+        proxies: Proxies = _DIRECT,
+        trusted: str | None = None,
     ) -> None:
-        """`endpoint` replaces CI's hosts, save where a place has its own; `deadline_s` bounds one request."""
+        """`endpoint` replaces CI's hosts, save where a place has its own; `deadline_s` bounds one request.
+
+        `trusted` is a file of certificates, if not those of requests.
+        """
         self._credentials, self._endpoint = credentials, endpoint
         self._clock, self._sleep = clock, sleep
         self._pace = Pace(rate, monotonic=monotonic, sleep=sleep)
-        self._wire = Wire(deadline_s=deadline_s, monotonic=monotonic)
+        self._wire = Wire(deadline_s=deadline_s, monotonic=monotonic, proxies=proxies, trusted=trusted)
         self._offsets: dict[str, timedelta] = {}
         self._memory = Memory[Reading]()
 

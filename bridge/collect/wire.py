@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from urllib3.util.connection import allowed_gai_family, create_connection
 from urllib3.util.retry import Retry
 
 from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError
+from bridge.collect.proxies import Proxies
 from bridge.collect.reply import Reply
 
 ERROR_LIMIT = 2**16  # bytes of an answer other than 200 that are read: CI's errors have some hundred
@@ -56,9 +58,13 @@ _RETRY = Retry(
 class Wire:
     """Shared by threads: it keeps connections and nothing else, so no cookies either."""
 
-    def __init__(self, *, deadline_s: float, monotonic: Callable[[], float]) -> None:
-        self._deadline_s, self._monotonic = deadline_s, monotonic
+    def __init__(
+        self, *, deadline_s: float, monotonic: Callable[[], float], proxies: Proxies, trusted: str | None
+    ) -> None:
+        self._deadline_s, self._monotonic, self._proxies = deadline_s, monotonic, proxies
         self._session = _Session()
+        self._session.trust_env = False  # requests would read variables as they are, and ~/.netrc
+        self._session.verify = trusted or True
         self._session.headers["User-Agent"] = "ci-bridge"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
@@ -79,8 +85,6 @@ class Wire:
         try:
             return self._get(url, headers, auth, take)
         # Causes are left out: requests' own texts may quote headers and a proxy's password.
-        except requests.exceptions.InvalidProxyURL:
-            raise ConfigError("the proxy's URL in the environment cannot be read") from None
         except (*_NO_ADDRESS, LocationParseError):
             raise ConfigError(f"{host}: there is no such address", advice=CHECK_ADDRESS) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -95,7 +99,8 @@ class Wire:
         with self._session.get(
             url,
             headers=headers,
-            auth=auth,  # given, so that requests never looks into ~/.netrc
+            auth=auth,
+            proxies=self._proxies.of(url),
             stream=True,
             allow_redirects=False,
             timeout=(min(CONNECT_TIMEOUT_S, self._deadline_s), min(SILENCE_TIMEOUT_S, self._deadline_s)),
@@ -128,8 +133,12 @@ def _reason(error: BaseException) -> str:
 
 
 def _advice(error: BaseException) -> str:
-    unresolved = any(isinstance(cause, socket.gaierror) for cause in _causes(error))
-    return "check `region`, the network and DNS" if unresolved else ""
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return "check `region`, the network and DNS"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "SSL_CERT_FILE names the certificates to trust, where not the system's"
+    return ""
 
 
 def _causes(error: BaseException) -> list[BaseException]:

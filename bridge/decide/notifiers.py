@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from bridge.decide.customs import Body, BodyReader
 from bridge.decide.rehearsal import Note, Rehearsal
 from bridge.decide.shapes import Env, NotifierTable, SlackTable, WebhookTable
 from bridge.decide.templates import rendered
 from bridge.decide.words import shown, suggest
+from bridge.environment import fault, lookup
 from bridge.model import Notifier, Rate, SlackNotifier, WebhookNotifier, Writer
+from bridge.url import encoded
 
 _SHAPES: Mapping[str, type[NotifierTable]] = {"slack": SlackTable, "webhook": WebhookTable}
 # Slack takes a message a second and channel ("Rate limits", read 2026-11-21); one at a time keeps their order.
@@ -68,9 +69,7 @@ class NotifierReader:
         if shape.url and (shape.thread != "none" or shape.update):
             text = "an incoming webhook has no threads and no updates; they need channel and token"
             self._note((*path, "thread" if shape.thread != "none" else "update"), text)
-        url = self._one(shape.url, (*path, "url"))
-        if url and shape.url and not _is_url(url):
-            self._note((*path, "url"), _no_url(shape.url))
+        url = self._url(shape.url, (*path, "url")) if shape.url else None
         channels = tuple(dict.fromkeys(shape.channels or ()))
         template = self._channel_template(shape, path)
         return SlackNotifier(
@@ -82,7 +81,7 @@ class NotifierReader:
             channel=channels[0] if template and channels else shape.channel,
             channels=channels,
             channel_template=template,
-            token=self._one(shape.token, (*path, "token")),
+            token=self._token(shape.token, (*path, "token")),
             url=url,
             thread=shape.thread,
             update=shape.update,
@@ -138,10 +137,15 @@ class NotifierReader:
         return BodyReader(self._rehearsal, self._note).read(shape.body, (*path, "body"))
 
     def _url(self, value: str | Env, path: tuple[str, ...]) -> str:
+        """Return the URL as it goes onto the wire."""
         url = value if isinstance(value, str) else self._one(value, path)
-        if url is not None and not _is_url(url):
-            self._note(path, _no_url(value))
-        return url or ""
+        if url is None:
+            return ""
+        try:
+            return encoded(url)
+        except ValueError as error:
+            self._note(path, _no_url(value, fault(url) or str(error)))
+        return ""
 
     def _headers(self, headers: Mapping[str, str | Env], path: tuple[str, ...]) -> list[tuple[str, str]]:
         found = []
@@ -164,12 +168,18 @@ class NotifierReader:
             secret = self._value(variable)
             if secret:
                 found.append(secret)
-                if why := _bad_secret(secret):
+                if why := fault(secret) or _bad_secret(secret):
                     self._note(path, f"the value of {variable} {why}")
             else:
                 over = "; take it out when the rotation is over" if number else ""
                 self._note(path, self._missing(variable) + over)
         return tuple(found)
+
+    def _token(self, env: Env | None, path: tuple[str, ...]) -> str | None:
+        token = self._one(env, path)
+        if env and token and (why := _bad_token(token)):
+            self._note(path, f"the value of {env.env[0]} {why}")
+        return token
 
     def _one(self, env: Env | None, path: tuple[str, ...]) -> str | None:
         """Return the value; a variable that is missing or empty is a fault."""
@@ -180,10 +190,10 @@ class NotifierReader:
         value = self._value(env.env[0])
         if not value:
             self._note(path, self._missing(env.env[0]))
-        return value or None
+        return value
 
-    def _value(self, variable: str) -> str:
-        return self._environ.get(variable, "").strip()
+    def _value(self, variable: str) -> str | None:
+        return lookup(self._environ, variable)
 
     def _missing(self, variable: str) -> str:
         if variable in self._environ:
@@ -194,25 +204,17 @@ class NotifierReader:
         return f"environment variable {variable} is not set"
 
 
-def _no_url(value: str | Env) -> str:
+def _no_url(value: str | Env, why: str) -> str:
     # Not shown: user and password in it may be the very fault.
     said = "this" if isinstance(value, str) else f"the value of {value.env[0]}"
-    return f"{said} is not an http(s) address without user and password, such as https://cms.example.com/hooks/media"
+    right = "https://cms.example.com/hooks/media"
+    return f"{said} is not an http(s) address without user and password, such as {right}: {why}"
 
 
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and "@" not in parts.netloc
-            and text.isprintable()
-            and " " not in text
-            and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:
-        return False
+def _bad_token(token: str) -> str | None:
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        return "is no token: it has white space or a character in it that no token has; copy it again"
+    return fault(token)
 
 
 def _bad_secret(secret: str) -> str | None:

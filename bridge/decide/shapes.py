@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from bridge.decide.calendar import Window, time_of_day, window
 from bridge.decide.words import MOST_LISTED, STATE_WORDS, States, duration, rate, shown, states, suggest
 from bridge.model import DONE, NEW, Rate
+from bridge.url import encoded
 
 _LONGEST_NAME = 200  # characters of a tag, a queue, a state: the keys of indexes are made of them
 _LONGEST_KEY = 850  # an object's
@@ -113,6 +114,13 @@ def _zone(value: object) -> ZoneInfo:
         raise ValueError(f'{shown(value)} is not a time zone; write for example "Asia/Shanghai" or "UTC"') from error
 
 
+def _endpoint(value: str) -> str:
+    found = encoded(value)
+    if not re.fullmatch(r"https?://[^/]+/", found):
+        raise ValueError("an address without path and query is wanted, such as https://host:port")
+    return found
+
+
 def _env_names(value: object) -> list[str]:
     names = read_words(value)
     # A secret that stands where its name belongs must not be said back as "not set".
@@ -174,7 +182,7 @@ class WatchTable(_Table):
         Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_KEY, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
         | None
     ) = None
-    endpoint: Annotated[str, StringConstraints(pattern=r"^https?://[^/?#@]+/?$")] | None = None
+    endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
 
 
 class NotifierTable(_Table):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engine, event, inspect, text
@@ -20,12 +19,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from bridge.record.schema import HEAD
+from bridge.record.sqlite_file import SqliteFile, named
 
 # What is raised when the database does not answer, has no room, or has no connection left.
 TROUBLES = (DBAPIError, PoolTimeout)
 
 # An attempt ends after 15 s: who waits longer than that for the database finds answers that came in time too late.
 _BUSY_MS = 10_000
+_JOURNAL = 4 << 20  # bytes, which is what SQLite writes before it begins again from the start
 # Two generations of two kinds of dyno fit into the 20 connections of the smallest plan.
 _POOL = {"pool_size": 2, "max_overflow": 3, "pool_recycle": 1800}
 # A host that does not answer would be waited for for minutes, and one that falls silent for a quarter of an hour.
@@ -48,9 +49,12 @@ class Database:
     """Transactions on one database. `write` takes SQLite's write lock at once, `read` never takes it."""
 
     def __init__(self, url: str) -> None:
-        self.url = _url(url)
-        self.sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = _sqlite(self.url) if self.sqlite else _postgresql(self.url)
+        """Raises ValueError where the address cannot be one, or its file cannot be kept."""
+        path = named(url)
+        self._file = None if path is None else SqliteFile(path)
+        self.sqlite = self._file is not None
+        self.url = _url(url) if path is None else URL.create("sqlite", database=path)
+        self._engine = _sqlite(self.url, self._file) if self._file else _postgresql(self.url)
         self._reader = self._engine.execution_options(reading=True)
 
     @contextmanager
@@ -78,7 +82,12 @@ class Database:
     @property
     def is_missing(self) -> bool:
         """True when the SQLite file is not there."""
-        return self.sqlite and bool(self.url.database) and not Path(str(self.url.database)).exists()
+        return self._file is not None and self._file.is_missing
+
+    @property
+    def lost(self) -> str | None:
+        """Say that the SQLite file that was opened is no longer there."""
+        return self._file.lost if self._file else None
 
     def revision(self) -> str | None:
         """Return the schema's revision; None when the database is empty."""
@@ -143,15 +152,15 @@ def _encoding_advice(url: URL, encoding: str) -> str:
 
 
 def _url(url: str) -> URL:
-    """Read DATABASE_URL. Raises ValueError saying what would be right."""
+    """Read the address of a PostgreSQL, whatever driver it names. Raises ValueError saying what would be right."""
     try:
-        found = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url))
+        found = make_url(re.sub(r"(?i)^postgres(ql)?(\+\w*)?://", "postgresql+psycopg://", url))
     except (ArgumentError, ValueError):  # their own texts quote what may be the password
         raise ValueError("DATABASE_URL is not one; write sqlite:///bridge.db or postgresql://...") from None
-    if found.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ValueError(f"DATABASE_URL: {found.get_backend_name()} is not supported; use sqlite or postgresql")
+    if found.drivername != "postgresql+psycopg":
+        raise ValueError(f"DATABASE_URL: {found.drivername[:40]} is not supported; use sqlite or postgresql")
     # What is taken for the host or the database would have the end of the password in it.
-    if found.get_backend_name() == "postgresql" and "@" in f"{found.host}/{found.database}":
+    if "@" in f"{found.host}/{found.database}":
         raise ValueError("DATABASE_URL has an @ too many; in a user name or password write it as %40")
     return found
 
@@ -239,24 +248,37 @@ def _ping(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
         raise DisconnectionError from error
 
 
-def _sqlite(url: URL) -> Engine:
-    if url.database and url.database != ":memory:":
-        folder = Path(url.database).parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            said = f"DATABASE_URL: the folder {folder} cannot be made: {error.strerror}; name one that is writable"
-            raise ValueError(said) from error
+def _sqlite(url: URL, file: SqliteFile) -> Engine:
+    file.check()
     engine = create_engine(url, connect_args={"timeout": _BUSY_MS / 1000, "check_same_thread": False})
-    event.listen(engine, "connect", _prepare)
+
+    def connecting(*_: object) -> None:
+        required()  # SQLite would make a new file where the old one was
+        try:
+            file.make()
+        except OSError as error:
+            raise sqlite3.OperationalError(f"{file.path} cannot be made: {error.strerror}") from error
+
+    def connected(connection: Any, _record: object) -> None:
+        _prepare(connection)
+        file.opened()
+
+    def required(*_: object) -> None:
+        if why := file.lost:
+            raise sqlite3.OperationalError(why)
+
+    event.listen(engine, "do_connect", connecting)
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "checkout", required)
     event.listen(engine, "begin", _begin)
     return engine
 
 
-def _prepare(connection: Any, _record: object) -> None:
+def _prepare(connection: Any) -> None:
     connection.isolation_level = None  # else the driver begins by itself, and late
     _write_ahead(connection)
-    for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-4000"):
+    # Unless it is said, the journal stays as large as it once was.
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-4000", f"journal_size_limit={_JOURNAL}"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

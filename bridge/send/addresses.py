@@ -60,7 +60,7 @@ def _network(word: str) -> Network:
     try:
         network = ip_network(word, strict=False)
     except ValueError:
-        raise ValueError(f'"{word}" is not a network; write it like 10.1.0.0/16 or 10.1.2.3') from None
+        raise ValueError(f'"{word[:50]}" is not a network; write it like 10.1.0.0/16 or 10.1.2.3') from None
     if ip_address(word.partition("/")[0]) != network.network_address:
         raise ValueError(f'"{word}" has bits beyond its length; did you mean {network}?')
     return network

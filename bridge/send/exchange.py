@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
-from urllib.parse import urlsplit
 
-URL_LIMIT = 8192
-PORTS = {"http": 80, "https": 443}
+from bridge.url import encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +53,7 @@ class Failure:
 
 def check(request: Request) -> None:
     """Raise ValueError if `request` must not be put on the wire."""
-    whereabouts(request.url)
+    encoded(request.url)
     lines = "".join(request.headers)
     if "\r" in lines or "\n" in lines or "\0" in lines:
         raise ValueError("a header has a line break in it")
-
-
-@lru_cache(maxsize=1024)
-def whereabouts(url: str) -> str:
-    """Return "host:port" of `url`. Raises ValueError, without the URL in it, if the URL is not usable."""
-    if len(url) > URL_LIMIT:
-        raise ValueError(f"the url is longer than {URL_LIMIT} characters")
-    if any(char <= " " or char in "\\\x7f" for char in url):
-        raise ValueError("the url has a space, a backslash or a control character in it")
-    try:
-        parts, port = urlsplit(url), urlsplit(url).port
-    except ValueError:
-        raise ValueError("the url is not one") from None  # what it says repeats a part of the url
-    if parts.scheme not in PORTS:
-        raise ValueError("the url must begin with https:// or http://")
-    if "@" in parts.netloc:
-        raise ValueError('the url has a user name in it; use a header "Authorization" instead')
-    if not parts.hostname or port == 0:
-        raise ValueError("the url names no host, or port 0")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{host}:{port or PORTS[parts.scheme]}"

@@ -13,7 +13,8 @@ import certifi
 import pycurl
 
 from bridge.send.addresses import Network, kind
-from bridge.send.exchange import Failure, Reply, Request, check, whereabouts
+from bridge.send.exchange import Failure, Reply, Request, check
+from bridge.url import encoded, whereabouts
 
 CONNECT_DEADLINE_S = 10.0
 DRAINED = 64 * 1024  # an answer up to here is read to its end, so that the connection can be used again
@@ -26,11 +27,11 @@ _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle
 
 
 def ca_file() -> str:
-    """Return the certificates to trust: SSL_CERT_FILE, the system's, else certifi's.
+    """Return the certificates to trust where nobody names others: the system's, else certifi's.
 
     pycurl's wheel knows only the path of Red Hat's bundle.
     """
-    files = (ssl.get_default_verify_paths().cafile, *_CA_FILES)
+    files = (ssl.get_default_verify_paths().openssl_cafile, *_CA_FILES)
     return next((file for file in files if file and Path(file).is_file()), certifi.where())
 
 
@@ -79,8 +80,7 @@ class Transfer:
         set_option = self.curl.setopt
         self.key = key
         if request.url != self._url:
-            # As bytes, because libcurl itself converts names that are not ASCII.
-            set_option(pycurl.URL, request.url.encode())
+            set_option(pycurl.URL, encoded(request.url))
             self._url = request.url
         if request.deadline_s != self._deadline_s:
             set_option(pycurl.TIMEOUT_MS, max(1, int(request.deadline_s * 1000)))

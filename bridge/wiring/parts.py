@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from bridge import logs
+from bridge.collect.proxies import Proxies
 from bridge.collect.tencent import Credentials, TencentCi
 from bridge.decide import archive
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
@@ -18,6 +19,7 @@ from bridge.pipeline.round import note_rules
 from bridge.record import leases, rulesets, snapshots
 from bridge.record.database import Clock, Database
 from bridge.send.door import Door
+from bridge.send.transfer import ca_file
 from bridge.settings import Settings
 
 _CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop, so that a poll never outstays it
@@ -28,7 +30,12 @@ def utc_now() -> datetime:
 
 
 def database(settings: Settings) -> Database:
-    return Database(settings.database_url)
+    """Raises ValueError where the address cannot be one, or its file would be made where it is lost again."""
+    db = Database(settings.database_url)
+    if settings.new_file_lost and db.is_missing:
+        db.close()
+        raise ValueError(settings.new_file_lost)
+    return db
 
 
 def source(settings: Settings, book: Rulebook, *, sleep: Callable[[float], object] = time.sleep) -> TencentCi:
@@ -42,11 +49,13 @@ def source(settings: Settings, book: Rulebook, *, sleep: Callable[[float], objec
         rate=book.rate,
         sleep=sleep,
         deadline_s=_CI_DEADLINE_S,
+        proxies=Proxies(http=settings.http_proxy, https=settings.https_proxy, without=settings.no_proxy),
+        trusted=settings.ssl_cert_file or ca_file(),
     )
 
 
 def door(settings: Settings) -> Door:
-    return Door(allow=settings.allow_networks, proxy=settings.egress_proxy)
+    return Door(allow=settings.allow_networks, proxy=settings.egress_proxy, trusted=settings.ssl_cert_file)
 
 
 def sync(db: Database, book: Rulebook, *, clock: Clock = utc_now) -> None:

@@ -13,6 +13,7 @@ from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
 from bridge.decide.rulebook import read as read_rules
 from bridge.decide.rules_change import SETTLED_S, SHRUNK_S, emptied, names_of, shrunk
 from bridge.decide.toml_bounds import LARGEST, TooLarge, check_size
+from bridge.environment import lookup
 from bridge.settings import Settings
 from bridge.wiring.parts import emptied_fault
 
@@ -68,7 +69,7 @@ class Rules:
     def _load(self) -> str:
         if self._settings.rules_toml is not None:
             return self._settings.rules_toml
-        return load_rules(self._settings.rules, named="BRIDGE_RULES" in self.environ)
+        return load_rules(self._settings.rules, named=lookup(self.environ, "BRIDGE_RULES") is not None)
 
     def reload(self) -> bool:
         """Take the file as it is now, as a person has said that it is whole; return whether the rules are others."""

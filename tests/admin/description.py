@@ -19,4 +19,4 @@ def text_of(app: Flask) -> str:
 
 
 if __name__ == "__main__":
-    print(text_of(World(Database("sqlite://")).app()), end="")
+    print(text_of(World(Database("sqlite:///bridge.db")).app()), end="")

@@ -17,7 +17,7 @@ from tests.admin.builders import ENVIRON, RULES
 
 TOKEN = "the-token-of-this-test"
 ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-m", "gunicorn", "-c", "python:bridge.gunicorn_conf", "app:app")
+COMMAND = (sys.executable, "-m", "bridge.web")
 DEADLINE_S = 30.0
 
 

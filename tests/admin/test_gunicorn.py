@@ -55,6 +55,13 @@ def test_wrong_rules_end_it_with_every_fault(environ: dict[str, str]) -> None:
     assert "Traceback" not in said
 
 
+def test_what_gunicorn_would_read_by_itself_ends_it_with_a_line_for_each(environ: dict[str, str]) -> None:
+    code, said = ended(environ | {"WEB_CONCURRENCY": "auto", "PORT": "\ufeff80 80"})
+    assert (code, len(said.splitlines())) == (1, 2)
+    assert "WEB_CONCURRENCY: 'auto' is no whole number from 1 to 64" in said
+    assert "PORT: '80 80' is no whole number from 1 to 65535" in said
+
+
 def test_a_wrong_environment_ends_it_before_it_listens(environ: dict[str, str]) -> None:
     code, said = ended(environ | {"PORT": "http", "LOG_LEVEL": "LOUD"})
     assert code == 1
@@ -64,7 +71,7 @@ def test_a_wrong_environment_ends_it_before_it_listens(environ: dict[str, str]) 
 
 
 def test_it_warns_once_at_start_when_a_router_is_in_front_and_no_token_is_set(environ: dict[str, str]) -> None:
-    with serving(environ | {"WEB_CONCURRENCY": "2", "BRIDGE_ADMIN_TOKEN": ""}) as process:
+    with serving(environ | {"WEB_CONCURRENCY": "", "BRIDGE_ADMIN_TOKEN": "\ufeff"}) as process:
         wait_until_it_answers(environ, process)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=DEADLINE_S)

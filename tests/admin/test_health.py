@@ -25,6 +25,7 @@ def failing(checks: dict[str, Any]) -> list[str]:
 
 
 def test_health_is_of_the_process_and_asks_no_database(world: World, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
     world.db = Database(f"sqlite:///{tmp_path}/gone/bridge.db")
     (tmp_path / "gone").rmdir()
     answer = world.client(token=None).get("/healthz")
@@ -48,6 +49,20 @@ def test_a_database_that_does_not_answer_is_said_to_strangers_without_its_place_
     assert (status, failing(checks)) == (503, ["database"])
     assert checks["database"]["detail"] == "does not answer; the log says why"
     assert "port 1 failed" in caplog.records[-1].__dict__["reason"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_database_whose_file_was_taken_away_is_not_ready_and_says_why(
+    world: World, tmp_path: Path, *, again: bool
+) -> None:
+    assert Asker(world)()[1]["database"]["ok"]
+    (tmp_path / "bridge.db").unlink()
+    if again:
+        (tmp_path / "bridge.db").touch()
+    status, checks = Asker(world)()
+    assert (status, failing(checks)) == (503, ["database"])
+    assert checks["database"]["detail"].startswith("the database's file was deleted or replaced")
+    assert str(tmp_path) not in str(checks)
 
 
 def test_a_schema_that_is_not_ours_says_what_to_do(world: World, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_a_fault_of_ours_is_logged_and_not_shown(world: World, caplog: pytest.Lo
 def test_a_database_that_does_not_answer_is_a_503_to_try_again(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    (tmp_path / "gone").mkdir()
     world.db = Database(f"sqlite:///{tmp_path}/gone/bridge.db")
     (tmp_path / "gone").rmdir()
     for path in ("/api/v1/jobs", "/metrics"):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.collect.errors import AuthError, ClockError, TemporaryError, Throttled
+from bridge.collect.proxies import Proxies
 from bridge.collect.signature import authorization
 from bridge.collect.tencent import Credentials, TencentCi
 from bridge.model import Place, Stream
@@ -287,12 +288,10 @@ def test_a_server_error_is_tried_once_more(
     assert clock.slept == [1, 1]
 
 
-def test_the_operators_proxy_is_used(
-    fake_ci: FakeCi, stream: Stream, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_operators_proxy_is_used(fake_ci: FakeCi, stream: Stream, clock: Clock) -> None:
     fake_ci.will(answer())
-    monkeypatch.setenv("http_proxy", fake_ci.url)
-    with TencentCi(credentials=CREDENTIALS, endpoint="http://ci.invalid", clock=clock) as ci:
+    proxies = Proxies(http=fake_ci.url)
+    with TencentCi(credentials=CREDENTIALS, endpoint="http://ci.invalid", clock=clock, proxies=proxies) as ci:
         ci.list(stream)
     assert urlsplit(fake_ci.asked[0].target).hostname == "ci.invalid"
     assert fake_ci.asked[0].headers["host"] == stream.place.host

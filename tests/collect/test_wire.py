@@ -17,6 +17,7 @@ import pytest
 
 from bridge.collect.errors import BrokenReply, CiError, ConfigError, TemporaryError, UnreadableReply
 from bridge.collect.jobs_xml import PART_LIMIT, REPLY_LIMIT
+from bridge.collect.proxies import Proxies
 from bridge.collect.tencent import TencentCi
 from bridge.model import Place, Stream
 from tests.collect.conftest import CREDENTIALS, Answer, Asked, FakeCi, answer, fixture, refusal
@@ -270,13 +271,11 @@ def test_a_call_to_a_host_that_does_not_take_connections_ends_at_its_deadline(st
     assert took_s < 1.9  # a second try with a second of its own would be two
 
 
-def test_a_proxy_that_cannot_be_reached_is_told_without_its_password(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_that_cannot_be_reached_is_told_without_its_password(stream: Stream) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("https_proxy", f"http://user:hush@127.0.0.1:{bound.getsockname()[1]}")
-        with TencentCi(credentials=CREDENTIALS) as ci:
+        proxies = Proxies(https=f"http://user:hush@127.0.0.1:{bound.getsockname()[1]}")
+        with TencentCi(credentials=CREDENTIALS, proxies=proxies) as ci:
             error = failure(ci, stream)
     assert str(error) == f"{stream.place.host}: the proxy: Connection refused"
 

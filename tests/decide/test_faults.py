@@ -64,7 +64,7 @@ def test_a_wrong_file_is_refused_with_every_fault_at_once_each_with_its_line():
         '21: notifier "ops", key "token": a secret comes from the environment: write token = { env = "NAME" }',
         '22: notifier "ops", key "fallback": there is no notifier "pagr" (did you mean "pager"?)',
         '26: notifier "pager", key "url": this is not an http(s) address without user and password, '
-        "such as https://cms.example.com/hooks/media",
+        "such as https://cms.example.com/hooks/media: the url must begin with https:// or http://",
         '27: notifier "pager", key "secret": environment variable PAGER_SECRET is not set',
         '28: notifier "pager", key "max_in_flight": 0 is too small: 1 is the least',
         '32: rule "failed", key "to": no job state is called "Sucess" (did you mean "Success"?); '

@@ -55,7 +55,7 @@ from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, faults, notifier
             ['type = "webhook"', 'url = { env = "U" }'],
             {"U": "SECRET"},
             '3: notifier "hook", key "url": the value of U is not an http(s) address without user and password, '
-            "such as https://cms.example.com/hooks/media",
+            "such as https://cms.example.com/hooks/media: the url must begin with https:// or http://",
         ),
         (
             ['type = "webhook"', 'url = { env = ["U", "V"] }'],

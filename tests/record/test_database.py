@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -11,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from bridge.record.database import Database, SchemaOld, at, ms, trouble
-from bridge.record.schema import lease, stream
+from bridge.record.schema import HEAD, lease, stream
 from tests.commands import run
 from tests.conftest import Opener, PostgresServer, only_postgresql, only_sqlite
 from tests.crash.servers import open_folder, own_postgres
@@ -36,11 +41,138 @@ def test_another_address_is_refused_with_what_would_be_right(url: str, said: str
         Database(url)
 
 
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg2", "postgres+asyncpg", "POSTGRESQL", "postgresql+"])
+def test_whatever_driver_an_address_names_postgresql_is_meant(scheme: str) -> None:
+    db = Database(f"{scheme}://127.0.0.1/bridge")
+    assert (db.sqlite, db.url.drivername) == (False, "postgresql+psycopg")
+    db.close()
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite3", "SQLite", "sqlite+pysqlite", "sqlite+aiosqlite"])
+def test_every_spelling_of_an_sqlite_address_names_the_same_file(scheme: str, tmp_path: Path) -> None:
+    db = Database(f"{scheme}:///{tmp_path}/bridge.db")
+    assert (db.sqlite, db.url.database, db.is_missing) == (True, f"{tmp_path}/bridge.db", True)
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:", "names no file; write sqlite:///bridge.db"),
+        ("sqlite://", "names no file; write sqlite:///bridge.db"),
+        ("sqlite:///", "names no file; write sqlite:///bridge.db"),
+        ("sqlite://bridge.db", "names no file; write sqlite:///bridge.db"),
+        ("sqlite:///:memory:", "what is in memory is lost"),
+        ("sqlite:///{}/bridge.db?mode=memory", "takes no options"),
+        ("sqlite:///file:{}/bridge.db?uri=true", "takes no options"),
+        ("sqlite:///{}", "is a folder; name a file in it"),
+        ("sqlite:///{}/", "is a folder; name a file in it"),
+        ("sqlite:////", "/ is a folder; name a file in it"),
+        ("sqlite:///{}/not/there/bridge.db", "there is no folder .*/not/there; make it, or name one that is there"),
+        ("sqlite:///{}/bridge.db/bridge.db", "cannot be looked at: Not a directory"),
+        ("sqlite:////dev/null", "is not a regular file; name one"),
+        ("sqlite:///{}/" + "b" * 300, "cannot be looked at: File name too long"),
+        ("sqlite+pysqlcipher://:hush@/{}/bridge.db", "sqlite.pysqlcipher is not supported"),
+    ],
+)
+def test_a_file_that_cannot_be_kept_is_refused_and_nothing_is_made(url: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "bridge.db").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=said) as refused:
+        Database(url.format(tmp_path))
+    assert str(refused.value).startswith("DATABASE_URL")
+    assert "hush" not in str(refused.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
+@pytest.mark.parametrize(
+    ("folder", "file", "said"),
+    [(0o755, 0o600, "may not read and write"), (0o755, 0o644, "may not read and write"),
+     (0o755, None, "may not make files in the folder"), (0o755, 0o666, "may not make files in the folder"),
+     (0o700, None, "Permission denied")],
+)  # fmt: skip
+def test_a_file_without_the_rights_to_it_is_refused(folder: int, file: int | None, said: str) -> None:
+    with TemporaryDirectory() as name:  # not below the one of a test, which is closed to everybody else
+        path = Path(name) / "bridge.db"
+        if file is not None:
+            path.touch()
+            path.chmod(file)
+        path.parent.chmod(folder)
+        with _somebody_else(), pytest.raises(ValueError, match=said):
+            Database(f"sqlite:///{path}")
+
+
+@contextmanager
+def _somebody_else() -> Iterator[None]:
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_a_new_file_and_its_journal_are_their_owners_alone(mask: int, tmp_path: Path, opened: Opener) -> None:
+    before = os.umask(mask)
+    try:
+        opened(f"sqlite:///{tmp_path}/bridge.db").upgrade()
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {
+        "bridge.db": "0o600", "bridge.db-wal": "0o600", "bridge.db-shm": "0o600"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "then"), [(0o644, 0o600), (0o660, 0o660), (0o640, 0o640)])
+def test_a_file_that_everybody_could_read_is_closed_and_what_somebody_chose_stays(
+    mode: int, then: int, sqlite_url: str, opened: Opener
+) -> None:
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    path.chmod(mode)
+    with opened(sqlite_url).write():
+        assert path.stat().st_mode & 0o777 == then
+
+
 @only_sqlite
-def test_the_directory_of_a_new_sqlite_file_is_made(dialect: str, tmp_path: Path, opened: Opener) -> None:
-    path = tmp_path / "not" / "there" / "bridge.db"
-    opened(f"sqlite:///{path}").upgrade()
-    assert path.exists()
+def test_the_journal_becomes_short_again_when_nobody_reads_what_was_before(db_url: str, opened: Opener) -> None:
+    db, journal = opened(db_url), Path(db_url.removeprefix("sqlite:///") + "-wal")
+    with db.write() as tx:
+        tx.execute(text("CREATE TABLE filler (said TEXT)"))
+    with db.read() as reader:
+        reader.execute(text("SELECT count(*) FROM filler")).scalar()
+        for _ in range(4):
+            with db.write() as tx:
+                tx.execute(text("INSERT INTO filler VALUES (:said)"), {"said": "x" * 4_000_000})
+        assert journal.stat().st_size > 15_000_000
+    for _ in range(3):
+        with db.write() as tx:
+            tx.execute(text("INSERT INTO filler VALUES ('x')"))
+    assert journal.stat().st_size < 5_000_000
+
+
+@only_sqlite
+@pytest.mark.parametrize("how", ["deleted", "replaced", "moved"])
+def test_a_file_that_is_gone_is_trouble_and_no_new_one_is_made(how: str, db_url: str, opened: Opener) -> None:
+    db, path = opened(db_url), Path(db_url.removeprefix("sqlite:///"))
+    assert db.revision()
+    assert db.lost is None
+    copy = path.with_name("copy.db")
+    if how == "moved":
+        path.rename(copy)
+    else:
+        shutil.copy(path, copy)
+        path.unlink()
+    if how == "replaced":
+        copy.rename(path)
+    for transaction in (db.read, db.write):
+        with pytest.raises(DBAPIError) as refused, transaction():
+            pytest.fail("nobody would ever read this")
+        assert "was deleted or replaced while the bridge runs" in trouble(refused.value)
+    assert path.exists() == (how == "replaced")
+    if how == "moved":
+        copy.rename(path)
+        assert (db.lost, db.revision()) == (None, HEAD)
 
 
 def _impatient(url: str, opened: Opener) -> Database:

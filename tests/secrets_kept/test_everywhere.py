@@ -77,7 +77,7 @@ def test_no_secret_is_in_what_postgresql_gunicorn_and_json_tell(planted: tuple[S
     port = free_port()
     with (stage.folder / "worker-web.log").open("wb") as log:
         web = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "python:bridge.gunicorn_conf", "app:app"],
+            [sys.executable, "-m", "bridge.web"],
             env=stage.environ | {"PORT": str(port)},
             cwd=REPOSITORY,
             stdout=log,

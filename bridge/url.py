@@ -1,0 +1,95 @@
+"""URLs to send to: one parser says whether a text is one, and what of it goes onto the wire. Pure."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from ipaddress import IPv6Address
+from urllib.parse import quote, urlsplit
+
+import idna
+
+LONGEST = 8192
+PORTS = {"http": 80, "https": 443}
+_BLANK = re.compile(r"[\x00-\x20\\\x7f]")
+_PLACE = re.compile(
+    r"(?:(?P<user>.*)@)?(?:\[(?P<six>[^]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]{0,20}))?", re.DOTALL
+)
+_NAME = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# RFC 3986: what may stand in a path and a query as it is, less letters, digits and "-._~".
+_IN_PATH = "/%:@!$&'()*+,;="
+_IN_QUERY = _IN_PATH + "?"
+
+
+@lru_cache(maxsize=1024)
+def encoded(text: str, *, user: bool = False) -> str:
+    """Return the URL in ASCII: host by IDNA, path and query percent-encoded once, no fragment.
+
+    Raises ValueError, with nothing of `text` in it, which may be a secret. With `user` it may have a user and password.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"the url is longer than {LONGEST} characters")
+    if _BLANK.search(text):
+        raise ValueError("the url has a space, a backslash or a control character in it")
+    if not text.isprintable():
+        raise ValueError("the url has a character in it that cannot be seen")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("the url is not one") from None  # what it says repeats a part of the url
+    if parts.scheme not in PORTS:
+        raise ValueError("the url must begin with https:// or http://")
+    place = _place(parts.netloc, user=user)
+    path, query = _escaped(parts.path, _IN_PATH) or "/", _escaped(parts.query, _IN_QUERY)
+    found = f"{parts.scheme}://{place}{path}{query and '?'}{query}"
+    if len(found) > LONGEST:
+        raise ValueError(f"the url is longer than {LONGEST} characters")
+    return found
+
+
+def whereabouts(url: str) -> str:
+    """Return "host:port" of `url`. Raises ValueError as `encoded` does."""
+    parts = urlsplit(encoded(url))
+    host = parts.netloc.rpartition(":")[0] if parts.port else parts.netloc
+    return f"{host}:{parts.port or PORTS[parts.scheme]}"
+
+
+def _place(netloc: str, *, user: bool) -> str:
+    """Return user, host and port as they go onto the wire."""
+    if "@" in netloc and not user:
+        raise ValueError('the url has a user name in it; use a header "Authorization" instead')
+    found = _PLACE.fullmatch(netloc)
+    if found is None or int(found["port"] or 1) > 65535:
+        raise ValueError("the url is not one")
+    host = _name(found["name"]) if found["six"] is None else f"[{_six(found['six'])}]"
+    if not host or int(found["port"] or 1) == 0:
+        raise ValueError("the url names no host, or port 0")
+    before = "" if found["user"] is None else f"{_escaped(found['user'], _IN_PATH.replace('/', ''))}@"
+    return f"{before}{host}" + (f":{int(found['port'])}" if found["port"] else "")
+
+
+def _name(host: str) -> str:
+    try:
+        labels = (host if host.isascii() else idna.uts46_remap(host, std3_rules=False)).split(".")
+        name = ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels).lower()
+    except idna.IDNAError:
+        raise ValueError("the host of the url is no name: IDNA knows no such") from None
+    if name and not _NAME.fullmatch(name):
+        raise ValueError("the host of the url is no name: it may have letters, digits, hyphens and dots")
+    return name
+
+
+def _six(address: str) -> str:
+    host, percent, zone = address.replace("%25", "%").partition("%")  # RFC 6874
+    try:
+        IPv6Address(host)
+    except ValueError:
+        raise ValueError("the url is not one") from None
+    if percent and not re.fullmatch(r"[A-Za-z0-9._~-]*", zone):
+        raise ValueError("the url is not one")
+    return host.lower() + (f"%25{zone}" if zone else "")
+
+
+def _escaped(part: str, as_is: str) -> str:
+    return quote(_LONE_PERCENT.sub("%25", part), safe=as_is)

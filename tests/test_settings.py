@@ -1,0 +1,245 @@
+"""Environment values as people write them: with a newline, in quotes, empty, or plainly wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from bridge.decide.rulebook import RulesRefused
+from bridge.decide.rulebook import read as read_rules
+from bridge.model import SlackNotifier, WebhookNotifier
+from bridge.settings import Settings, SettingsRefused, read
+from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY
+from tests.commands import call
+from tests.stage import SECRET
+
+AROUND = ("{}\n", "{}\r\n", " {}", "{}\t ", "\ufeff{}", "\u200b{}\u200b", "\u00a0{}", "{}\u2028")
+NOTHING = ("", " ", "\n", "\r\n\t", "\ufeff", "\u200b", "\u00a0")
+RIGHT = {
+    "DATABASE_URL": "sqlite:///other.db",
+    "PORT": "8080",
+    "WEB_CONCURRENCY": "2",
+    "LOG_LEVEL": "debug",
+    "TENCENTCLOUD_SECRET_ID": "AKID",
+    "TENCENTCLOUD_SECRET_KEY": "a-key",
+    "TENCENTCLOUD_SECURITY_TOKEN": "a-security-token",
+    "BRIDGE_RULES": "mine.toml",
+    "BRIDGE_ADMIN_TOKEN": "admin",
+    "BRIDGE_READ_TOKEN": "reader",
+    "BRIDGE_CALLBACK_TOKEN": "callback",
+    "BRIDGE_CI_ENDPOINT": "http://127.0.0.1:9",
+    "BRIDGE_ALLOW_NETWORKS": "10.1.0.0/16",
+    "BRIDGE_EGRESS_PROXY": "http://proxy:3128",
+    "SLACK_API_URL": "http://127.0.0.1:9/api/",
+}
+
+
+@pytest.mark.parametrize("written", AROUND)
+def test_what_cannot_be_seen_around_a_value_is_no_part_of_it(written: str) -> None:
+    assert read({name: written.format(value) for name, value in RIGHT.items()}) == read(RIGHT)
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_a_value_of_which_nothing_can_be_seen_counts_as_not_set(nothing: str) -> None:
+    assert read(dict.fromkeys([*RIGHT, "BRIDGE_RULES_TOML", "DYNO", "RENDER"], nothing)) == Settings()
+
+
+RULES = """
+[[watch]]
+name = "w"
+bucket = "media-1250000000"
+region = "ap-chongqing"
+tags = ["Transcode"]
+
+[notifier.cms]
+type = "webhook"
+url = { env = "CMS_URL" }
+secret = { env = ["CMS_SECRET", "CMS_SECRET_OLD"] }
+headers = { "Authorization" = { env = "CMS_HEADER" } }
+
+[notifier.ops]
+type = "slack"
+channel = "C024BE91L"
+token = { env = "SLACK_BOT_TOKEN" }
+
+[[rule]]
+name = "r"
+notify = ["cms", "ops"]
+"""
+NAMED = {
+    "CMS_URL": "https://cms.example.com/hook",
+    "CMS_SECRET": SECRET,
+    "CMS_SECRET_OLD": SECRET[:-1] + "x",
+    "CMS_HEADER": 'Token token="abc"',
+    "SLACK_BOT_TOKEN": "xoxb-1",
+}
+
+
+@pytest.mark.parametrize("written", AROUND)
+def test_values_that_the_rules_name_are_trimmed_likewise(written: str) -> None:
+    book = read_rules(RULES, {name: written.format(value) for name, value in NAMED.items()})
+    cms, ops = book.notifiers["cms"], book.notifiers["ops"]
+    assert isinstance(cms, WebhookNotifier)
+    assert isinstance(ops, SlackNotifier)
+    assert (cms.url, cms.secrets) == (NAMED["CMS_URL"], (SECRET, NAMED["CMS_SECRET_OLD"]))
+    assert cms.headers == (("Authorization", NAMED["CMS_HEADER"]),)
+    assert ops.token == NAMED["SLACK_BOT_TOKEN"]
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_an_empty_value_that_the_rules_name_is_a_fault_of_each(nothing: str) -> None:
+    with pytest.raises(RulesRefused) as refused:
+        read_rules(RULES, dict.fromkeys(NAMED, nothing))
+    for name in NAMED:
+        assert f"environment variable {name} is empty" in str(refused.value)
+
+
+@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", '"{}"\n', "“{}”"])
+def test_a_value_in_quotes_is_refused_without_being_shown(quoted: str) -> None:
+    with pytest.raises(SettingsRefused) as refused:
+        read({name: quoted.format(value) for name, value in RIGHT.items()})
+    lines = str(refused.value).splitlines()
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(RIGHT)
+    assert all("is in quotes, which are part of it here: write it without" in line for line in lines)
+    assert "a-key" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["CMS_URL", "CMS_SECRET", "SLACK_BOT_TOKEN"])
+def test_a_value_in_quotes_that_the_rules_name_is_refused(name: str) -> None:
+    with pytest.raises(RulesRefused, match=f"the value of {name} .*is in quotes"):
+        read_rules(RULES, NAMED | {name: f'"{NAMED[name]}"'})
+
+
+@pytest.mark.parametrize("name", ["BRIDGE_ADMIN_TOKEN", "BRIDGE_READ_TOKEN", "TENCENTCLOUD_SECRET_KEY"])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("hush\u200bhush", "cannot be seen"), ("hush\nhush", "cannot be seen"), ("hush\udcff", "is not UTF-8")],
+)
+def test_a_token_that_nobody_could_send_is_refused_without_being_shown(name: str, wrong: str, said: str) -> None:
+    with pytest.raises(SettingsRefused, match=said) as refused:
+        read({name: wrong})
+    assert str(refused.value).startswith(f"{name}: ")
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", ["xoxb-1\nxoxb-2", "xoxb-\u200b1", "xöxb", "xoxb 1"])
+def test_a_slack_token_that_no_header_can_carry_is_refused_without_being_shown(wrong: str) -> None:
+    with pytest.raises(RulesRefused, match="the value of SLACK_BOT_TOKEN is no token") as refused:
+        read_rules(RULES, NAMED | {"SLACK_BOT_TOKEN": wrong})
+    assert wrong not in str(refused.value)
+
+
+ODD = (
+    *NOTHING, "auto", "None", "0", "-1", "+1", "1.5", "1e3", "0x10", "١٢", "²", "99999999999", "9" * 5000, "a b",
+    "a\nb", "\x01", "\x1b[2J", "é", "😀", "\u202egpj", "\udcff\udcfe", '"quoted"', "'", "%s", "{}", "~", "/",
+    "/dev/null", ",", "x" * 100_000,
+)  # fmt: skip
+ODD_URLS = (
+    "//", "://", "http:", "http://", "https://", "http:///", "http://[", "http://[::1", "http://[::1]x/", "http://h:0",
+    "http://h:99999", "http://h:x", "http://ü..x/", "http://" + "a" * 300, "http://ü:3128", "http://a:ü@h:1",
+    "http://a b/", "http://h\\x", "http://u:p@h/", "http://h/?a=ü", "http://h/#", "ftp://h", "HTTP://H:080/%/",
+    "http://" + "a." * 200, "http://💩/", "socks5://h:1",
+)  # fmt: skip
+ODD_DATABASES = (
+    "sqlite", "sqlite:", "sqlite://", "sqlite:///", "sqlite:////", "sqlite:///.", "sqlite:///:memory:",
+    "sqlite://host/b.db", "sqlite:///?mode=memory", "sqlite:///b.db?foo=bar", "sqlite:///" + "a" * 300,
+    "sqlite:///file:b.db?uri=true", "sqlite3:///b.db", "sqlite+aiosqlite:///b.db",
+    "sqlite+pysqlcipher://:p@/b.db", "sqlite:///not-there/b.db", "b.db", "postgres", "postgres:", "postgres://",
+    "postgresql://127.0.0.1:x/d", "postgresql://127.0.0.1:99999/d", "postgresql://a@b@c/d", "postgresql+psycopg2://",
+    "postgresql+asyncpg://127.0.0.1:1/d?ssl=require", "postgresql://127.0.0.1:1/d?foo=bar", "mysql://h/d",
+    "postgresql://127.0.0.1:1/d?connect_timeout=x", "jdbc:postgresql://h/d", "POSTGRES://127.0.0.1:1/d",
+    "postgres+://127.0.0.1:1/d", "mysql+pymysql://h/d", "postgresql://%zz@127.0.0.1:1/%", "redis://h",
+    "host=h dbname=d",
+    "postgresql://127.0.0.1:1/d?prepare_threshold=x", "postgresql://127.0.0.1:1/d?host=127.0.0.1&host=127.0.0.2",
+)  # fmt: skip
+URLS = ("BRIDGE_CI_ENDPOINT", "SLACK_API_URL", "BRIDGE_EGRESS_PROXY", "CMS_URL")
+# It sets up all that `run` and `worker` do, and stops before it asks anybody.
+POLL = ("poll", "--watch", "nobody's")
+
+
+def started(words: tuple[str, ...], folder: Path, environ: Mapping[str, str]) -> Result:
+    usual = {
+        "BRIDGE_CI_ENDPOINT": "http://127.0.0.1:1",
+        "BRIDGE_EGRESS_PROXY": "http://127.0.0.1:1",
+        "SLACK_API_URL": "http://127.0.0.1:1",
+        "DATABASE_URL": f"sqlite:///{folder / 'bridge.db'}",
+        "TENCENTCLOUD_SECRET_ID": DEMO_SECRET_ID,
+        "TENCENTCLOUD_SECRET_KEY": DEMO_SECRET_KEY,
+        "BRIDGE_RULES_TOML": RULES,
+        **NAMED,
+    }
+    return call(*words, **{**usual, **environ})
+
+
+def is_said_in_lines(seen: Result) -> bool:
+    """A refusal is a line for each fault, of a length that a person reads."""
+    lines = seen.output.splitlines()
+    return seen.exit_code in (0, 1, 2) and "Traceback" not in seen.output and all(len(one) < 600 for one in lines)
+
+
+@pytest.mark.parametrize("name", [*RIGHT, "BRIDGE_RULES_TOML", *NAMED])
+def test_no_value_of_any_variable_makes_a_traceback(name: str, tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        for odd in (*ODD, *(ODD_URLS if name in URLS else ())):
+            seen = started(POLL, tmp_path, {name: odd})
+            assert is_said_in_lines(seen), (odd[:80], seen.output[:2000])
+
+
+@pytest.mark.parametrize("words", [POLL, ("db", "upgrade"), ("jobs", "list"), ("doctor",)], ids=" ".join)
+def test_no_address_of_a_database_makes_a_traceback(words: tuple[str, ...], tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        for odd in ODD_DATABASES:
+            seen = started(words, tmp_path, {"DATABASE_URL": odd, "TENCENTCLOUD_SECRET_ID": "not a key"})
+            assert is_said_in_lines(seen), (odd[:80], seen.output[:2000])
+
+
+PLATFORMS = ["DYNO", "RENDER", "RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID"]
+PLATFORMS_OF_LATE = [
+    "FLY_APP_NAME", "FLY_MACHINE_ID", "KOYEB_APP_NAME", "KOYEB_SERVICE_NAME", "K_SERVICE", "CLOUD_RUN_JOB",
+    "CLOUD_RUN_WORKER_POOL", "KUBERNETES_SERVICE_HOST",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("url", ["", "sqlite:///bridge.db", "SQLite3:////data/bridge.db", "sqlite+pysqlite:///b.db"])
+def test_sqlite_is_refused_where_the_disk_is_not_kept_however_it_is_written(platform: str, url: str) -> None:
+    with pytest.raises(SettingsRefused, match="BRIDGE_DISK=kept if it is on a volume, or add a PostgreSQL database"):
+        read({platform: "x", "DATABASE_URL": url})
+    assert read({platform: "x", "DATABASE_URL": "postgres+psycopg2://h/d"}).database_url
+    assert read({platform: "x", "DATABASE_URL": url, "BRIDGE_DISK": "kept\n"}).disk == "kept"
+
+
+@pytest.mark.parametrize("wrong", ["yes", "1", "keep", "/data"])
+def test_another_word_about_the_disk_is_refused(wrong: str) -> None:
+    with pytest.raises(SettingsRefused, match=r"BRIDGE_DISK: .* write kept"):
+        read({"BRIDGE_DISK": wrong})
+
+
+def test_a_volume_that_holds_the_file_settles_it(tmp_path: Path) -> None:
+    volume, beside, link = tmp_path / "volume", tmp_path / "volume-too", tmp_path / "link"
+    for folder in (volume, beside):
+        folder.mkdir()
+    link.symlink_to(volume)
+    there = {"RAILWAY_PROJECT_ID": "x", "RAILWAY_VOLUME_MOUNT_PATH": f"{volume}\n"}
+    for path in (f"{volume}/bridge.db", f"{volume}/a/../bridge.db", f"{link}/bridge.db"):
+        assert read({**there, "DATABASE_URL": f"sqlite:///{path}"}).new_file_lost is None
+    with chdir(volume):
+        assert read({**there, "DATABASE_URL": "sqlite:///bridge.db"}).new_file_lost is None
+    for path in (f"{beside}/bridge.db", f"{volume}/../bridge.db", f"{tmp_path}/bridge.db"):
+        with pytest.raises(SettingsRefused, match=f"not on the volume: write sqlite:///{volume}/bridge.db"):
+            read({**there, "DATABASE_URL": f"sqlite:///{path}"})
+
+
+@pytest.mark.parametrize("platform", PLATFORMS_OF_LATE)
+def test_where_the_disk_may_not_be_kept_only_a_new_file_is_refused(platform: str, tmp_path: Path) -> None:
+    for words in (POLL, ("db", "upgrade"), ("doctor",)):
+        seen = started(words, tmp_path, {platform: "x", "TENCENTCLOUD_SECRET_ID": "not a key"})
+        assert (seen.exit_code, list(tmp_path.iterdir())) == (1, [])
+        assert f"{platform} is set) a new one would be lost at the next restart" in seen.output
+    assert started(("rules", "check"), tmp_path, {platform: "x"}).exit_code == 0
+    assert started(("db", "upgrade"), tmp_path, {platform: "x", "BRIDGE_DISK": "kept"}).exit_code == 0
+    assert started(("db", "upgrade"), tmp_path, {platform: "x"}).exit_code == 0  # it is there now
