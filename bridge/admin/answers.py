@@ -134,7 +134,7 @@ class Delivery(BaseModel):
     created_at: datetime
     due_at: Annotated[
         datetime | None,
-        Field(description="while it waits: the next attempt; while it is held: the telling of its digest"),
+        Field(description="while it waits: the next attempt, null: now; while it is held: the telling of its digest"),
     ]
     ended_at: datetime | None
     held_by: Annotated[

@@ -235,7 +235,7 @@ def delivery_facts(row: Row[Any]) -> Facts:
         "note": row.note,
         "happened_at": iso(row.happened_at),
         "created_at": iso(row.created_at),
-        "due_at": iso({WAITING: row.due_at, HELD: row.told_at}.get(row.state)),
+        "due_at": iso({WAITING: row.due_at or None, HELD: row.told_at}.get(row.state)),
         "ended_at": iso(row.ended_at),
         "held_by": row.held_by,
         "digest": row.told_by,

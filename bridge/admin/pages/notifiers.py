@@ -59,7 +59,10 @@ class NotifierPages(Pages):
             answer: Any = self._acts.test_notifier(name)
         except Problem as error:
             return refused(error, "notifiers")
-        flash(f"A test is on its way to {name}.", "done")
+        if waits := answer[0]["waits"]:
+            flash(f"The test waits: {waits}", "refused")
+        else:
+            flash(f"A test is on its way to {name}.", "done")
         return redirect(url_for("pages.delivery", delivery_id=answer[0]["delivery"]), 303)
 
     def resume(self, name: str) -> ResponseReturnValue:
