@@ -55,8 +55,9 @@ class Acts:
         notifiers = self._parts.book().notifiers
         if name not in notifiers:
             raise _nobody("notifier", name, notifiers)
+        nonce, now = self._parts.nonce(), self._parts.clock()
         with self._parts.write() as tx:
-            asked = by_hand.send_test(tx, notifiers[name], nonce=self._parts.nonce(), now=self._parts.clock())
+            asked = by_hand.send_test(tx, notifiers[name], nonce=nonce, now=now)
         return _accepted_delivery(asked.delivery, waits=asked.waits)
 
     def resume_notifier(self, name: str) -> ResponseReturnValue:
