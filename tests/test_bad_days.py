@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import threading
@@ -321,6 +322,12 @@ def test_a_test_of_a_receiver_that_is_left_alone_says_at_once_what_the_attempt_c
             seen = stage.command("notifier", "test", "cms", "--wait", "60")
             assert seen.exit_code == 1
             assert "not accepted: could not connect" in seen.stderr
+        doctor = stage.command("doctor")
+    assert doctor.exit_code == 1
+    assert re.search(
+        r"FAIL  notifier cms: does not answer, 14 messages wait, since .* UTC: could not connect", doctor.stdout
+    )
+    assert "All is well" not in doctor.stdout
 
 
 def test_a_test_of_a_receiver_that_asked_for_time_is_sent_all_the_same(stage: Stage) -> None:
@@ -339,6 +346,8 @@ def test_a_test_of_a_paused_notifier_says_at_once_why_it_is_paused(stage: Stage)
         wait_until(lambda: notifier(stage, "cms")["paused_at"])
         seen = stage.command("notifier", "test", "cms", "--wait", "60")
     assert seen.exit_code == 1
+    doctor = stage.command("doctor")
+    assert "FAIL  notifier cms: is paused, 2 messages wait, since" in doctor.stdout
     assert "notifier cms is paused: the receiver answered 410" in seen.stderr
     assert "ci-bridge notifier resume cms" in seen.stderr
 
