@@ -92,8 +92,8 @@ class Health:
             path="/healthz", view=self.healthz, name="healthz", says="the process is alive", answer=Alive, public=True
         )
         yield Route(
-            path="/readyz", view=self.readyz, name="readyz", says="the bridge does its work, or why not",
-            answer=Readiness, also=(503,), public=True,
+            path="/readyz", view=self.readyz, name="readyz", answer=Readiness, also=(503,), public=True,
+            says="the bridge does its work, or why not; with a token, each reason",
         )  # fmt: skip
 
     def healthz(self) -> ResponseReturnValue:

@@ -22,6 +22,7 @@ _SILENT_FOR = timedelta(seconds=60)  # then no worker is ready; they say every 1
 _POLL_GRACE = timedelta(seconds=60)
 _LATE = timedelta(minutes=5)  # as messages say that they are late
 _NOTHING = Trouble()
+_NEVER_POLLED: Facts = {"paused": False, "ok_at": None, "failures": 0, "error": None, "behind": ()}
 
 
 class Level(IntEnum):
@@ -110,7 +111,7 @@ def _workers(workers: Sequence[Facts], alive: Sequence[Facts], now: datetime) ->
 def _watches(book: Rulebook, rows: Sequence[Facts], begun: datetime, now: datetime) -> Iterator[HealthWarning]:
     by_name = {row["name"]: row for row in rows}
     for watch in book.watches:
-        row = by_name.get(watch.name, {"paused": False, "ok_at": None, "failures": 0, "error": None})
+        row = by_name.get(watch.name, _NEVER_POLLED)
         if found := _watch(watch, row, begun, now):
             yield found
 
@@ -127,7 +128,8 @@ def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWa
         return found(Level.ODD, "watches that are paused", "is paused, so nobody hears of its jobs")
     if passed > allowed:
         note = f"no complete poll for {passed.total_seconds():.0f} s, at most {allowed.total_seconds():.0f} s are usual"
-        return found(Level.DOWN, "watches that are overdue", "is overdue", why=_line(row["error"]), note=note)
+        why = row["error"] or (f"it still reads the lists of {', '.join(row['behind'])}" if row["behind"] else None)
+        return found(Level.DOWN, "watches that are overdue", "is overdue", why=_line(why), note=note)
     if row["failures"]:
         return found(Level.BROKEN, "watches whose polls fail", "cannot be polled whole", why=_line(row["error"]))
     return None
@@ -150,25 +152,25 @@ def _of_notifier(
     count = row["waiting"] + row["sending"]
     waits = f", {_some(count)} wait{'' if count != 1 else 's'}" if count else ""
     oldest = _time(row["oldest_waiting_at"]) if row["oldest_waiting_at"] else None
-    late, minded = oldest is not None and now - oldest > _LATE, in_rules or count
-    if row["paused_at"] and minded:
+    if not in_rules:
+        if count:
+            why = "rules.toml does not name it any more: put it back, or what waits will die"
+            yield Level.ODD, "that are late", f"is late{waits}", oldest, why
+    elif row["paused_at"]:
         yield Level.BROKEN, "that are paused", f"is paused{waits}", _time(row["paused_at"]), row["paused_why"]
-    elif row["failures"] and minded:
-        since = oldest or trouble.error_at
-        yield Level.BROKEN, "that do not answer", f"does not answer{waits}", since, trouble.error
+    elif row["failures"]:
+        yield Level.BROKEN, "that do not answer", f"does not answer{waits}", oldest or trouble.error_at, trouble.error
     elif trouble.failed:
         what = f"answers with errors, {_some(trouble.failed)} to be tried again"
         yield Level.BROKEN, "that answer with errors", what, oldest, trouble.error
-    elif late or (count and not in_rules):
-        yield Level.ODD, "that are late", f"is late{waits}", oldest, _why_late(row, in_rules=in_rules, now=now)
+    elif oldest is not None and now - oldest > _LATE:
+        yield Level.ODD, "that are late", f"is late{waits}", oldest, _why_late(row, now)
     if trouble.died:
         what = f"never got {_some(trouble.died)}: dead letters of the last 24 h"
         yield Level.ODD, "with dead letters of the last 24 h", what, None, trouble.error
 
 
-def _why_late(row: Facts, *, in_rules: bool, now: datetime) -> str | None:
-    if not in_rules:
-        return "rules.toml does not name it any more: put it back, or what waits will die"
+def _why_late(row: Facts, now: datetime) -> str:
     if row["not_before"] and _time(row["not_before"]) > now:
         return f"it has asked to be told nothing before {row['not_before']}"
     return "more comes in than its `rate` or `max_in_flight` lets out, or no worker sends"
