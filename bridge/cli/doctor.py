@@ -115,8 +115,8 @@ def _health(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
     if alive := state.standing.alive:
         yield Check("workers", True, some(len(alive), "runs", "run"))
     for one in warnings(state, book, Reader(sha=book.sha, since=now), now):
-        # Asked before the first start there is no worker yet, and nothing is wrong.
-        is_wrong = one.level < Level.ODD and one.check != "worker"
+        # Where none has signed in it may be that none was to run yet.
+        is_wrong = one.level < Level.ODD and (one.check, one.who) != ("worker", None)
         yield Check(one.who or one.check, False if is_wrong else None, one.detail)
     for worker in alive:
         if worker.fault:
