@@ -179,6 +179,20 @@ MUTANTS = (
         ("tests/pipeline/test_missing.py",),
     ),
     Mutant(
+        "a last try that waits for the breaker's next probe",
+        "bridge/pipeline/care.py",
+        "                claims.urge(tx, name, short)\n",
+        "                pass\n",
+        ("tests/pipeline/test_retry_time.py",),
+    ),
+    Mutant(
+        "a notifier that answers with errors and is said to be well",
+        "bridge/pipeline/health.py",
+        "    elif trouble.failed:\n",
+        "    elif False:\n",
+        ("tests/admin/test_warnings.py",),
+    ),
+    Mutant(
         "a retry time that counts while the bridge stands still",
         "bridge/record/clocks.py",
         "        return min(round(ran_s * 1000), _LONGEST_STEP_MS)\n",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from bridge import settings as environment
 from bridge import wiring
 from bridge.decide.messages import address
 from bridge.decide.messages import test_message as a_test_message
+from bridge.decide.retries import BROKEN_AT
 from bridge.pipeline import Poll
 from bridge.record import gauges, outbox, reading
 from bridge.record.database import Database
@@ -306,6 +309,47 @@ def test_410_pauses_the_notifier_says_so_and_keeps_what_waits_until_it_is_resume
         stage.refuse = lambda _: None
         assert stage.process("notifier", "resume", "cms").returncode == 0
         wait_until(lambda: all(delivery(stage, one)["state"] == "sent" for one in (first, second)))
+
+
+def test_a_test_of_a_receiver_that_is_left_alone_says_at_once_what_the_attempt_came_to(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        stage.environ["CMS_URL"] = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    for n in range(12):
+        told(stage, "cms", str(n))
+    with working(stage):
+        wait_until(lambda: notifier(stage, "cms")["failures"] >= BROKEN_AT)
+        for _ in range(2):
+            seen = stage.command("notifier", "test", "cms", "--wait", "60")
+            assert seen.exit_code == 1
+            assert "not accepted: could not connect" in seen.stderr
+        doctor = stage.command("doctor")
+    assert doctor.exit_code == 1
+    assert re.search(
+        r"FAIL  notifier cms: does not answer, 14 messages wait, since .* UTC: could not connect", doctor.stdout
+    )
+    assert "All is well" not in doctor.stdout
+
+
+def test_a_test_of_a_receiver_that_asked_for_time_is_sent_all_the_same(stage: Stage) -> None:
+    stage.refuse = lambda _: Answer(status=429, headers={"Retry-After": "120"})
+    with working(stage):
+        await_attempt(stage, told(stage, "cms"))
+        seen = stage.command("notifier", "test", "cms", "--wait", "60")
+    assert seen.exit_code == 1
+    assert "not accepted: answered 429" in seen.stderr
+
+
+def test_a_test_of_a_paused_notifier_says_at_once_why_it_is_paused(stage: Stage) -> None:
+    stage.refuse = lambda _: text_answer("gone", status=410)
+    with working(stage):
+        told(stage, "cms")
+        wait_until(lambda: notifier(stage, "cms")["paused_at"])
+        seen = stage.command("notifier", "test", "cms", "--wait", "60")
+    assert seen.exit_code == 1
+    doctor = stage.command("doctor")
+    assert "FAIL  notifier cms: is paused, 2 messages wait, since" in doctor.stdout
+    assert "notifier cms is paused: the receiver answered 410" in seen.stderr
+    assert "ci-bridge notifier resume cms" in seen.stderr
 
 
 def test_429_with_retry_after_holds_back_the_whole_notifier(stage: Stage) -> None:

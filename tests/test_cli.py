@@ -269,6 +269,10 @@ def test_doctor_says_what_is_well_and_what_is_not(stage: Stage) -> None:
         assert well.returncode == 0, well.stdout
         names = {check["name"] for check in json.loads(well.stdout)}
         assert {"database", "rules", "watch media, Transcode", "notifier ops", "notifier cms"} <= names
+        text = stage.command("doctor").stdout
+        assert "warn  worker: no worker runs: start `ci-bridge worker`, or `run`" in text
+        assert re.search(r"`ci-bridge run` works, with \d+ warnings", text)
+        assert "All is well" not in text
         ill = stage.process("doctor", TENCENTCLOUD_SECRET_KEY="wrong", SLACK_BOT_TOKEN="xoxb-unknown")
         assert ill.returncode == 1
         assert re.search(r"FAIL  watch media, Transcode: .*SignatureDoesNotMatch", ill.stdout)

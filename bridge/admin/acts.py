@@ -11,10 +11,11 @@ from bridge.admin import asking
 from bridge.admin.answers import DeliveryAccepted, NotifierAccepted, WatchAccepted
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
+from bridge.admin.redrive_answers import Told
 from bridge.admin.routes import Route
-from bridge.decide.messages import address, test_message
 from bridge.decide.words import listing, suggest
 from bridge.model import Watch
+from bridge.pipeline import by_hand
 from bridge.record import gauges, leases, outbox, reading
 
 
@@ -27,7 +28,7 @@ class Acts:
     def routes(self) -> Iterator[Route]:
         for path, view, answer, says, refuses in (
             ("deliveries/<delivery_id>/redrive", self.redrive, DeliveryAccepted, "send a dead delivery again", (409,)),
-            ("notifiers/<path:name>/test", self.test_notifier, DeliveryAccepted, "send a test message", ()),
+            ("notifiers/<path:name>/test", self.test_notifier, Told, "send a test message", ()),
             ("notifiers/<path:name>/resume", self.resume_notifier, NotifierAccepted, "tell it again", ()),
             ("watches/<path:name>/poll", self.poll_watch, WatchAccepted, "poll now", (409,)),
             ("watches/<path:name>/pause", self.pause_watch, WatchAccepted, "poll no more", ()),
@@ -35,7 +36,7 @@ class Acts:
         ):
             yield Route(
                 path=f"/api/v1/{path}", view=view, name=view.__name__, says=says, method="POST", answer=answer,
-                located=answer is DeliveryAccepted, refuses=(404, 413, 415, *refuses),
+                located=answer in (DeliveryAccepted, Told), refuses=(404, 413, 415, *refuses),
             )  # fmt: skip
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
@@ -54,11 +55,10 @@ class Acts:
         notifiers = self._parts.book().notifiers
         if name not in notifiers:
             raise _nobody("notifier", name, notifiers)
-        now = self._parts.clock()
-        told = address(test_message(name, nonce=self._parts.nonce(), now=now), notifiers[name])
+        nonce, now = self._parts.nonce(), self._parts.clock()
         with self._parts.write() as tx:
-            outbox.put(tx, [told], now=now)
-        return _accepted_delivery(told.id)
+            asked = by_hand.send_test(tx, notifiers[name], nonce=nonce, now=now)
+        return _accepted_delivery(asked.delivery, waits=asked.waits)
 
     def resume_notifier(self, name: str) -> ResponseReturnValue:
         _takes_nothing()
@@ -109,5 +109,5 @@ def _nobody(kind: str, name: str, known: Iterable[str]) -> Problem:
     return Problem(404, f'rules.toml has no {kind} "{shown}"{suggest(shown, known)}; there are: {listing(known)}')
 
 
-def _accepted_delivery(delivery_id: str) -> ResponseReturnValue:
-    return {"delivery": delivery_id}, 202, {"Location": url_for("read_delivery", delivery_id=delivery_id)}
+def _accepted_delivery(delivery_id: str, **more: str | None) -> ResponseReturnValue:
+    return {"delivery": delivery_id, **more}, 202, {"Location": url_for("read_delivery", delivery_id=delivery_id)}

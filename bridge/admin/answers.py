@@ -33,9 +33,19 @@ class Check(BaseModel):
     detail: str
 
 
+class Reason(BaseModel):
+    check: Annotated[str, Field(description="the check that it belongs to")]
+    who: Annotated[str | None, Field(description="the watch, notifier or worker that it is about")]
+    what: str
+    since: datetime | None
+    why: Annotated[str | None, Field(description="the last error")]
+
+
 class Readiness(BaseModel):
     status: Literal["ready", "not ready"]
+    warnings: Annotated[int, Field(description="how many things are not as they should be")]
     checks: list[Check]
+    reasons: Annotated[list[Reason] | None, Field(description="the worst first; null without a token")]
 
 
 Cursor = Annotated[str | None, Field(description="asks for the next page; null on the last one")]
@@ -129,6 +139,7 @@ class Delivery(BaseModel):
     bucket: str | None
     sequence: int | None
     tells: Annotated[str | None, Field(description="the state of the job that it tells")]
+    left: Annotated[str | None, Field(description="the state that the job has left, if that is what it tells")]
     rule: str | None
     attempts: int
     why: Annotated[str | None, Field(description="why the last attempt failed")]
@@ -137,7 +148,7 @@ class Delivery(BaseModel):
     created_at: datetime
     due_at: Annotated[
         datetime | None,
-        Field(description="while it waits: the next attempt; while it is held: the telling of its digest"),
+        Field(description="while it waits: the next attempt, null: now; while it is held: the telling of its digest"),
     ]
     ended_at: datetime | None
     held_by: Annotated[

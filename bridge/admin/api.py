@@ -61,6 +61,7 @@ def create_app(
         db=db, book=book, rules_fault=rules_fault, rules_note=rules_note, clock=clock, nonce=nonce, version=version,
         environ=environ,
     )  # fmt: skip
+    parts.loaded.since(book().sha, clock())
     app = Flask("bridge.admin", static_folder=None)
     # One more, so that a body that is too long can be told from one that just fits.
     app.config.update(MAX_CONTENT_LENGTH=problems.LARGEST_BODY + 1, PROPAGATE_EXCEPTIONS=False)
@@ -112,7 +113,11 @@ def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failur
 
     @app.before_request
     def enter() -> ResponseReturnValue | None:
-        if request.endpoint in public or request.blueprint == "pages":  # those look after themselves
+        if request.endpoint in public:
+            if scope := auth.known(request, keys, failures):
+                g.scope = scope
+            return None
+        if request.blueprint == "pages":  # those look after themselves
             return None
         if request.endpoint is None and is_by_browser(request):
             return dashboard.nothing_there()

@@ -54,6 +54,14 @@ def enter(request: Request, keys: Keys, failures: Failures) -> Scope:
     return _with_token(request, keys, failures) if keys.admin else from_here(request)
 
 
+def known(request: Request, keys: Keys, failures: Failures) -> Scope | None:
+    """Return who asks what everybody may ask; None: a stranger, or somebody with a wrong token."""
+    try:
+        return enter(request, keys, failures)
+    except Problem:
+        return None
+
+
 def require(scope: Scope, request: Request) -> None:
     """Raise Problem 403 unless `scope` covers what is asked."""
     if scope < Scope.ADMIN and request.method not in SAFE_METHODS:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from bridge.admin import counters
 from bridge.admin.families import gauge, largest
+from bridge.admin.health import checks, look
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.decide.rulebook import Rulebook
@@ -43,6 +44,7 @@ class Scrape(Collector):
     notifiers: Sequence[Row]
     workers: Sequence[Row]
     other_rules: int
+    warnings: Mapping[str, int]
     faults: Mapping[str, Row]
     holders: Mapping[str, str]
     digests: Mapping[tuple[str, str], int]
@@ -55,6 +57,8 @@ class Scrape(Collector):
         yield gauge("config_last_reload_successful", reloaded, [], {(): self.reloaded})
         others = "Live workers that have had other rules than those accepted last for a minute or longer."
         yield gauge("workers_other_rules", others, [], {(): self.other_rules})
+        wrong = "What is not as it should be: the warnings of the overview, of doctor and of /readyz."
+        yield gauge("warnings", wrong, ["check"], {(check,): count for check, count in self.warnings.items()})
         yield gauge("jobs", "Unfinished jobs that are watched.", ["state", "queue", "tag"], largest(self.jobs))
         fell = "Templates that fell back to the default text, of rules on record."
         faults = {(rule,): fault["count"] for rule, fault in self.faults.items()}
@@ -149,17 +153,18 @@ class Metrics:
     def _scrape(self) -> Scrape:
         parts, book, now = self._parts, self._parts.book(), self._parts.clock()
         with parts.db.read() as tx:
-            workers = gauges.workers(tx)
+            state, found = look(parts, tx)
             return Scrape(
                 version=parts.version,
                 now=now,
                 book=book,
-                reloaded=not (parts.rules_fault() or any(worker["rules_fault"] for worker in workers)),
+                reloaded=not (parts.rules_fault() or any(worker["rules_fault"] for worker in state.workers)),
                 jobs=gauges.open_jobs(tx),
-                watches=gauges.watches(tx),
-                notifiers=gauges.notifiers(tx),
-                workers=workers,
-                other_rules=sum(one.other for one in rulesets.standing(tx, now=now).workers),
+                watches=state.watches,
+                notifiers=state.notifiers,
+                workers=state.workers,
+                other_rules=sum(one.other for one in state.standing.workers),
+                warnings={one.name: sum(w.check == one.name for w in found) for one in checks(state, found)},
                 faults=rulesets.faults(tx),
                 holders=gauges.holders(tx, now=now),
                 digests=gauges.open_digests(tx),

@@ -16,6 +16,18 @@ from bridge.record import rulesets
 from bridge.record.database import Database
 
 
+class Loaded:
+    """Since when this process serves the rules that it serves."""
+
+    def __init__(self) -> None:
+        self._known: tuple[str, datetime] | None = None
+
+    def since(self, sha: str, now: datetime) -> datetime:
+        if self._known is None or self._known[0] != sha:
+            self._known = (sha, now)
+        return self._known[1]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The record, the rules in force, and what tests hold still."""
@@ -28,6 +40,7 @@ class Parts:
     version: str
     environ: Mapping[str, str] = field(repr=False)  # where rules that are tried find their secrets
     rules_note: Callable[[], str | None] = lambda: None  # what else is to be known about it
+    loaded: Loaded = field(default_factory=Loaded, repr=False)
 
     def in_force(self, tx: Connection) -> Ruleset:
         """Return the rules in force, which may be others than this process has read; those, where nobody knows."""

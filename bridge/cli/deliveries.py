@@ -52,7 +52,12 @@ def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
       ci-bridge deliveries list --digest dlv_3wgd3btsuo6wb2kdedccezf4qi
     """
     columns = ("id", "notifier", "state", "job", "tells", "rule", "attempts", "created_at", "held_by", "why")
-    show(reading.deliveries, filter_of(options), columns, limit, as_json=as_json)
+    show(reading.deliveries, filter_of(options), columns, limit, as_json=as_json, also=_said)
+
+
+def _said(one: dict[str, Any]) -> dict[str, Any]:
+    """Name the state that was left where that is what it tells, for people."""
+    return {**one, "tells": f"no longer {one['left']}"} if one["left"] else one
 
 
 @deliveries.command("show")

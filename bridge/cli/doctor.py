@@ -16,8 +16,8 @@ from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
 from bridge.decide.mark import Clocks, said_of_clocks
 from bridge.decide.rulebook import Rulebook, RulesRefused
-from bridge.pipeline import rules_standing
-from bridge.record import gauges, problems, rulesets
+from bridge.pipeline.health import Level, Reader, warnings
+from bridge.record import health
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
 
@@ -45,11 +45,13 @@ def doctor(as_json: bool) -> None:
         if not as_json:
             mark = {True: "ok  ", None: "warn", False: "FAIL"}[check.ok]
             say(f"{mark}  {check.name}: {' '.join(check.detail.split())}")
-    wrong = sum(check.ok is False for check in found)
+    wrong, odd = (sum(check.ok is ok for check in found) for ok in (False, None))
     if as_json:
         say_json([asdict(check) for check in found])
     elif wrong:
         click.echo(f"\n{wrong} of {len(found)} checks failed", err=True)
+    elif odd:
+        click.echo(f"\n`ci-bridge run` works, with {some(odd, 'warning')}")
     else:
         click.echo("\nAll is well: `ci-bridge run` works.")
     sys.exit(1 if wrong else 0)
@@ -62,7 +64,7 @@ def _checks() -> Iterator[Check]:
         yield from (Check("environment", False, line) for line in str(error).splitlines())
         return
     yield Check("environment", settings.missing_key is None, settings.missing_key or "read")
-    yield from _guarded(_database, "database", settings)
+    yield from (of_database := list(_guarded(_database, "database", settings)))
     try:
         rules = wiring.Rules(settings, os.environ)
     except RulesRefused as error:
@@ -71,6 +73,8 @@ def _checks() -> Iterator[Check]:
         return
     book = rules.book
     yield from _emptied(settings, rules)
+    if all(check.ok for check in of_database):
+        yield from _guarded(_health, "bridge", settings, rules)
     yield Check("rules", True, said_of(book))
     yield from (Check("rules", None, str(warning)) for warning in book.warnings)
     if settings.missing_key is None:
@@ -95,26 +99,28 @@ def _database(settings: Settings) -> Iterator[Check]:
     try:
         db.require_schema()
         yield Check("database", True, f"{db.shown}, revision {db.revision()}")
-        now = now_of(db)
-        with db.read() as tx:
-            unread = problems.counts(tx)
-            workers, paused = gauges.workers(tx), [n for n in gauges.notifiers(tx) if n["paused_at"]]
-            standing = rulesets.standing(tx, now=now)
-        yield Check("workers", True if workers else None, some(len(workers), "runs", "run") if workers else "none runs")
-        yield from (Check("rules in force", None, said) for said in rules_standing.warnings(standing))
-        for worker in standing.alive:
-            if worker.fault:
-                yield Check(f"worker {worker.id}", None, f"keeps its old rules: {worker.fault}")
-        if any(unread.values()):
-            text = f"{unread['left_out']} left out, {unread['field']} with a field that cannot be read"
-            yield Check("jobs", None, f"{text}; `ci-bridge jobs show ID` and the log say which")
-        for doubted in sorted({one["clock_fault"] for one in workers if one["clock_fault"]}):
-            yield Check("clock", None, f"nothing is pruned or given up: {doubted}")
-        for one in paused:
-            advice = f"mend it, then `ci-bridge notifier resume {one['name']}`"
-            yield Check(f"notifier {one['name']}", False, f"paused: {one['paused_why']}; {advice}")
     finally:
         db.close()
+
+
+def _health(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
+    """Say what is not as it should be, as the overview and /readyz do."""
+    db, book = wiring.database(settings), rules.book
+    try:
+        now = now_of(db)
+        with db.read() as tx:
+            state = health.state(tx, now=now)
+    finally:
+        db.close()
+    if alive := state.standing.alive:
+        yield Check("workers", True, some(len(alive), "runs", "run"))
+    for one in warnings(state, book, Reader(sha=book.sha, since=now), now):
+        # Where none has signed in it may be that none was to run yet.
+        is_wrong = one.level < Level.ODD and (one.check, one.who) != ("worker", None)
+        yield Check(one.who or one.check, False if is_wrong else None, one.detail)
+    for worker in alive:
+        if worker.fault:
+            yield Check(f"worker {worker.id}", None, f"keeps its old rules: {worker.fault}")
 
 
 def _emptied(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:

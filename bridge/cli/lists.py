@@ -9,22 +9,22 @@ from typing import Any
 
 import click
 
-from bridge import wiring
 from bridge.cli.common import (
     everything,
     fail,
     json_option,
     moment,
+    now_of,
     open_database,
     plainly,
     settings,
     show_list,
     show_one,
 )
-from bridge.decide.messages import address, test_message
 from bridge.decide.words import suggest
 from bridge.model import GONE, STATES
-from bridge.record import gauges, outbox, problems, reading
+from bridge.pipeline.by_hand import send_test
+from bridge.record import outbox, problems, reading
 from bridge.record.database import Database
 from bridge.record.reading import Filter
 
@@ -174,27 +174,26 @@ def notifier() -> None:
 @json_option
 @plainly
 def test(name: str, wait_s: float, as_json: bool) -> None:
-    """Send a test message through the outbox, signed and sent by the worker like any other.
+    """Send a test message through the outbox, signed and sent by the worker like any other, but at once.
 
-    Exits 1 unless it has arrived.
+    Exits 1 unless it has arrived, with what the attempt came to, or why there was none.
     """
     _, rules, db = everything(polls=False)
     if name not in rules.book.notifiers:
         fail(f'no notifier is called "{name}"; there are {", ".join(rules.book.notifiers) or "none"}')
-    message = test_message(name, nonce=secrets.token_hex(8), now=wiring.utc_now())
-    told = address(message, rules.book.notifiers[name])
+    now = now_of(db)
     with db.write() as tx:
-        outbox.put(tx, [told], now=wiring.utc_now())
-    found = _await(db, told.id, wait_s)
+        asked = send_test(tx, rules.book.notifiers[name], nonce=secrets.token_hex(8), now=now)
+    if not asked.waits:
+        click.echo(f"a worker sends {asked.delivery} to {name} ...", err=True)
+    found = _await(db, asked.delivery, 0 if asked.waits else wait_s)
+    db.close()
     if as_json:
         show_one(found, as_json=True)
     elif found["state"] == "sent":
-        click.echo(f"arrived: {name} accepted the test message {told.id}")
-    with db.read() as tx:
-        alive = gauges.workers(tx)
-    db.close()
+        click.echo(f"arrived: {name} accepted the test message {asked.delivery}")
     if found["state"] != "sent":
-        fail(_why_not_sent(found, alive))
+        fail(f"not accepted: {found['why']}" if found["attempts"] else asked.waits or _why_not_sent(found, wait_s))
 
 
 def _await(db: Database, delivery_id: str, wait_s: float) -> dict[str, Any]:
@@ -203,17 +202,20 @@ def _await(db: Database, delivery_id: str, wait_s: float) -> dict[str, Any]:
         with db.read() as tx:
             found = reading.delivery(tx, delivery_id)
         assert found  # noqa: S101  (it was put there a moment ago)
-        if (found["attempts"] and found["state"] != "sending") or time.monotonic() > until:
+        has_ended = found["tries"] if found["state"] == "waiting" else found["state"] != "sending"
+        if has_ended or time.monotonic() > until:
             return found
         time.sleep(0.2)
 
 
-def _why_not_sent(found: dict[str, Any], workers: list[dict[str, Any]]) -> str:
-    if found["attempts"]:
-        return f"not accepted: {found['why']}"
-    if not workers:
-        return "no worker runs, so it waits in the outbox: start one with `ci-bridge worker` or `ci-bridge run`"
-    return "not sent yet: the notifier may be paused or waiting for its rate (ci-bridge doctor)"
+def _why_not_sent(found: dict[str, Any], wait_s: float) -> str:
+    """Say what is known of a test that no attempt of has ended in time."""
+    if found["state"] == "sending":
+        return f"no answer within {wait_s:g} s, and the attempt goes on: `ci-bridge deliveries show {found['id']}`"
+    return (
+        f"not begun within {wait_s:g} s: {found['notifier']} has as many in flight as it may, or waits for its rate;"
+        f" `ci-bridge deliveries show {found['id']}` says what became of it"
+    )
 
 
 @notifier.command()

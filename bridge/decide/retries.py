@@ -30,17 +30,17 @@ def counts_from(*, first: timedelta, due: timedelta, breaker: Breaker, now: time
     return first + queued if queued > _PROMPTLY else first
 
 
-def over_at(
-    *, first: timedelta, due: timedelta, attempts: int, retry: timedelta, breaker: Breaker, now: timedelta
-) -> timedelta | None:
-    """Return when the retry time of a delivery is over that waits for a notifier left alone, by the run clock.
+def was_tried_enough(*, attempts: int, due: timedelta, breaker: Breaker) -> bool:
+    """Tell whether a delivery that waits for a notifier left alone may be given up when its time is over.
 
-    None while it was not tried twice: a probe since it was due stands for an attempt of it, and its time began with one
-    if it was never tried.
+    A probe since it was due stands for an attempt of it, and its time began with one if it was never tried.
     """
     again = breaker.probed is not None and breaker.probed > due
-    if max(attempts, 1) + again < _AT_LEAST:
-        return None
+    return max(attempts, 1) + again >= _AT_LEAST
+
+
+def over_at(*, first: timedelta, due: timedelta, retry: timedelta, breaker: Breaker, now: timedelta) -> timedelta:
+    """Return when the retry time of a delivery is over that waits for a notifier left alone, by the run clock."""
     begun = counts_from(first=first, due=due, breaker=breaker, now=now)
     return begun + _prolonged(retry, (begun if breaker.asked_until is None else breaker.asked_until) - begun)
 

@@ -10,13 +10,16 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from bridge.decide.digests import delivery_id
+from bridge.decide.messages import address, test_message
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import tell_by_hand as telling_of
 from bridge.decide.words import listing, suggest
-from bridge.model import Transition
-from bridge.record import explaining, outbox, reading, snapshots
+from bridge.model import Notifier, Transition
+from bridge.record import explaining, outbox, reading, rulesets, snapshots
 
 logger = logging.getLogger(__name__)
+
+_NO_WORKER = "no worker runs, so it waits in the outbox: start one with `ci-bridge worker` or `ci-bridge run`"
 
 
 class NotTold(Exception):
@@ -66,6 +69,14 @@ def tell_by_hand(
     outbox.redrive(tx, reading.numbers_of([told.id]), now=now)
     logger.info("told by hand", extra={"delivery": told.id, "author": author})
     return Asked(delivery=told.id, waits=_why_it_waits(tx, notifier))
+
+
+def send_test(tx: Connection, notifier: Notifier, *, nonce: str, now: datetime) -> Asked:
+    """Store a test message. A worker sends it now, even to a notifier that is left alone: who asks wants to know."""
+    told = address(test_message(notifier.name, nonce=nonce, now=now), notifier)
+    outbox.put(tx, [told], now=now, at_once=True)
+    nobody = None if rulesets.standing(tx, now=now).alive else _NO_WORKER
+    return Asked(delivery=told.id, waits=_why_it_waits(tx, notifier.name) or nobody)
 
 
 def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, sequence: int | None) -> Transition:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.customs import customs
 from bridge.decide.messages import as_fallback
-from bridge.decide.retries import BROKEN_AT, over_at
+from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.templates import variables
 from bridge.model import Attempt, Breaker, Delivery, Message, Notifier, Refused, Sent, Told, TryLater
@@ -124,44 +124,49 @@ class Care:
             with self._db.write() as tx:
                 claims.begin_retry(tx, begun, probe)
         retry = retry_of(name, self._book())
-        ends = [] if doubted else [(end, one.n) for one in rows if (end := _over_at(one, retry, breaker, run))]
-        over = [n for end, n in ends if end <= run]
+        ends = [] if doubted else list(_ends(rows, retry, breaker, run))
+        over = [n for end, n, is_enough in ends if end <= run and is_enough]
         if over:
             self._give_up(name, over[:_AT_ONCE])
+        # Its last try is made when the time ends: the next probe may be a minute away.
+        if breaker.opened is not None and (short := [n for end, n, is_enough in ends if end <= run and not is_enough]):
+            with self._db.write() as tx:
+                claims.urge(tx, name, short)
         if len(over) > _AT_ONCE or len(rows) == _LOOKED_AT:
             self._looked[name] = (0, 0) if len(over) > _AT_ONCE else (rows[-1].due_at, rows[-1].n)
             return _OFTEN_S
-        return min([_EVERY_S, *((end - run).total_seconds() for end, _ in ends if end > run)])
+        return min([_EVERY_S, *((end - run).total_seconds() for end, _, _ in ends if end > run)])
 
     def _give_up(self, name: str, numbers: Sequence[int]) -> None:
-        self._bury(
-            Refused(f"its retry time is over, and {name} answers nobody"),
-            lambda tx, now: claims.claim_hopeless(
-                tx,
-                name,
-                numbers,
-                broken_at=BROKEN_AT,
-                lease=self._new_lease(),
-                lease_for=self._lease,
-                now=now,
-            ),
-        )
+        def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
+            lease = self._new_lease()
+            return claims.claim_hopeless(
+                tx, name, left, broken_at=BROKEN_AT, lease=lease, lease_for=self._lease, now=now
+            )
 
-    def _bury(self, outcome: Refused, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> None:
+        left = set(numbers)
+        # Of a lane only the first can be claimed: those behind it follow at once.
+        while left and (ended := self._bury(Refused(f"its retry time is over, and {name} answers nobody"), claim)):
+            left -= ended
+
+    def _bury(self, outcome: Refused, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> set[int]:
         with self._db.write() as tx:
             now = self._clock()
             ended = [Attempt(delivery=one, outcome=outcome, started_at=now, seconds=0) for one in claim(tx, now)]
             settling.settle(tx, [Ended(attempt) for attempt in ended], now=now)
             for attempt in ended:
                 tell_fallback(tx, attempt, self._book(), now)
+        return {attempt.delivery.n for attempt in ended}
 
 
-def _over_at(one: claims.Due, retry: timedelta, breaker: Breaker, run: timedelta) -> timedelta | None:
-    if one.retry_from is None or one.retry_due is None:
-        return None
-    return over_at(
-        first=one.retry_from, due=one.retry_due, attempts=one.attempts, retry=retry, breaker=breaker, now=run
-    )
+def _ends(
+    rows: Sequence[claims.Due], retry: timedelta, breaker: Breaker, run: timedelta
+) -> Iterator[tuple[timedelta, int, bool]]:
+    """Yield of each whose retry time has begun when it is over, its number, and whether it was tried enough."""
+    for one in rows:
+        if one.retry_from is not None and one.retry_due is not None:
+            end = over_at(first=one.retry_from, due=one.retry_due, retry=retry, breaker=breaker, now=run)
+            yield end, one.n, was_tried_enough(attempts=one.attempts, due=one.retry_due, breaker=breaker)
 
 
 def is_silence(attempt: Attempt) -> bool:

@@ -435,7 +435,7 @@ class Poller:
                 watch.name,
                 began=round_.began,
                 next_poll=max(self._clock(), round_.began + after),
-                error=str(error) if error else None,
+                error=round_.error,
                 behind=poll.behind,
                 clock=(round_.ahead,) if round_.clocks else (),
                 failures=failures + 1 if error else 0,

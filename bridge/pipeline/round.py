@@ -23,6 +23,8 @@ from bridge.record.snapshots import Known
 
 logger = logging.getLogger(__name__)
 
+_MOST_SAID = 5  # different errors of one poll
+
 
 @dataclass(slots=True)
 class Poll:
@@ -56,6 +58,7 @@ class Round:
     listings: list[Listing] = field(default_factory=list)
     unseen: dict[str, str] = field(default_factory=dict)  # jobs to ask for that no answer has shown, and their stream
     seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
+    errors: dict[str, CiError] = field(default_factory=dict)  # by stream, the first
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     left_out: dict[str, str] = field(default_factory=dict)  # jobs that could not be read so far, and their stream
     missing: dict[str, Missing] = field(default_factory=dict)  # what CI denied, of the whole bucket
@@ -84,7 +87,23 @@ class Round:
     def fail(self, error: CiError, streams: Iterable[str]) -> None:
         """Note an error because of which not all of these streams' jobs are seen."""
         self.poll.error = self.poll.error or error
+        for key in streams:
+            self.errors.setdefault(key, error)
         self.incomplete.update(streams)
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, with the tags that it is about unless it is about all."""
+        tags: dict[str, list[str]] = {}
+        for stream in self.watch.streams:
+            if stream.key in self.errors:
+                tags.setdefault(str(self.errors[stream.key]), []).append(stream.tag)
+        of_all = len(tags) == 1 and all(stream.key in self.errors for stream in self.watch.streams)
+        if not tags or of_all:
+            return str(self.poll.error) if self.poll.error else None
+        said = [f"{', '.join(dict.fromkeys(of))}: {text}" for text, of in tags.items()]
+        more = f"; and {len(said) - _MOST_SAID} more" if len(said) > _MOST_SAID else ""
+        return "; ".join(said[:_MOST_SAID]) + more
 
     def compare(self, clocks: Clocks, listing: Stream | None = None) -> None:
         """Take note of the clocks of an answer: by CI's what was listed may not have been out of the rules for long."""

@@ -29,7 +29,7 @@ from bridge.model import Breaker, Delivery
 from bridge.record import outbox
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.database import at, ms
-from bridge.record.schema import SENDING, WAITING, state_is
+from bridge.record.schema import AT_ONCE, SENDING, WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
@@ -47,9 +47,12 @@ _LANES = (
         N.c.used_until,
         N.c.failures,
         N.c.claims,
+        N.c.not_before,
         _busy.label("busy"),
+        _first_due.label("first_due"),
     )
-    .where(N.c.paused_at.is_(None), N.c.not_before <= bindparam("now"), _first_due <= bindparam("now"))
+    .where(N.c.paused_at.is_(None), _first_due <= bindparam("now"))
+    .where(or_(N.c.not_before <= bindparam("now"), _first_due == literal_column(str(AT_ONCE))))
     .order_by(N.c.name)
 )
 
@@ -58,24 +61,18 @@ _LANES = (
 def _claim(dialect: str, how: str = "") -> Any:
     """Return the statement that claims up to :room due deliveries of one notifier.
 
-    `how`: "these" claims only :numbers, "newest" what was never tried, the youngest first.
+    `how`: "these" claims only :numbers, "newest" what was never tried, the youngest first, "urgent" what is to go out
+    at once.
     """
-    other = D.alias("other")
-    in_the_way = exists().where(
-        other.c.lane == D.c.lane,
-        other.c.notifier == D.c.notifier,
-        literal_column("other.state") < literal_column("2"),
-        or_(state_is(SENDING, other), other.c.n < D.c.n),
-        other.c.n != D.c.n,
-    )
     only: dict[str, list[ColumnElement[bool]]] = {
         "these": [D.c.n.in_(bindparam("numbers", expanding=True))],
         "newest": [D.c.attempts == literal_column("0")],
+        "urgent": [D.c.due_at == literal_column(str(AT_ONCE))],
     }
     pick = (
         select(D.c.n)
         .where(D.c.notifier == bindparam("of"), state_is(WAITING), D.c.due_at <= bindparam("now"))
-        .where(or_(D.c.lane.is_(None), ~in_the_way), *only.get(how, []))
+        .where(_is_first(), *only.get(how, []))
         .order_by(*((D.c.due_at.desc(), D.c.n.desc()) if how == "newest" else (D.c.due_at, D.c.n)))
         .limit(bindparam("room"))
     )
@@ -94,6 +91,19 @@ def _claim(dialect: str, how: str = "") -> Any:
         )
         .returning(*_OWN)
     )
+
+
+def _is_first() -> ColumnElement[bool]:
+    """Return the condition that no earlier delivery of its lane waits, and none is being sent."""
+    other = D.alias("other")
+    in_the_way = exists().where(
+        other.c.lane == D.c.lane,
+        other.c.notifier == D.c.notifier,
+        literal_column("other.state") < literal_column("2"),
+        or_(state_is(SENDING, other), other.c.n < D.c.n),
+        other.c.n != D.c.n,
+    )
+    return or_(D.c.lane.is_(None), ~in_the_way)
 
 
 def _gate() -> CTE:
@@ -173,7 +183,8 @@ def claim(
     `lease` must be new with every call: it is what tells a late finish from the right one. `turn` says which
     notifier is asked first, so that the first one by name has no advantage. Of those `ahead` AHEAD times as many
     more are claimed as may be in flight; of one that failed `broken_at` times in a row, one at a time.
-    Of those in `newest` whose last attempt was not answered, the youngest never tried come first.
+    What is to go out AT_ONCE comes first, and alone where its notifier would be asked nothing else now. Of those in
+    `newest` whose last attempt was not answered, the youngest never tried come first.
     """
     lanes = due_lanes(tx, now=now)
     claimed: list[Delivery] = []
@@ -191,13 +202,17 @@ def claim(
             "seen": lane.claims,
         }
         # What fails comes back, and is the oldest: the others must not wait until all of that is dead.
-        how = "newest" if lane.failures and lane.name in newest else ""
+        how: tuple[str, ...] = ("newest", "") if lane.failures and lane.name in newest else ("",)
+        if lane.first_due == AT_ONCE:
+            held = lane.not_before > ms(now)
+            how = ("urgent",) if held or room <= 0 else ("urgent", "") if broken else ("",)
+            room = min(1, lane.max_in_flight - lane.busy, free - len(claimed)) if held or broken else room
         if not lane.interval_ms:
-            claimed += _claimed(tx, values | {"room": room}, how) if room > 0 else []
+            claimed += _claimed(tx, values | {"room": room}, *how) if room > 0 else []
             continue
         allowed, wait = _allowed(lane, now)
         again += [wait] if wait else []
-        claimed += _claim_at_rate(tx, lane, values | {"room": min(room, allowed)}, now, how)
+        claimed += _claim_at_rate(tx, lane, values | {"room": min(room, allowed)}, now, *how)
     failing = frozenset(lane.name for lane in lanes if lane.failures)
     return Claimed(tuple(claimed), at(min(again)) if again else None, failing)
 
@@ -218,9 +233,9 @@ def _used(lane: Any, now: datetime) -> int:
     return max(lane.used_until, ms(now)) if lane.used_until <= furthest else ms(now)
 
 
-def _claim_at_rate(tx: Connection, lane: Any, values: dict[str, Any], now: datetime, how: str) -> list[Delivery]:
+def _claim_at_rate(tx: Connection, lane: Any, values: dict[str, Any], now: datetime, *how: str) -> list[Delivery]:
     """Claim for a notifier that has a rate, and book what was claimed: nobody else claims for it meanwhile."""
-    claimed = _claimed(tx, values, how) if values["room"] > 0 else []
+    claimed = _claimed(tx, values, *how) if values["room"] > 0 else []
     if claimed:
         used_until = _used(lane, now) + len(claimed) * lane.interval_ms
         tx.execute(update(N).where(N.c.name == lane.name).values(used_until=used_until))
@@ -285,6 +300,15 @@ def begin_retry(tx: Connection, numbers: Collection[int], run: timedelta) -> Non
     tx.execute(begins.values(retry_from=run_ms(run), retry_due=run_ms(run)))
 
 
+def urge(tx: Connection, notifier: str, numbers: Collection[int]) -> None:
+    """Let the first of these that may go out do so at once, unless one of its notifier is being sent: that may stand
+    for it."""
+    other = D.alias("other")
+    is_busy = exists().where(other.c.notifier == notifier, state_is(SENDING, other))
+    first = select(func.min(D.c.n)).where(D.c.n.in_(numbers), state_is(WAITING), _is_first(), ~is_busy)
+    tx.execute(update(D).where(D.c.n == first.scalar_subquery()).values(due_at=AT_ONCE))
+
+
 def claim_hopeless(
     tx: Connection,
     notifier: str,
@@ -304,11 +328,12 @@ def claim_hopeless(
     return tuple(_claimed(tx, values | {"numbers": list(numbers), "seen": claims}, "these"))
 
 
-def _claimed(tx: Connection, values: dict[str, Any], how: str = "") -> list[Delivery]:
-    """Claim for one notifier; the oldest comes first, or the youngest where there is one that was never tried."""
-    if how == "newest":
-        return _claim_rows(tx, values, how) or _claim_rows(tx, values | {"seen": values["seen"] + 1})
-    return _claim_rows(tx, values, how)
+def _claimed(tx: Connection, values: dict[str, Any], *how: str) -> list[Delivery]:
+    """Claim for one notifier, in the first of these ways by which there is something."""
+    for place, one in enumerate(how or ("",)):
+        if found := _claim_rows(tx, values | {"seen": values["seen"] + place}, one):
+            return found
+    return []
 
 
 def _claim_rows(tx: Connection, values: dict[str, Any], how: str = "") -> list[Delivery]:

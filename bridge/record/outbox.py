@@ -28,17 +28,18 @@ from bridge.record import digests, tallies
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.codec import dump
 from bridge.record.database import at, ms, upsert
-from bridge.record.schema import DEAD, DROPPED, HELD, WAITING, state_is
+from bridge.record.schema import AT_ONCE, DEAD, DROPPED, HELD, WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.tallies import Counted
 
 
-def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> Sequence[Told]:
+def put(tx: Connection, told: Sequence[Told], *, now: datetime, at_once: bool = False) -> Sequence[Told]:
     """Store messages and their deliveries; one that is there already stays as it is.
 
-    What a gate holds, or is over the throttle of its rule, becomes a member of a digest; return the others.
+    What a gate holds, or is over the throttle of its rule, becomes a member of a digest; return the others. `at_once`:
+    they go out now, whatever their notifiers wait for.
     """
     told = _anew(tx, told)
     if not told:
@@ -61,7 +62,8 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime) -> Sequence[Told
     deliveries = [
         {
             "id": one.id, "message": one.message.id, "notifier": one.notifier, "lane": one.lane,
-            "thread": one.thread, "note": one.note, "due_at": when, "created_at": when, "since": when, "attempts": 0,
+            "thread": one.thread, "note": one.note, "created_at": when, "since": when, "attempts": 0,
+            "due_at": AT_ONCE if at_once else when,
             "body": one.body, "channel": one.channel, "rule": one.message.rule or "",
             **held.get(at_, {"state": WAITING, "digest": None, "held_by": None, "ended_at": None, "why": None}),
         }

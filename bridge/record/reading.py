@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    case,
     func,
     select,
     tuple_,
@@ -146,7 +147,9 @@ def _transition(row: Row[Any]) -> Facts:
     }
 
 
-_SAID = (M.c.kind, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule, M.c.state.label("tells"), M.c.happened_at)
+# Of what tells that a stay is over, the event says in which state it was.
+_RECOVERY = case((M.c.kind == "recovery", M.c.event), else_=None).label("recovery")
+_SAID = (_RECOVERY, M.c.kind, M.c.bucket, M.c.job_id, M.c.sequence, M.c.rule, M.c.state.label("tells"), M.c.happened_at)
 _TOLD = (G.c.delivery.label("told_by"), G.c.due_at.label("told_at"))
 
 
@@ -239,13 +242,14 @@ def delivery_facts(row: Row[Any]) -> Facts:
         "bucket": row.bucket,
         "sequence": row.sequence,
         "tells": row.tells,
+        "left": json.loads(row.recovery)["data"].get("in") if row.recovery else None,
         "rule": row.rule,
         "attempts": row.attempts,
         "why": row.why,
         "note": row.note,
         "happened_at": iso(row.happened_at),
         "created_at": iso(row.created_at),
-        "due_at": iso({WAITING: row.due_at, HELD: row.told_at}.get(row.state)),
+        "due_at": iso({WAITING: row.due_at or None, HELD: row.told_at}.get(row.state)),
         "ended_at": iso(row.ended_at),
         "held_by": row.held_by,
         "digest": row.told_by,

@@ -192,6 +192,8 @@ message = Table(
 )
 Index("message_job", message.c.job_id)
 
+# `due_at` of a delivery that goes out at once, whatever its notifier waits for: neither a breaker nor a Retry-After.
+AT_ONCE = 0
 WAITING, SENDING, SENT, DEAD, HELD, MERGED, DROPPED = range(7)
 DELIVERY_STATES = ("waiting", "sending", "sent", "dead", "held", "merged", "dropped")
 

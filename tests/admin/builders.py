@@ -155,6 +155,14 @@ class World:
         """Record a job that the notifier cms is told of; return the delivery's id."""
         return self.sees(a_job(number))[0].told[0].id
 
+    def give_up(self, why: str) -> None:
+        """Bury what waits without another attempt, as while a notifier is left alone."""
+        with self.db.write() as tx:
+            lease = f"w1.{next(self._nonces)}"
+            claimed = claims.claim(tx, free=64, lease=lease, lease_for=timedelta(seconds=60), now=self.now).deliveries
+            tried = [Attempt(delivery=one, outcome=Refused(why), started_at=self.now, seconds=0) for one in claimed]
+            settling.settle(tx, [Ended(one) for one in tried], now=self.now)
+
     def attempt(self, outcome: Outcome, *, answer: str = "", free: int = 64) -> Sequence[str]:
         """Claim what is due and end each attempt with `outcome`; return the ids."""
         lease, again = f"w1.{next(self._nonces)}", self.now + timedelta(minutes=1)

@@ -37,7 +37,7 @@ def test_all_is_well_while_a_worker_beats_and_polls(either_world: World) -> None
     either_world.polled()
     status, checks = Asker(either_world)()
     assert status == 200
-    assert list(checks) == ["database", "schema", "worker", "polls", "clock", "notifiers", "rules"]
+    assert list(checks) == ["database", "schema", "worker", "polls", "clock", "notifiers", "rules", "jobs"]
     assert failing(checks) == []
 
 
@@ -100,7 +100,7 @@ def test_a_watch_is_overdue_after_three_times_its_interval(world: World) -> None
     world.now += timedelta(seconds=1)
     status, checks = ask()
     assert (status, failing(checks)) == (503, ["polls"])
-    assert "overdue: 1 (no good poll for 91 s, at most 90 s are well)" in checks["polls"]["detail"]
+    assert "overdue: 1 (no complete poll for 91 s, at most 90 s are usual)" in checks["polls"]["detail"]
 
 
 def test_a_failed_poll_does_not_count(world: World) -> None:
@@ -167,9 +167,7 @@ def test_a_paused_notifier_is_a_warning_without_the_reason(world: World) -> None
         outbox.pause(tx, "cms", "410 says hush", now=NOON)
     status, checks = Asker(world)()
     assert status == 200
-    assert checks["notifiers"]["detail"] == (
-        "warning: 1 paused, so what they should be told waits; the list of notifiers names them"
-    )
+    assert checks["notifiers"]["detail"] == "warning: notifiers that are paused: 1; the list of notifiers names them"
 
 
 def test_wrong_rules_are_a_warning_without_their_text(world: World) -> None:

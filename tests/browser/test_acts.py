@@ -84,7 +84,7 @@ def test_a_watch_is_paused_resumed_and_polled_at_once(admin: Person, bridge: Bri
 def test_a_notifier_that_was_told_to_go_away_is_resumed_and_tells_what_waited(admin: Person, bridge: Bridge) -> None:
     bridge.broken["/stuck"] = text_answer("gone", status=410)
     job = bridge.job("Concat")
-    figure = admin.page.get_by_role("link", name="Paused notifiers")
+    figure = admin.page.get_by_role("link", name="Notifiers in trouble")
     expect(figure).to_contain_text("door")
     bridge.broken.clear()
     figure.click()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, over_at, rest
+from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, over_at, rest, was_tried_enough
 from bridge.model import Breaker
 
 DAY = timedelta(hours=24)
@@ -90,24 +90,29 @@ def test_the_time_that_a_receiver_asked_for_is_no_place_in_our_queue():
     assert counts_from(first=s(0), due=s(5), breaker=asked, now=s(500)) == s(100)
 
 
-def over(*, attempts: int = 2, due: float = 5, now: float = 30, **breaker: timedelta) -> timedelta | None:
-    known = Breaker(**breaker)
-    return over_at(first=s(0), due=s(due), attempts=attempts, retry=s(45), breaker=known, now=s(now))
+def over(*, due: float = 5, now: float = 30, **breaker: timedelta) -> timedelta:
+    return over_at(first=s(0), due=s(due), retry=s(45), breaker=Breaker(**breaker), now=s(now))
+
+
+def enough(attempts: int, probed: float | None = None) -> bool:
+    breaker = Breaker(opened=s(0), probed=None if probed is None else s(probed))
+    return was_tried_enough(attempts=attempts, due=s(5), breaker=breaker)
 
 
 def test_what_waits_for_a_notifier_left_alone_is_over_when_its_time_is():
     assert over(opened=s(0)) == s(45)
 
 
-def test_what_was_tried_once_is_over_only_after_a_probe_since_it_was_due():
-    assert over(attempts=1, opened=s(0)) is None
-    assert over(attempts=1, opened=s(0), probed=s(4)) is None
-    assert over(attempts=1, opened=s(0), probed=s(6)) == s(45)
+def test_what_was_tried_once_is_given_up_only_after_a_probe_since_it_was_due():
+    assert not enough(1)
+    assert not enough(1, probed=4)
+    assert enough(1, probed=6)
+    assert enough(2)
 
 
-def test_what_was_never_tried_is_over_only_after_another_probe_than_the_one_its_time_began_with():
-    assert over(attempts=0, opened=s(0), probed=s(5)) is None
-    assert over(attempts=0, opened=s(0), probed=s(6)) == s(45)
+def test_what_was_never_tried_is_given_up_only_after_another_probe_than_the_one_its_time_began_with():
+    assert not enough(0, probed=5)
+    assert enough(0, probed=6)
 
 
 def test_what_waits_as_somebody_asked_for_time_has_up_to_three_times_as_long():

@@ -11,7 +11,9 @@ import pytest
 from bridge.collect.errors import CiError, ConfigError, TemporaryError
 from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described, Page, Place, Stream
 from bridge.pipeline import Poller
+from bridge.record import reading
 from bridge.record.database import Database
+from bridge.record.reading import Filter
 from bridge.record.schema import alarm
 from tests.conftest import on_both
 from tests.pipeline.fakes import FakeCi
@@ -125,6 +127,12 @@ def test_whoever_was_told_hears_that_it_moves_again(db: Database, clock: Clock) 
     assert [one.event["type"] for one in house.heard()] == ["ci.job.overdue", "ci.job.recovered"]
     (row,) = rows(db, alarm)
     assert row["recovered_at"]
+    with db.read() as tx:
+        listed = reading.deliveries(tx, Filter()).items
+    assert [(one["kind"], one["tells"], one["left"]) for one in listed] == [
+        ("recovery", SUCCESS, RUNNING),
+        ("level", RUNNING, None),
+    ]
 
 
 def test_who_hears_of_the_transition_anyway_does_not_hear_twice_that_it_moves_again(db: Database, clock: Clock) -> None:

@@ -387,8 +387,13 @@ def test_a_stream_that_fails_does_not_stop_the_others(db: Database, ci: FakeCi, 
     ci.has(_new(clock, "s1", tag="Snapshot"), _new(clock, "t1"))
     found = poll(_TWO)
     assert (str(found.error), found.deliveries) == ("502", 1)
+    assert row_of(db, watch, name="vod")["error"] == "Transcode: 502"
+    ci.refuses["Snapshot"] = ConfigError("no such tag")
+    poll(_TWO)
+    assert row_of(db, watch, name="vod")["error"] == "Transcode: 502; Snapshot: no such tag"
     ci.refuses.clear()
     assert poll(_TWO).deliveries == 1
+    assert row_of(db, watch, name="vod")["error"] is None
 
 
 def test_a_stream_that_fails_does_not_keep_old_jobs_of_others_from_being_asked_for(ci: FakeCi, aged: Polls) -> None:

@@ -125,9 +125,9 @@ def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()
         leases.sync(tx, watches, [(notifier, "webhook") for notifier in nouns])
 
 
-def put(db: Database, *told: Told, now: datetime = NOW) -> None:
+def put(db: Database, *told: Told, now: datetime = NOW, at_once: bool = False) -> None:
     with db.write() as tx:
-        outbox.put(tx, told, now=now)
+        outbox.put(tx, told, now=now, at_once=at_once)
 
 
 _leases = itertools.count(1)

@@ -8,7 +8,7 @@ from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier, Rate, Refused, Sent, TryLater
 from bridge.record import claims, outbox, settling
 from bridge.record.database import Database, ms
-from bridge.record.schema import delivery
+from bridge.record.schema import delivery, notifier
 from tests.conftest import Opener, only_postgresql
 from tests.record.builders import (
     LEASE,
@@ -407,3 +407,57 @@ def test_the_receipt_of_the_first_message_of_a_thread_is_seen_by_the_next(db: Da
     assert second.root == "C1 171.1"
     settle(db, ended(second, Sent("C1 171.2")))  # a new root, where the old one was deleted
     assert claim(db)[0].root == "C1 171.2"
+
+
+@pytest.mark.parametrize("failures", [0, BROKEN_AT])
+def test_what_is_to_go_out_at_once_does_so_alone_whatever_its_notifier_waits_for(db: Database, failures: int) -> None:
+    know(db, "cms")
+    put(db, *[telling(f"d{n}") for n in range(3)])
+    put(db, telling("asked"), at_once=True)
+    with db.write() as tx:
+        tx.execute(notifier.update().values(failures=failures))
+        outbox.hold(tx, "cms", NOW + minutes(1))
+    assert claimed_ids(db, broken_at=BROKEN_AT) == ["asked"]
+    assert claimed_ids(db, broken_at=BROKEN_AT) == []
+
+
+def test_what_is_to_go_out_at_once_waits_for_no_probe_that_is_under_way(db: Database) -> None:
+    know(db, "cms")
+    put(db, *[telling(f"d{n}") for n in range(3)])
+    with db.write() as tx:
+        tx.execute(notifier.update().values(failures=BROKEN_AT))
+    assert claimed_ids(db, broken_at=BROKEN_AT) == ["d0"]
+    put(db, telling("asked"), at_once=True)
+    assert claimed_ids(db, broken_at=BROKEN_AT, newest={"cms"}) == ["asked"]
+    assert claimed_ids(db, broken_at=BROKEN_AT) == []
+
+
+def test_what_is_to_go_out_at_once_is_first_and_goes_to_no_notifier_that_is_paused_or_has_no_place(
+    db: Database,
+) -> None:
+    know(db, Notifier(name="cms", max_in_flight=1), "ops")
+    put(db, telling("d1"))
+    put(db, telling("asked"), at_once=True)
+    assert claimed_ids(db) == ["asked"]
+    put(db, telling("again"), at_once=True)
+    assert claimed_ids(db) == []
+    put(db, telling("paused", to="ops"), at_once=True)
+    with db.write() as tx:
+        outbox.pause(tx, "ops", "410", now=NOW)
+    assert claimed_ids(db) == []
+
+
+def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Database) -> None:
+    know(db, "cms")
+    put(db, telling("d1", lane="j1"), telling("d2", lane="j1"), telling("d3"))
+    numbers = {row["id"]: row["n"] for row in rows(db, delivery)}
+    urge(db, numbers["d2"], numbers["d3"])
+    assert [row["id"] for row in rows(db, delivery) if row["due_at"] == claims.AT_ONCE] == ["d3"]
+    assert claimed_ids(db, free=1) == ["d3"]
+    urge(db, numbers["d1"])
+    assert all(row["due_at"] != claims.AT_ONCE for row in rows(db, delivery) if row["id"] != "d3")
+
+
+def urge(db: Database, *numbers: int) -> None:
+    with db.write() as tx:
+        claims.urge(tx, "cms", numbers)

@@ -76,7 +76,7 @@ class Dashboard:
         app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
         shown: dict[str, Callable[..., object]] = {
             "moment": lambda value: shapes.moment(value, self._parts.clock()),
-            "since": lambda value: shapes.since(value, self._parts.clock()),
+            "age": lambda value: shapes.age(value, self._parts.clock()),
             "clocks": lambda text: shapes.clocks(text, self._parts.clock()),
             "gate": shapes.gate,
             "span": shapes.span,

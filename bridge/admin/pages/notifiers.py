@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flask import flash, redirect, url_for
@@ -10,14 +10,15 @@ from flask.typing import ResponseReturnValue
 
 from bridge.admin import shown
 from bridge.admin.acts import Acts
+from bridge.admin.health import by_name, look
 from bridge.admin.pages import shapes
 from bridge.admin.pages.routes import Page, Pages, attempt, refused, show
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier
+from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.stats import Latency, latency
-from bridge.record import gauges
 from bridge.record.reading import Facts
 
 _SPAN = "24h"
@@ -41,14 +42,18 @@ class NotifierPages(Pages):
 
     def notifiers(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
-            rows = gauges.notifiers(tx)
+            state, warnings = look(self.parts, tx)
             quick = {one.notifier: one for one in latency(tx, _SPAN, self.parts.clock())}
         book = self.parts.book()
-        found = [_NOTHING_SAID | row for row in shown.notifiers(book, rows)]
+        found = [_NOTHING_SAID | row for row in shown.notifiers(book, state.notifiers)]
+        wrong = by_name(warnings, "notifiers")
         found = [one | {"rate": _rate(book.notifiers.get(one["name"]))} for one in found]
         return show(
             "notifiers.html",
-            notifiers=[(one, _standing(one), _quickness(quick.get(one["name"]))) for one in found],
+            notifiers=[
+                (one, _standing(one, wrong[one["name"]]), wrong[one["name"]], _quickness(quick.get(one["name"])))
+                for one in found
+            ],
             broken_at=BROKEN_AT,
             span=_SPAN,
         )
@@ -59,21 +64,24 @@ class NotifierPages(Pages):
             answer: Any = self._acts.test_notifier(name)
         except Problem as error:
             return refused(error, "notifiers")
-        flash(f"A test is on its way to {name}.", "done")
+        if waits := answer[0]["waits"]:
+            flash(f"The test waits: {waits}", "refused")
+        else:
+            flash(f"A test is on its way to {name}.", "done")
         return redirect(url_for("pages.delivery", delivery_id=answer[0]["delivery"]), 303)
 
     def resume(self, name: str) -> ResponseReturnValue:
         return attempt(lambda: self._acts.resume_notifier(name), f"{name} is told again.", "notifiers")
 
 
-def _standing(one: Facts) -> tuple[str, str]:
-    """Return how a notifier does, in a word, and how that looks."""
+def _standing(one: Facts, wrong: Sequence[HealthWarning]) -> tuple[str, str]:
+    """Return how a notifier does, in a few words, and how that looks."""
     if not one["in_rules"]:
         return "not in rules.toml", "dropped"
     if one["paused_at"]:
         return "paused", "paused"
-    if one["failures"]:
-        return "does not answer", "failed"
+    if wrong:
+        return wrong[0].short, "failed" if wrong[0].level < Level.ODD else "later"
     return (f"{shapes.count(one['dead'])} died", "later") if one["dead"] else ("fine", "ok")
 
 

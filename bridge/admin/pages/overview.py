@@ -13,20 +13,23 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from sqlalchemy import Connection
 
-from bridge.admin.health import Check, Health
+from bridge.admin.health import checks, look
 from bridge.admin.pages import charts
 from bridge.admin.pages.routes import Page, Pages, show
 from bridge.admin.parts import Parts
 from bridge.decide.rulebook import Rulebook
 from bridge.pipeline import stats
+from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.stats import SPANS, Moved, Movement
-from bridge.record import attempts, gauges, reading, silences
-from bridge.record.reading import Facts, Filter
+from bridge.record import attempts, reading, silences
+from bridge.record.health import State
+from bridge.record.reading import Filter
 
 _FEED = 15
 _MOST_CHARTS = 4  # of tags, and of queues: the largest
-_LATE = timedelta(minutes=5)  # as messages say that they are late
 _DRAWN_EVERY = timedelta(seconds=15)
+# Where it is seen what a check is about, and mended.
+_PAGES_OF = defaultdict[str, str](str, polls="watches", clock="watches", notifiers="notifiers", rules="rules")
 _USUAL_SPAN = "24h"
 _ORDER = ("Success", "Failed", "Cancel", "gone", "Running", "Submitted", "Pause")
 
@@ -34,7 +37,6 @@ _ORDER = ("Success", "Failed", "Cancel", "gone", "Running", "Submitted", "Pause"
 class Overview(Pages):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self._health = Health(parts)
         self._charts: dict[str, _Drawn] = {}
 
     def pages(self) -> Iterator[Page]:
@@ -49,17 +51,19 @@ class Overview(Pages):
             feed = reading.transitions(tx, Filter(), limit=_FEED).items
             caused = attempts.caused_by(tx, feed)
             inputs = attempts.inputs_of(tx, feed)
-            notifiers, watches = gauges.notifiers(tx), gauges.watches(tx)
+            state, warnings = look(self.parts, tx)
             silent = [one for one in silences.of_use(tx, now=now) if one.ends_at > now]
-        names = {one.name for one in book.watches}
-        checks, figures = self._health.checks(), _figures(notifiers, [w for w in watches if w["name"] in names], now)
         return show(
             "overview.html",
             span=span,
             spans=list(SPANS),
-            checks=checks,
-            figures=figures,
-            verdict=_verdict(checks, figures),
+            checks=checks(state, warnings),
+            warnings=warnings,
+            figures=_figures(state, book),
+            heading=_heading(warnings),
+            pages_of=_PAGES_OF,
+            in_trouble=list(dict.fromkeys(one.name for one in warnings if one.check == "notifiers")),
+            notifiers=len(book.notifiers),
             silent=silent,
             inputs=inputs,
             drawn=drawn,
@@ -103,33 +107,27 @@ def _draw(moved: Movement, book: Rulebook, now: datetime) -> _Drawn:
     )
 
 
-def _figures(notifiers: Sequence[Facts], watches: Sequence[Facts], now: datetime) -> dict[str, Any]:
-    polls = [row["ok_at"] for row in watches if row["ok_at"]]
-    oldest = min((row["oldest_waiting_at"] for row in notifiers if row["oldest_waiting_at"]), default=None)
+def _figures(state: State, book: Rulebook) -> dict[str, Any]:
+    names = {one.name for one in book.watches}
+    watches = [row for row in state.watches if row["name"] in names]
     return {
-        "polled_at": max(polls, default=None),
+        "polled_at": max((row["ok_at"] for row in watches if row["ok_at"]), default=None),
         "watches": len(watches),
-        "failing": [row["name"] for row in watches if row["failures"]],
-        "paused_watches": [row["name"] for row in watches if row["paused"]],
-        "waiting": sum(row["waiting"] + row["sending"] for row in notifiers),
-        "oldest": oldest,
-        "late": oldest is not None and now - datetime.fromisoformat(oldest) > _LATE,
-        "held": sum(row["held"] for row in notifiers),
-        "dead": sum(row["dead"] for row in notifiers),
-        "paused": [row["name"] for row in notifiers if row["paused_at"]],
-        "troubled": [row["name"] for row in notifiers if row["failures"]],
+        "waiting": sum(row["waiting"] + row["sending"] for row in state.notifiers),
+        "oldest": min((row["oldest_waiting_at"] for row in state.notifiers if row["waiting"]), default=None),
+        "held": sum(row["held"] for row in state.notifiers),
+        "dead": sum(row["dead"] for row in state.notifiers),
     }
 
 
-def _verdict(checks: Sequence[Check], figures: Mapping[str, Any]) -> str:
-    if not all(check.ok for check in checks):
-        return "Something needs you"
-    found = [f"watch {name} is paused, so nobody hears of its jobs" for name in figures["paused_watches"]]
-    found += [f"{name} is paused" for name in figures["paused"]]
-    found += ["its rules need a look" for one in checks if one.name == "rules" and one.detail.startswith("warning:")]
-    if dead := figures["dead"]:
-        found.append(f"{dead:,} message{'s' if dead != 1 else ''} died")
-    return f"The bridge works, but {'; '.join(found)}" if found else "All is well"
+def _heading(warnings: Sequence[HealthWarning]) -> str:
+    """Name the worst, and how many more there are."""
+    if not warnings:
+        return "All is well"
+    worst, more = warnings[0], len(warnings) - 1
+    begins = "Something needs you" if worst.level == Level.DOWN else "The bridge works, but"
+    others = f", and {more} more warning{'s' if more != 1 else ''}" if more else ""
+    return f"{begins}{':' if worst.level == Level.DOWN else ''} {worst.text}{others}"
 
 
 def _sum(moved: Iterable[Moved], to: str) -> int:

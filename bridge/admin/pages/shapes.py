@@ -53,10 +53,13 @@ def moment(value: str | datetime | None, now: datetime) -> Markup:
     if value is None:
         return Markup('<span class="none">–</span>')
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    at = at.astimezone(UTC)
-    iso = at.isoformat(timespec="milliseconds").removesuffix("+00:00")
+    iso = _iso(at)
     shown = f'<span class="abs">{iso[:10]} {iso[11:19]} UTC</span> <span class="rel">{ago(at, now)}</span>'
-    return Markup(f'<time datetime="{iso}Z">{shown}</time>')  # noqa: S704  (it is of digits, and of words of ours)
+    return Markup(f'<time datetime="{iso}">{shown}</time>')  # noqa: S704  (it is of digits, and of words of ours)
+
+
+def _iso(at: datetime) -> str:
+    return f"{at.astimezone(UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
 
 
 def clocks(text: str, now: datetime) -> Markup:
@@ -80,10 +83,11 @@ def gate(held_by: str) -> str:
     return f"{of} {name}"
 
 
-def since(value: str | datetime, now: datetime) -> str:
-    """Return how long ago a time is."""
+def age(value: str | datetime, now: datetime) -> Markup:
+    """Return how long ago a time is, which the browser goes on counting."""
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return span(max(0.0, (now - at).total_seconds()))
+    passed = span(max(0.0, (now - at).total_seconds()))
+    return Markup(f'<time datetime="{_iso(at)}" class="age">{passed}</time>')  # noqa: S704  (digits, and words of ours)
 
 
 def ago(at: datetime, now: datetime) -> str:

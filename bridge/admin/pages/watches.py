@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from flask.typing import ResponseReturnValue
 
 from bridge.admin import shown
 from bridge.admin.acts import Acts
+from bridge.admin.health import by_name, look
 from bridge.admin.pages.routes import Page, Pages, attempt, show
 from bridge.admin.parts import Parts
 from bridge.decide.mark import said_of_clocks
-from bridge.record import gauges
+from bridge.pipeline.health import HealthWarning
 from bridge.record.reading import Facts
 
 # What only rules.toml says, and what only the record does: before the first poll there is no row.
@@ -37,9 +38,10 @@ class WatchPages(Pages):
 
     def watches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
-            rows = gauges.watches(tx)
-        found = [_NOTHING_SAID | row for row in shown.watches(self.parts.book(), rows)]
-        return show("watches.html", watches=[(one, _standing(one), _clocks(one)) for one in found])
+            state, warnings = look(self.parts, tx)
+        wrong = by_name(warnings, "polls")
+        found = [_NOTHING_SAID | row for row in shown.watches(self.parts.book(), state.watches)]
+        return show("watches.html", watches=[(one, _standing(one, wrong[one["name"]]), _clocks(one)) for one in found])
 
     def poll(self, name: str) -> ResponseReturnValue:
         return attempt(lambda: self._acts.poll_watch(name), f"A worker polls {name} next.", "watches")
@@ -56,14 +58,14 @@ def _clocks(one: Facts) -> str | None:
     return None if ahead is None else said_of_clocks(timedelta(seconds=ahead))
 
 
-def _standing(one: Facts) -> tuple[str, str]:
+def _standing(one: Facts, wrong: Sequence[HealthWarning]) -> tuple[str, str]:
     """Return how a watch does, in a word, and how that looks."""
     if not one["in_rules"]:
         return "not in rules.toml", "dropped"
     if one["paused"]:
         return "paused", "paused"
-    if one["failures"]:
-        return "fails", "failed"
+    if wrong:
+        return wrong[0].short, "failed"
     if one["behind"]:
         return "catching up", "waiting"
     return ("fine", "ok") if one["ok_at"] else ("not polled yet", "waiting")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.admin.builders import ADMIN, READ, World
@@ -13,9 +14,9 @@ HERE = "http://localhost"
 SignedIn = Callable[..., FlaskClient]
 
 
-def signed_in(world: World, role: str = "admin") -> FlaskClient:
+def signed_in(world: World, role: str = "admin", *, app: Flask | None = None) -> FlaskClient:
     """Return a client with a session, whose requests come from a page of this bridge."""
-    client = world.app().test_client()
+    client = (app or world.app()).test_client()
     client.environ_base["HTTP_ORIGIN"] = HERE
     answer = client.post("/sign-in", data={"token": {"admin": ADMIN, "read": READ}[role]})
     assert answer.status_code == 303

@@ -10,11 +10,13 @@ from html import unescape
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import Refused, Sent, TryLater
+from bridge.decide.messages import test_message as a_test_message
+from bridge.model import Refused, Sent, Told, TryLater
 from bridge.pipeline.digests import Editor
 from bridge.record import outbox, reading, silences
 from bridge.record.reading import Filter
 from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job, a_silence
+from tests.admin.pages.reading import text_of
 
 HOSTILE = '"><script>alert(1)</script>&'
 RECEIVER = f"不行 {HOSTILE}"
@@ -286,3 +288,15 @@ def test_who_may_only_look_sends_nothing_again(world: World, reader: FlaskClient
     assert reader.post(f"/deliveries/{delivery}/redrive").status_code == 403
     assert reader.post("/deliveries/redrive-chosen", data={"id": delivery}).status_code == 403
     assert state(world, delivery) == "dead"
+
+
+def test_a_recovery_names_the_state_that_was_left(world: World, admin: FlaskClient) -> None:
+    over = replace(
+        a_test_message("cms", nonce="1", now=NOON), kind="recovery", state="Success", event={"data": {"in": "Running"}}
+    )
+    with world.db.write() as tx:
+        outbox.put(tx, [Told(id="d1", message=over, notifier="cms", lane=None)], now=NOON)
+    for path in ("/deliveries", "/deliveries/d1"):
+        said = text_of(admin.get(path).text)
+        assert "no longer Running" in said
+        assert "no longer Success" not in said

@@ -8,7 +8,7 @@ from html import unescape
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import Refused, Sent, WebhookNotifier
+from bridge.model import Refused, Sent, TryLater, WebhookNotifier
 from bridge.record import gauges, leases, outbox, reading
 from bridge.record.reading import Facts, Filter
 from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
@@ -52,7 +52,7 @@ def test_one_to_whom_messages_died_is_not_fine(world: World, admin: FlaskClient)
     world.sees(a_failed_job(1))
     world.attempt(Refused("no"))
     page = admin.get("/notifiers").text
-    assert "ops/1 1 died" in text(card(page, "ops/1"))
+    assert "ops/1 never got 1 message" in text(card(page, "ops/1"))
     assert "cms fine" in text(card(page, "cms"))
 
 
@@ -106,6 +106,7 @@ def test_a_receiver_that_does_not_answer_is_seen(world: World, admin: FlaskClien
 @pytest.mark.parametrize("name", ["cms", "ops/1"])
 def test_a_test_leads_to_its_delivery(world: World, admin: FlaskClient, name: str) -> None:
     here = {"Referer": "http://localhost/notifiers"}
+    world.enlist()
     answer = admin.post(f"/notifiers/{name}/test", headers=here)
     with world.db.read() as tx:
         (sent,) = reading.deliveries(tx, Filter(notifier=name)).items
@@ -157,3 +158,21 @@ def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) ->
     assert row(world, "cms")["paused_at"] is not None
     with world.db.read() as tx:
         assert [one["id"] for one in reading.deliveries(tx, Filter()).items] == [delivery]
+
+
+def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) -> None:
+    page = admin.get(admin.post("/notifiers/cms/test").location).text
+    assert "The test waits: no worker runs" in page
+    world.enlist()
+    with world.db.write() as tx:
+        outbox.pause(tx, "cms", "the receiver answered 410 Gone", now=NOON)
+    page = admin.get(admin.post("/notifiers/cms/test").location).text
+    assert "The test waits: notifier cms is paused: the receiver answered 410 Gone" in page
+
+
+def test_one_that_answers_with_errors_says_which_and_is_not_fine(world: World, admin: FlaskClient) -> None:
+    world.sees(a_job(1))
+    world.attempt(TryLater("answered 500 Internal Server Error"))
+    said = text(card(admin.get("/notifiers").text, "cms"))
+    assert "cms answers with errors" in said
+    assert ": answered 500 Internal Server Error" in said

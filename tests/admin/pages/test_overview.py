@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 from bridge.model import Refused, Sent, TryLater
 from bridge.record import outbox, silences
 from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job, a_silence
+from tests.admin.pages.reading import text_of
 
 
 def healthy(world: World) -> World:
@@ -22,8 +23,7 @@ def test_at_first_it_says_what_will_be_there(world: World, admin: FlaskClient) -
     page = admin.get("/").text
     assert "Nothing has moved yet." in page
     assert "Nothing moved in this span." in page
-    assert "there is none: start `ci-bridge worker`" in page
-    assert "Something needs you" in page
+    assert "Something needs you: no worker runs: start `ci-bridge worker`" in page
 
 
 def test_all_is_well_where_it_is(world: World, admin: FlaskClient) -> None:
@@ -40,7 +40,7 @@ def test_what_died_is_counted_and_a_click_away(world: World, admin: FlaskClient)
     world.sees(a_job(1), a_job(2))
     world.attempt(Refused("no"))
     page = admin.get("/").text
-    assert "The bridge works, but 2 messages died" in page
+    assert "The bridge works, but notifier cms never got 2 messages: dead letters of the last 24 h" in page
     assert 'href="/deliveries?state=dead"' in page
 
 
@@ -48,7 +48,7 @@ def test_a_paused_notifier_is_named(world: World, admin: FlaskClient) -> None:
     healthy(world)
     with world.db.write() as tx:
         outbox.pause(tx, "cms", "410", now=world.now)
-    assert "The bridge works, but cms is paused" in admin.get("/").text
+    assert "The bridge works, but notifier cms is paused" in admin.get("/").text
 
 
 def test_a_paused_watch_is_not_well(world: World, admin: FlaskClient) -> None:
@@ -75,7 +75,7 @@ def test_what_waits_says_for_how_long(world: World, admin: FlaskClient) -> None:
     world.sees(a_job(1))
     world.attempt(TryLater("503"))
     world.now += timedelta(minutes=20)
-    assert "the oldest for 20 min" in admin.get("/").text
+    assert "the oldest for 20 min" in text_of(admin.get("/").text)
 
 
 def test_each_transition_stands_with_the_deliveries_it_caused(world: World, admin: FlaskClient) -> None:
@@ -141,5 +141,4 @@ def test_rules_that_not_every_worker_has_are_in_its_first_line(world: World, adm
     world.beat()
     world.polled()
     page = admin.get("/").text
-    assert "The bridge works, but its rules need a look" in page
-    assert "1 of 1 live workers have other rules" in page
+    assert "The bridge works, but 1 of 1 live workers have other rules" in page

@@ -2,6 +2,7 @@
 "use strict";
 
 const EVERY_MS = 5000;
+const SPANS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const hour = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
@@ -14,12 +15,32 @@ function ago(then) {
   return relative.format(Math.trunc(seconds / size), unit);
 }
 
+// A length of time as the server writes it.
+function span(passed) {
+  const seconds = Math.max(0, Math.round(passed));
+  const place = Math.max(0, SPANS.findIndex(([, size]) => seconds >= size));
+  if (seconds < 1) return "0 s";
+  const [[unit, size], next] = [SPANS[place], SPANS[place + 1]];
+  const count = Math.floor(seconds / size);
+  const more = next && count < 10 ? Math.floor((seconds % size) / next[1]) : 0;
+  return `${count} ${unit}` + (more ? ` ${more} ${next[0]}` : "");
+}
+
+// Only what changes is written: what somebody has marked stays marked.
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 function tell(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const then = new Date(time.dateTime);
-    time.querySelector(".abs").textContent = absolute.format(then);
-    time.querySelector(".rel").textContent = ago(then);
     time.title = time.dateTime;
+    if (time.classList.contains("age")) {
+      put(time, span((Date.now() - then) / 1000));
+      continue;
+    }
+    put(time.querySelector(".abs"), absolute.format(then));
+    put(time.querySelector(".rel"), ago(then));
   }
   for (const mark of root.querySelectorAll("[data-at]")) {
     const then = new Date(mark.dataset.at);
@@ -35,9 +56,37 @@ function isBusy(live) {
     || (marked !== null && !marked.isCollapsed && live.contains(marked.anchorNode));
 }
 
+let askedAt = Date.now();
+let answeredAt = Date.now();
+
 function refresh() {
   const live = document.getElementById("live");
-  if (live?.hasAttribute("hx-get") && !document.hidden && !isBusy(live)) live.dispatchEvent(new Event("refresh"));
+  if (!live?.hasAttribute("hx-get") || document.hidden || isBusy(live)) return;
+  askedAt = Date.now();
+  live.dispatchEvent(new Event("refresh"));
+}
+
+// What a page says is only as old as its last answer: while there is none, it says so.
+function hear(answered) {
+  const bar = document.getElementById("silent");
+  if (answered) answeredAt = Date.now();
+  if (!answered) put(bar, `No answer since ${hour.format(answeredAt)}: what is here is from then.`);
+  bar.hidden = answered;
+}
+
+// In our place a router may answer, whatever its status; that is not put into the page.
+function judge(event) {
+  const { sourceElement, response, text } = event.detail.ctx;
+  if (sourceElement.id !== "live") return;
+  const ours = [204, 304].includes(response.status) || response.headers.has("HX-Redirect") || text.startsWith('<div id="live"');
+  hear(ours && response.status < 500);
+  if (!ours) event.preventDefault();
+}
+
+function tick() {
+  tell(document);
+  const every = document.getElementById("live")?.dataset.every ?? EVERY_MS;
+  if (Date.now() - askedAt >= every) refresh();
 }
 
 function copy(event) {
@@ -75,9 +124,10 @@ function chooseAll(event) {
 document.getElementById("zone").textContent = `times are ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
 tell(document);
 document.addEventListener("htmx:after:swap", () => { tell(document); showAnswer(); });
+document.addEventListener("htmx:after:request", judge);
+document.addEventListener("htmx:error", (event) => { if (event.target.id === "live") hear(false); });
 document.addEventListener("click", copy);
 document.addEventListener("copy", copyTrue);
 document.addEventListener("change", chooseAll);
 document.addEventListener("visibilitychange", refresh);
-setInterval(refresh, EVERY_MS);
-setInterval(() => tell(document), 1000 * 10);
+setInterval(tick, 1000);

@@ -1,0 +1,249 @@
+"""Whether all is well: the one list of warnings that overview, `doctor`, /metrics and /readyz go by. Pure.
+
+No secret is in it; only `kind` and `note` are for everybody, as the rest has names out of rules.toml, and what
+somebody answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+
+from bridge.decide.mark import said_of_clocks
+from bridge.decide.rulebook import Rulebook
+from bridge.model import Watch
+from bridge.record.health import State, Trouble
+from bridge.record.reading import Facts
+from bridge.record.rulesets import ALIVE, Standing
+
+_SILENT_FOR = timedelta(seconds=60)  # then no worker is ready; they say every 15 s that they are there
+_POLL_GRACE = timedelta(seconds=60)
+_LATE = timedelta(minutes=5)  # as messages say that they are late
+_NOTHING = Trouble()
+_NEVER_POLLED: Facts = {"paused": False, "ok_at": None, "failures": 0, "error": None, "behind": ()}
+
+
+class Level(IntEnum):
+    """How bad it is, the worst first."""
+
+    DOWN = 0  # the bridge does not do its work: /readyz says 503
+    BROKEN = 1  # something is not seen, or does not arrive
+    ODD = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthWarning:
+    """One thing that is not as it should be."""
+
+    check: str  # the check of /readyz that it belongs to
+    level: Level
+    kind: str  # in the plural, without a name
+    what: str  # a sentence's end: "does not answer, 3 messages wait"
+    who: str | None = None  # "notifier cms"
+    name: str | None = None  # "cms"
+    since: datetime | None = None
+    why: str | None = None  # the last error
+    note: str | None = None  # more for everybody
+
+    @property
+    def text(self) -> str:
+        """Who and what; neither since when nor why."""
+        return f"{self.who} {self.what}" if self.who else self.what
+
+    @property
+    def short(self) -> str:
+        """What, in two or three words."""
+        return self.what.replace(":", ",").partition(",")[0]
+
+    @property
+    def detail(self) -> str:
+        """What, since when and why."""
+        since = f", since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
+        return f"{self.what}{since}" + (f": {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """The process that asks, as far as it may be what is wrong."""
+
+    sha: str  # of the rules that it serves
+    since: datetime  # when it began to
+    fault: bool = False  # its rules.toml is wrong
+    note: str | None = None  # what else is to be known of that file
+
+
+def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> list[HealthWarning]:
+    """Return all that is not as it should be, the worst first; nothing: all is well."""
+    alive = [one for one in state.workers if now - _time(one["beat_at"]) <= ALIVE]
+    begun = max([reader.since, *sorted(_time(one["started_at"]) for one in alive)[:1]])
+    found = [
+        *_workers(state.workers, alive, now),
+        *_watches(book, state.watches, begun, now),
+        *_notifiers(book, state, now),
+        *_clock(book, state.watches, alive),
+        *_rules(state.standing, reader, now),
+        *_jobs(state.unread),
+    ]
+    return sorted(found, key=lambda one: one.level)  # of one level in the order of the checks
+
+
+def _workers(workers: Sequence[Facts], alive: Sequence[Facts], now: datetime) -> Iterator[HealthWarning]:
+    if not workers:
+        what = "no worker runs: start `ci-bridge worker`, or `run`"
+        yield HealthWarning(check="worker", level=Level.DOWN, kind=what, what=what)
+    for one in workers:
+        beat = _time(one["beat_at"])
+        if now - beat > ALIVE:
+            yield HealthWarning(
+                check="worker",
+                level=Level.ODD if alive or now - beat <= _SILENT_FOR else Level.DOWN,
+                kind="workers that say nothing any more",
+                what="says nothing any more" + ("" if alive else ", and no other one runs"),
+                who=f"worker {one['id']}",
+                name=one["id"],
+                since=beat,
+                why="it was stopped, or cannot reach the database",
+            )
+
+
+def _watches(book: Rulebook, rows: Sequence[Facts], begun: datetime, now: datetime) -> Iterator[HealthWarning]:
+    by_name = {row["name"]: row for row in rows}
+    for watch in book.watches:
+        row = by_name.get(watch.name, _NEVER_POLLED)
+        if found := _watch(watch, row, begun, now):
+            yield found
+
+
+def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWarning | None:
+    ok_at = _time(row["ok_at"]) if row["ok_at"] else None
+    passed, allowed = now - (ok_at or begun), max(3 * watch.every, _POLL_GRACE)
+
+    def found(level: Level, kind: str, what: str, **more: str | None) -> HealthWarning:
+        names = {"who": f"watch {watch.name}", "name": watch.name}
+        return HealthWarning(check="polls", level=level, kind=kind, what=what, since=ok_at, **names, **more)
+
+    if row["paused"]:
+        return found(Level.ODD, "watches that are paused", "is paused, so nobody hears of its jobs")
+    if passed > allowed:
+        note = f"no complete poll for {passed.total_seconds():.0f} s, at most {allowed.total_seconds():.0f} s are usual"
+        why = row["error"] or (f"it still reads the lists of {', '.join(row['behind'])}" if row["behind"] else None)
+        return found(Level.DOWN, "watches that are overdue", "is overdue", why=_line(why), note=note)
+    if row["failures"]:
+        return found(Level.BROKEN, "watches whose polls fail", "cannot be polled whole", why=_line(row["error"]))
+    return None
+
+
+def _notifiers(book: Rulebook, state: State, now: datetime) -> Iterator[HealthWarning]:
+    for row in state.notifiers:
+        trouble, in_rules = state.troubles.get(row["name"], _NOTHING), row["name"] in book.notifiers
+        for level, kind, what, since, why in _of_notifier(row, trouble, in_rules=in_rules, now=now):
+            yield HealthWarning(
+                check="notifiers", level=level, kind=f"notifiers {kind}", what=what, who=f"notifier {row['name']}",
+                name=row["name"], since=since, why=_line(why),
+            )  # fmt: skip
+
+
+def _of_notifier(
+    row: Facts, trouble: Trouble, *, in_rules: bool, now: datetime
+) -> Iterator[tuple[Level, str, str, datetime | None, str | None]]:
+    """Yield of a notifier: how bad it is, kind, what, since when, and the last error."""
+    count = row["waiting"] + row["sending"]
+    waits = f", {_some(count)} wait{'' if count != 1 else 's'}" if count else ""
+    oldest = _time(row["oldest_waiting_at"]) if row["oldest_waiting_at"] else None
+    if not in_rules:
+        if count:
+            why = "rules.toml does not name it any more: put it back, or what waits will die"
+            yield Level.ODD, "that are late", f"is late{waits}", oldest, why
+    elif row["paused_at"]:
+        yield Level.BROKEN, "that are paused", f"is paused{waits}", _time(row["paused_at"]), row["paused_why"]
+    elif row["failures"]:
+        yield Level.BROKEN, "that do not answer", f"does not answer{waits}", oldest or trouble.error_at, trouble.error
+    elif trouble.failed:
+        what = f"answers with errors, {_some(trouble.failed)} to be tried again"
+        yield Level.BROKEN, "that answer with errors", what, oldest, trouble.error
+    elif oldest is not None and now - oldest > _LATE:
+        yield Level.ODD, "that are late", f"is late{waits}", oldest, _why_late(row, now)
+    if trouble.died:
+        what = f"never got {_some(trouble.died)}: dead letters of the last 24 h"
+        yield Level.ODD, "with dead letters of the last 24 h", what, None, trouble.error
+
+
+def _why_late(row: Facts, now: datetime) -> str:
+    if row["not_before"] and _time(row["not_before"]) > now:
+        return f"it has asked to be told nothing before {row['not_before']}"
+    return "more comes in than its `rate` or `max_in_flight` lets out, or no worker sends"
+
+
+def _clock(book: Rulebook, watches: Sequence[Facts], alive: Sequence[Facts]) -> Iterator[HealthWarning]:
+    names = {watch.name for watch in book.watches}
+    ahead = [row["clock_ahead_seconds"] for row in watches if row["name"] in names]
+    worst = max((one for one in ahead if one is not None), key=abs, default=None)
+    said = [f"nothing is pruned or given up: {one['clock_fault']}" for one in alive if one["clock_fault"]]
+    if not said and worst is not None and (differs := said_of_clocks(timedelta(seconds=worst))):
+        said.append(differs)
+    yield from (_for_everybody("clock", one) for one in dict.fromkeys(said))
+
+
+def _rules(standing: Standing, reader: Reader, now: datetime) -> Iterator[HealthWarning]:
+    said = of_rules(standing)
+    if reader.note:
+        said.append(reader.note)
+    settled, differs = now - reader.since >= _SILENT_FOR, standing.sha not in (None, reader.sha)
+    if settled and differs and all(one.sha != reader.sha for one in standing.alive):
+        other = f"the process that serves this reads other rules ({reader.sha}) than those in force ({standing.sha})"
+        said.append(other)
+    if reader.fault or any(one.fault for one in standing.alive):
+        said.insert(0, "rules.toml is wrong now, the old rules stay in force; the log says why")
+    yield from (_for_everybody("rules", one) for one in dict.fromkeys(said))
+
+
+def of_rules(found: Standing) -> list[str]:
+    """Say what is odd about the rules of live workers, for longer than a change takes; without what is in them."""
+    alive, said = found.alive, []
+    if alive and found.sha != found.last:
+        said.append(f"no live worker has the rules accepted last ({found.last}): older ones ({found.sha}) are in force")
+    if others := [one for one in alive if one.other and one.sha != found.sha]:
+        shas = ", ".join(dict.fromkeys(str(one.sha) for one in others))
+        older = ", unless they are of a version before this one" if any(one.older for one in others) else ""
+        said.append(
+            f"{len(others)} of {len(alive)} live workers have other rules ({shas}) than those in force ({found.sha}):"
+            f" they only send, and neither poll nor judge{older}"
+        )
+    return [*said, *dict.fromkeys(one.note for one in alive if one.note)]
+
+
+def _jobs(unread: Mapping[str, int]) -> Iterator[HealthWarning]:
+    if any(unread.values()):
+        text = f"{unread['left_out']} left out, {unread['field']} with a field that cannot be read"
+        yield _for_everybody("jobs", f"{text}; `ci-bridge jobs show ID` and the log say which")
+
+
+def _for_everybody(check: str, what: str) -> HealthWarning:
+    return HealthWarning(check=check, level=Level.ODD, kind=what, what=what)
+
+
+def public(found: Iterable[HealthWarning]) -> str:
+    """Say of the warnings of one check how many there are of each kind, and name nobody."""
+    kinds: dict[str, list[HealthWarning]] = {}
+    for one in found:
+        kinds.setdefault(one.kind, []).append(one)
+    return "; ".join(_counted(kind, ones) for kind, ones in kinds.items())
+
+
+def _counted(kind: str, ones: Sequence[HealthWarning]) -> str:
+    note = f" ({ones[0].note})" if ones[0].note else ""
+    return f"{kind}: {len(ones)}{note}" if ones[0].name else f"{kind}{note}"
+
+
+def _line(text: str | None) -> str | None:
+    return " ".join(text.split()) if text else None
+
+
+def _some(count: int) -> str:
+    return f"{count:,} message{'s' if count != 1 else ''}"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
