@@ -127,7 +127,7 @@ def _web(port: int) -> list[str]:
     """Return the command of the Procfile, listening on loopback alone."""
     lines = (REPOSITORY / "Procfile").read_text().splitlines()
     (command,) = (line.partition(":")[2] for line in lines if line.startswith("web:"))
-    return [sys.executable, "-m", *command.split(), "--bind", f"127.0.0.1:{port}"]
+    return [sys.executable, *command.split()[1:], "--bind", f"127.0.0.1:{port}"]
 
 
 def _answers(url: str) -> bool:

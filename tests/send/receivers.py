@@ -98,9 +98,24 @@ def _header_lines(stream: Any) -> Iterator[tuple[str, str]]:
         yield name.lower(), value.strip()
 
 
-def answering(status: str, body: bytes = b"", *headers: str) -> Behaviour:
+def answering(status: str, body: bytes | None = None, *headers: str) -> Behaviour:
+    """Answer so; the body is "ok", with which an incoming webhook of Slack accepts, unless another is given."""
+    body = b"ok" * status.startswith("200") if body is None else body
     head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]).encode()
     return lambda connection, _seen, _over: connection.sendall(head + body)
+
+
+API = ("chat.postMessage", "chat.update", "auth.test")
+
+
+def accepting(*headers: str) -> Behaviour:
+    """Accept as Slack does: its API in JSON, an incoming webhook in a word."""
+
+    def behave(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
+        body = b'{"ok": true, "channel": "C1", "ts": "1.2"}' if seen.path.endswith(API) else b"ok"
+        answering("200 OK", body, *headers)(connection, seen, over)
+
+    return behave
 
 
 def raw(*chunks: bytes, close: bool = True) -> Behaviour:

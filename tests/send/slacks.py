@@ -8,7 +8,7 @@ from typing import Any
 from bridge.model import Outcome
 from bridge.send.door import Door
 from bridge.send.slack import SlackSender
-from tests.send.receivers import NOON, Receiver, Seen, a_delivery, a_slack, answering
+from tests.send.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
 
 
 def slack(*says: dict[str, Any]) -> Receiver:
@@ -17,7 +17,8 @@ def slack(*says: dict[str, Any]) -> Receiver:
 
     def behave(connection: Any, seen: Seen, over: Any) -> None:
         ok = {"ok": True, "channel": "C1", "ts": f"171.{len(receiver.requests)}"}
-        body = json.dumps(answers.pop(0) if answers else ok).encode()
+        says = answers.pop(0) if answers else ok
+        body = b"ok" if says["ok"] and not seen.path.endswith(API) else json.dumps(says).encode()
         answering("200 OK", body, "Content-Type: application/json; charset=utf-8")(connection, seen, over)
 
     receiver = Receiver(behave)

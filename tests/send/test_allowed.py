@@ -4,9 +4,9 @@ from bridge import settings as environment
 from bridge.model import Attempt, Refused, Sent
 from bridge.wiring.parts import door
 from tests.send.probes import ROUTES, outbound
-from tests.send.receivers import Receiver, a_delivery, answering
+from tests.send.receivers import Receiver, a_delivery, accepting
 
-OK = answering("200 OK", b'{"ok": true, "channel": "C1", "ts": "1.2"}')
+OK = accepting()
 
 
 def told(route: str, url: str, allow: str) -> Attempt:

@@ -23,6 +23,7 @@ from tests.send.receivers import (
     a_request,
     a_slack,
     a_webhook,
+    accepting,
     answering,
     dripping,
     raw,
@@ -196,7 +197,7 @@ def once_alive() -> Behaviour:
             connection.shutdown(socket.SHUT_RDWR)
             return
         known.add(connection)
-        answering("200 OK", b'{"ok": true}')(connection, seen, over)
+        accepting()(connection, seen, over)
 
     return behave
 
@@ -225,7 +226,7 @@ def test_slack_is_not_told_twice_when_a_kept_connection_dies(door: Door, hook: b
         sender = SlackSender(notifier, f"http://127.0.0.1:{receiver.port}/api/", door)
         outcomes = [sender.send(a_delivery(), NOON).outcome for _ in range(3)]
     nothing = TryLater(f"127.0.0.1:{receiver.port} closed the connection without an answer")
-    assert outcomes == [Sent(), nothing, Sent()]
+    assert [isinstance(one, Sent) or one for one in outcomes] == [True, nothing, True]
     assert len(receiver.requests) == 3
 
 

@@ -13,14 +13,13 @@ from typing import Any, Self
 import pytest
 
 from tests.send.probes import ROUTES
-from tests.send.receivers import Behaviour, Receiver, answering
+from tests.send.receivers import Behaviour, Receiver, accepting
 
 REPOSITORY = Path(__file__).parents[2]
 OPEN = "127.0.0.2/32"  # two addresses of this machine, and only the first is allowed
 WRAPPER = find_library("nss_wrapper")
-OK = b'{"ok": true, "channel": "C1", "ts": "1.2"}'
-KEPT = answering("200 OK", OK)
-CLOSED = answering("200 OK", OK, "Connection: close")
+KEPT = accepting()
+CLOSED = accepting("Connection: close")
 
 pytestmark = pytest.mark.skipif(not WRAPPER, reason="needs Debian's libnss-wrapper to answer look-ups")
 

@@ -13,9 +13,9 @@ from bridge.send.exchange import Failure
 from tests.send.certificates import MISSING, Certificate, a_certificate
 from tests.send.probes import ROUTES, outbound
 from tests.send.proxies import Proxy
-from tests.send.receivers import LOOPBACK, Receiver, a_delivery, a_request, answering, dripping, through
+from tests.send.receivers import LOOPBACK, Receiver, a_delivery, a_request, accepting, dripping, through
 
-OK = answering("200 OK", b'{"ok": true, "channel": "C1", "ts": "1.2"}')
+OK = accepting()
 PASSWORD = "hush-hush"
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
