@@ -12,6 +12,7 @@ import pytest
 
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
+from tests.conftest import only_sqlite
 from tests.processes import Process
 from tests.stage import BUCKET, Stage
 from tests.waiting import wait_until
@@ -83,6 +84,7 @@ def test_jumps_of_the_clock_stop_neither_polls_nor_deliveries_and_double_nothing
     assert [told_of(stage, job) for job in jobs] == [["Submitted"]] * 4
 
 
+@only_sqlite  # PostgreSQL goes by its own clock
 def test_a_clock_set_forward_takes_no_delivery_from_the_worker_that_sends_it(stage: Stage, machine: Machine) -> None:
     workers = [machine.start_worker(stage) for _ in range(2)]
     stage.await_first_poll()
@@ -95,6 +97,7 @@ def test_a_clock_set_forward_takes_no_delivery_from_the_worker_that_sends_it(sta
     assert told_of(stage, job) == ["Submitted"]
 
 
+@only_sqlite
 def test_what_waits_to_be_tried_again_waits_no_longer_when_the_clock_is_set_back(
     stage: Stage, machine: Machine
 ) -> None:
