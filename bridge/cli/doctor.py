@@ -115,8 +115,9 @@ def _health(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
     if alive := state.standing.alive:
         yield Check("workers", True, some(len(alive), "runs", "run"))
     for one in warnings(state, book, Reader(sha=book.sha, since=now), now):
-        # Where none has signed in it may be that none was to run yet.
-        is_wrong = one.level < Level.ODD and (one.check, one.who) != ("worker", None)
+        # Where nothing was polled yet it may be that no worker was to run yet.
+        is_early = (one.check, one.who) == ("worker", None) and not any(row["polled_at"] for row in state.watches)
+        is_wrong = one.level < Level.ODD and not is_early
         yield Check(one.who or one.check, False if is_wrong else None, one.detail)
     for worker in alive:
         if worker.fault:

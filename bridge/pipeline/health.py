@@ -18,11 +18,13 @@ from bridge.record.health import State, Trouble
 from bridge.record.reading import Facts
 from bridge.record.rulesets import ALIVE, Standing
 
-_SILENT_FOR = timedelta(seconds=60)  # then no worker is ready; they say every 15 s that they are there
+_SETTLED = timedelta(seconds=60)  # then every process has read a changed file
 _POLL_GRACE = timedelta(seconds=60)
 _LATE = timedelta(minutes=5)  # as messages say that they are late
 _NOTHING = Trouble()
-_NEVER_POLLED: Facts = {"paused": False, "ok_at": None, "failures": 0, "error": None, "behind": ()}
+_NEVER_POLLED: Facts = {
+    "paused": False, "ok_at": None, "polled_at": None, "failures": 0, "calls": 0, "error": None, "behind": (),
+}  # fmt: skip
 
 
 class Level(IntEnum):
@@ -79,7 +81,7 @@ def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> lis
     alive = [one for one in state.workers if now - _time(one["beat_at"]) <= ALIVE]
     begun = max([reader.since, *sorted(_time(one["started_at"]) for one in alive)[:1]])
     found = [
-        *_workers(state.workers, alive, now),
+        *_workers(state.workers, alive),
         *_watches(book, state.watches, begun, now),
         *_notifiers(book, state, now),
         *_clock(book, state.watches, alive),
@@ -89,22 +91,21 @@ def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> lis
     return sorted(found, key=lambda one: one.level)  # of one level in the order of the checks
 
 
-def _workers(workers: Sequence[Facts], alive: Sequence[Facts], now: datetime) -> Iterator[HealthWarning]:
+def _workers(workers: Sequence[Facts], alive: Sequence[Facts]) -> Iterator[HealthWarning]:
     if not workers:
         what = "no worker runs: start `ci-bridge worker`, or `run`"
         yield HealthWarning(check="worker", level=Level.DOWN, kind=what, what=what)
     for one in workers:
-        beat = _time(one["beat_at"])
-        if now - beat > ALIVE:
+        if one not in alive:
             yield HealthWarning(
                 check="worker",
-                level=Level.ODD if alive or now - beat <= _SILENT_FOR else Level.DOWN,
-                kind="workers that say nothing any more",
-                what="says nothing any more" + ("" if alive else ", and no other one runs"),
+                level=Level.ODD if alive else Level.DOWN,
+                kind="workers that are silent",
+                what="is silent" + ("" if alive else ", and no other runs, so nothing is polled or sent"),
                 who=f"worker {one['id']}",
                 name=one["id"],
-                since=beat,
-                why="it was stopped, or cannot reach the database",
+                since=_time(one["beat_at"]),
+                why="it was stopped, or cannot reach the database; start `ci-bridge worker`, or `run`",
             )
 
 
@@ -126,7 +127,9 @@ def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWa
 
     if row["paused"]:
         return found(Level.ODD, "watches that are paused", "is paused, so nobody hears of its jobs")
-    if passed > allowed:
+    # A poll that CI answered in part was made all the same: what it says of the rest is told below.
+    in_part = row["failures"] and row["calls"] and now - _time(row["polled_at"]) <= allowed
+    if passed > allowed and not in_part:
         note = f"no complete poll for {passed.total_seconds():.0f} s, at most {allowed.total_seconds():.0f} s are usual"
         why = row["error"] or (f"it still reads the lists of {', '.join(row['behind'])}" if row["behind"] else None)
         return found(Level.DOWN, "watches that are overdue", "is overdue", why=_line(why), note=note)
@@ -157,7 +160,8 @@ def _of_notifier(
             why = "rules.toml does not name it any more: put it back, or what waits will die"
             yield Level.ODD, "that are late", f"is late{waits}", oldest, why
     elif row["paused_at"]:
-        yield Level.BROKEN, "that are paused", f"is paused{waits}", _time(row["paused_at"]), row["paused_why"]
+        why = f"{row['paused_why']}; it stays so until `ci-bridge notifier resume {row['name']}`"
+        yield Level.BROKEN, "that are paused", f"is paused{waits}", _time(row["paused_at"]), why
     elif row["failures"]:
         yield Level.BROKEN, "that do not answer", f"does not answer{waits}", oldest or trouble.error_at, trouble.error
     elif trouble.failed:
@@ -190,7 +194,7 @@ def _rules(standing: Standing, reader: Reader, now: datetime) -> Iterator[Health
     said = of_rules(standing)
     if reader.note:
         said.append(reader.note)
-    settled, differs = now - reader.since >= _SILENT_FOR, standing.sha not in (None, reader.sha)
+    settled, differs = now - reader.since >= _SETTLED, standing.sha not in (None, reader.sha)
     if settled and differs and all(one.sha != reader.sha for one in standing.alive):
         other = f"the process that serves this reads other rules ({reader.sha}) than those in force ({standing.sha})"
         said.append(other)

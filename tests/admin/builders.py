@@ -137,11 +137,11 @@ class World:
         with self.db.write() as tx:
             leases.beat(tx, worker, now=self.now, rules_sha=self.book.sha, rules_fault=fault)
 
-    def polled(self, *, error: str | None = None) -> None:
+    def polled(self, *, error: str | None = None, answered: int = 2) -> None:
         with self.db.write() as tx:
             leases.polled(
                 tx, "vod", began=self.now, next_poll=self.now + timedelta(seconds=30), error=error,
-                failures=1 if error else 0, calls=2, jobs=3,
+                failures=1 if error else 0, calls=answered, jobs=3,
             )  # fmt: skip
 
     def sees(self, *jobs: Job, was: str = NEW) -> list[Telling]:

@@ -72,7 +72,13 @@ def fails(world: World) -> None:
 def is_overdue(world: World) -> None:
     world.now += timedelta(minutes=3)
     world.beat()
-    world.polled(error="could not connect to CI")
+    world.polled(error="could not connect to CI", answered=0)
+
+
+def fails_in_part_for_long(world: World) -> None:
+    world.now += timedelta(minutes=3)
+    world.beat()
+    fails(world)
 
 
 def rests(world: World) -> None:
@@ -131,10 +137,17 @@ CASES = [
     (died, True, "notifier cms", "never got 1 message: dead letters of the last 24 h", "is forbidden"),
     (fails, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused: no such tag"),
     (is_overdue, False, "watch vod", "is overdue", "could not connect to CI"),
+    (fails_in_part_for_long, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused"),
     (rests, True, "watch vod", "is paused, so nobody hears of its jobs", None),
-    (stops, False, "worker w1", "says nothing any more, and no other one runs", "it was stopped, or cannot"),
+    (
+        stops,
+        False,
+        "worker w1",
+        "is silent, and no other runs, so nothing is polled or sent",
+        "it was stopped, or cannot",
+    ),
     (ends, False, None, "no worker runs: start `ci-bridge worker`, or `run`", None),
-    (leaves_others, True, "worker w1", "says nothing any more", "it was stopped, or cannot"),
+    (leaves_others, True, "worker w1", "is silent", "it was stopped, or cannot"),
     (doubts_its_clock, True, None, "nothing is pruned or given up: CI's Date is 2 h ahead of our clock", None),
     (has_other_rules, True, None, "1 of 1 live workers have other rules", None),
     (has_wrong_rules, True, None, "rules.toml is wrong now, the old rules stay in force; the log says why", None),
@@ -211,7 +224,7 @@ def test_the_worst_is_named_first_and_the_others_are_counted(world: World) -> No
     stops(world)
     _, facts = readiness(world, "read-token-of-the-tests")
     assert [one["what"].partition(",")[0] for one in facts["reasons"]] == [
-        "says nothing any more", "does not answer", "never got 1 message: dead letters of the last 24 h",
+        "is silent", "does not answer", "never got 1 message: dead letters of the last 24 h",
     ]  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def _heading(warnings: Sequence[HealthWarning]) -> str:
     if not warnings:
         return "All is well"
     worst, more = warnings[0], len(warnings) - 1
-    begins = "Something needs you" if worst.level == Level.DOWN else "The bridge works, but"
+    begins = "Something is wrong" if worst.level == Level.DOWN else "The bridge works, but"
     others = f", and {more} more warning{'s' if more != 1 else ''}" if more else ""
     return f"{begins}{':' if worst.level == Level.DOWN else ''} {worst.text}{others}"
 

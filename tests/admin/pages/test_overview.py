@@ -23,7 +23,7 @@ def test_at_first_it_says_what_will_be_there(world: World, admin: FlaskClient) -
     page = admin.get("/").text
     assert "Nothing has moved yet." in page
     assert "Nothing moved in this span." in page
-    assert "Something needs you: no worker runs: start `ci-bridge worker`" in page
+    assert "Something is wrong: no worker runs: start `ci-bridge worker`" in page
 
 
 def test_all_is_well_where_it_is(world: World, admin: FlaskClient) -> None:
