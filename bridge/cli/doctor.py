@@ -114,7 +114,9 @@ def _health(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
         db.close()
     if alive := state.standing.alive:
         yield Check("workers", True, some(len(alive), "runs", "run"))
-    for one in warnings(state, book, Reader(sha=book.sha, since=now), now):
+    # A worker that has these rules had the time since then to poll by them.
+    since = state.standing.changed if any(one.sha == book.sha for one in alive) else now
+    for one in warnings(state, book, Reader(sha=book.sha, since=since), now):
         # Where none has signed in it may be that none was to run yet.
         is_wrong = one.level < Level.ODD and (one.check, one.who) != ("worker", None)
         yield Check(one.who or one.check, False if is_wrong else None, one.detail)
