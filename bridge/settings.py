@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,8 +145,10 @@ class Settings(BaseModel):
             return None
         try:
             found = Path(value).is_file()  # and no device, which may have no end
-            with Path(value if found else os.devnull).open("rb") as file:
-                found = b"-----BEGIN " in file.read(1 << 20)
+            if found:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except ssl.SSLError:  # it has none, or one that is broken: a key's file, say
+            found = False
         except OSError as error:
             raise ValueError(f"{_shown(value)} cannot be read: {error.strerror}") from None
         if not found:

@@ -22,7 +22,7 @@ from bridge.decide.messages import address
 from bridge.decide.messages import test_message as a_test_message
 from bridge.decide.retries import BROKEN_AT
 from bridge.pipeline import Poll
-from bridge.record import gauges, outbox, reading
+from bridge.record import gauges, leases, outbox, reading, rulesets
 from bridge.record.database import Database
 from bridge.simulator.ci import DEMO_SECRET_ID
 from bridge.simulator.receiver import WebhookReceiver
@@ -328,6 +328,24 @@ def test_a_test_of_a_receiver_that_is_left_alone_says_at_once_what_the_attempt_c
         r"FAIL  notifier cms: does not answer, 14 messages wait, since .* UTC: could not connect", doctor.stdout
     )
     assert "All is well" not in doctor.stdout
+
+
+def test_doctor_names_a_watch_that_a_live_worker_never_polls_as_the_overview_does(stage: Stage) -> None:
+    found = environment.read(stage.environ)
+    book = wiring.Rules(found, stage.environ).book
+    now = wiring.utc_now()
+    began = now - timedelta(minutes=10)
+    wiring.sync(stage.db, book, clock=lambda: began)
+    with stage.db.write() as tx:
+        leases.enlist(tx, "w1", machine="m", pid=1, now=began, rules_sha=book.sha)
+        leases.beat(tx, "w1", now=now, rules_sha=book.sha, rules_fault=None)
+    seen = stage.command("doctor")
+    assert "FAIL  watch media: is overdue" in seen.stdout
+    assert seen.exit_code == 1
+    with stage.db.write() as tx:  # as a reload does that brings the watch
+        rulesets.accept(tx, "other", "", now=began)
+        rulesets.accept(tx, book.sha, book.frozen, now=now)
+    assert "overdue" not in stage.command("doctor").stdout
 
 
 def test_a_test_of_a_receiver_that_asked_for_time_is_sent_all_the_same(stage: Stage) -> None:

@@ -170,6 +170,14 @@ def test_a_file_of_certificates_that_is_none_is_refused(wrong: str) -> None:
         read({"SSL_CERT_FILE": wrong})
 
 
+@pytest.mark.parametrize("kind", ["CERTIFICATE", "PRIVATE KEY"])
+def test_a_file_in_pem_with_no_certificate_that_can_be_used_is_refused(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "tls.pem"
+    file.write_text(f"-----BEGIN {kind}-----\nMIIB\n-----END {kind}-----\n")
+    with pytest.raises(SettingsRefused, match=r"^SSL_CERT_FILE: .* is no file of certificates; name one in PEM$"):
+        read({"SSL_CERT_FILE": str(file)})
+
+
 def test_notifiers_go_through_no_proxy_but_their_own(certificate: Certificate, tmp_path: Path) -> None:
     with Proxy() as proxy, Receiver(answering("200 OK")) as receiver:
         found = read({**KEY, "HTTP_PROXY": proxy.url, "HTTPS_PROXY": proxy.url})

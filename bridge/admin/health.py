@@ -104,7 +104,7 @@ class Health:
         ready = all(check.ok for check in answers)
         facts = {
             "status": "ready" if ready else "not ready",
-            "warnings": len(found) or sum(not check.ok for check in answers),
+            "warnings": len(found),
             "checks": [asdict(check) for check in answers],
             "reasons": [_reason(one) for one in found] if "scope" in g else None,
         }
@@ -115,14 +115,19 @@ class Health:
             revision = self._parts.db.revision()
             if revision != HEAD:
                 said = f"is {revision or 'not there'}, this version needs {HEAD}: `ci-bridge db upgrade`"
-                return [Check("database", True, "answers"), Check("schema", False, said)], []
+                return [Check("database", True, "answers"), Check("schema", False, said)], [_down("schema", said)]
             with self._parts.db.read() as tx:
                 state, found = look(self._parts, tx)
         except TROUBLES as error:
             # Host, port and role of the database may be in it.
             logger.warning("the database does not answer /readyz", extra={"reason": trouble(error)})
-            return [Check("database", False, self._parts.db.lost or "does not answer; the log says why")], []
+            said = self._parts.db.lost or "does not answer; the log says why"
+            return [Check("database", False, said)], [_down("database", said)]
         return checks(state, found), found
+
+
+def _down(check: str, what: str) -> HealthWarning:
+    return HealthWarning(check=check, level=Level.DOWN, kind=what, what=what)
 
 
 def _reason(one: HealthWarning) -> dict[str, Any]:

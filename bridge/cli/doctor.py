@@ -114,7 +114,9 @@ def _health(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
         db.close()
     if alive := state.standing.alive:
         yield Check("workers", True, some(len(alive), "runs", "run"))
-    for one in warnings(state, book, Reader(sha=book.sha, since=now), now):
+    # A worker that has these rules had the time since then to poll by them.
+    since = state.standing.changed if any(one.sha == book.sha for one in alive) else now
+    for one in warnings(state, book, Reader(sha=book.sha, since=since), now):
         # Where nothing was polled yet it may be that no worker was to run yet.
         is_early = (one.check, one.who) == ("worker", None) and not any(row["polled_at"] for row in state.watches)
         is_wrong = one.level < Level.ODD and not is_early

@@ -47,8 +47,8 @@ def _watch(row: Facts) -> Facts:
 
 
 def notifiers(tx: Connection) -> list[Facts]:
-    """Return every notifier with its counts; `oldest_due_at` is that of what could be sent now."""
-    open_ = select(D.c.notifier, func.count(), func.min(D.c.created_at)).where(state_is(WAITING)).group_by(D.c.notifier)
+    """Return every notifier with its counts. What was sent again waits since then, however old it is."""
+    open_ = select(D.c.notifier, func.count(), func.min(D.c.since)).where(state_is(WAITING)).group_by(D.c.notifier)
     waiting = {name: (count, oldest) for name, count, oldest in tx.execute(open_)}
     sending, dead = _by_notifier(tx, state_is(SENDING)), _by_notifier(tx, state_is(DEAD))
     held = digests.waiting(tx)

@@ -127,6 +127,7 @@ class Standing:
 
     sha: str | None  # in force
     last: str | None  # accepted last: another one when `sha` stands in for it
+    changed: datetime  # when others were accepted than before
     numbers: Mapping[str, int]  # of each ruleset that was ever accepted
     workers: Sequence[Holder]
 
@@ -143,6 +144,7 @@ def standing(tx: Connection, *, now: datetime) -> Standing:
     return Standing(
         sha=found[0].sha if found else None,
         last=last,
+        changed=at(changed),
         numbers={row.sha: row.accepted for row in found},
         workers=[_holder(row, last, changed, ms(now)) for row in rows],
     )

@@ -214,7 +214,7 @@ delivery = Table(
     Column("lease", Text),
     Column("lease_until", BigInteger),  # others go by how long they have seen it, and by this only long after
     Column("created_at", BigInteger, nullable=False),
-    Column("since", BigInteger, nullable=False),  # where versions before 0006 count the retry time from
+    Column("since", BigInteger, nullable=False),  # it waits; versions before 0006 count the retry time from here
     Column("ended_at", BigInteger),
     Column("why", Text),
     Column("body", Text),  # instead of the message's event

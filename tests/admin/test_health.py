@@ -72,6 +72,18 @@ def test_a_schema_that_is_not_ours_says_what_to_do(world: World, tmp_path: Path)
     assert "db upgrade" in checks["schema"]["detail"]
 
 
+@pytest.mark.parametrize("check", ["database", "schema"])
+def test_what_ails_the_database_is_among_the_reasons(world: World, tmp_path: Path, check: str) -> None:
+    if check == "schema":
+        world.db = Database(f"sqlite:///{tmp_path}/empty.db")
+    else:
+        (tmp_path / "bridge.db").unlink()
+    facts = world.client().get("/readyz").get_json()
+    assert facts["warnings"] == 1
+    details = {one["name"]: one["detail"] for one in facts["checks"]}
+    assert [(one["check"], one["what"]) for one in facts["reasons"]] == [(check, details[check])]
+
+
 def test_without_a_worker_it_is_not_ready(world: World) -> None:
     world.polled()
     status, checks = Asker(world)()

@@ -239,6 +239,20 @@ def test_dead_letters_are_a_warning_for_a_day_and_until_they_are_sent_again(eith
     assert readiness(either_world, None)[1]["warnings"] == 0
 
 
+def test_what_is_sent_again_is_late_by_how_long_it_waits_since_then(either_world: World) -> None:
+    healthy(either_world)
+    lost = either_world.delivery_of(1)
+    either_world.attempt(Refused("no"))
+    either_world.now += timedelta(hours=20)
+    healthy_again(either_world)
+    assert either_world.client().post(f"/api/v1/deliveries/{lost}/redrive").status_code == 202
+    assert readiness(either_world, None)[1]["warnings"] == 0
+    either_world.now += timedelta(minutes=6)
+    healthy_again(either_world)
+    (reason,) = readiness(either_world, "read-token-of-the-tests")[1]["reasons"]
+    assert (reason["what"], reason["since"]) == ("is late, 1 message waits", "2026-11-22T08:00:00.000Z")
+
+
 def test_the_error_of_what_was_given_up_is_that_of_the_last_attempt(either_world: World) -> None:
     healthy(either_world)
     either_world.sees(a_job(1))
