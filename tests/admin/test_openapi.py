@@ -203,6 +203,6 @@ def test_the_api_is_as_described(either_world: World, token: str, edges: bool) -
                     assert event.stop_reason.value == "completed"
     assert not faults, "\n".join(faults)
     assert {f"{method} {path}" for method, path, _ in operations(described)} <= tried
-    for_all = {200, 400, 401, 404}
-    expected = for_all | ({201, 202, 409} if token == ADMIN else {403}) | ({405, 415, 422} if edges else set())
-    assert statuses == expected
+    usual = {200, 400, 401, 404} | ({201, 202, 409} if token == ADMIN else {403})
+    at_edges = {405, 415, 422} if token == ADMIN else set()
+    assert usual | (at_edges if edges else set()) <= statuses <= usual | at_edges | {405}
