@@ -7,6 +7,7 @@ import pytest
 from bridge.record import leases, outbox, rulesets
 from bridge.record.database import Database
 from tests.admin.builders import NOON, RULES, World, a_book
+from tests.conftest import Opener
 
 
 class Asker:
@@ -65,17 +66,17 @@ def test_a_database_whose_file_was_taken_away_is_not_ready_and_says_why(
     assert str(tmp_path) not in str(checks)
 
 
-def test_a_schema_that_is_not_ours_says_what_to_do(world: World, tmp_path: Path) -> None:
-    world.db = Database(f"sqlite:///{tmp_path}/empty.db")
+def test_a_schema_that_is_not_ours_says_what_to_do(world: World, opened: Opener, tmp_path: Path) -> None:
+    world.db = opened(f"sqlite:///{tmp_path}/empty.db")
     status, checks = Asker(world)()
     assert (status, failing(checks)) == (503, ["schema"])
     assert "db upgrade" in checks["schema"]["detail"]
 
 
 @pytest.mark.parametrize("check", ["database", "schema"])
-def test_what_ails_the_database_is_among_the_reasons(world: World, tmp_path: Path, check: str) -> None:
+def test_what_ails_the_database_is_among_the_reasons(world: World, opened: Opener, tmp_path: Path, check: str) -> None:
     if check == "schema":
-        world.db = Database(f"sqlite:///{tmp_path}/empty.db")
+        world.db = opened(f"sqlite:///{tmp_path}/empty.db")
     else:
         (tmp_path / "bridge.db").unlink()
     facts = world.client().get("/readyz").get_json()
