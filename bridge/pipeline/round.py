@@ -105,20 +105,20 @@ class Round:
         more = f"; and {len(said) - _MOST_SAID} more" if len(said) > _MOST_SAID else ""
         return "; ".join(said[:_MOST_SAID]) + more
 
-    def compare(self, clocks: Clocks, listing: Stream | None = None) -> None:
-        """Take note of the clocks of an answer: by CI's what was listed may not have been out of the rules for long."""
+    def compare(self, clocks: Clocks, stream: Stream | None = None) -> None:
+        """Take note of the clocks of an answer: by CI's its stream may not have been out of the rules for long."""
         self.clocks, ahead = clocks, clocks.ahead
         if ahead is None:
             return
         self.ahead = max(ahead, self.ahead or timedelta(0), key=abs)
-        if listing is None:
+        if stream is None:
             return
-        listed = self.listed[listing.key]
+        listed = self.listed[stream.key]
         back_at = listed.told_from + min(ahead, timedelta(0))
         if listed.out_at and not begins_anew(
             out_at=listed.out_at, back_at=back_at, mark=listed.mark_before, lookback=self.watch.lookback
         ):
-            self.listed[listing.key] = replace(listed, mark=listed.mark_before)
+            self.listed[stream.key] = replace(listed, mark=listed.mark_before)
 
     def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
         """Take note of jobs that an answer shows: what CI denied of them counts no more."""

@@ -142,9 +142,8 @@ class Laboratory:
         until = time.monotonic() + (self._random.uniform(0.6, 2.5) if point == AT_RANDOM else _DIES_WITHIN_S)
         more_at = time.monotonic() + _MORE_EVERY_S
         while worker.poll() is None and time.monotonic() < until:
-            if (
-                time.monotonic() > more_at and point not in STAYS
-            ):  # a point that is to be reached again needs something to reach it by
+            # A point that is to be reached again needs something to reach it by.
+            if time.monotonic() > more_at and point not in STAYS:
                 self.advance()
                 more_at = time.monotonic() + _MORE_EVERY_S
             time.sleep(0.01)
