@@ -61,7 +61,6 @@ def backtest(file: str | None, since: str, fail_on_difference: bool, as_json: bo
         test = Backtest(tx, tried, in_force=in_force, keep=in_force.keep, since=begin, now=now)
         with _progress(test.transitions) as on_page:
             report = test.run(on_page)
-    db.close()
     if as_json:
         say_json(report.facts())
     else:

@@ -38,7 +38,6 @@ def tell(job_id: str, notifier: str, sequence: int | None, bucket: str | None, a
             )  # fmt: skip
     except NotTold as error:
         fail(str(error))
-    db.close()
     if as_json:
         say_json({"delivery": asked.delivery, "waits": asked.waits})
     else:

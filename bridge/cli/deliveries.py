@@ -69,7 +69,6 @@ def show_delivery(delivery_id: str, as_json: bool) -> None:
     db = open_database(settings())
     with db.read() as tx:
         found = reading.delivery(tx, delivery_id)
-    db.close()
     if found is None:
         fail(f'no delivery "{delivery_id}" is on record (ci-bridge deliveries list)')
     show_one(found, as_json=as_json)
@@ -124,7 +123,6 @@ def redrive(
         _foresee(db, filter_of({**options, "state": state}), as_json=as_json)
     else:
         _order(db, filter_of({**options, "state": state}), per_minute, wait=not no_wait, as_json=as_json)
-    db.close()
 
 
 def _redrive_named(db: Database, delivery_ids: tuple[str, ...], *, dry_run: bool, as_json: bool) -> None:

@@ -59,7 +59,6 @@ def _on_record(job_id: str, bucket: str | None, book: Rulebook, found: Settings)
     db = open_database(found)
     with db.read() as tx:
         items = explain_stored(tx, job_id, book, bucket=bucket, now=wiring.utc_now())
-    db.close()
     if not items:
         where = f" in bucket {bucket}" if bucket else ""
         fail(

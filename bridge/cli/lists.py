@@ -100,7 +100,6 @@ def show(
         items = what(tx, which, limit=limit).items
     nothing = f"none on record in {db.shown}"
     show_list(items if as_json else list(map(also, items)), columns, as_json=as_json, nothing=nothing)
-    db.close()
 
 
 @click.group()
@@ -134,7 +133,6 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
         for one in found:
             one["problems"] = problems.of_job(tx, one["bucket"], job_id)
         none = "" if found else problems.no_job(tx, job_id, bucket)
-    db.close()
     if not found:
         fail(f"{none} (ci-bridge jobs list)")
     if len(found) > 1:
@@ -187,7 +185,6 @@ def test(name: str, wait_s: float, as_json: bool) -> None:
     if not asked.waits:
         click.echo(f"a worker sends {asked.delivery} to {name} ...", err=True)
     found = _await(db, asked.delivery, 0 if asked.waits else wait_s)
-    db.close()
     if as_json:
         show_one(found, as_json=True)
     elif found["state"] == "sent":
@@ -226,7 +223,6 @@ def resume(name: str) -> None:
     db = open_database(settings())
     with db.write() as tx:
         done = outbox.resume(tx, name)
-    db.close()
     if not done:
         fail(f'no notifier "{name}" is on record')
     click.echo(f"{name} goes on")

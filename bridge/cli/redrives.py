@@ -110,7 +110,6 @@ def list_redrives(limit: int, order_id: str | None, as_json: bool) -> None:
         rows = found if as_json else [{**one, "filter": _said(one["filter"])} for one in found]
         columns = ("id", "filter", "done", "total", "per_minute", "author", "created_at", "ended_at", "ended_by")
         show_list(rows, columns, as_json=as_json, nothing="there has been no such order")
-    db.close()
 
 
 def _said(which: Mapping[str, str]) -> str:

@@ -65,7 +65,6 @@ def reload_rules(allow_empty: bool, wait_s: float, as_json: bool) -> None:
     if not as_json:
         say(f"{rules.file} has {said_of(book)} (sha {book.sha})")
     standing = _await(db, book, wait_s)
-    db.close()
     _show(standing, book, as_json=as_json)
     sys.exit(1 if _without(standing, book) else 0)
 

@@ -85,7 +85,6 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
     with db.read() as tx:
         found = preview_facts(preview(tx, wanted, book.queue_names if book else {}, now=now))
     made = None if dry_run else _made(db, wanted, now)
-    db.close()
     for warning in warnings:
         say(f"warning: {warning}", err=True)
     if as_json:
@@ -223,7 +222,6 @@ def list_silences(also_over: bool, as_json: bool) -> None:
     now = now_of(db)
     with db.read() as tx:
         found = [silence_facts(*one, now=now) for one in silences.every(tx, since=None if also_over else now)]
-    db.close()
     rows = found if as_json else [{**one, "matches": _matches(one), "until": one["ends_at"]} for one in found]
     columns = ("id", "state", "until", "mode", "author", "reason", "matches", "held")
     nothing = (
@@ -251,7 +249,6 @@ def end(silence_id: str, by: str | None) -> None:
     with db.write() as tx:
         done = silences.end(tx, silence_id, by=who, now=now)
         found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])
-    db.close()
     if found is None:
         fail(f'no silence "{silence_id}" is on record (ci-bridge silence list --all)')
     if not done:
