@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from sqlite3 import Connection
@@ -203,24 +204,43 @@ def _in_a_hurry(connection: Connection, _: object) -> None:
 Opener = Callable[[str], Database]
 
 
+def _open(url: str) -> Database:
+    db = Database(url)
+    if db.sqlite:
+        event.listen(db.engine, "connect", _in_a_hurry)
+    return db
+
+
 @pytest.fixture
 def opened() -> Iterator[Opener]:
     """Opens databases by address, and closes them in the end."""
-    found: list[Database] = []
+    databases: list[Database] = []
 
     def open_(url: str) -> Database:
-        db = Database(url)
-        if db.sqlite:
-            event.listen(db.engine, "connect", _in_a_hurry)
-        found.append(db)
-        return db
+        databases.append(_open(url))
+        return databases[-1]
 
     yield open_
-    for db in found:
+    for db in databases:
         db.close()
 
 
+@pytest.fixture(scope="session")
+def reopened() -> Opener:
+    """Opens databases by address, for tests that come after one another: their statements stay compiled."""
+    return lru_cache(maxsize=4)(_open)
+
+
 @pytest.fixture
-def db(db_url: str, opened: Opener) -> Database:
+def db(dialect: str, request: pytest.FixtureRequest, sqlite_template: Path, reopened: Opener) -> Iterator[Database]:
     """A database with the newest schema and nothing in it."""
-    return opened(db_url)
+    if dialect == "sqlite" and not {"db_url", "sqlite_url"} & {*request.fixturenames}:
+        path = sqlite_template.with_name("used-again.db")
+        for end in ("-wal", "-shm"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+        url = f"sqlite:///{shutil.copyfile(sqlite_template, path)}"  # into the same file: it was opened
+    else:
+        url = request.getfixturevalue("db_url")
+    db = reopened(url)
+    yield db
+    db.close()

@@ -249,4 +249,5 @@ def test_a_single_poll_by_other_rules_is_refused_while_workers_run(stage: Stage)
     assert refused.exit_code == 1
     assert "not polled: live workers (1) go by the rules" in refused.stderr
     assert stage.stop(worker) == 0
-    assert stage.command("poll", BRIDGE_RULES_TOML=OTHER).exit_code == 0
+    polled = stage.command("poll", BRIDGE_RULES_TOML=OTHER)
+    assert polled.exit_code == 0, polled.stderr

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
@@ -112,33 +112,49 @@ class Poller:
         After `within`, or when another watch of the bucket is due, lists that go on are left for the next poll, which
         is then due at once; until then this worker keeps the bucket.
         """
-        bucket = watch.place.bucket
-        with self._db.write() as tx:
-            if not leases.acquire(tx, bucket, self._worker, now=self._clock()):
-                return None
-        poll = None
+        until_s = None if within is None else self._monotonic() + within.total_seconds()
         try:
-            poll = self._poll(watch, book, within)
+            with ExitStack() as unless_ended:
+                unless_ended.callback(self._release, watch.place.bucket)
+                poll = self._poll(watch, book, until_s)
+                unless_ended.pop_all()
+                return poll
         except leases.LeaseLost:
             logger.warning("poll given up, another worker has the bucket", extra={"watch": watch.name})
         except rulesets.OtherRules as error:
             logger.warning("poll given up, other rules are in force", extra={"watch": watch.name, "reason": str(error)})
         except Halted:
             pass
-        finally:
-            if poll is None or not poll.behind or poll.error:
-                with self._db.write() as tx:
-                    leases.release(tx, bucket, self._worker)
-        return poll
+        return None
 
-    def _poll(self, watch: Watch, book: Rulebook, within: timedelta | None) -> Poll:
-        began, keys = self._clock(), [stream.key for stream in watch.streams]
-        until_s = None if within is None else self._monotonic() + within.total_seconds()
-        with self._transaction(watch, book, began) as tx:
+    def _release(self, bucket: str) -> None:
+        with self._db.write() as tx:
+            leases.release(tx, bucket, self._worker)
+
+    def _poll(self, watch: Watch, book: Rulebook, until_s: float | None) -> Poll | None:
+        round_ = self._begin(watch, book)
+        if round_ is None:
+            return None
+        try:
+            self._ask(round_, until_s)
+        except CiError as error:  # every other call would fail the same way
+            round_.fail(error, round_.listed)
+        self._keep_listings(round_)
+        self._finish(round_)
+        return round_.poll
+
+    def _begin(self, watch: Watch, book: Rulebook) -> Round | None:
+        """Take the bucket, and read what is known of it; None when another worker has it."""
+        bucket, keys = watch.place.bucket, [stream.key for stream in watch.streams]
+        with self._db.write() as tx:
+            if not leases.acquire(tx, bucket, self._worker, now=self._clock()):
+                return None
+            began = self._clock()
+            rulesets.require_in_force(tx, book.sha)
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
-            missing.take_over(tx, watch.place.bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
-            denied = missing.of_bucket(tx, watch.place.bucket)
+            missing.take_over(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            denied = missing.of_bucket(tx, bucket)
             asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
             round_ = Round(
@@ -146,26 +162,22 @@ class Poller:
                 book=book,
                 began=began,
                 poll=Poll(watch.name),
+                failures=row.failures,
                 probing=bool(row.failures) and not row.answered,
                 listed=snapshots.listed(tx, keys),
                 unseen=dict(snapshots.open_ids(tx, keys)) | asked_again | left_out,
                 left_out=left_out,
                 missing=denied,
             )
-        try:
-            self._ask(round_, until_s)
-        except CiError as error:  # every other call would fail the same way
-            round_.fail(error, keys)
-        self._keep_listings(round_)
-        self._finish(round_, row.failures)
-        return round_.poll
+            going_on = self._going_on(round_)
+            new = [_new_listing(tx, round_, stream) for stream in watch.streams if stream.key not in going_on]
+            round_.listings, round_.going_on = [*new, *going_on.values()], [*going_on.values()]
+            return round_
 
     def _ask(self, round_: Round, until_s: float | None) -> None:
         """Make the calls of a poll. Raises CiError where every other call would fail the same way."""
-        going_on = self._going_on(round_)
-        new = [self._new_listing(round_, one) for one in round_.watch.streams if one.key not in going_on]
-        round_.listings = [*new, *going_on.values()]
-        longer = deque([*self._list(round_, new), *going_on.values()])
+        new = round_.listings[: len(round_.listings) - len(round_.going_on)]
+        longer = deque([*self._list(round_, new), *round_.going_on])
         unlisted = {listing.stream.key for listing in longer}
         portions = deque(in_tens([job_id for job_id, key in round_.unseen.items() if key not in unlisted]))
         in_time = True
@@ -211,11 +223,6 @@ class Poller:
             else:
                 listing.resume()
             self._listings[listing.stream.key] = listing
-
-    def _new_listing(self, round_: Round, stream: Stream) -> Listing:
-        mark = round_.listed[stream.key].mark
-        span = Span(since=self._since(round_, stream))
-        return Listing(stream=stream, chain=Chain(began=round_.began), known_to=mark, spans=[span])
 
     def _is_time_up(self, round_: Round, until_s: float | None) -> bool:
         if until_s is None:
@@ -291,26 +298,6 @@ class Poller:
         if span.size == PAGE_SIZE and not span.halved:
             logger.warning("a page cannot be read, smaller ones are asked for", extra=facts)
         return ()
-
-    def _since(self, round_: Round, stream: Stream) -> datetime:
-        listed = round_.listed[stream.key]
-        if listed.mark is None:
-            return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
-        mark = believed(listed.mark, now=round_.began, lookback=round_.watch.lookback)
-        with self._db.read() as tx:
-            opened = snapshots.open_created(tx, stream.key)
-            oldest = min([mark, *opened[:1]])
-            known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
-            horizon = snapshots.horizon(tx, stream.place.bucket)
-        complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
-        complete += [horizon + RESOLUTION] if horizon else []
-        return list_since(
-            mark=mark,
-            first=mark,
-            open_created=opened,
-            known_created=known,
-            known_from=max(complete, default=None),
-        )
 
     def _store(self, round_: Round, listing: Listing, page: Page) -> None:
         """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
@@ -419,7 +406,8 @@ class Poller:
             rulesets.require_in_force(tx, book.sha)
             yield tx
 
-    def _finish(self, round_: Round, failures: int) -> None:
+    def _finish(self, round_: Round) -> None:
+        """Store how the poll ended, and let go of the bucket unless its lists go on at once."""
         poll, watch, error = round_.poll, round_.watch, round_.poll.error
         refused = not poll.calls or isinstance(error, Throttled)
         wish = error.retry_after if error else None
@@ -438,12 +426,40 @@ class Poller:
                 error=round_.error,
                 behind=poll.behind,
                 clock=(round_.ahead,) if round_.clocks else (),
-                failures=failures + 1 if error else 0,
+                failures=round_.failures + 1 if error else 0,
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
             tallies.count(tx, of_poll(round_, self._clock()), now=self._clock())
+            if error or not poll.behind:
+                leases.release(tx, watch.place.bucket, self._worker)
         for job_id in given_up:
             logger.warning("a job that cannot be read is no longer asked for", extra={"job": job_id})
         if poll.stays:
             self._on_told()
+
+
+def _new_listing(tx: Connection, round_: Round, stream: Stream) -> Listing:
+    mark = round_.listed[stream.key].mark
+    span = Span(since=_since(tx, round_, stream))
+    return Listing(stream=stream, chain=Chain(began=round_.began), known_to=mark, spans=[span])
+
+
+def _since(tx: Connection, round_: Round, stream: Stream) -> datetime:
+    listed = round_.listed[stream.key]
+    if listed.mark is None:
+        return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
+    mark = believed(listed.mark, now=round_.began, lookback=round_.watch.lookback)
+    opened = snapshots.open_created(tx, stream.key)
+    oldest = min([mark, *opened[:1]])
+    known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)
+    horizon = snapshots.horizon(tx, stream.place.bucket)
+    complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
+    complete += [horizon + RESOLUTION] if horizon else []
+    return list_since(
+        mark=mark,
+        first=mark,
+        open_created=opened,
+        known_created=known,
+        known_from=max(complete, default=None),
+    )

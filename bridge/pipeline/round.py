@@ -53,9 +53,11 @@ class Round:
     book: Rulebook
     began: datetime
     poll: Poll
+    failures: int  # polls that failed in a row before this one
     probing: bool  # CI answered nothing in the last poll, nor yet in this one
     listed: dict[str, snapshots.Listed]
     listings: list[Listing] = field(default_factory=list)
+    going_on: list[Listing] = field(default_factory=list)  # the last of `listings`: the last poll has begun them
     unseen: dict[str, str] = field(default_factory=dict)  # jobs to ask for that no answer has shown, and their stream
     seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
     errors: dict[str, CiError] = field(default_factory=dict)  # by stream, the first

@@ -141,6 +141,7 @@ def test_a_worker_that_is_started_with_a_clock_months_off_erases_nothing(
     assert stage.stop(second) == 0
 
 
+@only_sqlite  # likewise
 def test_a_day_that_passes_at_once_gives_up_nothing_that_a_receiver_asks_to_send_later(
     stage: Stage, machine: Machine
 ) -> None:

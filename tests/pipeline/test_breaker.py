@@ -35,7 +35,7 @@ def courier(db: Database, transport: FakeTransport, clock: Clock) -> Courier:
 SECOND = seconds(1)
 
 
-def live(courier: Courier, clock: Clock, time: timedelta, *, step: timedelta = SECOND) -> None:
+def live(courier: Courier, clock: Clock, time: timedelta, *, step: timedelta = 2 * SECOND) -> None:
     """Let time go by, and do what is due."""
     until = clock() + time
     while clock() < until:
