@@ -37,8 +37,8 @@ MUTANTS = (
     Mutant(
         "judging by rules that are not in force",
         "bridge/pipeline/poll.py",
-        "            rulesets.require_in_force(tx, book.sha)\n",
-        "",
+        "            rulesets.require_in_force(tx, book.sha)\n            yield tx\n",
+        "            yield tx\n",
         ("tests/pipeline/test_poll.py",),
     ),
     Mutant(
