@@ -28,7 +28,8 @@ from bridge.record.schema import HEAD, metadata
 settings.register_profile("untimed", deadline=None)  # how long something takes is for the benchmarks
 settings.load_profile("untimed")
 
-# Tests may run on such a platform, and their databases are not to outlive them.
+# Tests may run on such a platform, and their databases are not to outlive them; and certificates that settings name
+# are read with them, each time.
 for _name in (
     "KUBERNETES_SERVICE_HOST",
     "K_SERVICE",
@@ -36,6 +37,7 @@ for _name in (
     "FLY_APP_NAME",
     "FLY_MACHINE_ID",
     "KOYEB_APP_NAME",
+    "SSL_CERT_FILE",
 ):
     os.environ.pop(_name, None)
 

@@ -9,6 +9,7 @@ from itertools import count
 
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2.bccache import Bucket, BytecodeCache
 
 from bridge.admin import create_app
 from bridge.decide.rulebook import Rulebook, read
@@ -19,6 +20,22 @@ from bridge.record import claims, leases, problems, rulesets, settling, snapshot
 from bridge.record.database import Database
 from bridge.record.settling import Ended
 
+
+class Pages(BytecodeCache):
+    """The compiled templates of pages, for one application after the other."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if bucket.key in self._code:
+            bucket.bytecode_from_string(self._code[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[bucket.key] = bucket.bytecode_to_string()
+
+
+_PAGES = Pages()
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 BUCKET = "media-1250000000"
 ADMIN, READ = "admin-token-of-the-tests", "read-token-of-the-tests"
@@ -98,7 +115,7 @@ class World:
             problems.record(tx, BUCKET, "s1", read, found, now=self.now)
 
     def app(self, admin: str | None = ADMIN, read: str | None = READ) -> Flask:
-        return create_app(
+        app = create_app(
             db=self.db,
             book=lambda: self.book,
             rules_fault=lambda: self.fault,
@@ -110,6 +127,8 @@ class World:
             environ=ENVIRON,
             monotonic=lambda: self.ticks,
         )
+        app.jinja_env.bytecode_cache = _PAGES
+        return app
 
     def client(self, token: str | None = ADMIN) -> FlaskClient:
         """Return a client of an application that all clients of this kind share, as setting one up takes long."""
