@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
 from bridge.model import Notifier, Watch
 from bridge.record.codec import dump
@@ -56,38 +56,50 @@ def sync(tx: Connection, watches: Iterable[Watch], notifiers: Iterable[tuple[Not
         tx.execute(row.on_conflict_do_update(index_elements=["name"], set_=facts))
 
 
+# Asked in each transaction of a poll, so made once.
+_MINE = update(L).where(L.c.name == bindparam("of"))
+_HELD = _MINE.where(L.c.token == bindparam("by"))
+_ACQUIRE = _MINE.where(
+    or_(
+        L.c.token.is_(None), L.c.token == bindparam("by"), L.c.until < bindparam("now"), L.c.until > bindparam("latest")
+    )
+).values(token=bindparam("by"), until=bindparam("end"))
+_RENEW = _HELD.values(until=bindparam("end"))
+_RELEASE = _HELD.values(token=None, until=0)
+
+
 def acquire(tx: Connection, name: str, token: str, *, now: datetime) -> bool:
     """Take or keep a lease; False when another holds it.
 
     A lease that ends much later than one can is from before the clock was set back, and counts as over; the
     clocks of two machines may differ by up to LEASE.
     """
-    free = or_(L.c.token.is_(None), L.c.token == token, L.c.until < ms(now), L.c.until > ms(now + 2 * LEASE))
-    taken = tx.execute(update(L).where(L.c.name == name, free).values(token=token, until=ms(now + LEASE)))
-    return taken.rowcount == 1
+    times = {"now": ms(now), "latest": ms(now + 2 * LEASE), "end": ms(now + LEASE)}
+    return tx.execute(_ACQUIRE, {"of": name, "by": token, **times}).rowcount == 1
 
 
 def renew(tx: Connection, name: str, token: str, *, now: datetime) -> None:
     """Keep a lease, and hold its row until the transaction ends. Raises LeaseLost."""
-    held = tx.execute(update(L).where(L.c.name == name, L.c.token == token).values(until=ms(now + LEASE)))
-    if held.rowcount != 1:
+    if tx.execute(_RENEW, {"of": name, "by": token, "end": ms(now + LEASE)}).rowcount != 1:
         raise LeaseLost(name)
 
 
 def release(tx: Connection, name: str, token: str) -> None:
-    tx.execute(update(L).where(L.c.name == name, L.c.token == token).values(token=None, until=0))
+    tx.execute(_RELEASE, {"of": name, "by": token})
+
+
+_POLLS = (
+    select(W.c.name, W.c.next_poll_at, W.c.polled_at, W.c.paused, W.c.failures, W.c.ok_at, W.c.calls)
+    .where(W.c.name.in_(bindparam("names", expanding=True)))
+    .order_by(W.c.next_poll_at)
+)
 
 
 def polls(tx: Connection, names: Collection[str]) -> list[Due]:
     """Return the watches of these names, the one waiting longest first."""
-    rows = tx.execute(
-        select(W.c.name, W.c.next_poll_at, W.c.polled_at, W.c.paused, W.c.failures, W.c.ok_at, W.c.calls)
-        .where(W.c.name.in_(list(names)))
-        .order_by(W.c.next_poll_at)
-    )
     return [
         Due(row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at), row.calls)
-        for row in rows
+        for row in tx.execute(_POLLS, {"names": list(names)})
     ]
 
 

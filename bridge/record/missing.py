@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, delete, insert, literal, select
+from sqlalchemy import Connection, and_, bindparam, delete, insert, literal, select
 
 from bridge.model import GONE, Missing
 from bridge.record.database import at, maybe_at, ms, upsert
@@ -18,10 +18,15 @@ _KIND = "missing"
 _OF_JOB = and_(P.c.bucket == J.c.bucket, P.c.job_id == J.c.id, P.c.kind == _KIND)
 
 
+_OF_BUCKET = (
+    select(P.c.job_id, J.c.stream, P.c.times, P.c.first_at, P.c.last_at, P.c.ask_at, P.c.seen_at)
+    .join(J, _OF_JOB)
+    .where(P.c.bucket == bindparam("bucket"), P.c.kind == _KIND)
+)
+
+
 def of_bucket(tx: Connection, bucket: str) -> dict[str, Missing]:
     """Return the jobs of a bucket that CI denied, by id, each with the stream that it belongs to now."""
-    columns = (P.c.job_id, J.c.stream, P.c.times, P.c.first_at, P.c.last_at, P.c.ask_at, P.c.seen_at)
-    rows = tx.execute(select(*columns).join(J, _OF_JOB).where(P.c.bucket == bucket, P.c.kind == _KIND))
     return {
         row.job_id: Missing(
             stream=row.stream,
@@ -31,7 +36,7 @@ def of_bucket(tx: Connection, bucket: str) -> dict[str, Missing]:
             ask_at=maybe_at(row.ask_at),
             seen_at=maybe_at(row.seen_at),
         )
-        for row in rows
+        for row in tx.execute(_OF_BUCKET, {"bucket": bucket})
     }
 
 
@@ -55,19 +60,16 @@ def forget(tx: Connection, bucket: str, job_ids: Collection[str]) -> None:
         tx.execute(delete(P).where(P.c.bucket == bucket, P.c.kind == _KIND, P.c.job_id.in_(list(job_ids))))
 
 
+_TAKE_OVER = insert(P).from_select(
+    ["bucket", "job_id", "kind", "stream", "first_at", "last_at", "ask_at"],
+    select(J.c.bucket, J.c.id, literal(_KIND), J.c.stream, T.c.seen_at, T.c.seen_at, T.c.seen_at + bindparam("first"))
+    .join(T, and_(T.c.bucket == J.c.bucket, T.c.job_id == J.c.id, T.c.sequence == J.c.sequence))
+    .outerjoin(P, _OF_JOB)
+    .where(listed_by(T.c.state) == GONE, T.c.seen_at > bindparam("since"), T.c.bucket == bindparam("of"))
+    .where(J.c.state == GONE, P.c.job_id.is_(None)),
+)
+
+
 def take_over(tx: Connection, bucket: str, *, since: datetime, first: timedelta) -> None:
     """Ask again for jobs that became gone `since` then without a row here: an older worker believes one denial."""
-    told = and_(T.c.bucket == J.c.bucket, T.c.job_id == J.c.id, T.c.sequence == J.c.sequence)
-    rows = (
-        select(J.c.bucket, J.c.id, literal(_KIND), J.c.stream, T.c.seen_at, T.c.seen_at, T.c.seen_at + _ms(first))
-        .join(J, told)
-        .outerjoin(P, _OF_JOB)
-        .where(listed_by(T.c.state) == GONE, T.c.seen_at > ms(since), T.c.bucket == bucket)
-        .where(J.c.state == GONE, P.c.job_id.is_(None))
-    )
-    names = ["bucket", "job_id", "kind", "stream", "first_at", "last_at", "ask_at"]
-    tx.execute(insert(P).from_select(names, rows))
-
-
-def _ms(span: timedelta) -> int:
-    return span // timedelta(milliseconds=1)
+    tx.execute(_TAKE_OVER, {"of": bucket, "since": ms(since), "first": first // timedelta(milliseconds=1)})

@@ -124,17 +124,28 @@ def _put_off(tx: Connection, bucket: str, rows: Iterable[Row[Any]], now: datetim
             tx.execute(update(B).where(*mine).values(ask_at=ms(now) + after))
 
 
+_TO_ASK = (
+    select(B)
+    .where(B.c.stream.in_(bindparam("keys", expanding=True)), B.c.kind == LEFT_OUT, B.c.ask_at <= bindparam("now"))
+    .order_by(B.c.ask_at, B.c.job_id)
+)
+_GIVE_UP = (
+    update(B)
+    .where(B.c.stream.in_(bindparam("keys", expanding=True)), B.c.kind == LEFT_OUT)
+    .where(B.c.ask_at.is_not(None), B.c.first_at < bindparam("before"))
+    .values(ask_at=None)
+    .returning(B.c.job_id)
+)
+
+
 def to_ask(tx: Connection, streams: Collection[str], *, now: datetime) -> list[tuple[str, str]]:
     """Return (id, stream) of the jobs that were left out and are to be asked for now, the longest due first."""
-    due = (B.c.stream.in_(list(streams)), B.c.kind == LEFT_OUT, B.c.ask_at <= ms(now))
-    return [(row.job_id, row.stream) for row in tx.execute(select(B).where(*due).order_by(B.c.ask_at, B.c.job_id))]
+    return [(row.job_id, row.stream) for row in tx.execute(_TO_ASK, {"keys": list(streams), "now": ms(now)})]
 
 
 def give_up(tx: Connection, streams: Collection[str], *, before: datetime) -> list[str]:
     """Ask no more for the jobs that were left out first before then. Return their ids, for the log."""
-    old = (B.c.stream.in_(list(streams)), B.c.kind == LEFT_OUT, B.c.ask_at.is_not(None), B.c.first_at < ms(before))
-    given_up = update(B).where(*old).values(ask_at=None).returning(B.c.job_id)
-    return sorted(tx.execute(given_up).scalars())
+    return sorted(tx.execute(_GIVE_UP, {"keys": list(streams), "before": ms(before)}).scalars())
 
 
 def of_job(tx: Connection, bucket: str, job_id: str) -> list[Facts]:

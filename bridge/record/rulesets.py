@@ -41,11 +41,12 @@ _BY_RANK = (
     .where(R.c.accepted.is_not(None))
     .order_by(R.c.stands_in.desc(), R.c.accepted.desc())
 )
+_IN_FORCE = _BY_RANK.limit(1)
 
 
 def in_force(tx: Connection) -> str | None:
     """Return the sha of the ruleset in force; None before any was accepted."""
-    return tx.execute(_BY_RANK.limit(1)).scalar()
+    return tx.execute(_IN_FORCE).scalar()
 
 
 def require_in_force(tx: Connection, sha: str) -> None:
@@ -60,7 +61,7 @@ def accept(tx: Connection, sha: str, text: str, *, now: datetime) -> bool:
 
     Call it first in a transaction: the counter makes those who accept at once wait for each other here.
     """
-    first = tx.execute(_BY_RANK.limit(1)).first()
+    first = tx.execute(_IN_FORCE).first()
     if first and first.sha == sha and not first.stands_in:
         keep(tx, sha, text, now=now)
         return False

@@ -181,10 +181,12 @@ class Listed:
     mark_before: datetime | None = None
 
 
+_LISTED = select(S).where(S.c.key.in_(bindparam("keys", expanding=True)))
+
+
 def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
     """Return what is known of these streams."""
-    rows = tx.execute(select(S).where(S.c.key.in_(list(keys))))
-    return {row.key: _listed(row) for row in rows}
+    return {row.key: _listed(row) for row in tx.execute(_LISTED, {"keys": list(keys)})}
 
 
 def _listed(row: Row[Any]) -> Listed:
@@ -199,13 +201,17 @@ def meet(tx: Connection, key: str, told_from: datetime) -> None:
     tx.execute(upsert(tx, S).values(key=key, told_from=ms(told_from)).on_conflict_do_nothing())
 
 
+_MARK = update(S).where(S.c.key == bindparam("of")).values(mark=bindparam("then"))
+_SEEN = update(S).where(S.c.key.in_(bindparam("keys", expanding=True))).values(seen_at=bindparam("then"))
+
+
 def set_mark(tx: Connection, key: str, mark: datetime) -> None:
-    tx.execute(update(S).where(S.c.key == key).values(mark=ms(mark)))
+    tx.execute(_MARK, {"of": key, "then": ms(mark)})
 
 
 def set_seen(tx: Connection, keys: Collection[str], seen_at: datetime) -> None:
     """Remember that the poll that began then saw all unfinished jobs of these streams."""
-    tx.execute(update(S).where(S.c.key.in_(list(keys))).values(seen_at=ms(seen_at)))
+    tx.execute(_SEEN, {"keys": list(keys), "then": ms(seen_at)})
 
 
 def leave(tx: Connection, keys: Collection[str], *, now: datetime) -> None:
@@ -234,12 +240,15 @@ def come_back(tx: Connection, key: str, *, told_from: datetime | None = None) ->
     tx.execute(update(S).where(S.c.key == key).values(facts))
 
 
+_HORIZON = select(Z.c.pruned_to).where(Z.c.bucket == bindparam("bucket"))
+
+
 def horizon(tx: Connection, bucket: str) -> datetime | None:
     """Return the creation time up to which jobs of a bucket may have been pruned, if any were.
 
     Ask after `known`: a job that was taken out in between is then known to be.
     """
-    return maybe_at(tx.execute(select(Z.c.pruned_to).where(Z.c.bucket == bucket)).scalar())
+    return maybe_at(tx.execute(_HORIZON, {"bucket": bucket}).scalar())
 
 
 def adopt(tx: Connection, streams: Sequence[Stream]) -> None:
@@ -258,10 +267,21 @@ def adopt(tx: Connection, streams: Sequence[Stream]) -> None:
             tx.execute(orphans.where(followed).values(stream=stream.key))
 
 
+_CREATED = select(J.c.created_at).where(J.c.stream == bindparam("of"))
+_OPEN_CREATED = _CREATED.where(J.c.open).order_by(J.c.created_at)
+_CREATED_SINCE = (
+    _CREATED.where(J.c.created_at >= bindparam("since")).order_by(J.c.created_at.desc()).limit(bindparam("most"))
+)
+_OPEN_IDS = (
+    select(J.c.id, J.c.stream)
+    .where(J.c.stream.in_(bindparam("keys", expanding=True)), J.c.open)
+    .order_by(J.c.created_at)
+)
+
+
 def open_created(tx: Connection, key: str) -> list[datetime]:
     """Return the creation times of a stream's unfinished jobs, ascending."""
-    rows = tx.execute(select(J.c.created_at).where(J.c.stream == key, J.c.open).order_by(J.c.created_at))
-    return [at(row.created_at) for row in rows]
+    return [at(created_at) for created_at in tx.execute(_OPEN_CREATED, {"of": key}).scalars()]
 
 
 MOST_KNOWN = 20_000
@@ -269,19 +289,13 @@ MOST_KNOWN = 20_000
 
 def created_since(tx: Connection, key: str, since: datetime, *, most: int = MOST_KNOWN) -> list[datetime]:
     """Return the creation times of a stream's jobs since then, ascending, the newest `most` of them at the most."""
-    rows = tx.execute(
-        select(J.c.created_at)
-        .where(J.c.stream == key, J.c.created_at >= ms(since))
-        .order_by(J.c.created_at.desc())
-        .limit(most)
-    )
-    return [at(row.created_at) for row in rows][::-1]
+    times = tx.execute(_CREATED_SINCE, {"of": key, "since": ms(since), "most": most}).scalars()
+    return [at(created_at) for created_at in times][::-1]
 
 
 def open_ids(tx: Connection, keys: Collection[str]) -> list[tuple[str, str]]:
     """Return (id, stream) of the unfinished jobs of these streams, the oldest first."""
-    rows = tx.execute(select(J.c.id, J.c.stream).where(J.c.stream.in_(list(keys)), J.c.open).order_by(J.c.created_at))
-    return [(row.id, row.stream) for row in rows]
+    return [(row.id, row.stream) for row in tx.execute(_OPEN_IDS, {"keys": list(keys)})]
 
 
 @dataclass(frozen=True, slots=True)
