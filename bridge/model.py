@@ -425,7 +425,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class TryLater:
+class RetryLater:
     """It may work later. `after` is the receiver's own wish; `everyone`: it holds for the whole notifier."""
 
     why: str
@@ -434,14 +434,14 @@ class TryLater:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """It will not work. `pause`: nothing for this notifier will, until a person has looked."""
 
     why: str
     pause: bool = False
 
 
-Outcome = Sent | TryLater | Refused
+Outcome = Sent | RetryLater | Rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

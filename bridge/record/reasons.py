@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from bridge.model import Attempt, Outcome, Refused, Sent
+from bridge.model import Attempt, Outcome, Rejected, Sent
 
 OK, LOST = "ok", "lost"
 REASONS = (
@@ -58,7 +58,7 @@ def _of_slack(code: str, outcome: Outcome) -> str:
         return "auth"
     if code in _TOO_OFTEN or code == "to":  # "Slack says to slow down"
         return "rate_limited"
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, Rejected):
         return "invalid_payload" if _WILL_NOT in outcome.why else "client_error"
     return "server_error" if code in _BROKEN else "other"
 

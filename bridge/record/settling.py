@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Attempt, Delivery, Refused, Sent, TryLater
+from bridge.model import Attempt, Delivery, Rejected, RetryLater, Sent
 from bridge.record import reasons, tallies
 from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
@@ -76,7 +76,7 @@ class Ended:
         match self.attempt.outcome:
             case Sent():
                 return False
-            case Refused(pause=True):
+            case Rejected(pause=True):
                 return False  # it waits with the others until the notifier is resumed
             case _:
                 return self.again_at is None
@@ -139,7 +139,7 @@ def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
     held = tx.execute(_PUT_OFF, values | retry | {"due": ms(due)}).rowcount == 1
     if held:
         _delay_lane(tx, delivery, due)
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Rejected):
             pause(tx, delivery.notifier, storable(outcome.why), now=now)
         elif outcome.everyone:
             hold(tx, delivery.notifier, due, asked=one.retry_due)
@@ -168,7 +168,7 @@ def _behind(tx: Connection, delivery: Delivery) -> Any:
 
 def _attempt_row(attempt: Attempt) -> dict[str, Any]:
     outcome = attempt.outcome
-    kind = "sent" if isinstance(outcome, Sent) else "refused" if isinstance(outcome, Refused) else "later"
+    kind = "sent" if isinstance(outcome, Sent) else "refused" if isinstance(outcome, Rejected) else "later"
     return {
         "delivery": attempt.delivery.n,
         "number": attempt.delivery.attempts,
@@ -208,7 +208,7 @@ def _counted_failed(one: Ended) -> Iterator[Counted]:
     outcome, name = one.attempt.outcome, one.attempt.delivery.notifier
     if one.dead:
         yield Counted("delivery", (name, "dead"))
-    elif isinstance(outcome, TryLater) and outcome.everyone and outcome.after:
+    elif isinstance(outcome, RetryLater) and outcome.everyone and outcome.after:
         yield Counted("retry_after", (name,), ms=outcome.after // timedelta(milliseconds=1))
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from queue import Empty, SimpleQueue
 from time import monotonic
 
-from bridge.model import Attempt, Delivery, Notifier, SlackNotifier, TryLater, WebhookNotifier
+from bridge.model import Attempt, Delivery, Notifier, RetryLater, SlackNotifier, WebhookNotifier
 from bridge.send.begun import Begun
 from bridge.send.door import Answered, Door
 from bridge.send.exchange import Failure
@@ -87,7 +87,7 @@ class Outbound:
     def _begin(self, begun: Begun, senders: dict[str, WebhookSender | SlackSender]) -> None:
         delivery, notifier = begun.delivery, begun.notifier
         if notifier is None:
-            self._ended.put(begun.ended(TryLater("rules.toml has no notifier of this name")))
+            self._ended.put(begun.ended(RetryLater("rules.toml has no notifier of this name")))
             return
         sender = senders.get(delivery.notifier)
         if sender is None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from bridge import shallow_json
-from bridge.model import Outcome, Refused, TryLater
+from bridge.model import Outcome, Rejected, RetryLater
 from bridge.send.exchange import Reply
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -112,18 +112,18 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
     """Return the outcome of an answer that was not "ok"; of `error`, its reason repeats a code and no other text."""
     error = error if _CODE.fullmatch(error) else ""
     if status == 429 or error in RATE_LIMITED:
-        return TryLater(f"Slack says {error or 'to slow down'}", after=after, everyone=True)
+        return RetryLater(f"Slack says {error or 'to slow down'}", after=after, everyone=True)
     if error in ADVICE:
-        return Refused(f"Slack says {error}: {ADVICE[error]}", pause=True)
+        return Rejected(f"Slack says {error}: {ADVICE[error]}", pause=True)
     if error in MISSHAPEN:
-        return Refused(f"Slack says {error}: it will not have this message")
+        return Rejected(f"Slack says {error}: it will not have this message")
     if webhook and status in (404, 410):
-        return Refused(f"Slack answered {status}: {_NEW_URL}", pause=True)
+        return Rejected(f"Slack answered {status}: {_NEW_URL}", pause=True)
     if 200 <= status < 300 and not error:
-        return TryLater(_NOT_OK.format(status=status) if webhook else NOT_UNDERSTOOD)
+        return RetryLater(_NOT_OK.format(status=status) if webhook else NOT_UNDERSTOOD)
     wish = after if status == 503 else None
     said = f"Slack answered {status}" + (f": {error}" if error else "")
-    return TryLater(said, after=wish, everyone=wish is not None)
+    return RetryLater(said, after=wish, everyone=wish is not None)
 
 
 def _text(body: bytes) -> str:

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge.model import Refused
+from bridge.model import Rejected
 from bridge.record import leases, outbox
 from bridge.record.gauges import OPEN_JOBS
 from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job
@@ -46,7 +46,7 @@ def test_unfinished_jobs_are_counted_by_state_and_tag(either_world: World) -> No
 
 def test_deliveries_are_counted_by_notifier(either_world: World) -> None:
     either_world.sees(a_job(1), a_job(2))
-    either_world.attempt(Refused("no"), free=1)
+    either_world.attempt(Rejected("no"), free=1)
     either_world.now += timedelta(seconds=75)
     either_world.sees(a_job(3))
     found = scrape(either_world)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.model import Attempt, Delivery, Outcome, Refused, Sent, TryLater
+from bridge.model import Attempt, Delivery, Outcome, Rejected, RetryLater, Sent
 from bridge.record.reasons import CAUSES, REASONS, cause, reason
 from bridge.send.exchange import Failure, Reply
 from bridge.send.slack_answers import ADVICE, MISSHAPEN, RATE_LIMITED, refusal
@@ -63,13 +63,13 @@ def test_a_connection_that_failed_is_one(text: str) -> None:
     ],
 )
 def test_what_was_not_answered_is_sorted_by_what_is_said_of_it(why: str, expected: str) -> None:
-    assert _reason(TryLater(why)) == expected
+    assert _reason(RetryLater(why)) == expected
 
 
 def test_an_address_that_is_forbidden_is_nothing_of_these() -> None:
     why = "cms.example.com resolves to 10.0.0.1, a private address: refused (allow it with BRIDGE_ALLOW_NETWORKS)"
     assert _reason(judge(Failure(why, forbidden=True), NOW)) == "other"
-    assert _reason(Refused("notifier cms is paused: the receiver answered 410 Gone")) == "other"
+    assert _reason(Rejected("notifier cms is paused: the receiver answered 410 Gone")) == "other"
 
 
 @pytest.mark.parametrize("code", sorted(RATE_LIMITED))

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Refused, Sent, TryLater
+from bridge.model import Rejected, RetryLater, Sent
 from bridge.record import leases, outbox, settling
 from bridge.record.database import Database, ms
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
@@ -52,14 +52,14 @@ def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
 
 def test_one_that_is_tried_later_waits_until_then(db: Database) -> None:
     put(db, telling("d1"))
-    settle(db, ended(claim(db)[0], TryLater("timed out"), again_at=NOW + minutes(2)))
+    settle(db, ended(claim(db)[0], RetryLater("timed out"), again_at=NOW + minutes(2)))
     told = row_of(db, delivery, id="d1")
     assert (told["state"], told["due_at"], told["why"]) == (WAITING, ms(NOW + minutes(2)), "timed out")
     assert row_of(db, attempt, number=1)["outcome"] == "later"
 
 
-@pytest.mark.parametrize("outcome", [Refused("blocked address"), TryLater("503")])
-def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome: Refused | TryLater) -> None:
+@pytest.mark.parametrize("outcome", [Rejected("blocked address"), RetryLater("503")])
+def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome: Rejected | RetryLater) -> None:
     put(db, telling("d1"))
     one = ended(claim(db)[0], outcome)
     assert one.dead
@@ -71,7 +71,7 @@ def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome
 def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Database) -> None:
     put(db, telling("d1", lane="a"), telling("d2", lane="a"), telling("o1", to="ops"))
     first, other = sorted(claim(db), key=lambda d: d.id)
-    one = ended(first, Refused("410: it wants no more", pause=True))
+    one = ended(first, Rejected("410: it wants no more", pause=True))
     assert not one.dead
     settle(db, one, ended(other, Sent()))
     assert row_of(db, notifier, name="cms")["paused_why"] == "410: it wants no more"
@@ -84,7 +84,7 @@ def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Datab
 def test_many_outcomes_are_recorded_together(db: Database) -> None:
     put(db, *[telling(f"d{n}") for n in range(6)])
     found = claim(db, free=3) + claim(db, free=3)  # under two leases
-    outcomes = [Sent(), TryLater("later"), Refused("no"), Sent("r"), Sent(), TryLater("dead")]
+    outcomes = [Sent(), RetryLater("later"), Rejected("no"), Sent("r"), Sent(), RetryLater("dead")]
     again = [None, NOW + hours(1), None, None, None, None]
     both = zip(found, outcomes, again, strict=True)
     settle(db, *[ended(d, outcome, again_at=at) for d, outcome, at in both])
@@ -99,11 +99,11 @@ def test_many_outcomes_are_recorded_together(db: Database) -> None:
 
 @pytest.mark.parametrize(
     "late",
-    [Sent("late receipt"), TryLater("late", everyone=True), Refused("late"), Refused("late", pause=True)],
+    [Sent("late receipt"), RetryLater("late", everyone=True), Rejected("late"), Rejected("late", pause=True)],
     ids=["sent", "later", "refused", "pause"],
 )
 @pytest.mark.parametrize("again", ["claimed", "sent", "waiting"])
-def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | TryLater | Refused, again: str) -> None:
+def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | RetryLater | Rejected, again: str) -> None:
     put(db, telling("d1", lane="a", thread="t"), telling("d2", lane="a", thread="t"))
     (zombies,) = claim(db, worker="zombie")
     _reap(db)
@@ -114,7 +114,7 @@ def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | TryL
         settle(db, ended(mine, Sent("receipt")), now=LATE)
     tables = (delivery, attempt, thread, notifier)
     before = [rows(db, table) for table in tables]
-    again_at = LATE + hours(1) if isinstance(late, TryLater) else None
+    again_at = LATE + hours(1) if isinstance(late, RetryLater) else None
     assert settle(db, ended(zombies, late, again_at=again_at), now=LATE) == {zombies.n}
     assert [rows(db, table) for table in tables] == before
 
@@ -124,7 +124,7 @@ def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
     lost, mine, failed = claim(db)
     with db.write() as tx:
         settling.hand_back(tx, [lost])
-    lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, TryLater("x"), again_at=LATE))
+    lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, RetryLater("x"), again_at=LATE))
     assert lost_ones == {lost.n}
     assert [row["state"] for row in rows(db, delivery)] == [WAITING, SENT, WAITING]
     assert {row["delivery"] for row in rows(db, attempt)} == {mine.n, failed.n}
@@ -215,8 +215,8 @@ def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
 
 
 @pytest.mark.parametrize("said", ["a\0b", "a\ud800b"], ids=["NUL", "half a pair"])
-@pytest.mark.parametrize("make", [TryLater, Refused, Sent], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [RetryLater, Rejected, Sent], ids=lambda make: make.__name__)
 def test_no_word_of_a_receiver_keeps_its_outcome_from_being_recorded(db: Database, said: str, make: type) -> None:
     put(db, telling("d1", thread="t"))
-    assert settle(db, ended(claim(db)[0], make(said), again_at=NOW if make is TryLater else None)) == frozenset()
+    assert settle(db, ended(claim(db)[0], make(said), again_at=NOW if make is RetryLater else None)) == frozenset()
     assert rows(db, delivery)[0]["state"] != SENDING

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Refused, Sent, TryLater
+from bridge.model import Rejected, RetryLater, Sent
 from bridge.send.door import Door
 from bridge.send.slack import token_trouble
 from tests.send.receivers import Receiver, Seen, a_slack, answering, dripping, raw
@@ -32,7 +32,7 @@ def test_a_private_address_is_refused_for_slack_too() -> None:
     with slack() as receiver:
         outcomes = [tell(door, receiver), tell(door, receiver, {"url": receiver.url})]
     door.close()
-    assert all(isinstance(outcome, Refused) and not outcome.pause for outcome in outcomes)
+    assert all(isinstance(outcome, Rejected) and not outcome.pause for outcome in outcomes)
     assert receiver.connections == 0
 
 
@@ -44,7 +44,7 @@ def test_a_private_address_is_refused_for_slack_too() -> None:
 def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str) -> None:
     with slack(no(error)) as receiver:
         outcome = tell(door, receiver)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
     assert outcome.pause
     assert outcome.why.startswith(f"Slack says {error}: ")
 
@@ -53,13 +53,13 @@ def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str
 def test_a_message_that_slack_will_not_have_is_refused_alone(door: Door, error: str) -> None:
     with slack(no(error)) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == Refused(f"Slack says {error}: it will not have this message")
+    assert outcome == Rejected(f"Slack says {error}: it will not have this message")
 
 
 @pytest.mark.parametrize("error", ["fatal_error", "internal_error", "service_unavailable", "never_heard_of"])
 def test_troubles_of_slacks_own_are_tried_again(door: Door, error: str) -> None:
     with slack(no(error)) as receiver:
-        assert tell(door, receiver) == TryLater(f"Slack answered 200: {error}")
+        assert tell(door, receiver) == RetryLater(f"Slack answered 200: {error}")
 
 
 def test_refused_blocks_are_told_as_plain_text_at_once(door: Door) -> None:
@@ -84,7 +84,7 @@ def test_plain_text_unfolds_no_links_either(door: Door) -> None:
 def test_a_message_refused_as_plain_text_too_is_refused(door: Door) -> None:
     with slack(no("invalid_blocks"), no("msg_too_long")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == Refused("Slack says msg_too_long: it will not have this message")
+    assert outcome == Rejected("Slack says msg_too_long: it will not have this message")
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
@@ -93,7 +93,7 @@ def test_slacks_wish_to_wait_holds_for_the_whole_notifier(door: Door, hook: bool
     limited = answering(status, b'{"ok":false,"error":"ratelimited"}', "Retry-After: 30")
     with Receiver(limited) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (timedelta(seconds=30), True)
     assert len(receiver.requests) == 1
 
@@ -102,7 +102,7 @@ def test_slacks_wish_to_wait_holds_for_the_whole_notifier(door: Door, hook: bool
 def test_a_broken_slack_is_asked_once_and_tried_again_later(door: Door, hook: bool) -> None:
     with Receiver(answering("503 Service Unavailable", b"<html>sorry</html>")) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert "503" in outcome.why
     assert len(receiver.requests) == 1
 
@@ -110,7 +110,7 @@ def test_a_broken_slack_is_asked_once_and_tried_again_later(door: Door, hook: bo
 def test_a_connection_that_breaks_is_not_tried_again_in_silence(door: Door) -> None:
     with Receiver(lambda connection, _seen, _over: connection.shutdown(2)) as receiver:
         outcome = tell(door, receiver)
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert outcome.why == f"127.0.0.1:{receiver.port} closed the connection without an answer"
     assert len(receiver.requests) == 1
 
@@ -119,7 +119,7 @@ def test_a_silent_slack_meets_the_deadline(door: Door, monkeypatch: pytest.Monke
     monkeypatch.setattr("bridge.send.slack.DEADLINE_S", 0.3)
     with Receiver(dripping(b"", b"")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == TryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s")
+    assert outcome == RetryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s")
 
 
 def test_an_answer_longer_than_what_is_stored_is_still_read_whole(door: Door) -> None:
@@ -150,7 +150,7 @@ def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(door: D
 def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: str) -> None:
     with Receiver(answering(status, body.encode())) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
     assert outcome.pause
     assert "hush" not in outcome.why
 
@@ -172,7 +172,7 @@ def test_an_incoming_webhook_that_says_ok_or_has_no_content_has_taken_the_messag
 
 def test_an_ok_under_another_status_than_200_is_not_sent(door: Door) -> None:
     with Receiver(answering("201 Created", b"ok")) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == TryLater("Slack answered 201: ok")
+        assert tell(door, receiver, {"url": receiver.url}) == RetryLater("Slack answered 201: ok")
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,13 @@ def test_a_page_in_place_of_an_incoming_webhook_is_not_taken_for_its_ok(door: Do
     with Receiver(answering(status, body)) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
     why = f'Slack answered {status[:3]}, but not "ok": a proxy or a login page may have answered in its place'
-    assert outcome == TryLater(why)
+    assert outcome == RetryLater(why)
     assert len(receiver.requests) == 1
 
 
 def test_an_ok_that_was_announced_and_did_not_come_is_asked_for_again(door: Door) -> None:
     with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\n")) as receiver:
-        assert isinstance(tell(door, receiver, {"url": receiver.url}), TryLater)
+        assert isinstance(tell(door, receiver, {"url": receiver.url}), RetryLater)
     with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\nok")) as receiver:
         assert tell(door, receiver, {"url": receiver.url}) == Sent()  # no page breaks off just there
 
@@ -218,17 +218,17 @@ def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(
         outcome = tell(door, receiver, {"url": receiver.url})
     assert f"Slack says {error}" in getattr(outcome, "why", "")
     if error in LIMITED:
-        assert isinstance(outcome, TryLater)
+        assert isinstance(outcome, RetryLater)
         assert outcome.everyone
     else:
-        assert isinstance(outcome, Refused)
+        assert isinstance(outcome, Rejected)
         assert outcome.pause == (error in GONE)
 
 
 @pytest.mark.parametrize("error", ["rollup_error", "never_heard_of"])
 def test_a_code_that_says_nothing_of_the_message_is_tried_again(door: Door, error: str) -> None:
     with Receiver(answering("200 OK", error.encode())) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == TryLater(f"Slack answered 200: {error}")
+        assert tell(door, receiver, {"url": receiver.url}) == RetryLater(f"Slack answered 200: {error}")
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
@@ -246,7 +246,7 @@ def test_blocks_refused_with_any_status_are_told_as_plain_text(door: Door, statu
 def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(door: Door) -> None:
     with Receiver(answering("400 Bad Request", b"invalid_blocks")) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
-    assert outcome == Refused("Slack says invalid_blocks: it will not have this message")
+    assert outcome == Rejected("Slack says invalid_blocks: it will not have this message")
     assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]
 
 
@@ -261,7 +261,7 @@ BROKEN_OFF = b'{"ok":true,"channel":"C1","ts":"171.1"'
 )  # fmt: skip
 def test_an_answer_that_is_no_answer_is_tried_again(door: Door, body: bytes) -> None:
     with Receiver(answering("200 OK", body)) as receiver:
-        assert tell(door, receiver) == TryLater("Slack's answer is not understood")
+        assert tell(door, receiver) == RetryLater("Slack's answer is not understood")
         assert len(receiver.requests) == 1
         trouble = token_trouble(a_slack(), f"http://127.0.0.1:{receiver.port}/api/", door)
     assert trouble == "Slack's answer is not understood"
@@ -270,13 +270,13 @@ def test_an_answer_that_is_no_answer_is_tried_again(door: Door, body: bytes) -> 
 @pytest.mark.parametrize("status", ["201 Created", "500 Oops"])
 def test_an_ok_beside_another_status_is_not_believed(door: Door, status: str) -> None:
     with Receiver(answering(status, b'{"ok":true,"channel":"C1","ts":"171.1"}')) as receiver:
-        assert isinstance(tell(door, receiver), TryLater)
+        assert isinstance(tell(door, receiver), RetryLater)
 
 
 def test_a_list_with_429_is_still_a_rate_limit(door: Door) -> None:
     with Receiver(answering("429 Too Many Requests", b"[]", "Retry-After: 30")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == TryLater("Slack says to slow down", after=timedelta(seconds=30), everyone=True)
+    assert outcome == RetryLater("Slack says to slow down", after=timedelta(seconds=30), everyone=True)
 
 
 @pytest.mark.parametrize("missing", ["ts", "channel"])
