@@ -7,8 +7,9 @@ Outcome. Times are aware and in UTC. Nothing here does I/O or reads a clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, time, timedelta
+from enum import StrEnum
 from typing import Any, Literal
 
 # The states CI documents (list document of 2025-09). Any other word it sends is carried through.
@@ -424,11 +425,29 @@ class Sent:
     receipt: str | None = None
 
 
+class Reason(StrEnum):
+    """Why an attempt failed, or a notifier is paused: what programs go by. The sentence beside it is for people."""
+
+    CLIENT_ERROR = "client_error"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"  # there was none, or it broke before an answer
+    RATE_LIMITED = "rate_limited"
+    AUTH = "auth"
+    INVALID_PAYLOAD = "invalid_payload"
+    CHANNEL = "channel"  # it does not exist, or is closed to the app
+    GONE = "gone"  # the receiver, or its address, for good
+    LOST = "lost"  # with its worker: what came of it is not known
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class RetryLater:
     """It may work later. `after` is the receiver's own wish; `everyone`: it holds for the whole notifier."""
 
     why: str
+    reason: Reason = Reason.OTHER
+    _: KW_ONLY
     after: timedelta | None = None
     everyone: bool = False
 
@@ -438,6 +457,8 @@ class Rejected:
     """It will not work. `pause`: nothing for this notifier will, until a person has looked."""
 
     why: str
+    reason: Reason = Reason.OTHER
+    _: KW_ONLY
     pause: bool = False
 
 

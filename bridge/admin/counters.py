@@ -15,7 +15,7 @@ from bridge.collect.errors import Kind
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import own_template
 from bridge.model import Notifier, SlackNotifier, WebhookNotifier
-from bridge.record.reasons import REASONS
+from bridge.record.settling import ATTEMPT_LABELS
 from bridge.record.tallies import Labels, Total
 
 METRICS = (
@@ -77,7 +77,7 @@ def _of_rules(found: _Found, book: Rulebook) -> Iterator[Metric]:
 def _of_deliveries(found: _Found, book: Rulebook) -> Iterator[Metric]:
     names = sorted(book.notifiers)
     mine, by = list(product(names)), ("notifier",)
-    ends, tries = product(names, _OUTCOMES), product(names, REASONS)
+    ends, tries = product(names, _OUTCOMES), product(names, ATTEMPT_LABELS)
     yield _counter("deliveries", "Deliveries, by their end.", (*by, "outcome"), found["delivery"], ends)
     yield _counter("delivery_attempts", "Attempts, by what came of them.", (*by, "reason"), found["attempt"], tries)
     took = "How long attempts took."

@@ -20,8 +20,8 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Attempt, Delivery, Rejected, RetryLater, Sent
-from bridge.record import reasons, tallies
+from bridge.model import Attempt, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
+from bridge.record import tallies
 from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
 from bridge.record.database import ms, upsert
@@ -34,6 +34,11 @@ from bridge.record.schema import worker as P  # noqa: N812
 from bridge.record.tallies import UNTIMED, Counted, Labels, timed
 
 ANSWER_KEPT = 4096
+
+# What became of an attempt, as metrics name it: of a channel or a receiver that is gone they say client_error.
+OK, _LOST = "ok", Reason.LOST.value
+_CLIENT_ERRORS = (Reason.CHANNEL, Reason.GONE)
+ATTEMPT_LABELS = (OK, *(reason.value for reason in Reason if reason not in _CLIENT_ERRORS))
 
 Held = tuple[int, str]  # a delivery's number and the lease it is claimed under
 
@@ -140,7 +145,7 @@ def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
     if held:
         _delay_lane(tx, delivery, due)
         if isinstance(outcome, Rejected):
-            pause(tx, delivery.notifier, storable(outcome.why), now=now)
+            pause(tx, delivery.notifier, storable(outcome.why), outcome.reason, now=now)
         elif outcome.everyone:
             hold(tx, delivery.notifier, due, asked=one.retry_due)
     return held
@@ -174,6 +179,7 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
         "number": attempt.delivery.attempts,
         "outcome": kind,
         "why": None if isinstance(outcome, Sent) else storable(outcome.why),
+        "reason": None if isinstance(outcome, Sent) else outcome.reason.value,
         "status": attempt.status,
         "answer": storable(attempt.answer[:ANSWER_KEPT]) or None,
         "address": attempt.address,
@@ -188,20 +194,28 @@ def _counted(ended: Iterable[Ended]) -> Iterator[Counted]:
     for one in ended:
         attempt = one.attempt
         delivery, seconds = attempt.delivery, attempt.seconds
+        labels: Labels = (delivery.notifier, attempt_label(attempt.outcome))
         if isinstance(attempt.outcome, Sent):
-            made[delivery.notifier, reasons.OK].append(seconds)
+            made[labels].append(seconds)
             latency = (attempt.started_at - delivery.happened_at).total_seconds() + seconds
             accepted[delivery.notifier, "delivered"].append(latency)
             continue
         yield from _counted_failed(one)
         if seconds > 0 or attempt.status is not None:
-            made[delivery.notifier, reasons.reason(attempt)].append(seconds)
+            made[labels].append(seconds)
         else:  # what is given up was not tried again
-            yield Counted("attempt", (delivery.notifier, reasons.reason(attempt)), UNTIMED)
+            yield Counted("attempt", labels, UNTIMED)
     for labels, times in made.items():
         yield from timed("attempt", labels, *times)
     for labels, times in accepted.items():
         yield from timed("delivery", labels, *times)
+
+
+def attempt_label(outcome: Outcome) -> str:
+    """Return one of ATTEMPT_LABELS."""
+    if isinstance(outcome, Sent):
+        return OK
+    return Reason.CLIENT_ERROR.value if outcome.reason in _CLIENT_ERRORS else outcome.reason.value
 
 
 def _counted_failed(one: Ended) -> Iterator[Counted]:
@@ -252,7 +266,7 @@ def _free(tx: Connection, which: Any, now: datetime) -> int:
         why = "the worker was lost; whether it arrived is not known"
         waits = {"state": WAITING, "due_at": ms(now), "why": why, "lost": D.c.lost + 1, **_FREE}
         tx.execute(update(D).where(D.c.n.in_(numbers)).values(waits))
-        facts = {"outcome": "lost", "why": why, "started_at": ms(now), "ms": 0}
+        facts = {"outcome": "lost", "why": why, "reason": _LOST, "started_at": ms(now), "ms": 0}
         tx.execute(insert(A), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
-        tallies.count(tx, [Counted("attempt", (row.notifier, reasons.LOST), UNTIMED) for row in rows], now=now)
+        tallies.count(tx, [Counted("attempt", (row.notifier, _LOST), UNTIMED) for row in rows], now=now)
     return len(rows)

@@ -1,9 +1,10 @@
-"""What goes out through the door and what comes back."""
+"""What goes out through the door, what comes back, and what that means whoever was asked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bridge.model import Reason, Rejected, RetryLater
 from bridge.url import encoded
 
 
@@ -46,9 +47,32 @@ class Failure:
     """No answer. `why` is for a person and names neither path nor query: they may be secrets."""
 
     why: str
+    reason: Reason = Reason.OTHER
     forbidden: bool = False  # the address is one that notifiers must not reach
     seconds: float = 0.0
     address: str | None = None
+
+    @property
+    def outcome(self) -> RetryLater | Rejected:
+        return (Rejected if self.forbidden else RetryLater)(self.why, self.reason)
+
+
+_BY_STATUS = {
+    401: Reason.AUTH,
+    403: Reason.AUTH,
+    407: Reason.AUTH,
+    408: Reason.TIMEOUT,
+    413: Reason.INVALID_PAYLOAD,
+    415: Reason.INVALID_PAYLOAD,
+    422: Reason.INVALID_PAYLOAD,
+    429: Reason.RATE_LIMITED,
+}
+
+
+def reason_of(status: int) -> Reason:
+    """Return what an answer of this status means where nothing more is known."""
+    by_class = {4: Reason.CLIENT_ERROR, 5: Reason.SERVER_ERROR}
+    return _BY_STATUS.get(status) or by_class.get(status // 100, Reason.OTHER)
 
 
 def check(request: Request) -> None:

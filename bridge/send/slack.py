@@ -16,7 +16,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 from slack_sdk.webhook import WebhookClient, WebhookResponse
 
-from bridge.model import Delivery, Outcome, Rejected, RetryLater, Sent, SlackNotifier
+from bridge.model import Delivery, Outcome, Sent, SlackNotifier
 from bridge.send.door import Door
 from bridge.send.exchange import Failure, Reply, Request
 from bridge.send.mask import Mask
@@ -149,9 +149,7 @@ class SlackSender:
         try:
             outcome = self._through(line, delivery, now)
         except Unreachable as fault:
-            failure = fault.failure
-            said = Rejected(failure.why) if failure.forbidden else RetryLater(failure.why)
-            return Told(said, address=failure.address)
+            return Told(fault.failure.outcome, address=fault.failure.address)
         reply = line.replies[-1] if line.replies else None
         return Told(outcome, reply.status, reply.body, reply.address) if reply else Told(outcome)
 

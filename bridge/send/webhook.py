@@ -13,8 +13,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from bridge.model import Delivery, Outcome, Rejected, RetryLater, Sent, WebhookNotifier
-from bridge.send.exchange import Failure, Reply, Request
+from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent, WebhookNotifier
+from bridge.send.exchange import Failure, Reply, Request, reason_of
 
 RETRY_AFTER_LIMIT = timedelta(hours=24)
 _PREFIX = "whsec_"
@@ -54,18 +54,18 @@ class WebhookSender:
 def judge(ended: Reply | Failure, now: datetime) -> Outcome:
     """Return what the end of a request means for the delivery."""
     if isinstance(ended, Failure):
-        return Rejected(ended.why) if ended.forbidden else RetryLater(ended.why)
+        return ended.outcome
     status = ended.status
     if 200 <= status < 300:
         return Sent()
-    why = f"answered {status} {_phrase(status)}".rstrip()
+    why, reason = f"answered {status} {_phrase(status)}".rstrip(), reason_of(status)
     if status == HTTPStatus.GONE:
-        return Rejected(f"the receiver {why}: it wants no more deliveries", pause=True)
+        return Rejected(f"the receiver {why}: it wants no more deliveries", Reason.GONE, pause=True)
     if 300 <= status < 400:
-        return RetryLater(_redirected(why, ended))
+        return RetryLater(_redirected(why, ended), reason)
     after = retry_after(ended.headers, now) if status in (429, 503) else None
     # Any other 4xx is tried again too: receivers deploy 401, 403 and 404 by mistake.
-    return RetryLater(why, after=after, everyone=after is not None)
+    return RetryLater(why, reason, after=after, everyone=after is not None)
 
 
 def retry_after(headers: dict[str, str], now: datetime) -> timedelta | None:

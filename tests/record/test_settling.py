@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Rejected, RetryLater, Sent
-from bridge.record import leases, outbox, settling
+from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
+from bridge.record import leases, outbox, settling, tallies
 from bridge.record.database import Database, ms
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
 from tests.record.builders import (
@@ -46,16 +46,17 @@ def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
     told = row_of(db, delivery, id="d1")
     assert (told["state"], told["ended_at"], told["lease"]) == (SENT, ms(NOW + seconds(3)), None)
     kept = row_of(db, attempt, delivery=mine.n)
-    facts = ("number", "outcome", "why", "status", "answer", "address", "started_at", "ms")
-    assert [kept[name] for name in facts] == [1, "sent", None, 200, "ok", "192.0.2.1", ms(NOW), 200]
+    facts = ("number", "outcome", "why", "reason", "status", "answer", "address", "started_at", "ms")
+    assert [kept[name] for name in facts] == [1, "sent", None, None, 200, "ok", "192.0.2.1", ms(NOW), 200]
 
 
 def test_one_that_is_tried_later_waits_until_then(db: Database) -> None:
     put(db, telling("d1"))
-    settle(db, ended(claim(db)[0], RetryLater("timed out"), again_at=NOW + minutes(2)))
+    settle(db, ended(claim(db)[0], RetryLater("timed out", Reason.TIMEOUT), again_at=NOW + minutes(2)))
     told = row_of(db, delivery, id="d1")
     assert (told["state"], told["due_at"], told["why"]) == (WAITING, ms(NOW + minutes(2)), "timed out")
-    assert row_of(db, attempt, number=1)["outcome"] == "later"
+    kept = row_of(db, attempt, number=1)
+    assert (kept["outcome"], kept["why"], kept["reason"]) == ("later", "timed out", "timeout")
 
 
 @pytest.mark.parametrize("outcome", [Rejected("blocked address"), RetryLater("503")])
@@ -71,13 +72,15 @@ def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome
 def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Database) -> None:
     put(db, telling("d1", lane="a"), telling("d2", lane="a"), telling("o1", to="ops"))
     first, other = sorted(claim(db), key=lambda d: d.id)
-    one = ended(first, Rejected("410: it wants no more", pause=True))
+    one = ended(first, Rejected("410: it wants no more", Reason.GONE, pause=True))
     assert not one.dead
     settle(db, one, ended(other, Sent()))
-    assert row_of(db, notifier, name="cms")["paused_why"] == "410: it wants no more"
+    paused = row_of(db, notifier, name="cms")
+    assert (paused["paused_why"], paused["paused_reason"]) == ("410: it wants no more", "gone")
     assert claim(db, now=NOW + hours(100)) == []
     with db.write() as tx:
         outbox.resume(tx, "cms")
+    assert row_of(db, notifier, name="cms")["paused_reason"] is None
     assert claimed_ids(db) == ["d1"]
 
 
@@ -134,7 +137,7 @@ def test_what_a_lost_worker_held_is_told_again_and_the_attempt_is_called_lost(db
     put(db, telling("d1", lane="a"), telling("d2", lane="a"))
     (mine,) = claim(db)
     assert _reap(db) == 1
-    assert [(row["number"], row["outcome"]) for row in rows(db, attempt)] == [(1, "lost")]
+    assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempt)] == [(1, "lost", "lost")]
     assert "not known" in row_of(db, delivery, id="d1")["why"]
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
@@ -201,6 +204,26 @@ def test_a_worker_id_is_no_pattern(db: Database) -> None:
     claim(db, worker="abc")
     with db.write() as tx:
         assert settling.bury(tx, "a_c", now=NOW) == settling.bury(tx, "%", now=NOW) == 0
+
+
+# --- what metrics count -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "label"),
+    [
+        (Sent("r"), "ok"),
+        *((RetryLater("a sentence", reason), reason.value) for reason in Reason if reason not in ("channel", "gone")),
+        (Rejected("a sentence", Reason.CHANNEL, pause=True), "client_error"),
+        (Rejected("a sentence", Reason.GONE, pause=True), "client_error"),
+    ],
+)
+def test_an_attempt_is_counted_by_its_reason(db: Database, outcome: Outcome, label: str) -> None:
+    put(db, telling("d1"))
+    settle(db, ended(claim(db)[0], outcome, again_at=NOW))
+    with db.read() as tx:
+        assert {one.labels for one in tallies.totals(tx, ["attempt"])} == {("cms", label)}
+    assert label in settling.ATTEMPT_LABELS
 
 
 # --- what receivers say -------------------------------------------------------------------------------------

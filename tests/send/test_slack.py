@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Rejected, RetryLater, Sent
+from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.door import Door
 from bridge.send.slack import token_trouble
 from tests.send.receivers import Receiver, Seen, a_slack, answering, dripping, raw
@@ -37,15 +37,20 @@ def test_a_private_address_is_refused_for_slack_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
-    ["invalid_auth", "token_revoked", "missing_scope", "channel_not_found", "is_archived", "not_in_channel",
-     "restricted_action", "org_login_required", "account_inactive", "team_access_not_granted"],
+    ("error", "reason"),
+    [
+        ("invalid_auth", Reason.AUTH), ("token_revoked", Reason.AUTH), ("missing_scope", Reason.AUTH),
+        ("channel_not_found", Reason.CHANNEL), ("is_archived", Reason.CHANNEL), ("not_in_channel", Reason.CHANNEL),
+        ("restricted_action", Reason.CLIENT_ERROR), ("restricted_action_read_only_channel", Reason.CHANNEL),
+        ("org_login_required", Reason.AUTH), ("account_inactive", Reason.AUTH),
+        ("team_access_not_granted", Reason.AUTH),
+    ],
 )  # fmt: skip
-def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str) -> None:
+def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str, reason: Reason) -> None:
     with slack(no(error)) as receiver:
         outcome = tell(door, receiver)
     assert isinstance(outcome, Rejected)
-    assert outcome.pause
+    assert (outcome.pause, outcome.reason) == (True, reason)
     assert outcome.why.startswith(f"Slack says {error}: ")
 
 
@@ -53,13 +58,19 @@ def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str
 def test_a_message_that_slack_will_not_have_is_refused_alone(door: Door, error: str) -> None:
     with slack(no(error)) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == Rejected(f"Slack says {error}: it will not have this message")
+    assert outcome == Rejected(f"Slack says {error}: it will not have this message", Reason.INVALID_PAYLOAD)
 
 
-@pytest.mark.parametrize("error", ["fatal_error", "internal_error", "service_unavailable", "never_heard_of"])
-def test_troubles_of_slacks_own_are_tried_again(door: Door, error: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("fatal_error", Reason.SERVER_ERROR), ("internal_error", Reason.SERVER_ERROR),
+        ("service_unavailable", Reason.SERVER_ERROR), ("never_heard_of", Reason.OTHER),
+    ],
+)  # fmt: skip
+def test_troubles_of_slacks_own_are_tried_again(door: Door, error: str, reason: Reason) -> None:
     with slack(no(error)) as receiver:
-        assert tell(door, receiver) == RetryLater(f"Slack answered 200: {error}")
+        assert tell(door, receiver) == RetryLater(f"Slack answered 200: {error}", reason)
 
 
 def test_refused_blocks_are_told_as_plain_text_at_once(door: Door) -> None:
@@ -84,7 +95,7 @@ def test_plain_text_unfolds_no_links_either(door: Door) -> None:
 def test_a_message_refused_as_plain_text_too_is_refused(door: Door) -> None:
     with slack(no("invalid_blocks"), no("msg_too_long")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == Rejected("Slack says msg_too_long: it will not have this message")
+    assert outcome == Rejected("Slack says msg_too_long: it will not have this message", Reason.INVALID_PAYLOAD)
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
@@ -95,6 +106,7 @@ def test_slacks_wish_to_wait_holds_for_the_whole_notifier(door: Door, hook: bool
         outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
     assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (timedelta(seconds=30), True)
+    assert outcome.reason == Reason.RATE_LIMITED  # Slack's code says so, whatever the status
     assert len(receiver.requests) == 1
 
 
@@ -104,6 +116,7 @@ def test_a_broken_slack_is_asked_once_and_tried_again_later(door: Door, hook: bo
         outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
     assert isinstance(outcome, RetryLater)
     assert "503" in outcome.why
+    assert outcome.reason == Reason.SERVER_ERROR
     assert len(receiver.requests) == 1
 
 
@@ -119,7 +132,7 @@ def test_a_silent_slack_meets_the_deadline(door: Door, monkeypatch: pytest.Monke
     monkeypatch.setattr("bridge.send.slack.DEADLINE_S", 0.3)
     with Receiver(dripping(b"", b"")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == RetryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s")
+    assert outcome == RetryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s", Reason.TIMEOUT)
 
 
 def test_an_answer_longer_than_what_is_stored_is_still_read_whole(door: Door) -> None:
@@ -140,18 +153,20 @@ def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(door: D
 
 
 @pytest.mark.parametrize(
-    ("status", "body"),
+    ("status", "body", "reason"),
     [
-        ("403 Forbidden", "action_prohibited"), ("403 Forbidden", "invalid_token"),
-        ("404 Not Found", "channel_not_found"), ("404 Not Found", "no_service"), ("404 Not Found", "no_team"),
-        ("404 Not Found", "<html>"), ("410 Gone", "channel_is_archived"), ("400 Bad Request", "user_not_found"),
+        ("403 Forbidden", "action_prohibited", Reason.AUTH), ("403 Forbidden", "invalid_token", Reason.AUTH),
+        ("404 Not Found", "channel_not_found", Reason.CHANNEL), ("404 Not Found", "no_service", Reason.CLIENT_ERROR),
+        ("404 Not Found", "no_team", Reason.CLIENT_ERROR), ("404 Not Found", "<html>", Reason.GONE),
+        ("410 Gone", "channel_is_archived", Reason.CHANNEL), ("410 Gone", "", Reason.GONE),
+        ("400 Bad Request", "user_not_found", Reason.CHANNEL),
     ],
 )  # fmt: skip
-def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: str) -> None:
+def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: str, reason: Reason) -> None:
     with Receiver(answering(status, body.encode())) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
     assert isinstance(outcome, Rejected)
-    assert outcome.pause
+    assert (outcome.pause, outcome.reason) == (True, reason)
     assert "hush" not in outcome.why
 
 
@@ -219,10 +234,11 @@ def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(
     assert f"Slack says {error}" in getattr(outcome, "why", "")
     if error in LIMITED:
         assert isinstance(outcome, RetryLater)
-        assert outcome.everyone
+        assert (outcome.everyone, outcome.reason) == (True, Reason.RATE_LIMITED)
     else:
         assert isinstance(outcome, Rejected)
         assert outcome.pause == (error in GONE)
+        assert (outcome.reason == Reason.INVALID_PAYLOAD) == (error in UNWELCOME)
 
 
 @pytest.mark.parametrize("error", ["rollup_error", "never_heard_of"])
@@ -246,7 +262,7 @@ def test_blocks_refused_with_any_status_are_told_as_plain_text(door: Door, statu
 def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(door: Door) -> None:
     with Receiver(answering("400 Bad Request", b"invalid_blocks")) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
-    assert outcome == Rejected("Slack says invalid_blocks: it will not have this message")
+    assert outcome == Rejected("Slack says invalid_blocks: it will not have this message", Reason.INVALID_PAYLOAD)
     assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]
 
 
@@ -276,7 +292,9 @@ def test_an_ok_beside_another_status_is_not_believed(door: Door, status: str) ->
 def test_a_list_with_429_is_still_a_rate_limit(door: Door) -> None:
     with Receiver(answering("429 Too Many Requests", b"[]", "Retry-After: 30")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == RetryLater("Slack says to slow down", after=timedelta(seconds=30), everyone=True)
+    assert outcome == RetryLater(
+        "Slack says to slow down", Reason.RATE_LIMITED, after=timedelta(seconds=30), everyone=True
+    )
 
 
 @pytest.mark.parametrize("missing", ["ts", "channel"])

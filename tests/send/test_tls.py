@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.model import RetryLater, Sent
+from bridge.model import Reason, RetryLater, Sent
 from bridge.send.door import Door
 from bridge.send.exchange import Failure
 from bridge.send.webhook import judge
@@ -52,6 +52,7 @@ def test_a_certificate_that_is_not_right_is_refused_and_said(
     for end in ends:
         outcome = judge(end, NOON)
         assert isinstance(outcome, RetryLater), outcome
+        assert outcome.reason == Reason.CONNECTION
         assert outcome.why.startswith(f"the certificate of 127.0.0.1:{receiver.port} is not trusted: ")
         assert says in outcome.why
         assert "hush" not in outcome.why
