@@ -11,7 +11,7 @@ from bridge.model import Attempt, Reason, RetryLater, Sent
 from bridge.send.door import Door
 from bridge.send.exchange import Reply
 from bridge.send.outbound import Outbound
-from bridge.send.slack import SlackSender
+from bridge.send.slack.request import SlackSender
 from tests import fakes
 from tests.send.receivers import (
     LOOPBACK,

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.door import Door
-from bridge.send.slack import token_trouble
+from bridge.send.slack.client import token_trouble
 from tests.send.receivers import Receiver, Seen, a_slack, answering, dripping, raw
 from tests.send.slacks import no, slack, tell
 
@@ -129,7 +129,7 @@ def test_a_connection_that_breaks_is_not_tried_again_in_silence(door: Door) -> N
 
 
 def test_a_silent_slack_meets_the_deadline(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.send.slack.DEADLINE_S", 0.3)
+    monkeypatch.setattr("bridge.send.slack.client.DEADLINE_S", 0.3)
     with Receiver(dripping(b"", b"")) as receiver:
         outcome = tell(door, receiver)
     assert outcome == RetryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s", Reason.TIMEOUT)

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from bridge.model import Rejected, Sent
 from bridge.send.door import Door
-from bridge.send.slack import SlackSender
-from bridge.send.slack_receipt import Receipt
+from bridge.send.slack.receipt import Receipt
+from bridge.send.slack.request import SlackSender
 from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike
 from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
 from tests.send.slacks import no, paths, slack, tell

@@ -9,7 +9,8 @@ from standardwebhooks.webhooks import Webhook
 
 from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.exchange import Failure, Reply, Request
-from bridge.send.webhook import WebhookSender, judge
+from bridge.send.webhook.answer import judge
+from bridge.send.webhook.request import WebhookSender
 from tests.send.receivers import NOON, OLD_SECRET, SECRET, a_delivery, a_webhook
 
 

@@ -1,142 +1,32 @@
-"""Slack: posts, threads and edits through slack-sdk, whose calls leave through our door."""
+"""Slack: posts, threads and edits."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 import structlog
-from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
-from slack_sdk.webhook import WebhookClient, WebhookResponse
 
 from bridge.model import Delivery, Outcome, Sent, SlackNotifier
 from bridge.send.door import Door
-from bridge.send.exchange import Failure, Reply, Request
-from bridge.send.mask import Mask
-from bridge.send.slack_answers import (
-    BLOCKS_REFUSED,
-    NOT_UNDERSTOOD,
-    ROOT_GONE,
-    error_in,
-    hook_accepted,
-    is_loose,
-    read,
-    refusal,
-)
-from bridge.send.slack_blocks import Block, blocks, plain
-from bridge.send.slack_receipt import Receipt
-from bridge.send.webhook import retry_after
+from bridge.send.exchange import Reply, retry_after
+from bridge.send.notifier_type import ManyRequests, SendResult
+from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_accepted, is_loose, read, refusal
+from bridge.send.slack.blocks import Block, blocks, plain
+from bridge.send.slack.client import DoorWebClient, DoorWebhookClient, SlackTransport, Unreachable, error_of
+from bridge.send.slack.receipt import Receipt
 
 EVENT_TYPE = "ci_bridge_delivery"
-DEADLINE_S = 15.0  # of a whole delivery, which makes three calls at most
-_NOWHERE = "door:"  # nothing that could be connected to
 
 log = structlog.get_logger(__name__)
-_silent = logging.getLogger(f"{__name__}.sdk")
-_silent.setLevel(logging.CRITICAL + 1)  # at DEBUG the SDK logs the proxy's URL, which may have a password
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What came of telling Slack."""
-
-    outcome: Outcome
-    status: int | None = None
-    answer: bytes = b""
-    address: str | None = None
-
-
-class Unreachable(Exception):
-    """Slack did not answer."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.why)
-        self.failure = failure
-
-
-class Line:
-    """Carries the requests of one delivery through the door, and keeps the replies."""
-
-    def __init__(self, door: Door) -> None:
-        self._door = door
-        self._left_s = DEADLINE_S
-        self.replies: list[Reply] = []
-
-    def post(self, url: str, content: Mapping[str, Any], *headers: str) -> Reply:
-        body = json.dumps(content).encode()
-        headers = ("Content-Type: application/json; charset=utf-8", *headers)
-        ended = self._door.fetch(Request(url, headers, body, max(self._left_s, 0.1)))
-        self._left_s -= ended.seconds
-        if isinstance(ended, Failure):
-            raise Unreachable(ended)
-        self.replies.append(ended)
-        return ended
-
-
-class DoorWebClient(WebClient):
-    """slack-sdk's client, whose calls leave through the door; its settings of proxy, TLS and time mean nothing here.
-
-    It is told neither token nor address: a request that went another way than through `api_call` would go nowhere.
-    """
-
-    def __init__(self, line: Line, *, token: str | None, base_url: str) -> None:
-        # The SDK's own handler posts again in silence after a reset connection; the outbox owns retries.
-        super().__init__(base_url=_NOWHERE, retry_handlers=[], logger=_silent)
-        self._line = line
-        self._api_url = base_url.rstrip("/")
-        self._authorization = f"Authorization: Bearer {(token or '').strip()}"
-
-    def api_call(self, api_method: str, **asked: Any) -> SlackResponse:
-        content = asked.get("json") or asked.get("params") or {}
-        reply = self._line.post(f"{self._api_url}/{api_method}", content, self._authorization)
-        said = read(reply.body)
-        answer = SlackResponse(
-            client=self,
-            http_verb="POST",
-            api_url=api_method,
-            req_args={},
-            data=said | {"ok": said.get("ok") is True},  # `validate` takes "false" for true
-            headers=reply.headers,
-            status_code=reply.status,
-        )
-        answer.validate()  # type: ignore[no-untyped-call]  # the SDK's
-        return answer
-
-
-class DoorWebhookClient(WebhookClient):
-    """The same for incoming webhooks."""
-
-    def __init__(self, line: Line, url: str) -> None:
-        super().__init__(_NOWHERE, retry_handlers=[], logger=_silent)
-        self._line = line
-        self._hook_url = url
-
-    def send_dict(self, body: dict[str, Any], headers: dict[str, str] | None = None) -> WebhookResponse:  # noqa: ARG002 - the SDK's signature
-        reply = self._line.post(self._hook_url, {key: value for key, value in body.items() if value is not None})
-        text = reply.body.decode("utf-8", "replace")
-        return WebhookResponse(url=_NOWHERE, status_code=reply.status, body=text, headers=reply.headers)
-
-
-def token_trouble(notifier: SlackNotifier, api_url: str, door: Door) -> str | None:
-    """Ask Slack whether it knows the token; say what is wrong with it, or None."""
-    try:
-        DoorWebClient(Line(door), token=notifier.token, base_url=api_url).auth_test()
-    except Unreachable as fault:
-        return str(fault)
-    except SlackApiError as fault:
-        said = Mask(notifier.hidden)(_error(fault))[:200]
-        return f"Slack refuses the token: {said}" if said else NOT_UNDERSTOOD
-    return None
-
-
-class SlackSender:
+class SlackSender(ManyRequests):
     """Sends to one notifier. `send` waits for the answer; any thread may call it."""
 
     def __init__(self, notifier: SlackNotifier, api_url: str, door: Door) -> None:
@@ -144,30 +34,30 @@ class SlackSender:
         self._api_url = api_url
         self._door = door
 
-    def send(self, delivery: Delivery, now: datetime) -> Told:
-        line = Line(self._door)
+    def send(self, delivery: Delivery, now: datetime) -> SendResult:
+        transport = SlackTransport(self._door)
         try:
-            outcome = self._through(line, delivery, now)
+            outcome = self._through(transport, delivery, now)
         except Unreachable as fault:
-            return Told(fault.failure.outcome, address=fault.failure.address)
-        reply = line.replies[-1] if line.replies else None
-        return Told(outcome, reply.status, reply.body, reply.address) if reply else Told(outcome)
+            return SendResult(fault.failure.outcome, address=fault.failure.address)
+        reply = transport.replies[-1] if transport.replies else None
+        return SendResult(outcome, reply.status, reply.body, reply.address) if reply else SendResult(outcome)
 
-    def _through(self, line: Line, delivery: Delivery, now: datetime) -> Outcome:
+    def _through(self, transport: SlackTransport, delivery: Delivery, now: datetime) -> Outcome:
         if self._notifier.url:
-            return _Hook(line, self._notifier.url, delivery, now).tell()
-        client = DoorWebClient(line, token=self._notifier.token, base_url=self._api_url)
+            return _HookDelivery(transport, self._notifier.url, delivery, now).tell()
+        client = DoorWebClient(transport, token=self._notifier.token, base_url=self._api_url)
         try:
-            return _Conversation(client, self._notifier, delivery, now).tell()
+            return _ApiDelivery(client, self._notifier, delivery, now).tell()
         except SlackApiError as fault:
             return _refusal(fault, now)
 
 
-class _Hook:
+class _HookDelivery:
     """One delivery through an incoming webhook."""
 
-    def __init__(self, line: Line, url: str, delivery: Delivery, now: datetime) -> None:
-        self._line, self._client = line, DoorWebhookClient(line, url)
+    def __init__(self, transport: SlackTransport, url: str, delivery: Delivery, now: datetime) -> None:
+        self._transport, self._client = transport, DoorWebhookClient(transport, url)
         self._delivery, self._now = delivery, now
 
     def tell(self) -> Outcome:
@@ -182,10 +72,10 @@ class _Hook:
 
     def _post(self, *, text: str, blocks: list[Block] | None = None) -> Reply:
         self._client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
-        return self._line.replies[-1]
+        return self._transport.replies[-1]
 
 
-class _Conversation:
+class _ApiDelivery:
     """One delivery through the Web API: an edit of the root, a post, or both."""
 
     def __init__(self, client: DoorWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
@@ -200,9 +90,9 @@ class _Conversation:
             try:
                 return self._under(root)
             except SlackApiError as fault:
-                if _error(fault) not in ROOT_GONE:
+                if error_of(fault) not in ROOT_GONE:
                     raise
-                self._log_new_root(_error(fault))
+                self._log_new_root(error_of(fault))
         return self._begin()
 
     def _root(self) -> Receipt | None:
@@ -263,9 +153,9 @@ class _Conversation:
         try:
             return call(text=text, blocks=made)
         except SlackApiError as fault:
-            if _error(fault) not in BLOCKS_REFUSED:
+            if error_of(fault) not in BLOCKS_REFUSED:
                 raise
-            _log_refused_blocks(self._delivery, _error(fault))
+            _log_refused_blocks(self._delivery, error_of(fault))
         none: list[Block] = []  # an edit without any keeps the old ones
         return call(text=plain(self._delivery, self._now), blocks=none)
 
@@ -279,11 +169,7 @@ def _sequence(delivery: Delivery) -> int:
 
 def _refusal(fault: SlackApiError, now: datetime) -> Outcome:
     response = fault.response
-    return refusal(response.status_code, _error(fault), retry_after(response.headers, now))
-
-
-def _error(fault: SlackApiError) -> str:
-    return error_in(fault.response)
+    return refusal(response.status_code, error_of(fault), retry_after(response.headers, now))
 
 
 def _log_refused_blocks(delivery: Delivery, error: str) -> None:
