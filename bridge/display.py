@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from wcwidth import wcswidth
 
@@ -34,6 +35,11 @@ def _spelt(sign: str) -> str:
 def visible_json(text: str) -> str:
     """Return JSON that says the same, with what would not be seen spelt out; its lines stay."""
     return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+
+
+def pretty_json(value: Any) -> str:
+    """Return JSON for people to read, with what would not be seen spelt out."""
+    return visible_json(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def clamp(text: str, limit: int) -> str:

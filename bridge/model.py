@@ -7,9 +7,10 @@ Outcome. Times are aware and in UTC. Nothing here does I/O or reads a clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, time, timedelta
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
 
 # The states CI documents (list document of 2025-09). Any other word it sends is carried through.
 SUBMITTED, RUNNING, SUCCESS, FAILED, PAUSE, CANCEL = STATES = (
@@ -274,15 +275,35 @@ class Silence:
         return f"The silence by {self.author} ({self.reason})"
 
 
+Writer = Callable[[Any], str]  # makes a text of what a template can name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifier:
-    """A place that is told, by name. Subclasses say how."""
+    """A place that is told, by name. Subclasses are its types: they say how.
+
+    With `channel_template` the job names one of `channels`.
+    """
+
+    type: ClassVar[str] = ""
 
     name: str
     retry: timedelta = timedelta(hours=24)
     fallback: str | None = None
     max_in_flight: int = 4
     rate: Rate | None = None
+    body: Writer | None = field(default=None, repr=False)  # instead of the message's event
+    channels: tuple[str, ...] = ()
+    channel_template: Writer | None = field(default=None, repr=False)
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether messages about one job go one after the other."""
+        return True
+
+    def thread_of(self, message: Message) -> str | None:  # noqa: ARG002 - for types that have conversations
+        """Return the conversation that a message belongs to."""
+        return None
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -290,17 +311,19 @@ class Notifier:
         return ()
 
 
-Writer = Callable[[Any], str]  # makes a text of what a template can name
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookNotifier(Notifier):
+    type: ClassVar[str] = "webhook"
+
     url: str = field(repr=False)  # may carry a secret
     secrets: tuple[str, ...] = field(default=(), repr=False)  # whsec_...; all of them sign, while rotating
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     order: Literal["job", "none"] = "job"
     format: Literal["json", "cloudevents"] = "json"
-    body: Writer | None = field(default=None, repr=False)  # instead of the event
+
+    @property
+    def keeps_order(self) -> bool:
+        return self.order == "job"
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -319,16 +342,23 @@ def _told_apart(value: str) -> tuple[str, ...]:
 class SlackNotifier(Notifier):
     """With `url` an incoming webhook (no threads, no updates); else `token` posts to `channel`.
 
-    With `channel_template` the job names one of `channels`, and `channel` is the first of them.
+    Where there is a `channel_template`, `channel` is the first of `channels`.
     """
 
+    type: ClassVar[str] = "slack"
+
     channel: str | None = None
-    channels: tuple[str, ...] = ()
-    channel_template: Writer | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     url: str | None = field(default=None, repr=False)
     thread: Literal["job", "workflow", "none"] = "none"
     update: bool = False
+
+    def thread_of(self, message: Message) -> str | None:
+        if message.job_id is None:
+            return None
+        if self.thread == "workflow" and message.workflow_run:
+            return f"{message.bucket}/{message.workflow_run}"
+        return f"{message.bucket}/{message.job_id}" if self.thread != "none" or self.update else None
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -424,24 +454,44 @@ class Sent:
     receipt: str | None = None
 
 
+class Reason(StrEnum):
+    """Why an attempt failed, or a notifier is paused: what programs go by. The sentence beside it is for people."""
+
+    CLIENT_ERROR = "client_error"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"  # there was none, or it broke before an answer
+    RATE_LIMITED = "rate_limited"
+    AUTH = "auth"
+    INVALID_PAYLOAD = "invalid_payload"
+    CHANNEL = "channel"  # it does not exist, or is closed to the app
+    GONE = "gone"  # the receiver, or its address, for good
+    LOST = "lost"  # with its worker: what came of it is not known
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
-class TryLater:
+class RetryLater:
     """It may work later. `after` is the receiver's own wish; `everyone`: it holds for the whole notifier."""
 
     why: str
+    reason: Reason = Reason.OTHER
+    _: KW_ONLY
     after: timedelta | None = None
     everyone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """It will not work. `pause`: nothing for this notifier will, until a person has looked."""
 
     why: str
+    reason: Reason = Reason.OTHER
+    _: KW_ONLY
     pause: bool = False
 
 
-Outcome = Sent | TryLater | Refused
+Outcome = Sent | RetryLater | Rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,3 +93,14 @@ def _six(address: str) -> str:
 
 def _escaped(part: str, as_is: str) -> str:
     return quote(_LONE_PERCENT.sub("%25", part), safe=as_is)
+
+
+def origin(text: str) -> str | None:
+    """Return scheme, host and port of a URL; None: it is none. User, path and query are often a secret."""
+    try:
+        parts = urlsplit(text)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return None
+    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{port}"

@@ -5,7 +5,8 @@ from structlog.testing import capture_logs
 
 from bridge import settings as environment
 from bridge.decide.rulebook import Rulebook
-from bridge.wiring.checks import notifier_checks, unreachable
+from bridge.send.check import unreachable
+from bridge.wiring.checks import notifier_checks
 from tests.builders import a_rulebook
 from tests.decide.texts import RULE, WATCH
 from tests.send.proxies import Proxy

@@ -11,6 +11,7 @@ from bridge import model
 from bridge.record.schema import DELIVERY_STATES
 
 Open = dict[str, Any]
+_REASONS = ", ".join(model.Reason)
 
 
 class Problem(BaseModel):
@@ -201,6 +202,7 @@ class Try(BaseModel):
     number: int
     outcome: str
     why: str | None
+    reason: Annotated[str | None, Field(description=f"why, for programs: {_REASONS}; null where it was sent")]
     status: Annotated[int | None, Field(description="of HTTP")]
     answer: Annotated[
         str | None, Field(description="how the receiver's body began; null for the read token: it may hold secrets")
@@ -262,6 +264,7 @@ class Notifier(BaseModel):
     update: bool = False
     paused_at: datetime | None = None
     paused_why: str | None = None
+    paused_reason: Annotated[str | None, Field(description="why, for programs: a reason of an attempt")] = None
     not_before: datetime | None = None
     failures: Annotated[int, Field(description="without an answer, in a row; from 10 on it is asked once a minute")] = 0
     waiting: int = 0

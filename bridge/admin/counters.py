@@ -14,8 +14,7 @@ from bridge.admin.families import counter, gauge, histogram, largest, summed
 from bridge.collect.errors import Kind
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import own_template
-from bridge.model import Notifier, SlackNotifier, WebhookNotifier
-from bridge.record.reasons import REASONS
+from bridge.record.settling import ATTEMPT_LABELS
 from bridge.record.tallies import Labels, Total
 
 METRICS = (
@@ -77,7 +76,7 @@ def _of_rules(found: _Found, book: Rulebook) -> Iterator[Metric]:
 def _of_deliveries(found: _Found, book: Rulebook) -> Iterator[Metric]:
     names = sorted(book.notifiers)
     mine, by = list(product(names)), ("notifier",)
-    ends, tries = product(names, _OUTCOMES), product(names, REASONS)
+    ends, tries = product(names, _OUTCOMES), product(names, ATTEMPT_LABELS)
     yield _counter("deliveries", "Deliveries, by their end.", (*by, "outcome"), found["delivery"], ends)
     yield _counter("delivery_attempts", "Attempts, by what came of them.", (*by, "reason"), found["attempt"], tries)
     took = "How long attempts took."
@@ -85,7 +84,7 @@ def _of_deliveries(found: _Found, book: Rulebook) -> Iterator[Metric]:
     accepted = [one for one in found["delivery"] if one.labels[1] == "delivered"]
     latency = "From what happened to the receiver's yes."
     yield histogram("delivery_latency_seconds", latency, by, _by(accepted, 0), mine)
-    slack = sorted(name for name, one in book.notifiers.items() if isinstance(one, SlackNotifier))
+    slack = sorted(name for name, one in book.notifiers.items() if one.type == "slack")
     waits = dict.fromkeys(product(slack), 0.0)
     waits |= {one.labels: one.seconds for one in found["retry_after"] if one.labels in waits}
     yield counter("slack_retry_after_seconds", "How long Slack asked to be left alone, in all.", by, waits)
@@ -104,14 +103,7 @@ def _by(totals: Iterable[Total], *places: int) -> list[Total]:
 
 def _templates(book: Rulebook) -> Iterator[Labels]:
     """Yield each rule with a template that may fail it: its own, or one of a notifier."""
-    own = {name for name, notifier in book.notifiers.items() if _has_template(notifier)}
+    own = {name for name, notifier in book.notifiers.items() if notifier.body or notifier.channel_template}
     for rule in book.rules:
         yield from [(rule.name, rule.template)] if rule.template else []
         yield from ((rule.name, own_template(name)) for name in rule.notify if name in own)
-
-
-def _has_template(notifier: Notifier) -> bool:
-    match notifier:
-        case WebhookNotifier(body=writer) | SlackNotifier(channel_template=writer):
-            return writer is not None
-    return False

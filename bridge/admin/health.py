@@ -127,7 +127,7 @@ class Health:
 
 
 def _down(check: str, what: str) -> HealthWarning:
-    return HealthWarning(check=check, level=Level.DOWN, kind=what, what=what)
+    return HealthWarning(check=check, level=Level.DOWN, kind=what, short=what)
 
 
 def _reason(one: HealthWarning) -> dict[str, Any]:

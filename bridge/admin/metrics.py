@@ -24,11 +24,13 @@ from bridge.admin.health import checks, look
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.decide.rulebook import Rulebook
+from bridge.model import Reason
 from bridge.record import gauges, rulesets, tallies
-from bridge.record.reasons import CAUSES, cause
 from bridge.record.tallies import Labels, Total
 
 Row = Mapping[str, Any]
+
+_CAUSES = (Reason.AUTH, Reason.CHANNEL, Reason.GONE, Reason.OTHER)  # of a notifier's pause
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # a registry wants collectors that hash
@@ -104,7 +106,7 @@ class Scrape(Collector):
         yield each("deliveries_dead", "Dead letters.", "dead")
         yield each("deliveries_held", "Messages that wait in digests.", "held")
         yield each("notifier_failures", "Attempts in a row without an answer; from 10 on it is left alone.", "failures")
-        paused = {(row["name"], one): _is_paused(row, one) for row in rows for one in CAUSES}
+        paused = {(row["name"], cause.value): _cause(row) == cause for row in rows for cause in _CAUSES}
         yield gauge("notifier_paused", "1: told nothing until it is resumed.", ["notifier", "cause"], paused)
 
     def _age(self, row: Row) -> float:
@@ -128,8 +130,11 @@ class Scrape(Collector):
         return gauge("digest_open", "Digests that wait to be told.", ["gate", "rule"], waiting)
 
 
-def _is_paused(row: Row, by: str) -> bool:
-    return row["paused_at"] is not None and cause(row["paused_why"]) == by
+def _cause(row: Row) -> Reason | None:
+    """Return one of _CAUSES; None where the notifier is not paused."""
+    if row["paused_at"] is None:
+        return None
+    return next((cause for cause in _CAUSES if cause == row["paused_reason"]), Reason.OTHER)
 
 
 def _seconds(text: str) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from bridge.decide.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
 from bridge.decide.matching import Rule
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Grouping, Notifier, Rate, SlackNotifier, Watch, WebhookNotifier
+from bridge.model import Grouping, Notifier, Rate, Watch
 from bridge.record.database import ms
 from bridge.record.reading import iso
+from bridge.send.registry import type_of
 
 Facts = dict[str, Any]
 
@@ -46,33 +46,16 @@ def notifiers(book: Rulebook, rows: Iterable[Facts]) -> list[Facts]:
 
 
 def notifier(one: Notifier) -> Facts:
-    facts: Facts = {
+    return {
         "name": one.name,
+        "type": one.type,
         "in_rules": True,
         "fallback": one.fallback,
         "retry_seconds": one.retry.total_seconds(),
         "max_in_flight": one.max_in_flight,
         "rate": rate(one.rate),
+        **type_of(one).facts(one),
     }
-    match one:
-        case WebhookNotifier():
-            signed = bool(one.secrets)
-            return facts | {"type": "webhook", "target": host_of(one.url), "signed": signed, "order": one.order}
-        case SlackNotifier():
-            target = host_of(one.url) if one.url else one.channel
-            return facts | {"type": "slack", "target": target, "thread": one.thread, "update": one.update}
-    return facts
-
-
-def host_of(url: str) -> str | None:
-    """Return scheme and host: user, path and query of a webhook's address are often its secret."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return None
-    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}"
 
 
 def rate(one: Rate | None) -> str | None:

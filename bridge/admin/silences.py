@@ -14,6 +14,7 @@ from bridge.admin import asking, silence_answers
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
+from bridge.decide.faults import FieldFaults
 from bridge.decide.ids import ident
 from bridge.decide.silencing import Wanted, doubts, read_wanted
 from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, silence_facts
@@ -61,8 +62,8 @@ class Silences:
         said, now = asking.json_of(request, _Object).root, self._parts.clock()
         try:
             wanted = read_wanted(said, now=now, author=_BY)
-        except ValueError as error:
-            raise Problem(400, "; ".join(str(error).splitlines())) from error
+        except FieldFaults as error:
+            raise Problem(400, "; ".join(map(str, error.faults))) from error
         answer = self.foresee(wanted, now)
         return (answer, 200) if wanted.dry_run else (answer | {"silence": self.make(wanted, now)}, 201)
 

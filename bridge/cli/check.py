@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +15,6 @@ from bridge.decide.rules_change import is_blank, names_of
 from bridge.decide.trials import Failed, run
 
 ENVIRONMENT = "BRIDGE_RULES_TOML"
-_MORE = re.compile(r"and [\d,]+ more(?:, and not all was looked at)?")  # than are told
 
 
 @click.command()
@@ -80,7 +78,7 @@ def _show_refused(faults: Sequence[Fault], *, as_json: bool) -> None:
 def _counted(faults: Sequence[Fault], *, warning: bool) -> str:
     kind = "warning" if warning else "error"
     counted = [fault for fault in faults if fault.warning == warning]
-    if counted and _MORE.fullmatch(counted[-1].text):
+    if counted and counted[-1].more:
         return f"more than {some(len(counted) - 1, kind)}"
     return some(len(counted), kind)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ from bridge.cli.common import (
     show_list,
     some,
 )  # fmt: skip
+from bridge.decide.faults import FieldFault, FieldFaults
 from bridge.decide.ids import ident
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.silencing import Wanted, doubts, read_wanted, said_of
@@ -78,8 +80,8 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
     now = now_of(db)
     try:
         wanted = read_wanted(_said(options), now=now, author=login())
-    except ValueError as error:
-        raise click.UsageError("\n".join(map(_in_its_words, str(error).splitlines()))) from error
+    except FieldFaults as error:
+        raise click.UsageError("\n".join(map(_in_its_words, error.faults))) from error
     book = _book()
     warnings = _doubts(wanted, book)
     with db.read() as tx:
@@ -147,12 +149,12 @@ def _with_zone(until: str | None) -> str | None:
     return found.isoformat() if found.tzinfo else found.replace(tzinfo=UTC).isoformat()
 
 
-def _in_its_words(fault: str) -> str:
+_OPTIONS = {"ends_at": "--until", "for": "--for", "match": "--match"}
+
+
+def _in_its_words(fault: FieldFault) -> str:
     """Return a fault with the options' names for the API's."""
-    for name, option in (("ends_at", "--until"), ("for", "--for"), ("match", "--match")):
-        if fault.startswith(f"{name}:"):
-            return option + fault.removeprefix(name)
-    return fault
+    return str(replace(fault, key=_OPTIONS.get(fault.key or "", fault.key)))
 
 
 def _book() -> Rulebook | None:

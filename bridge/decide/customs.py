@@ -13,7 +13,7 @@ from bridge.decide.rehearsal import Note, Rehearsal
 from bridge.decide.template_words import LARGEST_NUMBER, number
 from bridge.decide.templates import Budget, Names, Template, TemplateFault, value
 from bridge.decide.words import shown
-from bridge.model import Notifier, SlackNotifier, WebhookNotifier, Writer
+from bridge.model import Notifier, Writer
 
 _MOST_TEXTS = 200  # of one body
 _DEEPEST = 10  # tables and lists of a body inside of one another, itself included
@@ -33,11 +33,10 @@ class Custom:
 
 def customs(notifier: Notifier, names: Names) -> Custom:
     """Return what the notifier's own templates make of a message."""
-    match notifier:
-        case WebhookNotifier(body=writer) if writer:
-            return _with_body(writer, names)
-        case SlackNotifier(channel_template=writer, channels=channels) if writer:
-            return _with_channel(writer, channels, names)
+    if notifier.body:
+        return _with_body(notifier.body, names)
+    if notifier.channel_template:
+        return _with_channel(notifier.channel_template, notifier.channels, names)
     return Custom()
 
 

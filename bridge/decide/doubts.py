@@ -25,7 +25,6 @@ from bridge.model import (
     SUBMITTED,
     Notifier,
     Watch,
-    WebhookNotifier,
 )
 
 _Values = Callable[[Watch], Iterable[str]]
@@ -131,7 +130,7 @@ class Doubts:
         for name in _texts(rule.get("notify")):
             notifier = notifiers.get(name)
             for key in ("group", "throttle"):
-                if key in rule and isinstance(notifier, WebhookNotifier) and notifier.body:
+                if key in rule and notifier and notifier.body:
                     text = f'digests do not have the body of notifier "{name}": they come in the default form'
                     self._note(("rule", at, key), text)
 

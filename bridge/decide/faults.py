@@ -24,6 +24,7 @@ class Fault:
     text: str
     warning: bool = False
     file: str = "rules.toml"
+    more: int = 0  # this stands for so many that are not shown
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {'warning: ' if self.warning else ''}{self.text}"
@@ -35,6 +36,25 @@ class RulesRefused(Exception):
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(map(str, self.faults)))
+
+
+@dataclass(frozen=True, slots=True)
+class FieldFault:
+    """One thing wrong with what somebody asks for: with one of its keys, or (None) with all of it."""
+
+    key: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}" if self.key else self.text
+
+
+class FieldFaults(ValueError):
+    """What was asked for is wrong; `faults` has every reason."""
+
+    def __init__(self, *faults: FieldFault) -> None:
+        self.faults = faults
+        super().__init__("\n".join(map(str, faults)))
 
 
 class Faults:
@@ -58,7 +78,7 @@ class Faults:
         shown = sorted(first, key=lambda fault: fault.line)
         if left:
             ended = ", and not all was looked at" if any(map(self.has_enough, (False, True))) else ""
-            shown.append(Fault(left[0].line, f"and {len(left):,} more{ended}", left[0].warning, self._file))
+            shown.append(Fault(left[0].line, f"and {len(left):,} more{ended}", left[0].warning, self._file, len(left)))
         return tuple(shown)
 
     def has_enough(self, warning: bool) -> bool:

@@ -13,7 +13,7 @@ from bridge.decide.customs import Custom
 from bridge.decide.events import Stay, cut, event, numbered
 from bridge.decide.ids import ident
 from bridge.decide.templates import Names, Template, TemplateFault, basename, human, iso, rendered, variables
-from bridge.model import DONE, FAILED, GONE, NEW, Message, Notifier, SlackNotifier, Told, Transition, WebhookNotifier
+from bridge.model import DONE, FAILED, GONE, NEW, Message, Notifier, Told, Transition
 
 _PLAIN = Custom()
 DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
@@ -31,7 +31,7 @@ class Wording:
 
 def address(message: Message, notifier: Notifier, *, note: str | None = None, custom: Custom = _PLAIN) -> Told:
     """Return the telling of a message to one notifier: its id, its lane, its Slack conversation, its own form."""
-    thread = _thread(message, notifier)
+    thread = notifier.thread_of(message)
     return Told(
         id=ident("dlv", message.id, notifier.name),
         message=message,
@@ -46,18 +46,10 @@ def address(message: Message, notifier: Notifier, *, note: str | None = None, cu
 
 
 def _lane(message: Message, notifier: Notifier) -> str | None:
-    if isinstance(notifier, WebhookNotifier) and notifier.order == "none":
+    if not notifier.keeps_order:
         return None
     # A thread has one first message, so what shares a thread goes one after the other too.
-    return _thread(message, notifier) or (f"{message.bucket}/{message.job_id}" if message.job_id else None)
-
-
-def _thread(message: Message, notifier: Notifier) -> str | None:
-    if not isinstance(notifier, SlackNotifier) or message.job_id is None:
-        return None
-    if notifier.thread == "workflow" and message.workflow_run:
-        return f"{message.bucket}/{message.workflow_run}"
-    return f"{message.bucket}/{message.job_id}" if notifier.thread != "none" or notifier.update else None
+    return notifier.thread_of(message) or (f"{message.bucket}/{message.job_id}" if message.job_id else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from bridge.decide.calendar import Window, next_at
 from bridge.decide.conditions import Condition, Facts, condition, flat
 from bridge.decide.events import cut
+from bridge.decide.faults import FieldFault, FieldFaults
 from bridge.decide.ids import ident
 from bridge.decide.matching import Rule
 from bridge.decide.shapes import read_ends, read_states, read_words
@@ -139,27 +140,28 @@ SCOPE_KEYS = ("match", "from", "to", "rule", "notifier")
 def read_scope(spec: Mapping[str, Any]) -> Scope:
     """Read what a silence is about: match.*, from, to as in a rule, and `rule` and `notifier` (names).
 
-    Raises ValueError with every fault, one a line.
+    Raises FieldFaults.
     """
-    faults = [f'unknown key "{key}"{instead(key, SCOPE_KEYS)}' for key in spec if key not in SCOPE_KEYS]
+    unknown = [key for key in spec if key not in SCOPE_KEYS]
+    faults = [FieldFault(None, f'unknown key "{key}"{instead(key, SCOPE_KEYS)}') for key in unknown]
 
     def read(key: str, reader: Any, default: Any) -> Any:
         try:
             return reader(spec[key]) if key in spec else default
         except ValueError as error:
-            faults.append(f"{key}: {error}")
+            faults.append(FieldFault(key, str(error)))
             return default
 
     match = spec.get("match", {})
     if not isinstance(match, dict):
-        faults.append(f'match: {shown(match)} is not a table such as {{"tag": "Transcode"}}')
+        faults.append(FieldFault("match", f'{shown(match)} is not a table such as {{"tag": "Transcode"}}'))
         match = {}
     conditions = []
     for field, value in flat(match):
         try:
             conditions.append(condition(field, value, {}))
         except ValueError as error:
-            faults.append(f"match.{field}: {error}")
+            faults.append(FieldFault(f"match.{field}", str(error)))
     scope = Scope(
         was=read("from", read_states, _ANY),
         to=read("to", read_ends, _ANY),
@@ -168,5 +170,5 @@ def read_scope(spec: Mapping[str, Any]) -> Scope:
         notifiers=frozenset(read("notifier", read_words, ())),
     )
     if faults:
-        raise ValueError("\n".join(faults))
+        raise FieldFaults(*faults)
     return scope

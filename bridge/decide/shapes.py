@@ -8,7 +8,7 @@ from datetime import time, timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from bridge.decide.calendar import Window, time_of_day, window
 from bridge.decide.words import MOST_LISTED, STATE_WORDS, States, duration, rate, shown, states, suggest
@@ -190,32 +190,7 @@ class NotifierTable(_Table):
     fallback: Name | None = None
     max_in_flight: Annotated[int, Field(strict=True, ge=1, le=32)] | None = None
     rate: RateText | None = None
-
-
-class SlackTable(NotifierTable):
-    type: Literal["slack"]
-    channel: Annotated[str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(printable)] | None = None
-    channels: Annotated[Words, Field(max_length=100)] | None = None
-    token: Env | None = None
-    url: Env | None = None
-    thread: Literal["job", "workflow", "none"] = "none"
-    update: Annotated[bool, Field(strict=True)] = False
-    body: None = None
-
-    @field_validator("body", mode="before")
-    @classmethod
-    def _no_body(cls, _: object) -> None:
-        raise ValueError("is for webhooks; what Slack is told comes from a template")
-
-
-class WebhookTable(NotifierTable):
-    type: Literal["webhook"]
-    url: str | Env
-    secret: Env | None = None
-    order: Literal["job", "none"] = "job"
-    headers: dict[str, str | Env] = {}
-    format: Literal["json", "cloudevents"] = "json"
-    body: dict[str, Any] | None = None
+    type: str  # which of the types it is
 
 
 class GroupTable(_Table):
@@ -268,8 +243,6 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "": ("defaults", "alias", "watch", "notifier", "rule", "mute", "template", "test"),
     "defaults": tuple(Defaults.model_fields),
     "watch": tuple(WatchTable.model_fields),
-    "slack": tuple(SlackTable.model_fields),
-    "webhook": tuple(WebhookTable.model_fields),
     "rule": tuple(f.alias or name for name, f in RuleTable.model_fields.items()),
     "group": tuple(GroupTable.model_fields),
     "mute": tuple(f.alias or name for name, f in MuteTable.model_fields.items()),

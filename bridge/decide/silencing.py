@@ -10,6 +10,7 @@ from typing import Any
 
 from bridge.decide.conditions import Globs, flat
 from bridge.decide.doubts import Polled
+from bridge.decide.faults import FieldFault, FieldFaults
 from bridge.decide.mutes import SCOPE_KEYS, Scope, read_scope
 from bridge.decide.shapes import printable
 from bridge.decide.words import duration, instead, shown, suggest
@@ -22,6 +23,7 @@ LONGEST_AUTHOR, LONGEST_REASON = 100, 500  # characters
 _MOST_FIELDS = 50  # of one match
 _LONGEST_SPEC = 10_000  # characters of JSON
 _MOST_FAULTS = _MOST_DOUBTS = 20
+_NO_END = 'say when it ends: either for ("2h") or ends_at (2026-11-21T09:00:00Z)'
 _NOTHING_NAMED = (
     "it would match every message: say which with match, from, to, rule or notifier, or that everything is meant"
 )
@@ -47,32 +49,35 @@ class Wanted:
 
 
 def read_wanted(said: Mapping[str, Any], *, now: datetime, author: str | None = None) -> Wanted:
-    """Read a silence; `author` is who asks, unless that is said. Raises ValueError with the faults, one a line."""
-    faults = [f'unknown key "{key[:100]}"{instead(key, KEYS)}' for key in said if key not in KEYS][:_MOST_FAULTS]
+    """Read a silence; `author` is who asks, unless that is said. Raises FieldFaults."""
+    unknown = [key for key in said if key not in KEYS][:_MOST_FAULTS]
+    faults = [FieldFault(None, f'unknown key "{key[:100]}"{instead(key, KEYS)}') for key in unknown]
 
     def read(key: str, reader: Callable[[Any], Any], default: Any = None) -> Any:
         try:
             return reader(said.get(key, default))
         except ValueError as error:
-            faults.extend(f"{key}: {line}" for line in str(error).splitlines())
+            faults.append(FieldFault(key, str(error)))
             return None
 
     author = read("author", lambda value: _line(value, LONGEST_AUTHOR), author)
     reason = read("reason", lambda value: _line(value, LONGEST_REASON))
     drop = read("mode", _mode, "hold")
     dry_run, everything = read("dry_run", _flag, False), read("everything", _flag, False)
-    try:
-        ends_at = _end(said, now)
-    except ValueError as error:
-        faults.append(str(error))
+    if ("for" in said) == ("ends_at" in said):
+        faults.append(FieldFault(None, _NO_END))
+    elif "for" in said:
+        ends_at = read("for", lambda value: _end(value, lambda text: now + duration(text), now))
+    else:
+        ends_at = read("ends_at", lambda value: _end(value, _moment, now))
     spec = {key: said[key] for key in SCOPE_KEYS if key in said}
     try:
         scope = _scope(spec, everything=everything)
-    except ValueError as error:
-        faults += str(error).splitlines()
+    except FieldFaults as error:
+        faults += error.faults
     if faults:
-        more = [f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else []
-        raise ValueError("\n".join(faults[:_MOST_FAULTS] + more))
+        left = len(faults) - _MOST_FAULTS
+        raise FieldFaults(*faults[:_MOST_FAULTS], *([FieldFault(None, f"and {left} more")] if left > 0 else []))
     return Wanted(
         spec=_dump(spec), scope=scope, ends_at=ends_at, author=author or "", reason=reason, drop=drop, dry_run=dry_run
     )
@@ -98,20 +103,14 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _end(said: Mapping[str, Any], now: datetime) -> datetime:
-    if ("for" in said) == ("ends_at" in said):
-        raise ValueError('say when it ends: either for ("2h") or ends_at (2026-11-21T09:00:00Z)')
-    key = "for" if "for" in said else "ends_at"
-    text = said[key] if isinstance(said[key], str) else shown(said[key])
-    try:
-        found = now + duration(text) if key == "for" else _moment(text)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+def _end(value: object, reader: Callable[[str], datetime], now: datetime) -> datetime:
+    text = value if isinstance(value, str) else shown(value)
+    found = reader(text)
     # Compared before it becomes UTC, which a time at the end of the calendar has no room for.
     if found <= now:
-        raise ValueError(f"{key}: {text} is over already; a silence ends in the future")
+        raise ValueError(f"{text} is over already; a silence ends in the future")
     if found > now + LONGEST:
-        raise ValueError(f"{key}: {text} is too far away; a silence lasts {LONGEST.days} days at most")
+        raise ValueError(f"{text} is too far away; a silence lasts {LONGEST.days} days at most")
     return found.astimezone(UTC)
 
 
@@ -132,15 +131,21 @@ def _scope(spec: Mapping[str, Any], *, everything: bool | None) -> Scope:
     fields = len(list(flat(match))) if isinstance(match, Mapping) else 1
     named = fields or any(key != "match" for key in spec)
     if everything and named:
-        raise ValueError("everything: with it nothing else that it matches can be named; leave one of the two out")
+        raise FieldFaults(
+            FieldFault("everything", "with it nothing else that it matches can be named; leave one of the two out")
+        )
     if not everything and not named:
-        raise ValueError(_NOTHING_NAMED)
+        raise FieldFaults(FieldFault(None, _NOTHING_NAMED))
     if fields > _MOST_FIELDS:
-        raise ValueError(f"match: {fields:,} fields are too many; {_MOST_FIELDS} are the most")
+        raise FieldFaults(FieldFault("match", f"{fields:,} fields are too many; {_MOST_FIELDS} are the most"))
     if (size := len(_dump(spec))) > _LONGEST_SPEC:
-        raise ValueError(f"what it matches has {size:,} characters as JSON; {_LONGEST_SPEC:,} are the most")
-    for text in _texts(spec):
-        printable(text)
+        text = f"what it matches has {size:,} characters as JSON; {_LONGEST_SPEC:,} are the most"
+        raise FieldFaults(FieldFault(None, text))
+    try:
+        for text in _texts(spec):
+            printable(text)
+    except ValueError as error:
+        raise FieldFaults(FieldFault(None, str(error))) from error
     return read_scope(spec)
 
 

@@ -8,12 +8,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bridge.decide.faults import Faults, RulesRefused
-from bridge.decide.shapes import KEYS, printable
+from bridge.decide.notifiers import KEYS as KEYS_OF_NOTIFIERS
+from bridge.decide.shapes import KEYS as KEYS_OF_TABLES
+from bridge.decide.shapes import printable
 from bridge.decide.words import instead, shown
 
 _T = TypeVar("_T", bound=BaseModel)
 _At = tuple[str | int, ...]
 
+KEYS = {**KEYS_OF_TABLES, **KEYS_OF_NOTIFIERS}
 _MOST = {"rule": 10_000, "watch": 1_000, "notifier": 1_000, "template": 200, "mute": 1_000, "test": 1_000}
 
 

@@ -14,7 +14,7 @@ from bridge.decide.messages import as_fallback
 from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.templates import variables
-from bridge.model import Attempt, Breaker, Delivery, Message, Notifier, Refused, Sent, Told, TryLater
+from bridge.model import Attempt, Breaker, Delivery, Message, Notifier, Rejected, RetryLater, Sent, Told
 from bridge.pipeline.telling import gates_at
 from bridge.pipeline.vigil import Vigil
 from bridge.record import claims, outbox, settling, snapshots
@@ -103,7 +103,7 @@ class Care:
         notifier = self._book().notifiers.get(name)
         if notifier and notifier.fallback:
             self._bury(
-                Refused(f"notifier {name} is paused: {why}"),
+                Rejected(f"notifier {name} is paused: {why}"),
                 lambda tx, now: claims.claim_paused(
                     tx, name, lease=self._new_lease(), lease_for=self._lease, now=now, most=_AT_ONCE
                 ),
@@ -146,10 +146,10 @@ class Care:
 
         left = set(numbers)
         # Of a lane only the first can be claimed: those behind it follow at once.
-        while left and (ended := self._bury(Refused(f"its retry time is over, and {name} answers nobody"), claim)):
+        while left and (ended := self._bury(Rejected(f"its retry time is over, and {name} answers nobody"), claim)):
             left -= ended
 
-    def _bury(self, outcome: Refused, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> set[int]:
+    def _bury(self, outcome: Rejected, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> set[int]:
         with self._db.write() as tx:
             now = self._clock()
             ended = [Attempt(delivery=one, outcome=outcome, started_at=now, seconds=0) for one in claim(tx, now)]
@@ -172,7 +172,7 @@ def _ends(
 def is_silence(attempt: Attempt) -> bool:
     """Tell whether nobody answered. Who refuses a message, or asks for time, is there."""
     outcome = attempt.outcome
-    return isinstance(outcome, TryLater) and not outcome.everyone and attempt.status in _NO_ANSWER
+    return isinstance(outcome, RetryLater) and not outcome.everyone and attempt.status in _NO_ANSWER
 
 
 def tell_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetime) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, probed_since, rest
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Attempt, Breaker, Delivery, Refused, Sent, TryLater
+from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
 from bridge.pipeline.care import Care, is_silence, retry_of, tell_fallback
 from bridge.pipeline.digests import Editor
 from bridge.pipeline.line import Line
@@ -179,7 +179,7 @@ class Courier:
                 continue
             if one.dead:
                 tell_fallback(tx, one.attempt, self._book(), now)
-            elif isinstance(one.attempt.outcome, Refused):
+            elif isinstance(one.attempt.outcome, Rejected):
                 _log_pause(one.attempt.delivery.notifier, one.attempt.outcome)
         return lost
 
@@ -205,7 +205,7 @@ class Courier:
 
     def _judged(self, tx: Connection, now: datetime) -> list[Ended]:
         """Return what becomes of the deliveries whose attempts ended."""
-        later = {one.delivery.notifier for one in self._ended if isinstance(one.outcome, TryLater)}
+        later = {one.delivery.notifier for one in self._ended if isinstance(one.outcome, RetryLater)}
         if not later:
             return [Ended(attempt) for attempt in self._ended]
         run, breakers = self._care.run_clock.read(tx, now), outbox.breakers(tx, later)
@@ -217,7 +217,7 @@ class Courier:
 
     def _judge(self, attempt: Attempt, now: datetime, run: timedelta, breaker: Breaker, *, may_end: bool) -> Ended:
         outcome, delivery = attempt.outcome, attempt.delivery
-        if not isinstance(outcome, TryLater):
+        if not isinstance(outcome, RetryLater):
             return Ended(attempt, retry_from=delivery.retry_from, retry_due=delivery.retry_due)
         begun = run - timedelta(seconds=attempt.seconds)
         first = due = begun
@@ -278,6 +278,6 @@ class Courier:
             self.turn(claiming=False)
 
 
-def _log_pause(notifier: str, refused: Refused) -> None:
+def _log_pause(notifier: str, refused: Rejected) -> None:
     advice = f"what is for it waits; mend it, then `ci-bridge notifier resume {notifier}`"
     logger.error("notifier paused", extra={"notifier": notifier, "reason": refused.why, "advice": advice})

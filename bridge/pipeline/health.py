@@ -42,7 +42,8 @@ class HealthWarning:
     check: str  # the check of /readyz that it belongs to
     level: Level
     kind: str  # in the plural, without a name
-    what: str  # a sentence's end: "does not answer, 3 messages wait"
+    short: str  # a sentence's end in two or three words: "does not answer"
+    more: str = ""  # and its rest: ", 3 messages wait"
     who: str | None = None  # "notifier cms"
     name: str | None = None  # "cms"
     since: datetime | None = None
@@ -55,9 +56,8 @@ class HealthWarning:
         return f"{self.who} {self.what}" if self.who else self.what
 
     @property
-    def short(self) -> str:
-        """What, in two or three words."""
-        return self.what.replace(":", ",").partition(",")[0]
+    def what(self) -> str:
+        return f"{self.short}{self.more}"
 
     @property
     def detail(self) -> str:
@@ -94,14 +94,15 @@ def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> lis
 def _workers(workers: Sequence[Facts], alive: Sequence[Facts]) -> Iterator[HealthWarning]:
     if not workers:
         what = "no worker runs: start `ci-bridge worker`, or `run`"
-        yield HealthWarning(check="worker", level=Level.DOWN, kind=what, what=what)
+        yield HealthWarning(check="worker", level=Level.DOWN, kind=what, short=what)
     for one in workers:
         if one not in alive:
             yield HealthWarning(
                 check="worker",
                 level=Level.ODD if alive else Level.DOWN,
                 kind="workers that are silent",
-                what="is silent" + ("" if alive else ", and no other runs, so nothing is polled or sent"),
+                short="is silent",
+                more="" if alive else ", and no other runs, so nothing is polled or sent",
                 who=f"worker {one['id']}",
                 name=one["id"],
                 since=_time(one["beat_at"]),
@@ -121,12 +122,14 @@ def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWa
     ok_at = _time(row["ok_at"]) if row["ok_at"] else None
     passed, allowed = now - (ok_at or begun), max(3 * watch.every, _POLL_GRACE)
 
-    def found(level: Level, kind: str, what: str, **more: str | None) -> HealthWarning:
-        names = {"who": f"watch {watch.name}", "name": watch.name}
-        return HealthWarning(check="polls", level=level, kind=kind, what=what, since=ok_at, **names, **more)
+    def found(level: Level, kind: str, short: str, more: str = "", **facts: str | None) -> HealthWarning:
+        return HealthWarning(
+            check="polls", level=level, kind=kind, short=short, more=more, who=f"watch {watch.name}",
+            name=watch.name, since=ok_at, **facts,
+        )  # fmt: skip
 
     if row["paused"]:
-        return found(Level.ODD, "watches that are paused", "is paused, so nobody hears of its jobs")
+        return found(Level.ODD, "watches that are paused", "is paused", ", so nobody hears of its jobs")
     # A poll that CI answered in part was made all the same: what it says of the rest is told below.
     in_part = row["failures"] and row["calls"] and now - _time(row["polled_at"]) <= allowed
     if passed > allowed and not in_part:
@@ -141,37 +144,38 @@ def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWa
 def _notifiers(book: Rulebook, state: State, now: datetime) -> Iterator[HealthWarning]:
     for row in state.notifiers:
         trouble, in_rules = state.troubles.get(row["name"], _NOTHING), row["name"] in book.notifiers
-        for level, kind, what, since, why in _of_notifier(row, trouble, in_rules=in_rules, now=now):
+        for level, kind, short, more, since, why in _of_notifier(row, trouble, in_rules=in_rules, now=now):
             yield HealthWarning(
-                check="notifiers", level=level, kind=f"notifiers {kind}", what=what, who=f"notifier {row['name']}",
-                name=row["name"], since=since, why=_line(why),
+                check="notifiers", level=level, kind=f"notifiers {kind}", short=short, more=more,
+                who=f"notifier {row['name']}", name=row["name"], since=since, why=_line(why),
             )  # fmt: skip
 
 
 def _of_notifier(
     row: Facts, trouble: Trouble, *, in_rules: bool, now: datetime
-) -> Iterator[tuple[Level, str, str, datetime | None, str | None]]:
-    """Yield of a notifier: how bad it is, kind, what, since when, and the last error."""
+) -> Iterator[tuple[Level, str, str, str, datetime | None, str | None]]:
+    """Yield of a notifier: how bad it is, kind, what in short and more of it, since when, and the last error."""
     count = row["waiting"] + row["sending"]
     waits = f", {_some(count)} wait{'' if count != 1 else 's'}" if count else ""
     oldest = _time(row["oldest_waiting_at"]) if row["oldest_waiting_at"] else None
     if not in_rules:
         if count:
             why = "rules.toml does not name it any more: put it back, or what waits will die"
-            yield Level.ODD, "that are late", f"is late{waits}", oldest, why
+            yield Level.ODD, "that are late", "is late", waits, oldest, why
     elif row["paused_at"]:
         why = f"{row['paused_why']}; it stays so until `ci-bridge notifier resume {row['name']}`"
-        yield Level.BROKEN, "that are paused", f"is paused{waits}", _time(row["paused_at"]), why
+        yield Level.BROKEN, "that are paused", "is paused", waits, _time(row["paused_at"]), why
     elif row["failures"]:
-        yield Level.BROKEN, "that do not answer", f"does not answer{waits}", oldest or trouble.error_at, trouble.error
+        since = oldest or trouble.error_at
+        yield Level.BROKEN, "that do not answer", "does not answer", waits, since, trouble.error
     elif trouble.failed:
-        what = f"answers with errors, {_some(trouble.failed)} to be tried again"
-        yield Level.BROKEN, "that answer with errors", what, oldest, trouble.error
+        again = f", {_some(trouble.failed)} to be tried again"
+        yield Level.BROKEN, "that answer with errors", "answers with errors", again, oldest, trouble.error
     elif oldest is not None and now - oldest > _LATE:
-        yield Level.ODD, "that are late", f"is late{waits}", oldest, _why_late(row, now)
+        yield Level.ODD, "that are late", "is late", waits, oldest, _why_late(row, now)
     if trouble.died:
-        what = f"never got {_some(trouble.died)}: dead letters of the last 24 h"
-        yield Level.ODD, "with dead letters of the last 24 h", what, None, trouble.error
+        lately = "dead letters of the last 24 h"
+        yield Level.ODD, f"with {lately}", f"never got {_some(trouble.died)}", f": {lately}", None, trouble.error
 
 
 def _why_late(row: Facts, now: datetime) -> str:
@@ -225,7 +229,7 @@ def _jobs(unread: Mapping[str, int]) -> Iterator[HealthWarning]:
 
 
 def _for_everybody(check: str, what: str) -> HealthWarning:
-    return HealthWarning(check=check, level=Level.ODD, kind=what, what=what)
+    return HealthWarning(check=check, level=Level.ODD, kind=what, short=what)
 
 
 def public(found: Iterable[HealthWarning]) -> str:

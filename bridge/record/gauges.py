@@ -58,6 +58,7 @@ def notifiers(tx: Connection) -> list[Facts]:
             "type": row.type,
             "paused_at": iso(row.paused_at),
             "paused_why": row.paused_why,
+            "paused_reason": row.paused_reason,
             "not_before": iso(row.not_before) if row.not_before else None,
             "failures": row.failures,
             "max_in_flight": row.max_in_flight,

@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Breaker, Gate, Message, Told
+from bridge.model import Breaker, Gate, Message, Reason, Told
 from bridge.record import digests, tallies
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.codec import dump
@@ -165,17 +165,18 @@ def redrive(tx: Connection, which: Select[Any], *, now: datetime) -> list[str]:
 _CLOSED: dict[str, Any] = {"broken_run": None, "probed_run": None}
 
 
-def pause(tx: Connection, notifier: str, why: str, *, now: datetime) -> None:
+def pause(tx: Connection, notifier: str, why: str, reason: Reason = Reason.OTHER, *, now: datetime) -> None:
     """Tell a notifier nothing more until it is resumed; what it should be told waits."""
     row = update(N).where(N.c.name == notifier, N.c.paused_at.is_(None))
-    tx.execute(row.values(paused_at=ms(now), paused_why=why))
+    tx.execute(row.values(paused_at=ms(now), paused_why=why, paused_reason=reason.value))
 
 
 def resume(tx: Connection, notifier: str) -> bool:
     """Let a notifier be told again; False when there is none of this name."""
     row = update(N).where(N.c.name == notifier)
     closed: dict[str, Any] = {"failures": 0, "asked_run": None, **_CLOSED}
-    return tx.execute(row.values(paused_at=None, paused_why=None, not_before=0, **closed)).rowcount == 1
+    told_again = row.values(paused_at=None, paused_why=None, paused_reason=None, not_before=0, **closed)
+    return tx.execute(told_again).rowcount == 1
 
 
 def hold(tx: Connection, notifier: str, until: datetime, *, asked: timedelta | None = None) -> None:

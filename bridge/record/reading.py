@@ -262,6 +262,7 @@ def attempt_facts(number: int, row: Row[Any]) -> Facts:
         "number": number,
         "outcome": row.outcome,
         "why": row.why,
+        "reason": row.reason,
         "status": row.status,
         "answer": row.answer,
         "address": row.address,

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0007"  # the newest revision in migrations/versions
+HEAD = "0008"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -345,6 +345,7 @@ attempt = Table(
     Column("number", Integer, nullable=False),
     Column("outcome", String(10), nullable=False),  # sent, later, refused, lost
     Column("why", Text),
+    Column("reason", String(20)),  # None: sent, or by a version that did not say
     Column("status", Integer),
     Column("answer", Text),
     Column("address", Text),
@@ -366,6 +367,7 @@ notifier = Table(
     Column("not_before", BigInteger, nullable=False, server_default="0"),
     Column("paused_at", BigInteger),
     Column("paused_why", Text),
+    Column("paused_reason", String(20)),  # None: not paused, or by a version that did not say
     Column("ok_at", BigInteger),
     Column("failures", Integer, nullable=False, server_default="0"),  # attempts in a row without an answer: the breaker
     Column("claims", BigInteger, nullable=False, server_default="0"),  # a claim counts only if none came between

@@ -20,8 +20,8 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Attempt, Delivery, Refused, Sent, TryLater
-from bridge.record import reasons, tallies
+from bridge.model import Attempt, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
+from bridge.record import tallies
 from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
 from bridge.record.database import ms, upsert
@@ -34,6 +34,11 @@ from bridge.record.schema import worker as P  # noqa: N812
 from bridge.record.tallies import UNTIMED, Counted, Labels, timed
 
 ANSWER_KEPT = 4096
+
+# What became of an attempt, as metrics name it: of a channel or a receiver that is gone they say client_error.
+OK, _LOST = "ok", Reason.LOST.value
+_CLIENT_ERRORS = (Reason.CHANNEL, Reason.GONE)
+ATTEMPT_LABELS = (OK, *(reason.value for reason in Reason if reason not in _CLIENT_ERRORS))
 
 Held = tuple[int, str]  # a delivery's number and the lease it is claimed under
 
@@ -76,7 +81,7 @@ class Ended:
         match self.attempt.outcome:
             case Sent():
                 return False
-            case Refused(pause=True):
+            case Rejected(pause=True):
                 return False  # it waits with the others until the notifier is resumed
             case _:
                 return self.again_at is None
@@ -139,8 +144,8 @@ def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
     held = tx.execute(_PUT_OFF, values | retry | {"due": ms(due)}).rowcount == 1
     if held:
         _delay_lane(tx, delivery, due)
-        if isinstance(outcome, Refused):
-            pause(tx, delivery.notifier, storable(outcome.why), now=now)
+        if isinstance(outcome, Rejected):
+            pause(tx, delivery.notifier, storable(outcome.why), outcome.reason, now=now)
         elif outcome.everyone:
             hold(tx, delivery.notifier, due, asked=one.retry_due)
     return held
@@ -168,12 +173,13 @@ def _behind(tx: Connection, delivery: Delivery) -> Any:
 
 def _attempt_row(attempt: Attempt) -> dict[str, Any]:
     outcome = attempt.outcome
-    kind = "sent" if isinstance(outcome, Sent) else "refused" if isinstance(outcome, Refused) else "later"
+    kind = "sent" if isinstance(outcome, Sent) else "refused" if isinstance(outcome, Rejected) else "later"
     return {
         "delivery": attempt.delivery.n,
         "number": attempt.delivery.attempts,
         "outcome": kind,
         "why": None if isinstance(outcome, Sent) else storable(outcome.why),
+        "reason": None if isinstance(outcome, Sent) else outcome.reason.value,
         "status": attempt.status,
         "answer": storable(attempt.answer[:ANSWER_KEPT]) or None,
         "address": attempt.address,
@@ -188,27 +194,35 @@ def _counted(ended: Iterable[Ended]) -> Iterator[Counted]:
     for one in ended:
         attempt = one.attempt
         delivery, seconds = attempt.delivery, attempt.seconds
+        labels: Labels = (delivery.notifier, attempt_label(attempt.outcome))
         if isinstance(attempt.outcome, Sent):
-            made[delivery.notifier, reasons.OK].append(seconds)
+            made[labels].append(seconds)
             latency = (attempt.started_at - delivery.happened_at).total_seconds() + seconds
             accepted[delivery.notifier, "delivered"].append(latency)
             continue
         yield from _counted_failed(one)
         if seconds > 0 or attempt.status is not None:
-            made[delivery.notifier, reasons.reason(attempt)].append(seconds)
+            made[labels].append(seconds)
         else:  # what is given up was not tried again
-            yield Counted("attempt", (delivery.notifier, reasons.reason(attempt)), UNTIMED)
+            yield Counted("attempt", labels, UNTIMED)
     for labels, times in made.items():
         yield from timed("attempt", labels, *times)
     for labels, times in accepted.items():
         yield from timed("delivery", labels, *times)
 
 
+def attempt_label(outcome: Outcome) -> str:
+    """Return one of ATTEMPT_LABELS."""
+    if isinstance(outcome, Sent):
+        return OK
+    return Reason.CLIENT_ERROR.value if outcome.reason in _CLIENT_ERRORS else outcome.reason.value
+
+
 def _counted_failed(one: Ended) -> Iterator[Counted]:
     outcome, name = one.attempt.outcome, one.attempt.delivery.notifier
     if one.dead:
         yield Counted("delivery", (name, "dead"))
-    elif isinstance(outcome, TryLater) and outcome.everyone and outcome.after:
+    elif isinstance(outcome, RetryLater) and outcome.everyone and outcome.after:
         yield Counted("retry_after", (name,), ms=outcome.after // timedelta(milliseconds=1))
 
 
@@ -252,7 +266,7 @@ def _free(tx: Connection, which: Any, now: datetime) -> int:
         why = "the worker was lost; whether it arrived is not known"
         waits = {"state": WAITING, "due_at": ms(now), "why": why, "lost": D.c.lost + 1, **_FREE}
         tx.execute(update(D).where(D.c.n.in_(numbers)).values(waits))
-        facts = {"outcome": "lost", "why": why, "started_at": ms(now), "ms": 0}
+        facts = {"outcome": "lost", "why": why, "reason": _LOST, "started_at": ms(now), "ms": 0}
         tx.execute(insert(A), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
-        tallies.count(tx, [Counted("attempt", (row.notifier, reasons.LOST), UNTIMED) for row in rows], now=now)
+        tallies.count(tx, [Counted("attempt", (row.notifier, _LOST), UNTIMED) for row in rows], now=now)
     return len(rows)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import structlog
 
-from bridge.model import Attempt, Delivery, Notifier, Outcome, Sent, TryLater
+from bridge.model import Attempt, Delivery, Notifier, Outcome, RetryLater, Sent
 from bridge.send.mask import Mask
 
 ANSWER_KEPT = 4096
@@ -49,7 +49,7 @@ class Begun:
 
     def broken(self, fault: Exception) -> Attempt:
         log.exception("sending broke", delivery=self.delivery.id, notifier=self.delivery.notifier)
-        return self.ended(TryLater(f"{type(fault).__name__}: {fault}"))
+        return self.ended(RetryLater(f"{type(fault).__name__}: {fault}"))
 
     def _recordable(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Sent):

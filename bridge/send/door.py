@@ -82,6 +82,15 @@ class Door:
             log.warning("an egress proxy is set: it must judge the addresses that notifiers reach")
 
     @property
+    def has_proxy(self) -> bool:
+        return self._policy.proxy is not None
+
+    @property
+    def allowed(self) -> tuple[Network, ...]:
+        """The networks that may be reached although they are not public."""
+        return self._policy.allow
+
+    @property
     def in_flight(self) -> int:
         """How many were started and have not come out of `wait`."""
         return len(self._active) + len(self._ended)

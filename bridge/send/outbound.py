@@ -10,12 +10,12 @@ from datetime import datetime
 from queue import Empty, SimpleQueue
 from time import monotonic
 
-from bridge.model import Attempt, Delivery, Notifier, SlackNotifier, TryLater, WebhookNotifier
+from bridge.model import Attempt, Delivery, Notifier, RetryLater
 from bridge.send.begun import Begun
 from bridge.send.door import Answered, Door
 from bridge.send.exchange import Failure
-from bridge.send.slack import SlackSender
-from bridge.send.webhook import WebhookSender, judge
+from bridge.send.notifier_type import Egress, ManyRequests, OneRequest, Sender
+from bridge.send.registry import type_of
 
 
 class Outbound:
@@ -34,15 +34,15 @@ class Outbound:
         """`hidden` are secrets, beside those of the notifiers, that are not kept where an answer repeats them."""
         self._door = door
         self._clock = clock
-        self._slack_api_url = slack_api_url
+        self._egress = Egress(door, slack_api_url)
         self._hidden = hidden
         # The notifiers and the senders made for them change together, in one assignment: another thread does it.
-        self._current: tuple[Mapping[str, Notifier], dict[str, WebhookSender | SlackSender]] = (notifiers, {})
+        self._current: tuple[Mapping[str, Notifier], dict[str, Sender]] = (notifiers, {})
         self._ended: SimpleQueue[Attempt] = SimpleQueue()
         self._in_flight = 0
-        # A dead Slack holds its threads until the deadline, and what queues behind them may be for one that is
+        # A dead receiver holds its threads until the deadline, and what queues behind them may be for one that is
         # well. So as many as the courier has in flight at most: nothing queues. They are made when needed.
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="slack")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sender")
 
     @property
     def in_flight(self) -> int:
@@ -84,41 +84,34 @@ class Outbound:
         self._door.close()
         return ended
 
-    def _begin(self, begun: Begun, senders: dict[str, WebhookSender | SlackSender]) -> None:
+    def _begin(self, begun: Begun, senders: dict[str, Sender]) -> None:
         delivery, notifier = begun.delivery, begun.notifier
         if notifier is None:
-            self._ended.put(begun.ended(TryLater("rules.toml has no notifier of this name")))
+            self._ended.put(begun.ended(RetryLater("rules.toml has no notifier of this name")))
             return
         sender = senders.get(delivery.notifier)
         if sender is None:
-            sender = senders[delivery.notifier] = self._sender(notifier)
-        if isinstance(sender, WebhookSender):
-            self._door.start(sender.request(delivery, begun.at), begun)
-        else:
-            self._threads.submit(self._tell_slack, sender, begun)
-
-    def _sender(self, notifier: Notifier) -> WebhookSender | SlackSender:
-        match notifier:
-            case WebhookNotifier():
-                return WebhookSender(notifier)
-            case SlackNotifier():
-                return SlackSender(notifier, self._slack_api_url, self._door)
-            case _:
-                raise TypeError(f"nothing sends to a {type(notifier).__name__}")
+            sender = senders[delivery.notifier] = type_of(notifier).sender(notifier, self._egress)
+        match sender:
+            case OneRequest():
+                self._door.start(sender.request(delivery, begun.at), (begun, sender))
+            case ManyRequests():
+                self._threads.submit(self._send_waiting, sender, begun)
 
     def _judged(self, answered: Answered) -> Attempt:
-        begun, ended = answered
-        assert isinstance(begun, Begun)  # noqa: S101 - for mypy: it is the key that `_begin` gave
+        (begun, sender), ended = answered  # the key that `_begin` gave
+        assert isinstance(begun, Begun)  # noqa: S101 - for mypy
+        assert isinstance(sender, OneRequest)  # noqa: S101 - for mypy
         try:
-            outcome = judge(ended, self._clock())
+            outcome = sender.outcome(ended, self._clock())
         except Exception as fault:  # as in `begin`
             return begun.broken(fault)
         if isinstance(ended, Failure):
             return begun.ended(outcome, ended.seconds, address=ended.address)
         return begun.ended(outcome, ended.seconds, ended.status, ended.body, ended.address)
 
-    def _tell_slack(self, sender: SlackSender, begun: Begun) -> None:
-        """Run in a thread of its own: slack-sdk waits for its answers."""
+    def _send_waiting(self, sender: ManyRequests, begun: Begun) -> None:
+        """Run in a thread of its own: it waits for its answers."""
         begun, from_s = replace(begun, at=self._clock()), monotonic()
         try:
             told = sender.send(begun.delivery, begun.at)

@@ -12,6 +12,7 @@ from typing import Any
 import certifi
 import pycurl
 
+from bridge.model import Reason
 from bridge.send.addresses import Network, kind
 from bridge.send.exchange import Failure, Reply, Request, check
 from bridge.url import encoded, whereabouts
@@ -102,8 +103,9 @@ class Transfer:
         if status >= 200:
             return Reply(status, tuple(self._lines), b"".join(self._chunks), seconds, address, truncated=code != 0)
         if self._refused and not self._dialled:
-            return Failure(self._refused, True, seconds, None)
-        return Failure(self._why(code, text), False, seconds, address)
+            return Failure(self._refused, forbidden=True, seconds=seconds)
+        why, reason = self._failed(code, text)
+        return Failure(why, reason, seconds=seconds, address=address)
 
     def close(self) -> None:
         self.curl.close()
@@ -170,22 +172,22 @@ class Transfer:
         self._dialled = address
         return _LentSocket(target.family, target.socktype, target.protocol)
 
-    def _why(self, code: int, text: str) -> str:
+    def _failed(self, code: int, text: str) -> tuple[str, Reason]:
         info, place = self.curl.getinfo, whereabouts(self._url)
         host = place.rpartition(":")[0]
         if self._policy.proxy:
             if code and (status := info(pycurl.HTTP_CONNECTCODE)) >= 300:
-                return f"{_PROXY} refused a tunnel to {place}: it answered {status}"
+                return f"{_PROXY} refused a tunnel to {place}: it answered {status}", Reason.CONNECTION
             place = _PROXY if code == pycurl.E_COULDNT_CONNECT else f"{place} through BRIDGE_EGRESS_PROXY"
         if not code:
-            return f"{place} answered {info(pycurl.RESPONSE_CODE)}, which says neither yes nor no"
+            return f"{place} answered {info(pycurl.RESPONSE_CODE)}, which says neither yes nor no", Reason.OTHER
         if code == pycurl.E_OPERATION_TIMEDOUT:
-            return self._too_slow(place, host)
+            return self._too_slow(place, host), Reason.TIMEOUT
         if code == pycurl.E_COULDNT_CONNECT:
             errno = info(pycurl.OS_ERRNO)
-            return f"could not connect to {place}: {os.strerror(errno) if errno else text}"
-        template = _FAILURES.get(code, "{place}: {text}")
-        return template.format(place=place, host=host, text=text or f"libcurl's error {code}")
+            return f"could not connect to {place}: {os.strerror(errno) if errno else text}", Reason.CONNECTION
+        template, reason = _FAILURES.get(code, ("{place}: {text}", Reason.OTHER))
+        return template.format(place=place, host=host, text=text or f"libcurl's error {code}"), reason
 
     def _too_slow(self, place: str, host: str) -> str:
         info = self.curl.getinfo
@@ -208,10 +210,9 @@ _PROXY = "the proxy of BRIDGE_EGRESS_PROXY"
 _NOT_HTTP = (pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_FTP_WEIRD_SERVER_REPLY)
 _TOO_LARGE = 100  # pycurl has no name for it
 _NOTHING = "{place} closed the connection without an answer"
-_FAILURES: dict[int, str] = {
+_NO_CONNECTION: dict[int, str] = {
     pycurl.E_COULDNT_RESOLVE_HOST: "could not look up {host}: no address found",
     pycurl.E_COULDNT_RESOLVE_PROXY: "could not look up " + _PROXY,
-    pycurl.E_URL_MALFORMAT: "the url is not one",
     **dict.fromkeys(_NOT_HTTP, "{place} did not answer in HTTP"),
     pycurl.E_GOT_NOTHING: _NOTHING,
     pycurl.E_ABORTED_BY_CALLBACK: _NOTHING,  # see `_ask`
@@ -220,4 +221,8 @@ _FAILURES: dict[int, str] = {
     pycurl.E_RECV_ERROR: "the connection to {place} broke: {text}",
     pycurl.E_PEER_FAILED_VERIFICATION: "the certificate of {place} is not trusted: {text}",
     pycurl.E_SSL_CONNECT_ERROR: "no TLS with {place}: {text}",
+}
+_FAILURES: dict[int, tuple[str, Reason]] = {
+    pycurl.E_URL_MALFORMAT: ("the url is not one", Reason.OTHER),
+    **{code: (text, Reason.CONNECTION) for code, text in _NO_CONNECTION.items()},
 }

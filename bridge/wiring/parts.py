@@ -14,7 +14,6 @@ from bridge.collect.tencent import Credentials, TencentCi
 from bridge.decide import archive
 from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
 from bridge.decide.rules_change import emptied, is_blank, names_of
-from bridge.model import Notifier, SlackNotifier
 from bridge.pipeline.round import note_rules
 from bridge.record import leases, rulesets, snapshots
 from bridge.record.database import Clock, Database
@@ -81,7 +80,7 @@ def make_known(db: Database, book: Rulebook) -> None:
 
 
 def _know(tx: Connection, book: Rulebook) -> None:
-    leases.sync(tx, book.watches, [(n, _kind(n)) for n in book.notifiers.values()])
+    leases.sync(tx, book.watches, [(n, n.type) for n in book.notifiers.values()])
 
 
 def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:
@@ -110,10 +109,6 @@ def emptied_fault(lost: str | None, file: str) -> Fault:
     if file == "BRIDGE_RULES_TOML":
         return Fault(1, f"{said}; were its line ends lost, so that all of it is a comment?", file=file)
     return Fault(1, f"{said}; if this is meant, say so: `ci-bridge rules reload --allow-empty`", file=file)
-
-
-def _kind(notifier: Notifier) -> str:
-    return "slack" if isinstance(notifier, SlackNotifier) else "webhook"
 
 
 def known_secrets(settings: Settings, book: Rulebook | None) -> list[str]:

@@ -14,7 +14,7 @@ from jinja2.bccache import Bucket, BytecodeCache
 from bridge.admin import create_app
 from bridge.decide.rulebook import Rulebook, read
 from bridge.decide.tellings import Telling
-from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Problem, Refused, Sent, Silence, Transition
+from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Problem, Rejected, Sent, Silence, Transition
 from bridge.pipeline.telling import tell_all
 from bridge.record import claims, leases, problems, rulesets, settling, snapshots
 from bridge.record.database import Database
@@ -179,7 +179,7 @@ class World:
         with self.db.write() as tx:
             lease = f"w1.{next(self._nonces)}"
             claimed = claims.claim(tx, free=64, lease=lease, lease_for=timedelta(seconds=60), now=self.now).deliveries
-            tried = [Attempt(delivery=one, outcome=Refused(why), started_at=self.now, seconds=0) for one in claimed]
+            tried = [Attempt(delivery=one, outcome=Rejected(why), started_at=self.now, seconds=0) for one in claimed]
             settling.settle(tx, [Ended(one) for one in tried], now=self.now)
 
     def attempt(self, outcome: Outcome, *, answer: str = "", free: int = 64) -> Sequence[str]:
@@ -190,7 +190,7 @@ class World:
             ended = [
                 Ended(
                     Attempt(delivery=one, outcome=outcome, started_at=self.now, seconds=0.2, status=500, answer=answer),
-                    None if isinstance(outcome, Sent | Refused) else again,
+                    None if isinstance(outcome, Sent | Rejected) else again,
                 )
                 for one in claimed
             ]

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Refused, Sent
+from bridge.model import Rejected, Sent
 from bridge.record import gauges, outbox, reading
 from bridge.record.reading import Filter
 from tests.admin.builders import NOON, World
@@ -28,7 +28,7 @@ def watch(world: World) -> Any:
 
 def test_a_dead_delivery_is_sent_again_under_its_own_id(either_world: World) -> None:
     delivery = either_world.delivery_of(1)
-    either_world.attempt(Refused("not today"))
+    either_world.attempt(Rejected("not today"))
     assert state(either_world, delivery) == "dead"
     assert post(either_world, f"deliveries/{delivery}/redrive") == {"delivery": delivery}
     assert state(either_world, delivery) == "waiting"

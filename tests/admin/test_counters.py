@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from bridge.admin.families import MOST
 from bridge.decide.rulebook import read
-from bridge.model import Hold, Refused, Sent, TryLater
+from bridge.model import Hold, Rejected, RetryLater, Sent
 from bridge.record import digests, rulesets, tallies
 from bridge.record.tallies import BOUNDS, MOST_KEPT, Counted, timed
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_failed_job, a_job
@@ -67,9 +67,9 @@ def test_what_happened_is_counted(either_world: World) -> None:
     either_world.sees(a_job(1), a_failed_job(2))
     either_world.attempt(Sent(), free=1)
     either_world.now += timedelta(minutes=1)
-    either_world.attempt(TryLater("answered 500"), free=1)
+    either_world.attempt(RetryLater("answered 500"), free=1)
     either_world.now += timedelta(minutes=1)
-    either_world.attempt(Refused("no"))
+    either_world.attempt(Rejected("no"))
     found = scrape(either_world)
     assert found["bridge_rule_matches_total"] == {("all",): 1, ("failed",): 1}
     assert found["bridge_rule_last_match_timestamp_seconds"][("all",)] == NOON.timestamp()
@@ -164,7 +164,7 @@ def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_wor
 
 def test_no_label_names_a_job_an_object_or_an_address(world: World) -> None:
     world.sees(a_job(1), a_failed_job(2))
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     text = world.client().get("/metrics").text
     for hidden in ("j1", "j2", "uploads/a.mp4", "cms.example.com", "path-is-secret"):
         assert hidden not in text

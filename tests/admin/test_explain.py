@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from bridge.admin.explain_answers import Explanations
-from bridge.model import RUNNING, Refused, Transition
+from bridge.model import RUNNING, Rejected, Transition
 from bridge.pipeline.telling import tell_all
 from bridge.record.schema import metadata
 from tests.admin.builders import BUCKET, NOON, READ, RULES, World, a_book, a_failed_job, a_job
@@ -29,7 +29,7 @@ def everything(world: World) -> list[Any]:
 def test_a_job_on_record_is_explained_and_nothing_is_changed(either_world: World) -> None:
     world = either_world
     world.sees(a_failed_job(1))
-    world.attempt(Refused("not today"), answer="the receiver's own secret")
+    world.attempt(Rejected("not today"), answer="the receiver's own secret")
     before = everything(world)
     (found,) = ask(world, job_id="j1")
     assert found["headline"] == '"failed" tells ops/1: dead'

@@ -1,10 +1,13 @@
 from datetime import timedelta
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 
-from bridge.model import Refused
+from bridge.model import Reason, Rejected
 from bridge.record import leases, outbox
 from bridge.record.gauges import OPEN_JOBS
+from bridge.record.schema import notifier
 from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job
 
 Samples = dict[tuple[str, ...], float]
@@ -46,7 +49,7 @@ def test_unfinished_jobs_are_counted_by_state_and_tag(either_world: World) -> No
 
 def test_deliveries_are_counted_by_notifier(either_world: World) -> None:
     either_world.sees(a_job(1), a_job(2))
-    either_world.attempt(Refused("no"), free=1)
+    either_world.attempt(Rejected("no"), free=1)
     either_world.now += timedelta(seconds=75)
     either_world.sees(a_job(3))
     found = scrape(either_world)
@@ -59,7 +62,7 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
     either_world.enlist("w7")
     either_world.polled()
     with either_world.db.write() as tx:
-        outbox.pause(tx, "cms", "the receiver answered 410 Gone: it wants no more deliveries", now=NOON)
+        outbox.pause(tx, "cms", "the receiver answered 410 Gone: it wants no more deliveries", Reason.GONE, now=NOON)
         leases.acquire(tx, "media-1250000000", "w7", now=NOON)
     found = scrape(either_world)
     assert [labels for labels, value in found["bridge_notifier_paused"].items() if value] == [("gone", "cms")]
@@ -69,6 +72,25 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
     assert found["bridge_lease_held"] == {("media-1250000000", "w7"): 1}
     either_world.now += 2 * leases.LEASE
     assert scrape(either_world)["bridge_lease_held"] == {("media-1250000000", ""): 0}
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (Reason.AUTH, "auth"), (Reason.CHANNEL, "channel"), (Reason.GONE, "gone"), (Reason.CLIENT_ERROR, "other"),
+        (Reason.OTHER, "other"),
+    ],
+)  # fmt: skip
+def test_a_pause_has_a_cause(world: World, reason: Reason, cause: str) -> None:
+    with world.db.write() as tx:
+        outbox.pause(tx, "cms", "a sentence that nothing is read off", reason, now=NOON)
+    assert [labels for labels, value in scrape(world)["bridge_notifier_paused"].items() if value] == [(cause, "cms")]
+
+
+def test_a_pause_by_a_version_that_gave_no_reason_has_another_cause(world: World) -> None:
+    with world.db.write() as tx:
+        tx.execute(update(notifier).where(notifier.c.name == "cms").values(paused_at=1, paused_why="answered 410"))
+    assert [labels for labels, value in scrape(world)["bridge_notifier_paused"].items() if value] == [("other", "cms")]
 
 
 def test_wrong_rules_are_told_whichever_process_saw_them(world: World) -> None:

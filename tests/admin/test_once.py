@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, event
 from werkzeug.test import TestResponse
 
-from bridge.model import Refused
+from bridge.model import Rejected
 from bridge.record import answered, reading, silences
 from bridge.record.answered import Answer, Asked
 from bridge.record.reading import Filter
@@ -89,7 +89,7 @@ def test_a_key_may_be_as_long_as_that(world: World) -> None:
 def test_what_was_refused_is_not_stored(either_world: World) -> None:
     delivery = either_world.delivery_of(1)
     assert post(either_world, f"deliveries/{delivery}/redrive").status_code == 409
-    either_world.attempt(Refused("no"))
+    either_world.attempt(Rejected("no"))
     answer = post(either_world, f"deliveries/{delivery}/redrive")
     assert (answer.status_code, replayed(answer)) == (202, False)
 

@@ -14,7 +14,7 @@ from schemathesis.engine import events, from_schema
 from bridge import wiring
 from bridge.admin.asking import PARAMETERS
 from bridge.admin.failures import INTERVAL_S
-from bridge.model import Refused, Sent, TryLater
+from bridge.model import Rejected, RetryLater, Sent
 from bridge.record import silences
 from tests.admin.builders import ADMIN, NOON, READ, World, a_failed_job, a_job, a_silence
 from tests.admin.description import COPY, text_of
@@ -114,7 +114,7 @@ def a_busy(world: World) -> World:
     world.enlist()
     world.beat()
     world.polled()
-    for number, outcome in enumerate((Sent(), Refused("no"), TryLater("later"))):
+    for number, outcome in enumerate((Sent(), Rejected("no"), RetryLater("later"))):
         world.sees(a_job(number), a_failed_job(100 + number), a_job(200 + number, tag=None, queue=None, progress=3))
         world.attempt(outcome, answer="said so")
         with world.db.write() as tx:

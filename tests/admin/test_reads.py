@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import FAILED, Problem, Refused, TryLater
+from bridge.model import FAILED, Problem, Rejected, RetryLater
 from bridge.record import outbox
 from tests.admin.builders import ADMIN, BUCKET, NOON, READ, SECRETS, World, a_book, a_failed_job, a_job
 
@@ -105,7 +105,7 @@ def test_jobs_and_transitions_are_filtered(either_world: World, query: str, expe
 
 def test_deliveries_are_filtered_by_state_notifier_rule_and_job(either_world: World) -> None:
     either_world.sees(a_job(0), a_failed_job(1))
-    either_world.attempt(Refused("no"), free=1)
+    either_world.attempt(Rejected("no"), free=1)
     client = either_world.client()
     assert ids(get(client, "deliveries?notifier=cms"), "job") == ["j0"]
     assert ids(get(client, "deliveries?rule=failed"), "notifier") == ["ops/1"]
@@ -174,7 +174,7 @@ def test_an_id_that_two_buckets_know_asks_which(world: World) -> None:
 
 def test_what_a_receiver_answered_is_for_the_admin_alone(either_world: World) -> None:
     delivery = either_world.delivery_of(1)
-    either_world.attempt(TryLater("answered 500"), answer="stack trace of theirs")
+    either_world.attempt(RetryLater("answered 500"), answer="stack trace of theirs")
     seen = get(either_world.client(), f"deliveries/{delivery}")["tries"][0]
     assert (seen["outcome"], seen["answer"]) == ("later", "stack trace of theirs")
     answer = either_world.client(READ).get(f"/api/v1/deliveries/{delivery}")
@@ -224,7 +224,7 @@ def test_what_is_wrong_with_the_rules_is_for_the_admin_alone(world: World) -> No
 
 def test_no_secret_is_in_any_answer(world: World) -> None:
     world.sees(a_job(1), a_failed_job(2))
-    delivered = world.attempt(Refused("no"))
+    delivered = world.attempt(Rejected("no"))
     client = world.client()
     described = client.get("/openapi.json").get_json()["paths"]
     paths = [path for path, methods in described.items() if "get" in methods and "redrive_id" not in path]
@@ -275,7 +275,7 @@ def test_a_tag_differs_by_token_only_where_the_answer_does(world: World) -> None
         return {one.headers["ETag"] for one in answers}
 
     assert len(tags()) == 1
-    world.attempt(TryLater("answered 500"), answer="stack trace of theirs")
+    world.attempt(RetryLater("answered 500"), answer="stack trace of theirs")
     assert len(tags()) == 2
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Refused, Sent
+from bridge.model import Rejected, Sent
 from bridge.pipeline.redriving import MOST, carry_out
 from bridge.record import outbox
 from tests.admin.builders import NOON, READ, World, a_failed_job, a_job
@@ -14,7 +14,7 @@ from tests.admin.builders import NOON, READ, World, a_failed_job, a_job
 def bury(world: World, *numbers: int) -> list[str]:
     """Record jobs whose deliveries to cms are dead; return the ids of these."""
     ids = [world.delivery_of(number) for number in numbers]
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     return ids
 
 
@@ -152,7 +152,7 @@ def test_a_job_is_told_by_hand_once(either_world: World) -> None:
 def test_one_that_was_told_by_hand_in_vain_is_sent_again(world: World) -> None:
     world.sees(a_failed_job(1))
     first = ask(world, "jobs/j1/tell", 202, notifier="cms")
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     assert ask(world, "jobs/j1/tell", 202, notifier="cms") == first
     assert read(world, f"deliveries/{first['delivery']}")["state"] == "waiting"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.decide.silencing import MOST
-from bridge.model import Refused
+from bridge.model import Rejected
 from bridge.pipeline.digests import Editor
 from bridge.record import digests, silences
 from tests.admin.builders import NOON, READ, World, a_failed_job, a_job, a_silence
@@ -227,5 +227,5 @@ def test_the_members_of_a_digest_are_found_by_the_delivery_that_told_it(either_w
 
 def test_a_dead_delivery_was_held_by_nobody(world: World) -> None:
     world.delivery_of(1)
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     assert [(one["held_by"], one["due_at"]) for one in deliveries(world, "?state=dead")] == [(None, None)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from bridge.model import Problem, Refused, Sent, TryLater
+from bridge.model import Problem, Rejected, RetryLater, Sent
 from bridge.record import leases, outbox
 from bridge.record.schema import notifier
 from tests.admin.builders import RULES, World, a_book, a_job
@@ -30,14 +30,14 @@ def healthy(world: World) -> None:
 def is_dead(world: World) -> None:
     """Nobody listens at a receiver; the last attempt at it was the tenth in vain."""
     world.sees(a_job(1), a_job(2))
-    world.attempt(TryLater("could not connect to cms.example.com:8443: connection refused"))
+    world.attempt(RetryLater("could not connect to cms.example.com:8443: connection refused"))
     with world.db.write() as tx:
         tx.execute(update(notifier).where(notifier.c.name == "cms").values(failures=10))
 
 
 def answers_with_errors(world: World) -> None:
     world.sees(a_job(1))
-    world.attempt(TryLater("answered 500 Internal Server Error"))
+    world.attempt(RetryLater("answered 500 Internal Server Error"))
 
 
 def is_paused(world: World) -> None:
@@ -61,7 +61,7 @@ def asks_for_time(world: World) -> None:
 
 def died(world: World) -> None:
     world.sees(a_job(1))
-    world.attempt(Refused("address 127.0.0.1 is forbidden"))
+    world.attempt(Rejected("address 127.0.0.1 is forbidden"))
 
 
 def fails(world: World) -> None:
@@ -217,7 +217,7 @@ def test_a_wrong_token_makes_a_stranger(world: World, token: str) -> None:
 def test_the_worst_is_named_first_and_the_others_are_counted(world: World) -> None:
     healthy(world)
     world.sees(a_job(9))
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     is_dead(world)
     fails(world)
     assert "cannot be polled whole, and 2 more warnings" in signed_in(world).get("/").text
@@ -242,7 +242,7 @@ def test_dead_letters_are_a_warning_for_a_day_and_until_they_are_sent_again(eith
 def test_what_is_sent_again_is_late_by_how_long_it_waits_since_then(either_world: World) -> None:
     healthy(either_world)
     lost = either_world.delivery_of(1)
-    either_world.attempt(Refused("no"))
+    either_world.attempt(Rejected("no"))
     either_world.now += timedelta(hours=20)
     healthy_again(either_world)
     assert either_world.client().post(f"/api/v1/deliveries/{lost}/redrive").status_code == 202
@@ -256,7 +256,7 @@ def test_what_is_sent_again_is_late_by_how_long_it_waits_since_then(either_world
 def test_the_error_of_what_was_given_up_is_that_of_the_last_attempt(either_world: World) -> None:
     healthy(either_world)
     either_world.sees(a_job(1))
-    either_world.attempt(TryLater("could not connect: connection refused"))
+    either_world.attempt(RetryLater("could not connect: connection refused"))
     (reason,) = readiness(either_world, "read-token-of-the-tests")[1]["reasons"]
     assert (reason["what"], reason["why"]) == (
         "answers with errors, 1 message to be tried again", "could not connect: connection refused"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from bridge.model import RUNNING, SUBMITTED, Delivery, Job, Outcome, Refused, Sent, TryLater
+from bridge.model import RUNNING, SUBMITTED, Delivery, Job, Outcome, Rejected, RetryLater, Sent
 from bridge.record.database import Database
 from bridge.simulator.lives import Life, a_life
 from tests.pipeline.house import ENDS, House
@@ -77,7 +77,7 @@ TAGS = ("Transcode", "Transcode", "Transcode", "Snapshot", "Snapshot", "SpeechRe
 BY_HOUR = (9, 14, 12, 16, 18, 15, 17, 13, 10, 8, 6, 4, 3, 2, 2, 1, 2, 3, 5, 8, 12, 15, 17, 19)  # births, from NOW's on
 _SLOWER = 40  # than lives of the demo, which somebody watches
 _EVERY = timedelta(seconds=137)
-_STATUS: Mapping[type[Outcome], int] = {Sent: 204, TryLater: 500, Refused: 410}
+_STATUS: Mapping[type[Outcome], int] = {Sent: 204, RetryLater: 500, Rejected: 410}
 _CLOSED = timedelta(minutes=50)  # before the end the archive wants no more
 
 Event = tuple[datetime, int, Job]
@@ -104,9 +104,9 @@ def lived(db: Database, seed: int = 8) -> House:
 
 def _answer(delivery: Delivery, now: datetime) -> Outcome:
     if delivery.notifier == "archive" and now > NOW - _CLOSED:
-        return Refused("the receiver answered 410 Gone: it wants no more deliveries", pause=True)
+        return Rejected("the receiver answered 410 Gone: it wants no more deliveries", pause=True)
     if delivery.notifier == "cms" and "unboxing " in delivery.event and '"Success"' in delivery.event:
-        return TryLater("answered 500 Internal Server Error")
+        return RetryLater("answered 500 Internal Server Error")
     return Sent()
 
 

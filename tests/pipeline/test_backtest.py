@@ -13,7 +13,7 @@ from sqlalchemy import delete, update
 
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulebook import read
-from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Refused
+from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Rejected
 from bridge.pipeline.backtest import Backtest, Report
 from bridge.pipeline.by_hand import tell_by_hand
 from bridge.record import history, outbox, reading, silences
@@ -195,7 +195,7 @@ def test_what_a_fallback_told_is_not_compared(house: House) -> None:
     house._book = replace(  # ops falls back to cms
         house.book, notifiers={**house.book.notifiers, "ops": replace(house.book.notifiers["ops"], fallback="cms")}
     )
-    house.transport.answer = lambda one: Refused("gone") if one.notifier == "ops" else None
+    house.transport.answer = lambda one: Rejected("gone") if one.notifier == "ops" else None
     house.has("j1", RUNNING)
     house.poll()
     house.courier.turn()

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Delivery, Notifier, Outcome, Sent, TryLater
+from bridge.model import Delivery, Notifier, Outcome, RetryLater, Sent
 from bridge.pipeline import Courier
 from bridge.record import outbox
 from bridge.record.database import Database
@@ -45,7 +45,7 @@ def live(courier: Courier, clock: Clock, time: timedelta, *, step: timedelta = 2
 
 
 def dead_cms(one: Delivery) -> Outcome:
-    return TryLater("could not connect") if one.notifier == "cms" else Sent()
+    return RetryLater("could not connect") if one.notifier == "cms" else Sent()
 
 
 def attempts_on(transport: FakeTransport, name: str = "cms") -> int:
@@ -93,7 +93,7 @@ def test_a_receiver_that_is_back_is_told_everything_within_about_a_minute(
 def test_messages_that_make_a_receiver_silent_hold_up_no_others_for_long(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
-    transport.answer = lambda one: TryLater("no answer within 15 s") if one.id.startswith("poison") else Sent()
+    transport.answer = lambda one: RetryLater("no answer within 15 s") if one.id.startswith("poison") else Sent()
     put(db, *[telling(f"poison{n}") for n in range(100)])
     live(courier, clock, minutes(5))
     put(db, *[telling(f"d{n}") for n in range(40)], now=clock())
@@ -105,7 +105,7 @@ def test_messages_that_make_a_receiver_silent_hold_up_no_others_for_long(
 def test_who_refuses_some_messages_is_not_broken(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock, status: int
 ) -> None:
-    transport.answer = lambda one: TryLater(f"answered {status}") if one.id.startswith("poison") else Sent()
+    transport.answer = lambda one: RetryLater(f"answered {status}") if one.id.startswith("poison") else Sent()
     transport.status = lambda one: status if one.id.startswith("poison") else 204
     put(db, *[telling(f"poison{n}") for n in range(100)], *[telling(f"d{n}") for n in range(40)])
     live(courier, clock, seconds(2))
@@ -138,7 +138,7 @@ def test_nothing_is_given_up_for_what_was_found_out_long_ago(
 def test_who_asks_everybody_to_wait_is_not_broken(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
-    transport.answer = lambda _: TryLater("429", after=seconds(1), everyone=True)
+    transport.answer = lambda _: RetryLater("429", after=seconds(1), everyone=True)
     put(db, *[telling(f"d{n}") for n in range(40)])
     live(courier, clock, seconds(30))
     assert attempts_on(transport) > 10

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.decide.digests import delivery_id
 from bridge.decide.rulebook import read
-from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Refused
+from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Rejected
 from bridge.pipeline import Poller
 from bridge.pipeline.by_hand import Asked, NotTold, tell_by_hand
 from bridge.pipeline.explain import as_text
@@ -93,7 +93,7 @@ def test_asked_twice_it_is_one_delivery_and_a_dead_one_is_sent_again(world: Worl
     first = tell(world)
     with pytest.raises(NotTold, match=f"delivery {first.delivery} is waiting"):
         tell(world)
-    world.deliver(Refused("no"))
+    world.deliver(Rejected("no"))
     assert tell(world) == first
     world.deliver()
     with pytest.raises(NotTold, match="is sent"):

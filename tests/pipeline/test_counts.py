@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from bridge.collect.errors import AuthError, TemporaryError
 from bridge.decide.conditions import job_seconds
-from bridge.model import DONE, Delivery, Outcome, Refused, Sent, TryLater
+from bridge.model import DONE, Delivery, Outcome, Rejected, RetryLater, Sent
 from bridge.record import tallies
 from bridge.record.codec import load_job
 from bridge.record.database import Database, at
@@ -77,8 +77,8 @@ class Life:
         said = self.chance.choices(("sent", "later", "often", "never"), (12, 2, 1, 1))[0]
         self._said[delivery.id] = said
         if said == "often":
-            return TryLater("answered 429 Too Many Requests", after=seconds(90), everyone=True)
-        return {"later": TryLater("answered 500"), "never": Refused("no")}.get(said, Sent())
+            return RetryLater("answered 429 Too Many Requests", after=seconds(90), everyone=True)
+        return {"later": RetryLater("answered 500"), "never": Rejected("no")}.get(said, Sent())
 
     def passes(self, steps: int) -> None:
         for step in range(steps):

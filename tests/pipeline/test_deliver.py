@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text, update
 
 from bridge.decide.rulebook import Rulebook
-from bridge.model import Delivery, Notifier, Outcome, Rate, Refused, Sent, TryLater
+from bridge.model import Delivery, Notifier, Outcome, Rate, Rejected, RetryLater, Sent
 from bridge.pipeline import Courier
 from bridge.pipeline.deliver import LEASE, WINDOW
 from bridge.record import outbox, reading, settling
@@ -105,7 +105,7 @@ def test_a_lane_is_sent_in_order(db: Database, courier: Courier, transport: Fake
 def test_a_failed_delivery_is_tried_again_on_the_schedule_until_its_time_is_over(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
-    transport.answer = lambda _: TryLater("503")
+    transport.answer = lambda _: RetryLater("503")
     put(db, telling("d1"))
     tries: list[float] = []
     while row_of(db, delivery, id="d1")["state"] == WAITING:
@@ -121,7 +121,7 @@ def test_a_failed_delivery_is_tried_again_on_the_schedule_until_its_time_is_over
 
 
 def test_chance_makes_a_pause_up_to_a_fifth_longer(db: Database, couriers: Couriers, transport: FakeTransport) -> None:
-    transport.answer = lambda _: TryLater("503")
+    transport.answer = lambda _: RetryLater("503")
     put(db, telling("d1"))
     _work(couriers(chance=lambda: 0.5))
     assert at(row_of(db, delivery, id="d1")["due_at"]) == NOW + seconds(5 * 1.1)
@@ -130,7 +130,7 @@ def test_chance_makes_a_pause_up_to_a_fifth_longer(db: Database, couriers: Couri
 def test_a_receiver_is_given_the_time_that_it_asks_for(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
-    transport.answer = lambda _: TryLater("429", after=minutes(7), everyone=True)
+    transport.answer = lambda _: RetryLater("429", after=minutes(7), everyone=True)
     put(db, telling("d1"))
     _work(courier)
     put(db, telling("d2"))
@@ -146,13 +146,13 @@ def test_a_receiver_is_given_the_time_that_it_asks_for(
 def test_a_dead_delivery_that_is_redriven_has_its_whole_time_again(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
-    transport.answer = lambda _: Refused("blocked")
+    transport.answer = lambda _: Rejected("blocked")
     put(db, telling("d1"))
     _work(courier)
     clock.advance(hours(5))
     with db.write() as tx:
         outbox.redrive(tx, reading.numbers_of(["d1"]), now=clock())
-    transport.answer = lambda _: TryLater("503")
+    transport.answer = lambda _: RetryLater("503")
     _work(courier)
     assert _states(db) == [WAITING]
     assert transport.ids() == ["d1", "d1"]
@@ -169,7 +169,7 @@ def test_a_dead_delivery_is_told_to_the_fallback_once_with_the_reason(
     db: Database, couriers: Couriers, transport: FakeTransport
 ) -> None:
     courier = couriers(WITH_FALLBACK)
-    transport.answer = lambda one: Refused("blocked address") if one.notifier == "cms" else Sent()
+    transport.answer = lambda one: Rejected("blocked address") if one.notifier == "cms" else Sent()
     put(db, telling("d1", message=a_message("m")))
     for _ in range(2):  # the second time it was sent again by hand
         _work(courier)
@@ -182,7 +182,7 @@ def test_a_dead_delivery_is_told_to_the_fallback_once_with_the_reason(
 def test_a_dead_delivery_without_a_fallback_is_only_dead(
     db: Database, courier: Courier, transport: FakeTransport
 ) -> None:
-    transport.answer = lambda _: Refused("blocked address")
+    transport.answer = lambda _: Rejected("blocked address")
     put(db, telling("d1"))
     _work(courier)
     assert _states(db) == [DEAD]
@@ -192,7 +192,7 @@ def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(
     db: Database, couriers: Couriers, transport: FakeTransport, clock: Clock
 ) -> None:
     courier = couriers(WITH_FALLBACK)
-    transport.answer = lambda one: Refused("410 Gone", pause=True) if one.notifier == "cms" else Sent()
+    transport.answer = lambda one: Rejected("410 Gone", pause=True) if one.notifier == "cms" else Sent()
     put(db, telling("d1", message=a_message("m1"), lane="j1"), telling("d2", message=a_message("m2"), lane="j1"))
     for _ in range(4):
         _work(courier)
@@ -206,7 +206,7 @@ def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(
 def test_what_waits_for_a_paused_notifier_without_a_fallback_waits(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
-    transport.answer = lambda _: Refused("410 Gone", pause=True)
+    transport.answer = lambda _: Rejected("410 Gone", pause=True)
     put(db, telling("d1"), telling("d2"))
     for _ in range(4):
         _work(courier)
@@ -223,7 +223,7 @@ def test_a_notifier_that_rules_no_longer_have_is_tried_for_a_day_and_then_dead(
     db: Database, courier: Courier, transport: FakeTransport, clock: Clock
 ) -> None:
     know(db, "old")
-    transport.answer = lambda _: TryLater("rules.toml has no notifier of this name")
+    transport.answer = lambda _: RetryLater("rules.toml has no notifier of this name")
     put(db, telling("d1", to="old"))
     _work(courier)
     while (waits := at(row_of(db, delivery, id="d1")["due_at"]) - clock()) > timedelta():
@@ -326,7 +326,7 @@ def test_attempts_that_were_lost_with_their_worker_make_no_pause_longer(
         claim(db, worker="lost", now=clock())
         with db.write() as tx:
             settling.bury(tx, "lost", now=clock())
-    transport.answer = lambda _: TryLater("503")
+    transport.answer = lambda _: RetryLater("503")
     _work(courier)
     assert row_of(db, delivery, id="d1")["attempts"] == 4
     assert row_of(db, delivery, id="d1")["due_at"] == ms(clock() + seconds(5))
@@ -383,7 +383,7 @@ def test_an_outcome_that_comes_after_the_lease_is_not_recorded(
         settle(db, ended_with(theirs, Sent("theirs")))
 
     transport.before_wait = take_over
-    transport.answer = lambda _: Refused("late", pause=True)
+    transport.answer = lambda _: Rejected("late", pause=True)
     _work(courier)
     assert _states(db) == [SENT]
     assert row_of(db, notifier, name="cms")["paused_at"] is None
@@ -403,7 +403,7 @@ def test_a_late_death_is_told_to_no_fallback(
             settling.bury(tx, "w1", now=NOW + hours(1))  # it waits
 
     transport.before_wait = take_over
-    transport.answer = lambda _: Refused("late")
+    transport.answer = lambda _: Rejected("late")
     courier.turn()
     courier.turn()
     assert (_states(db), _fallbacks(db)) == ([WAITING], [])
@@ -459,7 +459,7 @@ def test_a_connection_that_breaks_while_outcomes_are_recorded_loses_none(
 def test_one_answer_that_cannot_be_recorded_does_not_stop_the_others(
     db: Database, courier: Courier, transport: FakeTransport
 ) -> None:
-    transport.answer = lambda one: TryLater("it said \0 and \ud800") if one.id == "d0" else Sent()
+    transport.answer = lambda one: RetryLater("it said \0 and \ud800") if one.id == "d0" else Sent()
     put(db, *[telling(f"d{n}") for n in range(3)])
     for _ in range(5):
         courier.turn()
@@ -544,7 +544,7 @@ def test_a_quick_receiver_that_asks_to_wait_gets_nothing_more_of_its_line(
     put(db, telling("d0"))
     _work(courier)  # it was quick
     put(db, *[telling(f"d{n}") for n in range(1, 9)])
-    transport.answer = lambda _: TryLater("429", after=seconds(60), everyone=True)
+    transport.answer = lambda _: RetryLater("429", after=seconds(60), everyone=True)
     _work(courier)
     waiting = [row for row in rows(db, delivery) if row["state"] == WAITING]
     assert len(waiting) == 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete, update
 
-from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, Refused
+from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, Rejected
 from bridge.pipeline import Poller
 from bridge.pipeline.explain import as_text
 from bridge.record.database import Database
@@ -91,7 +91,7 @@ def test_a_rule_that_should_have_told_somebody_first_is_named_with_what_came_of_
     special = '[[rule]]\nname = "special"\nnotify = "cms"\n'
     world.begin(special, EVERYTHING)
     world.sees(SUBMITTED)
-    world.deliver(Refused("404 Not Found"))
+    world.deliver(Rejected("404 Not Found"))
     world.rule(special, EVERYTHING, MUTE.format("drop"))
     world.sees(RUNNING)
     world.rule(special, EVERYTHING, MUTE.format("hold"))

@@ -7,7 +7,7 @@ from sqlalchemy import delete
 
 from bridge import wiring
 from bridge.decide.rulebook import read
-from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Refused, Sent, TryLater
+from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Rejected, RetryLater, Sent
 from bridge.pipeline import Poller
 from bridge.record import outbox
 from bridge.record.database import Database
@@ -86,7 +86,7 @@ def test_what_waits_in_a_digest_says_of_which_rule_and_until_when(world: World) 
     )
     world.clock.advance(minutes(15))
     assert world.told()["why"].endswith(f"told any moment (due at {after(minutes(10.5))})")
-    world.deliver(Refused("no such channel"))
+    world.deliver(Rejected("no such channel"))
     assert world.told()["answer"] == "merged"
     assert world.told()["why"].endswith("which is dead: no such channel")
 
@@ -109,7 +109,7 @@ def test_what_a_digest_passes_on_to_a_silence_says_what_held_it_first(world: Wor
 def test_what_waits_for_a_retry_says_when_and_why(world: World) -> None:
     world.begin(EVERYTHING)
     world.sees(SUBMITTED)
-    world.deliver(TryLater("503\nService Unavailable"))
+    world.deliver(RetryLater("503\nService Unavailable"))
     told = world.told()
     assert (told["answer"], told["attempts"], told["error"]) == ("retrying", 1, "503 Service Unavailable")
     assert told["why"] == f"1 try in vain, the next is due at {after(seconds(65))}: 503 Service Unavailable"
@@ -123,7 +123,7 @@ def test_what_is_dead_says_why_and_its_fallback_says_what_it_stands_in_for(world
     wiring.sync(world.db, world.book)
     world.poll()
     world.sees(SUBMITTED)
-    world.deliver(lambda one: Refused("404 Not Found") if one.notifier == "cms" else Sent())
+    world.deliver(lambda one: Rejected("404 Not Found") if one.notifier == "cms" else Sent())
     dead, instead = world.last()["deliveries"]
     assert (dead["answer"], dead["why"]) == ("dead", f"given up at {after(minutes(1))}: 404 Not Found")
     assert (instead["notifier"], instead["answer"], instead["fallback_for"]) == ("ops", "sent", "cms")
@@ -146,7 +146,7 @@ def test_what_waits_for_a_paused_notifier_says_why_it_is_paused(world: World) ->
 def test_what_waits_for_an_earlier_message_of_its_job_says_so(world: World) -> None:
     world.begin(EVERYTHING)
     world.sees(SUBMITTED)
-    world.deliver(TryLater("503"))
+    world.deliver(RetryLater("503"))
     world.sees(RUNNING)
     first, second = (one["deliveries"][0] for one in world.all())
     assert (first["answer"], second["answer"]) == ("retrying", "waiting")
@@ -192,7 +192,7 @@ def test_what_was_dropped_sent_again_by_hand_and_refused_says_all_of_it(world: W
     world.silence(drop=True)
     world.sees(SUBMITTED)
     world.send_again()
-    world.deliver(Refused("404"))
+    world.deliver(Rejected("404"))
     assert world.told()["answer"] == "dead"
     assert world.told()["why"] == (
         f"given up at {after(minutes(1))}: 404; sent again by hand after it was dropped by the silence sil_1 by ann "
@@ -239,8 +239,8 @@ def test_what_was_told_in_the_digest_of_another_gate_says_what_held_it_first(wor
     ("outcome", "end"),
     [
         (Sent(), 'told to "ops" in its place at 2026-11-21T09:16:00Z ({})'),
-        (Refused("gone too"), '{} to "ops", in its place, is dead too: gone too'),
-        (TryLater("503"), 'to be told to "ops" in its place by {}, which waits to be sent'),
+        (Rejected("gone too"), '{} to "ops", in its place, is dead too: gone too'),
+        (RetryLater("503"), 'to be told to "ops" in its place by {}, which waits to be sent'),
     ],
 )
 def test_a_digest_that_is_dead_says_what_came_of_its_fallback(world: World, outcome: Outcome, end: str) -> None:
@@ -250,7 +250,7 @@ def test_a_digest_that_is_dead_says_what_came_of_its_fallback(world: World, outc
     world.poll()
     world.sees(SUBMITTED)
     world.clock.advance(minutes(15))
-    world.deliver(lambda one: Refused("404") if one.notifier == "cms" else outcome)
+    world.deliver(lambda one: Rejected("404") if one.notifier == "cms" else outcome)
     (instead,) = [row["id"] for row in rows(world.db, delivery) if row["notifier"] == "ops"]
     told = world.told()
     assert told["why"] == (

@@ -7,7 +7,7 @@ import json
 import pytest
 from sqlalchemy import select
 
-from bridge.model import FAILED, RUNNING, SUCCESS, Delivery, Outcome, Refused, Sent
+from bridge.model import FAILED, RUNNING, SUCCESS, Delivery, Outcome, Rejected, Sent
 from bridge.record import outbox, reading, silences, tallies
 from bridge.record.database import Database
 from bridge.record.rewind import rewind
@@ -153,7 +153,7 @@ def test_what_is_told_to_a_fallback_is_held_as_well(house: House) -> None:
     house.silence(lasts=hours(1), notifier="cms")
 
     def refuse(one: Delivery) -> Outcome:
-        return Refused("no") if one.notifier == "ops" else Sent()
+        return Rejected("no") if one.notifier == "ops" else Sent()
 
     house.transport.answer = refuse
     end(house, "j1")
@@ -167,7 +167,7 @@ def test_what_dies_again_is_held_for_its_fallback_once(house: House) -> None:
     ops = 'url = "https://ops.example.com/hook"\n'
     house.start(OVER, given=GIVEN.replace(ops, f'{ops}fallback = "cms"\n'))
     house.silence(lasts=hours(1), notifier="cms")
-    house.transport.answer = lambda one: Refused("no") if one.notifier == "ops" else Sent()
+    house.transport.answer = lambda one: Rejected("no") if one.notifier == "ops" else Sent()
     end(house, "j1")
     for _ in range(3):
         with house.db.write() as tx:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bridge.model import Attempt, Delivery, Outcome, Sent, TryLater
+from bridge.model import Attempt, Delivery, Outcome, RetryLater, Sent
 from bridge.pipeline.line import Line
 from tests.record.builders import NOW
 
@@ -58,14 +58,14 @@ def test_a_receiver_that_accepted_quickly_has_a_line_until_it_is_slow_or_fails()
     ended(found, Sent(), took_s=2)
     assert found.quick == set()
     ended(found, Sent())
-    ended(found, TryLater("503"))
+    ended(found, RetryLater("503"))
     assert found.quick == set()
 
 
 def test_of_a_receiver_that_fails_nobody_waits_on() -> None:
     found = line("d1", "d2", "d3")
     assert ids(found) == (["d1", "d2"], [])
-    failed = Attempt(delivery=a_delivery("d1"), outcome=TryLater("429", everyone=True), started_at=NOW, seconds=0.1)
+    failed = Attempt(delivery=a_delivery("d1"), outcome=RetryLater("429", everyone=True), started_at=NOW, seconds=0.1)
     assert [one.id for one in found.ended(failed)] == ["d3"]
     assert ids(found) == ([], [])
 

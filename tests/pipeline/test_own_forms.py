@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bridge.model import FAILED, Delivery, Outcome, Refused, Sent
+from bridge.model import FAILED, Delivery, Outcome, Rejected, Sent
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.schema import delivery
@@ -71,7 +71,7 @@ def test_a_fallback_has_its_own_body_and_not_that_of_the_dead(db: Database, cloc
     house.start(rules, given=GIVEN.replace(ops, f'{ops}fallback = "cms"\n'))
 
     def refuse(one: Delivery) -> Outcome:
-        return Refused("no") if one.notifier == "ops" else Sent()
+        return Rejected("no") if one.notifier == "ops" else Sent()
 
     house.transport.answer = refuse
     end(house, "j1", user_data="asset=a-7")

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from bridge.model import Delivery, Notifier, Refused, TryLater
+from bridge.model import Delivery, Notifier, Rejected, RetryLater
 from bridge.pipeline import Courier
 from bridge.record import outbox, reading
 from bridge.record.database import Database, at
@@ -72,7 +72,7 @@ def states(db: Database) -> set[int]:
 def test_what_a_dead_receiver_never_took_is_dead_when_its_time_is_over_whatever_the_breaker_waits_for(
     db: Database, courier: Courier, transport: FakeTransport, time: Time, waiting: int, within_s: int
 ) -> None:
-    transport.answer = lambda _: TryLater("could not connect")
+    transport.answer = lambda _: RetryLater("could not connect")
     put(db, *[telling(f"d{n}") for n in range(waiting)])
     time.passes(courier, RETRY - seconds(2))
     assert WAITING in states(db)
@@ -87,9 +87,9 @@ def test_a_notifier_left_alone_for_long_is_tried_in_time_for_each_delivery_to_ha
 ) -> None:
     tried: list[datetime] = []
 
-    def refuse(_: Delivery) -> TryLater:
+    def refuse(_: Delivery) -> RetryLater:
         tried.append(clock())
-        return TryLater("could not connect")
+        return RetryLater("could not connect")
 
     transport.answer = refuse
     put(db, *[telling(f"old{n}") for n in range(20)])
@@ -112,7 +112,7 @@ def test_a_notifier_left_alone_for_long_is_tried_in_time_for_each_delivery_to_ha
 def test_a_clock_that_leaps_there_and_back_uses_no_retry_time_up(
     db: Database, courier: Courier, transport: FakeTransport, time: Time, clock: Clock
 ) -> None:
-    transport.answer = lambda _: TryLater("answered 503")
+    transport.answer = lambda _: RetryLater("answered 503")
     put(db, *[telling(f"d{n}") for n in range(3)])
     time.passes(courier, seconds(10))
     clock.advance(hours(25))
@@ -127,7 +127,7 @@ def test_a_clock_that_leaps_there_and_back_uses_no_retry_time_up(
 def test_a_stop_of_the_bridge_uses_no_retry_time_up(
     db: Database, courier: Courier, transport: FakeTransport, time: Time, clock: Clock
 ) -> None:
-    transport.answer = lambda _: TryLater("answered 503")
+    transport.answer = lambda _: RetryLater("answered 503")
     put(db, telling("d1"))
     time.passes(courier, seconds(3))
     clock.advance(hours(3))
@@ -140,7 +140,7 @@ def test_a_place_in_our_own_queue_uses_no_retry_time_up(
     db: Database, courier: Courier, transport: FakeTransport, time: Time
 ) -> None:
     transport.status = lambda _: 500
-    transport.answer = lambda _: TryLater("answered 500")
+    transport.answer = lambda _: RetryLater("answered 500")
     with db.write() as tx:
         tx.execute(notifier.update().values(interval_ms=20_000, burst=1))
     put(db, *[telling(f"d{n}") for n in range(4)])
@@ -155,7 +155,7 @@ def test_retry_after_prolongs_it_to_three_times_at_most(
     db: Database, courier: Courier, transport: FakeTransport, time: Time
 ) -> None:
     transport.status = lambda _: 503
-    transport.answer = lambda _: TryLater("answered 503", after=hours(24), everyone=True)
+    transport.answer = lambda _: RetryLater("answered 503", after=hours(24), everyone=True)
     put(db, telling("d1"))
     time.passes(courier, 3 * RETRY - seconds(2))
     assert states(db) == {WAITING}
@@ -167,11 +167,11 @@ def test_retry_after_prolongs_it_to_three_times_at_most(
 def test_a_receiver_that_comes_back_with_a_wish_is_given_that_time(
     db: Database, courier: Courier, transport: FakeTransport, time: Time
 ) -> None:
-    transport.answer = lambda _: TryLater("could not connect")
+    transport.answer = lambda _: RetryLater("could not connect")
     put(db, *[telling(f"d{n}") for n in range(30)])
     time.passes(courier, seconds(20))
     transport.status = lambda _: 503
-    transport.answer = lambda _: TryLater("answered 503", after=seconds(60), everyone=True)
+    transport.answer = lambda _: RetryLater("answered 503", after=seconds(60), everyone=True)
     time.passes(courier, seconds(20))
     begun = len(transport.begun)
     time.passes(courier, seconds(30))
@@ -181,14 +181,14 @@ def test_a_receiver_that_comes_back_with_a_wish_is_given_that_time(
 def test_a_notifier_that_is_paused_uses_no_retry_time_up(
     db: Database, courier: Courier, transport: FakeTransport, time: Time
 ) -> None:
-    transport.answer = lambda _: TryLater("could not connect")
+    transport.answer = lambda _: RetryLater("could not connect")
     put(db, telling("d1"))
     time.passes(courier, seconds(7))
-    transport.answer = lambda _: Refused("gone", pause=True)
+    transport.answer = lambda _: Rejected("gone", pause=True)
     time.passes(courier, minutes(5))
     with db.write() as tx:
         outbox.resume(tx, "cms")
-    transport.answer = lambda _: TryLater("could not connect")
+    transport.answer = lambda _: RetryLater("could not connect")
     time.passes(courier, seconds(2))
     assert states(db) == {WAITING}
 
@@ -196,7 +196,7 @@ def test_a_notifier_that_is_paused_uses_no_retry_time_up(
 def test_while_the_clock_is_doubted_nothing_is_given_up_and_all_is_tried_on(
     db: Database, courier: Courier, transport: FakeTransport, time: Time, faults: list[str]
 ) -> None:
-    transport.answer = lambda _: TryLater("could not connect")
+    transport.answer = lambda _: RetryLater("could not connect")
     put(db, *[telling(f"d{n}") for n in range(30)])
     faults.append("the clock was set")
     time.passes(courier, minutes(5))
@@ -209,7 +209,7 @@ def test_while_the_clock_is_doubted_nothing_is_given_up_and_all_is_tried_on(
 def test_what_is_sent_again_has_its_whole_time_again(
     db: Database, courier: Courier, transport: FakeTransport, time: Time, clock: Clock
 ) -> None:
-    transport.answer = lambda _: TryLater("could not connect")
+    transport.answer = lambda _: RetryLater("could not connect")
     put(db, telling("d1"))
     time.passes(courier, minutes(1))
     assert states(db) == {DEAD}

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from bridge.model import Refused, Sent
+from bridge.model import Rejected, Sent
 from bridge.pipeline import Pruner
 from bridge.pipeline.stats import SPANS, Stats, quantile, stats
 from bridge.record import tallies
@@ -112,7 +112,7 @@ def test_deliveries_are_shown_by_what_became_of_them_and_how_long_it_took(house:
         house.has(f"j{k}", "Success")
     house.clock.advance(seconds(45))
     house.poll()
-    house.transport.answer = lambda one: Refused("no") if one.n == 1 else Sent()
+    house.transport.answer = lambda one: Rejected("no") if one.n == 1 else Sent()
     house.deliver()
     found = shown(house)
     assert {(one.notifier, one.outcome): sum(one.counts) for one in found.deliveries} == {

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from bridge.decide.retries import BROKEN_AT
-from bridge.model import Notifier, Rate, Refused, Sent, TryLater
+from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
 from bridge.record import claims, outbox, settling
 from bridge.record.database import Database, ms
 from bridge.record.schema import delivery, notifier
@@ -89,7 +89,7 @@ def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None
     know(db, "cms")
     put(db, telling("a1", lane="a"), telling("a2", lane="a"), telling("b1", lane="b"))
     first, other = claim(db)
-    settle(db, ended(first, TryLater("503"), again_at=NOW + hours(1)), ended(other, Sent()))
+    settle(db, ended(first, RetryLater("503"), again_at=NOW + hours(1)), ended(other, Sent()))
     assert row_of(db, delivery, id="a2")["due_at"] == ms(NOW + hours(1))
     assert claim(db, now=NOW + minutes(59)) == []
     (again,) = claim(db, now=NOW + hours(1))
@@ -99,10 +99,10 @@ def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None
 def test_those_behind_go_at_once_when_the_first_was_sent_at_last(db: Database) -> None:
     know(db, "cms")
     put(db, telling("a1", lane="a"), telling("a2", lane="a"))
-    settle(db, ended(claim(db)[0], TryLater("503"), again_at=NOW + minutes(1)))
+    settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + minutes(1)))
     put(db, telling("a3", lane="a"), now=NOW + seconds(1))
     (again,) = claim(db, now=NOW + minutes(1))
-    settle(db, ended(again, TryLater("503"), again_at=NOW + hours(1)), now=NOW + minutes(1))
+    settle(db, ended(again, RetryLater("503"), again_at=NOW + hours(1)), now=NOW + minutes(1))
     (again,) = claim(db, now=NOW + hours(1))
     assert again.id == "a1"
     # As after a redrive of the first alone: the others wait till later than now.
@@ -113,16 +113,16 @@ def test_those_behind_go_at_once_when_the_first_was_sent_at_last(db: Database) -
 def test_those_behind_go_at_once_when_the_first_is_dead(db: Database) -> None:
     know(db, "cms")
     put(db, telling("a1", lane="a"), telling("a2", lane="a"))
-    settle(db, ended(claim(db)[0], TryLater("503"), again_at=NOW + hours(1)))
+    settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + hours(1)))
     (again,) = claim(db, now=NOW + hours(1))
-    settle(db, ended(again, Refused("no")), now=NOW + minutes(30))
+    settle(db, ended(again, Rejected("no")), now=NOW + minutes(30))
     assert claimed_ids(db, now=NOW + minutes(30)) == ["a2"]
 
 
 def test_one_that_is_redriven_goes_before_those_behind_it(db: Database) -> None:
     know(db, "cms")
     put(db, telling("a1", lane="a"), telling("a2", lane="a"), telling("a3", lane="a"))
-    settle(db, ended(claim(db)[0], Refused("no")))
+    settle(db, ended(claim(db)[0], Rejected("no")))
     (second,) = claim(db)
     with db.write() as tx:
         outbox.redrive(tx, delivery.select().with_only_columns(delivery.c.n), now=NOW)
@@ -137,7 +137,7 @@ def test_a_redrive_between_two_claims_never_sends_two_of_a_lane_at_once(
 ) -> None:
     know(db, "cms")
     put(db, telling("a1", lane="a"), telling("a2", lane="a"))
-    settle(db, ended(claim(db)[0], Refused("no")))
+    settle(db, ended(claim(db)[0], Rejected("no")))
     other = opened(db_url)
     with other.write() as redriving:
         outbox.redrive(redriving, delivery.select().with_only_columns(delivery.c.n), now=NOW)
@@ -184,7 +184,7 @@ def test_a_notifier_that_asked_everyone_to_wait_delays_no_other(db: Database) ->
     know(db, "cms", "ops")
     put(db, telling("c1"), telling("c2"), telling("o1", to="ops"))
     (first,) = claim(db, free=1)
-    settle(db, ended(first, TryLater("429", after=minutes(5), everyone=True), again_at=NOW + minutes(5)))
+    settle(db, ended(first, RetryLater("429", after=minutes(5), everyone=True), again_at=NOW + minutes(5)))
     assert claimed_ids(db, now=NOW + minutes(4)) == ["o1"]
     assert sorted(claimed_ids(db, now=NOW + minutes(5))) == ["c1", "c2"]
 
@@ -193,8 +193,8 @@ def test_a_shorter_wish_does_not_shorten_a_longer_one(db: Database) -> None:
     know(db, "cms")
     put(db, telling("d1"), telling("d2"), telling("d3"))
     first, second = claim(db, free=2)
-    settle(db, ended(first, TryLater("429", everyone=True), again_at=NOW + hours(1)))
-    settle(db, ended(second, TryLater("429", everyone=True), again_at=NOW + minutes(1)))
+    settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
+    settle(db, ended(second, RetryLater("429", everyone=True), again_at=NOW + minutes(1)))
     assert claim(db, now=NOW + minutes(59)) == []
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
 
-from bridge.model import Delivery, Notifier, Sent, TryLater
+from bridge.model import Delivery, Notifier, RetryLater, Sent
 from bridge.record import claims, settling
 from bridge.record.database import Database
 from bridge.record.schema import DEAD, SENT, delivery
@@ -40,7 +40,7 @@ class Receiver:
         with self.lock:
             self.busy.discard(lane)
             if chance < 0.2:
-                return ended(one, TryLater("bad luck"), again_at=NOW)
+                return ended(one, RetryLater("bad luck"), again_at=NOW)
             self.sent[lane].append(int(number))
         return ended(one, Sent())
 

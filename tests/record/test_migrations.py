@@ -16,9 +16,9 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
-from bridge.record.schema import HEAD, metadata
+from bridge.record.schema import HEAD, attempt, metadata, notifier
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.record.builders import a_job, know, put, telling
+from tests.record.builders import a_job, know, put, rows, telling
 from tests.record.test_snapshots import see
 from tests.waiting import wait_until
 
@@ -118,6 +118,27 @@ def test_an_upgrade_that_fails_leaves_nothing_behind(empty_url: str, opened: Ope
     with pytest.raises(Exception, match="already exists"):
         db.upgrade()
     assert db.revision() is None
+
+
+_ATTEMPT = """INSERT INTO attempt (delivery, number, outcome, why, status, started_at, ms)
+    SELECT n, {}, 'later', 'answered 503 Service Unavailable', 503, 1, 1 FROM delivery"""
+_PAUSE = "UPDATE notifier SET paused_at = 1, paused_why = 'answered 410 Gone'"
+
+
+@on_both
+def test_what_a_version_wrote_that_gives_no_reasons_has_none(empty_url: str, opened: Opener) -> None:
+    db = opened(empty_url)
+    migrations.upgrade(db.engine, "0007")
+    know(db, "cms")
+    put(db, telling("d1"))
+    with db.write() as tx:
+        tx.execute(text(_ATTEMPT.format(1)))
+        tx.execute(text(_PAUSE))
+    db.upgrade()
+    with db.write() as tx:
+        tx.execute(text(_ATTEMPT.format(2)))  # such a worker may still run
+    assert [(row["number"], row["reason"]) for row in rows(db, attempt)] == [(1, None), (2, None)]
+    assert [row["paused_reason"] for row in rows(db, notifier)] == [None]
 
 
 # --- indexes that PostgreSQL builds while others write ----------------------------------------------------------

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.model import Refused, Sent, TryLater
+from bridge.model import Rejected, RetryLater, Sent
 from bridge.record import outbox, reading
 from bridge.record.database import Database, ms
 from bridge.record.schema import delivery, message, notifier
@@ -55,9 +55,9 @@ def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
 def _dead(db: Database, id_: str = "d1") -> None:
     put(db, telling(id_))
     (mine,) = claim(db)
-    settle(db, ended(mine, TryLater("down"), again_at=NOW, retry_from=hours(1), retry_due=hours(1)))
+    settle(db, ended(mine, RetryLater("down"), again_at=NOW, retry_from=hours(1), retry_due=hours(1)))
     (mine,) = claim(db)
-    settle(db, ended(mine, TryLater("down")), now=NOW + hours(24))
+    settle(db, ended(mine, RetryLater("down")), now=NOW + hours(24))
 
 
 def test_a_dead_delivery_is_sent_again_under_its_own_id(db: Database) -> None:
@@ -100,7 +100,7 @@ def test_a_paused_notifier_is_told_nothing_until_it_is_resumed(db: Database) -> 
 def test_resuming_ends_the_wait_that_a_receiver_asked_for(db: Database) -> None:
     put(db, telling("d1"), telling("d2"))
     (first,) = claim(db, free=1)
-    settle(db, ended(first, TryLater("429", everyone=True), again_at=NOW + hours(1)))
+    settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
     assert claimed_ids(db) == []
     with db.write() as tx:
         outbox.resume(tx, "cms")
@@ -110,7 +110,7 @@ def test_resuming_ends_the_wait_that_a_receiver_asked_for(db: Database) -> None:
 def test_a_refused_delivery_can_be_redriven_too(db: Database) -> None:
     put(db, telling("d1"))
     (mine,) = claim(db)
-    settle(db, ended(mine, Refused("not this one")))
+    settle(db, ended(mine, Rejected("not this one")))
     with db.write() as tx:
         assert outbox.redrive(tx, reading.numbers_of(["d1"]), now=NOW) == ["d1"]
     assert claimed_ids(db) == ["d1"]

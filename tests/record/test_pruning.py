@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select, update
 
-from bridge.model import RUNNING, SUCCESS, Refused, Sent, TryLater
+from bridge.model import RUNNING, SUCCESS, Rejected, RetryLater, Sent
 from bridge.record import outbox, pruning, reading, snapshots
 from bridge.record.database import Database, at
 from bridge.record.pruning import AT_ONCE, RULES_AT_ONCE, Cutoffs
@@ -96,14 +96,14 @@ def test_what_was_sent_goes_after_its_time_with_its_attempts_and_message(db: Dat
 
 
 def test_a_dead_letter_stays_three_times_as_long(db: Database) -> None:
-    _tell(db, Refused("no"), "dead")
+    _tell(db, Rejected("no"), "dead")
     assert prune_deliveries(db, NOW + days(89)) == 0
     assert prune_deliveries(db, NOW + days(91)) == 1
     assert _left(db) == ([], 0, 0)
 
 
 def test_a_dead_letter_of_89_days_is_sent_again_with_all_that_was_tried(db: Database) -> None:
-    _tell(db, Refused("no"), "dead")
+    _tell(db, Rejected("no"), "dead")
     later = NOW + days(89)
     prune_deliveries(db, later)
     with db.write() as tx:
@@ -118,7 +118,7 @@ def test_what_waits_or_is_being_sent_stays_whatever_its_age(db: Database) -> Non
     know(db, "cms")
     put(db, telling("tried"), telling("sending"))
     tried, _sending = claim(db)
-    settle(db, ended(tried, TryLater("busy"), again_at=NOW + hours(1)))
+    settle(db, ended(tried, RetryLater("busy"), again_at=NOW + hours(1)))
     put(db, telling("waiting"))
     assert prune_deliveries(db, NOW + days(4000)) == 0
     assert _left(db) == (["tried", "sending", "waiting"], 3, 1)
@@ -138,7 +138,7 @@ def test_a_message_stays_until_nobody_tells_it(db: Database) -> None:
 
 
 def test_what_was_sent_again_since_it_was_looked_at_stays_with_its_attempts(db: Database) -> None:
-    _tell(db, Refused("no"), "dead")
+    _tell(db, Rejected("no"), "dead")
     later = cut(NOW + days(91))
     with db.read() as tx:
         found = pruning.old_deliveries(tx, after=0, cut=later)
@@ -151,7 +151,7 @@ def test_what_was_sent_again_since_it_was_looked_at_stays_with_its_attempts(db: 
 
 @only_postgresql
 def test_what_is_being_sent_again_is_not_waited_for(db: Database) -> None:
-    _tell(db, Refused("no"), "again", "dead")
+    _tell(db, Rejected("no"), "again", "dead")
     again = select(delivery.c.n).where(delivery.c.id == "again")
     with db.write() as tx:
         outbox.redrive(tx, again, now=NOW + days(91))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
-from bridge.model import FAILED, RUNNING, SUCCESS, Notifier, Refused, Sent, TryLater
+from bridge.model import FAILED, RUNNING, SUCCESS, Notifier, Rejected, RetryLater, Sent
 from bridge.record import gauges, leases, outbox, reading, snapshots
 from bridge.record.database import Database
 from bridge.record.reading import Filter
@@ -153,7 +153,7 @@ def deliveries(db: Database) -> None:
     put(db, telling("sent"), telling("dead", to="ops", message=a_message("m", rule="r", job_id="j1")))
     put(db, telling("later", message=a_message("m2", event={"type": "t"})), now=NOW + hours(1))
     first, second = sorted(claim(db), key=lambda d: d.id, reverse=True)
-    settle(db, ended(first, Sent(), status=200), ended(second, Refused("blocked")))
+    settle(db, ended(first, Sent(), status=200), ended(second, Rejected("blocked")))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_sqlite_finds_jobs_by_the_rarest_of_several_filters(db: Database, which:
 def test_a_delivery_is_shown_with_its_tries_and_what_it_says(db: Database) -> None:
     with db.write() as tx:
         outbox.redrive(tx, reading.numbers_of(["dead"]), now=NOW)
-    settle(db, ended(claim(db)[0], TryLater("503"), again_at=NOW + hours(2), status=503, answer="busy"))
+    settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + hours(2), status=503, answer="busy"))
     with db.read() as tx:
         found = reading.delivery(tx, "dead")
         assert reading.delivery(tx, "unknown") is None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from bridge.model import Notifier, Rate, Refused, Sent
+from bridge.model import Notifier, Rate, Rejected, Sent
 from bridge.pipeline.redriving import MOST, TooMany, carry_out, order
 from bridge.record import leases, outbox, pruning, redrives
 from bridge.record.database import Database, ms
@@ -190,7 +190,7 @@ def test_what_dies_again_is_not_sent_a_second_time(db: Database) -> None:
     bury(db, "d1", "d2")
     give(db, per_minute=1)
     assert carry_out(db, NOW) == 1
-    settle(db, *(ended(one, Refused("no")) for one in claim(db)), now=NOW)
+    settle(db, *(ended(one, Rejected("no")) for one in claim(db)), now=NOW)
     assert carry_out(db, NOW + minutes(1)) == 1
     assert waiting(db) == ["d2"]
     assert (standing(db).done, standing(db).left) == (2, 0)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text, update
 
-from bridge.model import TryLater
+from bridge.model import RetryLater
 from bridge.record import leases, outbox
 from bridge.record.database import Database, ms
 from bridge.record.rewind import rewind
@@ -64,7 +64,7 @@ def test_a_clock_that_was_ahead_for_one_attempt_is_known_by_it(db: Database) -> 
     ahead = NOW + 24 * HOUR
     for moment, again_at in ((ahead, ahead + minutes(1)), (NOW - HOUR, NOW)):
         (one,) = claim(db, now=moment, free=1)
-        settle(db, ended(one, TryLater("busy"), again_at=again_at, started_at=moment), now=moment)
+        settle(db, ended(one, RetryLater("busy"), again_at=again_at, started_at=moment), now=moment)
     with db.write() as tx:
         tx.execute(update(worker).values(beat_at=ms(NOW - HOUR)))
     assert _rewind(db) == 25 * HOUR

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Refused, Sent, TryLater
-from bridge.record import leases, outbox, settling
+from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
+from bridge.record import leases, outbox, settling, tallies
 from bridge.record.database import Database, ms
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
 from tests.record.builders import (
@@ -46,20 +46,21 @@ def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
     told = row_of(db, delivery, id="d1")
     assert (told["state"], told["ended_at"], told["lease"]) == (SENT, ms(NOW + seconds(3)), None)
     kept = row_of(db, attempt, delivery=mine.n)
-    facts = ("number", "outcome", "why", "status", "answer", "address", "started_at", "ms")
-    assert [kept[name] for name in facts] == [1, "sent", None, 200, "ok", "192.0.2.1", ms(NOW), 200]
+    facts = ("number", "outcome", "why", "reason", "status", "answer", "address", "started_at", "ms")
+    assert [kept[name] for name in facts] == [1, "sent", None, None, 200, "ok", "192.0.2.1", ms(NOW), 200]
 
 
 def test_one_that_is_tried_later_waits_until_then(db: Database) -> None:
     put(db, telling("d1"))
-    settle(db, ended(claim(db)[0], TryLater("timed out"), again_at=NOW + minutes(2)))
+    settle(db, ended(claim(db)[0], RetryLater("timed out", Reason.TIMEOUT), again_at=NOW + minutes(2)))
     told = row_of(db, delivery, id="d1")
     assert (told["state"], told["due_at"], told["why"]) == (WAITING, ms(NOW + minutes(2)), "timed out")
-    assert row_of(db, attempt, number=1)["outcome"] == "later"
+    kept = row_of(db, attempt, number=1)
+    assert (kept["outcome"], kept["why"], kept["reason"]) == ("later", "timed out", "timeout")
 
 
-@pytest.mark.parametrize("outcome", [Refused("blocked address"), TryLater("503")])
-def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome: Refused | TryLater) -> None:
+@pytest.mark.parametrize("outcome", [Rejected("blocked address"), RetryLater("503")])
+def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome: Rejected | RetryLater) -> None:
     put(db, telling("d1"))
     one = ended(claim(db)[0], outcome)
     assert one.dead
@@ -71,20 +72,22 @@ def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome
 def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Database) -> None:
     put(db, telling("d1", lane="a"), telling("d2", lane="a"), telling("o1", to="ops"))
     first, other = sorted(claim(db), key=lambda d: d.id)
-    one = ended(first, Refused("410: it wants no more", pause=True))
+    one = ended(first, Rejected("410: it wants no more", Reason.GONE, pause=True))
     assert not one.dead
     settle(db, one, ended(other, Sent()))
-    assert row_of(db, notifier, name="cms")["paused_why"] == "410: it wants no more"
+    paused = row_of(db, notifier, name="cms")
+    assert (paused["paused_why"], paused["paused_reason"]) == ("410: it wants no more", "gone")
     assert claim(db, now=NOW + hours(100)) == []
     with db.write() as tx:
         outbox.resume(tx, "cms")
+    assert row_of(db, notifier, name="cms")["paused_reason"] is None
     assert claimed_ids(db) == ["d1"]
 
 
 def test_many_outcomes_are_recorded_together(db: Database) -> None:
     put(db, *[telling(f"d{n}") for n in range(6)])
     found = claim(db, free=3) + claim(db, free=3)  # under two leases
-    outcomes = [Sent(), TryLater("later"), Refused("no"), Sent("r"), Sent(), TryLater("dead")]
+    outcomes = [Sent(), RetryLater("later"), Rejected("no"), Sent("r"), Sent(), RetryLater("dead")]
     again = [None, NOW + hours(1), None, None, None, None]
     both = zip(found, outcomes, again, strict=True)
     settle(db, *[ended(d, outcome, again_at=at) for d, outcome, at in both])
@@ -99,11 +102,11 @@ def test_many_outcomes_are_recorded_together(db: Database) -> None:
 
 @pytest.mark.parametrize(
     "late",
-    [Sent("late receipt"), TryLater("late", everyone=True), Refused("late"), Refused("late", pause=True)],
+    [Sent("late receipt"), RetryLater("late", everyone=True), Rejected("late"), Rejected("late", pause=True)],
     ids=["sent", "later", "refused", "pause"],
 )
 @pytest.mark.parametrize("again", ["claimed", "sent", "waiting"])
-def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | TryLater | Refused, again: str) -> None:
+def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | RetryLater | Rejected, again: str) -> None:
     put(db, telling("d1", lane="a", thread="t"), telling("d2", lane="a", thread="t"))
     (zombies,) = claim(db, worker="zombie")
     _reap(db)
@@ -114,7 +117,7 @@ def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | TryL
         settle(db, ended(mine, Sent("receipt")), now=LATE)
     tables = (delivery, attempt, thread, notifier)
     before = [rows(db, table) for table in tables]
-    again_at = LATE + hours(1) if isinstance(late, TryLater) else None
+    again_at = LATE + hours(1) if isinstance(late, RetryLater) else None
     assert settle(db, ended(zombies, late, again_at=again_at), now=LATE) == {zombies.n}
     assert [rows(db, table) for table in tables] == before
 
@@ -124,7 +127,7 @@ def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
     lost, mine, failed = claim(db)
     with db.write() as tx:
         settling.hand_back(tx, [lost])
-    lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, TryLater("x"), again_at=LATE))
+    lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, RetryLater("x"), again_at=LATE))
     assert lost_ones == {lost.n}
     assert [row["state"] for row in rows(db, delivery)] == [WAITING, SENT, WAITING]
     assert {row["delivery"] for row in rows(db, attempt)} == {mine.n, failed.n}
@@ -134,7 +137,7 @@ def test_what_a_lost_worker_held_is_told_again_and_the_attempt_is_called_lost(db
     put(db, telling("d1", lane="a"), telling("d2", lane="a"))
     (mine,) = claim(db)
     assert _reap(db) == 1
-    assert [(row["number"], row["outcome"]) for row in rows(db, attempt)] == [(1, "lost")]
+    assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempt)] == [(1, "lost", "lost")]
     assert "not known" in row_of(db, delivery, id="d1")["why"]
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
@@ -203,6 +206,26 @@ def test_a_worker_id_is_no_pattern(db: Database) -> None:
         assert settling.bury(tx, "a_c", now=NOW) == settling.bury(tx, "%", now=NOW) == 0
 
 
+# --- what metrics count -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "label"),
+    [
+        (Sent("r"), "ok"),
+        *((RetryLater("a sentence", reason), reason.value) for reason in Reason if reason not in ("channel", "gone")),
+        (Rejected("a sentence", Reason.CHANNEL, pause=True), "client_error"),
+        (Rejected("a sentence", Reason.GONE, pause=True), "client_error"),
+    ],
+)
+def test_an_attempt_is_counted_by_its_reason(db: Database, outcome: Outcome, label: str) -> None:
+    put(db, telling("d1"))
+    settle(db, ended(claim(db)[0], outcome, again_at=NOW))
+    with db.read() as tx:
+        assert {one.labels for one in tallies.totals(tx, ["attempt"])} == {("cms", label)}
+    assert label in settling.ATTEMPT_LABELS
+
+
 # --- what receivers say -------------------------------------------------------------------------------------
 
 
@@ -215,8 +238,8 @@ def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
 
 
 @pytest.mark.parametrize("said", ["a\0b", "a\ud800b"], ids=["NUL", "half a pair"])
-@pytest.mark.parametrize("make", [TryLater, Refused, Sent], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [RetryLater, Rejected, Sent], ids=lambda make: make.__name__)
 def test_no_word_of_a_receiver_keeps_its_outcome_from_being_recorded(db: Database, said: str, make: type) -> None:
     put(db, telling("d1", thread="t"))
-    assert settle(db, ended(claim(db)[0], make(said), again_at=NOW if make is TryLater else None)) == frozenset()
+    assert settle(db, ended(claim(db)[0], make(said), again_at=NOW if make is RetryLater else None)) == frozenset()
     assert rows(db, delivery)[0]["state"] != SENDING

@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from bridge.model import Sent, TryLater
+from bridge.model import RetryLater, Sent
 from bridge.send.begun import ANSWER_KEPT, Begun
 from bridge.send.mask import Mask
 from tests.secrets_kept.planted import SECRETS, leaked
@@ -119,8 +119,8 @@ def test_an_answer_that_is_cut_inside_of_a_secret_keeps_no_part_of_it() -> None:
 def test_a_long_reason_is_cut_after_its_secrets_are_gone() -> None:
     begun = Begun(a_delivery(), NOON, a_slack(token=KEY))
     for shown in range(len(KEY) + 1):
-        outcome = begun.ended(TryLater("x" * (500 - shown) + KEY)).outcome
-        assert isinstance(outcome, TryLater)
+        outcome = begun.ended(RetryLater("x" * (500 - shown) + KEY)).outcome
+        assert isinstance(outcome, RetryLater)
         assert len(outcome.why) <= 500
         assert KEY[:4] not in outcome.why
 

@@ -65,7 +65,8 @@ def main(address: str) -> None:
     from slack_sdk.webhook import WebhookClient
 
     from bridge.send.door import Door
-    from bridge.send.slack import DoorWebClient, DoorWebhookClient, Line, SlackSender, token_trouble
+    from bridge.send.slack.client import DoorWebClient, DoorWebhookClient, SlackTransport, token_trouble
+    from bridge.send.slack.request import SlackSender
     from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
 
     api, door, closed = f"{address}/api/", Door(allow=LOOPBACK), Door()
@@ -75,8 +76,8 @@ def main(address: str) -> None:
             notifier["url"] = f"{address}/services/T0/B0/X"
         return SlackSender(a_slack(**notifier), api, through).send(a_delivery(thread="j1", root=root), NOON).outcome
 
-    ours = DoorWebClient(Line(door), token="xoxb-1", base_url=api)
-    hook = DoorWebhookClient(Line(door), f"{address}/services/T0/B0/X")
+    ours = DoorWebClient(SlackTransport(door), token="xoxb-1", base_url=api)
+    hook = DoorWebhookClient(SlackTransport(door), f"{address}/services/T0/B0/X")
     found = {what: audit.of(lambda told=told: tell(door, **told)) for what, (told, _) in PATHS.items()}
     found |= {
         "auth.test": audit.of(lambda: token_trouble(a_slack(), api, door)),

@@ -7,7 +7,7 @@ from typing import Any
 
 from bridge.model import Outcome
 from bridge.send.door import Door
-from bridge.send.slack import SlackSender
+from bridge.send.slack.request import SlackSender
 from tests.send.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from bridge import settings as environment
-from bridge.model import Attempt, Refused, Sent
+from bridge.model import Attempt, Rejected, Sent
 from bridge.wiring.parts import door
 from tests.send.probes import ROUTES, outbound
 from tests.send.receivers import Receiver, a_delivery, accepting
@@ -36,7 +36,7 @@ def test_its_neighbours_are_not(route: str, host: str) -> None:
     listens = host.strip("[]") if host in ("127.0.0.3", "[::1]") else "127.0.0.3" if "3" in host else "127.0.0.1"
     with Receiver(OK, listens) as receiver:
         attempt = told(route, f"http://{host}:{receiver.port}/hook", "127.0.0.2/32")
-    assert isinstance(attempt.outcome, Refused), attempt
+    assert isinstance(attempt.outcome, Rejected), attempt
     assert not attempt.outcome.pause
     assert receiver.connections == 0
 
@@ -44,6 +44,6 @@ def test_its_neighbours_are_not(route: str, host: str) -> None:
 @pytest.mark.parametrize("route", ROUTES)
 def test_ipv6_is_allowed_by_itself(route: str) -> None:
     with Receiver(OK, "::1") as receiver:
-        assert isinstance(told(route, f"http://[::1]:{receiver.port}/hook", "127.0.0.0/8").outcome, Refused)
+        assert isinstance(told(route, f"http://[::1]:{receiver.port}/hook", "127.0.0.0/8").outcome, Rejected)
         assert isinstance(told(route, f"http://[::1]:{receiver.port}/hook", "::1").outcome, Sent)
     assert len(receiver.requests) == 1

@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from bridge.model import Reason
 from bridge.send.door import Door
 from bridge.send.exchange import Failure, Reply
 from bridge.send.transfer import DRAINED
@@ -141,7 +142,9 @@ def test_a_body_broken_off_does_not_undo_the_status_before_it(door: Door) -> Non
 def test_a_receiver_that_does_not_speak_http_is_told_apart(door: Door, said: bytes, why: str) -> None:
     with Receiver(raw(said)) as receiver:
         failure = through(door, a_request(receiver.url))
-    assert failure == Failure(f"127.0.0.1:{receiver.port} {why}", seconds=failure.seconds, address="127.0.0.1")
+    assert failure == Failure(
+        f"127.0.0.1:{receiver.port} {why}", Reason.CONNECTION, seconds=failure.seconds, address="127.0.0.1"
+    )
 
 
 def test_a_redirect_is_not_followed(door: Door) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Attempt, Notifier, Sent, TryLater
+from bridge.model import Attempt, Notifier, Reason, RetryLater, Sent
 from bridge.send.begun import Begun
 from bridge.send.door import Door
 from bridge.send.outbound import Outbound
@@ -39,7 +39,7 @@ def test_a_secret_that_the_receiver_repeats_is_not_kept() -> None:
         headers = (("authorization", f"Bearer {KEY}"),)
         with told(a_webhook(receiver.url.replace("?token=hush", ""), headers=headers)) as attempt:
             assert attempt.answer == "[secret] is unknown; token [secret] at http://127.0.0.1/hook"
-            assert attempt.outcome == TryLater("answered 401 Unauthorized")
+            assert attempt.outcome == RetryLater("answered 401 Unauthorized", Reason.AUTH)
 
 
 def test_a_url_that_an_incoming_webhook_repeats_is_in_neither_answer_nor_reason() -> None:
@@ -47,12 +47,12 @@ def test_a_url_that_an_incoming_webhook_repeats_is_in_neither_answer_nor_reason(
         receiver.behave = answering("500 Oops", f"no {receiver.url}".encode())
         with told(a_slack(url=receiver.url)) as attempt:
             assert attempt.answer == "no [secret]"
-            assert attempt.outcome == TryLater("Slack answered 500")
+            assert attempt.outcome == RetryLater("Slack answered 500", Reason.SERVER_ERROR)
 
 
 def test_a_secret_in_a_fault_of_our_own_is_not_kept() -> None:
     attempt = Begun(a_delivery(), NOON, a_slack(token="xoxb-12345")).broken(ValueError("not ok: xoxb-12345"))
-    assert attempt.outcome == TryLater("ValueError: not ok: [secret]")
+    assert attempt.outcome == RetryLater("ValueError: not ok: [secret]")
 
 
 def test_attempts_in_flight_hide_the_secrets_they_began_with() -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.model import Attempt, Sent, TryLater
+from bridge.model import Attempt, Reason, RetryLater, Sent
 from bridge.send.door import Door
 from bridge.send.exchange import Reply
 from bridge.send.outbound import Outbound
-from bridge.send.slack import SlackSender
+from bridge.send.slack.request import SlackSender
 from tests import fakes
 from tests.send.receivers import (
     LOOPBACK,
@@ -53,20 +53,27 @@ AFTER_THE_STATUS = {
     "a body that is no gzip": b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
     "a body cut short": b"Content-Length: 99\r\n\r\nhello",
 }
+SILENCE = ("{place} closed the connection without an answer", Reason.CONNECTION)
+NOT_HTTP = ("{place} did not answer in HTTP", Reason.CONNECTION)
 NO_ANSWER = {
-    "half a status line": (b"HTTP/1.1 2", "{place} closed the connection without an answer"),
-    "only 100": (b"HTTP/1.1 100 Continue\r\n\r\n", "{place} closed the connection without an answer"),
-    "only 101": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "{place} closed the connection without an answer"),
+    "half a status line": (b"HTTP/1.1 2", *SILENCE),
+    "only 100": (b"HTTP/1.1 100 Continue\r\n\r\n", *SILENCE),
+    "only 101": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", *SILENCE),
     "101, then another protocol": (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         "{place} answered 101, which says neither yes nor no",
+        Reason.OTHER,
     ),
-    "HTTP/0.9": (b"<html>ok</html>", "{place} did not answer in HTTP"),
-    "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "{place} did not answer in HTTP"),
-    "frames of HTTP/2": (b"\0\0\x12\4\0\0\0\0\0\0\3\0\0\0\x80\0\4\0\1\0\0", "{place} did not answer in HTTP"),
-    "status 000": (b"HTTP/1.1 000 Hm\r\n\r\n", "{place} did not answer in HTTP"),
-    "an empty line first": (b"\r\nHTTP/1.1 200 OK\r\n\r\n", "{place} did not answer in HTTP"),
-    "SSH": (b"SSH-2.0-OpenSSH_9\r\n", "{place} did not answer in HTTP"),
+    "HTTP/0.9": (b"<html>ok</html>", *NOT_HTTP),
+    "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", *NOT_HTTP),
+    "frames of HTTP/2": (
+        b"\0\0\x12\4\0\0\0\0\0\0\3\0\0\0\x80\0\4\0\1\0\0",
+        "{place} did not answer in HTTP",
+        Reason.CONNECTION,
+    ),
+    "status 000": (b"HTTP/1.1 000 Hm\r\n\r\n", *NOT_HTTP),
+    "an empty line first": (b"\r\nHTTP/1.1 200 OK\r\n\r\n", *NOT_HTTP),
+    "SSH": (b"SSH-2.0-OpenSSH_9\r\n", *NOT_HTTP),
 }
 FLOODS = {
     "long headers": (b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"x" * 1000 + b"\r\n", Sent),
@@ -75,9 +82,9 @@ FLOODS = {
     "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-A: b\r\n" * 1000, Sent),
     "tiny chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1000, Sent),
     "a body": (b"HTTP/1.1 200 OK\r\n\r\n", fakes.CHUNK, Sent),
-    "a status line": (b"HTTP/1.1 200 ", fakes.CHUNK, TryLater),
-    "100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, TryLater),
-    "103": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 1000, TryLater),
+    "a status line": (b"HTTP/1.1 200 ", fakes.CHUNK, RetryLater),
+    "100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, RetryLater),
+    "103": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 1000, RetryLater),
 }
 
 
@@ -102,16 +109,17 @@ def test_the_status_line_decides_whatever_is_wrong_after_it(outbound: Outbound, 
     said = b"HTTP/1.1 %d Hm\r\n" % status + AFTER_THE_STATUS[rest]
     with Receiver(raw(said)) as receiver:
         attempt = told(outbound, receiver.url)
-    assert attempt.outcome == (Sent() if status == 200 else TryLater("answered 500 Internal Server Error"))
+    broken = RetryLater("answered 500 Internal Server Error", Reason.SERVER_ERROR)
+    assert attempt.outcome == (Sent() if status == 200 else broken)
     assert (attempt.status, len(receiver.requests)) == (status, 1)
 
 
 @pytest.mark.parametrize("how", NO_ANSWER)
 def test_what_is_no_answer_is_said_and_tried_again_later(outbound: Outbound, how: str) -> None:
-    said, why = NO_ANSWER[how]
+    said, why, reason = NO_ANSWER[how]
     with Receiver(raw(said)) as receiver:
         attempt = told(outbound, receiver.url)
-    assert attempt.outcome == TryLater(why.format(place=f"127.0.0.1:{receiver.port}"))
+    assert attempt.outcome == RetryLater(why.format(place=f"127.0.0.1:{receiver.port}"), reason)
     assert (attempt.status, len(receiver.requests)) == (None, 1)
 
 
@@ -152,14 +160,14 @@ def test_a_redirect_to_itself_is_asked_once(outbound: Outbound) -> None:
     with Receiver(behave) as receiver:
         attempt = told(outbound, receiver.url)
     why = "answered 308 Permanent Redirect to 127.0.0.1: redirects are not followed, update the url"
-    assert attempt.outcome == TryLater(why)
+    assert attempt.outcome == RetryLater(why)
     assert len(receiver.requests) == 1
 
 
 def test_a_reset_after_the_request_is_tried_again_later(outbound: Outbound) -> None:
     with fakes.resets_after_request() as server:
         attempt = told(outbound, server.url)
-    assert isinstance(attempt.outcome, TryLater)
+    assert isinstance(attempt.outcome, RetryLater)
     assert attempt.outcome.why.startswith(f"the connection to 127.0.0.1:{server.port} broke: ")
     assert server.connections == 1
 
@@ -168,7 +176,7 @@ def test_an_answer_from_before_the_request_was_read_is_heard_or_tried_again(outb
     """What lies unread when the receiver closes makes a reset of it, which may overtake the answer."""
     with fakes.answers_unread(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n") as server:
         attempt = told(outbound, server.url)
-    assert isinstance(attempt.outcome, TryLater)
+    assert isinstance(attempt.outcome, RetryLater)
     assert attempt.status in (413, None)
     assert server.connections == 1
 
@@ -215,7 +223,8 @@ def test_a_kept_connection_that_dies_of_a_webhook_is_replaced_and_told_once_more
 def test_a_new_connection_that_dies_of_a_webhook_is_not_replaced(outbound: Outbound) -> None:
     with fakes.closes_after_request() as server:
         attempt = told(outbound, server.url)
-    assert attempt.outcome == TryLater(f"127.0.0.1:{server.port} closed the connection without an answer")
+    why = f"127.0.0.1:{server.port} closed the connection without an answer"
+    assert attempt.outcome == RetryLater(why, Reason.CONNECTION)
     assert server.connections == 1
 
 
@@ -225,7 +234,8 @@ def test_slack_is_not_told_twice_when_a_kept_connection_dies(door: Door, hook: b
         notifier = a_slack(url=receiver.url if hook else None)
         sender = SlackSender(notifier, f"http://127.0.0.1:{receiver.port}/api/", door)
         outcomes = [sender.send(a_delivery(), NOON).outcome for _ in range(3)]
-    nothing = TryLater(f"127.0.0.1:{receiver.port} closed the connection without an answer")
+    why = f"127.0.0.1:{receiver.port} closed the connection without an answer"
+    nothing = RetryLater(why, Reason.CONNECTION)
     assert [isinstance(one, Sent) or one for one in outcomes] == [True, nothing, True]
     assert len(receiver.requests) == 3
 

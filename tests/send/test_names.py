@@ -90,7 +90,7 @@ def test_where_the_allowed_one_is_down_the_forbidden_one_is_no_way_round(
     teller.resolve(*addresses)
     with Receiver(KEPT, "127.0.0.3") as forbidden:
         attempt = teller.tell(route, forbidden.port)
-    assert attempt["outcome"] == "TryLater"  # the name has an address that may be told, and it may come back
+    assert attempt["outcome"] == "RetryLater"  # the name has an address that may be told, and it may come back
     assert f"could not connect to cms.test:{forbidden.port}" in attempt["why"]
     assert forbidden.connections == 0
 
@@ -100,7 +100,7 @@ def test_a_name_with_forbidden_addresses_only_is_refused_with_one_of_them_named(
     teller.resolve("127.0.0.3", "127.0.0.4")
     with Receiver(KEPT, "127.0.0.3") as forbidden:
         attempt = teller.tell(route, forbidden.port)
-    assert attempt["outcome"] == "Refused"
+    assert attempt["outcome"] == "Rejected"
     assert attempt["why"].startswith("cms.test resolves to 127.0.0.")
     assert forbidden.connections == 0
 
@@ -116,7 +116,7 @@ def test_a_name_that_changes_to_a_forbidden_address_leads_nowhere(
         assert teller.tell(route, allowed.port)["outcome"] == "Sent"
         teller.resolve("127.0.0.3")
         again = [teller.tell(route, allowed.port, fresh=fresh) for _ in range(2)]
-        assert {one["outcome"] for one in again} == ({"Refused"} if fresh else {"Sent"})
+        assert {one["outcome"] for one in again} == ({"Rejected"} if fresh else {"Sent"})
         assert {one["address"] for one in again} == ({None} if fresh else {"127.0.0.2"})
         assert forbidden.connections == 0
 
@@ -128,5 +128,5 @@ def test_a_name_that_changes_back_and_forth_reaches_the_allowed_address_alone(te
         for address in ("127.0.0.3", "127.0.0.2", "127.0.0.3", "127.0.0.2"):
             teller.resolve(address)
             outcomes.append(teller.tell(route, allowed.port)["outcome"])
-    assert outcomes == ["Refused", "Sent", "Refused", "Sent"]
+    assert outcomes == ["Rejected", "Sent", "Rejected", "Sent"]
     assert (len(allowed.requests), forbidden.connections) == (2, 0)

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.model import Attempt, Notifier, Refused, Sent, TryLater
+from bridge.model import Attempt, Notifier, Rejected, RetryLater, Sent
 from bridge.send.door import Door
 from bridge.send.outbound import Outbound
 from tests.send.receivers import (
@@ -66,9 +66,9 @@ def test_one_dead_receiver_does_not_hold_up_the_others(outbound: Outbound) -> No
             a_webhook("http://0.0.0.0:1/", name="private"),
             a_slack(name="ops", url=hook.url),
         )
-    assert isinstance(attempts["gone"].outcome, Refused)
-    assert isinstance(attempts["rude"].outcome, TryLater)
-    assert isinstance(attempts["private"].outcome, Refused)
+    assert isinstance(attempts["gone"].outcome, Rejected)
+    assert isinstance(attempts["rude"].outcome, RetryLater)
+    assert isinstance(attempts["private"].outcome, Rejected)
     assert (attempts["ops"].outcome, attempts["ops"].status, attempts["ops"].answer) == (Sent(), 200, "ok")
 
 
@@ -86,7 +86,7 @@ def test_dead_slack_notifiers_do_not_hold_up_one_that_is_well(outbound: Outbound
 def test_a_notifier_that_the_rules_do_not_know_is_tried_later(outbound: Outbound) -> None:
     outbound.begin(a_delivery(notifier="gone"))
     (attempt,) = outbound.wait(10)
-    assert attempt.outcome == TryLater("rules.toml has no notifier of this name")
+    assert attempt.outcome == RetryLater("rules.toml has no notifier of this name")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_notifier_that_the_rules_do_not_know_is_tried_later(outbound: Outbound
 def test_a_notifier_that_cannot_be_used_is_tried_later_and_stops_nobody(outbound: Outbound, notifier: Notifier) -> None:
     with Receiver(answering("204 No Content")) as receiver:
         attempts = told(outbound, notifier, a_webhook(receiver.url, name="well"))
-    assert isinstance(attempts["cms"].outcome, TryLater)
+    assert isinstance(attempts["cms"].outcome, RetryLater)
     assert attempts["well"].outcome == Sent()
 
 
@@ -109,7 +109,7 @@ def test_a_sender_that_breaks_loses_no_delivery(outbound: Outbound) -> None:
     outbound.replace({"ops": a_slack()})
     outbound.begin(a_delivery(notifier="ops", says={"fields": 7}))
     (attempt,) = outbound.wait(10)
-    assert isinstance(attempt.outcome, TryLater)
+    assert isinstance(attempt.outcome, RetryLater)
     assert attempt.outcome.why.startswith("TypeError")
 
 

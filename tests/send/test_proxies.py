@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.model import Attempt, Sent, TryLater
+from bridge.model import Attempt, Reason, RetryLater, Sent
 from bridge.send.door import Door
 from bridge.send.exchange import Failure
 from tests.send.certificates import MISSING, Certificate, a_certificate
@@ -100,7 +100,7 @@ def test_a_tunnel_does_not_let_a_certificate_for_another_name_pass(certificate: 
         url = f"https://evil.example.com:{receiver.port}/hook"
         attempt = told("webhook", url, Door(proxy=proxy.url, trusted=certificate.path))
     place = f"evil.example.com:{receiver.port} through BRIDGE_EGRESS_PROXY"
-    assert isinstance(attempt.outcome, TryLater)
+    assert isinstance(attempt.outcome, RetryLater)
     assert attempt.outcome.why.startswith(f"the certificate of {place} is not trusted")
     assert receiver.requests == []
 
@@ -112,18 +112,19 @@ def test_a_proxy_that_is_down_is_named_and_the_delivery_is_tried_again(route: st
         port = listener.getsockname()[1]
     door = Door(proxy=f"http://me:{PASSWORD}@127.0.0.1:{port}")
     outcome = told(route, f"{scheme}://cms.example.com/hook", door).outcome
-    assert outcome == TryLater("could not connect to the proxy of BRIDGE_EGRESS_PROXY: Connection refused")
+    why = "could not connect to the proxy of BRIDGE_EGRESS_PROXY: Connection refused"
+    assert outcome == RetryLater(why, Reason.CONNECTION)
 
 
 def test_a_proxy_that_nobody_knows_is_named_without_its_password() -> None:
     outcome = told("webhook", "https://cms.example.com/", Door(proxy=f"http://me:{PASSWORD}@proxy.invalid:1")).outcome
-    assert outcome == TryLater("could not look up the proxy of BRIDGE_EGRESS_PROXY")
+    assert outcome == RetryLater("could not look up the proxy of BRIDGE_EGRESS_PROXY", Reason.CONNECTION)
 
 
 @pytest.mark.parametrize("proxy", [f"http://me:{PASSWORD}@127.0.0.1:99999", f"http://me:{PASSWORD}@[::1", "http://"])
 def test_a_proxy_that_is_none_leaks_nothing(proxy: str) -> None:
     outcome = told("webhook", "https://cms.example.com/", Door(proxy=proxy)).outcome
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert "BRIDGE_EGRESS_PROXY" in outcome.why
     assert PASSWORD not in outcome.why
 
@@ -133,8 +134,8 @@ def test_a_proxy_that_is_none_leaks_nothing(proxy: str) -> None:
 def test_a_proxy_that_refuses_a_tunnel_is_named_with_what_it_said(route: str, status: int) -> None:
     with Proxy(b"HTTP/1.1 %d No\r\nProxy-Authenticate: Basic\r\nRetry-After: 60" % status) as proxy:
         outcome = told(route, "https://cms.example.com/hook?token=hush", Door(proxy=proxy.url)).outcome
-    place = "a tunnel to cms.example.com:443"
-    assert outcome == TryLater(f"the proxy of BRIDGE_EGRESS_PROXY refused {place}: it answered {status}")
+    why = f"the proxy of BRIDGE_EGRESS_PROXY refused a tunnel to cms.example.com:443: it answered {status}"
+    assert outcome == RetryLater(why, Reason.CONNECTION)
     assert len(proxy.forwarded) == 1
 
 
@@ -151,7 +152,7 @@ def test_a_refused_tunnel_is_forgotten_when_the_handle_is_used_again(certificate
 def test_407_to_a_plain_request_is_the_proxys_and_tried_again() -> None:
     with Proxy(b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic") as proxy:
         attempt = told("webhook", "http://cms.example.com/hook", Door(proxy=proxy.url))
-    assert attempt.outcome == TryLater("answered 407 Proxy Authentication Required")
+    assert attempt.outcome == RetryLater("answered 407 Proxy Authentication Required", Reason.AUTH)
     assert len(proxy.forwarded) == 1
 
 

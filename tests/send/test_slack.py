@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Refused, Sent, TryLater
+from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.door import Door
-from bridge.send.slack import token_trouble
+from bridge.send.slack.client import token_trouble
 from tests.send.receivers import Receiver, Seen, a_slack, answering, dripping, raw
 from tests.send.slacks import no, slack, tell
 
@@ -32,20 +32,25 @@ def test_a_private_address_is_refused_for_slack_too() -> None:
     with slack() as receiver:
         outcomes = [tell(door, receiver), tell(door, receiver, {"url": receiver.url})]
     door.close()
-    assert all(isinstance(outcome, Refused) and not outcome.pause for outcome in outcomes)
+    assert all(isinstance(outcome, Rejected) and not outcome.pause for outcome in outcomes)
     assert receiver.connections == 0
 
 
 @pytest.mark.parametrize(
-    "error",
-    ["invalid_auth", "token_revoked", "missing_scope", "channel_not_found", "is_archived", "not_in_channel",
-     "restricted_action", "org_login_required", "account_inactive", "team_access_not_granted"],
+    ("error", "reason"),
+    [
+        ("invalid_auth", Reason.AUTH), ("token_revoked", Reason.AUTH), ("missing_scope", Reason.AUTH),
+        ("channel_not_found", Reason.CHANNEL), ("is_archived", Reason.CHANNEL), ("not_in_channel", Reason.CHANNEL),
+        ("restricted_action", Reason.CLIENT_ERROR), ("restricted_action_read_only_channel", Reason.CHANNEL),
+        ("org_login_required", Reason.AUTH), ("account_inactive", Reason.AUTH),
+        ("team_access_not_granted", Reason.AUTH),
+    ],
 )  # fmt: skip
-def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str) -> None:
+def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str, reason: Reason) -> None:
     with slack(no(error)) as receiver:
         outcome = tell(door, receiver)
-    assert isinstance(outcome, Refused)
-    assert outcome.pause
+    assert isinstance(outcome, Rejected)
+    assert (outcome.pause, outcome.reason) == (True, reason)
     assert outcome.why.startswith(f"Slack says {error}: ")
 
 
@@ -53,13 +58,19 @@ def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str
 def test_a_message_that_slack_will_not_have_is_refused_alone(door: Door, error: str) -> None:
     with slack(no(error)) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == Refused(f"Slack says {error}: it will not have this message")
+    assert outcome == Rejected(f"Slack says {error}: it will not have this message", Reason.INVALID_PAYLOAD)
 
 
-@pytest.mark.parametrize("error", ["fatal_error", "internal_error", "service_unavailable", "never_heard_of"])
-def test_troubles_of_slacks_own_are_tried_again(door: Door, error: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("fatal_error", Reason.SERVER_ERROR), ("internal_error", Reason.SERVER_ERROR),
+        ("service_unavailable", Reason.SERVER_ERROR), ("never_heard_of", Reason.OTHER),
+    ],
+)  # fmt: skip
+def test_troubles_of_slacks_own_are_tried_again(door: Door, error: str, reason: Reason) -> None:
     with slack(no(error)) as receiver:
-        assert tell(door, receiver) == TryLater(f"Slack answered 200: {error}")
+        assert tell(door, receiver) == RetryLater(f"Slack answered 200: {error}", reason)
 
 
 def test_refused_blocks_are_told_as_plain_text_at_once(door: Door) -> None:
@@ -84,7 +95,7 @@ def test_plain_text_unfolds_no_links_either(door: Door) -> None:
 def test_a_message_refused_as_plain_text_too_is_refused(door: Door) -> None:
     with slack(no("invalid_blocks"), no("msg_too_long")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == Refused("Slack says msg_too_long: it will not have this message")
+    assert outcome == Rejected("Slack says msg_too_long: it will not have this message", Reason.INVALID_PAYLOAD)
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
@@ -93,8 +104,9 @@ def test_slacks_wish_to_wait_holds_for_the_whole_notifier(door: Door, hook: bool
     limited = answering(status, b'{"ok":false,"error":"ratelimited"}', "Retry-After: 30")
     with Receiver(limited) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (timedelta(seconds=30), True)
+    assert outcome.reason == Reason.RATE_LIMITED  # Slack's code says so, whatever the status
     assert len(receiver.requests) == 1
 
 
@@ -102,24 +114,25 @@ def test_slacks_wish_to_wait_holds_for_the_whole_notifier(door: Door, hook: bool
 def test_a_broken_slack_is_asked_once_and_tried_again_later(door: Door, hook: bool) -> None:
     with Receiver(answering("503 Service Unavailable", b"<html>sorry</html>")) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert "503" in outcome.why
+    assert outcome.reason == Reason.SERVER_ERROR
     assert len(receiver.requests) == 1
 
 
 def test_a_connection_that_breaks_is_not_tried_again_in_silence(door: Door) -> None:
     with Receiver(lambda connection, _seen, _over: connection.shutdown(2)) as receiver:
         outcome = tell(door, receiver)
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert outcome.why == f"127.0.0.1:{receiver.port} closed the connection without an answer"
     assert len(receiver.requests) == 1
 
 
 def test_a_silent_slack_meets_the_deadline(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.send.slack.DEADLINE_S", 0.3)
+    monkeypatch.setattr("bridge.send.slack.client.DEADLINE_S", 0.3)
     with Receiver(dripping(b"", b"")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == TryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s")
+    assert outcome == RetryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s", Reason.TIMEOUT)
 
 
 def test_an_answer_longer_than_what_is_stored_is_still_read_whole(door: Door) -> None:
@@ -140,18 +153,20 @@ def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(door: D
 
 
 @pytest.mark.parametrize(
-    ("status", "body"),
+    ("status", "body", "reason"),
     [
-        ("403 Forbidden", "action_prohibited"), ("403 Forbidden", "invalid_token"),
-        ("404 Not Found", "channel_not_found"), ("404 Not Found", "no_service"), ("404 Not Found", "no_team"),
-        ("404 Not Found", "<html>"), ("410 Gone", "channel_is_archived"), ("400 Bad Request", "user_not_found"),
+        ("403 Forbidden", "action_prohibited", Reason.AUTH), ("403 Forbidden", "invalid_token", Reason.AUTH),
+        ("404 Not Found", "channel_not_found", Reason.CHANNEL), ("404 Not Found", "no_service", Reason.CLIENT_ERROR),
+        ("404 Not Found", "no_team", Reason.CLIENT_ERROR), ("404 Not Found", "<html>", Reason.GONE),
+        ("410 Gone", "channel_is_archived", Reason.CHANNEL), ("410 Gone", "", Reason.GONE),
+        ("400 Bad Request", "user_not_found", Reason.CHANNEL),
     ],
 )  # fmt: skip
-def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: str) -> None:
+def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: str, reason: Reason) -> None:
     with Receiver(answering(status, body.encode())) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
-    assert isinstance(outcome, Refused)
-    assert outcome.pause
+    assert isinstance(outcome, Rejected)
+    assert (outcome.pause, outcome.reason) == (True, reason)
     assert "hush" not in outcome.why
 
 
@@ -172,7 +187,7 @@ def test_an_incoming_webhook_that_says_ok_or_has_no_content_has_taken_the_messag
 
 def test_an_ok_under_another_status_than_200_is_not_sent(door: Door) -> None:
     with Receiver(answering("201 Created", b"ok")) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == TryLater("Slack answered 201: ok")
+        assert tell(door, receiver, {"url": receiver.url}) == RetryLater("Slack answered 201: ok")
 
 
 @pytest.mark.parametrize(
@@ -190,13 +205,13 @@ def test_a_page_in_place_of_an_incoming_webhook_is_not_taken_for_its_ok(door: Do
     with Receiver(answering(status, body)) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
     why = f'Slack answered {status[:3]}, but not "ok": a proxy or a login page may have answered in its place'
-    assert outcome == TryLater(why)
+    assert outcome == RetryLater(why)
     assert len(receiver.requests) == 1
 
 
 def test_an_ok_that_was_announced_and_did_not_come_is_asked_for_again(door: Door) -> None:
     with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\n")) as receiver:
-        assert isinstance(tell(door, receiver, {"url": receiver.url}), TryLater)
+        assert isinstance(tell(door, receiver, {"url": receiver.url}), RetryLater)
     with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\nok")) as receiver:
         assert tell(door, receiver, {"url": receiver.url}) == Sent()  # no page breaks off just there
 
@@ -218,17 +233,18 @@ def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(
         outcome = tell(door, receiver, {"url": receiver.url})
     assert f"Slack says {error}" in getattr(outcome, "why", "")
     if error in LIMITED:
-        assert isinstance(outcome, TryLater)
-        assert outcome.everyone
+        assert isinstance(outcome, RetryLater)
+        assert (outcome.everyone, outcome.reason) == (True, Reason.RATE_LIMITED)
     else:
-        assert isinstance(outcome, Refused)
+        assert isinstance(outcome, Rejected)
         assert outcome.pause == (error in GONE)
+        assert (outcome.reason == Reason.INVALID_PAYLOAD) == (error in UNWELCOME)
 
 
 @pytest.mark.parametrize("error", ["rollup_error", "never_heard_of"])
 def test_a_code_that_says_nothing_of_the_message_is_tried_again(door: Door, error: str) -> None:
     with Receiver(answering("200 OK", error.encode())) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == TryLater(f"Slack answered 200: {error}")
+        assert tell(door, receiver, {"url": receiver.url}) == RetryLater(f"Slack answered 200: {error}")
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
@@ -246,7 +262,7 @@ def test_blocks_refused_with_any_status_are_told_as_plain_text(door: Door, statu
 def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(door: Door) -> None:
     with Receiver(answering("400 Bad Request", b"invalid_blocks")) as receiver:
         outcome = tell(door, receiver, {"url": receiver.url})
-    assert outcome == Refused("Slack says invalid_blocks: it will not have this message")
+    assert outcome == Rejected("Slack says invalid_blocks: it will not have this message", Reason.INVALID_PAYLOAD)
     assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]
 
 
@@ -261,7 +277,7 @@ BROKEN_OFF = b'{"ok":true,"channel":"C1","ts":"171.1"'
 )  # fmt: skip
 def test_an_answer_that_is_no_answer_is_tried_again(door: Door, body: bytes) -> None:
     with Receiver(answering("200 OK", body)) as receiver:
-        assert tell(door, receiver) == TryLater("Slack's answer is not understood")
+        assert tell(door, receiver) == RetryLater("Slack's answer is not understood")
         assert len(receiver.requests) == 1
         trouble = token_trouble(a_slack(), f"http://127.0.0.1:{receiver.port}/api/", door)
     assert trouble == "Slack's answer is not understood"
@@ -270,13 +286,15 @@ def test_an_answer_that_is_no_answer_is_tried_again(door: Door, body: bytes) -> 
 @pytest.mark.parametrize("status", ["201 Created", "500 Oops"])
 def test_an_ok_beside_another_status_is_not_believed(door: Door, status: str) -> None:
     with Receiver(answering(status, b'{"ok":true,"channel":"C1","ts":"171.1"}')) as receiver:
-        assert isinstance(tell(door, receiver), TryLater)
+        assert isinstance(tell(door, receiver), RetryLater)
 
 
 def test_a_list_with_429_is_still_a_rate_limit(door: Door) -> None:
     with Receiver(answering("429 Too Many Requests", b"[]", "Retry-After: 30")) as receiver:
         outcome = tell(door, receiver)
-    assert outcome == TryLater("Slack says to slow down", after=timedelta(seconds=30), everyone=True)
+    assert outcome == RetryLater(
+        "Slack says to slow down", Reason.RATE_LIMITED, after=timedelta(seconds=30), everyone=True
+    )
 
 
 @pytest.mark.parametrize("missing", ["ts", "channel"])

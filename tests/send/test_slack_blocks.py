@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.send.slack_blocks import blocks, fit, lateness, plain
+from bridge.send.slack.blocks import blocks, fit, lateness, plain
 from bridge.simulator.slack_limits import fault_of
 from tests.send.receivers import NOON, a_delivery
 

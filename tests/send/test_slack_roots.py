@@ -6,10 +6,10 @@ import pytest
 from slack_sdk import WebClient
 from structlog.testing import capture_logs
 
-from bridge.model import Refused, Sent
+from bridge.model import Rejected, Sent
 from bridge.send.door import Door
-from bridge.send.slack import SlackSender
-from bridge.send.slack_receipt import Receipt
+from bridge.send.slack.receipt import Receipt
+from bridge.send.slack.request import SlackSender
 from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike
 from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
 from tests.send.slacks import no, paths, slack, tell
@@ -66,7 +66,7 @@ def test_a_thread_whose_root_or_channel_is_gone_begins_anew(door: Door, error: s
 def test_an_archived_channel_pauses_when_a_new_root_is_refused_too(door: Door) -> None:
     with slack(no("is_archived"), no("is_archived")) as receiver:
         outcome = tell(door, receiver, {"thread": "job"}, thread="j1", root="C1:170.5:C1:1")
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
     assert outcome.pause
 
 
@@ -96,7 +96,7 @@ def test_a_channel_configured_by_name_is_threaded_by_slacks_id_for_it(door: Door
 def test_after_a_move_to_another_channel_the_thread_goes_on_there() -> None:
     with SlackLookAlike(archived=["C1"]) as look_alike, closing(Door(allow=LOOPBACK)) as door:
         told = partial(told_to, look_alike, door)
-        assert isinstance(told("C1", root="C1:170.5:C1:1"), Refused)
+        assert isinstance(told("C1", root="C1:170.5:C1:1"), Rejected)
         moved = told("C2", root="C1:170.5:C1:1")
         assert isinstance(moved, Sent)
         assert told("C2", root=moved.receipt) == Sent()

@@ -31,7 +31,7 @@ def test_slack_is_told_through_our_door_alone_and_by_the_public_parts_of_its_sdk
     assert said["sdk"] == str(at)
     assert {what: found["escapes"] for what, found in said["found"].items() if found["escapes"]} == {}
     came = {what: found["came"] for what, found in said["found"].items()}
-    assert all("Refused" in came[what] for what in ("refused", "forbidden post", "forbidden webhook"))
+    assert all("Rejected" in came[what] for what in ("refused", "forbidden post", "forbidden webhook"))
     assert all("Sent(" in came[what] for what in PATHS if what != "refused")
     assert came["auth.test"] == "None"
     assert "could not connect" in came["nobody there"]

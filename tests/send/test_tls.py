@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Sent, TryLater
+from bridge.model import Reason, RetryLater, Sent
 from bridge.send.door import Door
 from bridge.send.exchange import Failure
-from bridge.send.webhook import judge
+from bridge.send.webhook.answer import judge
 from tests.send.certificates import MISSING, Certificate, a_certificate
 from tests.send.receivers import LOOPBACK, NOON, Receiver, a_request, answering, raw, through
 
@@ -51,7 +51,8 @@ def test_a_certificate_that_is_not_right_is_refused_and_said(
         door.close()
     for end in ends:
         outcome = judge(end, NOON)
-        assert isinstance(outcome, TryLater), outcome
+        assert isinstance(outcome, RetryLater), outcome
+        assert outcome.reason == Reason.CONNECTION
         assert outcome.why.startswith(f"the certificate of 127.0.0.1:{receiver.port} is not trusted: ")
         assert says in outcome.why
         assert "hush" not in outcome.why

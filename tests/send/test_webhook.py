@@ -1,14 +1,16 @@
 import json
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
 import pytest
 from hypothesis import given
 from hypothesis.strategies import text
 from standardwebhooks.webhooks import Webhook
 
-from bridge.model import Refused, Sent, TryLater
+from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.exchange import Failure, Reply, Request
-from bridge.send.webhook import WebhookSender, judge
+from bridge.send.webhook.answer import judge
+from bridge.send.webhook.request import WebhookSender
 from tests.send.receivers import NOON, OLD_SECRET, SECRET, a_delivery, a_webhook
 
 
@@ -107,28 +109,36 @@ def test_any_2xx_is_acceptance(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "why"),
+    ("status", "why", "reason"),
     [
-        (500, "answered 500 Internal Server Error"),
-        (404, "answered 404 Not Found"),
-        (401, "answered 401 Unauthorized"),
-        (429, "answered 429 Too Many Requests"),
-        (599, "answered 599"),
-        (304, "answered 304 Not Modified: redirects are not followed, update the url"),
+        (500, "answered 500 Internal Server Error", Reason.SERVER_ERROR),
+        (503, "answered 503 Service Unavailable", Reason.SERVER_ERROR),
+        (400, "answered 400 Bad Request", Reason.CLIENT_ERROR),
+        (404, "answered 404 Not Found", Reason.CLIENT_ERROR),
+        (401, "answered 401 Unauthorized", Reason.AUTH),
+        (403, "answered 403 Forbidden", Reason.AUTH),
+        (408, "answered 408 Request Timeout", Reason.TIMEOUT),
+        (413, f"answered 413 {HTTPStatus(413).phrase}", Reason.INVALID_PAYLOAD),
+        (415, "answered 415 Unsupported Media Type", Reason.INVALID_PAYLOAD),
+        (422, f"answered 422 {HTTPStatus(422).phrase}", Reason.INVALID_PAYLOAD),
+        (429, "answered 429 Too Many Requests", Reason.RATE_LIMITED),
+        (599, "answered 599", Reason.SERVER_ERROR),
+        (600, "answered 600", Reason.OTHER),
+        (304, "answered 304 Not Modified: redirects are not followed, update the url", Reason.OTHER),
     ],
 )
-def test_other_answers_are_tried_again(status: int, why: str) -> None:
-    assert judge(reply(status), NOON) == TryLater(why)
+def test_other_answers_are_tried_again(status: int, why: str, reason: Reason) -> None:
+    assert judge(reply(status), NOON) == RetryLater(why, reason)
 
 
 def test_410_pauses_the_notifier() -> None:
     why = "the receiver answered 410 Gone: it wants no more deliveries"
-    assert judge(reply(410), NOON) == Refused(why, pause=True)
+    assert judge(reply(410), NOON) == Rejected(why, Reason.GONE, pause=True)
 
 
 def test_a_redirect_names_the_new_host_and_nothing_of_its_path() -> None:
     outcome = judge(reply(301, "Location: https://new.example.com/hooks?token=hush"), NOON)
-    assert outcome == TryLater(
+    assert outcome == RetryLater(
         "answered 301 Moved Permanently to new.example.com: redirects are not followed, update the url"
     )
 
@@ -136,7 +146,7 @@ def test_a_redirect_names_the_new_host_and_nothing_of_its_path() -> None:
 @pytest.mark.parametrize("location", ["/relative", "http://[broken/"])
 def test_a_redirect_to_nowhere_in_particular_is_still_told(location: str) -> None:
     outcome = judge(reply(302, f"Location: {location}"), NOON)
-    assert outcome == TryLater("answered 302 Found: redirects are not followed, update the url")
+    assert outcome == RetryLater("answered 302 Found: redirects are not followed, update the url")
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -165,7 +175,7 @@ def test_a_redirect_to_nowhere_in_particular_is_still_told(location: str) -> Non
 )
 def test_retry_after_holds_for_the_whole_notifier(status: int, wish: str, after: timedelta) -> None:
     outcome = judge(reply(status, f"Retry-After: {wish}"), NOON)
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (after, True)
 
 
@@ -180,19 +190,21 @@ def test_retry_after_holds_for_the_whole_notifier(status: int, wish: str, after:
     ],
 )  # fmt: skip
 def test_a_retry_after_that_makes_no_sense_is_ignored(wish: str) -> None:
-    assert judge(reply(429, f"Retry-After: {wish}"), NOON) == TryLater("answered 429 Too Many Requests")
+    assert judge(reply(429, f"Retry-After: {wish}"), NOON) == RetryLater(
+        "answered 429 Too Many Requests", Reason.RATE_LIMITED
+    )
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 408, 413, 500, 502, 504, 599])
 def test_retry_after_of_other_statuses_is_ignored(status: int) -> None:
     outcome = judge(reply(status, "Retry-After: 60"), NOON)
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (None, False)
 
 
 def test_an_acceptance_with_retry_after_is_an_acceptance_and_a_410_with_it_a_goodbye() -> None:
     assert judge(reply(202, "Retry-After: 60"), NOON) == Sent()
-    assert isinstance(judge(reply(410, "Retry-After: 60"), NOON), Refused)
+    assert isinstance(judge(reply(410, "Retry-After: 60"), NOON), Rejected)
 
 
 @pytest.mark.parametrize(
@@ -201,17 +213,19 @@ def test_an_acceptance_with_retry_after_is_an_acceptance_and_a_410_with_it_a_goo
 )
 def test_of_two_retry_afters_the_last_counts(first: str, second: str, after: timedelta | None) -> None:
     outcome = judge(reply(429, f"Retry-After: {first}", f"RETRY-AFTER: {second}"), NOON)
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (after, after is not None)
 
 
 @given(text(alphabet=":,+-. 0123456789aSsatNovGMTZ٣"))
 def test_no_retry_after_makes_judging_fail(wish: str) -> None:
     outcome = judge(reply(503, f"Retry-After: {wish}"), NOON)
-    assert isinstance(outcome, TryLater)
+    assert isinstance(outcome, RetryLater)
     assert outcome.after is None or timedelta() <= outcome.after <= timedelta(days=1)
 
 
 def test_no_answer_is_tried_again_and_a_forbidden_address_is_not() -> None:
-    assert judge(Failure("no answer within 15 s"), NOON) == TryLater("no answer within 15 s")
-    assert judge(Failure("127.0.0.1 is ...", forbidden=True), NOON) == Refused("127.0.0.1 is ...")
+    assert judge(Failure("no answer within 15 s", Reason.TIMEOUT), NOON) == RetryLater(
+        "no answer within 15 s", Reason.TIMEOUT
+    )
+    assert judge(Failure("127.0.0.1 is ...", forbidden=True), NOON) == Rejected("127.0.0.1 is ...")

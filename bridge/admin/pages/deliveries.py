@@ -14,15 +14,17 @@ from bridge.admin.acts import Acts
 from bridge.admin.pages import filters
 from bridge.admin.pages.fate import fate
 from bridge.admin.pages.filters import Asked
-from bridge.admin.pages.outgoing import MASKED, pretty, sends
 from bridge.admin.pages.redrives import RedrivePages
 from bridge.admin.pages.routes import Page, Pages, attempt, done, may_act, refused, show
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
+from bridge.display import pretty_json
 from bridge.pipeline.redriving import STATES as SENT_AGAIN
 from bridge.record import outbox, outgoing, reading, redrives
 from bridge.record.reading import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
+from bridge.send.notifier_type import MASKED
+from bridge.send.registry import type_of
 
 _FIELDS = ("state", "notifier", "rule", "job", "digest", "since", "until")
 _MEMBERS = 50
@@ -84,7 +86,7 @@ class DeliveryPages(Pages):
             lane = outgoing.lane(tx, found["notifier"])
             told = reading.deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
         notifier = notifiers.get(found["notifier"])
-        at = _at(found, now)
+        at, agent = _at(found, now), f"ci-bridge/{self.parts.version}"
         return show(
             "delivery.html",
             delivery=found,
@@ -95,8 +97,8 @@ class DeliveryPages(Pages):
             in_rules=notifier is not None,
             members=told.items,
             more=told.cursor is not None,
-            sends=sends(given, notifier, at=at, agent=f"ci-bridge/{self.parts.version}"),
-            event=pretty(found["event"]),
+            sends=type_of(notifier).preview(given, notifier, at=at, agent=agent) if notifier else None,
+            event=pretty_json(found["event"]),
             masked=MASKED,
             sent_again=SENT_AGAIN,
         )

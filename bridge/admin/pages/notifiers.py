@@ -26,7 +26,8 @@ _A = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
 # What only rules.toml says, and what only the record does.
 _NOTHING_SAID: Facts = {
     "target": None, "signed": None, "rate": None, "fallback": None, "paused_at": None, "paused_why": None,
-    "not_before": None, "failures": 0, "waiting": 0, "sending": 0, "dead": 0, "held": 0, "oldest_waiting_at": None,
+    "paused_reason": None, "not_before": None, "failures": 0, "waiting": 0, "sending": 0, "dead": 0, "held": 0,
+    "oldest_waiting_at": None,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bridge.decide.faults import FieldFault, FieldFaults
 from bridge.decide.mutes import SCOPE_KEYS
 from bridge.decide.silencing import Wanted, read_wanted
 from bridge.decide.words import STATE_WORDS, shown
@@ -61,8 +62,8 @@ class Form:
             said.setdefault("reason", "preview")
         try:
             wanted = read_wanted(said, now=now, author=BY)
-        except ValueError as error:
-            raise FormRefused(faults + [_fault(line) for line in str(error).splitlines()]) from error
+        except FieldFaults as error:
+            raise FormRefused(faults + [self._fault(one) for one in error.faults]) from error
         if faults:
             raise FormRefused(faults)
         return wanted
@@ -81,6 +82,14 @@ class Form:
             yield "everything", _NOTHING_NAMED
         for name in _LISTED:
             yield from ((name, _no_state(one)) for one in self._states(name) if _A_TIME.match(one))
+
+    def _fault(self, fault: FieldFault) -> Fault:
+        """Return what the reader says in the words of the form."""
+        key = fault.key or ""
+        if key == "reason" and not self.texts["reason"]:
+            return "reason", "give a reason"
+        name = {"ends_at": "for"}.get(key, key.removeprefix("match."))
+        return (name, fault.text) if name in LABELS else (None, str(fault))
 
     def _states(self, name: str) -> list[str]:
         words = [part.strip() for part in self.texts[name].split(",")] if self.texts[name] else []
@@ -109,13 +118,6 @@ def _end(text: str) -> dict[str, str]:
 
 def _no_state(text: str) -> str:
     return f'{shown(text)} is no state of a job, such as Failed; when the silence ends is said under "{LABELS["for"]}"'
-
-
-def _fault(line: str) -> Fault:
-    key, _, rest = line.partition(": ")
-    rest = "give a reason" if (key, rest) == ("reason", "is missing") else rest
-    name = {"ends_at": "for"}.get(key, key.removeprefix("match."))
-    return (name, rest) if name in LABELS and rest else (None, line)
 
 
 def labelled(faults: list[Fault]) -> Iterator[tuple[str | None, str]]:

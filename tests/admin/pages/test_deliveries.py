@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.decide.messages import test_message as a_test_message
-from bridge.model import Refused, Sent, Told, TryLater
+from bridge.model import Rejected, RetryLater, Sent, Told
 from bridge.pipeline.digests import Editor
 from bridge.record import outbox, reading, silences
 from bridge.record.reading import Filter
@@ -36,7 +36,7 @@ def state(world: World, delivery: str) -> str:
 
 def a_dead_one(world: World, number: int = 1, *, answer: str = "") -> str:
     delivery = world.delivery_of(number)
-    world.attempt(Refused("no such thing"), answer=answer)
+    world.attempt(Rejected("no such thing"), answer=answer)
     return delivery
 
 
@@ -50,7 +50,7 @@ def text(page: str) -> str:
 
 def test_a_row_says_what_was_told_to_whom_and_how_it_went(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(7))
-    world.attempt(Refused("no such channel"))
+    world.attempt(Rejected("no such channel"))
     page = admin.get("/deliveries").text
     assert "dead ops/1 Failed j7 failed 1 no such channel" in text(page)
     assert '/jobs/j7?bucket=media-1250000000"' in page
@@ -164,9 +164,9 @@ def test_only_what_can_be_sent_again_can_be_chosen(world: World, admin: FlaskCli
 
 def test_a_delivery_shows_each_attempt_and_what_the_receiver_said(world: World, admin: FlaskClient) -> None:
     delivery = world.delivery_of(1)
-    world.attempt(TryLater("no answer within 15 s"))
+    world.attempt(RetryLater("no answer within 15 s"))
     world.now = NOON + timedelta(minutes=2)
-    world.attempt(Refused("answered 422"), answer=RECEIVER)
+    world.attempt(Rejected("answered 422"), answer=RECEIVER)
     page = admin.get(f"/deliveries/{delivery}").text
     assert text(page).index("Attempt 2 refused HTTP 500 200 ms answered 422") < text(page).index("Attempt 1 later")
     assert f"<pre>不行 {HOSTILE}".replace(HOSTILE, "&#34;&gt;&lt;script&gt;") in page
@@ -220,7 +220,7 @@ def test_a_digest_and_its_members_lead_to_each_other(world: World, admin: FlaskC
 
 def test_no_page_of_a_delivery_has_a_secret(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(1), a_job(2))
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     for delivery in ids(world):
         page = admin.get(f"/deliveries/{delivery}").text
         assert [secret for secret in SECRETS if secret in page] == []

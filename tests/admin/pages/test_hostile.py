@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from bridge.model import NEW, PAUSE, RUNNING, Refused, Transition
+from bridge.model import NEW, PAUSE, RUNNING, Rejected, Transition
 from bridge.pipeline.telling import tell_all
 from bridge.record import snapshots
 from tests.admin.builders import ADMIN, BUCKET, World, a_book, a_job
@@ -107,7 +107,7 @@ def test_of_a_job_that_went_to_and_fro_the_newest_is_shown(world: World, admin: 
 def test_of_many_attempts_the_newest_are_shown(world: World, admin: FlaskClient) -> None:
     id_ = world.delivery_of(1)
     for _ in range(103):
-        world.attempt(Refused("no"))
+        world.attempt(Rejected("no"))
         admin.post(f"/deliveries/{id_}/redrive")
     page = admin.get(f"/deliveries/{id_}").text
     assert "Attempt 103<" in page
@@ -140,7 +140,7 @@ def evil(world: World) -> World:
     world.polled(error=EVIL)
     facts = dict.fromkeys(("tag", "queue", "input", "output", "message", "code", "user_data", "workflow_name"), EVIL)
     world.sees(a_job(1, id=f"j{EVIL}", state="Failed", **facts), a_job(2, id="javascript:alert(1)"))
-    world.attempt(Refused(EVIL), answer=EVIL)
+    world.attempt(Rejected(EVIL), answer=EVIL)
     return world
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import FAILED, RUNNING, Missing, Problem, Refused, Sent
+from bridge.model import FAILED, RUNNING, Missing, Problem, Rejected, Sent
 from bridge.record import missing, snapshots
 from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text as plain
@@ -69,7 +69,7 @@ def test_older_jobs_are_a_page_away(world: World, admin: FlaskClient) -> None:
 
 def test_a_jobs_page_tells_its_whole_life_and_why_who_was_told(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(7))
-    world.attempt(Refused("no such channel"), answer="channel_not_found")
+    world.attempt(Rejected("no such channel"), answer="channel_not_found")
     page = admin.get("/jobs/j7").text
     for said in (
         "uploads/a.mp4",
@@ -86,7 +86,7 @@ def test_a_jobs_page_tells_its_whole_life_and_why_who_was_told(world: World, adm
 
 def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) -> None:
     world.sees(a_failed_job(7))
-    world.attempt(Refused("no such channel"))
+    world.attempt(Rejected("no such channel"))
     page = reader.get("/jobs/j7").text
     assert "Attempt 1" in page
     assert "Send again" not in page

@@ -8,7 +8,7 @@ from html import unescape
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import Refused, Sent, TryLater, WebhookNotifier
+from bridge.model import Rejected, RetryLater, Sent, WebhookNotifier
 from bridge.record import gauges, leases, outbox, reading
 from bridge.record.reading import Facts, Filter
 from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
@@ -39,7 +39,7 @@ def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> No
 
 def test_each_number_leads_to_those_deliveries(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(1), a_job(2))
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     page = unescape(admin.get("/notifiers").text)
     for state in ("waiting", "sending", "held", "dead"):
         assert f'href="/deliveries?notifier=ops/1&state={state}"' in card(page, "ops/1")
@@ -50,7 +50,7 @@ def test_each_number_leads_to_those_deliveries(world: World, admin: FlaskClient)
 
 def test_one_to_whom_messages_died_is_not_fine(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(1))
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     page = admin.get("/notifiers").text
     assert "ops/1 never got 1 message" in text(card(page, "ops/1"))
     assert "cms fine" in text(card(page, "cms"))
@@ -172,7 +172,7 @@ def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) 
 
 def test_one_that_answers_with_errors_says_which_and_is_not_fine(world: World, admin: FlaskClient) -> None:
     world.sees(a_job(1))
-    world.attempt(TryLater("answered 500 Internal Server Error"))
+    world.attempt(RetryLater("answered 500 Internal Server Error"))
     said = text(card(admin.get("/notifiers").text, "cms"))
     assert "cms answers with errors" in said
     assert ": answered 500 Internal Server Error" in said

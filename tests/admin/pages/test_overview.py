@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from flask.testing import FlaskClient
 
-from bridge.model import Refused, Sent, TryLater
+from bridge.model import Rejected, RetryLater, Sent
 from bridge.record import outbox, silences
 from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job, a_silence
 from tests.admin.pages.reading import text_of
@@ -38,7 +38,7 @@ def test_all_is_well_where_it_is(world: World, admin: FlaskClient) -> None:
 def test_what_died_is_counted_and_a_click_away(world: World, admin: FlaskClient) -> None:
     healthy(world)
     world.sees(a_job(1), a_job(2))
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     page = admin.get("/").text
     assert "The bridge works, but notifier cms never got 2 messages: dead letters of the last 24 h" in page
     assert 'href="/deliveries?state=dead"' in page
@@ -73,7 +73,7 @@ def test_a_job_is_known_by_its_input_too(world: World, admin: FlaskClient) -> No
 def test_what_waits_says_for_how_long(world: World, admin: FlaskClient) -> None:
     healthy(world)
     world.sees(a_job(1))
-    world.attempt(TryLater("503"))
+    world.attempt(RetryLater("503"))
     world.now += timedelta(minutes=20)
     assert "the oldest for 20 min" in text_of(admin.get("/").text)
 

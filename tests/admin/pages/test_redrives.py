@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import Refused
+from bridge.model import Rejected
 from bridge.pipeline.redriving import MOST, USUAL_PER_MINUTE, carry_out, order
 from bridge.record import outbox, redrives
 from bridge.record.reading import Filter
@@ -23,7 +23,7 @@ RATE = {"per_minute": str(USUAL_PER_MINUTE)}
 @pytest.fixture
 def dead(world: World) -> World:
     world.sees(*(a_job(number) for number in range(3)))
-    world.attempt(Refused("no"))
+    world.attempt(Rejected("no"))
     return world
 
 
@@ -56,7 +56,7 @@ def test_first_it_is_said_how_many_and_nothing_is_done(dead: World, admin: Flask
 
 def test_an_order_says_how_long_it_takes(dead: World, admin: FlaskClient) -> None:
     dead.sees(*(a_job(number) for number in range(100, 400)))
-    while dead.attempt(Refused("no")):
+    while dead.attempt(Rejected("no")):
         pass
     assert "At 600 a minute it takes about 30 s." in admin.get("/redrives/new").text
 

@@ -1,4 +1,4 @@
-"""Standard Webhooks: what is sent to a receiver, and what its answer means. Pure.
+"""Standard Webhooks: what is sent to a receiver. Pure.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, read 2026-11-21
 """
@@ -8,20 +8,18 @@ from __future__ import annotations
 import binascii
 import hmac
 import json
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from urllib.parse import urlsplit
+from datetime import datetime
 
-from bridge.model import Delivery, Outcome, Refused, Sent, TryLater, WebhookNotifier
+from bridge.model import Delivery, Outcome, WebhookNotifier
 from bridge.send.exchange import Failure, Reply, Request
+from bridge.send.notifier_type import OneRequest
+from bridge.send.webhook.answer import judge
 
-RETRY_AFTER_LIMIT = timedelta(hours=24)
 _PREFIX = "whsec_"
 _CONTENT_TYPES = {"json": "application/json", "cloudevents": "application/cloudevents+json"}
 
 
-class WebhookSender:
+class WebhookSender(OneRequest):
     """Makes the requests of one notifier."""
 
     def __init__(self, notifier: WebhookNotifier) -> None:
@@ -45,40 +43,13 @@ class WebhookSender:
             headers += (f"webhook-signature: {self.signatures(id, timestamp, body)}",)
         return Request(self._url, headers, body)
 
+    def outcome(self, ended: Reply | Failure, now: datetime) -> Outcome:
+        return judge(ended, now)
+
     def signatures(self, id: str, timestamp: int, body: bytes) -> str:  # noqa: A002 - as above
         """Return one signature for each secret, separated by spaces; `timestamp` in seconds."""
         prefix = f"{id}.{timestamp}.".encode()
         return " ".join([_signature(keyed.copy(), prefix, body) for keyed in self._keyed])
-
-
-def judge(ended: Reply | Failure, now: datetime) -> Outcome:
-    """Return what the end of a request means for the delivery."""
-    if isinstance(ended, Failure):
-        return Refused(ended.why) if ended.forbidden else TryLater(ended.why)
-    status = ended.status
-    if 200 <= status < 300:
-        return Sent()
-    why = f"answered {status} {_phrase(status)}".rstrip()
-    if status == HTTPStatus.GONE:
-        return Refused(f"the receiver {why}: it wants no more deliveries", pause=True)
-    if 300 <= status < 400:
-        return TryLater(_redirected(why, ended))
-    after = retry_after(ended.headers, now) if status in (429, 503) else None
-    # Any other 4xx is tried again too: receivers deploy 401, 403 and 404 by mistake.
-    return TryLater(why, after=after, everyone=after is not None)
-
-
-def retry_after(headers: dict[str, str], now: datetime) -> timedelta | None:
-    """Return the wish of a Retry-After header, at most a day; None if there is none that makes sense."""
-    text = headers.get("retry-after", "")
-    try:
-        if text.isascii() and text.isdecimal():
-            return timedelta(seconds=min(int(text), RETRY_AFTER_LIMIT.total_seconds()))
-        at = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # the second of a year or a zone with too many digits
-        return None
-    wish = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
-    return min(wish, RETRY_AFTER_LIMIT) if wish > timedelta() else None
 
 
 def _key(secret: str) -> bytes:
@@ -89,18 +60,3 @@ def _signature(keyed: hmac.HMAC, prefix: bytes, body: bytes) -> str:
     keyed.update(prefix)
     keyed.update(body)
     return "v1," + binascii.b2a_base64(keyed.digest(), newline=False).decode()
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
-def _redirected(why: str, reply: Reply) -> str:
-    try:
-        host = urlsplit(reply.headers.get("location", "")).hostname  # the rest may be a secret
-    except ValueError:
-        host = None
-    return f"{why}{f' to {host}' if host else ''}: redirects are not followed, update the url"

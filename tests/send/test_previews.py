@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from bridge.admin.pages.outgoing import MASKED, curl, sends
 from bridge.model import Delivery, Notifier, SlackNotifier, WebhookNotifier
+from bridge.send.notifier_type import MASKED
+from bridge.send.registry import type_of
+from bridge.send.webhook.preview import curl
 from tests.admin.builders import NOON, SECRET
 
 AGENT = "ci-bridge/9.9.9"
@@ -33,7 +35,7 @@ def a_webhook(**facts: Any) -> WebhookNotifier:
 
 
 def sent(delivery: Delivery, notifier: Notifier) -> Any:
-    return sends(delivery, notifier, at=NOON, agent=AGENT)
+    return type_of(notifier).preview(delivery, notifier, at=NOON, agent=AGENT)
 
 
 def run_as_curl(command: str) -> list[str]:
@@ -97,8 +99,7 @@ def test_a_note_a_body_of_its_own_and_cloudevents_go_out_as_they_are() -> None:
 
 def test_slack_is_shown_what_it_shows() -> None:
     notifier = SlackNotifier(name="ops", channel="C1", token="xoxb-hush-hush")
-    asked = sends(a_delivery(note="a note"), notifier, at=NOON + timedelta(hours=1), agent=AGENT)
-    assert asked
+    asked = type_of(notifier).preview(a_delivery(note="a note"), notifier, at=NOON + timedelta(hours=1), agent=AGENT)
     assert (asked.address, asked.curl) == ("C1", None)
     assert asked.lines[0][0].endswith("Failed: 预告片.mp4")
     assert asked.lines[0][1] == "a < b & c"
@@ -116,7 +117,3 @@ def test_a_channel_of_its_own_is_shown_while_it_is_allowed() -> None:
 def test_the_address_of_an_incoming_webhook_is_a_secret() -> None:
     notifier = SlackNotifier(name="ops", url="https://hooks.slack.example/services/T0/B0/hush")
     assert sent(a_delivery(), notifier).address == "https://hooks.slack.example/PATH"
-
-
-def test_without_a_notifier_nothing_is_known_of_the_request() -> None:
-    assert sends(a_delivery(), None, at=NOON, agent=AGENT) is None

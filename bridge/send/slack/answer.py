@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 from bridge import shallow_json
-from bridge.model import Outcome, Refused, TryLater
-from bridge.send.exchange import Reply
+from bridge.model import Outcome, Reason, Rejected, RetryLater
+from bridge.send.exchange import Reply, reason_of
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -23,30 +23,43 @@ _INVITE = "invite the app into the channel"
 _ALLOW = "ask an administrator of the workspace to allow it"
 
 # Nothing will come through until a person has done what is said here.
-ADVICE: dict[str, str] = {
+ADVICE: dict[str, tuple[Reason, str]] = {
     **dict.fromkeys(
         ("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
          "not_allowed_token_type"),
-        _NEW_TOKEN,
+        (Reason.AUTH, _NEW_TOKEN),
     ),
     **dict.fromkeys(
         ("missing_scope", "no_permission"),
-        "add the scope chat:write to the app and install it again",
+        (Reason.AUTH, "add the scope chat:write to the app and install it again"),
     ),
     **dict.fromkeys(
         ("access_denied", "action_prohibited", "ekm_access_denied", "enterprise_is_restricted",
-         "messages_tab_disabled", "org_login_required", "posting_to_general_channel_denied",
-         "restricted_action", "restricted_action_non_threadable_channel",
-         "restricted_action_read_only_channel", "restricted_action_thread_only_channel",
-         "team_access_not_granted", "team_added_to_org", "team_disabled", "two_factor_setup_required"),
-        _ALLOW,
+         "org_login_required", "team_access_not_granted", "two_factor_setup_required"),
+        (Reason.AUTH, _ALLOW),
     ),
-    **dict.fromkeys(("channel_not_found", "user_not_found", "channel_type_not_supported"), _NEW_CHANNEL),
-    **dict.fromkeys(("is_archived", "channel_is_archived"), "unarchive the channel, or name another"),
-    **dict.fromkeys(("not_in_channel", "user_not_in_channel"), _INVITE),
     **dict.fromkeys(
-        ("invalid_token", "no_active_hooks", "no_service", "no_service_id", "no_team"),
-        _NEW_URL,
+        ("posting_to_general_channel_denied", "restricted_action_non_threadable_channel",
+         "restricted_action_read_only_channel", "restricted_action_thread_only_channel"),
+        (Reason.CHANNEL, _ALLOW),
+    ),
+    **dict.fromkeys(
+        ("messages_tab_disabled", "restricted_action", "team_added_to_org", "team_disabled"),
+        (Reason.CLIENT_ERROR, _ALLOW),
+    ),
+    **dict.fromkeys(
+        ("channel_not_found", "user_not_found", "channel_type_not_supported"),
+        (Reason.CHANNEL, _NEW_CHANNEL),
+    ),
+    **dict.fromkeys(
+        ("is_archived", "channel_is_archived"),
+        (Reason.CHANNEL, "unarchive the channel, or name another"),
+    ),
+    **dict.fromkeys(("not_in_channel", "user_not_in_channel"), (Reason.CHANNEL, _INVITE)),
+    "invalid_token": (Reason.AUTH, _NEW_URL),
+    **dict.fromkeys(
+        ("no_active_hooks", "no_service", "no_service_id", "no_team"),
+        (Reason.CLIENT_ERROR, _NEW_URL),
     ),
 }  # fmt: skip
 
@@ -71,6 +84,7 @@ ROOT_GONE = frozenset(
 NOT_UNDERSTOOD = "Slack's answer is not understood"
 _NOT_OK = 'Slack answered {status}, but not "ok": a proxy or a login page may have answered in its place'
 RATE_LIMITED = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
+_BROKEN = frozenset({"internal_error", "fatal_error", "service_unavailable", "request_timeout"})
 
 
 def read(body: bytes) -> dict[str, Any]:
@@ -112,18 +126,25 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
     """Return the outcome of an answer that was not "ok"; of `error`, its reason repeats a code and no other text."""
     error = error if _CODE.fullmatch(error) else ""
     if status == 429 or error in RATE_LIMITED:
-        return TryLater(f"Slack says {error or 'to slow down'}", after=after, everyone=True)
+        return RetryLater(f"Slack says {error or 'to slow down'}", Reason.RATE_LIMITED, after=after, everyone=True)
     if error in ADVICE:
-        return Refused(f"Slack says {error}: {ADVICE[error]}", pause=True)
+        reason, advice = ADVICE[error]
+        return Rejected(f"Slack says {error}: {advice}", reason, pause=True)
     if error in MISSHAPEN:
-        return Refused(f"Slack says {error}: it will not have this message")
+        return Rejected(f"Slack says {error}: it will not have this message", Reason.INVALID_PAYLOAD)
     if webhook and status in (404, 410):
-        return Refused(f"Slack answered {status}: {_NEW_URL}", pause=True)
+        return Rejected(f"Slack answered {status}: {_NEW_URL}", Reason.GONE, pause=True)
     if 200 <= status < 300 and not error:
-        return TryLater(_NOT_OK.format(status=status) if webhook else NOT_UNDERSTOOD)
+        return RetryLater(_NOT_OK.format(status=status) if webhook else NOT_UNDERSTOOD)
     wish = after if status == 503 else None
     said = f"Slack answered {status}" + (f": {error}" if error else "")
-    return TryLater(said, after=wish, everyone=wish is not None)
+    return RetryLater(said, _reason(status, error), after=wish, everyone=wish is not None)
+
+
+def _reason(status: int, error: str) -> Reason:
+    if not error:
+        return reason_of(status)
+    return Reason.SERVER_ERROR if error in _BROKEN else Reason.OTHER
 
 
 def _text(body: bytes) -> str:

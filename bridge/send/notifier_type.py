@@ -1,0 +1,90 @@
+"""What a type of notifier is to the rest of the bridge: how it is sent to, described, previewed and checked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from bridge.model import Delivery, Notifier, Outcome
+from bridge.send.check import Check
+from bridge.send.door import Door
+from bridge.send.exchange import Failure, Reply, Request
+
+MASKED = "***masked***"
+PATH = "/PATH"  # stands for the path and the query of a URL, which are often a secret
+
+_N = TypeVar("_N", bound=Notifier)
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """The way out."""
+
+    door: Door
+    slack_api_url: str
+
+
+class OneRequest(ABC):
+    """Sends to one notifier; a delivery is one request."""
+
+    @abstractmethod
+    def request(self, delivery: Delivery, now: datetime) -> Request: ...
+
+    @abstractmethod
+    def outcome(self, ended: Reply | Failure, now: datetime) -> Outcome:
+        """Return what the end of the request means for the delivery."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """What came of several requests; the rest is of the last answer."""
+
+    outcome: Outcome
+    status: int | None = None
+    answer: bytes = b""
+    address: str | None = None
+
+
+class ManyRequests(ABC):
+    """Sends to one notifier; a delivery is several requests, each of which depends on the answer before it."""
+
+    @abstractmethod
+    def send(self, delivery: Delivery, now: datetime) -> SendResult:
+        """Wait for what comes of a delivery. Any thread may call it."""
+
+
+Sender = OneRequest | ManyRequests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """How a delivery goes out, as a page shows it: a request, or (`app`) a message. No secret is in it."""
+
+    address: str
+    headers: Sequence[tuple[str, str]] = ()
+    body: str = ""  # pretty JSON
+    curl: str | None = None  # a command that sends the same
+    app: str | None = None  # "Slack"
+    lines: Sequence[tuple[str, str]] = ()  # of the message: what is bold, and the rest
+
+
+class NotifierType(ABC, Generic[_N]):
+    """One for each `type` of rules.toml, listed in `registry`."""
+
+    @abstractmethod
+    def sender(self, notifier: _N, egress: Egress) -> Sender: ...
+
+    @abstractmethod
+    def facts(self, notifier: _N) -> dict[str, Any]:
+        """Return what the API says of a notifier of this type alone, without any secret."""
+
+    @abstractmethod
+    def preview(self, delivery: Delivery, notifier: _N, *, at: datetime, agent: str) -> Preview:
+        """Return how a delivery goes out at a time; `agent` is the user agent."""
+
+    @abstractmethod
+    def check(self, notifier: _N, egress: Egress) -> Check:
+        """Say what can be known of a notifier without sending it a message."""

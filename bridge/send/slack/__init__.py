@@ -1,0 +1,34 @@
+"""Notifiers of the type "slack": an app's token for a channel, or an incoming webhook."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bridge.model import Delivery, SlackNotifier
+from bridge.send import check
+from bridge.send.check import Check
+from bridge.send.notifier_type import Egress, NotifierType, Preview
+from bridge.send.slack.client import token_trouble
+from bridge.send.slack.preview import preview
+from bridge.send.slack.request import SlackSender
+from bridge.url import origin
+
+
+class Slack(NotifierType[SlackNotifier]):
+    def sender(self, notifier: SlackNotifier, egress: Egress) -> SlackSender:
+        return SlackSender(notifier, egress.slack_api_url, egress.door)
+
+    def facts(self, notifier: SlackNotifier) -> dict[str, Any]:
+        target = origin(notifier.url) if notifier.url else notifier.channel
+        return {"target": target, "thread": notifier.thread, "update": notifier.update}
+
+    def preview(self, delivery: Delivery, notifier: SlackNotifier, *, at: datetime, agent: str) -> Preview:  # noqa: ARG002 - no request is shown
+        return preview(delivery, notifier, at=at)
+
+    def check(self, notifier: SlackNotifier, egress: Egress) -> Check:
+        if not notifier.token:
+            return check.of_address(notifier.url or "", egress.door)
+        through = f"; {check.THROUGH_PROXY}" if egress.door.has_proxy else ""
+        trouble = token_trouble(notifier, egress.slack_api_url, egress.door)
+        return Check(trouble, f"Slack knows the token{through}")

@@ -1,0 +1,176 @@
+"""Slack: posts, threads and edits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+
+import structlog
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web import SlackResponse
+
+from bridge.model import Delivery, Outcome, Sent, SlackNotifier
+from bridge.send.door import Door
+from bridge.send.exchange import Reply, retry_after
+from bridge.send.notifier_type import ManyRequests, SendResult
+from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_accepted, is_loose, read, refusal
+from bridge.send.slack.blocks import Block, blocks, plain
+from bridge.send.slack.client import DoorWebClient, DoorWebhookClient, SlackTransport, Unreachable, error_of
+from bridge.send.slack.receipt import Receipt
+
+EVENT_TYPE = "ci_bridge_delivery"
+
+log = structlog.get_logger(__name__)
+
+
+class SlackSender(ManyRequests):
+    """Sends to one notifier. `send` waits for the answer; any thread may call it."""
+
+    def __init__(self, notifier: SlackNotifier, api_url: str, door: Door) -> None:
+        self._notifier = notifier
+        self._api_url = api_url
+        self._door = door
+
+    def send(self, delivery: Delivery, now: datetime) -> SendResult:
+        transport = SlackTransport(self._door)
+        try:
+            outcome = self._through(transport, delivery, now)
+        except Unreachable as fault:
+            return SendResult(fault.failure.outcome, address=fault.failure.address)
+        reply = transport.replies[-1] if transport.replies else None
+        return SendResult(outcome, reply.status, reply.body, reply.address) if reply else SendResult(outcome)
+
+    def _through(self, transport: SlackTransport, delivery: Delivery, now: datetime) -> Outcome:
+        if self._notifier.url:
+            return _HookDelivery(transport, self._notifier.url, delivery, now).tell()
+        client = DoorWebClient(transport, token=self._notifier.token, base_url=self._api_url)
+        try:
+            return _ApiDelivery(client, self._notifier, delivery, now).tell()
+        except SlackApiError as fault:
+            return _refusal(fault, now)
+
+
+class _HookDelivery:
+    """One delivery through an incoming webhook."""
+
+    def __init__(self, transport: SlackTransport, url: str, delivery: Delivery, now: datetime) -> None:
+        self._transport, self._client = transport, DoorWebhookClient(transport, url)
+        self._delivery, self._now = delivery, now
+
+    def tell(self) -> Outcome:
+        text, shown = blocks(self._delivery, self._now)
+        reply = self._post(text=text, blocks=shown)
+        if not hook_accepted(reply) and (error := error_in(read(reply.body))) in BLOCKS_REFUSED:
+            _log_refused_blocks(self._delivery, error)
+            reply = self._post(text=plain(self._delivery, self._now))
+        if hook_accepted(reply):
+            return Sent()
+        return refusal(reply.status, error_in(read(reply.body)), retry_after(reply.headers, self._now), webhook=True)
+
+    def _post(self, *, text: str, blocks: list[Block] | None = None) -> Reply:
+        self._client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
+        return self._transport.replies[-1]
+
+
+class _ApiDelivery:
+    """One delivery through the Web API: an edit of the root, a post, or both."""
+
+    def __init__(self, client: DoorWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
+        self._client, self._notifier, self._delivery, self._now = client, notifier, delivery, now
+        # What is no longer among them is not told there: the rules may have changed since.
+        meant = delivery.channel if delivery.channel in notifier.channels else None
+        self._channel = meant or notifier.channel or ""
+        self._sequence = _sequence(delivery)
+
+    def tell(self) -> Outcome:
+        if root := self._root():
+            try:
+                return self._under(root)
+            except SlackApiError as fault:
+                if error_of(fault) not in ROOT_GONE:
+                    raise
+                self._log_new_root(error_of(fault))
+        return self._begin()
+
+    def _root(self) -> Receipt | None:
+        """Return the first message of the thread, if it is of use and in the channel that is now configured."""
+        wanted = self._notifier.update or self._notifier.thread != "none"
+        root = Receipt.parse(self._delivery.root) if wanted and self._delivery.root else None
+        return root if root and root.configured in (None, self._channel) else None
+
+    def _under(self, root: Receipt) -> Sent:
+        # The edit goes first because doing it again does no harm if the post must be tried again.
+        moved = self._edited(root) if self._notifier.update and root.sequence <= self._sequence else None
+        if self._notifier.thread != "none":
+            posted = self._post(root.channel, thread_ts=root.ts)
+            if is_loose(posted.get("message"), posted.get("ts")):
+                self._log_new_root("deleted")
+                moved = self._receipt(posted) or moved
+        return Sent(receipt=str(moved) if moved else None)
+
+    def _edited(self, root: Receipt) -> Receipt:
+        # Left out, `parse` is "client" for an edit: names would become links (chat.update, read 2026-11-21).
+        self._shown(partial(self._client.chat_update, channel=root.channel, ts=root.ts, parse="none"))
+        return replace(root, configured=self._channel, sequence=self._sequence)
+
+    def _begin(self) -> Sent:
+        begun = self._receipt(self._post(self._channel))
+        return Sent(receipt=str(begun) if begun else None)
+
+    def _receipt(self, posted: SlackResponse) -> Receipt | None:
+        """Return what makes the message that was posted the root of a thread, if Slack says where it is."""
+        channel, ts = posted.get("channel"), posted.get("ts")
+        if not (isinstance(channel, str) and isinstance(ts, str) and channel and ts):
+            return None
+        return Receipt(channel, ts, self._channel, self._sequence)
+
+    def _log_new_root(self, why: str) -> None:
+        log.info(
+            "the root of a slack thread is gone, a new one begins",
+            delivery=self._delivery.id,
+            notifier=self._notifier.name,
+            why=why,
+        )
+
+    def _post(self, channel: str, *, thread_ts: str | None = None) -> SlackResponse:
+        return self._shown(
+            partial(
+                self._client.chat_postMessage,
+                channel=channel,
+                thread_ts=thread_ts,
+                metadata={"event_type": EVENT_TYPE, "event_payload": {"delivery": self._delivery.id}},
+                unfurl_links=False,
+                unfurl_media=False,
+            )
+        )
+
+    def _shown(self, call: Callable[..., SlackResponse]) -> SlackResponse:
+        """Make `call` with blocks; where Slack refuses those, with text only: a plain message beats none."""
+        text, made = blocks(self._delivery, self._now)
+        try:
+            return call(text=text, blocks=made)
+        except SlackApiError as fault:
+            if error_of(fault) not in BLOCKS_REFUSED:
+                raise
+            _log_refused_blocks(self._delivery, error_of(fault))
+        none: list[Block] = []  # an edit without any keeps the old ones
+        return call(text=plain(self._delivery, self._now), blocks=none)
+
+
+def _sequence(delivery: Delivery) -> int:
+    """Return the number of the told state among its job's; 0 in a thread of several jobs: theirs do not compare."""
+    event = json.loads(delivery.event)
+    of_one_job = (delivery.thread or "").endswith(f"/{event.get('subject')}")
+    return int(event.get("sequence", 0)) if of_one_job else 0
+
+
+def _refusal(fault: SlackApiError, now: datetime) -> Outcome:
+    response = fault.response
+    return refusal(response.status_code, error_of(fault), retry_after(response.headers, now))
+
+
+def _log_refused_blocks(delivery: Delivery, error: str) -> None:
+    log.warning("slack refused the blocks, told as plain text", delivery=delivery.id, error=error)

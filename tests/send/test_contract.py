@@ -1,0 +1,110 @@
+"""Every type of notifier keeps the same contract: tests.send.contract has an example of each."""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+
+import pytest
+
+from bridge.decide import notifiers
+from bridge.model import Attempt, Notifier, Reason, Rejected, RetryLater, Sent
+from bridge.send import registry
+from bridge.send.door import Door
+from bridge.send.notifier_type import Egress
+from bridge.send.outbound import Outbound
+from tests.builders import a_rulebook
+from tests.decide.texts import RULE, WATCH
+from tests.send.contract import EXAMPLES, Example
+from tests.send.receivers import LOOPBACK, NOON, SECRET, Behaviour, Receiver, a_delivery
+
+each_type = pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+NOBODY = "http://127.0.0.1:1/"
+
+
+def sent(notifier: Notifier, door: Door | None = None) -> Attempt:
+    """Send one delivery, and return its only attempt."""
+    out = Outbound(
+        door=door or Door(allow=LOOPBACK), notifiers={"n": notifier}, clock=lambda: NOON, slack_api_url=NOBODY
+    )
+    out.begin(a_delivery(notifier="n"))
+    while not (ended := out.wait(10)):
+        pass
+    out.close(0)
+    return ended[0]
+
+
+def answered(example: Example, behave: Behaviour) -> Attempt:
+    with Receiver(behave) as receiver:
+        attempt = sent(example.notifier(receiver.url))
+    assert len(receiver.requests) == 1
+    return attempt
+
+
+def test_each_type_is_read_sent_to_and_held_to_this() -> None:
+    assert notifiers.TYPES.keys() == registry.TYPES.keys() == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_rules_make_a_notifier_of_the_type_that_they_name(name: str) -> None:
+    text = f'{WATCH}{RULE}[notifier.hook]\ntype = "{name}"\n{EXAMPLES[name].table}\n'
+    (notifier,) = a_rulebook(text, {"URL": "https://hooks.example.com/hush", "SECRET": SECRET}).notifiers.values()
+    assert notifier.type == EXAMPLES[name].notifier(NOBODY).type == name
+    facts = registry.type_of(notifier).facts(notifier)
+    assert facts["target"] == "https://hooks.example.com"
+
+
+@each_type
+def test_what_the_receiver_accepts_is_sent(example: Example) -> None:
+    attempt = answered(example, example.accepts)
+    assert isinstance(attempt.outcome, Sent)
+    assert (attempt.address, attempt.started_at) == ("127.0.0.1", NOON)
+
+
+@each_type
+def test_a_receiver_that_asks_to_wait_is_left_alone_as_a_whole(example: Example) -> None:
+    outcome = answered(example, example.asks_to_wait).outcome
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.reason, outcome.after, outcome.everyone) == (Reason.RATE_LIMITED, timedelta(seconds=30), True)
+
+
+@each_type
+def test_a_receiver_that_is_gone_pauses_its_notifier_with_advice(example: Example) -> None:
+    outcome = answered(example, example.is_gone).outcome
+    assert isinstance(outcome, Rejected)
+    assert outcome.pause
+    assert ": " in outcome.why
+
+
+@each_type
+def test_nobody_there_is_a_fault_of_the_connection(example: Example) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    outcome = sent(example.notifier(f"http://127.0.0.1:{port}/")).outcome
+    assert isinstance(outcome, RetryLater)
+    assert outcome.reason == Reason.CONNECTION
+
+
+@each_type
+def test_a_private_address_is_refused_without_a_connection(example: Example) -> None:
+    with Receiver(example.accepts) as receiver:
+        outcome = sent(example.notifier(receiver.url), Door()).outcome
+    assert isinstance(outcome, Rejected)
+    assert not outcome.pause
+    assert receiver.connections == 0
+
+
+@each_type
+def test_no_secret_is_described_previewed_or_checked(example: Example) -> None:
+    notifier = example.notifier("http://hooks.invalid/hush?token=hush")
+    kind, door = registry.type_of(notifier), Door()
+    shown = [
+        repr(notifier),
+        str(kind.facts(notifier)),
+        str(kind.preview(a_delivery(), notifier, at=NOON, agent="ci-bridge/9")),
+        str(kind.check(notifier, Egress(door, NOBODY))),
+    ]
+    door.close()
+    assert not [text for text in shown if any(secret in text for secret in example.secrets)]
+    assert set(example.secrets) - {"hush"} <= {part for one in notifier.hidden for part in (one, *one.split())}
+    assert all("hooks.invalid" in text for text in shown[1:3])
