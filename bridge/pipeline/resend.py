@@ -43,24 +43,20 @@ def resend(
 ) -> Batch:
     """Resend what a filter finds (its state is one of STATES) as a batch, one each interval. Raises TooMany.
 
-    A process that dies on the way has resent the first of them; the others are found by the same filter as before.
+    A process that dies on the way has resent the first of them; the same filter finds the others.
     """
     with db.read() as tx:
-        total = batches.count(tx, which)
-    if total > largest:
+        numbers = batches.numbers(tx, which, most=largest + 1)
+    if len(numbers) > largest:
         raise TooMany(
-            f"there are {total:,} such deliveries, and {largest:,} are the most of one batch; narrow them down, "
-            "as with since and until"
+            f"there are more such deliveries than the {largest:,} that one batch may have; narrow them down, as with "
+            "since and until"
         )
-    after, given = 0, 0
-    while True:
+    given = 0
+    for start in range(0, len(numbers), at_once):
+        due = {n: now + (start + place) * interval for place, n in enumerate(numbers[start : start + at_once])}
         with db.write() as tx:
-            numbers = batches.numbers(tx, which, after=after, most=at_once)
-            due = {n: now + (given + place) * interval for place, n in enumerate(numbers)}
-            given += batches.resend(tx, id_, due) if due else 0
-        if len(numbers) < at_once:
-            break
-        after = numbers[-1]
+            given += batches.resend(tx, id_, due)
         _let_others_write(db)
     logger.info("resent", extra={"batch": id_, "deliveries": given, "author": author})
     with db.read() as tx:

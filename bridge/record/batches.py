@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, case, func, literal_column, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, case, func, or_, select, update
 
 from bridge.record import reading
 from bridge.record.database import maybe_at, ms
 from bridge.record.outbox import RESENT
+from bridge.record.rarest import plain
 from bridge.record.reading import Filter
 from bridge.record.schema import DEAD, DROPPED, SENDING, SENT, WAITING, state_is
 from bridge.record.schema import delivery as deliveries
@@ -44,11 +45,10 @@ def count(tx: Connection, which: Filter) -> int:
     return int(tx.execute(_select(tx, which, func.count())).scalar_one())
 
 
-def numbers(tx: Connection, which: Filter, *, after: int, most: int) -> Sequence[int]:
-    """Return the numbers of the next deliveries that a filter finds, in their order."""
+def numbers(tx: Connection, which: Filter, *, most: int) -> Sequence[int]:
+    """Return the numbers of the deliveries that a filter finds, in their order."""
     # Not the number itself: SQLite would walk through all deliveries in their order to find the few.
-    number = deliveries.c.n + literal_column("0")
-    found = _select(tx, which, deliveries.c.n).where(number > after).order_by(number).limit(most)
+    found = _select(tx, which, deliveries.c.n).order_by(plain(deliveries.c.n)).limit(most)
     return tx.execute(found).scalars().all()
 
 

@@ -72,12 +72,12 @@ def _claim(dialect: str, how: str = "") -> Any:
     `how`: "these" claims only :numbers, "newest" what was never tried, the youngest first, "urgent" what is to go out
     at once, "new" what belongs to no batch, "paused" whatever waits and is no batch's of later.
     """
-    latest = select(D.c.n).where(*_DUE).order_by(D.c.due_at.desc(), D.c.n.desc()).limit(_LATEST)
+    latest = select(D.c.due_at).where(*_DUE).order_by(D.c.due_at.desc()).limit(_LATEST).subquery()
     only: dict[str, list[ColumnElement[bool]]] = {
         "these": [D.c.n.in_(bindparam("numbers", expanding=True))],
         "newest": [D.c.attempts == literal_column("0")],
         "urgent": [D.c.due_at == literal_column(str(AT_ONCE))],
-        "new": [D.c.batch.is_(None), D.c.n.in_(latest)],
+        "new": [D.c.batch.is_(None), D.c.due_at >= select(func.min(latest.c.due_at)).scalar_subquery()],
     }
     due = (*_DUE[:2], ~_is_scheduled(D)) if how == "paused" else _DUE
     pick = (
