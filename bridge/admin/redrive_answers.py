@@ -32,12 +32,12 @@ class BatchCancelled(Batch):
 
 
 class RedriveWanted(BaseModel):
-    """What to resend: at least one of since, until, notifier, rule, job and digest."""
+    """What to resend: at least one of since, until, notifier, rule, job, digest and batch."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "anyOf": [{"required": [one]} for one in ("since", "until", "notifier", "rule", "job", "digest")],
+            "anyOf": [{"required": [one]} for one in ("since", "until", "notifier", "rule", "job", "digest", "batch")],
             "example": {"notifier": "cms", "since": "2026-11-21T09:00:00Z", "per_minute": 600, "dry_run": True},
         },
     )
@@ -48,6 +48,7 @@ class RedriveWanted(BaseModel):
     rule: Annotated[_Text, Field(description="only by this rule")] = ""
     job: Annotated[_Text, Field(description="only of the job of this id")] = ""
     digest: Annotated[_Text, Field(description="only what the delivery of this id told, as one")] = ""
+    batch: Annotated[_Text, Field(description="only what was resent with the batch of this id")] = ""
     state: Literal["dead", "dropped"] = "dead"
     per_minute: Annotated[int, Field(ge=1, le=6000, description="how many are due in a minute")] = 600
     dry_run: Annotated[bool, Field(description="only say how many there are")] = False

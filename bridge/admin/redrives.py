@@ -32,7 +32,7 @@ from bridge.record.batches import Batch
 from bridge.record.reading import Filter
 
 _BY = "api"  # who asks
-_FILTERS = ("since", "until", "notifier", "rule", "job", "digest")
+_FILTERS = ("since", "until", "notifier", "rule", "job", "digest", "batch")
 _MOST_SEQUENCE = 2**31 - 1
 _MOST_FAULTS = 20  # of a body, in one answer
 

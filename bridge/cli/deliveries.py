@@ -97,7 +97,7 @@ def _interval(_ctx: click.Context, _param: click.Parameter, value: str) -> timed
 
 @deliveries.command()
 @click.argument("delivery_ids", nargs=-1)
-@filters("notifier", "rule", "job", "digest", "since", "until", limit=_no_limit)
+@filters("notifier", "rule", "job", "digest", "batch", "since", "until", limit=_no_limit)
 @click.option(
     "--state", type=click.Choice(STATES), default=STATES[0], show_default=True, help="What the filters look for."
 )
@@ -134,8 +134,8 @@ def redrive(
     wanted = (bool(delivery_ids), any(options.values()), batch_id is not None)
     if sum(wanted) != 1:
         raise click.UsageError(
-            "name deliveries, or say which with --notifier, --rule, --job, --digest, --since, --until, or name a batch "
-            "with --cancel: one of the three"
+            "name deliveries, or say which with --notifier, --rule, --job, --digest, --batch, --since, --until, "
+            "or name a batch with --cancel: one of the three"
         )
     db = open_database(settings())
     if batch_id is not None:

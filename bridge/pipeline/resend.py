@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,8 +21,6 @@ STATES = ("dead", "dropped")
 LARGEST = 100_000  # deliveries of a batch: some seconds' work for whoever asks
 AT_ONCE = 500  # deliveries in a transaction: some 50 ms of writing on SQLite
 _PAUSE_S = 0.02  # in which somebody else may write to SQLite
-
-Clock = Callable[[], datetime]
 
 
 class TooMany(Exception):

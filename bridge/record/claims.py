@@ -57,9 +57,7 @@ _LANES = (
 )
 
 
-LATE = timedelta(
-    seconds=10
-)  # what was resent waits so long for a place: from then on new deliveries take turns with it
+LATE = timedelta(seconds=10)  # a batch that waits for places for so long takes turns with what is new
 _LATEST = 2_000  # of what is due, where new deliveries are looked for: they became due last
 
 _DUE = (D.c.notifier == bindparam("of"), state_is(WAITING), D.c.due_at <= bindparam("now"))

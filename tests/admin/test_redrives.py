@@ -78,7 +78,9 @@ def test_what_is_not_due_yet_of_a_batch_is_cancelled(either_world: World) -> Non
 
 
 def test_what_is_resent_is_said(world: World) -> None:
-    assert refused(world) == "say which deliveries, with at least one of since, until, notifier, rule, job, digest"
+    assert (
+        refused(world) == "say which deliveries, with at least one of since, until, notifier, rule, job, digest, batch"
+    )
     assert refused(world, state="dropped").startswith("say which deliveries")
 
 

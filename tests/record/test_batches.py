@@ -286,7 +286,7 @@ def test_what_was_cancelled_is_resent_like_any_other_dead_one(db: Database) -> N
     bury(db, *names(3))
     again(db)
     cancel(db, "rdr_1", author="ben", now=NOW)
-    assert again(db, id_="rdr_2").total == 2
+    assert again(db, Filter(state="dead", batch="rdr_1"), id_="rdr_2").total == 2
     assert standing(db).total == 1
 
 

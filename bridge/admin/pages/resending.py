@@ -21,7 +21,7 @@ from bridge.record import batches, outgoing
 from bridge.record.batches import Batch
 from bridge.record.reading import Filter
 
-_FIELDS = ("state", "notifier", "rule", "job", "digest", "since", "until")
+_FIELDS = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
 _AUTHOR = "dashboard"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _RATES: dict[str, Any] = {"usual": USUAL_PER_MINUTE, "most": MOST_PER_MINUTE, "minute": timedelta(minutes=1)}
