@@ -22,7 +22,7 @@ from sqlalchemy import Connection, func, select
 
 from benchmarks.crowded import Crowd, fill, told
 from benchmarks.machine import Bench, Missing, Stores
-from benchmarks.month import NOTIFIERS, QUEUES, REDRIVE, RULES, STATES, TAGS, at_work, rulebook, tally
+from benchmarks.month import BATCH, NOTIFIERS, QUEUES, RULES, STATES, TAGS, at_work, rulebook, tally
 from benchmarks.report import Line, at_most, noted
 from benchmarks.station import now
 from bridge.admin import create_app
@@ -162,7 +162,7 @@ def _values(tx: Connection, moment: datetime) -> dict[str, str]:
         "job_id": tx.execute(select(J.c.id).where(J.c.n == middle)).scalar_one(),
         "delivery_id": tx.execute(select(D.c.id).where(D.c.n == 3 * middle)).scalar_one(),
         "digest": tx.execute(told_by).scalar_one(),
-        "redrive_id": REDRIVE,
+        "batch_id": BATCH,
         "recent": (moment - timedelta(days=2)).isoformat(timespec="seconds"),
         "old": (moment - timedelta(days=20)).isoformat(timespec="seconds"),
     }

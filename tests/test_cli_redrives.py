@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from sqlalchemy import update
 from bridge.decide.messages import address
 from bridge.decide.messages import test_message as a_test_message
 from bridge.model import WebhookNotifier
-from bridge.pipeline.redriving import carry_out
-from bridge.record import leases, outbox, redrives
+from bridge.record import leases, outbox
 from bridge.record.schema import DEAD, delivery
 from tests.builders import NOON
 from tests.stage import BUCKET, Stage
@@ -44,76 +41,53 @@ def redrive(stage: Stage, *words: str, code: int = 0) -> Result:
     return seen
 
 
-@contextmanager
-def a_worker(stage: Stage) -> Iterator[None]:
-    """Carry out orders meanwhile."""
-    stop = threading.Event()
+def test_what_filters_find_becomes_due_one_after_the_other(stage: Stage) -> None:
+    bury(stage, 3)
+    seen = redrive(stage, "--notifier", "cms", "--rate", "1/h")
+    id_ = seen.stdout.strip()
+    assert "3 deliveries to be resent, the last at " in seen.stderr
+    assert "no worker runs, so they wait" in seen.stderr
+    shown: dict[str, Any] = json.loads(stage.command("deliveries", "show", id_, "--json").stdout)
+    assert {"id": id_, "total": 3, "scheduled": 2, "waiting": 1, "dead": 0}.items() <= shown.items()
+    assert len(json.loads(stage.command("deliveries", "list", "--batch", id_, "--json").stdout)) == 3
+
+
+def test_beside_a_worker_nothing_is_said_of_one(stage: Stage) -> None:
+    bury(stage, 1)
     with stage.db.write() as tx:
         leases.enlist(tx, "w1", machine="m", pid=1, now=datetime.now(UTC))
-
-    def work() -> None:
-        while not stop.wait(0.05):
-            carry_out(stage.db, datetime.now(UTC))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
+    given = redrive(stage, "--notifier", "cms", "--json")
+    assert given.stderr == "1 delivery to be resent\n"
+    assert {"total": 1, "waiting": 1, "last_due_at": None}.items() <= json.loads(given.stdout).items()
 
 
-def orders(stage: Stage) -> list[redrives.Order]:
-    with stage.db.read() as tx:
-        return redrives.page(tx)[0]
-
-
-def test_an_order_is_watched_until_it_is_carried_out(stage: Stage) -> None:
-    bury(stage, 30)
-    with a_worker(stage):
-        seen = redrive(stage, "--notifier", "cms", "--per-minute", "6000", "--json")
-    (order,) = orders(stage)
-    assert f"{order.id}: 30 deliveries to be sent again, at most 6000 a minute" in seen.stderr
-    assert seen.stderr.endswith("30 of 30 sent again\n")
-    assert {"id": order.id, "author": "ann", "total": 30, "done": 30, "left": 0}.items() <= json.loads(
-        seen.stdout
-    ).items()
-
-
-def test_whoever_does_not_wait_gets_the_id(stage: Stage) -> None:
+def test_what_is_not_due_yet_of_a_batch_is_cancelled(stage: Stage) -> None:
     bury(stage, 3)
-    seen = redrive(stage, "--notifier", "cms", "--no-wait")
-    (order,) = orders(stage)
-    assert seen.stdout == f"{order.id}\n"
-    assert (order.done, order.left) == (0, 3)
-
-
-def test_without_a_worker_the_order_waits_for_one_and_can_be_ended(stage: Stage) -> None:
-    bury(stage, 3)
-    seen = redrive(stage, "--notifier", "cms")
-    id_ = seen.stdout.strip()
-    assert f"no worker runs, so {id_} waits for one" in seen.stderr
-    assert f"ci-bridge deliveries redrives --stop {id_}" in seen.stderr
-    listed = stage.command("deliveries", "redrives").stdout
-    assert id_ in listed
-    assert "state=dead notifier=cms" in listed
-    stopped = stage.command("deliveries", "redrives", "--stop", id_, USER="ben")
-    assert stopped.stdout == f"{id_} is over; 0 deliveries sent again, 3 not\n"
-    (order,) = json.loads(stage.command("deliveries", "redrives", "--json").stdout)
-    assert (order["ended_by"], order["left"]) == ("ben", 3)
-    again = stage.command("deliveries", "redrives", "--stop", id_)
-    assert (again.exit_code, f"order {id_} is over since" in again.stderr) == (1, True)
-    unknown = stage.command("deliveries", "redrives", "--stop", "rdr_0")
-    assert (unknown.exit_code, 'no order "rdr_0" is on record' in unknown.stderr) == (1, True)
+    id_ = redrive(stage, "--notifier", "cms", "--rate", "1/h").stdout.strip()
+    assert redrive(stage, "--cancel", id_).stdout == "2 deliveries of 3 dead again\n"
+    again: dict[str, Any] = json.loads(redrive(stage, "--cancel", id_, "--json").stdout)
+    assert {"cancelled": 0, "dead": 2, "waiting": 1}.items() <= again.items()
+    assert 'no batch "rdr_0" is on record' in redrive(stage, "--cancel", "rdr_0", code=1).stderr
 
 
 def test_a_filter_that_finds_nothing_says_so(stage: Stage) -> None:
     assert redrive(stage, "--notifier", "cms").stdout == "no dead delivery is such\n"
     assert redrive(stage, "--rule", "all", "--state", "dropped").stdout == "no dropped delivery is such\n"
+    assert json.loads(redrive(stage, "--notifier", "cms", "--json").stdout)["id"] is None
 
 
-@pytest.mark.parametrize("words", [(), ("--state", "dropped"), ("dlv_1", "--notifier", "cms")])
-def test_ids_or_filters_are_needed_and_not_both(stage: Stage, words: tuple[str, ...]) -> None:
-    assert "one of the two" in redrive(stage, *words, code=2).stderr
+@pytest.mark.parametrize(
+    ("rate", "why"), [("soon", "is not a rate"), ("0/s", "is not a rate"), ("101/s", '"100/s" is the most')]
+)
+def test_a_rate_that_is_none_is_refused(stage: Stage, rate: str, why: str) -> None:
+    assert why in redrive(stage, "--notifier", "cms", "--rate", rate, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--state", "dropped"), ("dlv_1", "--notifier", "cms"), ("dlv_1", "--cancel", "rdr_1")]
+)
+def test_one_way_to_say_what_is_needed(stage: Stage, words: tuple[str, ...]) -> None:
+    assert "one of the three" in redrive(stage, *words, code=2).stderr
 
 
 def a_job_that_nobody_heard_of(stage: Stage) -> str:

@@ -11,7 +11,7 @@ from bridge.admin import asking
 from bridge.admin.answers import DeliveryAccepted, NotifierAccepted, WatchAccepted
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
-from bridge.admin.redrive_answers import Told
+from bridge.admin.redrive_answers import TestWanted, Told
 from bridge.admin.routes import Route
 from bridge.decide.words import listing, suggest
 from bridge.model import Watch
@@ -37,33 +37,36 @@ class Acts:
             yield Route(
                 path=f"/api/v1/{path}", view=view, name=view.__name__, says=says, method="POST", answer=answer,
                 located=answer in (DeliveryAccepted, Told), refuses=(404, 413, 415, *refuses),
+                body=TestWanted if answer is Told else None, body_needed=False,
             )  # fmt: skip
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         _takes_nothing()
-        with self._parts.write() as tx:
+        with self._parts.db.write() as tx:
             done = outbox.redrive(tx, reading.numbers_of([delivery_id]), now=self._parts.clock())
             found = None if done else reading.delivery(tx, delivery_id)
         if done:
             return _accepted_delivery(delivery_id)
         if found is None:
             raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
-        raise Problem(409, f"delivery {delivery_id} is {found['state']}; only a dead or a dropped one is sent again")
+        raise Problem(409, f"delivery {delivery_id} is {found['state']}; only a dead or a dropped one can be resent")
 
     def test_notifier(self, name: str) -> ResponseReturnValue:
-        _takes_nothing()
+        asking.parameters(request, [])
+        id_ = asking.maybe_json_of(request, TestWanted).id
         notifiers = self._parts.book().notifiers
         if name not in notifiers:
             raise _nobody("notifier", name, notifiers)
-        nonce, now = self._parts.nonce(), self._parts.clock()
-        with self._parts.write() as tx:
+        # Under an id of the client's it is the same message, which is stored once.
+        nonce, now = f"id {id_}" if id_ else self._parts.nonce(), self._parts.clock()
+        with self._parts.db.write() as tx:
             asked = by_hand.send_test(tx, notifiers[name], nonce=nonce, now=now)
         return _accepted_delivery(asked.delivery, waits=asked.waits)
 
     def resume_notifier(self, name: str) -> ResponseReturnValue:
         _takes_nothing()
         notifiers = self._parts.book().notifiers
-        with self._parts.write() as tx:
+        with self._parts.db.write() as tx:
             known = outbox.resume(tx, name)
         if not known and name not in notifiers:
             raise _nobody("notifier", name, notifiers)
@@ -71,7 +74,7 @@ class Acts:
 
     def poll_watch(self, name: str) -> ResponseReturnValue:
         watch = self._watch(name)
-        with self._parts.write() as tx:
+        with self._parts.db.write() as tx:
             leases.sync(tx, [watch], [])
             if any(row["paused"] for row in gauges.watches(tx) if row["name"] == name):
                 raise Problem(409, f'watch "{name}" is paused; resume it, and it is polled')
@@ -86,7 +89,7 @@ class Acts:
 
     def _set_paused(self, name: str, *, paused: bool) -> ResponseReturnValue:
         watch = self._watch(name)
-        with self._parts.write() as tx:
+        with self._parts.db.write() as tx:
             leases.sync(tx, [watch], [])  # no worker may have started yet
             leases.set_watch(tx, name, paused=paused)
         return {"watch": name, "paused": paused}, 202

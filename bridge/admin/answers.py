@@ -157,6 +157,7 @@ class Delivery(BaseModel):
         Field(description="what first held it, for good: group:RULE, throttle:RULE, mute:NAME or silence:ID"),
     ]
     digest: Annotated[str | None, Field(description="the delivery that told it, with others")]
+    batch: Annotated[str | None, Field(description="with which it was resent the last time")]
     channel: Annotated[str | None, Field(description="instead of the notifier's own")]
 
 

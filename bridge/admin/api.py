@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -18,10 +19,10 @@ from bridge.admin.acts import Acts
 from bridge.admin.failures import Failures
 from bridge.admin.health import Health
 from bridge.admin.metrics import Metrics
-from bridge.admin.once import once
 from bridge.admin.pages import Dashboard
 from bridge.admin.pages.session import is_by_browser
 from bridge.admin.parts import Parts
+from bridge.admin.problems import Problem
 from bridge.admin.reads import Reads
 from bridge.admin.redrives import Redrives
 from bridge.admin.routes import Route
@@ -70,8 +71,7 @@ def create_app(
     problems.register(app)
     routes = Everything(parts).routes
     for route in routes:
-        view = once(parts, route.view) if route.changes else route.view
-        app.add_url_rule(route.path, route.name, view, methods=[route.method])
+        app.add_url_rule(route.path, route.name, route.view, methods=[route.method])
     public = frozenset(route.name for route in routes if route.public)
     keys, failures = auth.Keys.of(admin_token, read_token), Failures(monotonic)
     dashboard = Dashboard(parts, keys, failures)
@@ -79,6 +79,14 @@ def create_app(
     revalidating.register(app, frozenset(route.name for route in routes if route.revalidated))
     dashboard.register(app)
     return app
+
+
+# For one version: then there is nothing there.
+_GONE = r"/api/v1/redrives(/.*)?"
+_INSTEAD = (
+    "there are no orders any more: POST /api/v1/deliveries/redrive resends a batch, GET /api/v1/deliveries/batches/ID "
+    "says how far it is, and DELETE there cancels what is left of it"
+)
 
 
 class _Json(DefaultJSONProvider):
@@ -124,6 +132,8 @@ def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failur
         g.scope = auth.enter(request, keys, failures)
         if "\0" in request.path:  # PostgreSQL has no NUL in a text
             raise NotFound
+        if re.fullmatch(_GONE, request.path):
+            raise Problem(410, _INSTEAD)
         if request.endpoint is not None:
             auth.require(g.scope, request)
         return None

@@ -127,6 +127,7 @@ PARAMETERS = {
     "notifier": Parameter(_text, _A_TEXT, "only those to the notifier of this name"),
     "rule": Parameter(_text, _A_TEXT, "only those by the rule of this name"),
     "digest": Parameter(_text, _A_TEXT, "only those that the delivery of this id told, as one"),
+    "batch": Parameter(_text, _A_TEXT, "only those that were resent with this batch"),
     "bucket": Parameter(_text, _A_TEXT, "which one, where several know the id"),
     "span": Parameter(_span, {"enum": list(SPANS), "default": "24h"}, "how much time, until now"),
     "since": Parameter(_moment, _A_MOMENT, "not before then; a + is written %2B"),
@@ -164,6 +165,11 @@ def json_of(request: Request, shape: type[_Shape], largest: int = LARGEST_BODY) 
         return shape.model_validate_json(given, strict=True)
     except ValidationError as error:
         raise Problem(400, "; ".join(map(_fault, error.errors()[:_MOST_FAULTS]))) from error
+
+
+def maybe_json_of(request: Request, shape: type[_Shape]) -> _Shape:
+    """Return the body as `json_of` does, or the shape's defaults where there is none. Raises Problem likewise."""
+    return json_of(request, shape) if body(request) else shape()
 
 
 def _fault(found: Any) -> str:

@@ -19,7 +19,6 @@ from pydantic_core.core_schema import WithDefaultSchema
 
 from bridge.admin import answers
 from bridge.admin.asking import PARAMETERS
-from bridge.admin.once import KEY, LONGEST_KEY
 from bridge.admin.routes import Route
 
 Json = dict[str, Any]
@@ -43,9 +42,6 @@ _RETRY_AFTER = {"Retry-After": {"description": "in how many seconds", "schema": 
 _CHALLENGE = {"WWW-Authenticate": {"required": True, **_A_STRING}}
 _ETAG = {"ETag": {"description": "to ask with If-None-Match whether it has changed", "required": True, **_A_STRING}}
 _LOCATION = {"Location": {"description": "of what is made", **_A_STRING}}
-_REPLAYED = {
-    "Idempotent-Replayed": {"description": "this key was answered so before", "schema": {"enum": ["true"]}}
-}  # fmt: skip
 _PROBLEMS: dict[int, tuple[str, Json]] = {
     400: ("a parameter, the body or a header is not what it can be", {}),
     401: ("no token, or none that is known", _CHALLENGE),
@@ -54,16 +50,11 @@ _PROBLEMS: dict[int, tuple[str, Json]] = {
     409: ("not in the state that it is in", {}),
     413: ("the body is too large", {}),
     415: ("the body is no JSON", {}),
-    422: ("the Idempotency-Key was used for another request", {}),
     429: ("too many wrong tokens came from this address; until then none is looked at", _RETRY_AFTER),
     503: ("the database does not answer", _RETRY_AFTER),
 }
 _GUARDED = (401, 403, 429, 503)
 _IF_NONE_MATCH = {"description": "the ETag of an answer that is at hand", **_A_STRING}
-_KEY = {
-    "description": "what is asked again under the same key within 24 hours is not done again, and answered as before",
-    "schema": {"type": "string", "maxLength": LONGEST_KEY, "pattern": f"^{KEY}$"},
-}
 _NO_BODY = {
     "description": "none, or an empty object",
     "content": {"application/json": {"schema": {"type": "object", "maxProperties": 0}}},
@@ -114,10 +105,12 @@ def _describe(app: OpenAPI, route: Route) -> None:
         route.path, endpoint=route.name, operation_id=route.name, summary=route.says, tags=[Tag(name=_noun(route))],
         responses=_successes(route) | _refusals(route), openapi_extensions=_asked(route),
     )(view)  # fmt: skip
-    responses = getattr(app.paths[_PLACE.sub(r"{\1}", route.path)], method).responses
+    described = getattr(app.paths[_PLACE.sub(r"{\1}", route.path)], method)
+    if not route.body_needed:
+        described.requestBody.required = False
     for status in (route.status, *route.also):
         if headers := _headers(route, status):
-            responses[str(status)].headers = headers
+            described.responses[str(status)].headers = headers
 
 
 def _noun(route: Route) -> str:
@@ -144,10 +137,7 @@ def _queries(route: Route) -> Iterator[Json]:
 
 
 def _sent(route: Route) -> list[Json]:
-    found = ({"If-None-Match": _IF_NONE_MATCH} if route.revalidated else {}) | (
-        {"Idempotency-Key": _KEY} if route.changes else {}
-    )
-    return [{"name": name, "in": "header", **facts} for name, facts in found.items()]
+    return [{"name": "If-None-Match", "in": "header", **_IF_NONE_MATCH}] if route.revalidated else []
 
 
 def _successes(route: Route) -> dict[str | int, Any]:
@@ -160,13 +150,13 @@ def _successes(route: Route) -> dict[str | int, Any]:
 
 def _headers(route: Route, status: int) -> dict[str, Any]:
     located = route.located and status == route.status
-    given = ((_ETAG, route.revalidated), (_LOCATION, located), (_REPLAYED, route.changes))
+    given = ((_ETAG, route.revalidated), (_LOCATION, located))
     return {name: facts for headers, there in given if there for name, facts in headers.items()}
 
 
 def _refusals(route: Route) -> dict[str | int, Any]:
     guarded = () if route.public else _GUARDED
-    found = sorted({400, *route.refuses, *guarded, *((422,) if route.changes else ())} - set(route.also))
+    found = sorted({400, *route.refuses, *guarded} - set(route.also))
     # The description is one that the library asks for; it is that of the response all the same.
     return {one: {"$ref": f"#/components/responses/{one}", "description": _PROBLEMS[one][0]} for one in found}
 

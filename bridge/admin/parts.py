@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flask import g
 from sqlalchemy import Connection
 
 from bridge.decide.archive import Ruleset, thaw
@@ -56,22 +54,3 @@ class Parts:
         book = self.book()
         other = f"this process has read other rules ({book.sha}) than those in force ({found.sha})"
         return self.rules_fault() or (other if book.sha != found.sha else None)
-
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Yield a transaction for a deed; under an Idempotency-Key it ends with the request (see `once`)."""
-        if "deed" not in g:
-            with self.db.write() as tx:
-                yield tx
-        else:
-            with (tx := g.deed.begin()).begin_nested():
-                yield tx
-
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Yield a transaction that sees what this request has written."""
-        if "deed" in g and g.deed.tx is not None:
-            yield g.deed.tx
-        else:
-            with self.db.read() as tx:
-                yield tx

@@ -22,7 +22,7 @@ from bridge.record.schema import DELIVERY_STATES
 
 _SHORT = f"of a long text one line of {LINE} characters"
 _OF_JOBS = ("state", "tag", "queue", "job", "since", "until")
-_OF_DELIVERIES = ("state", "notifier", "rule", "job", "digest", "since", "until")
+_OF_DELIVERIES = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
 
 
 class Reads:

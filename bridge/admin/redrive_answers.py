@@ -1,4 +1,4 @@
-"""What is asked and answered about sending again and telling by hand, for /openapi.json; as in `answers`."""
+"""What is asked and answered about resending and telling by hand, for /openapi.json; as in `answers`."""
 
 from __future__ import annotations
 
@@ -7,55 +7,37 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridge.admin.answers import Cursor
-
 _Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
 
 
-class RedriveFilter(BaseModel):
-    """Which deliveries: all that is there must be true of one."""
-
-    state: Literal["dead", "dropped"]
-    notifier: str = ""
-    rule: str = ""
-    job: str = ""
-    digest: str = ""
-    since: Annotated[datetime | None, Field(description="it was made then or later")] = None
-    until: Annotated[datetime | None, Field(description="it was made before then")] = None
-
-
-class Redrive(BaseModel):
-    """An order to send deliveries again, a few at a time."""
+class Batch(BaseModel):
+    """Deliveries that were resent together, one after the other; a delivery belongs to the last that resent it."""
 
     id: str
-    filter: RedriveFilter
-    author: str
-    per_minute: int
-    created_at: datetime
-    total: Annotated[int, Field(description="how many there were when it was given; more, if others died since")]
-    done: Annotated[int, Field(description="how many are sent again")]
-    left: Annotated[int, Field(description="of those, or were when it was ended")]
-    ended_at: datetime | None
-    ended_by: Annotated[str | None, Field(description="who ended it early")]
+    total: Annotated[int, Field(description="how many belong to it")]
+    scheduled: Annotated[int, Field(description="of these, not due yet: only they can be cancelled")]
+    waiting: Annotated[int, Field(description="due, and waiting for a place")]
+    sending: int
+    sent: int
+    dead: Annotated[int, Field(description="again, or because they were cancelled")]
+    last_due_at: Annotated[datetime | None, Field(description="when the last of those scheduled is due")]
 
 
-class RedriveOrdered(Redrive):
-    id: Annotated[str | None, Field(description="null after a dry_run")]  # type: ignore[assignment]  # wider, as said
-    created_at: Annotated[datetime | None, Field(description="null after a dry_run")]  # type: ignore[assignment]  # so
+class BatchMade(Batch):
+    id: Annotated[str | None, Field(description="null if nothing was resent, as after a dry_run")]  # type: ignore[assignment]  # wider, as said
 
 
-class Redrives(BaseModel):
-    items: list[Redrive]
-    cursor: Cursor
+class BatchCancelled(Batch):
+    cancelled: Annotated[int, Field(description="how many were dead again by this")]
 
 
 class RedriveWanted(BaseModel):
-    """What to send again: at least one of since, until, notifier, rule, job and digest."""
+    """What to resend: at least one of since, until, notifier, rule, job, digest and batch."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "anyOf": [{"required": [one]} for one in ("since", "until", "notifier", "rule", "job", "digest")],
+            "anyOf": [{"required": [one]} for one in ("since", "until", "notifier", "rule", "job", "digest", "batch")],
             "example": {"notifier": "cms", "since": "2026-11-21T09:00:00Z", "per_minute": 600, "dry_run": True},
         },
     )
@@ -66,9 +48,23 @@ class RedriveWanted(BaseModel):
     rule: Annotated[_Text, Field(description="only by this rule")] = ""
     job: Annotated[_Text, Field(description="only of the job of this id")] = ""
     digest: Annotated[_Text, Field(description="only what the delivery of this id told, as one")] = ""
+    batch: Annotated[_Text, Field(description="only what was resent with the batch of this id")] = ""
     state: Literal["dead", "dropped"] = "dead"
-    per_minute: Annotated[int, Field(ge=1, le=6000, description="how many to send again in a minute")] = 600
+    per_minute: Annotated[int, Field(ge=1, le=6000, description="how many are due in a minute")] = 600
     dry_run: Annotated[bool, Field(description="only say how many there are")] = False
+
+
+class TestWanted(BaseModel):
+    """Maybe an id of the client's, for a test that is asked for again when its answer was lost."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"id": "monday-check"}})
+
+    id: Annotated[
+        str,
+        Field(
+            min_length=1, max_length=255, pattern=r"^[^\x00]+$", description="yours: asked again, nothing is sent twice"
+        ),
+    ] = ""
 
 
 class TellWanted(BaseModel):

@@ -1,8 +1,9 @@
-"""Sending again and telling by hand: what a person wants told that was not. Workers carry it out."""
+"""Resending and telling by hand: what a person wants told that was not. Workers send it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from flask import request, url_for
@@ -13,16 +14,25 @@ from bridge.admin import asking, redrive_answers
 from bridge.admin.asking import PARAMETERS
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
-from bridge.admin.routes import PAGING, Route
+from bridge.admin.routes import Route
 from bridge.decide.ids import ident
 from bridge.decide.words import listing, suggest
 from bridge.pipeline.by_hand import NotTold, tell_by_hand
-from bridge.pipeline.redriving import MOST_PER_MINUTE, STATES, USUAL_PER_MINUTE, TooMany, order, order_facts
-from bridge.record import redrives
+from bridge.pipeline.resend import (
+    MOST_PER_MINUTE,
+    STATES,
+    USUAL_PER_MINUTE,
+    TooMany,
+    batch_facts,
+    cancel,
+    resend,
+)
+from bridge.record import batches
+from bridge.record.batches import Batch
 from bridge.record.reading import Filter
 
 _BY = "api"  # who asks
-_FILTERS = ("since", "until", "notifier", "rule", "job", "digest")
+_FILTERS = ("since", "until", "notifier", "rule", "job", "digest", "batch")
 _MOST_SEQUENCE = 2**31 - 1
 _MOST_FAULTS = 20  # of a body, in one answer
 
@@ -39,22 +49,19 @@ class Redrives:
 
     def routes(self) -> Iterator[Route]:
         yield Route(
-            path="/api/v1/redrives", view=self.listed, name="read_redrives",
-            says="orders to send deliveries again, newest first", answer=redrive_answers.Redrives, query=PAGING,
-        )  # fmt: skip
-        yield Route(
-            path="/api/v1/redrives/<redrive_id>", view=self.one, name="read_redrive", says="one order, how far it is",
-            answer=redrive_answers.Redrive, refuses=(404,),
-        )  # fmt: skip
-        yield Route(
-            path="/api/v1/deliveries/redrive", view=self.add, name="add_redrive", method="POST",
-            says="send all that the filters find again, some a minute; with dry_run only say how many that would be",
-            body=redrive_answers.RedriveWanted, answer=redrive_answers.RedriveOrdered, located=True, also=(200,),
+            path="/api/v1/deliveries/redrive", view=self.resend, name="add_redrive", method="POST",
+            says="resend all that the filters find, some a minute; with dry_run only say how many that would be",
+            body=redrive_answers.RedriveWanted, answer=redrive_answers.BatchMade, located=True, also=(200,),
             refuses=(409, 413, 415),
         )  # fmt: skip
         yield Route(
-            path="/api/v1/redrives/<redrive_id>", view=self.end, name="end_redrive", method="DELETE",
-            says="send nothing more again by this order", answer=redrive_answers.Redrive, refuses=(404, 409, 413, 415),
+            path="/api/v1/deliveries/batches/<batch_id>", view=self.batch, name="read_batch",
+            says="how far a batch of resent deliveries is", answer=redrive_answers.Batch, refuses=(404,),
+        )  # fmt: skip
+        yield Route(
+            path="/api/v1/deliveries/batches/<batch_id>", view=self.cancel, name="cancel_batch", method="DELETE",
+            says="let what is not due yet of a batch be dead again", answer=redrive_answers.BatchCancelled,
+            refuses=(404, 413, 415),
         )  # fmt: skip
         yield Route(
             path="/api/v1/jobs/<job_id>/tell", view=self.tell, name="tell_by_hand", method="POST",
@@ -62,51 +69,38 @@ class Redrives:
             answer=redrive_answers.Told, located=True, refuses=(404, 409, 413, 415),
         )  # fmt: skip
 
-    def listed(self) -> ResponseReturnValue:
-        asked = asking.read(request)
-        with self._parts.db.read() as tx:
-            found, cursor = redrives.page(tx, cursor=asked.cursor.when if asked.cursor else None, limit=asked.limit)
-        return {"items": list(map(order_facts, found)), "cursor": None if cursor is None else str(cursor)}
-
-    def one(self, redrive_id: str) -> ResponseReturnValue:
+    def resend(self) -> ResponseReturnValue:
         asking.parameters(request, [])
-        with self._parts.db.read() as tx:
-            return order_facts(_known(redrives.one(tx, redrive_id), redrive_id))
-
-    def add(self) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        wanted = _wanted(asking.json_of(request, _Object).root, _ORDER)
+        wanted = _wanted(asking.json_of(request, _Object).root, _RESEND)
         which = Filter(state=wanted.get("state", STATES[0]), **{key: wanted.get(key) for key in _FILTERS})
-        per_minute = wanted.get("per_minute", USUAL_PER_MINUTE)
         if not any(key in wanted for key in _FILTERS):
             raise Problem(400, f"say which deliveries, with at least one of {listing(_FILTERS)}")
         if wanted.get("dry_run"):
-            return self._foreseen(which, per_minute), 200
+            with self._parts.db.read() as tx:
+                total = batches.count(tx, which)
+            return batch_facts(Batch(id="", scheduled=total)) | {"id": None}, 200
+        batch = self._resent(which, interval=timedelta(minutes=1) / wanted.get("per_minute", USUAL_PER_MINUTE))
+        if not batch.total:
+            return batch_facts(batch) | {"id": None}, 200
+        return batch_facts(batch), 202, {"Location": url_for("read_batch", batch_id=batch.id)}
+
+    def _resent(self, which: Filter, *, interval: timedelta) -> Batch:
+        id_, now = ident("rdr", self._parts.nonce()), self._parts.clock()
         try:
-            with self._parts.write() as tx:
-                id_ = ident("rdr", self._parts.nonce())
-                made = order(tx, which, per_minute=per_minute, author=_BY, id_=id_, now=self._parts.clock())
+            return resend(self._parts.db, which, id_=id_, interval=interval, author=_BY, now=now)
         except TooMany as error:
             raise Problem(409, str(error)) from error
-        return order_facts(made), 202, {"Location": url_for("read_redrive", redrive_id=made.id)}
 
-    def _foreseen(self, which: Filter, per_minute: int) -> Facts:
+    def batch(self, batch_id: str) -> ResponseReturnValue:
+        asking.parameters(request, [])
         with self._parts.db.read() as tx:
-            total = redrives.count(tx, which)
-        said = {"id": None, "filter": redrives.spec_of(which), "author": _BY, "per_minute": per_minute}
-        return {
-            **said, "created_at": None, "total": total, "done": 0, "left": total, "ended_at": None, "ended_by": None,
-        }  # fmt: skip
+            return batch_facts(_known(batches.progress(tx, batch_id, now=self._parts.clock()), batch_id))
 
-    def end(self, redrive_id: str) -> ResponseReturnValue:
+    def cancel(self, batch_id: str) -> ResponseReturnValue:
         asking.parameters(request, [])
         asking.nothing(request)
-        with self._parts.write() as tx:
-            done = redrives.end(tx, redrive_id, by=_BY, now=self._parts.clock())
-            found = _known(redrives.one(tx, redrive_id), redrive_id)
-        if not done:
-            raise Problem(409, f"order {redrive_id} is over since {found.ended_at:%Y-%m-%dT%H:%M:%SZ}")
-        return order_facts(found)
+        found, cancelled = cancel(self._parts.db, batch_id, author=_BY, now=self._parts.clock())
+        return batch_facts(_known(found, batch_id)) | {"cancelled": cancelled}
 
     def tell(self, job_id: str) -> ResponseReturnValue:
         asking.parameters(request, [])
@@ -114,7 +108,7 @@ class Redrives:
         if "notifier" not in wanted:
             raise Problem(400, "notifier: say which one is to be told")
         try:
-            with self._parts.write() as tx:
+            with self._parts.db.write() as tx:
                 asked = tell_by_hand(
                     tx, self._parts.book(), job_id=job_id, author=_BY, now=self._parts.clock(), **wanted
                 )
@@ -124,9 +118,9 @@ class Redrives:
         return {"delivery": asked.delivery, "waits": asked.waits}, 202, {"Location": where}
 
 
-def _known(found: redrives.Order | None, redrive_id: str) -> redrives.Order:
+def _known(found: Batch | None, batch_id: str) -> Batch:
     if found is None:
-        raise Problem(404, f'there is no order "{redrive_id[:100]}"')
+        raise Problem(404, f'there is no batch "{batch_id[:100]}"')
     return found
 
 
@@ -141,7 +135,7 @@ def _parameter(key: str, value: Any) -> object:
 
 def _state(key: str, value: Any) -> object:
     if value not in STATES:
-        raise ValueError(f"{key}: only what is {' or '.join(STATES)} is sent again")
+        raise ValueError(f"{key}: only what is {' or '.join(STATES)} can be resent")
     return value
 
 
@@ -161,7 +155,7 @@ def _flag(key: str, value: Any) -> object:
     raise ValueError(f"{key}: true or false is needed")
 
 
-_ORDER: Mapping[str, _Reader] = {
+_RESEND: Mapping[str, _Reader] = {
     **dict.fromkeys(_FILTERS, _parameter), "state": _state, "per_minute": _number(MOST_PER_MINUTE), "dry_run": _flag,
 }  # fmt: skip
 _TELLING: Mapping[str, _Reader] = {"notifier": _parameter, "sequence": _number(_MOST_SEQUENCE), "bucket": _parameter}

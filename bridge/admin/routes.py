@@ -23,6 +23,7 @@ class Route:
     json: bool = True  # else it answers with text
     method: str = "GET"
     body: type[BaseModel] | None = None  # the shape of the JSON that it takes, where it takes any
+    body_needed: bool = True
     done: int | None = None  # the status of a success, where it is not the usual one
     query: Sequence[str] = ()  # the parameters it takes
     states: Sequence[str] = ()  # the only values of `state`, if it is one of them
@@ -30,17 +31,11 @@ class Route:
     refuses: Sequence[int] = ()  # with which status, beyond those that any endpoint may answer
     public: bool = False  # platforms and load balancers ask it, and have no token
     located: bool = False  # a success has a Location
-    asks: bool = False  # it is posted, and changes nothing
 
     @property
     def status(self) -> int:
         """The status of a success. Workers carry out what is posted, so that is usually only accepted."""
         return self.done or (202 if self.method == "POST" else 200)
-
-    @property
-    def changes(self) -> bool:
-        """Whether it takes an Idempotency-Key."""
-        return self.method != "GET" and not self.asks
 
     @property
     def revalidated(self) -> bool:

@@ -32,13 +32,13 @@ class RulesApi:
         yield Route(
             path="/api/v1/rules/check", view=self.check, name="check_rules", method="POST",
             says="every fault of a rules file, and which of its tests fail; it does not come into force",
-            body=rule_answers.RulesText, answer=rule_answers.RulesChecked, done=200, asks=True,
+            body=rule_answers.RulesText, answer=rule_answers.RulesChecked, done=200,
             refuses=(413, 415),
         )  # fmt: skip
         yield Route(
             path="/api/v1/rules/explain", view=self.explain, name="explain_rules", method="POST",
             says="why each rule does or does not hear of a job, and what became of every message",
-            body=explain_answers.Question, answer=explain_answers.Explanations, done=200, asks=True,
+            body=explain_answers.Question, answer=explain_answers.Explanations, done=200,
             refuses=(404, 413, 415),
         )  # fmt: skip
 

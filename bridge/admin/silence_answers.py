@@ -97,3 +97,6 @@ class SilenceWanted(BaseModel):
     author: Annotated[str, Field(max_length=100, description='who wants it; "api" if nobody is named')] = ""
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     dry_run: Annotated[bool, Field(description="only say what it would have matched")] = False
+    id: Annotated[
+        str, Field(min_length=1, max_length=255, description="yours: asked again under it, nothing is made twice")
+    ] = ""

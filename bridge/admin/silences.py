@@ -17,7 +17,7 @@ from bridge.admin.routes import PAGING, Route
 from bridge.decide.faults import FieldFaults
 from bridge.decide.ids import ident
 from bridge.decide.silencing import Wanted, doubts, read_wanted
-from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, silence_facts
+from bridge.pipeline.silencing import IdUsed, TooMany, make, preview, preview_facts, silence_facts
 from bridge.record import silences
 
 _BY = "api"  # who asks, where nobody else is named
@@ -68,19 +68,19 @@ class Silences:
         return (answer, 200) if wanted.dry_run else (answer | {"silence": self.make(wanted, now)}, 201)
 
     def make(self, wanted: Wanted, now: datetime, *, nonce: str | None = None) -> dict[str, Any]:
-        """Store a silence; what is asked for twice with one nonce is one. Raises Problem 409."""
-        id_ = ident("sil", nonce or self._parts.nonce())
+        """Store a silence; what is asked for twice with one id, or one nonce, is one. Raises Problem 409."""
+        id_ = ident("sil", "id", wanted.id) if wanted.id else ident("sil", nonce or self._parts.nonce())
         try:
-            with self._parts.write() as tx:
+            with self._parts.db.write() as tx:
                 made = make(tx, wanted, id_, now=now)
-        except TooMany as error:
+        except (TooMany, IdUsed) as error:
             raise Problem(409, str(error)) from error
         return silence_facts(made, 0, now=now)
 
     def foresee(self, wanted: Wanted, now: datetime) -> dict[str, Any]:
         """Return what it would have matched of the last day, and what may be a slip of the pen."""
         book = self._parts.book()
-        with self._parts.read() as tx:
+        with self._parts.db.read() as tx:
             found = preview(tx, wanted, book.queue_names, now=now, most=_LOOKED_AT)
         warnings = doubts(
             wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers, watches=book.watches,
@@ -96,7 +96,7 @@ class Silences:
     def end_now(self, silence_id: str, *, by: str) -> dict[str, Any]:
         """End a silence. Raises Problem 404 or 409."""
         now = self._parts.clock()
-        with self._parts.write() as tx:
+        with self._parts.db.write() as tx:
             done = silences.end(tx, silence_id, by=by, now=now)
             found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])
         if found is None:

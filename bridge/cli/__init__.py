@@ -43,7 +43,7 @@ _COMMANDS = {
     "rules": ("bridge.cli.rules:rules", "check, explain, backtest, reload: every fault; why (not) this job; what if?"),
     "jobs": ("bridge.cli.by_hand:jobs", "list, show, tell: the jobs as last seen."),
     "transitions": ("bridge.cli.lists:transitions", "list: what changed, and which rules heard of it."),
-    "deliveries": ("bridge.cli.deliveries:deliveries", "list, show, redrive(s): what was told, to whom, how it went."),
+    "deliveries": ("bridge.cli.deliveries:deliveries", "list, show, redrive: what was told, to whom, how it went."),
     "notifier": ("bridge.cli.lists:notifier", "test, resume: one Slack channel or webhook."),
     "silence": ("bridge.cli.silence:silence", "add, list, end: hold messages back for a while."),
     "db": ("bridge.cli.serve:db", "upgrade: bring the database's schema up to date."),

@@ -1,7 +1,9 @@
-"""The commands about deliveries: what was told, to whom, and telling it again."""
+"""The commands about deliveries: what was told, to whom, and resending it."""
 
 from __future__ import annotations
 
+import secrets
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -18,11 +20,14 @@ from bridge.cli.common import (
     show_list,
     show_one,
     some,
+    who_asks,
 )
 from bridge.cli.lists import filter_of, filters, show
-from bridge.cli.redrives import foresee, give, list_redrives, waits, watch
-from bridge.pipeline.redriving import MOST_PER_MINUTE, STATES, USUAL_PER_MINUTE, order_facts
-from bridge.record import outbox, reading
+from bridge.decide.ids import ident
+from bridge.decide.words import rate
+from bridge.pipeline.resend import MOST_PER_MINUTE, STATES, TooMany, batch_facts, cancel, resend
+from bridge.record import batches, outbox, reading, rulesets
+from bridge.record.batches import Batch
 from bridge.record.database import Database
 from bridge.record.reading import Filter
 from bridge.record.schema import DELIVERY_STATES
@@ -40,7 +45,7 @@ _STATE = click.option("--state", type=click.Choice(DELIVERY_STATES), help="Only 
 
 @deliveries.command("list")
 @_STATE
-@filters("notifier", "rule", "job", "digest", "since", "until")
+@filters("notifier", "rule", "job", "digest", "batch", "since", "until")
 @plainly
 def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
     """List deliveries, the newest first.
@@ -61,68 +66,86 @@ def _said(one: dict[str, Any]) -> dict[str, Any]:
 
 
 @deliveries.command("show")
-@click.argument("delivery_id")
+@click.argument("delivery_id", metavar="ID")
 @json_option
 @plainly
 def show_delivery(delivery_id: str, as_json: bool) -> None:
-    """Show one delivery: every attempt with its answer, and what was sent."""
+    """Show one delivery: every attempt with its answer, and what was sent. Of a batch, show how far it is."""
     db = open_database(settings())
+    now = now_of(db)
     with db.read() as tx:
-        found = reading.delivery(tx, delivery_id)
-    if found is None:
+        found, batch = reading.delivery(tx, delivery_id), batches.progress(tx, delivery_id, now=now)
+    if found is None and batch is None:
         fail(f'no delivery "{delivery_id}" is on record (ci-bridge deliveries list)')
-    show_one(found, as_json=as_json)
+    show_one(found or batch_facts(batch or Batch(id=delivery_id)), as_json=as_json)
 
 
 def _no_limit(command: Any) -> Any:
     return command
 
 
+def _interval(_ctx: click.Context, _param: click.Parameter, value: str) -> timedelta:
+    try:
+        wanted = rate(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    interval = wanted.per / wanted.count
+    if interval < timedelta(minutes=1) / MOST_PER_MINUTE:
+        raise click.BadParameter(f'"{value}" is too fast; "{MOST_PER_MINUTE // 60}/s" is the most')
+    return interval
+
+
 @deliveries.command()
 @click.argument("delivery_ids", nargs=-1)
-@filters("notifier", "rule", "job", "digest", "since", "until", limit=_no_limit)
+@filters("notifier", "rule", "job", "digest", "batch", "since", "until", limit=_no_limit)
 @click.option(
     "--state", type=click.Choice(STATES), default=STATES[0], show_default=True, help="What the filters look for."
 )
 @click.option(
-    "--per-minute", type=click.IntRange(1, MOST_PER_MINUTE), default=USUAL_PER_MINUTE, show_default=True,
-    help="At most this many of what the filters find.",
+    "--rate", "interval", default="10/s", show_default=True, callback=_interval,
+    help='How fast what the filters find becomes due, as in "1/s" or "100/5m".',
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say which it would be.")
-@click.option("--no-wait", is_flag=True, help="Give the order, print its id, and leave the rest to the workers.")
+@click.option(
+    "--cancel", "batch_id", metavar="BATCH", help="Instead: let what is not due yet of this batch be dead again."
+)
 @plainly
 def redrive(
     delivery_ids: tuple[str, ...],
     state: str,
-    per_minute: int,
+    interval: timedelta,
     dry_run: bool,
-    no_wait: bool,
+    batch_id: str | None,
     as_json: bool,
     **options: str | None,
 ) -> None:
-    """Send dead deliveries again, under the same ids: those named, or all that the filters find.
+    """Resend dead deliveries, under the same ids: those named, or all that the filters find.
 
-    Those named are sent at once, and one that was dropped (by a mute or a silence) too. What filters find is an order,
-    which workers carry out at its rate; `deliveries redrives` lists orders and ends them.
+    Those named are sent now, and one that was dropped (by a mute or a silence) too. What filters find is a batch: one
+    after the other becomes due, at its rate. `deliveries show BATCH` says how far it is.
 
     \b
     Examples:
       ci-bridge deliveries redrive dlv_3wgd3btsuo6wb2kdedccezf4qi
       ci-bridge deliveries redrive --notifier cms --since 2h --dry-run
-      ci-bridge deliveries redrive --notifier cms --since 2h --per-minute 60
+      ci-bridge deliveries redrive --notifier cms --since 2h --rate 1/s
+      ci-bridge deliveries redrive --cancel rdr_3wgd3btsuo6wb2kdedccezf4qi
     """  # fmt: skip
-    filtered = any(options.values())
-    if bool(delivery_ids) == filtered:
+    wanted = (bool(delivery_ids), any(options.values()), batch_id is not None)
+    if sum(wanted) != 1:
         raise click.UsageError(
-            "name deliveries, or say which with --notifier, --rule, --job, --digest, --since, --until: one of the two"
+            "name deliveries, or say which with --notifier, --rule, --job, --digest, --batch, --since, --until, "
+            "or name a batch with --cancel: one of the three"
         )
     db = open_database(settings())
-    if delivery_ids:
+    if batch_id is not None:
+        _cancel(db, batch_id, as_json=as_json)
+    elif delivery_ids:
         _redrive_named(db, delivery_ids, dry_run=dry_run, as_json=as_json)
     elif dry_run:
         _foresee(db, filter_of({**options, "state": state}), as_json=as_json)
     else:
-        _order(db, filter_of({**options, "state": state}), per_minute, wait=not no_wait, as_json=as_json)
+        _resend(db, filter_of({**options, "state": state}), interval, as_json=as_json)
 
 
 def _redrive_named(db: Database, delivery_ids: tuple[str, ...], *, dry_run: bool, as_json: bool) -> None:
@@ -132,7 +155,7 @@ def _redrive_named(db: Database, delivery_ids: tuple[str, ...], *, dry_run: bool
         if not dry_run:
             again = set(outbox.redrive(tx, reading.numbers_of([one["id"] for one in found]), now=now))
             found = [one for one in found if one["id"] in again]
-    _show(found, len(found), "would be sent" if dry_run else "to be sent", as_json=as_json)
+    _show(found, len(found), "would be resent" if dry_run else "to be resent", as_json=as_json)
 
 
 def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
@@ -146,8 +169,9 @@ def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
 
 
 def _foresee(db: Database, which: Filter, *, as_json: bool) -> None:
-    total, newest = foresee(db, which, most=_ROWS)
-    _show(newest, total, "would be sent", as_json=as_json)
+    with db.read() as tx:
+        total, newest = batches.count(tx, which), reading.deliveries(tx, which, limit=_ROWS).items
+    _show(newest, total, "would be resent", as_json=as_json)
 
 
 def _show(rows: list[dict[str, Any]], total: int, verb: str, *, as_json: bool) -> None:
@@ -155,22 +179,32 @@ def _show(rows: list[dict[str, Any]], total: int, verb: str, *, as_json: bool) -
     show_list(rows, ("id", "notifier", "job", "tells", "why"), as_json=as_json, nothing=nothing)
     if total and (not as_json or total > len(rows)):
         more = f"... and {total - len(rows)} more\n" if total > len(rows) else ""
-        click.echo(f"{more}{some(total, 'delivery', 'deliveries')} {verb} again", err=True)
+        click.echo(f"{more}{some(total, 'delivery', 'deliveries')} {verb}", err=True)
 
 
-def _order(db: Database, which: Filter, per_minute: int, *, wait: bool, as_json: bool) -> None:
-    made = give(db, which, per_minute=per_minute)
-    if made.total:
-        count = some(made.total, "delivery", "deliveries")
-        say(f"{made.id}: {count} to be sent again, at most {per_minute} a minute", err=True)
-    if wait and made.total:
-        made = watch(db, made)
-        if made.ended_at is None:
-            say(waits(made), err=True)
+def _resend(db: Database, which: Filter, interval: timedelta, *, as_json: bool) -> None:
+    id_, now = ident("rdr", secrets.token_hex(8)), now_of(db)
+    try:
+        batch = resend(db, which, id_=id_, interval=interval, author=who_asks(), now=now)
+    except TooMany as error:
+        fail(str(error))
+    if batch.total:
+        last = f", the last at {batch.last_due_at:%Y-%m-%dT%H:%M:%SZ}" if batch.last_due_at else ""
+        say(f"{some(batch.total, 'delivery', 'deliveries')} to be resent{last}", err=True)
+        with db.read() as tx:
+            if not rulesets.standing(tx, now=now).alive:
+                say("no worker runs, so they wait: start one with `ci-bridge worker` or `run`", err=True)
     if as_json:
-        say_json(order_facts(made))
+        say_json(batch_facts(batch) | ({} if batch.total else {"id": None}))
     else:
-        say(made.id if made.total else f"no {which.state} delivery is such")
+        say(batch.id if batch.total else f"no {which.state} delivery is such")
 
 
-deliveries.add_command(list_redrives)
+def _cancel(db: Database, batch_id: str, *, as_json: bool) -> None:
+    batch, cancelled = cancel(db, batch_id, author=who_asks(), now=now_of(db))
+    if batch is None:
+        fail(f'no batch "{batch_id}" is on record')
+    if as_json:
+        say_json(batch_facts(batch) | {"cancelled": cancelled})
+    else:
+        say(f"{some(cancelled, 'delivery', 'deliveries')} of {batch.total} dead again")

@@ -62,6 +62,7 @@ _FILTER_HELP = {
     "rule": "Only by this rule.",
     "job": "Only of this job id.",
     "digest": "Only those that the delivery of this id told, as one.",
+    "batch": "Only those that were resent with this batch.",
     "since": 'Only since then: "2h" (ago) or 2026-11-21T09:00:00Z.',
     "until": "Only before then.",
 }

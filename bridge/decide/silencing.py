@@ -18,8 +18,8 @@ from bridge.model import Silence, Watch
 
 LONGEST = timedelta(days=30)
 MOST = 500  # that have not ended: each transition is held against all of them
-KEYS = (*SCOPE_KEYS, "everything", "mode", "for", "ends_at", "author", "reason", "dry_run")
-LONGEST_AUTHOR, LONGEST_REASON = 100, 500  # characters
+KEYS = (*SCOPE_KEYS, "everything", "mode", "for", "ends_at", "author", "reason", "dry_run", "id")
+LONGEST_AUTHOR, LONGEST_REASON, LONGEST_ID = 100, 500, 255  # characters
 _MOST_FIELDS = 50  # of one match
 _LONGEST_SPEC = 10_000  # characters of JSON
 _MOST_FAULTS = _MOST_DOUBTS = 20
@@ -31,7 +31,10 @@ _NOTHING_NAMED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A silence to be. `spec` is what it matches, as JSON, and `scope` the same, read."""
+    """A silence to be. `spec` is what it matches, as JSON, and `scope` the same, read.
+
+    `id` is the one that the client gave: what is asked again under it is the same silence.
+    """
 
     spec: str
     scope: Scope
@@ -40,6 +43,7 @@ class Wanted:
     reason: str
     drop: bool = False
     dry_run: bool = False
+    id: str | None = None
 
     def silence(self, id_: str, *, now: datetime) -> Silence:
         return Silence(
@@ -62,6 +66,7 @@ def read_wanted(said: Mapping[str, Any], *, now: datetime, author: str | None = 
 
     author = read("author", lambda value: _line(value, LONGEST_AUTHOR), author)
     reason = read("reason", lambda value: _line(value, LONGEST_REASON))
+    id_ = read("id", lambda value: _line(value, LONGEST_ID)) if "id" in said else None
     drop = read("mode", _mode, "hold")
     dry_run, everything = read("dry_run", _flag, False), read("everything", _flag, False)
     if ("for" in said) == ("ends_at" in said):
@@ -79,8 +84,9 @@ def read_wanted(said: Mapping[str, Any], *, now: datetime, author: str | None = 
         left = len(faults) - _MOST_FAULTS
         raise FieldFaults(*faults[:_MOST_FAULTS], *([FieldFault(None, f"and {left} more")] if left > 0 else []))
     return Wanted(
-        spec=_dump(spec), scope=scope, ends_at=ends_at, author=author or "", reason=reason, drop=drop, dry_run=dry_run
-    )
+        spec=_dump(spec), scope=scope, ends_at=ends_at, author=author or "", reason=reason, drop=drop, dry_run=dry_run,
+        id=id_,
+    )  # fmt: skip
 
 
 def _line(value: object, longest: int) -> str:

@@ -131,7 +131,7 @@ class Care:
         # Its last try is made when the time ends: the next probe may be a minute away.
         if breaker.opened is not None and (short := [n for end, n, is_enough in ends if end <= run and not is_enough]):
             with self._db.write() as tx:
-                claims.urge(tx, name, short)
+                claims.urge(tx, name, short, now=now)
         if len(over) > _AT_ONCE or len(rows) == _LOOKED_AT:
             self._looked[name] = (0, 0) if len(over) > _AT_ONCE else (rows[-1].due_at, rows[-1].n)
             return _OFTEN_S

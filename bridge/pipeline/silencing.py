@@ -16,6 +16,7 @@ from bridge.decide.silencing import MOST, Wanted, too_costly
 from bridge.decide.templates import iso
 from bridge.model import Silence
 from bridge.record import silences
+from bridge.record.database import ms
 from bridge.record.silences import Once
 
 Facts = dict[str, Any]
@@ -26,6 +27,10 @@ _LAST = timedelta(days=1)
 
 class TooMany(Exception):
     """There is no room for another silence; the text says what to do."""
+
+
+class IdUsed(Exception):
+    """Another silence was made under this id; the text says so."""
 
 
 def preview(
@@ -49,14 +54,31 @@ def _telling(one: Once) -> Telling:
 
 
 def make(tx: Connection, wanted: Wanted, id_: str, *, now: datetime) -> Silence:
-    """Store a silence, or return the one that has this id already. Raises TooMany."""
+    """Store a silence, or return the same one that has this id already. Raises TooMany, IdUsed."""
+    made = wanted.silence(id_, now=now)
+    there = silences.one(tx, id_)
+    if there is None:
+        _require_room(tx, wanted, now)
+        there = None if silences.add(tx, made) else silences.one(tx, id_)
+    if there is not None and not _is_same(there, made):
+        raise IdUsed("another silence was made under this id; take a new id for each silence")
+    return there or made
+
+
+def _is_same(there: Silence, made: Silence) -> bool:
+    """Tell whether two silences were asked for in the same words, at different times maybe."""
+    if (there.spec, there.drop, there.author, there.reason) != (made.spec, made.drop, made.author, made.reason):
+        return False
+    lasts = ms(there.ends_at) - ms(there.begins_at) == ms(made.ends_at) - ms(made.begins_at)
+    return there.ended_by is not None or lasts or ms(there.ends_at) == ms(made.ends_at)
+
+
+def _require_room(tx: Connection, wanted: Wanted, now: datetime) -> None:
     standing = silences.standing(tx, now=now)
     if len(standing) >= MOST:
         raise TooMany(f"{len(standing)} silences have not ended, and {MOST} are the most; end some first")
     if said := too_costly([wanted.scope, *(scope_of(one.spec) for one in standing)]):
         raise TooMany(said)
-    made = wanted.silence(id_, now=now)
-    return made if silences.add(tx, made) else silences.one(tx, id_) or made
 
 
 def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:

@@ -57,22 +57,30 @@ _LANES = (
 )
 
 
+LATE = timedelta(seconds=10)  # a batch that waits for places for so long takes turns with what is new
+_LATEST = 2_000  # of what is due, where new deliveries are looked for: they became due last
+
+_DUE = (D.c.notifier == bindparam("of"), state_is(WAITING), D.c.due_at <= bindparam("now"))
+
+
 @cache
 def _claim(dialect: str, how: str = "") -> Any:
     """Return the statement that claims up to :room due deliveries of one notifier.
 
     `how`: "these" claims only :numbers, "newest" what was never tried, the youngest first, "urgent" what is to go out
-    at once.
+    at once, "new" what belongs to no batch, "paused" whatever waits and is no batch's of later.
     """
+    latest = select(D.c.due_at).where(*_DUE).order_by(D.c.due_at.desc()).limit(_LATEST).subquery()
     only: dict[str, list[ColumnElement[bool]]] = {
         "these": [D.c.n.in_(bindparam("numbers", expanding=True))],
         "newest": [D.c.attempts == literal_column("0")],
         "urgent": [D.c.due_at == literal_column(str(AT_ONCE))],
+        "new": [D.c.batch.is_(None), D.c.due_at >= select(func.min(latest.c.due_at)).scalar_subquery()],
     }
+    due = (*_DUE[:2], ~_is_scheduled(D)) if how == "paused" else _DUE
     pick = (
         select(D.c.n)
-        .where(D.c.notifier == bindparam("of"), state_is(WAITING), D.c.due_at <= bindparam("now"))
-        .where(_is_first(), *only.get(how, []))
+        .where(*due, _is_first(), *only.get(how, []))
         .order_by(*((D.c.due_at.desc(), D.c.n.desc()) if how == "newest" else (D.c.due_at, D.c.n)))
         .limit(bindparam("room"))
     )
@@ -93,6 +101,11 @@ def _claim(dialect: str, how: str = "") -> Any:
     )
 
 
+def _is_scheduled(table: FromClause) -> ColumnElement[bool]:
+    """Return the condition that a delivery belongs to a batch whose rate has not come to it: it is in nobody's way."""
+    return and_(table.c.batch.is_not(None), table.c.attempts == literal_column("0"), table.c.due_at > bindparam("now"))
+
+
 def _is_first() -> ColumnElement[bool]:
     """Return the condition that no earlier delivery of its lane waits, and none is being sent."""
     other = D.alias("other")
@@ -100,7 +113,7 @@ def _is_first() -> ColumnElement[bool]:
         other.c.lane == D.c.lane,
         other.c.notifier == D.c.notifier,
         literal_column("other.state") < literal_column("2"),
-        or_(state_is(SENDING, other), other.c.n < D.c.n),
+        or_(state_is(SENDING, other), and_(other.c.n < D.c.n, ~_is_scheduled(other))),
         other.c.n != D.c.n,
     )
     return or_(D.c.lane.is_(None), ~in_the_way)
@@ -184,7 +197,8 @@ def claim(
     notifier is asked first, so that the first one by name has no advantage. Of those `ahead` AHEAD times as many
     more are claimed as may be in flight; of one that failed `broken_at` times in a row, one at a time.
     What is to go out AT_ONCE comes first, and alone where its notifier would be asked nothing else now. Of those in
-    `newest` whose last attempt was not answered, the youngest never tried come first.
+    `newest` whose last attempt was not answered, the youngest never tried come first; of those where a batch waits
+    for places, what is new.
     """
     lanes = due_lanes(tx, now=now)
     claimed: list[Delivery] = []
@@ -202,7 +216,9 @@ def claim(
             "seen": lane.claims,
         }
         # What fails comes back, and is the oldest: the others must not wait until all of that is dead.
-        how: tuple[str, ...] = ("newest", "") if lane.failures and lane.name in newest else ("",)
+        how: tuple[str, ...] = ("",)
+        if lane.name in newest:
+            how = ("newest", "") if lane.failures else ("new", "") if _batch_is_late(tx, lane, now) else ("",)
         if lane.first_due == AT_ONCE:
             held = lane.not_before > ms(now)
             how = ("urgent",) if held or room <= 0 else ("urgent", "") if broken else ("",)
@@ -215,6 +231,14 @@ def claim(
         claimed += _claim_at_rate(tx, lane, values | {"room": min(room, allowed)}, now, *how)
     failing = frozenset(lane.name for lane in lanes if lane.failures)
     return Claimed(tuple(claimed), at(min(again)) if again else None, failing)
+
+
+def _batch_is_late(tx: Connection, lane: Any, now: datetime) -> bool:
+    """Tell whether a resent delivery is the first that waits, and has waited for a place for long."""
+    if lane.first_due == AT_ONCE or lane.first_due > ms(now - LATE):
+        return False
+    front = select(D.c.batch).where(D.c.notifier == lane.name, state_is(WAITING)).order_by(D.c.due_at, D.c.n).limit(1)
+    return tx.execute(front).scalar() is not None
 
 
 def _allowed(lane: Any, now: datetime) -> tuple[int, int | None]:
@@ -252,13 +276,12 @@ def paused_and_waiting(tx: Connection) -> list[tuple[str, str]]:
 def claim_paused(
     tx: Connection, notifier: str, *, lease: str, lease_for: timedelta, now: datetime, most: int
 ) -> tuple[Delivery, ...]:
-    """Claim what waits for a paused notifier, whenever it is due: it goes to the fallback."""
+    """Claim what waits for a paused notifier, also for its next attempt: it goes to the fallback."""
     claims = tx.execute(select(N.c.claims).where(N.c.name == notifier, N.c.paused_at.is_not(None))).scalar()
     if claims is None:
         return ()
-    far = ms(now + timedelta(days=3650))
-    values = {"of": notifier, "now": far, "room": most, "lease": lease, "until": ms(now + lease_for)}
-    return tuple(_claimed(tx, values | {"seen": claims}))
+    values = {"of": notifier, "now": ms(now), "room": most, "lease": lease, "until": ms(now + lease_for)}
+    return tuple(_claimed(tx, values | {"seen": claims}, "paused"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,13 +323,13 @@ def begin_retry(tx: Connection, numbers: Collection[int], run: timedelta) -> Non
     tx.execute(begins.values(retry_from=run_ms(run), retry_due=run_ms(run)))
 
 
-def urge(tx: Connection, notifier: str, numbers: Collection[int]) -> None:
+def urge(tx: Connection, notifier: str, numbers: Collection[int], *, now: datetime) -> None:
     """Let the first of these that may go out do so at once, unless one of its notifier is being sent: that may stand
     for it."""
     other = D.alias("other")
     is_busy = exists().where(other.c.notifier == notifier, state_is(SENDING, other))
     first = select(func.min(D.c.n)).where(D.c.n.in_(numbers), state_is(WAITING), _is_first(), ~is_busy)
-    tx.execute(update(D).where(D.c.n == first.scalar_subquery()).values(due_at=AT_ONCE))
+    tx.execute(update(D).where(D.c.n == first.scalar_subquery()).values(due_at=AT_ONCE), {"now": ms(now)})
 
 
 def claim_hopeless(

@@ -150,16 +150,17 @@ def message_of(tx: Connection, number: int) -> Message:
     )
 
 
+RESENT: Mapping[str, Any] = {
+    "state": WAITING, "attempts": 0, "lost": 0, "ended_at": None, "why": "sent again by hand", "retry_from": None,
+    "retry_due": None,
+}  # fmt: skip
+
+
 def redrive(tx: Connection, which: Select[Any], *, now: datetime) -> list[str]:
-    """Send what is dead or was dropped among `which` (a select of numbers) again, under its own ids; return those."""
-    again = (
-        update(D)
-        .where(D.c.n.in_(which), or_(state_is(DEAD), state_is(DROPPED)))
-        .values(state=WAITING, due_at=ms(now), since=ms(now), attempts=0, lost=0, ended_at=None)
-        .values(why="sent again by hand", retry_from=None, retry_due=None)
-        .returning(D.c.id)
-    )
-    return list(tx.execute(again).scalars())
+    """Resend what is dead or was dropped among `which` (a select of numbers) now, under its own ids; return those."""
+    again = update(D).where(D.c.n.in_(which), or_(state_is(DEAD), state_is(DROPPED)))
+    values = {**RESENT, "due_at": ms(now), "since": ms(now), "batch": None}
+    return list(tx.execute(again.values(values).returning(D.c.id)).scalars())
 
 
 _CLOSED: dict[str, Any] = {"broken_run": None, "probed_run": None}

@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.record import answered, digests, leases, problems, redrives, rulesets, silences
+from bridge.record import digests, leases, problems, rulesets, silences
 from bridge.record.codec import load_job
 from bridge.record.database import ms, upsert
 from bridge.record.schema import DEAD, DROPPED, IS_OUT, MERGED, SENT, state_is
@@ -226,7 +226,6 @@ def prune_threads(tx: Connection, keys: Collection[tuple[str, str]], *, cut: Cut
 
 
 def prune_rest(tx: Connection, *, cut: Cutoffs) -> int:
-    """Take out what few there are of: digests that nothing names, silences, orders, and rulesets nobody has used."""
+    """Take out what few there are of: digests that nothing names, silences, and rulesets nobody has used."""
     gone = digests.prune(tx, before=cut.ended, silences_before=cut.dead) + silences.prune(tx, before=cut.dead)
-    gone += redrives.prune(tx, before=cut.ended) + rulesets.prune(tx, before=cut.dead)
-    return gone + problems.prune(tx, before=cut.ended) + answered.prune(tx, now=cut.now)
+    return gone + rulesets.prune(tx, before=cut.dead) + problems.prune(tx, before=cut.ended)

@@ -72,6 +72,7 @@ class Filter:
     rule: str | None = None
     job: str | None = None
     digest: str | None = None  # the id of the delivery that told it
+    batch: str | None = None  # with which it was resent
     since: datetime | None = None
     until: datetime | None = None
 
@@ -199,6 +200,7 @@ def of_deliveries(tx: Connection, which: Filter) -> list[ColumnElement[bool]]:
         members = select(G.c.n).where(G.c.delivery == which.digest)
         # Said twice, as only the words of the partial index find it.
         found.append((and_(D.c.digest.in_(members), D.c.digest.is_not(None)), plain(D.c.digest).in_(members)))
+    found += said((D.c.batch, listed_by(D.c.batch), which.batch))
     if which.rule is not None and _any_without_rule(tx):
         of_message = select(M.c.rule).where(M.c.id == D.c.message).scalar_subquery()
         wanted.append(func.coalesce(D.c.rule, of_message) == which.rule)
@@ -253,6 +255,7 @@ def delivery_facts(row: Row[Any]) -> Facts:
         "ended_at": iso(row.ended_at),
         "held_by": row.held_by,
         "digest": row.told_by,
+        "batch": row.batch,
         "channel": row.channel,
     }
 

@@ -12,7 +12,6 @@ from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
-from bridge.record.schema import redrive as R  # noqa: N812
 from bridge.record.schema import watch as W  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
 
@@ -42,7 +41,7 @@ def rewind(tx: Connection, *, now: datetime) -> timedelta:
     signs.append(last.values(started_at=now_ms))
     if not sum(tx.execute(sign).rowcount for sign in signs):
         return timedelta()
-    for column in (W.c.next_poll_at, N.c.not_before, N.c.used_until, R.c.next_at):
+    for column in (W.c.next_poll_at, N.c.not_before, N.c.used_until):
         tx.execute(update(column.table).where(column > now_ms).values({column: column - by_ms}))
     tx.execute(update(D).where(state_is(WAITING), D.c.due_at > now_ms).values(due_at=D.c.due_at - by_ms))
     # What is due at a time of the wall clock stays.

@@ -1,6 +1,7 @@
 """The tables. Times are milliseconds since 1970 in UTC: one comparison on SQLite and PostgreSQL alike.
 
-Hand-written migrations make them (`migrations/`); a test compares the two.
+Hand-written migrations make them (`migrations/`); a test compares the two. The tables `redrive` and `answered` are
+the previous version's: its workers may still run, so the next version drops them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0008"  # the newest revision in migrations/versions
+HEAD = "0009"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -224,6 +225,7 @@ delivery = Table(
     Column("rule", Text),  # its message's, for lists; "": there is none; None: by a version that did not say
     Column("retry_from", BigInteger),  # the run clock at its first attempt, or at a probe that stood for it
     Column("retry_due", BigInteger),  # the run clock at the end of its last pause
+    Column("batch", String(40)),  # with which it was resent the last time, at a `due_at` of its own
     sqlite_autoincrement=True,
 )
 _listed(delivery, delivery.c.created_at, delivery.c.notifier)
@@ -248,6 +250,7 @@ _partial("delivery_lane", delivery.c.lane, delivery.c.notifier, delivery.c.n, wh
 _partial("delivery_lane_one", delivery.c.lane, delivery.c.notifier, where="state = 1 AND lane IS NOT NULL", unique=True)
 _partial("delivery_digest", delivery.c.digest, delivery.c.n, where="digest IS NOT NULL")
 Index("delivery_message", delivery.c.message)
+_partial("delivery_batch", delivery.c.batch, delivery.c.state, delivery.c.due_at, where="batch IS NOT NULL")
 
 # Messages that wait to be told as one. `open` takes more in; it is told when it is due, and then has ended.
 # The window of a throttle is one too: what was let through counts in `passed`, the rest are its members.
@@ -406,40 +409,6 @@ tally = Table(
     Column("last_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,  # the key is the table: one page less to write in each transaction that counts
 )
-
-# An order to send dead deliveries again, carried out a few at a time.
-redrive = Table(
-    "redrive",
-    metadata,
-    _number(),
-    Column("id", String(40), nullable=False, unique=True),
-    Column("spec", Text, nullable=False),  # JSON: which
-    Column("author", Text, nullable=False),
-    Column("per_minute", Integer, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("after", BigInteger, nullable=False, server_default="0"),  # the number of the last delivery looked at
-    Column("up_to", BigInteger, nullable=False),  # and of the last one there was
-    Column("total", Integer, nullable=False),  # that were dead when it was given
-    Column("done", Integer, nullable=False, server_default="0"),
-    Column("next_at", BigInteger, nullable=False),
-    Column("ended_at", BigInteger),
-    Column("ended_by", Text),  # who ended it early
-    sqlite_autoincrement=True,
-)
-_partial("redrive_open", redrive.c.next_at, where="ended_at IS NULL")
-
-# What was asked under an Idempotency-Key, and answered.
-answered = Table(
-    "answered",
-    metadata,
-    Column("key", String(64), primary_key=True),  # a digest of the key and of who asked
-    Column("request", String(64), nullable=False),  # a digest of what was asked
-    Column("status", Integer, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("location", Text),
-    Column("at", BigInteger, nullable=False),
-)
-Index("answered_at", answered.c.at)
 
 # Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "trusted_clock":
 # when (`at`) the clock was last known to be right; "reload": how often somebody asked for rules.toml to be read;

@@ -21,7 +21,6 @@ from bridge.decide.precedence import Precedence
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
-from bridge.pipeline.redriving import carry_out
 from bridge.pipeline.round import note_rules
 from bridge.record import clocks, leases, rulesets, settling
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
@@ -167,14 +166,12 @@ class Worker:
                 logger.warning("the worker could not sign off", extra={"reason": trouble(error)})
 
     def _tick(self) -> None:
-        """Do what is due: polls, orders to send again, a sign of life."""
+        """Do what is due: polls, a sign of life."""
         try:
             if self._ticks.is_time("beat", _BEAT_S):
                 self._beat()
             self._bury_again()
             self._poll_due()
-            if carry_out(self._db, self._clock()):
-                self._courier.wake()
         except TROUBLES as error:
             logger.warning("polling waits for the database", extra={"reason": trouble(error)})
 

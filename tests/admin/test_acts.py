@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -8,8 +10,8 @@ from bridge.record.reading import Filter
 from tests.admin.builders import NOON, World
 
 
-def post(world: World, path: str, status: int = 202) -> Any:
-    answer = world.client().post(f"/api/v1/{path}")
+def post(world: World, path: str, status: int = 202, **body: Any) -> Any:
+    answer = world.client().post(f"/api/v1/{path}", **body)
     assert answer.status_code == status, answer.text
     return answer.get_json(force=True)
 
@@ -57,6 +59,52 @@ def test_a_test_goes_through_the_outbox_like_everything_else(either_world: World
 def test_two_tests_are_two_deliveries(world: World) -> None:
     first, second = (post(world, "notifiers/cms/test")["delivery"] for _ in range(2))
     assert first != second
+
+
+def test_a_test_that_is_asked_for_again_under_its_id_is_sent_once(either_world: World) -> None:
+    first, again = (post(either_world, "notifiers/cms/test", json={"id": "t1"}) for _ in range(2))
+    assert first == again
+    assert either_world.attempt(Sent()) == [first["delivery"]]
+    assert post(either_world, "notifiers/cms/test", json={"id": "t1"})["delivery"] == first["delivery"]
+    assert either_world.attempt(Sent()) == []
+    others = [
+        post(either_world, path, json={"id": id_})["delivery"]
+        for path, id_ in (("notifiers/cms/test", "t2"), ("notifiers/ops%2F1/test", "t1"))
+    ]
+    assert len({first["delivery"], *others}) == 3
+
+
+def test_two_tests_at_once_under_one_id_are_one(either_world: World) -> None:
+    together = Barrier(2, timeout=30)
+
+    def ask(_: int) -> Any:
+        together.wait()
+        return post(either_world, "notifiers/cms/test", json={"id": "t1"})
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(ask, range(2))
+    assert first == second
+    assert either_world.attempt(Sent()) == [first["delivery"]]
+
+
+@pytest.mark.parametrize("body", [{}, {"json": {}}, {"data": b"{}", "content_type": "application/json"}])
+def test_a_test_needs_no_id(world: World, body: dict[str, Any]) -> None:
+    assert post(world, "notifiers/cms/test", **body)["delivery"]
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"id": ""}, "id: "),
+        ({"id": "x" * 256}, "id: "),
+        ({"id": 7}, "id: "),
+        ({"id": "a\0b"}, "id: "),
+        ({"ids": "t1"}, "ids: "),
+    ],
+)
+def test_an_id_that_is_none_is_refused(world: World, said: dict[str, Any], fault: str) -> None:
+    assert fault in post(world, "notifiers/cms/test", 400, json=said)["detail"]
+    assert world.attempt(Sent()) == []
 
 
 def test_a_notifier_that_is_resumed_goes_on(either_world: World) -> None:

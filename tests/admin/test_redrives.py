@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from bridge.model import Rejected, Sent
-from bridge.pipeline.redriving import MOST, carry_out
 from bridge.record import outbox
 from tests.admin.builders import NOON, READ, World, a_failed_job, a_job
 
@@ -24,12 +23,12 @@ def ask(world: World, path: str, status: int, **said: Any) -> Any:
     return answer.get_json(force=True) | ({"location": answer.location} if answer.location else {})
 
 
-def order(world: World, status: int = 202, **said: Any) -> Any:
+def resend(world: World, status: int = 202, **said: Any) -> Any:
     return ask(world, "deliveries/redrive", status, **said)
 
 
 def refused(world: World, **said: Any) -> str:
-    return str(order(world, 400, **said)["detail"])
+    return str(resend(world, 400, **said)["detail"])
 
 
 def read(world: World, path: str, status: int = 200) -> Any:
@@ -38,52 +37,50 @@ def read(world: World, path: str, status: int = 200) -> Any:
     return answer.get_json(force=True)
 
 
-def test_an_order_is_given_carried_out_and_read(either_world: World) -> None:
+def test_what_a_filter_finds_is_resent_at_a_rate_and_watched(either_world: World) -> None:
     world = either_world
     bury(world, 1, 2, 3)
-    given = order(world, notifier="cms", since="2026-11-21T12:00:00Z", per_minute=60)
-    assert given == {
-        "id": given["id"], "filter": {"state": "dead", "notifier": "cms", "since": "2026-11-21T12:00:00Z"},
-        "author": "api", "per_minute": 60, "created_at": "2026-11-21T12:00:00.000Z", "total": 3, "done": 0, "left": 3,
-        "ended_at": None, "ended_by": None, "location": f"/api/v1/redrives/{given['id']}",
+    given = resend(world, notifier="cms", since="2026-11-21T12:00:00Z", per_minute=60)
+    batch = {
+        "id": given["id"], "total": 3, "scheduled": 2, "waiting": 1, "sending": 0, "sent": 0, "dead": 0,
+        "last_due_at": "2026-11-21T12:00:02.000Z",
     }  # fmt: skip
-    assert carry_out(world.db, NOON + timedelta(seconds=1)) == 2
-    now = read(world, f"redrives/{given['id']}")
-    assert (now["done"], now["left"]) == (2, 1)
-    assert carry_out(world.db, NOON + timedelta(seconds=2)) == 1
-    after = read(world, f"redrives/{given['id']}")
-    assert (after["done"], after["left"], after["ended_at"]) == (3, 0, "2026-11-21T12:00:02.000Z")
-    assert read(world, "redrives") == {"items": [after], "cursor": None}
-    assert {one["state"] for one in read(world, "deliveries")["items"]} == {"waiting"}
+    path = f"deliveries/batches/{given['id']}"
+    assert given == batch | {"location": f"/api/v1/{path}"}
+    assert read(world, path) == batch
+    world.now += timedelta(seconds=1)
+    world.attempt(Sent())
+    assert read(world, path) == batch | {"scheduled": 1, "waiting": 0, "sent": 2}
+    world.now += timedelta(seconds=1)
+    world.attempt(Rejected("no"))
+    assert read(world, path) == batch | {"scheduled": 0, "waiting": 0, "sent": 2, "dead": 1, "last_due_at": None}
+    listed = read(world, f"deliveries?batch={given['id']}&state=dead")["items"]
+    assert [one["batch"] for one in listed] == [given["id"]]
 
 
 def test_a_dry_run_counts_and_does_nothing(world: World) -> None:
     bury(world, 1, 2)
-    foreseen = order(world, 200, rule="all", dry_run=True)
-    assert (foreseen["id"], foreseen["total"], foreseen["filter"]) == (None, 2, {"state": "dead", "rule": "all"})
-    assert read(world, "redrives")["items"] == []
+    foreseen = resend(world, 200, rule="all", dry_run=True)
+    assert (foreseen["id"], foreseen["total"]) == (None, 2)
+    assert {one["state"] for one in read(world, "deliveries")["items"]} == {"dead"}
 
 
-def test_an_order_is_ended_by_hand_once(world: World) -> None:
-    bury(world, 1, 2)
-    path = f"/api/v1/redrives/{order(world, notifier='cms')['id']}"
-    ended = world.client().delete(path).get_json()
-    assert (ended["ended_by"], ended["ended_at"], ended["left"]) == ("api", "2026-11-21T12:00:00.000Z", 2)
-    again = world.client().delete(path)
-    assert (again.status_code, "is over since 2026-11-21T12:00:00Z" in again.text) == (409, True)
-    assert carry_out(world.db, NOON + timedelta(hours=1)) == 0
+def test_where_nothing_is_found_there_is_no_batch(world: World) -> None:
+    assert resend(world, 200, rule="all")["id"] is None
 
 
-def test_an_order_under_a_key_is_given_once(world: World) -> None:
-    bury(world, 1)
-    said = {"json": {"notifier": "cms"}, "headers": {"Idempotency-Key": "k1"}}
-    first, second = (world.client().post("/api/v1/deliveries/redrive", **said) for _ in range(2))
-    assert first.get_json() == second.get_json()
-    assert len(read(world, "redrives")["items"]) == 1
+def test_what_is_not_due_yet_of_a_batch_is_cancelled(either_world: World) -> None:
+    bury(either_world, 1, 2, 3)
+    path = f"/api/v1/deliveries/batches/{resend(either_world, notifier='cms')['id']}"
+    cancelled, again = (either_world.client().delete(path).get_json() for _ in range(2))
+    assert (cancelled["cancelled"], cancelled["waiting"], cancelled["dead"]) == (2, 1, 2)
+    assert again == cancelled | {"cancelled": 0}
 
 
-def test_an_order_says_which_deliveries(world: World) -> None:
-    assert refused(world) == "say which deliveries, with at least one of since, until, notifier, rule, job, digest"
+def test_what_is_resent_is_said(world: World) -> None:
+    assert (
+        refused(world) == "say which deliveries, with at least one of since, until, notifier, rule, job, digest, batch"
+    )
     assert refused(world, state="dropped").startswith("say which deliveries")
 
 
@@ -95,7 +92,7 @@ def test_an_order_says_which_deliveries(world: World) -> None:
         ({"notifier": ""}, 'notifier: "" is no value'),
         ({"job": "a\0b"}, "is no value"),
         ({"since": "2h"}, 'since: "2h" is not a time such as'),
-        ({"rule": "all", "state": "sent"}, "state: only what is dead or dropped is sent again"),
+        ({"rule": "all", "state": "sent"}, "state: only what is dead or dropped can be resent"),
         ({"rule": "all", "per_minute": 6001}, "per_minute: a whole number from 1 to 6000 is needed"),
         ({"rule": "all", "per_minute": True}, "per_minute: a whole number"),
         ({"rule": "all", "per_minute": 1.5}, "per_minute: a whole number"),
@@ -103,33 +100,36 @@ def test_an_order_says_which_deliveries(world: World) -> None:
         ({"x": 1, "y": 2}, 'unknown key "y"'),
     ],
 )
-def test_what_is_wrong_with_an_order_is_said(world: World, said: dict[str, Any], fault: str) -> None:
+def test_what_is_wrong_with_a_question_is_said(world: World, said: dict[str, Any], fault: str) -> None:
     assert fault in refused(world, **said)
 
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 def test_a_time_at_the_end_of_time_is_one(either_world: World, since: str) -> None:
-    given = order(either_world, since=since)
-    assert given["filter"]["since"] == since
-    carry_out(either_world.db, NOON)
-
-
-def test_there_is_a_bound_to_open_orders(world: World) -> None:
-    bury(world, 1)
-    for _ in range(MOST):
-        order(world, notifier="cms")
-    assert "20 orders have not ended" in order(world, 409, notifier="cms")["detail"]
+    bury(either_world, 1)
+    assert resend(either_world, 200, since=since, dry_run=True)["total"] == (1 if since.startswith("0001") else 0)
 
 
 @pytest.mark.parametrize("method", ["get", "delete"])
-def test_an_order_that_nobody_gave_is_not_found(world: World, method: str) -> None:
-    answer = world.client().open("/api/v1/redrives/rdr_0", method=method)
-    assert (answer.status_code, answer.get_json(force=True)["detail"]) == (404, 'there is no order "rdr_0"')
+def test_a_batch_that_nobody_made_is_not_found(world: World, method: str) -> None:
+    answer = world.client().open("/api/v1/deliveries/batches/rdr_0", method=method)
+    assert (answer.status_code, answer.get_json(force=True)["detail"]) == (404, 'there is no batch "rdr_0"')
 
 
-def test_who_may_only_read_gives_no_order(world: World) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"), [("get", "redrives"), ("get", "redrives/rdr_1"), ("delete", "redrives/rdr_1")]
+)
+def test_orders_are_gone_and_the_answer_says_what_to_ask_instead(world: World, method: str, path: str) -> None:
+    answer = world.client().open(f"/api/v1/{path}", method=method)
+    assert (answer.status_code, answer.content_type) == (410, "application/problem+json")
+    assert "POST /api/v1/deliveries/redrive resends a batch" in answer.get_json(force=True)["detail"]
+    assert world.client(None).open(f"/api/v1/{path}", method=method).status_code == 401
+
+
+def test_who_may_only_read_resends_nothing(world: World) -> None:
     client = world.client(READ)
     assert client.post("/api/v1/deliveries/redrive", json={"notifier": "cms"}).status_code == 403
+    assert client.delete("/api/v1/deliveries/batches/rdr_1").status_code == 403
     assert client.post("/api/v1/jobs/j1/tell", json={"notifier": "cms"}).status_code == 403
 
 

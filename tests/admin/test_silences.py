@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -56,6 +58,54 @@ def test_a_silence_holds_what_it_matches_until_it_is_ended(either_world: World) 
     assert listed(world) == {"items": [after], "cursor": None}
     with world.db.read() as tx:
         assert len(digests.due(tx, now=world.now)) == 1
+
+
+def test_a_silence_that_is_asked_for_again_under_its_id_is_made_once(either_world: World) -> None:
+    world = either_world
+    first = post(world, id="s1")["silence"]
+    world.now += timedelta(minutes=5)
+    assert post(world, id="s1")["silence"] == first
+    ended = world.client().delete(f"/api/v1/silences/{first['id']}").get_json()
+    assert post(world, id="s1")["silence"] == ended
+    assert post(world, id="s2")["silence"]["id"] != first["id"]
+    assert len(listed(world)["items"]) == 2
+
+
+def test_a_silence_until_a_time_is_the_same_when_it_is_asked_for_again(world: World) -> None:
+    said = {key: value for key, value in WANTED.items() if key != "for"} | {
+        "ends_at": "2026-11-21T14:00:00Z",
+        "id": "s1",
+    }
+    first = world.client().post("/api/v1/silences", json=said).get_json()["silence"]
+    world.now += timedelta(minutes=5)
+    assert world.client().post("/api/v1/silences", json=said).get_json()["silence"] == first
+
+
+@pytest.mark.parametrize(
+    "other", [{"to": "Success"}, {"for": "3h"}, {"author": "ben"}, {"reason": "another"}, {"mode": "drop"}]
+)
+def test_an_id_is_for_one_silence(world: World, other: dict[str, Any]) -> None:
+    first = post(world, id="s1")["silence"]
+    assert "another silence was made under this id" in post(world, 409, id="s1", **other)["detail"]
+    assert listed(world)["items"] == [first]
+
+
+def test_two_silences_at_once_under_one_id_are_one(either_world: World) -> None:
+    together = Barrier(2, timeout=30)
+
+    def ask(_: int) -> Any:
+        together.wait()
+        return post(either_world, id="s1")["silence"]
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(ask, range(2))
+    assert first == second
+    assert len(listed(either_world)["items"]) == 1
+
+
+def test_a_dry_run_takes_no_id_away(world: World) -> None:
+    post(world, 200, id="s1", dry_run=True)
+    assert post(world, id="s1", to="Success")["silence"]
 
 
 def test_a_silence_that_drops_holds_nothing(either_world: World) -> None:

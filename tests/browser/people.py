@@ -9,7 +9,7 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, R
 
 from tests.browser.bridges import ADMIN, Bridge
 
-AGAIN = re.compile("^Send again")
+AGAIN = re.compile("^Resend")
 _REPORT = """document.addEventListener("securitypolicyviolation", (event) => console.error(
     `Content-Security-Policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));"""
 _LEFT = "net::ERR_ABORTED"  # the page was left before the answer came

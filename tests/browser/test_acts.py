@@ -14,18 +14,18 @@ from tests.conftest import only_sqlite
 pytestmark = only_sqlite
 
 
-def test_all_that_died_is_sent_again_in_one_order(admin: Person, bridge: Bridge) -> None:
+def test_all_that_died_is_resent_as_a_batch(admin: Person, bridge: Bridge) -> None:
     dead = [bridge.dead() for _ in range(2)]
     bridge.broken.clear()
     admin.goes_to("/deliveries?state=dead&notifier=brief")
-    admin.page.get_by_role("link", name=re.compile("^Send all")).click()
-    admin.reads("would be sent again")
-    admin.page.get_by_role("button", name=re.compile("^Send .* again")).click()
+    admin.page.get_by_role("link", name=re.compile("^Resend all")).click()
+    admin.reads("would be resent")
+    admin.page.get_by_role("button", name=re.compile("^Resend ")).click()
     for job, delivery in dead:
         bridge.await_(lambda job=job: bridge.accepted("/next", job))
         assert [one.id for one in bridge.accepted("/next", job)] == [delivery["id"]]
     admin.looks_again()
-    expect(admin.page.get_by_role("row").nth(1)).to_contain_text("done")
+    expect(admin.page.get_by_role("region", name="Progress")).to_contain_text("2 of 2")
 
 
 def test_some_that_died_are_chosen_and_sent_again(admin: Person, bridge: Bridge) -> None:
@@ -33,7 +33,7 @@ def test_some_that_died_are_chosen_and_sent_again(admin: Person, bridge: Bridge)
     bridge.broken.clear()
     admin.goes_to("/deliveries?state=dead")
     admin.page.get_by_label(f"Choose {chosen['id']}").check()
-    admin.page.get_by_role("button", name="Send the chosen ones again").click()
+    admin.page.get_by_role("button", name="Resend the chosen ones").click()
     expect(admin.page.get_by_role("status")).to_contain_text("1 of 1 is on the way")
     bridge.await_(lambda: bridge.accepted("/next", job))
     assert [one["state"] for one in bridge.deliveries(other)] == ["dead"]

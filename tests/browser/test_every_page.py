@@ -41,7 +41,7 @@ def test_no_page_scrolls_sideways_on_a_phone(admin: Person, house: LivedIn) -> N
     assert {path: width for path, width in widths.items() if width > 360} == {}
 
 
-@pytest.mark.parametrize("path", ["/jobs", "/deliveries", "/deliveries?state=dead", "/silences", "/redrives"])
+@pytest.mark.parametrize("path", ["/jobs", "/deliveries", "/deliveries?state=dead", "/silences", "/deliveries/batches"])
 def test_no_table_is_cut_on_a_usual_screen(admin: Person, house: LivedIn, path: str) -> None:
     admin.page.set_viewport_size({"width": 1280, "height": 800})
     admin.goes_to(path)

@@ -41,7 +41,7 @@ def test_what_died_is_found_in_two_clicks_and_arrives_when_it_is_sent_again(admi
     job, dead = bridge.dead()
     bridge.broken.clear()
     admin.looks_again()
-    expect(admin.page.get_by_role("link", name="Died")).to_contain_text("look why, and send again")
+    expect(admin.page.get_by_role("link", name="Died")).to_contain_text("look why, and resend")
     admin.page.get_by_role("link", name="Died").click()
     admin.page.get_by_role("row").filter(has=admin.page.get_by_title(job)).get_by_title(dead["id"]).click()
     admin.reads("answered 500 Internal Server Error")

@@ -121,7 +121,7 @@ def test_every_fault_is_said_at_once() -> None:
     found = faults({"for": "99d", "to": "Faild", "match": {"tgs": "x", "age": "7"}, "mode": "loud", "who": "ann"})
     assert [one.split(":")[0] for one in found] == [
         'unknown key "who"; there are match, from, to, rule, notifier, everything, mode, for, ends_at, author, reason, '
-        "dry_run",
+        "dry_run, id",
         "author", "reason", "mode", "for", "match.tgs", "match.age", "to",
     ]  # fmt: skip
 

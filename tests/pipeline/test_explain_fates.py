@@ -9,8 +9,10 @@ from bridge import wiring
 from bridge.decide.rulebook import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Rejected, RetryLater, Sent
 from bridge.pipeline import Poller
+from bridge.pipeline.resend import resend
 from bridge.record import outbox
 from bridge.record.database import Database
+from bridge.record.reading import Filter
 from bridge.record.schema import delivery
 from tests.conftest import on_both
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, World, after
@@ -151,6 +153,18 @@ def test_what_waits_for_an_earlier_message_of_its_job_says_so(world: World) -> N
     first, second = (one["deliveries"][0] for one in world.all())
     assert (first["answer"], second["answer"]) == ("retrying", "waiting")
     assert second["why"] == f"waits for {first['id']}, which tells of the same job and comes first"
+
+
+def test_what_is_resent_later_is_in_the_way_of_nothing(world: World) -> None:
+    world.begin(EVERYTHING)
+    world.sees(SUBMITTED)
+    world.deliver(Rejected("no"))
+    later = NOW + hours(1)
+    resend(world.db, Filter(state="dead"), id_="rdr_1", interval=hours(1), author="ann", now=later)
+    world.sees(RUNNING)
+    first, second = (one["deliveries"][0] for one in world.all())
+    assert first["why"] == f"waits for its first try, due at {after(hours(1))} (sent again by hand)"
+    assert second["why"].startswith("waits for its first try, due at ")
 
 
 def test_a_notifier_that_asked_for_time_is_not_tried_before(world: World) -> None:

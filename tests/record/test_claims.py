@@ -460,4 +460,4 @@ def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Databa
 
 def urge(db: Database, *numbers: int) -> None:
     with db.write() as tx:
-        claims.urge(tx, "cms", numbers)
+        claims.urge(tx, "cms", numbers, now=NOW)

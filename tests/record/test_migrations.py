@@ -28,6 +28,8 @@ def _set_revision(db: Database, revision: str) -> None:
         tx.execute(text("UPDATE alembic_version SET version_num = :to"), {"to": revision})
 
 
+_LEFT = ("redrive", "answered")  # tables that the next version drops
+
 _INDEXES = {
     "sqlite": "SELECT sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
     "postgresql": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
@@ -37,7 +39,13 @@ _INDEXES = {
 def _indexes(db: Database, dialect: str) -> list[str]:
     with db.read() as tx:
         found = tx.execute(text(_INDEXES[dialect])).scalars().all()
-    return sorted(" ".join(one.replace('"', "").split()) for one in found if "alembic" not in one)
+    ours = (one for one in found if not any(f"{name}_" in one for name in ("alembic", *_LEFT)))
+    return sorted(" ".join(one.replace('"', "").split()) for one in ours)
+
+
+def _is_of_this_version(name: str | None, kind: str, _parents: object) -> bool:
+    """Leave out the tables that the next version drops."""
+    return kind != "table" or name not in _LEFT
 
 
 # SQLite shows no index on an expression; the next test compares those.
@@ -45,7 +53,8 @@ def _indexes(db: Database, dialect: str) -> list[str]:
 @pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
 def test_the_migrations_make_what_the_schema_says(db: Database) -> None:
     with db.read() as tx:
-        context = MigrationContext.configure(tx, opts={"compare_type": True, "compare_server_default": True})
+        opts = {"compare_type": True, "compare_server_default": True, "include_name": _is_of_this_version}
+        context = MigrationContext.configure(tx, opts=opts)
         assert compare_metadata(context, metadata) == []
 
 

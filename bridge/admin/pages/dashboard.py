@@ -132,8 +132,7 @@ def _all_at() -> str | None:
 
 def _section(path: str) -> str:
     """Return which of the pages in the navigation one belongs to."""
-    first = path.split("/")[1]
-    return {"": "overview", "redrives": "deliveries"}.get(first, first)
+    return path.split("/")[1] or "overview"
 
 
 def _static(filename: str) -> ResponseReturnValue:

@@ -1,4 +1,4 @@
-"""Deliveries: the list, one delivery with each attempt and what was sent, and sending again."""
+"""Deliveries: the list, one delivery with each attempt and what was sent, and resending."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from bridge.admin.acts import Acts
 from bridge.admin.pages import filters
 from bridge.admin.pages.fate import fate
 from bridge.admin.pages.filters import Asked
-from bridge.admin.pages.redrives import RedrivePages
+from bridge.admin.pages.resending import ResendPages
 from bridge.admin.pages.routes import Page, Pages, attempt, done, may_act, refused, show
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.display import pretty_json
-from bridge.pipeline.redriving import STATES as SENT_AGAIN
-from bridge.record import outbox, outgoing, reading, redrives
+from bridge.pipeline.resend import STATES as SENT_AGAIN
+from bridge.record import batches, outbox, outgoing, reading
 from bridge.record.reading import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
 from bridge.send.notifier_type import MASKED
 from bridge.send.registry import type_of
 
-_FIELDS = ("state", "notifier", "rule", "job", "digest", "since", "until")
+_FIELDS = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
 _MEMBERS = 50
 _MOST_TRIES = 100  # that are shown, the newest
 _LINKED = 5  # of those that were chosen: the text is kept in a cookie
@@ -37,14 +37,14 @@ class DeliveryPages(Pages):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._acts = Acts(parts)
-        self._redrives = RedrivePages(parts)
+        self._resending = ResendPages(parts)
 
     def pages(self) -> Iterator[Page]:
         yield Page(path="/deliveries", view=self.deliveries, name="deliveries")
         yield Page(path="/deliveries/<delivery_id>", view=self.delivery, name="delivery")
         yield Page(path="/deliveries/<delivery_id>/redrive", view=self.redrive, name="redrive", method="POST")
         yield Page(path="/deliveries/redrive-chosen", view=self.redrive_chosen, name="redrive_chosen", method="POST")
-        yield from self._redrives.pages()
+        yield from self._resending.pages()
 
     # --- the list ------------------------------------------------------------------------------------------
 
@@ -52,13 +52,14 @@ class DeliveryPages(Pages):
         asked = _asked(self.parts.clock())
         with self.parts.db.read() as tx:
             found = reading.deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
-            all_ = redrives.count(tx, asked.which) if may_act() and asked.which.state in SENT_AGAIN else 0
+            all_ = batches.count(tx, asked.which) if may_act() and asked.which.state in SENT_AGAIN else 0
         wanted = (
             ("state", "State", [(word, word) for word in DELIVERY_STATES]),
             ("notifier", "Notifier", [(name, name) for name in self.parts.book().notifiers]),
             ("rule", "Rule", None),
             ("job", "Job id", None),
             ("digest", "In digest", None),
+            ("batch", "Batch", None),
             ("since", "Created since", None),
             ("until", "Created before", None),
         )
@@ -71,7 +72,7 @@ class DeliveryPages(Pages):
         chosen = list(dict.fromkeys(id_.replace("\0", "") for id_ in request.form.getlist("id")))[:MOST]
         if not chosen:
             return refused(Problem(400, "Nothing was chosen: tick what is to be sent."), "deliveries")
-        with self.parts.write() as tx:
+        with self.parts.db.write() as tx:
             again = outbox.redrive(tx, reading.numbers_of(chosen), now=self.parts.clock())
         return done(_on_their_way(again, len(chosen)), "deliveries")
 

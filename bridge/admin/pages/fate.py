@@ -14,10 +14,10 @@ _MEANS = {
     "waiting": "It waits for its next attempt.",
     "sending": "A worker sends it now.",
     "sent": "The receiver has accepted it. Nothing is left to do.",
-    "dead": "It died: nobody tries it again unless you send it again.",
+    "dead": "It died: nobody tries it again unless you resend it.",
     "held": "It is held back until its time comes.",
     "merged": "It was told together with others, as one message.",
-    "dropped": "It was dropped, so nobody heard of it. You can send it now all the same.",
+    "dropped": "It was dropped, so nobody heard of it. You can resend it all the same.",
 }
 _GATES = {
     "group": 'Rule "{}" collects what it tells into one message.',

@@ -73,7 +73,7 @@ class JobPages(Pages):
         """Tell a notifier of the job's last transition, because a person wants it told."""
         bucket, notifier = request.args.get("bucket"), request.form.get("notifier", "")
         try:
-            with self.parts.write() as tx:
+            with self.parts.db.write() as tx:
                 asked = tell_by_hand(
                     tx, self.parts.book(), job_id=job_id, bucket=bucket, notifier=notifier, author="dashboard",
                     now=self.parts.clock(),

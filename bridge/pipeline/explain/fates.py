@@ -31,10 +31,14 @@ class Circumstances:
 
     def before(self, fate: Fate) -> Fate | None:
         """Return the delivery of the same job that must be told first, if there is one."""
-        open_ = (one for one in self.fates if one.state in ("waiting", "sending") and one.n < fate.n)
+        open_ = (one for one in self.fates if self._is_in_the_way(one) and one.n < fate.n)
         return next(
             (one for one in open_ if fate.lane and (one.lane, one.notifier) == (fate.lane, fate.notifier)), None
         )
+
+    def _is_in_the_way(self, fate: Fate) -> bool:
+        """Tell whether it is sent now, or waits, and not only for the rate of its batch."""
+        return fate.state == "sending" or (fate.state == "waiting" and (fate.attempts > 0 or fate.due_at <= self.now))
 
     def instead_of(self, fate: Fate) -> str | None:
         """Return the notifier that a fallback stands in for: its id is made from that."""

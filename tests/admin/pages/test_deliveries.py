@@ -60,7 +60,7 @@ def test_a_row_says_what_was_told_to_whom_and_how_it_went(world: World, admin: F
 
 @pytest.mark.parametrize(
     ("mode", "state", "why", "button"),
-    [("hold", "held", "mute “ nights <b> ”", None), ("drop", "dropped", "mute “ nights <b> ”", "Send now")],
+    [("hold", "held", "mute “ nights <b> ”", None), ("drop", "dropped", "mute “ nights <b> ”", "Resend")],
 )
 def test_what_a_gate_kept_says_which(
     world: World, admin: FlaskClient, mode: str, state: str, why: str, button: str | None
@@ -71,8 +71,8 @@ def test_what_a_gate_kept_says_which(
     assert f"{state} cms Running j1 all 0 {why}" in text(page)
     assert "<b>" not in page
     (one,) = ids(world)
-    assert (f'aria-label="Send now: {one}"' in admin.get(f"/deliveries/{one}").text) == (button is not None)
-    assert ("Send the chosen ones now" in page) == (button is not None)
+    assert (f'aria-label="Resend {one}"' in admin.get(f"/deliveries/{one}").text) == (button is not None)
+    assert ("Resend the chosen ones" in page) == (button is not None)
 
 
 def test_what_a_silence_holds_leads_to_it(world: World, admin: FlaskClient) -> None:
@@ -171,7 +171,7 @@ def test_a_delivery_shows_each_attempt_and_what_the_receiver_said(world: World, 
     assert text(page).index("Attempt 2 refused HTTP 500 200 ms answered 422") < text(page).index("Attempt 1 later")
     assert f"<pre>不行 {HOSTILE}".replace(HOSTILE, "&#34;&gt;&lt;script&gt;") in page
     assert "It died" in page
-    assert f'aria-label="Send again: {delivery}"' in page
+    assert f'aria-label="Resend {delivery}"' in page
     assert "hx-get" not in page  # nothing will change by itself
 
 
@@ -189,7 +189,7 @@ def test_a_dead_delivery_is_sent_again(world: World, admin: FlaskClient) -> None
     assert f"{delivery} is on its way." in answer.text
     assert state(world, delivery) == "waiting"
     again = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
-    assert "only a dead or a dropped one is sent again" in again.text
+    assert "only a dead or a dropped one can be resent" in again.text
 
 
 def test_what_waits_for_a_paused_notifier_leads_to_it(world: World, admin: FlaskClient) -> None:
@@ -280,7 +280,7 @@ def test_who_may_only_look_finds_no_button_and_no_answer(world: World, reader: F
     listed = reader.get("/deliveries?state=dead").text
     assert delivery in listed
     assert "checkbox" not in listed
-    assert "again …" not in listed
+    assert "Resend" not in listed
 
 
 def test_who_may_only_look_sends_nothing_again(world: World, reader: FlaskClient) -> None:

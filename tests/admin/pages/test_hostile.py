@@ -37,7 +37,8 @@ between = "02:00-03:00"
 match.tag = {json.dumps(EVIL)}
 """
 PAGES = (
-    "/", "/jobs", "/deliveries", "/rules", "/notifiers", "/silences", "/watches", "/redrives", "/rules/explain",
+    "/", "/jobs", "/deliveries", "/rules", "/notifiers", "/silences", "/watches", "/deliveries/batches",
+    "/rules/explain",
     "/rules/try", "/silences/add",
 )  # fmt: skip
 
@@ -154,7 +155,8 @@ def test_no_text_becomes_markup_on_any_page(evil: World, admin: FlaskClient) -> 
         *PAGES, f"/jobs/j{asked}", f"/jobs?tag={asked}&since={asked}&state={asked}", f"/find?id={asked}",
         f"/deliveries?state={asked}&until={asked}", f"/rules?name={asked}", f"/rules/explain?job=j{asked}",
         f"/rules/explain?job={asked}&bucket={asked}", f"/silences/add?tag={asked}&other={asked}&reason={asked}",
-        f"/redrives/new?notifier={asked}", f"/deliveries/{asked}", *(f"/deliveries/{one}" for one in ids),
+        f"/deliveries/redrive?notifier={asked}", f"/deliveries/batches/{asked}",
+        f"/deliveries/{asked}", *(f"/deliveries/{one}" for one in ids),
     ):  # fmt: skip
         _is_harmless(admin.get(path).text)
         _is_harmless(admin.get(path, headers={"HX-Request": "true"}).text)

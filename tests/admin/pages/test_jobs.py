@@ -80,7 +80,7 @@ def test_a_jobs_page_tells_its_whole_life_and_why_who_was_told(world: World, adm
         "no such channel",
     ):
         assert said in page
-    assert "Send again" in page
+    assert "Resend" in page
     assert "What each rule says (2)" in page
 
 
@@ -89,7 +89,7 @@ def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) ->
     world.attempt(Rejected("no such channel"))
     page = reader.get("/jobs/j7").text
     assert "Attempt 1" in page
-    assert "Send again" not in page
+    assert "Resend" not in page
     assert "<button>Send" not in page
 
 

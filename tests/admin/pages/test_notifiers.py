@@ -44,8 +44,8 @@ def test_each_number_leads_to_those_deliveries(world: World, admin: FlaskClient)
     for state in ("waiting", "sending", "held", "dead"):
         assert f'href="/deliveries?notifier=ops/1&state={state}"' in card(page, "ops/1")
     assert 'aria-label="1 dead, ops/1"' in page
-    assert 'href="/redrives/new?state=dead&notifier=ops/1"' in page
-    assert "Send the dead one again" in page
+    assert 'href="/deliveries/redrive?state=dead&notifier=ops/1"' in page
+    assert "Resend the dead one …" in page
 
 
 def test_one_to_whom_messages_died_is_not_fine(world: World, admin: FlaskClient) -> None:

@@ -199,5 +199,10 @@ def test_a_nul_in_an_address_is_nothing_on_either_database(either_world: World) 
 
 def test_the_page_somebody_is_on_is_marked(client: FlaskClient) -> None:
     sign_in(client, ADMIN)
-    for path, name in (("/", "Overview"), ("/jobs", "Jobs"), ("/redrives", "Deliveries"), ("/rules", "Rules")):
+    for path, name in (
+        ("/", "Overview"),
+        ("/jobs", "Jobs"),
+        ("/deliveries/batches", "Deliveries"),
+        ("/rules", "Rules"),
+    ):
         assert f'aria-current="page">{name}</a>' in client.get(path).text

@@ -1,0 +1,384 @@
+"""Batches: many that are resent at a rate, each once, in order, and in nobody's way."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, insert, select, update
+
+from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
+from bridge.pipeline.resend import TooMany, cancel, resend
+from bridge.record import batches, claims, gauges, leases, outbox, pruning, reading
+from bridge.record.batches import Batch
+from bridge.record.claims import LATE
+from bridge.record.database import Database, ms
+from bridge.record.pruning import Cutoffs
+from bridge.record.reading import Filter
+from bridge.record.rewind import rewind
+from bridge.record.schema import DEAD, DROPPED, WAITING, delivery
+from tests.conftest import Opener, only_postgresql, only_sqlite
+from tests.record.builders import (
+    LEASE,
+    NOW,
+    a_message,
+    claim,
+    claimed_ids,
+    ended,
+    hours,
+    know,
+    minutes,
+    put,
+    row_of,
+    rows,
+    seconds,
+    settle,
+    telling,
+)
+
+CMS = Filter(state="dead", notifier="cms")
+A_SECOND = seconds(1)
+
+
+def bury(db: Database, *ids: str, to: str = "cms", state: int = DEAD, lane: str | None = None, **facts: Any) -> None:
+    put(db, *(telling(one, to, lane=lane, message=a_message(f"m-{one}", **facts)) for one in ids))
+    with db.write() as tx:
+        these = update(delivery).where(delivery.c.id.in_(ids))
+        tx.execute(these.values(state=state, ended_at=ms(NOW), attempts=3, why="answered 500"))
+
+
+def again(
+    db: Database, which: Filter = CMS, *, every: timedelta = A_SECOND, id_: str = "rdr_1", now: datetime = NOW
+) -> Batch:
+    return resend(db, which, id_=id_, interval=every, author="ann", now=now, at_once=7)
+
+
+def standing(db: Database, id_: str = "rdr_1", *, now: datetime = NOW) -> Batch:
+    with db.read() as tx:
+        found = batches.progress(tx, id_, now=now)
+    assert found
+    return found
+
+
+def dues(db: Database) -> dict[str, timedelta]:
+    """When those that wait are due, after NOW."""
+    found = [row for row in rows(db, delivery) if row["state"] == WAITING]
+    return {row["id"]: timedelta(milliseconds=row["due_at"] - ms(NOW)) for row in found}
+
+
+def names(count: int) -> list[str]:
+    return [f"d{number:03}" for number in range(count)]
+
+
+def test_what_is_dead_waits_again_under_its_id_one_an_interval(db: Database) -> None:
+    bury(db, *names(30))
+    put(db, telling("alive"))
+    assert again(db) == Batch(id="rdr_1", scheduled=29, waiting=1, last_due_at=NOW + seconds(29))
+    assert dues(db) == {name: seconds(place) for place, name in enumerate(names(30))} | {"alive": seconds(0)}
+    first = row_of(db, delivery, id="d005")
+    assert (first["attempts"], first["why"], first["ended_at"]) == (0, "sent again by hand", None)
+
+
+@pytest.mark.parametrize(
+    ("which", "found"),
+    [
+        ({"notifier": "cms"}, ["c1", "c2"]),
+        ({"rule": "all"}, ["c1", "o1"]),
+        ({"job": "j2"}, ["c2"]),
+        ({"notifier": "cms", "rule": "all"}, ["c1"]),
+        ({"since": NOW}, ["c1", "c2", "o1"]),
+        ({"since": NOW + seconds(1)}, []),
+        ({"until": NOW}, []),
+        ({"digest": "dlv_none"}, []),
+        ({"state": "dropped", "rule": "all"}, ["x1"]),
+    ],
+)
+def test_a_filter_says_which(db: Database, which: dict[str, Any], found: list[str]) -> None:
+    bury(db, "c1", rule="all", job_id="j1")
+    bury(db, "c2", rule="failed", job_id="j2")
+    bury(db, "o1", to="ops", rule="all", job_id="j1")
+    bury(db, "x1", state=DROPPED, rule="all")
+    wanted = Filter(**{"state": "dead", **which})
+    with db.read() as tx:
+        assert batches.count(tx, wanted) == len(found)
+    assert again(db, wanted).total == len(found)
+    assert list(dues(db)) == found
+
+
+@only_sqlite
+def test_nothing_to_resend_makes_an_empty_batch(db: Database) -> None:
+    assert again(db) == Batch(id="rdr_1")
+    with db.read() as tx:
+        assert batches.progress(tx, "rdr_1", now=NOW) is None
+
+
+@only_sqlite
+def test_a_batch_has_a_bound(db: Database) -> None:
+    bury(db, *names(3))
+    with pytest.raises(TooMany, match="there are more such deliveries than the 2 that one batch may have"):
+        resend(db, CMS, id_="rdr_1", interval=seconds(1), author="ann", now=NOW, largest=2)
+    assert dues(db) == {}
+
+
+def test_progress_is_a_count_of_its_deliveries(db: Database) -> None:
+    know(db, "cms")
+    bury(db, *names(6))
+    again(db)
+    for outcome, again_at in ((Sent(), None), (Rejected("no"), None), (RetryLater("busy"), NOW + hours(1))):
+        settle(db, *(ended(one, outcome, again_at=again_at) for one in claim(db, now=NOW + seconds(2), free=1)))
+    claim(db, now=NOW + seconds(3))
+    moment = NOW + seconds(4)
+    assert standing(db, now=moment) == Batch(
+        id="rdr_1", scheduled=2, waiting=1, sending=1, sent=1, dead=1, last_due_at=NOW + hours(1)
+    )
+    with db.read() as tx:
+        assert [row["batch"] for row in reading.deliveries(tx, Filter(batch="rdr_1", state="dead")).items] == ["rdr_1"]
+
+
+def test_batches_under_way_are_those_of_which_something_waits(db: Database) -> None:
+    know(db, "cms", "ops")
+    bury(db, "c1", "c2")
+    bury(db, "o1", to="ops")
+    again(db, every=hours(1), id_="rdr_long")
+    again(db, Filter(state="dead", notifier="ops"), id_="rdr_short")
+    with db.read() as tx:
+        found = batches.under_way(tx, now=NOW)
+    assert [(batch.id, batch.scheduled, batch.waiting) for batch in found] == [("rdr_short", 0, 1), ("rdr_long", 1, 1)]
+    settle(db, *(ended(one, Sent()) for one in claim(db)))
+    with db.read() as tx:
+        assert [batch.id for batch in batches.under_way(tx, now=NOW)] == ["rdr_long"]
+
+
+# --- in order, and in nobody's way ------------------------------------------------------------------------------
+
+
+def test_what_is_not_due_yet_stands_in_nobodys_way(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "a1", "a2", lane="a")
+    again(db, every=hours(1), now=NOW + hours(1))
+    put(db, telling("a3", lane="a"))
+    assert claimed_ids(db) == ["a3"]
+
+
+def test_what_is_due_goes_in_the_order_of_its_lane(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "a1", "a2", lane="a")
+    again(db)
+    put(db, telling("a3", lane="a"))
+    moment, told = NOW + seconds(5), list[str]()
+    while found := claim(db, now=moment):
+        told += [one.id for one in found]
+        settle(db, *(ended(one, Sent()) for one in found), now=moment)
+    assert told == ["a1", "a2", "a3"]
+
+
+def test_one_that_was_tried_and_waits_holds_its_lane_up(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "a1", "a2", lane="a")
+    again(db)
+    settle(db, *(ended(one, RetryLater("busy"), again_at=NOW + minutes(1)) for one in claim(db)))
+    put(db, telling("a3", lane="a"))
+    assert claim(db, now=NOW + seconds(59)) == []
+    assert claimed_ids(db, now=NOW + minutes(1)) == ["a1"]
+
+
+@only_postgresql
+def test_a_batch_that_is_made_between_two_claims_never_sends_two_of_a_lane_at_once(
+    db: Database, db_url: str, opened: Opener
+) -> None:
+    know(db, "cms")
+    bury(db, "a1", lane="a")
+    put(db, telling("a2", lane="a"))
+    other = opened(db_url)
+    with other.write() as tx:
+        (number,) = batches.numbers(tx, CMS, most=7)
+        batches.resend(tx, "rdr_1", {number: NOW})
+        assert claimed_ids(db) == ["a2"]  # it does not see the first yet
+    assert claimed_ids(other) == []
+
+
+@pytest.mark.parametrize("rate", [Rate(count=1, per=seconds(1)), None])
+def test_what_is_new_does_not_wait_behind_a_batch(db: Database, rate: Rate | None) -> None:
+    know(db, Notifier(name="cms", rate=rate, max_in_flight=1))
+    bury(db, *names(200))
+    again(db, every=seconds(0.01))
+    told: list[str] = []
+    newest: set[str] = set()
+    for second in range(60):
+        if second == 30:
+            put(db, telling("new"), now=NOW + seconds(second))
+        claimed = claim(db, now=NOW + seconds(second), newest=newest)
+        newest ^= {one.notifier for one in claimed}
+        settle(db, *(ended(one, Sent()) for one in claimed), now=NOW + seconds(second))
+        told += [one.id for one in claimed]
+    assert told.index("new") in (30, 31)
+    assert [one for one in told if one != "new"] == names(59)  # and nobody idles
+
+
+@only_sqlite
+def test_of_what_is_new_the_oldest_goes_first_and_takes_turns_with_the_batch(db: Database) -> None:
+    know(db, Notifier(name="cms", max_in_flight=1))
+    bury(db, *names(5))
+    again(db, every=seconds(0))
+    put(db, telling("new1"), telling("new2"), now=NOW + seconds(1))
+    moment, told = NOW + LATE, list[str]()
+    for turn in range(4):
+        (one,) = claim(db, now=moment, newest={"cms"} if turn % 2 else ())
+        settle(db, ended(one, Sent()), now=moment)
+        told.append(one.id)
+    assert told == ["d000", "new1", "d001", "new2"]
+
+
+@only_sqlite
+def test_a_backlog_that_is_no_batch_goes_in_its_order(db: Database) -> None:
+    know(db, Notifier(name="cms", max_in_flight=1))
+    put(db, telling("old"))
+    put(db, telling("new"), now=NOW + hours(1))
+    assert claimed_ids(db, now=NOW + hours(1), newest={"cms"}) == ["old"]
+
+
+def test_a_fallback_is_told_no_faster_than_the_batch_becomes_due(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "d1", "d2", "d3")
+    again(db, every=minutes(1))
+    put(db, telling("later"), now=NOW + hours(1))
+    with db.write() as tx:
+        outbox.pause(tx, "cms", "410", now=NOW)
+    found = []
+    for minute in (0, 1):
+        with db.write() as tx:
+            claimed = claims.claim_paused(
+                tx, "cms", lease=f"w1.{minute}", lease_for=LEASE, now=NOW + minutes(minute), most=9
+            )
+        found.append([one.id for one in claimed])
+    assert found == [["d1", "later"], ["d2"]]
+
+
+@only_sqlite
+def test_what_is_not_due_yet_is_not_late(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "d1")
+    again(db, now=NOW + hours(2))
+    with db.read() as tx:
+        (row,) = gauges.notifiers(tx)
+    assert (row["waiting"], row["oldest_waiting_at"]) == (1, "2026-11-21T11:00:00.000Z")
+
+
+# --- cancelling -------------------------------------------------------------------------------------------------
+
+
+def test_cancelling_lets_what_is_not_due_yet_be_dead_again(db: Database) -> None:
+    bury(db, *names(30))
+    again(db)
+    moment = NOW + seconds(10)
+    left, cancelled = cancel(db, "rdr_1", author="ben", now=moment, at_once=7)
+    assert (left, cancelled) == (Batch(id="rdr_1", waiting=11, dead=19), 19)
+    assert list(dues(db)) == names(11)
+    one = row_of(db, delivery, id="d020")
+    assert (one["state"], one["ended_at"], one["why"]) == (DEAD, ms(moment), "its resending was cancelled")
+    assert cancel(db, "rdr_1", author="ben", now=moment)[1] == 0
+
+
+def test_what_was_cancelled_is_resent_like_any_other_dead_one(db: Database) -> None:
+    bury(db, *names(3))
+    again(db)
+    cancel(db, "rdr_1", author="ben", now=NOW)
+    assert again(db, Filter(state="dead", batch="rdr_1"), id_="rdr_2").total == 2
+    assert standing(db).total == 1
+
+
+@only_sqlite
+def test_cancelling_touches_no_other_batch(db: Database) -> None:
+    bury(db, "c1", "c2")
+    bury(db, "o1", "o2", to="ops")
+    again(db)
+    again(db, Filter(state="dead", notifier="ops"), id_="rdr_2")
+    assert cancel(db, "rdr_1", author="ben", now=NOW)[1] == 1
+    assert list(dues(db)) == ["c1", "o1", "o2"]
+    assert cancel(db, "rdr_3", author="ben", now=NOW) == (None, 0)
+
+
+# --- each once, whoever else is about -----------------------------------------------------------------------------
+
+
+def test_one_that_is_resent_alone_belongs_to_no_batch(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "d1", "d2")
+    again(db, every=hours(1))
+    settle(db, *(ended(one, Rejected("no")) for one in claim(db)))
+    with db.write() as tx:
+        outbox.redrive(tx, select(delivery.c.n).where(delivery.c.id == "d1"), now=NOW)
+    assert standing(db).total == 1
+    assert cancel(db, "rdr_1", author="ben", now=NOW - seconds(1)) == (Batch(id="rdr_1", dead=1), 1)
+
+
+def test_any_number_of_people_who_resend_at_once_resend_each_once(db: Database, db_url: str, opened: Opener) -> None:
+    bury(db, *names(300))
+    others = [opened(db_url) for _ in range(3)]
+
+    def work(place: int) -> int:
+        return again(others[place], replace(CMS, until=NOW + hours(1)), id_=f"rdr_{place}").total
+
+    with ThreadPoolExecutor(len(others)) as pool:
+        assert sum(pool.map(work, range(len(others)))) == 300
+    assert sorted(dues(db)) == names(300)
+
+
+def test_whoever_dies_on_the_way_leaves_the_rest_as_it_was(db: Database) -> None:
+    bury(db, *names(10))
+    with db.engine.connect() as tx:  # which is closed without a commit, as SIGKILL would
+        numbers = batches.numbers(tx, CMS, most=7)
+        assert batches.resend(tx, "rdr_1", dict.fromkeys(numbers, NOW)) == 7
+    assert dues(db) == {}
+    with db.write() as tx:
+        assert batches.resend(tx, "rdr_1", dict.fromkeys(numbers, NOW)) == 7
+    assert again(db, id_="rdr_2").total == 3
+
+
+def test_a_large_batch_is_made_in_small_transactions(db: Database, db_url: str, opened: Opener) -> None:
+    """Between any two of them others write, and each is a few statements for some hundred deliveries."""
+    bury_many(db, 3_000)
+    sizes: list[int] = []
+    event.listen(
+        db.engine, "after_cursor_execute",
+        lambda *told: sizes.append(told[1].rowcount) if told[2].startswith("UPDATE delivery") else None,
+    )  # fmt: skip
+    assert resend(db, CMS, id_="rdr_1", interval=seconds(1), author="ann", now=NOW).total == 3_000
+    assert sum(sizes) == 3_000
+    assert max(sizes) <= 500
+
+
+def bury_many(db: Database, count: int) -> None:
+    bury(db, "d0")
+    one = row_of(db, delivery, id="d0")
+    with db.write() as tx:
+        tx.execute(insert(delivery), [{**one, "n": one["n"] + n, "id": f"d{n}"} for n in range(1, count)])
+
+
+@only_sqlite
+def test_what_was_pruned_is_no_longer_counted(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "d1", "d2")
+    again(db, every=hours(1))
+    settle(db, *(ended(one, Sent()) for one in claim(db)))
+    cut = Cutoffs(now=NOW + hours(2), ended=NOW + hours(1), dead=NOW, created={})
+    with db.write() as tx:
+        assert pruning.prune_deliveries(tx, [row["n"] for row in rows(db, delivery)], cut=cut) == 1
+    assert standing(db).total == 1
+
+
+@only_sqlite
+def test_a_batch_goes_on_when_the_clock_was_set_back(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "d1", "d2")
+    again(db, every=minutes(1))
+    assert claimed_ids(db) == ["d1"]
+    with db.write() as tx:
+        leases.enlist(tx, "w1", machine="m", pid=1, now=NOW)
+    with db.write() as tx:
+        assert rewind(tx, now=NOW - hours(1)) == hours(1)
+    assert claimed_ids(db, now=NOW - hours(1) + seconds(59)) == []
+    assert claimed_ids(db, now=NOW - hours(1) + minutes(1)) == ["d2"]
