@@ -10,9 +10,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from bridge.decide.customs import Body, BodyReader
-from bridge.decide.rehearsal import Note, Rehearsal
+from bridge.decide.customs import Body
 from bridge.decide.shapes import Env, NotifierTable, SlackTable, WebhookTable
+from bridge.decide.template_reader import Note, TemplateReader
 from bridge.decide.templates import rendered
 from bridge.decide.words import shown, suggest
 from bridge.environment import fault, lookup
@@ -37,10 +37,10 @@ _SECRET_HEADERS = frozenset({"authorization", "cookie", "x-api-key", "api-key", 
 class NotifierReader:
     """Reads one [notifier.NAME] after the other; `note` takes the faults."""
 
-    def __init__(self, environ: Mapping[str, str], note: Note, rehearsal: Rehearsal | None = None) -> None:
+    def __init__(self, environ: Mapping[str, str], note: Note, templates: TemplateReader | None = None) -> None:
         self._environ = environ
         self._note = note
-        self._rehearsal = rehearsal or Rehearsal(note)
+        self._templates = templates or TemplateReader(note)
 
     def shape_of(self, table: Mapping[str, Any], path: tuple[str, ...]) -> type[NotifierTable] | None:
         kind = table.get("type")
@@ -100,8 +100,7 @@ class NotifierReader:
         if shape.channels is None:
             text = 'a template needs channels = ["C024BE91L"] beside it: all that it may name, first the usual one'
             self._note((*path, "channel"), text)
-        instead = "the first of channels is told"
-        template = self._rehearsal.template(channel, (*path, "channel"), instead=instead)
+        template = self._templates.template(channel, (*path, "channel"))
         return partial(rendered, template) if template else None
 
     def _webhook(self, name: str, shape: NotifierTable) -> Notifier:
@@ -134,7 +133,7 @@ class NotifierReader:
         if shape.format == "cloudevents":
             text = '"cloudevents" is the form of the usual body; take it out, or the body'
             self._note((*path, "format"), text)
-        return BodyReader(self._rehearsal, self._note).read(shape.body, (*path, "body"))
+        return self._templates.body(shape.body, (*path, "body"))
 
     def _url(self, value: str | Env, path: tuple[str, ...]) -> str:
         """Return the URL as it goes onto the wire."""

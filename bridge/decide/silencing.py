@@ -12,7 +12,8 @@ from bridge.decide.conditions import Globs, flat
 from bridge.decide.doubts import Polled
 from bridge.decide.mutes import SCOPE_KEYS, Scope, read_scope
 from bridge.decide.shapes import printable
-from bridge.decide.words import duration, instead, shown, suggest
+from bridge.decide.text.durations import duration
+from bridge.decide.words import instead, shown, suggest
 from bridge.model import Silence, Watch
 
 LONGEST = timedelta(days=30)
