@@ -102,9 +102,12 @@ def within_bounds(source: str) -> str:
         ("{% block a %}{% endblock %}", '"block" is not known here'),
         ("{% for a in [1, 2, 3] %}{% endfor %}", "a loop goes through job.outputs, or what split gives"),
         ("{% for a in job.message %}{% endfor %}", "a loop goes through job.outputs, or what split gives"),
-        ("{% for a, b in job.outputs %}{% endfor %}", "set and for take one name"),
-        ("{% for loop in job.outputs %}{% endfor %}", "set and for take one name, and none of job, was, to, rule, wat"),
-        ("{% for a in job.outputs recursive %}{% endfor %}", "a loop goes through job.outputs"),
+        (
+            "{% for a, b in job.outputs %}{% endfor %}",
+            "write {% set name = value %}, and {% for name in job.outputs %}",
+        ),
+        ("{% for loop in job.outputs %}{% endfor %}", '"loop" has a meaning already; take another name'),
+        ("{% for a in job.outputs recursive %}{% endfor %}", "write {% set name = value %}, and {% for name in job"),
         ("{% for a in job.outputs %}{{ loop(a) }}{% endfor %}", "this cannot be called"),
         (
             "{% for a in job.outputs %}{{ loop }}{% endfor %}",
@@ -117,8 +120,8 @@ def within_bounds(source: str) -> str:
         ("{% for a in job.outputs %}{% endfor %}{{ a }}", 'there is no "a"; there are job, rule, seen_at, to, was, wa'),
         ("{% for a in job.outputs %}{% set x = a %}{% endfor %}", "set stands outside of loops; inside, write the val"),
         ("{% for a in job.outputs %}" * 3 + "{% endfor %}" * 3, "loops may stand 2 deep"),
-        ("{% set a, b = job.outputs %}", "set and for take one name"),
-        ("{% set job = 1 %}", "set and for take one name, and none of job, was, to, rule, watch, seen_at, loop"),
+        ("{% set a, b = job.outputs %}", "write {% set name = value %}"),
+        ("{% set job = 1 %}", '"job" has a meaning already; take another name'),
         ("{% set j = job %}{{ j.tag }}", "this is a table and no text; name one of its keys, as in job.id"),
         ("{{ self }}", 'there is no "self"'),
         ("{{ 1 < 2 < 3 }}", "one comparison at a time: write a < b and b < c"),
@@ -250,7 +253,7 @@ def pairs(made: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 LEAVES = st.sampled_from([
     *(f"job.{field}" for field in FIELDS), "job.user_data.items", "job.user_data[job.tag]", "was", "rule", "seen_at",
-    "x", "0", "7", "1000000000", "1.5", "none", "true", "''", "'ab'", "'ß'", "job.outputs[0]", "job.nothing", "loop.index",
+    "x", "0", "7", "1000000000", "1.5", "none", "true", "''", "'ab'", "'ß'", "job.outputs[0]", "loop.index",
 ])  # fmt: skip
 EXPRESSIONS = st.recursive(LEAVES, pairs, max_leaves=12)
 LISTS = st.sampled_from(["job.outputs", "job.outputs[:5]", "job.message.split(',')", "job.user_data | split('b')"])

@@ -1,13 +1,10 @@
-"""The filters, tests and operators of templates. Everything else is refused when the rules are read.
-
-Each is a plain function: its first argument is what the template applies it to. None is what CI did not say, and what
-is not there; it reads as nothing. Those that could make a long text cut it at LONGEST_TEXT.
-"""
+"""The filters, tests and operators of templates. To them, None is what CI did not say, and what is not there."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -62,13 +59,10 @@ def time(value: object) -> datetime | None:
     """Return the time that a value is, or that a text such as seen_at says. Raises TemplateFault."""
     if value is None or isinstance(value, datetime):
         return value
-    try:
-        at = datetime.fromisoformat(text_of(value)[:_LONGEST_WORD])
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise TemplateFault(f'{shown(value)} is not a time, which job.created_at is, or "2026-11-21T09:00:00Z"')
-    return at
+    with suppress(ValueError):
+        if (moment := datetime.fromisoformat(text_of(value)[:_LONGEST_WORD])).tzinfo:
+            return moment
+    raise TemplateFault(f'{shown(value)} is not a time, which job.created_at is, or "2026-11-21T09:00:00Z"')
 
 
 def replace(s: str, old: object, new: object, count: object = None) -> str:
@@ -115,10 +109,7 @@ def _round(value: object, precision: int = 0, method: str = "common") -> object:
 
 # Arguments have Jinja's names, since a template may write them: truncate(length=20).
 OF_TEXTS: Mapping[str, Callable[..., object]] = {
-    **{
-        name: _JINJA.filters[name]
-        for name in ("capitalize", "e", "escape", "lower", "title", "trim", "upper", "urlencode")
-    },
+    **{name: _JINJA.filters[name] for name in ("capitalize", "lower", "title", "trim", "upper", "urlencode")},
     **{name: getattr(str, name) for name in ("lstrip", "removeprefix", "removesuffix", "rstrip", "strip")},
     "startswith": lambda s, prefix: s.startswith(tuple(prefix) if isinstance(prefix, list) else prefix),
     "endswith": lambda s, suffix: s.endswith(tuple(suffix) if isinstance(suffix, list) else suffix),
@@ -165,6 +156,3 @@ def operate(left: Any, sign: str, right: Any) -> Any:
         case "+" if isinstance(left, str) and isinstance(right, str):
             return join([left, right])
     return _ORDER[sign](left, right) if sign in _ORDER else number(_ARITHMETIC[sign](number(left), number(right)))
-
-
-OPERATORS: Mapping[str, Callable[..., object]] = {"operate": operate, "cut": cut}

@@ -67,9 +67,8 @@ class _Checker(NodeTransformer):
         if self._depth > _DEEPEST:
             raise _fault(_TOO_DEEP, node.lineno)
         if not isinstance(node, _ALLOWED):
-            name = type(node).__name__.lower()
-            text = _INSTEAD.get(type(node), f'"{name}" is not known here; if, for, set, and filters can be used')
-            raise _fault(text, node.lineno)
+            unknown = f'"{type(node).__name__.lower()}" is not known here; if, for, set, and filters can be used'
+            raise _fault(_INSTEAD.get(type(node), unknown), node.lineno)
         self._depth += 1
         checked = self._checked(node)
         self._depth -= 1
@@ -77,18 +76,20 @@ class _Checker(NodeTransformer):
 
     def _checked(self, node: nodes.Node) -> nodes.Node:
         match node:
-            case nodes.For():
-                return self._loop(node)
+            case nodes.Assign(target=nodes.Tuple()) | nodes.For(target=nodes.Tuple()) | nodes.For(recursive=True):
+                raise _fault("write {% set name = value %}, and {% for name in job.outputs %}", node.lineno)
             case nodes.Assign() if self._loops:
                 raise _fault("set stands outside of loops; inside, write the value where it is used", node.lineno)
-            case nodes.Assign(target=nodes.Tuple()):
-                raise _fault("set takes one name", node.lineno)
-            case nodes.Name(ctx="store", name="loop" | "job" | "was" | "to" | "rule" | "watch" | "seen_at" as name):
+            case nodes.For():
+                return self._loop(node)
+            case nodes.Name(ctx="store", name=name) if name in (*NAMES, "loop"):
                 raise _fault(f'"{name}" has a meaning already; take another name', node.lineno)
             case nodes.Name(ctx="store", name=name):
                 self._names |= {name}
-            case nodes.Name():
-                self._check_name(node)
+            case nodes.Name(name=name) if name not in self._names:
+                raise _fault(f'there is no "{name}"{instead(name, sorted(self._names))}', node.lineno)
+            case nodes.Name(name="job" | "loop"):
+                raise _fault("this is a table and no text; name one of its keys, as in job.id", node.lineno)
             case nodes.Getattr(node=owner, attr=key) | nodes.Getitem(node=owner, arg=nodes.Const(value=str(key))):
                 self._check_key(owner, key, node.lineno)
                 return nodes.Getattr(owner, key, "load", lineno=node.lineno)
@@ -109,12 +110,6 @@ class _Checker(NodeTransformer):
                 _check_function("test", TESTS, node)
         return _as_function(self.generic_visit(node))
 
-    def _check_name(self, node: nodes.Name) -> None:
-        if node.name not in self._names:
-            raise _fault(f'there is no "{node.name}"{instead(node.name, sorted(self._names))}', node.lineno)
-        if node.name in _KEYS:
-            raise _fault("this is a table and no text; name one of its keys, as in job.id", node.lineno)
-
     def _check_key(self, owner: nodes.Node, key: str, line: int) -> None:
         match owner:
             case nodes.Name(name="job" | "loop" as name) if name in self._names:
@@ -132,18 +127,15 @@ class _Checker(NodeTransformer):
     def _loop(self, node: nodes.For) -> nodes.Node:
         if self._loops == len(_MOST_ROUNDS):
             raise _fault(f"loops may stand {len(_MOST_ROUNDS)} deep", node.lineno)
-        most = nodes.Const(_MOST_ROUNDS[self._loops])
         outside = self._names
         self._names |= {"loop"}
         self._loops += 1
         self.generic_visit(node)
         self._loops -= 1
         self._names = outside
-        if isinstance(node.target, nodes.Tuple) or node.recursive:
-            raise _fault("a loop takes one name, as in {% for name in job.outputs %}", node.lineno)
         if not _is_list_of_the_job(node.iter):
             raise _fault("a loop goes through job.outputs, or what split gives", node.lineno)
-        node.iter = _function("cut", node.iter, [nodes.Const(0), most], node)
+        node.iter = _function("cut", node.iter, [nodes.Const(0), nodes.Const(_MOST_ROUNDS[self._loops])], node)
         return node
 
 
@@ -169,7 +161,7 @@ def _check_function(kind: str, known: Mapping[str, Callable[..., object]], node:
 
 
 def _as_function(node: nodes.Node) -> nodes.Node:
-    """Return a call of one of OPERATORS for what Python would do: it has no bounds, and fails for what is not there."""
+    """Return a call of a function for what Python would do: it has no bounds, and fails for what is not there."""
     match node:
         case nodes.Concat(nodes=parts):
             return _function("join", nodes.List([_function("string", part, [], node) for part in parts]), [], node)

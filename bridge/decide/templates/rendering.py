@@ -133,7 +133,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         super().__init__(autoescape=False, finalize=lambda given: text_of(_plain(given)))
         self.globals.clear()
         methods = {f".{name}": function for name, function in functions.FILTERS.items()}
-        filters = {**functions.FILTERS, **methods, **functions.TIME_FILTERS, **functions.OPERATORS}
+        filters: dict[str, Any] = {**functions.FILTERS, **functions.TIME_FILTERS, **methods}
+        filters |= {"operate": functions.operate, "cut": functions.cut}
         self.filters = {name: _callable(name, function) for name, function in filters.items()}
         self.tests = {name: _callable(name, function) for name, function in functions.TESTS.items()}
 
