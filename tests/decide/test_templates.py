@@ -36,6 +36,14 @@ def test_what_ci_did_not_say_is_nothing_and_not_the_word_none():
     )
 
 
+def test_a_method_is_a_filter_and_of_what_is_not_there_it_is_nothing():
+    assert render("{{ job.tag.split('n') | join('-') }} {{ job.tag.title() }}", tag="transcode2x") == (
+        "tra-scode2x Transcode2x"
+    )
+    assert render("{{ job.user_data.key.strip() | default('x') }} {{ job.user_data.key | upper | d('y') }}.") == "x ."
+    assert render("{% for part in job.user_data.key.split(',') %}a{% else %}none{% endfor %}") == "none"
+
+
 def test_a_default_is_for_what_is_not_there_as_in_jinja():
     assert render("{{ job.user_data.key | default('x') }}{{ job.outputs[0] | d('y') }}") == "xy"
     assert render("<{{ job.message | default('x') }}>{{ job.message | default('y', true) }}") == "<>y"
