@@ -13,8 +13,8 @@ from bridge.cli import main
 from bridge.decide.conditions import DURATIONS, TEXTS
 from bridge.decide.rulebook import read
 from bridge.decide.shapes import KEYS
-from bridge.decide.template_words import FILTERS, METHODS, TESTS
 from bridge.decide.templates import NAMES
+from bridge.decide.templates.functions import FILTERS, TESTS, TIME_FILTERS
 from bridge.decide.words import STATE_WORDS
 from bridge.model import Job
 from bridge.settings import Settings
@@ -91,7 +91,7 @@ def test_the_page_about_rules_names_every_field_there_is() -> None:
 
 def test_the_page_about_rules_names_every_word_of_templates() -> None:
     page = (REPOSITORY / "docs" / "rules.md").read_text().partition("## How it is said")[2]
-    assert [word for word in sorted({*FILTERS, *METHODS, *TESTS}) if f"`{word}" not in page] == []
+    assert [word for word in sorted({*FILTERS, *TIME_FILTERS, *TESTS}) if f"`{word}" not in page] == []
 
 
 def test_the_webhook_in_the_readme_is_json() -> None:

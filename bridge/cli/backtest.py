@@ -14,7 +14,7 @@ from bridge.cli.common import fail, json_option, moment, open_database, plainly,
 from bridge.cli.rules import book_of
 from bridge.decide.comparing import FIRST
 from bridge.decide.rulebook import Rulebook, RulesRefused
-from bridge.decide.templates import iso
+from bridge.decide.text.times import iso
 from bridge.pipeline.backtest import Backtest, Report
 
 Facts = Mapping[str, Any]

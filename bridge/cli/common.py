@@ -18,7 +18,7 @@ from bridge import settings as environment
 from bridge import wiring
 from bridge.collect.errors import CiError
 from bridge.decide.rulebook import Rulebook, RulesRefused
-from bridge.decide.words import duration
+from bridge.decide.text.durations import duration
 from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
 from bridge.environment import lookup
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble

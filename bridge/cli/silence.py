@@ -29,7 +29,7 @@ from bridge.decide.faults import FieldFault, FieldFaults
 from bridge.decide.ids import ident
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.silencing import Wanted, doubts, read_wanted, said_of
-from bridge.decide.template_words import human
+from bridge.decide.text.durations import human
 from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, silence_facts
 from bridge.record import silences
 from bridge.record.database import Database

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from bridge.decide.template_words import human
-from bridge.decide.templates import iso
+from bridge.decide.text.durations import human
+from bridge.decide.text.times import iso
 from bridge.model import Reading
 
 _FAR = timedelta(hours=1)

@@ -11,7 +11,8 @@ from typing import Any
 
 from bridge import shallow_json
 from bridge.decide.globs import Glob, glob, is_glob
-from bridge.decide.words import MOST_LISTED, duration, instead, shown
+from bridge.decide.text.durations import duration
+from bridge.decide.words import MOST_LISTED, instead, shown
 from bridge.model import Job, Transition
 
 DURATIONS = ("duration", "wait", "age")

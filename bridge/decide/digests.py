@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.events import LARGEST_EVENT, cut, numbered
 from bridge.decide.ids import ident
-from bridge.decide.templates import iso
+from bridge.decide.text.times import iso
 from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, Silence, Told
 
 FIRST = 5  # members of each state that a digest quotes

@@ -14,7 +14,7 @@ from bridge.decide.matching import Rule
 from bridge.decide.mutes import Scope
 from bridge.decide.shadows import shadowed
 from bridge.decide.tables import Tables
-from bridge.decide.template_words import human
+from bridge.decide.text.durations import human
 from bridge.decide.words import STATE_WORDS, States, instead, listing, suggest
 from bridge.model import (
     DONE,

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.decide.conditions import job_seconds
-from bridge.decide.templates import iso
+from bridge.decide.text.times import iso
 from bridge.model import OUTPUTS_KEPT, Transition
 
 LARGEST_EVENT = 20_000  # bytes; Standard Webhooks 1.0.0 recommends less than 20 kB

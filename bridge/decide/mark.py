@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from bridge.decide.template_words import human
+from bridge.decide.text.durations import human
 from bridge.model import Page
 
 RESOLUTION = timedelta(seconds=1)  # of CI's Date and CreationTime, which are rounded down

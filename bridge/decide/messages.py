@@ -12,7 +12,10 @@ from bridge.decide.conditions import job_seconds
 from bridge.decide.customs import Custom
 from bridge.decide.events import Stay, cut, event, numbered
 from bridge.decide.ids import ident
-from bridge.decide.templates import Names, Template, TemplateFault, basename, human, iso, rendered, variables
+from bridge.decide.templates import Names, Template, TemplateFault, rendered, variables
+from bridge.decide.text.durations import human
+from bridge.decide.text.paths import basename
+from bridge.decide.text.times import iso
 from bridge.model import DONE, FAILED, GONE, NEW, Message, Notifier, Told, Transition
 
 _PLAIN = Custom()
@@ -136,7 +139,7 @@ def default_title(transition: Transition, stay: Stay | None = None) -> str:
         said = f"{transition.to} after {_for_how_long(transition, stay)} {stay.state}"
     elif stay:
         said = f"{'still ' if stay.again else ''}{stay.state} for {_for_how_long(transition, stay)}"
-    return f"{job.tag or 'Job'} {said}: {basename(job.input) or job.id}"
+    return f"{job.tag or 'Job'} {said}: {basename(job.input or '') or job.id}"
 
 
 def _for_how_long(transition: Transition, stay: Stay) -> str:

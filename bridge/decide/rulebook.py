@@ -15,10 +15,10 @@ from bridge.decide.faults import Fault, Faults, RulesRefused
 from bridge.decide.matching import Matcher
 from bridge.decide.messages import Wording
 from bridge.decide.notifiers import NotifierReader
-from bridge.decide.rehearsal import Rehearsal
 from bridge.decide.rule_tables import RuleReader, Trial
 from bridge.decide.shapes import Defaults, WatchTable, printable
 from bridge.decide.tables import Tables
+from bridge.decide.template_reader import TemplateReader
 from bridge.decide.toml_bounds import TooLarge, check_depth, check_size
 from bridge.decide.wordings import read_wordings
 from bridge.decide.words import MOST_LISTED, shown
@@ -76,8 +76,8 @@ class _Reader:
         self._raw = tables
         self._faults = Faults(text, tables, file)
         self._tables = Tables(tables, self._faults)
-        self._rehearsal = Rehearsal(self._faults.note)
-        self._notifier_reader = NotifierReader(environ, self._faults.note, self._rehearsal)
+        self._templates = TemplateReader(self._faults.note)
+        self._notifier_reader = NotifierReader(environ, self._faults.note, self._templates)
         self._doubts = Doubts(self._faults)
         self._defaults = Defaults()
         self._aliases: dict[str, str] = {}
@@ -85,7 +85,7 @@ class _Reader:
     def read(self) -> Rulebook:
         self._read_defaults()
         self._read_aliases()
-        wordings = read_wordings(self._tables, self._faults, self._rehearsal)
+        wordings = read_wordings(self._tables, self._faults, self._templates)
         notifiers = self._read_notifiers()
         watches = self._read_watches()
         reader = RuleReader(self._tables, self._faults, self._aliases)

@@ -10,7 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from bridge.decide.levels import Staying
 from bridge.decide.rulebook import Rulebook
-from bridge.decide.words import STATE_WORDS, duration, instead, listing, shown, suggest
+from bridge.decide.text.durations import duration
+from bridge.decide.words import STATE_WORDS, instead, listing, shown, suggest
 from bridge.model import DONE, NEW, OUTPUTS_KEPT, RUNNING, STATES, SUBMITTED, SUCCESS, Job, Transition, Watch
 
 P = ParamSpec("P")

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from bridge.decide.calendar import Window, time_of_day, window
-from bridge.decide.words import MOST_LISTED, STATE_WORDS, States, duration, rate, shown, states, suggest
+from bridge.decide.text.durations import duration
+from bridge.decide.words import MOST_LISTED, STATE_WORDS, States, rate, shown, states, suggest
 from bridge.model import DONE, NEW, Rate
 from bridge.url import encoded
 

@@ -13,7 +13,8 @@ from bridge.decide.doubts import Polled
 from bridge.decide.faults import FieldFault, FieldFaults
 from bridge.decide.mutes import SCOPE_KEYS, Scope, read_scope
 from bridge.decide.shapes import printable
-from bridge.decide.words import duration, instead, shown, suggest
+from bridge.decide.text.durations import duration
+from bridge.decide.words import instead, shown, suggest
 from bridge.model import Silence, Watch
 
 LONGEST = timedelta(days=30)

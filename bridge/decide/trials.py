@@ -14,7 +14,7 @@ from bridge.decide.matching import Rule
 from bridge.decide.rule_tables import Trial
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.samples import sample_stay, sample_transition
-from bridge.decide.template_words import human
+from bridge.decide.text.durations import human
 from bridge.decide.words import listing
 from bridge.model import Transition
 

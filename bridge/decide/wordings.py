@@ -1,4 +1,4 @@
-"""The [template.NAME] of rules.toml, compiled and tried out."""
+"""The [template.NAME] of rules.toml, compiled."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from bridge.decide.faults import Faults
 from bridge.decide.messages import DEFAULT_FIELDS, Wording
-from bridge.decide.rehearsal import FULL, Rehearsal
 from bridge.decide.shapes import TemplateTable
 from bridge.decide.tables import Tables
+from bridge.decide.template_reader import TemplateReader
+from bridge.decide.templates import FIELDS
 from bridge.decide.words import instead
 
 
-def read_wordings(tables: Tables, faults: Faults, rehearsal: Rehearsal | None = None) -> dict[str, Wording]:
+def read_wordings(tables: Tables, faults: Faults, reader: TemplateReader | None = None) -> dict[str, Wording]:
     """Return the templates by name; what is wrong with them is noted in `faults`."""
-    rehearsal = rehearsal or Rehearsal(faults.note)
+    reader = reader or TemplateReader(faults.note)
     wordings = {}
     for name, table in tables.named("template"):
         path = ("template", name)
@@ -22,16 +23,15 @@ def read_wordings(tables: Tables, faults: Faults, rehearsal: Rehearsal | None = 
         if shape is None:
             continue
         wordings[name] = Wording(
-            title=rehearsal.template(shape.title, (*path, "title")) if shape.title else None,
-            text=rehearsal.template(shape.text, (*path, "text")) if shape.text else None,
+            title=reader.template(shape.title, (*path, "title")) if shape.title else None,
+            text=reader.template(shape.text, (*path, "text")) if shape.text else None,
             fields=_field_names(shape.fields, (*path, "fields"), faults),
         )
     return wordings
 
 
 def _field_names(names: Sequence[str] | None, path: tuple[str, ...], faults: Faults) -> tuple[str, ...]:
-    known = tuple(FULL["job"])
     for name in names or ():
-        if name not in known:
-            faults.note(path, f'a job has no field "{name}"{instead(name, known)}')
+        if name not in FIELDS:
+            faults.note(path, f'a job has no field "{name}"{instead(name, FIELDS)}')
     return DEFAULT_FIELDS if names is None else tuple(names)

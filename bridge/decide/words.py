@@ -1,4 +1,4 @@
-"""The small words of rules.toml: durations, rates, sets of states, suggestions."""
+"""The small words of rules.toml: rates, sets of states, suggestions."""
 
 from __future__ import annotations
 
@@ -9,33 +9,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 
+from bridge.decide.text.durations import LONGEST_DURATION, duration
 from bridge.model import DONE, GONE, NEW, STATES, Rate
 
 MOST_LISTED = 1_000  # values of one list in rules.toml
 _MOST_KNOWN = 100  # words that are compared for a suggestion, and listed instead of one
 _LONGEST_WORD = 100  # characters
-_LONGEST_SPAN = 40  # characters of a duration or a rate
 _MOST_AT_ONCE = 1_000_000  # of a rate
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\d+[smhd])+")
-_PIECE = re.compile(r"(\d+)([smhd])")
 _RATE = re.compile(r"(\d+)/(\d*[smhd])")
-
-
-def duration(text: str) -> timedelta:
-    """Read "90s", "45m", "1h30m", "7d". Raises ValueError saying what would be right."""
-    if len(text) > _LONGEST_SPAN or not _DURATION.fullmatch(text):
-        raise ValueError(f'"{text[:80]}" is not a duration; write for example "30s", "45m", "1h30m" or "7d"')
-    seconds = sum(int(count) * _UNITS[unit] for count, unit in _PIECE.findall(text))
-    if not 0 < seconds <= 3650 * 86400:
-        raise ValueError(f'"{text}" is out of range; a duration is more than nothing and at most ten years')
-    return timedelta(seconds=seconds)
 
 
 def rate(text: str) -> Rate:
     """Read "10/s" or "10/5m". Raises ValueError saying what would be right."""
-    found = _RATE.fullmatch(text) if len(text) <= _LONGEST_SPAN else None
+    found = _RATE.fullmatch(text) if len(text) <= LONGEST_DURATION else None
     if not found or int(found[1]) == 0:
         raise ValueError(f'"{text[:80]}" is not a rate; write for example "10/s" or "100/5m"')
     count, per = int(found[1]), duration(found[2] if found[2][0].isdigit() else f"1{found[2]}")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from bridge.decide.archive import Ruleset
 from bridge.decide.backtest import Replay, Window
 from bridge.decide.comparing import FATES, FIRST, Difference, Fired, Happened, Row, Said, Tally
-from bridge.decide.templates import iso
+from bridge.decide.text.times import iso
 from bridge.record import alarms, history, silences
 from bridge.record.history import Stored
 

@@ -16,7 +16,7 @@ from bridge.decide.missing import asked_again, denied, is_believed
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP
 from bridge.decide.tellings import Telling
-from bridge.decide.templates import iso
+from bridge.decide.text.times import iso
 from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Transition, Watch
 from bridge.record import missing, snapshots
 from bridge.record.snapshots import Known

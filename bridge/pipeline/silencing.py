@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from bridge.decide.mutes import scope_of
 from bridge.decide.previews import Preview, Telling
 from bridge.decide.silencing import MOST, Wanted, too_costly
-from bridge.decide.templates import iso
+from bridge.decide.text.times import iso
 from bridge.model import Silence
 from bridge.record import silences
 from bridge.record.database import ms

@@ -20,7 +20,7 @@ _GATED = (
     RULES
     + """
 [template.odd]
-text = "{{ job.queue.strip() }}"
+text = "{{ 1 / (1 if job.queue else 0) }}"
 [[rule]]
 name = "digest"
 to = "Success"

@@ -40,7 +40,7 @@ def test_a_job_that_names_no_channel_is_told_to_the_first(data):
 
 def test_a_channel_that_does_not_render_is_the_first_and_a_fault():
     made = customs(with_channel("{{ 'C2' if 10 / job.progress > 1 else 'C1' }}"), names(progress=0))
-    said = "channel: ZeroDivisionError: division by zero"
+    said = "channel: ZeroDivisionError: division by zero (line 1 of the text)"
     assert made == Custom(channel="C1", faults=(said,))
 
 

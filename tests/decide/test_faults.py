@@ -77,7 +77,8 @@ def test_a_wrong_file_is_refused_with_every_fault_at_once_each_with_its_line():
         '38: rule number 2: "notify" is missing',
         '39: rule number 2, key "from": 5 is neither a text nor a list of texts, none of them empty',
         '40: rule number 2, key "template": there is no template "finishd" (did you mean "finished"?)',
-        '43: template "finished", key "title": the template does not render: a job has no "tagg" (did you mean "tag"?)',
+        '43: template "finished", key "title": the template does not render: a job has no "tagg" (did you mean "tag"?) '
+        "(line 1 of the text)",
         '44: template "finished", key "fields": a job has no field "queeu" (did you mean "queue"?)',
     ]
 

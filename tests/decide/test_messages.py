@@ -86,15 +86,15 @@ def test_a_template_has_the_last_word():
 
 
 def test_a_template_may_leave_out_the_title_or_make_an_empty_text():
-    message = said(failed(), Wording(text=compiled("{{ job.nothing }}")))
+    message = said(failed(), Wording(text=compiled("{{ job.level }}")))
     assert (message.title, message.text) == ("Transcode Failed: demo.mp4", "")
 
 
 def test_a_template_that_does_not_render_falls_back_to_the_default_text_and_says_why():
-    wording = Wording(title=compiled("fine"), text=compiled("{{ job.message.strip() }}"))
+    wording = Wording(title=compiled("fine"), text=compiled("{{ 1 / (1 if job.message else 0) }}"))
     built = build(failed(message=None), "r", wording, {})
     assert (built.message.title, built.message.text) == ("Transcode Failed: demo.mp4", "CI gave no reason.")
-    assert built.fault == "'None' has no attribute 'strip'"
+    assert built.fault == "ZeroDivisionError: division by zero (line 1 of the text)"
 
 
 def test_fields_show_what_the_job_has_as_people_read_it():
@@ -248,7 +248,7 @@ name = "all"
 notify = ["bot", "hook"]
 
 [template.short]
-text = "{{ job.message.strip() }}"
+text = "{{ 1 / (1 if job.message else 0) }}"
 
 [notifier.hook]
 type = "webhook"
@@ -285,7 +285,7 @@ def test_a_silent_transition_tells_nobody(book):
 def test_a_template_that_does_not_render_is_told_all_the_same(book):
     told = telling(failed(message=None), book)
     assert {one.message.text for one in told.told} == {"CI gave no reason."}
-    assert told.faults == [("failed", "template \"short\": 'None' has no attribute 'strip'")]
+    assert told.faults == [("failed", 'template "short": ZeroDivisionError: division by zero (line 1 of the text)')]
 
 
 def test_ends_are_told_as_what_they_are(book):

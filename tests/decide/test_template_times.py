@@ -5,7 +5,6 @@ import pytest
 
 from bridge.decide.templates import TemplateFault, compiled, rendered, variables
 from tests.builders import NOON, a_job, a_transition
-from tests.decide.texts import rule, warnings
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 
@@ -16,9 +15,8 @@ def said_at(source: str, zone: ZoneInfo = SHANGHAI, **job) -> str:
 
 
 def fault(source: str) -> str:
-    """Return what is said of a template when the rules are read."""
     with pytest.raises(TemplateFault) as refused:
-        rendered(compiled(source), variables(a_transition(), "r1", {}), strict=True)
+        said_at(source)
     return str(refused.value)
 
 
@@ -55,13 +53,10 @@ def test_seen_at_and_other_texts_may_be_times_too():
 
 @pytest.mark.parametrize("name", ["ago", "local"])
 def test_a_time_that_ci_did_not_say_is_unknown(name):
-    assert said_at(f"{{{{ job.ended_at | {name} }}}} {{{{ job.nothing | {name} }}}}") == "unknown time unknown time"
-    assert fault(f"{{{{ job.endet_at | {name} }}}}") == 'a job has no "endet_at" (did you mean "ended_at"?)'
-
-
-def test_times_are_said_in_a_template_of_a_rules_file():
-    text = rule('[template.x]\ntext = "{{ job.ended_at | local }}, {{ job.started_at | ago }}, {{ seen_at | local }}"')
-    assert [one for one in warnings(text) if "render" in one] == []
+    assert (
+        said_at(f"{{{{ job.ended_at | {name} }}}} {{{{ job.user_data.due | {name} }}}}") == "unknown time unknown time"
+    )
+    assert fault(f"{{{{ job.endet_at | {name} }}}}").startswith('a job has no "endet_at" (did you mean "ended_at"?)')
 
 
 @pytest.mark.parametrize("name", ["ago", "local"])
@@ -72,10 +67,9 @@ def test_times_are_said_in_a_template_of_a_rules_file():
         ("'2026-11-21'", '"2026-11-21" is not a time'),
         ("'2026-11-21T09:00:00'", '"2026-11-21T09:00:00" is not a time'),
         ("''", '"" is not a time'),
-        ("1763715600", "a number is not a time"),
-        ("true", "true or false is not a time"),
-        ("job.outputs", "a list is not a time"),
-        ("job", "a table is not a time"),
+        ("1763715600", "1763715600 is not a time"),
+        ("true", "true is not a time"),
+        ("job.outputs", "[] is not a time"),
         ("job.user_data", '"" is not a time'),
     ],
 )
@@ -98,7 +92,11 @@ def test_a_time_that_no_clock_of_the_zone_shows_is_a_fault(moment, since, zone):
 
 @pytest.mark.parametrize(
     ("source", "name"),
-    [("{{ seen_at | ago(1) }}", "ago"), ("{{ x | ago(when=1) }}", "ago"), ("{{ x | local(zone='UTC') }}", "local")],
+    [
+        ("{{ seen_at | ago(1) }}", "ago"),
+        ("{{ seen_at | ago(when=1) }}", "ago"),
+        ("{{ seen_at | local(zone='UTC') }}", "local"),
+    ],
 )
 def test_now_and_the_zone_are_not_a_templates_to_give(source, name):
     with pytest.raises(TemplateFault, match=f'filter "{name}"'):
@@ -106,6 +104,6 @@ def test_now_and_the_zone_are_not_a_templates_to_give(source, name):
 
 
 def test_user_data_of_any_length_is_no_time():
-    said = f'"{"2" * 40}" is not a time'
+    said = f'"{"2" * 78}… is not a time'
     with pytest.raises(TemplateFault, match=said):
         said_at("{{ job.user_data | ago }}", user_data="2" * 100_000)

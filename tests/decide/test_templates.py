@@ -3,17 +3,10 @@ from datetime import timedelta
 import pytest
 from jinja2 import Environment
 
-from bridge.decide.templates import (
-    LONGEST_RESULT,
-    TemplateFault,
-    basename,
-    compiled,
-    human,
-    iso,
-    rendered,
-    variables,
-)
-from bridge.model import Job
+from bridge.decide.templates import LONGEST_RESULT, TemplateFault, compiled, rendered, variables
+from bridge.decide.text.durations import human
+from bridge.decide.text.paths import basename
+from bridge.decide.text.times import iso
 from tests.builders import NOON, a_job, a_transition
 
 
@@ -33,8 +26,28 @@ def test_spans_are_seconds_and_human_says_them_as_people_do():
 
 
 def test_what_ci_did_not_say_is_nothing_and_not_the_word_none():
-    assert render("<{{ job.message }}{{ job.nothing.at.all }}>") == "<>"
-    assert render("{{ job.message or 'no reason' }}") == "no reason"
+    assert render("<{{ job.message }}{{ job.user_data.key }}{{ job.outputs[7] }}>") == "<>"
+    assert render("{{ job.message or 'no reason' }}{{ job.message ~ '.' }}") == "no reason."
+    assert render("{{ job.message.upper() }}{{ job.message | replace('a', job.code) }}{{ job.message[:5] }}") == ""
+    assert render("{{ job.progress - 1 }}{{ -job.progress }}{{ job.duration | round }}{{ job.message + 'a' }}") == ""
+    assert render("{{ job.progress > 5 }} {{ job.progress <= 5 }} {{ 'a' in job.outputs }}") == "False False False"
+    assert render("{{ job.user_data.key == none }} {{ job.user_data.key is none }} {{ job.message == '' }}") == (
+        "True True False"
+    )
+
+
+def test_a_method_is_a_filter_and_of_what_is_not_there_it_is_nothing():
+    assert render("{{ job.tag.split('n') | join('-') }} {{ job.tag.title() }}", tag="transcode2x") == (
+        "tra-scode2x Transcode2x"
+    )
+    assert render("{{ job.user_data.key.strip() | default('x') }} {{ job.user_data.key | upper | d('y') }}.") == "x ."
+    assert render("{% for part in job.user_data.key.split(',') %}a{% else %}none{% endfor %}") == "none"
+
+
+def test_a_default_is_for_what_is_not_there_as_in_jinja():
+    assert render("{{ job.user_data.key | default('x') }}{{ job.outputs[0] | d('y') }}") == "xy"
+    assert render("<{{ job.message | default('x') }}>{{ job.message | default('y', true) }}") == "<>y"
+    assert render("{{ job.user_data.key is defined }} {{ job.message is defined }}") == "False True"
 
 
 def test_user_data_is_its_text_and_each_of_its_keys():
@@ -44,36 +57,34 @@ def test_user_data_is_its_text_and_each_of_its_keys():
     assert render("{{ job.user_data }}", user_data="course=a") == "course=a"
     assert render("{{ job.user_data.course }}", user_data="course=a; b=c") == "a"
     assert render("{{ job.user_data or 'none' }}{{ job.user_data.key }}") == "none"
+    assert render("{% set data = job.user_data %}{{ data.asset_id }}, {{ data['items'] }}", user_data=data) == "a-17, 3"
+    assert render("{{ job.user_data[job.tag] }} {{ job.user_data[0] }}", user_data="Transcode=1", tag="Transcode") == (
+        "1 T"
+    )
+
+
+def test_numbers_may_be_calculated_with():
+    job = {"progress": 30, "user_data": "n=7.5"}
+    assert render("{{ job.progress + 5 }} {{ job.progress // 7 }} {{ job.progress / 0.001 }}", **job) == "35 4 30000.0"
+    assert render("{{ job.user_data.n | float - 1 }} {{ job.user_data.n | int }} {{ 'x' | int }}", **job) == "6.5 7 0"
+    assert render("{{ job.progress is even }} {{ job.user_data.n | round(0, 'ceil') | abs }}", **job) == "True 8.0"
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "why"),
     [
-        "{{ 'a' * 10**9 }}",
-        "{{ 'a' * 1000000000 }}",
-        "{{ 1000000000 * 'a' }}",
-        "{{ [1] * 1000000000 }}",
-        "{{ 9 ** 9 ** 9 }}",
-        "{{ '%1000000000d' % 1 }}",
-        "{{ ().__class__.__bases__[0].__subclasses__() }}",
-        "{{ job.update({'tag': 'x'}) }}",
-        "{{ job.outputs.append('x') }}",
-        "{% for n in range(1000000000) %}x{% endfor %}",
-        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
-        "{{ 1 / 0 }}",
-        "{{ job.tag + 1 }}",
-        "{{ 5 | xmlattr }}",
-        "{{ lipsum(5) }}",
-        "{% include 'a' %}",
+        ("{{ 7 // job.progress }}", r"ZeroDivisionError: .* \(line 1 of the text\)"),
+        ("fine\n{{ job.tag - 1 }}", r'"Transcode" is not a number of at most 1e\+15 \(line 2 of the text\)'),
+        ("{{ job.tag + 1 }}", r'"Transcode" is not a number of at most 1e\+15 \(line 1 of the text\)'),
+        ("{{ job.tag > 1 }}", r"TypeError: '>' not supported between .* 'str' and 'int' \(line 1 of the text\)"),
+        ("{% for a in job.tag.split('a') %}\n\n{{ 1 / loop.index0 }}{% endfor %}", r"ZeroDivisionError: .*\(line 3 of"),
+        ("{{ 1 / 0.000000000000001 / 0.1 }}", r" is not a number of at most 1e\+15 \(line 1 of the text\)"),
+        ("{{ [job.outputs] }}", r"a list holds no lists here \(line 1 of the text\)"),
     ],
 )
-def test_what_a_template_must_not_do_it_cannot(source):
-    with pytest.raises(TemplateFault):
-        render(source, tag="Transcode")
-
-
-def test_numbers_may_be_reckoned_with():
-    assert render("{{ job.progress * 2 }} {{ job.progress % 7 }}", progress=30) == "60 2"
+def test_what_fails_for_a_job_says_why_and_in_which_line(source, why):
+    with pytest.raises(TemplateFault, match=why):
+        render(source, tag="Transcode", progress=0)
 
 
 def test_a_result_is_cut():
@@ -91,8 +102,8 @@ def test_a_result_is_cut():
         ("{% set name = job.input | basename %}{{ name | replace('.mp4', '') | title }}{# why #}", "Clip"),
         ("{{ job.message | truncate(7, true, '…') }} {{ job.outputs | length }} {{ job.outputs | join('; ') }}",
          "no suc… 2 out/a.ts; out/b.ts"),
-        ("{{ (job.progress / 7) | round(1) }} {{ job.progress // 7 * 2 - 1 }} {{ '7' | int + 1 }}", "4.3 7 8"),
-        ("{{ job.nothing | default('x') }}{{ job.level | d('y', true) }}{{ job.outputs[7] }}", "xy"),
+        ("{{ (job.progress / 7) | round(1) }} {{ job.progress // 7 - 1 }} {{ '7' | int + 1 }}", "4.3 3 8"),
+        ("{{ job.user_data.x | default('x') }}{{ job.level | d('y', true) }}{{ job.outputs[7] }}", "xy"),
         ("{{ 'a' ~ job.level ~ (1 + 2) }}{{ 'b' + 'c' }}", "a3bc"),
         ("{{ seen_at[:10] }} {{ job.message | capitalize | trim }}", "2026-11-21 No such codec"),
         ("{{ job.user_data.id | int > 5 }} {{ job.user_data.startswith('{') }}", "True True"),
@@ -112,33 +123,6 @@ def test_html_and_chinese_stay_as_they_are():
     assert render("{{ job.message }} 完成", message="<b> & 'c'") == "<b> & 'c' 完成"
 
 
-def strictly(source: str, job: Job | None = None) -> str:
-    """Render as when the rules are read."""
-    return rendered(compiled(source), variables(a_transition(job), "r1", {}), strict=True)
-
-
-def fault(source: str) -> str:
-    with pytest.raises(TemplateFault) as refused:
-        strictly(source)
-    return str(refused.value)
-
-
-def test_a_mistake_is_told_in_words():
-    assert fault("{{ job.tagg }}") == 'a job has no "tagg" (did you mean "tag"?)'
-    assert fault("{{ jbo.tag }}") == 'there is no "jbo" (did you mean "job"?)'
-    assert fault("{{ elephant }}") == 'there is no "elephant"; there are job, was, to, rule, watch, seen_at'
-    assert "line 2" in fault("fine\n{{ job.tag")
-    assert fault("{{ job.duration | humane }}") == (
-        'there is no filter "humane" (did you mean "human"?) (line 1 of the text)'
-    )
-    assert fault("{{ job.tag * 3 }}") == "* is for numbers, not for nothing and a number; ~ puts texts together"
-    assert fault("{{ job.message > 5 }}") == "nothing and a number do not compare"
-
-
-def test_what_may_be_missing_can_be_asked_for():
-    assert strictly("{{ job.nothing | default('x') }}{% if job.other is defined %}y{% endif %}") == "x"
-
-
 @pytest.mark.parametrize(
     "source",
     [
@@ -151,16 +135,11 @@ def test_what_may_be_missing_can_be_asked_for():
         "{% if job.outputs[1] is defined %}two{% endif %}",
         "{{ job.input[100] }}",
         "{% for name in job.outputs[1].split('/') %}{{ name }}{% endfor %}",
+        "{% for name in job.outputs %}{% endfor %}{% if job.code %}{% set x = 1 %}{% endif %}{{ x }}",
     ],
 )
-def test_a_place_beyond_the_end_is_nothing_and_no_mistake(source):
-    job = a_job(input="uploads/a.mp4", outputs=("out/a.mp4",))
-    assert strictly(source, job) == rendered(compiled(source), variables(a_transition(job), "r1", {})) == ""
-
-
-def test_what_loop_does_not_have_is_said_of_loop():
-    source = "{% for name in 'a,b'.split(',') %}{{ loop.nr }}{% endfor %}"
-    assert fault(source) == 'loop has no "nr"; there are index, index0, first, last, length'
+def test_a_place_beyond_the_end_is_nothing(source):
+    assert render(source, input="uploads/a.mp4", outputs=("out/a.mp4",)) == ""
 
 
 @pytest.mark.parametrize("of", ["('b', 'a')", "['b', 'a']", "'a'"])
@@ -179,9 +158,12 @@ def test_a_filter_of_jinjas_name_writes_what_jinja_does(text, name):
     assert render(f"{{{{ job.message | {name} }}}}", message=text) == theirs
 
 
-def test_a_loop_forgets_what_was_set_in_its_rounds():
-    source = "{% set x = 1 %}{% for a in 'a,b'.split(',') if a != x %}{{ x }}{% set x = a %}{{ x }} {% endfor %}{{ x }}"
-    assert render(source) == JINJA.from_string(source).render() == "1a 1b 1"
+def test_a_loop_goes_round_a_hundred_times_and_one_inside_of_it_twenty_times():
+    parts = "job.message.split('b')"
+    last = "{% if loop.last %}{{ loop.length }} {% endif %}"
+    inside = f"{{% for b in {parts} %}}{last}{{% endfor %}}"
+    assert render(f"{{% for a in {parts} %}}{last}{{% endfor %}}", message="ab" * 500) == "100"
+    assert render(f"{{% for a in {parts}[98:] %}}{inside}{{% endfor %}}", message="ab" * 500) == "20 20"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +193,6 @@ def test_a_span_is_said_in_its_two_largest_units(seconds, said):
         ("https://cdn.example.com/v/a.mp4?sign=secret/b", "a.mp4"),
         ("odd?name/a?b.mp4", "a?b.mp4"),
         ("", ""),
-        (None, ""),
     ],
 )
 def test_a_basename_is_the_last_part_of_a_key_or_of_a_url_without_its_query(path, name):

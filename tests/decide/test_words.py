@@ -2,7 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.words import duration, listing, rate, shown, states, suggest
+from bridge.decide.text.durations import duration
+from bridge.decide.words import listing, rate, shown, states, suggest
 from bridge.model import DONE, GONE, NEW, Rate
 
 

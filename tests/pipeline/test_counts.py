@@ -24,7 +24,7 @@ from tests.record.builders import Clock, a_job, hours, minutes, seconds
 
 RULES = """
 [template.odd]
-text = "{{ job.queue.strip() }}"
+text = "{{ 1 / (1 if job.queue else 0) }}"
 [[mute]]
 name = "quiet"
 match.tag = "Snapshot"

@@ -1,4 +1,4 @@
-"""Revision 0008: open orders become batches, whatever the version before left, and while its workers still run."""
+"""Revision 0009: open orders become batches, whatever the version before left, and while its workers still run."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_it_is_done_once(old: Database) -> None:
     old.upgrade()
     before = _deliveries(old)
     with old.write() as tx:
-        tx.execute(text("UPDATE alembic_version SET version_num = '0007'"))
+        tx.execute(text("UPDATE alembic_version SET version_num = '0008'"))
         if old.sqlite:  # as after an upgrade that was cut off: SQLite undoes it
             tx.execute(text("DROP TRIGGER redrive_closed"))
             tx.execute(text("DROP INDEX delivery_batch"))

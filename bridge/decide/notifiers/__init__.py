@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from bridge.decide.notifiers import slack, webhook
 from bridge.decide.notifiers.values import Values
-from bridge.decide.rehearsal import Note, Rehearsal
 from bridge.decide.shapes import NotifierTable
+from bridge.decide.template_reader import Note, TemplateReader
 from bridge.decide.words import shown, suggest
 from bridge.model import Notifier
 
@@ -31,9 +31,9 @@ _THERE_ARE = " or ".join(f'"{name}"' for name in TYPES)
 class NotifierReader:
     """Reads one [notifier.NAME] after the other; `note` takes the faults."""
 
-    def __init__(self, environ: Mapping[str, str], note: Note, rehearsal: Rehearsal | None = None) -> None:
+    def __init__(self, environ: Mapping[str, str], note: Note, templates: TemplateReader | None = None) -> None:
         self._note = note
-        self._values = Values(environ, note, rehearsal or Rehearsal(note))
+        self._values = Values(environ, note, templates or TemplateReader(note))
 
     def shape_of(self, table: Mapping[str, Any], path: tuple[str, ...]) -> type[NotifierTable] | None:
         kind = table.get("type")

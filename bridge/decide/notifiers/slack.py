@@ -80,8 +80,7 @@ def _channel_template(shape: SlackTable, path: Path, values: Values) -> Writer |
     if shape.channels is None:
         text = 'a template needs channels = ["C024BE91L"] beside it: all that it may name, first the usual one'
         values.note((*path, "channel"), text)
-    instead = "the first of channels is told"
-    template = values.rehearsal.template(channel, (*path, "channel"), instead=instead)
+    template = values.templates.template(channel, (*path, "channel"))
     return partial(rendered, template) if template else None
 
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bridge.decide.rehearsal import Note, Rehearsal
 from bridge.decide.shapes import Env
+from bridge.decide.template_reader import Note, TemplateReader
 from bridge.environment import fault, lookup
 from bridge.url import encoded
 
@@ -18,11 +18,11 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """`note` takes what is wrong, `rehearsal` compiles templates and tries them out."""
+    """`note` takes what is wrong; `templates` compiles what may be a template."""
 
     environ: Mapping[str, str]
     note: Note
-    rehearsal: Rehearsal
+    templates: TemplateReader
 
     def url(self, value: str | Env, path: Path) -> str:
         """Return the URL as it goes onto the wire."""

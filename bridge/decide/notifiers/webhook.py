@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bridge.decide.customs import Body, BodyReader
+from bridge.decide.customs import Body
 from bridge.decide.notifiers.values import Path, Values
 from bridge.decide.shapes import Env, NotifierTable
 from bridge.environment import fault
@@ -65,7 +65,7 @@ def _body(shape: WebhookTable, path: Path, values: Values) -> Body | None:
     if shape.format == "cloudevents":
         text = '"cloudevents" is the form of the usual body; take it out, or the body'
         values.note((*path, "format"), text)
-    return BodyReader(values.rehearsal, values.note).read(shape.body, (*path, "body"))
+    return values.templates.body(shape.body, (*path, "body"))
 
 
 def _headers(headers: Mapping[str, str | Env], path: Path, values: Values) -> list[tuple[str, str]]:

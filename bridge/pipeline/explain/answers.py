@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.decide.templates import iso
+from bridge.decide.text.times import iso
 from bridge.model import Transition
 from bridge.pipeline.explain.edges import Edge
 

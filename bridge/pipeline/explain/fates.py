@@ -10,8 +10,8 @@ from typing import Any
 from bridge.decide.archive import Ruleset
 from bridge.decide.ids import ident
 from bridge.decide.matching import Rule
-from bridge.decide.template_words import human
-from bridge.decide.templates import iso
+from bridge.decide.text.durations import human
+from bridge.decide.text.times import iso
 from bridge.model import Gate, Silence
 from bridge.record.explaining import Fallback, Fate, Gathered, Standing
 

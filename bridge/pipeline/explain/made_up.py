@@ -14,8 +14,8 @@ from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.samples import sample_stay
 from bridge.decide.tellings import Telling, tell, tell_overdue
-from bridge.decide.template_words import human
-from bridge.decide.templates import iso
+from bridge.decide.text.durations import human
+from bridge.decide.text.times import iso
 from bridge.model import Silence, Told, Transition
 from bridge.pipeline.explain.answers import answer
 from bridge.pipeline.explain.edges import edges_of

@@ -10,8 +10,8 @@ from typing import Any
 from bridge.decide.archive import Ruleset
 from bridge.decide.levels import GONE_FOR
 from bridge.decide.matching import Level, Rule
-from bridge.decide.template_words import human
-from bridge.decide.templates import iso
+from bridge.decide.text.durations import human
+from bridge.decide.text.times import iso
 from bridge.model import GONE, Transition
 from bridge.record.alarms import Fired
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from bridge.decide.archive import Ruleset, thaw
 from bridge.decide.levels import Staying
 from bridge.decide.rulebook import Rulebook
-from bridge.decide.templates import iso
+from bridge.decide.text.times import iso
 from bridge.model import Silence, Transition, Watch
 from bridge.pipeline.explain.answers import answer
 from bridge.pipeline.explain.edges import edges_of, tells

@@ -14,8 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 
 _OPEN = sa.text("SELECT * FROM redrive WHERE ended_at IS NULL ORDER BY n")
 _CONDITIONS = {

@@ -1,0 +1,158 @@
+"""The filters, tests and operators of templates. To them, None is what CI did not say, and what is not there."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Environment
+
+from bridge.decide.templates.names import NOW, ZONE, Names
+from bridge.decide.text.durations import human
+from bridge.decide.text.paths import basename
+from bridge.decide.words import shown
+
+LONGEST_TEXT = 20_000  # characters of any text on the way to a result
+LARGEST_NUMBER = 10**15
+MOST_PARTS = 100  # that a text is split into
+_LONGEST_WORD = 40  # characters of a number or a time that is read from a text
+_JINJA: Any = Environment()  # noqa: S701  (only its functions are used)
+
+
+class TemplateFault(Exception):
+    """A template that is refused, or does not render for a job; the text says why."""
+
+
+def text_of(value: object) -> str:
+    """Return what a value reads as."""
+    if value is None:
+        return ""
+    return join(value, ", ") if isinstance(value, list) else str(value)[:LONGEST_TEXT]
+
+
+def number(value: object) -> int | float:
+    """Return the number that a value is, or that a text says. Raises TemplateFault."""
+    try:
+        found = float(value[:_LONGEST_WORD]) if isinstance(value, str) else value
+    except ValueError:
+        found = None
+    if not isinstance(found, int | float) or not abs(found) <= LARGEST_NUMBER:  # so NaN is refused too
+        raise TemplateFault(f"{shown(value)} is not a number of at most {LARGEST_NUMBER:.0e}")
+    return found
+
+
+def ago(moment: datetime, names: Names) -> str:
+    """Say how long ago a time was: "5 min ago"."""
+    seconds = (names[NOW] - moment).total_seconds()
+    return f"{human(seconds)} ago" if round(seconds) > 0 else "just now"
+
+
+def local(moment: datetime, names: Names) -> str:
+    """Say a time by the clock of the zone: "2026-11-21 17:00 CST"."""
+    return f"{moment.astimezone(names[ZONE]):%Y-%m-%d %H:%M %Z}"
+
+
+def time(value: object) -> datetime | None:
+    """Return the time that a value is, or that a text such as seen_at says. Raises TemplateFault."""
+    if value is None or isinstance(value, datetime):
+        return value
+    with suppress(ValueError):
+        if (moment := datetime.fromisoformat(text_of(value)[:_LONGEST_WORD])).tzinfo:
+            return moment
+    raise TemplateFault(f'{shown(value)} is not a time, which job.created_at is, or "2026-11-21T09:00:00Z"')
+
+
+def replace(s: str, old: object, new: object, count: object = None) -> str:
+    before, after = text_of(old), text_of(new)
+    times = -1 if count is None else int(number(count))
+    if len(after) > len(before):  # what would be cut is not made
+        most = LONGEST_TEXT // (len(after) - len(before)) + 1
+        times = min(times, most) if times >= 0 else most
+    return s.replace(before, after, times)
+
+
+def split(s: str, sep: object = None, maxsplit: int = -1) -> list[str]:
+    most = int(number(maxsplit))
+    return s.split(text_of(sep) or None, min(most, MOST_PARTS - 1) if most >= 0 else MOST_PARTS - 1)
+
+
+def join(value: object, d: object = "") -> str:
+    between, pieces, size = text_of(d), [], 0
+    for item in items(value):
+        pieces.append(text_of(item))
+        size += len(pieces[-1]) + len(between)
+        if size > LONGEST_TEXT:
+            break
+    return between.join(pieces)[:LONGEST_TEXT]
+
+
+def items(value: object) -> Sequence[object]:
+    """Return what can be counted and looked through: a list, or the characters of a text."""
+    return value if isinstance(value, list) else text_of(value)
+
+
+def cut(value: object, *ends: object) -> Sequence[object]:
+    """Return value[start:stop:step]."""
+    return items(value)[slice(*(None if end is None else int(number(end)) for end in ends))]
+
+
+def _truncate(s: str, length: int = 255, killwords: bool = False, end: str = "...", leeway: int = 5) -> object:
+    return _JINJA.filters["truncate"](_JINJA, s, max(length, len(end)), killwords, end, leeway)
+
+
+def _round(value: object, precision: int = 0, method: str = "common") -> object:
+    return None if value is None else _JINJA.filters["round"](float(number(value)), min(precision, 9), method)
+
+
+# Arguments have Jinja's names, since a template may write them: truncate(length=20).
+OF_TEXTS: Mapping[str, Callable[..., object]] = {
+    **{name: _JINJA.filters[name] for name in ("capitalize", "lower", "title", "trim", "upper", "urlencode")},
+    **{name: getattr(str, name) for name in ("lstrip", "removeprefix", "removesuffix", "rstrip", "strip")},
+    "startswith": lambda s, prefix: s.startswith(tuple(prefix) if isinstance(prefix, list) else prefix),
+    "endswith": lambda s, suffix: s.endswith(tuple(suffix) if isinstance(suffix, list) else suffix),
+    "truncate": _truncate,
+    "basename": basename,
+    "replace": replace,
+    "split": split,
+}
+FILTERS: Mapping[str, Callable[..., object]] = {
+    **OF_TEXTS,
+    **dict.fromkeys(("default", "d"), _JINJA.filters["default"]),
+    **dict.fromkeys(("escape", "e"), lambda s: _JINJA.filters["escape"](text_of(s))),
+    **dict.fromkeys(("length", "count"), lambda value: len(items(value))),
+    "human": lambda seconds: human(None if seconds is None else number(seconds)),
+    "join": join,
+    "first": lambda seq: next(iter(items(seq)), None),
+    "last": lambda seq: next(reversed(items(seq)), None),
+    "round": _round,
+    "int": _JINJA.filters["int"],
+    "float": _JINJA.filters["float"],
+    "string": text_of,
+    "abs": lambda x: None if x is None else abs(number(x)),
+}
+TIME_FILTERS: Mapping[str, Callable[[datetime, Names], str]] = {"ago": ago, "local": local}
+TESTS: Mapping[str, Callable[..., object]] = {
+    name: _JINJA.tests[name] for name in ("defined", "undefined", "none", "string", "number", "even", "odd")
+}
+TAKE_UNDEFINED = frozenset({"default", "d", "defined", "undefined"})
+
+_ARITHMETIC = {"+": operator.add, "-": operator.sub, "/": operator.truediv, "//": operator.floordiv}
+_ORDER = {"lt": operator.lt, "lteq": operator.le, "gt": operator.gt, "gteq": operator.ge}
+
+
+def operate(left: Any, sign: str, right: Any) -> Any:
+    """Return left + right, left < right and the like. With nothing, a sum is nothing, and no order holds."""
+    match sign:
+        case "eq" | "ne":
+            return (left == right) == (sign == "eq")
+        case "in" | "notin":
+            found = left in right if isinstance(right, list) else text_of(left) in text_of(right)
+            return found == (sign == "in")
+        case _ if left is None or right is None:
+            return False if sign in _ORDER else None
+        case "+" if isinstance(left, str) and isinstance(right, str):
+            return join([left, right])
+    return _ORDER[sign](left, right) if sign in _ORDER else number(_ARITHMETIC[sign](number(left), number(right)))
