@@ -1,19 +1,24 @@
-"""Which rules hear of a transition, and why the others do not."""
+"""The rules, and what each of them says to a transition."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from enum import StrEnum
 from itertools import product
 from math import prod
+from typing import Literal
 
 from bridge.decide.conditions import Condition, Facts, TextCondition
+from bridge.decide.events import Stay
 from bridge.decide.words import States
-from bridge.model import Grouping, Rate, Transition
+from bridge.model import Grouping, Hold, Rate, Transition
 
 _MOST_KEYS = 100  # of one rule in the index
+
+Kind = Literal["transition", "level", "recovery"]  # of messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +70,49 @@ class Rule:
                 yield why
 
 
-@dataclass(frozen=True, slots=True)
+class Answer(StrEnum):
+    """What a rule said, in one word."""
+
+    FIRED = "fired"
+    WAITING = "waiting"  # a level rule: the job has not been in its state for long enough
+    STOPPED = "stopped"  # it was not asked, as a rule above fired and stops
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one rule said: `why_not` is None when it fired. `notifiers` are those it was the first to name."""
+    """What one rule said to a transition or, with `stay`, to a job's time in a state."""
 
     rule: Rule
-    why_not: str | None
-    notifiers: tuple[str, ...] = ()
-    already: tuple[str, ...] = ()  # notifiers an earlier rule had named
+    answer: Answer
+    why_not: str | None = None  # the first condition that failed, with the value it saw; None when the rule fired
+    notifiers: Sequence[str] = ()  # whom it is the first to notify
+    already: Mapping[str, Rule] = field(default_factory=dict)  # whom a rule above notifies, and which one
+    holds: Mapping[str, Hold] = field(default_factory=dict)  # by notifier: what does not let its message go out at once
+    stay: Stay | None = None
+    misses: Sequence[
+        str
+    ] = ()  # where they are asked for: all conditions that failed, also of a rule that was not asked
+
+    @property
+    def fired(self) -> bool:
+        return self.answer is Answer.FIRED
+
+    @property
+    def kind(self) -> Kind:
+        """What its messages are about."""
+        if self.stay is None:
+            return "transition"
+        return "recovery" if self.stay.over else "level"
+
+    def drops(self, notifier: str) -> bool:
+        """Tell whether a mute or a silence keeps its message from a notifier for good."""
+        hold = self.holds.get(notifier)
+        return hold is not None and hold.drop
+
+
+def stopped(rule: Rule, by: Rule) -> Verdict:
+    return Verdict(rule=rule, answer=Answer.STOPPED, why_not=f'rule "{by.name}" (line {by.line}) matched and stops')
 
 
 class _Index:
@@ -114,30 +154,38 @@ class Matcher:
 
     def match(self, transition: Transition) -> list[Verdict]:
         """Return the verdicts of the rules that fire, top to bottom."""
-        facts = self.facts(transition)
-        return [v for v in self._ask(facts, self._edge_index.candidates(transition)) if v.why_not is None]
+        candidates = self._edge_index.candidates(transition)
+        return [verdict for verdict in self._ask(self.facts(transition), candidates) if verdict.fired]
 
     def levels_for(self, transition: Transition) -> list[Rule]:
-        """Return the level rules that may hold of the stay that a transition began, top to bottom."""
+        """Return the level rules that may fire for the time in state that a transition began, top to bottom."""
         return self._level_index.candidates(transition)
 
     def explain(self, transition: Transition) -> list[Verdict]:
-        """Return the verdict of every rule, top to bottom."""
-        return list(self._ask(self.facts(transition), self._edges))
+        """Return the verdict of every rule, top to bottom, with all that it misses."""
+        facts = self.facts(transition)
+        return [replace(one, misses=tuple(one.rule.misses(facts))) for one in self._ask(facts, self._edges)]
 
     @staticmethod
-    def _ask(facts: Facts, rules: Iterable[Rule]) -> Iterable[Verdict]:
-        told: set[str] = set()
-        stopped: Rule | None = None
+    def _ask(facts: Facts, rules: Iterable[Rule]) -> Iterator[Verdict]:
+        notified: dict[str, Rule] = {}
+        stops: Rule | None = None
         for rule in rules:
-            why = f'rule "{stopped.name}" (line {stopped.line}) matched and stops' if stopped else rule.why_not(facts)
-            if why is not None:
-                yield Verdict(rule, why)
+            if stops:
+                yield stopped(rule, stops)
                 continue
-            already = () if rule.group else tuple(name for name in rule.notify if name in told)
-            yield Verdict(rule, None, tuple(name for name in rule.notify if name not in already), already)
-            told.update(() if rule.group else rule.notify)  # a digest is beside what is told at once
-            stopped = rule if rule.stop else None
+            if why_not := rule.why_not(facts):
+                yield Verdict(rule=rule, answer=Answer.NO, why_not=why_not)
+                continue
+            first = {} if rule.group else notified  # a digest comes in addition to what is sent at once
+            yield Verdict(
+                rule=rule,
+                answer=Answer.FIRED,
+                notifiers=tuple(name for name in rule.notify if name not in first),
+                already={name: first[name] for name in rule.notify if name in first},
+            )
+            first.update((name, rule) for name in rule.notify if name not in first)
+            stops = rule if rule.stop else None
 
 
 def _index_keys(rule: Rule) -> tuple[Iterable[str | None], ...]:
