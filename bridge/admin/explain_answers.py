@@ -107,7 +107,7 @@ class LevelSaid(BaseModel):
     line: Annotated[int | None, Field(description="null: it is no longer among the rules")]
     judged_by: Annotated[
         str | None,
-        Field(description="the sha of the rules asked: the present ones, or those of when it ended; null: no longer there"),
+        Field(description="the sha of the rules asked: the present ones, or those when it ended; null: it is gone"),
     ]
     state: Annotated[str, Field(alias="in")]
     answer: Annotated[

@@ -74,7 +74,7 @@ def _judged(staying: Staying, rule: Rule, facts: Facts, now: datetime) -> Verdic
         why_not = f"{began.to} for {lasted}, which is less than {human(level.after.total_seconds())}"
         return Verdict(rule=rule, answer=Answer.WAITING, why_not=why_not)
     if began.to == GONE and now > due + GONE_FOR:
-        return Verdict(rule=rule, answer=Answer.NO, why_not="gone for more than a day longer than `for` says")
+        return Verdict(rule=rule, answer=Answer.NO, why_not="gone for a day longer than `for` says")
     count = (now - due) // level.repeat if level.repeat else 0
     stay = Stay(state=began.to, since=since, after=level.after, count=count)
     return Verdict(rule=rule, answer=Answer.FIRED, notifiers=rule.notify, stay=stay)

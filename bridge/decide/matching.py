@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Literal
@@ -125,15 +126,17 @@ class _Index:
         for number, rule in enumerate(rules):
             for key in product(*_index_keys(rule)):
                 self._numbers[key].append(number)
+        self._found = lru_cache(maxsize=1_000)(self._find)  # jobs have few tags and queues
 
-    def candidates(self, transition: Transition) -> list[Rule]:
+    def candidates(self, transition: Transition) -> Sequence[Rule]:
         """Return them top to bottom."""
-        job = transition.job
-        queue_name = self._queue_names.get(job.queue or "")
-        keys = product((None, transition.to), (None, job.tag), (None, job.queue, queue_name))
+        return self._found(transition.to, transition.job.tag, transition.job.queue)
+
+    def _find(self, to: str, tag: str | None, queue: str | None) -> Sequence[Rule]:
+        keys = product((None, to), (None, tag), (None, queue, self._queue_names.get(queue or "")))
         # A job without a tag or queue makes the same key twice.
         numbers = {number for key in set(keys) for number in self._numbers.get(key, ())}
-        return [self._rules[number] for number in sorted(numbers)]
+        return tuple(self._rules[number] for number in sorted(numbers))
 
 
 class Matcher:
@@ -154,38 +157,40 @@ class Matcher:
 
     def match(self, transition: Transition) -> list[Verdict]:
         """Return the verdicts of the rules that fire, top to bottom."""
-        candidates = self._edge_index.candidates(transition)
-        return [verdict for verdict in self._ask(self.facts(transition), candidates) if verdict.fired]
+        facts = self.facts(transition)
+        notified: dict[str, Rule] = {}
+        fired = []
+        for rule in self._edge_index.candidates(transition):
+            if rule.why_not(facts):
+                continue
+            names, already = rule.notify, dict[str, Rule]()
+            if not rule.group:  # a digest comes in addition to what is sent at once
+                already = {name: notified[name] for name in names if name in notified}
+                names = tuple(name for name in names if name not in already) if already else names
+                notified.update(dict.fromkeys(names, rule))
+            fired.append(Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, already=already))
+            if rule.stop:
+                break
+        return fired
 
-    def levels_for(self, transition: Transition) -> list[Rule]:
+    def levels_for(self, transition: Transition) -> Sequence[Rule]:
         """Return the level rules that may fire for the time in state that a transition began, top to bottom."""
         return self._level_index.candidates(transition)
 
-    def explain(self, transition: Transition) -> list[Verdict]:
-        """Return the verdict of every rule, top to bottom, with all that it misses."""
+    def explain(self, transition: Transition) -> Iterator[Verdict]:
+        """Yield the verdict of every rule, top to bottom, with all that it misses."""
         facts = self.facts(transition)
-        return [replace(one, misses=tuple(one.rule.misses(facts))) for one in self._ask(facts, self._edges)]
-
-    @staticmethod
-    def _ask(facts: Facts, rules: Iterable[Rule]) -> Iterator[Verdict]:
-        notified: dict[str, Rule] = {}
+        fired = {verdict.rule.name: verdict for verdict in self.match(transition)}
         stops: Rule | None = None
-        for rule in rules:
-            if stops:
-                yield stopped(rule, stops)
+        for rule in self._edges:
+            verdict = fired.get(rule.name)
+            if verdict:
+                stops = rule if rule.stop else None
+                yield verdict
                 continue
-            if why_not := rule.why_not(facts):
-                yield Verdict(rule=rule, answer=Answer.NO, why_not=why_not)
-                continue
-            first = {} if rule.group else notified  # a digest comes in addition to what is sent at once
-            yield Verdict(
-                rule=rule,
-                answer=Answer.FIRED,
-                notifiers=tuple(name for name in rule.notify if name not in first),
-                already={name: first[name] for name in rule.notify if name in first},
-            )
-            first.update((name, rule) for name in rule.notify if name not in first)
-            stops = rule if rule.stop else None
+            misses = tuple(rule.misses(facts))
+            no = stopped(rule, stops) if stops else Verdict(rule=rule, answer=Answer.NO, why_not=misses[0])
+            yield replace(no, misses=misses)
 
 
 def _index_keys(rule: Rule) -> tuple[Iterable[str | None], ...]:

@@ -85,7 +85,7 @@ def _next(one: Judged, then: Judged | None) -> Judged | None:
 
 def _edges(step: Transition, ruleset: Ruleset) -> list[Verdict]:
     """Return what every edge rule says, top to bottom; when all say no, the nearest miss first."""
-    verdicts = ruleset.matcher.explain(step)
+    verdicts = list(ruleset.matcher.explain(step))
     if any(one.fired for one in verdicts):
         return verdicts
     # Of two that miss by as much, the one about this change is rather what a person means.

@@ -15,7 +15,7 @@ from bridge.record.schema import ruleset
 from tests.conftest import only_sqlite
 from tests.pipeline.explained import EVERYTHING, HEAD, STUCK, World, after, level
 from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import NOW, Clock, a_job, hours, minutes, seconds
+from tests.record.builders import NOW, Clock, minutes, seconds
 
 # What differs between databases the neighbours ask of both.
 pytestmark = only_sqlite
@@ -125,23 +125,6 @@ def test_a_job_that_no_watch_looks_after_any_more_says_so(world: World) -> None:
     assert level(world.last())["why"].endswith("no watch of the present rules looks after this job")
 
 
-def test_what_a_first_snapshot_found_too_long_already_says_so(world: World) -> None:
-    started = NOW - hours(1)
-    world.ci.has(a_job("j1", RUNNING, created_at=started, started_at=started))
-    world.begin(STUCK)
-    assert level(world.last())["answer"] == "no"
-    assert level(world.last())["why"] == "the first snapshot found it so, Running for too long"
-
-
-def test_a_level_rule_after_one_that_stops_says_which_one_that_was(world: World) -> None:
-    world.begin(STUCK.rstrip() + "\nstop = true\n", STUCK.replace('"stuck"', '"later"').replace("30m", "20m"))
-    world.sees(RUNNING)
-    world.clock.now = NOW + minutes(35)
-    world.poll()
-    facts = world.last()
-    assert (level(facts)["answer"], level(facts, "later")["answer"]) == ("fired", "stopped")
-
-
 def test_a_level_rule_that_fired_stops_only_for_as_long_as_it_holds(world: World) -> None:
     soon = '[[rule]]\nname = "soon"\nin = "Running"\nfor = "10m"\nmatch.age = "< 20m"\nstop = true\nnotify = "cms"\n'
     world.begin(soon, STUCK)
@@ -191,15 +174,6 @@ def test_a_stay_that_ended_is_judged_by_the_rules_of_its_end_and_says_so(world: 
         if kept
         else f"level rules: the present ones ({world.book.sha}), as those of when it ended are not on record"
     ]
-
-
-def test_a_level_rule_whose_conditions_do_not_hold_says_which(world: World) -> None:
-    world.begin(STUCK.rstrip() + '\nmatch.queue = "p9"\n')
-    world.sees(RUNNING, queue="p1")
-    assert (level(world.last())["answer"], level(world.last())["why"]) == (
-        "no",
-        'match.queue: "p1" / "one" is not "p9"',
-    )
 
 
 def test_an_alarm_of_a_rule_that_is_gone_is_still_told_of(world: World) -> None:
