@@ -143,13 +143,15 @@ def as_text(facts: Facts) -> str:
 def _notes(facts: Facts) -> Iterator[str]:
     yield from (f"  note: {note}" for note in facts["notes"])
     if now := facts["would_tell_now"]:
-        names = ", ".join(f'{", ".join(one["notifiers"])} by "{one["rule"]}"' for one in now["tells"])
+        names = ", ".join(f'{", ".join(rule["notifiers"])} by "{rule["rule"]}"' for rule in now["tells"])
         yield f"  note: the present rules would notify: {names or 'nobody'}"
 
 
 def _deliveries(facts: Facts) -> Iterator[str]:
-    for_rule = [(one, f'"{one["rule"]}"' if one["rule"] else "manual") for one in facts["deliveries"]]
-    yield from _aligned([(one["notifier"], rule, _why(one)) for one, rule in for_rule])
+    for_rule = [
+        (delivery, f'"{delivery["rule"]}"' if delivery["rule"] else "manual") for delivery in facts["deliveries"]
+    ]
+    yield from _aligned([(delivery["notifier"], rule, _why(delivery)) for delivery, rule in for_rule])
 
 
 def _why(delivery: Facts) -> str:
@@ -158,7 +160,7 @@ def _why(delivery: Facts) -> str:
 
 
 def _messages(facts: Facts) -> Iterator[str]:
-    for title, text in dict.fromkeys((one["title"], one["text"]) for one in facts["messages"]):
+    for title, text in dict.fromkeys((message["title"], message["text"]) for message in facts["messages"]):
         yield f"    says: {title}"
         lines = [line for line in visible(text, lines=True).split("\n") if line.strip()]
         yield from (f"          {line}" for line in lines[:_LONGEST_TEXT])
@@ -167,7 +169,7 @@ def _messages(facts: Facts) -> Iterator[str]:
 
 
 def _rules(facts: Facts) -> Iterator[str]:
-    rows = [_edge(one) for one in facts["rules"]] + [_level(one) for one in facts["levels"]]
+    rows = [_edge(rule) for rule in facts["rules"]] + [_level(rule) for rule in facts["levels"]]
     no = [row for row in rows if row[0] == "no"]
     left_out = {id(row) for row in no[_MOST_RULES:]}
     yield from _aligned([row for row in rows if id(row) not in left_out])

@@ -172,7 +172,7 @@ class Replay:
 
     def _begin_stay(self, happened: Happened) -> None:
         step = happened.transition
-        rules = [one for one in self._rules.matcher.levels_for(step) if one.level and step.to in one.level.states]
+        rules = [rule for rule in self._rules.matcher.levels_for(step) if rule.level and step.to in rule.level.states]
         if not rules and not any(kind == "level" for kind, *_ in happened.told):
             return
         if not happened.is_stay_known:
@@ -180,31 +180,31 @@ class Replay:
             return
         overdue = self._overdue(happened, rules)
         after: dict[Line, Status] = {}
-        for one in overdue:
-            after |= _statuses([one.verdict], "level", one.repeats)
+        for each in overdue:
+            after |= _statuses([each.verdict], "level", each.repeats)
         self._compare(happened, "level", after)
         if happened.has_ended:
             key = (step.job.bucket, step.job.id, step.sequence + 1)
-            self._alarms[key] = [self._alarm(step, one) for one in overdue]
+            self._alarms[key] = [self._alarm(step, each) for each in overdue]
 
     def _overdue(self, happened: Happened, rules: Iterable[Rule]) -> list[_Overdue]:
         """Return the level rules that fire, in that order: asked when the time is over for each, and at the end."""
         step, still_at = happened.transition, happened.still_at
         staying = Staying(began=step)
         due = [staying.since + rule.level.after for rule in rules if rule.level]
-        if still_at is None or not any(one <= still_at for one in due):
+        if still_at is None or not any(moment <= still_at for moment in due):
             return []
         first: dict[str, tuple[Verdict, datetime]] = {}
         counts: dict[str, int] = {}
-        moments = {min(max(one, step.seen_at), still_at) for one in due if one <= still_at}
+        moments = {min(max(moment, step.seen_at), still_at) for moment in due if moment <= still_at}
         for moment in sorted({*moments, still_at}):
             for verdict in matching(staying, self._rules.matcher, moment):
                 first.setdefault(verdict.rule.name, (verdict, moment))
                 if moment == still_at and verdict.stay:
                     counts[verdict.rule.name] = verdict.stay.count
         places = [rule.name for rule in self._rules.matcher.levels]
-        found = [self._at_its_moment(happened, *each, counts.get(name)) for name, each in first.items()]
-        return sorted(found, key=lambda one: (one.fired.first_at, places.index(one.verdict.rule.name)))
+        overdue = [self._at_its_moment(happened, *at, counts.get(name)) for name, at in first.items()]
+        return sorted(overdue, key=lambda each: (each.fired.first_at, places.index(each.verdict.rule.name)))
 
     def _at_its_moment(self, happened: Happened, verdict: Verdict, moment: datetime, count: int | None) -> _Overdue:
         rule = verdict.rule
@@ -215,30 +215,30 @@ class Replay:
         return _Overdue(verdict=self._held(happened.transition, verdict, fired.first_at), fired=fired, repeats=count)
 
     def _held(self, began: Transition, verdict: Verdict, moment: datetime) -> Verdict:
-        (found,) = gates_at([verdict], Staying(began=began), self._rules.matcher, self._gates(moment), moment)
-        return found
+        (held,) = gates_at([verdict], Staying(began=began), self._rules.matcher, self._gates(moment), moment)
+        return held
 
-    def _alarm(self, began: Transition, one: _Overdue) -> Alarm:
+    def _alarm(self, began: Transition, each: _Overdue) -> Alarm:
         """Return an alarm with those who hear of its end: whom not every message was kept from for good.
 
         Of those between the first and the last the moments are not on record, but whom they were for.
         """
-        last = self._held(began, one.verdict, one.fired.last_at)
-        on_record = one.fired.notifiers if self._same_mutes else ()
+        last = self._held(began, each.verdict, each.fired.last_at)
+        on_record = each.fired.notifiers if self._same_mutes else ()
         names = [
             name
-            for name in one.verdict.notifiers
-            if name in on_record or not (one.verdict.drops(name) and last.drops(name))
+            for name in each.verdict.notifiers
+            if name in on_record or not (each.verdict.drops(name) and last.drops(name))
         ]
-        return Alarm(rule=one.verdict.rule.name, state=began.to, notifiers=names, since=Staying(began=began).since)
+        return Alarm(rule=each.verdict.rule.name, state=began.to, notifiers=names, since=Staying(began=began).since)
 
 
 def _statuses(verdicts: Iterable[Verdict], kind: Kind, repeats: int | None = 0) -> dict[Line, Status]:
     return {
-        (kind, one.rule.name, name): Status(_fate(one, name), repeats)
-        for one in verdicts
-        if one.kind == kind
-        for name in one.notifiers
+        (kind, verdict.rule.name, name): Status(_fate(verdict, name), repeats)
+        for verdict in verdicts
+        if verdict.kind == kind
+        for name in verdict.notifiers
     }
 
 

@@ -110,7 +110,7 @@ def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str
     """
     heard = set(notified)
     for alarm in alarms:
-        rule = next((one for one in matcher.levels if one.name == alarm.rule), None)
+        rule = next((level_rule for level_rule in matcher.levels if level_rule.name == alarm.rule), None)
         if rule and rule.level and rule.level.recover:
             names = tuple(name for name in alarm.notifiers if name not in heard)
             stay = Stay(state=alarm.state, since=alarm.since, after=rule.level.after, over=True)

@@ -50,13 +50,13 @@ def _why_failed(trial: Trial, book: Rulebook) -> str | None:
     fired = [*book.matcher.match(step), *matching(sample_stay(step), book.matcher, _NOW)]
     told = list(dict.fromkeys((verdict.rule.name, name) for verdict in fired for name in verdict.notifiers))
     expected = list(dict.fromkeys(map(_telling, trial.expect)))
-    missing = [one for one in expected if one not in told]
-    surplus = [one for one in told if one not in expected]
+    missing = [line for line in expected if line not in told]
+    surplus = [line for line in told if line not in expected]
     left = max(0, len(missing) - _MOST_SAID) + max(0, len(surplus) - _MOST_SAID)
     verdicts = _verdicts(step, book) if missing else {}
-    said = [f"not told: {_said(one)}: {_why_not(verdicts[one[0]], one[1])}" for one in missing[:_MOST_SAID]]
-    said += [f"told, and not expected: {_said(one)}" for one in surplus[:_MOST_SAID]]
-    return "; ".join([*said, *([f"and {left:,} more"] if left else [])]) or None
+    faults = [f"not told: {_said(line)}: {_why_not(verdicts[line[0]], line[1])}" for line in missing[:_MOST_SAID]]
+    faults += [f"told, and not expected: {_said(line)}" for line in surplus[:_MOST_SAID]]
+    return "; ".join([*faults, *([f"and {left:,} more"] if left else [])]) or None
 
 
 def _telling(expected: str) -> Telling:

@@ -23,14 +23,15 @@ def of_tellings(tellings: Sequence[Telling]) -> Iterator[Counted]:
     """Yield what transitions, and the rules that heard of them, count."""
     for telling in tellings:
         yield from _of_transition(telling.transition)
-        if not any(one.kind == "transition" for one in telling.verdicts) and not telling.transition.silent:
+        if not any(verdict.kind == "transition" for verdict in telling.verdicts) and not telling.transition.silent:
             yield Counted("unmatched", ())
     yield from of_matches(tellings)
 
 
 def of_matches(tellings: Iterable[Telling]) -> Iterator[Counted]:
     """Yield what the rules that fired count; that an alarm is over is no match of its own."""
-    for verdict in (one for telling in tellings for one in telling.verdicts if one.kind != "recovery"):
+    verdicts = (verdict for telling in tellings for verdict in telling.verdicts if verdict.kind != "recovery")
+    for verdict in verdicts:
         yield Counted("match", (verdict.rule.name,))
         if verdict.already:
             yield Counted("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.already))

@@ -38,7 +38,7 @@ class Around:
     deliveries: Sequence[Fate] = ()
 
     def rule(self, name: str | None) -> Rule | None:
-        return next((one for one in self.rules.rules if one.name == name), None)
+        return next((rule for rule in self.rules.rules if rule.name == name), None)
 
     def next_at(self, delivery: Fate) -> datetime:
         standing = self.standings.get(delivery.notifier)
@@ -46,13 +46,15 @@ class Around:
 
     def earlier(self, delivery: Fate) -> Fate | None:
         """Return the delivery of the same job and notifier that must be sent first, if there is one."""
-        unsent = (one for one in self.deliveries if one.state in ("waiting", "sending") and one.n < delivery.n)
-        same = ((one, (one.lane, one.notifier)) for one in unsent)
-        return next((one for one, key in same if delivery.lane and key == (delivery.lane, delivery.notifier)), None)
+        unsent = (other for other in self.deliveries if other.state in ("waiting", "sending") and other.n < delivery.n)
+        same = ((other, (other.lane, other.notifier)) for other in unsent)
+        return next((other for other, key in same if delivery.lane and key == (delivery.lane, delivery.notifier)), None)
 
     def stands_in_for(self, delivery: Fate) -> str | None:
         """Return the notifier that a fallback's delivery stands in for: its id is made from that."""
-        others = {one.notifier for one in self.deliveries if one.message == delivery.message} - {delivery.notifier}
+        others = {other.notifier for other in self.deliveries if other.message == delivery.message} - {
+            delivery.notifier
+        }
         made = (name for name in others if ident("dlv", delivery.message, name, delivery.notifier) == delivery.id)
         return next(made, None)
 
@@ -67,8 +69,8 @@ class Around:
                 return f'the throttle of "{name}"{more}'
             case "mute":
                 return f'the mute "{name}"'
-        one = self.silences.get(name)
-        return f"the silence {name} by {one.author} ({_line(one.reason)})" if one else f"the silence {name}"
+        silence = self.silences.get(name)
+        return f"the silence {name} by {silence.author} ({_line(silence.reason)})" if silence else f"the silence {name}"
 
 
 # --- deliveries on record ------------------------------------------------------------------------------------------
@@ -167,13 +169,13 @@ def _sent_in(digest: Gathered) -> str:
     return f"part of {digest.told_by}, which waits to be sent"
 
 
-def _instead(one: Fallback) -> str:
-    match one.state:
+def _instead(fallback: Fallback) -> str:
+    match fallback.state:
         case "sent":
-            return f'sent to "{one.notifier}" in its place at {iso(one.ended_at)} ({one.id})'
+            return f'sent to "{fallback.notifier}" in its place at {iso(fallback.ended_at)} ({fallback.id})'
         case "dead":
-            return f'{one.id} to "{one.notifier}", in its place, is dead too: {_line(one.why)}'
-    return f'{one.id} to "{one.notifier}", in its place, waits to be sent'
+            return f'{fallback.id} to "{fallback.notifier}", in its place, is dead too: {_line(fallback.why)}'
+    return f'{fallback.id} to "{fallback.notifier}", in its place, waits to be sent'
 
 
 def _held_before(delivery: Fate, around: Around) -> str:
@@ -181,12 +183,12 @@ def _held_before(delivery: Fate, around: Around) -> str:
     gate, _, name = (delivery.held_by or "").partition(":")
     if gate not in _HELD:
         return ""
-    said, last = "", delivery.digest
+    text, last = "", delivery.digest
     if delivery.state not in ("held", "merged", "dropped"):  # only a person releases what a gate has
         dropped = f" after it was dropped by {around.gate(last.gate, last.name)}" if last else ""
-        said = f"; resent{dropped}"
+        text = f"; resent{dropped}"
     moved = last is None or (gate, name) != (last.gate, last.name)
-    return f"{said}; first held by {around.gate(gate, name)}" if moved else said
+    return f"{text}; first held by {around.gate(gate, name)}" if moved else text
 
 
 def _line(text: str | None) -> str:
@@ -235,8 +237,11 @@ def _would_be_sent(notifier: str, rule: Rule, around: Around) -> tuple[str, str]
 def not_made(verdicts: Iterable[Verdict], deliveries: Sequence[Facts], missing: str) -> Iterator[Facts]:
     """Yield what matching rules made no delivery for; `missing` says why one may be absent from the record."""
     # A fallback's delivery is of the same message, and may itself be among those that the rule names.
-    own = sorted((one for one in deliveries if one["kind"] == "transition"), key=lambda one: not one["fallback_for"])
-    made = {(one["rule"], one["notifier"]): one for one in own}
+    own = sorted(
+        (delivery for delivery in deliveries if delivery["kind"] == "transition"),
+        key=lambda delivery: not delivery["fallback_for"],
+    )
+    made = {(delivery["rule"], delivery["notifier"]): delivery for delivery in own}
     for verdict in verdicts:
         rule = verdict.rule
         if not verdict.fired and not verdict.misses:

@@ -44,13 +44,13 @@ def explain_sample(
         rules=book,
         tx=tx,
         standings=explaining.standings(tx) if tx else {},
-        silences={one.id: one for one in known},
+        silences={silence.id: silence for silence in known},
     )
-    rules = {one.name: one for one in book.rules}
-    told = [one for telling in tellings for one in telling.told]
-    edges, deliveries = _edges(step, book), [would_be(one, rules[str(one.message.rule)], around) for one in told]
-    messages = {one.message.id: one.message for one in told}
-    faults = [f'rule "{rule}": {why}: the default text is sent' for one in tellings for rule, why in one.faults]
+    rules = {rule.name: rule for rule in book.rules}
+    told = [new for telling in tellings for new in telling.told]
+    edges, deliveries = _edges(step, book), [would_be(new, rules[str(new.message.rule)], around) for new in told]
+    messages = {new.message.id: new.message for new in told}
+    faults = [f'rule "{rule}": {why}: the default text is sent' for telling in tellings for rule, why in telling.faults]
     no_record = [] if tx else [f"silences and paused notifiers are not known: {unknown or 'there is no database'}"]
     return _explanation(
         step,
@@ -70,14 +70,18 @@ def explain_stored(
 
     Two buckets may each have one: `bucket` says which is meant. With `newest` only so many transitions are explained.
     """
-    steps = [one for one in snapshots.transitions_of(tx, job_id) if bucket in (None, one.transition.job.bucket)]
+    steps = [
+        judged for judged in snapshots.transitions_of(tx, job_id) if bucket in (None, judged.transition.job.bucket)
+    ]
     history = _History(tx, job_id, book, now)
     pairs = list(zip_longest(steps, steps[1:]))
-    return [history.explain(one, _next(one, then)) for one, then in (pairs if newest is None else pairs[-newest:])]
+    return [
+        history.explain(judged, _next(judged, then)) for judged, then in (pairs if newest is None else pairs[-newest:])
+    ]
 
 
-def _next(one: Judged, then: Judged | None) -> Judged | None:
-    return then if then and then.transition.job.bucket == one.transition.job.bucket else None
+def _next(judged: Judged, then: Judged | None) -> Judged | None:
+    return then if then and then.transition.job.bucket == judged.transition.job.bucket else None
 
 
 # --- what each rule says -------------------------------------------------------------------------------------------
@@ -86,11 +90,12 @@ def _next(one: Judged, then: Judged | None) -> Judged | None:
 def _edges(step: Transition, ruleset: Ruleset) -> list[Verdict]:
     """Return what every edge rule says, top to bottom; when all say no, the nearest miss first."""
     verdicts = list(ruleset.matcher.explain(step))
-    if any(one.fired for one in verdicts):
+    if any(verdict.fired for verdict in verdicts):
         return verdicts
     # Of two that miss by as much, the one about this change is rather what a person means.
     return sorted(
-        verdicts, key=lambda one: (len(one.misses), step.to not in one.rule.to or step.was not in one.rule.was)
+        verdicts,
+        key=lambda verdict: (len(verdict.misses), step.to not in verdict.rule.to or step.was not in verdict.rule.was),
     )
 
 
@@ -137,14 +142,14 @@ class _InState:
 def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, alarms.Fired]) -> list[Facts]:
     """Return what every level rule says, top to bottom, then those that fired and are no longer among the rules."""
     matcher = ruleset.matcher
-    found = []
+    levels = []
     for verdict in judge_stay(period.staying, matcher, period.asked_at, matcher.levels):
         alarm = fired.get(verdict.rule.name)
         answer, why = (Answer.FIRED, _fired(alarm, verdict.rule)) if alarm else _not_fired(verdict, period)
-        found.append(_level_facts(period, verdict.rule, answer, why, alarm) | {"judged_by": ruleset.sha})
+        levels.append(_level_facts(period, verdict.rule, answer, why, alarm) | {"judged_by": ruleset.sha})
     named = {rule.name for rule in matcher.levels}
-    gone = [one for name, one in fired.items() if name not in named]
-    return found + [_level_facts(period, None, Answer.FIRED, _fired(one, None), one) for one in gone]
+    gone = [alarm for name, alarm in fired.items() if name not in named]
+    return levels + [_level_facts(period, None, Answer.FIRED, _fired(alarm, None), alarm) for alarm in gone]
 
 
 def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
@@ -169,14 +174,14 @@ def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
 
 
 def _fired(alarm: alarms.Fired, rule: Rule | None) -> str:
-    said = f"fired at {iso(alarm.fired_at)}"
+    text = f"fired at {iso(alarm.fired_at)}"
     if alarm.count:
-        said += f", repeated {'once' if alarm.count == 1 else f'{alarm.count} times'} until {iso(alarm.told_at)}"
+        text += f", repeated {'once' if alarm.count == 1 else f'{alarm.count} times'} until {iso(alarm.told_at)}"
     if alarm.recovered_at:
-        said += f", it moved on at {iso(alarm.recovered_at)}"
+        text += f", it moved on at {iso(alarm.recovered_at)}"
         recovers = rule is None or rule.level is None or rule.level.recover
-        said += "" if recovers else " (recover is not set, so nobody is notified of that)"
-    return said
+        text += "" if recovers else " (recover is not set, so nobody is notified of that)"
+    return text
 
 
 def _level_facts(period: _InState, rule: Rule | None, answer: Answer, why: str, alarm: alarms.Fired | None) -> Facts:
@@ -231,18 +236,25 @@ class _History:
         staying = self._in_force(then.rules if then else self._book.sha)
         edges = _edges(step, force.rules)
         around = replace(self._around, rules=force.rules)
-        mine = [one for one in around.deliveries if (one.bucket, one.sequence) == (step.job.bucket, step.sequence)]
-        deliveries = [status(one, around) for one in mine]
+        mine = [
+            delivery
+            for delivery in around.deliveries
+            if (delivery.bucket, delivery.sequence) == (step.job.bucket, step.sequence)
+        ]
+        deliveries = [status(delivery, around) for delivery in mine]
         if not step.silent:
             missing = "it is kept for a time only" if force.known else "other rules were in force then"
             deliveries += list(not_made(edges, deliveries, missing))
-        messages = {one.message: one for one in mine}.values()
+        messages = {delivery.message: delivery for delivery in mine}.values()
         return _explanation(
             step,
             edges,
             self._levels(step, then, staying.rules),
             deliveries,
-            [{"kind": one.kind, "rule": one.rule, "title": one.title, "text": one.text} for one in messages],
+            [
+                {"kind": message.kind, "rule": message.rule, "title": message.title, "text": message.text}
+                for message in messages
+            ],
             rules=force.rules.sha,
             notes=[note for note in (force.note, self._note_on_levels(force, staying, ended=bool(then))) if note],
             all_asked={force.rules.sha, staying.rules.sha} == {self._book.sha},
@@ -284,11 +296,11 @@ class _History:
 
     def _levels(self, step: Transition, then: Judged | None, rules: Ruleset) -> list[Facts]:
         """Ask the level rules: those in force when the job left the state, or the present ones."""
-        fired = [one for one in self._alarms.get(step.job.bucket, ()) if one.sequence == step.sequence]
+        fired = [alarm for alarm in self._alarms.get(step.job.bucket, ()) if alarm.sequence == step.sequence]
         if not fired and not rules.matcher.levels:
             return []
         period = self._ended(step, then.transition) if then else self._going_on(step)
-        return _levels(period, rules, {one.rule: one for one in fired})
+        return _levels(period, rules, {alarm.rule: alarm for alarm in fired})
 
     def _ended(self, step: Transition, then: Transition) -> _InState:
         # CI may have said only later when it began.
@@ -304,13 +316,13 @@ class _History:
 
     def _polls(self, stream: str) -> tuple[datetime | None, str | None]:
         """Return when the last poll began that saw all of a stream, and why none is expected to have come since."""
-        watches = {one.name: one for one in self._book.watches if any(s.key == stream for s in one.streams)}
+        watches = {watch.name: watch for watch in self._book.watches if any(s.key == stream for s in watch.streams)}
         rows = leases.polls(self._tx, watches)
         if not rows:
             return None, "no watch of the present rules looks after this job"
         known = snapshots.listed(self._tx, [stream]).get(stream)
         seen_at = known.seen_at if known else None
-        row = max(rows, key=lambda one: one.polled_at)
+        row = max(rows, key=lambda row: row.polled_at)
         return seen_at, self._why_no_poll(watches[row.name], row, seen_at)
 
     def _why_no_poll(self, watch: Watch, row: leases.Due, seen_at: datetime | None) -> str | None:
@@ -323,15 +335,17 @@ class _History:
     @cached_property
     def _around(self) -> Around:
         deliveries = explaining.fates(self._tx, self._job_id)
-        held_by = {(one.held_by or "").partition(":")[::2] for one in deliveries}
+        held_by = {(delivery.held_by or "").partition(":")[::2] for delivery in deliveries}
         named = {name for gate, name in held_by if gate == "silence"}
-        named |= {one.digest.name for one in deliveries if one.digest and one.digest.gate == "silence"}
+        named |= {
+            delivery.digest.name for delivery in deliveries if delivery.digest and delivery.digest.gate == "silence"
+        }
         return Around(
             now=self._now,
             rules=self._book,
             tx=self._tx,
             standings=explaining.standings(self._tx),
-            silences={name: found for name in sorted(named) if (found := silences.one(self._tx, name))},
+            silences={name: silence for name in sorted(named) if (silence := silences.one(self._tx, name))},
             deliveries=deliveries,
         )
 
@@ -347,7 +361,7 @@ class _History:
 def _notified(step: Transition, ruleset: Ruleset) -> list[Facts]:
     """Return which rules notify whom of a transition."""
     fired = ruleset.matcher.match(step)
-    return [{"rule": one.rule.name, "notifiers": list(one.notifiers)} for one in fired if one.notifiers]
+    return [{"rule": verdict.rule.name, "notifiers": list(verdict.notifiers)} for verdict in fired if verdict.notifiers]
 
 
 # --- the answer ----------------------------------------------------------------------------------------------------
@@ -410,15 +424,15 @@ def _headline(
     step: Transition, edges: Sequence[Verdict], levels: Sequence[Facts], deliveries: Sequence[Facts], *, all_asked: bool
 ) -> str:
     parts = [f"nobody was notified: {step.silent}"] if step.silent else []
-    made = [one for one in deliveries if one["rule"] and one["answer"] not in _NO_DELIVERY]
+    made = [delivery for delivery in deliveries if delivery["rule"] and delivery["answer"] not in _NO_DELIVERY]
     if made:
         parts.append(_by_rule(made))
     elif not step.silent:
         parts.append(_nearest(edges, levels, all_asked=all_asked))
-    manual = (one for one in deliveries if not one["rule"])
-    parts += [f"manually to {one['notifier']}: {_status_of(one)}" for one in manual]
-    heard = {one["rule"] for one in made}
-    waiting = [one for one in levels if one["answer"] is Answer.WAITING and one["rule"] not in heard]
+    manual = (delivery for delivery in deliveries if not delivery["rule"])
+    parts += [f"manually to {delivery['notifier']}: {_status_of(delivery)}" for delivery in manual]
+    heard = {delivery["rule"] for delivery in made}
+    waiting = [level for level in levels if level["answer"] is Answer.WAITING and level["rule"] not in heard]
     if waiting and (edges or made or step.silent):
         parts.append(f"{_named(waiting[0])}: {waiting[0]['why']}")
     return "; ".join(parts)
@@ -427,11 +441,11 @@ def _headline(
 def _by_rule(deliveries: Sequence[Facts]) -> str:
     """Say what became of each: those of one rule with the same end together."""
     same: dict[tuple[str, str], list[str]] = {}
-    for one in deliveries:
-        same.setdefault((one["rule"], _status_of(one)), []).append(one["notifier"])
-    said = [f'"{rule}" notifies {", ".join(dict.fromkeys(names))}: {end}' for (rule, end), names in same.items()]
-    more = [f"and {len(said) - _MOST_STATUSES} more"] if len(said) > _MOST_STATUSES else []
-    return "; ".join(said[:_MOST_STATUSES] + more)
+    for delivery in deliveries:
+        same.setdefault((delivery["rule"], _status_of(delivery)), []).append(delivery["notifier"])
+    parts = [f'"{rule}" notifies {", ".join(dict.fromkeys(names))}: {end}' for (rule, end), names in same.items()]
+    more = [f"and {len(parts) - _MOST_STATUSES} more"] if len(parts) > _MOST_STATUSES else []
+    return "; ".join(parts[:_MOST_STATUSES] + more)
 
 
 def _status_of(delivery: Facts) -> str:
@@ -445,7 +459,7 @@ def _nearest(edges: Sequence[Verdict], levels: Sequence[Facts], *, all_asked: bo
         more = f" (and {len(near.misses) - 1} more)" if len(near.misses) > 1 else ""
         return f'no rule matched; nearest: "{rule.name}" (line {rule.line}): {near.why_not}{more}'
     if levels:
-        best = min(levels, key=lambda one: bool(one["answer"] is Answer.NO))
+        best = min(levels, key=lambda level: bool(level["answer"] is Answer.NO))
         return f"no rule matched; nearest: {_named(best)}: {best['why']}"
     return f"no rule matched: {'there are none' if all_asked else 'there were none, neither edge nor level rules'}"
 

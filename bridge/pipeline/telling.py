@@ -107,4 +107,4 @@ def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
 
 
 def _fired(telling: Telling) -> list[tuple[str, Sequence[str]]]:
-    return [(one.rule.name, one.notifiers) for one in telling.verdicts if one.kind == "transition"]
+    return [(verdict.rule.name, verdict.notifiers) for verdict in telling.verdicts if verdict.kind == "transition"]
