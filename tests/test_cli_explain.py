@@ -70,7 +70,7 @@ def test_a_job_on_record_is_explained_transition_by_transition(stage: Stage) -> 
         assert seen.exit_code == 0, seen.stderr
         lines = seen.stdout.splitlines()
         assert lines[0].startswith(f"Transcode {job}: new -> Submitted (number 1, seen ")
-        assert lines[1] == '  "everything" tells cms: waits for its first try'
+        assert lines[1] == '  "everything" notifies cms: waits for its first attempt'
         (found,) = json.loads(stage.command("rules", "explain", job, "--json").stdout)
         assert [(one["rule"], one["answer"]) for one in found["rules"]] == [
             ("everything", "fired"),
@@ -97,7 +97,7 @@ def test_without_a_database_a_job_on_record_cannot_be_explained(tmp_path: Path) 
 
 def test_a_made_up_job_is_explained_without_a_database_and_it_says_what_is_not_known(tmp_path: Path) -> None:
     found = explained(tmp_path, {"tag": "Transcode", "to": "Failed", "message": "no such object"})
-    assert found["headline"] == '"failed" tells cms: at once'
+    assert found["headline"] == '"failed" notifies cms: at once'
     assert found["messages"][0]["text"] == "no such object"
     (note,) = found["notes"]
     assert note.startswith("silences and paused notifiers are not known: there is no database sqlite:///")
@@ -108,7 +108,7 @@ def test_a_made_up_job_is_explained_without_a_database_and_it_says_what_is_not_k
 def test_a_made_up_job_is_explained_where_the_database_does_not_answer(tmp_path: Path, url: str) -> None:
     found = explained(tmp_path, {"to": "Failed"}, DATABASE_URL=url)
     assert found["notes"][0].startswith("silences and paused notifiers are not known: ")
-    assert found["headline"] == '"failed" tells cms: at once'
+    assert found["headline"] == '"failed" notifies cms: at once'
 
 
 def test_a_made_up_job_is_asked_about_by_the_record_where_there_is_one(stage: Stage) -> None:
@@ -125,7 +125,7 @@ def test_a_made_up_job_in_a_file_is_explained_for_people(tmp_path: Path) -> None
     assert seen.exit_code == 0, seen.stderr
     lines = seen.stdout.splitlines()
     assert lines[0].startswith("Snapshot j7: new -> Failed (number 1, seen ")
-    assert lines[1] == '  "failed" tells cms: muted'
+    assert lines[1] == '  "failed" notifies cms: muted'
     assert 'would be held by the mute "always" until ' in seen.stdout
     assert "    says: Snapshot Failed: a.mp4" in lines
 

@@ -109,7 +109,7 @@ def test_a_job_that_nobody_heard_of_is_told_by_hand(stage: Stage) -> None:
     assert (shown["job"], shown["notifier"], shown["rule"], shown["state"]) == (job, "cms", None, "waiting")
     assert shown["note"] == "Sent by hand by ann."
     explained = stage.command("rules", "explain", job).stdout
-    assert "by hand to cms: waits for its first try" in explained
+    assert "manually to cms: waits for its first attempt" in explained
     assert f"({said['delivery']})" in explained
     assert "is waiting" in tell(stage, job, "--notifier", "cms", code=1).stderr
 

@@ -1,4 +1,4 @@
-"""What is asked and answered about why somebody was (not) told, for /openapi.json."""
+"""What is asked and answered about why somebody was (not) notified, for /openapi.json."""
 
 from __future__ import annotations
 
@@ -86,42 +86,33 @@ class Question(BaseModel):
 
 
 class RuleSaid(BaseModel):
-    """What an edge rule said to a transition."""
+    """What an edge rule says to a transition."""
 
     rule: str
     line: int
     matches: bool
     answer: Annotated[
-        Literal["fired", "stopped", "no"], Field(description="stopped: it was not asked, as an earlier rule stops")
+        Literal["fired", "stopped", "no"], Field(description="stopped: it is not asked, as an earlier rule stops")
     ]
-    why_not: Annotated[str | None, Field(description="the first condition that said no, with the value it saw")]
-    misses: Annotated[int, Field(description="how many conditions say no")]
-    notifiers: Annotated[list[str], Field(description="whom it was the first to tell")]
-    already_told: Annotated[list[str], Field(description="whom a rule above is the one to tell")]
+    why_not: Annotated[str | None, Field(description="the first condition that fails, with the value it saw")]
+    misses: Annotated[int, Field(description="how many conditions fail")]
+    notifiers: Annotated[list[str], Field(description="whom it is the first to notify")]
+    already_told: Annotated[list[str], Field(description="whom a rule above notifies")]
 
 
 class LevelSaid(BaseModel):
-    """What a level rule said to the stay that the transition began."""
+    """What a level rule says to the time in state that the transition began."""
 
     rule: str
     line: Annotated[int | None, Field(description="null: it is no longer among the rules")]
     judged_by: Annotated[
         str | None,
-        Field(description="the sha of the rules that answer: those of now, or of when it ended; null: no longer there"),
+        Field(description="the sha of the rules asked: the present ones, or those when it ended; null: it is gone"),
     ]
     state: Annotated[str, Field(alias="in")]
-    answer: Literal[
-        "fired",
-        "due",
-        "not_yet",
-        "no",
-        "stopped",
-        "left",
-        "unseen",
-        "first_snapshot",
-        "no_poll",
-        "too_old",
-        "not_on_record",
+    answer: Annotated[
+        Literal["fired", "waiting", "stopped", "no"],
+        Field(description="waiting: the job has not been in that state for long enough, or no poll has seen it since"),
     ]
     why: str
     since: datetime
@@ -139,12 +130,12 @@ class DeliveryFate(BaseModel):
     """What became of a message for one notifier, or would."""
 
     id: Annotated[str | None, Field(description="null where no delivery was made")]
-    rule: Annotated[str | None, Field(description="null: a person told it")]
+    rule: Annotated[str | None, Field(description="null: a person sent it")]
     notifier: str
     kind: Literal["transition", "level", "recovery"]
     answer: Literal[
-        "sent", "waiting", "retrying", "dead", "digest", "merged", "muted", "silenced", "throttled", "dropped",
-        "paused", "already_told", "stopped", "not_on_record", "at_once",
+        "sent", "waiting", "retrying", "dead", "discarded", "digest", "merged", "muted", "silenced", "throttled",
+        "dropped", "paused", "already_told", "stopped", "not_on_record", "at_once",
     ]  # fmt: skip
     why: str
     attempts: int
@@ -156,13 +147,13 @@ class DeliveryFate(BaseModel):
     ]
     gate_name: Annotated[str | None, Field(description="the rule, the mute, or the silence's id")]
     until: Annotated[datetime | None, Field(description="when the digest is due that it waits in")]
-    told_by: Annotated[str | None, Field(description="the delivery of the digest that tells it")]
-    fallback_for: Annotated[str | None, Field(description="the notifier that could not be told")]
+    told_by: Annotated[str | None, Field(description="the delivery of the digest that it is part of")]
+    fallback_for: Annotated[str | None, Field(description="the notifier that could not be notified")]
 
 
 class MessageSaid(BaseModel):
     kind: str
-    rule: Annotated[str | None, Field(description="null: a person told it")]
+    rule: Annotated[str | None, Field(description="null: a person sent it")]
     title: str
     text: str
 
@@ -173,7 +164,7 @@ class WouldTell(BaseModel):
 
 
 class Explanation(BaseModel):
-    """A transition, why each rule does or does not hear of it, and what became of the messages."""
+    """A transition, why each rule does or does not match it, and what became of the messages."""
 
     headline: Annotated[str, Field(description="the answer in one line")]
     job: str
@@ -186,10 +177,10 @@ class Explanation(BaseModel):
     happened_at: datetime
     seen_at: datetime
     watch: str
-    silent: Annotated[str | None, Field(description="why nobody was told")]
+    silent: Annotated[str | None, Field(description="why nobody was notified")]
     judged_by: Annotated[str | None, Field(description="the sha of the rules whose answers are in `rules`")]
     notes: list[str]
-    would_tell_now: Annotated[WouldTell | None, Field(description="null: the rules of now would tell the same")]
+    would_tell_now: Annotated[WouldTell | None, Field(description="null: the present rules would notify the same")]
     rules: Annotated[list[RuleSaid], Field(description="top to bottom; when all say no, the nearest miss first")]
     levels: list[LevelSaid]
     deliveries: list[DeliveryFate]

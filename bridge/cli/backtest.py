@@ -12,7 +12,7 @@ import click
 from bridge import wiring
 from bridge.cli.common import fail, json_option, moment, open_database, plainly, say, say_json, settings, show_list
 from bridge.cli.rules import book_of
-from bridge.decide.comparing import FIRST
+from bridge.decide.backtest import FIRST
 from bridge.decide.rulebook import Rulebook, RulesRefused
 from bridge.decide.text.times import iso
 from bridge.pipeline.backtest import Backtest, Report
@@ -20,7 +20,7 @@ from bridge.pipeline.backtest import Backtest, Report
 Facts = Mapping[str, Any]
 
 _LONG = 2_000  # transitions, from which on a person wants to see it go on
-_COLUMNS = {
+_FATES = {
     "told": "told",
     "grouped": "group",
     "throttled": "throttle",
@@ -28,6 +28,7 @@ _COLUMNS = {
     "silenced": "silence",
     "dropped": "dropped",
 }
+_COLUMNS = {name: fate for name, fate in _FATES.items() if fate != "throttle"}
 _UNSET = "environment variable"
 _HINT = "a backtest reads a file as the bridge would: give these variables any value of the right form, nothing is sent"
 
@@ -41,8 +42,9 @@ _HINT = "a backtest reads a file as the bridge would: give these variables any v
 def backtest(file: str | None, since: str, fail_on_difference: bool, as_json: bool) -> None:
     """Put what has happened through rules.toml (or --rules NEW.toml) without sending anything, and compare.
 
-    Says of each rule and notifier how many messages would be told, held or dropped, and what differs from what was.
-    Rules that have not changed differ in nothing.
+    Says for each rule and notifier how many messages would be sent at once, held (by a digest, mute or silence) or
+    dropped, and how this differs from what was. Throttles are not replayed: what one would hold counts as told.
+    Unchanged rules make no difference.
 
     \b
     Examples:
@@ -96,9 +98,8 @@ def _progress(count: int) -> Iterator[Callable[[int], object]]:
 
 def _show(report: Report) -> None:
     facts = report.facts()
-    say(
-        f"{report.transitions:,} transitions from {iso(report.since)} to {iso(report.until)}, tried with {report.rules}"
-    )
+    window = f"from {iso(report.since)} to {iso(report.until)}"
+    say(f"{report.transitions:,} transitions {window}, tried with {report.rules.sha}")
     for note in _notes(report, facts):
         say(note)
     if report.tally.rows:
@@ -113,9 +114,11 @@ def _notes(report: Report, facts: Facts) -> Iterator[str]:
     if report.is_cut:
         yield f"asked for since {iso(report.asked)}, but only this much is kept (keep, in rules.toml)"
     shas = facts["judged_by"]
-    if shas and shas != [report.rules]:
+    if shas and shas != [report.rules.sha]:
         said = "one other ruleset" if len(shas) == 1 else f"{len(shas)} rulesets"
         yield f"they were judged by {said}: {', '.join(shas[:10])}{' ...' if len(shas) > 10 else ''}"
+    if report.has_throttle:
+        yield "throttles are not replayed: what one of these rules would hold counts as told"
     if unknown := facts["transitions_not_compared"]:
         yield f"not compared: {unknown:,} transitions, as what was told of them is kept no longer"
     if unknown := facts["stays_not_compared"]:
@@ -124,7 +127,7 @@ def _notes(report: Report, facts: Facts) -> Iterator[str]:
 
 def _row(row: Facts) -> Facts:
     kind = "" if row["kind"] == "transition" else f" ({row['kind']})"
-    before = [f"{row['before'][fate]:,} {name}" for name, fate in _COLUMNS.items() if row["before"][fate]]
+    before = [f"{row['before'][fate]:,} {name}" for name, fate in _FATES.items() if row["before"][fate]]
     signs = [f"{sign}{row[what]:,}" for sign, what in _SIGNS if row[what]]
     return {
         "rule": f"{row['rule']}{kind}",
@@ -163,5 +166,5 @@ def _difference(one: Facts) -> Facts:
 def _fate(said: Facts | None) -> str:
     if said is None:
         return "nothing"
-    name = next(name for name, fate in _COLUMNS.items() if fate == said["fate"])
+    name = next(name for name, fate in _FATES.items() if fate == said["fate"])
     return f"{name}, repeated {said['repeats']}x" if said["repeats"] else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,30 @@ from bridge import shallow_json, wiring
 from bridge.cli.common import database_of, fail, json_option, open_database, plainly, say, say_json, settings
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.samples import sample_transition
-from bridge.display import visible
-from bridge.pipeline.explain import as_text, explain_sample, explain_stored
+from bridge.display import columns, pad, visible
+from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
+
+_WIDEST = 40  # characters of a column but the last
+_MOST_RULES = 20  # of those that said no
+_LONGEST_TEXT = 10  # lines of a message
+_ANSWERS = {"fired": "yes", "waiting": "wait", "stopped": "no", "no": "no"}
+
+Facts = Mapping[str, Any]
 
 
 @click.command()
 @click.argument("job_id", required=False)
 @click.option("--bucket", help="Only the job of this bucket: two may have one of the same id.")
-@click.option("--job", "file", type=click.Path(dir_okay=False), help="A job as JSON (- is stdin), made up or not.")
+@click.option("--job", "file", type=click.Path(dir_okay=False), help="A sample job as JSON (- is stdin).")
 @json_option
 @plainly
 def explain(job_id: str | None, bucket: str | None, file: str | None, as_json: bool) -> None:
-    """Say of a job why each rule does or does not hear of it, and what came of every message.
+    """Say why each rule does or does not match a job's transitions, and what became of every message.
 
-    Each transition on record is judged by the rules that were in force then. With --job it is a job that the rules
-    of now are asked about, and what mutes and silences would do to its messages now; nothing is recorded or sent.
+    Each transition on record is judged by the rules that were in force then. With --job the present rules are asked
+    about a sample job, and what mutes and silences would do to its messages now; nothing is recorded or sent.
 
     \b
     Examples:
@@ -48,7 +55,7 @@ def explain(job_id: str | None, bucket: str | None, file: str | None, as_json: b
         raise click.UsageError("--bucket is for a job on record; a job of --job names its own")
     found = settings()
     book = wiring.Rules(found, os.environ).book
-    items = _made_up(file, book, found) if file is not None else _on_record(str(job_id), bucket, book, found)
+    items = _sample(file, book, found) if file is not None else _on_record(str(job_id), bucket, book, found)
     if as_json:
         say_json(items)
     else:
@@ -68,7 +75,7 @@ def _on_record(job_id: str, bucket: str | None, book: Rulebook, found: Settings)
     return items
 
 
-def _made_up(file: str, book: Rulebook, found: Settings) -> list[dict[str, Any]]:
+def _sample(file: str, book: Rulebook, found: Settings) -> list[dict[str, Any]]:
     now = wiring.utc_now()
     try:
         step = sample_transition(_job_file(file), book, now)
@@ -119,3 +126,74 @@ def _job_file(file: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise click.BadParameter(f'{file} holds no JSON object, such as {{"tag": "Transcode", "to": "Failed"}}')
     return found
+
+
+# --- the answer for people --------------------------------------------------------------------------------------
+
+
+def as_text(facts: Facts) -> str:
+    """Return one transition's answer as lines without an end of line."""
+    head = f"{facts['tag'] or 'job'} {facts['job']}: {facts['from']} -> {facts['to']}"
+    head += f" (number {facts['sequence']}, seen {facts['seen_at']}, watch {facts['watch']})"
+    lines = [head, f"  {facts['headline']}", *_notes(facts), *_deliveries(facts), *_messages(facts)]
+    lines += _rules(facts)
+    return "\n".join(map(visible, lines))  # a line break in a name begins none
+
+
+def _notes(facts: Facts) -> Iterator[str]:
+    yield from (f"  note: {note}" for note in facts["notes"])
+    if now := facts["would_tell_now"]:
+        names = ", ".join(f'{", ".join(rule["notifiers"])} by "{rule["rule"]}"' for rule in now["tells"])
+        yield f"  note: the present rules would notify: {names or 'nobody'}"
+
+
+def _deliveries(facts: Facts) -> Iterator[str]:
+    for_rule = [
+        (delivery, f'"{delivery["rule"]}"' if delivery["rule"] else "manual") for delivery in facts["deliveries"]
+    ]
+    yield from _aligned([(delivery["notifier"], rule, _why(delivery)) for delivery, rule in for_rule])
+
+
+def _why(delivery: Facts) -> str:
+    kind = f"{delivery['kind']}: " if delivery["kind"] != "transition" else ""
+    return " ".join([kind + delivery["why"], *([f"({delivery['id']})"] if delivery["id"] else [])])
+
+
+def _messages(facts: Facts) -> Iterator[str]:
+    for title, text in dict.fromkeys((message["title"], message["text"]) for message in facts["messages"]):
+        yield f"    says: {title}"
+        lines = [line for line in visible(text, lines=True).split("\n") if line.strip()]
+        yield from (f"          {line}" for line in lines[:_LONGEST_TEXT])
+        if len(lines) > _LONGEST_TEXT:
+            yield f"          ... and {len(lines) - _LONGEST_TEXT} lines more"
+
+
+def _rules(facts: Facts) -> Iterator[str]:
+    rows = [_edge(rule) for rule in facts["rules"]] + [_level(rule) for rule in facts["levels"]]
+    no = [row for row in rows if row[0] == "no"]
+    left_out = {id(row) for row in no[_MOST_RULES:]}
+    yield from _aligned([row for row in rows if id(row) not in left_out])
+    if left_out:
+        yield f"    ... and {len(left_out):,} more that say no (--json has them all)"
+
+
+def _edge(rule: Facts) -> tuple[str, ...]:
+    name = f'rule "{rule["rule"]}" (line {rule["line"]})'
+    if not rule["matches"]:
+        return _ANSWERS[rule["answer"]], name, rule["why_not"]
+    notifies = f"notifies {', '.join(rule['notifiers'])}" if rule["notifiers"] else "matches"
+    already = f"; a rule above notifies {', '.join(rule['already_told'])}" if rule["already_told"] else ""
+    return _ANSWERS[rule["answer"]], name, notifies + already
+
+
+def _level(level: Facts) -> tuple[str, ...]:
+    line = f" (line {level['line']})" if level["line"] else " (no longer among the rules)"
+    return _ANSWERS[level["answer"]], f'rule "{level["rule"]}"{line}', level["why"]
+
+
+def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the rows with columns of one width; the last is as long as it is."""
+    listed = list(rows)
+    widths = [min(_WIDEST, max(map(columns, column))) for column in zip(*listed, strict=True)][:-1]
+    for *cells, last in listed:
+        yield "  ".join(["  ", *(pad(cell, width) for cell, width in zip(cells, widths, strict=True)), last])

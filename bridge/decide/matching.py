@@ -1,19 +1,25 @@
-"""Which rules hear of a transition, and why the others do not."""
+"""The rules, and what each of them says to a transition."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from enum import StrEnum
+from functools import lru_cache
 from itertools import product
 from math import prod
+from typing import Literal
 
 from bridge.decide.conditions import Condition, Facts, TextCondition
+from bridge.decide.events import Stay
 from bridge.decide.words import States
-from bridge.model import Grouping, Rate, Transition
+from bridge.model import Grouping, Hold, Rate, Transition
 
 _MOST_KEYS = 100  # of one rule in the index
+
+Kind = Literal["transition", "level", "recovery"]  # of messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +71,49 @@ class Rule:
                 yield why
 
 
-@dataclass(frozen=True, slots=True)
+class Answer(StrEnum):
+    """What a rule said, in one word."""
+
+    FIRED = "fired"
+    WAITING = "waiting"  # a level rule: the job has not been in its state for long enough
+    STOPPED = "stopped"  # it was not asked, as a rule above fired and stops
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one rule said: `why_not` is None when it fired. `notifiers` are those it was the first to name."""
+    """What one rule said to a transition or, with `stay`, to a job's time in a state."""
 
     rule: Rule
-    why_not: str | None
-    notifiers: tuple[str, ...] = ()
-    already: tuple[str, ...] = ()  # notifiers an earlier rule had named
+    answer: Answer
+    why_not: str | None = None  # the first condition that failed, with the value it saw; None when the rule fired
+    notifiers: Sequence[str] = ()  # whom it is the first to notify
+    already: Mapping[str, Rule] = field(default_factory=dict)  # whom a rule above notifies, and which one
+    holds: Mapping[str, Hold] = field(default_factory=dict)  # by notifier: what does not let its message go out at once
+    stay: Stay | None = None
+    misses: Sequence[
+        str
+    ] = ()  # where they are asked for: all conditions that failed, also of a rule that was not asked
+
+    @property
+    def fired(self) -> bool:
+        return self.answer is Answer.FIRED
+
+    @property
+    def kind(self) -> Kind:
+        """What its messages are about."""
+        if self.stay is None:
+            return "transition"
+        return "recovery" if self.stay.over else "level"
+
+    def drops(self, notifier: str) -> bool:
+        """Tell whether a mute or a silence keeps its message from a notifier for good."""
+        hold = self.holds.get(notifier)
+        return hold is not None and hold.drop
+
+
+def stopped(rule: Rule, by: Rule) -> Verdict:
+    return Verdict(rule=rule, answer=Answer.STOPPED, why_not=f'rule "{by.name}" (line {by.line}) matched and stops')
 
 
 class _Index:
@@ -85,15 +126,17 @@ class _Index:
         for number, rule in enumerate(rules):
             for key in product(*_index_keys(rule)):
                 self._numbers[key].append(number)
+        self._found = lru_cache(maxsize=1_000)(self._find)  # jobs have few tags and queues
 
-    def candidates(self, transition: Transition) -> list[Rule]:
+    def candidates(self, transition: Transition) -> Sequence[Rule]:
         """Return them top to bottom."""
-        job = transition.job
-        queue_name = self._queue_names.get(job.queue or "")
-        keys = product((None, transition.to), (None, job.tag), (None, job.queue, queue_name))
+        return self._found(transition.to, transition.job.tag, transition.job.queue)
+
+    def _find(self, to: str, tag: str | None, queue: str | None) -> Sequence[Rule]:
+        keys = product((None, to), (None, tag), (None, queue, self._queue_names.get(queue or "")))
         # A job without a tag or queue makes the same key twice.
         numbers = {number for key in set(keys) for number in self._numbers.get(key, ())}
-        return [self._rules[number] for number in sorted(numbers)]
+        return tuple(self._rules[number] for number in sorted(numbers))
 
 
 class Matcher:
@@ -115,29 +158,39 @@ class Matcher:
     def match(self, transition: Transition) -> list[Verdict]:
         """Return the verdicts of the rules that fire, top to bottom."""
         facts = self.facts(transition)
-        return [v for v in self._ask(facts, self._edge_index.candidates(transition)) if v.why_not is None]
+        notified: dict[str, Rule] = {}
+        fired = []
+        for rule in self._edge_index.candidates(transition):
+            if rule.why_not(facts):
+                continue
+            names, already = rule.notify, dict[str, Rule]()
+            if not rule.group:  # a digest comes in addition to what is sent at once
+                already = {name: notified[name] for name in names if name in notified}
+                names = tuple(name for name in names if name not in already) if already else names
+                notified.update(dict.fromkeys(names, rule))
+            fired.append(Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, already=already))
+            if rule.stop:
+                break
+        return fired
 
-    def levels_for(self, transition: Transition) -> list[Rule]:
-        """Return the level rules that may hold of the stay that a transition began, top to bottom."""
+    def levels_for(self, transition: Transition) -> Sequence[Rule]:
+        """Return the level rules that may fire for the time in state that a transition began, top to bottom."""
         return self._level_index.candidates(transition)
 
-    def explain(self, transition: Transition) -> list[Verdict]:
-        """Return the verdict of every rule, top to bottom."""
-        return list(self._ask(self.facts(transition), self._edges))
-
-    @staticmethod
-    def _ask(facts: Facts, rules: Iterable[Rule]) -> Iterable[Verdict]:
-        told: set[str] = set()
-        stopped: Rule | None = None
-        for rule in rules:
-            why = f'rule "{stopped.name}" (line {stopped.line}) matched and stops' if stopped else rule.why_not(facts)
-            if why is not None:
-                yield Verdict(rule, why)
+    def explain(self, transition: Transition) -> Iterator[Verdict]:
+        """Yield the verdict of every rule, top to bottom, with all that it misses."""
+        facts = self.facts(transition)
+        fired = {verdict.rule.name: verdict for verdict in self.match(transition)}
+        stops: Rule | None = None
+        for rule in self._edges:
+            verdict = fired.get(rule.name)
+            if verdict:
+                stops = rule if rule.stop else None
+                yield verdict
                 continue
-            already = () if rule.group else tuple(name for name in rule.notify if name in told)
-            yield Verdict(rule, None, tuple(name for name in rule.notify if name not in already), already)
-            told.update(() if rule.group else rule.notify)  # a digest is beside what is told at once
-            stopped = rule if rule.stop else None
+            misses = tuple(rule.misses(facts))
+            no = stopped(rule, stops) if stops else Verdict(rule=rule, answer=Answer.NO, why_not=misses[0])
+            yield replace(no, misses=misses)
 
 
 def _index_keys(rule: Rule) -> tuple[Iterable[str | None], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -15,7 +15,7 @@ from bridge.decide.conditions import Condition, Facts, condition, flat
 from bridge.decide.events import cut
 from bridge.decide.faults import FieldFault, FieldFaults
 from bridge.decide.ids import ident
-from bridge.decide.matching import Rule
+from bridge.decide.matching import Rule, Verdict
 from bridge.decide.shapes import read_ends, read_states, read_words
 from bridge.decide.words import States, instead, shown, states
 from bridge.model import Grouping, Hold, Silence
@@ -76,6 +76,11 @@ class Gates:
         if quiet := self.quiet(facts, rule.name, notifier):
             return quiet
         return self._group(facts, rule.name, rule.group) if rule.group else None
+
+    def held(self, verdict: Verdict, facts: Facts) -> Verdict:
+        """Return a verdict together with what does not let its messages go out at once."""
+        holds = {name: hold for name in verdict.notifiers if (hold := self.hold(facts, verdict.rule, name))}
+        return replace(verdict, holds=holds) if holds else verdict
 
     def quiet(self, facts: Facts, rule: str, notifier: str) -> Hold | None:
         """Return the silence or mute that holds a message, if there is one."""

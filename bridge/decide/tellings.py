@@ -8,9 +8,9 @@ from datetime import datetime
 
 from bridge.decide.conditions import Facts
 from bridge.decide.customs import customs
-from bridge.decide.events import Stay
-from bridge.decide.levels import Alarm, Staying, overdue
-from bridge.decide.matching import Rule, Verdict
+from bridge.decide.judging import judge, judge_overdue
+from bridge.decide.levels import Alarm, Staying
+from bridge.decide.matching import Verdict
 from bridge.decide.messages import Built, Wording, address, build
 from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
@@ -19,7 +19,7 @@ from bridge.model import Notifier, Told, Transition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
-    """What follows from one transition, or from one stay.
+    """What follows from one transition, or from one time in state: `verdicts` of the rules that fired, and messages.
 
     `faults` are (rule, why): templates that did not render; `faulty` names them, as (rule, template). `over` has for
     a delivery's id the silence whose end it tells, if it is told at once.
@@ -34,41 +34,16 @@ class Telling:
 
 
 def tell(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> Telling:
-    """Match a transition and build its messages; a silent one is matched by nobody.
-
-    `alarms` are those of the stay that it ends: whoever was told of that hears of its end, unless an edge rule tells
-    him of this transition anyway.
-    """
-    if transition.silent:
-        return Telling(transition=transition)
-    verdicts = book.matcher.match(transition)
-    teller = _Teller(book, gates, book.matcher.facts(transition))
-    heard: set[str] = set()
-    for verdict in verdicts:
-        told = teller.tell(transition, verdict.rule, verdict.notifiers)
-        if not verdict.rule.group:
-            heard.update(one.notifier for one in told if not (one.hold and one.hold.drop))
-    for alarm in alarms:
-        if (rule := _recovering(book, alarm)) is not None:
-            stay = Stay(state=alarm.state, since=alarm.since, after=rule.level.after, over=True)  # type: ignore[union-attr]  # it has one
-            teller.tell(transition, rule, [name for name in alarm.notifiers if name not in heard], stay)
-            heard.update(alarm.notifiers)
-    return teller.telling(transition, verdicts)
+    """Match a transition and build its messages; `alarms` are those of the time in state that it ends."""
+    verdicts = judge(transition, book.matcher, gates, alarms)
+    return _telling(transition, verdicts, book, gates)
 
 
-def _recovering(book: Rulebook, alarm: Alarm) -> Rule | None:
-    return next((r for r in book.matcher.levels if r.name == alarm.rule and r.level and r.level.recover), None)
-
-
-def tell_overdue(staying: Staying, book: Rulebook, gates: Gates, now: datetime) -> list[tuple[Rule, Stay, Telling]]:
-    """Build the messages of the level rules that a stay has become too long for."""
-    found = []
+def tell_overdue(staying: Staying, book: Rulebook, gates: Gates, now: datetime) -> list[Telling]:
+    """Build the messages of the level rules that a job has been in a state for too long for: one verdict each."""
     step = replace(staying.began, seen_at=now)
-    for rule, stay in overdue(staying, book.matcher, now):
-        teller = _Teller(book, gates, book.matcher.facts(step))
-        teller.tell(step, rule, rule.notify, stay)
-        found.append((rule, stay, teller.telling(step)))
-    return found
+    verdicts = judge_overdue(staying, book.matcher, gates, now)
+    return [_telling(step, [verdict], book, gates) for verdict in verdicts]
 
 
 def tell_by_hand(transition: Transition, book: Rulebook, notifier: Notifier, author: str) -> tuple[Told, Sequence[str]]:
@@ -81,6 +56,15 @@ def tell_by_hand(transition: Transition, book: Rulebook, notifier: Notifier, aut
     return address(built.message, notifier, note=f"Sent by hand by {author}.", custom=custom), custom.faults
 
 
+def _telling(transition: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> Telling:
+    if not verdicts:
+        return Telling(transition=transition)
+    teller = _Teller(book, gates, book.matcher.facts(transition))
+    for verdict in verdicts:
+        teller.tell(transition, verdict)
+    return teller.telling(transition, verdicts)
+
+
 class _Teller:
     def __init__(self, book: Rulebook, gates: Gates, facts: Facts) -> None:
         self._book = book
@@ -91,26 +75,23 @@ class _Teller:
         self._faulty: list[tuple[str, str]] = []
         self._over: dict[str, str] = {}
 
-    def tell(self, step: Transition, rule: Rule, names: Sequence[str], stay: Stay | None = None) -> Sequence[Told]:
-        """Build a message of a rule, and return its tellings."""
-        if not names:
-            return ()
-        book = self._book
+    def tell(self, step: Transition, verdict: Verdict) -> None:
+        """Build the message of a rule for each notifier."""
+        if not verdict.notifiers:
+            return
+        book, rule = self._book, verdict.rule
         wording = book.wordings.get(rule.template or "", Wording())
-        built = build(step, rule.name, wording, book.queue_names, zone=book.zone, stay=stay)
+        built = build(step, rule.name, wording, book.queue_names, zone=book.zone, stay=verdict.stay)
         if built.fault:
             self._faults.append((rule.name, f'template "{rule.template}": {built.fault}'))
             self._faulty.append((rule.name, rule.template or ""))
-        told = [self._addressed(built, rule, name) for name in names if name in book.notifiers]
-        self._told += told
-        return told
+        self._told += [self._addressed(built, verdict, name) for name in verdict.notifiers if name in book.notifiers]
 
-    def _addressed(self, built: Built, rule: Rule, name: str) -> Told:
-        notifier = self._book.notifiers[name]
+    def _addressed(self, built: Built, verdict: Verdict, name: str) -> Told:
+        notifier, rule, hold = self._book.notifiers[name], verdict.rule, verdict.holds.get(name)
         custom = customs(notifier, built.names)
         self._faults += [(rule.name, f'notifier "{name}": {fault}') for fault in custom.faults]
         self._faulty += [(rule.name, own_template(name)) for _ in custom.faults]
-        hold = self._gates.hold(self._facts, rule, name)
         # The first message after a silence says that it is over; a digest finds that out when it is told.
         silence = None if hold else self._gates.over(self._facts, rule.name, name)
         note = f"{silence} is over." if silence else None
@@ -118,7 +99,7 @@ class _Teller:
         self._over |= {told.id: silence.id} if silence else {}
         return told
 
-    def telling(self, transition: Transition, verdicts: Sequence[Verdict] = ()) -> Telling:
+    def telling(self, transition: Transition, verdicts: Sequence[Verdict]) -> Telling:
         return Telling(
             transition=transition,
             verdicts=verdicts,

@@ -5,16 +5,14 @@ Only the rules are asked: no mute, silence, group or throttle, which say when so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bridge.decide.levels import fitting, stay_of
-from bridge.decide.matching import Rule
+from bridge.decide.levels import judge_stay, matching
+from bridge.decide.matching import Verdict
 from bridge.decide.rule_tables import Trial
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.samples import sample_stay, sample_transition
-from bridge.decide.text.durations import human
 from bridge.decide.words import listing
 from bridge.model import Transition
 
@@ -46,17 +44,19 @@ def run(book: Rulebook) -> list[Failed]:
 
 def _why_failed(trial: Trial, book: Rulebook) -> str | None:
     try:
-        asked = _Asked(sample_transition(trial.job, book, _NOW), book)
+        step = sample_transition(trial.job, book, _NOW)
     except ValueError as error:
         return f"its job is wrong: {'; '.join(str(error).splitlines())}"
-    expected = dict.fromkeys(map(_telling, trial.expect))
-    told = dict.fromkeys(asked.told())
-    missing = [one for one in expected if one not in told]
-    surplus = [one for one in told if one not in expected]
+    fired = [*book.matcher.match(step), *matching(sample_stay(step), book.matcher, _NOW)]
+    told = list(dict.fromkeys((verdict.rule.name, name) for verdict in fired for name in verdict.notifiers))
+    expected = list(dict.fromkeys(map(_telling, trial.expect)))
+    missing = [line for line in expected if line not in told]
+    surplus = [line for line in told if line not in expected]
     left = max(0, len(missing) - _MOST_SAID) + max(0, len(surplus) - _MOST_SAID)
-    said = [f"not told: {_said(one)}: {asked.why_not(*one)}" for one in missing[:_MOST_SAID]]
-    said += [f"told, and not expected: {_said(one)}" for one in surplus[:_MOST_SAID]]
-    return "; ".join([*said, *([f"and {left:,} more"] if left else [])]) or None
+    verdicts = _verdicts(step, book) if missing else {}
+    faults = [f"not told: {_said(line)}: {_why_not(verdicts[line[0]], line[1])}" for line in missing[:_MOST_SAID]]
+    faults += [f"told, and not expected: {_said(line)}" for line in surplus[:_MOST_SAID]]
+    return "; ".join([*faults, *([f"and {left:,} more"] if left else [])]) or None
 
 
 def _telling(expected: str) -> Telling:
@@ -68,42 +68,18 @@ def _said(telling: Telling) -> str:
     return " -> ".join(telling)
 
 
-class _Asked:
-    """What all rules said of one transition, and of the stay that it began."""
+def _verdicts(step: Transition, book: Rulebook) -> dict[str, Verdict]:
+    """Return by rule what it said."""
+    levels = judge_stay(sample_stay(step), book.matcher, _NOW, book.matcher.levels)
+    return {verdict.rule.name: verdict for verdict in (*book.matcher.explain(step), *levels)}
 
-    def __init__(self, step: Transition, book: Rulebook) -> None:
-        self._step = step
-        self._book = book
-        self._staying = sample_stay(step)
-        self._fired = book.matcher.match(step)
-        self._overdue = [rule for rule, _ in fitting(self._staying, book.matcher, _NOW)]
 
-    def told(self) -> Iterator[Telling]:
-        for verdict in self._fired:
-            yield from ((verdict.rule.name, notifier) for notifier in verdict.notifiers)
-        for rule in self._overdue:
-            yield from ((rule.name, notifier) for notifier in rule.notify)
-
-    def why_not(self, name: str, notifier: str) -> str:
-        rule = next(one for one in self._book.rules if one.name == name)  # the reader has seen to that
-        if notifier not in rule.notify:
-            why = f"it notifies {listing(rule.notify)}"
-        elif said_no := rule.why_not(self._book.matcher.facts(self._step)):
-            why = said_no
-        else:
-            why = self._too_short(rule) or self._unheard(rule, notifier)
-        return f"{why if len(why) <= _LONGEST_WHY else why[: _LONGEST_WHY - 1] + '…'} (rule on line {rule.line})"
-
-    def _too_short(self, rule: Rule) -> str | None:
-        if not rule.level or stay_of(self._staying, rule, _NOW):
-            return None
-        stayed, after = (_NOW - self._staying.since).total_seconds(), rule.level.after.total_seconds()
-        return f"the job is {self._step.to} for {human(stayed)}, which is less than {human(after)}"
-
-    def _unheard(self, rule: Rule, notifier: str) -> str:
-        """Say what came of a rule that holds: an earlier one stopped, or tells the same notifier."""
-        fired = self._overdue if rule.level else [one.rule for one in self._fired]
-        if rule not in fired:
-            return f'rule "{fired[-1].name}" (line {fired[-1].line}) matched and stops'
-        earlier = next(one.rule for one in self._fired if notifier in one.notifiers and not one.rule.group)
-        return f'rule "{earlier.name}" (line {earlier.line}) tells {notifier} already'
+def _why_not(verdict: Verdict, notifier: str) -> str:
+    rule, earlier = verdict.rule, verdict.already.get(notifier)
+    if notifier not in rule.notify:
+        why = f"it notifies {listing(rule.notify)}"
+    elif earlier:
+        why = f'rule "{earlier.name}" (line {earlier.line}) tells {notifier} already'
+    else:
+        why = verdict.why_not or ""
+    return f"{why if len(why) <= _LONGEST_WHY else why[: _LONGEST_WHY - 1] + '…'} (rule on line {rule.line})"

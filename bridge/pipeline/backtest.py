@@ -1,4 +1,4 @@
-"""Backtest: the transitions on record, put through other rules. Nothing is sent, nothing is written."""
+"""Backtest: the transitions on record, put through other rules. It sends and writes nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bridge.decide.archive import Ruleset
-from bridge.decide.backtest import Replay, Window
-from bridge.decide.comparing import FATES, FIRST, Difference, Fired, Happened, Row, Said, Tally
+from bridge.decide.backtest import FATES, FIRST, Difference, Fired, Happened, Replay, Row, Status, Tally
 from bridge.decide.text.times import iso
 from bridge.record import alarms, history, silences
 from bridge.record.history import Stored
@@ -52,42 +51,27 @@ class Backtest:
         return self._extent.count
 
     def run(self, on_page: Callable[[int], object] = lambda _: None) -> Report:
-        """Return what came of it; `on_page` hears of each page how many transitions it had: of a run-up 0."""
-        replay = self._replay(on_page)
-        for count, steps in history.pages(self._tx, self._since):
+        """Return what came of it; `on_page` is given the number of transitions of each page."""
+        replay = Replay(
+            self._rules,
+            in_force=self._in_force,
+            silences=silences.standing(self._tx, now=self._since),
+            first=self._first,
+        )
+        for steps in history.pages(self._tx, self._since):
             told, fired = history.told(self._tx, steps), history.fired(self._tx, steps)
             for one in steps:
                 replay.feed(_happened(one, told.get(one.key, {}), fired.get(one.key, {})))
-            on_page(count)
+            on_page(len(steps))
         return Report(
             since=self._since,
             until=self._now,
             asked=self._asked,
             transitions=self._extent.count,
-            rules=self._rules.sha,
+            rules=self._rules,
             rulesets=self._extent.rulesets,
-            tally=replay.finish(),
+            tally=replay.tally,
         )
-
-    def _replay(self, on_page: Callable[[int], object]) -> Replay:
-        """Return a replay whose throttles have counted what came in the windows that were open at the start."""
-        throttled = {rule.name for rule in self._rules.rules if rule.throttle and not rule.group and not rule.level}
-        open_then = [one for one in history.throttles(self._tx, self._since) if one.rule in throttled]
-        begin = min((one.opened_at for one in open_then), default=self._since)
-        replay = Replay(
-            self._rules,
-            in_force=self._in_force,
-            silences=silences.standing(self._tx, now=begin),
-            standing={(one.rule, one.notifier): Window(one.opened_at, one.due_at) for one in open_then},
-            first=self._first,
-        )
-        if open_then:
-            for _, steps in history.pages(self._tx, begin, before=self._since, silent=False):
-                for one in steps:
-                    replay.run_up(one.transition)
-                on_page(0)
-            replay.begin()
-        return replay
 
 
 def _happened(one: Stored, told: Mapping[history.Line, str], fired: Mapping[str, alarms.Fired]) -> Happened:
@@ -119,7 +103,7 @@ class Report:
     until: datetime
     asked: datetime
     transitions: int
-    rules: str
+    rules: Ruleset
     rulesets: Sequence[str | None]
     tally: Tally
 
@@ -128,11 +112,16 @@ class Report:
         """Tell whether less is kept than was asked for."""
         return self.since - self.asked > _SOON
 
+    @property
+    def has_throttle(self) -> bool:
+        """Tell whether these rules may hold more than is counted."""
+        return any(rule.throttle for rule in self.rules.rules)
+
     def facts(self) -> Facts:
         tally = self.tally
         return {
             "window": {"since": iso(self.since), "until": iso(self.until), "asked_since": iso(self.asked)},
-            "rules": self.rules,
+            "rules": self.rules.sha,
             "judged_by": sorted(sha or "unknown" for sha in self.rulesets),
             "transitions": self.transitions,
             "transitions_not_compared": tally.unknown,
@@ -178,10 +167,10 @@ def _difference(one: Difference) -> Facts:
         "kind": kind,
         "rule": rule,
         "notifier": notifier,
-        "before": _said(one.before),
-        "after": _said(one.after),
+        "before": _status(one.before),
+        "after": _status(one.after),
     }
 
 
-def _said(said: Said | None) -> Facts | None:
-    return {"fate": said.fate, "repeats": said.repeats} if said else None
+def _status(status: Status | None) -> Facts | None:
+    return {"fate": status.fate, "repeats": status.repeats} if status else None

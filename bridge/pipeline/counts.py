@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from bridge.decide.conditions import job_seconds
@@ -19,16 +19,22 @@ def of_poll(round_: Round, now: datetime) -> Iterator[Counted]:
     yield from timed("poll", outcome, (now - round_.began) / timedelta(seconds=1))
 
 
-def of_tellings(tellings: Iterable[Telling]) -> Iterator[Counted]:
+def of_tellings(tellings: Sequence[Telling]) -> Iterator[Counted]:
     """Yield what transitions, and the rules that heard of them, count."""
     for telling in tellings:
         yield from _of_transition(telling.transition)
-        if not telling.verdicts and not telling.transition.silent:
+        if not any(verdict.kind == "transition" for verdict in telling.verdicts) and not telling.transition.silent:
             yield Counted("unmatched", ())
-        for verdict in telling.verdicts:
-            yield Counted("match", (verdict.rule.name,))
-            if verdict.already:
-                yield Counted("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.already))
+    yield from of_matches(tellings)
+
+
+def of_matches(tellings: Iterable[Telling]) -> Iterator[Counted]:
+    """Yield what the rules that fired count; that an alarm is over is no match of its own."""
+    verdicts = (verdict for telling in tellings for verdict in telling.verdicts if verdict.kind != "recovery")
+    for verdict in verdicts:
+        yield Counted("match", (verdict.rule.name,))
+        if verdict.already:
+            yield Counted("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.already))
 
 
 def of_faults(tellings: Iterable[Telling]) -> Iterator[Counted]:

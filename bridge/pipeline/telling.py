@@ -9,13 +9,13 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from bridge.decide.levels import GONE_FOR, Alarm, LastTold, Staying
+from bridge.decide.matching import Verdict
 from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import Telling, tell, tell_overdue
 from bridge.model import GONE, Transition, Watch
-from bridge.pipeline.counts import of_faults, of_tellings
+from bridge.pipeline.counts import of_faults, of_matches, of_tellings
 from bridge.record import alarms, outbox, rulesets, silences, snapshots, tallies
-from bridge.record.tallies import Counted
 
 logger = logging.getLogger(__name__)
 
@@ -71,21 +71,28 @@ def tell_stays(
         if not saw(stream, began):
             continue
         last = {rule: LastTold(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
-        for rule, stay, telling in tell_overdue(Staying(began=began, told=last), book, gates, as_of):
-            before = last[rule.name].notifiers if rule.name in last else ()
-            names = (*before, *(one.notifier for one in telling.told if not (one.hold and one.hold.drop)))
-            notifiers = tuple(dict.fromkeys(names))
-            alarms.fire(tx, began, rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
-            tallies.count(tx, [Counted("match", (rule.name,))], now=now)
+        for telling in tell_overdue(Staying(began=began, told=last), book, gates, as_of):
+            for verdict in telling.verdicts:
+                _fire(tx, began, verdict, last.get(verdict.rule.name), as_of)
             tellings.append(telling)
         if len(tellings) >= _MOST_STAYS:
             break
+    tallies.count(tx, of_matches(tellings), now=now)
     _put(tx, tellings, now)
     return tellings
 
 
 def _alarms(found: Iterable[alarms.Fired]) -> list[Alarm]:
     return [Alarm(rule=one.rule, state=one.state, notifiers=one.notifiers, since=one.since) for one in found]
+
+
+def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastTold | None, as_of: datetime) -> None:
+    """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
+    if verdict.stay is None:
+        return
+    names = (*(last.notifiers if last else ()), *(name for name in verdict.notifiers if not verdict.drops(name)))
+    notifiers, stay = tuple(dict.fromkeys(names)), verdict.stay
+    alarms.fire(tx, began, verdict.rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
 
 
 def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
@@ -100,4 +107,4 @@ def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
 
 
 def _fired(telling: Telling) -> list[tuple[str, Sequence[str]]]:
-    return [(verdict.rule.name, verdict.notifiers) for verdict in telling.verdicts]
+    return [(verdict.rule.name, verdict.notifiers) for verdict in telling.verdicts if verdict.kind == "transition"]

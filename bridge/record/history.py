@@ -84,13 +84,8 @@ class Stored:
         return self.transition.job.bucket, self.transition.job.id, self.transition.sequence
 
 
-def pages(
-    tx: Connection, since: datetime, *, before: datetime | None = None, silent: bool = True, at_once: int = AT_ONCE
-) -> Iterator[tuple[int, list[Stored]]]:
-    """Yield the transitions seen since then, in the order in which they were stored, `at_once` at a time.
-
-    With each page comes how many rows it took; without `silent` those that nobody was told of are left out of it.
-    """
+def pages(tx: Connection, since: datetime, *, at_once: int = AT_ONCE) -> Iterator[list[Stored]]:
+    """Yield the transitions seen since then, in the order in which they were stored, `at_once` at a time."""
     found = (
         select(
             T,
@@ -107,11 +102,9 @@ def pages(
         .order_by(T.c.n)
         .limit(at_once)
     )
-    if before:
-        found = found.where(T.c.seen_at < ms(before))
     rows = tx.execute(found).all()
     while rows:
-        yield len(rows), [_stored(row) for row in rows if silent or row.silent is None]
+        yield [_stored(row) for row in rows]
         rows = tx.execute(found.where(T.c.n > rows[-1].n)).all()
 
 
@@ -171,20 +164,3 @@ def fired(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[str, 
                 told_at=at(row.told_at), recovered_at=maybe_at(row.recovered_at),
             )  # fmt: skip
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Throttled:
-    """The window of a throttle."""
-
-    rule: str
-    notifier: str
-    opened_at: datetime
-    due_at: datetime
-
-
-def throttles(tx: Connection, moment: datetime) -> list[Throttled]:
-    """Return the windows of throttles that were open at that moment."""
-    open_then = (G.c.gate == "throttle", G.c.key == "", G.c.opened_at < ms(moment), G.c.due_at > ms(moment))
-    rows = tx.execute(select(G.c.name, G.c.notifier, G.c.opened_at, G.c.due_at).where(*open_then))
-    return [Throttled(row.name, row.notifier, at(row.opened_at), at(row.due_at)) for row in rows]

@@ -32,7 +32,7 @@ def test_a_job_on_record_is_explained_and_nothing_is_changed(either_world: World
     world.attempt(Rejected("not today"), answer="the receiver's own secret")
     before = everything(world)
     (found,) = ask(world, job_id="j1")
-    assert found["headline"] == '"failed" tells ops/1: dead'
+    assert found["headline"] == '"failed" notifies ops/1: dead'
     assert [(one["rule"], one["answer"]) for one in found["rules"]] == [("failed", "fired"), ("all", "stopped")]
     assert [(one["rule"], one["answer"]) for one in found["deliveries"]] == [("failed", "dead"), ("all", "stopped")]
     assert "not today" in found["deliveries"][0]["why"]
@@ -43,7 +43,7 @@ def test_a_job_on_record_is_explained_and_nothing_is_changed(either_world: World
 def test_a_made_up_job_is_explained_and_nothing_is_changed(either_world: World) -> None:
     before = everything(either_world)
     (found,) = ask(either_world, job={"tag": "Snapshot", "from": "Running", "to": "Failed", "queue": "vod"})
-    assert found["headline"] == '"all" tells cms: at once'
+    assert found["headline"] == '"all" notifies cms: at once'
     assert found["messages"][0]["title"] == "Snapshot Failed: sample"
     assert found["notes"] == []
     assert everything(either_world) == before

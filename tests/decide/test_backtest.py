@@ -1,4 +1,4 @@
-"""Throttles, gates and level rules put through what has happened, without a database."""
+"""What happened put through gates and level rules again, without a database."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.decide.backtest import Replay, Throttles, Window
-from bridge.decide.comparing import FIRST, Fired, Happened, Line, Said, Tally
-from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Rate, Silence, Transition
+from bridge.decide.backtest import FIRST, Fired, Happened, Line, Replay, Status, Tally
+from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Silence, Transition
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 
 ALL = '[[rule]]\nname = "all"\nnotify = "hook"\n'
@@ -34,7 +33,7 @@ def replayed(rules: str, *all_happened: Happened, silences: tuple[Silence, ...] 
     replay = Replay(book, in_force=a_rulebook(before) if before else book, silences=silences)
     for one in all_happened:
         replay.feed(one)
-    return replay.finish()
+    return replay.tally
 
 
 def fates(tally: Tally) -> dict[Line, dict[str, int]]:
@@ -54,38 +53,26 @@ def test_silent_transitions_are_told_to_nobody() -> None:
     assert fates(replayed(ALL, happened(began(silent="first snapshot")))) == {}
 
 
-def test_a_window_of_a_throttle_begins_with_its_first_message() -> None:
-    throttles, rate = Throttles({}), Rate(count=2, per=minutes(10))
-    passed = [throttles.passes("all", rate, "hook", NOON + minutes(at)) for at in (3, 4, 12, 12.9, 13, 13, 13)]
-    assert passed == [True, True, False, False, True, True, False]
-
-
-def test_each_rule_and_notifier_has_a_throttle_of_its_own() -> None:
-    throttles, rate = Throttles({}), Rate(count=1, per=minutes(10))
-    asked = [("all", "hook"), ("all", "ops"), ("rest", "hook"), ("all", "hook")]
-    assert [throttles.passes(rule, rate, name, NOON) for rule, name in asked] == [True, True, True, False]
-
-
-def test_a_run_up_fills_the_windows_that_were_open_and_no_others() -> None:
-    standing = {("all", "hook"): Window(NOON, NOON + minutes(10))}
-    throttles, rate = Throttles(standing), Rate(count=1, per=minutes(10))
-    throttles.passes("all", rate, "hook", NOON - minutes(1))  # of the window before
-    throttles.passes("all", rate, "hook", NOON)
-    throttles.passes("rest", rate, "hook", NOON)
-    throttles.forget_others()
-    asked = [("all", 1), ("rest", 1), ("all", 10)]
-    assert [throttles.passes(rule, rate, "hook", NOON + minutes(at)) for rule, at in asked] == [False, True, True]
-
-
-def test_a_silence_comes_before_a_mute_before_a_group_before_a_throttle() -> None:
-    rules = f'{ALL}throttle = "1/1h"\n'
+def test_a_silence_comes_before_a_mute_before_a_group() -> None:
     mute = '[[mute]]\nname = "lunch"\nbetween = "12:00-12:10"\n'
     steps = [happened(began(NOON + minutes(at), job=f"j{at}")) for at in (1, 6, 11, 12)]
     quiet = (silence(NOON, NOON + minutes(5)),)
-    tally = replayed(rules + mute, *steps, silences=quiet)
-    assert fates(tally) == {TOLD: {"silence": 1, "mute": 1, "told": 1, "throttle": 1}}
-    grouped = replayed(f'{rules}group = {{ wait = "1h" }}\n{mute}', *steps, silences=quiet)
+    assert fates(replayed(ALL + mute, *steps, silences=quiet)) == {TOLD: {"silence": 1, "mute": 1, "told": 2}}
+    grouped = replayed(f'{ALL}group = {{ wait = "1h" }}\n{mute}', *steps, silences=quiet)
     assert fates(grouped) == {TOLD: {"silence": 1, "mute": 1, "group": 2}}
+
+
+def test_what_a_throttle_held_is_no_difference_while_the_rule_has_one() -> None:
+    """What it would hold depends on all that was sent before, which is not replayed."""
+    throttled = ALL + 'throttle = "1/1h"\n'
+    for rules, before, differs in [
+        (throttled, "throttle", False),
+        (throttled, "told", False),
+        (throttled, "mute", True),
+        (ALL, "throttle", True),
+    ]:
+        tally = replayed(rules, happened(began(), {TOLD: before}))
+        assert (fates(tally), tally.differs) == ({TOLD: {"told": 1}}, differs)
 
 
 def test_what_a_silence_drops_is_dropped() -> None:
@@ -132,7 +119,7 @@ def test_a_level_rule_that_stops_silences_those_below_from_its_own_moment_on() -
 def test_repetitions_are_counted_to_the_last_poll() -> None:
     rules = STUCK + 'repeat = "10m"\n'
     (difference,) = replayed(rules, happened(began(), still_at=NOON + minutes(55))).first
-    assert difference.after == Said("told", 2)  # too long at 12:30, again at 12:40 and 12:50
+    assert difference.after == Status("told", 2)  # too long at 12:30, again at 12:40 and 12:50
 
 
 def test_how_often_an_alarm_came_again_is_no_difference_once_another_rule_stops_it() -> None:
@@ -187,15 +174,6 @@ def test_what_was_too_long_when_it_was_first_seen_is_judged_then() -> None:
     assert fates(tally) == {("level", "stuck", "hook"): {"told": 1}}
 
 
-def test_whether_an_alarm_was_over_its_throttle_is_no_difference() -> None:
-    """How many repetitions went before it, and so what was left of the window, is not on record."""
-    level: Line = ("level", "stuck", "hook")
-    when = Fired(count=0, first_at=NOON + minutes(31), last_at=NOON + minutes(31))
-    one = happened(began(), {level: "throttle"}, still_at=NOON + minutes(31), fired={"stuck": when})
-    assert not replayed(STUCK + 'throttle = "1/1h"\n', one).differs
-    assert replayed(STUCK, one).differs
-
-
 def test_what_is_not_known_in_full_is_counted_and_not_compared() -> None:
     tally = replayed(ALL + STUCK, happened(began(), is_known=False, is_stay_known=False, still_at=NOON + minutes(60)))
     assert (tally.unknown, tally.unknown_stays, tally.rows) == (1, 1, {})
@@ -208,7 +186,7 @@ def test_only_the_first_differences_are_kept_and_all_are_counted() -> None:
 
 
 def test_removed_added_and_changed_are_told_apart() -> None:
-    rules = '[[rule]]\nname = "all"\nto = ["Running", "Failed"]\nthrottle = "1/1h"\nnotify = "hook"\n'
+    rules = '[[rule]]\nname = "all"\nto = ["Running", "Failed"]\ngroup = { wait = "1h" }\nnotify = "hook"\n'
     tally = replayed(
         rules,
         happened(began(to=SUBMITTED), {TOLD: "told"}),
@@ -218,19 +196,5 @@ def test_removed_added_and_changed_are_told_apart() -> None:
     row = tally.rows[TOLD]
     assert (row.removed, row.added, row.changed) == (1, 1, 1)
     assert [(str(one.before), str(one.after)) for one in tally.first] == [
-        ("told", "None"), ("None", "told"), ("told", "throttle"),
+        ("told", "None"), ("None", "group"), ("told", "group"),
     ]  # fmt: skip
-
-
-def test_what_came_before_the_start_is_booked_where_a_window_was_open_and_not_told() -> None:
-    book = a_rulebook(f'{ALL}throttle = "1/1h"\n[[rule]]\nname = "rest"\nthrottle = "1/1h"\nnotify = "ops"\n{_TWO}')
-    replay = Replay(book, in_force=book, standing={("all", "hook"): Window(NOON, NOON + minutes(60))})
-    replay.run_up(began())
-    replay.begin()
-    replay.feed(happened(began(NOON + minutes(1), job="j2")))
-    assert fates(replay.finish()) == {TOLD: {"throttle": 1}, ("transition", "rest", "ops"): {"told": 1}}
-
-
-_TWO = "".join(
-    f'[notifier.{name}]\ntype = "webhook"\nurl = "https://{name}.example.com/"\n' for name in ("hook", "ops")
-)

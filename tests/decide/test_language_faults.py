@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.decide.levels import Staying, fitting
+from bridge.decide.levels import Staying, matching
 from bridge.decide.rulebook import RulesRefused
 from bridge.model import FAILED, RUNNING
 from bridge.wiring.rules import load_rules
@@ -217,5 +217,5 @@ def test_five_thousand_rules_of_every_kind_say_what_each_alone_would():
     assert [verdict.rule.name for verdict in book.matcher.match(step)] == expected
     assert {"r1", "r3", "r6", "r32"} <= set(alone)
     running = a_transition(a_job(queue="p1", started_at=NOON.replace(hour=11)))
-    found = [one.name for one, _ in fitting(Staying(began=running), book.matcher, NOON)]
+    found = [one.rule.name for one in matching(Staying(began=running), book.matcher, NOON)]
     assert found == [f"r{n}" for n in range(4, 60, 5)]  # "for" of r4 is 5 minutes, of r59 the 60 that have passed

@@ -51,8 +51,8 @@ def test_a_rule_that_does_not_match_stops_nothing():
 def test_a_notifier_is_told_by_the_first_rule_that_names_it():
     rules = [a_rule("one", notify=("ops", "cms")), a_rule("two", notify=("cms", "pager"))]
     first, second = Matcher(rules, {}).match(FAILED)
-    assert (first.notifiers, first.already) == (("ops", "cms"), ())
-    assert (second.notifiers, second.already) == (("pager",), ("cms",))
+    assert (first.notifiers, first.already) == (("ops", "cms"), {})
+    assert (second.notifiers, second.already) == (("pager",), {"cms": rules[0]})
 
 
 def test_every_rule_says_why_it_did_not_fire():
@@ -83,6 +83,13 @@ class Counting:
 
     def why_not(self, facts: Facts) -> str | None:
         self.asked.append(1)
+
+
+def test_a_rule_that_was_not_asked_says_what_it_would_have_missed():
+    rules = [a_rule("stops", stop=True), a_rule("late"), a_rule("other", to="Success", match={"queue": "live"})]
+    stops, late, other = Matcher(rules, QUEUE_NAMES).explain(FAILED)
+    assert (stops.answer, late.answer, other.answer) == ("fired", "stopped", "stopped")
+    assert (late.misses, len(other.misses)) == ((), 2)
 
 
 def test_rules_for_other_tags_queues_and_states_cost_nothing():
@@ -128,4 +135,6 @@ JOBS = st.builds(
 @given(st.lists(RULES, max_size=12), JOBS, st.sampled_from(["new", "Running", "gone"]))
 def test_the_index_forgets_no_rule_that_asking_each_one_would_find(rules, job, was):
     matcher, transition = Matcher(rules, QUEUE_NAMES), a_transition(job, was=was)
-    assert matcher.match(transition) == [v for v in matcher.explain(transition) if v.why_not is None]
+    alone = [rule for rule in rules if rule.why_not(matcher.facts(transition)) is None]
+    stops = next((number for number, rule in enumerate(alone) if rule.stop), len(alone))
+    assert [verdict.rule for verdict in matcher.match(transition)] == alone[: stops + 1]

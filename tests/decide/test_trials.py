@@ -107,7 +107,7 @@ def test_a_test_may_expect_that_nobody_is_told():
         (
             '{ to = "Running", age = "29m" }',
             "stuck",
-            "the job is Running for 29 min, which is less than 30 min (rule on line 32)",
+            "Running for 29 min, which is less than 30 min (rule on line 32)",
         ),
         ('{ to = "Pause", age = "3h" }', "stuck", 'in: "Pause" is not among Running (rule on line 32)'),
     ],

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from bridge.cli.explain import as_text
 from bridge.decide.digests import delivery_id
 from bridge.decide.rulebook import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Rejected
 from bridge.pipeline import Poller
 from bridge.pipeline.by_hand import Asked, NotTold, tell_by_hand
-from bridge.pipeline.explain import as_text
 from tests.conftest import Opener
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, ONLY_FAILED, World
 from tests.pipeline.fakes import FakeCi, FakeTransport
@@ -48,7 +48,7 @@ def test_a_silent_first_snapshot_is_told_with_the_usual_text(world: World) -> No
     says, event = json.loads(heard.says), json.loads(heard.event)
     assert (says["text"], says["rule"], event["data"]["rule"], event["data"]["to"]) == ("broken", None, None, FAILED)
     assert world.last()["headline"] == (
-        'told to nobody: first snapshot of Transcode in watch "vod"; by hand to ops: sent'
+        'nobody was notified: first snapshot of Transcode in watch "vod"; manually to ops: sent'
     )
 
 
@@ -58,11 +58,11 @@ def test_a_transition_that_no_rule_matched_keeps_its_near_miss_beside_what_was_t
     told = tell(world, sequence=1)
     first, last = world.all()
     assert first["headline"].startswith('no rule matched; nearest: "failed"')
-    assert first["headline"].endswith("; by hand to ops: waits for its first try")
+    assert first["headline"].endswith("; manually to ops: waits for its first attempt")
     (delivery,) = first["deliveries"]
     assert (delivery["id"], delivery["rule"], delivery["answer"]) == (told.delivery, None, "waiting")
     assert [one["rule"] for one in first["messages"]] == [None]
-    assert f"ops  by hand  {delivery['why']} ({told.delivery})" in as_text(first)
+    assert f"ops  manual  {delivery['why']} ({told.delivery})" in as_text(first)
     assert last["deliveries"] == []
 
 

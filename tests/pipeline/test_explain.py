@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete, update
 
+from bridge.cli.explain import as_text
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, Rejected
 from bridge.pipeline import Poller
-from bridge.pipeline.explain import as_text
 from bridge.record.database import Database
 from bridge.record.schema import ruleset, transition
 from tests.conftest import on_both
@@ -27,7 +27,7 @@ def test_a_job_that_a_rule_matched_says_when_it_was_told(world: World) -> None:
     world.sees(SUBMITTED)
     world.deliver()
     facts = world.last()
-    assert facts["headline"] == '"everything" tells cms: sent'
+    assert facts["headline"] == '"everything" notifies cms: sent'
     assert [(one["rule"], one["answer"], one["notifiers"]) for one in facts["rules"]] == [
         ("everything", "fired", ["cms"])
     ]
@@ -67,7 +67,7 @@ def test_a_rule_after_one_that_stops_says_which_one_that_was(world: World) -> No
         "stopped",
         "stopped",
     ]
-    assert facts["headline"] == '"first" tells ops: waits for its first try'
+    assert facts["headline"] == '"first" notifies ops: waits for its first attempt'
 
 
 def test_a_notifier_that_an_earlier_rule_told_is_not_told_twice(world: World) -> None:
@@ -80,11 +80,9 @@ def test_a_notifier_that_an_earlier_rule_told_is_not_told_twice(world: World) ->
         ("everything", "cms"): "already_told",
     }
     assert world.last()["headline"] == (
-        '"special" tells cms: waits for its first try; "everything" tells ops: waits for its first try'
+        '"special" notifies cms: waits for its first attempt; "everything" notifies ops: waits for its first attempt'
     )
-    assert answers["everything", "cms"]["why"] == (
-        'rule "special" above is the one that tells cms of this (waits to be sent)'
-    )
+    assert answers["everything", "cms"]["why"] == ('rule "special" above notifies cms of this (waits to be sent)')
 
 
 def test_a_rule_that_should_have_told_somebody_first_is_named_with_what_came_of_it(world: World) -> None:
@@ -102,7 +100,7 @@ def test_a_rule_that_should_have_told_somebody_first_is_named_with_what_came_of_
     whys = [one["why"] for step in world.all() for one in step["deliveries"] if one["answer"] == "already_told"]
     sent_at = world.told_by("special")["ended_at"]
     assert whys == [
-        f'rule "special" above is the one that tells cms of this ({fate})'
+        f'rule "special" above notifies cms of this ({fate})'
         for fate in ("dead", "dropped", "held until 2026-11-21T10:00:00Z", f"sent at {sent_at}")
     ]
 
@@ -110,7 +108,7 @@ def test_a_rule_that_should_have_told_somebody_first_is_named_with_what_came_of_
 def test_a_first_snapshot_says_that_it_was_silent(world: World) -> None:
     world.ci.has(a_job("j1", RUNNING, created_at=NOW - hours(1)))
     world.begin(EVERYTHING)
-    assert world.last()["headline"] == 'told to nobody: first snapshot of Transcode in watch "vod"'
+    assert world.last()["headline"] == 'nobody was notified: first snapshot of Transcode in watch "vod"'
     assert world.last()["deliveries"] == []
 
 
@@ -131,7 +129,7 @@ def test_a_transition_is_judged_by_the_rules_of_then_and_told_what_those_of_now_
     assert (first["judged_by"], [one["rule"] for one in first["rules"]]) == (old, ["failed"])
     assert first["headline"].startswith("no rule matched; nearest")
     assert first["would_tell_now"] == {"rules": world.book.sha, "tells": [{"rule": "everything", "notifiers": ["cms"]}]}
-    assert 'the rules of now would tell: cms by "everything"' in as_text(first)
+    assert 'the present rules would notify: cms by "everything"' in as_text(first)
     assert first["notes"] == [f"judged by the rules that were in force then ({old}), and others are in force now"]
     assert (second["judged_by"], second["would_tell_now"]) == (world.book.sha, None)
 
@@ -143,10 +141,10 @@ def test_that_there_are_no_rules_is_said_only_of_those_that_were_asked(world: Wo
     world.rule()
     facts = world.last()
     assert facts["judged_by"] == old
-    assert facts["headline"] == ("no rule matched: there were none about such a change, and none about staying")
+    assert facts["headline"] == ("no rule matched: there were none, neither edge nor level rules")
     assert facts["notes"] == [
         f"judged by the rules that were in force then ({old}), and others are in force now",
-        f"rules about staying: those of now ({world.book.sha})",
+        f"level rules: the present ones ({world.book.sha})",
     ]
 
 
@@ -170,7 +168,7 @@ def test_where_the_rules_of_then_are_not_on_record_it_says_so_and_asks_those_of_
     facts = world.last()
     assert facts["judged_by"] == world.book.sha
     (note,) = facts["notes"]
-    assert "are not on record; these are the answers of the rules of now" in note
+    assert "are not on record; these are the verdicts of the present rules" in note
     assert (old in note) is known
     assert (world.told()["answer"], world.told()["why"]) == (
         "not_on_record",
@@ -210,11 +208,11 @@ def test_the_text_says_the_answer_first_and_lines_up_what_it_is_made_of(world: W
     lines = {one["rule"]: one["line"] for one in world.last()["rules"]}
     assert as_text(world.last()).splitlines() == [
         f"Transcode j1: new -> Submitted (number 1, seen {after(seconds(30))}, watch vod)",
-        '  "everything" tells cms: sent',
+        '  "everything" notifies cms: sent',
         f'    cms  "everything"  sent at {after(minutes(1))} ({one})',
         "    says: Transcode Submitted: a.mp4",
         "          seen for the first time",
-        f'    yes  rule "everything" (line {lines["everything"]})  tells cms',
+        f'    yes  rule "everything" (line {lines["everything"]})  notifies cms',
         f'    no   rule "failed" (line {lines["failed"]})      to: "Submitted" is not among Failed',
     ]
 
@@ -246,4 +244,4 @@ def test_many_transitions_and_many_rules_are_explained(world: World) -> None:
     world.deliver()
     found = world.all()
     assert [len(one["rules"]) for one in found] == [1_001] * 50
-    assert {one["headline"] for one in found} == {'"everything" tells cms: sent'}
+    assert {one["headline"] for one in found} == {'"everything" notifies cms: sent'}

@@ -40,7 +40,7 @@ def test_a_mute_is_named_with_its_end(world: World) -> None:
     told = world.told()
     assert (told["answer"], told["why"]) == (
         "merged",
-        f'held by the mute "mornings", told in {told["told_by"]}, sent at {after(minutes(61))}',
+        f'held by the mute "mornings", sent in {told["told_by"]} at {after(minutes(61))}',
     )
 
 
@@ -51,7 +51,7 @@ def test_a_mute_that_drops_is_named_with_the_time(world: World) -> None:
         "dropped",
         f'dropped by the mute "mornings" at {after(seconds(30))}',
     )
-    assert world.last()["headline"] == '"everything" tells cms: dropped'
+    assert world.last()["headline"] == '"everything" notifies cms: dropped'
 
 
 @on_both
@@ -87,7 +87,7 @@ def test_what_waits_in_a_digest_says_of_which_rule_and_until_when(world: World) 
         f'waits in the digest of "everything", until {after(minutes(10.5))}',
     )
     world.clock.advance(minutes(15))
-    assert world.told()["why"].endswith(f"told any moment (due at {after(minutes(10.5))})")
+    assert world.told()["why"].endswith(f"sent any moment now (due at {after(minutes(10.5))})")
     world.deliver(Rejected("no such channel"))
     assert world.told()["answer"] == "merged"
     assert world.told()["why"].endswith("which is dead: no such channel")
@@ -114,9 +114,9 @@ def test_what_waits_for_a_retry_says_when_and_why(world: World) -> None:
     world.deliver(RetryLater("503\nService Unavailable"))
     told = world.told()
     assert (told["answer"], told["attempts"], told["error"]) == ("retrying", 1, "503 Service Unavailable")
-    assert told["why"] == f"1 try in vain, the next is due at {after(seconds(65))}: 503 Service Unavailable"
+    assert told["why"] == f"1 attempt failed, the next is due at {after(seconds(65))}: 503 Service Unavailable"
     assert told["next_at"] == after(seconds(65))
-    assert world.last()["headline"] == '"everything" tells cms: waits for a retry'
+    assert world.last()["headline"] == '"everything" notifies cms: waits for a retry'
 
 
 def test_what_is_dead_says_why_and_its_fallback_says_what_it_stands_in_for(world: World) -> None:
@@ -129,8 +129,8 @@ def test_what_is_dead_says_why_and_its_fallback_says_what_it_stands_in_for(world
     dead, instead = world.last()["deliveries"]
     assert (dead["answer"], dead["why"]) == ("dead", f"given up at {after(minutes(1))}: 404 Not Found")
     assert (instead["notifier"], instead["answer"], instead["fallback_for"]) == ("ops", "sent", "cms")
-    assert instead["why"].endswith('in place of "cms", which could not be told')
-    assert world.last()["headline"] == '"everything" tells cms: dead; "everything" tells ops: sent'
+    assert instead["why"].endswith('in place of "cms", which could not be notified')
+    assert world.last()["headline"] == '"everything" notifies cms: dead; "everything" notifies ops: sent'
 
 
 def test_what_waits_for_a_paused_notifier_says_why_it_is_paused(world: World) -> None:
@@ -152,7 +152,7 @@ def test_what_waits_for_an_earlier_message_of_its_job_says_so(world: World) -> N
     world.sees(RUNNING)
     first, second = (one["deliveries"][0] for one in world.all())
     assert (first["answer"], second["answer"]) == ("retrying", "waiting")
-    assert second["why"] == f"waits for {first['id']}, which tells of the same job and comes first"
+    assert second["why"] == f"waits for {first['id']}, an earlier message about the same job"
 
 
 def test_what_is_resent_later_is_in_the_way_of_nothing(world: World) -> None:
@@ -195,8 +195,8 @@ def test_what_was_dropped_and_is_sent_again_by_hand_says_both(world: World) -> N
     world.begin(EVERYTHING, MUTE.format("drop"))
     world.sees(SUBMITTED)
     world.send_again()
-    was = 'sent again by hand after it was dropped by the mute "mornings"'
-    assert world.told()["why"] == f"waits for its first try, due at {after(minutes(1))}; {was}"
+    was = 'resent after it was dropped by the mute "mornings"'
+    assert world.told()["why"] == f"waits for its first attempt, due at {after(minutes(1))}; {was}"
     world.deliver()
     assert (world.told()["answer"], world.told()["why"]) == ("sent", f"sent at {after(minutes(1))}; {was}")
 
@@ -209,8 +209,7 @@ def test_what_was_dropped_sent_again_by_hand_and_refused_says_all_of_it(world: W
     world.deliver(Rejected("404"))
     assert world.told()["answer"] == "dead"
     assert world.told()["why"] == (
-        f"given up at {after(minutes(1))}: 404; sent again by hand after it was dropped by the silence sil_1 by ann "
-        "(a deploy)"
+        f"given up at {after(minutes(1))}: 404; resent after it was dropped by the silence sil_1 by ann (a deploy)"
     )
 
 
@@ -227,7 +226,7 @@ def test_what_one_gate_passes_on_to_one_that_drops_says_what_held_it_first(world
     assert world.told()["why"] == f'dropped by the mute "mornings" at {after(minutes(16))}; {first}'
     world.send_again()
     world.deliver()
-    again = 'sent again by hand after it was dropped by the mute "mornings"'
+    again = 'resent after it was dropped by the mute "mornings"'
     assert world.told()["why"] == f"sent at {after(minutes(16))}; {again}; {first}"
 
 
@@ -243,7 +242,7 @@ def test_what_was_told_in_the_digest_of_another_gate_says_what_held_it_first(wor
     told = world.told()
     assert told["answer"] == "merged"
     assert told["why"] == (
-        f'held by the mute "mornings", told in {told["told_by"]}, sent at {after(minutes(61))}; '
+        f'held by the mute "mornings", sent in {told["told_by"]} at {after(minutes(61))}; '
         'first held by the digest of "everything"'
     )
 
@@ -252,9 +251,9 @@ def test_what_was_told_in_the_digest_of_another_gate_says_what_held_it_first(wor
 @pytest.mark.parametrize(
     ("outcome", "end"),
     [
-        (Sent(), 'told to "ops" in its place at 2026-11-21T09:16:00Z ({})'),
+        (Sent(), 'sent to "ops" in its place at 2026-11-21T09:16:00Z ({})'),
         (Rejected("gone too"), '{} to "ops", in its place, is dead too: gone too'),
-        (RetryLater("503"), 'to be told to "ops" in its place by {}, which waits to be sent'),
+        (RetryLater("503"), '{} to "ops", in its place, waits to be sent'),
     ],
 )
 def test_a_digest_that_is_dead_says_what_came_of_its_fallback(world: World, outcome: Outcome, end: str) -> None:
@@ -268,5 +267,5 @@ def test_a_digest_that_is_dead_says_what_came_of_its_fallback(world: World, outc
     (instead,) = [row["id"] for row in rows(world.db, delivery) if row["notifier"] == "ops"]
     told = world.told()
     assert told["why"] == (
-        f'in the digest of "everything", told in {told["told_by"]}, which is dead: 404; {end.format(instead)}'
+        f'in the digest of "everything", part of {told["told_by"]}, which is dead: 404; {end.format(instead)}'
     )

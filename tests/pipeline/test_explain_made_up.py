@@ -27,8 +27,8 @@ def test_a_made_up_job_says_who_would_be_told_and_what(world: World) -> None:
     world.rule(EVERYTHING, STUCK)
     facts = world.try_out(tag="Transcode", to="Failed", message="no such object", input="in/a.mp4")
     (told,) = facts["deliveries"]
-    assert (told["answer"], told["why"], told["id"]) == ("at_once", "would be told at once", None)
-    assert facts["headline"] == '"everything" tells cms: at once'
+    assert (told["answer"], told["why"], told["id"]) == ("at_once", "would be sent at once", None)
+    assert facts["headline"] == '"everything" notifies cms: at once'
     assert [(one["title"], one["text"]) for one in facts["messages"]] == [("Transcode Failed: a.mp4", "no such object")]
     assert facts["notes"] == []
     assert rows(world.db, delivery) == []
@@ -37,11 +37,11 @@ def test_a_made_up_job_says_who_would_be_told_and_what(world: World) -> None:
 def test_a_made_up_job_is_asked_about_by_level_rules_too(world: World) -> None:
     world.rule(STUCK)
     facts = world.try_out(to="Running", age="31m")
-    assert level(facts)["answer"] == "due"
+    assert level(facts)["answer"] == "waiting"
     assert [(one["kind"], one["notifier"], one["answer"]) for one in facts["deliveries"]] == [
         ("level", "ops", "at_once")
     ]
-    assert level(world.try_out(to="Running", age="29m"))["answer"] == "not_yet"
+    assert level(world.try_out(to="Running", age="29m"))["answer"] == "waiting"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_made_up_job_is_asked_about_by_level_rules_too(world: World) -> None:
     [
         (MUTE.format("hold"), "muted", 'would be held by the mute "mornings" until 2026-11-21T10:00:00Z'),
         (MUTE.format("drop"), "dropped", 'would be dropped by the mute "mornings", which ends at 2026-11-21T10:00:00Z'),
-        ("", "at_once", "would be told at once"),
+        ("", "at_once", "would be sent at once"),
     ],
 )
 def test_a_made_up_job_meets_the_mutes_of_now(world: World, rules: str, answer: str, why: str) -> None:
@@ -73,8 +73,8 @@ def test_a_made_up_job_says_what_its_rule_does_with_the_message(world: World) ->
     grouped = EVERYTHING.rstrip() + '\ngroup = { wait = "10m", max = 50 }\n'
     world.rule(grouped, EVERYTHING.replace('"everything"', '"throttled"').rstrip() + '\nthrottle = "10/5m"\n')
     assert [(one["answer"], one["why"]) for one in world.try_out(to="Failed")["deliveries"]] == [
-        ("digest", f'would wait in the digest of "everything", told at {after(minutes(10))}, or as soon as it has 50'),
-        ("at_once", "would be told at once: its throttle is not used up (10 in 5 min)"),
+        ("digest", f'would wait in the digest of "everything", sent at {after(minutes(10))}, or as soon as it has 50'),
+        ("at_once", "would be sent at once: its throttle is not used up (10 in 5 min)"),
     ]
 
 
@@ -84,11 +84,11 @@ def test_a_made_up_job_meets_the_throttle_of_now_where_it_is_known(world: World)
     (told,) = world.try_out(to="Failed")["deliveries"]
     assert (told["answer"], told["why"]) == (
         "throttled",
-        f'would be over the throttle of "everything" (1 in 5 min), throttled until {after(minutes(5.5))}',
+        f'would be over the throttle of "everything" (1 in 5 min), held until {after(minutes(5.5))}',
     )
     assert (told["gate"], told["gate_name"], told["until"]) == ("throttle", "everything", after(minutes(5.5)))
     (unknown,) = world.try_out(to="Failed", known=False)["deliveries"]
-    assert unknown["why"] == "would be told at once, as long as its throttle is not used up (1 in 5 min)"
+    assert unknown["why"] == "would be sent at once, as long as its throttle is not used up (1 in 5 min)"
     world.clock.now = NOW + minutes(5.5)
     assert world.try_out(to="Failed")["deliveries"][0]["answer"] == "at_once"
 
@@ -108,7 +108,7 @@ def test_a_made_up_job_is_stopped_by_the_same_rules_as_any_other(world: World) -
     first = '[[rule]]\nname = "first"\nnotify = "cms"\n'
     world.rule(first, EVERYTHING.rstrip() + "\nstop = true\n", EVERYTHING.replace('"everything"', '"later"'))
     found = {one["rule"]: one for one in world.try_out(to="Failed")["deliveries"]}
-    assert found["everything"]["why"] == 'rule "first" above is the one that tells cms of this (at once)'
+    assert found["everything"]["why"] == 'rule "first" above notifies cms of this (at once)'
     answers = {rule: one["answer"] for rule, one in found.items()}
     assert answers == {"first": "at_once", "everything": "already_told", "later": "stopped"}
 

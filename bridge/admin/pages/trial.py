@@ -23,13 +23,9 @@ _DIFFERENCES = 50  # that are shown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much is compared while somebody waits: `most` transitions, of these as many as `seconds` are enough for.
+    """How much is compared while somebody waits: the first of these numbers that `seconds` are enough for."""
 
-    How fast it goes says a probe, of the newest few.
-    """
-
-    most: int = 20_000
-    probe: int = 500
+    most: Sequence[int] = (20_000, 2_000, 200)
     seconds: float = 5.0
 
 
@@ -86,30 +82,23 @@ class _Trial:
 
     def run(self) -> tuple[Report | None, list[str]]:
         """Return what came of it, and what must be known to read it."""
-        bounds, began = self._bounds, self._clock()
-        try:
-            report, is_cut = self._newest(min(bounds.probe, bounds.most))
-        except Overdue:
-            return None, [f"It was stopped: it takes more than {bounds.seconds:g} seconds. {_NO_HASTE}"]
-        took = self._clock() - began
-        room = bounds.most if took <= 0 else min(bounds.most, int(bounds.probe * bounds.seconds / took))
-        if is_cut and room > bounds.probe:
-            with suppress(Overdue):  # then what the probe found is better than nothing
-                report, is_cut = self._newest(room)
-        return report, list(_notes(report, is_cut=is_cut))
+        for most in self._bounds.most:
+            with suppress(Overdue):
+                report, is_cut = self._newest(most)
+                return report, list(_notes(report, is_cut=is_cut))
+        return None, [f"It was stopped: it takes more than {self._bounds.seconds:g} seconds. {_NO_HASTE}"]
 
     def _newest(self, most: int) -> tuple[Report, bool]:
         """Compare the newest transitions; tell whether there were more. Raises Overdue."""
-        with self._parts.db.read() as tx:
-            since = history.after_newest(tx, most)
-        is_cut = since is not None and since > self._since
         in_force = self._parts.book()
         with self._parts.db.read() as tx:
+            cut = history.after_newest(tx, most)
+        since = max(cut, self._since) if cut else self._since
+        with self._parts.db.read() as tx:
             test = Backtest(
-                tx, self._book, in_force=in_force, keep=in_force.keep, now=self._now, first=_DIFFERENCES,
-                since=since if since and is_cut else self._since,
-            )  # fmt: skip
-            return test.run(self._until(self._clock() + 2 * self._bounds.seconds, test.transitions)), is_cut
+                tx, self._book, in_force=in_force, keep=in_force.keep, now=self._now, first=_DIFFERENCES, since=since
+            )
+            return test.run(self._until(self._clock() + self._bounds.seconds, test.transitions)), since > self._since
 
     def _until(self, end: float, left: int) -> Callable[[int], None]:
         def look(done: int) -> None:
@@ -130,6 +119,8 @@ def _notes(report: Report, *, is_cut: bool) -> Iterator[str]:
         yield f"There were more: only the newest {report.transitions:,} transitions are compared. {_NO_HASTE}"
     if report.is_cut:
         yield "Less is kept than was asked for (keep, in rules.toml)."
+    if report.has_throttle:
+        yield "Throttles are not replayed: what one of these rules would hold counts as told."
     if tally.unknown:
         yield f"Not compared: {tally.unknown:,} transitions, as what was told of them is kept no longer."
     if tally.unknown_stays:

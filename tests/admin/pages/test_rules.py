@@ -130,7 +130,7 @@ def test_a_job_on_record_is_explained(world: World) -> None:
     world.sees(a_failed_job(1))
     html = page(signed_in(world), "/rules/explain?job=j1")
     said = text_of(html)
-    assert '"failed" tells ops/1: waits for its first try' in said
+    assert '"failed" notifies ops/1: waits for its first attempt' in said
     assert 'value="j1"' in html
     assert "#rule-failed" in html
 
@@ -140,7 +140,7 @@ def test_the_read_token_may_ask_about_a_job_on_record_and_not_about_a_made_up_on
 ) -> None:
     world.sees(a_failed_job(1))
     html = page(reader, "/rules/explain?job=j1")
-    assert '"failed" tells ops/1' in text_of(html)
+    assert '"failed" notifies ops/1' in text_of(html)
     assert "<textarea" not in html
     assert "<textarea" not in page(reader, "/rules/try")
     posted(reader, "/rules/explain", 403, made_up="{}")
@@ -159,7 +159,7 @@ def test_a_job_that_is_not_on_record_is_said_so_and_stays_in_the_form(
 def test_the_example_is_a_job_that_is_watched_and_can_be_explained(world: World, admin: FlaskClient) -> None:
     example = '{ tag = "Transcode", queue = "vod", from = "Running", to = "Failed", duration = "50m" }'
     assert example in page(admin, "/rules/explain").replace("&#34;", '"')
-    assert '"all" tells cms' in text_of(posted(admin, "/rules/explain", made_up=example))
+    assert '"all" notifies cms' in text_of(posted(admin, "/rules/explain", made_up=example))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_the_example_is_a_job_that_is_watched_and_can_be_explained(world: World,
     ],
 )
 def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: FlaskClient, text: str) -> None:
-    assert '"failed" tells ops/1: at once' in text_of(posted(admin, "/rules/explain", made_up=text))
+    assert '"failed" notifies ops/1: at once' in text_of(posted(admin, "/rules/explain", made_up=text))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from bridge.admin.pages import trial
 from bridge.admin.pages.pasted import Pasted
 from bridge.admin.pages.trial import Bounds, Result
 from bridge.admin.parts import Parts
+from bridge.pipeline.telling import tell_all
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_job
+from tests.builders import a_transition
 
 OTHER = RULES.replace('"all"', '"every"')
 
@@ -45,7 +47,7 @@ def see(world: World, count: int) -> None:
 
 def test_only_the_newest_transitions_are_compared(either_world: World) -> None:
     see(either_world, 10)
-    result = tried(either_world, Bounds(most=4))
+    result = tried(either_world, Bounds(most=(4,)))
     assert compared(result) == 4
     assert result.notes[0].startswith("There were more: only the newest 4 transitions are compared.")
     assert result.report is not None
@@ -55,7 +57,7 @@ def test_only_the_newest_transitions_are_compared(either_world: World) -> None:
 @pytest.mark.parametrize("most", [10, 11, 1_000])
 def test_as_many_as_may_be_compared_are(world: World, most: int) -> None:
     see(world, 10)
-    result = tried(world, Bounds(most=most))
+    result = tried(world, Bounds(most=(most,)))
     assert (compared(result), result.notes) == (10, [])
 
 
@@ -66,18 +68,23 @@ def test_older_ones_than_were_asked_for_are_not(world: World) -> None:
     assert (compared(result), result.notes) == (2, [])
 
 
-def test_where_it_goes_slowly_fewer_are_compared(world: World) -> None:
-    see(world, 30)
-    # The probe of five takes two seconds: in eight there is time for four times as many.
-    result = tried(world, Bounds(probe=5, seconds=8), step=1.0)
-    assert compared(result) == 20
-    assert "only the newest 20" in result.notes[0]
+def test_where_it_goes_slowly_the_newest_few_are_compared(world: World) -> None:
+    steps = [a_transition(a_job(number), seen_at=NOON) for number in range(501)]  # more than are read at once
+    with world.db.write() as tx:
+        tell_all(tx, world.book, steps, NOON)
+    world.now = NOON + timedelta(seconds=1)
+    world.sees(a_job(501))
+    result = tried(world, Bounds(most=(1_000, 1), seconds=5), step=100.0)
+    assert compared(result) == 1
+    assert "only the newest 1 transitions" in result.notes[0]
+    assert tried(world, Bounds(most=(1_000,), seconds=5), step=100.0).report is None
 
 
-def test_where_it_goes_very_slowly_the_probe_is_what_there_is(world: World) -> None:
-    see(world, 30)
-    result = tried(world, Bounds(probe=5, seconds=1), step=100.0)
-    assert compared(result) == 5
+def test_rules_with_a_throttle_say_what_is_not_replayed(world: World) -> None:
+    see(world, 1)
+    throttled = OTHER.replace('name = "every"', 'name = "every"\nthrottle = "1/1h"')
+    (note,) = tried(world, Bounds(), rules=throttled).notes
+    assert note == "Throttles are not replayed: what one of these rules would hold counts as told."
 
 
 def test_what_is_refused_is_compared_with_nothing(world: World) -> None:
