@@ -1,6 +1,6 @@
 """/metrics: read from the database at each scrape, so it is right for any number of processes.
 
-What stands now is counted when it is asked for; what happened was counted when it was stored (`record/tallies.py`).
+What stands now is counted when it is asked for; what happened was counted when it was stored (`record/counters.py`).
 No query reads what has ended, so a scrape costs as much after a million jobs as after ten.
 """
 
@@ -24,9 +24,9 @@ from bridge.admin.health import checks, look
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.decide.rulebook import Rulebook
-from bridge.record import gauges, rulesets, tallies
+from bridge.record import gauges, rulesets
+from bridge.record.counters import Labels, Total, totals
 from bridge.record.reasons import CAUSES, cause
-from bridge.record.tallies import Labels, Total
 
 Row = Mapping[str, Any]
 
@@ -168,5 +168,5 @@ class Metrics:
                 faults=rulesets.faults(tx),
                 holders=gauges.holders(tx, now=now),
                 digests=gauges.open_digests(tx),
-                totals=tallies.totals(tx, counters.METRICS),
+                totals=totals(tx, counters.METRICS),
             )

@@ -13,9 +13,9 @@ from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import Telling, tell, tell_overdue
 from bridge.model import GONE, Transition, Watch
-from bridge.pipeline.counts import of_faults, of_tellings
-from bridge.record import alarms, outbox, rulesets, silences, snapshots, tallies
-from bridge.record.tallies import Counted
+from bridge.pipeline.counters import of_faults, of_tellings
+from bridge.record import alarms, counters, outbox, rulesets, silences, snapshots
+from bridge.record.counters import Count
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def tell_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: d
     tellings = [tell(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
     snapshots.add_transitions(tx, [(telling.transition, _fired(telling)) for telling in tellings], rules=book.sha)
     alarms.recovered(tx, [one.n for found in fired.values() for one in found], now=now)
-    tallies.count(tx, of_tellings(tellings), now=now)
+    counters.add(tx, of_tellings(tellings), now=now)
     _put(tx, tellings, now)
     return tellings
 
@@ -76,7 +76,7 @@ def tell_stays(
             names = (*before, *(one.notifier for one in telling.told if not (one.hold and one.hold.drop)))
             notifiers = tuple(dict.fromkeys(names))
             alarms.fire(tx, began, rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
-            tallies.count(tx, [Counted("match", (rule.name,))], now=now)
+            counters.add(tx, [Count("match", (rule.name,))], now=now)
             tellings.append(telling)
         if len(tellings) >= _MOST_STAYS:
             break
@@ -94,7 +94,7 @@ def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
     silences.over(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
     faults = [fault for telling in tellings for fault in telling.faults]
     rulesets.fault(tx, faults, now=now)
-    tallies.count(tx, of_faults(tellings), now=now)
+    counters.add(tx, of_faults(tellings), now=now)
     for rule, why in faults:
         logger.warning("template fell back to the default text", extra={"rule": rule, "fault": why})
 
