@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from time import monotonic
 from typing import Any
 
 import pycurl
-import structlog
 
 from bridge import __version__
 from bridge.send.addresses import Network
@@ -35,7 +35,7 @@ _EVENTS = {
 }
 _READY = (0, pycurl.CSELECT_IN, pycurl.CSELECT_OUT, pycurl.CSELECT_IN | pycurl.CSELECT_OUT)
 
-log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Door:
@@ -79,7 +79,7 @@ class Door:
         self._bell_end, self._bell = socket.socketpair()
         self._open()
         if proxy:
-            log.warning("an egress proxy is set: it must judge the addresses that notifiers reach")
+            logger.warning("an egress proxy is set: it must judge the addresses that notifiers reach")
 
     @property
     def in_flight(self) -> int:

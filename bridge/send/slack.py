@@ -10,7 +10,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import structlog
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
@@ -38,7 +37,7 @@ EVENT_TYPE = "ci_bridge_delivery"
 DEADLINE_S = 15.0  # of a whole delivery, which makes three calls at most
 _NOWHERE = "door:"  # nothing that could be connected to
 
-log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 _silent = logging.getLogger(f"{__name__}.sdk")
 _silent.setLevel(logging.CRITICAL + 1)  # at DEBUG the SDK logs the proxy's URL, which may have a password
 
@@ -240,12 +239,8 @@ class _Conversation:
         return Receipt(channel, ts, self._channel, self._sequence)
 
     def _log_new_root(self, why: str) -> None:
-        log.info(
-            "the root of a slack thread is gone, a new one begins",
-            delivery=self._delivery.id,
-            notifier=self._notifier.name,
-            why=why,
-        )
+        facts = {"delivery": self._delivery.id, "notifier": self._notifier.name, "why": why}
+        logger.info("the root of a slack thread is gone, a new one begins", extra=facts)
 
     def _post(self, channel: str, *, thread_ts: str | None = None) -> SlackResponse:
         return self._shown(
@@ -289,4 +284,5 @@ def _error(fault: SlackApiError) -> str:
 
 
 def _log_refused_blocks(delivery: Delivery, error: str) -> None:
-    log.warning("slack refused the blocks, told as plain text", delivery=delivery.id, error=error)
+    facts = {"delivery": delivery.id, "error": error}
+    logger.warning("slack refused the blocks, told as plain text", extra=facts)
