@@ -24,7 +24,7 @@ fairness  how old deliveries to live receivers get beside a dead one with 100,00
 rules     matching with a thousand rules, against ten; and stored transitions put through them again
 pages     every list, detail and page beside a million jobs, against a handful; alone, as it takes minutes to fill
 
-Peers come from `pip install -e '.[bench]'` and from Debian: nginx-light, redis-server, prometheus-alertmanager.
+Peers come from `pip install --group bench` and from Debian: nginx-light, redis-server, prometheus-alertmanager.
 All traffic stays on this machine. Only ratios of one run mean something: the same code differs by a factor of
 two between minutes. The exit status is 1 when a target was not met, 2 when something was missing.
 """

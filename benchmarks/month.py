@@ -12,13 +12,13 @@ from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook, read
 from bridge.decide.tellings import tell
 from bridge.model import CANCEL, FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Transition
-from bridge.record import leases, outbox, tallies
+from bridge.record import counters, leases, outbox
 from bridge.record.codec import dump_job
+from bridge.record.counters import Count
 from bridge.record.database import Database, ms
 from bridge.record.schema import DEAD, state_is
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import message as M  # noqa: N812
-from bridge.record.tallies import Counted
 
 BUCKET = "bench-1250000000"
 TAGS = ("Transcode", "Snapshot", "MediaInfo", "SmartCover", "VideoTag")  # the last of each is rare
@@ -60,22 +60,22 @@ def at_work(db: Database, book: Rulebook, now: datetime) -> None:
 def tally(db: Database, days: int, now: datetime) -> None:
     """Count what a bridge counts, and leave of it what there is after so many days."""
     counted = [
-        *(Counted("transition", (tag, queue, was, to), 0, 7) for tag in TAGS for queue in QUEUES for was, to in _MOVES),
-        *(Counted("delivery", (name, "delivered"), bucket, 20, 40_000) for name in NOTIFIERS for bucket in range(6)),
-        *(Counted("delivery", (name, end), 0, 1) for name in NOTIFIERS for end in ("dead", "merged", "dropped")),
+        *(Count("transition", (tag, queue, was, to), 0, 7) for tag in TAGS for queue in QUEUES for was, to in _MOVES),
+        *(Count("delivery", (name, "delivered"), bucket, 20, 40_000) for name in NOTIFIERS for bucket in range(6)),
+        *(Count("delivery", (name, end), 0, 1) for name in NOTIFIERS for end in ("dead", "merged", "dropped")),
     ]
     for slot in _slots(now, days):
         with db.write() as tx:
-            tallies.add(tx, counted, now=slot)
+            counters.add(tx, counted, now=slot)
     others = [
-        *(Counted("match", (rule,), 0, 9) for rule in RULES),
-        *(Counted("attempt", (name, "ok"), bucket, 50, 9_000) for name in NOTIFIERS for bucket in range(5)),
-        *(Counted("job_duration", (tag, queue, SUCCESS), 4, 9, 900_000) for tag in TAGS for queue in QUEUES),
-        *(Counted("detection", (), bucket, 9, 90_000) for bucket in range(5)),
-        Counted("poll", ("ap-chongqing", "ok"), 3, 99, 40_000),
+        *(Count("match", (rule,), 0, 9) for rule in RULES),
+        *(Count("attempt", (name, "ok"), bucket, 50, 9_000) for name in NOTIFIERS for bucket in range(5)),
+        *(Count("job_duration", (tag, queue, SUCCESS), 4, 9, 900_000) for tag in TAGS for queue in QUEUES),
+        *(Count("detection", (), bucket, 9, 90_000) for bucket in range(5)),
+        Count("poll", ("ap-chongqing", "ok"), 3, 99, 40_000),
     ]
     with db.write() as tx:
-        tallies.add(tx, others, now=now)
+        counters.add(tx, others, now=now)
         resent = select(D.c.n).where(state_is(DEAD)).limit(1_000)  # and died again
         tx.execute(update(D).where(D.c.n.in_(resent)).values(batch=BATCH))
 

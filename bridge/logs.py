@@ -6,53 +6,61 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
-
-import structlog
-from structlog.typing import Processor
 
 from bridge.display import visible
 from bridge.send.mask import Mask
 
 _UNFIT_FOR_KEYS = re.compile(r'[\s="]')
 _LONGEST_LINE = 8_000  # log routers cut or drop longer ones
+_OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}  # what else it has is its `extra`
 
 
 def configure(level: str, secrets: Iterable[str]) -> None:
     """Send every log record of the process through one formatter; `secrets` are replaced wherever they stand."""
-    mask = Mask(secrets)
-    before: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    keys = ["timestamp", "level", "event"]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=before,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            lambda _logger, _method, event: _plain(event, mask),
-            structlog.processors.LogfmtRenderer(key_order=keys, drop_missing=True, bool_as_flag=False),
-            # The last one: whatever came before, a known secret does not get out. What was escaped on the way
-            # here was masked before that.
-            lambda _logger, _method, line: _cut(mask(str(line))),
-        ],
-    )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(_Logfmt(Mask(secrets)))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("urllib3", "slack_sdk", "alembic", "waitress"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # what they warn of, we say ourselves
-    structlog.configure(
-        processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
     sys.excepthook = _log_crash
     threading.excepthook = lambda crash: _log_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
+
+
+class _Logfmt(logging.Formatter):
+    def __init__(self, mask: Mask) -> None:
+        super().__init__()
+        self._mask = mask
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, object] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        fields |= {key: value for key, value in vars(record).items() if key not in _OF_EVERY_RECORD}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        line = " ".join(f"{_key(key)}={self._value(value)}" for key, value in fields.items())
+        # Once more for the line: whatever came before, a known secret does not get out.
+        return _cut(self._mask(line))
+
+    def _value(self, value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, int | float):
+            return str(value)
+        # What is escaped on the way here is masked before that.
+        text = visible(self._mask(str(value)), lines=True).replace("\t", "\\t")
+        quoted = any(sign in text for sign in ' ="')
+        text = (text.replace("\\", "\\\\") if quoted else text).replace('"', '\\"').replace("\n", "\\n")
+        return f'"{text}"' if quoted else text
+
+
+def _key(key: str) -> str:
+    return _UNFIT_FOR_KEYS.sub("_", visible(key))  # logfmt has no room for spaces and signs of its own in keys
 
 
 def _log_crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
@@ -64,13 +72,3 @@ def _log_crash(kind: type[BaseException], error: BaseException | None, trace: Tr
 
 def _cut(line: str) -> str:
     return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "…"
-
-
-def _plain(event: MutableMapping[str, Any], mask: Mask) -> MutableMapping[str, Any]:
-    # Logfmt has no room for spaces and signs of its own in keys.
-    return {
-        _UNFIT_FOR_KEYS.sub("_", visible(key)): value
-        if isinstance(value, int | float)
-        else visible(mask(str(value)), lines=True).replace("\t", "\\t")
-        for key, value in event.items()
-    }

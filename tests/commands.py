@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import structlog
 from click.testing import CliRunner, Result
 
 from bridge.cli import main
@@ -46,7 +45,7 @@ def run(*words: str, stdin: str | None = None, **environ: str) -> subprocess.Com
 def _logging_kept() -> Iterator[None]:
     """Put back what a command sets up for the whole of its process."""
     root = logging.getLogger()
-    handlers, level, structure = root.handlers[:], root.level, structlog.get_config()
+    handlers, level = root.handlers[:], root.level
     hooks = sys.excepthook, threading.excepthook
     root.handlers.clear()  # those of pytest: setting up logging would close them
     try:
@@ -55,4 +54,3 @@ def _logging_kept() -> Iterator[None]:
         root.handlers[:] = handlers
         root.setLevel(level)
         sys.excepthook, threading.excepthook = hooks
-        structlog.configure(**structure)

@@ -2,7 +2,7 @@
 
 TEST_POSTGRES_URL names a PostgreSQL where databases may be made. Where none answers its tests are skipped, and
 the last lines of the run say so; under CI they fail.
-The same goes for tests/browser/ and Debian's chromium (CHROMIUM names another), and for Debian's pgbouncer.
+The same goes for tests/browser/, Playwright and Debian's chromium (CHROMIUM names another), and for Debian's pgbouncer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from sqlite3 import Connection
@@ -71,7 +72,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [*dealt, *rest]
 
 
+_HAS_PLAYWRIGHT = find_spec("playwright") is not None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the tests of the pages where nothing can drive a browser; under CI that is an error."""
+    is_left_out = collection_path == Path(__file__).parent / "browser" and not _HAS_PLAYWRIGHT
+    return True if is_left_out and not os.environ.get("CI") else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _HAS_PLAYWRIGHT:
+        said = "WARNING: playwright is not installed: tests/browser was left out; pip install playwright to run it"
+        terminalreporter.write_line(said, yellow=True, bold=True)
     for missing, advice in (
         (MISSING, "set TEST_POSTGRES_URL"), (NO_CHROMIUM, "set CHROMIUM"), (NO_PGBOUNCER, "install it")
     ):  # fmt: skip

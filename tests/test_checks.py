@@ -1,7 +1,6 @@
 from ipaddress import ip_network
 
 import pytest
-from structlog.testing import capture_logs
 
 from bridge import settings as environment
 from bridge.decide.rulebook import Rulebook
@@ -28,8 +27,10 @@ def checked(book: Rulebook, **environ: str) -> dict[str, tuple[bool | None, str]
     return dict(notifier_checks(settings, book, lambda name, ok, detail: (name, (ok, detail))))
 
 
-def test_behind_a_proxy_doctor_says_that_the_proxy_judges_and_says_it_without_its_password() -> None:
-    with Receiver(answering("200 OK", b'{"ok": true}')) as slack, Proxy() as proxy, capture_logs() as logs:
+def test_behind_a_proxy_doctor_says_that_the_proxy_judges_and_says_it_without_its_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Receiver(answering("200 OK", b'{"ok": true}')) as slack, Proxy() as proxy:
         found = checked(
             a_book(),
             BRIDGE_EGRESS_PROXY=proxy.url.replace("://", f"://me:{PASSWORD}@"),
@@ -42,8 +43,8 @@ def test_behind_a_proxy_doctor_says_that_the_proxy_judges_and_says_it_without_it
         "notifier old": (True, through),
     }
     assert [seen.path for seen in slack.requests] == ["/api/auth.test"]
-    assert len(logs) == 1
-    assert PASSWORD not in f"{found} {logs}"
+    assert len(caplog.records) == 1
+    assert PASSWORD not in f"{found} {caplog.text}"
 
 
 def test_a_proxy_that_refuses_slack_is_named() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,20 @@ def test_what_heroku_needs_is_there_and_what_it_refuses_is_not() -> None:
     assert not (REPOSITORY / "requirements.txt").exists()
     asked = {name.partition("[")[0] for name in _names(tomllib.loads((REPOSITORY / "pyproject.toml").read_text()))}
     assert {"psycopg", "gunicorn"} <= asked  # extras are never installed there
+
+
+def test_what_the_code_imports_is_declared() -> None:
+    packages = packages_distributions()
+    imported = {
+        name
+        for path in (REPOSITORY / "bridge").rglob("*.py")
+        for name in re.findall(r"^ *(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
+        if name not in sys.stdlib_module_names and name in packages and name != "bridge"
+    }
+    declared = {name.partition("[")[0] for name in _names(tomllib.loads((REPOSITORY / "pyproject.toml").read_text()))}
+    normal = {package: {re.sub(r"[-_.]+", "-", name).lower() for name in packages[package]} for package in imported}
+    assert [package for package, names in normal.items() if not names & declared] == []
+    assert len(imported) > 15
 
 
 def _names(project: dict[str, dict[str, list[str]]]) -> list[str]:

@@ -14,8 +14,8 @@ from bridge.admin.families import counter, gauge, histogram, largest, summed
 from bridge.collect.errors import Kind
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import own_template
+from bridge.record.counters import Labels, Total
 from bridge.record.settling import ATTEMPT_LABELS
-from bridge.record.tallies import Labels, Total
 
 METRICS = (
     "attempt", "delivery", "detection", "job_duration", "job_problem", "job_wait", "match", "poll", "retry_after",
@@ -47,18 +47,18 @@ def _of_source(found: _Found, book: Rulebook) -> Iterator[Metric]:
     regions = sorted({watch.place.region for watch in book.watches})
     polls = product(regions, ("ok", *get_args(Kind)))
     yield _counter("poll", "Polls, by how they ended.", ("region", "outcome"), found["poll"], polls)
-    yield histogram("poll_duration_seconds", "How long polls took.", (), _by(found["poll"]), _ALL)
+    yield histogram("poll", "poll_duration_seconds", "How long polls took.", (), _by(found["poll"]), _ALL)
     changes = "Changes of jobs' states; from new: seen for the first time."
     yield _counter("transitions", changes, ("tag", "queue", "from", "to"), found["transition"])
     ran = "From start to end, of jobs that were seen to end."
-    yield histogram("job_duration_seconds", ran, ("tag", "queue", "state"), found["job_duration"])
-    yield histogram("job_wait_seconds", "From creation to start, of these.", ("queue",), found["job_wait"])
+    yield histogram("job_duration", "job_duration_seconds", ran, ("tag", "queue", "state"), found["job_duration"])
+    yield histogram("job_wait", "job_wait_seconds", "From creation to start, of these.", ("queue",), found["job_wait"])
     unread = "What of jobs cannot be read, once for each value: a field, or the job, which is left out."
     fields = product(("field",), ("CreationTime", "EndTime", "Progress", "StartTime"))
     known = (*fields, *product(("left_out",), ("JobId", "JobsDetail", "State")))
     yield _counter("job_problems", unread, ("kind", "field"), found["job_problem"], known)
     delay = "From when CI says that a job changed until that was seen."
-    yield histogram("detection_delay_seconds", delay, (), found["detection"], _ALL)
+    yield histogram("detection", "detection_delay_seconds", delay, (), found["detection"], _ALL)
 
 
 def _of_rules(found: _Found, book: Rulebook) -> Iterator[Metric]:
@@ -80,10 +80,10 @@ def _of_deliveries(found: _Found, book: Rulebook) -> Iterator[Metric]:
     yield _counter("deliveries", "Deliveries, by their end.", (*by, "outcome"), found["delivery"], ends)
     yield _counter("delivery_attempts", "Attempts, by what came of them.", (*by, "reason"), found["attempt"], tries)
     took = "How long attempts took."
-    yield histogram("delivery_attempt_duration_seconds", took, by, _by(found["attempt"], 0), mine)
+    yield histogram("attempt", "delivery_attempt_duration_seconds", took, by, _by(found["attempt"], 0), mine)
     accepted = [one for one in found["delivery"] if one.labels[1] == "delivered"]
     latency = "From what happened to the receiver's yes."
-    yield histogram("delivery_latency_seconds", latency, by, _by(accepted, 0), mine)
+    yield histogram("delivery", "delivery_latency_seconds", latency, by, _by(accepted, 0), mine)
     slack = sorted(name for name, one in book.notifiers.items() if one.type == "slack")
     waits = dict.fromkeys(product(slack), 0.0)
     waits |= {one.labels: one.seconds for one in found["retry_after"] if one.labels in waits}

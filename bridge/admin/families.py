@@ -9,21 +9,11 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from bridge.record.tallies import BOUNDS, MOST_KEPT, OTHER, Labels, Total
+from bridge.record.counters import BOUNDS, MOST_KEPT, OTHER, Labels, Total
 
 # Label sets of one metric: tags and queues are whatever CI says. As many as the record keeps: what is "other" at one
 # scrape and itself at the next makes a counter fall.
 MOST = 2 * MOST_KEPT
-_METRIC_OF = {
-    "delivery_attempt_duration_seconds": "attempt",
-    "delivery_latency_seconds": "delivery",
-    "detection_delay_seconds": "detection",
-    "job_duration_seconds": "job_duration",
-    "job_wait_seconds": "job_wait",
-    "poll_duration_seconds": "poll",
-}
-
-
 Values = Mapping[Any, float]  # by label set: a mapping's keys would have to be of one length else
 
 
@@ -42,13 +32,13 @@ def counter(name: str, text: str, labels: Sequence[str], values: Values) -> Metr
 
 
 def histogram(
-    name: str, text: str, labels: Sequence[str], totals: Iterable[Total], known: Collection[Labels] = ()
+    metric: str, name: str, text: str, labels: Sequence[str], totals: Iterable[Total], known: Collection[Labels] = ()
 ) -> Metric:
-    """Return the histogram of one metric's tallies; what is not timed is not in it."""
+    """Return the histogram of a metric of BOUNDS; what has no duration is not in it."""
     family = HistogramMetricFamily(f"bridge_{name}", text, labels=labels)
     rows = [one for one in totals if one.bucket >= 0]
     kept, others = largest(summed(rows), known), (OTHER,) * len(labels)
-    bounds = BOUNDS[_METRIC_OF[name]]
+    bounds = BOUNDS[metric]
     counts = {mine: [0] * (len(bounds) + 1) for mine in kept}
     seconds = dict.fromkeys(kept, 0.0)
     for one in rows:

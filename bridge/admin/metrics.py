@@ -1,6 +1,6 @@
 """/metrics: read from the database at each scrape, so it is right for any number of processes.
 
-What stands now is counted when it is asked for; what happened was counted when it was stored (`record/tallies.py`).
+What stands now is counted when it is asked for; what happened was counted when it was stored (`record/counters.py`).
 No query reads what has ended, so a scrape costs as much after a million jobs as after ten.
 """
 
@@ -25,8 +25,8 @@ from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.decide.rulebook import Rulebook
 from bridge.model import Reason
-from bridge.record import gauges, rulesets, tallies
-from bridge.record.tallies import Labels, Total
+from bridge.record import gauges, rulesets
+from bridge.record.counters import Labels, Total, totals
 
 Row = Mapping[str, Any]
 
@@ -173,5 +173,5 @@ class Metrics:
                 faults=rulesets.faults(tx),
                 holders=gauges.holders(tx, now=now),
                 digests=gauges.open_digests(tx),
-                totals=tallies.totals(tx, counters.METRICS),
+                totals=totals(tx, counters.METRICS),
             )

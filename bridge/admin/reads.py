@@ -16,7 +16,7 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
 from bridge.display import LINE
-from bridge.record import gauges, problems, reading, rulesets, tallies
+from bridge.record import counters, gauges, problems, reading, rulesets
 from bridge.record.reading import Cursor, Found
 from bridge.record.schema import DELIVERY_STATES
 
@@ -101,7 +101,7 @@ class Reads:
     def rules(self) -> ResponseReturnValue:
         book = self._parts.book()
         with self._parts.db.read() as tx:
-            found, faults, matches = self._parts.in_force(tx), rulesets.faults(tx), tallies.matches(tx)
+            found, faults, matches = self._parts.in_force(tx), rulesets.faults(tx), counters.matches(tx)
         fault = self._parts.why_not_in_force(found)
         page = self._short([shown.rule(one, faults.get(one.name), matches.get(one.name)) for one in found.rules])
         # A fault quotes the line it is about, which may be the one where a secret was written by mistake.

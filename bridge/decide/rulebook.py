@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from bridge.decide.archive import Ruleset, freeze
-from bridge.decide.doubts import Doubts
 from bridge.decide.faults import Fault, Faults, RulesRefused
+from bridge.decide.lint import Linter
 from bridge.decide.matching import Matcher
 from bridge.decide.messages import Wording
 from bridge.decide.notifiers import NotifierReader
@@ -78,7 +78,7 @@ class _Reader:
         self._tables = Tables(tables, self._faults)
         self._templates = TemplateReader(self._faults.note)
         self._notifier_reader = NotifierReader(environ, self._faults.note, self._templates)
-        self._doubts = Doubts(self._faults)
+        self._linter = Linter(self._faults)
         self._defaults = Defaults()
         self._aliases: dict[str, str] = {}
 
@@ -92,8 +92,8 @@ class _Reader:
         rules, mutes, trials = reader.rules(), reader.mutes(), reader.trials()
         numbers = {name: at for at, table in self._tables.each("mute") if isinstance(name := table.get("name"), str)}
         placed_mutes = [(numbers[mute.name], mute.scope) for mute in mutes]
-        self._doubts.of_rules(reader.placed, placed_mutes, watches, self._aliases)
-        self._doubts.of_use(self._tables, notifiers)
+        self._linter.of_rules(reader.placed, placed_mutes, watches, self._aliases)
+        self._linter.of_use(self._tables, notifiers)
         faults = self._faults.found
         if any(not fault.warning for fault in faults):
             raise RulesRefused(faults)
@@ -182,9 +182,9 @@ class _Reader:
             shape = self._tables.shape(WatchTable, table, "watch", ("watch", at))
             if shape is None:
                 continue
-            self._doubts.of_tags(shape.tags, at)
-            self._doubts.of_queue_type(shape.queue_type, at)
-            self._doubts.of_queues(shape.queues or (), self._aliases, ("watch", at, "queues"))
+            self._linter.of_tags(shape.tags, at)
+            self._linter.of_queue_type(shape.queue_type, at)
+            self._linter.of_queues(shape.queues or (), self._aliases, ("watch", at, "queues"))
             if shape.lookback:
                 self._check_lookback(shape.lookback, ("watch", at, "lookback"))
             streams += len(shape.tags) * len(shape.queues or "1")

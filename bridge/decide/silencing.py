@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bridge.decide.conditions import Globs, flat
-from bridge.decide.doubts import Polled
 from bridge.decide.faults import FieldFault, FieldFaults
+from bridge.decide.lint import Polled
 from bridge.decide.mutes import SCOPE_KEYS, Scope, read_scope
 from bridge.decide.shapes import printable
 from bridge.decide.text.durations import duration
@@ -201,7 +201,7 @@ def doubts(
         if name not in known
     ]
     polled = Polled(watches, {name: queue for queue, name in (queue_names or {}).items()})
-    found += [f"{'.'.join(keys)}: {text}" for keys, text in polled.doubts(scope.was, scope.to, scope.conditions)]
+    found += [f"{'.'.join(keys)}: {text}" for keys, text in polled.findings(scope.was, scope.to, scope.conditions)]
     return found if len(found) <= _MOST_DOUBTS else [*found[:_MOST_DOUBTS], f"and {len(found) - _MOST_DOUBTS} more"]
 
 

@@ -27,10 +27,10 @@ from bridge.decide.missing import ASKED_AGAIN, due
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
 from bridge.model import Described, Page, Place, Problem, Stream, Watch
-from bridge.pipeline.counts import of_poll
+from bridge.pipeline.counters import of_poll
 from bridge.pipeline.round import Poll, Round, meet
 from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import leases, missing, problems, rulesets, snapshots, tallies
+from bridge.record import counters, leases, missing, problems, rulesets, snapshots
 from bridge.record.database import Clock, Database, ms
 
 logger = logging.getLogger(__name__)
@@ -430,7 +430,7 @@ class Poller:
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
-            tallies.count(tx, of_poll(round_, self._clock()), now=self._clock())
+            counters.add(tx, of_poll(round_, self._clock()), now=self._clock())
             if error or not poll.behind:
                 leases.release(tx, watch.place.bucket, self._worker)
         for job_id in given_up:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.scan import OVERLAP
 from bridge.pipeline.poll import Halted
-from bridge.record import leases, pruning, snapshots, tallies
+from bridge.record import counters, leases, pruning, snapshots
 from bridge.record.database import Clock, Database
 from bridge.record.pruning import Cutoffs, Found
 
@@ -137,5 +137,5 @@ class Pruner:
             self._nap(_PAUSE_S)
             with self._db.write() as tx:
                 leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
-                if tallies.compact(tx, now=self._clock()) < tallies.AT_ONCE:
+                if counters.compact(tx, now=self._clock()) < counters.AT_ONCE:
                     return

@@ -11,10 +11,10 @@ from itertools import accumulate
 from sqlalchemy import Connection
 
 from bridge.model import CLOSED, NEW
-from bridge.record import gauges, tallies
-from bridge.record.tallies import BOUNDS
+from bridge.record import counters, gauges
+from bridge.record.counters import BOUNDS
 
-# Span and step: as long as what is left of tallies of that age.
+# Length of the chart and of its slots: as long as `counters.compact` leaves them at that age.
 SPANS = {
     "1h": (timedelta(hours=1), timedelta(minutes=5)),
     "24h": (timedelta(hours=24), timedelta(hours=1)),
@@ -90,14 +90,13 @@ class Stats:
 
 def moved(tx: Connection, span: str, now: datetime, tag: str | None = None, queue: str | None = None) -> Movement:
     """Return how jobs moved in a span of SPANS; perhaps only those of a tag or a queue (its id)."""
-    length, step = SPANS[span]
-    slots = _slots(now, length, step)
+    slots = _slots(now, *SPANS[span])
 
     def wanted(of_tag: str, of_queue: str) -> bool:
         return tag in (None, of_tag) and queue in (None, of_queue)
 
-    steps = tallies.series(tx, "transition", slots[0], step)
-    moves = {labels: _counts(found, slots) for labels, found in steps.items() if wanted(labels[0], labels[1])}
+    transitions = counters.series(tx, "transition", slots)
+    moves = {labels: counts for labels, counts in transitions.items() if wanted(labels[0], labels[1])}
     open_ = {key: count for key, count in gauges.open_jobs(tx).items() if wanted(key[2], key[1])}
     return Movement(slots=slots, jobs=_standing(open_, moves, slots), transitions=_moved(moves, slots))
 
@@ -106,7 +105,7 @@ def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
     """Return what there is to say of a span of SPANS; of jobs and transitions as `moved`."""
     found = moved(tx, span, now, tag, queue)
     slots, step = found.slots, SPANS[span][1]
-    ends = tallies.series(tx, "delivery", slots[0], step)
+    ends = counters.series(tx, "delivery", slots)
     return Stats(
         span=span,
         since=slots[0],
@@ -116,8 +115,8 @@ def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
         jobs=found.jobs,
         transitions=found.transitions,
         deliveries=tuple(
-            Settled(notifier=notifier, outcome=outcome, counts=_counts(counted, slots))
-            for (notifier, outcome), counted in sorted(ends.items())
+            Settled(notifier=notifier, outcome=outcome, counts=counts)
+            for (notifier, outcome), counts in sorted(ends.items())
         ),
         latency=latency(tx, span, now),
     )
@@ -125,16 +124,12 @@ def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
 
 def latency(tx: Connection, span: str, now: datetime) -> tuple[Latency, ...]:
     """Return how long it took in a span of SPANS until messages were accepted."""
-    return _latency(tallies.histogram(tx, "delivery", _slots(now, *SPANS[span])[0]))
+    return _latency(counters.histogram(tx, "delivery", _slots(now, *SPANS[span])[0]))
 
 
 def _slots(now: datetime, length: timedelta, step: timedelta) -> tuple[datetime, ...]:
     last = now - timedelta(seconds=now.timestamp() % step.total_seconds())
     return tuple(last - step * back for back in reversed(range(length // step)))
-
-
-def _counts(found: Mapping[datetime, int], slots: Sequence[datetime]) -> Counts:
-    return tuple(found.get(slot, 0) for slot in slots)
 
 
 _Moves = Mapping[tuple[str, ...], Counts]

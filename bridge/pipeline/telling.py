@@ -14,8 +14,8 @@ from bridge.decide.mutes import Gates
 from bridge.decide.rulebook import Rulebook
 from bridge.decide.tellings import Telling, tell, tell_overdue
 from bridge.model import GONE, Transition, Watch
-from bridge.pipeline.counts import of_faults, of_matches, of_tellings
-from bridge.record import alarms, outbox, rulesets, silences, snapshots, tallies
+from bridge.pipeline.counters import of_faults, of_matches, of_tellings
+from bridge.record import alarms, counters, outbox, rulesets, silences, snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def tell_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: d
     tellings = [tell(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
     snapshots.add_transitions(tx, [(telling.transition, _fired(telling)) for telling in tellings], rules=book.sha)
     alarms.recovered(tx, [one.n for found in fired.values() for one in found], now=now)
-    tallies.count(tx, of_tellings(tellings), now=now)
+    counters.add(tx, of_tellings(tellings), now=now)
     _put(tx, tellings, now)
     return tellings
 
@@ -77,7 +77,7 @@ def tell_stays(
             tellings.append(telling)
         if len(tellings) >= _MOST_STAYS:
             break
-    tallies.count(tx, of_matches(tellings), now=now)
+    counters.add(tx, of_matches(tellings), now=now)
     _put(tx, tellings, now)
     return tellings
 
@@ -101,7 +101,7 @@ def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
     silences.over(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
     faults = [fault for telling in tellings for fault in telling.faults]
     rulesets.fault(tx, faults, now=now)
-    tallies.count(tx, of_faults(tellings), now=now)
+    counters.add(tx, of_faults(tellings), now=now)
     for rule, why in faults:
         logger.warning("template fell back to the default text", extra={"rule": rule, "fault": why})
 

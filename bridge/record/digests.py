@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, literal_column, or_, select, text, update
 
 from bridge.model import Gate, Hold, Rate, Transition
-from bridge.record import tallies
+from bridge.record import counters
+from bridge.record.counters import Count
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import DROPPED, HELD, MERGED, state_is
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
@@ -24,7 +25,6 @@ from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import silence as Q  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 from bridge.record.snapshots import judged
-from bridge.record.tallies import Counted
 
 _KEY = (G.c.gate, G.c.name, G.c.notifier, G.c.key)
 
@@ -221,7 +221,7 @@ def move(tx: Connection, numbers: Sequence[int] | None, *, of: int, to: int, dro
 
 
 def _count(tx: Connection, notifier: str, outcome: str, count: int, now: datetime) -> None:
-    tallies.count(tx, [Counted("delivery", (notifier, outcome), times=count)], now=now)
+    counters.add(tx, [Count("delivery", (notifier, outcome), times=count)], now=now)
 
 
 def prune(tx: Connection, *, before: datetime, silences_before: datetime) -> int:

@@ -24,15 +24,15 @@ from sqlalchemy import (
 )
 
 from bridge.model import Breaker, Gate, Message, Reason, Told
-from bridge.record import digests, tallies
+from bridge.record import counters, digests
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.codec import dump
+from bridge.record.counters import Count
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import AT_ONCE, DEAD, DROPPED, HELD, WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
-from bridge.record.tallies import Counted
 
 
 def put(tx: Connection, told: Sequence[Told], *, now: datetime, at_once: bool = False) -> Sequence[Told]:
@@ -58,7 +58,7 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime, at_once: bool = 
     tx.execute(upsert(tx, M).on_conflict_do_nothing(), rows)
     when = ms(now)
     held = _held(tx, told, now)
-    tallies.count(tx, _counted(told, held), now=now)
+    counters.add(tx, _counted(told, held), now=now)
     deliveries = [
         {
             "id": one.id, "message": one.message.id, "notifier": one.notifier, "lane": one.lane,
@@ -116,11 +116,11 @@ def _in_digest(n: int, gate: Gate, name: str, now: datetime, *, drop: bool = Fal
     return held | {"state": DROPPED, "ended_at": ms(now)} if drop else held
 
 
-def _counted(told: Sequence[Told], held: Mapping[int, Mapping[str, Any]]) -> Iterator[Counted]:
+def _counted(told: Sequence[Told], held: Mapping[int, Mapping[str, Any]]) -> Iterator[Count]:
     for place, facts in held.items():
-        yield Counted("suppressed", (told[place].message.rule or "", facts["held_by"].partition(":")[0]))
+        yield Count("suppressed", (told[place].message.rule or "", facts["held_by"].partition(":")[0]))
         if facts["state"] == DROPPED:
-            yield Counted("delivery", (told[place].notifier, "dropped"))
+            yield Count("delivery", (told[place].notifier, "dropped"))
 
 
 def stored_id(tx: Connection, message: Message) -> str | None:

@@ -16,12 +16,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, select, tuple_, update
 
 from bridge.model import Problem
-from bridge.record import tallies
+from bridge.record import counters
 from bridge.record.codec import dump, storable
+from bridge.record.counters import Count
 from bridge.record.database import at, ms, upsert
 from bridge.record.reading import Facts, iso
 from bridge.record.schema import job_problem as B  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.tallies import Counted
 
 FIELD, LEFT_OUT = _KINDS = ("field", "left_out")
 _NO_ID = "?"  # begins the key of a job whose id cannot be read: what is told of it follows
@@ -62,7 +62,7 @@ def record(
             _put(tx, bucket, stream, key, told, now, first=first)
         before = set() if row is None else {tuple(one) for one in json.loads(row.detail)}
         new += [problem for problem in told if (problem.field, storable(problem.value)) not in before]
-    tallies.count(tx, [Counted("job_problem", (_kind(one), one.field)) for one in new], now=now)
+    counters.add(tx, [Count("job_problem", (_kind(one), one.field)) for one in new], now=now)
     return new
 
 

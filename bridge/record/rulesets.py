@@ -9,15 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, or_, select, update
 
-from bridge.record import tallies
+from bridge.record import counters
 from bridge.record.codec import storable
+from bridge.record.counters import Count
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import HEAD
 from bridge.record.schema import rule_fault as F  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import ruleset as R  # noqa: N812
 from bridge.record.schema import shared_number as S  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
-from bridge.record.tallies import Counted
 
 ALIVE = timedelta(seconds=45)  # a worker says every 15 s that it is there
 _APART = timedelta(seconds=60)  # so long a new file may take to reach every worker
@@ -31,7 +31,7 @@ def keep(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
     """Keep a ruleset that is in use, and remember when it was."""
     row = upsert(tx, R).values(sha=sha, text=text, used_at=ms(now))
     tx.execute(row.on_conflict_do_update(index_elements=["sha"], set_={"used_at": ms(now), "text": text}))
-    tallies.count(tx, [Counted("rules", ())], now=now)
+    counters.add(tx, [Count("rules", ())], now=now)
 
 
 # --- which are in force -----------------------------------------------------------------------------------------

@@ -21,9 +21,10 @@ from sqlalchemy import (
 )
 
 from bridge.model import Attempt, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
-from bridge.record import tallies
+from bridge.record import counters
 from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
+from bridge.record.counters import UNTIMED, Count, timed
 from bridge.record.database import ms, upsert
 from bridge.record.outbox import hold, pause
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, state_is
@@ -31,7 +32,6 @@ from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import thread as H  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
-from bridge.record.tallies import UNTIMED, Counted, Labels, timed
 
 ANSWER_KEPT = 4096
 
@@ -99,7 +99,7 @@ def settle(tx: Connection, ended: Sequence[Ended], *, now: datetime) -> frozense
     kept = [e for e in ended if e.attempt.delivery.n in mine]
     if kept:
         tx.execute(insert(A), [_attempt_row(one.attempt) for one in kept])
-        tallies.count(tx, _counted(kept), now=now)
+        counters.add(tx, _counted(kept), now=now)
     return frozenset(e.attempt.delivery.n for e in ended) - mine
 
 
@@ -188,27 +188,21 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _counted(ended: Iterable[Ended]) -> Iterator[Counted]:
-    made: dict[Labels, list[float]] = defaultdict(list)
-    accepted: dict[Labels, list[float]] = defaultdict(list)
+def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
     for one in ended:
-        attempt = one.attempt
-        delivery, seconds = attempt.delivery, attempt.seconds
-        labels: Labels = (delivery.notifier, attempt_label(attempt.outcome))
-        if isinstance(attempt.outcome, Sent):
-            made[labels].append(seconds)
-            latency = (attempt.started_at - delivery.happened_at).total_seconds() + seconds
-            accepted[delivery.notifier, "delivered"].append(latency)
-            continue
-        yield from _counted_failed(one)
-        if seconds > 0 or attempt.status is not None:
-            made[labels].append(seconds)
+        attempt, outcome, notifier = one.attempt, one.attempt.outcome, one.attempt.delivery.notifier
+        labels = (notifier, attempt_label(outcome))
+        if attempt.seconds > 0 or attempt.status is not None or isinstance(outcome, Sent):
+            yield timed("attempt", labels, attempt.seconds)
         else:  # what is given up was not tried again
-            yield Counted("attempt", labels, UNTIMED)
-    for labels, times in made.items():
-        yield from timed("attempt", labels, *times)
-    for labels, times in accepted.items():
-        yield from timed("delivery", labels, *times)
+            yield Count("attempt", labels, UNTIMED)
+        if isinstance(outcome, Sent):
+            waited = attempt.started_at - attempt.delivery.happened_at
+            yield timed("delivery", (notifier, "delivered"), waited.total_seconds() + attempt.seconds)
+        elif one.dead:
+            yield Count("delivery", (notifier, "dead"))
+        elif isinstance(outcome, RetryLater) and outcome.everyone and outcome.after:
+            yield Count("retry_after", (notifier,), ms=outcome.after // timedelta(milliseconds=1))
 
 
 def attempt_label(outcome: Outcome) -> str:
@@ -216,14 +210,6 @@ def attempt_label(outcome: Outcome) -> str:
     if isinstance(outcome, Sent):
         return OK
     return Reason.CLIENT_ERROR.value if outcome.reason in _CLIENT_ERRORS else outcome.reason.value
-
-
-def _counted_failed(one: Ended) -> Iterator[Counted]:
-    outcome, name = one.attempt.outcome, one.attempt.delivery.notifier
-    if one.dead:
-        yield Counted("delivery", (name, "dead"))
-    elif isinstance(outcome, RetryLater) and outcome.everyone and outcome.after:
-        yield Counted("retry_after", (name,), ms=outcome.after // timedelta(milliseconds=1))
 
 
 def hand_back(tx: Connection, deliveries: Iterable[Delivery]) -> None:
@@ -268,5 +254,5 @@ def _free(tx: Connection, which: Any, now: datetime) -> int:
         tx.execute(update(D).where(D.c.n.in_(numbers)).values(waits))
         facts = {"outcome": "lost", "why": why, "reason": _LOST, "started_at": ms(now), "ms": 0}
         tx.execute(insert(A), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
-        tallies.count(tx, [Counted("attempt", (row.notifier, _LOST), UNTIMED) for row in rows], now=now)
+        counters.add(tx, [Count("attempt", (row.notifier, _LOST), UNTIMED) for row in rows], now=now)
     return len(rows)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
-
-import structlog
 
 from bridge.model import Attempt, Delivery, Notifier, Outcome, RetryLater, Sent
 from bridge.send.mask import Mask
@@ -14,7 +13,7 @@ from bridge.send.mask import Mask
 ANSWER_KEPT = 4096
 _WHY_KEPT = 500  # a receiver's own words may be in it
 
-log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,8 @@ class Begun:
         )
 
     def broken(self, fault: Exception) -> Attempt:
-        log.exception("sending broke", delivery=self.delivery.id, notifier=self.delivery.notifier)
+        facts = {"delivery": self.delivery.id, "notifier": self.delivery.notifier}
+        logger.exception("sending broke", extra=facts)
         return self.ended(RetryLater(f"{type(fault).__name__}: {fault}"))
 
     def _recordable(self, outcome: Outcome) -> Outcome:

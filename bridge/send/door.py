@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
-from selectors import EVENT_READ, EVENT_WRITE
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from time import monotonic
 from typing import Any
 
 import pycurl
-import structlog
 
 from bridge import __version__
 from bridge.send.addresses import Network
-from bridge.send.ears import ears
 from bridge.send.exchange import Failure, Reply, Request
 from bridge.send.transfer import Policy, Transfer, ca_file
 
@@ -35,7 +34,7 @@ _EVENTS = {
 }
 _READY = (0, pycurl.CSELECT_IN, pycurl.CSELECT_OUT, pycurl.CSELECT_IN | pycurl.CSELECT_OUT)
 
-log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Door:
@@ -75,11 +74,11 @@ class Door:
         self._ended: list[Answered] = []
         self._timer = inf
         self._woken = self._closed = False
-        self._ears = ears()
+        self._selector = DefaultSelector()
         self._bell_end, self._bell = socket.socketpair()
         self._open()
         if proxy:
-            log.warning("an egress proxy is set: it must judge the addresses that notifiers reach")
+            logger.warning("an egress proxy is set: it must judge the addresses that notifiers reach")
 
     @property
     def has_proxy(self) -> bool:
@@ -144,7 +143,7 @@ class Door:
         self._idle.clear()
         self._close_fetchers()
         self._multi.close()
-        self._ears.close()
+        self._selector.close()
         self._bell_end.close()
         self._bell.close()
 
@@ -152,7 +151,7 @@ class Door:
         self._bell_end.setblocking(False)
         self._bell.setblocking(False)
         self._bell_fd = self._bell_end.fileno()
-        self._ears.listen(self._bell_fd, EVENT_READ)
+        self._selector.register(self._bell_fd, EVENT_READ)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._heed)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
@@ -161,11 +160,11 @@ class Door:
     def _turn(self, at_most_s: float) -> None:
         """Wait once for sockets or the timer, let libcurl act on them, and collect what ended."""
         act = self._multi.socket_action
-        for fd, events in self._ears.hear(min(at_most_s, max(0.0, self._timer - monotonic()))):
-            if fd == self._bell_fd:
+        for key, events in self._selector.select(min(at_most_s, max(0.0, self._timer - monotonic()))):
+            if key.fd == self._bell_fd:
                 self._hear_bell()
             else:
-                act(fd, _READY[events])
+                act(key.fd, _READY[events])
         if self._timer <= monotonic():
             self._timer = inf
             act(pycurl.SOCKET_TIMEOUT, 0)
@@ -174,9 +173,13 @@ class Door:
     def _heed(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """libcurl tells which events of which sockets it wants to hear of."""
         if what == pycurl.POLL_REMOVE:
-            self._ears.ignore(fd)
-        else:
-            self._ears.listen(fd, _EVENTS[what])
+            with suppress(KeyError):
+                self._selector.unregister(fd)
+            return
+        try:
+            self._selector.register(fd, _EVENTS[what])
+        except KeyError:
+            self._selector.modify(fd, _EVENTS[what])
 
     def _set_timer(self, after_ms: int) -> None:
         self._timer = inf if after_ms < 0 else monotonic() + after_ms / 1000

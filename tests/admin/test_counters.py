@@ -11,8 +11,8 @@ from sqlalchemy import event
 from bridge.admin.families import MOST
 from bridge.decide.rulebook import read
 from bridge.model import Hold, Rejected, RetryLater, Sent
-from bridge.record import digests, rulesets, tallies
-from bridge.record.tallies import BOUNDS, MOST_KEPT, Counted, timed
+from bridge.record import counters, digests, rulesets
+from bridge.record.counters import BOUNDS, MOST_KEPT, Count, timed
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_failed_job, a_job
 from tests.admin.test_metrics import scrape
 
@@ -36,9 +36,9 @@ throttle = "1/h"
 )
 
 
-def count(world: World, *counted: Counted) -> None:
+def count(world: World, *counted: Count) -> None:
     with world.db.write() as tx:
-        tallies.count(tx, counted, now=world.now)
+        counters.add(tx, counted, now=world.now)
 
 
 def test_all_that_the_rules_may_count_is_there_at_0(world: World) -> None:
@@ -84,7 +84,9 @@ def test_what_happened_is_counted(either_world: World) -> None:
 
 def test_a_histogram_is_cumulative_and_has_its_sum(world: World) -> None:
     count(
-        world, *timed("delivery", ("cms", "delivered"), 0.5, 0.6, 4.0, 100_000.0), Counted("delivery", ("cms", "dead"))
+        world,
+        *(timed("delivery", ("cms", "delivered"), took) for took in (0.5, 0.6, 4.0, 100_000.0)),
+        Count("delivery", ("cms", "dead")),
     )
     found = scrape(world)
     buckets = {
@@ -100,7 +102,7 @@ def test_a_histogram_is_cumulative_and_has_its_sum(world: World) -> None:
 
 
 def test_what_was_not_timed_is_an_attempt_and_in_no_histogram(world: World) -> None:
-    count(world, Counted("attempt", ("cms", "lost"), tallies.UNTIMED), *timed("attempt", ("cms", "ok"), 0.2))
+    count(world, Count("attempt", ("cms", "lost"), counters.UNTIMED), timed("attempt", ("cms", "ok"), 0.2))
     found = scrape(world)
     assert found["bridge_delivery_attempts_total"][("cms", "lost")] == 1
     assert found["bridge_delivery_attempt_duration_seconds_count"][("cms",)] == 1
@@ -108,8 +110,8 @@ def test_what_was_not_timed_is_an_attempt_and_in_no_histogram(world: World) -> N
 
 def test_of_very_many_queues_the_rest_is_other_and_nothing_is_lost(world: World) -> None:
     names = [("Transcode", f"p{k}", "new", "Running") for k in range(2_000)]
-    count(world, *(Counted("transition", labels, times=1 + (k < 100)) for k, labels in enumerate(names)))
-    count(world, *(one for k in range(2_000) for one in timed("job_wait", (f"p{k}",), 10.0)))
+    count(world, *(Count("transition", labels, times=1 + (k < 100)) for k, labels in enumerate(names)))
+    count(world, *(timed("job_wait", (f"p{k}",), 10.0) for k in range(2_000)))
     world.sees(*(a_job(k, queue=f"p{k}", state="Pause") for k in range(1_100)))
     found = scrape(world)
     changes = found["bridge_transitions_total"]
@@ -126,9 +128,9 @@ def test_of_very_many_queues_the_rest_is_other_and_nothing_is_lost(world: World)
 
 def test_no_counter_falls_when_what_was_rare_is_so_no_more(world: World) -> None:
     names = [("Transcode", f"p{k}", "new", "Running") for k in range(2 * MOST_KEPT)]
-    count(world, *(Counted("transition", labels, times=10) for labels in names))
+    count(world, *(Count("transition", labels, times=10) for labels in names))
     before = scrape(world)["bridge_transitions_total"]
-    count(world, *(Counted("transition", labels, times=2) for labels in names[-5:]))
+    count(world, *(Count("transition", labels, times=2) for labels in names[-5:]))
     after = scrape(world)["bridge_transitions_total"]
     assert [labels for labels, value in before.items() if after.get(labels, 0) < value] == []
     assert sum(after.values()) == sum(before.values()) + 10
@@ -137,7 +139,7 @@ def test_no_counter_falls_when_what_was_rare_is_so_no_more(world: World) -> None
 def test_a_thousand_rules_are_all_there(world: World) -> None:
     rules = "".join(f'[[rule]]\nname = "r{k}"\nto = "Failed"\nnotify = "cms"\n' for k in range(MOST + 100))
     world.book = read(RULES + rules, ENVIRON)
-    count(world, Counted("match", ("of old",)))
+    count(world, Count("match", ("of old",)))
     matches = scrape(world)["bridge_rule_matches_total"]
     assert len(matches) == MOST + 100 + 2 + 1
     assert matches[("of old",)] == 1

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from bridge.model import FAILED, RUNNING, SUCCESS, Delivery, Outcome, Rejected, Sent
-from bridge.record import outbox, reading, silences, tallies
+from bridge.record import counters, outbox, reading, silences
 from bridge.record.database import Database
 from bridge.record.rewind import rewind
 from bridge.record.schema import digest
@@ -174,7 +174,7 @@ def test_what_dies_again_is_held_for_its_fallback_once(house: House) -> None:
             outbox.redrive(tx, reading.numbers_of([one["id"] for one in house.deliveries(state="dead")]), now=NOW)
         house.deliver()
     with house.db.read() as tx:
-        assert [one.count for one in tallies.totals(tx, ["suppressed"])] == [1]
+        assert [one.count for one in counters.totals(tx, ["suppressed"])] == [1]
         assert tx.execute(select(digest.c.members)).scalars().all() == [1]
     house.passes(hours(2))
     assert [one.title for one in house.heard("cms")] == ["The silence by ann (maintenance) is over, 1 held: 1 Failed"]

@@ -10,9 +10,9 @@ import pytest
 from bridge.model import Rejected, Sent
 from bridge.pipeline import Pruner
 from bridge.pipeline.stats import SPANS, Stats, quantile, stats
-from bridge.record import tallies
+from bridge.record import counters
+from bridge.record.counters import BOUNDS, Count
 from bridge.record.database import Database
-from bridge.record.tallies import BOUNDS, Counted
 from tests.pipeline.house import House
 from tests.record.builders import Clock, hours, minutes, seconds
 
@@ -80,21 +80,21 @@ def test_what_is_shown_of_hours_and_days_is_the_same_before_and_after_it_is_comp
         house.clock.advance(hours(2))
     before = shown(house, "24h"), shown(house, "7d")
     with house.db.write() as tx:
-        assert tallies.compact(tx, now=house.clock()) > 0
+        assert counters.compact(tx, now=house.clock()) > 0
     assert (shown(house, "24h"), shown(house, "7d")) == before
     assert sum(sum(one.counts) for one in before[1].transitions) == 30
 
 
 def test_pruning_compacts_all_there_is_some_rows_at_a_time(house: House, clock: Clock) -> None:
     with house.db.write() as tx:
-        for step in range(3 * tallies.AT_ONCE):
-            tallies.add(tx, [Counted("delivery", ("ops", "dead"))], now=clock() - minutes(5 * step))
+        for step in range(3 * counters.AT_ONCE):
+            counters.add(tx, [Count("delivery", ("ops", "dead"))], now=clock() - minutes(5 * step))
     naps: list[float] = []
     Pruner(db=house.db, clock=clock, worker="w9", nap=naps.append).prune(house.book)
     with house.db.write() as tx:
-        assert tallies.compact(tx, now=clock()) == 0
+        assert counters.compact(tx, now=clock()) == 0
     assert len(naps) > 3
-    assert sum(sum(one.counts) for one in shown(house, "7d").deliveries) == 3 * tallies.AT_ONCE
+    assert sum(sum(one.counts) for one in shown(house, "7d").deliveries) == 3 * counters.AT_ONCE
 
 
 def test_a_tag_or_a_queue_can_be_looked_at_alone(house: House) -> None:
@@ -126,14 +126,14 @@ def test_deliveries_are_shown_by_what_became_of_them_and_how_long_it_took(house:
 
 def test_a_count_that_does_not_fit_the_jobs_is_never_below_none(house: House, clock: Clock) -> None:
     with house.db.write() as tx:  # as after a restored backup, or of workers that did not count
-        tallies.add(tx, [Counted("transition", ("Transcode", "", "new", "Running"), times=5)], now=clock())
+        counters.add(tx, [Count("transition", ("Transcode", "", "new", "Running"), times=5)], now=clock())
     assert standing(shown(house)) == {}
 
 
 def test_a_chart_has_no_more_than_its_largest_lines(house: House, clock: Clock) -> None:
     with house.db.write() as tx:
-        many = [Counted("transition", ("Transcode", f"p{k}", "new", "Success"), times=k) for k in range(1, 400)]
-        tallies.add(tx, many, now=clock())
+        many = [Count("transition", ("Transcode", f"p{k}", "new", "Success"), times=k) for k in range(1, 400)]
+        counters.add(tx, many, now=clock())
     found = shown(house).transitions
     assert len(found) == 200
     assert min(sum(one.counts) for one in found) == 200

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bridge.model import Problem
-from bridge.record import problems, tallies
+from bridge.record import counters, problems
 from bridge.record.database import Database
 from bridge.record.schema import job_problem
 from tests.record.builders import BUCKET, NOW, hours, minutes, row_of, rows
@@ -44,7 +44,7 @@ def test_what_is_new_is_counted(db: Database) -> None:
     for _ in range(2):
         record(db, ODD_END, ODD_STATE, read=["j1"])
     with db.read() as tx:
-        found = {one.labels: one.count for one in tallies.totals(tx, ["job_problem"])}
+        found = {one.labels: one.count for one in counters.totals(tx, ["job_problem"])}
         assert problems.counts(tx) == {"field": 1, "left_out": 1}
     assert found == {("field", "EndTime"): 1, ("left_out", "State"): 1}
 

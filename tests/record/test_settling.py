@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
-from bridge.record import leases, outbox, settling, tallies
+from bridge.record import counters, leases, outbox, settling
 from bridge.record.database import Database, ms
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
 from tests.record.builders import (
@@ -222,7 +222,7 @@ def test_an_attempt_is_counted_by_its_reason(db: Database, outcome: Outcome, lab
     put(db, telling("d1"))
     settle(db, ended(claim(db)[0], outcome, again_at=NOW))
     with db.read() as tx:
-        assert {one.labels for one in tallies.totals(tx, ["attempt"])} == {("cms", label)}
+        assert {one.labels for one in counters.totals(tx, ["attempt"])} == {("cms", label)}
     assert label in settling.ATTEMPT_LABELS
 
 

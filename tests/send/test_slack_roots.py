@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from slack_sdk import WebClient
-from structlog.testing import capture_logs
 
 from bridge.model import Rejected, Sent
 from bridge.send.door import Door
@@ -105,8 +104,9 @@ def test_after_a_move_to_another_channel_the_thread_goes_on_there() -> None:
 
 
 @pytest.mark.parametrize("thread", ["job", "workflow"])
-def test_a_reply_whose_root_was_deleted_is_the_root_from_then_on(thread: str) -> None:
-    with SlackLookAlike() as look_alike, closing(Door(allow=LOOPBACK)) as door, capture_logs() as logged:
+def test_a_reply_whose_root_was_deleted_is_the_root_from_then_on(thread: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="bridge")
+    with SlackLookAlike() as look_alike, closing(Door(allow=LOOPBACK)) as door:
         told = partial(told_to, look_alike, door, "C1", thread=thread)
         first = told()
         assert told(root=first.receipt) == Sent()
@@ -116,7 +116,7 @@ def test_a_reply_whose_root_was_deleted_is_the_root_from_then_on(thread: str) ->
         assert told(root=loose.receipt) == Sent()
     _, root, reply = look_alike.posts
     assert (root.thread_ts, reply.thread_ts) == (None, root.ts)
-    assert [(one["event"], one["why"]) for one in logged] == [
+    assert [(record.getMessage(), vars(record)["why"]) for record in caplog.records] == [
         ("the root of a slack thread is gone, a new one begins", "deleted")
     ]
 

@@ -5,7 +5,6 @@ from functools import cache
 from ipaddress import ip_address, ip_network
 
 import pytest
-from structlog.testing import capture_logs
 
 from benchmarks.door import main
 from bridge.model import Attempt, Sent
@@ -44,7 +43,7 @@ def test_the_table_has_what_the_system_makes_an_address_of_and_what_it_does_not(
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_receiver_on_this_machine_hears_nothing_in_any_spelling_until_it_is_allowed(route: str) -> None:
     well = answering("200 OK", b"ok")
-    with capture_logs(), Receiver(well) as four, Receiver(well, "::1", four.port) as six:
+    with Receiver(well) as four, Receiver(well, "::1", four.port) as six:
         urls = [spelling.at(four.port) for spelling in SPELLINGS if _is_here(spelling, route)]
         assert len(urls) > 100
         assert not any(isinstance(_told(route, url, ()).outcome, Sent) for url in urls)
@@ -65,8 +64,7 @@ def test_the_benchmark_counts_what_was_let_through(capsys: pytest.CaptureFixture
 
 @cache
 def _findings(spelling: Spelling) -> tuple[Finding, ...]:
-    with capture_logs():  # what slack-sdk cannot use is logged with its traceback
-        return tuple(findings(spelling.at(80)))
+    return tuple(findings(spelling.at(80)))
 
 
 def _is_here(spelling: Spelling, route: str) -> bool:

@@ -19,7 +19,7 @@ from bridge.decide.matching import Rule
 from bridge.decide.samples import sample_transition
 from bridge.decide.toml_bounds import LARGEST
 from bridge.pipeline.explain import explain_sample
-from bridge.record import reading, rulesets, tallies
+from bridge.record import counters, reading, rulesets
 
 Facts = dict[str, Any]
 
@@ -44,7 +44,7 @@ class RulePages(Pages):
     def rules(self) -> ResponseReturnValue:
         wanted = request.args.get("name", "").strip()[:200]
         with self.parts.db.read() as tx:
-            rules, counts, faults = self.parts.in_force(tx), tallies.matches(tx), rulesets.faults(tx)
+            rules, counts, faults = self.parts.in_force(tx), counters.matches(tx), rulesets.faults(tx)
         fault = self.parts.why_not_in_force(rules)
         found = [one for one in rules.rules if any(wanted.lower() in name.lower() for name in (one.name, *one.notify))]
         return show(

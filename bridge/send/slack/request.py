@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
-import structlog
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
@@ -23,7 +23,7 @@ from bridge.send.slack.receipt import Receipt
 
 EVENT_TYPE = "ci_bridge_delivery"
 
-log = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class SlackSender(ManyRequests):
@@ -128,12 +128,8 @@ class _ApiDelivery:
         return Receipt(channel, ts, self._channel, self._sequence)
 
     def _log_new_root(self, why: str) -> None:
-        log.info(
-            "the root of a slack thread is gone, a new one begins",
-            delivery=self._delivery.id,
-            notifier=self._notifier.name,
-            why=why,
-        )
+        facts = {"delivery": self._delivery.id, "notifier": self._notifier.name, "why": why}
+        logger.info("the root of a slack thread is gone, a new one begins", extra=facts)
 
     def _post(self, channel: str, *, thread_ts: str | None = None) -> SlackResponse:
         return self._shown(
@@ -173,4 +169,5 @@ def _refusal(fault: SlackApiError, now: datetime) -> Outcome:
 
 
 def _log_refused_blocks(delivery: Delivery, error: str) -> None:
-    log.warning("slack refused the blocks, told as plain text", delivery=delivery.id, error=error)
+    facts = {"delivery": delivery.id, "error": error}
+    logger.warning("slack refused the blocks, told as plain text", extra=facts)

@@ -11,31 +11,34 @@ import pytest
 from sqlalchemy import select
 
 from bridge.model import Sent
-from bridge.record import settling, tallies
+from bridge.record import counters, settling
+from bridge.record.counters import AT_ONCE, BOUNDS, MOST_KEPT, Count, timed
 from bridge.record.database import Database
 from bridge.record.schema import tally
-from bridge.record.tallies import AT_ONCE, BOUNDS, MOST_KEPT, Counted, timed
 from tests.conftest import Opener, only_sqlite
 from tests.record.builders import NOW, claim, ended, hours, know, minutes, put, rows, seconds, settle, telling
 
 NINE = NOW.replace(hour=9, minute=0, second=0, microsecond=0)
 
 
-def count(db: Database, *counted: Counted, now: datetime = NOW) -> None:
+def count(db: Database, *counted: Count, now: datetime = NOW) -> None:
     with db.write() as tx:
-        tallies.count(tx, counted, now=now)
+        counters.add(tx, counted, now=now)
 
 
 def total(db: Database, *metrics: str) -> dict[tuple[str, ...], int]:
     with db.read() as tx:
-        return {(one.metric, *one.labels): one.count for one in tallies.totals(tx, metrics)}
+        return {(one.metric, *one.labels): one.count for one in counters.totals(tx, metrics)}
 
 
 def series(db: Database, metric: str, since: datetime, span: timedelta) -> dict[str, list[tuple[str, int]]]:
+    first = since - timedelta(seconds=since.timestamp() % span.total_seconds())
+    slots = [first + span * place for place in range((NOW + hours(24) - first) // span)]
     with db.read() as tx:
-        found = tallies.series(tx, metric, since, span)
+        found = counters.series(tx, metric, slots)
     return {
-        "/".join(labels): [(f"{at:%d %H:%M}", counts[at]) for at in sorted(counts)] for labels, counts in found.items()
+        "/".join(labels): [(f"{slot:%d %H:%M}", count) for slot, count in zip(slots, counts, strict=True) if count]
+        for labels, counts in found.items()
     }
 
 
@@ -44,7 +47,7 @@ def compact(db: Database, now: datetime) -> list[int]:
     found: list[int] = []
     while not found or found[-1]:
         with db.write() as tx:
-            found.append(tallies.compact(tx, now=now))
+            found.append(counters.compact(tx, now=now))
     return found
 
 
@@ -52,20 +55,20 @@ def compact(db: Database, now: datetime) -> list[int]:
 
 
 def test_counts_add_up_over_transactions_and_within_one(db: Database) -> None:
-    one, many = Counted("match", ("vod",)), Counted("match", ("vod",), times=40)
-    count(db, one, Counted("match", ("other",)), one)
+    one, many = Count("match", ("vod",)), Count("match", ("vod",), times=40)
+    count(db, one, Count("match", ("other",)), one)
     count(db, many, now=NOW + minutes(3))
     count(db, one, now=NOW - minutes(3))
     assert total(db, "match") == {("match", "vod"): 43, ("match", "other"): 1}
     with db.read() as tx:
-        assert tallies.matches(tx) == {"vod": (43, NOW + minutes(3)), "other": (1, NOW)}
-        assert tallies.matches(tx)["vod"][1].tzinfo
+        assert counters.matches(tx) == {"vod": (43, NOW + minutes(3)), "other": (1, NOW)}
+        assert counters.matches(tx)["vod"][1].tzinfo
 
 
 def test_calls_in_one_transaction_make_one_write_of_what_they_counted(db: Database) -> None:
     with db.write() as tx:
         for _ in range(3):
-            tallies.count(tx, [Counted("unmatched", ())], now=NOW)
+            counters.add(tx, [Count("unmatched", ())], now=NOW)
         assert tx.execute(select(tally)).all() == []  # not before its end
     assert total(db, "unmatched") == {("unmatched",): 3}
 
@@ -73,39 +76,39 @@ def test_calls_in_one_transaction_make_one_write_of_what_they_counted(db: Databa
 def test_what_is_rolled_back_was_not_counted_and_does_not_come_with_the_next(db: Database) -> None:
     def fail() -> None:
         with db.write() as tx:
-            tallies.count(tx, [Counted("unmatched", ())], now=NOW)
+            counters.add(tx, [Count("unmatched", ())], now=NOW)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
     with db.write():
         pass
-    count(db, Counted("match", ("vod",)))
+    count(db, Count("match", ("vod",)))
     assert total(db, "match", "unmatched") == {("match", "vod"): 1}
 
 
 def test_a_duration_is_counted_in_the_bucket_that_reaches_up_to_it(db: Database) -> None:
     bounds = BOUNDS["attempt"]
-    count(db, *timed("attempt", ("cms", "ok"), 0.0, bounds[0], 0.03, 15.0, 15.001, 9_000.0))
+    count(db, *(timed("attempt", ("cms", "ok"), took) for took in (0.0, bounds[0], 0.03, 15.0, 15.001, 9_000.0)))
     assert [(row["bucket"], row["count"], row["ms"]) for row in rows(db, tally)] == [
         (0, 2, 25), (1, 1, 30), (len(bounds) - 1, 1, 15_000), (len(bounds), 2, 9_015_001),
     ]  # fmt: skip
 
 
 def test_what_seems_to_have_taken_less_than_nothing_took_nothing(db: Database) -> None:
-    count(db, *timed("detection", (), -5.0, -7.0))
+    count(db, timed("detection", (), -5.0), timed("detection", (), -7.0))
     assert [(row["bucket"], row["count"], row["ms"]) for row in rows(db, tally)] == [(0, 2, 0)]
 
 
 def test_a_label_may_be_any_text_of_any_length(db: Database) -> None:
     longest = ("\U0001f600" * 5_000, '"\\\x01\x7f' * 1_000, "\0\ud800", "ä" * 500)
-    count(db, Counted("transition", longest), Counted("transition", longest))
+    count(db, Count("transition", longest), Count("transition", longest))
     (found,) = total(db, "transition")
     assert [len(label) for label in found[1:]] == [100, 100, 1, 100]
 
 
 def test_only_what_is_charted_has_slots(db: Database) -> None:
-    count(db, Counted("match", ("vod",)), Counted("delivery", ("cms", "dead")), now=NINE + minutes(7))
+    count(db, Count("match", ("vod",)), Count("delivery", ("cms", "dead")), now=NINE + minutes(7))
     assert [(row["metric"], row["slot"]) for row in rows(db, tally)] == [
         ("delivery", 0), ("delivery", int((NINE + minutes(5)).timestamp()) * 1000), ("match", 0),
     ]  # fmt: skip
@@ -113,8 +116,8 @@ def test_only_what_is_charted_has_slots(db: Database) -> None:
 
 def test_a_series_has_the_sums_of_each_span(db: Database) -> None:
     for minute in (0, 4, 5, 59, 60, 70):
-        count(db, Counted("delivery", ("cms", "dead"), times=minute + 1), now=NINE + minutes(minute))
-    count(db, Counted("delivery", ("ops", "dead")), now=NINE + minutes(10))
+        count(db, Count("delivery", ("cms", "dead"), times=minute + 1), now=NINE + minutes(minute))
+    count(db, Count("delivery", ("ops", "dead")), now=NINE + minutes(10))
     assert series(db, "delivery", NINE, hours(1)) == {
         "cms/dead": [("21 09:00", 1 + 5 + 6 + 60), ("21 10:00", 61 + 71)], "ops/dead": [("21 09:00", 1)],
     }  # fmt: skip
@@ -141,7 +144,7 @@ def _crowd(db_url: str, opened: Opener, workers: int, turns: int) -> None:
         for turn in range(turns):
             names = [("rule", str(k)) for k in range(10)]
             chance.shuffle(names)  # counted in any order, written in one
-            count(db, *(Counted("suppressed", labels) for labels in names), now=NOW + seconds(turn))
+            count(db, *(Count("suppressed", labels) for labels in names), now=NOW + seconds(turn))
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(workers)))
@@ -156,12 +159,12 @@ def test_workers_that_count_the_same_at_once_neither_lose_any_nor_wait_in_a_circ
 
 def test_pruning_goes_on_beside_them(db: Database, db_url: str, opened: Opener) -> None:
     for k in range(60):
-        count(db, Counted("delivery", ("cms", "dead")), now=NINE - hours(5) + minutes(5 * (k % 12)))
+        count(db, Count("delivery", ("cms", "dead")), now=NINE - hours(5) + minutes(5 * (k % 12)))
     with ThreadPoolExecutor(1) as pool:
         crowd = pool.submit(_crowd, db_url, opened, 2, 25)
         while not crowd.done():
             with db.write() as tx:
-                tallies.compact(tx, now=NINE)
+                counters.compact(tx, now=NINE)
         crowd.result()
     assert total(db, "suppressed") == {("suppressed", "rule", str(k)): 50 for k in range(10)}
     assert series(db, "delivery", NINE - hours(6), hours(1)) == {"cms/dead": [("21 04:00", 60)]}
@@ -175,7 +178,7 @@ def _days(db: Database, count_of: int) -> Iterator[datetime]:
     with db.write() as tx:
         for step in range(count_of * 24 * 12):
             moment = NINE - minutes(5 * step)
-            tallies.add(tx, [Counted("delivery", ("cms", "dead"))], now=moment)
+            counters.add(tx, [Count("delivery", ("cms", "dead"))], now=moment)
             yield moment
 
 
@@ -202,7 +205,7 @@ def test_compacting_again_changes_nothing(db: Database) -> None:
 
 
 def test_what_is_older_than_a_month_goes_but_not_what_it_is_in_all(db: Database) -> None:
-    count(db, Counted("delivery", ("cms", "dead")), Counted("match", ("r",)), now=NINE - timedelta(days=32))
+    count(db, Count("delivery", ("cms", "dead")), Count("match", ("r",)), now=NINE - timedelta(days=32))
     compact(db, NINE)
     assert [(row["metric"], row["slot"]) for row in rows(db, tally)] == [("delivery", 0), ("match", 0)]
 
@@ -211,8 +214,8 @@ def test_what_is_older_than_a_month_goes_but_not_what_it_is_in_all(db: Database)
 def test_of_very_many_queues_the_rarest_are_counted_as_others(db: Database) -> None:
     with db.write() as tx:
         names = [("Transcode", f"p{k}", "new", "Running") for k in range(2 * MOST_KEPT + 1)]
-        tallies.add(tx, [Counted("transition", labels) for labels in names], now=NOW - timedelta(days=40))
-        tallies.add(tx, [Counted("transition", labels) for labels in names[:50]], now=NOW - timedelta(days=40))
+        counters.add(tx, [Count("transition", labels) for labels in names], now=NOW - timedelta(days=40))
+        counters.add(tx, [Count("transition", labels) for labels in names[:50]], now=NOW - timedelta(days=40))
     compact(db, NINE)
     found = total(db, "transition")
     assert len(found) == 2 * MOST_KEPT + 1 - AT_ONCE + 1

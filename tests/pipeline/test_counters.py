@@ -14,10 +14,10 @@ from sqlalchemy import text
 from bridge.collect.errors import AuthError, TemporaryError
 from bridge.decide.conditions import job_seconds
 from bridge.model import DONE, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
-from bridge.record import tallies
+from bridge.record import counters
 from bridge.record.codec import load_job
+from bridge.record.counters import Total
 from bridge.record.database import Database, at
-from bridge.record.tallies import Total
 from tests.conftest import on_both
 from tests.pipeline.house import House
 from tests.record.builders import Clock, a_job, hours, minutes, seconds
@@ -115,7 +115,7 @@ def _ask(db: Database, question: str, **values: str) -> list[Any]:
 
 def _totals(db: Database, metric: str) -> list[Total]:
     with db.read() as tx:
-        return tallies.totals(tx, [metric])
+        return counters.totals(tx, [metric])
 
 
 def _counted(db: Database, metric: str) -> Counter[tuple[str, ...]]:

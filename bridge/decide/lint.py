@@ -1,4 +1,4 @@
-"""What rules.toml may say but surely does not mean: warnings."""
+"""Lint of rules.toml: warnings of what it may say but surely does not mean."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import timedelta
 from itertools import product
 
-from bridge.decide.conditions import Condition, TextCondition
+from bridge.decide.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
 from bridge.decide.faults import Faults
 from bridge.decide.globs import is_glob
-from bridge.decide.matching import Rule
+from bridge.decide.matching import Level, Rule
 from bridge.decide.mutes import Scope
-from bridge.decide.shadows import shadowed
 from bridge.decide.tables import Tables
 from bridge.decide.text.durations import human
 from bridge.decide.words import STATE_WORDS, States, instead, listing, suggest
 from bridge.model import (
     DONE,
+    GONE,
     KNOWN_QUEUE_TYPES,
     KNOWN_TAGS,
     NEW,
@@ -36,12 +36,14 @@ _POLLED: Mapping[str, _Values] = {
 }
 _MOST_NARROWED = 100  # pairs of bucket and tag that a rule is about; of texts that a condition wants and excludes
 _MOST_TRIED = 100_000  # globs held against queues, of a whole file
+_MOST_COMPARED = 50  # rules that stop, for one rule
 
-Doubt = tuple[tuple[str, ...], str]  # the keys of what is doubted, as in ("match", "tag"), and why
+Finding = tuple[tuple[str, ...], str]  # the keys of what is wrong, as in ("match", "tag"), and why
+_Key = tuple[bool, str, str]  # of level rules?, a field, a text or glob that it may match
 
 
-class Doubts:
-    """Notes its doubts in `faults`."""
+class Linter:
+    """Notes warnings in `faults`."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -76,8 +78,8 @@ class Doubts:
         for at, rule in rules:
             self._of_rule(rule, at, polled)
         for at, scope in mutes:
-            self._of_scope(polled.doubts(scope.was, scope.to, scope.conditions), ("mute", at))
-        for place, above in shadowed(rule for _, rule in rules):
+            self._of_scope(polled.findings(scope.was, scope.to, scope.conditions), ("mute", at))
+        for place, above in _rules_that_never_fire(rule for _, rule in rules):
             text = f'never fires: rule "{above.name}" (line {above.line}) matches all that it does, and stops'
             self._note(("rule", rules[place][0]), text)
 
@@ -87,47 +89,47 @@ class Doubts:
             if names[queue] != name:
                 self._note(("alias", "queue", name), f'is the queue "{names[queue]}" too, and is shown by that name')
 
-    def _of_scope(self, doubts: Iterable[Doubt], path: tuple[str, int]) -> None:
+    def _of_scope(self, findings: Iterable[Finding], path: tuple[str, int]) -> None:
         if self._faults.has_enough(warning=True):
             return
-        for keys, text in doubts:
+        for keys, text in findings:
             self._note((*path, *keys), text)
 
     def _of_rule(self, rule: Rule, at: int, polled: Polled) -> None:
         if self._faults.has_enough(warning=True):
             return
         self._of_scope(_undocumented("in", rule.level.states) if rule.level else (), ("rule", at))
-        self._of_scope(polled.doubts(rule.was, rule.to, rule.conditions), ("rule", at))
+        self._of_scope(polled.findings(rule.was, rule.to, rule.conditions), ("rule", at))
         if forgotten := _forgotten(rule.was, rule.to):
             text = f"misses jobs that finish between two polls: leave from out, or add {' and '.join(forgotten)}"
             self._note(("rule", at, "from"), text)
         spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {}
         for key, span in spans.items():
             if span and span < (every := polled.every(rule.conditions)):
-                text = f"{_said(span)} is less than the {_said(every)} between two polls, and only a poll finds it"
+                text = f"{_human(span)} is less than the {_human(every)} between two polls, and only a poll finds it"
                 self._note(("rule", at, key), text)
 
     def of_use(self, tables: Tables, notifiers: Mapping[str, Notifier]) -> None:
-        """Doubt what no rule names; rules that are wrong elsewhere count too."""
+        """Warn of what no rule names; rules that are wrong elsewhere count too."""
         watches, rules = [table for _, table in tables.each("watch")], [table for _, table in tables.each("rule")]
         if not watches:
             self._note((), "there is no [[watch]], so nothing is polled")
         if not rules:
             self._note((), "there is no [[rule]], so nobody is told")
-        told = {name for rule in rules for name in _texts(rule.get("notify"))}
+        told = {name for rule in rules for name in _strings(rule.get("notify"))}
         _add_fallbacks(told, notifiers)
         for name in notifiers:
             if name not in told:
                 self._note(("notifier", name), "no rule notifies it")
         for at, rule in tables.each("rule"):
             self._of_digests(rule, at, notifiers)
-        worded = {name for rule in rules for name in _texts(rule.get("template"))}
+        worded = {name for rule in rules for name in _strings(rule.get("template"))}
         for name in tables.names("template"):
             if name not in worded:
                 self._note(("template", name), "no rule uses it")
 
     def _of_digests(self, rule: Mapping[str, object], at: int, notifiers: Mapping[str, Notifier]) -> None:
-        for name in _texts(rule.get("notify")):
+        for name in _strings(rule.get("notify")):
             notifier = notifiers.get(name)
             for key in ("group", "throttle"):
                 if key in rule and notifier and notifier.body:
@@ -136,7 +138,7 @@ class Doubts:
 
 
 class Polled:
-    """What the watches poll, and how often: so what of a rule, mute or silence is about nothing there is."""
+    """What the watches poll, and how often: so what of a rule, mute or silence can never match."""
 
     def __init__(self, watches: Sequence[Watch], aliases: Mapping[str, str]) -> None:
         self._aliases = aliases
@@ -155,7 +157,7 @@ class Polled:
             for field, value in [("", ""), *((name, one) for name, of in _POLLED.items() for one in of(watch))]:
                 self._every[field, value] = min(watch.every, self._every.get((field, value), watch.every))
 
-    def doubts(self, was: States, to: States, conditions: Iterable[Condition]) -> Iterator[Doubt]:
+    def findings(self, was: States, to: States, conditions: Iterable[Condition]) -> Iterator[Finding]:
         yield from _undocumented("from", was)
         yield from _undocumented("to", to)
         if was.exact and was.exact <= DONE:
@@ -218,7 +220,7 @@ def _narrowed(conditions: Iterable[Condition]) -> dict[str, frozenset[str]]:
     return {one.field: one.exact for one in conditions if isinstance(one, TextCondition) and one.exact}
 
 
-def _undocumented(key: str, states: States) -> Iterator[Doubt]:
+def _undocumented(key: str, states: States) -> Iterator[Finding]:
     for word in sorted(states.words.difference(STATE_WORDS)):
         yield (key,), f'no state "{word}" is documented; there are {listing(STATE_WORDS)}'
 
@@ -257,10 +259,100 @@ def _forgotten(was: States, to: States) -> list[str]:
     return [state for state in (SUBMITTED, NEW) if state not in was]
 
 
-def _said(span: timedelta) -> str:
+def _human(span: timedelta) -> str:
     return human(span.total_seconds())
 
 
-def _texts(value: object) -> list[str]:
+def _strings(value: object) -> list[str]:
     values = value if isinstance(value, list) else [value]
     return [one for one in values if isinstance(one, str)]
+
+
+# --- rules that never fire, because an earlier one matches all that they do, and stops ---
+
+
+def _rules_that_never_fire(rules: Iterable[Rule]) -> Iterator[tuple[int, Rule]]:
+    """Yield the place of each rule that never fires, with the first rule found above it that stops all it matches.
+
+    What it does not find: a rule that several others stop together; one whose texts another's glob covers; one about
+    staying for another time; one that more than 50 might stop, by the texts that both name, when none of the first 50
+    does.
+    """
+    stopping = _Stopping()
+    for place, rule in enumerate(rules):
+        above = next((one for one in stopping.may_stop(rule) if _covers(one, rule)), None)
+        if above:
+            yield place, above
+        elif rule.stop:  # what it would stop, the one above does
+            stopping.add(rule)
+
+
+class _Stopping:
+    """The rules that stop, each by the texts of one field, of which a rule that it covers names some and no others."""
+
+    def __init__(self) -> None:
+        self._by_text: dict[_Key, list[Rule]] = defaultdict(list)
+
+    def add(self, rule: Rule) -> None:
+        keys = [[(bool(rule.level), field, text) for text in texts] for field, texts in _wanted(rule)]
+        rarest = min(keys, key=lambda found: max(len(self._by_text.get(key, ())) for key in found), default=None)
+        for key in rarest or [(bool(rule.level), "", "")]:
+            self._by_text[key].append(rule)
+
+    def may_stop(self, rule: Rule) -> Sequence[Rule]:
+        """Return rules that were added and may cover this one; every one that does is under any of its texts."""
+        kind = bool(rule.level)
+        keys = [(kind, "", ""), *((kind, field, min(texts)) for field, texts in _wanted(rule))]
+        return [one for key in keys for one in self._by_text.get(key, ())[:_MOST_COMPARED]][:_MOST_COMPARED]
+
+
+def _wanted(rule: Rule) -> Iterator[tuple[str, set[str]]]:
+    for one in rule.conditions:
+        if isinstance(one, TextCondition) and one.wanted:
+            yield one.field, _texts(one.wanted)
+
+
+def _covers(above: Rule, rule: Rule) -> bool:
+    """Tell whether `above` matches whatever `rule` does."""
+    return (
+        _includes(above.was, rule.was)
+        and _includes(above.to, rule.to)
+        and _is_as_soon(above.level, rule.level)
+        and all(any(_implies(theirs, ours) for theirs in rule.conditions) for ours in above.conditions)
+    )
+
+
+def _includes(wide: States, narrow: States) -> bool:
+    return "*" in wide.words or all(
+        word in wide.words if word in ("*", "active") else word in wide for word in narrow.words
+    )
+
+
+def _is_as_soon(above: Level | None, level: Level | None) -> bool:
+    """Tell whether `above` holds at every moment of a stay at which `level` does."""
+    if above is None or level is None:
+        return above is level
+    # One that has held for longer may be silent: a first snapshot found it so, or the job is gone for more than a day.
+    return above.after == level.after and GONE not in level.states and _includes(above.states, level.states)
+
+
+def _implies(narrow: Condition, wide: Condition) -> bool:
+    """Tell whether every job that the one holds for is one that the other holds for."""
+    if narrow.field != wide.field:
+        return False
+    match narrow, wide:
+        case TextCondition(), TextCondition():
+            wanted = not wide.wanted or (bool(narrow.wanted) and _texts(narrow.wanted) <= _texts(wide.wanted))
+            return wanted and _texts(wide.unwanted) <= _texts(narrow.unwanted)
+        case TextCondition(), PresenceCondition():
+            return wide.present and bool(narrow.wanted)
+        case PresenceCondition(), PresenceCondition():
+            return narrow.present == wide.present
+        case DurationCondition(), DurationCondition() if narrow.sign[0] == wide.sign[0]:
+            further = narrow.limit > wide.limit if wide.sign[0] == ">" else narrow.limit < wide.limit
+            return further or (narrow.limit == wide.limit and (narrow.sign == wide.sign or wide.sign[1:] == "="))
+    return False
+
+
+def _texts(tests: Iterable[tuple[str, object]]) -> set[str]:
+    return {text for text, _ in tests}
