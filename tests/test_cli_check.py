@@ -33,7 +33,7 @@ notify = "ops"
 RIGHT = '[[test]]\njob = { to = "Running", age = "31m" }\nexpect = ["stuck -> ops"]\n'
 WRONG = RIGHT.replace("31m", "29m")
 SAID = (
-    "test number 2: not told: stuck -> ops: the job is Running for 29 min, which is less than 30 min (rule on line 10)"
+    "test number 2: not told: stuck -> ops: Running for 29 min, which is less than 30 min (rule on line 10)"
 )
 
 
@@ -90,7 +90,7 @@ def test_failing_tests_and_warnings_are_one_array_of_json(file: Path) -> None:
     assert (warning["line"], warning["level"]) == (15, "warning")
     assert (first["line"], first["level"], second["line"], second["level"]) == (16, "test", 19, "test")
     assert second["text"] == SAID.replace(
-        "the job is Running for 29 min, which is less than 30 min", 'match.tag: nothing is not "Concat"'
+        "Running for 29 min, which is less than 30 min", 'match.tag: nothing is not "Concat"'
     )
 
 
