@@ -12,7 +12,7 @@ import time
 
 from benchmarks.station import Station, now
 from benchmarks.tellings import tellings
-from bridge.record import outbox
+from bridge.record.outbox import entries
 
 
 def main(database: str, sink: str, count: int, pause_s: float) -> None:
@@ -23,7 +23,7 @@ def main(database: str, sink: str, count: int, pause_s: float) -> None:
             time.sleep(pause_s)
             told = list(tellings(station.book, range(number, number + 1), note=f"event={number};"))
             with station.db.write() as tx:
-                outbox.put(tx, told, now=now())
+                entries.put(tx, told, now=now())
             committed.append(time.time())
             station.courier.wake()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Missing, Stores, bench, reachable
-from bridge.pipeline.deliver import WINDOW
+from bridge.pipeline.dispatch import WINDOW
 from bridge.record.database import Database
 from tests.crash.laboratory import WIDE_RULES, Laboratory
 from tests.crash.ledger import Balance

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from benchmarks.machine import settle_statistics
 from benchmarks.station import Station, now
 from benchmarks.tellings import tellings
-from bridge.record import outbox
+from bridge.record.outbox import entries
 from bridge.record.schema import SENT, delivery
 
 _BATCH = 500
@@ -22,7 +22,7 @@ def main(database: str, sink: str, count: int) -> None:
     station = Station(database, sink)
     for start in range(0, count, _BATCH):
         with station.db.write() as tx:
-            outbox.put(tx, list(tellings(station.book, range(start, min(start + _BATCH, count)))), now=now())
+            entries.put(tx, list(tellings(station.book, range(start, min(start + _BATCH, count)))), now=now())
     settle_statistics(database)
     before_s, from_s, begun = _cpu_s(), time.perf_counter(), 0
     while begun < count or station.courier.unfinished:

@@ -22,10 +22,11 @@ from benchmarks.machine import Bench, Stores, settle_statistics, wait_until
 from benchmarks.report import Line, at_most, noted
 from benchmarks.station import now
 from benchmarks.tellings import BUCKET, REGION, SECRET, TAG, rulebook, tellings
-from bridge.decide.rulebook import Rulebook, read
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import SUCCESS, WebhookNotifier
-from bridge.record import leases, outbox
 from bridge.record.database import Database, at
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
 from bridge.record.schema import attempt, delivery, job
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import WebhookReceiver
@@ -149,7 +150,7 @@ def _fill(db: Database, book: Rulebook, backlog: int) -> None:
     for start in range(0, backlog, 1000):
         told = [replace(one, notifier="dead") for one in tellings(hook, range(start, start + 1000))]
         with db.write() as tx:
-            outbox.put(tx, told, now=now())
+            entries.put(tx, told, now=now())
 
 
 def _tell(db: Database, ci: CiSimulator, live: Sequence[WebhookReceiver]) -> list[float]:

@@ -12,11 +12,11 @@ from benchmarks.pages import PAGE_SIZE, pages
 from benchmarks.report import Line, at_least
 from benchmarks.tellings import BUCKET, REGION, rulebook
 from bridge.collect.jobs_xml import read_page
-from bridge.collect.memory import Memory
+from bridge.collect.page_cache import Memory
 from bridge.model import Described, Page, Place, Stream
 from bridge.pipeline import Poller
-from bridge.record import leases
 from bridge.record.database import Database
+from bridge.record.polling import leases
 
 _PAGES, _POLLS = 20, 3
 _TARGET = 4

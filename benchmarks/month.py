@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, select, update
 
-from bridge.decide.mutes import Gates
-from bridge.decide.rulebook import Rulebook, read
-from bridge.decide.tellings import tell
+from bridge.decide.routing import tell
+from bridge.decide.rules.gates import Gates
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import CANCEL, FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Transition
-from bridge.record import counters, leases, outbox
+from bridge.record import counters
 from bridge.record.codec import dump_job
 from bridge.record.counters import Count
 from bridge.record.database import Database, ms
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
 from bridge.record.schema import DEAD, state_is
 from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import message as M  # noqa: N812
@@ -98,7 +100,7 @@ def texts(db: Database, now: datetime) -> dict[str, str]:
         gates = Gates(mutes=(), silences=(), zone=book.zone, now=now)
         one = tell(step, book, gates).told[0]
         with db.write() as tx:
-            outbox.put(tx, [one], now=now)
+            entries.put(tx, [one], now=now)
             row = tx.execute(select(M.c.event, M.c.says)).one()
             tx.execute(delete(D))
             tx.execute(delete(M))

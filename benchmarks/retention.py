@@ -17,12 +17,14 @@ from benchmarks.machine import Bench, Stores, settle_statistics
 from benchmarks.report import Line, at_most, noted
 from benchmarks.station import now
 from benchmarks.tellings import rulebook, tellings
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Attempt, Delivery, Sent
-from bridge.record import claims, leases, outbox, pruning, settling
+from bridge.record import pruning
 from bridge.record.database import Database, ms
+from bridge.record.outbox import claims, entries, results
+from bridge.record.outbox.results import Ended
+from bridge.record.polling import leases
 from bridge.record.pruning import Cutoffs
-from bridge.record.settling import Ended
 
 _FINISHED = 1_000_000
 _CLAIMS, _AT_ONCE = 200, 16  # of each store, in turn
@@ -93,7 +95,7 @@ def _claims(book: Rulebook, dbs: Mapping[str, Database], round_: int) -> dict[st
     first = round_ * _CLAIMS * _AT_ONCE
     for db in dbs.values():
         with db.write() as tx:
-            outbox.put(tx, list(tellings(book, range(first, first + _CLAIMS * _AT_ONCE))), now=now())
+            entries.put(tx, list(tellings(book, range(first, first + _CLAIMS * _AT_ONCE))), now=now())
         settle_statistics(db.url.render_as_string(hide_password=False).replace("+psycopg", ""))
     seconds: dict[str, list[float]] = defaultdict(list)
     for turn in range(_CLAIMS):
@@ -112,7 +114,7 @@ def _claim_and_settle(db: Database, lease: str) -> tuple[float, float]:
     claimed_s = time.perf_counter()
     assert len(found) == _AT_ONCE, len(found)
     with db.write() as tx:
-        lost = settling.settle(tx, [_sent(delivery) for delivery in found], now=now())
+        lost = results.settle(tx, [_sent(delivery) for delivery in found], now=now())
     assert not lost, lost
     return claimed_s - from_s, time.perf_counter() - claimed_s
 

@@ -11,10 +11,10 @@ from itertools import islice
 
 from benchmarks.machine import Bench, Stores, settle_statistics
 from benchmarks.report import Line, at_most, noted
-from bridge.decide.rulebook import Rulebook, read
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import NEW, RUNNING, SUBMITTED, SUCCESS, Job, Transition
 from bridge.pipeline.backtest import Backtest
-from bridge.pipeline.telling import tell_all
+from bridge.pipeline.route import tell_all
 from bridge.record.database import Database
 
 _BUCKET, _REGION = "bench-1250000000", "ap-chongqing"

@@ -7,10 +7,10 @@ from ipaddress import ip_network
 
 from benchmarks.tellings import rulebook
 from bridge.pipeline import Courier
-from bridge.record import leases
 from bridge.record.database import Database
-from bridge.send.door import Door
-from bridge.send.outbound import Outbound
+from bridge.record.polling import leases
+from bridge.send.client import Door
+from bridge.send.sender import Outbound
 
 
 def now() -> datetime:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from bridge.decide.mutes import Gates
-from bridge.decide.rulebook import Rulebook, read
-from bridge.decide.tellings import tell
+from bridge.decide.routing import tell
+from bridge.decide.rules.gates import Gates
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import RUNNING, SUCCESS, Job, Told, Transition
 
 BUCKET, REGION, TAG = "bench-1250000000", "ap-chongqing", "Transcode"

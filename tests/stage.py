@@ -16,9 +16,9 @@ from typing import Self
 from click.testing import Result
 from sqlalchemy import func, select
 
-from bridge.record import gauges, reading
 from bridge.record.database import TROUBLES, Database
-from bridge.record.reading import Filter
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import transition
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
@@ -173,23 +173,23 @@ class Stage:
     def await_first_poll(self) -> None:
         wait_until(lambda: self.watch()["ok_at"] is not None, why=lambda: self.log)
 
-    def watch(self) -> reading.Facts:
+    def watch(self) -> lists.Facts:
         with self.db.read() as tx:
             found = gauges.watches(tx)
         return found[0] if found else {"ok_at": None, "error": None}
 
-    def transitions(self) -> dict[str, list[reading.Facts]]:
+    def transitions(self) -> dict[str, list[lists.Facts]]:
         """Return every transition by job, oldest first."""
-        found: dict[str, list[reading.Facts]] = defaultdict(list)
-        for step in reversed(self._all(reading.transitions)):
+        found: dict[str, list[lists.Facts]] = defaultdict(list)
+        for step in reversed(self._all(lists.transitions)):
             found[step["job"]].append(step)
         return found
 
-    def deliveries(self, **which: str) -> list[reading.Facts]:
-        return self._all(reading.deliveries, Filter(**which))
+    def deliveries(self, **which: str) -> list[lists.Facts]:
+        return self._all(lists.deliveries, Filter(**which))
 
-    def _all(self, what: Callable[..., reading.Found], which: Filter | None = None) -> list[reading.Facts]:
-        items: list[reading.Facts] = []
+    def _all(self, what: Callable[..., lists.Found], which: Filter | None = None) -> list[lists.Facts]:
+        items: list[lists.Facts] = []
         cursor = None
         with self.db.read() as tx:
             while True:

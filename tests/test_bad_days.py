@@ -18,12 +18,15 @@ from sqlalchemy import event
 
 from bridge import settings as environment
 from bridge import wiring
-from bridge.decide.messages import address
-from bridge.decide.messages import test_message as a_test_message
+from bridge.decide.messages.build import address
+from bridge.decide.messages.build import test_message as a_test_message
 from bridge.decide.retries import BROKEN_AT
 from bridge.pipeline import Poll
-from bridge.record import gauges, leases, outbox, reading, rulesets
+from bridge.record import rulesets
 from bridge.record.database import Database
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
+from bridge.record.queries import gauges, lists
 from bridge.simulator.ci import DEMO_SECRET_ID
 from bridge.simulator.receiver import WebhookReceiver
 from bridge.simulator.web import Answer, Fault, text_answer
@@ -76,23 +79,23 @@ def told(stage: Stage, notifier: str, nonce: str = "1") -> str:
     message = a_test_message(notifier, nonce=nonce, now=wiring.utc_now())
     one = address(message, book.notifiers[notifier])
     with stage.db.write() as tx:
-        outbox.put(tx, [one], now=wiring.utc_now())
+        entries.put(tx, [one], now=wiring.utc_now())
     return one.id
 
 
-def delivery(stage: Stage, delivery_id: str) -> reading.Facts:
+def delivery(stage: Stage, delivery_id: str) -> lists.Facts:
     with stage.db.read() as tx:
-        found = reading.delivery(tx, delivery_id)
+        found = lists.delivery(tx, delivery_id)
     assert found
     return found
 
 
-def await_attempt(stage: Stage, delivery_id: str) -> reading.Facts:
+def await_attempt(stage: Stage, delivery_id: str) -> lists.Facts:
     wait_until(lambda: delivery(stage, delivery_id)["tries"], why=lambda: delivery(stage, delivery_id))
     return delivery(stage, delivery_id)
 
 
-def notifier(stage: Stage, name: str) -> reading.Facts:
+def notifier(stage: Stage, name: str) -> lists.Facts:
     with stage.db.read() as tx:
         return next(one for one in gauges.notifiers(tx) if one["name"] == name)
 

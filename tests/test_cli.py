@@ -15,10 +15,12 @@ import pytest
 from sqlalchemy import update
 
 from bridge.cli import main
-from bridge.decide.messages import address
-from bridge.decide.messages import test_message as a_test_message
+from bridge.decide.messages.build import address
+from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import Problem, WebhookNotifier
-from bridge.record import outbox, problems, reading, snapshots
+from bridge.record.outbox import entries
+from bridge.record.polling import problems, snapshots
+from bridge.record.queries import lists
 from bridge.record.schema import DEAD, delivery
 from bridge.simulator.receiver import Received
 from tests.builders import NOON, a_job
@@ -154,7 +156,7 @@ def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
 
 def test_all_dead_deliveries_are_sent_again_however_many_there_are(stage: Stage) -> None:
     with stage:
-        count = reading.MOST + 60
+        count = lists.MOST + 60
         _bury(stage, count)
         which = stage.command("deliveries", "redrive", "--notifier", "cms", "--dry-run")
         assert len(which.stdout.splitlines()) == 1 + 50
@@ -170,7 +172,7 @@ def _bury(stage: Stage, count: int) -> None:
     notifier = WebhookNotifier(name="cms", url="https://cms.example.com/")
     told = [address(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
     with stage.db.write() as tx:
-        outbox.put(tx, told, now=NOON)
+        entries.put(tx, told, now=NOON)
         tx.execute(update(delivery).values(state=DEAD, ended_at=0))
 
 

@@ -16,8 +16,8 @@ import pytest
 from click.testing import Result
 
 from bridge.model import RUNNING, SUCCESS
-from bridge.record import snapshots
 from bridge.record.database import Database
+from bridge.record.polling import snapshots
 from tests.commands import REPOSITORY, call
 from tests.conftest import only_sqlite
 from tests.pipeline.house import GIVEN, House

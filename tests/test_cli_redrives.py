@@ -12,10 +12,11 @@ import pytest
 from click.testing import Result
 from sqlalchemy import update
 
-from bridge.decide.messages import address
-from bridge.decide.messages import test_message as a_test_message
+from bridge.decide.messages.build import address
+from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import WebhookNotifier
-from bridge.record import leases, outbox
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
 from bridge.record.schema import DEAD, delivery
 from tests.builders import NOON
 from tests.stage import BUCKET, Stage
@@ -31,7 +32,7 @@ def bury(stage: Stage, count: int) -> None:
     notifier = WebhookNotifier(name="cms", url="https://cms.example.com/")
     told = [address(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
     with stage.db.write() as tx:
-        outbox.put(tx, told, now=NOON)
+        entries.put(tx, told, now=NOON)
         tx.execute(update(delivery).values(state=DEAD, ended_at=0))
 
 
@@ -123,5 +124,5 @@ def test_what_cannot_be_told_by_hand_is_said(stage: Stage) -> None:
         in tell(stage, job, "--notifier", "cms", "--sequence", "7", code=1).stderr
     )
     with stage.db.write() as tx:
-        outbox.pause(tx, "cms", "the token was revoked", now=NOON)
+        entries.pause(tx, "cms", "the token was revoked", now=NOON)
     assert "notifier cms is paused: the token was revoked" in tell(stage, job, "--notifier", "cms").stderr

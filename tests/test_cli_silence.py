@@ -12,8 +12,8 @@ import click
 import pytest
 
 from bridge.cli.silence import silence
-from bridge.record import reading
-from bridge.record.reading import Filter
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from tests.stage import BUCKET, Stage
 from tests.waiting import wait_until
 
@@ -217,7 +217,7 @@ def test_what_is_over_or_unknown_cannot_be_ended(stage: Stage) -> None:
 def test_the_deliveries_of_no_digest_are_none(stage: Stage, told: str) -> None:
     assert stage.command("deliveries", "list", "--digest", "dlv_404", "--json").stdout.strip() == "[]"
     with stage.db.read() as tx:
-        assert [one["job"] for one in reading.deliveries(tx, Filter()).items] == [told]
+        assert [one["job"] for one in lists.deliveries(tx, Filter()).items] == [told]
 
 
 def test_each_command_has_examples() -> None:

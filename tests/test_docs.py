@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import main
-from bridge.decide.conditions import DURATIONS, TEXTS
-from bridge.decide.rulebook import read
-from bridge.decide.shapes import KEYS
+from bridge.decide.rules.conditions import DURATIONS, TEXTS
+from bridge.decide.rulesfile.read import read
+from bridge.decide.rulesfile.schema import KEYS
 from bridge.decide.templates import NAMES
 from bridge.decide.templates.functions import FILTERS, TESTS, TIME_FILTERS
-from bridge.decide.words import STATE_WORDS
+from bridge.decide.text.values import STATE_WORDS
 from bridge.model import Job
 from bridge.settings import Settings
 from tests.builders import SECRET

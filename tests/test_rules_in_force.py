@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from bridge.cli.common import now_of
-from bridge.record import gauges, leases, rulesets
+from bridge.record import rulesets
+from bridge.record.polling import leases
+from bridge.record.queries import gauges
 from bridge.record.rulesets import Standing
 from tests.conftest import only_sqlite
 from tests.stage import BUCKET, RULES, Stage

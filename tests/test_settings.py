@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from bridge.decide.rulebook import RulesRefused
-from bridge.decide.rulebook import read as read_rules
+from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.read import read as read_rules
 from bridge.model import SlackNotifier, WebhookNotifier
 from bridge.settings import Settings, SettingsRefused, read
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from wcwidth import wcswidth
 
-from bridge.record import snapshots
+from bridge.record.polling import snapshots
 from bridge.simulator.web import text_answer
 from tests.builders import NOON, a_job, a_transition
 from tests.stage import BUCKET, Stage

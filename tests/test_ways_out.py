@@ -13,8 +13,8 @@ import pytest
 from bridge import wiring
 from bridge.collect.errors import TemporaryError
 from bridge.collect.proxies import Proxies
-from bridge.decide.rulebook import read as read_rules
-from bridge.send.exchange import Failure, Reply
+from bridge.decide.rulesfile.read import read as read_rules
+from bridge.send.http_types import Failure, Reply
 from bridge.settings import Settings, SettingsRefused, read
 from bridge.wiring.parts import door
 from tests.send.certificates import MISSING, Certificate, a_certificate

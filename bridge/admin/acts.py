@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
-from bridge.admin import asking
+from bridge.admin import query
 from bridge.admin.answers import DeliveryAccepted, NotifierAccepted, WatchAccepted
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.redrive_answers import TestWanted, Told
 from bridge.admin.routes import Route
-from bridge.decide.words import listing, suggest
+from bridge.decide.text.values import listing, suggest
 from bridge.model import Watch
-from bridge.pipeline import by_hand
-from bridge.record import gauges, leases, outbox, reading
+from bridge.pipeline import manual
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
+from bridge.record.queries import gauges, lists
 
 
 class Acts:
@@ -43,8 +45,8 @@ class Acts:
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         _takes_nothing()
         with self._parts.db.write() as tx:
-            done = outbox.redrive(tx, reading.numbers_of([delivery_id]), now=self._parts.clock())
-            found = None if done else reading.delivery(tx, delivery_id)
+            done = entries.redrive(tx, lists.numbers_of([delivery_id]), now=self._parts.clock())
+            found = None if done else lists.delivery(tx, delivery_id)
         if done:
             return _accepted_delivery(delivery_id)
         if found is None:
@@ -52,22 +54,22 @@ class Acts:
         raise Problem(409, f"delivery {delivery_id} is {found['state']}; only a dead or a dropped one can be resent")
 
     def test_notifier(self, name: str) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        id_ = asking.maybe_json_of(request, TestWanted).id
+        query.parameters(request, [])
+        id_ = query.maybe_json_of(request, TestWanted).id
         notifiers = self._parts.book().notifiers
         if name not in notifiers:
             raise _nobody("notifier", name, notifiers)
         # Under an id of the client's it is the same message, which is stored once.
         nonce, now = f"id {id_}" if id_ else self._parts.nonce(), self._parts.clock()
         with self._parts.db.write() as tx:
-            asked = by_hand.send_test(tx, notifiers[name], nonce=nonce, now=now)
+            asked = manual.send_test(tx, notifiers[name], nonce=nonce, now=now)
         return _accepted_delivery(asked.delivery, waits=asked.waits)
 
     def resume_notifier(self, name: str) -> ResponseReturnValue:
         _takes_nothing()
         notifiers = self._parts.book().notifiers
         with self._parts.db.write() as tx:
-            known = outbox.resume(tx, name)
+            known = entries.resume(tx, name)
         if not known and name not in notifiers:
             raise _nobody("notifier", name, notifiers)
         return {"notifier": name, "paused": False}, 202
@@ -103,8 +105,8 @@ class Acts:
 
 
 def _takes_nothing() -> None:
-    asking.parameters(request, [])
-    asking.nothing(request)
+    query.parameters(request, [])
+    query.nothing(request)
 
 
 def _nobody(kind: str, name: str, known: Iterable[str]) -> Problem:

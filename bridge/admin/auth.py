@@ -14,7 +14,7 @@ from typing import Self
 
 from flask import Request
 
-from bridge.admin.failures import Failures, counted
+from bridge.admin.auth_throttle import Failures, counted
 from bridge.admin.problems import Problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -12,10 +12,10 @@ from prometheus_client.core import Metric
 
 from bridge.admin.families import counter, gauge, histogram, largest, summed
 from bridge.collect.errors import Kind
-from bridge.decide.rulebook import Rulebook
-from bridge.decide.tellings import own_template
+from bridge.decide.routing import own_template
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.record.counters import Labels, Total
-from bridge.record.settling import ATTEMPT_LABELS
+from bridge.record.outbox.results import ATTEMPT_LABELS
 
 METRICS = (
     "attempt", "delivery", "detection", "job_duration", "job_problem", "job_wait", "match", "poll", "retry_after",

@@ -23,10 +23,11 @@ from bridge.admin.families import gauge, largest
 from bridge.admin.health import checks, look
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Reason
-from bridge.record import gauges, rulesets
+from bridge.record import rulesets
 from bridge.record.counters import Labels, Total, totals
+from bridge.record.queries import gauges
 
 Row = Mapping[str, Any]
 

@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import WithDefaultSchema
 
 from bridge.admin import answers
-from bridge.admin.asking import PARAMETERS
+from bridge.admin.query import PARAMETERS
 from bridge.admin.routes import Route
 
 Json = dict[str, Any]

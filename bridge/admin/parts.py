@@ -8,8 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.archive import Ruleset, thaw
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.archive import Ruleset, thaw
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.record import rulesets
 from bridge.record.database import Database
 

@@ -10,14 +10,16 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from bridge.admin import answers, asking, shown
+from bridge.admin import answers, query, shown
 from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
 from bridge.display import LINE
-from bridge.record import counters, gauges, problems, reading, rulesets
-from bridge.record.reading import Cursor, Found
+from bridge.record import counters, rulesets
+from bridge.record.polling import problems
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Cursor, Found
 from bridge.record.schema import DELIVERY_STATES
 
 _SHORT = f"of a long text one line of {LINE} characters"
@@ -58,26 +60,26 @@ class Reads:
         yield at("notifiers", self.notifiers, answers.Notifiers, "who is told, and how much waits for them")
 
     def jobs(self) -> ResponseReturnValue:
-        return self._recorded(reading.jobs, _OF_JOBS)
+        return self._recorded(lists.jobs, _OF_JOBS)
 
     def transitions(self) -> ResponseReturnValue:
-        return self._recorded(reading.transitions, _OF_JOBS)
+        return self._recorded(lists.transitions, _OF_JOBS)
 
     def deliveries(self) -> ResponseReturnValue:
-        return self._recorded(reading.deliveries, _OF_DELIVERIES, states=DELIVERY_STATES)
+        return self._recorded(lists.deliveries, _OF_DELIVERIES, states=DELIVERY_STATES)
 
     def _recorded(
         self, ask: Callable[..., Found], fields: Sequence[str], *, states: Sequence[str] = ()
     ) -> ResponseReturnValue:
-        asked = asking.read(request, fields, states=states)
+        asked = query.read(request, fields, states=states)
         with self._parts.db.read() as tx:
             found = ask(tx, asked.which, cursor=asked.cursor, limit=asked.limit)
         return _page(found.items, found.cursor)
 
     def job(self, job_id: str) -> ResponseReturnValue:
-        bucket = asking.parameters(request, ["bucket"]).get("bucket")
+        bucket = query.parameters(request, ["bucket"]).get("bucket")
         with self._parts.db.read() as tx:
-            found = [job for job in reading.job(tx, job_id) if bucket in (None, job["bucket"])]
+            found = [job for job in lists.job(tx, job_id) if bucket in (None, job["bucket"])]
             if not found:
                 raise Problem(404, problems.no_job(tx, job_id, bucket))
             for job in found:
@@ -88,9 +90,9 @@ class Reads:
         return found[0]
 
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
-        asking.parameters(request, [])
+        query.parameters(request, [])
         with self._parts.db.read() as tx:
-            found = reading.delivery(tx, delivery_id)
+            found = lists.delivery(tx, delivery_id)
         if found is None:
             raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
         if g.scope < Scope.ADMIN:
@@ -124,7 +126,7 @@ class Reads:
     @staticmethod
     def _short(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return a page of a list that is made anew each time: its cursor is a place in it."""
-        asked = asking.read(request)
+        asked = query.read(request)
         start = asked.cursor.when if asked.cursor else 0
         end = start + asked.limit
         return _page(list(items[start:end]), end if end < len(items) else None)

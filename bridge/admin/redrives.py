@@ -10,14 +10,14 @@ from flask import request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import RootModel
 
-from bridge.admin import asking, redrive_answers
-from bridge.admin.asking import PARAMETERS
+from bridge.admin import query, redrive_answers
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
+from bridge.admin.query import PARAMETERS
 from bridge.admin.routes import Route
-from bridge.decide.ids import ident
-from bridge.decide.words import listing, suggest
-from bridge.pipeline.by_hand import NotTold, tell_by_hand
+from bridge.decide.text.ids import ident
+from bridge.decide.text.values import listing, suggest
+from bridge.pipeline.manual import NotTold, tell_by_hand
 from bridge.pipeline.resend import (
     MOST_PER_MINUTE,
     STATES,
@@ -27,9 +27,9 @@ from bridge.pipeline.resend import (
     cancel,
     resend,
 )
-from bridge.record import batches
-from bridge.record.batches import Batch
-from bridge.record.reading import Filter
+from bridge.record.outbox import batches
+from bridge.record.outbox.batches import Batch
+from bridge.record.queries.lists import Filter
 
 _BY = "api"  # who asks
 _FILTERS = ("since", "until", "notifier", "rule", "job", "digest", "batch")
@@ -70,8 +70,8 @@ class Redrives:
         )  # fmt: skip
 
     def resend(self) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        wanted = _wanted(asking.json_of(request, _Object).root, _RESEND)
+        query.parameters(request, [])
+        wanted = _wanted(query.json_of(request, _Object).root, _RESEND)
         which = Filter(state=wanted.get("state", STATES[0]), **{key: wanted.get(key) for key in _FILTERS})
         if not any(key in wanted for key in _FILTERS):
             raise Problem(400, f"say which deliveries, with at least one of {listing(_FILTERS)}")
@@ -92,19 +92,19 @@ class Redrives:
             raise Problem(409, str(error)) from error
 
     def batch(self, batch_id: str) -> ResponseReturnValue:
-        asking.parameters(request, [])
+        query.parameters(request, [])
         with self._parts.db.read() as tx:
             return batch_facts(_known(batches.progress(tx, batch_id, now=self._parts.clock()), batch_id))
 
     def cancel(self, batch_id: str) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        asking.nothing(request)
+        query.parameters(request, [])
+        query.nothing(request)
         found, cancelled = cancel(self._parts.db, batch_id, author=_BY, now=self._parts.clock())
         return batch_facts(_known(found, batch_id)) | {"cancelled": cancelled}
 
     def tell(self, job_id: str) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        wanted = _wanted(asking.json_of(request, _Object).root, _TELLING)
+        query.parameters(request, [])
+        wanted = _wanted(query.json_of(request, _Object).root, _TELLING)
         if "notifier" not in wanted:
             raise Problem(400, "notifier: say which one is to be told")
         try:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 
 
 class Reloading:

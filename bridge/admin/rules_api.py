@@ -8,15 +8,15 @@ from typing import Any
 from flask import request
 from flask.typing import ResponseReturnValue
 
-from bridge.admin import asking, explain_answers, rule_answers
+from bridge.admin import explain_answers, query, rule_answers
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import Route
-from bridge.decide import trials
-from bridge.decide.rulebook import Fault, RulesRefused, read
-from bridge.decide.samples import sample_transition
+from bridge.decide.rulesfile.read import Fault, RulesRefused, read
+from bridge.decide.whatif import rule_tests
+from bridge.decide.whatif.sample_job import sample_transition
 from bridge.pipeline.explain import explain_sample, explain_stored
-from bridge.record import snapshots
+from bridge.record.polling import snapshots
 
 _MOST_ANSWERS = 50_000  # of rules to transitions: about a second's work
 _LARGEST = 2_000_000  # bytes of JSON, which may be twice as long as the text in it
@@ -43,13 +43,13 @@ class RulesApi:
         )  # fmt: skip
 
     def check(self) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        given = asking.json_of(request, rule_answers.RulesText, _LARGEST)
+        query.parameters(request, [])
+        given = query.json_of(request, rule_answers.RulesText, _LARGEST)
         try:
             book = read(given.toml, self._parts.environ)
         except RulesRefused as error:
             return {"ok": False, "sha": None, "faults": _faults(error.faults), "tests": {"run": 0, "failed": []}}
-        failed = [{"number": one.number, "line": one.line, "text": one.text} for one in trials.run(book)]
+        failed = [{"number": one.number, "line": one.line, "text": one.text} for one in rule_tests.run(book)]
         return {
             "ok": not failed,
             "sha": book.sha,
@@ -58,8 +58,8 @@ class RulesApi:
         }
 
     def explain(self) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        asked = asking.json_of(request, explain_answers.Question)
+        query.parameters(request, [])
+        asked = query.json_of(request, explain_answers.Question)
         if asked.job is None:
             return self._on_record(asked.job_id or "", asked.bucket)
         return {"items": [self._made_up(asked.job)], "older": 0}

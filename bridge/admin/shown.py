@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from bridge.decide.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
-from bridge.decide.matching import Rule
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rules.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
+from bridge.decide.rules.matching import Rule
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Grouping, Notifier, Rate, Watch
 from bridge.record.database import ms
-from bridge.record.reading import iso
+from bridge.record.queries.lists import iso
 from bridge.send.registry import type_of
 
 Facts = dict[str, Any]

@@ -10,15 +10,15 @@ from flask import request
 from flask.typing import ResponseReturnValue
 from pydantic import RootModel
 
-from bridge.admin import asking, silence_answers
+from bridge.admin import query, silence_answers
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
-from bridge.decide.faults import FieldFaults
-from bridge.decide.ids import ident
-from bridge.decide.silencing import Wanted, doubts, read_wanted
-from bridge.pipeline.silencing import IdUsed, TooMany, make, preview, preview_facts, silence_facts
-from bridge.record import silences
+from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted
+from bridge.decide.text.ids import ident
+from bridge.decide.text.values import FieldFaults
+from bridge.pipeline.silences import IdUsed, TooMany, make, preview, preview_facts, silence_facts
+from bridge.record.outbox import silences
 
 _BY = "api"  # who asks, where nobody else is named
 _LOOKED_AT = 10_000  # messages of a preview: a second's work, in a process that may also deliver
@@ -50,7 +50,7 @@ class Silences:
         )  # fmt: skip
 
     def listed(self) -> ResponseReturnValue:
-        asked = asking.read(request)
+        asked = query.read(request)
         with self._parts.db.read() as tx:
             found, cursor = silences.page(tx, cursor=asked.cursor.when if asked.cursor else None, limit=asked.limit)
         now = self._parts.clock()
@@ -58,8 +58,8 @@ class Silences:
         return {"items": items, "cursor": None if cursor is None else str(cursor)}
 
     def add(self) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        said, now = asking.json_of(request, _Object).root, self._parts.clock()
+        query.parameters(request, [])
+        said, now = query.json_of(request, _Object).root, self._parts.clock()
         try:
             wanted = read_wanted(said, now=now, author=_BY)
         except FieldFaults as error:
@@ -89,8 +89,8 @@ class Silences:
         return {"silence": None, "preview": preview_facts(found), "warnings": warnings}
 
     def end(self, silence_id: str) -> ResponseReturnValue:
-        asking.parameters(request, [])
-        asking.nothing(request)
+        query.parameters(request, [])
+        query.nothing(request)
         return self.end_now(silence_id, by=_BY)
 
     def end_now(self, silence_id: str, *, by: str) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 from flask import request
 from flask.typing import ResponseReturnValue
 
-from bridge.admin import asking, stats_answers
+from bridge.admin import query, stats_answers
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.pipeline.stats import Stats, stats
 from bridge.record.database import ms
-from bridge.record.reading import iso
+from bridge.record.queries.lists import iso
 
 
 class Charts:
@@ -30,7 +30,7 @@ class Charts:
         )  # fmt: skip
 
     def stats(self) -> ResponseReturnValue:
-        asked = {"span": "24h", **asking.parameters(request, ("span", "tag", "queue"))}
+        asked = {"span": "24h", **query.parameters(request, ("span", "tag", "queue"))}
         with self._parts.db.read() as tx:
             found = stats(tx, now=self._parts.clock(), **asked)
         return _shown(found, self._parts.book().queue_names)

@@ -12,9 +12,9 @@ import click
 from bridge import wiring
 from bridge.cli.common import fail, json_option, moment, open_database, plainly, say, say_json, settings, show_list
 from bridge.cli.rules import book_of
-from bridge.decide.backtest import FIRST
-from bridge.decide.rulebook import Rulebook, RulesRefused
+from bridge.decide.rulesfile.read import Rulebook, RulesRefused
 from bridge.decide.text.times import iso
+from bridge.decide.whatif.replay import FIRST
 from bridge.pipeline.backtest import Backtest, Report
 
 Facts = Mapping[str, Any]

@@ -6,7 +6,7 @@ import click
 
 from bridge.cli.common import everything, fail, json_option, now_of, plainly, say, say_json, who_asks
 from bridge.cli.lists import jobs
-from bridge.pipeline.by_hand import NotTold, tell_by_hand
+from bridge.pipeline.manual import NotTold, tell_by_hand
 
 __all__ = ["jobs"]
 

@@ -23,13 +23,15 @@ from bridge.cli.common import (
     who_asks,
 )
 from bridge.cli.lists import filter_of, filters, show
-from bridge.decide.ids import ident
-from bridge.decide.words import rate
+from bridge.decide.text.ids import ident
+from bridge.decide.text.values import rate
 from bridge.pipeline.resend import MOST_PER_MINUTE, STATES, TooMany, batch_facts, cancel, resend
-from bridge.record import batches, outbox, reading, rulesets
-from bridge.record.batches import Batch
+from bridge.record import rulesets
 from bridge.record.database import Database
-from bridge.record.reading import Filter
+from bridge.record.outbox import batches, entries
+from bridge.record.outbox.batches import Batch
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import DELIVERY_STATES
 
 _ROWS = 50  # that a person is shown of a long list
@@ -57,7 +59,7 @@ def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
       ci-bridge deliveries list --digest dlv_3wgd3btsuo6wb2kdedccezf4qi
     """
     columns = ("id", "notifier", "state", "job", "tells", "rule", "attempts", "created_at", "held_by", "why")
-    show(reading.deliveries, filter_of(options), columns, limit, as_json=as_json, also=_said)
+    show(lists.deliveries, filter_of(options), columns, limit, as_json=as_json, also=_said)
 
 
 def _said(one: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def show_delivery(delivery_id: str, as_json: bool) -> None:
     db = open_database(settings())
     now = now_of(db)
     with db.read() as tx:
-        found, batch = reading.delivery(tx, delivery_id), batches.progress(tx, delivery_id, now=now)
+        found, batch = lists.delivery(tx, delivery_id), batches.progress(tx, delivery_id, now=now)
     if found is None and batch is None:
         fail(f'no delivery "{delivery_id}" is on record (ci-bridge deliveries list)')
     show_one(found or batch_facts(batch or Batch(id=delivery_id)), as_json=as_json)
@@ -153,13 +155,13 @@ def _redrive_named(db: Database, delivery_ids: tuple[str, ...], *, dry_run: bool
     with db.write() as tx:
         found = [facts for one in delivery_ids if (facts := _dead(tx, one))]
         if not dry_run:
-            again = set(outbox.redrive(tx, reading.numbers_of([one["id"] for one in found]), now=now))
+            again = set(entries.redrive(tx, lists.numbers_of([one["id"] for one in found]), now=now))
             found = [one for one in found if one["id"] in again]
     _show(found, len(found), "would be resent" if dry_run else "to be resent", as_json=as_json)
 
 
 def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
-    found = reading.delivery(tx, delivery_id)
+    found = lists.delivery(tx, delivery_id)
     if found is None:
         fail(f'no delivery "{delivery_id}" is on record')
     if found["state"] not in STATES:
@@ -170,7 +172,7 @@ def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
 
 def _foresee(db: Database, which: Filter, *, as_json: bool) -> None:
     with db.read() as tx:
-        total, newest = batches.count(tx, which), reading.deliveries(tx, which, limit=_ROWS).items
+        total, newest = batches.count(tx, which), lists.deliveries(tx, which, limit=_ROWS).items
     _show(newest, total, "would be resent", as_json=as_json)
 
 

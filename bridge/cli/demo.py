@@ -21,10 +21,10 @@ import bridge
 from bridge import settings as environment
 from bridge import wiring
 from bridge.cli.common import plainly, some
-from bridge.decide.rulebook import Rulebook
-from bridge.record import gauges, reading
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.record.database import Database
-from bridge.record.reading import Facts, Filter
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Facts, Filter
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.lives import Director
 from bridge.simulator.receiver import Received, WebhookReceiver
@@ -142,13 +142,13 @@ class _Stage:
 
     def _is_all_told(self, born: list[str]) -> bool:
         with self._db.read() as tx:
-            jobs = {job["id"]: job["state"] for job in reading.jobs(tx, Filter(), limit=500).items}
+            jobs = {job["id"]: job["state"] for job in lists.jobs(tx, Filter(), limit=500).items}
             waiting = sum(n["waiting"] + n["sending"] for n in gauges.notifiers(tx))
         return not waiting and all(jobs.get(job) == self._ci.history(job)[-1] for job in born)
 
     def _print_news(self) -> None:
         with self._db.read() as tx:
-            steps = reading.transitions(tx, Filter(), limit=500).items
+            steps = lists.transitions(tx, Filter(), limit=500).items
         for step in reversed([step for step in steps if step["n"] > self._seen]):
             self._seen = step["n"]
             _say("job", f"{step['tag']} {step['job'][:9]}… {step['from']} -> {step['to']}")
@@ -163,9 +163,9 @@ class _Stage:
     def summary(self) -> int:
         """Print what came of every delivery; return how many have not arrived."""
         with self._db.read() as tx:
-            jobs = reading.jobs(tx, Filter(), limit=500).items
-            steps = reading.transitions(tx, Filter(), limit=500).items
-            told = reading.deliveries(tx, Filter(), limit=500).items
+            jobs = lists.jobs(tx, Filter(), limit=500).items
+            steps = lists.transitions(tx, Filter(), limit=500).items
+            told = lists.deliveries(tx, Filter(), limit=500).items
         late = [one for one in told if one["state"] != "sent"]
         click.echo(f"\n{len(jobs)} jobs, {len(steps)} transitions, {len(told)} deliveries, {len(late)} not arrived:")
         for one in reversed(told):

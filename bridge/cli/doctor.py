@@ -14,11 +14,11 @@ from bridge import settings as environment
 from bridge import wiring
 from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
-from bridge.decide.mark import Clocks, said_of_clocks
-from bridge.decide.rulebook import Rulebook, RulesRefused
+from bridge.decide.changes.mark import Clocks, said_of_clocks
+from bridge.decide.rulesfile.read import Rulebook, RulesRefused
 from bridge.pipeline.health import Level, Reader, warnings
-from bridge.record import health
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
+from bridge.record.queries import health
 from bridge.settings import Settings, SettingsRefused
 
 

@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 
 from bridge import shallow_json, wiring
 from bridge.cli.common import database_of, fail, json_option, open_database, plainly, say, say_json, settings
-from bridge.decide.rulebook import Rulebook
-from bridge.decide.samples import sample_transition
+from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.whatif.sample_job import sample_transition
 from bridge.display import columns, pad, visible
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble

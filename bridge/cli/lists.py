@@ -21,19 +21,21 @@ from bridge.cli.common import (
     show_list,
     show_one,
 )
-from bridge.decide.words import suggest
+from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
-from bridge.pipeline.by_hand import send_test
-from bridge.record import outbox, problems, reading
+from bridge.pipeline.manual import send_test
 from bridge.record.database import Database
-from bridge.record.reading import Filter
+from bridge.record.outbox import entries
+from bridge.record.polling import problems
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 
 Command = Callable[..., Any]
 
 
 _LIMIT = click.option(
     "--limit",
-    type=click.IntRange(1, reading.MOST),
+    type=click.IntRange(1, lists.MOST),
     default=50,
     show_default=True,
     help="At most this many, the newest.",
@@ -88,7 +90,7 @@ def filter_of(options: dict[str, str | None]) -> Filter:
 
 
 def show(
-    what: Callable[..., reading.Found],
+    what: Callable[..., lists.Found],
     which: Filter,
     columns: tuple[str, ...],
     limit: int,
@@ -114,7 +116,7 @@ def jobs() -> None:
 def list_jobs(limit: int, as_json: bool, **options: str | None) -> None:
     """List jobs, the newest first."""
     columns = ("id", "tag", "state", "progress", "created_at", "changed_at", "input")
-    show(reading.jobs, filter_of(options), columns, limit, as_json=as_json, also=_state)
+    show(lists.jobs, filter_of(options), columns, limit, as_json=as_json, also=_state)
 
 
 def _state(job: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
     """Show one job: what CI says, its transitions, and who was told."""
     db = open_database(settings())
     with db.read() as tx:
-        found = [one for one in reading.job(tx, job_id) if bucket in (None, one["bucket"])]
+        found = [one for one in lists.job(tx, job_id) if bucket in (None, one["bucket"])]
         for one in found:
             one["problems"] = problems.of_job(tx, one["bucket"], job_id)
         none = "" if found else problems.no_job(tx, job_id, bucket)
@@ -153,7 +155,7 @@ def transitions() -> None:
 def list_transitions(limit: int, as_json: bool, **options: str | None) -> None:
     """List transitions, the newest first."""
     columns = ("seen_at", "job", "tag", "from", "to", "told", "silent")
-    show(reading.transitions, filter_of(options), columns, limit, as_json=as_json, also=_told)
+    show(lists.transitions, filter_of(options), columns, limit, as_json=as_json, also=_told)
 
 
 def _told(step: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +200,7 @@ def _await(db: Database, delivery_id: str, wait_s: float) -> dict[str, Any]:
     until = time.monotonic() + wait_s
     while True:
         with db.read() as tx:
-            found = reading.delivery(tx, delivery_id)
+            found = lists.delivery(tx, delivery_id)
         assert found  # noqa: S101  (it was put there a moment ago)
         has_ended = found["tries"] if found["state"] == "waiting" else found["state"] != "sending"
         if has_ended or time.monotonic() > until:
@@ -223,7 +225,7 @@ def resume(name: str) -> None:
     """Let a paused notifier be told again; what waited for it is sent."""
     db = open_database(settings())
     with db.write() as tx:
-        done = outbox.resume(tx, name)
+        done = entries.resume(tx, name)
     if not done:
         fail(f'no notifier "{name}" is on record')
     click.echo(f"{name} goes on")

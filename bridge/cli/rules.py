@@ -9,7 +9,7 @@ import click
 from bridge import wiring
 from bridge.cli import LazyGroup
 from bridge.cli.common import settings
-from bridge.decide.rulebook import Rulebook, read
+from bridge.decide.rulesfile.read import Rulebook, read
 
 _COMMANDS = {
     "check": ("bridge.cli.check:check", "Say everything that is wrong with rules.toml."),

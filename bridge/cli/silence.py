@@ -25,14 +25,14 @@ from bridge.cli.common import (
     show_list,
     some,
 )  # fmt: skip
-from bridge.decide.faults import FieldFault, FieldFaults
-from bridge.decide.ids import ident
-from bridge.decide.rulebook import Rulebook, RulesRefused
-from bridge.decide.silencing import Wanted, doubts, read_wanted, said_of
+from bridge.decide.rulesfile.read import Rulebook, RulesRefused
+from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of
 from bridge.decide.text.durations import human
-from bridge.pipeline.silencing import TooMany, make, preview, preview_facts, silence_facts
-from bridge.record import silences
+from bridge.decide.text.ids import ident
+from bridge.decide.text.values import FieldFault, FieldFaults
+from bridge.pipeline.silences import TooMany, make, preview, preview_facts, silence_facts
 from bridge.record.database import Database
+from bridge.record.outbox import silences
 
 Facts = dict[str, Any]
 

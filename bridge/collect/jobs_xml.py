@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar, overload
 
 from bridge import shallow_json
 from bridge.collect.errors import BrokenReply, UnreadableReply
-from bridge.collect.memory import Key, Memory
+from bridge.collect.page_cache import Key, Memory
 from bridge.collect.xml_stream import ERROR, JOB_LIMIT, RESPONSE, TEXT_KEPT, XmlStream
 from bridge.model import FAILED, GONE, NEW, OUTPUTS_KEPT, Described, Job, Page, Problem
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.archive import Ruleset
-from bridge.decide.backtest import FATES, FIRST, Difference, Fired, Happened, Replay, Row, Status, Tally
+from bridge.decide.rulesfile.archive import Ruleset
 from bridge.decide.text.times import iso
-from bridge.record import alarms, history, silences
-from bridge.record.history import Stored
+from bridge.decide.whatif.replay import FATES, FIRST, Difference, Fired, Happened, Replay, Row, Status, Tally
+from bridge.record.outbox import silences
+from bridge.record.polling import time_in_state
+from bridge.record.queries import history
+from bridge.record.queries.history import Stored
 
 Facts = dict[str, Any]
 _SOON = timedelta(minutes=1)  # between asking and looking
@@ -74,7 +76,7 @@ class Backtest:
         )
 
 
-def _happened(one: Stored, told: Mapping[history.Line, str], fired: Mapping[str, alarms.Fired]) -> Happened:
+def _happened(one: Stored, told: Mapping[history.Line, str], fired: Mapping[str, time_in_state.Fired]) -> Happened:
     step, still_at = one.transition, one.still_at
     if still_at and step.still_at and still_at <= step.still_at:
         still_at = None  # no poll saw it between this transition and what followed
@@ -91,7 +93,7 @@ def _happened(one: Stored, told: Mapping[history.Line, str], fired: Mapping[str,
     )
 
 
-def _fired(alarm: alarms.Fired) -> Fired:
+def _fired(alarm: time_in_state.Fired) -> Fired:
     return Fired(count=alarm.count, first_at=alarm.fired_at, last_at=alarm.told_at, notifiers=alarm.notifiers)
 
 

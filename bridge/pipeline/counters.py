@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from bridge.decide.conditions import job_seconds
-from bridge.decide.tellings import Telling
+from bridge.decide.routing import Telling
+from bridge.decide.text.facts import job_seconds
 from bridge.model import DONE, Transition
-from bridge.pipeline.round import Round
+from bridge.pipeline.poll_context import Round
 from bridge.record.counters import Count, timed
 
 

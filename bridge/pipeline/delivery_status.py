@@ -9,14 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.archive import Ruleset
-from bridge.decide.ids import ident
-from bridge.decide.matching import Rule, Verdict
+from bridge.decide.rules.matching import Rule, Verdict
+from bridge.decide.rulesfile.archive import Ruleset
 from bridge.decide.text.durations import human
+from bridge.decide.text.ids import ident
 from bridge.decide.text.times import iso
 from bridge.model import Gate, Hold, Silence, Told
-from bridge.record import explaining
-from bridge.record.explaining import Fallback, Fate, Gathered, Standing
+from bridge.record.queries import explanations
+from bridge.record.queries.explanations import Fallback, Fate, Gathered, Standing
 
 Facts = dict[str, Any]
 
@@ -207,7 +207,7 @@ def would_be(told: Told, rule: Rule, around: Around) -> Facts:
     """Return what would become of a message if it were put into the outbox now."""
     until = None
     if around.tx and rule.throttle and not told.hold:
-        until = explaining.used_up(around.tx, rule.name, rule.throttle, told.notifier, now=around.now)
+        until = explanations.used_up(around.tx, rule.name, rule.throttle, told.notifier, now=around.now)
     hold = Hold(gate="throttle", name=rule.name, until=until) if until else told.hold
     answer, why = _would_be_held(hold, around) if hold else _would_be_sent(told.notifier, rule, around)
     gate = {"gate": hold.gate, "gate_name": hold.name, "until": iso(hold.until)} if hold else {}

@@ -9,14 +9,15 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.digests import FIRST, Digest, Member, told
-from bridge.decide.matching import Rule
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.messages.digest import FIRST, Digest, Member, told
+from bridge.decide.rules.matching import Rule
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Hold, Silence
-from bridge.pipeline.telling import gates_at
-from bridge.record import digests, outbox, rulesets, silences
+from bridge.pipeline.route import gates_at
+from bridge.record import rulesets
 from bridge.record.database import Clock, Database
-from bridge.record.digests import Due
+from bridge.record.outbox import digests, entries, silences
+from bridge.record.outbox.digests import Due
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _tell(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     over = [] if silence else _ended_silences(tx, due, book, now)
     note = " ".join(f"{one} is over." for one in over) or None
     one = told(digest, silence, zone=book.zone, now=now, note=note)
-    outbox.put(tx, [one], now=now)
+    entries.put(tx, [one], now=now)
     digests.merged(tx, n, one.id, now=now)
     silences.over(tx, [(one.id, due.notifier) for one in (silence, *over) if one])
     facts = {"delivery": one.id, "gate": due.gate, "of": due.name, "messages": sum(counts.values())}

@@ -11,19 +11,22 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.archive import Ruleset, thaw
-from bridge.decide.levels import Staying, judge_stay
-from bridge.decide.matching import Answer, Rule, Verdict
-from bridge.decide.mutes import Gates
-from bridge.decide.rulebook import Rulebook
-from bridge.decide.samples import sample_stay
-from bridge.decide.tellings import tell, tell_overdue
+from bridge.decide.routing import tell, tell_overdue
+from bridge.decide.rules.gates import Gates
+from bridge.decide.rules.levels import Staying, judge_stay
+from bridge.decide.rules.matching import Answer, Rule, Verdict
+from bridge.decide.rulesfile.archive import Ruleset, thaw
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.decide.text.durations import human
 from bridge.decide.text.times import iso
+from bridge.decide.whatif.sample_job import sample_stay
 from bridge.model import Transition, Watch
 from bridge.pipeline.delivery_status import Around, not_made, status, would_be
-from bridge.record import alarms, explaining, leases, rulesets, silences, snapshots
-from bridge.record.snapshots import Judged
+from bridge.record import rulesets
+from bridge.record.outbox import silences
+from bridge.record.polling import leases, snapshots, time_in_state
+from bridge.record.polling.snapshots import Judged
+from bridge.record.queries import explanations
 
 Facts = dict[str, Any]
 
@@ -43,7 +46,7 @@ def explain_sample(
         now=now,
         rules=book,
         tx=tx,
-        standings=explaining.standings(tx) if tx else {},
+        standings=explanations.standings(tx) if tx else {},
         silences={silence.id: silence for silence in known},
     )
     rules = {rule.name: rule for rule in book.rules}
@@ -139,7 +142,7 @@ class _InState:
         return max(self.seen_at or self.staying.began.seen_at, self.staying.began.seen_at) if self.left_at else self.now
 
 
-def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, alarms.Fired]) -> list[Facts]:
+def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, time_in_state.Fired]) -> list[Facts]:
     """Return what every level rule says, top to bottom, then those that fired and are no longer among the rules."""
     matcher = ruleset.matcher
     levels = []
@@ -173,7 +176,7 @@ def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
     return Answer.NO, f"{left}, which is more than {limit}, but no message is on record: was the rule there then?"
 
 
-def _fired(alarm: alarms.Fired, rule: Rule | None) -> str:
+def _fired(alarm: time_in_state.Fired, rule: Rule | None) -> str:
     text = f"fired at {iso(alarm.fired_at)}"
     if alarm.count:
         text += f", repeated {'once' if alarm.count == 1 else f'{alarm.count} times'} until {iso(alarm.told_at)}"
@@ -184,7 +187,9 @@ def _fired(alarm: alarms.Fired, rule: Rule | None) -> str:
     return text
 
 
-def _level_facts(period: _InState, rule: Rule | None, answer: Answer, why: str, alarm: alarms.Fired | None) -> Facts:
+def _level_facts(
+    period: _InState, rule: Rule | None, answer: Answer, why: str, alarm: time_in_state.Fired | None
+) -> Facts:
     level, since = rule.level if rule else None, alarm.since if alarm else period.staying.since
     return {
         "rule": rule.name if rule else alarm and alarm.rule,
@@ -334,7 +339,7 @@ class _History:
 
     @cached_property
     def _around(self) -> Around:
-        deliveries = explaining.fates(self._tx, self._job_id)
+        deliveries = explanations.fates(self._tx, self._job_id)
         held_by = {(delivery.held_by or "").partition(":")[::2] for delivery in deliveries}
         named = {name for gate, name in held_by if gate == "silence"}
         named |= {
@@ -344,18 +349,18 @@ class _History:
             now=self._now,
             rules=self._book,
             tx=self._tx,
-            standings=explaining.standings(self._tx),
+            standings=explanations.standings(self._tx),
             silences={name: silence for name in sorted(named) if (silence := silences.one(self._tx, name))},
             deliveries=deliveries,
         )
 
     @cached_property
-    def _last(self) -> dict[str, explaining.Last]:
-        return explaining.last(self._tx, self._job_id)
+    def _last(self) -> dict[str, explanations.Last]:
+        return explanations.last(self._tx, self._job_id)
 
     @cached_property
-    def _alarms(self) -> Mapping[str, Sequence[alarms.Fired]]:
-        return {bucket: alarms.of_job(self._tx, bucket, self._job_id) for bucket in self._last}
+    def _alarms(self) -> Mapping[str, Sequence[time_in_state.Fired]]:
+        return {bucket: time_in_state.of_job(self._tx, bucket, self._job_id) for bucket in self._last}
 
 
 def _notified(step: Transition, ruleset: Ruleset) -> list[Facts]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
-from bridge.decide.mark import said_of_clocks
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.changes.mark import said_of_clocks
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Watch
-from bridge.record.health import State, Trouble
-from bridge.record.reading import Facts
+from bridge.record.queries.health import State, Trouble
+from bridge.record.queries.lists import Facts
 from bridge.record.rulesets import ALIVE, Standing
 
 _SETTLED = timedelta(seconds=60)  # then every process has read a changed file

@@ -18,20 +18,21 @@ from typing import Literal, Protocol
 from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, ConfigError, TemporaryError, Throttled
-from bridge.decide.appointments import is_due, pause
-from bridge.decide.clock import earlier
-from bridge.decide.diff import diff, gone, latest
-from bridge.decide.listing import Listing, Span
-from bridge.decide.mark import RESOLUTION, Chain, Clocks, believed
-from bridge.decide.missing import ASKED_AGAIN, due
-from bridge.decide.rulebook import Rulebook
-from bridge.decide.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
+from bridge.decide.changes.clock import earlier
+from bridge.decide.changes.diff import diff, gone, latest
+from bridge.decide.changes.listing import Listing, Span
+from bridge.decide.changes.mark import RESOLUTION, Chain, Clocks, believed
+from bridge.decide.changes.missing import ASKED_AGAIN, due
+from bridge.decide.changes.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
+from bridge.decide.changes.schedule import is_due, pause
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Described, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counters import of_poll
-from bridge.pipeline.round import Poll, Round, meet
-from bridge.pipeline.telling import tell_all, tell_stays
-from bridge.record import counters, leases, missing, problems, rulesets, snapshots
+from bridge.pipeline.poll_context import Poll, Round, meet
+from bridge.pipeline.route import tell_all, tell_stays
+from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
+from bridge.record.polling import leases, missing, problems, snapshots
 
 logger = logging.getLogger(__name__)
 

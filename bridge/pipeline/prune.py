@@ -14,11 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.rulebook import Rulebook
-from bridge.decide.scan import OVERLAP
+from bridge.decide.changes.scan import OVERLAP
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.pipeline.poll import Halted
-from bridge.record import counters, leases, pruning, snapshots
+from bridge.record import counters, pruning
 from bridge.record.database import Clock, Database
+from bridge.record.polling import leases, snapshots
 from bridge.record.pruning import Cutoffs, Found
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.record import batches
-from bridge.record.batches import Batch
 from bridge.record.database import Database, ms
-from bridge.record.reading import Filter, iso
+from bridge.record.outbox import batches
+from bridge.record.outbox.batches import Batch
+from bridge.record.queries.lists import Filter, iso
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from itertools import accumulate
 from sqlalchemy import Connection
 
 from bridge.model import CLOSED, NEW
-from bridge.record import counters, gauges
+from bridge.record import counters
 from bridge.record.counters import BOUNDS
+from bridge.record.queries import gauges
 
 # Length of the chart and of its slots: as long as `counters.compact` leaves them at that age.
 SPANS = {

@@ -28,9 +28,11 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.record import digests, leases, problems, rulesets, silences
+from bridge.record import rulesets
 from bridge.record.codec import load_job
 from bridge.record.database import ms, upsert
+from bridge.record.outbox import digests, silences
+from bridge.record.polling import leases, problems
 from bridge.record.schema import DEAD, DROPPED, IS_OUT, MERGED, SENT, state_is
 from bridge.record.schema import alarm as R  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bridge.send.addresses import Network, forbidden
-from bridge.send.door import Door
+from bridge.send.client import Door
 
 THROUGH_PROXY = "goes through BRIDGE_EGRESS_PROXY, which judges the address"
 

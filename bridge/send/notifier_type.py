@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from bridge.model import Delivery, Notifier, Outcome
 from bridge.send.check import Check
-from bridge.send.door import Door
-from bridge.send.exchange import Failure, Reply, Request
+from bridge.send.client import Door
+from bridge.send.http_types import Failure, Reply, Request
 
 MASKED = "***masked***"
 PATH = "/PATH"  # stands for the path and the query of a URL, which are often a secret

@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from bridge import logs
+from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.proxies import Proxies
-from bridge.collect.tencent import Credentials, TencentCi
-from bridge.decide import archive
-from bridge.decide.rulebook import Fault, Rulebook, RulesRefused
-from bridge.decide.rules_change import emptied, is_blank, names_of
-from bridge.pipeline.round import note_rules
-from bridge.record import leases, rulesets, snapshots
+from bridge.decide.rulesfile import archive
+from bridge.decide.rulesfile.changed import emptied, is_blank, names_of
+from bridge.decide.rulesfile.read import Fault, Rulebook, RulesRefused
+from bridge.pipeline.poll_context import note_rules
+from bridge.record import rulesets
 from bridge.record.database import Clock, Database
-from bridge.send.door import Door
-from bridge.send.transfer import ca_file
+from bridge.record.polling import leases, snapshots
+from bridge.send.client import Door
+from bridge.send.curl_handle import ca_file
 from bridge.settings import Settings
 
 _CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop, so that a poll never outstays it

@@ -16,17 +16,19 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from bridge.decide.clock import clock_fault
+from bridge.decide.changes.clock import clock_fault
 from bridge.decide.precedence import Precedence
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
-from bridge.pipeline.round import note_rules
-from bridge.record import clocks, leases, rulesets, settling
+from bridge.pipeline.poll_context import note_rules
+from bridge.record import clocks, rulesets
+from bridge.record.clock_shift import rewind
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
-from bridge.record.rewind import rewind
+from bridge.record.outbox import results
+from bridge.record.polling import leases
 from bridge.scheduler import Ticker
-from bridge.send.outbound import Outbound
+from bridge.send.sender import Outbound
 from bridge.settings import Settings
 from bridge.wiring.identity import identity, is_alive
 from bridge.wiring.parts import accept, door, may_be_empty, source, start_logging, utc_now
@@ -148,7 +150,7 @@ class Worker:
             self._rewind(tx)
             for worker, pid in leases.workers_on(tx, self._me.machine):
                 if not is_alive(pid) or pid == self._me.pid:
-                    freed = settling.bury(tx, worker, now=now)
+                    freed = results.bury(tx, worker, now=now)
                     leases.bury(tx, worker)
                     self._buried[worker] = time.monotonic()
                     logger.warning("a worker that died is replaced", extra={"worker": worker, "deliveries": freed})
@@ -187,7 +189,7 @@ class Worker:
         # A claim that was on its way to PostgreSQL when its worker died may have been committed after the burial.
         for worker, since in list(self._buried.items()):
             with self._db.write() as tx:
-                settling.bury(tx, worker, now=self._clock())
+                results.bury(tx, worker, now=self._clock())
             if time.monotonic() > since + _BURY_FOR_S:
                 del self._buried[worker]
 

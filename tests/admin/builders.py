@@ -12,13 +12,15 @@ from flask.testing import FlaskClient
 from jinja2.bccache import Bucket, BytecodeCache
 
 from bridge.admin import create_app
-from bridge.decide.rulebook import Rulebook, read
-from bridge.decide.tellings import Telling
+from bridge.decide.routing import Telling
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Problem, Rejected, Sent, Silence, Transition
-from bridge.pipeline.telling import tell_all
-from bridge.record import claims, leases, problems, rulesets, settling, snapshots
+from bridge.pipeline.route import tell_all
+from bridge.record import rulesets
 from bridge.record.database import Database
-from bridge.record.settling import Ended
+from bridge.record.outbox import claims, results
+from bridge.record.outbox.results import Ended
+from bridge.record.polling import leases, problems, snapshots
 
 
 class Pages(BytecodeCache):
@@ -180,7 +182,7 @@ class World:
             lease = f"w1.{next(self._nonces)}"
             claimed = claims.claim(tx, free=64, lease=lease, lease_for=timedelta(seconds=60), now=self.now).deliveries
             tried = [Attempt(delivery=one, outcome=Rejected(why), started_at=self.now, seconds=0) for one in claimed]
-            settling.settle(tx, [Ended(one) for one in tried], now=self.now)
+            results.settle(tx, [Ended(one) for one in tried], now=self.now)
 
     def attempt(self, outcome: Outcome, *, answer: str = "", free: int = 64) -> Sequence[str]:
         """Claim what is due and end each attempt with `outcome`; return the ids."""
@@ -194,7 +196,7 @@ class World:
                 )
                 for one in claimed
             ]
-            settling.settle(tx, ended, now=self.now)
+            results.settle(tx, ended, now=self.now)
         return [one.id for one in claimed]
 
 

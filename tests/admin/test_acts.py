@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from bridge.model import Rejected, Sent
-from bridge.record import gauges, outbox, reading
-from bridge.record.reading import Filter
+from bridge.record.outbox import entries
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Filter
 from tests.admin.builders import NOON, World
 
 
@@ -18,7 +19,7 @@ def post(world: World, path: str, status: int = 202, **body: Any) -> Any:
 
 def state(world: World, delivery: str) -> Any:
     with world.db.read() as tx:
-        found = reading.delivery(tx, delivery)
+        found = lists.delivery(tx, delivery)
     assert found
     return found["state"]
 
@@ -110,7 +111,7 @@ def test_an_id_that_is_none_is_refused(world: World, said: dict[str, Any], fault
 def test_a_notifier_that_is_resumed_goes_on(either_world: World) -> None:
     delivery = either_world.delivery_of(1)
     with either_world.db.write() as tx:
-        outbox.pause(tx, "cms", "it wants no more", now=NOON)
+        entries.pause(tx, "cms", "it wants no more", now=NOON)
     assert either_world.attempt(Sent()) == []
     assert post(either_world, "notifiers/cms/resume") == {"notifier": "cms", "paused": False}
     assert either_world.attempt(Sent()) == [delivery]
@@ -141,4 +142,4 @@ def test_a_watch_can_be_paused_before_any_worker_has_started(world: World) -> No
 def test_a_refused_request_leaves_nothing_behind(world: World) -> None:
     post(world, "notifiers/cms/test?loud=1", 400)
     with world.db.read() as tx:
-        assert reading.deliveries(tx, Filter()).items == []
+        assert lists.deliveries(tx, Filter()).items == []

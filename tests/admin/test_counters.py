@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import event
 
 from bridge.admin.families import MOST
-from bridge.decide.rulebook import read
+from bridge.decide.rulesfile.read import read
 from bridge.model import Hold, Rejected, RetryLater, Sent
-from bridge.record import counters, digests, rulesets
+from bridge.record import counters, rulesets
 from bridge.record.counters import BOUNDS, MOST_KEPT, Count, timed
+from bridge.record.outbox import digests
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_failed_job, a_job
 from tests.admin.test_metrics import scrape
 

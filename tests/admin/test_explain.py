@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from bridge.admin.explain_answers import Explanations
 from bridge.model import RUNNING, Rejected, Transition
-from bridge.pipeline.telling import tell_all
+from bridge.pipeline.route import tell_all
 from bridge.record.schema import metadata
 from tests.admin.builders import BUCKET, NOON, READ, RULES, World, a_book, a_failed_job, a_job
 

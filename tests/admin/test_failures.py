@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from bridge.admin.failures import (
+from bridge.admin.auth_throttle import (
     BURST,
     INTERVAL_S,
     PEER_BURST,

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from bridge.record import leases, outbox, rulesets
+from bridge.record import rulesets
 from bridge.record.database import Database
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
 from tests.admin.builders import NOON, RULES, World, a_book
 from tests.conftest import Opener
 
@@ -166,7 +168,7 @@ def test_strangers_are_told_no_name_out_of_the_rules(world: World) -> None:
     world.polled()
     ask = Asker(world)
     with world.db.write() as tx:
-        outbox.pause(tx, "ops/1", "410 says hush", now=NOON)
+        entries.pause(tx, "ops/1", "410 says hush", now=NOON)
     world.now += timedelta(hours=1)
     world.beat()
     status, checks = ask()
@@ -177,7 +179,7 @@ def test_strangers_are_told_no_name_out_of_the_rules(world: World) -> None:
 def test_a_paused_notifier_is_a_warning_without_the_reason(world: World) -> None:
     world.enlist()
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "410 says hush", now=NOON)
+        entries.pause(tx, "cms", "410 says hush", now=NOON)
     status, checks = Asker(world)()
     assert status == 200
     assert checks["notifiers"]["detail"] == "warning: notifiers that are paused: 1; the list of notifiers names them"

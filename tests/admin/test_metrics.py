@@ -5,8 +5,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from bridge.model import Reason, Rejected
-from bridge.record import leases, outbox
-from bridge.record.gauges import OPEN_JOBS
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
+from bridge.record.queries.gauges import OPEN_JOBS
 from bridge.record.schema import notifier
 from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job
 
@@ -62,7 +63,7 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
     either_world.enlist("w7")
     either_world.polled()
     with either_world.db.write() as tx:
-        outbox.pause(tx, "cms", "the receiver answered 410 Gone: it wants no more deliveries", Reason.GONE, now=NOON)
+        entries.pause(tx, "cms", "the receiver answered 410 Gone: it wants no more deliveries", Reason.GONE, now=NOON)
         leases.acquire(tx, "media-1250000000", "w7", now=NOON)
     found = scrape(either_world)
     assert [labels for labels, value in found["bridge_notifier_paused"].items() if value] == [("gone", "cms")]
@@ -83,7 +84,7 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
 )  # fmt: skip
 def test_a_pause_has_a_cause(world: World, reason: Reason, cause: str) -> None:
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "a sentence that nothing is read off", reason, now=NOON)
+        entries.pause(tx, "cms", "a sentence that nothing is read off", reason, now=NOON)
     assert [labels for labels, value in scrape(world)["bridge_notifier_paused"].items() if value] == [(cause, "cms")]
 
 

@@ -12,12 +12,12 @@ from schemathesis import Config, openapi
 from schemathesis.engine import events, from_schema
 
 from bridge import wiring
-from bridge.admin.asking import PARAMETERS
-from bridge.admin.failures import INTERVAL_S
+from bridge.admin.auth_throttle import INTERVAL_S
+from bridge.admin.query import PARAMETERS
 from bridge.model import Rejected, RetryLater, Sent
 from bridge.pipeline.resend import resend
-from bridge.record import silences
-from bridge.record.reading import Filter
+from bridge.record.outbox import silences
+from bridge.record.queries.lists import Filter
 from tests.admin.builders import ADMIN, NOON, READ, World, a_failed_job, a_job, a_silence
 from tests.admin.description import COPY, text_of
 

@@ -17,9 +17,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.cli import main
-from bridge.decide.rulebook import read
+from bridge.decide.rulesfile.read import read
 from bridge.model import Sent
-from bridge.record import leases, rulesets
+from bridge.record import rulesets
+from bridge.record.polling import leases
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_failed_job, a_job
 
 DOCS = Path(__file__).parents[2] / "docs"

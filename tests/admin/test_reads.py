@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import FAILED, Problem, Rejected, RetryLater
-from bridge.record import outbox
+from bridge.record.outbox import entries
 from tests.admin.builders import ADMIN, BUCKET, NOON, READ, SECRETS, World, a_book, a_failed_job, a_job
 
 
@@ -201,7 +201,7 @@ def test_what_left_the_rules_is_still_shown_as_such(world: World) -> None:
 def test_notifiers_show_where_they_lead_by_host_alone(world: World) -> None:
     world.delivery_of(1)
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "it wants no more", now=NOON)
+        entries.pause(tx, "cms", "it wants no more", now=NOON)
     cms, ops = get(world.client(), "notifiers")["items"]
     assert (cms["target"], cms["signed"], cms["waiting"]) == ("https://cms.example.com:8443", True, 1)
     assert (cms["paused_at"], cms["paused_why"]) == ("2026-11-21T12:00:00.000Z", "it wants no more")

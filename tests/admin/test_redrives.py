@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bridge.model import Rejected, Sent
-from bridge.record import outbox
+from bridge.record.outbox import entries
 from tests.admin.builders import NOON, READ, World, a_failed_job, a_job
 
 
@@ -160,7 +160,7 @@ def test_one_that_was_told_by_hand_in_vain_is_sent_again(world: World) -> None:
 def test_who_is_paused_is_told_later_and_the_answer_says_so(world: World) -> None:
     world.sees(a_failed_job(1))
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "it answered 410", now=NOON)
+        entries.pause(tx, "cms", "it answered 410", now=NOON)
     assert "notifier cms is paused: it answered 410" in ask(world, "jobs/j1/tell", 202, notifier="cms")["waits"]
 
 

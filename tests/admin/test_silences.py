@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bridge.decide.silencing import MOST
+from bridge.decide.rulesfile.silences import MOST
 from bridge.model import Rejected
 from bridge.pipeline.digests import Editor
-from bridge.record import digests, silences
+from bridge.record.outbox import digests, silences
 from tests.admin.builders import NOON, READ, World, a_failed_job, a_job, a_silence
 
 WANTED: dict[str, Any] = {"to": "Failed", "for": "2h", "author": "ann", "reason": "new encoder"}

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import update
 
 from bridge.model import Problem, Rejected, RetryLater, Sent
-from bridge.record import leases, outbox
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
 from bridge.record.schema import notifier
 from tests.admin.builders import RULES, World, a_book, a_job
 from tests.admin.pages.conftest import signed_in
@@ -43,7 +44,7 @@ def answers_with_errors(world: World) -> None:
 def is_paused(world: World) -> None:
     world.sees(a_job(1))
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "the receiver answered 410 Gone", now=world.now)
+        entries.pause(tx, "cms", "the receiver answered 410 Gone", now=world.now)
 
 
 def is_late(world: World) -> None:
@@ -56,7 +57,7 @@ def is_late(world: World) -> None:
 def asks_for_time(world: World) -> None:
     is_late(world)
     with world.db.write() as tx:
-        outbox.hold(tx, "cms", world.now + timedelta(hours=1))
+        entries.hold(tx, "cms", world.now + timedelta(hours=1))
 
 
 def died(world: World) -> None:

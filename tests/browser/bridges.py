@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.record import reading
-from bridge.record.reading import Facts, Filter
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Facts, Filter
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
 from tests.processes import run
@@ -96,7 +96,7 @@ class Bridge:
 
     def deliveries(self, job: str) -> list[Facts]:
         with self.stage.db.read() as tx:
-            return list(reading.deliveries(tx, Filter(job=job), limit=100).items)
+            return list(lists.deliveries(tx, Filter(job=job), limit=100).items)
 
     def accepted(self, path: str, job: str) -> list[Received]:
         return [one for one in self.stage.accepted[path] if one.json["subject"] == job]

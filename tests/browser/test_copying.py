@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import expect
 
-from bridge.record import snapshots
+from bridge.record.polling import snapshots
 from tests.browser.bridges import Bridge
 from tests.browser.people import Person
 from tests.builders import NOON, a_job

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
-from bridge.collect.tencent import Credentials, TencentCi
+from bridge.collect.client import Credentials, TencentCi
 from bridge.model import Place, Stream
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "ci"

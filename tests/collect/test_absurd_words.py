@@ -8,9 +8,9 @@ import random
 import pytest
 
 from bridge.collect.jobs_xml import LONGEST_WORD, Reading, read_described, read_page
-from bridge.collect.memory import Memory
-from bridge.decide.events import LARGEST_EVENT
-from bridge.decide.messages import Wording, build
+from bridge.collect.page_cache import Memory
+from bridge.decide.messages.build import Wording, build
+from bridge.decide.messages.event import LARGEST_EVENT
 from bridge.model import Job, Page, Problem
 from bridge.pipeline import Poller
 from bridge.record.database import Database

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bridge.collect.errors import BrokenReply, UnreadableReply
 from bridge.collect.jobs_xml import Reading, read_page
-from bridge.collect.memory import Key, Memory
+from bridge.collect.page_cache import Key, Memory
 from bridge.model import Page
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "ci"

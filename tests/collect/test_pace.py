@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.collect.pace import Pace
+from bridge.collect.rate_limit import Pace
 from bridge.model import Rate
 from tests.collect.conftest import Clock
 

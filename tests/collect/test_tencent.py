@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.errors import AuthError, ClockError, TemporaryError, Throttled
 from bridge.collect.proxies import Proxies
 from bridge.collect.signature import authorization
-from bridge.collect.tencent import Credentials, TencentCi
 from bridge.model import Place, Stream
 from tests.collect.conftest import CREDENTIALS, NOW, Answer, Asked, Clock, FakeCi, answer, fixture, refusal
 
@@ -198,7 +198,7 @@ def test_a_clock_twenty_minutes_off_is_corrected_once_and_told(
     minutes: int, ci: TencentCi, fake_ci: FakeCi, clock: Clock, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake_ci.will(minds_the_time(clock.now + minutes * 60))
-    with caplog.at_level(logging.WARNING, "bridge.collect.tencent"):
+    with caplog.at_level(logging.WARNING, "bridge.collect.client"):
         ci.list(stream)
         ci.list(stream)
     assert ci.offset(stream.place) == timedelta(minutes=minutes)

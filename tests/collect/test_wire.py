@@ -15,10 +15,10 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from bridge.collect.client import TencentCi
 from bridge.collect.errors import BrokenReply, CiError, ConfigError, TemporaryError, UnreadableReply
 from bridge.collect.jobs_xml import PART_LIMIT, REPLY_LIMIT
 from bridge.collect.proxies import Proxies
-from bridge.collect.tencent import TencentCi
 from bridge.model import Place, Stream
 from tests.collect.conftest import CREDENTIALS, Answer, Asked, FakeCi, answer, fixture, refusal
 

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.decide.rulebook import Rulebook, read
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import Attempt
 from bridge.pipeline import Courier
 from bridge.record.database import Database
 from bridge.record.schema import SENT, attempt, delivery
-from bridge.send.door import Door
-from bridge.send.outbound import Outbound
+from bridge.send.client import Door
+from bridge.send.sender import Outbound
 from bridge.simulator.receiver import WebhookReceiver
 from tests import fakes
 from tests.record.builders import Clock, hours, know, minutes, put, rows, seconds, telling

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from bridge.pipeline.deliver import WINDOW
+from bridge.pipeline.dispatch import WINDOW
 from tests.crash.laboratory import WIDE_RULES, Laboratory
 from tests.crash.points import ALL, AT_RANDOM
 from tests.stage import Stage

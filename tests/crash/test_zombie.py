@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from bridge.record import reading
+from bridge.record.queries import lists
 from bridge.record.schema import lease
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer
@@ -47,6 +47,6 @@ def test_the_late_finish_of_a_worker_that_was_stopped_is_refused(tmp_path: Path,
         assert (first.id, first.body) == (again.id, again.body)
         assert running.json["data"]["to"] == "Running"
         with stage.db.read() as tx:
-            told = reading.delivery(tx, first.id or "")
+            told = lists.delivery(tx, first.id or "")
         assert told
         assert [one["outcome"] for one in told["tries"]] == ["lost", "sent"]

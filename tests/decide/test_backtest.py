@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.decide.backtest import FIRST, Fired, Happened, Line, Replay, Status, Tally
+from bridge.decide.whatif.replay import FIRST, Fired, Happened, Line, Replay, Status, Tally
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Silence, Transition
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 

@@ -3,7 +3,8 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.conditions import DURATIONS, TEXTS, Facts, condition, user_data_keys
+from bridge.decide.rules.conditions import DURATIONS, TEXTS, Facts, condition
+from bridge.decide.text.facts import user_data_keys
 from tests.builders import NOON, a_job, a_transition
 
 ALIASES = {"vod": "p22", "live": "p33"}

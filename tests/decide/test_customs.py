@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.customs import Custom, customs
-from bridge.decide.events import LARGEST_EVENT
+from bridge.decide.messages.event import LARGEST_EVENT
+from bridge.decide.messages.per_notifier import Custom, customs
 from bridge.decide.templates import Names, variables
 from bridge.model import FAILED, SUCCESS, SlackNotifier, WebhookNotifier
 from tests.builders import NOON, SECRET, a_job, a_rulebook, a_transition

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.decide.customs import Custom, customs
+from bridge.decide.messages.per_notifier import Custom, customs
 from bridge.decide.templates import Names, variables
 from bridge.model import SlackNotifier
 from tests.builders import a_job, a_rulebook, a_transition

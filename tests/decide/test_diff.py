@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.diff import diff, gone, is_news, latest
+from bridge.decide.changes.diff import diff, gone, is_news, latest
 from bridge.model import DONE, GONE, NEW, STATES, Seen, Transition
 from tests.builders import NOON, a_job
 

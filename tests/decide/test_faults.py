@@ -1,6 +1,6 @@
 import pytest
 
-from bridge.decide.rulebook import RulesRefused, read
+from bridge.decide.rulesfile.read import RulesRefused, read
 from tests.builders import a_rulebook
 from tests.decide.texts import HOOK, RULE, WATCH, faults, rule
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from wcmatch import fnmatch
 from wcmatch import glob as wcglob
 
-from bridge.decide import globs
-from bridge.decide.globs import LONGEST, LONGEST_VALUE, glob
+from bridge.decide.text import globs
+from bridge.decide.text.globs import LONGEST, LONGEST_VALUE, glob
 
 LITERAL = str.maketrans({"[": r"\[", "]": r"\]", "\\": r"\\"})  # what wcmatch would take for more
 

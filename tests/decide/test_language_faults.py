@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge.decide.levels import Staying, matching
-from bridge.decide.rulebook import RulesRefused
+from bridge.decide.rules.levels import Staying, matching
+from bridge.decide.rulesfile.read import RulesRefused
 from bridge.model import FAILED, RUNNING
 from bridge.wiring.rules import load_rules
 from tests.builders import NOON, a_job, a_rulebook, a_transition

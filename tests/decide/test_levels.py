@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.judging import judge, judge_overdue
-from bridge.decide.levels import Alarm, LastTold, Staying, judge_stay
-from bridge.decide.mutes import Gates
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rules.gates import Gates
+from bridge.decide.rules.judging import judge, judge_overdue
+from bridge.decide.rules.levels import Alarm, LastTold, Staying, judge_stay
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import GONE, RUNNING, SUCCESS, Silence
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 

@@ -3,9 +3,9 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.conditions import Facts, condition
-from bridge.decide.matching import Matcher, Rule
-from bridge.decide.words import states
+from bridge.decide.rules.conditions import Facts, condition
+from bridge.decide.rules.matching import Matcher, Rule
+from bridge.decide.text.values import states
 from tests.builders import a_job, a_transition
 
 ALIASES = {"vod": "p22", "live": "p33", "old": "vod"}

@@ -2,12 +2,13 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.events import LONGEST_TEXT, Stay
-from bridge.decide.messages import Wording, address, as_fallback, build, test_message
-from bridge.decide.mutes import Gates
-from bridge.decide.rulebook import Rulebook
-from bridge.decide.tellings import Telling, tell
+from bridge.decide.messages.build import Wording, address, as_fallback, build, test_message
+from bridge.decide.routing import Telling, tell
+from bridge.decide.rules.gates import Gates
+from bridge.decide.rules.matching import Stay
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.decide.templates import compiled
+from bridge.decide.text.values import LONGEST_TEXT
 from bridge.model import (
     CANCEL,
     DONE,

@@ -5,13 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.events import (
-    CUT_MARK,
-    LARGEST_EVENT,
-    LONGEST_TEXT,
-    cut,
-    event,
-)
+from bridge.decide.messages.event import LARGEST_EVENT, event
+from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
 from bridge.model import (
     CANCEL,
     FAILED,

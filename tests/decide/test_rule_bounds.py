@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.decide.appointments import is_due, pause
-from bridge.decide.rulebook import RulesRefused, read
-from bridge.decide.shapes import KEYS
-from bridge.decide.toml_bounds import LARGEST, statements
+from bridge.decide.changes.schedule import is_due, pause
+from bridge.decide.rulesfile.bounds import LARGEST, statements
+from bridge.decide.rulesfile.read import RulesRefused, read
+from bridge.decide.rulesfile.schema import KEYS
 from bridge.wiring import load_rules
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import HOOK, RULE, WATCH, faults, rule, warnings

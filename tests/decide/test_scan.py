@@ -3,7 +3,7 @@ from datetime import timedelta
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.decide.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
+from bridge.decide.changes.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
 from tests.builders import NOON
 
 SECOND = timedelta(seconds=1)

@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.samples import sample_stay, sample_transition
-from bridge.decide.trials import run
+from bridge.decide.whatif.rule_tests import run
+from bridge.decide.whatif.sample_job import sample_stay, sample_transition
 from bridge.model import NEW, OUTPUTS_KEPT
 from tests.builders import NOON, a_rulebook
 from tests.decide.texts import WATCH

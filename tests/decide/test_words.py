@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from bridge.decide.text.durations import duration
-from bridge.decide.words import listing, rate, shown, states, suggest
+from bridge.decide.text.values import listing, rate, shown, states, suggest
 from bridge.model import DONE, GONE, NEW, Rate
 
 

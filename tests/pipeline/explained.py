@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import select
 
 from bridge import wiring
-from bridge.decide.rulebook import Rulebook, read
-from bridge.decide.samples import sample_transition
+from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.whatif.sample_job import sample_transition
 from bridge.model import RUNNING, Delivery, Outcome, Sent, Silence
 from bridge.pipeline import Courier, Poller
 from bridge.pipeline.explain import explain_sample, explain_stored
-from bridge.record import outbox, silences
 from bridge.record.database import Database
+from bridge.record.outbox import entries, silences
 from bridge.record.schema import delivery
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, a_job, hours, seconds
@@ -136,7 +136,7 @@ class World:
     def send_again(self) -> None:
         """Redrive all that may be."""
         with self.db.write() as tx:
-            outbox.redrive(tx, select(delivery.c.n), now=self.clock())
+            entries.redrive(tx, select(delivery.c.n), now=self.clock())
 
     def try_out(self, *, known: bool = True, **said: Any) -> Facts:
         step = sample_transition(said, self.book, self.clock())

@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge import wiring
-from bridge.decide.rulebook import Rulebook, read
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import Delivery, Silence
 from bridge.pipeline import Courier, Poll, Poller
-from bridge.record import reading, silences
 from bridge.record.database import Database
-from bridge.record.reading import Filter
+from bridge.record.outbox import silences
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import Clock, a_job, hours, minutes
 
@@ -144,9 +145,9 @@ class House:
     def said(self, notifier: str | None = None) -> list[str]:
         return [str(one) for one in self.heard(notifier)]
 
-    def deliveries(self, **which: Any) -> list[reading.Facts]:
+    def deliveries(self, **which: Any) -> list[lists.Facts]:
         with self.db.read() as tx:
-            return reading.deliveries(tx, Filter(**which), limit=500).items[::-1]
+            return lists.deliveries(tx, Filter(**which), limit=500).items[::-1]
 
     def silence(self, id_: str = "sil_1", *, lasts: timedelta, drop: bool = False, **spec: Any) -> None:
         silence = Silence(

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
 from bridge.collect.errors import TemporaryError
-from bridge.decide.rulebook import read
+from bridge.decide.rulesfile.read import read
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Rejected
 from bridge.pipeline.backtest import Backtest, Report
-from bridge.pipeline.by_hand import tell_by_hand
-from bridge.record import history, outbox, reading, silences
+from bridge.pipeline.manual import tell_by_hand
 from bridge.record.database import Database
+from bridge.record.outbox import entries, silences
+from bridge.record.queries import history, lists
 from bridge.record.schema import attempt, delivery, metadata, transition
 from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House
@@ -142,7 +143,7 @@ def test_what_was_dropped_and_sent_again_by_hand_was_dropped_all_the_same(house:
     house.passes(minutes(10))
     (dropped,) = house.deliveries()
     with house.db.write() as tx:
-        assert outbox.redrive(tx, reading.numbers_of([dropped["id"]]), now=house.clock()) == [dropped["id"]]
+        assert entries.redrive(tx, lists.numbers_of([dropped["id"]]), now=house.clock()) == [dropped["id"]]
     house.deliver()
     assert [one["state"] for one in house.deliveries()] == ["sent"]
     assert not backtest(house).tally.differs

@@ -8,8 +8,8 @@ import pytest
 
 from bridge.model import Delivery, Notifier, Outcome, RetryLater, Sent
 from bridge.pipeline import Courier
-from bridge.record import outbox
 from bridge.record.database import Database
+from bridge.record.outbox import entries
 from bridge.record.schema import DEAD, SENT, WAITING, delivery, notifier
 from tests.conftest import on_both
 from tests.pipeline.fakes import FakeTransport, a_book
@@ -189,7 +189,7 @@ def test_resuming_a_notifier_by_hand_asks_it_at_once(
     live(courier, clock, minutes(10))
     transport.answer = lambda _: Sent()
     with db.write() as tx:
-        outbox.resume(tx, "cms")
+        entries.resume(tx, "cms")
     live(courier, clock, seconds(1))
     untried = [row for row in rows(db, delivery) if row["state"] == WAITING and not row["attempts"]]
     told = [row for row in rows(db, delivery) if row["state"] == SENT]

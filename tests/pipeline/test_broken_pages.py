@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bridge.collect.tencent import Credentials, TencentCi
-from bridge.decide.listing import MOST_BROKEN
+from bridge.collect.client import Credentials, TencentCi
+from bridge.decide.changes.listing import MOST_BROKEN
 from bridge.model import Rate
 from bridge.pipeline import Poll, Poller
-from bridge.record import problems
 from bridge.record.database import Database
+from bridge.record.polling import problems
 from bridge.record.schema import job_problem, transition
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.web import Answer, Request

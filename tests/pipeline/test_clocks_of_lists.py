@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from bridge.collect.errors import CiError, ConfigError, TemporaryError
-from bridge.decide.rulebook import Rulebook
-from bridge.decide.scan import OVERLAP
+from bridge.decide.changes.scan import OVERLAP
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import SUBMITTED, SUCCESS, Job, Page, Stream
 from bridge.pipeline import Poller
-from bridge.record import clocks, snapshots
+from bridge.record import clocks
 from bridge.record.database import Database
+from bridge.record.polling import snapshots
 from bridge.record.schema import transition, watch
 from tests.conftest import on_both
 from tests.pipeline.fakes import FakeCi, a_book, watch_of

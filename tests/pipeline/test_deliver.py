@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Delivery, Notifier, Outcome, Rate, Rejected, RetryLater, Sent
 from bridge.pipeline import Courier
-from bridge.pipeline.deliver import LEASE, WINDOW
-from bridge.record import outbox, reading, settling
+from bridge.pipeline.dispatch import LEASE, WINDOW
 from bridge.record.database import Database, at, ms
+from bridge.record.outbox import entries, results
+from bridge.record.queries import lists
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier
 from tests.conftest import Opener, PostgresServer, only_postgresql
 from tests.pipeline.fakes import FakeTransport, a_book, impatient, outage
@@ -151,7 +152,7 @@ def test_a_dead_delivery_that_is_redriven_has_its_whole_time_again(
     _work(courier)
     clock.advance(hours(5))
     with db.write() as tx:
-        outbox.redrive(tx, reading.numbers_of(["d1"]), now=clock())
+        entries.redrive(tx, lists.numbers_of(["d1"]), now=clock())
     transport.answer = lambda _: RetryLater("503")
     _work(courier)
     assert _states(db) == [WAITING]
@@ -174,7 +175,7 @@ def test_a_dead_delivery_is_told_to_the_fallback_once_with_the_reason(
     for _ in range(2):  # the second time it was sent again by hand
         _work(courier)
         with db.write() as tx:
-            outbox.redrive(tx, reading.numbers_of(["d1"]), now=NOW)
+            entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW)
     assert _fallbacks(db) == [("m", "This could not be told to cms: blocked address")]
     assert [one.notifier for one in transport.begun].count("pager") == 1
 
@@ -213,7 +214,7 @@ def test_what_waits_for_a_paused_notifier_without_a_fallback_waits(
         clock.advance(hours(48))
     assert _states(db) == [WAITING, WAITING]
     with db.write() as tx:
-        outbox.resume(tx, "cms")
+        entries.resume(tx, "cms")
     transport.answer = lambda _: Sent()
     _work(courier)
     assert _states(db) == [SENT, SENT]
@@ -291,7 +292,7 @@ def test_it_does_not_spin_when_what_waited_for_its_rate_is_no_longer_due(
     put(db, telling("d1"), telling("d2"))
     _work(courier)
     with db.write() as tx:
-        outbox.pause(tx, "cms", "being repaired", now=NOW)
+        entries.pause(tx, "cms", "being repaired", now=NOW)
     clock.advance(seconds(2))
     transport.waited.clear()
     courier.turn()
@@ -325,7 +326,7 @@ def test_attempts_that_were_lost_with_their_worker_make_no_pause_longer(
     for _ in range(3):
         claim(db, worker="lost", now=clock())
         with db.write() as tx:
-            settling.bury(tx, "lost", now=clock())
+            results.bury(tx, "lost", now=clock())
     transport.answer = lambda _: RetryLater("503")
     _work(courier)
     assert row_of(db, delivery, id="d1")["attempts"] == 4
@@ -378,7 +379,7 @@ def test_an_outcome_that_comes_after_the_lease_is_not_recorded(
     def take_over() -> None:
         transport.before_wait = lambda: None
         with db.write() as tx:
-            assert settling.bury(tx, "w1", now=NOW) == 1
+            assert results.bury(tx, "w1", now=NOW) == 1
         (theirs,) = claim(db, worker="w2")
         settle(db, ended_with(theirs, Sent("theirs")))
 
@@ -400,7 +401,7 @@ def test_a_late_death_is_told_to_no_fallback(
     def take_over() -> None:
         transport.before_wait = lambda: None
         with db.write() as tx:
-            settling.bury(tx, "w1", now=NOW + hours(1))  # it waits
+            results.bury(tx, "w1", now=NOW + hours(1))  # it waits
 
     transport.before_wait = take_over
     transport.answer = lambda _: Rejected("late")

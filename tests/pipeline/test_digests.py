@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from bridge import wiring
-from bridge.decide.rulebook import read
+from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUCCESS
-from bridge.record import silences
 from bridge.record.database import Database
+from bridge.record.outbox import silences
 from bridge.record.schema import digest
 from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House

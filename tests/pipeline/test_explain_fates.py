@@ -6,13 +6,13 @@ import pytest
 from sqlalchemy import delete
 
 from bridge import wiring
-from bridge.decide.rulebook import read
+from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Rejected, RetryLater, Sent
 from bridge.pipeline import Poller
 from bridge.pipeline.resend import resend
-from bridge.record import outbox
 from bridge.record.database import Database
-from bridge.record.reading import Filter
+from bridge.record.outbox import entries
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import delivery
 from tests.conftest import on_both
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, World, after
@@ -137,7 +137,7 @@ def test_what_waits_for_a_paused_notifier_says_why_it_is_paused(world: World) ->
     world.begin(EVERYTHING)
     world.sees(SUBMITTED)
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "410 Gone", now=world.clock())
+        entries.pause(tx, "cms", "410 Gone", now=world.clock())
     assert (world.told()["answer"], world.told()["why"]) == (
         "paused",
         f"waits, as the notifier is paused since {after(minutes(1))}: 410 Gone (ci-bridge notifier resume cms)",
@@ -171,7 +171,7 @@ def test_a_notifier_that_asked_for_time_is_not_tried_before(world: World) -> Non
     world.begin(EVERYTHING)
     world.sees(SUBMITTED)
     with world.db.write() as tx:
-        outbox.hold(tx, "cms", NOW + hours(2))
+        entries.hold(tx, "cms", NOW + hours(2))
     assert world.told()["next_at"] == after(hours(2))
 
 

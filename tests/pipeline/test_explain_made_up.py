@@ -6,8 +6,8 @@ import pytest
 
 from bridge.model import SUBMITTED
 from bridge.pipeline import Poller
-from bridge.record import outbox
 from bridge.record.database import Database
+from bridge.record.outbox import entries
 from bridge.record.schema import delivery
 from tests.conftest import only_sqlite
 from tests.pipeline.explained import EVERYTHING, MUTE, STUCK, World, after, level
@@ -96,7 +96,7 @@ def test_a_made_up_job_meets_the_throttle_of_now_where_it_is_known(world: World)
 def test_a_made_up_job_says_that_the_notifier_is_paused(world: World) -> None:
     world.rule(EVERYTHING)
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "410 Gone", now=NOW)
+        entries.pause(tx, "cms", "410 Gone", now=NOW)
     (told,) = world.try_out(to="Failed")["deliveries"]
     assert (told["answer"], told["why"]) == (
         "paused",

@@ -7,7 +7,7 @@ from sqlalchemy import delete
 
 from bridge.cli.explain import as_text
 from bridge.collect.errors import TemporaryError
-from bridge.decide.rulebook import read
+from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS
 from bridge.pipeline import Poller
 from bridge.record.database import Database

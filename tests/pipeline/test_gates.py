@@ -8,9 +8,11 @@ import pytest
 from sqlalchemy import select
 
 from bridge.model import FAILED, RUNNING, SUCCESS, Delivery, Outcome, Rejected, Sent
-from bridge.record import counters, outbox, reading, silences
+from bridge.record import counters
+from bridge.record.clock_shift import rewind
 from bridge.record.database import Database
-from bridge.record.rewind import rewind
+from bridge.record.outbox import entries, silences
+from bridge.record.queries import lists
 from bridge.record.schema import digest
 from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House
@@ -171,7 +173,7 @@ def test_what_dies_again_is_held_for_its_fallback_once(house: House) -> None:
     end(house, "j1")
     for _ in range(3):
         with house.db.write() as tx:
-            outbox.redrive(tx, reading.numbers_of([one["id"] for one in house.deliveries(state="dead")]), now=NOW)
+            entries.redrive(tx, lists.numbers_of([one["id"] for one in house.deliveries(state="dead")]), now=NOW)
         house.deliver()
     with house.db.read() as tx:
         assert [one.count for one in counters.totals(tx, ["suppressed"])] == [1]
@@ -241,7 +243,7 @@ def test_a_webhook_reads_the_note_in_its_body(house: House, db: Database) -> Non
     house.passes(minutes(20))
     end(house, "j1")
     with db.read() as tx:
-        found = reading.delivery(tx, house.transport.begun[0].id)
+        found = lists.delivery(tx, house.transport.begun[0].id)
     assert found
     assert found["event"]["note"] == "The silence by ann (maintenance) is over."
 

@@ -11,9 +11,9 @@ import pytest
 from bridge.collect.errors import CiError, ConfigError, TemporaryError
 from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described, Page, Place, Stream
 from bridge.pipeline import Poller
-from bridge.record import reading
 from bridge.record.database import Database
-from bridge.record.reading import Filter
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import alarm
 from tests.conftest import on_both
 from tests.pipeline.fakes import FakeCi
@@ -128,7 +128,7 @@ def test_whoever_was_told_hears_that_it_moves_again(db: Database, clock: Clock) 
     (row,) = rows(db, alarm)
     assert row["recovered_at"]
     with db.read() as tx:
-        listed = reading.deliveries(tx, Filter()).items
+        listed = lists.deliveries(tx, Filter()).items
     assert [(one["kind"], one["tells"], one["left"]) for one in listed] == [
         ("recovery", SUCCESS, RUNNING),
         ("level", RUNNING, None),

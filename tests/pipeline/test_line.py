@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bridge.model import Attempt, Delivery, Outcome, RetryLater, Sent
-from bridge.pipeline.line import Line
+from bridge.pipeline.prefetch import Line
 from tests.record.builders import NOW
 
 LATER_S = 30.0

@@ -10,7 +10,7 @@ import pytest
 
 from bridge import wiring
 from bridge.collect.errors import TemporaryError
-from bridge.decide.rulebook import read
+from bridge.decide.rulesfile.read import read
 from bridge.model import CANCEL, FAILED, GONE, NEW, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described
 from bridge.pipeline import Poller
 from bridge.record import pruning

@@ -11,13 +11,14 @@ import pytest
 
 from bridge import wiring
 from bridge.collect.errors import TemporaryError
-from bridge.decide.rulebook import read
+from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS, Page, Stream
 from bridge.pipeline import Poller, Pruner
-from bridge.pipeline.round import note_rules
-from bridge.record import gauges, leases, reading
+from bridge.pipeline.poll_context import note_rules
 from bridge.record.database import Database, ms
-from bridge.record.reading import Filter
+from bridge.record.polling import leases
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import stream as stream_table
 from bridge.record.schema import transition
 from tests.conftest import on_both
@@ -240,8 +241,8 @@ def test_a_clock_that_leaps_ahead_just_then_makes_no_stream_begin_anew(bridge: B
 def _unfinished(bridge: Bridge) -> tuple[int, str | None]:
     """How many unfinished jobs are counted, and since when s1 is unwatched."""
     with bridge.db.read() as tx:
-        (listed,) = [one for one in reading.jobs(tx, Filter()).items if one["id"] == "s1"]
-        (whole,) = reading.job(tx, "s1")
+        (listed,) = [one for one in lists.jobs(tx, Filter()).items if one["id"] == "s1"]
+        (whole,) = lists.job(tx, "s1")
         assert listed["unwatched_since"] == whole["unwatched_since"]
         return sum(gauges.open_jobs(tx).values()), whole["unwatched_since"]
 
@@ -257,7 +258,7 @@ def test_an_unfinished_job_of_a_tag_that_is_taken_out_is_unwatched_and_not_count
     bridge.polls()
     assert _unfinished(bridge) == (1, None)
     bridge.use(WITHOUT)
-    out_at = reading.iso(ms(bridge.clock()))
+    out_at = lists.iso(ms(bridge.clock()))
     bridge.clock.advance(hours(1))
     bridge.polls()
     assert _unfinished(bridge) == (0, out_at)

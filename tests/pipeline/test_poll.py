@@ -10,13 +10,13 @@ from sqlalchemy import event
 
 from bridge import wiring
 from bridge.collect.errors import AuthError, CiError, ConfigError, TemporaryError, Throttled
-from bridge.decide.rulebook import Rulebook, read
-from bridge.decide.scan import OVERLAP
+from bridge.decide.changes.scan import OVERLAP
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
 from bridge.pipeline import Halted, Poll, Poller
-from bridge.record import leases, snapshots
 from bridge.record.database import Database, at
-from bridge.record.leases import LEASE
+from bridge.record.polling import leases, snapshots
+from bridge.record.polling.leases import LEASE
 from bridge.record.schema import delivery, lease, transition, watch
 from bridge.record.schema import job as job_table
 from bridge.record.schema import stream as stream_table

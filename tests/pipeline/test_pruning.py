@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import update
 
 from bridge.collect.errors import TemporaryError
-from bridge.decide.rulebook import Rulebook
-from bridge.decide.scan import OVERLAP
+from bridge.decide.changes.scan import OVERLAP
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import RUNNING, SUCCESS, Sent, Watch
 from bridge.pipeline import Halted, Poll, Poller, Pruner
-from bridge.record import leases, pruning, snapshots
+from bridge.record import pruning
 from bridge.record.database import Database
+from bridge.record.polling import leases, snapshots
 from bridge.record.schema import delivery, job, transition, worker
 from tests.conftest import on_both
 from tests.pipeline.fakes import FakeCi, a_book, count, watch_of

@@ -8,8 +8,9 @@ import pytest
 
 from bridge.model import Delivery, Notifier, Rejected, RetryLater
 from bridge.pipeline import Courier
-from bridge.record import outbox, reading
 from bridge.record.database import Database, at
+from bridge.record.outbox import entries
+from bridge.record.queries import lists
 from bridge.record.schema import DEAD, WAITING, delivery, notifier
 from tests.conftest import on_both
 from tests.pipeline.fakes import FakeTransport, a_book
@@ -187,7 +188,7 @@ def test_a_notifier_that_is_paused_uses_no_retry_time_up(
     transport.answer = lambda _: Rejected("gone", pause=True)
     time.passes(courier, minutes(5))
     with db.write() as tx:
-        outbox.resume(tx, "cms")
+        entries.resume(tx, "cms")
     transport.answer = lambda _: RetryLater("could not connect")
     time.passes(courier, seconds(2))
     assert states(db) == {WAITING}
@@ -214,6 +215,6 @@ def test_what_is_sent_again_has_its_whole_time_again(
     time.passes(courier, minutes(1))
     assert states(db) == {DEAD}
     with db.write() as tx:
-        outbox.redrive(tx, reading.numbers_of(["d1"]), now=clock())
+        entries.redrive(tx, lists.numbers_of(["d1"]), now=clock())
     time.passes(courier, RETRY - seconds(2))
     assert states(db) == {WAITING}

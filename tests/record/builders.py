@@ -24,10 +24,11 @@ from bridge.model import (
     Transition,
     Watch,
 )
-from bridge.record import claims, leases, outbox, settling
 from bridge.record.database import Database, ms
+from bridge.record.outbox import claims, entries, results
+from bridge.record.outbox.results import Ended
+from bridge.record.polling import leases
 from bridge.record.schema import shared_number
-from bridge.record.settling import Ended
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 BUCKET = "clips-1250000000"
@@ -127,7 +128,7 @@ def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()
 
 def put(db: Database, *told: Told, now: datetime = NOW, at_once: bool = False) -> None:
     with db.write() as tx:
-        outbox.put(tx, told, now=now, at_once=at_once)
+        entries.put(tx, told, now=now, at_once=at_once)
 
 
 _leases = itertools.count(1)
@@ -164,7 +165,7 @@ def ended(
 
 def settle(db: Database, *all_ended: Ended, now: datetime = NOW) -> frozenset[int]:
     with db.write() as tx:
-        return settling.settle(tx, all_ended, now=now)
+        return results.settle(tx, all_ended, now=now)
 
 
 def rows(db: Database, table: Table) -> list[dict[str, Any]]:

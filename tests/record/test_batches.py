@@ -12,13 +12,16 @@ from sqlalchemy import event, insert, select, update
 
 from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
 from bridge.pipeline.resend import TooMany, cancel, resend
-from bridge.record import batches, claims, gauges, leases, outbox, pruning, reading
-from bridge.record.batches import Batch
-from bridge.record.claims import LATE
+from bridge.record import pruning
+from bridge.record.clock_shift import rewind
 from bridge.record.database import Database, ms
+from bridge.record.outbox import batches, claims, entries
+from bridge.record.outbox.batches import Batch
+from bridge.record.outbox.claims import LATE
+from bridge.record.polling import leases
 from bridge.record.pruning import Cutoffs
-from bridge.record.reading import Filter
-from bridge.record.rewind import rewind
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import DEAD, DROPPED, WAITING, delivery
 from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.record.builders import (
@@ -135,7 +138,7 @@ def test_progress_is_a_count_of_its_deliveries(db: Database) -> None:
         id="rdr_1", scheduled=2, waiting=1, sending=1, sent=1, dead=1, last_due_at=NOW + hours(1)
     )
     with db.read() as tx:
-        assert [row["batch"] for row in reading.deliveries(tx, Filter(batch="rdr_1", state="dead")).items] == ["rdr_1"]
+        assert [row["batch"] for row in lists.deliveries(tx, Filter(batch="rdr_1", state="dead")).items] == ["rdr_1"]
 
 
 def test_batches_under_way_are_those_of_which_something_waits(db: Database) -> None:
@@ -246,7 +249,7 @@ def test_a_fallback_is_told_no_faster_than_the_batch_becomes_due(db: Database) -
     again(db, every=minutes(1))
     put(db, telling("later"), now=NOW + hours(1))
     with db.write() as tx:
-        outbox.pause(tx, "cms", "410", now=NOW)
+        entries.pause(tx, "cms", "410", now=NOW)
     found = []
     for minute in (0, 1):
         with db.write() as tx:
@@ -310,7 +313,7 @@ def test_one_that_is_resent_alone_belongs_to_no_batch(db: Database) -> None:
     again(db, every=hours(1))
     settle(db, *(ended(one, Rejected("no")) for one in claim(db)))
     with db.write() as tx:
-        outbox.redrive(tx, select(delivery.c.n).where(delivery.c.id == "d1"), now=NOW)
+        entries.redrive(tx, select(delivery.c.n).where(delivery.c.id == "d1"), now=NOW)
     assert standing(db).total == 1
     assert cancel(db, "rdr_1", author="ben", now=NOW - seconds(1)) == (Batch(id="rdr_1", dead=1), 1)
 

@@ -6,8 +6,8 @@ import pytest
 
 from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
-from bridge.record import claims, outbox, settling
 from bridge.record.database import Database, ms
+from bridge.record.outbox import claims, entries, results
 from bridge.record.schema import delivery, notifier
 from tests.conftest import Opener, only_postgresql
 from tests.record.builders import (
@@ -125,7 +125,7 @@ def test_one_that_is_redriven_goes_before_those_behind_it(db: Database) -> None:
     settle(db, ended(claim(db)[0], Rejected("no")))
     (second,) = claim(db)
     with db.write() as tx:
-        outbox.redrive(tx, delivery.select().with_only_columns(delivery.c.n), now=NOW)
+        entries.redrive(tx, delivery.select().with_only_columns(delivery.c.n), now=NOW)
     assert claim(db) == []  # the second is being sent
     settle(db, ended(second, Sent()))
     assert claimed_ids(db) == ["a1"]
@@ -140,7 +140,7 @@ def test_a_redrive_between_two_claims_never_sends_two_of_a_lane_at_once(
     settle(db, ended(claim(db)[0], Rejected("no")))
     other = opened(db_url)
     with other.write() as redriving:
-        outbox.redrive(redriving, delivery.select().with_only_columns(delivery.c.n), now=NOW)
+        entries.redrive(redriving, delivery.select().with_only_columns(delivery.c.n), now=NOW)
         assert claimed_ids(db) == ["a2"]  # it does not see the first yet
     assert claimed_ids(other) == []
 
@@ -265,7 +265,7 @@ def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: 
     put(db, telling("d1"), telling("d2"), telling("o1", to="ops"))
     put(db, telling("later"), now=NOW + hours(1))
     with db.write() as tx:
-        outbox.pause(tx, "cms", "410", now=NOW)
+        entries.pause(tx, "cms", "410", now=NOW)
         assert claims.paused_and_waiting(tx) == [("cms", "410")]
     assert _claim_paused(db, "cms", most=2) == ["d1", "d2"]
     assert _claim_paused(db, "cms") == ["later"]
@@ -285,7 +285,7 @@ def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Databas
 
 def _fail(db: Database, name: str, count: int) -> None:
     with db.write() as tx:
-        outbox.failed(tx, name, count, broken_at=BROKEN_AT, run=seconds(0))
+        entries.failed(tx, name, count, broken_at=BROKEN_AT, run=seconds(0))
 
 
 def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Database) -> None:
@@ -309,14 +309,14 @@ def test_a_notifier_that_was_told_something_counts_anew(db: Database) -> None:
     know(db, "cms")
     _fail(db, "cms", 9)
     with db.write() as tx:
-        outbox.recovered(tx, "cms", broken_at=BROKEN_AT)
-        assert outbox.failed(tx, "cms", 2, broken_at=BROKEN_AT, run=seconds(0)) == 2
+        entries.recovered(tx, "cms", broken_at=BROKEN_AT)
+        assert entries.failed(tx, "cms", 2, broken_at=BROKEN_AT, run=seconds(0)) == 2
 
 
 def test_many_failures_at_once_are_one_piece_of_bad_news(db: Database) -> None:
     know(db, "cms")
     with db.write() as tx:
-        counts = [outbox.failed(tx, "cms", count, broken_at=BROKEN_AT, run=seconds(0)) for count in (3, 32, 32, 1)]
+        counts = [entries.failed(tx, "cms", count, broken_at=BROKEN_AT, run=seconds(0)) for count in (3, 32, 32, 1)]
     assert counts == [3, 10, 11, 12]
 
 
@@ -327,8 +327,8 @@ def test_who_answers_again_is_left_alone_no_longer_but_what_he_asked_for_counts(
     know(db, "cms")
     _fail(db, "cms", failures)
     with db.write() as tx:
-        outbox.hold(tx, "cms", NOW + minutes(1))
-        outbox.recovered(tx, "cms", broken_at=BROKEN_AT)
+        entries.hold(tx, "cms", NOW + minutes(1))
+        entries.recovered(tx, "cms", broken_at=BROKEN_AT)
     put(db, telling("d1"))
     assert claimed_ids(db) == ([] if waits else ["d1"])
 
@@ -343,7 +343,7 @@ def test_of_a_notifier_that_failed_the_oldest_and_the_newest_are_told_by_turns(d
         (probe,) = claim(db, broken_at=BROKEN_AT, newest=newest)
         asked.append(probe.id)
         with db.write() as tx:
-            settling.hand_back(tx, [probe])
+            results.hand_back(tx, [probe])
     assert asked == ["old", "new", "old"]
 
 
@@ -351,7 +351,7 @@ def test_a_notifier_that_was_resumed_counts_anew(db: Database) -> None:
     know(db, "cms")
     _fail(db, "cms", BROKEN_AT)
     with db.write() as tx:
-        outbox.resume(tx, "cms")
+        entries.resume(tx, "cms")
     put(db, *[telling(f"d{n}") for n in range(3)])
     assert len(claim(db, broken_at=BROKEN_AT)) == 3
 
@@ -416,7 +416,7 @@ def test_what_is_to_go_out_at_once_does_so_alone_whatever_its_notifier_waits_for
     put(db, telling("asked"), at_once=True)
     with db.write() as tx:
         tx.execute(notifier.update().values(failures=failures))
-        outbox.hold(tx, "cms", NOW + minutes(1))
+        entries.hold(tx, "cms", NOW + minutes(1))
     assert claimed_ids(db, broken_at=BROKEN_AT) == ["asked"]
     assert claimed_ids(db, broken_at=BROKEN_AT) == []
 
@@ -443,7 +443,7 @@ def test_what_is_to_go_out_at_once_is_first_and_goes_to_no_notifier_that_is_paus
     assert claimed_ids(db) == []
     put(db, telling("paused", to="ops"), at_once=True)
     with db.write() as tx:
-        outbox.pause(tx, "ops", "410", now=NOW)
+        entries.pause(tx, "ops", "410", now=NOW)
     assert claimed_ids(db) == []
 
 

@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import select
 
 from bridge.model import Sent
-from bridge.record import counters, settling
+from bridge.record import counters
 from bridge.record.counters import AT_ONCE, BOUNDS, MOST_KEPT, Count, timed
 from bridge.record.database import Database
+from bridge.record.outbox import results
 from bridge.record.schema import tally
 from tests.conftest import Opener, only_sqlite
 from tests.record.builders import NOW, claim, ended, hours, know, minutes, put, rows, seconds, settle, telling
@@ -131,7 +132,7 @@ def test_what_a_lost_worker_sent_is_counted_as_lost(db: Database) -> None:
     put(db, telling("d1"), telling("d2"))
     claim(db, worker="w1")
     with db.write() as tx:
-        assert settling.bury(tx, "w1", now=NOW) == 2
+        assert results.bury(tx, "w1", now=NOW) == 2
     assert total(db, "attempt") == {("attempt", "cms", "lost"): 2}
 
 

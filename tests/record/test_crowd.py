@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import func, select
 
 from bridge.model import Delivery, Notifier, RetryLater, Sent
-from bridge.record import claims, settling
 from bridge.record.database import Database
+from bridge.record.outbox import claims, results
+from bridge.record.outbox.results import Ended
 from bridge.record.schema import DEAD, SENT, delivery
-from bridge.record.settling import Ended
 from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.record.builders import LEASE, NOW, ended, know, put, rows, telling
 
@@ -50,7 +50,7 @@ def _work(db: Database, receiver: Receiver, worker: str, count: int) -> None:
     mine: list[Ended] = []
     for turn in range(100_000):
         with db.write() as tx:
-            assert settling.settle(tx, mine, now=NOW) == frozenset()
+            assert results.settle(tx, mine, now=NOW) == frozenset()
             lease = f"{worker}.{turn}"
             found = claims.claim(tx, free=16, lease=lease, lease_for=LEASE, now=NOW, turn=turn).deliveries
         for one in found:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from bridge.model import Hold, Rate, Silence, Told
-from bridge.record import digests, outbox, silences
 from bridge.record.database import Database
+from bridge.record.outbox import digests, entries, silences
 from bridge.record.schema import DELIVERY_STATES, delivery, digest
 from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.record.builders import NOW, a_message, hours, rows, seconds, telling
@@ -49,7 +49,7 @@ def _enter(db: Database, crowd: Crowd, worker: str, turns: int) -> None:
             now = crowd.now()
             standing = silences.standing(tx, now=now)
             told = [_telling(chance, f"{worker}-{turn}-{k}", standing[0], now) for k in range(chance.randint(1, 30))]
-            outbox.put(tx, told, now=now)
+            entries.put(tx, told, now=now)
 
 
 def _telling(chance: random.Random, id_: str, silence: Silence, now: datetime) -> Told:
@@ -77,7 +77,7 @@ def _tell(db: Database, crowd: Crowd, is_over: Callable[[], bool]) -> None:
                 count = sum(digests.counts(tx, n).values())
                 if count:
                     summary = telling(f"d-{n}", to=ended.notifier, message=a_message(f"md-{n}", kind="digest"))
-                    outbox.put(tx, [summary], now=now)
+                    entries.put(tx, [summary], now=now)
                     digests.merged(tx, n, summary.id, now=now)
             crowd.count(n, count)
         if last and not due:

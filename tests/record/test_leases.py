@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import update
 
 from bridge.model import Notifier, Place, Rate
-from bridge.record import leases
 from bridge.record.database import Database, at, ms
-from bridge.record.leases import LEASE, LeaseLost
+from bridge.record.polling import leases
+from bridge.record.polling.leases import LEASE, LeaseLost
 from bridge.record.schema import lease, notifier, watch, worker
 from tests.record.builders import BUCKET, NOW, a_watch, hours, know, minutes, row_of, rows, seconds
 

@@ -9,8 +9,9 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from bridge.model import Hold, Sent
-from bridge.record import batches, digests, migrations
+from bridge.record import migrations
 from bridge.record.database import Database, at, ms
+from bridge.record.outbox import batches, digests
 from bridge.record.schema import DELIVERY_STATES
 from tests.conftest import Opener
 from tests.record.builders import (

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from bridge.model import Rejected, RetryLater, Sent
-from bridge.record import outbox, reading
 from bridge.record.database import Database, ms
+from bridge.record.outbox import entries
+from bridge.record.queries import lists
 from bridge.record.schema import delivery, message, notifier
 from tests.record.builders import (
     NOW,
@@ -49,7 +50,7 @@ def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
     assert first.event == '{"text":"转码 \\"ok\\""}'
     assert (second.note, second.thread, second.root) == ("a note", "t", None)
     with db.read() as tx:
-        assert outbox.message_of(tx, second.n) == told
+        assert entries.message_of(tx, second.n) == told
 
 
 def _dead(db: Database, id_: str = "d1") -> None:
@@ -64,7 +65,7 @@ def test_a_dead_delivery_is_sent_again_under_its_own_id(db: Database) -> None:
     _dead(db)
     assert claim(db, now=NOW + hours(25)) == []
     with db.write() as tx:
-        assert outbox.redrive(tx, reading.numbers_of(["d1"]), now=NOW + hours(30)) == ["d1"]
+        assert entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW + hours(30)) == ["d1"]
     (again,) = claim(db, now=NOW + hours(30))
     assert (again.id, again.attempts) == ("d1", 1)
     assert (again.retry_from, again.retry_due) == (None, None)  # so the retry time and the schedule begin anew
@@ -78,22 +79,22 @@ def test_only_dead_deliveries_are_redriven(db: Database) -> None:
     put(db, telling("waiting"), telling("sent"))
     settle(db, *[ended(one, Sent()) for one in claim(db) if one.id == "sent"])
     with db.write() as tx:
-        every = reading.numbers_of(["d1", "waiting", "sent", "unknown"])
-        assert outbox.redrive(tx, every, now=NOW) == ["d1"]
-        assert outbox.redrive(tx, every, now=NOW) == []
+        every = lists.numbers_of(["d1", "waiting", "sent", "unknown"])
+        assert entries.redrive(tx, every, now=NOW) == ["d1"]
+        assert entries.redrive(tx, every, now=NOW) == []
 
 
 def test_a_paused_notifier_is_told_nothing_until_it_is_resumed(db: Database) -> None:
     put(db, telling("d1"), telling("d2", to="ops"))
     with db.write() as tx:
-        outbox.pause(tx, "cms", "being repaired", now=NOW)
-        outbox.pause(tx, "cms", "a second reason", now=NOW + hours(1))
+        entries.pause(tx, "cms", "being repaired", now=NOW)
+        entries.pause(tx, "cms", "a second reason", now=NOW + hours(1))
     assert claimed_ids(db) == ["d2"]
     paused = row_of(db, notifier, name="cms")
     assert (paused["paused_at"], paused["paused_why"]) == (ms(NOW), "being repaired")
     with db.write() as tx:
-        assert outbox.resume(tx, "cms")
-        assert not outbox.resume(tx, "nobody")
+        assert entries.resume(tx, "cms")
+        assert not entries.resume(tx, "nobody")
     assert claimed_ids(db) == ["d1"]
 
 
@@ -103,7 +104,7 @@ def test_resuming_ends_the_wait_that_a_receiver_asked_for(db: Database) -> None:
     settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
     assert claimed_ids(db) == []
     with db.write() as tx:
-        outbox.resume(tx, "cms")
+        entries.resume(tx, "cms")
     assert claimed_ids(db) == ["d2"]
 
 
@@ -112,5 +113,5 @@ def test_a_refused_delivery_can_be_redriven_too(db: Database) -> None:
     (mine,) = claim(db)
     settle(db, ended(mine, Rejected("not this one")))
     with db.write() as tx:
-        assert outbox.redrive(tx, reading.numbers_of(["d1"]), now=NOW) == ["d1"]
+        assert entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW) == ["d1"]
     assert claimed_ids(db) == ["d1"]

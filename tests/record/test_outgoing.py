@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from bridge.record import outbox, outgoing
 from bridge.record.database import Database, ms
-from bridge.record.reading import iso
+from bridge.record.outbox import entries
+from bridge.record.queries import outgoing
+from bridge.record.queries.lists import iso
 from tests.record.builders import NOW, claim, know, minutes, put, seconds, telling
 
 
@@ -44,9 +45,9 @@ def test_what_keeps_a_notifier_waiting_is_known(db: Database) -> None:
     know(db, "cms")
     assert lane(db) == {"paused_at": None, "paused_why": None, "not_before": None, "failures": 0}
     with db.write() as tx:
-        outbox.pause(tx, "cms", "gone", now=NOW)
-        outbox.hold(tx, "cms", NOW + minutes(5))
-        outbox.failed(tx, "cms", 3, broken_at=10, run=seconds(0))
+        entries.pause(tx, "cms", "gone", now=NOW)
+        entries.hold(tx, "cms", NOW + minutes(5))
+        entries.failed(tx, "cms", 3, broken_at=10, run=seconds(0))
     assert lane(db) == {
         "paused_at": said(NOW), "paused_why": "gone", "not_before": said(NOW + minutes(5)), "failures": 3,
     }  # fmt: skip

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from bridge.model import Problem
-from bridge.record import counters, problems
+from bridge.record import counters
 from bridge.record.database import Database
+from bridge.record.polling import problems
 from bridge.record.schema import job_problem
 from tests.record.builders import BUCKET, NOW, hours, minutes, row_of, rows
 

@@ -10,10 +10,13 @@ import pytest
 from sqlalchemy import event, select, update
 
 from bridge.model import RUNNING, SUCCESS, Rejected, RetryLater, Sent
-from bridge.record import outbox, pruning, reading, snapshots
+from bridge.record import pruning
 from bridge.record.database import Database, at
+from bridge.record.outbox import entries
+from bridge.record.polling import snapshots
 from bridge.record.pruning import AT_ONCE, RULES_AT_ONCE, Cutoffs
-from bridge.record.reading import Filter
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import attempt, delivery, horizon, job, message, thread, transition
 from tests.conftest import only_postgresql
 from tests.record.builders import (
@@ -107,7 +110,7 @@ def test_a_dead_letter_of_89_days_is_sent_again_with_all_that_was_tried(db: Data
     later = NOW + days(89)
     prune_deliveries(db, later)
     with db.write() as tx:
-        assert outbox.redrive(tx, select(delivery.c.n), now=later) == ["dead"]
+        assert entries.redrive(tx, select(delivery.c.n), now=later) == ["dead"]
     assert prune_deliveries(db, NOW + days(200)) == 0
     (again,) = claim(db, now=later)
     settle(db, ended(again, Sent()), now=later)
@@ -143,7 +146,7 @@ def test_what_was_sent_again_since_it_was_looked_at_stays_with_its_attempts(db: 
     with db.read() as tx:
         found = pruning.old_deliveries(tx, after=0, cut=later)
     with db.write() as tx:
-        outbox.redrive(tx, select(delivery.c.n), now=later.now)
+        entries.redrive(tx, select(delivery.c.n), now=later.now)
     with db.write() as tx:
         assert pruning.prune_deliveries(tx, found.keys, cut=later) == 0
     assert _left(db) == (["dead"], 1, 1)
@@ -154,7 +157,7 @@ def test_what_is_being_sent_again_is_not_waited_for(db: Database) -> None:
     _tell(db, Rejected("no"), "again", "dead")
     again = select(delivery.c.n).where(delivery.c.id == "again")
     with db.write() as tx:
-        outbox.redrive(tx, again, now=NOW + days(91))
+        entries.redrive(tx, again, now=NOW + days(91))
         assert prune_deliveries(db, NOW + days(91)) == 1
     assert _left(db) == (["again"], 1, 1)
 
@@ -307,7 +310,7 @@ def test_lists_by_rule_ask_deliveries_alone_once_all_say_theirs(db: Database) ->
     def look() -> tuple[list[str], bool]:
         asked.clear()
         with db.read() as tx:
-            found = reading.deliveries(tx, Filter(rule="r")).items
+            found = lists.deliveries(tx, Filter(rule="r")).items
         return [item["id"] for item in found], any("coalesce" in one for one in asked)
 
     assert look() == (["d2", "d1"], True)

@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import event, update
 
 from bridge.model import FAILED, RUNNING, SUCCESS, Notifier, Rejected, RetryLater, Sent
-from bridge.record import gauges, leases, outbox, reading, snapshots
 from bridge.record.database import Database
-from bridge.record.reading import Filter
+from bridge.record.outbox import entries
+from bridge.record.polling import leases, snapshots
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import delivery
 from tests.conftest import only_sqlite
 from tests.record.builders import (
@@ -40,7 +42,7 @@ def _store(db: Database, *steps) -> None:
 def _ids(db: Database, what, **facts) -> list[str]:
     with db.read() as tx:
         found = what(tx, Filter(**facts))
-    return [item["job"] if what is reading.transitions else item["id"] for item in found.items]
+    return [item["job"] if what is lists.transitions else item["id"] for item in found.items]
 
 
 @pytest.fixture
@@ -68,14 +70,14 @@ def jobs(db: Database) -> None:
 )
 @pytest.mark.usefixtures("jobs")
 def test_jobs_are_found_by_what_they_are(db: Database, which: dict[str, object], expected: list[str]) -> None:
-    assert _ids(db, reading.jobs, **which) == expected
+    assert _ids(db, lists.jobs, **which) == expected
 
 
 @pytest.mark.usefixtures("jobs")
 def test_transitions_are_found_by_what_happened_and_when_it_was_seen(db: Database) -> None:
-    assert _ids(db, reading.transitions) == ["j3", "j2", "j1"]
-    assert _ids(db, reading.transitions, state=RUNNING) == ["j2"]
-    assert _ids(db, reading.transitions, since=NOW + minutes(1)) == ["j3"]
+    assert _ids(db, lists.transitions) == ["j3", "j2", "j1"]
+    assert _ids(db, lists.transitions, state=RUNNING) == ["j2"]
+    assert _ids(db, lists.transitions, since=NOW + minutes(1)) == ["j3"]
 
 
 @pytest.mark.usefixtures("jobs")
@@ -83,8 +85,8 @@ def test_a_job_is_shown_with_its_times_its_transitions_and_its_deliveries(db: Da
     message = a_message("m", bucket=BUCKET, job_id="j1", sequence=1, state=SUCCESS, rule="rule")
     put(db, telling("d1", message=message))
     with db.read() as tx:
-        (found,) = reading.job(tx, "j1")
-        assert reading.job(tx, "j9") == []
+        (found,) = lists.job(tx, "j1")
+        assert lists.job(tx, "j9") == []
     assert (found["state"], found["created_at"], found["ended_at"]) == (
         SUCCESS,
         "2026-11-21T07:00:00.000Z",
@@ -105,9 +107,9 @@ def test_lists_have_one_line_of_a_text_and_details_have_it_whole(db: Database) -
         snapshots.save(tx, [job], [step], {}, stream="s", streams=["s"], now=NOW)
         snapshots.add_transitions(tx, [(step, [])])
     with db.read() as tx:
-        (listed,) = reading.jobs(tx, Filter()).items
-        (change,) = reading.transitions(tx, Filter()).items
-        (whole,) = reading.job(tx, job.id)
+        (listed,) = lists.jobs(tx, Filter()).items
+        (change,) = lists.transitions(tx, Filter()).items
+        (whole,) = lists.job(tx, job.id)
     line = ("one two " * 25)[:199] + "…"
     assert (listed["message"], listed["user_data"], change["silent"]) == (line, line, line)
     assert listed["input"] == "in/" + "x" * 196 + "…"
@@ -121,7 +123,7 @@ def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
     _store(db, a_step(a_job()), a_step(a_job(bucket="other-1250000000")))
     put(db, telling("d1", message=a_message("m", bucket=BUCKET, job_id="j1")))
     with db.read() as tx:
-        found = reading.job(tx, "j1")
+        found = lists.job(tx, "j1")
     assert [(len(one["transitions"]), len(one["deliveries"])) for one in found] == [(1, 1), (1, 0)]
 
 
@@ -131,7 +133,7 @@ def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> No
     cursor = None
     for arrival in range(3):
         with db.read() as tx:
-            page = reading.jobs(tx, Filter(), cursor=cursor, limit=2)
+            page = lists.jobs(tx, Filter(), cursor=cursor, limit=2)
         seen += [item["id"] for item in page.items]
         cursor = page.cursor
         _store(db, a_step(a_job(f"new{arrival}")))
@@ -141,10 +143,10 @@ def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> No
 def test_the_last_page_has_no_cursor_even_when_it_is_full(db: Database) -> None:
     _store(db, *[a_step(a_job(f"j{n}")) for n in range(4)])
     with db.read() as tx:
-        first = reading.jobs(tx, Filter(), limit=2)
-        assert reading.jobs(tx, Filter(), cursor=first.cursor, limit=2).cursor is None
-        assert len(reading.jobs(tx, Filter(), limit=0).items) == 1  # one at least
-        assert len(reading.jobs(tx, Filter(), limit=10**9).items) == 4
+        first = lists.jobs(tx, Filter(), limit=2)
+        assert lists.jobs(tx, Filter(), cursor=first.cursor, limit=2).cursor is None
+        assert len(lists.jobs(tx, Filter(), limit=0).items) == 1  # one at least
+        assert len(lists.jobs(tx, Filter(), limit=10**9).items) == 4
 
 
 @pytest.fixture
@@ -177,23 +179,23 @@ def deliveries(db: Database) -> None:
 def test_deliveries_are_found_by_what_became_of_them(
     db: Database, which: dict[str, object], expected: list[str]
 ) -> None:
-    assert _ids(db, reading.deliveries, **which) == expected
+    assert _ids(db, lists.deliveries, **which) == expected
 
 
 @pytest.mark.usefixtures("deliveries")
 def test_what_an_older_version_wrote_is_found_and_shown_by_the_rule_of_its_message(db: Database) -> None:
     with db.write() as tx:
         tx.execute(update(delivery).values(rule=None))
-    assert _ids(db, reading.deliveries, rule="r") == ["dead"]
+    assert _ids(db, lists.deliveries, rule="r") == ["dead"]
     with db.read() as tx:
-        shown = {item["id"]: item["rule"] for item in reading.deliveries(tx, Filter()).items}
+        shown = {item["id"]: item["rule"] for item in lists.deliveries(tx, Filter()).items}
     assert shown == {"later": None, "dead": "r", "sent": None}
 
 
 @pytest.mark.usefixtures("deliveries")
 def test_a_delivery_without_a_rule_is_shown_without_one(db: Database) -> None:
     with db.read() as tx:
-        found = reading.delivery(tx, "sent")
+        found = lists.delivery(tx, "sent")
     assert found is not None
     assert found["rule"] is None
 
@@ -212,7 +214,7 @@ def test_sqlite_finds_jobs_by_the_rarest_of_several_filters(db: Database, which:
     _store(db, *map(a_step, [*jobs, a_job("rare", FAILED), a_job("odd", SUCCESS, tag="Snapshot")]))
     asked: list[tuple[str, Any]] = []
     event.listen(db.engine, "before_cursor_execute", lambda *seen: asked.append((seen[2], seen[3])))
-    _ids(db, reading.jobs, **which)
+    _ids(db, lists.jobs, **which)
     last, values = asked[-1]
     with db.read() as tx:
         plan = [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {last}", values)]
@@ -222,11 +224,11 @@ def test_sqlite_finds_jobs_by_the_rarest_of_several_filters(db: Database, which:
 @pytest.mark.usefixtures("deliveries")
 def test_a_delivery_is_shown_with_its_tries_and_what_it_says(db: Database) -> None:
     with db.write() as tx:
-        outbox.redrive(tx, reading.numbers_of(["dead"]), now=NOW)
+        entries.redrive(tx, lists.numbers_of(["dead"]), now=NOW)
     settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + hours(2), status=503, answer="busy"))
     with db.read() as tx:
-        found = reading.delivery(tx, "dead")
-        assert reading.delivery(tx, "unknown") is None
+        found = lists.delivery(tx, "dead")
+        assert lists.delivery(tx, "unknown") is None
     assert found
     assert [(t["number"], t["outcome"], t["why"], t["status"], t["answer"]) for t in found["tries"]] == [
         (1, "refused", "blocked", None, None),
@@ -241,7 +243,7 @@ def test_a_delivery_is_shown_with_its_tries_and_what_it_says(db: Database) -> No
 def test_notifiers_are_shown_with_their_counts(db: Database) -> None:
     know(db, Notifier(name="cms", max_in_flight=2))
     with db.write() as tx:
-        outbox.pause(tx, "ops", "410", now=NOW)
+        entries.pause(tx, "ops", "410", now=NOW)
     with db.read() as tx:
         cms, ops = gauges.notifiers(tx)
     assert (cms["waiting"], cms["sending"], cms["dead"], cms["max_in_flight"]) == (1, 0, 0, 2)

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import text, update
 
 from bridge.model import RetryLater
-from bridge.record import leases, outbox
+from bridge.record.clock_shift import rewind
 from bridge.record.database import Database, ms
-from bridge.record.rewind import rewind
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
 from bridge.record.schema import delivery, notifier, watch, worker
 from tests.conftest import Opener, only_postgresql
 from tests.record.builders import (
@@ -48,7 +49,7 @@ def _rewind(db: Database, now: object = NOW - HOUR) -> timedelta:
 def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
     put(db, telling("d1"), now=NOW + minutes(10))
     with db.write() as tx:
-        outbox.hold(tx, "cms", NOW + minutes(5))
+        entries.hold(tx, "cms", NOW + minutes(5))
         tx.execute(update(notifier).values(used_until=ms(NOW + minutes(2))))
         leases.polled(tx, "vod", began=NOW, next_poll=NOW + seconds(30), error=None, failures=0, calls=1, jobs=0)
     assert _rewind(db) == HOUR

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from bridge.record import leases, rulesets
+from bridge.record import rulesets
 from bridge.record.database import Database
+from bridge.record.polling import leases
 from bridge.record.rulesets import OtherRules, Standing
 from tests.conftest import Opener
 from tests.record.builders import NOW, minutes, seconds

@@ -5,8 +5,10 @@ from datetime import timedelta
 import pytest
 
 from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
-from bridge.record import counters, leases, outbox, settling
+from bridge.record import counters
 from bridge.record.database import Database, ms
+from bridge.record.outbox import entries, results
+from bridge.record.polling import leases
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
 from tests.record.builders import (
     LEASE,
@@ -35,7 +37,7 @@ def _known(db: Database) -> None:
 
 def _reap(db: Database) -> int:
     with db.write() as tx:
-        return settling.reap(tx, settling.held(tx), now=LATE)
+        return results.reap(tx, results.held(tx), now=LATE)
 
 
 def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
@@ -79,7 +81,7 @@ def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Datab
     assert (paused["paused_why"], paused["paused_reason"]) == ("410: it wants no more", "gone")
     assert claim(db, now=NOW + hours(100)) == []
     with db.write() as tx:
-        outbox.resume(tx, "cms")
+        entries.resume(tx, "cms")
     assert row_of(db, notifier, name="cms")["paused_reason"] is None
     assert claimed_ids(db) == ["d1"]
 
@@ -126,7 +128,7 @@ def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
     put(db, telling("d1"), telling("d2"), telling("d3"))
     lost, mine, failed = claim(db)
     with db.write() as tx:
-        settling.hand_back(tx, [lost])
+        results.hand_back(tx, [lost])
     lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, RetryLater("x"), again_at=LATE))
     assert lost_ones == {lost.n}
     assert [row["state"] for row in rows(db, delivery)] == [WAITING, SENT, WAITING]
@@ -154,7 +156,7 @@ def test_what_is_long_over_by_a_worker_not_heard_of_since_is_forsaken(
         leases.enlist(tx, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
         if heard_of:
             leases.enlist(tx, "w1", machine="m", pid=1, now=now + heard_of)
-        found = settling.forsaken(tx, before=now - minutes(10))
+        found = results.forsaken(tx, before=now - minutes(10))
     assert found == ({(mine.n, mine.lease)} if forsaken else set())
 
 
@@ -162,19 +164,19 @@ def test_what_is_not_long_over_is_not_forsaken(db: Database) -> None:
     put(db, telling("d1"))
     claim(db)
     with db.read() as tx:
-        assert settling.forsaken(tx, before=NOW) == set()
+        assert results.forsaken(tx, before=NOW) == set()
 
 
 def test_what_was_claimed_again_meanwhile_is_not_taken_from_its_new_holder(db: Database) -> None:
     put(db, telling("d1"))
     claim(db, worker="lost")
     with db.write() as tx:
-        seen = settling.held(tx)
+        seen = results.held(tx)
     _reap(db)
     (theirs,) = claim(db, now=LATE, worker="w2")
     with db.write() as tx:
-        assert settling.reap(tx, seen, now=LATE) == 0
-        assert settling.held(tx) == [(theirs.n, theirs.lease)]
+        assert results.reap(tx, seen, now=LATE) == 0
+        assert results.held(tx) == [(theirs.n, theirs.lease)]
 
 
 def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None:
@@ -182,7 +184,7 @@ def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None
     first, second = claim(db)
     settle(db, ended(second, Sent()))
     with db.write() as tx:
-        settling.hand_back(tx, [first, second])
+        results.hand_back(tx, [first, second])
     assert [(row["state"], row["attempts"]) for row in rows(db, delivery)] == [(WAITING, 0), (SENT, 1)]
     assert rows(db, attempt)[0]["delivery"] == second.n
     assert claim(db)[0].attempts == 1
@@ -194,7 +196,7 @@ def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, othe
     claim(db, free=1, worker="w1")
     claim(db, free=1, worker=other)
     with db.write() as tx:
-        assert settling.bury(tx, "w1", now=NOW) == 1
+        assert results.bury(tx, "w1", now=NOW) == 1
     assert [row["state"] for row in rows(db, delivery)] == [WAITING, SENDING]
     assert claimed_ids(db) == ["d1"]
 
@@ -203,7 +205,7 @@ def test_a_worker_id_is_no_pattern(db: Database) -> None:
     put(db, telling("d1"))
     claim(db, worker="abc")
     with db.write() as tx:
-        assert settling.bury(tx, "a_c", now=NOW) == settling.bury(tx, "%", now=NOW) == 0
+        assert results.bury(tx, "a_c", now=NOW) == results.bury(tx, "%", now=NOW) == 0
 
 
 # --- what metrics count -------------------------------------------------------------------------------------
@@ -223,7 +225,7 @@ def test_an_attempt_is_counted_by_its_reason(db: Database, outcome: Outcome, lab
     settle(db, ended(claim(db)[0], outcome, again_at=NOW))
     with db.read() as tx:
         assert {one.labels for one in counters.totals(tx, ["attempt"])} == {("cms", label)}
-    assert label in settling.ATTEMPT_LABELS
+    assert label in results.ATTEMPT_LABELS
 
 
 # --- what receivers say -------------------------------------------------------------------------------------
@@ -234,7 +236,7 @@ def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
     settle(db, ended(claim(db)[0], Sent(), answer="a\0b" + "x" * 10_000))
     answer = rows(db, attempt)[0]["answer"]
     assert answer.startswith("abx")
-    assert len(answer) <= settling.ANSWER_KEPT
+    assert len(answer) <= results.ANSWER_KEPT
 
 
 @pytest.mark.parametrize("said", ["a\0b", "a\ud800b"], ids=["NUL", "half a pair"])

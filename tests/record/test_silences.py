@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from bridge.decide.mutes import Scope
-from bridge.decide.silencing import Wanted
+from bridge.decide.rules.gates import Scope
+from bridge.decide.rulesfile.silences import Wanted
 from bridge.model import FAILED, Hold, Message, Silence
-from bridge.pipeline.silencing import preview
-from bridge.record import silences, snapshots
+from bridge.pipeline.silences import preview
 from bridge.record.database import Database
+from bridge.record.outbox import silences
+from bridge.record.polling import snapshots
 from tests.record.builders import BUCKET, NOW, a_job, a_message, a_step, hours, minutes, put, seconds, telling
 
 

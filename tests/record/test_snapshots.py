@@ -5,12 +5,13 @@ from datetime import datetime
 import pytest
 from sqlalchemy import event
 
-from bridge.decide.diff import diff, gone
+from bridge.decide.changes.diff import diff, gone
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job
-from bridge.record import reading, snapshots
 from bridge.record.codec import dump_job, load_job
 from bridge.record.database import Database, ms
-from bridge.record.reading import Filter
+from bridge.record.polling import snapshots
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import job as job_table
 from bridge.record.schema import transition as transition_table
 from tests.record.builders import BUCKET, NOW, a_job, a_step, hours, minutes, row_of, rows
@@ -57,7 +58,7 @@ def test_a_new_job_is_open_until_it_is_done(db: Database) -> None:
 def test_a_job_whose_queue_changes_is_found_under_the_new_one(db: Database, state: str) -> None:
     def found(queue: str) -> list[str]:
         with db.read() as tx:
-            return [one["id"] for one in reading.jobs(tx, Filter(queue=queue)).items]
+            return [one["id"] for one in lists.jobs(tx, Filter(queue=queue)).items]
 
     see(db, a_job(state=RUNNING, queue="p1"), a_job("j2", state=RUNNING, queue="p1"))
     see(db, a_job(state=state, queue="p2"))
@@ -65,7 +66,7 @@ def test_a_job_whose_queue_changes_is_found_under_the_new_one(db: Database, stat
     see(db, a_job(state=state, queue=None))  # CI does not say: it is where it was
     assert found("p2") == ["j1"]
     with db.read() as tx:
-        (whole,) = reading.job(tx, "j1")
+        (whole,) = lists.job(tx, "j1")
     assert whole["queue"] == "p2"
 
 

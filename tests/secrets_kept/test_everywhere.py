@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import inspect, select, table, text
 
-from bridge.record import gauges, reading
+from bridge.record.queries import gauges, lists
 from tests.commands import REPOSITORY
 from tests.conftest import PostgresServer, only_postgresql, only_sqlite
 from tests.secrets_kept.echo import WEBHOOKS, planted_stage, said
@@ -118,9 +118,9 @@ def _all_was_there_to_leak(stage: Stage, receiver: Receiver, *also: str) -> None
     assert "[secret]" in _watch_error(stage), _watch_error(stage)
 
 
-def _tries(stage: Stage, delivery_id: str) -> list[reading.Facts]:
+def _tries(stage: Stage, delivery_id: str) -> list[lists.Facts]:
     with stage.db.read() as tx:
-        found = reading.delivery(tx, delivery_id)
+        found = lists.delivery(tx, delivery_id)
     assert found
     return list(found["tries"])
 

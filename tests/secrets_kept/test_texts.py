@@ -14,15 +14,15 @@ from urllib.parse import quote
 import pytest
 
 from bridge.admin.auth import Keys
+from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.errors import CiError
-from bridge.collect.tencent import Credentials, TencentCi
-from bridge.decide.rulebook import RulesRefused
-from bridge.decide.rulebook import read as read_rules
+from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.read import read as read_rules
 from bridge.model import Place, Stream
 from bridge.record.database import TROUBLES, Database, trouble
-from bridge.send.begun import Begun
-from bridge.send.outbound import Outbound
-from bridge.send.transfer import Policy
+from bridge.send.curl_handle import Policy
+from bridge.send.in_flight import Begun
+from bridge.send.sender import Outbound
 from bridge.settings import SettingsRefused
 from bridge.settings import read as read_settings
 from bridge.simulator.ci import CiSimulator

@@ -64,7 +64,7 @@ def main(address: str) -> None:
     from slack_sdk import WebClient
     from slack_sdk.webhook import WebhookClient
 
-    from bridge.send.door import Door
+    from bridge.send.client import Door
     from bridge.send.slack.client import DoorWebClient, DoorWebhookClient, SlackTransport, token_trouble
     from bridge.send.slack.request import SlackSender
     from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack

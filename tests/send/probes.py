@@ -11,9 +11,9 @@ import pycurl
 
 from bridge.model import Notifier, Sent
 from bridge.send.addresses import Network
-from bridge.send.door import Door
-from bridge.send.outbound import Outbound
-from bridge.send.transfer import Policy, Transfer
+from bridge.send.client import Door
+from bridge.send.curl_handle import Policy, Transfer
+from bridge.send.sender import Outbound
 from tests.send.receivers import NOON, a_delivery, a_slack, a_webhook
 
 ROUTES = ("webhook", "Slack url", "SLACK_API_URL")

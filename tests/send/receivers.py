@@ -16,8 +16,8 @@ from typing import Any, Self
 import pytest
 
 from bridge.model import Delivery, SlackNotifier, WebhookNotifier
-from bridge.send.door import Door
-from bridge.send.exchange import Failure, Reply, Request
+from bridge.send.client import Door
+from bridge.send.http_types import Failure, Reply, Request
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

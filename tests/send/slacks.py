@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bridge.model import Outcome
-from bridge.send.door import Door
+from bridge.send.client import Door
 from bridge.send.slack.request import SlackSender
 from tests.send.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from bridge.model import Attempt
 from bridge.send.addresses import parse_networks
-from bridge.send.door import Door
+from bridge.send.client import Door
 from tests.send.probes import outbound
 from tests.send.receivers import a_delivery
 

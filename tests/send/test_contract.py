@@ -10,9 +10,9 @@ import pytest
 from bridge.decide import notifiers
 from bridge.model import Attempt, Notifier, Reason, Rejected, RetryLater, Sent
 from bridge.send import registry
-from bridge.send.door import Door
+from bridge.send.client import Door
 from bridge.send.notifier_type import Egress
-from bridge.send.outbound import Outbound
+from bridge.send.sender import Outbound
 from tests.builders import a_rulebook
 from tests.decide.texts import RULE, WATCH
 from tests.send.contract import EXAMPLES, Example

@@ -4,9 +4,9 @@ import threading
 import pytest
 
 from bridge.model import Reason
-from bridge.send.door import Door
-from bridge.send.exchange import Failure, Reply
-from bridge.send.transfer import DRAINED
+from bridge.send.client import Door
+from bridge.send.curl_handle import DRAINED
+from bridge.send.http_types import Failure, Reply
 from tests.send.receivers import (
     LOOPBACK,
     Receiver,
@@ -208,8 +208,8 @@ def test_a_url_that_is_not_usable_is_a_failure_and_no_exception(door: Door, url:
 
 
 def test_libcurl_itself_refuses_other_protocols(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.send.transfer.check", lambda _: None)
-    monkeypatch.setattr("bridge.send.transfer.whereabouts", lambda _: "host:1")
+    monkeypatch.setattr("bridge.send.curl_handle.check", lambda _: None)
+    monkeypatch.setattr("bridge.send.curl_handle.whereabouts", lambda _: "host:1")
     for url in ("file:///etc/hostname", "gopher://127.0.0.1:1/x", "ftp://127.0.0.1:1/x"):
         assert isinstance(through(door, a_request(url)), Failure)
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from bridge.model import Attempt, Notifier, Reason, RetryLater, Sent
-from bridge.send.begun import Begun
-from bridge.send.door import Door
-from bridge.send.outbound import Outbound
+from bridge.send.client import Door
+from bridge.send.in_flight import Begun
+from bridge.send.sender import Outbound
 from bridge.settings import Settings
 from bridge.wiring.parts import known_secrets
 from tests.builders import a_rulebook

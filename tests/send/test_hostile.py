@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.model import Attempt, Reason, RetryLater, Sent
-from bridge.send.door import Door
-from bridge.send.exchange import Reply
-from bridge.send.outbound import Outbound
+from bridge.send.client import Door
+from bridge.send.http_types import Reply
+from bridge.send.sender import Outbound
 from bridge.send.slack.request import SlackSender
 from tests import fakes
 from tests.send.receivers import (

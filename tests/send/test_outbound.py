@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.model import Attempt, Notifier, Rejected, RetryLater, Sent
-from bridge.send.door import Door
-from bridge.send.outbound import Outbound
+from bridge.send.client import Door
+from bridge.send.sender import Outbound
 from tests.send.receivers import (
     LOOPBACK,
     NOON,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bridge.model import Attempt, Reason, RetryLater, Sent
-from bridge.send.door import Door
-from bridge.send.exchange import Failure
+from bridge.send.client import Door
+from bridge.send.http_types import Failure
 from tests.send.certificates import MISSING, Certificate, a_certificate
 from tests.send.probes import ROUTES, outbound
 from tests.send.proxies import Proxy

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from bridge.model import Reason, Rejected, RetryLater, Sent
-from bridge.send.door import Door
+from bridge.send.client import Door
 from bridge.send.slack.client import token_trouble
 from tests.send.receivers import Receiver, Seen, a_slack, answering, dripping, raw
 from tests.send.slacks import no, slack, tell

@@ -6,7 +6,7 @@ import pytest
 from slack_sdk import WebClient
 
 from bridge.model import Rejected, Sent
-from bridge.send.door import Door
+from bridge.send.client import Door
 from bridge.send.slack.receipt import Receipt
 from bridge.send.slack.request import SlackSender
 from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike

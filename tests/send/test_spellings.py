@@ -9,7 +9,7 @@ import pytest
 from benchmarks.door import main
 from bridge.model import Attempt, Sent
 from bridge.send.addresses import Network
-from bridge.send.door import Door
+from bridge.send.client import Door
 from tests.send.probes import ROUTES, Finding, findings, outbound
 from tests.send.receivers import LOOPBACK, Receiver, a_delivery, answering
 from tests.send.spellings import SPELLINGS, Spelling

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.model import Reason, RetryLater, Sent
-from bridge.send.door import Door
-from bridge.send.exchange import Failure
+from bridge.send.client import Door
+from bridge.send.http_types import Failure
 from bridge.send.webhook.answer import judge
 from tests.send.certificates import MISSING, Certificate, a_certificate
 from tests.send.receivers import LOOPBACK, NOON, Receiver, a_request, answering, raw, through

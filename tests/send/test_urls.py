@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from bridge.decide.rulebook import RulesRefused, read
+from bridge.decide.rulesfile.read import RulesRefused, read
 from bridge.environment import lookup
 from bridge.model import Sent, WebhookNotifier
-from bridge.send.door import Door
-from bridge.send.outbound import Outbound
+from bridge.send.client import Door
+from bridge.send.sender import Outbound
 from tests.send.receivers import LOOPBACK, NOON, Receiver, a_delivery, a_request, answering, through
 
 RULES = """

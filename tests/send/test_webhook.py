@@ -8,7 +8,7 @@ from hypothesis.strategies import text
 from standardwebhooks.webhooks import Webhook
 
 from bridge.model import Reason, Rejected, RetryLater, Sent
-from bridge.send.exchange import Failure, Reply, Request
+from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.webhook.answer import judge
 from bridge.send.webhook.request import WebhookSender
 from tests.send.receivers import NOON, OLD_SECRET, SECRET, a_delivery, a_webhook

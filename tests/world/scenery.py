@@ -11,13 +11,13 @@ from ipaddress import ip_network
 
 from sqlalchemy import event
 
-from bridge.collect.tencent import Credentials, TencentCi
-from bridge.decide.rulebook import Rulebook, read
+from bridge.collect.client import Credentials, TencentCi
+from bridge.decide.rulesfile.read import Rulebook, read
 from bridge.model import Rate
 from bridge.record.database import Database
 from bridge.record.schema import metadata
-from bridge.send.door import Door
-from bridge.send.outbound import Outbound
+from bridge.send.client import Door
+from bridge.send.sender import Outbound
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.web import Answer, text_answer

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Attempt
 from bridge.pipeline import Courier, Poller
-from bridge.send.outbound import Outbound
+from bridge.send.sender import Outbound
 from tests.world.scenery import Scenery
 
 

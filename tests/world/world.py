@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from email.utils import formatdate, parsedate_to_datetime
 
 from bridge import wiring
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Poll
-from bridge.record import leases, outbox
-from bridge.record.leases import LEASE
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
+from bridge.record.polling.leases import LEASE
 from bridge.simulator.web import Answer, Request
 from tests.world import events, record
 from tests.world.events import Event, Heal, Pass, Truly, Way, dated
@@ -273,7 +274,7 @@ class World:
 
     def resume(self, notifier: str) -> None:
         with self.db.write() as tx:
-            assert outbox.resume(tx, notifier)
+            assert entries.resume(tx, notifier)
 
     def _worker(self, number: int) -> Worker:
         return Worker.new(

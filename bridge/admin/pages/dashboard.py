@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from bridge.admin import problems
 from bridge.admin.auth import Keys
-from bridge.admin.failures import Failures
+from bridge.admin.auth_throttle import Failures
 from bridge.admin.pages import shapes
 from bridge.admin.pages.deliveries import DeliveryPages
 from bridge.admin.pages.jobs import JobPages

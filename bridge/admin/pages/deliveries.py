@@ -20,8 +20,9 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.display import pretty_json
 from bridge.pipeline.resend import STATES as SENT_AGAIN
-from bridge.record import batches, outbox, outgoing, reading
-from bridge.record.reading import MOST, Facts, Filter
+from bridge.record.outbox import batches, entries
+from bridge.record.queries import lists, outgoing
+from bridge.record.queries.lists import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
 from bridge.send.notifier_type import MASKED
 from bridge.send.registry import type_of
@@ -51,7 +52,7 @@ class DeliveryPages(Pages):
     def deliveries(self) -> ResponseReturnValue:
         asked = _asked(self.parts.clock())
         with self.parts.db.read() as tx:
-            found = reading.deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
+            found = lists.deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
             all_ = batches.count(tx, asked.which) if may_act() and asked.which.state in SENT_AGAIN else 0
         wanted = (
             ("state", "State", [(word, word) for word in DELIVERY_STATES]),
@@ -73,7 +74,7 @@ class DeliveryPages(Pages):
         if not chosen:
             return refused(Problem(400, "Nothing was chosen: tick what is to be sent."), "deliveries")
         with self.parts.db.write() as tx:
-            again = outbox.redrive(tx, reading.numbers_of(chosen), now=self.parts.clock())
+            again = entries.redrive(tx, lists.numbers_of(chosen), now=self.parts.clock())
         return done(_on_their_way(again, len(chosen)), "deliveries")
 
     # --- one of them ---------------------------------------------------------------------------------------
@@ -81,11 +82,11 @@ class DeliveryPages(Pages):
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
         now, notifiers = self.parts.clock(), self.parts.book().notifiers
         with self.parts.db.read() as tx:
-            found, given = reading.delivery(tx, delivery_id), outgoing.delivery(tx, delivery_id)
+            found, given = lists.delivery(tx, delivery_id), outgoing.delivery(tx, delivery_id)
             if found is None or given is None:
                 raise Problem(404, f'there is no delivery "{delivery_id[:100]}": it may have been pruned')
             lane = outgoing.lane(tx, found["notifier"])
-            told = reading.deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
+            told = lists.deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
         notifier = notifiers.get(found["notifier"])
         at, agent = _at(found, now), f"ci-bridge/{self.parts.version}"
         return show(

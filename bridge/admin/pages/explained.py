@@ -7,9 +7,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.pipeline.explain import explain_stored
-from bridge.record.reading import Facts
+from bridge.record.queries.lists import Facts
 
 _MOST = 50  # transitions on one page
 

@@ -11,7 +11,7 @@ from typing import Any
 from flask import request
 
 from bridge.decide.text.durations import duration
-from bridge.record.reading import Cursor, Filter
+from bridge.record.queries.lists import Cursor, Filter
 
 ROWS = 25  # of a list on a page
 _CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")

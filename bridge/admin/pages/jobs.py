@@ -14,9 +14,10 @@ from bridge.admin.pages.life import life
 from bridge.admin.pages.routes import Page, Pages, done, refused, show
 from bridge.admin.problems import Problem
 from bridge.model import STATES, Job
-from bridge.pipeline.by_hand import NotTold, tell_by_hand
-from bridge.record import attempts, problems, reading
-from bridge.record.reading import Facts
+from bridge.pipeline.manual import NotTold, tell_by_hand
+from bridge.record.polling import problems
+from bridge.record.queries import attempts, lists
+from bridge.record.queries.lists import Facts
 
 _FIELDS = ("job", "state", "tag", "queue", "since", "until")
 _MOST = 200  # transitions, messages and attempts of one job that are shown: the newest of each
@@ -33,7 +34,7 @@ class JobPages(Pages):
         book = self.parts.book()
         asked = filters.read(_FIELDS, self.parts.clock())
         with self.parts.db.read() as tx:
-            found = reading.jobs(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
+            found = lists.jobs(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
         tags = dict.fromkeys(stream.tag for watch in book.watches for stream in watch.streams)
         wanted = (
             ("job", "Job id", None),
@@ -52,7 +53,7 @@ class JobPages(Pages):
         bucket = request.args.get("bucket")
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            found = [one for one in reading.job(tx, job_id) if bucket in (None, one["bucket"])]
+            found = [one for one in lists.job(tx, job_id) if bucket in (None, one["bucket"])]
             if not found:
                 raise Problem(404, f"{problems.no_job(tx, job_id, bucket)}; is the id right, and does a watch list it?")
             if len(found) > 1:
@@ -87,9 +88,9 @@ class JobPages(Pages):
         """Lead from an id, whatever it is of, to its page."""
         wanted = request.args.get("id", "").replace("\0", "").strip()[:1000]
         with self.parts.db.read() as tx:
-            if reading.delivery(tx, wanted):
+            if lists.delivery(tx, wanted):
                 return redirect(url_for("pages.delivery", delivery_id=wanted), 303)
-            if reading.job(tx, wanted):
+            if lists.job(tx, wanted):
                 return redirect(url_for("pages.job", job_id=wanted), 303)
         return refused(Problem(404, f'no job and no delivery has the id "{wanted[:100]}"'), "jobs")
 

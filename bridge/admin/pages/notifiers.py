@@ -19,7 +19,7 @@ from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier
 from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.stats import Latency, latency
-from bridge.record.reading import Facts
+from bridge.record.queries.lists import Facts
 
 _SPAN = "24h"
 _A = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}

@@ -17,13 +17,14 @@ from bridge.admin.health import checks, look
 from bridge.admin.pages import charts
 from bridge.admin.pages.routes import Page, Pages, show
 from bridge.admin.parts import Parts
-from bridge.decide.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Rulebook
 from bridge.pipeline import stats
 from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.stats import SPANS, Moved, Movement
-from bridge.record import attempts, reading, silences
-from bridge.record.health import State
-from bridge.record.reading import Filter
+from bridge.record.outbox import silences
+from bridge.record.queries import attempts, lists
+from bridge.record.queries.health import State
+from bridge.record.queries.lists import Filter
 
 _FEED = 15
 _MOST_CHARTS = 4  # of tags, and of queues: the largest
@@ -48,7 +49,7 @@ class Overview(Pages):
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
             drawn = self._drawn(tx, span, book, now)
-            feed = reading.transitions(tx, Filter(), limit=_FEED).items
+            feed = lists.transitions(tx, Filter(), limit=_FEED).items
             caused = attempts.caused_by(tx, feed)
             inputs = attempts.inputs_of(tx, feed)
             state, warnings = look(self.parts, tx)

@@ -15,11 +15,12 @@ from bridge.admin.pages import filters
 from bridge.admin.pages.filters import Asked
 from bridge.admin.pages.routes import Page, Pages, done, refused, show
 from bridge.admin.problems import Problem
-from bridge.decide.ids import ident
+from bridge.decide.text.ids import ident
 from bridge.pipeline.resend import MOST_PER_MINUTE, STATES, USUAL_PER_MINUTE, TooMany, cancel, resend
-from bridge.record import batches, outgoing
-from bridge.record.batches import Batch
-from bridge.record.reading import Filter
+from bridge.record.outbox import batches
+from bridge.record.outbox.batches import Batch
+from bridge.record.queries import outgoing
+from bridge.record.queries.lists import Filter
 
 _FIELDS = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
 _AUTHOR = "dashboard"

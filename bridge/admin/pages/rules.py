@@ -15,11 +15,12 @@ from bridge.admin.pages.explained import explained
 from bridge.admin.pages.pasted import Pasted, example
 from bridge.admin.pages.routes import Page, Pages, may_act, show
 from bridge.admin.parts import Parts
-from bridge.decide.matching import Rule
-from bridge.decide.samples import sample_transition
-from bridge.decide.toml_bounds import LARGEST
+from bridge.decide.rules.matching import Rule
+from bridge.decide.rulesfile.bounds import LARGEST
+from bridge.decide.whatif.sample_job import sample_transition
 from bridge.pipeline.explain import explain_sample
-from bridge.record import counters, reading, rulesets
+from bridge.record import counters, rulesets
+from bridge.record.queries import lists
 
 Facts = dict[str, Any]
 
@@ -71,7 +72,7 @@ class RulePages(Pages):
             return self._explained(said=None)
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            jobs = [one for one in reading.job(tx, job_id) if bucket in ("", one["bucket"])]
+            jobs = [one for one in lists.job(tx, job_id) if bucket in ("", one["bucket"])]
             found = [explained(tx, one, book, now=now) for one in jobs]
         said, notes = [one for items, _ in found for one in items], [note for _, note in found if note]
         if not said:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bridge.admin.pages.shapes import span
-from bridge.decide.conditions import Condition, PresenceCondition, TextCondition
-from bridge.decide.matching import Level, Rule
-from bridge.decide.mutes import Scope
-from bridge.decide.words import States
+from bridge.decide.rules.conditions import Condition, PresenceCondition, TextCondition
+from bridge.decide.rules.gates import Scope
+from bridge.decide.rules.matching import Level, Rule
+from bridge.decide.text.values import States
 from bridge.model import Grouping
 
 Line = tuple[str, str]  # what it is about, in words

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bridge.decide.faults import FieldFault, FieldFaults
-from bridge.decide.mutes import SCOPE_KEYS
-from bridge.decide.silencing import Wanted, read_wanted
-from bridge.decide.words import STATE_WORDS, shown
+from bridge.decide.rules.gates import SCOPE_KEYS
+from bridge.decide.rulesfile.silences import Wanted, read_wanted
+from bridge.decide.text.values import STATE_WORDS, FieldFault, FieldFaults, shown
 
 USUAL = ("30m", "1h", "2h", "4h", "1d")
 BY = "dashboard"  # who asks, where nobody else is named

@@ -14,12 +14,12 @@ from bridge.admin.pages.silence_form import BY, LABELS, Form, FormRefused
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.silences import Silences
-from bridge.decide.mutes import scope_of
-from bridge.decide.silencing import LONGEST_AUTHOR, LONGEST_REASON
-from bridge.decide.words import STATE_WORDS
+from bridge.decide.rules.gates import scope_of
+from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON
+from bridge.decide.text.values import STATE_WORDS
 from bridge.model import Silence
-from bridge.pipeline.silencing import silence_facts
-from bridge.record import silences
+from bridge.pipeline.silences import silence_facts
+from bridge.record.outbox import silences
 
 Facts = dict[str, Any]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from bridge.admin.pages.pasted import Pasted, Said
 from bridge.admin.parts import Parts
-from bridge.decide import trials
-from bridge.decide.rulebook import Rulebook, RulesRefused
+from bridge.decide.rulesfile.read import Rulebook, RulesRefused
+from bridge.decide.whatif import rule_tests
 from bridge.pipeline.backtest import Backtest, Report
-from bridge.record import history
+from bridge.record.queries import history
 
 SPANS: Mapping[str, timedelta] = {"24h": timedelta(days=1), "7d": timedelta(days=7)}
 USUAL = "24h"
@@ -62,7 +62,7 @@ def run(parts: Parts, pasted: Pasted, *, span: str, clock: Callable[[], float], 
     report, notes = _Trial(parts, book, SPANS[span], clock, bounds).run()
     return Result(
         span=span, faults=pasted.faults(book.warnings), sha=book.sha, tests=len(book.trials),
-        failed=[pasted.said(one.line, one.text) for one in trials.run(book)],
+        failed=[pasted.said(one.line, one.text) for one in rule_tests.run(book)],
         report=report.facts() if report else None, notes=notes,
     )  # fmt: skip
 

@@ -12,9 +12,9 @@ from bridge.admin.acts import Acts
 from bridge.admin.health import by_name, look
 from bridge.admin.pages.routes import Page, Pages, attempt, show
 from bridge.admin.parts import Parts
-from bridge.decide.mark import said_of_clocks
+from bridge.decide.changes.mark import said_of_clocks
 from bridge.pipeline.health import HealthWarning
-from bridge.record.reading import Facts
+from bridge.record.queries.lists import Facts
 
 # What only rules.toml says, and what only the record does: before the first poll there is no row.
 _NOTHING_SAID: Facts = {

@@ -13,7 +13,7 @@ from jinja2 import Environment
 from bridge.decide.templates.names import NOW, ZONE, Names
 from bridge.decide.text.durations import human
 from bridge.decide.text.paths import basename
-from bridge.decide.words import shown
+from bridge.decide.text.values import shown
 
 LONGEST_TEXT = 20_000  # characters of any text on the way to a result
 LARGEST_NUMBER = 10**15

@@ -10,7 +10,7 @@ from jinja2.visitor import NodeTransformer
 
 from bridge.decide.templates.functions import FILTERS, LARGEST_NUMBER, TESTS, TIME_FILTERS, TemplateFault
 from bridge.decide.templates.names import FIELDS, NAMES
-from bridge.decide.words import instead
+from bridge.decide.text.values import instead
 
 LONGEST_SOURCE = 10_000  # characters
 _DEEPEST = 40  # expressions and blocks inside of one another

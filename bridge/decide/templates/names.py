@@ -7,7 +7,7 @@ from datetime import UTC, tzinfo
 from functools import cached_property
 from typing import Any
 
-from bridge.decide.conditions import job_seconds, user_data_keys
+from bridge.decide.text.facts import job_seconds, user_data_keys
 from bridge.decide.text.times import iso
 from bridge.model import Job, Transition
 

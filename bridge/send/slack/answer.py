@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge import shallow_json
 from bridge.model import Outcome, Reason, Rejected, RetryLater
-from bridge.send.exchange import Reply, reason_of
+from bridge.send.http_types import Reply, reason_of
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 

@@ -13,8 +13,8 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
 from bridge.model import Delivery, Outcome, Sent, SlackNotifier
-from bridge.send.door import Door
-from bridge.send.exchange import Reply, retry_after
+from bridge.send.client import Door
+from bridge.send.http_types import Reply, retry_after
 from bridge.send.notifier_type import ManyRequests, SendResult
 from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_accepted, is_loose, read, refusal
 from bridge.send.slack.blocks import Block, blocks, plain

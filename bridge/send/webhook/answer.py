@@ -7,7 +7,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
-from bridge.send.exchange import Failure, Reply, reason_of, retry_after
+from bridge.send.http_types import Failure, Reply, reason_of, retry_after
 
 
 def judge(ended: Reply | Failure, now: datetime) -> Outcome:

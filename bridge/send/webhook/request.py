@@ -11,7 +11,7 @@ import json
 from datetime import datetime
 
 from bridge.model import Delivery, Outcome, WebhookNotifier
-from bridge.send.exchange import Failure, Reply, Request
+from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.notifier_type import OneRequest
 from bridge.send.webhook.answer import judge
 

@@ -10,11 +10,12 @@ from html import unescape
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.decide.messages import test_message as a_test_message
+from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import Rejected, RetryLater, Sent, Told
 from bridge.pipeline.digests import Editor
-from bridge.record import outbox, reading, silences
-from bridge.record.reading import Filter
+from bridge.record.outbox import entries, silences
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job, a_silence
 from tests.admin.pages.reading import text_of
 
@@ -24,12 +25,12 @@ RECEIVER = f"不行 {HOSTILE}"
 
 def ids(world: World, **which: str) -> list[str]:
     with world.db.read() as tx:
-        return [one["id"] for one in reading.deliveries(tx, Filter(**which)).items]
+        return [one["id"] for one in lists.deliveries(tx, Filter(**which)).items]
 
 
 def state(world: World, delivery: str) -> str:
     with world.db.read() as tx:
-        found = reading.delivery(tx, delivery)
+        found = lists.delivery(tx, delivery)
     assert found
     return str(found["state"])
 
@@ -195,7 +196,7 @@ def test_a_dead_delivery_is_sent_again(world: World, admin: FlaskClient) -> None
 def test_what_waits_for_a_paused_notifier_leads_to_it(world: World, admin: FlaskClient) -> None:
     delivery = world.delivery_of(1)
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", f"it wants no more {HOSTILE}", now=NOON)
+        entries.pause(tx, "cms", f"it wants no more {HOSTILE}", now=NOON)
     page = admin.get(f"/deliveries/{delivery}").text
     assert "It waits because its notifier is paused: it wants no more" in page
     assert HOSTILE not in page
@@ -295,7 +296,7 @@ def test_a_recovery_names_the_state_that_was_left(world: World, admin: FlaskClie
         a_test_message("cms", nonce="1", now=NOON), kind="recovery", state="Success", event={"data": {"in": "Running"}}
     )
     with world.db.write() as tx:
-        outbox.put(tx, [Told(id="d1", message=over, notifier="cms", lane=None)], now=NOON)
+        entries.put(tx, [Told(id="d1", message=over, notifier="cms", lane=None)], now=NOON)
     for path in ("/deliveries", "/deliveries/d1"):
         said = text_of(admin.get(path).text)
         assert "no longer Running" in said

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from bridge.model import NEW, PAUSE, RUNNING, Rejected, Transition
-from bridge.pipeline.telling import tell_all
-from bridge.record import snapshots
+from bridge.pipeline.route import tell_all
+from bridge.record.polling import snapshots
 from tests.admin.builders import ADMIN, BUCKET, World, a_book, a_job
 
 EVIL = "\"><evil x=' onload=y>&#39;{{7*7}}</textarea></pre></title>`"

@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import FAILED, RUNNING, Missing, Problem, Rejected, Sent
-from bridge.record import missing, snapshots
+from bridge.record.polling import missing, snapshots
 from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text as plain
 

@@ -9,8 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import Rejected, RetryLater, Sent, WebhookNotifier
-from bridge.record import gauges, leases, outbox, reading
-from bridge.record.reading import Facts, Filter
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Facts, Filter
 from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text
 
@@ -83,7 +85,7 @@ def test_how_quickly_it_was_told_is_shown(world: World, admin: FlaskClient) -> N
 
 def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskClient) -> None:
     with world.db.write() as tx:
-        outbox.pause(tx, "ops/1", f"频道没有了 {HOSTILE}", now=NOON)
+        entries.pause(tx, "ops/1", f"频道没有了 {HOSTILE}", now=NOON)
     page = admin.get("/notifiers").text
     assert "频道没有了" in card(page, "ops/1")
     assert "<script>alert" not in page
@@ -96,7 +98,7 @@ def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskCli
 @pytest.mark.parametrize(("failures", "alone"), [(1, False), (9, False), (10, True)])
 def test_a_receiver_that_does_not_answer_is_seen(world: World, admin: FlaskClient, failures: int, alone: bool) -> None:
     with world.db.write() as tx:
-        outbox.failed(tx, "cms", failures, broken_at=10, run=timedelta())
+        entries.failed(tx, "cms", failures, broken_at=10, run=timedelta())
     said = text(card(admin.get("/notifiers").text, "cms"))
     assert "does not answer" in said
     assert f"{failures} attempt{'s' if failures > 1 else ''} in a row had no answer." in said
@@ -109,7 +111,7 @@ def test_a_test_leads_to_its_delivery(world: World, admin: FlaskClient, name: st
     world.enlist()
     answer = admin.post(f"/notifiers/{name}/test", headers=here)
     with world.db.read() as tx:
-        (sent,) = reading.deliveries(tx, Filter(notifier=name)).items
+        (sent,) = lists.deliveries(tx, Filter(notifier=name)).items
     assert (answer.status_code, answer.location) == (303, f"/deliveries/{sent['id']}")
     assert sent["kind"] == "test"
     page = admin.get(answer.location).text
@@ -125,7 +127,7 @@ def test_a_notifier_that_is_not_there_is_said_so(admin: FlaskClient, deed: str) 
 def test_what_only_the_record_knows_is_marked_and_can_be_resumed(world: World, admin: FlaskClient) -> None:
     with world.db.write() as tx:
         leases.sync(tx, [], [(WebhookNotifier(name="旧的", url="https://old.example"), "webhook")])
-        outbox.pause(tx, "旧的", "gone", now=NOON)
+        entries.pause(tx, "旧的", "gone", now=NOON)
     old = card(admin.get("/notifiers").text, "旧的")
     assert "not in rules.toml" in old
     assert "Send a test" not in old
@@ -147,7 +149,7 @@ def test_no_secret_is_on_the_page(world: World, admin: FlaskClient) -> None:
 def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) -> None:
     delivery = world.delivery_of(1)
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "gone", now=NOON)
+        entries.pause(tx, "cms", "gone", now=NOON)
     page = reader.get("/notifiers").text
     assert "paused" in card(page, "cms")
     assert "<button" not in card(page, "cms")
@@ -157,7 +159,7 @@ def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) ->
     assert reader.post("/notifiers/cms/resume").status_code == 403
     assert row(world, "cms")["paused_at"] is not None
     with world.db.read() as tx:
-        assert [one["id"] for one in reading.deliveries(tx, Filter()).items] == [delivery]
+        assert [one["id"] for one in lists.deliveries(tx, Filter()).items] == [delivery]
 
 
 def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) -> None:
@@ -165,7 +167,7 @@ def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) 
     assert "The test waits: no worker runs" in page
     world.enlist()
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "the receiver answered 410 Gone", now=NOON)
+        entries.pause(tx, "cms", "the receiver answered 410 Gone", now=NOON)
     page = admin.get(admin.post("/notifiers/cms/test").location).text
     assert "The test waits: notifier cms is paused: the receiver answered 410 Gone" in page
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from flask.testing import FlaskClient
 
 from bridge.model import Rejected, RetryLater, Sent
-from bridge.record import outbox, silences
+from bridge.record.outbox import entries, silences
 from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job, a_silence
 from tests.admin.pages.reading import text_of
 
@@ -47,7 +47,7 @@ def test_what_died_is_counted_and_a_click_away(world: World, admin: FlaskClient)
 def test_a_paused_notifier_is_named(world: World, admin: FlaskClient) -> None:
     healthy(world)
     with world.db.write() as tx:
-        outbox.pause(tx, "cms", "410", now=world.now)
+        entries.pause(tx, "cms", "410", now=world.now)
     assert "The bridge works, but notifier cms is paused" in admin.get("/").text
 
 

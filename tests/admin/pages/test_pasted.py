@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from bridge.admin.pages.pasted import Pasted, Said, example
-from bridge.decide.rulebook import Rulebook, RulesRefused
+from bridge.decide.rulesfile.read import Rulebook, RulesRefused
 from tests.admin.builders import ENVIRON, RULES, a_book
 
 HOSTILE = '转码 "<b>\\ \n'

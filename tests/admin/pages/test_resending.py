@@ -11,8 +11,9 @@ from flask.testing import FlaskClient
 
 from bridge.model import Rejected, Sent
 from bridge.pipeline.resend import USUAL_PER_MINUTE, resend
-from bridge.record import outbox, reading
-from bridge.record.reading import Filter
+from bridge.record.outbox import entries
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from tests.admin.builders import NOON, World, a_job
 
 RATE = {"per_minute": str(USUAL_PER_MINUTE)}
@@ -27,7 +28,7 @@ def dead(world: World) -> World:
 
 def states(world: World) -> list[str]:
     with world.db.read() as tx:
-        return [one["state"] for one in reading.deliveries(tx, Filter()).items]
+        return [one["state"] for one in lists.deliveries(tx, Filter()).items]
 
 
 def a_batch(world: World) -> None:
@@ -96,7 +97,7 @@ def test_how_long_ago_means_the_time_when_it_was_counted(dead: World, admin: Fla
 
 def test_a_paused_notifier_is_told_of_before(dead: World, admin: FlaskClient) -> None:
     with dead.db.write() as tx:
-        outbox.pause(tx, "cms", "gone", now=NOON)
+        entries.pause(tx, "cms", "gone", now=NOON)
     assert "they will wait until it is" in admin.get("/deliveries/redrive?notifier=cms").text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.admin.pages.sentences import of_rule, of_scope
-from bridge.decide.mutes import read_scope
+from bridge.decide.rules.gates import read_scope
 from tests.admin.builders import RULES, a_book
 
 

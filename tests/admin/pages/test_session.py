@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from bridge.admin.failures import BURST
+from bridge.admin.auth_throttle import BURST
 from bridge.admin.pages.session import COOKIE, LASTS
 from tests.admin.builders import ADMIN, READ, World
 

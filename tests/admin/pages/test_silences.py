@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.decide.silencing import MOST
+from bridge.decide.rulesfile.silences import MOST
 from bridge.model import Silence
-from bridge.record import silences
+from bridge.record.outbox import silences
 from tests.admin.builders import NOON, World, a_failed_job, a_job, a_silence
 from tests.admin.pages.conftest import signed_in
 from tests.admin.pages.reading import text_of, unlabelled

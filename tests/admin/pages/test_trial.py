@@ -12,7 +12,7 @@ from bridge.admin.pages import trial
 from bridge.admin.pages.pasted import Pasted
 from bridge.admin.pages.trial import Bounds, Result
 from bridge.admin.parts import Parts
-from bridge.pipeline.telling import tell_all
+from bridge.pipeline.route import tell_all
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_job
 from tests.builders import a_transition
 

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.record import gauges, leases
-from bridge.record.reading import Facts
+from bridge.record.polling import leases
+from bridge.record.queries import gauges
+from bridge.record.queries.lists import Facts
 from tests.admin.builders import NOON, RULES, World, a_book
 from tests.admin.pages.test_deliveries import text
 

@@ -1,0 +1,304 @@
+"""CI's jobs, asked for: a page of the list, or up to ten by id.
+
+List document of 2025-09: https://cloud.tencent.com/document/product/1045/73114, read 2026-11-21.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Self
+
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
+from bridge.collect.errors import (
+    AuthError,
+    BrokenReply,
+    CiError,
+    ClockError,
+    TemporaryError,
+    Throttled,
+    UnreadableReply,
+    classify,
+)
+from bridge.collect.http import Wire
+from bridge.collect.jobs_xml import Answer, AnswerReader, Reading, read_error
+from bridge.collect.page_cache import Memory
+from bridge.collect.proxies import Proxies
+from bridge.collect.rate_limit import Pace
+from bridge.collect.reply import Reply
+from bridge.collect.signature import authorization, encode
+from bridge.model import Described, Page, Place, Rate, Stream
+
+logger = logging.getLogger(__name__)
+
+PAGE_SIZE = 100  # the list's maximum; cloud docs 1045/73114, read 2026-11-21
+IDS_A_CALL = 10  # the maximum by id; describe document of 2025-09, read 2026-11-21
+# A comma stands between two ids, a slash between parts of a path, and "." and ".." are no id to an HTTP client.
+_ASKABLE = re.compile(r"(?!\.*$)[\w.~:@-]+", re.ASCII)
+SIGNED_BEFORE_S, SIGNED_AFTER_S = 60, 600  # around now; short, as a signature in some log is a key
+SKEW = timedelta(seconds=30)  # a clock nearer than that is not what CI minds
+PATIENCE = timedelta(seconds=5)  # the longest wait inside a call: longer ones belong to the scheduler
+_DIRECT = Proxies()
+DEFAULT_RATE = Rate(count=5, per=timedelta(seconds=1))
+TOKEN_HEADER = "x-ci-security-token"  # noqa: S105  a header's name; cloud docs 460/42865, read 2026-11-21
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """`token` comes with temporary keys (STS), and only with them."""
+
+    secret_id: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+class TencentCi:
+    """Asks CI for jobs; threads may share it. Every failure is a CiError."""
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials,
+        endpoint: str | None = None,
+        rate: Rate = DEFAULT_RATE,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+        deadline_s: float = 30,
+        proxies: Proxies = _DIRECT,
+        trusted: str | None = None,
+    ) -> None:
+        """`endpoint` replaces CI's hosts, save where a place has its own; `deadline_s` bounds one request.
+
+        `trusted` is a file of certificates, if not those of requests.
+        """
+        self._credentials, self._endpoint = credentials, endpoint
+        self._clock, self._sleep = clock, sleep
+        self._pace = Pace(rate, monotonic=monotonic, sleep=sleep)
+        self._wire = Wire(deadline_s=deadline_s, monotonic=monotonic, proxies=proxies, trusted=trusted)
+        self._offsets: dict[str, timedelta] = {}
+        self._memory = Memory[Reading]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def set_rate(self, rate: Rate) -> None:
+        """Ask each bucket at most so often from now on."""
+        self._pace.rate = rate
+
+    def close(self) -> None:
+        """Close the connections that are kept open."""
+        self._wire.close()
+
+    def offset(self, place: Place) -> timedelta:
+        """Return by how much CI's clock is ahead of ours: 0 as long as CI has not minded."""
+        return self._offsets.get(place.host, timedelta())
+
+    def list(
+        self,
+        stream: Stream,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        token: str | None = None,
+        states: Sequence[str] = (),
+        inventory_trigger: str | None = None,
+        order: Literal["Asc", "Desc"] = "Asc",
+        size: int = PAGE_SIZE,
+    ) -> Page:
+        """Return one page of the jobs created between `since` and `until`; `token` asks for a later one."""
+        # Lower camel case, as in the document's samples and both SDKs; its tables also print `QueueId`.
+        params = {
+            "tag": stream.tag,
+            "queueId": stream.queue,
+            "queueType": stream.queue_type,
+            "workflowId": stream.workflow,
+            "inventoryTriggerJobId": inventory_trigger,
+            "inputObject": stream.input,
+            "states": ",".join(states),
+            "startCreationTime": _stamp(since) if since else None,
+            "endCreationTime": _stamp(until) if until else None,
+            "orderByTime": order,
+            "size": str(size),
+            "nextToken": token,
+        }
+        answer, reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})
+        return answer.page(reply.date)
+
+    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+        """Return the jobs of at most 10 ids.
+
+        An id that cannot stand in the path of a request is not asked for; it is neither among the jobs nor missing.
+        """
+        if not 1 <= len(ids) <= IDS_A_CALL:
+            raise ValueError(f"describe takes 1 to {IDS_A_CALL} ids, not {len(ids)}")
+        asked = ",".join(job_id for job_id in ids if _ASKABLE.fullmatch(job_id))
+        if not asked:
+            return Described(jobs=())
+        answer, reply = self._ask(place, f"/jobs/{asked}", {})
+        return answer.described(reply.date)
+
+    def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[Answer, Reply]:
+        """Return CI's answer of status 200, asking again where that may help within seconds."""
+        _check(self._credentials)
+        throttled, failed, corrected = 0, False, False
+        while True:
+            offset = self.offset(place)
+            turn = self._pace.wait(place.bucket)
+            answer, reply = self._send(place, path, params, offset)
+            if answer is not None:
+                self._pace.accepted(place.bucket)
+                return answer, reply
+            error = self._fault(place, reply)
+            if isinstance(error, Throttled):
+                self._pace.refused(place.bucket, turn)
+            match error:
+                case Throttled() if throttled < 2 and _wait(error, throttled) <= PATIENCE:
+                    self._sleep(_wait(error, throttled).total_seconds())
+                    throttled += 1
+                case ClockError() if not corrected and self._correct(place, reply, offset):
+                    corrected = True
+                case TemporaryError() if not failed and reply.status >= 500:
+                    self._sleep(1)
+                    failed = True
+                case _:
+                    raise error
+
+    def _send(
+        self, place: Place, path: str, params: Mapping[str, str], offset: timedelta
+    ) -> tuple[Answer | None, Reply]:
+        """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
+        endpoint = place.endpoint or self._endpoint
+        base = (endpoint or f"https://{place.host}").rstrip("/")
+        query = "&".join(f"{encode(name)}={encode(value)}" for name, value in params.items())
+        # Behind an endpoint too the Host is CI's own: that is what CI checks, and what names the bucket.
+        headers = {"Host": place.host}
+        if self._credentials.token:
+            headers[TOKEN_HEADER] = self._credentials.token
+        now_s = int(self._clock() + offset.total_seconds())
+        signed = _Signed(self._credentials, path, params, headers, now_s)
+        url = f"{base}{encode(path, keep='/,')}{query and '?'}{query}"
+        # What stands before an @ in an endpoint may be a password.
+        called = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
+        reader = AnswerReader(bucket=place.bucket, region=place.region, memory=self._memory)
+        reply = None
+        try:
+            reply = self._wire.get(url, headers=headers, auth=signed, host=called, take=reader.feed)
+            return reader.close() if reply.status == 200 else None, reply
+        except UnreadableReply as error:
+            raise self._detailed(error, place, reader.beginning or b"", reply) from None
+        except TemporaryError as error:
+            if broken := reader.cut_off(error.what):
+                raise broken from None
+            raise
+
+    def _fault(self, place: Place, reply: Reply) -> CiError:
+        code, message, request_id = self._said(reply.body, reply)
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        error = classify(
+            reply.status,
+            code,
+            message,
+            host=place.host,
+            request_id=request_id,
+            retry_after=reply.retry_after(now),
+        )
+        if isinstance(error, ClockError):
+            error.what = f"{place.host} refused: {_compare(now, reply.date)}"
+        return error
+
+    def _detailed(self, error: UnreadableReply, place: Place, body: bytes, reply: Reply | None) -> UnreadableReply:
+        """Return the error with what the reply says of itself."""
+        code, _, request_id = self._said(body, reply)
+        what = self._redacted(f"{place.host}: {error.what}") or ""
+        told = type(error)(what, code=code, request_id=request_id, status=200)
+        if isinstance(error, BrokenReply) and isinstance(told, BrokenReply):
+            told.ids = error.ids
+        return told
+
+    def _said(self, body: bytes, reply: Reply | None) -> tuple[str | None, str | None, str | None]:
+        """Return the code, message and request id of an answer, which may repeat what was sent."""
+        code, message, request_id = read_error(body)
+        request_id = request_id or (reply.request_id if reply else None)
+        return self._redacted(code), self._redacted(message), self._redacted(request_id)
+
+    def _redacted(self, text: str | None) -> str | None:
+        for secret in (self._credentials.secret_key, self._credentials.token):
+            if text and secret:
+                text = text.replace(secret, "[secret]")
+        return text
+
+    def _correct(self, place: Place, reply: Reply, offset: timedelta) -> bool:
+        """Take over CI's clock, if it is far enough from the one that we signed with."""
+        ours = datetime.fromtimestamp(self._clock(), UTC)
+        if reply.date is None or abs(reply.date - (ours + offset)) < SKEW:
+            return False
+        self._offsets[place.host] = reply.date - ours
+        seconds = round((reply.date - ours).total_seconds())
+        logger.warning("signing with CI's clock, as ours differs", extra={"host": place.host, "offset_s": seconds})
+        return True
+
+
+class _Signed(AuthBase):
+    """An AuthBase, so that requests puts nothing of its own into Authorization."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        path: str,
+        params: Mapping[str, str],
+        headers: Mapping[str, str],
+        now_s: int,
+    ) -> None:
+        self._authorization = authorization(
+            secret_id=credentials.secret_id,
+            secret_key=credentials.secret_key,
+            method="GET",
+            path=path,
+            params=params,
+            headers=headers,
+            start=now_s - SIGNED_BEFORE_S,
+            end=now_s + SIGNED_AFTER_S,
+        )
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        request.headers["Authorization"] = self._authorization
+        return request
+
+
+def _check(credentials: Credentials) -> None:
+    """Refuse what cannot be a key, in our words: what a header may not hold, requests would quote."""
+    values = {
+        "TENCENTCLOUD_SECRET_ID": credentials.secret_id,
+        "TENCENTCLOUD_SECRET_KEY": credentials.secret_key,
+        "TENCENTCLOUD_SECURITY_TOKEN": credentials.token or "-",  # it may be absent
+    }
+    for name, value in values.items():
+        if not value:
+            raise AuthError(f"{name} is empty", advice="set it to a key made in the CAM console")
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise AuthError(f"{name} holds white space or signs that no key has", advice="copy it again")
+
+
+def _stamp(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}+0000"
+
+
+def _wait(error: Throttled, waited: int) -> timedelta:
+    return timedelta(seconds=2**waited) if error.retry_after is None else error.retry_after
+
+
+def _compare(ours: datetime, theirs: datetime | None) -> str:
+    if theirs is None:
+        return "it minds the time of the signature, and did not say what time it has"
+    seconds = round((theirs - ours).total_seconds())
+    return f"this machine's clock is {abs(seconds)} s {'behind' if seconds >= 0 else 'ahead of'} CI's"

@@ -1,0 +1,117 @@
+"""Level rules: what each of them says to a job's time in a state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from bridge.decide.rules.conditions import Facts
+from bridge.decide.rules.matching import Answer, Matcher, Rule, Stay, Verdict, stopped
+from bridge.decide.text.durations import human
+from bridge.model import GONE, NEW, SUBMITTED, Transition
+
+GONE_FOR = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class LastTold:
+    """When a rule told of a stay the last time: the number of that repetition, and who has been told so far."""
+
+    count: int
+    at: datetime
+    notifiers: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staying:
+    """A job that is in a state: the transition that began it, with the job as it is now, and what was told of it."""
+
+    began: Transition
+    told: Mapping[str, LastTold] = field(default_factory=dict)  # by rule
+
+    @property
+    def since(self) -> datetime:
+        """When it entered the state, by CI's clock where that can be meant.
+
+        The times of a job that was paused or that came back are those of its first start: when it was seen counts.
+        """
+        step = self.began
+        return step.happened_at if step.was in (NEW, SUBMITTED) else step.seen_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """A level rule that fired for a stay in `state`, and whom it told."""
+
+    rule: str
+    state: str
+    notifiers: Sequence[str]
+    since: datetime
+
+
+def judge_stay(staying: Staying, matcher: Matcher, now: datetime, rules: Sequence[Rule]) -> Iterator[Verdict]:
+    """Yield what each of these level rules says now, top to bottom."""
+    facts = matcher.facts(replace(staying.began, seen_at=now))
+    stops: Rule | None = None
+    for rule in rules:
+        verdict = stopped(rule, stops) if stops else _judged(staying, rule, facts, now)
+        yield verdict
+        if verdict.fired and rule.stop:
+            stops = rule
+
+
+def _judged(staying: Staying, rule: Rule, facts: Facts, now: datetime) -> Verdict:
+    level, began, since = rule.level, staying.began, staying.since
+    if (why_not := rule.why_not(facts)) or level is None:
+        return Verdict(rule=rule, answer=Answer.NO, why_not=why_not)
+    due = since + level.after
+    if began.silent and due <= began.seen_at:  # it was so before anybody looked
+        return Verdict(rule=rule, answer=Answer.NO, why_not=f"the first snapshot found it so, {began.to} for too long")
+    if now < due:
+        lasted = human(max(0.0, (now - since).total_seconds()))
+        why_not = f"{began.to} for {lasted}, which is less than {human(level.after.total_seconds())}"
+        return Verdict(rule=rule, answer=Answer.WAITING, why_not=why_not)
+    if began.to == GONE and now > due + GONE_FOR:
+        return Verdict(rule=rule, answer=Answer.NO, why_not="gone for a day longer than `for` says")
+    count = (now - due) // level.repeat if level.repeat else 0
+    stay = Stay(state=began.to, since=since, after=level.after, count=count)
+    return Verdict(rule=rule, answer=Answer.FIRED, notifiers=rule.notify, stay=stay)
+
+
+def matching(staying: Staying, matcher: Matcher, now: datetime) -> list[Verdict]:
+    """Return the verdicts of the level rules that fire now, repetitions or not."""
+    since = staying.since
+    # Whose time is not over cannot fire: they are not asked, as there may be many jobs and many rules.
+    due = [rule for rule in matcher.levels_for(staying.began) if rule.level and since + rule.level.after <= now]
+    return [verdict for verdict in judge_stay(staying, matcher, now, due) if verdict.fired] if due else []
+
+
+def overdue(staying: Staying, matcher: Matcher, now: datetime) -> Iterator[Verdict]:
+    """Yield what there is to notify of now: once for each rule and time in state, and once more for each repetition.
+
+    Repetitions stand on a grid that begins with the first; a rule whose `repeat` was made longer meanwhile comes next
+    that much after the last one.
+    """
+    for verdict in matching(staying, matcher, now):
+        rule, stay = verdict.rule, verdict.stay
+        last, repeat = staying.told.get(rule.name), rule.level.repeat if rule.level else None
+        if last is None:
+            yield verdict
+        elif stay and (stay.count > last.count or (repeat and now >= last.at + repeat)):
+            yield replace(verdict, stay=replace(stay, count=max(stay.count, last.count + 1), again=True))
+
+
+def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str]) -> Iterator[Verdict]:
+    """Yield what rules with `recover` say to the transition that ends these alarms.
+
+    Whoever the alarm was for hears of its end, except who is `notified` of the transition anyway.
+    """
+    heard = set(notified)
+    for alarm in alarms:
+        rule = next((level_rule for level_rule in matcher.levels if level_rule.name == alarm.rule), None)
+        if rule and rule.level and rule.level.recover:
+            names = tuple(name for name in alarm.notifiers if name not in heard)
+            stay = Stay(state=alarm.state, since=alarm.since, after=rule.level.after, over=True)
+            yield Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, stay=stay)
+            heard.update(alarm.notifiers)

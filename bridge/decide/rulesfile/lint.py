@@ -1,0 +1,358 @@
+"""Lint of rules.toml: warnings of what it may say but surely does not mean."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import product
+
+from bridge.decide.rules.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
+from bridge.decide.rules.gates import Scope
+from bridge.decide.rules.matching import Level, Rule
+from bridge.decide.rulesfile.errors import Faults
+from bridge.decide.rulesfile.tables import Tables
+from bridge.decide.text.durations import human
+from bridge.decide.text.globs import is_glob
+from bridge.decide.text.values import STATE_WORDS, States, instead, listing, suggest
+from bridge.model import (
+    DONE,
+    GONE,
+    KNOWN_QUEUE_TYPES,
+    KNOWN_TAGS,
+    NEW,
+    RUNNING,
+    SUBMITTED,
+    Notifier,
+    Watch,
+)
+
+_Values = Callable[[Watch], Iterable[str]]
+_POLLED: Mapping[str, _Values] = {
+    "tag": lambda watch: (stream.tag for stream in watch.streams),
+    "bucket": lambda watch: (watch.place.bucket,),
+    "region": lambda watch: (watch.place.region,),
+    "watch": lambda watch: (watch.name,),
+}
+_MOST_NARROWED = 100  # pairs of bucket and tag that a rule is about; of texts that a condition wants and excludes
+_MOST_TRIED = 100_000  # globs held against queues, of a whole file
+_MOST_COMPARED = 50  # rules that stop, for one rule
+
+Finding = tuple[tuple[str, ...], str]  # the keys of what is wrong, as in ("match", "tag"), and why
+_Key = tuple[bool, str, str]  # of level rules?, a field, a text or glob that it may match
+
+
+class Linter:
+    """Notes warnings in `faults`."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def _note(self, path: Sequence[str | int], text: str) -> None:
+        self._faults.note(path, text, warning=True)
+
+    def of_tags(self, tags: Iterable[str], at: int) -> None:
+        for tag in tags:
+            if tag not in KNOWN_TAGS and not self._faults.has_enough(warning=True):
+                self._note(("watch", at, "tags"), f'"{tag}" is not a documented tag{suggest(tag, KNOWN_TAGS)}')
+
+    def of_queue_type(self, kind: str | None, at: int) -> None:
+        if kind and kind not in KNOWN_QUEUE_TYPES:
+            near = instead(kind, KNOWN_QUEUE_TYPES)
+            self._note(("watch", at, "queue_type"), f'"{kind}" is not a documented queue type{near}')
+
+    def of_queues(self, queues: Iterable[str], aliases: Mapping[str, str], path: Sequence[str | int]) -> None:
+        for queue in queues:
+            if said := _nearly_alias(queue, aliases):
+                self._note(path, said)
+
+    def of_rules(
+        self,
+        rules: Sequence[tuple[int, Rule]],
+        mutes: Iterable[tuple[int, Scope]],
+        watches: Sequence[Watch],
+        aliases: Mapping[str, str],
+    ) -> None:
+        self._of_names(aliases)
+        polled = Polled(watches, aliases)
+        for at, rule in rules:
+            self._of_rule(rule, at, polled)
+        for at, scope in mutes:
+            self._of_scope(polled.findings(scope.was, scope.to, scope.conditions), ("mute", at))
+        for place, above in _rules_that_never_fire(rule for _, rule in rules):
+            text = f'never fires: rule "{above.name}" (line {above.line}) matches all that it does, and stops'
+            self._note(("rule", rules[place][0]), text)
+
+    def _of_names(self, aliases: Mapping[str, str]) -> None:
+        names = {queue: name for name, queue in aliases.items()}
+        for name, queue in aliases.items():
+            if names[queue] != name:
+                self._note(("alias", "queue", name), f'is the queue "{names[queue]}" too, and is shown by that name')
+
+    def _of_scope(self, findings: Iterable[Finding], path: tuple[str, int]) -> None:
+        if self._faults.has_enough(warning=True):
+            return
+        for keys, text in findings:
+            self._note((*path, *keys), text)
+
+    def _of_rule(self, rule: Rule, at: int, polled: Polled) -> None:
+        if self._faults.has_enough(warning=True):
+            return
+        self._of_scope(_undocumented("in", rule.level.states) if rule.level else (), ("rule", at))
+        self._of_scope(polled.findings(rule.was, rule.to, rule.conditions), ("rule", at))
+        if forgotten := _forgotten(rule.was, rule.to):
+            text = f"misses jobs that finish between two polls: leave from out, or add {' and '.join(forgotten)}"
+            self._note(("rule", at, "from"), text)
+        spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {}
+        for key, span in spans.items():
+            if span and span < (every := polled.every(rule.conditions)):
+                text = f"{_human(span)} is less than the {_human(every)} between two polls, and only a poll finds it"
+                self._note(("rule", at, key), text)
+
+    def of_use(self, tables: Tables, notifiers: Mapping[str, Notifier]) -> None:
+        """Warn of what no rule names; rules that are wrong elsewhere count too."""
+        watches, rules = [table for _, table in tables.each("watch")], [table for _, table in tables.each("rule")]
+        if not watches:
+            self._note((), "there is no [[watch]], so nothing is polled")
+        if not rules:
+            self._note((), "there is no [[rule]], so nobody is told")
+        told = {name for rule in rules for name in _strings(rule.get("notify"))}
+        _add_fallbacks(told, notifiers)
+        for name in notifiers:
+            if name not in told:
+                self._note(("notifier", name), "no rule notifies it")
+        for at, rule in tables.each("rule"):
+            self._of_digests(rule, at, notifiers)
+        worded = {name for rule in rules for name in _strings(rule.get("template"))}
+        for name in tables.names("template"):
+            if name not in worded:
+                self._note(("template", name), "no rule uses it")
+
+    def _of_digests(self, rule: Mapping[str, object], at: int, notifiers: Mapping[str, Notifier]) -> None:
+        for name in _strings(rule.get("notify")):
+            notifier = notifiers.get(name)
+            for key in ("group", "throttle"):
+                if key in rule and notifier and notifier.body:
+                    text = f'digests do not have the body of notifier "{name}": they come in the default form'
+                    self._note(("rule", at, key), text)
+
+
+class Polled:
+    """What the watches poll, and how often: so what of a rule, mute or silence can never match."""
+
+    def __init__(self, watches: Sequence[Watch], aliases: Mapping[str, str]) -> None:
+        self._aliases = aliases
+        self._names = {queue: name for name, queue in aliases.items()}
+        self._values = {
+            field: dict.fromkeys(value for watch in watches for value in values(watch))
+            for field, values in _POLLED.items()
+        }
+        self._queues: dict[tuple[str, str], set[str | None]] = defaultdict(set)
+        self._every: dict[tuple[str, str], timedelta] = {}
+        self._tried = 0
+        for watch in watches:
+            for stream in watch.streams:
+                for key in product(("", watch.place.bucket), ("", stream.tag)):
+                    self._queues[key].add(stream.queue)
+            for field, value in [("", ""), *((name, one) for name, of in _POLLED.items() for one in of(watch))]:
+                self._every[field, value] = min(watch.every, self._every.get((field, value), watch.every))
+
+    def findings(self, was: States, to: States, conditions: Iterable[Condition]) -> Iterator[Finding]:
+        yield from _undocumented("from", was)
+        yield from _undocumented("to", to)
+        if was.exact and was.exact <= DONE:
+            yield ("from",), "never happens: a job that ended changes no more"
+        texts = [one for one in conditions if isinstance(one, TextCondition)]
+        narrowed = _narrowed(texts)
+        for one in texts:
+            path = ("match", *one.field.split(".", 1))
+            if _excludes_itself(one):
+                yield path, "never holds: all that it names is excluded too"
+            found = self._of_queues(one, narrowed) if one.field == "queue" else self._of_values(one)
+            yield from ((path, text) for text in found)
+
+    def _of_values(self, one: TextCondition) -> Iterator[str]:
+        polled = self._values.get(one.field)
+        for value in sorted((one.exact or frozenset()).difference(polled)) if polled else ():
+            what = (
+                f'there is no watch "{value}"' if one.field == "watch" else f'no watch polls the {one.field} "{value}"'
+            )
+            yield f"{what}{instead(value, polled or ())}"
+
+    def _of_queues(self, one: TextCondition, narrowed: Mapping[str, frozenset[str]]) -> Iterator[str]:
+        listed = self._listed(narrowed)
+        if not listed:  # then any queue may be polled
+            yield from filter(None, (_nearly_alias(queue, self._aliases) for queue in sorted(one.exact or ())))
+            return
+        exact = {self._aliases.get(text, text) for text, _ in one.wanted if not is_glob(text)}
+        missing = [("the queue", name) for name in self._named(exact.difference(listed))]
+        missing += [
+            ("a queue like", text) for text, test in one.wanted if is_glob(text) and self._fits_none(test, listed)
+        ]
+        known = self._named(listed) if missing else []
+        for what, text in missing:
+            yield f'no watch polls {what} "{text}"{instead(text, known)}'
+
+    def _named(self, queues: Iterable[str]) -> list[str]:
+        return sorted(self._names.get(queue, queue) for queue in queues)
+
+    def _fits_none(self, test: Callable[[str], bool], queues: Collection[str]) -> bool:
+        self._tried += len(queues)
+        return self._tried <= _MOST_TRIED and not any(test(one) or test(self._names.get(one, one)) for one in queues)
+
+    def _listed(self, narrowed: Mapping[str, frozenset[str]]) -> set[str]:
+        """Return the queues that are polled for such jobs; nothing when all are, or when it would take long to say."""
+        buckets, tags = narrowed.get("bucket", {""}), narrowed.get("tag", {""})
+        if len(buckets) * len(tags) > _MOST_NARROWED:
+            return set()
+        found = {queue for key in product(buckets, tags) for queue in self._queues.get(key, ())}
+        return {queue for queue in found if queue} if None not in found else set()
+
+    def every(self, conditions: Iterable[Condition]) -> timedelta:
+        """Return an interval that no watch of such jobs is below."""
+        narrowed = _narrowed(conditions)
+        wanted = [("", {""}), *((field, narrowed[field]) for field in _POLLED if field in narrowed)]
+        found = [[self._every[field, one] for one in values if (field, one) in self._every] for field, values in wanted]
+        return max((min(one) for one in found if one), default=timedelta())
+
+
+def _narrowed(conditions: Iterable[Condition]) -> dict[str, frozenset[str]]:
+    return {one.field: one.exact for one in conditions if isinstance(one, TextCondition) and one.exact}
+
+
+def _undocumented(key: str, states: States) -> Iterator[Finding]:
+    for word in sorted(states.words.difference(STATE_WORDS)):
+        yield (key,), f'no state "{word}" is documented; there are {listing(STATE_WORDS)}'
+
+
+def _excludes_itself(one: TextCondition) -> bool:
+    """Tell whether whatever is wanted is unwanted too; of globs only where that is the same text, or all texts."""
+    if not one.wanted or len(one.wanted) * len(one.unwanted) > _MOST_NARROWED:
+        return False
+    unwanted = {text for text, _ in one.unwanted}
+    if any(text in ("*", "**") and test("a/b") for text, test in one.unwanted):  # in paths * stops at a slash
+        return True
+    return all(
+        text in unwanted or (not is_glob(text) and any(test(text) for _, test in one.unwanted))
+        for text, _ in one.wanted
+    )
+
+
+def _nearly_alias(queue: str, aliases: Mapping[str, str]) -> str:
+    near = "" if queue in aliases or queue in aliases.values() else suggest(queue, aliases)
+    return near and f'"{queue}" is not in [alias.queue], so it is taken for the id of a queue{near}'
+
+
+def _add_fallbacks(told: set[str], notifiers: Mapping[str, Notifier]) -> None:
+    """Add whom those that are told fall back to, and these in turn."""
+    for name in tuple(told):
+        at = notifiers.get(name)
+        while at and at.fallback and at.fallback not in told:
+            told.add(at.fallback)
+            at = notifiers.get(at.fallback)
+
+
+def _forgotten(was: States, to: States) -> list[str]:
+    """Return the states that a rule about jobs that ran, and ended, forgets that they may come from."""
+    if RUNNING not in (was.exact or ()) or not to.exact or not to.exact <= DONE:
+        return []
+    return [state for state in (SUBMITTED, NEW) if state not in was]
+
+
+def _human(span: timedelta) -> str:
+    return human(span.total_seconds())
+
+
+def _strings(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, str)]
+
+
+# --- rules that never fire, because an earlier one matches all that they do, and stops ---
+
+
+def _rules_that_never_fire(rules: Iterable[Rule]) -> Iterator[tuple[int, Rule]]:
+    """Yield the place of each rule that never fires, with the first rule found above it that stops all it matches.
+
+    What it does not find: a rule that several others stop together; one whose texts another's glob covers; one about
+    staying for another time; one that more than 50 might stop, by the texts that both name, when none of the first 50
+    does.
+    """
+    stopping = _Stopping()
+    for place, rule in enumerate(rules):
+        above = next((one for one in stopping.may_stop(rule) if _covers(one, rule)), None)
+        if above:
+            yield place, above
+        elif rule.stop:  # what it would stop, the one above does
+            stopping.add(rule)
+
+
+class _Stopping:
+    """The rules that stop, each by the texts of one field, of which a rule that it covers names some and no others."""
+
+    def __init__(self) -> None:
+        self._by_text: dict[_Key, list[Rule]] = defaultdict(list)
+
+    def add(self, rule: Rule) -> None:
+        keys = [[(bool(rule.level), field, text) for text in texts] for field, texts in _wanted(rule)]
+        rarest = min(keys, key=lambda found: max(len(self._by_text.get(key, ())) for key in found), default=None)
+        for key in rarest or [(bool(rule.level), "", "")]:
+            self._by_text[key].append(rule)
+
+    def may_stop(self, rule: Rule) -> Sequence[Rule]:
+        """Return rules that were added and may cover this one; every one that does is under any of its texts."""
+        kind = bool(rule.level)
+        keys = [(kind, "", ""), *((kind, field, min(texts)) for field, texts in _wanted(rule))]
+        return [one for key in keys for one in self._by_text.get(key, ())[:_MOST_COMPARED]][:_MOST_COMPARED]
+
+
+def _wanted(rule: Rule) -> Iterator[tuple[str, set[str]]]:
+    for one in rule.conditions:
+        if isinstance(one, TextCondition) and one.wanted:
+            yield one.field, _texts(one.wanted)
+
+
+def _covers(above: Rule, rule: Rule) -> bool:
+    """Tell whether `above` matches whatever `rule` does."""
+    return (
+        _includes(above.was, rule.was)
+        and _includes(above.to, rule.to)
+        and _is_as_soon(above.level, rule.level)
+        and all(any(_implies(theirs, ours) for theirs in rule.conditions) for ours in above.conditions)
+    )
+
+
+def _includes(wide: States, narrow: States) -> bool:
+    return "*" in wide.words or all(
+        word in wide.words if word in ("*", "active") else word in wide for word in narrow.words
+    )
+
+
+def _is_as_soon(above: Level | None, level: Level | None) -> bool:
+    """Tell whether `above` holds at every moment of a stay at which `level` does."""
+    if above is None or level is None:
+        return above is level
+    # One that has held for longer may be silent: a first snapshot found it so, or the job is gone for more than a day.
+    return above.after == level.after and GONE not in level.states and _includes(above.states, level.states)
+
+
+def _implies(narrow: Condition, wide: Condition) -> bool:
+    """Tell whether every job that the one holds for is one that the other holds for."""
+    if narrow.field != wide.field:
+        return False
+    match narrow, wide:
+        case TextCondition(), TextCondition():
+            wanted = not wide.wanted or (bool(narrow.wanted) and _texts(narrow.wanted) <= _texts(wide.wanted))
+            return wanted and _texts(wide.unwanted) <= _texts(narrow.unwanted)
+        case TextCondition(), PresenceCondition():
+            return wide.present and bool(narrow.wanted)
+        case PresenceCondition(), PresenceCondition():
+            return narrow.present == wide.present
+        case DurationCondition(), DurationCondition() if narrow.sign[0] == wide.sign[0]:
+            further = narrow.limit > wide.limit if wide.sign[0] == ">" else narrow.limit < wide.limit
+            return further or (narrow.limit == wide.limit and (narrow.sign == wide.sign or wide.sign[1:] == "="))
+    return False
+
+
+def _texts(tests: Iterable[tuple[str, object]]) -> set[str]:
+    return {text for text, _ in tests}

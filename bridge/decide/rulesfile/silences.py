@@ -1,0 +1,215 @@
+"""A silence as people ask for one: what it matches, its end, who wants it and why; every fault at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bridge.decide.rules.conditions import Globs, flat
+from bridge.decide.rules.gates import SCOPE_KEYS, Scope, read_scope
+from bridge.decide.rulesfile.lint import Polled
+from bridge.decide.text.durations import duration
+from bridge.decide.text.values import FieldFault, FieldFaults, instead, printable, shown, suggest
+from bridge.model import Silence, Watch
+
+LONGEST = timedelta(days=30)
+MOST = 500  # that have not ended: each transition is held against all of them
+KEYS = (*SCOPE_KEYS, "everything", "mode", "for", "ends_at", "author", "reason", "dry_run", "id")
+LONGEST_AUTHOR, LONGEST_REASON, LONGEST_ID = 100, 500, 255  # characters
+_MOST_FIELDS = 50  # of one match
+_LONGEST_SPEC = 10_000  # characters of JSON
+_MOST_FAULTS = _MOST_DOUBTS = 20
+_NO_END = 'say when it ends: either for ("2h") or ends_at (2026-11-21T09:00:00Z)'
+_NOTHING_NAMED = (
+    "it would match every message: say which with match, from, to, rule or notifier, or that everything is meant"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A silence to be. `spec` is what it matches, as JSON, and `scope` the same, read.
+
+    `id` is the one that the client gave: what is asked again under it is the same silence.
+    """
+
+    spec: str
+    scope: Scope
+    ends_at: datetime
+    author: str
+    reason: str
+    drop: bool = False
+    dry_run: bool = False
+    id: str | None = None
+
+    def silence(self, id_: str, *, now: datetime) -> Silence:
+        return Silence(
+            id=id_, spec=self.spec, author=self.author, reason=self.reason, begins_at=now, ends_at=self.ends_at,
+            drop=self.drop,
+        )  # fmt: skip
+
+
+def read_wanted(said: Mapping[str, Any], *, now: datetime, author: str | None = None) -> Wanted:
+    """Read a silence; `author` is who asks, unless that is said. Raises FieldFaults."""
+    unknown = [key for key in said if key not in KEYS][:_MOST_FAULTS]
+    faults = [FieldFault(None, f'unknown key "{key[:100]}"{instead(key, KEYS)}') for key in unknown]
+
+    def read(key: str, reader: Callable[[Any], Any], default: Any = None) -> Any:
+        try:
+            return reader(said.get(key, default))
+        except ValueError as error:
+            faults.append(FieldFault(key, str(error)))
+            return None
+
+    author = read("author", lambda value: _line(value, LONGEST_AUTHOR), author)
+    reason = read("reason", lambda value: _line(value, LONGEST_REASON))
+    id_ = read("id", lambda value: _line(value, LONGEST_ID)) if "id" in said else None
+    drop = read("mode", _mode, "hold")
+    dry_run, everything = read("dry_run", _flag, False), read("everything", _flag, False)
+    if ("for" in said) == ("ends_at" in said):
+        faults.append(FieldFault(None, _NO_END))
+    elif "for" in said:
+        ends_at = read("for", lambda value: _end(value, lambda text: now + duration(text), now))
+    else:
+        ends_at = read("ends_at", lambda value: _end(value, _moment, now))
+    spec = {key: said[key] for key in SCOPE_KEYS if key in said}
+    try:
+        scope = _scope(spec, everything=everything)
+    except FieldFaults as error:
+        faults += error.faults
+    if faults:
+        left = len(faults) - _MOST_FAULTS
+        raise FieldFaults(*faults[:_MOST_FAULTS], *([FieldFault(None, f"and {left} more")] if left > 0 else []))
+    return Wanted(
+        spec=_dump(spec), scope=scope, ends_at=ends_at, author=author or "", reason=reason, drop=drop, dry_run=dry_run,
+        id=id_,
+    )  # fmt: skip
+
+
+def _line(value: object, longest: int) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("is missing" if value is None else f"{shown(value)} is no text; say it in a few words")
+    if len(value) > longest:
+        raise ValueError(f"has {len(value):,} characters; at most {longest} are kept")
+    return printable(value.strip())
+
+
+def _mode(value: object) -> bool:
+    if value not in ("hold", "drop"):
+        raise ValueError(f'{shown(value)} is neither "hold" (tell it in one digest when it ends) nor "drop"')
+    return value == "drop"
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is neither true nor false")  # noqa: TRY004  (one kind of error for all faults)
+    return value
+
+
+def _end(value: object, reader: Callable[[str], datetime], now: datetime) -> datetime:
+    text = value if isinstance(value, str) else shown(value)
+    found = reader(text)
+    # Compared before it becomes UTC, which a time at the end of the calendar has no room for.
+    if found <= now:
+        raise ValueError(f"{text} is over already; a silence ends in the future")
+    if found > now + LONGEST:
+        raise ValueError(f"{text} is too far away; a silence lasts {LONGEST.days} days at most")
+    return found.astimezone(UTC)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None:
+        raise ValueError(f"{shown(text)} is not a time such as 2026-11-21T09:00:00Z")
+    if found.tzinfo is None:
+        raise ValueError(f"the zone is missing in {shown(text)}; write {found.isoformat()}Z if it is UTC")
+    return found
+
+
+def _scope(spec: Mapping[str, Any], *, everything: bool | None) -> Scope:
+    match = spec.get("match", {})
+    fields = len(list(flat(match))) if isinstance(match, Mapping) else 1
+    named = fields or any(key != "match" for key in spec)
+    if everything and named:
+        raise FieldFaults(
+            FieldFault("everything", "with it nothing else that it matches can be named; leave one of the two out")
+        )
+    if not everything and not named:
+        raise FieldFaults(FieldFault(None, _NOTHING_NAMED))
+    if fields > _MOST_FIELDS:
+        raise FieldFaults(FieldFault("match", f"{fields:,} fields are too many; {_MOST_FIELDS} are the most"))
+    if (size := len(_dump(spec))) > _LONGEST_SPEC:
+        text = f"what it matches has {size:,} characters as JSON; {_LONGEST_SPEC:,} are the most"
+        raise FieldFaults(FieldFault(None, text))
+    try:
+        for text in _texts(spec):
+            printable(text)
+    except ValueError as error:
+        raise FieldFaults(FieldFault(None, str(error))) from error
+    return read_scope(spec)
+
+
+def _dump(spec: Mapping[str, Any]) -> str:
+    return json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def too_costly(scopes: Iterable[Scope]) -> str:
+    """Say what is wrong with these silences together, or nothing: each transition may be held against all of them."""
+    globs = Globs()
+    for scope in scopes:
+        globs.add(scope.conditions)
+    return (
+        "with those that have not ended, its globs stand for too many patterns; write fewer" if globs.too_many else ""
+    )
+
+
+def doubts(
+    scope: Scope,
+    *,
+    rules: Collection[str],
+    notifiers: Collection[str],
+    watches: Sequence[Watch] = (),
+    queue_names: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return what may be a slip of the pen: names that there are none of, and what no watch polls.
+
+    They may be to come.
+    """
+    found = [
+        f'rules.toml has no {kind} "{name}"{suggest(name, known)}'
+        for kind, names, known in (("rule", scope.rules, rules), ("notifier", scope.notifiers, notifiers))
+        for name in sorted(names)
+        if name not in known
+    ]
+    polled = Polled(watches, {name: queue for queue, name in (queue_names or {}).items()})
+    found += [f"{'.'.join(keys)}: {text}" for keys, text in polled.findings(scope.was, scope.to, scope.conditions)]
+    return found if len(found) <= _MOST_DOUBTS else [*found[:_MOST_DOUBTS], f"and {len(found) - _MOST_DOUBTS} more"]
+
+
+def said_of(spec: Mapping[str, Any]) -> str:
+    """Say what a silence matches in one line: "tag=Transcode to=Failed"."""
+    fields = {**dict(flat(spec.get("match", {}))), **{key: spec[key] for key in SCOPE_KEYS[1:] if key in spec}}
+    return " ".join(f"{name}={_value(value)}" for name, value in fields.items()) or "everything"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

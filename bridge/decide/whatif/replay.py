@@ -1,0 +1,249 @@
+"""What other rules would make of what has happened: their verdicts, beside the deliveries on record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from bridge.decide.rules.gates import Gates
+from bridge.decide.rules.judging import gates_at, judge
+from bridge.decide.rules.levels import Alarm, Staying, matching
+from bridge.decide.rules.matching import Kind, Rule, Verdict
+from bridge.decide.rulesfile.archive import Ruleset
+from bridge.model import Silence, Transition
+
+FATES = ("told", "group", "throttle", "mute", "silence", "dropped")
+FIRST = 20  # differences that are kept, usually
+
+Line = tuple[str, str, str]  # kind of message, rule, notifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fired:
+    """A level rule that notified of a time in state, from its first message to its repetition number `count`."""
+
+    count: int
+    first_at: datetime
+    last_at: datetime
+    notifiers: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """A transition on record, the deliveries of it and of the time in state that it began, and how long that lasted.
+
+    `still_at` is the last poll that found the job in that state, None when none did. The deliveries may no longer be
+    known in full (`is_known`), nor that poll (`is_stay_known`): then nothing is compared.
+    """
+
+    transition: Transition
+    told: Mapping[Line, str]
+    fired: Mapping[str, Fired] = field(default_factory=dict)
+    still_at: datetime | None = None
+    has_ended: bool = False
+    is_known: bool = True
+    is_stay_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What becomes of a message, one of FATES; of a level rule's also how often it is repeated (None: not known)."""
+
+    fate: str
+    repeats: int | None = 0
+
+    def __str__(self) -> str:
+        return f"{self.fate}, repeated {self.repeats}x" if self.repeats else self.fate
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    transition: Transition
+    line: Line
+    before: Status | None
+    after: Status | None
+
+
+@dataclass(slots=True)
+class Row:
+    """The messages of one kind by one rule to one notifier; `after` are those of the rules that are tried."""
+
+    before: Counter[str] = field(default_factory=Counter)
+    after: Counter[str] = field(default_factory=Counter)
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a backtest comes to. `unknown` and `unknown_stays` could not be compared."""
+
+    most: int = FIRST  # differences that are kept
+    rows: dict[Line, Row] = field(default_factory=dict)
+    first: list[Difference] = field(default_factory=list)
+    unknown: int = 0
+    unknown_stays: int = 0
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.first)
+
+    def add(
+        self, step: Transition, line: Line, before: Status | None, after: Status | None, *, has_throttle: bool
+    ) -> None:
+        """Count a message. Where its rule has a throttle, it is the same whether that held it or not."""
+        row = self.rows.get(line) or self.rows.setdefault(line, Row())
+        if before:
+            row.before[before.fate] += 1
+        if after:
+            row.after[after.fate] += 1
+        if before and after and _alike(before, after, has_throttle=has_throttle):
+            return
+        row.added += before is None
+        row.removed += after is None
+        row.changed += bool(before and after)
+        if len(self.first) < self.most:
+            self.first.append(Difference(step, line, before, after))
+
+
+def _alike(before: Status, after: Status, *, has_throttle: bool) -> bool:
+    same = before.fate == after.fate or (has_throttle and (before.fate, after.fate) == ("throttle", "told"))
+    return same and (before.repeats == after.repeats or after.repeats is None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Overdue:
+    """A level rule that fires for a time in state, and when; `repeats` is None when that cannot be told."""
+
+    verdict: Verdict
+    fired: Fired
+    repeats: int | None
+
+
+class Replay:
+    """Puts what has happened through other rules: `feed` each transition in order, `tally` is what it comes to.
+
+    Gates are those of the moment, from mutes, silences and `group`. What a throttle would hold depends on all that the
+    outbox got before, so it counts as "told".
+
+    A level rule's message is judged when the rule fires: where that rule is the same in force, this is the moment on
+    record, else the one when the time is over, as if there were a poll just then.
+    """
+
+    def __init__(
+        self, rules: Ruleset, *, in_force: Ruleset, silences: Sequence[Silence] = (), first: int = FIRST
+    ) -> None:
+        self.tally = Tally(most=first)
+        self._rules = rules
+        self._silences = silences
+        self._throttled = {rule.name for rule in rules.rules if rule.throttle}
+        levels = {rule.name: rule.level for rule in in_force.matcher.levels}
+        self._unchanged = {rule.name for rule in rules.matcher.levels if rule.level == levels.get(rule.name)}
+        self._same_mutes = rules.mutes == in_force.mutes
+        self._alarms: dict[tuple[str, str, int], list[Alarm]] = {}  # by the transition that ends them
+
+    def feed(self, happened: Happened) -> None:
+        step = happened.transition
+        alarms = self._alarms.pop((step.job.bucket, step.job.id, step.sequence), None)
+        verdicts = judge(step, self._rules.matcher, self._gates(step.seen_at), alarms or ())
+        if happened.is_known:
+            self._compare(happened, "transition", _statuses(verdicts, "transition"))
+        else:
+            self.tally.unknown += 1
+        if alarms is not None:
+            self._compare(happened, "recovery", _statuses(verdicts, "recovery"))
+        self._begin_stay(happened)
+
+    def _gates(self, now: datetime) -> Gates:
+        return Gates(mutes=self._rules.mutes, silences=self._silences, zone=self._rules.zone, now=now)
+
+    def _compare(self, happened: Happened, kind: Kind, after: Mapping[Line, Status]) -> None:
+        repeats = {rule: fired.count for rule, fired in happened.fired.items()} if kind == "level" else {}
+        told = {line: fate for line, fate in happened.told.items() if line[0] == kind}
+        before = {line: Status(fate, repeats.get(line[1], 0)) for line, fate in told.items()}
+        for line in {**before, **after}:
+            throttled = line[1] in self._throttled
+            self.tally.add(happened.transition, line, before.get(line), after.get(line), has_throttle=throttled)
+
+    # --- time in state ----------------------------------------------------------------------------------------
+
+    def _begin_stay(self, happened: Happened) -> None:
+        step = happened.transition
+        rules = [rule for rule in self._rules.matcher.levels_for(step) if rule.level and step.to in rule.level.states]
+        if not rules and not any(kind == "level" for kind, *_ in happened.told):
+            return
+        if not happened.is_stay_known:
+            self.tally.unknown_stays += 1
+            return
+        overdue = self._overdue(happened, rules)
+        after: dict[Line, Status] = {}
+        for each in overdue:
+            after |= _statuses([each.verdict], "level", each.repeats)
+        self._compare(happened, "level", after)
+        if happened.has_ended:
+            key = (step.job.bucket, step.job.id, step.sequence + 1)
+            self._alarms[key] = [self._alarm(step, each) for each in overdue]
+
+    def _overdue(self, happened: Happened, rules: Iterable[Rule]) -> list[_Overdue]:
+        """Return the level rules that fire, in that order: asked when the time is over for each, and at the end."""
+        step, still_at = happened.transition, happened.still_at
+        staying = Staying(began=step)
+        due = [staying.since + rule.level.after for rule in rules if rule.level]
+        if still_at is None or not any(moment <= still_at for moment in due):
+            return []
+        first: dict[str, tuple[Verdict, datetime]] = {}
+        counts: dict[str, int] = {}
+        moments = {min(max(moment, step.seen_at), still_at) for moment in due if moment <= still_at}
+        for moment in sorted({*moments, still_at}):
+            for verdict in matching(staying, self._rules.matcher, moment):
+                first.setdefault(verdict.rule.name, (verdict, moment))
+                if moment == still_at and verdict.stay:
+                    counts[verdict.rule.name] = verdict.stay.count
+        places = [rule.name for rule in self._rules.matcher.levels]
+        overdue = [self._at_its_moment(happened, *at, counts.get(name)) for name, at in first.items()]
+        return sorted(overdue, key=lambda each: (each.fired.first_at, places.index(each.verdict.rule.name)))
+
+    def _at_its_moment(self, happened: Happened, verdict: Verdict, moment: datetime, count: int | None) -> _Overdue:
+        rule = verdict.rule
+        fired = happened.fired.get(rule.name) if rule.name in self._unchanged else None
+        if fired is None:
+            repeat = (rule.level and rule.level.repeat) or timedelta()
+            fired = Fired(count=count or 0, first_at=moment, last_at=moment + (count or 0) * repeat)
+        return _Overdue(verdict=self._held(happened.transition, verdict, fired.first_at), fired=fired, repeats=count)
+
+    def _held(self, began: Transition, verdict: Verdict, moment: datetime) -> Verdict:
+        (held,) = gates_at([verdict], Staying(began=began), self._rules.matcher, self._gates(moment), moment)
+        return held
+
+    def _alarm(self, began: Transition, each: _Overdue) -> Alarm:
+        """Return an alarm with those who hear of its end: whom not every message was kept from for good.
+
+        Of those between the first and the last the moments are not on record, but whom they were for.
+        """
+        last = self._held(began, each.verdict, each.fired.last_at)
+        on_record = each.fired.notifiers if self._same_mutes else ()
+        names = [
+            name
+            for name in each.verdict.notifiers
+            if name in on_record or not (each.verdict.drops(name) and last.drops(name))
+        ]
+        return Alarm(rule=each.verdict.rule.name, state=began.to, notifiers=names, since=Staying(began=began).since)
+
+
+def _statuses(verdicts: Iterable[Verdict], kind: Kind, repeats: int | None = 0) -> dict[Line, Status]:
+    return {
+        (kind, verdict.rule.name, name): Status(_fate(verdict, name), repeats)
+        for verdict in verdicts
+        if verdict.kind == kind
+        for name in verdict.notifiers
+    }
+
+
+def _fate(verdict: Verdict, notifier: str) -> str:
+    hold = verdict.holds.get(notifier)
+    if hold is None:
+        return "told"
+    return "dropped" if hold.drop else hold.gate

@@ -1,0 +1,112 @@
+"""What a poll tells: of the transitions it found, and of the stays that have become too long."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from bridge.decide.routing import Telling, tell, tell_overdue
+from bridge.decide.rules.gates import Gates
+from bridge.decide.rules.levels import GONE_FOR, Alarm, LastTold, Staying
+from bridge.decide.rules.matching import Verdict
+from bridge.decide.rulesfile.read import Rulebook
+from bridge.model import GONE, Transition, Watch
+from bridge.pipeline.counters import of_faults, of_matches, of_tellings
+from bridge.record import counters, rulesets
+from bridge.record.outbox import entries, silences
+from bridge.record.polling import snapshots, time_in_state
+
+logger = logging.getLogger(__name__)
+
+_MOST_STAYS = 1_000  # told of in one poll; the next one goes on
+
+
+def gates_at(tx: Connection, book: Rulebook, now: datetime) -> Gates:
+    """Return the mutes and silences of this moment."""
+    return Gates(mutes=book.mutes, silences=silences.of_use(tx, now=now), zone=book.zone, now=now)
+
+
+def tell_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: datetime) -> Sequence[Telling]:
+    """Store transitions, and what is told of them."""
+    if not steps:
+        return ()
+    gates = gates_at(tx, book, now)
+    fired = time_in_state.of_stays(tx, steps) if book.matcher.levels else {}
+    tellings = [tell(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
+    snapshots.add_transitions(tx, [(telling.transition, _fired(telling)) for telling in tellings], rules=book.sha)
+    time_in_state.recovered(tx, [one.n for found in fired.values() for one in found], now=now)
+    counters.add(tx, of_tellings(tellings), now=now)
+    _put(tx, tellings, now)
+    return tellings
+
+
+def tell_stays(
+    tx: Connection,
+    watch: Watch,
+    book: Rulebook,
+    as_of: datetime,
+    now: datetime,
+    *,
+    saw: Callable[[str, Transition], bool],
+) -> Sequence[Telling]:
+    """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a poll of it began.
+
+    `saw` says of a job, by its stream's key and its stay, whether that poll saw it: what was not shown may have moved.
+    `as_of` is by the earlier of our clock and CI's, and so are repetitions.
+    """
+    levels = [rule.level for rule in book.matcher.levels if rule.level]
+    if not levels:
+        return ()
+    gone = [level.after for level in levels if GONE in level.states]
+    found = time_in_state.staying(
+        tx,
+        [stream.key for stream in watch.streams],
+        began_before=as_of - min(level.after for level in levels),
+        gone_after=as_of - GONE_FOR - max(gone) if gone else None,
+    )
+    gates = gates_at(tx, book, now)
+    tellings = []
+    for began, told, stream in found:
+        if not saw(stream, began):
+            continue
+        last = {rule: LastTold(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
+        for telling in tell_overdue(Staying(began=began, told=last), book, gates, as_of):
+            for verdict in telling.verdicts:
+                _fire(tx, began, verdict, last.get(verdict.rule.name), as_of)
+            tellings.append(telling)
+        if len(tellings) >= _MOST_STAYS:
+            break
+    counters.add(tx, of_matches(tellings), now=now)
+    _put(tx, tellings, now)
+    return tellings
+
+
+def _alarms(found: Iterable[time_in_state.Fired]) -> list[Alarm]:
+    return [Alarm(rule=one.rule, state=one.state, notifiers=one.notifiers, since=one.since) for one in found]
+
+
+def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastTold | None, as_of: datetime) -> None:
+    """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
+    if verdict.stay is None:
+        return
+    names = (*(last.notifiers if last else ()), *(name for name in verdict.notifiers if not verdict.drops(name)))
+    notifiers, stay = tuple(dict.fromkeys(names)), verdict.stay
+    time_in_state.fire(tx, began, verdict.rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
+
+
+def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
+    at_once = entries.put(tx, [one for telling in tellings for one in telling.told], now=now)
+    over = {delivery: silence for telling in tellings for delivery, silence in telling.over.items()}
+    silences.over(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
+    faults = [fault for telling in tellings for fault in telling.faults]
+    rulesets.fault(tx, faults, now=now)
+    counters.add(tx, of_faults(tellings), now=now)
+    for rule, why in faults:
+        logger.warning("template fell back to the default text", extra={"rule": rule, "fault": why})
+
+
+def _fired(telling: Telling) -> list[tuple[str, Sequence[str]]]:
+    return [(verdict.rule.name, verdict.notifiers) for verdict in telling.verdicts if verdict.kind == "transition"]

@@ -1,0 +1,97 @@
+"""What stands at this moment: watches, notifiers, workers, and what waits. No ended row is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select
+
+from bridge.record.database import ms
+from bridge.record.outbox import digests
+from bridge.record.queries.lists import Facts, iso
+from bridge.record.schema import DEAD, IS_OUT, SENDING, WAITING, state_is
+from bridge.record.schema import delivery as D  # noqa: N812
+from bridge.record.schema import digest as G  # noqa: N812  (tables are capital letters in SQL here)
+from bridge.record.schema import job as J  # noqa: N812
+from bridge.record.schema import lease as L  # noqa: N812
+from bridge.record.schema import notifier as N  # noqa: N812
+from bridge.record.schema import stream as S  # noqa: N812
+from bridge.record.schema import watch as W  # noqa: N812
+from bridge.record.schema import worker as P  # noqa: N812
+
+
+def holders(tx: Connection, *, now: datetime) -> dict[str, str]:
+    """Return by name of a lease the worker that holds it now."""
+    held = select(L.c.name, L.c.token).where(L.c.token.is_not(None), L.c.until >= ms(now))
+    return {row.name: row.token for row in tx.execute(held)}
+
+
+def open_digests(tx: Connection) -> dict[tuple[str, str], int]:
+    """Return by gate and name how many digests have messages and are not told yet."""
+    waiting = literal_column("digest.ended_at").is_(None)
+    found = select(G.c.gate, G.c.name, func.count()).where(waiting, G.c.members > 0).group_by(G.c.gate, G.c.name)
+    return {(gate, name): count for gate, name, count in tx.execute(found)}
+
+
+def watches(tx: Connection) -> list[Facts]:
+    return [_watch(dict(row)) for row in tx.execute(select(W).order_by(W.c.name)).mappings()]
+
+
+def _watch(row: Facts) -> Facts:
+    times = {name: iso(row[name]) if row[name] else None for name in ("next_poll_at", "polled_at", "ok_at")}
+    ahead_ms = row.pop("clock_ms")
+    ahead = None if ahead_ms is None else ahead_ms / 1000
+    return row | times | {"clock_ahead_seconds": ahead, "behind": json.loads(row["behind"] or "[]")}
+
+
+def notifiers(tx: Connection) -> list[Facts]:
+    """Return every notifier with its counts. What was sent again waits since then, however old it is."""
+    open_ = select(D.c.notifier, func.count(), func.min(D.c.since)).where(state_is(WAITING)).group_by(D.c.notifier)
+    waiting = {name: (count, oldest) for name, count, oldest in tx.execute(open_)}
+    sending, dead = _by_notifier(tx, state_is(SENDING)), _by_notifier(tx, state_is(DEAD))
+    held = digests.waiting(tx)
+    return [
+        {
+            "name": row.name,
+            "type": row.type,
+            "paused_at": iso(row.paused_at),
+            "paused_why": row.paused_why,
+            "paused_reason": row.paused_reason,
+            "not_before": iso(row.not_before) if row.not_before else None,
+            "failures": row.failures,
+            "max_in_flight": row.max_in_flight,
+            "waiting": waiting.get(row.name, (0, None))[0],
+            "sending": sending.get(row.name, 0),
+            "dead": dead.get(row.name, 0),
+            "held": held.get(row.name, 0),
+            "oldest_waiting_at": iso(waiting.get(row.name, (0, None))[1]),
+        }
+        for row in tx.execute(select(N).order_by(N.c.name))
+    ]
+
+
+def _by_notifier(tx: Connection, which: ColumnElement[bool]) -> Mapping[str, int]:
+    rows = tx.execute(select(D.c.notifier, func.count()).where(which).group_by(D.c.notifier))
+    return {row[0]: row[1] for row in rows}
+
+
+def paused_notifiers(tx: Connection) -> list[str]:
+    return list(tx.execute(select(N.c.name).where(N.c.paused_at.is_not(None)).order_by(N.c.name)).scalars())
+
+
+# Not those that nobody asks for, as their stream is out of the rules.
+_WATCHED = J.c.open, J.c.stream.not_in(select(S.c.key).where(IS_OUT))
+OPEN_JOBS = select(J.c.state, J.c.queue, J.c.tag, func.count()).where(*_WATCHED).group_by(J.c.state, J.c.queue, J.c.tag)
+
+
+def open_jobs(tx: Connection) -> dict[tuple[str, str, str], int]:
+    """Return how many unfinished jobs are watched, by (state, queue, tag)."""
+    return {(state, queue or "", tag or ""): count for state, queue, tag, count in tx.execute(OPEN_JOBS)}
+
+
+def workers(tx: Connection) -> list[Facts]:
+    times = ("started_at", "beat_at")
+    rows = tx.execute(select(P).order_by(P.c.started_at)).mappings()
+    return [{k: iso(v) if k in times else v for k, v in row.items() if k != "machine"} for row in rows]
