@@ -22,7 +22,8 @@ from benchmarks.machine import Bench, Stores, settle_statistics, wait_until
 from benchmarks.report import Line, at_most, noted
 from benchmarks.station import now
 from benchmarks.tellings import BUCKET, REGION, SECRET, TAG, rulebook, tellings
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import SUCCESS, WebhookNotifier
 from bridge.record.database import Database, at
 from bridge.record.outbox import entries

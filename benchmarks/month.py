@@ -10,7 +10,8 @@ from sqlalchemy import delete, select, update
 
 from bridge.decide.routing import tell
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import CANCEL, FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Transition
 from bridge.record import counters
 from bridge.record.codec import dump_job

@@ -17,7 +17,7 @@ from benchmarks.machine import Bench, Stores, settle_statistics
 from benchmarks.report import Line, at_most, noted
 from benchmarks.station import now
 from benchmarks.tellings import rulebook, tellings
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Delivery, Sent
 from bridge.record import pruning
 from bridge.record.database import Database, ms

@@ -11,7 +11,8 @@ from itertools import islice
 
 from benchmarks.machine import Bench, Stores, settle_statistics
 from benchmarks.report import Line, at_most, noted
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import NEW, RUNNING, SUBMITTED, SUCCESS, Job, Transition
 from bridge.pipeline.backtest import Backtest
 from bridge.pipeline.route import tell_all

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from bridge.decide.routing import tell
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS, Job, Told, Transition
 
 BUCKET, REGION, TAG = "bench-1250000000", "ap-chongqing", "Transcode"

@@ -3,7 +3,7 @@ from ipaddress import ip_network
 import pytest
 
 from bridge import settings as environment
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.send.check import unreachable
 from bridge.wiring.checks import notifier_checks
 from tests.builders import a_rulebook

@@ -29,7 +29,7 @@ from bridge.admin.routes import Route
 from bridge.admin.rules_api import RulesApi
 from bridge.admin.silences import Silences
 from bridge.admin.stats import Charts
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.record.database import Database
 
 # No Strict-Transport-Security: who ends TLS in front of us decides that for the name, which is not ours.

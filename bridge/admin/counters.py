@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from bridge.admin.families import counter, gauge, histogram, largest, summed
 from bridge.collect.errors import Kind
 from bridge.decide.routing import own_template
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.record.counters import Labels, Total
 from bridge.record.outbox.results import ATTEMPT_LABELS
 

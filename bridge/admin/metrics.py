@@ -23,7 +23,7 @@ from bridge.admin.families import gauge, largest
 from bridge.admin.health import checks, look
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Reason
 from bridge.record import rulesets
 from bridge.record.counters import Labels, Total, totals

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.rulesfile.archive import Ruleset, thaw
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook, Ruleset
+from bridge.decide.rulesfile.archive import thaw
 from bridge.record import rulesets
 from bridge.record.database import Database
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 
 
 class Reloading:

@@ -12,7 +12,8 @@ from bridge.admin import explain_answers, query, rule_answers
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import Route
-from bridge.decide.rulesfile.read import Fault, RulesRefused, read
+from bridge.decide.rules.rulebook import Fault
+from bridge.decide.rulesfile.read import RulesRefused, read
 from bridge.decide.whatif import rule_tests
 from bridge.decide.whatif.sample_job import sample_transition
 from bridge.pipeline.explain import explain_sample, explain_stored

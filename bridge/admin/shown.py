@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.decide.rules.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
 from bridge.decide.rules.matching import Rule
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Grouping, Notifier, Rate, Watch
 from bridge.record.database import ms
 from bridge.record.queries.lists import iso

@@ -12,7 +12,8 @@ import click
 from bridge import wiring
 from bridge.cli.common import fail, json_option, moment, open_database, plainly, say, say_json, settings, show_list
 from bridge.cli.rules import book_of
-from bridge.decide.rulesfile.read import Rulebook, RulesRefused
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import RulesRefused
 from bridge.decide.text.times import iso
 from bridge.decide.whatif.replay import FIRST
 from bridge.pipeline.backtest import Backtest, Report

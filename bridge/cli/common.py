@@ -17,7 +17,8 @@ import click
 from bridge import settings as environment
 from bridge import wiring
 from bridge.collect.errors import CiError
-from bridge.decide.rulesfile.read import Rulebook, RulesRefused
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import RulesRefused
 from bridge.decide.text.durations import duration
 from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
 from bridge.environment import lookup

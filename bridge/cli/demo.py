@@ -21,7 +21,7 @@ import bridge
 from bridge import settings as environment
 from bridge import wiring
 from bridge.cli.common import plainly, some
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.record.database import Database
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Facts, Filter

@@ -15,7 +15,8 @@ from bridge import wiring
 from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
 from bridge.decide.changes.mark import Clocks, said_of_clocks
-from bridge.decide.rulesfile.read import Rulebook, RulesRefused
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import RulesRefused
 from bridge.pipeline.health import Level, Reader, warnings
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.record.queries import health

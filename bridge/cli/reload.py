@@ -22,7 +22,7 @@ from bridge.cli.common import (
     settings,
     some,
 )  # fmt: skip
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.rulesets import Holder, Standing

@@ -9,7 +9,8 @@ import click
 from bridge import wiring
 from bridge.cli import LazyGroup
 from bridge.cli.common import settings
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 
 _COMMANDS = {
     "check": ("bridge.cli.check:check", "Say everything that is wrong with rules.toml."),

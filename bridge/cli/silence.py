@@ -25,7 +25,8 @@ from bridge.cli.common import (
     show_list,
     some,
 )  # fmt: skip
-from bridge.decide.rulesfile.read import Rulebook, RulesRefused
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import RulesRefused
 from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of
 from bridge.decide.text.durations import human
 from bridge.decide.text.ids import ident

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from bridge.decide.messages.build import Built, Wording, address, build
+from bridge.decide.messages.build import Built, address, build
 from bridge.decide.messages.per_notifier import customs
 from bridge.decide.rules.conditions import Facts
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.judging import judge, judge_overdue
 from bridge.decide.rules.levels import Alarm, Staying
 from bridge.decide.rules.matching import Verdict
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook, Wording
 from bridge.model import Notifier, Told, Transition
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.rulesfile.archive import Ruleset
+from bridge.decide.rules.rulebook import Ruleset
 from bridge.decide.text.times import iso
 from bridge.decide.whatif.replay import FATES, FIRST, Difference, Fired, Happened, Replay, Row, Status, Tally
 from bridge.record.outbox import silences

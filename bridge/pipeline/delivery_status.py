@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bridge.decide.rules.matching import Rule, Verdict
-from bridge.decide.rulesfile.archive import Ruleset
+from bridge.decide.rules.rulebook import Ruleset
 from bridge.decide.text.durations import human
 from bridge.decide.text.ids import ident
 from bridge.decide.text.times import iso

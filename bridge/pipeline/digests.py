@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.messages.digest import FIRST, Digest, Member, told
 from bridge.decide.rules.matching import Rule
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Hold, Silence
 from bridge.pipeline.route import gates_at
 from bridge.record import rulesets

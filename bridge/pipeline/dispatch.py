@@ -13,7 +13,7 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, probed_since, rest
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
 from bridge.pipeline.digests import Editor
 from bridge.pipeline.housekeeping import Care, is_silence, retry_of, tell_fallback

@@ -15,8 +15,8 @@ from bridge.decide.routing import tell, tell_overdue
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import Staying, judge_stay
 from bridge.decide.rules.matching import Answer, Rule, Verdict
-from bridge.decide.rulesfile.archive import Ruleset, thaw
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook, Ruleset
+from bridge.decide.rulesfile.archive import thaw
 from bridge.decide.text.durations import human
 from bridge.decide.text.times import iso
 from bridge.decide.whatif.sample_job import sample_stay

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
 from bridge.decide.changes.mark import said_of_clocks
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.record.queries.health import State, Trouble
 from bridge.record.queries.lists import Facts

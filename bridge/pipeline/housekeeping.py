@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from bridge.decide.messages.build import as_fallback
 from bridge.decide.messages.per_notifier import customs
 from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates import variables
 from bridge.model import Attempt, Breaker, Delivery, Message, Notifier, Rejected, RetryLater, Sent, Told
 from bridge.pipeline.lease_watcher import Vigil

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from bridge.decide.messages.build import address, test_message
 from bridge.decide.messages.digest import delivery_id
 from bridge.decide.routing import tell_by_hand as telling_of
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.values import listing, suggest
 from bridge.model import Notifier, Transition
 from bridge.record import rulesets

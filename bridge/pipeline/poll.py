@@ -25,7 +25,7 @@ from bridge.decide.changes.mark import RESOLUTION, Chain, Clocks, believed
 from bridge.decide.changes.missing import ASKED_AGAIN, due
 from bridge.decide.changes.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
 from bridge.decide.changes.schedule import is_due, pause
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Described, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counters import of_poll
 from bridge.pipeline.poll_context import Poll, Round, meet

@@ -15,7 +15,7 @@ from bridge.decide.changes.mark import RESOLUTION, Chain, Clocks, begins_anew
 from bridge.decide.changes.missing import asked_again, denied, is_believed
 from bridge.decide.changes.scan import OVERLAP
 from bridge.decide.routing import Telling
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
 from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Transition, Watch
 from bridge.record.polling import missing, snapshots

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bridge.decide.changes.scan import OVERLAP
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.pipeline.poll import Halted
 from bridge.record import counters, pruning
 from bridge.record.database import Clock, Database

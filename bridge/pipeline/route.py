@@ -12,7 +12,7 @@ from bridge.decide.routing import Telling, tell, tell_overdue
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, Alarm, LastTold, Staying
 from bridge.decide.rules.matching import Verdict
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import GONE, Transition, Watch
 from bridge.pipeline.counters import of_faults, of_matches, of_tellings
 from bridge.record import counters, rulesets

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.changes.clock import clock_fault
 from bridge.decide.precedence import Precedence
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
 from bridge.pipeline.poll_context import note_rules

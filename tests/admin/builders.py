@@ -13,7 +13,8 @@ from jinja2.bccache import Bucket, BytecodeCache
 
 from bridge.admin import create_app
 from bridge.decide.routing import Telling
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Problem, Rejected, Sent, Silence, Transition
 from bridge.pipeline.route import tell_all
 from bridge.record import rulesets

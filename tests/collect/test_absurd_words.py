@@ -9,8 +9,9 @@ import pytest
 
 from bridge.collect.jobs_xml import LONGEST_WORD, Reading, read_described, read_page
 from bridge.collect.page_cache import Memory
-from bridge.decide.messages.build import Wording, build
+from bridge.decide.messages.build import build
 from bridge.decide.messages.event import LARGEST_EVENT
+from bridge.decide.rules.rulebook import Wording
 from bridge.model import Job, Page, Problem
 from bridge.pipeline import Poller
 from bridge.record.database import Database

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import Attempt
 from bridge.pipeline import Courier
 from bridge.record.database import Database

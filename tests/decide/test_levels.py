@@ -9,7 +9,7 @@ import pytest
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.judging import judge, judge_overdue
 from bridge.decide.rules.levels import Alarm, LastTold, Staying, judge_stay
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import GONE, RUNNING, SUCCESS, Silence
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 

@@ -2,11 +2,11 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.messages.build import Wording, address, as_fallback, build, test_message
+from bridge.decide.messages.build import address, as_fallback, build, test_message
 from bridge.decide.routing import Telling, tell
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.matching import Stay
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook, Wording
 from bridge.decide.templates import compiled
 from bridge.decide.text.values import LONGEST_TEXT
 from bridge.model import (

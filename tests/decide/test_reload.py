@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge import settings
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.wiring import Rules
 from tests.decide.texts import HOOK, RULE, WATCH
 

@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import select
 
 from bridge import wiring
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif.sample_job import sample_transition
 from bridge.model import RUNNING, Delivery, Outcome, Sent, Silence
 from bridge.pipeline import Courier, Poller

@@ -10,7 +10,8 @@ from datetime import datetime
 from sqlalchemy import event, text
 
 from bridge.collect.errors import CiError
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import Attempt, Delivery, Described, Job, Outcome, Page, Place, Sent, Stream, Watch
 from bridge.record.database import Database
 from tests.conftest import Opener, PostgresServer

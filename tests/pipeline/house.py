@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge import wiring
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import Delivery, Silence
 from bridge.pipeline import Courier, Poll, Poller
 from bridge.record.database import Database

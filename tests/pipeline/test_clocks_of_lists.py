@@ -11,7 +11,7 @@ import pytest
 
 from bridge.collect.errors import CiError, ConfigError, TemporaryError
 from bridge.decide.changes.scan import OVERLAP
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import SUBMITTED, SUCCESS, Job, Page, Stream
 from bridge.pipeline import Poller
 from bridge.record import clocks

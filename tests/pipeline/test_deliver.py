@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Delivery, Notifier, Outcome, Rate, Rejected, RetryLater, Sent
 from bridge.pipeline import Courier
 from bridge.pipeline.dispatch import LEASE, WINDOW

@@ -11,7 +11,8 @@ from sqlalchemy import event
 from bridge import wiring
 from bridge.collect.errors import AuthError, CiError, ConfigError, TemporaryError, Throttled
 from bridge.decide.changes.scan import OVERLAP
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
 from bridge.pipeline import Halted, Poll, Poller
 from bridge.record.database import Database, at

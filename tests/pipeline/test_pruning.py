@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from bridge.collect.errors import TemporaryError
 from bridge.decide.changes.scan import OVERLAP
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import RUNNING, SUCCESS, Sent, Watch
 from bridge.pipeline import Halted, Poll, Poller, Pruner
 from bridge.record import pruning

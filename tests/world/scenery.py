@@ -12,7 +12,8 @@ from ipaddress import ip_network
 from sqlalchemy import event
 
 from bridge.collect.client import Credentials, TencentCi
-from bridge.decide.rulesfile.read import Rulebook, read
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
 from bridge.model import Rate
 from bridge.record.database import Database
 from bridge.record.schema import metadata

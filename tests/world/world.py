@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from email.utils import formatdate, parsedate_to_datetime
 
 from bridge import wiring
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.pipeline import Poll
 from bridge.record.outbox import entries

@@ -17,7 +17,7 @@ from bridge.admin.health import checks, look
 from bridge.admin.pages import charts
 from bridge.admin.pages.routes import Page, Pages, show
 from bridge.admin.parts import Parts
-from bridge.decide.rulesfile.read import Rulebook
+from bridge.decide.rules.rulebook import Rulebook
 from bridge.pipeline import stats
 from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.stats import SPANS, Moved, Movement

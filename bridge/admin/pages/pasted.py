@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 
-from bridge.decide.rulesfile.read import Fault, Rulebook, RulesRefused, read
+from bridge.decide.rules.rulebook import Fault, Rulebook
+from bridge.decide.rulesfile.read import RulesRefused, read
 
 _LONGEST_LINE = 200  # characters of a line that is quoted
 _LINE = re.compile(r"\bline (\d+)\b(?! of the text)")  # of a template's text: those count for themselves

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 from bridge.decide.messages.event import event, numbered
 from bridge.decide.messages.per_notifier import Custom
 from bridge.decide.rules.matching import Stay
-from bridge.decide.templates import Names, Template, TemplateFault, rendered, variables
+from bridge.decide.rules.rulebook import Wording
+from bridge.decide.templates import Names, TemplateFault, rendered, variables
 from bridge.decide.text.durations import human
 from bridge.decide.text.facts import job_seconds
 from bridge.decide.text.ids import ident
@@ -21,17 +22,7 @@ from bridge.decide.text.values import cut
 from bridge.model import DONE, FAILED, GONE, NEW, Message, Notifier, Told, Transition
 
 _PLAIN = Custom()
-DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
 UTC = ZoneInfo("UTC")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
-    """A [template.NAME] of rules.toml, compiled. What is None has the default text."""
-
-    title: Template | None = None
-    text: Template | None = None
-    fields: tuple[str, ...] = DEFAULT_FIELDS
 
 
 def address(message: Message, notifier: Notifier, *, note: str | None = None, custom: Custom = _PLAIN) -> Told:

@@ -11,21 +11,10 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
+from bridge.decide.rules.rulebook import Ruleset
 from bridge.decide.rulesfile.errors import Faults
 from bridge.decide.rulesfile.rule_tables import RuleReader
 from bridge.decide.rulesfile.tables import Tables
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ruleset:
-    """What of rules.toml says who hears of a transition: enough to answer for it after the file has changed."""
-
-    sha: str
-    zone: ZoneInfo
-    rules: tuple[Rule, ...]
-    mutes: tuple[Mute, ...]
-    matcher: Matcher
-    queue_names: Mapping[str, str]  # id -> alias
 
 
 @dataclass(frozen=True, slots=True)

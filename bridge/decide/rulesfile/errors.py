@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bridge.decide.rules.rulebook import Fault
 from bridge.decide.rulesfile.lines import Lines, Path
 from bridge.decide.text.values import shown
 from bridge.display import clamp, visible
@@ -14,20 +14,6 @@ from bridge.display import clamp, visible
 _MOST_SHOWN = 100
 _MOST_NOTED = 10_000
 _LONGEST = 500  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong with rules.toml. A `warning` does not refuse the file."""
-
-    line: int
-    text: str
-    warning: bool = False
-    file: str = "rules.toml"
-    more: int = 0  # this stands for so many that are not shown
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {'warning: ' if self.warning else ''}{self.text}"
 
 
 class RulesRefused(Exception):

@@ -5,44 +5,27 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from bridge.decide.messages.build import Wording
 from bridge.decide.rules.matching import Matcher
-from bridge.decide.rulesfile.archive import Ruleset, freeze
+from bridge.decide.rules.rulebook import Fault, Rulebook, Ruleset
+from bridge.decide.rulesfile.archive import freeze
 from bridge.decide.rulesfile.bounds import TooLarge, check_depth, check_size
-from bridge.decide.rulesfile.errors import Fault, Faults, RulesRefused
+from bridge.decide.rulesfile.errors import Faults, RulesRefused
 from bridge.decide.rulesfile.lint import Linter
 from bridge.decide.rulesfile.notifiers import NotifierReader
-from bridge.decide.rulesfile.rule_tables import RuleReader, Trial
+from bridge.decide.rulesfile.rule_tables import RuleReader
 from bridge.decide.rulesfile.schema import Defaults, WatchTable
 from bridge.decide.rulesfile.tables import Tables
 from bridge.decide.rulesfile.template_reader import TemplateReader
 from bridge.decide.rulesfile.templates import read_wordings
 from bridge.decide.text.values import MOST_LISTED, printable, shown
-from bridge.model import Notifier, Place, Rate, Stream, Watch
+from bridge.model import Notifier, Place, Stream, Watch
 
-__all__ = ["Fault", "Rulebook", "RulesRefused", "read"]
+__all__ = ["RulesRefused", "read"]
 
 _MOST_STREAMS = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rulebook(Ruleset):
-    """What rules.toml says, checked."""
-
-    rate: Rate  # of calls to CI, per bucket
-    keep: timedelta  # what has ended
-    keep_dead: timedelta  # dead letters
-    watches: tuple[Watch, ...]
-    notifiers: Mapping[str, Notifier]
-    trials: tuple[Trial, ...]
-    wordings: Mapping[str, Wording]
-    frozen: str = field(repr=False)  # its ruleset as text
-    text: str = field(repr=False)  # what it was read from: it may hold secrets
-    warnings: tuple[Fault, ...] = ()
 
 
 def read(text: str, environ: Mapping[str, str], *, file: str = "rules.toml") -> Rulebook:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from bridge.decide.rules.conditions import TEXTS, Condition, Globs, TextCondition, condition, flat, is_user_data
 from bridge.decide.rules.gates import Mute, Scope
 from bridge.decide.rules.matching import Level, Rule
+from bridge.decide.rules.rulebook import Trial
 from bridge.decide.rulesfile.errors import Faults
 from bridge.decide.rulesfile.schema import GroupTable, MuteTable, RuleTable, TrialTable
 from bridge.decide.rulesfile.tables import Tables
@@ -19,16 +20,6 @@ _Path = tuple[str | int, ...]
 _GROUPED_BY = (*(field for field in TEXTS if field != "user_data"), "state")
 _MOST_GROUPED_BY = 5
 _OF_LEVELS = ("for", "repeat", "recover")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """A [[test]]: a job, and the "rule -> notifier" it should lead to."""
-
-    number: int
-    line: int
-    job: Mapping[str, Any]
-    expect: tuple[str, ...]
 
 
 class RuleReader:

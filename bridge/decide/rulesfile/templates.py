@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bridge.decide.messages.build import DEFAULT_FIELDS, Wording
+from bridge.decide.rules.rulebook import DEFAULT_FIELDS, Wording
 from bridge.decide.rulesfile.errors import Faults
 from bridge.decide.rulesfile.schema import TemplateTable
 from bridge.decide.rulesfile.tables import Tables

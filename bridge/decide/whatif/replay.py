@@ -11,7 +11,7 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.judging import gates_at, judge
 from bridge.decide.rules.levels import Alarm, Staying, matching
 from bridge.decide.rules.matching import Kind, Rule, Verdict
-from bridge.decide.rulesfile.archive import Ruleset
+from bridge.decide.rules.rulebook import Ruleset
 from bridge.model import Silence, Transition
 
 FATES = ("told", "group", "throttle", "mute", "silence", "dropped")

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 
 from bridge.decide.rules.levels import judge_stay, matching
 from bridge.decide.rules.matching import Verdict
-from bridge.decide.rulesfile.read import Rulebook
-from bridge.decide.rulesfile.rule_tables import Trial
+from bridge.decide.rules.rulebook import Rulebook, Trial
 from bridge.decide.text.values import listing
 from bridge.decide.whatif.sample_job import sample_stay, sample_transition
 from bridge.model import Transition

@@ -7,7 +7,8 @@ import tomllib
 import pytest
 
 from bridge.admin.pages.pasted import Pasted, Said, example
-from bridge.decide.rulesfile.read import Rulebook, RulesRefused
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import RulesRefused
 from tests.admin.builders import ENVIRON, RULES, a_book
 
 HOSTILE = '转码 "<b>\\ \n'

@@ -1,0 +1,78 @@
+"""The rules as data: what rules.toml says, checked. How the file is read is `rulesfile`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from bridge.decide.rules.gates import Mute
+from bridge.decide.rules.matching import Matcher, Rule
+from bridge.decide.templates import Template
+from bridge.model import Notifier, Rate, Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with rules.toml. A `warning` does not refuse the file."""
+
+    line: int
+    text: str
+    warning: bool = False
+    file: str = "rules.toml"
+    more: int = 0  # this stands for so many that are not shown
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {'warning: ' if self.warning else ''}{self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A [[test]]: a job, and the "rule -> notifier" it should lead to."""
+
+    number: int
+    line: int
+    job: Mapping[str, Any]
+    expect: tuple[str, ...]
+
+
+DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """A [template.NAME] of rules.toml, compiled. What is None has the default text."""
+
+    title: Template | None = None
+    text: Template | None = None
+    fields: tuple[str, ...] = DEFAULT_FIELDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruleset:
+    """What of rules.toml says who hears of a transition: enough to answer for it after the file has changed."""
+
+    sha: str
+    zone: ZoneInfo
+    rules: tuple[Rule, ...]
+    mutes: tuple[Mute, ...]
+    matcher: Matcher
+    queue_names: Mapping[str, str]  # id -> alias
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rulebook(Ruleset):
+    """What rules.toml says, checked."""
+
+    rate: Rate  # of calls to CI, per bucket
+    keep: timedelta  # what has ended
+    keep_dead: timedelta  # dead letters
+    watches: tuple[Watch, ...]
+    notifiers: Mapping[str, Notifier]
+    trials: tuple[Trial, ...]
+    wordings: Mapping[str, Wording]
+    frozen: str = field(repr=False)  # its ruleset as text
+    text: str = field(repr=False)  # what it was read from: it may hold secrets
+    warnings: tuple[Fault, ...] = ()
