@@ -25,13 +25,13 @@ def main(database: str, sink: str, count: int, pause_s: float) -> None:
             with station.db.write() as tx:
                 entries.put(tx, told, now=now())
             committed.append(time.time())
-            station.courier.wake()
+            station.dispatcher.wake()
 
     teller, begun = threading.Thread(target=tell), 0
     teller.start()
     while begun < count:
-        begun += station.courier.turn()
-    station.courier.finish(until=lambda: False)
+        begun += station.dispatcher.turn()
+    station.dispatcher.finish(until=lambda: False)
     teller.join()
     station.close()
     print(json.dumps({"committed": committed}))

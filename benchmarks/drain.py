@@ -25,9 +25,9 @@ def main(database: str, sink: str, count: int) -> None:
             entries.put(tx, list(tellings(station.book, range(start, min(start + _BATCH, count)))), now=now())
     settle_statistics(database)
     before_s, from_s, begun = _cpu_s(), time.perf_counter(), 0
-    while begun < count or station.courier.unfinished:
-        begun += station.courier.turn(claiming=begun < count)  # which in the end would wait for more
-    station.courier.finish(until=lambda: False)
+    while begun < count or station.dispatcher.unfinished:
+        begun += station.dispatcher.turn(claiming=begun < count)  # which in the end would wait for more
+    station.dispatcher.finish(until=lambda: False)
     seconds, cpu_s = time.perf_counter() - from_s, _cpu_s() - before_s
     with station.db.read() as tx:
         sent = tx.execute(select(func.count()).where(delivery.c.state == SENT)).scalar_one()

@@ -59,9 +59,9 @@ def _measure(stores: Stores, kind: str, rounds: int) -> list[Line]:
     book = rulebook("http://127.0.0.1:1/", in_flight=32)
     with _station(stores, kind, book) as full:
         _fill(full, kind)
-        for round_ in range(rounds):
+        for context in range(rounds):
             with _station(stores, kind, book) as empty:
-                for name, found in _claims(book, {"full": full, "empty": empty}, round_).items():
+                for name, found in _claims(book, {"full": full, "empty": empty}, context).items():
                     costs[name].append(1000 * fmean(found))
             batches = _prune(full)
             costs["prune"].append(pruning.AT_ONCE * len(batches) / sum(batches))
@@ -90,9 +90,9 @@ def _fill(db: Database, kind: str) -> None:
             tx.execute(text(_SERIES[kind].format(insert=insert)), values)
 
 
-def _claims(book: Rulebook, dbs: Mapping[str, Database], round_: int) -> dict[str, list[float]]:
+def _claims(book: Rulebook, dbs: Mapping[str, Database], context: int) -> dict[str, list[float]]:
     """Return how long each claim took in each database, and each claim with its settling."""
-    first = round_ * _CLAIMS * _AT_ONCE
+    first = context * _CLAIMS * _AT_ONCE
     for db in dbs.values():
         with db.write() as tx:
             entries.put(tx, list(tellings(book, range(first, first + _CLAIMS * _AT_ONCE))), now=now())
@@ -101,7 +101,7 @@ def _claims(book: Rulebook, dbs: Mapping[str, Database], round_: int) -> dict[st
     for turn in range(_CLAIMS):
         # In turn, and in another order each time: whatever else the machine does meets both.
         for name in sorted(dbs, reverse=bool(turn % 2)):
-            claim_s, settle_s = _claim_and_settle(dbs[name], f"{round_}.{turn}")
+            claim_s, settle_s = _claim_and_settle(dbs[name], f"{context}.{turn}")
             seconds[f"claim {name}"].append(claim_s)
             seconds[f"both {name}"].append(claim_s + settle_s)
     return seconds

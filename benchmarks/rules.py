@@ -15,7 +15,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import NEW, RUNNING, SUBMITTED, SUCCESS, Job, Transition
 from bridge.pipeline.backtest import Backtest
-from bridge.pipeline.route import tell_all
+from bridge.pipeline.route import route_all
 from bridge.record.database import Database
 
 _BUCKET, _REGION = "bench-1250000000", "ap-chongqing"
@@ -130,7 +130,7 @@ def _fill(db: Database, book: Rulebook) -> None:
     while page := list(islice(lives, 300)):
         with db.write() as tx:
             for step in page:
-                tell_all(tx, book, [step], step.seen_at)
+                route_all(tx, book, [step], step.seen_at)
 
 
 def _rate(db: Database, book: Rulebook, in_force: Rulebook) -> float:

@@ -1,4 +1,4 @@
-"""A database with the bench's rules in it, and a courier that delivers from it: the bridge without its clockwork."""
+"""A database with the bench's rules in it, and a dispatcher that delivers from it: the bridge without its clockwork."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from ipaddress import ip_network
 
 from benchmarks.tellings import rulebook
-from bridge.pipeline import Courier
+from bridge.pipeline import Dispatcher
 from bridge.record.database import Database
 from bridge.record.polling import leases
-from bridge.send.client import Door
-from bridge.send.sender import Outbound
+from bridge.send.client import HttpClient
+from bridge.send.sender import Sender
 
 
 def now() -> datetime:
@@ -24,13 +24,13 @@ class Station:
         self.db.upgrade()
         with self.db.write() as tx:
             leases.sync(tx, self.book.watches, [(self.book.notifiers["hook"], "webhook")])
-        self._outbound = Outbound(
-            door=Door(allow=(ip_network("127.0.0.0/8"),)),
+        self._outbound = Sender(
+            client=HttpClient(allow=(ip_network("127.0.0.0/8"),)),
             notifiers=self.book.notifiers,
             clock=now,
             slack_api_url="http://127.0.0.1:1/",
         )
-        self.courier = Courier(
+        self.dispatcher = Dispatcher(
             db=self.db,
             transport=self._outbound,
             book=lambda: self.book,

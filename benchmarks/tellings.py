@@ -9,7 +9,7 @@ from bridge.decide.routing import tell
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import RUNNING, SUCCESS, Job, Told, Transition
+from bridge.model import RUNNING, SUCCESS, Job, NewDelivery, Transition
 
 BUCKET, REGION, TAG = "bench-1250000000", "ap-chongqing", "Transcode"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -41,7 +41,7 @@ def rulebook(url: str, *, in_flight: int = 16) -> Rulebook:
     return read(rules_text(url, in_flight=in_flight), {"SECRET": SECRET})
 
 
-def tellings(book: Rulebook, numbers: range, *, note: str = "") -> Iterator[Told]:
+def tellings(book: Rulebook, numbers: range, *, note: str = "") -> Iterator[NewDelivery]:
     """Return one delivery for each number, each of a job of its own, with `note` in its body."""
     for number in numbers:
         step = _ended(number, note)

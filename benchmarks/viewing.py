@@ -74,11 +74,11 @@ def _measure(stores: Stores, kind: str, rounds: int, jobs: int, keep: str | None
         few = closing.enter_context(_station(stores, kind, Crowd.handful()))
         many = closing.enter_context(_station(stores, kind, Crowd.of(jobs), keep if kind == "PostgreSQL" else None))
         asks = list(_asks(many.app))
-        for round_ in range(rounds):
+        for context in range(rounds):
             for ask in asks:
                 costs[str(ask)].append(_in_turn(ask, few, many))
             refreshes.append((_refresh_ms(few), _refresh_ms(many)))
-            told(f"{kind}: round {round_ + 1} of {rounds}")
+            told(f"{kind}: round {context + 1} of {rounds}")
     lines = [at_most(_MOST, f"{what}, {kind}", "ms", **_pairs(found)) for what, found in costs.items()]
     line = noted(f"the processor in a refresh of the overview, {kind}", "ms", **_pairs(refreshes))
     return [*lines, replace(line, target=f"at most {_REFRESH_MS:g} ms", met=line.ours <= _REFRESH_MS)]

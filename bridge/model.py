@@ -389,7 +389,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class NewDelivery:
     """A message and the notifier that a rule sends it to: the outbox makes a delivery of it."""
 
     id: str

@@ -16,7 +16,7 @@ from bridge.collect.proxies import Proxies
 from bridge.decide.rulesfile.read import read as read_rules
 from bridge.send.http_types import Failure, Reply
 from bridge.settings import Settings, SettingsRefused, read
-from bridge.wiring.parts import door
+from bridge.wiring.parts import http_client
 from tests.send.certificates import MISSING, Certificate, a_certificate
 from tests.send.proxies import Proxy
 from tests.send.receivers import Receiver, a_request, answering
@@ -138,7 +138,7 @@ def test_a_proxy_that_is_none_is_refused_without_its_password(wrong: str) -> Non
 
 @pytest.mark.parametrize("odd", ["http://ü:3128", "http://a:ü@127.0.0.1:1", "HTTPS://127.0.0.1:01/%", "http://[::1]:1"])
 def test_whatever_proxy_is_accepted_the_door_can_use(odd: str) -> None:
-    with closing(door(read({"BRIDGE_EGRESS_PROXY": odd}))) as way:
+    with closing(http_client(read({"BRIDGE_EGRESS_PROXY": odd}))) as way:
         heard = way.fetch(a_request("http://127.0.0.1:1/", deadline_s=0.2))
     assert isinstance(heard, Failure)
     assert "BRIDGE_EGRESS_PROXY" in heard.why
@@ -159,8 +159,8 @@ def test_one_variable_says_which_certificates_ci_and_receivers_may_have(ci: Ci, 
         ask(wary)
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(answering("200 OK"), tls=certificate.context))
-        doors = [stack.enter_context(closing(door(found))) for found in (trusting, wary)]
-        heard = [one.fetch(a_request(receiver.url)) for one in doors]
+        clients = [stack.enter_context(closing(client(found))) for found in (trusting, wary)]
+        heard = [one.fetch(a_request(receiver.url)) for one in clients]
     assert [type(one) for one in heard] == [Reply, Failure]
 
 
@@ -181,6 +181,6 @@ def test_a_file_in_pem_with_no_certificate_that_can_be_used_is_refused(kind: str
 def test_notifiers_go_through_no_proxy_but_their_own(certificate: Certificate, tmp_path: Path) -> None:
     with Proxy() as proxy, Receiver(answering("200 OK")) as receiver:
         found = read({**KEY, "HTTP_PROXY": proxy.url, "HTTPS_PROXY": proxy.url})
-        with closing(door(found)) as way:
+        with closing(client(found)) as way:
             assert isinstance(way.fetch(a_request(receiver.url)), Reply)
     assert not proxy.forwarded

@@ -11,7 +11,7 @@ from bridge.admin import query
 from bridge.admin.answers import DeliveryAccepted, NotifierAccepted, WatchAccepted
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
-from bridge.admin.redrive_answers import TestWanted, Told
+from bridge.admin.redrive_answers import NewDelivery, TestWanted
 from bridge.admin.routes import Route
 from bridge.decide.text.values import listing, suggest
 from bridge.model import Watch
@@ -30,7 +30,7 @@ class Acts:
     def routes(self) -> Iterator[Route]:
         for path, view, answer, says, refuses in (
             ("deliveries/<delivery_id>/redrive", self.redrive, DeliveryAccepted, "send a dead delivery again", (409,)),
-            ("notifiers/<path:name>/test", self.test_notifier, Told, "send a test message", ()),
+            ("notifiers/<path:name>/test", self.test_notifier, NewDelivery, "send a test message", ()),
             ("notifiers/<path:name>/resume", self.resume_notifier, NotifierAccepted, "tell it again", ()),
             ("watches/<path:name>/poll", self.poll_watch, WatchAccepted, "poll now", (409,)),
             ("watches/<path:name>/pause", self.pause_watch, WatchAccepted, "poll no more", ()),
@@ -38,8 +38,8 @@ class Acts:
         ):
             yield Route(
                 path=f"/api/v1/{path}", view=view, name=view.__name__, says=says, method="POST", answer=answer,
-                located=answer in (DeliveryAccepted, Told), refuses=(404, 413, 415, *refuses),
-                body=TestWanted if answer is Told else None, body_needed=False,
+                located=answer in (DeliveryAccepted, NewDelivery), refuses=(404, 413, 415, *refuses),
+                body=TestWanted if answer is NewDelivery else None, body_needed=False,
             )  # fmt: skip
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:

@@ -79,6 +79,6 @@ class TellWanted(BaseModel):
     bucket: Annotated[_Text, Field(description="which one, where several know the id")] = ""
 
 
-class Told(BaseModel):
+class NewDelivery(BaseModel):
     delivery: Annotated[str, Field(description="the id of the delivery that a worker sends")]
     waits: Annotated[str | None, Field(description="why it is not sent now, as while the notifier is paused")]

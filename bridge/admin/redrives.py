@@ -64,9 +64,9 @@ class Redrives:
             refuses=(404, 413, 415),
         )  # fmt: skip
         yield Route(
-            path="/api/v1/jobs/<job_id>/tell", view=self.tell, name="tell_by_hand", method="POST",
+            path="/api/v1/jobs/<job_id>/tell", view=self.notify, name="tell_by_hand", method="POST",
             says="tell a notifier of a transition that no rule told it of", body=redrive_answers.TellWanted,
-            answer=redrive_answers.Told, located=True, refuses=(404, 409, 413, 415),
+            answer=redrive_answers.NewDelivery, located=True, refuses=(404, 409, 413, 415),
         )  # fmt: skip
 
     def resend(self) -> ResponseReturnValue:
@@ -102,7 +102,7 @@ class Redrives:
         found, cancelled = cancel(self._parts.db, batch_id, author=_BY, now=self._parts.clock())
         return batch_facts(_known(found, batch_id)) | {"cancelled": cancelled}
 
-    def tell(self, job_id: str) -> ResponseReturnValue:
+    def notify(self, job_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
         wanted = _wanted(query.json_of(request, _Object).root, _TELLING)
         if "notifier" not in wanted:

@@ -11,14 +11,14 @@ from bridge.pipeline.manual import NotTold, tell_by_hand
 __all__ = ["jobs"]
 
 
-@jobs.command()
+@jobs.command("tell")
 @click.argument("job_id")
 @click.option("--notifier", required=True, metavar="NAME", help="Whom to tell.")
 @click.option("--sequence", type=click.IntRange(1), metavar="N", help="Which transition.  [default: the last]")
 @click.option("--bucket", help="The job of this bucket: ids of two buckets may clash.")
 @json_option
 @plainly
-def tell(job_id: str, notifier: str, sequence: int | None, bucket: str | None, as_json: bool) -> None:
+def notify(job_id: str, notifier: str, sequence: int | None, bucket: str | None, as_json: bool) -> None:
     """Tell a notifier of a transition by hand, as when no rule matched or a mute dropped it.
 
     No mute, silence or throttle holds it. `rules explain JOB_ID` says who was told, and why nobody else.

@@ -14,11 +14,11 @@ from bridge.decide.rules.judging import judge, judge_overdue
 from bridge.decide.rules.levels import Alarm, Staying
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook, Wording
-from bridge.model import Notifier, Told, Transition
+from bridge.model import NewDelivery, Notifier, Transition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Telling:
+class RoutingResult:
     """What follows from one transition, or from one time in state: `verdicts` of the rules that fired, and messages.
 
     `faults` are (rule, why): templates that did not render; `faulty` names them, as (rule, template). `over` has for
@@ -27,26 +27,28 @@ class Telling:
 
     transition: Transition
     verdicts: Sequence[Verdict] = ()
-    told: Sequence[Told] = ()
+    told: Sequence[NewDelivery] = ()
     faults: Sequence[tuple[str, str]] = ()
     faulty: Sequence[tuple[str, str]] = ()
     over: Mapping[str, str] = field(default_factory=dict)
 
 
-def tell(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> Telling:
+def route(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> RoutingResult:
     """Match a transition and build its messages; `alarms` are those of the time in state that it ends."""
     verdicts = judge(transition, book.matcher, gates, alarms)
     return _telling(transition, verdicts, book, gates)
 
 
-def tell_overdue(staying: Staying, book: Rulebook, gates: Gates, now: datetime) -> list[Telling]:
+def route_overdue(staying: Staying, book: Rulebook, gates: Gates, now: datetime) -> list[RoutingResult]:
     """Build the messages of the level rules that a job has been in a state for too long for: one verdict each."""
     step = replace(staying.began, seen_at=now)
     verdicts = judge_overdue(staying, book.matcher, gates, now)
     return [_telling(step, [verdict], book, gates) for verdict in verdicts]
 
 
-def tell_by_hand(transition: Transition, book: Rulebook, notifier: Notifier, author: str) -> tuple[Told, Sequence[str]]:
+def tell_by_hand(
+    transition: Transition, book: Rulebook, notifier: Notifier, author: str
+) -> tuple[NewDelivery, Sequence[str]]:
     """Build what a person tells a notifier of a transition; and which templates did not render.
 
     It has the default text, as no rule names another, and passes no gate: somebody wants it now.
@@ -56,13 +58,13 @@ def tell_by_hand(transition: Transition, book: Rulebook, notifier: Notifier, aut
     return address(built.message, notifier, note=f"Sent by hand by {author}.", custom=custom), custom.faults
 
 
-def _telling(transition: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> Telling:
+def _telling(transition: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
     if not verdicts:
-        return Telling(transition=transition)
+        return RoutingResult(transition=transition)
     teller = _Teller(book, gates, book.matcher.facts(transition))
     for verdict in verdicts:
-        teller.tell(transition, verdict)
-    return teller.telling(transition, verdicts)
+        teller.route(transition, verdict)
+    return teller.routing(transition, verdicts)
 
 
 class _Teller:
@@ -70,12 +72,12 @@ class _Teller:
         self._book = book
         self._gates = gates
         self._facts = facts
-        self._told: list[Told] = []
+        self._told: list[NewDelivery] = []
         self._faults: list[tuple[str, str]] = []
         self._faulty: list[tuple[str, str]] = []
         self._over: dict[str, str] = {}
 
-    def tell(self, step: Transition, verdict: Verdict) -> None:
+    def route(self, step: Transition, verdict: Verdict) -> None:
         """Build the message of a rule for each notifier."""
         if not verdict.notifiers:
             return
@@ -87,7 +89,7 @@ class _Teller:
             self._faulty.append((rule.name, rule.template or ""))
         self._told += [self._addressed(built, verdict, name) for name in verdict.notifiers if name in book.notifiers]
 
-    def _addressed(self, built: Built, verdict: Verdict, name: str) -> Told:
+    def _addressed(self, built: Built, verdict: Verdict, name: str) -> NewDelivery:
         notifier, rule, hold = self._book.notifiers[name], verdict.rule, verdict.holds.get(name)
         custom = customs(notifier, built.names)
         self._faults += [(rule.name, f'notifier "{name}": {fault}') for fault in custom.faults]
@@ -99,8 +101,8 @@ class _Teller:
         self._over |= {told.id: silence.id} if silence else {}
         return told
 
-    def telling(self, transition: Transition, verdicts: Sequence[Verdict]) -> Telling:
-        return Telling(
+    def routing(self, transition: Transition, verdicts: Sequence[Verdict]) -> RoutingResult:
+        return RoutingResult(
             transition=transition,
             verdicts=verdicts,
             told=self._told,

@@ -1,8 +1,8 @@
-"""The flow: `Poller` turns CI's answers into transitions and deliveries, `Courier` delivers them, `Pruner` forgets."""
+"""The flow: `Poller` turns answers of CI into transitions and deliveries, `Dispatcher` sends, `Pruner` forgets."""
 
-from bridge.pipeline.dispatch import Courier, Transport
+from bridge.pipeline.dispatch import Dispatcher, Transport
 from bridge.pipeline.poll import Halted, Poller, Source
 from bridge.pipeline.poll_context import Poll
 from bridge.pipeline.prune import Pruner
 
-__all__ = ["Courier", "Halted", "Poll", "Poller", "Pruner", "Source", "Transport"]
+__all__ = ["Dispatcher", "Halted", "Poll", "Poller", "Pruner", "Source", "Transport"]

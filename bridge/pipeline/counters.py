@@ -5,41 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from bridge.decide.routing import Telling
+from bridge.decide.routing import RoutingResult
 from bridge.decide.text.facts import job_seconds
 from bridge.model import DONE, Transition
-from bridge.pipeline.poll_context import Round
+from bridge.pipeline.poll_context import PollContext
 from bridge.record.counters import Count, timed
 
 
-def of_poll(round_: Round, now: datetime) -> Iterator[Count]:
+def of_poll(context: PollContext, now: datetime) -> Iterator[Count]:
     """Yield how a poll ended, and how long it took."""
-    error = round_.poll.error
-    outcome = (round_.watch.place.region, error.kind if error else "ok")
-    yield timed("poll", outcome, (now - round_.began) / timedelta(seconds=1))
+    error = context.poll.error
+    outcome = (context.watch.place.region, error.kind if error else "ok")
+    yield timed("poll", outcome, (now - context.began) / timedelta(seconds=1))
 
 
-def of_tellings(tellings: Sequence[Telling]) -> Iterator[Count]:
+def of_tellings(routings: Sequence[RoutingResult]) -> Iterator[Count]:
     """Yield what transitions, and the rules that heard of them, count."""
-    for telling in tellings:
-        yield from _of_transition(telling.transition)
-        if not any(verdict.kind == "transition" for verdict in telling.verdicts) and not telling.transition.silent:
+    for routing in routings:
+        yield from _of_transition(routing.transition)
+        if not any(verdict.kind == "transition" for verdict in routing.verdicts) and not routing.transition.silent:
             yield Count("unmatched", ())
-    yield from of_matches(tellings)
+    yield from of_matches(routings)
 
 
-def of_matches(tellings: Iterable[Telling]) -> Iterator[Count]:
+def of_matches(routings: Iterable[RoutingResult]) -> Iterator[Count]:
     """Yield what the rules that fired count; that an alarm is over is no match of its own."""
-    verdicts = (verdict for telling in tellings for verdict in telling.verdicts if verdict.kind != "recovery")
+    verdicts = (verdict for routing in routings for verdict in routing.verdicts if verdict.kind != "recovery")
     for verdict in verdicts:
         yield Count("match", (verdict.rule.name,))
         if verdict.already:
             yield Count("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.already))
 
 
-def of_faults(tellings: Iterable[Telling]) -> Iterator[Count]:
-    for telling in tellings:
-        for faulty in telling.faulty:
+def of_faults(routings: Iterable[RoutingResult]) -> Iterator[Count]:
+    for routing in routings:
+        for faulty in routing.faulty:
             yield Count("template_error", faulty)
 
 

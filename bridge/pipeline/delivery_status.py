@@ -14,7 +14,7 @@ from bridge.decide.rules.rulebook import Ruleset
 from bridge.decide.text.durations import human
 from bridge.decide.text.ids import ident
 from bridge.decide.text.times import iso
-from bridge.model import Gate, Hold, Silence, Told
+from bridge.model import Gate, Hold, NewDelivery, Silence
 from bridge.record.queries import explanations
 from bridge.record.queries.explanations import Fallback, Fate, Gathered, Standing
 
@@ -203,7 +203,7 @@ def _line(text: str | None) -> str:
 # --- what made no delivery -----------------------------------------------------------------------------------------
 
 
-def would_be(told: Told, rule: Rule, around: Around) -> Facts:
+def would_be(told: NewDelivery, rule: Rule, around: Around) -> Facts:
     """Return what would become of a message if it were put into the outbox now."""
     until = None
     if around.tx and rule.throttle and not told.hold:

@@ -28,7 +28,7 @@ _LATER = timedelta(minutes=1)
 _SOME = 25  # members that are asked whether a silence has ended
 
 
-class Editor:
+class DigestDispatcher:
     """Belongs to the thread that delivers."""
 
     def __init__(

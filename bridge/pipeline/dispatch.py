@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, probed_since, rest
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
-from bridge.pipeline.digests import Editor
-from bridge.pipeline.housekeeping import Care, is_silence, retry_of, tell_fallback
-from bridge.pipeline.prefetch import Line
+from bridge.pipeline.digests import DigestDispatcher
+from bridge.pipeline.housekeeping import Housekeeping, is_silence, retry_of, tell_fallback
+from bridge.pipeline.prefetch import Prefetch
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
@@ -43,7 +43,7 @@ class Transport(Protocol):
     def in_flight(self) -> int: ...
 
 
-class Courier:
+class Dispatcher:
     """The delivery loop of one worker. `wake` may be called from any thread; all else from one."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Courier:
         self._window = window
         self._clock_fault = clock_fault
         self._claims = itertools.count(1)
-        self._care = Care(
+        self._housekeeping = Housekeeping(
             db=db,
             book=book,
             clock=clock,
@@ -78,11 +78,11 @@ class Courier:
             lease=LEASE,
             clock_fault=clock_fault,
         )
-        self._editor = Editor(db=db, book=book, clock=clock, monotonic=monotonic)
+        self._digest_dispatcher = DigestDispatcher(db=db, book=book, clock=clock, monotonic=monotonic)
         self._newest: set[str] = set()  # notifiers whose next claim begins with the youngest, while they fail
         self._failing: set[str] = set()  # notifiers whose last attempt was not answered
         self._held: set[int] = set()  # the numbers of what was claimed and is not recorded
-        self._line = Line()
+        self._prefetch = Prefetch()
         self._stale: list[Delivery] = []  # claimed and not begun, to be handed back
         self._claimed_at_s = monotonic()
         self._ended: list[Attempt] = []  # accepted or failed, not yet recorded
@@ -96,7 +96,7 @@ class Courier:
 
     @property
     def unfinished(self) -> int:
-        return self._transport.in_flight + len(self._ended) + len(self._line) + len(self._stale)
+        return self._transport.in_flight + len(self._ended) + len(self._prefetch) + len(self._stale)
 
     def turn(self, *, claiming: bool = True) -> int:
         """Record what ended, claim and begin what is due, then wait for news. Return how many were claimed.
@@ -105,16 +105,16 @@ class Courier:
         """
         try:
             if claiming:
-                self._care.look(self._held)
-                self._woken |= self._editor.look()
+                self._housekeeping.look(self._held)
+                self._woken |= self._digest_dispatcher.look()
             claimed = self._exchange(claiming=claiming)
         except TROUBLES as error:
             logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
-            self._care.begin_anew()
+            self._housekeeping.begin_anew()
             self._collect(_UNHURRIED_S)
             return 0
         self._held.update(delivery.n for delivery in claimed)
-        self._line.add(claimed, lease_until_s=self._claimed_at_s + LEASE.total_seconds())
+        self._prefetch.add(claimed, lease_until_s=self._claimed_at_s + LEASE.total_seconds())
         self._begin_ready()
         if claiming or self._transport.in_flight:
             self._collect(self._patience(bool(claimed)))
@@ -123,7 +123,7 @@ class Courier:
     def _exchange(self, *, claiming: bool) -> Sequence[Delivery]:
         """In one transaction: settle what ended, claim what the slots that are free by it can take."""
         now, now_s = self._clock(), self._monotonic()
-        free = self._window - self._transport.in_flight - len(self._line)
+        free = self._window - self._transport.in_flight - len(self._prefetch)
         # Whoever wakes us has put something there: to ask first would be a transaction in its way.
         woken, self._woken = self._woken, False
         if not self._ended and not self._stale and not (claiming and free > 0 and (woken or self._is_due(now))):
@@ -143,7 +143,7 @@ class Courier:
                     lease_for=LEASE,
                     now=now,
                     turn=number,
-                    ahead=self._line.quick,
+                    ahead=self._prefetch.quick,
                     broken_at=BROKEN_AT,
                     newest=self._newest,
                 )
@@ -194,10 +194,10 @@ class Courier:
         failed = Counter(one.delivery.notifier for one in attempts if is_silence(one))
         for name in sorted(set(failed) - {one.delivery.notifier for one in attempts if not is_silence(one)}):
             begun_s = min(one.seconds for one in attempts if one.delivery.notifier == name)
-            run = self._care.run_clock.read(tx, now) - timedelta(seconds=begun_s)
+            run = self._housekeeping.run_clock.read(tx, now) - timedelta(seconds=begun_s)
             failures = entries.failed(tx, name, failed[name], broken_at=BROKEN_AT, run=run)
             if failures > BROKEN_AT:
-                self._care.probed(name, run, now - timedelta(seconds=begun_s))
+                self._housekeeping.probed(name, run, now - timedelta(seconds=begun_s))
             if pause := rest(failures=failures, chance=self._chance()):
                 entries.hold(tx, name, now + pause)
                 facts = {"notifier": name, "failures": failures, "seconds": round(pause.total_seconds())}
@@ -208,7 +208,7 @@ class Courier:
         later = {one.delivery.notifier for one in self._ended if isinstance(one.outcome, RetryLater)}
         if not later:
             return [Ended(attempt) for attempt in self._ended]
-        run, breakers = self._care.run_clock.read(tx, now), entries.breakers(tx, later)
+        run, breakers = self._housekeeping.run_clock.read(tx, now), entries.breakers(tx, later)
         may_end = self._clock_fault(tx) is None
         return [
             self._judge(one, now, run, breakers.get(one.delivery.notifier, Breaker()), may_end=may_end)
@@ -245,7 +245,7 @@ class Courier:
     def _begin_ready(self) -> None:
         notifiers = self._book().notifiers
         limits = {name: notifier.max_in_flight for name, notifier in notifiers.items()}
-        begin, stale = self._line.ready(limits, now_s=self._monotonic())
+        begin, stale = self._prefetch.ready(limits, now_s=self._monotonic())
         self._stale += stale
         for delivery in begin:
             self._transport.begin(delivery)
@@ -253,11 +253,11 @@ class Courier:
     def _take(self, attempts: Sequence[Attempt]) -> int:
         self._ended += attempts
         for attempt in attempts:
-            self._stale += self._line.ended(attempt)
+            self._stale += self._prefetch.ended(attempt)
             if not isinstance(attempt.outcome, Sent):
                 facts = {"delivery": attempt.delivery.id, "notifier": attempt.delivery.notifier}
                 logger.warning("attempt failed", extra={**facts, "reason": attempt.outcome.why})
-        if len(self._line):
+        if len(self._prefetch):
             self._begin_ready()
         return len(attempts)
 
@@ -273,7 +273,7 @@ class Courier:
 
     def finish(self, *, until: Callable[[], bool]) -> None:
         """Claim nothing more, hand back what waits; let what is in flight end and record it, or stop at `until`."""
-        self._stale += self._line.leave()
+        self._stale += self._prefetch.leave()
         while self.unfinished and not until():
             self.turn(claiming=False)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.routing import tell, tell_overdue
+from bridge.decide.routing import route, route_overdue
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import Staying, judge_stay
 from bridge.decide.rules.matching import Answer, Rule, Verdict
@@ -41,7 +41,7 @@ def explain_sample(
     known = silences.of_use(tx, now=now) if tx else []
     gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now)
     stay = sample_stay(step)
-    tellings = [tell(step, book, gates), *tell_overdue(stay, book, gates, now)]
+    routings = [route(step, book, gates), *route_overdue(stay, book, gates, now)]
     around = Around(
         now=now,
         rules=book,
@@ -50,10 +50,10 @@ def explain_sample(
         silences={silence.id: silence for silence in known},
     )
     rules = {rule.name: rule for rule in book.rules}
-    told = [new for telling in tellings for new in telling.told]
+    told = [new for routing in routings for new in routing.told]
     edges, deliveries = _edges(step, book), [would_be(new, rules[str(new.message.rule)], around) for new in told]
     messages = {new.message.id: new.message for new in told}
-    faults = [f'rule "{rule}": {why}: the default text is sent' for telling in tellings for rule, why in telling.faults]
+    faults = [f'rule "{rule}": {why}: the default text is sent' for routing in routings for rule, why in routing.faults]
     no_record = [] if tx else [f"silences and paused notifiers are not known: {unknown or 'there is no database'}"]
     return _explanation(
         step,

@@ -14,8 +14,8 @@ from bridge.decide.messages.per_notifier import customs
 from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates import variables
-from bridge.model import Attempt, Breaker, Delivery, Message, Notifier, Rejected, RetryLater, Sent, Told
-from bridge.pipeline.lease_watcher import Vigil
+from bridge.model import Attempt, Breaker, Delivery, Message, NewDelivery, Notifier, Rejected, RetryLater, Sent
+from bridge.pipeline.lease_watcher import LeaseWatcher
 from bridge.pipeline.route import gates_at
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
@@ -35,7 +35,7 @@ _SOONER_S = 16.0  # a sign of life more than workers give of themselves
 _NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
 
 
-class Care:
+class Housekeeping:
     """Belongs to the thread that delivers."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Care:
         self._monotonic = monotonic
         self._new_lease = new_lease
         self._lease = lease
-        self._vigil = Vigil(lease.total_seconds())
+        self._lease_watcher = LeaseWatcher(lease.total_seconds())
         self._clock_fault = clock_fault
         self.run_clock = RunClock(monotonic)
         self._advance_s = 0.0
@@ -89,10 +89,10 @@ class Care:
 
     def begin_anew(self) -> None:
         """The database was away: whoever is alive has outcomes to record, and goes first."""
-        self._vigil.forget()
+        self._lease_watcher.forget()
 
     def _reap(self, held: Collection[results.Held], forsaken: Collection[results.Held]) -> None:
-        lost = self._vigil.over(held, self._monotonic(), sooner=forsaken, sooner_s=_SOONER_S)
+        lost = self._lease_watcher.over(held, self._monotonic(), sooner=forsaken, sooner_s=_SOONER_S)
         if not lost:
             return
         with self._db.write() as tx:
@@ -192,7 +192,7 @@ def tell_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetim
 
 def _told(
     tx: Connection, message: Message, dead: str, why: str, fallback: Notifier, book: Rulebook, now: datetime
-) -> Told:
+) -> NewDelivery:
     """Return the telling to the fallback: in the form that is its own, and held while it is quiet for it."""
     sequence, rule = message.sequence or 0, message.rule or ""
     step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", sequence)

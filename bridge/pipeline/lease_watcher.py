@@ -9,7 +9,7 @@ from bridge.record.outbox.results import Held
 _LONGEST_STEP_S = 10.0
 
 
-class Vigil:
+class LeaseWatcher:
     """Tells which claims are older than a lease lasts, by how long this process has watched them.
 
     No clock is compared with another, so that setting one, or two that disagree, ends nobody's lease. A time in which

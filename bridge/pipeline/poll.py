@@ -28,8 +28,8 @@ from bridge.decide.changes.schedule import is_due, pause
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Described, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counters import of_poll
-from bridge.pipeline.poll_context import Poll, Round, meet
-from bridge.pipeline.route import tell_all, tell_stays
+from bridge.pipeline.poll_context import Poll, PollContext, meet
+from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
 from bridge.record.polling import leases, missing, problems, snapshots
@@ -133,18 +133,18 @@ class Poller:
             leases.release(tx, bucket, self._worker)
 
     def _poll(self, watch: Watch, book: Rulebook, until_s: float | None) -> Poll | None:
-        round_ = self._begin(watch, book)
-        if round_ is None:
+        context = self._begin(watch, book)
+        if context is None:
             return None
         try:
-            self._ask(round_, until_s)
+            self._ask(context, until_s)
         except CiError as error:  # every other call would fail the same way
-            round_.fail(error, round_.listed)
-        self._keep_listings(round_)
-        self._finish(round_)
-        return round_.poll
+            context.fail(error, context.listed)
+        self._keep_listings(context)
+        self._finish(context)
+        return context.poll
 
-    def _begin(self, watch: Watch, book: Rulebook) -> Round | None:
+    def _begin(self, watch: Watch, book: Rulebook) -> PollContext | None:
         """Take the bucket, and read what is known of it; None when another worker has it."""
         bucket, keys = watch.place.bucket, [stream.key for stream in watch.streams]
         with self._db.write() as tx:
@@ -158,7 +158,7 @@ class Poller:
             denied = missing.of_bucket(tx, bucket)
             asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
-            round_ = Round(
+            context = PollContext(
                 watch=watch,
                 book=book,
                 began=began,
@@ -170,91 +170,91 @@ class Poller:
                 left_out=left_out,
                 missing=denied,
             )
-            going_on = self._going_on(round_)
-            new = [_new_listing(tx, round_, stream) for stream in watch.streams if stream.key not in going_on]
-            round_.listings, round_.going_on = [*new, *going_on.values()], [*going_on.values()]
-            return round_
+            going_on = self._going_on(context)
+            new = [_new_listing(tx, context, stream) for stream in watch.streams if stream.key not in going_on]
+            context.listings, context.going_on = [*new, *going_on.values()], [*going_on.values()]
+            return context
 
-    def _ask(self, round_: Round, until_s: float | None) -> None:
+    def _ask(self, context: PollContext, until_s: float | None) -> None:
         """Make the calls of a poll. Raises CiError where every other call would fail the same way."""
-        new = round_.listings[: len(round_.listings) - len(round_.going_on)]
-        longer = deque([*self._list(round_, new), *round_.going_on])
+        new = context.listings[: len(context.listings) - len(context.going_on)]
+        longer = deque([*self._list(context, new), *context.going_on])
         unlisted = {listing.stream.key for listing in longer}
-        portions = deque(in_tens([job_id for job_id, key in round_.unseen.items() if key not in unlisted]))
+        portions = deque(in_tens([job_id for job_id, key in context.unseen.items() if key not in unlisted]))
         in_time = True
         while portions or (longer and in_time):
             if portions:
-                self._ask_by_id(round_, portions)
-            if longer and (in_time := not self._is_time_up(round_, until_s)):
+                self._ask_by_id(context, portions)
+            if longer and (in_time := not self._is_time_up(context, until_s)):
                 listing = longer.popleft()
-                goes_on = [*self._list(round_, [listing])]
+                goes_on = [*self._list(context, [listing])]
                 longer.extend(goes_on)
-                portions.extend(self._to_follow(round_, listing, goes_on=bool(goes_on)))
+                portions.extend(self._to_follow(context, listing, goes_on=bool(goes_on)))
 
-    def _to_follow(self, round_: Round, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:
+    def _to_follow(self, context: PollContext, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:
         """Return which jobs of a list's stream to ask for by id, after a page of it was read.
 
         All that it has not shown, when it is at its end; ten at a time, round and round, of one that has gone on since
         the last poll: what is known to be unfinished is not to wait for its end.
         """
-        ids = [job_id for job_id, key in round_.unseen.items() if key == listing.stream.key]
+        ids = [job_id for job_id, key in context.unseen.items() if key == listing.stream.key]
         if not goes_on:
             return in_tens(ids)
-        if listing.chain.began == round_.began or not ids:
+        if listing.chain.began == context.began or not ids:
             return ()
         first = listing.followed % len(ids)
         listing.followed += IDS_PER_CALL
         return [tuple(ids[first : first + IDS_PER_CALL])]
 
-    def _going_on(self, round_: Round) -> dict[str, Listing]:
+    def _going_on(self, context: PollContext) -> dict[str, Listing]:
         """Return the lists that the last poll has left, unless somebody else has finished them meanwhile."""
-        left = [(key, self._listings.pop(key, None), known) for key, known in round_.listed.items()]
+        left = [(key, self._listings.pop(key, None), known) for key, known in context.listed.items()]
         return {key: listing for key, listing, known in left if listing and listing.known_to == known.mark}
 
-    def _keep_listings(self, round_: Round) -> None:
+    def _keep_listings(self, context: PollContext) -> None:
         """Keep what is to go on in the next poll; of a poll that failed, only lists that were read far."""
-        for listing in round_.listings:
+        for listing in context.listings:
             if listing.done:
                 continue
-            round_.incomplete.add(listing.stream.key)
-            if round_.poll.error is None:
-                round_.poll.behind.append(listing.stream.tag)
+            context.incomplete.add(listing.stream.key)
+            if context.poll.error is None:
+                context.poll.behind.append(listing.stream.tag)
             elif not listing.is_long:
                 continue
             else:
                 listing.resume()
             self._listings[listing.stream.key] = listing
 
-    def _is_time_up(self, round_: Round, until_s: float | None) -> bool:
+    def _is_time_up(self, context: PollContext, until_s: float | None) -> bool:
         if until_s is None:
             return False
-        watch = round_.watch
-        others = [one for one in round_.book.watches if one.place.bucket == watch.place.bucket and one != watch]
+        watch = context.watch
+        others = [one for one in context.book.watches if one.place.bucket == watch.place.bucket and one != watch]
         return self._monotonic() >= until_s or bool(others and self.due(others))
 
-    def _list(self, round_: Round, listings: Iterable[Listing]) -> Iterator[Listing]:
+    def _list(self, context: PollContext, listings: Iterable[Listing]) -> Iterator[Listing]:
         """Read a page of each; yield those that go on. Raises CiError where every call would fail the same way."""
         for listing in listings:
             try:
-                self._list_page(round_, listing)
+                self._list_page(context, listing)
             except CiError as error:
-                if isinstance(error, _HOLD_FOR_ALL) or (round_.probing and not isinstance(error, ConfigError)):
+                if isinstance(error, _HOLD_FOR_ALL) or (context.probing and not isinstance(error, ConfigError)):
                     raise
-                self._fail_listing(round_, listing, error)
+                self._fail_listing(context, listing, error)
             else:
                 if not listing.done:
                     yield listing
 
-    def _fail_listing(self, round_: Round, listing: Listing, error: CiError) -> None:
+    def _fail_listing(self, context: PollContext, listing: Listing, error: CiError) -> None:
         key = listing.stream.key
-        round_.fail(error, [key])
+        context.fail(error, [key])
         if isinstance(error, ConfigError | BrokenReply):
-            round_.listings.remove(listing)  # its jobs are asked for by id, as it is not known when it can be read
+            context.listings.remove(listing)  # its jobs are asked for by id, as it is not known when it can be read
         else:
             # The next list shows them, a hundred a call; the other streams' are asked for now.
-            round_.unseen = {job_id: stream for job_id, stream in round_.unseen.items() if stream != key}
+            context.unseen = {job_id: stream for job_id, stream in context.unseen.items() if stream != key}
 
-    def _list_page(self, round_: Round, listing: Listing) -> None:
+    def _list_page(self, context: PollContext, listing: Listing) -> None:
         """Read and store a page of a list; or let it ask for less, where the page cannot be read."""
         self._go_on()
         span, asked = listing.span, self._clock()
@@ -272,10 +272,10 @@ class Poller:
             page = Page(jobs=(), problems=self._narrow(listing, error))
         else:
             clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
-            round_.answered()
-            round_.compare(clocks, listing.stream)
+            context.answered()
+            context.compare(clocks, listing.stream)
             listing.read(page, clocks)
-        self._store(round_, listing, page)
+        self._store(context, listing, page)
         if listing.endless:
             token = (listing.token or "")[:40]
             listing.spans.clear()
@@ -300,40 +300,40 @@ class Poller:
             logger.warning("a page cannot be read, smaller ones are asked for", extra=facts)
         return ()
 
-    def _store(self, round_: Round, listing: Listing, page: Page) -> None:
+    def _store(self, context: PollContext, listing: Listing, page: Page) -> None:
         """Store in one transaction what a page changes, who is told of it, and with the last page the mark."""
         stream = listing.stream
         now, jobs = self._clock(), latest(page.jobs)
-        with self._transaction(round_.watch, round_.book, now) as tx:
-            before = snapshots.known(tx, round_.watch.place.bucket, [job.id for job in jobs])
+        with self._transaction(context.watch, context.book, now) as tx:
+            before = snapshots.known(tx, context.watch.place.bucket, [job.id for job in jobs])
             seen = {job_id: one.seen for job_id, one in before.items()}
             new_ids = [job.id for job in jobs if job.id not in before]
-            horizon = snapshots.horizon(tx, round_.watch.place.bucket) if new_ids else None
-            of_first = problems.of_first(tx, round_.watch.place.bucket, new_ids)
-            silence = round_.silence(stream, horizon, jobs, of_first=of_first)
-            still_at = round_.still_at(stream.key)
-            seen_at = earlier(now, round_.ahead)
-            steps = diff(seen, jobs, watch=round_.watch.name, now=seen_at, silence=silence, still_at=still_at)
-            round_.poll.count(tell_all(tx, round_.book, round_.dated(steps), now))
-            streams = {s.key for watch in round_.book.watches for s in watch.streams}
+            horizon = snapshots.horizon(tx, context.watch.place.bucket) if new_ids else None
+            of_first = problems.of_first(tx, context.watch.place.bucket, new_ids)
+            silence = context.silence(stream, horizon, jobs, of_first=of_first)
+            still_at = context.still_at(stream.key)
+            seen_at = earlier(now, context.ahead)
+            steps = diff(seen, jobs, watch=context.watch.name, now=seen_at, silence=silence, still_at=still_at)
+            context.poll.count(route_all(tx, context.book, context.dated(steps), now))
+            streams = {s.key for watch in context.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
-            round_.show(tx, jobs)
+            context.show(tx, jobs)
             new = problems.record(
                 tx,
-                round_.watch.place.bucket,
+                context.watch.place.bucket,
                 stream.key,
                 [job.id for job in jobs],
                 page.problems,
                 now=now,
-                first=round_.listed[stream.key].mark is None,
+                first=context.listed[stream.key].mark is None,
             )
             if listing.done:
-                round_.end(tx, stream, listing.chain)
+                context.end(tx, stream, listing.chain)
         _log_problems(new)
         self._on_told()
-        round_.poll.jobs += len(jobs)
+        context.poll.jobs += len(jobs)
 
-    def _ask_by_id(self, round_: Round, portions: deque[tuple[str, ...]]) -> None:
+    def _ask_by_id(self, context: PollContext, portions: deque[tuple[str, ...]]) -> None:
         """Ask by id for the first of these portions of jobs, which no list has shown: they are old, or have left it.
 
         Raises CiError where every other call would fail the same way.
@@ -341,7 +341,7 @@ class Poller:
         self._go_on()
         asked, asked_at = portions.popleft(), self._clock()
         try:
-            found = self._source.describe(round_.watch.place, asked)
+            found = self._source.describe(context.watch.place, asked)
         except BrokenReply as error:
             if len(asked) > 1:
                 portions.extendleft([(job_id,) for job_id in asked])
@@ -349,31 +349,31 @@ class Poller:
             found = Described(jobs=(), problems=(Problem.of_whole(asked[0], error.what),))
         except CiError as error:
             left = {*asked, *itertools.chain.from_iterable(portions)}
-            round_.fail(error, {stream for job_id, stream in round_.unseen.items() if job_id in left})
+            context.fail(error, {stream for job_id, stream in context.unseen.items() if job_id in left})
             if isinstance(error, _HOLD_FOR_ALL):
                 raise
             portions.clear()
             return
         else:
-            round_.compare(Clocks(asked=asked_at, answered=self._clock(), date=found.served_at))
-        round_.answered()
-        self._store_described(round_, found, asked)
+            context.compare(Clocks(asked=asked_at, answered=self._clock(), date=found.served_at))
+        context.answered()
+        self._store_described(context, found, asked)
 
-    def _store_described(self, round_: Round, found: Described, asked: Sequence[str]) -> None:
-        watch, now = round_.watch, self._clock()
-        with self._transaction(watch, round_.book, now) as tx:
+    def _store_described(self, context: PollContext, found: Described, asked: Sequence[str]) -> None:
+        watch, now = context.watch, self._clock()
+        with self._transaction(watch, context.book, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)
-            asked_for = {job.id: job for job in latest(found.jobs) if job.id in {*before, *round_.left_out}}
+            asked_for = {job.id: job for job in latest(found.jobs) if job.id in {*before, *context.left_out}}
             jobs = list(asked_for.values())
             seen = {job_id: one.seen for job_id, one in before.items()}
-            still_at = round_.still_at(*{one.stream for one in before.values()})
-            seen_at = earlier(now, round_.ahead)
-            silence = round_.silence_of_left_out(problems.of_first(tx, watch.place.bucket, asked))
+            still_at = context.still_at(*{one.stream for one in before.values()})
+            seen_at = earlier(now, context.ahead)
+            silence = context.silence_of_left_out(problems.of_first(tx, watch.place.bucket, asked))
             steps = diff(seen, jobs, watch=watch.name, now=seen_at, silence=silence, still_at=still_at)
-            denied = {job_id: before[job_id] for job_id in round_.deny(tx, found, before, now)}
+            denied = {job_id: before[job_id] for job_id in context.deny(tx, found, before, now)}
             lost = gone(snapshots.jobs_of(denied), watch=watch.name, now=now, still_at=still_at)
-            round_.poll.count(tell_all(tx, round_.book, round_.dated((*steps, *lost)), now))
-            owners = round_.left_out | {job_id: one.stream for job_id, one in before.items()}
+            context.poll.count(route_all(tx, context.book, context.dated((*steps, *lost)), now))
+            owners = context.left_out | {job_id: one.stream for job_id, one in before.items()}
             new = []
             for key in {*owners.values()}:
                 mine = [job for job in jobs if owners[job.id] == key]
@@ -388,12 +388,12 @@ class Poller:
                     now=now,
                 )
             snapshots.close(tx, lost, before, now=now)
-            round_.show(tx, jobs)
+            context.show(tx, jobs)
         _log_problems(new)
         self._on_told()
-        round_.poll.jobs += len(jobs)
+        context.poll.jobs += len(jobs)
         for job_id in asked:
-            round_.unseen.pop(job_id, None)
+            context.unseen.pop(job_id, None)
 
     def _go_on(self) -> None:
         if self._halted():
@@ -407,31 +407,31 @@ class Poller:
             rulesets.require_in_force(tx, book.sha)
             yield tx
 
-    def _finish(self, round_: Round) -> None:
+    def _finish(self, context: PollContext) -> None:
         """Store how the poll ended, and let go of the bucket unless its lists go on at once."""
-        poll, watch, error = round_.poll, round_.watch, round_.poll.error
+        poll, watch, error = context.poll, context.watch, context.poll.error
         refused = not poll.calls or isinstance(error, Throttled)
         wish = error.retry_after if error else None
         after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, wish=wish)
-        with self._transaction(watch, round_.book, self._clock()) as tx:
-            as_of = earlier(round_.began, round_.ahead)
-            stays = tell_stays(tx, watch, round_.book, as_of, self._clock(), saw=round_.saw)
+        with self._transaction(watch, context.book, self._clock()) as tx:
+            as_of = earlier(context.began, context.ahead)
+            stays = route_overdue_jobs(tx, watch, context.book, as_of, self._clock(), saw=context.saw)
             poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
-            snapshots.set_seen(tx, round_.complete, round_.began)
-            given_up = problems.give_up(tx, round_.listed, before=as_of - watch.lookback)
+            snapshots.set_seen(tx, context.complete, context.began)
+            given_up = problems.give_up(tx, context.listed, before=as_of - watch.lookback)
             leases.polled(
                 tx,
                 watch.name,
-                began=round_.began,
-                next_poll=max(self._clock(), round_.began + after),
-                error=round_.error,
+                began=context.began,
+                next_poll=max(self._clock(), context.began + after),
+                error=context.error,
                 behind=poll.behind,
-                clock=(round_.ahead,) if round_.clocks else (),
-                failures=round_.failures + 1 if error else 0,
+                clock=(context.ahead,) if context.clocks else (),
+                failures=context.failures + 1 if error else 0,
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
-            counters.add(tx, of_poll(round_, self._clock()), now=self._clock())
+            counters.add(tx, of_poll(context, self._clock()), now=self._clock())
             if error or not poll.behind:
                 leases.release(tx, watch.place.bucket, self._worker)
         for job_id in given_up:
@@ -440,17 +440,17 @@ class Poller:
             self._on_told()
 
 
-def _new_listing(tx: Connection, round_: Round, stream: Stream) -> Listing:
-    mark = round_.listed[stream.key].mark
-    span = Span(since=_since(tx, round_, stream))
-    return Listing(stream=stream, chain=Chain(began=round_.began), known_to=mark, spans=[span])
+def _new_listing(tx: Connection, context: PollContext, stream: Stream) -> Listing:
+    mark = context.listed[stream.key].mark
+    span = Span(since=_since(tx, context, stream))
+    return Listing(stream=stream, chain=Chain(began=context.began), known_to=mark, spans=[span])
 
 
-def _since(tx: Connection, round_: Round, stream: Stream) -> datetime:
-    listed = round_.listed[stream.key]
+def _since(tx: Connection, context: PollContext, stream: Stream) -> datetime:
+    listed = context.listed[stream.key]
     if listed.mark is None:
-        return list_since(mark=None, first=min(round_.began, listed.told_from) - round_.watch.lookback)
-    mark = believed(listed.mark, now=round_.began, lookback=round_.watch.lookback)
+        return list_since(mark=None, first=min(context.began, listed.told_from) - context.watch.lookback)
+    mark = believed(listed.mark, now=context.began, lookback=context.watch.lookback)
     opened = snapshots.open_created(tx, stream.key)
     oldest = min([mark, *opened[:1]])
     known = snapshots.created_since(tx, stream.key, oldest - OVERLAP)

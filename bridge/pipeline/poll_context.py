@@ -14,7 +14,7 @@ from bridge.decide.changes.listing import Listing
 from bridge.decide.changes.mark import RESOLUTION, Chain, Clocks, begins_anew
 from bridge.decide.changes.missing import asked_again, denied, is_believed
 from bridge.decide.changes.scan import OVERLAP
-from bridge.decide.routing import Telling
+from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
 from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Transition, Watch
@@ -39,14 +39,14 @@ class Poll:
     error: CiError | None = None  # the first
     behind: list[str] = field(default_factory=list)  # tags whose list goes on in the next poll
 
-    def count(self, tellings: Sequence[Telling]) -> None:
+    def count(self, routings: Sequence[RoutingResult]) -> None:
         """Count transitions, and what is told of them."""
-        self.transitions += len(tellings)
-        self.deliveries += sum(len(telling.told) for telling in tellings)
+        self.transitions += len(routings)
+        self.deliveries += sum(len(routing.told) for routing in routings)
 
 
 @dataclass(slots=True, kw_only=True)
-class Round:
+class PollContext:
     """One poll under way."""
 
     watch: Watch

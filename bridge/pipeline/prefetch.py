@@ -12,7 +12,7 @@ _QUICK_S = 1.0
 _NEEDED_S = 17.0
 
 
-class Line:
+class Prefetch:
     """Lets at most `max_in_flight` of a notifier be in the air; those after them wait here, under their lease.
 
     Only a receiver whose last answer was quick has a line: its next batch is claimed in the transaction that

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.routing import Telling, tell, tell_overdue
+from bridge.decide.routing import RoutingResult, route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import GONE_FOR, Alarm, LastTold, Staying
+from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, Staying
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import GONE, Transition, Watch
@@ -29,21 +29,21 @@ def gates_at(tx: Connection, book: Rulebook, now: datetime) -> Gates:
     return Gates(mutes=book.mutes, silences=silences.of_use(tx, now=now), zone=book.zone, now=now)
 
 
-def tell_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: datetime) -> Sequence[Telling]:
+def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: datetime) -> Sequence[RoutingResult]:
     """Store transitions, and what is told of them."""
     if not steps:
         return ()
     gates = gates_at(tx, book, now)
     fired = time_in_state.of_stays(tx, steps) if book.matcher.levels else {}
-    tellings = [tell(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
-    snapshots.add_transitions(tx, [(telling.transition, _fired(telling)) for telling in tellings], rules=book.sha)
+    routings = [route(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
+    snapshots.add_transitions(tx, [(routing.transition, _fired(routing)) for routing in routings], rules=book.sha)
     time_in_state.recovered(tx, [one.n for found in fired.values() for one in found], now=now)
-    counters.add(tx, of_tellings(tellings), now=now)
-    _put(tx, tellings, now)
-    return tellings
+    counters.add(tx, of_tellings(routings), now=now)
+    _put(tx, routings, now)
+    return routings
 
 
-def tell_stays(
+def route_overdue_jobs(
     tx: Connection,
     watch: Watch,
     book: Rulebook,
@@ -51,7 +51,7 @@ def tell_stays(
     now: datetime,
     *,
     saw: Callable[[str, Transition], bool],
-) -> Sequence[Telling]:
+) -> Sequence[RoutingResult]:
     """Tell of the jobs of a watch that have stayed in a state for too long; `as_of` a poll of it began.
 
     `saw` says of a job, by its stream's key and its stay, whether that poll saw it: what was not shown may have moved.
@@ -68,27 +68,27 @@ def tell_stays(
         gone_after=as_of - GONE_FOR - max(gone) if gone else None,
     )
     gates = gates_at(tx, book, now)
-    tellings = []
+    routings = []
     for began, told, stream in found:
         if not saw(stream, began):
             continue
-        last = {rule: LastTold(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
-        for telling in tell_overdue(Staying(began=began, told=last), book, gates, as_of):
-            for verdict in telling.verdicts:
+        last = {rule: LastNotified(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
+        for routing in route_overdue(Staying(began=began, told=last), book, gates, as_of):
+            for verdict in routing.verdicts:
                 _fire(tx, began, verdict, last.get(verdict.rule.name), as_of)
-            tellings.append(telling)
-        if len(tellings) >= _MOST_STAYS:
+            routings.append(routing)
+        if len(routings) >= _MOST_STAYS:
             break
-    counters.add(tx, of_matches(tellings), now=now)
-    _put(tx, tellings, now)
-    return tellings
+    counters.add(tx, of_matches(routings), now=now)
+    _put(tx, routings, now)
+    return routings
 
 
 def _alarms(found: Iterable[time_in_state.Fired]) -> list[Alarm]:
     return [Alarm(rule=one.rule, state=one.state, notifiers=one.notifiers, since=one.since) for one in found]
 
 
-def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastTold | None, as_of: datetime) -> None:
+def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastNotified | None, as_of: datetime) -> None:
     """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
     if verdict.stay is None:
         return
@@ -97,16 +97,16 @@ def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastTold | 
     time_in_state.fire(tx, began, verdict.rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
 
 
-def _put(tx: Connection, tellings: Sequence[Telling], now: datetime) -> None:
-    at_once = entries.put(tx, [one for telling in tellings for one in telling.told], now=now)
-    over = {delivery: silence for telling in tellings for delivery, silence in telling.over.items()}
+def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> None:
+    at_once = entries.put(tx, [one for routing in routings for one in routing.told], now=now)
+    over = {delivery: silence for routing in routings for delivery, silence in routing.over.items()}
     silences.over(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
-    faults = [fault for telling in tellings for fault in telling.faults]
+    faults = [fault for routing in routings for fault in routing.faults]
     rulesets.fault(tx, faults, now=now)
-    counters.add(tx, of_faults(tellings), now=now)
+    counters.add(tx, of_faults(routings), now=now)
     for rule, why in faults:
         logger.warning("template fell back to the default text", extra={"rule": rule, "fault": why})
 
 
-def _fired(telling: Telling) -> list[tuple[str, Sequence[str]]]:
-    return [(verdict.rule.name, verdict.notifiers) for verdict in telling.verdicts if verdict.kind == "transition"]
+def _fired(routing: RoutingResult) -> list[tuple[str, Sequence[str]]]:
+    return [(verdict.rule.name, verdict.notifiers) for verdict in routing.verdicts if verdict.kind == "transition"]

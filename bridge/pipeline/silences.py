@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from bridge.decide.rules.gates import scope_of
 from bridge.decide.rulesfile.silences import MOST, Wanted, too_costly
 from bridge.decide.text.times import iso
-from bridge.decide.whatif.silences import Preview, Telling
+from bridge.decide.whatif.silences import Preview, RoutingResult
 from bridge.model import Silence
 from bridge.record.database import ms
 from bridge.record.outbox import silences
@@ -47,10 +47,10 @@ def preview(
     return found
 
 
-def _telling(one: Once) -> Telling:
+def _telling(one: Once) -> RoutingResult:
     # A level rule asks how long the job has been there at the time, not when it came.
     step = replace(one.transition, seen_at=one.made_at) if one.kind == "level" else one.transition
-    return Telling(transition=step, rule=one.rule, notifier=one.notifier, told_at=one.made_at)
+    return RoutingResult(transition=step, rule=one.rule, notifier=one.notifier, told_at=one.made_at)
 
 
 def make(tx: Connection, wanted: Wanted, id_: str, *, now: datetime) -> Silence:
@@ -110,7 +110,7 @@ def preview_facts(found: Preview) -> Facts:
     }
 
 
-def _newest(one: Telling) -> Facts:
+def _newest(one: RoutingResult) -> Facts:
     step = one.transition
     return {
         "told_at": iso(one.told_at),

@@ -1,4 +1,4 @@
-"""One door to SQLite and PostgreSQL: engines, transactions, and whether the schema is the one we know."""
+"""SQLite and PostgreSQL behind one interface: engines, transactions, and whether the schema is the one we know."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bridge.send.addresses import Network, forbidden
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 
 THROUGH_PROXY = "goes through BRIDGE_EGRESS_PROXY, which judges the address"
 
@@ -21,16 +21,16 @@ class Check:
     well: str
 
 
-def of_address(url: str, door: Door) -> Check:
+def of_address(url: str, client: HttpClient) -> Check:
     """Look up the host of a URL, unless a proxy will do that."""
-    if door.has_proxy:
+    if client.has_proxy:
         return Check(None, THROUGH_PROXY)
     well = f"{urlsplit(url).hostname} resolves to an address that may be told (it was not contacted)"
-    return Check(unreachable(url, door.allowed), well)
+    return Check(unreachable(url, client.allowed), well)
 
 
 def unreachable(url: str, allowed: Sequence[Network]) -> str | None:
-    """Say why a URL's host could not be told: no address, or only forbidden ones. The door judges again."""
+    """Say why a URL's host could not be told: no address, or only forbidden ones. The client judges again."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:

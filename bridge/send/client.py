@@ -16,10 +16,10 @@ import pycurl
 
 from bridge import __version__
 from bridge.send.addresses import Network
-from bridge.send.curl_handle import Policy, Transfer, ca_file
+from bridge.send.curl_handle import CurlHandle, Policy, ca_file
 from bridge.send.http_types import Failure, Reply, Request
 
-__all__ = ["Answered", "Door", "Failure", "Reply", "Request"]
+__all__ = ["Answered", "Failure", "HttpClient", "Reply", "Request"]
 
 Answered = tuple[Any, Reply | Failure]  # the key that `start` was given
 
@@ -37,7 +37,7 @@ _READY = (0, pycurl.CSELECT_IN, pycurl.CSELECT_OUT, pycurl.CSELECT_IN | pycurl.C
 logger = logging.getLogger(__name__)
 
 
-class Door:
+class HttpClient:
     """Sends many requests at once. All but `wake` and `fetch` belong to one thread.
 
     With `proxy` it is the proxy that connects, so the proxy must judge addresses: `allow` is not asked.
@@ -54,7 +54,7 @@ class Door:
         answer_cap: int = 4096,
         user_agent: str = USER_AGENT,
         trusted: str | None = None,
-        transfer: Callable[[Policy], Transfer] = Transfer,
+        handle: Callable[[Policy], CurlHandle] = CurlHandle,
     ) -> None:
         def policy(cap: int, *, once: bool) -> Policy:
             return Policy(
@@ -67,10 +67,10 @@ class Door:
             )
 
         self._policy, self._fetch_policy = policy(answer_cap, once=False), policy(FETCH_ANSWER_CAP, once=True)
-        self._new_transfer = transfer
-        self._active: dict[pycurl.Curl, Transfer] = {}
-        self._idle: list[Transfer] = []
-        self._idle_fetchers: deque[Transfer] = deque()
+        self._new_transfer = handle
+        self._active: dict[pycurl.Curl, CurlHandle] = {}
+        self._idle: list[CurlHandle] = []
+        self._idle_fetchers: deque[CurlHandle] = deque()
         self._ended: list[Answered] = []
         self._timer = inf
         self._woken = self._closed = False
@@ -96,15 +96,15 @@ class Door:
 
     def start(self, request: Request, key: object) -> None:
         """Begin to send `request`; `wait` will hand back `key` with what came of it, never an exception."""
-        transfer = self._idle.pop() if self._idle else self._new_transfer(self._policy)
+        handle = self._idle.pop() if self._idle else self._new_transfer(self._policy)
         try:
-            transfer.arm(request, key)
+            handle.arm(request, key)
         except ValueError as fault:  # UnicodeEncodeError is one too
-            self._idle.append(transfer)
+            self._idle.append(handle)
             self._ended.append((key, Failure(_said(fault))))
             return
-        self._active[transfer.curl] = transfer
-        self._multi.add_handle(transfer.curl)
+        self._active[handle.curl] = handle
+        self._multi.add_handle(handle.curl)
 
     def wait(self, timeout_s: float) -> list[Answered]:
         """Return what has ended, as soon as something has, or somebody calls `wake`, or time is up."""
@@ -124,21 +124,21 @@ class Door:
 
     def fetch(self, request: Request) -> Reply | Failure:
         """Send `request` and wait for what comes of it. Any thread may call it."""
-        transfer = self._fetcher()
+        handle = self._fetcher()
         try:
-            return _performed(transfer, request)
+            return _performed(handle, request)
         finally:
-            self._idle_fetchers.append(transfer)
+            self._idle_fetchers.append(handle)
             if self._closed:
                 self._close_fetchers()
 
     def close(self) -> None:
         """Give up what is in flight and close every connection."""
         self._closed = True
-        for transfer in self._active.values():
-            self._multi.remove_handle(transfer.curl)
-        for transfer in (*self._active.values(), *self._idle):
-            transfer.close()
+        for handle in self._active.values():
+            self._multi.remove_handle(handle.curl)
+        for handle in (*self._active.values(), *self._idle):
+            handle.close()
         self._active.clear()
         self._idle.clear()
         self._close_fetchers()
@@ -201,11 +201,11 @@ class Door:
 
     def _finish(self, curl: pycurl.Curl, code: int, text: str) -> None:
         self._multi.remove_handle(curl)
-        transfer = self._active.pop(curl)
-        self._ended.append((transfer.key, transfer.ended(code, text)))
-        self._idle.append(transfer)
+        handle = self._active.pop(curl)
+        self._ended.append((handle.key, handle.ended(code, text)))
+        self._idle.append(handle)
 
-    def _fetcher(self) -> Transfer:
+    def _fetcher(self) -> CurlHandle:
         try:
             return self._idle_fetchers.pop()
         except IndexError:
@@ -217,15 +217,15 @@ class Door:
                 self._idle_fetchers.pop().close()
 
 
-def _performed(transfer: Transfer, request: Request) -> Reply | Failure:
+def _performed(handle: CurlHandle, request: Request) -> Reply | Failure:
     try:
-        transfer.arm(request)
-        transfer.curl.perform()
+        handle.arm(request)
+        handle.curl.perform()
     except pycurl.error as fault:
-        return transfer.ended(*fault.args[:2])
+        return handle.ended(*fault.args[:2])
     except ValueError as fault:
         return Failure(_said(fault))
-    return transfer.ended(0, "")
+    return handle.ended(0, "")
 
 
 def _said(fault: ValueError) -> str:

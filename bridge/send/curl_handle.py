@@ -38,7 +38,7 @@ def ca_file() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What holds for every request through one door."""
+    """What holds for every request of one client."""
 
     allow: tuple[Network, ...]
     proxy: str | None = field(repr=False)  # may have a password
@@ -58,7 +58,7 @@ class _LentSocket(socket.socket):
         self.close()
 
 
-class Transfer:
+class CurlHandle:
     """An easy handle and the request it carries."""
 
     def __init__(self, policy: Policy) -> None:

@@ -1,4 +1,4 @@
-"""What goes out through the door, what comes back, and what that means whoever was asked."""
+"""Requests, replies and failures of the HTTP client, and what they mean for any type of notifier."""
 
 from __future__ import annotations
 

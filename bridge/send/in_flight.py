@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class InFlight:
     """One delivery for its notifier, as both were at `at`. None: the rules have no such notifier.
 
     `also` are secrets that a receiver may repeat and the notifier does not know: the proxy's password.

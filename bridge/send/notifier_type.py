@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from bridge.model import Delivery, Notifier, Outcome
 from bridge.send.check import Check
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
 
 MASKED = "***masked***"
@@ -23,7 +23,7 @@ _N = TypeVar("_N", bound=Notifier)
 class Egress:
     """The way out."""
 
-    door: Door
+    client: HttpClient
     slack_api_url: str
 
 
@@ -56,7 +56,7 @@ class ManyRequests(ABC):
         """Wait for what comes of a delivery. Any thread may call it."""
 
 
-Sender = OneRequest | ManyRequests
+NotifierSender = OneRequest | ManyRequests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class NotifierType(ABC, Generic[_N]):
     """One for each `type` of rules.toml, listed in `registry`."""
 
     @abstractmethod
-    def sender(self, notifier: _N, egress: Egress) -> Sender: ...
+    def sender(self, notifier: _N, egress: Egress) -> NotifierSender: ...
 
     @abstractmethod
     def facts(self, notifier: _N) -> dict[str, Any]:

@@ -11,20 +11,20 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from bridge.model import Attempt, Delivery, Notifier, RetryLater
-from bridge.send.client import Answered, Door
+from bridge.send.client import Answered, HttpClient
 from bridge.send.http_types import Failure
-from bridge.send.in_flight import Begun
-from bridge.send.notifier_type import Egress, ManyRequests, OneRequest, Sender
+from bridge.send.in_flight import InFlight
+from bridge.send.notifier_type import Egress, ManyRequests, NotifierSender, OneRequest
 from bridge.send.registry import type_of
 
 
-class Outbound:
+class Sender:
     """Begins attempts and hands back those that ended. Belongs to one thread; `wake` is for any."""
 
     def __init__(
         self,
         *,
-        door: Door,
+        client: HttpClient,
         notifiers: Mapping[str, Notifier],
         clock: Callable[[], datetime],
         slack_api_url: str,
@@ -32,16 +32,16 @@ class Outbound:
         hidden: tuple[str, ...] = (),
     ) -> None:
         """`hidden` are secrets, beside those of the notifiers, that are not kept where an answer repeats them."""
-        self._door = door
+        self._client = client
         self._clock = clock
-        self._egress = Egress(door, slack_api_url)
+        self._egress = Egress(client, slack_api_url)
         self._hidden = hidden
         # The notifiers and the senders made for them change together, in one assignment: another thread does it.
-        self._current: tuple[Mapping[str, Notifier], dict[str, Sender]] = (notifiers, {})
+        self._current: tuple[Mapping[str, Notifier], dict[str, NotifierSender]] = (notifiers, {})
         self._ended: SimpleQueue[Attempt] = SimpleQueue()
         self._in_flight = 0
         # A dead receiver holds its threads until the deadline, and what queues behind them may be for one that is
-        # well. So as many as the courier has in flight at most: nothing queues. They are made when needed.
+        # well. So as many as the dispatcher has in flight at most: nothing queues. They are made when needed.
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sender")
 
     @property
@@ -56,7 +56,7 @@ class Outbound:
     def begin(self, delivery: Delivery) -> None:
         """Start one attempt, which `wait` will hand back. Never raises."""
         notifiers, senders = self._current
-        begun = Begun(delivery, self._clock(), notifiers.get(delivery.notifier), self._hidden)
+        begun = InFlight(delivery, self._clock(), notifiers.get(delivery.notifier), self._hidden)
         self._in_flight += 1
         try:
             self._begin(begun, senders)
@@ -66,25 +66,25 @@ class Outbound:
     def wait(self, timeout_s: float) -> list[Attempt]:
         """Return the attempts that ended, as soon as there are any, or on `wake`, or when time is up."""
         ended = self._taken()
-        ended += [self._judged(answered) for answered in self._door.wait(0 if ended else timeout_s)]
+        ended += [self._judged(answered) for answered in self._client.wait(0 if ended else timeout_s)]
         ended += self._taken()
         self._in_flight -= len(ended)
         return ended
 
     def wake(self) -> None:
         """Make `wait` return now. Any thread may call it."""
-        self._door.wake()
+        self._client.wake()
 
     def close(self, timeout_s: float) -> list[Attempt]:
-        """Let what is in flight end for at most `timeout_s`, close the door, return what ended meanwhile."""
+        """Let what is in flight end for at most `timeout_s`, close the client, return what ended meanwhile."""
         until, ended = monotonic() + timeout_s, self.wait(0)
         while self._in_flight and (left := until - monotonic()) > 0:
             ended += self.wait(left)
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._door.close()
+        self._client.close()
         return ended
 
-    def _begin(self, begun: Begun, senders: dict[str, Sender]) -> None:
+    def _begin(self, begun: InFlight, senders: dict[str, NotifierSender]) -> None:
         delivery, notifier = begun.delivery, begun.notifier
         if notifier is None:
             self._ended.put(begun.ended(RetryLater("rules.toml has no notifier of this name")))
@@ -94,13 +94,13 @@ class Outbound:
             sender = senders[delivery.notifier] = type_of(notifier).sender(notifier, self._egress)
         match sender:
             case OneRequest():
-                self._door.start(sender.request(delivery, begun.at), (begun, sender))
+                self._client.start(sender.request(delivery, begun.at), (begun, sender))
             case ManyRequests():
                 self._threads.submit(self._send_waiting, sender, begun)
 
     def _judged(self, answered: Answered) -> Attempt:
         (begun, sender), ended = answered  # the key that `_begin` gave
-        assert isinstance(begun, Begun)  # noqa: S101 - for mypy
+        assert isinstance(begun, InFlight)  # noqa: S101 - for mypy
         assert isinstance(sender, OneRequest)  # noqa: S101 - for mypy
         try:
             outcome = sender.outcome(ended, self._clock())
@@ -110,7 +110,7 @@ class Outbound:
             return begun.ended(outcome, ended.seconds, address=ended.address)
         return begun.ended(outcome, ended.seconds, ended.status, ended.body, ended.address)
 
-    def _send_waiting(self, sender: ManyRequests, begun: Begun) -> None:
+    def _send_waiting(self, sender: ManyRequests, begun: InFlight) -> None:
         """Run in a thread of its own: it waits for its answers."""
         begun, from_s = replace(begun, at=self._clock()), monotonic()
         try:
@@ -119,7 +119,7 @@ class Outbound:
         except Exception as fault:  # as in `begin`
             attempt = begun.broken(fault)
         self._ended.put(attempt)
-        self._door.wake()
+        self._client.wake()
 
     def _taken(self) -> list[Attempt]:
         taken: list[Attempt] = []

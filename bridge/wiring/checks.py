@@ -10,7 +10,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.send.notifier_type import Egress
 from bridge.send.registry import type_of
 from bridge.settings import Settings
-from bridge.wiring.parts import door
+from bridge.wiring.parts import http_client
 
 _Check = TypeVar("_Check")
 
@@ -19,7 +19,7 @@ def notifier_checks(
     settings: Settings, book: Rulebook, check: Callable[[str, bool | None, str], _Check]
 ) -> Iterator[_Check]:
     """Yield what can be known of each notifier without sending it a message."""
-    with closing(door(settings)) as out:
+    with closing(http_client(settings)) as out:
         egress = Egress(out, settings.slack_api_url)
         for notifier in book.notifiers.values():
             found = type_of(notifier).check(notifier, egress)

@@ -19,7 +19,7 @@ from bridge.pipeline.poll_context import note_rules
 from bridge.record import rulesets
 from bridge.record.database import Clock, Database
 from bridge.record.polling import leases, snapshots
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.curl_handle import ca_file
 from bridge.settings import Settings
 
@@ -55,8 +55,8 @@ def source(settings: Settings, book: Rulebook, *, sleep: Callable[[float], objec
     )
 
 
-def door(settings: Settings) -> Door:
-    return Door(allow=settings.allow_networks, proxy=settings.egress_proxy, trusted=settings.ssl_cert_file)
+def http_client(settings: Settings) -> HttpClient:
+    return HttpClient(allow=settings.allow_networks, proxy=settings.egress_proxy, trusted=settings.ssl_cert_file)
 
 
 def sync(db: Database, book: Rulebook, *, clock: Clock = utc_now) -> None:

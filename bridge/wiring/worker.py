@@ -20,7 +20,7 @@ from bridge.decide.changes.clock import clock_fault
 from bridge.decide.precedence import Precedence
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
-from bridge.pipeline import Courier, Halted, Poll, Poller, Pruner
+from bridge.pipeline import Dispatcher, Halted, Poll, Poller, Pruner
 from bridge.pipeline.poll_context import note_rules
 from bridge.record import clocks, rulesets
 from bridge.record.clock_shift import rewind
@@ -28,10 +28,10 @@ from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.outbox import results
 from bridge.record.polling import leases
 from bridge.scheduler import Ticker
-from bridge.send.sender import Outbound
+from bridge.send.sender import Sender
 from bridge.settings import Settings
 from bridge.wiring.identity import identity, is_alive
-from bridge.wiring.parts import accept, door, may_be_empty, source, start_logging, utc_now
+from bridge.wiring.parts import accept, http_client, may_be_empty, source, start_logging, utc_now
 from bridge.wiring.rules import Rules
 
 logger = logging.getLogger(__name__)
@@ -57,14 +57,14 @@ class Worker:
         self._clock = SharedClock(db, utc_now)
         self._stop = threading.Event()
         self._source = source(settings, rules.book, sleep=self._nap)
-        self._outbound = Outbound(
-            door=door(settings),
+        self._outbound = Sender(
+            client=http_client(settings),
             notifiers=rules.book.notifiers,
             clock=self._clock,  # receivers compare it with theirs: on PostgreSQL the database's is the better one
             slack_api_url=settings.slack_api_url,
             hidden=settings.secrets,
         )
-        self._courier = Courier(
+        self._courier = Dispatcher(
             db=db,
             transport=self._outbound,
             book=lambda: rules.book,

@@ -12,11 +12,11 @@ from flask.testing import FlaskClient
 from jinja2.bccache import Bucket, BytecodeCache
 
 from bridge.admin import create_app
-from bridge.decide.routing import Telling
+from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Problem, Rejected, Sent, Silence, Transition
-from bridge.pipeline.route import tell_all
+from bridge.pipeline.route import route_all
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import claims, results
@@ -166,12 +166,12 @@ class World:
                 failures=1 if error else 0, calls=answered, jobs=3,
             )  # fmt: skip
 
-    def sees(self, *jobs: Job, was: str = NEW) -> list[Telling]:
+    def sees(self, *jobs: Job, was: str = NEW) -> list[RoutingResult]:
         """Record each job's first transition, and what is told of it."""
         steps = [Transition(job=job, was=was, to=job.state, sequence=1, seen_at=self.now, watch="vod") for job in jobs]
         with self.db.write() as tx:
             snapshots.save(tx, jobs, steps, {}, stream="s", streams=["s"], now=self.now)
-            return list(tell_all(tx, self.book, steps, self.now))
+            return list(route_all(tx, self.book, steps, self.now))
 
     def delivery_of(self, number: int) -> str:
         """Record a job that the notifier cms is told of; return the delivery's id."""

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from bridge.admin.explain_answers import Explanations
 from bridge.model import RUNNING, Rejected, Transition
-from bridge.pipeline.route import tell_all
+from bridge.pipeline.route import route_all
 from bridge.record.schema import metadata
 from tests.admin.builders import BUCKET, NOON, READ, RULES, World, a_book, a_failed_job, a_job
 
@@ -115,7 +115,7 @@ def test_of_very_many_transitions_the_newest_are_explained_and_the_others_counte
         for number in range(1, 54)
     ]
     with world.db.write() as tx:
-        tell_all(tx, world.book, steps, NOON)
+        route_all(tx, world.book, steps, NOON)
     answer = world.client().post("/api/v1/rules/explain", json={"job_id": "j1"}).get_json()
     assert [one["sequence"] for one in answer["items"]] == list(range(4, 54))
     assert answer["older"] == 3

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.decide.rulesfile.silences import MOST
 from bridge.model import Rejected
-from bridge.pipeline.digests import Editor
+from bridge.pipeline.digests import DigestDispatcher
 from bridge.record.outbox import digests, silences
 from tests.admin.builders import NOON, READ, World, a_failed_job, a_job, a_silence
 
@@ -263,7 +263,12 @@ def test_the_members_of_a_digest_are_found_by_the_delivery_that_told_it(either_w
     world.sees(a_job(1, state="Failed"), a_job(2, state="Failed"), a_job(3))
     held, other = (deliveries(world, f"?state={state}") for state in ("held", "waiting"))
     world.now = NOON + timedelta(hours=2)
-    assert Editor(db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0).tell_due() == 1
+    assert (
+        DigestDispatcher(
+            db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0
+        ).tell_due()
+        == 1
+    )
     (digest,) = [one["id"] for one in deliveries(world, "") if one["kind"] == "digest"]
     found = deliveries(world, f"?digest={digest}")
     assert [one["id"] for one in found] == [one["id"] for one in held]

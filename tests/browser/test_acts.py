@@ -88,12 +88,12 @@ def test_a_notifier_that_was_told_to_go_away_is_resumed_and_tells_what_waited(ad
     expect(figure).to_contain_text("door")
     bridge.broken.clear()
     figure.click()
-    door = admin.page.get_by_role("article", name="door")
-    expect(door).to_contain_text("it wants no more deliveries")
-    door.get_by_role("button", name="Resume").click()
+    client = admin.page.get_by_role("article", name="door")
+    expect(client).to_contain_text("it wants no more deliveries")
+    client.get_by_role("button", name="Resume").click()
     bridge.await_(lambda: bridge.accepted("/stuck", job))
     admin.looks_again()
-    expect(door).to_contain_text("fine")
+    expect(client).to_contain_text("fine")
 
 
 def test_a_test_is_sent_and_its_attempt_is_seen(admin: Person, bridge: Bridge) -> None:

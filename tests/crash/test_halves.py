@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from bridge.model import FAILED, RUNNING, SUCCESS
-from bridge.pipeline.digests import Editor
+from bridge.pipeline.digests import DigestDispatcher
 from bridge.record.database import Database
 from bridge.record.schema import alarm
 from tests.pipeline.house import House
@@ -45,16 +45,16 @@ def breaks_off(db: Database, number: int, does: Callable[[], object]) -> bool:
 def test_a_digest_whose_telling_breaks_off_anywhere_is_told_once_and_whole(db: Database, clock: Clock) -> None:
     house = House(db, GROUP, clock)
     house.poll()
-    editor = Editor(db=db, book=lambda: house.book, clock=clock, monotonic=lambda: 0.0)
+    digest_dispatcher = DigestDispatcher(db=db, book=lambda: house.book, clock=clock, monotonic=lambda: 0.0)
     for number in itertools.count(1):
         clock.advance(minutes(1))
         house.has(f"a{number}", FAILED)
         house.has(f"b{number}", SUCCESS)
         house.poll()
         clock.advance(minutes(10))
-        broke_off = breaks_off(db, number, editor.tell_due)
+        broke_off = breaks_off(db, number, digest_dispatcher.tell_due)
         clock.advance(minutes(1))  # it may rest that long
-        editor.tell_due()
+        digest_dispatcher.tell_due()
         house.deliver()
         assert [one.title for one in house.heard()] == ["over: 1 Failed, 1 Success"] * number
         if not broke_off:

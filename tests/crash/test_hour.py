@@ -12,20 +12,20 @@ import pytest
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import Attempt
-from bridge.pipeline import Courier
+from bridge.pipeline import Dispatcher
 from bridge.record.database import Database
 from bridge.record.schema import SENT, attempt, delivery
-from bridge.send.client import Door
-from bridge.send.sender import Outbound
+from bridge.send.client import HttpClient
+from bridge.send.sender import Sender
 from bridge.simulator.receiver import WebhookReceiver
 from tests import fakes
-from tests.record.builders import Clock, hours, know, minutes, put, rows, seconds, telling
+from tests.record.builders import Clock, hours, know, minutes, new_delivery, put, rows, seconds
 from tests.stage import SECRET
 
 LANES, EACH = 60, 5
 
 
-class Hasty(Outbound):
+class Hasty(Sender):
     """Waits for answers, and not for time to pass: that is ours to say."""
 
     def wait(self, timeout_s: float) -> list[Attempt]:
@@ -54,16 +54,16 @@ def port() -> int:
 
 
 @pytest.fixture
-def courier(db: Database, clock: Clock, port: int) -> Iterator[Courier]:
+def dispatcher(db: Database, clock: Clock, port: int) -> Iterator[Dispatcher]:
     book = rules(port)
     know(db, *book.notifiers.values())
     outbound = Hasty(
-        door=Door(allow=(ip_network("127.0.0.0/8"),)),
+        client=HttpClient(allow=(ip_network("127.0.0.0/8"),)),
         notifiers=book.notifiers,
         clock=clock,
         slack_api_url="http://127.0.0.1:1/",
     )
-    yield Courier(
+    yield Dispatcher(
         db=db,
         transport=outbound,
         book=lambda: book,
@@ -75,26 +75,26 @@ def courier(db: Database, clock: Clock, port: int) -> Iterator[Courier]:
     outbound.close(5)
 
 
-def live(courier: Courier, clock: Clock, time: timedelta) -> None:
+def live(dispatcher: Dispatcher, clock: Clock, time: timedelta) -> None:
     until = clock() + time
     while clock() < until:
         clock.advance(seconds(5))
-        while courier.turn() or courier.unfinished:
+        while dispatcher.turn() or dispatcher.unfinished:
             pass
 
 
 def test_after_an_hour_everything_is_told_once_and_in_order(
-    db: Database, courier: Courier, clock: Clock, port: int
+    db: Database, dispatcher: Dispatcher, clock: Clock, port: int
 ) -> None:
     for number in range(EACH):
-        put(db, *[telling(f"{lane}-{number}", lane=f"j{lane}") for lane in range(LANES)], now=clock())
-        live(courier, clock, minutes(60 / EACH))
+        put(db, *[new_delivery(f"{lane}-{number}", lane=f"j{lane}") for lane in range(LANES)], now=clock())
+        live(dispatcher, clock, minutes(60 / EACH))
     tries = len(rows(db, attempt))
     assert 60 <= tries <= 120  # about one a minute, whatever waits
     with WebhookReceiver(secrets=[SECRET], port=port, clock=lambda: clock().timestamp()) as receiver:
-        live(courier, clock, seconds(75))
+        live(dispatcher, clock, seconds(75))
         soon = len(receiver.received)
-        live(courier, clock, hours(1))
+        live(dispatcher, clock, hours(1))
         told = [one.id or "" for one in receiver.received if one.verified]
     assert soon >= LANES * EACH * 0.8  # those that were tried wait for a time of their own
     assert sorted(told) == sorted(f"{lane}-{number}" for lane in range(LANES) for number in range(EACH))

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.judging import judge, judge_overdue
-from bridge.decide.rules.levels import Alarm, LastTold, Staying, judge_stay
+from bridge.decide.rules.levels import Alarm, LastNotified, Staying, judge_stay
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import GONE, RUNNING, SUCCESS, Silence
 from tests.builders import NOON, a_job, a_rulebook, a_transition
@@ -64,7 +64,7 @@ def test_a_level_rule_stops_those_below_once_its_own_time_is_over() -> None:
 
 def test_repetitions_stand_on_a_grid_that_begins_with_the_first() -> None:
     book = a_rulebook(STUCK.replace(', "gone"', "") + 'repeat = "10m"\n')
-    first = LastTold(0, NOON + minutes(32), ("hook",))
+    first = LastNotified(0, NOON + minutes(32), ("hook",))
     staying = Staying(began=running().began, told={"stuck": first})
     counts = [
         [one.stay and one.stay.count for one in judge_overdue(staying, book.matcher, gates(book, at), NOON + at)]

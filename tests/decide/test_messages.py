@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from bridge.decide.messages.build import address, as_fallback, build, test_message
-from bridge.decide.routing import Telling, tell
+from bridge.decide.routing import RoutingResult, route
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.matching import Stay
 from bridge.decide.rules.rulebook import Rulebook, Wording
@@ -262,8 +262,8 @@ token = { env = "TOKEN" }
 """
 
 
-def telling(transition: Transition, book: Rulebook) -> Telling:
-    return tell(transition, book, Gates(mutes=(), silences=(), zone=book.zone, now=NOON))
+def new_delivery(transition: Transition, book: Rulebook) -> RoutingResult:
+    return route(transition, book, Gates(mutes=(), silences=(), zone=book.zone, now=NOON))
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +272,7 @@ def book() -> Rulebook:
 
 
 def test_each_notifier_is_told_once_and_by_the_first_rule_that_names_it(book):
-    told = telling(failed(), book)
+    told = new_delivery(failed(), book)
     assert [(one.notifier, one.message.rule) for one in told.told] == [("hook", "failed"), ("bot", "failed")]
     assert [verdict.rule.name for verdict in told.verdicts] == ["failed", "all"]
     assert not told.faults
@@ -280,17 +280,17 @@ def test_each_notifier_is_told_once_and_by_the_first_rule_that_names_it(book):
 
 def test_a_silent_transition_tells_nobody(book):
     step = a_transition(a_job(state=FAILED), silent="first snapshot")
-    assert (telling(step, book).told, telling(step, book).verdicts) == ((), ())
+    assert (new_delivery(step, book).told, new_delivery(step, book).verdicts) == ((), ())
 
 
 def test_a_template_that_does_not_render_is_told_all_the_same(book):
-    told = telling(failed(message=None), book)
+    told = new_delivery(failed(message=None), book)
     assert {one.message.text for one in told.told} == {"CI gave no reason."}
     assert told.faults == [("failed", 'template "short": ZeroDivisionError: division by zero (line 1 of the text)')]
 
 
 def test_ends_are_told_as_what_they_are(book):
     for end in DONE:
-        (first, *_) = telling(a_transition(a_job(state=end), was=RUNNING), book).told
+        (first, *_) = new_delivery(a_transition(a_job(state=end), was=RUNNING), book).told
         assert first.message.state == end
         assert isinstance(book.notifiers[first.notifier], Notifier)

@@ -15,7 +15,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif.sample_job import sample_transition
 from bridge.model import RUNNING, Delivery, Outcome, Sent, Silence
-from bridge.pipeline import Courier, Poller
+from bridge.pipeline import Dispatcher, Poller
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
@@ -108,11 +108,11 @@ class World:
         """Tell what is due, digests too."""
         self.transport.answer = outcome if callable(outcome) else lambda _: outcome
         worker = f"w{next(self.lease)}"
-        courier = Courier(
+        dispatcher = Dispatcher(
             db=self.db, transport=self.transport, book=lambda: self.book, clock=self.clock, chance=lambda: 0.0,
             worker=worker, monotonic=lambda: self.clock().timestamp(),
         )  # fmt: skip
-        while courier.turn() or courier.unfinished:
+        while dispatcher.turn() or dispatcher.unfinished:
             pass
 
     def all(self, id: str = "j1", **which: Any) -> list[Facts]:  # noqa: A002  (the noun's own word)

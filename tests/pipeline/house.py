@@ -1,4 +1,4 @@
-"""A bridge whose hours are simulated: a CI, a poller, a courier and receivers, all by one clock."""
+"""A bridge whose hours are simulated: a CI, a poller, a dispatcher and receivers, all by one clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridge import wiring
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import Delivery, Silence
-from bridge.pipeline import Courier, Poll, Poller
+from bridge.pipeline import Dispatcher, Poll, Poller
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.queries import lists
@@ -86,7 +86,7 @@ class House:
         wiring.sync(self.db, self._book)
         worker = f"w{next(_workers)}"
         self.poller = Poller(db=self.db, source=self.ci, clock=self.clock, worker=worker)
-        self.courier = Courier(
+        self.dispatcher = Dispatcher(
             db=self.db,
             transport=self.transport,
             book=lambda: self._book,
@@ -121,7 +121,7 @@ class House:
         return poll
 
     def deliver(self) -> None:
-        while self.courier.turn() or self.courier.unfinished:
+        while self.dispatcher.turn() or self.dispatcher.unfinished:
             pass
 
     def passes(self, time: timedelta, *, polls: bool = True) -> None:

@@ -199,8 +199,8 @@ def test_what_a_fallback_told_is_not_compared(house: House) -> None:
     house.transport.answer = lambda one: Rejected("gone") if one.notifier == "ops" else None
     house.has("j1", RUNNING)
     house.poll()
-    house.courier.turn()
-    house.courier.turn()
+    house.dispatcher.turn()
+    house.dispatcher.turn()
     assert [row["notifier"] for row in rows(house.db, delivery)] == ["ops", "cms"]
     assert counted(backtest(house)) == {"transition every -> ops": {"told": 1}}
 
@@ -394,7 +394,7 @@ class Life:
         self.house.ci.refuses = {}
 
     def digests(self) -> None:
-        self.house.courier._editor.tell_due()
+        self.house.dispatcher._digest_dispatcher.tell_due()
 
     def silence(self, spec: dict[str, Any], lasts: int, drop: bool) -> None:
         self.made += 1

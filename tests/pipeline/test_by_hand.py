@@ -27,7 +27,7 @@ def world(sqlite_url: str, opened: Opener, clock: Clock, transport: FakeTranspor
     return World(db, ci, clock, Poller(db=db, source=ci, clock=clock, worker="w"), transport)
 
 
-def tell(world: World, notifier: str = "ops", **which: Any) -> Asked:
+def notify(world: World, notifier: str = "ops", **which: Any) -> Asked:
     with world.db.write() as tx:
         return tell_by_hand(
             tx, world.book, job_id="j1", notifier=notifier, author="ann", now=world.clock(), **which
@@ -41,7 +41,7 @@ def begun(world: World, notifier: str = "ops") -> list[Delivery]:
 def test_a_silent_first_snapshot_is_told_with_the_usual_text(world: World) -> None:
     world.rule(EVERYTHING)
     world.sees(FAILED, message="broken")
-    told = tell(world)
+    told = notify(world)
     world.deliver()
     (heard,) = begun(world)
     assert (heard.id, heard.note) == (told.delivery, "Sent by hand by ann.")
@@ -55,7 +55,7 @@ def test_a_silent_first_snapshot_is_told_with_the_usual_text(world: World) -> No
 def test_a_transition_that_no_rule_matched_keeps_its_near_miss_beside_what_was_told_by_hand(world: World) -> None:
     world.begin(ONLY_FAILED)
     world.sees(SUBMITTED, RUNNING)
-    told = tell(world, sequence=1)
+    told = notify(world, sequence=1)
     first, last = world.all()
     assert first["headline"].startswith('no rule matched; nearest: "failed"')
     assert first["headline"].endswith("; manually to ops: waits for its first attempt")
@@ -70,7 +70,7 @@ def test_no_mute_holds_what_a_person_asked_for(world: World) -> None:
     world.begin(EVERYTHING, MUTE.format("drop"))
     world.sees(SUBMITTED)
     assert world.told()["answer"] == "dropped"
-    tell(world, "cms")
+    notify(world, "cms")
     world.deliver()
     (heard,) = begun(world, "cms")
     assert heard.note == "Sent by hand by ann."
@@ -82,7 +82,7 @@ def test_no_mute_holds_what_a_person_asked_for(world: World) -> None:
 def test_it_is_told_after_what_waits_for_the_same_job(world: World) -> None:
     world.begin(EVERYTHING)
     world.sees(SUBMITTED, RUNNING)
-    tell(world, "cms", sequence=1)
+    notify(world, "cms", sequence=1)
     world.deliver()
     assert [json.loads(one.event)["data"]["to"] for one in begun(world, "cms")] == [SUBMITTED, RUNNING, SUBMITTED]
 
@@ -90,35 +90,35 @@ def test_it_is_told_after_what_waits_for_the_same_job(world: World) -> None:
 def test_asked_twice_it_is_one_delivery_and_a_dead_one_is_sent_again(world: World) -> None:
     world.begin(ONLY_FAILED)
     world.sees(SUBMITTED)
-    first = tell(world)
+    first = notify(world)
     with pytest.raises(NotTold, match=f"delivery {first.delivery} is waiting"):
-        tell(world)
+        notify(world)
     world.deliver(Rejected("no"))
-    assert tell(world) == first
+    assert notify(world) == first
     world.deliver()
     with pytest.raises(NotTold, match="is sent"):
-        tell(world)
+        notify(world)
     assert [one.id for one in begun(world)] == [first.delivery] * 2
 
 
 def test_what_an_older_version_told_by_hand_under_another_id_is_not_told_again(world: World) -> None:
     world.begin(ONLY_FAILED)
     world.sees(SUCCESS)
-    tell(world)
+    notify(world)
     world.deliver()
     old = delivery_id("msg_old", "ops")
     with closing(sqlite3.connect(str(world.db.url.database))) as db, db:  # which minds no foreign keys
         db.execute("UPDATE delivery SET id = ?, message = 'msg_old' WHERE notifier = 'ops'", [old])
         db.execute("UPDATE message SET id = 'msg_old'")
     with pytest.raises(NotTold, match=f"delivery {old} is sent"):
-        tell(world)
+        notify(world)
 
 
 def test_a_notifier_with_a_body_of_its_own_is_sent_that(world: World) -> None:
     world.begin(ONLY_FAILED)
     world.sees(SUBMITTED)
     world.book = read(HEAD + ONLY_FAILED + '[notifier.ops.body]\nid = "{{ job.id }}"\nrule = "{{ rule }}"\n', {})
-    tell(world)
+    notify(world)
     world.deliver()
     assert json.loads(begun(world)[0].body or "") == {"id": "j1", "rule": None}
 
@@ -126,5 +126,5 @@ def test_a_notifier_with_a_body_of_its_own_is_sent_that(world: World) -> None:
 def test_a_rule_named_as_nothing_else_has_another_message(world: World) -> None:
     world.begin('[[rule]]\nname = "by hand"\nnotify = "ops"\n')
     world.sees(SUBMITTED)
-    tell(world)
+    notify(world)
     assert len({one["id"] for one in world.last()["deliveries"]}) == 2

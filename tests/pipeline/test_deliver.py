@@ -10,7 +10,7 @@ from sqlalchemy import text, update
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Delivery, Notifier, Outcome, Rate, Rejected, RetryLater, Sent
-from bridge.pipeline import Courier
+from bridge.pipeline import Dispatcher
 from bridge.pipeline.dispatch import LEASE, WINDOW
 from bridge.record.database import Database, at, ms
 from bridge.record.outbox import entries, results
@@ -27,35 +27,35 @@ from tests.record.builders import (
     know,
     let_run,
     minutes,
+    new_delivery,
     put,
     row_of,
     rows,
     seconds,
     settle,
-    telling,
 )
 from tests.record.builders import ended as ended_with
 
 PLAIN = a_book()
 WITH_FALLBACK = a_book(cms='fallback = "pager"')
 
-Couriers = Callable[..., Courier]
+NewDispatcher = Callable[..., Dispatcher]
 
 
 @pytest.fixture
-def couriers(db: Database, transport: FakeTransport, clock: Clock) -> Couriers:
-    def courier(book: Rulebook = PLAIN, **parts: Any) -> Courier:
+def new_dispatcher(db: Database, transport: FakeTransport, clock: Clock) -> NewDispatcher:
+    def dispatcher(book: Rulebook = PLAIN, **parts: Any) -> Dispatcher:
         know(db, *book.notifiers.values())
         whole = {"db": db, "transport": transport, "clock": clock, "monotonic": lambda: clock().timestamp()}
         whole |= {"chance": lambda: 0.0, "worker": "w1"}
-        return Courier(book=lambda: book, **{**whole, **parts})
+        return Dispatcher(book=lambda: book, **{**whole, **parts})
 
-    return courier
+    return dispatcher
 
 
 @pytest.fixture
-def courier(couriers: Couriers) -> Courier:
-    return couriers()
+def dispatcher(new_dispatcher: NewDispatcher) -> Dispatcher:
+    return new_dispatcher()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -68,18 +68,18 @@ def server(request: pytest.FixtureRequest, dialect: str) -> PostgresServer | Non
     return request.getfixturevalue("postgres") if dialect == "postgresql" else None
 
 
-def _work(courier: Courier) -> None:
+def _work(dispatcher: Dispatcher) -> None:
     """Turn until there is nothing to do now."""
-    while courier.turn() or courier.unfinished:
+    while dispatcher.turn() or dispatcher.unfinished:
         pass
 
 
-def _work_for(time: timedelta, courier: Courier, clock: Clock) -> None:
+def _work_for(time: timedelta, dispatcher: Dispatcher, clock: Clock) -> None:
     """Let so much time go by, with a look around every five seconds."""
     until = clock() + time
     while clock() < until:
         clock.advance(min(seconds(5), until - clock()))
-        _work(courier)
+        _work(dispatcher)
 
 
 def _states(db: Database) -> list[int]:
@@ -89,29 +89,29 @@ def _states(db: Database) -> list[int]:
 # --- the way of a delivery ----------------------------------------------------------------------------------
 
 
-def test_what_is_due_is_sent_and_recorded(db: Database, courier: Courier, transport: FakeTransport) -> None:
-    put(db, telling("d1"), telling("d2"))
-    _work(courier)
+def test_what_is_due_is_sent_and_recorded(db: Database, dispatcher: Dispatcher, transport: FakeTransport) -> None:
+    put(db, new_delivery("d1"), new_delivery("d2"))
+    _work(dispatcher)
     assert transport.ids() == ["d1", "d2"]
     assert _states(db) == [SENT, SENT]
     assert [row["outcome"] for row in rows(db, attempt)] == ["sent", "sent"]
 
 
-def test_a_lane_is_sent_in_order(db: Database, courier: Courier, transport: FakeTransport) -> None:
-    put(db, *[telling(f"d{n}", lane="j1") for n in range(5)])
-    _work(courier)
+def test_a_lane_is_sent_in_order(db: Database, dispatcher: Dispatcher, transport: FakeTransport) -> None:
+    put(db, *[new_delivery(f"d{n}", lane="j1") for n in range(5)])
+    _work(dispatcher)
     assert transport.ids() == [f"d{n}" for n in range(5)]
 
 
 def test_a_failed_delivery_is_tried_again_on_the_schedule_until_its_time_is_over(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
     transport.answer = lambda _: RetryLater("503")
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     tries: list[float] = []
     while row_of(db, delivery, id="d1")["state"] == WAITING:
         begun = len(transport.begun)
-        _work(courier)
+        _work(dispatcher)
         if len(transport.begun) > begun:
             tries.append(round((clock() - NOW).total_seconds()))
         let_run(db, clock, max(timedelta(), at(row_of(db, delivery, id="d1")["due_at"]) - clock()))
@@ -121,40 +121,42 @@ def test_a_failed_delivery_is_tried_again_on_the_schedule_until_its_time_is_over
     assert len(rows(db, attempt)) == 7
 
 
-def test_chance_makes_a_pause_up_to_a_fifth_longer(db: Database, couriers: Couriers, transport: FakeTransport) -> None:
+def test_chance_makes_a_pause_up_to_a_fifth_longer(
+    db: Database, new_dispatcher: NewDispatcher, transport: FakeTransport
+) -> None:
     transport.answer = lambda _: RetryLater("503")
-    put(db, telling("d1"))
-    _work(couriers(chance=lambda: 0.5))
+    put(db, new_delivery("d1"))
+    _work(new_dispatcher(chance=lambda: 0.5))
     assert at(row_of(db, delivery, id="d1")["due_at"]) == NOW + seconds(5 * 1.1)
 
 
 def test_a_receiver_is_given_the_time_that_it_asks_for(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
     transport.answer = lambda _: RetryLater("429", after=minutes(7), everyone=True)
-    put(db, telling("d1"))
-    _work(courier)
-    put(db, telling("d2"))
+    put(db, new_delivery("d1"))
+    _work(dispatcher)
+    put(db, new_delivery("d2"))
     clock.advance(minutes(7) - seconds(1))
-    _work(courier)
+    _work(dispatcher)
     assert transport.ids() == ["d1"]
     clock.advance(seconds(1))
     transport.answer = lambda _: Sent()
-    _work(courier)
+    _work(dispatcher)
     assert _states(db) == [SENT, SENT]
 
 
 def test_a_dead_delivery_that_is_redriven_has_its_whole_time_again(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
     transport.answer = lambda _: Rejected("blocked")
-    put(db, telling("d1"))
-    _work(courier)
+    put(db, new_delivery("d1"))
+    _work(dispatcher)
     clock.advance(hours(5))
     with db.write() as tx:
         entries.redrive(tx, lists.numbers_of(["d1"]), now=clock())
     transport.answer = lambda _: RetryLater("503")
-    _work(courier)
+    _work(dispatcher)
     assert _states(db) == [WAITING]
     assert transport.ids() == ["d1", "d1"]
 
@@ -167,13 +169,13 @@ def _fallbacks(db: Database) -> list[tuple[str, str | None]]:
 
 
 def test_a_dead_delivery_is_told_to_the_fallback_once_with_the_reason(
-    db: Database, couriers: Couriers, transport: FakeTransport
+    db: Database, new_dispatcher: NewDispatcher, transport: FakeTransport
 ) -> None:
-    courier = couriers(WITH_FALLBACK)
+    dispatcher = new_dispatcher(WITH_FALLBACK)
     transport.answer = lambda one: Rejected("blocked address") if one.notifier == "cms" else Sent()
-    put(db, telling("d1", message=a_message("m")))
+    put(db, new_delivery("d1", message=a_message("m")))
     for _ in range(2):  # the second time it was sent again by hand
-        _work(courier)
+        _work(dispatcher)
         with db.write() as tx:
             entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW)
     assert _fallbacks(db) == [("m", "This could not be told to cms: blocked address")]
@@ -181,22 +183,26 @@ def test_a_dead_delivery_is_told_to_the_fallback_once_with_the_reason(
 
 
 def test_a_dead_delivery_without_a_fallback_is_only_dead(
-    db: Database, courier: Courier, transport: FakeTransport
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport
 ) -> None:
     transport.answer = lambda _: Rejected("blocked address")
-    put(db, telling("d1"))
-    _work(courier)
+    put(db, new_delivery("d1"))
+    _work(dispatcher)
     assert _states(db) == [DEAD]
 
 
 def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(
-    db: Database, couriers: Couriers, transport: FakeTransport, clock: Clock
+    db: Database, new_dispatcher: NewDispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
-    courier = couriers(WITH_FALLBACK)
+    dispatcher = new_dispatcher(WITH_FALLBACK)
     transport.answer = lambda one: Rejected("410 Gone", pause=True) if one.notifier == "cms" else Sent()
-    put(db, telling("d1", message=a_message("m1"), lane="j1"), telling("d2", message=a_message("m2"), lane="j1"))
+    put(
+        db,
+        new_delivery("d1", message=a_message("m1"), lane="j1"),
+        new_delivery("d2", message=a_message("m2"), lane="j1"),
+    )
     for _ in range(4):
-        _work(courier)
+        _work(dispatcher)
         clock.advance(seconds(5))
     assert [one.id for one in transport.begun if one.notifier == "cms"] == ["d1"]
     note = "This could not be told to cms: notifier cms is paused: 410 Gone"
@@ -205,31 +211,31 @@ def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(
 
 
 def test_what_waits_for_a_paused_notifier_without_a_fallback_waits(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
     transport.answer = lambda _: Rejected("410 Gone", pause=True)
-    put(db, telling("d1"), telling("d2"))
+    put(db, new_delivery("d1"), new_delivery("d2"))
     for _ in range(4):
-        _work(courier)
+        _work(dispatcher)
         clock.advance(hours(48))
     assert _states(db) == [WAITING, WAITING]
     with db.write() as tx:
         entries.resume(tx, "cms")
     transport.answer = lambda _: Sent()
-    _work(courier)
+    _work(dispatcher)
     assert _states(db) == [SENT, SENT]
 
 
 def test_a_notifier_that_rules_no_longer_have_is_tried_for_a_day_and_then_dead(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
     know(db, "old")
     transport.answer = lambda _: RetryLater("rules.toml has no notifier of this name")
-    put(db, telling("d1", to="old"))
-    _work(courier)
+    put(db, new_delivery("d1", to="old"))
+    _work(dispatcher)
     while (waits := at(row_of(db, delivery, id="d1")["due_at"]) - clock()) > timedelta():
         let_run(db, clock, waits)
-        _work(courier)
+        _work(dispatcher)
     assert _states(db) == [DEAD]
     assert clock() - NOW == hours(24) - seconds(0.1)  # the first attempt took as long
 
@@ -238,14 +244,14 @@ def test_a_notifier_that_rules_no_longer_have_is_tried_for_a_day_and_then_dead(
 
 
 def test_no_more_than_the_window_is_ever_in_flight_or_unrecorded(
-    db: Database, couriers: Couriers, transport: FakeTransport
+    db: Database, new_dispatcher: NewDispatcher, transport: FakeTransport
 ) -> None:
-    courier = couriers()
-    put(db, *[telling(f"d{n}", to="cms" if n % 2 else "pager") for n in range(300)])
+    dispatcher = new_dispatcher()
+    put(db, *[new_delivery(f"d{n}", to="cms" if n % 2 else "pager") for n in range(300)])
     with db.write() as tx:
         tx.exec_driver_sql("UPDATE notifier SET max_in_flight = 64")
     unfinished: list[int] = []
-    transport.before_wait = lambda: unfinished.append(courier.unfinished)
+    transport.before_wait = lambda: unfinished.append(dispatcher.unfinished)
     # Every third answers at once, the others only when asked for the third time.
     asked: dict[str, int] = {}
 
@@ -254,53 +260,53 @@ def test_no_more_than_the_window_is_ever_in_flight_or_unrecorded(
         return Sent() if asked[one.id] == 3 or int(one.id[1:]) % 3 == 0 else None
 
     transport.answer = answer
-    _work(courier)
+    _work(dispatcher)
     assert max(unfinished) == WINDOW
     assert set(_states(db)) == {SENT}
 
 
-def test_a_hung_receiver_delays_no_other(db: Database, courier: Courier, transport: FakeTransport) -> None:
+def test_a_hung_receiver_delays_no_other(db: Database, dispatcher: Dispatcher, transport: FakeTransport) -> None:
     know(db, Notifier(name="cms", max_in_flight=4))
     transport.answer = lambda one: None if one.notifier == "cms" else Sent()
-    put(db, *[telling(f"c{n}") for n in range(50)], *[telling(f"p{n}", to="pager") for n in range(50)])
+    put(db, *[new_delivery(f"c{n}") for n in range(50)], *[new_delivery(f"p{n}", to="pager") for n in range(50)])
     for _ in range(50):
-        courier.turn()
+        dispatcher.turn()
     told = [row["state"] for row in rows(db, delivery) if row["notifier"] == "pager"]
     assert told == [SENT] * 50
 
 
-def test_when_nothing_is_due_it_waits_without_hurry(courier: Courier, transport: FakeTransport) -> None:
-    courier.turn()
+def test_when_nothing_is_due_it_waits_without_hurry(dispatcher: Dispatcher, transport: FakeTransport) -> None:
+    dispatcher.turn()
     assert transport.waited == [2.0]
 
 
 def test_a_notifier_at_its_rate_is_waited_for_as_long_as_it_takes(
-    db: Database, courier: Courier, transport: FakeTransport
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport
 ) -> None:
     know(db, Notifier(name="cms", rate=Rate(count=4, per=seconds(1))))
-    put(db, *[telling(f"d{n}") for n in range(5)])
-    _work(courier)
+    put(db, *[new_delivery(f"d{n}") for n in range(5)])
+    _work(dispatcher)
     transport.waited.clear()
-    courier.turn()
+    dispatcher.turn()
     assert transport.waited == [0.25]
 
 
 def test_it_does_not_spin_when_what_waited_for_its_rate_is_no_longer_due(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
     know(db, Notifier(name="cms", rate=Rate(count=1, per=seconds(1))))
-    put(db, telling("d1"), telling("d2"))
-    _work(courier)
+    put(db, new_delivery("d1"), new_delivery("d2"))
+    _work(dispatcher)
     with db.write() as tx:
         entries.pause(tx, "cms", "being repaired", now=NOW)
     clock.advance(seconds(2))
     transport.waited.clear()
-    courier.turn()
+    dispatcher.turn()
     assert transport.waited == [2.0]
 
 
-def test_waking_wakes_the_transport(courier: Courier, transport: FakeTransport) -> None:
-    courier.wake()
+def test_waking_wakes_the_transport(dispatcher: Dispatcher, transport: FakeTransport) -> None:
+    dispatcher.wake()
     assert transport.woken == 1
 
 
@@ -308,73 +314,73 @@ def test_waking_wakes_the_transport(courier: Courier, transport: FakeTransport) 
 
 
 def test_what_a_lost_worker_held_is_sent_again_under_the_same_id(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     claim(db, worker="lost")
-    _work(courier)
+    _work(dispatcher)
     assert transport.begun == []
-    _work_for(LEASE + seconds(6), courier, clock)
+    _work_for(LEASE + seconds(6), dispatcher, clock)
     assert transport.ids() == ["d1"]
     assert [row["outcome"] for row in rows(db, attempt)] == ["lost", "sent"]
 
 
 def test_attempts_that_were_lost_with_their_worker_make_no_pause_longer(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     for _ in range(3):
         claim(db, worker="lost", now=clock())
         with db.write() as tx:
             results.bury(tx, "lost", now=clock())
     transport.answer = lambda _: RetryLater("503")
-    _work(courier)
+    _work(dispatcher)
     assert row_of(db, delivery, id="d1")["attempts"] == 4
     assert row_of(db, delivery, id="d1")["due_at"] == ms(clock() + seconds(5))
 
 
 def test_what_this_worker_sends_itself_is_never_taken_for_lost(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     transport.answer = lambda _: None
     for _ in range(12):
-        courier.turn()
+        dispatcher.turn()
         clock.advance(seconds(5))
     transport.answer = lambda _: Sent()
-    _work(courier)
+    _work(dispatcher)
     assert transport.ids() == ["d1"]
     assert [row["outcome"] for row in rows(db, attempt)] == ["sent"]
 
 
 @only_postgresql
 def test_after_an_outage_claims_of_others_are_watched_anew(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock, server: PostgresServer, opened: Opener
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock, server: PostgresServer, opened: Opener
 ) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     claim(db, worker="other")
-    _work_for(seconds(25), courier, clock)
+    _work_for(seconds(25), dispatcher, clock)
     with outage(db, server, opened):
         clock.advance(seconds(5))
-        assert courier.turn() == 0
-    _work_for(seconds(25), courier, clock)
+        assert dispatcher.turn() == 0
+    _work_for(seconds(25), dispatcher, clock)
     assert transport.begun == []
-    _work_for(seconds(15), courier, clock)
+    _work_for(seconds(15), dispatcher, clock)
     assert transport.ids() == ["d1"]
 
 
-def test_no_two_claims_share_a_lease(db: Database, courier: Courier, transport: FakeTransport) -> None:
+def test_no_two_claims_share_a_lease(db: Database, dispatcher: Dispatcher, transport: FakeTransport) -> None:
     for id_ in ("d1", "d2"):
-        put(db, telling(id_))
-        _work(courier)
+        put(db, new_delivery(id_))
+        _work(dispatcher)
     first, second = transport.begun
     assert first.lease != second.lease
 
 
 def test_an_outcome_that_comes_after_the_lease_is_not_recorded(
-    db: Database, courier: Courier, transport: FakeTransport, clock: Clock, caplog: pytest.LogCaptureFixture
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put(db, telling("d1", thread="t"))
+    put(db, new_delivery("d1", thread="t"))
 
     def take_over() -> None:
         transport.before_wait = lambda: None
@@ -385,7 +391,7 @@ def test_an_outcome_that_comes_after_the_lease_is_not_recorded(
 
     transport.before_wait = take_over
     transport.answer = lambda _: Rejected("late", pause=True)
-    _work(courier)
+    _work(dispatcher)
     assert _states(db) == [SENT]
     assert row_of(db, notifier, name="cms")["paused_at"] is None
     assert [row["outcome"] for row in rows(db, attempt)] == ["lost", "sent"]
@@ -393,10 +399,10 @@ def test_an_outcome_that_comes_after_the_lease_is_not_recorded(
 
 
 def test_a_late_death_is_told_to_no_fallback(
-    db: Database, couriers: Couriers, transport: FakeTransport, clock: Clock
+    db: Database, new_dispatcher: NewDispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
-    courier = couriers(WITH_FALLBACK)
-    put(db, telling("d1"))
+    dispatcher = new_dispatcher(WITH_FALLBACK)
+    put(db, new_delivery("d1"))
 
     def take_over() -> None:
         transport.before_wait = lambda: None
@@ -405,8 +411,8 @@ def test_a_late_death_is_told_to_no_fallback(
 
     transport.before_wait = take_over
     transport.answer = lambda _: Rejected("late")
-    courier.turn()
-    courier.turn()
+    dispatcher.turn()
+    dispatcher.turn()
     assert (_states(db), _fallbacks(db)) == ([WAITING], [])
 
 
@@ -415,55 +421,55 @@ def test_a_late_death_is_told_to_no_fallback(
 
 def test_outcomes_are_kept_while_the_database_is_away_and_recorded_once_it_is_back(
     db_url: str,
-    couriers: Couriers,
+    new_dispatcher: NewDispatcher,
     transport: FakeTransport,
     server: PostgresServer | None,
     opened: Opener,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     db = impatient(opened(db_url))
-    courier = couriers(db=db)
-    put(db, *[telling(f"d{n}") for n in range(3)])
-    assert courier.turn() == 3
+    dispatcher = new_dispatcher(db=db)
+    put(db, *[new_delivery(f"d{n}") for n in range(3)])
+    assert dispatcher.turn() == 3
     with outage(db, server, opened):
         for _ in range(3):
-            assert courier.turn() == 0
-        assert courier.unfinished == 3
+            assert dispatcher.turn() == 0
+        assert dispatcher.unfinished == 3
     assert "delivering waits for the database" in caplog.text
-    _work(courier)
+    _work(dispatcher)
     assert _states(db) == [SENT] * 3
     assert len(transport.begun) == 3
 
 
 @only_postgresql
 def test_a_connection_that_breaks_while_outcomes_are_recorded_loses_none(
-    db: Database, courier: Courier, transport: FakeTransport, server: PostgresServer, db_url: str, opened: Opener
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport, server: PostgresServer, db_url: str, opened: Opener
 ) -> None:
-    put(db, *[telling(f"d{n}") for n in range(3)])
-    assert courier.turn() == 3
+    put(db, *[new_delivery(f"d{n}") for n in range(3)])
+    assert dispatcher.turn() == 3
     other = opened(db_url)
     name = db.url.database
     with other.write() as holding, ThreadPoolExecutor(1) as pool:
         holding.execute(update(delivery).values(note="held"))  # so that recording waits for this row
-        turn = pool.submit(courier.turn)
+        turn = pool.submit(dispatcher.turn)
         held_up = f"datname = '{name}' AND wait_event_type = 'Lock'"
         while not holding.execute(
             text(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {held_up}")  # noqa: S608  (ours)
         ).scalar():
             pass
         assert turn.result(10) == 0
-    _work(courier)
+    _work(dispatcher)
     assert _states(db) == [SENT] * 3
     assert len(transport.begun) == 3
 
 
 def test_one_answer_that_cannot_be_recorded_does_not_stop_the_others(
-    db: Database, courier: Courier, transport: FakeTransport
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport
 ) -> None:
     transport.answer = lambda one: RetryLater("it said \0 and \ud800") if one.id == "d0" else Sent()
-    put(db, *[telling(f"d{n}") for n in range(3)])
+    put(db, *[new_delivery(f"d{n}") for n in range(3)])
     for _ in range(5):
-        courier.turn()
+        dispatcher.turn()
     assert _states(db) == [WAITING, SENT, SENT]
 
 
@@ -471,50 +477,50 @@ def test_one_answer_that_cannot_be_recorded_does_not_stop_the_others(
 
 
 def test_finishing_records_what_is_in_flight_and_begins_nothing_new(
-    db: Database, couriers: Couriers, transport: FakeTransport
+    db: Database, new_dispatcher: NewDispatcher, transport: FakeTransport
 ) -> None:
-    courier = couriers(window=2)
-    put(db, *[telling(f"d{n}") for n in range(5)])
+    dispatcher = new_dispatcher(window=2)
+    put(db, *[new_delivery(f"d{n}") for n in range(5)])
     transport.answer = lambda _: None
-    assert courier.turn() == 2
+    assert dispatcher.turn() == 2
     transport.answer = lambda _: Sent()
-    courier.finish(until=lambda: False)
-    assert courier.unfinished == 0
+    dispatcher.finish(until=lambda: False)
+    assert dispatcher.unfinished == 0
     assert _states(db) == [SENT, SENT, WAITING, WAITING, WAITING]
 
 
-def test_finishing_ends_when_its_time_is_over(db: Database, courier: Courier, transport: FakeTransport) -> None:
-    put(db, telling("d1"))
+def test_finishing_ends_when_its_time_is_over(db: Database, dispatcher: Dispatcher, transport: FakeTransport) -> None:
+    put(db, new_delivery("d1"))
     transport.answer = lambda _: None
-    courier.turn()
+    dispatcher.turn()
     waits = len(transport.waited)
-    courier.finish(until=lambda: len(transport.waited) >= waits + 3)
+    dispatcher.finish(until=lambda: len(transport.waited) >= waits + 3)
     assert _states(db) == [SENDING]  # its lease runs out
 
 
-def test_finishing_with_nothing_in_flight_is_at_once(courier: Courier, transport: FakeTransport) -> None:
-    courier.finish(until=lambda: False)
+def test_finishing_with_nothing_in_flight_is_at_once(dispatcher: Dispatcher, transport: FakeTransport) -> None:
+    dispatcher.finish(until=lambda: False)
     assert transport.waited == []
 
 
 def test_finishing_waits_for_a_database_that_is_away(
-    db_url: str, couriers: Couriers, transport: FakeTransport, server: PostgresServer | None, opened: Opener
+    db_url: str, new_dispatcher: NewDispatcher, transport: FakeTransport, server: PostgresServer | None, opened: Opener
 ) -> None:
     db = impatient(opened(db_url))
-    courier = couriers(db=db)
-    put(db, telling("d1"))
-    courier.turn()
+    dispatcher = new_dispatcher(db=db)
+    put(db, new_delivery("d1"))
+    dispatcher.turn()
     waits = len(transport.waited)
     with outage(db, server, opened):
-        courier.finish(until=lambda: len(transport.waited) >= waits + 2)
-    assert courier.unfinished == 1
-    courier.finish(until=lambda: False)
+        dispatcher.finish(until=lambda: len(transport.waited) >= waits + 2)
+    assert dispatcher.unfinished == 1
+    dispatcher.finish(until=lambda: False)
     assert _states(db) == [SENT]
 
 
 def test_an_outage_longer_than_the_lease_repeats_nothing_that_this_worker_has_sent(
     db_url: str,
-    couriers: Couriers,
+    new_dispatcher: NewDispatcher,
     transport: FakeTransport,
     clock: Clock,
     dialect: str,
@@ -523,30 +529,30 @@ def test_an_outage_longer_than_the_lease_repeats_nothing_that_this_worker_has_se
 ) -> None:
     server = request.getfixturevalue("postgres") if dialect == "postgresql" else None
     db = impatient(opened(db_url))
-    courier = couriers(db=db)
-    put(db, *[telling(f"d{n}") for n in range(3)])
-    assert courier.turn() == 3
+    dispatcher = new_dispatcher(db=db)
+    put(db, *[new_delivery(f"d{n}") for n in range(3)])
+    assert dispatcher.turn() == 3
     with outage(db, server, opened):
-        courier.turn()
+        dispatcher.turn()
         clock.advance(LEASE + seconds(10))
-        courier.turn()
-        assert courier.unfinished == 3
+        dispatcher.turn()
+        assert dispatcher.unfinished == 3
     clock.advance(seconds(6))
-    _work(courier)
-    _work(courier)
+    _work(dispatcher)
+    _work(dispatcher)
     assert len(transport.begun) == 3
     assert [row["outcome"] for row in rows(db, attempt)] == ["sent"] * 3
 
 
 def test_a_quick_receiver_that_asks_to_wait_gets_nothing_more_of_its_line(
-    db: Database, courier: Courier, transport: FakeTransport
+    db: Database, dispatcher: Dispatcher, transport: FakeTransport
 ) -> None:
     know(db, Notifier(name="cms", max_in_flight=2))
-    put(db, telling("d0"))
-    _work(courier)  # it was quick
-    put(db, *[telling(f"d{n}") for n in range(1, 9)])
+    put(db, new_delivery("d0"))
+    _work(dispatcher)  # it was quick
+    put(db, *[new_delivery(f"d{n}") for n in range(1, 9)])
     transport.answer = lambda _: RetryLater("429", after=seconds(60), everyone=True)
-    _work(courier)
+    _work(dispatcher)
     waiting = [row for row in rows(db, delivery) if row["state"] == WAITING]
     assert len(waiting) == 8
     assert sum(row["attempts"] for row in waiting) == len(transport.begun) - 1  # what was not begun counts no try

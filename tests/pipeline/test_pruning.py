@@ -33,11 +33,11 @@ from tests.record.builders import (
     hours,
     know,
     minutes,
+    new_delivery,
     put,
     rows,
     seconds,
     settle,
-    telling,
 )
 from tests.record.test_pruning import days
 
@@ -458,7 +458,7 @@ def test_another_worker_goes_on_when_this_one_has_lost_its_lease(db: Database, c
 
 
 def _without_rules(db: Database, how_many: int) -> None:
-    put(db, *(telling(f"d{n}", message=a_message(f"m{n}", rule="r")) for n in range(how_many)))
+    put(db, *(new_delivery(f"d{n}", message=a_message(f"m{n}", rule="r")) for n in range(how_many)))
     with db.write() as tx:
         tx.execute(update(delivery).values(rule=None))
 

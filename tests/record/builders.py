@@ -16,11 +16,11 @@ from bridge.model import (
     Delivery,
     Job,
     Message,
+    NewDelivery,
     Notifier,
     Outcome,
     Place,
     Stream,
-    Told,
     Transition,
     Watch,
 )
@@ -115,9 +115,9 @@ def a_message(id: str = "m1", **facts: Any) -> Message:  # noqa: A002  (the noun
     )
 
 
-def telling(id: str, to: str = "cms", lane: str | None = None, **facts: Any) -> Told:  # noqa: A002  (likewise)
+def new_delivery(id: str, to: str = "cms", lane: str | None = None, **facts: Any) -> NewDelivery:  # noqa: A002  (likewise)
     """A delivery to be, by default with a message of its own."""
-    return Told(**{"id": id, "message": a_message(f"m-{id}"), "notifier": to, "lane": lane, **facts})
+    return NewDelivery(**{"id": id, "message": a_message(f"m-{id}"), "notifier": to, "lane": lane, **facts})
 
 
 def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()) -> None:
@@ -126,7 +126,7 @@ def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()
         leases.sync(tx, watches, [(notifier, "webhook") for notifier in nouns])
 
 
-def put(db: Database, *told: Told, now: datetime = NOW, at_once: bool = False) -> None:
+def put(db: Database, *told: NewDelivery, now: datetime = NOW, at_once: bool = False) -> None:
     with db.write() as tx:
         entries.put(tx, told, now=now, at_once=at_once)
 

@@ -34,12 +34,12 @@ from tests.record.builders import (
     hours,
     know,
     minutes,
+    new_delivery,
     put,
     row_of,
     rows,
     seconds,
     settle,
-    telling,
 )
 
 CMS = Filter(state="dead", notifier="cms")
@@ -47,7 +47,7 @@ A_SECOND = seconds(1)
 
 
 def bury(db: Database, *ids: str, to: str = "cms", state: int = DEAD, lane: str | None = None, **facts: Any) -> None:
-    put(db, *(telling(one, to, lane=lane, message=a_message(f"m-{one}", **facts)) for one in ids))
+    put(db, *(new_delivery(one, to, lane=lane, message=a_message(f"m-{one}", **facts)) for one in ids))
     with db.write() as tx:
         these = update(delivery).where(delivery.c.id.in_(ids))
         tx.execute(these.values(state=state, ended_at=ms(NOW), attempts=3, why="answered 500"))
@@ -78,7 +78,7 @@ def names(count: int) -> list[str]:
 
 def test_what_is_dead_waits_again_under_its_id_one_an_interval(db: Database) -> None:
     bury(db, *names(30))
-    put(db, telling("alive"))
+    put(db, new_delivery("alive"))
     assert again(db) == Batch(id="rdr_1", scheduled=29, waiting=1, last_due_at=NOW + seconds(29))
     assert dues(db) == {name: seconds(place) for place, name in enumerate(names(30))} | {"alive": seconds(0)}
     first = row_of(db, delivery, id="d005")
@@ -162,7 +162,7 @@ def test_what_is_not_due_yet_stands_in_nobodys_way(db: Database) -> None:
     know(db, "cms")
     bury(db, "a1", "a2", lane="a")
     again(db, every=hours(1), now=NOW + hours(1))
-    put(db, telling("a3", lane="a"))
+    put(db, new_delivery("a3", lane="a"))
     assert claimed_ids(db) == ["a3"]
 
 
@@ -170,7 +170,7 @@ def test_what_is_due_goes_in_the_order_of_its_lane(db: Database) -> None:
     know(db, "cms")
     bury(db, "a1", "a2", lane="a")
     again(db)
-    put(db, telling("a3", lane="a"))
+    put(db, new_delivery("a3", lane="a"))
     moment, told = NOW + seconds(5), list[str]()
     while found := claim(db, now=moment):
         told += [one.id for one in found]
@@ -183,7 +183,7 @@ def test_one_that_was_tried_and_waits_holds_its_lane_up(db: Database) -> None:
     bury(db, "a1", "a2", lane="a")
     again(db)
     settle(db, *(ended(one, RetryLater("busy"), again_at=NOW + minutes(1)) for one in claim(db)))
-    put(db, telling("a3", lane="a"))
+    put(db, new_delivery("a3", lane="a"))
     assert claim(db, now=NOW + seconds(59)) == []
     assert claimed_ids(db, now=NOW + minutes(1)) == ["a1"]
 
@@ -194,7 +194,7 @@ def test_a_batch_that_is_made_between_two_claims_never_sends_two_of_a_lane_at_on
 ) -> None:
     know(db, "cms")
     bury(db, "a1", lane="a")
-    put(db, telling("a2", lane="a"))
+    put(db, new_delivery("a2", lane="a"))
     other = opened(db_url)
     with other.write() as tx:
         (number,) = batches.numbers(tx, CMS, most=7)
@@ -212,7 +212,7 @@ def test_what_is_new_does_not_wait_behind_a_batch(db: Database, rate: Rate | Non
     newest: set[str] = set()
     for second in range(60):
         if second == 30:
-            put(db, telling("new"), now=NOW + seconds(second))
+            put(db, new_delivery("new"), now=NOW + seconds(second))
         claimed = claim(db, now=NOW + seconds(second), newest=newest)
         newest ^= {one.notifier for one in claimed}
         settle(db, *(ended(one, Sent()) for one in claimed), now=NOW + seconds(second))
@@ -226,7 +226,7 @@ def test_of_what_is_new_the_oldest_goes_first_and_takes_turns_with_the_batch(db:
     know(db, Notifier(name="cms", max_in_flight=1))
     bury(db, *names(5))
     again(db, every=seconds(0))
-    put(db, telling("new1"), telling("new2"), now=NOW + seconds(1))
+    put(db, new_delivery("new1"), new_delivery("new2"), now=NOW + seconds(1))
     moment, told = NOW + LATE, list[str]()
     for turn in range(4):
         (one,) = claim(db, now=moment, newest={"cms"} if turn % 2 else ())
@@ -238,8 +238,8 @@ def test_of_what_is_new_the_oldest_goes_first_and_takes_turns_with_the_batch(db:
 @only_sqlite
 def test_a_backlog_that_is_no_batch_goes_in_its_order(db: Database) -> None:
     know(db, Notifier(name="cms", max_in_flight=1))
-    put(db, telling("old"))
-    put(db, telling("new"), now=NOW + hours(1))
+    put(db, new_delivery("old"))
+    put(db, new_delivery("new"), now=NOW + hours(1))
     assert claimed_ids(db, now=NOW + hours(1), newest={"cms"}) == ["old"]
 
 
@@ -247,7 +247,7 @@ def test_a_fallback_is_told_no_faster_than_the_batch_becomes_due(db: Database) -
     know(db, "cms")
     bury(db, "d1", "d2", "d3")
     again(db, every=minutes(1))
-    put(db, telling("later"), now=NOW + hours(1))
+    put(db, new_delivery("later"), now=NOW + hours(1))
     with db.write() as tx:
         entries.pause(tx, "cms", "410", now=NOW)
     found = []

@@ -20,18 +20,18 @@ from tests.record.builders import (
     hours,
     know,
     minutes,
+    new_delivery,
     put,
     row_of,
     rows,
     seconds,
     settle,
-    telling,
 )
 
 
 def test_what_is_claimed_is_claimed_by_nobody_else(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1"), telling("d2"))
+    put(db, new_delivery("d1"), new_delivery("d2"))
     assert claimed_ids(db, free=1) == ["d1"]
     assert claimed_ids(db, worker="w2") == ["d2"]
     assert claimed_ids(db, worker="w3") == []
@@ -39,7 +39,7 @@ def test_what_is_claimed_is_claimed_by_nobody_else(db: Database) -> None:
 
 def test_a_claim_counts_the_attempt_and_has_a_lease(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     (mine,) = claim(db)
     stored = row_of(db, delivery, id="d1")
     assert mine.attempts == 1
@@ -48,7 +48,7 @@ def test_a_claim_counts_the_attempt_and_has_a_lease(db: Database) -> None:
 
 def test_no_more_is_claimed_than_there_are_free_slots(db: Database) -> None:
     know(db, "cms", "ops")
-    put(db, *[telling(f"d{n}", to="ops" if n % 2 else "cms") for n in range(10)])
+    put(db, *[new_delivery(f"d{n}", to="ops" if n % 2 else "cms") for n in range(10)])
     assert len(claim(db, free=3)) == 3
     assert claim(db, free=0) == []
     assert len(claim(db)) == 7
@@ -56,13 +56,13 @@ def test_no_more_is_claimed_than_there_are_free_slots(db: Database) -> None:
 
 def test_what_is_not_due_yet_is_left(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1"), now=NOW + minutes(1))
+    put(db, new_delivery("d1"), now=NOW + minutes(1))
     assert claim(db) == []
     assert claimed_ids(db, now=NOW + minutes(1)) == ["d1"]
 
 
 def test_a_notifier_that_the_record_does_not_know_is_told_nothing(db: Database) -> None:
-    put(db, telling("d1", to="unknown"))
+    put(db, new_delivery("d1", to="unknown"))
     assert claim(db) == []
 
 
@@ -71,7 +71,13 @@ def test_a_notifier_that_the_record_does_not_know_is_told_nothing(db: Database) 
 
 def test_a_lane_is_told_one_after_the_other(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("a1", lane="a"), telling("b1", lane="b"), telling("a2", lane="a"), telling("free"))
+    put(
+        db,
+        new_delivery("a1", lane="a"),
+        new_delivery("b1", lane="b"),
+        new_delivery("a2", lane="a"),
+        new_delivery("free"),
+    )
     first = claim(db)
     assert [d.id for d in first] == ["a1", "b1", "free"]
     assert claim(db) == []
@@ -81,13 +87,15 @@ def test_a_lane_is_told_one_after_the_other(db: Database) -> None:
 
 def test_lanes_of_two_notifiers_do_not_wait_for_each_other(db: Database) -> None:
     know(db, "cms", "ops")
-    put(db, telling("c1", lane="a"), telling("o1", to="ops", lane="a"), telling("o2", to="ops", lane="a"))
+    put(
+        db, new_delivery("c1", lane="a"), new_delivery("o1", to="ops", lane="a"), new_delivery("o2", to="ops", lane="a")
+    )
     assert sorted(claimed_ids(db)) == ["c1", "o1"]
 
 
 def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("a1", lane="a"), telling("a2", lane="a"), telling("b1", lane="b"))
+    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"), new_delivery("b1", lane="b"))
     first, other = claim(db)
     settle(db, ended(first, RetryLater("503"), again_at=NOW + hours(1)), ended(other, Sent()))
     assert row_of(db, delivery, id="a2")["due_at"] == ms(NOW + hours(1))
@@ -98,9 +106,9 @@ def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None
 
 def test_those_behind_go_at_once_when_the_first_was_sent_at_last(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("a1", lane="a"), telling("a2", lane="a"))
+    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"))
     settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + minutes(1)))
-    put(db, telling("a3", lane="a"), now=NOW + seconds(1))
+    put(db, new_delivery("a3", lane="a"), now=NOW + seconds(1))
     (again,) = claim(db, now=NOW + minutes(1))
     settle(db, ended(again, RetryLater("503"), again_at=NOW + hours(1)), now=NOW + minutes(1))
     (again,) = claim(db, now=NOW + hours(1))
@@ -112,7 +120,7 @@ def test_those_behind_go_at_once_when_the_first_was_sent_at_last(db: Database) -
 
 def test_those_behind_go_at_once_when_the_first_is_dead(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("a1", lane="a"), telling("a2", lane="a"))
+    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"))
     settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + hours(1)))
     (again,) = claim(db, now=NOW + hours(1))
     settle(db, ended(again, Rejected("no")), now=NOW + minutes(30))
@@ -121,7 +129,7 @@ def test_those_behind_go_at_once_when_the_first_is_dead(db: Database) -> None:
 
 def test_one_that_is_redriven_goes_before_those_behind_it(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("a1", lane="a"), telling("a2", lane="a"), telling("a3", lane="a"))
+    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"), new_delivery("a3", lane="a"))
     settle(db, ended(claim(db)[0], Rejected("no")))
     (second,) = claim(db)
     with db.write() as tx:
@@ -136,7 +144,7 @@ def test_a_redrive_between_two_claims_never_sends_two_of_a_lane_at_once(
     db: Database, db_url: str, opened: Opener
 ) -> None:
     know(db, "cms")
-    put(db, telling("a1", lane="a"), telling("a2", lane="a"))
+    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"))
     settle(db, ended(claim(db)[0], Rejected("no")))
     other = opened(db_url)
     with other.write() as redriving:
@@ -150,7 +158,7 @@ def test_a_redrive_between_two_claims_never_sends_two_of_a_lane_at_once(
 
 def test_a_notifier_has_no_more_in_flight_than_it_may(db: Database) -> None:
     know(db, Notifier(name="cms", max_in_flight=2))
-    put(db, *[telling(f"d{n}") for n in range(5)])
+    put(db, *[new_delivery(f"d{n}") for n in range(5)])
     first = claim(db)
     assert len(first) == 2
     assert claim(db, worker="w2") == []  # the bound is the notifier's, not the worker's
@@ -164,7 +172,7 @@ def test_two_workers_that_claim_at_once_take_no_more_than_may_be_in_flight(
     db: Database, db_url: str, opened: Opener, rate: Rate | None
 ) -> None:
     know(db, Notifier(name="cms", max_in_flight=4, rate=rate), "ops")
-    put(db, *[telling(f"d{n}") for n in range(20)], telling("o1", to="ops"))
+    put(db, *[new_delivery(f"d{n}") for n in range(20)], new_delivery("o1", to="ops"))
     with db.write() as mine:
         claimed = claims.claim(mine, free=64, lease="w1.1", lease_for=LEASE, now=NOW).deliveries
         # The other one looks while the first claim is not committed, waits for nobody, and goes away empty.
@@ -175,14 +183,14 @@ def test_two_workers_that_claim_at_once_take_no_more_than_may_be_in_flight(
 
 def test_every_notifier_gets_its_turn_to_be_first(db: Database) -> None:
     know(db, "a", "b", "c")
-    put(db, *[telling(f"{to}{n}", to=to) for to in "abc" for n in range(100)])
+    put(db, *[new_delivery(f"{to}{n}", to=to) for to in "abc" for n in range(100)])
     told = Counter(d.notifier for turn in range(12) for d in claim(db, free=1, turn=turn))
     assert told == {"a": 4, "b": 4, "c": 4}
 
 
 def test_a_notifier_that_asked_everyone_to_wait_delays_no_other(db: Database) -> None:
     know(db, "cms", "ops")
-    put(db, telling("c1"), telling("c2"), telling("o1", to="ops"))
+    put(db, new_delivery("c1"), new_delivery("c2"), new_delivery("o1", to="ops"))
     (first,) = claim(db, free=1)
     settle(db, ended(first, RetryLater("429", after=minutes(5), everyone=True), again_at=NOW + minutes(5)))
     assert claimed_ids(db, now=NOW + minutes(4)) == ["o1"]
@@ -191,7 +199,7 @@ def test_a_notifier_that_asked_everyone_to_wait_delays_no_other(db: Database) ->
 
 def test_a_shorter_wish_does_not_shorten_a_longer_one(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1"), telling("d2"), telling("d3"))
+    put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("d3"))
     first, second = claim(db, free=2)
     settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
     settle(db, ended(second, RetryLater("429", everyone=True), again_at=NOW + minutes(1)))
@@ -205,7 +213,7 @@ _TEN_A_SECOND = Notifier(name="cms", rate=Rate(count=10, per=seconds(1)), max_in
 
 def test_a_rate_lets_a_burst_through_and_then_one_an_interval(db: Database) -> None:
     know(db, _TEN_A_SECOND)
-    put(db, *[telling(f"d{n}") for n in range(30)])
+    put(db, *[new_delivery(f"d{n}") for n in range(30)])
     found = claim_all(db)
     assert (len(found.deliveries), found.again_at) == (10, None)
     waiting = claim_all(db)
@@ -217,7 +225,7 @@ def test_a_rate_lets_a_burst_through_and_then_one_an_interval(db: Database) -> N
 
 def test_two_workers_share_the_rate_of_a_notifier(db: Database, db_url: str, opened: Opener) -> None:
     know(db, _TEN_A_SECOND)
-    put(db, *[telling(f"d{n}") for n in range(100)])
+    put(db, *[new_delivery(f"d{n}") for n in range(100)])
     other = opened(db_url)
     told = 0
     for tick in range(20):  # two seconds: a burst of 10, and one for each 0.1 s after
@@ -228,25 +236,25 @@ def test_two_workers_share_the_rate_of_a_notifier(db: Database, db_url: str, ope
 
 def test_a_notifier_at_its_rate_delays_no_other(db: Database) -> None:
     know(db, _TEN_A_SECOND, "ops")
-    put(db, *[telling(f"d{n}") for n in range(20)])
+    put(db, *[new_delivery(f"d{n}") for n in range(20)])
     claim(db)
-    put(db, telling("o1", to="ops"))
+    put(db, new_delivery("o1", to="ops"))
     assert claimed_ids(db) == ["o1"]
 
 
 def test_what_a_lane_holds_back_uses_up_no_rate(db: Database) -> None:
     know(db, Notifier(name="cms", rate=Rate(count=2, per=minutes(1)), max_in_flight=64))
-    put(db, telling("a1", lane="a"), telling("a2", lane="a"))
+    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"))
     assert claimed_ids(db) == ["a1"]
     for _ in range(3):
         assert claim(db) == []
-    put(db, telling("b1", lane="b"))
+    put(db, new_delivery("b1", lane="b"))
     assert claimed_ids(db) == ["b1"]
 
 
 def test_a_rate_from_before_the_clock_was_set_back_does_not_silence_a_notifier(db: Database) -> None:
     know(db, _TEN_A_SECOND)
-    put(db, *[telling(f"d{n}") for n in range(12)], now=NOW - hours(5))
+    put(db, *[new_delivery(f"d{n}") for n in range(12)], now=NOW - hours(5))
     assert len(claim(db)) == 10
     assert len(claim(db, now=NOW - hours(4))) == 2
 
@@ -262,8 +270,8 @@ def _claim_paused(db: Database, name: str, most: int = 64) -> list[str]:
 
 def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: Database) -> None:
     know(db, "cms", "ops")
-    put(db, telling("d1"), telling("d2"), telling("o1", to="ops"))
-    put(db, telling("later"), now=NOW + hours(1))
+    put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("o1", to="ops"))
+    put(db, new_delivery("later"), now=NOW + hours(1))
     with db.write() as tx:
         entries.pause(tx, "cms", "410", now=NOW)
         assert claims.paused_and_waiting(tx) == [("cms", "410")]
@@ -275,7 +283,7 @@ def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: 
 
 def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     assert _claim_paused(db, "cms") == []
     assert claimed_ids(db) == ["d1"]
 
@@ -290,7 +298,7 @@ def _fail(db: Database, name: str, count: int) -> None:
 
 def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Database) -> None:
     know(db, "cms", "ops")
-    put(db, *[telling(f"d{n}") for n in range(5)], telling("o1", to="ops"))
+    put(db, *[new_delivery(f"d{n}") for n in range(5)], new_delivery("o1", to="ops"))
     _fail(db, "cms", 4)
     assert set(claimed_ids(db, broken_at=4)) == {"d0", "o1"}
     assert claimed_ids(db, broken_at=4) == []
@@ -298,7 +306,7 @@ def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Databa
 
 def test_failures_that_are_fewer_than_too_often_change_nothing_and_are_said(db: Database) -> None:
     know(db, "cms", "ops")
-    put(db, *[telling(f"d{n}") for n in range(3)], telling("o1", to="ops"))
+    put(db, *[new_delivery(f"d{n}") for n in range(3)], new_delivery("o1", to="ops"))
     _fail(db, "cms", 2)
     found = claim_all(db, broken_at=3)
     assert len(found.deliveries) == 4
@@ -329,15 +337,15 @@ def test_who_answers_again_is_left_alone_no_longer_but_what_he_asked_for_counts(
     with db.write() as tx:
         entries.hold(tx, "cms", NOW + minutes(1))
         entries.recovered(tx, "cms", broken_at=BROKEN_AT)
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     assert claimed_ids(db) == ([] if waits else ["d1"])
 
 
 def test_of_a_notifier_that_failed_the_oldest_and_the_newest_are_told_by_turns(db: Database) -> None:
     know(db, "cms")
     _fail(db, "cms", BROKEN_AT)
-    put(db, telling("old"), now=NOW - hours(1))
-    put(db, telling("new"))
+    put(db, new_delivery("old"), now=NOW - hours(1))
+    put(db, new_delivery("new"))
     asked = []
     for newest in ((), {"cms"}, ()):
         (probe,) = claim(db, broken_at=BROKEN_AT, newest=newest)
@@ -352,7 +360,7 @@ def test_a_notifier_that_was_resumed_counts_anew(db: Database) -> None:
     _fail(db, "cms", BROKEN_AT)
     with db.write() as tx:
         entries.resume(tx, "cms")
-    put(db, *[telling(f"d{n}") for n in range(3)])
+    put(db, *[new_delivery(f"d{n}") for n in range(3)])
     assert len(claim(db, broken_at=BROKEN_AT)) == 3
 
 
@@ -361,7 +369,7 @@ def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_
     db: Database, failures: int, found: list[str]
 ) -> None:
     know(db, "cms", "ops")
-    put(db, telling("old"), telling("tried", lane="b"), telling("o1", to="ops"), telling("young"))
+    put(db, new_delivery("old"), new_delivery("tried", lane="b"), new_delivery("o1", to="ops"), new_delivery("young"))
     _fail(db, "cms", failures)
     numbers = [row["n"] for row in rows(db, delivery) if row["id"] != "young"]
     with db.write() as tx:
@@ -373,8 +381,8 @@ def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_
 
 def test_what_is_due_is_looked_at_a_few_at_a_time(db: Database) -> None:
     know(db, "cms", "ops")
-    put(db, *[telling(f"d{n}") for n in range(5)], telling("o1", to="ops"))
-    put(db, telling("later"), now=NOW + minutes(1))
+    put(db, *[new_delivery(f"d{n}") for n in range(5)], new_delivery("o1", to="ops"))
+    put(db, new_delivery("later"), now=NOW + minutes(1))
     seen, after = list[int](), (0, 0)
     with db.read() as tx:
         while page := claims.due(tx, "cms", after=after, now=NOW, most=2):
@@ -385,7 +393,7 @@ def test_what_is_due_is_looked_at_a_few_at_a_time(db: Database) -> None:
 
 def test_a_probe_begins_the_retry_time_of_what_was_never_tried(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1"), telling("d2"))
+    put(db, new_delivery("d1"), new_delivery("d2"))
     numbers = [row["n"] for row in rows(db, delivery)]
     with db.write() as tx:
         claims.begin_retry(tx, numbers[:1], seconds(5))
@@ -398,8 +406,8 @@ def test_a_probe_begins_the_retry_time_of_what_was_never_tried(db: Database) -> 
 
 def test_the_receipt_of_the_first_message_of_a_thread_is_seen_by_the_next(db: Database) -> None:
     know(db, "ops", "cms")
-    put(db, *[telling(f"o{n}", to="ops", lane="t", thread="t") for n in (1, 2, 3)])
-    put(db, telling("c1", lane="t", thread="t"))
+    put(db, *[new_delivery(f"o{n}", to="ops", lane="t", thread="t") for n in (1, 2, 3)])
+    put(db, new_delivery("c1", lane="t", thread="t"))
     first, other = sorted(claim(db), key=lambda d: d.notifier, reverse=True)
     assert (first.id, first.root, other.id) == ("o1", None, "c1")
     settle(db, ended(first, Sent("C1 171.1")), ended(other, Sent()))
@@ -412,8 +420,8 @@ def test_the_receipt_of_the_first_message_of_a_thread_is_seen_by_the_next(db: Da
 @pytest.mark.parametrize("failures", [0, BROKEN_AT])
 def test_what_is_to_go_out_at_once_does_so_alone_whatever_its_notifier_waits_for(db: Database, failures: int) -> None:
     know(db, "cms")
-    put(db, *[telling(f"d{n}") for n in range(3)])
-    put(db, telling("asked"), at_once=True)
+    put(db, *[new_delivery(f"d{n}") for n in range(3)])
+    put(db, new_delivery("asked"), at_once=True)
     with db.write() as tx:
         tx.execute(notifier.update().values(failures=failures))
         entries.hold(tx, "cms", NOW + minutes(1))
@@ -423,11 +431,11 @@ def test_what_is_to_go_out_at_once_does_so_alone_whatever_its_notifier_waits_for
 
 def test_what_is_to_go_out_at_once_waits_for_no_probe_that_is_under_way(db: Database) -> None:
     know(db, "cms")
-    put(db, *[telling(f"d{n}") for n in range(3)])
+    put(db, *[new_delivery(f"d{n}") for n in range(3)])
     with db.write() as tx:
         tx.execute(notifier.update().values(failures=BROKEN_AT))
     assert claimed_ids(db, broken_at=BROKEN_AT) == ["d0"]
-    put(db, telling("asked"), at_once=True)
+    put(db, new_delivery("asked"), at_once=True)
     assert claimed_ids(db, broken_at=BROKEN_AT, newest={"cms"}) == ["asked"]
     assert claimed_ids(db, broken_at=BROKEN_AT) == []
 
@@ -436,12 +444,12 @@ def test_what_is_to_go_out_at_once_is_first_and_goes_to_no_notifier_that_is_paus
     db: Database,
 ) -> None:
     know(db, Notifier(name="cms", max_in_flight=1), "ops")
-    put(db, telling("d1"))
-    put(db, telling("asked"), at_once=True)
+    put(db, new_delivery("d1"))
+    put(db, new_delivery("asked"), at_once=True)
     assert claimed_ids(db) == ["asked"]
-    put(db, telling("again"), at_once=True)
+    put(db, new_delivery("again"), at_once=True)
     assert claimed_ids(db) == []
-    put(db, telling("paused", to="ops"), at_once=True)
+    put(db, new_delivery("paused", to="ops"), at_once=True)
     with db.write() as tx:
         entries.pause(tx, "ops", "410", now=NOW)
     assert claimed_ids(db) == []
@@ -449,7 +457,7 @@ def test_what_is_to_go_out_at_once_is_first_and_goes_to_no_notifier_that_is_paus
 
 def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1", lane="j1"), telling("d2", lane="j1"), telling("d3"))
+    put(db, new_delivery("d1", lane="j1"), new_delivery("d2", lane="j1"), new_delivery("d3"))
     numbers = {row["id"]: row["n"] for row in rows(db, delivery)}
     urge(db, numbers["d2"], numbers["d3"])
     assert [row["id"] for row in rows(db, delivery) if row["due_at"] == claims.AT_ONCE] == ["d3"]

@@ -17,7 +17,7 @@ from bridge.record.database import Database
 from bridge.record.outbox import results
 from bridge.record.schema import tally
 from tests.conftest import Opener, only_sqlite
-from tests.record.builders import NOW, claim, ended, hours, know, minutes, put, rows, seconds, settle, telling
+from tests.record.builders import NOW, claim, ended, hours, know, minutes, new_delivery, put, rows, seconds, settle
 
 NINE = NOW.replace(hour=9, minute=0, second=0, microsecond=0)
 
@@ -129,7 +129,7 @@ def test_a_series_has_the_sums_of_each_span(db: Database) -> None:
 
 def test_what_a_lost_worker_sent_is_counted_as_lost(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1"), telling("d2"))
+    put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, worker="w1")
     with db.write() as tx:
         assert results.bury(tx, "w1", now=NOW) == 2
@@ -227,7 +227,7 @@ def test_of_very_many_queues_the_rarest_are_counted_as_others(db: Database) -> N
 
 def test_an_end_that_comes_too_late_is_not_counted_again(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     (claimed,) = claim(db)
     assert settle(db, ended(claimed, Sent())) == frozenset()
     assert settle(db, ended(claimed, Sent())) == {claimed.n}

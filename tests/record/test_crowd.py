@@ -16,7 +16,7 @@ from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
 from bridge.record.schema import DEAD, SENT, delivery
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.record.builders import LEASE, NOW, ended, know, put, rows, telling
+from tests.record.builders import LEASE, NOW, ended, know, new_delivery, put, rows
 
 
 @dataclass
@@ -71,7 +71,7 @@ def _crowd(db: Database, url: str, opened: Opener, *, count: int, lanes: int, wo
     put(
         db,
         *[
-            telling(f"lane{at}-{number}", to=names[at % len(names)], lane=f"lane{at}")
+            new_delivery(f"lane{at}-{number}", to=names[at % len(names)], lane=f"lane{at}")
             for number in range(count // lanes)
             for at in range(lanes)
         ],

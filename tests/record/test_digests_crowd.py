@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from bridge.model import Hold, Rate, Silence, Told
+from bridge.model import Hold, NewDelivery, Rate, Silence
 from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
 from bridge.record.schema import DELIVERY_STATES, delivery, digest
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.record.builders import NOW, a_message, hours, rows, seconds, telling
+from tests.record.builders import NOW, a_message, hours, new_delivery, rows, seconds
 
 NOTIFIERS = ("n0", "n1")
 MOST = 4
@@ -52,7 +52,7 @@ def _enter(db: Database, crowd: Crowd, worker: str, turns: int) -> None:
             entries.put(tx, told, now=now)
 
 
-def _telling(chance: random.Random, id_: str, silence: Silence, now: datetime) -> Told:
+def _telling(chance: random.Random, id_: str, silence: Silence, now: datetime) -> NewDelivery:
     rule = chance.choice(("r0", "r1"))
     group = Hold(gate="group", name=rule, until=now + seconds(1), key=chance.choice(("", "p1")), most=MOST)
     mute = Hold(gate="mute", name="quiet", until=now + seconds(3))
@@ -60,7 +60,7 @@ def _telling(chance: random.Random, id_: str, silence: Silence, now: datetime) -
     quiet = Hold(gate="silence", name=silence.id, until=silence.ends_at)
     hold = chance.choice((group, group, mute, never, quiet, None))
     message = a_message(f"m-{id_}", job_id=id_, state=chance.choice(("Failed", "Success")), rule=rule)
-    return telling(id_, message=message, to=chance.choice(NOTIFIERS), hold=hold, throttle=RATE)
+    return new_delivery(id_, message=message, to=chance.choice(NOTIFIERS), hold=hold, throttle=RATE)
 
 
 def _tell(db: Database, crowd: Crowd, is_over: Callable[[], bool]) -> None:
@@ -76,7 +76,7 @@ def _tell(db: Database, crowd: Crowd, is_over: Callable[[], bool]) -> None:
                     continue
                 count = sum(digests.counts(tx, n).values())
                 if count:
-                    summary = telling(f"d-{n}", to=ended.notifier, message=a_message(f"md-{n}", kind="digest"))
+                    summary = new_delivery(f"d-{n}", to=ended.notifier, message=a_message(f"md-{n}", kind="digest"))
                     entries.put(tx, [summary], now=now)
                     digests.merged(tx, n, summary.id, now=now)
             crowd.count(n, count)

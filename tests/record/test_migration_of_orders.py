@@ -23,9 +23,9 @@ from tests.record.builders import (
     hours,
     know,
     minutes,
+    new_delivery,
     put,
     settle,
-    telling,
 )
 
 # As the version before writes and asks.
@@ -56,10 +56,12 @@ def old(empty_url: str, opened: Opener) -> Database:
     migrations.upgrade(db.engine, "0007")
     know(db, "cms", "ops")
     hold = Hold(gate="group", name="all", until=NOW + hours(1), key="k")
-    put(db, *(telling(f"is-{state}") for state in DELIVERY_STATES), telling("grouped", hold=hold))
-    put(db, *(telling(name, lane="a", message=a_message(f"m-{name}", rule="all")) for name in ("done", "a1", "a2")))
-    put(db, telling("ops", to="ops"), telling("other", message=a_message("m-other", rule="failed")))
-    put(db, telling("late", message=a_message("m-late", rule="all")))
+    put(db, *(new_delivery(f"is-{state}") for state in DELIVERY_STATES), new_delivery("grouped", hold=hold))
+    put(
+        db, *(new_delivery(name, lane="a", message=a_message(f"m-{name}", rule="all")) for name in ("done", "a1", "a2"))
+    )
+    put(db, new_delivery("ops", to="ops"), new_delivery("other", message=a_message("m-other", rule="failed")))
+    put(db, new_delivery("late", message=a_message("m-late", rule="all")))
     with db.write() as tx:
         for number, state in enumerate(DELIVERY_STATES):
             tx.execute(_STATE, {"state": number, "ended": ms(NOW), "ids": [f"is-{state}"]})

@@ -18,7 +18,7 @@ from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, attempt, metadata, notifier
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.record.builders import a_job, know, put, rows, telling
+from tests.record.builders import a_job, know, new_delivery, put, rows
 from tests.record.test_snapshots import see
 from tests.waiting import wait_until
 
@@ -108,7 +108,7 @@ def test_sqlite_brings_itself_up_to_date(empty_url: str, opened: Opener) -> None
 
 
 @pytest.mark.parametrize("round_", range(3))
-def test_two_upgrades_at_once_both_succeed(empty_url: str, opened: Opener, round_: int) -> None:
+def test_two_upgrades_at_once_both_succeed(empty_url: str, opened: Opener, context: int) -> None:
     dbs, together = [opened(empty_url), opened(empty_url)], threading.Barrier(2, timeout=10)
 
     def upgrade(db: Database) -> None:
@@ -139,7 +139,7 @@ def test_what_a_version_wrote_that_gives_no_reasons_has_none(empty_url: str, ope
     db = opened(empty_url)
     migrations.upgrade(db.engine, "0007")
     know(db, "cms")
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     with db.write() as tx:
         tx.execute(text(_ATTEMPT.format(1)))
         tx.execute(text(_PAUSE))
@@ -174,7 +174,7 @@ def before(empty_url: str, opened: Opener) -> Database:
     db = opened(empty_url)
     migrations.upgrade(db.engine, "0004")
     know(db, "cms")
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     return db
 
 
@@ -206,7 +206,7 @@ def _lists() -> set[str]:
 def test_workers_write_while_an_index_is_built(empty_url: str, before: Database, opened: Opener, how: str) -> None:
     worker = opened(_with(empty_url, "lock_timeout=5s"))
     with _held_back(empty_url, how, before.upgrade) as upgraded:
-        put(worker, telling("d2"), telling("d3"))
+        put(worker, new_delivery("d2"), new_delivery("d3"))
         see(worker, a_job("j1"))
         with worker.write() as tx:  # as a version does that knows no more columns
             sent = tx.execute(text("UPDATE delivery SET state = 2 WHERE id <> 'd1' RETURNING id")).scalars().all()

@@ -15,11 +15,11 @@ from tests.record.builders import (
     ended,
     hours,
     know,
+    new_delivery,
     put,
     row_of,
     rows,
     settle,
-    telling,
 )
 
 
@@ -30,9 +30,9 @@ def _known(request: pytest.FixtureRequest) -> None:
 
 
 def test_what_is_put_twice_is_told_once(db: Database) -> None:
-    put(db, telling("d1"), telling("d2"))
+    put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, free=1)
-    put(db, telling("d1"), telling("d2"), telling("d3"), now=NOW + hours(1))
+    put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("d3"), now=NOW + hours(1))
     assert [(row["id"], row["state"]) for row in rows(db, delivery)] == [("d1", 1), ("d2", 0), ("d3", 0)]
     assert len(rows(db, message)) == 3
 
@@ -44,7 +44,7 @@ def test_putting_nothing_is_allowed(db: Database) -> None:
 
 def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
     told = a_message(event={"text": '转码 "ok"'}, fields=(("queue", "vod"),), job_id="j1", state="Success", rule="r")
-    put(db, telling("d1", message=told), telling("d2", to="ops", message=told, note="a note", thread="t"))
+    put(db, new_delivery("d1", message=told), new_delivery("d2", to="ops", message=told, note="a note", thread="t"))
     first, second = claim(db)
     assert (first.event, first.says, first.happened_at) == (second.event, second.says, NOW)
     assert first.event == '{"text":"转码 \\"ok\\""}'
@@ -54,7 +54,7 @@ def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
 
 
 def _dead(db: Database, id_: str = "d1") -> None:
-    put(db, telling(id_))
+    put(db, new_delivery(id_))
     (mine,) = claim(db)
     settle(db, ended(mine, RetryLater("down"), again_at=NOW, retry_from=hours(1), retry_due=hours(1)))
     (mine,) = claim(db)
@@ -76,7 +76,7 @@ def test_a_dead_delivery_is_sent_again_under_its_own_id(db: Database) -> None:
 
 def test_only_dead_deliveries_are_redriven(db: Database) -> None:
     _dead(db)
-    put(db, telling("waiting"), telling("sent"))
+    put(db, new_delivery("waiting"), new_delivery("sent"))
     settle(db, *[ended(one, Sent()) for one in claim(db) if one.id == "sent"])
     with db.write() as tx:
         every = lists.numbers_of(["d1", "waiting", "sent", "unknown"])
@@ -85,7 +85,7 @@ def test_only_dead_deliveries_are_redriven(db: Database) -> None:
 
 
 def test_a_paused_notifier_is_told_nothing_until_it_is_resumed(db: Database) -> None:
-    put(db, telling("d1"), telling("d2", to="ops"))
+    put(db, new_delivery("d1"), new_delivery("d2", to="ops"))
     with db.write() as tx:
         entries.pause(tx, "cms", "being repaired", now=NOW)
         entries.pause(tx, "cms", "a second reason", now=NOW + hours(1))
@@ -99,7 +99,7 @@ def test_a_paused_notifier_is_told_nothing_until_it_is_resumed(db: Database) -> 
 
 
 def test_resuming_ends_the_wait_that_a_receiver_asked_for(db: Database) -> None:
-    put(db, telling("d1"), telling("d2"))
+    put(db, new_delivery("d1"), new_delivery("d2"))
     (first,) = claim(db, free=1)
     settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
     assert claimed_ids(db) == []
@@ -109,7 +109,7 @@ def test_resuming_ends_the_wait_that_a_receiver_asked_for(db: Database) -> None:
 
 
 def test_a_refused_delivery_can_be_redriven_too(db: Database) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     (mine,) = claim(db)
     settle(db, ended(mine, Rejected("not this one")))
     with db.write() as tx:

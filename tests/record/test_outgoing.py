@@ -10,7 +10,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.queries import outgoing
 from bridge.record.queries.lists import iso
-from tests.record.builders import NOW, claim, know, minutes, put, seconds, telling
+from tests.record.builders import NOW, claim, know, minutes, new_delivery, put, seconds
 
 
 def delivery(db: Database, id_: str) -> Any:
@@ -29,7 +29,7 @@ def said(at: datetime) -> str | None:
 
 def test_a_delivery_is_shown_as_a_worker_gets_it(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("d1", note="不行", body='{"a": 1}', channel="C2", thread="b/j1"))
+    put(db, new_delivery("d1", note="不行", body='{"a": 1}', channel="C2", thread="b/j1"))
     before = delivery(db, "d1")
     (claimed,) = claim(db)
     assert delivery(db, "d1") == claimed

@@ -32,11 +32,11 @@ from tests.record.builders import (
     hours,
     know,
     minutes,
+    new_delivery,
     put,
     row_of,
     rows,
     settle,
-    telling,
 )
 from tests.record.test_snapshots import see
 
@@ -79,7 +79,7 @@ def prune_threads(db: Database, now: datetime) -> int:
 def _tell(db: Database, outcome: Any, *names: str, now: datetime = NOW) -> None:
     """Tell these to `cms`, each with a message of its own; a refusal is for good."""
     know(db, "cms")
-    put(db, *(telling(name) for name in names), now=now)
+    put(db, *(new_delivery(name) for name in names), now=now)
     settle(db, *(ended(one, outcome) for one in claim(db, now=now)), now=now)
 
 
@@ -119,10 +119,10 @@ def test_a_dead_letter_of_89_days_is_sent_again_with_all_that_was_tried(db: Data
 
 def test_what_waits_or_is_being_sent_stays_whatever_its_age(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("tried"), telling("sending"))
+    put(db, new_delivery("tried"), new_delivery("sending"))
     tried, _sending = claim(db)
     settle(db, ended(tried, RetryLater("busy"), again_at=NOW + hours(1)))
-    put(db, telling("waiting"))
+    put(db, new_delivery("waiting"))
     assert prune_deliveries(db, NOW + days(4000)) == 0
     assert _left(db) == (["tried", "sending", "waiting"], 3, 1)
 
@@ -130,7 +130,7 @@ def test_what_waits_or_is_being_sent_stays_whatever_its_age(db: Database) -> Non
 def test_a_message_stays_until_nobody_tells_it(db: Database) -> None:
     know(db, "cms", "ops")
     shared = a_message("shared")
-    put(db, telling("sent", message=shared), telling("waits", to="ops", message=shared))
+    put(db, new_delivery("sent", message=shared), new_delivery("waits", to="ops", message=shared))
     settle(db, *(ended(one, Sent()) for one in claim(db) if one.id == "sent"))
     assert prune_deliveries(db, NOW + days(31)) == 1
     assert _left(db) == (["waits"], 1, 0)
@@ -164,7 +164,7 @@ def test_what_is_being_sent_again_is_not_waited_for(db: Database) -> None:
 
 def test_many_are_walked_through_and_what_is_unfinished_is_stepped_over(db: Database) -> None:
     know(db, "cms")
-    put(db, *(telling(f"t{n:04}") for n in range(2 * AT_ONCE + 10)))
+    put(db, *(new_delivery(f"t{n:04}") for n in range(2 * AT_ONCE + 10)))
     with db.write() as tx:
         tx.execute(update(delivery).where(delivery.c.n % 2 == 1).values(state=2, ended_at=0))
     assert prune_deliveries(db, NOW + days(31)) == AT_ONCE + 5
@@ -209,9 +209,9 @@ def test_a_batch_that_is_cut_off_changes_nothing_and_comes_again(db: Database) -
 
 def test_a_lane_goes_on_in_its_order_when_what_came_before_is_pruned(db: Database) -> None:
     know(db, "cms")
-    put(db, telling("first", lane="j1"))
+    put(db, new_delivery("first", lane="j1"))
     settle(db, *(ended(one, Sent()) for one in claim(db)))
-    put(db, telling("second", lane="j1"), telling("third", lane="j1"))
+    put(db, new_delivery("second", lane="j1"), new_delivery("third", lane="j1"))
     assert prune_deliveries(db, NOW + days(31)) == 1
     assert claimed_ids(db) == ["second"]
     assert claimed_ids(db) == []
@@ -220,7 +220,7 @@ def test_a_lane_goes_on_in_its_order_when_what_came_before_is_pruned(db: Databas
 def test_deliveries_are_claimed_and_settled_once_while_others_are_pruned(db: Database) -> None:
     count = 300
     know(db, "cms")
-    put(db, *(telling(f"t{n:03}", lane=f"j{n % 50}") for n in range(count)))
+    put(db, *(new_delivery(f"t{n:03}", lane=f"j{n % 50}") for n in range(count)))
     sent: list[str] = []
     done = threading.Event()
 
@@ -248,7 +248,7 @@ def test_deliveries_are_claimed_and_settled_once_while_others_are_pruned(db: Dat
 
 
 def _by_an_older_version(db: Database, *ids: str, now: datetime = NOW, rule: str | None = "r") -> None:
-    put(db, *(telling(id_, message=a_message(f"m-{id_}", rule=rule)) for id_ in ids), now=now)
+    put(db, *(new_delivery(id_, message=a_message(f"m-{id_}", rule=rule)) for id_ in ids), now=now)
     with db.write() as tx:
         tx.execute(update(delivery).where(delivery.c.id.in_(ids)).values(rule=None))
 
@@ -273,7 +273,7 @@ def _rules(db: Database) -> dict[str, str | None]:
 def test_deliveries_of_an_older_version_get_the_rules_of_their_messages(db: Database) -> None:
     _by_an_older_version(db, "d1", "d2")
     _by_an_older_version(db, "told by none", rule=None)
-    put(db, telling("new", message=a_message("m", rule="other")))
+    put(db, new_delivery("new", message=a_message("m", rule="other")))
     assert _write_rules(db) == 3
     assert _rules(db) == {"d1": "r", "d2": "r", "told by none": "", "new": "other"}
     assert _write_rules(db) == 0
@@ -432,7 +432,7 @@ SHOWN = f"{BUCKET}/j1"
 def _thread(db: Database, name: str = SHOWN, *, now: datetime = NOW, receipt: str | None = "C1 1.0") -> None:
     """Tell something in a thread."""
     know(db, "ops")
-    put(db, telling(f"d{(now - NOW).days}-{name[-5:]}", to="ops", lane=name, thread=name), now=now)
+    put(db, new_delivery(f"d{(now - NOW).days}-{name[-5:]}", to="ops", lane=name, thread=name), now=now)
     settle(db, *(ended(one, Sent(receipt)) for one in claim(db, now=now)), now=now)
 
 
@@ -462,7 +462,7 @@ def test_the_thread_of_an_unfinished_job_or_its_workflow_run_stays(db: Database,
 
 def test_a_thread_in_which_something_waits_to_be_told_stays(db: Database) -> None:
     _thread(db)
-    put(db, telling("waits", to="ops", lane=SHOWN, thread=SHOWN))
+    put(db, new_delivery("waits", to="ops", lane=SHOWN, thread=SHOWN))
     assert prune_threads(db, NOW + days(1000)) == 0
 
 

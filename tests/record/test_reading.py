@@ -25,9 +25,9 @@ from tests.record.builders import (
     hours,
     know,
     minutes,
+    new_delivery,
     put,
     settle,
-    telling,
 )
 
 
@@ -83,7 +83,7 @@ def test_transitions_are_found_by_what_happened_and_when_it_was_seen(db: Databas
 @pytest.mark.usefixtures("jobs")
 def test_a_job_is_shown_with_its_times_its_transitions_and_its_deliveries(db: Database) -> None:
     message = a_message("m", bucket=BUCKET, job_id="j1", sequence=1, state=SUCCESS, rule="rule")
-    put(db, telling("d1", message=message))
+    put(db, new_delivery("d1", message=message))
     with db.read() as tx:
         (found,) = lists.job(tx, "j1")
         assert lists.job(tx, "j9") == []
@@ -121,7 +121,7 @@ def test_lists_have_one_line_of_a_text_and_details_have_it_whole(db: Database) -
 
 def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
     _store(db, a_step(a_job()), a_step(a_job(bucket="other-1250000000")))
-    put(db, telling("d1", message=a_message("m", bucket=BUCKET, job_id="j1")))
+    put(db, new_delivery("d1", message=a_message("m", bucket=BUCKET, job_id="j1")))
     with db.read() as tx:
         found = lists.job(tx, "j1")
     assert [(len(one["transitions"]), len(one["deliveries"])) for one in found] == [(1, 1), (1, 0)]
@@ -152,8 +152,8 @@ def test_the_last_page_has_no_cursor_even_when_it_is_full(db: Database) -> None:
 @pytest.fixture
 def deliveries(db: Database) -> None:
     know(db, "cms", "ops")
-    put(db, telling("sent"), telling("dead", to="ops", message=a_message("m", rule="r", job_id="j1")))
-    put(db, telling("later", message=a_message("m2", event={"type": "t"})), now=NOW + hours(1))
+    put(db, new_delivery("sent"), new_delivery("dead", to="ops", message=a_message("m", rule="r", job_id="j1")))
+    put(db, new_delivery("later", message=a_message("m2", event={"type": "t"})), now=NOW + hours(1))
     first, second = sorted(claim(db), key=lambda d: d.id, reverse=True)
     settle(db, ended(first, Sent(), status=200), ended(second, Rejected("blocked")))
 

@@ -22,12 +22,12 @@ from tests.record.builders import (
     hours,
     know,
     minutes,
+    new_delivery,
     put,
     row_of,
     rows,
     seconds,
     settle,
-    telling,
 )
 from tests.waiting import wait_until
 
@@ -47,7 +47,7 @@ def _rewind(db: Database, now: object = NOW - HOUR) -> timedelta:
 
 
 def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
-    put(db, telling("d1"), now=NOW + minutes(10))
+    put(db, new_delivery("d1"), now=NOW + minutes(10))
     with db.write() as tx:
         entries.hold(tx, "cms", NOW + minutes(5))
         tx.execute(update(notifier).values(used_until=ms(NOW + minutes(2))))
@@ -61,7 +61,7 @@ def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
 
 
 def test_a_clock_that_was_ahead_for_one_attempt_is_known_by_it(db: Database) -> None:
-    put(db, telling("d1"), telling("d2"), now=NOW - HOUR)
+    put(db, new_delivery("d1"), new_delivery("d2"), now=NOW - HOUR)
     ahead = NOW + 24 * HOUR
     for moment, again_at in ((ahead, ahead + minutes(1)), (NOW - HOUR, NOW)):
         (one,) = claim(db, now=moment, free=1)
@@ -74,7 +74,7 @@ def test_a_clock_that_was_ahead_for_one_attempt_is_known_by_it(db: Database) -> 
 
 
 def test_it_is_done_once(db: Database) -> None:
-    put(db, telling("d1"), now=NOW + minutes(10))
+    put(db, new_delivery("d1"), now=NOW + minutes(10))
     _rewind(db)
     before = [rows(db, table) for table in (delivery, notifier, watch, worker)]
     assert _rewind(db) == timedelta()
@@ -82,7 +82,7 @@ def test_it_is_done_once(db: Database) -> None:
 
 
 def test_what_is_due_is_left_as_it_is(db: Database) -> None:
-    put(db, telling("d1"), now=NOW - 2 * HOUR)
+    put(db, new_delivery("d1"), now=NOW - 2 * HOUR)
     _rewind(db)
     assert claimed_ids(db, now=NOW - HOUR) == ["d1"]
     assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW - 2 * HOUR)
@@ -90,14 +90,14 @@ def test_what_is_due_is_left_as_it_is(db: Database) -> None:
 
 @pytest.mark.parametrize("now", [NOW - seconds(4), NOW, NOW + HOUR])
 def test_a_clock_that_goes_forward_or_is_a_little_behind_changes_nothing(db: Database, now: object) -> None:
-    put(db, telling("d1"), now=NOW + 2 * HOUR)
+    put(db, new_delivery("d1"), now=NOW + 2 * HOUR)
     assert _rewind(db, now) == timedelta()
     assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW + 2 * HOUR)
 
 
 @only_postgresql
 def test_of_two_workers_that_notice_at_once_one_sets_back(db: Database, db_url: str, opened: Opener) -> None:
-    put(db, telling("d1"), now=NOW + minutes(90))
+    put(db, new_delivery("d1"), now=NOW + minutes(90))
     other = opened(db_url)
     with ThreadPoolExecutor(1) as pool, db.write() as first:
         assert rewind(first, now=NOW - HOUR) == HOUR

@@ -19,12 +19,12 @@ from tests.record.builders import (
     hours,
     know,
     minutes,
+    new_delivery,
     put,
     row_of,
     rows,
     seconds,
     settle,
-    telling,
 )
 
 LATE = NOW + LEASE + seconds(1)
@@ -41,7 +41,7 @@ def _reap(db: Database) -> int:
 
 
 def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     (mine,) = claim(db)
     one = ended(mine, Sent("r"), status=200, answer="ok", address="192.0.2.1")
     assert settle(db, one, now=NOW + seconds(3)) == frozenset()
@@ -53,7 +53,7 @@ def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
 
 
 def test_one_that_is_tried_later_waits_until_then(db: Database) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     settle(db, ended(claim(db)[0], RetryLater("timed out", Reason.TIMEOUT), again_at=NOW + minutes(2)))
     told = row_of(db, delivery, id="d1")
     assert (told["state"], told["due_at"], told["why"]) == (WAITING, ms(NOW + minutes(2)), "timed out")
@@ -63,7 +63,7 @@ def test_one_that_is_tried_later_waits_until_then(db: Database) -> None:
 
 @pytest.mark.parametrize("outcome", [Rejected("blocked address"), RetryLater("503")])
 def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome: Rejected | RetryLater) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     one = ended(claim(db)[0], outcome)
     assert one.dead
     settle(db, one)
@@ -72,7 +72,7 @@ def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome
 
 
 def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Database) -> None:
-    put(db, telling("d1", lane="a"), telling("d2", lane="a"), telling("o1", to="ops"))
+    put(db, new_delivery("d1", lane="a"), new_delivery("d2", lane="a"), new_delivery("o1", to="ops"))
     first, other = sorted(claim(db), key=lambda d: d.id)
     one = ended(first, Rejected("410: it wants no more", Reason.GONE, pause=True))
     assert not one.dead
@@ -87,7 +87,7 @@ def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Datab
 
 
 def test_many_outcomes_are_recorded_together(db: Database) -> None:
-    put(db, *[telling(f"d{n}") for n in range(6)])
+    put(db, *[new_delivery(f"d{n}") for n in range(6)])
     found = claim(db, free=3) + claim(db, free=3)  # under two leases
     outcomes = [Sent(), RetryLater("later"), Rejected("no"), Sent("r"), Sent(), RetryLater("dead")]
     again = [None, NOW + hours(1), None, None, None, None]
@@ -109,7 +109,7 @@ def test_many_outcomes_are_recorded_together(db: Database) -> None:
 )
 @pytest.mark.parametrize("again", ["claimed", "sent", "waiting"])
 def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | RetryLater | Rejected, again: str) -> None:
-    put(db, telling("d1", lane="a", thread="t"), telling("d2", lane="a", thread="t"))
+    put(db, new_delivery("d1", lane="a", thread="t"), new_delivery("d2", lane="a", thread="t"))
     (zombies,) = claim(db, worker="zombie")
     _reap(db)
     if again != "waiting":
@@ -125,7 +125,7 @@ def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | Retr
 
 
 def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
-    put(db, telling("d1"), telling("d2"), telling("d3"))
+    put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("d3"))
     lost, mine, failed = claim(db)
     with db.write() as tx:
         results.hand_back(tx, [lost])
@@ -136,7 +136,7 @@ def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
 
 
 def test_what_a_lost_worker_held_is_told_again_and_the_attempt_is_called_lost(db: Database) -> None:
-    put(db, telling("d1", lane="a"), telling("d2", lane="a"))
+    put(db, new_delivery("d1", lane="a"), new_delivery("d2", lane="a"))
     (mine,) = claim(db)
     assert _reap(db) == 1
     assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempt)] == [(1, "lost", "lost")]
@@ -149,7 +149,7 @@ def test_what_a_lost_worker_held_is_told_again_and_the_attempt_is_called_lost(db
 def test_what_is_long_over_by_a_worker_not_heard_of_since_is_forsaken(
     db: Database, heard_of: timedelta | None, forsaken: bool
 ) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     (mine,) = claim(db, worker="w1")
     now = NOW + hours(1)
     with db.write() as tx:
@@ -161,14 +161,14 @@ def test_what_is_long_over_by_a_worker_not_heard_of_since_is_forsaken(
 
 
 def test_what_is_not_long_over_is_not_forsaken(db: Database) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     claim(db)
     with db.read() as tx:
         assert results.forsaken(tx, before=NOW) == set()
 
 
 def test_what_was_claimed_again_meanwhile_is_not_taken_from_its_new_holder(db: Database) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     claim(db, worker="lost")
     with db.write() as tx:
         seen = results.held(tx)
@@ -180,7 +180,7 @@ def test_what_was_claimed_again_meanwhile_is_not_taken_from_its_new_holder(db: D
 
 
 def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None:
-    put(db, telling("d1"), telling("d2"))
+    put(db, new_delivery("d1"), new_delivery("d2"))
     first, second = claim(db)
     settle(db, ended(second, Sent()))
     with db.write() as tx:
@@ -192,7 +192,7 @@ def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None
 
 @pytest.mark.parametrize("other", ["w10", "w1_", "xw1", "w"])
 def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, other: str) -> None:
-    put(db, telling("d1"), telling("d2"))
+    put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, free=1, worker="w1")
     claim(db, free=1, worker=other)
     with db.write() as tx:
@@ -202,7 +202,7 @@ def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, othe
 
 
 def test_a_worker_id_is_no_pattern(db: Database) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     claim(db, worker="abc")
     with db.write() as tx:
         assert results.bury(tx, "a_c", now=NOW) == results.bury(tx, "%", now=NOW) == 0
@@ -221,7 +221,7 @@ def test_a_worker_id_is_no_pattern(db: Database) -> None:
     ],
 )
 def test_an_attempt_is_counted_by_its_reason(db: Database, outcome: Outcome, label: str) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     settle(db, ended(claim(db)[0], outcome, again_at=NOW))
     with db.read() as tx:
         assert {one.labels for one in counters.totals(tx, ["attempt"])} == {("cms", label)}
@@ -232,7 +232,7 @@ def test_an_attempt_is_counted_by_its_reason(db: Database, outcome: Outcome, lab
 
 
 def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
-    put(db, telling("d1"))
+    put(db, new_delivery("d1"))
     settle(db, ended(claim(db)[0], Sent(), answer="a\0b" + "x" * 10_000))
     answer = rows(db, attempt)[0]["answer"]
     assert answer.startswith("abx")
@@ -242,6 +242,6 @@ def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
 @pytest.mark.parametrize("said", ["a\0b", "a\ud800b"], ids=["NUL", "half a pair"])
 @pytest.mark.parametrize("make", [RetryLater, Rejected, Sent], ids=lambda make: make.__name__)
 def test_no_word_of_a_receiver_keeps_its_outcome_from_being_recorded(db: Database, said: str, make: type) -> None:
-    put(db, telling("d1", thread="t"))
+    put(db, new_delivery("d1", thread="t"))
     assert settle(db, ended(claim(db)[0], make(said), again_at=NOW if make is RetryLater else None)) == frozenset()
     assert rows(db, delivery)[0]["state"] != SENDING

@@ -11,7 +11,7 @@ from bridge.pipeline.silences import preview
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.polling import snapshots
-from tests.record.builders import BUCKET, NOW, a_job, a_message, a_step, hours, minutes, put, seconds, telling
+from tests.record.builders import BUCKET, NOW, a_job, a_message, a_step, hours, minutes, new_delivery, put, seconds
 
 
 def a_silence(id: str = "s1", **facts: Any) -> Silence:  # noqa: A002  (the noun's own word)
@@ -74,8 +74,8 @@ def test_each_is_listed_with_how_much_it_has_held(db: Database) -> None:
     add(db, a_silence("s1"), a_silence("s2"), a_silence("s3"))
     hold = Hold(gate="silence", name="s1", until=NOW + hours(2))
     other = Hold(gate="mute", name="s2", until=NOW + hours(2))
-    put(db, telling("d1", hold=hold), telling("d2", hold=hold), telling("d3", to="ops", hold=hold))
-    put(db, telling("d4", hold=other), telling("d5"))
+    put(db, new_delivery("d1", hold=hold), new_delivery("d2", hold=hold), new_delivery("d3", to="ops", hold=hold))
+    put(db, new_delivery("d4", hold=other), new_delivery("d5"))
     with db.read() as tx:
         assert [(one.id, held) for one, held in silences.every(tx)] == [("s3", 0), ("s2", 0), ("s1", 3)]
         assert silences.held(tx, ["s1", "s2"]) == {"s1": 3}
@@ -97,7 +97,7 @@ def test_pages_have_every_silence_once(db: Database, limit: int) -> None:
 
 def test_a_silence_is_ended_once_and_what_it_holds_is_due(db: Database) -> None:
     add(db, a_silence())
-    put(db, telling("d1", hold=Hold(gate="silence", name="s1", until=NOW + hours(2))))
+    put(db, new_delivery("d1", hold=Hold(gate="silence", name="s1", until=NOW + hours(2))))
     with db.write() as tx:
         assert silences.end(tx, "s1", by="bob", now=NOW + minutes(1))
         assert not silences.end(tx, "s1", by="eve", now=NOW + minutes(2))
@@ -110,9 +110,9 @@ def test_a_silence_is_ended_once_and_what_it_holds_is_due(db: Database) -> None:
 def test_what_rules_told_is_found_from_the_newest_back(db: Database) -> None:
     for job in ("j1", "j2", "j3"):
         seen(db, job)
-    put(db, telling("d1", message=of_job("j1")), now=NOW - hours(25))
-    put(db, telling("d2", message=of_job("j2")), now=NOW - hours(23))
-    put(db, telling("d3", message=of_job("j3"), hold=Hold(gate="mute", name="m", until=NOW, drop=True)))
+    put(db, new_delivery("d1", message=of_job("j1")), now=NOW - hours(25))
+    put(db, new_delivery("d2", message=of_job("j2")), now=NOW - hours(23))
+    put(db, new_delivery("d3", message=of_job("j3"), hold=Hold(gate="mute", name="m", until=NOW, drop=True)))
     assert told_since(db) == [("j3", "all", "cms"), ("j2", "all", "cms")]
     assert told_since(db, NOW + seconds(1)) == []
 
@@ -121,25 +121,25 @@ def test_tests_digests_and_what_a_fallback_told_are_not_what_a_rule_told(db: Dat
     seen(db, "j1")
     put(
         db,
-        telling("d1", message=of_job("j1")),
-        telling("d2", to="pager", message=of_job("j1")),  # the rule did not name it
-        telling("d3", message=a_message("test", kind="test")),
-        telling("d4", message=a_message("digest", kind="digest", rule="all")),
-        telling("d5", message=of_job("pruned")),
+        new_delivery("d1", message=of_job("j1")),
+        new_delivery("d2", to="pager", message=of_job("j1")),  # the rule did not name it
+        new_delivery("d3", message=a_message("test", kind="test")),
+        new_delivery("d4", message=a_message("digest", kind="digest", rule="all")),
+        new_delivery("d5", message=of_job("pruned")),
     )
     assert told_since(db) == [("j1", "all", "cms")]
 
 
 def test_level_rules_and_recoveries_are_told_of_no_verdict(db: Database) -> None:
     seen(db, "j1", rule="other")
-    put(db, telling("d1", message=of_job("j1", "stuck", kind="level")), now=NOW)
+    put(db, new_delivery("d1", message=of_job("j1", "stuck", kind="level")), now=NOW)
     assert told_since(db) == [("j1", "stuck", "cms")]
 
 
 def test_a_preview_stops_at_as_many_messages_as_it_may_look_at(db: Database) -> None:
     for number in range(5):
         seen(db, f"j{number}")
-    put(db, *(telling(f"d{number}", message=of_job(f"j{number}")) for number in range(5)))
+    put(db, *(new_delivery(f"d{number}", message=of_job(f"j{number}")) for number in range(5)))
     wanted = Wanted(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
     with db.read() as tx:
         cut, whole = (preview(tx, wanted, {}, now=NOW, most=most) for most in (3, 5))
@@ -150,14 +150,14 @@ def test_a_preview_stops_at_as_many_messages_as_it_may_look_at(db: Database) -> 
 
 def test_more_messages_than_are_read_at_once_are_all_looked_at(db: Database) -> None:
     seen(db, "j1")
-    put(db, telling("first", message=of_job("j1")))
-    put(db, *(telling(f"d{number}") for number in range(2_100)))  # of no rule
+    put(db, new_delivery("first", message=of_job("j1")))
+    put(db, *(new_delivery(f"d{number}") for number in range(2_100)))  # of no rule
     assert told_since(db) == [("j1", "all", "cms")]
 
 
 def test_a_level_rule_is_asked_as_of_when_it_told(db: Database) -> None:
     seen(db, "j1", seen_at=NOW - hours(3))
-    put(db, telling("d1", message=of_job("j1", "stuck", kind="level")), now=NOW)
+    put(db, new_delivery("d1", message=of_job("j1", "stuck", kind="level")), now=NOW)
     wanted = Wanted(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
     with db.read() as tx:
         (found,) = preview(tx, wanted, {}, now=NOW).newest

@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from bridge.model import RetryLater, Sent
-from bridge.send.in_flight import ANSWER_KEPT, Begun
+from bridge.send.in_flight import ANSWER_KEPT, InFlight
 from bridge.send.redact import Mask
 from tests.secrets_kept.planted import SECRETS, leaked
 from tests.send.receivers import NOON, a_delivery, a_slack, a_webhook
@@ -106,7 +106,7 @@ def test_a_cut_that_met_no_secret_takes_nothing() -> None:
 
 
 def test_an_answer_that_is_cut_inside_of_a_secret_keeps_no_part_of_it() -> None:
-    begun = Begun(a_delivery(), NOON, a_webhook(headers=(("authorization", f"Bearer {KEY}"),)))
+    begun = InFlight(a_delivery(), NOON, a_webhook(headers=(("authorization", f"Bearer {KEY}"),)))
     for shown in range(len(KEY) + 1):
         said = "x" * (ANSWER_KEPT - shown) + KEY
         for body in (said.encode(), said.encode()[:ANSWER_KEPT]):  # Slack's answers are read further than others
@@ -117,7 +117,7 @@ def test_an_answer_that_is_cut_inside_of_a_secret_keeps_no_part_of_it() -> None:
 
 
 def test_a_long_reason_is_cut_after_its_secrets_are_gone() -> None:
-    begun = Begun(a_delivery(), NOON, a_slack(token=KEY))
+    begun = InFlight(a_delivery(), NOON, a_slack(token=KEY))
     for shown in range(len(KEY) + 1):
         outcome = begun.ended(RetryLater("x" * (500 - shown) + KEY)).outcome
         assert isinstance(outcome, RetryLater)
@@ -126,5 +126,5 @@ def test_a_long_reason_is_cut_after_its_secrets_are_gone() -> None:
 
 
 def test_a_receipt_that_repeats_the_token_is_stored_without_it() -> None:
-    begun = Begun(a_delivery(), NOON, a_slack(token=KEY))
+    begun = InFlight(a_delivery(), NOON, a_slack(token=KEY))
     assert begun.ended(Sent(f"{KEY}:1.2:C1:3")).outcome == Sent("[secret]:1.2:C1:3")

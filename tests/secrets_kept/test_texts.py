@@ -21,13 +21,13 @@ from bridge.decide.rulesfile.read import read as read_rules
 from bridge.model import Place, Stream
 from bridge.record.database import TROUBLES, Database, trouble
 from bridge.send.curl_handle import Policy
-from bridge.send.in_flight import Begun
-from bridge.send.sender import Outbound
+from bridge.send.in_flight import InFlight
+from bridge.send.sender import Sender
 from bridge.settings import SettingsRefused
 from bridge.settings import read as read_settings
 from bridge.simulator.ci import CiSimulator
 from bridge.simulator.web import Answer
-from bridge.wiring.parts import door, known_secrets
+from bridge.wiring.parts import http_client, known_secrets
 from tests.builders import a_rulebook
 from tests.commands import REPOSITORY
 from tests.decide.texts import RULE, WATCH
@@ -121,7 +121,7 @@ def test_no_noun_shows_a_secret() -> None:
     request = a_request(hook.url, headers=(f"a: {SECRETS['header']}",))
     policy = Policy(allow=(), proxy=ENVIRON["BRIDGE_EGRESS_PROXY"], answer_cap=1, user_agent="", trusted="", once=True)
     credentials = Credentials(secret_id="i", secret_key=SECRETS["ci key"], token=SECRETS["ci token"])
-    begun = Begun(a_delivery(), NOON, hook, (SECRETS["proxy password"],))
+    begun = InFlight(a_delivery(), NOON, hook, (SECRETS["proxy password"],))
     keys = Keys.of(SECRETS["admin token"], SECRETS["read token"])
     assert leaked(" ".join(map(repr, (hook, slack, book, request, policy, credentials, begun, keys)))) == set()
 
@@ -180,8 +180,8 @@ def test_what_the_proxy_repeats_of_its_password_is_not_kept() -> None:
     with Receiver(lambda c, seen, o: answering("407 No", str(seen.headers).encode())(c, seen, o)) as proxy:
         url = f"http://u:{quote(SECRETS['proxy password'], safe='')}@127.0.0.1:{proxy.port}"
         settings = read_settings({"BRIDGE_EGRESS_PROXY": url, "BRIDGE_ALLOW_NETWORKS": "127.0.0.0/8"})
-        outbound = Outbound(
-            door=door(settings),
+        outbound = Sender(
+            client=http_client(settings),
             notifiers={"cms": a_webhook("http://cms.example.com/")},
             clock=lambda: NOON,
             slack_api_url="http://127.0.0.1:1/",

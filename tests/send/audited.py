@@ -64,26 +64,26 @@ def main(address: str) -> None:
     from slack_sdk import WebClient
     from slack_sdk.webhook import WebhookClient
 
-    from bridge.send.client import Door
-    from bridge.send.slack.client import DoorWebClient, DoorWebhookClient, SlackTransport, token_trouble
+    from bridge.send.client import HttpClient
+    from bridge.send.slack.client import SlackTransport, SlackWebClient, SlackWebhookClient, token_trouble
     from bridge.send.slack.request import SlackSender
     from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
 
-    api, door, closed = f"{address}/api/", Door(allow=LOOPBACK), Door()
+    api, client, closed = f"{address}/api/", HttpClient(allow=LOOPBACK), HttpClient()
 
-    def tell(through: Door, *, root: str | None = None, **notifier: Any) -> object:
+    def send(through: HttpClient, *, root: str | None = None, **notifier: Any) -> object:
         if notifier.get("url"):
             notifier["url"] = f"{address}/services/T0/B0/X"
         return SlackSender(a_slack(**notifier), api, through).send(a_delivery(thread="j1", root=root), NOON).outcome
 
-    ours = DoorWebClient(SlackTransport(door), token="xoxb-1", base_url=api)
-    hook = DoorWebhookClient(SlackTransport(door), f"{address}/services/T0/B0/X")
-    found = {what: audit.of(lambda told=told: tell(door, **told)) for what, (told, _) in PATHS.items()}
+    ours = SlackWebClient(SlackTransport(client), token="xoxb-1", base_url=api)
+    hook = SlackWebhookClient(SlackTransport(client), f"{address}/services/T0/B0/X")
+    found = {what: audit.of(lambda told=told: send(client, **told)) for what, (told, _) in PATHS.items()}
     found |= {
-        "auth.test": audit.of(lambda: token_trouble(a_slack(), api, door)),
-        "forbidden post": audit.of(lambda: tell(closed)),
-        "forbidden webhook": audit.of(lambda: tell(closed, url=True)),
-        "nobody there": audit.of(lambda: token_trouble(a_slack(), "http://127.0.0.1:1/api/", door)),
+        "auth.test": audit.of(lambda: token_trouble(a_slack(), api, client)),
+        "forbidden post": audit.of(lambda: send(closed)),
+        "forbidden webhook": audit.of(lambda: send(closed, url=True)),
+        "nobody there": audit.of(lambda: token_trouble(a_slack(), "http://127.0.0.1:1/api/", client)),
         # Past what we override:
         "the SDK's own api_call": audit.of(lambda: WebClient.api_call(ours, "auth.test")),
         "the SDK's own send_dict": audit.of(lambda: WebhookClient.send_dict(hook, {"text": "hi"})),

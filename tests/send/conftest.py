@@ -1,3 +1,1 @@
-from tests.send.receivers import door
-
-__all__ = ["door"]
+__all__ = ["client"]

@@ -11,9 +11,9 @@ import pycurl
 
 from bridge.model import Notifier, Sent
 from bridge.send.addresses import Network
-from bridge.send.client import Door
-from bridge.send.curl_handle import Policy, Transfer
-from bridge.send.sender import Outbound
+from bridge.send.client import HttpClient
+from bridge.send.curl_handle import CurlHandle, Policy
+from bridge.send.sender import Sender
 from tests.send.receivers import NOON, a_delivery, a_slack, a_webhook
 
 ROUTES = ("webhook", "Slack url", "SLACK_API_URL")
@@ -36,7 +36,7 @@ class Finding:
         return not (self.let_through or self.sent)
 
 
-class Probe(Transfer):
+class Probe(CurlHandle):
     """The real judge is asked about each address, and whatever it says, no socket is opened."""
 
     def __init__(self, policy: Policy, asked: list[tuple[str, bool]]) -> None:
@@ -61,15 +61,15 @@ def notifier(route: str, url: str) -> Notifier:
     return a_slack(name="n", url=url if route == "Slack url" else None)
 
 
-def outbound(route: str, url: str, door: Door) -> Outbound:
+def outbound(route: str, url: str, client: HttpClient) -> Sender:
     """The bridge's sending half, with one notifier "n" whose requests go to `url`."""
     api_url = url if route == "SLACK_API_URL" else HARMLESS
-    return Outbound(door=door, notifiers={"n": notifier(route, url)}, clock=lambda: NOON, slack_api_url=api_url)
+    return Sender(client=client, notifiers={"n": notifier(route, url)}, clock=lambda: NOON, slack_api_url=api_url)
 
 
 def _finding(route: str, url: str, allow: tuple[Network, ...]) -> Finding:
     asked: list[tuple[str, bool]] = []
-    out = outbound(route, url, Door(allow=allow, transfer=lambda policy: Probe(policy, asked)))
+    out = outbound(route, url, HttpClient(allow=allow, handle=lambda policy: Probe(policy, asked)))
     out.begin(a_delivery(notifier="n"))
     while not (ended := out.wait(10)):
         pass

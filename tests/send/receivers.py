@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 
 from bridge.model import Delivery, SlackNotifier, WebhookNotifier
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
@@ -141,14 +141,14 @@ def a_request(url: str, **changes: Any) -> Request:
     return Request(**{"url": url, "headers": ("x-test: 1",), "body": b"{}", "deadline_s": 5.0} | changes)
 
 
-def through(door: Door, request: Request) -> Reply | Failure:
+def through(client: HttpClient, request: Request) -> Reply | Failure:
     """Start `request` and wait for its end."""
-    door.start(request, "key")
-    while not (ended := door.wait(10)):
+    client.start(request, "key")
+    while not (ended := client.wait(10)):
         pass
     ((key, result),) = ended
     assert key == "key"
-    assert door.in_flight == 0
+    assert client.in_flight == 0
     return result
 
 
@@ -172,7 +172,7 @@ def a_slack(**changes: Any) -> SlackNotifier:
 
 
 @pytest.fixture
-def door() -> Iterator[Door]:
-    made = Door(allow=LOOPBACK)
+def client() -> Iterator[HttpClient]:
+    made = HttpClient(allow=LOOPBACK)
     yield made
     made.close()

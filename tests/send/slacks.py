@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bridge.model import Outcome
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.slack.request import SlackSender
 from tests.send.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
 
@@ -29,8 +29,8 @@ def no(error: str) -> dict[str, Any]:
     return {"ok": False, "error": error}
 
 
-def tell(door: Door, receiver: Receiver, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
-    sender = SlackSender(a_slack(**(notifier or {})), f"http://127.0.0.1:{receiver.port}/api/", door)
+def send(client: HttpClient, receiver: Receiver, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
+    sender = SlackSender(a_slack(**(notifier or {})), f"http://127.0.0.1:{receiver.port}/api/", client)
     return sender.send(a_delivery(**delivery), NOON).outcome
 
 

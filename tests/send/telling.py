@@ -15,25 +15,25 @@ from urllib.parse import urlsplit
 
 from bridge.model import Attempt
 from bridge.send.addresses import parse_networks
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from tests.send.probes import outbound
 from tests.send.receivers import a_delivery
 
 
 def main() -> None:
-    door, opened = None, None
+    client, opened = None, None
     for line in sys.stdin:
         asked = json.loads(line)
         wanted = (asked["allow"], asked.get("proxy"))
-        if door is None or asked.get("fresh") or wanted != opened:
-            door, opened = Door(allow=parse_networks(wanted[0]), proxy=wanted[1]), wanted
-        print(json.dumps(_said(_told(door, asked))), flush=True)
+        if client is None or asked.get("fresh") or wanted != opened:
+            client, opened = HttpClient(allow=parse_networks(wanted[0]), proxy=wanted[1]), wanted
+        print(json.dumps(_said(_told(client, asked))), flush=True)
 
 
-def _told(door: Door, asked: dict[str, Any]) -> Attempt:
+def _told(client: HttpClient, asked: dict[str, Any]) -> Attempt:
     with suppress(OSError):  # nss_wrapper reads its file again at the next look-up, and only one thread may make that
         socket.getaddrinfo(urlsplit(asked["url"]).hostname, None)
-    out = outbound(asked["route"], asked["url"], door)
+    out = outbound(asked["route"], asked["url"], client)
     out.begin(a_delivery(notifier="n"))
     while not (ended := out.wait(10)):
         pass

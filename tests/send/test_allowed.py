@@ -2,7 +2,6 @@ import pytest
 
 from bridge import settings as environment
 from bridge.model import Attempt, Rejected, Sent
-from bridge.wiring.parts import door
 from tests.send.probes import ROUTES, outbound
 from tests.send.receivers import Receiver, a_delivery, accepting
 
@@ -10,7 +9,7 @@ OK = accepting()
 
 
 def told(route: str, url: str, allow: str) -> Attempt:
-    out = outbound(route, url, door(environment.read({"BRIDGE_ALLOW_NETWORKS": allow})))
+    out = outbound(route, url, client(environment.read({"BRIDGE_ALLOW_NETWORKS": allow})))
     out.begin(a_delivery(notifier="n"))
     while not (ended := out.wait(10)):
         pass

@@ -10,9 +10,9 @@ import pytest
 from bridge.decide import notifiers
 from bridge.model import Attempt, Notifier, Reason, Rejected, RetryLater, Sent
 from bridge.send import registry
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.notifier_type import Egress
-from bridge.send.sender import Outbound
+from bridge.send.sender import Sender
 from tests.builders import a_rulebook
 from tests.decide.texts import RULE, WATCH
 from tests.send.contract import EXAMPLES, Example
@@ -22,10 +22,10 @@ each_type = pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
 NOBODY = "http://127.0.0.1:1/"
 
 
-def sent(notifier: Notifier, door: Door | None = None) -> Attempt:
+def sent(notifier: Notifier, client: HttpClient | None = None) -> Attempt:
     """Send one delivery, and return its only attempt."""
-    out = Outbound(
-        door=door or Door(allow=LOOPBACK), notifiers={"n": notifier}, clock=lambda: NOON, slack_api_url=NOBODY
+    out = Sender(
+        client=client or HttpClient(allow=LOOPBACK), notifiers={"n": notifier}, clock=lambda: NOON, slack_api_url=NOBODY
     )
     out.begin(a_delivery(notifier="n"))
     while not (ended := out.wait(10)):
@@ -88,7 +88,7 @@ def test_nobody_there_is_a_fault_of_the_connection(example: Example) -> None:
 @each_type
 def test_a_private_address_is_refused_without_a_connection(example: Example) -> None:
     with Receiver(example.accepts) as receiver:
-        outcome = sent(example.notifier(receiver.url), Door()).outcome
+        outcome = sent(example.notifier(receiver.url), HttpClient()).outcome
     assert isinstance(outcome, Rejected)
     assert not outcome.pause
     assert receiver.connections == 0
@@ -97,14 +97,14 @@ def test_a_private_address_is_refused_without_a_connection(example: Example) -> 
 @each_type
 def test_no_secret_is_described_previewed_or_checked(example: Example) -> None:
     notifier = example.notifier("http://hooks.invalid/hush?token=hush")
-    kind, door = registry.type_of(notifier), Door()
+    kind, client = registry.type_of(notifier), HttpClient()
     shown = [
         repr(notifier),
         str(kind.facts(notifier)),
         str(kind.preview(a_delivery(), notifier, at=NOON, agent="ci-bridge/9")),
-        str(kind.check(notifier, Egress(door, NOBODY))),
+        str(kind.check(notifier, Egress(client, NOBODY))),
     ]
-    door.close()
+    client.close()
     assert not [text for text in shown if any(secret in text for secret in example.secrets)]
     assert set(example.secrets) - {"hush"} <= {part for one in notifier.hidden for part in (one, *one.split())}
     assert all("hooks.invalid" in text for text in shown[1:3])

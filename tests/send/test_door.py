@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from bridge.model import Reason
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.curl_handle import DRAINED
 from bridge.send.http_types import Failure, Reply
 from tests.send.receivers import (
@@ -18,9 +18,9 @@ from tests.send.receivers import (
 )
 
 
-def test_a_request_arrives_whole_and_its_answer_comes_back(door: Door) -> None:
+def test_a_request_arrives_whole_and_its_answer_comes_back(client: HttpClient) -> None:
     with Receiver(answering("201 Created", b"thanks", "X-Y:  z ")) as receiver:
-        reply = through(door, a_request(receiver.url, headers=("x-a: 1", "x-empty;"), body=b'{"a":"\xe8"}'))
+        reply = through(client, a_request(receiver.url, headers=("x-a: 1", "x-empty;"), body=b'{"a":"\xe8"}'))
     assert isinstance(reply, Reply)
     assert (reply.status, reply.body, reply.headers["x-y"]) == (201, b"thanks", "z")
     assert reply.address == "127.0.0.1"
@@ -31,28 +31,28 @@ def test_a_request_arrives_whole_and_its_answer_comes_back(door: Door) -> None:
     assert not {"expect", "accept-encoding", "authorization"} & set(seen.headers)
 
 
-def test_connections_are_kept_alive_and_used_again(door: Door) -> None:
+def test_connections_are_kept_alive_and_used_again(client: HttpClient) -> None:
     with Receiver(answering("204 No Content")) as receiver:
         for _ in range(20):
-            assert isinstance(through(door, a_request(receiver.url)), Reply)
+            assert isinstance(through(client, a_request(receiver.url)), Reply)
     assert (len(receiver.requests), receiver.connections) == (20, 1)
 
 
-def test_an_answer_too_long_to_store_but_not_to_read_keeps_its_connection(door: Door) -> None:
+def test_an_answer_too_long_to_store_but_not_to_read_keeps_its_connection(client: HttpClient) -> None:
     with Receiver(answering("200 OK", b"x" * 20_000)) as receiver:
-        replies = [through(door, a_request(receiver.url)) for _ in range(3)]
+        replies = [through(client, a_request(receiver.url)) for _ in range(3)]
     assert [len(reply.body) for reply in replies if isinstance(reply, Reply)] == [4096] * 3
     assert receiver.connections == 1
 
 
-def test_a_connection_that_the_receiver_closed_meanwhile_is_replaced(door: Door) -> None:
+def test_a_connection_that_the_receiver_closed_meanwhile_is_replaced(client: HttpClient) -> None:
     with Receiver(answering("200 OK", b"", "Connection: close")) as receiver:
         for _ in range(3):
-            assert isinstance(through(door, a_request(receiver.url)), Reply)
+            assert isinstance(through(client, a_request(receiver.url)), Reply)
     assert (len(receiver.requests), receiver.connections) == (3, 3)
 
 
-def test_many_requests_run_at_once_and_each_key_gets_its_own_answer(door: Door) -> None:
+def test_many_requests_run_at_once_and_each_key_gets_its_own_answer(client: HttpClient) -> None:
     def echo(connection: socket.socket, seen: object, over: threading.Event) -> None:
         everyone.wait(10)
         answering("200 OK", seen.body)(connection, seen, over)  # type: ignore[attr-defined, arg-type]
@@ -60,72 +60,72 @@ def test_many_requests_run_at_once_and_each_key_gets_its_own_answer(door: Door) 
     everyone = threading.Barrier(30)
     with Receiver(echo) as receiver:
         for n in range(30):
-            door.start(a_request(receiver.url, body=b"%d" % n), n)
-        assert door.in_flight == 30
+            client.start(a_request(receiver.url, body=b"%d" % n), n)
+        assert client.in_flight == 30
         ended = []
         while len(ended) < 30:
-            ended += door.wait(10)
+            ended += client.wait(10)
     assert sorted(key for key, _ in ended) == list(range(30))
     assert all(isinstance(reply, Reply) and reply.body == b"%d" % key for key, reply in ended)
 
 
-def test_a_handle_used_again_remembers_nothing_of_the_last_request(door: Door) -> None:
+def test_a_handle_used_again_remembers_nothing_of_the_last_request(client: HttpClient) -> None:
     with Receiver(answering("500 Oops", b"secret", "Retry-After: 9")) as receiver:
-        through(door, a_request(receiver.url))
-    failure = through(door, a_request(receiver.url))
+        through(client, a_request(receiver.url))
+    failure = through(client, a_request(receiver.url))
     assert isinstance(failure, Failure)
     with Receiver(raw(b"HTTP/1.1 204 No Content\r\n\r\n", close=False)) as receiver:
-        reply = through(door, a_request(receiver.url))
+        reply = through(client, a_request(receiver.url))
     assert isinstance(reply, Reply)
     assert (reply.status, reply.body, reply.headers) == (204, b"", {})
 
 
-def test_a_receiver_that_is_down_is_named_without_path_or_query(door: Door) -> None:
+def test_a_receiver_that_is_down_is_named_without_path_or_query(client: HttpClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    failure = through(door, a_request(f"http://127.0.0.1:{port}/hook?token=hush"))
+    failure = through(client, a_request(f"http://127.0.0.1:{port}/hook?token=hush"))
     assert isinstance(failure, Failure)
     assert failure.why == f"could not connect to 127.0.0.1:{port}: Connection refused"
     assert not failure.forbidden
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 ", b"HTTP/1.1 102 Processing\r\n\r\n"])
-def test_a_receiver_that_says_nothing_final_meets_the_deadline(door: Door, start: bytes) -> None:
+def test_a_receiver_that_says_nothing_final_meets_the_deadline(client: HttpClient, start: bytes) -> None:
     behave = dripping(start, b"0" if start == b"HTTP/1.1 " else b"")
     with Receiver(behave) as receiver:
-        failure = through(door, a_request(receiver.url, deadline_s=0.3))
+        failure = through(client, a_request(receiver.url, deadline_s=0.3))
     assert isinstance(failure, Failure)
     assert failure.why == f"no answer from 127.0.0.1:{receiver.port} within 0.3 s"
     assert 0.2 < failure.seconds < 3
 
 
-def test_headers_that_drip_meet_the_deadline_and_the_status_before_them_counts(door: Door) -> None:
+def test_headers_that_drip_meet_the_deadline_and_the_status_before_them_counts(client: HttpClient) -> None:
     with Receiver(dripping(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x")) as receiver:
-        reply = through(door, a_request(receiver.url, deadline_s=0.3))
+        reply = through(client, a_request(receiver.url, deadline_s=0.3))
     assert isinstance(reply, Reply)
     assert reply.status == 200
 
 
-def test_a_body_that_drips_meets_the_deadline_and_the_status_before_it_counts(door: Door) -> None:
+def test_a_body_that_drips_meets_the_deadline_and_the_status_before_it_counts(client: HttpClient) -> None:
     with Receiver(dripping(b"HTTP/1.1 202 Accepted\r\nContent-Length: 9999\r\n\r\n", b"x")) as receiver:
-        reply = through(door, a_request(receiver.url, deadline_s=0.3))
+        reply = through(client, a_request(receiver.url, deadline_s=0.3))
     assert isinstance(reply, Reply)
     assert reply.status == 202
     assert set(reply.body) == {ord("x")}
 
 
-def test_an_endless_body_is_cut_off_and_the_status_before_it_counts(door: Door) -> None:
+def test_an_endless_body_is_cut_off_and_the_status_before_it_counts(client: HttpClient) -> None:
     flood = dripping(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * DRAINED, every_s=0)
     with Receiver(flood) as receiver:
-        reply = through(door, a_request(receiver.url, deadline_s=60))
+        reply = through(client, a_request(receiver.url, deadline_s=60))
     assert isinstance(reply, Reply)
     assert (reply.status, reply.body) == (200, b"x" * 4096)
     assert len(receiver.requests) == 1
 
 
-def test_a_body_broken_off_does_not_undo_the_status_before_it(door: Door) -> None:
+def test_a_body_broken_off_does_not_undo_the_status_before_it(client: HttpClient) -> None:
     with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf")) as receiver:
-        reply = through(door, a_request(receiver.url))
+        reply = through(client, a_request(receiver.url))
     assert isinstance(reply, Reply)
     assert (reply.status, reply.body) == (200, b"half")
 
@@ -139,36 +139,36 @@ def test_a_body_broken_off_does_not_undo_the_status_before_it(door: Door) -> Non
         (b"HTTP/1.1 20 Small\r\n\r\n", "did not answer in HTTP"),
     ],
 )
-def test_a_receiver_that_does_not_speak_http_is_told_apart(door: Door, said: bytes, why: str) -> None:
+def test_a_receiver_that_does_not_speak_http_is_told_apart(client: HttpClient, said: bytes, why: str) -> None:
     with Receiver(raw(said)) as receiver:
-        failure = through(door, a_request(receiver.url))
+        failure = through(client, a_request(receiver.url))
     assert failure == Failure(
         f"127.0.0.1:{receiver.port} {why}", Reason.CONNECTION, seconds=failure.seconds, address="127.0.0.1"
     )
 
 
-def test_a_redirect_is_not_followed(door: Door) -> None:
+def test_a_redirect_is_not_followed(client: HttpClient) -> None:
     with Receiver(answering("200 OK")) as target:
         location = f"Location: {target.url}"
         with Receiver(answering("301 Moved Permanently", b"", location)) as receiver:
-            reply = through(door, a_request(receiver.url))
+            reply = through(client, a_request(receiver.url))
     assert isinstance(reply, Reply)
     assert (reply.status, reply.headers["location"]) == (301, target.url)
     assert target.requests == []
 
 
-def test_headers_of_interim_answers_are_not_those_of_the_answer(door: Door) -> None:
+def test_headers_of_interim_answers_are_not_those_of_the_answer(client: HttpClient) -> None:
     both = b"HTTP/1.1 103 Early Hints\r\nRetry-After: 1\r\n\r\nHTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n"
     with Receiver(raw(both, close=False)) as receiver:
-        reply = through(door, a_request(receiver.url))
+        reply = through(client, a_request(receiver.url))
     assert isinstance(reply, Reply)
     assert (reply.status, reply.headers) == (204, {"x-a": "b"})
 
 
 def test_a_name_that_resolves_to_a_forbidden_address_is_refused_with_both_named() -> None:
-    door = Door()
-    failure = through(door, a_request("https://localhost:444/secret"))
-    door.close()
+    client = HttpClient()
+    failure = through(client, a_request("https://localhost:444/secret"))
+    client.close()
     assert isinstance(failure, Failure)
     assert failure.forbidden
     assert failure.why in {
@@ -178,9 +178,9 @@ def test_a_name_that_resolves_to_a_forbidden_address_is_refused_with_both_named(
 
 
 def test_a_literal_address_is_refused_as_what_it_is() -> None:
-    door = Door()
-    failure = through(door, a_request("http://127.0.0.1/secret"))
-    door.close()
+    client = HttpClient()
+    failure = through(client, a_request("http://127.0.0.1/secret"))
+    client.close()
     assert isinstance(failure, Failure)
     assert failure.why == "127.0.0.1 is a loopback address: refused (allow it with BRIDGE_ALLOW_NETWORKS)"
 
@@ -202,16 +202,16 @@ def test_a_literal_address_is_refused_as_what_it_is() -> None:
         ("http://127.0.0.1/" + "x" * 9000, "the url is longer than 8192 characters"),
     ],
 )
-def test_a_url_that_is_not_usable_is_a_failure_and_no_exception(door: Door, url: str, why: str) -> None:
-    assert through(door, a_request(url)) == Failure(why)
-    assert door.fetch(a_request(url)) == Failure(why)
+def test_a_url_that_is_not_usable_is_a_failure_and_no_exception(client: HttpClient, url: str, why: str) -> None:
+    assert through(client, a_request(url)) == Failure(why)
+    assert client.fetch(a_request(url)) == Failure(why)
 
 
-def test_libcurl_itself_refuses_other_protocols(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libcurl_itself_refuses_other_protocols(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.send.curl_handle.check", lambda _: None)
     monkeypatch.setattr("bridge.send.curl_handle.whereabouts", lambda _: "host:1")
     for url in ("file:///etc/hostname", "gopher://127.0.0.1:1/x", "ftp://127.0.0.1:1/x"):
-        assert isinstance(through(door, a_request(url)), Failure)
+        assert isinstance(through(client, a_request(url)), Failure)
 
 
 @pytest.mark.parametrize(
@@ -222,38 +222,38 @@ def test_libcurl_itself_refuses_other_protocols(door: Door, monkeypatch: pytest.
         ("x-a: 名", "a header has a character that is not ASCII"),
     ],
 )
-def test_a_header_that_is_not_one_is_a_failure_and_no_exception(door: Door, header: str, why: str) -> None:
-    assert through(door, a_request("http://127.0.0.1:1/", headers=(header,))) == Failure(why)
+def test_a_header_that_is_not_one_is_a_failure_and_no_exception(client: HttpClient, header: str, why: str) -> None:
+    assert through(client, a_request("http://127.0.0.1:1/", headers=(header,))) == Failure(why)
     with Receiver(answering("204 No Content")) as receiver:
-        assert isinstance(through(door, a_request(receiver.url)), Reply)
+        assert isinstance(through(client, a_request(receiver.url)), Reply)
 
 
-def test_a_name_that_nobody_knows_is_a_failure(door: Door) -> None:
-    failure = through(door, a_request("http://nobody.invalid/x"))
+def test_a_name_that_nobody_knows_is_a_failure(client: HttpClient) -> None:
+    failure = through(client, a_request("http://nobody.invalid/x"))
     assert isinstance(failure, Failure)
     assert "nobody.invalid" in failure.why
     assert not failure.forbidden
 
 
-def test_wake_ends_a_wait_from_any_thread(door: Door) -> None:
-    thread = threading.Thread(target=door.wake)
+def test_wake_ends_a_wait_from_any_thread(client: HttpClient) -> None:
+    thread = threading.Thread(target=client.wake)
     thread.start()
-    assert door.wait(60) == []
+    assert client.wait(60) == []
     thread.join()
-    assert door.wait(0) == []
+    assert client.wait(0) == []
 
 
-def test_a_wait_ends_when_its_time_is_up(door: Door) -> None:
-    assert door.wait(0.05) == []
+def test_a_wait_ends_when_its_time_is_up(client: HttpClient) -> None:
+    assert client.wait(0.05) == []
 
 
-def test_a_fetch_works_from_many_threads_at_once(door: Door) -> None:
+def test_a_fetch_works_from_many_threads_at_once(client: HttpClient) -> None:
     together = threading.Barrier(4)
     results = []
 
     def fetch() -> None:
         together.wait(10)
-        results.extend(door.fetch(a_request(receiver.url)) for _ in range(5))
+        results.extend(client.fetch(a_request(receiver.url)) for _ in range(5))
 
     with Receiver(answering("200 OK", b"x" * 10_000)) as receiver:
         threads = [threading.Thread(target=fetch) for _ in range(4)]
@@ -266,10 +266,10 @@ def test_a_fetch_works_from_many_threads_at_once(door: Door) -> None:
 
 
 def test_closing_gives_up_what_is_in_flight() -> None:
-    door = Door(allow=LOOPBACK)
+    client = HttpClient(allow=LOOPBACK)
     with Receiver(dripping(b"", b"")) as receiver:
-        door.start(a_request(receiver.url), 1)
-        assert door.wait(0.05) == []
-        door.close()
+        client.start(a_request(receiver.url), 1)
+        assert client.wait(0.05) == []
+        client.close()
         assert receiver.connections == 1
-    door.wake()
+    client.wake()

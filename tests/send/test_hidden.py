@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from bridge.model import Attempt, Notifier, Reason, RetryLater, Sent
-from bridge.send.client import Door
-from bridge.send.in_flight import Begun
-from bridge.send.sender import Outbound
+from bridge.send.client import HttpClient
+from bridge.send.in_flight import InFlight
+from bridge.send.sender import Sender
 from bridge.settings import Settings
 from bridge.wiring.parts import known_secrets
 from tests.builders import a_rulebook
@@ -20,8 +20,11 @@ KEY = "k-0123456789"
 
 @contextmanager
 def told(notifier: Notifier) -> Iterator[Attempt]:
-    outbound = Outbound(
-        door=Door(allow=LOOPBACK), notifiers={"n": notifier}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:1/"
+    outbound = Sender(
+        client=HttpClient(allow=LOOPBACK),
+        notifiers={"n": notifier},
+        clock=lambda: NOON,
+        slack_api_url="http://127.0.0.1:1/",
     )
     outbound.begin(a_delivery(notifier="n"))
     (attempt,) = outbound.wait(10)
@@ -51,14 +54,14 @@ def test_a_url_that_an_incoming_webhook_repeats_is_in_neither_answer_nor_reason(
 
 
 def test_a_secret_in_a_fault_of_our_own_is_not_kept() -> None:
-    attempt = Begun(a_delivery(), NOON, a_slack(token="xoxb-12345")).broken(ValueError("not ok: xoxb-12345"))
+    attempt = InFlight(a_delivery(), NOON, a_slack(token="xoxb-12345")).broken(ValueError("not ok: xoxb-12345"))
     assert attempt.outcome == RetryLater("ValueError: not ok: [secret]")
 
 
 def test_attempts_in_flight_hide_the_secrets_they_began_with() -> None:
-    begun = Begun(a_delivery(), NOON, a_slack(token="xoxb-12345"))
+    begun = InFlight(a_delivery(), NOON, a_slack(token="xoxb-12345"))
     assert begun.ended(Sent(), answer=b"hello xoxb-12345").answer == "hello [secret]"
-    assert Begun(a_delivery(), NOON, None).ended(Sent(), answer=b"hello").answer == "hello"
+    assert InFlight(a_delivery(), NOON, None).ended(Sent(), answer=b"hello").answer == "hello"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_a_notifier_knows_what_of_it_is_secret(notifier: Notifier, hidden: set[s
     ],
 )
 def test_what_a_receiver_repeats_of_a_header_is_not_kept(value: str, said: str) -> None:
-    begun = Begun(a_delivery(), NOON, a_webhook(headers=(("x-key", value),)))
+    begun = InFlight(a_delivery(), NOON, a_webhook(headers=(("x-key", value),)))
     answer = begun.ended(Sent(), answer=said.encode()).answer
     assert "[secret]" in answer
     assert not [part for part in ("k3y", "abcdefgh", "ijklmnop", "x@y", "hunter", "dXNlc") if part in answer]
@@ -99,7 +102,7 @@ def test_what_a_receiver_repeats_of_a_header_is_not_kept(value: str, said: str) 
 
 def test_the_words_around_a_secret_are_kept_and_so_is_what_is_shorter_than_six() -> None:
     headers = (("a", f'Bearer token="{KEY}"'), ("b", "12345"), ("c", '"'))
-    begun = Begun(a_delivery(), NOON, a_webhook(headers=headers))
+    begun = InFlight(a_delivery(), NOON, a_webhook(headers=headers))
     said = "Bearer token=1 of 12345 &quot;x&quot; is unknown"
     assert begun.ended(Sent(), answer=said.encode()).answer == said
 

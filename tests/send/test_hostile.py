@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.model import Attempt, Reason, RetryLater, Sent
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.http_types import Reply
-from bridge.send.sender import Outbound
+from bridge.send.sender import Sender
 from bridge.send.slack.request import SlackSender
 from tests import fakes
 from tests.send.receivers import (
@@ -89,13 +89,15 @@ FLOODS = {
 
 
 @pytest.fixture
-def outbound() -> Iterator[Outbound]:
-    made = Outbound(door=Door(allow=LOOPBACK), notifiers={}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:1/")
+def outbound() -> Iterator[Sender]:
+    made = Sender(
+        client=HttpClient(allow=LOOPBACK), notifiers={}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:1/"
+    )
     yield made
     made.close(10)
 
 
-def told(outbound: Outbound, url: str) -> Attempt:
+def told(outbound: Sender, url: str) -> Attempt:
     outbound.replace({"cms": a_webhook(url)})
     outbound.begin(a_delivery())
     while not (ended := outbound.wait(10)):
@@ -105,7 +107,7 @@ def told(outbound: Outbound, url: str) -> Attempt:
 
 @pytest.mark.parametrize("rest", AFTER_THE_STATUS)
 @pytest.mark.parametrize("status", [200, 500])
-def test_the_status_line_decides_whatever_is_wrong_after_it(outbound: Outbound, status: int, rest: str) -> None:
+def test_the_status_line_decides_whatever_is_wrong_after_it(outbound: Sender, status: int, rest: str) -> None:
     said = b"HTTP/1.1 %d Hm\r\n" % status + AFTER_THE_STATUS[rest]
     with Receiver(raw(said)) as receiver:
         attempt = told(outbound, receiver.url)
@@ -115,7 +117,7 @@ def test_the_status_line_decides_whatever_is_wrong_after_it(outbound: Outbound, 
 
 
 @pytest.mark.parametrize("how", NO_ANSWER)
-def test_what_is_no_answer_is_said_and_tried_again_later(outbound: Outbound, how: str) -> None:
+def test_what_is_no_answer_is_said_and_tried_again_later(outbound: Sender, how: str) -> None:
     said, why, reason = NO_ANSWER[how]
     with Receiver(raw(said)) as receiver:
         attempt = told(outbound, receiver.url)
@@ -124,7 +126,7 @@ def test_what_is_no_answer_is_said_and_tried_again_later(outbound: Outbound, how
 
 
 @pytest.mark.parametrize("what", FLOODS)
-def test_an_answer_without_an_end_costs_little_memory_and_one_request(outbound: Outbound, what: str) -> None:
+def test_an_answer_without_an_end_costs_little_memory_and_one_request(outbound: Sender, what: str) -> None:
     start, drop, outcome = FLOODS[what]
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Receiver(dripping(start, drop, every_s=0)) as receiver:
@@ -137,15 +139,15 @@ def test_an_answer_without_an_end_costs_little_memory_and_one_request(outbound: 
 
 
 @pytest.mark.parametrize("drop", [b"x", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
-def test_interim_answers_and_chunk_extensions_that_go_on_meet_the_deadline(door: Door, drop: bytes) -> None:
+def test_interim_answers_and_chunk_extensions_that_go_on_meet_the_deadline(client: HttpClient, drop: bytes) -> None:
     start = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n1;" if drop == b"x" else b""
     with Receiver(dripping(start, drop)) as receiver:
-        ended = through(door, a_request(receiver.url, deadline_s=0.3))
+        ended = through(client, a_request(receiver.url, deadline_s=0.3))
     assert isinstance(ended, Reply) == bool(start), ended
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "205 Reset Content", "304 Not Modified", "200 OK"])
-def test_bytes_beyond_an_answer_are_not_taken_for_the_next_one(outbound: Outbound, status: str) -> None:
+def test_bytes_beyond_an_answer_are_not_taken_for_the_next_one(outbound: Sender, status: str) -> None:
     stale = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
     with Receiver(raw(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode() + stale, close=False)) as receiver:
         statuses = [told(outbound, receiver.url).status for _ in range(3)]
@@ -153,7 +155,7 @@ def test_bytes_beyond_an_answer_are_not_taken_for_the_next_one(outbound: Outboun
     assert len(receiver.requests) == 3
 
 
-def test_a_redirect_to_itself_is_asked_once(outbound: Outbound) -> None:
+def test_a_redirect_to_itself_is_asked_once(outbound: Sender) -> None:
     def behave(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
         answering("308 Permanent Redirect", b"", f"Location: {receiver.url}")(connection, seen, over)
 
@@ -164,7 +166,7 @@ def test_a_redirect_to_itself_is_asked_once(outbound: Outbound) -> None:
     assert len(receiver.requests) == 1
 
 
-def test_a_reset_after_the_request_is_tried_again_later(outbound: Outbound) -> None:
+def test_a_reset_after_the_request_is_tried_again_later(outbound: Sender) -> None:
     with fakes.resets_after_request() as server:
         attempt = told(outbound, server.url)
     assert isinstance(attempt.outcome, RetryLater)
@@ -172,7 +174,7 @@ def test_a_reset_after_the_request_is_tried_again_later(outbound: Outbound) -> N
     assert server.connections == 1
 
 
-def test_an_answer_from_before_the_request_was_read_is_heard_or_tried_again(outbound: Outbound) -> None:
+def test_an_answer_from_before_the_request_was_read_is_heard_or_tried_again(outbound: Sender) -> None:
     """What lies unread when the receiver closes makes a reset of it, which may overtake the answer."""
     with fakes.answers_unread(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n") as server:
         attempt = told(outbound, server.url)
@@ -181,14 +183,14 @@ def test_an_answer_from_before_the_request_was_read_is_heard_or_tried_again(outb
     assert server.connections == 1
 
 
-def test_an_answer_before_a_long_body_was_read_ends_the_request(door: Door) -> None:
+def test_an_answer_before_a_long_body_was_read_ends_the_request(client: HttpClient) -> None:
     def behave(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
         answering("413 Content Too Large", b"", "Connection: close")(connection, seen, over)
         over.wait()
 
     with Receiver(behave) as receiver:
         request = a_request(receiver.url, headers=("content-length: 0",), body=b"x" * (16 << 20), deadline_s=10)
-        reply = through(door, request)
+        reply = through(client, request)
     assert isinstance(reply, Reply)
     assert reply.status == 413
 
@@ -211,7 +213,7 @@ def once_alive() -> Behaviour:
 
 
 def test_a_kept_connection_that_dies_of_a_webhook_is_replaced_and_told_once_more_under_the_same_id(
-    outbound: Outbound,
+    outbound: Sender,
 ) -> None:
     with Receiver(once_alive()) as receiver:
         assert [told(outbound, receiver.url).outcome for _ in range(2)] == [Sent(), Sent()]
@@ -220,7 +222,7 @@ def test_a_kept_connection_that_dies_of_a_webhook_is_replaced_and_told_once_more
     assert receiver.connections == 2
 
 
-def test_a_new_connection_that_dies_of_a_webhook_is_not_replaced(outbound: Outbound) -> None:
+def test_a_new_connection_that_dies_of_a_webhook_is_not_replaced(outbound: Sender) -> None:
     with fakes.closes_after_request() as server:
         attempt = told(outbound, server.url)
     why = f"127.0.0.1:{server.port} closed the connection without an answer"
@@ -229,10 +231,10 @@ def test_a_new_connection_that_dies_of_a_webhook_is_not_replaced(outbound: Outbo
 
 
 @pytest.mark.parametrize("hook", [True, False])
-def test_slack_is_not_told_twice_when_a_kept_connection_dies(door: Door, hook: bool) -> None:
+def test_slack_is_not_told_twice_when_a_kept_connection_dies(client: HttpClient, hook: bool) -> None:
     with Receiver(once_alive()) as receiver:
         notifier = a_slack(url=receiver.url if hook else None)
-        sender = SlackSender(notifier, f"http://127.0.0.1:{receiver.port}/api/", door)
+        sender = SlackSender(notifier, f"http://127.0.0.1:{receiver.port}/api/", client)
         outcomes = [sender.send(a_delivery(), NOON).outcome for _ in range(3)]
     why = f"127.0.0.1:{receiver.port} closed the connection without an answer"
     nothing = RetryLater(why, Reason.CONNECTION)
@@ -240,7 +242,7 @@ def test_slack_is_not_told_twice_when_a_kept_connection_dies(door: Door, hook: b
     assert len(receiver.requests) == 3
 
 
-def test_a_kept_connection_that_was_closed_in_silence_costs_no_delivery(outbound: Outbound) -> None:
+def test_a_kept_connection_that_was_closed_in_silence_costs_no_delivery(outbound: Sender) -> None:
     def behave(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
         answering("200 OK")(connection, seen, over)
         connection.shutdown(socket.SHUT_RDWR)

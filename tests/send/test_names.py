@@ -49,7 +49,7 @@ class Teller:
         self._changes += 1  # the wrapper reads the file again when its time, in seconds, is another
         os.utime(self._hosts, (self._changes, self._changes))
 
-    def tell(self, route: str, port: int, **more: Any) -> dict[str, Any]:
+    def send(self, route: str, port: int, **more: Any) -> dict[str, Any]:
         asked = {"route": route, "url": f"http://cms.test:{port}/hook", "allow": OPEN, "fresh": True} | more
         assert self._process.stdin
         assert self._process.stdout
@@ -78,7 +78,7 @@ def test_of_several_addresses_only_allowed_ones_are_connected_to(
 ) -> None:
     teller.resolve(*addresses)
     with both(CLOSED) as (allowed, forbidden):
-        assert [teller.tell(route, allowed.port)["outcome"] for _ in range(5)] == ["Sent"] * 5
+        assert [teller.send(route, allowed.port)["outcome"] for _ in range(5)] == ["Sent"] * 5
     assert (len(allowed.requests), forbidden.connections) == (5, 0)
 
 
@@ -89,7 +89,7 @@ def test_where_the_allowed_one_is_down_the_forbidden_one_is_no_way_round(
 ) -> None:
     teller.resolve(*addresses)
     with Receiver(KEPT, "127.0.0.3") as forbidden:
-        attempt = teller.tell(route, forbidden.port)
+        attempt = teller.send(route, forbidden.port)
     assert attempt["outcome"] == "RetryLater"  # the name has an address that may be told, and it may come back
     assert f"could not connect to cms.test:{forbidden.port}" in attempt["why"]
     assert forbidden.connections == 0
@@ -99,7 +99,7 @@ def test_where_the_allowed_one_is_down_the_forbidden_one_is_no_way_round(
 def test_a_name_with_forbidden_addresses_only_is_refused_with_one_of_them_named(teller: Teller, route: str) -> None:
     teller.resolve("127.0.0.3", "127.0.0.4")
     with Receiver(KEPT, "127.0.0.3") as forbidden:
-        attempt = teller.tell(route, forbidden.port)
+        attempt = teller.send(route, forbidden.port)
     assert attempt["outcome"] == "Rejected"
     assert attempt["why"].startswith("cms.test resolves to 127.0.0.")
     assert forbidden.connections == 0
@@ -113,9 +113,9 @@ def test_a_name_that_changes_to_a_forbidden_address_leads_nowhere(
 ) -> None:
     with both(behave) as (allowed, forbidden):
         teller.resolve("127.0.0.2")
-        assert teller.tell(route, allowed.port)["outcome"] == "Sent"
+        assert teller.send(route, allowed.port)["outcome"] == "Sent"
         teller.resolve("127.0.0.3")
-        again = [teller.tell(route, allowed.port, fresh=fresh) for _ in range(2)]
+        again = [teller.send(route, allowed.port, fresh=fresh) for _ in range(2)]
         assert {one["outcome"] for one in again} == ({"Rejected"} if fresh else {"Sent"})
         assert {one["address"] for one in again} == ({None} if fresh else {"127.0.0.2"})
         assert forbidden.connections == 0
@@ -127,6 +127,6 @@ def test_a_name_that_changes_back_and_forth_reaches_the_allowed_address_alone(te
         outcomes = []
         for address in ("127.0.0.3", "127.0.0.2", "127.0.0.3", "127.0.0.2"):
             teller.resolve(address)
-            outcomes.append(teller.tell(route, allowed.port)["outcome"])
+            outcomes.append(teller.send(route, allowed.port)["outcome"])
     assert outcomes == ["Rejected", "Sent", "Rejected", "Sent"]
     assert (len(allowed.requests), forbidden.connections) == (2, 0)

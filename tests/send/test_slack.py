@@ -5,17 +5,17 @@ from datetime import timedelta
 import pytest
 
 from bridge.model import Reason, Rejected, RetryLater, Sent
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.slack.client import token_trouble
 from tests.send.receivers import Receiver, Seen, a_slack, answering, dripping, raw
-from tests.send.slacks import no, slack, tell
+from tests.send.slacks import no, send, slack
 
 HTML = b"<!doctype html><html><title>Welcome to the guest network</title></html>"
 
 
-def test_a_message_is_posted_with_blocks_and_the_delivery_id_through_our_door(door: Door) -> None:
+def test_a_message_is_posted_with_blocks_and_the_delivery_id_through_our_door(client: HttpClient) -> None:
     with slack() as receiver:
-        outcome = tell(door, receiver)
+        outcome = send(client, receiver)
     assert outcome == Sent(receipt="C1:171.1:C1:0")
     (seen,) = receiver.requests
     assert seen.path == "/api/chat.postMessage"
@@ -28,10 +28,10 @@ def test_a_message_is_posted_with_blocks_and_the_delivery_id_through_our_door(do
 
 
 def test_a_private_address_is_refused_for_slack_too() -> None:
-    door = Door()
+    client = HttpClient()
     with slack() as receiver:
-        outcomes = [tell(door, receiver), tell(door, receiver, {"url": receiver.url})]
-    door.close()
+        outcomes = [send(client, receiver), send(client, receiver, {"url": receiver.url})]
+    client.close()
     assert all(isinstance(outcome, Rejected) and not outcome.pause for outcome in outcomes)
     assert receiver.connections == 0
 
@@ -46,18 +46,18 @@ def test_a_private_address_is_refused_for_slack_too() -> None:
         ("team_access_not_granted", Reason.AUTH),
     ],
 )  # fmt: skip
-def test_a_place_or_token_that_is_gone_pauses_with_advice(door: Door, error: str, reason: Reason) -> None:
+def test_a_place_or_token_that_is_gone_pauses_with_advice(client: HttpClient, error: str, reason: Reason) -> None:
     with slack(no(error)) as receiver:
-        outcome = tell(door, receiver)
+        outcome = send(client, receiver)
     assert isinstance(outcome, Rejected)
     assert (outcome.pause, outcome.reason) == (True, reason)
     assert outcome.why.startswith(f"Slack says {error}: ")
 
 
 @pytest.mark.parametrize("error", ["no_text", "invalid_arguments", "metadata_too_large"])
-def test_a_message_that_slack_will_not_have_is_refused_alone(door: Door, error: str) -> None:
+def test_a_message_that_slack_will_not_have_is_refused_alone(client: HttpClient, error: str) -> None:
     with slack(no(error)) as receiver:
-        outcome = tell(door, receiver)
+        outcome = send(client, receiver)
     assert outcome == Rejected(f"Slack says {error}: it will not have this message", Reason.INVALID_PAYLOAD)
 
 
@@ -68,42 +68,42 @@ def test_a_message_that_slack_will_not_have_is_refused_alone(door: Door, error: 
         ("service_unavailable", Reason.SERVER_ERROR), ("never_heard_of", Reason.OTHER),
     ],
 )  # fmt: skip
-def test_troubles_of_slacks_own_are_tried_again(door: Door, error: str, reason: Reason) -> None:
+def test_troubles_of_slacks_own_are_tried_again(client: HttpClient, error: str, reason: Reason) -> None:
     with slack(no(error)) as receiver:
-        assert tell(door, receiver) == RetryLater(f"Slack answered 200: {error}", reason)
+        assert send(client, receiver) == RetryLater(f"Slack answered 200: {error}", reason)
 
 
-def test_refused_blocks_are_told_as_plain_text_at_once(door: Door) -> None:
+def test_refused_blocks_are_told_as_plain_text_at_once(client: HttpClient) -> None:
     with slack(no("invalid_blocks")) as receiver:
-        outcome = tell(door, receiver)
+        outcome = send(client, receiver)
     assert outcome == Sent(receipt="C1:171.2:C1:0")
     second = receiver.requests[1].json
     assert not second.get("blocks")
     assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\nqueue: vod")
 
 
-def test_plain_text_unfolds_no_links_either(door: Door) -> None:
+def test_plain_text_unfolds_no_links_either(client: HttpClient) -> None:
     with slack(no("invalid_blocks")) as receiver:
-        tell(door, receiver)
+        send(client, receiver)
     with Receiver(answering("400 Bad Request", b"invalid_blocks")) as hook:
-        tell(door, hook, {"url": hook.url})
+        send(client, hook, {"url": hook.url})
     for seen in (*receiver.requests, *hook.requests):
         assert (seen.json["unfurl_links"], seen.json["unfurl_media"]) == (False, False)
     assert (len(receiver.requests), len(hook.requests)) == (2, 2)
 
 
-def test_a_message_refused_as_plain_text_too_is_refused(door: Door) -> None:
+def test_a_message_refused_as_plain_text_too_is_refused(client: HttpClient) -> None:
     with slack(no("invalid_blocks"), no("msg_too_long")) as receiver:
-        outcome = tell(door, receiver)
+        outcome = send(client, receiver)
     assert outcome == Rejected("Slack says msg_too_long: it will not have this message", Reason.INVALID_PAYLOAD)
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
 @pytest.mark.parametrize("hook", [True, False])
-def test_slacks_wish_to_wait_holds_for_the_whole_notifier(door: Door, hook: bool, status: str) -> None:
+def test_slacks_wish_to_wait_holds_for_the_whole_notifier(client: HttpClient, hook: bool, status: str) -> None:
     limited = answering(status, b'{"ok":false,"error":"ratelimited"}', "Retry-After: 30")
     with Receiver(limited) as receiver:
-        outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
+        outcome = send(client, receiver, {"url": receiver.url} if hook else {})
     assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (timedelta(seconds=30), True)
     assert outcome.reason == Reason.RATE_LIMITED  # Slack's code says so, whatever the status
@@ -111,40 +111,40 @@ def test_slacks_wish_to_wait_holds_for_the_whole_notifier(door: Door, hook: bool
 
 
 @pytest.mark.parametrize("hook", [True, False])
-def test_a_broken_slack_is_asked_once_and_tried_again_later(door: Door, hook: bool) -> None:
+def test_a_broken_slack_is_asked_once_and_tried_again_later(client: HttpClient, hook: bool) -> None:
     with Receiver(answering("503 Service Unavailable", b"<html>sorry</html>")) as receiver:
-        outcome = tell(door, receiver, {"url": receiver.url} if hook else {})
+        outcome = send(client, receiver, {"url": receiver.url} if hook else {})
     assert isinstance(outcome, RetryLater)
     assert "503" in outcome.why
     assert outcome.reason == Reason.SERVER_ERROR
     assert len(receiver.requests) == 1
 
 
-def test_a_connection_that_breaks_is_not_tried_again_in_silence(door: Door) -> None:
+def test_a_connection_that_breaks_is_not_tried_again_in_silence(client: HttpClient) -> None:
     with Receiver(lambda connection, _seen, _over: connection.shutdown(2)) as receiver:
-        outcome = tell(door, receiver)
+        outcome = send(client, receiver)
     assert isinstance(outcome, RetryLater)
     assert outcome.why == f"127.0.0.1:{receiver.port} closed the connection without an answer"
     assert len(receiver.requests) == 1
 
 
-def test_a_silent_slack_meets_the_deadline(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_slack_meets_the_deadline(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.send.slack.client.DEADLINE_S", 0.3)
     with Receiver(dripping(b"", b"")) as receiver:
-        outcome = tell(door, receiver)
+        outcome = send(client, receiver)
     assert outcome == RetryLater(f"no answer from 127.0.0.1:{receiver.port} within 0.3 s", Reason.TIMEOUT)
 
 
-def test_an_answer_longer_than_what_is_stored_is_still_read_whole(door: Door) -> None:
+def test_an_answer_longer_than_what_is_stored_is_still_read_whole(client: HttpClient) -> None:
     long = {"ok": True, "message": {"text": "x" * 500_000}, "channel": "C1", "ts": "171.9"}
     with slack(long) as receiver:
-        assert tell(door, receiver) == Sent(receipt="C1:171.9:C1:0")
+        assert send(client, receiver) == Sent(receipt="C1:171.9:C1:0")
     assert len(receiver.requests) == 1
 
 
-def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(door: Door) -> None:
+def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(client: HttpClient) -> None:
     with Receiver(answering("200 OK", b"ok")) as receiver:
-        outcome = tell(door, receiver, {"url": receiver.url, "token": None, "channel": None})
+        outcome = send(client, receiver, {"url": receiver.url, "token": None, "channel": None})
     assert outcome == Sent()
     (seen,) = receiver.requests
     assert seen.path == "/hook?token=hush"
@@ -162,9 +162,9 @@ def test_an_incoming_webhook_takes_the_same_message_and_gives_no_receipt(door: D
         ("400 Bad Request", "user_not_found", Reason.CHANNEL),
     ],
 )  # fmt: skip
-def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: str, reason: Reason) -> None:
+def test_an_incoming_webhook_that_is_gone_pauses(client: HttpClient, status: str, body: str, reason: Reason) -> None:
     with Receiver(answering(status, body.encode())) as receiver:
-        outcome = tell(door, receiver, {"url": receiver.url})
+        outcome = send(client, receiver, {"url": receiver.url})
     assert isinstance(outcome, Rejected)
     assert (outcome.pause, outcome.reason) == (True, reason)
     assert "hush" not in outcome.why
@@ -178,16 +178,16 @@ def test_an_incoming_webhook_that_is_gone_pauses(door: Door, status: str, body: 
     ],
 )  # fmt: skip
 def test_an_incoming_webhook_that_says_ok_or_has_no_content_has_taken_the_message(
-    door: Door, status: str, body: bytes
+    client: HttpClient, status: str, body: bytes
 ) -> None:
     with Receiver(answering(status, body)) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == Sent()
+        assert send(client, receiver, {"url": receiver.url}) == Sent()
     assert len(receiver.requests) == 1
 
 
-def test_an_ok_under_another_status_than_200_is_not_sent(door: Door) -> None:
+def test_an_ok_under_another_status_than_200_is_not_sent(client: HttpClient) -> None:
     with Receiver(answering("201 Created", b"ok")) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == RetryLater("Slack answered 201: ok")
+        assert send(client, receiver, {"url": receiver.url}) == RetryLater("Slack answered 201: ok")
 
 
 @pytest.mark.parametrize(
@@ -201,19 +201,21 @@ def test_an_ok_under_another_status_than_200_is_not_sent(door: Door) -> None:
     ],
     ids=lambda part: repr(part[:30]),
 )  # fmt: skip
-def test_a_page_in_place_of_an_incoming_webhook_is_not_taken_for_its_ok(door: Door, status: str, body: bytes) -> None:
+def test_a_page_in_place_of_an_incoming_webhook_is_not_taken_for_its_ok(
+    client: HttpClient, status: str, body: bytes
+) -> None:
     with Receiver(answering(status, body)) as receiver:
-        outcome = tell(door, receiver, {"url": receiver.url})
+        outcome = send(client, receiver, {"url": receiver.url})
     why = f'Slack answered {status[:3]}, but not "ok": a proxy or a login page may have answered in its place'
     assert outcome == RetryLater(why)
     assert len(receiver.requests) == 1
 
 
-def test_an_ok_that_was_announced_and_did_not_come_is_asked_for_again(door: Door) -> None:
+def test_an_ok_that_was_announced_and_did_not_come_is_asked_for_again(client: HttpClient) -> None:
     with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\n")) as receiver:
-        assert isinstance(tell(door, receiver, {"url": receiver.url}), RetryLater)
+        assert isinstance(send(client, receiver, {"url": receiver.url}), RetryLater)
     with Receiver(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\nok")) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == Sent()  # no page breaks off just there
+        assert send(client, receiver, {"url": receiver.url}) == Sent()  # no page breaks off just there
 
 
 GONE = ("no_service", "no_team", "no_active_hooks", "invalid_token", "invalid_auth", "channel_is_archived",
@@ -227,10 +229,10 @@ LIMITED = ("rate_limited", "ratelimited", "message_limit_exceeded")
 @pytest.mark.parametrize("error", [*GONE, *UNWELCOME, *LIMITED])
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "500 Internal Server Error"])
 def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(
-    door: Door, status: str, error: str, form: str
+    client: HttpClient, status: str, error: str, form: str
 ) -> None:
     with Receiver(answering(status, form.format(error).encode())) as receiver:
-        outcome = tell(door, receiver, {"url": receiver.url})
+        outcome = send(client, receiver, {"url": receiver.url})
     assert f"Slack says {error}" in getattr(outcome, "why", "")
     if error in LIMITED:
         assert isinstance(outcome, RetryLater)
@@ -242,26 +244,26 @@ def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(
 
 
 @pytest.mark.parametrize("error", ["rollup_error", "never_heard_of"])
-def test_a_code_that_says_nothing_of_the_message_is_tried_again(door: Door, error: str) -> None:
+def test_a_code_that_says_nothing_of_the_message_is_tried_again(client: HttpClient, error: str) -> None:
     with Receiver(answering("200 OK", error.encode())) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == RetryLater(f"Slack answered 200: {error}")
+        assert send(client, receiver, {"url": receiver.url}) == RetryLater(f"Slack answered 200: {error}")
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
 @pytest.mark.parametrize("error", ["invalid_blocks", "invalid_payload"])
-def test_blocks_refused_with_any_status_are_told_as_plain_text(door: Door, status: str, error: str) -> None:
+def test_blocks_refused_with_any_status_are_told_as_plain_text(client: HttpClient, status: str, error: str) -> None:
     def behave(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
         refused = b"blocks" in seen.body
         answering(status if refused else "200 OK", error.encode() if refused else b"ok")(connection, seen, over)
 
     with Receiver(behave) as receiver:
-        assert tell(door, receiver, {"url": receiver.url}) == Sent()
+        assert send(client, receiver, {"url": receiver.url}) == Sent()
     assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]
 
 
-def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(door: Door) -> None:
+def test_an_incoming_webhook_that_will_not_have_blocks_gets_plain_text(client: HttpClient) -> None:
     with Receiver(answering("400 Bad Request", b"invalid_blocks")) as receiver:
-        outcome = tell(door, receiver, {"url": receiver.url})
+        outcome = send(client, receiver, {"url": receiver.url})
     assert outcome == Rejected("Slack says invalid_blocks: it will not have this message", Reason.INVALID_PAYLOAD)
     assert [("blocks" in seen.json) for seen in receiver.requests] == [True, False]
 
@@ -275,23 +277,23 @@ BROKEN_OFF = b'{"ok":true,"channel":"C1","ts":"171.1"'
      b'{"error":""}', b"", HTML, b"not ok", BROKEN_OFF, b"\xff", b"[" * 5000],
     ids=lambda body: repr(body[:20]),
 )  # fmt: skip
-def test_an_answer_that_is_no_answer_is_tried_again(door: Door, body: bytes) -> None:
+def test_an_answer_that_is_no_answer_is_tried_again(client: HttpClient, body: bytes) -> None:
     with Receiver(answering("200 OK", body)) as receiver:
-        assert tell(door, receiver) == RetryLater("Slack's answer is not understood")
+        assert send(client, receiver) == RetryLater("Slack's answer is not understood")
         assert len(receiver.requests) == 1
-        trouble = token_trouble(a_slack(), f"http://127.0.0.1:{receiver.port}/api/", door)
+        trouble = token_trouble(a_slack(), f"http://127.0.0.1:{receiver.port}/api/", client)
     assert trouble == "Slack's answer is not understood"
 
 
 @pytest.mark.parametrize("status", ["201 Created", "500 Oops"])
-def test_an_ok_beside_another_status_is_not_believed(door: Door, status: str) -> None:
+def test_an_ok_beside_another_status_is_not_believed(client: HttpClient, status: str) -> None:
     with Receiver(answering(status, b'{"ok":true,"channel":"C1","ts":"171.1"}')) as receiver:
-        assert isinstance(tell(door, receiver), RetryLater)
+        assert isinstance(send(client, receiver), RetryLater)
 
 
-def test_a_list_with_429_is_still_a_rate_limit(door: Door) -> None:
+def test_a_list_with_429_is_still_a_rate_limit(client: HttpClient) -> None:
     with Receiver(answering("429 Too Many Requests", b"[]", "Retry-After: 30")) as receiver:
-        outcome = tell(door, receiver)
+        outcome = send(client, receiver)
     assert outcome == RetryLater(
         "Slack says to slow down", Reason.RATE_LIMITED, after=timedelta(seconds=30), everyone=True
     )
@@ -299,8 +301,10 @@ def test_a_list_with_429_is_still_a_rate_limit(door: Door) -> None:
 
 @pytest.mark.parametrize("missing", ["ts", "channel"])
 @pytest.mark.parametrize("instead", [None, "", 171.9, {}])
-def test_an_acceptance_that_does_not_say_where_gives_no_receipt(door: Door, missing: str, instead: object) -> None:
+def test_an_acceptance_that_does_not_say_where_gives_no_receipt(
+    client: HttpClient, missing: str, instead: object
+) -> None:
     said = {"ok": True, "channel": "C1", "ts": "171.9"} | {missing: instead}
     with slack(said) as receiver:
-        assert tell(door, receiver) == Sent()
+        assert send(client, receiver) == Sent()
     assert len(receiver.requests) == 1

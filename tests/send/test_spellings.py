@@ -5,11 +5,11 @@ from functools import cache
 from ipaddress import ip_address, ip_network
 
 import pytest
+from benchmarks.client import main
 
-from benchmarks.door import main
 from bridge.model import Attempt, Sent
 from bridge.send.addresses import Network
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from tests.send.probes import ROUTES, Finding, findings, outbound
 from tests.send.receivers import LOOPBACK, Receiver, a_delivery, answering
 from tests.send.spellings import SPELLINGS, Spelling
@@ -82,7 +82,7 @@ def _of_this_machine(address: str) -> bool:
 
 
 def _told(route: str, url: str, allow: Sequence[Network]) -> Attempt:
-    out = outbound(route, url, Door(allow=tuple(allow)))
+    out = outbound(route, url, HttpClient(allow=tuple(allow)))
     out.begin(a_delivery(notifier="n"))
     while not (ended := out.wait(10)):
         pass

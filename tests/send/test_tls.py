@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.model import Reason, RetryLater, Sent
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure
 from bridge.send.webhook.answer import judge
 from tests.send.certificates import MISSING, Certificate, a_certificate
@@ -46,9 +46,9 @@ def test_a_certificate_that_is_not_right_is_refused_and_said(
 ) -> None:
     certificate = certificates(**facts)
     with Receiver(WELL, tls=certificate.context) as receiver:
-        door = Door(allow=LOOPBACK, trusted=certificate.path if trusted else None)
-        ends = [through(door, a_request(receiver.url)), door.fetch(a_request(receiver.url))]
-        door.close()
+        client = HttpClient(allow=LOOPBACK, trusted=certificate.path if trusted else None)
+        ends = [through(client, a_request(receiver.url)), client.fetch(a_request(receiver.url))]
+        client.close()
     for end in ends:
         outcome = judge(end, NOON)
         assert isinstance(outcome, RetryLater), outcome
@@ -62,9 +62,9 @@ def test_a_certificate_that_is_not_right_is_refused_and_said(
 def test_a_certificate_that_is_right_is_accepted(certificates: Callable[..., Certificate]) -> None:
     certificate = certificates()
     with Receiver(WELL, tls=certificate.context) as receiver:
-        door = Door(allow=LOOPBACK, trusted=certificate.path)
-        outcomes = [judge(through(door, a_request(receiver.url)), NOON) for _ in range(3)]
-        door.close()
+        client = HttpClient(allow=LOOPBACK, trusted=certificate.path)
+        outcomes = [judge(through(client, a_request(receiver.url)), NOON) for _ in range(3)]
+        client.close()
     assert outcomes == [Sent()] * 3
     assert receiver.connections == 1
 
@@ -74,17 +74,17 @@ def test_a_connection_to_another_name_of_the_same_receiver_is_verified_anew(
 ) -> None:
     certificate = certificates()
     with Receiver(WELL, tls=certificate.context) as receiver:
-        door = Door(allow=LOOPBACK, trusted=certificate.path)
-        well = through(door, a_request(receiver.url))
-        ill = through(door, a_request(receiver.url.replace("127.0.0.1", "localhost")))
-        door.close()
+        client = HttpClient(allow=LOOPBACK, trusted=certificate.path)
+        well = through(client, a_request(receiver.url))
+        ill = through(client, a_request(receiver.url.replace("127.0.0.1", "localhost")))
+        client.close()
     assert judge(well, NOON) == Sent()
     assert isinstance(ill, Failure)
     assert ill.why.startswith("the certificate of localhost:")
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x28", b"garbage"])
-def test_a_receiver_that_does_not_speak_tls_is_told_apart(door: Door, said: bytes) -> None:
+def test_a_receiver_that_does_not_speak_tls_is_told_apart(client: HttpClient, said: bytes) -> None:
     def behave(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection, contextlib.suppress(OSError):
@@ -94,7 +94,7 @@ def test_a_receiver_that_does_not_speak_tls_is_told_apart(door: Door, said: byte
             connection.recv(65536)
 
     with _one(behave) as port:
-        failure = through(door, a_request(f"https://127.0.0.1:{port}/hook?token=hush"))
+        failure = through(client, a_request(f"https://127.0.0.1:{port}/hook?token=hush"))
     assert isinstance(failure, Failure)
     assert failure.why.startswith(f"no TLS with 127.0.0.1:{port}: ")
     assert "hush" not in failure.why
@@ -110,10 +110,10 @@ def _one(behave: Callable[[socket.socket], None]) -> Iterator[int]:
         thread.join()
 
 
-def test_a_handshake_that_stalls_meets_the_deadline(door: Door) -> None:
+def test_a_handshake_that_stalls_meets_the_deadline(client: HttpClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # it takes connections and says nothing
         port = listener.getsockname()[1]
-        failure = through(door, a_request(f"https://127.0.0.1:{port}/", deadline_s=0.3))
+        failure = through(client, a_request(f"https://127.0.0.1:{port}/", deadline_s=0.3))
     assert isinstance(failure, Failure)
     # To older versions of libcurl, 8.16 for one, a connection is one after the handshake only.
     assert re.fullmatch(f"(no answer from|could not connect to) 127.0.0.1:{port} within 0.3\\d* s", failure.why)
@@ -124,7 +124,7 @@ def test_a_connection_that_is_cut_after_the_status_line_is_no_failure(
 ) -> None:
     certificate = certificates()
     with Receiver(raw(b"HTTP/1.1 200 OK\r\n\r\nhalf"), tls=certificate.context) as receiver:
-        door = Door(allow=LOOPBACK, trusted=certificate.path)
-        outcome = judge(through(door, a_request(receiver.url)), NOON)
-        door.close()
+        client = HttpClient(allow=LOOPBACK, trusted=certificate.path)
+        outcome = judge(through(client, a_request(receiver.url)), NOON)
+        client.close()
     assert outcome == Sent()

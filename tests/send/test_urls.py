@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from bridge.decide.rulesfile.read import RulesRefused, read
 from bridge.environment import lookup
 from bridge.model import Sent, WebhookNotifier
-from bridge.send.client import Door
-from bridge.send.sender import Outbound
+from bridge.send.client import HttpClient
+from bridge.send.sender import Sender
 from tests.send.receivers import LOOPBACK, NOON, Receiver, a_delivery, a_request, answering, through
 
 RULES = """
@@ -51,15 +51,15 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def wire() -> Iterator[Door]:
-    with closing(Door(allow=LOOPBACK)) as made:
+def wire() -> Iterator[HttpClient]:
+    with closing(HttpClient(allow=LOOPBACK)) as made:
         yield made
 
 
-def arrived(url: str, receiver: Receiver, wire: Door) -> str:
+def arrived(url: str, receiver: Receiver, wire: HttpClient) -> str:
     """Send to a URL of the rules; return the target that the receiver read."""
     before = len(receiver.requests)
-    made = Outbound(door=wire, notifiers={"n": accepted(url)}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:9/")
+    made = Sender(client=wire, notifiers={"n": accepted(url)}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:9/")
     made.begin(a_delivery(notifier="n"))
     (attempt,) = made.wait(10)
     assert isinstance(attempt.outcome, Sent), attempt
@@ -82,14 +82,16 @@ def arrived(url: str, receiver: Receiver, wire: Door) -> str:
         ("/😀?😀", "/%F0%9F%98%80?%F0%9F%98%80"),
     ],
 )
-def test_path_and_query_arrive_percent_encoded_once(written: str, target: str, receiver: Receiver, wire: Door) -> None:
+def test_path_and_query_arrive_percent_encoded_once(
+    written: str, target: str, receiver: Receiver, wire: HttpClient
+) -> None:
     assert arrived(f"http://127.0.0.1:{receiver.port}{written}", receiver, wire) == target
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.text(max_size=30), query=st.text(max_size=30))
 def test_whatever_the_check_takes_arrives_as_a_right_request(
-    path: str, query: str, receiver: Receiver, wire: Door
+    path: str, query: str, receiver: Receiver, wire: HttpClient
 ) -> None:
     url = f"http://127.0.0.1:{receiver.port}/{path}?{query}"
     assume(lookup({"U": url}, "U") == url)  # what is at its ends and cannot be seen is no part of it
@@ -146,6 +148,6 @@ def test_what_would_never_be_sent_is_refused_by_the_check(url: str, why: str) ->
     assert url[7:20] not in str(refused.value)
 
 
-def test_the_door_encodes_by_the_same_parser(receiver: Receiver, wire: Door) -> None:
+def test_the_door_encodes_by_the_same_parser(receiver: Receiver, wire: HttpClient) -> None:
     through(wire, a_request(f"http://127.0.0.1:{receiver.port}/ü?ü=%C3%BC%"))
     assert receiver.requests[-1].path == "/%C3%BC?%C3%BC=%C3%BC%25"

@@ -17,8 +17,8 @@ from bridge.decide.rulesfile.read import read
 from bridge.model import Rate
 from bridge.record.database import Database
 from bridge.record.schema import metadata
-from bridge.send.client import Door
-from bridge.send.sender import Outbound
+from bridge.send.client import HttpClient
+from bridge.send.sender import Sender
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.web import Answer, text_answer
@@ -89,9 +89,9 @@ class Scenery:
     db: Database
     worlds: int = 0
 
-    def outbound(self, book: Rulebook) -> Outbound:
-        door = Door(allow=(ip_network("127.0.0.0/8"),))
-        return Outbound(door=door, notifiers=book.notifiers, clock=self.time, slack_api_url="http://127.0.0.1:9/")
+    def outbound(self, book: Rulebook) -> Sender:
+        client = HttpClient(allow=(ip_network("127.0.0.0/8"),))
+        return Sender(client=client, notifiers=book.notifiers, clock=self.time, slack_api_url="http://127.0.0.1:9/")
 
     def book(self, text: str) -> Rulebook:
         urls = {"CMS_URL": f"{self.receiver.url}/cms", "NEXT_URL": f"{self.receiver.url}/next"}

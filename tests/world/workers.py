@@ -1,4 +1,4 @@
-"""A worker of a world: the bridge's own poller and courier, whose time is the world's."""
+"""A worker of a world: the bridge's own poller and dispatcher, whose time is the world's."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Self
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt
-from bridge.pipeline import Courier, Poller
-from bridge.send.sender import Outbound
+from bridge.pipeline import Dispatcher, Poller
+from bridge.send.sender import Sender
 from tests.world.scenery import Scenery
 
 
 class Transport:
     """The real door, waited at until all that was begun has ended: what a turn brings depends on no timing then."""
 
-    def __init__(self, outbound: Outbound) -> None:
+    def __init__(self, outbound: Sender) -> None:
         self._outbound = outbound
         self.begin, self.wake = outbound.begin, outbound.wake
 
@@ -34,15 +34,15 @@ class Transport:
 @dataclass
 class Worker:
     poller: Poller
-    courier: Courier
-    outbound: Outbound
+    dispatcher: Dispatcher
+    outbound: Sender
 
     @classmethod
     def new(
         cls, scenery: Scenery, name: str, *, client: int, book: Callable[[], Rulebook], halted: Callable[[], bool]
     ) -> Self:
         outbound, time = scenery.outbound(book()), scenery.time
-        courier = Courier(
+        dispatcher = Dispatcher(
             db=scenery.db,
             transport=Transport(outbound),
             book=book,
@@ -52,4 +52,4 @@ class Worker:
             worker=name,
         )
         source = scenery.clients[client]
-        return cls(Poller(db=scenery.db, source=source, clock=time, worker=name, halted=halted), courier, outbound)
+        return cls(Poller(db=scenery.db, source=source, clock=time, worker=name, halted=halted), dispatcher, outbound)

@@ -231,9 +231,9 @@ class World:
 
     def deliver(self, worker: int) -> None:
         """Deliver what is due, and compare what was heard with the oracle."""
-        courier = self.workers[worker].courier
+        dispatcher = self.workers[worker].dispatcher
         for _ in range(_TURNS):
-            if not courier.turn() and not courier.unfinished:
+            if not dispatcher.turn() and not dispatcher.unfinished:
                 break
         else:
             raise AssertionError(f"still not at rest after {_TURNS} turns")
@@ -242,7 +242,7 @@ class World:
     def turn_once(self, worker: int) -> None:
         """Claim and send, and record nothing of what came of it."""
         before = self.hearing.count()
-        self.workers[worker].courier.turn()
+        self.workers[worker].dispatcher.turn()
         self.hearing.may_repeat(before)
 
     def courier_dies(self, worker: int) -> None:
@@ -256,7 +256,9 @@ class World:
         """
         self.turn_once(worker)
         self.ears.temper.update({"/cms": temper, "/next": temper})
-        self._watch_leases_run_out(1 - worker, last=self.deliver if long else lambda w: self.workers[w].courier.turn())
+        self._watch_leases_run_out(
+            1 - worker, last=self.deliver if long else lambda w: self.workers[w].dispatcher.turn()
+        )
         self.deliver(worker)
         self.deliver(1 - worker)
 

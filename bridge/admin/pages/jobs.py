@@ -27,7 +27,7 @@ class JobPages(Pages):
     def pages(self) -> Iterator[Page]:
         yield Page(path="/jobs", view=self.jobs, name="jobs")
         yield Page(path="/jobs/<path:job_id>", view=self.job, name="job")
-        yield Page(path="/jobs/<path:job_id>/tell", view=self.tell, name="tell", method="POST")
+        yield Page(path="/jobs/<path:job_id>/tell", view=self.notify, name="tell", method="POST")
         yield Page(path="/find", view=self.find, name="find")
 
     def jobs(self) -> ResponseReturnValue:
@@ -70,7 +70,7 @@ class JobPages(Pages):
             unread=unread, stuck=[one for one in job["deliveries"] if one["state"] in ("dead", "dropped")],
         )  # fmt: skip
 
-    def tell(self, job_id: str) -> ResponseReturnValue:
+    def notify(self, job_id: str) -> ResponseReturnValue:
         """Tell a notifier of the job's last transition, because a person wants it told."""
         bucket, notifier = request.args.get("bucket"), request.form.get("notifier", "")
         try:

@@ -19,16 +19,16 @@ from bridge.decide.text.ids import ident
 from bridge.decide.text.paths import basename
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut
-from bridge.model import DONE, FAILED, GONE, NEW, Message, Notifier, Told, Transition
+from bridge.model import DONE, FAILED, GONE, NEW, Message, NewDelivery, Notifier, Transition
 
 _PLAIN = Custom()
 UTC = ZoneInfo("UTC")
 
 
-def address(message: Message, notifier: Notifier, *, note: str | None = None, custom: Custom = _PLAIN) -> Told:
+def address(message: Message, notifier: Notifier, *, note: str | None = None, custom: Custom = _PLAIN) -> NewDelivery:
     """Return the telling of a message to one notifier: its id, its lane, its Slack conversation, its own form."""
     thread = notifier.thread_of(message)
-    return Told(
+    return NewDelivery(
         id=ident("dlv", message.id, notifier.name),
         message=message,
         notifier=notifier.name,
@@ -198,7 +198,7 @@ def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
     )
 
 
-def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, custom: Custom = _PLAIN) -> Told:
+def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, custom: Custom = _PLAIN) -> NewDelivery:
     """Return the telling of a message that could not be told to the notifier `dead`."""
     told = address(message, notifier, note=f"This could not be told to {dead}: {why}", custom=custom)
     return replace(told, id=ident("dlv", message.id, dead, notifier.name))

@@ -14,7 +14,7 @@ from bridge.decide.messages.event import LARGEST_EVENT, numbered
 from bridge.decide.text.ids import ident
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut
-from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, Silence, Told
+from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence
 
 FIRST = 5  # members of each state that a digest quotes
 _MOST_STATES = 10
@@ -63,11 +63,15 @@ class Digest:
         return {str(field): value for field, value in json.loads(self.label)} if self.label else {}
 
 
-def told(digest: Digest, silence: Silence | None, *, zone: ZoneInfo, now: datetime, note: str | None = None) -> Told:
+def told(
+    digest: Digest, silence: Silence | None, *, zone: ZoneInfo, now: datetime, note: str | None = None
+) -> NewDelivery:
     """Return the telling of a digest: it belongs to no job, and so to no lane and no thread."""
     message = _message(digest, silence, zone, now)
     delivery = delivery_id(message.id, digest.notifier)
-    return Told(id=delivery, message=message, notifier=digest.notifier, lane=None, channel=digest.channel, note=note)
+    return NewDelivery(
+        id=delivery, message=message, notifier=digest.notifier, lane=None, channel=digest.channel, note=note
+    )
 
 
 def delivery_id(message: str, notifier: str) -> str:

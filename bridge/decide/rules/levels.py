@@ -15,7 +15,7 @@ GONE_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class LastTold:
+class LastNotified:
     """When a rule told of a stay the last time: the number of that repetition, and who has been told so far."""
 
     count: int
@@ -28,7 +28,7 @@ class Staying:
     """A job that is in a state: the transition that began it, with the job as it is now, and what was told of it."""
 
     began: Transition
-    told: Mapping[str, LastTold] = field(default_factory=dict)  # by rule
+    told: Mapping[str, LastNotified] = field(default_factory=dict)  # by rule
 
     @property
     def since(self) -> datetime:

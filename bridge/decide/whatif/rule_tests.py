@@ -19,7 +19,7 @@ _NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)  # any: what rules ask of times are 
 _LONGEST_WHY = 300  # characters
 _MOST_SAID = 20  # of each kind, of one test
 
-Telling = tuple[str, str]  # rule, notifier
+RoutingResult = tuple[str, str]  # rule, notifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +58,13 @@ def _why_failed(trial: Trial, book: Rulebook) -> str | None:
     return "; ".join([*faults, *([f"and {left:,} more"] if left else [])]) or None
 
 
-def _telling(expected: str) -> Telling:
+def _telling(expected: str) -> RoutingResult:
     rule, _, notifier = expected.rpartition("->")
     return rule.strip(), notifier.strip()
 
 
-def _said(telling: Telling) -> str:
-    return " -> ".join(telling)
+def _said(routing: RoutingResult) -> str:
+    return " -> ".join(routing)
 
 
 def _verdicts(step: Transition, book: Rulebook) -> dict[str, Verdict]:

@@ -15,7 +15,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Telling:
+class RoutingResult:
     """A message that there was: the transition it was about, the rule that told it, to whom and when."""
 
     transition: Transition
@@ -34,11 +34,11 @@ class Preview:
     looked_at: int = 0
     cut: bool = False  # there were more than were looked at
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    newest: list[Telling] = field(default_factory=list)
+    newest: list[RoutingResult] = field(default_factory=list)
 
-    def add(self, tellings: Iterable[Telling]) -> None:
+    def add(self, routings: Iterable[RoutingResult]) -> None:
         """Look at messages, the newest first."""
-        for one in tellings:
+        for one in routings:
             self.looked_at += 1
             if self.scope.holds(Facts(one.transition, self.queue_names), one.rule, one.notifier):
                 self.counts[one.rule, one.notifier] += 1

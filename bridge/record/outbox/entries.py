@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Breaker, Gate, Message, Reason, Told
+from bridge.model import Breaker, Gate, Message, NewDelivery, Reason
 from bridge.record import counters
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.codec import dump
@@ -36,7 +36,7 @@ from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
 
 
-def put(tx: Connection, told: Sequence[Told], *, now: datetime, at_once: bool = False) -> Sequence[Told]:
+def put(tx: Connection, told: Sequence[NewDelivery], *, now: datetime, at_once: bool = False) -> Sequence[NewDelivery]:
     """Store messages and their deliveries; one that is there already stays as it is.
 
     What a gate holds, or is over the throttle of its rule, becomes a member of a digest; return the others. `at_once`:
@@ -74,7 +74,7 @@ def put(tx: Connection, told: Sequence[Told], *, now: datetime, at_once: bool = 
     return [one for place, one in enumerate(told) if place not in held]
 
 
-def _anew(tx: Connection, told: Sequence[Told]) -> Sequence[Told]:
+def _anew(tx: Connection, told: Sequence[NewDelivery]) -> Sequence[NewDelivery]:
     """Leave out what a gate would hold and is there already: it would be counted again, and take a place."""
     gated = [one.id for one in told if one.hold or one.throttle]
     if not gated:
@@ -87,7 +87,7 @@ def _anew(tx: Connection, told: Sequence[Told]) -> Sequence[Told]:
 _ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3}
 
 
-def _held(tx: Connection, told: Sequence[Told], now: datetime) -> dict[int, dict[str, Any]]:
+def _held(tx: Connection, told: Sequence[NewDelivery], now: datetime) -> dict[int, dict[str, Any]]:
     """Return by place in `told` how those are stored that are not told at once."""
     places: dict[tuple[int, Gate, str, str, str, str, str], list[int]] = defaultdict(list)
     for place, one in enumerate(told):
@@ -117,7 +117,7 @@ def _in_digest(n: int, gate: Gate, name: str, now: datetime, *, drop: bool = Fal
     return held | {"state": DROPPED, "ended_at": ms(now)} if drop else held
 
 
-def _counted(told: Sequence[Told], held: Mapping[int, Mapping[str, Any]]) -> Iterator[Count]:
+def _counted(told: Sequence[NewDelivery], held: Mapping[int, Mapping[str, Any]]) -> Iterator[Count]:
     for place, facts in held.items():
         yield Count("suppressed", (told[place].message.rule or "", facts["held_by"].partition(":")[0]))
         if facts["state"] == DROPPED:

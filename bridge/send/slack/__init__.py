@@ -17,7 +17,7 @@ from bridge.url import origin
 
 class Slack(NotifierType[SlackNotifier]):
     def sender(self, notifier: SlackNotifier, egress: Egress) -> SlackSender:
-        return SlackSender(notifier, egress.slack_api_url, egress.door)
+        return SlackSender(notifier, egress.slack_api_url, egress.client)
 
     def facts(self, notifier: SlackNotifier) -> dict[str, Any]:
         target = origin(notifier.url) if notifier.url else notifier.channel
@@ -28,7 +28,7 @@ class Slack(NotifierType[SlackNotifier]):
 
     def check(self, notifier: SlackNotifier, egress: Egress) -> Check:
         if not notifier.token:
-            return check.of_address(notifier.url or "", egress.door)
-        through = f"; {check.THROUGH_PROXY}" if egress.door.has_proxy else ""
-        trouble = token_trouble(notifier, egress.slack_api_url, egress.door)
+            return check.of_address(notifier.url or "", egress.client)
+        through = f"; {check.THROUGH_PROXY}" if egress.client.has_proxy else ""
+        trouble = token_trouble(notifier, egress.slack_api_url, egress.client)
         return Check(trouble, f"Slack knows the token{through}")

@@ -1,4 +1,4 @@
-"""slack-sdk's clients, whose calls leave through our door."""
+"""slack-sdk's clients, whose calls are made by our HTTP client."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from slack_sdk.web import SlackResponse
 from slack_sdk.webhook import WebhookClient, WebhookResponse
 
 from bridge.model import SlackNotifier
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.redact import Mask
 from bridge.send.slack.answer import NOT_UNDERSTOOD, error_in, read
 
 DEADLINE_S = 15.0  # of a whole delivery, which makes three calls at most
-_NOWHERE = "door:"  # nothing that could be connected to
+_NOWHERE = "bridge:"  # nothing that could be connected to
 
 _silent = logging.getLogger(f"{__name__}.sdk")
 _silent.setLevel(logging.CRITICAL + 1)  # at DEBUG the SDK logs the proxy's URL, which may have a password
@@ -34,17 +34,17 @@ class Unreachable(Exception):
 
 
 class SlackTransport:
-    """Carries the requests of one delivery through the door, and keeps the replies."""
+    """Carries the requests of one delivery to the HTTP client, and keeps the replies."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
         self._left_s = DEADLINE_S
         self.replies: list[Reply] = []
 
     def post(self, url: str, content: Mapping[str, Any], *headers: str) -> Reply:
         body = json.dumps(content).encode()
         headers = ("Content-Type: application/json; charset=utf-8", *headers)
-        ended = self._door.fetch(Request(url, headers, body, max(self._left_s, 0.1)))
+        ended = self._client.fetch(Request(url, headers, body, max(self._left_s, 0.1)))
         self._left_s -= ended.seconds
         if isinstance(ended, Failure):
             raise Unreachable(ended)
@@ -52,8 +52,8 @@ class SlackTransport:
         return ended
 
 
-class DoorWebClient(WebClient):
-    """slack-sdk's client, whose calls leave through the door; its settings of proxy, TLS and time mean nothing here.
+class SlackWebClient(WebClient):
+    """slack-sdk's client, whose calls our HTTP client makes; its settings of proxy, TLS and time mean nothing here.
 
     It is told neither token nor address: a request that went another way than through `api_call` would go nowhere.
     """
@@ -82,7 +82,7 @@ class DoorWebClient(WebClient):
         return answer
 
 
-class DoorWebhookClient(WebhookClient):
+class SlackWebhookClient(WebhookClient):
     """The same for incoming webhooks."""
 
     def __init__(self, transport: SlackTransport, url: str) -> None:
@@ -96,10 +96,10 @@ class DoorWebhookClient(WebhookClient):
         return WebhookResponse(url=_NOWHERE, status_code=reply.status, body=text, headers=reply.headers)
 
 
-def token_trouble(notifier: SlackNotifier, api_url: str, door: Door) -> str | None:
+def token_trouble(notifier: SlackNotifier, api_url: str, client: HttpClient) -> str | None:
     """Ask Slack whether it knows the token; say what is wrong with it, or None."""
     try:
-        DoorWebClient(SlackTransport(door), token=notifier.token, base_url=api_url).auth_test()
+        SlackWebClient(SlackTransport(client), token=notifier.token, base_url=api_url).auth_test()
     except Unreachable as fault:
         return str(fault)
     except SlackApiError as fault:

@@ -13,12 +13,12 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
 from bridge.model import Delivery, Outcome, Sent, SlackNotifier
-from bridge.send.client import Door
+from bridge.send.client import HttpClient
 from bridge.send.http_types import Reply, retry_after
 from bridge.send.notifier_type import ManyRequests, SendResult
 from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_accepted, is_loose, read, refusal
 from bridge.send.slack.blocks import Block, blocks, plain
-from bridge.send.slack.client import DoorWebClient, DoorWebhookClient, SlackTransport, Unreachable, error_of
+from bridge.send.slack.client import SlackTransport, SlackWebClient, SlackWebhookClient, Unreachable, error_of
 from bridge.send.slack.receipt import Receipt
 
 EVENT_TYPE = "ci_bridge_delivery"
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 class SlackSender(ManyRequests):
     """Sends to one notifier. `send` waits for the answer; any thread may call it."""
 
-    def __init__(self, notifier: SlackNotifier, api_url: str, door: Door) -> None:
+    def __init__(self, notifier: SlackNotifier, api_url: str, client: HttpClient) -> None:
         self._notifier = notifier
         self._api_url = api_url
-        self._door = door
+        self._client = client
 
     def send(self, delivery: Delivery, now: datetime) -> SendResult:
-        transport = SlackTransport(self._door)
+        transport = SlackTransport(self._client)
         try:
             outcome = self._through(transport, delivery, now)
         except Unreachable as fault:
@@ -45,10 +45,10 @@ class SlackSender(ManyRequests):
 
     def _through(self, transport: SlackTransport, delivery: Delivery, now: datetime) -> Outcome:
         if self._notifier.url:
-            return _HookDelivery(transport, self._notifier.url, delivery, now).tell()
-        client = DoorWebClient(transport, token=self._notifier.token, base_url=self._api_url)
+            return _HookDelivery(transport, self._notifier.url, delivery, now).post()
+        client = SlackWebClient(transport, token=self._notifier.token, base_url=self._api_url)
         try:
-            return _ApiDelivery(client, self._notifier, delivery, now).tell()
+            return _ApiDelivery(client, self._notifier, delivery, now).post()
         except SlackApiError as fault:
             return _refusal(fault, now)
 
@@ -57,10 +57,10 @@ class _HookDelivery:
     """One delivery through an incoming webhook."""
 
     def __init__(self, transport: SlackTransport, url: str, delivery: Delivery, now: datetime) -> None:
-        self._transport, self._client = transport, DoorWebhookClient(transport, url)
+        self._transport, self._client = transport, SlackWebhookClient(transport, url)
         self._delivery, self._now = delivery, now
 
-    def tell(self) -> Outcome:
+    def post(self) -> Outcome:
         text, shown = blocks(self._delivery, self._now)
         reply = self._post(text=text, blocks=shown)
         if not hook_accepted(reply) and (error := error_in(read(reply.body))) in BLOCKS_REFUSED:
@@ -78,14 +78,14 @@ class _HookDelivery:
 class _ApiDelivery:
     """One delivery through the Web API: an edit of the root, a post, or both."""
 
-    def __init__(self, client: DoorWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
+    def __init__(self, client: SlackWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
         self._client, self._notifier, self._delivery, self._now = client, notifier, delivery, now
         # What is no longer among them is not told there: the rules may have changed since.
         meant = delivery.channel if delivery.channel in notifier.channels else None
         self._channel = meant or notifier.channel or ""
         self._sequence = _sequence(delivery)
 
-    def tell(self) -> Outcome:
+    def post(self) -> Outcome:
         if root := self._root():
             try:
                 return self._under(root)

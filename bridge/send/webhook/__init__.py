@@ -25,4 +25,4 @@ class Webhook(NotifierType[WebhookNotifier]):
         return preview(delivery, notifier, at=at, agent=agent)
 
     def check(self, notifier: WebhookNotifier, egress: Egress) -> Check:
-        return check.of_address(notifier.url, egress.door)
+        return check.of_address(notifier.url, egress.client)

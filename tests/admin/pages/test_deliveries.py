@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.decide.messages.build import test_message as a_test_message
-from bridge.model import Rejected, RetryLater, Sent, Told
-from bridge.pipeline.digests import Editor
+from bridge.model import NewDelivery, Rejected, RetryLater, Sent
+from bridge.pipeline.digests import DigestDispatcher
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
@@ -211,7 +211,7 @@ def test_a_digest_and_its_members_lead_to_each_other(world: World, admin: FlaskC
     member = ids(world, state="held")[0]
     assert "The silence &#34;sil_1&#34; was on. It is held back" in admin.get(f"/deliveries/{member}").text
     world.now = NOON + timedelta(hours=2)
-    Editor(db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0).tell_due()
+    DigestDispatcher(db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0).tell_due()
     (digest,) = set(ids(world)) - set(ids(world, state="merged"))
     told = admin.get(f"/deliveries/{digest}").text
     assert f'href="/deliveries/{member}"' in told
@@ -296,7 +296,7 @@ def test_a_recovery_names_the_state_that_was_left(world: World, admin: FlaskClie
         a_test_message("cms", nonce="1", now=NOON), kind="recovery", state="Success", event={"data": {"in": "Running"}}
     )
     with world.db.write() as tx:
-        entries.put(tx, [Told(id="d1", message=over, notifier="cms", lane=None)], now=NOON)
+        entries.put(tx, [NewDelivery(id="d1", message=over, notifier="cms", lane=None)], now=NOON)
     for path in ("/deliveries", "/deliveries/d1"):
         said = text_of(admin.get(path).text)
         assert "no longer Running" in said

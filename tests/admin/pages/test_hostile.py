@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from bridge.model import NEW, PAUSE, RUNNING, Rejected, Transition
-from bridge.pipeline.route import tell_all
+from bridge.pipeline.route import route_all
 from bridge.record.polling import snapshots
 from tests.admin.builders import ADMIN, BUCKET, World, a_book, a_job
 
@@ -91,7 +91,7 @@ def _busy(world: World, count: int) -> None:
             step = Transition(job=job, was=was, to=job.state, sequence=number + 1, seen_at=at, watch="vod")
             before = snapshots.known(tx, BUCKET, [job.id])
             snapshots.save(tx, [job], [step], before, stream="s", streams=["s"], now=at)
-            tell_all(tx, world.book, [step], at)
+            route_all(tx, world.book, [step], at)
             was = job.state
 
 

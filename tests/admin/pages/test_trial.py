@@ -12,7 +12,7 @@ from bridge.admin.pages import trial
 from bridge.admin.pages.pasted import Pasted
 from bridge.admin.pages.trial import Bounds, Result
 from bridge.admin.parts import Parts
-from bridge.pipeline.route import tell_all
+from bridge.pipeline.route import route_all
 from tests.admin.builders import ENVIRON, NOON, RULES, World, a_job
 from tests.builders import a_transition
 
@@ -71,7 +71,7 @@ def test_older_ones_than_were_asked_for_are_not(world: World) -> None:
 def test_where_it_goes_slowly_the_newest_few_are_compared(world: World) -> None:
     steps = [a_transition(a_job(number), seen_at=NOON) for number in range(501)]  # more than are read at once
     with world.db.write() as tx:
-        tell_all(tx, world.book, steps, NOON)
+        route_all(tx, world.book, steps, NOON)
     world.now = NOON + timedelta(seconds=1)
     world.sees(a_job(501))
     result = tried(world, Bounds(most=(1_000, 1), seconds=5), step=100.0)
