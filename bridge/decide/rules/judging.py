@@ -22,8 +22,8 @@ def judge(transition: Transition, matcher: Matcher, gates: Gates, alarms: Iterab
     """
     if transition.silent:
         return []
-    facts = matcher.facts(transition)
-    edges = [gates.held(verdict, facts) for verdict in matcher.match(transition)]
+    fired, facts = matcher.match(transition), matcher.facts(transition)
+    edges = [gates.held(verdict, facts) for verdict in fired]
     notified = [
         name for verdict in edges if not verdict.rule.group for name in verdict.notifiers if not verdict.drops(name)
     ]
