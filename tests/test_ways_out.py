@@ -159,7 +159,7 @@ def test_one_variable_says_which_certificates_ci_and_receivers_may_have(ci: Ci, 
         ask(wary)
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(answering("200 OK"), tls=certificate.context))
-        clients = [stack.enter_context(closing(client(found))) for found in (trusting, wary)]
+        clients = [stack.enter_context(closing(http_client(found))) for found in (trusting, wary)]
         heard = [one.fetch(a_request(receiver.url)) for one in clients]
     assert [type(one) for one in heard] == [Reply, Failure]
 
@@ -181,6 +181,6 @@ def test_a_file_in_pem_with_no_certificate_that_can_be_used_is_refused(kind: str
 def test_notifiers_go_through_no_proxy_but_their_own(certificate: Certificate, tmp_path: Path) -> None:
     with Proxy() as proxy, Receiver(answering("200 OK")) as receiver:
         found = read({**KEY, "HTTP_PROXY": proxy.url, "HTTPS_PROXY": proxy.url})
-        with closing(client(found)) as way:
+        with closing(http_client(found)) as way:
             assert isinstance(way.fetch(a_request(receiver.url)), Reply)
     assert not proxy.forwarded

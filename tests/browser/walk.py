@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+from bridge.pipeline.resend import resend
+from bridge.record.queries.lists import Filter
 from tests.admin.builders import World
 from tests.browser.bridges import Bridge
 
@@ -18,11 +21,12 @@ class LivedIn:
     bridge: Bridge
     job: str
     delivery: str
+    batch: str
 
     @property
     def paths(self) -> list[str]:
         """Return the address of every page. A page whose address has a new argument is to be named here."""
-        facts = {"job_id": self.job, "delivery_id": self.delivery}
+        facts = {"job_id": self.job, "delivery_id": self.delivery, "batch_id": self.batch}
         app = World(self.bridge.stage.db).app()
         found = []
         for rule in app.url_map.iter_rules():
@@ -36,4 +40,13 @@ class LivedIn:
 def lived_in(bridge: Bridge) -> LivedIn:
     job, dead = bridge.dead(input=LONG)
     bridge.job("SpeechRecognition")
-    return LivedIn(bridge, job, dead["id"])
+    other, _ = bridge.dead()
+    batch = resend(
+        bridge.stage.db,
+        Filter(state="dead", job=other),
+        id_="rdr_1",
+        interval=timedelta(hours=1),
+        author="ann",
+        now=datetime.now(UTC),
+    )
+    return LivedIn(bridge, job, dead["id"], batch.id)

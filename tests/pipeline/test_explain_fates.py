@@ -163,8 +163,8 @@ def test_what_is_resent_later_is_in_the_way_of_nothing(world: World) -> None:
     resend(world.db, Filter(state="dead"), id_="rdr_1", interval=hours(1), author="ann", now=later)
     world.sees(RUNNING)
     first, second = (one["deliveries"][0] for one in world.all())
-    assert first["why"] == f"waits for its first try, due at {after(hours(1))} (sent again by hand)"
-    assert second["why"].startswith("waits for its first try, due at ")
+    assert first["why"] == f"waits for its first attempt, due at {after(hours(1))} (sent again by hand)"
+    assert second["why"].startswith("waits for its first attempt, due at ")
 
 
 def test_a_notifier_that_asked_for_time_is_not_tried_before(world: World) -> None:

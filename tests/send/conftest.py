@@ -1,1 +1,3 @@
+from tests.send.receivers import client
+
 __all__ = ["client"]

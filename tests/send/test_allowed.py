@@ -2,6 +2,7 @@ import pytest
 
 from bridge import settings as environment
 from bridge.model import Attempt, Rejected, Sent
+from bridge.wiring.parts import http_client
 from tests.send.probes import ROUTES, outbound
 from tests.send.receivers import Receiver, a_delivery, accepting
 
@@ -9,7 +10,7 @@ OK = accepting()
 
 
 def told(route: str, url: str, allow: str) -> Attempt:
-    out = outbound(route, url, client(environment.read({"BRIDGE_ALLOW_NETWORKS": allow})))
+    out = outbound(route, url, http_client(environment.read({"BRIDGE_ALLOW_NETWORKS": allow})))
     out.begin(a_delivery(notifier="n"))
     while not (ended := out.wait(10)):
         pass

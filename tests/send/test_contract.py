@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide import notifiers
+from bridge.decide.rulesfile import notifiers
 from bridge.model import Attempt, Notifier, Reason, Rejected, RetryLater, Sent
 from bridge.send import registry
 from bridge.send.client import HttpClient

@@ -5,8 +5,8 @@ from functools import cache
 from ipaddress import ip_address, ip_network
 
 import pytest
-from benchmarks.client import main
 
+from benchmarks.egress import main
 from bridge.model import Attempt, Sent
 from bridge.send.addresses import Network
 from bridge.send.client import HttpClient

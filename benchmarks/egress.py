@@ -1,4 +1,4 @@
-"""What each spelling of a forbidden address comes to at the door: python -m benchmarks.door [--json].
+"""What each spelling of a forbidden address comes to in the HTTP client: python -m benchmarks.egress [--json].
 
 libcurl and the system turn the spelling into an address, the door judges it, and nothing is ever connected to.
 The exit status is 1 when any was let through, 2 when libcurl made no address of any: then nothing was judged.
@@ -20,7 +20,7 @@ PORT = 80
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.door", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.egress", description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     found = [(spelling, tuple(findings(spelling.at(PORT)))) for spelling in SPELLINGS]
