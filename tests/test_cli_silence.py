@@ -83,7 +83,7 @@ def test_what_a_silence_drops_is_never_told_and_stays_on_record(stage: Stage) ->
     rows = json.loads(stage.command("deliveries", "list", "--state", "dropped", "--json").stdout)
     assert [row["state"] for row in rows] == ["dropped"]
     again = stage.command("deliveries", "redrive", rows[0]["id"])
-    assert "1 delivery to be sent again" in again.stderr
+    assert "1 delivery to be resent" in again.stderr
     assert [one["held_by"] for one in stage.deliveries(state="waiting")] == [f"silence:{made}"]
 
 
