@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+from bridge.pipeline.resend import resend
+from bridge.record.reading import Filter
 from tests.admin.builders import World
 from tests.browser.bridges import Bridge
 
 _NO_PAGES = {"pages.static", "pages.find"}  # a file; an address that only leads to others
+BATCH = "rdr_3wgd3btsuo6wb2kdedccezf4qi"
 LONG = "上传/电影/" + "一个很长的文件名" * 12 + "-" + "without-any-space" * 8 + ".mp4"
 
 
@@ -22,7 +26,7 @@ class LivedIn:
     @property
     def paths(self) -> list[str]:
         """Return the address of every page. A page whose address has a new argument is to be named here."""
-        facts = {"job_id": self.job, "delivery_id": self.delivery}
+        facts = {"job_id": self.job, "delivery_id": self.delivery, "batch_id": BATCH}
         app = World(self.bridge.stage.db).app()
         found = []
         for rule in app.url_map.iter_rules():
@@ -35,5 +39,8 @@ class LivedIn:
 
 def lived_in(bridge: Bridge) -> LivedIn:
     job, dead = bridge.dead(input=LONG)
+    resent, _ = bridge.dead()
+    which, later = Filter(state="dead", job=resent), datetime.now(UTC) + timedelta(hours=1)
+    resend(bridge.stage.db, which, id_=BATCH, interval=timedelta(seconds=1), author="ann", now=later)
     bridge.job("SpeechRecognition")
     return LivedIn(bridge, job, dead["id"])
