@@ -62,13 +62,12 @@ def resend(
 
 def cancel(db: Database, id_: str, *, author: str, now: datetime, at_once: int = AT_ONCE) -> tuple[Batch | None, int]:
     """Let what is not due yet of a batch be dead again; return the batch as it stands, and how many those were."""
+    with db.read() as tx:
+        numbers = batches.not_due(tx, id_, now=now)
     cancelled = 0
-    while True:
+    for start in range(0, len(numbers), at_once):
         with db.write() as tx:
-            count = batches.cancel(tx, id_, now=now, most=at_once)
-        cancelled += count
-        if count < at_once:
-            break
+            cancelled += batches.cancel(tx, id_, numbers[start : start + at_once], now=now)
         _let_others_write(db)
     logger.info("batch cancelled", extra={"batch": id_, "deliveries": cancelled, "author": author})
     with db.read() as tx:
