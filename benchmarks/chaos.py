@@ -76,7 +76,7 @@ def _by_point(laboratory: Laboratory, balance: Balance) -> dict[str, dict[str, i
         repeated = balance.repeated_after[number]
         row = found[kill.point]
         row["kills"] += 1
-        row["at the point"] += kill.as_planned
+        row["point reached"] += kill.as_planned
         row["repeated"] += repeated
         row["most after one"] = max(row["most after one"], repeated)
     return {point: dict(found[point]) for point in ALL if point in found}
@@ -93,13 +93,13 @@ def _facts(kind: str, balance: Balance, points: dict[str, dict[str, int]], secon
         "transitions invented": len(balance.transitions_invented),
         "deliveries lost": len(balance.deliveries_lost),
         "deliveries invented": len(balance.deliveries_invented),
-        "told in digests": balance.owed.merged.total(),
+        "sent in digests": balance.owed.merged.total(),
         "lost by digests and throttles": len(balance.owed.held_lost),
-        "told twice by them": len(balance.owed.held_doubled),
-        "digests that say something else": len(balance.owed.digests_wrong),
-        "stays told": balance.owed.stays,
-        "stays lost": len(balance.owed.stays_lost),
-        "stays invented": len(balance.owed.stays_invented),
+        "sent twice by them": len(balance.owed.held_doubled),
+        "digests with wrong contents": len(balance.owed.digests_wrong),
+        "overdue jobs notified": balance.owed.stays,
+        "overdue jobs lost": len(balance.owed.stays_lost),
+        "overdue jobs invented": len(balance.owed.stays_invented),
         "out of order": len(balance.out_of_order),
         "repeated under another id or body": len(balance.renamed),
         "repeated under the same id": balance.repeated,
@@ -117,9 +117,9 @@ def _tables(runs: Sequence[dict[str, Any]]) -> str:
     databases = [run["database"] for run in runs]
     said = [_row("", databases), _rule(1 + len(runs))]
     said += [_row(name, (run[name] for run in runs)) for name in names]
-    columns = [(run, column) for run in runs for column in ("at the point", "repeated", "most after one")]
-    heads = [f"{run['database']}: {name}" if name == "at the point" else name for run, name in columns]
-    said += ["", _row("killed", ["kills", *heads]), _rule(2 + len(columns))]
+    columns = [(run, column) for run in runs for column in ("point reached", "repeated", "most after one")]
+    heads = [f"{run['database']}: {name}" if name == "point reached" else name for run, name in columns]
+    said += ["", _row("killed at", ["kills", *heads]), _rule(2 + len(columns))]
     for point, row in runs[0]["points"].items():
         said.append(_row(point, [row["kills"], *(run["points"][point][column] for run, column in columns)]))
     said += [f"\n{run['database']}, {name}: {some}" for run in runs for name, some in run["faults"].items()]

@@ -92,7 +92,7 @@ def test_the_page_about_rules_names_every_field_there_is() -> None:
 
 
 def test_the_page_about_rules_names_every_word_of_templates() -> None:
-    page = (REPOSITORY / "docs" / "rules.md").read_text().partition("## How it is said")[2]
+    page = (REPOSITORY / "docs" / "rules.md").read_text().partition("## Templates")[2]
     assert [word for word in sorted({*FILTERS, *TIME_FILTERS, *TESTS}) if f"`{word}" not in page] == []
 
 
