@@ -9,7 +9,7 @@ from typing import NoReturn
 from flask import Flask
 
 from bridge import wiring
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.record.database import TROUBLES, SchemaOld, trouble
 from bridge.settings import SettingsRefused, read
 

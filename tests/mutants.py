@@ -166,14 +166,14 @@ MUTANTS = (
     ),
     Mutant(
         "a mark that is CI's clock, whatever ours says",
-        "bridge/decide/changes/mark.py",
+        "bridge/decide/changes/clocks.py",
         "return min(self.began, self.date or self.began)",
         "return self.date or self.began",
         ("tests/pipeline/test_clocks_of_lists.py",),
     ),
     Mutant(
         "a job that is gone at the first denial",
-        "bridge/decide/changes/missing.py",
+        "bridge/decide/changes/diff.py",
         "return missing.times >= _DENIALS and missing.last_at - missing.first_at >= _INTERVALS * every",
         "return True",
         ("tests/pipeline/test_missing.py",),

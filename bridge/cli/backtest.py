@@ -13,7 +13,7 @@ from bridge import wiring
 from bridge.cli.common import fail, json_option, moment, open_database, plainly, say, say_json, settings, show_list
 from bridge.cli.rules import book_of
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.text.times import iso
 from bridge.decide.whatif.replay import FIRST
 from bridge.pipeline.backtest import Backtest, Report

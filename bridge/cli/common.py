@@ -18,8 +18,8 @@ from bridge import settings as environment
 from bridge import wiring
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.read import RulesRefused
-from bridge.decide.text.durations import duration
+from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.text.times import duration
 from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
 from bridge.environment import lookup
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble

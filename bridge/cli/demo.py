@@ -26,7 +26,7 @@ from bridge.record.database import Database
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Facts, Filter
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
-from bridge.simulator.lives import Director
+from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
 from bridge.simulator.web import Answer, text_answer

@@ -14,9 +14,9 @@ from bridge import settings as environment
 from bridge import wiring
 from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
-from bridge.decide.changes.mark import Clocks, said_of_clocks
+from bridge.decide.changes.clocks import Clocks, said_of_clocks
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.pipeline.health import Level, Reader, warnings
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.record.queries import health

@@ -15,7 +15,7 @@ import click
 from bridge import wiring
 from bridge.cli.common import database_of, everything, fail, json_option, plainly, say, say_json, settings, some
 from bridge.environment import lookup
-from bridge.pipeline import Poll
+from bridge.pipeline.poll_context import Poll
 from bridge.wiring import Worker
 
 logger = logging.getLogger(__name__)

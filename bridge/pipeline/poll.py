@@ -18,13 +18,19 @@ from typing import Literal, Protocol
 from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, ConfigError, TemporaryError, Throttled
-from bridge.decide.changes.clock import earlier
-from bridge.decide.changes.diff import diff, gone, latest
-from bridge.decide.changes.listing import Listing, Span
-from bridge.decide.changes.mark import RESOLUTION, Chain, Clocks, believed
-from bridge.decide.changes.missing import ASKED_AGAIN, due
-from bridge.decide.changes.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
-from bridge.decide.changes.schedule import is_due, pause
+from bridge.decide.changes.clocks import RESOLUTION, Chain, Clocks, believed, earlier
+from bridge.decide.changes.diff import ASKED_AGAIN, diff, due, gone, latest
+from bridge.decide.changes.scan import (
+    IDS_PER_CALL,
+    OVERLAP,
+    PAGE_SIZE,
+    Listing,
+    Span,
+    in_tens,
+    is_due,
+    list_since,
+    pause,
+)
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Described, Page, Place, Problem, Stream, Watch
 from bridge.pipeline.counters import of_poll

@@ -10,10 +10,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
-from bridge.decide.changes.listing import Listing
-from bridge.decide.changes.mark import RESOLUTION, Chain, Clocks, begins_anew
-from bridge.decide.changes.missing import asked_again, denied, is_believed
-from bridge.decide.changes.scan import OVERLAP
+from bridge.decide.changes.clocks import RESOLUTION, Chain, Clocks, begins_anew
+from bridge.decide.changes.diff import asked_again, denied, is_believed
+from bridge.decide.changes.scan import OVERLAP, Listing
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso

@@ -19,8 +19,6 @@ from bridge.send.addresses import Network
 from bridge.send.curl_handle import CurlHandle, Policy, ca_file
 from bridge.send.http_types import Failure, Reply, Request
 
-__all__ = ["Answered", "Failure", "HttpClient", "Reply", "Request"]
-
 Answered = tuple[Any, Reply | Failure]  # the key that `start` was given
 
 CONNECTIONS_KEPT = 256  # idle ones; how many are in use is for the caller to bound

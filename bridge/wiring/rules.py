@@ -12,7 +12,7 @@ from math import inf
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.bounds import LARGEST, TooLarge, check_size
 from bridge.decide.rulesfile.changed import SETTLED_S, SHRUNK_S, emptied, names_of, shrunk
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read as read_rules
 from bridge.environment import lookup
 from bridge.settings import Settings

@@ -16,12 +16,14 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from bridge.decide.changes.clock import clock_fault
+from bridge.decide.changes.clocks import clock_fault
 from bridge.decide.precedence import Precedence
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
-from bridge.pipeline import Dispatcher, Halted, Poll, Poller, Pruner
-from bridge.pipeline.poll_context import note_rules
+from bridge.pipeline.dispatch import Dispatcher
+from bridge.pipeline.poll import Halted, Poller
+from bridge.pipeline.poll_context import Poll, note_rules
+from bridge.pipeline.prune import Pruner
 from bridge.record import clocks, rulesets
 from bridge.record.clock_shift import rewind
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble

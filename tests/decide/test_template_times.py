@@ -3,7 +3,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bridge.decide.templates import TemplateFault, compiled, rendered, variables
+from bridge.decide.templates.functions import TemplateFault
+from bridge.decide.templates.names import variables
+from bridge.decide.templates.rendering import compiled, rendered
 from tests.builders import NOON, a_job, a_transition
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

@@ -15,8 +15,9 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif.sample_job import sample_transition
 from bridge.model import RUNNING, Delivery, Outcome, Sent, Silence
-from bridge.pipeline import Dispatcher, Poller
+from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.explain import explain_sample, explain_stored
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.schema import delivery

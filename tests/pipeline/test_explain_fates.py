@@ -8,7 +8,7 @@ from sqlalchemy import delete
 from bridge import wiring
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Rejected, RetryLater, Sent
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.pipeline.resend import resend
 from bridge.record.database import Database
 from bridge.record.outbox import entries

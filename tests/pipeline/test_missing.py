@@ -12,7 +12,7 @@ from bridge import wiring
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import CANCEL, FAILED, GONE, NEW, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record import pruning
 from bridge.record.database import Database
 from bridge.record.pruning import Cutoffs

@@ -14,7 +14,8 @@ from bridge.decide.changes.scan import OVERLAP
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
-from bridge.pipeline import Halted, Poll, Poller
+from bridge.pipeline.poll import Halted, Poller
+from bridge.pipeline.poll_context import Poll
 from bridge.record.database import Database, at
 from bridge.record.polling import leases, snapshots
 from bridge.record.polling.leases import LEASE

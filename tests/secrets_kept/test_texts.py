@@ -16,7 +16,7 @@ import pytest
 from bridge.admin.auth import Keys
 from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.errors import CiError
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read as read_rules
 from bridge.model import Place, Stream
 from bridge.record.database import TROUBLES, Database, trouble

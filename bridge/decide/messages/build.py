@@ -12,12 +12,12 @@ from bridge.decide.messages.event import event, numbered
 from bridge.decide.messages.per_notifier import Custom
 from bridge.decide.rules.matching import Stay
 from bridge.decide.rules.rulebook import Wording
-from bridge.decide.templates import Names, TemplateFault, rendered, variables
-from bridge.decide.text.durations import human
+from bridge.decide.templates.functions import TemplateFault
+from bridge.decide.templates.names import Names, variables
+from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.facts import job_seconds
-from bridge.decide.text.ids import ident
-from bridge.decide.text.paths import basename
-from bridge.decide.text.times import iso
+from bridge.decide.text.names import basename, ident
+from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import cut
 from bridge.model import DONE, FAILED, GONE, NEW, Message, NewDelivery, Notifier, Transition
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.decide.messages.event import LARGEST_EVENT
-from bridge.decide.templates import Names, Template, TemplateFault, value
+from bridge.decide.templates.functions import TemplateFault
+from bridge.decide.templates.names import Names
+from bridge.decide.templates.rendering import Template, value
 from bridge.decide.text.values import shown
 from bridge.model import Notifier, Writer
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from bridge.decide.text.durations import duration
 from bridge.decide.text.facts import job_seconds, user_data_keys
 from bridge.decide.text.globs import Glob, glob, is_glob
+from bridge.decide.text.times import duration
 from bridge.decide.text.values import MOST_LISTED, instead, shown
 from bridge.model import Transition
 

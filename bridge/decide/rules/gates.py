@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from bridge.decide.rules.conditions import Condition, Facts, condition, flat
 from bridge.decide.rules.matching import Rule, Verdict
 from bridge.decide.text.calendar import Window, next_at
-from bridge.decide.text.ids import ident
+from bridge.decide.text.names import ident
 from bridge.decide.text.values import (
     FieldFault,
     FieldFaults,

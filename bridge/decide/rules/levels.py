@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from bridge.decide.rules.conditions import Facts
 from bridge.decide.rules.matching import Answer, Matcher, Rule, Stay, Verdict, stopped
-from bridge.decide.text.durations import human
+from bridge.decide.text.times import human
 from bridge.model import GONE, NEW, SUBMITTED, Transition
 
 GONE_FOR = timedelta(days=1)

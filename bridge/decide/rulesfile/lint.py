@@ -12,8 +12,8 @@ from bridge.decide.rules.gates import Scope
 from bridge.decide.rules.matching import Level, Rule
 from bridge.decide.rulesfile.errors import Faults
 from bridge.decide.rulesfile.tables import Tables
-from bridge.decide.text.durations import human
 from bridge.decide.text.globs import is_glob
+from bridge.decide.text.times import human
 from bridge.decide.text.values import STATE_WORDS, States, instead, listing, suggest
 from bridge.model import (
     DONE,

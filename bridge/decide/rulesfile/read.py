@@ -23,8 +23,6 @@ from bridge.decide.rulesfile.templates import read_wordings
 from bridge.decide.text.values import MOST_LISTED, printable, shown
 from bridge.model import Notifier, Place, Stream, Watch
 
-__all__ = ["RulesRefused", "read"]
-
 _MOST_STREAMS = 10_000
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from bridge.decide.rules.conditions import Globs, flat
 from bridge.decide.rules.gates import SCOPE_KEYS, Scope, read_scope
 from bridge.decide.rulesfile.lint import Polled
-from bridge.decide.text.durations import duration
+from bridge.decide.text.times import duration
 from bridge.decide.text.values import FieldFault, FieldFaults, instead, printable, shown, suggest
 from bridge.model import Silence, Watch
 

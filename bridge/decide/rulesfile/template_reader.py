@@ -7,7 +7,8 @@ from datetime import date, datetime, time
 from typing import Any, Protocol
 
 from bridge.decide.messages.per_notifier import Body
-from bridge.decide.templates import LARGEST_NUMBER, Template, TemplateFault, compiled
+from bridge.decide.templates.functions import LARGEST_NUMBER, TemplateFault
+from bridge.decide.templates.rendering import Template, compiled
 from bridge.decide.text.values import shown
 
 _MOST_CHARACTERS = 200_000  # of all templates of a file

@@ -9,7 +9,7 @@ from bridge.decide.rulesfile.errors import Faults
 from bridge.decide.rulesfile.schema import TemplateTable
 from bridge.decide.rulesfile.tables import Tables
 from bridge.decide.rulesfile.template_reader import TemplateReader
-from bridge.decide.templates import FIELDS
+from bridge.decide.templates.names import FIELDS
 from bridge.decide.text.values import instead
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment
 
 from bridge.decide.templates.names import NOW, ZONE, Names
-from bridge.decide.text.durations import human
-from bridge.decide.text.paths import basename
+from bridge.decide.text.names import basename
+from bridge.decide.text.times import human
 from bridge.decide.text.values import shown
 
 LONGEST_TEXT = 20_000  # characters of any text on the way to a result
