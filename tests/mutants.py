@@ -50,7 +50,7 @@ MUTANTS = (
     ),
     Mutant(
         "old rules that do not give way",
-        "bridge/decide/precedence.py",
+        "bridge/decide/rulesfile/reload.py",
         "return mine > in_force or ",
         "return ",
         ("tests/decide/test_precedence.py",),
@@ -229,7 +229,7 @@ MUTANTS = (
     ),
     Mutant(
         "an emptied rules.toml that is taken",
-        "bridge/decide/rulesfile/changed.py",
+        "bridge/decide/rulesfile/reload.py",
         'return " and ".join(gone) or None',
         "return None",
         ("tests/decide/test_reload.py", "tests/test_rules_in_force.py"),

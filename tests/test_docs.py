@@ -16,7 +16,7 @@ from bridge.decide.rules.conditions import DURATIONS, TEXTS
 from bridge.decide.rulesfile.read import read
 from bridge.decide.rulesfile.schema import KEYS
 from bridge.decide.templates.functions import FILTERS, TESTS, TIME_FILTERS
-from bridge.decide.templates.names import NAMES
+from bridge.decide.templates.rendering import NAMES
 from bridge.decide.text.values import STATE_WORDS
 from bridge.model import Job
 from bridge.settings import Settings

@@ -11,8 +11,8 @@ from bridge import wiring
 from bridge.cli.common import json_option, plainly, said_of, say, say_json, settings, some
 from bridge.cli.rules import book_of
 from bridge.decide.rules.rulebook import Fault, Rulebook
-from bridge.decide.rulesfile.changed import is_blank, names_of
 from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.reload import is_blank, names_of
 from bridge.decide.whatif.rule_tests import Failed, run
 
 ENVIRONMENT = "BRIDGE_RULES_TOML"

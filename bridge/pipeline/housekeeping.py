@@ -9,11 +9,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.build import as_fallback
-from bridge.decide.messages.per_notifier import customs
+from bridge.decide.messages.build import as_fallback, customs
 from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.templates.names import variables
+from bridge.decide.templates.rendering import variables
 from bridge.model import Attempt, Breaker, Delivery, Message, NewDelivery, Notifier, Rejected, RetryLater, Sent
 from bridge.pipeline.lease_watcher import LeaseWatcher
 from bridge.pipeline.route import gates_at

@@ -13,8 +13,8 @@ from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.proxies import Proxies
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile import archive
-from bridge.decide.rulesfile.changed import emptied, is_blank, names_of
 from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.reload import emptied, is_blank, names_of
 from bridge.pipeline.poll_context import note_rules
 from bridge.record import rulesets
 from bridge.record.database import Clock, Database

@@ -17,8 +17,8 @@ from functools import partial
 from sqlalchemy import Connection
 
 from bridge.decide.changes.clocks import clock_fault
-from bridge.decide.precedence import Precedence
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.reload import Precedence
 from bridge.model import Watch
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.poll import Halted, Poller

@@ -8,7 +8,7 @@ import pytest
 
 from bridge import wiring
 from bridge.admin import rule_answers
-from bridge.decide.rulesfile.bounds import LARGEST
+from bridge.decide.rulesfile.errors import LARGEST
 from tests.admin.builders import ADMIN, READ, RULES, SECRETS, World, a_book
 
 PATH = "/api/v1/rules/check"

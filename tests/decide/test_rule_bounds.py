@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.decide.changes.scan import is_due, pause
-from bridge.decide.rulesfile.bounds import LARGEST, statements
-from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.errors import LARGEST, RulesRefused, statements
 from bridge.decide.rulesfile.read import read
 from bridge.decide.rulesfile.schema import KEYS
 from bridge.wiring import load_rules

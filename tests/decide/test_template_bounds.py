@@ -10,8 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.decide.templates.functions import FILTERS, TIME_FILTERS, TemplateFault
-from bridge.decide.templates.names import FIELDS, Names, variables
-from bridge.decide.templates.rendering import LONGEST_RESULT, Template, compiled, rendered, value
+from bridge.decide.templates.rendering import (
+    FIELDS,
+    LONGEST_RESULT,
+    Names,
+    Template,
+    compiled,
+    rendered,
+    value,
+    variables,
+)
 from bridge.model import Job
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import faults, rule

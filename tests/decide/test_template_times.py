@@ -4,8 +4,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bridge.decide.templates.functions import TemplateFault
-from bridge.decide.templates.names import variables
-from bridge.decide.templates.rendering import compiled, rendered
+from bridge.decide.templates.rendering import compiled, rendered, variables
 from tests.builders import NOON, a_job, a_transition
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

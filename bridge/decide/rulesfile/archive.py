@@ -13,8 +13,7 @@ from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
 from bridge.decide.rules.rulebook import Ruleset
 from bridge.decide.rulesfile.errors import Faults
-from bridge.decide.rulesfile.rule_tables import RuleReader
-from bridge.decide.rulesfile.tables import Tables
+from bridge.decide.rulesfile.tables import RuleReader, Tables
 
 
 @dataclass(frozen=True, slots=True)

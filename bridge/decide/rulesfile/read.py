@@ -11,15 +11,12 @@ from typing import Any
 from bridge.decide.rules.matching import Matcher
 from bridge.decide.rules.rulebook import Fault, Rulebook, Ruleset
 from bridge.decide.rulesfile.archive import freeze
-from bridge.decide.rulesfile.bounds import TooLarge, check_depth, check_size
-from bridge.decide.rulesfile.errors import Faults, RulesRefused
+from bridge.decide.rulesfile.errors import Faults, RulesRefused, TooLarge, check_depth, check_size
 from bridge.decide.rulesfile.lint import Linter
 from bridge.decide.rulesfile.notifiers import NotifierReader
-from bridge.decide.rulesfile.rule_tables import RuleReader
 from bridge.decide.rulesfile.schema import Defaults, WatchTable
-from bridge.decide.rulesfile.tables import Tables
+from bridge.decide.rulesfile.tables import RuleReader, Tables, read_wordings
 from bridge.decide.rulesfile.template_reader import TemplateReader
-from bridge.decide.rulesfile.templates import read_wordings
 from bridge.decide.text.values import MOST_LISTED, printable, shown
 from bridge.model import Notifier, Place, Stream, Watch
 

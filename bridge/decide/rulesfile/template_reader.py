@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any, Protocol
 
-from bridge.decide.messages.per_notifier import Body
+from bridge.decide.messages.build import Body
 from bridge.decide.templates.functions import LARGEST_NUMBER, TemplateFault
 from bridge.decide.templates.rendering import Template, compiled
 from bridge.decide.text.values import shown

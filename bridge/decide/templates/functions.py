@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from bridge.decide.templates.names import NOW, ZONE, Names
+from bridge.decide.templates.rendering import NOW, ZONE, Names
 from bridge.decide.text.names import basename
 from bridge.decide.text.times import human
 from bridge.decide.text.values import shown

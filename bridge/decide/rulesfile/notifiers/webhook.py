@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bridge.decide.messages.per_notifier import Body
+from bridge.decide.messages.build import Body
 from bridge.decide.rulesfile.notifiers.values import Path, Values
 from bridge.decide.rulesfile.schema import Env, NotifierTable
 from bridge.environment import fault
