@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     Mutant(
         "judging the name instead of the address connected to",
-        "bridge/send/curl_handle.py",
+        "bridge/send/client.py",
         "address = str(target.addr[0])",
         'address = whereabouts(self._url).rpartition(":")[0]\n'
         '        address = "127.0.0.1" if address == "localhost" else address\n'
@@ -109,7 +109,7 @@ MUTANTS = (
     ),
     Mutant(
         "trusting the environment's proxy",
-        "bridge/send/curl_handle.py",
+        "bridge/send/client.py",
         '            pycurl.PROXY: policy.proxy or "",',
         "            **({pycurl.PROXY: policy.proxy} if policy.proxy else {}),",
         ("tests/send/test_proxies.py",),

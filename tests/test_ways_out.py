@@ -12,7 +12,7 @@ import pytest
 
 from bridge import wiring
 from bridge.collect.errors import TemporaryError
-from bridge.collect.proxies import Proxies
+from bridge.collect.http import Proxies
 from bridge.decide.rulesfile.read import read as read_rules
 from bridge.send.http_types import Failure, Reply
 from bridge.settings import Settings, SettingsRefused, read

@@ -19,7 +19,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.pipeline.health import Level, Reader, warnings
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
-from bridge.record.queries import health
+from bridge.record.queries import gauges
 from bridge.settings import Settings, SettingsRefused
 
 
@@ -110,7 +110,7 @@ def _health(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
     try:
         now = now_of(db)
         with db.read() as tx:
-            state = health.state(tx, now=now)
+            state = gauges.state(tx, now=now)
     finally:
         db.close()
     if alive := state.standing.alive:

@@ -38,7 +38,7 @@ from bridge.pipeline.poll_context import Poll, PollContext, meet
 from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
-from bridge.record.polling import leases, missing, problems, snapshots
+from bridge.record.polling import leases, problems, snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +160,8 @@ class Poller:
             rulesets.require_in_force(tx, book.sha)
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
-            missing.take_over(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
-            denied = missing.of_bucket(tx, bucket)
+            problems.take_over_denials(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            denied = problems.denials(tx, bucket)
             asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
             context = PollContext(

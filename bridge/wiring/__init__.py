@@ -1,10 +1,10 @@
 """The only place that chooses concrete parts, and puts them together."""
 
-from bridge.wiring.checks import notifier_checks
 from bridge.wiring.parts import (
     database,
     emptied_fault,
     make_known,
+    notifier_checks,
     refuse_emptied,
     source,
     start_logging,

@@ -3,8 +3,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bridge.decide.templates.functions import TemplateFault
-from bridge.decide.templates.rendering import compiled, rendered, variables
+from bridge.decide.templates.functions import TemplateFault, variables
+from bridge.decide.templates.rendering import compiled, rendered
 from tests.builders import NOON, a_job, a_transition
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

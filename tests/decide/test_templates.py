@@ -3,8 +3,8 @@ from datetime import timedelta
 import pytest
 from jinja2 import Environment
 
-from bridge.decide.templates.functions import TemplateFault
-from bridge.decide.templates.rendering import LONGEST_RESULT, compiled, rendered, variables
+from bridge.decide.templates.functions import TemplateFault, variables
+from bridge.decide.templates.rendering import LONGEST_RESULT, compiled, rendered
 from bridge.decide.text.names import basename
 from bridge.decide.text.times import human, iso
 from tests.builders import NOON, a_job, a_transition

@@ -1,4 +1,4 @@
-"""How a message is made of a transition, for whom, under which id, and with which body and channel of a notifier's own."""
+"""How a message is made of a transition: whom it is for, under which id, with which body and channel of their own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 from bridge.decide.messages.event import LARGEST_EVENT, event, numbered
 from bridge.decide.rules.matching import Stay
 from bridge.decide.rules.rulebook import Wording
-from bridge.decide.templates.functions import TemplateFault
-from bridge.decide.templates.rendering import Names, Template, rendered, value, variables
+from bridge.decide.templates.functions import Names, TemplateFault, variables
+from bridge.decide.templates.rendering import Template, rendered, value
 from bridge.decide.text.facts import job_seconds
 from bridge.decide.text.names import basename, ident
 from bridge.decide.text.times import human, iso

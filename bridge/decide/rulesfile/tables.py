@@ -17,7 +17,7 @@ from bridge.decide.rulesfile.notifiers import KEYS as KEYS_OF_NOTIFIERS
 from bridge.decide.rulesfile.schema import KEYS as KEYS_OF_TABLES
 from bridge.decide.rulesfile.schema import GroupTable, MuteTable, RuleTable, TemplateTable, TrialTable
 from bridge.decide.rulesfile.template_reader import TemplateReader
-from bridge.decide.templates.rendering import FIELDS
+from bridge.decide.templates.functions import FIELDS
 from bridge.decide.text.values import instead, printable, shown
 from bridge.model import GONE, Grouping
 

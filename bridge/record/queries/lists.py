@@ -6,7 +6,7 @@ A list has one line of each text (`display.one_line`), a detail has it whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -22,13 +22,13 @@ from sqlalchemy import (
     and_,
     case,
     func,
+    literal_column,
     select,
     tuple_,
 )
 
 from bridge.display import one_line
 from bridge.record.database import at, ms
-from bridge.record.queries.selectivity import Said, by_rarest, plain, said
 from bridge.record.schema import DELIVERY_STATES, HELD, IS_OUT, SENDING, SENT, WAITING, listed_by, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
@@ -38,6 +38,31 @@ from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
+
+Said = tuple[ColumnElement[bool], ColumnElement[bool]]  # a condition as an index knows it, and as none does
+
+_LOOKED_AT = 500
+
+
+def said(*asked: tuple[ColumnElement[Any], ColumnElement[Any], str | None]) -> list[Said]:
+    """Return conditions for those values that are asked for: of the expression an index has, and of one none has."""
+    return [(indexed == value, unindexed == value) for indexed, unindexed, value in asked if value is not None]
+
+
+def plain(column: ColumnElement[int]) -> ColumnElement[int]:
+    """Return a number as no index knows it."""
+    return column + literal_column("0")
+
+
+def by_rarest(tx: Connection, found: Sequence[Said]) -> list[ColumnElement[bool]]:
+    """Return all conditions, on SQLite the rarest alone as an index knows it; of equals, the first."""
+    if tx.dialect.name != "sqlite" or len(found) < 2:
+        return [indexed for indexed, _ in found]
+    some = (select(literal_column("1")).where(indexed).limit(_LOOKED_AT).subquery() for indexed, _ in found)
+    counts = [tx.execute(select(func.count()).select_from(rows)).scalar_one() for rows in some]
+    rarest = counts.index(min(counts))
+    return [indexed if place == rarest else unindexed for place, (indexed, unindexed) in enumerate(found)]
+
 
 Facts = dict[str, Any]
 MOST = 500
