@@ -30,7 +30,7 @@ class Mutant:
 
 
 _SAVE = (
-    "            streams = {s.key for watch in round_.book.watches for s in watch.streams}\n"
+    "            streams = {s.key for watch in context.book.watches for s in watch.streams}\n"
     "            snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)\n"
 )
 MUTANTS = (
@@ -65,9 +65,9 @@ MUTANTS = (
     Mutant(
         "committing the snapshot before the deliveries",
         "bridge/pipeline/poll.py",
-        "            round_.poll.count(tell_all(tx, round_.book, round_.dated(steps), now))\n" + _SAVE,
+        "            context.poll.count(route_all(tx, context.book, context.dated(steps), now))\n" + _SAVE,
         _SAVE + '            tx.exec_driver_sql("COMMIT")\n            tx.exec_driver_sql("BEGIN")\n'
-        "            round_.poll.count(tell_all(tx, round_.book, round_.dated(steps), now))\n",
+        "            context.poll.count(route_all(tx, context.book, context.dated(steps), now))\n",
         ("tests/pipeline/test_poll.py",),
     ),
     Mutant(
@@ -145,9 +145,9 @@ MUTANTS = (
     Mutant(
         "a stay that is remembered in another transaction than it is told in",
         "bridge/pipeline/route.py",
-        "    _put(tx, tellings, now)\n    return tellings\n\n\ndef _alarms",
+        "    _put(tx, routings, now)\n    return routings\n\n\ndef _alarms",
         '    tx.exec_driver_sql("COMMIT")\n    tx.exec_driver_sql("BEGIN")\n'
-        "    _put(tx, tellings, now)\n    return tellings\n\n\ndef _alarms",
+        "    _put(tx, routings, now)\n    return routings\n\n\ndef _alarms",
         ("tests/crash/test_halves.py",),
     ),
     Mutant(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import main
-from bridge.decide.rules.conditions import DURATIONS, TEXTS
+from bridge.decide.rules.matching import DURATIONS, TEXTS
 from bridge.decide.rulesfile.read import read
 from bridge.decide.rulesfile.schema import KEYS
 from bridge.decide.templates.functions import FILTERS, NAMES, TESTS, TIME_FILTERS

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from bridge.decide.messages.build import Built, address, build, customs
-from bridge.decide.rules.conditions import Facts
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import Alarm, Staying, overdue, recoveries
-from bridge.decide.rules.matching import Matcher, Verdict
+from bridge.decide.rules.matching import Facts, Matcher, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Wording
 from bridge.model import NewDelivery, Notifier, Transition
 

@@ -33,9 +33,8 @@ from bridge.decide.changes.scan import (
 )
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Described, Page, Place, Problem, Stream, Watch
-from bridge.pipeline.counters import of_poll
 from bridge.pipeline.poll_context import Poll, PollContext, meet
-from bridge.pipeline.route import route_all, route_overdue_jobs
+from bridge.pipeline.route import of_poll, route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
 from bridge.record.polling import leases, problems, snapshots

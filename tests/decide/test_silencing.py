@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bridge.decide.rules.conditions import Facts
+from bridge.decide.rules.matching import Facts
 from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of, too_costly
 from bridge.decide.whatif.replay import SHOWN, Preview, RoutingResult
 from bridge.model import FAILED, RUNNING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.archive import Names
+from bridge.decide.rulesfile.read import Names
 
 SETTLED_S = 2.0  # a changed file is read when it has stayed the same for so long
 SHRUNK_S = 30.0  # and for so long, when half of its watches or rules have vanished

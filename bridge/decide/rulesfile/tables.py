@@ -8,15 +8,24 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bridge.decide.rules.conditions import TEXTS, Condition, Globs, TextCondition, condition, flat, is_user_data
 from bridge.decide.rules.gates import Mute, Scope
-from bridge.decide.rules.matching import Level, Rule
+from bridge.decide.rules.matching import (
+    TEXTS,
+    Condition,
+    Globs,
+    Level,
+    Rule,
+    TextCondition,
+    condition,
+    flat,
+    is_user_data,
+)
 from bridge.decide.rules.rulebook import DEFAULT_FIELDS, Trial, Wording
 from bridge.decide.rulesfile.errors import Faults, RulesRefused
 from bridge.decide.rulesfile.notifiers import KEYS as KEYS_OF_NOTIFIERS
 from bridge.decide.rulesfile.schema import KEYS as KEYS_OF_TABLES
 from bridge.decide.rulesfile.schema import GroupTable, MuteTable, RuleTable, TemplateTable, TrialTable
-from bridge.decide.rulesfile.template_reader import TemplateReader
+from bridge.decide.rulesfile.values import TemplateReader
 from bridge.decide.templates.functions import FIELDS
 from bridge.decide.text.values import instead, printable, shown
 from bridge.model import GONE, Grouping

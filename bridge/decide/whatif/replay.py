@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bridge.decide.routing import gates_at, judge
-from bridge.decide.rules.conditions import Facts
 from bridge.decide.rules.gates import Gates, Scope
 from bridge.decide.rules.levels import Alarm, Staying, matching
-from bridge.decide.rules.matching import Kind, Rule, Verdict
+from bridge.decide.rules.matching import Facts, Kind, Rule, Verdict
 from bridge.decide.rules.rulebook import Ruleset
 from bridge.model import Silence, Transition
 
