@@ -29,6 +29,8 @@ from urllib3.util.retry import Retry
 
 from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError
 
+# --- the operator's proxies, as curl and others read HTTPS_PROXY, HTTP_PROXY and NO_PROXY ---------------------------
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxies:
@@ -57,6 +59,8 @@ def _covers(word: str, host: str, port: int | None) -> bool:
     name = name.removeprefix("*").strip("[].")
     return bool(name) and only in ("", str(port)) and (host == name or host.endswith(f".{name}"))
 
+
+# --- one answer, and what its headers say ---------------------------------------------------------------------------
 
 LONGEST_WAIT = timedelta(minutes=10)  # one answer of CI's must not keep us from asking for a day
 _EARLIEST, _LATEST = 1970, 2999  # years: with others no one can reckon
@@ -97,6 +101,8 @@ def _http_date(text: str) -> datetime | None:
     except (ValueError, TypeError, OverflowError, IndexError):  # the standard library raises each of them
         return None
 
+
+# --- one GET --------------------------------------------------------------------------------------------------------
 
 ERROR_LIMIT = 2**16  # bytes of an answer other than 200 that are read: CI's errors have some hundred
 CONNECT_TIMEOUT_S = 5.0  # for each address of the host

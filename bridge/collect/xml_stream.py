@@ -16,6 +16,8 @@ from xml.parsers import expat
 
 from bridge.collect.errors import BrokenReply, UnreadableReply
 
+# --- repair: what XML 1.0 forbids in a text is replaced, structure is left as it is ---------------------------------
+
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 _FORBIDDEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _NUMBER = r"#(?:x[0-9A-Fa-f]{1,16}|[0-9]{1,16})"
@@ -61,6 +63,8 @@ def _sane(odd: re.Match[str]) -> str:
     allowed = code < 0x110000 and not _FORBIDDEN.match(chr(code))  # the last code point is 10FFFF
     return odd[0] if allowed else _UNREADABLE
 
+
+# --- reading --------------------------------------------------------------------------------------------------------
 
 TEXT_KEPT = 8_192  # characters of one text: more than is kept of any field, white space around it included
 JOB_LIMIT = 8 * 2**20  # of what is kept of one job: the names of some 60,000 files

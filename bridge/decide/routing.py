@@ -13,6 +13,8 @@ from bridge.decide.rules.matching import Facts, Matcher, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Wording
 from bridge.model import NewDelivery, Notifier, Transition
 
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
 
 def judge(transition: Transition, matcher: Matcher, gates: Gates, alarms: Iterable[Alarm] = ()) -> list[Verdict]:
     """Return the verdicts of the rules that fire for a transition; a silent one is matched by none.
@@ -41,6 +43,9 @@ def gates_at(
     """Return verdicts on a time in state with what holds their messages back."""
     facts = matcher.facts(replace(staying.began, seen_at=now))
     return [gates.held(verdict, facts) for verdict in verdicts]
+
+
+# --- deliveries -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended, Held
 from bridge.record.polling import snapshots
 
+# --- how long a claim was seen to be held: what tells a lost worker from a slow one ---------------------------------
+
 _LONGEST_STEP_S = 10.0
 
 
@@ -54,6 +56,8 @@ class LeaseWatcher:
         """Begin anew: meanwhile nobody could say that he is alive."""
         self._watched_s.clear()
 
+
+# --- housekeeping ---------------------------------------------------------------------------------------------------
 
 logger = logging.getLogger(__name__)
 

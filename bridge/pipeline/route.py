@@ -21,6 +21,8 @@ from bridge.record.counters import Count, timed
 from bridge.record.outbox import entries, silences
 from bridge.record.polling import snapshots, time_in_state
 
+# --- what a poll is counted by --------------------------------------------------------------------------------------
+
 
 def of_poll(context: PollContext, now: datetime) -> Iterator[Count]:
     """Yield how a poll ended, and how long it took."""
@@ -69,6 +71,8 @@ def _of_transition(step: Transition) -> Iterator[Count]:
         if job.started_at and took["wait"] is not None:
             yield timed("job_wait", (queue,), took["wait"])
 
+
+# --- what a poll tells ----------------------------------------------------------------------------------------------
 
 logger = logging.getLogger(__name__)
 

@@ -95,6 +95,8 @@ def run_at(milliseconds: int | None) -> timedelta | None:
     return None if milliseconds is None else timedelta(milliseconds=milliseconds)
 
 
+# --- a clock that was set back: what waits is set back with it; else it would wait the longer -----------------------
+
 _TOLERATED_MS = 5_000
 _LAST = select(A.c.n, A.c.started_at).order_by(A.c.n.desc()).limit(200).subquery()  # others may have come since
 

@@ -25,6 +25,8 @@ from bridge.send.addresses import Network, kind
 from bridge.send.http_types import Failure, Reply, Request, check
 from bridge.url import encoded, whereabouts
 
+# --- one libcurl easy handle, used again and again ------------------------------------------------------------------
+
 CONNECT_DEADLINE_S = 10.0
 DRAINED = 64 * 1024  # an answer up to here is read to its end, so that the connection can be used again
 
@@ -235,6 +237,8 @@ _FAILURES: dict[int, tuple[str, Reason]] = {
     **{code: (text, Reason.CONNECTION) for code, text in _NO_CONNECTION.items()},
 }
 
+
+# --- the loop -------------------------------------------------------------------------------------------------------
 
 Answered = tuple[Any, Reply | Failure]  # the key that `start` was given
 

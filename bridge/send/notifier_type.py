@@ -15,6 +15,8 @@ from bridge.send.addresses import Network, forbidden
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
 
+# --- what can be known of a notifier without sending it a message ---------------------------------------------------
+
 THROUGH_PROXY = "goes through BRIDGE_EGRESS_PROXY, which judges the address"
 
 
@@ -49,6 +51,8 @@ def unreachable(url: str, allowed: Sequence[Network]) -> str | None:
         else f"{host}: {faults[0]} (BRIDGE_ALLOW_NETWORKS={min(found)} allows it)"
     )
 
+
+# --- types of notifiers ---------------------------------------------------------------------------------------------
 
 MASKED = "***masked***"
 PATH = "/PATH"  # stands for the path and the query of a URL, which are often a secret

@@ -19,6 +19,8 @@ from bridge.send.notifier_type import Egress, ManyRequests, NotifierSender, OneR
 from bridge.send.redact import Mask
 from bridge.send.registry import type_of
 
+# --- an attempt under way, and what is written down of its end ------------------------------------------------------
+
 ANSWER_KEPT = 4096
 _WHY_KEPT = 500  # a receiver's own words may be in it
 
@@ -78,6 +80,9 @@ class InFlight:
 
 # Made once for a notifier, not once for an attempt.
 _mask = lru_cache(maxsize=256)(Mask)
+
+
+# --- the sender -----------------------------------------------------------------------------------------------------
 
 
 class Sender:

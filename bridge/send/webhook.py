@@ -23,6 +23,8 @@ from bridge.send.http_types import Failure, Reply, Request, reason_of, retry_aft
 from bridge.send.notifier_type import MASKED, PATH, Check, Egress, NotifierType, OneRequest, Preview
 from bridge.url import origin
 
+# --- what an answer means -------------------------------------------------------------------------------------------
+
 
 def judge(ended: Reply | Failure, now: datetime) -> Outcome:
     """Return what the end of a request means for the delivery."""
@@ -55,6 +57,8 @@ def _redirected(why: str, reply: Reply) -> str:
         host = None
     return f"{why}{f' to {host}' if host else ''}: redirects are not followed, update the url"
 
+
+# --- requests -------------------------------------------------------------------------------------------------------
 
 _PREFIX = "whsec_"
 _CONTENT_TYPES = {"json": "application/json", "cloudevents": "application/cloudevents+json"}
@@ -96,6 +100,9 @@ def _signature(key: bytes, signed: bytes) -> str:
     return "v1," + binascii.b2a_base64(hmac.digest(key, signed, "sha256"), newline=False).decode()
 
 
+# --- how a request looks on a page ----------------------------------------------------------------------------------
+
+
 def preview(delivery: Delivery, notifier: WebhookNotifier, *, at: datetime, agent: str) -> Preview:
     """Return the request with what may be a secret masked, and a curl command."""
     headers = tuple((name, MASKED if value else "") for name, value in notifier.headers)
@@ -123,6 +130,9 @@ def curl(url: str, headers: Sequence[str], body: str) -> str:
 def _told_apart(line: str) -> tuple[str, str]:
     name, _, value = line.partition(":")
     return name.removesuffix(";"), value.strip()
+
+
+# --- the type -------------------------------------------------------------------------------------------------------
 
 
 class Webhook(NotifierType[WebhookNotifier]):

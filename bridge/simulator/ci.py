@@ -17,6 +17,8 @@ from bridge.simulator.ci_requests import CiError
 from bridge.simulator.jobs import CiJob, JobStore
 from bridge.simulator.web import Answer, Request, WebServer
 
+# --- XML, in the shapes of CI's documents and samples ---------------------------------------------------------------
+
 CHINA = timezone(timedelta(hours=8))  # samples are in +0800 whatever the region
 UPLOADER_SECRET = "Bearer uploader-secret-7f3a"  # noqa: S105 - bait: a workflow job echoes it, nobody may pass it on
 _NO_PROGRESS = frozenset(("PicProcess", "Speeching", "AIProcess"))
@@ -177,6 +179,8 @@ def _queue(id_: str, kind: str) -> ET.Element:
         _element("Category", kind),
     )
 
+
+# --- the API --------------------------------------------------------------------------------------------------------
 
 DEMO_SECRET_ID = "AKIDdemo0000000000000000000000000000"  # noqa: S105 - opens nothing but this simulator
 DEMO_SECRET_KEY = "demokey00000000000000000000000000"  # noqa: S105 - likewise

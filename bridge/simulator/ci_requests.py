@@ -13,6 +13,8 @@ from urllib.parse import quote
 from bridge.model import STATES
 from bridge.simulator.web import Request
 
+# --- refusals, with the codes and statuses of CI's tables (436/53983, and 436/7730 of COS) --------------------------
+
 
 class CiError(Exception):
     """An answer that is no 200: CI's code, its HTTP status, its message."""
@@ -65,6 +67,8 @@ def no_such_bucket() -> CiError:
 def method_not_allowed() -> CiError:
     return CiError(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 
+
+# --- authorization (436/7778) ---------------------------------------------------------------------------------------
 
 FIELDS = (
     "q-sign-algorithm", "q-ak", "q-sign-time", "q-key-time", "q-header-list", "q-url-param-list", "q-signature",
@@ -152,6 +156,8 @@ def _encoded(text: str) -> str:
 def _hmac_sha1(key: str, text: str) -> str:
     return hmac.new(key.encode(), text.encode(), hashlib.sha1).hexdigest()
 
+
+# --- what a caller of the job list may ask (1045/73114, of 2025-09) -------------------------------------------------
 
 SIZE, MAX_SIZE = 10, 100
 PARAMETERS = frozenset(

@@ -17,6 +17,8 @@ from typing import Self
 from bridge.model import CANCEL, DONE, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS
 from bridge.simulator.ci_requests import Query, invalid_argument
 
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
 # Which queue type serves a tag, where it is not Transcoding.
 QUEUE_TYPES = {
     **dict.fromkeys(("PicProcess",), "PicProcess"),
@@ -295,6 +297,8 @@ def _job_id(created_at: float, number: int) -> str:
     fields = (ticks & 0xFFFFFFFF, ticks >> 32 & 0xFFFF, ticks >> 48 & 0x0FFF | 0x1000, 0x80, 0x01, node)
     return "j" + uuid.UUID(fields=fields).hex
 
+
+# --- made-up lives of jobs, and the director who plays them ---------------------------------------------------------
 
 # CI publishes no table of the codes that jobs fail with: these are invented.
 FAILURES = (

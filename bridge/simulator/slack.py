@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl
 
 from bridge.simulator.web import Answer, Request, WebServer, json_answer, text_answer
 
+# --- what Slack refuses in a message (docs.slack.dev, Block Kit reference) ------------------------------------------
+
 MAX_TEXT = 40_000
 MAX_BLOCKS = 50
 MAX_SECTION_TEXT = 3_000
@@ -95,6 +97,9 @@ def _length(part: Any) -> int:
     return sum(map(_length, part)) if isinstance(part, list) else 0
 
 
+# --- a message in plain text, for a terminal ------------------------------------------------------------------------
+
+
 def render(*, text: str, blocks: Sequence[Mapping[str, Any]]) -> str:
     """Return what a person reads: the blocks if there are any, else the text."""
     lines = [line for block in blocks for line in _lines(block)]
@@ -134,6 +139,8 @@ def _plain(mrkdwn: str) -> str:
     strong = re.sub(r"(?<!\w)\*([^*\n]+)\*(?!\w)", r"\1", bare)
     return strong.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
+
+# --- the look-alike -------------------------------------------------------------------------------------------------
 
 DEMO_TOKEN = "xoxb-simulator"  # noqa: S105 - opens nothing but this look-alike
 DEMO_HOOK = "/services/T000/B000/XXXX"

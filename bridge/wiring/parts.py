@@ -128,6 +128,8 @@ def start_logging(settings: Settings, book: Rulebook | None) -> None:
     logs.configure(settings.log_level, known_secrets(settings, book))
 
 
+# --- what `doctor` can know of notifiers ----------------------------------------------------------------------------
+
 _Check = TypeVar("_Check")
 
 

@@ -38,6 +38,8 @@ from bridge.settings import Settings
 from bridge.wiring.parts import accept, http_client, may_be_empty, source, start_logging, utc_now
 from bridge.wiring.rules import Rules
 
+# --- who a process is -----------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -74,6 +76,8 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return True
 
+
+# --- the worker -----------------------------------------------------------------------------------------------------
 
 logger = logging.getLogger(__name__)
 

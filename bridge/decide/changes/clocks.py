@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from bridge.decide.text.times import human, iso
 from bridge.model import Page, Reading
 
+# --- whether our clock can be trusted -------------------------------------------------------------------------------
+
 _FAR = timedelta(hours=1)
 _LATELY = timedelta(minutes=30)
 
@@ -48,6 +50,8 @@ def _confirms(one: Reading, now: datetime) -> bool:
 def _off(ahead: timedelta) -> str:
     return f"{human(abs(ahead.total_seconds()))} {'ahead of' if ahead > timedelta(0) else 'behind'}"
 
+
+# --- how far a stream is known: neither CI's Date nor our own clock is believed alone -------------------------------
 
 RESOLUTION = timedelta(seconds=1)  # of CI's Date and CreationTime, which are rounded down
 AGREE = timedelta(minutes=1)  # clocks that differ by no more than this agree

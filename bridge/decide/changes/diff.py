@@ -97,6 +97,8 @@ def _rank(state: str) -> int:
     return 2 if state in DONE else _RANK.get(state, 0)
 
 
+# --- jobs that CI does not know: when that is believed, and when they are asked for again ---------------------------
+
 _DENIALS, _INTERVALS = 3, 2
 # After it was told that the job is gone.
 ASKED_AGAIN = (

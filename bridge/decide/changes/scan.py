@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from bridge.decide.changes.clocks import Chain, Clocks
 from bridge.model import Page, Problem, Stream
 
+# --- when a watch is polled next ------------------------------------------------------------------------------------
+
 _PROBED = timedelta(seconds=30)  # how often a CI that does not answer is asked
 _LONGEST_WISH = timedelta(minutes=10)
 
@@ -35,6 +37,8 @@ def pause(every: timedelta, *, refused: bool = False, wish: timedelta | None = N
         return max(every, min(wish, _LONGEST_WISH))
     return max(every, _PROBED) if refused else every
 
+
+# --- how far back to list, and what to ask by id instead ------------------------------------------------------------
 
 PAGE_SIZE = 100  # the list call's maximum; cloud docs, list document of 2025-09
 IDS_PER_CALL = 10  # the describe call's maximum; cloud docs, describe document of 2025-09
@@ -92,6 +96,8 @@ def in_tens(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
     for at in range(0, len(ids), IDS_PER_CALL):
         yield tuple(ids[at : at + IDS_PER_CALL])
 
+
+# --- one list, page by page, and what to ask for where a page cannot be read ----------------------------------------
 
 MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
 MOST_BROKEN = 30  # unreadable pages in a row: halving 30 days down to a job takes 26

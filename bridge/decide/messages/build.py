@@ -20,6 +20,8 @@ from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import cut, shown
 from bridge.model import DONE, FAILED, GONE, NEW, Message, NewDelivery, Notifier, Transition, Writer
 
+# --- what one notifier alone is sent: a body of its own, or a channel that the job names ----------------------------
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Custom:
@@ -94,6 +96,8 @@ def _rendered(tree: Any, path: tuple[str | int, ...], names: Names | None) -> An
                 raise TemplateFault(f"at {shown('.'.join(map(str, path)))}: {error}") from error
     return tree
 
+
+# --- the message ----------------------------------------------------------------------------------------------------
 
 _PLAIN = Custom()
 UTC = ZoneInfo("UTC")

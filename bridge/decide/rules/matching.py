@@ -18,6 +18,8 @@ from bridge.decide.text.times import duration
 from bridge.decide.text.values import MOST_LISTED, States, instead, shown
 from bridge.model import Grouping, Hold, Rate, Transition
 
+# --- conditions: each says why not, or nothing when it holds --------------------------------------------------------
+
 DURATIONS = ("duration", "wait", "age")
 TEXTS = (
     "tag", "queue", "bucket", "region", "input", "output", "workflow", "template", "code", "message", "level",
@@ -224,6 +226,8 @@ def _shown(values: Sequence[str]) -> str:
 def _either(texts: Sequence[str]) -> str:
     return " or ".join(f'"{text}"' for text in texts[:5]) + (" or ..." if len(texts) > 5 else "")
 
+
+# --- rules ----------------------------------------------------------------------------------------------------------
 
 _MOST_KEYS = 100  # of one rule in the index
 

@@ -12,6 +12,8 @@ from bridge.decide.rules.rulebook import Fault
 from bridge.decide.text.values import shown
 from bridge.display import clamp, visible
 
+# --- bounds, asked before parsing: the parser takes memory and time without end for a key of 100,000 parts ----------
+
 LARGEST = 1_000_000  # bytes
 _DEEPEST = 20  # arrays and inline tables inside of one another; parts of a key
 
@@ -72,6 +74,8 @@ def statements(text: str) -> Iterator[tuple[int, str]]:
             first, begins = line, token.end()
 
 
+# --- where a key stands: tomllib gives no line numbers --------------------------------------------------------------
+
 Path = Sequence[str | int]
 
 
@@ -119,6 +123,8 @@ class Lines:
         for key, value in inner:
             self._add((*at, key), value, line)
 
+
+# --- the faults, each with its line and its owner -------------------------------------------------------------------
 
 _MOST_SHOWN = 100
 _MOST_NOTED = 10_000

@@ -24,6 +24,8 @@ from bridge.decide.rulesfile.values import TemplateReader
 from bridge.decide.text.values import MOST_LISTED, printable, shown
 from bridge.model import Notifier, Place, Stream, Watch
 
+# --- the rules as they were: what decided about a transition, kept as text and read again ---------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -81,6 +83,8 @@ def thaw(sha: str, text: str) -> Ruleset:
         queue_names=kept["queue_names"],
     )
 
+
+# --- reading rules.toml ---------------------------------------------------------------------------------------------
 
 _MOST_STREAMS = 10_000
 

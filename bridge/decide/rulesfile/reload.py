@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import Names
 
+# --- files that lost much: somebody may be writing them just now ----------------------------------------------------
+
 SETTLED_S = 2.0  # a changed file is read when it has stayed the same for so long
 SHRUNK_S = 30.0  # and for so long, when half of its watches or rules have vanished
 _MANY = {"watch": "watches", "rule": "rules"}
@@ -38,6 +40,8 @@ def _each(before: Names, after: Names) -> Iterator[tuple[str, frozenset[str], fr
     yield "watch", before.watches, after.watches
     yield "rule", before.rules, after.rules
 
+
+# --- rules in force: those accepted last, if anybody has them -------------------------------------------------------
 
 _ALIVE_S = 45.0  # a worker says every 15 s that it is there
 _ALONE_S = 60.0  # so long nobody has the rules in force, before others stand in for them

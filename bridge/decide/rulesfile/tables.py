@@ -201,6 +201,8 @@ _KINDS = {
 }
 
 
+# --- [[rule]], [[mute]] and [[test]] --------------------------------------------------------------------------------
+
 _Path = tuple[str | int, ...]
 _GROUPED_BY = (*(field for field in TEXTS if field != "user_data"), "state")
 _MOST_GROUPED_BY = 5
@@ -340,6 +342,9 @@ class RuleReader:
 
 def _cheap_first(found: Condition) -> int:
     return 0 if isinstance(found, TextCondition) and found.exact is not None else 1
+
+
+# --- [template.NAME] ------------------------------------------------------------------------------------------------
 
 
 def read_wordings(tables: Tables, faults: Faults, reader: TemplateReader | None = None) -> dict[str, Wording]:

@@ -16,6 +16,8 @@ from bridge.decide.text.values import shown
 from bridge.environment import fault, lookup
 from bridge.url import encoded
 
+# --- templates ------------------------------------------------------------------------------------------------------
+
 _MOST_CHARACTERS = 200_000  # of all templates of a file
 _MOST_TEXTS = 200  # of one body
 _DEEPEST = 10  # tables and lists of a body inside of one another, itself included
@@ -96,6 +98,8 @@ def _texts(tree: Any) -> int:
             return sum(map(_texts, tree))
     return isinstance(tree, str)
 
+
+# --- addresses, and values of the environment -----------------------------------------------------------------------
 
 _USUAL_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 

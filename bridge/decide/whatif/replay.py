@@ -249,6 +249,8 @@ def _fate(verdict: Verdict, notifier: str) -> str:
     return "dropped" if hold.drop else hold.gate
 
 
+# --- what a silence would have done ---------------------------------------------------------------------------------
+
 SHOWN = 5
 
 

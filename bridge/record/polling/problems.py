@@ -190,6 +190,8 @@ def prune(tx: Connection, *, before: datetime) -> int:
     return tx.execute(delete(B).where(B.c.kind.in_(_KINDS), B.c.last_at < ms(before))).rowcount
 
 
+# --- jobs that CI denied: how often, and when it is asked for them again --------------------------------------------
+
 _KIND = "missing"
 _OF_JOB = and_(P.c.bucket == J.c.bucket, P.c.job_id == J.c.id, P.c.kind == _KIND)
 

@@ -27,6 +27,8 @@ from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import watch as W  # noqa: N812
 from bridge.record.schema import worker as P  # noqa: N812
 
+# --- what stands at this moment; no ended row is read ---------------------------------------------------------------
+
 
 def holders(tx: Connection, *, now: datetime) -> dict[str, str]:
     """Return by name of a lease the worker that holds it now."""
@@ -102,6 +104,8 @@ def workers(tx: Connection) -> list[Facts]:
     rows = tx.execute(select(P).order_by(P.c.started_at)).mappings()
     return [{k: iso(v) if k in times else v for k, v in row.items() if k != "machine"} for row in rows]
 
+
+# --- the facts by which it is told whether all is well --------------------------------------------------------------
 
 LATELY = timedelta(hours=24)
 _LOOKED_AT = 50  # of the deliveries of a notifier, for its last error

@@ -42,6 +42,8 @@ from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
 
+# --- which filter SQLite finds rows by: it knows not how often a value is there; PostgreSQL does --------------------
+
 Said = tuple[ColumnElement[bool], ColumnElement[bool]]  # a condition as an index knows it, and as none does
 
 _LOOKED_AT = 500
@@ -66,6 +68,8 @@ def by_rarest(tx: Connection, found: Sequence[Said]) -> list[ColumnElement[bool]
     rarest = counts.index(min(counts))
     return [indexed if place == rarest else unindexed for place, (indexed, unindexed) in enumerate(found)]
 
+
+# --- lists and details ----------------------------------------------------------------------------------------------
 
 Facts = dict[str, Any]
 MOST = 500
@@ -211,6 +215,9 @@ def _whole(page: Select[Any]) -> Select[Any]:
 def numbers_of(ids: Collection[str]) -> Select[Any]:
     """Return a select of the numbers of these deliveries, for a redrive."""
     return select(D.c.n).where(D.c.id.in_(ids))
+
+
+# --- what pages show beside them ------------------------------------------------------------------------------------
 
 
 def of_deliveries(tx: Connection, which: Filter) -> list[ColumnElement[bool]]:

@@ -124,6 +124,8 @@ def _human(span: timedelta) -> str:
     return " ".join(parts[:2])
 
 
+# --- how a message looks on a page ----------------------------------------------------------------------------------
+
 _BOLD = re.compile(r"([^*]*)\*(.+)\*")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 

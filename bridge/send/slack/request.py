@@ -22,6 +22,8 @@ from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_a
 from bridge.send.slack.blocks import Block, blocks, plain
 from bridge.send.slack.client import SlackTransport, SlackWebClient, SlackWebhookClient, Unreachable, error_of
 
+# --- what is kept of the first message of a thread, so that later ones find it --------------------------------------
+
 _SHAPE = re.compile(r"([^:]+):([^:]+)(?::(.+?)(?::(\d+))?)?")
 
 
@@ -46,6 +48,8 @@ class Receipt:
     def __str__(self) -> str:
         return f"{self.channel}:{self.ts}:{self.configured}:{self.sequence}"
 
+
+# --- requests -------------------------------------------------------------------------------------------------------
 
 EVENT_TYPE = "ci_bridge_delivery"
 
