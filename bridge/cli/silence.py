@@ -28,7 +28,7 @@ from bridge.cli.common import (
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of
-from bridge.decide.text.names import ident
+from bridge.decide.text.facts import ident
 from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
 from bridge.pipeline.silences import TooMany, make, preview, preview_facts, silence_facts

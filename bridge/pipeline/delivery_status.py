@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.rules.matching import Rule, Verdict
 from bridge.decide.rules.rulebook import Ruleset
-from bridge.decide.text.names import ident
+from bridge.decide.text.facts import ident
 from bridge.decide.text.times import human, iso
 from bridge.model import Gate, Hold, NewDelivery, Silence
 from bridge.record.queries import explanations

@@ -15,7 +15,7 @@ from bridge.admin.pages import filters
 from bridge.admin.pages.filters import Asked
 from bridge.admin.pages.routes import Page, Pages, done, refused, show
 from bridge.admin.problems import Problem
-from bridge.decide.text.names import ident
+from bridge.decide.text.facts import ident
 from bridge.pipeline.resend import MOST_PER_MINUTE, STATES, USUAL_PER_MINUTE, TooMany, cancel, resend
 from bridge.record.outbox import batches
 from bridge.record.outbox.batches import Batch

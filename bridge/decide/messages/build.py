@@ -14,8 +14,7 @@ from bridge.decide.rules.matching import Stay
 from bridge.decide.rules.rulebook import Wording
 from bridge.decide.templates.functions import Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
-from bridge.decide.text.facts import job_seconds
-from bridge.decide.text.names import basename, ident
+from bridge.decide.text.facts import basename, ident, job_seconds
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import cut, shown
 from bridge.model import DONE, FAILED, GONE, NEW, Message, NewDelivery, Notifier, Transition, Writer

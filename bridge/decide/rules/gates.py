@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.matching import Condition, Facts, Rule, Verdict, condition, flat
 from bridge.decide.text.calendar import Window, next_at
-from bridge.decide.text.names import ident
+from bridge.decide.text.facts import ident
 from bridge.decide.text.values import (
     FieldFault,
     FieldFaults,

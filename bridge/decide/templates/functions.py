@@ -14,8 +14,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from bridge.decide.text.facts import job_seconds, user_data_keys
-from bridge.decide.text.names import basename
+from bridge.decide.text.facts import basename, job_seconds, user_data_keys
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import shown
 from bridge.model import Job, Transition
