@@ -18,9 +18,8 @@ from urllib.parse import urlsplit
 
 from bridge.display import pretty_json, visible_json
 from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent, WebhookNotifier
-from bridge.send import notifier_type
 from bridge.send.http_types import Failure, Reply, Request, reason_of, retry_after
-from bridge.send.notifier_type import MASKED, PATH, Check, Egress, NotifierType, OneRequest, Preview
+from bridge.send.notifier_type import MASKED, PATH, Check, Egress, NotifierType, OneRequest, Preview, check_address
 from bridge.url import origin
 
 # --- what an answer means -------------------------------------------------------------------------------------------
@@ -146,4 +145,4 @@ class Webhook(NotifierType[WebhookNotifier]):
         return preview(delivery, notifier, at=at, agent=agent)
 
     def check(self, notifier: WebhookNotifier, egress: Egress) -> Check:
-        return notifier_type.check_address(notifier.url, egress.client)
+        return check_address(notifier.url, egress.client)

@@ -54,7 +54,7 @@ def freeze(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
-def names(text: str) -> Names:
+def names_in(text: str) -> Names:
     """Return what the watches and rules of a frozen ruleset are called."""
     kept = json.loads(text)
     return Names(
