@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from bridge import wiring
 from bridge.collect.errors import AuthError, CiError, ConfigError, TemporaryError, Throttled
 from bridge.decide.changes.scan import OVERLAP
 from bridge.decide.rules.rulebook import Rulebook
@@ -22,6 +21,7 @@ from bridge.record.polling.leases import LEASE
 from bridge.record.schema import delivery, lease, transition, watch
 from bridge.record.schema import job as job_table
 from bridge.record.schema import stream as stream_table
+from bridge.wiring import parts
 from tests.conftest import Opener, on_both
 from tests.pipeline.fakes import RULES, FakeCi, a_book, count, watch_of
 from tests.record.builders import (
@@ -747,7 +747,7 @@ queues = ["{_QUEUE}"]
 
 def _in_force(db: Database, text: str) -> Rulebook:
     book = read(text, {})
-    wiring.sync(db, book)
+    parts.sync(db, book)
     return book
 
 
