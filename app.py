@@ -8,10 +8,12 @@ from typing import NoReturn
 
 from flask import Flask
 
-from bridge import wiring
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.record.database import TROUBLES, SchemaOld, trouble
 from bridge.settings import SettingsRefused, read
+from bridge.wiring import parts
+from bridge.wiring.rules import Rules
+from bridge.wiring.web import web_app
 
 _STOP_SERVER = 3  # gunicorn's WORKER_BOOT_ERROR: after any other code it starts the next process, for ever
 
@@ -19,18 +21,18 @@ _STOP_SERVER = 3  # gunicorn's WORKER_BOOT_ERROR: after any other code it starts
 def _start() -> Flask:
     try:
         settings = read(os.environ)
-        rules = wiring.Rules(settings, os.environ)
-        wiring.start_logging(settings, rules.book)
-        db = wiring.database(settings)
+        rules = Rules(settings, os.environ)
+        parts.start_logging(settings, rules.book)
+        db = parts.database(settings)
         db.require_schema()
         with db.read() as tx:
-            wiring.refuse_emptied(tx, rules.book, rules.file)
-        wiring.make_known(db, rules.book)
+            parts.refuse_emptied(tx, rules.book, rules.file)
+        parts.make_known(db, rules.book)
     except TROUBLES as error:
         _refuse(trouble(error))
     except (SettingsRefused, RulesRefused, SchemaOld, ValueError, OSError) as error:
         _refuse(str(error))
-    return wiring.web_app(settings, rules, db, alone=True)
+    return web_app(settings, rules, db, alone=True)
 
 
 def _refuse(why: str) -> NoReturn:

@@ -14,7 +14,7 @@ from benchmarks.tellings import BUCKET, REGION, rulebook
 from bridge.collect.jobs_xml import read_page
 from bridge.collect.page_cache import Memory
 from bridge.model import Described, Page, Place, Stream
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.polling import leases
 

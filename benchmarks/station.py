@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_network
 
 from benchmarks.tellings import rulebook
-from bridge.pipeline import Dispatcher
+from bridge.pipeline.dispatch import Dispatcher
 from bridge.record.database import Database
 from bridge.record.polling import leases
 from bridge.send.client import HttpClient

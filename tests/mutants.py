@@ -30,7 +30,7 @@ class Mutant:
 
 
 _SAVE = (
-    "            streams = {s.key for watch in round_.book.watches for s in watch.streams}\n"
+    "            streams = {s.key for watch in context.book.watches for s in watch.streams}\n"
     "            snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)\n"
 )
 MUTANTS = (
@@ -50,7 +50,7 @@ MUTANTS = (
     ),
     Mutant(
         "old rules that do not give way",
-        "bridge/decide/precedence.py",
+        "bridge/decide/rulesfile/reload.py",
         "return mine > in_force or ",
         "return ",
         ("tests/decide/test_precedence.py",),
@@ -65,9 +65,9 @@ MUTANTS = (
     Mutant(
         "committing the snapshot before the deliveries",
         "bridge/pipeline/poll.py",
-        "            round_.poll.count(tell_all(tx, round_.book, round_.dated(steps), now))\n" + _SAVE,
+        "            context.poll.count(route_all(tx, context.book, context.dated(steps), now))\n" + _SAVE,
         _SAVE + '            tx.exec_driver_sql("COMMIT")\n            tx.exec_driver_sql("BEGIN")\n'
-        "            round_.poll.count(tell_all(tx, round_.book, round_.dated(steps), now))\n",
+        "            context.poll.count(route_all(tx, context.book, context.dated(steps), now))\n",
         ("tests/pipeline/test_poll.py",),
     ),
     Mutant(
@@ -79,7 +79,7 @@ MUTANTS = (
     ),
     Mutant(
         "judging the name instead of the address connected to",
-        "bridge/send/curl_handle.py",
+        "bridge/send/client.py",
         "address = str(target.addr[0])",
         'address = whereabouts(self._url).rpartition(":")[0]\n'
         '        address = "127.0.0.1" if address == "localhost" else address\n'
@@ -109,7 +109,7 @@ MUTANTS = (
     ),
     Mutant(
         "trusting the environment's proxy",
-        "bridge/send/curl_handle.py",
+        "bridge/send/client.py",
         '            pycurl.PROXY: policy.proxy or "",',
         "            **({pycurl.PROXY: policy.proxy} if policy.proxy else {}),",
         ("tests/send/test_proxies.py",),
@@ -145,9 +145,9 @@ MUTANTS = (
     Mutant(
         "a stay that is remembered in another transaction than it is told in",
         "bridge/pipeline/route.py",
-        "    _put(tx, tellings, now)\n    return tellings\n\n\ndef _alarms",
+        "    _put(tx, routings, now)\n    return routings\n\n\ndef _alarms",
         '    tx.exec_driver_sql("COMMIT")\n    tx.exec_driver_sql("BEGIN")\n'
-        "    _put(tx, tellings, now)\n    return tellings\n\n\ndef _alarms",
+        "    _put(tx, routings, now)\n    return routings\n\n\ndef _alarms",
         ("tests/crash/test_halves.py",),
     ),
     Mutant(
@@ -166,14 +166,14 @@ MUTANTS = (
     ),
     Mutant(
         "a mark that is CI's clock, whatever ours says",
-        "bridge/decide/changes/mark.py",
+        "bridge/decide/changes/clocks.py",
         "return min(self.began, self.date or self.began)",
         "return self.date or self.began",
         ("tests/pipeline/test_clocks_of_lists.py",),
     ),
     Mutant(
         "a job that is gone at the first denial",
-        "bridge/decide/changes/missing.py",
+        "bridge/decide/changes/diff.py",
         "return missing.times >= _DENIALS and missing.last_at - missing.first_at >= _INTERVALS * every",
         "return True",
         ("tests/pipeline/test_missing.py",),
@@ -229,7 +229,7 @@ MUTANTS = (
     ),
     Mutant(
         "an emptied rules.toml that is taken",
-        "bridge/decide/rulesfile/changed.py",
+        "bridge/decide/rulesfile/reload.py",
         'return " and ".join(gone) or None',
         "return None",
         ("tests/decide/test_reload.py", "tests/test_rules_in_force.py"),

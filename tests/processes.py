@@ -12,7 +12,9 @@ from typing import Protocol
 from bridge.cli import main as commands
 
 _FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.crash.victim", "bridge.wiring.web"])  # with them all of the bridge
+_FORKS.set_forkserver_preload(
+    ["tests.crash.victim", "bridge.wiring.web", "bridge.wiring.worker"]
+)  # with all of the bridge
 
 
 class Process(Protocol):

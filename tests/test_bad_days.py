@@ -17,11 +17,10 @@ import pytest
 from sqlalchemy import event
 
 from bridge import settings as environment
-from bridge import wiring
 from bridge.decide.messages.build import address
 from bridge.decide.messages.build import test_message as a_test_message
 from bridge.decide.retries import BROKEN_AT
-from bridge.pipeline import Poll
+from bridge.pipeline.poll_context import Poll
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import entries
@@ -30,6 +29,9 @@ from bridge.record.queries import gauges, lists
 from bridge.simulator.ci import DEMO_SECRET_ID
 from bridge.simulator.receiver import WebhookReceiver
 from bridge.simulator.web import Answer, Fault, text_answer
+from bridge.wiring import parts
+from bridge.wiring.rules import Rules
+from bridge.wiring.worker import Worker, poll_all
 from tests import fakes
 from tests.conftest import only_postgresql
 from tests.stage import BUCKET, RULES, SECRET, Stage
@@ -46,21 +48,21 @@ def poll(stage: Stage, **environ: str) -> Poll:
     """Poll the one watch once, in this process."""
     given = stage.environ | environ
     settings = environment.read(given)
-    rules = wiring.Rules(settings, given)
-    wiring.sync(stage.db, rules.book)
-    (found,) = wiring.poll_all(settings, rules, stage.db, [])
+    rules = Rules(settings, given)
+    parts.sync(stage.db, rules.book)
+    (found,) = poll_all(settings, rules, stage.db, [])
     assert found is not None
     return found
 
 
 @contextmanager
-def working(stage: Stage, db: Database | None = None, **environ: str) -> Iterator[wiring.Worker]:
+def working(stage: Stage, db: Database | None = None, **environ: str) -> Iterator[Worker]:
     """A worker in a thread of this process."""
     given = stage.environ | environ
     settings = environment.read(given)
-    rules = wiring.Rules(settings, given)
-    wiring.sync(stage.db, rules.book)
-    worker = wiring.Worker(settings, rules, db or stage.db)
+    rules = Rules(settings, given)
+    parts.sync(stage.db, rules.book)
+    worker = Worker(settings, rules, db or stage.db)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
@@ -74,12 +76,12 @@ def working(stage: Stage, db: Database | None = None, **environ: str) -> Iterato
 def told(stage: Stage, notifier: str, nonce: str = "1") -> str:
     """Put a test message for a notifier into the outbox; return the delivery's id."""
     settings = environment.read(stage.environ)
-    book = wiring.Rules(settings, stage.environ).book
-    wiring.sync(stage.db, book)
-    message = a_test_message(notifier, nonce=nonce, now=wiring.utc_now())
+    book = Rules(settings, stage.environ).book
+    parts.sync(stage.db, book)
+    message = a_test_message(notifier, nonce=nonce, now=parts.utc_now())
     one = address(message, book.notifiers[notifier])
     with stage.db.write() as tx:
-        entries.put(tx, [one], now=wiring.utc_now())
+        entries.put(tx, [one], now=parts.utc_now())
     return one.id
 
 
@@ -335,10 +337,10 @@ def test_a_test_of_a_receiver_that_is_left_alone_says_at_once_what_the_attempt_c
 
 def test_doctor_names_a_watch_that_a_live_worker_never_polls_as_the_overview_does(stage: Stage) -> None:
     found = environment.read(stage.environ)
-    book = wiring.Rules(found, stage.environ).book
-    now = wiring.utc_now()
+    book = Rules(found, stage.environ).book
+    now = parts.utc_now()
     began = now - timedelta(minutes=10)
-    wiring.sync(stage.db, book, clock=lambda: began)
+    parts.sync(stage.db, book, clock=lambda: began)
     with stage.db.write() as tx:
         leases.enlist(tx, "w1", machine="m", pid=1, now=began, rules_sha=book.sha)
         leases.beat(tx, "w1", now=now, rules_sha=book.sha, rules_fault=None)

@@ -4,8 +4,8 @@ import pytest
 
 from bridge import settings as environment
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.send.check import unreachable
-from bridge.wiring.checks import notifier_checks
+from bridge.send.notifier_type import unreachable
+from bridge.wiring.parts import notifier_checks
 from tests.builders import a_rulebook
 from tests.decide.texts import RULE, WATCH
 from tests.send.proxies import Proxy

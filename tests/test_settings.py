@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read as read_rules
 from bridge.model import SlackNotifier, WebhookNotifier
 from bridge.settings import Settings, SettingsRefused, read

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from bridge.simulator.lives import Director
+from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
 from tests.stage import BUCKET, Stage

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge import wiring
 from bridge.collect.errors import TemporaryError
-from bridge.collect.proxies import Proxies
+from bridge.collect.http import Proxies
 from bridge.decide.rulesfile.read import read as read_rules
 from bridge.send.http_types import Failure, Reply
 from bridge.settings import Settings, SettingsRefused, read
+from bridge.wiring import parts
 from bridge.wiring.parts import http_client
 from tests.send.certificates import MISSING, Certificate, a_certificate
 from tests.send.proxies import Proxy
@@ -83,7 +83,7 @@ def settings(ci: Ci, certificate: Certificate, **environ: str) -> Settings:
 
 def ask(found: Settings) -> None:
     book = read_rules(RULES, {})
-    with closing(wiring.source(found, book)) as source:
+    with closing(parts.source(found, book)) as source:
         source.list(book.watches[0].streams[0], size=1)
 
 

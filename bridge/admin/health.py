@@ -17,8 +17,8 @@ from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.pipeline.health import HealthWarning, Level, Reader, public, warnings
 from bridge.record.database import TROUBLES, ms, trouble
-from bridge.record.queries import health
-from bridge.record.queries.health import State
+from bridge.record.queries import gauges
+from bridge.record.queries.gauges import State
 from bridge.record.queries.lists import iso
 from bridge.record.schema import HEAD
 
@@ -39,7 +39,7 @@ class Check:
 def look(parts: Parts, tx: Connection) -> tuple[State, list[HealthWarning]]:
     """Return what stands now, and what of it is not as it should be."""
     book, now = parts.book(), parts.clock()
-    state = health.state(tx, now=now)
+    state = gauges.state(tx, now=now)
     reader = Reader(
         sha=book.sha, since=parts.loaded.since(book.sha, now), fault=bool(parts.rules_fault()), note=parts.rules_note()
     )

@@ -15,7 +15,7 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.query import PARAMETERS
 from bridge.admin.routes import Route
-from bridge.decide.text.ids import ident
+from bridge.decide.text.facts import ident
 from bridge.decide.text.values import listing, suggest
 from bridge.pipeline.manual import NotTold, tell_by_hand
 from bridge.pipeline.resend import (

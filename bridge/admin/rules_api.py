@@ -13,7 +13,8 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import Route
 from bridge.decide.rules.rulebook import Fault
-from bridge.decide.rulesfile.read import RulesRefused, read
+from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif import rule_tests
 from bridge.decide.whatif.sample_job import sample_transition
 from bridge.pipeline.explain import explain_sample, explain_stored

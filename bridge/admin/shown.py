@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from bridge.decide.rules.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
-from bridge.decide.rules.matching import Rule
+from bridge.decide.rules.matching import Condition, DurationCondition, PresenceCondition, Rule, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Grouping, Notifier, Rate, Watch
 from bridge.record.database import ms

@@ -15,7 +15,7 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
 from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted
-from bridge.decide.text.ids import ident
+from bridge.decide.text.facts import ident
 from bridge.decide.text.values import FieldFaults
 from bridge.pipeline.silences import IdUsed, TooMany, make, preview, preview_facts, silence_facts
 from bridge.record.outbox import silences

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from bridge import wiring
 from bridge.cli.common import fail, json_option, moment, open_database, plainly, say, say_json, settings, show_list
 from bridge.cli.rules import book_of
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.text.times import iso
 from bridge.decide.whatif.replay import FIRST
 from bridge.pipeline.backtest import Backtest, Report
+from bridge.wiring import parts
 
 Facts = Mapping[str, Any]
 
@@ -53,7 +53,7 @@ def backtest(file: str | None, since: str, fail_on_difference: bool, as_json: bo
       ci-bridge rules backtest --rules new.toml --since 2d
       ci-bridge rules backtest --rules new.toml --json --fail-on-difference
     """
-    begin, now = moment(since) or wiring.utc_now(), wiring.utc_now()
+    begin, now = moment(since) or parts.utc_now(), parts.utc_now()
     if begin > now:
         raise click.BadParameter(f"{iso(begin)} is yet to come", param_hint="--since")
     found = settings()

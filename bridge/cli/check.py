@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import click
 
-from bridge import wiring
 from bridge.cli.common import json_option, plainly, said_of, say, say_json, settings, some
 from bridge.cli.rules import book_of
 from bridge.decide.rules.rulebook import Fault, Rulebook
-from bridge.decide.rulesfile.changed import is_blank, names_of
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.reload import is_blank, names_of
 from bridge.decide.whatif.rule_tests import Failed, run
+from bridge.wiring import parts
 
 ENVIRONMENT = "BRIDGE_RULES_TOML"
 
@@ -49,7 +49,7 @@ def check(file: str | None, as_json: bool) -> None:
 def _book(file: str | None) -> Rulebook:
     book = book_of(file)
     if file is None and _name() == ENVIRONMENT and is_blank(names_of(book)):
-        raise RulesRefused([wiring.emptied_fault(None, ENVIRONMENT), *book.warnings])
+        raise RulesRefused([parts.emptied_fault(None, ENVIRONMENT), *book.warnings])
     return book
 
 

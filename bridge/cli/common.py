@@ -15,16 +15,16 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import click
 
 from bridge import settings as environment
-from bridge import wiring
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.read import RulesRefused
-from bridge.decide.text.durations import duration
+from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.text.times import duration
 from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
 from bridge.environment import lookup
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble
 from bridge.settings import Settings, SettingsRefused
-from bridge.wiring import Rules
+from bridge.wiring import parts
+from bridge.wiring.rules import Rules
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,7 +90,7 @@ def database_of(found: Settings) -> Database:
     Raises SettingsRefused when DATABASE_URL cannot be one.
     """
     try:
-        db = wiring.database(found)
+        db = parts.database(found)
     except ValueError as error:
         raise SettingsRefused(str(error)) from error
     click.get_current_context().call_on_close(db.close)
@@ -118,14 +118,14 @@ def everything(*, polls: bool) -> tuple[Settings, Rules, Database]:
     if polls and found.missing_key:
         raise SettingsRefused(found.missing_key)
     book = Rules(found, os.environ)
-    wiring.start_logging(found, book.book)
+    parts.start_logging(found, book.book)
     for warning in book.book.warnings:
         say(str(warning), err=True)
     db = open_database(found, make=True)
     if polls:
         with db.read() as tx:
-            wiring.refuse_emptied(tx, book.book, book.file)
-    wiring.make_known(db, book.book)
+            parts.refuse_emptied(tx, book.book, book.file)
+    parts.make_known(db, book.book)
     return found, book, db
 
 
@@ -200,7 +200,7 @@ def _text(value: object, limit: int) -> str:
 
 def now_of(db: Database) -> datetime:
     """Return the time that workers go by: on PostgreSQL it is the database's, and this machine's may be another."""
-    clock = SharedClock(db, wiring.utc_now)
+    clock = SharedClock(db, parts.utc_now)
     clock.correct()
     return clock()
 

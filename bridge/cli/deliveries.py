@@ -23,7 +23,7 @@ from bridge.cli.common import (
     who_asks,
 )
 from bridge.cli.lists import filter_of, filters, show
-from bridge.decide.text.ids import ident
+from bridge.decide.text.facts import ident
 from bridge.decide.text.values import rate
 from bridge.pipeline.resend import MOST_PER_MINUTE, STATES, TooMany, batch_facts, cancel, resend
 from bridge.record import rulesets

@@ -19,18 +19,20 @@ import click
 
 import bridge
 from bridge import settings as environment
-from bridge import wiring
 from bridge.cli.common import plainly, some
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.record.database import Database
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Facts, Filter
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
-from bridge.simulator.lives import Director
+from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
 from bridge.simulator.web import Answer, text_answer
-from bridge.wiring import Rules, Worker
+from bridge.wiring import parts
+from bridge.wiring.rules import Rules
+from bridge.wiring.web import served, web_app
+from bridge.wiring.worker import Worker
 
 _SECRET = f"whsec_{b64encode(b'known to all, on 127.0.0.1 only').decode()}"
 _ADMIN_TOKEN = "demo"  # noqa: S105  (likewise)
@@ -88,7 +90,7 @@ class _Stage:
         }
         self._settings = environment.read(environ)
         self._rules = Rules(self._settings, environ, adjust=_every_second)
-        self._db: Database = wiring.database(self._settings)
+        self._db: Database = parts.database(self._settings)
         self._seen = 0
         self._posts = 0
         self._hooks = 0
@@ -97,7 +99,7 @@ class _Stage:
         stack, db = self._stack, self._db
         stack.callback(db.close)
         db.require_schema()
-        wiring.sync(db, self._rules.book)
+        parts.sync(db, self._rules.book)
         click.echo(f"A simulated CI on {self._ci.url}, a webhook receiver and a Slack look-alike beside it.")
         click.echo(f"The rules are those of {_example().name}; SQLite is in a temporary folder.\n")
         stack.enter_context(_working(Worker(self._settings, self._rules, db)))
@@ -134,8 +136,8 @@ class _Stage:
             time.sleep(0.05)
 
     def _serve(self) -> None:
-        app = wiring.web_app(self._settings, self._rules, self._db)
-        port = self._stack.enter_context(wiring.served(app, host="127.0.0.1", port=0))
+        app = web_app(self._settings, self._rules, self._db)
+        port = self._stack.enter_context(served(app, host="127.0.0.1", port=0))
         click.echo(f'Dashboard: http://127.0.0.1:{port}/ (the token is "{_ADMIN_TOKEN}")')
         click.echo(f"Admin API: curl -H 'Authorization: Bearer {_ADMIN_TOKEN}' http://127.0.0.1:{port}/api/v1/jobs")
         click.echo("Ctrl-C ends it.\n")

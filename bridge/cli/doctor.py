@@ -11,16 +11,18 @@ from typing import Any
 import click
 
 from bridge import settings as environment
-from bridge import wiring
 from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
-from bridge.decide.changes.mark import Clocks, said_of_clocks
+from bridge.decide.changes.clocks import Clocks, said_of_clocks
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.pipeline.health import Level, Reader, warnings
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
-from bridge.record.queries import health
+from bridge.record.queries import gauges
 from bridge.settings import Settings, SettingsRefused
+from bridge.wiring import parts
+from bridge.wiring.parts import notifier_checks
+from bridge.wiring.rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def _checks() -> Iterator[Check]:
     yield Check("environment", settings.missing_key is None, settings.missing_key or "read")
     yield from (of_database := list(_guarded(_database, "database", settings)))
     try:
-        rules = wiring.Rules(settings, os.environ)
+        rules = Rules(settings, os.environ)
     except RulesRefused as error:
         yield from (Check("rules", None if fault.warning else False, str(fault)) for fault in error.faults)
         yield Check("CI and notifiers", None, "not looked at while the rules are wrong")
@@ -80,7 +82,7 @@ def _checks() -> Iterator[Check]:
     yield from (Check("rules", None, str(warning)) for warning in book.warnings)
     if settings.missing_key is None:
         yield from _ci(settings, book)
-    yield from wiring.notifier_checks(settings, book, Check)
+    yield from notifier_checks(settings, book, Check)
     yield from _admin(settings)
 
 
@@ -96,7 +98,7 @@ def _guarded(check: Callable[..., Iterator[Check]], name: str, *args: Any) -> It
 
 
 def _database(settings: Settings) -> Iterator[Check]:
-    db: Database = wiring.database(settings)
+    db: Database = parts.database(settings)
     try:
         db.require_schema()
         yield Check("database", True, f"{db.shown}, revision {db.revision()}")
@@ -104,13 +106,13 @@ def _database(settings: Settings) -> Iterator[Check]:
         db.close()
 
 
-def _health(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
+def _health(settings: Settings, rules: Rules) -> Iterator[Check]:
     """Say what is not as it should be, as the overview and /readyz do."""
-    db, book = wiring.database(settings), rules.book
+    db, book = parts.database(settings), rules.book
     try:
         now = now_of(db)
         with db.read() as tx:
-            state = health.state(tx, now=now)
+            state = gauges.state(tx, now=now)
     finally:
         db.close()
     if alive := state.standing.alive:
@@ -127,14 +129,14 @@ def _health(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
             yield Check(f"worker {worker.id}", None, f"keeps its old rules: {worker.fault}")
 
 
-def _emptied(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
+def _emptied(settings: Settings, rules: Rules) -> Iterator[Check]:
     try:
-        db = wiring.database(settings)
+        db = parts.database(settings)
     except ValueError:  # which was said already
         return
     try:
         with db.read() as tx:
-            wiring.refuse_emptied(tx, rules.book, rules.file)
+            parts.refuse_emptied(tx, rules.book, rules.file)
     except RulesRefused as error:
         yield Check("rules", False, str(error))
     except TROUBLES:  # likewise
@@ -144,14 +146,14 @@ def _emptied(settings: Settings, rules: wiring.Rules) -> Iterator[Check]:
 
 
 def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
-    ci = wiring.source(settings, book)
+    ci = parts.source(settings, book)
     try:
         for watch in book.watches:
             quiet = True
             for stream in watch.streams:
                 name = f"watch {watch.name}, {stream.tag}" + (f", queue {stream.queue}" if stream.queue else "")
                 try:
-                    asked = wiring.utc_now()
+                    asked = parts.utc_now()
                     page = ci.list(stream, order="Desc", size=1)
                 except CiError as error:
                     yield Check(name, False, str(error))
@@ -159,7 +161,7 @@ def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
                 newest = page.jobs[0] if page.jobs else None
                 quiet = quiet and newest is None
                 yield Check(name, True, f"newest job {newest.id} is {newest.state}" if newest else "no job yet")
-                clocks = Clocks(asked=asked, answered=wiring.utc_now(), date=page.served_at)
+                clocks = Clocks(asked=asked, answered=parts.utc_now(), date=page.served_at)
                 if not clocks.agree:
                     yield Check("clock", None, said_of_clocks(clocks.ahead) or "CI's answer has no Date to compare")
             if quiet:

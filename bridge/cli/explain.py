@@ -13,7 +13,7 @@ from typing import Any
 import click
 from sqlalchemy import Connection
 
-from bridge import shallow_json, wiring
+from bridge import shallow_json
 from bridge.cli.common import database_of, fail, json_option, open_database, plainly, say, say_json, settings
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.whatif.sample_job import sample_transition
@@ -21,6 +21,8 @@ from bridge.display import columns, pad, visible
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
 from bridge.settings import Settings, SettingsRefused
+from bridge.wiring import parts
+from bridge.wiring.rules import Rules
 
 _WIDEST = 40  # characters of a column but the last
 _MOST_RULES = 20  # of those that said no
@@ -54,7 +56,7 @@ def explain(job_id: str | None, bucket: str | None, file: str | None, as_json: b
     if file is not None and bucket is not None:
         raise click.UsageError("--bucket is for a job on record; a job of --job names its own")
     found = settings()
-    book = wiring.Rules(found, os.environ).book
+    book = Rules(found, os.environ).book
     items = _sample(file, book, found) if file is not None else _on_record(str(job_id), bucket, book, found)
     if as_json:
         say_json(items)
@@ -65,7 +67,7 @@ def explain(job_id: str | None, bucket: str | None, file: str | None, as_json: b
 def _on_record(job_id: str, bucket: str | None, book: Rulebook, found: Settings) -> list[dict[str, Any]]:
     db = open_database(found)
     with db.read() as tx:
-        items = explain_stored(tx, job_id, book, bucket=bucket, now=wiring.utc_now())
+        items = explain_stored(tx, job_id, book, bucket=bucket, now=parts.utc_now())
     if not items:
         where = f" in bucket {bucket}" if bucket else ""
         fail(
@@ -76,7 +78,7 @@ def _on_record(job_id: str, bucket: str | None, book: Rulebook, found: Settings)
 
 
 def _sample(file: str, book: Rulebook, found: Settings) -> list[dict[str, Any]]:
-    now = wiring.utc_now()
+    now = parts.utc_now()
     try:
         step = sample_transition(_job_file(file), book, now)
     except ValueError as error:

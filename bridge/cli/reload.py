@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from bridge import wiring
 from bridge.cli.common import (
     fail,
     json_option,
@@ -26,6 +25,8 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.rulesets import Holder, Standing
+from bridge.wiring import parts
+from bridge.wiring.rules import Rules
 
 _LOOK_S = 0.25
 
@@ -51,16 +52,16 @@ def reload_rules(allow_empty: bool, wait_s: float, as_json: bool) -> None:
     found = settings()
     if found.rules_toml is not None:
         fail("the rules are in BRIDGE_RULES_TOML, which no running process reads again: change it, and restart them")
-    rules = wiring.Rules(found, os.environ)
+    rules = Rules(found, os.environ)
     book, db = rules.book, open_database(found)
     for warning in book.warnings:
         say(str(warning), err=True)
     if allow_empty:
-        wiring.make_known(db, book)
+        parts.make_known(db, book)
     with db.write() as tx:
         if allow_empty:
             rulesets.allow_empty(tx, book.sha)
-        wiring.refuse_emptied(tx, book, rules.file)
+        parts.refuse_emptied(tx, book, rules.file)
         rulesets.ask_for_reload(tx, now=now_of(db))
     if not as_json:
         say(f"{rules.file} has {said_of(book)} (sha {book.sha})")

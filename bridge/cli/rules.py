@@ -6,11 +6,11 @@ import os
 
 import click
 
-from bridge import wiring
 from bridge.cli import LazyGroup
 from bridge.cli.common import settings
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
+from bridge.wiring.rules import Rules, load_rules
 
 _COMMANDS = {
     "check": ("bridge.cli.check:check", "Say everything that is wrong with rules.toml."),
@@ -28,5 +28,5 @@ def rules() -> None:
 def book_of(file: str | None) -> Rulebook:
     """Return the rules of a file, or those in force. Raises RulesRefused."""
     if file is None:
-        return wiring.Rules(settings(), os.environ).book
-    return read(wiring.load_rules(file), os.environ, file=file)
+        return Rules(settings(), os.environ).book
+    return read(load_rules(file), os.environ, file=file)

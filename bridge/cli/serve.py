@@ -12,11 +12,11 @@ from contextlib import ExitStack
 
 import click
 
-from bridge import wiring
 from bridge.cli.common import database_of, everything, fail, json_option, plainly, say, say_json, settings, some
 from bridge.environment import lookup
-from bridge.pipeline import Poll
-from bridge.wiring import Worker
+from bridge.pipeline.poll_context import Poll
+from bridge.wiring.web import served, warn_of_open_door, web_app
+from bridge.wiring.worker import Worker, poll_all, take_over
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ def run() -> None:
     _heed_signals(working)
     routed = lookup(os.environ, "PORT") is not None  # a platform that sets it routes to it
     host = "0.0.0.0" if routed else "127.0.0.1"  # noqa: S104  (the same)
-    wiring.warn_of_open_door(found, [host], routed=routed)
+    warn_of_open_door(found, [host], routed=routed)
     with ExitStack() as stack:
         try:
-            stack.enter_context(wiring.served(wiring.web_app(found, rules, db), host=host, port=found.port))
+            stack.enter_context(served(web_app(found, rules, db), host=host, port=found.port))
         except OSError as error:
             fail(f"ci-bridge: cannot listen on {host}:{found.port}: {error.strerror}; set PORT to a free one")
         click.echo(f"listening on http://{host}:{found.port}", err=True)
@@ -96,12 +96,12 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
         if name not in known:
             fail(f'no watch is called "{name}"; there are {", ".join(known) or "none"}')
     wanted = [name for name in known if not names or name in names]
-    if why := wiring.take_over(db, rules.book):
+    if why := take_over(db, rules.book):
         fail(
             f"not polled: {why}. Poll where the rules in force are (BRIDGE_RULES), or put those here in force:"
             " `ci-bridge rules reload` where the workers run, or a restart"
         )
-    polls = list(zip(wanted, wiring.poll_all(found, rules, db, list(names)), strict=True))
+    polls = list(zip(wanted, poll_all(found, rules, db, list(names)), strict=True))
     if as_json:
         say_json([_facts(name, poll) for name, poll in polls])
     else:

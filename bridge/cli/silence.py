@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from bridge import wiring
 from bridge.cli.common import (
     fail,
     json_option,
@@ -26,14 +25,15 @@ from bridge.cli.common import (
     some,
 )  # fmt: skip
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of
-from bridge.decide.text.durations import human
-from bridge.decide.text.ids import ident
+from bridge.decide.text.facts import ident
+from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
 from bridge.pipeline.silences import TooMany, make, preview, preview_facts, silence_facts
 from bridge.record.database import Database
 from bridge.record.outbox import silences
+from bridge.wiring.rules import Rules
 
 Facts = dict[str, Any]
 
@@ -161,7 +161,7 @@ def _in_its_words(fault: FieldFault) -> str:
 def _book() -> Rulebook | None:
     """Return the rules, or None: whoever wants quiet now must not need to mend them first."""
     try:
-        return wiring.Rules(settings(), os.environ).book
+        return Rules(settings(), os.environ).book
     except RulesRefused:
         return None
 

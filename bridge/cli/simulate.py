@@ -11,7 +11,7 @@ import click
 
 from bridge.cli.common import fail, plainly
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
-from bridge.simulator.lives import Director
+from bridge.simulator.jobs import Director
 
 
 @click.command()

@@ -26,12 +26,10 @@ from bridge.collect.errors import (
     UnreadableReply,
     classify,
 )
-from bridge.collect.http import Wire
+from bridge.collect.http import Proxies, Reply, Wire
 from bridge.collect.jobs_xml import Answer, AnswerReader, Reading, read_error
 from bridge.collect.page_cache import Memory
-from bridge.collect.proxies import Proxies
 from bridge.collect.rate_limit import Pace
-from bridge.collect.reply import Reply
 from bridge.collect.signature import authorization, encode
 from bridge.model import Described, Page, Place, Rate, Stream
 

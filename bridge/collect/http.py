@@ -1,4 +1,4 @@
-"""One GET, bounded: in time as a whole, in bytes once decoded, and never sent on to another host."""
+"""One GET, bounded: in time as a whole, in bytes once decoded, never sent on to another host; and its reply."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
+from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -24,8 +28,81 @@ from urllib3.util.connection import allowed_gai_family, create_connection
 from urllib3.util.retry import Retry
 
 from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError
-from bridge.collect.proxies import Proxies
-from bridge.collect.reply import Reply
+
+# --- the operator's proxies, as curl and others read HTTPS_PROXY, HTTP_PROXY and NO_PROXY ---------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxies:
+    """`without` lists hosts that are asked directly: names with all below them, addresses, networks, or "*"."""
+
+    http: str | None = field(default=None, repr=False)  # may have a password
+    https: str | None = field(default=None, repr=False)
+    without: str = ""
+
+    def of(self, url: str) -> dict[str, str]:
+        """Return the proxy for `url` as requests takes it; none is {}."""
+        parts = urlsplit(url)
+        proxy = self.https if parts.scheme == "https" else self.http
+        host, port = (parts.hostname or "").rstrip("."), parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+        direct = any(_covers(word, host, port) for word in self.without.lower().replace(",", " ").split())
+        return {parts.scheme: proxy} if proxy and not direct else {}
+
+
+def _covers(word: str, host: str, port: int | None) -> bool:
+    if word == "*":
+        return True
+    try:
+        return ip_address(host) in ip_network(word, strict=False)
+    except ValueError:  # one of them is a name, or the word has a port
+        name, _, only = word.rpartition(":") if word.rpartition(":")[2].isdecimal() else (word, "", "")
+    name = name.removeprefix("*").strip("[].")
+    return bool(name) and only in ("", str(port)) and (host == name or host.endswith(f".{name}"))
+
+
+# --- one answer, and what its headers say ---------------------------------------------------------------------------
+
+LONGEST_WAIT = timedelta(minutes=10)  # one answer of CI's must not keep us from asking for a day
+_EARLIEST, _LATEST = 1970, 2999  # years: with others no one can reckon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """`headers` are found whatever their case; `body` is decoded, and empty where it was taken as it came."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def date(self) -> datetime | None:
+        """CI's own clock."""
+        at = _http_date(self.headers.get("Date", ""))
+        return at if at and _EARLIEST <= at.year <= _LATEST else None
+
+    @property
+    def request_id(self) -> str | None:
+        return self.headers.get("x-ci-request-id") or self.headers.get("x-cos-request-id")
+
+    def retry_after(self, now: datetime) -> timedelta | None:
+        """Return how long CI asks us to wait, at most ten minutes; `now` helps where it sent no Date."""
+        text = self.headers.get("Retry-After", "").strip()
+        if text.isascii() and text.isdigit():
+            return min(timedelta(seconds=int(text[:9])), LONGEST_WAIT)
+        if (at := _http_date(text)) is None:
+            return None
+        return min(max(at - (self.date or now), timedelta()), LONGEST_WAIT)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(text)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):  # the standard library raises each of them
+        return None
+
+
+# --- one GET --------------------------------------------------------------------------------------------------------
 
 ERROR_LIMIT = 2**16  # bytes of an answer other than 200 that are read: CI's errors have some hundred
 CONNECT_TIMEOUT_S = 5.0  # for each address of the host

@@ -1,4 +1,4 @@
-"""All that follows from what happened: which rules fire, and what is told to whom, at once or later."""
+"""All that follows from what happened: the verdicts of rules, mutes and silences, and what is sent to whom and when."""
 
 from __future__ import annotations
 
@@ -6,15 +6,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from bridge.decide.messages.build import Built, address, build
-from bridge.decide.messages.per_notifier import customs
-from bridge.decide.rules.conditions import Facts
+from bridge.decide.messages.build import Built, address, build, customs
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.judging import judge, judge_overdue
-from bridge.decide.rules.levels import Alarm, Staying
-from bridge.decide.rules.matching import Verdict
+from bridge.decide.rules.levels import Alarm, Staying, overdue, recoveries
+from bridge.decide.rules.matching import Facts, Matcher, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Wording
 from bridge.model import NewDelivery, Notifier, Transition
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def judge(transition: Transition, matcher: Matcher, gates: Gates, alarms: Iterable[Alarm] = ()) -> list[Verdict]:
+    """Return the verdicts of the rules that fire for a transition; a silent one is matched by none.
+
+    `alarms` are those of the time in state that it ends; what recovers from them comes last.
+    """
+    if transition.silent:
+        return []
+    fired, facts = matcher.match(transition), matcher.facts(transition)
+    edges = [gates.held(verdict, facts) for verdict in fired]
+    notified = [
+        name for verdict in edges if not verdict.rule.group for name in verdict.notifiers if not verdict.drops(name)
+    ]
+    return edges + [gates.held(verdict, facts) for verdict in recoveries(alarms, matcher, notified)]
+
+
+def judge_overdue(staying: Staying, matcher: Matcher, gates: Gates, now: datetime) -> list[Verdict]:
+    """Return the verdicts of the level rules that have something new to notify of."""
+    verdicts = list(overdue(staying, matcher, now))
+    return gates_at(verdicts, staying, matcher, gates, now) if verdicts else []
+
+
+def gates_at(
+    verdicts: Iterable[Verdict], staying: Staying, matcher: Matcher, gates: Gates, now: datetime
+) -> list[Verdict]:
+    """Return verdicts on a time in state with what holds their messages back."""
+    facts = matcher.facts(replace(staying.began, seen_at=now))
+    return [gates.held(verdict, facts) for verdict in verdicts]
+
+
+# --- deliveries -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

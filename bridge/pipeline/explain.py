@@ -16,9 +16,8 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import Staying, judge_stay
 from bridge.decide.rules.matching import Answer, Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.archive import thaw
-from bridge.decide.text.durations import human
-from bridge.decide.text.times import iso
+from bridge.decide.rulesfile.read import thaw
+from bridge.decide.text.times import human, iso
 from bridge.decide.whatif.sample_job import sample_stay
 from bridge.model import Transition, Watch
 from bridge.pipeline.delivery_status import Around, not_made, status, would_be

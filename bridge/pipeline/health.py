@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
-from bridge.decide.changes.mark import said_of_clocks
+from bridge.decide.changes.clocks import said_of_clocks
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
-from bridge.record.queries.health import State, Trouble
+from bridge.record.queries.gauges import State, Trouble
 from bridge.record.queries.lists import Facts
 from bridge.record.rulesets import ALIVE, Standing
 

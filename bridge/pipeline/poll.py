@@ -18,21 +18,26 @@ from typing import Literal, Protocol
 from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, ConfigError, TemporaryError, Throttled
-from bridge.decide.changes.clock import earlier
-from bridge.decide.changes.diff import diff, gone, latest
-from bridge.decide.changes.listing import Listing, Span
-from bridge.decide.changes.mark import RESOLUTION, Chain, Clocks, believed
-from bridge.decide.changes.missing import ASKED_AGAIN, due
-from bridge.decide.changes.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
-from bridge.decide.changes.schedule import is_due, pause
+from bridge.decide.changes.clocks import RESOLUTION, Chain, Clocks, believed, earlier
+from bridge.decide.changes.diff import ASKED_AGAIN, diff, due, gone, latest
+from bridge.decide.changes.scan import (
+    IDS_PER_CALL,
+    OVERLAP,
+    PAGE_SIZE,
+    Listing,
+    Span,
+    in_tens,
+    is_due,
+    list_since,
+    pause,
+)
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Described, Page, Place, Problem, Stream, Watch
-from bridge.pipeline.counters import of_poll
 from bridge.pipeline.poll_context import Poll, PollContext, meet
-from bridge.pipeline.route import route_all, route_overdue_jobs
+from bridge.pipeline.route import of_poll, route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
-from bridge.record.polling import leases, missing, problems, snapshots
+from bridge.record.polling import leases, problems, snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -154,8 +159,8 @@ class Poller:
             rulesets.require_in_force(tx, book.sha)
             (row,) = leases.polls(tx, [watch.name])
             meet(tx, watch, book, began, row.ok_at)
-            missing.take_over(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
-            denied = missing.of_bucket(tx, bucket)
+            problems.take_over_denials(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            denied = problems.denials(tx, bucket)
             asked_again = {job_id: key for job_id, key in due(denied, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
             context = PollContext(

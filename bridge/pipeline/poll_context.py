@@ -10,15 +10,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.collect.errors import CiError
-from bridge.decide.changes.listing import Listing
-from bridge.decide.changes.mark import RESOLUTION, Chain, Clocks, begins_anew
-from bridge.decide.changes.missing import asked_again, denied, is_believed
-from bridge.decide.changes.scan import OVERLAP
+from bridge.decide.changes.clocks import RESOLUTION, Chain, Clocks, begins_anew
+from bridge.decide.changes.diff import asked_again, denied, is_believed
+from bridge.decide.changes.scan import OVERLAP, Listing
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
 from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Transition, Watch
-from bridge.record.polling import missing, snapshots
+from bridge.record.polling import problems, snapshots
 from bridge.record.polling.snapshots import Known
 
 logger = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ class PollContext:
     def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
         """Take note of jobs that an answer shows: what CI denied of them counts no more."""
         shown = [job.id for job in jobs if self.missing.pop(job.id, None)]
-        missing.forget(tx, self.watch.place.bucket, shown)
+        problems.forget_denials(tx, self.watch.place.bucket, shown)
         for job in jobs:
             self.unseen.pop(job.id, None)
             self.seen.add(job.id)
@@ -156,8 +155,8 @@ class PollContext:
                 kept[job_id] = one
             else:
                 over.append(job_id)
-        missing.save(tx, bucket, kept)
-        missing.forget(tx, bucket, over)
+        problems.save_denials(tx, bucket, kept)
+        problems.forget_denials(tx, bucket, over)
         self.missing |= kept
         return gone_now
 

@@ -1,10 +1,10 @@
-"""What a poll tells: of the transitions it found, and of the stays that have become too long."""
+"""What a poll tells: of the transitions it found, of stays that have become too long; and what it is counted by."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
@@ -13,11 +13,66 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, Staying
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import GONE, Transition, Watch
-from bridge.pipeline.counters import of_faults, of_matches, of_tellings
+from bridge.decide.text.facts import job_seconds
+from bridge.model import DONE, GONE, Transition, Watch
+from bridge.pipeline.poll_context import PollContext
 from bridge.record import counters, rulesets
+from bridge.record.counters import Count, timed
 from bridge.record.outbox import entries, silences
 from bridge.record.polling import snapshots, time_in_state
+
+# --- what a poll is counted by --------------------------------------------------------------------------------------
+
+
+def of_poll(context: PollContext, now: datetime) -> Iterator[Count]:
+    """Yield how a poll ended, and how long it took."""
+    error = context.poll.error
+    outcome = (context.watch.place.region, error.kind if error else "ok")
+    yield timed("poll", outcome, (now - context.began) / timedelta(seconds=1))
+
+
+def of_tellings(routings: Sequence[RoutingResult]) -> Iterator[Count]:
+    """Yield what transitions, and the rules that heard of them, count."""
+    for routing in routings:
+        yield from _of_transition(routing.transition)
+        if not any(verdict.kind == "transition" for verdict in routing.verdicts) and not routing.transition.silent:
+            yield Count("unmatched", ())
+    yield from of_matches(routings)
+
+
+def of_matches(routings: Iterable[RoutingResult]) -> Iterator[Count]:
+    """Yield what the rules that fired count; that an alarm is over is no match of its own."""
+    verdicts = (verdict for routing in routings for verdict in routing.verdicts if verdict.kind != "recovery")
+    for verdict in verdicts:
+        yield Count("match", (verdict.rule.name,))
+        if verdict.already:
+            yield Count("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.already))
+
+
+def of_faults(routings: Iterable[RoutingResult]) -> Iterator[Count]:
+    for routing in routings:
+        for faulty in routing.faulty:
+            yield Count("template_error", faulty)
+
+
+def _of_transition(step: Transition) -> Iterator[Count]:
+    """Yield what a transition counts; how long all took only where it was watched, not found in a first snapshot."""
+    job = step.job
+    tag, queue = job.tag or "", job.queue or ""
+    yield Count("transition", (tag, queue, step.was, step.to))
+    if step.silent:
+        return
+    if step.happened_at != step.seen_at:  # else CI did not say when it happened
+        yield timed("detection", (), (step.seen_at - step.happened_at) / timedelta(seconds=1))
+    if step.to in DONE:
+        took = job_seconds(job, step.happened_at)
+        if took["duration"] is not None:
+            yield timed("job_duration", (tag, queue, step.to), took["duration"])
+        if job.started_at and took["wait"] is not None:
+            yield timed("job_wait", (queue,), took["wait"])
+
+
+# --- what a poll tells ----------------------------------------------------------------------------------------------
 
 logger = logging.getLogger(__name__)
 

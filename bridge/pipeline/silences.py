@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from bridge.decide.rules.gates import scope_of
 from bridge.decide.rulesfile.silences import MOST, Wanted, too_costly
 from bridge.decide.text.times import iso
-from bridge.decide.whatif.silences import Preview, RoutingResult
+from bridge.decide.whatif.replay import Preview, RoutingResult
 from bridge.model import Silence
 from bridge.record.database import ms
 from bridge.record.outbox import silences

@@ -3,23 +3,242 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from time import monotonic
 from typing import Any
 
+import certifi
 import pycurl
 
 from bridge import __version__
-from bridge.send.addresses import Network
-from bridge.send.curl_handle import CurlHandle, Policy, ca_file
-from bridge.send.http_types import Failure, Reply, Request
+from bridge.model import Reason
+from bridge.send.addresses import Network, kind
+from bridge.send.http_types import Failure, Reply, Request, check
+from bridge.url import encoded, whereabouts
 
-__all__ = ["Answered", "Failure", "HttpClient", "Reply", "Request"]
+# --- one libcurl easy handle, used again and again ------------------------------------------------------------------
+
+CONNECT_DEADLINE_S = 10.0
+DRAINED = 64 * 1024  # an answer up to here is read to its end, so that the connection can be used again
+
+# Options that libcurl has and pycurl does not name; curl/curl.h of 8.23, read 2026-11-21.
+_SUPPRESS_CONNECT_HEADERS = 265
+_QUICK_EXIT = 322  # closing a handle must not wait for a name server that does not answer
+
+_CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+def ca_file() -> str:
+    """Return the certificates to trust where nobody names others: the system's, else certifi's.
+
+    pycurl's wheel knows only the path of Red Hat's bundle.
+    """
+    files = (ssl.get_default_verify_paths().openssl_cafile, *_CA_FILES)
+    return next((file for file in files if file and Path(file).is_file()), certifi.where())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What holds for every request of one client."""
+
+    allow: tuple[Network, ...]
+    proxy: str | None = field(repr=False)  # may have a password
+    answer_cap: int
+    once: bool  # never sent again by libcurl itself
+    user_agent: str
+    trusted: str
+
+
+class _LentSocket(socket.socket):
+    """pycurl duplicates its descriptor and drops it; it must be closed then, and not when we get round to it.
+
+    As long as both are open, epoll goes on hearing of the one that libcurl has closed.
+    """
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class CurlHandle:
+    """An easy handle and the request it carries."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.curl = pycurl.Curl()
+        self.key: object = None
+        self._policy = policy
+        self._url = ""
+        self._deadline_s = 0.0
+        self._lines: list[bytes] = []
+        self._chunks: list[bytes] = []
+        self._read = 0
+        self._refused = ""
+        self._dialled: str | None = None
+        self._asked = False
+        self._set_up()
+
+    def arm(self, request: Request, key: object = None) -> None:
+        """Make ready for `request`. Raises ValueError if it must not be sent."""
+        check(request)
+        set_option = self.curl.setopt
+        self.key = key
+        if request.url != self._url:
+            set_option(pycurl.URL, encoded(request.url))
+            self._url = request.url
+        if request.deadline_s != self._deadline_s:
+            set_option(pycurl.TIMEOUT_MS, max(1, int(request.deadline_s * 1000)))
+            set_option(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_DEADLINE_S * 1000))
+            self._deadline_s = request.deadline_s
+        set_option(pycurl.HTTPHEADER, (*request.headers, "Expect:"))
+        set_option(pycurl.POSTFIELDS, request.body)
+        self._asked = False
+        if self._lines or self._refused or self._dialled:
+            self._forget()
+
+    def ended(self, code: int, text: str) -> Reply | Failure:
+        """Return what came of it. `code` and `text` are libcurl's, 0 and "" when all went well."""
+        info = self.curl.getinfo
+        seconds, address = info(pycurl.TOTAL_TIME), self._dialled or info(pycurl.PRIMARY_IP) or None
+        status = info(pycurl.RESPONSE_CODE) if self._lines else 0
+        # A status line is the answer, even if the rest was too long, too slow, broken off or no HTTP: the
+        # receiver has decided, and to ask again would be to tell twice.
+        if status >= 200:
+            return Reply(status, tuple(self._lines), b"".join(self._chunks), seconds, address, truncated=code != 0)
+        if self._refused and not self._dialled:
+            return Failure(self._refused, forbidden=True, seconds=seconds)
+        why, reason = self._failed(code, text)
+        return Failure(why, reason, seconds=seconds, address=address)
+
+    def close(self) -> None:
+        self.curl.close()
+
+    def _set_up(self) -> None:
+        policy, set_option = self._policy, self.curl.setopt
+        for option, value in {
+            pycurl.POST: 1,
+            pycurl.NOSIGNAL: 1,
+            pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+            pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
+            pycurl.HTTP09_ALLOWED: 0,
+            pycurl.FOLLOWLOCATION: 0,
+            pycurl.NETRC: pycurl.NETRC_IGNORED,
+            pycurl.TCP_NODELAY: 1,
+            pycurl.SSL_VERIFYPEER: 1,
+            pycurl.SSL_VERIFYHOST: 2,
+            pycurl.CAINFO: policy.trusted,
+            pycurl.PROXY_CAINFO: policy.trusted,
+            pycurl.USERAGENT: policy.user_agent,
+            pycurl.PROXY: policy.proxy or "",  # "" also shuts out HTTP_PROXY and its kin
+            pycurl.NOPROXY: "",
+            pycurl.HEADERFUNCTION: self._lines.append,
+            pycurl.WRITEFUNCTION: self._take,
+            _SUPPRESS_CONNECT_HEADERS: 1,
+            _QUICK_EXIT: 1,
+        }.items():
+            set_option(option, value)
+        if policy.once:
+            set_option(pycurl.PREREQFUNCTION, self._ask)
+        if not policy.proxy:
+            set_option(pycurl.OPENSOCKETFUNCTION, self._open)
+
+    def _forget(self) -> None:
+        self._lines.clear()
+        self._chunks.clear()
+        self._read = 0
+        self._refused = ""
+        self._dialled = None
+
+    def _take(self, chunk: bytes) -> int | None:
+        if self._read < self._policy.answer_cap:
+            self._chunks.append(chunk[: self._policy.answer_cap - self._read])
+        self._read += len(chunk)
+        return None if self._read <= max(DRAINED, self._policy.answer_cap) else 0
+
+    def _ask(self, *_addresses: object) -> int:
+        """Let the request out once: where a kept-alive connection turns out dead before any answer, libcurl would
+        send it again on a new one.
+        """
+        if self._asked:
+            return int(pycurl.PREREQFUNC_ABORT)
+        self._asked = True
+        return int(pycurl.PREREQFUNC_OK)
+
+    def _open(self, _purpose: int, target: Any) -> socket.socket | int:
+        """Judge the very address that is about to be connected to, however it was spelt or resolved."""
+        address = str(target.addr[0])
+        known = target.family in (socket.AF_INET, socket.AF_INET6)
+        what = kind(address, self._policy.allow) if known else "not an IP address"
+        if what:
+            self._refused = _refusal(whereabouts(self._url), address, what)
+            return int(pycurl.SOCKET_BAD)
+        self._dialled = address
+        return _LentSocket(target.family, target.socktype, target.protocol)
+
+    def _failed(self, code: int, text: str) -> tuple[str, Reason]:
+        info, place = self.curl.getinfo, whereabouts(self._url)
+        host = place.rpartition(":")[0]
+        if self._policy.proxy:
+            if code and (status := info(pycurl.HTTP_CONNECTCODE)) >= 300:
+                return f"{_PROXY} refused a tunnel to {place}: it answered {status}", Reason.CONNECTION
+            place = _PROXY if code == pycurl.E_COULDNT_CONNECT else f"{place} through BRIDGE_EGRESS_PROXY"
+        if not code:
+            return f"{place} answered {info(pycurl.RESPONSE_CODE)}, which says neither yes nor no", Reason.OTHER
+        if code == pycurl.E_OPERATION_TIMEDOUT:
+            return self._too_slow(place, host), Reason.TIMEOUT
+        if code == pycurl.E_COULDNT_CONNECT:
+            errno = info(pycurl.OS_ERRNO)
+            return f"could not connect to {place}: {os.strerror(errno) if errno else text}", Reason.CONNECTION
+        template, reason = _FAILURES.get(code, ("{place}: {text}", Reason.OTHER))
+        return template.format(place=place, host=host, text=text or f"libcurl's error {code}"), reason
+
+    def _too_slow(self, place: str, host: str) -> str:
+        info = self.curl.getinfo
+        if not info(pycurl.CONNECT_TIME) and self._policy.proxy:
+            return f"could not connect to {_PROXY} within {info(pycurl.TOTAL_TIME):.3g} s"
+        if not self._dialled and not info(pycurl.PRIMARY_IP):
+            return f"could not look up {host} within {info(pycurl.TOTAL_TIME):.3g} s"
+        if not info(pycurl.CONNECT_TIME) and self._dialled:
+            return f"could not connect to {place} within {info(pycurl.TOTAL_TIME):.3g} s"
+        return f"no answer from {place} within {self._deadline_s:g} s"
+
+
+def _refusal(place: str, address: str, what: str) -> str:
+    host = place.rpartition(":")[0].strip("[]")
+    subject = f"{address} is {what}" if host == address else f"{host} resolves to {address}, {what}"
+    return f"{subject}: refused (allow it with BRIDGE_ALLOW_NETWORKS)"
+
+
+_PROXY = "the proxy of BRIDGE_EGRESS_PROXY"
+_NOT_HTTP = (pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_FTP_WEIRD_SERVER_REPLY)
+_TOO_LARGE = 100  # pycurl has no name for it
+_NOTHING = "{place} closed the connection without an answer"
+_NO_CONNECTION: dict[int, str] = {
+    pycurl.E_COULDNT_RESOLVE_HOST: "could not look up {host}: no address found",
+    pycurl.E_COULDNT_RESOLVE_PROXY: "could not look up " + _PROXY,
+    **dict.fromkeys(_NOT_HTTP, "{place} did not answer in HTTP"),
+    pycurl.E_GOT_NOTHING: _NOTHING,
+    pycurl.E_ABORTED_BY_CALLBACK: _NOTHING,  # see `_ask`
+    _TOO_LARGE: "{place} sent headers without an end",
+    pycurl.E_SEND_ERROR: "the connection to {place} broke: {text}",
+    pycurl.E_RECV_ERROR: "the connection to {place} broke: {text}",
+    pycurl.E_PEER_FAILED_VERIFICATION: "the certificate of {place} is not trusted: {text}",
+    pycurl.E_SSL_CONNECT_ERROR: "no TLS with {place}: {text}",
+}
+_FAILURES: dict[int, tuple[str, Reason]] = {
+    pycurl.E_URL_MALFORMAT: ("the url is not one", Reason.OTHER),
+    **{code: (text, Reason.CONNECTION) for code, text in _NO_CONNECTION.items()},
+}
+
+
+# --- the loop -------------------------------------------------------------------------------------------------------
 
 Answered = tuple[Any, Reply | Failure]  # the key that `start` was given
 

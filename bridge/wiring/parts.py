@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from bridge import logs
 from bridge.collect.client import Credentials, TencentCi
-from bridge.collect.proxies import Proxies
+from bridge.collect.http import Proxies
 from bridge.decide.rules.rulebook import Fault, Rulebook
-from bridge.decide.rulesfile import archive
-from bridge.decide.rulesfile.changed import emptied, is_blank, names_of
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.read import names_in
+from bridge.decide.rulesfile.reload import emptied, is_blank, names_of
 from bridge.pipeline.poll_context import note_rules
 from bridge.record import rulesets
 from bridge.record.database import Clock, Database
 from bridge.record.polling import leases, snapshots
-from bridge.send.client import HttpClient
-from bridge.send.curl_handle import ca_file
+from bridge.send.client import HttpClient, ca_file
+from bridge.send.notifier_type import Egress
+from bridge.send.registry import type_of
 from bridge.settings import Settings
 
 _CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop, so that a poll never outstays it
@@ -88,7 +91,7 @@ def _know(tx: Connection, book: Rulebook) -> None:
 def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:
     """Raise RulesRefused at start for rules that say nothing, or no longer have what those in force have."""
     sha = rulesets.in_force(tx)
-    before = archive.names(rulesets.one(tx, sha) or "{}") if sha else None
+    before = names_in(rulesets.one(tx, sha) or "{}") if sha else None
     after = names_of(book)
     lost = emptied(before, after) if before else None
     if (lost is None and not is_blank(after)) or rulesets.may_be_empty(tx, book.sha):
@@ -123,3 +126,19 @@ def known_secrets(settings: Settings, book: Rulebook | None) -> list[str]:
 
 def start_logging(settings: Settings, book: Rulebook | None) -> None:
     logs.configure(settings.log_level, known_secrets(settings, book))
+
+
+# --- what `doctor` can know of notifiers ----------------------------------------------------------------------------
+
+_Check = TypeVar("_Check")
+
+
+def notifier_checks(
+    settings: Settings, book: Rulebook, check: Callable[[str, bool | None, str], _Check]
+) -> Iterator[_Check]:
+    """Yield what can be known of each notifier without sending it a message."""
+    with closing(http_client(settings)) as out:
+        egress = Egress(out, settings.slack_api_url)
+        for notifier in book.notifiers.values():
+            found = type_of(notifier).check(notifier, egress)
+            yield check(f"notifier {notifier.name}", found.trouble is None, found.trouble or found.well)

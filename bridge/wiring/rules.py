@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from math import inf
 
 from bridge.decide.rules.rulebook import Fault, Rulebook
-from bridge.decide.rulesfile.bounds import LARGEST, TooLarge, check_size
-from bridge.decide.rulesfile.changed import SETTLED_S, SHRUNK_S, emptied, names_of, shrunk
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import LARGEST, RulesRefused, TooLarge, check_size
 from bridge.decide.rulesfile.read import read as read_rules
+from bridge.decide.rulesfile.reload import SETTLED_S, SHRUNK_S, emptied, names_of, shrunk
 from bridge.environment import lookup
 from bridge.settings import Settings
 from bridge.wiring.parts import emptied_fault

@@ -1,8 +1,9 @@
-"""The worker: polls and delivers until it is told to stop."""
+"""The worker: polls and delivers until it is told to stop; and its identity, by which a later one knows it ended."""
 
 from __future__ import annotations
 
 import logging
+import os
 import random
 import secrets as randomness
 import threading
@@ -11,28 +12,72 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy import Connection
 
-from bridge.decide.changes.clock import clock_fault
-from bridge.decide.precedence import Precedence
+from bridge.decide.changes.clocks import clock_fault
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.reload import Precedence
 from bridge.model import Watch
-from bridge.pipeline import Dispatcher, Halted, Poll, Poller, Pruner
-from bridge.pipeline.poll_context import note_rules
+from bridge.pipeline.dispatch import Dispatcher
+from bridge.pipeline.poll import Halted, Poller
+from bridge.pipeline.poll_context import Poll, note_rules
+from bridge.pipeline.prune import Pruner
 from bridge.record import clocks, rulesets
-from bridge.record.clock_shift import rewind
+from bridge.record.clocks import rewind
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.outbox import results
 from bridge.record.polling import leases
 from bridge.scheduler import Ticker
 from bridge.send.sender import Sender
 from bridge.settings import Settings
-from bridge.wiring.identity import identity, is_alive
 from bridge.wiring.parts import accept, http_client, may_be_empty, source, start_logging, utc_now
 from bridge.wiring.rules import Rules
+
+# --- who a process is -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this process is: `machine` and `pid` tell a later one here that it has ended."""
+
+    id: str
+    machine: str
+    pid: int
+
+
+def identity() -> Identity:
+    return Identity(id=randomness.token_hex(8), machine=_machine(), pid=os.getpid())
+
+
+def _machine() -> str:
+    """Name this boot of this kernel and this process namespace: only there does a pid mean the same process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116  (a magic link: Path would resolve it)
+    except OSError:
+        return f"unknown/{randomness.token_hex(8)}"  # not Linux: leases run out by themselves
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        # A killed child that nobody has waited for is no process any more.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
+
+
+# --- the worker -----------------------------------------------------------------------------------------------------
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ import pytest
 from schemathesis import Config, openapi
 from schemathesis.engine import events, from_schema
 
-from bridge import wiring
 from bridge.admin.auth_throttle import INTERVAL_S
 from bridge.admin.query import PARAMETERS
 from bridge.model import Rejected, RetryLater, Sent
 from bridge.pipeline.resend import resend
 from bridge.record.outbox import silences
 from bridge.record.queries.lists import Filter
+from bridge.wiring.web import served
 from tests.admin.builders import ADMIN, NOON, READ, World, a_failed_job, a_job, a_silence
 from tests.admin.description import COPY, text_of
 
@@ -187,7 +187,7 @@ def test_the_api_is_as_described(either_world: World, token: str, edges: bool) -
         return response
 
     faults, tried = [], set()
-    with wiring.served(app, host="127.0.0.1", port=0) as port:
+    with served(app, host="127.0.0.1", port=0) as port:
         schema = openapi.from_dict(described, config=settings(world, edges=edges, token=token, port=port))
         for event in from_schema(schema).execute():
             match event:

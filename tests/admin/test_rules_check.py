@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from bridge import wiring
 from bridge.admin import rule_answers
-from bridge.decide.rulesfile.bounds import LARGEST
+from bridge.decide.rulesfile.errors import LARGEST
+from bridge.wiring.web import served
 from tests.admin.builders import ADMIN, READ, RULES, SECRETS, World, a_book
 
 PATH = "/api/v1/rules/check"
@@ -128,7 +128,7 @@ def test_the_server_of_run_takes_as_much(world: World) -> None:
     import requests
 
     text = RULES + '# "quoted"\n' * 80_000
-    with wiring.served(world.app(), host="127.0.0.1", port=0) as port:
+    with served(world.app(), host="127.0.0.1", port=0) as port:
         seen = requests.post(
             f"http://127.0.0.1:{port}{PATH}",
             json={"toml": text},

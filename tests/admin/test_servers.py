@@ -16,10 +16,10 @@ import pytest
 from flask import Flask
 from pydantic import SecretStr
 
-from bridge import wiring
 from bridge.record.database import Database
 from bridge.settings import Settings
 from bridge.wiring.server import Server
+from bridge.wiring.web import served, warn_of_open_door
 from tests.admin.builders import READ, World
 from tests.admin.servers import DEADLINE_S, TOKEN, an_environ, say, serving, wait_until_it_answers
 
@@ -41,7 +41,7 @@ def running(server: str, place: Path, token: str | None) -> Iterator[int]:
             db.upgrade()
             world = World(db)
             world.sync()
-            with wiring.served(world.app(admin=token, read=READ), host="127.0.0.1", port=0) as port:
+            with served(world.app(admin=token, read=READ), host="127.0.0.1", port=0) as port:
                 yield port
 
 
@@ -223,7 +223,7 @@ def test_without_a_token_a_bare_proxy_on_this_machine_is_answered_about_health_a
 def test_an_api_without_a_token_that_a_proxy_may_reach_is_warned_of(
     caplog: pytest.LogCaptureFixture, token: str | None, hosts: list[str], routed: bool, warned: bool
 ) -> None:
-    wiring.warn_of_open_door(Settings(admin_token=SecretStr(token) if token else None), hosts, routed=routed)
+    warn_of_open_door(Settings(admin_token=SecretStr(token) if token else None), hosts, routed=routed)
     assert ["no BRIDGE_ADMIN_TOKEN" in record.message for record in caplog.records] == [True] * warned
 
 
@@ -298,7 +298,7 @@ def test_health_is_answered_while_every_other_thread_waits() -> None:
         return name
 
     slow = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with wiring.served(app, host="127.0.0.1", port=0) as port, kept_open(port, 20, slow):
+    with served(app, host="127.0.0.1", port=0) as port, kept_open(port, 20, slow):
         with kept_open(port, 1, slow.replace(b"slow", b"readyz")):
             for _ in range(5):
                 assert entered.acquire(timeout=DEADLINE_S)  # four of those, and readiness in a thread of its own

@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.model import RUNNING, SUBMITTED, Delivery, Job, Outcome, Rejected, RetryLater, Sent
 from bridge.record.database import Database
-from bridge.simulator.lives import Life, a_life
+from bridge.simulator.jobs import Life, a_life
 from tests.pipeline.house import ENDS, House
 from tests.record.builders import BUCKET, Clock
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bridge import wiring
 from bridge.record.database import Database
+from bridge.wiring.web import served
 from tests.admin.builders import ADMIN, World
 from tests.browser.conftest import CHROMIUM, QUIET
 from tests.browser.day import NOW as LAST_POLL
@@ -50,7 +50,7 @@ def _served() -> Iterator[str]:
         world = World(db, house.book, now=NOW)
         world.enlist()
         world.beat()
-        with wiring.served(world.app(), host="127.0.0.1", port=0) as port:
+        with served(world.app(), host="127.0.0.1", port=0) as port:
             yield f"http://127.0.0.1:{port}"
         db.close()
 

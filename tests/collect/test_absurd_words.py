@@ -13,7 +13,7 @@ from bridge.decide.messages.build import build
 from bridge.decide.messages.event import LARGEST_EVENT
 from bridge.decide.rules.rulebook import Wording
 from bridge.model import Job, Page, Problem
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import delivery
 from bridge.record.schema import job as job_table

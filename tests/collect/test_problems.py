@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.collect.jobs_xml import LONGEST_NAME, LONGEST_TEXT, PART_LIMIT, AnswerReader, read_page
-from bridge.collect.xml_repair import Repair
+from bridge.collect.xml_stream import Repair
 from bridge.model import Job, Page, Problem
 from tests.collect.test_jobs_xml import a_page, read
 

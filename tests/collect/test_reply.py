@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bridge.collect.reply import Reply
+from bridge.collect.http import Reply
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.errors import AuthError, ClockError, TemporaryError, Throttled
-from bridge.collect.proxies import Proxies
+from bridge.collect.http import Proxies
 from bridge.collect.signature import authorization
 from bridge.model import Place, Stream
 from tests.collect.conftest import CREDENTIALS, NOW, Answer, Asked, Clock, FakeCi, answer, fixture, refusal

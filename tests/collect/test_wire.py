@@ -17,8 +17,8 @@ import pytest
 
 from bridge.collect.client import TencentCi
 from bridge.collect.errors import BrokenReply, CiError, ConfigError, TemporaryError, UnreadableReply
+from bridge.collect.http import Proxies
 from bridge.collect.jobs_xml import PART_LIMIT, REPLY_LIMIT
-from bridge.collect.proxies import Proxies
 from bridge.model import Place, Stream
 from tests.collect.conftest import CREDENTIALS, Answer, Asked, FakeCi, answer, fixture, refusal
 

@@ -12,7 +12,7 @@ import pytest
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import Attempt
-from bridge.pipeline import Dispatcher
+from bridge.pipeline.dispatch import Dispatcher
 from bridge.record.database import Database
 from bridge.record.schema import SENT, attempt, delivery
 from bridge.send.client import HttpClient

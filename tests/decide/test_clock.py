@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.changes.clock import clock_fault, earlier
+from bridge.decide.changes.clocks import clock_fault, earlier
 from bridge.model import Reading
 from tests.builders import NOON
 

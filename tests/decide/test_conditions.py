@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.rules.conditions import DURATIONS, TEXTS, Facts, condition
+from bridge.decide.rules.matching import DURATIONS, TEXTS, Facts, condition
 from bridge.decide.text.facts import user_data_keys
 from tests.builders import NOON, a_job, a_transition
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.decide.messages.build import Custom, customs
 from bridge.decide.messages.event import LARGEST_EVENT
-from bridge.decide.messages.per_notifier import Custom, customs
-from bridge.decide.templates import Names, variables
+from bridge.decide.templates.functions import Names, variables
 from bridge.model import FAILED, SUCCESS, SlackNotifier, WebhookNotifier
 from tests.builders import NOON, SECRET, a_job, a_rulebook, a_transition
 from tests.decide.texts import HOOK, RULE, WATCH, faults

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge.decide.messages.per_notifier import Custom, customs
-from bridge.decide.templates import Names, variables
+from bridge.decide.messages.build import Custom, customs
+from bridge.decide.templates.functions import Names, variables
 from bridge.model import SlackNotifier
 from tests.builders import a_job, a_rulebook, a_transition
 from tests.decide.texts import RULE, WATCH, faults

@@ -1,6 +1,7 @@
 import pytest
 
-from bridge.decide.rulesfile.read import RulesRefused, read
+from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.read import read
 from tests.builders import a_rulebook
 from tests.decide.texts import HOOK, RULE, WATCH, faults, rule
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.decide.rules.levels import Staying, matching
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.model import FAILED, RUNNING
 from bridge.wiring.rules import load_rules
 from tests.builders import NOON, a_job, a_rulebook, a_transition

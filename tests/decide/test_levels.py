@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from bridge.decide.routing import judge, judge_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.judging import judge, judge_overdue
 from bridge.decide.rules.levels import Alarm, LastNotified, Staying, judge_stay
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import GONE, RUNNING, SUCCESS, Silence

@@ -2,7 +2,7 @@ import tomllib
 
 import pytest
 
-from bridge.decide.rulesfile.lines import Lines
+from bridge.decide.rulesfile.errors import Lines
 
 TEXT = '''# a comment, and [[rule]] in it
 

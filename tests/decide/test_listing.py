@@ -6,8 +6,8 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.changes.listing import MOST_BROKEN, Listing, Span
-from bridge.decide.changes.mark import Chain, Clocks
+from bridge.decide.changes.clocks import Chain, Clocks
+from bridge.decide.changes.scan import MOST_BROKEN, Listing, Span
 from bridge.model import Job, Page
 from tests.record.builders import NOW, a_job, a_stream, hours, seconds
 

@@ -3,8 +3,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.rules.conditions import Facts, condition
-from bridge.decide.rules.matching import Matcher, Rule
+from bridge.decide.rules.matching import Facts, Matcher, Rule, condition
 from bridge.decide.text.values import states
 from tests.builders import a_job, a_transition
 

@@ -7,7 +7,7 @@ from bridge.decide.routing import RoutingResult, route
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.matching import Stay
 from bridge.decide.rules.rulebook import Rulebook, Wording
-from bridge.decide.templates import compiled
+from bridge.decide.templates.rendering import compiled
 from bridge.decide.text.values import LONGEST_TEXT
 from bridge.model import (
     CANCEL,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bridge.decide.precedence import Precedence
+from bridge.decide.rulesfile.reload import Precedence
 
 OLD, OLDER, NEW = 4, 3, 5
 

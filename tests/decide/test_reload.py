@@ -11,7 +11,7 @@ import pytest
 
 from bridge import settings
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.wiring import Rules
+from bridge.wiring.rules import Rules
 from tests.decide.texts import HOOK, RULE, WATCH
 
 GOOD = WATCH + HOOK + RULE

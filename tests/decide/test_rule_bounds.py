@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.decide.changes.schedule import is_due, pause
-from bridge.decide.rulesfile.bounds import LARGEST, statements
-from bridge.decide.rulesfile.read import RulesRefused, read
+from bridge.decide.changes.scan import is_due, pause
+from bridge.decide.rulesfile.errors import LARGEST, RulesRefused, statements
+from bridge.decide.rulesfile.read import read
 from bridge.decide.rulesfile.schema import KEYS
-from bridge.wiring import load_rules
+from bridge.wiring.rules import load_rules
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import HOOK, RULE, WATCH, faults, rule, warnings
 

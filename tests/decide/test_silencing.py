@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from bridge.decide.rules.conditions import Facts
+from bridge.decide.rules.matching import Facts
 from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of, too_costly
-from bridge.decide.whatif.silences import SHOWN, Preview, RoutingResult
+from bridge.decide.whatif.replay import SHOWN, Preview, RoutingResult
 from bridge.model import FAILED, RUNNING
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import RULE, WATCH

@@ -9,18 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.decide.templates import (
-    FIELDS,
-    LONGEST_RESULT,
-    Names,
-    Template,
-    TemplateFault,
-    compiled,
-    rendered,
-    value,
-    variables,
-)
-from bridge.decide.templates.functions import FILTERS, TIME_FILTERS
+from bridge.decide.templates.functions import FIELDS, FILTERS, TIME_FILTERS, Names, TemplateFault, variables
+from bridge.decide.templates.rendering import LONGEST_RESULT, Template, compiled, rendered, value
 from bridge.model import Job
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import faults, rule

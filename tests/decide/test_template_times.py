@@ -3,7 +3,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bridge.decide.templates import TemplateFault, compiled, rendered, variables
+from bridge.decide.templates.functions import TemplateFault, variables
+from bridge.decide.templates.rendering import compiled, rendered
 from tests.builders import NOON, a_job, a_transition
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")

@@ -3,10 +3,10 @@ from datetime import timedelta
 import pytest
 from jinja2 import Environment
 
-from bridge.decide.templates import LONGEST_RESULT, TemplateFault, compiled, rendered, variables
-from bridge.decide.text.durations import human
-from bridge.decide.text.paths import basename
-from bridge.decide.text.times import iso
+from bridge.decide.templates.functions import TemplateFault, variables
+from bridge.decide.templates.rendering import LONGEST_RESULT, compiled, rendered
+from bridge.decide.text.facts import basename
+from bridge.decide.text.times import human, iso
 from tests.builders import NOON, a_job, a_transition
 
 

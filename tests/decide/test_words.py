@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.text.durations import duration
+from bridge.decide.text.times import duration
 from bridge.decide.text.values import listing, rate, shown, states, suggest
 from bridge.model import DONE, GONE, NEW, Rate
 

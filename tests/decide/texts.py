@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from tests.builders import a_rulebook
 
 WATCH = """\

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import Clock

@@ -10,16 +10,17 @@ from typing import Any
 
 from sqlalchemy import select
 
-from bridge import wiring
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif.sample_job import sample_transition
 from bridge.model import RUNNING, Delivery, Outcome, Sent, Silence
-from bridge.pipeline import Dispatcher, Poller
+from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.explain import explain_sample, explain_stored
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.schema import delivery
+from bridge.wiring import parts
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import NOW, Clock, a_job, hours, seconds
 
@@ -90,7 +91,7 @@ class World:
 
     def rule(self, *rules: str) -> None:
         self.book = a_book(*rules)
-        wiring.sync(self.db, self.book)
+        parts.sync(self.db, self.book)
 
     def poll(self) -> None:
         assert self.poller.poll_once(self.book.watches[0], self.book) is not None

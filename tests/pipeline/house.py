@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge import wiring
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import Delivery, Silence
-from bridge.pipeline import Dispatcher, Poll, Poller
+from bridge.pipeline.dispatch import Dispatcher
+from bridge.pipeline.poll import Poller
+from bridge.pipeline.poll_context import Poll
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
+from bridge.wiring import parts
 from tests.pipeline.fakes import FakeCi, FakeTransport
 from tests.record.builders import Clock, a_job, hours, minutes
 
@@ -83,7 +85,7 @@ class House:
         """Start, or start anew with what the database remembers, perhaps with other rules."""
         self.rules = self.rules if rules is None else rules
         self._book = read(given + self.rules, environ or {})
-        wiring.sync(self.db, self._book)
+        parts.sync(self.db, self._book)
         worker = f"w{next(_workers)}"
         self.poller = Poller(db=self.db, source=self.ci, clock=self.clock, worker=worker)
         self.dispatcher = Dispatcher(

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from bridge.model import Delivery, Notifier, Outcome, RetryLater, Sent
-from bridge.pipeline import Dispatcher
+from bridge.pipeline.dispatch import Dispatcher
 from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.schema import DEAD, SENT, WAITING, delivery, notifier

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bridge.collect.client import Credentials, TencentCi
-from bridge.decide.changes.listing import MOST_BROKEN
+from bridge.decide.changes.scan import MOST_BROKEN
 from bridge.model import Rate
-from bridge.pipeline import Poll, Poller
+from bridge.pipeline.poll import Poller
+from bridge.pipeline.poll_context import Poll
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.schema import job_problem, transition

@@ -13,8 +13,8 @@ from bridge.cli.explain import as_text
 from bridge.decide.messages.digest import delivery_id
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Rejected
-from bridge.pipeline import Poller
 from bridge.pipeline.manual import Asked, NotTold, tell_by_hand
+from bridge.pipeline.poll import Poller
 from tests.conftest import Opener
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, ONLY_FAILED, World
 from tests.pipeline.fakes import FakeCi, FakeTransport

@@ -13,7 +13,7 @@ from bridge.collect.errors import CiError, ConfigError, TemporaryError
 from bridge.decide.changes.scan import OVERLAP
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import SUBMITTED, SUCCESS, Job, Page, Stream
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record import clocks
 from bridge.record.database import Database
 from bridge.record.polling import snapshots

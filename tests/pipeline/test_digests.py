@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bridge import wiring
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.schema import digest
+from bridge.wiring import parts
 from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House
 from tests.record.builders import NOW, Clock, hours, minutes, rows
@@ -324,10 +324,10 @@ def test_a_digest_waits_for_a_worker_whose_rules_are_in_force(house: House, db: 
     house.start(OVER + 'group.wait = "10m"\n')
     end(house, "j1")
     mine = house.book
-    wiring.sync(db, read(GIVEN + OVER, {}))
+    parts.sync(db, read(GIVEN + OVER, {}))
     house.clock.advance(hours(1))
     house.deliver()
     assert house.heard() == []
-    wiring.sync(db, mine)
+    parts.sync(db, mine)
     house.passes(minutes(1))
     assert len(house.heard()) == 1

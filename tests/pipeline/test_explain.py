@@ -7,7 +7,7 @@ from sqlalchemy import delete, update
 
 from bridge.cli.explain import as_text
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, Rejected
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import ruleset, transition
 from tests.conftest import on_both

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete
 
-from bridge import wiring
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Rejected, RetryLater, Sent
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.pipeline.resend import resend
 from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import delivery
+from bridge.wiring import parts
 from tests.conftest import on_both
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, World, after
 from tests.pipeline.fakes import FakeCi, FakeTransport
@@ -122,7 +122,7 @@ def test_what_waits_for_a_retry_says_when_and_why(world: World) -> None:
 def test_what_is_dead_says_why_and_its_fallback_says_what_it_stands_in_for(world: World) -> None:
     text = HEAD.replace("[notifier.ops]", 'fallback = "ops"\n\n[notifier.ops]') + EVERYTHING
     world.book = read(text, {})
-    wiring.sync(world.db, world.book)
+    parts.sync(world.db, world.book)
     world.poll()
     world.sees(SUBMITTED)
     world.deliver(lambda one: Rejected("404 Not Found") if one.notifier == "cms" else Sent())
@@ -259,7 +259,7 @@ def test_what_was_told_in_the_digest_of_another_gate_says_what_held_it_first(wor
 def test_a_digest_that_is_dead_says_what_came_of_its_fallback(world: World, outcome: Outcome, end: str) -> None:
     grouped = EVERYTHING.rstrip() + '\ngroup = { wait = "10m" }\n'
     world.book = read(HEAD.replace("[notifier.ops]", 'fallback = "ops"\n\n[notifier.ops]') + grouped, {})
-    wiring.sync(world.db, world.book)
+    parts.sync(world.db, world.book)
     world.poll()
     world.sees(SUBMITTED)
     world.clock.advance(minutes(15))

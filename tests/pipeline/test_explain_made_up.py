@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.model import SUBMITTED
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.schema import delivery

@@ -9,7 +9,7 @@ from bridge.cli.explain import as_text
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import ruleset
 from tests.conftest import only_sqlite

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from bridge.model import FAILED, RUNNING, SUCCESS, Delivery, Outcome, Rejected, Sent
 from bridge.record import counters
-from bridge.record.clock_shift import rewind
+from bridge.record.clocks import rewind
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import lists

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.collect.errors import CiError, ConfigError, TemporaryError
 from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described, Page, Place, Stream
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter

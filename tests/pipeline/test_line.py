@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bridge.model import Attempt, Delivery, Outcome, RetryLater, Sent
-from bridge.pipeline.prefetch import Prefetch
+from bridge.pipeline.dispatch import Prefetch
 from tests.record.builders import NOW
 
 LATER_S = 30.0

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from bridge import wiring
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import CANCEL, FAILED, GONE, NEW, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described
-from bridge.pipeline import Poller
+from bridge.pipeline.poll import Poller
 from bridge.record import pruning
 from bridge.record.database import Database
 from bridge.record.pruning import Cutoffs
 from bridge.record.schema import job as job_table
 from bridge.record.schema import job_problem, transition
+from bridge.wiring import parts
 from tests.conftest import on_both
 from tests.pipeline.fakes import RULES, FakeCi
 from tests.pipeline.house import House
@@ -56,7 +56,7 @@ class Bridge:
 
     def use(self, text: str) -> None:
         self.book = read(text, {})
-        wiring.sync(self.db, self.book, clock=self.clock)
+        parts.sync(self.db, self.book, clock=self.clock)
 
     def moves(self, state: str, id_: str = "j1", **facts: Any) -> None:
         self.ci.has(a_job(id_, state, created_at=NOW - hours(2), queue="p1", **facts))

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from bridge import wiring
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS, Page, Stream
-from bridge.pipeline import Poller, Pruner
+from bridge.pipeline.poll import Poller
 from bridge.pipeline.poll_context import note_rules
+from bridge.pipeline.prune import Pruner
 from bridge.record.database import Database, ms
 from bridge.record.polling import leases
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import stream as stream_table
 from bridge.record.schema import transition
+from bridge.wiring import parts
 from tests.conftest import on_both
 from tests.pipeline.fakes import RULES, FakeCi
 from tests.record.builders import Clock, a_job, hours, minutes, row_of, rows, seconds
@@ -54,7 +55,7 @@ class Bridge:
     def use(self, text: str) -> None:
         """Start, or reload, with these rules."""
         self.book = read(text, {})
-        wiring.sync(self.db, self.book, clock=self.clock)
+        parts.sync(self.db, self.book, clock=self.clock)
 
     def polls(self, watch: str | None = None) -> None:
         for one in self.book.watches:
@@ -136,9 +137,9 @@ def _is_renamed(bridge: Bridge) -> None:
 def _has_other_workers(bridge: Bridge) -> None:
     """Another worker, or a command, has rules without the tag, and this one goes on with it; then both stop."""
     for _ in range(20):
-        wiring.sync(bridge.db, read(WITHOUT, {}), clock=bridge.clock)
+        parts.sync(bridge.db, read(WITHOUT, {}), clock=bridge.clock)
         bridge.clock.advance(hours(3))
-        wiring.sync(bridge.db, bridge.book, clock=bridge.clock)
+        parts.sync(bridge.db, bridge.book, clock=bridge.clock)
         bridge.polls()
     bridge.clock.advance(20 * DAY)
     bridge.use(BOTH)

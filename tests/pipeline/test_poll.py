@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from bridge import wiring
 from bridge.collect.errors import AuthError, CiError, ConfigError, TemporaryError, Throttled
 from bridge.decide.changes.scan import OVERLAP
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
-from bridge.pipeline import Halted, Poll, Poller
+from bridge.pipeline.poll import Halted, Poller
+from bridge.pipeline.poll_context import Poll
 from bridge.record.database import Database, at
 from bridge.record.polling import leases, snapshots
 from bridge.record.polling.leases import LEASE
 from bridge.record.schema import delivery, lease, transition, watch
 from bridge.record.schema import job as job_table
 from bridge.record.schema import stream as stream_table
+from bridge.wiring import parts
 from tests.conftest import Opener, on_both
 from tests.pipeline.fakes import RULES, FakeCi, a_book, count, watch_of
 from tests.record.builders import (
@@ -746,7 +747,7 @@ queues = ["{_QUEUE}"]
 
 def _in_force(db: Database, text: str) -> Rulebook:
     book = read(text, {})
-    wiring.sync(db, book)
+    parts.sync(db, book)
     return book
 
 

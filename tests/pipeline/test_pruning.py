@@ -15,7 +15,9 @@ from bridge.collect.errors import TemporaryError
 from bridge.decide.changes.scan import OVERLAP
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import RUNNING, SUCCESS, Sent, Watch
-from bridge.pipeline import Halted, Poll, Poller, Pruner
+from bridge.pipeline.poll import Halted, Poller
+from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.prune import Pruner
 from bridge.record import pruning
 from bridge.record.database import Database
 from bridge.record.polling import leases, snapshots

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from bridge.model import Delivery, Notifier, Rejected, RetryLater
-from bridge.pipeline import Dispatcher
+from bridge.pipeline.dispatch import Dispatcher
 from bridge.record.database import Database, at
 from bridge.record.outbox import entries
 from bridge.record.queries import lists

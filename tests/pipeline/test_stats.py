@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from bridge.model import Rejected, Sent
-from bridge.pipeline import Pruner
+from bridge.pipeline.prune import Pruner
 from bridge.pipeline.stats import SPANS, Stats, quantile, stats
 from bridge.record import counters
 from bridge.record.counters import BOUNDS, Count

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bridge.pipeline.lease_watcher import LeaseWatcher
+from bridge.pipeline.housekeeping import LeaseWatcher
 
 CLAIM, OTHER = (1, "w1.1"), (2, "w1.2")
 

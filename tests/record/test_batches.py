@@ -13,7 +13,7 @@ from sqlalchemy import event, insert, select, update
 from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
 from bridge.pipeline.resend import TooMany, cancel, resend
 from bridge.record import pruning
-from bridge.record.clock_shift import rewind
+from bridge.record.clocks import rewind
 from bridge.record.database import Database, ms
 from bridge.record.outbox import batches, claims, entries
 from bridge.record.outbox.batches import Batch

@@ -8,19 +8,19 @@ from typing import Any
 
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
-from bridge.record.queries import outgoing
+from bridge.record.queries import lists
 from bridge.record.queries.lists import iso
 from tests.record.builders import NOW, claim, know, minutes, new_delivery, put, seconds
 
 
 def delivery(db: Database, id_: str) -> Any:
     with db.read() as tx:
-        return outgoing.delivery(tx, id_)
+        return lists.sendable(tx, id_)
 
 
 def lane(db: Database, notifier: str = "cms") -> Any:
     with db.read() as tx:
-        return outgoing.lane(tx, notifier)
+        return lists.notifier_row(tx, notifier)
 
 
 def said(at: datetime) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text, update
 
 from bridge.model import RetryLater
-from bridge.record.clock_shift import rewind
+from bridge.record.clocks import rewind
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.polling import leases

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from bridge.send.in_flight import ANSWER_KEPT
+from bridge.send.sender import ANSWER_KEPT
 from bridge.simulator.ci import DEMO_SECRET_ID
 from tests.fakes import refuses_connection
 from tests.secrets_kept.planted import SECRETS

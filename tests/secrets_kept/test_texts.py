@@ -16,13 +16,12 @@ import pytest
 from bridge.admin.auth import Keys
 from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.errors import CiError
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read as read_rules
 from bridge.model import Place, Stream
 from bridge.record.database import TROUBLES, Database, trouble
-from bridge.send.curl_handle import Policy
-from bridge.send.in_flight import InFlight
-from bridge.send.sender import Sender
+from bridge.send.client import Policy
+from bridge.send.sender import InFlight, Sender
 from bridge.settings import SettingsRefused
 from bridge.settings import read as read_settings
 from bridge.simulator.ci import CiSimulator

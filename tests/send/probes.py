@@ -11,8 +11,7 @@ import pycurl
 
 from bridge.model import Notifier, Sent
 from bridge.send.addresses import Network
-from bridge.send.client import HttpClient
-from bridge.send.curl_handle import CurlHandle, Policy
+from bridge.send.client import CurlHandle, HttpClient, Policy
 from bridge.send.sender import Sender
 from tests.send.receivers import NOON, a_delivery, a_slack, a_webhook
 

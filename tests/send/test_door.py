@@ -4,8 +4,7 @@ import threading
 import pytest
 
 from bridge.model import Reason
-from bridge.send.client import HttpClient
-from bridge.send.curl_handle import DRAINED
+from bridge.send.client import DRAINED, HttpClient
 from bridge.send.http_types import Failure, Reply
 from tests.send.receivers import (
     LOOPBACK,
@@ -208,8 +207,8 @@ def test_a_url_that_is_not_usable_is_a_failure_and_no_exception(client: HttpClie
 
 
 def test_libcurl_itself_refuses_other_protocols(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.send.curl_handle.check", lambda _: None)
-    monkeypatch.setattr("bridge.send.curl_handle.whereabouts", lambda _: "host:1")
+    monkeypatch.setattr("bridge.send.client.check", lambda _: None)
+    monkeypatch.setattr("bridge.send.client.whereabouts", lambda _: "host:1")
     for url in ("file:///etc/hostname", "gopher://127.0.0.1:1/x", "ftp://127.0.0.1:1/x"):
         assert isinstance(through(client, a_request(url)), Failure)
 

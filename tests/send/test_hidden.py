@@ -7,8 +7,7 @@ import pytest
 
 from bridge.model import Attempt, Notifier, Reason, RetryLater, Sent
 from bridge.send.client import HttpClient
-from bridge.send.in_flight import InFlight
-from bridge.send.sender import Sender
+from bridge.send.sender import InFlight, Sender
 from bridge.settings import Settings
 from bridge.wiring.parts import known_secrets
 from tests.builders import a_rulebook

@@ -12,7 +12,7 @@ import pytest
 from bridge.model import Delivery, Notifier, SlackNotifier, WebhookNotifier
 from bridge.send.notifier_type import MASKED
 from bridge.send.registry import type_of
-from bridge.send.webhook.preview import curl
+from bridge.send.webhook import curl
 from tests.admin.builders import NOON, SECRET
 
 AGENT = "ci-bridge/9.9.9"

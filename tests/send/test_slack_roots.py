@@ -7,8 +7,7 @@ from slack_sdk import WebClient
 
 from bridge.model import Rejected, Sent
 from bridge.send.client import HttpClient
-from bridge.send.slack.receipt import Receipt
-from bridge.send.slack.request import SlackSender
+from bridge.send.slack.request import Receipt, SlackSender
 from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike
 from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
 from tests.send.slacks import no, paths, send, slack

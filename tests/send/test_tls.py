@@ -11,7 +11,7 @@ import pytest
 from bridge.model import Reason, RetryLater, Sent
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure
-from bridge.send.webhook.answer import judge
+from bridge.send.webhook import judge
 from tests.send.certificates import MISSING, Certificate, a_certificate
 from tests.send.receivers import LOOPBACK, NOON, Receiver, a_request, answering, raw, through
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from bridge.decide.rulesfile.read import RulesRefused, read
+from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.read import read
 from bridge.environment import lookup
 from bridge.model import Sent, WebhookNotifier
 from bridge.send.client import HttpClient

@@ -9,8 +9,7 @@ from standardwebhooks.webhooks import Webhook
 
 from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.http_types import Failure, Reply, Request
-from bridge.send.webhook.answer import judge
-from bridge.send.webhook.request import WebhookSender
+from bridge.send.webhook import WebhookSender, judge
 from tests.send.receivers import NOON, OLD_SECRET, SECRET, a_delivery, a_webhook
 
 

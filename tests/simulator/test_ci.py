@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from bridge.simulator.ci_xml import UPLOADER_SECRET
+from bridge.simulator.ci import UPLOADER_SECRET
 from tests.simulator.signed import BUCKET, HOST, NOW, Clock, describe, get, jobs, send, simulated
 
 

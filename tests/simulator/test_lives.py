@@ -8,8 +8,7 @@ from random import Random
 import pytest
 
 from bridge.model import CANCEL, DONE, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS
-from bridge.simulator.jobs import JobStore
-from bridge.simulator.lives import Director, Life, a_life
+from bridge.simulator.jobs import Director, JobStore, Life, a_life
 from tests.simulator.signed import BUCKET, Clock
 
 LEGAL = {

@@ -8,7 +8,8 @@ from typing import Self
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt
-from bridge.pipeline import Dispatcher, Poller
+from bridge.pipeline.dispatch import Dispatcher
+from bridge.pipeline.poll import Poller
 from bridge.send.sender import Sender
 from tests.world.scenery import Scenery
 

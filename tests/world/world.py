@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.utils import formatdate, parsedate_to_datetime
 
-from bridge import wiring
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
-from bridge.pipeline import Poll
+from bridge.pipeline.poll_context import Poll
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.polling.leases import LEASE
 from bridge.simulator.web import Answer, Request
+from bridge.wiring import parts
 from tests.world import events, record
 from tests.world.events import Event, Heal, Pass, Truly, Way, dated
 from tests.world.hearing import Hearing
@@ -220,7 +220,7 @@ class World:
         if which not in self._books:
             self._books[which] = self.scenery.book(rules(self.bucket, which, announce=self.announce))
         self.book = self._books[which]
-        wiring.sync(self.db, self.book, clock=self.time)
+        parts.sync(self.db, self.book, clock=self.time)
         self.oracle.rules_change(self._in_force)
 
     @property

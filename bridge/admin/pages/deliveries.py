@@ -21,7 +21,7 @@ from bridge.admin.problems import Problem
 from bridge.display import pretty_json
 from bridge.pipeline.resend import STATES as SENT_AGAIN
 from bridge.record.outbox import batches, entries
-from bridge.record.queries import lists, outgoing
+from bridge.record.queries import lists
 from bridge.record.queries.lists import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
 from bridge.send.notifier_type import MASKED
@@ -82,10 +82,10 @@ class DeliveryPages(Pages):
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
         now, notifiers = self.parts.clock(), self.parts.book().notifiers
         with self.parts.db.read() as tx:
-            found, given = lists.delivery(tx, delivery_id), outgoing.delivery(tx, delivery_id)
+            found, given = lists.delivery(tx, delivery_id), lists.sendable(tx, delivery_id)
             if found is None or given is None:
                 raise Problem(404, f'there is no delivery "{delivery_id[:100]}": it may have been pruned')
-            lane = outgoing.lane(tx, found["notifier"])
+            lane = lists.notifier_row(tx, found["notifier"])
             told = lists.deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
         notifier = notifiers.get(found["notifier"])
         at, agent = _at(found, now), f"ci-bridge/{self.parts.version}"

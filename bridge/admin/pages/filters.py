@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import request
 
-from bridge.decide.text.durations import duration
+from bridge.decide.text.times import duration
 from bridge.record.queries.lists import Cursor, Filter
 
 ROWS = 25  # of a list on a page

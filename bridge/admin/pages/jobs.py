@@ -16,7 +16,7 @@ from bridge.admin.problems import Problem
 from bridge.model import STATES, Job
 from bridge.pipeline.manual import NotTold, tell_by_hand
 from bridge.record.polling import problems
-from bridge.record.queries import attempts, lists
+from bridge.record.queries import lists
 from bridge.record.queries.lists import Facts
 
 _FIELDS = ("job", "state", "tag", "queue", "since", "until")
@@ -60,7 +60,7 @@ class JobPages(Pages):
                 return show("job_choice.html", job_id=job_id, found=found)
             job = _whole(found[0])
             newest = job | {part: job[part][-_MOST:] for part in ("transitions", "deliveries")}
-            tries = attempts.of_deliveries(tx, [one["id"] for one in newest["deliveries"]])
+            tries = lists.attempts_of(tx, [one["id"] for one in newest["deliveries"]])
             unread = problems.of_job(tx, job["bucket"], job_id)
             said, note = explained(tx, job, book, now=now)
         lived = life(newest, tries)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge import shallow_json
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.bounds import TooLarge, check_depth
+from bridge.decide.rulesfile.errors import TooLarge, check_depth
 
 _LONGEST = 20_000  # characters
 

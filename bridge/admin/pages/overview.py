@@ -22,8 +22,8 @@ from bridge.pipeline import stats
 from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.stats import SPANS, Moved, Movement
 from bridge.record.outbox import silences
-from bridge.record.queries import attempts, lists
-from bridge.record.queries.health import State
+from bridge.record.queries import lists
+from bridge.record.queries.gauges import State
 from bridge.record.queries.lists import Filter
 
 _FEED = 15
@@ -50,8 +50,8 @@ class Overview(Pages):
         with self.parts.db.read() as tx:
             drawn = self._drawn(tx, span, book, now)
             feed = lists.transitions(tx, Filter(), limit=_FEED).items
-            caused = attempts.caused_by(tx, feed)
-            inputs = attempts.inputs_of(tx, feed)
+            caused = lists.caused_by(tx, feed)
+            inputs = lists.inputs_of(tx, feed)
             state, warnings = look(self.parts, tx)
             silent = [one for one in silences.of_use(tx, now=now) if one.ends_at > now]
         return show(

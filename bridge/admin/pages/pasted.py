@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import chain, count
 
 from bridge.decide.rules.rulebook import Fault, Rulebook
-from bridge.decide.rulesfile.read import RulesRefused, read
+from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.read import read
 
 _LONGEST_LINE = 200  # characters of a line that is quoted
 _LINE = re.compile(r"\bline (\d+)\b(?! of the text)")  # of a template's text: those count for themselves

@@ -15,11 +15,11 @@ from bridge.admin.pages import filters
 from bridge.admin.pages.filters import Asked
 from bridge.admin.pages.routes import Page, Pages, done, refused, show
 from bridge.admin.problems import Problem
-from bridge.decide.text.ids import ident
+from bridge.decide.text.facts import ident
 from bridge.pipeline.resend import MOST_PER_MINUTE, STATES, USUAL_PER_MINUTE, TooMany, cancel, resend
 from bridge.record.outbox import batches
 from bridge.record.outbox.batches import Batch
-from bridge.record.queries import outgoing
+from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 
 _FIELDS = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
@@ -43,7 +43,7 @@ class ResendPages(Pages):
             return show("resend.html", asked=asked, total=0, spec={}, words="", lane=None, status=400, **_RATES)
         with self.parts.db.read() as tx:
             total = batches.count(tx, asked.which)
-            lane = outgoing.lane(tx, asked.which.notifier) if asked.which.notifier else None
+            lane = lists.notifier_row(tx, asked.which.notifier) if asked.which.notifier else None
         # As it was counted: "2h" ago would be another time when it is resent.
         spec = _spec(asked.which)
         return show("resend.html", asked=asked, total=total, spec=spec, words=_words(spec), lane=lane, **_RATES)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bridge.admin.pages.shapes import span
-from bridge.decide.rules.conditions import Condition, PresenceCondition, TextCondition
 from bridge.decide.rules.gates import Scope
-from bridge.decide.rules.matching import Level, Rule
+from bridge.decide.rules.matching import Condition, Level, PresenceCondition, Rule, TextCondition
 from bridge.decide.text.values import States
 from bridge.model import Grouping
 

@@ -11,7 +11,7 @@ from typing import Any
 from bridge.admin.pages.pasted import Pasted, Said
 from bridge.admin.parts import Parts
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.read import RulesRefused
+from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.whatif import rule_tests
 from bridge.pipeline.backtest import Backtest, Report
 from bridge.record.queries import history

@@ -12,7 +12,7 @@ from bridge.admin.acts import Acts
 from bridge.admin.health import by_name, look
 from bridge.admin.pages.routes import Page, Pages, attempt, show
 from bridge.admin.parts import Parts
-from bridge.decide.changes.mark import said_of_clocks
+from bridge.decide.changes.clocks import said_of_clocks
 from bridge.pipeline.health import HealthWarning
 from bridge.record.queries.lists import Facts
 

@@ -1,10 +1,44 @@
-"""Which calls to make next: how far back to list, and what to ask by id instead."""
+"""Which calls to make: when to poll next, how far back to list, what to ask by id, what where a page is unreadable."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+
+from bridge.decide.changes.clocks import Chain, Clocks
+from bridge.model import Page, Problem, Stream
+
+# --- when a watch is polled next ------------------------------------------------------------------------------------
+
+_PROBED = timedelta(seconds=30)  # how often a CI that does not answer is asked
+_LONGEST_WISH = timedelta(minutes=10)
+
+
+def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta, now: int) -> bool:
+    """Tell whether a watch's time has come; times are milliseconds since 1970.
+
+    The interval may have been shortened since the last poll. A time further off than a poll can be put off is
+    from before the clock was set back.
+    """
+    every_ms, longest_ms = (one // timedelta(milliseconds=1) for one in (every, _LONGEST_WISH))
+    at = next_poll_at if failures else min(next_poll_at, polled_at + every_ms)
+    furthest = now + 2 * max(every_ms, longest_ms)
+    return not now < at <= furthest
+
+
+def pause(every: timedelta, *, refused: bool = False, wish: timedelta | None = None) -> timedelta:
+    """Return how long after a poll's beginning the next one is.
+
+    `refused`: CI answered nothing, or asks for fewer calls. `wish` is its Retry-After, believed up to ten minutes.
+    """
+    if wish is not None:
+        return max(every, min(wish, _LONGEST_WISH))
+    return max(every, _PROBED) if refused else every
+
+
+# --- how far back to list, and what to ask by id instead ------------------------------------------------------------
 
 PAGE_SIZE = 100  # the list call's maximum; cloud docs, list document of 2025-09
 IDS_PER_CALL = 10  # the describe call's maximum; cloud docs, describe document of 2025-09
@@ -61,3 +95,146 @@ def in_tens(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """Yield `ids` in the portions that one describe call takes."""
     for at in range(0, len(ids), IDS_PER_CALL):
         yield tuple(ids[at : at + IDS_PER_CALL])
+
+
+# --- one list, page by page, and what to ask for where a page cannot be read ----------------------------------------
+
+MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages must have one
+MOST_BROKEN = 30  # unreadable pages in a row: halving 30 days down to a job takes 26
+_LONG = 20  # pages; what is shorter is listed anew when it fails
+_GROW_AFTER = 10  # pages that could be read: then larger ones are tried again
+_NARROW = 2 * _SECOND  # a span that halving makes no smaller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """What one chain of list calls asks for: jobs created from `since` to `until`, `size` a call."""
+
+    since: datetime
+    until: datetime | None = None
+    size: int = PAGE_SIZE
+    newest_first: bool = False
+    halved: bool = False  # out of a longer one of which not even single jobs could be read
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Listing:
+    """A stream's list under way. It is one span, unless a page of it could not be read.
+
+    Spans overlap by a second at each end, as it is not documented whether CI's time filters include their bounds.
+    """
+
+    stream: Stream
+    chain: Chain
+    known_to: datetime | None = None  # the stream's mark when it began
+    spans: list[Span]
+    pages: int = 0
+    followed: int = 0  # of its stream's unfinished jobs asked for by id, while it goes on
+    token: str | None = None
+    unreadable: list[Span] = field(default_factory=list)  # what was given up, each about a second
+    first_unreadable: tuple[str, ...] = ()  # the id, if it is known, of the first job that makes the span so
+    _tokens: set[str] = field(default_factory=set)
+    _reached: datetime | None = None  # the newest creation time read of the span, while they ascend
+    _ascends: bool = True
+    _good: int = 0  # pages of the span that could be read
+    _broken: int = 0  # in a row
+
+    @property
+    def span(self) -> Span:
+        return self.spans[0]
+
+    @property
+    def done(self) -> bool:
+        return not self.spans
+
+    @property
+    def endless(self) -> bool:
+        """True when a page's token came again, or there are more pages than any list has."""
+        return self.token is not None and (self.token in self._tokens or self.pages >= MOST_PAGES)
+
+    @property
+    def is_long(self) -> bool:
+        """True when so much was read that it is worth going on where an error interrupted it."""
+        return self.pages >= _LONG
+
+    @property
+    def hopeless(self) -> bool:
+        return self._broken >= MOST_BROKEN
+
+    def read(self, page: Page, clocks: Clocks) -> None:
+        """Note a page that was read, and what the clocks said then."""
+        self.chain = self.chain.add(page, clocks)
+        self.pages += 1
+        self._good += 1
+        self._broken = 0
+        self._reach(job.created_at for job in page.jobs)
+        if self.token:
+            self._tokens.add(self.token)
+        self.token = page.next_token
+        if self.token is None:
+            self._enter(self.spans[1:])
+        elif self._may_grow:
+            self._enter([replace(self.span, since=self._from, size=self.span.size * 10), *self.spans[1:]])
+
+    def _reach(self, times: Iterable[datetime | None]) -> None:
+        for time in times:
+            if time is None or self.span.newest_first or (self._reached and time < self._reached):
+                self._ascends = False
+            else:
+                self._reached = time
+
+    @property
+    def _may_grow(self) -> bool:
+        # Only once the span is shorter by more than what it repeats, so that it gets shorter each time.
+        is_small = self.span.size < PAGE_SIZE and self._good >= _GROW_AFTER
+        return is_small and self._from > self.span.since + _SECOND
+
+    @property
+    def _from(self) -> datetime:
+        """The time from which the rest of the span is: all jobs that were created earlier have been read."""
+        reached = self._reached if self._ascends else None
+        return max(reached - _SECOND, self.span.since) if reached else self.span.since
+
+    def resume(self) -> None:
+        """Go on, later, with what was not read yet: a page token may have become invalid meanwhile."""
+        self._enter([replace(self.span, since=self._from), *self.spans[1:]])
+
+    def narrow(self, now: datetime) -> None:
+        """Ask for less, as the page could not be read: fewer jobs a page, then half of the time, then backwards.
+
+        What is left then holds one job that cannot be read, and is given up.
+        """
+        self._broken += 1
+        smaller = _narrower(replace(self.span, since=self._from), now)
+        if not smaller:
+            self.unreadable.append(self.span)
+        self._enter([*smaller, *self.spans[1:]])
+
+    def left_out(self, last: tuple[str, ...], why: str) -> tuple[Problem, ...]:
+        """Return what is left out with the span given up just now, whose `last` unreadable job has this id, if any.
+
+        Where that is another one than the first, nobody knows what lies between.
+        """
+        known = dict.fromkeys((*self.first_unreadable, *last))
+        problems = [Problem.of_whole(job_id, why) for job_id in known]
+        if len(known) != 1:
+            problems.append(Problem.of_whole("", f"jobs created about {self.unreadable[-1].since:%Y-%m-%d %H:%M} UTC"))
+        self.first_unreadable = ()
+        return tuple(problems)
+
+    def _enter(self, spans: list[Span]) -> None:
+        self.spans = spans
+        self.token, self._reached, self._ascends, self._good = None, None, True, 0
+        self._tokens.clear()
+
+
+def _narrower(span: Span, now: datetime) -> Sequence[Span]:
+    width = (span.until or max(now, span.since)) - span.since
+    if span.size > 1 and (width <= _NARROW or not span.halved):
+        return [replace(span, size=span.size // 10)]
+    if width > _NARROW:
+        middle = span.since + timedelta(seconds=width // _SECOND // 2)
+        half = replace(span, size=PAGE_SIZE, halved=True)
+        # The later half first: the page that broke was at the beginning, so that half is likely to be well.
+        return [replace(half, since=middle), replace(half, until=middle + _SECOND)]
+    return [] if span.newest_first else [replace(span, newest_first=True)]

@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bridge.decide.messages.event import LARGEST_EVENT, numbered
-from bridge.decide.text.ids import ident
+from bridge.decide.text.facts import ident
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut
 from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence

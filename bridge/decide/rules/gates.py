@@ -10,10 +10,9 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.rules.conditions import Condition, Facts, condition, flat
-from bridge.decide.rules.matching import Rule, Verdict
+from bridge.decide.rules.matching import Condition, Facts, Rule, Verdict, condition, flat
 from bridge.decide.text.calendar import Window, next_at
-from bridge.decide.text.ids import ident
+from bridge.decide.text.facts import ident
 from bridge.decide.text.values import (
     FieldFault,
     FieldFaults,

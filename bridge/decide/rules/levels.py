@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from bridge.decide.rules.conditions import Facts
-from bridge.decide.rules.matching import Answer, Matcher, Rule, Stay, Verdict, stopped
-from bridge.decide.text.durations import human
+from bridge.decide.rules.matching import Answer, Facts, Matcher, Rule, Stay, Verdict, stopped
+from bridge.decide.text.times import human
 from bridge.model import GONE, NEW, SUBMITTED, Transition
 
 GONE_FOR = timedelta(days=1)

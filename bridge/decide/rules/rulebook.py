@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
-from bridge.decide.templates import Template
+from bridge.decide.templates.rendering import Template
 from bridge.model import Notifier, Rate, Watch
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import timedelta
 from itertools import product
 
-from bridge.decide.rules.conditions import Condition, DurationCondition, PresenceCondition, TextCondition
 from bridge.decide.rules.gates import Scope
-from bridge.decide.rules.matching import Level, Rule
+from bridge.decide.rules.matching import Condition, DurationCondition, Level, PresenceCondition, Rule, TextCondition
 from bridge.decide.rulesfile.errors import Faults
 from bridge.decide.rulesfile.tables import Tables
-from bridge.decide.text.durations import human
 from bridge.decide.text.globs import is_glob
+from bridge.decide.text.times import human
 from bridge.decide.text.values import STATE_WORDS, States, instead, listing, suggest
 from bridge.model import (
     DONE,

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from bridge.decide.text.calendar import Window, time_of_day, window
-from bridge.decide.text.durations import duration
+from bridge.decide.text.times import duration
 from bridge.decide.text.values import (
     LONGEST_NAME,
     States,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bridge.decide.rules.conditions import Globs, flat
 from bridge.decide.rules.gates import SCOPE_KEYS, Scope, read_scope
+from bridge.decide.rules.matching import Globs, flat
 from bridge.decide.rulesfile.lint import Polled
-from bridge.decide.text.durations import duration
+from bridge.decide.text.times import duration
 from bridge.decide.text.values import FieldFault, FieldFaults, instead, printable, shown, suggest
 from bridge.model import Silence, Watch
 

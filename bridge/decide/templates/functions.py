@@ -1,19 +1,28 @@
-"""The filters, tests and operators of templates. To them, None is what CI did not say, and what is not there."""
+"""What a template can name and call: variables, filters, tests, operators.
+
+None is what CI did not say, and what is not there.
+"""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
+from functools import cached_property
 from typing import Any
 
 from jinja2 import Environment
 
-from bridge.decide.templates.names import NOW, ZONE, Names
-from bridge.decide.text.durations import human
-from bridge.decide.text.paths import basename
+from bridge.decide.text.facts import basename, job_seconds, user_data_keys
+from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import shown
+from bridge.model import Job, Transition
+
+NAMES = ("job", "was", "to", "rule", "watch", "seen_at")
+FIELDS = (*Job.__slots__, "queue_name", "duration", "wait", "age")  # of `job`
+NOW, ZONE = " now", " zone"  # for the filters of times: no template can write these names
+Names = Mapping[str, Any]
 
 LONGEST_TEXT = 20_000  # characters of any text on the way to a result
 LARGEST_NUMBER = 10**15
@@ -24,6 +33,36 @@ _JINJA: Any = Environment()  # noqa: S701  (only its functions are used)
 
 class TemplateFault(Exception):
     """A template that is refused, or does not render for a job; the text says why."""
+
+
+class UserData(str):
+    """A job's user data: `{{ job.user_data }}` is its text, `{{ job.user_data.KEY }}` one of its keys."""
+
+    @cached_property
+    def keys(self) -> Mapping[str, str]:
+        return user_data_keys(self)
+
+
+def variables(transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, zone: tzinfo = UTC) -> Names:
+    """Return what a template can name. Times are told as of when the transition was seen, by the clock of `zone`."""
+    job = transition.job
+    fields = {name: getattr(job, name) for name in job.__slots__} | {
+        "state": transition.to,
+        "outputs": list(job.outputs),
+        "user_data": UserData(job.user_data or ""),
+        "queue_name": queue_names.get(job.queue or ""),
+        **job_seconds(job, transition.seen_at),
+    }
+    return {
+        "job": fields,
+        "was": transition.was,
+        "to": transition.to,
+        "rule": rule,
+        "watch": transition.watch,
+        "seen_at": iso(transition.seen_at),
+        NOW: transition.seen_at,
+        ZONE: zone,
+    }
 
 
 def text_of(value: object) -> str:

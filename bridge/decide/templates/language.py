@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.visitor import NodeTransformer
 
-from bridge.decide.templates.functions import FILTERS, LARGEST_NUMBER, TESTS, TIME_FILTERS, TemplateFault
-from bridge.decide.templates.names import FIELDS, NAMES
+from bridge.decide.templates.functions import FIELDS, FILTERS, LARGEST_NUMBER, NAMES, TESTS, TIME_FILTERS, TemplateFault
 from bridge.decide.text.values import instead
 
 LONGEST_SOURCE = 10_000  # characters

@@ -14,11 +14,9 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bridge.decide.templates import functions
-from bridge.decide.templates.functions import TemplateFault, text_of
+from bridge.decide.templates.functions import Names, TemplateFault, UserData, text_of
 from bridge.decide.templates.language import parsed
-from bridge.decide.templates.names import Names, UserData
-from bridge.decide.text.durations import human
-from bridge.decide.text.times import iso
+from bridge.decide.text.times import human, iso
 
 LONGEST_RESULT = 12_000  # characters; about what Slack takes in one message
 _LONE = "value"  # what the value of a lone expression is assigned to

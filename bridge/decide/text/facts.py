@@ -1,12 +1,28 @@
-"""What follows from a job's own fields: how long it took, and the keys of its user data."""
+"""What follows from plain facts: ids made of what they name, an object's name, how long a job took, its user data."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from base64 import b32encode
 from datetime import datetime
 
 from bridge import shallow_json
 from bridge.model import Job
+
+
+def ident(kind: str, *parts: str) -> str:
+    """Return an id made from what it names: the same thing seen again has the same id."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()[:16]
+    return f"{kind}_{b32encode(digest).decode().rstrip('=').lower()}"
+
+
+def basename(path: str) -> str:
+    """Return what follows the last slash; of a URL without its query, which may be a signature."""
+    if path.startswith(("http://", "https://")):
+        path = path.partition("?")[0]
+    return path.rstrip("/").rpartition("/")[2]
+
 
 _LONGEST_USER_DATA = 20_000  # characters that are looked through for keys; CI takes a thousand from an uploader
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 
-from bridge.decide.text.durations import LONGEST_DURATION, duration
+from bridge.decide.text.times import LONGEST_DURATION, duration
 from bridge.model import DONE, GONE, NEW, STATES, Rate
 
 LONGEST_NAME = 200  # characters of a tag, a queue, a state: the keys of indexes are made of them

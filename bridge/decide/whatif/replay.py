@@ -1,4 +1,4 @@
-"""What other rules would make of what has happened: their verdicts, beside the deliveries on record."""
+"""What other rules, or a silence, would make of what has happened: their verdicts, beside the deliveries on record."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.judging import gates_at, judge
+from bridge.decide.routing import gates_at, judge
+from bridge.decide.rules.gates import Gates, Scope
 from bridge.decide.rules.levels import Alarm, Staying, matching
-from bridge.decide.rules.matching import Kind, Rule, Verdict
+from bridge.decide.rules.matching import Facts, Kind, Rule, Verdict
 from bridge.decide.rules.rulebook import Ruleset
 from bridge.model import Silence, Transition
 
@@ -247,3 +247,44 @@ def _fate(verdict: Verdict, notifier: str) -> str:
     if hold is None:
         return "told"
     return "dropped" if hold.drop else hold.gate
+
+
+# --- what a silence would have done ---------------------------------------------------------------------------------
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingResult:
+    """A message that there was: the transition it was about, the rule that told it, to whom and when."""
+
+    transition: Transition
+    rule: str
+    notifier: str
+    told_at: datetime
+
+
+@dataclass(slots=True)
+class Preview:
+    """The messages that a scope matches, counted by (rule, notifier); `newest` are the first few that were added."""
+
+    scope: Scope
+    queue_names: Mapping[str, str]
+    since: datetime
+    looked_at: int = 0
+    cut: bool = False  # there were more than were looked at
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    newest: list[RoutingResult] = field(default_factory=list)
+
+    def add(self, routings: Iterable[RoutingResult]) -> None:
+        """Look at messages, the newest first."""
+        for one in routings:
+            self.looked_at += 1
+            if self.scope.holds(Facts(one.transition, self.queue_names), one.rule, one.notifier):
+                self.counts[one.rule, one.notifier] += 1
+                if len(self.newest) < SHOWN:
+                    self.newest.append(one)
+
+    @property
+    def matched(self) -> int:
+        return self.counts.total()

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from bridge.decide.rules.levels import Staying
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.text.durations import duration
+from bridge.decide.text.times import duration
 from bridge.decide.text.values import STATE_WORDS, instead, listing, shown, suggest
 from bridge.model import DONE, NEW, OUTPUTS_KEPT, RUNNING, STATES, SUBMITTED, SUCCESS, Job, Transition, Watch
 

@@ -16,8 +16,7 @@ from sqlalchemy import Connection, Select, bindparam, case, func, or_, select, u
 from bridge.record.database import maybe_at, ms
 from bridge.record.outbox.entries import RESENT
 from bridge.record.queries import lists
-from bridge.record.queries.lists import Filter
-from bridge.record.queries.selectivity import plain
+from bridge.record.queries.lists import Filter, plain
 from bridge.record.schema import DEAD, DROPPED, SENDING, SENT, WAITING, state_is
 from bridge.record.schema import delivery as deliveries
 from bridge.record.schema import message as messages

@@ -6,7 +6,8 @@ A list has one line of each text (`display.one_line`), a detail has it whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -22,13 +23,14 @@ from sqlalchemy import (
     and_,
     case,
     func,
+    literal_column,
     select,
     tuple_,
 )
 
 from bridge.display import one_line
+from bridge.model import Delivery
 from bridge.record.database import at, ms
-from bridge.record.queries.selectivity import Said, by_rarest, plain, said
 from bridge.record.schema import DELIVERY_STATES, HELD, IS_OUT, SENDING, SENT, WAITING, listed_by, state_is
 from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
 from bridge.record.schema import delivery as D  # noqa: N812
@@ -36,8 +38,38 @@ from bridge.record.schema import digest as G  # noqa: N812
 from bridge.record.schema import job as J  # noqa: N812
 from bridge.record.schema import job_problem as P  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import notifier as N  # noqa: N812
 from bridge.record.schema import stream as S  # noqa: N812
 from bridge.record.schema import transition as T  # noqa: N812
+
+# --- which filter SQLite finds rows by: it knows not how often a value is there; PostgreSQL does --------------------
+
+Said = tuple[ColumnElement[bool], ColumnElement[bool]]  # a condition as an index knows it, and as none does
+
+_LOOKED_AT = 500
+
+
+def said(*asked: tuple[ColumnElement[Any], ColumnElement[Any], str | None]) -> list[Said]:
+    """Return conditions for those values that are asked for: of the expression an index has, and of one none has."""
+    return [(indexed == value, unindexed == value) for indexed, unindexed, value in asked if value is not None]
+
+
+def plain(column: ColumnElement[int]) -> ColumnElement[int]:
+    """Return a number as no index knows it."""
+    return column + literal_column("0")
+
+
+def by_rarest(tx: Connection, found: Sequence[Said]) -> list[ColumnElement[bool]]:
+    """Return all conditions, on SQLite the rarest alone as an index knows it; of equals, the first."""
+    if tx.dialect.name != "sqlite" or len(found) < 2:
+        return [indexed for indexed, _ in found]
+    some = (select(literal_column("1")).where(indexed).limit(_LOOKED_AT).subquery() for indexed, _ in found)
+    counts = [tx.execute(select(func.count()).select_from(rows)).scalar_one() for rows in some]
+    rarest = counts.index(min(counts))
+    return [indexed if place == rarest else unindexed for place, (indexed, unindexed) in enumerate(found)]
+
+
+# --- lists and details ----------------------------------------------------------------------------------------------
 
 Facts = dict[str, Any]
 MOST = 500
@@ -185,6 +217,9 @@ def numbers_of(ids: Collection[str]) -> Select[Any]:
     return select(D.c.n).where(D.c.id.in_(ids))
 
 
+# --- what pages show beside them ------------------------------------------------------------------------------------
+
+
 def of_deliveries(tx: Connection, which: Filter) -> list[ColumnElement[bool]]:
     """Return the conditions for deliveries of a filter."""
     found, wanted = list[Said](), _between(D.c.created_at, which)
@@ -329,3 +364,52 @@ def _page(
         return Found(items, None)
     last = found[limit - 1]
     return Found(items, Cursor(last.at, last.n))
+
+
+def attempts_of(tx: Connection, ids: Collection[str]) -> Mapping[str, Sequence[Facts]]:
+    """Return the attempts of these deliveries by their ids, oldest first."""
+    rows = tx.execute(select(A, D.c.id).join(D, D.c.n == A.c.delivery).where(D.c.id.in_(ids)).order_by(A.c.n))
+    found: dict[str, list[Facts]] = defaultdict(list)
+    for row in rows:
+        found[row.id].append(attempt_facts(len(found[row.id]) + 1, row))
+    return found
+
+
+def caused_by(tx: Connection, transitions: Collection[Facts]) -> Mapping[tuple[str, str, int], Sequence[Facts]]:
+    """Return the deliveries that these transitions caused, by (bucket, job, sequence), oldest first."""
+    keys = [(one["bucket"], one["job"], one["sequence"]) for one in transitions]
+    # The job's id is said twice, as the index is on it.
+    mine = M.c.job_id.in_({job for _, job, _ in keys}), tuple_(M.c.bucket, M.c.job_id, M.c.sequence).in_(keys)
+    found: dict[tuple[str, str, int], list[Facts]] = defaultdict(list)
+    for row in tx.execute(DELIVERIES.where(*mine).order_by(D.c.n)) if keys else ():
+        found[row.bucket, row.job_id, row.sequence].append(delivery_facts(row))
+    return found
+
+
+def inputs_of(tx: Connection, transitions: Collection[Facts]) -> Mapping[tuple[str, str], str]:
+    """Return the inputs of the jobs of these transitions as a list has them, by (bucket, job)."""
+    keys = {(one["bucket"], one["job"]) for one in transitions}
+    mine = J.c.id.in_({job for _, job in keys}), tuple_(J.c.bucket, J.c.id).in_(list(keys))
+    found = tx.execute(select(J.c.bucket, J.c.id, J.c.detail).where(*mine)) if keys else ()
+    return {(row.bucket, row.id): one_line(json.loads(row.detail).get("input") or "") for row in found}
+
+
+def sendable(tx: Connection, delivery_id: str) -> Delivery | None:
+    """Return a delivery as its next attempt would have it."""
+    found = select(D, M.c.event, M.c.says, M.c.happened_at).join(M, M.c.id == D.c.message)
+    row = tx.execute(found.where(D.c.id == delivery_id)).first()
+    if row is None:
+        return None
+    facts: dict[str, Any] = {name: getattr(row, name) for name in ("n", "id", "notifier", "event", "says", "lost")}
+    facts |= {name: getattr(row, name) for name in ("attempts", "thread", "note", "body", "channel")}
+    return Delivery(**facts, lease=row.lease or "", happened_at=at(row.happened_at))
+
+
+def notifier_row(tx: Connection, notifier: str) -> Facts | None:
+    """Return what keeps the deliveries of a notifier waiting, without counting them; None: no worker knows it."""
+    found = select(N.c.paused_at, N.c.paused_why, N.c.not_before, N.c.failures).where(N.c.name == notifier)
+    row = tx.execute(found).first()
+    if row is None:
+        return None
+    times = {"paused_at": iso(row.paused_at), "not_before": iso(row.not_before or None)}
+    return {**times, "paused_why": row.paused_why, "failures": row.failures}

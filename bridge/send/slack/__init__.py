@@ -6,11 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from bridge.model import Delivery, SlackNotifier
-from bridge.send import check
-from bridge.send.check import Check
-from bridge.send.notifier_type import Egress, NotifierType, Preview
+from bridge.send.notifier_type import THROUGH_PROXY, Check, Egress, NotifierType, Preview, check_address
+from bridge.send.slack.blocks import preview
 from bridge.send.slack.client import token_trouble
-from bridge.send.slack.preview import preview
 from bridge.send.slack.request import SlackSender
 from bridge.url import origin
 
@@ -28,7 +26,7 @@ class Slack(NotifierType[SlackNotifier]):
 
     def check(self, notifier: SlackNotifier, egress: Egress) -> Check:
         if not notifier.token:
-            return check.of_address(notifier.url or "", egress.client)
-        through = f"; {check.THROUGH_PROXY}" if egress.client.has_proxy else ""
+            return check_address(notifier.url or "", egress.client)
+        through = f"; {THROUGH_PROXY}" if egress.client.has_proxy else ""
         trouble = token_trouble(notifier, egress.slack_api_url, egress.client)
         return Check(trouble, f"Slack knows the token{through}")

@@ -1,4 +1,4 @@
-"""How a delivery looks in Slack. Pure."""
+"""How a delivery looks in Slack, and how that looks on a page. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bridge.display import visible
-from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Delivery
+from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Delivery, SlackNotifier
+from bridge.send.notifier_type import PATH, Preview
+from bridge.url import origin
 
 Block = dict[str, Any]
 
@@ -120,3 +122,36 @@ def _human(span: timedelta) -> str:
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
     parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if count]
     return " ".join(parts[:2])
+
+
+# --- how a message looks on a page ----------------------------------------------------------------------------------
+
+_BOLD = re.compile(r"([^*]*)\*(.+)\*")
+_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
+
+
+def preview(delivery: Delivery, notifier: SlackNotifier, *, at: datetime) -> Preview:
+    """Return the message as its blocks say it."""
+    text, made = blocks(delivery, at)
+    channel = delivery.channel if delivery.channel in notifier.channels else notifier.channel
+    address = channel if channel and not notifier.url else f"{origin(notifier.url or '')}{PATH}"
+    lines = [_bold(line) for block in made for line in _texts(block)]
+    return Preview(app="Slack", address=address, lines=lines, body=text)
+
+
+def _texts(block: Block) -> list[str]:
+    parts = [block["text"]] if "text" in block else block.get("fields") or block.get("elements") or []
+    return [part["text"] for part in parts]
+
+
+def _bold(text: str) -> tuple[str, str]:
+    """Return the first line, if it is a bold one, and the rest."""
+    line, _, rest = _unescaped(text).partition("\n")
+    found = _BOLD.fullmatch(line)
+    return (found[1] + found[2], rest) if found else ("", _unescaped(text))
+
+
+def _unescaped(text: str) -> str:
+    for escaped, sign in _ENTITIES:
+        text = text.replace(escaped, sign)
+    return text

@@ -1,13 +1,15 @@
-"""Slack: posts, threads and edits."""
+"""Slack: posts, threads and edits, and what is kept of the first message of a thread."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Self
 
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
@@ -19,7 +21,35 @@ from bridge.send.notifier_type import ManyRequests, SendResult
 from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_accepted, is_loose, read, refusal
 from bridge.send.slack.blocks import Block, blocks, plain
 from bridge.send.slack.client import SlackTransport, SlackWebClient, SlackWebhookClient, Unreachable, error_of
-from bridge.send.slack.receipt import Receipt
+
+# --- what is kept of the first message of a thread, so that later ones find it --------------------------------------
+
+_SHAPE = re.compile(r"([^:]+):([^:]+)(?::(.+?)(?::(\d+))?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Written as "C1:171.5:general:3"; the last one or two parts may be missing in what is read.
+
+    `channel` is Slack's id for what was `configured`, which may be a name. `sequence` is that of the state
+    which the message shows; 0 where it is not known, or means nothing.
+    """
+
+    channel: str
+    ts: str
+    configured: str | None = None
+    sequence: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        found = _SHAPE.fullmatch(text)
+        return cls(found[1], found[2], found[3], int(found[4] or 0)) if found else None
+
+    def __str__(self) -> str:
+        return f"{self.channel}:{self.ts}:{self.configured}:{self.sequence}"
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
 
 EVENT_TYPE = "ci_bridge_delivery"
 

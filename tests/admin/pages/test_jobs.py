@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import FAILED, RUNNING, Missing, Problem, Rejected, Sent
-from bridge.record.polling import missing, snapshots
+from bridge.record.polling import problems, snapshots
 from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text as plain
 
@@ -250,7 +250,7 @@ def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
     assert "does not know this job" not in admin.get("/jobs/j1").text
     found = Missing(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
     with world.db.write() as tx:
-        missing.save(tx, BUCKET, {"j1": found})
+        problems.save_denials(tx, BUCKET, {"j1": found})
     assert says in plain(admin.get("/jobs/j1").text)
     stamp = "2026-11-21T12:00:00.000Z"
     asked = "2026-11-21T12:30:00.000Z" if ask_at else None

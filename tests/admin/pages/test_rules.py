@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.decide.rulesfile.bounds import LARGEST
+from bridge.decide.rulesfile.errors import LARGEST
 from bridge.record import rulesets
 from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
 from tests.admin.pages.conftest import signed_in

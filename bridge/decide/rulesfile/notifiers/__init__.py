@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from bridge.decide.rulesfile.notifiers import slack, webhook
-from bridge.decide.rulesfile.notifiers.values import Values
 from bridge.decide.rulesfile.schema import NotifierTable
-from bridge.decide.rulesfile.template_reader import Note, TemplateReader
+from bridge.decide.rulesfile.values import Note, TemplateReader, Values
 from bridge.decide.text.values import shown, suggest
 from bridge.model import Notifier
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
-from bridge.decide.rulesfile.notifiers.values import Path, Values
 from bridge.decide.rulesfile.schema import Env, NotifierTable, Words
-from bridge.decide.templates import rendered
+from bridge.decide.rulesfile.values import Path, Values
+from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.values import printable
 from bridge.environment import fault
 from bridge.model import Notifier, Rate, SlackNotifier, Writer

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bridge.decide.messages.per_notifier import Body
-from bridge.decide.rulesfile.notifiers.values import Path, Values
+from bridge.decide.messages.build import Body
 from bridge.decide.rulesfile.schema import Env, NotifierTable
+from bridge.decide.rulesfile.values import Path, Values
 from bridge.environment import fault
 from bridge.model import Notifier, WebhookNotifier
 

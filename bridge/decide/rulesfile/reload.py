@@ -1,8 +1,47 @@
-"""Which rules are in force when live workers have different ones: those accepted last, if anybody has them."""
+"""When a changed rules file is taken, and which rules are in force when live workers have different ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import Names
+
+# --- files that lost much: somebody may be writing them just now ----------------------------------------------------
+
+SETTLED_S = 2.0  # a changed file is read when it has stayed the same for so long
+SHRUNK_S = 30.0  # and for so long, when half of its watches or rules have vanished
+_MANY = {"watch": "watches", "rule": "rules"}
+
+
+def names_of(book: Rulebook) -> Names:
+    return Names(frozenset(one.name for one in book.watches), frozenset(one.name for one in book.rules))
+
+
+def is_blank(names: Names) -> bool:
+    """Tell whether a file watches nothing and tells nobody."""
+    return not names.watches and not names.rules
+
+
+def emptied(before: Names, after: Names) -> str | None:
+    """Say of which there are none any more: "no [[watch]] and no [[rule]]"."""
+    gone = [f"no [[{kind}]]" for kind, old, new in _each(before, after) if old and not new]
+    return " and ".join(gone) or None
+
+
+def shrunk(before: Names, after: Names) -> str | None:
+    """Say how many have vanished where that is half of the watches or rules, or more: "2 of 3 rules"."""
+    lost = [(kind, len(old - new), len(old)) for kind, old, new in _each(before, after)]
+    found = [f"{gone} of {total} {_MANY[kind]}" for kind, gone, total in lost if gone and 2 * gone >= total]
+    return " and ".join(found) or None
+
+
+def _each(before: Names, after: Names) -> Iterator[tuple[str, frozenset[str], frozenset[str]]]:
+    yield "watch", before.watches, after.watches
+    yield "rule", before.rules, after.rules
+
+
+# --- rules in force: those accepted last, if anybody has them -------------------------------------------------------
 
 _ALIVE_S = 45.0  # a worker says every 15 s that it is there
 _ALONE_S = 60.0  # so long nobody has the rules in force, before others stand in for them

@@ -1,14 +1,22 @@
-"""Reads the templates of one rules.toml."""
+"""What values of rules.toml are read as: templates, trees of them, URLs, and what the environment holds."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Any, Protocol
 
-from bridge.decide.messages.per_notifier import Body
-from bridge.decide.templates import LARGEST_NUMBER, Template, TemplateFault, compiled
+from bridge.decide.messages.build import Body
+from bridge.decide.rulesfile.schema import Env
+from bridge.decide.templates.functions import LARGEST_NUMBER, TemplateFault
+from bridge.decide.templates.rendering import Template, compiled
 from bridge.decide.text.values import shown
+from bridge.environment import fault, lookup
+from bridge.url import encoded
+
+# --- templates ------------------------------------------------------------------------------------------------------
 
 _MOST_CHARACTERS = 200_000  # of all templates of a file
 _MOST_TEXTS = 200  # of one body
@@ -89,3 +97,59 @@ def _texts(tree: Any) -> int:
         case list():
             return sum(map(_texts, tree))
     return isinstance(tree, str)
+
+
+# --- addresses, and values of the environment -----------------------------------------------------------------------
+
+_USUAL_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """`note` takes what is wrong; `templates` compiles what may be a template."""
+
+    environ: Mapping[str, str]
+    note: Note
+    templates: TemplateReader
+
+    def url(self, value: str | Env, path: Path) -> str:
+        """Return the URL as it goes onto the wire."""
+        url = value if isinstance(value, str) else self.one(value, path)
+        if url is None:
+            return ""
+        try:
+            return encoded(url)
+        except ValueError as error:
+            self.note(path, _no_url(value, fault(url) or str(error)))
+        return ""
+
+    def one(self, env: Env | None, path: Path) -> str | None:
+        """Return the value; a variable that is missing or empty is a fault."""
+        if env is None:
+            return None
+        if len(env.env) > 1:
+            self.note(path, "takes one environment variable; only a secret can have two")
+        value = self.value(env.env[0])
+        if not value:
+            self.note(path, self.missing(env.env[0]))
+        return value
+
+    def value(self, variable: str) -> str | None:
+        return lookup(self.environ, variable)
+
+    def missing(self, variable: str) -> str:
+        if variable in self.environ:
+            return f"environment variable {variable} is empty"
+        # A secret that stands where its name belongs must not be said back.
+        if not _USUAL_NAME.fullmatch(variable):
+            return "no environment variable has this name; they are usually written LIKE_THIS"
+        return f"environment variable {variable} is not set"
+
+
+def _no_url(value: str | Env, why: str) -> str:
+    # Not shown: user and password in it may be the very fault.
+    said = "this" if isinstance(value, str) else f"the value of {value.env[0]}"
+    right = "https://cms.example.com/hooks/media"
+    return f"{said} is not an http(s) address without user and password, such as {right}: {why}"

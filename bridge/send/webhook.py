@@ -1,0 +1,148 @@
+"""Notifiers of the type "webhook": Standard Webhooks. Pure.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, read 2026-11-21
+"""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from bridge.display import pretty_json, visible_json
+from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent, WebhookNotifier
+from bridge.send.http_types import Failure, Reply, Request, reason_of, retry_after
+from bridge.send.notifier_type import MASKED, PATH, Check, Egress, NotifierType, OneRequest, Preview, check_address
+from bridge.url import origin
+
+# --- what an answer means -------------------------------------------------------------------------------------------
+
+
+def judge(ended: Reply | Failure, now: datetime) -> Outcome:
+    """Return what the end of a request means for the delivery."""
+    if isinstance(ended, Failure):
+        return ended.outcome
+    status = ended.status
+    if 200 <= status < 300:
+        return Sent()
+    why, reason = f"answered {status} {_phrase(status)}".rstrip(), reason_of(status)
+    if status == HTTPStatus.GONE:
+        return Rejected(f"the receiver {why}: it wants no more deliveries", Reason.GONE, pause=True)
+    if 300 <= status < 400:
+        return RetryLater(_redirected(why, ended), reason)
+    after = retry_after(ended.headers, now) if status in (429, 503) else None
+    # Any other 4xx is tried again too: receivers deploy 401, 403 and 404 by mistake.
+    return RetryLater(why, reason, after=after, everyone=after is not None)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _redirected(why: str, reply: Reply) -> str:
+    try:
+        host = urlsplit(reply.headers.get("location", "")).hostname  # the rest may be a secret
+    except ValueError:
+        host = None
+    return f"{why}{f' to {host}' if host else ''}: redirects are not followed, update the url"
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+_PREFIX = "whsec_"
+_CONTENT_TYPES = {"json": "application/json", "cloudevents": "application/cloudevents+json"}
+
+
+class WebhookSender(OneRequest):
+    """Makes the requests of one notifier."""
+
+    def __init__(self, notifier: WebhookNotifier) -> None:
+        self._url = notifier.url
+        self._keys = [binascii.a2b_base64(secret.removeprefix(_PREFIX)) for secret in notifier.secrets]
+        self._content_type = _CONTENT_TYPES[notifier.format]
+        self._headers = tuple(f"{name}: {value}" if value else f"{name};" for name, value in notifier.headers)
+
+    def request(self, delivery: Delivery, now: datetime) -> Request:
+        id, timestamp = delivery.id, int(now.timestamp())  # noqa: A001 - the word of the specification
+        content_type, text = _CONTENT_TYPES["json"], delivery.body
+        if text is None:
+            content_type = self._content_type
+            note = f'"note":{json.dumps(delivery.note, ensure_ascii=False)},' if delivery.note else ""
+            text = f'{{"specversion":"1.0","id":{json.dumps(id)},{note}{delivery.event[1:]}'
+        body = text.encode()
+        headers: tuple[str, ...] = (f"webhook-id: {id}", f"webhook-timestamp: {timestamp}")
+        headers += (f"content-type: {content_type}", *self._headers)
+        if self._keys:
+            headers += (f"webhook-signature: {self.signatures(id, timestamp, body)}",)
+        return Request(self._url, headers, body)
+
+    def outcome(self, ended: Reply | Failure, now: datetime) -> Outcome:
+        return judge(ended, now)
+
+    def signatures(self, id: str, timestamp: int, body: bytes) -> str:  # noqa: A002 - as above
+        """Return one signature for each secret, separated by spaces; `timestamp` in seconds."""
+        signed = f"{id}.{timestamp}.".encode() + body
+        return " ".join([_signature(key, signed) for key in self._keys])
+
+
+def _signature(key: bytes, signed: bytes) -> str:
+    return "v1," + binascii.b2a_base64(hmac.digest(key, signed, "sha256"), newline=False).decode()
+
+
+# --- how a request looks on a page ----------------------------------------------------------------------------------
+
+
+def preview(delivery: Delivery, notifier: WebhookNotifier, *, at: datetime, agent: str) -> Preview:
+    """Return the request with what may be a secret masked, and a curl command."""
+    headers = tuple((name, MASKED if value else "") for name, value in notifier.headers)
+    bare = replace(notifier, url=f"{origin(notifier.url)}{PATH}", secrets=(), headers=headers)
+    asked = WebhookSender(bare).request(delivery, at)
+    lines = [*asked.headers, f"user-agent: {agent}"]
+    if notifier.secrets:
+        lines.append(f"webhook-signature: {' '.join([f'v1,{MASKED}'] * len(notifier.secrets))}")
+    text = asked.body.decode()
+    return Preview(
+        address=asked.url,
+        headers=[_told_apart(line) for line in lines],
+        body=pretty_json(json.loads(text)),
+        curl=curl(asked.url, lines, visible_json(text)),
+    )
+
+
+def curl(url: str, headers: Sequence[str], body: str) -> str:
+    """Return a command that posts this, exactly, in any POSIX shell."""
+    # --data-raw, because --data reads a file where the text begins with @.
+    parts = [f"curl -X POST {shlex.quote(url)}", *(f"-H {shlex.quote(line)}" for line in headers)]
+    return " \\\n  ".join([*parts, f"--data-raw {shlex.quote(body)}"])
+
+
+def _told_apart(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(":")
+    return name.removesuffix(";"), value.strip()
+
+
+# --- the type -------------------------------------------------------------------------------------------------------
+
+
+class Webhook(NotifierType[WebhookNotifier]):
+    def sender(self, notifier: WebhookNotifier, egress: Egress) -> WebhookSender:  # noqa: ARG002 - what sends it has it
+        return WebhookSender(notifier)
+
+    def facts(self, notifier: WebhookNotifier) -> dict[str, Any]:
+        return {"target": origin(notifier.url), "signed": bool(notifier.secrets), "order": notifier.order}
+
+    def preview(self, delivery: Delivery, notifier: WebhookNotifier, *, at: datetime, agent: str) -> Preview:
+        return preview(delivery, notifier, at=at, agent=agent)
+
+    def check(self, notifier: WebhookNotifier, egress: Egress) -> Check:
+        return check_address(notifier.url, egress.client)
