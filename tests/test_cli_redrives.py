@@ -68,7 +68,7 @@ def test_what_is_not_due_yet_of_a_batch_is_cancelled(stage: Stage) -> None:
     assert redrive(stage, "--cancel", id_).stdout == "2 deliveries of 3 dead again\n"
     again: dict[str, Any] = json.loads(redrive(stage, "--cancel", id_, "--json").stdout)
     assert {"cancelled": 0, "dead": 2, "waiting": 1}.items() <= again.items()
-    assert 'no batch "rdr_0" is on record' in redrive(stage, "--cancel", "rdr_0", code=1).stderr
+    assert 'there is no batch "rdr_0"' in redrive(stage, "--cancel", "rdr_0", code=1).stderr
 
 
 def test_a_filter_that_finds_nothing_says_so(stage: Stage) -> None:

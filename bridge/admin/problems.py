@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
+from bridge.pipeline.operations import OperationRefused, Refusal
 from bridge.record.database import trouble
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 LARGEST_BODY = 64 * 1024
 _RETRY_AFTER_S = 5
 _NO_HEADERS: Mapping[str, str] = {}
+_STATUS = {Refusal.UNKNOWN: 404, Refusal.CONFLICT: 409}
 
 
 class Problem(HTTPException):
@@ -34,6 +36,7 @@ class Problem(HTTPException):
 def register(app: Flask) -> None:
     for kind in (HTTPException, DBAPIError, PoolTimeout):
         app.register_error_handler(kind, answered)
+    app.register_error_handler(OperationRefused, lambda error: _answer(Problem(_STATUS[error.reason], str(error))))
 
 
 def answered(error: HTTPException | DBAPIError | PoolTimeout) -> Response:

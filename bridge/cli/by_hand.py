@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from bridge.cli.common import everything, fail, json_option, now_of, plainly, say, say_json, who_asks
+from bridge.cli.common import everything, json_option, operations, plainly, say, say_json
 from bridge.cli.lists import jobs
-from bridge.pipeline.manual import NotTold, tell_by_hand
 
 __all__ = ["jobs"]
 
@@ -29,18 +28,10 @@ def notify(job_id: str, notifier: str, sequence: int | None, bucket: str | None,
       ci-bridge jobs tell j8d121820f5e411ec926ef19d53ba9c6f --notifier cms --sequence 2
     """
     _, rules, db = everything(polls=False)
-    now = now_of(db)
-    try:
-        with db.write() as tx:
-            asked = tell_by_hand(
-                tx, rules.book, job_id=job_id, notifier=notifier, author=who_asks(), now=now, bucket=bucket,
-                sequence=sequence,
-            )  # fmt: skip
-    except NotTold as error:
-        fail(str(error))
+    new = operations(db).notify(rules.book, job_id=job_id, notifier=notifier, bucket=bucket, sequence=sequence)
     if as_json:
-        say_json({"delivery": asked.delivery, "waits": asked.waits})
+        say_json({"delivery": new.delivery, "waits": new.waits})
     else:
-        say(f"{asked.delivery} is for {notifier}, and a worker sends it")
-    if asked.waits:
-        say(asked.waits, err=True)
+        say(f"{new.delivery} is for {notifier}, and a worker sends it")
+    if new.waits:
+        say(new.waits, err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +13,8 @@ from bridge.cli.common import (
     fail,
     json_option,
     moment,
-    now_of,
     open_database,
+    operations,
     plainly,
     settings,
     show_list,
@@ -23,9 +22,7 @@ from bridge.cli.common import (
 )
 from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
-from bridge.pipeline.manual import send_test
 from bridge.record.database import Database
-from bridge.record.outbox import entries
 from bridge.record.polling import problems
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
@@ -180,20 +177,16 @@ def test(name: str, wait_s: float, as_json: bool) -> None:
     Exits 1 unless it has arrived, with what the attempt came to, or why there was none.
     """
     _, rules, db = everything(polls=False)
-    if name not in rules.book.notifiers:
-        fail(f'no notifier is called "{name}"; there are {", ".join(rules.book.notifiers) or "none"}')
-    now = now_of(db)
-    with db.write() as tx:
-        asked = send_test(tx, rules.book.notifiers[name], nonce=secrets.token_hex(8), now=now)
-    if not asked.waits:
-        click.echo(f"a worker sends {asked.delivery} to {name} ...", err=True)
-    found = _await(db, asked.delivery, 0 if asked.waits else wait_s)
+    new = operations(db).test_notifier(rules.book, name)
+    if not new.waits:
+        click.echo(f"a worker sends {new.delivery} to {name} ...", err=True)
+    found = _await(db, new.delivery, 0 if new.waits else wait_s)
     if as_json:
         show_one(found, as_json=True)
     elif found["state"] == "sent":
-        click.echo(f"arrived: {name} accepted the test message {asked.delivery}")
+        click.echo(f"arrived: {name} accepted the test message {new.delivery}")
     if found["state"] != "sent":
-        fail(f"not accepted: {found['why']}" if found["attempts"] else asked.waits or _why_not_sent(found, wait_s))
+        fail(f"not accepted: {found['why']}" if found["attempts"] else new.waits or _why_not_sent(found, wait_s))
 
 
 def _await(db: Database, delivery_id: str, wait_s: float) -> dict[str, Any]:
@@ -223,9 +216,5 @@ def _why_not_sent(found: dict[str, Any], wait_s: float) -> str:
 @plainly
 def resume(name: str) -> None:
     """Let a paused notifier be told again; what waited for it is sent."""
-    db = open_database(settings())
-    with db.write() as tx:
-        done = entries.resume(tx, name)
-    if not done:
-        fail(f'no notifier "{name}" is on record')
+    operations(open_database(settings())).resume_notifier(name)
     click.echo(f"{name} goes on")

@@ -1,4 +1,4 @@
-"""Resending and telling by hand: what a person wants told that was not. Workers send it."""
+"""POST and DELETE under /api/v1/: what people do by hand. Workers carry it out, so most answers are 202."""
 
 from __future__ import annotations
 
@@ -11,43 +11,48 @@ from flask.typing import ResponseReturnValue
 from pydantic import RootModel
 
 from bridge.admin import query, redrive_answers
+from bridge.admin.answers import DeliveryAccepted, NotifierAccepted, WatchAccepted
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.query import PARAMETERS
+from bridge.admin.redrive_answers import NewDelivery, TestWanted
 from bridge.admin.routes import Route
-from bridge.decide.text.ids import ident
 from bridge.decide.text.values import listing, suggest
-from bridge.pipeline.manual import NotTold, tell_by_hand
-from bridge.pipeline.resend import (
-    MOST_PER_MINUTE,
-    STATES,
-    USUAL_PER_MINUTE,
-    TooMany,
-    batch_facts,
-    cancel,
-    resend,
-)
+from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE, USUAL_PER_MINUTE
 from bridge.record.outbox import batches
 from bridge.record.outbox.batches import Batch
-from bridge.record.queries.lists import Filter
+from bridge.record.queries.lists import Facts, Filter
 
-_BY = "api"  # who asks
 _FILTERS = ("since", "until", "notifier", "rule", "job", "digest", "batch")
 _MOST_SEQUENCE = 2**31 - 1
 _MOST_FAULTS = 20  # of a body, in one answer
-
-Facts = dict[str, Any]
 
 
 class _Object(RootModel[dict[str, Any]]):
     """Any JSON object: what it says is read with all its faults at once."""
 
 
-class Redrives:
+class OperationsApi:
+    """Only the admin token may ask for them."""
+
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
     def routes(self) -> Iterator[Route]:
+        for path, view, answer, says, refuses in (
+            ("deliveries/<delivery_id>/redrive", self.redrive, DeliveryAccepted, "send a dead delivery again", (409,)),
+            ("notifiers/<path:name>/test", self.test_notifier, NewDelivery, "send a test message", ()),
+            ("notifiers/<path:name>/resume", self.resume_notifier, NotifierAccepted, "tell it again", ()),
+            ("watches/<path:name>/poll", self.poll_watch, WatchAccepted, "poll now", (409,)),
+            ("watches/<path:name>/pause", self.pause_watch, WatchAccepted, "poll no more", ()),
+            ("watches/<path:name>/resume", self.resume_watch, WatchAccepted, "poll again", ()),
+        ):
+            yield Route(
+                path=f"/api/v1/{path}", view=view, name=view.__name__, says=says, method="POST", answer=answer,
+                located=answer in (DeliveryAccepted, NewDelivery), refuses=(404, 413, 415, *refuses),
+                body=TestWanted if answer is NewDelivery else None, body_needed=False,
+            )  # fmt: skip
+
         yield Route(
             path="/api/v1/deliveries/redrive", view=self.resend, name="add_redrive", method="POST",
             says="resend all that the filters find, some a minute; with dry_run only say how many that would be",
@@ -69,59 +74,82 @@ class Redrives:
             answer=redrive_answers.NewDelivery, located=True, refuses=(404, 409, 413, 415),
         )  # fmt: skip
 
+    def redrive(self, delivery_id: str) -> ResponseReturnValue:
+        _takes_nothing()
+        self._parts.operations().redrive(delivery_id)
+        return _accepted(delivery_id)
+
+    def test_notifier(self, name: str) -> ResponseReturnValue:
+        query.parameters(request, [])
+        id_ = query.maybe_json_of(request, TestWanted).id
+        test = self._parts.operations().test_notifier(self._parts.book(), name, key=id_)
+        return _accepted(test.delivery, waits=test.waits)
+
+    def resume_notifier(self, name: str) -> ResponseReturnValue:
+        _takes_nothing()
+        self._parts.operations().resume_notifier(name, self._parts.book())
+        return {"notifier": name, "paused": False}, 202
+
+    def poll_watch(self, name: str) -> ResponseReturnValue:
+        _takes_nothing()
+        self._parts.operations().poll_watch(self._parts.book(), name)
+        return {"watch": name, "paused": False}, 202
+
+    def pause_watch(self, name: str) -> ResponseReturnValue:
+        _takes_nothing()
+        self._parts.operations().pause_watch(self._parts.book(), name)
+        return {"watch": name, "paused": True}, 202
+
+    def resume_watch(self, name: str) -> ResponseReturnValue:
+        _takes_nothing()
+        self._parts.operations().resume_watch(self._parts.book(), name)
+        return {"watch": name, "paused": False}, 202
+
     def resend(self) -> ResponseReturnValue:
         query.parameters(request, [])
         wanted = _wanted(query.json_of(request, _Object).root, _RESEND)
-        which = Filter(state=wanted.get("state", STATES[0]), **{key: wanted.get(key) for key in _FILTERS})
+        which = Filter(state=wanted.get("state", RESENDABLE[0]), **{key: wanted.get(key) for key in _FILTERS})
         if not any(key in wanted for key in _FILTERS):
             raise Problem(400, f"say which deliveries, with at least one of {listing(_FILTERS)}")
         if wanted.get("dry_run"):
             with self._parts.db.read() as tx:
-                total = batches.count(tx, which)
-            return batch_facts(Batch(id="", scheduled=total)) | {"id": None}, 200
-        batch = self._resent(which, interval=timedelta(minutes=1) / wanted.get("per_minute", USUAL_PER_MINUTE))
+                batch = Batch(id="", scheduled=batches.count(tx, which))
+            return batch.facts() | {"id": None}, 200
+        interval = timedelta(minutes=1) / wanted.get("per_minute", USUAL_PER_MINUTE)
+        batch = self._parts.operations().redrive_batch(which, interval=interval)
         if not batch.total:
-            return batch_facts(batch) | {"id": None}, 200
-        return batch_facts(batch), 202, {"Location": url_for("read_batch", batch_id=batch.id)}
-
-    def _resent(self, which: Filter, *, interval: timedelta) -> Batch:
-        id_, now = ident("rdr", self._parts.nonce()), self._parts.clock()
-        try:
-            return resend(self._parts.db, which, id_=id_, interval=interval, author=_BY, now=now)
-        except TooMany as error:
-            raise Problem(409, str(error)) from error
+            return batch.facts() | {"id": None}, 200
+        return batch.facts(), 202, {"Location": url_for("read_batch", batch_id=batch.id)}
 
     def batch(self, batch_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
         with self._parts.db.read() as tx:
-            return batch_facts(_known(batches.progress(tx, batch_id, now=self._parts.clock()), batch_id))
+            found = batches.progress(tx, batch_id, now=self._parts.clock())
+        if found is None:
+            raise Problem(404, f'there is no batch "{batch_id[:100]}"')
+        return found.facts()
 
     def cancel(self, batch_id: str) -> ResponseReturnValue:
-        query.parameters(request, [])
-        query.nothing(request)
-        found, cancelled = cancel(self._parts.db, batch_id, author=_BY, now=self._parts.clock())
-        return batch_facts(_known(found, batch_id)) | {"cancelled": cancelled}
+        _takes_nothing()
+        batch, cancelled = self._parts.operations().cancel_batch(batch_id)
+        return batch.facts() | {"cancelled": cancelled}
 
     def notify(self, job_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
-        wanted = _wanted(query.json_of(request, _Object).root, _TELLING)
+        wanted = _wanted(query.json_of(request, _Object).root, _NOTIFY)
         if "notifier" not in wanted:
             raise Problem(400, "notifier: say which one is to be told")
-        try:
-            with self._parts.db.write() as tx:
-                asked = tell_by_hand(
-                    tx, self._parts.book(), job_id=job_id, author=_BY, now=self._parts.clock(), **wanted
-                )
-        except NotTold as error:
-            raise Problem(error.status, str(error)) from error
-        where = url_for("read_delivery", delivery_id=asked.delivery)
-        return {"delivery": asked.delivery, "waits": asked.waits}, 202, {"Location": where}
+        delivery = self._parts.operations().notify(self._parts.book(), job_id=job_id, **wanted)
+        return _accepted(delivery.delivery, waits=delivery.waits)
 
 
-def _known(found: Batch | None, batch_id: str) -> Batch:
-    if found is None:
-        raise Problem(404, f'there is no batch "{batch_id[:100]}"')
-    return found
+def _takes_nothing() -> None:
+    query.parameters(request, [])
+    query.nothing(request)
+
+
+def _accepted(delivery_id: str, **more: str | None) -> ResponseReturnValue:
+    return {"delivery": delivery_id, **more}, 202, {"Location": url_for("read_delivery", delivery_id=delivery_id)}
 
 
 _Reader = Callable[[str, Any], object]
@@ -134,8 +162,8 @@ def _parameter(key: str, value: Any) -> object:
 
 
 def _state(key: str, value: Any) -> object:
-    if value not in STATES:
-        raise ValueError(f"{key}: only what is {' or '.join(STATES)} can be resent")
+    if value not in RESENDABLE:
+        raise ValueError(f"{key}: only what is {' or '.join(RESENDABLE)} can be resent")
     return value
 
 
@@ -158,7 +186,7 @@ def _flag(key: str, value: Any) -> object:
 _RESEND: Mapping[str, _Reader] = {
     **dict.fromkeys(_FILTERS, _parameter), "state": _state, "per_minute": _number(MOST_PER_MINUTE), "dry_run": _flag,
 }  # fmt: skip
-_TELLING: Mapping[str, _Reader] = {"notifier": _parameter, "sequence": _number(_MOST_SEQUENCE), "bucket": _parameter}
+_NOTIFY: Mapping[str, _Reader] = {"notifier": _parameter, "sequence": _number(_MOST_SEQUENCE), "bucket": _parameter}
 
 
 def _wanted(said: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Facts:
