@@ -138,16 +138,14 @@ class Operations:
 
     def cancel_batch(self, batch: str, *, at_once: int = AT_ONCE) -> tuple[Batch, int]:
         """Let what is not due yet of a batch be dead again; return the batch, and how many those were."""
+        with self.db.read() as tx:
+            numbers = batches.not_due(tx, batch, now=self.now)
         cancelled = 0
-        while True:
+        for start in range(0, len(numbers), at_once):
             with self.db.write() as tx:
-                before = None if cancelled else batches.progress(tx, batch, now=self.now)
-                count = batches.cancel(tx, batch, now=self.now, most=at_once)
-                if before and count:
-                    self._record(tx, "cancel_batch", batch, {"scheduled": before.scheduled}, {"scheduled": 0})
-            cancelled += count
-            if count < at_once:
-                break
+                cancelled += batches.cancel(tx, batch, numbers[start : start + at_once], now=self.now)
+                if start == 0:
+                    self._record(tx, "cancel_batch", batch, {"scheduled": len(numbers)}, {"scheduled": 0})
             self._let_others_write()
         with self.db.read() as tx:
             left = batches.progress(tx, batch, now=self.now)

@@ -98,7 +98,7 @@ def _per_minute(text: str) -> int:
 def _spec(which: Filter) -> dict[str, str]:
     """Return a filter as an address has it."""
     values = {name: value for name in _FIELDS if (value := getattr(which, name)) is not None}
-    return values | {name: f"{values[name].isoformat()}" for name in ("since", "until") if name in values}
+    return values | {name: values[name].isoformat() for name in ("since", "until") if name in values}
 
 
 def _words(spec: dict[str, str]) -> str:

@@ -113,10 +113,21 @@ def _batches(tx: Connection, found: Select[Any], now: datetime) -> list[Batch]:
     return [Batch(**each) for each in facts.values()]
 
 
-def cancel(tx: Connection, id_: str, *, now: datetime, most: int) -> int:
-    """Let some deliveries of a batch that are not due yet be dead again; return how many."""
+def not_due(tx: Connection, id_: str, *, now: datetime) -> Sequence[int]:
+    """Return the numbers of the deliveries of a batch that are not due yet: those due last come first."""
     mine = (deliveries.c.batch == id_, state_is(WAITING), deliveries.c.due_at > ms(now))
-    # Those due last come first: those due next may be sent meanwhile.
-    some = select(deliveries.c.n).where(*mine).order_by(deliveries.c.due_at.desc()).limit(most)
-    dead = {"state": DEAD, "ended_at": ms(now), "why": "its resending was cancelled"}
-    return tx.execute(update(deliveries).where(deliveries.c.n.in_(some), *mine).values(dead)).rowcount
+    return tx.execute(select(deliveries.c.n).where(*mine).order_by(deliveries.c.due_at.desc())).scalars().all()
+
+
+_CANCEL = (
+    update(deliveries)
+    .where(deliveries.c.n == bindparam("number"), func.coalesce(deliveries.c.batch, "") == bindparam("b_id"))
+    # As no index knows them: with statistics from before the batch, PostgreSQL would walk through it for each one.
+    .where(plain(deliveries.c.state) == WAITING, plain(deliveries.c.due_at) > bindparam("now"))
+    .values(state=DEAD, ended_at=bindparam("now"), why="its resending was cancelled")
+)
+
+
+def cancel(tx: Connection, id_: str, numbers: Sequence[int], *, now: datetime) -> int:
+    """Let these deliveries of a batch be dead again; return how many still were not due."""
+    return tx.execute(_CANCEL, [{"number": n, "b_id": id_, "now": ms(now)} for n in numbers]).rowcount
