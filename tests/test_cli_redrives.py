@@ -17,8 +17,9 @@ from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import WebhookNotifier
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.schema import DEAD, delivery
+from bridge.record.schema import DEAD, action, delivery
 from tests.builders import NOON
+from tests.record.builders import rows
 from tests.stage import BUCKET, Stage
 
 
@@ -113,6 +114,9 @@ def test_a_job_that_nobody_heard_of_is_told_by_hand(stage: Stage) -> None:
     assert "manually to cms: waits for its first attempt" in explained
     assert f"({said['delivery']})" in explained
     assert "is waiting" in tell(stage, job, "--notifier", "cms", code=1).stderr
+    assert [(row["who"], row["what"], row["subject"]) for row in rows(stage.db, action)] == [
+        ("ann", "notify", said["delivery"])
+    ]
 
 
 def test_what_cannot_be_told_by_hand_is_said(stage: Stage) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from flask import request, url_for
 from flask.typing import ResponseReturnValue
-from pydantic import RootModel
 
 from bridge.admin import query, redrive_answers
 from bridge.admin.answers import DeliveryAccepted, NotifierAccepted, WatchAccepted
@@ -26,10 +25,6 @@ from bridge.record.queries.lists import Facts, Filter
 _FILTERS = ("since", "until", "notifier", "rule", "job", "digest", "batch")
 _MOST_SEQUENCE = 2**31 - 1
 _MOST_FAULTS = 20  # of a body, in one answer
-
-
-class _Object(RootModel[dict[str, Any]]):
-    """Any JSON object: what it says is read with all its faults at once."""
 
 
 class OperationsApi:
@@ -107,7 +102,7 @@ class OperationsApi:
 
     def resend(self) -> ResponseReturnValue:
         query.parameters(request, [])
-        wanted = _wanted(query.json_of(request, _Object).root, _RESEND)
+        wanted = _wanted(query.object_of(request), _RESEND)
         which = Filter(state=wanted.get("state", RESENDABLE[0]), **{key: wanted.get(key) for key in _FILTERS})
         if not any(key in wanted for key in _FILTERS):
             raise Problem(400, f"say which deliveries, with at least one of {listing(_FILTERS)}")
@@ -136,7 +131,7 @@ class OperationsApi:
 
     def notify(self, job_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
-        wanted = _wanted(query.json_of(request, _Object).root, _NOTIFY)
+        wanted = _wanted(query.object_of(request), _NOTIFY)
         if "notifier" not in wanted:
             raise Problem(400, "notifier: say which one is to be told")
         delivery = self._parts.operations().notify(self._parts.book(), job_id=job_id, **wanted)

@@ -14,6 +14,8 @@ from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
 from bridge.record.database import Database
 
+BY_API = "api"  # who does what is asked of the API, where nobody else is named
+
 
 class Loaded:
     """Since when this process serves the rules that it serves."""
@@ -41,7 +43,7 @@ class Parts:
     rules_note: Callable[[], str | None] = lambda: None  # what else is to be known about it
     loaded: Loaded = field(default_factory=Loaded, repr=False)
 
-    def operations(self, who: str = "api") -> Operations:
+    def operations(self, who: str = BY_API) -> Operations:
         """Return what can be done by hand, now, in the name of `who`."""
         return Operations(db=self.db, who=who, now=self.clock(), nonce=self.nonce())
 

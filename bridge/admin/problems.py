@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
-from bridge.pipeline.operations import OperationRefused, Refusal
+from bridge.pipeline.operations import Conflict, NotFound
 from bridge.record.database import trouble
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 LARGEST_BODY = 64 * 1024
 _RETRY_AFTER_S = 5
 _NO_HEADERS: Mapping[str, str] = {}
-_STATUS = {Refusal.UNKNOWN: 404, Refusal.CONFLICT: 409}
 
 
 class Problem(HTTPException):
@@ -36,7 +35,8 @@ class Problem(HTTPException):
 def register(app: Flask) -> None:
     for kind in (HTTPException, DBAPIError, PoolTimeout):
         app.register_error_handler(kind, answered)
-    app.register_error_handler(OperationRefused, lambda error: _answer(Problem(_STATUS[error.reason], str(error))))
+    app.register_error_handler(NotFound, lambda error: _answer(Problem(404, str(error))))
+    app.register_error_handler(Conflict, lambda error: _answer(Problem(409, str(error))))
 
 
 def answered(error: HTTPException | DBAPIError | PoolTimeout) -> Response:

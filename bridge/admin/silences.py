@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from flask import request
 from flask.typing import ResponseReturnValue
-from pydantic import RootModel
 
 from bridge.admin import query, silence_answers
-from bridge.admin.parts import Parts
+from bridge.admin.parts import BY_API, Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
 from bridge.decide.rulesfile.silences import read_wanted
 from bridge.decide.text.values import FieldFaults
 from bridge.pipeline.silences import LOOKED_AT_IN_WEB, foresee, silence_facts
 from bridge.record.outbox import silences
-
-_BY = "api"  # who asks, where nobody else is named
-
-
-class _Object(RootModel[dict[str, Any]]):
-    """Any JSON object: what it says is read with all its faults at once."""
 
 
 class Silences:
@@ -56,9 +48,9 @@ class Silences:
 
     def add(self) -> ResponseReturnValue:
         query.parameters(request, [])
-        said, now = query.json_of(request, _Object).root, self._parts.clock()
+        said, now = query.object_of(request), self._parts.clock()
         try:
-            wanted = read_wanted(said, now=now, author=_BY)
+            wanted = read_wanted(said, now=now, author=BY_API)
         except FieldFaults as error:
             raise Problem(400, "; ".join(map(str, error.faults))) from error
         with self._parts.db.read() as tx:

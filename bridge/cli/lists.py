@@ -1,4 +1,4 @@
-"""The commands that show the record and test notifiers: jobs, transitions, notifier."""
+"""The commands that show the record, notify by hand and test notifiers: jobs, transitions, notifier."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from bridge.cli.common import (
     open_database,
     operations,
     plainly,
+    say,
+    say_json,
     settings,
     show_list,
     show_one,
@@ -139,6 +141,33 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
         buckets = ", ".join(one["bucket"] for one in found)
         fail(f'several buckets have a job "{job_id}"; add --bucket with one of: {buckets}')
     show_one(found[0], as_json=as_json)
+
+
+@jobs.command("tell")
+@click.argument("job_id")
+@click.option("--notifier", required=True, metavar="NAME", help="Whom to tell.")
+@click.option("--sequence", type=click.IntRange(1), metavar="N", help="Which transition.  [default: the last]")
+@click.option("--bucket", help="The job of this bucket: ids of two buckets may clash.")
+@json_option
+@plainly
+def notify(job_id: str, notifier: str, sequence: int | None, bucket: str | None, as_json: bool) -> None:
+    """Tell a notifier of a transition by hand, as when no rule matched or a mute dropped it.
+
+    No mute, silence or throttle holds it. `rules explain JOB_ID` says who was told, and why nobody else.
+
+    \b
+    Examples:
+      ci-bridge jobs tell j8d121820f5e411ec926ef19d53ba9c6f --notifier cms
+      ci-bridge jobs tell j8d121820f5e411ec926ef19d53ba9c6f --notifier cms --sequence 2
+    """
+    _, rules, db = everything(polls=False)
+    new = operations(db).notify(rules.book, job_id=job_id, notifier=notifier, bucket=bucket, sequence=sequence)
+    if as_json:
+        say_json({"delivery": new.delivery, "waits": new.waits})
+    else:
+        say(f"{new.delivery} is for {notifier}, and a worker sends it")
+    if new.waits:
+        say(new.waits, err=True)
 
 
 @click.group()

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from sqlalchemy import Connection
 
@@ -44,17 +43,16 @@ _PAUSE_S = 0.02  # in which somebody else may write to SQLite
 _NO_WORKER = "no worker runs, so it waits in the outbox: start one with `ci-bridge worker` or `ci-bridge run`"
 
 
-class Refusal(StrEnum):
-    UNKNOWN = "unknown"  # what it is about does not exist
-    CONFLICT = "conflict"  # it exists, and its state does not allow this
-
-
 class OperationRefused(Exception):
-    """Nothing was done. The text says why to a person, `reason` to a program."""
+    """Nothing was done; the text says why."""
 
-    def __init__(self, reason: Refusal, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
+
+class NotFound(OperationRefused):
+    """What it is about does not exist."""
+
+
+class Conflict(OperationRefused):
+    """It exists, and its state does not allow this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +75,9 @@ class Operations:
     now: datetime
     nonce: str
 
-    def _record(self, tx: Connection, what: str, subject: str, before: Facts = None, after: Facts = None) -> None:
+    def _record(
+        self, tx: Connection, what: str, subject: str, before: Facts | None = None, after: Facts | None = None
+    ) -> None:
         action = Action(what=what, subject=subject, before=before, after=after)
         actions.add(tx, [action], who=self.who, now=self.now)
 
@@ -85,28 +85,24 @@ class Operations:
 
     def redrive(self, delivery: str) -> None:
         """Resend a dead or dropped delivery now, under its own id."""
-        with self.db.write() as tx:
-            if self._redriven(tx, [delivery]):
-                return
+        if self.redrive_chosen([delivery]):
+            return
+        with self.db.read() as tx:
             state = entries.states(tx, [delivery]).get(delivery)
         if state is None:
-            raise OperationRefused(Refusal.UNKNOWN, f'there is no delivery "{delivery[:100]}"')
-        only = "only a dead or a dropped one can be resent"
-        raise OperationRefused(Refusal.CONFLICT, f"delivery {delivery} is {state}; {only}")
+            raise NotFound(f'there is no delivery "{delivery[:100]}"')
+        raise Conflict(f"delivery {delivery} is {state}; only a dead or a dropped one can be resent")
 
     def redrive_chosen(self, chosen: Collection[str]) -> list[str]:
         """Resend those of the chosen deliveries that still are dead or dropped; return their ids."""
+        after = {"state": "waiting"}
         with self.db.write() as tx:
-            return self._redriven(tx, chosen)
-
-    def _redriven(self, tx: Connection, chosen: Collection[str]) -> list[str]:
-        before = entries.states(tx, chosen)
-        resent = entries.redrive(tx, lists.numbers_of(chosen), now=self.now)
-        done = [
-            Action(what="redrive", subject=id_, before={"state": before[id_]}, after={"state": "waiting"})
-            for id_ in resent
-        ]
-        actions.add(tx, done, who=self.who, now=self.now)
+            before = entries.states(tx, chosen)
+            resent = entries.redrive(tx, lists.numbers_of(chosen), now=self.now)
+            done = [
+                Action(what="redrive", subject=id_, before={"state": before.get(id_)}, after=after) for id_ in resent
+            ]
+            actions.add(tx, done, who=self.who, now=self.now)
         return resent
 
     def redrive_batch(
@@ -119,18 +115,18 @@ class Operations:
         with self.db.read() as tx:
             numbers = batches.numbers(tx, which, most=largest + 1)
         if len(numbers) > largest:
-            raise OperationRefused(
-                Refusal.CONFLICT,
+            raise Conflict(
                 f"there are more such deliveries than the {largest:,} that one batch may have; narrow them down, as "
-                "with since and until",
+                "with since and until"
             )
         id_, resent = ident("rdr", self.nonce), 0
+        wanted = _as_json(which) | {"deliveries": len(numbers), "interval_seconds": interval.total_seconds()}
         for start in range(0, len(numbers), at_once):
             due = {n: self.now + (start + place) * interval for place, n in enumerate(numbers[start : start + at_once])}
             with self.db.write() as tx:
                 resent += batches.resend(tx, id_, due)
                 if start == 0:
-                    self._record(tx, "redrive_batch", id_, after=_chosen_by(which) | {"deliveries": len(numbers)})
+                    self._record(tx, "redrive_batch", id_, after=wanted)
             self._let_others_write()
         logger.info("resent", extra={"batch": id_, "deliveries": resent, "author": self.who})
         with self.db.read() as tx:
@@ -150,7 +146,7 @@ class Operations:
         with self.db.read() as tx:
             left = batches.progress(tx, batch, now=self.now)
         if left is None:
-            raise OperationRefused(Refusal.UNKNOWN, f'there is no batch "{batch[:100]}"')
+            raise NotFound(f'there is no batch "{batch[:100]}"')
         logger.info("batch cancelled", extra={"batch": batch, "deliveries": cancelled, "author": self.who})
         return left, cancelled
 
@@ -171,9 +167,7 @@ class Operations:
                 delivery = replace(delivery, message=message, id=delivery_id(stored, notifier))
             state = entries.states(tx, [delivery.id]).get(delivery.id)
             if state not in (None, *RESENDABLE):
-                raise OperationRefused(
-                    Refusal.CONFLICT, f"it was told by hand before: delivery {delivery.id} is {state}"
-                )
+                raise Conflict(f"it was told by hand before: delivery {delivery.id} is {state}")
             entries.put(tx, [delivery], now=self.now)
             entries.redrive(tx, lists.numbers_of([delivery.id]), now=self.now)
             after = {"state": "waiting", "notifier": notifier, "job": job_id, "sequence": step.sequence}
@@ -211,7 +205,7 @@ class Operations:
                 self._record(tx, "resume_notifier", name, paused, {"paused": False})
                 return
         if book is None:
-            raise OperationRefused(Refusal.UNKNOWN, f'no notifier "{name}" is on record')
+            raise NotFound(f'no notifier "{name}" is on record')
         _require("notifier", name, book.notifiers)
 
     # --- watches --------------------------------------------------------------------------------------------
@@ -221,7 +215,7 @@ class Operations:
         with self.db.write() as tx:
             before = _watch(tx, book, name)
             if before["paused"]:
-                raise OperationRefused(Refusal.CONFLICT, f'watch "{name}" is paused; resume it, and it is polled')
+                raise Conflict(f'watch "{name}" is paused; resume it, and it is polled')
             leases.set_watch(tx, name, poll_now=True)
             self._record(tx, "poll_watch", name, {"next_poll_at": before["next_poll_at"]}, {"next_poll_at": None})
 
@@ -252,37 +246,30 @@ class Operations:
                     return made
                 there = silences.one(tx, id_) or made
         if not _is_same(there, made):
-            raise OperationRefused(
-                Refusal.CONFLICT, "another silence was made under this id; take a new id for each silence"
-            )
+            raise Conflict("another silence was made under this id; take a new id for each silence")
         return there
 
     def end_silence(self, id_: str) -> tuple[Silence, int]:
         """End a silence now; return it, and how many messages it held or dropped."""
         with self.db.write() as tx:
             before = silences.one(tx, id_)
-            done = silences.end(tx, id_, by=self.who, now=self.now)
-            after, held = silences.one(tx, id_), silences.held(tx, [id_])
-            if before and after and done:
-                self._record(tx, "end_silence", id_, {"ends_at": iso(before.ends_at)}, {"ends_at": iso(after.ends_at)})
-        if after is None:
-            raise OperationRefused(Refusal.UNKNOWN, f'there is no silence "{id_[:100]}"')
-        if not done:
-            since = f"{after.ends_at:%Y-%m-%dT%H:%M:%SZ}"
-            raise OperationRefused(Refusal.CONFLICT, f"silence {id_} is over since {since}")
-        return after, held.get(id_, 0)
+            if before is None:
+                raise NotFound(f'there is no silence "{id_[:100]}"')
+            is_done = silences.end(tx, id_, by=self.who, now=self.now)
+            ended = silences.one(tx, id_) or before
+            if not is_done:
+                raise Conflict(f"silence {id_} is over since {iso(ended.ends_at)}")
+            self._record(tx, "end_silence", id_, {"ends_at": iso(before.ends_at)}, {"ends_at": iso(ended.ends_at)})
+            return ended, silences.held(tx, [id_]).get(id_, 0)
 
 
-def _require(kind: str, name: str, known: Iterable[str]) -> None:
-    names = list(known)
-    if name not in names:
+def _require(kind: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
         shown = name[:100]
-        raise OperationRefused(
-            Refusal.UNKNOWN, f'rules.toml has no {kind} "{shown}"{suggest(shown, names)}; there are: {listing(names)}'
-        )
+        raise NotFound(f'rules.toml has no {kind} "{shown}"{suggest(shown, known)}; there are: {listing(known)}')
 
 
-def _chosen_by(which: Filter) -> dict[str, object]:
+def _as_json(which: Filter) -> dict[str, object]:
     """Return a filter as JSON shows it."""
     given = {name: value for name, value in asdict(which).items() if value is not None}
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in given.items()}
@@ -301,17 +288,15 @@ def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, 
     buckets = sorted({step.job.bucket for step in steps})
     if not steps:
         where = f" in bucket {bucket[:100]}" if bucket else ""
-        raise OperationRefused(Refusal.UNKNOWN, f'no transition of a job "{job_id[:100]}"{where} is on record')
+        raise NotFound(f'no transition of a job "{job_id[:100]}"{where} is on record')
     if len(buckets) > 1:
-        text = f'several buckets have a job "{job_id}"; name one of them: {listing(buckets)}'
-        raise OperationRefused(Refusal.CONFLICT, text)
+        raise Conflict(f'several buckets have a job "{job_id}"; name one of them: {listing(buckets)}')
     by_number = {step.sequence: step for step in steps}
     if sequence is None:
         return steps[-1]
     if sequence not in by_number:
         there_are = listing(f"{step.sequence} ({step.to})" for step in steps)
-        text = f'job "{job_id}" has no transition {sequence}; there are: {there_are}'
-        raise OperationRefused(Refusal.UNKNOWN, text)
+        raise NotFound(f'job "{job_id}" has no transition {sequence}; there are: {there_are}')
     return by_number[sequence]
 
 
@@ -334,7 +319,6 @@ def _is_same(there: Silence, made: Silence) -> bool:
 def _require_room(tx: Connection, wanted: Wanted, now: datetime) -> None:
     standing = silences.standing(tx, now=now)
     if len(standing) >= MOST:
-        text = f"{len(standing)} silences have not ended, and {MOST} are the most; end some first"
-        raise OperationRefused(Refusal.CONFLICT, text)
+        raise Conflict(f"{len(standing)} silences have not ended, and {MOST} are the most; end some first")
     if text := too_costly([wanted.scope, *(scope_of(silence.spec) for silence in standing)]):
-        raise OperationRefused(Refusal.CONFLICT, text)
+        raise Conflict(text)

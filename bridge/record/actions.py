@@ -12,7 +12,7 @@ from bridge.record.codec import dump, storable
 from bridge.record.database import ms
 from bridge.record.schema import action as actions
 
-Facts = Mapping[str, object] | None
+Facts = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,8 @@ class Action:
 
     what: str
     subject: str
-    before: Facts = None
-    after: Facts = None
+    before: Facts | None = None
+    after: Facts | None = None
 
 
 def add(tx: Connection, done: Iterable[Action], *, who: str, now: datetime) -> None:
