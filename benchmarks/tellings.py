@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from bridge.decide.routing import tell
+from bridge.decide.routing import route
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
@@ -45,7 +45,7 @@ def tellings(book: Rulebook, numbers: range, *, note: str = "") -> Iterator[NewD
     """Return one delivery for each number, each of a job of its own, with `note` in its body."""
     for number in numbers:
         step = _ended(number, note)
-        (told,) = tell(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).told
+        (told,) = route(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).told
         yield told
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
+from bridge.decide.text.facts import ident
 from bridge.model import RUNNING, Job, Transition
+from bridge.pipeline.operations import Operations
+from bridge.record.database import Database
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -23,6 +26,15 @@ def a_transition(job: Job | None = None, **facts: Any) -> Transition:
     job = job or a_job()
     given = {"was": "new", "to": job.state, "sequence": 1, "seen_at": NOON, "watch": "vod"}
     return Transition(job=job, **{**given, **facts})
+
+
+def by_hand(db: Database, *, now: datetime = NOON, who: str = "ann", nonce: str = "1") -> Operations:
+    """Return what a person does; a batch of hers has the id `batch_id(nonce)`."""
+    return Operations(db=db, who=who, now=now, nonce=nonce)
+
+
+def batch_id(nonce: str = "1") -> str:
+    return ident("rdr", nonce)
 
 
 def a_rulebook(text: str, env: Mapping[str, str] | None = None) -> Rulebook:

@@ -17,8 +17,9 @@ from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import WebhookNotifier
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.schema import DEAD, delivery
+from bridge.record.schema import DEAD, action, delivery
 from tests.builders import NOON
+from tests.record.builders import rows
 from tests.stage import BUCKET, Stage
 
 
@@ -68,7 +69,7 @@ def test_what_is_not_due_yet_of_a_batch_is_cancelled(stage: Stage) -> None:
     assert redrive(stage, "--cancel", id_).stdout == "2 deliveries of 3 dead again\n"
     again: dict[str, Any] = json.loads(redrive(stage, "--cancel", id_, "--json").stdout)
     assert {"cancelled": 0, "dead": 2, "waiting": 1}.items() <= again.items()
-    assert 'no batch "rdr_0" is on record' in redrive(stage, "--cancel", "rdr_0", code=1).stderr
+    assert 'there is no batch "rdr_0"' in redrive(stage, "--cancel", "rdr_0", code=1).stderr
 
 
 def test_a_filter_that_finds_nothing_says_so(stage: Stage) -> None:
@@ -113,6 +114,9 @@ def test_a_job_that_nobody_heard_of_is_told_by_hand(stage: Stage) -> None:
     assert "manually to cms: waits for its first attempt" in explained
     assert f"({said['delivery']})" in explained
     assert "is waiting" in tell(stage, job, "--notifier", "cms", code=1).stderr
+    assert [(row["who"], row["what"], row["subject"]) for row in rows(stage.db, action)] == [
+        ("ann", "notify", said["delivery"])
+    ]
 
 
 def test_what_cannot_be_told_by_hand_is_said(stage: Stage) -> None:

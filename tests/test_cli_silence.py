@@ -206,7 +206,7 @@ def test_rules_that_are_wrong_are_no_hindrance(stage: Stage) -> None:
 def test_what_is_over_or_unknown_cannot_be_ended(stage: Stage) -> None:
     unknown = stage.command("silence", "end", "sil_404")
     assert unknown.exit_code == 1
-    assert 'no silence "sil_404" is on record' in unknown.stderr
+    assert 'there is no silence "sil_404" (ci-bridge silence list --all)' in unknown.stderr
     made = silence_id(add(stage, "--for", "2h", "--to", "Failed"))
     assert "it held nothing" in stage.command("silence", "end", made).stdout
     again = stage.command("silence", "end", made)

@@ -15,16 +15,15 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
 from bridge.admin import auth, problems, revalidating
-from bridge.admin.acts import Acts
 from bridge.admin.auth_throttle import Failures
 from bridge.admin.health import Health
 from bridge.admin.metrics import Metrics
+from bridge.admin.operations import OperationsApi
 from bridge.admin.pages import Dashboard
 from bridge.admin.pages.session import is_by_browser
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.admin.reads import Reads
-from bridge.admin.redrives import Redrives
 from bridge.admin.routes import Route
 from bridge.admin.rules_api import RulesApi
 from bridge.admin.silences import Silences
@@ -94,7 +93,7 @@ class _Json(DefaultJSONProvider):
     sort_keys = False
 
 
-_PARTS = (Health, Metrics, Reads, Acts, Redrives, Silences, RulesApi, Charts)
+_PARTS = (Health, Metrics, Reads, OperationsApi, Silences, RulesApi, Charts)
 
 
 class Everything:

@@ -10,8 +10,11 @@ from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
 from bridge.decide.rulesfile.read import thaw
+from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
 from bridge.record.database import Database
+
+BY_API = "api"  # who does what is asked of the API, where nobody else is named
 
 
 class Loaded:
@@ -39,6 +42,10 @@ class Parts:
     environ: Mapping[str, str] = field(repr=False)  # where rules that are tried find their secrets
     rules_note: Callable[[], str | None] = lambda: None  # what else is to be known about it
     loaded: Loaded = field(default_factory=Loaded, repr=False)
+
+    def operations(self, who: str = BY_API) -> Operations:
+        """Return what can be done by hand, now, in the name of `who`."""
+        return Operations(db=self.db, who=who, now=self.clock(), nonce=self.nonce())
 
     def in_force(self, tx: Connection) -> Ruleset:
         """Return the rules in force, which may be others than this process has read; those, where nobody knows."""

@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
+from bridge.pipeline.operations import Conflict, NotFound
 from bridge.record.database import trouble
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class Problem(HTTPException):
 def register(app: Flask) -> None:
     for kind in (HTTPException, DBAPIError, PoolTimeout):
         app.register_error_handler(kind, answered)
+    app.register_error_handler(NotFound, lambda error: _answer(Problem(404, str(error))))
+    app.register_error_handler(Conflict, lambda error: _answer(Problem(409, str(error))))
 
 
 def answered(error: HTTPException | DBAPIError | PoolTimeout) -> Response:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from flask import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from bridge.admin.problems import LARGEST_BODY, Problem
@@ -165,6 +165,15 @@ def json_of(request: Request, shape: type[_Shape], largest: int = LARGEST_BODY) 
         return shape.model_validate_json(given, strict=True)
     except ValidationError as error:
         raise Problem(400, "; ".join(map(_fault, error.errors()[:_MOST_FAULTS]))) from error
+
+
+class _Object(RootModel[dict[str, Any]]):
+    pass
+
+
+def object_of(request: Request) -> dict[str, Any]:
+    """Return the body, any JSON object. Raises Problem; what it says is read with all its faults at once."""
+    return json_of(request, _Object).root
 
 
 def maybe_json_of(request: Request, shape: type[_Shape]) -> _Shape:

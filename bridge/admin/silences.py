@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
 
 from flask import request
 from flask.typing import ResponseReturnValue
-from pydantic import RootModel
 
 from bridge.admin import query, silence_answers
-from bridge.admin.parts import Parts
+from bridge.admin.parts import BY_API, Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
-from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted
-from bridge.decide.text.facts import ident
+from bridge.decide.rulesfile.silences import read_wanted
 from bridge.decide.text.values import FieldFaults
-from bridge.pipeline.silences import IdUsed, TooMany, make, preview, preview_facts, silence_facts
+from bridge.pipeline.silences import LOOKED_AT_IN_WEB, foresee, silence_facts
 from bridge.record.outbox import silences
-
-_BY = "api"  # who asks, where nobody else is named
-_LOOKED_AT = 10_000  # messages of a preview: a second's work, in a process that may also deliver
-
-
-class _Object(RootModel[dict[str, Any]]):
-    """Any JSON object: what it says is read with all its faults at once."""
 
 
 class Silences:
@@ -59,48 +48,20 @@ class Silences:
 
     def add(self) -> ResponseReturnValue:
         query.parameters(request, [])
-        said, now = query.json_of(request, _Object).root, self._parts.clock()
+        said, now = query.object_of(request), self._parts.clock()
         try:
-            wanted = read_wanted(said, now=now, author=_BY)
+            wanted = read_wanted(said, now=now, author=BY_API)
         except FieldFaults as error:
             raise Problem(400, "; ".join(map(str, error.faults))) from error
-        answer = self.foresee(wanted, now)
-        return (answer, 200) if wanted.dry_run else (answer | {"silence": self.make(wanted, now)}, 201)
-
-    def make(self, wanted: Wanted, now: datetime, *, nonce: str | None = None) -> dict[str, Any]:
-        """Store a silence; what is asked for twice with one id, or one nonce, is one. Raises Problem 409."""
-        id_ = ident("sil", "id", wanted.id) if wanted.id else ident("sil", nonce or self._parts.nonce())
-        try:
-            with self._parts.db.write() as tx:
-                made = make(tx, wanted, id_, now=now)
-        except (TooMany, IdUsed) as error:
-            raise Problem(409, str(error)) from error
-        return silence_facts(made, 0, now=now)
-
-    def foresee(self, wanted: Wanted, now: datetime) -> dict[str, Any]:
-        """Return what it would have matched of the last day, and what may be a slip of the pen."""
-        book = self._parts.book()
         with self._parts.db.read() as tx:
-            found = preview(tx, wanted, book.queue_names, now=now, most=_LOOKED_AT)
-        warnings = doubts(
-            wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers, watches=book.watches,
-            queue_names=book.queue_names,
-        )  # fmt: skip
-        return {"silence": None, "preview": preview_facts(found), "warnings": warnings}
+            foreseen = foresee(tx, wanted, self._parts.book(), now=now, most=LOOKED_AT_IN_WEB)
+        if wanted.dry_run:
+            return {"silence": None, **foreseen}, 200
+        made = self._parts.operations().make_silence(wanted)
+        return {"silence": silence_facts(made, 0, now=now), **foreseen}, 201
 
     def end(self, silence_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
         query.nothing(request)
-        return self.end_now(silence_id, by=_BY)
-
-    def end_now(self, silence_id: str, *, by: str) -> dict[str, Any]:
-        """End a silence. Raises Problem 404 or 409."""
-        now = self._parts.clock()
-        with self._parts.db.write() as tx:
-            done = silences.end(tx, silence_id, by=by, now=now)
-            found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])
-        if found is None:
-            raise Problem(404, f'there is no silence "{silence_id[:100]}"')
-        if not done:
-            raise Problem(409, f"silence {silence_id} is over since {found.ends_at:%Y-%m-%dT%H:%M:%SZ}")
-        return silence_facts(found, held.get(silence_id, 0), now=now)
+        ended, held = self._parts.operations().end_silence(silence_id)
+        return silence_facts(ended, held, now=self._parts.clock())

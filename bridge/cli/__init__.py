@@ -41,7 +41,7 @@ _COMMANDS = {
     "worker": ("bridge.cli.serve:worker", "Poll and deliver; any number may run on PostgreSQL."),
     "poll": ("bridge.cli.serve:poll", "Poll every watch once, or one, and say what was found."),
     "rules": ("bridge.cli.rules:rules", "check, explain, backtest, reload: every fault; why (not) this job; what if?"),
-    "jobs": ("bridge.cli.by_hand:jobs", "list, show, tell: the jobs as last seen."),
+    "jobs": ("bridge.cli.lists:jobs", "list, show, tell: the jobs as last seen."),
     "transitions": ("bridge.cli.lists:transitions", "list: what changed, and which rules heard of it."),
     "deliveries": ("bridge.cli.deliveries:deliveries", "list, show, redrive: what was told, to whom, how it went."),
     "notifier": ("bridge.cli.lists:notifier", "test, resume: one Slack channel or webhook."),

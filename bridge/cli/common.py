@@ -7,6 +7,7 @@ import getpass
 import json
 import os
 import re
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.text.times import duration
 from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
 from bridge.environment import lookup
+from bridge.pipeline.operations import OperationRefused, Operations
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import parts
@@ -58,7 +60,7 @@ def plainly(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (RulesRefused, CiError) as error:
+        except (RulesRefused, CiError, OperationRefused) as error:
             fail(str(error))
         except (SettingsRefused, SchemaOld) as error:
             fail(f"ci-bridge: {error}")
@@ -213,5 +215,6 @@ def login() -> str | None:
         return None
 
 
-def who_asks() -> str:
-    return login() or "command line"
+def operations(db: Database, who: str | None = None) -> Operations:
+    """Return what can be done by hand, now, in the name of `who`: whoever is logged in, where nobody is named."""
+    return Operations(db=db, who=who or login() or "command line", now=now_of(db), nonce=secrets.token_hex(8))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +12,7 @@ from bridge.cli.common import (
     json_option,
     now_of,
     open_database,
+    operations,
     plainly,
     say,
     say_json,
@@ -20,15 +20,13 @@ from bridge.cli.common import (
     show_list,
     show_one,
     some,
-    who_asks,
 )
 from bridge.cli.lists import filter_of, filters, show
-from bridge.decide.text.facts import ident
 from bridge.decide.text.values import rate
-from bridge.pipeline.resend import MOST_PER_MINUTE, STATES, TooMany, batch_facts, cancel, resend
+from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE
 from bridge.record import rulesets
 from bridge.record.database import Database
-from bridge.record.outbox import batches, entries
+from bridge.record.outbox import batches
 from bridge.record.outbox.batches import Batch
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
@@ -79,7 +77,7 @@ def show_delivery(delivery_id: str, as_json: bool) -> None:
         found, batch = lists.delivery(tx, delivery_id), batches.progress(tx, delivery_id, now=now)
     if found is None and batch is None:
         fail(f'no delivery "{delivery_id}" is on record (ci-bridge deliveries list)')
-    show_one(found or batch_facts(batch or Batch(id=delivery_id)), as_json=as_json)
+    show_one(found or (batch or Batch(id=delivery_id)).facts(), as_json=as_json)
 
 
 def _no_limit(command: Any) -> Any:
@@ -101,8 +99,9 @@ def _interval(_ctx: click.Context, _param: click.Parameter, value: str) -> timed
 @click.argument("delivery_ids", nargs=-1)
 @filters("notifier", "rule", "job", "digest", "batch", "since", "until", limit=_no_limit)
 @click.option(
-    "--state", type=click.Choice(STATES), default=STATES[0], show_default=True, help="What the filters look for."
-)
+    "--state", type=click.Choice(RESENDABLE), default=RESENDABLE[0], show_default=True,
+    help="What the filters look for.",
+)  # fmt: skip
 @click.option(
     "--rate", "interval", default="10/s", show_default=True, callback=_interval,
     help='How fast what the filters find becomes due, as in "1/s" or "100/5m".',
@@ -151,12 +150,11 @@ def redrive(
 
 
 def _redrive_named(db: Database, delivery_ids: tuple[str, ...], *, dry_run: bool, as_json: bool) -> None:
-    now = now_of(db)
-    with db.write() as tx:
+    with db.read() as tx:
         found = [facts for one in delivery_ids if (facts := _dead(tx, one))]
-        if not dry_run:
-            again = set(entries.redrive(tx, lists.numbers_of([one["id"] for one in found]), now=now))
-            found = [one for one in found if one["id"] in again]
+    if not dry_run:
+        resent = operations(db).redrive_chosen([facts["id"] for facts in found])
+        found = [facts for facts in found if facts["id"] in resent]
     _show(found, len(found), "would be resent" if dry_run else "to be resent", as_json=as_json)
 
 
@@ -164,7 +162,7 @@ def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
     found = lists.delivery(tx, delivery_id)
     if found is None:
         fail(f'no delivery "{delivery_id}" is on record')
-    if found["state"] not in STATES:
+    if found["state"] not in RESENDABLE:
         say(f"{delivery_id} is {found['state']}, neither dead nor dropped: left alone", err=True)
         return None
     return found
@@ -185,28 +183,22 @@ def _show(rows: list[dict[str, Any]], total: int, verb: str, *, as_json: bool) -
 
 
 def _resend(db: Database, which: Filter, interval: timedelta, *, as_json: bool) -> None:
-    id_, now = ident("rdr", secrets.token_hex(8)), now_of(db)
-    try:
-        batch = resend(db, which, id_=id_, interval=interval, author=who_asks(), now=now)
-    except TooMany as error:
-        fail(str(error))
+    batch = operations(db).redrive_batch(which, interval=interval)
     if batch.total:
         last = f", the last at {batch.last_due_at:%Y-%m-%dT%H:%M:%SZ}" if batch.last_due_at else ""
         say(f"{some(batch.total, 'delivery', 'deliveries')} to be resent{last}", err=True)
         with db.read() as tx:
-            if not rulesets.standing(tx, now=now).alive:
+            if not rulesets.standing(tx, now=now_of(db)).alive:
                 say("no worker runs, so they wait: start one with `ci-bridge worker` or `run`", err=True)
     if as_json:
-        say_json(batch_facts(batch) | ({} if batch.total else {"id": None}))
+        say_json(batch.facts() | ({} if batch.total else {"id": None}))
     else:
         say(batch.id if batch.total else f"no {which.state} delivery is such")
 
 
 def _cancel(db: Database, batch_id: str, *, as_json: bool) -> None:
-    batch, cancelled = cancel(db, batch_id, author=who_asks(), now=now_of(db))
-    if batch is None:
-        fail(f'no batch "{batch_id}" is on record')
+    batch, cancelled = operations(db).cancel_batch(batch_id)
     if as_json:
-        say_json(batch_facts(batch) | {"cancelled": cancelled})
+        say_json(batch.facts() | {"cancelled": cancelled})
     else:
         say(f"{some(cancelled, 'delivery', 'deliveries')} of {batch.total} dead again")

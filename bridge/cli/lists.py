@@ -1,8 +1,7 @@
-"""The commands that show the record and test notifiers: jobs, transitions, notifier."""
+"""The commands that show the record, notify by hand and test notifiers: jobs, transitions, notifier."""
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +13,18 @@ from bridge.cli.common import (
     fail,
     json_option,
     moment,
-    now_of,
     open_database,
+    operations,
     plainly,
+    say,
+    say_json,
     settings,
     show_list,
     show_one,
 )
 from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
-from bridge.pipeline.manual import send_test
 from bridge.record.database import Database
-from bridge.record.outbox import entries
 from bridge.record.polling import problems
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
@@ -144,6 +143,33 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
     show_one(found[0], as_json=as_json)
 
 
+@jobs.command("tell")
+@click.argument("job_id")
+@click.option("--notifier", required=True, metavar="NAME", help="Whom to tell.")
+@click.option("--sequence", type=click.IntRange(1), metavar="N", help="Which transition.  [default: the last]")
+@click.option("--bucket", help="The job of this bucket: ids of two buckets may clash.")
+@json_option
+@plainly
+def notify(job_id: str, notifier: str, sequence: int | None, bucket: str | None, as_json: bool) -> None:
+    """Tell a notifier of a transition by hand, as when no rule matched or a mute dropped it.
+
+    No mute, silence or throttle holds it. `rules explain JOB_ID` says who was told, and why nobody else.
+
+    \b
+    Examples:
+      ci-bridge jobs tell j8d121820f5e411ec926ef19d53ba9c6f --notifier cms
+      ci-bridge jobs tell j8d121820f5e411ec926ef19d53ba9c6f --notifier cms --sequence 2
+    """
+    _, rules, db = everything(polls=False)
+    new = operations(db).notify(rules.book, job_id=job_id, notifier=notifier, bucket=bucket, sequence=sequence)
+    if as_json:
+        say_json({"delivery": new.delivery, "waits": new.waits})
+    else:
+        say(f"{new.delivery} is for {notifier}, and a worker sends it")
+    if new.waits:
+        say(new.waits, err=True)
+
+
 @click.group()
 def transitions() -> None:
     """What changed, and which rules heard of it."""
@@ -180,20 +206,16 @@ def test(name: str, wait_s: float, as_json: bool) -> None:
     Exits 1 unless it has arrived, with what the attempt came to, or why there was none.
     """
     _, rules, db = everything(polls=False)
-    if name not in rules.book.notifiers:
-        fail(f'no notifier is called "{name}"; there are {", ".join(rules.book.notifiers) or "none"}')
-    now = now_of(db)
-    with db.write() as tx:
-        asked = send_test(tx, rules.book.notifiers[name], nonce=secrets.token_hex(8), now=now)
-    if not asked.waits:
-        click.echo(f"a worker sends {asked.delivery} to {name} ...", err=True)
-    found = _await(db, asked.delivery, 0 if asked.waits else wait_s)
+    new = operations(db).test_notifier(rules.book, name)
+    if not new.waits:
+        click.echo(f"a worker sends {new.delivery} to {name} ...", err=True)
+    found = _await(db, new.delivery, 0 if new.waits else wait_s)
     if as_json:
         show_one(found, as_json=True)
     elif found["state"] == "sent":
-        click.echo(f"arrived: {name} accepted the test message {asked.delivery}")
+        click.echo(f"arrived: {name} accepted the test message {new.delivery}")
     if found["state"] != "sent":
-        fail(f"not accepted: {found['why']}" if found["attempts"] else asked.waits or _why_not_sent(found, wait_s))
+        fail(f"not accepted: {found['why']}" if found["attempts"] else new.waits or _why_not_sent(found, wait_s))
 
 
 def _await(db: Database, delivery_id: str, wait_s: float) -> dict[str, Any]:
@@ -223,9 +245,5 @@ def _why_not_sent(found: dict[str, Any], wait_s: float) -> str:
 @plainly
 def resume(name: str) -> None:
     """Let a paused notifier be told again; what waited for it is sent."""
-    db = open_database(settings())
-    with db.write() as tx:
-        done = entries.resume(tx, name)
-    if not done:
-        fail(f'no notifier "{name}" is on record')
+    operations(open_database(settings())).resume_notifier(name)
     click.echo(f"{name} goes on")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from bridge.cli.common import (
     login,
     now_of,
     open_database,
+    operations,
     plainly,
     say,
     say_json,
@@ -26,12 +26,11 @@ from bridge.cli.common import (
 )  # fmt: skip
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
-from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of
-from bridge.decide.text.facts import ident
+from bridge.decide.rulesfile.silences import read_wanted, said_of
 from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
-from bridge.pipeline.silences import TooMany, make, preview, preview_facts, silence_facts
-from bridge.record.database import Database
+from bridge.pipeline.operations import OperationRefused
+from bridge.pipeline.silences import foresee, silence_facts
 from bridge.record.outbox import silences
 from bridge.wiring.rules import Rules
 
@@ -83,20 +82,18 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
         wanted = read_wanted(_said(options), now=now, author=login())
     except FieldFaults as error:
         raise click.UsageError("\n".join(map(_in_its_words, error.faults))) from error
-    book = _book()
-    warnings = _doubts(wanted, book)
     with db.read() as tx:
-        found = preview_facts(preview(tx, wanted, book.queue_names if book else {}, now=now))
-    made = None if dry_run else _made(db, wanted, now)
-    for warning in warnings:
+        foreseen = foresee(tx, wanted, _book(), now=now)
+    made = None if dry_run else silence_facts(operations(db).make_silence(wanted), 0, now=now)
+    for warning in foreseen["warnings"]:
         say(f"warning: {warning}", err=True)
     if as_json:
-        say_json({"silence": made, "preview": found, "warnings": warnings})
+        say_json({"silence": made, **foreseen})
         return
     if made:
         what = "drops" if wanted.drop else "holds"
         say(f"{made['id']} {what} what matches {_matches(made)} until {_until(made, now)}")
-    say(_foreseen(found, drops=wanted.drop))
+    say(_foreseen(foreseen["preview"], drops=wanted.drop))
 
 
 def _check(options: Facts) -> None:
@@ -166,26 +163,6 @@ def _book() -> Rulebook | None:
         return None
 
 
-def _doubts(wanted: Wanted, book: Rulebook | None) -> list[str]:
-    if book is None:
-        return [
-            "the rules cannot be read here, so no name was checked, and aliases of queues are unknown in the preview"
-        ]
-    return doubts(
-        wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers, watches=book.watches,
-        queue_names=book.queue_names,
-    )  # fmt: skip
-
-
-def _made(db: Database, wanted: Wanted, now: datetime) -> Facts:
-    try:
-        with db.write() as tx:
-            made = make(tx, wanted, ident("sil", secrets.token_hex(8)), now=now)
-    except TooMany as error:
-        fail(str(error))
-    return silence_facts(made, 0, now=now)
-
-
 def _until(made: Facts, now: datetime) -> str:
     left = datetime.fromisoformat(made["ends_at"]) - now
     return f"{made['ends_at']} (in {human(left.total_seconds())})"
@@ -247,15 +224,9 @@ def end(silence_id: str, by: str | None) -> None:
     """
     if not (who := (by or login() or "").strip()) or len(who) > 100 or not who.isprintable():
         raise click.UsageError("say who ends it with --by NAME, in at most 100 characters")
-    db = open_database(settings())
-    now = now_of(db)
-    with db.write() as tx:
-        done = silences.end(tx, silence_id, by=who, now=now)
-        found, held = silences.one(tx, silence_id), silences.held(tx, [silence_id])
-    if found is None:
-        fail(f'no silence "{silence_id}" is on record (ci-bridge silence list --all)')
-    if not done:
-        fail(f"silence {silence_id} is over since {found.ends_at:%Y-%m-%dT%H:%M:%SZ}")
-    count = held.get(silence_id, 0)
-    what = "it dropped" if found.drop else "a worker tells in one digest for each notifier what it held:"
+    try:
+        ended, count = operations(open_database(settings()), who).end_silence(silence_id)
+    except OperationRefused as error:
+        fail(f"{error} (ci-bridge silence list --all)")
+    what = "it dropped" if ended.drop else "a worker tells in one digest for each notifier what it held:"
     say(f"{silence_id} is over; {what} {some(count, 'message')}" if count else f"{silence_id} is over; it held nothing")

@@ -1,4 +1,4 @@
-"""Silences as people make them: the preview, the making, and how JSON shows them."""
+"""Silences: what one would have matched, and how JSON shows them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.rules.gates import scope_of
-from bridge.decide.rulesfile.silences import MOST, Wanted, too_costly
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.silences import Wanted, doubts
 from bridge.decide.text.times import iso
 from bridge.decide.whatif.replay import Preview, RoutingResult
 from bridge.model import Silence
-from bridge.record.database import ms
 from bridge.record.outbox import silences
 from bridge.record.outbox.silences import Once
 
 Facts = dict[str, Any]
 
-LOOKED_AT = 50_000  # messages, at most: some seconds' work
+LOOKED_AT = 50_000  # messages of a preview, at most: some seconds' work
+LOOKED_AT_IN_WEB = 10_000  # a second's work, in a process that may also deliver
 _LAST = timedelta(days=1)
+_NO_RULES = "the rules cannot be read here, so no name was checked, and aliases of queues are unknown in the preview"
 
 
-class TooMany(Exception):
-    """There is no room for another silence; the text says what to do."""
-
-
-class IdUsed(Exception):
-    """Another silence was made under this id; the text says so."""
+def foresee(tx: Connection, wanted: Wanted, book: Rulebook | None, *, now: datetime, most: int = LOOKED_AT) -> Facts:
+    """Return what a silence would have matched of the last day, and what of it may be a slip of the pen."""
+    if book is None:
+        found, warnings = preview(tx, wanted, {}, now=now, most=most), [_NO_RULES]
+    else:
+        found = preview(tx, wanted, book.queue_names, now=now, most=most)
+        warnings = doubts(
+            wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers, watches=book.watches,
+            queue_names=book.queue_names,
+        )  # fmt: skip
+    return {"preview": preview_facts(found), "warnings": warnings}
 
 
 def preview(
@@ -51,34 +57,6 @@ def _telling(one: Once) -> RoutingResult:
     # A level rule asks how long the job has been there at the time, not when it came.
     step = replace(one.transition, seen_at=one.made_at) if one.kind == "level" else one.transition
     return RoutingResult(transition=step, rule=one.rule, notifier=one.notifier, told_at=one.made_at)
-
-
-def make(tx: Connection, wanted: Wanted, id_: str, *, now: datetime) -> Silence:
-    """Store a silence, or return the same one that has this id already. Raises TooMany, IdUsed."""
-    made = wanted.silence(id_, now=now)
-    there = silences.one(tx, id_)
-    if there is None:
-        _require_room(tx, wanted, now)
-        there = None if silences.add(tx, made) else silences.one(tx, id_)
-    if there is not None and not _is_same(there, made):
-        raise IdUsed("another silence was made under this id; take a new id for each silence")
-    return there or made
-
-
-def _is_same(there: Silence, made: Silence) -> bool:
-    """Tell whether two silences were asked for in the same words, at different times maybe."""
-    if (there.spec, there.drop, there.author, there.reason) != (made.spec, made.drop, made.author, made.reason):
-        return False
-    lasts = ms(there.ends_at) - ms(there.begins_at) == ms(made.ends_at) - ms(made.begins_at)
-    return there.ended_by is not None or lasts or ms(there.ends_at) == ms(made.ends_at)
-
-
-def _require_room(tx: Connection, wanted: Wanted, now: datetime) -> None:
-    standing = silences.standing(tx, now=now)
-    if len(standing) >= MOST:
-        raise TooMany(f"{len(standing)} silences have not ended, and {MOST} are the most; end some first")
-    if said := too_costly([wanted.scope, *(scope_of(one.spec) for one in standing)]):
-        raise TooMany(said)
 
 
 def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:

@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.record import rulesets
+from bridge.record import actions, rulesets
 from bridge.record.codec import load_job
 from bridge.record.database import ms, upsert
 from bridge.record.outbox import digests, silences
@@ -228,6 +228,7 @@ def prune_threads(tx: Connection, keys: Collection[tuple[str, str]], *, cut: Cut
 
 
 def prune_rest(tx: Connection, *, cut: Cutoffs) -> int:
-    """Take out what few there are of: digests that nothing names, silences, and rulesets nobody has used."""
+    """Take out what few there are of: digests that nothing names, silences, actions, rulesets nobody has used."""
     gone = digests.prune(tx, before=cut.ended, silences_before=cut.dead) + silences.prune(tx, before=cut.dead)
-    return gone + rulesets.prune(tx, before=cut.dead) + problems.prune(tx, before=cut.ended)
+    gone += actions.prune(tx, before=cut.dead) + rulesets.prune(tx, before=cut.dead)
+    return gone + problems.prune(tx, before=cut.ended)

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0009"  # the newest revision in migrations/versions
+HEAD = "0010"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -294,6 +294,20 @@ silence = Table(
     Column("ends_at", BigInteger, nullable=False),
     Column("ended_by", Text),  # who ended it early
     Column("told", Text, nullable=False, server_default="[]"),  # JSON: notifiers that have heard that it is over
+    sqlite_autoincrement=True,
+)
+
+# What people did by hand.
+action = Table(
+    "action",
+    metadata,
+    _number(),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("what", String(40), nullable=False),
+    Column("subject", Text, nullable=False),  # the id or name of what it was done to
+    Column("before", Text),  # JSON: what it changed, as it was
+    Column("after", Text),  # JSON: the same, as it is since
     sqlite_autoincrement=True,
 )
 

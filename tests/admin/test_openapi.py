@@ -14,12 +14,12 @@ from schemathesis.engine import events, from_schema
 from bridge.admin.auth_throttle import INTERVAL_S
 from bridge.admin.query import PARAMETERS
 from bridge.model import Rejected, RetryLater, Sent
-from bridge.pipeline.resend import resend
 from bridge.record.outbox import silences
 from bridge.record.queries.lists import Filter
 from bridge.wiring.web import served
 from tests.admin.builders import ADMIN, NOON, READ, World, a_failed_job, a_job, a_silence
 from tests.admin.description import COPY, text_of
+from tests.builders import batch_id, by_hand
 
 Json = dict[str, Any]
 
@@ -117,7 +117,7 @@ def a_busy(world: World) -> World:
         with world.db.write() as tx:
             silences.add(tx, a_silence(f"sil_{number}", ends_at=NOON + timedelta(hours=number)))  # the first is over
     which = Filter(state="dead", job="j1")
-    resend(world.db, which, id_="rdr_1", interval=timedelta(hours=1), author="ann", now=NOON + timedelta(hours=1))
+    by_hand(world.db, now=NOON + timedelta(hours=1)).redrive_batch(which, interval=timedelta(hours=1))
     return world
 
 
@@ -143,7 +143,7 @@ def settings(world: World, *, edges: bool, token: str, port: int) -> Config:
     listed = world.client().get("/api/v1/deliveries").get_json()["items"]
     known = half_the_time(
         job_id=["j0", "j100", "j200"], name=["cms", "ops/1", "vod"], delivery_id=[one["id"] for one in listed],
-        silence_id=["sil_0", "sil_1", "sil_2"], batch_id=["rdr_1"],
+        silence_id=["sil_0", "sil_1", "sil_2"], batch_id=[batch_id()],
     )  # fmt: skip
     return Config.from_dict(
         {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from bridge.pipeline.resend import resend
 from bridge.record.queries.lists import Filter
 from tests.admin.builders import World
 from tests.browser.bridges import Bridge
+from tests.builders import by_hand
 
 _NO_PAGES = {"pages.static", "pages.find"}  # a file; an address that only leads to others
 LONG = "上传/电影/" + "一个很长的文件名" * 12 + "-" + "without-any-space" * 8 + ".mp4"
@@ -41,12 +41,6 @@ def lived_in(bridge: Bridge) -> LivedIn:
     job, dead = bridge.dead(input=LONG)
     bridge.job("SpeechRecognition")
     other, _ = bridge.dead()
-    batch = resend(
-        bridge.stage.db,
-        Filter(state="dead", job=other),
-        id_="rdr_1",
-        interval=timedelta(hours=1),
-        author="ann",
-        now=datetime.now(UTC),
-    )
+    operations = by_hand(bridge.stage.db, now=datetime.now(UTC))
+    batch = operations.redrive_batch(Filter(state="dead", job=other), interval=timedelta(hours=1))
     return LivedIn(bridge, job, dead["id"], batch.id)

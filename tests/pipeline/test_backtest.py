@@ -15,11 +15,11 @@ from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Rejected
 from bridge.pipeline.backtest import Backtest, Report
-from bridge.pipeline.manual import tell_by_hand
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import history, lists
 from bridge.record.schema import attempt, delivery, metadata, transition
+from tests.builders import by_hand
 from tests.conftest import on_both
 from tests.pipeline.house import GIVEN, House
 from tests.record.builders import NOW, Clock, minutes, rows, seconds
@@ -441,8 +441,7 @@ def test_what_a_person_told_by_hand_is_no_rules_doing(db: Database) -> None:
     house.poll()
     house.has("j1", RUNNING)
     house.poll()
-    with db.write() as tx:
-        tell_by_hand(tx, house.book, job_id="j1", notifier="cms", author="ann", now=house.clock())
+    by_hand(db, now=house.clock()).notify(house.book, job_id="j1", notifier="cms")
     house.deliver()
     assert len(house.heard("cms")) == 1
     assert said(backtest(house)) == []

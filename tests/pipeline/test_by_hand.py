@@ -13,8 +13,9 @@ from bridge.cli.explain import as_text
 from bridge.decide.messages.digest import delivery_id
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Rejected
-from bridge.pipeline.manual import Asked, NotTold, tell_by_hand
+from bridge.pipeline.operations import Accepted, OperationRefused
 from bridge.pipeline.poll import Poller
+from tests.builders import by_hand
 from tests.conftest import Opener
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, ONLY_FAILED, World
 from tests.pipeline.fakes import FakeCi, FakeTransport
@@ -27,11 +28,8 @@ def world(sqlite_url: str, opened: Opener, clock: Clock, transport: FakeTranspor
     return World(db, ci, clock, Poller(db=db, source=ci, clock=clock, worker="w"), transport)
 
 
-def notify(world: World, notifier: str = "ops", **which: Any) -> Asked:
-    with world.db.write() as tx:
-        return tell_by_hand(
-            tx, world.book, job_id="j1", notifier=notifier, author="ann", now=world.clock(), **which
-        )  # fmt: skip
+def notify(world: World, notifier: str = "ops", **which: Any) -> Accepted:
+    return by_hand(world.db, now=world.clock()).notify(world.book, job_id="j1", notifier=notifier, **which)
 
 
 def begun(world: World, notifier: str = "ops") -> list[Delivery]:
@@ -91,12 +89,12 @@ def test_asked_twice_it_is_one_delivery_and_a_dead_one_is_sent_again(world: Worl
     world.begin(ONLY_FAILED)
     world.sees(SUBMITTED)
     first = notify(world)
-    with pytest.raises(NotTold, match=f"delivery {first.delivery} is waiting"):
+    with pytest.raises(OperationRefused, match=f"delivery {first.delivery} is waiting"):
         notify(world)
     world.deliver(Rejected("no"))
     assert notify(world) == first
     world.deliver()
-    with pytest.raises(NotTold, match="is sent"):
+    with pytest.raises(OperationRefused, match="is sent"):
         notify(world)
     assert [one.id for one in begun(world)] == [first.delivery] * 2
 
@@ -110,7 +108,7 @@ def test_what_an_older_version_told_by_hand_under_another_id_is_not_told_again(w
     with closing(sqlite3.connect(str(world.db.url.database))) as db, db:  # which minds no foreign keys
         db.execute("UPDATE delivery SET id = ?, message = 'msg_old' WHERE notifier = 'ops'", [old])
         db.execute("UPDATE message SET id = 'msg_old'")
-    with pytest.raises(NotTold, match=f"delivery {old} is sent"):
+    with pytest.raises(OperationRefused, match=f"delivery {old} is sent"):
         notify(world)
 
 

@@ -8,12 +8,12 @@ from sqlalchemy import delete
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Rejected, RetryLater, Sent
 from bridge.pipeline.poll import Poller
-from bridge.pipeline.resend import resend
 from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import delivery
 from bridge.wiring import parts
+from tests.builders import by_hand
 from tests.conftest import on_both
 from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, World, after
 from tests.pipeline.fakes import FakeCi, FakeTransport
@@ -160,7 +160,7 @@ def test_what_is_resent_later_is_in_the_way_of_nothing(world: World) -> None:
     world.sees(SUBMITTED)
     world.deliver(Rejected("no"))
     later = NOW + hours(1)
-    resend(world.db, Filter(state="dead"), id_="rdr_1", interval=hours(1), author="ann", now=later)
+    by_hand(world.db, now=later).redrive_batch(Filter(state="dead"), interval=hours(1))
     world.sees(RUNNING)
     first, second = (one["deliveries"][0] for one in world.all())
     assert first["why"] == f"waits for its first attempt, due at {after(hours(1))} (sent again by hand)"

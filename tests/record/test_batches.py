@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, insert, select, update
 
 from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
-from bridge.pipeline.resend import TooMany, cancel, resend
+from bridge.pipeline.operations import OperationRefused
 from bridge.record import pruning
 from bridge.record.clocks import rewind
 from bridge.record.database import Database, ms
@@ -23,6 +23,7 @@ from bridge.record.pruning import Cutoffs
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import DEAD, DROPPED, WAITING, delivery
+from tests.builders import batch_id, by_hand
 from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.record.builders import (
     LEASE,
@@ -44,6 +45,7 @@ from tests.record.builders import (
 
 CMS = Filter(state="dead", notifier="cms")
 A_SECOND = seconds(1)
+FIRST = batch_id()
 
 
 def bury(db: Database, *ids: str, to: str = "cms", state: int = DEAD, lane: str | None = None, **facts: Any) -> None:
@@ -54,12 +56,16 @@ def bury(db: Database, *ids: str, to: str = "cms", state: int = DEAD, lane: str 
 
 
 def again(
-    db: Database, which: Filter = CMS, *, every: timedelta = A_SECOND, id_: str = "rdr_1", now: datetime = NOW
+    db: Database, which: Filter = CMS, *, every: timedelta = A_SECOND, nonce: str = "1", now: datetime = NOW
 ) -> Batch:
-    return resend(db, which, id_=id_, interval=every, author="ann", now=now, at_once=7)
+    return by_hand(db, now=now, nonce=nonce).redrive_batch(which, interval=every, at_once=7)
 
 
-def standing(db: Database, id_: str = "rdr_1", *, now: datetime = NOW) -> Batch:
+def cancel(db: Database, *, now: datetime = NOW) -> tuple[Batch, int]:
+    return by_hand(db, now=now, who="ben").cancel_batch(FIRST, at_once=7)
+
+
+def standing(db: Database, id_: str = FIRST, *, now: datetime = NOW) -> Batch:
     with db.read() as tx:
         found = batches.progress(tx, id_, now=now)
     assert found
@@ -79,7 +85,7 @@ def names(count: int) -> list[str]:
 def test_what_is_dead_waits_again_under_its_id_one_an_interval(db: Database) -> None:
     bury(db, *names(30))
     put(db, new_delivery("alive"))
-    assert again(db) == Batch(id="rdr_1", scheduled=29, waiting=1, last_due_at=NOW + seconds(29))
+    assert again(db) == Batch(id=FIRST, scheduled=29, waiting=1, last_due_at=NOW + seconds(29))
     assert dues(db) == {name: seconds(place) for place, name in enumerate(names(30))} | {"alive": seconds(0)}
     first = row_of(db, delivery, id="d005")
     assert (first["attempts"], first["why"], first["ended_at"]) == (0, "sent again by hand", None)
@@ -113,16 +119,16 @@ def test_a_filter_says_which(db: Database, which: dict[str, Any], found: list[st
 
 @only_sqlite
 def test_nothing_to_resend_makes_an_empty_batch(db: Database) -> None:
-    assert again(db) == Batch(id="rdr_1")
+    assert again(db) == Batch(id=FIRST)
     with db.read() as tx:
-        assert batches.progress(tx, "rdr_1", now=NOW) is None
+        assert batches.progress(tx, FIRST, now=NOW) is None
 
 
 @only_sqlite
 def test_a_batch_has_a_bound(db: Database) -> None:
     bury(db, *names(3))
-    with pytest.raises(TooMany, match="there are more such deliveries than the 2 that one batch may have"):
-        resend(db, CMS, id_="rdr_1", interval=seconds(1), author="ann", now=NOW, largest=2)
+    with pytest.raises(OperationRefused, match="there are more such deliveries than the 2 that one batch may have"):
+        by_hand(db).redrive_batch(CMS, interval=seconds(1), largest=2)
     assert dues(db) == {}
 
 
@@ -135,24 +141,27 @@ def test_progress_is_a_count_of_its_deliveries(db: Database) -> None:
     claim(db, now=NOW + seconds(3))
     moment = NOW + seconds(4)
     assert standing(db, now=moment) == Batch(
-        id="rdr_1", scheduled=2, waiting=1, sending=1, sent=1, dead=1, last_due_at=NOW + hours(1)
+        id=FIRST, scheduled=2, waiting=1, sending=1, sent=1, dead=1, last_due_at=NOW + hours(1)
     )
     with db.read() as tx:
-        assert [row["batch"] for row in lists.deliveries(tx, Filter(batch="rdr_1", state="dead")).items] == ["rdr_1"]
+        assert [row["batch"] for row in lists.deliveries(tx, Filter(batch=FIRST, state="dead")).items] == [FIRST]
 
 
 def test_batches_under_way_are_those_of_which_something_waits(db: Database) -> None:
     know(db, "cms", "ops")
     bury(db, "c1", "c2")
     bury(db, "o1", to="ops")
-    again(db, every=hours(1), id_="rdr_long")
-    again(db, Filter(state="dead", notifier="ops"), id_="rdr_short")
+    again(db, every=hours(1), nonce="long")
+    again(db, Filter(state="dead", notifier="ops"), nonce="short")
     with db.read() as tx:
         found = batches.under_way(tx, now=NOW)
-    assert [(batch.id, batch.scheduled, batch.waiting) for batch in found] == [("rdr_short", 0, 1), ("rdr_long", 1, 1)]
+    assert [(batch.id, batch.scheduled, batch.waiting) for batch in found] == [
+        (batch_id("short"), 0, 1),
+        (batch_id("long"), 1, 1),
+    ]
     settle(db, *(ended(one, Sent()) for one in claim(db)))
     with db.read() as tx:
-        assert [batch.id for batch in batches.under_way(tx, now=NOW)] == ["rdr_long"]
+        assert [batch.id for batch in batches.under_way(tx, now=NOW)] == [batch_id("long")]
 
 
 # --- in order, and in nobody's way ------------------------------------------------------------------------------
@@ -198,7 +207,7 @@ def test_a_batch_that_is_made_between_two_claims_never_sends_two_of_a_lane_at_on
     other = opened(db_url)
     with other.write() as tx:
         (number,) = batches.numbers(tx, CMS, most=7)
-        batches.resend(tx, "rdr_1", {number: NOW})
+        batches.resend(tx, FIRST, {number: NOW})
         assert claimed_ids(db) == ["a2"]  # it does not see the first yet
     assert claimed_ids(other) == []
 
@@ -277,19 +286,19 @@ def test_cancelling_lets_what_is_not_due_yet_be_dead_again(db: Database) -> None
     bury(db, *names(30))
     again(db)
     moment = NOW + seconds(10)
-    left, cancelled = cancel(db, "rdr_1", author="ben", now=moment, at_once=7)
-    assert (left, cancelled) == (Batch(id="rdr_1", waiting=11, dead=19), 19)
+    left, cancelled = cancel(db, now=moment)
+    assert (left, cancelled) == (Batch(id=FIRST, waiting=11, dead=19), 19)
     assert list(dues(db)) == names(11)
     one = row_of(db, delivery, id="d020")
     assert (one["state"], one["ended_at"], one["why"]) == (DEAD, ms(moment), "its resending was cancelled")
-    assert cancel(db, "rdr_1", author="ben", now=moment)[1] == 0
+    assert cancel(db, now=moment)[1] == 0
 
 
 def test_what_was_cancelled_is_resent_like_any_other_dead_one(db: Database) -> None:
     bury(db, *names(3))
     again(db)
-    cancel(db, "rdr_1", author="ben", now=NOW)
-    assert again(db, Filter(state="dead", batch="rdr_1"), id_="rdr_2").total == 2
+    cancel(db)
+    assert again(db, Filter(state="dead", batch=FIRST), nonce="2").total == 2
     assert standing(db).total == 1
 
 
@@ -298,10 +307,11 @@ def test_cancelling_touches_no_other_batch(db: Database) -> None:
     bury(db, "c1", "c2")
     bury(db, "o1", "o2", to="ops")
     again(db)
-    again(db, Filter(state="dead", notifier="ops"), id_="rdr_2")
-    assert cancel(db, "rdr_1", author="ben", now=NOW)[1] == 1
+    again(db, Filter(state="dead", notifier="ops"), nonce="2")
+    assert cancel(db)[1] == 1
     assert list(dues(db)) == ["c1", "o1", "o2"]
-    assert cancel(db, "rdr_3", author="ben", now=NOW) == (None, 0)
+    with pytest.raises(OperationRefused, match='there is no batch "rdr_3"'):
+        by_hand(db).cancel_batch("rdr_3")
 
 
 # --- each once, whoever else is about -----------------------------------------------------------------------------
@@ -315,7 +325,7 @@ def test_one_that_is_resent_alone_belongs_to_no_batch(db: Database) -> None:
     with db.write() as tx:
         entries.redrive(tx, select(delivery.c.n).where(delivery.c.id == "d1"), now=NOW)
     assert standing(db).total == 1
-    assert cancel(db, "rdr_1", author="ben", now=NOW - seconds(1)) == (Batch(id="rdr_1", dead=1), 1)
+    assert cancel(db, now=NOW - seconds(1)) == (Batch(id=FIRST, dead=1), 1)
 
 
 def test_any_number_of_people_who_resend_at_once_resend_each_once(db: Database, db_url: str, opened: Opener) -> None:
@@ -323,7 +333,7 @@ def test_any_number_of_people_who_resend_at_once_resend_each_once(db: Database, 
     others = [opened(db_url) for _ in range(3)]
 
     def work(place: int) -> int:
-        return again(others[place], replace(CMS, until=NOW + hours(1)), id_=f"rdr_{place}").total
+        return again(others[place], replace(CMS, until=NOW + hours(1)), nonce=str(place)).total
 
     with ThreadPoolExecutor(len(others)) as pool:
         assert sum(pool.map(work, range(len(others)))) == 300
@@ -334,11 +344,11 @@ def test_whoever_dies_on_the_way_leaves_the_rest_as_it_was(db: Database) -> None
     bury(db, *names(10))
     with db.engine.connect() as tx:  # which is closed without a commit, as SIGKILL would
         numbers = batches.numbers(tx, CMS, most=7)
-        assert batches.resend(tx, "rdr_1", dict.fromkeys(numbers, NOW)) == 7
+        assert batches.resend(tx, FIRST, dict.fromkeys(numbers, NOW)) == 7
     assert dues(db) == {}
     with db.write() as tx:
-        assert batches.resend(tx, "rdr_1", dict.fromkeys(numbers, NOW)) == 7
-    assert again(db, id_="rdr_2").total == 3
+        assert batches.resend(tx, FIRST, dict.fromkeys(numbers, NOW)) == 7
+    assert again(db, nonce="2").total == 3
 
 
 def test_a_large_batch_is_made_in_small_transactions(db: Database, db_url: str, opened: Opener) -> None:
@@ -349,7 +359,7 @@ def test_a_large_batch_is_made_in_small_transactions(db: Database, db_url: str, 
         db.engine, "after_cursor_execute",
         lambda *told: sizes.append(told[1].rowcount) if told[2].startswith("UPDATE delivery") else None,
     )  # fmt: skip
-    assert resend(db, CMS, id_="rdr_1", interval=seconds(1), author="ann", now=NOW).total == 3_000
+    assert by_hand(db).redrive_batch(CMS, interval=seconds(1)).total == 3_000
     assert sum(sizes) == 3_000
     assert max(sizes) <= 500
 

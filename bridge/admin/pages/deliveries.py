@@ -10,7 +10,6 @@ from flask import request, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
-from bridge.admin.acts import Acts
 from bridge.admin.pages import filters
 from bridge.admin.pages.fate import fate
 from bridge.admin.pages.filters import Asked
@@ -19,8 +18,8 @@ from bridge.admin.pages.routes import Page, Pages, attempt, done, may_act, refus
 from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.display import pretty_json
-from bridge.pipeline.resend import STATES as SENT_AGAIN
-from bridge.record.outbox import batches, entries
+from bridge.pipeline.operations import RESENDABLE
+from bridge.record.outbox import batches
 from bridge.record.queries import lists
 from bridge.record.queries.lists import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
@@ -37,7 +36,6 @@ _LINK = Markup('<a href="{}">{}</a>')
 class DeliveryPages(Pages):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self._acts = Acts(parts)
         self._resending = ResendPages(parts)
 
     def pages(self) -> Iterator[Page]:
@@ -53,7 +51,7 @@ class DeliveryPages(Pages):
         asked = _asked(self.parts.clock())
         with self.parts.db.read() as tx:
             found = lists.deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
-            all_ = batches.count(tx, asked.which) if may_act() and asked.which.state in SENT_AGAIN else 0
+            all_ = batches.count(tx, asked.which) if may_act() and asked.which.state in RESENDABLE else 0
         wanted = (
             ("state", "State", [(word, word) for word in DELIVERY_STATES]),
             ("notifier", "Notifier", [(name, name) for name in self.parts.book().notifiers]),
@@ -66,15 +64,14 @@ class DeliveryPages(Pages):
         )
         return show(
             "deliveries.html", asked=asked, deliveries=found.items, cursor=found.cursor, fields=wanted, all=all_,
-            sent_again=SENT_AGAIN,
+            sent_again=RESENDABLE,
         )  # fmt: skip
 
     def redrive_chosen(self) -> ResponseReturnValue:
         chosen = list(dict.fromkeys(id_.replace("\0", "") for id_ in request.form.getlist("id")))[:MOST]
         if not chosen:
-            return refused(Problem(400, "Nothing was chosen: tick what is to be sent."), "deliveries")
-        with self.parts.db.write() as tx:
-            again = entries.redrive(tx, lists.numbers_of(chosen), now=self.parts.clock())
+            return refused("Nothing was chosen: tick what is to be sent.", "deliveries")
+        again = self.operations().redrive_chosen(chosen)
         return done(_on_their_way(again, len(chosen)), "deliveries")
 
     # --- one of them ---------------------------------------------------------------------------------------
@@ -102,12 +99,12 @@ class DeliveryPages(Pages):
             sends=type_of(notifier).preview(given, notifier, at=at, agent=agent) if notifier else None,
             event=pretty_json(found["event"]),
             masked=MASKED,
-            sent_again=SENT_AGAIN,
+            sent_again=RESENDABLE,
         )
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         return attempt(
-            lambda: self._acts.redrive(delivery_id), f"{delivery_id} is on its way.", "delivery",
+            lambda: self.operations().redrive(delivery_id), f"{delivery_id} is on its way.", "delivery",
             delivery_id=delivery_id,
         )  # fmt: skip
 

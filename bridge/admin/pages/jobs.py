@@ -14,7 +14,7 @@ from bridge.admin.pages.life import life
 from bridge.admin.pages.routes import Page, Pages, done, refused, show
 from bridge.admin.problems import Problem
 from bridge.model import STATES, Job
-from bridge.pipeline.manual import NotTold, tell_by_hand
+from bridge.pipeline.operations import OperationRefused
 from bridge.record.polling import problems
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Facts
@@ -74,15 +74,11 @@ class JobPages(Pages):
         """Tell a notifier of the job's last transition, because a person wants it told."""
         bucket, notifier = request.args.get("bucket"), request.form.get("notifier", "")
         try:
-            with self.parts.db.write() as tx:
-                asked = tell_by_hand(
-                    tx, self.parts.book(), job_id=job_id, bucket=bucket, notifier=notifier, author="dashboard",
-                    now=self.parts.clock(),
-                )  # fmt: skip
-        except NotTold as error:
-            return refused(Problem(error.status, str(error)), "job", job_id=job_id, bucket=bucket)
-        said = f"It is on its way to {notifier}" + (f", and waits: {asked.waits}" if asked.waits else "")
-        return done(f"{said}: {asked.delivery}", "job", job_id=job_id, bucket=bucket)
+            new = self.operations().notify(self.parts.book(), job_id=job_id, bucket=bucket, notifier=notifier)
+        except OperationRefused as error:
+            return refused(str(error), "job", job_id=job_id, bucket=bucket)
+        said = f"It is on its way to {notifier}" + (f", and waits: {new.waits}" if new.waits else "")
+        return done(f"{said}: {new.delivery}", "job", job_id=job_id, bucket=bucket)
 
     def find(self) -> ResponseReturnValue:
         """Lead from an id, whatever it is of, to its page."""
@@ -92,7 +88,7 @@ class JobPages(Pages):
                 return redirect(url_for("pages.delivery", delivery_id=wanted), 303)
             if lists.job(tx, wanted):
                 return redirect(url_for("pages.job", job_id=wanted), 303)
-        return refused(Problem(404, f'no job and no delivery has the id "{wanted[:100]}"'), "jobs")
+        return refused(f'no job and no delivery has the id "{wanted[:100]}"', "jobs")
 
 
 _NOTHING_SAID = {one.name: None for one in fields(Job)}

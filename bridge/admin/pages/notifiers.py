@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from flask import flash, redirect, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin import shown
-from bridge.admin.acts import Acts
 from bridge.admin.health import by_name, look
 from bridge.admin.pages import shapes
 from bridge.admin.pages.routes import Page, Pages, attempt, refused, show
-from bridge.admin.parts import Parts
-from bridge.admin.problems import Problem
 from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier
 from bridge.pipeline.health import HealthWarning, Level
+from bridge.pipeline.operations import OperationRefused
 from bridge.pipeline.stats import Latency, latency
 from bridge.record.queries.lists import Facts
 
@@ -32,10 +29,6 @@ _NOTHING_SAID: Facts = {
 
 
 class NotifierPages(Pages):
-    def __init__(self, parts: Parts) -> None:
-        super().__init__(parts)
-        self._acts = Acts(parts)
-
     def pages(self) -> Iterator[Page]:
         yield Page(path="/notifiers", view=self.notifiers, name="notifiers")
         yield Page(path="/notifiers/<path:name>/test", view=self.test, name="test_notifier", method="POST")
@@ -62,17 +55,18 @@ class NotifierPages(Pages):
     def test(self, name: str) -> ResponseReturnValue:
         """Send a test, and lead to it: there its attempts are seen."""
         try:
-            answer: Any = self._acts.test_notifier(name)
-        except Problem as error:
-            return refused(error, "notifiers")
-        if waits := answer[0]["waits"]:
-            flash(f"The test waits: {waits}", "refused")
+            test = self.operations().test_notifier(self.parts.book(), name)
+        except OperationRefused as error:
+            return refused(str(error), "notifiers")
+        if test.waits:
+            flash(f"The test waits: {test.waits}", "refused")
         else:
             flash(f"A test is on its way to {name}.", "done")
-        return redirect(url_for("pages.delivery", delivery_id=answer[0]["delivery"]), 303)
+        return redirect(url_for("pages.delivery", delivery_id=test.delivery), 303)
 
     def resume(self, name: str) -> ResponseReturnValue:
-        return attempt(lambda: self._acts.resume_notifier(name), f"{name} is told again.", "notifiers")
+        book = self.parts.book()
+        return attempt(lambda: self.operations().resume_notifier(name, book), f"{name} is told again.", "notifiers")
 
 
 def _standing(one: Facts, wrong: Sequence[HealthWarning]) -> tuple[str, str]:

@@ -15,15 +15,12 @@ from bridge.admin.pages import filters
 from bridge.admin.pages.filters import Asked
 from bridge.admin.pages.routes import Page, Pages, done, refused, show
 from bridge.admin.problems import Problem
-from bridge.decide.text.facts import ident
-from bridge.pipeline.resend import MOST_PER_MINUTE, STATES, USUAL_PER_MINUTE, TooMany, cancel, resend
+from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE, USUAL_PER_MINUTE, OperationRefused
 from bridge.record.outbox import batches
-from bridge.record.outbox.batches import Batch
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 
 _FIELDS = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
-_AUTHOR = "dashboard"
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _RATES: dict[str, Any] = {"usual": USUAL_PER_MINUTE, "most": MOST_PER_MINUTE, "minute": timedelta(minutes=1)}
 
@@ -50,24 +47,17 @@ class ResendPages(Pages):
 
     def resend(self) -> ResponseReturnValue:
         asked = self._asked()
+        if asked.faults:
+            return refused("; ".join(asked.faults), "resend", **asked.given)
         try:
-            batch = self._resent(asked, _per_minute(request.form.get("per_minute", "")))
-        except Problem as error:
-            return refused(error, "resend", **asked.given)
+            interval = timedelta(minutes=1) / _per_minute(request.form.get("per_minute", ""))
+            batch = self.operations().redrive_batch(asked.which, interval=interval)
+        except (ValueError, OperationRefused) as error:
+            return refused(str(error), "resend", **asked.given)
         if not batch.total:
-            return refused(Problem(409, "Nothing was left to resend."), "deliveries")
+            return refused("Nothing was left to resend.", "deliveries")
         flash(f"{batch.total:,} {'are' if batch.total != 1 else 'is'} on the way.", "done")
         return redirect(url_for("pages.batch", batch_id=batch.id), 303)
-
-    def _resent(self, asked: Asked, per_minute: int) -> Batch:
-        if asked.faults:
-            raise Problem(400, "; ".join(asked.faults))
-        id_, now = ident("rdr", self.parts.nonce()), self.parts.clock()
-        interval = timedelta(minutes=1) / per_minute
-        try:
-            return resend(self.parts.db, asked.which, id_=id_, interval=interval, author=_AUTHOR, now=now)
-        except TooMany as error:
-            raise Problem(409, str(error)) from error
 
     def batches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
@@ -82,28 +72,27 @@ class ResendPages(Pages):
         return show("batch.html", batch=found)
 
     def cancel(self, batch_id: str) -> ResponseReturnValue:
-        found, cancelled = cancel(self.parts.db, batch_id, author=_AUTHOR, now=self.parts.clock())
-        if found is None:
-            return refused(Problem(404, f'There is no batch "{batch_id[:100]}".'), "batches")
+        try:
+            _, cancelled = self.operations().cancel_batch(batch_id)
+        except OperationRefused as error:
+            return refused(str(error), "batches")
         if not cancelled:
-            return refused(
-                Problem(409, "All of it is due already: nothing is left to cancel."), "batch", batch_id=batch_id
-            )
+            return refused("All of it is due already: nothing is left to cancel.", "batch", batch_id=batch_id)
         return done(f"Cancelled: {cancelled:,} will not be sent.", "batch", batch_id=batch_id)
 
     def _asked(self) -> Asked:
         """Return which deliveries the address means; those that are dead, unless it says otherwise."""
         asked = filters.read(_FIELDS, self.parts.clock())
-        state = asked.which.state or STATES[0]
-        fault = [] if state in STATES else [f"state: only what is {' or '.join(STATES)} can be resent"]
-        which = replace(asked.which, state=state if state in STATES else STATES[0])
+        state = asked.which.state or RESENDABLE[0]
+        fault = [] if state in RESENDABLE else [f"state: only what is {' or '.join(RESENDABLE)} can be resent"]
+        which = replace(asked.which, state=state if state in RESENDABLE else RESENDABLE[0])
         return replace(asked, which=which, faults=[*asked.faults, *fault])
 
 
 def _per_minute(text: str) -> int:
     if _NUMBER.fullmatch(text) and 1 <= int(text) <= MOST_PER_MINUTE:
         return int(text)
-    raise Problem(400, f'How many a minute: a whole number from 1 to {MOST_PER_MINUTE} is needed, not "{text[:20]}".')
+    raise ValueError(f'How many a minute: a whole number from 1 to {MOST_PER_MINUTE} is needed, not "{text[:20]}".')
 
 
 def _spec(which: Filter) -> dict[str, str]:

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from flask import Request, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException
 
 from bridge.admin.auth import Scope
 from bridge.admin.parts import Parts
-from bridge.admin.problems import Problem
+from bridge.pipeline.operations import OperationRefused, Operations
 
+DASHBOARD = "dashboard"  # who does what is done on pages, where nobody else is named
 A_PAGE = re.compile(r"/(?![/\\])[!-~]*")  # of this bridge: not //elsewhere, not \elsewhere
 
 
@@ -35,6 +35,9 @@ class Pages:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
 
+    def operations(self) -> Operations:
+        return self.parts.operations(DASHBOARD)
+
 
 def show(template: str, *, status: int = 200, **facts: object) -> ResponseReturnValue:
     """Render a page; of a page that refreshes itself only the live part, when htmx asks for it."""
@@ -52,13 +55,13 @@ def attempt(deed: Callable[[], object], said: str, endpoint: str, **values: obje
     """Do what a form asks for and go back, saying what was done, or why not."""
     try:
         deed()
-    except Problem as error:
-        return refused(error, endpoint, **values)
+    except OperationRefused as error:
+        return refused(str(error), endpoint, **values)
     return done(said, endpoint, **values)
 
 
-def refused(error: HTTPException, endpoint: str, **values: object) -> ResponseReturnValue:
-    flash(str(error.description), "refused")
+def refused(why: str, endpoint: str, **values: object) -> ResponseReturnValue:
+    flash(why, "refused")
     return _back(endpoint, values)
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bridge.admin.pages.routes import DASHBOARD
 from bridge.decide.rules.gates import SCOPE_KEYS
 from bridge.decide.rulesfile.silences import Wanted, read_wanted
 from bridge.decide.text.values import STATE_WORDS, FieldFault, FieldFaults, shown
 
 USUAL = ("30m", "1h", "2h", "4h", "1d")
-BY = "dashboard"  # who asks, where nobody else is named
 LABELS = {
     "tag": "Tag", "queue": "Queue", "input": "Input", "from": "State before", "to": "State after", "rule": "Rule",
     "notifier": "Notifier", "everything": "Everything", "for": "How long", "mode": "What happens to the messages",
@@ -60,7 +60,7 @@ class Form:
         if preview:
             said.setdefault("reason", "preview")
         try:
-            wanted = read_wanted(said, now=now, author=BY)
+            wanted = read_wanted(said, now=now, author=DASHBOARD)
         except FieldFaults as error:
             raise FormRefused(faults + [self._fault(one) for one in error.faults]) from error
         if faults:
@@ -101,7 +101,7 @@ def read(values: Mapping[str, str]) -> Form:
     if texts["for"] not in USUAL:
         texts |= {"for": "1h", "other": texts["other"] or texts["for"]}
     texts["mode"] = texts["mode"] or "hold"
-    texts["author"] = values.get("author", BY).strip()[:_LONGEST]
+    texts["author"] = values.get("author", DASHBOARD).strip()[:_LONGEST]
     return Form(texts, everything=bool(values.get("everything")), nonce=values.get("nonce", "")[:_LONGEST])
 
 

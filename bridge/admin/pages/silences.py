@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
@@ -10,15 +11,14 @@ from flask.typing import ResponseReturnValue
 
 from bridge.admin.pages import filters, sentences, silence_form
 from bridge.admin.pages.routes import Page, Pages, attempt, may_act, refused, show
-from bridge.admin.pages.silence_form import BY, LABELS, Form, FormRefused
-from bridge.admin.parts import Parts
-from bridge.admin.problems import Problem
-from bridge.admin.silences import Silences
+from bridge.admin.pages.silence_form import LABELS, Form, FormRefused
 from bridge.decide.rules.gates import scope_of
-from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON
+from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, Wanted
+from bridge.decide.text.times import iso
 from bridge.decide.text.values import STATE_WORDS
 from bridge.model import Silence
-from bridge.pipeline.silences import silence_facts
+from bridge.pipeline.operations import OperationRefused
+from bridge.pipeline.silences import LOOKED_AT_IN_WEB, foresee, silence_facts
 from bridge.record.outbox import silences
 
 Facts = dict[str, Any]
@@ -28,10 +28,6 @@ _OVER = "This form was sent before, and its silence is over: fill it in anew."
 
 
 class SilencePages(Pages):
-    def __init__(self, parts: Parts) -> None:
-        super().__init__(parts)
-        self._silences = Silences(parts)
-
     def pages(self) -> Iterator[Page]:
         yield Page(path="/silences", view=self.silences, name="silences")
         yield Page(path="/silences/add", view=self.ask, name="add_silence")
@@ -66,16 +62,20 @@ class SilencePages(Pages):
         try:
             wanted = form.wanted(now, preview=previews)
             if previews:
-                return self._form(form, foreseen=self._silences.foresee(wanted, now))
-            made = self._silences.make(wanted, now, nonce=form.key)
+                return self._form(form, foreseen=self._foreseen(wanted, now))
+            made = self.operations().make_silence(wanted, key=form.key)
         except FormRefused as error:
             return self._form(form, faults=list(silence_form.labelled(error.faults)), status=400)
-        except Problem as error:
-            return self._form(form, faults=[(None, error.detail)], status=error.code or 400)
-        if made["state"] == "over":
-            return refused(Problem(409, _OVER), "silences")
-        flash(f"{'Drops' if wanted.drop else 'Holds'} what it matches until {made['ends_at']}.", "done")
+        except OperationRefused as error:
+            return self._form(form, faults=[(None, str(error))], status=409)
+        if made.ends_at <= now:
+            return refused(_OVER, "silences")
+        flash(f"{'Drops' if wanted.drop else 'Holds'} what it matches until {iso(made.ends_at)}.", "done")
         return redirect(url_for("pages.silences"), 303)
+
+    def _foreseen(self, wanted: Wanted, now: datetime) -> Facts:
+        with self.parts.db.read() as tx:
+            return foresee(tx, wanted, self.parts.book(), now=now, most=LOOKED_AT_IN_WEB)
 
     def _form(
         self,
@@ -104,7 +104,5 @@ class SilencePages(Pages):
         )  # fmt: skip
 
     def end(self, silence_id: str) -> ResponseReturnValue:
-        def end_now() -> object:
-            return self._silences.end_now(silence_id, by=BY)
-
-        return attempt(end_now, "It is over. What it held is told in one digest.", "silences")
+        said = "It is over. What it held is told in one digest."
+        return attempt(lambda: self.operations().end_silence(silence_id), said, "silences")

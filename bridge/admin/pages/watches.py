@@ -8,10 +8,8 @@ from datetime import timedelta
 from flask.typing import ResponseReturnValue
 
 from bridge.admin import shown
-from bridge.admin.acts import Acts
 from bridge.admin.health import by_name, look
 from bridge.admin.pages.routes import Page, Pages, attempt, show
-from bridge.admin.parts import Parts
 from bridge.decide.changes.clocks import said_of_clocks
 from bridge.pipeline.health import HealthWarning
 from bridge.record.queries.lists import Facts
@@ -26,10 +24,6 @@ _NOTHING_SAID: Facts = {
 
 
 class WatchPages(Pages):
-    def __init__(self, parts: Parts) -> None:
-        super().__init__(parts)
-        self._acts = Acts(parts)
-
     def pages(self) -> Iterator[Page]:
         yield Page(path="/watches", view=self.watches, name="watches")
         yield Page(path="/watches/<path:name>/poll", view=self.poll, name="poll_watch", method="POST")
@@ -44,13 +38,16 @@ class WatchPages(Pages):
         return show("watches.html", watches=[(one, _standing(one, wrong[one["name"]]), _clocks(one)) for one in found])
 
     def poll(self, name: str) -> ResponseReturnValue:
-        return attempt(lambda: self._acts.poll_watch(name), f"A worker polls {name} next.", "watches")
+        book = self.parts.book()
+        return attempt(lambda: self.operations().poll_watch(book, name), f"A worker polls {name} next.", "watches")
 
     def pause(self, name: str) -> ResponseReturnValue:
-        return attempt(lambda: self._acts.pause_watch(name), f"{name} is paused: nothing of it is seen.", "watches")
+        book, said = self.parts.book(), f"{name} is paused: nothing of it is seen."
+        return attempt(lambda: self.operations().pause_watch(book, name), said, "watches")
 
     def resume(self, name: str) -> ResponseReturnValue:
-        return attempt(lambda: self._acts.resume_watch(name), f"{name} is polled again.", "watches")
+        book = self.parts.book()
+        return attempt(lambda: self.operations().resume_watch(book, name), f"{name} is polled again.", "watches")
 
 
 def _clocks(one: Facts) -> str | None:

@@ -7,7 +7,7 @@ that is resent by itself to none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Select, bindparam, case, func, or_, select, u
 from bridge.record.database import maybe_at, ms
 from bridge.record.outbox.entries import RESENT
 from bridge.record.queries import lists
-from bridge.record.queries.lists import Filter, plain
+from bridge.record.queries.lists import Facts, Filter, iso, plain
 from bridge.record.schema import DEAD, DROPPED, SENDING, SENT, WAITING, state_is
 from bridge.record.schema import delivery as deliveries
 from bridge.record.schema import message as messages
@@ -37,6 +37,11 @@ class Batch:
     @property
     def total(self) -> int:
         return self.scheduled + self.waiting + self.sending + self.sent + self.dead
+
+    def facts(self) -> Facts:
+        """Return the batch as JSON shows it."""
+        last_due_at = iso(ms(self.last_due_at)) if self.last_due_at else None
+        return asdict(self) | {"total": self.total, "last_due_at": last_due_at}
 
 
 def count(tx: Connection, which: Filter) -> int:

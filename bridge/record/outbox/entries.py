@@ -30,7 +30,7 @@ from bridge.record.codec import dump
 from bridge.record.counters import Count
 from bridge.record.database import at, ms, upsert
 from bridge.record.outbox import digests
-from bridge.record.schema import AT_ONCE, DEAD, DROPPED, HELD, WAITING, state_is
+from bridge.record.schema import AT_ONCE, DEAD, DELIVERY_STATES, DROPPED, HELD, WAITING, state_is
 from bridge.record.schema import delivery as D  # noqa: N812
 from bridge.record.schema import message as M  # noqa: N812
 from bridge.record.schema import notifier as N  # noqa: N812
@@ -155,6 +155,12 @@ RESENT: Mapping[str, Any] = {
     "state": WAITING, "attempts": 0, "lost": 0, "ended_at": None, "why": "sent again by hand", "retry_from": None,
     "retry_due": None,
 }  # fmt: skip
+
+
+def states(tx: Connection, ids: Collection[str]) -> dict[str, str]:
+    """Return by id in which states these deliveries are."""
+    rows = tx.execute(select(D.c.id, D.c.state).where(D.c.id.in_(ids)))
+    return {row.id: DELIVERY_STATES[row.state] for row in rows}
 
 
 def redrive(tx: Connection, which: Select[Any], *, now: datetime) -> list[str]:

@@ -34,7 +34,7 @@ def add(tx: Connection, silence: Silence) -> bool:
         begins_at=ms(silence.begins_at),
         ends_at=ms(silence.ends_at),
     )
-    return bool(tx.execute(row.on_conflict_do_nothing()).rowcount == 1)
+    return tx.execute(row.on_conflict_do_nothing().returning(Q.c.n)).first() is not None
 
 
 def end(tx: Connection, id_: str, *, by: str, now: datetime) -> bool:

@@ -10,12 +10,14 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import Rejected, Sent
-from bridge.pipeline.resend import USUAL_PER_MINUTE, resend
+from bridge.pipeline.operations import USUAL_PER_MINUTE
 from bridge.record.outbox import entries
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from tests.admin.builders import NOON, World, a_job
+from tests.builders import batch_id, by_hand
 
+BATCH = f"/deliveries/batches/{batch_id()}"
 RATE = {"per_minute": str(USUAL_PER_MINUTE)}
 
 
@@ -33,7 +35,7 @@ def states(world: World) -> list[str]:
 
 def a_batch(world: World) -> None:
     interval, which = timedelta(seconds=1), Filter(state="dead")
-    resend(world.db, which, id_="rdr_1", interval=interval, author="ann", now=world.now)
+    by_hand(world.db, now=world.now).redrive_batch(which, interval=interval)
 
 
 def test_the_list_of_the_dead_offers_all_of_them(dead: World, admin: FlaskClient) -> None:
@@ -78,11 +80,11 @@ def test_a_batch_is_made_and_watched(dead: World, admin: FlaskClient) -> None:
 
 def test_a_delivery_leads_to_its_batch_and_the_batch_to_its_deliveries(dead: World, admin: FlaskClient) -> None:
     a_batch(dead)
-    assert 'href="/deliveries?batch=rdr_1"' in admin.get("/deliveries/batches/rdr_1").text
-    deliveries = set(re.findall(r'href="(/deliveries/dlv_\w+)"', admin.get("/deliveries?batch=rdr_1").text))
+    assert f'href="/deliveries?batch={batch_id()}"' in admin.get(BATCH).text
+    deliveries = set(re.findall(r'href="(/deliveries/dlv_\w+)"', admin.get(f"/deliveries?batch={batch_id()}").text))
     assert len(deliveries) == 3
     for delivery in deliveries:
-        assert 'href="/deliveries/batches/rdr_1"' in admin.get(delivery).text
+        assert f'href="{BATCH}"' in admin.get(delivery).text
 
 
 def test_how_long_ago_means_the_time_when_it_was_counted(dead: World, admin: FlaskClient) -> None:
@@ -128,14 +130,14 @@ def test_a_filter_that_means_nothing_resends_nothing(dead: World, admin: FlaskCl
 
 def test_what_is_left_of_a_batch_is_cancelled(dead: World, admin: FlaskClient) -> None:
     a_batch(dead)
-    assert 'aria-label="Cancel the rest of rdr_1"' in admin.get("/deliveries/batches/rdr_1").text
-    cancelled = admin.post("/deliveries/batches/rdr_1/cancel", follow_redirects=True).text
+    assert f'aria-label="Cancel the rest of {batch_id()}"' in admin.get(BATCH).text
+    cancelled = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
     assert "Cancelled: 2 will not be sent." in cancelled
     assert "Cancel the rest" not in cancelled
     assert sorted(states(dead)) == ["dead", "dead", "waiting"]
-    again = admin.post("/deliveries/batches/rdr_1/cancel", follow_redirects=True).text
+    again = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
     assert "nothing is left to cancel" in again
-    assert "There is no batch" in admin.post("/deliveries/batches/rdr_2/cancel", follow_redirects=True).text
+    assert "there is no batch" in admin.post("/deliveries/batches/rdr_2/cancel", follow_redirects=True).text
 
 
 def test_a_batch_that_is_not_there_is_not_found(admin: FlaskClient) -> None:
@@ -149,7 +151,7 @@ def test_who_may_only_look_resends_and_cancels_nothing(dead: World, reader: Flas
     assert reader.post("/deliveries/redrive?state=dead", data=RATE).status_code == 403
     assert states(dead) == ["dead"] * 3
     a_batch(dead)
-    assert "0 of 3" in reader.get("/deliveries/batches/rdr_1").text
-    assert "<button" not in reader.get("/deliveries/batches/rdr_1").text.split("<main")[1]
-    assert reader.post("/deliveries/batches/rdr_1/cancel").status_code == 403
+    assert "0 of 3" in reader.get(BATCH).text
+    assert "<button" not in reader.get(BATCH).text.split("<main")[1]
+    assert reader.post(f"{BATCH}/cancel").status_code == 403
     assert states(dead) == ["waiting"] * 3

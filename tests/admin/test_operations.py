@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 
 from bridge.model import Rejected, Sent
+from bridge.record.database import ms
 from bridge.record.outbox import entries
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
+from bridge.record.schema import action
 from tests.admin.builders import NOON, World
+from tests.record.builders import rows
 
 
 def post(world: World, path: str, status: int = 202, **body: Any) -> Any:
@@ -137,6 +140,14 @@ def test_a_watch_can_be_paused_before_any_worker_has_started(world: World) -> No
         tx.exec_driver_sql("DELETE FROM watch")
     post(world, "watches/vod/pause")
     assert watch(world)["paused"] is True
+
+
+def test_who_did_it_is_written_down(either_world: World) -> None:
+    post(either_world, "watches/vod/pause")
+    client, own_page = either_world.app(admin=None).test_client(), {"Origin": "http://localhost"}
+    assert client.post("/watches/vod/resume", headers=own_page).status_code == 303
+    done = [(row["who"], row["what"], row["subject"], row["at"]) for row in rows(either_world.db, action)]
+    assert done == [("api", "pause_watch", "vod", ms(NOON)), ("dashboard", "resume_watch", "vod", ms(NOON))]
 
 
 def test_a_refused_request_leaves_nothing_behind(world: World) -> None:

@@ -1,0 +1,324 @@
+"""What people do by hand: each operation once, for the API, the pages and the commands alike.
+
+Each checks what it is asked for, does it, and writes down who did what (`record/actions.py`) in the same transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from bridge.decide.messages.build import address, test_message
+from bridge.decide.messages.digest import delivery_id
+from bridge.decide.routing import tell_by_hand
+from bridge.decide.rules.gates import scope_of
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.silences import MOST, Wanted, too_costly
+from bridge.decide.text.facts import ident
+from bridge.decide.text.times import iso
+from bridge.decide.text.values import listing, suggest
+from bridge.model import Silence, Transition
+from bridge.pipeline.silences import silence_facts
+from bridge.record import actions, rulesets
+from bridge.record.actions import Action, Facts
+from bridge.record.database import Database, ms
+from bridge.record.outbox import batches, entries, silences
+from bridge.record.outbox.batches import Batch
+from bridge.record.polling import leases, snapshots
+from bridge.record.queries import explanations, gauges, lists
+from bridge.record.queries.lists import Filter
+
+logger = logging.getLogger(__name__)
+
+USUAL_PER_MINUTE, MOST_PER_MINUTE = 600, 6_000
+RESENDABLE = ("dead", "dropped")  # states of a delivery
+LARGEST_BATCH = 100_000  # deliveries: some seconds' work for whoever asks
+AT_ONCE = 500  # deliveries of a batch in a transaction: some 50 ms of writing on SQLite
+_PAUSE_S = 0.02  # in which somebody else may write to SQLite
+_NO_WORKER = "no worker runs, so it waits in the outbox: start one with `ci-bridge worker` or `ci-bridge run`"
+
+
+class OperationRefused(Exception):
+    """Nothing was done; the text says why."""
+
+
+class NotFound(OperationRefused):
+    """What it is about does not exist."""
+
+
+class Conflict(OperationRefused):
+    """It exists, and its state does not allow this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A delivery that a worker sends, and why it waits, if it does."""
+
+    delivery: str
+    waits: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """What one person (`who`) does now. `nonce` is random: what has no id yet gets one made from it.
+
+    Every method may raise OperationRefused, and has done nothing then.
+    """
+
+    db: Database
+    who: str
+    now: datetime
+    nonce: str
+
+    def _record(
+        self, tx: Connection, what: str, subject: str, before: Facts | None = None, after: Facts | None = None
+    ) -> None:
+        action = Action(what=what, subject=subject, before=before, after=after)
+        actions.add(tx, [action], who=self.who, now=self.now)
+
+    # --- deliveries -----------------------------------------------------------------------------------------
+
+    def redrive(self, delivery: str) -> None:
+        """Resend a dead or dropped delivery now, under its own id."""
+        if self.redrive_chosen([delivery]):
+            return
+        with self.db.read() as tx:
+            state = entries.states(tx, [delivery]).get(delivery)
+        if state is None:
+            raise NotFound(f'there is no delivery "{delivery[:100]}"')
+        raise Conflict(f"delivery {delivery} is {state}; only a dead or a dropped one can be resent")
+
+    def redrive_chosen(self, chosen: Collection[str]) -> list[str]:
+        """Resend those of the chosen deliveries that still are dead or dropped; return their ids."""
+        after = {"state": "waiting"}
+        with self.db.write() as tx:
+            before = entries.states(tx, chosen)
+            resent = entries.redrive(tx, lists.numbers_of(chosen), now=self.now)
+            done = [
+                Action(what="redrive", subject=id_, before={"state": before.get(id_)}, after=after) for id_ in resent
+            ]
+            actions.add(tx, done, who=self.who, now=self.now)
+        return resent
+
+    def redrive_batch(
+        self, which: Filter, *, interval: timedelta, largest: int = LARGEST_BATCH, at_once: int = AT_ONCE
+    ) -> Batch:
+        """Resend what a filter finds (its state is one of RESENDABLE) as a batch: one is due each interval.
+
+        A process that dies on the way has resent the first of them; the same filter finds the others.
+        """
+        with self.db.read() as tx:
+            numbers = batches.numbers(tx, which, most=largest + 1)
+        if len(numbers) > largest:
+            raise Conflict(
+                f"there are more such deliveries than the {largest:,} that one batch may have; narrow them down, as "
+                "with since and until"
+            )
+        id_, resent = ident("rdr", self.nonce), 0
+        wanted = _as_json(which) | {"deliveries": len(numbers), "interval_seconds": interval.total_seconds()}
+        for start in range(0, len(numbers), at_once):
+            due = {n: self.now + (start + place) * interval for place, n in enumerate(numbers[start : start + at_once])}
+            with self.db.write() as tx:
+                resent += batches.resend(tx, id_, due)
+                if start == 0:
+                    self._record(tx, "redrive_batch", id_, after=wanted)
+            self._let_others_write()
+        logger.info("resent", extra={"batch": id_, "deliveries": resent, "author": self.who})
+        with self.db.read() as tx:
+            return batches.progress(tx, id_, now=self.now) or Batch(id=id_)
+
+    def cancel_batch(self, batch: str, *, at_once: int = AT_ONCE) -> tuple[Batch, int]:
+        """Let what is not due yet of a batch be dead again; return the batch, and how many those were."""
+        with self.db.read() as tx:
+            numbers = batches.not_due(tx, batch, now=self.now)
+        cancelled = 0
+        for start in range(0, len(numbers), at_once):
+            with self.db.write() as tx:
+                cancelled += batches.cancel(tx, batch, numbers[start : start + at_once], now=self.now)
+                if start == 0:
+                    self._record(tx, "cancel_batch", batch, {"scheduled": len(numbers)}, {"scheduled": 0})
+            self._let_others_write()
+        with self.db.read() as tx:
+            left = batches.progress(tx, batch, now=self.now)
+        if left is None:
+            raise NotFound(f'there is no batch "{batch[:100]}"')
+        logger.info("batch cancelled", extra={"batch": batch, "deliveries": cancelled, "author": self.who})
+        return left, cancelled
+
+    def _let_others_write(self) -> None:
+        if self.db.sqlite:  # who waits for PostgreSQL's rows is woken
+            time.sleep(_PAUSE_S)
+
+    def notify(
+        self, book: Rulebook, *, job_id: str, notifier: str, bucket: str | None = None, sequence: int | None = None
+    ) -> Accepted:
+        """Notify of a transition (None: the job's last), whatever the rules say; asked twice it is one delivery."""
+        _require("notifier", notifier, book.notifiers)
+        with self.db.write() as tx:
+            step = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
+            delivery, faults = tell_by_hand(step, book, book.notifiers[notifier], self.who)
+            if stored := entries.stored_id(tx, delivery.message):  # by an older version, which made other ids
+                message = replace(delivery.message, id=stored)
+                delivery = replace(delivery, message=message, id=delivery_id(stored, notifier))
+            state = entries.states(tx, [delivery.id]).get(delivery.id)
+            if state not in (None, *RESENDABLE):
+                raise Conflict(f"it was told by hand before: delivery {delivery.id} is {state}")
+            entries.put(tx, [delivery], now=self.now)
+            entries.redrive(tx, lists.numbers_of([delivery.id]), now=self.now)
+            after = {"state": "waiting", "notifier": notifier, "job": job_id, "sequence": step.sequence}
+            self._record(tx, "notify", delivery.id, {"state": state} if state else None, after)
+            waits = _why_it_waits(tx, notifier)
+        for fault in faults:
+            logger.warning("template fell back to the usual form", extra={"notifier": notifier, "fault": fault})
+        logger.info("told by hand", extra={"delivery": delivery.id, "author": self.who})
+        return Accepted(delivery=delivery.id, waits=waits)
+
+    # --- notifiers ------------------------------------------------------------------------------------------
+
+    def test_notifier(self, book: Rulebook, name: str, *, key: str | None = None) -> Accepted:
+        """Store a test message; under one key it is the same message, which is stored once.
+
+        A worker sends it now, even to a notifier that is left alone: who asks wants to know.
+        """
+        _require("notifier", name, book.notifiers)
+        nonce = f"id {key}" if key else self.nonce
+        delivery = address(test_message(name, nonce=nonce, now=self.now), book.notifiers[name])
+        with self.db.write() as tx:
+            if not entries.states(tx, [delivery.id]):
+                entries.put(tx, [delivery], now=self.now, at_once=True)
+                self._record(tx, "test_notifier", name, after={"delivery": delivery.id})
+            nobody = None if rulesets.standing(tx, now=self.now).alive else _NO_WORKER
+            return Accepted(delivery=delivery.id, waits=_why_it_waits(tx, name) or nobody)
+
+    def resume_notifier(self, name: str, book: Rulebook | None = None) -> None:
+        """Let a paused notifier be told again. One that only the rules know yet is not paused."""
+        with self.db.write() as tx:
+            before = explanations.standings(tx).get(name)
+            if before is not None:
+                entries.resume(tx, name)
+                paused = {"paused": before.paused_at is not None, "why": before.paused_why}
+                self._record(tx, "resume_notifier", name, paused, {"paused": False})
+                return
+        if book is None:
+            raise NotFound(f'no notifier "{name}" is on record')
+        _require("notifier", name, book.notifiers)
+
+    # --- watches --------------------------------------------------------------------------------------------
+
+    def poll_watch(self, book: Rulebook, name: str) -> None:
+        """Let a worker poll a watch next."""
+        with self.db.write() as tx:
+            before = _watch(tx, book, name)
+            if before["paused"]:
+                raise Conflict(f'watch "{name}" is paused; resume it, and it is polled')
+            leases.set_watch(tx, name, poll_now=True)
+            self._record(tx, "poll_watch", name, {"next_poll_at": before["next_poll_at"]}, {"next_poll_at": None})
+
+    def pause_watch(self, book: Rulebook, name: str) -> None:
+        self._set_paused(book, name, "pause_watch", paused=True)
+
+    def resume_watch(self, book: Rulebook, name: str) -> None:
+        self._set_paused(book, name, "resume_watch", paused=False)
+
+    def _set_paused(self, book: Rulebook, name: str, what: str, *, paused: bool) -> None:
+        with self.db.write() as tx:
+            before = _watch(tx, book, name)
+            leases.set_watch(tx, name, paused=paused)
+            self._record(tx, what, name, {"paused": before["paused"]}, {"paused": paused})
+
+    # --- silences -------------------------------------------------------------------------------------------
+
+    def make_silence(self, wanted: Wanted, *, key: str | None = None) -> Silence:
+        """Store a silence; what is asked for twice with one id, or one key, is one."""
+        id_ = ident("sil", "id", wanted.id) if wanted.id else ident("sil", key or self.nonce)
+        made = wanted.silence(id_, now=self.now)
+        with self.db.write() as tx:
+            there = silences.one(tx, id_)
+            if there is None:
+                _require_room(tx, wanted, self.now)
+                if silences.add(tx, made):
+                    self._record(tx, "make_silence", id_, after=silence_facts(made, 0, now=self.now))
+                    return made
+                there = silences.one(tx, id_) or made
+        if not _is_same(there, made):
+            raise Conflict("another silence was made under this id; take a new id for each silence")
+        return there
+
+    def end_silence(self, id_: str) -> tuple[Silence, int]:
+        """End a silence now; return it, and how many messages it held or dropped."""
+        with self.db.write() as tx:
+            before = silences.one(tx, id_)
+            if before is None:
+                raise NotFound(f'there is no silence "{id_[:100]}"')
+            is_done = silences.end(tx, id_, by=self.who, now=self.now)
+            ended = silences.one(tx, id_) or before
+            if not is_done:
+                raise Conflict(f"silence {id_} is over since {iso(ended.ends_at)}")
+            self._record(tx, "end_silence", id_, {"ends_at": iso(before.ends_at)}, {"ends_at": iso(ended.ends_at)})
+            return ended, silences.held(tx, [id_]).get(id_, 0)
+
+
+def _require(kind: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        shown = name[:100]
+        raise NotFound(f'rules.toml has no {kind} "{shown}"{suggest(shown, known)}; there are: {listing(known)}')
+
+
+def _as_json(which: Filter) -> dict[str, object]:
+    """Return a filter as JSON shows it."""
+    given = {name: value for name, value in asdict(which).items() if value is not None}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in given.items()}
+
+
+def _watch(tx: Connection, book: Rulebook, name: str) -> lists.Facts:
+    """Return what is on record of a watch of the rules; no worker may have started yet."""
+    watches = {watch.name: watch for watch in book.watches}
+    _require("watch", name, watches)
+    leases.sync(tx, [watches[name]], [])
+    return next(row for row in gauges.watches(tx) if row["name"] == name)
+
+
+def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, sequence: int | None) -> Transition:
+    steps = [judged.transition for judged in found if bucket in (None, judged.transition.job.bucket)]
+    buckets = sorted({step.job.bucket for step in steps})
+    if not steps:
+        where = f" in bucket {bucket[:100]}" if bucket else ""
+        raise NotFound(f'no transition of a job "{job_id[:100]}"{where} is on record')
+    if len(buckets) > 1:
+        raise Conflict(f'several buckets have a job "{job_id}"; name one of them: {listing(buckets)}')
+    by_number = {step.sequence: step for step in steps}
+    if sequence is None:
+        return steps[-1]
+    if sequence not in by_number:
+        there_are = listing(f"{step.sequence} ({step.to})" for step in steps)
+        raise NotFound(f'job "{job_id}" has no transition {sequence}; there are: {there_are}')
+    return by_number[sequence]
+
+
+def _why_it_waits(tx: Connection, notifier: str) -> str | None:
+    standing = explanations.standings(tx).get(notifier)
+    if standing is None or standing.paused_at is None:
+        return None
+    why = " ".join((standing.paused_why or "").split())
+    return f"notifier {notifier} is paused: {why}; it is told when it is resumed (ci-bridge notifier resume {notifier})"
+
+
+def _is_same(there: Silence, made: Silence) -> bool:
+    """Tell whether two silences were asked for in the same words, at different times maybe."""
+    if (there.spec, there.drop, there.author, there.reason) != (made.spec, made.drop, made.author, made.reason):
+        return False
+    lasts = ms(there.ends_at) - ms(there.begins_at) == ms(made.ends_at) - ms(made.begins_at)
+    return there.ended_by is not None or lasts or ms(there.ends_at) == ms(made.ends_at)
+
+
+def _require_room(tx: Connection, wanted: Wanted, now: datetime) -> None:
+    standing = silences.standing(tx, now=now)
+    if len(standing) >= MOST:
+        raise Conflict(f"{len(standing)} silences have not ended, and {MOST} are the most; end some first")
+    if text := too_costly([wanted.scope, *(scope_of(silence.spec) for silence in standing)]):
+        raise Conflict(text)

@@ -1,0 +1,45 @@
+"""Actions: what people did by hand, and who did it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, insert
+
+from bridge.record.codec import dump, storable
+from bridge.record.database import ms
+from bridge.record.schema import action as actions
+
+Facts = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One deed (`what`, as in "pause_watch") on a thing (the id or name `subject`), and what it changed of that."""
+
+    what: str
+    subject: str
+    before: Facts | None = None
+    after: Facts | None = None
+
+
+def add(tx: Connection, done: Iterable[Action], *, who: str, now: datetime) -> None:
+    rows = [
+        {
+            "at": ms(now),
+            "who": storable(who),
+            "what": action.what,
+            "subject": action.subject,
+            "before": None if action.before is None else storable(dump(action.before)),
+            "after": None if action.after is None else storable(dump(action.after)),
+        }
+        for action in done
+    ]
+    if rows:
+        tx.execute(insert(actions), rows)
+
+
+def prune(tx: Connection, *, before: datetime) -> int:
+    return tx.execute(delete(actions).where(actions.c.at < ms(before))).rowcount

@@ -1,0 +1,269 @@
+"""What people do by hand, on both databases: what it changes, what it refuses, and the row that says who did it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from bridge.decide.rulesfile.silences import Wanted, read_wanted
+from bridge.model import Rejected, Sent
+from bridge.pipeline.operations import Conflict, NotFound, OperationRefused, Operations
+from bridge.record import pruning
+from bridge.record.database import Database
+from bridge.record.outbox import entries, silences
+from bridge.record.pruning import Cutoffs
+from bridge.record.queries import gauges
+from bridge.record.queries.lists import Filter
+from bridge.record.schema import action
+from tests.admin.builders import NOON, World, a_job
+from tests.builders import batch_id, by_hand
+from tests.conftest import on_both
+from tests.record.builders import rows
+
+pytestmark = on_both
+HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
+
+
+@pytest.fixture
+def world(db: Database) -> World:
+    world = World(db)
+    world.sync()
+    return world
+
+
+def ann(world: World, *, nonce: str = "1") -> Operations:
+    return by_hand(world.db, now=world.now, nonce=nonce)
+
+
+def recorded(world: World) -> list[tuple[str, str, Any, Any]]:
+    """What, to what, before and after: the actions, which all are Ann's."""
+    found = rows(world.db, action)
+    assert {row["who"] for row in found} <= {"ann"}
+    return [
+        (row["what"], row["subject"], *(json.loads(row[key] or "null") for key in ("before", "after"))) for row in found
+    ]
+
+
+def states(world: World, *ids: str) -> list[str]:
+    with world.db.read() as tx:
+        found = entries.states(tx, ids)
+    return [found[id_] for id_ in ids]
+
+
+def buried(world: World, *numbers: int) -> list[str]:
+    ids = [world.delivery_of(number) for number in numbers]
+    world.attempt(Rejected("no"))
+    return ids
+
+
+def watch(world: World) -> Any:
+    with world.db.read() as tx:
+        return gauges.watches(tx)[0]
+
+
+def wanted(world: World, **said: Any) -> Wanted:
+    given = {"to": "Failed", "for": "2h", "reason": "new encoder", **said}
+    return read_wanted(given, now=world.now, author="ben")
+
+
+# --- deliveries ---------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_delivery_is_resent_and_it_is_written_down(world: World) -> None:
+    (dead,) = buried(world, 1)
+    ann(world).redrive(dead)
+    assert states(world, dead) == ["waiting"]
+    assert recorded(world) == [("redrive", dead, {"state": "dead"}, {"state": "waiting"})]
+
+
+def test_of_those_chosen_the_dead_are_resent_each_with_a_row(world: World) -> None:
+    first, second = buried(world, 1, 2)
+    waiting = world.delivery_of(3)
+    assert set(ann(world).redrive_chosen([first, waiting, second, "dlv_404"])) == {first, second}
+    assert {subject for _, subject, _, _ in recorded(world)} == {first, second}
+
+
+def test_a_batch_is_one_row_with_its_filter(world: World) -> None:
+    buried(world, 1, 2, 3)
+    which = Filter(state="dead", notifier="cms", since=NOON)
+    batch = ann(world).redrive_batch(which, interval=SECOND, at_once=2)
+    assert (batch.id, batch.total) == (batch_id(), 3)
+    chosen = {
+        "state": "dead",
+        "notifier": "cms",
+        "since": "2026-11-21T12:00:00+00:00",
+        "deliveries": 3,
+        "interval_seconds": 1.0,
+    }
+    assert recorded(world) == [("redrive_batch", batch.id, None, chosen)]
+
+
+def test_a_batch_of_nothing_is_no_deed(world: World) -> None:
+    assert ann(world).redrive_batch(Filter(state="dead"), interval=SECOND).total == 0
+    assert recorded(world) == []
+
+
+def test_what_is_left_of_a_batch_is_cancelled_once(world: World) -> None:
+    buried(world, 1, 2, 3)
+    batch = ann(world).redrive_batch(Filter(state="dead"), interval=HOUR)
+    assert ann(world).cancel_batch(batch.id, at_once=1)[1] == 2
+    assert ann(world).cancel_batch(batch.id)[1] == 0
+    assert recorded(world)[1:] == [("cancel_batch", batch.id, {"scheduled": 2}, {"scheduled": 0})]
+
+
+def test_a_notification_by_hand_is_written_down_with_its_job(world: World) -> None:
+    world.sees(a_job(1))
+    new = ann(world).notify(world.book, job_id="j1", notifier="ops/1")
+    after = {"state": "waiting", "notifier": "ops/1", "job": "j1", "sequence": 1}
+    assert recorded(world) == [("notify", new.delivery, None, after)]
+    world.attempt(Rejected("no"))
+    assert ann(world).notify(world.book, job_id="j1", notifier="ops/1") == new
+    assert recorded(world)[1:] == [("notify", new.delivery, {"state": "dead"}, after)]
+
+
+# --- notifiers and watches ----------------------------------------------------------------------------------------
+
+
+def test_a_test_that_is_asked_for_twice_under_one_key_is_one_deed(world: World) -> None:
+    first, again = (ann(world, nonce=nonce).test_notifier(world.book, "cms", key="t1") for nonce in "12")
+    assert first.delivery == again.delivery
+    assert recorded(world) == [("test_notifier", "cms", None, {"delivery": first.delivery})]
+    assert ann(world).test_notifier(world.book, "cms").delivery != first.delivery
+
+
+def test_a_notifier_is_resumed_and_why_it_was_paused_is_kept(world: World) -> None:
+    with world.db.write() as tx:
+        entries.pause(tx, "cms", "answered 410 Gone", now=NOON)
+    ann(world).resume_notifier("cms")
+    before = {"paused": True, "why": "answered 410 Gone"}
+    assert recorded(world) == [("resume_notifier", "cms", before, {"paused": False})]
+    delivery = world.delivery_of(1)
+    assert world.attempt(Sent()) == [delivery]
+
+
+def test_a_notifier_that_only_the_rules_know_yet_is_not_paused(world: World) -> None:
+    with world.db.write() as tx:
+        tx.execute(text("DELETE FROM notifier"))
+    ann(world).resume_notifier("cms", world.book)
+    assert recorded(world) == []
+
+
+def test_a_watch_is_paused_resumed_and_polled(world: World) -> None:
+    world.polled()
+    ann(world).pause_watch(world.book, "vod")
+    assert watch(world)["paused"]
+    ann(world).resume_watch(world.book, "vod")
+    ann(world).poll_watch(world.book, "vod")
+    assert (watch(world)["paused"], watch(world)["next_poll_at"]) == (False, None)
+    assert recorded(world) == [
+        ("pause_watch", "vod", {"paused": False}, {"paused": True}),
+        ("resume_watch", "vod", {"paused": True}, {"paused": False}),
+        ("poll_watch", "vod", {"next_poll_at": "2026-11-21T12:00:30.000Z"}, {"next_poll_at": None}),
+    ]
+
+
+# --- silences -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("same", [{"id": "mine"}, {}])
+def test_a_silence_that_is_asked_for_twice_is_made_once(world: World, same: dict[str, Any]) -> None:
+    first, again = (ann(world, nonce=nonce).make_silence(wanted(world, **same), key="form") for nonce in "12")
+    assert first == again
+    ((what, subject, before, after),) = recorded(world)
+    assert (what, subject, before) == ("make_silence", first.id, None)
+    assert (after["author"], after["matches"], after["ends_at"]) == ("ben", {"to": "Failed"}, "2026-11-21T14:00:00Z")
+
+
+def test_a_silence_is_ended_by_who_asks(world: World) -> None:
+    made = ann(world).make_silence(wanted(world))
+    world.now += MINUTE
+    ended, held = ann(world).end_silence(made.id)
+    assert (ended.ended_by, ended.ends_at, held) == ("ann", world.now, 0)
+    before, after = {"ends_at": "2026-11-21T14:00:00Z"}, {"ends_at": "2026-11-21T12:01:00Z"}
+    assert recorded(world)[1:] == [("end_silence", made.id, before, after)]
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason", "why"),
+    [
+        (lambda ops, _: ops.redrive("dlv_404"), NotFound, 'there is no delivery "dlv_404"'),
+        (lambda ops, known: ops.redrive(known["waiting"]), Conflict, "is waiting; only a dead or a dropped one can"),
+        (lambda ops, _: ops.cancel_batch("rdr_404"), NotFound, 'there is no batch "rdr_404"'),
+        (lambda ops, known: ops.test_notifier(known["book"], "cmss"), NotFound, r'no notifier "cmss" \(did you mean'),
+        (lambda ops, known: ops.resume_notifier("cmss", known["book"]), NotFound, "there are: cms, ops/1"),
+        (lambda ops, _: ops.resume_notifier("cmss"), NotFound, 'no notifier "cmss" is on record'),
+        (lambda ops, known: ops.pause_watch(known["book"], "vodd"), NotFound, r'no watch "vodd" \(did you mean "vod"'),
+        (lambda ops, known: ops.poll_watch(known["book"], "vod"), Conflict, 'watch "vod" is paused; resume it'),
+        (lambda ops, _: ops.end_silence("sil_404"), NotFound, 'there is no silence "sil_404"'),
+        (lambda ops, known: ops.end_silence(known["over"]), Conflict, "is over since 2026-11-21T12:00:00Z"),
+        (lambda ops, known: ops.make_silence(known["other"]), Conflict, "another silence was made under this id"),
+        (lambda ops, known: ops.notify(known["book"], job_id="j9", notifier="cms"), NotFound, 'of a job "j9"'),
+        (lambda ops, known: ops.notify(known["book"], job_id="j1", notifier="no"), NotFound, 'no notifier "no"'),
+    ],
+)
+def test_what_is_refused_says_why_and_leaves_no_row(
+    world: World, deed: Any, reason: type[OperationRefused], why: str
+) -> None:
+    waiting = world.delivery_of(1)
+    over = ann(world).make_silence(wanted(world, id="mine")).id
+    ann(world).end_silence(over)
+    ann(world).pause_watch(world.book, "vod")
+    before = recorded(world)
+    known = {"waiting": waiting, "over": over, "book": world.book, "other": wanted(world, id="mine", to="Success")}
+    with pytest.raises(reason, match=why):
+        deed(ann(world), known)
+    assert recorded(world) == before
+
+
+# --- the rows -----------------------------------------------------------------------------------------------------
+
+
+def refuse_actions(*told: Any) -> None:
+    if told[2].startswith("INSERT INTO action"):
+        raise OSError("the disk is full")
+
+
+@pytest.fixture
+def full_disk(db: Database) -> Iterator[None]:
+    """Nothing can be written down."""
+    event.listen(db.engine, "before_cursor_execute", refuse_actions)
+    yield
+    event.remove(db.engine, "before_cursor_execute", refuse_actions)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_what_cannot_be_written_down_is_not_done(world: World) -> None:
+    (dead,) = buried(world, 1)
+    for deed in (
+        lambda: ann(world).redrive(dead),
+        lambda: ann(world).redrive_batch(Filter(state="dead"), interval=SECOND),
+        lambda: ann(world).pause_watch(world.book, "vod"),
+        lambda: ann(world).make_silence(wanted(world)),
+    ):
+        with pytest.raises(OSError, match="the disk is full"):
+            deed()
+    assert (states(world, dead), watch(world)["paused"]) == (["dead"], False)
+    with world.db.read() as tx:
+        assert silences.every(tx) == []
+
+
+def test_any_name_of_a_person_can_be_written_down(world: World) -> None:
+    by_hand(world.db, who="ünn\0\udcff").pause_watch(world.book, "vod")
+    assert [row["who"] for row in rows(world.db, action)] == ["ünn?"]
+
+
+def test_actions_are_pruned_as_dead_letters_are(world: World) -> None:
+    ann(world).pause_watch(world.book, "vod")
+    world.now += HOUR
+    ann(world).resume_watch(world.book, "vod")
+    with world.db.write() as tx:
+        pruning.prune_rest(tx, cut=Cutoffs(now=world.now, ended=world.now, dead=NOON + MINUTE, created={}))
+    assert [what for what, *_ in recorded(world)] == ["resume_watch"]
