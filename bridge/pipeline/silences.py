@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.silences import Wanted, doubts
 from bridge.decide.text.times import iso
-from bridge.decide.whatif.replay import Preview, RoutingResult
+from bridge.decide.whatif.replay import PastMessage, Preview
 from bridge.model import Silence
 from bridge.record.outbox import silences
 from bridge.record.outbox.silences import Once
@@ -46,17 +46,17 @@ def preview(
     found = Preview(scope=wanted.scope, queue_names=queue_names, since=now - _LAST)
     for told in silences.told_since(tx, found.since):
         room = most - found.looked_at
-        found.add(_telling(one) for one in told[:room])
+        found.add(_past_message(one) for one in told[:room])
         if len(told) > room:
             found.cut = True
             break
     return found
 
 
-def _telling(one: Once) -> RoutingResult:
+def _past_message(one: Once) -> PastMessage:
     # A level rule asks how long the job has been there at the time, not when it came.
     step = replace(one.transition, seen_at=one.made_at) if one.kind == "level" else one.transition
-    return RoutingResult(transition=step, rule=one.rule, notifier=one.notifier, told_at=one.made_at)
+    return PastMessage(transition=step, rule=one.rule, notifier=one.notifier, told_at=one.made_at)
 
 
 def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:
@@ -88,7 +88,7 @@ def preview_facts(found: Preview) -> Facts:
     }
 
 
-def _newest(one: RoutingResult) -> Facts:
+def _newest(one: PastMessage) -> Facts:
     step = one.transition
     return {
         "told_at": iso(one.told_at),

@@ -7,7 +7,7 @@ import pytest
 
 from bridge.decide.rules.matching import Facts
 from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of, too_costly
-from bridge.decide.whatif.replay import SHOWN, Preview, RoutingResult
+from bridge.decide.whatif.replay import SHOWN, PastMessage, Preview
 from bridge.model import FAILED, RUNNING
 from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.texts import RULE, WATCH
@@ -190,8 +190,8 @@ def test_what_it_matches_is_said_in_a_line() -> None:
 def test_a_preview_counts_what_matches_and_keeps_the_newest() -> None:
     found = Preview(scope=read(rule="failed").scope, queue_names={}, since=NOON)
     steps = [a_transition(a_job(id=f"j{number}", state=FAILED)) for number in range(SHOWN + 2)]
-    found.add(RoutingResult(transition=step, rule="failed", notifier="ops", told_at=NOON) for step in steps)
-    found.add([RoutingResult(transition=steps[0], rule="all", notifier="ops", told_at=NOON)])
+    found.add(PastMessage(transition=step, rule="failed", notifier="ops", told_at=NOON) for step in steps)
+    found.add([PastMessage(transition=steps[0], rule="all", notifier="ops", told_at=NOON)])
     assert (found.looked_at, found.matched) == (SHOWN + 3, SHOWN + 2)
     assert found.counts == {("failed", "ops"): SHOWN + 2}
     assert [one.transition.job.id for one in found.newest] == [f"j{number}" for number in range(SHOWN)]
@@ -200,5 +200,5 @@ def test_a_preview_counts_what_matches_and_keeps_the_newest() -> None:
 def test_a_preview_knows_queues_by_their_alias() -> None:
     found = Preview(scope=read(to="Running", match={"queue": "vod"}).scope, queue_names={"p224": "vod"}, since=NOON)
     step = a_transition(a_job(queue="p224"))
-    found.add([RoutingResult(transition=step, rule="r", notifier="n", told_at=NOON)])
+    found.add([PastMessage(transition=step, rule="r", notifier="n", told_at=NOON)])
     assert found.matched == 1

@@ -255,8 +255,8 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingResult:
-    """A message that there was: the transition it was about, the rule that told it, to whom and when."""
+class PastMessage:
+    """A message on record: the transition it was about, the rule that sent it, to whom and when."""
 
     transition: Transition
     rule: str
@@ -274,11 +274,11 @@ class Preview:
     looked_at: int = 0
     cut: bool = False  # there were more than were looked at
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    newest: list[RoutingResult] = field(default_factory=list)
+    newest: list[PastMessage] = field(default_factory=list)
 
-    def add(self, routings: Iterable[RoutingResult]) -> None:
+    def add(self, messages: Iterable[PastMessage]) -> None:
         """Look at messages, the newest first."""
-        for one in routings:
+        for one in messages:
             self.looked_at += 1
             if self.scope.holds(Facts(one.transition, self.queue_names), one.rule, one.notifier):
                 self.counts[one.rule, one.notifier] += 1

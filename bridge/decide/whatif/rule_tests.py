@@ -19,7 +19,7 @@ _NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)  # any: what rules ask of times are 
 _LONGEST_WHY = 300  # characters
 _MOST_SAID = 20  # of each kind, of one test
 
-RoutingResult = tuple[str, str]  # rule, notifier
+Pair = tuple[str, str]  # rule, notifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def _why_failed(trial: Trial, book: Rulebook) -> str | None:
         return f"its job is wrong: {'; '.join(str(error).splitlines())}"
     fired = [*book.matcher.match(step), *matching(sample_stay(step), book.matcher, _NOW)]
     told = list(dict.fromkeys((verdict.rule.name, name) for verdict in fired for name in verdict.notifiers))
-    expected = list(dict.fromkeys(map(_telling, trial.expect)))
+    expected = list(dict.fromkeys(map(_pair, trial.expect)))
     missing = [line for line in expected if line not in told]
     surplus = [line for line in told if line not in expected]
     left = max(0, len(missing) - _MOST_SAID) + max(0, len(surplus) - _MOST_SAID)
@@ -58,13 +58,13 @@ def _why_failed(trial: Trial, book: Rulebook) -> str | None:
     return "; ".join([*faults, *([f"and {left:,} more"] if left else [])]) or None
 
 
-def _telling(expected: str) -> RoutingResult:
+def _pair(expected: str) -> Pair:
     rule, _, notifier = expected.rpartition("->")
     return rule.strip(), notifier.strip()
 
 
-def _said(routing: RoutingResult) -> str:
-    return " -> ".join(routing)
+def _said(pair: Pair) -> str:
+    return " -> ".join(pair)
 
 
 def _verdicts(step: Transition, book: Rulebook) -> dict[str, Verdict]:
