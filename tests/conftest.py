@@ -56,6 +56,45 @@ _TOGETHER = "tests/browser/"  # these share a browser and the bridges that it lo
 _SLOW = ("tests/crash/", "tests/world/", "tests/test_story.py", "tests/test_bad_days.py")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--one-database",
+        choices=["sqlite", "postgresql"],
+        help="Of tests that run on both databases, run those on this one alone.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if chosen := config.getoption("one_database"):
+        config.pluginmanager.register(_OneDatabase(chosen))
+
+
+class _OneDatabase:
+    def __init__(self, chosen: str) -> None:
+        self._chosen = chosen
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave out what runs on the other database, unless it runs on that one alone."""
+        both = {_without_dialect(item) for item in items if _dialect(item) == self._chosen}
+        left_out = [
+            item for item in items if _dialect(item) not in (None, self._chosen) and _without_dialect(item) in both
+        ]
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+
+
+def _dialect(item: pytest.Item) -> str | None:
+    found: str | None = item.callspec.params.get("dialect") if hasattr(item, "callspec") else None
+    return found
+
+
+def _without_dialect(item: pytest.Item) -> tuple[str, tuple[str, ...]]:
+    name, _, rest = item.nodeid.partition("[")
+    return name, tuple(part for part in rest.rstrip("]").split("-") if part not in ("sqlite", "postgresql"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let every worker begin with some of what takes long: at the end the others would wait for it.
 
