@@ -1,4 +1,4 @@
-"""What is asked and answered about resending and telling by hand, for /openapi.json; as in `answers`."""
+"""What is asked and answered about resending and notifying by hand, for /openapi.json; as in `answers`."""
 
 from __future__ import annotations
 

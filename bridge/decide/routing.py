@@ -67,14 +67,14 @@ class RoutingResult:
 def route(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> RoutingResult:
     """Match a transition and build its messages; `alarms` are those of the time in state that it ends."""
     verdicts = judge(transition, book.matcher, gates, alarms)
-    return _telling(transition, verdicts, book, gates)
+    return _result(transition, verdicts, book, gates)
 
 
 def route_overdue(staying: Staying, book: Rulebook, gates: Gates, now: datetime) -> list[RoutingResult]:
     """Build the messages of the level rules that a job has been in a state for too long for: one verdict each."""
     step = replace(staying.began, seen_at=now)
     verdicts = judge_overdue(staying, book.matcher, gates, now)
-    return [_telling(step, [verdict], book, gates) for verdict in verdicts]
+    return [_result(step, [verdict], book, gates) for verdict in verdicts]
 
 
 def tell_by_hand(
@@ -89,7 +89,7 @@ def tell_by_hand(
     return address(built.message, notifier, note=f"Sent by hand by {author}.", custom=custom), custom.faults
 
 
-def _telling(transition: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
+def _result(transition: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
     if not verdicts:
         return RoutingResult(transition=transition)
     teller = _Teller(book, gates, book.matcher.facts(transition))

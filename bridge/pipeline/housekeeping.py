@@ -229,7 +229,7 @@ def tell_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetim
 def _told(
     tx: Connection, message: Message, dead: str, why: str, fallback: Notifier, book: Rulebook, now: datetime
 ) -> NewDelivery:
-    """Return the telling to the fallback: in the form that is its own, and held while it is quiet for it."""
+    """Return the delivery to the fallback: in the form that is its own, and held while it is quiet for it."""
     sequence, rule = message.sequence or 0, message.rule or ""
     step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", sequence)
     if step is None:  # a digest, or long ago

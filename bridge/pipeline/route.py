@@ -31,7 +31,7 @@ def of_poll(context: PollContext, now: datetime) -> Iterator[Count]:
     yield timed("poll", outcome, (now - context.began) / timedelta(seconds=1))
 
 
-def of_tellings(routings: Sequence[RoutingResult]) -> Iterator[Count]:
+def of_routings(routings: Sequence[RoutingResult]) -> Iterator[Count]:
     """Yield what transitions, and the rules that heard of them, count."""
     for routing in routings:
         yield from _of_transition(routing.transition)
@@ -93,7 +93,7 @@ def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: 
     routings = [route(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
     snapshots.add_transitions(tx, [(routing.transition, _fired(routing)) for routing in routings], rules=book.sha)
     time_in_state.recovered(tx, [one.n for found in fired.values() for one in found], now=now)
-    counters.add(tx, of_tellings(routings), now=now)
+    counters.add(tx, of_routings(routings), now=now)
     _put(tx, routings, now)
     return routings
 

@@ -109,7 +109,7 @@ class Worker:
             slack_api_url=settings.slack_api_url,
             hidden=settings.secrets,
         )
-        self._courier = Dispatcher(
+        self._dispatcher = Dispatcher(
             db=db,
             transport=self._outbound,
             book=lambda: rules.book,
@@ -123,7 +123,7 @@ class Worker:
             source=self._source,
             clock=self._clock,
             worker=self._me.id,
-            on_told=self._courier.wake,
+            on_told=self._dispatcher.wake,
             halted=self._stop.is_set,
         )
         self._pruner = Pruner(
@@ -152,7 +152,7 @@ class Worker:
     def stop(self) -> None:
         """Stop claiming and polling; `run` returns when what is in flight has ended. Any thread may call it."""
         self._stop.set()
-        self._courier.wake()
+        self._dispatcher.wake()
 
     def reload(self) -> None:
         """Read rules.toml now, and put it in force, changed or not. Any thread may call it."""
@@ -168,7 +168,7 @@ class Worker:
             logger.info("worker started", extra={"worker": self._me.id, "database": self._db.shown})
             try:
                 while not self._stop.is_set():
-                    self._courier.turn()
+                    self._dispatcher.turn()
                     self._ticker.mind_the_clock()
             finally:
                 self._wind_up()
@@ -177,7 +177,7 @@ class Worker:
     def _wind_up(self) -> None:
         deadline = time.monotonic() + STOP_WITHIN_S
         self._ticker.stop(wait=False)
-        self._courier.finish(until=lambda: time.monotonic() > deadline)
+        self._dispatcher.finish(until=lambda: time.monotonic() > deadline)
         # A poll ends with the call to CI that it is in: the pause before the next one is cut short.
         self._polls.shutdown(cancel_futures=True)
         self._outbound.close(0)

@@ -1,7 +1,7 @@
 """A program that tells Slack in every way and writes down each socket that Python itself opens or connects.
 
 python -m tests.send.audited ADDRESS, that of a Slack that gives the answers ANSWERS. Its output is JSON. libcurl
-connects without Python's knowledge, through sockets that the door lent it: all else is an escape.
+connects without Python's knowledge, through sockets that the client lent it: all else is an escape.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Audit:
             self.escapes.append(event)
 
     def of(self, act: Callable[[], object]) -> dict[str, Any]:
-        """Return what came of `act`, and what it did behind the door's back."""
+        """Return what came of `act`, and what it did beside the client."""
         self.escapes.clear()
         try:
             came = repr(act())

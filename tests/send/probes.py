@@ -1,4 +1,4 @@
-"""What the door would do with a URL, found out without connecting to anything."""
+"""What the HTTP client would do with a URL, found out without connecting to anything."""
 
 from __future__ import annotations
 

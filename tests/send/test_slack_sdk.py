@@ -35,7 +35,7 @@ def test_slack_is_told_through_our_door_alone_and_by_the_public_parts_of_its_sdk
     assert all("Sent(" in came[what] for what in PATHS if what != "refused")
     assert came["auth.test"] == "None"
     assert "could not connect" in came["nobody there"]
-    # Each request that came was the door's.
+    # Each request that came was the client's.
     assert len(receiver.requests) == len(ANSWERS) + 1
     assert {seen.headers["user-agent"] for seen in receiver.requests} == {f"ci-bridge/{__version__}"}
 

@@ -236,9 +236,9 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
             self.world.poll(worker, 0)
             self.world.ears.temper.update({"/cms": temper, "/next": temper})
             if suffers == "dies":
-                self.world.courier_dies(worker)
+                self.world.dispatcher_dies(worker)
             elif suffers.startswith("stalls"):
-                self.world.courier_stalls(worker, then, long=suffers == "stalls long")
+                self.world.dispatcher_stalls(worker, then, long=suffers == "stalls long")
             else:
                 self.world.replace(worker)
 

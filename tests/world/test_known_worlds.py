@@ -135,12 +135,12 @@ def test_a_tag_that_is_added_tells_what_came_after_the_last_complete_poll(world:
 @on_both
 @pytest.mark.parametrize("long", [False, True])
 @pytest.mark.parametrize(("first", "then"), [("busy", "well"), ("well", "busy"), ("well", "well")])
-def test_a_courier_that_comes_back_late_changes_nothing(world: Worlds, first: str, then: str, long: bool) -> None:
+def test_a_dispatcher_that_comes_back_late_changes_nothing(world: Worlds, first: str, then: str, long: bool) -> None:
     found = world()
     found.happen(Pass(31), Create())
     found.poll(0, 0)
     found.ears.temper["/cms"] = first
-    found.courier_stalls(0, then, long=long)
+    found.dispatcher_stalls(0, then, long=long)
     found.happen(Move(0, "Running"))
     found.poll(0, 0)
     assert last(found) == "Running"

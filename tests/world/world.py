@@ -245,11 +245,11 @@ class World:
         self.workers[worker].dispatcher.turn()
         self.hearing.may_repeat(before)
 
-    def courier_dies(self, worker: int) -> None:
+    def dispatcher_dies(self, worker: int) -> None:
         self.turn_once(worker)
         self.replace(worker)
 
-    def courier_stalls(self, worker: int, temper: str, *, long: bool) -> None:
+    def dispatcher_stalls(self, worker: int, temper: str, *, long: bool) -> None:
         """Its leases run out; the other worker sends again, and this one wants to record what came of it.
 
         `long`: when the other has recorded its own. Else while that is still to be done.

@@ -103,7 +103,7 @@ UTC = ZoneInfo("UTC")
 
 
 def address(message: Message, notifier: Notifier, *, note: str | None = None, custom: Custom = _PLAIN) -> NewDelivery:
-    """Return the telling of a message to one notifier: its id, its lane, its Slack conversation, its own form."""
+    """Return the delivery of a message to one notifier: its id, its lane, its Slack conversation, its own form."""
     thread = notifier.thread_of(message)
     return NewDelivery(
         id=ident("dlv", message.id, notifier.name),
@@ -276,6 +276,6 @@ def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
 
 
 def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, custom: Custom = _PLAIN) -> NewDelivery:
-    """Return the telling of a message that could not be told to the notifier `dead`."""
+    """Return the delivery to a fallback of a message that could not be sent to the notifier `dead`."""
     told = address(message, notifier, note=f"This could not be told to {dead}: {why}", custom=custom)
     return replace(told, id=ident("dlv", message.id, dead, notifier.name))

@@ -66,7 +66,7 @@ class Digest:
 def told(
     digest: Digest, silence: Silence | None, *, zone: ZoneInfo, now: datetime, note: str | None = None
 ) -> NewDelivery:
-    """Return the telling of a digest: it belongs to no job, and so to no lane and no thread."""
+    """Return the delivery of a digest: it belongs to no job, and so to no lane and no thread."""
     message = _message(digest, silence, zone, now)
     delivery = delivery_id(message.id, digest.notifier)
     return NewDelivery(

@@ -426,6 +426,6 @@ class Stay:
     state: str
     since: datetime
     after: timedelta  # as long as it may be
-    count: int = 0  # the number of the repetition; 0 is the first telling
+    count: int = 0  # the number of the repetition; 0 is the first message
     again: bool = False  # it was told before
     over: bool = False
