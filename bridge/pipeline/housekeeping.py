@@ -1,4 +1,4 @@
-"""Periodic housekeeping: claims of lost workers, and what waits for a receiver that is not told."""
+"""Periodic housekeeping: claims of lost workers, and what waits for a receiver that is left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a poll tells: of the transitions it found, of stays that have become too long; and what it is counted by."""
+"""What a poll sends: messages of its transitions and of jobs too long in one state; and the counters of both."""
 
 from __future__ import annotations
 

@@ -283,6 +283,18 @@ class Rule:
                 yield why
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stay:
+    """A job's stay in a state, which a level rule tells of: too long, or (`over`) at an end after it was."""
+
+    state: str
+    since: datetime
+    after: timedelta  # as long as it may be
+    count: int = 0  # the number of the repetition; 0 is the first message
+    again: bool = False  # it was told before
+    over: bool = False
+
+
 class Answer(StrEnum):
     """What a rule said, in one word."""
 
@@ -417,15 +429,3 @@ def _index_keys(rule: Rule) -> tuple[Iterable[str | None], ...]:
 def _exact(rule: Rule, field: str) -> list[str | None]:
     found = [c.exact for c in rule.conditions if isinstance(c, TextCondition) and c.field == field]
     return list(found[0]) if found and found[0] is not None else [None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stay:
-    """A job's stay in a state, which a level rule tells of: too long, or (`over`) at an end after it was."""
-
-    state: str
-    since: datetime
-    after: timedelta  # as long as it may be
-    count: int = 0  # the number of the repetition; 0 is the first message
-    again: bool = False  # it was told before
-    over: bool = False

@@ -1,4 +1,4 @@
-"""How the bridge stands: watches, notifiers, workers, and what `pipeline/health.py` tells from them."""
+"""How the bridge stands: watches, notifiers, workers, and the facts that `pipeline/health.py` judges."""
 
 from __future__ import annotations
 
