@@ -13,7 +13,7 @@ from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
 from bridge.decide.rulesfile.silences import read_wanted
 from bridge.decide.text.values import FieldFaults
-from bridge.pipeline.silences import LOOKED_AT_IN_WEB, foresee, silence_facts
+from bridge.pipeline.operations import LOOKED_AT_IN_WEB, foresee, silence_facts
 from bridge.record.outbox import silences
 
 

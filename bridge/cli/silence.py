@@ -29,8 +29,7 @@ from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import read_wanted, said_of
 from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
-from bridge.pipeline.operations import OperationRefused
-from bridge.pipeline.silences import foresee, silence_facts
+from bridge.pipeline.operations import OperationRefused, foresee, silence_facts
 from bridge.record.outbox import silences
 from bridge.wiring.rules import Rules
 
