@@ -15,7 +15,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.text.times import iso
 from bridge.decide.whatif.replay import FIRST
-from bridge.pipeline.backtest import Backtest, Report
+from bridge.pipeline.backtest import Backtest
 from bridge.wiring import parts
 
 Facts = Mapping[str, Any]
@@ -63,12 +63,12 @@ def backtest(file: str | None, since: str, fail_on_difference: bool, as_json: bo
     with db.read() as tx:
         test = Backtest(tx, tried, in_force=in_force, keep=in_force.keep, since=begin, now=now)
         with _progress(test.transitions) as on_page:
-            report = test.run(on_page)
+            test.run(on_page)
     if as_json:
-        say_json(report.facts())
+        say_json(test.facts())
     else:
-        _show(report)
-    if fail_on_difference and report.tally.differs:
+        _show(test)
+    if fail_on_difference and test.tally.differs:
         sys.exit(1)
 
 
@@ -97,13 +97,13 @@ def _progress(count: int) -> Iterator[Callable[[int], object]]:
         yield bar.update
 
 
-def _show(report: Report) -> None:
-    facts = report.facts()
-    window = f"from {iso(report.since)} to {iso(report.until)}"
-    say(f"{report.transitions:,} transitions {window}, tried with {report.rules.sha}")
-    for note in _notes(report, facts):
+def _show(test: Backtest) -> None:
+    facts = test.facts()
+    window = f"from {iso(test.since)} to {iso(test.until)}"
+    say(f"{test.transitions:,} transitions {window}, tried with {test.rules.sha}")
+    for note in _notes(test, facts):
         say(note)
-    if report.tally.rows:
+    if test.tally.rows:
         click.echo()
         columns = ("rule", "notifier", *_COLUMNS, "before", "difference")
         show_list([_row(row) for row in facts["rows"]], columns, as_json=False, nothing="")
@@ -111,14 +111,14 @@ def _show(report: Report) -> None:
     _show_differences(facts["differences"])
 
 
-def _notes(report: Report, facts: Facts) -> Iterator[str]:
-    if report.is_cut:
-        yield f"asked for since {iso(report.asked)}, but only this much is kept (keep, in rules.toml)"
+def _notes(test: Backtest, facts: Facts) -> Iterator[str]:
+    if test.is_cut:
+        yield f"asked for since {iso(test.asked)}, but only this much is kept (keep, in rules.toml)"
     shas = facts["judged_by"]
-    if shas and shas != [report.rules.sha]:
+    if shas and shas != [test.rules.sha]:
         said = "one other ruleset" if len(shas) == 1 else f"{len(shas)} rulesets"
         yield f"they were judged by {said}: {', '.join(shas[:10])}{' ...' if len(shas) > 10 else ''}"
-    if report.has_throttle:
+    if test.has_throttle:
         yield "throttles are not replayed: what one of these rules would hold counts as told"
     if unknown := facts["transitions_not_compared"]:
         yield f"not compared: {unknown:,} transitions, as what was told of them is kept no longer"

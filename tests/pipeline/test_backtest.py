@@ -14,7 +14,7 @@ from sqlalchemy import delete, update
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Rejected
-from bridge.pipeline.backtest import Backtest, Report
+from bridge.pipeline.backtest import Backtest
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import history, lists
@@ -54,23 +54,25 @@ def began(house: House, rules: str = EVERY) -> House:
     return house
 
 
-def backtest(house: House, rules: str | None = None, *, since: datetime = NOW, keep: timedelta = KEEP) -> Report:
+def backtest(house: House, rules: str | None = None, *, since: datetime = NOW, keep: timedelta = KEEP) -> Backtest:
     tried = house.book if rules is None else read(GIVEN + rules, {})
     with house.db.read() as tx:
-        return Backtest(tx, tried, in_force=house.book, keep=keep, since=since, now=house.clock()).run()
+        test = Backtest(tx, tried, in_force=house.book, keep=keep, since=since, now=house.clock())
+        test.run()
+        return test
 
 
-def counted(report: Report) -> dict[str, dict[str, int]]:
+def counted(report: Backtest) -> dict[str, dict[str, int]]:
     """Return for each "kind rule -> notifier" what is not nothing."""
     return {
         f"{row['kind']} {row['rule']} -> {row['notifier']}": {
             name: count for name, count in row.items() if isinstance(count, int) and count
         }
-        for row in report.rows()
+        for row in report.facts()["rows"]
     }
 
 
-def said(report: Report) -> list[str]:
+def said(report: Backtest) -> list[str]:
     return [
         f"{one.transition.job.id}: {one.transition.was} -> {one.transition.to}, {' '.join(one.line)}: "
         f"{one.before or 'nothing'} -> {one.after or 'nothing'}"
@@ -85,7 +87,7 @@ def test_rules_that_have_not_changed_differ_in_nothing(house: House) -> None:
     house.has("j1", SUCCESS)
     house.passes(minutes(5))
     report = backtest(house)
-    assert (report.transitions, report.rulesets) == (2, [house.book.sha])
+    assert (report.transitions, report.facts()["judged_by"]) == (2, [house.book.sha])
     assert counted(report) == {"transition every -> ops": {"told": 2}}
     assert not report.tally.differs
 
@@ -184,7 +186,7 @@ def test_what_a_throttle_held_is_counted_as_told_and_no_difference(house: House)
         house.has(id_, RUNNING)
         house.passes(minutes(5))
     report = backtest(house)
-    (row,) = report.rows()
+    (row,) = report.facts()["rows"]
     assert (row["told"], row["throttle"], row["before"]["told"], row["before"]["throttle"]) == (2, 0, 1, 1)
     assert (report.has_throttle, report.tally.differs) == (True, False)
     assert backtest(house, EVERY).tally.differs
@@ -236,7 +238,7 @@ def test_stays_of_an_older_version_are_counted_and_not_compared(house: House) ->
     with house.db.write() as tx:
         tx.execute(update(transition).values(still_at=None, rules=None))
     report = backtest(house)
-    assert (report.tally.unknown_stays, report.tally.differs, report.rulesets) == (1, False, [None])
+    assert (report.tally.unknown_stays, report.tally.differs, report.facts()["judged_by"]) == (1, False, ["unknown"])
 
 
 def test_it_says_how_many_rulesets_judged_the_window(house: House) -> None:

@@ -13,7 +13,7 @@ from bridge.admin.parts import Parts
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.whatif import rule_tests
-from bridge.pipeline.backtest import Backtest, Report
+from bridge.pipeline.backtest import Backtest
 from bridge.record.queries import history
 
 SPANS: Mapping[str, timedelta] = {"24h": timedelta(days=1), "7d": timedelta(days=7)}
@@ -60,11 +60,11 @@ def run(parts: Parts, pasted: Pasted, *, span: str, clock: Callable[[], float], 
         book = pasted.read(parts.environ)
     except RulesRefused as error:
         return Result(span=span, faults=pasted.faults(error.faults))
-    report, notes = _Trial(parts, book, SPANS[span], clock, bounds).run()
+    test, notes = _Trial(parts, book, SPANS[span], clock, bounds).run()
     return Result(
         span=span, faults=pasted.faults(book.warnings), sha=book.sha, tests=len(book.trials),
         failed=[pasted.said(one.line, one.text) for one in rule_tests.run(book)],
-        report=report.facts() if report else None, notes=notes,
+        report=test.facts() if test else None, notes=notes,
     )  # fmt: skip
 
 
@@ -81,15 +81,15 @@ class _Trial:
         self._clock = clock
         self._bounds = bounds
 
-    def run(self) -> tuple[Report | None, list[str]]:
+    def run(self) -> tuple[Backtest | None, list[str]]:
         """Return what came of it, and what must be known to read it."""
         for most in self._bounds.most:
             with suppress(Overdue):
-                report, is_cut = self._newest(most)
-                return report, list(_notes(report, is_cut=is_cut))
+                test, is_cut = self._newest(most)
+                return test, list(_notes(test, is_cut=is_cut))
         return None, [f"It was stopped: it takes more than {self._bounds.seconds:g} seconds. {_NO_HASTE}"]
 
-    def _newest(self, most: int) -> tuple[Report, bool]:
+    def _newest(self, most: int) -> tuple[Backtest, bool]:
         """Compare the newest transitions; tell whether there were more. Raises Overdue."""
         in_force = self._parts.book()
         with self._parts.db.read() as tx:
@@ -99,7 +99,8 @@ class _Trial:
             test = Backtest(
                 tx, self._book, in_force=in_force, keep=in_force.keep, now=self._now, first=_DIFFERENCES, since=since
             )
-            return test.run(self._until(self._clock() + self._bounds.seconds, test.transitions)), since > self._since
+            test.run(self._until(self._clock() + self._bounds.seconds, test.transitions))
+            return test, since > self._since
 
     def _until(self, end: float, left: int) -> Callable[[int], None]:
         def look(done: int) -> None:
@@ -114,13 +115,13 @@ class _Trial:
 _NO_HASTE = "ci-bridge rules backtest has the time."
 
 
-def _notes(report: Report, *, is_cut: bool) -> Iterator[str]:
-    tally = report.tally
+def _notes(test: Backtest, *, is_cut: bool) -> Iterator[str]:
+    tally = test.tally
     if is_cut:
-        yield f"There were more: only the newest {report.transitions:,} transitions are compared. {_NO_HASTE}"
-    if report.is_cut:
+        yield f"There were more: only the newest {test.transitions:,} transitions are compared. {_NO_HASTE}"
+    if test.is_cut:
         yield "Less is kept than was asked for (keep, in rules.toml)."
-    if report.has_throttle:
+    if test.has_throttle:
         yield "Throttles are not replayed: what one of these rules would hold counts as told."
     if tally.unknown:
         yield f"Not compared: {tally.unknown:,} transitions, as what was told of them is kept no longer."
