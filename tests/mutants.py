@@ -37,7 +37,7 @@ MUTANTS = (
     Mutant(
         "judging by rules that are not in force",
         "bridge/pipeline/poll.py",
-        "            rulesets.require_in_force(tx, book.sha)\n            yield tx\n",
+        "            rulesets.require_in_force(tx, context.book.sha)\n            yield tx\n",
         "            yield tx\n",
         ("tests/pipeline/test_poll.py",),
     ),
@@ -145,9 +145,9 @@ MUTANTS = (
     Mutant(
         "a stay that is remembered in another transaction than it is told in",
         "bridge/pipeline/route.py",
-        "    _put(tx, routings, now)\n    return routings\n\n\ndef _alarms",
+        "    _put(tx, routings, now)\n    return routings\n\n\ndef _fire",
         '    tx.exec_driver_sql("COMMIT")\n    tx.exec_driver_sql("BEGIN")\n'
-        "    _put(tx, routings, now)\n    return routings\n\n\ndef _alarms",
+        "    _put(tx, routings, now)\n    return routings\n\n\ndef _fire",
         ("tests/crash/test_halves.py",),
     ),
     Mutant(

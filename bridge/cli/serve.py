@@ -14,7 +14,7 @@ import click
 
 from bridge.cli.common import database_of, everything, fail, json_option, plainly, say, say_json, settings, some
 from bridge.environment import lookup
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Poll
 from bridge.wiring.web import served, warn_of_open_door, web_app
 from bridge.wiring.worker import Worker, poll_all, take_over
 

@@ -13,7 +13,7 @@ from bridge.decide.messages.digest import FIRST, Digest, Member, told
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Hold, Silence
-from bridge.pipeline.route import gates_at
+from bridge.pipeline.route import current_gates
 from bridge.record import rulesets
 from bridge.record.database import Clock, Database
 from bridge.record.outbox import digests, entries, silences
@@ -97,7 +97,7 @@ def _digest(tx: Connection, due: Due, counts: dict[str, int]) -> Digest:
 
 def _ended_silences(tx: Connection, due: Due, book: Rulebook, now: datetime) -> list[Silence]:
     """Return the silences that would have held one of the first members, and whose end this is the first to tell."""
-    gates, found = gates_at(tx, book, now), []
+    gates, found = current_gates(tx, book, now), []
     for _, rule, _, step in digests.members(tx, due.n, after=0, most=_SOME):
         if step and (silence := gates.over(book.matcher.facts(step), rule, due.notifier)):
             found.append(silence)
@@ -119,7 +119,7 @@ def _hold_again(tx: Connection, n: int, book: Rulebook, after: int, now: datetim
 
     Return after which number to go on, None at the end.
     """
-    gates = gates_at(tx, book, now)
+    gates = current_gates(tx, book, now)
     due = digests.held(tx, n, now=now)
     if due is None or not gates.may_hold(due.notifier):
         return None

@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from bridge.decide.changes.clocks import RESOLUTION, begins_anew
 from bridge.decide.messages.build import as_fallback, customs
 from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates.functions import variables
-from bridge.model import Attempt, Breaker, Delivery, Message, NewDelivery, Notifier, Rejected, RetryLater, Sent
-from bridge.pipeline.route import gates_at
+from bridge.decide.text.times import iso
+from bridge.model import Attempt, Breaker, Delivery, Message, NewDelivery, Notifier, Rejected, RetryLater, Sent, Watch
+from bridge.pipeline.route import current_gates
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
 from bridge.record.outbox import claims, entries, results
@@ -235,10 +237,34 @@ def _told(
     if step is None:  # a digest, or long ago
         return as_fallback(message, dead, why, fallback)
     custom = customs(fallback, variables(step, rule, book.queue_names, zone=book.zone))
-    hold = gates_at(tx, book, now).quiet(book.matcher.facts(step), rule, fallback.name)
+    hold = current_gates(tx, book, now).quiet(book.matcher.facts(step), rule, fallback.name)
     return replace(as_fallback(message, dead, why, fallback, custom), hold=hold)
 
 
 def retry_of(name: str, book: Rulebook) -> timedelta:
     """Return how long a notifier is tried; rules.toml may no longer have it."""
     return (book.notifiers.get(name) or Notifier(name=name)).retry
+
+
+def note_rules(tx: Connection, watches: Sequence[Watch], now: datetime) -> None:
+    """Remember which streams are in the rules. One that was out of them for longer than its watch's `lookback` begins
+    anew, silently: what happened meanwhile is no news, unless another stream that covers it was to tell it.
+    """
+    streams = {stream.key: (stream, watch) for watch in watches for stream in watch.streams}
+    snapshots.leave(tx, streams, now=now)
+    left = snapshots.left(tx, streams)
+    anew = {
+        key: out_at
+        for key, (out_at, mark) in left.items()
+        if begins_anew(out_at=out_at, back_at=now, mark=mark, lookback=streams[key][1].lookback)
+    }
+    marks = {key: known.mark for key, known in snapshots.listed(tx, streams.keys() - anew).items() if known.mark}
+    for key in left.keys() - anew:
+        snapshots.come_back(tx, key)
+    for key, out_at in anew.items():
+        stream, watch = streams[key]
+        covered = [mark - RESOLUTION for other, mark in marks.items() if streams[other][0].covers(stream)]
+        told_from = max(min(max(covered, default=now), now), out_at + RESOLUTION)
+        snapshots.come_back(tx, key, told_from=told_from)
+        facts = {"watch": watch.name, "tag": stream.tag, "out_from": iso(out_at), "out_to": iso(told_from)}
+        logger.warning("a stream that was out of the rules begins anew, silently", extra=facts)

@@ -74,7 +74,7 @@ def test_a_stay_whose_poll_breaks_off_anywhere_is_told_once_and_so_is_its_end(db
             house.poll()
             house.deliver()
             clock.advance(minutes(1))
-            assert house.poll().stays == 0  # it is not told again
+            assert house.poll().overdue == 0  # it is not told again
         assert [one.event["type"] for one in house.heard()] == ["ci.job.overdue", "ci.job.recovered"] * number
         assert len(rows(db, alarm)) == number
         if not any(broke_off):

@@ -13,8 +13,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import Delivery, Silence
 from bridge.pipeline.dispatch import Dispatcher
-from bridge.pipeline.poll import Poller
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Poll, Poller
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.queries import lists

@@ -10,8 +10,7 @@ import pytest
 from bridge.collect.client import Credentials, TencentCi
 from bridge.decide.changes.scan import MOST_BROKEN
 from bridge.model import Rate
-from bridge.pipeline.poll import Poller
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Poll, Poller
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.schema import job_problem, transition

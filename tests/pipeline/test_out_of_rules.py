@@ -12,8 +12,8 @@ import pytest
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS, Page, Stream
+from bridge.pipeline.housekeeping import note_rules
 from bridge.pipeline.poll import Poller
-from bridge.pipeline.poll_context import note_rules
 from bridge.pipeline.prune import Pruner
 from bridge.record.database import Database, ms
 from bridge.record.polling import leases

@@ -13,8 +13,7 @@ from bridge.decide.changes.scan import OVERLAP
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
-from bridge.pipeline.poll import Halted, Poller
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Halted, Poll, Poller
 from bridge.record.database import Database, at
 from bridge.record.polling import leases, snapshots
 from bridge.record.polling.leases import LEASE
@@ -197,7 +196,7 @@ def test_deliveries_that_cannot_be_stored_leave_no_snapshot_behind(
 
 def test_who_is_told_is_woken_after_each_page_is_stored(db: Database, ci: FakeCi, clock: Clock, poll: Polls) -> None:
     woken: list[int] = []
-    by = Poller(db=db, source=ci, clock=clock, worker="w1", on_told=lambda: woken.append(count(db, "job")))
+    by = Poller(db=db, source=ci, clock=clock, worker="w1", on_stored=lambda: woken.append(count(db, "job")))
     ci.page_size = 2
     ci.has(*[_new(clock, f"j{n}") for n in range(3)])
     poll(by=by)

@@ -15,8 +15,7 @@ from bridge.collect.errors import TemporaryError
 from bridge.decide.changes.scan import OVERLAP
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import RUNNING, SUCCESS, Sent, Watch
-from bridge.pipeline.poll import Halted, Poller
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Halted, Poll, Poller
 from bridge.pipeline.prune import Pruner
 from bridge.record import pruning
 from bridge.record.database import Database
