@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from bridge.model import FAILED, RUNNING, SUCCESS
-from bridge.pipeline.digests import DigestDispatcher
+from bridge.pipeline.digests import send_due_digests
 from bridge.record.database import Database
 from bridge.record.schema import alarm
 from tests.support.records import Clock, hours, minutes, rows
@@ -45,16 +45,15 @@ def breaks_off(db: Database, number: int, does: Callable[[], object]) -> bool:
 def test_a_digest_whose_telling_breaks_off_anywhere_is_told_once_and_whole(db: Database, clock: Clock) -> None:
     house = House(db, GROUP, clock)
     house.poll()
-    digest_dispatcher = DigestDispatcher(db=db, book=lambda: house.book, clock=clock, monotonic=lambda: 0.0)
     for number in itertools.count(1):
         clock.advance(minutes(1))
         house.has(f"a{number}", FAILED)
         house.has(f"b{number}", SUCCESS)
         house.poll()
         clock.advance(minutes(10))
-        broke_off = breaks_off(db, number, digest_dispatcher.tell_due)
+        broke_off = breaks_off(db, number, lambda: send_due_digests(db, house.book, clock()))
         clock.advance(minutes(1))  # it may rest that long
-        digest_dispatcher.tell_due()
+        send_due_digests(db, house.book, clock())
         house.deliver()
         assert [one.title for one in house.heard()] == ["over: 1 Failed, 1 Success"] * number
         if not broke_off:

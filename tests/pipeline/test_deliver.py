@@ -10,7 +10,8 @@ from sqlalchemy import text, update
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Delivery, Notifier, Outcome, Rate, Rejected, RetryLater, Sent
-from bridge.pipeline.dispatch import LEASE, WINDOW, Dispatcher
+from bridge.pipeline.dispatch import WINDOW, Dispatcher
+from bridge.pipeline.housekeeping import LEASE
 from bridge.record.database import Database, at, ms
 from bridge.record.outbox import entries, results
 from bridge.record.queries import lists

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import NewDelivery, Rejected, RetryLater, Sent
-from bridge.pipeline.digests import DigestDispatcher
+from bridge.pipeline.digests import send_due_digests
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
@@ -211,7 +211,7 @@ def test_a_digest_and_its_members_lead_to_each_other(world: World, admin: FlaskC
     member = ids(world, state="held")[0]
     assert "The silence &#34;sil_1&#34; was on. It is held back" in admin.get(f"/deliveries/{member}").text
     world.now = NOON + timedelta(hours=2)
-    DigestDispatcher(db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0).tell_due()
+    send_due_digests(world.db, world.book, world.now)
     (digest,) = set(ids(world)) - set(ids(world, state="merged"))
     told = admin.get(f"/deliveries/{digest}").text
     assert f'href="/deliveries/{member}"' in told
