@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -69,53 +69,47 @@ class LeaseWatcher:
         self._watched_s.clear()
 
 
+@dataclass(slots=True, kw_only=True)
 class Housekeeping:
     """Belongs to the thread that delivers."""
 
-    def __init__(
-        self,
-        *,
-        db: Database,
-        book: Callable[[], Rulebook],
-        clock: Clock,
-        monotonic: Callable[[], float],
-        new_lease: Callable[[], str],
-        clock_fault: Callable[[Connection], str | None],
-    ) -> None:
-        self._db = db
-        self._book = book
-        self._clock = clock
-        self._monotonic = monotonic
-        self._new_lease = new_lease
-        self._lease_watcher = LeaseWatcher(LEASE.total_seconds())
-        self._clock_fault = clock_fault
-        self.run_clock = RunClock(monotonic)
-        self._advance_s = 0.0
-        self._probes: dict[str, tuple[timedelta, int]] = {}  # the last probe in vain: run clock, and clock in ms
-        self._looked: dict[str, tuple[int, int]] = {}  # how far was looked at what waits for a notifier left alone
-        self._next_s = 0.0
+    db: Database
+    book: Callable[[], Rulebook]
+    clock: Clock
+    monotonic: Callable[[], float]
+    new_lease: Callable[[], str]
+    clock_fault: Callable[[Connection], str | None]
+    run_clock: RunClock = field(init=False)
+    _lease_watcher: LeaseWatcher = field(default_factory=lambda: LeaseWatcher(LEASE.total_seconds()), init=False)
+    _advance_s: float = field(default=0.0, init=False)
+    _probes: dict[str, tuple[timedelta, int]] = field(default_factory=dict, init=False)  # run clock, clock in ms
+    _looked: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # how far, by notifier left alone
+    _next_s: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.run_clock = RunClock(self.monotonic)
 
     def look(self, mine: Collection[int]) -> None:
         """Do what is due, if it is time to look; `mine` are the numbers that this worker holds: it is alive."""
-        if self._monotonic() < self._next_s:
+        if self.monotonic() < self._next_s:
             return
-        if self._monotonic() >= self._advance_s:
-            self._advance_s = self._monotonic() + _ADVANCE_S
-            with self._db.write() as tx:
-                self.run_clock.advance(tx, self._clock())
-        with self._db.read() as tx:
+        if self.monotonic() >= self._advance_s:
+            self._advance_s = self.monotonic() + _ADVANCE_S
+            with self.db.write() as tx:
+                self.run_clock.advance(tx, self.clock())
+        with self.db.read() as tx:
             held = [claim for claim in results.held(tx) if claim[0] not in mine]
-            forsaken = results.forsaken(tx, before=self._clock() - _SURELY) if held else set()
+            forsaken = results.forsaken(tx, before=self.clock() - _SURELY) if held else set()
             paused = claims.paused_and_waiting(tx)
-            alone = claims.left_alone(tx, now=self._clock(), broken_at=BROKEN_AT)
-        if lost := self._lease_watcher.over(held, self._monotonic(), sooner=forsaken, sooner_s=_SOONER_S):
-            with self._db.write() as tx:
-                freed = results.reap(tx, lost, now=self._clock())
+            alone = claims.left_alone(tx, now=self.clock(), broken_at=BROKEN_AT)
+        if lost := self._lease_watcher.over(held, self.monotonic(), sooner=forsaken, sooner_s=_SOONER_S):
+            with self.db.write() as tx:
+                freed = results.reap(tx, lost, now=self.clock())
             logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
         for name, why in paused:
             self._pass_on(name, why)
         again_s = [self._look_at_waiting(name, breaker) for name, breaker in alone.items()]
-        self._next_s = self._monotonic() + min([_EVERY_S, *again_s])
+        self._next_s = self.monotonic() + min([_EVERY_S, *again_s])
 
     def probed(self, notifier: str, run: timedelta, now: datetime) -> None:
         """A probe was in vain: it counts as an attempt of everything that was due for the notifier."""
@@ -130,9 +124,9 @@ class Housekeeping:
         """Send what waits for a paused notifier to its fallback, if it has one."""
 
         def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
-            return claims.claim_paused(tx, name, lease=self._new_lease(), lease_for=LEASE, now=now, most=_AT_ONCE)
+            return claims.claim_paused(tx, name, lease=self.new_lease(), lease_for=LEASE, now=now, most=_AT_ONCE)
 
-        notifier = self._book().notifiers.get(name)
+        notifier = self.book().notifiers.get(name)
         if notifier and notifier.fallback:
             self._bury(Rejected(f"notifier {name} is paused: {why}"), claim)
 
@@ -141,23 +135,23 @@ class Housekeeping:
 
         Return in how many seconds to look again.
         """
-        now = self._clock()
-        with self._db.read() as tx:
+        now = self.clock()
+        with self.db.read() as tx:
             run = self.run_clock.read(tx, now)
             rows = claims.due(tx, name, after=self._looked.pop(name, (0, 0)), now=now, most=_LOOKED_AT)
-            doubted = bool(rows) and self._clock_fault(tx) is not None
+            doubted = bool(rows) and self.clock_fault(tx) is not None
         probe, probed_ms = self._probes.get(name, (run, 0))
         if begun := [row.n for row in rows if row.retry_from is None and row.due_at <= probed_ms]:
-            with self._db.write() as tx:
+            with self.db.write() as tx:
                 claims.begin_retry(tx, begun, probe)
-        retry = retry_of(name, self._book())
+        retry = retry_of(name, self.book())
         ends = [] if doubted else list(_ends(rows, retry, breaker, run))
         over = [n for end, n, is_enough in ends if end <= run and is_enough]
         if over:
             self._give_up(name, over[:_AT_ONCE])
         # Its last try is made when the time ends: the next probe may be a minute away.
         if breaker.opened is not None and (short := [n for end, n, is_enough in ends if end <= run and not is_enough]):
-            with self._db.write() as tx:
+            with self.db.write() as tx:
                 claims.urge(tx, name, short, now=now)
         if len(over) > _AT_ONCE or len(rows) == _LOOKED_AT:
             self._looked[name] = (0, 0) if len(over) > _AT_ONCE else (rows[-1].due_at, rows[-1].n)
@@ -166,7 +160,7 @@ class Housekeeping:
 
     def _give_up(self, name: str, numbers: Sequence[int]) -> None:
         def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
-            lease = self._new_lease()
+            lease = self.new_lease()
             return claims.claim_hopeless(tx, name, left, broken_at=BROKEN_AT, lease=lease, lease_for=LEASE, now=now)
 
         left = set(numbers)
@@ -175,13 +169,13 @@ class Housekeeping:
             left -= ended
 
     def _bury(self, outcome: Rejected, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> set[int]:
-        with self._db.write() as tx:
-            now = self._clock()
+        with self.db.write() as tx:
+            now = self.clock()
             claimed = claim(tx, now)
             ended = [Attempt(delivery=each, outcome=outcome, started_at=now, seconds=0) for each in claimed]
             results.settle(tx, [Ended(attempt) for attempt in ended], now=now)
             for attempt in ended:
-                notify_fallback(tx, attempt, self._book(), now)
+                notify_fallback(tx, attempt, self.book(), now)
         return {attempt.delivery.n for attempt in ended}
 
 

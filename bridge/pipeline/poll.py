@@ -311,35 +311,25 @@ def _new_listing(tx: Connection, context: PollContext, stream: Stream) -> Listin
 # --- polling --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True, kw_only=True)
 class Poller:
     """Polls watches for one worker, whose id is the token of its leases."""
 
-    def __init__(
-        self,
-        *,
-        db: Database,
-        source: Source,
-        clock: Clock,
-        worker: str,
-        on_stored: Callable[[], None] = lambda: None,
-        halted: Callable[[], bool] = lambda: False,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._db = db
-        self._source = source
-        self._clock = clock
-        self._worker = worker
-        self._on_stored = on_stored
-        self._halted = halted
-        self._monotonic = monotonic
-        self._listings: dict[str, Listing] = {}  # by stream: what continues in the next poll
+    db: Database
+    source: Source
+    clock: Clock
+    worker: str
+    on_stored: Callable[[], None] = lambda: None
+    halted: Callable[[], bool] = lambda: False
+    monotonic: Callable[[], float] = time.monotonic
+    _listings: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: continue in the next poll
 
     def due(self, watches: Iterable[Watch], *, early: timedelta = timedelta(0)) -> list[Watch]:
         """Return the watches whose time has come, or comes within `early`, the one that waits longest first."""
         by_name = {watch.name: watch for watch in watches}
-        with self._db.read() as tx:
+        with self.db.read() as tx:
             rows = leases.polls(tx, by_name)
-        soon = ms(self._clock() + early)
+        soon = ms(self.clock() + early)
         return [
             by_name[row.name]
             for row in rows
@@ -359,7 +349,7 @@ class Poller:
         After `within`, or when another watch of the bucket is due, lists that go on are left for the next poll, which
         is then due at once; until then this worker keeps the bucket.
         """
-        until_s = None if within is None else self._monotonic() + within.total_seconds()
+        until_s = None if within is None else self.monotonic() + within.total_seconds()
         try:
             with ExitStack() as unless_ended:
                 unless_ended.callback(self._release, watch.place.bucket)
@@ -375,8 +365,8 @@ class Poller:
         return None
 
     def _release(self, bucket: str) -> None:
-        with self._db.write() as tx:
-            leases.release(tx, bucket, self._worker)
+        with self.db.write() as tx:
+            leases.release(tx, bucket, self.worker)
 
     def _poll(self, watch: Watch, book: Rulebook, until_s: float | None) -> Poll | None:
         context = self._begin(watch, book)
@@ -393,10 +383,10 @@ class Poller:
     def _begin(self, watch: Watch, book: Rulebook) -> PollContext | None:
         """Take the bucket, and read what is known of it; None when another worker has it."""
         bucket, keys = watch.place.bucket, [stream.key for stream in watch.streams]
-        with self._db.write() as tx:
-            if not leases.acquire(tx, bucket, self._worker, now=self._clock()):
+        with self.db.write() as tx:
+            if not leases.acquire(tx, bucket, self.worker, now=self.clock()):
                 return None
-            began = self._clock()
+            began = self.clock()
             rulesets.require_in_force(tx, book.sha)
             (row,) = leases.polls(tx, [watch.name])
             _meet(tx, watch, book, began, row.ok_at)
@@ -461,7 +451,7 @@ class Poller:
         others = [
             other for other in context.book.watches if other.place.bucket == watch.place.bucket and other != watch
         ]
-        return self._monotonic() >= until_s or bool(others and self.due(others))
+        return self.monotonic() >= until_s or bool(others and self.due(others))
 
     def _list(self, context: PollContext, listings: Iterable[Listing]) -> Iterator[Listing]:
         """Read a page of each; yield those that go on. Raises CiError where every call would fail the same way."""
@@ -479,10 +469,10 @@ class Poller:
     def _list_page(self, context: PollContext, listing: Listing) -> None:
         """Read and store a page of a list; or let it ask for less, where the page cannot be read."""
         self._stop_if_halted()
-        span, asked = listing.span, self._clock()
+        span, asked = listing.span, self.clock()
         page = Page(jobs=())
         try:
-            page = self._source.list(
+            page = self.source.list(
                 listing.stream,
                 since=span.since,
                 until=span.until,
@@ -493,7 +483,7 @@ class Poller:
         except BrokenReply as error:
             page = Page(jobs=(), problems=self._narrow(listing, error))
         else:
-            clocks = Clocks(asked=asked, answered=self._clock(), date=page.served_at)
+            clocks = Clocks(asked=asked, answered=self.clock(), date=page.served_at)
             context.answered(clocks, listing.stream)
             listing.read(page, clocks)
         self._store(context, listing, page)
@@ -508,7 +498,7 @@ class Poller:
     def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[Problem, ...]:
         """Let a list ask for less; return the jobs that are left out, if any. Raises the error if all is broken."""
         span, given_up = listing.span, len(listing.unreadable)
-        listing.narrow(self._clock())
+        listing.narrow(self.clock())
         if listing.hopeless:
             raise error
         facts = {"tag": listing.stream.tag, "since": span.since.isoformat(), "reason": str(error)}
@@ -524,7 +514,7 @@ class Poller:
     def _store(self, context: PollContext, listing: Listing, page: Page) -> None:
         """Store in one transaction what a page changes, its deliveries, and with the last page the mark."""
         stream, bucket = listing.stream, context.watch.place.bucket
-        now, jobs = self._clock(), latest(page.jobs)
+        now, jobs = self.clock(), latest(page.jobs)
         with self._transaction(context, now) as tx:
             before = snapshots.known(tx, bucket, [job.id for job in jobs])
             new_ids = [job.id for job in jobs if job.id not in before]
@@ -554,9 +544,9 @@ class Poller:
         Raises CiError where every other call would fail the same way.
         """
         self._stop_if_halted()
-        asked, asked_at = portions.popleft(), self._clock()
+        asked, asked_at = portions.popleft(), self.clock()
         try:
-            found = self._source.describe(context.watch.place, asked)
+            found = self.source.describe(context.watch.place, asked)
         except BrokenReply as error:
             if len(asked) > 1:
                 portions.extendleft([(job_id,) for job_id in asked])
@@ -570,13 +560,13 @@ class Poller:
             portions.clear()
             return
         else:
-            clocks = Clocks(asked=asked_at, answered=self._clock(), date=found.served_at)
+            clocks = Clocks(asked=asked_at, answered=self.clock(), date=found.served_at)
         context.answered(clocks)
         self._store_described(context, found, asked)
 
     def _store_described(self, context: PollContext, found: Described, asked: Sequence[str]) -> None:
         """Store in one transaction what an answer by id changes: likewise, and of jobs that CI denies."""
-        bucket, now = context.watch.place.bucket, self._clock()
+        bucket, now = context.watch.place.bucket, self.clock()
         with self._transaction(context, now) as tx:
             before = snapshots.known(tx, bucket, asked)
             jobs = [job for job in latest(found.jobs) if job.id in before or job.id in context.left_out]
@@ -610,18 +600,18 @@ class Poller:
         for problem in new:
             what = "a job cannot be read, and is left out" if problem.left_out else "a field of a job cannot be read"
             logger.warning(what, extra={"job": problem.job_id, "field": problem.field, "value": problem.value})
-        self._on_stored()
+        self.on_stored()
         context.poll.jobs += len(jobs)
 
     def _stop_if_halted(self) -> None:
-        if self._halted():
+        if self.halted():
             raise Halted
 
     @contextmanager
     def _transaction(self, context: PollContext, now: datetime) -> Iterator[Connection]:
         """Begin by renewing the lease: it fences out a worker that was away, and lets one write at a time."""
-        with self._db.write() as tx:
-            leases.renew(tx, context.watch.place.bucket, self._worker, now=now)
+        with self.db.write() as tx:
+            leases.renew(tx, context.watch.place.bucket, self.worker, now=now)
             rulesets.require_in_force(tx, context.book.sha)
             yield tx
 
@@ -631,9 +621,9 @@ class Poller:
         refused = not poll.calls or isinstance(error, Throttled)
         wish = error.retry_after if error else None
         after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, wish=wish)
-        with self._transaction(context, self._clock()) as tx:
+        with self._transaction(context, self.clock()) as tx:
             as_of = earlier(context.began, context.ahead)
-            overdue = route_overdue_jobs(tx, watch, context.book, as_of, self._clock(), saw=context.saw)
+            overdue = route_overdue_jobs(tx, watch, context.book, as_of, self.clock(), saw=context.saw)
             poll.overdue, poll.deliveries = len(overdue), poll.deliveries + sum(len(result.told) for result in overdue)
             snapshots.set_seen(tx, context.complete, context.began)
             given_up = problems.give_up(tx, context.listed, before=as_of - watch.lookback)
@@ -641,7 +631,7 @@ class Poller:
                 tx,
                 watch.name,
                 began=context.began,
-                next_poll=max(self._clock(), context.began + after),
+                next_poll=max(self.clock(), context.began + after),
                 error=context.error,
                 behind=poll.behind,
                 clock=(context.ahead,) if context.clocks else (),
@@ -649,15 +639,15 @@ class Poller:
                 calls=poll.calls,
                 jobs=poll.jobs,
             )
-            took_s = (self._clock() - context.began).total_seconds()
+            took_s = (self.clock() - context.began).total_seconds()
             outcome = (watch.place.region, error.kind if error else "ok")
-            counters.add(tx, [counters.timed("poll", outcome, took_s)], now=self._clock())
+            counters.add(tx, [counters.timed("poll", outcome, took_s)], now=self.clock())
             if error or not poll.behind:
-                leases.release(tx, watch.place.bucket, self._worker)
+                leases.release(tx, watch.place.bucket, self.worker)
         for job_id in given_up:
             logger.warning("a job that cannot be read is no longer asked for", extra={"job": job_id})
         if overdue:
-            self._on_stored()
+            self.on_stored()
 
 
 def _to_follow(context: PollContext, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:

@@ -139,7 +139,7 @@ CASES = [
     (fails, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused: no such tag"),
     (is_overdue, False, "watch vod", "is overdue", "could not connect to CI"),
     (fails_in_part_for_long, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused"),
-    (rests, True, "watch vod", "is paused, so nobody hears of its jobs", None),
+    (rests, True, "watch vod", "is paused, so nobody is notified of its jobs", None),
     (
         stops,
         False,

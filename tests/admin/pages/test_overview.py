@@ -55,7 +55,7 @@ def test_a_paused_watch_is_not_well(world: World, admin: FlaskClient) -> None:
     healthy(world)
     admin.post("/watches/vod/pause")
     page = admin.get("/").text
-    assert "The bridge works, but watch vod is paused, so nobody hears of its jobs" in page
+    assert "The bridge works, but watch vod is paused, so nobody is notified of its jobs" in page
 
 
 def test_a_silence_that_is_on_is_said(world: World, admin: FlaskClient) -> None:
