@@ -134,7 +134,7 @@ CASES = [
     (answers_with_errors, True, "notifier cms", "answers with errors, 1 message to be tried again", "answered 500"),
     (is_paused, True, "notifier cms", "is paused, 1 message waits", "the receiver answered 410 Gone"),
     (is_late, True, "notifier cms", "is late, 1 message waits", "`rate` or `max_in_flight`"),
-    (asks_for_time, True, "notifier cms", "is late, 1 message waits", "told nothing before 2026-11-21 13:06:00 UTC"),
+    (asks_for_time, True, "notifier cms", "is late, 1 message waits", "sent nothing before 2026-11-21 13:06:00 UTC"),
     (died, True, "notifier cms", "never got 1 message: dead letters of the last 24 h", "is forbidden"),
     (fails, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused: no such tag"),
     (is_overdue, False, "watch vod", "is overdue", "could not connect to CI"),
