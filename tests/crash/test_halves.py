@@ -15,7 +15,7 @@ from bridge.pipeline.digests import send_due_digests
 from bridge.record.database import Database
 from bridge.record.schema import alarm
 from tests.support.records import Clock, hours, minutes, rows
-from tests.support.simulated_bridge import House
+from tests.support.rig import Rig
 
 GROUP = '[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\ngroup.wait = "10m"\n'
 STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nrecover = true\nnotify = "ops"\n'
@@ -43,38 +43,38 @@ def breaks_off(db: Database, number: int, does: Callable[[], object]) -> bool:
 
 
 def test_a_digest_whose_telling_breaks_off_anywhere_is_told_once_and_whole(db: Database, clock: Clock) -> None:
-    house = House(db, GROUP, clock)
-    house.poll()
+    rig = Rig(db, GROUP, clock)
+    rig.poll()
     for number in itertools.count(1):
         clock.advance(minutes(1))
-        house.has(f"a{number}", FAILED)
-        house.has(f"b{number}", SUCCESS)
-        house.poll()
+        rig.has(f"a{number}", FAILED)
+        rig.has(f"b{number}", SUCCESS)
+        rig.poll()
         clock.advance(minutes(10))
-        broke_off = breaks_off(db, number, lambda: send_due_digests(db, house.book, clock()))
+        broke_off = breaks_off(db, number, lambda: send_due_digests(db, rig.book, clock()))
         clock.advance(minutes(1))  # it may rest that long
-        send_due_digests(db, house.book, clock())
-        house.deliver()
-        assert [one.title for one in house.heard()] == ["over: 1 Failed, 1 Success"] * number
+        send_due_digests(db, rig.book, clock())
+        rig.deliver()
+        assert rig.titles() == ["over: 1 Failed, 1 Success"] * number
         if not broke_off:
             break
     assert number > 5
 
 
 def test_a_stay_whose_poll_breaks_off_anywhere_is_told_once_and_so_is_its_end(db: Database, clock: Clock) -> None:
-    house = House(db, STUCK, clock)
-    house.poll()
+    rig = Rig(db, STUCK, clock)
+    rig.poll()
     for number in itertools.count(1):
         clock.advance(minutes(1))
         broke_off = []
         for state in (RUNNING, SUCCESS):
-            house.has(f"j{number}", state, started_at=clock() - hours(1))
-            broke_off.append(breaks_off(db, number, house.poll))
-            house.poll()
-            house.deliver()
+            rig.has(f"j{number}", state, started_at=clock() - hours(1))
+            broke_off.append(breaks_off(db, number, rig.poll))
+            rig.poll()
+            rig.deliver()
             clock.advance(minutes(1))
-            assert house.poll().overdue == 0  # it is not told again
-        assert [one.event["type"] for one in house.heard()] == ["ci.job.overdue", "ci.job.recovered"] * number
+            assert rig.poll().overdue == 0  # it is not told again
+        assert [one.event["type"] for one in rig.received()] == ["ci.job.overdue", "ci.job.recovered"] * number
         assert len(rows(db, alarm)) == number
         if not any(broke_off):
             break
