@@ -15,6 +15,7 @@ from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Rejected
 from bridge.pipeline.backtest import Backtest
+from bridge.pipeline.digests import send_due_digests
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import history, lists
@@ -195,7 +196,7 @@ def test_what_a_throttle_held_is_counted_as_told_and_no_difference(rig: Rig) -> 
 def test_what_a_fallback_told_is_not_compared(rig: Rig) -> None:
     rig.rules = EVERY.replace('"every"', '"every"\nto = "Running"')
     rig.start()
-    rig._book = replace(  # ops falls back to cms
+    rig.book = replace(  # ops falls back to cms
         rig.book, notifiers={**rig.book.notifiers, "ops": replace(rig.book.notifiers["ops"], fallback="cms")}
     )
     rig.transport.answer = lambda one: Rejected("gone") if one.notifier == "ops" else None
@@ -396,7 +397,7 @@ class Life:
         self.rig.ci.refuses = {}
 
     def digests(self) -> None:
-        self.rig.dispatcher._digest_dispatcher.tell_due()
+        send_due_digests(self.rig.db, self.rig.book, self.rig.clock())
 
     def silence(self, spec: dict[str, Any], lasts: int, drop: bool) -> None:
         self.made += 1

@@ -45,6 +45,10 @@ type = "webhook"
 url = "https://cms.example.com/hook"
 """
 WITH_FALLBACK = GIVEN.replace('ops.example.com/hook"', 'ops.example.com/hook"\nfallback = "cms"')  # of ops
+# Rules to begin with: more keys of each may follow.
+OVER = '[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\n'
+STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nnotify = "ops"\n'
+QUIET = '[[mute]]\nname = "quiet"\nbetween = "22:00-08:00"\n'
 
 _workers = itertools.count(1)
 
