@@ -45,7 +45,7 @@ def tellings(book: Rulebook, numbers: range, *, note: str = "") -> Iterator[NewD
     """Return one delivery for each number, each of a job of its own, with `note` in its body."""
     for number in numbers:
         step = _ended(number, note)
-        (told,) = route(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).told
+        (told,) = route(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).deliveries
         yield told
 
 

@@ -50,7 +50,7 @@ MUTANTS = (
     ),
     Mutant(
         "old rules that do not give way",
-        "bridge/decide/rulesfile/reload.py",
+        "bridge/decide/rulesfile/rulesets.py",
         "return mine > in_force or ",
         "return ",
         ("tests/decide/test_precedence.py",),
@@ -138,8 +138,8 @@ MUTANTS = (
     Mutant(
         "a level rule that forgets that it fired",
         "bridge/decide/rules/levels.py",
-        "staying.told.get(rule.name",
-        'staying.told.get(""',
+        "time.notified.get(rule.name",
+        'time.notified.get(""',
         ("tests/crash/test_halves.py",),
     ),
     Mutant(
@@ -229,7 +229,7 @@ MUTANTS = (
     ),
     Mutant(
         "an emptied rules.toml that is taken",
-        "bridge/decide/rulesfile/reload.py",
+        "bridge/decide/rulesfile/rulesets.py",
         'return " and ".join(gone) or None',
         "return None",
         ("tests/decide/test_reload.py", "tests/test_rules_in_force.py"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.decide.rules.levels import Staying, matching
+from bridge.decide.rules.levels import TimeInState, matching
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.model import FAILED, RUNNING
 from bridge.wiring.rules import load_rules
@@ -11,14 +11,14 @@ from tests.decide.texts import RULE, WATCH, faults, rule, warnings
 
 MUTE = '[[mute]]\nname = "m"\nbetween = "22:00-08:00"\n'
 ONE_OF = 'key "group": needs wait = "10m" (from the first message on) or at = "09:00" (each day): one of the two'
-NOT_BOTH = "a rule is about a change (from, to) or about staying in a state (in, for), not both"
+NOT_BOTH = "a rule is about a change (from, to) or about the time in a state (in, for), not both"
 TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('in = "Running"', 'key "in": needs for, as in for = "30m": how long a job may stay so'),
+        ('in = "Running"', 'key "in": needs for, as in for = "30m": how long a job may be in the state'),
         ('for = "30m"', 'key "for": is for a rule that has in, as in in = "Running"'),
         ('repeat = "2h"', 'key "repeat": is for a rule that has in, as in in = "Running"'),
         ("recover = true", 'key "recover": is for a rule that has in, as in in = "Running"'),
@@ -56,13 +56,13 @@ FOR = 'for = "30m"\n'
     [
         (
             f'{FOR}in = "Success"',
-            '10: rule "r1", key "in": a job that is Success stays so: write to = "Success" to be told when it becomes '
-            "that",
+            '10: rule "r1", key "in": a job that is Success stays so: write to = "Success" to be notified when it '
+            "becomes that",
         ),
         (
             f'{FOR}in = ["Running", "done"]',
-            '10: rule "r1", key "in": a job that is Cancel stays so: write to = "Cancel" to be told when it becomes '
-            "that",
+            '10: rule "r1", key "in": a job that is Cancel stays so: write to = "Cancel" to be notified when it '
+            "becomes that",
         ),
         (
             f'{FOR}in = "*"',
@@ -217,5 +217,5 @@ def test_five_thousand_rules_of_every_kind_say_what_each_alone_would():
     assert [verdict.rule.name for verdict in book.matcher.match(step)] == expected
     assert {"r1", "r3", "r6", "r32"} <= set(alone)
     running = a_transition(a_job(queue="p1", started_at=NOON.replace(hour=11)))
-    found = [one.rule.name for one in matching(Staying(began=running), book.matcher, NOON)]
+    found = [one.rule.name for one in matching(TimeInState(began=running), book.matcher, NOON)]
     assert found == [f"r{n}" for n in range(4, 60, 5)]  # "for" of r4 is 5 minutes, of r59 the 60 that have passed

@@ -72,7 +72,9 @@ def _text(value: object, example: str) -> str:
 def _stays(value: object) -> States:
     found = read_ends(value)
     if final := sorted(DONE.intersection(found.words)):
-        raise ValueError(f'a job that is {final[0]} stays so: write to = "{final[0]}" to be told when it becomes that')
+        raise ValueError(
+            f'a job that is {final[0]} stays so: write to = "{final[0]}" to be notified when it becomes that'
+        )
     if "*" in found.words:
         raise ValueError('"*" holds final states too, which a job never leaves; write in = "active"')
     return found
@@ -130,7 +132,7 @@ class Env(BaseModel):
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 class Defaults(_Table):
@@ -201,7 +203,7 @@ class MuteTable(_Table):
     mode: Literal["hold", "drop"] = "hold"
 
 
-class TrialTable(_Table):
+class TestTable(_Table):
     """A [[test]]."""
 
     job: dict[str, Any]
@@ -214,13 +216,17 @@ class TemplateTable(_Table):
     fields: Annotated[list[str], Field(max_length=10)] | None = None
 
 
+def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
 KEYS: Mapping[str, tuple[str, ...]] = {
     "": ("defaults", "alias", "watch", "notifier", "rule", "mute", "template", "test"),
-    "defaults": tuple(Defaults.model_fields),
-    "watch": tuple(WatchTable.model_fields),
-    "rule": tuple(f.alias or name for name, f in RuleTable.model_fields.items()),
-    "group": tuple(GroupTable.model_fields),
-    "mute": tuple(f.alias or name for name, f in MuteTable.model_fields.items()),
-    "test": tuple(TrialTable.model_fields),
-    "template": tuple(TemplateTable.model_fields),
+    "defaults": keys_of(Defaults),
+    "watch": keys_of(WatchTable),
+    "rule": keys_of(RuleTable),
+    "group": keys_of(GroupTable),
+    "mute": keys_of(MuteTable),
+    "test": keys_of(TestTable),
+    "template": keys_of(TemplateTable),
 }

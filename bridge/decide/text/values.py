@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
+from typing import Any, TypeVar
 
 from bridge.decide.text.times import LONGEST_DURATION, duration
 from bridge.model import DONE, GONE, NEW, STATES, Rate
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 LONGEST_NAME = 200  # characters of a tag, a queue, a state: the keys of indexes are made of them
 MOST_LISTED = 1_000  # values of one list in rules.toml
 _MOST_KNOWN = 100  # words that are compared for a suggestion, and listed instead of one
 _LONGEST_WORD = 100  # characters
+_MOST_UNKNOWN = 20  # keys
 _MOST_AT_ONCE = 1_000_000  # of a rate
 
 _RATE = re.compile(r"(\d+)/(\d*[smhd])")
@@ -125,6 +130,31 @@ class FieldFaults(ValueError):
     def __init__(self, *faults: FieldFault) -> None:
         self.faults = faults
         super().__init__("\n".join(map(str, faults)))
+
+
+class FieldReader:
+    """Reads the values of a table key by key, and collects what is wrong with them."""
+
+    def __init__(self, table: Mapping[str, Any], keys: Iterable[str]) -> None:
+        self._table = table
+        unknown = [key for key in table if key not in keys][:_MOST_UNKNOWN]
+        self.faults = [FieldFault(None, f'unknown key "{key[:100]}"{instead(key, keys)}') for key in unknown]
+
+    def note(self, key: str | None, text: str) -> None:
+        self.faults.append(FieldFault(key, text))
+
+    def read(self, key: str, reader: Callable[[Any], T], default: D) -> T | D:
+        """Return the value of `key`; the default where it is missing or wrong."""
+        try:
+            return reader(self._table[key]) if key in self._table else default
+        except ValueError as error:
+            self.note(key, str(error))
+            return default
+
+    def check(self) -> None:
+        """Raise FieldFaults when anything was wrong."""
+        if self.faults:
+            raise FieldFaults(*self.faults)
 
 
 def read_words(value: object, *, longest: int = LONGEST_NAME) -> list[str]:
