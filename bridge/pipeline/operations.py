@@ -18,9 +18,8 @@ from bridge.decide.routing import manual_delivery
 from bridge.decide.rules.gates import scope_of
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.silences import MOST, SilenceRequest, too_costly
-from bridge.decide.text.facts import ident
 from bridge.decide.text.times import iso
-from bridge.decide.text.values import listing, suggest
+from bridge.decide.text.values import ident, listing, suggest
 from bridge.model import Silence, Transition
 from bridge.pipeline.silences import silence_facts
 from bridge.record import actions, rulesets

@@ -13,7 +13,7 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.text.facts import job_seconds
+from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, GONE, Transition, Watch
 from bridge.pipeline.poll_context import PollContext
 from bridge.record import counters, rulesets

@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 
 from bridge.decide.rules.matching import DURATIONS, TEXTS, Facts, read_condition
-from bridge.decide.text.facts import user_data_keys
+from bridge.decide.text.values import user_data_keys
 from tests.support.nouns import NOON, a_job, a_transition
 
 ALIASES = {"vod": "p22", "live": "p33"}

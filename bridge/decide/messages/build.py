@@ -14,9 +14,8 @@ from bridge.decide.rules.matching import Overdue
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.decide.templates.functions import Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
-from bridge.decide.text.facts import basename, ident, job_seconds
-from bridge.decide.text.times import human, iso
-from bridge.decide.text.values import cut, shown
+from bridge.decide.text.times import human, iso, job_seconds
+from bridge.decide.text.values import basename, cut, ident, shown
 from bridge.model import DONE, FAILED, GONE, NEW, Message, NewDelivery, Notifier, Transition
 
 # --- what one notifier alone is sent: a body of its own, or a channel that the job names ----------------------------

@@ -12,9 +12,8 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.messages.build import delivery_id
 from bridge.decide.messages.event import LARGEST_EVENT, envelope, numbered
-from bridge.decide.text.facts import ident
 from bridge.decide.text.times import iso
-from bridge.decide.text.values import cut
+from bridge.decide.text.values import cut, ident
 from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence
 
 FIRST = 5  # members of each state that a digest quotes

@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from bridge.decide.rules.matching import Overdue
-from bridge.decide.text.facts import job_seconds
-from bridge.decide.text.times import iso
+from bridge.decide.text.times import iso, job_seconds
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
 from bridge.model import OUTPUTS_KEPT, Transition
 

@@ -11,9 +11,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.matching import Condition, Facts, Verdict, read_match
-from bridge.decide.text.calendar import Window, next_at
-from bridge.decide.text.facts import ident
-from bridge.decide.text.values import FieldReader, States, cut, read_ends, read_states, read_words, shown, states
+from bridge.decide.text.times import Window, next_at
+from bridge.decide.text.values import FieldReader, States, cut, ident, read_ends, read_states, read_words, shown, states
 from bridge.model import Grouping, Hold, Silence
 
 _ANY = states(["*"])

@@ -12,10 +12,9 @@ from itertools import product
 from math import prod
 from typing import Any, Literal
 
-from bridge.decide.text.facts import job_seconds, user_data_keys
 from bridge.decide.text.globs import Glob, glob, is_glob
-from bridge.decide.text.times import duration
-from bridge.decide.text.values import MOST_LISTED, States, instead, shown
+from bridge.decide.text.times import duration, job_seconds
+from bridge.decide.text.values import MOST_LISTED, States, instead, shown, user_data_keys
 from bridge.model import Grouping, Hold, Rate, Transition
 
 # --- conditions: each says why not, or nothing when it holds --------------------------------------------------------

@@ -10,8 +10,7 @@ from itertools import product
 from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Condition, DurationCondition, Level, PresenceCondition, Rule, TextCondition
 from bridge.decide.rulesfile.errors import Path
-from bridge.decide.rulesfile.schema import WatchTable
-from bridge.decide.rulesfile.tables import Tables
+from bridge.decide.rulesfile.tables import Tables, WatchTable
 from bridge.decide.text.globs import is_glob
 from bridge.decide.text.times import human
 from bridge.decide.text.values import STATE_WORDS, States, instead, listing, suggest

@@ -15,8 +15,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from bridge.decide.rulesfile.errors import Path
 from bridge.decide.rulesfile.rules import TemplateReader
-from bridge.decide.rulesfile.schema import Env, NotifierTable, Words
-from bridge.decide.rulesfile.tables import Tables
+from bridge.decide.rulesfile.tables import Env, NotifierTable, Tables, Words
 from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.values import printable, shown, suggest
 from bridge.environment import fault, lookup

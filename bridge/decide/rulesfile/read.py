@@ -15,8 +15,7 @@ from bridge.decide.rulesfile.lint import Linter
 from bridge.decide.rulesfile.notifiers import read_notifiers
 from bridge.decide.rulesfile.rules import RuleReader, TemplateReader
 from bridge.decide.rulesfile.rulesets import freeze
-from bridge.decide.rulesfile.schema import Defaults, WatchTable
-from bridge.decide.rulesfile.tables import Tables
+from bridge.decide.rulesfile.tables import Defaults, Tables, WatchTable
 from bridge.decide.text.values import MOST_LISTED, printable, shown
 from bridge.model import Place, Stream, Watch
 

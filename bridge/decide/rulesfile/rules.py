@@ -21,8 +21,7 @@ from bridge.decide.rules.matching import (
     read_match,
 )
 from bridge.decide.rules.rulebook import DEFAULT_FIELDS, MessageTemplate, RuleTest
-from bridge.decide.rulesfile.schema import GroupTable, MuteTable, RuleTable, TemplateTable, TestTable
-from bridge.decide.rulesfile.tables import Tables
+from bridge.decide.rulesfile.tables import GroupTable, MuteTable, RuleTable, Tables, TemplateTable, TestTable
 from bridge.decide.templates.functions import FIELDS, LARGEST_NUMBER, TemplateFault
 from bridge.decide.templates.rendering import Template, compiled
 from bridge.decide.text.values import instead, shown
