@@ -45,7 +45,7 @@ def new_deliveries(book: Rulebook, numbers: range, *, note: str = "") -> Iterato
     """Return one delivery for each number, each of a job of its own, with `note` in its body."""
     for number in numbers:
         step = _ended(number, note)
-        (delivery,) = route(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).told
+        (delivery,) = route(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).deliveries
         yield delivery
 
 

@@ -32,7 +32,8 @@ _NEXT = T.alias("following")
 _FOLLOWS = and_(_NEXT.c.bucket == T.c.bucket, _NEXT.c.job_id == T.c.job_id, _NEXT.c.sequence == T.c.sequence + 1)
 # Since CI denied a job, and until it is gone, no poll has seen it.
 _DENIED = and_(P.c.bucket == T.c.bucket, P.c.job_id == T.c.job_id, P.c.kind == "missing", P.c.ask_at.is_(None))
-_BY_FALLBACK = "This could not be told to "  # how the notes of what a fallback tells begin
+# How the notes of what a fallback is sent begin; the second is what older versions wrote.
+_BY_FALLBACK = ("This could not be sent to ", "This could not be told to ")
 
 Key = tuple[str, str, int]  # bucket, job, sequence
 Line = tuple[str, str, str]  # kind of message, rule, notifier
