@@ -58,8 +58,8 @@ MUTANTS = (
     Mutant(
         "finishing without the fence",
         "bridge/record/outbox/results.py",
-        '_MINE = (state_is(SENDING), D.c.lease == bindparam("b_lease"))',
-        '_MINE = ((D.c.lease == bindparam("b_lease")) | (D.c.n > 0),)',
+        '_MINE = (state_is(SENDING), deliveries.c.lease == bindparam("b_lease"))',
+        '_MINE = ((deliveries.c.lease == bindparam("b_lease")) | (deliveries.c.n > 0),)',
         ("tests/record/test_settling.py",),
     ),
     Mutant(
@@ -124,8 +124,8 @@ MUTANTS = (
     Mutant(
         "telling a digest and letting its members wait on",
         "bridge/record/outbox/digests.py",
-        "count = tx.execute(update(D).where(*_members(n)).values(**told)).rowcount",
-        "count = 1",
+        "count = tx.execute(update(deliveries).where(*_members(n)).values(**values)).rowcount\n    row",
+        "count = 1\n    row",
         ("tests/pipeline/test_digests.py",),
     ),
     Mutant(
@@ -160,8 +160,8 @@ MUTANTS = (
     Mutant(
         "what is over a throttle is dropped",
         "bridge/record/outbox/entries.py",
-        "_in_digest(n, gate, name, now) for place in found[passed:]",
-        "_in_digest(n, gate, name, now, drop=True) for place in found[passed:]",
+        "_in_digest(n, gate, name, now) for place in members[passed:]",
+        "_in_digest(n, gate, name, now, drop=True) for place in members[passed:]",
         ("tests/pipeline/test_digests.py",),
     ),
     Mutant(
@@ -181,14 +181,14 @@ MUTANTS = (
     Mutant(
         "a batch that is not due yet in everybody's way",
         "bridge/record/outbox/claims.py",
-        "and_(other.c.n < D.c.n, ~_is_scheduled(other))",
-        "other.c.n < D.c.n",
+        "and_(other.c.n < _n, ~_is_scheduled(other))",
+        "other.c.n < _n",
         ("tests/record/test_batches.py",),
     ),
     Mutant(
         "a batch before all that is new",
         "bridge/record/outbox/claims.py",
-        '("new", "") if _batch_is_late(tx, lane, now) else ',
+        '("new", "") if _batch_is_late(tx, row, now) else ',
         "",
         ("tests/record/test_batches.py",),
     ),
@@ -237,8 +237,8 @@ MUTANTS = (
     Mutant(
         "rules that judge though others are in force",
         "bridge/record/rulesets.py",
-        "if found not in (None, sha):",
-        'if found == "":',
+        "if current not in (None, sha):",
+        'if current == "":',
         ("tests/record/test_rulesets.py", "tests/test_rules_in_force.py"),
     ),
 )

@@ -28,7 +28,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases
-from bridge.record.schema import shared_number
+from bridge.record.schema import shared_numbers
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 BUCKET = "clips-1250000000"
@@ -65,8 +65,8 @@ def let_run(db: Database, clock: Clock, time: timedelta) -> None:
     """Let so much time go by at once in which the bridge ran."""
     clock.advance(time)
     with db.write() as tx:
-        more = {"value": shared_number.c.value + time // timedelta(milliseconds=1), "at": ms(clock())}
-        tx.execute(update(shared_number).where(shared_number.c.name == "run_clock").values(more))
+        more = {"value": shared_numbers.c.value + time // timedelta(milliseconds=1), "at": ms(clock())}
+        tx.execute(update(shared_numbers).where(shared_numbers.c.name == "run_clock").values(more))
 
 
 def a_stream(tag: str = "Transcode", **facts: Any) -> Stream:

@@ -22,7 +22,7 @@ from bridge.record.polling import leases
 from bridge.record.pruning import Cutoffs
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import DEAD, DROPPED, WAITING, delivery
+from bridge.record.schema import DEAD, DROPPED, WAITING, deliveries
 from tests.builders import batch_id, by_hand
 from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.record.builders import (
@@ -51,7 +51,7 @@ FIRST = batch_id()
 def bury(db: Database, *ids: str, to: str = "cms", state: int = DEAD, lane: str | None = None, **facts: Any) -> None:
     put(db, *(new_delivery(one, to, lane=lane, message=a_message(f"m-{one}", **facts)) for one in ids))
     with db.write() as tx:
-        these = update(delivery).where(delivery.c.id.in_(ids))
+        these = update(deliveries).where(deliveries.c.id.in_(ids))
         tx.execute(these.values(state=state, ended_at=ms(NOW), attempts=3, why="answered 500"))
 
 
@@ -74,7 +74,7 @@ def standing(db: Database, id_: str = FIRST, *, now: datetime = NOW) -> Batch:
 
 def dues(db: Database) -> dict[str, timedelta]:
     """When those that wait are due, after NOW."""
-    found = [row for row in rows(db, delivery) if row["state"] == WAITING]
+    found = [row for row in rows(db, deliveries) if row["state"] == WAITING]
     return {row["id"]: timedelta(milliseconds=row["due_at"] - ms(NOW)) for row in found}
 
 
@@ -87,7 +87,7 @@ def test_what_is_dead_waits_again_under_its_id_one_an_interval(db: Database) -> 
     put(db, new_delivery("alive"))
     assert again(db) == Batch(id=FIRST, scheduled=29, waiting=1, last_due_at=NOW + seconds(29))
     assert dues(db) == {name: seconds(place) for place, name in enumerate(names(30))} | {"alive": seconds(0)}
-    first = row_of(db, delivery, id="d005")
+    first = row_of(db, deliveries, id="d005")
     assert (first["attempts"], first["why"], first["ended_at"]) == (0, "sent again by hand", None)
 
 
@@ -144,7 +144,7 @@ def test_progress_is_a_count_of_its_deliveries(db: Database) -> None:
         id=FIRST, scheduled=2, waiting=1, sending=1, sent=1, dead=1, last_due_at=NOW + hours(1)
     )
     with db.read() as tx:
-        assert [row["batch"] for row in lists.deliveries(tx, Filter(batch=FIRST, state="dead")).items] == [FIRST]
+        assert [row["batch"] for row in lists.find_deliveries(tx, Filter(batch=FIRST, state="dead")).items] == [FIRST]
 
 
 def test_batches_under_way_are_those_of_which_something_waits(db: Database) -> None:
@@ -275,7 +275,7 @@ def test_what_is_not_due_yet_is_not_late(db: Database) -> None:
     bury(db, "d1")
     again(db, now=NOW + hours(2))
     with db.read() as tx:
-        (row,) = gauges.notifiers(tx)
+        (row,) = gauges.read_notifiers(tx)
     assert (row["waiting"], row["oldest_waiting_at"]) == (1, "2026-11-21T11:00:00.000Z")
 
 
@@ -289,7 +289,7 @@ def test_cancelling_lets_what_is_not_due_yet_be_dead_again(db: Database) -> None
     left, cancelled = cancel(db, now=moment)
     assert (left, cancelled) == (Batch(id=FIRST, waiting=11, dead=19), 19)
     assert list(dues(db)) == names(11)
-    one = row_of(db, delivery, id="d020")
+    one = row_of(db, deliveries, id="d020")
     assert (one["state"], one["ended_at"], one["why"]) == (DEAD, ms(moment), "its resending was cancelled")
     assert cancel(db, now=moment)[1] == 0
 
@@ -323,7 +323,7 @@ def test_one_that_is_resent_alone_belongs_to_no_batch(db: Database) -> None:
     again(db, every=hours(1))
     settle(db, *(ended(one, Rejected("no")) for one in claim(db)))
     with db.write() as tx:
-        entries.redrive(tx, select(delivery.c.n).where(delivery.c.id == "d1"), now=NOW)
+        entries.redrive(tx, select(deliveries.c.n).where(deliveries.c.id == "d1"), now=NOW)
     assert standing(db).total == 1
     assert cancel(db, now=NOW - seconds(1)) == (Batch(id=FIRST, dead=1), 1)
 
@@ -366,9 +366,9 @@ def test_a_large_batch_is_made_in_small_transactions(db: Database, db_url: str, 
 
 def bury_many(db: Database, count: int) -> None:
     bury(db, "d0")
-    one = row_of(db, delivery, id="d0")
+    one = row_of(db, deliveries, id="d0")
     with db.write() as tx:
-        tx.execute(insert(delivery), [{**one, "n": one["n"] + n, "id": f"d{n}"} for n in range(1, count)])
+        tx.execute(insert(deliveries), [{**one, "n": one["n"] + n, "id": f"d{n}"} for n in range(1, count)])
 
 
 @only_sqlite
@@ -379,7 +379,7 @@ def test_what_was_pruned_is_no_longer_counted(db: Database) -> None:
     settle(db, *(ended(one, Sent()) for one in claim(db)))
     cut = Cutoffs(now=NOW + hours(2), ended=NOW + hours(1), dead=NOW, created={})
     with db.write() as tx:
-        assert pruning.prune_deliveries(tx, [row["n"] for row in rows(db, delivery)], cut=cut) == 1
+        assert pruning.prune_deliveries(tx, [row["n"] for row in rows(db, deliveries)], cut=cut) == 1
     assert standing(db).total == 1
 
 

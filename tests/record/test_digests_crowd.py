@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from bridge.model import Hold, NewDelivery, Rate, Silence
+from bridge.record import schema
 from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
-from bridge.record.schema import DELIVERY_STATES, delivery, digest
+from bridge.record.schema import DELIVERY_STATES, deliveries
 from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.record.builders import NOW, a_message, hours, new_delivery, rows, seconds
 
@@ -123,9 +124,9 @@ def _crowd(db: Database, url: str, opened: Opener, *, enterers: int, tellers: in
 
 
 def _compare(db: Database, crowd: Crowd) -> None:
-    found = rows(db, digest)
+    found = rows(db, schema.digests)
     members: dict[int, Counter[str]] = defaultdict(Counter)
-    for row in rows(db, delivery):
+    for row in rows(db, deliveries):
         if row["digest"] is not None:
             members[row["digest"]][DELIVERY_STATES[row["state"]]] += 1
     assert [row for row in found if row["ended_at"] is None] == []
@@ -136,7 +137,7 @@ def _compare(db: Database, crowd: Crowd) -> None:
         assert (row["members"], crowd.told[row["n"]]) == (here.total(), here["merged"])
         assert (row["delivery"] is not None) == (here["merged"] > 0)
     assert max(members[row["n"]].total() for row in found if row["gate"] == "group") == MOST
-    alone = [row["state"] for row in rows(db, delivery) if row["digest"] is None and not row["id"].startswith("d-")]
+    alone = [row["state"] for row in rows(db, deliveries) if row["digest"] is None and not row["id"].startswith("d-")]
     assert {DELIVERY_STATES[state] for state in alone} == {"waiting"}
     passed = [row["passed"] for row in found if row["gate"] == "throttle"]
     assert (max(passed), sum(passed)) == (RATE.count, len(alone))

@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import update
 
 from bridge.model import Notifier, Place, Rate
+from bridge.record import schema
 from bridge.record.database import Database, at, ms
 from bridge.record.polling import leases
 from bridge.record.polling.leases import LEASE, LeaseLost
-from bridge.record.schema import lease, notifier, watch, worker
+from bridge.record.schema import notifiers, watches, workers
 from tests.record.builders import BUCKET, NOW, a_watch, hours, know, minutes, row_of, rows, seconds
 
 
@@ -73,7 +74,7 @@ def test_a_lease_that_ran_out_is_still_its_holders_while_nobody_else_asks(db: Da
 def test_renewing_makes_it_last_longer(db: Database) -> None:
     _acquire(db, "w1")
     _renew(db, "w1", NOW + minutes(1))
-    assert row_of(db, lease, name=BUCKET)["until"] == ms(NOW + minutes(1) + LEASE)
+    assert row_of(db, schema.leases, name=BUCKET)["until"] == ms(NOW + minutes(1) + LEASE)
 
 
 def test_a_lease_from_before_the_clock_was_set_back_is_over(db: Database) -> None:
@@ -99,16 +100,16 @@ def test_what_rules_name_gets_rows_and_what_they_remember_stays(db: Database) ->
     know(db, Notifier(name="cms", rate=Rate(count=10, per=seconds(1))), watches=[a_watch()])
     with db.write() as tx:
         leases.polled(tx, "vod", began=NOW, next_poll=NOW, error=None, failures=0, calls=2, jobs=3)
-        tx.execute(notifier.update().values(used_until=77))
+        tx.execute(notifiers.update().values(used_until=77))
     know(db, Notifier(name="cms", max_in_flight=2), watches=[a_watch(), a_watch(name="audio")])
-    assert {row["name"]: row["calls"] for row in rows(db, watch)} == {"vod": 2, "audio": 0}
-    told = row_of(db, notifier, name="cms")
+    assert {row["name"]: row["calls"] for row in rows(db, watches)} == {"vod": 2, "audio": 0}
+    told = row_of(db, notifiers, name="cms")
     assert (told["max_in_flight"], told["interval_ms"], told["burst"], told["used_until"]) == (2, None, 1, 77)
 
 
 def test_a_rate_becomes_an_interval_and_a_burst(db: Database) -> None:
     know(db, Notifier(name="cms", rate=Rate(count=100, per=minutes(5))))
-    told = row_of(db, notifier, name="cms")
+    told = row_of(db, notifiers, name="cms")
     assert (told["interval_ms"], told["burst"]) == (3000, 100)  # 300 s / 100
 
 
@@ -120,7 +121,7 @@ def test_a_failed_poll_leaves_the_last_good_one(db: Database) -> None:
         )
         (due,) = leases.polls(tx, ["vod"])
     assert (due.ok_at, at(due.next_poll_at), due.failures) == (NOW, NOW + hours(2), 1)
-    assert row_of(db, watch, name="vod")["error"] == "no"
+    assert row_of(db, watches, name="vod")["error"] == "no"
 
 
 def test_the_watch_that_waits_longest_comes_first(db: Database) -> None:
@@ -150,14 +151,14 @@ def test_burying_a_worker_frees_its_buckets_only(db: Database) -> None:
         leases.bury(tx, "w1")
         assert leases.workers_on(tx, "m") == [("w10", 1)]
     assert _acquire(db, "w2")
-    assert row_of(db, lease, name="b-1250000000")["token"] == "w10"
+    assert row_of(db, schema.leases, name="b-1250000000")["token"] == "w10"
 
 
 def test_a_worker_says_that_it_lives_and_which_rules_it_has(db: Database) -> None:
     with db.write() as tx:
         leases.enlist(tx, "w1", machine="m", pid=7, now=NOW)
         assert leases.beat(tx, "w1", now=NOW + hours(1), rules_sha="abc", rules_fault="rules.toml:1: no")
-    told = row_of(db, worker, id="w1")
+    told = row_of(db, workers, id="w1")
     assert (told["beat_at"], told["rules_sha"], told["rules_fault"]) == (ms(NOW + hours(1)), "abc", "rules.toml:1: no")
 
 
@@ -166,13 +167,13 @@ def test_a_worker_that_says_nothing_for_ten_minutes_is_struck_off_and_one_of_bef
     with db.write() as tx:
         for name in ("silent", "older", "alive"):
             leases.enlist(tx, name, machine="m", pid=7, now=NOW)
-        tx.execute(update(worker).where(worker.c.id == "older").values(revision="0001"))
+        tx.execute(update(workers).where(workers.c.id == "older").values(revision="0001"))
 
     def left(at: datetime) -> list[str]:
         with db.write() as tx:
             leases.beat(tx, "alive", now=at, rules_sha="abc", rules_fault=None)
             leases.strike_silent(tx, now=at)
-        return sorted(row["id"] for row in rows(db, worker))
+        return sorted(row["id"] for row in rows(db, workers))
 
     assert left(NOW + minutes(10)) == ["alive", "older", "silent"]
     assert left(NOW + minutes(11)) == ["alive", "older"]

@@ -6,7 +6,7 @@ from bridge.model import Rejected, RetryLater, Sent
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.queries import lists
-from bridge.record.schema import delivery, message, notifier
+from bridge.record.schema import deliveries, messages, notifiers
 from tests.record.builders import (
     NOW,
     a_message,
@@ -33,13 +33,13 @@ def test_what_is_put_twice_is_told_once(db: Database) -> None:
     put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, free=1)
     put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("d3"), now=NOW + hours(1))
-    assert [(row["id"], row["state"]) for row in rows(db, delivery)] == [("d1", 1), ("d2", 0), ("d3", 0)]
-    assert len(rows(db, message)) == 3
+    assert [(row["id"], row["state"]) for row in rows(db, deliveries)] == [("d1", 1), ("d2", 0), ("d3", 0)]
+    assert len(rows(db, messages)) == 3
 
 
 def test_putting_nothing_is_allowed(db: Database) -> None:
     put(db)
-    assert rows(db, delivery) == []
+    assert rows(db, deliveries) == []
 
 
 def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
@@ -69,9 +69,9 @@ def test_a_dead_delivery_is_sent_again_under_its_own_id(db: Database) -> None:
     (again,) = claim(db, now=NOW + hours(30))
     assert (again.id, again.attempts) == ("d1", 1)
     assert (again.retry_from, again.retry_due) == (None, None)  # so the retry time and the schedule begin anew
-    assert row_of(db, delivery, id="d1")["created_at"] == ms(NOW)  # but it is not a younger one
+    assert row_of(db, deliveries, id="d1")["created_at"] == ms(NOW)  # but it is not a younger one
     settle(db, ended(again, Sent()))
-    assert row_of(db, delivery, id="d1")["why"] is None
+    assert row_of(db, deliveries, id="d1")["why"] is None
 
 
 def test_only_dead_deliveries_are_redriven(db: Database) -> None:
@@ -90,7 +90,7 @@ def test_a_paused_notifier_is_told_nothing_until_it_is_resumed(db: Database) -> 
         entries.pause(tx, "cms", "being repaired", now=NOW)
         entries.pause(tx, "cms", "a second reason", now=NOW + hours(1))
     assert claimed_ids(db) == ["d2"]
-    paused = row_of(db, notifier, name="cms")
+    paused = row_of(db, notifiers, name="cms")
     assert (paused["paused_at"], paused["paused_why"]) == (ms(NOW), "being repaired")
     with db.write() as tx:
         assert entries.resume(tx, "cms")

@@ -6,16 +6,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from bridge.record.codec import iso
 from bridge.record.database import Database, ms
-from bridge.record.outbox import entries
+from bridge.record.outbox import claims, entries
 from bridge.record.queries import lists
-from bridge.record.queries.lists import iso
 from tests.record.builders import NOW, claim, know, minutes, new_delivery, put, seconds
 
 
 def delivery(db: Database, id_: str) -> Any:
     with db.read() as tx:
-        return lists.sendable(tx, id_)
+        return claims.sendable(tx, id_)
 
 
 def lane(db: Database, notifier: str = "cms") -> Any:

@@ -7,7 +7,7 @@ from bridge.model import Problem
 from bridge.record import counters
 from bridge.record.database import Database
 from bridge.record.polling import problems
-from bridge.record.schema import job_problem
+from bridge.record.schema import job_problems
 from tests.record.builders import BUCKET, NOW, hours, minutes, row_of, rows
 
 ODD_END = Problem(job_id="j1", field="EndTime", value="null")
@@ -53,14 +53,14 @@ def test_what_is_new_is_counted(db: Database) -> None:
 def test_what_was_read_well_since_is_forgotten_and_news_when_it_comes_back(db: Database) -> None:
     record(db, ODD_END, ODD_STATE, read=["j1"])
     record(db, read=["j1", "j2", "j3"])
-    assert rows(db, job_problem) == []
+    assert rows(db, job_problems) == []
     assert record(db, ODD_END, read=["j1"]) == [ODD_END]
 
 
 def test_a_job_that_an_answer_does_not_show_stays_as_it_is(db: Database) -> None:
     record(db, ODD_END, ODD_STATE, read=["j1"])
     record(db, read=["j3"])
-    assert len(rows(db, job_problem)) == 2
+    assert len(rows(db, job_problems)) == 2
 
 
 def test_a_job_that_is_left_out_later_is_both(db: Database) -> None:
@@ -114,7 +114,7 @@ def test_problems_age_from_when_they_were_seen_last(db: Database) -> None:
     record(db, ODD_END, read=["j1"], now=NOW + hours(3))
     with db.write() as tx:
         assert problems.prune(tx, before=NOW + hours(2)) == 1
-    assert row_of(db, job_problem)["job_id"] == "j1"
+    assert row_of(db, job_problems)["job_id"] == "j1"
 
 
 def test_hostile_texts_are_stored_as_a_database_takes_them(db: Database) -> None:
