@@ -83,21 +83,23 @@ def timed(metric: str, labels: Labels, seconds: float) -> Count:
 
 def add(tx: Connection, counts: Iterable[Count], *, now: datetime) -> None:
     """Add these at the end of the transaction."""
-    if LAST not in tx.info:
-        tx.info[LAST] = _Pending()
-    tx.info[LAST].extend((count, ms(now)) for count in counts)
+    sums = tx.info.setdefault(LAST, _Sums())
+    when = ms(now)
+    for metric, labels, bucket, times, took in counts:
+        known = sums.get((metric, labels, bucket, when), (0, 0))
+        sums[metric, labels, bucket, when] = (known[0] + times, known[1] + took)
 
 
-class _Pending(list[tuple[Count, int]]):
-    """What a transaction has counted so far, and when."""
+class _Sums(dict[tuple[str, Labels, int, int], tuple[int, int]]):
+    """What a transaction has counted so far: how many, and how long they took, by metric, labels, bucket and when."""
 
     def __call__(self, tx: Connection) -> None:
-        _write(tx, chain.from_iterable(_rows(count, when) for count, when in self))
+        _write(tx, chain.from_iterable(_rows(*key, *counted) for key, counted in self.items()))
 
 
-def _rows(count: Count, when: int) -> Iterator[tuple[Any, ...]]:
-    for slot in (0, when - when % _SLOT) if count.metric in CHARTED else (0,):
-        yield count.metric, slot, _text(count.labels), count.bucket, count.times, count.ms, when
+def _rows(metric: str, labels: Labels, bucket: int, when: int, times: int, took: int) -> Iterator[tuple[Any, ...]]:
+    for slot in (0, when - when % _SLOT) if metric in CHARTED else (0,):
+        yield metric, slot, _text(labels), bucket, times, took, when
 
 
 def _write(tx: Connection, rows: Iterable[Sequence[Any]]) -> None:

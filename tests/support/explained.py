@@ -19,10 +19,10 @@ from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
-from bridge.record.schema import delivery
+from bridge.record.schema import deliveries
 from bridge.wiring import parts
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import NOW, Clock, a_job, hours, seconds
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.records import NOW, Clock, a_listed_job, hours, seconds
 
 Facts = dict[str, Any]
 
@@ -102,7 +102,7 @@ class World:
         created = self.ci.jobs[id].created_at if id in self.ci.jobs else self.clock()
         for state in states:
             times = {"started_at": self.clock()} if state == RUNNING else {}
-            self.ci.has(a_job(id, state, **{"created_at": created, **times, **facts}))
+            self.ci.has(a_listed_job(id, state, **{"created_at": created, **times, **facts}))
             self.poll()
 
     def deliver(self, outcome: Outcome | Callable[[Delivery], Outcome] = Sent()) -> None:  # noqa: B008  (it is frozen)
@@ -138,7 +138,7 @@ class World:
     def send_again(self) -> None:
         """Redrive all that may be."""
         with self.db.write() as tx:
-            entries.redrive(tx, select(delivery.c.n), now=self.clock())
+            entries.redrive(tx, select(deliveries.c.n), now=self.clock())
 
     def try_out(self, *, known: bool = True, **said: Any) -> Facts:
         step = sample_transition(said, self.book, self.clock())

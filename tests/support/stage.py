@@ -19,17 +19,17 @@ from sqlalchemy import func, select
 from bridge.record.database import TROUBLES, Database
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import transition
+from bridge.record.schema import transitions
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
 from bridge.simulator.web import Answer
-from tests.commands import REPOSITORY, call, run
-from tests.processes import Forked, Process, worker
-from tests.waiting import wait_until
+from tests.support.commands import REPOSITORY, call, run
+from tests.support.nouns import SECRET
+from tests.support.processes import Forked, Process, worker
+from tests.support.waiting import wait_until
 
 BUCKET = "media-1250000000"
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 RULES = """
 [defaults]
@@ -205,8 +205,8 @@ class Stage:
             with self.db.read() as tx:  # it is asked many times a second, and there may be thousands of transitions
                 if any(one["waiting"] + one["sending"] + one["held"] for one in gauges.read_notifiers(tx)):
                     return False
-                newest = select(func.max(transition.c.n)).group_by(transition.c.job_id)
-                rows = tx.execute(select(transition.c.job_id, transition.c.state).where(transition.c.n.in_(newest)))
+                newest = select(func.max(transitions.c.n)).group_by(transitions.c.job_id)
+                rows = tx.execute(select(transitions.c.job_id, transitions.c.state).where(transitions.c.n.in_(newest)))
                 states = {row.job_id: row.state for row in rows}
         except TROUBLES:  # the database was away
             return False
