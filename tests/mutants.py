@@ -53,7 +53,7 @@ MUTANTS = (
     Mutant(
         "finishing without the fence",
         "bridge.record.outbox.results:settle",
-        "lambda tx, ended, **more: ([tx.execute(update(deliveries).where(deliveries.c.n == one.attempt.delivery.n).values("
+        "lambda tx, ended, **more: ([tx.execute(update(deliveries).filter_by(n=one.attempt.delivery.n).values("
         "state=SENDING, lease=one.attempt.delivery.lease)) for one in ended], original(tx, ended, **more))[1]",
         ("tests/record/test_settling.py",),
     ),
