@@ -17,15 +17,18 @@ from tests.support.records import (
     claim_all,
     claimed_ids,
     ended,
+    execute,
     hours,
     know,
     minutes,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     seconds,
     settle,
+    write,
 )
 
 
@@ -132,8 +135,7 @@ def test_one_that_is_redriven_goes_before_those_behind_it(db: Database) -> None:
     put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"), new_delivery("a3", lane="a"))
     settle(db, ended(claim(db)[0], Rejected("no")))
     (second,) = claim(db)
-    with db.write() as tx:
-        entries.redrive(tx, deliveries.select().with_only_columns(deliveries.c.n), now=NOW)
+    write(db, entries.redrive, deliveries.select().with_only_columns(deliveries.c.n), now=NOW)
     assert claim(db) == []  # the second is being sent
     settle(db, ended(second, Sent()))
     assert claimed_ids(db) == ["a1"]
@@ -263,8 +265,7 @@ def test_a_rate_from_before_the_clock_was_set_back_does_not_silence_a_notifier(d
 
 
 def _claim_paused(db: Database, name: str, most: int = 64) -> list[str]:
-    with db.write() as tx:
-        found = claims.claim_paused(tx, name, lease="w1.p", lease_for=LEASE, now=NOW, most=most)
+    found = write(db, claims.claim_paused, name, lease="w1.p", lease_for=LEASE, now=NOW, most=most)
     return [one.id for one in found]
 
 
@@ -277,8 +278,7 @@ def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: 
         assert claims.paused_and_waiting(tx) == [("cms", "410")]
     assert _claim_paused(db, "cms", most=2) == ["d1", "d2"]
     assert _claim_paused(db, "cms") == ["later"]
-    with db.read() as tx:
-        assert claims.paused_and_waiting(tx) == []
+    assert read(db, claims.paused_and_waiting) == []
 
 
 def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Database) -> None:
@@ -292,8 +292,7 @@ def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Databas
 
 
 def _fail(db: Database, name: str, count: int) -> None:
-    with db.write() as tx:
-        entries.failed(tx, name, count, broken_at=BROKEN_AT, run=seconds(0))
+    write(db, entries.failed, name, count, broken_at=BROKEN_AT, run=seconds(0))
 
 
 def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Database) -> None:
@@ -350,16 +349,14 @@ def test_of_a_notifier_that_failed_the_oldest_and_the_newest_are_told_by_turns(d
     for newest in ((), {"cms"}, ()):
         (probe,) = claim(db, broken_at=BROKEN_AT, newest=newest)
         asked.append(probe.id)
-        with db.write() as tx:
-            results.hand_back(tx, [probe])
+        write(db, results.hand_back, [probe])
     assert asked == ["old", "new", "old"]
 
 
 def test_a_notifier_that_was_resumed_counts_anew(db: Database) -> None:
     know(db, "cms")
     _fail(db, "cms", BROKEN_AT)
-    with db.write() as tx:
-        entries.resume(tx, "cms")
+    write(db, entries.resume, "cms")
     put(db, *[new_delivery(f"d{n}") for n in range(3)])
     assert len(claim(db, broken_at=BROKEN_AT)) == 3
 
@@ -432,8 +429,7 @@ def test_what_is_to_go_out_at_once_does_so_alone_whatever_its_notifier_waits_for
 def test_what_is_to_go_out_at_once_waits_for_no_probe_that_is_under_way(db: Database) -> None:
     know(db, "cms")
     put(db, *[new_delivery(f"d{n}") for n in range(3)])
-    with db.write() as tx:
-        tx.execute(notifiers.update().values(failures=BROKEN_AT))
+    execute(db, notifiers.update().values(failures=BROKEN_AT))
     assert claimed_ids(db, broken_at=BROKEN_AT) == ["d0"]
     put(db, new_delivery("asked"), at_once=True)
     assert claimed_ids(db, broken_at=BROKEN_AT, newest={"cms"}) == ["asked"]
@@ -450,8 +446,7 @@ def test_what_is_to_go_out_at_once_is_first_and_goes_to_no_notifier_that_is_paus
     put(db, new_delivery("again"), at_once=True)
     assert claimed_ids(db) == []
     put(db, new_delivery("paused", to="ops"), at_once=True)
-    with db.write() as tx:
-        entries.pause(tx, "ops", "410", now=NOW)
+    write(db, entries.pause, "ops", "410", now=NOW)
     assert claimed_ids(db) == []
 
 
@@ -467,5 +462,4 @@ def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Databa
 
 
 def urge(db: Database, *numbers: int) -> None:
-    with db.write() as tx:
-        claims.urge(tx, "cms", numbers, now=NOW)
+    write(db, claims.urge, "cms", numbers, now=NOW)

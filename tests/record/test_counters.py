@@ -17,14 +17,27 @@ from bridge.record.database import Database
 from bridge.record.outbox import results
 from bridge.record.schema import tallies
 from tests.conftest import Opener, only_sqlite
-from tests.support.records import NOW, claim, ended, hours, know, minutes, new_delivery, put, rows, seconds, settle
+from tests.support.records import (
+    NOW,
+    claim,
+    ended,
+    hours,
+    know,
+    minutes,
+    new_delivery,
+    put,
+    read,
+    rows,
+    seconds,
+    settle,
+    write,
+)
 
 NINE = NOW.replace(hour=9, minute=0, second=0, microsecond=0)
 
 
 def count(db: Database, *counted: Count, now: datetime = NOW) -> None:
-    with db.write() as tx:
-        counters.add(tx, counted, now=now)
+    write(db, counters.add, counted, now=now)
 
 
 def total(db: Database, *metrics: str) -> dict[tuple[str, ...], int]:
@@ -35,8 +48,7 @@ def total(db: Database, *metrics: str) -> dict[tuple[str, ...], int]:
 def series(db: Database, metric: str, since: datetime, span: timedelta) -> dict[str, list[tuple[str, int]]]:
     first = since - timedelta(seconds=since.timestamp() % span.total_seconds())
     slots = [first + span * place for place in range((NOW + hours(24) - first) // span)]
-    with db.read() as tx:
-        found = counters.series(tx, metric, slots)
+    found = read(db, counters.series, metric, slots)
     return {
         "/".join(labels): [(f"{slot:%d %H:%M}", count) for slot, count in zip(slots, counts, strict=True) if count]
         for labels, counts in found.items()
@@ -131,8 +143,7 @@ def test_what_a_lost_worker_sent_is_counted_as_lost(db: Database) -> None:
     know(db, "cms")
     put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, worker="w1")
-    with db.write() as tx:
-        assert results.bury(tx, "w1", now=NOW) == 2
+    assert write(db, results.bury, "w1", now=NOW) == 2
     assert total(db, "attempt") == {("attempt", "cms", "lost"): 2}
 
 
@@ -164,8 +175,7 @@ def test_pruning_goes_on_beside_them(db: Database, db_url: str, opened: Opener) 
     with ThreadPoolExecutor(1) as pool:
         crowd = pool.submit(_crowd, db_url, opened, 2, 25)
         while not crowd.done():
-            with db.write() as tx:
-                counters.compact(tx, now=NINE)
+            write(db, counters.compact, now=NINE)
         crowd.result()
     assert total(db, "suppressed") == {("suppressed", "rule", str(k)): 50 for k in range(10)}
     assert series(db, "delivery", NINE - hours(6), hours(1)) == {"cms/dead": [("21 04:00", 60)]}

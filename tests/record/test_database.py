@@ -20,7 +20,7 @@ from bridge.record.schema import HEAD, leases, streams
 from tests.conftest import Opener, PostgresServer, only_postgresql, only_sqlite
 from tests.crash.servers import open_folder, own_postgres
 from tests.support.commands import run
-from tests.support.records import NOW, rows
+from tests.support.records import NOW, execute, rows
 from tests.support.waiting import wait_until
 
 
@@ -243,8 +243,7 @@ def _set_up(url: str, setting: str) -> None:
 
 
 def _write(db: Database, name: str) -> None:
-    with db.write() as tx:
-        tx.execute(insert(leases).values(name=name, until=1))
+    execute(db, insert(leases).values(name=name, until=1))
 
 
 @only_postgresql

@@ -17,9 +17,11 @@ from tests.support.records import (
     know,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     settle,
+    write,
 )
 
 
@@ -49,8 +51,7 @@ def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
     assert (first.event, first.says, first.happened_at) == (second.event, second.says, NOW)
     assert first.event == '{"text":"转码 \\"ok\\""}'
     assert (second.note, second.thread, second.root) == ("a note", "t", None)
-    with db.read() as tx:
-        assert entries.message_of(tx, second.n) == told
+    assert read(db, entries.message_of, second.n) == told
 
 
 def _dead(db: Database, id_: str = "d1") -> None:
@@ -64,8 +65,7 @@ def _dead(db: Database, id_: str = "d1") -> None:
 def test_a_dead_delivery_is_sent_again_under_its_own_id(db: Database) -> None:
     _dead(db)
     assert claim(db, now=NOW + hours(25)) == []
-    with db.write() as tx:
-        assert entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW + hours(30)) == ["d1"]
+    assert write(db, entries.redrive, lists.numbers_of(["d1"]), now=NOW + hours(30)) == ["d1"]
     (again,) = claim(db, now=NOW + hours(30))
     assert (again.id, again.attempts) == ("d1", 1)
     assert (again.retry_from, again.retry_due) == (None, None)  # so the retry time and the schedule begin anew
@@ -103,8 +103,7 @@ def test_resuming_ends_the_wait_that_a_receiver_asked_for(db: Database) -> None:
     (first,) = claim(db, free=1)
     settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
     assert claimed_ids(db) == []
-    with db.write() as tx:
-        entries.resume(tx, "cms")
+    write(db, entries.resume, "cms")
     assert claimed_ids(db) == ["d2"]
 
 
@@ -112,6 +111,5 @@ def test_a_refused_delivery_can_be_redriven_too(db: Database) -> None:
     put(db, new_delivery("d1"))
     (mine,) = claim(db)
     settle(db, ended(mine, Rejected("not this one")))
-    with db.write() as tx:
-        assert entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW) == ["d1"]
+    assert write(db, entries.redrive, lists.numbers_of(["d1"]), now=NOW) == ["d1"]
     assert claimed_ids(db) == ["d1"]

@@ -30,14 +30,17 @@ from tests.support.records import (
     claim,
     claimed_ids,
     ended,
+    execute,
     hours,
     know,
     minutes,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     settle,
+    write,
 )
 
 
@@ -109,8 +112,7 @@ def test_a_dead_letter_of_89_days_is_sent_again_with_all_that_was_tried(db: Data
     _tell(db, Rejected("no"), "dead")
     later = NOW + days(89)
     prune_deliveries(db, later)
-    with db.write() as tx:
-        assert entries.redrive(tx, select(deliveries.c.n), now=later) == ["dead"]
+    assert write(db, entries.redrive, select(deliveries.c.n), now=later) == ["dead"]
     assert prune_deliveries(db, NOW + days(200)) == 0
     (again,) = claim(db, now=later)
     settle(db, ended(again, Sent()), now=later)
@@ -134,8 +136,7 @@ def test_a_message_stays_until_nobody_tells_it(db: Database) -> None:
     settle(db, *(ended(one, Sent()) for one in claim(db) if one.id == "sent"))
     assert prune_deliveries(db, NOW + days(31)) == 1
     assert _left(db) == (["waits"], 1, 0)
-    with db.write() as tx:
-        tx.execute(update(deliveries).values(state=2, lease=None, ended_at=0))
+    execute(db, update(deliveries).values(state=2, lease=None, ended_at=0))
     assert prune_deliveries(db, NOW + days(31)) == 1
     assert _left(db) == ([], 0, 0)
 
@@ -143,12 +144,9 @@ def test_a_message_stays_until_nobody_tells_it(db: Database) -> None:
 def test_what_was_sent_again_since_it_was_looked_at_stays_with_its_attempts(db: Database) -> None:
     _tell(db, Rejected("no"), "dead")
     later = cut(NOW + days(91))
-    with db.read() as tx:
-        found = pruning.old_deliveries(tx, after=0, cut=later)
-    with db.write() as tx:
-        entries.redrive(tx, select(deliveries.c.n), now=later.now)
-    with db.write() as tx:
-        assert pruning.prune_deliveries(tx, found.keys, cut=later) == 0
+    found = read(db, pruning.old_deliveries, after=0, cut=later)
+    write(db, entries.redrive, select(deliveries.c.n), now=later.now)
+    assert write(db, pruning.prune_deliveries, found.keys, cut=later) == 0
     assert _left(db) == (["dead"], 1, 1)
 
 
@@ -165,8 +163,7 @@ def test_what_is_being_sent_again_is_not_waited_for(db: Database) -> None:
 def test_many_are_walked_through_and_what_is_unfinished_is_stepped_over(db: Database) -> None:
     know(db, "cms")
     put(db, *(new_delivery(f"t{n:04}") for n in range(2 * AT_ONCE + 10)))
-    with db.write() as tx:
-        tx.execute(update(deliveries).where(deliveries.c.n % 2 == 1).values(state=2, ended_at=0))
+    execute(db, update(deliveries).where(deliveries.c.n % 2 == 1).values(state=2, ended_at=0))
     assert prune_deliveries(db, NOW + days(31)) == AT_ONCE + 5
     assert {row["state"] for row in rows(db, deliveries)} == {0}
 
@@ -195,8 +192,7 @@ def test_a_batch_that_is_cut_off_changes_nothing_and_comes_again(db: Database) -
         pass
 
     def die() -> None:
-        with db.read() as tx:
-            found = pruning.old_deliveries(tx, after=0, cut=late)
+        found = read(db, pruning.old_deliveries, after=0, cut=late)
         with db.write() as tx:
             assert pruning.prune_deliveries(tx, found.keys, cut=late) == 2
             raise Killed
@@ -249,16 +245,14 @@ def test_deliveries_are_claimed_and_settled_once_while_others_are_pruned(db: Dat
 
 def _by_an_older_version(db: Database, *ids: str, now: datetime = NOW, rule: str | None = "r") -> None:
     put(db, *(new_delivery(id_, message=a_message(f"m-{id_}", rule=rule)) for id_ in ids), now=now)
-    with db.write() as tx:
-        tx.execute(update(deliveries).where(deliveries.c.id.in_(ids)).values(rule=None))
+    execute(db, update(deliveries).where(deliveries.c.id.in_(ids)).values(rule=None))
 
 
 def _write_rules(db: Database, most: int = RULES_AT_ONCE) -> int:
     """Walk all deliveries that do not say their rule; return how many say it now."""
     after, written = None, 0
     while True:
-        with db.read() as tx:
-            found = pruning.without_rule(tx, after=after, most=most)
+        found = read(db, pruning.without_rule, after=after, most=most)
         with db.write() as tx:
             written += pruning.write_rules(tx, found.keys)
         after = found.after
@@ -294,8 +288,7 @@ def test_the_newest_get_theirs_first(db: Database) -> None:
 
 def test_what_an_older_version_writes_meanwhile_is_found_by_the_next_walk(db: Database) -> None:
     _by_an_older_version(db, "d1", "d2")
-    with db.read() as tx:
-        first = pruning.without_rule(tx, after=None, most=1)
+    first = read(db, pruning.without_rule, after=None, most=1)
     _by_an_older_version(db, "d3", now=NOW + minutes(1))
     with db.read() as tx:
         assert len(pruning.without_rule(tx, after=first.after).keys) == 1
@@ -309,8 +302,7 @@ def test_lists_by_rule_ask_deliveries_alone_once_all_say_theirs(db: Database) ->
 
     def look() -> tuple[list[str], bool]:
         asked.clear()
-        with db.read() as tx:
-            found = lists.find_deliveries(tx, Filter(rule="r")).items
+        found = read(db, lists.find_deliveries, Filter(rule="r")).items
         return [item["id"] for item in found], any("coalesce" in one for one in asked)
 
     assert look() == (["d2", "d1"], True)
@@ -353,8 +345,7 @@ def _saw(db: Database, id_: str, *states: str, **facts: Any) -> None:
     for number, state in enumerate(states, 1):
         one = a_listed_job(id_, state, **facts)
         see(db, one)
-        with db.write() as tx:
-            snapshots.add_transitions(tx, [(a_step(one, "new" if number == 1 else RUNNING, number), ())])
+        write(db, snapshots.add_transitions, [(a_step(one, "new" if number == 1 else RUNNING, number), ())])
 
 
 def _horizon(db: Database) -> list[tuple[str, datetime]]:
@@ -468,8 +459,7 @@ def test_a_thread_in_which_something_waits_to_be_told_stays(db: Database) -> Non
 
 def test_a_thread_of_a_version_that_did_not_say_when_it_was_used_begins_to_age(db: Database) -> None:
     _thread(db)
-    with db.write() as tx:
-        tx.execute(update(threads).values(used_at=0))
+    execute(db, update(threads).values(used_at=0))
     assert prune_threads(db, NOW) == 0
     assert prune_threads(db, NOW + days(89)) == 0
     assert prune_threads(db, NOW + days(91)) == 1

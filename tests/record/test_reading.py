@@ -22,12 +22,15 @@ from tests.support.records import (
     a_watch,
     claim,
     ended,
+    execute,
     hours,
     know,
     minutes,
     new_delivery,
     put,
+    read,
     settle,
+    write,
 )
 
 
@@ -122,8 +125,7 @@ def test_lists_have_one_line_of_a_text_and_details_have_it_whole(db: Database) -
 def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
     _store(db, a_step(a_listed_job()), a_step(a_listed_job(bucket="other-1250000000")))
     put(db, new_delivery("d1", message=a_message("m", bucket=BUCKET, job_id="j1")))
-    with db.read() as tx:
-        found = lists.job_details(tx, "j1")
+    found = read(db, lists.job_details, "j1")
     assert [(len(one["transitions"]), len(one["deliveries"])) for one in found] == [(1, 1), (1, 0)]
 
 
@@ -132,8 +134,7 @@ def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> No
     seen: list[str] = []
     cursor = None
     for arrival in range(3):
-        with db.read() as tx:
-            page = lists.find_jobs(tx, Filter(), cursor=cursor, limit=2)
+        page = read(db, lists.find_jobs, Filter(), cursor=cursor, limit=2)
         seen += [item["id"] for item in page.items]
         cursor = page.cursor
         _store(db, a_step(a_listed_job(f"new{arrival}")))
@@ -184,8 +185,7 @@ def test_deliveries_are_found_by_what_became_of_them(
 
 @pytest.mark.usefixtures("_deliveries")
 def test_what_an_older_version_wrote_is_found_and_shown_by_the_rule_of_its_message(db: Database) -> None:
-    with db.write() as tx:
-        tx.execute(update(deliveries).values(rule=None))
+    execute(db, update(deliveries).values(rule=None))
     assert _ids(db, lists.find_deliveries, rule="r") == ["dead"]
     with db.read() as tx:
         shown = {item["id"]: item["rule"] for item in lists.find_deliveries(tx, Filter()).items}
@@ -194,8 +194,7 @@ def test_what_an_older_version_wrote_is_found_and_shown_by_the_rule_of_its_messa
 
 @pytest.mark.usefixtures("_deliveries")
 def test_a_delivery_without_a_rule_is_shown_without_one(db: Database) -> None:
-    with db.read() as tx:
-        found = lists.delivery_details(tx, "sent")
+    found = read(db, lists.delivery_details, "sent")
     assert found is not None
     assert found["rule"] is None
 
@@ -223,8 +222,7 @@ def test_sqlite_finds_jobs_by_the_rarest_of_several_filters(db: Database, which:
 
 @pytest.mark.usefixtures("_deliveries")
 def test_a_delivery_is_shown_with_its_tries_and_what_it_says(db: Database) -> None:
-    with db.write() as tx:
-        entries.redrive(tx, lists.numbers_of(["dead"]), now=NOW)
+    write(db, entries.redrive, lists.numbers_of(["dead"]), now=NOW)
     settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + hours(2), status=503, answer="busy"))
     with db.read() as tx:
         found = lists.delivery_details(tx, "dead")
@@ -242,10 +240,8 @@ def test_a_delivery_is_shown_with_its_tries_and_what_it_says(db: Database) -> No
 @pytest.mark.usefixtures("_deliveries")
 def test_notifiers_are_shown_with_their_counts(db: Database) -> None:
     know(db, Notifier(name="cms", max_in_flight=2))
-    with db.write() as tx:
-        entries.pause(tx, "ops", "410", now=NOW)
-    with db.read() as tx:
-        cms, ops = gauges.read_notifiers(tx)
+    write(db, entries.pause, "ops", "410", now=NOW)
+    cms, ops = read(db, gauges.read_notifiers)
     assert (cms["waiting"], cms["sending"], cms["dead"], cms["max_in_flight"]) == (1, 0, 0, 2)
     assert cms["oldest_waiting_at"] == "2026-11-21T10:00:00.000Z"
     assert (ops["dead"], ops["paused_at"], ops["paused_why"]) == (1, "2026-11-21T09:00:00.000Z", "410")

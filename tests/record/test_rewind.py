@@ -19,6 +19,7 @@ from tests.support.records import (
     claim,
     claimed_ids,
     ended,
+    execute,
     hours,
     know,
     minutes,
@@ -28,6 +29,7 @@ from tests.support.records import (
     rows,
     seconds,
     settle,
+    write,
 )
 from tests.support.waiting import wait_until
 
@@ -37,13 +39,11 @@ HOUR = hours(1)
 @pytest.fixture(autouse=True)
 def _known(db: Database) -> None:
     know(db, "cms", watches=[a_watch()])
-    with db.write() as tx:
-        leases.enlist(tx, "w1", machine="m", pid=1, now=NOW)
+    write(db, leases.enlist, "w1", machine="m", pid=1, now=NOW)
 
 
 def _rewind(db: Database, now: object = NOW - HOUR) -> timedelta:
-    with db.write() as tx:
-        return rewind(tx, now=now)
+    return write(db, rewind, now=now)
 
 
 def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
@@ -66,8 +66,7 @@ def test_a_clock_that_was_ahead_for_one_attempt_is_known_by_it(db: Database) -> 
     for moment, again_at in ((ahead, ahead + minutes(1)), (NOW - HOUR, NOW)):
         (one,) = claim(db, now=moment, free=1)
         settle(db, ended(one, RetryLater("busy"), again_at=again_at, started_at=moment), now=moment)
-    with db.write() as tx:
-        tx.execute(update(workers).values(beat_at=ms(NOW - HOUR)))
+    execute(db, update(workers).values(beat_at=ms(NOW - HOUR)))
     assert _rewind(db) == 25 * HOUR
     assert all(row["due_at"] <= ms(NOW) for row in rows(db, deliveries))
     assert _rewind(db) == timedelta()

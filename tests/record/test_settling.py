@@ -21,10 +21,12 @@ from tests.support.records import (
     minutes,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     seconds,
     settle,
+    write,
 )
 
 LATE = NOW + LEASE + seconds(1)
@@ -80,8 +82,7 @@ def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Datab
     paused = row_of(db, notifiers, name="cms")
     assert (paused["paused_why"], paused["paused_reason"]) == ("410: it wants no more", "gone")
     assert claim(db, now=NOW + hours(100)) == []
-    with db.write() as tx:
-        entries.resume(tx, "cms")
+    write(db, entries.resume, "cms")
     assert row_of(db, notifiers, name="cms")["paused_reason"] is None
     assert claimed_ids(db) == ["d1"]
 
@@ -127,8 +128,7 @@ def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | Retr
 def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
     put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("d3"))
     lost, mine, failed = claim(db)
-    with db.write() as tx:
-        results.hand_back(tx, [lost])
+    write(db, results.hand_back, [lost])
     lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, RetryLater("x"), again_at=LATE))
     assert lost_ones == {lost.n}
     assert [row["state"] for row in rows(db, deliveries)] == [WAITING, SENT, WAITING]
@@ -163,15 +163,13 @@ def test_what_is_long_over_by_a_worker_not_heard_of_since_is_forsaken(
 def test_what_is_not_long_over_is_not_forsaken(db: Database) -> None:
     put(db, new_delivery("d1"))
     claim(db)
-    with db.read() as tx:
-        assert results.forsaken(tx, before=NOW) == set()
+    assert read(db, results.forsaken, before=NOW) == set()
 
 
 def test_what_was_claimed_again_meanwhile_is_not_taken_from_its_new_holder(db: Database) -> None:
     put(db, new_delivery("d1"))
     claim(db, worker="lost")
-    with db.write() as tx:
-        seen = results.held(tx)
+    seen = write(db, results.held)
     _reap(db)
     (theirs,) = claim(db, now=LATE, worker="w2")
     with db.write() as tx:
@@ -183,8 +181,7 @@ def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None
     put(db, new_delivery("d1"), new_delivery("d2"))
     first, second = claim(db)
     settle(db, ended(second, Sent()))
-    with db.write() as tx:
-        results.hand_back(tx, [first, second])
+    write(db, results.hand_back, [first, second])
     assert [(row["state"], row["attempts"]) for row in rows(db, deliveries)] == [(WAITING, 0), (SENT, 1)]
     assert rows(db, attempts)[0]["delivery"] == second.n
     assert claim(db)[0].attempts == 1
@@ -195,8 +192,7 @@ def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, othe
     put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, free=1, worker="w1")
     claim(db, free=1, worker=other)
-    with db.write() as tx:
-        assert results.bury(tx, "w1", now=NOW) == 1
+    assert write(db, results.bury, "w1", now=NOW) == 1
     assert [row["state"] for row in rows(db, deliveries)] == [WAITING, SENDING]
     assert claimed_ids(db) == ["d1"]
 

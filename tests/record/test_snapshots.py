@@ -13,7 +13,7 @@ from bridge.record.polling import snapshots
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import jobs, transitions
-from tests.support.records import BUCKET, NOW, a_listed_job, a_step, hours, minutes, row_of, rows
+from tests.support.records import BUCKET, NOW, a_listed_job, a_step, hours, minutes, read, row_of, rows
 
 
 def see(db: Database, *jobs: Job, stream: str = "s", streams: tuple[str, ...] = ("s",), now: datetime = NOW) -> None:
@@ -25,8 +25,7 @@ def see(db: Database, *jobs: Job, stream: str = "s", streams: tuple[str, ...] = 
 
 
 def _open_ids(db: Database, *streams: str) -> list[tuple[str, str]]:
-    with db.read() as tx:
-        return snapshots.open_ids(tx, streams)
+    return read(db, snapshots.open_ids, streams)
 
 
 def test_a_job_comes_back_as_it_was_stored(db: Database) -> None:
@@ -35,8 +34,7 @@ def test_a_job_comes_back_as_it_was_stored(db: Database) -> None:
         ended_at=NOW + hours(1), outputs=("a", "b"), outputs_total=7, user_data="k=v",
     )  # fmt: skip
     see(db, job)
-    with db.read() as tx:
-        found = snapshots.known(tx, BUCKET, ["j1", "j2"])
+    found = read(db, snapshots.known, BUCKET, ["j1", "j2"])
     assert [one for _, one in snapshots.jobs_of(found)] == [job]
     assert (found["j1"].seen.state, found["j1"].seen.sequence) == (FAILED, 1)
 
@@ -64,16 +62,14 @@ def test_a_job_whose_queue_changes_is_found_under_the_new_one(db: Database, stat
     assert (found("p1"), found("p2")) == (["j2"], ["j1"])
     see(db, a_listed_job(state=state, queue=None))  # CI does not say: it is where it was
     assert found("p2") == ["j1"]
-    with db.read() as tx:
-        (whole,) = lists.job_details(tx, "j1")
+    (whole,) = read(db, lists.job_details, "j1")
     assert whole["queue"] == "p2"
 
 
 def test_what_changes_without_a_transition_is_stored_too(db: Database) -> None:
     see(db, a_listed_job(state=RUNNING, progress=10))
     see(db, a_listed_job(state=RUNNING, progress=80))
-    with db.read() as tx:
-        known = snapshots.known(tx, BUCKET, ["j1"])["j1"]
+    known = read(db, snapshots.known, BUCKET, ["j1"])["j1"]
     assert (load_job(known.detail).progress, known.seen.sequence) == (80, 1)
 
 
@@ -125,8 +121,7 @@ def test_open_jobs_are_listed_oldest_first(db: Database) -> None:
     see(db, a_listed_job("new"), a_listed_job("old", created_at=NOW - hours(2)), a_listed_job("done", SUCCESS))
     assert _open_ids(db, "s") == [("old", "s"), ("new", "s")]
     assert _open_ids(db, "another") == []
-    with db.read() as tx:
-        assert snapshots.open_created(tx, "s") == [NOW - hours(2), NOW]
+    assert read(db, snapshots.open_created, "s") == [NOW - hours(2), NOW]
 
 
 def test_creation_times_are_the_newest_ones_in_ascending_order(db: Database) -> None:
@@ -143,8 +138,7 @@ def test_a_mark_is_remembered_per_stream(db: Database) -> None:
         snapshots.meet(tx, "b", NOW + hours(2))  # it is met already
         snapshots.set_mark(tx, "a", NOW)
         snapshots.set_mark(tx, "a", NOW + hours(1))
-    with db.read() as tx:
-        found = snapshots.listed(tx, ["a", "b", "c"])
+    found = read(db, snapshots.listed, ["a", "b", "c"])
     assert found == {"a": snapshots.Listed(NOW, NOW + hours(1)), "b": snapshots.Listed(NOW, None)}
 
 

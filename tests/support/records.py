@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Connection, Executable, Table, select, update
 
 from bridge.model import (
     SUBMITTED,
@@ -169,3 +169,24 @@ def row_of(db: Database, table: Table, **which: object) -> dict[str, Any]:
     """The one row with these values."""
     (row,) = [row for row in rows(db, table) if all(row[name] == value for name, value in which.items())]
     return row
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def write(db: Database, function: Callable[Concatenate[Connection, _P], _T], *values: _P.args, **more: _P.kwargs) -> _T:
+    """Call a function of the record in a transaction of its own."""
+    with db.write() as tx:
+        return function(tx, *values, **more)
+
+
+def read(db: Database, function: Callable[Concatenate[Connection, _P], _T], *values: _P.args, **more: _P.kwargs) -> _T:
+    """Call a function of the record in a reading transaction of its own."""
+    with db.read() as tx:
+        return function(tx, *values, **more)
+
+
+def execute(db: Database, statement: Executable) -> None:
+    with db.write() as tx:
+        tx.execute(statement)
