@@ -13,7 +13,7 @@ from benchmarks.bench_bridge import BenchBridge, now
 from benchmarks.deliveries import new_deliveries
 from benchmarks.machine import settle_statistics
 from bridge.record.outbox import entries
-from bridge.record.schema import SENT, delivery
+from bridge.record.schema import SENT, deliveries
 
 _BATCH = 500
 
@@ -30,7 +30,7 @@ def main(database: str, sink: str, count: int) -> None:
     bench.dispatcher.finish(until=lambda: False)
     seconds, cpu_s = time.perf_counter() - from_s, _cpu_s() - before_s
     with bench.db.read() as tx:
-        sent = tx.execute(select(func.count()).where(delivery.c.state == SENT)).scalar_one()
+        sent = tx.execute(select(func.count()).where(deliveries.c.state == SENT)).scalar_one()
     bench.close()
     print(json.dumps({"sent": sent, "per_s": sent / seconds, "cpu_us": 1e6 * cpu_s / max(sent, 1)}))
 

@@ -27,11 +27,7 @@ from benchmarks.report import Line, at_most, noted
 from benchmarks.stored_texts import BATCH, NOTIFIERS, QUEUES, RULES, STATES, TAGS, at_work, rulebook, tally
 from bridge.admin import create_app
 from bridge.record.database import Database, at
-from bridge.record.schema import DELIVERY_STATES
-from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import digest as G  # noqa: N812
-from bridge.record.schema import job as J  # noqa: N812
-from bridge.record.schema import worker as P  # noqa: N812
+from bridge.record.schema import DELIVERY_STATES, deliveries, digests, jobs, workers
 
 JOBS = 1_000_000
 _MOST = 3.0
@@ -144,7 +140,7 @@ def _side(db: Database) -> Side:
     book = rulebook()
     with db.read() as tx:
         # The time stands still at when it was filled: a database that was kept looks as it did then.
-        moment = at(tx.execute(select(func.max(P.c.beat_at))).scalar_one())
+        moment = at(tx.execute(select(func.max(workers.c.beat_at))).scalar_one())
         values = _values(tx, moment)
     later = [timedelta()]
     app = create_app(
@@ -158,12 +154,12 @@ def _side(db: Database) -> Side:
 
 
 def _values(tx: Connection, moment: datetime) -> dict[str, str]:
-    middle = tx.execute(select(func.max(J.c.n))).scalar_one() // 2
-    printed_by = select(G.c.delivery).where(G.c.delivery.is_not(None)).limit(1)
+    middle = tx.execute(select(func.max(jobs.c.n))).scalar_one() // 2
+    sent_by = select(digests.c.delivery).where(digests.c.delivery.is_not(None)).limit(1)
     return {
-        "job_id": tx.execute(select(J.c.id).where(J.c.n == middle)).scalar_one(),
-        "delivery_id": tx.execute(select(D.c.id).where(D.c.n == 3 * middle)).scalar_one(),
-        "digest": tx.execute(printed_by).scalar_one(),
+        "job_id": tx.execute(select(jobs.c.id).where(jobs.c.n == middle)).scalar_one(),
+        "delivery_id": tx.execute(select(deliveries.c.id).where(deliveries.c.n == 3 * middle)).scalar_one(),
+        "digest": tx.execute(sent_by).scalar_one(),
         "batch_id": BATCH,
         "recent": (moment - timedelta(days=2)).isoformat(timespec="seconds"),
         "old": (moment - timedelta(days=20)).isoformat(timespec="seconds"),

@@ -90,7 +90,7 @@ def _know(tx: Connection, book: Rulebook) -> None:
 def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:
     """Raise RulesRefused at start for rules that say nothing, or no longer have what those in force have."""
     sha = rulesets.in_force(tx)
-    before = names_in(rulesets.one(tx, sha) or "{}") if sha else None
+    before = names_in(rulesets.text_of(tx, sha) or "{}") if sha else None
     after = names_of(book)
     lost = emptied(before, after) if before else None
     if (lost is None and not after.is_blank) or rulesets.may_be_empty(tx, book.sha):
