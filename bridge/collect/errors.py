@@ -76,13 +76,13 @@ class TemporaryError(CiError):
 
 
 class UnreadableReply(TemporaryError):
-    pass
-
-
-class BrokenReply(UnreadableReply):
     """`ids` are those of the jobs that could be made out before it broke; the last of them may be why it did."""
 
     ids: tuple[str, ...] = ()
+
+
+class BrokenReply(UnreadableReply):
+    pass
 
 
 TEXT_LIMIT = 300  # characters of CI's own words that we repeat

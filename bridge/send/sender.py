@@ -13,10 +13,10 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from bridge.model import Attempt, Delivery, Notifier, Outcome, RetryLater, Sent
+from bridge.redact import Mask
 from bridge.send.client import Answered, HttpClient
 from bridge.send.http_types import Failure
 from bridge.send.notifier_type import Egress, ManyRequests, NotifierSender, OneRequest
-from bridge.send.redact import Mask
 from bridge.send.registry import type_of
 
 # --- an attempt under way, and what is written down of its end ------------------------------------------------------

@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from bridge.model import RetryLater, Sent
-from bridge.send.redact import Mask
+from bridge.redact import Mask
 from bridge.send.sender import ANSWER_KEPT, InFlight
 from tests.secrets_kept.planted import SECRETS, leaked
 from tests.send.receivers import NOON, a_delivery, a_slack, a_webhook

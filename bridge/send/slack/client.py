@@ -13,9 +13,9 @@ from slack_sdk.web import SlackResponse
 from slack_sdk.webhook import WebhookClient, WebhookResponse
 
 from bridge.model import SlackNotifier
+from bridge.redact import Mask
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
-from bridge.send.redact import Mask
 from bridge.send.slack.answer import NOT_UNDERSTOOD, error_in, read
 
 DEADLINE_S = 15.0  # of a whole delivery, which makes three calls at most
