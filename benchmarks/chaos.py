@@ -22,7 +22,7 @@ from bridge.record.database import Database
 from tests.crash.laboratory import WIDE_RULES, Laboratory
 from tests.crash.ledger import Balance
 from tests.crash.points import ALL
-from tests.stage import Stage
+from tests.support.stage import Stage
 
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _WITH_TWO = 4  # every fourth kill is of one of two workers

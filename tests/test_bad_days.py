@@ -32,10 +32,10 @@ from bridge.simulator.web import Answer, Fault, text_answer
 from bridge.wiring import parts
 from bridge.wiring.rules import Rules
 from bridge.wiring.worker import Worker, poll_all
-from tests import fakes
 from tests.conftest import only_postgresql
-from tests.stage import BUCKET, RULES, SECRET, Stage
-from tests.waiting import wait_until
+from tests.support import hostile as fakes
+from tests.support.stage import BUCKET, RULES, SECRET, Stage
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

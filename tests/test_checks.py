@@ -6,10 +6,10 @@ from bridge import settings as environment
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.send.notifier_type import unreachable
 from bridge.wiring.parts import notifier_checks
-from tests.builders import a_rulebook
-from tests.decide.texts import RULE, WATCH
-from tests.send.proxies import Proxy
-from tests.send.receivers import Receiver, answering
+from tests.support.nouns import a_rulebook
+from tests.support.proxies import Proxy
+from tests.support.receivers import Receiver, answering
+from tests.support.rules_texts import RULE, WATCH
 
 PASSWORD = "hush-hush"
 

@@ -23,10 +23,10 @@ from bridge.record.polling import problems, snapshots
 from bridge.record.queries import lists
 from bridge.record.schema import DEAD, delivery
 from bridge.simulator.receiver import Received
-from tests.builders import NOON, a_job
-from tests.commands import REPOSITORY, call, run
-from tests.stage import BUCKET, Stage
-from tests.waiting import wait_until
+from tests.support.commands import REPOSITORY, call, run
+from tests.support.nouns import NOON, a_job
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from click.testing import Result
 from bridge.model import RUNNING, SUCCESS
 from bridge.record.database import Database
 from bridge.record.polling import snapshots
-from tests.commands import REPOSITORY, call
 from tests.conftest import only_sqlite
-from tests.pipeline.house import GIVEN, House
-from tests.record.builders import Clock, a_job, a_step, hours, minutes
+from tests.support.commands import REPOSITORY, call
+from tests.support.records import Clock, a_listed_job, a_step, hours, minutes
+from tests.support.simulated_bridge import GIVEN, House
 
 pytestmark = only_sqlite
 
@@ -185,7 +185,7 @@ def _dump(db: Database) -> list[str]:
 
 def test_a_long_history_shows_how_far_it_is_to_a_person_only(desk: Desk) -> None:
     seen_at = datetime.now(UTC) - minutes(2)
-    steps = [a_step(a_job(f"many{number}"), seen_at=seen_at) for number in range(2_100)]
+    steps = [a_step(a_listed_job(f"many{number}"), seen_at=seen_at) for number in range(2_100)]
     with desk.db.write() as tx:
         snapshots.add_transitions(tx, [(step, [("every", ["ops"])]) for step in steps])
     assert desk.call().stderr == ""

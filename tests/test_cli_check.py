@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.builders import SECRET
-from tests.commands import REPOSITORY, call
+from tests.support.commands import REPOSITORY, call
+from tests.support.nouns import SECRET
 
 RULES = """\
 [[watch]]

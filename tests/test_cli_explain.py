@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from tests.commands import call, run
-from tests.stage import BUCKET, Stage
+from tests.support.commands import call, run
+from tests.support.stage import BUCKET, Stage
 
 RULES = """
 [[watch]]

@@ -18,9 +18,9 @@ from bridge.model import WebhookNotifier
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.schema import DEAD, action, delivery
-from tests.builders import NOON
-from tests.record.builders import rows
-from tests.stage import BUCKET, Stage
+from tests.support.nouns import NOON
+from tests.support.records import rows
+from tests.support.stage import BUCKET, Stage
 
 
 @pytest.fixture

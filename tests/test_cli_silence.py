@@ -14,8 +14,8 @@ import pytest
 from bridge.cli.silence import silence
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
-from tests.stage import BUCKET, Stage
-from tests.waiting import wait_until
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

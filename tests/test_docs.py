@@ -19,7 +19,7 @@ from bridge.decide.templates.functions import FILTERS, NAMES, TESTS, TIME_FILTER
 from bridge.decide.text.values import STATE_WORDS
 from bridge.model import Job
 from bridge.settings import Settings
-from tests.builders import SECRET
+from tests.support.nouns import SECRET
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()

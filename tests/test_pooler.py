@@ -17,8 +17,8 @@ from bridge.record.database import Database
 from bridge.record.schema import HEAD
 from tests.conftest import Opener, PostgresServer
 from tests.crash.servers import open_folder, own_pooler
-from tests.stage import BUCKET, Stage
-from tests.waiting import wait_until
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
 
 TOKEN = "an-admin-token-of-the-tests"
 _SETTINGS = ("idle_in_transaction_session_timeout", "statement_timeout")

@@ -18,8 +18,8 @@ import pytest
 
 from bridge.simulator.web import text_answer
 from tests.conftest import only_postgresql
-from tests.stage import BUCKET, REPOSITORY, Stage
-from tests.waiting import wait_until
+from tests.support.stage import BUCKET, REPOSITORY, Stage
+from tests.support.waiting import wait_until
 
 pytestmark = only_postgresql
 TOKEN = "an-admin-token-of-the-tests"

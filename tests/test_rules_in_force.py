@@ -18,8 +18,8 @@ from bridge.record.polling import leases
 from bridge.record.queries import gauges
 from bridge.record.rulesets import Standing
 from tests.conftest import only_sqlite
-from tests.stage import BUCKET, RULES, Stage
-from tests.waiting import wait_until
+from tests.support.stage import BUCKET, RULES, Stage
+from tests.support.waiting import wait_until
 
 ONE_RULE = RULES[: RULES.index('[[rule]]\nname = "over"')]
 NO_RULE = RULES[: RULES.index("[[rule]]")]

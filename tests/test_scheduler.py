@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.scheduler import Ticker
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 HOUR_S = 3600.0
 

@@ -14,8 +14,8 @@ from bridge.decide.rulesfile.read import read as read_rules
 from bridge.model import SlackNotifier, WebhookNotifier
 from bridge.settings import Settings, SettingsRefused, read
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY
-from tests.commands import call
-from tests.stage import SECRET
+from tests.support.commands import call
+from tests.support.stage import SECRET
 
 AROUND = ("{}\n", "{}\r\n", " {}", "{}\t ", "\ufeff{}", "\u200b{}\u200b", "\u00a0{}", "{}\u2028")
 NOTHING = ("", " ", "\n", "\r\n\t", "\ufeff", "\u200b", "\u00a0")

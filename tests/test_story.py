@@ -12,8 +12,8 @@ import pytest
 from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
-from tests.stage import BUCKET, Stage
-from tests.waiting import wait_until
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
 
 JOBS = 200
 TAGS = ("Transcode", "Snapshot", "SpeechRecognition")

@@ -13,9 +13,9 @@ from wcwidth import wcswidth
 
 from bridge.record.polling import snapshots
 from bridge.simulator.web import text_answer
-from tests.builders import NOON, a_job, a_transition
-from tests.stage import BUCKET, Stage
-from tests.waiting import wait_until
+from tests.support.nouns import NOON, a_job, a_transition
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

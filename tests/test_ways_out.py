@@ -17,9 +17,9 @@ from bridge.send.http_types import Failure, Reply
 from bridge.settings import Settings, SettingsRefused, read
 from bridge.wiring import parts
 from bridge.wiring.parts import http_client
-from tests.send.certificates import MISSING, Certificate, a_certificate
-from tests.send.proxies import Proxy
-from tests.send.receivers import Receiver, a_request, answering
+from tests.support.certificates import MISSING, Certificate, a_certificate
+from tests.support.proxies import Proxy
+from tests.support.receivers import Receiver, a_request, answering
 
 RULES = """
 [[watch]]

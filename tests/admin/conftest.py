@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bridge.record.database import Database
-from tests.admin.builders import World
-from tests.admin.servers import an_environ
 from tests.conftest import Opener, PostgresServer
+from tests.support.admin_world import World
+from tests.support.servers import an_environ
 
 
 @pytest.fixture

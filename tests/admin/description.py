@@ -8,7 +8,7 @@ from pathlib import Path
 from flask import Flask
 
 from bridge.record.database import Database
-from tests.admin.builders import ADMIN, World
+from tests.support.admin_world import ADMIN, World
 
 COPY = Path(__file__).parents[2] / "docs" / "openapi.json"
 

@@ -4,7 +4,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.admin.auth import Keys, Scope
-from tests.admin.builders import ADMIN, READ, World
+from tests.support.admin_world import ADMIN, READ, World
 
 JOBS = "/api/v1/jobs"
 RESUME = "/api/v1/watches/vod/resume"

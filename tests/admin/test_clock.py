@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from bridge.record.database import SharedClock
 from bridge.wiring.web import keep_time
-from tests.admin.builders import World
 from tests.conftest import only_postgresql
+from tests.support.admin_world import World
 
 AHEAD = timedelta(hours=3)
 

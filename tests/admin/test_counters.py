@@ -14,8 +14,8 @@ from bridge.model import Hold, Rejected, RetryLater, Sent
 from bridge.record import counters, rulesets
 from bridge.record.counters import BOUNDS, MOST_KEPT, Count, timed
 from bridge.record.outbox import digests
-from tests.admin.builders import ENVIRON, NOON, RULES, World, a_failed_job, a_job
 from tests.admin.test_metrics import scrape
+from tests.support.admin_world import ENVIRON, NOON, RULES, World, a_failed_job, job_number
 
 _GATED = (
     RULES
@@ -65,7 +65,7 @@ def test_all_that_the_rules_may_count_is_there_at_0(world: World) -> None:
 
 
 def test_what_happened_is_counted(either_world: World) -> None:
-    either_world.sees(a_job(1), a_failed_job(2))
+    either_world.sees(job_number(1), a_failed_job(2))
     either_world.attempt(Sent(), free=1)
     either_world.now += timedelta(minutes=1)
     either_world.attempt(RetryLater("answered 500"), free=1)
@@ -113,7 +113,7 @@ def test_of_very_many_queues_the_rest_is_other_and_nothing_is_lost(world: World)
     names = [("Transcode", f"p{k}", "new", "Running") for k in range(2_000)]
     count(world, *(Count("transition", labels, times=1 + (k < 100)) for k, labels in enumerate(names)))
     count(world, *(timed("job_wait", (f"p{k}",), 10.0) for k in range(2_000)))
-    world.sees(*(a_job(k, queue=f"p{k}", state="Pause") for k in range(1_100)))
+    world.sees(*(job_number(k, queue=f"p{k}", state="Pause") for k in range(1_100)))
     found = scrape(world)
     changes = found["bridge_transitions_total"]
     assert len(changes) == MOST + 1
@@ -166,7 +166,7 @@ def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_wor
 
 
 def test_no_label_names_a_job_an_object_or_an_address(world: World) -> None:
-    world.sees(a_job(1), a_failed_job(2))
+    world.sees(job_number(1), a_failed_job(2))
     world.attempt(Rejected("no"))
     text = world.client().get("/metrics").text
     for hidden in ("j1", "j2", "uploads/a.mp4", "cms.example.com", "path-is-secret"):

@@ -11,7 +11,7 @@ from bridge.admin.explain_answers import Explanations
 from bridge.model import RUNNING, Rejected, Transition
 from bridge.pipeline.route import route_all
 from bridge.record.schema import metadata
-from tests.admin.builders import BUCKET, NOON, READ, RULES, World, a_book, a_failed_job, a_job
+from tests.support.admin_world import BUCKET, NOON, READ, RULES, World, a_book, a_failed_job, job_number
 
 
 def ask(world: World, status: int = 200, **body: Any) -> Any:
@@ -51,7 +51,7 @@ def test_a_made_up_job_is_explained_and_nothing_is_changed(either_world: World) 
 
 @pytest.mark.parametrize("body", [{"job_id": "j1"}, {"job": {"tag": "Transcode"}}])
 def test_the_answer_is_as_described(world: World, body: dict[str, Any]) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     items = ask(world, **body)
     described = Explanations.model_validate({"items": items, "older": 0})
     assert described.model_dump(mode="json", by_alias=True).keys() == {"items", "older"}
@@ -66,7 +66,7 @@ def test_a_job_that_nobody_saw_is_not_found_and_it_says_what_to_check(world: Wor
 
 
 def test_the_bucket_says_which_of_two_jobs_is_meant(world: World) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     assert [one["bucket"] for one in ask(world, job_id="j1", bucket=BUCKET)] == [BUCKET]
     assert 'no job "j1" in bucket other is on record' in ask(world, 404, job_id="j1", bucket="other")
 
@@ -99,7 +99,7 @@ def test_every_fault_of_a_question_is_told_at_once(world: World) -> None:
 
 
 def test_only_the_admin_token_may_ask(world: World) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     assert world.client(READ).post("/api/v1/rules/explain", json={"job_id": "j1"}).status_code == 403
 
 
@@ -111,7 +111,7 @@ def test_of_very_many_transitions_the_newest_are_explained_and_the_others_counte
     more = "".join(f'[[rule]]\nname = "r{n}"\nmatch.tag = "Tts"\nnotify = "cms"\n' for n in range(998))
     world.book = a_book(RULES + more)
     steps = [
-        Transition(job=a_job(1), was=RUNNING, to=RUNNING, sequence=number, seen_at=NOON, watch="vod")
+        Transition(job=job_number(1), was=RUNNING, to=RUNNING, sequence=number, seen_at=NOON, watch="vod")
         for number in range(1, 54)
     ]
     with world.db.write() as tx:

@@ -17,7 +17,7 @@ from bridge.admin.auth_throttle import (
     Source,
     counted,
 )
-from tests.admin.builders import ADMIN, READ, World
+from tests.support.admin_world import ADMIN, READ, World
 
 STRANGER, ROUTER = "93.184.216.34", "10.1.2.3"
 A = (Source("a"),)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bridge import __version__
 from bridge.record.database import Database
-from tests.admin.servers import DEADLINE_S, get, serving, wait_until_it_answers
+from tests.support.servers import DEADLINE_S, get, serving, wait_until_it_answers
 
 
 def ended(environ: Mapping[str, str]) -> tuple[int, str]:

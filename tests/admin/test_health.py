@@ -8,8 +8,8 @@ from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from tests.admin.builders import NOON, RULES, World, a_book
 from tests.conftest import Opener
+from tests.support.admin_world import NOON, RULES, World, a_book
 
 
 class Asker:

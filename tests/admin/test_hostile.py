@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from bridge.model import Sent
-from tests.admin.builders import World, a_failed_job, a_job
+from tests.support.admin_world import World, a_failed_job, job_number
 
 GARBAGE = {
     "a NUL": "%00",
@@ -30,7 +30,7 @@ NAMES = ("state", "tag", "queue", "notifier", "rule", "job", "since", "until", "
 
 
 def busy(world: World) -> World:
-    world.sees(a_job(1), a_failed_job(2))
+    world.sees(job_number(1), a_failed_job(2))
     world.attempt(Sent(), answer="thanks")
     return world
 

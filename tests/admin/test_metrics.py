@@ -9,7 +9,7 @@ from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.queries.gauges import OPEN_JOBS
 from bridge.record.schema import notifier
-from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job
+from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
 
 Samples = dict[tuple[str, ...], float]
 
@@ -44,15 +44,15 @@ def test_every_name_is_there_before_anything_happened(world: World) -> None:
 
 
 def test_unfinished_jobs_are_counted_by_state_and_tag(either_world: World) -> None:
-    either_world.sees(a_job(1), a_job(2), a_job(3, tag=None, state="Pause"), a_failed_job(4))
+    either_world.sees(job_number(1), job_number(2), job_number(3, tag=None, state="Pause"), a_failed_job(4))
     assert scrape(either_world)["bridge_jobs"] == {("p224", "Running", "Transcode"): 2, ("p224", "Pause", ""): 1}
 
 
 def test_deliveries_are_counted_by_notifier(either_world: World) -> None:
-    either_world.sees(a_job(1), a_job(2))
+    either_world.sees(job_number(1), job_number(2))
     either_world.attempt(Rejected("no"), free=1)
     either_world.now += timedelta(seconds=75)
-    either_world.sees(a_job(3))
+    either_world.sees(job_number(3))
     found = scrape(either_world)
     assert found["bridge_deliveries_dead"][("cms",)] == 1
     assert found["bridge_deliveries_pending"][("cms",)] == 2

@@ -17,9 +17,9 @@ from bridge.model import Rejected, RetryLater, Sent
 from bridge.record.outbox import silences
 from bridge.record.queries.lists import Filter
 from bridge.wiring.web import served
-from tests.admin.builders import ADMIN, NOON, READ, World, a_failed_job, a_job, a_silence
 from tests.admin.description import COPY, text_of
-from tests.builders import batch_id, by_hand
+from tests.support.admin_world import ADMIN, NOON, READ, World, a_failed_job, a_silence, job_number
+from tests.support.nouns import batch_id, by_hand
 
 Json = dict[str, Any]
 
@@ -112,7 +112,8 @@ def a_busy(world: World) -> World:
     world.beat()
     world.polled()
     for number, outcome in enumerate((Sent(), Rejected("no"), RetryLater("later"))):
-        world.sees(a_job(number), a_failed_job(100 + number), a_job(200 + number, tag=None, queue=None, progress=3))
+        third = job_number(200 + number, tag=None, queue=None, progress=3)
+        world.sees(job_number(number), a_failed_job(100 + number), third)
         world.attempt(outcome, answer="said so")
         with world.db.write() as tx:
             silences.add(tx, a_silence(f"sil_{number}", ends_at=NOON + timedelta(hours=number)))  # the first is over

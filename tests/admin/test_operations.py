@@ -10,8 +10,8 @@ from bridge.record.outbox import entries
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import action
-from tests.admin.builders import NOON, World
-from tests.record.builders import rows
+from tests.support.admin_world import NOON, World
+from tests.support.records import rows
 
 
 def post(world: World, path: str, status: int = 202, **body: Any) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bridge.record.database import Database
-from tests.admin.builders import World
+from tests.support.admin_world import World
 
 GIVEN = [
     ("GET", "/nowhere", 404),

@@ -21,7 +21,7 @@ from bridge.decide.rulesfile.read import read
 from bridge.model import Sent
 from bridge.record import rulesets
 from bridge.record.polling import leases
-from tests.admin.builders import ENVIRON, NOON, RULES, World, a_failed_job, a_job
+from tests.support.admin_world import ENVIRON, NOON, RULES, World, a_failed_job, job_number
 
 DOCS = Path(__file__).parents[2] / "docs"
 ALERTS, DASHBOARD = DOCS / "prometheus-alerts.yml", DOCS / "grafana-dashboard.json"
@@ -51,7 +51,7 @@ def scraped(world: World) -> str:
     world.book = read(RULES + '[[rule]]\nname = "all day"\nnotify = "cms"\ngroup.wait = "1h"\n', ENVIRON)
     world.enlist()
     world.polled()
-    world.sees(a_job(1), a_failed_job(2), a_job(3, tag='an "odd" \\ one\n', queue=None))
+    world.sees(job_number(1), a_failed_job(2), job_number(3, tag='an "odd" \\ one\n', queue=None))
     world.attempt(Sent())
     with world.db.write() as tx:
         rulesets.keep(tx, world.book.sha, "{}", now=NOON)

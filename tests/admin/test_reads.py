@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from bridge.model import FAILED, Problem, Rejected, RetryLater
 from bridge.record.outbox import entries
-from tests.admin.builders import ADMIN, BUCKET, NOON, READ, SECRETS, World, a_book, a_failed_job, a_job
+from tests.support.admin_world import ADMIN, BUCKET, NOON, READ, SECRETS, World, a_book, a_failed_job, job_number
 
 
 def get(client: FlaskClient, path: str) -> Any:
@@ -22,7 +22,7 @@ def ids(page: Any, key: str = "id") -> list[str]:
 
 
 def test_a_list_is_newest_first_and_its_pages_meet(either_world: World) -> None:
-    either_world.sees(*(a_job(n) for n in range(7)))
+    either_world.sees(*(job_number(n) for n in range(7)))
     client = either_world.client()
     first = get(client, "jobs?limit=3")
     second = get(client, f"jobs?limit=3&cursor={first['cursor']}")
@@ -33,10 +33,10 @@ def test_a_list_is_newest_first_and_its_pages_meet(either_world: World) -> None:
 
 @pytest.mark.parametrize(("path", "key"), [("jobs", "id"), ("transitions", "job"), ("deliveries", "job")])
 def test_rows_that_arrive_between_two_pages_shift_nothing(either_world: World, path: str, key: str) -> None:
-    either_world.sees(*(a_job(n) for n in range(4)))
+    either_world.sees(*(job_number(n) for n in range(4)))
     client = either_world.client()
     first = get(client, f"{path}?limit=2")
-    either_world.sees(*(a_job(n) for n in range(4, 9)))
+    either_world.sees(*(job_number(n) for n in range(4, 9)))
     second = get(client, f"{path}?limit=2&cursor={first['cursor']}")
     assert ids(first, key) + ids(second, key) == ["j3", "j2", "j1", "j0"]
     assert second["cursor"] is None
@@ -54,7 +54,7 @@ def test_who_turns_pages_sees_all_that_was_there_once_whatever_arrives(
         moments = [NOON + timedelta(minutes=minute) for minute in minutes]
         names = []
         for world.now in moments:  # in whatever order: clocks of two workers differ
-            job = a_job(next(new), created_at=world.now)
+            job = job_number(next(new), created_at=world.now)
             world.sees(job)
             names.append(job.id)
         return names
@@ -95,16 +95,16 @@ def test_lists_made_from_the_rules_are_paged_too(world: World) -> None:
     ],
 )
 def test_jobs_and_transitions_are_filtered(either_world: World, query: str, expected: list[str]) -> None:
-    either_world.sees(a_job(0), a_failed_job(1))
+    either_world.sees(job_number(0), a_failed_job(1))
     either_world.now += timedelta(minutes=5)
-    either_world.sees(a_job(2, tag="Snapshot", queue="p999", created_at=either_world.now))
+    either_world.sees(job_number(2, tag="Snapshot", queue="p999", created_at=either_world.now))
     client = either_world.client()
     assert ids(get(client, f"jobs?{query}")) == expected
     assert ids(get(client, f"transitions?{query}"), "job") == expected
 
 
 def test_deliveries_are_filtered_by_state_notifier_rule_and_job(either_world: World) -> None:
-    either_world.sees(a_job(0), a_failed_job(1))
+    either_world.sees(job_number(0), a_failed_job(1))
     either_world.attempt(Rejected("no"), free=1)
     client = either_world.client()
     assert ids(get(client, "deliveries?notifier=cms"), "job") == ["j0"]
@@ -163,7 +163,7 @@ def test_a_job_has_its_transitions_and_deliveries(either_world: World) -> None:
 
 
 def test_an_id_that_two_buckets_know_asks_which(world: World) -> None:
-    world.sees(a_job(1), a_job(1, bucket="other-1250000000"))
+    world.sees(job_number(1), job_number(1, bucket="other-1250000000"))
     client = world.client()
     answer = client.get("/api/v1/jobs/j1")
     assert answer.status_code == 409
@@ -223,7 +223,7 @@ def test_what_is_wrong_with_the_rules_is_for_the_admin_alone(world: World) -> No
 
 
 def test_no_secret_is_in_any_answer(world: World) -> None:
-    world.sees(a_job(1), a_failed_job(2))
+    world.sees(job_number(1), a_failed_job(2))
     delivered = world.attempt(Rejected("no"))
     client = world.client()
     described = client.get("/openapi.json").get_json()["paths"]
@@ -240,7 +240,7 @@ LISTS = ["watches", "jobs", "transitions", "deliveries", "rules", "notifiers", "
 
 @pytest.mark.parametrize("path", [*(f"/api/v1/{name}" for name in LISTS), "/api/v1/jobs/j1", "/openapi.json"])
 def test_who_has_an_answer_asks_whether_it_is_still_right(either_world: World, path: str) -> None:
-    either_world.sees(a_job(1))
+    either_world.sees(job_number(1))
     client = either_world.client()
     first = client.get(path)
     assert first.headers["Cache-Control"] == "private, no-cache"
@@ -258,10 +258,10 @@ def test_who_has_an_answer_asks_whether_it_is_still_right(either_world: World, p
 
 @pytest.mark.parametrize("path", ["jobs", "transitions", "deliveries", "notifiers", "jobs/j1"])
 def test_what_has_changed_is_answered_anew(world: World, path: str) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     client = world.client()
     tag = client.get(f"/api/v1/{path}").headers["ETag"]
-    world.sees(a_job(1, bucket="other-1250000000"), a_job(2))
+    world.sees(job_number(1, bucket="other-1250000000"), job_number(2))
     answer = client.get(f"/api/v1/{path}", query_string={}, headers={"If-None-Match": tag})
     assert answer.status_code == (409 if path == "jobs/j1" else 200)
     assert answer.headers.get("ETag") != tag
@@ -287,7 +287,7 @@ def test_what_is_not_to_be_kept_has_no_tag(world: World, path: str) -> None:
 
 
 def test_a_job_says_what_of_it_cannot_be_read(either_world: World) -> None:
-    either_world.sees(a_job(1), a_job(2))
+    either_world.sees(job_number(1), job_number(2))
     either_world.cannot_read(Problem(job_id="j1", field="EndTime", value="null"), read=["j1", "j2"])
     client = either_world.client()
     assert get(client, "jobs/j1")["problems"] == [

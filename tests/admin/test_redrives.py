@@ -7,7 +7,7 @@ import pytest
 
 from bridge.model import Rejected, Sent
 from bridge.record.outbox import entries
-from tests.admin.builders import NOON, READ, World, a_failed_job, a_job
+from tests.support.admin_world import NOON, READ, World, a_failed_job, job_number
 
 
 def bury(world: World, *numbers: int) -> list[str]:
@@ -180,6 +180,6 @@ def test_who_is_paused_is_told_later_and_the_answer_says_so(world: World) -> Non
 def test_what_cannot_be_told_by_hand_is_said(
     world: World, job: str, said: dict[str, Any], status: int, fault: str
 ) -> None:
-    world.sees(a_job(1))
-    world.sees(a_job(2, id="two", bucket="a-1"), a_job(2, id="two", bucket="b-1"))
+    world.sees(job_number(1))
+    world.sees(job_number(2, id="two", bucket="a-1"), job_number(2, id="two", bucket="b-1"))
     assert fault in ask(world, f"jobs/{job}/tell", status, **said)["detail"]

@@ -1,7 +1,7 @@
 import threading
 
 from bridge.admin import Reloading
-from tests.admin.builders import RULES, a_book
+from tests.support.admin_world import RULES, a_book
 
 
 class FakeRules:

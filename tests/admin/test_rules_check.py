@@ -9,7 +9,7 @@ import pytest
 from bridge.admin import rule_answers
 from bridge.decide.rulesfile.errors import LARGEST
 from bridge.wiring.web import served
-from tests.admin.builders import ADMIN, READ, RULES, SECRETS, World, a_book
+from tests.support.admin_world import ADMIN, READ, RULES, SECRETS, World, a_book
 
 PATH = "/api/v1/rules/check"
 TEST = '\n[[test]]\njob = { to = "Success" }\nexpect = ["all -> cms"]\n'

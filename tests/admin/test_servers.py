@@ -20,8 +20,8 @@ from bridge.record.database import Database
 from bridge.settings import Settings
 from bridge.wiring.server import Server
 from bridge.wiring.web import served, warn_of_open_door
-from tests.admin.builders import READ, World
-from tests.admin.servers import DEADLINE_S, TOKEN, an_environ, say, serving, wait_until_it_answers
+from tests.support.admin_world import READ, World
+from tests.support.servers import DEADLINE_S, TOKEN, an_environ, say, serving, wait_until_it_answers
 
 GIVEN = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n".encode()
 POLL = b"/api/v1/watches/vod/poll"

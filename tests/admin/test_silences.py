@@ -12,7 +12,7 @@ from bridge.decide.rulesfile.silences import MOST
 from bridge.model import Rejected
 from bridge.pipeline.digests import DigestDispatcher
 from bridge.record.outbox import digests, silences
-from tests.admin.builders import NOON, READ, World, a_failed_job, a_job, a_silence
+from tests.support.admin_world import NOON, READ, World, a_failed_job, a_silence, job_number
 
 WANTED: dict[str, Any] = {"to": "Failed", "for": "2h", "author": "ann", "reason": "new encoder"}
 
@@ -46,7 +46,7 @@ def test_a_silence_holds_what_it_matches_until_it_is_ended(either_world: World) 
         "matches": {"to": "Failed", "notifier": "cms"}, "begins_at": "2026-11-21T12:00:00Z",
         "ends_at": "2026-11-21T14:00:00Z", "ended_by": None, "held": 0,
     }  # fmt: skip
-    world.sees(a_job(1), a_job(2, state="Failed"), a_job(3, state="Failed"))
+    world.sees(job_number(1), job_number(2, state="Failed"), job_number(3, state="Failed"))
     held = deliveries(world, "?state=held")
     assert {(one["job"], one["held_by"]) for one in held} == {(j, f"silence:{made['id']}") for j in ("j2", "j3")}
     assert {one["due_at"] for one in held} == {"2026-11-21T14:00:00.000Z"}
@@ -111,7 +111,7 @@ def test_a_dry_run_takes_no_id_away(world: World) -> None:
 def test_a_silence_that_drops_holds_nothing(either_world: World) -> None:
     made = post(either_world, mode="drop", notifier="cms")["silence"]
     assert made["mode"] == "drop"
-    either_world.sees(a_job(1, state="Failed"))
+    either_world.sees(job_number(1, state="Failed"))
     assert [one["held_by"] for one in deliveries(either_world, "?state=dropped")] == [f"silence:{made['id']}"]
 
 
@@ -120,7 +120,7 @@ def test_the_preview_is_of_the_last_day(either_world: World) -> None:
     world.now = NOON - timedelta(hours=25)
     world.sees(a_failed_job(1))
     world.now = NOON - timedelta(hours=23)
-    world.sees(a_failed_job(2), a_job(3))
+    world.sees(a_failed_job(2), job_number(3))
     world.now = NOON
     found = post(world, status=200, dry_run=True)
     assert found["silence"] is None
@@ -260,7 +260,7 @@ def test_the_members_of_a_digest_are_found_by_the_delivery_that_told_it(either_w
     world = either_world
     with world.db.write() as tx:
         silences.add(tx, a_silence())
-    world.sees(a_job(1, state="Failed"), a_job(2, state="Failed"), a_job(3))
+    world.sees(job_number(1, state="Failed"), job_number(2, state="Failed"), job_number(3))
     held, other = (deliveries(world, f"?state={state}") for state in ("held", "waiting"))
     world.now = NOON + timedelta(hours=2)
     assert (

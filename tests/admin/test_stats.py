@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 
 from bridge.model import Sent
-from tests.admin.builders import NOON, World, a_failed_job, a_job
+from tests.support.admin_world import NOON, World, a_failed_job, job_number
 
 
 def test_figures_of_a_day_are_told_by_the_hour(either_world: World) -> None:
     failed = replace(a_failed_job(2), started_at=NOON - timedelta(hours=1), ended_at=NOON)
-    either_world.sees(a_job(1), failed, a_job(3, tag="Snapshot", queue=None))
+    either_world.sees(job_number(1), failed, job_number(3, tag="Snapshot", queue=None))
     either_world.now += timedelta(minutes=10)
     either_world.attempt(Sent())
     found = either_world.client().get("/api/v1/stats").json
@@ -37,7 +37,7 @@ def test_figures_of_a_day_are_told_by_the_hour(either_world: World) -> None:
 
 
 def test_a_span_a_tag_and_a_queue_can_be_asked_for(world: World) -> None:
-    world.sees(a_job(1), a_job(2, tag="Snapshot", queue=None))
+    world.sees(job_number(1), job_number(2, tag="Snapshot", queue=None))
     found = world.client().get("/api/v1/stats?span=7d&tag=Snapshot").json
     assert (found["step_seconds"], len(found["slots"])) == (6 * 3600, 28)
     assert [one["tag"] for one in found["jobs"]] == ["Snapshot"]
@@ -63,7 +63,7 @@ def test_a_rule_says_how_often_it_fired_and_when_it_did_last(world: World) -> No
         return {one["name"]: (one["matches"], one["last_match_at"]) for one in items}
 
     assert told() == {"failed": (0, None), "all": (0, None)}
-    world.sees(a_job(1), a_failed_job(2))
+    world.sees(job_number(1), a_failed_job(2))
     world.now += timedelta(seconds=90)
-    world.sees(a_job(3))
+    world.sees(job_number(3))
     assert told() == {"failed": (1, "2026-11-21T12:00:00.000Z"), "all": (2, "2026-11-21T12:01:30.000Z")}

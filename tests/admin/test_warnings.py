@@ -14,9 +14,9 @@ from bridge.model import Problem, Rejected, RetryLater, Sent
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.schema import notifier
-from tests.admin.builders import RULES, World, a_book, a_job
 from tests.admin.pages.conftest import signed_in
 from tests.admin.pages.reading import text_of
+from tests.support.admin_world import RULES, World, a_book, job_number
 
 DIED = timedelta(hours=24)
 
@@ -30,25 +30,25 @@ def healthy(world: World) -> None:
 
 def is_dead(world: World) -> None:
     """Nobody listens at a receiver; the last attempt at it was the tenth in vain."""
-    world.sees(a_job(1), a_job(2))
+    world.sees(job_number(1), job_number(2))
     world.attempt(RetryLater("could not connect to cms.example.com:8443: connection refused"))
     with world.db.write() as tx:
         tx.execute(update(notifier).where(notifier.c.name == "cms").values(failures=10))
 
 
 def answers_with_errors(world: World) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     world.attempt(RetryLater("answered 500 Internal Server Error"))
 
 
 def is_paused(world: World) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     with world.db.write() as tx:
         entries.pause(tx, "cms", "the receiver answered 410 Gone", now=world.now)
 
 
 def is_late(world: World) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     world.now += timedelta(minutes=6)
     world.beat()
     world.polled()
@@ -61,7 +61,7 @@ def asks_for_time(world: World) -> None:
 
 
 def died(world: World) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     world.attempt(Rejected("address 127.0.0.1 is forbidden"))
 
 
@@ -163,7 +163,7 @@ def readiness(world: World, token: str | None) -> tuple[int, Any]:
 
 def test_all_is_well_where_nothing_is_wrong(either_world: World) -> None:
     healthy(either_world)
-    either_world.sees(a_job(1))
+    either_world.sees(job_number(1))
     either_world.attempt(Sent())
     assert "All is well" in signed_in(either_world).get("/").text
     assert readiness(either_world, "read-token-of-the-tests")[1]["reasons"] == []
@@ -217,7 +217,7 @@ def test_a_wrong_token_makes_a_stranger(world: World, token: str) -> None:
 
 def test_the_worst_is_named_first_and_the_others_are_counted(world: World) -> None:
     healthy(world)
-    world.sees(a_job(9))
+    world.sees(job_number(9))
     world.attempt(Rejected("no"))
     is_dead(world)
     fails(world)
@@ -256,7 +256,7 @@ def test_what_is_sent_again_is_late_by_how_long_it_waits_since_then(either_world
 
 def test_the_error_of_what_was_given_up_is_that_of_the_last_attempt(either_world: World) -> None:
     healthy(either_world)
-    either_world.sees(a_job(1))
+    either_world.sees(job_number(1))
     either_world.attempt(RetryLater("could not connect: connection refused"))
     (reason,) = readiness(either_world, "read-token-of-the-tests")[1]["reasons"]
     assert (reason["what"], reason["why"]) == (
@@ -271,7 +271,7 @@ def test_the_error_of_what_was_given_up_is_that_of_the_last_attempt(either_world
 
 def test_what_waits_for_a_notifier_that_was_taken_out_of_the_rules_is_named(world: World) -> None:
     healthy(world)
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     world.book = a_book(
         RULES.replace("[notifier.cms]", "[notifier.other]").replace('notify = "cms"', 'notify = "other"')
     )

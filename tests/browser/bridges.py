@@ -14,9 +14,9 @@ from bridge.record.queries import lists
 from bridge.record.queries.lists import Facts, Filter
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
-from tests.processes import run
-from tests.stage import BUCKET, REPOSITORY, Stage
-from tests.waiting import wait_until
+from tests.support.processes import run
+from tests.support.stage import BUCKET, REPOSITORY, Stage
+from tests.support.waiting import wait_until
 
 ADMIN, READ = "admin-token-of-the-browser", "read-token-of-the-browser"
 RULES = """

@@ -13,8 +13,8 @@ from typing import Any
 from bridge.model import RUNNING, SUBMITTED, Delivery, Job, Outcome, Rejected, RetryLater, Sent
 from bridge.record.database import Database
 from bridge.simulator.jobs import Life, a_life
-from tests.pipeline.house import ENDS, House
-from tests.record.builders import BUCKET, Clock
+from tests.support.records import BUCKET, Clock
+from tests.support.simulated_bridge import ENDS, House
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 RULES = f"""

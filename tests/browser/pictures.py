@@ -17,10 +17,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from bridge.record.database import Database
 from bridge.wiring.web import served
-from tests.admin.builders import ADMIN, World
 from tests.browser.conftest import CHROMIUM, QUIET
 from tests.browser.day import NOW as LAST_POLL
 from tests.browser.day import lived
+from tests.support.admin_world import ADMIN, World
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 WIDTH, HEIGHT = 1280, 900

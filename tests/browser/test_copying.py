@@ -7,8 +7,8 @@ from playwright.sync_api import expect
 from bridge.record.polling import snapshots
 from tests.browser.bridges import Bridge
 from tests.browser.people import Person
-from tests.builders import NOON, a_job
 from tests.conftest import only_sqlite
+from tests.support.nouns import NOON, a_job
 
 pytestmark = only_sqlite
 

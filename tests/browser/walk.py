@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bridge.record.queries.lists import Filter
-from tests.admin.builders import World
 from tests.browser.bridges import Bridge
-from tests.builders import by_hand
+from tests.support.admin_world import World
+from tests.support.nouns import by_hand
 
 _NO_PAGES = {"pages.static", "pages.find"}  # a file; an address that only leads to others
 LONG = "上传/电影/" + "一个很长的文件名" * 12 + "-" + "without-any-space" * 8 + ".mp4"

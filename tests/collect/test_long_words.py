@@ -16,10 +16,10 @@ from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import delivery
 from bridge.record.schema import job as job_table
-from tests.builders import a_transition
 from tests.collect.conftest import read
-from tests.pipeline.fakes import FakeCi, a_book, watch_of
-from tests.record.builders import Clock, know, rows
+from tests.support.fakes import FakeCi, a_book, watch_of
+from tests.support.nouns import a_transition
+from tests.support.records import Clock, know, rows
 
 # What repeats itself would be packed small enough for an index.
 _NOISE = random.Random(1)

@@ -15,9 +15,9 @@ from sqlalchemy import and_, func, select
 from bridge.model import DONE, NEW, RUNNING, SUBMITTED
 from bridge.record.schema import MERGED, alarm, delivery, digest, job, message, transition, watch
 from bridge.simulator.receiver import Received
-from tests.stage import Stage
+from tests.support.stage import Stage
 
-# Told at paths of their own, by the rules that are added to tests/stage.py's.
+# Told at paths of their own, by the rules that are added to tests/support/stage.py's.
 GATED = ("digest", "flood", "stuck")
 RULES = """
 [notifier.digest]

@@ -19,9 +19,9 @@ from tests.crash import gates
 from tests.crash.ledger import Balance, balance
 from tests.crash.points import AT_RANDOM, LONG_LIST, NEW_RULES, REQUEST_LEFT, SELDOM, STAYS, WITHIN
 from tests.crash.victim import victim
-from tests.processes import Process
-from tests.stage import BUCKET, RULES, Stage
-from tests.waiting import wait_until
+from tests.support.processes import Process
+from tests.support.stage import BUCKET, RULES, Stage
+from tests.support.waiting import wait_until
 
 # As much as may be in flight at once: a kill then repeats as much as it ever can.
 _WIDE = RULES.replace("max_in_flight = 8", "max_in_flight = 32").replace(

@@ -11,7 +11,7 @@ from bridge.model import DONE
 from bridge.simulator.receiver import Received
 from tests.crash import gates
 from tests.crash.gates import GATED, Event, Owed
-from tests.stage import Stage
+from tests.support.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def balance(stage: Stage, queues: Mapping[str, str], kills: Sequence[float] = ()
 
 
 def _expected(truth: dict[str, list[str]], queues: Mapping[str, str]) -> dict[tuple[str, Event], str]:
-    """Return what tests/stage.py's rules tell, and to whom."""
+    """Return what tests/support/stage.py's rules tell, and to whom."""
     found = {}
     for job, states in truth.items():
         for number, to in enumerate(states, start=1):

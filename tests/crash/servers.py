@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from benchmarks.machine import free_port
 from tests.conftest import NO_PGBOUNCER
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 _ROOT = os.geteuid() == 0
 

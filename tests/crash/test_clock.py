@@ -13,9 +13,9 @@ import pytest
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
 from tests.conftest import only_sqlite
-from tests.processes import Process
-from tests.stage import BUCKET, Stage
-from tests.waiting import wait_until
+from tests.support.processes import Process
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
 
 _LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 pytestmark = pytest.mark.skipif(

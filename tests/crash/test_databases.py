@@ -9,8 +9,8 @@ from bridge.record.database import Database
 from tests.crash.laboratory import WIDE_RULES, Laboratory
 from tests.crash.ledger import Balance
 from tests.crash.servers import open_folder, own_postgres, small_disk
-from tests.stage import Stage
-from tests.waiting import wait_until
+from tests.support.stage import Stage
+from tests.support.waiting import wait_until
 
 ROUNDS = 3
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.crash.laboratory import WIDE_RULES, Laboratory
-from tests.stage import Stage
-from tests.waiting import wait_until
+from tests.support.stage import Stage
+from tests.support.waiting import wait_until
 
 DEPLOYS = 5
 

@@ -14,8 +14,8 @@ from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.pipeline.digests import DigestDispatcher
 from bridge.record.database import Database
 from bridge.record.schema import alarm
-from tests.pipeline.house import House
-from tests.record.builders import Clock, hours, minutes, rows
+from tests.support.records import Clock, hours, minutes, rows
+from tests.support.simulated_bridge import House
 
 GROUP = '[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\ngroup.wait = "10m"\n'
 STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nrecover = true\nnotify = "ops"\n'

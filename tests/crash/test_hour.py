@@ -18,9 +18,9 @@ from bridge.record.schema import SENT, attempt, delivery
 from bridge.send.client import HttpClient
 from bridge.send.sender import Sender
 from bridge.simulator.receiver import WebhookReceiver
-from tests import fakes
-from tests.record.builders import Clock, hours, know, minutes, new_delivery, put, rows, seconds
-from tests.stage import SECRET
+from tests.support import hostile as fakes
+from tests.support.records import Clock, hours, know, minutes, new_delivery, put, rows, seconds
+from tests.support.stage import SECRET
 
 LANES, EACH = 60, 5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bridge.pipeline.dispatch import WINDOW
 from tests.crash.laboratory import WIDE_RULES, Laboratory
 from tests.crash.points import ALL, AT_RANDOM
-from tests.stage import Stage
+from tests.support.stage import Stage
 
 TWENTY = (*ALL, *ALL[: 20 - len(ALL)])
 

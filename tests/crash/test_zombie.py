@@ -11,8 +11,8 @@ from bridge.record.queries import lists
 from bridge.record.schema import lease
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer
-from tests.stage import BUCKET, Stage
-from tests.waiting import wait_until
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
 
 
 def is_polled(stage: Stage) -> bool:

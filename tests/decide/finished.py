@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from bridge.model import FAILED, RUNNING, Transition
-from tests.builders import NOON, a_job, a_transition
+from tests.support.nouns import NOON, a_job, a_transition
 
 SECOND = timedelta(seconds=1)
 QUEUE = "p2242ab62c7c94486915508540933a2c6"

@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.decide.whatif.replay import FIRST, Fired, Happened, Line, Replay, Status, Tally
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Silence, Transition
-from tests.builders import NOON, a_job, a_rulebook, a_transition
+from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 
 ALL = '[[rule]]\nname = "all"\nnotify = "hook"\n'
 STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nrecover = true\nnotify = "hook"\n'

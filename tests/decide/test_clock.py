@@ -6,7 +6,7 @@ import pytest
 
 from bridge.decide.changes.clocks import clock_fault, earlier
 from bridge.model import Reading
-from tests.builders import NOON
+from tests.support.nouns import NOON
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SOON = timedelta(seconds=15)

@@ -5,7 +5,7 @@ import pytest
 
 from bridge.decide.rules.matching import DURATIONS, TEXTS, Facts, condition
 from bridge.decide.text.facts import user_data_keys
-from tests.builders import NOON, a_job, a_transition
+from tests.support.nouns import NOON, a_job, a_transition
 
 ALIASES = {"vod": "p22", "live": "p33"}
 

@@ -12,8 +12,8 @@ from bridge.decide.messages.build import Custom, customs
 from bridge.decide.messages.event import LARGEST_EVENT
 from bridge.decide.templates.functions import Names, variables
 from bridge.model import FAILED, SUCCESS, SlackNotifier, WebhookNotifier
-from tests.builders import NOON, SECRET, a_job, a_rulebook, a_transition
-from tests.decide.texts import HOOK, RULE, WATCH, faults
+from tests.support.nouns import NOON, SECRET, a_job, a_rulebook, a_transition
+from tests.support.rules_texts import HOOK, RULE, WATCH, faults
 
 FILE = f'{WATCH}{RULE}{HOOK}secret = {{ env = "HOOK_SECRET" }}\n'
 HEAD = len(FILE.splitlines())

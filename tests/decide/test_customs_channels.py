@@ -5,8 +5,8 @@ import pytest
 from bridge.decide.messages.build import Custom, customs
 from bridge.decide.templates.functions import Names, variables
 from bridge.model import SlackNotifier
-from tests.builders import a_job, a_rulebook, a_transition
-from tests.decide.texts import RULE, WATCH, faults
+from tests.support.nouns import a_job, a_rulebook, a_transition
+from tests.support.rules_texts import RULE, WATCH, faults
 
 SLACK = f'{WATCH}{RULE}[notifier.hook]\ntype = "slack"\ntoken = {{ env = "TOKEN" }}\n'
 ENV = {"TOKEN": "xoxb-1"}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bridge.decide.changes.diff import diff, gone, is_news, latest
 from bridge.model import DONE, GONE, NEW, STATES, Seen, Transition
-from tests.builders import NOON, a_job
+from tests.support.nouns import NOON, a_job
 
 
 def seen(**states: str) -> dict[str, Seen]:

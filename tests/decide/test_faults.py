@@ -2,8 +2,8 @@ import pytest
 
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read
-from tests.builders import a_rulebook
-from tests.decide.texts import HOOK, RULE, WATCH, faults, rule
+from tests.support.nouns import a_rulebook
+from tests.support.rules_texts import HOOK, RULE, WATCH, faults, rule
 
 WRONG = """\
 [defaults]

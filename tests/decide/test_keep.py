@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.builders import a_rulebook
-from tests.decide.texts import RULE, WATCH, faults
+from tests.support.nouns import a_rulebook
+from tests.support.rules_texts import RULE, WATCH, faults
 
 REST = WATCH + RULE
 

@@ -6,8 +6,8 @@ from bridge.decide.rules.levels import Staying, matching
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.model import FAILED, RUNNING
 from bridge.wiring.rules import load_rules
-from tests.builders import NOON, a_job, a_rulebook, a_transition
-from tests.decide.texts import RULE, WATCH, faults, rule, warnings
+from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
+from tests.support.rules_texts import RULE, WATCH, faults, rule, warnings
 
 MUTE = '[[mute]]\nname = "m"\nbetween = "22:00-08:00"\n'
 ONE_OF = 'key "group": needs wait = "10m" (from the first message on) or at = "09:00" (each day): one of the two'

@@ -11,7 +11,7 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import Alarm, LastNotified, Staying, judge_stay
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import GONE, RUNNING, SUCCESS, Silence
-from tests.builders import NOON, a_job, a_rulebook, a_transition
+from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 
 STUCK = '[[rule]]\nname = "stuck"\nin = ["Running", "gone"]\nfor = "30m"\nnotify = "hook"\n'
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bridge.decide.changes.clocks import Chain, Clocks
 from bridge.decide.changes.scan import MOST_BROKEN, Listing, Span
 from bridge.model import Job, Page
-from tests.record.builders import NOW, a_job, a_stream, hours, seconds
+from tests.support.records import NOW, a_listed_job, a_stream, hours, seconds
 
 DAY = hours(24)
 CLOCKS = Clocks(asked=NOW, answered=NOW, date=NOW)
@@ -60,7 +60,7 @@ def read_all(listing: Listing, ci: Ci, most_calls: int = 3_000) -> set[str]:
 
 
 def _jobs(ages_s: Sequence[int]) -> list[Job]:
-    return [a_job(f"j{n}", created_at=NOW - seconds(age)) for n, age in enumerate(ages_s)]
+    return [a_listed_job(f"j{n}", created_at=NOW - seconds(age)) for n, age in enumerate(ages_s)]
 
 
 def test_one_job_that_makes_its_page_unreadable_is_all_that_is_left_out():

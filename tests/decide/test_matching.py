@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from bridge.decide.rules.matching import Facts, Matcher, Rule, condition
 from bridge.decide.text.values import states
-from tests.builders import a_job, a_transition
+from tests.support.nouns import a_job, a_transition
 
 ALIASES = {"vod": "p22", "live": "p33", "old": "vod"}
 QUEUE_NAMES = {queue: name for name, queue in ALIASES.items()}

@@ -25,8 +25,8 @@ from bridge.model import (
     Transition,
     WebhookNotifier,
 )
-from tests.builders import NOON, a_job, a_rulebook, a_transition
 from tests.decide.finished import QUEUE, SECOND, failed
+from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 
 test_message.__test__ = False  # it is one of ours, not one of pytest's
 

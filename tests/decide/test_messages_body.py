@@ -18,8 +18,8 @@ from bridge.model import (
     SUBMITTED,
     SUCCESS,
 )
-from tests.builders import NOON, a_job, a_transition
 from tests.decide.finished import FINISHED, QUEUE, SECOND, failed
+from tests.support.nouns import NOON, a_job, a_transition
 
 
 def size(message_event) -> int:

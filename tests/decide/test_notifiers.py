@@ -1,7 +1,7 @@
 import pytest
 
-from tests.builders import SECRET, a_rulebook
-from tests.decide.texts import HOOK, RULE, SIGNED, WATCH, faults, notifier
+from tests.support.nouns import SECRET, a_rulebook
+from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, faults, notifier
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from bridge import settings
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.wiring.rules import Rules
-from tests.decide.texts import HOOK, RULE, WATCH
+from tests.support.rules_texts import HOOK, RULE, WATCH
 
 GOOD = WATCH + HOOK + RULE
 OTHER = GOOD.replace('name = "r1"', 'name = "r2"')

@@ -14,8 +14,8 @@ from bridge.decide.rulesfile.errors import LARGEST, RulesRefused, statements
 from bridge.decide.rulesfile.read import read
 from bridge.decide.rulesfile.schema import KEYS
 from bridge.wiring.rules import load_rules
-from tests.builders import NOON, a_job, a_rulebook, a_transition
-from tests.decide.texts import HOOK, RULE, WATCH, faults, rule, warnings
+from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
+from tests.support.rules_texts import HOOK, RULE, WATCH, faults, rule, warnings
 
 
 def words(beginning: str, count: int) -> str:

@@ -3,8 +3,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from bridge.model import GONE, NEW, Rate, SlackNotifier, WebhookNotifier
-from tests.builders import SECRET, a_job, a_rulebook, a_transition
-from tests.decide.texts import HOOK, RULE, WATCH, notifier, rule
+from tests.support.nouns import SECRET, a_job, a_rulebook, a_transition
+from tests.support.rules_texts import HOOK, RULE, WATCH, notifier, rule
 
 EXAMPLE = Path(__file__).parents[2] / "rules.toml"
 EXAMPLE_ENV = {"SLACK_BOT_TOKEN": "xoxb-1-SECRET", "CMS_URL": "https://x.example.com/SECRET", "CMS_SECRET": SECRET}

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.decide.changes.scan import IDS_PER_CALL, OVERLAP, PAGE_SIZE, in_tens, list_since
-from tests.builders import NOON
+from tests.support.nouns import NOON
 
 SECOND = timedelta(seconds=1)
 

@@ -9,8 +9,8 @@ from bridge.decide.rules.matching import Facts
 from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of, too_costly
 from bridge.decide.whatif.replay import SHOWN, PastMessage, Preview
 from bridge.model import FAILED, RUNNING
-from tests.builders import NOON, a_job, a_rulebook, a_transition
-from tests.decide.texts import RULE, WATCH
+from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
+from tests.support.rules_texts import RULE, WATCH
 
 GOOD: dict[str, Any] = {"to": "Failed", "for": "2h", "reason": "new encoder", "author": "ann"}
 

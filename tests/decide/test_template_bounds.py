@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from bridge.decide.templates.functions import FIELDS, FILTERS, TIME_FILTERS, Names, TemplateFault, variables
 from bridge.decide.templates.rendering import LONGEST_RESULT, Template, compiled, rendered, value
 from bridge.model import Job
-from tests.builders import NOON, a_job, a_rulebook, a_transition
-from tests.decide.texts import faults, rule
+from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
+from tests.support.rules_texts import faults, rule
 
 LONG = ("ab,/ßx" * 4000)[:20_000]
 HEAVY = a_job(

@@ -5,7 +5,7 @@ import pytest
 
 from bridge.decide.templates.functions import TemplateFault, variables
 from bridge.decide.templates.rendering import compiled, rendered
-from tests.builders import NOON, a_job, a_transition
+from tests.support.nouns import NOON, a_job, a_transition
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 

@@ -7,7 +7,7 @@ from bridge.decide.templates.functions import TemplateFault, variables
 from bridge.decide.templates.rendering import LONGEST_RESULT, compiled, rendered
 from bridge.decide.text.facts import basename
 from bridge.decide.text.times import human, iso
-from tests.builders import NOON, a_job, a_transition
+from tests.support.nouns import NOON, a_job, a_transition
 
 
 def render(source: str, **job) -> str:

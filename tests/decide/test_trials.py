@@ -5,8 +5,8 @@ import pytest
 from bridge.decide.whatif.rule_tests import run
 from bridge.decide.whatif.sample_job import sample_stay, sample_transition
 from bridge.model import NEW, OUTPUTS_KEPT
-from tests.builders import NOON, a_rulebook
-from tests.decide.texts import WATCH
+from tests.support.nouns import NOON, a_rulebook
+from tests.support.rules_texts import WATCH
 
 ALIAS = '[alias.queue]\nvod = "p22"\n'
 RULES = """

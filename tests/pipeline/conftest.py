@@ -4,8 +4,8 @@ import pytest
 
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import Clock
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.records import Clock
 
 
 @pytest.fixture(params=["sqlite"])

@@ -19,10 +19,10 @@ from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import history, lists
 from bridge.record.schema import attempt, delivery, metadata, transition
-from tests.builders import by_hand
 from tests.conftest import on_both
-from tests.pipeline.house import GIVEN, House
-from tests.record.builders import NOW, Clock, minutes, rows, seconds
+from tests.support.nouns import by_hand
+from tests.support.records import NOW, Clock, minutes, rows, seconds
+from tests.support.simulated_bridge import GIVEN, House
 
 KEEP = timedelta(days=30)
 EVERY = """

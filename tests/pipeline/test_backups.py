@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import REPOSITORY
 from tests.conftest import Opener
-from tests.pipeline.house import House
-from tests.record.builders import Clock, minutes
+from tests.support.commands import REPOSITORY
+from tests.support.records import Clock, minutes
+from tests.support.simulated_bridge import House
 
 RULES = """
 [[rule]]

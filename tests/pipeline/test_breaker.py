@@ -12,8 +12,8 @@ from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.schema import DEAD, SENT, WAITING, delivery, notifier
 from tests.conftest import on_both
-from tests.pipeline.fakes import FakeTransport, a_book
-from tests.record.builders import Clock, a_message, hours, know, minutes, new_delivery, put, row_of, rows, seconds
+from tests.support.fakes import FakeTransport, a_book
+from tests.support.records import Clock, a_message, hours, know, minutes, new_delivery, put, row_of, rows, seconds
 
 
 @pytest.fixture

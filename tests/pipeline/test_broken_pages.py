@@ -17,8 +17,8 @@ from bridge.record.polling import problems
 from bridge.record.schema import job_problem, transition
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.web import Answer, Request
-from tests.pipeline.fakes import a_book, watch_of
-from tests.record.builders import BUCKET, know, rows
+from tests.support.fakes import a_book, watch_of
+from tests.support.records import BUCKET, know, rows
 
 BOOK = a_book(announce=True)
 

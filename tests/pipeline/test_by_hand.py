@@ -15,11 +15,11 @@ from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Rejected
 from bridge.pipeline.operations import Accepted, OperationRefused
 from bridge.pipeline.poll import Poller
-from tests.builders import by_hand
 from tests.conftest import Opener
-from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, ONLY_FAILED, World
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import Clock
+from tests.support.explained import EVERYTHING, HEAD, MUTE, ONLY_FAILED, World
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.nouns import by_hand
+from tests.support.records import Clock
 
 
 @pytest.fixture

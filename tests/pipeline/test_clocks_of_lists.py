@@ -19,8 +19,8 @@ from bridge.record.database import Database
 from bridge.record.polling import snapshots
 from bridge.record.schema import transition, watch
 from tests.conftest import on_both
-from tests.pipeline.fakes import FakeCi, a_book, watch_of
-from tests.record.builders import NOW, Clock, a_job, a_stream, hours, know, minutes, row_of, rows, seconds
+from tests.support.fakes import FakeCi, a_book, watch_of
+from tests.support.records import NOW, Clock, a_listed_job, a_stream, hours, know, minutes, row_of, rows, seconds
 
 pytestmark = on_both
 
@@ -71,7 +71,7 @@ class Bridge:
         assert found.error is None
 
     def creates(self, id_: str, ago: timedelta = JUST_NOW, state: str = SUCCESS) -> Job:
-        job = a_job(id_, state, created_at=self.now() - ago)
+        job = a_listed_job(id_, state, created_at=self.now() - ago)
         self.ci.has(job)
         return job
 
@@ -181,7 +181,7 @@ def test_a_ci_whose_clock_was_set_back_with_its_jobs_loses_none(bridge: Bridge) 
     for n in range(4):
         bridge.passes()
         bridge.ci.now.advance(seconds(31))  # type: ignore[attr-defined]
-        bridge.ci.has(a_job(f"j{n}", SUCCESS, created_at=bridge.ci.now()))
+        bridge.ci.has(a_listed_job(f"j{n}", SUCCESS, created_at=bridge.ci.now()))
         bridge.poll()
     assert bridge.told() == {"j0", "j1", "j2", "j3"}
 

@@ -19,8 +19,8 @@ from bridge.record.codec import load_job
 from bridge.record.counters import Total
 from bridge.record.database import Database, at
 from tests.conftest import on_both
-from tests.pipeline.house import House
-from tests.record.builders import Clock, a_job, hours, minutes, seconds
+from tests.support.records import Clock, a_listed_job, hours, minutes, seconds
+from tests.support.simulated_bridge import House
 
 RULES = """
 [template.odd]
@@ -141,7 +141,7 @@ def _tally(rows: Iterator[tuple[str, ...]] | list[Any]) -> Counter[tuple[str, ..
 
 @pytest.fixture
 def life(house: House) -> Life:
-    house.ci.has(a_job("old", "Success", created_at=house.clock() - hours(2), ended_at=house.clock() - hours(1)))
+    house.ci.has(a_listed_job("old", "Success", created_at=house.clock() - hours(2), ended_at=house.clock() - hours(1)))
     life = Life(house)
     life.passes(100)
     house.transport.answer = lambda _: Sent()

@@ -16,8 +16,8 @@ from bridge.record.outbox import entries, results
 from bridge.record.queries import lists
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier
 from tests.conftest import Opener, PostgresServer, only_postgresql
-from tests.pipeline.fakes import FakeTransport, a_book, impatient, outage
-from tests.record.builders import (
+from tests.support.fakes import FakeTransport, a_book, impatient, outage
+from tests.support.records import (
     NOW,
     Clock,
     a_message,
@@ -33,7 +33,7 @@ from tests.record.builders import (
     seconds,
     settle,
 )
-from tests.record.builders import ended as ended_with
+from tests.support.records import ended as ended_with
 
 PLAIN = a_book()
 WITH_FALLBACK = a_book(cms='fallback = "pager"')

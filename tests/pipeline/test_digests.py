@@ -13,8 +13,8 @@ from bridge.record.outbox import silences
 from bridge.record.schema import digest
 from bridge.wiring import parts
 from tests.conftest import on_both
-from tests.pipeline.house import GIVEN, House
-from tests.record.builders import NOW, Clock, hours, minutes, rows
+from tests.support.records import NOW, Clock, hours, minutes, rows
+from tests.support.simulated_bridge import GIVEN, House
 
 OVER = '[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\n'
 

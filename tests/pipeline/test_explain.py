@@ -11,9 +11,9 @@ from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import ruleset, transition
 from tests.conftest import on_both
-from tests.pipeline.explained import EVERYTHING, MUTE, ONLY_FAILED, STUCK, World, after, rule_of
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import NOW, Clock, a_job, hours, minutes, seconds
+from tests.support.explained import EVERYTHING, MUTE, ONLY_FAILED, STUCK, World, after, rule_of
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.records import NOW, Clock, a_listed_job, hours, minutes, seconds
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_rule_that_should_have_told_somebody_first_is_named_with_what_came_of_
 
 
 def test_a_first_snapshot_says_that_it_was_silent(world: World) -> None:
-    world.ci.has(a_job("j1", RUNNING, created_at=NOW - hours(1)))
+    world.ci.has(a_listed_job("j1", RUNNING, created_at=NOW - hours(1)))
     world.begin(EVERYTHING)
     assert world.last()["headline"] == 'nobody was notified: first snapshot of Transcode in watch "vod"'
     assert world.last()["deliveries"] == []

@@ -13,11 +13,11 @@ from bridge.record.outbox import entries
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import delivery
 from bridge.wiring import parts
-from tests.builders import by_hand
 from tests.conftest import on_both
-from tests.pipeline.explained import EVERYTHING, HEAD, MUTE, World, after
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import NOW, Clock, a_job, hours, minutes, rows, seconds
+from tests.support.explained import EVERYTHING, HEAD, MUTE, World, after
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.nouns import by_hand
+from tests.support.records import NOW, Clock, a_listed_job, hours, minutes, rows, seconds
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_silence_is_named_with_who_made_it_and_why(world: World, drop: bool) -
 def test_what_is_over_a_throttle_is_told_when(world: World) -> None:
     world.begin(EVERYTHING.rstrip() + '\nthrottle = "1/5m"\n')
     for id_ in ("j1", "j2"):
-        world.ci.has(a_job(id_, SUBMITTED, created_at=world.clock()))
+        world.ci.has(a_listed_job(id_, SUBMITTED, created_at=world.clock()))
     world.poll()
     answers = sorted((world.told(id_)["answer"], world.told(id_)["why"]) for id_ in ("j1", "j2"))
     assert [answer for answer, _ in answers] == ["throttled", "waiting"]

@@ -10,9 +10,9 @@ from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.schema import delivery
 from tests.conftest import only_sqlite
-from tests.pipeline.explained import EVERYTHING, MUTE, STUCK, World, after, level
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import NOW, Clock, hours, minutes, rows
+from tests.support.explained import EVERYTHING, MUTE, STUCK, World, after, level
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.records import NOW, Clock, hours, minutes, rows
 
 # What differs between databases the neighbours ask of both.
 pytestmark = only_sqlite

@@ -13,9 +13,9 @@ from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import ruleset
 from tests.conftest import only_sqlite
-from tests.pipeline.explained import EVERYTHING, HEAD, STUCK, World, after, level
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import NOW, Clock, minutes, seconds
+from tests.support.explained import EVERYTHING, HEAD, STUCK, World, after, level
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.records import NOW, Clock, minutes, seconds
 
 # What differs between databases the neighbours ask of both.
 pytestmark = only_sqlite

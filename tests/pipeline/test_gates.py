@@ -15,9 +15,9 @@ from bridge.record.outbox import entries, silences
 from bridge.record.queries import lists
 from bridge.record.schema import digest
 from tests.conftest import on_both
-from tests.pipeline.house import GIVEN, House
 from tests.pipeline.test_digests import OVER, QUIET, end, states
-from tests.record.builders import NOW, Clock, hours, minutes
+from tests.support.records import NOW, Clock, hours, minutes
+from tests.support.simulated_bridge import GIVEN, House
 
 STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nrecover = true\nnotify = "ops"\n'
 NINE = QUIET.replace("22:00", "09:00")  # until eight

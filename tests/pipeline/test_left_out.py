@@ -11,9 +11,9 @@ import pytest
 
 from bridge.model import RUNNING, SUCCESS, Described, Job, Page, Place, Problem, Stream
 from bridge.record.database import Database
-from tests.pipeline.fakes import FakeCi
-from tests.pipeline.house import House
-from tests.record.builders import NOW, Clock, a_job, hours, minutes
+from tests.support.fakes import FakeCi
+from tests.support.records import NOW, Clock, a_listed_job, hours, minutes
+from tests.support.simulated_bridge import House
 
 ALL = """
 [[rule]]
@@ -64,7 +64,7 @@ def test_one_that_came_after_the_first_snapshot_is_news_however_it_is_shown_late
 ) -> None:
     house.poll()
     house.clock.advance(minutes(1))
-    house.ci.has(a_job("j1", RUNNING, created_at=created_at))
+    house.ci.has(a_listed_job("j1", RUNNING, created_at=created_at))
     odd_ci.odd = {"j1"}
     house.poll()
     odd_ci.odd, odd_ci.unlisted = set(), unlisted
@@ -79,8 +79,8 @@ def test_one_that_came_after_the_first_snapshot_is_news_however_it_is_shown_late
 def test_one_of_a_first_snapshot_is_old_news_however_it_is_shown_later(
     house: House, odd_ci: Odd, unlisted: set[str], created_at: datetime | None
 ) -> None:
-    house.ci.has(*(a_job(f"open {n}", RUNNING, created_at=NOW - hours(12)) for n in range(30)))
-    house.ci.has(a_job("old", SUCCESS, created_at=created_at))
+    house.ci.has(*(a_listed_job(f"open {n}", RUNNING, created_at=NOW - hours(12)) for n in range(30)))
+    house.ci.has(a_listed_job("old", SUCCESS, created_at=created_at))
     odd_ci.odd = {"old"}
     house.poll()
     odd_ci.odd, odd_ci.unlisted = set(), unlisted

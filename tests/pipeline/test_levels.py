@@ -16,9 +16,9 @@ from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import alarm
 from tests.conftest import on_both
-from tests.pipeline.fakes import FakeCi
-from tests.pipeline.house import House
-from tests.record.builders import NOW, Clock, hours, minutes, rows
+from tests.support.fakes import FakeCi
+from tests.support.records import NOW, Clock, hours, minutes, rows
+from tests.support.simulated_bridge import House
 
 STUCK = """
 [[rule]]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from bridge.model import Attempt, Delivery, Outcome, RetryLater, Sent
 from bridge.pipeline.dispatch import Prefetch
-from tests.record.builders import NOW
+from tests.support.records import NOW
 
 LATER_S = 30.0
 

@@ -19,9 +19,9 @@ from bridge.record.schema import job as job_table
 from bridge.record.schema import job_problem, transition
 from bridge.wiring import parts
 from tests.conftest import on_both
-from tests.pipeline.fakes import RULES, FakeCi
-from tests.pipeline.house import House
-from tests.record.builders import BUCKET, NOW, Clock, a_job, hours, minutes, row_of, rows, seconds
+from tests.support.fakes import RULES, FakeCi
+from tests.support.records import BUCKET, NOW, Clock, a_listed_job, hours, minutes, row_of, rows, seconds
+from tests.support.simulated_bridge import House
 
 pytestmark = on_both
 
@@ -49,7 +49,7 @@ class Bridge:
         self.ci = FakeCi(self.clock)
         self.poller = Poller(db=db, source=self.ci, clock=self.clock, worker="w1")
         self.use(text)
-        self.ci.has(*[a_job(f"old{n}", SUCCESS, created_at=NOW - hours(1)) for n in range(150)])
+        self.ci.has(*[a_listed_job(f"old{n}", SUCCESS, created_at=NOW - hours(1)) for n in range(150)])
         self.moves(RUNNING)
         self.polls(1)
         assert self.steps() == [(NEW, RUNNING)]
@@ -59,7 +59,7 @@ class Bridge:
         parts.sync(self.db, self.book, clock=self.clock)
 
     def moves(self, state: str, id_: str = "j1", **facts: Any) -> None:
-        self.ci.has(a_job(id_, state, created_at=NOW - hours(2), queue="p1", **facts))
+        self.ci.has(a_listed_job(id_, state, created_at=NOW - hours(2), queue="p1", **facts))
 
     def polls(self, times: int, after: timedelta = EVERY, watch: int = 0) -> None:
         for _ in range(times):
@@ -222,7 +222,7 @@ def test_a_job_that_comes_back_as_it_was_comes_from_gone_and_then_from_that_stat
 
 def test_a_list_that_shows_it_again_counts_as_well(bridge: Bridge) -> None:
     bridge.until_gone()
-    bridge.ci.has(a_job("j1", SUCCESS, created_at=bridge.clock()))
+    bridge.ci.has(a_listed_job("j1", SUCCESS, created_at=bridge.clock()))
     bridge.polls(1)
     assert bridge.steps()[-1] == (RUNNING, SUCCESS)
     assert bridge.missing() is None

@@ -20,10 +20,10 @@ from bridge.record.pruning import Cutoffs
 from bridge.record.queries import gauges
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import action
-from tests.admin.builders import NOON, World, a_job
-from tests.builders import batch_id, by_hand
 from tests.conftest import on_both
-from tests.record.builders import rows
+from tests.support.admin_world import NOON, World, job_number
+from tests.support.nouns import batch_id, by_hand
+from tests.support.records import rows
 
 pytestmark = on_both
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
@@ -117,7 +117,7 @@ def test_what_is_left_of_a_batch_is_cancelled_once(world: World) -> None:
 
 
 def test_a_notification_by_hand_is_written_down_with_its_job(world: World) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     new = ann(world).notify(world.book, job_id="j1", notifier="ops/1")
     after = {"state": "waiting", "notifier": "ops/1", "job": "j1", "sequence": 1}
     assert recorded(world) == [("notify", new.delivery, None, after)]

@@ -23,8 +23,8 @@ from bridge.record.schema import stream as stream_table
 from bridge.record.schema import transition
 from bridge.wiring import parts
 from tests.conftest import on_both
-from tests.pipeline.fakes import RULES, FakeCi
-from tests.record.builders import Clock, a_job, hours, minutes, row_of, rows, seconds
+from tests.support.fakes import RULES, FakeCi
+from tests.support.records import Clock, a_listed_job, hours, minutes, row_of, rows, seconds
 
 pytestmark = on_both
 
@@ -63,7 +63,7 @@ class Bridge:
                 assert self.poller.poll_once(one, self.book) is not None
 
     def creates(self, id_: str, state: str = SUCCESS, ago: timedelta = timedelta(0)) -> None:
-        self.ci.has(a_job(id_, state, tag="Snapshot", queue="p1", created_at=self.clock() - ago))
+        self.ci.has(a_listed_job(id_, state, tag="Snapshot", queue="p1", created_at=self.clock() - ago))
 
     def told(self) -> list[str]:
         return [row["job_id"] for row in rows(self.db, transition) if row["silent"] is None]
@@ -266,7 +266,7 @@ def test_an_unfinished_job_of_a_tag_that_is_taken_out_is_unwatched_and_not_count
     assert bridge.told() == ["s1"]
     bridge.use(BOTH)
     assert _unfinished(bridge) == (1, None)
-    bridge.ci.has(a_job("s1", SUCCESS, tag="Snapshot", queue="p1", created_at=bridge.clock() - hours(1)))
+    bridge.ci.has(a_listed_job("s1", SUCCESS, tag="Snapshot", queue="p1", created_at=bridge.clock() - hours(1)))
     bridge.polls()
     assert _unfinished(bridge) == (0, None)
     assert bridge.told() == ["s1", "s1"]

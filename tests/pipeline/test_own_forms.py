@@ -9,8 +9,8 @@ from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.schema import delivery
 from tests.conftest import on_both
-from tests.pipeline.house import GIVEN, House
-from tests.record.builders import Clock, hours, minutes, rows
+from tests.support.records import Clock, hours, minutes, rows
+from tests.support.simulated_bridge import GIVEN, House
 
 OVER = '[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\n'
 BODY = """

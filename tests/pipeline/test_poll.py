@@ -23,12 +23,12 @@ from bridge.record.schema import job as job_table
 from bridge.record.schema import stream as stream_table
 from bridge.wiring import parts
 from tests.conftest import Opener, on_both
-from tests.pipeline.fakes import RULES, FakeCi, a_book, count, watch_of
-from tests.record.builders import (
+from tests.support.fakes import RULES, FakeCi, a_book, count, watch_of
+from tests.support.records import (
     BUCKET,
     NOW,
     Clock,
-    a_job,
+    a_listed_job,
     a_stream,
     hours,
     know,
@@ -80,21 +80,21 @@ def _mark(db: Database, tag: str = "Transcode") -> datetime | None:
 
 
 def _new(clock: Clock, id_: str, state: str = SUBMITTED, **facts: Any) -> Job:
-    return a_job(id_, state, **{"created_at": clock(), **facts})
+    return a_listed_job(id_, state, **{"created_at": clock(), **facts})
 
 
 # --- the first snapshot -------------------------------------------------------------------------------------
 
 
 def test_a_first_snapshot_is_recorded_and_told_to_nobody(db: Database, ci: FakeCi, poll: Polls) -> None:
-    ci.has(a_job("old", SUCCESS), a_job("running", RUNNING))
+    ci.has(a_listed_job("old", SUCCESS), a_listed_job("running", RUNNING))
     found = poll()
     assert (found.jobs, found.transitions, found.deliveries, found.error) == (2, 2, 0, None)
     assert {row["silent"] for row in rows(db, transition)} == {'first snapshot of Transcode in watch "vod"'}
 
 
 def test_a_first_snapshot_can_be_announced(db: Database, ci: FakeCi, poll: Polls) -> None:
-    ci.has(a_job("old", SUCCESS), a_job("running", RUNNING))
+    ci.has(a_listed_job("old", SUCCESS), a_listed_job("running", RUNNING))
     assert poll(a_book(announce=True)).deliveries == 2
     assert _steps(db) == [("old", "new", SUCCESS), ("running", "new", RUNNING)]
 
@@ -103,7 +103,7 @@ def test_a_first_snapshot_can_be_announced(db: Database, ci: FakeCi, poll: Polls
 def test_a_job_that_only_looks_older_than_the_first_question_as_cis_clock_is_behind_is_told(
     db: Database, ci: FakeCi, poll: Polls, clock: Clock, behind_s: int, told: bool
 ) -> None:
-    ci.has(a_job("j1", created_at=clock() + seconds(10 - behind_s)))
+    ci.has(a_listed_job("j1", created_at=clock() + seconds(10 - behind_s)))
     ci.pages["Transcode"] = [Page(jobs=tuple(ci.jobs.values()), served_at=clock() + seconds(20 - behind_s))]
     ci.before_call = lambda: clock.advance(seconds(20))
     assert poll().deliveries == told
@@ -115,9 +115,9 @@ def test_a_first_snapshot_looks_back_as_far_as_the_watch_says(ci: FakeCi, poll: 
 
 
 def test_the_next_state_of_a_job_of_a_first_snapshot_is_told(db: Database, ci: FakeCi, poll: Polls) -> None:
-    ci.has(a_job("j1", RUNNING))
+    ci.has(a_listed_job("j1", RUNNING))
     poll()
-    ci.has(a_job("j1", SUCCESS))
+    ci.has(a_listed_job("j1", SUCCESS))
     assert poll().deliveries == 1
     assert _steps(db) == [("j1", "new", RUNNING), ("j1", RUNNING, SUCCESS)]
 
@@ -130,7 +130,7 @@ def test_every_state_that_is_seen_is_one_transition_and_is_told(
 ) -> None:
     created = clock()
     for state in (SUBMITTED, RUNNING, SUCCESS):
-        ci.has(a_job("j1", state, created_at=created))
+        ci.has(a_listed_job("j1", state, created_at=created))
         for _ in range(2):
             polled()
             clock.advance(seconds(30))
@@ -294,8 +294,8 @@ def test_a_list_that_gives_the_same_token_for_ever_ends_with_an_error(
 def aged(ci: FakeCi, poll: Polls, clock: Clock) -> Polls:
     """A watch with 12 old unfinished jobs among so many finished ones that listing them all is dearer."""
     created = clock() - hours(20)
-    ci.has(*[a_job(f"open{n:02}", RUNNING, created_at=created + seconds(n)) for n in range(12)])
-    ci.has(*[a_job(f"done{n}", SUCCESS, created_at=created + minutes(1)) for n in range(900)])
+    ci.has(*[a_listed_job(f"open{n:02}", RUNNING, created_at=created + seconds(n)) for n in range(12)])
+    ci.has(*[a_listed_job(f"done{n}", SUCCESS, created_at=created + minutes(1)) for n in range(900)])
     poll()
     ci.listed.clear()
     clock.advance(seconds(30))
@@ -344,7 +344,7 @@ def test_a_job_that_left_the_list_is_not_gone_while_ci_knows_it(db: Database, ci
 
 def test_what_ci_describes_unasked_is_left_alone(db: Database, ci: FakeCi, aged: Polls) -> None:
     ci.forgets("open03")
-    ci.has(a_job("open04", "Success", tag="Transcode", created_at=NOW - hours(20)))
+    ci.has(a_listed_job("open04", "Success", tag="Transcode", created_at=NOW - hours(20)))
     before = count(db, "job")
     aged()
     assert count(db, "job") == before
@@ -366,11 +366,11 @@ _TWO = a_book("Transcode", "Snapshot")
 def test_a_tag_added_later_is_silent_about_old_jobs_and_tells_the_new_ones(
     db: Database, ci: FakeCi, polled: Polls, clock: Clock
 ) -> None:
-    ci.has(a_job("old", RUNNING, tag="Snapshot", created_at=NOW - hours(1)))
+    ci.has(a_listed_job("old", RUNNING, tag="Snapshot", created_at=NOW - hours(1)))
     ci.has(_new(clock, "new", SUBMITTED, tag="Snapshot", created_at=NOW + seconds(10)))
     assert polled(_TWO).deliveries == 1
     assert {row["job_id"]: row["silent"] is None for row in rows(db, transition)} == {"old": False, "new": True}
-    ci.has(a_job("old", SUCCESS, tag="Snapshot", created_at=NOW - hours(1)))
+    ci.has(a_listed_job("old", SUCCESS, tag="Snapshot", created_at=NOW - hours(1)))
     assert polled(_TWO).deliveries == 1
 
 
@@ -503,7 +503,7 @@ def test_ci_is_given_the_time_that_it_asks_for_up_to_ten_minutes(
 
 
 def _many(clock: Clock, tag: str, count: int) -> list[Job]:
-    return [a_job(f"{tag}{n:03}", tag=tag, created_at=clock() - seconds(n)) for n in range(count)]
+    return [a_listed_job(f"{tag}{n:03}", tag=tag, created_at=clock() - seconds(n)) for n in range(count)]
 
 
 def test_long_lists_take_turns_page_by_page_and_short_ones_come_first(ci: FakeCi, poll: Polls, clock: Clock) -> None:
@@ -518,7 +518,7 @@ def test_news_of_known_jobs_come_before_the_rest_of_a_long_list(
     db: Database, ci: FakeCi, poll: Polls, clock: Clock
 ) -> None:
     book = a_book("Transcode", "Snapshot")
-    old = a_job("old", RUNNING, tag="Snapshot", created_at=clock() - hours(30))
+    old = a_listed_job("old", RUNNING, tag="Snapshot", created_at=clock() - hours(30))
     poll(book)
     with db.write() as tx:
         snapshots.save(tx, [old], [], {}, stream=a_stream("Snapshot").key, streams=(), now=clock())

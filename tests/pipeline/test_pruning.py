@@ -23,11 +23,12 @@ from bridge.record.database import Database
 from bridge.record.polling import leases, snapshots
 from bridge.record.schema import delivery, job, transition, worker
 from tests.conftest import on_both
-from tests.pipeline.fakes import FakeCi, a_book, count, watch_of
-from tests.record.builders import (
+from tests.record.test_pruning import days
+from tests.support.fakes import FakeCi, a_book, count, watch_of
+from tests.support.records import (
     NOW,
     Clock,
-    a_job,
+    a_listed_job,
     a_message,
     a_stream,
     claim,
@@ -41,7 +42,6 @@ from tests.record.builders import (
     seconds,
     settle,
 )
-from tests.record.test_pruning import days
 
 BOOK = a_book()
 PRUNED = "older than what is kept"
@@ -85,7 +85,7 @@ def told(db: Database, poll: Polls, ci: FakeCi, clock: Clock) -> Callable[..., N
     def tells(*ids: str, book: Rulebook = BOOK, **facts: Any) -> None:
         poll(book)
         clock.advance(minutes(10))
-        ci.has(*(a_job(id_, SUCCESS, **{"created_at": clock(), **facts}) for id_ in ids))
+        ci.has(*(a_listed_job(id_, SUCCESS, **{"created_at": clock(), **facts}) for id_ in ids))
         clock.advance(seconds(30))
         poll(book)
         settle(db, *(ended(one, Sent()) for one in claim(db, now=clock())), now=clock())
@@ -178,7 +178,7 @@ def test_nothing_is_told_or_stored_again_by_the_polls_that_follow(
 def test_a_list_does_not_go_back_behind_what_was_pruned_for_an_old_unfinished_job(
     db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
 ) -> None:
-    ci.has(a_job("old", RUNNING, created_at=clock() - hours(1)))
+    ci.has(a_listed_job("old", RUNNING, created_at=clock() - hours(1)))
     told("j1")
     clock.advance(days(31))
     poll()
@@ -193,12 +193,12 @@ def test_a_list_does_not_go_back_behind_what_was_pruned_for_an_old_unfinished_jo
 def test_an_old_unfinished_job_is_followed_to_its_end_and_told(
     db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
 ) -> None:
-    ci.has(a_job("old", RUNNING, created_at=clock() - hours(1)))
+    ci.has(a_listed_job("old", RUNNING, created_at=clock() - hours(1)))
     told("j1")
     clock.advance(days(100))
     poll()
     prune()
-    ci.has(a_job("old", SUCCESS, created_at=NOW - hours(1)))
+    ci.has(a_listed_job("old", SUCCESS, created_at=NOW - hours(1)))
     assert poll().deliveries == 1
     assert [row["state"] for row in rows(db, transition) if row["job_id"] == "old"] == [RUNNING, SUCCESS]
     assert prune() == {}
@@ -210,7 +210,7 @@ def test_a_list_still_goes_back_to_an_unfinished_job_that_is_younger_than_what_w
     told("j1")
     clock.advance(days(31))
     young = clock()
-    ci.has(a_job("young", RUNNING, created_at=young))
+    ci.has(a_listed_job("young", RUNNING, created_at=young))
     poll()
     prune()
     clock.advance(minutes(10))
@@ -224,7 +224,7 @@ def test_a_list_still_goes_back_to_an_unfinished_job_that_is_younger_than_what_w
 def test_a_job_that_is_pruned_while_a_list_shows_it_is_not_told_again(
     db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
 ) -> None:
-    ci.has(a_job("open", RUNNING, created_at=clock()))
+    ci.has(a_listed_job("open", RUNNING, created_at=clock()))
     told("j1")
     clock.advance(days(31))
     poll()
@@ -245,7 +245,7 @@ def test_after_forty_days_off_all_is_told_that_came_meanwhile_and_nothing_again(
     told("before")
     last = clock()
     clock.advance(days(40))
-    ci.has(a_job("meanwhile", SUCCESS, created_at=last + minutes(1)))
+    ci.has(a_listed_job("meanwhile", SUCCESS, created_at=last + minutes(1)))
     prune()
     found = poll()
     assert (found.transitions, found.deliveries) == (1, 1)
@@ -261,7 +261,7 @@ def test_what_is_seen_late_is_kept_as_long_as_what_is_seen_at_once(
 ) -> None:
     told("before")
     clock.advance(days(40))
-    ci.has(a_job("meanwhile", SUCCESS, created_at=clock() - days(39)))
+    ci.has(a_listed_job("meanwhile", SUCCESS, created_at=clock() - days(39)))
     poll()
     clock.advance(days(29))
     poll()
@@ -288,7 +288,7 @@ def test_nothing_is_told_again_when_the_clock_of_ci_is_another(
     poll()
     clock.advance(minutes(10))
     theirs.advance(minutes(10))
-    ci.has(a_job("open", RUNNING, created_at=theirs()), a_job("j1", SUCCESS, created_at=theirs()))
+    ci.has(a_listed_job("open", RUNNING, created_at=theirs()), a_listed_job("j1", SUCCESS, created_at=theirs()))
     for _ in range(12):
         found = poll()
         prune()
@@ -322,7 +322,7 @@ def test_a_stream_added_later_announces_what_its_first_list_finds(
     clock.advance(days(31))
     poll()
     prune()
-    ci.has(a_job("s1", SUCCESS, tag="Snapshot", created_at=clock() - days(30)))
+    ci.has(a_listed_job("s1", SUCCESS, tag="Snapshot", created_at=clock() - days(30)))
     book = a_book("Transcode", "Snapshot", announce=True)
     watch = replace(watch_of(book), lookback=days(30))
     assert poll(_with(book, watch)).deliveries == 1
@@ -357,7 +357,7 @@ def test_nothing_goes_that_a_paused_watch_of_the_bucket_has_still_to_show(
     book = _with(BOOK, watch_of(BOOK), other)
     told("j1", book=book)
     clock.advance(minutes(10))
-    ci.has(a_job("j2", SUCCESS, created_at=clock()))
+    ci.has(a_listed_job("j2", SUCCESS, created_at=clock()))
     for _ in range(3):
         poller.poll_once(watch_of(book), book)
         clock.advance(days(15))
@@ -378,8 +378,8 @@ def test_a_stream_that_was_never_listed_whole_holds_what_came_since_it_was_asked
     know(db, watches=book.watches)
     ci.refuses["Snapshot"] = TemporaryError("CI is ill", advice="wait")
     poller.poll_once(other, book)
-    ci.has(a_job("s1", SUCCESS, tag="Snapshot", created_at=clock() + minutes(1)))
-    ci.has(a_job("j2", SUCCESS, created_at=clock() + minutes(1)))
+    ci.has(a_listed_job("s1", SUCCESS, tag="Snapshot", created_at=clock() + minutes(1)))
+    ci.has(a_listed_job("j2", SUCCESS, created_at=clock() + minutes(1)))
     clock.advance(minutes(2))
     poller.poll_once(watch_of(book), book)
     clock.advance(days(40))
@@ -402,7 +402,7 @@ def test_a_stream_that_comes_back_into_the_rules_tells_nothing_again(
         clock.advance(days(20))
         poll()
     assert prune() == {"deliveries": 2, "jobs": 2}
-    ci.has(a_job("s3", SUCCESS, tag="Snapshot", created_at=clock() - days(1)))
+    ci.has(a_listed_job("s3", SUCCESS, tag="Snapshot", created_at=clock() - days(1)))
     assert poll(both).deliveries == 1
     assert _silent(db) == {"s2": PRUNED, "s3": None}
 
@@ -412,7 +412,7 @@ def test_a_stream_that_comes_back_into_the_rules_tells_nothing_again(
 
 def _fill(db: Database, how_many: int) -> None:
     with db.write() as tx:
-        jobs = [a_job(f"j{n}", SUCCESS) for n in range(how_many)]
+        jobs = [a_listed_job(f"j{n}", SUCCESS) for n in range(how_many)]
         snapshots.save(tx, jobs, [], {}, stream="s", streams=(), now=NOW)
 
 

@@ -13,8 +13,8 @@ from bridge.record.outbox import entries
 from bridge.record.queries import lists
 from bridge.record.schema import DEAD, WAITING, delivery, notifier
 from tests.conftest import on_both
-from tests.pipeline.fakes import FakeTransport, a_book
-from tests.record.builders import Clock, hours, know, minutes, new_delivery, put, rows, seconds
+from tests.support.fakes import FakeTransport, a_book
+from tests.support.records import Clock, hours, know, minutes, new_delivery, put, rows, seconds
 
 RETRY = seconds(45)
 

@@ -13,8 +13,8 @@ from bridge.pipeline.stats import SPANS, Stats, quantile, stats
 from bridge.record import counters
 from bridge.record.counters import BOUNDS, Count
 from bridge.record.database import Database
-from tests.pipeline.house import House
-from tests.record.builders import Clock, hours, minutes, seconds
+from tests.support.records import Clock, hours, minutes, seconds
+from tests.support.simulated_bridge import House
 
 RULES = '[[rule]]\nname = "all"\nto = "done"\nnotify = "ops"\n'
 

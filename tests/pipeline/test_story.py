@@ -5,8 +5,8 @@ from __future__ import annotations
 from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record.database import Database
 from tests.conftest import on_both
-from tests.pipeline.house import House
-from tests.record.builders import Clock, hours, minutes
+from tests.support.records import Clock, hours, minutes
+from tests.support.simulated_bridge import House
 
 RULES = """
 [defaults]

@@ -23,9 +23,9 @@ from bridge.record.pruning import Cutoffs
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import DEAD, DROPPED, WAITING, delivery
-from tests.builders import batch_id, by_hand
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.record.builders import (
+from tests.support.nouns import batch_id, by_hand
+from tests.support.records import (
     LEASE,
     NOW,
     a_message,

@@ -10,7 +10,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.schema import delivery, notifier
 from tests.conftest import Opener, only_postgresql
-from tests.record.builders import (
+from tests.support.records import (
     LEASE,
     NOW,
     claim,

@@ -17,7 +17,7 @@ from bridge.record.database import Database
 from bridge.record.outbox import results
 from bridge.record.schema import tally
 from tests.conftest import Opener, only_sqlite
-from tests.record.builders import NOW, claim, ended, hours, know, minutes, new_delivery, put, rows, seconds, settle
+from tests.support.records import NOW, claim, ended, hours, know, minutes, new_delivery, put, rows, seconds, settle
 
 NINE = NOW.replace(hour=9, minute=0, second=0, microsecond=0)
 

@@ -16,7 +16,7 @@ from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
 from bridge.record.schema import DEAD, SENT, delivery
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.record.builders import LEASE, NOW, ended, know, new_delivery, put, rows
+from tests.support.records import LEASE, NOW, ended, know, new_delivery, put, rows
 
 
 @dataclass

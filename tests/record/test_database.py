@@ -17,11 +17,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from bridge.record.database import Database, SchemaOld, at, ms, trouble
 from bridge.record.schema import HEAD, lease, stream
-from tests.commands import run
 from tests.conftest import Opener, PostgresServer, only_postgresql, only_sqlite
 from tests.crash.servers import open_folder, own_postgres
-from tests.record.builders import NOW, rows
-from tests.waiting import wait_until
+from tests.support.commands import run
+from tests.support.records import NOW, rows
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])

@@ -16,7 +16,7 @@ from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
 from bridge.record.schema import DELIVERY_STATES, delivery, digest
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.record.builders import NOW, a_message, hours, new_delivery, rows, seconds
+from tests.support.records import NOW, a_message, hours, new_delivery, rows, seconds
 
 NOTIFIERS = ("n0", "n1")
 MOST = 4

@@ -10,7 +10,7 @@ from bridge.record.database import Database, at, ms
 from bridge.record.polling import leases
 from bridge.record.polling.leases import LEASE, LeaseLost
 from bridge.record.schema import lease, notifier, watch, worker
-from tests.record.builders import BUCKET, NOW, a_watch, hours, know, minutes, row_of, rows, seconds
+from tests.support.records import BUCKET, NOW, a_watch, hours, know, minutes, row_of, rows, seconds
 
 
 @pytest.fixture

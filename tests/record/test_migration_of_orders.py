@@ -14,7 +14,7 @@ from bridge.record.database import Database, at, ms
 from bridge.record.outbox import batches, digests
 from bridge.record.schema import DELIVERY_STATES
 from tests.conftest import Opener
-from tests.record.builders import (
+from tests.support.records import (
     NOW,
     a_message,
     claim,

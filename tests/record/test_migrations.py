@@ -18,9 +18,9 @@ from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, attempt, metadata, notifier
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.record.builders import a_job, know, new_delivery, put, rows
 from tests.record.test_snapshots import see
-from tests.waiting import wait_until
+from tests.support.records import a_listed_job, know, new_delivery, put, rows
+from tests.support.waiting import wait_until
 
 
 def _set_revision(db: Database, revision: str) -> None:
@@ -207,7 +207,7 @@ def test_workers_write_while_an_index_is_built(empty_url: str, before: Database,
     worker = opened(_with(empty_url, "lock_timeout=5s"))
     with _held_back(empty_url, how, before.upgrade) as upgraded:
         put(worker, new_delivery("d2"), new_delivery("d3"))
-        see(worker, a_job("j1"))
+        see(worker, a_listed_job("j1"))
         with worker.write() as tx:  # as a version does that knows no more columns
             sent = tx.execute(text("UPDATE delivery SET state = 2 WHERE id <> 'd1' RETURNING id")).scalars().all()
         assert {"d2", "d3"} == set(sent)

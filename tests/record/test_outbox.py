@@ -7,7 +7,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.queries import lists
 from bridge.record.schema import delivery, message, notifier
-from tests.record.builders import (
+from tests.support.records import (
     NOW,
     a_message,
     claim,

@@ -10,7 +10,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.queries import lists
 from bridge.record.queries.lists import iso
-from tests.record.builders import NOW, claim, know, minutes, new_delivery, put, seconds
+from tests.support.records import NOW, claim, know, minutes, new_delivery, put, seconds
 
 
 def delivery(db: Database, id_: str) -> Any:

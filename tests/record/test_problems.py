@@ -8,7 +8,7 @@ from bridge.record import counters
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.schema import job_problem
-from tests.record.builders import BUCKET, NOW, hours, minutes, row_of, rows
+from tests.support.records import BUCKET, NOW, hours, minutes, row_of, rows
 
 ODD_END = Problem(job_id="j1", field="EndTime", value="null")
 ODD_STATE = Problem(job_id="j2", field="State", value="", left_out=True)

@@ -19,11 +19,12 @@ from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import attempt, delivery, horizon, job, message, thread, transition
 from tests.conftest import only_postgresql
-from tests.record.builders import (
+from tests.record.test_snapshots import see
+from tests.support.records import (
     BUCKET,
     LEASE,
     NOW,
-    a_job,
+    a_listed_job,
     a_message,
     a_step,
     claim,
@@ -38,7 +39,6 @@ from tests.record.builders import (
     rows,
     settle,
 )
-from tests.record.test_snapshots import see
 
 
 def days(count: float) -> timedelta:
@@ -351,7 +351,7 @@ def test_deliveries_are_claimed_and_settled_once_while_their_rules_are_written(d
 
 def _saw(db: Database, id_: str, *states: str, **facts: Any) -> None:
     for number, state in enumerate(states, 1):
-        one = a_job(id_, state, **facts)
+        one = a_listed_job(id_, state, **facts)
         see(db, one)
         with db.write() as tx:
             snapshots.add_transitions(tx, [(a_step(one, "new" if number == 1 else RUNNING, number), ())])
@@ -388,7 +388,7 @@ def test_a_job_that_a_list_may_show_again_stays(db: Database) -> None:
 
 def test_the_jobs_of_another_bucket_keep_their_transitions_though_the_id_is_the_same(db: Database) -> None:
     _saw(db, "j1", SUCCESS)
-    other = a_job("j1", RUNNING, bucket="other-1250000000")
+    other = a_listed_job("j1", RUNNING, bucket="other-1250000000")
     with db.write() as tx:
         snapshots.save(tx, [other], [a_step(other)], {}, stream="s", streams=(), now=NOW)
         snapshots.add_transitions(tx, [(a_step(other), ())])

@@ -13,10 +13,10 @@ from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import delivery
 from tests.conftest import only_sqlite
-from tests.record.builders import (
+from tests.support.records import (
     BUCKET,
     NOW,
-    a_job,
+    a_listed_job,
     a_message,
     a_step,
     a_watch,
@@ -49,9 +49,9 @@ def _ids(db: Database, what, **facts) -> list[str]:
 def jobs(db: Database) -> None:
     _store(
         db,
-        a_step(a_job("j1", SUCCESS, queue="q1", created_at=NOW - hours(2), ended_at=NOW)),
-        a_step(a_job("j2", RUNNING, queue="q2", created_at=NOW - hours(1))),
-        a_step(a_job("j3", FAILED, tag="Snapshot", created_at=NOW), seen_at=NOW + hours(1)),
+        a_step(a_listed_job("j1", SUCCESS, queue="q1", created_at=NOW - hours(2), ended_at=NOW)),
+        a_step(a_listed_job("j2", RUNNING, queue="q2", created_at=NOW - hours(1))),
+        a_step(a_listed_job("j3", FAILED, tag="Snapshot", created_at=NOW), seen_at=NOW + hours(1)),
     )
 
 
@@ -99,7 +99,7 @@ def test_a_job_is_shown_with_its_times_its_transitions_and_its_deliveries(db: Da
 
 def test_lists_have_one_line_of_a_text_and_details_have_it_whole(db: Database) -> None:
     long = "one\ntwo " * 50_000
-    job = a_job(
+    job = a_listed_job(
         "j\n" + "1" * 300, FAILED, message=long, input="in/" + "x" * 900, outputs=("o\n" * 200,), user_data=long
     )
     step = a_step(job, silent=long)
@@ -120,7 +120,7 @@ def test_lists_have_one_line_of_a_text_and_details_have_it_whole(db: Database) -
 
 
 def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
-    _store(db, a_step(a_job()), a_step(a_job(bucket="other-1250000000")))
+    _store(db, a_step(a_listed_job()), a_step(a_listed_job(bucket="other-1250000000")))
     put(db, new_delivery("d1", message=a_message("m", bucket=BUCKET, job_id="j1")))
     with db.read() as tx:
         found = lists.job(tx, "j1")
@@ -128,7 +128,7 @@ def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
 
 
 def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> None:
-    _store(db, *[a_step(a_job(f"j{n}")) for n in range(5)])
+    _store(db, *[a_step(a_listed_job(f"j{n}")) for n in range(5)])
     seen: list[str] = []
     cursor = None
     for arrival in range(3):
@@ -136,12 +136,12 @@ def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> No
             page = lists.jobs(tx, Filter(), cursor=cursor, limit=2)
         seen += [item["id"] for item in page.items]
         cursor = page.cursor
-        _store(db, a_step(a_job(f"new{arrival}")))
+        _store(db, a_step(a_listed_job(f"new{arrival}")))
     assert (seen, cursor) == (["j4", "j3", "j2", "j1", "j0"], None)
 
 
 def test_the_last_page_has_no_cursor_even_when_it_is_full(db: Database) -> None:
-    _store(db, *[a_step(a_job(f"j{n}")) for n in range(4)])
+    _store(db, *[a_step(a_listed_job(f"j{n}")) for n in range(4)])
     with db.read() as tx:
         first = lists.jobs(tx, Filter(), limit=2)
         assert lists.jobs(tx, Filter(), cursor=first.cursor, limit=2).cursor is None
@@ -210,8 +210,8 @@ def test_a_delivery_without_a_rule_is_shown_without_one(db: Database) -> None:
     ],
 )
 def test_sqlite_finds_jobs_by_the_rarest_of_several_filters(db: Database, which: dict[str, str], index: str) -> None:
-    jobs = [a_job(f"j{n}", SUCCESS) for n in range(5)]
-    _store(db, *map(a_step, [*jobs, a_job("rare", FAILED), a_job("odd", SUCCESS, tag="Snapshot")]))
+    jobs = [a_listed_job(f"j{n}", SUCCESS) for n in range(5)]
+    _store(db, *map(a_step, [*jobs, a_listed_job("rare", FAILED), a_listed_job("odd", SUCCESS, tag="Snapshot")]))
     asked: list[tuple[str, Any]] = []
     event.listen(db.engine, "before_cursor_execute", lambda *seen: asked.append((seen[2], seen[3])))
     _ids(db, lists.jobs, **which)

@@ -13,7 +13,7 @@ from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.schema import delivery, notifier, watch, worker
 from tests.conftest import Opener, only_postgresql
-from tests.record.builders import (
+from tests.support.records import (
     NOW,
     a_watch,
     claim,
@@ -29,7 +29,7 @@ from tests.record.builders import (
     seconds,
     settle,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 HOUR = hours(1)
 

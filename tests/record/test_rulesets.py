@@ -11,7 +11,7 @@ from bridge.record.database import Database
 from bridge.record.polling import leases
 from bridge.record.rulesets import OtherRules, Standing
 from tests.conftest import Opener
-from tests.record.builders import NOW, minutes, seconds
+from tests.support.records import NOW, minutes, seconds
 
 
 def accept(db: Database, sha: str) -> bool:

@@ -10,7 +10,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import entries, results
 from bridge.record.polling import leases
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
-from tests.record.builders import (
+from tests.support.records import (
     LEASE,
     NOW,
     claim,

@@ -11,7 +11,18 @@ from bridge.pipeline.silences import preview
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.polling import snapshots
-from tests.record.builders import BUCKET, NOW, a_job, a_message, a_step, hours, minutes, new_delivery, put, seconds
+from tests.support.records import (
+    BUCKET,
+    NOW,
+    a_listed_job,
+    a_message,
+    a_step,
+    hours,
+    minutes,
+    new_delivery,
+    put,
+    seconds,
+)
 
 
 def a_silence(id: str = "s1", **facts: Any) -> Silence:  # noqa: A002  (the noun's own word)
@@ -36,7 +47,7 @@ def add(db: Database, *found: Silence) -> None:
 
 def seen(db: Database, job_id: str, rule: str = "all", notifiers: tuple[str, ...] = ("cms",), **facts: Any) -> None:
     with db.write() as tx:
-        step = a_step(a_job(job_id, FAILED), **facts)
+        step = a_step(a_listed_job(job_id, FAILED), **facts)
         snapshots.add_transitions(tx, [(step, [(rule, list(notifiers))])])
 
 

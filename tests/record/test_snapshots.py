@@ -14,7 +14,7 @@ from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import job as job_table
 from bridge.record.schema import transition as transition_table
-from tests.record.builders import BUCKET, NOW, a_job, a_step, hours, minutes, row_of, rows
+from tests.support.records import BUCKET, NOW, a_listed_job, a_step, hours, minutes, row_of, rows
 
 
 def see(db: Database, *jobs: Job, stream: str = "s", streams: tuple[str, ...] = ("s",), now: datetime = NOW) -> None:
@@ -31,7 +31,7 @@ def _open_ids(db: Database, *streams: str) -> list[tuple[str, str]]:
 
 
 def test_a_job_comes_back_as_it_was_stored(db: Database) -> None:
-    job = a_job(
+    job = a_listed_job(
         queue="p1", state=FAILED, code="E", message='a "text" 转码', progress=0, started_at=NOW,
         ended_at=NOW + hours(1), outputs=("a", "b"), outputs_total=7, user_data="k=v",
     )  # fmt: skip
@@ -43,13 +43,13 @@ def test_a_job_comes_back_as_it_was_stored(db: Database) -> None:
 
 
 def test_a_job_text_of_a_newer_version_is_read_without_what_is_unknown() -> None:
-    assert load_job(dump_job(a_job())[:-1] + ',"later":1}') == a_job()
+    assert load_job(dump_job(a_listed_job())[:-1] + ',"later":1}') == a_listed_job()
 
 
 def test_a_new_job_is_open_until_it_is_done(db: Database) -> None:
-    see(db, a_job())
+    see(db, a_listed_job())
     assert row_of(db, job_table, id="j1")["open"]
-    see(db, a_job(state=SUCCESS))
+    see(db, a_listed_job(state=SUCCESS))
     assert not row_of(db, job_table, id="j1")["open"]
     assert row_of(db, job_table, id="j1")["sequence"] == 2
 
@@ -60,10 +60,10 @@ def test_a_job_whose_queue_changes_is_found_under_the_new_one(db: Database, stat
         with db.read() as tx:
             return [one["id"] for one in lists.jobs(tx, Filter(queue=queue)).items]
 
-    see(db, a_job(state=RUNNING, queue="p1"), a_job("j2", state=RUNNING, queue="p1"))
-    see(db, a_job(state=state, queue="p2"))
+    see(db, a_listed_job(state=RUNNING, queue="p1"), a_listed_job("j2", state=RUNNING, queue="p1"))
+    see(db, a_listed_job(state=state, queue="p2"))
     assert (found("p1"), found("p2")) == (["j2"], ["j1"])
-    see(db, a_job(state=state, queue=None))  # CI does not say: it is where it was
+    see(db, a_listed_job(state=state, queue=None))  # CI does not say: it is where it was
     assert found("p2") == ["j1"]
     with db.read() as tx:
         (whole,) = lists.job(tx, "j1")
@@ -71,51 +71,51 @@ def test_a_job_whose_queue_changes_is_found_under_the_new_one(db: Database, stat
 
 
 def test_what_changes_without_a_transition_is_stored_too(db: Database) -> None:
-    see(db, a_job(state=RUNNING, progress=10))
-    see(db, a_job(state=RUNNING, progress=80))
+    see(db, a_listed_job(state=RUNNING, progress=10))
+    see(db, a_listed_job(state=RUNNING, progress=80))
     with db.read() as tx:
         known = snapshots.known(tx, BUCKET, ["j1"])["j1"]
     assert (load_job(known.detail).progress, known.seen.sequence) == (80, 1)
 
 
 def test_what_has_not_changed_is_not_written(db: Database) -> None:
-    see(db, a_job(), a_job("j2"))
+    see(db, a_listed_job(), a_listed_job("j2"))
     written = []
     event.listen(
         db.engine, "before_cursor_execute", lambda _c, _k, said, values, _x, _m: written.append((said, values))
     )
-    see(db, a_job(), a_job("j2", state=RUNNING), now=NOW + hours(1))
+    see(db, a_listed_job(), a_listed_job("j2", state=RUNNING), now=NOW + hours(1))
     assert not any("INSERT" in said for said, _ in written)
     assert [row["changed_at"] for row in rows(db, job_table)] == [ms(NOW), ms(NOW + hours(1))]
 
 
 def test_a_stale_answer_changes_nothing_of_a_closed_job(db: Database) -> None:
-    see(db, a_job(state=SUCCESS, progress=100))
+    see(db, a_listed_job(state=SUCCESS, progress=100))
     before = rows(db, job_table)
-    see(db, a_job(state=RUNNING, progress=40), now=NOW + hours(1))
+    see(db, a_listed_job(state=RUNNING, progress=40), now=NOW + hours(1))
     assert rows(db, job_table) == before
 
 
 def test_a_job_without_a_creation_time_counts_from_when_it_was_seen(db: Database) -> None:
-    see(db, a_job(created_at=None))
+    see(db, a_listed_job(created_at=None))
     assert row_of(db, job_table, id="j1")["created_at"] == ms(NOW)
 
 
 def test_a_job_stays_with_its_stream_while_that_is_watched(db: Database) -> None:
-    see(db, a_job(), stream="a", streams=("a", "b"))
-    see(db, a_job(), stream="b", streams=("a", "b"))
+    see(db, a_listed_job(), stream="a", streams=("a", "b"))
+    see(db, a_listed_job(), stream="b", streams=("a", "b"))
     assert _open_ids(db, "a", "b") == [("j1", "a")]
 
 
 def test_a_job_whose_stream_is_no_longer_watched_moves_to_the_one_that_shows_it(db: Database) -> None:
-    see(db, a_job(), stream="a", streams=("a", "b"))
-    see(db, a_job(), stream="b", streams=("b",))
+    see(db, a_listed_job(), stream="a", streams=("a", "b"))
+    see(db, a_listed_job(), stream="b", streams=("b",))
     assert _open_ids(db, "a", "b") == [("j1", "b")]
 
 
 def test_the_same_id_in_two_buckets_is_two_jobs(db: Database) -> None:
-    see(db, a_job())
-    other = a_job(bucket="other-1250000000", state=SUCCESS)
+    see(db, a_listed_job())
+    other = a_listed_job(bucket="other-1250000000", state=SUCCESS)
     with db.write() as tx:
         assert snapshots.known(tx, other.bucket, ["j1"]) == {}
         snapshots.save(tx, [other], [a_step(other)], {}, stream="o", streams=["o"], now=NOW)
@@ -123,7 +123,7 @@ def test_the_same_id_in_two_buckets_is_two_jobs(db: Database) -> None:
 
 
 def test_open_jobs_are_listed_oldest_first(db: Database) -> None:
-    see(db, a_job("new"), a_job("old", created_at=NOW - hours(2)), a_job("done", SUCCESS))
+    see(db, a_listed_job("new"), a_listed_job("old", created_at=NOW - hours(2)), a_listed_job("done", SUCCESS))
     assert _open_ids(db, "s") == [("old", "s"), ("new", "s")]
     assert _open_ids(db, "another") == []
     with db.read() as tx:
@@ -131,7 +131,7 @@ def test_open_jobs_are_listed_oldest_first(db: Database) -> None:
 
 
 def test_creation_times_are_the_newest_ones_in_ascending_order(db: Database) -> None:
-    see(db, *[a_job(f"j{n}", created_at=NOW - minutes(n)) for n in range(5)])
+    see(db, *[a_listed_job(f"j{n}", created_at=NOW - minutes(n)) for n in range(5)])
     with db.read() as tx:
         assert snapshots.created_since(tx, "s", NOW - minutes(3)) == [NOW - minutes(n) for n in (3, 2, 1, 0)]
         assert snapshots.created_since(tx, "s", NOW - minutes(3), most=2) == [NOW - minutes(1), NOW]
@@ -150,7 +150,7 @@ def test_a_mark_is_remembered_per_stream(db: Database) -> None:
 
 
 def test_a_job_that_is_gone_keeps_what_was_last_seen_of_it(db: Database) -> None:
-    see(db, a_job(state=RUNNING, progress=40))
+    see(db, a_listed_job(state=RUNNING, progress=40))
     with db.write() as tx:
         before = snapshots.known(tx, BUCKET, ["j1"])
         snapshots.close(tx, gone(snapshots.jobs_of(before), watch="vod", now=NOW), before, now=NOW)
@@ -160,8 +160,8 @@ def test_a_job_that_is_gone_keeps_what_was_last_seen_of_it(db: Database) -> None
 
 
 def test_transitions_come_back_with_the_job_as_it_was_then(db: Database) -> None:
-    first = a_step(a_job(), silent="first snapshot")
-    second = a_step(a_job(state=FAILED, code="E"), was=SUBMITTED, sequence=2)
+    first = a_step(a_listed_job(), silent="first snapshot")
+    second = a_step(a_listed_job(state=FAILED, code="E"), was=SUBMITTED, sequence=2)
     with db.write() as tx:
         snapshots.add_transitions(tx, [(second, [("failed", ["cms", "ops"])]), (first, [])])
         assert [one.transition for one in snapshots.transitions_of(tx, "j1")] == [first, second]

@@ -15,10 +15,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from bridge.send.sender import ANSWER_KEPT
 from bridge.simulator.ci import DEMO_SECRET_ID
-from tests.fakes import refuses_connection
 from tests.secrets_kept.planted import SECRETS
-from tests.send.receivers import Receiver, Seen, answering, raw
-from tests.stage import Stage
+from tests.support.hostile import refuses_connection
+from tests.support.receivers import Receiver, Seen, answering, raw
+from tests.support.stage import Stage
 
 _TELLING = ("authorization", "x-key", "x-basic", "x-written", "proxy-authorization")
 

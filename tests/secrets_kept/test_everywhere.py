@@ -16,14 +16,14 @@ import pytest
 from sqlalchemy import inspect, select, table, text
 
 from bridge.record.queries import gauges, lists
-from tests.commands import REPOSITORY
 from tests.conftest import PostgresServer, only_postgresql, only_sqlite
 from tests.secrets_kept.echo import WEBHOOKS, planted_stage, said
 from tests.secrets_kept.planted import SECRETS, leaked
-from tests.send.receivers import Receiver
-from tests.stage import BUCKET, Stage
+from tests.support.commands import REPOSITORY
+from tests.support.receivers import Receiver
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
 from tests.test_procfile import free_port
-from tests.waiting import wait_until
 
 Places = dict[str, str | bytes]  # what can be read, by where
 EVERYONE = {*WEBHOOKS, "slack", "thread", "incoming"}

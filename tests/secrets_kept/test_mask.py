@@ -14,7 +14,7 @@ from bridge.model import RetryLater, Sent
 from bridge.redact import Mask
 from bridge.send.sender import ANSWER_KEPT, InFlight
 from tests.secrets_kept.planted import SECRETS, leaked
-from tests.send.receivers import NOON, a_delivery, a_slack, a_webhook
+from tests.support.receivers import NOON, a_delivery, a_slack, a_webhook
 
 AWKWARD = 'p/ä+s"w&o r<d%2F'
 KEY = SECRETS["bearer"]

@@ -27,11 +27,11 @@ from bridge.settings import read as read_settings
 from bridge.simulator.ci import CiSimulator
 from bridge.simulator.web import Answer
 from bridge.wiring.parts import http_client, known_secrets
-from tests.builders import a_rulebook
-from tests.commands import REPOSITORY
-from tests.decide.texts import RULE, WATCH
 from tests.secrets_kept.planted import SECRETS, leaked
-from tests.send.receivers import NOON, SECRET, Receiver, a_delivery, a_request, a_slack, a_webhook, answering
+from tests.support.commands import REPOSITORY
+from tests.support.nouns import a_rulebook
+from tests.support.receivers import NOON, SECRET, Receiver, a_delivery, a_request, a_slack, a_webhook, answering
+from tests.support.rules_texts import RULE, WATCH
 
 PASSWORD = quote(SECRETS["database password"], safe="")
 ENVIRON = {

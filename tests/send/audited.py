@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.send.slacks import no
+from tests.support.slack_servers import no
 
 _NAMES = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
           "http.client.connect", "urllib.Request", "subprocess.Popen", "os.system", "os.exec")  # fmt: skip
@@ -67,7 +67,7 @@ def main(address: str) -> None:
     from bridge.send.client import HttpClient
     from bridge.send.slack.client import SlackTransport, SlackWebClient, SlackWebhookClient, token_trouble
     from bridge.send.slack.request import SlackSender
-    from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
+    from tests.support.receivers import LOOPBACK, NOON, a_delivery, a_slack
 
     api, client, closed = f"{address}/api/", HttpClient(allow=LOOPBACK), HttpClient()
 

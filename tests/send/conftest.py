@@ -1,3 +1,3 @@
-from tests.send.receivers import client
+from tests.support.receivers import client
 
 __all__ = ["client"]

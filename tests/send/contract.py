@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.model import Notifier
-from tests.send.receivers import SECRET, Behaviour, a_slack, a_webhook, accepting, answering
+from tests.support.receivers import SECRET, Behaviour, a_slack, a_webhook, accepting, answering
 
 
 @dataclass(frozen=True)

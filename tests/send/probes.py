@@ -13,7 +13,7 @@ from bridge.model import Notifier, Sent
 from bridge.send.addresses import Network
 from bridge.send.client import CurlHandle, HttpClient, Policy
 from bridge.send.sender import Sender
-from tests.send.receivers import NOON, a_delivery, a_slack, a_webhook
+from tests.support.receivers import NOON, a_delivery, a_slack, a_webhook
 
 ROUTES = ("webhook", "Slack url", "SLACK_API_URL")
 HARMLESS = "http://127.0.0.1:1/"

@@ -17,7 +17,7 @@ from bridge.model import Attempt
 from bridge.send.addresses import parse_networks
 from bridge.send.client import HttpClient
 from tests.send.probes import outbound
-from tests.send.receivers import a_delivery
+from tests.support.receivers import a_delivery
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from bridge import settings as environment
 from bridge.model import Attempt, Rejected, Sent
 from bridge.wiring.parts import http_client
 from tests.send.probes import ROUTES, outbound
-from tests.send.receivers import Receiver, a_delivery, accepting
+from tests.support.receivers import Receiver, a_delivery, accepting
 
 OK = accepting()
 

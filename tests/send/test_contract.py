@@ -13,10 +13,10 @@ from bridge.send import registry
 from bridge.send.client import HttpClient
 from bridge.send.notifier_type import Egress
 from bridge.send.sender import Sender
-from tests.builders import a_rulebook
-from tests.decide.texts import RULE, WATCH
 from tests.send.contract import EXAMPLES, Example
-from tests.send.receivers import LOOPBACK, NOON, SECRET, Behaviour, Receiver, a_delivery
+from tests.support.nouns import a_rulebook
+from tests.support.receivers import LOOPBACK, NOON, SECRET, Behaviour, Receiver, a_delivery
+from tests.support.rules_texts import RULE, WATCH
 
 each_type = pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
 NOBODY = "http://127.0.0.1:1/"

@@ -6,7 +6,7 @@ import pytest
 from bridge.model import Reason
 from bridge.send.client import DRAINED, HttpClient
 from bridge.send.http_types import Failure, Reply
-from tests.send.receivers import (
+from tests.support.receivers import (
     LOOPBACK,
     Receiver,
     a_request,

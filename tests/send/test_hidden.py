@@ -10,9 +10,9 @@ from bridge.send.client import HttpClient
 from bridge.send.sender import InFlight, Sender
 from bridge.settings import Settings
 from bridge.wiring.parts import known_secrets
-from tests.builders import a_rulebook
-from tests.decide.texts import RULE, WATCH
-from tests.send.receivers import LOOPBACK, NOON, SECRET, Receiver, a_delivery, a_slack, a_webhook, answering, raw
+from tests.support.nouns import a_rulebook
+from tests.support.receivers import LOOPBACK, NOON, SECRET, Receiver, a_delivery, a_slack, a_webhook, answering, raw
+from tests.support.rules_texts import RULE, WATCH
 
 KEY = "k-0123456789"
 

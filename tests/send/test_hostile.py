@@ -12,8 +12,8 @@ from bridge.send.client import HttpClient
 from bridge.send.http_types import Reply
 from bridge.send.sender import Sender
 from bridge.send.slack.request import SlackSender
-from tests import fakes
-from tests.send.receivers import (
+from tests.support import hostile as fakes
+from tests.support.receivers import (
     LOOPBACK,
     NOON,
     Behaviour,

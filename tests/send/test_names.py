@@ -13,7 +13,7 @@ from typing import Any, Self
 import pytest
 
 from tests.send.probes import ROUTES
-from tests.send.receivers import Behaviour, Receiver, accepting
+from tests.support.receivers import Behaviour, Receiver, accepting
 
 REPOSITORY = Path(__file__).parents[2]
 OPEN = "127.0.0.2/32"  # two addresses of this machine, and only the first is allowed

@@ -6,7 +6,7 @@ import pytest
 from bridge.model import Attempt, Notifier, Rejected, RetryLater, Sent
 from bridge.send.client import HttpClient
 from bridge.send.sender import Sender
-from tests.send.receivers import (
+from tests.support.receivers import (
     LOOPBACK,
     NOON,
     Receiver,

@@ -13,7 +13,7 @@ from bridge.model import Delivery, Notifier, SlackNotifier, WebhookNotifier
 from bridge.send.notifier_type import MASKED
 from bridge.send.registry import type_of
 from bridge.send.webhook import curl
-from tests.admin.builders import NOON, SECRET
+from tests.support.admin_world import NOON, SECRET
 
 AGENT = "ci-bridge/9.9.9"
 URL = "https://user.example.com:8443/path-is-secret?key=in-the-query"

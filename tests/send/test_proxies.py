@@ -9,10 +9,10 @@ import pytest
 from bridge.model import Attempt, Reason, RetryLater, Sent
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure
-from tests.send.certificates import MISSING, Certificate, a_certificate
 from tests.send.probes import ROUTES, outbound
-from tests.send.proxies import Proxy
-from tests.send.receivers import LOOPBACK, Receiver, a_delivery, a_request, accepting, dripping, through
+from tests.support.certificates import MISSING, Certificate, a_certificate
+from tests.support.proxies import Proxy
+from tests.support.receivers import LOOPBACK, Receiver, a_delivery, a_request, accepting, dripping, through
 
 OK = accepting()
 PASSWORD = "hush-hush"

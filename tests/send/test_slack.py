@@ -7,8 +7,8 @@ import pytest
 from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.client import HttpClient
 from bridge.send.slack.client import token_trouble
-from tests.send.receivers import Receiver, Seen, a_slack, answering, dripping, raw
-from tests.send.slacks import no, send, slack
+from tests.support.receivers import Receiver, Seen, a_slack, answering, dripping, raw
+from tests.support.slack_servers import no, send, slack
 
 HTML = b"<!doctype html><html><title>Welcome to the guest network</title></html>"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bridge.send.slack.blocks import blocks, fit, lateness, plain
 from bridge.simulator.slack import fault_of
-from tests.send.receivers import NOON, a_delivery
+from tests.support.receivers import NOON, a_delivery
 
 LONG = st.one_of(st.text(max_size=50), st.sampled_from(["&<>" * 5000, "x" * 20_000, "转" * 9000, "a&" * 4000]))
 

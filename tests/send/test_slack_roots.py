@@ -9,8 +9,8 @@ from bridge.model import Rejected, Sent
 from bridge.send.client import HttpClient
 from bridge.send.slack.request import Receipt, SlackSender
 from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike
-from tests.send.receivers import LOOPBACK, NOON, a_delivery, a_slack
-from tests.send.slacks import no, paths, send, slack
+from tests.support.receivers import LOOPBACK, NOON, a_delivery, a_slack
+from tests.support.slack_servers import no, paths, send, slack
 
 
 def test_a_later_message_goes_into_the_thread_of_the_first(client: HttpClient) -> None:

@@ -16,8 +16,8 @@ import slack_sdk
 
 from bridge import __version__
 from tests.send.audited import ANSWERS, PATHS
-from tests.send.receivers import Receiver
-from tests.send.slacks import slack
+from tests.support.receivers import Receiver
+from tests.support.slack_servers import slack
 
 REPOSITORY = Path(__file__).parents[2]
 _PRIVATE_METHOD = re.compile(r"^    def (_[a-z]\w*)\(", re.MULTILINE)

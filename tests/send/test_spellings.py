@@ -11,8 +11,8 @@ from bridge.model import Attempt, Sent
 from bridge.send.addresses import Network
 from bridge.send.client import HttpClient
 from tests.send.probes import ROUTES, Finding, findings, outbound
-from tests.send.receivers import LOOPBACK, Receiver, a_delivery, answering
 from tests.send.spellings import SPELLINGS, Spelling
+from tests.support.receivers import LOOPBACK, Receiver, a_delivery, answering
 
 THIS_MACHINE = (*LOOPBACK, ip_network("0.0.0.0/8"), ip_network("::/128"), ip_network("::ffff:127.0.0.0/104"))
 

@@ -12,8 +12,8 @@ from bridge.model import Reason, RetryLater, Sent
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure
 from bridge.send.webhook import judge
-from tests.send.certificates import MISSING, Certificate, a_certificate
-from tests.send.receivers import LOOPBACK, NOON, Receiver, a_request, answering, raw, through
+from tests.support.certificates import MISSING, Certificate, a_certificate
+from tests.support.receivers import LOOPBACK, NOON, Receiver, a_request, answering, raw, through
 
 WELL = answering("204 No Content")
 

@@ -17,7 +17,7 @@ from bridge.environment import lookup
 from bridge.model import Sent, WebhookNotifier
 from bridge.send.client import HttpClient
 from bridge.send.sender import Sender
-from tests.send.receivers import LOOPBACK, NOON, Receiver, a_delivery, a_request, answering, through
+from tests.support.receivers import LOOPBACK, NOON, Receiver, a_delivery, a_request, answering, through
 
 RULES = """
 [[watch]]

@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import Webhook
 from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.webhook import WebhookSender, judge
-from tests.send.receivers import NOON, OLD_SECRET, SECRET, a_delivery, a_webhook
+from tests.support.receivers import NOON, OLD_SECRET, SECRET, a_delivery, a_webhook
 
 
 def headers(request: Request) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.simulator.ci import DEMO_SECRET_ID
-from tests.simulator.signed import HOST, NOW, Clock, authorization, get, jobs, send, simulated
+from tests.support.signed import HOST, NOW, Clock, authorization, get, jobs, send, simulated
 
 # Made by Tencent's own Python SDK (CosS3Auth of 1.9.44) with its clock stopped.
 VECTOR_NOW = 1656314592

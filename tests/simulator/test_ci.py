@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from bridge.simulator.ci import UPLOADER_SECRET
-from tests.simulator.signed import BUCKET, HOST, NOW, Clock, describe, get, jobs, send, simulated
+from tests.support.signed import BUCKET, HOST, NOW, Clock, describe, get, jobs, send, simulated
 
 
 def at(seconds: int) -> str:

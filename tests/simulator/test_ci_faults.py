@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tests import fakes
-from tests.simulator.signed import BUCKET, jobs, simulated
+from tests.support import hostile as fakes
+from tests.support.signed import BUCKET, jobs, simulated
 
 
 def test_faults_come_in_turn_and_then_the_truth():

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.model import CANCEL, DONE, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS
 from bridge.simulator.jobs import Director, JobStore, Life, a_life
-from tests.simulator.signed import BUCKET, Clock
+from tests.support.signed import BUCKET, Clock
 
 LEGAL = {
     SUBMITTED: {RUNNING, PAUSE, CANCEL},

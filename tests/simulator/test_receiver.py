@@ -13,8 +13,8 @@ from standardwebhooks import Webhook
 
 from bridge.simulator.receiver import WebhookReceiver
 from bridge.simulator.web import Answer, text_answer
+from tests.support.nouns import SECRET
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 BODY = json.dumps({"type": "ci.job.failed", "data": {"input": "会议.mp4"}}, ensure_ascii=False)
 

@@ -10,7 +10,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
 from bridge.simulator.slack import DEMO_CHANNEL, DEMO_TOKEN, SlackLookAlike
-from tests.simulator.signed import Clock
+from tests.support.signed import Clock
 
 
 def client(slack: SlackLookAlike, token: str = DEMO_TOKEN) -> WebClient:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bridge.simulator.web import Answer
-from tests import fakes
+from tests.support import hostile as fakes
 from tests.world.oddities import deny
 
 ENDLESS = "225508"  # a page token that leads to the same page again

@@ -22,7 +22,7 @@ from bridge.send.sender import Sender
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.web import Answer, text_answer
-from tests.builders import SECRET
+from tests.support.nouns import SECRET
 
 DAWN = datetime(2026, 11, 21, 12, tzinfo=UTC)
 REGION = "ap-chongqing"

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.admin.builders import ADMIN, READ, World
+from tests.support.admin_world import ADMIN, READ, World
 
 HERE = "http://localhost"
 SignedIn = Callable[..., FlaskClient]

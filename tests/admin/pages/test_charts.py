@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from xml.etree import ElementTree as ET
 
 import pytest
 from markupsafe import Markup
 
 from bridge.admin.pages.charts import HEIGHT, WIDTH, bars
+from tests.support.nouns import NOON
 
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SLOTS = [NOON + timedelta(hours=n) for n in range(3)]
 BAR = re.compile(r"M([\d.]+) ([\d.]+)h([\d.]+)v([\d.]+)h-([\d.]+)z")
 

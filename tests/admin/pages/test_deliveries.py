@@ -16,8 +16,8 @@ from bridge.pipeline.digests import DigestDispatcher
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
-from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job, a_silence
 from tests.admin.pages.reading import text_of
+from tests.support.admin_world import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_silence, job_number
 
 HOSTILE = '"><script>alert(1)</script>&'
 RECEIVER = f"不行 {HOSTILE}"
@@ -67,7 +67,7 @@ def test_what_a_gate_kept_says_which(
     world: World, admin: FlaskClient, mode: str, state: str, why: str, button: str | None
 ) -> None:
     world.book = a_book(f'{RULES}[[mute]]\nname = "nights <b>"\nbetween = "00:00-23:59"\nmode = "{mode}"\n')
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     page = admin.get(f"/deliveries?state={state}").text
     assert f"{state} cms Running j1 all 0 {why}" in text(page)
     assert "<b>" not in page
@@ -79,7 +79,7 @@ def test_what_a_gate_kept_says_which(
 def test_what_a_silence_holds_leads_to_it(world: World, admin: FlaskClient) -> None:
     with world.db.write() as tx:
         silences.add(tx, a_silence("sil_1"))
-    world.sees(a_job(1, state="Failed"))
+    world.sees(job_number(1, state="Failed"))
     assert 'href="/silences#silence-sil_1"' in admin.get("/deliveries").text
     assert 'id="silence-sil_1"' in admin.get("/silences").text
 
@@ -112,7 +112,7 @@ def test_nothing_found_says_what_to_do(admin: FlaskClient) -> None:
 
 
 def test_older_deliveries_are_a_page_away(world: World, admin: FlaskClient) -> None:
-    world.sees(*(a_job(n) for n in range(40)))
+    world.sees(*(job_number(n) for n in range(40)))
     first = admin.get("/deliveries?notifier=cms").text
     older = unescape(first.split('rel="next" href="')[1].split('"')[0])
     second = admin.get(older).text
@@ -207,7 +207,7 @@ def test_what_waits_for_a_paused_notifier_leads_to_it(world: World, admin: Flask
 def test_a_digest_and_its_members_lead_to_each_other(world: World, admin: FlaskClient) -> None:
     with world.db.write() as tx:
         silences.add(tx, a_silence())
-    world.sees(a_job(1, state="Failed"), a_job(2, state="Failed"))
+    world.sees(job_number(1, state="Failed"), job_number(2, state="Failed"))
     member = ids(world, state="held")[0]
     assert "The silence &#34;sil_1&#34; was on. It is held back" in admin.get(f"/deliveries/{member}").text
     world.now = NOON + timedelta(hours=2)
@@ -220,7 +220,7 @@ def test_a_digest_and_its_members_lead_to_each_other(world: World, admin: FlaskC
 
 
 def test_no_page_of_a_delivery_has_a_secret(world: World, admin: FlaskClient) -> None:
-    world.sees(a_failed_job(1), a_job(2))
+    world.sees(a_failed_job(1), job_number(2))
     world.attempt(Rejected("no"))
     for delivery in ids(world):
         page = admin.get(f"/deliveries/{delivery}").text
@@ -254,7 +254,7 @@ def test_without_its_notifier_a_delivery_still_says_what_it_tells(world: World, 
 
 
 def test_hostile_and_chinese_texts_are_texts(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1, input=f"上传/电影 预告片{HOSTILE}'$(id)'.mp4", queue=HOSTILE, user_data=HOSTILE))
+    world.sees(job_number(1, input=f"上传/电影 预告片{HOSTILE}'$(id)'.mp4", queue=HOSTILE, user_data=HOSTILE))
     (delivery,) = ids(world)
     for path in ("/deliveries", f"/deliveries/{delivery}", f"/deliveries?rule={HOSTILE}&state=dead"):
         page = admin.get(path).text

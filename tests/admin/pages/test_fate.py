@@ -9,7 +9,7 @@ import pytest
 
 from bridge.admin.pages.fate import fate
 from bridge.record.schema import DELIVERY_STATES
-from tests.admin.builders import NOON
+from tests.support.admin_world import NOON
 
 IDLE: dict[str, Any] = {"paused_at": None, "paused_why": None, "not_before": None, "failures": 0}
 LATER, EARLIER = ((NOON + timedelta(minutes=sign)).isoformat() for sign in (5, -5))

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from bridge.model import NEW, PAUSE, RUNNING, Rejected, Transition
 from bridge.pipeline.route import route_all
 from bridge.record.polling import snapshots
-from tests.admin.builders import ADMIN, BUCKET, World, a_book, a_job
+from tests.support.admin_world import ADMIN, BUCKET, World, a_book, job_number
 
 EVIL = "\"><evil x=' onload=y>&#39;{{7*7}}</textarea></pre></title>`"
 RULES = f"""
@@ -87,7 +87,7 @@ def _busy(world: World, count: int) -> None:
     was = NEW
     with world.db.write() as tx:
         for number in range(count):
-            job, at = a_job(1, state=(RUNNING, PAUSE)[number % 2]), world.now + timedelta(seconds=number)
+            job, at = job_number(1, state=(RUNNING, PAUSE)[number % 2]), world.now + timedelta(seconds=number)
             step = Transition(job=job, was=was, to=job.state, sequence=number + 1, seen_at=at, watch="vod")
             before = snapshots.known(tx, BUCKET, [job.id])
             snapshots.save(tx, [job], [step], before, stream="s", streams=["s"], now=at)
@@ -140,7 +140,7 @@ def evil(world: World) -> World:
     world.sync()
     world.polled(error=EVIL)
     facts = dict.fromkeys(("tag", "queue", "input", "output", "message", "code", "user_data", "workflow_name"), EVIL)
-    world.sees(a_job(1, id=f"j{EVIL}", state="Failed", **facts), a_job(2, id="javascript:alert(1)"))
+    world.sees(job_number(1, id=f"j{EVIL}", state="Failed", **facts), job_number(2, id="javascript:alert(1)"))
     world.attempt(Rejected(EVIL), answer=EVIL)
     return world
 

@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 
 from bridge.model import FAILED, RUNNING, Missing, Problem, Rejected, Sent
 from bridge.record.polling import problems, snapshots
-from tests.admin.builders import BUCKET, NOON, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text as plain
+from tests.support.admin_world import BUCKET, NOON, World, a_book, a_failed_job, job_number
 
 HOSTILE = '"><script>alert(1)</script>&'
 QUIET = """
@@ -36,7 +36,7 @@ notify = "cms"
 
 
 def test_jobs_are_filtered_by_the_address(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1), a_failed_job(2), a_job(3, tag="Snapshot"))
+    world.sees(job_number(1), a_failed_job(2), job_number(3, tag="Snapshot"))
     page = admin.get("/jobs?state=Failed").text
     assert "j2" in page
     assert "/jobs/j1?" not in page
@@ -45,7 +45,7 @@ def test_jobs_are_filtered_by_the_address(world: World, admin: FlaskClient) -> N
 
 
 def test_a_filter_that_cannot_be_read_is_named_and_the_rest_is_shown(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     page = admin.get("/jobs?since=yesterday&until=%00").text
     assert "since: &#34;yesterday&#34;: neither a time such as" in page
     assert "/jobs/j1?" in page
@@ -57,7 +57,7 @@ def test_nothing_found_says_what_to_do(admin: FlaskClient) -> None:
 
 
 def test_older_jobs_are_a_page_away(world: World, admin: FlaskClient) -> None:
-    world.sees(*(a_job(n, created_at=NOON + timedelta(seconds=n)) for n in range(40)))
+    world.sees(*(job_number(n, created_at=NOON + timedelta(seconds=n)) for n in range(40)))
     first = admin.get("/jobs?tag=Transcode").text
     older = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
     assert "tag=Transcode" in older
@@ -96,7 +96,7 @@ def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) ->
 def test_a_job_that_told_nobody_says_why_and_is_told_by_hand(world: World, admin: FlaskClient) -> None:
     world.book = a_book(QUIET)
     world.sync()
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     page = admin.get("/jobs/j1").text
     assert "Nobody was told" in page
     assert "no rule" in page
@@ -112,14 +112,14 @@ def test_a_job_that_told_nobody_says_why_and_is_told_by_hand(world: World, admin
 
 
 def test_telling_by_hand_says_what_is_wrong(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     for job, notifier in (("j1", "nobody"), ("j1", ""), ("nix", "cms")):
         admin.post(f"/jobs/{job}/tell", data={"notifier": notifier})
         assert 'class="flash refused"' in admin.get("/jobs").text
 
 
 def test_two_buckets_may_have_a_job_of_one_id(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1), a_job(1, bucket="other-1250000000", input="b.mp4"))
+    world.sees(job_number(1), job_number(1, bucket="other-1250000000", input="b.mp4"))
     assert "Which one?" in admin.get("/jobs/j1").text
     assert "b.mp4" in admin.get("/jobs/j1?bucket=other-1250000000").text
 
@@ -132,7 +132,7 @@ def test_an_unknown_job_is_not_found_on_a_page(admin: FlaskClient) -> None:
 
 @pytest.mark.parametrize("text", [HOSTILE, "电影/预告片 第一集.mp4", "x" * 3000])
 def test_what_ci_says_is_text_whatever_it_is(world: World, admin: FlaskClient, text: str) -> None:
-    world.sees(a_job(1, id=text[:1000], input=text, user_data=text, tag=text[:100], message=text, state=RUNNING))
+    world.sees(job_number(1, id=text[:1000], input=text, user_data=text, tag=text[:100], message=text, state=RUNNING))
     job = f"/jobs/{quote(text[:1000], safe='')}"
     for path in ("/jobs", "/", job):
         answer = admin.get(path)
@@ -150,7 +150,7 @@ def test_what_acts_unseen_in_a_name_is_spelt_out_on_every_page_and_copied_as_it_
     world: World, admin: FlaskClient
 ) -> None:
     texts = dict.fromkeys(("input", "output", "tag", "queue", "user_data", "message", "code", "workflow"), SPOOF)
-    (told, *_) = world.sees(a_job(1, id=ODD_ID, state=FAILED, outputs=(SPOOF,), **texts))
+    (told, *_) = world.sees(job_number(1, id=ODD_ID, state=FAILED, outputs=(SPOOF,), **texts))
     job, explain = (f"{path}{quote(ODD_ID, safe='')}" for path in ("/jobs/", "/rules/explain?job="))
     paths = ("/", "/jobs", job, explain, "/deliveries", f"/deliveries/{told.told[0].id}")
     pages = {path: admin.get(path) for path in paths}
@@ -174,7 +174,7 @@ def copied_as(page: str) -> list[str]:
 def test_a_list_shows_little_of_a_long_text(world: World, admin: FlaskClient) -> None:
     for number in range(25):
         long = {"message": f"m{number}\n" * 50_000, "input": "in/" + "x" * 200_000, "user_data": "u" * 200_000}
-        world.sees(a_job(number, state=FAILED, **long))
+        world.sees(job_number(number, state=FAILED, **long))
     for path in ("/jobs", "/", "/deliveries"):
         page = admin.get(path).text
         assert len(page.encode()) < 120_000, path
@@ -183,7 +183,7 @@ def test_a_list_shows_little_of_a_long_text(world: World, admin: FlaskClient) ->
 
 
 def test_a_detail_shows_much_of_a_long_text_and_all_of_it_when_asked(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1, message="m" * 200_000, input="é\u202e" * 100, state=FAILED, code="é"))
+    world.sees(job_number(1, message="m" * 200_000, input="é\u202e" * 100, state=FAILED, code="é"))
     page = admin.get("/jobs/j1").text
     assert "m" * 9_999 + "…" in page
     assert "m" * 10_000 not in page
@@ -198,7 +198,7 @@ def test_a_detail_shows_much_of_a_long_text_and_all_of_it_when_asked(world: Worl
 
 
 def test_a_job_that_no_watch_asks_for_any_more_says_so(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1), a_failed_job(2))
+    world.sees(job_number(1), a_failed_job(2))
     with world.db.write() as tx:
         snapshots.meet(tx, "s", world.now - timedelta(days=1))
         snapshots.leave(tx, ["another"], now=world.now)
@@ -217,7 +217,7 @@ def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
 
 
 def test_what_cannot_be_read_of_a_job_is_on_its_page(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1), a_job(2))
+    world.sees(job_number(1), job_number(2))
     state = Problem(job_id="j1", field="State", value="", left_out=True)
     world.cannot_read(Problem(job_id="j1", field="EndTime", value=HOSTILE), state, read=["j2"])
     page = admin.get("/jobs/j1").text
@@ -246,7 +246,7 @@ def test_a_job_that_was_left_out_from_the_first_is_found_and_says_why(world: Wor
 def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
     world: World, admin: FlaskClient, times: int, ask_at: datetime | None, says: str
 ) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     assert "does not know this job" not in admin.get("/jobs/j1").text
     found = Missing(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
     with world.db.write() as tx:

@@ -13,8 +13,8 @@ from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Facts, Filter
-from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
 from tests.admin.pages.test_deliveries import text
+from tests.support.admin_world import NOON, RULES, SECRETS, World, a_book, a_failed_job, job_number
 
 HOSTILE = '"><script>alert(1)</script>&'
 
@@ -30,7 +30,7 @@ def row(world: World, name: str) -> Facts:
 
 
 def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1), a_job(2))
+    world.sees(job_number(1), job_number(2))
     said = text(card(admin.get("/notifiers").text, "cms"))
     assert "cms fine waiting 2 sending 0 held 0 dead 0" in said
     assert "Type webhook Target https://cms.example.com:8443 Signed yes" in said
@@ -40,7 +40,7 @@ def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> No
 
 
 def test_each_number_leads_to_those_deliveries(world: World, admin: FlaskClient) -> None:
-    world.sees(a_failed_job(1), a_job(2))
+    world.sees(a_failed_job(1), job_number(2))
     world.attempt(Rejected("no"))
     page = unescape(admin.get("/notifiers").text)
     for state in ("waiting", "sending", "held", "dead"):
@@ -74,7 +74,7 @@ def test_a_name_leads_to_its_deliveries_and_a_button_to_a_silence_of_it(world: W
 
 
 def test_how_quickly_it_was_told_is_shown(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     world.now = NOON + timedelta(seconds=40)
     world.attempt(Sent())
     said = text(card(admin.get("/notifiers").text, "cms"))
@@ -173,7 +173,7 @@ def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) 
 
 
 def test_one_that_answers_with_errors_says_which_and_is_not_fine(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     world.attempt(RetryLater("answered 500 Internal Server Error"))
     said = text(card(admin.get("/notifiers").text, "cms"))
     assert "cms answers with errors" in said

@@ -8,8 +8,8 @@ from flask.testing import FlaskClient
 
 from bridge.model import Rejected, RetryLater, Sent
 from bridge.record.outbox import entries, silences
-from tests.admin.builders import NOON, RULES, World, a_book, a_failed_job, a_job, a_silence
 from tests.admin.pages.reading import text_of
+from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, a_silence, job_number
 
 
 def healthy(world: World) -> World:
@@ -28,7 +28,7 @@ def test_at_first_it_says_what_will_be_there(world: World, admin: FlaskClient) -
 
 def test_all_is_well_where_it_is(world: World, admin: FlaskClient) -> None:
     healthy(world)
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     world.attempt(Sent())
     page = admin.get("/").text
     assert "All is well" in page
@@ -37,7 +37,7 @@ def test_all_is_well_where_it_is(world: World, admin: FlaskClient) -> None:
 
 def test_what_died_is_counted_and_a_click_away(world: World, admin: FlaskClient) -> None:
     healthy(world)
-    world.sees(a_job(1), a_job(2))
+    world.sees(job_number(1), job_number(2))
     world.attempt(Rejected("no"))
     page = admin.get("/").text
     assert "The bridge works, but notifier cms never got 2 messages: dead letters of the last 24 h" in page
@@ -72,14 +72,14 @@ def test_a_job_is_known_by_its_input_too(world: World, admin: FlaskClient) -> No
 
 def test_what_waits_says_for_how_long(world: World, admin: FlaskClient) -> None:
     healthy(world)
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     world.attempt(RetryLater("503"))
     world.now += timedelta(minutes=20)
     assert "the oldest for 20 min" in text_of(admin.get("/").text)
 
 
 def test_each_transition_stands_with_the_deliveries_it_caused(world: World, admin: FlaskClient) -> None:
-    world.sees(a_failed_job(1), a_job(2))
+    world.sees(a_failed_job(1), job_number(2))
     world.attempt(Sent())
     page = admin.get("/").text
     row = page.split('title="j1"')[1].split("</tr>")[0]
@@ -89,7 +89,7 @@ def test_each_transition_stands_with_the_deliveries_it_caused(world: World, admi
 
 
 def test_who_was_told_nothing_is_said_with_the_way_to_the_reason(world: World, admin: FlaskClient) -> None:
-    world.sees(a_job(1, state="Success"), was="Running")
+    world.sees(job_number(1, state="Success"), was="Running")
     with world.db.write() as tx:
         tx.exec_driver_sql("DELETE FROM delivery")
         tx.exec_driver_sql("UPDATE transition SET silent = 'first snapshot', verdicts = '[]'")

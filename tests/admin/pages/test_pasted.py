@@ -9,7 +9,7 @@ import pytest
 from bridge.admin.pages.pasted import Pasted, Said, example
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
-from tests.admin.builders import ENVIRON, RULES, a_book
+from tests.support.admin_world import ENVIRON, RULES, a_book
 
 HOSTILE = '转码 "<b>\\ \n'
 

@@ -14,8 +14,8 @@ from bridge.pipeline.operations import USUAL_PER_MINUTE
 from bridge.record.outbox import entries
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
-from tests.admin.builders import NOON, World, a_job
-from tests.builders import batch_id, by_hand
+from tests.support.admin_world import NOON, World, job_number
+from tests.support.nouns import batch_id, by_hand
 
 BATCH = f"/deliveries/batches/{batch_id()}"
 RATE = {"per_minute": str(USUAL_PER_MINUTE)}
@@ -23,7 +23,7 @@ RATE = {"per_minute": str(USUAL_PER_MINUTE)}
 
 @pytest.fixture
 def dead(world: World) -> World:
-    world.sees(*(a_job(number) for number in range(3)))
+    world.sees(*(job_number(number) for number in range(3)))
     world.attempt(Rejected("no"))
     return world
 
@@ -55,7 +55,7 @@ def test_first_it_is_said_how_many_and_nothing_is_done(dead: World, admin: Flask
 
 
 def test_it_is_said_how_long_it_takes(dead: World, admin: FlaskClient) -> None:
-    dead.sees(*(a_job(number) for number in range(100, 400)))
+    dead.sees(*(job_number(number) for number in range(100, 400)))
     while dead.attempt(Rejected("no")):
         pass
     assert "At 600 a minute it takes about 30 s." in admin.get("/deliveries/redrive").text

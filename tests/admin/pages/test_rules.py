@@ -11,9 +11,9 @@ from flask.testing import FlaskClient
 
 from bridge.decide.rulesfile.errors import LARGEST
 from bridge.record import rulesets
-from tests.admin.builders import NOON, RULES, SECRETS, World, a_book, a_failed_job, a_job
 from tests.admin.pages.conftest import signed_in
 from tests.admin.pages.reading import text_of, unlabelled
+from tests.support.admin_world import NOON, RULES, SECRETS, World, a_book, a_failed_job, job_number
 
 HOSTILE = '转码 失败 <b>&"x" %41'
 MORE = f"""
@@ -49,7 +49,7 @@ def posted(client: FlaskClient, path: str, status: int = 200, **form: str) -> st
 
 
 def test_each_rule_says_what_it_hears_of_and_whom_it_tells(world: World) -> None:
-    world.sees(a_failed_job(1), a_job(2), a_job(3))
+    world.sees(a_failed_job(1), job_number(2), job_number(3))
     world.now += timedelta(minutes=2)
     said = text_of(page(signed_in(world), "/rules"))
     assert world.book.sha in said
@@ -119,7 +119,7 @@ def test_no_page_about_rules_shows_a_secret(world: World, admin: FlaskClient) ->
 
 @pytest.mark.parametrize("path", ["/rules", "/rules?name=x", "/rules/explain", "/rules/explain?job=j1", "/rules/try"])
 def test_every_control_has_a_label(world: World, admin: FlaskClient, path: str) -> None:
-    world.sees(a_job(1))
+    world.sees(job_number(1))
     assert unlabelled(page(admin, path)) == []
 
 
@@ -221,7 +221,7 @@ def test_every_fault_of_a_pasted_file_is_told_with_its_line_and_the_text_stays(
 
 
 def test_a_file_without_faults_is_tried_on_what_has_happened(world: World, admin: FlaskClient) -> None:
-    world.sees(a_failed_job(1), a_job(2), a_job(3))
+    world.sees(a_failed_job(1), job_number(2), job_number(3))
     world.now += timedelta(hours=1)
     same = text_of(posted(admin, "/rules/try", rules=RULES.replace("\n", "\r\n"), span="24h"))
     assert "These are the rules in force." in same  # by their sha: a browser sends other line ends
@@ -233,7 +233,7 @@ def test_a_file_without_faults_is_tried_on_what_has_happened(world: World, admin
 
 
 def test_of_many_differences_the_first_fifty_are_shown(world: World, admin: FlaskClient) -> None:
-    world.sees(*(a_job(number) for number in range(60)))
+    world.sees(*(job_number(number) for number in range(60)))
     html = posted(admin, "/rules/try", rules=RULES.replace('"all"', '"every"'))
     assert html.count('data-label="Job"') == 50
     assert "60 more, 60 fewer" in text_of(html)
@@ -246,7 +246,7 @@ def test_tests_that_fail_are_told(world: World, admin: FlaskClient) -> None:
 
 
 def test_one_more_rule_is_tried_without_the_file(world: World, admin: FlaskClient) -> None:
-    world.sees(a_failed_job(1), a_job(2))
+    world.sees(a_failed_job(1), job_number(2))
     world.now += timedelta(hours=1)
     more = '[[rule]]\nname = "one more"\nto = "Running"\nnotify = "ops/1"\n'
     said = text_of(posted(admin, "/rules/try", rules=more.replace("\n", "\r\n"), how="added"))

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.admin.pages.sentences import of_rule, of_scope
 from bridge.decide.rules.gates import read_scope
-from tests.admin.builders import RULES, a_book
+from tests.support.admin_world import RULES, a_book
 
 
 def said(rule: str) -> dict[str, str]:

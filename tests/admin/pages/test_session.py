@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from bridge.admin.auth_throttle import BURST
 from bridge.admin.pages.session import COOKIE, LASTS
-from tests.admin.builders import ADMIN, READ, World
+from tests.support.admin_world import ADMIN, READ, World
 
 HERE = {"Origin": "http://localhost"}
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from bridge.admin.pages.filters import moment as moment_of
 from bridge.admin.pages.shapes import ago, clocks, gate, moment, span
-
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+from tests.support.nouns import NOON
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from bridge.decide.rulesfile.silences import MOST
 from bridge.model import Silence
 from bridge.record.outbox import silences
-from tests.admin.builders import NOON, World, a_failed_job, a_job, a_silence
 from tests.admin.pages.conftest import signed_in
 from tests.admin.pages.reading import text_of, unlabelled
+from tests.support.admin_world import NOON, World, a_failed_job, a_silence, job_number
 
 WANTED = {"tag": "Trans*", "to": "Failed", "for": "1h", "mode": "hold", "author": "张伟", "reason": "换编码器"}
 
@@ -61,7 +61,7 @@ def test_active_ones_come_first_and_say_what_they_match(world: World, admin: Fla
 
 def test_how_many_it_holds_leads_to_them(world: World) -> None:
     keep(world, a_silence())
-    world.sees(a_job(1, state="Failed"), a_job(2, state="Failed"), a_job(3))
+    world.sees(job_number(1, state="Failed"), job_number(2, state="Failed"), job_number(3))
     html = page(signed_in(world))
     assert "2<span" in html
     assert "/deliveries?state=held&amp;since=2026-11-21T12:00:00Z" in html
@@ -271,7 +271,7 @@ def test_where_there_are_too_many_that_is_said_in_the_form(world: World, admin: 
 
 
 def test_the_preview_says_what_it_would_have_matched_and_adds_nothing(world: World) -> None:
-    world.sees(a_failed_job(1), a_job(2), a_job(3, state="Failed", tag="Snapshot"))
+    world.sees(a_failed_job(1), job_number(2), job_number(3, state="Failed", tag="Snapshot"))
     admin = signed_in(world)
     html = posted(admin, button="preview", tag="Trans*")  # a reason is not needed yet
     said = text_of(html)

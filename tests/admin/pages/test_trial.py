@@ -13,8 +13,8 @@ from bridge.admin.pages.pasted import Pasted
 from bridge.admin.pages.trial import Bounds, Result
 from bridge.admin.parts import Parts
 from bridge.pipeline.route import route_all
-from tests.admin.builders import ENVIRON, NOON, RULES, World, a_job
-from tests.builders import a_transition
+from tests.support.admin_world import ENVIRON, NOON, RULES, World, job_number
+from tests.support.nouns import a_transition
 
 OTHER = RULES.replace('"all"', '"every"')
 
@@ -42,7 +42,7 @@ def see(world: World, count: int) -> None:
     """Record as many transitions, a second apart."""
     for number in range(count):
         world.now = NOON + timedelta(seconds=number)
-        world.sees(a_job(number))
+        world.sees(job_number(number))
 
 
 def test_only_the_newest_transitions_are_compared(either_world: World) -> None:
@@ -69,11 +69,11 @@ def test_older_ones_than_were_asked_for_are_not(world: World) -> None:
 
 
 def test_where_it_goes_slowly_the_newest_few_are_compared(world: World) -> None:
-    steps = [a_transition(a_job(number), seen_at=NOON) for number in range(501)]  # more than are read at once
+    steps = [a_transition(job_number(number), seen_at=NOON) for number in range(501)]  # more than are read at once
     with world.db.write() as tx:
         route_all(tx, world.book, steps, NOON)
     world.now = NOON + timedelta(seconds=1)
-    world.sees(a_job(501))
+    world.sees(job_number(501))
     result = tried(world, Bounds(most=(1_000, 1), seconds=5), step=100.0)
     assert compared(result) == 1
     assert "only the newest 1 transitions" in result.notes[0]

@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from bridge.record.polling import leases
 from bridge.record.queries import gauges
 from bridge.record.queries.lists import Facts
-from tests.admin.builders import NOON, RULES, World, a_book
 from tests.admin.pages.test_deliveries import text
+from tests.support.admin_world import NOON, RULES, World, a_book
 
 HOSTILE = '"><script>alert(1)</script>&'
 SECOND = """

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from bridge.cli import main
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 
 
 def call(*words: str, stdin: str | None = None, **environ: str) -> Result:

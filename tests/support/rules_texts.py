@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.decide.rulesfile.errors import RulesRefused
-from tests.builders import a_rulebook
+from tests.support.nouns import a_rulebook
 
 WATCH = """\
 [[watch]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import count
 
 from flask import Flask
@@ -15,13 +15,14 @@ from bridge.admin import create_app
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import FAILED, NEW, RUNNING, Attempt, Job, Outcome, Problem, Rejected, Sent, Silence, Transition
+from bridge.model import FAILED, NEW, Attempt, Job, Outcome, Problem, Rejected, Sent, Silence, Transition
 from bridge.pipeline.route import route_all
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases, problems, snapshots
+from tests.support.nouns import NOON, SECRET, a_job
 
 
 class Pages(BytecodeCache):
@@ -39,10 +40,8 @@ class Pages(BytecodeCache):
 
 
 _PAGES = Pages()
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 BUCKET = "media-1250000000"
 ADMIN, READ = "admin-token-of-the-tests", "read-token-of-the-tests"
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SECRETS = (
     SECRET.removeprefix("whsec_"), "xoxb-hush-hush", "path-is-secret", "key=in-the-query", "header-is-secret",
     ADMIN, READ,
@@ -90,12 +89,8 @@ def a_book(rules: str = RULES) -> Rulebook:
     return read(rules, ENVIRON)
 
 
-def a_job(number: int, **facts: object) -> Job:
-    base: dict[str, object] = {
-        "id": f"j{number}", "bucket": BUCKET, "region": "ap-chongqing", "state": RUNNING, "tag": "Transcode",
-        "queue": "p224", "created_at": NOON,
-    }  # fmt: skip
-    return Job(**(base | facts))  # type: ignore[arg-type]  # a builder takes any field
+def job_number(number: int, **facts: object) -> Job:
+    return a_job(**{"id": f"j{number}", "tag": "Transcode", "queue": "p224", "created_at": NOON, **facts})
 
 
 @dataclass
@@ -175,7 +170,7 @@ class World:
 
     def delivery_of(self, number: int) -> str:
         """Record a job that the notifier cms is told of; return the delivery's id."""
-        return self.sees(a_job(number))[0].told[0].id
+        return self.sees(job_number(number))[0].told[0].id
 
     def give_up(self, why: str) -> None:
         """Bury what waits without another attempt, as while a notifier is left alone."""
@@ -202,7 +197,7 @@ class World:
 
 
 def a_failed_job(number: int) -> Job:
-    return a_job(
+    return job_number(
         number, state=FAILED, code="E1", message="broken", user_data="asset_id=7", started_at=NOON,
         ended_at=NOON + timedelta(hours=1), input="uploads/a.mp4",
     )  # fmt: skip

@@ -15,7 +15,7 @@ from bridge.decide.rulesfile.read import read
 from bridge.model import Attempt, Delivery, Described, Job, Outcome, Page, Place, Sent, Stream, Watch
 from bridge.record.database import Database
 from tests.conftest import Opener, PostgresServer
-from tests.record.builders import BUCKET, Clock
+from tests.support.records import BUCKET, Clock
 
 RULES = """
 [[watch]]

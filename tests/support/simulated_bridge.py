@@ -20,8 +20,8 @@ from bridge.record.outbox import silences
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.wiring import parts
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import Clock, a_job, hours, minutes
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.records import Clock, a_listed_job, hours, minutes
 
 EVERY = minutes(5)
 ENDS = {"Success", "Failed", "Cancel"}
@@ -115,7 +115,7 @@ class House:
         if state in ENDS:
             times |= {"ended_at": self.clock(), "started_at": times["started_at"] or self.clock()}
         kept = {"tag": old.tag, "queue": old.queue, "input": old.input} if old else {"input": f"in/{id_}.mp4"}
-        self.ci.has(a_job(id_, state, **{**kept, **times, **facts}))
+        self.ci.has(a_listed_job(id_, state, **{**kept, **times, **facts}))
 
     def poll(self) -> Poll:
         poll = self.poller.poll_once(self._book.watches[0], self._book)

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.admin.builders import ENVIRON, RULES
+from tests.support.admin_world import ENVIRON, RULES
 
 TOKEN = "the-token-of-this-test"
 ROOT = Path(__file__).parents[2]

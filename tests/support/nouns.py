@@ -17,8 +17,8 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-def a_job(**facts: Any) -> Job:
-    return Job(**{"id": "j1", "bucket": "media-1250000000", "region": "ap-chongqing", "state": RUNNING, **facts})
+def a_job(id: str = "j1", state: str = RUNNING, **facts: Any) -> Job:  # noqa: A002  (the noun's own word)
+    return Job(**{"id": id, "bucket": "media-1250000000", "region": "ap-chongqing", "state": state, **facts})
 
 
 def a_transition(job: Job | None = None, **facts: Any) -> Transition:

@@ -29,6 +29,7 @@ from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases
 from bridge.record.schema import shared_number
+from tests.support.nouns import a_job
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 BUCKET = "clips-1250000000"
@@ -80,18 +81,9 @@ def a_watch(*tags: str, name: str = "vod", place: Place = PLACE, **facts: Any) -
     )
 
 
-def a_job(id: str = "j1", state: str = SUBMITTED, **facts: Any) -> Job:  # noqa: A002  (the noun's own word)
-    return Job(
-        **{
-            "id": id,
-            "state": state,
-            "bucket": BUCKET,
-            "region": PLACE.region,
-            "tag": "Transcode",
-            "created_at": NOW,
-            **facts,
-        }
-    )
+def a_listed_job(id: str = "j1", state: str = SUBMITTED, **facts: Any) -> Job:  # noqa: A002  (the noun's own word)
+    """Return a job of the watch "vod", as a list has it."""
+    return a_job(id, state, **{"bucket": BUCKET, "tag": "Transcode", "created_at": NOW, **facts})
 
 
 def a_step(job: Job, was: str = "new", sequence: int = 1, **facts: Any) -> Transition:

@@ -8,7 +8,7 @@ from typing import Any
 from bridge.model import Outcome
 from bridge.send.client import HttpClient
 from bridge.send.slack.request import SlackSender
-from tests.send.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
+from tests.support.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
 
 
 def slack(*says: dict[str, Any]) -> Receiver:

@@ -24,12 +24,12 @@ from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
 from bridge.simulator.web import Answer
-from tests.commands import REPOSITORY, call, run
-from tests.processes import Forked, Process, worker
-from tests.waiting import wait_until
+from tests.support.commands import REPOSITORY, call, run
+from tests.support.nouns import SECRET
+from tests.support.processes import Forked, Process, worker
+from tests.support.waiting import wait_until
 
 BUCKET = "media-1250000000"
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 RULES = """
 [defaults]

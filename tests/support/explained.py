@@ -21,8 +21,8 @@ from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.schema import delivery
 from bridge.wiring import parts
-from tests.pipeline.fakes import FakeCi, FakeTransport
-from tests.record.builders import NOW, Clock, a_job, hours, seconds
+from tests.support.fakes import FakeCi, FakeTransport
+from tests.support.records import NOW, Clock, a_listed_job, hours, seconds
 
 Facts = dict[str, Any]
 
@@ -102,7 +102,7 @@ class World:
         created = self.ci.jobs[id].created_at if id in self.ci.jobs else self.clock()
         for state in states:
             times = {"started_at": self.clock()} if state == RUNNING else {}
-            self.ci.has(a_job(id, state, **{"created_at": created, **times, **facts}))
+            self.ci.has(a_listed_job(id, state, **{"created_at": created, **times, **facts}))
             self.poll()
 
     def deliver(self, outcome: Outcome | Callable[[Delivery], Outcome] = Sent()) -> None:  # noqa: B008  (it is frozen)

@@ -9,7 +9,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any, Self
 
@@ -18,10 +17,9 @@ import pytest
 from bridge.model import Delivery, SlackNotifier, WebhookNotifier
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
+from tests.support.nouns import NOON, SECRET
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
-NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OLD_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
