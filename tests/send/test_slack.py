@@ -6,7 +6,8 @@ import pytest
 
 from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.client import HttpClient
-from bridge.send.slack.client import token_trouble
+from bridge.send.integration import Egress
+from bridge.send.slack import Slack
 from tests.support.receivers import Receiver, Seen, a_slack, answering, dripping, raw
 from tests.support.slack_servers import no, send, slack
 
@@ -281,8 +282,8 @@ def test_an_answer_that_is_no_answer_is_tried_again(client: HttpClient, body: by
     with Receiver(answering("200 OK", body)) as receiver:
         assert send(client, receiver) == RetryLater("Slack's answer is not understood")
         assert len(receiver.requests) == 1
-        trouble = token_trouble(a_slack(), f"http://127.0.0.1:{receiver.port}/api/", client)
-    assert trouble == "Slack's answer is not understood"
+        check = Slack(a_slack()).check(Egress(client, f"http://127.0.0.1:{receiver.port}/api/"))
+    assert check == (False, "Slack's answer is not understood")
 
 
 @pytest.mark.parametrize("status", ["201 Created", "500 Oops"])

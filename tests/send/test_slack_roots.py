@@ -7,7 +7,9 @@ from slack_sdk import WebClient
 
 from bridge.model import Rejected, Sent
 from bridge.send.client import HttpClient
-from bridge.send.slack.request import Receipt, SlackSender
+from bridge.send.integration import Egress
+from bridge.send.slack import Slack
+from bridge.send.slack.request import Receipt
 from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike
 from tests.support.receivers import LOOPBACK, NOON, a_delivery, a_slack
 from tests.support.slack_servers import no, paths, send, slack
@@ -147,7 +149,7 @@ def told_to(
 ) -> Any:
     notifier = a_slack(channel=channel, token=DEMO_TOKEN, thread=thread, update=update)
     told = a_delivery(**{"thread": "b/j1"} | delivery)
-    return SlackSender(notifier, look_alike.api_url, client).send(told, NOON).outcome
+    return Slack(notifier).send(told, NOON, Egress(client, look_alike.api_url))[0]
 
 
 LOOSE = {"type": "message", "text": "bad input", "ts": "171.9"}

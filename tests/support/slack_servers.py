@@ -7,7 +7,8 @@ from typing import Any
 
 from bridge.model import Outcome
 from bridge.send.client import HttpClient
-from bridge.send.slack.request import SlackSender
+from bridge.send.integration import Egress
+from bridge.send.slack import Slack
 from tests.support.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
 
 
@@ -30,8 +31,9 @@ def no(error: str) -> dict[str, Any]:
 
 
 def send(client: HttpClient, receiver: Receiver, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
-    sender = SlackSender(a_slack(**(notifier or {})), f"http://127.0.0.1:{receiver.port}/api/", client)
-    return sender.send(a_delivery(**delivery), NOON).outcome
+    egress = Egress(client, f"http://127.0.0.1:{receiver.port}/api/")
+    outcome, _ = Slack(a_slack(**(notifier or {}))).send(a_delivery(**delivery), NOON, egress)
+    return outcome
 
 
 def paths(receiver: Receiver) -> list[str]:
