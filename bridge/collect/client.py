@@ -97,8 +97,6 @@ class TencentCi:
         since: datetime | None = None,
         until: datetime | None = None,
         token: str | None = None,
-        states: Sequence[str] = (),
-        inventory_trigger: str | None = None,
         order: Literal["Asc", "Desc"] = "Asc",
         size: int = PAGE_SIZE,
     ) -> Page:
@@ -109,9 +107,7 @@ class TencentCi:
             "queueId": stream.queue,
             "queueType": stream.queue_type,
             "workflowId": stream.workflow,
-            "inventoryTriggerJobId": inventory_trigger,
             "inputObject": stream.input,
-            "states": ",".join(states),
             "startCreationTime": _stamp(since) if since else None,
             "endCreationTime": _stamp(until) if until else None,
             "orderByTime": order,

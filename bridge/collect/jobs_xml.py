@@ -97,14 +97,6 @@ class Answer:
         return Described(jobs=self.jobs, missing=self.missing, served_at=served_at, problems=self.problems)
 
 
-class _Part(NamedTuple):
-    """A piece of a reply up to the end of a job: what stands before it, and (if it can be cut out) the job."""
-
-    before: bytes
-    job: bytes
-    key: _Key
-
-
 class AnswerReader:
     """Reads one reply of status 200 while it arrives, job by job.
 
@@ -148,14 +140,10 @@ class AnswerReader:
         if self.beginning is None:
             self.beginning = text[:BEGINNING]
             _refuse_other_formats(self.beginning)
-        parts = []
         while (end := text.find(_END, max(at, self._searched))) >= 0:
             end += len(_END)
-            parts.append(self._cut(text[at:end]))
+            self._read_to_end_of_job(text[at:end])
             at = end
-        self._read_ahead([part for part in parts if part.job and self._cache.get(part.key) is None])
-        for part in parts:
-            self._read_part(part)
         self._left = text[at:]
         if len(self._left) > PART_LIMIT:
             self._is_between = False
@@ -163,56 +151,39 @@ class AnswerReader:
             self._left = b""
         self._searched = max(0, len(self._left) - len(_END))
 
-    def _cut(self, text: bytes) -> _Part:
+    def _read_to_end_of_job(self, text: bytes) -> None:
+        """Read a job and what stands before it: quickly, if the job can be cut out with certainty."""
         start = text.find(_START)
-        if start < 0 or len(text) - start > PART_LIMIT:
-            return _Part(text, b"", ("", "", b""))
-        job = text[start:]
-        return _Part(text[:start], job, self._cache.key(self._bucket, self._region, job))
-
-    def _read_ahead(self, parts: Sequence[_Part]) -> None:
-        """Fill the cache: a parser for each job would take half as long again. What is odd waits for its turn."""
-        text = b"".join(part.job for part in parts)
-        root = _element(b"<R>" + text + b"</R>") if parts and _has_only_tags(text) else None
-        if root is not None and len(root) == len(parts):
-            for part, element in zip(parts, root, strict=True):
-                self._remember(part, element)
-
-    def _read_part(self, part: _Part) -> None:
-        """Read up to the end of a job: quickly, if the job can be cut out with certainty."""
-        before, job = part.before, part.job
+        cut_at = start if start >= 0 and len(text) - start <= PART_LIMIT else len(text)
+        before, job = text[:cut_at], text[cut_at:]
         is_cut = self._is_between and job != b"" and _is_cut(before)
         if is_cut and before.strip():
             self._parse(before)
             before = b""
-        is_cut = is_cut and self._stream.depth == 1
-        reading = self._known(part) if is_cut else None
-        if reading is None:
-            count = len(self._readings)
-            self._parse(before + job)
-            is_read = self._stream.depth == 1 and len(self._readings) == count + 1
-            self._is_between = is_read and _has_only_tags(before + job)
-            if is_cut and self._is_between:
-                self._cache.put(part.key, self._readings[-1])
-        else:
-            self._add(reading)
+        key = None
+        if is_cut and self._stream.depth == 1:
+            key = self._cache.key(self._bucket, self._region, job)
+            if reading := self._cache.get(key) or self._read_quickly(job, key):
+                self._add(reading)
+                return
+        count = len(self._readings)
+        self._parse(before + job)
+        is_read = self._stream.depth == 1 and len(self._readings) == count + 1
+        self._is_between = is_read and _has_only_tags(before + job)
+        if key and self._is_between:
+            self._cache.put(key, self._readings[-1])
 
-    def _known(self, part: _Part) -> Reading | None:
+    def _read_quickly(self, job: bytes, key: _Key) -> Reading | None:
         """Return what a job says; None when it must be looked at closely."""
-        if (known := self._cache.get(part.key)) is not None:
-            return known
-        if not _has_only_tags(part.job):
+        if not _has_only_tags(job):
             return None
-        element = _element(part.job)
+        element = _element(job)
         if element is None:
-            element = _element(_STRAY.sub(rb"\1<Message/>", part.job))
-        return None if element is None else self._remember(part, element)
-
-    def _remember(self, part: _Part, element: ET.Element) -> Reading | None:
-        if element.find("JobId") is None:
+            element = _element(_STRAY.sub(rb"\1<Message/>", job))
+        if element is None or element.find("JobId") is None:
             return None
         reading = _read_job(element, self._bucket, self._region)
-        self._cache.put(part.key, reading)
+        self._cache.put(key, reading)
         return reading
 
     def _take(self, element: ET.Element, is_too_big: bool) -> None:
