@@ -98,7 +98,7 @@ MUTANTS = (
         "bridge/send/slack/request.py",
         "moved = self._receipt(posted) or moved",
         "moved = moved or None",
-        ("tests/send/test_slack_roots.py",),
+        ("tests/send/test_slack_threads.py",),
     ),
     Mutant(
         "letting slack-sdk know where Slack is",

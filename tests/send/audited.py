@@ -12,23 +12,23 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.slack_servers import no
+from bridge.send.http_types import Reply
+from tests.support.slack_servers import no, ok
 
 _NAMES = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
           "http.client.connect", "urllib.Request", "subprocess.Popen", "os.system", "os.exec")  # fmt: skip
-_GONE = {"ok": False, "error": "message_not_found"}
-_LOOSE = {"ok": True, "channel": "C1", "ts": "171.9", "message": {"text": "hi"}}
-_OK = {"ok": True, "channel": "C1", "ts": "171.1"}
+_LOOSE = ok(channel="C1", ts="171.9", message={"text": "hi"})
+_OK = ok(channel="C1", ts="171.1")
 
 # What is told, and what Slack answers to each request that it makes.
-PATHS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+PATHS: dict[str, tuple[dict[str, Any], list[Reply]]] = {
     "post": ({}, [_OK]),
     "post in plain text": ({}, [no("invalid_blocks"), _OK]),
     "reply": ({"thread": "job", "root": "C1:170.1:C1:0"}, [_OK]),
     "reply without a root": ({"thread": "job", "root": "C1:170.1:C1:0"}, [_LOOSE]),
     "edit and reply": ({"thread": "job", "update": True, "root": "C1:170.1:C1:0"}, [_OK, _OK]),
     "edit in plain text": ({"update": True, "root": "C1:170.1:C1:0"}, [no("invalid_blocks"), _OK]),
-    "new root": ({"update": True, "root": "C1:170.1:C1:0"}, [_GONE, _OK]),
+    "new root": ({"update": True, "root": "C1:170.1:C1:0"}, [no("message_not_found"), _OK]),
     "refused": ({}, [no("invalid_auth")]),
     "incoming webhook": ({"url": True}, [_OK]),
     "incoming webhook in plain text": ({"url": True}, [no("invalid_blocks"), _OK]),
