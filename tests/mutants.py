@@ -87,7 +87,7 @@ MUTANTS = (
         "keeping the deleted root of a Slack thread",
         "bridge.send.slack.answer:is_loose",
         "lambda message, ts: False",
-        ("tests/send/test_slack_roots.py",),
+        ("tests/send/test_slack_threads.py",),
     ),
     Mutant(
         "letting slack-sdk know where Slack is",
