@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Ruleset
 from bridge.decide.text.times import iso
-from bridge.decide.whatif.replay import FATES, FIRST, Difference, Fired, Happened, Replay, Row, Status, Tally
+from bridge.decide.whatif.replay import FIRST, STATUSES, Difference, Fired, PastTransition, Replay, Row, Status, Tally
 from bridge.record.outbox import silences
 from bridge.record.polling import time_in_state
 from bridge.record.queries import history
@@ -68,9 +68,9 @@ class Backtest:
     def run(self, on_page: Callable[[int], object] = lambda _: None) -> None:
         """Replay all transitions; `on_page` is given the number of transitions of each page."""
         for steps in history.pages(self._tx, self.since):
-            told, fired = history.told(self._tx, steps), history.fired(self._tx, steps)
+            messages, fired = history.told(self._tx, steps), history.fired(self._tx, steps)
             for stored in steps:
-                self._replay.feed(_happened(stored, told.get(stored.key, {}), fired.get(stored.key, {})))
+                self._replay.feed(_past(stored, messages.get(stored.key, {}), fired.get(stored.key, {})))
             on_page(len(steps))
 
     def facts(self) -> Facts:
@@ -83,29 +83,31 @@ class Backtest:
             "judged_by": sorted(sha or "unknown" for sha in self._extent.rulesets),
             "transitions": self.transitions,
             "transitions_not_compared": tally.unknown,
-            "stays_not_compared": tally.unknown_stays,
+            "stays_not_compared": tally.unknown_times,
             "rows": [_row(line, tally.rows[line]) for line in sorted(tally.rows, key=lambda line: (line[1:], line))],
             "differences": {**sums, "first": [_difference(difference) for difference in tally.first]},
         }
 
 
-def _happened(stored: Stored, told: Mapping[history.Line, str], fired: Mapping[str, time_in_state.Fired]) -> Happened:
+def _past(
+    stored: Stored, messages: Mapping[history.Line, str], fired: Mapping[str, time_in_state.Fired]
+) -> PastTransition:
     step, still_at = stored.transition, stored.still_at
     if still_at and step.still_at and still_at <= step.still_at:
         still_at = None  # no poll saw it between this transition and what followed
     # Older versions did not say which poll it was, nor which rules they had.
     is_poll_known = still_at is not None or (stored.followed_under is not None if stored.followed else not fired)
-    return Happened(
+    return PastTransition(
         transition=step,
-        told=told,
+        messages=messages,
         fired={
             rule: Fired(count=alarm.count, first_at=alarm.fired_at, last_at=alarm.told_at, notifiers=alarm.notifiers)
             for rule, alarm in fired.items()
         },
         still_at=still_at,
         has_ended=stored.followed,
-        is_known=all(("transition", rule, name) in told for rule, name in stored.verdicts),
-        is_stay_known=is_poll_known and fired.keys() <= {rule for kind, rule, _ in told if kind == "level"},
+        is_known=all(("transition", rule, name) in messages for rule, name in stored.verdicts),
+        is_time_known=is_poll_known and fired.keys() <= {rule for kind, rule, _ in messages if kind == "level"},
     )
 
 
@@ -115,8 +117,8 @@ def _row(line: tuple[str, str, str], row: Row) -> Facts:
         "rule": rule,
         "kind": kind,
         "notifier": notifier,
-        **{fate: row.after[fate] for fate in FATES},
-        "before": {fate: row.before[fate] for fate in FATES},
+        **{status: row.after[status] for status in STATUSES},
+        "before": {status: row.before[status] for status in STATUSES},
         "added": row.added,
         "removed": row.removed,
         "changed": row.changed,
@@ -141,4 +143,4 @@ def _difference(difference: Difference) -> Facts:
 
 
 def _status(status: Status | None) -> Facts | None:
-    return {"fate": status.fate, "repeats": status.repeats} if status else None
+    return {"fate": status.status, "repeats": status.repeats} if status else None

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.digest import FIRST, Digest, Member, told
+from bridge.decide.messages.digest import FIRST, Digest, Member, digest_delivery
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Hold, Silence
@@ -56,15 +56,15 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     rule = next((rule for rule in book.rules if due and rule.name == due.name), None)
     if due is None or not counts or (due.gate == "group" and rule and _is_over(tx, due, rule, now)):
         return False
-    silence = silences.one(tx, due.name) if due.gate == "silence" else None
+    silence = silences.get(tx, due.name) if due.gate == "silence" else None
     first = [Member(**facts) for facts in digests.first(tx, n, counts, FIRST)]
     digest = Digest(**asdict(due), counts=counts, first=first, origin=digests.origin(tx, n))
     over = [] if silence else _ended_silences(tx, due, book, now)
     note = " ".join(f"{ended} is over." for ended in over) or None
-    new = told(digest, silence, zone=book.zone, now=now, note=note)
+    new = digest_delivery(digest, silence, zone=book.zone, now=now, note=note)
     entries.put(tx, [new], now=now)
     digests.merged(tx, n, new.id, now=now)
-    silences.over(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])
+    silences.announced(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])
     facts = {"delivery": new.id, "gate": due.gate, "of": due.name, "messages": sum(counts.values())}
     logger.info("digest", extra=facts)
     return True
@@ -73,7 +73,7 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
 def _ended_silences(tx: Connection, due: Due, book: Rulebook, now: datetime) -> list[Silence]:
     """Return the silences that would have held one of the first members, and whose end no message has told yet."""
     gates, members = current_gates(tx, book, now), digests.members(tx, due.n, after=0, most=_SOME)
-    ended = [gates.over(book.matcher.facts(step), rule, due.notifier) for _, rule, _, step in members if step]
+    ended = [gates.ended(book.matcher.facts(step), rule, due.notifier) for _, rule, _, step in members if step]
     return [silence for silence in ended if silence]
 
 

@@ -223,7 +223,7 @@ class Dispatcher:
     def _is_due(self, now: datetime) -> bool:
         # Asked in a reading transaction: an idle worker never takes SQLite's write lock.
         with self._db.read() as tx:
-            return bool(claims.due_lanes(tx, now=now))
+            return bool(claims.due_notifiers(tx, now=now))
 
     def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
         """Record what ended, and what follows for notifiers; return the numbers of what was claimed by others since."""

@@ -16,13 +16,13 @@ from sqlalchemy import Connection
 
 from bridge.decide.routing import route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import Staying, judge_stay
+from bridge.decide.rules.levels import TimeInState, judge_time_in_state
 from bridge.decide.rules.matching import Answer, Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.read import thaw
-from bridge.decide.text.facts import ident
+from bridge.decide.rulesfile.rulesets import thaw
 from bridge.decide.text.times import human, iso
-from bridge.decide.whatif.sample_job import sample_stay
+from bridge.decide.text.values import ident
+from bridge.decide.whatif.rule_tests import sample_time_in_state
 from bridge.model import Gate, Hold, Message, NewDelivery, Silence, Transition
 from bridge.record import rulesets
 from bridge.record.outbox import silences
@@ -99,10 +99,10 @@ def explain_sample(
 
     Without `tx` silences and paused notifiers are not known; `unknown` says why.
     """
-    known = silences.of_use(tx, now=now) if tx else []
+    known = silences.recent(tx, now=now) if tx else []
     gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now)
-    stay = sample_stay(step)
-    routings = [route(step, book, gates), *route_overdue(stay, book, gates, now)]
+    time = sample_time_in_state(step)
+    routings = [route(step, book, gates), *route_overdue(time, book, gates, now)]
     context = _Context(
         now=now,
         rules=book,
@@ -111,15 +111,16 @@ def explain_sample(
         silences={silence.id: silence for silence in known},
     )
     rules = {rule.name: rule for rule in book.rules}
-    new = [delivery for routing in routings for delivery in routing.told]
+    new = [delivery for routing in routings for delivery in routing.deliveries]
     edges = _edges(step, book)
     deliveries = [_would_be(delivery, rules[str(delivery.message.rule)], context) for delivery in new]
-    faults = [f'rule "{rule}": {why}: the default text is sent' for routing in routings for rule, why in routing.faults]
+    errors = [error for routing in routings for error in routing.errors]
+    faults = [f'rule "{error.rule}": {error.why}: the default text is sent' for error in errors]
     no_record = [] if tx else [f"silences and paused notifiers are not known: {unknown or 'there is no database'}"]
     return _explanation(
         step,
         edges,
-        _levels(_InState(staying=stay, now=now, seen_at=now), book, {}),
+        _levels(_InState(time=time, now=now, seen_at=now), book, {}),
         [*deliveries, *_not_made(edges, deliveries, "the present rules have no such notifier")],
         {delivery.message.id: delivery.message for delivery in new}.values(),
         rules=book.sha,
@@ -180,7 +181,7 @@ class _InState:
     `seen_at` is when the last poll began that saw it so; `no_poll` says why none has come since.
     """
 
-    staying: Staying
+    time: TimeInState
     now: datetime
     left_at: datetime | None = None
     seen_at: datetime | None = None
@@ -188,19 +189,19 @@ class _InState:
 
     @property
     def lasted_s(self) -> float:
-        return max(0.0, ((self.left_at or self.now) - self.staying.since).total_seconds())
+        return max(0.0, ((self.left_at or self.now) - self.time.since).total_seconds())
 
     @property
     def asked_at(self) -> datetime:
         """When level rules were asked the last time: once it has ended, by the last poll that saw it."""
-        return max(self.seen_at or self.staying.began.seen_at, self.staying.began.seen_at) if self.left_at else self.now
+        return max(self.seen_at or self.time.began.seen_at, self.time.began.seen_at) if self.left_at else self.now
 
 
 def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, time_in_state.Fired]) -> list[Facts]:
     """Return what every level rule says, top to bottom, then those that fired and are no longer among the rules."""
     matcher = ruleset.matcher
     levels = []
-    for verdict in judge_stay(period.staying, matcher, period.asked_at, matcher.levels):
+    for verdict in judge_time_in_state(period.time, matcher, period.asked_at, matcher.levels):
         alarm = fired.get(verdict.rule.name)
         answer, why = (Answer.FIRED, _fired(alarm, verdict.rule)) if alarm else _not_fired(verdict, period)
         levels.append(_level_facts(period, verdict.rule, answer, why, alarm) | {"judged_by": ruleset.sha})
@@ -214,7 +215,7 @@ def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
     level = verdict.rule.level
     if level is None or verdict.answer in (Answer.NO, Answer.STOPPED):
         return verdict.answer, verdict.why_not or ""
-    state, limit, due = period.staying.began.to, human(level.after.total_seconds()), period.staying.since + level.after
+    state, limit, due = period.time.began.to, human(level.after.total_seconds()), period.time.since + level.after
     if period.left_at is None:
         if not verdict.fired:
             return Answer.WAITING, f"{verdict.why_not}: due at {iso(due)}"
@@ -244,12 +245,12 @@ def _fired(alarm: time_in_state.Fired, rule: Rule | None) -> str:
 def _level_facts(
     period: _InState, rule: Rule | None, answer: Answer, why: str, alarm: time_in_state.Fired | None
 ) -> Facts:
-    level, since = rule.level if rule else None, alarm.since if alarm else period.staying.since
+    level, since = rule.level if rule else None, alarm.since if alarm else period.time.since
     return {
         "rule": rule.name if rule else alarm and alarm.rule,
         "line": rule.line if rule else None,
         "judged_by": None,
-        "in": period.staying.began.to,
+        "in": period.time.began.to,
         "answer": answer,
         "why": why,
         "since": iso(since),
@@ -316,7 +317,7 @@ class _History:
         return self._kept.get(sha) or self._kept.setdefault(sha, self._thawed(sha))
 
     def _thawed(self, sha: str | None) -> _InForce:
-        text = rulesets.one(self._tx, sha) if sha else None
+        text = rulesets.text_of(self._tx, sha) if sha else None
         if text is None or sha is None:
             which = f"the rules that judged this ({sha})" if sha else "the rules that judged this"
             return _InForce(self._book, known=False, note=f"{which} are not on record; {_NOW}")
@@ -343,13 +344,13 @@ class _History:
             last = self._last.get(step.job.bucket)
             began = replace(step, job=last.job) if last else step
             seen_at, no_poll = self._polls(last.stream if last else "")
-            period = _InState(staying=Staying(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
+            period = _InState(time=TimeInState(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
         else:
             end = then.transition
             # CI may have said only later when it began.
             job = replace(step.job, created_at=end.job.created_at, started_at=end.job.started_at)
-            staying = Staying(began=replace(step, job=job))
-            period = _InState(staying=staying, now=self._now, left_at=end.happened_at, seen_at=end.still_at)
+            time = TimeInState(began=replace(step, job=job))
+            period = _InState(time=time, now=self._now, left_at=end.happened_at, seen_at=end.still_at)
         return _levels(period, rules, fired)
 
     def _polls(self, stream: str) -> tuple[datetime | None, str | None]:
@@ -381,7 +382,7 @@ class _History:
             rules=self._book,
             tx=self._tx,
             standings=explanations.standings(self._tx),
-            silences={name: silence for name in named if (silence := silences.one(self._tx, name))},
+            silences={name: silence for name in named if (silence := silences.get(self._tx, name))},
             deliveries=deliveries,
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
-from bridge.decide.changes.clocks import said_of_clocks
+from bridge.decide.changes.clocks import clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.record.queries.gauges import State, Trouble
@@ -186,7 +186,7 @@ def _clock(book: Rulebook, watches: Sequence[Facts], alive: Sequence[Facts]) -> 
     ahead = [row["clock_ahead_seconds"] for row in watches if row["name"] in names]
     worst = max((seconds for seconds in ahead if seconds is not None), key=abs, default=None)
     texts = [f"nothing is pruned or given up: {worker['clock_fault']}" for worker in alive if worker["clock_fault"]]
-    if not texts and worst is not None and (differs := said_of_clocks(timedelta(seconds=worst))):
+    if not texts and worst is not None and (differs := clock_warning(timedelta(seconds=worst))):
         texts.append(differs)
     yield from (_for_everybody("clock", text) for text in dict.fromkeys(texts))
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.decide.changes.clocks import RESOLUTION, begins_anew
-from bridge.decide.messages.build import as_fallback, customs
+from bridge.decide.messages.build import as_fallback, per_notifier
 from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates.functions import variables
@@ -215,9 +215,9 @@ def notify_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datet
     if step is None:  # a digest, or long ago
         new = as_fallback(message, notifier, why, fallback)
     else:
-        custom = customs(fallback, variables(step, rule, book.queue_names, zone=book.zone))
+        own = per_notifier(fallback, variables(step, rule, book.queue_names, zone=book.zone))
         hold = current_gates(tx, book, now).quiet(book.matcher.facts(step), rule, fallback.name)
-        new = replace(as_fallback(message, notifier, why, fallback, custom), hold=hold)
+        new = replace(as_fallback(message, notifier, why, fallback, own), hold=hold)
     entries.put(tx, [new], now=now)
 
 

@@ -84,7 +84,7 @@ class Poll:
     def count(self, routings: Sequence[RoutingResult]) -> None:
         """Count transitions and their deliveries."""
         self.transitions += len(routings)
-        self.deliveries += sum(len(routing.told) for routing in routings)
+        self.deliveries += sum(len(routing.deliveries) for routing in routings)
 
 
 # --- a poll under way -----------------------------------------------------------------------------------------------
@@ -624,7 +624,10 @@ class Poller:
         with self._transaction(context, self.clock()) as tx:
             as_of = earlier(context.began, context.ahead)
             overdue = route_overdue_jobs(tx, watch, context.book, as_of, self.clock(), saw=context.saw)
-            poll.overdue, poll.deliveries = len(overdue), poll.deliveries + sum(len(result.told) for result in overdue)
+            poll.overdue, poll.deliveries = (
+                len(overdue),
+                poll.deliveries + sum(len(result.deliveries) for result in overdue),
+            )
             snapshots.set_seen(tx, context.complete, context.began)
             given_up = problems.give_up(tx, context.listed, before=as_of - watch.lookback)
             leases.polled(

@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 
 from bridge.decide.routing import RoutingResult, route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, Staying
+from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.text.facts import job_seconds
+from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, GONE, Transition, Watch
 from bridge.record import counters, rulesets
 from bridge.record.counters import Count, timed
@@ -27,7 +27,7 @@ _MOST_OVERDUE = 1_000  # messages of one poll; the next one goes on
 
 def current_gates(tx: Connection, book: Rulebook, now: datetime) -> Gates:
     """Return the mutes and silences of this moment."""
-    return Gates(mutes=book.mutes, silences=silences.of_use(tx, now=now), zone=book.zone, now=now)
+    return Gates(mutes=book.mutes, silences=silences.recent(tx, now=now), zone=book.zone, now=now)
 
 
 def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: datetime) -> Sequence[RoutingResult]:
@@ -35,7 +35,7 @@ def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: 
     if not steps:
         return ()
     gates = current_gates(tx, book, now)
-    fired = time_in_state.of_stays(tx, steps) if book.matcher.levels else {}
+    fired = time_in_state.ended_by(tx, steps) if book.matcher.levels else {}
     routings = []
     for step in steps:
         alarms = [
@@ -85,7 +85,7 @@ def route_overdue_jobs(
         if not saw(stream, began):
             continue
         last = {rule: LastNotified(alarm.count, alarm.told_at, alarm.notifiers) for rule, alarm in alarms.items()}
-        for routing in route_overdue(Staying(began=began, told=last), book, gates, as_of):
+        for routing in route_overdue(TimeInState(began=began, notified=last), book, gates, as_of):
             for verdict in routing.verdicts:
                 _fire(tx, began, verdict, last.get(verdict.rule.name), as_of)
             routings.append(routing)
@@ -97,24 +97,24 @@ def route_overdue_jobs(
 
 def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastNotified | None, as_of: datetime) -> None:
     """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
-    if verdict.stay is None:
+    if verdict.overdue is None:
         return
     names = (*(last.notifiers if last else ()), *(name for name in verdict.notifiers if not verdict.drops(name)))
-    notifiers, stay = tuple(dict.fromkeys(names)), verdict.stay
-    time_in_state.fire(tx, began, verdict.rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
+    notifiers, overdue = tuple(dict.fromkeys(names)), verdict.overdue
+    time_in_state.fire(tx, began, verdict.rule.name, overdue.count, notifiers=notifiers, since=overdue.since, now=as_of)
 
 
 def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> None:
     """Store deliveries and which templates did not render, and count both."""
-    at_once = entries.put(tx, [new for routing in routings for new in routing.told], now=now)
-    over = {delivery: silence for routing in routings for delivery, silence in routing.over.items()}
-    silences.over(tx, [(over[new.id], new.notifier) for new in at_once if new.id in over])
-    faults = [fault for routing in routings for fault in routing.faults]
-    rulesets.fault(tx, faults, now=now)
-    errors = [Count("template_error", faulty) for routing in routings for faulty in routing.faulty]
-    counters.add(tx, [*_of_matches(routings), *errors], now=now)
-    for rule, why in faults:
-        logger.warning("template fell back to the default text", extra={"rule": rule, "fault": why})
+    at_once = entries.put(tx, [new for routing in routings for new in routing.deliveries], now=now)
+    over = {delivery: silence for routing in routings for delivery, silence in routing.ended_silences.items()}
+    silences.announced(tx, [(over[new.id], new.notifier) for new in at_once if new.id in over])
+    errors = [error for routing in routings for error in routing.errors]
+    rulesets.fault(tx, [(error.rule, error.why) for error in errors], now=now)
+    counts = [Count("template_error", (error.rule, error.template)) for error in errors]
+    counters.add(tx, [*_of_matches(routings), *counts], now=now)
+    for error in errors:
+        logger.warning("template fell back to the default text", extra={"rule": error.rule, "fault": error.why})
 
 
 def _of_transition(step: Transition, *, matched: bool) -> Iterator[Count]:

@@ -19,7 +19,7 @@ from bridge.pipeline.digests import send_due_digests
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import history, lists
-from bridge.record.schema import attempt, delivery, metadata, transition
+from bridge.record.schema import attempts, deliveries, metadata, transitions
 from tests.conftest import on_both
 from tests.support.nouns import by_hand
 from tests.support.records import NOW, Clock, minutes, rows, seconds
@@ -43,8 +43,8 @@ notify = ["ops", "cms"]
 
 
 @pytest.fixture
-def rig(db: Database, clock: Clock) -> Rig:
-    return began(Rig(db, EVERY, clock))
+def rig(db: Database) -> Rig:
+    return began(Rig(db, EVERY))
 
 
 def began(rig: Rig, rules: str = EVERY) -> Rig:
@@ -204,7 +204,7 @@ def test_what_a_fallback_told_is_not_compared(rig: Rig) -> None:
     rig.poll()
     rig.dispatcher.turn()
     rig.dispatcher.turn()
-    assert [row["notifier"] for row in rows(rig.db, delivery)] == ["ops", "cms"]
+    assert [row["notifier"] for row in rows(rig.db, deliveries)] == ["ops", "cms"]
     assert counted(backtest(rig)) == {"transition every -> ops": {"told": 1}}
 
 
@@ -213,8 +213,8 @@ def test_what_was_pruned_is_counted_and_not_compared(rig: Rig) -> None:
     rig.has("j1", RUNNING)
     rig.passes(minutes(5))
     with rig.db.write() as tx:
-        tx.execute(delete(attempt))
-        tx.execute(delete(delivery))
+        tx.execute(delete(attempts))
+        tx.execute(delete(deliveries))
     report = backtest(rig)
     assert report.facts()["transitions_not_compared"] == 1
     assert not report.tally.differs
@@ -237,9 +237,9 @@ def test_stays_of_an_older_version_are_counted_and_not_compared(rig: Rig) -> Non
     rig.has("j1", SUCCESS)
     rig.passes(minutes(5))
     with rig.db.write() as tx:
-        tx.execute(update(transition).values(still_at=None, rules=None))
+        tx.execute(update(transitions).values(still_at=None, rules=None))
     report = backtest(rig)
-    assert (report.tally.unknown_stays, report.tally.differs, report.facts()["judged_by"]) == (1, False, ["unknown"])
+    assert (report.tally.unknown_times, report.tally.differs, report.facts()["judged_by"]) == (1, False, ["unknown"])
 
 
 def test_it_says_how_many_rulesets_judged_the_window(rig: Rig) -> None:
@@ -432,8 +432,8 @@ def test_whatever_has_happened_the_rules_that_judged_it_say_the_same_again(
         event(line)
     for fate in {fate for row in report.tally.rows.values() for fate in row.after}:
         event(fate)
-    assert (said(report), report.tally.unknown, report.tally.unknown_stays) == ([], 0, 0)
-    told = [row for row in rows(db, delivery) if row["lane"] is not None]
+    assert (said(report), report.tally.unknown, report.tally.unknown_times) == ([], 0, 0)
+    told = [row for row in rows(db, deliveries) if row["lane"] is not None]
     assert sum(sum(row.after.values()) for row in report.tally.rows.values()) <= len(told)
     later = NOW + (rig.clock() - NOW) * part
     assert said(backtest(rig, since=later)) == []

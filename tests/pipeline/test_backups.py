@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Opener
 from tests.support.commands import REPOSITORY
-from tests.support.records import Clock, minutes
+from tests.support.records import minutes
 from tests.support.rig import Rig
 
 RULES = """
@@ -47,10 +47,10 @@ def _back_up(file: Path, command: str, into: Path) -> None:
 @pytest.mark.parametrize("command", _commands())
 @pytest.mark.parametrize("end", ["Success", "Failed", "Cancel"])
 def test_the_end_of_a_job_is_told_again_under_the_id_that_it_had(
-    sqlite_url: str, opened: Opener, clock: Clock, tmp_path: Path, command: str, end: str
+    sqlite_url: str, opened: Opener, tmp_path: Path, command: str, end: str
 ) -> None:
     file, backup = Path(sqlite_url.removeprefix("sqlite:///")), tmp_path / "copy.db"
-    rig = Rig(opened(sqlite_url), RULES, clock)
+    rig = Rig(opened(sqlite_url), RULES)
     rig.poll()
     rig.has("j1", "Submitted")
     rig.passes(minutes(5))

@@ -9,7 +9,7 @@ import pytest
 from bridge.model import Delivery, Notifier, Outcome, RetryLater, Sent
 from bridge.record.database import Database
 from bridge.record.outbox import entries
-from bridge.record.schema import DEAD, SENT, WAITING, delivery, notifier
+from bridge.record.schema import DEAD, SENT, WAITING, deliveries, notifiers
 from tests.conftest import on_both
 from tests.support.fakes import notify_all
 from tests.support.records import a_message, hours, know, minutes, new_delivery, put, row_of, rows, seconds
@@ -46,11 +46,11 @@ def attempts(rig: Rig, name: str = "cms") -> int:
 
 
 def sent(rig: Rig) -> set[str]:
-    return {row["id"] for row in rows(rig.db, delivery) if row["state"] == SENT}
+    return {row["id"] for row in rows(rig.db, deliveries) if row["state"] == SENT}
 
 
 def failures(rig: Rig) -> int:
-    return int(row_of(rig.db, notifier, name="cms")["failures"])
+    return int(row_of(rig.db, notifiers, name="cms")["failures"])
 
 
 @on_both
@@ -134,7 +134,7 @@ def test_what_was_never_tried_is_dead_when_its_retry_time_is_over_and_the_fallba
     assert {*rig.stored_states("cms")} == {DEAD}
     assert attempts(rig) < 80
     assert attempts(rig, "pager") == 100
-    assert row_of(rig.db, delivery, id="d99")["why"] == "its retry time is over, and cms answers nobody"
+    assert row_of(rig.db, deliveries, id="d99")["why"] == "its retry time is over, and cms answers nobody"
 
 
 @on_both
@@ -145,5 +145,5 @@ def test_resuming_a_notifier_asks_it_at_once(rig: Rig) -> None:
     with rig.db.write() as tx:
         entries.resume(tx, "cms")
     lives(rig, seconds(1), 1)
-    untried = [row for row in rows(rig.db, delivery) if row["state"] == WAITING and not row["attempts"]]
+    untried = [row for row in rows(rig.db, deliveries) if row["state"] == WAITING and not row["attempts"]]
     assert (untried, len(sent(rig)) > 20) == ([], True)

@@ -14,7 +14,7 @@ from bridge.decide.changes.scan import OVERLAP
 from bridge.model import SUBMITTED, SUCCESS, Page, Stream
 from bridge.record import clocks
 from bridge.record.database import Database
-from bridge.record.schema import watch
+from bridge.record.schema import watches
 from tests.conftest import on_both
 from tests.support.fakes import FakeCi, notify_all
 from tests.support.records import NOW, Clock, a_listed_job, hours, minutes, row_of, seconds
@@ -76,7 +76,7 @@ class Skewed(Rig):
 
     def clock_ms(self) -> int | None:
         """How far CI's clock was ahead, as the last poll recorded it."""
-        found: int | None = row_of(self.db, watch, name="vod")["clock_ms"]
+        found: int | None = row_of(self.db, watches, name="vod")["clock_ms"]
         return found
 
 

@@ -12,14 +12,14 @@ import pytest
 from sqlalchemy import text
 
 from bridge.collect.errors import AuthError, TemporaryError
-from bridge.decide.text.facts import job_seconds
+from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
 from bridge.record import counters
 from bridge.record.codec import load_job
 from bridge.record.counters import Total
 from bridge.record.database import Database, at
 from tests.conftest import on_both
-from tests.support.records import Clock, a_listed_job, hours, minutes, seconds
+from tests.support.records import a_listed_job, hours, minutes, seconds
 from tests.support.rig import Rig
 
 RULES = """
@@ -57,8 +57,8 @@ template = "odd"
 
 
 @pytest.fixture
-def rig(db: Database, clock: Clock) -> Rig:
-    return Rig(db, RULES, clock)
+def rig(db: Database) -> Rig:
+    return Rig(db, RULES)
 
 
 class Life:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS
 from bridge.record.outbox import silences
-from bridge.record.schema import digest
+from bridge.record.schema import digests
 from bridge.wiring import parts
 from tests.conftest import on_both
 from tests.support.records import hours, minutes, rows
@@ -285,4 +285,4 @@ def test_a_silence_comes_before_a_mute_and_a_digest_waits_for_both(rig: Rig) -> 
     rig.silence()
     rig.passes(hours(3))
     assert rig.lines() == [f"10:06 ops: {IS_OVER}, 1 held: 1 Failed"]
-    assert [row["gate"] for row in rows(rig.db, digest)] == ["group", "silence"]
+    assert [row["gate"] for row in rows(rig.db, digests)] == ["group", "silence"]

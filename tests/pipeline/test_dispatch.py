@@ -14,7 +14,7 @@ from bridge.pipeline.housekeeping import LEASE, LeaseWatcher
 from bridge.record.database import Database, at, ms
 from bridge.record.outbox import entries, results
 from bridge.record.queries import lists
-from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier
+from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, notifiers
 from tests.conftest import Opener, PostgresServer, on_both, only_postgresql
 from tests.support.fakes import impatient, notify_all, outage
 from tests.support.records import (
@@ -57,11 +57,11 @@ def put_new(rig: Rig, how_many: int, **facts: str) -> None:
 
 
 def outcomes(rig: Rig) -> list[str]:
-    return [row["outcome"] for row in rows(rig.db, attempt)]
+    return [row["outcome"] for row in rows(rig.db, attempts)]
 
 
 def due_at(rig: Rig) -> object:
-    return at(row_of(rig.db, delivery, id="d0")["due_at"])
+    return at(row_of(rig.db, deliveries, id="d0")["due_at"])
 
 
 # --- the way of a delivery ----------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_a_failed_delivery_is_tried_again_on_the_schedule_until_its_time_is_over
         let_run(rig.db, rig.clock, max(timedelta(), due_at(rig) - rig.clock()))
     # 5 s, 30 s, 2 min, 10 min and 30 min apart; the last when the hour that its notifier has is over
     assert tries == [0, 5, 35, 155, 755, 2555, 3600]
-    assert row_of(rig.db, delivery, id="d0")["why"] == "503"
+    assert row_of(rig.db, deliveries, id="d0")["why"] == "503"
     assert len(outcomes(rig)) == 7
 
 
@@ -140,7 +140,7 @@ def test_one_answer_that_cannot_be_recorded_does_not_stop_the_others(rig: Rig) -
 
 
 def fallbacks(rig: Rig) -> list[tuple[str, str | None]]:
-    return [(row["message"], row["note"]) for row in rows(rig.db, delivery) if row["notifier"] == "pager"]
+    return [(row["message"], row["note"]) for row in rows(rig.db, deliveries) if row["notifier"] == "pager"]
 
 
 @on_both
@@ -151,7 +151,7 @@ def test_the_fallback_of_a_dead_delivery_is_notified_once_with_the_reason(backed
         backed_up.deliver()
         with backed_up.db.write() as tx:
             entries.redrive(tx, lists.numbers_of(["d0"]), now=NOW)
-    assert fallbacks(backed_up) == [("m", "This could not be told to cms: blocked address")]
+    assert fallbacks(backed_up) == [("m", "This could not be sent to cms: blocked address")]
     assert [one.notifier for one in backed_up.transport.begun].count("pager") == 1
 
 
@@ -168,7 +168,7 @@ def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(backed_up: Rig) -
     put(backed_up.db, *[new_delivery(f"d{n}", message=a_message(f"m{n}"), lane="j1") for n in range(2)])
     backed_up.lives(seconds(20), step=seconds(5))
     assert [one.id for one in backed_up.transport.begun if one.notifier == "cms"] == ["d0"]
-    note = "This could not be told to cms: notifier cms is paused: 410 Gone"
+    note = "This could not be sent to cms: notifier cms is paused: 410 Gone"
     assert fallbacks(backed_up) == [("m0", note), ("m1", note)]
     assert backed_up.stored_states("cms") == [DEAD, DEAD]
 
@@ -246,7 +246,7 @@ def test_a_quick_receiver_that_asks_to_wait_gets_nothing_more_of_what_was_claime
     put_new(rig, 8)
     rig.transport.answer = lambda _: RetryLater("429", after=seconds(60), everyone=True)
     rig.deliver()
-    waiting = [row for row in rows(rig.db, delivery) if row["state"] == WAITING]
+    waiting = [row for row in rows(rig.db, deliveries) if row["state"] == WAITING]
     assert len(waiting) == 8
     assert sum(row["attempts"] for row in waiting) == len(rig.transport.begun) - 1  # what was not begun counts no try
 
@@ -273,7 +273,7 @@ def test_attempts_that_were_lost_with_their_worker_make_no_pause_longer(rig: Rig
             results.bury(tx, "lost", now=rig.clock())
     rig.transport.answer = lambda _: RetryLater("503")
     rig.deliver()
-    row = row_of(rig.db, delivery, id="d0")
+    row = row_of(rig.db, deliveries, id="d0")
     assert (row["attempts"], row["due_at"]) == (4, ms(rig.clock() + seconds(5)))
 
 
@@ -322,7 +322,7 @@ def test_an_outcome_that_comes_after_the_lease_is_not_recorded(rig: Rig, caplog:
     rig.transport.answer = lambda _: Rejected("late", pause=True)
     rig.deliver()
     assert (rig.stored_states(), outcomes(rig)) == ([SENT], ["lost", "sent"])
-    assert row_of(rig.db, notifier, name="cms")["paused_at"] is None
+    assert row_of(rig.db, notifiers, name="cms")["paused_at"] is None
     assert "lease lost" in caplog.text
 
 
@@ -376,7 +376,7 @@ def test_a_connection_that_breaks_while_outcomes_are_recorded_loses_none(
 ) -> None:
     other, name = opened(db_url), away.db.url.database
     with other.write() as holding, ThreadPoolExecutor(1) as pool:
-        holding.execute(update(delivery).values(note="held"))  # so that recording waits for this row
+        holding.execute(update(deliveries).values(note="held"))  # so that recording waits for this row
         turn = pool.submit(away.dispatcher.turn)
         held_up = f"datname = '{name}' AND wait_event_type = 'Lock'"
         while not holding.execute(

@@ -7,7 +7,7 @@ from sqlalchemy import delete, update
 
 from bridge.cli.explain import as_text
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, Rejected
-from bridge.record.schema import ruleset, transition
+from bridge.record.schema import rulesets, transitions
 from tests.conftest import on_both
 from tests.support.explained import EVERYTHING, MUTE, ONLY_FAILED, STUCK, Explained, after, rule_of
 from tests.support.records import NOW, a_listed_job, hours, minutes, seconds
@@ -157,9 +157,9 @@ def test_where_the_rules_of_then_are_not_on_record_it_says_so_and_asks_those_of_
     explained.goes(SUBMITTED)
     explained.rule(EVERYTHING)
     with explained.db.write() as tx:
-        tx.execute(delete(ruleset).where(ruleset.c.sha == old))
+        tx.execute(delete(rulesets).where(rulesets.c.sha == old))
         if not known:  # as a version wrote it that kept none
-            tx.execute(update(transition).values(rules=None))
+            tx.execute(update(transitions).values(rules=None))
     facts = explained.last()
     assert facts["judged_by"] == explained.book.sha
     (note,) = facts["notes"]
@@ -172,7 +172,7 @@ def test_rules_that_this_version_cannot_read_are_as_if_they_were_not_kept(explai
     explained.goes(SUBMITTED)
     explained.rule(EVERYTHING, ONLY_FAILED)
     with explained.db.write() as tx:
-        tx.execute(update(ruleset).values(text='{"of": "another version"}'))
+        tx.execute(update(rulesets).values(text='{"of": "another version"}'))
     assert "cannot be read any more" in explained.last()["notes"][0]
 
 

@@ -9,7 +9,7 @@ from bridge.cli.explain import as_text
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS
-from bridge.record.schema import ruleset
+from bridge.record.schema import rulesets
 from tests.support.explained import EVERYTHING, HEAD, STUCK, Explained, Facts, after, level
 from tests.support.records import NOW, minutes, seconds
 
@@ -145,7 +145,7 @@ def test_a_time_in_state_that_ended_is_judged_by_the_rules_of_its_end_and_says_s
     explained.rule(EVERYTHING, STUCK.replace("30m", "20m"))
     if not kept:
         with explained.db.write() as tx:
-            tx.execute(delete(ruleset).where(ruleset.c.sha == end))
+            tx.execute(delete(rulesets).where(rulesets.c.sha == end))
     facts, now = explained.all()[0], explained.book.sha
     assert (facts["judged_by"], level(facts)["judged_by"]) == (old, end if kept else now)
     assert level(facts)["for_seconds"] == (1_800 if kept else 1_200)

@@ -8,7 +8,7 @@ from sqlalchemy import delete
 from bridge.model import FAILED, RUNNING, SUBMITTED, Outcome, Rejected, RetryLater, Sent
 from bridge.record.outbox import entries
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import delivery
+from bridge.record.schema import deliveries
 from tests.conftest import on_both
 from tests.support.explained import (
     EVERYTHING,
@@ -126,7 +126,7 @@ def test_a_digest_that_is_dead_says_what_came_of_its_fallback(explained: Explain
     begin(explained, GROUPED, given=WITH_FALLBACK)
     explained.clock.advance(minutes(15))
     explained.delivers(lambda one: Rejected("404") if one.notifier == "cms" else outcome)
-    (instead,) = [row["id"] for row in rows(explained.db, delivery) if row["notifier"] == "ops"]
+    (instead,) = [row["id"] for row in rows(explained.db, deliveries) if row["notifier"] == "ops"]
     dead = f'in the digest of "everything", part of {explained.only()["told_by"]}, which is dead: 404'
     assert explained.answer()[1] == f"{dead}; {end.format(instead)}"
 
@@ -204,7 +204,7 @@ def test_the_message_is_the_one_that_was_stored_and_a_delivery_that_is_no_longer
         {"kind": "transition", "rule": "everything", "title": "Transcode Failed: a.mp4", "text": "no such object"}
     ]
     with explained.db.write() as tx:
-        tx.execute(delete(delivery))
+        tx.execute(delete(deliveries))
     assert (explained.only()["id"], explained.only()["answer"]) == (None, "not_on_record")
 
 
@@ -234,7 +234,7 @@ def test_a_sample_job_says_who_would_be_notified_and_with_what(explained: Explai
     assert facts["deliveries"][0]["id"] is None
     assert facts["headline"] == '"everything" notifies cms: at once'
     assert [(one["title"], one["text"]) for one in facts["messages"]] == [("Transcode Failed: a.mp4", "no such object")]
-    assert (facts["notes"], rows(explained.db, delivery)) == ([], [])
+    assert (facts["notes"], rows(explained.db, deliveries)) == ([], [])
 
 
 def test_level_rules_are_asked_about_a_sample_job_too(explained: Explained) -> None:

@@ -12,7 +12,7 @@ from bridge.record import counters
 from bridge.record.clocks import rewind
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import lists
-from bridge.record.schema import digest
+from bridge.record.schema import digests
 from tests.conftest import on_both
 from tests.support.records import NOW, hours, minutes
 from tests.support.rig import OVER, QUIET, STUCK, WITH_FALLBACK, Rig
@@ -131,7 +131,7 @@ def test_what_goes_to_a_fallback_is_held_as_well_and_once_if_it_dies_again(rig: 
         rig.deliver()
     with rig.db.read() as tx:
         assert [total.count for total in counters.totals(tx, ["suppressed"])] == [1]
-        assert tx.execute(select(digest.c.members)).scalars().all() == [1]
+        assert tx.execute(select(digests.c.members)).scalars().all() == [1]
     rig.passes(hours(2))
     assert rig.titles("cms") == [HELD]
 
@@ -168,7 +168,7 @@ def test_each_notifier_hears_that_a_silence_is_over_also_in_the_body(rig: Rig) -
     rig.sees("j2", "j3")
     assert sorted(notes(rig)) == [("cms", False), ("cms", True), ("ops", False), ("ops", True)]
     with rig.db.read() as tx:
-        found = lists.delivery(tx, next(one.id for one in rig.transport.begun if one.note))
+        found = lists.delivery_details(tx, next(one.id for one in rig.transport.begun if one.note))
     assert found
     assert found["event"]["note"] == f"{IS_OVER}."
 

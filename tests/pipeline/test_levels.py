@@ -13,7 +13,7 @@ from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described, 
 from bridge.record.database import Database
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import alarm
+from bridge.record.schema import alarms
 from tests.conftest import on_both
 from tests.support.fakes import FakeCi
 from tests.support.records import NOW, hours, minutes, rows
@@ -102,10 +102,10 @@ def test_whoever_was_notified_hears_that_it_moves_again(rig: Rig) -> None:
     rig.passes(minutes(20))
     assert rig.lines() == [f"09:31 ops: {TITLE}", "10:26 ops: Transcode Success after 1 h 20 min Running: j1.mp4"]
     assert [message.event["type"] for message in rig.received()] == ["ci.job.overdue", "ci.job.recovered"]
-    (row,) = rows(rig.db, alarm)
+    (row,) = rows(rig.db, alarms)
     assert row["recovered_at"]
     with rig.db.read() as tx:
-        listed = lists.deliveries(tx, Filter()).items
+        listed = lists.find_deliveries(tx, Filter()).items
     assert [(row["kind"], row["tells"], row["left"]) for row in listed] == [
         ("recovery", SUCCESS, RUNNING),
         ("level", RUNNING, None),
@@ -276,7 +276,7 @@ def test_two_workers_notify_once(rig: Rig) -> None:
     rig.clock.advance(minutes(5))
     for rig.poller in (first, second, first):
         rig.sees()
-    assert (rig.titles(), len(rows(rig.db, alarm))) == ([TITLE.replace("30 min", "34 min")], 1)
+    assert (rig.titles(), len(rows(rig.db, alarms))) == ([TITLE.replace("30 min", "34 min")], 1)
 
 
 def test_a_job_that_was_gone_long_before_a_rule_first_asks_is_no_news(rig: Rig) -> None:

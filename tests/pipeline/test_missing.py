@@ -13,8 +13,8 @@ from bridge.model import CANCEL, FAILED, GONE, NEW, PAUSE, RUNNING, SUBMITTED, S
 from bridge.record import pruning
 from bridge.record.database import Database
 from bridge.record.pruning import Cutoffs
-from bridge.record.schema import job as job_table
-from bridge.record.schema import job_problem, transition
+from bridge.record.schema import job_problems, transitions
+from bridge.record.schema import jobs as job_table
 from tests.conftest import on_both
 from tests.support.fakes import notify_all
 from tests.support.records import BUCKET, NOW, a_listed_job, hours, minutes, row_of, rows, seconds
@@ -56,7 +56,7 @@ class Missing(Rig):
         return sum("j1" in ids for ids in self.ci.described)
 
     def missing(self) -> dict[str, Any] | None:
-        return next(iter(rows(self.db, job_problem)), None)
+        return next(iter(rows(self.db, job_problems)), None)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_job_that_was_denied_ends_from_the_state_that_ci_named_last(rig: Missi
     rig.moves(end)
     rig.polls(1, later)
     assert rig.of_job() == [(NEW, RUNNING), (RUNNING, GONE), (RUNNING, end)]
-    last = rows(rig.db, transition)[-1]
+    last = rows(rig.db, transitions)[-1]
     assert (last["sequence"], last["verdicts"]) == (3, '[["every",["cms"]],["ended",["pager"]]]')
     rig.moves(RUNNING)
     rig.polls(9, hours(5))  # and that is final
@@ -250,7 +250,7 @@ def _back_in_the_rules(rig: Missing) -> None:
 def _older_worker(rig: Missing) -> None:
     """What an older worker believed at once is asked for again: it keeps no denials."""
     with rig.db.write() as tx:
-        tx.execute(job_problem.delete())
+        tx.execute(job_problems.delete())
     rig.clock.advance(hours(3))
 
 

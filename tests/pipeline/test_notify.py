@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.cli.explain import as_text
-from bridge.decide.messages.digest import delivery_id
+from bridge.decide.messages.build import delivery_id
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Rejected
 from bridge.pipeline.operations import Accepted, OperationRefused
 from tests.support.explained import EVERYTHING, MUTE, ONLY_FAILED, Explained

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from bridge.decide.rulesfile.silences import Wanted, read_wanted
+from bridge.decide.rulesfile.silences import SilenceRequest, read_silence
 from bridge.model import Rejected, Sent
 from bridge.pipeline.operations import Conflict, NotFound, OperationRefused, Operations
 from bridge.record import pruning
@@ -19,7 +19,7 @@ from bridge.record.outbox import entries, silences
 from bridge.record.pruning import Cutoffs
 from bridge.record.queries import gauges
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import action
+from bridge.record.schema import actions
 from tests.conftest import on_both
 from tests.support.admin_world import NOON, World, job_number
 from tests.support.nouns import batch_id, by_hand
@@ -42,7 +42,7 @@ def ann(world: World, *, nonce: str = "1") -> Operations:
 
 def recorded(world: World) -> list[tuple[str, str, Any, Any]]:
     """What, to what, before and after: the actions, which all are Ann's."""
-    found = rows(world.db, action)
+    found = rows(world.db, actions)
     assert {row["who"] for row in found} <= {"ann"}
     return [
         (row["what"], row["subject"], *(json.loads(row[key] or "null") for key in ("before", "after"))) for row in found
@@ -63,12 +63,12 @@ def buried(world: World, *numbers: int) -> list[str]:
 
 def watch(world: World) -> Any:
     with world.db.read() as tx:
-        return gauges.watches(tx)[0]
+        return gauges.read_watches(tx)[0]
 
 
-def wanted(world: World, **said: Any) -> Wanted:
+def wanted(world: World, **said: Any) -> SilenceRequest:
     given = {"to": "Failed", "for": "2h", "reason": "new encoder", **said}
-    return read_wanted(given, now=world.now, author="ben")
+    return read_silence(given, now=world.now, author="ben")
 
 
 # --- deliveries ---------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_what_cannot_be_written_down_is_not_done(world: World) -> None:
 
 def test_any_name_of_a_person_can_be_written_down(world: World) -> None:
     by_hand(world.db, who="ünn\0\udcff").pause_watch(world.book, "vod")
-    assert [row["who"] for row in rows(world.db, action)] == ["ünn?"]
+    assert [row["who"] for row in rows(world.db, actions)] == ["ünn?"]
 
 
 def test_actions_are_pruned_as_dead_letters_are(world: World) -> None:

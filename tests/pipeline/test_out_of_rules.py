@@ -18,8 +18,8 @@ from bridge.record.database import Database, ms
 from bridge.record.polling import leases
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import stream as stream_table
-from bridge.record.schema import transition
+from bridge.record.schema import streams as stream_table
+from bridge.record.schema import transitions
 from bridge.wiring import parts
 from tests.conftest import on_both
 from tests.support.fakes import FakeCi, notify_all
@@ -214,8 +214,8 @@ def running(rig: Rig) -> Rig:
 def unfinished(rig: Rig) -> tuple[int, str | None]:
     """How many unfinished jobs are counted, and since when s1 is unwatched."""
     with rig.db.read() as tx:
-        (listed,) = [row for row in lists.jobs(tx, Filter()).items if row["id"] == "s1"]
-        (whole,) = lists.job(tx, "s1")
+        (listed,) = [row for row in lists.find_jobs(tx, Filter()).items if row["id"] == "s1"]
+        (whole,) = lists.job_details(tx, "s1")
         assert listed["unwatched_since"] == whole["unwatched_since"]
         return sum(gauges.open_jobs(tx).values()), whole["unwatched_since"]
 
@@ -256,7 +256,7 @@ def test_an_unwatched_job_is_pruned_by_age_and_is_no_news_when_the_tag_is_back(r
     assert prunes(running) == {}
     running.polls(1, 2 * DAY)
     assert prunes(running) == {"jobs": 1}
-    assert rows(running.db, transition) == []
+    assert rows(running.db, transitions) == []
     running.use(given=BOTH)
     running.poll()
     assert running.news() == []

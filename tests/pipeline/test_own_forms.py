@@ -6,7 +6,7 @@ import json
 
 from bridge.model import Rejected, Sent
 from bridge.record import rulesets
-from bridge.record.schema import delivery
+from bridge.record.schema import deliveries
 from tests.conftest import on_both
 from tests.support.records import hours, rows
 from tests.support.rig import OVER, WITH_FALLBACK, Rig
@@ -81,7 +81,7 @@ def test_a_job_names_its_channel_from_the_list_of_those_that_may_be_named(rig: R
     rig.start(TEAMS + OVER.replace("ops", "teams"), environ={"TOKEN": "xoxb-1"})
     rig.sees("j1", user_data="channel=C2")
     rig.sees("j2", user_data="channel=C9")
-    first, second = rows(rig.db, delivery)
+    first, second = rows(rig.db, deliveries)
     assert (first["channel"], first["note"], first["thread"]) == ("C2", None, "C2/clips-1250000000/j1")
     assert second["channel"] == "C1"
     assert "C9" in second["note"]

@@ -17,16 +17,17 @@ from bridge.pipeline.poll import Halted, Poll, Poller
 from bridge.record.database import Database, at
 from bridge.record.polling import leases, snapshots
 from bridge.record.polling.leases import LEASE
-from bridge.record.schema import delivery, lease, transition, watch
-from bridge.record.schema import job as job_table
-from bridge.record.schema import stream as stream_table
+from bridge.record.schema import deliveries, transitions, watches
+from bridge.record.schema import jobs as job_table
+from bridge.record.schema import leases as lease_table
+from bridge.record.schema import streams as stream_table
 from tests.conftest import Opener, on_both
 from tests.support.fakes import FakeCi, count, notify_all
 from tests.support.records import BUCKET, NOW, a_listed_job, a_stream, hours, minutes, row_of, rows, seconds
 from tests.support.rig import Rig
 
 ALL, TWO = notify_all(), notify_all("Transcode", "Snapshot")
-TABLES = [job_table, transition, delivery, stream_table]
+TABLES = [job_table, transitions, deliveries, stream_table]
 _DOWN = {tag: TemporaryError("502") for tag in ("Transcode", "Snapshot")}
 
 
@@ -60,7 +61,7 @@ def sent(rig: Rig) -> int:
 
 
 def watch_row(rig: Rig) -> dict[str, Any]:
-    return row_of(rig.db, watch, name="vod")
+    return row_of(rig.db, watches, name="vod")
 
 
 def next_at(rig: Rig) -> datetime:
@@ -120,7 +121,7 @@ def test_every_state_that_is_seen_is_one_transition_with_a_delivery(polled: Rig)
             polled.has("j1", state, progress=progress)
             polled.polls()
     assert polled.steps() == [("j1", "new", SUBMITTED), ("j1", SUBMITTED, RUNNING), ("j1", RUNNING, SUCCESS)]
-    assert [row["sequence"] for row in rows(polled.db, transition)] == [1, 2, 3]
+    assert [row["sequence"] for row in rows(polled.db, transitions)] == [1, 2, 3]
     assert sent(polled) == 3
 
 
@@ -148,7 +149,7 @@ def test_a_page_is_stored_with_its_deliveries_or_not_at_all(polled: Rig) -> None
     with pytest.raises(ZeroDivisionError):
         polled.poll()
     assert [rows(polled.db, table) for table in TABLES] == before
-    assert row_of(polled.db, lease, name=BUCKET)["token"] is None  # free for the next poll
+    assert row_of(polled.db, lease_table, name=BUCKET)["token"] is None  # free for the next poll
     polled.book = book
     assert polled.poll().deliveries == 1
 
@@ -587,11 +588,11 @@ def test_a_poller_whose_bucket_another_has_taken_stores_nothing(polled: Rig) -> 
         with polled.db.write() as tx:
             assert leases.acquire(tx, BUCKET, "other", now=polled.clock())
 
-    before = rows(polled.db, watch), polled.mark()
+    before = rows(polled.db, watches), polled.mark()
     polled.ci.before_call = taken
     assert given_up(polled)
-    assert (polled.steps(), (rows(polled.db, watch), polled.mark())) == ([], before)
-    assert row_of(polled.db, lease, name=BUCKET)["token"] == "other"  # and is left what it has
+    assert (polled.steps(), (rows(polled.db, watches), polled.mark())) == ([], before)
+    assert row_of(polled.db, lease_table, name=BUCKET)["token"] == "other"  # and is left what it has
 
 
 def test_a_poll_stops_between_two_calls_when_the_process_stops(rig: Rig) -> None:
@@ -601,7 +602,7 @@ def test_a_poll_stops_between_two_calls_when_the_process_stops(rig: Rig) -> None
     rig.poller = rig.new_poller(halted=lambda: len(rig.ci.listed) > 1)
     assert given_up(rig)
     assert (count(rig.db, "job"), rig.mark()) == (1, NOW)
-    assert row_of(rig.db, lease, name=BUCKET)["token"] is None
+    assert row_of(rig.db, lease_table, name=BUCKET)["token"] is None
 
 
 def test_a_source_that_is_halted_while_it_waits_gives_the_poll_up(polled: Rig) -> None:

@@ -18,7 +18,7 @@ from bridge.pipeline.prune import Pruner
 from bridge.record import pruning
 from bridge.record.database import Database
 from bridge.record.polling import leases, snapshots
-from bridge.record.schema import delivery, job, worker
+from bridge.record.schema import deliveries, jobs, workers
 from tests.conftest import on_both
 from tests.support.fakes import count, notify_all
 from tests.support.records import NOW, Clock, a_listed_job, a_message, hours, minutes, new_delivery, put, rows, seconds
@@ -72,7 +72,7 @@ class Pruned(Rig):
         self.deliver()
 
     def ids(self) -> list[str]:
-        return sorted(row["id"] for row in rows(self.db, job))
+        return sorted(row["id"] for row in rows(self.db, jobs))
 
     def since(self) -> datetime | None:
         """From when on the last list went."""
@@ -105,7 +105,7 @@ def test_nothing_is_pruned_while_a_worker_of_before_there_was_pruning_is_heard_o
     with rig.db.write() as tx:
         leases.enlist(tx, "new", machine="m", pid=1, now=rig.clock())
         leases.enlist(tx, "old", machine="m", pid=2, now=rig.clock())
-        tx.execute(update(worker).where(worker.c.id == "old").values(revision="0001"))
+        tx.execute(update(workers).where(workers.c.id == "old").values(revision="0001"))
     assert rig.prune() == {}
     rig.clock.advance(hours(2))
     assert rig.prune() != {}
@@ -344,11 +344,11 @@ def put_without_rules(rig: Pruned, how_many: int) -> None:
 
 def forget_rules(rig: Pruned) -> None:
     with rig.db.write() as tx:
-        tx.execute(update(delivery).values(rule=None))
+        tx.execute(update(deliveries).values(rule=None))
 
 
 def without_rule(rig: Pruned) -> list[str]:
-    return [row["id"] for row in rows(rig.db, delivery) if row["rule"] is None]
+    return [row["id"] for row in rows(rig.db, deliveries) if row["rule"] is None]
 
 
 @on_both
@@ -388,7 +388,7 @@ def test_rules_are_written_down_though_a_worker_of_an_older_version_runs(rig: Pr
     put_without_rules(rig, 3)
     with rig.db.write() as tx:
         leases.enlist(tx, "old", machine="m", pid=2, now=rig.clock())
-        tx.execute(update(worker).values(revision="0003"))
+        tx.execute(update(workers).values(revision="0003"))
     assert rig.prune() == {}
     assert without_rule(rig) == []
     forget_rules(rig)  # the older one writes again

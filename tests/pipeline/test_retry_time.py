@@ -10,7 +10,7 @@ from bridge.model import Delivery, Rejected, RetryLater
 from bridge.record.database import Database, at
 from bridge.record.outbox import entries
 from bridge.record.queries import lists
-from bridge.record.schema import DEAD, WAITING, delivery, notifier
+from bridge.record.schema import DEAD, WAITING, deliveries, notifiers
 from tests.conftest import on_both
 from tests.support.fakes import notify_all
 from tests.support.records import hours, minutes, new_delivery, put, rows, seconds
@@ -66,7 +66,7 @@ def test_a_notifier_left_alone_for_long_is_tried_in_time_for_each_delivery_to_ha
         put(rig.db, new_delivery(f"d{n}", lane=f"j{n}" if n % 2 else "j0"), now=rig.clock())
         rig.lives(seconds(17))
     rig.lives(seconds(100))
-    ended = {row["id"]: at(row["ended_at"]) for row in rows(rig.db, delivery) if row["state"] == DEAD}
+    ended = {row["id"]: at(row["ended_at"]) for row in rows(rig.db, deliveries) if row["state"] == DEAD}
     for name, since in made.items():
         counted = [moment for moment in tried if since < moment <= ended[name]]  # each stands for all that is due
         assert len(counted) >= 2, name
@@ -85,7 +85,7 @@ def test_a_clock_that_leaps_there_and_back_uses_no_retry_time_up(rig: Rig) -> No
     rig.lives(seconds(10))
     assert states(rig) == {WAITING}
     rig.lives(seconds(40))  # due_at is what the worker sets back
-    assert all(row["attempts"] >= 2 for row in rows(rig.db, delivery))
+    assert all(row["attempts"] >= 2 for row in rows(rig.db, deliveries))
 
 
 def test_a_stop_of_the_bridge_uses_no_retry_time_up(rig: Rig) -> None:
@@ -100,11 +100,11 @@ def test_a_stop_of_the_bridge_uses_no_retry_time_up(rig: Rig) -> None:
 def test_a_place_in_our_own_queue_uses_no_retry_time_up(rig: Rig) -> None:
     rig.transport.status, rig.transport.answer = lambda _: 500, lambda _: RetryLater("answered 500")
     with rig.db.write() as tx:
-        tx.execute(notifier.update().values(interval_ms=20_000, burst=1))
+        tx.execute(notifiers.update().values(interval_ms=20_000, burst=1))
     put_new(rig, 4)
     rig.lives(seconds(210))
     assert states(rig) == {WAITING}  # each had its turn every 80 s, and 35 s of pauses at most
-    assert [row["attempts"] for row in rows(rig.db, delivery)] == [3, 3, 3, 2]
+    assert [row["attempts"] for row in rows(rig.db, deliveries)] == [3, 3, 3, 2]
     rig.lives(minutes(4))
     assert states(rig) == {DEAD}
 

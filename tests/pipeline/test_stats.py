@@ -13,15 +13,15 @@ from bridge.pipeline.stats import SPANS, Stats, quantile, stats
 from bridge.record import counters
 from bridge.record.counters import BOUNDS, Count
 from bridge.record.database import Database
-from tests.support.records import Clock, hours, minutes, seconds
+from tests.support.records import hours, minutes, seconds
 from tests.support.rig import Rig
 
 RULES = '[[rule]]\nname = "all"\nto = "done"\nnotify = "ops"\n'
 
 
 @pytest.fixture
-def rig(db: Database, clock: Clock) -> Rig:
-    rig = Rig(db, RULES, clock)
+def rig(db: Database) -> Rig:
+    rig = Rig(db, RULES)
     rig.poll()
     return rig
 
@@ -85,14 +85,14 @@ def test_what_is_shown_of_hours_and_days_is_the_same_before_and_after_it_is_comp
     assert sum(sum(one.counts) for one in before[1].transitions) == 30
 
 
-def test_pruning_compacts_all_there_is_some_rows_at_a_time(rig: Rig, clock: Clock) -> None:
+def test_pruning_compacts_all_there_is_some_rows_at_a_time(rig: Rig) -> None:
     with rig.db.write() as tx:
         for step in range(3 * counters.AT_ONCE):
-            counters.add(tx, [Count("delivery", ("ops", "dead"))], now=clock() - minutes(5 * step))
+            counters.add(tx, [Count("delivery", ("ops", "dead"))], now=rig.clock() - minutes(5 * step))
     naps: list[float] = []
-    Pruner(db=rig.db, clock=clock, worker="w9", nap=naps.append).prune(rig.book)
+    Pruner(db=rig.db, clock=rig.clock, worker="w9", nap=naps.append).prune(rig.book)
     with rig.db.write() as tx:
-        assert counters.compact(tx, now=clock()) == 0
+        assert counters.compact(tx, now=rig.clock()) == 0
     assert len(naps) > 3
     assert sum(sum(one.counts) for one in shown(rig, "7d").deliveries) == 3 * counters.AT_ONCE
 
@@ -124,16 +124,16 @@ def test_deliveries_are_shown_by_what_became_of_them_and_how_long_it_took(rig: R
     assert 30 < latency.p50_s < 60  # the bucket of 45.1 s
 
 
-def test_a_count_that_does_not_fit_the_jobs_is_never_below_none(rig: Rig, clock: Clock) -> None:
+def test_a_count_that_does_not_fit_the_jobs_is_never_below_none(rig: Rig) -> None:
     with rig.db.write() as tx:  # as after a restored backup, or of workers that did not count
-        counters.add(tx, [Count("transition", ("Transcode", "", "new", "Running"), times=5)], now=clock())
+        counters.add(tx, [Count("transition", ("Transcode", "", "new", "Running"), times=5)], now=rig.clock())
     assert standing(shown(rig)) == {}
 
 
-def test_a_chart_has_no_more_than_its_largest_lines(rig: Rig, clock: Clock) -> None:
+def test_a_chart_has_no_more_than_its_largest_lines(rig: Rig) -> None:
     with rig.db.write() as tx:
         many = [Count("transition", ("Transcode", f"p{k}", "new", "Success"), times=k) for k in range(1, 400)]
-        counters.add(tx, many, now=clock())
+        counters.add(tx, many, now=rig.clock())
     found = shown(rig).transitions
     assert len(found) == 200
     assert min(sum(one.counts) for one in found) == 200

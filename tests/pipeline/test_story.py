@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record.database import Database
 from tests.conftest import on_both
-from tests.support.records import Clock, hours, minutes
+from tests.support.records import hours, minutes
 from tests.support.rig import Rig
 
 RULES = """
@@ -49,15 +49,15 @@ between = "22:00-08:00"
 
 
 @on_both
-def test_a_day_and_a_half_with_every_gate_and_a_restart_every_three_hours(db: Database, clock: Clock) -> None:
-    rig = Rig(db, RULES, clock)
+def test_a_day_and_a_half_with_every_gate_and_a_restart_every_three_hours(db: Database) -> None:
+    rig = Rig(db, RULES)
     rig.poll()
 
     def until(hour: int, minute: int = 0) -> None:
         """Let time pass, up to that hour of UTC, with a restart every three hours."""
-        while (clock().hour, clock().minute) != (hour, minute):
+        while (rig.clock().hour, rig.clock().minute) != (hour, minute):
             rig.passes(minutes(10))
-            if clock().minute == 0 and clock().hour % 3 == 0:
+            if rig.clock().minute == 0 and rig.clock().hour % 3 == 0:
                 rig.start()
 
     rig.has("hangs", RUNNING)

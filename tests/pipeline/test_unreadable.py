@@ -15,7 +15,7 @@ from bridge.model import RUNNING, SUCCESS, Described, Job, Page, Place, Problem,
 from bridge.pipeline.poll import Poll
 from bridge.record.database import Database
 from bridge.record.polling import problems
-from bridge.record.schema import job_problem
+from bridge.record.schema import job_problems
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.web import Answer, Request
 from tests.support.fakes import FakeCi, notify_all
@@ -89,7 +89,7 @@ def test_of_two_in_the_same_second_each_is_asked_for_and_it_is_shown_that_more_m
     bad = {same[1], same[3]}
     broken.breaks(bad, _cut_off)
     broken.polls()
-    left_out = {row["job_id"] for row in rows(broken.rig.db, job_problem)}
+    left_out = {row["job_id"] for row in rows(broken.rig.db, job_problems)}
     assert left_out > bad
     assert all(job_id.startswith("?") for job_id in left_out - bad)
     broken.ci.fault = None

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import select
 
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.model import Delivery, Outcome, Sent
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.outbox import entries
-from bridge.record.schema import delivery
+from bridge.record.schema import deliveries
 from tests.support.records import NOW, minutes
 from tests.support.rig import HALF_A_MINUTE, Rig
 
@@ -104,7 +104,7 @@ class Explained(Rig):
 
     def resend_all(self) -> None:
         with self.db.write() as tx:
-            entries.redrive(tx, select(delivery.c.n), now=self.clock())
+            entries.redrive(tx, select(deliveries.c.n), now=self.clock())
 
     def sample(self, *, known: bool = True, **facts: Any) -> Facts:
         """Explain a sample job; without the record, if it is not `known`."""

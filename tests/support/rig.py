@@ -19,7 +19,7 @@ from bridge.record.outbox import silences
 from bridge.record.polling import snapshots
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import delivery, transition
+from bridge.record.schema import deliveries, transitions
 from bridge.wiring import parts
 from tests.support.fakes import FakeCi, FakeTransport
 from tests.support.records import Clock, a_listed_job, a_stream, hours, minutes, rows, seconds
@@ -208,25 +208,25 @@ class Rig:
 
     def deliveries(self, **which: Any) -> list[lists.Facts]:
         with self.db.read() as tx:
-            return lists.deliveries(tx, Filter(**which), limit=500).items[::-1]
+            return lists.find_deliveries(tx, Filter(**which), limit=500).items[::-1]
 
     def states(self) -> dict[str, str]:
         """Return what became of the deliveries about each job."""
         return {row["job"]: row["state"] for row in self.deliveries() if row["job"]}
 
     def stored_states(self, notifier: str | None = None) -> list[int]:
-        return [row["state"] for row in rows(self.db, delivery) if notifier in (None, row["notifier"])]
+        return [row["state"] for row in rows(self.db, deliveries) if notifier in (None, row["notifier"])]
 
     def steps(self) -> list[tuple[str, str, str]]:
-        return [(row["job_id"], row["was"], row["state"]) for row in rows(self.db, transition)]
+        return [(row["job_id"], row["was"], row["state"]) for row in rows(self.db, transitions)]
 
     def silent(self) -> dict[str, str | None]:
         """Return why nobody was notified of each job's last transition."""
-        return {row["job_id"]: row["silent"] for row in rows(self.db, transition)}
+        return {row["job_id"]: row["silent"] for row in rows(self.db, transitions)}
 
     def news(self) -> list[str]:
         """Return the jobs of the transitions that are not silent."""
-        return [row["job_id"] for row in rows(self.db, transition) if row["silent"] is None]
+        return [row["job_id"] for row in rows(self.db, transitions) if row["silent"] is None]
 
     def mark(self, tag: str = "Transcode") -> datetime | None:
         with self.db.read() as tx:
