@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.utils import formatdate, parsedate_to_datetime
 
-from bridge.pipeline.poll_context import Poll
-
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
+from bridge.pipeline.poll import Poll
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.polling.leases import LEASE
