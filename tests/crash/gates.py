@@ -161,7 +161,7 @@ def _differences(notifier: str, id_: str, told: Received | None, members: Mappin
 
 
 def _compare_alarms(stage: Stage, found: Owed) -> None:
-    """A level rule fires once for each state that a poll of all jobs saw last for too long; then its end is sent once."""
+    """A level rule fires once for each state that a poll of all jobs saw last too long; then its end is sent once."""
     long_enough, since_ms, last = _times_in_state(stage)
     with stage.db.read() as tx:
         alarms = tx.execute(select(alarm)).all()
