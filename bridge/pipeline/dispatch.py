@@ -16,7 +16,7 @@ from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, probed_sin
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
 from bridge.pipeline.digests import send_due_digests
-from bridge.pipeline.housekeeping import LEASE, Housekeeping, is_unanswered, notify_fallback, retry_of
+from bridge.pipeline.housekeeping import LEASE, Housekeeping, notify_fallback, retry_of
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
@@ -31,6 +31,7 @@ _UNHURRIED_S = 2.0  # between looks at an outbox where nothing is due: what othe
 _ENOUGH = 48  # ended attempts that are worth a transaction while others are in flight
 _LINGER_S = 0.002
 _DIGESTS_S = 1.0
+_NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
 
 
 class Prefetch:
@@ -250,7 +251,7 @@ class Dispatcher:
 
     def _count_failures(self, tx: Connection, attempts: Sequence[Attempt], now: datetime) -> None:
         """The breaker: who does not answer, again and again, is left alone for a while; one answer ends that."""
-        failed = Counter(attempt.delivery.notifier for attempt in attempts if is_unanswered(attempt))
+        failed = Counter(attempt.delivery.notifier for attempt in attempts if _is_unanswered(attempt))
         unanswered, answered = _by_answer(attempts)
         for name in sorted(unanswered - answered):
             begun_s = min(attempt.seconds for attempt in attempts if attempt.delivery.notifier == name)
@@ -338,7 +339,13 @@ class Dispatcher:
             self.turn(claiming=False)
 
 
+def _is_unanswered(attempt: Attempt) -> bool:
+    """Tell whether nobody answered. A receiver that refuses a message, or asks for time, is there."""
+    outcome = attempt.outcome
+    return isinstance(outcome, RetryLater) and not outcome.everyone and attempt.status in _NO_ANSWER
+
+
 def _by_answer(attempts: Sequence[Attempt]) -> tuple[set[str], set[str]]:
     """Return the notifiers that did not answer, and those that did; one may have done both."""
-    unanswered = {attempt.delivery.notifier for attempt in attempts if is_unanswered(attempt)}
-    return unanswered, {attempt.delivery.notifier for attempt in attempts if not is_unanswered(attempt)}
+    unanswered = {attempt.delivery.notifier for attempt in attempts if _is_unanswered(attempt)}
+    return unanswered, {attempt.delivery.notifier for attempt in attempts if not _is_unanswered(attempt)}

@@ -451,7 +451,7 @@ def _answer(delivery: Fate, context: _Context) -> tuple[str, str]:
         case "dead", _:
             return "dead", f"given up at {ended_at}{after}: {_line(delivery.why)}"
         case "discarded", _:
-            return "discarded", f"discarded at {ended_at}{after}, so nobody tries it again"
+            return "discarded", f"discarded at {ended_at}{after}; it is not retried"
         case "held", Gathered() as digest:
             return _HELD[digest.gate], _held(digest, context)
         case "merged", Gathered() as digest:
@@ -512,7 +512,7 @@ def _instead(fallback: Fallback) -> str:
 
 
 def _held_before(delivery: Fate, context: _Context) -> str:
-    """Say what held a delivery before what is said of it already."""
+    """Say what held a delivery first, where that is not what its status says."""
     gate, _, name = (delivery.held_by or "").partition(":")
     if gate not in _HELD:
         return ""

@@ -15,7 +15,7 @@ from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates.functions import variables
 from bridge.decide.text.times import iso
-from bridge.model import Attempt, Breaker, Delivery, Notifier, Rejected, RetryLater, Sent, Watch
+from bridge.model import Attempt, Breaker, Delivery, Notifier, Rejected, Sent, Watch
 from bridge.pipeline.route import current_gates
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
@@ -35,7 +35,6 @@ _AT_ONCE = 100  # deliveries given up in one look: nothing else is sent meanwhil
 _LOOKED_AT = 500  # of what waits for a notifier that is left alone, in one look
 _SURELY = timedelta(minutes=10)  # over by the clock, and its worker not heard of since
 _SOONER_S = 16.0  # a sign of life more than workers give of themselves
-_NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
 
 
 class LeaseWatcher:
@@ -187,12 +186,6 @@ def _ends(
         if row.retry_from is not None and row.retry_due is not None:
             end = over_at(first=row.retry_from, due=row.retry_due, retry=retry, breaker=breaker, now=run)
             yield end, row.n, was_tried_enough(attempts=row.attempts, due=row.retry_due, breaker=breaker)
-
-
-def is_unanswered(attempt: Attempt) -> bool:
-    """Tell whether nobody answered. A receiver that refuses a message, or asks for time, is there."""
-    outcome = attempt.outcome
-    return isinstance(outcome, RetryLater) and not outcome.everyone and attempt.status in _NO_ANSWER
 
 
 def notify_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetime) -> None:

@@ -49,7 +49,8 @@ def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: 
     ]
     judged = list(zip(steps, matches, strict=True))
     snapshots.add_transitions(tx, judged, rules=book.sha)
-    time_in_state.recovered(tx, [alarm.n for alarms in fired.values() for alarm in alarms], now=now)
+    if fired:
+        time_in_state.recovered(tx, [alarm.n for alarms in fired.values() for alarm in alarms], now=now)
     counters.add(tx, [count for step, match in judged for count in _of_transition(step, matched=bool(match))], now=now)
     _put(tx, routings, now)
     return routings
