@@ -232,14 +232,14 @@ MUTANTS = (
         "bridge/decide/rulesfile/reload.py",
         'return " and ".join(gone) or None',
         "return None",
-        ("tests/decide/test_reload.py", "tests/test_rules_in_force.py"),
+        ("tests/decide/test_reload.py", "tests/wiring/test_rules_in_force.py"),
     ),
     Mutant(
         "rules that judge though others are in force",
         "bridge/record/rulesets.py",
         "if found not in (None, sha):",
         'if found == "":',
-        ("tests/record/test_rulesets.py", "tests/test_rules_in_force.py"),
+        ("tests/record/test_rulesets.py", "tests/wiring/test_rules_in_force.py"),
     ),
 )
 

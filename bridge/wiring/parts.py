@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -22,8 +20,6 @@ from bridge.record import rulesets
 from bridge.record.database import Clock, Database
 from bridge.record.polling import leases, snapshots
 from bridge.send.client import HttpClient, ca_file
-from bridge.send.notifier_type import Egress
-from bridge.send.registry import type_of
 from bridge.settings import Settings
 
 _CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop, so that a poll never outstays it
@@ -126,19 +122,3 @@ def known_secrets(settings: Settings, book: Rulebook | None) -> list[str]:
 
 def start_logging(settings: Settings, book: Rulebook | None) -> None:
     logs.configure(settings.log_level, known_secrets(settings, book))
-
-
-# --- what `doctor` can know of notifiers ----------------------------------------------------------------------------
-
-_Check = TypeVar("_Check")
-
-
-def notifier_checks(
-    settings: Settings, book: Rulebook, check: Callable[[str, bool | None, str], _Check]
-) -> Iterator[_Check]:
-    """Yield what can be known of each notifier without sending it a message."""
-    with closing(http_client(settings)) as out:
-        egress = Egress(out, settings.slack_api_url)
-        for notifier in book.notifiers.values():
-            found = type_of(notifier).check(notifier, egress)
-            yield check(f"notifier {notifier.name}", found.trouble is None, found.trouble or found.well)

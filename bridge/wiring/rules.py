@@ -31,18 +31,11 @@ class Rules:
     times: a file system may keep those, or be of another machine.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        environ: Mapping[str, str],
-        *,
-        adjust: Callable[[Rulebook], Rulebook] = lambda book: book,
-    ) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         """Raises RulesRefused: at start there is nothing to fall back to."""
         self._settings = settings
         self.environ = environ
         self.may_be_empty: Callable[[str], bool] = lambda _sha: False  # has a person allowed it for this text?
-        self._adjust = adjust
         self._text = self._load()  # what the book was read from
         self.book = self._read(self._text)
         self.fault: str | None = None  # why the file is not taken
@@ -64,7 +57,7 @@ class Rules:
         return self._waits or (self._taken[0] if self._taken else None)
 
     def _read(self, text: str) -> Rulebook:
-        return self._adjust(read_rules(text, self.environ, file=self.file))
+        return read_rules(text, self.environ, file=self.file)
 
     def _load(self) -> str:
         if self._settings.rules_toml is not None:

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -423,26 +423,26 @@ def _log_poll(poll: Poll) -> None:
         logger.info("poll", extra={**facts, "transitions": poll.transitions, "deliveries": poll.deliveries})
 
 
-def poll_all(settings: Settings, rules: Rules, db: Database, names: list[str]) -> Iterator[Poll | None]:
-    """Poll each watch of these names once, whatever its time; None for one that another worker polls."""
-    ci, clock = source(settings, rules.book), SharedClock(db, utc_now)
+def poll_all(
+    settings: Settings, rules: Rules, db: Database, names: Sequence[str] = ()
+) -> Iterator[tuple[str, Poll | None]]:
+    """Poll every watch (or those of these names) once, due or not; None if another worker is polling its bucket."""
+    clock = SharedClock(db, utc_now)
     clock.correct()
-    poller = Poller(db=db, source=ci, clock=clock, worker=f"poll-{randomness.token_hex(6)}")
-    try:
+    with closing(source(settings, rules.book)) as ci:
+        poller = Poller(db=db, source=ci, clock=clock, worker=f"poll-{randomness.token_hex(6)}")
         for watch in rules.book.watches:
             if not names or watch.name in names:
-                yield poller.poll_once(watch, rules.book)
-    finally:
-        ci.close()
+                yield watch.name, poller.poll_once(watch, rules.book)
 
 
 def take_over(db: Database, book: Rulebook) -> str | None:
-    """Put rules in force for polls of this process; or say who judges by others, as two must not."""
+    """Put the rules in force for polls by this process; or say which live workers have other rules in force."""
     clock = SharedClock(db, utc_now)
     clock.correct()
     with db.write() as tx:
         standing = rulesets.standing(tx, now=clock())
         if standing.alive and standing.sha not in (None, book.sha):
-            return f"live workers ({len(standing.alive)}) go by the rules {standing.sha}, and those here are {book.sha}"
+            return f"{len(standing.alive)} live workers use the rules {standing.sha}, and those here are {book.sha}"
         accept(tx, book, now=clock())
     return None
