@@ -160,7 +160,7 @@ class _Demo:
             self._last_transition = row["n"]
             _print("job", f"{row['tag']} {row['job'][:9]}… {row['from']} -> {row['to']}")
         for post in posts[self._posts :]:
-            _print("slack", " — ".join(self._slack.render(post).splitlines()[:2]))
+            _print("slack", " — ".join(post.text.splitlines()[:2]))
         for hook in hooks[self._hooks :]:
             retried = "; answered 503 on purpose, so it is sent again" if hook.at == self._refused_at else ""
             _print("webhook", _hook_line(hook) + retried)

@@ -11,6 +11,7 @@ from bridge.send.slack.request import Receipt, SlackSender
 from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike
 from tests.support.receivers import LOOPBACK, NOON, a_delivery, a_slack
 from tests.support.slack_servers import no, paths, send, slack
+from tests.support.strict_slack import StrictSlack
 
 
 def test_a_later_message_goes_into_the_thread_of_the_first(client: HttpClient) -> None:
@@ -92,7 +93,7 @@ def test_a_channel_configured_by_name_is_threaded_by_slacks_id_for_it(client: Ht
 
 
 def test_after_a_move_to_another_channel_the_thread_goes_on_there() -> None:
-    with SlackLookAlike(archived=["C1"]) as look_alike, closing(HttpClient(allow=LOOPBACK)) as client:
+    with StrictSlack(archived=["C1"]) as look_alike, closing(HttpClient(allow=LOOPBACK)) as client:
         told = partial(told_to, look_alike, client)
         assert isinstance(told("C1", root="C1:170.5:C1:1"), Rejected)
         moved = told("C2", root="C1:170.5:C1:1")
@@ -105,7 +106,7 @@ def test_after_a_move_to_another_channel_the_thread_goes_on_there() -> None:
 @pytest.mark.parametrize("thread", ["job", "workflow"])
 def test_a_reply_whose_root_was_deleted_is_the_root_from_then_on(thread: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="bridge")
-    with SlackLookAlike() as look_alike, closing(HttpClient(allow=LOOPBACK)) as client:
+    with StrictSlack() as look_alike, closing(HttpClient(allow=LOOPBACK)) as client:
         told = partial(told_to, look_alike, client, "C1", thread=thread)
         first = told()
         assert told(root=first.receipt) == Sent()
@@ -121,7 +122,7 @@ def test_a_reply_whose_root_was_deleted_is_the_root_from_then_on(thread: str, ca
 
 
 def test_an_updated_root_that_was_deleted_is_followed_by_one_that_is_updated() -> None:
-    with SlackLookAlike() as look_alike, closing(HttpClient(allow=LOOPBACK)) as client:
+    with StrictSlack() as look_alike, closing(HttpClient(allow=LOOPBACK)) as client:
         told = partial(told_to, look_alike, client, "C1", update=True)
         first = told(**state(1))
         delete(look_alike, look_alike.posts[0])

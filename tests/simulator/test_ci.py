@@ -239,14 +239,6 @@ def test_ids_are_unique_and_look_like_cis():
     assert all(len(i) == 33 and i[0] == "j" and int(i[1:], 16) for i in made)
 
 
-def test_queues_are_listed_and_unknown_ones_named():
-    with simulated() as ci:
-        ci.create(BUCKET, "PicProcess", "p1")
-        reply = get(ci, "/queue", params={"queueIds": "p1,p2"})
-    assert [e.text for e in reply.xml.findall("QueueList/QueueId")] == ["p1"]
-    assert [e.text for e in reply.xml.findall("NonExistPIDs")] == ["p2"]
-
-
 def test_drivers_may_move_jobs_while_pages_are_read():
     with simulated() as ci:
         made = [ci.create(BUCKET, "Transcode", "p1") for _ in range(100)]
