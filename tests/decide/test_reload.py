@@ -125,12 +125,12 @@ def test_a_file_without_half_of_its_rules_is_taken_after_thirty_seconds_with_a_w
     file.write_text(MANY[:at])
     with caplog.at_level(logging.WARNING):
         assert len(looks(rules, at=101, for_s=29)) == 6
-        assert "of 6 rules have vanished from rules.toml: it is taken if it stays so for 30 s" in str(rules.note)
+        assert "of 6 rules disappeared from rules.toml: it is loaded if it stays so for 30 s" in str(rules.note)
         assert [record.getMessage() for record in caplog.records] == [
-            "much has vanished from rules.toml, it is taken if it stays so"
+            "much of rules.toml disappeared, loaded if it stays so"
         ]
         assert looks(rules, at=131) == [f"r{n}" for n in range(1, 7) if f'"r{n}"' in MANY[:at]]
-    assert "is it whole?" in str(rules.note)
+    assert "is it complete?" in str(rules.note)
     assert len(caplog.records) == 2
     looks(rules, at=131 + 3601)
     assert rules.note is None
