@@ -21,7 +21,7 @@ from bridge.cli.common import (
     operations,
 )
 from bridge.cli.lists import echo_list, filter_of, filters, limit_option
-from bridge.decide.text.values import rate
+from bridge.decide.text.times import rate
 from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE
 from bridge.record import rulesets
 from bridge.record.database import Database
@@ -57,7 +57,7 @@ def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
       ci-bridge deliveries list --digest dlv_3wgd3btsuo6wb2kdedccezf4qi
     """
     columns = ("id", "notifier", "state", "job", "reports", "rule", "attempts", "created_at", "held_by", "why")
-    echo_list(lists.deliveries, options, limit, columns, as_json=as_json, for_people=_with_reports)
+    echo_list(lists.find_deliveries, options, limit, columns, as_json=as_json, for_people=_with_reports)
 
 
 def _with_reports(delivery: Facts) -> Facts:
@@ -78,7 +78,7 @@ def show_delivery(delivery_id: str, as_json: bool) -> None:
     db = open_database()
     now = now_of(db)
     with db.read() as tx:
-        delivery, batch = lists.delivery(tx, delivery_id), batches.progress(tx, delivery_id, now=now)
+        delivery, batch = lists.delivery_details(tx, delivery_id), batches.progress(tx, delivery_id, now=now)
     if delivery is None and batch is None:
         fail(f'no delivery "{delivery_id}" is on record (ci-bridge deliveries list)')
     (echo_json if as_json else echo_details)(delivery or (batch or Batch(id=delivery_id)).facts())
@@ -158,7 +158,7 @@ def _resend_named(db: Database, delivery_ids: Sequence[str], *, dry_run: bool, a
 
 
 def _resendable(tx: Connection, delivery_id: str) -> Facts | None:
-    delivery = lists.delivery(tx, delivery_id)
+    delivery = lists.delivery_details(tx, delivery_id)
     if delivery is None:
         fail(f'no delivery "{delivery_id}" is on record')
     if delivery["state"] not in RESENDABLE:
@@ -169,7 +169,7 @@ def _resendable(tx: Connection, delivery_id: str) -> Facts | None:
 
 def _preview(db: Database, which: Filter, *, as_json: bool) -> None:
     with db.read() as tx:
-        total, newest = batches.count(tx, which), lists.deliveries(tx, which, limit=_ROWS).items
+        total, newest = batches.count(tx, which), lists.find_deliveries(tx, which, limit=_ROWS).items
     _echo_selected(newest, total, "would be resent", as_json=as_json)
 
 

@@ -137,7 +137,7 @@ class _Demo:
 
     def _is_polled(self) -> bool:
         with self._db.read() as tx:
-            return all(watch["ok_at"] for watch in gauges.watches(tx))
+            return all(watch["ok_at"] for watch in gauges.read_watches(tx))
 
     def _serve(self) -> None:
         app = web_app(self._settings, self._rules, self._db)
@@ -148,13 +148,13 @@ class _Demo:
 
     def _is_delivered(self, born: list[str]) -> bool:
         with self._db.read() as tx:
-            states = {job["id"]: job["state"] for job in lists.jobs(tx, Filter(), limit=500).items}
-            waiting = sum(notifier["waiting"] + notifier["sending"] for notifier in gauges.notifiers(tx))
+            states = {job["id"]: job["state"] for job in lists.find_jobs(tx, Filter(), limit=500).items}
+            waiting = sum(notifier["waiting"] + notifier["sending"] for notifier in gauges.read_notifiers(tx))
         return not waiting and all(states.get(job) == self._ci.history(job)[-1] for job in born)
 
     def _print_news(self) -> None:
         with self._db.read() as tx:
-            newest = lists.transitions(tx, Filter(), limit=500).items
+            newest = lists.find_transitions(tx, Filter(), limit=500).items
         posts, hooks = self._slack.posts, self._receiver.received
         for row in reversed([row for row in newest if row["n"] > self._last_transition]):
             self._last_transition = row["n"]
@@ -169,9 +169,9 @@ class _Demo:
     def summary(self) -> int:
         """Print the outcome of every delivery; return how many have not arrived."""
         with self._db.read() as tx:
-            jobs = lists.jobs(tx, Filter(), limit=500).items
-            transitions = lists.transitions(tx, Filter(), limit=500).items
-            deliveries = lists.deliveries(tx, Filter(), limit=500).items
+            jobs = lists.find_jobs(tx, Filter(), limit=500).items
+            transitions = lists.find_transitions(tx, Filter(), limit=500).items
+            deliveries = lists.find_deliveries(tx, Filter(), limit=500).items
         missing = len([delivery for delivery in deliveries if delivery["state"] != "sent"])
         counts = f"{len(jobs)} jobs, {len(transitions)} transitions, {len(deliveries)} deliveries"
         click.echo(f"\n{counts}, {missing} not arrived:")

@@ -15,15 +15,15 @@ from bridge import settings as environment
 from bridge.cli.common import contents_of, count_of, echo, echo_json, json_option, now_of
 from bridge.collect.client import TencentCi
 from bridge.collect.errors import CiError
-from bridge.decide.changes.clocks import Clocks, said_of_clocks
+from bridge.decide.changes.clocks import Clocks, clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.model import Watch
 from bridge.pipeline.health import Level, Reader, warnings
 from bridge.record.database import TROUBLES, SchemaOld, trouble
 from bridge.record.queries import gauges
-from bridge.send.notifier_type import Egress
-from bridge.send.registry import type_of
+from bridge.send.integration import Egress
+from bridge.send.registry import integration_of
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import parts
 from bridge.wiring.rules import Rules
@@ -158,7 +158,7 @@ def _watch(ci: TencentCi, watch: Watch) -> Iterator[Check]:
         if not page.jobs:
             yield Check(name, True, "no job yet")
         if not clocks.agree:
-            yield Check("clock", None, said_of_clocks(clocks.ahead) or "CI's answer has no Date to compare")
+            yield Check("clock", None, clock_warning(clocks.ahead) or "CI's answer has no Date to compare")
     if is_empty:
         yield Check(f"watch {watch.name}", None, "has no jobs at all: are bucket, region and tags right?")
 
@@ -168,5 +168,4 @@ def notifier_checks(settings: Settings, book: Rulebook) -> Iterator[Check]:
     with closing(parts.http_client(settings)) as client:
         egress = Egress(client, settings.slack_api_url)
         for notifier in book.notifiers.values():
-            result = type_of(notifier).check(notifier, egress)
-            yield Check(f"notifier {notifier.name}", result.trouble is None, result.trouble or result.well)
+            yield Check(f"notifier {notifier.name}", *integration_of(notifier).check(egress))

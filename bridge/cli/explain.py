@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from bridge import shallow_json
 from bridge.cli.common import Facts, connect, echo, echo_json, fail, json_option, open_database, rules_in_force
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.display import columns, pad, visible
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.database import TROUBLES, SchemaOld, trouble

@@ -117,7 +117,7 @@ def list_jobs(limit: int, as_json: bool, **options: str | None) -> None:
       ci-bridge jobs list --tag Transcode --json
     """
     columns = ("id", "tag", "state", "progress", "created_at", "changed_at", "input")
-    echo_list(lists.jobs, options, limit, columns, as_json=as_json, for_people=_with_unwatched)
+    echo_list(lists.find_jobs, options, limit, columns, as_json=as_json, for_people=_with_unwatched)
 
 
 def _with_unwatched(job: Facts) -> Facts:
@@ -137,7 +137,7 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
     """
     db = open_database()
     with db.read() as tx:
-        found = [job for job in lists.job(tx, job_id) if bucket in (None, job["bucket"])]
+        found = [job for job in lists.job_details(tx, job_id) if bucket in (None, job["bucket"])]
         if not found:
             fail(f"{problems.no_job(tx, job_id, bucket)} (ci-bridge jobs list)")
         if len(found) > 1:
@@ -193,7 +193,7 @@ def list_transitions(limit: int, as_json: bool, **options: str | None) -> None:
       ci-bridge transitions list --state Failed --since 1d
     """
     columns = ("seen_at", "job", "tag", "from", "to", "notified", "silent")
-    echo_list(lists.transitions, options, limit, columns, as_json=as_json, for_people=_with_notified)
+    echo_list(lists.find_transitions, options, limit, columns, as_json=as_json, for_people=_with_notified)
 
 
 def _with_notified(transition: Facts) -> Facts:
@@ -240,7 +240,7 @@ def _wait_for(db: Database, delivery_id: str, wait_s: float) -> Facts:
     until = time.monotonic() + wait_s
     while True:
         with db.read() as tx:
-            found = lists.delivery(tx, delivery_id)
+            found = lists.delivery_details(tx, delivery_id)
         assert found  # noqa: S101  (it was stored a moment ago)
         has_ended = found["tries"] if found["state"] == "waiting" else found["state"] != "sending"
         if has_ended or time.monotonic() > until:

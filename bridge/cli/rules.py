@@ -29,7 +29,7 @@ from bridge.cli.explain import explain
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read
-from bridge.decide.rulesfile.reload import is_blank, names_of
+from bridge.decide.rulesfile.rulesets import names_of
 from bridge.decide.text.times import iso
 from bridge.decide.whatif import rule_tests
 from bridge.decide.whatif.replay import FIRST
@@ -95,7 +95,7 @@ def check(file: str | None, as_json: bool) -> None:
 def _in_force() -> tuple[Rulebook, str]:
     in_force = rules_in_force()
     book, name = in_force.book, in_force.file
-    if name == "BRIDGE_RULES_TOML" and is_blank(names_of(book)):
+    if name == "BRIDGE_RULES_TOML" and names_of(book).is_blank:
         raise RulesRefused([parts.emptied_fault(None, name), *book.warnings])
     return book, name
 
@@ -118,12 +118,12 @@ def _counted(faults: Sequence[Fault], *, warning: bool) -> str:
 
 
 def _echo_result(book: Rulebook, failed: int) -> None:
-    tests = count_of(len(book.trials), "test")
+    tests = count_of(len(book.tests), "test")
     if failed:
         click.echo(f"the rules are valid, but {failed} of {tests} {'fails' if failed == 1 else 'fail'}")
         return
     click.echo(f"accepted, with {_counted(book.warnings, warning=True)}: {contents_of(book)} (sha {book.sha})")
-    if book.trials:
+    if book.tests:
         click.echo(f"{tests}, 0 failed")
 
 

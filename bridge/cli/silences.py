@@ -24,7 +24,7 @@ from bridge.cli.common import (
 )
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
-from bridge.decide.rulesfile.silences import read_wanted, said_of
+from bridge.decide.rulesfile.silences import described, read_silence
 from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
 from bridge.pipeline.operations import OperationRefused
@@ -76,7 +76,7 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
     db = open_database()
     now = now_of(db)
     try:
-        wanted = read_wanted(_as_in_api(options), now=now, author=login())
+        wanted = read_silence(_as_in_api(options), now=now, author=login())
     except FieldFaults as error:
         raise click.UsageError("\n".join(map(_with_option, error.faults))) from error
     with db.read() as tx:
@@ -90,7 +90,9 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
     if made:
         left = human((datetime.fromisoformat(made["ends_at"]) - now).total_seconds())
         verb = "drops" if wanted.drop else "holds"
-        echo(f"{made['id']} {verb} messages that match {said_of(made['matches'])} until {made['ends_at']} (in {left})")
+        echo(
+            f"{made['id']} {verb} messages that match {described(made['matches'])} until {made['ends_at']} (in {left})"
+        )
     echo(_preview(foreseen["preview"], drops=wanted.drop))
 
 
@@ -199,7 +201,7 @@ def list_silences(with_ended: bool, as_json: bool) -> None:
     if as_json:
         echo_json(found)
         return
-    rows = [{**facts, "matches": said_of(facts["matches"]), "until": facts["ends_at"]} for facts in found]
+    rows = [{**facts, "matches": described(facts["matches"]), "until": facts["ends_at"]} for facts in found]
     columns = ("id", "state", "until", "mode", "author", "reason", "matches", "held")
     echo_table(rows, columns, empty="there are none" if with_ended else "none is active (--all also lists ended ones)")
 

@@ -60,7 +60,7 @@ A_DAY_AGO = NOW - hours(24)
 
 def told_since(db: Database, since: Any = A_DAY_AGO) -> list[tuple[str, str, str]]:
     with db.read() as tx:
-        pages = list(silences.told_since(tx, since))
+        pages = list(silences.messages_since(tx, since))
     return [(one.transition.job.id, one.rule, one.notifier) for page in pages for one in page]
 
 
@@ -68,8 +68,8 @@ def test_a_silence_is_kept_as_it_was_made(db: Database) -> None:
     made = a_silence(spec='{"to":"Failed"}', reason="ünïcödé 🦉", drop=True)
     add(db, made)
     with db.read() as tx:
-        assert silences.one(tx, "s1") == made
-        assert silences.one(tx, "s2") is None
+        assert silences.get(tx, "s1") == made
+        assert silences.get(tx, "s2") is None
 
 
 def test_those_that_stand_are_those_that_have_not_ended(db: Database) -> None:
@@ -113,7 +113,7 @@ def test_a_silence_is_ended_once_and_what_it_holds_is_due(db: Database) -> None:
         assert silences.end(tx, "s1", by="bob", now=NOW + minutes(1))
         assert not silences.end(tx, "s1", by="eve", now=NOW + minutes(2))
         assert not silences.end(tx, "s404", by="eve", now=NOW)
-        found = silences.one(tx, "s1")
+        found = silences.get(tx, "s1")
     assert found
     assert (found.ended_by, found.ends_at) == ("bob", NOW + minutes(1))
 
