@@ -16,7 +16,7 @@ import click
 import pytest
 
 from bridge.cli import main
-from bridge.model import Problem
+from bridge.model import JobProblem
 from bridge.record.polling import problems, snapshots
 from bridge.simulator.receiver import Received
 from tests.support.commands import REPOSITORY, call, run
@@ -157,8 +157,8 @@ def test_a_job_id_that_two_buckets_have_is_shown_by_bucket(stage: Stage) -> None
 
 
 def test_unreadable_fields_are_shown_with_the_job_and_by_doctor(stage: Stage) -> None:
-    odd = Problem(job_id="j1", field="EndTime", value="null\x1b[31m")
-    left_out = Problem(job_id="j2", field="State", value="", left_out=True)
+    odd = JobProblem(job_id="j1", field="EndTime", value="null\x1b[31m")
+    left_out = JobProblem(job_id="j2", field="State", value="", left_out=True)
     with stage.db.write() as tx:
         snapshots.save(tx, [a_job(bucket=BUCKET)], [], {}, stream="s", streams=["s"], now=NOON)
         problems.record(tx, BUCKET, "s", ["j1"], [odd, left_out], now=NOON)
