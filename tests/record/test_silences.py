@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bridge.decide.rules.gates import Scope
-from bridge.decide.rulesfile.silences import Wanted
+from bridge.decide.rulesfile.silences import SilenceRequest
 from bridge.model import FAILED, Hold, Message, Silence
 from bridge.pipeline.silences import preview
 from bridge.record.database import Database
@@ -151,7 +151,7 @@ def test_a_preview_stops_at_as_many_messages_as_it_may_look_at(db: Database) -> 
     for number in range(5):
         seen(db, f"j{number}")
     put(db, *(new_delivery(f"d{number}", message=of_job(f"j{number}")) for number in range(5)))
-    wanted = Wanted(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
+    wanted = SilenceRequest(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
     with db.read() as tx:
         cut, whole = (preview(tx, wanted, {}, now=NOW, most=most) for most in (3, 5))
     assert (cut.looked_at, cut.matched, cut.cut) == (3, 3, True)
@@ -169,7 +169,7 @@ def test_more_messages_than_are_read_at_once_are_all_looked_at(db: Database) -> 
 def test_a_level_rule_is_asked_as_of_when_it_told(db: Database) -> None:
     seen(db, "j1", seen_at=NOW - hours(3))
     put(db, new_delivery("d1", message=of_job("j1", "stuck", kind="level")), now=NOW)
-    wanted = Wanted(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
+    wanted = SilenceRequest(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
     with db.read() as tx:
         (found,) = preview(tx, wanted, {}, now=NOW).newest
     assert found.transition.seen_at == NOW
