@@ -10,7 +10,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from types import MappingProxyType
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
@@ -133,7 +132,7 @@ def _hmac_sha1(key: str, text: str) -> str:
 _SIZE, _MAX_SIZE, _MAX_IDS = 10, 100, 10
 _PARAMETERS = frozenset(
     (
-        "tag", "queueId", "queueType", "workflowId", "inventoryTriggerJobId", "inputObject", "orderByTime",
+        "tag", "queueId", "queueType", "workflowId", "inputObject", "orderByTime",
         "nextToken", "size", "states", "startCreationTime", "endCreationTime",
     )
 )  # fmt: skip
@@ -155,7 +154,6 @@ def _filter(params: Mapping[str, str]) -> Callable[[CiJob], bool]:
         "queue": params.get("queueId"),
         "queue_type": None if params.get("queueId") else params.get("queueType"),  # the id wins
         "workflow": params.get("workflowId"),
-        "inventory_job": params.get("inventoryTriggerJobId"),
         "input": params.get("inputObject"),
     }
 
@@ -207,22 +205,17 @@ UPLOADER_SECRET = "Bearer uploader-secret-7f3a"  # noqa: S105 - a workflow job e
 _NO_PROGRESS = frozenset(("PicProcess", "Speeching", "AIProcess"))
 
 
-Spoil = Callable[[bytes], bytes]  # changes the bytes of one job
-
-
 def jobs_xml(
     jobs: Iterable[CiJob],
     *,
     region: str,
     next_token: str | None = None,
     missing: Iterable[str] = (),
-    spoiled: Mapping[str, Spoil] = MappingProxyType({}),
 ) -> bytes:
-    """Return the answer to a list or a describe; `spoiled` changes the bytes of jobs, by id."""
+    """Return the answer to a list or a describe."""
     tail = [_element("NonExistJobIds", id_) for id_ in missing]
     tail += [_element("NextToken", next_token)] if next_token else []
-    shown = [spoiled.get(job.id, bytes)(_text(_job(job, region))) for job in jobs]
-    inside = b"".join((*shown, *map(_text, tail)))
+    inside = b"".join(map(_text, (*(_job(job, region) for job in jobs), *tail)))
     return b"<Response>%s</Response>" % inside if inside else b"<Response />"
 
 
@@ -339,8 +332,8 @@ DEMO_SECRET_KEY = "demokey00000000000000000000000000"  # noqa: S105 - likewise
 class CiSimulator(JobStore, WebServer):
     """The CI API of every bucket over HTTP; the Host header names the bucket.
 
-    `page_size_cap` makes pages smaller than requested, `skew_s` shifts the server's clock, `spoiled` changes the bytes
-    of jobs, by id, and `fault` may answer first. All of these may be changed while it runs.
+    `page_size_cap` makes pages smaller than requested, `skew_s` shifts the server's clock, and `fault` may answer
+    first. All of these may be changed while it runs.
     """
 
     def __init__(
@@ -361,7 +354,6 @@ class CiSimulator(JobStore, WebServer):
         self.buckets = buckets
         self.page_size_cap = page_size_cap
         self.skew_s = skew_s
-        self.spoiled: dict[str, Spoil] = {}
         self._request_numbers = itertools.count(1)
 
     def now(self) -> float:
@@ -408,10 +400,10 @@ class CiSimulator(JobStore, WebServer):
             bucket, params["tag"], matches, newest_first=newest_first, after=after, size=size, record=record
         )
         next_token = _token(jobs[-1].number, params) if has_more else None
-        return jobs_xml(jobs, region=region, next_token=next_token, spoiled=self.spoiled)
+        return jobs_xml(jobs, region=region, next_token=next_token)
 
     def _describe(self, bucket: str, region: str, ids: list[str], *, record: bool) -> bytes:
         if len(ids) > _MAX_IDS or not all(ids):
             raise CiError("InvalidArgument", name="jobIds")
         jobs, missing = self.describe(bucket, ids, record=record)
-        return jobs_xml(jobs, region=region, missing=missing, spoiled=self.spoiled)
+        return jobs_xml(jobs, region=region, missing=missing)

@@ -49,7 +49,6 @@ class CiJob:
     workflow: str | None = None
     workflow_name: str | None = None
     workflow_run: str | None = None
-    inventory_job: str | None = None
     level: int | None = 0
     started_at: float | None = None
     ended_at: float | None = None

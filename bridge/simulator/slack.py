@@ -1,12 +1,10 @@
-"""A look-alike of the Slack methods that a notifier calls. It checks the token, and keeps posts, threads and edits."""
+"""A look-alike of the Slack methods that a notifier calls: it checks the token, and keeps posts and threads."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import threading
-import time
-from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
@@ -18,7 +16,7 @@ DEMO_TOKEN = "xoxb-simulator"  # noqa: S105 - opens nothing but this look-alike
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Post:
-    """A message as it is now; `edits` are its earlier versions, oldest first."""
+    """A message as it is now."""
 
     channel: str
     ts: str
@@ -26,7 +24,6 @@ class Post:
     text: str
     blocks: list[dict[str, Any]]
     metadata: dict[str, Any] | None
-    edits: tuple[Post, ...] = ()
 
 
 class SlackError(Exception):
@@ -34,16 +31,11 @@ class SlackError(Exception):
 
 
 class SlackLookAlike(WebServer):
-    """Speaks `chat.postMessage`, `chat.update`, `chat.delete` and `auth.test`.
+    """Speaks `chat.postMessage`, `chat.update` and `auth.test`; `fault` may answer first."""
 
-    `archived` channels refuse messages; `fault` may answer first.
-    """
-
-    def __init__(self, *, archived: Collection[str] = (), clock: Callable[[], float] = time.time) -> None:
-        super().__init__(clock=clock)
-        self.archived = archived
+    def __init__(self) -> None:
+        super().__init__()
         self._posts: dict[tuple[str, str], Post] = {}
-        self._deleted: set[tuple[str, str]] = set()
         self._count = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -64,7 +56,6 @@ class SlackLookAlike(WebServer):
         methods = {
             "/api/chat.postMessage": self._post_message,
             "/api/chat.update": self._update,
-            "/api/chat.delete": self._delete,
             "/api/auth.test": self._auth_test,
         }
         method = methods.get(request.path)
@@ -78,7 +69,7 @@ class SlackLookAlike(WebServer):
             return json_answer({"ok": False, "error": str(error)})
 
     def _post_message(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        channel = self._open_channel(arguments)
+        channel = self._channel(arguments)
         text, blocks, metadata = self._content(arguments)
         # Ten digits and six: unique and increasing, whatever the clock does.
         ts = f"{1_700_000_000 + (number := next(self._count))}.{number:06d}"
@@ -90,48 +81,32 @@ class SlackLookAlike(WebServer):
         return {"channel": channel, "ts": ts, "message": message | ({"thread_ts": thread_ts} if thread_ts else {})}
 
     def _thread_of(self, channel: str, root: str | None) -> str | None:
-        """Return the thread of a post: none if its root was deleted, as Slack silently does."""
-        if not root or (channel, root) in self._deleted:
-            return None
         # Slack itself silently accepts any thread_ts. Here an unknown one is a mistake of the caller.
-        if (channel, root) not in self._posts:
+        if root and (channel, root) not in self._posts:
             raise SlackError("thread_not_found")
-        return root
+        return root or None
 
     def _update(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        old = self._known_post(arguments)
+        old = self._posts.get((self._channel(arguments), str(arguments.get("ts"))))
+        if old is None:
+            raise SlackError("message_not_found")
         text, blocks, metadata = self._content(arguments)
         self._posts[old.channel, old.ts] = replace(
             old,
             text=text or old.text,
             blocks=blocks if "blocks" in arguments else old.blocks,  # without new ones the old ones stay
             metadata=metadata or old.metadata,
-            edits=(*old.edits, replace(old, edits=())),
         )
         return {"channel": old.channel, "ts": old.ts, "text": text}
-
-    def _delete(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        post = self._known_post(arguments)
-        del self._posts[post.channel, post.ts]
-        self._deleted.add((post.channel, post.ts))
-        return {"channel": post.channel, "ts": post.ts}
 
     def _auth_test(self, _: dict[str, Any]) -> dict[str, Any]:
         names = {"team": "Simulated", "user": "ci-bridge", "team_id": "T000", "user_id": "U000", "bot_id": "B000"}
         return {"url": f"{self.url}/", **names}
 
-    def _known_post(self, arguments: dict[str, Any]) -> Post:
-        post = self._posts.get((self._open_channel(arguments), str(arguments.get("ts"))))
-        if post is None:
-            raise SlackError("message_not_found")
-        return post
-
-    def _open_channel(self, arguments: dict[str, Any]) -> str:
+    def _channel(self, arguments: dict[str, Any]) -> str:
         channel = str(arguments.get("channel") or "")
         if not channel:
             raise SlackError("channel_not_found")
-        if channel in self.archived:
-            raise SlackError("is_archived")
         return channel
 
     def _content(self, arguments: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any] | None]:

@@ -35,14 +35,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What to send. `length` is a false Content-Length; `drip_s` is the pause after each byte of the body."""
+    """What to send. `length` is a false Content-Length."""
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     length: int | None = None
     delay_s: float = 0.0
-    drip_s: float = 0.0
     hang_up: bool = False  # close the connection without an answer
 
 
@@ -202,15 +201,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection |= answer.hang_up or answer.length not in (None, len(answer.body))
         if answer.hang_up:
             return
-        head, body = self._head(answer), b"" if self.command == "HEAD" else answer.body
-        if not answer.drip_s:
-            self.wfile.write(head + body)
-            return
-        self.wfile.write(head)
-        for byte in body:
-            if self.server.closing.wait(answer.drip_s):
-                return
-            self.wfile.write(bytes((byte,)))
+        self.wfile.write(self._head(answer) + (b"" if self.command == "HEAD" else answer.body))
 
     def _head(self, answer: Answer) -> bytes:
         known = {status.value: status.phrase for status in http.HTTPStatus}
