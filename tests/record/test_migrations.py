@@ -18,8 +18,7 @@ from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, attempts, metadata, notifiers
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.record.test_snapshots import see
-from tests.support.records import a_listed_job, know, new_delivery, put, rows
+from tests.support.records import a_listed_job, know, new_delivery, put, rows, see
 from tests.support.waiting import wait_until
 
 
