@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -393,3 +394,13 @@ def test_the_receipt_of_the_first_message_of_a_thread_is_read_by_the_next(db: Da
     assert second.root == "C1 171.1"
     settle(db, ended(second, Sent("C1 171.2")))  # a new root, where the old one was deleted
     assert claim(db)[0].root == "C1 171.2"
+
+
+def test_a_delivery_is_shown_as_a_worker_gets_it(db: Database) -> None:
+    assert read(db, claims.sendable, "d1") is None
+    know(db, "cms")
+    put(db, new_delivery("d1", note="不行", body='{"a": 1}', channel="C2", thread="b/j1"))
+    before = read(db, claims.sendable, "d1")
+    (claimed,) = claim(db)
+    assert read(db, claims.sendable, "d1") == claimed
+    assert before == replace(claimed, attempts=0, lease="")

@@ -144,6 +144,7 @@ def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db
     seen = read(db, results.held)
     assert _reap(db) == 1
     assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempts)] == [(1, "lost", "lost")]
+    assert [total.labels for total in read(db, counters.totals, ["attempt"])] == [("cms", "lost")]
     assert "not known" in row_of(db, deliveries, id="d1")["why"]
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
