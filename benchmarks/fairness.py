@@ -18,10 +18,10 @@ from statistics import quantiles
 
 from sqlalchemy import func, select
 
+from benchmarks.bench_bridge import now
+from benchmarks.deliveries import BUCKET, REGION, SECRET, TAG, new_deliveries, rulebook
 from benchmarks.machine import Bench, Stores, settle_statistics, wait_until
 from benchmarks.report import Line, at_most, noted
-from benchmarks.station import now
-from benchmarks.tellings import BUCKET, REGION, SECRET, TAG, rulebook, tellings
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import SUCCESS, WebhookNotifier
@@ -149,9 +149,9 @@ def _fill(db: Database, book: Rulebook, backlog: int) -> None:
     with db.write() as tx:
         leases.sync(tx, book.watches, [(one, "webhook") for one in book.notifiers.values()])
     for start in range(0, backlog, 1000):
-        told = [replace(one, notifier="dead") for one in tellings(hook, range(start, start + 1000))]
+        deliveries = [replace(one, notifier="dead") for one in new_deliveries(hook, range(start, start + 1000))]
         with db.write() as tx:
-            entries.put(tx, told, now=now())
+            entries.put(tx, deliveries, now=now())
 
 
 def _tell(db: Database, ci: CiSimulator, live: Sequence[WebhookReceiver]) -> list[float]:

@@ -46,7 +46,7 @@ MUTANTS = (
     ),
     Mutant(
         "old rules that do not give way",
-        "bridge.decide.rulesfile.reload:Precedence.look",
+        "bridge.decide.rulesfile.rulesets:Precedence.look",
         "lambda self, mine, in_force, *more: mine <= in_force and original(self, mine, in_force, *more)",
         ("tests/decide/test_precedence.py",),
     ),
@@ -87,7 +87,7 @@ MUTANTS = (
         "keeping the deleted root of a Slack thread",
         "bridge.send.slack.answer:is_loose",
         "lambda message, ts: False",
-        ("tests/send/test_slack_roots.py",),
+        ("tests/send/test_slack_threads.py",),
     ),
     Mutant(
         "letting slack-sdk know where Slack is",
@@ -122,8 +122,8 @@ MUTANTS = (
     ),
     Mutant(
         "a level rule that forgets that it fired",
-        "bridge.decide.rules.levels:overdue",
-        "lambda staying, *more: original(replace(staying, told={}), *more)",
+        "bridge.decide.rules.levels:newly_overdue",
+        "lambda time, *more: original(replace(time, notified={}), *more)",
         ("tests/crash/test_halves.py",),
     ),
     Mutant(
@@ -203,7 +203,7 @@ MUTANTS = (
     ),
     Mutant(
         "an emptied rules.toml that is taken",
-        "bridge.decide.rulesfile.reload:emptied",
+        "bridge.decide.rulesfile.rulesets:emptied",
         "lambda before, after: None",
         ("tests/decide/test_reload.py", "tests/test_rules_in_force.py"),
     ),

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.read import thaw
+from bridge.decide.rulesfile.rulesets import thaw
 from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
 from bridge.record.database import Database

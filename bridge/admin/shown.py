@@ -11,7 +11,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Grouping, Notifier, Rate, Watch
 from bridge.record.codec import iso
 from bridge.record.database import ms
-from bridge.send.registry import type_of
+from bridge.send.registry import integration_of
 
 Facts = dict[str, Any]
 
@@ -53,7 +53,7 @@ def notifier(one: Notifier) -> Facts:
         "retry_seconds": one.retry.total_seconds(),
         "max_in_flight": one.max_in_flight,
         "rate": rate(one.rate),
-        **type_of(one).facts(one),
+        **integration_of(one).facts(),
     }
 
 

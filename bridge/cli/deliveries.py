@@ -22,7 +22,7 @@ from bridge.cli.common import (
     some,
 )
 from bridge.cli.lists import filter_of, filters, show
-from bridge.decide.text.values import rate
+from bridge.decide.text.times import rate
 from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE
 from bridge.record import rulesets
 from bridge.record.database import Database

@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 
 from bridge.decide.routing import RoutingResult, route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, Staying
+from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.text.facts import job_seconds
+from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, GONE, Transition, Watch
 from bridge.pipeline.poll_context import PollContext
 from bridge.record import counters, rulesets
@@ -51,8 +51,8 @@ def of_matches(routings: Iterable[RoutingResult]) -> Iterator[Count]:
 
 def of_faults(routings: Iterable[RoutingResult]) -> Iterator[Count]:
     for routing in routings:
-        for faulty in routing.faulty:
-            yield Count("template_error", faulty)
+        for error in routing.errors:
+            yield Count("template_error", (error.rule, error.template))
 
 
 def _of_transition(step: Transition) -> Iterator[Count]:
@@ -128,7 +128,7 @@ def route_overdue_jobs(
         if not saw(stream, began):
             continue
         last = {rule: LastNotified(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
-        for routing in route_overdue(Staying(began=began, told=last), book, gates, as_of):
+        for routing in route_overdue(TimeInState(began=began, notified=last), book, gates, as_of):
             for verdict in routing.verdicts:
                 _fire(tx, began, verdict, last.get(verdict.rule.name), as_of)
             routings.append(routing)
@@ -145,18 +145,18 @@ def _alarms(found: Iterable[time_in_state.Fired]) -> list[Alarm]:
 
 def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastNotified | None, as_of: datetime) -> None:
     """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
-    if verdict.stay is None:
+    if verdict.overdue is None:
         return
     names = (*(last.notifiers if last else ()), *(name for name in verdict.notifiers if not verdict.drops(name)))
-    notifiers, stay = tuple(dict.fromkeys(names)), verdict.stay
+    notifiers, stay = tuple(dict.fromkeys(names)), verdict.overdue
     time_in_state.fire(tx, began, verdict.rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
 
 
 def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> None:
-    at_once = entries.put(tx, [one for routing in routings for one in routing.told], now=now)
-    over = {delivery: silence for routing in routings for delivery, silence in routing.over.items()}
+    at_once = entries.put(tx, [one for routing in routings for one in routing.deliveries], now=now)
+    over = {delivery: silence for routing in routings for delivery, silence in routing.ended_silences.items()}
     silences.announced(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
-    faults = [fault for routing in routings for fault in routing.faults]
+    faults = [(error.rule, error.why) for routing in routings for error in routing.errors]
     rulesets.fault(tx, faults, now=now)
     counters.add(tx, of_faults(routings), now=now)
     for rule, why in faults:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.model import RUNNING, Delivery, Outcome, Sent, Silence
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.explain import explain_sample, explain_stored

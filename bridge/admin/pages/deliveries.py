@@ -23,8 +23,8 @@ from bridge.record.outbox import batches, claims
 from bridge.record.queries import lists
 from bridge.record.queries.lists import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
-from bridge.send.notifier_type import MASKED
-from bridge.send.registry import type_of
+from bridge.send.integration import MASKED
+from bridge.send.registry import integration_of
 
 _FIELDS = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
 _MEMBERS = 50
@@ -96,7 +96,7 @@ class DeliveryPages(Pages):
             in_rules=notifier is not None,
             members=told.items,
             more=told.cursor is not None,
-            sends=type_of(notifier).preview(given, notifier, at=at, agent=agent) if notifier else None,
+            sends=integration_of(notifier).preview(given, at=at, agent=agent) if notifier else None,
             event=pretty_json(found["event"]),
             masked=MASKED,
             sent_again=RESENDABLE,

@@ -17,7 +17,7 @@ from bridge.admin.pages.routes import Page, Pages, may_act, show
 from bridge.admin.parts import Parts
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rulesfile.errors import LARGEST
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.pipeline.explain import explain_sample
 from bridge.record import counters, rulesets
 from bridge.record.queries import lists

@@ -31,7 +31,8 @@ from bridge.record.schema import (
 )
 
 AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
-_BY_FALLBACK = "This could not be told to "  # how the notes of what a fallback sends begin
+# How the notes of what a fallback is sent begin; the second is what older versions wrote.
+_BY_FALLBACK = ("This could not be sent to ", "This could not be told to ")
 
 Key = tuple[str, str, int]  # bucket, job, sequence
 Line = tuple[str, str, str]  # kind of message, rule, notifier

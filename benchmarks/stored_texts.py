@@ -97,7 +97,7 @@ def texts(db: Database, now: datetime) -> dict[str, str]:
         job = _job(state)
         step = Transition(job=job, was=RUNNING, to=state, sequence=3, seen_at=_TIMES[2], watch="bench")
         gates = Gates(mutes=(), silences=(), zone=book.zone, now=now)
-        one = route(step, book, gates).told[0]
+        one = route(step, book, gates).deliveries[0]
         with db.write() as tx:
             entries.put(tx, [one], now=now)
             row = tx.execute(select(messages.c.event, messages.c.says)).one()
