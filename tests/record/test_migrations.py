@@ -106,8 +106,7 @@ def test_sqlite_brings_itself_up_to_date(empty_url: str, opened: Opener) -> None
     assert db.revision() == HEAD
 
 
-@pytest.mark.parametrize("round_", range(3))
-def test_two_upgrades_at_once_both_succeed(empty_url: str, opened: Opener, round_: int) -> None:
+def test_two_upgrades_at_once_both_succeed(empty_url: str, opened: Opener) -> None:
     dbs, together = [opened(empty_url), opened(empty_url)], threading.Barrier(2, timeout=10)
 
     def upgrade(db: Database) -> None:

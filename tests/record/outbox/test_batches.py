@@ -175,7 +175,7 @@ def test_what_is_not_due_yet_stands_in_nobodys_way(db: Database) -> None:
     assert claimed_ids(db) == ["a3"]
 
 
-def test_what_is_due_goes_in_the_order_of_its_lane(db: Database) -> None:
+def test_what_is_due_goes_in_the_order_of_its_key(db: Database) -> None:
     know(db, "cms")
     bury(db, "a1", "a2", lane="a")
     again(db)
@@ -183,7 +183,7 @@ def test_what_is_due_goes_in_the_order_of_its_lane(db: Database) -> None:
     assert [id_ for _ in range(3) for id_ in send(db, NOW + seconds(5))] == ["a1", "a2", "a3"]
 
 
-def test_one_that_was_tried_and_waits_holds_its_lane_up(db: Database) -> None:
+def test_one_that_was_tried_and_waits_holds_up_those_behind(db: Database) -> None:
     know(db, "cms")
     bury(db, "a1", "a2", lane="a")
     again(db)
@@ -194,7 +194,7 @@ def test_one_that_was_tried_and_waits_holds_its_lane_up(db: Database) -> None:
 
 
 @only_postgresql
-def test_a_batch_that_is_made_between_two_claims_never_sends_two_of_a_lane_at_once(
+def test_a_batch_that_is_made_between_two_claims_never_sends_two_of_one_key_at_once(
     db: Database, db_url: str, opened: Opener
 ) -> None:
     know(db, "cms")
