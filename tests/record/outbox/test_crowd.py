@@ -1,4 +1,4 @@
-"""Many workers at one outbox, at full speed: every delivery is sent once, and those of one ordering key in their order."""
+"""Many workers at one outbox, at full speed: every delivery is sent once, those of one ordering key in order."""
 
 from __future__ import annotations
 

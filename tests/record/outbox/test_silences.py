@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from bridge.decide.rules.gates import Scope
-from bridge.decide.rulesfile.silences import Wanted
+from bridge.decide.rulesfile.silences import SilenceRequest
 from bridge.model import FAILED, Hold, Message, Silence
 from bridge.pipeline.silences import preview
 from bridge.record.database import Database
@@ -27,7 +27,7 @@ from tests.support.records import (
 )
 
 END, A_DAY_AGO = NOW + hours(2), NOW - hours(24)
-WANTED = Wanted(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
+WANTED = SilenceRequest(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
 
 
 def add(db: Database, id_: str, **facts: Any) -> Silence:
