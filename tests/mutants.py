@@ -55,7 +55,7 @@ MUTANTS = (
         "bridge.record.outbox.results:settle",
         "lambda tx, ended, **more: ([tx.execute(update(deliveries).filter_by(n=one.attempt.delivery.n).values("
         "state=SENDING, lease=one.attempt.delivery.lease)) for one in ended], original(tx, ended, **more))[1]",
-        ("tests/record/test_settling.py",),
+        ("tests/record/outbox/test_results.py",),
     ),
     Mutant(
         "committing the deliveries before the snapshot",
@@ -162,20 +162,20 @@ MUTANTS = (
         "lambda: or_(deliveries.c.lane.is_(None), ~exists().where("
         "(other := deliveries.alias('other')).c.lane == deliveries.c.lane,"
         " other.c.notifier == deliveries.c.notifier, other.c.state < 2, other.c.n < deliveries.c.n))",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "a batch before all that is new",
         "bridge.record.outbox.claims:_batch_is_late",
         "lambda *_: False",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "resending what somebody else has resent",
         "bridge.record.outbox.batches:resend",
         "lambda tx, id_, due: (tx.execute(update(deliveries).where(deliveries.c.n.in_(due)).values(state=DEAD)),"
         " original(tx, id_, due))[1]",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "a last try that waits for the breaker's next probe",
