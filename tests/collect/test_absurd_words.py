@@ -9,8 +9,7 @@ import pytest
 
 from bridge.collect.jobs_xml import LONGEST_WORD, Reading, read_described, read_page
 from bridge.collect.page_cache import Memory
-from bridge.decide.messages.build import build
-from bridge.decide.messages.event import LARGEST_EVENT
+from bridge.decide.messages.build import LARGEST_EVENT, build
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.model import Job, Page, Problem
 from bridge.pipeline.poll import Poller

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.messages.build import PerNotifier, per_notifier
-from bridge.decide.messages.event import LARGEST_EVENT
+from bridge.decide.messages.build import LARGEST_EVENT, PerNotifier, per_notifier
 from bridge.decide.templates.functions import Names, variables
 from bridge.model import FAILED, SUCCESS, SlackNotifier, WebhookNotifier
 from tests.support.nouns import NOON, SECRET, a_job, a_rulebook, a_transition

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.messages.event import LARGEST_EVENT, event
+from bridge.decide.messages.build import LARGEST_EVENT, event
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
 from bridge.model import (
     CANCEL,

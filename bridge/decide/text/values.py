@@ -65,20 +65,13 @@ class States:
     words: frozenset[str]
 
     def __contains__(self, state: str) -> bool:
-        return state in self.words or "*" in self.words or (self._active and self._is_active(state))
+        is_active = state not in DONE and state not in (NEW, GONE)
+        return state in self.words or "*" in self.words or ("active" in self.words and is_active)
 
     @property
     def exact(self) -> frozenset[str] | None:
         """The states named one by one, or None when the set is open (`active`, `*`)."""
-        return None if self._active or "*" in self.words else self.words
-
-    @property
-    def _active(self) -> bool:
-        return "active" in self.words
-
-    @staticmethod
-    def _is_active(state: str) -> bool:
-        return state not in DONE and state not in (NEW, GONE)
+        return None if "active" in self.words or "*" in self.words else self.words
 
     def __str__(self) -> str:
         return listing(sorted(self.words))
