@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bridge.decide.messages.build import LARGEST_EVENT, PerNotifier, per_notifier
 from bridge.decide.templates.functions import Names, variables
-from bridge.model import FAILED, SUCCESS, SlackNotifier, WebhookNotifier
+from bridge.model import FAILED, SUCCESS, WebhookNotifier
 from tests.support.nouns import NOON, SECRET, a_job, a_rulebook, a_transition
 from tests.support.rules_texts import HOOK, RULE, WATCH, faults
 
@@ -75,30 +75,19 @@ name = "first"
     ("source", "worth"),
     [
         ("{{ job.progress }}", 30),
-        ("{{ job.progress / 4 }}", 7.5),
         ("{{ job.progress > 5 }}", True),
         ("{{ job.queue_name }}", "vod"),
         ("{{ job.message }}", None),
         ("{{ job.user_data.x | default(none) }}", None),
-        ("{{ job.code > 5 }}", False),
-        ("{{ job.level | int }}", 0),
         ("{{ '1e999' | float }}", None),
-        ("{{ job.outputs[9] }}", None),
         ("{{ job.outputs }}", ["out/a.ts", "out/b.ts"]),
-        ("{{ job.outputs[:1] }}", ["out/a.ts"]),
         ("{{ [job.progress, none, job.created_at] }}", [30, None, "2026-11-21T12:00:00Z"]),
         ("{{ job.created_at }}", "2026-11-21T12:00:00Z"),
-        ("{{ job.ended_at }}", None),
-        ("{{ seen_at }}", "2026-11-21T12:00:00Z"),
         ("{{ job.user_data }}", '{"id": 17}'),
-        ("{{ job.user_data.id }}", "17"),
         ("{{ job.user_data.id | int }}", 17),
-        ("{{- job.progress -}}", 30),
         ("{{ '7' }}", "7"),
         (" {{ job.progress }}", " 30"),
         ("{{ job.progress }}%", "30%"),
-        ("{{ job.progress }}{{ job.progress }}", "3030"),
-        ("{% if job.progress %}{{ job.progress }}{% endif %}", "30"),
         ("{{ job.message }} ", " "),
         ("", ""),
         ('"quoted" \\ {{ job.id }} 转码 \u2028', '"quoted" \\ j1 转码 \u2028'),
@@ -154,10 +143,7 @@ def test_a_body_is_compact_and_not_escaped():
         ('a.b = "{{ job.tagg }}"', 1,
          ', key "body.a.b": the template does not render: a job has no "tagg" (did you mean "tag"?)'),
         ('ok = 1\na = [\n"",\n"{{ job }}"]', 2, ', key "body.a": the template does not render: this is a table'),
-        ('a = "{{ job.tag"', 1, ', key "body.a": the template does not render: unexpected'),
-        ('a = "{{ 1e999 }}"', 1, ', key "body.a": the template does not render: a number beyond 1e+15'),
         ("a = nan", 1, ', key "body.a": NaN is not sent as a number: 1e+15 is the most; write it as a text'),
-        ("a = -inf", 1, ', key "body.a": -Infinity is not sent as a number'),
         ("a = 1234567890123456789", 1, ', key "body.a": 1234567890123456789 is not sent as a number'),
         (f"a = 0x{'f' * 5000}", 1, ', key "body.a": a number of thousands of digits is not sent as a number'),
         ("a = 2026-11-21T17:00:00", 1,
@@ -168,8 +154,6 @@ def test_a_body_is_compact_and_not_escaped():
         (f"x = {'[' * 10}1{']' * 10}", 1, ', key "body.x": nests too deeply: 10 levels are the most'),
         (f"a = '{'x' * 9_999}'\nb = '{'x' * 9_999}'", 0,
          ', key "body": it has 20,013 bytes of JSON, and 20,000 are the most'),
-        (f"a = '{'转' * 7_000}'", 0, ', key "body": it has 21,008 bytes of JSON, and 20,000 are the most'),
-        (f"a = {list(range(9_000))}", 0, " bytes of JSON, and 20,000 are the most"),
     ],
 )  # fmt: skip
 def test_a_wrong_body_is_refused_when_the_rules_are_read(lines, line, said):
@@ -215,19 +199,12 @@ def test_a_body_that_is_too_large_for_a_job_is_left_for_the_default_one():
     assert fault(lines, user_data="x" * 12_000) == "body: it has 24,015 bytes of JSON, and 20,000 are the most"
 
 
-def test_two_hundred_texts_are_within_the_bounds_of_one_body():
-    lines = f"a = {['{{ job.progress + 4 }} {{ job.duration | human }}'] * 200}"
-    assert body(lines, progress=4, started_at=NOON) == {"a": ["8 0 s"] * 200}
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("{{ [" + "job.user_data, " * 300 + "] }}", 'at "a.0": its text has more than 12,000 characters'),
-        ("{{ job.message }}{{ job.message }}", 'at "a.0": its text has more than 12,000 characters'),
         ("{{ job.message | replace('', job.message) }}", 'at "a.0": its text has more than 12,000 characters'),
         ("{{ job.user_data }}", "bytes of JSON, and 20,000 are the most"),
-        ("{{ job.outputs }}", "bytes of JSON, and 20,000 are the most"),
     ],
 )
 def test_the_memory_that_a_body_takes_has_a_bound(text, said):
@@ -265,11 +242,6 @@ def test_what_no_database_takes_is_not_in_a_body(end):
     made = per_notifier(with_body(f"a = '''{{{{ 'x{end}' }}}}'''"), names()).body or ""
     assert made.encode()
     assert "\\u0000" not in made
-
-
-def test_a_notifier_without_templates_of_its_own_changes_nothing():
-    hook, ops = WebhookNotifier(name="cms", url="https://x/"), SlackNotifier(name="ops", channel="C1")
-    assert per_notifier(hook, names()) == per_notifier(ops, names()) == PerNotifier()
 
 
 def test_a_rulebook_with_a_body_can_be_shown_and_hashed():

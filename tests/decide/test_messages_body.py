@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from bridge.decide.messages.build import LARGEST_EVENT, event
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
 from bridge.model import (
-    CANCEL,
     FAILED,
     GONE,
     NEW,
@@ -77,10 +76,8 @@ def test_the_body_is_the_documented_one():
         (SUBMITTED, RUNNING, "11:58:40"),
         (RUNNING, SUCCESS, "12:00:00"),
         (RUNNING, FAILED, "12:00:00"),
-        (RUNNING, CANCEL, "12:00:00"),
         (RUNNING, PAUSE, "12:00:05"),
         (RUNNING, GONE, "12:00:05"),
-        (RUNNING, "Reviewing", "12:00:05"),
         (PAUSE, SUBMITTED, "12:00:05"),
     ],
 )
@@ -101,11 +98,6 @@ def test_a_job_of_which_ci_says_little_has_nothing_instead():
         "tag", "queue", "queue_name", "code", "message", "progress", "created_at", "started_at", "ended_at",
         "wait_seconds", "duration_seconds", "input", "template", "workflow", "user_data",
     }  # fmt: skip
-
-
-def test_a_job_that_is_gone_says_so_in_both_places():
-    data = event(a_transition(a_job(state=RUNNING), was=RUNNING, to=GONE), "r", {})["data"]
-    assert (data["to"], data["job"]["state"]) == (GONE, GONE)
 
 
 @pytest.mark.parametrize(

@@ -3,116 +3,46 @@ import pytest
 from tests.support.nouns import SECRET, a_rulebook
 from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, faults, notifier
 
+ENV = {
+    "HOOKS": "https://hooks.slack.com/x", "EMPTY": "  ", "WRONG": "SECRET", "SHORT": "whsec_SECRET", "S": SECRET,
+    "U": "https://a.example.com", "V": "https://b.example.com",
+}  # fmt: skip
+SLACK = 'type = "slack"\n'
+INCOMING = SLACK + 'url = { env = "HOOKS" }\n'
+WEBHOOK = 'type = "webhook"\n'
+CMS = WEBHOOK + 'url = "https://a.example.com"\n'
+
 
 @pytest.mark.parametrize(
-    ("lines", "env", "said"),
+    ("lines", "said"),
     [
-        (
-            ['type = "email"'],
-            {},
-            '2: notifier "hook", key "type": "email" is no type of notifier; it is "slack" or "webhook"',
-        ),
-        (["retry = '1h'"], {}, '1: notifier "hook": "type" is missing; it is "slack" or "webhook"'),
-        (['type = "webhook"', SIGNED], {"S": SECRET}, '1: notifier "hook": "url" is missing'),
-        (
-            ['type = "slack"'],
-            {},
-            '1: notifier "hook": set channel and token (a bot), or url (an incoming webhook): one of the two',
-        ),
-        (
-            ['type = "slack"', 'channel = "C1"'],
-            {},
-            '1: notifier "hook": channel needs token = { env = "SLACK_BOT_TOKEN" }',
-        ),
-        (
-            ['type = "slack"', 'url = { env = "U" }', "update = true"],
-            {"U": "https://hooks.slack.com/x"},
-            '4: notifier "hook", key "update": an incoming webhook has no threads and no updates; '
-            "they need channel and token",
-        ),
-        (
-            ['type = "slack"', 'url = { env = "U" }', 'token = { env = "U" }'],
-            {"U": "https://hooks.slack.com/x"},
-            '4: notifier "hook", key "token": an incoming webhook takes no token; '
-            "take it out, or write channel for url",
-        ),
-        (
-            ['type = "slack"', 'url = "https://hooks.slack.com/SECRET"'],
-            {},
-            '3: notifier "hook", key "url": write url = { env = "NAME" }, with the name of an environment variable',
-        ),
-        (
-            ['type = "webhook"', 'url = { env = "U" }'],
-            {},
-            '3: notifier "hook", key "url": environment variable U is not set',
-        ),
-        (
-            ['type = "webhook"', 'url = { env = "U" }'],
-            {"U": "  "},
-            '3: notifier "hook", key "url": environment variable U is empty',
-        ),
-        (
-            ['type = "webhook"', 'url = { env = "U" }'],
-            {"U": "SECRET"},
-            '3: notifier "hook", key "url": the value of U is not an http(s) address without user and password, '
-            "such as https://cms.example.com/hooks/media: the url must begin with https:// or http://",
-        ),
-        (
-            ['type = "webhook"', 'url = { env = ["U", "V"] }'],
-            {"U": "https://a.example.com", "V": "https://b.example.com"},
-            '3: notifier "hook", key "url": takes one environment variable; only a secret can have two',
-        ),
-        (
-            ['type = "webhook"', 'url = "https://a.example.com"', SIGNED],
-            {"S": "whsec_SECRET"},
-            '4: notifier "hook", key "secret": the value of S is not whsec_ '
-            "followed by the base64 of 24 to 64 random bytes",
-        ),
-        (
-            ['type = "webhook"', 'url = "https://a.example.com"', 'headers = { "webhook-id" = "x" }'],
-            {},
-            '4: notifier "hook", key "headers.webhook-id": the bridge sets this header itself',
-        ),
-        (
-            ['type = "webhook"', 'url = "https://a.example.com"', 'headers = { X = "a\\nb" }'],
-            {},
-            '4: notifier "hook", key "headers.X": a header is a name and one line of plain ASCII text',
-        ),
-        (
-            ['type = "webhook"', 'url = "https://a.example.com"', 'channel = "C1"'],
-            {},
-            '4: notifier "hook": unknown key "channel"; there are retry, fallback, max_in_flight, '
-            "rate, type, url, secret, order, headers, format, body",
-        ),
-        (
-            ['type = "webhook"', 'url = "https://a.example.com"', 'order = "jobs"'],
-            {},
-            '4: notifier "hook", key "order": "jobs" is not one of "job" or "none"',
-        ),
-        (
-            ['type = "webhook"', 'url = "https://a.example.com"', 'fallback = "hook"'],
-            {},
-            '4: notifier "hook", key "fallback": goes round in a circle: hook -> hook',
-        ),
+        ('type = "email"', ', key "type": "email" is no type of notifier; it is "slack" or "webhook"'),
+        (WEBHOOK + SIGNED, ': "url" is missing'),
+        (SLACK, ": set channel and token (a bot), or url (an incoming webhook): one of the two"),
+        (SLACK + 'channel = "C1"', ': channel needs token = { env = "SLACK_BOT_TOKEN" }'),
+        (INCOMING + "update = true", ', key "update": an incoming webhook has no threads and no updates; they need'),
+        (INCOMING + 'token = { env = "U" }', ', key "token": an incoming webhook takes no token; take it out, or'),
+        (SLACK + 'url = "https://hooks.slack.com/SECRET"', ', key "url": write url = { env = "NAME" }, with the name'),
+        (WEBHOOK + 'url = { env = "MISSING" }', ', key "url": environment variable MISSING is not set'),
+        (WEBHOOK + 'url = { env = "EMPTY" }', ', key "url": environment variable EMPTY is empty'),
+        (WEBHOOK + 'url = { env = "WRONG" }', ', key "url": the value of WRONG is not an http(s) address without user'),
+        (WEBHOOK + 'url = { env = ["U", "V"] }', ', key "url": takes one environment variable; only a secret can have'),
+        (CMS + 'secret = { env = "SHORT" }', ', key "secret": the value of SHORT is not whsec_ followed by the base64'),
+        (CMS + 'headers = { "webhook-id" = "x" }', ', key "headers.webhook-id": the bridge sets this header itself'),
+        (CMS + 'headers = { X = "a\\nb" }', ', key "headers.X": a header is a name and one line of plain ASCII text'),
+        (CMS + 'channel = "C1"', ': unknown key "channel"; there are retry, fallback, max_in_flight, rate, type, url'),
+        (CMS + 'fallback = "hook"', ', key "fallback": goes round in a circle: hook -> hook'),
     ],
 )
-def test_a_wrong_notifier_says_what_would_be_right(lines, env, said):
-    assert faults(f"{notifier(*lines)}\n{WATCH}{RULE}", env) == [said]
+def test_a_wrong_notifier_says_what_would_be_right(lines, said):
+    (found,) = faults(f"{notifier(lines)}\n{WATCH}{RULE}", ENV)
+    line = 1 if said.startswith(":") and "unknown key" not in said else len(lines.strip().split("\n")) + 1
+    assert found.startswith(f'{line}: notifier "hook"{said}')
+    assert "SECRET" not in found
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "cms.example.com",
-        "ftp://x",
-        "https://",
-        "https://u:p@x",
-        "http://x:0",
-        "http://x:99999",
-        "https://a b/",
-        "http://[x",
-    ],
+    "url", ["", "cms.example.com", "ftp://x", "https://", "https://u:p@x", "http://x:0", "http://[x"]
 )
 def test_what_is_no_address_is_refused(url):
     (said,) = faults("\n".join((notifier('type = "webhook"', f'url = "{url}"'), WATCH, RULE)))

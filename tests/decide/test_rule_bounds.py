@@ -52,11 +52,6 @@ def test_a_text_of_the_environment_has_the_same_limit_in_bytes():
         read("#" + "é" * 500_000 + "x", {}, file="BRIDGE_RULES_TOML")
 
 
-def test_a_text_of_the_environment_that_is_not_utf_8_is_refused():
-    with pytest.raises(RulesRefused, match=r"^rules\.toml:2: '\\udcff' is not UTF-8"):
-        read("x = 1\ny = '\udcff'", {})
-
-
 def test_a_directory_is_refused(tmp_path):
     assert refusal(tmp_path) == "cannot be read: Is a directory"
 
@@ -67,23 +62,12 @@ def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path):
     assert refusal(path) == "cannot be read: it is not a regular file"
 
 
-def test_a_device_without_end_is_refused():
-    assert refusal("/dev/zero") == "cannot be read: it is not a regular file"
-
-
-def test_a_path_that_cannot_be_opened_says_why(tmp_path):
-    (tmp_path / "file").write_text("")
-    assert refusal(tmp_path / "file" / "rules.toml") == "cannot be read: Not a directory"
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("x = 1\ny = " + "[" * 400_000, "2: brackets nest too deeply: 20 levels are the most"),
-        ("x = " + "{a=" * 200_000, "1: brackets nest too deeply: 20 levels are the most"),
         ("x = " + "[" * 21 + "]" * 21, "1: brackets nest too deeply: 20 levels are the most"),
         ("a" + ".a" * 400_000 + " = 1", "1: a key has too many parts: 20 are the most"),
-        ("[a" + ' . "a"' * 100_000 + "]", "1: a key has too many parts: 20 are the most"),
         ("x = '" + "[" * 400_000 + "\ny = " + "[" * 30, "2: brackets nest too deeply: 20 levels are the most"),
         ('x = "' + '\\"' * 400_000, "1: this is not TOML: Illegal character"),
         ('x = """' + '\\"""' * 200_000, "this is not TOML: Unterminated string (at end of document)"),
@@ -94,8 +78,6 @@ def test_a_path_that_cannot_be_opened_says_why(tmp_path):
             '1: [alias], key "queue": there are 1,001 names, and 1,000 are the most',
         ),
         (rule("k" * 900_000 + " = 1"), '9: rule "r1": unknown key "kkk'),
-        (rule(f'match.{"k" * 900_000} = "x"'), '9: rule "r1", key "match.kkk'),
-        (rule(f'match.tag = "*{"k" * 900_000}"'), '9: rule "r1", key "match.tag": "*kkk'),
         (
             WATCH + "[[rule]]\nname = 'a'\nnotify = [" + '"hook",' * 100_000 + "]",
             '8: rule "a", key "notify": a list of 100,000 is too long: 1,000 are the most',

@@ -101,7 +101,3 @@ def test_ids_are_asked_in_tens():
     portions = list(in_tens(ids))
     assert [len(portion) for portion in portions] == [10, 10, 3]
     assert [one for portion in portions for one in portion] == ids
-
-
-def test_no_ids_are_no_calls():
-    assert list(in_tens([])) == []
