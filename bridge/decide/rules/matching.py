@@ -221,7 +221,7 @@ Kind = Literal["transition", "level", "recovery"]  # of messages
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """What makes a rule a level rule: it fires when a job has stayed in a state of `states` for `after`."""
+    """What makes a rule a level rule: it fires when a job has been in a state of `states` for `after`."""
 
     states: States
     after: timedelta
@@ -283,7 +283,7 @@ class Overdue:
 
 
 class Answer(StrEnum):
-    """What a rule said, in one word."""
+    """The answer of a rule."""
 
     FIRED = "fired"
     WAITING = "waiting"  # a level rule: the job has not been in its state for long enough
@@ -293,7 +293,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one rule said to a transition or, with `stay`, to a job's time in a state."""
+    """What one rule said to a transition or, with `overdue`, to a job's time in a state."""
 
     rule: Rule
     answer: Answer

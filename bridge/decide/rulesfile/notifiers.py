@@ -40,7 +40,7 @@ class Values:
 
     def url(self, value: str | Env, path: Path) -> str:
         """Return the URL as it goes onto the wire."""
-        url = value if isinstance(value, str) else self.one(value, path)
+        url = value if isinstance(value, str) else self.value(value, path)
         if url is None:
             return ""
         try:
@@ -52,7 +52,7 @@ class Values:
             self.note(path, f"{what} is not {right}: {fault(url) or error}")
         return ""
 
-    def one(self, env: Env | None, path: Path) -> str | None:
+    def value(self, env: Env | None, path: Path) -> str | None:
         """Return the value; a variable that is missing or empty is a fault."""
         if env is None:
             return None
@@ -144,7 +144,7 @@ def _channel_template(shape: SlackTable, path: tuple[str, ...], values: Values) 
 
 
 def _token(env: Env | None, path: Path, values: Values) -> str | None:
-    token = values.one(env, path)
+    token = values.value(env, path)
     if env and token:
         why = fault(token)
         if not (token.isascii() and token.isprintable() and " " not in token):
@@ -202,7 +202,7 @@ def _webhook(name: str, shape: WebhookTable, values: Values) -> Notifier:
 def _headers(headers: Mapping[str, str | Env], path: tuple[str, ...], values: Values) -> list[tuple[str, str]]:
     found = []
     for name, value in headers.items():
-        text = value if isinstance(value, str) else values.one(value, (*path, name)) or ""
+        text = value if isinstance(value, str) else values.value(value, (*path, name)) or ""
         if not _HEADER.fullmatch(name) or not (text.isascii() and text.isprintable()):
             values.note((*path, name), "a header is a name and one line of plain ASCII text")
         elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("webhook-"):

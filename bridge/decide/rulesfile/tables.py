@@ -86,7 +86,7 @@ def _endpoint(value: str) -> str:
 
 def _env_names(value: object) -> list[str]:
     names = read_words(value)
-    # A secret that stands where its name belongs must not be said back as "not set".
+    # A secret that stands where its name belongs must not be repeated as "not set".
     if not all(_ENV_NAME.fullmatch(name) for name in names):
         raise ValueError("is not the name of an environment variable")
     return names

@@ -59,7 +59,7 @@ def glob(text: str, *, path: bool) -> Glob:
         raise ValueError(f'{shown(text)}: ** stands alone between slashes, as in "uploads/**/*.mp4"')
     tests = [_Pattern(pattern, path=path) for pattern in patterns]
     test = tests[0] if len(tests) == 1 else lambda value: any(test(value) for test in tests)
-    return Glob(test, len(patterns), sum(len(found[0]) for one in patterns if (found := _WALKED.search(one))))
+    return Glob(test, len(patterns), sum(len(walked[0]) for pattern in patterns if (walked := _WALKED.search(pattern))))
 
 
 def _too_many(text: str) -> str:

@@ -158,9 +158,9 @@ def printable(value: str) -> str:
 def read_states(value: object) -> States:
     words = read_words(value)
     # A state that CI adds one day is accepted; what looks like a slip of the pen is not.
-    near = {word: suggest(word, STATE_WORDS) for word in words if word not in STATE_WORDS}
-    if any(near.values()):
-        raise ValueError("; ".join(f'no job state is called "{word}"{said}' for word, said in near.items() if said))
+    near = [(word, text) for word in words if word not in STATE_WORDS and (text := suggest(word, STATE_WORDS))]
+    if near:
+        raise ValueError("; ".join(f'no job state is called "{word}"{text}' for word, text in near))
     return states(words)
 
 
