@@ -53,7 +53,7 @@ MUTANTS = (
     Mutant(
         "finishing without the fence",
         "bridge.record.outbox.results:settle",
-        "lambda tx, ended, **more: ([tx.execute(update(D).where(D.c.n == one.attempt.delivery.n).values("
+        "lambda tx, ended, **more: ([tx.execute(update(deliveries).filter_by(n=one.attempt.delivery.n).values("
         "state=SENDING, lease=one.attempt.delivery.lease)) for one in ended], original(tx, ended, **more))[1]",
         ("tests/record/test_settling.py",),
     ),
@@ -87,7 +87,7 @@ MUTANTS = (
         "keeping the deleted root of a Slack thread",
         "bridge.send.slack.answer:is_loose",
         "lambda message, ts: False",
-        ("tests/send/test_slack_roots.py",),
+        ("tests/send/test_slack_threads.py",),
     ),
     Mutant(
         "letting slack-sdk know where Slack is",
@@ -159,8 +159,9 @@ MUTANTS = (
     Mutant(
         "a batch that is not due yet in everybody's way",
         "bridge.record.outbox.claims:_is_first",
-        "lambda: or_(D.c.lane.is_(None), ~exists().where((other := D.alias('other')).c.lane == D.c.lane,"
-        " other.c.notifier == D.c.notifier, other.c.state < 2, other.c.n < D.c.n))",
+        "lambda: or_(deliveries.c.lane.is_(None), ~exists().where("
+        "(other := deliveries.alias('other')).c.lane == deliveries.c.lane,"
+        " other.c.notifier == deliveries.c.notifier, other.c.state < 2, other.c.n < deliveries.c.n))",
         ("tests/record/test_batches.py",),
     ),
     Mutant(

@@ -9,9 +9,9 @@ from typing import Any
 from bridge.decide.rules.matching import Condition, DurationCondition, PresenceCondition, Rule, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Grouping, Notifier, Rate, Watch
+from bridge.record.codec import iso
 from bridge.record.database import ms
-from bridge.record.queries.lists import iso
-from bridge.send.registry import type_of
+from bridge.send.registry import integration_of
 
 Facts = dict[str, Any]
 
@@ -53,7 +53,7 @@ def notifier(one: Notifier) -> Facts:
         "retry_seconds": one.retry.total_seconds(),
         "max_in_flight": one.max_in_flight,
         "rate": rate(one.rate),
-        **type_of(one).facts(one),
+        **integration_of(one).facts(),
     }
 
 

@@ -77,14 +77,14 @@ def _tell(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     rule = next((one for one in book.rules if due and one.name == due.name), None)
     if due is None or not counts or (due.gate == "group" and rule and _is_over(tx, due, rule, now)):
         return False
-    silence = silences.one(tx, due.name) if due.gate == "silence" else None
+    silence = silences.get(tx, due.name) if due.gate == "silence" else None
     digest = _digest(tx, due, counts)
     over = [] if silence else _ended_silences(tx, due, book, now)
     note = " ".join(f"{one} is over." for one in over) or None
     one = digest_delivery(digest, silence, zone=book.zone, now=now, note=note)
     entries.put(tx, [one], now=now)
     digests.merged(tx, n, one.id, now=now)
-    silences.over(tx, [(one.id, due.notifier) for one in (silence, *over) if one])
+    silences.announced(tx, [(one.id, due.notifier) for one in (silence, *over) if one])
     facts = {"delivery": one.id, "gate": due.gate, "of": due.name, "messages": sum(counts.values())}
     logger.info("digest", extra=facts)
     return True

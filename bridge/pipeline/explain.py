@@ -37,7 +37,7 @@ def explain_sample(
 
     Without `tx` silences and paused notifiers are not known; `unknown` says why.
     """
-    known = silences.of_use(tx, now=now) if tx else []
+    known = silences.recent(tx, now=now) if tx else []
     gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now)
     stay = sample_time_in_state(step)
     routings = [route(step, book, gates), *route_overdue(stay, book, gates, now)]
@@ -272,7 +272,7 @@ class _History:
         return self._kept[sha]
 
     def _thawed(self, sha: str | None) -> _InForce:
-        text = rulesets.one(self._tx, sha) if sha else None
+        text = rulesets.text_of(self._tx, sha) if sha else None
         if text is None or sha is None:
             which = f"the rules that judged this ({sha})" if sha else "the rules that judged this"
             return _InForce(self._book, known=False, note=f"{which} are not on record; {_NOW}")
@@ -350,7 +350,7 @@ class _History:
             rules=self._book,
             tx=self._tx,
             standings=explanations.standings(self._tx),
-            silences={name: silence for name in sorted(named) if (silence := silences.one(self._tx, name))},
+            silences={name: silence for name in sorted(named) if (silence := silences.get(self._tx, name))},
             deliveries=deliveries,
         )
 

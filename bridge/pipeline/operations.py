@@ -236,13 +236,13 @@ class Operations:
         id_ = ident("sil", "id", wanted.id) if wanted.id else ident("sil", key or self.nonce)
         made = wanted.silence(id_, now=self.now)
         with self.db.write() as tx:
-            there = silences.one(tx, id_)
+            there = silences.get(tx, id_)
             if there is None:
                 _require_room(tx, wanted, self.now)
                 if silences.add(tx, made):
                     self._record(tx, "make_silence", id_, after=silence_facts(made, 0, now=self.now))
                     return made
-                there = silences.one(tx, id_) or made
+                there = silences.get(tx, id_) or made
         if not _is_same(there, made):
             raise Conflict("another silence was made under this id; take a new id for each silence")
         return there
@@ -250,11 +250,11 @@ class Operations:
     def end_silence(self, id_: str) -> tuple[Silence, int]:
         """End a silence now; return it, and how many messages it held or dropped."""
         with self.db.write() as tx:
-            before = silences.one(tx, id_)
+            before = silences.get(tx, id_)
             if before is None:
                 raise NotFound(f'there is no silence "{id_[:100]}"')
             is_done = silences.end(tx, id_, by=self.who, now=self.now)
-            ended = silences.one(tx, id_) or before
+            ended = silences.get(tx, id_) or before
             if not is_done:
                 raise Conflict(f"silence {id_} is over since {iso(ended.ends_at)}")
             self._record(tx, "end_silence", id_, {"ends_at": iso(before.ends_at)}, {"ends_at": iso(ended.ends_at)})
@@ -278,7 +278,7 @@ def _watch(tx: Connection, book: Rulebook, name: str) -> lists.Facts:
     watches = {watch.name: watch for watch in book.watches}
     _require("watch", name, watches)
     leases.sync(tx, [watches[name]], [])
-    return next(row for row in gauges.watches(tx) if row["name"] == name)
+    return next(row for row in gauges.read_watches(tx) if row["name"] == name)
 
 
 def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, sequence: int | None) -> Transition:

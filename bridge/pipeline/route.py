@@ -81,7 +81,7 @@ _MOST_STAYS = 1_000  # told of in one poll; the next one goes on
 
 def gates_at(tx: Connection, book: Rulebook, now: datetime) -> Gates:
     """Return the mutes and silences of this moment."""
-    return Gates(mutes=book.mutes, silences=silences.of_use(tx, now=now), zone=book.zone, now=now)
+    return Gates(mutes=book.mutes, silences=silences.recent(tx, now=now), zone=book.zone, now=now)
 
 
 def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: datetime) -> Sequence[RoutingResult]:
@@ -89,7 +89,7 @@ def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: 
     if not steps:
         return ()
     gates = gates_at(tx, book, now)
-    fired = time_in_state.of_stays(tx, steps) if book.matcher.levels else {}
+    fired = time_in_state.ended_by(tx, steps) if book.matcher.levels else {}
     routings = [route(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
     snapshots.add_transitions(tx, [(routing.transition, _fired(routing)) for routing in routings], rules=book.sha)
     time_in_state.recovered(tx, [one.n for found in fired.values() for one in found], now=now)
@@ -155,7 +155,7 @@ def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastNotifie
 def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> None:
     at_once = entries.put(tx, [one for routing in routings for one in routing.deliveries], now=now)
     over = {delivery: silence for routing in routings for delivery, silence in routing.ended_silences.items()}
-    silences.over(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
+    silences.announced(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
     faults = [(error.rule, error.why) for routing in routings for error in routing.errors]
     rulesets.fault(tx, faults, now=now)
     counters.add(tx, of_faults(routings), now=now)

@@ -16,7 +16,7 @@ from bridge.decide.text.times import iso
 from bridge.decide.whatif.replay import PastMessage, Preview
 from bridge.model import Silence
 from bridge.record.outbox import silences
-from bridge.record.outbox.silences import Once
+from bridge.record.outbox.silences import RuleMessage
 
 Facts = dict[str, Any]
 
@@ -46,7 +46,7 @@ def preview(
 ) -> Preview:
     """Return what a silence would have matched of the messages of the last day."""
     found = Preview(scope=wanted.scope, queue_names=queue_names, since=now - _LAST)
-    for told in silences.told_since(tx, found.since):
+    for told in silences.messages_since(tx, found.since):
         room = most - found.looked_at
         found.add(_past_message(one) for one in told[:room])
         if len(told) > room:
@@ -55,10 +55,10 @@ def preview(
     return found
 
 
-def _past_message(one: Once) -> PastMessage:
+def _past_message(one: RuleMessage) -> PastMessage:
     # A level rule asks how long the job has been there at the time, not when it came.
-    step = replace(one.transition, seen_at=one.made_at) if one.kind == "level" else one.transition
-    return PastMessage(transition=step, rule=one.rule, notifier=one.notifier, sent_at=one.made_at)
+    step = replace(one.transition, seen_at=one.created_at) if one.kind == "level" else one.transition
+    return PastMessage(transition=step, rule=one.rule, notifier=one.notifier, sent_at=one.created_at)
 
 
 def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:

@@ -63,7 +63,7 @@ def buried(world: World, *numbers: int) -> list[str]:
 
 def watch(world: World) -> Any:
     with world.db.read() as tx:
-        return gauges.watches(tx)[0]
+        return gauges.read_watches(tx)[0]
 
 
 def wanted(world: World, **said: Any) -> SilenceRequest:

@@ -19,12 +19,12 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.display import pretty_json
 from bridge.pipeline.operations import RESENDABLE
-from bridge.record.outbox import batches
+from bridge.record.outbox import batches, claims
 from bridge.record.queries import lists
 from bridge.record.queries.lists import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
-from bridge.send.notifier_type import MASKED
-from bridge.send.registry import type_of
+from bridge.send.integration import MASKED
+from bridge.send.registry import integration_of
 
 _FIELDS = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
 _MEMBERS = 50
@@ -50,7 +50,7 @@ class DeliveryPages(Pages):
     def deliveries(self) -> ResponseReturnValue:
         asked = _asked(self.parts.clock())
         with self.parts.db.read() as tx:
-            found = lists.deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
+            found = lists.find_deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
             all_ = batches.count(tx, asked.which) if may_act() and asked.which.state in RESENDABLE else 0
         wanted = (
             ("state", "State", [(word, word) for word in DELIVERY_STATES]),
@@ -79,11 +79,11 @@ class DeliveryPages(Pages):
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
         now, notifiers = self.parts.clock(), self.parts.book().notifiers
         with self.parts.db.read() as tx:
-            found, given = lists.delivery(tx, delivery_id), lists.sendable(tx, delivery_id)
+            found, given = lists.delivery_details(tx, delivery_id), claims.sendable(tx, delivery_id)
             if found is None or given is None:
                 raise Problem(404, f'there is no delivery "{delivery_id[:100]}": it may have been pruned')
             lane = lists.notifier_row(tx, found["notifier"])
-            told = lists.deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
+            told = lists.find_deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
         notifier = notifiers.get(found["notifier"])
         at, agent = _at(found, now), f"ci-bridge/{self.parts.version}"
         return show(
@@ -96,7 +96,7 @@ class DeliveryPages(Pages):
             in_rules=notifier is not None,
             members=told.items,
             more=told.cursor is not None,
-            sends=type_of(notifier).preview(given, notifier, at=at, agent=agent) if notifier else None,
+            sends=integration_of(notifier).preview(given, at=at, agent=agent) if notifier else None,
             event=pretty_json(found["event"]),
             masked=MASKED,
             sent_again=RESENDABLE,
