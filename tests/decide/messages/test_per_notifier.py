@@ -219,15 +219,6 @@ def test_the_memory_that_a_body_takes_has_a_bound(text, said):
     assert peak < 25_000_000  # bytes
 
 
-def test_the_bodies_of_a_file_have_the_bound_of_its_templates():
-    hooks = "\n".join(
-        f'{HOOK.replace(".hook", f".n{n}")}[notifier.n{n}.body]\na = "{{# {"x" * 9_000} #}}"' for n in range(50)
-    )
-    found = [one for one in faults(f"{WATCH}{RULE.replace('hook', 'n1')}{hooks}") if "warning" not in one]
-    assert len(found) == 1
-    assert "the templates have more than 200,000 characters, so the rest was not looked at" in found[0]
-
-
 @given(st.text(max_size=2_000), st.text(st.characters(), max_size=200))
 def test_whatever_a_job_says_a_body_is_well_formed(message, data):
     lines = 'a = "{{ job.message }}"\nb = "<{{ job.user_data.key }}>"\nc = ["{{ job.user_data }}"]'

@@ -211,14 +211,6 @@ def test_very_many_warnings_do_not_refuse_a_file():
     assert found[-1].endswith("warning: and 5,900 more")
 
 
-def test_five_thousand_rules_with_globs_are_read_and_match():
-    glob = 'match.input = "uploads/**/*.{mp4,mov}"'
-    rules = "".join(f'[[rule]]\nname = "r{n}"\nnotify = "hook"\n{glob}\n' for n in range(5000))
-    matcher = a_rulebook(rules + WATCH).matcher
-    assert len(matcher.match(a_transition(a_job(input="uploads/x/a.mov")))) == 5000
-    assert not matcher.match(a_transition(a_job(input="uploads/x/a.mkv")))
-
-
 def test_a_rule_of_many_tags_queues_and_states_still_matches():
     tags, queues, states = words("T", 1000), words("q", 1000), words("State", 1000)
     text = rule(f"match.tag = [{tags}]", f"match.queue = [{queues}]", f"to = [{states}]")

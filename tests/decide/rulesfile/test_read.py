@@ -72,12 +72,6 @@ def test_the_same_text_has_the_same_sha():
     assert a_rulebook(WATCH + RULE).sha == a_rulebook(WATCH + RULE).sha != a_rulebook(WATCH + RULE + "# x").sha
 
 
-def test_five_thousand_rules_are_read_and_each_knows_its_line():
-    rules = "".join(f'[[rule]]\nname = "r{n}"\nmatch.tag = "Transcode"\nnotify = "hook"\n' for n in range(5000))
-    book = a_rulebook(rules + WATCH)
-    assert [found.line for found in book.rules] == list(range(1, 20_001, 4))
-
-
 TEXT = '''# a comment, and [[rule]] in it
 
 [defaults]
