@@ -154,7 +154,7 @@ def test_a_file_that_is_not_utf_8_is_refused_in_words(tmp_path: Path) -> None:
         ("[]", "- holds no JSON object, such as"),
         ('{"id": "\\ud800"}', "- is not a file of JSON"),
         ("[" * 100_000, "- is not a file of JSON"),
-        ('{"tag": ' + "[" * 101 + "]" * 101 + "}", "it nests too deeply: 100 levels are the most"),
+        ('{"tag": ' + "[" * 101 + "]" * 101 + "}", "it nests too deeply; the limit is 100 levels"),
         ('{"tga": "Transcode"}', 'a job has no "tga" (did you mean "tag"?)'),
         ('{"age": "soon"}', '"soon" is not a duration'),
     ],

@@ -79,7 +79,7 @@ def _job_state(_ctx: click.Context, _param: click.Parameter, value: str | None) 
         )
     known = {state.lower(): state for state in (*STATES, GONE)}
     if value.lower() not in known and (near := suggest(value, known.values())):
-        raise click.BadParameter(f'no job state is called "{value}"{near}')
+        raise click.BadParameter(f'there is no job state "{value}"{near}')
     return known.get(value.lower(), value)
 
 

@@ -178,7 +178,7 @@ def body_text(tree: Mapping[str, Any], names: Names | None) -> str:
     """
     text = json.dumps(_rendered(tree, (), names), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     if (size := len(text.encode())) > LARGEST_EVENT:
-        raise TemplateFault(f"it has {size:,} bytes of JSON, and {LARGEST_EVENT:,} are the most")
+        raise TemplateFault(f"it has {size:,} bytes of JSON; the limit is {LARGEST_EVENT:,}")
     return text
 
 

@@ -144,9 +144,9 @@ class GlobCost:
     def fault(self) -> str:
         """What is wrong with that, or nothing."""
         if self._patterns > _MOST_PATTERNS:
-            return f"up to here the globs stand for more than {_MOST_PATTERNS:,} patterns; write fewer braces"
+            return f"the globs up to here expand to more than {_MOST_PATTERNS:,} patterns; write fewer braces"
         if self._signs > _MOST_SIGNS:
-            return f"up to here the globs' patterns are too long: {_MOST_SIGNS:,} characters together are the most"
+            return f"the globs up to here are too long; the limit is {_MOST_SIGNS:,} characters together"
         return ""
 
 
@@ -164,7 +164,7 @@ def read_match(match: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[li
 def read_condition(field: str, value: object, aliases: Mapping[str, str]) -> Condition:
     """Read one `match.FIELD = value`. Raises ValueError saying what is wrong and what would be right."""
     if field in ("state", "to", "from"):
-        raise ValueError('states stand outside of match: write to = "Failed" or from = "Running"')
+        raise ValueError('states do not belong in match: write to = "Failed" or from = "Running"')
     if not (field in TEXTS or field in DURATIONS or is_user_data(field)):
         raise ValueError(f'a job has no "{field}" to match{instead(field, (*TEXTS, *DURATIONS))}')
     if field in DURATIONS:
@@ -177,9 +177,9 @@ def read_condition(field: str, value: object, aliases: Mapping[str, str]) -> Con
         return PresenceCondition(field, value)
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip("!") for v in values):
-        raise ValueError(f"{shown(value)} is not a text, a list of texts, true or false")
+        raise ValueError(f"{shown(value)} is not a string, a list of strings, true or false")
     if len(values) > MOST_LISTED:
-        raise ValueError(f"a list of {len(values):,} texts is too long: {MOST_LISTED:,} are the most")
+        raise ValueError(f"a list of {len(values):,} strings is too long; the limit is {MOST_LISTED:,}")
     tests: dict[bool, list[tuple[str, Glob]]] = {True: [], False: []}
     for given in values:
         text = given.removeprefix("!")

@@ -84,12 +84,12 @@ class Linter:
         self._note_all(polled.findings(rule.was, rule.to, rule.conditions), path)
         forgotten = [state for state in (SUBMITTED, NEW) if state not in rule.was]
         if forgotten and RUNNING in (rule.was.exact or ()) and rule.to.exact and rule.to.exact <= DONE:
-            text = f"misses jobs that finish between two polls: leave from out, or add {' and '.join(forgotten)}"
+            text = f"misses jobs that finish between two polls: leave out from, or add {' and '.join(forgotten)}"
             self._note((*path, "from"), text)
         spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {}
         for key, span in spans.items():
             if span and span < (every := polled.every(rule.conditions)):
-                text = f"{_human(span)} is less than the {_human(every)} between two polls, and only a poll finds it"
+                text = f"{_human(span)} is less than the {_human(every)} between two polls, and only polls notice it"
                 self._note((*path, key), text)
 
     def of_use(self, notifiers: Mapping[str, Notifier]) -> None:

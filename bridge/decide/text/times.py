@@ -150,9 +150,9 @@ def window(between: str, days: Sequence[str] | None) -> Window:
     if days is None:
         return Window(first, last)
     if not days:
-        raise ValueError("no day is named; leave the days out for every day")
+        raise ValueError("the list of days is empty; leave it out for every day")
     if unknown := [day for day in days if day not in DAYS]:
-        raise ValueError("; ".join(f"no day is called {shown(day)}{instead(day, DAYS)}" for day in unknown))
+        raise ValueError("; ".join(f"there is no day {shown(day)}{instead(day, DAYS)}" for day in unknown))
     return Window(first, last, frozenset(map(DAYS.index, days)))
 
 

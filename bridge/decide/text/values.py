@@ -139,11 +139,11 @@ class FieldReader:
 def read_words(value: object, *, longest: int = LONGEST_NAME) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
-        raise ValueError(f"{shown(value)} is neither a text nor a list of texts, none of them empty")
+        raise ValueError(f"{shown(value)} is neither a string nor a list of non-empty strings")
     if len(values) > MOST_LISTED:
-        raise ValueError(f"a list of {len(values):,} is too long: {MOST_LISTED:,} are the most")
+        raise ValueError(f"a list of {len(values):,} is too long; the limit is {MOST_LISTED:,}")
     if long := [value for value in values if len(value) > longest]:
-        raise ValueError(f"{shown(long[0])} is too long: {longest} characters are the most")
+        raise ValueError(f"{shown(long[0])} is too long; the limit is {longest} characters")
     return [printable(value) for value in values]
 
 
@@ -152,7 +152,7 @@ def printable(value: str) -> str:
     if value.isprintable():
         return value
     wrong = ascii(next(sign for sign in value if not sign.isprintable())).strip("'")
-    raise ValueError(f"{shown(value)} holds a sign that cannot be seen ({wrong}); write it without")
+    raise ValueError(f"{shown(value)} contains an invisible character ({wrong}); remove it")
 
 
 def read_states(value: object) -> States:
@@ -160,7 +160,7 @@ def read_states(value: object) -> States:
     # A state that CI adds one day is accepted; what looks like a slip of the pen is not.
     near = [(word, text) for word in words if word not in STATE_WORDS and (text := suggest(word, STATE_WORDS))]
     if near:
-        raise ValueError("; ".join(f'no job state is called "{word}"{text}' for word, text in near))
+        raise ValueError("; ".join(f'there is no job state "{word}"{text}' for word, text in near))
     return states(words)
 
 

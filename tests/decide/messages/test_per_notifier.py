@@ -143,17 +143,17 @@ def test_a_body_is_compact_and_not_escaped():
         ('a.b = "{{ job.tagg }}"', 1,
          ', key "body.a.b": the template does not render: a job has no "tagg" (did you mean "tag"?)'),
         ('ok = 1\na = [\n"",\n"{{ job }}"]', 2, ', key "body.a": the template does not render: this is a table'),
-        ("a = nan", 1, ', key "body.a": NaN is not sent as a number: 1e+15 is the most; write it as a text'),
+        ("a = nan", 1, ', key "body.a": NaN is not sent as a number; the limit is 1e+15; write it as a text'),
         ("a = 1234567890123456789", 1, ', key "body.a": 1234567890123456789 is not sent as a number'),
         (f"a = 0x{'f' * 5000}", 1, ', key "body.a": a number of thousands of digits is not sent as a number'),
         ("a = 2026-11-21T17:00:00", 1,
-         ', key "body.a": 2026-11-21T17:00:00 says no offset; write for example 2026-11-21T09:00:00Z'),
+         ', key "body.a": 2026-11-21T17:00:00 has no UTC offset; write for example 2026-11-21T09:00:00Z'),
         ("", 0, ', key "body": is empty; write what the receiver reads, as in asset = "{{ job.id }}"'),
-        (f"a = {list(map(str, range(201)))}", 0, ', key "body": has 201 texts, and 200 are the most'),
-        (f"x = {{ a = {DEEP} }}", 1, f', key "body.x{".a" * 9}": nests too deeply: 10 levels are the most'),
-        (f"x = {'[' * 10}1{']' * 10}", 1, ', key "body.x": nests too deeply: 10 levels are the most'),
+        (f"a = {list(map(str, range(201)))}", 0, ', key "body": has 201 texts; the limit is 200'),
+        (f"x = {{ a = {DEEP} }}", 1, f', key "body.x{".a" * 9}": nests too deeply; the limit is 10 levels'),
+        (f"x = {'[' * 10}1{']' * 10}", 1, ', key "body.x": nests too deeply; the limit is 10 levels'),
         (f"a = '{'x' * 9_999}'\nb = '{'x' * 9_999}'", 0,
-         ', key "body": it has 20,013 bytes of JSON, and 20,000 are the most'),
+         ', key "body": it has 20,013 bytes of JSON; the limit is 20,000'),
     ],
 )  # fmt: skip
 def test_a_wrong_body_is_refused_when_the_rules_are_read(lines, line, said):
@@ -196,7 +196,7 @@ def test_a_body_that_does_not_render_for_a_job_is_left_for_the_default_one():
 def test_a_body_that_is_too_large_for_a_job_is_left_for_the_default_one():
     lines = 'a = "{{ job.user_data }}"\nb = "{{ job.user_data }}"'
     assert len(json.dumps(body(lines, user_data="x" * 9_900))) < LARGEST_EVENT
-    assert fault(lines, user_data="x" * 12_000) == "body: it has 24,015 bytes of JSON, and 20,000 are the most"
+    assert fault(lines, user_data="x" * 12_000) == "body: it has 24,015 bytes of JSON; the limit is 20,000"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_body_that_is_too_large_for_a_job_is_left_for_the_default_one():
     [
         ("{{ [" + "job.user_data, " * 300 + "] }}", 'at "a.0": its text has more than 12,000 characters'),
         ("{{ job.message | replace('', job.message) }}", 'at "a.0": its text has more than 12,000 characters'),
-        ("{{ job.user_data }}", "bytes of JSON, and 20,000 are the most"),
+        ("{{ job.user_data }}", "bytes of JSON; the limit is 20,000"),
     ],
 )
 def test_the_memory_that_a_body_takes_has_a_bound(text, said):
@@ -295,8 +295,8 @@ def test_the_first_of_the_channels_is_the_usual_one():
         ('channel = "C1"\nchannels = ["C1"]', 2,
          'key "channels": belongs to a channel that is a template, such as channel = "{{ job.user_data.channel }}"'),
         (f'channel = "{{{{ job.tag }}}}"\nchannels = {[f"C{n}" for n in range(101)]}', 2,
-         'key "channels": is too long: 100 is the most'),
-        (f'channel = "{"C" * 101}"', 1, 'key "channel": is too long: 100 is the most'),
+         'key "channels": is too long; the limit is 100'),
+        (f'channel = "{"C" * 101}"', 1, 'key "channel": is too long; the limit is 100'),
     ],
 )  # fmt: skip
 def test_a_wrong_channel_is_refused_when_the_rules_are_read(lines, line, said):

@@ -179,16 +179,16 @@ def test_why_not_explains_the_star_that_stops_at_a_slash():
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("tag", 5, "5 is not a text, a list of texts, true or false"),
-        ("tag", "!", "is not a text"),
+        ("tag", 5, "5 is not a string, a list of strings, true or false"),
+        ("tag", "!", "is not a string"),
         ("duration", "45m", 'does not compare; write for example "> 45m"'),
         ("duration", "> soon", '"soon" is not a duration'),
-        ("code", "{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}", "stands for more than 100 patterns; write fewer braces"),
-        ("code", ["a"] * 1001, "a list of 1,001 texts is too long: 1,000 are the most"),
+        ("code", "{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}", "expands to more than 100 patterns; write fewer braces"),
+        ("code", ["a"] * 1001, "a list of 1,001 strings is too long; the limit is 1,000"),
         ("age", "> 99999999999999d", '"99999999999999d" is out of range; a duration is more than nothing'),
         ("age", f"> {'9' * 5000}d", '999" is not a duration; write for example "30s"'),
-        ("input", "**.mp4", "** stands alone between slashes"),
-        ("input", "{a,**}b*", "** stands alone between slashes"),
+        ("input", "**.mp4", "** must stand alone between slashes"),
+        ("input", "{a,**}b*", "** must stand alone between slashes"),
     ],
 )
 def test_what_is_no_condition_is_refused_and_says_what_would_be(field, value, said):

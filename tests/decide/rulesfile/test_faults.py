@@ -66,22 +66,22 @@ def test_a_wrong_file_is_refused_with_every_fault_at_once_each_with_its_line():
         '8: watch "vod", key "region": "ap chongqing" is not a region, such as ap-chongqing',
         '10: watch "vod": unknown key "quues" (did you mean "queues"?)',
         '13: watch "vod", key "name": there is a watch of this name already, on line 5',
-        '16: watch "vod", key "tags": [] is neither a text nor a list of texts, none of them empty',
+        '16: watch "vod", key "tags": [] is neither a string nor a list of non-empty strings',
         '21: notifier "ops", key "token": a secret comes from the environment: write token = { env = "NAME" }',
         '22: notifier "ops", key "fallback": there is no notifier "pagr" (did you mean "pager"?)',
         '26: notifier "pager", key "url": this is not an http(s) address without user and password, '
         "such as https://cms.example.com/hooks/media: the url must begin with https:// or http://",
         '27: notifier "pager", key "secret": environment variable PAGER_SECRET is not set',
-        '28: notifier "pager", key "max_in_flight": 0 is too small: 1 is the least',
-        '32: rule "failed", key "to": no job state is called "Sucess" (did you mean "Success"?); '
-        'no job state is called "Faild" (did you mean "Failed"?)',
+        '28: notifier "pager", key "max_in_flight": 0 is too small; the minimum is 1',
+        '32: rule "failed", key "to": there is no job state "Sucess" (did you mean "Success"?); '
+        'there is no job state "Faild" (did you mean "Failed"?)',
         '33: rule "failed", key "match.tga": a job has no "tga" to match (did you mean "tag"?)',
         '34: rule "failed", key "match.duration": "45m" does not compare; write for example "> 45m" or "<= 10s"',
         '35: rule "failed", key "notify": there is no notifier "opss" (did you mean "ops"?)',
         '36: rule "failed", key "stop": "yes" is not true or false',
         '38: rule number 2: "name" is missing',
         '38: rule number 2: "notify" is missing',
-        '39: rule number 2, key "from": 5 is neither a text nor a list of texts, none of them empty',
+        '39: rule number 2, key "from": 5 is neither a string nor a list of non-empty strings',
         '40: rule number 2, key "template": there is no template "finishd" (did you mean "finished"?)',
         '43: template "finished", key "title": the template does not render: a job has no "tagg" (did you mean "tag"?) '
         "(line 1 of the text)",
@@ -115,7 +115,10 @@ def test_what_is_not_toml_says_where(text, said):
         ("rule = [1]", "1: rule number 1: 1 is not a table; write [[rule]]"),
         ('[watch.vod]\nbucket = "x"', "1: [watch]: write [[watch]] with double brackets: there can be many"),
         ("[[notifier]]\nx = 1", "1: [notifier]: write [notifier.NAME] with single brackets and a name"),
-        ('[notifier]\ntype = "slack"', '2: notifier "type": is no table; write [notifier.NAME] with a name, and the'),
+        (
+            '[notifier]\ntype = "slack"',
+            '2: notifier "type": is not a table; write [notifier.NAME] with a name, and the',
+        ),
         ("[[defaults]]", "1: [defaults]: write [defaults] with single brackets"),
         ("[alias.tag]", '1: [alias], key "tag": only [alias.queue] is known, with lines such as vod = "p2242..."'),
         ("[alias.queue]\nvod = 5", '2: [alias], key "queue.vod": 5 is not the id of a queue'),
@@ -132,10 +135,10 @@ def test_tables_of_the_wrong_kind_are_named(text, said):
     [
         ('to = "new"', ', key "to": no job becomes "new": write from = "new" for a job seen for the first time'),
         ('match = "x"', ', key "match": "x" is not a table'),
-        ("match.user_data = {}", ', key "match.user_data": {} is not a text, a list of texts, true or false'),
-        ("match.user_data.k = 5", ', key "match.user_data.k": 5 is not a text, a list of texts, true or false'),
-        ('match.state = "Failed"', ', key "match.state": states stand outside of match: write to = "Failed" or from ='),
-        ('match.input = "**.mp4"', ', key "match.input": "**.mp4": ** stands alone between slashes, as in'),
+        ("match.user_data = {}", ', key "match.user_data": {} is not a string, a list of strings, true or false'),
+        ("match.user_data.k = 5", ', key "match.user_data.k": 5 is not a string, a list of strings, true or false'),
+        ('match.state = "Failed"', ', key "match.state": states do not belong in match: write to = "Failed" or from ='),
+        ('match.input = "**.mp4"', ', key "match.input": "**.mp4": ** must stand alone between slashes, as in'),
     ],
 )
 def test_a_wrong_rule_says_what_would_be_right(line, said):
@@ -146,12 +149,18 @@ def test_a_wrong_rule_says_what_would_be_right(line, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (RULE.replace("r1", r"a\u0000b"), '2: rule "a\\u0000b", key "name": "a\\u0000b" holds a sign that cannot be'),
-        (WATCH + r'workflow = "w\u0000"', '6: watch "vod", key "workflow": "w\\u0000" holds a sign that cannot be'),
-        (WATCH + r'input = "in/\u0000"', r'6: watch "vod", key "input": "in/\u0000" holds a control character'),
-        (r'["alias"."queue"]' + "\n" + r'"v\u0000" = "p1"', r'2: [alias], key "queue.v\u0000": "v\u0000" holds a sign'),
-        (HOOK.replace("hook]", r'"ho\u0000ok"]'), '1: notifier "ho\\u0000ok": "ho\\u0000ok" holds a sign that cannot'),
-        (r'[template."t\t"]', r'1: template "t\t": "t\t" holds a sign that cannot be seen (\t); write it without'),
+        (
+            RULE.replace("r1", r"a\u0000b"),
+            '2: rule "a\\u0000b", key "name": "a\\u0000b" contains an invisible character',
+        ),
+        (WATCH + r'workflow = "w\u0000"', '6: watch "vod", key "workflow": "w\\u0000" contains an invisible character'),
+        (WATCH + r'input = "in/\u0000"', r'6: watch "vod", key "input": "in/\u0000" contains a control character'),
+        (
+            r'["alias"."queue"]' + "\n" + r'"v\u0000" = "p1"',
+            r'2: [alias], key "queue.v\u0000": "v\u0000" contains an invisible',
+        ),
+        (HOOK.replace("hook]", r'"ho\u0000ok"]'), '1: notifier "ho\\u0000ok": "ho\\u0000ok" contains an invisible'),
+        (r'[template."t\t"]', r'1: template "t\t": "t\t" contains an invisible character (\t); remove it'),
     ],
 )
 def test_a_name_with_a_sign_that_cannot_be_seen_is_refused(text, said):
@@ -181,11 +190,11 @@ TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
         ('group = { wait = "10m", by = ["queu"] }', 'key "group.by": a job has no "queu" to group by (did you mean'),
         (
             'group = { wait = "10m", by = ["tag", "queue", "bucket", "region", "job", "input"] }',
-            'key "group.by": has 6 fields; 5 are the most',
+            'key "group.by": has 6 fields; the limit is 5',
         ),
-        ('group = { wait = "10m", max = 0 }', 'key "group.max": 0 is too small: 1 is the least'),
-        ("group = { wait = 10 }", 'key "group.wait": 10 is not a text such as "30s" or "45m"'),
-        ("group = { at = 09:00:00 }", 'key "group.at": 09:00:00 is not a text such as "09:00"'),
+        ('group = { wait = "10m", max = 0 }', 'key "group.max": 0 is too small; the minimum is 1'),
+        ("group = { wait = 10 }", 'key "group.wait": 10 is not a string such as "30s" or "45m"'),
+        ("group = { at = 09:00:00 }", 'key "group.at": 09:00:00 is not a string such as "09:00"'),
         ('group = { at = "25:00" }', 'key "group.at": "25:00" is not a time of day; write for example "09:00"'),
     ],
 )
@@ -200,14 +209,17 @@ FOR = 'for = "30m"\n'
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (f'{FOR}in = "Success"', '10: rule "r1", key "in": a job that is Success stays so: write to = "Success" to be'),
+        (
+            f'{FOR}in = "Success"',
+            '10: rule "r1", key "in": a job that is Success remains so: write to = "Success" to be',
+        ),
         (f'{FOR}in = "*"', '10: rule "r1", key "in": "*" holds final states too, which a job never leaves; write in ='),
         (
             f'{FOR}in = "Running"\nto = "Failed"',
             f'11: rule "r1", key "to": {NOT_BOTH}',
         ),
-        (f'{FOR}in = "gone"\nrepeat = "2h"', '11: rule "r1", key "repeat": would never end: hardly a job that is'),
-        ('in = "Running"\nfor = 30', '10: rule "r1", key "for": 30 is not a text such as "30s" or "45m"'),
+        (f'{FOR}in = "gone"\nrepeat = "2h"', '11: rule "r1", key "repeat": would repeat without end: a job that is'),
+        ('in = "Running"\nfor = 30', '10: rule "r1", key "for": 30 is not a string such as "30s" or "45m"'),
     ],
 )
 def test_a_wrong_level_rule_says_what_would_be_right(lines, said):
@@ -229,7 +241,7 @@ def test_a_state_that_nobody_documents_may_be_stayed_in():
         ('[[mute]]\nname = "m"', '1: mute "m": "between" is missing'),
         ('[[mute]]\nname = "m"\nbetween = "22-8"', '3: mute "m", key "between": "22" is not a time of day; write for'),
         ('[[mute]]\nname = "m"\nbetween = "22:00-22:00"', '3: mute "m", key "between": "22:00-22:00" ends where it'),
-        ('[[mute]]\nname = "m"\nbetween = 22:00:00', '3: mute "m", key "between": 22:00:00 is not a text such as'),
+        ('[[mute]]\nname = "m"\nbetween = 22:00:00', '3: mute "m", key "between": 22:00:00 is not a string such as'),
         (MUTE + 'mode = "hide"', '4: mute "m", key "mode": "hide" is not one of "hold" or "drop"'),
     ],
 )
@@ -246,8 +258,8 @@ def test_a_wrong_mute_says_what_would_be_right(text, said):
         ('[[test]]\njob = {}\nexpect = ["r1"]', '3: test number 1, key "expect": "r1" is not "RULE -> NOTIFIER", such'),
         ('[[test]]\njob = {}\nexpect = ["r2 -> hook"]', '3: test number 1, key "expect": there is no rule "r2"'),
         ('[[test]]\njob = {}\nexpect = ["r1 -> hok"]', '3: test number 1, key "expect": there is no notifier "hok"'),
-        ("[[test]]\njob = {}\nexpect = [5]", '3: test number 1, key "expect": [5] is neither a text nor a list of'),
-        (TEST * 1_001, "1: [test]: there are 1,001 of these, and 1,000 are the most"),
+        ("[[test]]\njob = {}\nexpect = [5]", '3: test number 1, key "expect": [5] is neither a string nor a list of'),
+        (TEST * 1_001, "1: [test]: there are 1,001 of these; the limit is 1,000"),
     ],
 )
 def test_a_wrong_test_says_what_would_be_right(text, said):
@@ -270,7 +282,7 @@ def test_a_file_that_is_not_utf_8_says_which_line(tmp_path):
 def test_the_mark_that_windows_puts_before_a_text_is_no_fault():
     assert a_rulebook(f"\ufeff{WATCH}{RULE}").sha == a_rulebook(f"{WATCH}{RULE}").sha
     assert faults(f'\ufeff{WATCH}{RULE}to = "Faild"\n') == [
-        '9: rule "r1", key "to": no job state is called "Faild" (did you mean "Failed"?)'
+        '9: rule "r1", key "to": there is no job state "Faild" (did you mean "Failed"?)'
     ]
     (fault,) = faults(f"\ufeff\ufeff{WATCH}{RULE}")
     assert fault.startswith("1: this is not TOML")

@@ -195,7 +195,7 @@ def test_a_stop_is_found_among_five_thousand_rules():
     ],
 )
 def test_a_rule_that_misses_jobs_between_two_polls_is_a_warning(line, missing):
-    said = f"misses jobs that finish between two polls: leave from out, or add {missing}"
+    said = f"misses jobs that finish between two polls: leave out from, or add {missing}"
     assert warnings(rule(line)) == [f'9: warning: rule "r1", key "from": {said}']
 
 
@@ -248,11 +248,11 @@ def test_a_span_that_is_shorter_than_from_poll_to_poll_is_a_warning():
     level = WATCH + 'every = "5m"\n' + hourly + RULE + 'in = "Running"\nfor = "{}"\n'
     assert warnings(level.format("5m")) == []
     assert warnings(level.format("1m")) == [
-        '17: warning: rule "r1", key "for": 1 min is less than the 5 min between two polls, and only a poll finds it'
+        '17: warning: rule "r1", key "for": 1 min is less than the 5 min between two polls, and only polls notice it'
     ]
     assert warnings(level.format("5m") + 'match.tag = "Snapshot"\nrepeat = "59m"') == [
-        '17: warning: rule "r1", key "for": 5 min is less than the 1 h between two polls, and only a poll finds it',
-        '19: warning: rule "r1", key "repeat": 59 min is less than the 1 h between two polls, and only a poll finds it',
+        '17: warning: rule "r1", key "for": 5 min is less than the 1 h between two polls, and only polls notice it',
+        '19: warning: rule "r1", key "repeat": 59 min is less than the 1 h between two polls, and only polls notice it',
     ]
 
 

@@ -16,7 +16,7 @@ CMS = WEBHOOK + 'url = "https://a.example.com"\n'
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ('type = "email"', ', key "type": "email" is no type of notifier; it is "slack" or "webhook"'),
+        ('type = "email"', ', key "type": "email" is not a notifier type; it is "slack" or "webhook"'),
         (WEBHOOK + SIGNED, ': "url" is missing'),
         (SLACK, ": set channel and token (a bot), or url (an incoming webhook): one of the two"),
         (SLACK + 'channel = "C1"', ': channel needs token = { env = "SLACK_BOT_TOKEN" }'),
@@ -26,12 +26,12 @@ CMS = WEBHOOK + 'url = "https://a.example.com"\n'
         (WEBHOOK + 'url = { env = "MISSING" }', ', key "url": environment variable MISSING is not set'),
         (WEBHOOK + 'url = { env = "EMPTY" }', ', key "url": environment variable EMPTY is empty'),
         (WEBHOOK + 'url = { env = "WRONG" }', ', key "url": the value of WRONG is not an http(s) address without user'),
-        (WEBHOOK + 'url = { env = ["U", "V"] }', ', key "url": takes one environment variable; only a secret can have'),
+        (WEBHOOK + 'url = { env = ["U", "V"] }', ', key "url": takes one environment variable; only a secret may have'),
         (CMS + 'secret = { env = "SHORT" }', ', key "secret": the value of SHORT is not whsec_ followed by the base64'),
         (CMS + 'headers = { "webhook-id" = "x" }', ', key "headers.webhook-id": the bridge sets this header itself'),
         (CMS + 'headers = { X = "a\\nb" }', ', key "headers.X": a header is a name and one line of plain ASCII text'),
         (CMS + 'channel = "C1"', ': unknown key "channel"; there are retry, fallback, max_in_flight, rate, type, url'),
-        (CMS + 'fallback = "hook"', ', key "fallback": goes round in a circle: hook -> hook'),
+        (CMS + 'fallback = "hook"', ', key "fallback": is circular: hook -> hook'),
     ],
 )
 def test_a_wrong_notifier_says_what_would_be_right(lines, said):
@@ -64,7 +64,7 @@ def test_the_old_secret_of_a_rotation_that_is_over_has_to_go_from_the_file_too()
 def test_a_circle_of_fallbacks_names_its_way():
     text = "".join(f'{HOOK.replace(".hook", f".{a}")}fallback = "{b}"\n' for a, b in ("ab", "bc", "cb"))
     said = faults(WATCH + RULE.replace("hook", "a") + text)
-    assert [one.partition("circle: ")[2] for one in said] == ["b -> c -> b", "c -> b -> c"]
+    assert [one.partition("circular: ")[2] for one in said] == ["b -> c -> b", "c -> b -> c"]
 
 
 @pytest.mark.parametrize(

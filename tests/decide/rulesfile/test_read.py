@@ -163,10 +163,10 @@ def test_how_long_is_kept_can_be_said():
 @pytest.mark.parametrize(
     ("defaults", "said"),
     [
-        ('keep = "23h"', '2: [defaults], key "keep": 23 h is too short: "1d" is the least'),
+        ('keep = "23h"', '2: [defaults], key "keep": 23 h is too short; the minimum is "1d"'),
         ('keep = "month"', '2: [defaults], key "keep": "month" is not a duration; write for example "30s", "45m", '
          '"1h30m" or "7d"'),
-        ("keep = 30", '2: [defaults], key "keep": 30 is not a text such as "30s" or "45m"'),
+        ("keep = 30", '2: [defaults], key "keep": 30 is not a string such as "30s" or "45m"'),
         ('keep_dead = "29d"', '2: [defaults], key "keep_dead": 29 days is less than keep, 30 days: dead letters are '
          "kept as long at least"),
         ('keep = "120d"', '1: [defaults], key "keep_dead": 90 days is less than keep, 120 days: dead letters are '

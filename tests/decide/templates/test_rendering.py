@@ -80,7 +80,7 @@ def test_numbers_may_be_calculated_with():
         ("{{ job.tag > 1 }}", r"TypeError: '>' not supported between .* 'str' and 'int' \(line 1 of the text\)"),
         ("{% for a in job.tag.split('a') %}\n\n{{ 1 / loop.index0 }}{% endfor %}", r"ZeroDivisionError: .*\(line 3 of"),
         ("{{ 1 / 0.000000000000001 / 0.1 }}", r" is not a number of at most 1e\+15 \(line 1 of the text\)"),
-        ("{{ [job.outputs] }}", r"a list holds no lists here \(line 1 of the text\)"),
+        ("{{ [job.outputs] }}", r"nested lists are not supported \(line 1 of the text\)"),
     ],
 )
 def test_what_fails_for_a_job_says_why_and_in_which_line(source, why):

@@ -136,10 +136,10 @@ def test_a_window_reads_as_it_was_written(text):
         ("22:00-25:00", None, '"25:00" is not a time of day; write for example "09:00"'),
         ("24:00-08:00", None, '"24:00" is not a time of day; write for example "00:00"'),
         ("09:00-09:00", None, '"09:00-09:00" ends where it starts; a whole day is "00:00-24:00"'),
-        ("22:00-08:00", [], "no day is named; leave the days out for every day"),
-        ("22:00-08:00", ["Mon"], 'no day is called "Mon" (did you mean "mon"?)'),
-        ("22:00-08:00", ["sum", "mun"], 'no day is called "sum" (did you mean "sun"?); no day is called "mun" (did'),
-        ("22:00-08:00", ["x"], 'no day is called "x"; there are mon, tue, wed, thu, fri, sat, sun'),
+        ("22:00-08:00", [], "the list of days is empty; leave it out for every day"),
+        ("22:00-08:00", ["Mon"], 'there is no day "Mon" (did you mean "mon"?)'),
+        ("22:00-08:00", ["sum", "mun"], 'there is no day "sum" (did you mean "sun"?); there is no day "mun" (did'),
+        ("22:00-08:00", ["x"], 'there is no day "x"; there are mon, tue, wed, thu, fri, sat, sun'),
     ],
 )
 def test_what_is_no_window_is_refused_with_what_would_be_right(between, days, said):

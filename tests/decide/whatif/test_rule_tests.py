@@ -127,19 +127,19 @@ def test_each_failing_test_has_its_number_and_its_line():
     ("job", "said"),
     [
         ('{ tga = "x" }', 'a job has no "tga" (did you mean "tag"?); there are id, bucket, region, state, tag, '),
-        ("{ queue = 5 }", "queue: 5 is not a text"),
+        ("{ queue = 5 }", "queue: 5 is not a string"),
         ('{ to = "done" }', 'to: "done" is a set of states, and a job is in one; write one of Submitted, Running, '),
-        ('{ from = "Runing" }', 'from: no job state is called "Runing" (did you mean "Running"?)'),
+        ('{ from = "Runing" }', 'from: there is no job state "Runing" (did you mean "Running"?)'),
         ('{ to = "new" }', 'no job becomes "new": write from = "new" for a job seen for the first time'),
         ('{ age = "soon" }', 'age: "soon" is not a duration; write for example "30s", "45m", "1h30m" or "7d"'),
         ('{ watch = "vid" }', 'watch: there is no watch "vid" (did you mean "vod"?)'),
-        ('{ outputs = "a.mp4" }', 'outputs: "a.mp4" is not a list of texts'),
+        ('{ outputs = "a.mp4" }', 'outputs: "a.mp4" is not a list of strings'),
         ("{ progress = true }", "progress: true is not a whole number of per cent, from 0 to 100"),
         ('{ age = "5m", duration = "6m" }', "age: a job is at least as old as its wait and its duration together"),
         ('{ to = "Running", age = "9m", wait = "1m", duration = "6m" }', 'age: of a job that is "Running" it is wait'),
         ('{ to = "Submitted", duration = "6m" }', 'duration: a job that is "Submitted" has not begun; write wait or'),
         ('{ to = "Submitted", wait = "6m", age = "7m" }', 'a job that is "Submitted" waits still: its age and its'),
-        ("{ code = 1979-05-27 }", 'code: "1979-05-27" is not a text'),
+        ("{ code = 1979-05-27 }", 'code: "1979-05-27" is not a string'),
     ],
 )
 def test_a_job_that_cannot_be_is_a_failure_that_says_so(job, said):
