@@ -42,13 +42,13 @@ MUTANTS = (
         "taking a rules file that is being written",
         "bridge.wiring.rules:Rules.look",
         "lambda self, now_s, **more: original(self, now_s, **more) or self._judge(self._same_s)",
-        ("tests/decide/test_reload.py",),
+        ("tests/decide/rulesfile/test_reload.py",),
     ),
     Mutant(
         "old rules that do not give way",
         "bridge.decide.rulesfile.rulesets:Precedence.look",
         "lambda self, mine, in_force, *more: mine <= in_force and original(self, mine, in_force, *more)",
-        ("tests/decide/test_precedence.py",),
+        ("tests/decide/rulesfile/test_precedence.py",),
     ),
     Mutant(
         "finishing without the fence",
@@ -205,7 +205,7 @@ MUTANTS = (
         "an emptied rules.toml that is taken",
         "bridge.decide.rulesfile.rulesets:emptied",
         "lambda before, after: None",
-        ("tests/decide/test_reload.py", "tests/wiring/test_rules_in_force.py"),
+        ("tests/decide/rulesfile/test_reload.py", "tests/wiring/test_rules_in_force.py"),
     ),
 )
 

@@ -8,8 +8,7 @@ import random
 import pytest
 
 from bridge.collect.jobs_xml import LONGEST_WORD, JobCache
-from bridge.decide.messages.build import build
-from bridge.decide.messages.event import LARGEST_EVENT
+from bridge.decide.messages.build import LARGEST_EVENT, build
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.model import Job, JobProblem
 from bridge.pipeline.poll import Poller

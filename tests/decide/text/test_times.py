@@ -1,18 +1,16 @@
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
-from itertools import pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.decide.text.times import Window, next_at, time_of_day, window
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-BERLIN = ZoneInfo("Europe/Berlin")
 SHANGHAI = ZoneInfo("Asia/Shanghai")
-APIA = ZoneInfo("Pacific/Apia")
 SATURDAY = date(2026, 11, 21)
 
 # Days on which a clock was or will be set, each odd in its own way.
@@ -73,11 +71,6 @@ def left(minutes, wall: datetime) -> datetime:
     return last[-1] if last else reached(minutes, wall)
 
 
-@pytest.mark.parametrize(("text", "at"), [("00:00", time(0)), ("09:05", time(9, 5)), ("23:59", time(23, 59))])
-def test_a_time_of_day_is_hours_and_minutes(text, at):
-    assert time_of_day(text) == at
-
-
 @pytest.mark.parametrize(
     "text", ["", "9:00", "24:01", "25:00", "12:60", "12", "1200", "12:00:00", " 12:00", "12:00\n", "١٢:00"]
 )
@@ -92,26 +85,14 @@ def test_what_is_no_time_of_day_is_refused_with_an_example(text):
         ("UTC", "09:00", "2026-11-21 08:59:59", "2026-11-21 09:00"),
         ("UTC", "09:00", "2026-11-21 09:00", "2026-11-22 09:00"),  # strictly after
         ("Asia/Shanghai", "09:00", "2026-11-21 12:00", "2026-11-22 01:00"),
-        ("Asia/Shanghai", "00:00", "2026-11-21 15:59", "2026-11-21 16:00"),
-        ("Europe/Berlin", "09:00", "2026-03-28 12:00", "2026-03-29 07:00"),  # 23 h after the last
-        ("Europe/Berlin", "09:00", "2026-10-24 12:00", "2026-10-25 08:00"),  # 25 h after the last
         ("Europe/Berlin", "02:30", "2026-03-28 12:00", "2026-03-29 01:00"),  # 02:00 to 03:00 is left out
-        ("Europe/Berlin", "02:30", "2026-03-29 01:00", "2026-03-30 00:30"),
         ("Europe/Berlin", "02:30", "2026-10-24 12:00", "2026-10-25 00:30"),  # the first of two
         ("Europe/Berlin", "02:30", "2026-10-25 00:30", "2026-10-26 01:30"),  # and not the second
-        ("America/New_York", "02:30", "2026-03-08 00:00", "2026-03-08 07:00"),
-        ("America/New_York", "01:30", "2026-11-01 00:00", "2026-11-01 05:30"),
-        ("America/New_York", "01:30", "2026-11-01 05:30", "2026-11-02 06:30"),
         ("Australia/Lord_Howe", "02:15", "2026-10-03 00:00", "2026-10-03 15:30"),  # 02:00 to 02:30 is left out
-        ("Australia/Lord_Howe", "02:30", "2026-10-03 00:00", "2026-10-03 15:30"),
         ("Australia/Lord_Howe", "01:45", "2026-04-04 00:00", "2026-04-04 14:45"),
-        ("Australia/Lord_Howe", "01:45", "2026-04-04 14:45", "2026-04-05 15:15"),
-        ("Pacific/Apia", "09:00", "2011-12-29 18:00", "2011-12-29 19:00"),
         ("Pacific/Apia", "09:00", "2011-12-29 19:00", "2011-12-30 19:00"),  # from the 29th to the 31st
-        ("Pacific/Apia", "00:00", "2011-12-29 10:00", "2011-12-30 10:00"),
         ("America/Havana", "00:00", "2026-03-07 12:00", "2026-03-08 05:00"),
         ("America/Nuuk", "23:30", "2026-03-28 12:00", "2026-03-29 01:00"),  # the 28th ends at 23:00
-        ("America/Nuuk", "23:30", "2026-03-29 01:00", "2026-03-30 00:30"),
     ],
 )
 def test_the_next_time_of_day_is_what_the_local_clock_says(zone, at, after, then):
@@ -123,13 +104,6 @@ def test_the_next_time_of_day_is_a_later_moment_in_utc_and_at_most_two_days_away
     then = next_at(at, after=after, zone=zone)
     assert after < then <= after + 2 * DAY + HOUR
     assert then.tzinfo is UTC
-
-
-@given(times, moments, zones)
-def test_the_clock_shows_the_time_or_was_just_set_forward_over_it(at, after, zone):
-    then = next_at(at, after=after, zone=zone)
-    shows, a_minute_before = clock(then, zone), clock(then - MINUTE, zone)
-    assert shows.time() == at or shows - a_minute_before > MINUTE
 
 
 @settings(deadline=None)
@@ -147,70 +121,30 @@ def test_every_day_that_there_is_has_its_moment_once_where_clocks_are_set_too(at
     assert next_at(at, after=after, zone=zone) == next(moment for moment in wanted if moment > after)
 
 
-@given(times.filter(lambda at: at.hour < 22), moments, zones)
-def test_one_local_day_follows_another(at, after, zone):
-    days = []
-    for _ in range(5):
-        after = next_at(at, after=after, zone=zone)
-        days.append(clock(after, zone).date())
-    left_out = {date(2011, 12, 30)} if str(zone) in {"Pacific/Apia", "Pacific/Fakaofo"} else set()
-    assert all(later - day == DAY or day + DAY in left_out for day, later in pairwise(days))
-
-
-def test_a_window_is_read_with_its_days():
-    assert window("22:00-08:00", ["mon", "sun"]) == Window(time(22), time(8), frozenset({0, 6}))
-
-
-def test_a_window_without_days_is_on_every_day():
-    assert (
-        window("09:00-17:30", None)
-        == Window(time(9), time(17, 30))
-        == Window(time(9), time(17, 30), frozenset(range(7)))
-    )
-
-
 @pytest.mark.parametrize("text", ["22:00-08:00", "00:00-24:00", "22:00-24:00", "00:00-00:01"])
 def test_a_window_reads_as_it_was_written(text):
+    assert window(f" {text.replace('-', ' - ')} ", None) == window(text, None)
     assert str(window(text, None)) == text
     assert str(window(text, ["tue", "mon"])) == f"{text} on mon, tue"
     assert window(text, ["tue", "mon"]) == window(text, ["mon", "tue", "mon"])
-
-
-@pytest.mark.parametrize("text", ["22:00 - 08:00", " 22:00 -08:00", "22:00- 08:00 "])
-def test_spaces_around_the_dash_mean_nothing(text):
-    assert window(text, None) == window("22:00-08:00", None)
-
-
-def test_midnight_as_an_end_reads_as_24():
-    assert str(window("22:00-00:00", None)) == "22:00-24:00"
 
 
 @pytest.mark.parametrize(
     ("between", "days", "said"),
     [
         ("22:00", None, '"22:00" is not a window of the day; write for example "22:00-08:00"'),
-        ("", None, '"" is not a window of the day; write for example "22:00-08:00"'),
         ("22:00-25:00", None, '"25:00" is not a time of day; write for example "09:00"'),
-        ("22:00 to 08:00", None, '"22:00 to 08:00" is not a window of the day; write for example "22:00-08:00"'),
-        ("09:00 - 09:00", None, '"09:00 - 09:00" ends where it starts; a whole day is "00:00-24:00"'),
         ("24:00-08:00", None, '"24:00" is not a time of day; write for example "00:00"'),
         ("09:00-09:00", None, '"09:00-09:00" ends where it starts; a whole day is "00:00-24:00"'),
-        ("00:00-00:00", None, '"00:00-00:00" ends where it starts; a whole day is "00:00-24:00"'),
-        ("22:00-08:00", [], "no day is named; leave the days out for every day"),
-        ("22:00-08:00", ["Mon"], 'no day is called "Mon" (did you mean "mon"?)'),
-        ("22:00-08:00", ["mon", "monday"], 'no day is called "monday" (did you mean "mon"?)'),
-        (
-            "22:00-08:00",
-            ["sum", "mun"],
-            'no day is called "sum" (did you mean "sun"?); no day is called "mun" (did you mean "sun"?)',
-        ),
-        ("22:00-08:00", ["x"], 'no day is called "x"; there are mon, tue, wed, thu, fri, sat, sun'),
+        ("22:00-08:00", [], "the list of days is empty; leave it out for every day"),
+        ("22:00-08:00", ["Mon"], 'there is no day "Mon" (did you mean "mon"?)'),
+        ("22:00-08:00", ["sum", "mun"], 'there is no day "sum" (did you mean "sun"?); there is no day "mun" (did'),
+        ("22:00-08:00", ["x"], 'there is no day "x"; there are mon, tue, wed, thu, fri, sat, sun'),
     ],
 )
 def test_what_is_no_window_is_refused_with_what_would_be_right(between, days, said):
-    with pytest.raises(ValueError) as refused:  # noqa: PT011  (the whole sentence is compared)
+    with pytest.raises(ValueError, match=re.escape(said)):
         window(between, days)
-    assert str(refused.value) == said
 
 
 def test_the_start_is_in_the_window_and_the_end_is_not():
@@ -239,26 +173,15 @@ def test_a_whole_day_ends_with_the_day_though_the_next_one_follows():
 @pytest.mark.parametrize(
     ("zone", "between", "start", "end"),
     [
-        ("UTC", "22:00-08:00", "2026-11-20 22:00", "2026-11-21 08:00"),
         ("Asia/Shanghai", "22:00-08:00", "2026-11-20 14:00", "2026-11-21 00:00"),
         ("Europe/Berlin", "22:00-08:00", "2026-03-28 21:00", "2026-03-29 06:00"),  # 9 h
         ("Europe/Berlin", "22:00-08:00", "2026-10-24 20:00", "2026-10-25 07:00"),  # 11 h
         ("Europe/Berlin", "02:30-04:00", "2026-03-29 01:00", "2026-03-29 02:00"),  # starts after the gap
         ("Europe/Berlin", "01:00-02:30", "2026-03-29 00:00", "2026-03-29 01:00"),  # ends after the gap
         ("Europe/Berlin", "02:00-03:00", "2026-10-25 00:00", "2026-10-25 02:00"),  # both of the hours
-        ("Europe/Berlin", "01:00-02:30", "2026-10-24 23:00", "2026-10-25 01:30"),
-        ("Europe/Berlin", "02:30-08:00", "2026-10-25 00:30", "2026-10-25 07:00"),
-        ("Europe/Berlin", "01:00-02:00", "2026-10-24 23:00", "2026-10-25 01:00"),  # 02:00 comes twice, too
         ("America/New_York", "00:00-24:00", "2026-03-08 05:00", "2026-03-09 04:00"),
-        ("America/New_York", "00:00-24:00", "2026-11-01 04:00", "2026-11-02 05:00"),
         ("Australia/Lord_Howe", "01:30-02:15", "2026-10-03 15:00", "2026-10-03 15:30"),
-        ("Australia/Lord_Howe", "01:30-02:00", "2026-04-04 14:30", "2026-04-04 15:30"),
-        (
-            "Pacific/Apia",
-            "22:00-08:00",
-            "2011-12-30 08:00",
-            "2011-12-30 10:00",
-        ),  # from the 29th: cut where the 31st begins
+        ("Pacific/Apia", "22:00-08:00", "2011-12-30 08:00", "2011-12-30 10:00"),  # cut where the 31st begins
     ],
 )
 def test_a_window_is_what_the_local_clock_says(zone, between, start, end):
@@ -268,19 +191,6 @@ def test_a_window_is_what_the_local_clock_says(zone, between, start, end):
     assert once.ends(utc(start), zone) == utc(end)
     assert once.ends(utc(end) - timedelta(seconds=1), zone) == utc(end)
     assert once.ends(utc(end), zone) is None
-
-
-def test_a_window_that_the_clock_leaves_out_is_not():
-    skipped = window("02:15-02:45", ["sun"])
-    assert {skipped.ends(utc("2026-03-29 00:00") + n * MINUTE, BERLIN) for n in range(180)} == {None}
-
-
-def test_of_a_day_that_was_left_out_the_morning_after_is_what_remains():
-    night, office = window("22:00-08:00", ["fri"]), window("09:00-17:00", ["fri"])  # Friday was left out
-    saturday = utc("2011-12-30 10:00")
-    assert night.ends(saturday - MINUTE, APIA) is None
-    assert night.ends(saturday, APIA) == saturday + 8 * HOUR
-    assert {office.ends(saturday + n * HOUR, APIA) for n in range(-24, 24)} == {None}
 
 
 def test_where_midnight_comes_twice_the_window_that_ends_later_counts():
@@ -324,11 +234,3 @@ def test_where_clocks_are_set_a_window_is_on_from_its_first_start_to_its_last_en
         for day in starts
     ]
     assert window.ends(now, zone) == max((end for start, end in spans if start <= now < end), default=None)
-
-
-@given(windows, moments, zones)
-def test_a_window_is_on_until_its_end_which_is_a_day_away_at_most(window, now, zone):
-    end = window.ends(now, zone)
-    assume(end is not None)
-    assert now < end <= now + DAY + 3 * HOUR  # a clock is set back by as much
-    assert window.ends(end - timedelta(seconds=1), zone) >= end

@@ -20,9 +20,6 @@ def changes(before: dict[str, SeenJob], *jobs, **more) -> list[tuple[str, str, s
 
 def test_a_job_seen_for_the_first_time_goes_from_new_to_its_state():
     assert changes({}, a_job(id="j1", state="Running")) == [("j1", NEW, "Running")]
-
-
-def test_a_job_first_seen_when_it_had_ended_is_one_transition_and_not_its_whole_past():
     assert changes({}, a_job(id="j1", state="Failed")) == [("j1", NEW, "Failed")]
 
 
@@ -31,11 +28,6 @@ def test_the_first_transition_is_number_one_and_each_later_one_counts_on():
     before = {"j1": SeenJob(job_id="j1", state="Submitted", sequence=first.sequence)}
     (second,) = diff(before, [a_job(state="Running")], watch="vod", now=NOON)
     assert (first.sequence, second.sequence) == (1, 2)
-
-
-def test_a_transition_knows_the_watch_and_when_it_was_seen():
-    (step,) = diff({}, [a_job()], watch="vod", now=NOON)
-    assert (step.watch, step.seen_at) == ("vod", NOON)
 
 
 def test_silence_is_asked_about_first_sights_only():
@@ -81,10 +73,7 @@ def lost(state: str) -> tuple[Transition, ...]:
 
 def test_an_unfinished_job_that_ci_no_longer_knows_is_gone_and_not_failed():
     (step,) = lost("Running")
-    assert (step.was, step.to, step.sequence) == ("Running", GONE, 5)
-
-
-def test_a_job_is_gone_once():
+    assert (step.was, step.to, step.sequence, step.watch, step.seen_at) == ("Running", GONE, 5, "vod", NOON)
     assert lost(GONE) == ()
 
 

@@ -33,7 +33,7 @@ def test_a_file_of_ten_megabytes_is_refused_without_being_read(tmp_path):
     with path.open("wb") as file:
         file.truncate(10_000_000)
     tracemalloc.start()
-    assert refusal(path) == "is too large: it has 10,000,000 bytes, and 1,000,000 are the most"
+    assert refusal(path) == "is too large: it has 10,000,000 bytes; the limit is 1,000,000"
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < LARGEST
@@ -46,15 +46,8 @@ def test_a_file_of_one_megabyte_is_read(tmp_path):
 
 
 def test_a_text_of_the_environment_has_the_same_limit_in_bytes():
-    with pytest.raises(
-        RulesRefused, match=r"^BRIDGE_RULES_TOML:1: is too large: it has 1,000,002 bytes, and 1,000,000"
-    ):
+    with pytest.raises(RulesRefused, match=r"^BRIDGE_RULES_TOML:1: is too large: it has 1,000,002 bytes; the limit is"):
         read("#" + "é" * 500_000 + "x", {}, file="BRIDGE_RULES_TOML")
-
-
-def test_a_text_of_the_environment_that_is_not_utf_8_is_refused():
-    with pytest.raises(RulesRefused, match=r"^rules\.toml:2: '\\udcff' is not UTF-8"):
-        read("x = 1\ny = '\udcff'", {})
 
 
 def test_a_directory_is_refused(tmp_path):
@@ -67,44 +60,31 @@ def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path):
     assert refusal(path) == "cannot be read: it is not a regular file"
 
 
-def test_a_device_without_end_is_refused():
-    assert refusal("/dev/zero") == "cannot be read: it is not a regular file"
-
-
-def test_a_path_that_cannot_be_opened_says_why(tmp_path):
-    (tmp_path / "file").write_text("")
-    assert refusal(tmp_path / "file" / "rules.toml") == "cannot be read: Not a directory"
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x = 1\ny = " + "[" * 400_000, "2: brackets nest too deeply: 20 levels are the most"),
-        ("x = " + "{a=" * 200_000, "1: brackets nest too deeply: 20 levels are the most"),
-        ("x = " + "[" * 21 + "]" * 21, "1: brackets nest too deeply: 20 levels are the most"),
-        ("a" + ".a" * 400_000 + " = 1", "1: a key has too many parts: 20 are the most"),
-        ("[a" + ' . "a"' * 100_000 + "]", "1: a key has too many parts: 20 are the most"),
-        ("x = '" + "[" * 400_000 + "\ny = " + "[" * 30, "2: brackets nest too deeply: 20 levels are the most"),
+        ("x = 1\ny = " + "[" * 400_000, "2: brackets nest too deeply; the limit is 20 levels"),
+        ("x = " + "[" * 21 + "]" * 21, "1: brackets nest too deeply; the limit is 20 levels"),
+        ("a" + ".a" * 400_000 + " = 1", "1: a key has too many parts; the limit is 20"),
+        ("x = '" + "[" * 400_000 + "\ny = " + "[" * 30, "2: brackets nest too deeply; the limit is 20 levels"),
         ('x = "' + '\\"' * 400_000, "1: this is not TOML: Illegal character"),
         ('x = """' + '\\"""' * 200_000, "this is not TOML: Unterminated string (at end of document)"),
         ("x = [\n" + '"]",\n' * 100_000 + "]", '1: unknown key "x"'),
-        ("[[rule]]\n" * 100_000, "1: [rule]: there are 100,000 of these, and 10,000 are the most"),
+        ("[[rule]]\n" * 100_000, "1: [rule]: there are 100,000 of these; the limit is 10,000"),
         (
             "[alias.queue]\n" + "".join(f"a{n} = 'q'\n" for n in range(1001)),
-            '1: [alias], key "queue": there are 1,001 names, and 1,000 are the most',
+            '1: [alias], key "queue": there are 1,001 names; the limit is 1,000',
         ),
         (rule("k" * 900_000 + " = 1"), '9: rule "r1": unknown key "kkk'),
-        (rule(f'match.{"k" * 900_000} = "x"'), '9: rule "r1", key "match.kkk'),
-        (rule(f'match.tag = "*{"k" * 900_000}"'), '9: rule "r1", key "match.tag": "*kkk'),
         (
             WATCH + "[[rule]]\nname = 'a'\nnotify = [" + '"hook",' * 100_000 + "]",
-            '8: rule "a", key "notify": a list of 100,000 is too long: 1,000 are the most',
+            '8: rule "a", key "notify": a list of 100,000 is too long; the limit is 1,000',
         ),
-        (rule("match.tag = [" + '"a",' * 100_000 + "]"), '9: rule "r1", key "match.tag": a list of 100,000 texts is'),
+        (rule("match.tag = [" + '"a",' * 100_000 + "]"), '9: rule "r1", key "match.tag": a list of 100,000 strings is'),
         (
             WATCH.replace('"Transcode"', words("T", 500)).replace("vod", "big")
             + f"queues = [{words('q', 500)}]\n" + RULE,
-            '1: watch "big": with this one there are 250,000 pairs of tag and queue; 10,000 are the most',
+            '1: watch "big": with this one there are 250,000 pairs of tag and queue; the limit is 10,000',
         ),
         (
             WATCH + "".join(
@@ -112,7 +92,7 @@ def test_a_path_that_cannot_be_opened_says_why(tmp_path):
                 for n in range(200)
             ),
             # 4 * 4 * 4 = 64 patterns a rule: rule number 157 passes 10,000
-            '633: rule "r156", key "match": up to here the globs stand for more than 10,000 patterns; write fewer',
+            '633: rule "r156", key "match": the globs up to here expand to more than 10,000 patterns; write fewer',
         ),
     ],
 )  # fmt: skip
@@ -167,9 +147,9 @@ def test_the_longest_spans_and_the_largest_rates_are_reckoned_with():
 
 def test_a_word_is_no_longer_than_an_index_takes():
     (fault,) = faults(WATCH.replace("Transcode", "T" * 201) + RULE)
-    assert fault.endswith("is too long: 200 characters are the most")
+    assert fault.endswith("is too long; the limit is 200 characters")
     (fault,) = faults(WATCH + f'input = "{"k" * 851}"\n' + RULE)
-    assert fault.endswith("is too long: 850 is the most")
+    assert fault.endswith("is too long; the limit is 850")
 
 
 def test_globs_have_a_length_together():
@@ -179,7 +159,7 @@ def test_globs_have_a_length_together():
         f'[[rule]]\nname = "r{n}"\nnotify = "hook"\nmatch.message = "*{"a?" * 100}{{{braces}}}*"\n' for n in range(20)
     )
     (fault,) = faults(rules + WATCH)
-    assert fault.endswith("the globs' patterns are too long: 100,000 characters together are the most")
+    assert fault.endswith("the globs up to here are too long; the limit is 100,000 characters together")
 
 
 def test_of_five_thousand_faults_the_first_hundred_are_told_and_how_many_more():
@@ -227,14 +207,6 @@ def test_very_many_warnings_do_not_refuse_a_file():
     found = warnings(rules + WATCH)
     assert len(found) == 101
     assert found[-1].endswith("warning: and 5,900 more")
-
-
-def test_five_thousand_rules_with_globs_are_read_and_match():
-    glob = 'match.input = "uploads/**/*.{mp4,mov}"'
-    rules = "".join(f'[[rule]]\nname = "r{n}"\nnotify = "hook"\n{glob}\n' for n in range(5000))
-    matcher = a_rulebook(rules + WATCH).matcher
-    assert len(matcher.match(a_transition(a_job(input="uploads/x/a.mov")))) == 5000
-    assert not matcher.match(a_transition(a_job(input="uploads/x/a.mkv")))
 
 
 def test_a_rule_of_many_tags_queues_and_states_still_matches():

@@ -56,9 +56,7 @@ def test_globs_of_texts_match_as_those_of_wcmatch_do(pattern, value):
         ("a/**/b/**/c", "a/x/b/b/y/c", True),
         ("a/**/b/**/c", "a/b/x", False),
         ("**/a/**/a", "a", False),
-        ("**/**", "a", True),
         ("a//*", "a/b", False),
-        ("a/*", "a/..", True),
     ],
 )
 def test_a_key_is_a_text_whose_folders_end_with_a_slash(pattern, key, said):
@@ -142,11 +140,11 @@ def test_braces_stand_for_each_of_their_texts_and_else_for_themselves(pattern, v
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        ("{a,b}" * 7, "stands for more than 100 patterns; write fewer braces"),
-        ("{a,b}" * 99, "stands for more than 100 patterns; write fewer braces"),
-        ("{" * 200 + "a,b" + "}" * 200, "stands for more than 100 patterns; write fewer braces"),
-        (f"{{{','.join('ab' * 51)}}}{{c,d}}", "stands for more than 100 patterns; write fewer braces"),
-        ("a{1..9}", "{1..9} would be a range, which is not known here; write {1,2,3}"),
+        ("{a,b}" * 7, "expands to more than 100 patterns; write fewer braces"),
+        ("{a,b}" * 99, "expands to more than 100 patterns; write fewer braces"),
+        ("{" * 200 + "a,b" + "}" * 200, "expands to more than 100 patterns; write fewer braces"),
+        (f"{{{','.join('ab' * 51)}}}{{c,d}}", "expands to more than 100 patterns; write fewer braces"),
+        ("a{1..9}", "{1..9} would be a range, which is not supported; write {1,2,3}"),
         ("*" * (LONGEST + 1), "is too long: a pattern has at most 500 characters"),
     ],
 )

@@ -49,10 +49,6 @@ def test_a_message_that_was_told_and_would_be_is_no_difference() -> None:
     assert (fates(tally), tally.differs) == ({TOLD: {"told": 1}}, False)
 
 
-def test_silent_transitions_are_told_to_nobody() -> None:
-    assert fates(replayed(ALL, happened(began(silent="first snapshot")))) == {}
-
-
 def test_a_silence_comes_before_a_mute_before_a_group() -> None:
     mute = '[[mute]]\nname = "lunch"\nbetween = "12:00-12:10"\n'
     steps = [happened(began(NOON + minutes(at), job=f"j{at}")) for at in (1, 6, 11, 12)]
@@ -78,12 +74,6 @@ def test_what_a_throttle_held_is_no_difference_while_the_rule_has_one() -> None:
 def test_what_a_silence_drops_is_dropped() -> None:
     quiet = (silence(NOON, NOON + minutes(5), drop=True),)
     assert fates(replayed(ALL, happened(began()), silences=quiet)) == {TOLD: {"dropped": 1}}
-
-
-def test_mutes_are_asked_anew_when_one_begins_and_when_it_ends() -> None:
-    mutes = '[[mute]]\nname = "a"\nbetween = "12:10-12:20"\n[[mute]]\nname = "b"\nbetween = "12:15-12:30"\n'
-    steps = [happened(began(NOON + minutes(at), job=f"j{at}")) for at in (9, 10, 15, 25, 30)]
-    assert fates(replayed(ALL + mutes, *steps)) == {TOLD: {"told": 2, "mute": 3}}
 
 
 def test_a_level_rule_fires_when_a_poll_has_seen_the_job_so_for_too_long() -> None:
