@@ -302,9 +302,13 @@ def test_threads_share_one_client(fake_ci: FakeCi) -> None:
 
 @pytest.mark.parametrize(
     ("date", "time"),
-    [("Sat, 21 Nov 2026 09:00:00 GMT", NOW), ("Fri, 31 Dec 9999 23:59:59 GMT", None), ("now", None),
-     ("Mon, 01 Jan 0500 00:00:00 GMT", None)],
-)  # fmt: skip
+    [
+        ("Sat, 21 Nov 2026 09:00:00 GMT", NOW),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+        ("now", None),
+        ("Mon, 01 Jan 0500 00:00:00 GMT", None),
+    ],
+)
 def test_a_date_of_no_year_that_can_be_is_none(date: str, time: datetime | None) -> None:
     assert Reply(status=200, headers={"Date": date}, body=b"").date == time
 

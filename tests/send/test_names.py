@@ -33,7 +33,7 @@ class Teller:
         self.resolve()
         environ = {**os.environ, "LD_PRELOAD": str(WRAPPER), "NSS_WRAPPER_HOSTS": str(hosts)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.send.telling"],
+            [sys.executable, "-m", "tests.send.sending_program"],
             env=environ, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 

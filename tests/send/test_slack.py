@@ -161,9 +161,17 @@ def test_an_incoming_webhook_that_is_gone_pauses(status: int, body: bytes, reaso
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(200, b"ok"), (200, b"ok\n"), (200, b" OK\r\n"), (200, b"\xef\xbb\xbfok"), (201, b""), (202, b""), (204, b""),
-     (202, b"\n")],
-)  # fmt: skip
+    [
+        (200, b"ok"),
+        (200, b"ok\n"),
+        (200, b" OK\r\n"),
+        (200, b"\xef\xbb\xbfok"),
+        (201, b""),
+        (202, b""),
+        (204, b""),
+        (202, b"\n"),
+    ],
+)
 def test_an_incoming_webhook_that_says_ok_or_has_no_content_has_taken_the_message(status: int, body: bytes) -> None:
     assert asked_once(status, body) == Sent()
 

@@ -163,12 +163,16 @@ def test_an_older_state_may_become_the_root_and_its_receipt_says_that_it_is_olde
 @pytest.mark.parametrize(
     "answer",
     [
-        {}, {"message": None}, {"message": {}}, {"message": []}, {"message": "bad input"},
+        {},
+        {"message": None},
+        {"message": {}},
+        {"message": []},
+        {"message": "bad input"},
         {"message": LOOSE | {"thread_ts": "170.5"}},
         {"message": LOOSE | {"thread_ts": "169.1"}},  # 170.5 was a reply itself: it is in the thread of that one
         {"message": LOOSE, "channel": None},
     ],
-)  # fmt: skip
+)
 def test_an_answer_that_does_not_say_that_a_reply_is_loose_and_where_keeps_the_root(answer: dict[str, Any]) -> None:
     slack = ScriptedSlack(ok(**{"channel": "C1", "ts": "171.9"} | answer))
     assert slack.send(THREAD, thread="j1", root="C1:170.5:C1:1") == Sent()
@@ -180,10 +184,15 @@ CHOICE = {"channel": "C1", "channels": ("C1", "C2"), "thread": "job"}
 
 @pytest.mark.parametrize(
     ("notifier", "named", "channel"),
-    [(CHOICE, "C2", "C2"), (CHOICE, "C1", "C1"), (CHOICE, None, "C1"), (CHOICE, "C9", "C1"),
-     ({"channel": "C1"}, "C2", "C1")],
+    [
+        (CHOICE, "C2", "C2"),
+        (CHOICE, "C1", "C1"),
+        (CHOICE, None, "C1"),
+        (CHOICE, "C9", "C1"),
+        ({"channel": "C1"}, "C2", "C1"),
+    ],
     ids=["allowed", "first", "none", "no longer allowed", "only one"],
-)  # fmt: skip
+)
 def test_a_delivery_goes_to_its_own_channel_while_the_rules_allow_it(
     notifier: dict[str, Any], named: str | None, channel: str
 ) -> None:
@@ -213,11 +222,16 @@ def test_the_receipt_says_which_state_the_root_shows(thread: str) -> None:
         (BOTH, state(2), "C1:171.1:C1:3", None, [POST]),
         ({"update": True}, state(2), "C1:171.1:C1:3", None, []),
         ({"update": True}, state(3), "C1:171.1:C1:3", "C1:171.1:C1:3", [UPDATE]),
-        ({"update": True, "thread": "workflow"}, state(1, job="j2", thread="b/w1"), "C1:171.1:C1:0", "C1:171.1:C1:0",
-         [UPDATE, POST]),
+        (
+            {"update": True, "thread": "workflow"},
+            state(1, job="j2", thread="b/w1"),
+            "C1:171.1:C1:0",
+            "C1:171.1:C1:0",
+            [UPDATE, POST],
+        ),
     ],
     ids=["older, with a thread", "older, without", "the same state again", "another job of the workflow"],
-)  # fmt: skip
+)
 def test_an_older_state_of_the_same_job_does_not_turn_the_root_back(
     notifier: dict[str, Any], delivery: dict[str, Any], root: str, receipt: str | None, calls: list[str]
 ) -> None:
@@ -229,12 +243,14 @@ def test_an_older_state_of_the_same_job_does_not_turn_the_root_back(
 @pytest.mark.parametrize(
     ("text", "receipt"),
     [
-        ("C1:170.5", Receipt("C1", "170.5")), ("C1:170.5:general", Receipt("C1", "170.5", "general")),
+        ("C1:170.5", Receipt("C1", "170.5")),
+        ("C1:170.5:general", Receipt("C1", "170.5", "general")),
         ("C1:170.5:2026", Receipt("C1", "170.5", "2026")),
         ("C1:170.5:general:3", Receipt("C1", "170.5", "general", 3)),
-        ("C1:170.5:a:b:3", Receipt("C1", "170.5", "a:b", 3)), ("nonsense", None),
+        ("C1:170.5:a:b:3", Receipt("C1", "170.5", "a:b", 3)),
+        ("nonsense", None),
     ],
-)  # fmt: skip
+)
 def test_receipts_of_every_age_are_read(text: str, receipt: Receipt | None) -> None:
     assert Receipt.parse(text) == receipt
     assert receipt is None or receipt.configured is None or Receipt.parse(str(receipt)) == receipt
