@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -15,7 +17,6 @@ from tests.collect.conftest import (
     NOW,
     PLACE,
     STREAM,
-    Answer,
     Asked,
     Clock,
     FakeCi,
@@ -23,6 +24,7 @@ from tests.collect.conftest import (
     fixture,
     refusal,
 )
+from tests.support.receivers import Behaviour, Seen
 
 SHANGHAI = timezone(timedelta(hours=8))
 
@@ -34,7 +36,7 @@ def resigned(asked: Asked, headers: tuple[str, ...] = ("host",)) -> str:
         secret_id=CREDENTIALS.secret_id,
         secret_key=CREDENTIALS.secret_key,
         method="GET",
-        path=asked.path,
+        path=asked.resource,
         params=asked.params,
         headers={name: asked.headers[name] for name in headers},
         start=int(start),
@@ -48,7 +50,7 @@ def test_a_page_is_listed(ci: TencentCi, fake_ci: FakeCi) -> None:
     assert [job.state for job in page.jobs] == ["Running", "Success"]
     assert page.jobs[0].bucket == "clips-1250000000"
     assert page.served_at == NOW
-    assert fake_ci.asked[0].path == "/jobs"
+    assert fake_ci.asked[0].resource == "/jobs"
     assert fake_ci.asked[0].params == {"tag": "Transcode", "orderByTime": "Asc", "size": "100"}
 
 
@@ -77,7 +79,7 @@ def test_every_parameter_is_sent_as_documented(ci: TencentCi, fake_ci: FakeCi) -
         "size": "10",
         "nextToken": "225508",
     }
-    assert "startCreationTime=2026-11-21T00%3A00%3A00%2B0000" in fake_ci.asked[0].target
+    assert "startCreationTime=2026-11-21T00%3A00%3A00%2B0000" in fake_ci.asked[0].path
     assert fake_ci.asked[0].headers["authorization"] == resigned(fake_ci.asked[0])
 
 
@@ -95,7 +97,7 @@ def test_a_places_own_endpoint_comes_first(fake_ci: FakeCi, clock: Clock) -> Non
     own = replace(STREAM, place=replace(PLACE, endpoint=fake_ci.url + "/"))
     with TencentCi(credentials=CREDENTIALS, endpoint="http://127.0.0.1:1", clock=clock) as ci:
         ci.list(own)
-    assert fake_ci.asked[0].path == "/jobs"
+    assert fake_ci.asked[0].resource == "/jobs"
 
 
 def test_a_token_of_temporary_keys_is_sent_and_signed(fake_ci: FakeCi, clock: Clock) -> None:
@@ -115,7 +117,7 @@ def test_jobs_are_described_by_id(ci: TencentCi, fake_ci: FakeCi) -> None:
     assert described.missing == ("j4f3c8bb8da8311ee8003525400a1b2c3",)
     assert described.served_at == NOW
     (asked,) = fake_ci.asked
-    assert asked.path == "/jobs/je27bb668da8f11ee8001525400a1b2c3,j4f3c8bb8da8311ee8003525400a1b2c3"
+    assert asked.resource == "/jobs/je27bb668da8f11ee8001525400a1b2c3,j4f3c8bb8da8311ee8003525400a1b2c3"
     assert asked.params == {}
     assert asked.headers["authorization"] == resigned(asked)
 
@@ -128,7 +130,7 @@ def test_an_id_that_no_path_takes_is_not_asked_for_and_the_others_are(odd: str, 
     assert ci.describe(PLACE, [odd]).missing == ()
     assert fake_ci.asked == []
     ci.describe(PLACE, ["j1", odd, "j-2_3.4"])
-    assert [asked.path for asked in fake_ci.asked] == ["/jobs/j1,j-2_3.4"]
+    assert [asked.resource for asked in fake_ci.asked] == ["/jobs/j1,j-2_3.4"]
 
 
 @pytest.mark.parametrize("count", [0, 11])
@@ -177,14 +179,15 @@ def test_netrc_is_never_asked(
     assert fake_ci.asked[0].headers["authorization"].startswith("q-sign-algorithm=sha1&")
 
 
-def minds_the_time(its_clock: float, page: bytes = b"<Response/>") -> Answer:
+def minds_the_time(its_clock: float, page: bytes = b"<Response/>") -> Behaviour:
     """A CI whose clock is `its_clock` and that checks q-sign-time, as CI does."""
     date = datetime.fromtimestamp(its_clock, UTC)
     skewed = answer(403, fixture("errors/request_time_too_skewed_403.xml"), date=date)
 
-    def give(handler: object, asked: Asked) -> None:
-        start, end = map(int, asked.signed["q-sign-time"].split(";"))
-        (answer(body=page, date=date) if start <= its_clock <= end else skewed)(handler, asked)
+    def give(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
+        signed = Asked(seen.path, seen.headers, seen.body).signed
+        start, end = map(int, signed["q-sign-time"].split(";"))
+        (answer(body=page, date=date) if start <= its_clock <= end else skewed)(connection, seen, over)
 
     return give
 
