@@ -144,8 +144,8 @@ def test_ten_ids_is_the_most(ci: TencentCi, count: int) -> None:
     [
         (Credentials(secret_id="", secret_key="k"), "TENCENTCLOUD_SECRET_ID is empty"),
         (Credentials(secret_id="i", secret_key=""), "TENCENTCLOUD_SECRET_KEY is empty"),
-        (Credentials(secret_id="i", secret_key="hush\n"), "TENCENTCLOUD_SECRET_KEY holds white space"),
-        (Credentials(secret_id="i", secret_key="k", token="hush\r\nX: y"), "TENCENTCLOUD_SECURITY_TOKEN holds"),
+        (Credentials(secret_id="i", secret_key="hush\n"), "TENCENTCLOUD_SECRET_KEY contains white space"),
+        (Credentials(secret_id="i", secret_key="k", token="hush\r\nX: y"), "TENCENTCLOUD_SECURITY_TOKEN contains"),
     ],
 )
 def test_missing_or_broken_keys_are_named_without_asking(keys: Credentials, said: str, fake_ci: FakeCi) -> None:
@@ -228,7 +228,7 @@ def test_an_expired_signature_is_a_matter_of_the_clock(ci: TencentCi, fake_ci: F
         (NOW + timedelta(hours=1), 2, "this machine's clock is 3600 s behind CI's"),
         (NOW - timedelta(hours=1), 2, "this machine's clock is 3600 s ahead of CI's"),
         (NOW + timedelta(seconds=29), 1, "this machine's clock is 29 s behind CI's"),
-        (None, 1, "did not say what time it has"),
+        (None, 1, "sent no time of its own"),
     ],
 )
 def test_a_clock_that_cannot_be_corrected_is_told(

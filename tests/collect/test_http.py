@@ -55,7 +55,7 @@ def failure(ci: TencentCi, **place: Any) -> CiError:
         (
             answer(body=b"no gzip", content_encoding="gzip"),
             TemporaryError,
-            "the reply is compressed in a way that cannot be undone",
+            "the reply cannot be decompressed",
         ),
         (answer(302, b"", location="/elsewhere"), ConfigError, "not followed"),
         (answer(308, b"", location="/elsewhere"), ConfigError, "not followed"),

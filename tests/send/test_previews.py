@@ -104,7 +104,7 @@ def test_slack_is_shown_what_it_shows() -> None:
     assert asked.lines[0][0].endswith("Failed: 预告片.mp4")
     assert asked.lines[0][1] == "a < b & c"
     assert asked.lines[1] == ("queue", "转码")
-    assert asked.lines[2][1].startswith("Told late")
+    assert asked.lines[2][1].startswith("Delivered late")
     assert asked.lines[3] == ("", "a note")
 
 

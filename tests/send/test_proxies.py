@@ -187,7 +187,7 @@ def test_that_the_proxy_judges_is_logged_once(caplog: pytest.LogCaptureFixture) 
         for _ in range(3):
             through(client, a_request(receiver.url))
         client.close()
-    assert caplog.messages == ["an egress proxy is set: it must judge the addresses that notifiers reach"]
+    assert caplog.messages == ["an egress proxy is set: it must check the addresses that notifiers reach"]
 
 
 def test_a_proxy_may_speak_tls_itself(certificate: Certificate) -> None:

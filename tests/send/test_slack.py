@@ -77,7 +77,7 @@ def test_a_place_or_token_that_is_gone_pauses_with_advice(error: str, reason: Re
 
 @pytest.mark.parametrize("error", ["no_text", "invalid_arguments", "metadata_too_large"])
 def test_a_message_that_slack_will_not_have_is_refused_alone(error: str) -> None:
-    why = f"Slack says {error}: it will not have this message"
+    why = f"Slack says {error}: it refuses this message"
     assert ScriptedSlack(no(error)).send() == Rejected(why, Reason.INVALID_PAYLOAD)
 
 
@@ -108,7 +108,7 @@ def test_refused_blocks_are_sent_as_plain_text_at_once(notifier: dict, status: i
 @both_ways
 def test_a_message_refused_as_plain_text_too_is_refused(notifier: dict) -> None:
     slack = ScriptedSlack(no("invalid_blocks"), no("msg_too_long"))
-    why = "Slack says msg_too_long: it will not have this message"
+    why = "Slack says msg_too_long: it refuses this message"
     assert slack.send(notifier) == Rejected(why, Reason.INVALID_PAYLOAD)
 
 

@@ -93,7 +93,7 @@ def test_data_is_shown_verbatim_and_the_look_alike_takes_it() -> None:
 
 def test_a_late_message_says_so() -> None:
     delivery = a_delivery(happened_at=NOON - timedelta(hours=3, minutes=2))
-    assert "Told late: this happened at 2026-11-21 08:58 UTC, 3 h 2 min ago." in texts(blocks(delivery, NOON)[1])
+    assert "Delivered late: this happened at 2026-11-21 08:58 UTC, 3 h 2 min ago." in texts(blocks(delivery, NOON)[1])
 
 
 @pytest.mark.parametrize(
