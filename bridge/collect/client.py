@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
+from urllib.parse import quote
 
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled, UnreadableReply, classify
 from bridge.collect.http import HttpSession, Proxies, Reply
 from bridge.collect.jobs_xml import Answer, AnswerReader, JobCache, read_error
 from bridge.collect.rate_limit import RateLimit
-from bridge.collect.signature import authorization, encode
+from bridge.collect.signature import authorization
 from bridge.model import Described, Page, Place, Rate, Stream
 from bridge.redact import Mask
 
@@ -162,8 +163,8 @@ class TencentCi:
         """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
         endpoint = place.endpoint or self._endpoint
         base = (endpoint or f"https://{place.host}").rstrip("/")
-        query = "&".join(f"{encode(name)}={encode(value)}" for name, value in params.items())
-        url = f"{base}{encode(path, keep='/,')}{query and '?'}{query}"
+        query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in params.items())
+        url = f"{base}{quote(path, safe='/,')}{query and '?'}{query}"
         # Behind an endpoint too the Host is CI's own: that is what CI checks, and what names the bucket.
         headers = {"Host": place.host}
         if self._credentials.token:

@@ -104,18 +104,7 @@ _NO_ADDRESS = (
 )
 
 # Only requests without an answer are retried here; answers are for the caller to judge.
-_RETRY = Retry(
-    total=None,
-    connect=1,
-    read=1,
-    status=0,
-    redirect=0,
-    other=0,
-    allowed_methods={"GET"},
-    respect_retry_after_header=False,
-    raise_on_status=False,
-    raise_on_redirect=False,
-)
+_RETRY = Retry(total=None, connect=1, read=1, status=0, redirect=0, other=0, respect_retry_after_header=False)
 
 
 class HttpSession:

@@ -100,9 +100,9 @@ class CurlHandle:
             self._deadline_s = request.deadline_s
         set_option(pycurl.HTTPHEADER, (*request.headers, "Expect:"))
         set_option(pycurl.POSTFIELDS, request.body)
-        self._is_sent = False
-        if self._lines or self._refused or self._connected_to:
-            self._forget()
+        self._lines.clear()
+        self._chunks.clear()
+        self._read, self._refused, self._connected_to, self._is_sent = 0, "", None, False
 
     def ended(self, code: int, text: str) -> Reply | Failure:
         """Return the result. `code` and `text` are libcurl's: 0 and "" mean success."""
@@ -149,13 +149,6 @@ class CurlHandle:
             set_option(pycurl.PREREQFUNCTION, self._send_once)
         if not policy.proxy:
             set_option(pycurl.OPENSOCKETFUNCTION, self._open)
-
-    def _forget(self) -> None:
-        self._lines.clear()
-        self._chunks.clear()
-        self._read = 0
-        self._refused = ""
-        self._connected_to = None
 
     def _take(self, chunk: bytes) -> int | None:
         if self._read < self._policy.answer_cap:
@@ -402,16 +395,11 @@ class HttpClient:
         more = 1
         while more:
             more, well, badly = self._multi.info_read()
-            for curl in well:
-                self._finish(curl, 0, "")
-            for curl, code, text in badly:
-                self._finish(curl, code, text)
-
-    def _finish(self, curl: pycurl.Curl, code: int, text: str) -> None:
-        self._multi.remove_handle(curl)
-        handle = self._active.pop(curl)
-        self._ended.append((handle.key, handle.ended(code, text)))
-        self._idle.append(handle)
+            for curl, code, text in (*((curl, 0, "") for curl in well), *badly):
+                self._multi.remove_handle(curl)
+                handle = self._active.pop(curl)
+                self._ended.append((handle.key, handle.ended(code, text)))
+                self._idle.append(handle)
 
     def _close_fetchers(self) -> None:
         with suppress(IndexError):
