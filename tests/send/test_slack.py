@@ -1,17 +1,14 @@
 """What Slack's answers mean, of its API and of incoming webhooks."""
 
-import json
 from datetime import timedelta
 
 import pytest
 
 from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
-from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure
-from bridge.send.integration import Egress
 from bridge.send.slack import Slack
 from bridge.send.slack.client import DEADLINE_S
-from tests.support.receivers import NOON, Receiver, a_delivery, a_slack, accepting
+from tests.support.receivers import a_slack
 from tests.support.slack_servers import HOOK, ScriptedSlack, no, ok, says
 
 HTML = b"<!doctype html><html><title>Welcome to the guest network</title></html>"
@@ -38,17 +35,6 @@ def test_a_message_is_posted_with_blocks_and_the_delivery_id_in_time() -> None:
     assert (content["unfurl_links"], content["unfurl_media"]) == (False, False)
     assert content["blocks"][0]["type"] == "section"
     assert "thread_ts" not in content
-
-
-def test_an_incoming_webhook_gets_the_same_message_and_gives_no_receipt(client: HttpClient) -> None:
-    with Receiver(accepting()) as receiver:
-        hook = Slack(a_slack(url=receiver.url, token=None, channel=None))
-        outcome, _ = hook.send(a_delivery(), NOON, Egress(client, "http://127.0.0.1:1/"))
-    assert outcome == Sent()
-    (seen,) = receiver.requests
-    assert seen.path == "/hook?token=hush"
-    assert seen.json["blocks"][0]["type"] == "section"
-    assert "authorization" not in seen.headers
 
 
 def test_the_calls_of_a_delivery_share_one_deadline() -> None:
@@ -131,15 +117,6 @@ def test_a_list_with_429_is_still_a_rate_limit() -> None:
 def test_a_broken_slack_is_asked_once_and_tried_again_later(notifier: dict) -> None:
     outcome = asked_once(503, b"<html>sorry</html>", notifier=notifier)
     assert outcome == RetryLater("Slack answered 503", Reason.SERVER_ERROR)
-
-
-def test_an_answer_longer_than_what_is_stored_is_still_read_whole(client: HttpClient) -> None:
-    body = json.dumps({"ok": True, "message": {"text": "x" * 500_000}, "channel": "C1", "ts": "171.9"}).encode()
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with Receiver(lambda connection, _seen, _over: connection.sendall(head + body)) as receiver:
-        egress = Egress(client, f"http://127.0.0.1:{receiver.port}/api/")
-        outcome, _ = Slack(a_slack()).send(a_delivery(), NOON, egress)
-    assert outcome == Sent(receipt="C1:171.9:C1:0")
 
 
 @pytest.mark.parametrize(
