@@ -84,7 +84,7 @@ MUTANTS = (
         'address = whereabouts(self._url).rpartition(":")[0]\n'
         '        address = "127.0.0.1" if address == "localhost" else address\n'
         '        address = address if address[:1].isdigit() else "1.1.1.1"',
-        ("tests/send/test_spellings.py", "tests/send/test_names.py"),
+        ("tests/send/test_client_spellings.py", "tests/send/test_client_names.py"),
     ),
     Mutant(
         "taking any 2xx of a Slack webhook for its ok",
@@ -112,7 +112,7 @@ MUTANTS = (
         "bridge/send/client.py",
         '            pycurl.PROXY: policy.proxy or "",',
         "            **({pycurl.PROXY: policy.proxy} if policy.proxy else {}),",
-        ("tests/send/test_proxies.py",),
+        ("tests/send/test_client_proxies.py",),
     ),
     Mutant(
         "accepting a truncated page",
