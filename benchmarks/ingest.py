@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from benchmarks.ci_pages import PAGE_SIZE, pages
+from benchmarks.deliveries import BUCKET, REGION, rulebook
 from benchmarks.machine import Bench, Missing, Stores, settle_statistics
-from benchmarks.pages import PAGE_SIZE, pages
 from benchmarks.report import Line, at_least
-from benchmarks.tellings import BUCKET, REGION, rulebook
 from bridge.collect.jobs_xml import AnswerReader, JobCache
 from bridge.model import Described, Page, Place, Stream
 from bridge.pipeline.poll import Poller

@@ -16,10 +16,10 @@ from bridge.admin.answers import Alive, Readiness
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.pipeline.health import HealthWarning, Level, Reader, public, warnings
+from bridge.record.codec import iso
 from bridge.record.database import TROUBLES, ms, trouble
 from bridge.record.queries import gauges
 from bridge.record.queries.gauges import State
-from bridge.record.queries.lists import iso
 from bridge.record.schema import HEAD
 
 logger = logging.getLogger(__name__)

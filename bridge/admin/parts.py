@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.read import thaw
+from bridge.decide.rulesfile.rulesets import thaw
 from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
 from bridge.record.database import Database
@@ -50,7 +50,7 @@ class Parts:
     def in_force(self, tx: Connection) -> Ruleset:
         """Return the rules in force, which may be others than this process has read; those, where nobody knows."""
         sha, book = rulesets.in_force(tx), self.book()
-        text = rulesets.one(tx, sha) if sha and sha != book.sha else None
+        text = rulesets.text_of(tx, sha) if sha and sha != book.sha else None
         try:
             return thaw(sha, text) if sha and text else book
         except (ValueError, KeyError):  # kept by a version that wrote them in another way

@@ -60,13 +60,13 @@ class Reads:
         yield at("notifiers", self.notifiers, answers.Notifiers, "who is told, and how much waits for them")
 
     def jobs(self) -> ResponseReturnValue:
-        return self._recorded(lists.jobs, _OF_JOBS)
+        return self._recorded(lists.find_jobs, _OF_JOBS)
 
     def transitions(self) -> ResponseReturnValue:
-        return self._recorded(lists.transitions, _OF_JOBS)
+        return self._recorded(lists.find_transitions, _OF_JOBS)
 
     def deliveries(self) -> ResponseReturnValue:
-        return self._recorded(lists.deliveries, _OF_DELIVERIES, states=DELIVERY_STATES)
+        return self._recorded(lists.find_deliveries, _OF_DELIVERIES, states=DELIVERY_STATES)
 
     def _recorded(
         self, ask: Callable[..., Found], fields: Sequence[str], *, states: Sequence[str] = ()
@@ -79,7 +79,7 @@ class Reads:
     def job(self, job_id: str) -> ResponseReturnValue:
         bucket = query.parameters(request, ["bucket"]).get("bucket")
         with self._parts.db.read() as tx:
-            found = [job for job in lists.job(tx, job_id) if bucket in (None, job["bucket"])]
+            found = [job for job in lists.job_details(tx, job_id) if bucket in (None, job["bucket"])]
             if not found:
                 raise Problem(404, problems.no_job(tx, job_id, bucket))
             for job in found:
@@ -92,7 +92,7 @@ class Reads:
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
         with self._parts.db.read() as tx:
-            found = lists.delivery(tx, delivery_id)
+            found = lists.delivery_details(tx, delivery_id)
         if found is None:
             raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
         if g.scope < Scope.ADMIN:
@@ -114,10 +114,10 @@ class Reads:
         }
 
     def watches(self) -> ResponseReturnValue:
-        return self._short(shown.watches(self._parts.book(), self._rows(gauges.watches)))
+        return self._short(shown.watches(self._parts.book(), self._rows(gauges.read_watches)))
 
     def notifiers(self) -> ResponseReturnValue:
-        return self._short(shown.notifiers(self._parts.book(), self._rows(gauges.notifiers)))
+        return self._short(shown.notifiers(self._parts.book(), self._rows(gauges.read_notifiers)))
 
     def _rows(self, ask: Callable[[Connection], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         with self._parts.db.read() as tx:

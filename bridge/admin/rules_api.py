@@ -16,7 +16,7 @@ from bridge.decide.rules.rulebook import Fault
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif import rule_tests
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.polling import snapshots
 
@@ -56,7 +56,7 @@ class RulesApi:
             "ok": not failed,
             "sha": book.sha,
             "faults": _faults(book.warnings),
-            "tests": {"run": len(book.trials), "failed": failed},
+            "tests": {"run": len(book.tests), "failed": failed},
         }
 
     def explain(self) -> ResponseReturnValue:

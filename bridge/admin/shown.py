@@ -9,8 +9,8 @@ from typing import Any
 from bridge.decide.rules.matching import Condition, DurationCondition, PresenceCondition, Rule, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Grouping, Notifier, Rate, Watch
+from bridge.record.codec import iso
 from bridge.record.database import ms
-from bridge.record.queries.lists import iso
 from bridge.send.registry import integration_of
 
 Facts = dict[str, Any]

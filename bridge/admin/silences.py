@@ -11,7 +11,7 @@ from bridge.admin import query, silence_answers
 from bridge.admin.parts import BY_API, Parts
 from bridge.admin.problems import Problem
 from bridge.admin.routes import PAGING, Route
-from bridge.decide.rulesfile.silences import read_wanted
+from bridge.decide.rulesfile.silences import read_silence
 from bridge.decide.text.values import FieldFaults
 from bridge.pipeline.silences import LOOKED_AT_IN_WEB, foresee, silence_facts
 from bridge.record.outbox import silences
@@ -50,7 +50,7 @@ class Silences:
         query.parameters(request, [])
         said, now = query.object_of(request), self._parts.clock()
         try:
-            wanted = read_wanted(said, now=now, author=BY_API)
+            wanted = read_silence(said, now=now, author=BY_API)
         except FieldFaults as error:
             raise Problem(400, "; ".join(map(str, error.faults))) from error
         with self._parts.db.read() as tx:

@@ -14,8 +14,8 @@ from bridge.admin import query, stats_answers
 from bridge.admin.parts import Parts
 from bridge.admin.routes import Route
 from bridge.pipeline.stats import Stats, stats
+from bridge.record.codec import iso
 from bridge.record.database import ms
-from bridge.record.queries.lists import iso
 
 
 class Charts:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import ceil, inf
 from pathlib import Path
-from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from time import monotonic
 from typing import Any
 
@@ -240,11 +240,10 @@ CONNECTIONS_KEPT = 256  # idle; the caller bounds those in use
 FETCH_ANSWER_CAP = 1 << 20  # Slack's answers repeat the message, and cut JSON cannot be read
 
 _EVENTS = {
-    pycurl.POLL_IN: EVENT_READ,
-    pycurl.POLL_OUT: EVENT_WRITE,
-    pycurl.POLL_INOUT: EVENT_READ | EVENT_WRITE,
+    pycurl.POLL_IN: select.POLLIN,
+    pycurl.POLL_OUT: select.POLLOUT,
+    pycurl.POLL_INOUT: select.POLLIN | select.POLLOUT,
 }
-_READY = (0, pycurl.CSELECT_IN, pycurl.CSELECT_OUT, pycurl.CSELECT_IN | pycurl.CSELECT_OUT)
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +274,7 @@ class HttpClient:
         self._ended: list[Answered] = []
         self._timer = inf
         self._woken = self._closed = False
-        self._selector = DefaultSelector()
+        self._poll = select.poll()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._open()
         if proxy:
@@ -344,7 +343,6 @@ class HttpClient:
         self._idle.clear()
         self._close_fetchers()
         self._multi.close()
-        self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()
 
@@ -352,7 +350,7 @@ class HttpClient:
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._wake_fd = self._wake_reader.fileno()
-        self._selector.register(self._wake_fd, EVENT_READ)
+        self._poll.register(self._wake_fd, select.POLLIN)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
@@ -361,11 +359,13 @@ class HttpClient:
     def _turn(self, at_most_s: float) -> None:
         """Wait once for sockets or the timer, let libcurl act on them, and collect what ended."""
         act = self._multi.socket_action
-        for key, events in self._selector.select(min(at_most_s, max(0.0, self._timer - monotonic()))):
-            if key.fd == self._wake_fd:
+        left_s = min(at_most_s, max(0.0, self._timer - monotonic()))
+        for fd, events in self._poll.poll(ceil(left_s * 1000)):
+            if fd == self._wake_fd:
                 self._drain_wakes()
-            else:
-                act(key.fd, _READY[events])
+            else:  # an error is for whoever reads or writes
+                can_read, can_write = events & ~select.POLLOUT, events & ~select.POLLIN
+                act(fd, (pycurl.CSELECT_IN if can_read else 0) | (pycurl.CSELECT_OUT if can_write else 0))
         if self._timer <= monotonic():
             self._timer = inf
             act(pycurl.SOCKET_TIMEOUT, 0)
@@ -375,12 +375,9 @@ class HttpClient:
         """libcurl says which events of which sockets it waits for."""
         if what == pycurl.POLL_REMOVE:
             with suppress(KeyError):
-                self._selector.unregister(fd)
-            return
-        try:
-            self._selector.register(fd, _EVENTS[what])
-        except KeyError:
-            self._selector.modify(fd, _EVENTS[what])
+                self._poll.unregister(fd)
+        else:
+            self._poll.register(fd, _EVENTS[what])
 
     def _set_timer(self, after_ms: int) -> None:
         self._timer = inf if after_ms < 0 else monotonic() + after_ms / 1000

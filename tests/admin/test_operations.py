@@ -22,14 +22,14 @@ def post(world: World, path: str, status: int = 202, **body: Any) -> Any:
 
 def state(world: World, delivery: str) -> Any:
     with world.db.read() as tx:
-        found = lists.delivery(tx, delivery)
+        found = lists.delivery_details(tx, delivery)
     assert found
     return found["state"]
 
 
 def watch(world: World) -> Any:
     with world.db.read() as tx:
-        return gauges.watches(tx)[0]
+        return gauges.read_watches(tx)[0]
 
 
 def test_a_dead_delivery_is_sent_again_under_its_own_id(either_world: World) -> None:
@@ -153,4 +153,4 @@ def test_who_did_it_is_written_down(either_world: World) -> None:
 def test_a_refused_request_leaves_nothing_behind(world: World) -> None:
     post(world, "notifiers/cms/test?loud=1", 400)
     with world.db.read() as tx:
-        assert lists.deliveries(tx, Filter()).items == []
+        assert lists.find_deliveries(tx, Filter()).items == []

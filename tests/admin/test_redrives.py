@@ -143,7 +143,7 @@ def test_a_job_is_told_by_hand_once(either_world: World) -> None:
         "location": f"/api/v1/deliveries/{asked['delivery']}",
     }
     told = read(world, f"deliveries/{asked['delivery']}")
-    assert (told["state"], told["notifier"], told["note"]) == ("waiting", "cms", "Sent by hand by api.")
+    assert (told["state"], told["notifier"], told["note"]) == ("waiting", "cms", "Sent manually by api.")
     assert f"delivery {asked['delivery']} is waiting" in ask(world, "jobs/j1/tell", 409, notifier="cms")["detail"]
     world.attempt(Sent())
     assert "is sent" in ask(world, "jobs/j1/tell", 409, notifier="cms", sequence=1)["detail"]

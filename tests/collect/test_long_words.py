@@ -10,7 +10,7 @@ import pytest
 from bridge.collect.jobs_xml import LONGEST_WORD
 from bridge.decide.messages.build import build
 from bridge.decide.messages.event import LARGEST_EVENT
-from bridge.decide.rules.rulebook import Wording
+from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import delivery
@@ -51,7 +51,7 @@ def test_the_body_of_a_webhook_stays_small_whatever_words_ci_sends(sign: str) ->
     assert job.state == sign * LONGEST_WORD
     assert job.tag == job.queue == sign * (LONGEST_WORD - 1) + "…"
     transition = a_transition(job, was=job.state)
-    message = build(transition, "r1", Wording(), {}).message
+    message = build(transition, "r1", MessageTemplate(), {}).message
     assert len(json.dumps(message.event, ensure_ascii=False).encode()) <= LARGEST_EVENT
 
 

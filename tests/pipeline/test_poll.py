@@ -176,15 +176,16 @@ def test_a_page_is_stored_with_its_deliveries_or_not_at_all(
     assert polled().deliveries == 1  # seen again, told once
 
 
-def test_deliveries_that_cannot_be_stored_leave_no_snapshot_behind(
-    db: Database, ci: FakeCi, polled: Polls, clock: Clock
+@pytest.mark.parametrize("table", ["delivery", "job", "transition"])
+def test_deliveries_and_snapshot_are_stored_together_or_not_at_all(
+    db: Database, ci: FakeCi, polled: Polls, clock: Clock, table: str
 ) -> None:
     ci.has(_new(clock, "j1"))
     tables = [job_table, transition, delivery, stream_table]
     before = [rows(db, table) for table in tables]
 
     def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement.startswith("INSERT INTO delivery"):
+        if statement.startswith(f"INSERT INTO {table} "):
             raise ZeroDivisionError
 
     event.listen(db.engine, "before_cursor_execute", fail)

@@ -19,7 +19,7 @@ from bridge.admin.parts import Parts
 from bridge.admin.problems import Problem
 from bridge.display import pretty_json
 from bridge.pipeline.operations import RESENDABLE
-from bridge.record.outbox import batches
+from bridge.record.outbox import batches, claims
 from bridge.record.queries import lists
 from bridge.record.queries.lists import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
@@ -50,7 +50,7 @@ class DeliveryPages(Pages):
     def deliveries(self) -> ResponseReturnValue:
         asked = _asked(self.parts.clock())
         with self.parts.db.read() as tx:
-            found = lists.deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
+            found = lists.find_deliveries(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
             all_ = batches.count(tx, asked.which) if may_act() and asked.which.state in RESENDABLE else 0
         wanted = (
             ("state", "State", [(word, word) for word in DELIVERY_STATES]),
@@ -79,11 +79,11 @@ class DeliveryPages(Pages):
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
         now, notifiers = self.parts.clock(), self.parts.book().notifiers
         with self.parts.db.read() as tx:
-            found, given = lists.delivery(tx, delivery_id), lists.sendable(tx, delivery_id)
+            found, given = lists.delivery_details(tx, delivery_id), claims.sendable(tx, delivery_id)
             if found is None or given is None:
                 raise Problem(404, f'there is no delivery "{delivery_id[:100]}": it may have been pruned')
             lane = lists.notifier_row(tx, found["notifier"])
-            told = lists.deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
+            told = lists.find_deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
         notifier = notifiers.get(found["notifier"])
         at, agent = _at(found, now), f"ci-bridge/{self.parts.version}"
         return show(

@@ -34,7 +34,7 @@ class JobPages(Pages):
         book = self.parts.book()
         asked = filters.read(_FIELDS, self.parts.clock())
         with self.parts.db.read() as tx:
-            found = lists.jobs(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
+            found = lists.find_jobs(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
         tags = dict.fromkeys(stream.tag for watch in book.watches for stream in watch.streams)
         wanted = (
             ("job", "Job id", None),
@@ -53,7 +53,7 @@ class JobPages(Pages):
         bucket = request.args.get("bucket")
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            found = [one for one in lists.job(tx, job_id) if bucket in (None, one["bucket"])]
+            found = [one for one in lists.job_details(tx, job_id) if bucket in (None, one["bucket"])]
             if not found:
                 raise Problem(404, f"{problems.no_job(tx, job_id, bucket)}; is the id right, and does a watch list it?")
             if len(found) > 1:
@@ -84,9 +84,9 @@ class JobPages(Pages):
         """Lead from an id, whatever it is of, to its page."""
         wanted = request.args.get("id", "").replace("\0", "").strip()[:1000]
         with self.parts.db.read() as tx:
-            if lists.delivery(tx, wanted):
+            if lists.delivery_details(tx, wanted):
                 return redirect(url_for("pages.delivery", delivery_id=wanted), 303)
-            if lists.job(tx, wanted):
+            if lists.job_details(tx, wanted):
                 return redirect(url_for("pages.job", job_id=wanted), 303)
         return refused(f'no job and no delivery has the id "{wanted[:100]}"', "jobs")
 

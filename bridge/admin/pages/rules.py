@@ -17,7 +17,7 @@ from bridge.admin.pages.routes import Page, Pages, may_act, show
 from bridge.admin.parts import Parts
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rulesfile.errors import LARGEST
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.pipeline.explain import explain_sample
 from bridge.record import counters, rulesets
 from bridge.record.queries import lists
@@ -72,7 +72,7 @@ class RulePages(Pages):
             return self._explained(said=None)
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            jobs = [one for one in lists.job(tx, job_id) if bucket in ("", one["bucket"])]
+            jobs = [one for one in lists.job_details(tx, job_id) if bucket in ("", one["bucket"])]
             found = [explained(tx, one, book, now=now) for one in jobs]
         said, notes = [one for items, _ in found for one in items], [note for _, note in found if note]
         if not said:

@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.admin.pages.routes import DASHBOARD
 from bridge.decide.rules.gates import SCOPE_KEYS
-from bridge.decide.rulesfile.silences import Wanted, read_wanted
+from bridge.decide.rulesfile.silences import SilenceRequest, read_silence
 from bridge.decide.text.values import STATE_WORDS, FieldFault, FieldFaults, shown
 
 USUAL = ("30m", "1h", "2h", "4h", "1d")
@@ -53,14 +53,14 @@ class Form:
         """Return what is the same when this is sent twice; with other texts, as after going back, it is another."""
         return "\0".join([self.nonce, *self.texts.values()]) if self.nonce else None
 
-    def wanted(self, now: datetime, *, preview: bool = False) -> Wanted:
+    def wanted(self, now: datetime, *, preview: bool = False) -> SilenceRequest:
         """Return the silence that is asked for; a preview needs no reason. Raises FormRefused."""
         faults, said = list(self._faults()), self._said()
         said["everything"] = self.everything or not said.keys() & set(SCOPE_KEYS)
         if preview:
             said.setdefault("reason", "preview")
         try:
-            wanted = read_wanted(said, now=now, author=DASHBOARD)
+            wanted = read_silence(said, now=now, author=DASHBOARD)
         except FieldFaults as error:
             raise FormRefused(faults + [self._fault(one) for one in error.faults]) from error
         if faults:

@@ -13,7 +13,7 @@ from bridge.admin.pages import filters, sentences, silence_form
 from bridge.admin.pages.routes import Page, Pages, attempt, may_act, refused, show
 from bridge.admin.pages.silence_form import LABELS, Form, FormRefused
 from bridge.decide.rules.gates import scope_of
-from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, Wanted
+from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, SilenceRequest
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import STATE_WORDS
 from bridge.model import Silence
@@ -73,7 +73,7 @@ class SilencePages(Pages):
         flash(f"{'Drops' if wanted.drop else 'Holds'} what it matches until {iso(made.ends_at)}.", "done")
         return redirect(url_for("pages.silences"), 303)
 
-    def _foreseen(self, wanted: Wanted, now: datetime) -> Facts:
+    def _foreseen(self, wanted: SilenceRequest, now: datetime) -> Facts:
         with self.parts.db.read() as tx:
             return foresee(tx, wanted, self.parts.book(), now=now, most=LOOKED_AT_IN_WEB)
 

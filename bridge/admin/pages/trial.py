@@ -62,7 +62,7 @@ def run(parts: Parts, pasted: Pasted, *, span: str, clock: Callable[[], float], 
         return Result(span=span, faults=pasted.faults(error.faults))
     report, notes = _Trial(parts, book, SPANS[span], clock, bounds).run()
     return Result(
-        span=span, faults=pasted.faults(book.warnings), sha=book.sha, tests=len(book.trials),
+        span=span, faults=pasted.faults(book.warnings), sha=book.sha, tests=len(book.tests),
         failed=[pasted.said(one.line, one.text) for one in rule_tests.run(book)],
         report=report.facts() if report else None, notes=notes,
     )  # fmt: skip
@@ -124,5 +124,5 @@ def _notes(report: Report, *, is_cut: bool) -> Iterator[str]:
         yield "Throttles are not replayed: what one of these rules would hold counts as told."
     if tally.unknown:
         yield f"Not compared: {tally.unknown:,} transitions, as what was told of them is kept no longer."
-    if tally.unknown_stays:
-        yield f"Not compared: {tally.unknown_stays:,} stays in a state, as it is not known how long they lasted."
+    if tally.unknown_times:
+        yield f"Not compared: {tally.unknown_times:,} stays in a state, as it is not known how long they lasted."

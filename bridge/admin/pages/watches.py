@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from bridge.admin import shown
 from bridge.admin.health import by_name, look
 from bridge.admin.pages.routes import Page, Pages, attempt, show
-from bridge.decide.changes.clocks import said_of_clocks
+from bridge.decide.changes.clocks import clock_warning
 from bridge.pipeline.health import HealthWarning
 from bridge.record.queries.lists import Facts
 
@@ -52,7 +52,7 @@ class WatchPages(Pages):
 
 def _clocks(one: Facts) -> str | None:
     ahead = one["clock_ahead_seconds"]
-    return None if ahead is None else said_of_clocks(timedelta(seconds=ahead))
+    return None if ahead is None else clock_warning(timedelta(seconds=ahead))
 
 
 def _standing(one: Facts, wrong: Sequence[HealthWarning]) -> tuple[str, str]:

@@ -25,12 +25,12 @@ RECEIVER = f"不行 {HOSTILE}"
 
 def ids(world: World, **which: str) -> list[str]:
     with world.db.read() as tx:
-        return [one["id"] for one in lists.deliveries(tx, Filter(**which)).items]
+        return [one["id"] for one in lists.find_deliveries(tx, Filter(**which)).items]
 
 
 def state(world: World, delivery: str) -> str:
     with world.db.read() as tx:
-        found = lists.delivery(tx, delivery)
+        found = lists.delivery_details(tx, delivery)
     assert found
     return str(found["state"])
 

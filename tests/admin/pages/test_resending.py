@@ -30,7 +30,7 @@ def dead(world: World) -> World:
 
 def states(world: World) -> list[str]:
     with world.db.read() as tx:
-        return [one["state"] for one in lists.deliveries(tx, Filter()).items]
+        return [one["state"] for one in lists.find_deliveries(tx, Filter()).items]
 
 
 def a_batch(world: World) -> None:

@@ -33,7 +33,7 @@ def card(page: str, name: str) -> str:
 
 def row(world: World, name: str) -> Facts:
     with world.db.read() as tx:
-        return next(one for one in gauges.watches(tx) if one["name"] == name)
+        return next(one for one in gauges.read_watches(tx) if one["name"] == name)
 
 
 def test_a_card_says_what_is_polled_and_how_it_went(world: World, admin: FlaskClient) -> None:
