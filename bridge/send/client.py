@@ -87,7 +87,8 @@ class CurlHandle:
 
     def arm(self, request: Request, key: object = None) -> None:
         """Prepare for `request`. Raises ValueError if it must not be sent."""
-        if {"\r", "\n", "\0"}.intersection("".join(request.headers)):
+        lines = "".join(request.headers)
+        if "\r" in lines or "\n" in lines or "\0" in lines:
             raise ValueError("a header has a line break in it")
         set_option = self.curl.setopt
         self.key = key
