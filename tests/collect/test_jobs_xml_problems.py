@@ -1,4 +1,4 @@
-"""One odd job, field or byte costs its neighbours nothing, and is told for what it is."""
+"""One odd job, field or byte costs its neighbours nothing, and is reported for what it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids and words of no length that CI's have: they end neither the page nor what is told of it."""
+"""Ids and words far longer than CI's: neither a page nor a message of it fails."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import struct
 import threading
 
 import pytest
@@ -11,7 +12,7 @@ from bridge.send.client import HttpClient
 from bridge.send.http_types import Reply
 from bridge.send.integration import Egress
 from bridge.send.slack import Slack
-from tests.support import hostile as fakes
+from tests.support.hostile import CHUNK
 from tests.support.receivers import (
     NOON,
     Behaviour,
@@ -77,11 +78,11 @@ NO_ANSWER = {
 FLOODS = {
     "long headers": (b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"x" * 1000 + b"\r\n", Sent),
     "short headers": (b"HTTP/1.1 200 OK\r\n", b"a:\r\n" * 1000, Sent),
-    "one header": (b"HTTP/1.1 200 OK\r\nX-A: ", fakes.CHUNK, Sent),
+    "one header": (b"HTTP/1.1 200 OK\r\nX-A: ", CHUNK, Sent),
     "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-A: b\r\n" * 1000, Sent),
     "tiny chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1000, Sent),
-    "a body": (b"HTTP/1.1 200 OK\r\n\r\n", fakes.CHUNK, Sent),
-    "a status line": (b"HTTP/1.1 200 ", fakes.CHUNK, RetryLater),
+    "a body": (b"HTTP/1.1 200 OK\r\n\r\n", CHUNK, Sent),
+    "a status line": (b"HTTP/1.1 200 ", CHUNK, RetryLater),
     "100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, RetryLater),
     "103": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 1000, RetryLater),
 }
@@ -158,20 +159,30 @@ def test_a_redirect_to_itself_is_asked_once() -> None:
 
 
 def test_a_reset_after_the_request_is_tried_again_later() -> None:
-    with fakes.resets_after_request() as server:
-        made = sent_to(server.url)
+    def reset(connection: socket.socket, *_: object) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise ConnectionError  # ends the connection
+
+    with Receiver(reset) as receiver:
+        made = sent_to(receiver.url)
     assert isinstance(made.outcome, RetryLater)
-    assert made.outcome.why.startswith(f"the connection to 127.0.0.1:{server.port} broke: ")
-    assert server.connections == 1
+    assert made.outcome.why.startswith(f"the connection to 127.0.0.1:{receiver.port} broke: ")
+    assert receiver.connections == 1
 
 
 def test_an_answer_from_before_the_request_was_read_is_heard_or_tried_again() -> None:
     """What lies unread when the receiver closes makes a reset of it, which may overtake the answer."""
-    with fakes.answers_unread(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n") as server:
-        made = sent_to(server.url)
+
+    class Unread(Receiver):
+        def _serve(self, connection: socket.socket) -> None:
+            with connection:
+                connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
+
+    with Unread(raw()) as receiver:
+        made = sent_to(receiver.url)
     assert isinstance(made.outcome, RetryLater)
     assert made.status in (413, None)
-    assert server.connections == 1
+    assert receiver.connections == 1
 
 
 def test_an_answer_before_a_long_body_was_read_ends_the_request(client: HttpClient) -> None:
@@ -212,11 +223,11 @@ def test_a_kept_connection_that_dies_of_a_webhook_is_replaced_and_sent_once_more
 
 
 def test_a_new_connection_that_dies_of_a_webhook_is_not_replaced() -> None:
-    with fakes.closes_after_request() as server:
-        made = sent_to(server.url)
-    why = f"127.0.0.1:{server.port} closed the connection without an answer"
+    with Receiver(raw()) as receiver:
+        made = sent_to(receiver.url)
+    why = f"127.0.0.1:{receiver.port} closed the connection without an answer"
     assert made.outcome == RetryLater(why, Reason.CONNECTION)
-    assert server.connections == 1
+    assert receiver.connections == 1
 
 
 @pytest.mark.parametrize("hook", [True, False])

@@ -88,8 +88,8 @@ def test_what_turns_a_text_around_or_drives_a_terminal_is_escaped_and_chinese_is
 
 
 def test_a_note_a_body_of_its_own_and_cloudevents_go_out_as_they_are() -> None:
-    noted = json.loads(sent(a_delivery(note="could not be told to ops"), a_webhook()).body)
-    assert noted["note"] == "could not be told to ops"
+    noted = json.loads(sent(a_delivery(note="could not be sent to ops"), a_webhook()).body)
+    assert noted["note"] == "could not be sent to ops"
     own = sent(a_delivery(body='{"text": "x"}'), a_webhook())
     assert json.loads(own.body) == {"text": "x"}
     events = sent(a_delivery(), a_webhook(format="cloudevents"))

@@ -109,7 +109,7 @@ def test_a_message_is_late_after_five_minutes_and_says_so_in_its_two_largest_uni
 
 
 def test_a_note_is_shown() -> None:
-    assert "could not be told to ops" in texts(blocks(a_delivery(note="could not be told to ops"), NOON)[1])
+    assert "could not be sent to ops" in texts(blocks(a_delivery(note="could not be told to ops"), NOON)[1])
 
 
 def test_a_message_with_nothing_to_say_is_still_one_that_slack_takes() -> None:
