@@ -91,11 +91,17 @@ def test_a_channel_configured_by_name_is_threaded_by_slacks_id_for_it() -> None:
 
 @pytest.mark.parametrize("message", [LOOSE, LOOSE | {"thread_ts": None}, LOOSE | {"thread_ts": "171.9"}])
 @pytest.mark.parametrize("update", [True, False])
-def test_a_reply_outside_of_the_thread_is_sent_once_and_becomes_the_root(update: bool, message: dict[str, Any]) -> None:
+def test_a_reply_outside_of_the_thread_is_sent_once_and_becomes_the_root(
+    update: bool, message: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="bridge")
     slack = ScriptedSlack(*[ok()] * update, ok(channel="C2", ts="171.9", message=message))
     notifier = {"channel": "general", "thread": "job", "update": update}
     assert slack.send(notifier, **state(4), root="C2:170.5:general:3") == Sent("C2:171.9:general:4")
     assert slack.calls == [UPDATE] * update + [POST]
+    assert [(record.getMessage(), vars(record)["why"]) for record in caplog.records] == [
+        ("the root of a slack thread is gone, a new one begins", "deleted")
+    ]
 
 
 def test_an_older_state_may_become_the_root_and_its_receipt_says_that_it_is_older() -> None:

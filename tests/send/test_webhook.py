@@ -156,14 +156,14 @@ def test_retry_after_holds_for_the_whole_notifier_for_a_day_at_most(
 ) -> None:
     made = outcome(status, *(f"RETRY-AFTER: {wish}" for wish in wishes))
     assert isinstance(made, RetryLater)
-    assert (made.after, made.everyone) == (after, after is not None)
+    assert (made.after, made.whole_notifier) == (after, after is not None)
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 408, 413, 500, 502, 504, 599])
 def test_retry_after_of_other_statuses_is_ignored(status: int) -> None:
     made = outcome(status, "Retry-After: 60")
     assert isinstance(made, RetryLater)
-    assert (made.after, made.everyone) == (None, False)
+    assert (made.after, made.whole_notifier) == (None, False)
 
 
 def test_no_answer_is_tried_again_and_a_forbidden_address_is_not() -> None:

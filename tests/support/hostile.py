@@ -7,7 +7,6 @@ import gzip
 import json
 import re
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -128,27 +127,5 @@ def same_token_for_ever(ci: CiSimulator) -> Fault:
         bare = re.sub(rb"<NextToken>.*?</NextToken>", b"", true.body).replace(b"<Response />", b"<Response></Response>")
         body = bare.replace(b"</Response>", b"<NextToken>225508</NextToken></Response>")
         return Answer(status=true.status, body=body, headers=true.headers)
-
-    return fault
-
-
-def dripped(ci: CiSimulator, pause_s: float) -> Fault:
-    """The true answer, a byte of its body every `pause_s` seconds."""
-
-    def fault(request: Request) -> Answer:
-        true = ci.honest(request, record=False)
-        return Answer(status=true.status, body=true.body, headers=true.headers, drip_s=pause_s)
-
-    return fault
-
-
-def in_turn(*answers: Answer | Fault | None) -> Fault:
-    """Each answer once, in order (None: the true one); after the last, the true ones."""
-    left, lock = list(answers), threading.Lock()
-
-    def fault(request: Request) -> Answer | None:
-        with lock:
-            answer = left.pop(0) if left else None
-        return answer(request) if callable(answer) else answer
 
     return fault

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from bridge.model import DONE, GONE, NEW, PAUSE, RUNNING, SUBMITTED, Job, Missing, Seen, Transition
+from bridge.model import DONE, GONE, NEW, PAUSE, RUNNING, SUBMITTED, Job, MissingJob, SeenJob, Transition
 
 _RANK = {SUBMITTED: 0, PAUSE: 0, RUNNING: 1}
 
 
 def diff(
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, SeenJob],
     jobs: Iterable[Job],
     *,
     watch: str,
@@ -53,7 +53,7 @@ def is_news(before: str, state: str) -> bool:
 
 
 def gone(
-    seen: Iterable[tuple[Seen, Job]], *, watch: str, now: datetime, still_at: datetime | None = None
+    seen: Iterable[tuple[SeenJob, Job]], *, watch: str, now: datetime, still_at: datetime | None = None
 ) -> tuple[Transition, ...]:
     """Return the transition to `gone` of each job that CI no longer knows, unless it is closed."""
     return tuple(
@@ -65,7 +65,7 @@ def gone(
 
 def _step(
     job: Job,
-    before: Seen | None,
+    before: SeenJob | None,
     *,
     watch: str,
     now: datetime,
@@ -85,7 +85,7 @@ def _step(
     )
 
 
-def _was(before: Seen, state: str) -> str:
+def _was(before: SeenJob, state: str) -> str:
     """Return where a job comes from: one that was gone goes on from the state that CI named last.
 
     One that is in that state again comes from `gone`.
@@ -110,7 +110,7 @@ ASKED_AGAIN = (
 )
 
 
-def due(found: Mapping[str, Missing], now: datetime) -> Iterator[tuple[str, str]]:
+def due(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield (id, stream) of the jobs that are gone and to be asked for again.
 
     What was answered in the future was before the clock was set back.
@@ -121,22 +121,22 @@ def due(found: Mapping[str, Missing], now: datetime) -> Iterator[tuple[str, str]
 
 
 def denied(
-    before: Missing | None, *, stream: str, began: datetime, now: datetime, seen_at: datetime | None = None
-) -> Missing:
+    before: MissingJob | None, *, stream: str, began: datetime, now: datetime, seen_at: datetime | None = None
+) -> MissingJob:
     """Count a denial, one at most in each poll: `began` is when this one did, `seen_at` the last that saw the job."""
     if before is None or before.first_at > now:
-        return Missing(stream=stream, times=1, first_at=now, last_at=now, seen_at=seen_at)
+        return MissingJob(stream=stream, times=1, first_at=now, last_at=now, seen_at=seen_at)
     if before.last_at >= began:
         return before
     return replace(before, times=before.times + 1, last_at=now)
 
 
-def is_believed(missing: Missing, *, every: timedelta) -> bool:
+def is_believed(missing: MissingJob, *, every: timedelta) -> bool:
     """Tell whether CI is believed: three polls, the first and the last at least two of the watch's intervals apart."""
     return missing.times >= _DENIALS and missing.last_at - missing.first_at >= _INTERVALS * every
 
 
-def asked_again(missing: Missing, *, now: datetime) -> Missing | None:
+def asked_again(missing: MissingJob, *, now: datetime) -> MissingJob | None:
     """Return a job that is gone with the time of its next question; None: it is not asked for any more."""
     told_at = missing.first_at if missing.ask_at and missing.first_at <= now else now
     ask_at = next((told_at + pause for pause in ASKED_AGAIN if told_at + pause > now), None)
