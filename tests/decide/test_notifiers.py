@@ -1,7 +1,10 @@
 import pytest
 
+from bridge.decide.rulesfile.notifiers import TYPES
 from tests.support.nouns import SECRET, a_rulebook
 from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, faults, notifier
+
+THERE_ARE = " or ".join(f'"{name}"' for name in TYPES)
 
 
 @pytest.mark.parametrize(
@@ -10,9 +13,9 @@ from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, faults, notifie
         (
             ['type = "email"'],
             {},
-            '2: notifier "hook", key "type": "email" is no type of notifier; it is "slack" or "webhook"',
+            f'2: notifier "hook", key "type": "email" is no type of notifier; it is {THERE_ARE}',
         ),
-        (["retry = '1h'"], {}, '1: notifier "hook": "type" is missing; it is "slack" or "webhook"'),
+        (["retry = '1h'"], {}, f'1: notifier "hook": "type" is missing; it is {THERE_ARE}'),
         (['type = "webhook"', SIGNED], {"S": SECRET}, '1: notifier "hook": "url" is missing'),
         (
             ['type = "slack"'],
