@@ -33,17 +33,20 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     All or nothing, but for what PostgreSQL builds outside of a transaction (revision 0005): what fails there is
     completed by the next upgrade.
     """
-    for attempt in range(1, _ATTEMPTS + 1):
+    attempts, done = _ATTEMPTS, False
+    while not done:
         try:
             with _alone(engine) as connection:
                 settings = config()
                 settings.attributes["connection"] = connection
                 command.upgrade(settings, revision)
-            return
         except OperationalError as error:
+            attempts -= 1
             # A worker that still runs locks tables in its own order. PostgreSQL rolled the upgrade back for it.
-            if not isinstance(error.orig, DeadlockDetected) or attempt == _ATTEMPTS:
+            if not isinstance(error.orig, DeadlockDetected) or not attempts:
                 raise
+        else:
+            done = True
 
 
 @contextmanager
