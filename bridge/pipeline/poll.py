@@ -35,7 +35,7 @@ from bridge.decide.changes.scan import (
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
-from bridge.model import DONE, GONE, Described, Job, Missing, Page, Place, Problem, Stream, Transition, Watch
+from bridge.model import DONE, GONE, Description, Job, JobProblem, MissingJob, Page, Place, Stream, Transition, Watch
 from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
@@ -65,7 +65,7 @@ class Source(Protocol):
         order: Literal["Asc", "Desc"] = "Asc",
         size: int = PAGE_SIZE,
     ) -> Page: ...
-    def describe(self, place: Place, ids: Sequence[str]) -> Described: ...
+    def describe(self, place: Place, ids: Sequence[str]) -> Description: ...
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class PollContext:
     errors: dict[str, CiError] = field(default_factory=dict)  # by stream, the first
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     left_out: dict[str, str] = field(default_factory=dict)  # jobs that could not be read so far, and their stream
-    missing: dict[str, Missing] = field(default_factory=dict)  # what CI denied, of the whole bucket
+    missing: dict[str, MissingJob] = field(default_factory=dict)  # what CI denied, of the whole bucket
     clocks: Clocks | None = None  # of the last answer
     ahead: timedelta | None = None  # CI's clock, where it differed most from ours
 
@@ -195,10 +195,10 @@ class PollContext:
             self.unseen.pop(job.id, None)
             self.seen.add(job.id)
 
-    def deny(self, tx: Connection, found: Described, before: Mapping[str, Known], now: datetime) -> list[str]:
+    def deny(self, tx: Connection, found: Description, before: Mapping[str, Known], now: datetime) -> list[str]:
         """Take note of which jobs of `before` an answer does not show; return those that are gone from now on."""
         shown = {job.id for job in found.jobs} | {problem.job_id for problem in found.problems}
-        gone_now, kept, over = list[str](), dict[str, Missing](), list[str]()
+        gone_now, kept, over = list[str](), dict[str, MissingJob](), list[str]()
         for job_id, known in before.items():
             if job_id in shown:
                 continue
@@ -495,7 +495,7 @@ class Poller:
                 advice="what was read is kept, and the list is asked for again",
             )
 
-    def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[Problem, ...]:
+    def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[JobProblem, ...]:
         """Let a list ask for less; return the jobs that are left out, if any. Raises the error if all is broken."""
         span, given_up = listing.span, len(listing.unreadable)
         listing.narrow(self.clock())
@@ -551,7 +551,7 @@ class Poller:
             if len(asked) > 1:
                 portions.extendleft([(job_id,) for job_id in asked])
                 return
-            found, clocks = Described(jobs=(), problems=(Problem.of_whole(asked[0], error.what),)), None
+            found, clocks = Description(jobs=(), problems=(JobProblem.of_whole(asked[0], error.what),)), None
         except CiError as error:
             left = {*asked, *itertools.chain.from_iterable(portions)}
             context.fail(error, {stream for job_id, stream in context.unseen.items() if job_id in left})
@@ -564,7 +564,7 @@ class Poller:
         context.answered(clocks)
         self._store_described(context, found, asked)
 
-    def _store_described(self, context: PollContext, found: Described, asked: Sequence[str]) -> None:
+    def _store_described(self, context: PollContext, found: Description, asked: Sequence[str]) -> None:
         """Store in one transaction what an answer by id changes: likewise, and of jobs that CI denies."""
         bucket, now = context.watch.place.bucket, self.clock()
         with self._transaction(context, now) as tx:
@@ -596,7 +596,7 @@ class Poller:
         for job_id in asked:
             context.unseen.pop(job_id, None)
 
-    def _stored(self, context: PollContext, jobs: Sequence[Job], new: Iterable[Problem]) -> None:
+    def _stored(self, context: PollContext, jobs: Sequence[Job], new: Iterable[JobProblem]) -> None:
         for problem in new:
             what = "a job cannot be read, and is left out" if problem.left_out else "a field of a job cannot be read"
             logger.warning(what, extra={"job": problem.job_id, "field": problem.field, "value": problem.value})

@@ -54,7 +54,7 @@ def rig(db: Database, port: int) -> Iterator[Rig]:
 
 def test_after_an_hour_everything_is_sent_once_and_in_order(rig: Rig, port: int) -> None:
     for number in range(EACH):
-        put(rig.db, *[new_delivery(f"{job}-{number}", lane=f"j{job}") for job in range(JOBS)], now=rig.clock())
+        put(rig.db, *[new_delivery(f"{job}-{number}", key=f"j{job}") for job in range(JOBS)], now=rig.clock())
         rig.lives(minutes(60 / EACH), step=seconds(5))
     assert 60 <= len(rows(rig.db, attempts)) <= 120  # about one a minute, whatever waits
     with WebhookReceiver(secrets=[SECRET], port=port, clock=lambda: rig.clock().timestamp()) as receiver:

@@ -107,7 +107,7 @@ def test_nothing_is_given_up_for_what_was_found_out_long_ago(rig: Rig) -> None:
 
 
 def test_a_receiver_that_asks_for_time_is_not_broken(rig: Rig) -> None:
-    rig.transport.answer = lambda _: RetryLater("429", after=seconds(1), everyone=True)
+    rig.transport.answer = lambda _: RetryLater("429", after=seconds(1), whole_notifier=True)
     put_new(rig, 40)
     lives(rig, seconds(30))
     assert attempts(rig) > 10

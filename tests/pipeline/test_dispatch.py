@@ -69,7 +69,7 @@ def due_at(rig: Rig) -> object:
 
 @on_both
 def test_what_is_due_is_sent_in_order_each_under_a_lease_of_its_own_and_recorded(rig: Rig) -> None:
-    put_new(rig, 5, lane="j1")
+    put_new(rig, 5, key="j1")
     rig.deliver()
     assert rig.transport.ids() == [f"d{n}" for n in range(5)]
     assert (rig.stored_states(), outcomes(rig)) == ([SENT] * 5, ["sent"] * 5)
@@ -102,7 +102,7 @@ def test_chance_makes_a_pause_up_to_a_fifth_longer(rig: Rig) -> None:
 
 
 def test_a_receiver_is_given_the_time_that_it_asks_for(rig: Rig) -> None:
-    rig.transport.answer = lambda _: RetryLater("429", after=minutes(7), everyone=True)
+    rig.transport.answer = lambda _: RetryLater("429", after=minutes(7), whole_notifier=True)
     put_new(rig, 1)
     rig.deliver()
     put(rig.db, new_delivery("d1"))
@@ -165,7 +165,7 @@ def test_a_dead_delivery_without_a_fallback_is_only_dead(rig: Rig) -> None:
 @on_both
 def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(backed_up: Rig) -> None:
     backed_up.transport.answer = lambda one: Rejected("410 Gone", pause=True) if one.notifier == "cms" else Sent()
-    put(backed_up.db, *[new_delivery(f"d{n}", message=a_message(f"m{n}"), lane="j1") for n in range(2)])
+    put(backed_up.db, *[new_delivery(f"d{n}", message=a_message(f"m{n}"), key="j1") for n in range(2)])
     backed_up.lives(seconds(20), step=seconds(5))
     assert [one.id for one in backed_up.transport.begun if one.notifier == "cms"] == ["d0"]
     note = "This could not be sent to cms: notifier cms is paused: 410 Gone"
@@ -244,7 +244,7 @@ def test_a_quick_receiver_that_asks_to_wait_gets_nothing_more_of_what_was_claime
     put(rig.db, new_delivery("first"))
     rig.deliver()  # it was quick
     put_new(rig, 8)
-    rig.transport.answer = lambda _: RetryLater("429", after=seconds(60), everyone=True)
+    rig.transport.answer = lambda _: RetryLater("429", after=seconds(60), whole_notifier=True)
     rig.deliver()
     waiting = [row for row in rows(rig.db, deliveries) if row["state"] == WAITING]
     assert len(waiting) == 8
@@ -443,7 +443,7 @@ def test_no_more_of_a_notifier_begin_than_may_be_in_flight_and_the_others_leave_
     assert ready(found) == ([], [])
     assert ended(found, Sent()) == []
     assert ready(found) == (["d3"], [])
-    assert ended(found, RetryLater("429", everyone=True)) == ["d4"]
+    assert ended(found, RetryLater("429", whole_notifier=True)) == ["d4"]
     assert (ready(found), len(found)) == (([], []), 0)
 
 

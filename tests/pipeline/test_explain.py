@@ -201,9 +201,9 @@ def test_the_text_leaves_most_rules_that_say_no_to_json_and_cuts_a_long_message(
     explained.goes(SUBMITTED, FAILED, message="\n".join(f"part {n}" for n in range(50)))
     text = as_text(explained.last())
     assert ('"r19"' in text, '"r20"' in text, "part 10" in text) == (True, False, False)
-    assert "... and 10 more that say no (--json has them all)" in text
+    assert "... and 10 more that do not match (--json has them all)" in text
     assert 'yes  rule "everything"' in text
-    assert "... and 40 lines more" in text
+    assert "... and 40 more lines" in text
     assert len(explained.last()["rules"]) == 31
 
 

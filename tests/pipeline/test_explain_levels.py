@@ -158,4 +158,4 @@ def test_an_alarm_of_a_rule_that_is_gone_is_still_shown(explained: Explained) ->
     explained.polls_at(31)
     explained.rule(EVERYTHING)
     assert (first(explained)["answer"], first(explained)["line"]) == ("fired", None)
-    assert '"stuck" (no longer among the rules)' in as_text(explained.last())
+    assert '"stuck" (no longer in rules.toml)' in as_text(explained.last())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.collect.errors import TemporaryError
-from bridge.model import CANCEL, FAILED, GONE, NEW, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described
+from bridge.model import CANCEL, FAILED, GONE, NEW, PAUSE, RUNNING, SUBMITTED, SUCCESS, Description
 from bridge.record import pruning
 from bridge.record.database import Database
 from bridge.record.pruning import Cutoffs
@@ -112,7 +112,7 @@ def test_an_answer_that_shows_the_job_ends_the_count(rig: Missing, listed: bool)
 
 
 def test_an_answer_that_says_nothing_of_the_job_is_no_denial(rig: Missing) -> None:
-    rig.ci.describe = lambda *_: Described(jobs=())  # type: ignore[method-assign]
+    rig.ci.describe = lambda *_: Description(jobs=())  # type: ignore[method-assign]
     rig.polls(9)
     assert rig.of_job() == [(NEW, RUNNING)]
 
@@ -212,7 +212,7 @@ def test_a_job_that_came_back_is_gone_again_only_after_three_more_denials(rig: M
 def test_answers_that_say_nothing_of_it_end_the_questions_too(rig: Missing) -> None:
     rig.until_gone()
     asked: list[object] = []
-    rig.ci.describe = lambda _, ids: (asked.append(ids), Described(jobs=()))[1]  # type: ignore[assignment,method-assign]
+    rig.ci.describe = lambda _, ids: (asked.append(ids), Description(jobs=()))[1]  # type: ignore[assignment,method-assign]
     rig.polls(40, hours(1))
     assert len(asked) == 4  # the polls are an hour apart: the first two come as one
     assert rig.missing() is None

@@ -63,7 +63,7 @@ def test_a_notifier_left_alone_for_long_is_tried_in_time_for_each_delivery_to_ha
     made: dict[str, datetime] = {}
     for n in range(12):  # whatever the place in that minute, as the probe itself or behind one
         made[f"d{n}"] = rig.clock()
-        put(rig.db, new_delivery(f"d{n}", lane=f"j{n}" if n % 2 else "j0"), now=rig.clock())
+        put(rig.db, new_delivery(f"d{n}", key=f"j{n}" if n % 2 else "j0"), now=rig.clock())
         rig.lives(seconds(17))
     rig.lives(seconds(100))
     ended = {row["id"]: at(row["ended_at"]) for row in rows(rig.db, deliveries) if row["state"] == DEAD}
@@ -111,7 +111,7 @@ def test_a_place_in_our_own_queue_uses_no_retry_time_up(rig: Rig) -> None:
 
 def test_retry_after_prolongs_it_to_three_times_at_most(rig: Rig) -> None:
     rig.transport.status = lambda _: 503
-    rig.transport.answer = lambda _: RetryLater("answered 503", after=hours(24), everyone=True)
+    rig.transport.answer = lambda _: RetryLater("answered 503", after=hours(24), whole_notifier=True)
     put_new(rig, 1)
     rig.lives(3 * RETRY - seconds(2))
     assert states(rig) == {WAITING}
@@ -124,7 +124,7 @@ def test_a_receiver_that_comes_back_and_asks_for_time_is_given_it(rig: Rig) -> N
     put_new(rig, 30)
     rig.lives(seconds(20))
     rig.transport.status = lambda _: 503
-    rig.transport.answer = lambda _: RetryLater("answered 503", after=seconds(60), everyone=True)
+    rig.transport.answer = lambda _: RetryLater("answered 503", after=seconds(60), whole_notifier=True)
     rig.lives(seconds(20))
     begun = len(rig.transport.begun)
     rig.lives(seconds(30))

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.collect.client import Credentials, TencentCi
 from bridge.decide.changes.scan import MOST_BROKEN
-from bridge.model import RUNNING, SUCCESS, Described, Job, Page, Place, Problem, Rate, Stream
+from bridge.model import RUNNING, SUCCESS, Description, Job, JobProblem, Page, Place, Rate, Stream
 from bridge.pipeline.poll import Poll
 from bridge.record.database import Database
 from bridge.record.polling import problems
@@ -149,13 +149,13 @@ class OddCi(FakeCi):
         jobs, unread = self._read([job for job in page.jobs if job.id not in self.unlisted])
         return replace(page, jobs=jobs, problems=unread)
 
-    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+    def describe(self, place: Place, ids: Sequence[str]) -> Description:
         found = super().describe(place, ids)
         jobs, unread = self._read(found.jobs)
         return replace(found, jobs=jobs, problems=unread)
 
-    def _read(self, jobs: Sequence[Job]) -> tuple[tuple[Job, ...], tuple[Problem, ...]]:
-        bad = [Problem(job_id=job.id, field="State", value="?", left_out=True) for job in jobs if job.id in self.odd]
+    def _read(self, jobs: Sequence[Job]) -> tuple[tuple[Job, ...], tuple[JobProblem, ...]]:
+        bad = [JobProblem(job_id=job.id, field="State", value="?", left_out=True) for job in jobs if job.id in self.odd]
         return tuple(job for job in jobs if job.id not in self.odd), tuple(bad)
 
 
