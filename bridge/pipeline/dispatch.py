@@ -6,9 +6,10 @@ import itertools
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -20,6 +21,9 @@ from bridge.pipeline.housekeeping import LEASE, Housekeeping, notify_fallback, r
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
+
+if TYPE_CHECKING:
+    from bridge.send.sender import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -85,68 +89,49 @@ class Prefetch:
         return left
 
 
-class Transport(Protocol):
-    """What attempts go out with: many at once, ended in any order, none of them later than LEASE."""
-
-    def begin(self, delivery: Delivery) -> None: ...
-    def wait(self, timeout_s: float) -> Sequence[Attempt]: ...
-    def wake(self) -> None: ...
-    @property
-    def in_flight(self) -> int: ...
-
-
+@dataclass(slots=True, kw_only=True)
 class Dispatcher:
     """The delivery loop of one worker. `wake` may be called from any thread; all else from one."""
 
-    def __init__(
-        self,
-        *,
-        db: Database,
-        transport: Transport,
-        book: Callable[[], Rulebook],
-        clock: Clock,
-        chance: Callable[[], float],
-        worker: str,
-        monotonic: Callable[[], float] = time.monotonic,
-        window: int = WINDOW,
-        clock_fault: Callable[[Connection], str | None] = lambda _: None,
-    ) -> None:
-        self._db = db
-        self._transport = transport
-        self._book = book
-        self._clock = clock
-        self._chance = chance
-        self._worker = worker
-        self._monotonic = monotonic
-        self._window = window
-        self._clock_fault = clock_fault
-        self._claims = itertools.count(1)
+    db: Database
+    transport: Sender
+    book: Callable[[], Rulebook]
+    clock: Clock
+    chance: Callable[[], float]
+    worker: str
+    monotonic: Callable[[], float] = time.monotonic
+    window: int = WINDOW
+    clock_fault: Callable[[Connection], str | None] = lambda _: None
+    _claims: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False)
+    _housekeeping: Housekeeping = field(init=False)
+    _prefetch: Prefetch = field(default_factory=Prefetch, init=False)
+    _newest: set[str] = field(default_factory=set, init=False)  # notifiers whose next claim begins with the youngest
+    _failing: set[str] = field(default_factory=set, init=False)  # notifiers whose last attempt was not answered
+    _held: set[int] = field(default_factory=set, init=False)  # the numbers of what is claimed and not recorded
+    _stale: list[Delivery] = field(default_factory=list, init=False)  # claimed and not begun, to be handed back
+    _ended: list[Attempt] = field(default_factory=list, init=False)  # accepted or failed, not yet recorded
+    _digests_at_s: float = field(default=0.0, init=False)
+    _again_at: datetime | None = field(default=None, init=False)
+    _woken: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
         self._housekeeping = Housekeeping(
-            db=db,
-            book=book,
-            clock=clock,
-            monotonic=monotonic,
-            new_lease=lambda: f"{worker}.{next(self._claims)}",
-            clock_fault=clock_fault,
+            db=self.db,
+            book=self.book,
+            clock=self.clock,
+            monotonic=self.monotonic,
+            new_lease=lambda: f"{self.worker}.{next(self._claims)}",
+            clock_fault=self.clock_fault,
         )
-        self._digests_at_s = 0.0
-        self._newest: set[str] = set()  # notifiers whose next claim begins with the youngest, while they fail
-        self._failing: set[str] = set()  # notifiers whose last attempt was not answered
-        self._held: set[int] = set()  # the numbers of what was claimed and is not recorded
-        self._prefetch = Prefetch()
-        self._stale: list[Delivery] = []  # claimed and not begun, to be handed back
-        self._ended: list[Attempt] = []  # accepted or failed, not yet recorded
-        self._again_at: datetime | None = None
-        self._woken = False
 
     def wake(self) -> None:
         """Look at the outbox now."""
         self._woken = True
-        self._transport.wake()
+        self.transport.wake()
 
     @property
     def unfinished(self) -> int:
-        return self._transport.in_flight + len(self._ended) + len(self._prefetch) + len(self._stale)
+        return self.transport.in_flight + len(self._ended) + len(self._prefetch) + len(self._stale)
 
     def turn(self, *, claiming: bool = True) -> int:
         """Record what ended, claim and begin what is due, then wait for news. Return how many were claimed.
@@ -164,25 +149,25 @@ class Dispatcher:
             self._collect(_UNHURRIED_S)
             return 0
         self._begin_ready()
-        if claiming or self._transport.in_flight:
+        if claiming or self.transport.in_flight:
             self._collect(self._patience(busy=bool(claimed)))
         return claimed
 
     def _send_digests(self) -> None:
-        if self._monotonic() >= self._digests_at_s:
-            self._digests_at_s = self._monotonic() + _DIGESTS_S
-            self._woken |= send_due_digests(self._db, self._book(), self._clock()) > 0
+        if self.monotonic() >= self._digests_at_s:
+            self._digests_at_s = self.monotonic() + _DIGESTS_S
+            self._woken |= send_due_digests(self.db, self.book(), self.clock()) > 0
 
     def _settle_and_claim(self, *, claiming: bool) -> int:
         """In one transaction: settle what ended, claim what the slots that are free by it can take."""
-        now, now_s = self._clock(), self._monotonic()
-        free = self._window - self._transport.in_flight - len(self._prefetch) if claiming else 0
+        now, now_s = self.clock(), self.monotonic()
+        free = self.window - self.transport.in_flight - len(self._prefetch) if claiming else 0
         # Whoever wakes us has put something there: to ask first would be a transaction in its way.
         woken, self._woken = self._woken, False
         if not self._ended and not self._stale and not (free > 0 and (woken or self._is_due(now))):
             self._again_at = None
             return 0
-        with self._db.write() as tx:
+        with self.db.write() as tx:
             lost = self._settle(tx, now)
             results.hand_back(tx, self._stale)
             claimed = self._claim(tx, free, now) if free > 0 else claims.Claimed(())
@@ -198,7 +183,7 @@ class Dispatcher:
         return claims.claim(
             tx,
             free=free,
-            lease=f"{self._worker}.{number}",
+            lease=f"{self.worker}.{number}",
             lease_for=LEASE,
             now=now,
             turn=number,
@@ -223,7 +208,7 @@ class Dispatcher:
 
     def _is_due(self, now: datetime) -> bool:
         # Asked in a reading transaction: an idle worker never takes SQLite's write lock.
-        with self._db.read() as tx:
+        with self.db.read() as tx:
             return bool(claims.due_notifiers(tx, now=now))
 
     def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
@@ -236,7 +221,7 @@ class Dispatcher:
         for result in kept:
             outcome, notifier = result.attempt.outcome, result.attempt.delivery.notifier
             if result.dead:
-                notify_fallback(tx, result.attempt, self._book(), now)
+                notify_fallback(tx, result.attempt, self.book(), now)
             elif isinstance(outcome, Rejected):
                 advice = f"its deliveries wait; fix the cause, then `ci-bridge notifier resume {notifier}`"
                 facts = {"notifier": notifier, "reason": outcome.why, "advice": advice}
@@ -259,7 +244,7 @@ class Dispatcher:
             failures = entries.failed(tx, name, failed[name], broken_at=BROKEN_AT, run=run)
             if failures > BROKEN_AT:
                 self._housekeeping.probed(name, run, now - timedelta(seconds=begun_s))
-            if pause := rest(failures=failures, chance=self._chance()):
+            if pause := rest(failures=failures, chance=self.chance()):
                 entries.hold(tx, name, now + pause)
                 facts = {"notifier": name, "failures": failures, "seconds": round(pause.total_seconds())}
                 logger.warning("a notifier that does not answer is left alone", extra=facts)
@@ -270,7 +255,7 @@ class Dispatcher:
         if not later:
             return [Ended(attempt) for attempt in self._ended]
         run, breakers = self._housekeeping.run_clock.read(tx, now), entries.breakers(tx, later)
-        may_end = self._clock_fault(tx) is None
+        may_end = self.clock_fault(tx) is None
         return [
             self._judge(attempt, now, run, breakers.get(attempt.delivery.notifier, Breaker()), may_end=may_end)
             for attempt in self._ended
@@ -288,28 +273,28 @@ class Dispatcher:
         pause = next_pause(
             attempts=delivery.attempts - delivery.lost,  # who dies while sending says nothing of the receiver
             used=run - first,
-            retry=retry_of(delivery.notifier, self._book()),
+            retry=retry_of(delivery.notifier, self.book()),
             wish=outcome.after,
-            chance=self._chance(),
+            chance=self.chance(),
             stood_for=delivery.retry_due is not None and probed_since(due, breaker),
             may_end=may_end,
         )
         return Ended(attempt) if pause is None else Ended(attempt, now + pause, first, run + pause)
 
     def _collect(self, timeout_s: float) -> None:
-        self._take(self._transport.wait(timeout_s))
+        self._take(self.transport.wait(timeout_s))
         # A handful of answers is worth waiting two milliseconds for: a transaction costs as much.
-        while self._transport.in_flight and 0 < len(self._ended) < _ENOUGH:
-            if not self._take(self._transport.wait(_LINGER_S)):
+        while self.transport.in_flight and 0 < len(self._ended) < _ENOUGH:
+            if not self._take(self.transport.wait(_LINGER_S)):
                 break
 
     def _begin_ready(self) -> None:
-        notifiers = self._book().notifiers
+        notifiers = self.book().notifiers
         limits = {name: notifier.max_in_flight for name, notifier in notifiers.items()}
-        begin, stale = self._prefetch.ready(limits, now_s=self._monotonic())
+        begin, stale = self._prefetch.ready(limits, now_s=self.monotonic())
         self._stale += stale
         for delivery in begin:
-            self._transport.begin(delivery)
+            self.transport.begin(delivery)
 
     def _take(self, attempts: Sequence[Attempt]) -> int:
         self._ended += attempts
@@ -324,12 +309,12 @@ class Dispatcher:
 
     def _patience(self, *, busy: bool) -> float:
         """Return how long to wait for news, in seconds."""
-        if busy or self._transport.in_flight:
+        if busy or self.transport.in_flight:
             return _UNHURRIED_S
         if self._ended or self._stale:
             return 0
         if self._again_at:
-            return min(max((self._again_at - self._clock()).total_seconds(), 0), _UNHURRIED_S)
+            return min(max((self._again_at - self.clock()).total_seconds(), 0), _UNHURRIED_S)
         return _UNHURRIED_S
 
     def finish(self, *, until: Callable[[], bool]) -> None:

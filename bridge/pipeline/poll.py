@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
@@ -35,12 +35,15 @@ from bridge.decide.changes.scan import (
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
-from bridge.model import DONE, GONE, Description, Job, JobProblem, MissingJob, Page, Place, Stream, Transition, Watch
+from bridge.model import DONE, GONE, Description, Job, JobProblem, MissingJob, Page, Stream, Transition, Watch
 from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
 from bridge.record.polling import leases, problems, snapshots
 from bridge.record.polling.snapshots import Known
+
+if TYPE_CHECKING:
+    from bridge.collect.client import TencentCi
 
 logger = logging.getLogger(__name__)
 
@@ -50,22 +53,6 @@ _MOST_ERRORS = 5  # different ones of one poll, in its text
 
 class Halted(Exception):
     """The process is stopping: the poll is given up, and what it has stored stays."""
-
-
-class Source(Protocol):
-    """Where jobs are asked for. Raises CiError."""
-
-    def list(
-        self,
-        stream: Stream,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        token: str | None = None,
-        order: Literal["Asc", "Desc"] = "Asc",
-        size: int = PAGE_SIZE,
-    ) -> Page: ...
-    def describe(self, place: Place, ids: Sequence[str]) -> Description: ...
 
 
 @dataclass(slots=True)
@@ -316,7 +303,7 @@ class Poller:
     """Polls watches for one worker, whose id is the token of its leases."""
 
     db: Database
-    source: Source
+    source: TencentCi
     clock: Clock
     worker: str
     on_stored: Callable[[], None] = lambda: None
