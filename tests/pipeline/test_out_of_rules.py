@@ -26,8 +26,6 @@ from tests.support.fakes import FakeCi, notify_all
 from tests.support.records import a_listed_job, hours, minutes, row_of, rows, seconds
 from tests.support.rig import Rig
 
-pytestmark = on_both
-
 DAY = hours(24)
 BOTH, WITHOUT = notify_all("Transcode", "Snapshot"), notify_all("Transcode")
 NARROW = """
@@ -59,6 +57,7 @@ def is_out_for(rig: Rig, time: timedelta) -> None:
     rig.use(given=BOTH)
 
 
+@on_both
 def test_a_tag_put_back_after_longer_than_the_lookback_is_silent_about_what_came_meanwhile(rig: Rig) -> None:
     rig.use(given=WITHOUT)
     for day in range(20):
@@ -129,6 +128,7 @@ def _knows_no_rules_in_force(rig: Rig) -> None:
     "happens",
     [_is_out_for_less, _stops, _cannot_ask, _is_paused, _is_renamed, _has_other_workers, _knows_no_rules_in_force],
 )
+@on_both
 def test_nothing_else_makes_a_stream_begin_anew(rig: Rig, happens: Callable[[Rig], None]) -> None:
     creates(rig, "meanwhile")
     happens(rig)
@@ -170,6 +170,7 @@ def test_a_job_known_from_before_is_followed_to_its_end(rig: Rig) -> None:
     assert rig.news() == ["j1", "j1"]
 
 
+@on_both
 def test_what_another_stream_was_to_notify_of_is_news(rig: Rig) -> None:
     rig.use(NARROW)
     rig.poll(1)
@@ -224,6 +225,7 @@ def prunes(rig: Rig) -> dict[str, int]:
     return dict(Pruner(db=rig.db, clock=rig.clock, worker="w1", nap=lambda _: None).prune(rig.book))
 
 
+@on_both
 def test_an_unfinished_job_of_a_tag_that_is_taken_out_is_unwatched_and_not_counted_until_that_is_back(
     running: Rig,
 ) -> None:
@@ -241,6 +243,7 @@ def test_an_unfinished_job_of_a_tag_that_is_taken_out_is_unwatched_and_not_count
     assert unfinished(running) == (0, None)  # a finished one is just finished
 
 
+@on_both
 def test_an_unwatched_job_that_another_watch_covers_is_watched_by_that(running: Rig) -> None:
     running.use(given=WITHOUT)
     running.use(NARROW)
@@ -249,6 +252,7 @@ def test_an_unwatched_job_that_another_watch_covers_is_watched_by_that(running: 
     assert unfinished(running) == (1, None)
 
 
+@on_both
 def test_an_unwatched_job_is_pruned_by_age_and_is_no_news_when_the_tag_is_back(running: Rig) -> None:
     running.polls(1, 40 * DAY)  # it is old, and watched
     running.use(given=WITHOUT)
