@@ -75,8 +75,8 @@ Events = tuple[Event, ...]
 # --- to answers ----------------------------------------------------------------------------------------------------
 
 
-class Road(Protocol):
-    """What an answer meets on its way: the world, as far as it may be touched while one is under way."""
+class Link(Protocol):
+    """The world, as far as an answer on its way may touch it."""
 
     def happen(self, *events: Event) -> None: ...
     def date(self, off_s: int | None = 0) -> str: ...
@@ -86,12 +86,12 @@ class Road(Protocol):
     def halt(self) -> None: ...
 
 
-class Way:
+class Arrival:
     """How one answer arrives. `whole`: the bridge gets what CI said, or what CI once said."""
 
     whole = True
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
+    def spoil(self, true: Answer, link: Link) -> Answer:
         return true
 
 
@@ -100,38 +100,38 @@ def dated(answer: Answer, date: str) -> Answer:
 
 
 @dataclass(frozen=True)
-class Truly(Way):
+class Truly(Arrival):
     """As it is."""
 
 
 @dataclass(frozen=True)
-class Late(Way):
+class Late(Arrival):
     """It was made before these events and arrives after them."""
 
     events: Events
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
-        road.happen(*self.events)
-        return dated(true, road.date())
+    def spoil(self, true: Answer, link: Link) -> Answer:
+        link.happen(*self.events)
+        return dated(true, link.date())
 
 
 @dataclass(frozen=True)
-class Dated(Way):
+class Dated(Arrival):
     """Its Date is off by so much; None: there is none to be read."""
 
     off_s: int | None
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
-        return dated(true, road.date(self.off_s))
+    def spoil(self, true: Answer, link: Link) -> Answer:
+        return dated(true, link.date(self.off_s))
 
 
 @dataclass(frozen=True)
-class Denied(Way):
+class Denied(Arrival):
     """Of one of the jobs that were asked for it says that there is none; of all of them with None."""
 
     which: int | None = 0
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
+    def spoil(self, true: Answer, link: Link) -> Answer:
         body, jobs = true.body, re.findall(rb"<JobsDetail>.*?</JobsDetail>", true.body, re.DOTALL)
         for job in jobs if self.which is None else jobs[self.which : self.which + 1]:
             body = deny(body, job, job.partition(b"<JobId>")[2].partition(b"</JobId>")[0].decode())
@@ -139,24 +139,24 @@ class Denied(Way):
 
 
 @dataclass(frozen=True)
-class Stale(Way):
+class Stale(Arrival):
     """Some cache serves an earlier answer to this question, with its own Date."""
 
     back: int = 1
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
-        return road.earlier(self.back) or true
+    def spoil(self, true: Answer, link: Link) -> Answer:
+        return link.earlier(self.back) or true
 
 
 @dataclass(frozen=True)
-class Mixed(Way):
+class Mixed(Arrival):
     """The jobs of an earlier answer, of any page, stand in it too."""
 
     back: int = 1
     before: bool = False
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
-        found = road.earlier(self.back, any_page=True)
+    def spoil(self, true: Answer, link: Link) -> Answer:
+        found = link.earlier(self.back, any_page=True)
         jobs = _jobs(found.body if found else true.body)
         if self.before:
             return replace(true, body=_open(true.body).replace(b"<Response>", b"<Response>" + jobs, 1))
@@ -164,57 +164,57 @@ class Mixed(Way):
 
 
 @dataclass(frozen=True)
-class Reversed(Way):
+class Reversed(Arrival):
     """Its jobs stand in the other order."""
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
+    def spoil(self, true: Answer, link: Link) -> Answer:
         each = re.findall(rb"<JobsDetail>.*?</JobsDetail>", true.body, re.DOTALL)
         return replace(true, body=true.body.replace(b"".join(each), b"".join(reversed(each)))) if each else true
 
 
 @dataclass(frozen=True)
-class Endless(Way):
+class Endless(Arrival):
     """Its next page is itself, for ever."""
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
+    def spoil(self, true: Answer, link: Link) -> Answer:
         bare = re.sub(rb"<NextToken>.*?</NextToken>", b"", _open(true.body))
         token = b"<NextToken>%s</NextToken></Response>" % ENDLESS.encode()
         return replace(true, body=bare.replace(b"</Response>", token))
 
 
 @dataclass(frozen=True)
-class Rival(Way):
+class Rival(Arrival):
     """Meanwhile another worker wants the bucket."""
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
-        road.poll_by_rival()
+    def spoil(self, true: Answer, link: Link) -> Answer:
+        link.poll_by_rival()
         return true
 
 
 @dataclass(frozen=True)
-class Halting(Way):
+class Halting(Arrival):
     """The worker is told to stop while it is under way."""
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
-        road.halt()
+    def spoil(self, true: Answer, link: Link) -> Answer:
+        link.halt()
         return true
 
 
 @dataclass(frozen=True)
-class Away(Way):
+class Away(Arrival):
     """The worker stands still for longer than its lease; meanwhile these happen and another worker polls."""
 
     events: Events
     whole = False
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
-        road.happen(*self.events)
-        road.poll_while_away()
+    def spoil(self, true: Answer, link: Link) -> Answer:
+        link.happen(*self.events)
+        link.poll_while_away()
         return true
 
 
 @dataclass(frozen=True)
-class Cut(Way):
+class Cut(Arrival):
     """It ends after so many tenths, or with a job; `announced`: its Content-Length is that of the whole."""
 
     tenths: int = 5
@@ -222,7 +222,7 @@ class Cut(Way):
     after_a_job: bool = False
     whole = False
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
+    def spoil(self, true: Answer, link: Link) -> Answer:
         end = len(true.body) * self.tenths // 10
         if self.after_a_job:
             end = true.body.find(b"</JobsDetail>", end) + len(b"</JobsDetail>")
@@ -231,13 +231,13 @@ class Cut(Way):
 
 
 @dataclass(frozen=True)
-class Refused(Way):
+class Refused(Arrival):
     """Something else comes instead."""
 
     how: str
     whole = False
 
-    def spoil(self, true: Answer, road: Road) -> Answer:
+    def spoil(self, true: Answer, link: Link) -> Answer:
         return REFUSALS[self.how]
 
 

@@ -74,7 +74,7 @@ class Jobs:
         near = [other for other in self.odd if abs(self.created[other].at - self.created[job].at) <= _APART]
         if oddity in STRUCTURE and any(self.odd[other] in STRUCTURE for other in near if other != job):
             return
-        if oddity != DENIED or self._known(job):  # of a job that nobody has heard of nothing is known later
+        if oddity != DENIED or self._known(job):  # of a job that was never seen nothing is known later
             self.odd[job] = oddity
 
     def show(self, body: bytes, *, by_id: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""What must be on record and be told, worked out from the answers that CI gave in whole.
+"""What must be on record and be sent, worked out from the answers that CI gave in whole.
 
 It is written from what the bridge promises and uses none of its code. The promises, as they are counted here:
 
@@ -10,16 +10,16 @@ It is written from what the bridge promises and uses none of its code. The promi
 - A job that comes twice on one page counts once, by the state that is further on.
 - A job with a field that cannot be understood counts as if CI had not said it. One without a usable state is not seen,
   and costs the others nothing. It is asked for by id until it can be read, for the lookback, after a quarter of the
-  time that it was left out at the latest; nobody is told of it then if nobody would have been told at first.
-- An answer whose structure is broken is not seen. The one job that makes it so is left out in the same way.
+  time that it was left out at the latest; nobody is notified of it then if nobody would have been notified at first.
+- An answer whose structure is broken is not seen. The one job that makes it so is left out in the same arrival.
 - An unfinished job is `gone` when CI has denied it three times (once a poll), the first and the last at least two
   intervals apart, with no answer between them that shows it. It is asked for again 5 min, 30 min, 2 h, 8 h and 24 h
   later. When it lives again, it comes from the last state that CI named, or from `gone` if it is in that state again.
-- Nobody is told of jobs from before a stream of lists was first asked for, as long as it has not been listed to the
+- Nobody is notified of jobs from before a stream of lists was first asked for, as long as it has not been listed to the
   end. "Before" is CI's CreationTime against the first call; or, for a stream that came later, against the last
   complete listing of one that covers it, or the last complete poll of its watch. One that was out of the rules for
   longer than the lookback comes as if for the first time. CI's Date may be anything: what was created after that moment
-  is told, and between it and what it would be by another clock of those that are known both are right.
+  is sent, and between it and what it would be by another clock of those that are known both are right.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _allowed(reference: re.Match[str]) -> str:
 
 @dataclass
 class Step:
-    """One transition. `silent` None: it may be told or not."""
+    """One transition. `silent` None: it may be sent or not."""
 
     was: str
     to: str
@@ -127,7 +127,7 @@ class Step:
 
 
 @dataclass
-class Heard:
+class Known:
     """Of one stream: between when its jobs are surely old and surely news, and its last complete listing."""
 
     asked_at: datetime  # first, by the bridge's clock
@@ -148,7 +148,7 @@ class Heard:
 class LeftOut:
     at: datetime
     asked_at: datetime
-    heard: Heard
+    known: Known
     first: bool  # the stream's first listing was under way
 
     def is_due(self, now: datetime) -> bool:
@@ -164,15 +164,15 @@ class Denial:
 
 @dataclass
 class Gone:
-    told_at: datetime
+    gone_at: datetime
     asked_at: datetime
 
     def is_due(self, now: datetime) -> bool:
-        return any(self.asked_at < self.told_at + pause <= now for pause in ASKED_AGAIN)
+        return any(self.asked_at < self.gone_at + pause <= now for pause in ASKED_AGAIN)
 
     @property
     def given_up(self) -> bool:
-        return self.asked_at - self.told_at >= ASKED_AGAIN[-1]
+        return self.asked_at - self.gone_at >= ASKED_AGAIN[-1]
 
 
 @dataclass
@@ -181,7 +181,7 @@ class Oracle:
     announce: bool
     clock: Callable[[], datetime]  # the bridge's
     steps: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
-    streams: dict[Stream, Heard] = field(default_factory=dict)
+    streams: dict[Stream, Known] = field(default_factory=dict)
     polled: dict[str, datetime] = field(default_factory=dict)  # by watch: its last complete poll began
     left_out: dict[str, LeftOut] = field(default_factory=dict)
     denials: dict[str, Denial] = field(default_factory=dict)
@@ -192,19 +192,19 @@ class Oracle:
 
     def rules_change(self, in_force: Iterable[Stream]) -> None:
         in_force, now = set(in_force), self.clock()
-        for stream, heard in self.streams.items():
+        for stream, known in self.streams.items():
             if stream not in in_force:
-                heard.out_at = heard.out_at or now
-        back = {s: heard.out_at for s in in_force if (heard := self.streams.get(s)) and heard.out_at}
+                known.out_at = known.out_at or now
+        back = {s: known.out_at for s in in_force if (known := self.streams.get(s)) and known.out_at}
         anew = {stream: out_at for stream, out_at in back.items() if now - out_at > LOOKBACK}
         for stream in back:
             self.streams[stream].out_at = None
         for stream, out_at in anew.items():
             covering = [self.streams[s] for s in in_force - anew.keys() if s in self.streams and s.covers(stream)]
-            heard = self._met(covering, None, now)
-            heard.news_from = max(heard.news_from, out_at + self.skew + _GRACE)
-            heard.away = now - out_at
-            self.streams[stream] = heard
+            known = self._met(covering, None, now)
+            known.news_from = max(known.news_from, out_at + self.skew + _GRACE)
+            known.away = now - out_at
+            self.streams[stream] = known
 
     def poll_begins(self, watch: str, asks: Iterable[Stream], in_force: Iterable[Stream], now: datetime) -> None:
         in_force, met, self.began = list(in_force), dict(self.streams), now
@@ -212,17 +212,17 @@ class Oracle:
             if stream not in met:
                 covering = [met[s] for s in in_force if s in met and s.covers(stream)]
                 self.streams[stream] = self._met(covering, self.polled.get(watch), now)
-            heard = self.streams[stream]
-            heard.began, heard.narrowed, heard.ended = now, False, False
+            known = self.streams[stream]
+            known.began, known.narrowed, known.ended = now, False, False
 
-    def _met(self, covering: list[Heard], polled: datetime | None, now: datetime) -> Heard:
+    def _met(self, covering: list[Known], polled: datetime | None, now: datetime) -> Known:
         """Return a stream that is asked for the first time: what it shows is news since others saw all that it has."""
         unsure = any(one.maybe and not one.mark for one in covering)
         marks = [one.mark for one in covering if one.mark]
         moments = [one.complete_at for one in covering if one.complete_at]
         earliest = max(marks) - abs(self.skew) if marks else polled or now
         latest = now if unsure else max(moments, default=polled or now)
-        return Heard(
+        return Known(
             asked_at=now,
             old_until=min(earliest, earliest + self.skew) - _GRACE - (400 * LOOKBACK if unsure else _NONE),
             news_from=latest + self.skew + _GRACE,
@@ -232,55 +232,55 @@ class Oracle:
     def poll_ends(self, watch: str, asks: Iterable[Stream], began: datetime, *, complete: bool) -> None:
         if complete:
             self.polled[watch] = began
-        for heard in (self.streams[stream] for stream in asks):
-            if heard.narrowed and complete:
-                self._complete(heard)
-            elif heard.narrowed:
-                heard.maybe |= heard.ended
+        for known in (self.streams[stream] for stream in asks):
+            if known.narrowed and complete:
+                self._complete(known)
+            elif known.narrowed:
+                known.maybe |= known.ended
 
-    def _complete(self, heard: Heard) -> None:
+    def _complete(self, known: Known) -> None:
         now = self.clock()
-        earliest = min([heard.began, *heard.dates])
-        agree = heard.dates and all(abs(date - now) <= _AGREE for date in heard.dates)
-        heard.mark = earliest if agree else earliest - _QUIET
-        heard.complete_at, heard.dates, heard.away = heard.began, [], None
+        earliest = min([known.began, *known.dates])
+        agree = known.dates and all(abs(date - now) <= _AGREE for date in known.dates)
+        known.mark = earliest if agree else earliest - _QUIET
+        known.complete_at, known.dates, known.away = known.began, [], None
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def misses(self, question: Question) -> None:
         """Take note of an answer that did not arrive in whole."""
         if question.stream:
-            heard = self.streams[question.stream]
-            heard.narrowed = heard.ended = True
+            known = self.streams[question.stream]
+            known.narrowed = known.ended = True
 
-    def hears(self, question: Question, body: bytes, date: datetime | None) -> None:
+    def takes_in(self, question: Question, body: bytes, date: datetime | None) -> None:
         """Take in an answer that arrived in whole; `date` is its Date."""
         whole = Whole.read(body)
         if question.stream is None:
-            self._hears_by_id(question, whole)
+            self._takes_in_by_id(question, whole)
             return
-        heard = self.streams[question.stream]
+        known = self.streams[question.stream]
         if whole.broken:
-            heard.narrowed = heard.ended = True
+            known.narrowed = known.ended = True
             if len(whole.jobs) == 1:
-                self._leaves_out(whole.jobs[0], heard)
+                self._leaves_out(whole.jobs[0], known)
             return
         off = date - self.clock() if date else _NONE
-        if heard.away and heard.away + min(off, _NONE) - abs(self.skew) <= LOOKBACK:
-            heard.maybe = True  # by CI's clock it was not away for so long
+        if known.away and known.away + min(off, _NONE) - abs(self.skew) <= LOOKBACK:
+            known.maybe = True  # by CI's clock it was not away for so long
         for job in _once(whole.jobs):
             if job.state is None:
-                self._leaves_out(job, heard)
+                self._leaves_out(job, known)
             else:
-                self._sees(job, silent=self._silent(job, heard, not heard.mark, abs(off - self.skew)))
-        if question.token is None and not heard.narrowed and len(heard.dates) < _FEW:
-            heard.dates = []  # a longer list may go on where it was
-        heard.dates.append(date or self.clock() - _QUIET)
-        heard.ended = whole.next_token is None
-        if heard.ended and not heard.narrowed:
-            self._complete(heard)
+                self._sees(job, silent=self._silent(job, known, not known.mark, abs(off - self.skew)))
+        if question.token is None and not known.narrowed and len(known.dates) < _FEW:
+            known.dates = []  # a longer list may go on where it was
+        known.dates.append(date or self.clock() - _QUIET)
+        known.ended = whole.next_token is None
+        if known.ended and not known.narrowed:
+            self._complete(known)
 
-    def _hears_by_id(self, question: Question, whole: Whole) -> None:
+    def _takes_in_by_id(self, question: Question, whole: Whole) -> None:
         now = self.clock()
         if whole.broken and len(question.ids) > 1:
             return  # each is asked for alone
@@ -294,8 +294,8 @@ class Oracle:
         shown = [job for job in _once(whole.jobs) if job.id in question.ids]
         for job in shown:
             if job.state is not None:
-                heard = self.left_out[job.id].heard if job.id in self.left_out else None
-                self._sees(job, silent=self._silent(job, heard, False, _NONE) if heard else False)
+                known = self.left_out[job.id].known if job.id in self.left_out else None
+                self._sees(job, silent=self._silent(job, known, False, _NONE) if known else False)
         for job_id in {*question.ids} & {*whole.missing} - {job.id for job in shown}:
             if self.steps.get(job_id) and self.steps[job_id][-1].to not in (*FINAL, GONE):
                 self._denies(job_id, now)
@@ -310,9 +310,9 @@ class Oracle:
             self.steps[job_id].append(Step(last.to, GONE, last.queue))
             self.gone[job_id] = Gone(now, now)
 
-    def _leaves_out(self, job: Shown, heard: Heard) -> None:
+    def _leaves_out(self, job: Shown, known: Known) -> None:
         if not self.steps.get(job.id):
-            self.left_out.setdefault(job.id, LeftOut(self.clock(), self.clock(), heard, not heard.mark))
+            self.left_out.setdefault(job.id, LeftOut(self.clock(), self.clock(), known, not known.mark))
 
     def _sees(self, job: Shown, *, silent: bool | None = False) -> None:
         steps, state = self.steps[job.id], str(job.state)
@@ -328,20 +328,20 @@ class Oracle:
         named = steps[-2].to if last == GONE else last
         steps.append(Step(named if named != state else last, state, job.queue))
 
-    def _silent(self, job: Shown, heard: Heard, first: bool, off: timedelta) -> bool | None:
+    def _silent(self, job: Shown, known: Known, first: bool, off: timedelta) -> bool | None:
         if job.id in self.left_out:
             first = self.left_out[job.id].first
         created = job.created_at
         if self.announce or not first:  # a list that goes back further than the first one shows nothing that is news
-            return None if created and created < heard.old_until - LOOKBACK + _QUIET else False
+            return None if created and created < known.old_until - LOOKBACK + _QUIET else False
         if created is None:
             return None
-        if created > heard.news_from:
+        if created > known.news_from:
             return False
-        return None if heard.maybe or created >= heard.old_until - off else True
+        return None if known.maybe or created >= known.old_until - off else True
 
-    def must_hear(self) -> dict[tuple[str, str, int], Step]:
-        """Return what is told to whom, by (notifier, job, number of the transition)."""
+    def must_receive(self) -> dict[tuple[str, str, int], Step]:
+        """Return what is sent to whom, by (notifier, job, number of the transition)."""
         return {
             (notifier, job_id, number): step
             for job_id, steps in self.steps.items()
@@ -351,7 +351,7 @@ class Oracle:
 
 
 def _notifiers(step: Step) -> tuple[str, ...]:
-    """The rules of every world: `cms` hears everything, `next` the end of what was in queue p1."""
+    """The rules of every world: `cms` gets everything, `next` the end of what was in queue p1."""
     if step.silent:
         return ()
     return ("cms", "next") if step.to in FINAL and step.queue == "p1" else ("cms",)

@@ -19,13 +19,13 @@ def compare(db: Database, oracle: Oracle) -> None:
         found: dict[str, list[tuple[int, str, str, bool]]] = defaultdict(list)
         for job_id, number, was, to, silent in steps:
             found[job_id].append((number, was, to, silent is not None))
-        told = tx.execute(
+        sent = tx.execute(
             text("SELECT d.notifier, m.job_id, m.sequence FROM delivery d JOIN message m ON m.id = d.message")
         ).all()
         jobs = tx.execute(text("SELECT id, state, open FROM job")).all()
     _compare_steps(found, oracle)
-    heard = sorted(tuple(one) for one in told)
-    assert heard == sorted(oracle.must_hear())
+    known = sorted(tuple(one) for one in sent)
+    assert known == sorted(oracle.must_receive())
     last = {job_id: steps[-1].to for job_id, steps in oracle.steps.items()}
     assert {job_id: state for job_id, state, _ in jobs} == last
     assert {job_id for job_id, _, is_open in jobs if is_open} == {

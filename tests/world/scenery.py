@@ -32,7 +32,7 @@ _FAST = Rate(count=1_000_000, per=timedelta(seconds=1))
 TEMPERS: dict[str, Answer | None] = {
     "well": None,
     "picky": text_answer("not this one", status=503),
-    "deaf": Answer(hang_up=True),  # it has accepted; that is what nobody hears, the first time
+    "deaf": Answer(hang_up=True),  # it has accepted; but its answer is lost, the first time
     "busy": text_answer("busy", status=503),
     "wait": Answer(status=429, headers={"Retry-After": "600"}),
     "gone": text_answer("gone", status=410),
@@ -58,20 +58,20 @@ class Time:
 
 
 @dataclass
-class Ears:
-    """The receiver: what it has accepted, in order, and of what it was not heard to accept."""
+class Inbox:
+    """The receiver: what it has accepted, in order, and of what nobody knows that it accepted."""
 
     temper: dict[str, str] = field(default_factory=dict)
     accepted: list[Received] = field(default_factory=list)
-    unheard: set[tuple[str, str]] = field(default_factory=set)
+    unconfirmed: set[tuple[str, str]] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, received: Received) -> Answer | None:
         with self._lock:
             path, id_ = received.path, received.id or ""
             temper = self.temper.get(path, "well")
-            if temper == "deaf" and (path, id_) not in self.unheard:
-                self.unheard.add((path, id_))
+            if temper == "deaf" and (path, id_) not in self.unconfirmed:
+                self.unconfirmed.add((path, id_))
                 self.accepted.append(received)
                 return TEMPERS[temper]
             if temper in ("well", "deaf") or (temper == "picky" and int(received.json["sequence"]) % 2 == 0):
@@ -89,7 +89,7 @@ class Scenery:
     db: Database
     worlds: int = 0
 
-    def outbound(self, book: Rulebook) -> Sender:
+    def sender(self, book: Rulebook) -> Sender:
         client = HttpClient(allow=(ip_network("127.0.0.0/8"),))
         return Sender(client=client, notifiers=book.notifiers, clock=self.time, slack_api_url="http://127.0.0.1:9/")
 
@@ -97,7 +97,7 @@ class Scenery:
         urls = {"CMS_URL": f"{self.receiver.url}/cms", "NEXT_URL": f"{self.receiver.url}/next"}
         return read(text, {**urls, "SECRET": SECRET})
 
-    def new_world(self, ears: Ears) -> str:
+    def new_world(self, inbox: Inbox) -> str:
         """Empty the database, set the clock back, and return a bucket that nobody has asked for yet."""
         with self.db.write() as tx:
             for table in reversed(metadata.sorted_tables):
@@ -105,7 +105,7 @@ class Scenery:
         self.time.now = DAWN
         self.ci.requests.clear()
         self.receiver.requests.clear()
-        self.receiver.answer = ears.answer
+        self.receiver.answer = inbox.answer
         self.worlds += 1
         return f"media-{1250000000 + self.worlds}"
 

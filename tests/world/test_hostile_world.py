@@ -1,4 +1,4 @@
-"""Whatever CI, the network, the receivers and the workers do: every state that was seen is told once, in order.
+"""Whatever CI, the network, the receivers and the workers do: every state that was seen is sent once, in order.
 
 WORLD_EXAMPLES sets how many worlds are tried, and makes them new ones each time.
 """
@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from bridge.record.database import Database
 from tests.world.events import (
     REFUSALS,
+    Arrival,
     Away,
     Create,
     Cut,
@@ -37,7 +38,6 @@ from tests.world.events import (
     Spoil,
     Stale,
     Truly,
-    Way,
 )
 from tests.world.oddities import DENIED, FIELDS, STATES, STRUCTURE
 from tests.world.scenery import TEMPERS, WATCHES, Scenery, scenery
@@ -74,11 +74,11 @@ meanwhile = st.lists(soon, min_size=1, max_size=2).map(tuple)
 late = st.builds(Late, meanwhile)
 back = st.integers(1, 4)
 off = st.sampled_from([-36_000, -600, -90, -45, 45, 90, 600, 36_000, None])
-broken: st.SearchStrategy[Way] = st.one_of(
+broken: st.SearchStrategy[Arrival] = st.one_of(
     st.builds(Cut, st.integers(0, 9), st.booleans(), st.booleans()),
     st.builds(Refused, st.sampled_from(sorted(REFUSALS))),
 )
-ways: st.SearchStrategy[Way] = st.one_of(
+arrivals: st.SearchStrategy[Arrival] = st.one_of(
     st.just(Truly()),
     late,
     late,
@@ -91,9 +91,9 @@ ways: st.SearchStrategy[Way] = st.one_of(
     st.sampled_from([Reversed(), Endless(), Rival(), Halting()]),
 )
 denials = st.builds(Denied, st.sampled_from([0, 0, 1, None]))
-by_ids = st.lists(st.one_of(ways, denials, denials), max_size=4)
-cached: st.SearchStrategy[Way] = st.one_of(st.builds(Stale, back), st.builds(Mixed, back, st.booleans()))
-lists_of_ways = st.lists(ways, max_size=4)
+by_ids = st.lists(st.one_of(arrivals, denials, denials), max_size=4)
+cached: st.SearchStrategy[Arrival] = st.one_of(st.builds(Stale, back), st.builds(Mixed, back, st.booleans()))
+lists_of_arrivals = st.lists(arrivals, max_size=4)
 workers = watches = st.integers(0, 1)
 some_events = st.lists(happenings, min_size=1, max_size=4)
 pauses = st.sampled_from([1, 7, 31, 95, 400, HOUR, 26 * HOUR])
@@ -130,33 +130,33 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
         def time_passes(self, seconds: int) -> None:
             self.world.happen(Pass(seconds))
 
-        @rule(what=some_events, seconds=pauses, worker=workers, watch=watches, lists=lists_of_ways, by_id=by_ids)
+        @rule(what=some_events, seconds=pauses, worker=workers, watch=watches, lists=lists_of_arrivals, by_id=by_ids)
         def poll_later(
             self,
             what: Sequence[Event],
             seconds: int,
             worker: int,
             watch: int,
-            lists: Sequence[Way],
-            by_id: Sequence[Way],
+            lists: Sequence[Arrival],
+            by_id: Sequence[Arrival],
         ) -> None:
             self.world.happen(*what, Pass(seconds))
             self.world.poll(worker, watch, lists, by_id)
 
-        @rule(worker=workers, watch=watches, lists=lists_of_ways, by_id=by_ids)
-        def poll(self, worker: int, watch: int, lists: Sequence[Way], by_id: Sequence[Way]) -> None:
+        @rule(worker=workers, watch=watches, lists=lists_of_arrivals, by_id=by_ids)
+        def poll(self, worker: int, watch: int, lists: Sequence[Arrival], by_id: Sequence[Arrival]) -> None:
             self.world.poll(worker, watch, lists, by_id)
 
         @rule(worker=workers, which=whichs, to=states, old=cached)
-        def a_cache_answers_after_the_truth(self, worker: int, which: int, to: str, old: Way) -> None:
+        def a_cache_answers_after_the_truth(self, worker: int, which: int, to: str, old: Arrival) -> None:
             self.world.poll(worker, 0)
             self.world.happen(Move(which, to))
             self.world.poll(worker, 0, [old, old])
             self.world.poll(worker, 0, [old, old], [old])
 
-        @rule(worker=workers, leaves=leaves, by_id=st.lists(ways, max_size=2), lists=st.lists(ways, max_size=2))
+        @rule(worker=workers, leaves=leaves, by_id=st.lists(arrivals, max_size=2), lists=st.lists(arrivals, max_size=2))
         def a_job_leaves_the_lists(
-            self, worker: int, leaves: Event, by_id: Sequence[Way], lists: Sequence[Way]
+            self, worker: int, leaves: Event, by_id: Sequence[Arrival], lists: Sequence[Arrival]
         ) -> None:
             self.world.happen(leaves, Pass(31))
             self.world.poll(worker, 0, [], by_id)
@@ -193,16 +193,18 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
             self.world.put_in_force(which)
             self.world.poll(worker, watch)
 
-        @rule(worker=workers, jobs=st.lists(ended, min_size=2, max_size=4), pages=st.integers(1, 2), way=broken)
-        def a_list_breaks_off(self, worker: int, jobs: Sequence[Create], pages: int, way: Way) -> None:
+        @rule(worker=workers, jobs=st.lists(ended, min_size=2, max_size=4), pages=st.integers(1, 2), arrival=broken)
+        def a_list_breaks_off(self, worker: int, jobs: Sequence[Create], pages: int, arrival: Arrival) -> None:
             self.world.happen(*jobs, Pass(400))
-            self.world.poll(worker, 0, [*[Truly()] * pages, way, way, way])  # some are asked for again at once
+            self.world.poll(
+                worker, 0, [*[Truly()] * pages, arrival, arrival, arrival]
+            )  # some are asked for again at once
 
         @rule(worker=workers, job=creates, goes=st.lists(states, min_size=1, max_size=3), temper=tempers)
         def a_job_moves_on_while_the_receiver_is(
             self, worker: int, job: Create, goes: Sequence[str], temper: str
         ) -> None:
-            self.world.ears.temper.update({"/cms": temper, "/next": temper})
+            self.world.inbox.temper.update({"/cms": temper, "/next": temper})
             self.world.happen(job)
             self.world.poll(worker, 0)
             for to in goes:
@@ -220,7 +222,7 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
 
         @rule(path=paths, temper=tempers)
         def receiver_becomes(self, path: str, temper: str) -> None:
-            self.world.ears.temper[path] = temper
+            self.world.inbox.temper[path] = temper
 
         @rule(
             worker=workers,
@@ -234,7 +236,7 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
         ) -> None:
             self.world.happen(job)
             self.world.poll(worker, 0)
-            self.world.ears.temper.update({"/cms": temper, "/next": temper})
+            self.world.inbox.temper.update({"/cms": temper, "/next": temper})
             if suffers == "dies":
                 self.world.dispatcher_dies(worker)
             elif suffers.startswith("stalls"):
@@ -286,6 +288,6 @@ def run(db: Database, examples: int) -> int:
         return scene.worlds
 
 
-def test_in_a_hostile_world_every_state_that_was_seen_is_told_once_and_in_order(db: Database) -> None:
+def test_in_a_hostile_world_every_state_that_was_seen_is_sent_once_and_in_order(db: Database) -> None:
     examples = int(_ASKED or (10 if db.sqlite else 5))
     assert run(db, examples) >= examples

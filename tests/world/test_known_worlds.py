@@ -88,7 +88,7 @@ def test_a_dispatcher_that_comes_back_late_changes_nothing(world: Worlds, first:
     found = world()
     found.happen(Pass(31), Create())
     found.poll(0, 0)
-    found.ears.temper["/cms"] = first
+    found.inbox.temper["/cms"] = first
     found.dispatcher_stalls(0, then, long=long)
     found.happen(Move(0, "Running"))
     found.poll(0, 0)
@@ -97,14 +97,14 @@ def test_a_dispatcher_that_comes_back_late_changes_nothing(world: Worlds, first:
 
 def test_a_receiver_that_misses_a_message_hears_the_next_one_after_it(world: Worlds) -> None:
     found = world()
-    found.ears.temper["/cms"] = "picky"
+    found.inbox.temper["/cms"] = "picky"
     found.happen(Pass(31), Create())
     for to in ("Running", "Pause", "Success"):
         found.poll(0, 0)
         found.happen(Move(0, to))
     found.poll(0, 0)
     found.deliver(0)
-    assert found.hearing.count() == 1  # the end, in queue p1, for the other receiver
+    assert found.received.count() == 1  # the end, in queue p1, for the other receiver
 
 
 # --- a job that cannot be read ---------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_a_field_that_cannot_be_understood_silences_nobody(world: Worlds, how: s
 
 @pytest.mark.parametrize("pause", [31, 3600])
 @pytest.mark.parametrize("how", [*STATES, *STRUCTURE])
-def test_a_job_that_is_left_out_silences_nobody_and_is_told_once_it_can_be_read(
+def test_a_job_that_is_left_out_silences_nobody_and_is_sent_once_it_can_be_read(
     world: Worlds, how: str, pause: int
 ) -> None:
     found = world()

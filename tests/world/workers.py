@@ -17,9 +17,9 @@ from tests.world.scenery import Scenery
 class Transport:
     """The real door, waited at until all that was begun has ended: what a turn brings depends on no timing then."""
 
-    def __init__(self, outbound: Sender) -> None:
-        self._outbound = outbound
-        self.begin, self.wake = outbound.begin, outbound.wake
+    def __init__(self, sender: Sender) -> None:
+        self._outbound = sender
+        self.begin, self.wake = sender.begin, sender.wake
 
     @property
     def in_flight(self) -> int:
@@ -36,16 +36,16 @@ class Transport:
 class Worker:
     poller: Poller
     dispatcher: Dispatcher
-    outbound: Sender
+    sender: Sender
 
     @classmethod
     def new(
         cls, scenery: Scenery, name: str, *, client: int, book: Callable[[], Rulebook], halted: Callable[[], bool]
     ) -> Self:
-        outbound, time = scenery.outbound(book()), scenery.time
+        sender, time = scenery.sender(book()), scenery.time
         dispatcher = Dispatcher(
             db=scenery.db,
-            transport=Transport(outbound),
+            transport=Transport(sender),
             book=book,
             clock=time,
             monotonic=time.seconds,
@@ -53,4 +53,4 @@ class Worker:
             worker=name,
         )
         source = scenery.clients[client]
-        return cls(Poller(db=scenery.db, source=source, clock=time, worker=name, halted=halted), dispatcher, outbound)
+        return cls(Poller(db=scenery.db, source=source, clock=time, worker=name, halted=halted), dispatcher, sender)

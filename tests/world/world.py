@@ -18,12 +18,12 @@ from bridge.record.polling.leases import LEASE
 from bridge.simulator.web import Answer, Request
 from bridge.wiring import parts
 from tests.world import events, record
-from tests.world.events import Event, Heal, Pass, Truly, Way, dated
-from tests.world.hearing import Hearing
+from tests.world.events import Arrival, Event, Heal, Pass, Truly, dated
 from tests.world.jobs import Jobs
 from tests.world.oddities import FIELDS
 from tests.world.oracle import FINAL, GONE, Oracle, Question, Stream
-from tests.world.scenery import DAWN, REGION, Ears, Scenery, rules
+from tests.world.received import ReceivedCheck
+from tests.world.scenery import DAWN, REGION, Inbox, Scenery, rules
 from tests.world.workers import Worker
 
 LONG_BEFORE = timedelta(hours=20)  # less than the lookback of a day
@@ -41,16 +41,16 @@ class Asking:
     """One poll under way: who polls, and how the next answers arrive."""
 
     worker: int
-    lists: deque[Way]
-    by_id: deque[Way]
+    lists: deque[Arrival]
+    by_id: deque[Arrival]
     fenced: bool = False
     halted: bool = False
     spoilt: bool = False
     plain: bool = True  # every answer arrived as CI made it
 
-    def next(self, question: Question) -> Way:
-        ways = self.lists if question.stream else self.by_id
-        return ways.popleft() if ways else Truly()
+    def next(self, question: Question) -> Arrival:
+        arrivals = self.lists if question.stream else self.by_id
+        return arrivals.popleft() if arrivals else Truly()
 
 
 @dataclass
@@ -60,14 +60,14 @@ class World:
     dates: str = "right"
     page_size: int = 100
     announce: bool = False
-    ears: Ears = field(default_factory=Ears)
+    inbox: Inbox = field(default_factory=Inbox)
 
     def __post_init__(self) -> None:
         self.time, self.ci, self.db = self.scenery.time, self.scenery.ci, self.scenery.db
-        self.bucket = self.scenery.new_world(self.ears)
+        self.bucket = self.scenery.new_world(self.inbox)
         self.ci.skew_s, self.ci.page_size_cap, self.ci.fault = self.skew_s, self.page_size, self._answer
         self.oracle = Oracle(timedelta(seconds=self.skew_s), self.announce, self.time)
-        self.hearing = Hearing(self.ears, self.oracle)
+        self.received = ReceivedCheck(self.inbox, self.oracle)
         self._births = itertools.count(1)
         self.jobs = Jobs(self.ci, self.time, self.bucket, known=lambda job: bool(self.oracle.steps.get(job)))
         self._asking: list[Asking] = []
@@ -82,12 +82,12 @@ class World:
     def close(self) -> None:
         self.ci.fault = None
         for worker in self.workers:
-            worker.outbound.close(0)
+            worker.sender.close(0)
 
     def happen(self, *happened: Event) -> None:
         self.jobs.happen(*happened)
 
-    # --- answers on their way (events.Road) ------------------------------------------------------------------------
+    # --- answers on their way (events.Link) ------------------------------------------------------------------------
 
     def date(self, off_s: int | None = 0) -> str:
         off = DATES.get(self.dates, 0)
@@ -133,17 +133,17 @@ class World:
         if true.status != 200:
             here.spoilt |= true.status != 403  # that is about our clock, and is mended on the way
             return true
-        way = here.next(question)
+        arrival = here.next(question)
         self._question = question
-        answer = way.spoil(true, self)
-        here.plain &= isinstance(way, Truly)
-        here.spoilt |= not isinstance(way, _HARMLESS)
-        if way.whole:
+        answer = arrival.spoil(true, self)
+        here.plain &= isinstance(arrival, Truly)
+        here.spoilt |= not isinstance(arrival, _HARMLESS)
+        if arrival.whole:
             for asked in (question.stream or question.ids, question):
                 self._history[asked].append(answer)
             if events.ENDLESS.encode() in answer.body:
                 self._endless[question.stream] = answer
-            self.oracle.hears(question, answer.body, _date(answer))
+            self.oracle.takes_in(question, answer.body, _date(answer))
         else:
             self.oracle.misses(question)
         return answer
@@ -156,7 +156,9 @@ class World:
 
     # --- polls -----------------------------------------------------------------------------------------------------
 
-    def poll(self, worker: int, watch: int, lists: Sequence[Way] = (), by_id: Sequence[Way] = ()) -> Poll | None:
+    def poll(
+        self, worker: int, watch: int, lists: Sequence[Arrival] = (), by_id: Sequence[Arrival] = ()
+    ) -> Poll | None:
         """Poll a watch now, whatever it waits for, and compare the record with the oracle."""
         asked = self.book.watches[watch % len(self.book.watches)]
         here, began = Asking(worker, deque(lists), deque(by_id)), self.time()
@@ -230,20 +232,20 @@ class World:
     # --- deliveries ------------------------------------------------------------------------------------------------
 
     def deliver(self, worker: int) -> None:
-        """Deliver what is due, and compare what was heard with the oracle."""
+        """Deliver what is due, and compare what was received with the oracle."""
         dispatcher = self.workers[worker].dispatcher
         for _ in range(_TURNS):
             if not dispatcher.turn() and not dispatcher.unfinished:
                 break
         else:
             raise AssertionError(f"still not at rest after {_TURNS} turns")
-        self.hearing.compare()
+        self.received.compare()
 
     def turn_once(self, worker: int) -> None:
         """Claim and send, and record nothing of what came of it."""
-        before = self.hearing.count()
+        before = self.received.count()
         self.workers[worker].dispatcher.turn()
-        self.hearing.may_repeat(before)
+        self.received.may_repeat(before)
 
     def dispatcher_dies(self, worker: int) -> None:
         self.turn_once(worker)
@@ -255,7 +257,7 @@ class World:
         `long`: when the other has recorded its own. Else while that is still to be done.
         """
         self.turn_once(worker)
-        self.ears.temper.update({"/cms": temper, "/next": temper})
+        self.inbox.temper.update({"/cms": temper, "/next": temper})
         self._watch_leases_run_out(
             1 - worker, last=self.deliver if long else lambda w: self.workers[w].dispatcher.turn()
         )
@@ -271,7 +273,7 @@ class World:
         (last or self.deliver)(worker)
 
     def replace(self, worker: int) -> None:
-        self.workers[worker].outbound.close(0)
+        self.workers[worker].sender.close(0)
         self.workers[worker] = self._worker(worker)
 
     def resume(self, notifier: str) -> None:
@@ -290,9 +292,9 @@ class World:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def calm_down(self) -> None:
-        """Let every fault end and time pass; then all must be on record and told, and nothing wait."""
+        """Let every fault end and time pass; then all must be on record and sent, and nothing wait."""
         self.put_in_force("all")
-        self.ears.temper.clear()
+        self.inbox.temper.clear()
         for notifier in ("cms", "next"):
             self.resume(notifier)
         self.pause_watch(0, paused=False)
@@ -306,7 +308,7 @@ class World:
         self.compare_the_end()
 
     def compare_the_end(self) -> None:
-        self.hearing.compare_the_end()
+        self.received.compare_the_end()
         assert record.waiting(self.db) == 0
         for job in self.jobs.ids:
             self._compare_last(job, self.ci.history(job)[-1])
@@ -316,8 +318,8 @@ class World:
         if not steps:
             created = self.jobs.created[job]
             which = Stream(created.tag, created.queue)
-            heards = [self.oracle.streams[s] for s in self._in_force if s.covers(which)]
-            asked_from = min(heard.asked_at for heard in heards) - LONG_BEFORE + abs(self.oracle.skew)
+            knowns = [self.oracle.streams[s] for s in self._in_force if s.covers(which)]
+            asked_from = min(known.asked_at for known in knowns) - LONG_BEFORE + abs(self.oracle.skew)
             left_out = self.oracle.left_out.get(job)
             # Nobody asks for it any more, or not yet.
             waits = left_out and (now - left_out.at > LONG_BEFORE or not left_out.is_due(now))

@@ -6,14 +6,14 @@ from collections import defaultdict
 
 from bridge.simulator.receiver import Received
 from tests.world.oracle import Oracle
-from tests.world.scenery import Ears
+from tests.world.scenery import Inbox
 
 Key = tuple[str, str, int]  # notifier, job, number of the transition
 
 
-class Hearing:
-    def __init__(self, ears: Ears, oracle: Oracle) -> None:
-        self._ears, self._oracle = ears, oracle
+class ReceivedCheck:
+    def __init__(self, inbox: Inbox, oracle: Oracle) -> None:
+        self._ears, self._oracle = inbox, oracle
         self._compared = 0
         self._may_repeat: dict[str, int] = defaultdict(int)
         self._heard: dict[Key, list[Received]] = defaultdict(list)
@@ -23,20 +23,20 @@ class Hearing:
         return len(self._ears.accepted)
 
     def may_repeat(self, since: int) -> None:
-        """What was accepted since then was not recorded, and may be told once more."""
+        """What was accepted since then was not recorded, and may be sent once more."""
         for one in self._ears.accepted[since:]:
             self._may_repeat[one.id or ""] += 1
 
     def compare(self) -> None:
-        """Each was to be told, in its turn, and once; or again under the same id, where nobody heard its acceptance."""
-        must = self._oracle.must_hear()
+        """Each was to be sent, in its turn, and once; or again under the same id, where its acceptance was lost."""
+        must = self._oracle.must_receive()
         for one in self._ears.accepted[self._compared :]:
             assert one.verified, one.fault
-            told = one.json
-            key = one.path.removeprefix("/"), told["subject"], int(told["sequence"])
-            assert key in must, f"nobody should hear {key}"
-            assert (told["data"]["from"], told["data"]["to"]) == (must[key].was, must[key].to)
-            assert one.id == told["id"]
+            body = one.json
+            key = one.path.removeprefix("/"), body["subject"], int(body["sequence"])
+            assert key in must, f"nobody should receive {key}"
+            assert (body["data"]["from"], body["data"]["to"]) == (must[key].was, must[key].to)
+            assert one.id == body["id"]
             self._compare_repeated(one, self._heard[key])
             if not self._heard[key]:
                 before = [n for who, job, n in must if (who, job) == key[:2] and n < key[2]]
@@ -46,10 +46,10 @@ class Hearing:
         self._compared = self.count()
 
     def compare_the_end(self) -> None:
-        never = set(self._oracle.must_hear()) - {key for key, found in self._heard.items() if found}
-        assert not never, f"never told: {sorted(never)}"
+        never = set(self._oracle.must_receive()) - {key for key, found in self._heard.items() if found}
+        assert not never, f"never sent: {sorted(never)}"
 
     def _compare_repeated(self, one: Received, before: list[Received]) -> None:
-        allowed = self._may_repeat[one.id or ""] + ((one.path, one.id) in self._ears.unheard)
-        assert len(before) <= allowed, f"told {len(before) + 1} times: {one.json}"
+        allowed = self._may_repeat[one.id or ""] + ((one.path, one.id) in self._ears.unconfirmed)
+        assert len(before) <= allowed, f"sent {len(before) + 1} times: {one.json}"
         assert {(other.id, other.body) for other in before} <= {(one.id, one.body)}
