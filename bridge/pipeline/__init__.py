@@ -1,1 +1,1 @@
-"""The flow: `Poller` turns answers of CI into transitions and deliveries, `Dispatcher` sends, `Pruner` forgets."""
+"""The flow: `Poller` turns CI's answers into transitions and deliveries, `Dispatcher` sends, `Pruner` deletes."""
