@@ -15,7 +15,7 @@ from typing import Self
 from flask import Request
 
 from bridge.admin.auth_throttle import Failures, counted
-from bridge.admin.problems import Problem
+from bridge.admin.http.problems import Problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)

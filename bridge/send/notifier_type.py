@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from bridge.model import Delivery, Notifier, Outcome
@@ -114,6 +114,8 @@ class Preview:
 
 class NotifierType(ABC, Generic[_N]):
     """One for each `type` of rules.toml, listed in `registry`."""
+
+    counts_retry_after: ClassVar[bool] = False  # how long it asks to wait is a metric
 
     @abstractmethod
     def sender(self, notifier: _N, egress: Egress) -> NotifierSender: ...

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event
 
-from bridge.admin.families import MOST
+from bridge.admin.metrics import MOST
 from bridge.decide.rulesfile.read import read
 from bridge.model import Hold, Rejected, RetryLater, Sent
 from bridge.record import counters, rulesets

@@ -12,7 +12,7 @@ from schemathesis import Config, openapi
 from schemathesis.engine import events, from_schema
 
 from bridge.admin.auth_throttle import INTERVAL_S
-from bridge.admin.query import PARAMETERS
+from bridge.admin.http.query import PARAMETERS
 from bridge.model import Rejected, RetryLater, Sent
 from bridge.record.outbox import silences
 from bridge.record.queries.lists import Filter

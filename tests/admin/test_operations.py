@@ -103,7 +103,7 @@ def test_a_test_needs_no_id(world: World, body: dict[str, Any]) -> None:
         ({"id": "x" * 256}, "id: "),
         ({"id": 7}, "id: "),
         ({"id": "a\0b"}, "id: "),
-        ({"ids": "t1"}, "ids: "),
+        ({"ids": "t1"}, 'unknown key "ids"'),
     ],
 )
 def test_an_id_that_is_none_is_refused(world: World, said: dict[str, Any], fault: str) -> None:

@@ -102,4 +102,4 @@ def test_the_security_headers_are_on_every_answer(world: World, path: str) -> No
 
 def test_who_is_lost_is_told_where_to_look(world: World) -> None:
     detail = world.client().get("/nowhere").get_json(force=True)["detail"]
-    assert detail == 'there is nothing at "/nowhere"; /openapi.json describes what there is'
+    assert detail == 'there is nothing at "/nowhere"; /openapi.json lists the endpoints'

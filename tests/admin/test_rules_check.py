@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge.admin import rule_answers
+from bridge.admin.schemas import rulebook as rule_answers
 from bridge.decide.rulesfile.errors import LARGEST
 from bridge.wiring.web import served
 from tests.support.admin_world import ADMIN, READ, RULES, SECRETS, World, a_book
@@ -93,13 +93,13 @@ def test_only_the_admin_token_may_ask(world: World) -> None:
     [
         ({"json": {}}, 400, "toml: Field required"),
         ({"json": {"toml": 5}}, 400, "toml: Input should be a valid string"),
-        ({"json": {"toml": "", "file": "x"}}, 400, "file: Extra inputs are not permitted"),
+        ({"json": {"toml": "", "file": "x"}}, 400, 'unknown key "file"; there are: toml'),
         ({"json": [1]}, 400, "the body: Input should be an object"),
         ({"data": b'{"toml": ', "content_type": "application/json"}, 400, "the body: Invalid JSON: "),
         ({"data": b"\xff", "content_type": "application/json"}, 400, "the body: Invalid JSON: "),
         ({"data": b"[" * 50_000, "content_type": "application/json"}, 400, "the body: Invalid JSON: "),
         ({"data": RULES.encode(), "content_type": "application/toml"}, 415, 'a body of type "application/toml"'),
-        ({}, 415, 'a body of type "" is not taken; send JSON as application/json'),
+        ({}, 415, 'a body of type "" is not supported; send application/json'),
         ({"json": {"toml": "#" * 2_000_000}}, 413, "a body is at most 2000000 bytes"),
     ],
 )

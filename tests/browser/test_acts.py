@@ -33,7 +33,7 @@ def test_some_that_died_are_chosen_and_sent_again(admin: Person, bridge: Bridge)
     bridge.broken.clear()
     admin.goes_to("/deliveries?state=dead")
     admin.page.get_by_label(f"Choose {chosen['id']}").check()
-    admin.page.get_by_role("button", name="Resend the chosen ones").click()
+    admin.page.get_by_role("button", name="Resend selected").click()
     expect(admin.page.get_by_role("status")).to_contain_text("1 of 1 is on the way")
     bridge.await_(lambda: bridge.accepted("/next", job))
     assert [one["state"] for one in bridge.deliveries(other)] == ["dead"]

@@ -1,4 +1,4 @@
-"""What the dashboard is for, told as a person lives it: is all well, what happened to this job, send it again."""
+"""What the dashboard is for, sent as a person lives it: is all well, what happened to this job, send it again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_why_nobody_heard_of_a_job_is_one_click_away_and_sending_it_by_hand_anot
     row = admin.page.get_by_role("row").filter(has=admin.page.get_by_title(job))
     expect(row).to_contain_text("nobody: no rule matched")
     row.get_by_role("link", name=f"why? {job}").click()
-    untold = admin.page.get_by_role("region", name="Nobody was told")
+    untold = admin.page.get_by_role("region", name="Nobody was notified")
     expect(untold).to_be_visible()
     untold.get_by_label("Tell of it now").select_option("cms")
     untold.get_by_role("button", name="Send").click()

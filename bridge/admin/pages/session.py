@@ -17,9 +17,9 @@ from flask.typing import ResponseReturnValue
 from bridge.admin import auth
 from bridge.admin.auth import Keys, Scope
 from bridge.admin.auth_throttle import Failures, counted
+from bridge.admin.http.problems import Problem
 from bridge.admin.pages.routes import A_PAGE, Page, is_here, show
 from bridge.admin.parts import Parts
-from bridge.admin.problems import Problem
 
 COOKIE = "ci_bridge"
 LASTS = timedelta(hours=12)

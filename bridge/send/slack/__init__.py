@@ -14,6 +14,8 @@ from bridge.url import origin
 
 
 class Slack(NotifierType[SlackNotifier]):
+    counts_retry_after = True
+
     def sender(self, notifier: SlackNotifier, egress: Egress) -> SlackSender:
         return SlackSender(notifier, egress.slack_api_url, egress.client)
 

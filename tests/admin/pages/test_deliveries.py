@@ -73,7 +73,7 @@ def test_what_a_gate_kept_says_which(
     assert "<b>" not in page
     (one,) = ids(world)
     assert (f'aria-label="Resend {one}"' in admin.get(f"/deliveries/{one}").text) == (button is not None)
-    assert ("Resend the chosen ones" in page) == (button is not None)
+    assert ("Resend selected" in page) == (button is not None)
 
 
 def test_what_a_silence_holds_leads_to_it(world: World, admin: FlaskClient) -> None:
@@ -107,7 +107,7 @@ def test_a_filter_that_cannot_be_read_is_named_and_the_rest_is_shown(
 
 
 def test_nothing_found_says_what_to_do(admin: FlaskClient) -> None:
-    assert "as soon as a rule tells somebody" in admin.get("/deliveries").text
+    assert "A delivery is created when a rule matches" in admin.get("/deliveries").text
     assert "Clear a filter" in admin.get("/deliveries?state=dead").text
 
 
@@ -125,9 +125,9 @@ def test_older_deliveries_are_a_page_away(world: World, admin: FlaskClient) -> N
 def test_the_chosen_ones_are_sent_again(world: World, admin: FlaskClient) -> None:
     first, second, third = (a_dead_one(world, number) for number in (1, 2, 3))
     page = admin.get("/deliveries").text
-    assert f'value="{first}" aria-label="Choose {first}"' in page
+    assert f'value="{first}" aria-label="Select {first}"' in page
     answer = admin.post("/deliveries/redrive-chosen", data={"id": [first, second]}, follow_redirects=True)
-    assert f"2 of 2 are on the way: {first}, {second}.".replace(", ", " , ") in text(answer.text).replace(" .", ".")
+    assert f"2 of 2 queued: {first}, {second}.".replace(", ", " , ") in text(answer.text).replace(" .", ".")
     assert f'<a href="/deliveries/{second}">' in answer.text
     assert [state(world, one) for one in (first, second, third)] == ["waiting", "waiting", "dead"]
 
@@ -136,7 +136,7 @@ def test_of_many_chosen_ones_the_first_are_named(world: World, admin: FlaskClien
     dead = [a_dead_one(world, number) for number in range(8)]
     answer = admin.post("/deliveries/redrive-chosen", data={"id": dead}, headers={"Referer": "http://localhost/jobs"})
     said = admin.get(answer.location).text
-    assert "8 of 8 are on the way" in said
+    assert "8 of 8 queued" in said
     assert said.count('<a href="/deliveries/dlv_') == 5
     assert '<a href="/deliveries?state=waiting">3 more</a>' in said
 
@@ -145,13 +145,13 @@ def test_what_changed_before_it_was_chosen_is_told(world: World, admin: FlaskCli
     dead, waiting = a_dead_one(world, 1), world.delivery_of(2)
     data = {"id": [dead, dead, waiting, "dlv_\0", HOSTILE]}
     answer = admin.post("/deliveries/redrive-chosen", data=data, follow_redirects=True)
-    assert text(answer.text).count("1 of 4 is on the way") == 1
+    assert text(answer.text).count("1 of 4 queued") == 1
     assert "3 had changed meanwhile" in answer.text
 
 
 def test_who_chose_nothing_is_told_so(admin: FlaskClient) -> None:
     answer = admin.post("/deliveries/redrive-chosen", follow_redirects=True)
-    assert "Nothing was chosen" in answer.text
+    assert "Nothing was selected" in answer.text
 
 
 def test_only_what_can_be_sent_again_can_be_chosen(world: World, admin: FlaskClient) -> None:
@@ -171,7 +171,7 @@ def test_a_delivery_shows_each_attempt_and_what_the_receiver_said(world: World, 
     page = admin.get(f"/deliveries/{delivery}").text
     assert text(page).index("Attempt 2 refused HTTP 500 200 ms answered 422") < text(page).index("Attempt 1 later")
     assert f"<pre>不行 {HOSTILE}".replace(HOSTILE, "&#34;&gt;&lt;script&gt;") in page
-    assert "It died" in page
+    assert "Gave up after 2 attempts in 2 min: answered 422. Resend to retry." in page
     assert f'aria-label="Resend {delivery}"' in page
     assert "hx-get" not in page  # nothing will change by itself
 
@@ -180,14 +180,14 @@ def test_what_waits_is_looked_at_again(world: World, admin: FlaskClient) -> None
     delivery = world.delivery_of(1)
     page = admin.get(f"/deliveries/{delivery}").text
     assert f'hx-get="/deliveries/{delivery}"' in page
-    assert "It waits for its next attempt." in page
-    assert "What will be sent" in page
+    assert "Waits for its next attempt." in page
+    assert "Request to be sent" in page
 
 
 def test_a_dead_delivery_is_sent_again(world: World, admin: FlaskClient) -> None:
     delivery = a_dead_one(world)
     answer = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
-    assert f"{delivery} is on its way." in answer.text
+    assert f"{delivery} is queued." in answer.text
     assert state(world, delivery) == "waiting"
     again = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
     assert "only a dead or a dropped one can be resent" in again.text
@@ -198,7 +198,7 @@ def test_what_waits_for_a_paused_notifier_leads_to_it(world: World, admin: Flask
     with world.db.write() as tx:
         entries.pause(tx, "cms", f"it wants no more {HOSTILE}", now=NOON)
     page = admin.get(f"/deliveries/{delivery}").text
-    assert "It waits because its notifier is paused: it wants no more" in page
+    assert "Waits because its notifier is paused: it wants no more" in page
     assert HOSTILE not in page
     assert '/notifiers#notifier-cms"' in page
     assert 'action="/notifiers/cms/resume"' in page
@@ -209,13 +209,13 @@ def test_a_digest_and_its_members_lead_to_each_other(world: World, admin: FlaskC
         silences.add(tx, a_silence())
     world.sees(job_number(1, state="Failed"), job_number(2, state="Failed"))
     member = ids(world, state="held")[0]
-    assert "The silence &#34;sil_1&#34; was on. It is held back" in admin.get(f"/deliveries/{member}").text
+    assert "The silence &#34;sil_1&#34; was active. Held until" in admin.get(f"/deliveries/{member}").text
     world.now = NOON + timedelta(hours=2)
     DigestDispatcher(db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0).tell_due()
     (digest,) = set(ids(world)) - set(ids(world, state="merged"))
     told = admin.get(f"/deliveries/{digest}").text
     assert f'href="/deliveries/{member}"' in told
-    assert "What it tells of" in told
+    assert "Included messages" in told
     assert f'href="/deliveries/{digest}"' in admin.get(f"/deliveries/{member}").text
 
 
@@ -248,9 +248,9 @@ def test_without_its_notifier_a_delivery_still_says_what_it_tells(world: World, 
     delivery = world.delivery_of(1)
     world.book = replace(world.book, notifiers={})
     page = admin.get(f"/deliveries/{delivery}").text
-    assert "rules.toml has no notifier “cms” now" in page
+    assert "rules.toml has no notifier “cms” any more" in page
     assert "ci.job.running" in page
-    assert "put it back" in page
+    assert "add it again" in page
 
 
 def test_hostile_and_chinese_texts_are_texts(world: World, admin: FlaskClient) -> None:
@@ -276,7 +276,7 @@ def test_who_may_only_look_finds_no_button_and_no_answer(world: World, reader: F
     delivery = a_dead_one(world, answer="token=of-the-receiver")
     page = reader.get(f"/deliveries/{delivery}").text
     assert "of-the-receiver" not in page
-    assert "shown to the admin token only" in page
+    assert "shown with the admin token only" in page
     assert f'action="/deliveries/{delivery}' not in page
     listed = reader.get("/deliveries?state=dead").text
     assert delivery in listed

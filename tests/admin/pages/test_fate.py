@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.admin.pages.fate import fate
+from bridge.admin.pages.deliveries import status
 from bridge.record.schema import DELIVERY_STATES
 from tests.support.admin_world import NOON
 
@@ -16,7 +16,8 @@ LATER, EARLIER = ((NOON + timedelta(minutes=sign)).isoformat() for sign in (5, -
 
 
 def said(state: str, lane: dict[str, Any] | None = IDLE, *, held_by: str | None = None, in_rules: bool = True) -> str:
-    return fate({"state": state, "notifier": "cms", "held_by": held_by}, lane, in_rules=in_rules, now=NOON)
+    facts = {"state": state, "notifier": "cms", "held_by": held_by, "attempts": 0, "why": None, "tries": []}
+    return status(facts, lane, in_rules=in_rules, now=NOON)
 
 
 def test_every_state_has_its_own_words() -> None:
@@ -26,13 +27,13 @@ def test_every_state_has_its_own_words() -> None:
 @pytest.mark.parametrize(
     ("lane", "words"),
     [
-        (IDLE, "waits for its next attempt"),
-        (None, "waits for its next attempt"),
+        (IDLE, "Waits for its next attempt"),
+        (None, "Waits for its next attempt"),
         (IDLE | {"paused_at": EARLIER, "paused_why": "it is gone"}, "its notifier is paused: it is gone. Resume"),
         (IDLE | {"failures": 10}, "does not answer"),
-        (IDLE | {"failures": 9}, "waits for its next attempt"),
-        (IDLE | {"not_before": LATER}, "has asked for a pause"),
-        (IDLE | {"not_before": EARLIER}, "waits for its next attempt"),
+        (IDLE | {"failures": 9}, "Waits for its next attempt"),
+        (IDLE | {"not_before": LATER}, "asked to wait"),
+        (IDLE | {"not_before": EARLIER}, "Waits for its next attempt"),
     ],
 )
 def test_what_waits_says_what_for(lane: dict[str, Any] | None, words: str) -> None:
@@ -50,11 +51,11 @@ def test_why_a_receiver_is_not_asked_matters_only_while_it_waits() -> None:
 @pytest.mark.parametrize(
     ("held_by", "words"),
     [
-        ("group:夜间: a", 'Rule "夜间: a" collects'),
-        ("throttle:t", 'Rule "t" had told'),
-        ("mute:nights", 'The mute "nights" was on'),
-        ("silence:sil_1", 'The silence "sil_1" was on'),
-        ("unheard-of:x", "It is held back"),
+        ("group:夜间: a", 'Rule "夜间: a" groups'),
+        ("throttle:t", 'The throttle of rule "t"'),
+        ("mute:nights", 'The mute "nights" was active'),
+        ("silence:sil_1", 'The silence "sil_1" was active'),
+        ("unheard-of:x", "Held until"),
     ],
 )
 def test_what_held_it_is_named(held_by: str, words: str) -> None:

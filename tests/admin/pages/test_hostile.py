@@ -101,8 +101,8 @@ def test_of_a_job_that_went_to_and_fro_the_newest_is_shown(world: World, admin: 
     assert page.count("Message for") + page.count("seen by watch") < 201
     assert "Only the newest are shown" in page
     for text in (page, admin.get("/rules/explain?job=j1").text):
-        assert text.count("What each rule says") == 50
-        assert "Only the newest 50 are explained; 70 are older: ci-bridge rules explain names them all." in text
+        assert text.count("Verdict of each rule") == 50
+        assert "Only the newest 50 are explained; 70 are older: see ci-bridge rules explain." in text
 
 
 def test_of_many_attempts_the_newest_are_shown(world: World, admin: FlaskClient) -> None:

@@ -1,4 +1,4 @@
-"""Jobs: found by what is known of them, shown with their whole life, told by hand where nobody was."""
+"""Jobs: found by what is known of them, shown with their whole life, sent by hand where nobody was."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_filter_that_cannot_be_read_is_named_and_the_rest_is_shown(world: Worl
 
 
 def test_nothing_found_says_what_to_do(admin: FlaskClient) -> None:
-    assert "A job is here as soon as a poll has listed it" in admin.get("/jobs").text
+    assert "Jobs appear when a poll lists them" in admin.get("/jobs").text
     assert "Clear a filter" in admin.get("/jobs?state=Failed").text
 
 
@@ -81,7 +81,7 @@ def test_a_jobs_page_tells_its_whole_life_and_why_who_was_told(world: World, adm
     ):
         assert said in page
     assert "Resend" in page
-    assert "What each rule says (2)" in page
+    assert "Verdict of each rule (2)" in page
 
 
 def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) -> None:
@@ -98,13 +98,13 @@ def test_a_job_that_told_nobody_says_why_and_is_told_by_hand(world: World, admin
     world.sync()
     world.sees(job_number(1))
     page = admin.get("/jobs/j1").text
-    assert "Nobody was told" in page
+    assert "Nobody was notified" in page
     assert "no rule" in page
     assert admin.post(f"/jobs/j1/tell?bucket={BUCKET}", data={"notifier": "cms"}).status_code == 303
     told = admin.get("/jobs/j1").text
-    assert "It is on its way to cms: dlv_" in told
+    assert "Queued for cms: dlv_" in told
     assert "Sent by hand by dashboard" in told
-    assert "Nobody was told" not in told
+    assert "Nobody was notified" not in told
     assert world.attempt(Sent())
     again = admin.post(f"/jobs/j1/tell?bucket={BUCKET}", data={"notifier": "cms"})
     assert again.status_code == 303
@@ -120,7 +120,7 @@ def test_telling_by_hand_says_what_is_wrong(world: World, admin: FlaskClient) ->
 
 def test_two_buckets_may_have_a_job_of_one_id(world: World, admin: FlaskClient) -> None:
     world.sees(job_number(1), job_number(1, bucket="other-1250000000", input="b.mp4"))
-    assert "Which one?" in admin.get("/jobs/j1").text
+    assert "Which job?" in admin.get("/jobs/j1").text
     assert "b.mp4" in admin.get("/jobs/j1?bucket=other-1250000000").text
 
 
@@ -204,8 +204,8 @@ def test_a_job_that_no_watch_asks_for_any_more_says_so(world: World, admin: Flas
         snapshots.leave(tx, ["another"], now=world.now)
     listed, job = admin.get("/jobs").text, plain(admin.get("/jobs/j1").text)
     assert listed.count('<span class="pill">unwatched</span>') == 1
-    assert "No watch has asked for it since 2026-11-21 12:00:00 UTC" in job
-    assert "No watch has asked" not in plain(admin.get("/jobs/j2").text)
+    assert "Not polled since 2026-11-21 12:00:00 UTC" in job
+    assert "Not polled since" not in plain(admin.get("/jobs/j2").text)
 
 
 def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
@@ -213,7 +213,7 @@ def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
     assert admin.get(f"/find?id={delivery}").location == f"/deliveries/{delivery}"
     assert admin.get("/find?id= j1 ").location == "/jobs/j1"
     admin.get("/find?id=nix%00")
-    assert "no job and no delivery has the id &#34;nix&#34;" in admin.get("/jobs").text
+    assert "No job and no delivery has the id &#34;nix&#34;" in admin.get("/jobs").text
 
 
 def test_what_cannot_be_read_of_a_job_is_on_its_page(world: World, admin: FlaskClient) -> None:
@@ -221,11 +221,11 @@ def test_what_cannot_be_read_of_a_job_is_on_its_page(world: World, admin: FlaskC
     state = Problem(job_id="j1", field="State", value="", left_out=True)
     world.cannot_read(Problem(job_id="j1", field="EndTime", value=HOSTILE), state, read=["j2"])
     page = admin.get("/jobs/j1").text
-    assert "What cannot be read of it" in page
+    assert "Unreadable fields" in page
     assert "EndTime is <code>&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;</code>" in page
     assert "State is <code>(empty)</code>" in page
-    assert "CI is asked for it by id until it can be read" in page
-    assert "What cannot be read of it" not in admin.get("/jobs/j2").text
+    assert "CI is asked for the job until it can be read" in page
+    assert "Unreadable fields" not in admin.get("/jobs/j2").text
 
 
 def test_a_job_that_was_left_out_from_the_first_is_found_and_says_why(world: World, admin: FlaskClient) -> None:
@@ -239,7 +239,7 @@ def test_a_job_that_was_left_out_from_the_first_is_found_and_says_why(world: Wor
 @pytest.mark.parametrize(
     ("times", "ask_at", "says"),
     [
-        (1, None, "CI has said 1 time that it does not know this job"),
+        (1, None, "CI has denied this job 1 time"),
         (4, NOON + timedelta(minutes=30), "It is asked again 2026-11-21 12:30:00 UTC"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
     world: World, admin: FlaskClient, times: int, ask_at: datetime | None, says: str
 ) -> None:
     world.sees(job_number(1))
-    assert "does not know this job" not in admin.get("/jobs/j1").text
+    assert "CI has denied this job" not in admin.get("/jobs/j1").text
     found = Missing(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
     with world.db.write() as tx:
         problems.save_denials(tx, BUCKET, {"j1": found})

@@ -36,7 +36,7 @@ def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> No
     assert "Type webhook Target https://cms.example.com:8443 Signed yes" in said
     assert "In flight 0 of 4" in said
     assert "Oldest waiting 2026-11-21 12:00:00 UTC" in said
-    assert "Told, last 24 h nothing" in said
+    assert "Sent, last 24 h nothing" in said
 
 
 def test_each_number_leads_to_those_deliveries(world: World, admin: FlaskClient) -> None:
@@ -78,7 +78,7 @@ def test_how_quickly_it_was_told_is_shown(world: World, admin: FlaskClient) -> N
     world.now = NOON + timedelta(seconds=40)
     world.attempt(Sent())
     said = text(card(admin.get("/notifiers").text, "cms"))
-    assert "1 told" in said
+    assert "1 sent" in said
     assert "half within" in said
     assert 'href="/deliveries?notifier=cms&state=sent&since=24h"' in unescape(admin.get("/notifiers").text)
 
@@ -91,7 +91,7 @@ def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskCli
     assert "<script>alert" not in page
     assert 'action="/notifiers/ops/1/resume"' in page
     assert 'aria-label="Resume ops/1"' in page
-    assert "ops/1 is told again." in admin.post("/notifiers/ops/1/resume", follow_redirects=True).text
+    assert "ops/1 is resumed." in admin.post("/notifiers/ops/1/resume", follow_redirects=True).text
     assert row(world, "ops/1")["paused_at"] is None
 
 
@@ -115,7 +115,7 @@ def test_a_test_leads_to_its_delivery(world: World, admin: FlaskClient, name: st
     assert (answer.status_code, answer.location) == (303, f"/deliveries/{sent['id']}")
     assert sent["kind"] == "test"
     page = admin.get(answer.location).text
-    assert f"A test is on its way to {name}." in page
+    assert f"A test for {name} is queued." in page
 
 
 @pytest.mark.parametrize("deed", ["test", "resume"])
@@ -131,7 +131,7 @@ def test_what_only_the_record_knows_is_marked_and_can_be_resumed(world: World, a
     old = card(admin.get("/notifiers").text, "旧的")
     assert "not in rules.toml" in old
     assert "Send a test" not in old
-    assert "旧的 is told again." in admin.post("/notifiers/旧的/resume", follow_redirects=True).text
+    assert "旧的 is resumed." in admin.post("/notifiers/旧的/resume", follow_redirects=True).text
 
 
 def test_what_no_worker_has_seen_yet_is_there(world: World, admin: FlaskClient) -> None:

@@ -21,8 +21,8 @@ def healthy(world: World) -> World:
 
 def test_at_first_it_says_what_will_be_there(world: World, admin: FlaskClient) -> None:
     page = admin.get("/").text
-    assert "Nothing has moved yet." in page
-    assert "Nothing moved in this span." in page
+    assert "There are no transitions yet." in page
+    assert "No transitions in this time." in page
     assert "Something is wrong: no worker runs: start `ci-bridge worker`" in page
 
 
@@ -62,7 +62,7 @@ def test_a_silence_that_is_on_is_said(world: World, admin: FlaskClient) -> None:
     with world.db.write() as tx:
         silences.add(tx, a_silence())
         silences.add(tx, a_silence("sil_2", ends_at=NOON - timedelta(hours=1), begins_at=NOON - timedelta(hours=2)))
-    assert "1 silence is on" in admin.get("/").text
+    assert "1 active silence" in admin.get("/").text
 
 
 def test_a_job_is_known_by_its_input_too(world: World, admin: FlaskClient) -> None:
@@ -75,7 +75,7 @@ def test_what_waits_says_for_how_long(world: World, admin: FlaskClient) -> None:
     world.sees(job_number(1))
     world.attempt(RetryLater("503"))
     world.now += timedelta(minutes=20)
-    assert "the oldest for 20 min" in text_of(admin.get("/").text)
+    assert "oldest: 20 min" in text_of(admin.get("/").text)
 
 
 def test_each_transition_stands_with_the_deliveries_it_caused(world: World, admin: FlaskClient) -> None:
@@ -95,7 +95,7 @@ def test_who_was_told_nothing_is_said_with_the_way_to_the_reason(world: World, a
         tx.exec_driver_sql("UPDATE transition SET silent = 'first snapshot', verdicts = '[]'")
     page = admin.get("/").text
     assert "nobody: first snapshot" in page
-    assert 'aria-label="why? j1"' in page
+    assert 'aria-label="Why? j1"' in page
 
 
 def test_charts_are_of_the_span_that_is_asked_for(world: World, admin: FlaskClient) -> None:
@@ -103,7 +103,7 @@ def test_charts_are_of_the_span_that_is_asked_for(world: World, admin: FlaskClie
     world.sees(a_failed_job(1))
     world.now += timedelta(hours=20)
     assert "Transitions, tag Transcode" in admin.get("/?span=24h").text
-    assert "Nothing moved in this span." in admin.get("/?span=1h").text
+    assert "No transitions in this time." in admin.get("/?span=1h").text
     assert 'aria-current="true">24h' in admin.get("/?span=nonsense").text
 
 

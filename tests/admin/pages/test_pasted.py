@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from bridge.admin.pages.pasted import Pasted, Said, example
+from bridge.admin.pages.try_rules import Finding, Pasted, example_rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from tests.support.admin_world import ENVIRON, RULES, a_book
@@ -14,11 +14,11 @@ from tests.support.admin_world import ENVIRON, RULES, a_book
 HOSTILE = '转码 "<b>\\ \n'
 
 
-def faults(text: str, base: Rulebook | None) -> list[Said]:
+def faults(text: str, base: Rulebook | None) -> list[Finding]:
     pasted = Pasted(text, base)
     with pytest.raises(RulesRefused) as refused:
         pasted.read(ENVIRON)
-    return pasted.faults(refused.value.faults)
+    return pasted.findings(refused.value.faults)
 
 
 def test_what_is_added_is_read_after_the_rules_in_force() -> None:
@@ -50,7 +50,9 @@ def test_what_would_belong_to_the_last_rule_in_force_is_refused(text: str) -> No
 
 
 def test_of_the_rules_in_force_no_line_is_quoted() -> None:
-    assert Pasted("[[rule]]", a_book()).said(3, "wrong") == Said(where="line 3 of the rules in force", text="wrong")
+    assert Pasted("[[rule]]", a_book()).finding(3, "wrong") == Finding(
+        where="line 3 of the rules in force", text="wrong"
+    )
     assert "whsec" not in repr(a_book(f"{RULES}# whsec_hush"))
 
 
@@ -58,7 +60,7 @@ def test_what_is_doubtful_without_it_is_not_told_of_it() -> None:
     base = a_book(f'{RULES}[[rule]]\nname = "never"\nmatch.tag = "Concat"\nnotify = "cms"\n')
     pasted = Pasted('[[rule]]\nname = "neither"\nmatch.tag = "Merge"\nnotify = "cms"\n', base)
     assert len(base.warnings) == 1
-    assert [one.where for one in pasted.faults(pasted.read(ENVIRON).warnings)] == ["line 3"]
+    assert [one.where for one in pasted.findings(pasted.read(ENVIRON).warnings)] == ["line 3"]
 
 
 def test_a_whole_file_is_read_as_it_is() -> None:
@@ -70,11 +72,11 @@ def test_a_whole_file_is_read_as_it_is() -> None:
 @pytest.mark.parametrize("book", [a_book(), a_book(RULES + '[[rule]]\nname = "one more"\nnotify = "cms"\n')])
 @pytest.mark.parametrize(("tag", "to"), [("", ""), ("Concat", "Success"), (HOSTILE, "Failed")])
 def test_the_example_is_a_rule_that_can_be_added(book: Rulebook, tag: str, to: str) -> None:
-    text = example(book, tag=tag, to=to)
+    text = example_rule(book, tag=tag, to=to)
     (rule,) = tomllib.loads(text)["rule"]
     assert rule["name"] not in [one.name for one in book.rules]
     assert (rule["match"]["tag"], rule["to"], rule["notify"]) == (tag or "Transcode", to or "Failed", "cms")
 
 
 def test_the_example_for_rules_without_anything_is_still_toml() -> None:
-    assert tomllib.loads(example(a_book("")))["rule"][0]["notify"] == "NAME"
+    assert tomllib.loads(example_rule(a_book("")))["rule"][0]["notify"] == "NAME"

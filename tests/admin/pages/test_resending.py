@@ -58,7 +58,7 @@ def test_it_is_said_how_long_it_takes(dead: World, admin: FlaskClient) -> None:
     dead.sees(*(job_number(number) for number in range(100, 400)))
     while dead.attempt(Rejected("no")):
         pass
-    assert "At 600 a minute it takes about 30 s." in admin.get("/deliveries/redrive").text
+    assert "At 600 per minute it takes about 30 s." in admin.get("/deliveries/redrive").text
 
 
 def test_a_batch_is_made_and_watched(dead: World, admin: FlaskClient) -> None:
@@ -66,7 +66,7 @@ def test_a_batch_is_made_and_watched(dead: World, admin: FlaskClient) -> None:
     assert answer.status_code == 303
     assert answer.location.startswith("/deliveries/batches/rdr_")
     page = admin.get(answer.location).text
-    assert "3 are on the way." in page
+    assert "Queued: 3." in page
     assert '<progress max="3" value="0"' in page
     assert f'hx-get="{answer.location}"' in page
     assert f'href="{answer.location}"' in admin.get("/deliveries/batches").text
@@ -100,7 +100,7 @@ def test_how_long_ago_means_the_time_when_it_was_counted(dead: World, admin: Fla
 def test_a_paused_notifier_is_told_of_before(dead: World, admin: FlaskClient) -> None:
     with dead.db.write() as tx:
         entries.pause(tx, "cms", "gone", now=NOON)
-    assert "they will wait until it is" in admin.get("/deliveries/redrive?notifier=cms").text
+    assert "they wait until it is" in admin.get("/deliveries/redrive?notifier=cms").text
 
 
 def test_nothing_to_resend_is_said(world: World, admin: FlaskClient) -> None:
@@ -109,7 +109,7 @@ def test_nothing_to_resend_is_said(world: World, admin: FlaskClient) -> None:
     assert "all that are dropped" in page
     assert "<button>" not in page.split("<main")[1]
     answer = admin.post("/deliveries/redrive?state=dropped", data=RATE, follow_redirects=True)
-    assert "Nothing was left to resend." in answer.text
+    assert "There was nothing left to resend." in answer.text
 
 
 @pytest.mark.parametrize("per_minute", ["0", "6001", "-1", "many", "", "9" * 30, "½"])
@@ -132,11 +132,11 @@ def test_what_is_left_of_a_batch_is_cancelled(dead: World, admin: FlaskClient) -
     a_batch(dead)
     assert f'aria-label="Cancel the rest of {batch_id()}"' in admin.get(BATCH).text
     cancelled = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
-    assert "Cancelled: 2 will not be sent." in cancelled
+    assert "Cancelled: 2." in cancelled
     assert "Cancel the rest" not in cancelled
     assert sorted(states(dead)) == ["dead", "dead", "waiting"]
     again = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
-    assert "nothing is left to cancel" in again
+    assert "there is nothing left to cancel" in again
     assert "there is no batch" in admin.post("/deliveries/batches/rdr_2/cancel", follow_redirects=True).text
 
 

@@ -55,9 +55,9 @@ def test_each_rule_says_what_it_hears_of_and_whom_it_tells(world: World) -> None
     assert world.book.sha in said
     first = said[said.index("failed line 24") : said.index("all line 33")]
     for words in (
-        "1 match, the last 2026-11-21 12:00:00 UTC 2 min ago", "When a job becomes Failed",
-        "tag Transcode; not Snapshot", "duration more than 45 min", "user_data.asset_id is there",
-        "the rules below are not asked", "Tells ops/1",
+        "1 match, last 2026-11-21 12:00:00 UTC 2 min ago", "When a job becomes Failed",
+        "tag Transcode; not Snapshot", "duration more than 45 min", "user_data.asset_id is present",
+        "the rules below are not evaluated", "Notifies ops/1",
     ):  # fmt: skip
         assert words in first
     assert "2 matches" in said[said.index("all line 33") :]
@@ -81,7 +81,7 @@ def test_a_template_that_did_not_render_is_counted_beside_its_rule(world: World,
         for _ in range(3):
             rulesets.fault(tx, [("all", "<script>alert(1)</script> is no filter")], now=NOON)
     html = page(admin, "/rules")
-    assert "Its template did not render 3 times" in text_of(html)
+    assert "Its template failed 3 times" in text_of(html)
     assert "<script>alert" not in html
 
 
@@ -100,13 +100,13 @@ def test_warnings_are_shown_with_their_lines(world: World, admin: FlaskClient) -
 
 def test_where_there_is_no_rule_the_page_says_what_to_do(world: World, admin: FlaskClient) -> None:
     world.book = a_book("")
-    assert "There is no rule: nobody is told of anything." in text_of(page(admin, "/rules"))
+    assert "There are no rules: nobody is notified." in text_of(page(admin, "/rules"))
 
 
 def test_of_very_many_rules_some_are_shown_and_a_name_finds_the_others(world: World, admin: FlaskClient) -> None:
     world.book = a_book(RULES + "".join(f'[[rule]]\nname = "r{n}."\nnotify = "cms"\n' for n in range(400)))
     said = text_of(page(admin, "/rules"))
-    assert "and 102 more: filter by a name" in said
+    assert "and 102 more: filter by name" in said
     assert "r350." not in said
     assert "r350." in text_of(page(admin, "/rules?name=R350."))
 
@@ -212,7 +212,7 @@ def test_every_fault_of_a_pasted_file_is_told_with_its_line_and_the_text_stays(
     text = RULES.replace('to = "Failed"', 'to = "Faild"').replace('notify = "cms"', 'notify = "<nobody>"')
     html = posted(admin, "/rules/try", rules=text.replace("\n", "\r\n"))
     said = text_of(html)
-    assert "This file would not come into force" in said
+    assert "This file would be refused" in said
     assert 'error line 26 rule "failed", key "to": no job state is called "Faild" (did you mean "Failed"?)' in said
     assert 'error line 35 rule "all", key "notify": there is no notifier' in said
     assert "&lt;nobody&gt;" in html
@@ -225,11 +225,11 @@ def test_a_file_without_faults_is_tried_on_what_has_happened(world: World, admin
     world.now += timedelta(hours=1)
     same = text_of(posted(admin, "/rules/try", rules=RULES.replace("\n", "\r\n"), span="24h"))
     assert "These are the rules in force." in same  # by their sha: a browser sends other line ends
-    assert "3 transitions. No difference to what was told." in same
+    assert "3 transitions. No difference to what was sent." in same
     other = text_of(posted(admin, "/rules/try", rules=RULES.replace('"all"', '"每个"'), span="7d"))
-    assert "What it would have told in the last 7d" in other
+    assert "Messages of the last 7d with these rules" in other
     assert "Messages: 2 more, 2 fewer, 0 changed" in other
-    assert "每个 → cms none 2 told 2 more" in other
+    assert "每个 → cms none 2 sent 2 more" in other
 
 
 def test_of_many_differences_the_first_fifty_are_shown(world: World, admin: FlaskClient) -> None:
@@ -241,7 +241,7 @@ def test_of_many_differences_the_first_fifty_are_shown(world: World, admin: Flas
 
 def test_tests_that_fail_are_told(world: World, admin: FlaskClient) -> None:
     said = text_of(posted(admin, "/rules/try", rules=RULES + '[[test]]\njob = { to = "Success" }\nexpect = []\n'))
-    assert "1 of 1 test came out otherwise than expected." in said
+    assert "1 of 1 test failed." in said
     assert "told, and not expected: all -> cms" in said
 
 
@@ -250,16 +250,16 @@ def test_one_more_rule_is_tried_without_the_file(world: World, admin: FlaskClien
     world.now += timedelta(hours=1)
     more = '[[rule]]\nname = "one more"\nto = "Running"\nnotify = "ops/1"\n'
     said = text_of(posted(admin, "/rules/try", rules=more.replace("\n", "\r\n"), how="added"))
-    assert "With this the rules are valid; it is not in force" in said
+    assert "With this, the rules are valid; it is not in force" in said
     assert "Messages: 1 more, 0 fewer, 0 changed" in said
-    assert "one more → ops/1 none 1 told 1 more" in said
+    assert "one more → ops/1 none 1 sent 1 more" in said
     assert world.book.sha in page(admin, "/rules")
 
 
 def test_what_is_wrong_with_one_more_rule_shows_nothing_of_the_rules_in_force(world: World, admin: FlaskClient) -> None:
     html = posted(admin, "/rules/try", rules='[[rule]]\nname = "all"\nnotify = "<x>"\n[notifier.cms]\n', how="added")
     said = text_of(html)
-    assert "With this the rules would be refused" in said
+    assert "With this, the rules would be refused" in said
     assert "error line 4" in said
     assert 'value="added" checked' in html
     assert "<x>" not in html
@@ -279,7 +279,7 @@ def test_the_page_begins_with_an_example_of_one_more_rule(world: World, admin: F
 
 
 def test_nothing_at_all_to_add_is_said_so(world: World, admin: FlaskClient) -> None:
-    assert "There is nothing: paste a [[rule]]." in posted(admin, "/rules/try", 400, rules=" ", how="added")
+    assert "There is nothing to try: paste a [[rule]]." in posted(admin, "/rules/try", 400, rules=" ", how="added")
 
 
 def test_what_is_tried_does_not_come_into_force(world: World, admin: FlaskClient) -> None:
@@ -307,8 +307,8 @@ def uploaded(client: FlaskClient, text: str, status: int = 200) -> str:
 
 
 def test_no_file_at_all_is_said_so(world: World, admin: FlaskClient) -> None:
-    assert "There is no file" in posted(admin, "/rules/try", 400, rules=" \r\n")
-    assert "There is no file" in posted(admin, "/rules/try", 400)
+    assert "There is nothing to try" in posted(admin, "/rules/try", 400, rules=" \r\n")
+    assert "There is nothing to try" in posted(admin, "/rules/try", 400)
 
 
 def test_other_forms_take_no_more_than_before(world: World, admin: FlaskClient) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.admin.pages.sentences import of_rule, of_scope
+from bridge.admin.pages.texts import rule_lines, scope_lines
 from bridge.decide.rules.gates import read_scope
 from tests.support.admin_world import RULES, a_book
 
 
 def said(rule: str) -> dict[str, str]:
     book = a_book(RULES + f'[[rule]]\nname = "x"\nnotify = "cms"\n{rule}')
-    return dict(of_rule(book.rules[-1], book.queue_names))
+    return dict(rule_lines(book.rules[-1], book.queue_names))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def said(rule: str) -> dict[str, str]:
         ('in = "Running"\nfor = "30m"', "has been Running for 30 min"),
         (
             'in = "active"\nfor = "30m"\nrepeat = "1h30m"\nrecover = true',
-            "has been unfinished for 30 min, again every 1 h 30 min, and when that is over",
+            "has been unfinished for 30 min, again every 1 h 30 min, and when it leaves that state",
         ),
     ],
 )
@@ -38,11 +38,11 @@ def test_when_a_rule_fires_is_said_in_words(rule: str, words: str) -> None:
     [
         ('match.queue = "vod"', "queue", "vod"),
         ('match.tag = ["a*", "b", "!c", "!d"]', "tag", "a* or b; not c or d"),
-        ("match.message = false", "message", "is not there"),
+        ("match.message = false", "message", "is absent"),
         ('match.wait = "<= 90s"', "wait", "at most 1 min 30 s"),
-        ('throttle = "1000/5m"', "At most", "1,000 in 5 min for each notifier; a digest tells of the others"),
-        ('group = { wait = "5m" }', "Collected", "one digest, told 5 min after the first message"),
-        ("stop = true", "Then", "the rules below are not asked about what this one matched"),
+        ('throttle = "1000/5m"', "At most", "1,000 in 5 min for each notifier; the rest is sent in a digest"),
+        ('group = { wait = "5m" }', "Collected", "one digest, sent 5 min after the first message"),
+        ("stop = true", "Then", "the rules below are not evaluated for what this one matched"),
     ],
 )
 def test_what_else_it_asks_for_and_does(rule: str, field: str, words: str) -> None:
@@ -55,5 +55,5 @@ def test_a_long_list_is_cut() -> None:
 
 
 def test_a_scope_of_everything_has_no_words() -> None:
-    assert of_scope(read_scope({}), {}) == []
-    assert of_scope(read_scope({"notifier": ["b", "a"]}), {}) == [("Notifier", "a or b")]
+    assert scope_lines(read_scope({}), {}) == []
+    assert scope_lines(read_scope({"notifier": ["b", "a"]}), {}) == [("Notifier", "a or b")]

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from bridge.admin.pages.filters import moment as moment_of
-from bridge.admin.pages.shapes import ago, clocks, gate, moment, span
+from bridge.admin.pages.routes import moment as moment_of
+from bridge.admin.pages.texts import ago, clocks, gate, moment, span
 from tests.support.nouns import NOON
 
 

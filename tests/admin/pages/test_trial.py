@@ -8,9 +8,8 @@ from itertools import count
 
 import pytest
 
-from bridge.admin.pages import trial
-from bridge.admin.pages.pasted import Pasted
-from bridge.admin.pages.trial import Bounds, Result
+from bridge.admin.pages import try_rules
+from bridge.admin.pages.try_rules import Bounds, Pasted, Result
 from bridge.admin.parts import Parts
 from bridge.pipeline.route import route_all
 from tests.support.admin_world import ENVIRON, NOON, RULES, World, job_number
@@ -30,7 +29,7 @@ def tried(world: World, bounds: Bounds, *, step: float = 0.0, rules: str = OTHER
         db=world.db, book=lambda: world.book, rules_fault=lambda: None, clock=lambda: world.now, nonce=lambda: "n",
         version="9.9.9", environ=ENVIRON,
     )  # fmt: skip
-    return trial.run(parts, Pasted(rules), span="24h", clock=clock(step=step), bounds=bounds)
+    return try_rules.run(parts, Pasted(rules), span="24h", clock=clock(step=step), bounds=bounds)
 
 
 def compared(result: Result) -> int:
@@ -84,12 +83,12 @@ def test_rules_with_a_throttle_say_what_is_not_replayed(world: World) -> None:
     see(world, 1)
     throttled = OTHER.replace('name = "every"', 'name = "every"\nthrottle = "1/1h"')
     (note,) = tried(world, Bounds(), rules=throttled).notes
-    assert note == "Throttles are not replayed: what one of these rules would hold counts as told."
+    assert note == "Throttles are not replayed: what one of these rules would hold counts as sent."
 
 
 def test_what_is_refused_is_compared_with_nothing(world: World) -> None:
     result = tried(world, Bounds(), rules="[[rule]]")
-    assert (result.is_refused, result.report) == (True, None)
+    assert (result.sha, result.report) == (None, None)
     assert {one.line for one in result.faults} == {"[[rule]]"}
 
 

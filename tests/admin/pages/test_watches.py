@@ -64,14 +64,14 @@ def test_a_poll_that_failed_shows_ci_s_advice(world: World, admin: FlaskClient) 
 def test_a_watch_is_polled_now(world: World, admin: FlaskClient) -> None:
     world.polled()
     assert 'aria-label="Poll now: vod"' in admin.get("/watches").text
-    assert "A worker polls vod next." in admin.post("/watches/vod/poll", follow_redirects=True).text
+    assert "vod is polled as soon as a worker is free." in admin.post("/watches/vod/poll", follow_redirects=True).text
     assert row(world, "vod")["next_poll_at"] is None
 
 
 def test_a_watch_is_paused_and_goes_on(world: World, admin: FlaskClient) -> None:
     paused = admin.post("/watches/vod/pause", follow_redirects=True).text
     assert row(world, "vod")["paused"] is True
-    assert "nobody hears of its jobs" in card(paused, "vod")
+    assert "its jobs are not polled" in card(paused, "vod")
     assert "Poll now" not in card(paused, "vod")
     assert "is paused; resume it" in admin.post("/watches/vod/poll", follow_redirects=True).text
     assert "vod is polled again." in admin.post("/watches/vod/resume", follow_redirects=True).text

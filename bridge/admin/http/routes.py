@@ -1,14 +1,18 @@
-"""What an endpoint is: the one table that Flask is told of, and that /openapi.json is made from."""
+"""What an endpoint is: the one table that is registered in Flask, and that /openapi.json is made from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from flask import Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 
+from bridge.admin.parts import Parts
+
 PAGING = ("cursor", "limit")
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,18 +22,18 @@ class Route:
     path: str  # as Flask writes it
     view: Callable[..., ResponseReturnValue]
     name: str
-    says: str  # what it does, for people
-    answer: type[BaseModel] | None = None  # the shape of its JSON, where it has one
+    summary: str
+    answer: type[BaseModel] | None = None  # the model of its JSON, where it has one
     json: bool = True  # else it answers with text
     method: str = "GET"
-    body: type[BaseModel] | None = None  # the shape of the JSON that it takes, where it takes any
+    body: type[BaseModel] | None = None  # the model of the JSON that it takes, where it takes any
     body_needed: bool = True
     done: int | None = None  # the status of a success, where it is not the usual one
     query: Sequence[str] = ()  # the parameters it takes
     states: Sequence[str] = ()  # the only values of `state`, if it is one of them
     also: Sequence[int] = ()  # other statuses of the same answer
     refuses: Sequence[int] = ()  # with which status, beyond those that any endpoint may answer
-    public: bool = False  # platforms and load balancers ask it, and have no token
+    public: bool = False  # platforms and load balancers request it without a token
     located: bool = False  # a success has a Location
 
     @property
@@ -39,5 +43,19 @@ class Route:
 
     @property
     def revalidated(self) -> bool:
-        """Whether its answers have an ETag, by which one that is at hand is found to be still right."""
+        """Whether its answers have an ETag, so that clients can ask whether theirs is still valid."""
         return self.method == "GET" and self.json and not self.public
+
+
+class Endpoints:
+    """The endpoints of one subject."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def routes(self) -> Iterator[Route]:
+        raise NotImplementedError
+
+
+def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] = _NO_HEADERS) -> Response:
+    return Response(model.model_dump_json(by_alias=True), status, headers, content_type="application/json")

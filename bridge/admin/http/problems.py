@@ -1,8 +1,7 @@
-"""Every error as application/problem+json (RFC 9457), in one shape and without a trace of the inside."""
+"""Every error as application/problem+json (RFC 9457), in one shape and without internal details."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 
@@ -12,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
+from bridge.admin import schemas
 from bridge.pipeline.operations import Conflict, NotFound
 from bridge.record.database import trouble
 
@@ -23,13 +23,13 @@ _NO_HEADERS: Mapping[str, str] = {}
 
 
 class Problem(HTTPException):
-    """An answer that says what is wrong and what would be right."""
+    """An error that says what is wrong and what would be right."""
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> None:
         super().__init__(detail)
         self.code = status
         self.detail = detail
-        self.more = headers
+        self.headers = headers
 
 
 def register(app: Flask) -> None:
@@ -40,21 +40,16 @@ def register(app: Flask) -> None:
 
 
 def answered(error: HTTPException | DBAPIError | PoolTimeout) -> Response:
-    """Return the answer that says what is wrong."""
+    """Return the response for an error."""
     return _answer(error) if isinstance(error, HTTPException) else _database_failed(error)
 
 
 def _answer(error: HTTPException) -> Response:
     status = error.code or 500
-    facts = {
-        "type": "about:blank",
-        "title": HTTP_STATUS_CODES.get(status, "Error"),
-        "status": status,
-        "detail": _detail(error, status),
-    }
-    response = Response(json.dumps(facts, ensure_ascii=False), status, content_type="application/problem+json")
+    facts = schemas.Problem(title=HTTP_STATUS_CODES.get(status, "Error"), status=status, detail=_detail(error, status))
+    response = Response(facts.model_dump_json(), status, content_type="application/problem+json")
     if isinstance(error, Problem):
-        response.headers.extend(error.more)
+        response.headers.extend(error.headers)
     elif isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = _allowed(error)
     return response
@@ -65,11 +60,11 @@ def _detail(error: HTTPException, status: int) -> str:
         case Problem():
             return error.detail
         case MethodNotAllowed():
-            return f"{request.method} is not possible here; possible: {_allowed(error)}"
+            return f"{request.method} is not allowed here; allowed: {_allowed(error)}"
         case InternalServerError():
-            return "this is a fault of the bridge; its log says more"
+            return "an internal error of the bridge; see its log"
     if status == 404:
-        return f'there is nothing at "{request.path[:200]}"; /openapi.json describes what there is'
+        return f'there is nothing at "{request.path[:200]}"; /openapi.json lists the endpoints'
     if status == 413:
         return f"a body is at most {LARGEST_BODY} bytes"
     return error.description or "the request cannot be read"
@@ -80,9 +75,9 @@ def _allowed(error: MethodNotAllowed) -> str:
 
 
 def _database_failed(error: DBAPIError | PoolTimeout) -> Response:
-    said = trouble(error)
+    reason = trouble(error)
     if isinstance(error, OperationalError | PoolTimeout):
-        logger.warning("a request waits for the database", extra={"path": request.path, "reason": said})
+        logger.warning("a request failed: the database does not answer", extra={"path": request.path, "reason": reason})
     else:
         logger.error("the database refused a request", extra={"path": request.path}, exc_info=error)
-    return _answer(Problem(503, said, headers={"Retry-After": str(_RETRY_AFTER_S)}))
+    return _answer(Problem(503, reason, headers={"Retry-After": str(_RETRY_AFTER_S)}))

@@ -1,28 +1,26 @@
-"""What is asked and answered about silences, for /openapi.json. Nothing is parsed with it, as in `answers`."""
+"""Silences and their previews."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridge.admin.answers import Cursor, Open
+from bridge.admin.schemas import Cursor, JsonObject, Moment
+from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_ID, LONGEST_REASON
 
 
 class Silence(BaseModel):
-    """A mute that a person made, with an end."""
+    """A mute that a person added, with an end."""
 
     id: str
     state: Literal["active", "over"]
-    matches: Annotated[
-        Open, Field(description="match, from, to, rule and notifier, as they were given; {}: everything")
-    ]
+    matches: Annotated[JsonObject, Field(description="match, from, to, rule and notifier as given; {}: everything")]
     mode: Literal["hold", "drop"]
     author: str
     reason: str
-    begins_at: datetime
-    ends_at: datetime
+    begins_at: Moment
+    ends_at: Moment
     ended_by: Annotated[str | None, Field(description="who ended it early")]
     held: Annotated[int, Field(description="how many messages it has held or dropped")]
 
@@ -39,7 +37,7 @@ class PreviewCount(BaseModel):
 
 
 class PreviewMessage(BaseModel):
-    told_at: datetime
+    told_at: Annotated[Moment, Field(description="when the message was created")]
     job: str
     bucket: str
     tag: str | None
@@ -52,9 +50,9 @@ class PreviewMessage(BaseModel):
 class Preview(BaseModel):
     """What it would have matched of the messages of the last day."""
 
-    since: datetime
-    looked_at: int
-    cut: Annotated[bool, Field(description="there were more messages than were looked at, the newest")]
+    since: Moment
+    looked_at: Annotated[int, Field(description="the number of messages, the newest")]
+    cut: Annotated[bool, Field(description="there were more messages")]
     matched: int
     by: list[PreviewCount]
     newest: list[PreviewMessage]
@@ -71,8 +69,9 @@ class SilenceMade(BaseModel):
 _Names = str | list[str]
 
 
-class SilenceWanted(BaseModel):
-    """A silence to be: something that it matches (or everything), for or ends_at, and a reason."""
+# Only describes: `decide/rulesfile/silences.py` validates it, for the API, the form and the command alike.
+class SilenceRequest(BaseModel):
+    """What to silence (or everything), for or ends_at, and a reason."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -83,20 +82,25 @@ class SilenceWanted(BaseModel):
         },
     )  # fmt: skip
 
-    match: Annotated[Open, Field(description="as in a rule: {FIELD: text, texts, true, false or a comparison}")] = {}
+    match: Annotated[JsonObject, Field(description="as in a rule: {FIELD: text, texts, true, false, comparison}")] = {}
     was: Annotated[_Names, Field(alias="from", description="states, as in a rule")] = []
     to: Annotated[_Names, Field(description="states, as in a rule")] = []
-    rule: Annotated[_Names, Field(description="only what these rules tell")] = []
-    notifier: Annotated[_Names, Field(description="only what these notifiers are told")] = []
+    rule: Annotated[_Names, Field(description="only messages by these rules")] = []
+    notifier: Annotated[_Names, Field(description="only messages for these notifiers")] = []
     everything: Annotated[bool, Field(description="instead of all of these")] = False
     mode: Annotated[
-        Literal["hold", "drop"], Field(description="hold: told in one digest when it ends; drop: never told")
+        Literal["hold", "drop"], Field(description="hold: send one digest when it ends; drop: never send")
     ] = "hold"
-    for_: Annotated[str, Field(alias="for", description='how long, as in "2h"; at most 30 days')] = ""
+    for_: Annotated[str, Field(alias="for", description='how long, for example "2h"; at most 30 days')] = ""
     ends_at: Annotated[str, Field(description="instead of that: an RFC 3339 time")] = ""
-    author: Annotated[str, Field(max_length=100, description='who wants it; "api" if nobody is named')] = ""
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
-    dry_run: Annotated[bool, Field(description="only say what it would have matched")] = False
+    author: Annotated[str, Field(max_length=LONGEST_AUTHOR, description='default: "api"')] = ""
+    reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON)]
+    dry_run: Annotated[bool, Field(description="only show what it would have matched")] = False
     id: Annotated[
-        str, Field(min_length=1, max_length=255, description="yours: asked again under it, nothing is made twice")
+        str,
+        Field(
+            min_length=1,
+            max_length=LONGEST_ID,
+            description="chosen by the client: a repeated request adds nothing twice",
+        ),
     ] = ""
