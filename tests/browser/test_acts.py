@@ -32,9 +32,9 @@ def test_some_that_died_are_chosen_and_sent_again(admin: Person, bridge: Bridge)
     (job, chosen), (other, _) = bridge.dead(), bridge.dead()
     bridge.broken.clear()
     admin.goes_to("/deliveries?state=dead")
-    admin.page.get_by_label(f"Choose {chosen['id']}").check()
+    admin.page.get_by_label(f"Select {chosen['id']}").check()
     admin.page.get_by_role("button", name="Resend selected").click()
-    expect(admin.page.get_by_role("status")).to_contain_text("1 of 1 is on the way")
+    expect(admin.page.get_by_role("status")).to_contain_text("1 of 1 queued")
     bridge.await_(lambda: bridge.accepted("/next", job))
     assert [one["state"] for one in bridge.deliveries(other)] == ["dead"]
 
@@ -60,7 +60,7 @@ def test_a_silence_is_previewed_added_seen_and_ended(admin: Person, bridge: Brid
     assert bridge.accepted("/cms", job) == []
     active.get_by_role("button", name="End").click()
     expect(admin.page.get_by_role("region", name="Over")).to_contain_text("编码器升级")
-    expect(active).to_contain_text("Nothing is silenced.")
+    expect(active).to_contain_text("There are no active silences.")
     bridge.await_(lambda: [one for one in bridge.stage.accepted["/cms"] if job in one.body.decode()])
 
 
@@ -73,7 +73,7 @@ def test_a_watch_is_paused_resumed_and_polled_at_once(admin: Person, bridge: Bri
     watch.get_by_role("button", name="Resume").click()
     expect(watch).not_to_contain_text("paused")
     watch.get_by_role("button", name="Poll now").click()
-    expect(admin.page.get_by_role("status")).to_contain_text("polls archive next")
+    expect(admin.page.get_by_role("status")).to_contain_text("archive is polled as soon as a worker is free")
     bridge.await_(
         lambda: (
             len([one for one in bridge.stage.ci.requests if one.headers["host"].startswith("archive-")]) > len(calls)
@@ -84,7 +84,7 @@ def test_a_watch_is_paused_resumed_and_polled_at_once(admin: Person, bridge: Bri
 def test_a_notifier_that_was_told_to_go_away_is_resumed_and_tells_what_waited(admin: Person, bridge: Bridge) -> None:
     bridge.broken["/stuck"] = text_answer("gone", status=410)
     job = bridge.job("Concat")
-    figure = admin.page.get_by_role("link", name="Notifiers in trouble")
+    figure = admin.page.get_by_role("link", name="Failing notifiers")
     expect(figure).to_contain_text("door")
     bridge.broken.clear()
     figure.click()

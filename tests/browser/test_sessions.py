@@ -92,7 +92,7 @@ def test_without_javascript_signing_in_and_sending_again_work(visit: Visit, brid
     bridge.broken.clear()
     ann = visit(java_script_enabled=False)
     ann.signs_in()
-    ann.page.get_by_role("link", name="Died").click()
+    ann.page.get_by_role("link", name="Dead").click()
     ann.page.get_by_role("row").filter(has=ann.page.get_by_title(job)).get_by_title(dead["id"]).click()
     ann.page.get_by_role("button", name=AGAIN).click()
     bridge.await_(lambda: bridge.accepted("/next", job))

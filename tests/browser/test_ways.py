@@ -20,7 +20,7 @@ def test_a_job_is_found_and_opened_with_the_keyboard_alone(admin: Person, bridge
     job = bridge.job()
     keys, focus = admin.page.keyboard, admin.page.locator(":focus")
     keys.press("Tab")
-    expect(focus).to_have_text("Skip to the content")
+    expect(focus).to_have_text("Skip to content")
     expect(focus).to_be_in_viewport()
     keys.press("Enter")
     expect(admin.page.get_by_role("main")).to_be_focused()
@@ -47,7 +47,7 @@ def test_times_are_those_of_who_looks(visit: Visit, bridge: Bridge) -> None:
         there = f"{seen.astimezone(ZoneInfo(zone)):%-d %b %Y, %H:%M:%S}"
         entry = ann.page.get_by_role("listitem").filter(has_text="seen by watch media")
         expect(entry).to_contain_text(there)
-        expect(ann.page.get_by_text(re.compile(f"times are {zone}"))).to_be_visible()
+        expect(ann.page.get_by_text(re.compile(f"Times are {zone}"))).to_be_visible()
 
 
 def test_without_javascript_times_say_that_they_are_utc(visit: Visit, bridge: Bridge) -> None:
