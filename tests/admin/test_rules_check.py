@@ -117,13 +117,6 @@ def test_rules_of_a_megabyte_are_read_and_more_is_a_fault(world: World) -> None:
     assert fault["text"] == "is too large: it has 1,000,001 bytes, and 1,000,000 are the most"
 
 
-def test_a_text_that_no_toml_can_be_is_a_fault(world: World) -> None:
-    for text in ("\0", "x = '\u2028", "a = 1\n" * 2):
-        found = answer(world, text)
-        assert not found["ok"]
-        assert found["faults"]
-
-
 def test_the_server_of_run_takes_as_much(world: World) -> None:
     import requests
 
@@ -137,12 +130,3 @@ def test_the_server_of_run_takes_as_much(world: World) -> None:
         )
     assert (seen.status_code, seen.json()["ok"]) == (200, True)
     assert len(seen.request.body or b"") > LARGEST
-
-
-def test_the_description_names_the_body(world: World) -> None:
-    described = world.client().get("/openapi.json").get_json()
-    operation = described["paths"][PATH]["post"]
-    shape = {"schema": {"$ref": "#/components/schemas/RulesText"}}
-    assert operation["requestBody"] == {"required": True, "content": {"application/json": shape}}
-    assert described["components"]["schemas"]["RulesText"]["required"] == ["toml"]
-    assert {"200", "400", "413", "415"} <= set(operation["responses"])

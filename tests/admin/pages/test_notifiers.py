@@ -14,7 +14,7 @@ from bridge.record.polling import leases
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Facts, Filter
 from tests.admin.pages.test_deliveries import text
-from tests.support.admin_world import NOON, RULES, SECRETS, World, a_book, a_failed_job, job_number
+from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
 
 HOSTILE = '"><script>alert(1)</script>&'
 
@@ -48,14 +48,6 @@ def test_each_number_leads_to_those_deliveries(world: World, admin: FlaskClient)
     assert 'aria-label="1 dead, ops/1"' in page
     assert 'href="/deliveries/redrive?state=dead&notifier=ops/1"' in page
     assert "Resend the dead one …" in page
-
-
-def test_one_to_whom_messages_died_is_not_fine(world: World, admin: FlaskClient) -> None:
-    world.sees(a_failed_job(1))
-    world.attempt(Rejected("no"))
-    page = admin.get("/notifiers").text
-    assert "ops/1 never got 1 message" in text(card(page, "ops/1"))
-    assert "cms fine" in text(card(page, "cms"))
 
 
 @pytest.mark.parametrize(
@@ -139,11 +131,6 @@ def test_what_no_worker_has_seen_yet_is_there(world: World, admin: FlaskClient) 
     page = admin.get("/notifiers").text
     assert "新 &lt;b&gt;" in page
     assert "<b>" not in page
-
-
-def test_no_secret_is_on_the_page(world: World, admin: FlaskClient) -> None:
-    page = admin.get("/notifiers").text
-    assert [secret for secret in SECRETS if secret in page] == []
 
 
 def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) -> None:

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 from flask.testing import FlaskClient
 
-from bridge.model import Rejected, RetryLater, Sent
-from bridge.record.outbox import entries, silences
+from bridge.model import RetryLater, Sent
+from bridge.record.outbox import silences
 from tests.admin.pages.reading import text_of
-from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, a_silence, job_number
+from tests.support.admin_world import NOON, World, a_failed_job, a_silence, job_number
 
 
 def healthy(world: World) -> World:
@@ -24,38 +24,6 @@ def test_at_first_it_says_what_will_be_there(world: World, admin: FlaskClient) -
     assert "There are no transitions yet." in page
     assert "No transitions in this time." in page
     assert "Something is wrong: no worker runs: start `ci-bridge worker`" in page
-
-
-def test_all_is_well_where_it_is(world: World, admin: FlaskClient) -> None:
-    healthy(world)
-    world.sees(job_number(1))
-    world.attempt(Sent())
-    page = admin.get("/").text
-    assert "All is well" in page
-    assert 'class="no"' not in page
-
-
-def test_what_died_is_counted_and_a_click_away(world: World, admin: FlaskClient) -> None:
-    healthy(world)
-    world.sees(job_number(1), job_number(2))
-    world.attempt(Rejected("no"))
-    page = admin.get("/").text
-    assert "The bridge works, but notifier cms never got 2 messages: dead letters of the last 24 h" in page
-    assert 'href="/deliveries?state=dead"' in page
-
-
-def test_a_paused_notifier_is_named(world: World, admin: FlaskClient) -> None:
-    healthy(world)
-    with world.db.write() as tx:
-        entries.pause(tx, "cms", "410", now=world.now)
-    assert "The bridge works, but notifier cms is paused" in admin.get("/").text
-
-
-def test_a_paused_watch_is_not_well(world: World, admin: FlaskClient) -> None:
-    healthy(world)
-    admin.post("/watches/vod/pause")
-    page = admin.get("/").text
-    assert "The bridge works, but watch vod is paused, so nobody hears of its jobs" in page
 
 
 def test_a_silence_that_is_on_is_said(world: World, admin: FlaskClient) -> None:
@@ -130,15 +98,3 @@ def test_charts_are_drawn_anew_when_the_clock_was_set_back(world: World, admin: 
     world.now -= timedelta(minutes=1)
     world.sees(a_failed_job(1))
     assert "Transcode: Failed 1" in admin.get("/").text
-
-
-def test_rules_that_not_every_worker_has_are_in_its_first_line(world: World, admin: FlaskClient) -> None:
-    world.accepts(a_book(RULES + "# another"))
-    world.now += timedelta(minutes=2)
-    healthy(world)
-    assert "All is well" in admin.get("/").text
-    world.now += timedelta(minutes=2)
-    world.beat()
-    world.polled()
-    page = admin.get("/").text
-    assert "The bridge works, but 1 of 1 live workers have other rules" in page

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from bridge.decide.rulesfile.errors import LARGEST
 from bridge.record import rulesets
 from tests.admin.pages.conftest import signed_in
-from tests.admin.pages.reading import text_of, unlabelled
-from tests.support.admin_world import NOON, RULES, SECRETS, World, a_book, a_failed_job, job_number
+from tests.admin.pages.reading import text_of
+from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
 
 HOSTILE = '转码 失败 <b>&"x" %41'
 MORE = f"""
@@ -109,18 +109,6 @@ def test_of_very_many_rules_some_are_shown_and_a_name_finds_the_others(world: Wo
     assert "and 102 more: filter by name" in said
     assert "r350." not in said
     assert "r350." in text_of(page(admin, "/rules?name=R350."))
-
-
-def test_no_page_about_rules_shows_a_secret(world: World, admin: FlaskClient) -> None:
-    for path in ("/rules", "/rules/explain", "/rules/try"):
-        html = page(admin, path)
-        assert [secret for secret in SECRETS if secret in html] == []
-
-
-@pytest.mark.parametrize("path", ["/rules", "/rules?name=x", "/rules/explain", "/rules/explain?job=j1", "/rules/try"])
-def test_every_control_has_a_label(world: World, admin: FlaskClient, path: str) -> None:
-    world.sees(job_number(1))
-    assert unlabelled(page(admin, path)) == []
 
 
 # --- why, and why not ----------------------------------------------------------------------------------------
@@ -282,13 +270,6 @@ def test_nothing_at_all_to_add_is_said_so(world: World, admin: FlaskClient) -> N
     assert "There is nothing to try: paste a [[rule]]." in posted(admin, "/rules/try", 400, rules=" ", how="added")
 
 
-def test_what_is_tried_does_not_come_into_force(world: World, admin: FlaskClient) -> None:
-    before = world.book.sha
-    posted(admin, "/rules/try", rules='[[rule]]\nname = "x"\nnotify = "y"\n')
-    posted(admin, "/rules/try", rules=RULES + "# more\n")
-    assert before in page(admin, "/rules")
-
-
 def test_a_file_of_a_megabyte_is_taken_and_a_larger_one_refused_in_a_sentence(world: World, admin: FlaskClient) -> None:
     text = RULES + "# 转码\n" * ((LARGEST - len(RULES)) // len("# 转码\n".encode()))
     accepted = uploaded(admin, text.replace("\n", "\r\n"))
@@ -304,11 +285,6 @@ def uploaded(client: FlaskClient, text: str, status: int = 200) -> str:
     answer = client.post("/rules/try", data=body, content_type="multipart/form-data; boundary=b")
     assert answer.status_code == status
     return text_of(answer.text[: answer.text.find("<textarea")])
-
-
-def test_no_file_at_all_is_said_so(world: World, admin: FlaskClient) -> None:
-    assert "There is nothing to try" in posted(admin, "/rules/try", 400, rules=" \r\n")
-    assert "There is nothing to try" in posted(admin, "/rules/try", 400)
 
 
 def test_other_forms_take_no_more_than_before(world: World, admin: FlaskClient) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.decide.rulesfile.silences import MOST
 from bridge.model import Silence
 from bridge.record.outbox import silences
 from tests.admin.pages.conftest import signed_in
-from tests.admin.pages.reading import text_of, unlabelled
+from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, World, a_failed_job, a_silence, job_number
 
 WANTED = {"tag": "Trans*", "to": "Failed", "for": "1h", "mode": "hold", "author": "张伟", "reason": "换编码器"}
@@ -72,14 +71,6 @@ def test_where_nothing_is_silenced_the_page_says_what_to_do(world: World) -> Non
     assert "There are no active silences. Add a silence" in said
     assert "Over" not in said
     assert "Adding one needs the admin token." in text_of(page(signed_in(world, "read")))
-
-
-def test_hostile_and_chinese_texts_are_shown_as_they_are(world: World, admin: FlaskClient) -> None:
-    keep(world, a_silence(reason="换编码器 <script>alert(1)</script>", author='"><b>x', spec='{"rule":"</td><i>"}'))
-    html = page(admin)
-    assert "换编码器 <script>alert(1)</script>" in text_of(html)
-    for tag in ("<script>alert", "<b>x", "<i>"):
-        assert tag not in html
 
 
 def test_those_that_are_over_are_paged_and_the_active_ones_stand_on_the_first_page(
@@ -263,13 +254,6 @@ def test_the_form_keeps_its_nonce_where_it_is_not_right(admin: FlaskClient) -> N
     assert 'name="nonce" value="mine"' in posted(admin, button="preview", nonce="mine", to="Failed")
 
 
-def test_where_there_are_too_many_that_is_said_in_the_form(world: World, admin: FlaskClient) -> None:
-    keep(world, *(a_silence(f"sil_{n}") for n in range(MOST)))
-    html = posted(admin, 409, **WANTED)
-    assert "end some first" in html
-    assert 'value="换编码器"' in html
-
-
 def test_the_preview_says_what_it_would_have_matched_and_adds_nothing(world: World) -> None:
     world.sees(a_failed_job(1), job_number(2), job_number(3, state="Failed", tag="Snapshot"))
     admin = signed_in(world)
@@ -329,15 +313,3 @@ def test_the_read_token_sees_silences_and_adds_and_ends_none(world: World, reade
     posted(reader, 403, button="preview", **WANTED)
     assert reader.post("/silences/sil_1/end").status_code == 403
     assert [one.ended_by for one in on_record(world)] == [None]
-
-
-def test_another_site_can_not_add_one(world: World, admin: FlaskClient) -> None:
-    answer = admin.post("/silences/add", data=WANTED | {"add": "1"}, headers={"Origin": "https://evil.example"})
-    assert answer.status_code == 403
-    assert on_record(world) == []
-
-
-def test_every_control_has_a_label(admin: FlaskClient) -> None:
-    html = page(admin, "/silences/add")
-    assert unlabelled(html) == []
-    assert html.count('aria-live="polite"') == 1
