@@ -1,4 +1,4 @@
-"""The ways in which people use a page: by keyboard, in their own zone of time."""
+"""The ways in which people use a page: by keyboard, in their own time zone, copying from it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from zoneinfo import ZoneInfo
 
 from playwright.sync_api import expect
 
+from bridge.record.polling import snapshots
 from tests.browser.bridges import Bridge
 from tests.browser.conftest import Visit
 from tests.browser.people import Person
 from tests.conftest import only_sqlite
+from tests.support.nouns import NOON, a_job
 
 pytestmark = only_sqlite
 
@@ -57,3 +59,26 @@ def test_without_javascript_times_say_that_they_are_utc(visit: Visit, bridge: Br
     ann.signs_in()
     ann.goes_to(f"/jobs/{job}")
     ann.reads(f"{datetime.fromisoformat(step['seen_at']):%Y-%m-%d %H:%M:%S} UTC")
+
+
+pytestmark = only_sqlite
+
+_NAME = "photo\u202egpj.exe"
+
+
+def test_a_name_that_is_spelt_out_is_copied_as_it_is(admin: Person, bridge: Bridge) -> None:
+    job = a_job(id="j-odd", input=_NAME, user_data="plain")
+    with bridge.stage.db.write() as tx:
+        snapshots.save(tx, [job], [], {}, stream="s", streams=["s"], now=NOON)
+    admin.goes_to("/jobs/j-odd")
+    shown = admin.page.get_by_text(r"photo\u202egpj.exe", exact=True)
+    expect(shown).to_be_visible()
+    admin.page.evaluate("document.addEventListener('copy', (event) => {"
+                        " window.copied = event.clipboardData.getData('text/plain'); })")  # fmt: skip
+    for select, copied in (
+        ("one => one", _NAME),
+        ("one => one.parentElement.parentElement", f"Input\n{_NAME}"),
+    ):
+        shown.evaluate(f"one => getSelection().selectAllChildren(({select})(one))")
+        admin.page.keyboard.press("Control+C")
+        assert admin.page.evaluate("window.copied").replace("\n\n", "\n") == copied

@@ -32,7 +32,7 @@ class RulePages(Pages):
     def pages(self) -> Iterator[Page]:
         yield Page(path="/rules", view=self.rules, name="rules")
         yield Page(path="/rules/explain", view=self.explain, name="explain")
-        yield Page(path="/rules/explain", view=self.explain_sample, name="explain_made_up", method="POST")
+        yield Page(path="/rules/explain", view=self.explain_sample, name="explain_sample", method="POST")
 
     # --- those in force ----------------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class RulePages(Pages):
         return self._explained(None, job_id=job_id, bucket=bucket, faults=faults, status=200 if notes else 404)
 
     def explain_sample(self) -> ResponseReturnValue:
-        text = request.form.get("made_up", "")
+        text = request.form.get("job", "")
         book, now = self.parts.book(), self.parts.clock()
         try:
             step = sample_transition(read_job(text), book, now)

@@ -6,18 +6,23 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 from html import unescape
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from bridge.admin.pages.deliveries import status
 from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import NewDelivery, Rejected, RetryLater, Sent
 from bridge.pipeline.digests import DigestDispatcher
+from bridge.pipeline.operations import USUAL_PER_MINUTE
 from bridge.record.outbox import entries, silences
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
+from bridge.record.schema import DELIVERY_STATES
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, a_silence, job_number
+from tests.support.nouns import batch_id, by_hand
 
 HOSTILE = '"><script>alert(1)</script>&'
 RECEIVER = f"不行 {HOSTILE}"
@@ -41,11 +46,6 @@ def a_dead_one(world: World, number: int = 1, *, answer: str = "") -> str:
     return delivery
 
 
-def text(page: str) -> str:
-    """Return what a page says, without what it is made of."""
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).split())
-
-
 # --- the list -----------------------------------------------------------------------------------------------
 
 
@@ -53,7 +53,7 @@ def test_a_row_says_what_was_told_to_whom_and_how_it_went(world: World, admin: F
     world.sees(a_failed_job(7))
     world.attempt(Rejected("no such channel"))
     page = admin.get("/deliveries").text
-    assert "dead ops/1 Failed j7 failed 1 no such channel" in text(page)
+    assert "dead ops/1 Failed j7 failed 1 no such channel" in text_of(page)
     assert '/jobs/j7?bucket=media-1250000000"' in page
     assert '/rules#rule-failed"' in page
     assert '/notifiers#notifier-ops/1"' in page
@@ -69,7 +69,7 @@ def test_what_a_gate_kept_says_which(
     world.book = a_book(f'{RULES}[[mute]]\nname = "nights <b>"\nbetween = "00:00-23:59"\nmode = "{mode}"\n')
     world.sees(job_number(1))
     page = admin.get(f"/deliveries?state={state}").text
-    assert f"{state} cms Running j1 all 0 {why}" in text(page)
+    assert f"{state} cms Running j1 all 0 {why}" in text_of(page)
     assert "<b>" not in page
     (one,) = ids(world)
     assert (f'aria-label="Resend {one}"' in admin.get(f"/deliveries/{one}").text) == (button is not None)
@@ -108,7 +108,7 @@ def test_the_chosen_ones_are_sent_again(world: World, admin: FlaskClient) -> Non
     page = admin.get("/deliveries").text
     assert f'value="{first}" aria-label="Select {first}"' in page
     answer = admin.post("/deliveries/redrive-chosen", data={"id": [first, second]}, follow_redirects=True)
-    assert f"2 of 2 queued: {first}, {second}.".replace(", ", " , ") in text(answer.text).replace(" .", ".")
+    assert f"2 of 2 queued: {first}, {second}." in text_of(answer.text)
     assert f'<a href="/deliveries/{second}">' in answer.text
     assert [state(world, one) for one in (first, second, third)] == ["waiting", "waiting", "dead"]
 
@@ -126,7 +126,7 @@ def test_what_changed_before_it_was_chosen_is_told(world: World, admin: FlaskCli
     dead, waiting = a_dead_one(world, 1), world.delivery_of(2)
     data = {"id": [dead, dead, waiting, "dlv_\0", HOSTILE]}
     answer = admin.post("/deliveries/redrive-chosen", data=data, follow_redirects=True)
-    assert text(answer.text).count("1 of 4 queued") == 1
+    assert text_of(answer.text).count("1 of 4 queued") == 1
     assert "3 had changed meanwhile" in answer.text
 
 
@@ -150,7 +150,9 @@ def test_a_delivery_shows_each_attempt_and_what_the_receiver_said(world: World, 
     world.now = NOON + timedelta(minutes=2)
     world.attempt(Rejected("answered 422"), answer=RECEIVER)
     page = admin.get(f"/deliveries/{delivery}").text
-    assert text(page).index("Attempt 2 refused HTTP 500 200 ms answered 422") < text(page).index("Attempt 1 later")
+    assert text_of(page).index("Attempt 2 refused HTTP 500 200 ms answered 422") < text_of(page).index(
+        "Attempt 1 later"
+    )
     assert f"<pre>不行 {HOSTILE}".replace(HOSTILE, "&#34;&gt;&lt;script&gt;") in page
     assert "Gave up after 2 attempts in 2 min: answered 422. Resend to retry." in page
     assert f'aria-label="Resend {delivery}"' in page
@@ -213,7 +215,7 @@ def test_a_webhook_is_shown_as_a_request_and_as_curl(world: World, admin: FlaskC
 def test_slack_is_shown_as_text(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(1))
     page = admin.get(f"/deliveries/{ids(world)[0]}").text
-    assert "To Slack, C024BE91L" in text(page)
+    assert "To Slack, C024BE91L" in text_of(page)
     assert "curl" not in page
 
 
@@ -265,3 +267,200 @@ def test_a_recovery_names_the_state_that_was_left(world: World, admin: FlaskClie
         said = text_of(admin.get(path).text)
         assert "no longer Running" in said
         assert "no longer Success" not in said
+
+
+# --- the status in words ---------------------------------------------------------------------------------------------
+
+
+IDLE: dict[str, Any] = {"paused_at": None, "paused_why": None, "not_before": None, "failures": 0}
+LATER, EARLIER = ((NOON + timedelta(minutes=sign)).isoformat() for sign in (5, -5))
+
+
+def said(state: str, lane: dict[str, Any] | None = IDLE, *, held_by: str | None = None, in_rules: bool = True) -> str:
+    facts = {"state": state, "notifier": "cms", "held_by": held_by, "attempts": 0, "why": None, "tries": []}
+    return status(facts, lane, in_rules=in_rules, now=NOON)
+
+
+def test_every_state_has_its_own_words() -> None:
+    assert len({said(state) for state in DELIVERY_STATES}) == len(DELIVERY_STATES)
+
+
+@pytest.mark.parametrize(
+    ("lane", "words"),
+    [
+        (IDLE, "Waits for its next attempt"),
+        (None, "Waits for its next attempt"),
+        (IDLE | {"paused_at": EARLIER, "paused_why": "it is gone"}, "its notifier is paused: it is gone. Resume"),
+        (IDLE | {"failures": 10}, "does not answer"),
+        (IDLE | {"failures": 9}, "Waits for its next attempt"),
+        (IDLE | {"not_before": LATER}, "asked to wait"),
+        (IDLE | {"not_before": EARLIER}, "Waits for its next attempt"),
+    ],
+)
+def test_what_waits_says_what_for(lane: dict[str, Any] | None, words: str) -> None:
+    assert words in said("waiting", lane)
+
+
+def test_a_notifier_that_is_gone_is_to_be_put_back() -> None:
+    assert "not in rules.toml" in said("waiting", in_rules=False)
+
+
+def test_why_a_receiver_is_not_asked_matters_only_while_it_waits() -> None:
+    assert "paused" not in said("sent", IDLE | {"paused_at": EARLIER, "paused_why": "gone"})
+
+
+@pytest.mark.parametrize(
+    ("held_by", "words"),
+    [
+        ("group:夜间: a", 'Rule "夜间: a" groups'),
+        ("throttle:t", 'The throttle of rule "t"'),
+        ("mute:nights", 'The mute "nights" was active'),
+        ("silence:sil_1", 'The silence "sil_1" was active'),
+        ("unheard-of:x", "Held until"),
+    ],
+)
+def test_what_held_it_is_named(held_by: str, words: str) -> None:
+    assert said("held", held_by=held_by).startswith(words)
+
+
+# --- resending many --------------------------------------------------------------------------------------------------
+
+
+BATCH = f"/deliveries/batches/{batch_id()}"
+RATE = {"per_minute": str(USUAL_PER_MINUTE)}
+
+
+@pytest.fixture
+def dead(world: World) -> World:
+    world.sees(*(job_number(number) for number in range(3)))
+    world.attempt(Rejected("no"))
+    return world
+
+
+def states(world: World) -> list[str]:
+    with world.db.read() as tx:
+        return [one["state"] for one in lists.deliveries(tx, Filter()).items]
+
+
+def a_batch(world: World) -> None:
+    interval, which = timedelta(seconds=1), Filter(state="dead")
+    by_hand(world.db, now=world.now).redrive_batch(which, interval=interval)
+
+
+def test_the_list_of_the_dead_offers_all_of_them(dead: World, admin: FlaskClient) -> None:
+    page = unescape(admin.get("/deliveries?state=dead&notifier=cms").text)
+    assert "Resend all 3 …" in page
+    assert 'href="/deliveries/redrive?state=dead&notifier=cms"' in page
+    assert "Resend all" not in admin.get("/deliveries").text
+
+
+def test_first_it_is_said_how_many_and_nothing_is_done(dead: World, admin: FlaskClient) -> None:
+    page = admin.get("/deliveries/redrive?state=dead&notifier=cms").text
+    assert "<strong>3 deliveries</strong>" in page
+    assert "dead, notifier cms" in page
+    assert "Resend 3" in page
+    assert '<label for="per-minute">' in page
+    assert states(dead) == ["dead"] * 3
+
+
+def test_it_is_said_how_long_it_takes(dead: World, admin: FlaskClient) -> None:
+    dead.sees(*(job_number(number) for number in range(100, 400)))
+    while dead.attempt(Rejected("no")):
+        pass
+    assert "At 600 per minute it takes about 30 s." in admin.get("/deliveries/redrive").text
+
+
+def test_a_batch_is_made_and_watched(dead: World, admin: FlaskClient) -> None:
+    answer = admin.post("/deliveries/redrive?state=dead&notifier=cms", data={"per_minute": "60"})
+    assert answer.status_code == 303
+    assert answer.location.startswith("/deliveries/batches/rdr_")
+    page = admin.get(answer.location).text
+    assert "Queued: 3." in page
+    assert '<progress max="3" value="0"' in page
+    assert f'hx-get="{answer.location}"' in page
+    assert f'href="{answer.location}"' in admin.get("/deliveries/batches").text
+    dead.now = NOON + timedelta(seconds=2)
+    dead.attempt(Sent())
+    page = admin.get(answer.location).text
+    assert '<progress max="3" value="3"' in page
+    assert "hx-get" not in page
+    assert "Nothing is being resent." in admin.get("/deliveries/batches").text
+
+
+def test_a_delivery_leads_to_its_batch_and_the_batch_to_its_deliveries(dead: World, admin: FlaskClient) -> None:
+    a_batch(dead)
+    assert f'href="/deliveries?batch={batch_id()}"' in admin.get(BATCH).text
+    deliveries = set(re.findall(r'href="(/deliveries/dlv_\w+)"', admin.get(f"/deliveries?batch={batch_id()}").text))
+    assert len(deliveries) == 3
+    for delivery in deliveries:
+        assert f'href="{BATCH}"' in admin.get(delivery).text
+
+
+def test_how_long_ago_means_the_time_when_it_was_counted(dead: World, admin: FlaskClient) -> None:
+    dead.now = NOON + timedelta(hours=1)
+    page = unescape(admin.get("/deliveries/redrive?state=dead&since=90m").text)
+    (action,) = re.findall(r'action="(/deliveries/redrive\?[^"]+)"', page)
+    assert "since=2026-11-21T11:30:00" in action
+    dead.now += timedelta(hours=1)
+    admin.post(action, data=RATE)
+    assert states(dead) == ["waiting"] * 3
+
+
+def test_a_paused_notifier_is_told_of_before(dead: World, admin: FlaskClient) -> None:
+    with dead.db.write() as tx:
+        entries.pause(tx, "cms", "gone", now=NOON)
+    assert "they wait until it is" in admin.get("/deliveries/redrive?notifier=cms").text
+
+
+def test_nothing_to_resend_is_said(world: World, admin: FlaskClient) -> None:
+    page = admin.get("/deliveries/redrive?state=dropped").text
+    assert "There is nothing to resend." in page
+    assert "all that are dropped" in page
+    assert "<button>" not in page.split("<main")[1]
+    answer = admin.post("/deliveries/redrive?state=dropped", data=RATE, follow_redirects=True)
+    assert "There was nothing left to resend." in answer.text
+
+
+@pytest.mark.parametrize("per_minute", ["0", "6001", "-1", "many", "", "9" * 30, "½"])
+def test_a_rate_that_is_none_is_refused(dead: World, admin: FlaskClient, per_minute: str) -> None:
+    answer = admin.post("/deliveries/redrive?state=dead", data={"per_minute": per_minute}, follow_redirects=True)
+    assert "a whole number from 1 to 6000 is needed" in answer.text
+    assert states(dead) == ["dead"] * 3
+
+
+@pytest.mark.parametrize("query", ["state=sent", "state=waiting", "since=soon"])
+def test_a_filter_that_means_nothing_resends_nothing(dead: World, admin: FlaskClient, query: str) -> None:
+    asked = admin.get(f"/deliveries/redrive?{query}")
+    assert asked.status_code == 400
+    assert 'role="alert"' in asked.text
+    admin.post(f"/deliveries/redrive?{query}", data=RATE)
+    assert states(dead) == ["dead"] * 3
+
+
+def test_what_is_left_of_a_batch_is_cancelled(dead: World, admin: FlaskClient) -> None:
+    a_batch(dead)
+    assert f'aria-label="Cancel the rest of {batch_id()}"' in admin.get(BATCH).text
+    cancelled = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
+    assert "Cancelled: 2." in cancelled
+    assert "Cancel the rest" not in cancelled
+    assert sorted(states(dead)) == ["dead", "dead", "waiting"]
+    again = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
+    assert "there is nothing left to cancel" in again
+    assert "there is no batch" in admin.post("/deliveries/batches/rdr_2/cancel", follow_redirects=True).text
+
+
+def test_a_batch_that_is_not_there_is_not_found(admin: FlaskClient) -> None:
+    answer = admin.get("/deliveries/batches/rdr_404%3Cscript%3E")
+    assert answer.status_code == 404
+    assert "<script>" not in answer.text.split("</head>")[1]
+
+
+def test_who_may_only_look_resends_and_cancels_nothing(dead: World, reader: FlaskClient) -> None:
+    assert "<form" not in reader.get("/deliveries/redrive?state=dead").text.split("<main")[1]
+    assert reader.post("/deliveries/redrive?state=dead", data=RATE).status_code == 403
+    assert states(dead) == ["dead"] * 3
+    a_batch(dead)
+    assert "0 of 3" in reader.get(BATCH).text
+    assert "<button" not in reader.get(BATCH).text.split("<main")[1]
+    assert reader.post(f"{BATCH}/cancel").status_code == 403
+    assert states(dead) == ["waiting"] * 3

@@ -6,14 +6,17 @@ import json
 import re
 from datetime import datetime, timedelta
 from html import unescape
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
+from bridge.admin.pages.jobs import timeline
 from bridge.model import FAILED, Missing, Problem, Rejected, Sent
 from bridge.record.polling import problems, snapshots
-from tests.admin.pages.test_deliveries import text as plain
+from tests.admin.pages.reading import text_of
 from tests.support.admin_world import BUCKET, NOON, World, a_book, a_failed_job, job_number
 
 HOSTILE = '"><script>alert(1)</script>&'
@@ -184,10 +187,10 @@ def test_a_job_that_no_watch_asks_for_any_more_says_so(world: World, admin: Flas
     with world.db.write() as tx:
         snapshots.meet(tx, "s", world.now - timedelta(days=1))
         snapshots.leave(tx, ["another"], now=world.now)
-    listed, job = admin.get("/jobs").text, plain(admin.get("/jobs/j1").text)
+    listed, job = admin.get("/jobs").text, text_of(admin.get("/jobs/j1").text)
     assert listed.count('<span class="pill">unwatched</span>') == 1
     assert "Not polled since 2026-11-21 12:00:00 UTC" in job
-    assert "Not polled since" not in plain(admin.get("/jobs/j2").text)
+    assert "Not polled since" not in text_of(admin.get("/jobs/j2").text)
 
 
 def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
@@ -233,7 +236,42 @@ def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
     found = Missing(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
     with world.db.write() as tx:
         problems.save_denials(tx, BUCKET, {"j1": found})
-    assert says in plain(admin.get("/jobs/j1").text)
+    assert says in text_of(admin.get("/jobs/j1").text)
     stamp = "2026-11-21T12:00:00.000Z"
     asked = "2026-11-21T12:30:00.000Z" if ask_at else None
     assert world.client().get("/api/v1/jobs/j1").json["missing"] == {"times": times, "last_at": stamp, "ask_at": asked}
+
+
+# --- the timeline ----------------------------------------------------------------------------------------------------
+
+
+def a_delivery(id_: str, state: str, at: str) -> SimpleNamespace:
+    return SimpleNamespace(id=id_, state=state, created_at=at)
+
+
+def a_job(**facts: Any) -> Any:
+    base = {"created_at": "2026-11-21T12:00:00Z", "started_at": None, "ended_at": None}
+    return SimpleNamespace(**base | {"transitions": [], "deliveries": []} | facts)
+
+
+def test_everything_stands_in_the_order_of_time() -> None:
+    job = a_job(
+        started_at="2026-11-21T12:01:00Z",
+        transitions=[SimpleNamespace(seen_at="2026-11-21T12:02:00Z")],
+        deliveries=[a_delivery("d", "sent", "2026-11-21T12:02:00Z")],
+    )
+    later = {"outcome": "later", "started_at": "2026-11-21T12:02:01Z"}
+    tries = {"d": [later, {"outcome": "sent", "started_at": "2026-11-21T12:02:09Z"}]}
+    assert [(one["kind"], one["look"]) for one in timeline(job, tries)] == [
+        ("ci", "ci"), ("ci", "ci"), ("transition", "transition"), ("delivery", "sent"), ("try", "bad"), ("try", "sent"),
+    ]  # fmt: skip
+
+
+def test_what_ci_did_not_say_is_not_there() -> None:
+    assert [one["word"] for one in timeline(a_job(), {})] == ["created"]
+
+
+def test_what_died_or_is_held_looks_so() -> None:
+    states = ["dead", "held", "dropped", "merged", "waiting", "sending"]
+    job = a_job(deliveries=[a_delivery(state, state, "2026-11-21T12:00:01Z") for state in states])
+    assert [one["look"] for one in timeline(job, {})[1:]] == ["bad", "held", "held", "held", "waiting", "waiting"]

@@ -131,7 +131,7 @@ def test_the_read_token_may_ask_about_a_job_on_record_and_not_about_a_made_up_on
     assert '"failed" notifies ops/1' in text_of(html)
     assert "<textarea" not in html
     assert "<textarea" not in page(reader, "/rules/try")
-    posted(reader, "/rules/explain", 403, made_up="{}")
+    posted(reader, "/rules/explain", 403, job="{}")
     posted(reader, "/rules/try", 403, rules=RULES)
 
 
@@ -147,7 +147,7 @@ def test_a_job_that_is_not_on_record_is_said_so_and_stays_in_the_form(
 def test_the_example_is_a_job_that_is_watched_and_can_be_explained(world: World, admin: FlaskClient) -> None:
     example = '{ tag = "Transcode", queue = "vod", from = "Running", to = "Failed", duration = "50m" }'
     assert example in page(admin, "/rules/explain").replace("&#34;", '"')
-    assert '"all" notifies cms' in text_of(posted(admin, "/rules/explain", made_up=example))
+    assert '"all" notifies cms' in text_of(posted(admin, "/rules/explain", job=example))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_example_is_a_job_that_is_watched_and_can_be_explained(world: World,
     ],
 )
 def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: FlaskClient, text: str) -> None:
-    assert '"failed" notifies ops/1: at once' in text_of(posted(admin, "/rules/explain", made_up=text))
+    assert '"failed" notifies ops/1: at once' in text_of(posted(admin, "/rules/explain", job=text))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: Fl
 def test_every_fault_of_a_made_up_job_is_said_and_the_text_stays(
     world: World, admin: FlaskClient, text: str, said: list[str]
 ) -> None:
-    html = posted(admin, "/rules/explain", 400, made_up=text)
+    html = posted(admin, "/rules/explain", 400, job=text)
     for words in said:
         assert words in text_of(html)
     assert "<script>alert" not in html
@@ -288,7 +288,7 @@ def uploaded(client: FlaskClient, text: str, status: int = 200) -> str:
 
 
 def test_other_forms_take_no_more_than_before(world: World, admin: FlaskClient) -> None:
-    posted(admin, "/rules/explain", 413, made_up="x" * 70_000)
+    posted(admin, "/rules/explain", 413, job="x" * 70_000)
 
 
 def test_the_rules_in_force_are_shown_where_this_process_has_read_others(world: World, admin: FlaskClient) -> None:

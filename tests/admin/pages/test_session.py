@@ -133,7 +133,7 @@ def test_a_post_that_no_page_of_ours_makes_is_refused(client: FlaskClient, heade
     for path in ("/jobs/j1/tell", "/sign-out", "/sign-in"):
         refused = client.post(path, data={"token": ADMIN}, headers=headers)
         assert refused.status_code == 403
-        assert "not asked for by a page of this bridge" in refused.text
+        assert "not made by a page of this bridge" in refused.text
 
 
 def test_a_proxy_may_have_changed_the_host_where_the_browser_says_it_is_the_same_site(client: FlaskClient) -> None:

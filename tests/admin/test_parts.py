@@ -1,7 +1,17 @@
+"""What every part works with: rules that are reloaded, and the clock of the workers."""
+
+from __future__ import annotations
+
 import threading
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import text
 
 from bridge.admin import Reloading
-from tests.support.admin_world import RULES, a_book
+from bridge.record.database import SharedClock
+from bridge.wiring.web import keep_time
+from tests.conftest import only_postgresql
+from tests.support.admin_world import RULES, World, a_book
 
 
 class FakeRules:
@@ -57,3 +67,20 @@ def test_a_request_does_not_wait_for_another_that_looks_at_the_file() -> None:
     assert len(rules.looks) == 1
     rules.hold.set()
     first.join(5)
+
+
+AHEAD = timedelta(hours=3)
+
+
+@only_postgresql
+def test_a_web_machine_whose_clock_is_wrong_goes_by_the_databases(either_world: World) -> None:
+    app = either_world.app()
+    clock = SharedClock(either_world.db, lambda: datetime.now(UTC) + AHEAD)
+    keep_time(app, clock)
+    client = app.test_client()
+    assert client.get("/healthz").status_code == 200
+    assert clock() - datetime.now(UTC) > AHEAD / 2  # the process alone was asked
+    assert client.get("/readyz").status_code in (200, 503)
+    with either_world.db.read() as tx:
+        now = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+    assert abs(clock() - now) < timedelta(minutes=1)
