@@ -35,10 +35,10 @@ def test_health_is_of_the_process_and_asks_no_database(world: World, tmp_path: P
     assert (answer.status_code, answer.get_json()) == (200, {"status": "ok", "version": "9.9.9"})
 
 
-def test_all_is_well_while_a_worker_beats_and_polls(either_world: World) -> None:
-    either_world.enlist()
-    either_world.polled()
-    status, checks = Asker(either_world)()
+def test_all_is_well_while_a_worker_beats_and_polls(world: World) -> None:
+    world.enlist()
+    world.polled()
+    status, checks = Asker(world)()
     assert status == 200
     assert list(checks) == ["database", "schema", "worker", "polls", "clock", "notifiers", "rules", "jobs"]
     assert failing(checks) == []

@@ -60,8 +60,7 @@ def test_a_silence_holds_what_it_matches_until_it_is_ended(either_world: World) 
         assert len(digests.due(tx, now=world.now)) == 1
 
 
-def test_a_silence_that_is_asked_for_again_under_its_id_is_made_once(either_world: World) -> None:
-    world = either_world
+def test_a_silence_that_is_asked_for_again_under_its_id_is_made_once(world: World) -> None:
     first = post(world, id="s1")["silence"]
     world.now += timedelta(minutes=5)
     assert post(world, id="s1")["silence"] == first
@@ -108,11 +107,11 @@ def test_a_dry_run_takes_no_id_away(world: World) -> None:
     assert post(world, id="s1", to="Success")["silence"]
 
 
-def test_a_silence_that_drops_holds_nothing(either_world: World) -> None:
-    made = post(either_world, mode="drop", notifier="cms")["silence"]
+def test_a_silence_that_drops_holds_nothing(world: World) -> None:
+    made = post(world, mode="drop", notifier="cms")["silence"]
     assert made["mode"] == "drop"
-    either_world.sees(job_number(1, state="Failed"))
-    assert [one["held_by"] for one in deliveries(either_world, "?state=dropped")] == [f"silence:{made['id']}"]
+    world.sees(job_number(1, state="Failed"))
+    assert [one["held_by"] for one in deliveries(world, "?state=dropped")] == [f"silence:{made['id']}"]
 
 
 def test_the_preview_is_of_the_last_day(either_world: World) -> None:
@@ -169,23 +168,15 @@ def test_every_fault_is_said_at_once(world: World) -> None:
         assert word in problem["detail"]
 
 
-def test_what_is_over_or_unknown_cannot_be_ended(either_world: World) -> None:
-    client = either_world.client()
+def test_what_is_over_or_unknown_cannot_be_ended(world: World) -> None:
+    client = world.client()
     assert client.delete("/api/v1/silences/sil_404").status_code == 404
-    made = post(either_world)["silence"]["id"]
-    either_world.now += timedelta(hours=3)
+    made = post(world)["silence"]["id"]
+    world.now += timedelta(hours=3)
     again = client.delete(f"/api/v1/silences/{made}")
     assert again.status_code == 409
     assert again.get_json(force=True)["detail"] == f"silence {made} is over since 2026-11-21T14:00:00Z"
-    assert listed(either_world)["items"][0]["ended_by"] is None
-
-
-def test_the_read_token_sees_silences_and_makes_and_ends_none(world: World) -> None:
-    made = post(world)["silence"]["id"]
-    client = world.client(READ)
-    assert client.post("/api/v1/silences", json=WANTED | {"dry_run": True}).status_code == 403
-    assert client.delete(f"/api/v1/silences/{made}").status_code == 403
-    assert [(one["id"], one["state"]) for one in listed(world)["items"]] == [(made, "active")]
+    assert listed(world)["items"][0]["ended_by"] is None
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_garbage_in_a_path_is_not_found(either_world: World, kind: str) -> None:
     client = busy(either_world).client()
     for method, path in (
         ("GET", "jobs/{}"), ("GET", "deliveries/{}"), ("POST", "deliveries/{}/redrive"),
-        ("POST", "notifiers/{}/test"), ("POST", "watches/{}/pause"), ("GET", "{}"),
+        ("POST", "notifiers/{}/test"), ("POST", "watches/{}/pause"), ("DELETE", "silences/{}"), ("GET", "{}"),
     ):  # fmt: skip
         answer = client.open(f"/api/v1/{path.format(GARBAGE[kind])}", method=method)
         assert (answer.status_code, answer.content_type) == (404, "application/problem+json")

@@ -91,27 +91,27 @@ def test_those_that_are_over_are_paged_and_the_active_ones_stand_on_the_first_pa
     assert "under way" not in second
 
 
-def test_one_is_ended_by_a_button(either_world: World) -> None:
-    keep(either_world, a_silence("sil_1"))
-    either_world.now += timedelta(minutes=5)
-    admin = signed_in(either_world)
+def test_one_is_ended_by_a_button(world: World) -> None:
+    keep(world, a_silence("sil_1"))
+    world.now += timedelta(minutes=5)
+    admin = signed_in(world)
     assert 'action="/silences/sil_1/end"' in page(admin)
     answer = admin.post("/silences/sil_1/end")
     assert (answer.status_code, answer.location) == (303, "/silences")
     assert "The silence is over." in page(admin)
-    (ended,) = on_record(either_world)
-    assert (ended.ends_at, ended.ended_by) == (either_world.now, "dashboard")
+    (ended,) = on_record(world)
+    assert (ended.ends_at, ended.ended_by) == (world.now, "dashboard")
 
 
 @pytest.mark.parametrize("name", ["sil_404", "' OR 1=1 --", "转码", "<b>", "null"])
-def test_what_is_not_there_cannot_be_ended_and_that_is_said(either_world: World, name: str) -> None:
-    keep(either_world, a_silence("sil_1"))
-    admin = signed_in(either_world)
+def test_what_is_not_there_cannot_be_ended_and_that_is_said(world: World, name: str) -> None:
+    keep(world, a_silence("sil_1"))
+    admin = signed_in(world)
     assert admin.post(f"/silences/{name}/end").status_code == 303
     html = page(admin)
     assert "there is no silence" in html
     assert "<b>" not in html
-    assert on_record(either_world)[0].ended_by is None
+    assert on_record(world)[0].ended_by is None
 
 
 def test_one_that_is_over_cannot_be_ended_again(world: World, admin: FlaskClient) -> None:
@@ -229,16 +229,16 @@ def test_a_time_where_a_state_belongs_is_said_to_be_one(
     assert on_record(world) == []
 
 
-def test_two_clicks_add_one_silence(either_world: World) -> None:
-    admin = signed_in(either_world)
+def test_two_clicks_add_one_silence(world: World) -> None:
+    admin = signed_in(world)
     nonce = page(admin, "/silences/add").split('name="nonce" value="')[1].split('"')[0]
     for _ in range(2):
         posted(admin, 303, nonce=nonce, **WANTED)
-    assert len(on_record(either_world)) == 1
+    assert len(on_record(world)) == 1
     posted(admin, 303, nonce=nonce, **WANTED | {"reason": "another"})  # after going back
-    assert len(on_record(either_world)) == 2
+    assert len(on_record(world)) == 2
     posted(admin, 303, **WANTED)
-    assert len(on_record(either_world)) == 3
+    assert len(on_record(world)) == 3
 
 
 def test_a_form_of_before_adds_nothing_once_its_silence_is_over(world: World, admin: FlaskClient) -> None:
