@@ -12,7 +12,7 @@ from benchmarks.machine import Missing, Stores, bench, reachable
 from benchmarks.report import Line, as_json, as_table
 
 _ALL = ("ingest", "deliver", "latency", "idle", "retention", "fairness", "rules")
-_ALONE = {"pages": "viewing"}  # what takes long to prepare is no part of all; and the module that measures it
+_ALONE = ("pages",)  # takes long to prepare, so it is no part of "all"
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _MORE = """
 ingest    a page of CI's list to a stored snapshot, beside the official SDK's parsing of it
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(name: str, postgres: str | None, options: argparse.Namespace) -> tuple[list[Line], str | None]:
-    measure = importlib.import_module(f"benchmarks.{_ALONE.get(name, name)}").measure
+    measure = importlib.import_module(f"benchmarks.{name}").measure
     more = {"jobs": options.jobs, "sqlite": options.sqlite, "keep": options.keep} if name in _ALONE else {}
     try:
         with bench() as made:

@@ -39,9 +39,9 @@ class _Arrivals(asyncio.Protocol):
 
     def _answer(self, request: bytes, now: float) -> bytes:
         if request.startswith(b"GET"):
-            told = json.dumps(self.came).encode()
+            times = json.dumps(self.came).encode()
             self.came.clear()
-            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(told), told)
+            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(times), times)
         if event := _EVENT.search(request):
             self.came.setdefault(event[1].decode(), now)
         return b"HTTP/1.1 204 No Content\r\n\r\n"

@@ -8,10 +8,10 @@ from collections import defaultdict
 
 from benchmarks.alertmanager import Alertmanager, posts
 from benchmarks.celery_peer import Celery
-from benchmarks.machine import Bench, Stores, module, told_by
+from benchmarks.deliveries import new_deliveries, rulebook
+from benchmarks.machine import Bench, Stores, module, printed_by
+from benchmarks.receivers import Counter
 from benchmarks.report import Line, at_least
-from benchmarks.sinks import Counter
-from benchmarks.tellings import rulebook, tellings
 
 _OURS, _ALERTS, _TASKS = 20_000, 20_000, 1_500
 _TARGETS: dict[str, dict[str, float]] = {
@@ -38,10 +38,10 @@ def measure(bench: Bench, stores: Stores, rounds: int) -> list[Line]:
 
 def _ours(database: str, sink: Counter) -> float:
     before = sink.count()
-    told = told_by(module("drain", database, sink.url, str(_OURS)))
-    if not told["sent"] == sink.count() - before == _OURS:
-        raise RuntimeError(f"{told['sent']} of {_OURS} recorded, {sink.count() - before} arrived")
-    return float(told["per_s"])
+    printed = printed_by(module("drain", database, sink.url, str(_OURS)))
+    if not printed["sent"] == sink.count() - before == _OURS:
+        raise RuntimeError(f"{printed['sent']} of {_OURS} recorded, {sink.count() - before} arrived")
+    return float(printed["per_s"])
 
 
 def _alertmanager(bench: Bench, sink: Counter) -> float:
@@ -63,7 +63,7 @@ def _alertmanager(bench: Bench, sink: Counter) -> float:
 def _celery(bench: Bench, sink: Counter) -> float:
     peer, before = Celery(bench), sink.count()
     book = rulebook(sink.url)
-    peer.put(sink.url, (json.dumps(told.message.event) for told in tellings(book, range(_TASKS))))
+    peer.put(sink.url, (json.dumps(delivery.message.event) for delivery in new_deliveries(book, range(_TASKS))))
     peer.work()
     try:
         return sink.rate(before, _TASKS, at_most_s=60)

@@ -9,29 +9,29 @@ import time
 
 from sqlalchemy import func, select
 
+from benchmarks.bench_bridge import BenchBridge, now
+from benchmarks.deliveries import new_deliveries
 from benchmarks.machine import settle_statistics
-from benchmarks.station import Station, now
-from benchmarks.tellings import tellings
 from bridge.record.outbox import entries
-from bridge.record.schema import SENT, delivery
+from bridge.record.schema import SENT, deliveries
 
 _BATCH = 500
 
 
 def main(database: str, sink: str, count: int) -> None:
-    station = Station(database, sink)
+    bench = BenchBridge(database, sink)
     for start in range(0, count, _BATCH):
-        with station.db.write() as tx:
-            entries.put(tx, list(tellings(station.book, range(start, min(start + _BATCH, count)))), now=now())
+        with bench.db.write() as tx:
+            entries.put(tx, list(new_deliveries(bench.book, range(start, min(start + _BATCH, count)))), now=now())
     settle_statistics(database)
     before_s, from_s, begun = _cpu_s(), time.perf_counter(), 0
-    while begun < count or station.dispatcher.unfinished:
-        begun += station.dispatcher.turn(claiming=begun < count)  # which in the end would wait for more
-    station.dispatcher.finish(until=lambda: False)
+    while begun < count or bench.dispatcher.unfinished:
+        begun += bench.dispatcher.turn(claiming=begun < count)  # which in the end would wait for more
+    bench.dispatcher.finish(until=lambda: False)
     seconds, cpu_s = time.perf_counter() - from_s, _cpu_s() - before_s
-    with station.db.read() as tx:
-        sent = tx.execute(select(func.count()).where(delivery.c.state == SENT)).scalar_one()
-    station.close()
+    with bench.db.read() as tx:
+        sent = tx.execute(select(func.count()).where(deliveries.c.state == SENT)).scalar_one()
+    bench.close()
     print(json.dumps({"sent": sent, "per_s": sent / seconds, "cpu_us": 1e6 * cpu_s / max(sent, 1)}))
 
 

@@ -18,17 +18,17 @@ from statistics import quantiles
 
 from sqlalchemy import func, select
 
+from benchmarks.bench_bridge import now
+from benchmarks.deliveries import BUCKET, REGION, SECRET, TAG, new_deliveries, rulebook
 from benchmarks.machine import Bench, Stores, settle_statistics, wait_until
 from benchmarks.report import Line, at_most, noted
-from benchmarks.station import now
-from benchmarks.tellings import BUCKET, REGION, SECRET, TAG, rulebook, tellings
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import SUCCESS, WebhookNotifier
 from bridge.record.database import Database, at
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.schema import attempt, delivery, job
+from bridge.record.schema import attempts, deliveries, jobs
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import WebhookReceiver
 
@@ -149,9 +149,9 @@ def _fill(db: Database, book: Rulebook, backlog: int) -> None:
     with db.write() as tx:
         leases.sync(tx, book.watches, [(one, "webhook") for one in book.notifiers.values()])
     for start in range(0, backlog, 1000):
-        told = [replace(one, notifier="dead") for one in tellings(hook, range(start, start + 1000))]
+        deliveries = [replace(one, notifier="dead") for one in new_deliveries(hook, range(start, start + 1000))]
         with db.write() as tx:
-            entries.put(tx, told, now=now())
+            entries.put(tx, deliveries, now=now())
 
 
 def _tell(db: Database, ci: CiSimulator, live: Sequence[WebhookReceiver]) -> list[float]:
@@ -166,19 +166,19 @@ def _tell(db: Database, ci: CiSimulator, live: Sequence[WebhookReceiver]) -> lis
     if len(arrived) != _LIVE:
         raise RuntimeError(f"{len(arrived)} of {_LIVE} arrived")
     with db.read() as tx:
-        rows = tx.execute(select(delivery.c.id, delivery.c.created_at).where(delivery.c.notifier != "dead")).all()
+        rows = tx.execute(select(deliveries.c.id, deliveries.c.created_at).where(deliveries.c.notifier != "dead")).all()
     return [1000 * (arrived[row.id] - at(row.created_at).timestamp()) for row in rows]
 
 
 def _is_known(db: Database, job_id: str) -> bool:
     with db.read() as tx:
-        return tx.execute(select(job.c.n).where(job.c.id == job_id)).first() is not None
+        return tx.execute(select(jobs.c.n).where(jobs.c.id == job_id)).first() is not None
 
 
 def _tried(db: Database) -> int:
-    ours = select(func.count()).select_from(attempt.join(delivery, attempt.c.delivery == delivery.c.n))
+    ours = select(func.count()).select_from(attempts.join(deliveries, attempts.c.delivery == deliveries.c.n))
     with db.read() as tx:
-        return int(tx.execute(ours.where(delivery.c.notifier == "dead")).scalar_one())
+        return int(tx.execute(ours.where(deliveries.c.notifier == "dead")).scalar_one())
 
 
 class _BlackHole:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.celery_peer import Celery
+from benchmarks.deliveries import SECRET, rules_text
 from benchmarks.machine import Bench, Missing, Stores, free_port
 from benchmarks.report import Line, at_most, noted
-from benchmarks.tellings import SECRET, rules_text
 from bridge.record.database import Database
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 

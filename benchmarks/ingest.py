@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from benchmarks.ci_pages import PAGE_SIZE, pages
+from benchmarks.deliveries import BUCKET, REGION, rulebook
 from benchmarks.machine import Bench, Missing, Stores, settle_statistics
-from benchmarks.pages import PAGE_SIZE, pages
 from benchmarks.report import Line, at_least
-from benchmarks.tellings import BUCKET, REGION, rulebook
-from bridge.collect.jobs_xml import read_page
-from bridge.collect.page_cache import Memory
+from bridge.collect.jobs_xml import AnswerReader, JobCache
 from bridge.model import Described, Page, Place, Stream
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
@@ -27,10 +26,12 @@ class _Tape:
 
     def __init__(self, bodies: Sequence[bytes]) -> None:
         self._bodies = bodies
-        self._memory = Memory()  # as the real client has one
+        self._cache = JobCache()  # as the real client has one
 
     def list(self, _stream: Stream, *, token: str | None = None, **_: object) -> Page:
-        return read_page(self._bodies[int(token or 0)], bucket=BUCKET, region=REGION, memory=self._memory)
+        reader = AnswerReader(bucket=BUCKET, region=REGION, cache=self._cache)
+        reader.feed(self._bodies[int(token or 0)])
+        return reader.close().page()
 
     def describe(self, _place: Place, ids: Sequence[str]) -> Described:
         return Described(jobs=(), missing=tuple(ids))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from benchmarks.alertmanager import Alertmanager, posts
-from benchmarks.machine import Bench, Stores, module, told_by, wait_until
+from benchmarks.machine import Bench, Stores, module, printed_by, wait_until
+from benchmarks.receivers import Arrivals
 from benchmarks.report import Line, at_most
-from benchmarks.sinks import Arrivals
 
 _EVENTS, _WARM_UP, _PAUSE_S = 105, 5, 0.05
 _TARGETS = {"SQLite": 1.2, "PostgreSQL": 1.6}
@@ -38,8 +38,8 @@ def measure(bench: Bench, stores: Stores, rounds: int) -> list[Line]:
 
 
 def _ours(database: str, sink: Arrivals) -> float:
-    told = told_by(module("at_rest", database, sink.url, str(_EVENTS), str(_PAUSE_S)))
-    return _median_ms(told["committed"], sink.take())
+    printed = printed_by(module("single_events", database, sink.url, str(_EVENTS), str(_PAUSE_S)))
+    return _median_ms(printed["committed"], sink.take())
 
 
 def _alertmanager(bench: Bench, sink: Arrivals) -> float:

@@ -99,13 +99,13 @@ def module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"benchmarks.{name}", *arguments]
 
 
-def told_by(command: Sequence[str], *, at_most_s: float = 120) -> dict[str, Any]:
+def printed_by(command: Sequence[str], *, at_most_s: float = 120) -> dict[str, Any]:
     """Run a process and return the JSON object that it prints."""
     done = subprocess.run(command, capture_output=True, env=_environ(None), timeout=at_most_s, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:3])} failed:\n{done.stderr.decode()[-2000:]}")
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    printed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return printed
 
 
 def _environ(more: Mapping[str, str] | None) -> dict[str, str]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import text
 
+from benchmarks.bench_bridge import now
+from benchmarks.deliveries import new_deliveries, rulebook
 from benchmarks.machine import Bench, Stores, settle_statistics
 from benchmarks.report import Line, at_most, noted
-from benchmarks.station import now
-from benchmarks.tellings import rulebook, tellings
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Delivery, Sent
 from bridge.record import pruning
@@ -95,7 +95,7 @@ def _claims(book: Rulebook, dbs: Mapping[str, Database], context: int) -> dict[s
     first = context * _CLAIMS * _AT_ONCE
     for db in dbs.values():
         with db.write() as tx:
-            entries.put(tx, list(tellings(book, range(first, first + _CLAIMS * _AT_ONCE))), now=now())
+            entries.put(tx, list(new_deliveries(book, range(first, first + _CLAIMS * _AT_ONCE))), now=now())
         settle_statistics(db.url.render_as_string(hide_password=False).replace("+psycopg", ""))
     seconds: dict[str, list[float]] = defaultdict(list)
     for turn in range(_CLAIMS):
@@ -147,7 +147,7 @@ def _lines(kind: str, costs: _Costs) -> Iterator[Line]:
         name = f"{what} beside a million sent, {kind}"
         yield at_most(_MOST, name, "ms", ours=full, peer_name="an empty table", peer=empty)
     both = costs["both empty"]
-    told = [1000 * _AT_ONCE / cost for cost in both]
-    yield noted(f"deliveries pruned, {kind}", "1/s", ours=costs["prune"], peer_name="claimed and settled", peer=told)
+    settled = [1000 * _AT_ONCE / cost for cost in both]
+    yield noted(f"deliveries pruned, {kind}", "1/s", ours=costs["prune"], peer_name="claimed and settled", peer=settled)
     longest = f"longest transaction that prunes {pruning.AT_ONCE}, {kind}"
     yield noted(longest, "ms", ours=costs["longest"], peer_name=f"claiming and settling {_AT_ONCE}", peer=both)

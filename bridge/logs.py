@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from bridge.display import visible
-from bridge.send.redact import Mask
+from bridge.redact import Mask
 
 _UNFIT_FOR_KEYS = re.compile(r'[\s="]')
 _LONGEST_LINE = 8_000  # log routers cut or drop longer ones

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from bridge.environment import fault, lookup
-from bridge.record.sqlite_file import named
+from bridge.record.database import sqlite_path
 from bridge.send.addresses import Network, parse_networks
 from bridge.url import encoded
 
@@ -233,7 +233,7 @@ def _say(problem: Mapping[str, Any], names: Mapping[str, str]) -> str:
 def _doubted_file(settings: Settings, environ: Mapping[str, str]) -> str | None:
     """Return the path of SQLite's file, unless it is known to be kept, or to be none."""
     try:
-        path = named(settings.database_url)
+        path = sqlite_path(settings.database_url)
     except ValueError:  # which is said when it is opened
         return None
     volume = lookup(environ, _VOLUME)

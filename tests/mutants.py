@@ -46,14 +46,14 @@ MUTANTS = (
     ),
     Mutant(
         "old rules that do not give way",
-        "bridge.decide.rulesfile.reload:Precedence.look",
+        "bridge.decide.rulesfile.rulesets:Precedence.look",
         "lambda self, mine, in_force, *more: mine <= in_force and original(self, mine, in_force, *more)",
         ("tests/decide/test_precedence.py",),
     ),
     Mutant(
         "finishing without the fence",
         "bridge.record.outbox.results:settle",
-        "lambda tx, ended, **more: ([tx.execute(update(D).where(D.c.n == one.attempt.delivery.n).values("
+        "lambda tx, ended, **more: ([tx.execute(update(deliveries).filter_by(n=one.attempt.delivery.n).values("
         "state=SENDING, lease=one.attempt.delivery.lease)) for one in ended], original(tx, ended, **more))[1]",
         ("tests/record/test_settling.py",),
     ),
@@ -87,7 +87,7 @@ MUTANTS = (
         "keeping the deleted root of a Slack thread",
         "bridge.send.slack.answer:is_loose",
         "lambda message, ts: False",
-        ("tests/send/test_slack_roots.py",),
+        ("tests/send/test_slack_threads.py",),
     ),
     Mutant(
         "letting slack-sdk know where Slack is",
@@ -122,8 +122,8 @@ MUTANTS = (
     ),
     Mutant(
         "a level rule that forgets that it fired",
-        "bridge.decide.rules.levels:overdue",
-        "lambda staying, *more: original(replace(staying, told={}), *more)",
+        "bridge.decide.rules.levels:newly_overdue",
+        "lambda time, *more: original(replace(time, notified={}), *more)",
         ("tests/crash/test_halves.py",),
     ),
     Mutant(
@@ -159,8 +159,9 @@ MUTANTS = (
     Mutant(
         "a batch that is not due yet in everybody's way",
         "bridge.record.outbox.claims:_is_first",
-        "lambda: or_(D.c.lane.is_(None), ~exists().where((other := D.alias('other')).c.lane == D.c.lane,"
-        " other.c.notifier == D.c.notifier, other.c.state < 2, other.c.n < D.c.n))",
+        "lambda: or_(deliveries.c.lane.is_(None), ~exists().where("
+        "(other := deliveries.alias('other')).c.lane == deliveries.c.lane,"
+        " other.c.notifier == deliveries.c.notifier, other.c.state < 2, other.c.n < deliveries.c.n))",
         ("tests/record/test_batches.py",),
     ),
     Mutant(
@@ -202,7 +203,7 @@ MUTANTS = (
     ),
     Mutant(
         "an emptied rules.toml that is taken",
-        "bridge.decide.rulesfile.reload:emptied",
+        "bridge.decide.rulesfile.rulesets:emptied",
         "lambda before, after: None",
         ("tests/decide/test_reload.py", "tests/test_rules_in_force.py"),
     ),

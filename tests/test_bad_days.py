@@ -87,7 +87,7 @@ def told(stage: Stage, notifier: str, nonce: str = "1") -> str:
 
 def delivery(stage: Stage, delivery_id: str) -> lists.Facts:
     with stage.db.read() as tx:
-        found = lists.delivery(tx, delivery_id)
+        found = lists.delivery_details(tx, delivery_id)
     assert found
     return found
 
@@ -99,7 +99,7 @@ def await_attempt(stage: Stage, delivery_id: str) -> lists.Facts:
 
 def notifier(stage: Stage, name: str) -> lists.Facts:
     with stage.db.read() as tx:
-        return next(one for one in gauges.notifiers(tx) if one["name"] == name)
+        return next(one for one in gauges.read_notifiers(tx) if one["name"] == name)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> str:

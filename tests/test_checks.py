@@ -1,10 +1,12 @@
+from contextlib import closing
 from ipaddress import ip_network
 
 import pytest
 
 from bridge import settings as environment
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.send.notifier_type import unreachable
+from bridge.send.client import HttpClient
+from bridge.send.integration import check_address
 from bridge.wiring.parts import notifier_checks
 from tests.support.nouns import a_rulebook
 from tests.support.proxies import Proxy
@@ -64,14 +66,17 @@ def test_without_a_proxy_doctor_says_which_addresses_are_forbidden_and_contacts_
 
 @pytest.mark.parametrize("host", ["cms..example", "x" * 70 + ".example", "nobody.invalid"])
 def test_a_name_without_an_address_is_said(host: str) -> None:
-    said = unreachable(f"https://{host}/hook?token=hush", ())
-    assert said
-    assert said.startswith(f"{host} has no address: ")
-    assert "hush" not in said
+    with closing(HttpClient()) as client:
+        ok, detail = check_address(f"https://{host}/hook?token=hush", client)
+    assert not ok
+    assert detail.startswith(f"{host} has no address: ")
+    assert "hush" not in detail
 
 
-def test_an_allowed_address_may_be_told() -> None:
-    assert unreachable("http://127.0.0.2:1/", (ip_network("127.0.0.2"),)) is None
-    assert unreachable("http://127.0.0.3:1/", (ip_network("127.0.0.2"),)) == (
-        "127.0.0.3: 127.0.0.3 is a loopback address (BRIDGE_ALLOW_NETWORKS=127.0.0.3 allows it)"
-    )
+def test_an_allowed_address_may_be_reached_and_another_is_named_with_how_to_allow_it() -> None:
+    with closing(HttpClient(allow=(ip_network("127.0.0.2"),))) as client:
+        assert check_address("http://127.0.0.2:1/", client).ok
+        assert check_address("http://127.0.0.3:1/", client) == (
+            False,
+            "127.0.0.3: 127.0.0.3 is a loopback address (BRIDGE_ALLOW_NETWORKS=127.0.0.3 allows it)",
+        )

@@ -32,7 +32,7 @@ notify = "ops"
 """
 RIGHT = '[[test]]\njob = { to = "Running", age = "31m" }\nexpect = ["stuck -> ops"]\n'
 WRONG = RIGHT.replace("31m", "29m")
-SAID = "test number 2: not told: stuck -> ops: Running for 29 min, which is less than 30 min (rule on line 10)"
+SAID = "test number 2: not notified: stuck -> ops: Running for 29 min, which is less than 30 min (rule on line 10)"
 
 
 @pytest.fixture

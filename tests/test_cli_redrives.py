@@ -109,7 +109,7 @@ def test_a_job_that_nobody_heard_of_is_told_by_hand(stage: Stage) -> None:
     said: dict[str, Any] = json.loads(tell(stage, job, "--notifier", "cms", "--json").stdout)
     shown = json.loads(stage.command("deliveries", "show", said["delivery"], "--json").stdout)
     assert (shown["job"], shown["notifier"], shown["rule"], shown["state"]) == (job, "cms", None, "waiting")
-    assert shown["note"] == "Sent by hand by ann."
+    assert shown["note"] == "Sent manually by ann."
     explained = stage.command("rules", "explain", job).stdout
     assert "manually to cms: waits for its first attempt" in explained
     assert f"({said['delivery']})" in explained

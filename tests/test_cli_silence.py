@@ -217,7 +217,7 @@ def test_what_is_over_or_unknown_cannot_be_ended(stage: Stage) -> None:
 def test_the_deliveries_of_no_digest_are_none(stage: Stage, told: str) -> None:
     assert stage.command("deliveries", "list", "--digest", "dlv_404", "--json").stdout.strip() == "[]"
     with stage.db.read() as tx:
-        assert [one["job"] for one in lists.deliveries(tx, Filter()).items] == [told]
+        assert [one["job"] for one in lists.find_deliveries(tx, Filter()).items] == [told]
 
 
 def test_each_command_has_examples() -> None:

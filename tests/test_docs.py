@@ -14,7 +14,7 @@ import pytest
 from bridge.cli import main
 from bridge.decide.rules.matching import DURATIONS, TEXTS
 from bridge.decide.rulesfile.read import read
-from bridge.decide.rulesfile.schema import KEYS
+from bridge.decide.rulesfile.tables import KEYS
 from bridge.decide.templates.functions import FILTERS, NAMES, TESTS, TIME_FILTERS
 from bridge.decide.text.values import STATE_WORDS
 from bridge.model import Job

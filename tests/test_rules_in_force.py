@@ -230,7 +230,7 @@ def test_a_worker_strikes_off_another_that_is_silent_and_one_that_was_asleep_is_
 
     def known() -> list[str]:
         with stage.db.read() as tx:
-            return [one["id"] for one in gauges.workers(tx)]
+            return [one["id"] for one in gauges.read_workers(tx)]
 
     worker = start(stage)
     wait_until(lambda: len(known()) == 1, why=known)

@@ -14,10 +14,10 @@ from bridge.admin.http.routes import Endpoints, Route, answer
 from bridge.admin.parts import Parts
 from bridge.admin.schemas import Alive, Check, Readiness, Reason
 from bridge.pipeline.health import HealthWarning, Level, Reader, public, warnings
+from bridge.record.codec import iso
 from bridge.record.database import TROUBLES, ms, trouble
 from bridge.record.queries import gauges
 from bridge.record.queries.gauges import State
-from bridge.record.queries.lists import iso
 from bridge.record.schema import HEAD
 
 logger = logging.getLogger(__name__)

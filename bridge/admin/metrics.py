@@ -31,7 +31,7 @@ from bridge.record import rulesets
 from bridge.record.counters import BOUNDS, MOST_KEPT, OTHER, Labels, Total, totals
 from bridge.record.outbox.results import ATTEMPT_LABELS
 from bridge.record.queries import gauges
-from bridge.send.registry import type_of
+from bridge.send.registry import integration_of
 
 Row = Mapping[str, Any]
 
@@ -246,7 +246,7 @@ def _of_deliveries(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
     accepted = [total for total in deliveries if total.labels[1] == "delivered"]
     latency = "From the event until the receiver accepted it."
     yield histogram("delivery", "delivery_latency_seconds", latency, by, _by(accepted, 0), known)
-    limited = sorted(name for name, notifier in book.notifiers.items() if type_of(notifier).counts_retry_after)
+    limited = sorted(name for name, notifier in book.notifiers.items() if integration_of(notifier).counts_retry_after)
     waits = dict.fromkeys(product(limited), 0.0)
     waits |= {total.labels: total.seconds for total in by_metric["retry_after"] if total.labels in waits}
     family = CounterMetricFamily("bridge_slack_retry_after_seconds", "How long Slack asked to wait, in all.", labels=by)

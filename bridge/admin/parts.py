@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.read import thaw
+from bridge.decide.rulesfile.rulesets import thaw
 from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
 from bridge.record.database import Database
@@ -52,7 +52,7 @@ class Parts:
     def in_force(self, tx: Connection) -> Ruleset:
         """Return the rules in force, which this process may not have read yet; its own, if those are unknown."""
         sha, book = rulesets.in_force(tx), self.book()
-        text = rulesets.one(tx, sha) if sha and sha != book.sha else None
+        text = rulesets.text_of(tx, sha) if sha and sha != book.sha else None
         try:
             return thaw(sha, text) if sha and text else book
         except (ValueError, KeyError):  # stored by a version with another format

@@ -11,7 +11,7 @@ from bridge.cli.common import json_option, plainly, said_of, say, say_json, sett
 from bridge.cli.rules import book_of
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
-from bridge.decide.rulesfile.reload import is_blank, names_of
+from bridge.decide.rulesfile.rulesets import names_of
 from bridge.decide.whatif.rule_tests import Failed, run
 from bridge.wiring import parts
 
@@ -48,7 +48,7 @@ def check(file: str | None, as_json: bool) -> None:
 
 def _book(file: str | None) -> Rulebook:
     book = book_of(file)
-    if file is None and _name() == ENVIRONMENT and is_blank(names_of(book)):
+    if file is None and _name() == ENVIRONMENT and names_of(book).is_blank:
         raise RulesRefused([parts.emptied_fault(None, ENVIRONMENT), *book.warnings])
     return book
 
@@ -91,8 +91,8 @@ def _show(book: Rulebook, failed: Sequence[Failed], file: str) -> None:
         say(f"{file}:{one.line}: {one.text}", err=True)
     if failed:
         fail = "fails" if len(failed) == 1 else "fail"
-        click.echo(f"the rules are right, but {len(failed)} of {some(len(book.trials), 'test')} {fail}")
+        click.echo(f"the rules are right, but {len(failed)} of {some(len(book.tests), 'test')} {fail}")
         return
     click.echo(f"accepted, with {_counted(book.warnings, warning=True)}: {said_of(book)} (sha {book.sha})")
-    if book.trials:
-        click.echo(f"{some(len(book.trials), 'test')}, 0 failed")
+    if book.tests:
+        click.echo(f"{some(len(book.tests), 'test')}, 0 failed")

@@ -22,7 +22,7 @@ from bridge.cli.common import (
     some,
 )
 from bridge.cli.lists import filter_of, filters, show
-from bridge.decide.text.values import rate
+from bridge.decide.text.times import rate
 from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE
 from bridge.record import rulesets
 from bridge.record.database import Database
@@ -57,7 +57,7 @@ def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
       ci-bridge deliveries list --digest dlv_3wgd3btsuo6wb2kdedccezf4qi
     """
     columns = ("id", "notifier", "state", "job", "tells", "rule", "attempts", "created_at", "held_by", "why")
-    show(lists.deliveries, filter_of(options), columns, limit, as_json=as_json, also=_said)
+    show(lists.find_deliveries, filter_of(options), columns, limit, as_json=as_json, also=_said)
 
 
 def _said(one: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def show_delivery(delivery_id: str, as_json: bool) -> None:
     db = open_database(settings())
     now = now_of(db)
     with db.read() as tx:
-        found, batch = lists.delivery(tx, delivery_id), batches.progress(tx, delivery_id, now=now)
+        found, batch = lists.delivery_details(tx, delivery_id), batches.progress(tx, delivery_id, now=now)
     if found is None and batch is None:
         fail(f'no delivery "{delivery_id}" is on record (ci-bridge deliveries list)')
     show_one(found or (batch or Batch(id=delivery_id)).facts(), as_json=as_json)
@@ -159,7 +159,7 @@ def _redrive_named(db: Database, delivery_ids: tuple[str, ...], *, dry_run: bool
 
 
 def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
-    found = lists.delivery(tx, delivery_id)
+    found = lists.delivery_details(tx, delivery_id)
     if found is None:
         fail(f'no delivery "{delivery_id}" is on record')
     if found["state"] not in RESENDABLE:
@@ -170,7 +170,7 @@ def _dead(tx: Any, delivery_id: str) -> dict[str, Any] | None:
 
 def _foresee(db: Database, which: Filter, *, as_json: bool) -> None:
     with db.read() as tx:
-        total, newest = batches.count(tx, which), lists.deliveries(tx, which, limit=_ROWS).items
+        total, newest = batches.count(tx, which), lists.find_deliveries(tx, which, limit=_ROWS).items
     _show(newest, total, "would be resent", as_json=as_json)
 
 

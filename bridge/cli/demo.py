@@ -131,7 +131,7 @@ class _Stage:
     def _await_first_poll(self, until: float) -> None:
         while time.monotonic() < until:
             with self._db.read() as tx:
-                if all(watch["ok_at"] for watch in gauges.watches(tx)):
+                if all(watch["ok_at"] for watch in gauges.read_watches(tx)):
                     return
             time.sleep(0.05)
 
@@ -144,13 +144,13 @@ class _Stage:
 
     def _is_all_told(self, born: list[str]) -> bool:
         with self._db.read() as tx:
-            jobs = {job["id"]: job["state"] for job in lists.jobs(tx, Filter(), limit=500).items}
-            waiting = sum(n["waiting"] + n["sending"] for n in gauges.notifiers(tx))
+            jobs = {job["id"]: job["state"] for job in lists.find_jobs(tx, Filter(), limit=500).items}
+            waiting = sum(n["waiting"] + n["sending"] for n in gauges.read_notifiers(tx))
         return not waiting and all(jobs.get(job) == self._ci.history(job)[-1] for job in born)
 
     def _print_news(self) -> None:
         with self._db.read() as tx:
-            steps = lists.transitions(tx, Filter(), limit=500).items
+            steps = lists.find_transitions(tx, Filter(), limit=500).items
         for step in reversed([step for step in steps if step["n"] > self._seen]):
             self._seen = step["n"]
             _say("job", f"{step['tag']} {step['job'][:9]}… {step['from']} -> {step['to']}")
@@ -165,9 +165,9 @@ class _Stage:
     def summary(self) -> int:
         """Print what came of every delivery; return how many have not arrived."""
         with self._db.read() as tx:
-            jobs = lists.jobs(tx, Filter(), limit=500).items
-            steps = lists.transitions(tx, Filter(), limit=500).items
-            told = lists.deliveries(tx, Filter(), limit=500).items
+            jobs = lists.find_jobs(tx, Filter(), limit=500).items
+            steps = lists.find_transitions(tx, Filter(), limit=500).items
+            told = lists.find_deliveries(tx, Filter(), limit=500).items
         late = [one for one in told if one["state"] != "sent"]
         click.echo(f"\n{len(jobs)} jobs, {len(steps)} transitions, {len(told)} deliveries, {len(late)} not arrived:")
         for one in reversed(told):

@@ -13,7 +13,7 @@ import click
 from bridge import settings as environment
 from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
 from bridge.collect.errors import CiError
-from bridge.decide.changes.clocks import Clocks, said_of_clocks
+from bridge.decide.changes.clocks import Clocks, clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.pipeline.health import Level, Reader, warnings
@@ -163,7 +163,7 @@ def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
                 yield Check(name, True, f"newest job {newest.id} is {newest.state}" if newest else "no job yet")
                 clocks = Clocks(asked=asked, answered=parts.utc_now(), date=page.served_at)
                 if not clocks.agree:
-                    yield Check("clock", None, said_of_clocks(clocks.ahead) or "CI's answer has no Date to compare")
+                    yield Check("clock", None, clock_warning(clocks.ahead) or "CI's answer has no Date to compare")
             if quiet:
                 yield Check(f"watch {watch.name}", None, "has no job at all: are bucket, region and tags right?")
     finally:

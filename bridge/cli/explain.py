@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from bridge import shallow_json
 from bridge.cli.common import database_of, fail, json_option, open_database, plainly, say, say_json, settings
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.display import columns, pad, visible
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.database import TROUBLES, Database, SchemaOld, trouble

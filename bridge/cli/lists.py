@@ -115,7 +115,7 @@ def jobs() -> None:
 def list_jobs(limit: int, as_json: bool, **options: str | None) -> None:
     """List jobs, the newest first."""
     columns = ("id", "tag", "state", "progress", "created_at", "changed_at", "input")
-    show(lists.jobs, filter_of(options), columns, limit, as_json=as_json, also=_state)
+    show(lists.find_jobs, filter_of(options), columns, limit, as_json=as_json, also=_state)
 
 
 def _state(job: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
     """Show one job: what CI says, its transitions, and who was told."""
     db = open_database(settings())
     with db.read() as tx:
-        found = [one for one in lists.job(tx, job_id) if bucket in (None, one["bucket"])]
+        found = [one for one in lists.job_details(tx, job_id) if bucket in (None, one["bucket"])]
         for one in found:
             one["problems"] = problems.of_job(tx, one["bucket"], job_id)
         none = "" if found else problems.no_job(tx, job_id, bucket)
@@ -181,7 +181,7 @@ def transitions() -> None:
 def list_transitions(limit: int, as_json: bool, **options: str | None) -> None:
     """List transitions, the newest first."""
     columns = ("seen_at", "job", "tag", "from", "to", "told", "silent")
-    show(lists.transitions, filter_of(options), columns, limit, as_json=as_json, also=_told)
+    show(lists.find_transitions, filter_of(options), columns, limit, as_json=as_json, also=_told)
 
 
 def _told(step: dict[str, Any]) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _await(db: Database, delivery_id: str, wait_s: float) -> dict[str, Any]:
     until = time.monotonic() + wait_s
     while True:
         with db.read() as tx:
-            found = lists.delivery(tx, delivery_id)
+            found = lists.delivery_details(tx, delivery_id)
         assert found  # noqa: S101  (it was put there a moment ago)
         has_ended = found["tries"] if found["state"] == "waiting" else found["state"] != "sending"
         if has_ended or time.monotonic() > until:

@@ -26,7 +26,7 @@ from bridge.cli.common import (
 )  # fmt: skip
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
-from bridge.decide.rulesfile.silences import read_wanted, said_of
+from bridge.decide.rulesfile.silences import described, read_silence
 from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
 from bridge.pipeline.operations import OperationRefused
@@ -79,7 +79,7 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
     db = open_database(settings())
     now = now_of(db)
     try:
-        wanted = read_wanted(_said(options), now=now, author=login())
+        wanted = read_silence(_said(options), now=now, author=login())
     except FieldFaults as error:
         raise click.UsageError("\n".join(map(_in_its_words, error.faults))) from error
     with db.read() as tx:
@@ -169,7 +169,7 @@ def _until(made: Facts, now: datetime) -> str:
 
 
 def _matches(made: Facts) -> str:
-    return said_of(made["matches"])
+    return described(made["matches"])
 
 
 def _foreseen(found: Facts, *, drops: bool) -> str:

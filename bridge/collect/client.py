@@ -13,25 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
 
-from requests import PreparedRequest
-from requests.auth import AuthBase
-
-from bridge.collect.errors import (
-    AuthError,
-    BrokenReply,
-    CiError,
-    ClockError,
-    TemporaryError,
-    Throttled,
-    UnreadableReply,
-    classify,
-)
-from bridge.collect.http import Proxies, Reply, Wire
-from bridge.collect.jobs_xml import Answer, AnswerReader, Reading, read_error
-from bridge.collect.page_cache import Memory
-from bridge.collect.rate_limit import Pace
+from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled, UnreadableReply, classify
+from bridge.collect.http import HttpSession, Proxies, Reply
+from bridge.collect.jobs_xml import Answer, AnswerReader, JobCache, read_error
+from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization, encode
 from bridge.model import Described, Page, Place, Rate, Stream
+from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +66,11 @@ class TencentCi:
         """
         self._credentials, self._endpoint = credentials, endpoint
         self._clock, self._sleep = clock, sleep
-        self._pace = Pace(rate, monotonic=monotonic, sleep=sleep)
-        self._wire = Wire(deadline_s=deadline_s, monotonic=monotonic, proxies=proxies, trusted=trusted)
+        self._rate_limit = RateLimit(rate, monotonic=monotonic, sleep=sleep)
+        self._session = HttpSession(deadline_s=deadline_s, monotonic=monotonic, proxies=proxies, trusted=trusted)
         self._offsets: dict[str, timedelta] = {}
-        self._memory = Memory[Reading]()
+        self._cache = JobCache()
+        self._mask = Mask((credentials.secret_key, credentials.token or ""))
 
     def __enter__(self) -> Self:
         return self
@@ -91,11 +80,11 @@ class TencentCi:
 
     def set_rate(self, rate: Rate) -> None:
         """Ask each bucket at most so often from now on."""
-        self._pace.rate = rate
+        self._rate_limit.rate = rate
 
     def close(self) -> None:
         """Close the connections that are kept open."""
-        self._wire.close()
+        self._session.close()
 
     def offset(self, place: Place) -> timedelta:
         """Return by how much CI's clock is ahead of ours: 0 as long as CI has not minded."""
@@ -108,8 +97,6 @@ class TencentCi:
         since: datetime | None = None,
         until: datetime | None = None,
         token: str | None = None,
-        states: Sequence[str] = (),
-        inventory_trigger: str | None = None,
         order: Literal["Asc", "Desc"] = "Asc",
         size: int = PAGE_SIZE,
     ) -> Page:
@@ -120,9 +107,7 @@ class TencentCi:
             "queueId": stream.queue,
             "queueType": stream.queue_type,
             "workflowId": stream.workflow,
-            "inventoryTriggerJobId": inventory_trigger,
             "inputObject": stream.input,
-            "states": ",".join(states),
             "startCreationTime": _stamp(since) if since else None,
             "endCreationTime": _stamp(until) if until else None,
             "orderByTime": order,
@@ -151,14 +136,14 @@ class TencentCi:
         throttled, failed, corrected = 0, False, False
         while True:
             offset = self.offset(place)
-            turn = self._pace.wait(place.bucket)
+            slot = self._rate_limit.wait(place.bucket)
             answer, reply = self._send(place, path, params, offset)
             if answer is not None:
-                self._pace.accepted(place.bucket)
+                self._rate_limit.accepted(place.bucket)
                 return answer, reply
-            error = self._fault(place, reply)
+            error = self._refusal(place, reply)
             if isinstance(error, Throttled):
-                self._pace.refused(place.bucket, turn)
+                self._rate_limit.refused(place.bucket, slot)
             match error:
                 case Throttled() if throttled < 2 and _wait(error, throttled) <= PATIENCE:
                     self._sleep(_wait(error, throttled).total_seconds())
@@ -178,19 +163,18 @@ class TencentCi:
         endpoint = place.endpoint or self._endpoint
         base = (endpoint or f"https://{place.host}").rstrip("/")
         query = "&".join(f"{encode(name)}={encode(value)}" for name, value in params.items())
+        url = f"{base}{encode(path, keep='/,')}{query and '?'}{query}"
         # Behind an endpoint too the Host is CI's own: that is what CI checks, and what names the bucket.
         headers = {"Host": place.host}
         if self._credentials.token:
             headers[TOKEN_HEADER] = self._credentials.token
-        now_s = int(self._clock() + offset.total_seconds())
-        signed = _Signed(self._credentials, path, params, headers, now_s)
-        url = f"{base}{encode(path, keep='/,')}{query and '?'}{query}"
+        signature = self._signature(path, params, headers, offset)
         # What stands before an @ in an endpoint may be a password.
-        called = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
-        reader = AnswerReader(bucket=place.bucket, region=place.region, memory=self._memory)
+        host = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
+        reader = AnswerReader(bucket=place.bucket, region=place.region, cache=self._cache)
         reply = None
         try:
-            reply = self._wire.get(url, headers=headers, auth=signed, host=called, take=reader.feed)
+            reply = self._session.get(url, headers=headers, authorization=signature, host=host, take=reader.feed)
             return reader.close() if reply.status == 200 else None, reply
         except UnreadableReply as error:
             raise self._detailed(error, place, reader.beginning or b"", reply) from None
@@ -199,8 +183,22 @@ class TencentCi:
                 raise broken from None
             raise
 
-    def _fault(self, place: Place, reply: Reply) -> CiError:
-        code, message, request_id = self._said(reply.body, reply)
+    def _signature(self, path: str, params: Mapping[str, str], headers: Mapping[str, str], offset: timedelta) -> str:
+        now_s = int(self._clock() + offset.total_seconds())
+        return authorization(
+            secret_id=self._credentials.secret_id,
+            secret_key=self._credentials.secret_key,
+            method="GET",
+            path=path,
+            params=params,
+            headers=headers,
+            start=now_s - SIGNED_BEFORE_S,
+            end=now_s + SIGNED_AFTER_S,
+        )
+
+    def _refusal(self, place: Place, reply: Reply) -> CiError:
+        """Return the error that an answer other than 200 means."""
+        code, message, request_id = self._error_in(reply.body, reply)
         now = datetime.fromtimestamp(self._clock(), UTC)
         error = classify(
             reply.status,
@@ -216,24 +214,16 @@ class TencentCi:
 
     def _detailed(self, error: UnreadableReply, place: Place, body: bytes, reply: Reply | None) -> UnreadableReply:
         """Return the error with what the reply says of itself."""
-        code, _, request_id = self._said(body, reply)
-        what = self._redacted(f"{place.host}: {error.what}") or ""
-        told = type(error)(what, code=code, request_id=request_id, status=200)
-        if isinstance(error, BrokenReply) and isinstance(told, BrokenReply):
-            told.ids = error.ids
-        return told
+        code, _, request_id = self._error_in(body, reply)
+        detailed = type(error)(self._mask(f"{place.host}: {error.what}"), code=code, request_id=request_id, status=200)
+        detailed.ids = error.ids
+        return detailed
 
-    def _said(self, body: bytes, reply: Reply | None) -> tuple[str | None, str | None, str | None]:
-        """Return the code, message and request id of an answer, which may repeat what was sent."""
+    def _error_in(self, body: bytes, reply: Reply | None) -> tuple[str | None, ...]:
+        """Return the code, message and request id of an answer; it may repeat secrets that were sent."""
         code, message, request_id = read_error(body)
         request_id = request_id or (reply.request_id if reply else None)
-        return self._redacted(code), self._redacted(message), self._redacted(request_id)
-
-    def _redacted(self, text: str | None) -> str | None:
-        for secret in (self._credentials.secret_key, self._credentials.token):
-            if text and secret:
-                text = text.replace(secret, "[secret]")
-        return text
+        return tuple(text and self._mask(text) for text in (code, message, request_id))
 
     def _correct(self, place: Place, reply: Reply, offset: timedelta) -> bool:
         """Take over CI's clock, if it is far enough from the one that we signed with."""
@@ -244,33 +234,6 @@ class TencentCi:
         seconds = round((reply.date - ours).total_seconds())
         logger.warning("signing with CI's clock, as ours differs", extra={"host": place.host, "offset_s": seconds})
         return True
-
-
-class _Signed(AuthBase):
-    """An AuthBase, so that requests puts nothing of its own into Authorization."""
-
-    def __init__(
-        self,
-        credentials: Credentials,
-        path: str,
-        params: Mapping[str, str],
-        headers: Mapping[str, str],
-        now_s: int,
-    ) -> None:
-        self._authorization = authorization(
-            secret_id=credentials.secret_id,
-            secret_key=credentials.secret_key,
-            method="GET",
-            path=path,
-            params=params,
-            headers=headers,
-            start=now_s - SIGNED_BEFORE_S,
-            end=now_s + SIGNED_AFTER_S,
-        )
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        request.headers["Authorization"] = self._authorization
-        return request
 
 
 def _check(credentials: Credentials) -> None:

@@ -76,28 +76,24 @@ class TemporaryError(CiError):
 
 
 class UnreadableReply(TemporaryError):
-    pass
-
-
-class BrokenReply(UnreadableReply):
     """`ids` are those of the jobs that could be made out before it broke; the last of them may be why it did."""
 
     ids: tuple[str, ...] = ()
 
 
+class BrokenReply(UnreadableReply):
+    pass
+
+
 TEXT_LIMIT = 300  # characters of CI's own words that we repeat
 
 CHECK_KEYS = "check TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY"
-RENEW_TOKEN = "renew TENCENTCLOUD_SECURITY_TOKEN, with the keys that came with it"  # noqa: S105  a sentence
 GRANT = "grant ci:DescribeMediaJobs and ci:DescribeMediaJob on the bucket to these keys"
 SET_CLOCK = "set this machine's clock (NTP)"
 CHECK_BUCKET = "check that `bucket` has the APPID (name-1250000000) and that `region` is the bucket's"
 CHECK_ADDRESS = "check `bucket`, `region` and `endpoint`"
-ACTIVATE = "activate CI for the bucket in the console, which makes the role CI_QCSRole"
-CHECK_WATCH = "check the watch: tags, queues, queue_type, workflow, input"
 PAY = "the account is in arrears or not entitled: see the Tencent Cloud console"
 ASK_LESS = "poll less often, or watch fewer tags"
-CHECK_REDIRECT = "not followed, as it would carry the signature along: check `region` and `endpoint`"
 LATER = "it is tried again at the next poll"
 
 # CI's own table: https://cloud.tencent.com/document/product/436/53983, read 2026-11-21. The rest is COS's
@@ -108,12 +104,12 @@ _BY_CODE: dict[str, tuple[type[CiError], str]] = {
     "NoProcessAuthority": (AuthError, GRANT),
     "InvalidAccessKeyId": (AuthError, CHECK_KEYS),
     "SignatureDoesNotMatch": (AuthError, CHECK_KEYS),
-    "ExpiredToken": (AuthError, RENEW_TOKEN),
+    "ExpiredToken": (AuthError, "renew TENCENTCLOUD_SECURITY_TOKEN, with the keys that came with it"),
     "RequestTimeTooSkewed": (ClockError, SET_CLOCK),
     "SlowDown": (Throttled, ASK_LESS),
     "NoSuchBucket": (ConfigError, CHECK_BUCKET),
     "InvalidHost": (ConfigError, CHECK_BUCKET),
-    "CIRoleNotExist": (ConfigError, ACTIVATE),
+    "CIRoleNotExist": (ConfigError, "activate CI for the bucket in the console, which makes the role CI_QCSRole"),
     "PaymentRequired": (ConfigError, PAY),
     "InternalError": (TemporaryError, LATER),
     "RequestTimeout": (TemporaryError, LATER),
@@ -126,8 +122,6 @@ _BY_STATUS: dict[int, tuple[type[CiError], str]] = {
     404: (ConfigError, CHECK_BUCKET),
     408: (TemporaryError, LATER),
 }
-# AccessDenied with this message is a clock too far off; so read Tencent's own SDKs for JavaScript and Android.
-EXPIRED = "request has expired"
 
 
 def classify(
@@ -149,15 +143,19 @@ def _kind(status: int, code: str, message: str, *, asked_to_wait: bool) -> tuple
     if status == 429 or (status == 503 and asked_to_wait):
         return Throttled, ASK_LESS
     if 300 <= status < 400:
-        return ConfigError, CHECK_REDIRECT
-    if code == "AccessDenied" and EXPIRED in message.lower():
-        return ClockError, SET_CLOCK
+        return ConfigError, "not followed, as it would carry the signature along: check `region` and `endpoint`"
+    if code == "AccessDenied" and "request has expired" in message.lower():
+        return ClockError, SET_CLOCK  # so read Tencent's own SDKs for JavaScript and Android
     if status == 401:
         # Seen in the field: 401 AccessDenied is a signature that did not verify, not a missing grant.
         return _BY_STATUS[401]
     if code in _BY_CODE:
         return _BY_CODE[code]
-    return _BY_STATUS.get(status) or ((TemporaryError, LATER) if status >= 500 else (ConfigError, CHECK_WATCH))
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status >= 500:
+        return TemporaryError, LATER
+    return ConfigError, "check the watch: tags, queues, queue_type, workflow, input"
 
 
 def _one_line(text: str) -> str:

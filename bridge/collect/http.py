@@ -6,11 +6,10 @@ import http.client
 import io
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -19,15 +18,14 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NameResolutionError, NewConnectionError
-from urllib3.poolmanager import PoolManager, ProxyManager
-from urllib3.util.connection import allowed_gai_family, create_connection
+from urllib3.exceptions import ConnectTimeoutError, LocationParseError
+from urllib3.poolmanager import PoolManager
 from urllib3.util.retry import Retry
 
 from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError
+from bridge.http_headers import http_date, retry_after
 
 # --- the operator's proxies, as curl and others read HTTPS_PROXY, HTTP_PROXY and NO_PROXY ---------------------------
 
@@ -77,7 +75,7 @@ class Reply:
     @property
     def date(self) -> datetime | None:
         """CI's own clock."""
-        at = _http_date(self.headers.get("Date", ""))
+        at = http_date(self.headers.get("Date", ""))
         return at if at and _EARLIEST <= at.year <= _LATEST else None
 
     @property
@@ -85,21 +83,8 @@ class Reply:
         return self.headers.get("x-ci-request-id") or self.headers.get("x-cos-request-id")
 
     def retry_after(self, now: datetime) -> timedelta | None:
-        """Return how long CI asks us to wait, at most ten minutes; `now` helps where it sent no Date."""
-        text = self.headers.get("Retry-After", "").strip()
-        if text.isascii() and text.isdigit():
-            return min(timedelta(seconds=int(text[:9])), LONGEST_WAIT)
-        if (at := _http_date(text)) is None:
-            return None
-        return min(max(at - (self.date or now), timedelta()), LONGEST_WAIT)
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        at = parsedate_to_datetime(text)
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, TypeError, OverflowError, IndexError):  # the standard library raises each of them
-        return None
+        """Return how long CI asks us to wait; `now` helps where it sent no Date."""
+        return retry_after(self.headers.get("Retry-After", ""), now=self.date or now, most=LONGEST_WAIT)
 
 
 # --- one GET --------------------------------------------------------------------------------------------------------
@@ -115,6 +100,7 @@ _NO_ADDRESS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
+    LocationParseError,
 )
 
 # Only what fails on the way is tried again here: a GET that got an answer is the caller's to judge.
@@ -132,7 +118,7 @@ _RETRY = Retry(
 )
 
 
-class Wire:
+class HttpSession:
     """Shared by threads: it keeps connections and nothing else, so no cookies either."""
 
     def __init__(
@@ -151,7 +137,7 @@ class Wire:
         self._session.close()
 
     def get(
-        self, url: str, *, headers: Mapping[str, str], auth: AuthBase, host: str, take: Callable[[bytes], None]
+        self, url: str, *, headers: Mapping[str, str], authorization: str, host: str, take: Callable[[bytes], None]
     ) -> Reply:
         """Return the answer whatever its status; `host` is what an error calls the other side.
 
@@ -160,9 +146,9 @@ class Wire:
         deadline = _Deadline(self._monotonic() + self._deadline_s, self._monotonic)
         token = _deadline.set(deadline)
         try:
-            return self._get(url, headers, auth, take)
+            return self._get(url, headers, authorization, take)
         # Causes are left out: requests' own texts may quote headers and a proxy's password.
-        except (*_NO_ADDRESS, LocationParseError):
+        except _NO_ADDRESS:
             raise ConfigError(f"{host}: there is no such address", advice=CHECK_ADDRESS) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if deadline.left() <= 0:
@@ -172,11 +158,15 @@ class Wire:
         finally:
             _deadline.reset(token)
 
-    def _get(self, url: str, headers: Mapping[str, str], auth: AuthBase, take: Callable[[bytes], None]) -> Reply:
+    def _get(self, url: str, headers: Mapping[str, str], authorization: str, take: Callable[[bytes], None]) -> Reply:
+        def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["Authorization"] = authorization
+            return request
+
         with self._session.get(
             url,
             headers=headers,
-            auth=auth,
+            auth=sign,  # without it, requests would make an Authorization of a user name in the URL
             proxies=self._proxies.of(url),
             stream=True,
             allow_redirects=False,
@@ -225,6 +215,9 @@ def _causes(error: BaseException) -> list[BaseException]:
     return causes
 
 
+# --- the deadline, down to the socket -------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class _Deadline:
     ends_at: float
@@ -266,43 +259,30 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock, _deadline.get()))
 
 
-class _Connects(HTTPConnection):
-    """Connects with no more patience than the deadline leaves: urllib3's is for each address of the host anew."""
+class _SocketOptions(tuple[tuple[int, int, int], ...]):
+    """urllib3 sets them before it connects to each address of a host: once the deadline is over, to no more."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        if _deadline.get().left() <= 0:
+            raise TimeoutError
+        return super().__iter__()
+
+
+class _Http(HTTPConnection):
+    """Connects with no more patience than the deadline leaves."""
 
     response_class = _Response
 
-    def _new_conn(self) -> socket.socket:
-        ends = _deadline.get()
-        failed: OSError = TimeoutError()
-        for address in self._addresses():
-            if (left := ends.left()) <= 0:
-                raise ConnectTimeoutError(self, "the deadline is over")
-            try:
-                return create_connection(
-                    address,
-                    min(left, CONNECT_TIMEOUT_S),
-                    source_address=self.source_address,
-                    socket_options=self.socket_options,
-                )
-            except OSError as error:
-                failed = error
-        raise NewConnectionError(self, "no address answers") from failed
-
-    def _addresses(self) -> list[tuple[str, int]]:
-        try:
-            found = socket.getaddrinfo(self.host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except UnicodeError as error:  # no name can be so long
-            raise LocationParseError(self.host) from error
-        return [(str(info[4][0]), self.port) for info in found]
+    def connect(self) -> None:
+        if (left := _deadline.get().left()) <= 0:
+            raise ConnectTimeoutError(self, "the deadline is over")
+        self.timeout = min(left, CONNECT_TIMEOUT_S)
+        super().connect()
 
 
-class _Http(_Connects):
-    pass
-
-
-class _Https(_Connects, HTTPSConnection):
+class _Https(_Http, HTTPSConnection):
     pass
 
 
@@ -314,9 +294,6 @@ class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _Https
 
 
-_POOLS = {"http": _HttpPool, "https": _HttpsPool}
-
-
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return none: even unfollowed, requests would read the whole of a redirect's body, without our cap."""
@@ -325,12 +302,11 @@ class _Session(requests.Session):
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        _use_deadline(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> PoolManager:
         manager: PoolManager = super().proxy_manager_for(proxy, **kwargs)
-        if isinstance(manager, ProxyManager):  # a SOCKS proxy has connections of its own
-            manager.pool_classes_by_scheme = _POOLS
+        _use_deadline(manager)
         return manager
 
     def close(self) -> None:
@@ -339,3 +315,8 @@ class _Adapter(HTTPAdapter):
             for key in manager.pools.keys():  # noqa: SIM118  urllib3's container refuses to be iterated
                 manager.pools[key].close()
         super().close()
+
+
+def _use_deadline(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    manager.connection_pool_kw["socket_options"] = _SocketOptions(HTTPConnection.default_socket_options)

@@ -9,21 +9,20 @@ read 2026-11-21).
 from __future__ import annotations
 
 import codecs
+import hashlib
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple
 
 from bridge import shallow_json
 from bridge.collect.errors import BrokenReply, UnreadableReply
-from bridge.collect.page_cache import Key, Memory
 from bridge.collect.xml_stream import ERROR, JOB_LIMIT, RESPONSE, TEXT_KEPT, XmlStream
+from bridge.display import clamp
 from bridge.model import FAILED, GONE, NEW, OUTPUTS_KEPT, Described, Job, Page, Problem
-
-T = TypeVar("T")
 
 REPLY_LIMIT = 128 * 2**20  # bytes of one reply, once it is unpacked
 PART_LIMIT = 4 * 2**20  # of what is held until a job ends; a job has some 4 kB, with much recognised speech some 200 kB
@@ -41,20 +40,45 @@ _EXCERPT = 80  # of what cannot be read
 _EARLIEST, _LATEST = 2000, 2200  # years: 0001 and 1970 are how some programs write that there is no time
 
 
-class Fault(NamedTuple):
-    """An error as CI words it; all three are None when the body is no error of CI's."""
-
-    code: str | None = None
-    message: str | None = None
-    request_id: str | None = None
-
-
 class Reading(NamedTuple):
     """One job of a reply, as far as it can be read."""
 
     job_id: str
     job: Job | None
     problems: tuple[Problem, ...] = ()
+
+
+# --- jobs already read: most of a page is what the last poll saw, to the byte, and need not be parsed again -----------
+
+_Key = tuple[str, str, bytes]
+_CACHED = 4_000  # jobs in one of the two generations; about 6 MB
+
+
+class JobCache:
+    """The jobs of the last pages by the bytes they stood in. Two generations: what is not asked for is forgotten."""
+
+    def __init__(self, most: int = _CACHED) -> None:
+        self._most = most
+        self._young: dict[_Key, Reading] = {}
+        self._old: dict[_Key, Reading] = {}
+
+    @staticmethod
+    def key(bucket: str, region: str, text: bytes) -> _Key:
+        return bucket, region, hashlib.blake2b(text, digest_size=16).digest()
+
+    def put(self, key: _Key, reading: Reading) -> None:
+        if len(self._young) >= self._most:
+            self._old, self._young = self._young, {}
+        self._young[key] = reading
+
+    def get(self, key: _Key) -> Reading | None:
+        reading = self._young.get(key)
+        if reading is None and (reading := self._old.get(key)) is not None:
+            self.put(key, reading)
+        return reading
+
+
+# --- one reply, while it arrives ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,24 +97,16 @@ class Answer:
         return Described(jobs=self.jobs, missing=self.missing, served_at=served_at, problems=self.problems)
 
 
-class _Part(NamedTuple):
-    """A piece of a reply up to the end of a job: what stands before it, and (if it can be cut out) the job."""
-
-    before: bytes
-    job: bytes
-    key: Key
-
-
 class AnswerReader:
     """Reads one reply of status 200 while it arrives, job by job.
 
-    A job that `memory` knows to the byte is not parsed again, and others are by a parser in C. What stands between
+    A job that `cache` knows to the byte is not parsed again, and others are by a parser in C. What stands between
     jobs, and a job larger than PART_LIMIT or not as CI's documents have it, goes through XmlStream.
     Raises UnreadableReply, BrokenReply among them.
     """
 
-    def __init__(self, *, bucket: str, region: str, memory: Memory[Reading] | None = None) -> None:
-        self._bucket, self._region, self._memory = bucket, region, memory or Memory()
+    def __init__(self, *, bucket: str, region: str, cache: JobCache | None = None) -> None:
+        self._bucket, self._region, self._cache = bucket, region, cache or JobCache()
         self._length = 0
         self._left, self._searched = b"", 0  # what is not read yet, and how far the end of a job was looked for in it
         self.beginning: bytes | None = None
@@ -104,34 +120,30 @@ class AnswerReader:
             raise self._broken(f"the reply is longer than {REPLY_LIMIT // 2**20} MB")
         self._left += piece
         if self._length > BEGINNING:
-            self._go_on()
+            self._read_whole_jobs()
 
     def close(self) -> Answer:
         """Return what the whole reply says."""
-        self._go_on()
+        self._read_whole_jobs()
         self._parse(self._left, last=True)
         return _answer(self._readings, self._stream.root)
 
     def cut_off(self, what: str) -> BrokenReply | None:
         """Return the error that no more of the reply comes; None when what came is not CI's XML."""
         with suppress(UnreadableReply):
-            self._go_on()
+            self._read_whole_jobs()
             self._parse(self._left)
         return None if self._stream.root is None else self._broken(what)
 
-    def _go_on(self) -> None:
+    def _read_whole_jobs(self) -> None:
         text, at = self._left, 0
         if self.beginning is None:
             self.beginning = text[:BEGINNING]
             _refuse_other_formats(self.beginning)
-        parts = []
         while (end := text.find(_END, max(at, self._searched))) >= 0:
             end += len(_END)
-            parts.append(self._cut(text[at:end]))
+            self._read_to_end_of_job(text[at:end])
             at = end
-        self._read_ahead([part for part in parts if part.job and self._memory.recall(part.key) is None])
-        for part in parts:
-            self._read_job(part)
         self._left = text[at:]
         if len(self._left) > PART_LIMIT:
             self._is_between = False
@@ -139,60 +151,43 @@ class AnswerReader:
             self._left = b""
         self._searched = max(0, len(self._left) - len(_END))
 
-    def _cut(self, text: bytes) -> _Part:
+    def _read_to_end_of_job(self, text: bytes) -> None:
+        """Read a job and what stands before it: quickly, if the job can be cut out with certainty."""
         start = text.find(_START)
-        if start < 0 or len(text) - start > PART_LIMIT:
-            return _Part(text, b"", ("", "", b""))
-        job = text[start:]
-        return _Part(text[:start], job, self._memory.key(self._bucket, self._region, job))
-
-    def _read_ahead(self, parts: Sequence[_Part]) -> None:
-        """Fill the memory: a parser for each job would take half as long again. What is odd waits for its turn."""
-        text = b"".join(part.job for part in parts)
-        root = _element(b"<R>" + text + b"</R>") if parts and _has_only_tags(text) else None
-        if root is not None and len(root) == len(parts):
-            for part, element in zip(parts, root, strict=True):
-                self._remember(part, element)
-
-    def _read_job(self, part: _Part) -> None:
-        """Read up to the end of a job: quickly, if the job can be cut out with certainty."""
-        before, job = part.before, part.job
+        cut_at = start if start >= 0 and len(text) - start <= PART_LIMIT else len(text)
+        before, job = text[:cut_at], text[cut_at:]
         is_cut = self._is_between and job != b"" and _is_cut(before)
         if is_cut and before.strip():
             self._parse(before)
             before = b""
-        is_cut = is_cut and self._stream.depth == 1
-        reading = self._known(part) if is_cut else None
-        if reading is None:
-            count = len(self._readings)
-            self._parse(before + job)
-            is_read = self._stream.depth == 1 and len(self._readings) == count + 1
-            self._is_between = is_read and _has_only_tags(before + job)
-            if is_cut and self._is_between:
-                self._memory.keep(part.key, self._readings[-1])
-        else:
-            self._add(reading)
+        key = None
+        if is_cut and self._stream.depth == 1:
+            key = self._cache.key(self._bucket, self._region, job)
+            if reading := self._cache.get(key) or self._read_quickly(job, key):
+                self._add(reading)
+                return
+        count = len(self._readings)
+        self._parse(before + job)
+        is_read = self._stream.depth == 1 and len(self._readings) == count + 1
+        self._is_between = is_read and _has_only_tags(before + job)
+        if key and self._is_between:
+            self._cache.put(key, self._readings[-1])
 
-    def _known(self, part: _Part) -> Reading | None:
+    def _read_quickly(self, job: bytes, key: _Key) -> Reading | None:
         """Return what a job says; None when it must be looked at closely."""
-        if (known := self._memory.recall(part.key)) is not None:
-            return known
-        if not _has_only_tags(part.job):
+        if not _has_only_tags(job):
             return None
-        element = _element(part.job)
+        element = _element(job)
         if element is None:
-            element = _element(_STRAY.sub(rb"\1<Message/>", part.job))
-        return None if element is None else self._remember(part, element)
-
-    def _remember(self, part: _Part, element: ET.Element) -> Reading | None:
-        if element.find("JobId") is None:
+            element = _element(_STRAY.sub(rb"\1<Message/>", job))
+        if element is None or element.find("JobId") is None:
             return None
-        reading = _reading(element, self._bucket, self._region)
-        self._memory.keep(part.key, reading)
+        reading = _read_job(element, self._bucket, self._region)
+        self._cache.put(key, reading)
         return reading
 
     def _take(self, element: ET.Element, is_too_big: bool) -> None:
-        self._add(_reading(element, self._bucket, self._region, is_too_big=is_too_big))
+        self._add(_read_job(element, self._bucket, self._region, is_too_big=is_too_big))
 
     def _add(self, reading: Reading) -> None:
         if len(self._readings) == _MOST_JOBS:
@@ -238,41 +233,6 @@ def _element(text: bytes) -> ET.Element | None:
     return element
 
 
-def read_page(body: bytes, *, bucket: str, region: str, memory: Memory[Reading] | None = None) -> Page:
-    """Return the jobs of one answer of the list, in its order; times become UTC."""
-    reader = AnswerReader(bucket=bucket, region=region, memory=memory)
-    reader.feed(body)
-    return reader.close().page()
-
-
-def read_described(body: bytes, *, bucket: str, region: str) -> Described:
-    """Return the jobs of one answer by id, and the ids that CI does not know."""
-    reader = AnswerReader(bucket=bucket, region=region)
-    reader.feed(body)
-    return reader.close().described()
-
-
-def read_error(body: bytes) -> Fault:
-    """Return what an error body says, be it CI's XML or the JSON that some of its hosts send."""
-    if body.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
-        return _json_error(body.decode("utf-8-sig", errors="replace"))
-    stream = XmlStream(ERROR)
-    with suppress(UnreadableReply):  # what came of one that was cut off counts
-        stream.feed(body, last=True)
-    root: ET.Element | tuple[()] = () if stream.root is None else stream.root
-    said = {child.tag: _text(child) for child in root}
-    return Fault(said.get("Code"), said.get("Message"), said.get("RequestId"))
-
-
-def _json_error(text: str) -> Fault:
-    try:
-        told = shallow_json.loads(text)
-    except ValueError:
-        return Fault()
-    code, message, request_id = (told.get(key) for key in ("code", "message", "request_id"))
-    return Fault(*(None if said in (None, "") else str(said) for said in (code, message, request_id)))
-
-
 def _refuse_other_formats(body: bytes) -> None:
     start = body.removeprefix(codecs.BOM_UTF8).lstrip()[:14].decode(errors="replace").lower()
     if not start:
@@ -286,12 +246,11 @@ def _refuse_other_formats(body: bytes) -> None:
 
 
 def _answer(readings: Sequence[Reading], root: ET.Element | None) -> Answer:
-    found: ET.Element | tuple[()] = () if root is None else root
-    tokens = [text for child in found if child.tag == "NextToken" and (text := _text(child))]
+    tokens = [text for child in _elements(root) if child.tag == "NextToken" and (text := _text(child))]
     if tokens and len(tokens[0]) >= TEXT_KEPT:
         raise UnreadableReply(f"the reply's NextToken has more than {TEXT_KEPT:,} characters")
     # The describe document has one text; Tencent's Go SDK reads a repeated element. Both are taken.
-    lists = ((_whole(child) or "").split(",") for child in found if child.tag == "NonExistJobIds")
+    lists = ((_raw(child) or "").split(",") for child in _elements(root) if child.tag == "NonExistJobIds")
     jobs = tuple(reading.job for reading in readings if reading.job)
     read = {job.id for job in jobs}
     return Answer(
@@ -305,29 +264,51 @@ def _answer(readings: Sequence[Reading], root: ET.Element | None) -> Answer:
     )  # fmt: skip
 
 
-def _reading(element: ET.Element, bucket: str, region: str, *, is_too_big: bool = False) -> Reading:
+def _elements(root: ET.Element | None) -> Sequence[ET.Element]:
+    return () if root is None else tuple(root)
+
+
+# --- an answer other than 200 ---------------------------------------------------------------------------------------
+
+
+class ErrorBody(NamedTuple):
+    """An error as CI words it; all three are None when the body is no error of CI's."""
+
+    code: str | None = None
+    message: str | None = None
+    request_id: str | None = None
+
+
+def read_error(body: bytes) -> ErrorBody:
+    """Return what an error body says, be it CI's XML or the JSON that some of its hosts send."""
+    if body.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
+        return _json_error(body.decode("utf-8-sig", errors="replace"))
+    stream = XmlStream(ERROR)
+    with suppress(UnreadableReply):  # what came of one that was cut off counts
+        stream.feed(body, last=True)
+    texts = {child.tag: _text(child) for child in _elements(stream.root)}
+    return ErrorBody(texts.get("Code"), texts.get("Message"), texts.get("RequestId"))
+
+
+def _json_error(text: str) -> ErrorBody:
+    try:
+        body = shallow_json.loads(text)
+    except ValueError:
+        return ErrorBody()
+    values = (body.get(key) for key in ("code", "message", "request_id"))
+    return ErrorBody(*(None if value in (None, "") else str(value) for value in values))
+
+
+# --- one job --------------------------------------------------------------------------------------------------------
+
+
+def _read_job(element: ET.Element, bucket: str, region: str, *, is_too_big: bool = False) -> Reading:
     own = _children(element)
-    job_id, state = _text(own.get("JobId")), _text(own.get("State"))
-    if job_id is None or len(job_id) > LONGEST_WORD:
-        value = job_id or ", ".join(filter(None, (_text(own.get(tag)) for tag in ("Tag", "CreationTime", "QueueId"))))
-        return _left_out("", "JobId", value)
-    if is_too_big:
-        return _left_out(job_id, "JobsDetail", f"more than {JOB_LIMIT // 2**20} MB")
-    if state is None or not _is_state(state):
-        return _left_out(job_id, "State", state or "")
-    problems: list[Problem] = []
-
-    def understood(tag: str, read: Callable[[str], T | None]) -> T | None:
-        text = _text(own.get(tag))
-        if text is None or text == "-":
-            return None
-        value = read(text)
-        if value is None:
-            problems.append(Problem(job_id=job_id, field=tag, value=_excerpt(text)))
-        return value
-
-    operation = _children(own.get("Operation"))
-    workflow = own.get("Workflow")
+    job_id, state = _text(own.get("JobId")) or "", _text(own.get("State")) or ""
+    if unusable := _unusable(job_id, state, own, is_too_big=is_too_big):
+        return Reading(unusable.job_id, None, (unusable,))
+    values, problems = _times_and_progress(job_id, own)
+    operation, workflow = _children(own.get("Operation")), own.get("Workflow")
     outputs = _outputs(operation)
     job = Job(
         id=job_id,
@@ -338,85 +319,50 @@ def _reading(element: ET.Element, bucket: str, region: str, *, is_too_big: bool 
         tag=_word(own.get("Tag")) or _word(operation.get("Tag")),
         queue=_word(own.get("QueueId")),
         code=_word(own.get("Code")) if state == FAILED else None,
-        message=_cut(_text(own.get("Message")), LONGEST_TEXT) if state == FAILED else None,
-        progress=understood("Progress", _percent),
-        created_at=understood("CreationTime", _time),
-        started_at=understood("StartTime", _time),
-        ended_at=understood("EndTime", _time),
+        message=_text(own.get("Message"), LONGEST_TEXT) if state == FAILED else None,
         input=_input(own.get("Input")),
-        output=_cut(_exact(operation.get("Output"), "Object"), LONGEST_TEXT),
-        outputs=tuple(_cut(name, LONGEST_NAME) for name in outputs[:OUTPUTS_KEPT]),
+        output=_raw(_below(operation.get("Output"), "Object"), LONGEST_TEXT),
+        outputs=tuple(clamp(name, LONGEST_NAME) for name in outputs[:OUTPUTS_KEPT]),
         outputs_total=len(outputs),
         template=_word(operation.get("TemplateId")),
         template_name=_word(operation.get("TemplateName")),
-        workflow=_cut(_exact(workflow, "WorkflowId"), LONGEST_WORD),
-        workflow_name=_cut(_exact(workflow, "WorkflowName"), LONGEST_WORD),
-        workflow_run=_cut(_exact(workflow, "RunId"), LONGEST_WORD),
+        workflow=_raw(_below(workflow, "WorkflowId"), LONGEST_WORD),
+        workflow_name=_raw(_below(workflow, "WorkflowName"), LONGEST_WORD),
+        workflow_run=_raw(_below(workflow, "RunId"), LONGEST_WORD),
         level=_word(operation.get("JobLevel")),
-        user_data=_cut(_whole(operation.get("UserData")), LONGEST_TEXT),
+        user_data=_raw(operation.get("UserData"), LONGEST_TEXT),
+        **values,
     )
-    return Reading(job_id, job, tuple(problems))
+    return Reading(job_id, job, problems)
 
 
-def _left_out(job_id: str, tag: str, value: str) -> Reading:
-    return Reading(job_id, None, (Problem(job_id=job_id, field=tag, value=_excerpt(value), left_out=True),))
+def _unusable(job_id: str, state: str, own: Mapping[str, ET.Element], *, is_too_big: bool) -> Problem | None:
+    """Return why there is no job without what cannot be read, or None."""
+    if not job_id or len(job_id) > LONGEST_WORD:
+        others = (_text(own.get(tag)) for tag in ("Tag", "CreationTime", "QueueId"))
+        return _problem("", "JobId", job_id or ", ".join(filter(None, others)), left_out=True)
+    if is_too_big:
+        return _problem(job_id, "JobsDetail", f"more than {JOB_LIMIT // 2**20} MB", left_out=True)
+    return None if _is_state(state) else _problem(job_id, "State", state, left_out=True)
 
 
 def _is_state(text: str) -> bool:
     """Tell whether a word can be a job's state. "new" and "gone" are ours: CI saying them is no news of the job."""
-    unusable = (NEW, GONE, "-", "null")
+    unusable = ("", NEW, GONE, "-", "null")
     return len(text) <= LONGEST_WORD and text.isprintable() and _UNREADABLE not in text and text not in unusable
 
 
-def _children(element: ET.Element | None) -> dict[str, ET.Element]:
-    """Return the children by tag: of several of one tag, the first that says something."""
-    if element is None:
-        return {}
-    found = {child.tag: child for child in element}
-    if len(found) == len(element):
-        return found
-    found = {}
-    for child in element:
-        known = found.get(child.tag)
-        if known is None or not (len(known) or known.text):
-            found[child.tag] = child
-    return found
-
-
-def _whole(element: ET.Element | None) -> str | None:
-    """Return a text with its white space: an object key and user data may begin or end with some."""
-    if element is None or not (text := "".join(element.itertext()) if len(element) else element.text):
-        return None
-    return text if len(text) <= TEXT_KEPT else text[:TEXT_KEPT]
-
-
-def _text(element: ET.Element | None) -> str | None:
-    text = _whole(element)
-    return text and (text.strip() or None)
-
-
-def _word(element: ET.Element | None) -> str | None:
-    # The keys of indexes are made of such words, and no text that is told may be longer than a message.
-    return _cut(_text(element), LONGEST_WORD)
-
-
-def _exact(element: ET.Element | None, *path: str) -> str | None:
-    for tag in path:
-        element = None if element is None else element.find(tag)
-    return _whole(element)
-
-
-@overload
-def _cut(text: str, most: int) -> str: ...
-@overload
-def _cut(text: str | None, most: int) -> str | None: ...
-def _cut(text: str | None, most: int) -> str | None:
-    """Return a text of at most so many characters; a mark at its end says that there were more."""
-    return text if text is None or len(text) <= most else text[: most - 1] + "…"
-
-
-def _excerpt(text: str) -> str:
-    return _cut(" ".join(text.split()), _EXCERPT)
+def _times_and_progress(job_id: str, own: Mapping[str, ET.Element]) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """Return what is no text, by its name in Job, and what of it cannot be understood."""
+    values, problems = {}, []
+    for tag, (name, read) in _PARSED.items():
+        text = _text(own.get(tag))
+        if text is None or text == "-":
+            continue
+        if (value := read(text)) is None:
+            problems.append(_problem(job_id, tag, text))
+        values[name] = value
+    return values, tuple(problems)
 
 
 def _time(text: str) -> datetime | None:
@@ -435,9 +381,21 @@ def _percent(text: str) -> int | None:
     return number if number is not None and number <= 100 else None
 
 
+_PARSED: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "Progress": ("progress", _percent),
+    "CreationTime": ("created_at", _time),
+    "StartTime": ("started_at", _time),
+    "EndTime": ("ended_at", _time),
+}
+
+
+def _problem(job_id: str, tag: str, text: str, *, left_out: bool = False) -> Problem:
+    return Problem(job_id=job_id, field=tag, value=clamp(" ".join(text.split()), _EXCERPT), left_out=left_out)
+
+
 def _input(element: ET.Element | None) -> str | None:
-    said = _exact(element, "Object") or _exact(element, "Url") or _exact(element, "Vod", "FileId")
-    return _cut(said, LONGEST_TEXT)
+    places = (("Object",), ("Url",), ("Vod", "FileId"))
+    return next(filter(None, (_raw(_below(element, *path), LONGEST_TEXT) for path in places)), None)
 
 
 def _outputs(operation: Mapping[str, ET.Element]) -> list[str]:
@@ -448,3 +406,43 @@ def _outputs(operation: Mapping[str, ET.Element]) -> list[str]:
     if (result := operation.get("PicProcessResult")) is not None:
         return [name.text for name in result.findall("ObjectName") if name.text]
     return []
+
+
+# --- elements and texts ---------------------------------------------------------------------------------------------
+
+
+def _children(element: ET.Element | None) -> dict[str, ET.Element]:
+    """Return the children by tag: of several of one tag, the first that says something."""
+    if element is None:
+        return {}
+    children = {child.tag: child for child in element}
+    if len(children) < len(element):
+        children = {}
+        for child in element:
+            known = children.get(child.tag)
+            if known is None or not (len(known) or known.text):
+                children[child.tag] = child
+    return children
+
+
+def _below(element: ET.Element | None, *path: str) -> ET.Element | None:
+    for tag in path:
+        element = None if element is None else element.find(tag)
+    return element
+
+
+def _raw(element: ET.Element | None, most: int = TEXT_KEPT) -> str | None:
+    """Return a text with its white space: an object key and user data may begin or end with some."""
+    if element is None or not (text := "".join(element.itertext()) if len(element) else element.text):
+        return None
+    return clamp(text[:TEXT_KEPT], most)
+
+
+def _text(element: ET.Element | None, most: int = TEXT_KEPT) -> str | None:
+    text = _raw(element)
+    return clamp(text.strip(), most) or None if text else None
+
+
+def _word(element: ET.Element | None) -> str | None:
+    # The keys of indexes are made of such words, and no text that is sent may be longer than a message.
+    return _text(element, LONGEST_WORD)

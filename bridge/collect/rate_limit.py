@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,13 +16,13 @@ _LONGEST_S = 5.0  # between two calls
 
 @dataclass(slots=True)
 class _Bucket:
-    turns: deque[float] = field(default_factory=deque)
-    slowness: float = 1.0  # how many times longer an interval is than the rate has it
+    starts: deque[float] = field(default_factory=deque)  # of the last calls
+    slowdown: float = 1.0  # how many times longer an interval is than the rate has it
     slowed_at: float = float("-inf")
-    taken: int = 0  # since its slowness changed
+    accepted: int = 0  # calls since `slowdown` changed
 
 
-class Pace:
+class RateLimit:
     """Makes callers wait so that each bucket is asked at most `rate.count` times in any `rate.per`.
 
     A bucket where CI refuses calls as too many is asked less often, one call at a time, and step by step more often.
@@ -30,49 +30,46 @@ class Pace:
 
     def __init__(self, rate: Rate, *, monotonic: Callable[[], float], sleep: Callable[[float], object]) -> None:
         self.rate, self._monotonic, self._sleep = rate, monotonic, sleep
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: defaultdict[str, _Bucket] = defaultdict(_Bucket)
         self._lock = threading.Lock()
 
     def wait(self, bucket: str) -> float:
-        """Return when it is the caller's turn: the time of it, for `refused`."""
+        """Wait until the caller may ask; return the time of that, for `refused`."""
         now = self._monotonic()
-        if (turn := self._reserve(bucket, now)) > now:
-            self._sleep(turn - now)
-        return turn
+        if (start := self._reserve(bucket, now)) > now:
+            self._sleep(start - now)
+        return start
 
     def accepted(self, bucket: str) -> None:
-        """Go faster again, a step after each series of calls that were taken."""
+        """Go faster again, a step after each series of calls that were accepted."""
         with self._lock:
-            one = self._bucket(bucket)
-            one.taken += 1
-            if one.taken >= _SERIES:
-                one.taken, one.slowness = 0, max(1.0, one.slowness * _FASTER)
+            state = self._buckets[bucket]
+            state.accepted += 1
+            if state.accepted >= _SERIES:
+                state.accepted, state.slowdown = 0, max(1.0, state.slowdown * _FASTER)
 
-    def refused(self, bucket: str, turn: float) -> None:
-        """Go slower; calls that had left before the last time that we slowed down say nothing new."""
+    def refused(self, bucket: str, start: float) -> None:
+        """Go slower; calls that had started before the last time that we slowed down say nothing new."""
         with self._lock:
-            one = self._bucket(bucket)
-            if turn > one.slowed_at:
+            state = self._buckets[bucket]
+            if start > state.slowed_at:
                 slowest = max(1.0, _LONGEST_S / self._interval_s)
-                one.taken, one.slowness = 0, min(one.slowness * _SLOWER, slowest)
-                one.slowed_at = self._monotonic()
+                state.accepted, state.slowdown = 0, min(state.slowdown * _SLOWER, slowest)
+                state.slowed_at = self._monotonic()
 
     @property
     def _interval_s(self) -> float:
         return self.rate.interval.total_seconds()
 
-    def _bucket(self, name: str) -> _Bucket:
-        return self._buckets.setdefault(name, _Bucket())
-
     def _reserve(self, bucket: str, now: float) -> float:
         with self._lock:
-            one, rate = self._bucket(bucket), self.rate
-            if one.turns.maxlen != rate.count:
-                one.turns = deque(one.turns, maxlen=rate.count)
-            turns, turn = one.turns, now
-            if len(turns) == rate.count:
-                turn = max(turn, turns[0] + rate.per.total_seconds())
-            if turns and one.slowness > 1:
-                turn = max(turn, turns[-1] + self._interval_s * one.slowness)
-            turns.append(turn)
-            return turn
+            state, rate = self._buckets[bucket], self.rate
+            if state.starts.maxlen != rate.count:
+                state.starts = deque(state.starts, maxlen=rate.count)
+            starts, start = state.starts, now
+            if len(starts) == rate.count:
+                start = max(start, starts[0] + rate.per.total_seconds())
+            if starts and state.slowdown > 1:
+                start = max(start, starts[-1] + self._interval_s * state.slowdown)
+            starts.append(start)
+            return start

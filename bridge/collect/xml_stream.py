@@ -196,17 +196,17 @@ class XmlStream:
         return False
 
     def _text(self, text: str) -> None:
-        one = self._open[-1]
-        if one.kept is None and one.length < TEXT_KEPT:
-            one.texts.append(text[: TEXT_KEPT - one.length])
-            one.length += len(one.texts[-1])
-            self._job_size += len(one.texts[-1])
+        leaf = self._open[-1]
+        if leaf.kept is None and leaf.length < TEXT_KEPT:
+            leaf.texts.append(text[: TEXT_KEPT - leaf.length])
+            leaf.length += len(leaf.texts[-1])
+            self._job_size += len(leaf.texts[-1])
 
     def _end(self, _name: str) -> None:
-        one = self._open.pop()
-        one.element.text = "".join(one.texts)
-        if one.element.tag == "JobsDetail" and not self._is_empty:
-            self._on_job(one.element, self._job_size > JOB_LIMIT)
+        ended = self._open.pop()
+        ended.element.text = "".join(ended.texts)
+        if ended.element.tag == "JobsDetail" and not self._is_empty:
+            self._on_job(ended.element, self._job_size > JOB_LIMIT)
 
 
 def _refuse_doctype(*_declared: object) -> None:

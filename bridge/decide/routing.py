@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
-from bridge.decide.messages.build import Built, address, build, customs
+from bridge.decide.messages.build import address, build, per_notifier
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import Alarm, Staying, overdue, recoveries
-from bridge.decide.rules.matching import Facts, Matcher, Verdict
-from bridge.decide.rules.rulebook import Rulebook, Wording
+from bridge.decide.rules.levels import Alarm, TimeInState, newly_overdue, recoveries
+from bridge.decide.rules.matching import Matcher, Verdict
+from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.model import NewDelivery, Notifier, Transition
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -31,118 +32,90 @@ def judge(transition: Transition, matcher: Matcher, gates: Gates, alarms: Iterab
     return edges + [gates.held(verdict, facts) for verdict in recoveries(alarms, matcher, notified)]
 
 
-def judge_overdue(staying: Staying, matcher: Matcher, gates: Gates, now: datetime) -> list[Verdict]:
+def judge_overdue(time: TimeInState, matcher: Matcher, gates: Gates, now: datetime) -> list[Verdict]:
     """Return the verdicts of the level rules that have something new to notify of."""
-    verdicts = list(overdue(staying, matcher, now))
-    return gates_at(verdicts, staying, matcher, gates, now) if verdicts else []
-
-
-def gates_at(
-    verdicts: Iterable[Verdict], staying: Staying, matcher: Matcher, gates: Gates, now: datetime
-) -> list[Verdict]:
-    """Return verdicts on a time in state with what holds their messages back."""
-    facts = matcher.facts(replace(staying.began, seen_at=now))
-    return [gates.held(verdict, facts) for verdict in verdicts]
+    facts = matcher.facts(replace(time.began, seen_at=now))
+    return [gates.held(verdict, facts) for verdict in newly_overdue(time, matcher, now)]
 
 
 # --- deliveries -----------------------------------------------------------------------------------------------------
+
+
+class TemplateError(NamedTuple):
+    """A template that did not render: [template.NAME] by its name, or what is a notifier's own by `own_template`."""
+
+    rule: str
+    template: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingResult:
     """What follows from one transition, or from one time in state: `verdicts` of the rules that fired, and messages.
 
-    `faults` are (rule, why): templates that did not render; `faulty` names them, as (rule, template). `over` has for
-    a delivery's id the silence whose end it tells, if it is told at once.
+    `ended_silences` has for a delivery's id the silence whose end it mentions, if it is sent at once.
     """
 
     transition: Transition
     verdicts: Sequence[Verdict] = ()
-    told: Sequence[NewDelivery] = ()
-    faults: Sequence[tuple[str, str]] = ()
-    faulty: Sequence[tuple[str, str]] = ()
-    over: Mapping[str, str] = field(default_factory=dict)
+    deliveries: Sequence[NewDelivery] = ()
+    errors: Sequence[TemplateError] = ()
+    ended_silences: Mapping[str, str] = field(default_factory=dict)
 
 
 def route(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> RoutingResult:
     """Match a transition and build its messages; `alarms` are those of the time in state that it ends."""
-    verdicts = judge(transition, book.matcher, gates, alarms)
-    return _result(transition, verdicts, book, gates)
+    return _result(transition, judge(transition, book.matcher, gates, alarms), book, gates)
 
 
-def route_overdue(staying: Staying, book: Rulebook, gates: Gates, now: datetime) -> list[RoutingResult]:
+def route_overdue(time: TimeInState, book: Rulebook, gates: Gates, now: datetime) -> list[RoutingResult]:
     """Build the messages of the level rules that a job has been in a state for too long for: one verdict each."""
-    step = replace(staying.began, seen_at=now)
-    verdicts = judge_overdue(staying, book.matcher, gates, now)
-    return [_result(step, [verdict], book, gates) for verdict in verdicts]
+    step = replace(time.began, seen_at=now)
+    return [_result(step, [verdict], book, gates) for verdict in judge_overdue(time, book.matcher, gates, now)]
 
 
-def tell_by_hand(
+def manual_delivery(
     transition: Transition, book: Rulebook, notifier: Notifier, author: str
-) -> tuple[NewDelivery, Sequence[str]]:
-    """Build what a person tells a notifier of a transition; and which templates did not render.
+) -> tuple[NewDelivery, str | None]:
+    """Build what a person sends to a notifier about a transition; and why its own template did not render.
 
     It has the default text, as no rule names another, and passes no gate: somebody wants it now.
     """
-    built = build(transition, None, Wording(), book.queue_names, zone=book.zone)
-    custom = customs(notifier, built.names)
-    return address(built.message, notifier, note=f"Sent by hand by {author}.", custom=custom), custom.faults
+    built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone)
+    own = per_notifier(notifier, built.names)
+    return address(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
 
 
-def _result(transition: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
-    if not verdicts:
-        return RoutingResult(transition=transition)
-    teller = _Teller(book, gates, book.matcher.facts(transition))
+def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
+    deliveries: list[NewDelivery] = []
+    errors: list[TemplateError] = []
+    ended_silences: dict[str, str] = {}
+    facts = book.matcher.facts(step)
     for verdict in verdicts:
-        teller.route(transition, verdict)
-    return teller.routing(transition, verdicts)
-
-
-class _Teller:
-    def __init__(self, book: Rulebook, gates: Gates, facts: Facts) -> None:
-        self._book = book
-        self._gates = gates
-        self._facts = facts
-        self._told: list[NewDelivery] = []
-        self._faults: list[tuple[str, str]] = []
-        self._faulty: list[tuple[str, str]] = []
-        self._over: dict[str, str] = {}
-
-    def route(self, step: Transition, verdict: Verdict) -> None:
-        """Build the message of a rule for each notifier."""
         if not verdict.notifiers:
-            return
-        book, rule = self._book, verdict.rule
-        wording = book.wordings.get(rule.template or "", Wording())
-        built = build(step, rule.name, wording, book.queue_names, zone=book.zone, stay=verdict.stay)
+            continue
+        rule, template = verdict.rule, book.templates.get(verdict.rule.template or "", MessageTemplate())
+        built = build(step, rule.name, template, book.queue_names, zone=book.zone, overdue=verdict.overdue)
         if built.fault:
-            self._faults.append((rule.name, f'template "{rule.template}": {built.fault}'))
-            self._faulty.append((rule.name, rule.template or ""))
-        self._told += [self._addressed(built, verdict, name) for name in verdict.notifiers if name in book.notifiers]
-
-    def _addressed(self, built: Built, verdict: Verdict, name: str) -> NewDelivery:
-        notifier, rule, hold = self._book.notifiers[name], verdict.rule, verdict.holds.get(name)
-        custom = customs(notifier, built.names)
-        self._faults += [(rule.name, f'notifier "{name}": {fault}') for fault in custom.faults]
-        self._faulty += [(rule.name, own_template(name)) for _ in custom.faults]
-        # The first message after a silence says that it is over; a digest finds that out when it is told.
-        silence = None if hold else self._gates.over(self._facts, rule.name, name)
-        note = f"{silence} is over." if silence else None
-        told = replace(address(built.message, notifier, note=note, custom=custom), hold=hold, throttle=rule.throttle)
-        self._over |= {told.id: silence.id} if silence else {}
-        return told
-
-    def routing(self, transition: Transition, verdicts: Sequence[Verdict]) -> RoutingResult:
-        return RoutingResult(
-            transition=transition,
-            verdicts=verdicts,
-            told=self._told,
-            faults=self._faults,
-            faulty=self._faulty,
-            over=self._over,
-        )
+            errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))
+        for name in verdict.notifiers:
+            if name not in book.notifiers:
+                continue
+            hold, own = verdict.holds.get(name), per_notifier(book.notifiers[name], built.names)
+            if own.fault:
+                errors.append(TemplateError(rule.name, own_template(name), f'notifier "{name}": {own.fault}'))
+            # The first message after a silence mentions its end; a digest finds that out when it is sent.
+            silence = None if hold else gates.ended(facts, rule.name, name)
+            note = f"{silence} is over." if silence else None
+            delivery = address(built.message, book.notifiers[name], note=note, own=own)
+            deliveries.append(replace(delivery, hold=hold, throttle=rule.throttle))
+            if silence:
+                ended_silences[delivery.id] = silence.id
+    return RoutingResult(
+        transition=step, verdicts=verdicts, deliveries=deliveries, errors=errors, ended_silences=ended_silences
+    )
 
 
 def own_template(notifier: str) -> str:
-    """Return how a template is called in figures that a notifier has for itself: its body, its channel."""
+    """Return how a template that is a notifier's own (its body, its channel) is called in figures."""
     return f"notifier.{notifier}"

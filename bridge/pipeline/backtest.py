@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Ruleset
 from bridge.decide.text.times import iso
-from bridge.decide.whatif.replay import FATES, FIRST, Difference, Fired, Happened, Replay, Row, Status, Tally
+from bridge.decide.whatif.replay import FIRST, STATUSES, Difference, Fired, PastTransition, Replay, Row, Status, Tally
 from bridge.record.outbox import silences
 from bridge.record.polling import time_in_state
 from bridge.record.queries import history
@@ -76,20 +76,22 @@ class Backtest:
         )
 
 
-def _happened(one: Stored, told: Mapping[history.Line, str], fired: Mapping[str, time_in_state.Fired]) -> Happened:
+def _happened(
+    one: Stored, told: Mapping[history.Line, str], fired: Mapping[str, time_in_state.Fired]
+) -> PastTransition:
     step, still_at = one.transition, one.still_at
     if still_at and step.still_at and still_at <= step.still_at:
         still_at = None  # no poll saw it between this transition and what followed
     # Older versions did not say which poll it was, nor which rules they had.
     is_poll_known = still_at is not None or (one.followed_under is not None if one.followed else not fired)
-    return Happened(
+    return PastTransition(
         transition=step,
-        told=told,
+        messages=told,
         fired={rule: _fired(alarm) for rule, alarm in fired.items()},
         still_at=still_at,
         has_ended=one.followed,
         is_known=all(("transition", rule, name) in told for rule, name in one.verdicts),
-        is_stay_known=is_poll_known and fired.keys() <= {rule for kind, rule, _ in told if kind == "level"},
+        is_time_known=is_poll_known and fired.keys() <= {rule for kind, rule, _ in told if kind == "level"},
     )
 
 
@@ -127,7 +129,7 @@ class Report:
             "judged_by": sorted(sha or "unknown" for sha in self.rulesets),
             "transitions": self.transitions,
             "transitions_not_compared": tally.unknown,
-            "stays_not_compared": tally.unknown_stays,
+            "stays_not_compared": tally.unknown_times,
             "rows": self.rows(),
             "differences": {
                 **{
@@ -149,8 +151,8 @@ def _row(line: tuple[str, str, str], row: Row) -> Facts:
         "rule": rule,
         "kind": kind,
         "notifier": notifier,
-        **{fate: row.after[fate] for fate in FATES},
-        "before": {fate: row.before[fate] for fate in FATES},
+        **{fate: row.after[fate] for fate in STATUSES},
+        "before": {fate: row.before[fate] for fate in STATUSES},
         "added": row.added,
         "removed": row.removed,
         "changed": row.changed,
@@ -175,4 +177,4 @@ def _difference(one: Difference) -> Facts:
 
 
 def _status(status: Status | None) -> Facts | None:
-    return {"fate": status.fate, "repeats": status.repeats} if status else None
+    return {"fate": status.status, "repeats": status.repeats} if status else None

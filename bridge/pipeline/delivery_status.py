@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from bridge.decide.rules.matching import Rule, Verdict
 from bridge.decide.rules.rulebook import Ruleset
-from bridge.decide.text.facts import ident
 from bridge.decide.text.times import human, iso
+from bridge.decide.text.values import ident
 from bridge.model import Gate, Hold, NewDelivery, Silence
 from bridge.record.queries import explanations
 from bridge.record.queries.explanations import Fallback, Fate, Gathered, Standing

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.digest import FIRST, Digest, Member, told
+from bridge.decide.messages.digest import FIRST, Digest, Member, digest_delivery
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Hold, Silence
@@ -77,14 +77,14 @@ def _tell(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     rule = next((one for one in book.rules if due and one.name == due.name), None)
     if due is None or not counts or (due.gate == "group" and rule and _is_over(tx, due, rule, now)):
         return False
-    silence = silences.one(tx, due.name) if due.gate == "silence" else None
+    silence = silences.get(tx, due.name) if due.gate == "silence" else None
     digest = _digest(tx, due, counts)
     over = [] if silence else _ended_silences(tx, due, book, now)
     note = " ".join(f"{one} is over." for one in over) or None
-    one = told(digest, silence, zone=book.zone, now=now, note=note)
+    one = digest_delivery(digest, silence, zone=book.zone, now=now, note=note)
     entries.put(tx, [one], now=now)
     digests.merged(tx, n, one.id, now=now)
-    silences.over(tx, [(one.id, due.notifier) for one in (silence, *over) if one])
+    silences.announced(tx, [(one.id, due.notifier) for one in (silence, *over) if one])
     facts = {"delivery": one.id, "gate": due.gate, "of": due.name, "messages": sum(counts.values())}
     logger.info("digest", extra=facts)
     return True
@@ -99,7 +99,7 @@ def _ended_silences(tx: Connection, due: Due, book: Rulebook, now: datetime) -> 
     """Return the silences that would have held one of the first members, and whose end this is the first to tell."""
     gates, found = gates_at(tx, book, now), []
     for _, rule, _, step in digests.members(tx, due.n, after=0, most=_SOME):
-        if step and (silence := gates.over(book.matcher.facts(step), rule, due.notifier)):
+        if step and (silence := gates.ended(book.matcher.facts(step), rule, due.notifier)):
             found.append(silence)
     return found
 

@@ -226,7 +226,7 @@ class Dispatcher:
     def _is_due(self, now: datetime) -> bool:
         # Asked in a reading transaction: an idle worker never takes SQLite's write lock.
         with self._db.read() as tx:
-            return bool(claims.due_lanes(tx, now=now))
+            return bool(claims.due_notifiers(tx, now=now))
 
     def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
         self._recover(tx)

@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 
 from bridge.decide.routing import route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import Staying, judge_stay
+from bridge.decide.rules.levels import TimeInState, judge_time_in_state
 from bridge.decide.rules.matching import Answer, Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.read import thaw
+from bridge.decide.rulesfile.rulesets import thaw
 from bridge.decide.text.times import human, iso
-from bridge.decide.whatif.sample_job import sample_stay
+from bridge.decide.whatif.rule_tests import sample_time_in_state
 from bridge.model import Transition, Watch
 from bridge.pipeline.delivery_status import Around, not_made, status, would_be
 from bridge.record import rulesets
@@ -37,9 +37,9 @@ def explain_sample(
 
     Without `tx` silences and paused notifiers are not known; `unknown` says why.
     """
-    known = silences.of_use(tx, now=now) if tx else []
+    known = silences.recent(tx, now=now) if tx else []
     gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now)
-    stay = sample_stay(step)
+    stay = sample_time_in_state(step)
     routings = [route(step, book, gates), *route_overdue(stay, book, gates, now)]
     around = Around(
         now=now,
@@ -49,15 +49,16 @@ def explain_sample(
         silences={silence.id: silence for silence in known},
     )
     rules = {rule.name: rule for rule in book.rules}
-    told = [new for routing in routings for new in routing.told]
+    told = [new for routing in routings for new in routing.deliveries]
     edges, deliveries = _edges(step, book), [would_be(new, rules[str(new.message.rule)], around) for new in told]
     messages = {new.message.id: new.message for new in told}
-    faults = [f'rule "{rule}": {why}: the default text is sent' for routing in routings for rule, why in routing.faults]
+    errors = [error for routing in routings for error in routing.errors]
+    faults = [f'rule "{error.rule}": {error.why}: the default text is sent' for error in errors]
     no_record = [] if tx else [f"silences and paused notifiers are not known: {unknown or 'there is no database'}"]
     return _explanation(
         step,
         edges,
-        _levels(_InState(staying=stay, now=now, seen_at=now), book, {}),
+        _levels(_InState(time=stay, now=now, seen_at=now), book, {}),
         [*deliveries, *not_made(edges, deliveries, "the present rules have no such notifier")],
         [{"kind": m.kind, "rule": m.rule, "title": m.title, "text": m.text} for m in messages.values()],
         rules=book.sha,
@@ -121,7 +122,7 @@ class _InState:
     `seen_at` is when the last poll began that saw it so; `no_poll` says why none has come since.
     """
 
-    staying: Staying
+    time: TimeInState
     now: datetime
     left_at: datetime | None = None
     seen_at: datetime | None = None
@@ -133,19 +134,19 @@ class _InState:
 
     @property
     def lasted_s(self) -> float:
-        return max(0.0, ((self.left_at or self.now) - self.staying.since).total_seconds())
+        return max(0.0, ((self.left_at or self.now) - self.time.since).total_seconds())
 
     @property
     def asked_at(self) -> datetime:
         """When level rules were asked the last time: once it has ended, by the last poll that saw it."""
-        return max(self.seen_at or self.staying.began.seen_at, self.staying.began.seen_at) if self.left_at else self.now
+        return max(self.seen_at or self.time.began.seen_at, self.time.began.seen_at) if self.left_at else self.now
 
 
 def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, time_in_state.Fired]) -> list[Facts]:
     """Return what every level rule says, top to bottom, then those that fired and are no longer among the rules."""
     matcher = ruleset.matcher
     levels = []
-    for verdict in judge_stay(period.staying, matcher, period.asked_at, matcher.levels):
+    for verdict in judge_time_in_state(period.time, matcher, period.asked_at, matcher.levels):
         alarm = fired.get(verdict.rule.name)
         answer, why = (Answer.FIRED, _fired(alarm, verdict.rule)) if alarm else _not_fired(verdict, period)
         levels.append(_level_facts(period, verdict.rule, answer, why, alarm) | {"judged_by": ruleset.sha})
@@ -159,7 +160,7 @@ def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
     level = verdict.rule.level
     if level is None or verdict.answer in (Answer.NO, Answer.STOPPED):
         return verdict.answer, verdict.why_not or ""
-    state, limit, due = period.staying.began.to, human(level.after.total_seconds()), period.staying.since + level.after
+    state, limit, due = period.time.began.to, human(level.after.total_seconds()), period.time.since + level.after
     if period.left_at is None:
         if not verdict.fired:
             return Answer.WAITING, f"{verdict.why_not}: due at {iso(due)}"
@@ -189,12 +190,12 @@ def _fired(alarm: time_in_state.Fired, rule: Rule | None) -> str:
 def _level_facts(
     period: _InState, rule: Rule | None, answer: Answer, why: str, alarm: time_in_state.Fired | None
 ) -> Facts:
-    level, since = rule.level if rule else None, alarm.since if alarm else period.staying.since
+    level, since = rule.level if rule else None, alarm.since if alarm else period.time.since
     return {
         "rule": rule.name if rule else alarm and alarm.rule,
         "line": rule.line if rule else None,
         "judged_by": None,
-        "in": period.staying.began.to,
+        "in": period.time.began.to,
         "answer": answer,
         "why": why,
         "since": iso(since),
@@ -271,7 +272,7 @@ class _History:
         return self._kept[sha]
 
     def _thawed(self, sha: str | None) -> _InForce:
-        text = rulesets.one(self._tx, sha) if sha else None
+        text = rulesets.text_of(self._tx, sha) if sha else None
         if text is None or sha is None:
             which = f"the rules that judged this ({sha})" if sha else "the rules that judged this"
             return _InForce(self._book, known=False, note=f"{which} are not on record; {_NOW}")
@@ -309,14 +310,14 @@ class _History:
     def _ended(self, step: Transition, then: Transition) -> _InState:
         # CI may have said only later when it began.
         job = replace(step.job, created_at=then.job.created_at, started_at=then.job.started_at)
-        staying = Staying(began=replace(step, job=job))
-        return _InState(staying=staying, now=self._now, left_at=then.happened_at, seen_at=then.still_at)
+        staying = TimeInState(began=replace(step, job=job))
+        return _InState(time=staying, now=self._now, left_at=then.happened_at, seen_at=then.still_at)
 
     def _going_on(self, step: Transition) -> _InState:
         last = self._last.get(step.job.bucket)
         began = replace(step, job=last.job) if last else step
         seen_at, no_poll = self._polls(last.stream if last else "")
-        return _InState(staying=Staying(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
+        return _InState(time=TimeInState(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
 
     def _polls(self, stream: str) -> tuple[datetime | None, str | None]:
         """Return when the last poll began that saw all of a stream, and why none is expected to have come since."""
@@ -349,7 +350,7 @@ class _History:
             rules=self._book,
             tx=self._tx,
             standings=explanations.standings(self._tx),
-            silences={name: silence for name in sorted(named) if (silence := silences.one(self._tx, name))},
+            silences={name: silence for name in sorted(named) if (silence := silences.get(self._tx, name))},
             deliveries=deliveries,
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
-from bridge.decide.changes.clocks import said_of_clocks
+from bridge.decide.changes.clocks import clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.record.queries.gauges import State, Trouble
@@ -189,7 +189,7 @@ def _clock(book: Rulebook, watches: Sequence[Facts], alive: Sequence[Facts]) -> 
     ahead = [row["clock_ahead_seconds"] for row in watches if row["name"] in names]
     worst = max((one for one in ahead if one is not None), key=abs, default=None)
     said = [f"nothing is pruned or given up: {one['clock_fault']}" for one in alive if one["clock_fault"]]
-    if not said and worst is not None and (differs := said_of_clocks(timedelta(seconds=worst))):
+    if not said and worst is not None and (differs := clock_warning(timedelta(seconds=worst))):
         said.append(differs)
     yield from (_for_everybody("clock", one) for one in dict.fromkeys(said))
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.build import as_fallback, customs
+from bridge.decide.messages.build import as_fallback, per_notifier
 from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates.functions import variables
@@ -234,9 +234,9 @@ def _told(
     step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", sequence)
     if step is None:  # a digest, or long ago
         return as_fallback(message, dead, why, fallback)
-    custom = customs(fallback, variables(step, rule, book.queue_names, zone=book.zone))
+    own = per_notifier(fallback, variables(step, rule, book.queue_names, zone=book.zone))
     hold = gates_at(tx, book, now).quiet(book.matcher.facts(step), rule, fallback.name)
-    return replace(as_fallback(message, dead, why, fallback, custom), hold=hold)
+    return replace(as_fallback(message, dead, why, fallback, own), hold=hold)
 
 
 def retry_of(name: str, book: Rulebook) -> timedelta:

@@ -13,15 +13,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.build import address, test_message
-from bridge.decide.messages.digest import delivery_id
-from bridge.decide.routing import tell_by_hand
+from bridge.decide.messages.build import address, delivery_id, test_message
+from bridge.decide.routing import manual_delivery
 from bridge.decide.rules.gates import scope_of
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.silences import MOST, Wanted, too_costly
-from bridge.decide.text.facts import ident
+from bridge.decide.rulesfile.silences import MOST, SilenceRequest, too_costly
 from bridge.decide.text.times import iso
-from bridge.decide.text.values import listing, suggest
+from bridge.decide.text.values import ident, listing, suggest
 from bridge.model import Silence, Transition
 from bridge.pipeline.silences import silence_facts
 from bridge.record import actions, rulesets
@@ -161,7 +159,7 @@ class Operations:
         _require("notifier", notifier, book.notifiers)
         with self.db.write() as tx:
             step = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
-            delivery, faults = tell_by_hand(step, book, book.notifiers[notifier], self.who)
+            delivery, fault = manual_delivery(step, book, book.notifiers[notifier], self.who)
             if stored := entries.stored_id(tx, delivery.message):  # by an older version, which made other ids
                 message = replace(delivery.message, id=stored)
                 delivery = replace(delivery, message=message, id=delivery_id(stored, notifier))
@@ -173,7 +171,7 @@ class Operations:
             after = {"state": "waiting", "notifier": notifier, "job": job_id, "sequence": step.sequence}
             self._record(tx, "notify", delivery.id, {"state": state} if state else None, after)
             waits = _why_it_waits(tx, notifier)
-        for fault in faults:
+        if fault:
             logger.warning("template fell back to the usual form", extra={"notifier": notifier, "fault": fault})
         logger.info("told by hand", extra={"delivery": delivery.id, "author": self.who})
         return Accepted(delivery=delivery.id, waits=waits)
@@ -233,18 +231,18 @@ class Operations:
 
     # --- silences -------------------------------------------------------------------------------------------
 
-    def make_silence(self, wanted: Wanted, *, key: str | None = None) -> Silence:
+    def make_silence(self, wanted: SilenceRequest, *, key: str | None = None) -> Silence:
         """Store a silence; what is asked for twice with one id, or one key, is one."""
         id_ = ident("sil", "id", wanted.id) if wanted.id else ident("sil", key or self.nonce)
         made = wanted.silence(id_, now=self.now)
         with self.db.write() as tx:
-            there = silences.one(tx, id_)
+            there = silences.get(tx, id_)
             if there is None:
                 _require_room(tx, wanted, self.now)
                 if silences.add(tx, made):
                     self._record(tx, "make_silence", id_, after=silence_facts(made, 0, now=self.now))
                     return made
-                there = silences.one(tx, id_) or made
+                there = silences.get(tx, id_) or made
         if not _is_same(there, made):
             raise Conflict("another silence was made under this id; take a new id for each silence")
         return there
@@ -252,11 +250,11 @@ class Operations:
     def end_silence(self, id_: str) -> tuple[Silence, int]:
         """End a silence now; return it, and how many messages it held or dropped."""
         with self.db.write() as tx:
-            before = silences.one(tx, id_)
+            before = silences.get(tx, id_)
             if before is None:
                 raise NotFound(f'there is no silence "{id_[:100]}"')
             is_done = silences.end(tx, id_, by=self.who, now=self.now)
-            ended = silences.one(tx, id_) or before
+            ended = silences.get(tx, id_) or before
             if not is_done:
                 raise Conflict(f"silence {id_} is over since {iso(ended.ends_at)}")
             self._record(tx, "end_silence", id_, {"ends_at": iso(before.ends_at)}, {"ends_at": iso(ended.ends_at)})
@@ -280,7 +278,7 @@ def _watch(tx: Connection, book: Rulebook, name: str) -> lists.Facts:
     watches = {watch.name: watch for watch in book.watches}
     _require("watch", name, watches)
     leases.sync(tx, [watches[name]], [])
-    return next(row for row in gauges.watches(tx) if row["name"] == name)
+    return next(row for row in gauges.read_watches(tx) if row["name"] == name)
 
 
 def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, sequence: int | None) -> Transition:
@@ -316,7 +314,7 @@ def _is_same(there: Silence, made: Silence) -> bool:
     return there.ended_by is not None or lasts or ms(there.ends_at) == ms(made.ends_at)
 
 
-def _require_room(tx: Connection, wanted: Wanted, now: datetime) -> None:
+def _require_room(tx: Connection, wanted: SilenceRequest, now: datetime) -> None:
     standing = silences.standing(tx, now=now)
     if len(standing) >= MOST:
         raise Conflict(f"{len(standing)} silences have not ended, and {MOST} are the most; end some first")

@@ -421,7 +421,10 @@ class Poller:
         with self._transaction(watch, context.book, self._clock()) as tx:
             as_of = earlier(context.began, context.ahead)
             stays = route_overdue_jobs(tx, watch, context.book, as_of, self._clock(), saw=context.saw)
-            poll.stays, poll.deliveries = len(stays), poll.deliveries + sum(len(one.told) for one in stays)
+            poll.stays, poll.deliveries = (
+                len(stays),
+                poll.deliveries + sum(len(routing.deliveries) for routing in stays),
+            )
             snapshots.set_seen(tx, context.complete, context.began)
             given_up = problems.give_up(tx, context.listed, before=as_of - watch.lookback)
             leases.polled(

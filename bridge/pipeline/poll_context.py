@@ -41,7 +41,7 @@ class Poll:
     def count(self, routings: Sequence[RoutingResult]) -> None:
         """Count transitions, and what is told of them."""
         self.transitions += len(routings)
-        self.deliveries += sum(len(routing.told) for routing in routings)
+        self.deliveries += sum(len(routing.deliveries) for routing in routings)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 
 from bridge.decide.routing import RoutingResult, route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, Staying
+from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.text.facts import job_seconds
+from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, GONE, Transition, Watch
 from bridge.pipeline.poll_context import PollContext
 from bridge.record import counters, rulesets
@@ -51,8 +51,8 @@ def of_matches(routings: Iterable[RoutingResult]) -> Iterator[Count]:
 
 def of_faults(routings: Iterable[RoutingResult]) -> Iterator[Count]:
     for routing in routings:
-        for faulty in routing.faulty:
-            yield Count("template_error", faulty)
+        for error in routing.errors:
+            yield Count("template_error", (error.rule, error.template))
 
 
 def _of_transition(step: Transition) -> Iterator[Count]:
@@ -81,7 +81,7 @@ _MOST_STAYS = 1_000  # told of in one poll; the next one goes on
 
 def gates_at(tx: Connection, book: Rulebook, now: datetime) -> Gates:
     """Return the mutes and silences of this moment."""
-    return Gates(mutes=book.mutes, silences=silences.of_use(tx, now=now), zone=book.zone, now=now)
+    return Gates(mutes=book.mutes, silences=silences.recent(tx, now=now), zone=book.zone, now=now)
 
 
 def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: datetime) -> Sequence[RoutingResult]:
@@ -89,7 +89,7 @@ def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: 
     if not steps:
         return ()
     gates = gates_at(tx, book, now)
-    fired = time_in_state.of_stays(tx, steps) if book.matcher.levels else {}
+    fired = time_in_state.ended_by(tx, steps) if book.matcher.levels else {}
     routings = [route(step, book, gates, _alarms(fired.get(step.job.id, ()))) for step in steps]
     snapshots.add_transitions(tx, [(routing.transition, _fired(routing)) for routing in routings], rules=book.sha)
     time_in_state.recovered(tx, [one.n for found in fired.values() for one in found], now=now)
@@ -128,7 +128,7 @@ def route_overdue_jobs(
         if not saw(stream, began):
             continue
         last = {rule: LastNotified(one.count, one.told_at, one.notifiers) for rule, one in told.items()}
-        for routing in route_overdue(Staying(began=began, told=last), book, gates, as_of):
+        for routing in route_overdue(TimeInState(began=began, notified=last), book, gates, as_of):
             for verdict in routing.verdicts:
                 _fire(tx, began, verdict, last.get(verdict.rule.name), as_of)
             routings.append(routing)
@@ -145,18 +145,18 @@ def _alarms(found: Iterable[time_in_state.Fired]) -> list[Alarm]:
 
 def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastNotified | None, as_of: datetime) -> None:
     """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
-    if verdict.stay is None:
+    if verdict.overdue is None:
         return
     names = (*(last.notifiers if last else ()), *(name for name in verdict.notifiers if not verdict.drops(name)))
-    notifiers, stay = tuple(dict.fromkeys(names)), verdict.stay
+    notifiers, stay = tuple(dict.fromkeys(names)), verdict.overdue
     time_in_state.fire(tx, began, verdict.rule.name, stay.count, notifiers=notifiers, since=stay.since, now=as_of)
 
 
 def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> None:
-    at_once = entries.put(tx, [one for routing in routings for one in routing.told], now=now)
-    over = {delivery: silence for routing in routings for delivery, silence in routing.over.items()}
-    silences.over(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
-    faults = [fault for routing in routings for fault in routing.faults]
+    at_once = entries.put(tx, [one for routing in routings for one in routing.deliveries], now=now)
+    over = {delivery: silence for routing in routings for delivery, silence in routing.ended_silences.items()}
+    silences.announced(tx, [(over[one.id], one.notifier) for one in at_once if one.id in over])
+    faults = [(error.rule, error.why) for routing in routings for error in routing.errors]
     rulesets.fault(tx, faults, now=now)
     counters.add(tx, of_faults(routings), now=now)
     for rule, why in faults:

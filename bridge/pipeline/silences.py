@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.silences import Wanted, doubts
+from bridge.decide.rulesfile.silences import SilenceRequest, silence_warnings
 from bridge.decide.text.times import iso
 from bridge.decide.whatif.replay import PastMessage, Preview
 from bridge.model import Silence
 from bridge.record.outbox import silences
-from bridge.record.outbox.silences import Once
+from bridge.record.outbox.silences import RuleMessage
 
 Facts = dict[str, Any]
 
@@ -26,13 +26,15 @@ _LAST = timedelta(days=1)
 _NO_RULES = "the rules cannot be read here, so no name was checked, and aliases of queues are unknown in the preview"
 
 
-def foresee(tx: Connection, wanted: Wanted, book: Rulebook | None, *, now: datetime, most: int = LOOKED_AT) -> Facts:
+def foresee(
+    tx: Connection, wanted: SilenceRequest, book: Rulebook | None, *, now: datetime, most: int = LOOKED_AT
+) -> Facts:
     """Return what a silence would have matched of the last day, and what of it may be a slip of the pen."""
     if book is None:
         found, warnings = preview(tx, wanted, {}, now=now, most=most), [_NO_RULES]
     else:
         found = preview(tx, wanted, book.queue_names, now=now, most=most)
-        warnings = doubts(
+        warnings = silence_warnings(
             wanted.scope, rules=[rule.name for rule in book.rules], notifiers=book.notifiers, watches=book.watches,
             queue_names=book.queue_names,
         )  # fmt: skip
@@ -40,11 +42,11 @@ def foresee(tx: Connection, wanted: Wanted, book: Rulebook | None, *, now: datet
 
 
 def preview(
-    tx: Connection, wanted: Wanted, queue_names: Mapping[str, str], *, now: datetime, most: int = LOOKED_AT
+    tx: Connection, wanted: SilenceRequest, queue_names: Mapping[str, str], *, now: datetime, most: int = LOOKED_AT
 ) -> Preview:
     """Return what a silence would have matched of the messages of the last day."""
     found = Preview(scope=wanted.scope, queue_names=queue_names, since=now - _LAST)
-    for told in silences.told_since(tx, found.since):
+    for told in silences.messages_since(tx, found.since):
         room = most - found.looked_at
         found.add(_past_message(one) for one in told[:room])
         if len(told) > room:
@@ -53,10 +55,10 @@ def preview(
     return found
 
 
-def _past_message(one: Once) -> PastMessage:
+def _past_message(one: RuleMessage) -> PastMessage:
     # A level rule asks how long the job has been there at the time, not when it came.
-    step = replace(one.transition, seen_at=one.made_at) if one.kind == "level" else one.transition
-    return PastMessage(transition=step, rule=one.rule, notifier=one.notifier, told_at=one.made_at)
+    step = replace(one.transition, seen_at=one.created_at) if one.kind == "level" else one.transition
+    return PastMessage(transition=step, rule=one.rule, notifier=one.notifier, sent_at=one.created_at)
 
 
 def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:
@@ -91,7 +93,7 @@ def preview_facts(found: Preview) -> Facts:
 def _newest(one: PastMessage) -> Facts:
     step = one.transition
     return {
-        "told_at": iso(one.told_at),
+        "told_at": iso(one.sent_at),
         "job": step.job.id,
         "bucket": step.job.bucket,
         "tag": step.job.tag,

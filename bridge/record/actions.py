@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert
 
 from bridge.record.codec import dump, storable
 from bridge.record.database import ms
-from bridge.record.schema import action as actions
+from bridge.record.schema import actions
 
 Facts = Mapping[str, object]
 

@@ -1,15 +1,20 @@
-"""Jobs as JSON text and back."""
+"""Values as the database has them: jobs as JSON text, texts from outside, and rows as dataclasses."""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from dataclasses import fields
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy import Row
 
 from bridge.model import Job
-from bridge.record.database import at, ms
+from bridge.record.database import at, maybe_at, ms
 
+Facts = dict[str, Any]
+_T = TypeVar("_T")
 _NAMES = tuple(Job.__slots__)
 _TIMES = ("created_at", "started_at", "ended_at")
 
@@ -31,7 +36,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_p
 
 
 def load_job(text: str) -> Job:
-    facts: dict[str, Any] = json.loads(text)
+    facts: Facts = json.loads(text)
     for name in _TIMES:
         if name in facts:
             facts[name] = at(facts[name])
@@ -47,3 +52,22 @@ def storable(text: str) -> str:
 
 def dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_row(kind: type[_T], row: Row[Any], **values: Any) -> _T:
+    """Make a dataclass of these values, and of the columns that are named like its other fields.
+
+    A column whose name ends in `_at` is a time.
+    """
+    columns = row._asdict()
+    for field in fields(kind):  # type: ignore[arg-type]  # a dataclass; there is no type for that
+        name = field.name
+        if name not in values and name in columns:
+            values[name] = maybe_at(columns[name]) if name.endswith("_at") else columns[name]
+    return kind(**values)
+
+
+def iso(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return f"{at(milliseconds).astimezone(UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"

@@ -34,7 +34,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from bridge.record.codec import dump, storable
 from bridge.record.database import LAST, at, ms
-from bridge.record.schema import tally as counters
+from bridge.record.schema import tallies
 
 CHARTED = frozenset({"transition", "delivery"})  # metrics that have slots; of the others there is only a total
 UNTIMED = -1  # the bucket of what has no duration, in a metric of durations
@@ -61,7 +61,7 @@ _SLOT, _HOUR, _QUARTER_DAY, _KEPT = (
 )
 _KEY = ("metric", "slot", "labels", "bucket")
 _COLUMNS = (*_KEY, "count", "ms", "last_at")
-_SUM = cast(func.sum(counters.c.count), BigInteger)  # PostgreSQL sums into numbers of any size, which are slow to read
+_SUM = cast(func.sum(tallies.c.count), BigInteger)  # PostgreSQL sums into numbers of any size, which are slow to read
 
 Labels = tuple[str, ...]
 
@@ -83,21 +83,23 @@ def timed(metric: str, labels: Labels, seconds: float) -> Count:
 
 def add(tx: Connection, counts: Iterable[Count], *, now: datetime) -> None:
     """Add these at the end of the transaction."""
-    if LAST not in tx.info:
-        tx.info[LAST] = _Pending()
-    tx.info[LAST].extend((count, ms(now)) for count in counts)
+    sums = tx.info.setdefault(LAST, _Sums())
+    when = ms(now)
+    for metric, labels, bucket, times, took in counts:
+        known = sums.get((metric, labels, bucket, when), (0, 0))
+        sums[metric, labels, bucket, when] = (known[0] + times, known[1] + took)
 
 
-class _Pending(list[tuple[Count, int]]):
-    """What a transaction has counted so far, and when."""
+class _Sums(dict[tuple[str, Labels, int, int], tuple[int, int]]):
+    """What a transaction has counted so far: how many, and how long they took, by metric, labels, bucket and when."""
 
     def __call__(self, tx: Connection) -> None:
-        _write(tx, chain.from_iterable(_rows(count, when) for count, when in self))
+        _write(tx, chain.from_iterable(_rows(*key, *counted) for key, counted in self.items()))
 
 
-def _rows(count: Count, when: int) -> Iterator[tuple[Any, ...]]:
-    for slot in (0, when - when % _SLOT) if count.metric in CHARTED else (0,):
-        yield count.metric, slot, _text(count.labels), count.bucket, count.times, count.ms, when
+def _rows(metric: str, labels: Labels, bucket: int, when: int, times: int, took: int) -> Iterator[tuple[Any, ...]]:
+    for slot in (0, when - when % _SLOT) if metric in CHARTED else (0,):
+        yield metric, slot, _text(labels), bucket, times, took, when
 
 
 def _write(tx: Connection, rows: Iterable[Sequence[Any]]) -> None:
@@ -114,8 +116,8 @@ def _write(tx: Connection, rows: Iterable[Sequence[Any]]) -> None:
 
 @cache
 def _upsert(dialect: str) -> Any:
-    row = (postgresql if dialect == "postgresql" else sqlite).insert(counters)
-    known, new = counters.c, row.excluded
+    row = (postgresql if dialect == "postgresql" else sqlite).insert(tallies)
+    known, new = tallies.c, row.excluded
     later = case((new.last_at > known.last_at, new.last_at), else_=known.last_at)
     sums = {"count": known["count"] + new["count"], "ms": known.ms + new.ms, "last_at": later}
     return row.on_conflict_do_update(index_elements=_KEY, set_=sums)
@@ -145,8 +147,8 @@ class Total:
 
 def totals(tx: Connection, metrics: Collection[str]) -> list[Total]:
     """Return what was counted of these metrics since the database was made."""
-    mine = select(counters).where(counters.c.metric.in_(sorted(metrics)), counters.c.slot == 0)
-    rows = tx.execute(mine.order_by(counters.c.metric, counters.c.labels, counters.c.bucket))
+    mine = select(tallies).where(tallies.c.metric.in_(sorted(metrics)), tallies.c.slot == 0)
+    rows = tx.execute(mine.order_by(tallies.c.metric, tallies.c.labels, tallies.c.bucket))
     return [Total(r.metric, _labels(r.labels), r.bucket, r[4], r.ms / 1000, at(r.last_at)) for r in rows]
 
 
@@ -161,9 +163,9 @@ def series(tx: Connection, metric: str, slots: Sequence[datetime]) -> dict[Label
     Slots follow each other, at multiples of their length, and are no shorter than `compact` leaves those of their age.
     """
     first, length = ms(slots[0]), ms(slots[1]) - ms(slots[0])
-    begins = (counters.c.slot - counters.c.slot % literal_column(str(length))).label("begins")
+    begins = (tallies.c.slot - tallies.c.slot % literal_column(str(length))).label("begins")
     sums: dict[Labels, list[int]] = {}
-    for begin, labels, count in tx.execute(_since(metric, slots[0], begins, counters.c.labels)):
+    for begin, labels, count in tx.execute(_since(metric, slots[0], begins, tallies.c.labels)):
         place = (begin - first) // length
         if place < len(slots):
             sums.setdefault(_labels(labels), [0] * len(slots))[place] = count
@@ -173,13 +175,13 @@ def series(tx: Connection, metric: str, slots: Sequence[datetime]) -> dict[Label
 def histogram(tx: Connection, metric: str, since: datetime) -> dict[Labels, dict[int, int]]:
     """Return by labels how often something happened since then, by bucket."""
     buckets: dict[Labels, dict[int, int]] = {}
-    for labels, bucket, count in tx.execute(_since(metric, since, counters.c.labels, counters.c.bucket)):
+    for labels, bucket, count in tx.execute(_since(metric, since, tallies.c.labels, tallies.c.bucket)):
         buckets.setdefault(_labels(labels), {})[bucket] = count
     return buckets
 
 
 def _since(metric: str, since: datetime, *by: Any) -> Select[Any]:
-    mine = (counters.c.metric == metric, counters.c.slot >= max(1, ms(since)))
+    mine = (tallies.c.metric == metric, tallies.c.slot >= max(1, ms(since)))
     return select(*by, _SUM).where(*mine).group_by(*by)
 
 
@@ -193,27 +195,27 @@ def compact(tx: Connection, *, now: datetime) -> int:
 
 
 def _lengthen_slots(tx: Connection, now: int) -> int:
-    oldest, slot = now - _KEPT, counters.c.slot
+    oldest, slot = now - _KEPT, tallies.c.slot
     hours, quarters = (now - 2 * _HOUR) // _HOUR * _HOUR, (now - 48 * _HOUR) // _QUARTER_DAY * _QUARTER_DAY
     too_short = or_(
         slot < oldest, and_(slot < hours, slot % _HOUR != 0), and_(slot < quarters, slot % _QUARTER_DAY != 0)
     )
-    rows = _take_out(tx, counters.c.metric.in_(sorted(CHARTED)), slot > 0, slot < hours, too_short)
+    rows = _take_out(tx, tallies.c.metric.in_(sorted(CHARTED)), slot > 0, slot < hours, too_short)
     longer = [(row, _QUARTER_DAY if row.slot < quarters else _HOUR) for row in rows if row.slot >= oldest]
     _write(tx, [(row.metric, row.slot // length * length, *row[2:]) for row, length in longer])
     return len(rows)
 
 
 def _fold_rare_labels(tx: Connection) -> int:
-    sets, total = func.count(counters.c.labels.distinct()), counters.c.slot == 0
-    crowded = select(counters.c.metric).where(counters.c.metric.in_(_LABELS_FROM_CI), total).group_by(counters.c.metric)
-    metric = tx.execute(crowded.having(sets > 2 * MOST_KEPT).order_by(counters.c.metric).limit(1)).scalar()
+    sets, total = func.count(tallies.c.labels.distinct()), tallies.c.slot == 0
+    crowded = select(tallies.c.metric).where(tallies.c.metric.in_(_LABELS_FROM_CI), total).group_by(tallies.c.metric)
+    metric = tx.execute(crowded.having(sets > 2 * MOST_KEPT).order_by(tallies.c.metric).limit(1)).scalar()
     if metric is None:
         return 0
-    mine = (counters.c.metric == metric, total)
-    by_number = select(counters.c.labels).where(*mine).group_by(counters.c.labels)
-    rare = by_number.order_by(_SUM.desc(), counters.c.labels).offset(MOST_KEPT).limit(AT_ONCE)
-    rows = _take_out(tx, *mine, counters.c.labels.in_(rare))
+    mine = (tallies.c.metric == metric, total)
+    by_number = select(tallies.c.labels).where(*mine).group_by(tallies.c.labels)
+    rare = by_number.order_by(_SUM.desc(), tallies.c.labels).offset(MOST_KEPT).limit(AT_ONCE)
+    rows = _take_out(tx, *mine, tallies.c.labels.in_(rare))
     others = [(row, _text((OTHER,) * len(_labels(row.labels)))) for row in rows]
     _write(tx, [(row.metric, row.slot, labels, *row[3:]) for row, labels in others])
     return len(rows)
@@ -221,10 +223,10 @@ def _fold_rare_labels(tx: Connection) -> int:
 
 def _take_out(tx: Connection, *which: Any) -> Sequence[Any]:
     """Delete some of these rows and return them, but none that another transaction is counting up."""
-    keys = [counters.c[name] for name in _KEY]
+    keys = [tallies.c[name] for name in _KEY]
     rows = tx.execute(
-        select(counters).where(*which).order_by(*keys).limit(AT_ONCE).with_for_update(skip_locked=True)
+        select(tallies).where(*which).order_by(*keys).limit(AT_ONCE).with_for_update(skip_locked=True)
     ).all()
     if rows:
-        tx.execute(delete(counters).where(tuple_(*keys).in_([row[:4] for row in rows])))
+        tx.execute(delete(tallies).where(tuple_(*keys).in_([row[:4] for row in rows])))
     return rows

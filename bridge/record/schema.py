@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     literal_column,
     text,
 )
@@ -36,7 +37,7 @@ def _number() -> Column[int]:
     return Column("n", _Number, primary_key=True, autoincrement=True)
 
 
-watch = Table(
+watches = Table(
     "watch",
     metadata,
     Column("name", String(100), primary_key=True),
@@ -52,7 +53,7 @@ watch = Table(
     Column("behind", Text),  # JSON: tags whose listing goes on in the next poll
 )
 
-stream = Table(
+streams = Table(
     "stream",
     metadata,
     Column("key", Text, primary_key=True),
@@ -62,9 +63,9 @@ stream = Table(
     Column("seen_at", BigInteger),  # the last poll that saw all of its unfinished jobs began
 )
 
-IS_OUT = stream.c.out_at >= stream.c.told_from  # of the rules; one that has come back begins anew, or has no `out_at`
+IS_OUT = streams.c.out_at >= streams.c.told_from  # of the rules; one that has come back begins anew, or has no `out_at`
 
-lease = Table(
+leases = Table(
     "lease",
     metadata,
     Column("name", Text, primary_key=True),
@@ -72,7 +73,7 @@ lease = Table(
     Column("until", BigInteger, nullable=False, server_default="0"),
 )
 
-worker = Table(
+workers = Table(
     "worker",
     metadata,
     Column("id", String(32), primary_key=True),
@@ -87,7 +88,7 @@ worker = Table(
     Column("clock_fault", Text),  # why it does not trust its clock
 )
 
-job = Table(
+jobs = Table(
     "job",
     metadata,
     _number(),
@@ -105,14 +106,14 @@ job = Table(
     UniqueConstraint("bucket", "id", name="job_id"),
     sqlite_autoincrement=True,
 )
-Index("job_by_id", job.c.id)
+Index("job_by_id", jobs.c.id)
 # SQLAlchemy writes "open" as this on SQLite, and only the same words find a partial index there.
-Index("job_open", job.c.stream, job.c.created_at, sqlite_where=text("open = 1"), postgresql_where=text("open"))
-Index("job_created", job.c.stream, job.c.created_at)
+Index("job_open", jobs.c.stream, jobs.c.created_at, sqlite_where=text("open = 1"), postgresql_where=text("open"))
+Index("job_created", jobs.c.stream, jobs.c.created_at)
 
 
 # What CI says of a job that is not simply true: what of it cannot be read, or that it does not exist.
-job_problem = Table(
+job_problems = Table(
     "job_problem",
     metadata,
     Column("bucket", String(100), primary_key=True),
@@ -128,7 +129,7 @@ job_problem = Table(
     Column("of_first", Boolean, nullable=False, server_default=text("false")),  # left out of a first snapshot
 )
 Index(
-    "job_problem_ask", job_problem.c.stream, job_problem.c.ask_at,
+    "job_problem_ask", job_problems.c.stream, job_problems.c.ask_at,
     sqlite_where=text("ask_at IS NOT NULL"), postgresql_where=text("ask_at IS NOT NULL"),
 )  # fmt: skip
 
@@ -148,9 +149,9 @@ def _listed(table: Table, when: Column[int], *by: Column[Any]) -> None:
         Index(f"{table.name}_listed_{column.name}", listed_by(column), when, table.c.n)
 
 
-_listed(job, job.c.created_at, job.c.state, job.c.tag, job.c.queue)
+_listed(jobs, jobs.c.created_at, jobs.c.state, jobs.c.tag, jobs.c.queue)
 
-transition = Table(
+transitions = Table(
     "transition",
     metadata,
     _number(),
@@ -173,10 +174,17 @@ transition = Table(
     sqlite_autoincrement=True,
 )
 
-Index("transition_job", transition.c.job_id)
-_listed(transition, transition.c.seen_at, transition.c.state, transition.c.tag, transition.c.queue)
 
-message = Table(
+def same_step(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Return the condition that two rows are about the same transition; a job's row is about its last one."""
+    job_id = other.c.id if other is jobs else other.c.job_id
+    return and_(one.c.bucket == other.c.bucket, one.c.job_id == job_id, one.c.sequence == other.c.sequence)
+
+
+Index("transition_job", transitions.c.job_id)
+_listed(transitions, transitions.c.seen_at, transitions.c.state, transitions.c.tag, transitions.c.queue)
+
+messages = Table(
     "message",
     metadata,
     Column("id", String(40), primary_key=True),
@@ -191,14 +199,14 @@ message = Table(
     Column("event", Text, nullable=False),
     Column("happened_at", BigInteger, nullable=False),
 )
-Index("message_job", message.c.job_id)
+Index("message_job", messages.c.job_id)
 
 # `due_at` of a delivery that goes out at once, whatever its notifier waits for: neither a breaker nor a Retry-After.
 AT_ONCE = 0
 WAITING, SENDING, SENT, DEAD, HELD, MERGED, DROPPED = range(7)
 DELIVERY_STATES = ("waiting", "sending", "sent", "dead", "held", "merged", "dropped")
 
-delivery = Table(
+deliveries = Table(
     "delivery",
     metadata,
     _number(),
@@ -228,11 +236,11 @@ delivery = Table(
     Column("batch", String(40)),  # with which it was resent the last time, at a `due_at` of its own
     sqlite_autoincrement=True,
 )
-_listed(delivery, delivery.c.created_at, delivery.c.notifier)
-Index("delivery_listed_rule", delivery.c.rule, delivery.c.created_at, delivery.c.n)
+_listed(deliveries, deliveries.c.created_at, deliveries.c.notifier)
+Index("delivery_listed_rule", deliveries.c.rule, deliveries.c.created_at, deliveries.c.n)
 
 
-def state_is(number: int, table: FromClause = delivery) -> ColumnElement[bool]:
+def state_is(number: int, table: FromClause = deliveries) -> ColumnElement[bool]:
     """Return the condition with the number written out: a partial index cannot serve a bound parameter."""
     return table.c.state == literal_column(str(number))
 
@@ -241,20 +249,24 @@ def _partial(name: str, *columns: Column[object], where: str, unique: bool = Fal
     return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
-_partial("delivery_due", delivery.c.notifier, delivery.c.due_at, delivery.c.n, where="state = 0")
-_partial("delivery_sending", delivery.c.notifier, delivery.c.lease_until, where="state = 1")
-_partial("delivery_dead", delivery.c.notifier, delivery.c.n, where="state = 3")
+_partial("delivery_due", deliveries.c.notifier, deliveries.c.due_at, deliveries.c.n, where="state = 0")
+_partial("delivery_sending", deliveries.c.notifier, deliveries.c.lease_until, where="state = 1")
+_partial("delivery_dead", deliveries.c.notifier, deliveries.c.n, where="state = 3")
 for _state, _name in ((DEAD, "dead"), (HELD, "held"), (MERGED, "merged"), (DROPPED, "dropped")):
-    _partial(f"delivery_listed_{_name}", delivery.c.created_at, delivery.c.n, where=f"state = {_state}")
-_partial("delivery_lane", delivery.c.lane, delivery.c.notifier, delivery.c.n, where="state < 2 AND lane IS NOT NULL")
-_partial("delivery_lane_one", delivery.c.lane, delivery.c.notifier, where="state = 1 AND lane IS NOT NULL", unique=True)
-_partial("delivery_digest", delivery.c.digest, delivery.c.n, where="digest IS NOT NULL")
-Index("delivery_message", delivery.c.message)
-_partial("delivery_batch", delivery.c.batch, delivery.c.state, delivery.c.due_at, where="batch IS NOT NULL")
+    _partial(f"delivery_listed_{_name}", deliveries.c.created_at, deliveries.c.n, where=f"state = {_state}")
+_partial(
+    "delivery_lane", deliveries.c.lane, deliveries.c.notifier, deliveries.c.n, where="state < 2 AND lane IS NOT NULL"
+)
+_partial(
+    "delivery_lane_one", deliveries.c.lane, deliveries.c.notifier, where="state = 1 AND lane IS NOT NULL", unique=True
+)
+_partial("delivery_digest", deliveries.c.digest, deliveries.c.n, where="digest IS NOT NULL")
+Index("delivery_message", deliveries.c.message)
+_partial("delivery_batch", deliveries.c.batch, deliveries.c.state, deliveries.c.due_at, where="batch IS NOT NULL")
 
 # Messages that wait to be told as one. `open` takes more in; it is told when it is due, and then has ended.
 # The window of a throttle is one too: what was let through counts in `passed`, the rest are its members.
-digest = Table(
+digests = Table(
     "digest",
     metadata,
     _number(),
@@ -276,12 +288,12 @@ digest = Table(
     sqlite_autoincrement=True,
 )
 Index(
-    "digest_open", digest.c.gate, digest.c.name, digest.c.notifier, digest.c.key,
+    "digest_open", digests.c.gate, digests.c.name, digests.c.notifier, digests.c.key,
     unique=True, sqlite_where=text("open = 1"), postgresql_where=text("open"),
 )  # fmt: skip
-_partial("digest_due", digest.c.due_at, where="ended_at IS NULL")
+_partial("digest_due", digests.c.due_at, where="ended_at IS NULL")
 
-silence = Table(
+silences = Table(
     "silence",
     metadata,
     _number(),
@@ -298,7 +310,7 @@ silence = Table(
 )
 
 # What people did by hand.
-action = Table(
+actions = Table(
     "action",
     metadata,
     _number(),
@@ -312,7 +324,7 @@ action = Table(
 )
 
 # A level rule that fired for a job's stay in a state (the one that transition `sequence` began).
-alarm = Table(
+alarms = Table(
     "alarm",
     metadata,
     _number(),
@@ -331,7 +343,7 @@ alarm = Table(
 )
 
 # The rules as they were, without what may be secret: a transition names the ones that judged it.
-ruleset = Table(
+rulesets = Table(
     "ruleset",
     metadata,
     Column("sha", String(12), primary_key=True),
@@ -342,10 +354,10 @@ ruleset = Table(
     Column("empty_allowed", Boolean, nullable=False, server_default=text("false")),  # a person said it may be empty
 )
 # Asked in every transaction that judges: the whole answer is in the index, and the texts are not read.
-_partial("ruleset_accepted", ruleset.c.stands_in, ruleset.c.accepted, ruleset.c.sha, where="accepted IS NOT NULL")
+_partial("ruleset_accepted", rulesets.c.stands_in, rulesets.c.accepted, rulesets.c.sha, where="accepted IS NOT NULL")
 
 # Templates that did not render.
-rule_fault = Table(
+rule_faults = Table(
     "rule_fault",
     metadata,
     Column("rule", Text, primary_key=True),
@@ -354,7 +366,7 @@ rule_fault = Table(
     Column("at", BigInteger, nullable=False),
 )
 
-attempt = Table(
+attempts = Table(
     "attempt",
     metadata,
     _number(),
@@ -370,9 +382,9 @@ attempt = Table(
     Column("ms", Integer, nullable=False),
     sqlite_autoincrement=True,
 )
-Index("attempt_delivery", attempt.c.delivery)
+Index("attempt_delivery", attempts.c.delivery)
 
-notifier = Table(
+notifiers = Table(
     "notifier",
     metadata,
     Column("name", String(100), primary_key=True),
@@ -393,7 +405,7 @@ notifier = Table(
     Column("asked_run", BigInteger),  # the run clock up to which its Retry-After asks to wait
 )
 
-thread = Table(
+threads = Table(
     "thread",
     metadata,
     Column("notifier", String(100), primary_key=True),
@@ -403,7 +415,7 @@ thread = Table(
 )
 
 # Jobs created up to then may have been pruned: a list that goes further back would show them as new.
-horizon = Table(
+horizons = Table(
     "horizon",
     metadata,
     Column("bucket", String(100), primary_key=True),
@@ -411,7 +423,7 @@ horizon = Table(
 )
 
 # How often something happened and how long it took, in each span of time (`slot` is its beginning) and in all (slot 0).
-tally = Table(
+tallies = Table(
     "tally",
     metadata,
     Column("metric", String(40), primary_key=True),
@@ -427,10 +439,51 @@ tally = Table(
 # Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "trusted_clock":
 # when (`at`) the clock was last known to be right; "reload": how often somebody asked for rules.toml to be read;
 # "accepted": how often rules were accepted, and when the last time.
-shared_number = Table(
+shared_numbers = Table(
     "shared_number",
     metadata,
     Column("name", String(40), primary_key=True),
     Column("value", BigInteger, nullable=False, server_default="0"),
     Column("at", BigInteger, nullable=False, server_default="0"),
+)
+
+(
+    watch,
+    stream,
+    lease,
+    worker,
+    job,
+    job_problem,
+    transition,
+    message,
+    delivery,
+    digest,
+    silence,
+    action,
+    alarm,
+    ruleset,
+) = (
+    watches,
+    streams,
+    leases,
+    workers,
+    jobs,
+    job_problems,
+    transitions,
+    messages,
+    deliveries,
+    digests,
+    silences,
+    actions,
+    alarms,
+    rulesets,
+)
+(rule_fault, attempt, notifier, thread, horizon, tally, shared_number) = (
+    rule_faults,
+    attempts,
+    notifiers,
+    threads,
+    horizons,
+    tallies,
+    shared_numbers,
 )

@@ -34,12 +34,6 @@ _ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # an interface id that begins so ends with
 
 
 def forbidden(address: str, allowed: Sequence[Network] = ()) -> str | None:
-    """Return why `address` must not be reached, e.g. "127.0.0.1 is a loopback address", or None."""
-    what = kind(address, allowed)
-    return f"{address} is {what}" if what else None
-
-
-def kind(address: str, allowed: Sequence[Network] = ()) -> str | None:
     """Return what makes `address` unreachable for notifiers, e.g. "a loopback address", or None."""
     try:
         outer = ip_address(address.partition("%")[0])

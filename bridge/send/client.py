@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from math import inf
+from dataclasses import dataclass, field, replace
+from math import ceil, inf
 from pathlib import Path
-from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from time import monotonic
 from typing import Any
 
@@ -21,12 +21,13 @@ import pycurl
 
 from bridge import __version__
 from bridge.model import Reason
-from bridge.send.addresses import Network, kind
-from bridge.send.http_types import Failure, Reply, Request, check
+from bridge.send.addresses import Network, forbidden
+from bridge.send.http_types import Failure, Reply, Request
 from bridge.url import encoded, whereabouts
 
 # --- one libcurl easy handle, used again and again ------------------------------------------------------------------
 
+USER_AGENT = f"ci-bridge/{__version__}"
 CONNECT_DEADLINE_S = 10.0
 DRAINED = 64 * 1024  # an answer up to here is read to its end, so that the connection can be used again
 
@@ -50,12 +51,11 @@ def ca_file() -> str:
 class Policy:
     """What holds for every request of one client."""
 
-    allow: tuple[Network, ...]
-    proxy: str | None = field(repr=False)  # may have a password
-    answer_cap: int
-    once: bool  # never sent again by libcurl itself
-    user_agent: str
-    trusted: str
+    allow: tuple[Network, ...] = ()  # networks that may be reached although they are not public
+    proxy: str | None = field(default=None, repr=False)  # may have a password
+    trusted: str  # a file of certificates
+    answer_cap: int = 4096
+    once: bool = False  # never sent again by libcurl itself
 
 
 class _LentSocket(socket.socket):
@@ -81,13 +81,14 @@ class CurlHandle:
         self._chunks: list[bytes] = []
         self._read = 0
         self._refused = ""
-        self._dialled: str | None = None
-        self._asked = False
+        self._connected_to: str | None = None
+        self._is_sent = False
         self._set_up()
 
     def arm(self, request: Request, key: object = None) -> None:
         """Make ready for `request`. Raises ValueError if it must not be sent."""
-        check(request)
+        if {"\r", "\n", "\0"}.intersection("".join(request.headers)):
+            raise ValueError("a header has a line break in it")
         set_option = self.curl.setopt
         self.key = key
         if request.url != self._url:
@@ -99,20 +100,20 @@ class CurlHandle:
             self._deadline_s = request.deadline_s
         set_option(pycurl.HTTPHEADER, (*request.headers, "Expect:"))
         set_option(pycurl.POSTFIELDS, request.body)
-        self._asked = False
-        if self._lines or self._refused or self._dialled:
+        self._is_sent = False
+        if self._lines or self._refused or self._connected_to:
             self._forget()
 
     def ended(self, code: int, text: str) -> Reply | Failure:
         """Return what came of it. `code` and `text` are libcurl's, 0 and "" when all went well."""
         info = self.curl.getinfo
-        seconds, address = info(pycurl.TOTAL_TIME), self._dialled or info(pycurl.PRIMARY_IP) or None
+        seconds, address = info(pycurl.TOTAL_TIME), self._connected_to or info(pycurl.PRIMARY_IP) or None
         status = info(pycurl.RESPONSE_CODE) if self._lines else 0
         # A status line is the answer, even if the rest was too long, too slow, broken off or no HTTP: the
-        # receiver has decided, and to ask again would be to tell twice.
+        # receiver has decided, and to ask again would be to send twice.
         if status >= 200:
             return Reply(status, tuple(self._lines), b"".join(self._chunks), seconds, address, truncated=code != 0)
-        if self._refused and not self._dialled:
+        if self._refused and not self._connected_to:
             return Failure(self._refused, forbidden=True, seconds=seconds)
         why, reason = self._failed(code, text)
         return Failure(why, reason, seconds=seconds, address=address)
@@ -135,7 +136,7 @@ class CurlHandle:
             pycurl.SSL_VERIFYHOST: 2,
             pycurl.CAINFO: policy.trusted,
             pycurl.PROXY_CAINFO: policy.trusted,
-            pycurl.USERAGENT: policy.user_agent,
+            pycurl.USERAGENT: USER_AGENT,
             pycurl.PROXY: policy.proxy or "",  # "" also shuts out HTTP_PROXY and its kin
             pycurl.NOPROXY: "",
             pycurl.HEADERFUNCTION: self._lines.append,
@@ -145,7 +146,7 @@ class CurlHandle:
         }.items():
             set_option(option, value)
         if policy.once:
-            set_option(pycurl.PREREQFUNCTION, self._ask)
+            set_option(pycurl.PREREQFUNCTION, self._send_once)
         if not policy.proxy:
             set_option(pycurl.OPENSOCKETFUNCTION, self._open)
 
@@ -154,7 +155,7 @@ class CurlHandle:
         self._chunks.clear()
         self._read = 0
         self._refused = ""
-        self._dialled = None
+        self._connected_to = None
 
     def _take(self, chunk: bytes) -> int | None:
         if self._read < self._policy.answer_cap:
@@ -162,25 +163,29 @@ class CurlHandle:
         self._read += len(chunk)
         return None if self._read <= max(DRAINED, self._policy.answer_cap) else 0
 
-    def _ask(self, *_addresses: object) -> int:
+    def _send_once(self, *_addresses: object) -> int:
         """Let the request out once: where a kept-alive connection turns out dead before any answer, libcurl would
         send it again on a new one.
         """
-        if self._asked:
+        if self._is_sent:
             return int(pycurl.PREREQFUNC_ABORT)
-        self._asked = True
+        self._is_sent = True
         return int(pycurl.PREREQFUNC_OK)
 
     def _open(self, _purpose: int, target: Any) -> socket.socket | int:
         """Judge the very address that is about to be connected to, however it was spelt or resolved."""
         address = str(target.addr[0])
         known = target.family in (socket.AF_INET, socket.AF_INET6)
-        what = kind(address, self._policy.allow) if known else "not an IP address"
-        if what:
-            self._refused = _refusal(whereabouts(self._url), address, what)
+        if what := forbidden(address, self._policy.allow) if known else "not an IP address":
+            self._refused = self._refusal(address, what)
             return int(pycurl.SOCKET_BAD)
-        self._dialled = address
+        self._connected_to = address
         return _LentSocket(target.family, target.socktype, target.protocol)
+
+    def _refusal(self, address: str, what: str) -> str:
+        host = whereabouts(self._url).rpartition(":")[0].strip("[]")
+        subject = f"{address} is {what}" if host == address else f"{host} resolves to {address}, {what}"
+        return f"{subject}: refused (allow it with BRIDGE_ALLOW_NETWORKS)"
 
     def _failed(self, code: int, text: str) -> tuple[str, Reason]:
         info, place = self.curl.getinfo, whereabouts(self._url)
@@ -201,40 +206,38 @@ class CurlHandle:
 
     def _too_slow(self, place: str, host: str) -> str:
         info = self.curl.getinfo
+        within = f"within {info(pycurl.TOTAL_TIME):.3g} s"
         if not info(pycurl.CONNECT_TIME) and self._policy.proxy:
-            return f"could not connect to {_PROXY} within {info(pycurl.TOTAL_TIME):.3g} s"
-        if not self._dialled and not info(pycurl.PRIMARY_IP):
-            return f"could not look up {host} within {info(pycurl.TOTAL_TIME):.3g} s"
-        if not info(pycurl.CONNECT_TIME) and self._dialled:
-            return f"could not connect to {place} within {info(pycurl.TOTAL_TIME):.3g} s"
+            return f"could not connect to {_PROXY} {within}"
+        if not self._connected_to and not info(pycurl.PRIMARY_IP):
+            return f"could not look up {host} {within}"
+        if not info(pycurl.CONNECT_TIME) and self._connected_to:
+            return f"could not connect to {place} {within}"
         return f"no answer from {place} within {self._deadline_s:g} s"
 
 
-def _refusal(place: str, address: str, what: str) -> str:
-    host = place.rpartition(":")[0].strip("[]")
-    subject = f"{address} is {what}" if host == address else f"{host} resolves to {address}, {what}"
-    return f"{subject}: refused (allow it with BRIDGE_ALLOW_NETWORKS)"
-
-
 _PROXY = "the proxy of BRIDGE_EGRESS_PROXY"
-_NOT_HTTP = (pycurl.E_UNSUPPORTED_PROTOCOL, pycurl.E_FTP_WEIRD_SERVER_REPLY)
-_TOO_LARGE = 100  # pycurl has no name for it
-_NOTHING = "{place} closed the connection without an answer"
-_NO_CONNECTION: dict[int, str] = {
-    pycurl.E_COULDNT_RESOLVE_HOST: "could not look up {host}: no address found",
-    pycurl.E_COULDNT_RESOLVE_PROXY: "could not look up " + _PROXY,
-    **dict.fromkeys(_NOT_HTTP, "{place} did not answer in HTTP"),
-    pycurl.E_GOT_NOTHING: _NOTHING,
-    pycurl.E_ABORTED_BY_CALLBACK: _NOTHING,  # see `_ask`
-    _TOO_LARGE: "{place} sent headers without an end",
-    pycurl.E_SEND_ERROR: "the connection to {place} broke: {text}",
-    pycurl.E_RECV_ERROR: "the connection to {place} broke: {text}",
-    pycurl.E_PEER_FAILED_VERIFICATION: "the certificate of {place} is not trusted: {text}",
-    pycurl.E_SSL_CONNECT_ERROR: "no TLS with {place}: {text}",
-}
+_NOT_HTTP = "{place} did not answer in HTTP"
+_NO_ANSWER = "{place} closed the connection without an answer"
+_BROKEN = "the connection to {place} broke: {text}"
 _FAILURES: dict[int, tuple[str, Reason]] = {
     pycurl.E_URL_MALFORMAT: ("the url is not one", Reason.OTHER),
-    **{code: (text, Reason.CONNECTION) for code, text in _NO_CONNECTION.items()},
+    **{
+        code: (text, Reason.CONNECTION)
+        for code, text in {
+            pycurl.E_COULDNT_RESOLVE_HOST: "could not look up {host}: no address found",
+            pycurl.E_COULDNT_RESOLVE_PROXY: "could not look up " + _PROXY,
+            pycurl.E_UNSUPPORTED_PROTOCOL: _NOT_HTTP,
+            pycurl.E_FTP_WEIRD_SERVER_REPLY: _NOT_HTTP,
+            pycurl.E_GOT_NOTHING: _NO_ANSWER,
+            pycurl.E_ABORTED_BY_CALLBACK: _NO_ANSWER,  # see `_send_once`
+            100: "{place} sent headers without an end",  # CURLE_TOO_LARGE: pycurl has no name for it
+            pycurl.E_SEND_ERROR: _BROKEN,
+            pycurl.E_RECV_ERROR: _BROKEN,
+            pycurl.E_PEER_FAILED_VERIFICATION: "the certificate of {place} is not trusted: {text}",
+            pycurl.E_SSL_CONNECT_ERROR: "no TLS with {place}: {text}",
+        }.items()
+    },
 }
 
 
@@ -244,14 +247,12 @@ Answered = tuple[Any, Reply | Failure]  # the key that `start` was given
 
 CONNECTIONS_KEPT = 256  # idle ones; how many are in use is for the caller to bound
 FETCH_ANSWER_CAP = 1 << 20  # Slack's answers repeat the message, and cut JSON cannot be read
-USER_AGENT = f"ci-bridge/{__version__}"
 
 _EVENTS = {
-    pycurl.POLL_IN: EVENT_READ,
-    pycurl.POLL_OUT: EVENT_WRITE,
-    pycurl.POLL_INOUT: EVENT_READ | EVENT_WRITE,
+    pycurl.POLL_IN: select.POLLIN,
+    pycurl.POLL_OUT: select.POLLOUT,
+    pycurl.POLL_INOUT: select.POLLIN | select.POLLOUT,
 }
-_READY = (0, pycurl.CSELECT_IN, pycurl.CSELECT_OUT, pycurl.CSELECT_IN | pycurl.CSELECT_OUT)
 
 logger = logging.getLogger(__name__)
 
@@ -259,8 +260,8 @@ logger = logging.getLogger(__name__)
 class HttpClient:
     """Sends many requests at once. All but `wake` and `fetch` belong to one thread.
 
-    With `proxy` it is the proxy that connects, so the proxy must judge addresses: `allow` is not asked.
-    A kept-alive connection may turn out dead before any answer. `fetch` fails then: Slack shows what it is told
+    With `proxy` it is the proxy that connects, so the proxy must judge addresses: `allow` does not matter.
+    A kept-alive connection may turn out dead before any answer. `fetch` fails then: Slack would show the message
     twice. What was started is sent once more by libcurl, on a new connection and with the same webhook-id: not to
     would fail every other delivery to a receiver that closes connections and does not say so.
     """
@@ -270,43 +271,23 @@ class HttpClient:
         *,
         allow: tuple[Network, ...] = (),
         proxy: str | None = None,
-        answer_cap: int = 4096,
-        user_agent: str = USER_AGENT,
         trusted: str | None = None,
         handle: Callable[[Policy], CurlHandle] = CurlHandle,
     ) -> None:
-        def policy(cap: int, *, once: bool) -> Policy:
-            return Policy(
-                allow=allow,
-                proxy=proxy,
-                answer_cap=cap,
-                once=once,
-                user_agent=user_agent,
-                trusted=trusted or ca_file(),
-            )
-
-        self._policy, self._fetch_policy = policy(answer_cap, once=False), policy(FETCH_ANSWER_CAP, once=True)
-        self._new_transfer = handle
+        self.policy = Policy(allow=allow, proxy=proxy, trusted=trusted or ca_file())
+        self._fetch_policy = replace(self.policy, answer_cap=FETCH_ANSWER_CAP, once=True)
+        self._new_handle = handle
         self._active: dict[pycurl.Curl, CurlHandle] = {}
         self._idle: list[CurlHandle] = []
         self._idle_fetchers: deque[CurlHandle] = deque()
         self._ended: list[Answered] = []
         self._timer = inf
         self._woken = self._closed = False
-        self._selector = DefaultSelector()
-        self._bell_end, self._bell = socket.socketpair()
+        self._poll = select.poll()
+        self._wake_reader, self._wake_writer = socket.socketpair()
         self._open()
         if proxy:
             logger.warning("an egress proxy is set: it must judge the addresses that notifiers reach")
-
-    @property
-    def has_proxy(self) -> bool:
-        return self._policy.proxy is not None
-
-    @property
-    def allowed(self) -> tuple[Network, ...]:
-        """The networks that may be reached although they are not public."""
-        return self._policy.allow
 
     @property
     def in_flight(self) -> int:
@@ -315,12 +296,12 @@ class HttpClient:
 
     def start(self, request: Request, key: object) -> None:
         """Begin to send `request`; `wait` will hand back `key` with what came of it, never an exception."""
-        handle = self._idle.pop() if self._idle else self._new_transfer(self._policy)
+        handle = self._idle.pop() if self._idle else self._new_handle(self.policy)
         try:
             handle.arm(request, key)
         except ValueError as fault:  # UnicodeEncodeError is one too
             self._idle.append(handle)
-            self._ended.append((key, Failure(_said(fault))))
+            self._ended.append((key, Failure(_reason(fault))))
             return
         self._active[handle.curl] = handle
         self._multi.add_handle(handle.curl)
@@ -339,13 +320,22 @@ class HttpClient:
     def wake(self) -> None:
         """Make `wait` return now. Any thread may call it."""
         with suppress(OSError):  # full: it is awake already; closed: there is nobody to wake
-            self._bell.send(b"\0")
+            self._wake_writer.send(b"\0")
 
     def fetch(self, request: Request) -> Reply | Failure:
         """Send `request` and wait for what comes of it. Any thread may call it."""
-        handle = self._fetcher()
         try:
-            return _performed(handle, request)
+            handle = self._idle_fetchers.pop()
+        except IndexError:
+            handle = self._new_handle(self._fetch_policy)
+        try:
+            handle.arm(request)
+            handle.curl.perform()
+            return handle.ended(0, "")
+        except pycurl.error as fault:
+            return handle.ended(*fault.args[:2])
+        except ValueError as fault:
+            return Failure(_reason(fault))
         finally:
             self._idle_fetchers.append(handle)
             if self._closed:
@@ -362,51 +352,49 @@ class HttpClient:
         self._idle.clear()
         self._close_fetchers()
         self._multi.close()
-        self._selector.close()
-        self._bell_end.close()
-        self._bell.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
 
     def _open(self) -> None:
-        self._bell_end.setblocking(False)
-        self._bell.setblocking(False)
-        self._bell_fd = self._bell_end.fileno()
-        self._selector.register(self._bell_fd, EVENT_READ)
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._wake_fd = self._wake_reader.fileno()
+        self._poll.register(self._wake_fd, select.POLLIN)
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._heed)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, CONNECTIONS_KEPT)
 
     def _turn(self, at_most_s: float) -> None:
         """Wait once for sockets or the timer, let libcurl act on them, and collect what ended."""
         act = self._multi.socket_action
-        for key, events in self._selector.select(min(at_most_s, max(0.0, self._timer - monotonic()))):
-            if key.fd == self._bell_fd:
-                self._hear_bell()
-            else:
-                act(key.fd, _READY[events])
+        left_s = min(at_most_s, max(0.0, self._timer - monotonic()))
+        for fd, events in self._poll.poll(ceil(left_s * 1000)):
+            if fd == self._wake_fd:
+                self._drain_wakes()
+            else:  # an error is for whoever reads or writes
+                can_read, can_write = events & ~select.POLLOUT, events & ~select.POLLIN
+                act(fd, (pycurl.CSELECT_IN if can_read else 0) | (pycurl.CSELECT_OUT if can_write else 0))
         if self._timer <= monotonic():
             self._timer = inf
             act(pycurl.SOCKET_TIMEOUT, 0)
         self._collect()
 
-    def _heed(self, what: int, fd: int, _multi: object, _data: object) -> None:
-        """libcurl tells which events of which sockets it wants to hear of."""
+    def _watch_socket(self, what: int, fd: int, _multi: object, _data: object) -> None:
+        """libcurl says which events of which sockets it waits for."""
         if what == pycurl.POLL_REMOVE:
             with suppress(KeyError):
-                self._selector.unregister(fd)
-            return
-        try:
-            self._selector.register(fd, _EVENTS[what])
-        except KeyError:
-            self._selector.modify(fd, _EVENTS[what])
+                self._poll.unregister(fd)
+        else:
+            self._poll.register(fd, _EVENTS[what])
 
     def _set_timer(self, after_ms: int) -> None:
         self._timer = inf if after_ms < 0 else monotonic() + after_ms / 1000
 
-    def _hear_bell(self) -> None:
+    def _drain_wakes(self) -> None:
         self._woken = True
         with suppress(BlockingIOError):
-            while self._bell_end.recv(4096):
+            while self._wake_reader.recv(4096):
                 pass
 
     def _collect(self) -> None:
@@ -424,29 +412,12 @@ class HttpClient:
         self._ended.append((handle.key, handle.ended(code, text)))
         self._idle.append(handle)
 
-    def _fetcher(self) -> CurlHandle:
-        try:
-            return self._idle_fetchers.pop()
-        except IndexError:
-            return self._new_transfer(self._fetch_policy)
-
     def _close_fetchers(self) -> None:
         with suppress(IndexError):
             while True:
                 self._idle_fetchers.pop().close()
 
 
-def _performed(handle: CurlHandle, request: Request) -> Reply | Failure:
-    try:
-        handle.arm(request)
-        handle.curl.perform()
-    except pycurl.error as fault:
-        return handle.ended(*fault.args[:2])
-    except ValueError as fault:
-        return Failure(_said(fault))
-    return handle.ended(0, "")
-
-
-def _said(fault: ValueError) -> str:
+def _reason(fault: ValueError) -> str:
     """The text of `fault`, without the header that it may quote: that may be a secret."""
     return "a header has a character that is not ASCII" if isinstance(fault, UnicodeError) else str(fault)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
+from typing import ClassVar
 
+from bridge.http_headers import retry_after
 from bridge.model import Reason, Rejected, RetryLater
-from bridge.url import encoded
 
 RETRY_AFTER_LIMIT = timedelta(hours=24)
 
@@ -36,14 +36,17 @@ class Reply:
     @property
     def headers(self) -> dict[str, str]:
         """Header fields by lower-case name. Parsed when asked for: few replies are asked."""
-        found: dict[str, str] = {}
+        fields: dict[str, str] = {}
         for line in self.lines:
             if line.startswith(b"HTTP/"):  # an interim answer came before this one
-                found.clear()
+                fields.clear()
             name, colon, value = line.decode("latin-1").partition(":")
             if colon:
-                found[name.strip().lower()] = value.strip()
-        return found
+                fields[name.strip().lower()] = value.strip()
+        return fields
+
+    def retry_after(self, now: datetime) -> timedelta | None:
+        return retry_after(self.headers.get("retry-after", ""), now=now, most=RETRY_AFTER_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Failure:
     forbidden: bool = False  # the address is one that notifiers must not reach
     seconds: float = 0.0
     address: str | None = None
+    status: ClassVar[None] = None
+    body: ClassVar[bytes] = b""
 
     @property
     def outcome(self) -> RetryLater | Rejected:
@@ -77,24 +82,3 @@ def reason_of(status: int) -> Reason:
     """Return what an answer of this status means where nothing more is known."""
     by_class = {4: Reason.CLIENT_ERROR, 5: Reason.SERVER_ERROR}
     return _BY_STATUS.get(status) or by_class.get(status // 100, Reason.OTHER)
-
-
-def retry_after(headers: dict[str, str], now: datetime) -> timedelta | None:
-    """Return the wish of a Retry-After header, at most a day; None if there is none that makes sense."""
-    text = headers.get("retry-after", "")
-    try:
-        if text.isascii() and text.isdecimal():
-            return timedelta(seconds=min(int(text), RETRY_AFTER_LIMIT.total_seconds()))
-        at = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # the second of a year or a zone with too many digits
-        return None
-    wish = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
-    return min(wish, RETRY_AFTER_LIMIT) if wish > timedelta() else None
-
-
-def check(request: Request) -> None:
-    """Raise ValueError if `request` must not be put on the wire."""
-    encoded(request.url)
-    lines = "".join(request.headers)
-    if "\r" in lines or "\n" in lines or "\0" in lines:
-        raise ValueError("a header has a line break in it")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge.model import Notifier
-from bridge.send.notifier_type import NotifierType
+from bridge.send.integration import Integration
 from bridge.send.slack import Slack
 from bridge.send.webhook import Webhook
 
-TYPES: Mapping[str, NotifierType[Any]] = {
-    "slack": Slack(),
-    "webhook": Webhook(),
+TYPES: Mapping[str, Callable[[Any], Integration]] = {
+    "slack": Slack,
+    "webhook": Webhook,
 }
 
 
-def type_of(notifier: Notifier) -> NotifierType[Any]:
+def integration_of(notifier: Notifier) -> Integration:
     if notifier.type not in TYPES:
         raise TypeError(f'nothing sends to notifiers of type "{notifier.type}"; there are {", ".join(TYPES)}')
-    return TYPES[notifier.type]
+    return TYPES[notifier.type](notifier)

@@ -13,13 +13,13 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from bridge.model import Attempt, Delivery, Notifier, Outcome, RetryLater, Sent
+from bridge.redact import Mask
 from bridge.send.client import Answered, HttpClient
-from bridge.send.http_types import Failure
-from bridge.send.notifier_type import Egress, ManyRequests, NotifierSender, OneRequest
-from bridge.send.redact import Mask
-from bridge.send.registry import type_of
+from bridge.send.http_types import Failure, Reply
+from bridge.send.integration import Egress, Integration, ManyRequests, OneRequest
+from bridge.send.registry import integration_of
 
-# --- an attempt under way, and what is written down of its end ------------------------------------------------------
+# --- an attempt under way, and what is recorded of its end ----------------------------------------------------------
 
 ANSWER_KEPT = 4096
 _WHY_KEPT = 500  # a receiver's own words may be in it
@@ -31,30 +31,24 @@ logger = logging.getLogger(__name__)
 class InFlight:
     """One delivery for its notifier, as both were at `at`. None: the rules have no such notifier.
 
-    `also` are secrets that a receiver may repeat and the notifier does not know: the proxy's password.
+    `also_hidden` are secrets that a receiver may repeat and the notifier does not know: the proxy's password.
     """
 
     delivery: Delivery
     at: datetime
     notifier: Notifier | None
-    also: tuple[str, ...] = field(default=(), repr=False)
+    also_hidden: tuple[str, ...] = field(default=(), repr=False)
 
-    def ended(
-        self,
-        outcome: Outcome,
-        seconds: float = 0.0,
-        status: int | None = None,
-        answer: bytes = b"",
-        address: str | None = None,
-    ) -> Attempt:
+    def ended(self, outcome: Outcome, seconds: float = 0.0, last: Reply | Failure | None = None) -> Attempt:
+        """Return the attempt, with the end of its last request."""
         return Attempt(
             delivery=self.delivery,
-            outcome=self._recordable(outcome),
+            outcome=self._masked(outcome),
             started_at=self.at,
             seconds=seconds,
-            status=status,
-            answer=self._answer(answer) if answer else "",
-            address=address,
+            status=last.status if last else None,
+            answer=self._answer(last.body) if last else "",
+            address=last.address if last else None,
         )
 
     def broken(self, fault: Exception) -> Attempt:
@@ -62,12 +56,14 @@ class InFlight:
         logger.exception("sending broke", extra=facts)
         return self.ended(RetryLater(f"{type(fault).__name__}: {fault}"))
 
-    def _recordable(self, outcome: Outcome) -> Outcome:
+    def _masked(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Sent):
             return replace(outcome, why=self._mask(outcome.why)[:_WHY_KEPT])
         return Sent(self._mask(outcome.receipt)) if outcome.receipt else outcome
 
     def _answer(self, body: bytes) -> str:
+        if not body:
+            return ""
         # PostgreSQL keeps no NUL in a text.
         text = body[:ANSWER_KEPT].decode("utf-8", "replace").replace("\0", "\ufffd")
         masked = self._mask.of_cut(text) if len(body) >= ANSWER_KEPT else self._mask(text)
@@ -75,7 +71,7 @@ class InFlight:
 
     @property
     def _mask(self) -> Mask:
-        return _mask((*(self.notifier.hidden if self.notifier else ()), *self.also))
+        return _mask((*(self.notifier.hidden if self.notifier else ()), *self.also_hidden))
 
 
 # Made once for a notifier, not once for an attempt.
@@ -103,8 +99,8 @@ class Sender:
         self._clock = clock
         self._egress = Egress(client, slack_api_url)
         self._hidden = hidden
-        # The notifiers and the senders made for them change together, in one assignment: another thread does it.
-        self._current: tuple[Mapping[str, Notifier], dict[str, NotifierSender]] = (notifiers, {})
+        # The notifiers and what is made of them change together, in one assignment: another thread does it.
+        self._current: tuple[Mapping[str, Notifier], dict[str, Integration]] = (notifiers, {})
         self._ended: SimpleQueue[Attempt] = SimpleQueue()
         self._in_flight = 0
         # A dead receiver holds its threads until the deadline, and what queues behind them may be for one that is
@@ -122,19 +118,19 @@ class Sender:
 
     def begin(self, delivery: Delivery) -> None:
         """Start one attempt, which `wait` will hand back. Never raises."""
-        notifiers, senders = self._current
+        notifiers, integrations = self._current
         begun = InFlight(delivery, self._clock(), notifiers.get(delivery.notifier), self._hidden)
         self._in_flight += 1
         try:
-            self._begin(begun, senders)
+            self._begin(begun, integrations)
         except Exception as fault:  # one delivery that cannot be sent must not stop all others
             self._ended.put(begun.broken(fault))
 
     def wait(self, timeout_s: float) -> list[Attempt]:
         """Return the attempts that ended, as soon as there are any, or on `wake`, or when time is up."""
-        ended = self._taken()
-        ended += [self._judged(answered) for answered in self._client.wait(0 if ended else timeout_s)]
-        ended += self._taken()
+        ended = self._from_threads()
+        ended += [self._attempt(answered) for answered in self._client.wait(0 if ended else timeout_s)]
+        ended += self._from_threads()
         self._in_flight -= len(ended)
         return ended
 
@@ -151,46 +147,41 @@ class Sender:
         self._client.close()
         return ended
 
-    def _begin(self, begun: InFlight, senders: dict[str, NotifierSender]) -> None:
+    def _begin(self, begun: InFlight, integrations: dict[str, Integration]) -> None:
         delivery, notifier = begun.delivery, begun.notifier
         if notifier is None:
             self._ended.put(begun.ended(RetryLater("rules.toml has no notifier of this name")))
             return
-        sender = senders.get(delivery.notifier)
-        if sender is None:
-            sender = senders[delivery.notifier] = type_of(notifier).sender(notifier, self._egress)
-        match sender:
+        if (integration := integrations.get(delivery.notifier)) is None:
+            integration = integrations[delivery.notifier] = integration_of(notifier)
+        match integration:
             case OneRequest():
-                self._client.start(sender.request(delivery, begun.at), (begun, sender))
+                self._client.start(integration.request(delivery, begun.at), (begun, integration))
             case ManyRequests():
-                self._threads.submit(self._send_waiting, sender, begun)
+                self._threads.submit(self._send_in_thread, integration, begun)
 
-    def _judged(self, answered: Answered) -> Attempt:
-        (begun, sender), ended = answered  # the key that `_begin` gave
-        assert isinstance(begun, InFlight)  # noqa: S101 - for mypy
-        assert isinstance(sender, OneRequest)  # noqa: S101 - for mypy
+    def _attempt(self, answered: Answered) -> Attempt:
+        begun: InFlight
+        integration: OneRequest
+        (begun, integration), ended = answered  # the key that `_begin` gave
         try:
-            outcome = sender.outcome(ended, self._clock())
+            return begun.ended(integration.outcome(ended, self._clock()), ended.seconds, ended)
         except Exception as fault:  # as in `begin`
             return begun.broken(fault)
-        if isinstance(ended, Failure):
-            return begun.ended(outcome, ended.seconds, address=ended.address)
-        return begun.ended(outcome, ended.seconds, ended.status, ended.body, ended.address)
 
-    def _send_waiting(self, sender: ManyRequests, begun: InFlight) -> None:
-        """Run in a thread of its own: it waits for its answers."""
+    def _send_in_thread(self, integration: ManyRequests, begun: InFlight) -> None:
         begun, from_s = replace(begun, at=self._clock()), monotonic()
         try:
-            told = sender.send(begun.delivery, begun.at)
-            attempt = begun.ended(told.outcome, monotonic() - from_s, told.status, told.answer, told.address)
+            outcome, last = integration.send(begun.delivery, begun.at, self._egress)
+            attempt = begun.ended(outcome, monotonic() - from_s, last)
         except Exception as fault:  # as in `begin`
             attempt = begun.broken(fault)
         self._ended.put(attempt)
         self._client.wake()
 
-    def _taken(self) -> list[Attempt]:
-        taken: list[Attempt] = []
+    def _from_threads(self) -> list[Attempt]:
+        ended: list[Attempt] = []
         with suppress(Empty):
             while True:
-                taken.append(self._ended.get_nowait())
-        return taken
+                ended.append(self._ended.get_nowait())
+        return ended

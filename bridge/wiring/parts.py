@@ -15,15 +15,14 @@ from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.http import Proxies
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
-from bridge.decide.rulesfile.read import names_in
-from bridge.decide.rulesfile.reload import emptied, is_blank, names_of
+from bridge.decide.rulesfile.rulesets import emptied, names_in, names_of
 from bridge.pipeline.poll_context import note_rules
 from bridge.record import rulesets
 from bridge.record.database import Clock, Database
 from bridge.record.polling import leases, snapshots
 from bridge.send.client import HttpClient, ca_file
-from bridge.send.notifier_type import Egress
-from bridge.send.registry import type_of
+from bridge.send.integration import Egress
+from bridge.send.registry import integration_of
 from bridge.settings import Settings
 
 _CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop, so that a poll never outstays it
@@ -91,10 +90,10 @@ def _know(tx: Connection, book: Rulebook) -> None:
 def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:
     """Raise RulesRefused at start for rules that say nothing, or no longer have what those in force have."""
     sha = rulesets.in_force(tx)
-    before = names_in(rulesets.one(tx, sha) or "{}") if sha else None
+    before = names_in(rulesets.text_of(tx, sha) or "{}") if sha else None
     after = names_of(book)
     lost = emptied(before, after) if before else None
-    if (lost is None and not is_blank(after)) or rulesets.may_be_empty(tx, book.sha):
+    if (lost is None and not after.is_blank) or rulesets.may_be_empty(tx, book.sha):
         return
     raise RulesRefused([emptied_fault(lost, file)])
 
@@ -140,5 +139,4 @@ def notifier_checks(
     with closing(http_client(settings)) as out:
         egress = Egress(out, settings.slack_api_url)
         for notifier in book.notifiers.values():
-            found = type_of(notifier).check(notifier, egress)
-            yield check(f"notifier {notifier.name}", found.trouble is None, found.trouble or found.well)
+            yield check(f"notifier {notifier.name}", *integration_of(notifier).check(egress))

@@ -12,7 +12,7 @@ from math import inf
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import LARGEST, RulesRefused, TooLarge, check_size
 from bridge.decide.rulesfile.read import read as read_rules
-from bridge.decide.rulesfile.reload import SETTLED_S, SHRUNK_S, emptied, names_of, shrunk
+from bridge.decide.rulesfile.rulesets import SETTLED_S, SHRUNK_S, emptied, names_of, shrunk
 from bridge.environment import lookup
 from bridge.settings import Settings
 from bridge.wiring.parts import emptied_fault

@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.changes.clocks import clock_fault
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.reload import Precedence
+from bridge.decide.rulesfile.rulesets import Precedence
 from bridge.model import Watch
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.poll import Halted, Poller

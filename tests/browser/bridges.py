@@ -96,7 +96,7 @@ class Bridge:
 
     def deliveries(self, job: str) -> list[Facts]:
         with self.stage.db.read() as tx:
-            return list(lists.deliveries(tx, Filter(job=job), limit=100).items)
+            return list(lists.find_deliveries(tx, Filter(job=job), limit=100).items)
 
     def accepted(self, path: str, job: str) -> list[Received]:
         return [one for one in self.stage.accepted[path] if one.json["subject"] == job]

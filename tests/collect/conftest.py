@@ -13,16 +13,30 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pytest
 
 from bridge.collect.client import Credentials, TencentCi
-from bridge.model import Place, Stream
+from bridge.collect.jobs_xml import AnswerReader, JobCache
+from bridge.model import Page, Place, Stream
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "ci"
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 CREDENTIALS = Credentials(secret_id="AKIDtest", secret_key="a-made-up-key")
+PLACE = Place(bucket="clips-1250000000", region="ap-chongqing")
+STREAM = Stream(place=PLACE, tag="Transcode")
 MANIFEST = json.loads((FIXTURES / "manifest.json").read_text())
 
 
 def fixture(name: str) -> bytes:
     return (FIXTURES / name).read_bytes()
+
+
+def reader(cache: JobCache | None = None, *, bucket: str = PLACE.bucket) -> AnswerReader:
+    return AnswerReader(bucket=bucket, region=PLACE.region, cache=cache)
+
+
+def read(body: bytes | str, cache: JobCache | None = None, *, bucket: str = PLACE.bucket) -> Page:
+    """Read one answer of the list, that of a bucket."""
+    made = reader(cache, bucket=bucket)
+    made.feed(body.encode() if isinstance(body, str) else body)
+    return made.close().page()
 
 
 @dataclass
@@ -145,13 +159,3 @@ def ci(fake_ci: FakeCi, clock: Clock) -> Iterator[TencentCi]:
         credentials=CREDENTIALS, endpoint=fake_ci.url, clock=clock, monotonic=clock, sleep=clock.sleep
     ) as ci:
         yield ci
-
-
-@pytest.fixture
-def place() -> Place:
-    return Place(bucket="clips-1250000000", region="ap-chongqing")
-
-
-@pytest.fixture
-def stream(place: Place) -> Stream:
-    return Stream(place=place, tag="Transcode")

@@ -5,21 +5,21 @@ from datetime import UTC, datetime
 import pytest
 
 from bridge.collect.errors import UnreadableReply
-from bridge.collect.jobs_xml import read_described, read_page
-from bridge.model import OUTPUTS_KEPT, Job, Page
-from tests.collect.conftest import fixture
+from bridge.model import OUTPUTS_KEPT, Described, Job, Page
+from tests.collect.conftest import fixture, read, reader
 
 PAGE = fixture("list_two_jobs_next_token.xml").strip()
-
-
-def read(body: bytes | str) -> Page:
-    body = body.encode() if isinstance(body, str) else body
-    return read_page(body, bucket="clips-1250000000", region="ap-chongqing")
 
 
 def job_of(name: str) -> Job:
     (job,) = read(fixture(name)).jobs
     return job
+
+
+def described(body: bytes) -> Described:
+    made = reader()
+    made.feed(body)
+    return made.close().described()
 
 
 def a_page(inside: str = "", *, state: str = "Running") -> str:
@@ -211,14 +211,13 @@ def test_bucket_and_region_are_the_ones_asked() -> None:
     ],
 )
 def test_ids_that_ci_does_not_know_are_told(body: bytes, missing: tuple[str, ...]) -> None:
-    assert read_described(body, bucket="b-1", region="r").missing == missing
+    assert described(body).missing == missing
 
 
 def test_jobs_asked_by_id_are_read_like_those_of_a_page() -> None:
     body = fixture("describe_with_nonexist.xml")
-    described = read_described(body, bucket="clips-1250000000", region="ap-chongqing")
-    assert described.jobs == read(body).jobs
-    assert len(described.jobs) == 1
+    assert described(body).jobs == read(body).jobs
+    assert len(described(body).jobs) == 1
 
 
 def test_byte_order_mark_declaration_comment_and_cdata_are_understood() -> None:

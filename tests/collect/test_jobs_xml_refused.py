@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.collect.errors import BrokenReply, UnreadableReply
-from bridge.collect.jobs_xml import Fault, read_error
-from tests.collect.conftest import fixture
-from tests.collect.test_jobs_xml import PAGE, job_of, read, refusal
+from bridge.collect.jobs_xml import ErrorBody, read_error
+from tests.collect.conftest import fixture, read
+from tests.collect.test_jobs_xml import PAGE, job_of, refusal
 
 
 def test_the_slip_in_the_printed_sample_is_understood() -> None:
@@ -98,20 +98,22 @@ def test_a_page_of_far_more_jobs_than_were_asked_for_is_refused(comment: str) ->
 
 def test_an_error_is_read_from_xml() -> None:
     fault = read_error(fixture("errors/no_such_bucket_404.xml"))
-    assert fault == Fault("NoSuchBucket", "The specified bucket does not exist.", "NjVlNjdhYjFfMWIyYzNkNGVfNzA0M185")
+    assert fault == ErrorBody(
+        "NoSuchBucket", "The specified bucket does not exist.", "NjVlNjdhYjFfMWIyYzNkNGVfNzA0M185"
+    )
 
 
 def test_an_error_that_was_cut_off_says_what_it_said() -> None:
-    assert read_error(b"<Error><Code>NoSuchBucket</Code><Message>The <![CDATA[") == Fault("NoSuchBucket")
+    assert read_error(b"<Error><Code>NoSuchBucket</Code><Message>The <![CDATA[") == ErrorBody("NoSuchBucket")
 
 
 def test_a_json_error_that_nests_without_end_says_nothing() -> None:
-    assert read_error(b'{"code": 1, "message": ' + b"[" * 101 + b"]" * 101 + b"}") == Fault()
+    assert read_error(b'{"code": 1, "message": ' + b"[" * 101 + b"]" * 101 + b"}") == ErrorBody()
 
 
 def test_an_error_is_read_from_json() -> None:
     fault = read_error(b'{"code": 11009, "message": "denied", "request_id": "r-1"}')
-    assert fault == Fault("11009", "denied", "r-1")
+    assert fault == ErrorBody("11009", "denied", "r-1")
 
 
 @pytest.mark.parametrize(
@@ -120,4 +122,4 @@ def test_an_error_is_read_from_json() -> None:
      b"<Error><Code>", b"<Response/>", b"{}", b'<!DOCTYPE Error [<!ENTITY a "a">]><Error><Code>&a;</Code></Error>'],
 )  # fmt: skip
 def test_what_is_no_error_of_cis_says_nothing(body: bytes) -> None:
-    assert read_error(body) == Fault()
+    assert read_error(body) == ErrorBody()

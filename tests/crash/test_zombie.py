@@ -47,6 +47,6 @@ def test_the_late_finish_of_a_worker_that_was_stopped_is_refused(tmp_path: Path,
         assert (first.id, first.body) == (again.id, again.body)
         assert running.json["data"]["to"] == "Running"
         with stage.db.read() as tx:
-            told = lists.delivery(tx, first.id or "")
+            told = lists.delivery_details(tx, first.id or "")
         assert told
         assert [one["outcome"] for one in told["tries"]] == ["lost", "sent"]

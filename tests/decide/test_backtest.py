@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.decide.whatif.replay import FIRST, Fired, Happened, Line, Replay, Status, Tally
+from bridge.decide.whatif.replay import FIRST, Fired, Line, PastTransition, Replay, Status, Tally
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Silence, Transition
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 
@@ -24,11 +24,11 @@ def began(at: datetime = NOON, to: str = RUNNING, job: str = "j1", **facts: Any)
     return a_transition(a_job(id=job, state=to, tag="Transcode"), seen_at=at, **facts)
 
 
-def happened(step: Transition, told: Mapping[Line, str] | None = None, **facts: Any) -> Happened:
-    return Happened(transition=step, told=told or {}, **facts)
+def happened(step: Transition, told: Mapping[Line, str] | None = None, **facts: Any) -> PastTransition:
+    return PastTransition(transition=step, messages=told or {}, **facts)
 
 
-def replayed(rules: str, *all_happened: Happened, silences: tuple[Silence, ...] = (), before: str = "") -> Tally:
+def replayed(rules: str, *all_happened: PastTransition, silences: tuple[Silence, ...] = (), before: str = "") -> Tally:
     book = a_rulebook(rules)
     replay = Replay(book, in_force=a_rulebook(before) if before else book, silences=silences)
     for one in all_happened:
@@ -175,8 +175,8 @@ def test_what_was_too_long_when_it_was_first_seen_is_judged_then() -> None:
 
 
 def test_what_is_not_known_in_full_is_counted_and_not_compared() -> None:
-    tally = replayed(ALL + STUCK, happened(began(), is_known=False, is_stay_known=False, still_at=NOON + minutes(60)))
-    assert (tally.unknown, tally.unknown_stays, tally.rows) == (1, 1, {})
+    tally = replayed(ALL + STUCK, happened(began(), is_known=False, is_time_known=False, still_at=NOON + minutes(60)))
+    assert (tally.unknown, tally.unknown_times, tally.rows) == (1, 1, {})
 
 
 def test_only_the_first_differences_are_kept_and_all_are_counted() -> None:

@@ -3,8 +3,8 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.rules.matching import DURATIONS, TEXTS, Facts, condition
-from bridge.decide.text.facts import user_data_keys
+from bridge.decide.rules.matching import DURATIONS, TEXTS, Facts, read_condition
+from bridge.decide.text.values import user_data_keys
 from tests.support.nouns import NOON, a_job, a_transition
 
 ALIASES = {"vod": "p22", "live": "p33"}
@@ -12,7 +12,7 @@ ALIASES = {"vod": "p22", "live": "p33"}
 
 def why_not(field: str, value: object, **job) -> str | None:
     facts = Facts(a_transition(a_job(**job)), {queue: name for name, queue in ALIASES.items()})
-    return condition(field, value, ALIASES).why_not(facts)
+    return read_condition(field, value, ALIASES).why_not(facts)
 
 
 def holds(field: str, value: object, **job) -> bool:
@@ -218,9 +218,9 @@ def test_why_not_explains_the_star_that_stops_at_a_slash():
 )
 def test_what_is_no_condition_is_refused_and_says_what_would_be(field, value, said):
     with pytest.raises(ValueError, match=re.escape(said)):
-        condition(field, value, {})
+        read_condition(field, value, {})
 
 
 def test_a_field_that_no_job_has_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match='a job has no "colour" to match; there are tag, queue'):
-        condition("colour", "red", {})
+        read_condition("colour", "red", {})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.messages.build import Custom, customs
+from bridge.decide.messages.build import PerNotifier, per_notifier
 from bridge.decide.messages.event import LARGEST_EVENT
 from bridge.decide.templates.functions import Names, variables
 from bridge.model import FAILED, SUCCESS, SlackNotifier, WebhookNotifier
@@ -34,18 +34,18 @@ def names(state: str = FAILED, **job) -> Names:
 
 def body(lines: str, **job) -> object:
     """Return what a receiver reads."""
-    made = customs(with_body(lines), names(**job))
-    assert made.faults == ()
+    made = per_notifier(with_body(lines), names(**job))
+    assert made.fault is None
     assert made.body is not None
     return json.loads(made.body)
 
 
 def fault(lines: str, **job) -> str:
     """Return why the default body is sent."""
-    made = customs(with_body(lines), names(**job))
+    made = per_notifier(with_body(lines), names(**job))
     assert made.body is None
-    (said,) = made.faults
-    return said
+    assert made.fault is not None
+    return made.fault
 
 
 def test_a_body_has_the_keys_that_a_receiver_wants():
@@ -145,8 +145,8 @@ hour = 17:00:00
 
 
 def test_a_body_is_compact_and_not_escaped():
-    made = customs(with_body('a = "转码"\nb = ["{{ job.id }}", 1]'), names())
-    assert made == Custom(body='{"a":"转码","b":["j1",1]}')
+    made = per_notifier(with_body('a = "转码"\nb = ["{{ job.id }}", 1]'), names())
+    assert made == PerNotifier(body='{"a":"转码","b":["j1",1]}')
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_body_of_ones_own_is_no_cloudevent():
 def test_slack_takes_no_body():
     slack = f'{WATCH}{RULE}[notifier.hook]\ntype = "slack"\ntoken = {{ env = "TOKEN" }}\nchannel = "C1"\n'
     (found,) = faults(f"{slack}{AT}a = 1", {"TOKEN": "xoxb-1"})
-    assert found.endswith('key "body": is for webhooks; what Slack is told comes from a template')
+    assert found.endswith('key "body": is for webhooks; what Slack is sent comes from a template')
 
 
 def test_a_body_that_does_not_render_for_a_job_is_left_for_the_default_one():
@@ -235,11 +235,11 @@ def test_the_memory_that_a_body_takes_has_a_bound(text, said):
     heavy = {"message": "x,y" * 3_300, "user_data": "u" * 4_000, "outputs": ("o" * 590,) * 20}
     notifier = with_body(f"a = {[text] * 40}")
     tracemalloc.start()
-    made = customs(notifier, names(**heavy))
+    made = per_notifier(notifier, names(**heavy))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert made.body is None
-    assert said in made.faults[0]
+    assert said in (made.fault or "")
     assert peak < 25_000_000  # bytes
 
 
@@ -255,7 +255,7 @@ def test_the_bodies_of_a_file_have_the_bound_of_its_templates():
 @given(st.text(max_size=2_000), st.text(st.characters(), max_size=200))
 def test_whatever_a_job_says_a_body_is_well_formed(message, data):
     lines = 'a = "{{ job.message }}"\nb = "<{{ job.user_data.key }}>"\nc = ["{{ job.user_data }}"]'
-    made = customs(with_body(lines), names(message=message, user_data=json.dumps({"key": data})))
+    made = per_notifier(with_body(lines), names(message=message, user_data=json.dumps({"key": data})))
     assert made.body is not None
     assert set(json.loads(made.body)) == {"a", "b", "c"}
     assert made.body.encode()
@@ -263,14 +263,14 @@ def test_whatever_a_job_says_a_body_is_well_formed(message, data):
 
 @pytest.mark.parametrize("end", ["\\0", "\\ud800", "\\x00\\udfff"])
 def test_what_no_database_takes_is_not_in_a_body(end):
-    made = customs(with_body(f"a = '''{{{{ 'x{end}' }}}}'''"), names()).body or ""
+    made = per_notifier(with_body(f"a = '''{{{{ 'x{end}' }}}}'''"), names()).body or ""
     assert made.encode()
     assert "\\u0000" not in made
 
 
 def test_a_notifier_without_templates_of_its_own_changes_nothing():
     hook, ops = WebhookNotifier(name="cms", url="https://x/"), SlackNotifier(name="ops", channel="C1")
-    assert customs(hook, names()) == customs(ops, names()) == Custom()
+    assert per_notifier(hook, names()) == per_notifier(ops, names()) == PerNotifier()
 
 
 def test_a_rulebook_with_a_body_can_be_shown_and_hashed():

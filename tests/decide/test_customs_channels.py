@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.decide.messages.build import Custom, customs
+from bridge.decide.messages.build import PerNotifier, per_notifier
 from bridge.decide.templates.functions import Names, variables
 from bridge.model import SlackNotifier
 from tests.support.nouns import a_job, a_rulebook, a_transition
@@ -24,31 +24,31 @@ def names(**job) -> Names:
 
 def test_the_job_names_its_channel():
     ops = with_channel("{{ job.user_data.channel }}")
-    assert customs(ops, names(user_data='{"channel": "C2"}')) == Custom(channel="C2")
-    assert customs(ops, names(user_data="channel= C1 ")) == Custom(channel="C1")
+    assert per_notifier(ops, names(user_data='{"channel": "C2"}')) == PerNotifier(channel="C2")
+    assert per_notifier(ops, names(user_data="channel= C1 ")) == PerNotifier(channel="C1")
 
 
 def test_a_channel_that_is_not_among_those_allowed_is_told_to_the_first_with_a_note():
-    made = customs(with_channel("{{ job.user_data.channel }}"), names(user_data="channel=C9"))
-    assert made == Custom(channel="C1", note='meant for channel "C9", which is not among channels')
+    made = per_notifier(with_channel("{{ job.user_data.channel }}"), names(user_data="channel=C9"))
+    assert made == PerNotifier(channel="C1", note='meant for channel "C9", which is not among channels')
 
 
 @pytest.mark.parametrize("data", [None, "", "channel=", "other=C2", '{"channel": null}'])
 def test_a_job_that_names_no_channel_is_told_to_the_first(data):
-    assert customs(with_channel("{{ job.user_data.channel }}"), names(user_data=data)) == Custom(channel="C1")
+    assert per_notifier(with_channel("{{ job.user_data.channel }}"), names(user_data=data)) == PerNotifier(channel="C1")
 
 
 def test_a_channel_that_does_not_render_is_the_first_and_a_fault():
-    made = customs(with_channel("{{ 'C2' if 10 / job.progress > 1 else 'C1' }}"), names(progress=0))
+    made = per_notifier(with_channel("{{ 'C2' if 10 / job.progress > 1 else 'C1' }}"), names(progress=0))
     said = "channel: ZeroDivisionError: division by zero (line 1 of the text)"
-    assert made == Custom(channel="C1", faults=(said,))
+    assert made == PerNotifier(channel="C1", fault=said)
 
 
 @pytest.mark.parametrize("name", ["<!channel>\n" * 900, "C2\0x", "\\ud800", "c2", "C1, C2", "#C2", "C1\nC2"])
 def test_no_job_is_told_where_it_was_not_allowed(name):
-    made = customs(with_channel("{{ job.user_data }}"), names(user_data=name))
+    made = per_notifier(with_channel("{{ job.user_data }}"), names(user_data=name))
     assert made.channel == "C1"
-    assert made.faults == ()
+    assert made.fault is None
     assert made.note
     assert made.note.isprintable()
     assert len(made.note) < 130

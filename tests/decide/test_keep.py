@@ -21,7 +21,7 @@ def test_how_long_is_kept_can_be_said():
 @pytest.mark.parametrize(
     ("defaults", "said"),
     [
-        ('keep = "23h"', '2: [defaults], key "keep": "23h" is too short: "1d" is the least'),
+        ('keep = "23h"', '2: [defaults], key "keep": 23 h is too short: "1d" is the least'),
         ('keep = "month"', '2: [defaults], key "keep": "month" is not a duration; write for example "30s", "45m", '
          '"1h30m" or "7d"'),
         ("keep = 30", '2: [defaults], key "keep": 30 is not a text such as "30s" or "45m"'),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.decide.rules.levels import Staying, matching
+from bridge.decide.rules.levels import TimeInState, matching
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.model import FAILED, RUNNING
 from bridge.wiring.rules import load_rules
@@ -11,14 +11,14 @@ from tests.support.rules_texts import RULE, WATCH, faults, rule, warnings
 
 MUTE = '[[mute]]\nname = "m"\nbetween = "22:00-08:00"\n'
 ONE_OF = 'key "group": needs wait = "10m" (from the first message on) or at = "09:00" (each day): one of the two'
-NOT_BOTH = "a rule is about a change (from, to) or about staying in a state (in, for), not both"
+NOT_BOTH = "a rule is about a change (from, to) or about the time in a state (in, for), not both"
 TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('in = "Running"', 'key "in": needs for, as in for = "30m": how long a job may stay so'),
+        ('in = "Running"', 'key "in": needs for, as in for = "30m": how long a job may be in the state'),
         ('for = "30m"', 'key "for": is for a rule that has in, as in in = "Running"'),
         ('repeat = "2h"', 'key "repeat": is for a rule that has in, as in in = "Running"'),
         ("recover = true", 'key "recover": is for a rule that has in, as in in = "Running"'),
@@ -39,7 +39,7 @@ TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
         ("group = { wait = 10 }", 'key "group.wait": 10 is not a text such as "30s" or "45m"'),
         (
             "group = { at = 09:00:00 }",
-            'key "group.at": 09:00:00 is not a text: write it in quotes, without seconds, as in "09:00"',
+            'key "group.at": 09:00:00 is not a text such as "09:00"',
         ),
         ('group = { at = "25:00" }', 'key "group.at": "25:00" is not a time of day; write for example "09:00"'),
     ],
@@ -56,13 +56,13 @@ FOR = 'for = "30m"\n'
     [
         (
             f'{FOR}in = "Success"',
-            '10: rule "r1", key "in": a job that is Success stays so: write to = "Success" to be told when it becomes '
-            "that",
+            '10: rule "r1", key "in": a job that is Success stays so: write to = "Success" to be notified when it '
+            "becomes that",
         ),
         (
             f'{FOR}in = ["Running", "done"]',
-            '10: rule "r1", key "in": a job that is Cancel stays so: write to = "Cancel" to be told when it becomes '
-            "that",
+            '10: rule "r1", key "in": a job that is Cancel stays so: write to = "Cancel" to be notified when it '
+            "becomes that",
         ),
         (
             f'{FOR}in = "*"',
@@ -125,8 +125,7 @@ def test_a_state_that_nobody_documents_may_be_stayed_in():
         ('[[mute]]\nname = "m"\nbetween = 22', '3: mute "m", key "between": 22 is not a text such as "22:00-08:00"'),
         (
             '[[mute]]\nname = "m"\nbetween = 22:00:00',
-            '3: mute "m", key "between": 22:00:00 is not a text: write it in quotes, without seconds, as in '
-            '"22:00-08:00"',
+            '3: mute "m", key "between": 22:00:00 is not a text such as "22:00-08:00"',
         ),
         (MUTE + 'mode = "hide"', '4: mute "m", key "mode": "hide" is not one of "hold" or "drop"'),
         (MUTE + 'to = "Sucess"', '4: mute "m", key "to": no job state is called "Sucess" (did you mean "Success"?)'),
@@ -217,5 +216,5 @@ def test_five_thousand_rules_of_every_kind_say_what_each_alone_would():
     assert [verdict.rule.name for verdict in book.matcher.match(step)] == expected
     assert {"r1", "r3", "r6", "r32"} <= set(alone)
     running = a_transition(a_job(queue="p1", started_at=NOON.replace(hour=11)))
-    found = [one.rule.name for one in matching(Staying(began=running), book.matcher, NOON)]
+    found = [one.rule.name for one in matching(TimeInState(began=running), book.matcher, NOON)]
     assert found == [f"r{n}" for n in range(4, 60, 5)]  # "for" of r4 is 5 minutes, of r59 the 60 that have passed

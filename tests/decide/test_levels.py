@@ -8,7 +8,7 @@ import pytest
 
 from bridge.decide.routing import judge, judge_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import Alarm, LastNotified, Staying, judge_stay
+from bridge.decide.rules.levels import Alarm, LastNotified, TimeInState, judge_time_in_state
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import GONE, RUNNING, SUCCESS, Silence
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
@@ -20,13 +20,13 @@ def minutes(count: float) -> timedelta:
     return timedelta(minutes=count)
 
 
-def running(**facts: object) -> Staying:
-    return Staying(began=a_transition(a_job(state=RUNNING, tag="Transcode"), seen_at=NOON, **facts))
+def running(**facts: object) -> TimeInState:
+    return TimeInState(began=a_transition(a_job(state=RUNNING, tag="Transcode"), seen_at=NOON, **facts))
 
 
-def said(rules: str, staying: Staying, after: timedelta) -> list[tuple[str, str | None]]:
+def said(rules: str, time: TimeInState, after: timedelta) -> list[tuple[str, str | None]]:
     matcher = a_rulebook(rules).matcher
-    return [(one.answer, one.why_not) for one in judge_stay(staying, matcher, NOON + after, matcher.levels)]
+    return [(one.answer, one.why_not) for one in judge_time_in_state(time, matcher, NOON + after, matcher.levels)]
 
 
 def gates(book: Rulebook, now: timedelta, *silences: Silence) -> Gates:
@@ -34,7 +34,7 @@ def gates(book: Rulebook, now: timedelta, *silences: Silence) -> Gates:
 
 
 @pytest.mark.parametrize(
-    ("more", "staying", "after", "answer", "why_not"),
+    ("more", "time", "after", "answer", "why_not"),
     [
         ("", running(), minutes(30), "fired", None),
         ("", running(), minutes(29), "waiting", "Running for 29 min, which is less than 30 min"),
@@ -45,14 +45,14 @@ def gates(book: Rulebook, now: timedelta, *silences: Silence) -> Gates:
     ],
 )  # fmt: skip
 def test_a_level_rule_says_why_it_has_not_fired(
-    more: str, staying: Staying, after: timedelta, answer: str, why_not: str | None
+    more: str, time: TimeInState, after: timedelta, answer: str, why_not: str | None
 ) -> None:
-    assert said(STUCK + more, staying, after) == [(answer, why_not)]
+    assert said(STUCK + more, time, after) == [(answer, why_not)]
 
 
 def test_what_a_first_snapshot_found_too_long_already_is_not_notified_of() -> None:
     started = a_job(state=RUNNING, started_at=NOON - minutes(30))
-    found = Staying(began=a_transition(started, seen_at=NOON, silent="first snapshot"))
+    found = TimeInState(began=a_transition(started, seen_at=NOON, silent="first snapshot"))
     assert said(STUCK, found, minutes(5)) == [("no", "the first snapshot found it so, Running for too long")]
 
 
@@ -65,9 +65,9 @@ def test_a_level_rule_stops_those_below_once_its_own_time_is_over() -> None:
 def test_repetitions_stand_on_a_grid_that_begins_with_the_first() -> None:
     book = a_rulebook(STUCK.replace(', "gone"', "") + 'repeat = "10m"\n')
     first = LastNotified(0, NOON + minutes(32), ("hook",))
-    staying = Staying(began=running().began, told={"stuck": first})
+    time = TimeInState(began=running().began, notified={"stuck": first})
     counts = [
-        [one.stay and one.stay.count for one in judge_overdue(staying, book.matcher, gates(book, at), NOON + at)]
+        [one.overdue and one.overdue.count for one in judge_overdue(time, book.matcher, gates(book, at), NOON + at)]
         for at in (minutes(39), minutes(40), minutes(55))
     ]
     assert counts == [[], [1], [2]]

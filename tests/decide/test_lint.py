@@ -11,7 +11,7 @@ from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, rule, warnings
         (
             WATCH,
             [
-                "1: warning: there is no [[rule]], so nobody is told",
+                "1: warning: there is no [[rule]], so nobody is notified",
                 '7: warning: notifier "hook": no rule notifies it',
             ],
         ),

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.rules.matching import Facts, Matcher, Rule, condition
+from bridge.decide.rules.matching import Facts, Matcher, Rule, read_condition
 from bridge.decide.text.values import states
 from tests.support.nouns import a_job, a_transition
 
@@ -12,7 +12,7 @@ QUEUE_NAMES = {queue: name for name, queue in ALIASES.items()}
 
 
 def a_rule(name="r", *, was="*", to="*", match=None, notify=("ops",), stop=False, conditions=()) -> Rule:
-    found = tuple(condition(key, value, ALIASES) for key, value in (match or {}).items())
+    found = tuple(read_condition(key, value, ALIASES) for key, value in (match or {}).items())
     return Rule(
         name=name,
         line=1,

@@ -5,8 +5,8 @@ import pytest
 from bridge.decide.messages.build import address, as_fallback, build, test_message
 from bridge.decide.routing import RoutingResult, route
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.matching import Stay
-from bridge.decide.rules.rulebook import Rulebook, Wording
+from bridge.decide.rules.matching import Overdue
+from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.rendering import compiled
 from bridge.decide.text.values import LONGEST_TEXT
 from bridge.model import (
@@ -31,8 +31,8 @@ from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 test_message.__test__ = False  # it is one of ours, not one of pytest's
 
 
-def said(transition: Transition, wording: Wording | None = None) -> Message:
-    built = build(transition, "failed", wording or Wording(), {QUEUE: "vod"})
+def said(transition: Transition, wording: MessageTemplate | None = None) -> Message:
+    built = build(transition, "failed", wording or MessageTemplate(), {QUEUE: "vod"})
     assert built.fault is None
     return built.message
 
@@ -81,18 +81,18 @@ def test_without_a_template_each_state_has_its_words(was, to, facts, title, text
 
 
 def test_a_template_has_the_last_word():
-    wording = Wording(title=compiled("{{ job.tag }}!"), text=compiled("{{ job.duration | human }}"))
+    wording = MessageTemplate(title=compiled("{{ job.tag }}!"), text=compiled("{{ job.duration | human }}"))
     message = said(failed(), wording)
     assert (message.title, message.text) == ("Transcode!", "1 min 20 s")
 
 
 def test_a_template_may_leave_out_the_title_or_make_an_empty_text():
-    message = said(failed(), Wording(text=compiled("{{ job.level }}")))
+    message = said(failed(), MessageTemplate(text=compiled("{{ job.level }}")))
     assert (message.title, message.text) == ("Transcode Failed: demo.mp4", "")
 
 
 def test_a_template_that_does_not_render_falls_back_to_the_default_text_and_says_why():
-    wording = Wording(title=compiled("fine"), text=compiled("{{ 1 / (1 if job.message else 0) }}"))
+    wording = MessageTemplate(title=compiled("fine"), text=compiled("{{ 1 / (1 if job.message else 0) }}"))
     built = build(failed(message=None), "r", wording, {})
     assert (built.message.title, built.message.text) == ("Transcode Failed: demo.mp4", "CI gave no reason.")
     assert built.fault == "ZeroDivisionError: division by zero (line 1 of the text)"
@@ -100,7 +100,7 @@ def test_a_template_that_does_not_render_falls_back_to_the_default_text_and_says
 
 def test_fields_show_what_the_job_has_as_people_read_it():
     names = ("queue", "template", "workflow", "code", "duration", "ended_at", "outputs", "progress", "user_data")
-    message = said(failed(outputs=("a.ts", "b.ts"), progress=0, user_data="k=v"), Wording(fields=names))
+    message = said(failed(outputs=("a.ts", "b.ts"), progress=0, user_data="k=v"), MessageTemplate(fields=names))
     assert message.fields == (
         ("queue", "vod"),
         ("template", "hls"),
@@ -114,7 +114,9 @@ def test_fields_show_what_the_job_has_as_people_read_it():
 
 
 def test_title_text_and_fields_are_cut():
-    wording = Wording(title=compiled("{{ job.message }}"), text=compiled("{{ job.message }}"), fields=("message",))
+    wording = MessageTemplate(
+        title=compiled("{{ job.message }}"), text=compiled("{{ job.message }}"), fields=("message",)
+    )
     message = said(failed(message="x" * 9000), wording)
     assert {len(message.title), len(message.text), len(message.fields[0][1])} == {LONGEST_TEXT}
 
@@ -157,7 +159,7 @@ def test_whatever_is_another_event_has_another_id():
         said(failed(id="j2")),
         said(failed(bucket="other-1250000000")),
         said(a_transition(step.job, was=RUNNING, sequence=3, to=GONE)),
-        build(step, "another rule", Wording(), {}).message,
+        build(step, "another rule", MessageTemplate(), {}).message,
     ]
     assert len({said(step).id, *(other.id for other in others)}) == 5
 
@@ -168,7 +170,13 @@ def test_the_end_of_a_job_has_the_same_id_however_many_transitions_led_there(sta
     ends = [a_transition(job, was=was, sequence=sequence, to=state) for was, sequence in ((NEW, 1), (RUNNING, 3))]
     assert len({said(step).id for step in ends}) == 1
     recovered = [
-        build(step, "stuck", Wording(), {}, stay=Stay(state=RUNNING, since=NOON, after=timedelta(1), over=True))
+        build(
+            step,
+            "stuck",
+            MessageTemplate(),
+            {},
+            overdue=Overdue(state=RUNNING, since=NOON, after=timedelta(1), recovered=True),
+        )
         for step in ends
     ]
     assert len({one.message.id for one in recovered}) == 1
@@ -228,7 +236,7 @@ def test_a_test_message_waits_for_nobody(notifier):
 def test_what_a_fallback_is_told_has_its_own_id_and_says_why():
     message, pager = said(failed()), WebhookNotifier(name="pager", url="https://pager.example.com/")
     told = as_fallback(message, "cms", "410 Gone", pager)
-    assert told.note == "This could not be told to cms: 410 Gone"
+    assert told.note == "This could not be sent to cms: 410 Gone"
     assert told.notifier == "pager"
     assert told.message is message
     assert len({told.id, address(message, pager).id, as_fallback(message, "ops", "x", pager).id}) == 3
@@ -273,24 +281,26 @@ def book() -> Rulebook:
 
 def test_each_notifier_is_told_once_and_by_the_first_rule_that_names_it(book):
     told = new_delivery(failed(), book)
-    assert [(one.notifier, one.message.rule) for one in told.told] == [("hook", "failed"), ("bot", "failed")]
+    assert [(one.notifier, one.message.rule) for one in told.deliveries] == [("hook", "failed"), ("bot", "failed")]
     assert [verdict.rule.name for verdict in told.verdicts] == ["failed", "all"]
-    assert not told.faults
+    assert not told.errors
 
 
 def test_a_silent_transition_tells_nobody(book):
     step = a_transition(a_job(state=FAILED), silent="first snapshot")
-    assert (new_delivery(step, book).told, new_delivery(step, book).verdicts) == ((), ())
+    assert (new_delivery(step, book).deliveries, new_delivery(step, book).verdicts) == ([], [])
 
 
 def test_a_template_that_does_not_render_is_told_all_the_same(book):
     told = new_delivery(failed(message=None), book)
-    assert {one.message.text for one in told.told} == {"CI gave no reason."}
-    assert told.faults == [("failed", 'template "short": ZeroDivisionError: division by zero (line 1 of the text)')]
+    assert {one.message.text for one in told.deliveries} == {"CI gave no reason."}
+    assert told.errors == [
+        ("failed", "short", 'template "short": ZeroDivisionError: division by zero (line 1 of the text)')
+    ]
 
 
 def test_ends_are_told_as_what_they_are(book):
     for end in DONE:
-        (first, *_) = new_delivery(a_transition(a_job(state=end), was=RUNNING), book).told
+        (first, *_) = new_delivery(a_transition(a_job(state=end), was=RUNNING), book).deliveries
         assert first.message.state == end
         assert isinstance(book.notifiers[first.notifier], Notifier)

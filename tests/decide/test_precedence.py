@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bridge.decide.rulesfile.reload import Precedence
+from bridge.decide.rulesfile.rulesets import Precedence
 
 OLD, OLDER, NEW = 4, 3, 5
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bridge.decide.changes.scan import is_due, pause
 from bridge.decide.rulesfile.errors import LARGEST, RulesRefused, statements
 from bridge.decide.rulesfile.read import read
-from bridge.decide.rulesfile.schema import KEYS
+from bridge.decide.rulesfile.tables import KEYS
 from bridge.wiring.rules import load_rules
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 from tests.support.rules_texts import HOOK, RULE, WATCH, faults, rule, warnings

@@ -16,7 +16,7 @@ def test_the_example_is_right():
     assert [watch.name for watch in book.watches] == ["media"]
     assert [found.name for found in book.rules] == ["failed", "finished", "stuck"]
     assert set(book.notifiers) == {"ops", "cms"}
-    assert set(book.wordings) == {"failed"}
+    assert set(book.templates) == {"failed"}
 
 
 def test_what_a_file_leaves_out_has_its_default():

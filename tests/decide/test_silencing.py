@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bridge.decide.rules.matching import Facts
-from bridge.decide.rulesfile.silences import Wanted, doubts, read_wanted, said_of, too_costly
+from bridge.decide.rulesfile.silences import SilenceRequest, described, read_silence, silence_warnings, too_costly
 from bridge.decide.whatif.replay import SHOWN, PastMessage, Preview
 from bridge.model import FAILED, RUNNING
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
@@ -15,17 +15,17 @@ from tests.support.rules_texts import RULE, WATCH
 GOOD: dict[str, Any] = {"to": "Failed", "for": "2h", "reason": "new encoder", "author": "ann"}
 
 
-def read(**said: Any) -> Wanted:
-    return read_wanted(GOOD | said, now=NOON)
+def read(**said: Any) -> SilenceRequest:
+    return read_silence(GOOD | said, now=NOON)
 
 
 def faults(said: dict[str, Any]) -> list[str]:
     with pytest.raises(ValueError) as refused:  # noqa: PT011  (its text is what is looked at)
-        read_wanted(said, now=NOON)
+        read_silence(said, now=NOON)
     return str(refused.value).splitlines()
 
 
-def holds(wanted: Wanted, rule: str = "r", notifier: str = "n", **job: Any) -> bool:
+def holds(wanted: SilenceRequest, rule: str = "r", notifier: str = "n", **job: Any) -> bool:
     return wanted.scope.holds(Facts(a_transition(a_job(**job)), {}), rule, notifier)
 
 
@@ -44,7 +44,7 @@ def test_a_silence_is_held_to_what_it_names() -> None:
 def test_it_ends_after_a_while_or_at_a_time() -> None:
     assert read().ends_at == NOON + timedelta(hours=2)
     said = {key: value for key, value in GOOD.items() if key != "for"}
-    ends = read_wanted(said | {"ends_at": "2026-11-22T09:00:00+08:00"}, now=NOON).ends_at
+    ends = read_silence(said | {"ends_at": "2026-11-22T09:00:00+08:00"}, now=NOON).ends_at
     assert ends.isoformat() == "2026-11-22T01:00:00+00:00"
     longest = read(**{"for": "30d"})
     assert longest.ends_at == NOON + timedelta(days=30)
@@ -57,8 +57,8 @@ def test_it_holds_unless_it_is_to_drop() -> None:
 
 def test_everything_is_matched_only_when_that_is_said() -> None:
     everything = {"for": "2h", "reason": "x", "author": "ann", "everything": True}
-    assert holds(read_wanted(everything, now=NOON))
-    assert read_wanted(everything, now=NOON).spec == "{}"
+    assert holds(read_silence(everything, now=NOON))
+    assert read_silence(everything, now=NOON).spec == "{}"
     (fault,) = faults(everything | {"everything": False})
     assert "it would match every message" in fault
     (fault,) = faults(everything | {"everything": False, "match": {}})
@@ -86,7 +86,7 @@ def test_everything_is_matched_only_when_that_is_said() -> None:
         ({"for": ..., "ends_at": "\ud800"}, "is not a time such as"),
         ({"reason": ...}, "reason: is missing"),
         ({"reason": " "}, "reason: "),
-        ({"reason": 7}, "reason: 7 is no text"),
+        ({"reason": 7}, "reason: 7 is not a text"),
         ({"reason": "x" * 501}, "reason: has 501 characters; at most 500 are kept"),
         ({"reason": "a\0b"}, "holds a sign that cannot be seen"),
         ({"author": "x" * 101}, "author: has 101 characters"),
@@ -142,7 +142,7 @@ def test_what_silences_cost_together_is_bounded() -> None:
 
 def test_a_name_that_there_is_not_is_a_doubt() -> None:
     scope = read(rule=["failed", "faild"], notifier="pager").scope
-    assert doubts(scope, rules=["failed"], notifiers=["ops"]) == [
+    assert silence_warnings(scope, rules=["failed"], notifiers=["ops"]) == [
         'rules.toml has no rule "faild" (did you mean "failed"?)',
         'rules.toml has no notifier "pager"',
     ]
@@ -178,20 +178,22 @@ def test_very_many_doubts_are_counted() -> None:
 
 
 def doubted_of(said: dict[str, Any]) -> list[str]:
-    return doubts(read(**said).scope, rules=[], notifiers=[], watches=QUEUES.watches, queue_names=QUEUES.queue_names)
+    return silence_warnings(
+        read(**said).scope, rules=[], notifiers=[], watches=QUEUES.watches, queue_names=QUEUES.queue_names
+    )
 
 
 def test_what_it_matches_is_said_in_a_line() -> None:
     said = {"match": {"tag": ["a", "!b"], "user_data": {"asset": True}}, "to": "Failed", "rule": ["x", "y"]}
-    assert said_of(said) == "tag=a,!b user_data.asset=true to=Failed rule=x,y"
-    assert said_of({}) == "everything"
+    assert described(said) == "tag=a,!b user_data.asset=true to=Failed rule=x,y"
+    assert described({}) == "everything"
 
 
 def test_a_preview_counts_what_matches_and_keeps_the_newest() -> None:
     found = Preview(scope=read(rule="failed").scope, queue_names={}, since=NOON)
     steps = [a_transition(a_job(id=f"j{number}", state=FAILED)) for number in range(SHOWN + 2)]
-    found.add(PastMessage(transition=step, rule="failed", notifier="ops", told_at=NOON) for step in steps)
-    found.add([PastMessage(transition=steps[0], rule="all", notifier="ops", told_at=NOON)])
+    found.add(PastMessage(transition=step, rule="failed", notifier="ops", sent_at=NOON) for step in steps)
+    found.add([PastMessage(transition=steps[0], rule="all", notifier="ops", sent_at=NOON)])
     assert (found.looked_at, found.matched) == (SHOWN + 3, SHOWN + 2)
     assert found.counts == {("failed", "ops"): SHOWN + 2}
     assert [one.transition.job.id for one in found.newest] == [f"j{number}" for number in range(SHOWN)]
@@ -200,5 +202,5 @@ def test_a_preview_counts_what_matches_and_keeps_the_newest() -> None:
 def test_a_preview_knows_queues_by_their_alias() -> None:
     found = Preview(scope=read(to="Running", match={"queue": "vod"}).scope, queue_names={"p224": "vod"}, since=NOON)
     step = a_transition(a_job(queue="p224"))
-    found.add([PastMessage(transition=step, rule="r", notifier="n", told_at=NOON)])
+    found.add([PastMessage(transition=step, rule="r", notifier="n", sent_at=NOON)])
     assert found.matched == 1

@@ -199,7 +199,7 @@ def test_all_templates_of_a_file_have_a_bound_together():
 
 def test_two_hundred_templates_that_people_write_are_within_the_bound():
     text = "{{ job.message or 'no reason given' }}, was {{ was }}, after {{ job.duration | human }}" + " and so on" * 80
-    assert len(a_rulebook(templates(200, text)).wordings) == 200
+    assert len(a_rulebook(templates(200, text)).templates) == 200
 
 
 @pytest.mark.parametrize("end", ["\\0", "\\ud800", "\\x00\\udfff"])

@@ -5,8 +5,8 @@ from jinja2 import Environment
 
 from bridge.decide.templates.functions import TemplateFault, variables
 from bridge.decide.templates.rendering import LONGEST_RESULT, compiled, rendered
-from bridge.decide.text.facts import basename
 from bridge.decide.text.times import human, iso
+from bridge.decide.text.values import basename
 from tests.support.nouns import NOON, a_job, a_transition
 
 

@@ -2,8 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.whatif.rule_tests import run
-from bridge.decide.whatif.sample_job import sample_stay, sample_transition
+from bridge.decide.whatif.rule_tests import run, sample_time_in_state, sample_transition
 from bridge.model import NEW, OUTPUTS_KEPT
 from tests.support.nouns import NOON, a_rulebook
 from tests.support.rules_texts import WATCH
@@ -85,7 +84,7 @@ def test_a_test_holds_when_exactly_these_are_told(job, expect):
 def test_a_test_may_expect_that_nobody_is_told():
     rule = '[[rule]]\nname = "failed"\nto = "Failed"\nnotify = "hook"\n'
     assert failures(('{ to = "Success" }', "[]"), rules=rule) == []
-    assert failure('{ to = "Failed" }', "[]", rules=rule) == "told, and not expected: failed -> hook"
+    assert failure('{ to = "Failed" }', "[]", rules=rule) == "notified, but not expected: failed -> hook"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_a_test_may_expect_that_nobody_is_told():
             "match.duration: 2640 s is not > 2700 s (rule on line 9)",
         ),
         ('{ to = "Success" }', "failed", 'to: "Success" is not among Failed (rule on line 17)'),
-        ('{ to = "Failed" }', "all", 'rule "failed" (line 17) tells hook already (rule on line 22)'),
+        ('{ to = "Failed" }', "all", 'rule "failed" (line 17) notifies hook already (rule on line 22)'),
         (
             '{ to = "Failed", queue = "vod", duration = "46m" }',
             "failed",
@@ -114,20 +113,20 @@ def test_a_test_may_expect_that_nobody_is_told():
 )
 def test_a_failing_test_says_why_a_rule_did_not_tell(job, expect, why):
     said = failure(job, f'["{expect} -> hook"]')
-    assert said.startswith(f"not told: {expect} -> hook: {why}; told, and not expected: ")
+    assert said.startswith(f"not notified: {expect} -> hook: {why}; notified, but not expected: ")
 
 
 def test_a_level_rule_that_stops_is_named():
     rules = RULES.replace('for = "30m"', 'for = "30m"\nstop = true')
     said = failure('{ to = "Running", age = "3h" }', '["all -> hook", "stuck -> hook", "very stuck -> hook"]', rules)
-    assert said == 'not told: very stuck -> hook: rule "stuck" (line 32) matched and stops (rule on line 39)'
+    assert said == 'not notified: very stuck -> hook: rule "stuck" (line 32) matched and stops (rule on line 39)'
 
 
 def test_a_rule_that_does_not_name_the_notifier_says_whom_it_names():
     other = '[notifier.ops]\ntype = "webhook"\nurl = "https://ops.example.com/"\n'
     hook = other.replace("ops", "hook")
     assert failure('{ to = "Pause" }', '["all -> ops"]', RULES + hook + other) == (
-        "not told: all -> ops: it notifies hook (rule on line 22); told, and not expected: all -> hook"
+        "not notified: all -> ops: it notifies hook (rule on line 22); notified, but not expected: all -> hook"
     )
 
 
@@ -135,7 +134,7 @@ def test_each_failing_test_has_its_number_and_its_line():
     text = '[[test]]\njob = { to = "Pause" }\nexpect = ["all -> hook"]\n[[test]]\njob = { }\nexpect = []\n'
     (failed,) = run(a_rulebook(text + WATCH + RULES))
     assert (failed.number, failed.line) == (2, 4)
-    assert failed.text == "test number 2: told, and not expected: all -> hook"
+    assert failed.text == "test number 2: notified, but not expected: all -> hook"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_a_job_that_cannot_be_is_a_failure_that_says_so(job, said):
 def test_very_many_differences_are_counted():
     rules = "".join(f'[[rule]]\nname = "r{n}"\nnotify = "hook"\ngroup = {{ wait = "1m" }}\n' for n in range(50))
     said = failure("{ }", "[]", rules=rules)
-    assert said.endswith("told, and not expected: r19 -> hook; and 30 more")
+    assert said.endswith("notified, but not expected: r19 -> hook; and 30 more")
 
 
 def test_tests_run_on_five_thousand_rules():
@@ -192,7 +191,7 @@ def test_tests_run_on_five_thousand_rules():
     )
     tests = [(f'{{ to = "Failed", user_data = "asset=a{n * 5}" }}', f'["r{n * 5} -> hook"]') for n in range(20)]
     assert failures(*tests, ('{ to = "Failed", user_data = "asset=a7" }', "[]"), rules=rules) == [
-        "test number 21: told, and not expected: r7 -> hook"
+        "test number 21: notified, but not expected: r7 -> hook"
     ]
 
 
@@ -251,7 +250,7 @@ def test_the_times_of_a_sample_follow_from_its_spans(to, said, created, started,
 @pytest.mark.parametrize("to", ["Submitted", "Running", "Pause", "gone"])
 def test_a_sample_has_stayed_in_its_state_for_its_age(was, to):
     step = sample_transition({"from": was, "to": to, "age": "31m"}, BOOK, NOON)
-    assert sample_stay(step).since == NOON - timedelta(minutes=31)
+    assert sample_time_in_state(step).since == NOON - timedelta(minutes=31)
 
 
 def test_the_outputs_of_a_sample_are_counted_beyond_those_that_are_kept():

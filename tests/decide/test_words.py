@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.text.times import duration
-from bridge.decide.text.values import listing, rate, shown, states, suggest
+from bridge.decide.text.times import duration, rate
+from bridge.decide.text.values import listing, shown, states, suggest
 from bridge.model import DONE, GONE, NEW, Rate
 
 

@@ -236,7 +236,7 @@ def test_stays_of_an_older_version_are_counted_and_not_compared(house: House) ->
     with house.db.write() as tx:
         tx.execute(update(transition).values(still_at=None, rules=None))
     report = backtest(house)
-    assert (report.tally.unknown_stays, report.tally.differs, report.rulesets) == (1, False, [None])
+    assert (report.tally.unknown_times, report.tally.differs, report.rulesets) == (1, False, [None])
 
 
 def test_it_says_how_many_rulesets_judged_the_window(house: House) -> None:
@@ -429,7 +429,7 @@ def test_whatever_has_happened_the_rules_that_judged_it_say_the_same_again(
         event(line)
     for fate in {fate for row in report.tally.rows.values() for fate in row.after}:
         event(fate)
-    assert (said(report), report.tally.unknown, report.tally.unknown_stays) == ([], 0, 0)
+    assert (said(report), report.tally.unknown, report.tally.unknown_times) == ([], 0, 0)
     told = [row for row in rows(db, delivery) if row["lane"] is not None]
     assert sum(sum(row.after.values()) for row in report.tally.rows.values()) <= len(told)
     later = NOW + (house.clock() - NOW) * part

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.cli.explain import as_text
-from bridge.decide.messages.digest import delivery_id
+from bridge.decide.messages.build import delivery_id
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Rejected
 from bridge.pipeline.operations import Accepted, OperationRefused
@@ -42,7 +42,7 @@ def test_a_silent_first_snapshot_is_told_with_the_usual_text(world: World) -> No
     told = notify(world)
     world.deliver()
     (heard,) = begun(world)
-    assert (heard.id, heard.note) == (told.delivery, "Sent by hand by ann.")
+    assert (heard.id, heard.note) == (told.delivery, "Sent manually by ann.")
     says, event = json.loads(heard.says), json.loads(heard.event)
     assert (says["text"], says["rule"], event["data"]["rule"], event["data"]["to"]) == ("broken", None, None, FAILED)
     assert world.last()["headline"] == (
@@ -71,7 +71,7 @@ def test_no_mute_holds_what_a_person_asked_for(world: World) -> None:
     notify(world, "cms")
     world.deliver()
     (heard,) = begun(world, "cms")
-    assert heard.note == "Sent by hand by ann."
+    assert heard.note == "Sent manually by ann."
     assert [(one["rule"], one["answer"]) for one in world.last()["deliveries"]] == [
         ("everything", "dropped"), (None, "sent"),
     ]  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from bridge.collect.errors import AuthError, TemporaryError
-from bridge.decide.text.facts import job_seconds
+from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
 from bridge.record import counters
 from bridge.record.codec import load_job

@@ -177,7 +177,7 @@ def test_a_dead_delivery_is_told_to_the_fallback_once_with_the_reason(
         _work(dispatcher)
         with db.write() as tx:
             entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW)
-    assert _fallbacks(db) == [("m", "This could not be told to cms: blocked address")]
+    assert _fallbacks(db) == [("m", "This could not be sent to cms: blocked address")]
     assert [one.notifier for one in transport.begun].count("pager") == 1
 
 
@@ -204,7 +204,7 @@ def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(
         _work(dispatcher)
         clock.advance(seconds(5))
     assert [one.id for one in transport.begun if one.notifier == "cms"] == ["d1"]
-    note = "This could not be told to cms: notifier cms is paused: 410 Gone"
+    note = "This could not be sent to cms: notifier cms is paused: 410 Gone"
     assert _fallbacks(db) == [("m1", note), ("m2", note)]
     assert [row_of(db, delivery, id=id_)["state"] for id_ in ("d1", "d2")] == [DEAD, DEAD]
 

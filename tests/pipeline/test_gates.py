@@ -187,7 +187,7 @@ def test_what_a_silence_takes_in_while_it_is_ended_is_told(house: House, db: Dat
     """A poll that does not know of the end yet puts something in."""
     house.silence(lasts=hours(24))
     with db.read() as tx:
-        (known,) = silences.of_use(tx, now=house.clock())
+        (known,) = silences.recent(tx, now=house.clock())
     with db.write() as tx:
         assert silences.end(tx, known.id, by="ann", now=house.clock())
     end(house, "j0")
@@ -243,7 +243,7 @@ def test_a_webhook_reads_the_note_in_its_body(house: House, db: Database) -> Non
     house.passes(minutes(20))
     end(house, "j1")
     with db.read() as tx:
-        found = lists.delivery(tx, house.transport.begun[0].id)
+        found = lists.delivery_details(tx, house.transport.begun[0].id)
     assert found
     assert found["event"]["note"] == "The silence by ann (maintenance) is over."
 

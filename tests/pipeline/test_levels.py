@@ -128,7 +128,7 @@ def test_whoever_was_told_hears_that_it_moves_again(db: Database, clock: Clock) 
     (row,) = rows(db, alarm)
     assert row["recovered_at"]
     with db.read() as tx:
-        listed = lists.deliveries(tx, Filter()).items
+        listed = lists.find_deliveries(tx, Filter()).items
     assert [(one["kind"], one["tells"], one["left"]) for one in listed] == [
         ("recovery", SUCCESS, RUNNING),
         ("level", RUNNING, None),

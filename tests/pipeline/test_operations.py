@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from bridge.decide.rulesfile.silences import Wanted, read_wanted
+from bridge.decide.rulesfile.silences import SilenceRequest, read_silence
 from bridge.model import Rejected, Sent
 from bridge.pipeline.operations import Conflict, NotFound, OperationRefused, Operations
 from bridge.record import pruning
@@ -63,12 +63,12 @@ def buried(world: World, *numbers: int) -> list[str]:
 
 def watch(world: World) -> Any:
     with world.db.read() as tx:
-        return gauges.watches(tx)[0]
+        return gauges.read_watches(tx)[0]
 
 
-def wanted(world: World, **said: Any) -> Wanted:
+def wanted(world: World, **said: Any) -> SilenceRequest:
     given = {"to": "Failed", "for": "2h", "reason": "new encoder", **said}
-    return read_wanted(given, now=world.now, author="ben")
+    return read_silence(given, now=world.now, author="ben")
 
 
 # --- deliveries ---------------------------------------------------------------------------------------------------

@@ -242,8 +242,8 @@ def test_a_clock_that_leaps_ahead_just_then_makes_no_stream_begin_anew(bridge: B
 def _unfinished(bridge: Bridge) -> tuple[int, str | None]:
     """How many unfinished jobs are counted, and since when s1 is unwatched."""
     with bridge.db.read() as tx:
-        (listed,) = [one for one in lists.jobs(tx, Filter()).items if one["id"] == "s1"]
-        (whole,) = lists.job(tx, "s1")
+        (listed,) = [one for one in lists.find_jobs(tx, Filter()).items if one["id"] == "s1"]
+        (whole,) = lists.job_details(tx, "s1")
         assert listed["unwatched_since"] == whole["unwatched_since"]
         return sum(gauges.open_jobs(tx).values()), whole["unwatched_since"]
 

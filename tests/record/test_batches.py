@@ -22,7 +22,7 @@ from bridge.record.polling import leases
 from bridge.record.pruning import Cutoffs
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import DEAD, DROPPED, WAITING, delivery
+from bridge.record.schema import DEAD, DROPPED, WAITING, deliveries
 from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.support.nouns import batch_id, by_hand
 from tests.support.records import (
@@ -37,10 +37,12 @@ from tests.support.records import (
     minutes,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     seconds,
     settle,
+    write,
 )
 
 CMS = Filter(state="dead", notifier="cms")
@@ -51,7 +53,7 @@ FIRST = batch_id()
 def bury(db: Database, *ids: str, to: str = "cms", state: int = DEAD, lane: str | None = None, **facts: Any) -> None:
     put(db, *(new_delivery(one, to, lane=lane, message=a_message(f"m-{one}", **facts)) for one in ids))
     with db.write() as tx:
-        these = update(delivery).where(delivery.c.id.in_(ids))
+        these = update(deliveries).where(deliveries.c.id.in_(ids))
         tx.execute(these.values(state=state, ended_at=ms(NOW), attempts=3, why="answered 500"))
 
 
@@ -66,15 +68,14 @@ def cancel(db: Database, *, now: datetime = NOW) -> tuple[Batch, int]:
 
 
 def standing(db: Database, id_: str = FIRST, *, now: datetime = NOW) -> Batch:
-    with db.read() as tx:
-        found = batches.progress(tx, id_, now=now)
+    found = read(db, batches.progress, id_, now=now)
     assert found
     return found
 
 
 def dues(db: Database) -> dict[str, timedelta]:
     """When those that wait are due, after NOW."""
-    found = [row for row in rows(db, delivery) if row["state"] == WAITING]
+    found = [row for row in rows(db, deliveries) if row["state"] == WAITING]
     return {row["id"]: timedelta(milliseconds=row["due_at"] - ms(NOW)) for row in found}
 
 
@@ -87,7 +88,7 @@ def test_what_is_dead_waits_again_under_its_id_one_an_interval(db: Database) -> 
     put(db, new_delivery("alive"))
     assert again(db) == Batch(id=FIRST, scheduled=29, waiting=1, last_due_at=NOW + seconds(29))
     assert dues(db) == {name: seconds(place) for place, name in enumerate(names(30))} | {"alive": seconds(0)}
-    first = row_of(db, delivery, id="d005")
+    first = row_of(db, deliveries, id="d005")
     assert (first["attempts"], first["why"], first["ended_at"]) == (0, "sent again by hand", None)
 
 
@@ -111,8 +112,7 @@ def test_a_filter_says_which(db: Database, which: dict[str, Any], found: list[st
     bury(db, "o1", to="ops", rule="all", job_id="j1")
     bury(db, "x1", state=DROPPED, rule="all")
     wanted = Filter(**{"state": "dead", **which})
-    with db.read() as tx:
-        assert batches.count(tx, wanted) == len(found)
+    assert read(db, batches.count, wanted) == len(found)
     assert again(db, wanted).total == len(found)
     assert list(dues(db)) == found
 
@@ -120,8 +120,7 @@ def test_a_filter_says_which(db: Database, which: dict[str, Any], found: list[st
 @only_sqlite
 def test_nothing_to_resend_makes_an_empty_batch(db: Database) -> None:
     assert again(db) == Batch(id=FIRST)
-    with db.read() as tx:
-        assert batches.progress(tx, FIRST, now=NOW) is None
+    assert read(db, batches.progress, FIRST, now=NOW) is None
 
 
 @only_sqlite
@@ -144,7 +143,7 @@ def test_progress_is_a_count_of_its_deliveries(db: Database) -> None:
         id=FIRST, scheduled=2, waiting=1, sending=1, sent=1, dead=1, last_due_at=NOW + hours(1)
     )
     with db.read() as tx:
-        assert [row["batch"] for row in lists.deliveries(tx, Filter(batch=FIRST, state="dead")).items] == [FIRST]
+        assert [row["batch"] for row in lists.find_deliveries(tx, Filter(batch=FIRST, state="dead")).items] == [FIRST]
 
 
 def test_batches_under_way_are_those_of_which_something_waits(db: Database) -> None:
@@ -153,8 +152,7 @@ def test_batches_under_way_are_those_of_which_something_waits(db: Database) -> N
     bury(db, "o1", to="ops")
     again(db, every=hours(1), nonce="long")
     again(db, Filter(state="dead", notifier="ops"), nonce="short")
-    with db.read() as tx:
-        found = batches.under_way(tx, now=NOW)
+    found = read(db, batches.under_way, now=NOW)
     assert [(batch.id, batch.scheduled, batch.waiting) for batch in found] == [
         (batch_id("short"), 0, 1),
         (batch_id("long"), 1, 1),
@@ -257,8 +255,7 @@ def test_a_fallback_is_told_no_faster_than_the_batch_becomes_due(db: Database) -
     bury(db, "d1", "d2", "d3")
     again(db, every=minutes(1))
     put(db, new_delivery("later"), now=NOW + hours(1))
-    with db.write() as tx:
-        entries.pause(tx, "cms", "410", now=NOW)
+    write(db, entries.pause, "cms", "410", now=NOW)
     found = []
     for minute in (0, 1):
         with db.write() as tx:
@@ -274,8 +271,7 @@ def test_what_is_not_due_yet_is_not_late(db: Database) -> None:
     know(db, "cms")
     bury(db, "d1")
     again(db, now=NOW + hours(2))
-    with db.read() as tx:
-        (row,) = gauges.notifiers(tx)
+    (row,) = read(db, gauges.read_notifiers)
     assert (row["waiting"], row["oldest_waiting_at"]) == (1, "2026-11-21T11:00:00.000Z")
 
 
@@ -289,7 +285,7 @@ def test_cancelling_lets_what_is_not_due_yet_be_dead_again(db: Database) -> None
     left, cancelled = cancel(db, now=moment)
     assert (left, cancelled) == (Batch(id=FIRST, waiting=11, dead=19), 19)
     assert list(dues(db)) == names(11)
-    one = row_of(db, delivery, id="d020")
+    one = row_of(db, deliveries, id="d020")
     assert (one["state"], one["ended_at"], one["why"]) == (DEAD, ms(moment), "its resending was cancelled")
     assert cancel(db, now=moment)[1] == 0
 
@@ -322,8 +318,7 @@ def test_one_that_is_resent_alone_belongs_to_no_batch(db: Database) -> None:
     bury(db, "d1", "d2")
     again(db, every=hours(1))
     settle(db, *(ended(one, Rejected("no")) for one in claim(db)))
-    with db.write() as tx:
-        entries.redrive(tx, select(delivery.c.n).where(delivery.c.id == "d1"), now=NOW)
+    write(db, entries.redrive, select(deliveries.c.n).where(deliveries.c.id == "d1"), now=NOW)
     assert standing(db).total == 1
     assert cancel(db, now=NOW - seconds(1)) == (Batch(id=FIRST, dead=1), 1)
 
@@ -346,8 +341,7 @@ def test_whoever_dies_on_the_way_leaves_the_rest_as_it_was(db: Database) -> None
         numbers = batches.numbers(tx, CMS, most=7)
         assert batches.resend(tx, FIRST, dict.fromkeys(numbers, NOW)) == 7
     assert dues(db) == {}
-    with db.write() as tx:
-        assert batches.resend(tx, FIRST, dict.fromkeys(numbers, NOW)) == 7
+    assert write(db, batches.resend, FIRST, dict.fromkeys(numbers, NOW)) == 7
     assert again(db, nonce="2").total == 3
 
 
@@ -366,9 +360,9 @@ def test_a_large_batch_is_made_in_small_transactions(db: Database, db_url: str, 
 
 def bury_many(db: Database, count: int) -> None:
     bury(db, "d0")
-    one = row_of(db, delivery, id="d0")
+    one = row_of(db, deliveries, id="d0")
     with db.write() as tx:
-        tx.execute(insert(delivery), [{**one, "n": one["n"] + n, "id": f"d{n}"} for n in range(1, count)])
+        tx.execute(insert(deliveries), [{**one, "n": one["n"] + n, "id": f"d{n}"} for n in range(1, count)])
 
 
 @only_sqlite
@@ -378,8 +372,7 @@ def test_what_was_pruned_is_no_longer_counted(db: Database) -> None:
     again(db, every=hours(1))
     settle(db, *(ended(one, Sent()) for one in claim(db)))
     cut = Cutoffs(now=NOW + hours(2), ended=NOW + hours(1), dead=NOW, created={})
-    with db.write() as tx:
-        assert pruning.prune_deliveries(tx, [row["n"] for row in rows(db, delivery)], cut=cut) == 1
+    assert write(db, pruning.prune_deliveries, [row["n"] for row in rows(db, deliveries)], cut=cut) == 1
     assert standing(db).total == 1
 
 
@@ -389,9 +382,7 @@ def test_a_batch_goes_on_when_the_clock_was_set_back(db: Database) -> None:
     bury(db, "d1", "d2")
     again(db, every=minutes(1))
     assert claimed_ids(db) == ["d1"]
-    with db.write() as tx:
-        leases.enlist(tx, "w1", machine="m", pid=1, now=NOW)
-    with db.write() as tx:
-        assert rewind(tx, now=NOW - hours(1)) == hours(1)
+    write(db, leases.enlist, "w1", machine="m", pid=1, now=NOW)
+    assert write(db, rewind, now=NOW - hours(1)) == hours(1)
     assert claimed_ids(db, now=NOW - hours(1) + seconds(59)) == []
     assert claimed_ids(db, now=NOW - hours(1) + minutes(1)) == ["d2"]

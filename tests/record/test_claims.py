@@ -8,7 +8,7 @@ from bridge.decide.retries import BROKEN_AT
 from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
 from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
-from bridge.record.schema import delivery, notifier
+from bridge.record.schema import deliveries, notifiers
 from tests.conftest import Opener, only_postgresql
 from tests.support.records import (
     LEASE,
@@ -17,15 +17,18 @@ from tests.support.records import (
     claim_all,
     claimed_ids,
     ended,
+    execute,
     hours,
     know,
     minutes,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     seconds,
     settle,
+    write,
 )
 
 
@@ -41,7 +44,7 @@ def test_a_claim_counts_the_attempt_and_has_a_lease(db: Database) -> None:
     know(db, "cms")
     put(db, new_delivery("d1"))
     (mine,) = claim(db)
-    stored = row_of(db, delivery, id="d1")
+    stored = row_of(db, deliveries, id="d1")
     assert mine.attempts == 1
     assert (stored["lease"], stored["lease_until"]) == (mine.lease, ms(NOW + LEASE))
 
@@ -98,7 +101,7 @@ def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None
     put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"), new_delivery("b1", lane="b"))
     first, other = claim(db)
     settle(db, ended(first, RetryLater("503"), again_at=NOW + hours(1)), ended(other, Sent()))
-    assert row_of(db, delivery, id="a2")["due_at"] == ms(NOW + hours(1))
+    assert row_of(db, deliveries, id="a2")["due_at"] == ms(NOW + hours(1))
     assert claim(db, now=NOW + minutes(59)) == []
     (again,) = claim(db, now=NOW + hours(1))
     assert (again.id, again.attempts) == ("a1", 2)
@@ -132,8 +135,7 @@ def test_one_that_is_redriven_goes_before_those_behind_it(db: Database) -> None:
     put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"), new_delivery("a3", lane="a"))
     settle(db, ended(claim(db)[0], Rejected("no")))
     (second,) = claim(db)
-    with db.write() as tx:
-        entries.redrive(tx, delivery.select().with_only_columns(delivery.c.n), now=NOW)
+    write(db, entries.redrive, deliveries.select().with_only_columns(deliveries.c.n), now=NOW)
     assert claim(db) == []  # the second is being sent
     settle(db, ended(second, Sent()))
     assert claimed_ids(db) == ["a1"]
@@ -148,7 +150,7 @@ def test_a_redrive_between_two_claims_never_sends_two_of_a_lane_at_once(
     settle(db, ended(claim(db)[0], Rejected("no")))
     other = opened(db_url)
     with other.write() as redriving:
-        entries.redrive(redriving, delivery.select().with_only_columns(delivery.c.n), now=NOW)
+        entries.redrive(redriving, deliveries.select().with_only_columns(deliveries.c.n), now=NOW)
         assert claimed_ids(db) == ["a2"]  # it does not see the first yet
     assert claimed_ids(other) == []
 
@@ -263,8 +265,7 @@ def test_a_rate_from_before_the_clock_was_set_back_does_not_silence_a_notifier(d
 
 
 def _claim_paused(db: Database, name: str, most: int = 64) -> list[str]:
-    with db.write() as tx:
-        found = claims.claim_paused(tx, name, lease="w1.p", lease_for=LEASE, now=NOW, most=most)
+    found = write(db, claims.claim_paused, name, lease="w1.p", lease_for=LEASE, now=NOW, most=most)
     return [one.id for one in found]
 
 
@@ -277,8 +278,7 @@ def test_what_waits_for_a_paused_notifier_can_be_taken_to_be_told_elsewhere(db: 
         assert claims.paused_and_waiting(tx) == [("cms", "410")]
     assert _claim_paused(db, "cms", most=2) == ["d1", "d2"]
     assert _claim_paused(db, "cms") == ["later"]
-    with db.read() as tx:
-        assert claims.paused_and_waiting(tx) == []
+    assert read(db, claims.paused_and_waiting) == []
 
 
 def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Database) -> None:
@@ -292,8 +292,7 @@ def test_nothing_is_taken_from_a_notifier_that_was_resumed_meanwhile(db: Databas
 
 
 def _fail(db: Database, name: str, count: int) -> None:
-    with db.write() as tx:
-        entries.failed(tx, name, count, broken_at=BROKEN_AT, run=seconds(0))
+    write(db, entries.failed, name, count, broken_at=BROKEN_AT, run=seconds(0))
 
 
 def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Database) -> None:
@@ -350,16 +349,14 @@ def test_of_a_notifier_that_failed_the_oldest_and_the_newest_are_told_by_turns(d
     for newest in ((), {"cms"}, ()):
         (probe,) = claim(db, broken_at=BROKEN_AT, newest=newest)
         asked.append(probe.id)
-        with db.write() as tx:
-            results.hand_back(tx, [probe])
+        write(db, results.hand_back, [probe])
     assert asked == ["old", "new", "old"]
 
 
 def test_a_notifier_that_was_resumed_counts_anew(db: Database) -> None:
     know(db, "cms")
     _fail(db, "cms", BROKEN_AT)
-    with db.write() as tx:
-        entries.resume(tx, "cms")
+    write(db, entries.resume, "cms")
     put(db, *[new_delivery(f"d{n}") for n in range(3)])
     assert len(claim(db, broken_at=BROKEN_AT)) == 3
 
@@ -371,7 +368,7 @@ def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_
     know(db, "cms", "ops")
     put(db, new_delivery("old"), new_delivery("tried", lane="b"), new_delivery("o1", to="ops"), new_delivery("young"))
     _fail(db, "cms", failures)
-    numbers = [row["n"] for row in rows(db, delivery) if row["id"] != "young"]
+    numbers = [row["n"] for row in rows(db, deliveries) if row["id"] != "young"]
     with db.write() as tx:
         claimed = claims.claim_hopeless(
             tx, "cms", numbers, broken_at=BROKEN_AT, lease="w1.h", lease_for=LEASE, now=NOW + hours(3)
@@ -388,17 +385,17 @@ def test_what_is_due_is_looked_at_a_few_at_a_time(db: Database) -> None:
         while page := claims.due(tx, "cms", after=after, now=NOW, most=2):
             seen += [one.n for one in page]
             after = (page[-1].due_at, page[-1].n)
-    assert seen == [row["n"] for row in rows(db, delivery) if row["id"].startswith("d")]
+    assert seen == [row["n"] for row in rows(db, deliveries) if row["id"].startswith("d")]
 
 
 def test_a_probe_begins_the_retry_time_of_what_was_never_tried(db: Database) -> None:
     know(db, "cms")
     put(db, new_delivery("d1"), new_delivery("d2"))
-    numbers = [row["n"] for row in rows(db, delivery)]
+    numbers = [row["n"] for row in rows(db, deliveries)]
     with db.write() as tx:
         claims.begin_retry(tx, numbers[:1], seconds(5))
         claims.begin_retry(tx, numbers, seconds(9))
-    assert [row["retry_from"] for row in rows(db, delivery)] == [5_000, 9_000]
+    assert [row["retry_from"] for row in rows(db, deliveries)] == [5_000, 9_000]
 
 
 # --- threads ------------------------------------------------------------------------------------------------
@@ -423,7 +420,7 @@ def test_what_is_to_go_out_at_once_does_so_alone_whatever_its_notifier_waits_for
     put(db, *[new_delivery(f"d{n}") for n in range(3)])
     put(db, new_delivery("asked"), at_once=True)
     with db.write() as tx:
-        tx.execute(notifier.update().values(failures=failures))
+        tx.execute(notifiers.update().values(failures=failures))
         entries.hold(tx, "cms", NOW + minutes(1))
     assert claimed_ids(db, broken_at=BROKEN_AT) == ["asked"]
     assert claimed_ids(db, broken_at=BROKEN_AT) == []
@@ -432,8 +429,7 @@ def test_what_is_to_go_out_at_once_does_so_alone_whatever_its_notifier_waits_for
 def test_what_is_to_go_out_at_once_waits_for_no_probe_that_is_under_way(db: Database) -> None:
     know(db, "cms")
     put(db, *[new_delivery(f"d{n}") for n in range(3)])
-    with db.write() as tx:
-        tx.execute(notifier.update().values(failures=BROKEN_AT))
+    execute(db, notifiers.update().values(failures=BROKEN_AT))
     assert claimed_ids(db, broken_at=BROKEN_AT) == ["d0"]
     put(db, new_delivery("asked"), at_once=True)
     assert claimed_ids(db, broken_at=BROKEN_AT, newest={"cms"}) == ["asked"]
@@ -450,22 +446,20 @@ def test_what_is_to_go_out_at_once_is_first_and_goes_to_no_notifier_that_is_paus
     put(db, new_delivery("again"), at_once=True)
     assert claimed_ids(db) == []
     put(db, new_delivery("paused", to="ops"), at_once=True)
-    with db.write() as tx:
-        entries.pause(tx, "ops", "410", now=NOW)
+    write(db, entries.pause, "ops", "410", now=NOW)
     assert claimed_ids(db) == []
 
 
 def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Database) -> None:
     know(db, "cms")
     put(db, new_delivery("d1", lane="j1"), new_delivery("d2", lane="j1"), new_delivery("d3"))
-    numbers = {row["id"]: row["n"] for row in rows(db, delivery)}
+    numbers = {row["id"]: row["n"] for row in rows(db, deliveries)}
     urge(db, numbers["d2"], numbers["d3"])
-    assert [row["id"] for row in rows(db, delivery) if row["due_at"] == claims.AT_ONCE] == ["d3"]
+    assert [row["id"] for row in rows(db, deliveries) if row["due_at"] == claims.AT_ONCE] == ["d3"]
     assert claimed_ids(db, free=1) == ["d3"]
     urge(db, numbers["d1"])
-    assert all(row["due_at"] != claims.AT_ONCE for row in rows(db, delivery) if row["id"] != "d3")
+    assert all(row["due_at"] != claims.AT_ONCE for row in rows(db, deliveries) if row["id"] != "d3")
 
 
 def urge(db: Database, *numbers: int) -> None:
-    with db.write() as tx:
-        claims.urge(tx, "cms", numbers, now=NOW)
+    write(db, claims.urge, "cms", numbers, now=NOW)

@@ -15,16 +15,29 @@ from bridge.record import counters
 from bridge.record.counters import AT_ONCE, BOUNDS, MOST_KEPT, Count, timed
 from bridge.record.database import Database
 from bridge.record.outbox import results
-from bridge.record.schema import tally
+from bridge.record.schema import tallies
 from tests.conftest import Opener, only_sqlite
-from tests.support.records import NOW, claim, ended, hours, know, minutes, new_delivery, put, rows, seconds, settle
+from tests.support.records import (
+    NOW,
+    claim,
+    ended,
+    hours,
+    know,
+    minutes,
+    new_delivery,
+    put,
+    read,
+    rows,
+    seconds,
+    settle,
+    write,
+)
 
 NINE = NOW.replace(hour=9, minute=0, second=0, microsecond=0)
 
 
 def count(db: Database, *counted: Count, now: datetime = NOW) -> None:
-    with db.write() as tx:
-        counters.add(tx, counted, now=now)
+    write(db, counters.add, counted, now=now)
 
 
 def total(db: Database, *metrics: str) -> dict[tuple[str, ...], int]:
@@ -35,8 +48,7 @@ def total(db: Database, *metrics: str) -> dict[tuple[str, ...], int]:
 def series(db: Database, metric: str, since: datetime, span: timedelta) -> dict[str, list[tuple[str, int]]]:
     first = since - timedelta(seconds=since.timestamp() % span.total_seconds())
     slots = [first + span * place for place in range((NOW + hours(24) - first) // span)]
-    with db.read() as tx:
-        found = counters.series(tx, metric, slots)
+    found = read(db, counters.series, metric, slots)
     return {
         "/".join(labels): [(f"{slot:%d %H:%M}", count) for slot, count in zip(slots, counts, strict=True) if count]
         for labels, counts in found.items()
@@ -70,7 +82,7 @@ def test_calls_in_one_transaction_make_one_write_of_what_they_counted(db: Databa
     with db.write() as tx:
         for _ in range(3):
             counters.add(tx, [Count("unmatched", ())], now=NOW)
-        assert tx.execute(select(tally)).all() == []  # not before its end
+        assert tx.execute(select(tallies)).all() == []  # not before its end
     assert total(db, "unmatched") == {("unmatched",): 3}
 
 
@@ -91,14 +103,14 @@ def test_what_is_rolled_back_was_not_counted_and_does_not_come_with_the_next(db:
 def test_a_duration_is_counted_in_the_bucket_that_reaches_up_to_it(db: Database) -> None:
     bounds = BOUNDS["attempt"]
     count(db, *(timed("attempt", ("cms", "ok"), took) for took in (0.0, bounds[0], 0.03, 15.0, 15.001, 9_000.0)))
-    assert [(row["bucket"], row["count"], row["ms"]) for row in rows(db, tally)] == [
+    assert [(row["bucket"], row["count"], row["ms"]) for row in rows(db, tallies)] == [
         (0, 2, 25), (1, 1, 30), (len(bounds) - 1, 1, 15_000), (len(bounds), 2, 9_015_001),
     ]  # fmt: skip
 
 
 def test_what_seems_to_have_taken_less_than_nothing_took_nothing(db: Database) -> None:
     count(db, timed("detection", (), -5.0), timed("detection", (), -7.0))
-    assert [(row["bucket"], row["count"], row["ms"]) for row in rows(db, tally)] == [(0, 2, 0)]
+    assert [(row["bucket"], row["count"], row["ms"]) for row in rows(db, tallies)] == [(0, 2, 0)]
 
 
 def test_a_label_may_be_any_text_of_any_length(db: Database) -> None:
@@ -110,7 +122,7 @@ def test_a_label_may_be_any_text_of_any_length(db: Database) -> None:
 
 def test_only_what_is_charted_has_slots(db: Database) -> None:
     count(db, Count("match", ("vod",)), Count("delivery", ("cms", "dead")), now=NINE + minutes(7))
-    assert [(row["metric"], row["slot"]) for row in rows(db, tally)] == [
+    assert [(row["metric"], row["slot"]) for row in rows(db, tallies)] == [
         ("delivery", 0), ("delivery", int((NINE + minutes(5)).timestamp()) * 1000), ("match", 0),
     ]  # fmt: skip
 
@@ -131,8 +143,7 @@ def test_what_a_lost_worker_sent_is_counted_as_lost(db: Database) -> None:
     know(db, "cms")
     put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, worker="w1")
-    with db.write() as tx:
-        assert results.bury(tx, "w1", now=NOW) == 2
+    assert write(db, results.bury, "w1", now=NOW) == 2
     assert total(db, "attempt") == {("attempt", "cms", "lost"): 2}
 
 
@@ -164,8 +175,7 @@ def test_pruning_goes_on_beside_them(db: Database, db_url: str, opened: Opener) 
     with ThreadPoolExecutor(1) as pool:
         crowd = pool.submit(_crowd, db_url, opened, 2, 25)
         while not crowd.done():
-            with db.write() as tx:
-                counters.compact(tx, now=NINE)
+            write(db, counters.compact, now=NINE)
         crowd.result()
     assert total(db, "suppressed") == {("suppressed", "rule", str(k)): 50 for k in range(10)}
     assert series(db, "delivery", NINE - hours(6), hours(1)) == {"cms/dead": [("21 04:00", 60)]}
@@ -189,7 +199,7 @@ def test_slots_become_longer_as_they_age_and_lose_nothing(db: Database) -> None:
     assert compact(db, NINE) == [AT_ONCE, 70 * 11 + 17 - AT_ONCE, 0]
     assert series(db, "delivery", NINE - timedelta(days=3), hours(6)) == before
     assert total(db, "delivery") == {("delivery", "cms", "dead"): len(moments)}
-    ages = [NINE.timestamp() - row["slot"] / 1000 for row in rows(db, tally) if row["slot"]]
+    ages = [NINE.timestamp() - row["slot"] / 1000 for row in rows(db, tallies) if row["slot"]]
     assert {age % 3600 for age in ages if age > 2 * 3600} == {0}
     assert len([age for age in ages if age <= 2 * 3600]) == 25
     # 07:00 and 09:00 of today are begun hours; two days ago ends with the quarter of 06:00.
@@ -200,15 +210,15 @@ def test_slots_become_longer_as_they_age_and_lose_nothing(db: Database) -> None:
 def test_compacting_again_changes_nothing(db: Database) -> None:
     list(_days(db, 2))
     compact(db, NINE)
-    before = rows(db, tally)
+    before = rows(db, tallies)
     assert compact(db, NINE + minutes(4)) == [0]
-    assert rows(db, tally) == before
+    assert rows(db, tallies) == before
 
 
 def test_what_is_older_than_a_month_goes_but_not_what_it_is_in_all(db: Database) -> None:
     count(db, Count("delivery", ("cms", "dead")), Count("match", ("r",)), now=NINE - timedelta(days=32))
     compact(db, NINE)
-    assert [(row["metric"], row["slot"]) for row in rows(db, tally)] == [("delivery", 0), ("match", 0)]
+    assert [(row["metric"], row["slot"]) for row in rows(db, tallies)] == [("delivery", 0), ("match", 0)]
 
 
 @only_sqlite

@@ -14,7 +14,7 @@ from bridge.model import Delivery, Notifier, RetryLater, Sent
 from bridge.record.database import Database
 from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
-from bridge.record.schema import DEAD, SENT, delivery
+from bridge.record.schema import DEAD, SENT, deliveries
 from tests.conftest import Opener, only_postgresql, only_sqlite
 from tests.support.records import LEASE, NOW, ended, know, new_delivery, put, rows
 
@@ -62,7 +62,7 @@ def _work(db: Database, receiver: Receiver, worker: str, count: int) -> None:
 
 def _finished(db: Database) -> int:
     with db.read() as tx:
-        return tx.execute(select(func.count()).where(delivery.c.state.in_([SENT, DEAD]))).scalar_one()
+        return tx.execute(select(func.count()).where(deliveries.c.state.in_([SENT, DEAD]))).scalar_one()
 
 
 def _crowd(db: Database, url: str, opened: Opener, *, count: int, lanes: int, workers: int) -> None:
@@ -83,7 +83,7 @@ def _crowd(db: Database, url: str, opened: Opener, *, count: int, lanes: int, wo
         one.result()
     assert receiver.faults == []
     assert dict(receiver.sent) == {f"lane{at}": list(range(count // lanes)) for at in range(lanes)}
-    assert {row["state"] for row in rows(db, delivery)} == {SENT}
+    assert {row["state"] for row in rows(db, deliveries)} == {SENT}
 
 
 @only_postgresql

@@ -16,11 +16,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from bridge.record.database import Database, SchemaOld, at, ms, trouble
-from bridge.record.schema import HEAD, lease, stream
+from bridge.record.schema import HEAD, leases, streams
 from tests.conftest import Opener, PostgresServer, only_postgresql, only_sqlite
 from tests.crash.servers import open_folder, own_postgres
 from tests.support.commands import run
-from tests.support.records import NOW, rows
+from tests.support.records import NOW, execute, rows
 from tests.support.waiting import wait_until
 
 
@@ -192,23 +192,23 @@ def test_writing_takes_the_lock_of_sqlite_at_once(db_url: str, opened: Opener) -
 def test_reading_takes_no_lock_and_waits_for_none(db_url: str, opened: Opener) -> None:
     db, other = opened(db_url), _impatient(db_url, opened)
     with db.read() as reading:
-        assert reading.execute(select(stream)).all() == []
+        assert reading.execute(select(streams)).all() == []
         with other.write() as tx:  # no waiting for who reads
-            tx.execute(insert(stream).values(key="k", told_from=1))
+            tx.execute(insert(streams).values(key="k", told_from=1))
             with db.read() as second:  # nor for who writes
-                assert second.execute(select(stream)).all() == []
-        assert reading.execute(select(stream)).all() == []  # and what is read stays the same till the end
+                assert second.execute(select(streams)).all() == []
+        assert reading.execute(select(streams)).all() == []  # and what is read stays the same till the end
 
 
 def test_an_exception_undoes_the_transaction(db: Database) -> None:
     def fail() -> None:
         with db.write() as tx:
-            tx.execute(insert(lease).values(name="a", until=1))
+            tx.execute(insert(leases).values(name="a", until=1))
             raise TimeoutError
 
     with pytest.raises(TimeoutError):
         fail()
-    assert rows(db, lease) == []
+    assert rows(db, leases) == []
 
 
 def test_a_database_that_is_not_there_is_trouble_in_one_line() -> None:
@@ -243,8 +243,7 @@ def _set_up(url: str, setting: str) -> None:
 
 
 def _write(db: Database, name: str) -> None:
-    with db.write() as tx:
-        tx.execute(insert(lease).values(name=name, until=1))
+    execute(db, insert(leases).values(name=name, until=1))
 
 
 @only_postgresql
@@ -260,9 +259,9 @@ def test_sessions_that_were_set_up_wrongly_end_with_their_first_error(
         _write(db, "a")
     _set_up(own_url, f"RESET {setting.split()[0]}")
     with db.write() as tx, db.write() as other:
-        tx.execute(insert(lease).values(name="b", until=1))
-        other.execute(insert(lease).values(name="c", until=1))
-    assert {row["name"] for row in rows(db, lease)} == {"b", "c"}
+        tx.execute(insert(leases).values(name="b", until=1))
+        other.execute(insert(leases).values(name="c", until=1))
+    assert {row["name"] for row in rows(db, leases)} == {"b", "c"}
 
 
 @only_postgresql
@@ -320,7 +319,7 @@ def test_of_several_hosts_one_is_taken_that_can_be_written_to(
         db = opened(f"postgresql://postgres@/{name}?host={hosts[0]}&host={hosts[1]}")
         _write(db, "a")
         db.close()
-    assert len(rows(opened(own_url), lease)) == 1
+    assert len(rows(opened(own_url), leases)) == 1
 
 
 @only_postgresql
@@ -328,7 +327,7 @@ def test_the_encoding_that_a_role_or_database_asks_for_is_not_used(own_url: str,
     _set_up(own_url, "SET client_encoding = 'LATIN1'")
     db = opened(own_url)
     _write(db, "测试")
-    assert [row["name"] for row in rows(db, lease)] == ["测试"]
+    assert [row["name"] for row in rows(db, leases)] == ["测试"]
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from bridge.model import Hold, NewDelivery, Rate, Silence
+from bridge.record import schema
 from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
-from bridge.record.schema import DELIVERY_STATES, delivery, digest
+from bridge.record.schema import DELIVERY_STATES, deliveries
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.support.records import NOW, a_message, hours, new_delivery, rows, seconds
+from tests.support.records import NOW, a_message, hours, new_delivery, read, rows, seconds, write
 
 NOTIFIERS = ("n0", "n1")
 MOST = 4
@@ -68,8 +69,7 @@ def _tell(db: Database, crowd: Crowd, is_over: Callable[[], bool]) -> None:
     for _ in range(100_000):
         last = is_over()
         now = crowd.now()
-        with db.read() as tx:
-            due = digests.due(tx, now=now)
+        due = read(db, digests.due, now=now)
         for n in due:
             with db.write() as tx:
                 if (ended := digests.end(tx, n, now=now)) is None:
@@ -88,8 +88,7 @@ def _silence(db: Database, number: int) -> None:
     silence = Silence(
         id=f"s{number:03}", spec="{}", author="ann", reason="maintenance", begins_at=NOW, ends_at=NOW + hours(1)
     )
-    with db.write() as tx:
-        silences.add(tx, silence)
+    write(db, silences.add, silence)
 
 
 def _end_silences(db: Database, crowd: Crowd, count: int, is_over: Callable[[], bool]) -> None:
@@ -100,8 +99,7 @@ def _end_silences(db: Database, crowd: Crowd, count: int, is_over: Callable[[], 
             with db.read() as tx:
                 if is_over() or silences.held(tx, [f"s{number:03}"]):
                     break
-        with db.write() as tx:
-            assert silences.end(tx, f"s{number:03}", by="ben", now=crowd.now())
+        assert write(db, silences.end, f"s{number:03}", by="ben", now=crowd.now())
 
 
 def _crowd(db: Database, url: str, opened: Opener, *, enterers: int, tellers: int, turns: int) -> None:
@@ -123,9 +121,9 @@ def _crowd(db: Database, url: str, opened: Opener, *, enterers: int, tellers: in
 
 
 def _compare(db: Database, crowd: Crowd) -> None:
-    found = rows(db, digest)
+    found = rows(db, schema.digests)
     members: dict[int, Counter[str]] = defaultdict(Counter)
-    for row in rows(db, delivery):
+    for row in rows(db, deliveries):
         if row["digest"] is not None:
             members[row["digest"]][DELIVERY_STATES[row["state"]]] += 1
     assert [row for row in found if row["ended_at"] is None] == []
@@ -136,7 +134,7 @@ def _compare(db: Database, crowd: Crowd) -> None:
         assert (row["members"], crowd.told[row["n"]]) == (here.total(), here["merged"])
         assert (row["delivery"] is not None) == (here["merged"] > 0)
     assert max(members[row["n"]].total() for row in found if row["gate"] == "group") == MOST
-    alone = [row["state"] for row in rows(db, delivery) if row["digest"] is None and not row["id"].startswith("d-")]
+    alone = [row["state"] for row in rows(db, deliveries) if row["digest"] is None and not row["id"].startswith("d-")]
     assert {DELIVERY_STATES[state] for state in alone} == {"waiting"}
     passed = [row["passed"] for row in found if row["gate"] == "throttle"]
     assert (max(passed), sum(passed)) == (RATE.count, len(alone))

@@ -25,6 +25,7 @@ from tests.support.records import (
     minutes,
     new_delivery,
     put,
+    read,
     settle,
 )
 
@@ -101,8 +102,7 @@ def test_what_is_left_of_an_open_order_becomes_a_batch_at_its_rate(old: Database
     assert second["due_at"] - first["due_at"] == 1_000  # sixty a minute
     for row in (first, second, after["is-dropped"]):
         assert (row["state"], row["attempts"], row["ended_at"], row["why"]) == (0, 0, None, "sent again by hand")
-    with old.read() as tx:
-        assert batches.progress(tx, "rdr_1", now=NOW + hours(10**4)) == batches.Batch(id="rdr_1", waiting=2)
+    assert read(old, batches.progress, "rdr_1", now=NOW + hours(10**4)) == batches.Batch(id="rdr_1", waiting=2)
 
 
 def test_it_is_done_once(old: Database) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
-from bridge.record.schema import HEAD, attempt, metadata, notifier
+from bridge.record.schema import HEAD, attempts, metadata, notifiers
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
 from tests.record.test_snapshots import see
 from tests.support.records import a_listed_job, know, new_delivery, put, rows
@@ -146,8 +146,8 @@ def test_what_a_version_wrote_that_gives_no_reasons_has_none(empty_url: str, ope
     db.upgrade()
     with db.write() as tx:
         tx.execute(text(_ATTEMPT.format(2)))  # such a worker may still run
-    assert [(row["number"], row["reason"]) for row in rows(db, attempt)] == [(1, None), (2, None)]
-    assert [row["paused_reason"] for row in rows(db, notifier)] == [None]
+    assert [(row["number"], row["reason"]) for row in rows(db, attempts)] == [(1, None), (2, None)]
+    assert [row["paused_reason"] for row in rows(db, notifiers)] == [None]
 
 
 # --- indexes that PostgreSQL builds while others write ----------------------------------------------------------

@@ -6,7 +6,7 @@ from bridge.model import Rejected, RetryLater, Sent
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.queries import lists
-from bridge.record.schema import delivery, message, notifier
+from bridge.record.schema import deliveries, messages, notifiers
 from tests.support.records import (
     NOW,
     a_message,
@@ -17,9 +17,11 @@ from tests.support.records import (
     know,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     settle,
+    write,
 )
 
 
@@ -33,13 +35,13 @@ def test_what_is_put_twice_is_told_once(db: Database) -> None:
     put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, free=1)
     put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("d3"), now=NOW + hours(1))
-    assert [(row["id"], row["state"]) for row in rows(db, delivery)] == [("d1", 1), ("d2", 0), ("d3", 0)]
-    assert len(rows(db, message)) == 3
+    assert [(row["id"], row["state"]) for row in rows(db, deliveries)] == [("d1", 1), ("d2", 0), ("d3", 0)]
+    assert len(rows(db, messages)) == 3
 
 
 def test_putting_nothing_is_allowed(db: Database) -> None:
     put(db)
-    assert rows(db, delivery) == []
+    assert rows(db, deliveries) == []
 
 
 def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
@@ -49,8 +51,7 @@ def test_one_message_to_two_notifiers_is_stored_once(db: Database) -> None:
     assert (first.event, first.says, first.happened_at) == (second.event, second.says, NOW)
     assert first.event == '{"text":"转码 \\"ok\\""}'
     assert (second.note, second.thread, second.root) == ("a note", "t", None)
-    with db.read() as tx:
-        assert entries.message_of(tx, second.n) == told
+    assert read(db, entries.message_of, second.n) == told
 
 
 def _dead(db: Database, id_: str = "d1") -> None:
@@ -64,14 +65,13 @@ def _dead(db: Database, id_: str = "d1") -> None:
 def test_a_dead_delivery_is_sent_again_under_its_own_id(db: Database) -> None:
     _dead(db)
     assert claim(db, now=NOW + hours(25)) == []
-    with db.write() as tx:
-        assert entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW + hours(30)) == ["d1"]
+    assert write(db, entries.redrive, lists.numbers_of(["d1"]), now=NOW + hours(30)) == ["d1"]
     (again,) = claim(db, now=NOW + hours(30))
     assert (again.id, again.attempts) == ("d1", 1)
     assert (again.retry_from, again.retry_due) == (None, None)  # so the retry time and the schedule begin anew
-    assert row_of(db, delivery, id="d1")["created_at"] == ms(NOW)  # but it is not a younger one
+    assert row_of(db, deliveries, id="d1")["created_at"] == ms(NOW)  # but it is not a younger one
     settle(db, ended(again, Sent()))
-    assert row_of(db, delivery, id="d1")["why"] is None
+    assert row_of(db, deliveries, id="d1")["why"] is None
 
 
 def test_only_dead_deliveries_are_redriven(db: Database) -> None:
@@ -90,7 +90,7 @@ def test_a_paused_notifier_is_told_nothing_until_it_is_resumed(db: Database) -> 
         entries.pause(tx, "cms", "being repaired", now=NOW)
         entries.pause(tx, "cms", "a second reason", now=NOW + hours(1))
     assert claimed_ids(db) == ["d2"]
-    paused = row_of(db, notifier, name="cms")
+    paused = row_of(db, notifiers, name="cms")
     assert (paused["paused_at"], paused["paused_why"]) == (ms(NOW), "being repaired")
     with db.write() as tx:
         assert entries.resume(tx, "cms")
@@ -103,8 +103,7 @@ def test_resuming_ends_the_wait_that_a_receiver_asked_for(db: Database) -> None:
     (first,) = claim(db, free=1)
     settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
     assert claimed_ids(db) == []
-    with db.write() as tx:
-        entries.resume(tx, "cms")
+    write(db, entries.resume, "cms")
     assert claimed_ids(db) == ["d2"]
 
 
@@ -112,6 +111,5 @@ def test_a_refused_delivery_can_be_redriven_too(db: Database) -> None:
     put(db, new_delivery("d1"))
     (mine,) = claim(db)
     settle(db, ended(mine, Rejected("not this one")))
-    with db.write() as tx:
-        assert entries.redrive(tx, lists.numbers_of(["d1"]), now=NOW) == ["d1"]
+    assert write(db, entries.redrive, lists.numbers_of(["d1"]), now=NOW) == ["d1"]
     assert claimed_ids(db) == ["d1"]

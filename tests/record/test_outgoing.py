@@ -6,21 +6,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from bridge.record.codec import iso
 from bridge.record.database import Database, ms
-from bridge.record.outbox import entries
+from bridge.record.outbox import claims, entries
 from bridge.record.queries import lists
-from bridge.record.queries.lists import iso
-from tests.support.records import NOW, claim, know, minutes, new_delivery, put, seconds
+from tests.support.records import NOW, claim, know, minutes, new_delivery, put, read, seconds
 
 
 def delivery(db: Database, id_: str) -> Any:
-    with db.read() as tx:
-        return lists.sendable(tx, id_)
+    return read(db, claims.sendable, id_)
 
 
 def lane(db: Database, notifier: str = "cms") -> Any:
-    with db.read() as tx:
-        return lists.notifier_row(tx, notifier)
+    return read(db, lists.notifier_row, notifier)
 
 
 def said(at: datetime) -> str | None:

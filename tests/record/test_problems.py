@@ -7,8 +7,8 @@ from bridge.model import Problem
 from bridge.record import counters
 from bridge.record.database import Database
 from bridge.record.polling import problems
-from bridge.record.schema import job_problem
-from tests.support.records import BUCKET, NOW, hours, minutes, row_of, rows
+from bridge.record.schema import job_problems
+from tests.support.records import BUCKET, NOW, hours, minutes, read, row_of, rows, write
 
 ODD_END = Problem(job_id="j1", field="EndTime", value="null")
 ODD_STATE = Problem(job_id="j2", field="State", value="", left_out=True)
@@ -23,8 +23,7 @@ def record(
     now: datetime = NOW,
     stream: str = "s1",
 ) -> list[Problem]:
-    with db.write() as tx:
-        return problems.record(tx, BUCKET, stream, read, found, now=now, asked=asked)
+    return write(db, problems.record, BUCKET, stream, read, found, now=now, asked=asked)
 
 
 def to_ask(db: Database, *streams: str, now: datetime = NOW) -> list[str]:
@@ -53,14 +52,14 @@ def test_what_is_new_is_counted(db: Database) -> None:
 def test_what_was_read_well_since_is_forgotten_and_news_when_it_comes_back(db: Database) -> None:
     record(db, ODD_END, ODD_STATE, read=["j1"])
     record(db, read=["j1", "j2", "j3"])
-    assert rows(db, job_problem) == []
+    assert rows(db, job_problems) == []
     assert record(db, ODD_END, read=["j1"]) == [ODD_END]
 
 
 def test_a_job_that_an_answer_does_not_show_stays_as_it_is(db: Database) -> None:
     record(db, ODD_END, ODD_STATE, read=["j1"])
     record(db, read=["j3"])
-    assert len(rows(db, job_problem)) == 2
+    assert len(rows(db, job_problems)) == 2
 
 
 def test_a_job_that_is_left_out_later_is_both(db: Database) -> None:
@@ -91,12 +90,10 @@ def test_a_job_that_is_left_out_is_asked_for_at_once_and_then_less_often(db: Dat
 def test_a_job_that_is_left_out_for_too_long_is_given_up_once(db: Database) -> None:
     record(db, ODD_STATE)
     for before, found in ((NOW, []), (NOW + minutes(1), ["j2"]), (NOW + minutes(2), [])):
-        with db.write() as tx:
-            assert problems.give_up(tx, ["s1"], before=before) == found
+        assert write(db, problems.give_up, ["s1"], before=before) == found
     record(db, ODD_STATE, asked=["j2"], now=NOW + hours(30))
     assert to_ask(db, now=NOW + hours(40)) == []
-    with db.read() as tx:
-        assert problems.no_job(tx, "j2").endswith('its State is ""; CI is no longer asked for it')
+    assert read(db, problems.no_job, "j2").endswith('its State is ""; CI is no longer asked for it')
 
 
 def test_why_there_is_no_job_is_told(db: Database) -> None:
@@ -112,9 +109,8 @@ def test_why_there_is_no_job_is_told(db: Database) -> None:
 def test_problems_age_from_when_they_were_seen_last(db: Database) -> None:
     record(db, ODD_END, ODD_STATE, read=["j1"])
     record(db, ODD_END, read=["j1"], now=NOW + hours(3))
-    with db.write() as tx:
-        assert problems.prune(tx, before=NOW + hours(2)) == 1
-    assert row_of(db, job_problem)["job_id"] == "j1"
+    assert write(db, problems.prune, before=NOW + hours(2)) == 1
+    assert row_of(db, job_problems)["job_id"] == "j1"
 
 
 def test_hostile_texts_are_stored_as_a_database_takes_them(db: Database) -> None:

@@ -17,7 +17,7 @@ from bridge.record.polling import snapshots
 from bridge.record.pruning import AT_ONCE, RULES_AT_ONCE, Cutoffs
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import attempt, delivery, horizon, job, message, thread, transition
+from bridge.record.schema import attempts, deliveries, horizons, jobs, messages, threads, transitions
 from tests.conftest import only_postgresql
 from tests.record.test_snapshots import see
 from tests.support.records import (
@@ -30,14 +30,17 @@ from tests.support.records import (
     claim,
     claimed_ids,
     ended,
+    execute,
     hours,
     know,
     minutes,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     settle,
+    write,
 )
 
 
@@ -84,7 +87,7 @@ def _tell(db: Database, outcome: Any, *names: str, now: datetime = NOW) -> None:
 
 
 def _left(db: Database) -> tuple[list[str], int, int]:
-    return [row["id"] for row in rows(db, delivery)], len(rows(db, message)), len(rows(db, attempt))
+    return [row["id"] for row in rows(db, deliveries)], len(rows(db, messages)), len(rows(db, attempts))
 
 
 # --- deliveries ---------------------------------------------------------------------------------------------
@@ -109,8 +112,7 @@ def test_a_dead_letter_of_89_days_is_sent_again_with_all_that_was_tried(db: Data
     _tell(db, Rejected("no"), "dead")
     later = NOW + days(89)
     prune_deliveries(db, later)
-    with db.write() as tx:
-        assert entries.redrive(tx, select(delivery.c.n), now=later) == ["dead"]
+    assert write(db, entries.redrive, select(deliveries.c.n), now=later) == ["dead"]
     assert prune_deliveries(db, NOW + days(200)) == 0
     (again,) = claim(db, now=later)
     settle(db, ended(again, Sent()), now=later)
@@ -134,8 +136,7 @@ def test_a_message_stays_until_nobody_tells_it(db: Database) -> None:
     settle(db, *(ended(one, Sent()) for one in claim(db) if one.id == "sent"))
     assert prune_deliveries(db, NOW + days(31)) == 1
     assert _left(db) == (["waits"], 1, 0)
-    with db.write() as tx:
-        tx.execute(update(delivery).values(state=2, lease=None, ended_at=0))
+    execute(db, update(deliveries).values(state=2, lease=None, ended_at=0))
     assert prune_deliveries(db, NOW + days(31)) == 1
     assert _left(db) == ([], 0, 0)
 
@@ -143,19 +144,16 @@ def test_a_message_stays_until_nobody_tells_it(db: Database) -> None:
 def test_what_was_sent_again_since_it_was_looked_at_stays_with_its_attempts(db: Database) -> None:
     _tell(db, Rejected("no"), "dead")
     later = cut(NOW + days(91))
-    with db.read() as tx:
-        found = pruning.old_deliveries(tx, after=0, cut=later)
-    with db.write() as tx:
-        entries.redrive(tx, select(delivery.c.n), now=later.now)
-    with db.write() as tx:
-        assert pruning.prune_deliveries(tx, found.keys, cut=later) == 0
+    found = read(db, pruning.old_deliveries, after=0, cut=later)
+    write(db, entries.redrive, select(deliveries.c.n), now=later.now)
+    assert write(db, pruning.prune_deliveries, found.keys, cut=later) == 0
     assert _left(db) == (["dead"], 1, 1)
 
 
 @only_postgresql
 def test_what_is_being_sent_again_is_not_waited_for(db: Database) -> None:
     _tell(db, Rejected("no"), "again", "dead")
-    again = select(delivery.c.n).where(delivery.c.id == "again")
+    again = select(deliveries.c.n).where(deliveries.c.id == "again")
     with db.write() as tx:
         entries.redrive(tx, again, now=NOW + days(91))
         assert prune_deliveries(db, NOW + days(91)) == 1
@@ -165,10 +163,9 @@ def test_what_is_being_sent_again_is_not_waited_for(db: Database) -> None:
 def test_many_are_walked_through_and_what_is_unfinished_is_stepped_over(db: Database) -> None:
     know(db, "cms")
     put(db, *(new_delivery(f"t{n:04}") for n in range(2 * AT_ONCE + 10)))
-    with db.write() as tx:
-        tx.execute(update(delivery).where(delivery.c.n % 2 == 1).values(state=2, ended_at=0))
+    execute(db, update(deliveries).where(deliveries.c.n % 2 == 1).values(state=2, ended_at=0))
     assert prune_deliveries(db, NOW + days(31)) == AT_ONCE + 5
-    assert {row["state"] for row in rows(db, delivery)} == {0}
+    assert {row["state"] for row in rows(db, deliveries)} == {0}
 
 
 def test_a_look_ends_where_all_is_too_young(db: Database) -> None:
@@ -195,8 +192,7 @@ def test_a_batch_that_is_cut_off_changes_nothing_and_comes_again(db: Database) -
         pass
 
     def die() -> None:
-        with db.read() as tx:
-            found = pruning.old_deliveries(tx, after=0, cut=late)
+        found = read(db, pruning.old_deliveries, after=0, cut=late)
         with db.write() as tx:
             assert pruning.prune_deliveries(tx, found.keys, cut=late) == 2
             raise Killed
@@ -249,16 +245,14 @@ def test_deliveries_are_claimed_and_settled_once_while_others_are_pruned(db: Dat
 
 def _by_an_older_version(db: Database, *ids: str, now: datetime = NOW, rule: str | None = "r") -> None:
     put(db, *(new_delivery(id_, message=a_message(f"m-{id_}", rule=rule)) for id_ in ids), now=now)
-    with db.write() as tx:
-        tx.execute(update(delivery).where(delivery.c.id.in_(ids)).values(rule=None))
+    execute(db, update(deliveries).where(deliveries.c.id.in_(ids)).values(rule=None))
 
 
 def _write_rules(db: Database, most: int = RULES_AT_ONCE) -> int:
     """Walk all deliveries that do not say their rule; return how many say it now."""
     after, written = None, 0
     while True:
-        with db.read() as tx:
-            found = pruning.without_rule(tx, after=after, most=most)
+        found = read(db, pruning.without_rule, after=after, most=most)
         with db.write() as tx:
             written += pruning.write_rules(tx, found.keys)
         after = found.after
@@ -267,7 +261,7 @@ def _write_rules(db: Database, most: int = RULES_AT_ONCE) -> int:
 
 
 def _rules(db: Database) -> dict[str, str | None]:
-    return {row["id"]: row["rule"] for row in rows(db, delivery)}
+    return {row["id"]: row["rule"] for row in rows(db, deliveries)}
 
 
 def test_deliveries_of_an_older_version_get_the_rules_of_their_messages(db: Database) -> None:
@@ -285,7 +279,7 @@ def test_the_newest_get_theirs_first(db: Database) -> None:
     with db.read() as tx:
         found = pruning.without_rule(tx, after=None, most=3)
         rest = pruning.without_rule(tx, after=found.after, most=4)
-    ids = {row["n"]: row["id"] for row in rows(db, delivery)}
+    ids = {row["n"]: row["id"] for row in rows(db, deliveries)}
     assert [ids[n] for n in found.keys] == ["3b", "3a", "2b"]
     assert [ids[n] for n in rest.keys] == ["2a", "1b", "1a"]
     assert rest.after is None
@@ -294,8 +288,7 @@ def test_the_newest_get_theirs_first(db: Database) -> None:
 
 def test_what_an_older_version_writes_meanwhile_is_found_by_the_next_walk(db: Database) -> None:
     _by_an_older_version(db, "d1", "d2")
-    with db.read() as tx:
-        first = pruning.without_rule(tx, after=None, most=1)
+    first = read(db, pruning.without_rule, after=None, most=1)
     _by_an_older_version(db, "d3", now=NOW + minutes(1))
     with db.read() as tx:
         assert len(pruning.without_rule(tx, after=first.after).keys) == 1
@@ -309,8 +302,7 @@ def test_lists_by_rule_ask_deliveries_alone_once_all_say_theirs(db: Database) ->
 
     def look() -> tuple[list[str], bool]:
         asked.clear()
-        with db.read() as tx:
-            found = lists.deliveries(tx, Filter(rule="r")).items
+        found = read(db, lists.find_deliveries, Filter(rule="r")).items
         return [item["id"] for item in found], any("coalesce" in one for one in asked)
 
     assert look() == (["d2", "d1"], True)
@@ -323,7 +315,7 @@ def test_what_another_transaction_has_changed_is_not_waited_for(db: Database) ->
     know(db, "cms")
     _by_an_older_version(db, "d1", "d2")
     with db.write() as tx:
-        tx.execute(update(delivery).where(delivery.c.id == "d1").values(due_at=0))
+        tx.execute(update(deliveries).where(deliveries.c.id == "d1").values(due_at=0))
         assert _write_rules(db) == 1
     assert _rules(db) == {"d1": None, "d2": "r"}
     assert _write_rules(db) == 1
@@ -343,7 +335,7 @@ def test_deliveries_are_claimed_and_settled_once_while_their_rules_are_written(d
         writing.result()
     _write_rules(db)
     assert sorted(sent) == ids
-    assert {(row["rule"], row["state"]) for row in rows(db, delivery)} == {("r", 2)}
+    assert {(row["rule"], row["state"]) for row in rows(db, deliveries)} == {("r", 2)}
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------
@@ -353,26 +345,25 @@ def _saw(db: Database, id_: str, *states: str, **facts: Any) -> None:
     for number, state in enumerate(states, 1):
         one = a_listed_job(id_, state, **facts)
         see(db, one)
-        with db.write() as tx:
-            snapshots.add_transitions(tx, [(a_step(one, "new" if number == 1 else RUNNING, number), ())])
+        write(db, snapshots.add_transitions, [(a_step(one, "new" if number == 1 else RUNNING, number), ())])
 
 
 def _horizon(db: Database) -> list[tuple[str, datetime]]:
-    return [(row["bucket"], at(row["pruned_to"])) for row in rows(db, horizon)]
+    return [(row["bucket"], at(row["pruned_to"])) for row in rows(db, horizons)]
 
 
 def test_a_closed_job_goes_after_its_time_with_all_its_transitions(db: Database) -> None:
     _saw(db, "j1", RUNNING, SUCCESS, created_at=NOW - hours(1))
     assert prune_jobs(db, NOW + days(30)) == 0
     assert prune_jobs(db, NOW + days(31)) == 1
-    assert (rows(db, job), rows(db, transition)) == ([], [])
+    assert (rows(db, jobs), rows(db, transitions)) == ([], [])
     assert _horizon(db) == [(BUCKET, NOW - hours(1))]
 
 
 def test_an_open_job_stays_with_its_transitions_whatever_its_age(db: Database) -> None:
     _saw(db, "j1", RUNNING, created_at=NOW - days(100))
     assert prune_jobs(db, NOW + days(4000)) == 0
-    assert (len(rows(db, job)), len(rows(db, transition)), _horizon(db)) == (1, 1, [])
+    assert (len(rows(db, jobs)), len(rows(db, transitions)), _horizon(db)) == (1, 1, [])
 
 
 def test_a_job_that_ended_lately_stays_however_old_it_is(db: Database) -> None:
@@ -393,7 +384,7 @@ def test_the_jobs_of_another_bucket_keep_their_transitions_though_the_id_is_the_
         snapshots.save(tx, [other], [a_step(other)], {}, stream="s", streams=(), now=NOW)
         snapshots.add_transitions(tx, [(a_step(other), ())])
     assert prune_jobs(db, NOW + days(31)) == 1
-    assert [row["bucket"] for row in rows(db, transition)] == ["other-1250000000"]
+    assert [row["bucket"] for row in rows(db, transitions)] == ["other-1250000000"]
 
 
 def test_the_horizon_never_moves_back(db: Database) -> None:
@@ -409,19 +400,19 @@ def test_the_horizon_moves_in_the_transaction_that_prunes(db: Database) -> None:
 
     def die() -> None:
         with db.write() as tx:
-            assert pruning.prune_jobs(tx, [row["n"] for row in rows(db, job)], cut=cut(NOW + days(31))) == 1
+            assert pruning.prune_jobs(tx, [row["n"] for row in rows(db, jobs)], cut=cut(NOW + days(31))) == 1
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
         die()
-    assert (len(rows(db, job)), len(rows(db, transition)), _horizon(db)) == (1, 1, [])
+    assert (len(rows(db, jobs)), len(rows(db, transitions)), _horizon(db)) == (1, 1, [])
 
 
 def test_a_job_whose_creation_cannot_be_does_not_end_the_walk(db: Database) -> None:
     _saw(db, "odd", SUCCESS, created_at=NOW + days(4000))
     _saw(db, "j1", SUCCESS)
     assert prune_jobs(db, NOW + days(31)) == 1
-    assert [row["id"] for row in rows(db, job)] == ["odd"]
+    assert [row["id"] for row in rows(db, jobs)] == ["odd"]
 
 
 # --- threads ------------------------------------------------------------------------------------------------
@@ -440,14 +431,14 @@ def test_a_thread_goes_when_nobody_has_used_it_for_as_long_as_dead_letters_are_k
     _thread(db)
     assert prune_threads(db, NOW + days(89)) == 0
     assert prune_threads(db, NOW + days(91)) == 1
-    assert rows(db, thread) == []
+    assert rows(db, threads) == []
 
 
 def test_a_message_under_the_first_one_of_a_thread_uses_it(db: Database) -> None:
     _thread(db)
     _thread(db, now=NOW + days(80), receipt=None)
     assert prune_threads(db, NOW + days(91)) == 0
-    assert row_of(db, thread, thread=SHOWN)["receipt"] == "C1 1.0"
+    assert row_of(db, threads, thread=SHOWN)["receipt"] == "C1 1.0"
     assert prune_threads(db, NOW + days(171)) == 1
 
 
@@ -457,7 +448,7 @@ def test_the_thread_of_an_unfinished_job_or_its_workflow_run_stays(db: Database,
     _thread(db, f"{BUCKET}/{name}")
     _thread(db, f"{BUCKET}/other")
     assert prune_threads(db, NOW + days(1000)) == 1
-    assert [row["thread"] for row in rows(db, thread)] == [f"{BUCKET}/{name}"]
+    assert [row["thread"] for row in rows(db, threads)] == [f"{BUCKET}/{name}"]
 
 
 def test_a_thread_in_which_something_waits_to_be_told_stays(db: Database) -> None:
@@ -468,8 +459,7 @@ def test_a_thread_in_which_something_waits_to_be_told_stays(db: Database) -> Non
 
 def test_a_thread_of_a_version_that_did_not_say_when_it_was_used_begins_to_age(db: Database) -> None:
     _thread(db)
-    with db.write() as tx:
-        tx.execute(update(thread).values(used_at=0))
+    execute(db, update(threads).values(used_at=0))
     assert prune_threads(db, NOW) == 0
     assert prune_threads(db, NOW + days(89)) == 0
     assert prune_threads(db, NOW + days(91)) == 1
@@ -478,10 +468,10 @@ def test_a_thread_of_a_version_that_did_not_say_when_it_was_used_begins_to_age(d
 def test_more_threads_than_one_look_takes_are_walked_through(db: Database) -> None:
     with db.write() as tx:
         old = [{"notifier": f"n{n % 3}", "thread": f"t{n}", "receipt": "r", "used_at": n % 2 + 1} for n in range(500)]
-        tx.execute(thread.insert(), old)
-        tx.execute(update(thread).where(thread.c.used_at == 2).values(used_at=int(NOW.timestamp() * 1000)))
+        tx.execute(threads.insert(), old)
+        tx.execute(update(threads).where(threads.c.used_at == 2).values(used_at=int(NOW.timestamp() * 1000)))
     assert prune_threads(db, NOW + days(1)) == 250
-    assert len(rows(db, thread)) == 250
+    assert len(rows(db, threads)) == 250
 
 
 # --- one at a time ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from bridge.record.outbox import entries
 from bridge.record.polling import leases, snapshots
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import delivery
+from bridge.record.schema import deliveries
 from tests.conftest import only_sqlite
 from tests.support.records import (
     BUCKET,
@@ -22,12 +22,15 @@ from tests.support.records import (
     a_watch,
     claim,
     ended,
+    execute,
     hours,
     know,
     minutes,
     new_delivery,
     put,
+    read,
     settle,
+    write,
 )
 
 
@@ -42,7 +45,7 @@ def _store(db: Database, *steps) -> None:
 def _ids(db: Database, what, **facts) -> list[str]:
     with db.read() as tx:
         found = what(tx, Filter(**facts))
-    return [item["job"] if what is lists.transitions else item["id"] for item in found.items]
+    return [item["job"] if what is lists.find_transitions else item["id"] for item in found.items]
 
 
 @pytest.fixture
@@ -70,14 +73,14 @@ def jobs(db: Database) -> None:
 )
 @pytest.mark.usefixtures("jobs")
 def test_jobs_are_found_by_what_they_are(db: Database, which: dict[str, object], expected: list[str]) -> None:
-    assert _ids(db, lists.jobs, **which) == expected
+    assert _ids(db, lists.find_jobs, **which) == expected
 
 
 @pytest.mark.usefixtures("jobs")
 def test_transitions_are_found_by_what_happened_and_when_it_was_seen(db: Database) -> None:
-    assert _ids(db, lists.transitions) == ["j3", "j2", "j1"]
-    assert _ids(db, lists.transitions, state=RUNNING) == ["j2"]
-    assert _ids(db, lists.transitions, since=NOW + minutes(1)) == ["j3"]
+    assert _ids(db, lists.find_transitions) == ["j3", "j2", "j1"]
+    assert _ids(db, lists.find_transitions, state=RUNNING) == ["j2"]
+    assert _ids(db, lists.find_transitions, since=NOW + minutes(1)) == ["j3"]
 
 
 @pytest.mark.usefixtures("jobs")
@@ -85,8 +88,8 @@ def test_a_job_is_shown_with_its_times_its_transitions_and_its_deliveries(db: Da
     message = a_message("m", bucket=BUCKET, job_id="j1", sequence=1, state=SUCCESS, rule="rule")
     put(db, new_delivery("d1", message=message))
     with db.read() as tx:
-        (found,) = lists.job(tx, "j1")
-        assert lists.job(tx, "j9") == []
+        (found,) = lists.job_details(tx, "j1")
+        assert lists.job_details(tx, "j9") == []
     assert (found["state"], found["created_at"], found["ended_at"]) == (
         SUCCESS,
         "2026-11-21T07:00:00.000Z",
@@ -107,9 +110,9 @@ def test_lists_have_one_line_of_a_text_and_details_have_it_whole(db: Database) -
         snapshots.save(tx, [job], [step], {}, stream="s", streams=["s"], now=NOW)
         snapshots.add_transitions(tx, [(step, [])])
     with db.read() as tx:
-        (listed,) = lists.jobs(tx, Filter()).items
-        (change,) = lists.transitions(tx, Filter()).items
-        (whole,) = lists.job(tx, job.id)
+        (listed,) = lists.find_jobs(tx, Filter()).items
+        (change,) = lists.find_transitions(tx, Filter()).items
+        (whole,) = lists.job_details(tx, job.id)
     line = ("one two " * 25)[:199] + "…"
     assert (listed["message"], listed["user_data"], change["silent"]) == (line, line, line)
     assert listed["input"] == "in/" + "x" * 196 + "…"
@@ -122,8 +125,7 @@ def test_lists_have_one_line_of_a_text_and_details_have_it_whole(db: Database) -
 def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
     _store(db, a_step(a_listed_job()), a_step(a_listed_job(bucket="other-1250000000")))
     put(db, new_delivery("d1", message=a_message("m", bucket=BUCKET, job_id="j1")))
-    with db.read() as tx:
-        found = lists.job(tx, "j1")
+    found = read(db, lists.job_details, "j1")
     assert [(len(one["transitions"]), len(one["deliveries"])) for one in found] == [(1, 1), (1, 0)]
 
 
@@ -132,8 +134,7 @@ def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> No
     seen: list[str] = []
     cursor = None
     for arrival in range(3):
-        with db.read() as tx:
-            page = lists.jobs(tx, Filter(), cursor=cursor, limit=2)
+        page = read(db, lists.find_jobs, Filter(), cursor=cursor, limit=2)
         seen += [item["id"] for item in page.items]
         cursor = page.cursor
         _store(db, a_step(a_listed_job(f"new{arrival}")))
@@ -143,14 +144,14 @@ def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> No
 def test_the_last_page_has_no_cursor_even_when_it_is_full(db: Database) -> None:
     _store(db, *[a_step(a_listed_job(f"j{n}")) for n in range(4)])
     with db.read() as tx:
-        first = lists.jobs(tx, Filter(), limit=2)
-        assert lists.jobs(tx, Filter(), cursor=first.cursor, limit=2).cursor is None
-        assert len(lists.jobs(tx, Filter(), limit=0).items) == 1  # one at least
-        assert len(lists.jobs(tx, Filter(), limit=10**9).items) == 4
+        first = lists.find_jobs(tx, Filter(), limit=2)
+        assert lists.find_jobs(tx, Filter(), cursor=first.cursor, limit=2).cursor is None
+        assert len(lists.find_jobs(tx, Filter(), limit=0).items) == 1  # one at least
+        assert len(lists.find_jobs(tx, Filter(), limit=10**9).items) == 4
 
 
 @pytest.fixture
-def deliveries(db: Database) -> None:
+def _deliveries(db: Database) -> None:
     know(db, "cms", "ops")
     put(db, new_delivery("sent"), new_delivery("dead", to="ops", message=a_message("m", rule="r", job_id="j1")))
     put(db, new_delivery("later", message=a_message("m2", event={"type": "t"})), now=NOW + hours(1))
@@ -175,27 +176,25 @@ def deliveries(db: Database) -> None:
         ({"job": "j1", "rule": "r", "state": "dead"}, ["dead"]),
     ],
 )
-@pytest.mark.usefixtures("deliveries")
+@pytest.mark.usefixtures("_deliveries")
 def test_deliveries_are_found_by_what_became_of_them(
     db: Database, which: dict[str, object], expected: list[str]
 ) -> None:
-    assert _ids(db, lists.deliveries, **which) == expected
+    assert _ids(db, lists.find_deliveries, **which) == expected
 
 
-@pytest.mark.usefixtures("deliveries")
+@pytest.mark.usefixtures("_deliveries")
 def test_what_an_older_version_wrote_is_found_and_shown_by_the_rule_of_its_message(db: Database) -> None:
-    with db.write() as tx:
-        tx.execute(update(delivery).values(rule=None))
-    assert _ids(db, lists.deliveries, rule="r") == ["dead"]
+    execute(db, update(deliveries).values(rule=None))
+    assert _ids(db, lists.find_deliveries, rule="r") == ["dead"]
     with db.read() as tx:
-        shown = {item["id"]: item["rule"] for item in lists.deliveries(tx, Filter()).items}
+        shown = {item["id"]: item["rule"] for item in lists.find_deliveries(tx, Filter()).items}
     assert shown == {"later": None, "dead": "r", "sent": None}
 
 
-@pytest.mark.usefixtures("deliveries")
+@pytest.mark.usefixtures("_deliveries")
 def test_a_delivery_without_a_rule_is_shown_without_one(db: Database) -> None:
-    with db.read() as tx:
-        found = lists.delivery(tx, "sent")
+    found = read(db, lists.delivery_details, "sent")
     assert found is not None
     assert found["rule"] is None
 
@@ -214,21 +213,20 @@ def test_sqlite_finds_jobs_by_the_rarest_of_several_filters(db: Database, which:
     _store(db, *map(a_step, [*jobs, a_listed_job("rare", FAILED), a_listed_job("odd", SUCCESS, tag="Snapshot")]))
     asked: list[tuple[str, Any]] = []
     event.listen(db.engine, "before_cursor_execute", lambda *seen: asked.append((seen[2], seen[3])))
-    _ids(db, lists.jobs, **which)
+    _ids(db, lists.find_jobs, **which)
     last, values = asked[-1]
     with db.read() as tx:
         plan = [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {last}", values)]
     assert index in plan[0]
 
 
-@pytest.mark.usefixtures("deliveries")
+@pytest.mark.usefixtures("_deliveries")
 def test_a_delivery_is_shown_with_its_tries_and_what_it_says(db: Database) -> None:
-    with db.write() as tx:
-        entries.redrive(tx, lists.numbers_of(["dead"]), now=NOW)
+    write(db, entries.redrive, lists.numbers_of(["dead"]), now=NOW)
     settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + hours(2), status=503, answer="busy"))
     with db.read() as tx:
-        found = lists.delivery(tx, "dead")
-        assert lists.delivery(tx, "unknown") is None
+        found = lists.delivery_details(tx, "dead")
+        assert lists.delivery_details(tx, "unknown") is None
     assert found
     assert [(t["number"], t["outcome"], t["why"], t["status"], t["answer"]) for t in found["tries"]] == [
         (1, "refused", "blocked", None, None),
@@ -239,13 +237,11 @@ def test_a_delivery_is_shown_with_its_tries_and_what_it_says(db: Database) -> No
     assert found["says"]["title"] == "title of m"
 
 
-@pytest.mark.usefixtures("deliveries")
+@pytest.mark.usefixtures("_deliveries")
 def test_notifiers_are_shown_with_their_counts(db: Database) -> None:
     know(db, Notifier(name="cms", max_in_flight=2))
-    with db.write() as tx:
-        entries.pause(tx, "ops", "410", now=NOW)
-    with db.read() as tx:
-        cms, ops = gauges.notifiers(tx)
+    write(db, entries.pause, "ops", "410", now=NOW)
+    cms, ops = read(db, gauges.read_notifiers)
     assert (cms["waiting"], cms["sending"], cms["dead"], cms["max_in_flight"]) == (1, 0, 0, 2)
     assert cms["oldest_waiting_at"] == "2026-11-21T10:00:00.000Z"
     assert (ops["dead"], ops["paused_at"], ops["paused_why"]) == (1, "2026-11-21T09:00:00.000Z", "410")
@@ -257,7 +253,7 @@ def test_watches_and_workers_are_shown(db: Database) -> None:
         leases.enlist(tx, "w1", machine="m", pid=7, now=NOW)
         leases.polled(tx, "vod", began=NOW, next_poll=NOW, error="no", failures=3, calls=1, jobs=0)
     with db.read() as tx:
-        (watch,), (worker,) = gauges.watches(tx), gauges.workers(tx)
+        (watch,), (worker,) = gauges.read_watches(tx), gauges.read_workers(tx)
     assert (watch["name"], watch["polled_at"], watch["ok_at"], watch["error"], watch["failures"]) == (
         "vod",
         "2026-11-21T09:00:00.000Z",

@@ -11,7 +11,7 @@ from bridge.record.clocks import rewind
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.schema import delivery, notifier, watch, worker
+from bridge.record.schema import deliveries, notifiers, watches, workers
 from tests.conftest import Opener, only_postgresql
 from tests.support.records import (
     NOW,
@@ -19,6 +19,7 @@ from tests.support.records import (
     claim,
     claimed_ids,
     ended,
+    execute,
     hours,
     know,
     minutes,
@@ -28,6 +29,7 @@ from tests.support.records import (
     rows,
     seconds,
     settle,
+    write,
 )
 from tests.support.waiting import wait_until
 
@@ -37,26 +39,24 @@ HOUR = hours(1)
 @pytest.fixture(autouse=True)
 def _known(db: Database) -> None:
     know(db, "cms", watches=[a_watch()])
-    with db.write() as tx:
-        leases.enlist(tx, "w1", machine="m", pid=1, now=NOW)
+    write(db, leases.enlist, "w1", machine="m", pid=1, now=NOW)
 
 
 def _rewind(db: Database, now: object = NOW - HOUR) -> timedelta:
-    with db.write() as tx:
-        return rewind(tx, now=now)
+    return write(db, rewind, now=now)
 
 
 def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
     put(db, new_delivery("d1"), now=NOW + minutes(10))
     with db.write() as tx:
         entries.hold(tx, "cms", NOW + minutes(5))
-        tx.execute(update(notifier).values(used_until=ms(NOW + minutes(2))))
+        tx.execute(update(notifiers).values(used_until=ms(NOW + minutes(2))))
         leases.polled(tx, "vod", began=NOW, next_poll=NOW + seconds(30), error=None, failures=0, calls=1, jobs=0)
     assert _rewind(db) == HOUR
-    assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW - HOUR + minutes(10))
-    assert row_of(db, notifier, name="cms")["not_before"] == ms(NOW - HOUR + minutes(5))
-    assert row_of(db, notifier, name="cms")["used_until"] == ms(NOW - HOUR + minutes(2))
-    polled = row_of(db, watch, name="vod")
+    assert row_of(db, deliveries, id="d1")["due_at"] == ms(NOW - HOUR + minutes(10))
+    assert row_of(db, notifiers, name="cms")["not_before"] == ms(NOW - HOUR + minutes(5))
+    assert row_of(db, notifiers, name="cms")["used_until"] == ms(NOW - HOUR + minutes(2))
+    polled = row_of(db, watches, name="vod")
     assert (polled["polled_at"], polled["next_poll_at"]) == (ms(NOW - HOUR), ms(NOW - HOUR + seconds(30)))
 
 
@@ -66,33 +66,32 @@ def test_a_clock_that_was_ahead_for_one_attempt_is_known_by_it(db: Database) -> 
     for moment, again_at in ((ahead, ahead + minutes(1)), (NOW - HOUR, NOW)):
         (one,) = claim(db, now=moment, free=1)
         settle(db, ended(one, RetryLater("busy"), again_at=again_at, started_at=moment), now=moment)
-    with db.write() as tx:
-        tx.execute(update(worker).values(beat_at=ms(NOW - HOUR)))
+    execute(db, update(workers).values(beat_at=ms(NOW - HOUR)))
     assert _rewind(db) == 25 * HOUR
-    assert all(row["due_at"] <= ms(NOW) for row in rows(db, delivery))
+    assert all(row["due_at"] <= ms(NOW) for row in rows(db, deliveries))
     assert _rewind(db) == timedelta()
 
 
 def test_it_is_done_once(db: Database) -> None:
     put(db, new_delivery("d1"), now=NOW + minutes(10))
     _rewind(db)
-    before = [rows(db, table) for table in (delivery, notifier, watch, worker)]
+    before = [rows(db, table) for table in (deliveries, notifiers, watches, workers)]
     assert _rewind(db) == timedelta()
-    assert [rows(db, table) for table in (delivery, notifier, watch, worker)] == before
+    assert [rows(db, table) for table in (deliveries, notifiers, watches, workers)] == before
 
 
 def test_what_is_due_is_left_as_it_is(db: Database) -> None:
     put(db, new_delivery("d1"), now=NOW - 2 * HOUR)
     _rewind(db)
     assert claimed_ids(db, now=NOW - HOUR) == ["d1"]
-    assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW - 2 * HOUR)
+    assert row_of(db, deliveries, id="d1")["due_at"] == ms(NOW - 2 * HOUR)
 
 
 @pytest.mark.parametrize("now", [NOW - seconds(4), NOW, NOW + HOUR])
 def test_a_clock_that_goes_forward_or_is_a_little_behind_changes_nothing(db: Database, now: object) -> None:
     put(db, new_delivery("d1"), now=NOW + 2 * HOUR)
     assert _rewind(db, now) == timedelta()
-    assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW + 2 * HOUR)
+    assert row_of(db, deliveries, id="d1")["due_at"] == ms(NOW + 2 * HOUR)
 
 
 @only_postgresql
@@ -104,7 +103,7 @@ def test_of_two_workers_that_notice_at_once_one_sets_back(db: Database, db_url: 
         second = pool.submit(_rewind, other)
         wait_until(lambda: _waits_for_a_lock(db))
     assert second.result(30) == timedelta()
-    assert row_of(db, delivery, id="d1")["due_at"] == ms(NOW + minutes(30))
+    assert row_of(db, deliveries, id="d1")["due_at"] == ms(NOW + minutes(30))
 
 
 def _waits_for_a_lock(db: Database) -> bool:

@@ -11,27 +11,23 @@ from bridge.record.database import Database
 from bridge.record.polling import leases
 from bridge.record.rulesets import OtherRules, Standing
 from tests.conftest import Opener
-from tests.support.records import NOW, minutes, seconds
+from tests.support.records import NOW, minutes, read, seconds, write
 
 
 def accept(db: Database, sha: str) -> bool:
-    with db.write() as tx:
-        return rulesets.accept(tx, sha, "{}", now=NOW)
+    return write(db, rulesets.accept, sha, "{}", now=NOW)
 
 
 def stand(db: Database, sha: str, instead_of: str) -> bool:
-    with db.write() as tx:
-        return rulesets.stand(tx, sha, instead_of=instead_of)
+    return write(db, rulesets.stand, sha, instead_of=instead_of)
 
 
 def in_force(db: Database) -> str | None:
-    with db.read() as tx:
-        return rulesets.in_force(tx)
+    return read(db, rulesets.in_force)
 
 
 def standing(db: Database, after: float = 0) -> Standing:
-    with db.read() as tx:
-        return rulesets.standing(tx, now=NOW + seconds(after))
+    return read(db, rulesets.standing, now=NOW + seconds(after))
 
 
 def works(db: Database, worker: str, sha: str, *, since: float = 0, beat: float | None = None) -> None:
@@ -133,8 +129,7 @@ def test_a_worker_that_has_just_started_is_no_other_one_yet(db: Database) -> Non
 
 def test_that_rules_may_be_empty_is_remembered_for_this_text(db: Database) -> None:
     accept(db, "a")
-    with db.write() as tx:
-        rulesets.allow_empty(tx, "a")
+    write(db, rulesets.allow_empty, "a")
     with db.read() as tx:
         assert rulesets.may_be_empty(tx, "a")
         assert not rulesets.may_be_empty(tx, "b")
@@ -142,7 +137,5 @@ def test_that_rules_may_be_empty_is_remembered_for_this_text(db: Database) -> No
 
 def test_each_wish_to_reload_is_counted(db: Database) -> None:
     for count in (1, 2):
-        with db.write() as tx:
-            rulesets.ask_for_reload(tx, now=NOW + minutes(count))
-        with db.read() as tx:
-            assert rulesets.reloads(tx) == count
+        write(db, rulesets.ask_for_reload, now=NOW + minutes(count))
+        assert read(db, rulesets.reloads) == count

@@ -9,7 +9,7 @@ from bridge.record import counters
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries, results
 from bridge.record.polling import leases
-from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempt, delivery, notifier, thread
+from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, notifiers, threads
 from tests.support.records import (
     LEASE,
     NOW,
@@ -21,10 +21,12 @@ from tests.support.records import (
     minutes,
     new_delivery,
     put,
+    read,
     row_of,
     rows,
     seconds,
     settle,
+    write,
 )
 
 LATE = NOW + LEASE + seconds(1)
@@ -45,9 +47,9 @@ def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
     (mine,) = claim(db)
     one = ended(mine, Sent("r"), status=200, answer="ok", address="192.0.2.1")
     assert settle(db, one, now=NOW + seconds(3)) == frozenset()
-    told = row_of(db, delivery, id="d1")
+    told = row_of(db, deliveries, id="d1")
     assert (told["state"], told["ended_at"], told["lease"]) == (SENT, ms(NOW + seconds(3)), None)
-    kept = row_of(db, attempt, delivery=mine.n)
+    kept = row_of(db, attempts, delivery=mine.n)
     facts = ("number", "outcome", "why", "reason", "status", "answer", "address", "started_at", "ms")
     assert [kept[name] for name in facts] == [1, "sent", None, None, 200, "ok", "192.0.2.1", ms(NOW), 200]
 
@@ -55,9 +57,9 @@ def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
 def test_one_that_is_tried_later_waits_until_then(db: Database) -> None:
     put(db, new_delivery("d1"))
     settle(db, ended(claim(db)[0], RetryLater("timed out", Reason.TIMEOUT), again_at=NOW + minutes(2)))
-    told = row_of(db, delivery, id="d1")
+    told = row_of(db, deliveries, id="d1")
     assert (told["state"], told["due_at"], told["why"]) == (WAITING, ms(NOW + minutes(2)), "timed out")
-    kept = row_of(db, attempt, number=1)
+    kept = row_of(db, attempts, number=1)
     assert (kept["outcome"], kept["why"], kept["reason"]) == ("later", "timed out", "timeout")
 
 
@@ -67,7 +69,7 @@ def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome
     one = ended(claim(db)[0], outcome)
     assert one.dead
     settle(db, one)
-    told = row_of(db, delivery, id="d1")
+    told = row_of(db, deliveries, id="d1")
     assert (told["state"], told["why"], told["ended_at"]) == (DEAD, outcome.why, ms(NOW))
 
 
@@ -77,12 +79,11 @@ def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Datab
     one = ended(first, Rejected("410: it wants no more", Reason.GONE, pause=True))
     assert not one.dead
     settle(db, one, ended(other, Sent()))
-    paused = row_of(db, notifier, name="cms")
+    paused = row_of(db, notifiers, name="cms")
     assert (paused["paused_why"], paused["paused_reason"]) == ("410: it wants no more", "gone")
     assert claim(db, now=NOW + hours(100)) == []
-    with db.write() as tx:
-        entries.resume(tx, "cms")
-    assert row_of(db, notifier, name="cms")["paused_reason"] is None
+    write(db, entries.resume, "cms")
+    assert row_of(db, notifiers, name="cms")["paused_reason"] is None
     assert claimed_ids(db) == ["d1"]
 
 
@@ -93,8 +94,8 @@ def test_many_outcomes_are_recorded_together(db: Database) -> None:
     again = [None, NOW + hours(1), None, None, None, None]
     both = zip(found, outcomes, again, strict=True)
     settle(db, *[ended(d, outcome, again_at=at) for d, outcome, at in both])
-    assert [row["state"] for row in rows(db, delivery)] == [SENT, WAITING, DEAD, SENT, SENT, DEAD]
-    assert sorted((row["delivery"], row["outcome"]) for row in rows(db, attempt)) == [
+    assert [row["state"] for row in rows(db, deliveries)] == [SENT, WAITING, DEAD, SENT, SENT, DEAD]
+    assert sorted((row["delivery"], row["outcome"]) for row in rows(db, attempts)) == [
         (d.n, kind) for d, kind in zip(found, ["sent", "later", "refused", "sent", "sent", "later"], strict=True)
     ]
 
@@ -117,7 +118,7 @@ def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | Retr
         assert mine.id == "d1"
     if again == "sent":
         settle(db, ended(mine, Sent("receipt")), now=LATE)
-    tables = (delivery, attempt, thread, notifier)
+    tables = (deliveries, attempts, threads, notifiers)
     before = [rows(db, table) for table in tables]
     again_at = LATE + hours(1) if isinstance(late, RetryLater) else None
     assert settle(db, ended(zombies, late, again_at=again_at), now=LATE) == {zombies.n}
@@ -127,20 +128,19 @@ def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | Retr
 def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
     put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("d3"))
     lost, mine, failed = claim(db)
-    with db.write() as tx:
-        results.hand_back(tx, [lost])
+    write(db, results.hand_back, [lost])
     lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, RetryLater("x"), again_at=LATE))
     assert lost_ones == {lost.n}
-    assert [row["state"] for row in rows(db, delivery)] == [WAITING, SENT, WAITING]
-    assert {row["delivery"] for row in rows(db, attempt)} == {mine.n, failed.n}
+    assert [row["state"] for row in rows(db, deliveries)] == [WAITING, SENT, WAITING]
+    assert {row["delivery"] for row in rows(db, attempts)} == {mine.n, failed.n}
 
 
 def test_what_a_lost_worker_held_is_told_again_and_the_attempt_is_called_lost(db: Database) -> None:
     put(db, new_delivery("d1", lane="a"), new_delivery("d2", lane="a"))
     (mine,) = claim(db)
     assert _reap(db) == 1
-    assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempt)] == [(1, "lost", "lost")]
-    assert "not known" in row_of(db, delivery, id="d1")["why"]
+    assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempts)] == [(1, "lost", "lost")]
+    assert "not known" in row_of(db, deliveries, id="d1")["why"]
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
 
@@ -163,15 +163,13 @@ def test_what_is_long_over_by_a_worker_not_heard_of_since_is_forsaken(
 def test_what_is_not_long_over_is_not_forsaken(db: Database) -> None:
     put(db, new_delivery("d1"))
     claim(db)
-    with db.read() as tx:
-        assert results.forsaken(tx, before=NOW) == set()
+    assert read(db, results.forsaken, before=NOW) == set()
 
 
 def test_what_was_claimed_again_meanwhile_is_not_taken_from_its_new_holder(db: Database) -> None:
     put(db, new_delivery("d1"))
     claim(db, worker="lost")
-    with db.write() as tx:
-        seen = results.held(tx)
+    seen = write(db, results.held)
     _reap(db)
     (theirs,) = claim(db, now=LATE, worker="w2")
     with db.write() as tx:
@@ -183,10 +181,9 @@ def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None
     put(db, new_delivery("d1"), new_delivery("d2"))
     first, second = claim(db)
     settle(db, ended(second, Sent()))
-    with db.write() as tx:
-        results.hand_back(tx, [first, second])
-    assert [(row["state"], row["attempts"]) for row in rows(db, delivery)] == [(WAITING, 0), (SENT, 1)]
-    assert rows(db, attempt)[0]["delivery"] == second.n
+    write(db, results.hand_back, [first, second])
+    assert [(row["state"], row["attempts"]) for row in rows(db, deliveries)] == [(WAITING, 0), (SENT, 1)]
+    assert rows(db, attempts)[0]["delivery"] == second.n
     assert claim(db)[0].attempts == 1
 
 
@@ -195,9 +192,8 @@ def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, othe
     put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, free=1, worker="w1")
     claim(db, free=1, worker=other)
-    with db.write() as tx:
-        assert results.bury(tx, "w1", now=NOW) == 1
-    assert [row["state"] for row in rows(db, delivery)] == [WAITING, SENDING]
+    assert write(db, results.bury, "w1", now=NOW) == 1
+    assert [row["state"] for row in rows(db, deliveries)] == [WAITING, SENDING]
     assert claimed_ids(db) == ["d1"]
 
 
@@ -234,7 +230,7 @@ def test_an_attempt_is_counted_by_its_reason(db: Database, outcome: Outcome, lab
 def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
     put(db, new_delivery("d1"))
     settle(db, ended(claim(db)[0], Sent(), answer="a\0b" + "x" * 10_000))
-    answer = rows(db, attempt)[0]["answer"]
+    answer = rows(db, attempts)[0]["answer"]
     assert answer.startswith("abx")
     assert len(answer) <= results.ANSWER_KEPT
 
@@ -244,4 +240,4 @@ def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
 def test_no_word_of_a_receiver_keeps_its_outcome_from_being_recorded(db: Database, said: str, make: type) -> None:
     put(db, new_delivery("d1", thread="t"))
     assert settle(db, ended(claim(db)[0], make(said), again_at=NOW if make is RetryLater else None)) == frozenset()
-    assert rows(db, delivery)[0]["state"] != SENDING
+    assert rows(db, deliveries)[0]["state"] != SENDING

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bridge.decide.rules.gates import Scope
-from bridge.decide.rulesfile.silences import Wanted
+from bridge.decide.rulesfile.silences import SilenceRequest
 from bridge.model import FAILED, Hold, Message, Silence
 from bridge.pipeline.silences import preview
 from bridge.record.database import Database
@@ -60,7 +60,7 @@ A_DAY_AGO = NOW - hours(24)
 
 def told_since(db: Database, since: Any = A_DAY_AGO) -> list[tuple[str, str, str]]:
     with db.read() as tx:
-        pages = list(silences.told_since(tx, since))
+        pages = list(silences.messages_since(tx, since))
     return [(one.transition.job.id, one.rule, one.notifier) for page in pages for one in page]
 
 
@@ -68,8 +68,8 @@ def test_a_silence_is_kept_as_it_was_made(db: Database) -> None:
     made = a_silence(spec='{"to":"Failed"}', reason="ünïcödé 🦉", drop=True)
     add(db, made)
     with db.read() as tx:
-        assert silences.one(tx, "s1") == made
-        assert silences.one(tx, "s2") is None
+        assert silences.get(tx, "s1") == made
+        assert silences.get(tx, "s2") is None
 
 
 def test_those_that_stand_are_those_that_have_not_ended(db: Database) -> None:
@@ -113,7 +113,7 @@ def test_a_silence_is_ended_once_and_what_it_holds_is_due(db: Database) -> None:
         assert silences.end(tx, "s1", by="bob", now=NOW + minutes(1))
         assert not silences.end(tx, "s1", by="eve", now=NOW + minutes(2))
         assert not silences.end(tx, "s404", by="eve", now=NOW)
-        found = silences.one(tx, "s1")
+        found = silences.get(tx, "s1")
     assert found
     assert (found.ended_by, found.ends_at) == ("bob", NOW + minutes(1))
 
@@ -151,7 +151,7 @@ def test_a_preview_stops_at_as_many_messages_as_it_may_look_at(db: Database) -> 
     for number in range(5):
         seen(db, f"j{number}")
     put(db, *(new_delivery(f"d{number}", message=of_job(f"j{number}")) for number in range(5)))
-    wanted = Wanted(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
+    wanted = SilenceRequest(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
     with db.read() as tx:
         cut, whole = (preview(tx, wanted, {}, now=NOW, most=most) for most in (3, 5))
     assert (cut.looked_at, cut.matched, cut.cut) == (3, 3, True)
@@ -169,7 +169,7 @@ def test_more_messages_than_are_read_at_once_are_all_looked_at(db: Database) -> 
 def test_a_level_rule_is_asked_as_of_when_it_told(db: Database) -> None:
     seen(db, "j1", seen_at=NOW - hours(3))
     put(db, new_delivery("d1", message=of_job("j1", "stuck", kind="level")), now=NOW)
-    wanted = Wanted(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
+    wanted = SilenceRequest(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")
     with db.read() as tx:
         (found,) = preview(tx, wanted, {}, now=NOW).newest
     assert found.transition.seen_at == NOW

@@ -120,14 +120,14 @@ def _all_was_there_to_leak(stage: Stage, receiver: Receiver, *also: str) -> None
 
 def _tries(stage: Stage, delivery_id: str) -> list[lists.Facts]:
     with stage.db.read() as tx:
-        found = lists.delivery(tx, delivery_id)
+        found = lists.delivery_details(tx, delivery_id)
     assert found
     return list(found["tries"])
 
 
 def _watch_error(stage: Stage) -> str:
     with stage.db.read() as tx:
-        return next(str(one["error"]) for one in gauges.watches(tx) if one["name"] == "refused")
+        return next(str(one["error"]) for one in gauges.read_watches(tx) if one["name"] == "refused")
 
 
 def _all_told(stage: Stage) -> tuple[str, str]:
@@ -140,7 +140,7 @@ def _all_told(stage: Stage) -> tuple[str, str]:
 
 def _polled(stage: Stage) -> bool:
     with stage.db.read() as tx:
-        rows = {one["name"]: one for one in gauges.watches(tx)}
+        rows = {one["name"]: one for one in gauges.read_watches(tx)}
     return bool(rows and rows["media"]["ok_at"] and rows["refused"]["error"])
 
 

@@ -11,10 +11,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from bridge.model import RetryLater, Sent
-from bridge.send.redact import Mask
+from bridge.redact import Mask
 from bridge.send.sender import ANSWER_KEPT, InFlight
 from tests.secrets_kept.planted import SECRETS, leaked
-from tests.support.receivers import NOON, a_delivery, a_slack, a_webhook
+from tests.support.receivers import NOON, a_delivery, a_reply, a_slack, a_webhook
 
 AWKWARD = 'p/ä+s"w&o r<d%2F'
 KEY = SECRETS["bearer"]
@@ -110,7 +110,7 @@ def test_an_answer_that_is_cut_inside_of_a_secret_keeps_no_part_of_it() -> None:
     for shown in range(len(KEY) + 1):
         said = "x" * (ANSWER_KEPT - shown) + KEY
         for body in (said.encode(), said.encode()[:ANSWER_KEPT]):  # Slack's answers are read further than others
-            answer = begun.ended(Sent(), answer=body).answer
+            answer = begun.ended(Sent(), last=a_reply(body)).answer
             assert len(answer) <= ANSWER_KEPT
             assert leaked(answer) == set()
             assert KEY[:4] not in answer

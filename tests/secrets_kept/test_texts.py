@@ -118,7 +118,7 @@ def test_no_noun_shows_a_secret() -> None:
     slack = a_slack(token=SECRETS["slack token"], url=SECRETS["slack url"])
     book = replace(a_rulebook(WATCH + RULE), notifiers={"cms": hook, "ops": slack})
     request = a_request(hook.url, headers=(f"a: {SECRETS['header']}",))
-    policy = Policy(allow=(), proxy=ENVIRON["BRIDGE_EGRESS_PROXY"], answer_cap=1, user_agent="", trusted="", once=True)
+    policy = Policy(proxy=ENVIRON["BRIDGE_EGRESS_PROXY"], trusted="")
     credentials = Credentials(secret_id="i", secret_key=SECRETS["ci key"], token=SECRETS["ci token"])
     begun = InFlight(a_delivery(), NOON, hook, (SECRETS["proxy password"],))
     keys = Keys.of(SECRETS["admin token"], SECRETS["read token"])

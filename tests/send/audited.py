@@ -12,23 +12,23 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.slack_servers import no
+from bridge.send.http_types import Reply
+from tests.support.slack_servers import no, ok
 
 _NAMES = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname",
           "http.client.connect", "urllib.Request", "subprocess.Popen", "os.system", "os.exec")  # fmt: skip
-_GONE = {"ok": False, "error": "message_not_found"}
-_LOOSE = {"ok": True, "channel": "C1", "ts": "171.9", "message": {"text": "hi"}}
-_OK = {"ok": True, "channel": "C1", "ts": "171.1"}
+_LOOSE = ok(channel="C1", ts="171.9", message={"text": "hi"})
+_OK = ok(channel="C1", ts="171.1")
 
 # What is told, and what Slack answers to each request that it makes.
-PATHS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+PATHS: dict[str, tuple[dict[str, Any], list[Reply]]] = {
     "post": ({}, [_OK]),
     "post in plain text": ({}, [no("invalid_blocks"), _OK]),
     "reply": ({"thread": "job", "root": "C1:170.1:C1:0"}, [_OK]),
     "reply without a root": ({"thread": "job", "root": "C1:170.1:C1:0"}, [_LOOSE]),
     "edit and reply": ({"thread": "job", "update": True, "root": "C1:170.1:C1:0"}, [_OK, _OK]),
     "edit in plain text": ({"update": True, "root": "C1:170.1:C1:0"}, [no("invalid_blocks"), _OK]),
-    "new root": ({"update": True, "root": "C1:170.1:C1:0"}, [_GONE, _OK]),
+    "new root": ({"update": True, "root": "C1:170.1:C1:0"}, [no("message_not_found"), _OK]),
     "refused": ({}, [no("invalid_auth")]),
     "incoming webhook": ({"url": True}, [_OK]),
     "incoming webhook in plain text": ({"url": True}, [no("invalid_blocks"), _OK]),
@@ -62,11 +62,11 @@ def main(address: str) -> None:
     audit = Audit()
     import slack_sdk
     from slack_sdk import WebClient
-    from slack_sdk.webhook import WebhookClient
 
     from bridge.send.client import HttpClient
-    from bridge.send.slack.client import SlackTransport, SlackWebClient, SlackWebhookClient, token_trouble
-    from bridge.send.slack.request import SlackSender
+    from bridge.send.integration import Egress
+    from bridge.send.slack import Slack
+    from bridge.send.slack.client import SlackTransport, SlackWebClient
     from tests.support.receivers import LOOPBACK, NOON, a_delivery, a_slack
 
     api, client, closed = f"{address}/api/", HttpClient(allow=LOOPBACK), HttpClient()
@@ -74,19 +74,16 @@ def main(address: str) -> None:
     def send(through: HttpClient, *, root: str | None = None, **notifier: Any) -> object:
         if notifier.get("url"):
             notifier["url"] = f"{address}/services/T0/B0/X"
-        return SlackSender(a_slack(**notifier), api, through).send(a_delivery(thread="j1", root=root), NOON).outcome
+        return Slack(a_slack(**notifier)).send(a_delivery(thread="j1", root=root), NOON, Egress(through, api))[0]
 
     ours = SlackWebClient(SlackTransport(client), token="xoxb-1", base_url=api)
-    hook = SlackWebhookClient(SlackTransport(client), f"{address}/services/T0/B0/X")
     found = {what: audit.of(lambda told=told: send(client, **told)) for what, (told, _) in PATHS.items()}
     found |= {
-        "auth.test": audit.of(lambda: token_trouble(a_slack(), api, client)),
+        "auth.test": audit.of(lambda: Slack(a_slack()).check(Egress(client, api)).ok),
         "forbidden post": audit.of(lambda: send(closed)),
         "forbidden webhook": audit.of(lambda: send(closed, url=True)),
-        "nobody there": audit.of(lambda: token_trouble(a_slack(), "http://127.0.0.1:1/api/", client)),
-        # Past what we override:
-        "the SDK's own api_call": audit.of(lambda: WebClient.api_call(ours, "auth.test")),
-        "the SDK's own send_dict": audit.of(lambda: WebhookClient.send_dict(hook, {"text": "hi"})),
+        "nobody there": audit.of(lambda: Slack(a_slack()).check(Egress(client, "http://127.0.0.1:1/api/"))),
+        "past our api_call": audit.of(lambda: WebClient.api_call(ours, "auth.test")),
     }
     # Last, as it leaves its traces: the audit does hear of a client that is not ours.
     theirs = audit.of(lambda: WebClient(token="xoxb-1", base_url=api, retry_handlers=[]).auth_test())

@@ -65,7 +65,7 @@ from bridge.send.addresses import forbidden, parse_networks
     ],
 )
 def test_an_address_that_is_not_public_is_forbidden_and_said_to_be_what_it_is(address: str, what: str) -> None:
-    assert forbidden(address, ()) == f"{address} is {what}"
+    assert forbidden(address, ()) == what
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_an_allowed_network_opens_exactly_itself_in_every_wrapping() -> None:
     assert forbidden("64:ff9b::a01:203", allowed) is None
     assert forbidden("::1", allowed) is None
     assert forbidden("2606:4700::5efe:10.1.2.3", allowed) is None
-    assert forbidden("fd00::5efe:10.1.2.3", allowed) == "fd00::5efe:10.1.2.3 is a private address"
-    assert forbidden("10.2.0.1", allowed) == "10.2.0.1 is a private address"
-    assert forbidden("::ffff:10.2.0.1", allowed) == "::ffff:10.2.0.1 is a private address"
-    assert forbidden("127.0.0.1", allowed) == "127.0.0.1 is a loopback address"
+    assert forbidden("fd00::5efe:10.1.2.3", allowed) == "a private address"
+    assert forbidden("10.2.0.1", allowed) == "a private address"
+    assert forbidden("::ffff:10.2.0.1", allowed) == "a private address"
+    assert forbidden("127.0.0.1", allowed) == "a loopback address"
 
 
 def test_networks_are_read_with_commas_or_spaces() -> None:

@@ -11,7 +11,7 @@ from bridge.decide.rulesfile import notifiers
 from bridge.model import Attempt, Notifier, Reason, Rejected, RetryLater, Sent
 from bridge.send import registry
 from bridge.send.client import HttpClient
-from bridge.send.notifier_type import Egress
+from bridge.send.integration import Egress
 from bridge.send.sender import Sender
 from tests.send.contract import EXAMPLES, Example
 from tests.support.nouns import a_rulebook
@@ -50,7 +50,7 @@ def test_rules_make_a_notifier_of_the_type_that_they_name(name: str) -> None:
     text = f'{WATCH}{RULE}[notifier.hook]\ntype = "{name}"\n{EXAMPLES[name].table}\n'
     (notifier,) = a_rulebook(text, {"URL": "https://hooks.example.com/hush", "SECRET": SECRET}).notifiers.values()
     assert notifier.type == EXAMPLES[name].notifier(NOBODY).type == name
-    facts = registry.type_of(notifier).facts(notifier)
+    facts = registry.integration_of(notifier).facts()
     assert facts["target"] == "https://hooks.example.com"
 
 
@@ -97,12 +97,12 @@ def test_a_private_address_is_refused_without_a_connection(example: Example) -> 
 @each_type
 def test_no_secret_is_described_previewed_or_checked(example: Example) -> None:
     notifier = example.notifier("http://hooks.invalid/hush?token=hush")
-    kind, client = registry.type_of(notifier), HttpClient()
+    integration, client = registry.integration_of(notifier), HttpClient()
     shown = [
         repr(notifier),
-        str(kind.facts(notifier)),
-        str(kind.preview(a_delivery(), notifier, at=NOON, agent="ci-bridge/9")),
-        str(kind.check(notifier, Egress(client, NOBODY))),
+        str(integration.facts()),
+        str(integration.preview(a_delivery(), at=NOON, agent="ci-bridge/9")),
+        str(integration.check(Egress(client, NOBODY))),
     ]
     client.close()
     assert not [text for text in shown if any(secret in text for secret in example.secrets)]

@@ -11,7 +11,18 @@ from bridge.send.sender import InFlight, Sender
 from bridge.settings import Settings
 from bridge.wiring.parts import known_secrets
 from tests.support.nouns import a_rulebook
-from tests.support.receivers import LOOPBACK, NOON, SECRET, Receiver, a_delivery, a_slack, a_webhook, answering, raw
+from tests.support.receivers import (
+    LOOPBACK,
+    NOON,
+    SECRET,
+    Receiver,
+    a_delivery,
+    a_reply,
+    a_slack,
+    a_webhook,
+    answering,
+    raw,
+)
 from tests.support.rules_texts import RULE, WATCH
 
 KEY = "k-0123456789"
@@ -59,8 +70,8 @@ def test_a_secret_in_a_fault_of_our_own_is_not_kept() -> None:
 
 def test_attempts_in_flight_hide_the_secrets_they_began_with() -> None:
     begun = InFlight(a_delivery(), NOON, a_slack(token="xoxb-12345"))
-    assert begun.ended(Sent(), answer=b"hello xoxb-12345").answer == "hello [secret]"
-    assert InFlight(a_delivery(), NOON, None).ended(Sent(), answer=b"hello").answer == "hello"
+    assert begun.ended(Sent(), last=a_reply(b"hello xoxb-12345")).answer == "hello [secret]"
+    assert InFlight(a_delivery(), NOON, None).ended(Sent(), last=a_reply(b"hello")).answer == "hello"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +105,7 @@ def test_a_notifier_knows_what_of_it_is_secret(notifier: Notifier, hidden: set[s
 )
 def test_what_a_receiver_repeats_of_a_header_is_not_kept(value: str, said: str) -> None:
     begun = InFlight(a_delivery(), NOON, a_webhook(headers=(("x-key", value),)))
-    answer = begun.ended(Sent(), answer=said.encode()).answer
+    answer = begun.ended(Sent(), last=a_reply(said.encode())).answer
     assert "[secret]" in answer
     assert not [part for part in ("k3y", "abcdefgh", "ijklmnop", "x@y", "hunter", "dXNlc") if part in answer]
 
@@ -103,7 +114,7 @@ def test_the_words_around_a_secret_are_kept_and_so_is_what_is_shorter_than_six()
     headers = (("a", f'Bearer token="{KEY}"'), ("b", "12345"), ("c", '"'))
     begun = InFlight(a_delivery(), NOON, a_webhook(headers=headers))
     said = "Bearer token=1 of 12345 &quot;x&quot; is unknown"
-    assert begun.ended(Sent(), answer=said.encode()).answer == said
+    assert begun.ended(Sent(), last=a_reply(said.encode())).answer == said
 
 
 def test_the_mask_over_the_logs_has_all_that_notifiers_hide() -> None:

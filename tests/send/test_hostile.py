@@ -10,8 +10,9 @@ import pytest
 from bridge.model import Attempt, Reason, RetryLater, Sent
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Reply
+from bridge.send.integration import Egress
 from bridge.send.sender import Sender
-from bridge.send.slack.request import SlackSender
+from bridge.send.slack import Slack
 from tests.support import hostile as fakes
 from tests.support.receivers import (
     LOOPBACK,
@@ -234,8 +235,8 @@ def test_a_new_connection_that_dies_of_a_webhook_is_not_replaced(outbound: Sende
 def test_slack_is_not_told_twice_when_a_kept_connection_dies(client: HttpClient, hook: bool) -> None:
     with Receiver(once_alive()) as receiver:
         notifier = a_slack(url=receiver.url if hook else None)
-        sender = SlackSender(notifier, f"http://127.0.0.1:{receiver.port}/api/", client)
-        outcomes = [sender.send(a_delivery(), NOON).outcome for _ in range(3)]
+        egress = Egress(client, f"http://127.0.0.1:{receiver.port}/api/")
+        outcomes = [Slack(notifier).send(a_delivery(), NOON, egress)[0] for _ in range(3)]
     why = f"127.0.0.1:{receiver.port} closed the connection without an answer"
     nothing = RetryLater(why, Reason.CONNECTION)
     assert [isinstance(one, Sent) or one for one in outcomes] == [True, nothing, True]

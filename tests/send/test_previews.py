@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.model import Delivery, Notifier, SlackNotifier, WebhookNotifier
-from bridge.send.notifier_type import MASKED
-from bridge.send.registry import type_of
+from bridge.send.integration import MASKED
+from bridge.send.registry import integration_of
 from bridge.send.webhook import curl
 from tests.support.admin_world import NOON, SECRET
 
@@ -35,7 +35,7 @@ def a_webhook(**facts: Any) -> WebhookNotifier:
 
 
 def sent(delivery: Delivery, notifier: Notifier) -> Any:
-    return type_of(notifier).preview(delivery, notifier, at=NOON, agent=AGENT)
+    return integration_of(notifier).preview(delivery, at=NOON, agent=AGENT)
 
 
 def run_as_curl(command: str) -> list[str]:
@@ -99,7 +99,7 @@ def test_a_note_a_body_of_its_own_and_cloudevents_go_out_as_they_are() -> None:
 
 def test_slack_is_shown_what_it_shows() -> None:
     notifier = SlackNotifier(name="ops", channel="C1", token="xoxb-hush-hush")
-    asked = type_of(notifier).preview(a_delivery(note="a note"), notifier, at=NOON + timedelta(hours=1), agent=AGENT)
+    asked = integration_of(notifier).preview(a_delivery(note="a note"), at=NOON + timedelta(hours=1), agent=AGENT)
     assert (asked.address, asked.curl) == ("C1", None)
     assert asked.lines[0][0].endswith("Failed: 预告片.mp4")
     assert asked.lines[0][1] == "a < b & c"

@@ -185,7 +185,7 @@ def test_a_password_in_the_proxys_url_goes_to_the_proxy_and_to_nobody_else(
     assert [forwarded.headers["proxy-authorization"] for forwarded in proxy.forwarded] == [basic]
     if scheme == "https":  # a plain request is the proxy's to clean
         assert "proxy-authorization" not in receiver.requests[0].headers
-    assert PASSWORD not in f"{caplog.text} {attempt} {client._policy}"
+    assert PASSWORD not in f"{caplog.text} {attempt} {client.policy}"
 
 
 def test_that_the_proxy_judges_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,10 +11,11 @@ import pytest
 from bridge.model import Reason, RetryLater, Sent
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure
-from bridge.send.webhook import judge
+from bridge.send.webhook import Webhook
 from tests.support.certificates import MISSING, Certificate, a_certificate
-from tests.support.receivers import LOOPBACK, NOON, Receiver, a_request, answering, raw, through
+from tests.support.receivers import LOOPBACK, NOON, Receiver, a_request, a_webhook, answering, raw, through
 
+HOOK = Webhook(a_webhook())
 WELL = answering("204 No Content")
 
 
@@ -50,7 +51,7 @@ def test_a_certificate_that_is_not_right_is_refused_and_said(
         ends = [through(client, a_request(receiver.url)), client.fetch(a_request(receiver.url))]
         client.close()
     for end in ends:
-        outcome = judge(end, NOON)
+        outcome = HOOK.outcome(end, NOON)
         assert isinstance(outcome, RetryLater), outcome
         assert outcome.reason == Reason.CONNECTION
         assert outcome.why.startswith(f"the certificate of 127.0.0.1:{receiver.port} is not trusted: ")
@@ -63,7 +64,7 @@ def test_a_certificate_that_is_right_is_accepted(certificates: Callable[..., Cer
     certificate = certificates()
     with Receiver(WELL, tls=certificate.context) as receiver:
         client = HttpClient(allow=LOOPBACK, trusted=certificate.path)
-        outcomes = [judge(through(client, a_request(receiver.url)), NOON) for _ in range(3)]
+        outcomes = [HOOK.outcome(through(client, a_request(receiver.url)), NOON) for _ in range(3)]
         client.close()
     assert outcomes == [Sent()] * 3
     assert receiver.connections == 1
@@ -78,7 +79,7 @@ def test_a_connection_to_another_name_of_the_same_receiver_is_verified_anew(
         well = through(client, a_request(receiver.url))
         ill = through(client, a_request(receiver.url.replace("127.0.0.1", "localhost")))
         client.close()
-    assert judge(well, NOON) == Sent()
+    assert HOOK.outcome(well, NOON) == Sent()
     assert isinstance(ill, Failure)
     assert ill.why.startswith("the certificate of localhost:")
 
@@ -125,6 +126,6 @@ def test_a_connection_that_is_cut_after_the_status_line_is_no_failure(
     certificate = certificates()
     with Receiver(raw(b"HTTP/1.1 200 OK\r\n\r\nhalf"), tls=certificate.context) as receiver:
         client = HttpClient(allow=LOOPBACK, trusted=certificate.path)
-        outcome = judge(through(client, a_request(receiver.url)), NOON)
+        outcome = HOOK.outcome(through(client, a_request(receiver.url)), NOON)
         client.close()
     assert outcome == Sent()

@@ -3,14 +3,15 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 import pytest
-from hypothesis import given
-from hypothesis.strategies import text
-from standardwebhooks.webhooks import Webhook
+from standardwebhooks.webhooks import Webhook as Reference
 
 from bridge.model import Reason, Rejected, RetryLater, Sent
 from bridge.send.http_types import Failure, Reply, Request
-from bridge.send.webhook import WebhookSender, judge
+from bridge.send.webhook import Webhook
 from tests.support.receivers import NOON, OLD_SECRET, SECRET, a_delivery, a_webhook
+
+HOOK = Webhook(a_webhook())
+DAY = timedelta(days=1)
 
 
 def headers(request: Request) -> dict[str, str]:
@@ -22,14 +23,14 @@ def reply(status: int, *lines: str) -> Reply:
 
 
 def test_the_body_is_the_event_with_the_delivery_id_in_front() -> None:
-    request = WebhookSender(a_webhook()).request(a_delivery(id="d_9", event='{"type":"转码"}'), NOON)
+    request = Webhook(a_webhook()).request(a_delivery(id="d_9", event='{"type":"转码"}'), NOON)
     assert request.body.decode() == '{"specversion":"1.0","id":"d_9","type":"转码"}'
     assert json.loads(request.body)["type"] == "转码"
 
 
 def test_the_headers_are_those_of_standard_webhooks_and_the_notifiers_own() -> None:
     notifier = a_webhook(headers=(("X-Team", "media"), ("X-None", "")))
-    request = WebhookSender(notifier).request(a_delivery(id="d_9"), NOON)
+    request = Webhook(notifier).request(a_delivery(id="d_9"), NOON)
     sent = headers(request)
     assert sent["webhook-id"] == "d_9"
     assert sent["webhook-timestamp"] == str(int(NOON.timestamp()))
@@ -40,8 +41,8 @@ def test_the_headers_are_those_of_standard_webhooks_and_the_notifiers_own() -> N
 
 
 def test_cloudevents_are_the_same_body_under_their_own_content_type() -> None:
-    plain = WebhookSender(a_webhook()).request(a_delivery(), NOON)
-    event = WebhookSender(a_webhook(format="cloudevents")).request(a_delivery(), NOON)
+    plain = Webhook(a_webhook()).request(a_delivery(), NOON)
+    event = Webhook(a_webhook(format="cloudevents")).request(a_delivery(), NOON)
     assert headers(event)["content-type"] == "application/cloudevents+json"
     assert event.body == plain.body
 
@@ -49,11 +50,11 @@ def test_cloudevents_are_the_same_body_under_their_own_content_type() -> None:
 @pytest.mark.parametrize("format_now", ["json", "cloudevents"])
 def test_a_body_of_the_notifiers_own_is_sent_as_it_is_and_signed(format_now: str) -> None:
     own, now = '{"asset":"转码"}', datetime.now(UTC)
-    request = WebhookSender(a_webhook(format=format_now)).request(a_delivery(id="d_9", body=own), now)
+    request = Webhook(a_webhook(format=format_now)).request(a_delivery(id="d_9", body=own), now)
     assert request.body.decode() == own
     sent = headers(request)
     assert (sent["webhook-id"], sent["content-type"]) == ("d_9", "application/json")
-    assert Webhook(SECRET).verify(request.body, sent) == {"asset": "转码"}
+    assert Reference(SECRET).verify(request.body, sent) == {"asset": "转码"}
 
 
 @pytest.mark.parametrize(
@@ -77,34 +78,34 @@ def test_signatures_are_those_of_the_reference_implementation(
     body: str,
     signature: str,
 ) -> None:
-    sender = WebhookSender(a_webhook(secrets=(secret,)))
+    sender = Webhook(a_webhook(secrets=(secret,)))
     assert sender.signatures(message_id, timestamp, body.encode()) == signature
 
 
 def test_two_secrets_sign_side_by_side_and_either_verifies() -> None:
     now = datetime.now(UTC)
-    request = WebhookSender(a_webhook(secrets=(SECRET, OLD_SECRET))).request(a_delivery(), now)
+    request = Webhook(a_webhook(secrets=(SECRET, OLD_SECRET))).request(a_delivery(), now)
     assert headers(request)["webhook-signature"].count("v1,") == 2
     for secret in (SECRET, OLD_SECRET):
-        assert Webhook(secret).verify(request.body, headers(request))["id"] == "d_1"
+        assert Reference(secret).verify(request.body, headers(request))["id"] == "d_1"
 
 
 def test_each_message_is_signed_afresh() -> None:
-    sender, now = WebhookSender(a_webhook()), datetime.now(UTC)
+    sender, now = Webhook(a_webhook()), datetime.now(UTC)
     for name in ("d_1", "d_2", "d_1"):
         request = sender.request(a_delivery(id=name), now)
-        assert Webhook(SECRET).verify(request.body, headers(request))["id"] == name
+        assert Reference(SECRET).verify(request.body, headers(request))["id"] == name
 
 
 def test_without_a_secret_nothing_is_signed() -> None:
-    request = WebhookSender(a_webhook(secrets=())).request(a_delivery(), NOON)
+    request = Webhook(a_webhook(secrets=())).request(a_delivery(), NOON)
     assert "webhook-signature" not in headers(request)
     assert headers(request)["webhook-id"] == "d_1"
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_any_2xx_is_acceptance(status: int) -> None:
-    assert judge(reply(status), NOON) == Sent()
+    assert HOOK.outcome(reply(status), NOON) == Sent()
 
 
 @pytest.mark.parametrize(
@@ -127,16 +128,16 @@ def test_any_2xx_is_acceptance(status: int) -> None:
     ],
 )
 def test_other_answers_are_tried_again(status: int, why: str, reason: Reason) -> None:
-    assert judge(reply(status), NOON) == RetryLater(why, reason)
+    assert HOOK.outcome(reply(status), NOON) == RetryLater(why, reason)
 
 
 def test_410_pauses_the_notifier() -> None:
     why = "the receiver answered 410 Gone: it wants no more deliveries"
-    assert judge(reply(410), NOON) == Rejected(why, Reason.GONE, pause=True)
+    assert HOOK.outcome(reply(410), NOON) == Rejected(why, Reason.GONE, pause=True)
 
 
 def test_a_redirect_names_the_new_host_and_nothing_of_its_path() -> None:
-    outcome = judge(reply(301, "Location: https://new.example.com/hooks?token=hush"), NOON)
+    outcome = HOOK.outcome(reply(301, "Location: https://new.example.com/hooks?token=hush"), NOON)
     assert outcome == RetryLater(
         "answered 301 Moved Permanently to new.example.com: redirects are not followed, update the url"
     )
@@ -144,66 +145,28 @@ def test_a_redirect_names_the_new_host_and_nothing_of_its_path() -> None:
 
 @pytest.mark.parametrize("location", ["/relative", "http://[broken/"])
 def test_a_redirect_to_nowhere_in_particular_is_still_told(location: str) -> None:
-    outcome = judge(reply(302, f"Location: {location}"), NOON)
+    outcome = HOOK.outcome(reply(302, f"Location: {location}"), NOON)
     assert outcome == RetryLater("answered 302 Found: redirects are not followed, update the url")
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(
-    ("wish", "after"),
-    [
-        ("120", timedelta(minutes=2)),
-        ("0", timedelta(0)),
-        ("Sat, 21 Nov 2026 12:10:00 GMT", timedelta(minutes=10)),
-        ("Sat, 21 Nov 2026 20:10:00 +0800", timedelta(minutes=10)),
-        ("00120", timedelta(minutes=2)),
-        ("  120  ", timedelta(minutes=2)),
-        ("Saturday, 21-Nov-26 12:10:00 GMT", timedelta(minutes=10)),
-        ("Sat Nov 21 12:10:00 2026", timedelta(minutes=10)),
-        ("21 Nov 2026 12:10:00 GMT", timedelta(minutes=10)),
-        ("Sat, 21 Nov 2026 12:10:00", timedelta(minutes=10)),
-        ("Sat, 21 Nov 2026 07:10:00 EST", timedelta(minutes=10)),
-        ("Sat, 21 Nov 2026 12:10:00 -0000", timedelta(minutes=10)),
-        ("86400", timedelta(hours=24)),
-        ("86401", timedelta(hours=24)),
-        ("315360000", timedelta(hours=24)),
-        (str(10**30), timedelta(hours=24)),
-        ("9" * 300, timedelta(hours=24)),
-        ("Sat, 21 Nov 2036 12:00:00 GMT", timedelta(hours=24)),
-    ],
-)
-def test_retry_after_holds_for_the_whole_notifier(status: int, wish: str, after: timedelta) -> None:
-    outcome = judge(reply(status, f"Retry-After: {wish}"), NOON)
+@pytest.mark.parametrize(("wish", "after"), [("120", timedelta(minutes=2)), ("0", timedelta()), ("86401", DAY)])
+def test_retry_after_holds_for_the_whole_notifier_for_a_day_at_most(status: int, wish: str, after: timedelta) -> None:
+    outcome = HOOK.outcome(reply(status, f"Retry-After: {wish}"), NOON)
     assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (after, True)
 
 
-@pytest.mark.parametrize(
-    "wish",
-    [
-        "-5", "+5", "soon", "", " ", "1.5", "1,5", "5, 6", "5s", "1e3", "0x10", "1_000", "²", "٣٠", "３０", "9" * 5000,
-        "Sat, 21 Nov 2026 11:00:00 GMT", "Sat, 21 Nov 2026 12:00:00 GMT", "Sat, 99 Nov 2026 11:00:00",
-        "Saturday, 21-Nov-26 11:00:00 GMT", "Sat Nov 21 11:00:00 2026", "Sat, 21 Nov 2026 12:10:60 GMT",
-        "Mon, 01 Jan 0001 00:00:00 GMT", f"Sat, 21 Nov {10**30} 12:10:00 GMT", "2026-11-21T12:10:00Z",
-        f"Sat, 21 Nov 2026 12:10:00 +{10**20}", "Sat, 21 Nov 2026 12:10:00 +9900", "21 Nov , 12:10:00 GMT", "Sat,",
-    ],
-)  # fmt: skip
-def test_a_retry_after_that_makes_no_sense_is_ignored(wish: str) -> None:
-    assert judge(reply(429, f"Retry-After: {wish}"), NOON) == RetryLater(
-        "answered 429 Too Many Requests", Reason.RATE_LIMITED
-    )
-
-
 @pytest.mark.parametrize("status", [301, 400, 403, 408, 413, 500, 502, 504, 599])
 def test_retry_after_of_other_statuses_is_ignored(status: int) -> None:
-    outcome = judge(reply(status, "Retry-After: 60"), NOON)
+    outcome = HOOK.outcome(reply(status, "Retry-After: 60"), NOON)
     assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (None, False)
 
 
 def test_an_acceptance_with_retry_after_is_an_acceptance_and_a_410_with_it_a_goodbye() -> None:
-    assert judge(reply(202, "Retry-After: 60"), NOON) == Sent()
-    assert isinstance(judge(reply(410, "Retry-After: 60"), NOON), Rejected)
+    assert HOOK.outcome(reply(202, "Retry-After: 60"), NOON) == Sent()
+    assert isinstance(HOOK.outcome(reply(410, "Retry-After: 60"), NOON), Rejected)
 
 
 @pytest.mark.parametrize(
@@ -211,20 +174,13 @@ def test_an_acceptance_with_retry_after_is_an_acceptance_and_a_410_with_it_a_goo
     [("60", "120", timedelta(minutes=2)), ("120", "60", timedelta(minutes=1)), ("120", "soon", None)],
 )
 def test_of_two_retry_afters_the_last_counts(first: str, second: str, after: timedelta | None) -> None:
-    outcome = judge(reply(429, f"Retry-After: {first}", f"RETRY-AFTER: {second}"), NOON)
+    outcome = HOOK.outcome(reply(429, f"Retry-After: {first}", f"RETRY-AFTER: {second}"), NOON)
     assert isinstance(outcome, RetryLater)
     assert (outcome.after, outcome.everyone) == (after, after is not None)
 
 
-@given(text(alphabet=":,+-. 0123456789aSsatNovGMTZ٣"))
-def test_no_retry_after_makes_judging_fail(wish: str) -> None:
-    outcome = judge(reply(503, f"Retry-After: {wish}"), NOON)
-    assert isinstance(outcome, RetryLater)
-    assert outcome.after is None or timedelta() <= outcome.after <= timedelta(days=1)
-
-
 def test_no_answer_is_tried_again_and_a_forbidden_address_is_not() -> None:
-    assert judge(Failure("no answer within 15 s", Reason.TIMEOUT), NOON) == RetryLater(
+    assert HOOK.outcome(Failure("no answer within 15 s", Reason.TIMEOUT), NOON) == RetryLater(
         "no answer within 15 s", Reason.TIMEOUT
     )
-    assert judge(Failure("127.0.0.1 is ...", forbidden=True), NOON) == Rejected("127.0.0.1 is ...")
+    assert HOOK.outcome(Failure("127.0.0.1 is ...", forbidden=True), NOON) == Rejected("127.0.0.1 is ...")

@@ -170,7 +170,7 @@ class World:
 
     def delivery_of(self, number: int) -> str:
         """Record a job that the notifier cms is told of; return the delivery's id."""
-        return self.sees(job_number(number))[0].told[0].id
+        return self.sees(job_number(number))[0].deliveries[0].id
 
     def give_up(self, why: str) -> None:
         """Bury what waits without another attempt, as while a notifier is left alone."""

@@ -12,14 +12,14 @@ from sqlalchemy import select
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.model import RUNNING, Delivery, Outcome, Sent, Silence
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.outbox import entries, silences
-from bridge.record.schema import delivery
+from bridge.record.schema import deliveries
 from bridge.wiring import parts
 from tests.support.fakes import FakeCi, FakeTransport
 from tests.support.records import NOW, Clock, a_listed_job, hours, seconds
@@ -138,7 +138,7 @@ class World:
     def send_again(self) -> None:
         """Redrive all that may be."""
         with self.db.write() as tx:
-            entries.redrive(tx, select(delivery.c.n), now=self.clock())
+            entries.redrive(tx, select(deliveries.c.n), now=self.clock())
 
     def try_out(self, *, known: bool = True, **said: Any) -> Facts:
         step = sample_transition(said, self.book, self.clock())

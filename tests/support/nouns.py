@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.decide.text.facts import ident
+from bridge.decide.text.values import ident
 from bridge.model import RUNNING, Job, Transition
 from bridge.pipeline.operations import Operations
 from bridge.record.database import Database

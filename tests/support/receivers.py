@@ -139,6 +139,10 @@ def a_request(url: str, **changes: Any) -> Request:
     return Request(**{"url": url, "headers": ("x-test: 1",), "body": b"{}", "deadline_s": 5.0} | changes)
 
 
+def a_reply(body: bytes) -> Reply:
+    return Reply(200, (b"HTTP/1.1 200 OK\r\n",), body, 0.1, "127.0.0.1")
+
+
 def through(client: HttpClient, request: Request) -> Reply | Failure:
     """Start `request` and wait for its end."""
     client.start(request, "key")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Connection, Executable, Table, select, update
 
 from bridge.model import (
     SUBMITTED,
@@ -28,7 +28,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases
-from bridge.record.schema import shared_number
+from bridge.record.schema import shared_numbers
 from tests.support.nouns import a_job
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
@@ -66,8 +66,8 @@ def let_run(db: Database, clock: Clock, time: timedelta) -> None:
     """Let so much time go by at once in which the bridge ran."""
     clock.advance(time)
     with db.write() as tx:
-        more = {"value": shared_number.c.value + time // timedelta(milliseconds=1), "at": ms(clock())}
-        tx.execute(update(shared_number).where(shared_number.c.name == "run_clock").values(more))
+        more = {"value": shared_numbers.c.value + time // timedelta(milliseconds=1), "at": ms(clock())}
+        tx.execute(update(shared_numbers).where(shared_numbers.c.name == "run_clock").values(more))
 
 
 def a_stream(tag: str = "Transcode", **facts: Any) -> Stream:
@@ -169,3 +169,24 @@ def row_of(db: Database, table: Table, **which: object) -> dict[str, Any]:
     """The one row with these values."""
     (row,) = [row for row in rows(db, table) if all(row[name] == value for name, value in which.items())]
     return row
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def write(db: Database, function: Callable[Concatenate[Connection, _P], _T], *values: _P.args, **more: _P.kwargs) -> _T:
+    """Call a function of the record in a transaction of its own."""
+    with db.write() as tx:
+        return function(tx, *values, **more)
+
+
+def read(db: Database, function: Callable[Concatenate[Connection, _P], _T], *values: _P.args, **more: _P.kwargs) -> _T:
+    """Call a function of the record in a reading transaction of its own."""
+    with db.read() as tx:
+        return function(tx, *values, **more)
+
+
+def execute(db: Database, statement: Executable) -> None:
+    with db.write() as tx:
+        tx.execute(statement)

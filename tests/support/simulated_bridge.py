@@ -150,7 +150,7 @@ class House:
 
     def deliveries(self, **which: Any) -> list[lists.Facts]:
         with self.db.read() as tx:
-            return lists.deliveries(tx, Filter(**which), limit=500).items[::-1]
+            return lists.find_deliveries(tx, Filter(**which), limit=500).items[::-1]
 
     def silence(self, id_: str = "sil_1", *, lasts: timedelta, drop: bool = False, **spec: Any) -> None:
         silence = Silence(

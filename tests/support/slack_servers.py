@@ -1,38 +1,75 @@
-"""A Slack of scripted answers on a real socket, and a notifier told through it."""
+"""Slacks of scripted answers: in place of the HTTP client, or on a real socket."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from bridge.model import Outcome
-from bridge.send.client import HttpClient
-from bridge.send.slack.request import SlackSender
+from bridge.send.client import HttpClient, Policy
+from bridge.send.http_types import Failure, Reply, Request
+from bridge.send.integration import Egress
+from bridge.send.slack import Slack
 from tests.support.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
 
+API_URL = "https://slack.example/api/"
+HOOK = {"url": "https://hooks.slack.example/hook?token=hush", "token": None, "channel": None}
 
-def slack(*says: dict[str, Any]) -> Receiver:
-    """A Slack that gives these answers one after the other, then says ok for ever."""
-    answers = list(says)
+
+def says(status: int, body: bytes, *headers: bytes, truncated: bool = False) -> Reply:
+    return Reply(status, (b"HTTP/1.1 x\r\n", *headers), body, 0.1, "127.0.0.1", truncated=truncated)
+
+
+def ok(**facts: Any) -> Reply:
+    return says(200, json.dumps({"ok": True} | facts).encode())
+
+
+def no(error: str) -> Reply:
+    return says(200, json.dumps({"ok": False, "error": error}).encode())
+
+
+class ScriptedSlack:
+    """An HTTP client that gives these answers one after the other, then accepts for ever."""
+
+    policy = Policy(trusted="")
+
+    def __init__(self, *answers: Reply | Failure) -> None:
+        self._answers = list(answers)
+        self.requests: list[Request] = []
+
+    def fetch(self, request: Request) -> Reply | Failure:
+        self.requests.append(request)
+        if self._answers:
+            return self._answers.pop(0)
+        accepted = ok(channel="C1", ts=f"171.{len(self.requests)}")
+        return accepted if request.url.startswith(API_URL) else says(200, b"ok")
+
+    @property
+    def calls(self) -> list[str]:
+        return [request.url.removeprefix(API_URL) for request in self.requests]
+
+    @property
+    def contents(self) -> list[Any]:
+        return [json.loads(request.body) for request in self.requests]
+
+    @property
+    def egress(self) -> Egress:
+        return Egress(cast(HttpClient, self), API_URL)
+
+    def send(self, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
+        """Send one delivery; return what came of it."""
+        outcome, _ = Slack(a_slack(**(notifier or {}))).send(a_delivery(**delivery), NOON, self.egress)
+        return outcome
+
+
+def answering_slack(*answers: Reply) -> Receiver:
+    """A server that gives these answers one after the other, then accepts for ever."""
+    script = list(answers)
 
     def behave(connection: Any, seen: Seen, over: Any) -> None:
-        ok = {"ok": True, "channel": "C1", "ts": f"171.{len(receiver.requests)}"}
-        says = answers.pop(0) if answers else ok
-        body = b"ok" if says["ok"] and not seen.path.endswith(API) else json.dumps(says).encode()
+        body = script.pop(0).body if script else b'{"ok": true, "channel": "C1", "ts": "171.1"}'
+        if not seen.path.endswith(API) and b'"ok": true' in body:
+            body = b"ok"
         answering("200 OK", body, "Content-Type: application/json; charset=utf-8")(connection, seen, over)
 
-    receiver = Receiver(behave)
-    return receiver
-
-
-def no(error: str) -> dict[str, Any]:
-    return {"ok": False, "error": error}
-
-
-def send(client: HttpClient, receiver: Receiver, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
-    sender = SlackSender(a_slack(**(notifier or {})), f"http://127.0.0.1:{receiver.port}/api/", client)
-    return sender.send(a_delivery(**delivery), NOON).outcome
-
-
-def paths(receiver: Receiver) -> list[str]:
-    return [seen.path for seen in receiver.requests]
+    return Receiver(behave)

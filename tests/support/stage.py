@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from bridge.record.database import TROUBLES, Database
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import transition
+from bridge.record.schema import transitions
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
 from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
@@ -175,18 +175,18 @@ class Stage:
 
     def watch(self) -> lists.Facts:
         with self.db.read() as tx:
-            found = gauges.watches(tx)
+            found = gauges.read_watches(tx)
         return found[0] if found else {"ok_at": None, "error": None}
 
     def transitions(self) -> dict[str, list[lists.Facts]]:
         """Return every transition by job, oldest first."""
         found: dict[str, list[lists.Facts]] = defaultdict(list)
-        for step in reversed(self._all(lists.transitions)):
+        for step in reversed(self._all(lists.find_transitions)):
             found[step["job"]].append(step)
         return found
 
     def deliveries(self, **which: str) -> list[lists.Facts]:
-        return self._all(lists.deliveries, Filter(**which))
+        return self._all(lists.find_deliveries, Filter(**which))
 
     def _all(self, what: Callable[..., lists.Found], which: Filter | None = None) -> list[lists.Facts]:
         items: list[lists.Facts] = []
@@ -203,10 +203,10 @@ class Stage:
         """True when the record has the last state of every job, and nothing waits to be told."""
         try:
             with self.db.read() as tx:  # it is asked many times a second, and there may be thousands of transitions
-                if any(one["waiting"] + one["sending"] + one["held"] for one in gauges.notifiers(tx)):
+                if any(one["waiting"] + one["sending"] + one["held"] for one in gauges.read_notifiers(tx)):
                     return False
-                newest = select(func.max(transition.c.n)).group_by(transition.c.job_id)
-                rows = tx.execute(select(transition.c.job_id, transition.c.state).where(transition.c.n.in_(newest)))
+                newest = select(func.max(transitions.c.n)).group_by(transitions.c.job_id)
+                rows = tx.execute(select(transitions.c.job_id, transitions.c.state).where(transitions.c.n.in_(newest)))
                 states = {row.job_id: row.state for row in rows}
         except TROUBLES:  # the database was away
             return False

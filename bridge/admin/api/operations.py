@@ -16,8 +16,8 @@ from bridge.admin.parts import BY_API
 from bridge.admin.schemas import deliveries
 from bridge.admin.schemas.deliveries import DeliveryAccepted, NewDelivery, NotifierTestRequest, NotifyRequest
 from bridge.admin.schemas.rulebook import NotifierAccepted, WatchAccepted
-from bridge.admin.schemas.silences import Silence, SilenceMade, SilenceRequest
-from bridge.decide.rulesfile.silences import read_wanted
+from bridge.admin.schemas.silences import NewSilence, Silence, SilenceMade
+from bridge.decide.rulesfile.silences import read_silence
 from bridge.decide.text.values import FieldFaults
 from bridge.pipeline.operations import Accepted
 from bridge.pipeline.silences import LOOKED_AT_IN_WEB, foresee, silence_facts
@@ -71,7 +71,7 @@ class OperationsApi(Endpoints):
         yield Route(
             path="/api/v1/silences", view=self.add_silence, name="add_silence", method="POST",
             summary="hold (or drop) what matches, until it ends; with dry_run only show what it would have matched",
-            body=SilenceRequest, answer=SilenceMade, done=201, also=(200,), refuses=(409, 413, 415),
+            body=NewSilence, answer=SilenceMade, done=201, also=(200,), refuses=(409, 413, 415),
         )  # fmt: skip
         yield Route(
             path="/api/v1/silences/<silence_id>", view=self.end_silence, name="end_silence", method="DELETE",
@@ -152,7 +152,7 @@ class OperationsApi(Endpoints):
     def add_silence(self) -> ResponseReturnValue:
         given, now = query.object_of(request), self.parts.clock()
         try:
-            wanted = read_wanted(given, now=now, author=BY_API)
+            wanted = read_silence(given, now=now, author=BY_API)
         except FieldFaults as error:
             raise Problem(400, "; ".join(map(str, error.faults))) from error
         with self.parts.db.read() as tx:

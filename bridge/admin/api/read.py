@@ -62,16 +62,16 @@ class ReadApi(Endpoints):
     # --- from the record ---------------------------------------------------------------------------------------
 
     def jobs(self) -> ResponseReturnValue:
-        found, cursor = self._page(lists.jobs, _OF_JOBS)
+        found, cursor = self._page(lists.find_jobs, _OF_JOBS)
         names = self.parts.book().queue_names
         return answer(jobs.Jobs(items=[jobs.Job.of(job, names) for job in found], cursor=cursor))
 
     def transitions(self) -> ResponseReturnValue:
-        found, cursor = self._page(lists.transitions, _OF_JOBS)
+        found, cursor = self._page(lists.find_transitions, _OF_JOBS)
         return answer(jobs.Transitions.model_validate({"items": found, "cursor": cursor}))
 
     def deliveries(self) -> ResponseReturnValue:
-        found, cursor = self._page(lists.deliveries, _OF_DELIVERIES, states=DELIVERY_STATES)
+        found, cursor = self._page(lists.find_deliveries, _OF_DELIVERIES, states=DELIVERY_STATES)
         return answer(deliveries.Deliveries.model_validate({"items": found, "cursor": cursor}))
 
     def _page(
@@ -85,7 +85,7 @@ class ReadApi(Endpoints):
     def job(self, job_id: str) -> ResponseReturnValue:
         bucket = query.parameters(request, ["bucket"]).get("bucket")
         with self.parts.db.read() as tx:
-            found = [job for job in lists.job(tx, job_id) if bucket in (None, job["bucket"])]
+            found = [job for job in lists.job_details(tx, job_id) if bucket in (None, job["bucket"])]
             if not found:
                 raise Problem(404, problems.no_job(tx, job_id, bucket))
             for job in found:
@@ -98,7 +98,7 @@ class ReadApi(Endpoints):
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
         with self.parts.db.read() as tx:
-            found = lists.delivery(tx, delivery_id)
+            found = lists.delivery_details(tx, delivery_id)
         if found is None:
             raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
         if g.scope < Scope.ADMIN:
@@ -134,11 +134,11 @@ class ReadApi(Endpoints):
         return answer(rulebook.Rules(items=found, cursor=cursor, sha=rules.sha, fault=fault, warnings=warnings))
 
     def watches(self) -> ResponseReturnValue:
-        items, cursor = _slice(rulebook.Watch.all(self.parts.book(), self._rows(gauges.watches)))
+        items, cursor = _slice(rulebook.Watch.all(self.parts.book(), self._rows(gauges.read_watches)))
         return answer(rulebook.Watches(items=items, cursor=cursor))
 
     def notifiers(self) -> ResponseReturnValue:
-        items, cursor = _slice(rulebook.Notifier.all(self.parts.book(), self._rows(gauges.notifiers)))
+        items, cursor = _slice(rulebook.Notifier.all(self.parts.book(), self._rows(gauges.read_notifiers)))
         return answer(rulebook.Notifiers(items=items, cursor=cursor))
 
     def _rows(self, ask: Callable[[Connection], list[Facts]]) -> list[Facts]:

@@ -16,7 +16,7 @@ from bridge.admin.schemas.rulebook import RulesChecked, RulesText
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif import rule_tests
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.polling import snapshots
 
@@ -55,7 +55,7 @@ class RulesApi(Endpoints):
                 for fault in faults
             ],
             "tests": {
-                "run": len(book.trials) if book else 0,
+                "run": len(book.tests) if book else 0,
                 "failed": [{"number": test.number, "line": test.line, "text": test.text} for test in failed],
             },
         }

@@ -17,12 +17,12 @@ from bridge.admin.pages.texts import span
 from bridge.decide.retries import BROKEN_AT
 from bridge.display import one_line, pretty_json
 from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE, USUAL_PER_MINUTE, OperationRefused
-from bridge.record.outbox import batches
+from bridge.record.outbox import batches, claims
 from bridge.record.queries import lists
 from bridge.record.queries.lists import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
-from bridge.send.notifier_type import MASKED
-from bridge.send.registry import type_of
+from bridge.send.integration import MASKED
+from bridge.send.registry import integration_of
 
 _FIELDS = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
 _MEMBERS = 50
@@ -49,7 +49,7 @@ class DeliveryPages(Pages):
     def deliveries(self) -> ResponseReturnValue:
         asked = asked_for(_FIELDS, self.parts.clock(), DELIVERY_STATES)
         with self.parts.db.read() as tx:
-            found = lists.deliveries(tx, asked.which, cursor=asked.cursor, limit=ROWS)
+            found = lists.find_deliveries(tx, asked.which, cursor=asked.cursor, limit=ROWS)
             total = batches.count(tx, asked.which) if may_act() and asked.which.state in RESENDABLE else 0
         fields = (
             ("state", "State", [(word, word) for word in DELIVERY_STATES]),
@@ -78,11 +78,11 @@ class DeliveryPages(Pages):
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
         now, notifiers = self.parts.clock(), self.parts.book().notifiers
         with self.parts.db.read() as tx:
-            found, sendable = lists.delivery(tx, delivery_id), lists.sendable(tx, delivery_id)
+            found, sendable = lists.delivery_details(tx, delivery_id), claims.sendable(tx, delivery_id)
             if found is None or sendable is None:
                 raise Problem(404, f'there is no delivery "{delivery_id[:100]}": it may have been pruned')
             row = lists.notifier_row(tx, found["notifier"])
-            members = lists.deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
+            members = lists.find_deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
         notifier = notifiers.get(found["notifier"])
         at, agent = _at(found, now), f"ci-bridge/{self.parts.version}"
         return show(
@@ -95,7 +95,7 @@ class DeliveryPages(Pages):
             in_rules=notifier is not None,
             members=members.items,
             more=members.cursor is not None,
-            sends=type_of(notifier).preview(sendable, notifier, at=at, agent=agent) if notifier else None,
+            sends=integration_of(notifier).preview(sendable, at=at, agent=agent) if notifier else None,
             event=pretty_json(found["event"]),
             masked=MASKED,
             resendable=RESENDABLE,

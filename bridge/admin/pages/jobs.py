@@ -37,7 +37,7 @@ class JobPages(Pages):
         book = self.parts.book()
         asked = asked_for(_FIELDS, self.parts.clock())
         with self.parts.db.read() as tx:
-            found = lists.jobs(tx, asked.which, cursor=asked.cursor, limit=ROWS)
+            found = lists.find_jobs(tx, asked.which, cursor=asked.cursor, limit=ROWS)
         tags = dict.fromkeys(stream.tag for watch in book.watches for stream in watch.streams)
         fields = (
             ("job", "Job id", None),
@@ -54,7 +54,7 @@ class JobPages(Pages):
         bucket = request.args.get("bucket")
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            found = [job for job in lists.job(tx, job_id) if bucket in (None, job["bucket"])]
+            found = [job for job in lists.job_details(tx, job_id) if bucket in (None, job["bucket"])]
             if not found:
                 raise Problem(404, f"{problems.no_job(tx, job_id, bucket)}; is the id right, and does a watch list it?")
             if len(found) > 1:
@@ -85,9 +85,9 @@ class JobPages(Pages):
         """Redirect from an id, whatever it is of, to its page."""
         wanted = argument("id")
         with self.parts.db.read() as tx:
-            if lists.delivery(tx, wanted):
+            if lists.delivery_details(tx, wanted):
                 return redirect(url_for("pages.delivery", delivery_id=wanted), 303)
-            if lists.job(tx, wanted):
+            if lists.job_details(tx, wanted):
                 return redirect(url_for("pages.job", job_id=wanted), 303)
         return refused(f'No job and no delivery has the id "{wanted[:100]}".', "jobs")
 

@@ -49,11 +49,11 @@ class Overview(Pages):
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
             drawn = self._drawn(tx, span, book, now)
-            feed = lists.transitions(tx, Filter(), limit=_FEED).items
+            feed = lists.find_transitions(tx, Filter(), limit=_FEED).items
             caused = lists.caused_by(tx, feed)
             inputs = lists.inputs_of(tx, feed)
             state, warnings = look(self.parts, tx)
-            silent = [silence for silence in silences.of_use(tx, now=now) if silence.ends_at > now]
+            silent = [silence for silence in silences.recent(tx, now=now) if silence.ends_at > now]
         return show(
             "overview.html",
             span=span,

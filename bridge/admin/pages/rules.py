@@ -17,7 +17,7 @@ from bridge.admin.pages.texts import rule_lines, scope_lines
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import TooLarge, check_depth
-from bridge.decide.whatif.sample_job import sample_transition
+from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.pipeline.explain import explain_sample
 from bridge.record import counters, rulesets
 from bridge.record.queries import lists
@@ -68,7 +68,7 @@ class RulePages(Pages):
             return self._explained(None)
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            jobs = [job for job in lists.job(tx, job_id) if bucket in ("", job["bucket"])]
+            jobs = [job for job in lists.job_details(tx, job_id) if bucket in ("", job["bucket"])]
             found = [explained(tx, job, book, now=now) for job in jobs]
         explanations = [explanation for items, _ in found for explanation in items]
         notes = [note for _, note in found if note]

@@ -12,7 +12,7 @@ from bridge.admin.health import by_name, look
 from bridge.admin.pages.routes import Page, Pages, attempt, refused, show
 from bridge.admin.pages.texts import count, span
 from bridge.admin.schemas import rulebook
-from bridge.decide.changes.clocks import said_of_clocks
+from bridge.decide.changes.clocks import clock_warning
 from bridge.decide.retries import BROKEN_AT
 from bridge.model import Rate
 from bridge.pipeline.health import HealthWarning, Level
@@ -53,7 +53,7 @@ class WatchPages(Pages):
 
 def _clocks(watch: rulebook.Watch) -> str | None:
     ahead = watch.clock_ahead_seconds
-    return None if ahead is None else said_of_clocks(timedelta(seconds=ahead))
+    return None if ahead is None else clock_warning(timedelta(seconds=ahead))
 
 
 def _of_watch(watch: rulebook.Watch, warnings: Sequence[HealthWarning]) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from flask.typing import ResponseReturnValue
 from bridge.admin.pages.routes import DASHBOARD, Page, Pages, attempt, cursor, may_act, refused, show
 from bridge.admin.pages.texts import scope_lines
 from bridge.decide.rules.gates import SCOPE_KEYS, scope_of
-from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, Wanted, read_wanted
+from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, SilenceRequest, read_silence
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import STATE_WORDS, FieldFault, FieldFaults, shown
 from bridge.model import Silence
@@ -144,14 +144,14 @@ class Form:
         """Return what is the same when this is sent twice; with other texts, as after going back, it is another."""
         return "\0".join([self.nonce, *self.texts.values()]) if self.nonce else None
 
-    def wanted(self, now: datetime, *, preview: bool = False) -> Wanted:
+    def wanted(self, now: datetime, *, preview: bool = False) -> SilenceRequest:
         """Return the silence that is asked for; a preview needs no reason. Raises FormRefused."""
         faults, body = list(self._faults()), self._body()
         body["everything"] = self.everything or not body.keys() & set(SCOPE_KEYS)
         if preview:
             body.setdefault("reason", "preview")
         try:
-            wanted = read_wanted(body, now=now, author=DASHBOARD)
+            wanted = read_silence(body, now=now, author=DASHBOARD)
         except FieldFaults as error:
             raise FormRefused(faults + [self._fault(fault) for fault in error.faults]) from error
         if faults:

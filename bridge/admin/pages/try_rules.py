@@ -191,7 +191,7 @@ def run(parts: Parts, pasted: Pasted, *, span: str, clock: Callable[[], float], 
         return Result(span=span, faults=pasted.findings(error.faults))
     report, notes = _backtest(parts, book, SPANS[span], clock, bounds)
     return Result(
-        span=span, faults=pasted.findings(book.warnings), sha=book.sha, tests=len(book.trials),
+        span=span, faults=pasted.findings(book.warnings), sha=book.sha, tests=len(book.tests),
         failed=[pasted.finding(test.line, test.text) for test in rule_tests.run(book)],
         report=report.facts() if report else None, notes=notes,
     )  # fmt: skip
@@ -241,5 +241,5 @@ def _notes(report: Report, *, is_cut: bool) -> Iterator[str]:
         yield "Throttles are not replayed: what one of these rules would hold counts as sent."
     if tally.unknown:
         yield f"Not compared: {tally.unknown:,} transitions whose messages are no longer on record."
-    if tally.unknown_stays:
-        yield f"Not compared: {tally.unknown_stays:,} times in state of unknown length."
+    if tally.unknown_times:
+        yield f"Not compared: {tally.unknown_times:,} times in state of unknown length."

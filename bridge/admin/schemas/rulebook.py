@@ -13,9 +13,9 @@ from bridge.admin.schemas import Cursor, JsonObject, Moment, Request
 from bridge.decide.rules import matching
 from bridge.decide.rules.matching import Condition, PresenceCondition, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.record.codec import iso
 from bridge.record.database import ms
-from bridge.record.queries.lists import iso
-from bridge.send.registry import type_of
+from bridge.send.registry import integration_of
 
 
 class Queue(BaseModel):
@@ -126,7 +126,7 @@ class Notifier(BaseModel):
             "max_in_flight": notifier.max_in_flight,
             "rate": _rate(notifier.rate),
         }
-        return cls.model_validate(row | facts | type_of(notifier).facts(notifier))
+        return cls.model_validate(row | facts | integration_of(notifier).facts())
 
 
 class Notifiers(BaseModel):

@@ -70,7 +70,7 @@ _Names = str | list[str]
 
 
 # Only describes: `decide/rulesfile/silences.py` validates it, for the API, the form and the command alike.
-class SilenceRequest(BaseModel):
+class NewSilence(BaseModel):
     """What to silence (or everything), for or ends_at, and a reason."""
 
     model_config = ConfigDict(

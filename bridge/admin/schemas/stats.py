@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 
 from bridge.admin.schemas import Moment, QueueName
 from bridge.pipeline import stats
+from bridge.record.codec import iso
 from bridge.record.database import ms
-from bridge.record.queries.lists import iso
 
 Span = Literal["1h", "24h", "7d"]
 Counts = Annotated[list[int], Field(description="one per slot")]

@@ -138,7 +138,7 @@ def begins_anew(*, out_at: datetime, back_at: datetime, mark: datetime | None, l
     return back_at - last > lookback
 
 
-def said_of_clocks(ahead: timedelta | None) -> str | None:
+def clock_warning(ahead: timedelta | None) -> str | None:
     """Say that CI's clock and ours differ, or None when they agree or nothing is known."""
     if ahead is None or abs(ahead) <= AGREE:
         return None

@@ -1,88 +1,72 @@
-"""How a message is made of a transition: whom it is for, under which id, with which body and channel of their own."""
+"""Messages: of transitions, of level rules and of tests; and the delivery of a message to one notifier."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.messages.event import LARGEST_EVENT, event, numbered
-from bridge.decide.rules.matching import Stay
-from bridge.decide.rules.rulebook import Wording
+from bridge.decide.messages.event import LARGEST_EVENT, envelope, event, happened_at
+from bridge.decide.rules.matching import Overdue
+from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.decide.templates.functions import Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
-from bridge.decide.text.facts import basename, ident, job_seconds
-from bridge.decide.text.times import human, iso
-from bridge.decide.text.values import cut, shown
-from bridge.model import DONE, FAILED, GONE, NEW, Message, NewDelivery, Notifier, Transition, Writer
+from bridge.decide.text.times import human, iso, job_seconds
+from bridge.decide.text.values import basename, cut, ident, shown
+from bridge.model import DONE, FAILED, GONE, NEW, Message, NewDelivery, Notifier, Transition
 
 # --- what one notifier alone is sent: a body of its own, or a channel that the job names ----------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Custom:
+class PerNotifier:
     """What a message is for one notifier alone; what is None is as for any other."""
 
     body: str | None = None
     channel: str | None = None
     note: str | None = None  # why it comes to this channel
-    faults: tuple[str, ...] = ()  # templates that did not render
+    fault: str | None = None  # why a template did not render
 
 
-def customs(notifier: Notifier, names: Names) -> Custom:
+def per_notifier(notifier: Notifier, names: Names) -> PerNotifier:
     """Return what the notifier's own templates make of a message."""
     if notifier.body:
-        return _with_body(notifier.body, names)
-    if notifier.channel_template:
-        return _with_channel(notifier.channel_template, notifier.channels, names)
-    return Custom()
-
-
-def _with_body(writer: Writer, names: Names) -> Custom:
+        try:
+            return PerNotifier(body=notifier.body(names))
+        except TemplateFault as error:
+            return PerNotifier(fault=f"body: {error}")
+    if not notifier.channel_template:
+        return _FOR_ANY
+    channels = notifier.channels
     try:
-        return Custom(body=writer(names))
+        wanted = notifier.channel_template(names)
     except TemplateFault as error:
-        return Custom(faults=(f"body: {error}",))
-
-
-def _with_channel(writer: Writer, channels: tuple[str, ...], names: Names) -> Custom:
-    try:
-        wanted = writer(names)
-    except TemplateFault as error:
-        return Custom(channel=channels[0], faults=(f"channel: {error}",))
+        return PerNotifier(channel=channels[0], fault=f"channel: {error}")
     if wanted in channels:
-        return Custom(channel=wanted)
+        return PerNotifier(channel=wanted)
     note = f"meant for channel {shown(wanted)}, which is not among channels" if wanted else None
-    return Custom(channel=channels[0], note=note)
+    return PerNotifier(channel=channels[0], note=note)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Body:
-    """A [notifier.NAME.body], compiled: a tree whose texts are templates."""
-
-    tree: Mapping[str, Any]
-
-    def __call__(self, names: Names) -> str:
-        """Return compact JSON of at most LARGEST_EVENT bytes. Raises TemplateFault saying which key."""
-        return _as_json(_rendered(self.tree, (), names))
-
-    def check(self) -> None:
-        """Raise TemplateFault for a body that is too large, or does not render, for every job."""
-        _as_json(_rendered(self.tree, (), None))
+_FOR_ANY = PerNotifier()
 
 
-def _as_json(tree: Any) -> str:
-    text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def body_text(tree: Mapping[str, Any], names: Names | None) -> str:
+    """Return a [notifier.NAME.body] as compact JSON of at most LARGEST_EVENT bytes.
+
+    Without names only its constant texts are rendered, as they are for every job. Raises TemplateFault saying which
+    key.
+    """
+    text = json.dumps(_rendered(tree, (), names), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     if (size := len(text.encode())) > LARGEST_EVENT:
         raise TemplateFault(f"it has {size:,} bytes of JSON, and {LARGEST_EVENT:,} are the most")
     return text
 
 
 def _rendered(tree: Any, path: tuple[str | int, ...], names: Names | None) -> Any:
-    """Return the tree with the value of each template; without names, of the constant ones."""
     match tree:
         case dict():
             return {key: _rendered(item, (*path, key), names) for key, item in tree.items()}
@@ -96,33 +80,43 @@ def _rendered(tree: Any, path: tuple[str | int, ...], names: Names | None) -> An
     return tree
 
 
-# --- the message ----------------------------------------------------------------------------------------------------
-
-_PLAIN = Custom()
-UTC = ZoneInfo("UTC")
+# --- deliveries -----------------------------------------------------------------------------------------------------
 
 
-def address(message: Message, notifier: Notifier, *, note: str | None = None, custom: Custom = _PLAIN) -> NewDelivery:
-    """Return the delivery of a message to one notifier: its id, its lane, its Slack conversation, its own form."""
+def delivery_id(message: str, notifier: str) -> str:
+    return ident("dlv", message, notifier)
+
+
+def address(
+    message: Message, notifier: Notifier, *, note: str | None = None, own: PerNotifier = _FOR_ANY
+) -> NewDelivery:
+    """Return the delivery of a message to one notifier."""
     thread = notifier.thread_of(message)
+    order = None
+    if notifier.keeps_order:  # a thread has one first message, so what shares a thread goes one after the other too
+        order = thread or (f"{message.bucket}/{message.job_id}" if message.job_id else None)
     return NewDelivery(
-        id=ident("dlv", message.id, notifier.name),
+        id=delivery_id(message.id, notifier.name),
         message=message,
         notifier=notifier.name,
-        lane=_lane(message, notifier),
+        lane=order,
         # A conversation is in one channel.
-        thread=f"{custom.channel}/{thread}" if thread and custom.channel else thread,
-        note=" ".join(filter(None, (note, custom.note))) or None,
-        body=custom.body,
-        channel=custom.channel,
+        thread=f"{own.channel}/{thread}" if thread and own.channel else thread,
+        note=" ".join(filter(None, (note, own.note))) or None,
+        body=own.body,
+        channel=own.channel,
     )
 
 
-def _lane(message: Message, notifier: Notifier) -> str | None:
-    if not notifier.keeps_order:
-        return None
-    # A thread has one first message, so what shares a thread goes one after the other too.
-    return notifier.thread_of(message) or (f"{message.bucket}/{message.job_id}" if message.job_id else None)
+def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, own: PerNotifier = _FOR_ANY) -> NewDelivery:
+    """Return the delivery to a fallback of a message that could not be sent to the notifier `dead`."""
+    delivery = address(message, notifier, note=f"This could not be sent to {dead}: {why}", own=own)
+    return replace(delivery, id=ident("dlv", message.id, dead, notifier.name))
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+UTC = ZoneInfo("UTC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,91 +131,73 @@ class Built:
 def build(
     transition: Transition,
     rule: str | None,
-    wording: Wording,
+    template: MessageTemplate,
     queue_names: Mapping[str, str],
     *,
     zone: ZoneInfo = UTC,
-    stay: Stay | None = None,
+    overdue: Overdue | None = None,
 ) -> Built:
-    """Return the message of a transition; or of a stay, `transition` having begun it (or ended it, if it is over).
+    """Return the message of a transition, or of the time in state that it began (or ended, if that is `recovered`).
 
-    Without a rule a person tells it.
+    Without a rule it is sent manually.
     """
-    names = variables(transition, rule, queue_names, zone=zone)
+    names, recovered = variables(transition, rule, queue_names, zone=zone), overdue and overdue.recovered
     title, text, fault = "", "", None
-    if not (stay and stay.over):  # a text that says what is wrong does not fit its end
-        title, text, fault = _worded(wording, names)
-    happened_at = _happened_at(transition, stay)
+    if not recovered:  # a text that says what is wrong does not fit its end
+        try:
+            title = rendered(template.title, names) if template.title else ""
+            text = rendered(template.text, names) if template.text else ""
+        except TemplateFault as error:
+            title, text, fault = "", "", str(error)
+    if not text and (fault or recovered or not template.text):
+        text = default_text(transition, overdue)
     message = Message(
-        id=_message_id(transition, rule, stay),
-        kind=_kind(stay),
-        title=cut(title or default_title(transition, stay)),
-        text=cut(text or (default_text(transition, stay) if fault or not wording.text or (stay and stay.over) else "")),
-        fields=_fields(wording.fields, names["job"]),
-        event=event(transition, rule, queue_names, when=happened_at, stay=stay),
+        id=_message_id(transition, rule, overdue),
+        kind=overdue.kind if overdue else "transition",
+        title=cut(title or default_title(transition, overdue)),
+        text=cut(text),
+        fields=_fields(template.fields, names["job"]),
+        event=event(transition, rule, queue_names, overdue=overdue),
         bucket=transition.job.bucket,
         job_id=transition.job.id,
         workflow_run=transition.job.workflow_run,
         sequence=transition.sequence,
         state=transition.to,
         rule=rule,
-        happened_at=happened_at,
+        happened_at=happened_at(transition, overdue),
     )
     return Built(message=message, names=names, fault=fault)
 
 
-def _worded(wording: Wording, names: Names) -> tuple[str, str, str | None]:
-    try:
-        title = rendered(wording.title, names) if wording.title else ""
-        return title, rendered(wording.text, names) if wording.text else "", None
-    except TemplateFault as error:
-        return "", "", str(error)
-
-
-def _kind(stay: Stay | None) -> Literal["transition", "level", "recovery"]:
-    if stay is None:
-        return "transition"
-    return "recovery" if stay.over else "level"
-
-
-def _message_id(transition: Transition, rule: str | None, stay: Stay | None) -> str:
+def _message_id(transition: Transition, rule: str | None, overdue: Overdue | None) -> str:
     """Return the id, made from what happened: the same thing seen again has the same one.
 
     A job ends once, so how many transitions led there is no part of that: a database restored from a backup counts
-    others. What a level rule says of a stay is about the transition that began it, which may come again.
+    others. A level rule's message is about the transition that began the time in state, which may come again.
     """
     by = ("", "by hand") if rule is None else (rule,)  # no rule has no name
     number = () if transition.to in DONE else (str(transition.sequence),)
-    said = (transition.job.bucket, transition.job.id, *number, transition.to, *by)
-    return ident("msg", *said, *((_kind(stay), str(stay.count)) if stay else ()))
+    parts = (transition.job.bucket, transition.job.id, *number, transition.to, *by)
+    return ident("msg", *parts, *((overdue.kind, str(overdue.count)) if overdue else ()))
 
 
-def _happened_at(transition: Transition, stay: Stay | None) -> datetime:
-    if stay is None or stay.over:
-        return transition.happened_at
-    return transition.seen_at if stay.again else stay.since + stay.after
+def default_title(transition: Transition, overdue: Overdue | None = None) -> str:
+    job, what = transition.job, transition.to
+    if overdue:
+        until = transition.happened_at if overdue.recovered else transition.seen_at
+        lasted = human(max(0.0, (until - overdue.since).total_seconds()))
+        what = f"{'still ' if overdue.again else ''}{overdue.state} for {lasted}"
+        if overdue.recovered:
+            what = f"{transition.to} after {lasted} {overdue.state}"
+    return f"{job.tag or 'Job'} {what}: {basename(job.input or '') or job.id}"
 
 
-def default_title(transition: Transition, stay: Stay | None = None) -> str:
-    job = transition.job
-    said = transition.to
-    if stay and stay.over:
-        said = f"{transition.to} after {_for_how_long(transition, stay)} {stay.state}"
-    elif stay:
-        said = f"{'still ' if stay.again else ''}{stay.state} for {_for_how_long(transition, stay)}"
-    return f"{job.tag or 'Job'} {said}: {basename(job.input or '') or job.id}"
-
-
-def _for_how_long(transition: Transition, stay: Stay) -> str:
-    until = transition.happened_at if stay.over else transition.seen_at
-    return human(max(0.0, (until - stay.since).total_seconds()))
-
-
-def default_text(transition: Transition, stay: Stay | None = None) -> str:
+def default_text(transition: Transition, overdue: Overdue | None = None) -> str:
     """Say in one line what a person wants to know first."""
     job, seconds = transition.job, job_seconds(transition.job, transition.seen_at)
-    if stay and not stay.over:
-        return f"{stay.state} since {iso(stay.since)}; the rule allows {human(stay.after.total_seconds())}"
+    if overdue and not overdue.recovered:
+        limit = human(overdue.after.total_seconds())
+        return f"{overdue.state} since {iso(overdue.since)}; the rule allows {limit}"
     if transition.to == FAILED:
         return job.message or "CI gave no reason."
     if transition.to == GONE:
@@ -234,12 +210,12 @@ def default_text(transition: Transition, stay: Stay | None = None) -> str:
     return f"was {transition.was} before"
 
 
-def _fields(names: Sequence[str], job: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    said = ((name, _said(job.get(f"{name}_name") or job.get(name))) for name in names)
-    return tuple((name, cut(value)) for name, value in said if value)
+def _fields(names: tuple[str, ...], job: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    texts = ((name, _field_text(job.get(f"{name}_name") or job.get(name))) for name in names)
+    return tuple((name, cut(text)) for name, text in texts if text)
 
 
-def _said(value: object) -> str:
+def _field_text(value: object) -> str:
     match value:
         case None:
             return ""
@@ -253,29 +229,15 @@ def _said(value: object) -> str:
 
 
 def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
-    """Return the message of `notifier test`: it says that it is one, and goes the way of any other."""
-    when = iso(now)
+    """Return the message of `notifier test`: it says that it is one, and takes the same way as any other."""
     return Message(
         id=ident("msg", "test", notifier, nonce),
         kind="test",
         title=f"Test of notifier {notifier}",
         text="This is a test from ci-bridge. If you can read it, deliveries arrive here.",
         fields=(),
-        event={
-            "source": "//ci-bridge/test",
-            "type": "ci.test",
-            "subject": notifier,
-            "time": when,
-            "timestamp": when,
-            "sequence": numbered(1),
-            "datacontenttype": "application/json",
-            "data": {"test": True, "notifier": notifier},
-        },
+        event=envelope(
+            "test", source="//ci-bridge/test", subject=notifier, time=now, data={"test": True, "notifier": notifier}
+        ),
         happened_at=now,
     )
-
-
-def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, custom: Custom = _PLAIN) -> NewDelivery:
-    """Return the delivery to a fallback of a message that could not be sent to the notifier `dead`."""
-    told = address(message, notifier, note=f"This could not be told to {dead}: {why}", custom=custom)
-    return replace(told, id=ident("dlv", message.id, dead, notifier.name))

@@ -10,10 +10,10 @@ from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.messages.event import LARGEST_EVENT, numbered
-from bridge.decide.text.facts import ident
+from bridge.decide.messages.build import delivery_id
+from bridge.decide.messages.event import LARGEST_EVENT, envelope, numbered
 from bridge.decide.text.times import iso
-from bridge.decide.text.values import cut
+from bridge.decide.text.values import cut, ident
 from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence
 
 FIRST = 5  # members of each state that a digest quotes
@@ -25,7 +25,7 @@ _ORDER = {FAILED: 0, GONE: 1, CANCEL: 2, SUCCESS: 9}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A message that a digest tells of."""
+    """A message that a digest sums up."""
 
     job_id: str
     bucket: str
@@ -63,49 +63,35 @@ class Digest:
         return {str(field): value for field, value in json.loads(self.label)} if self.label else {}
 
 
-def told(
+def digest_delivery(
     digest: Digest, silence: Silence | None, *, zone: ZoneInfo, now: datetime, note: str | None = None
 ) -> NewDelivery:
-    """Return the delivery of a digest: it belongs to no job, and so to no lane and no thread."""
-    message = _message(digest, silence, zone, now)
-    delivery = delivery_id(message.id, digest.notifier)
-    return NewDelivery(
-        id=delivery, message=message, notifier=digest.notifier, lane=None, channel=digest.channel, note=note
-    )
-
-
-def delivery_id(message: str, notifier: str) -> str:
-    return ident("dlv", message, notifier)
-
-
-def _message(digest: Digest, silence: Silence | None, zone: ZoneInfo, now: datetime) -> Message:
-    id_ = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.origin)
-    return Message(
-        id=id_,
+    """Return the delivery of a digest: it belongs to no job, and so to no order and no thread."""
+    message_id = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.origin)
+    id_ = delivery_id(message_id, digest.notifier)
+    message = Message(
+        id=message_id,
         kind="digest",
         title=cut(f"{_headline(digest, silence)}: {_counted(digest)}"),
-        text=_text(digest, delivery_id(id_, digest.notifier), zone),
+        text=_text(digest, id_, zone),
         fields=(),
         event=_event(digest, silence),
         rule=digest.name if digest.gate in ("group", "throttle") else None,
         happened_at=min(digest.due_at, now),
     )
+    return NewDelivery(id=id_, message=message, notifier=digest.notifier, lane=None, channel=digest.channel, note=note)
 
 
 def _headline(digest: Digest, silence: Silence | None) -> str:
     match digest.gate:
         case "group":
-            return f"{digest.name}{_label(digest)}"
+            common = ", ".join(f"{field} {value or 'none'}" for field, value in digest.by.items())
+            return f"{digest.name} ({common})" if common else digest.name
         case "throttle":
             return f"... and {digest.total:,} more by {digest.name}"
         case "mute":
             return f'{digest.total:,} held by the mute "{digest.name}", now over'
     return f"{silence or 'A silence'} is over, {digest.total:,} held"
-
-
-def _label(digest: Digest) -> str:
-    said = ", ".join(f"{field} {value or 'none'}" for field, value in digest.by.items())
-    return f" ({said})" if said else ""
 
 
 def _states(digest: Digest) -> list[str]:
@@ -114,9 +100,9 @@ def _states(digest: Digest) -> list[str]:
 
 def _counted(digest: Digest) -> str:
     states = _states(digest)
-    said = [f"{digest.counts[state]:,} {state}" for state in states[:_MOST_STATES]]
+    counts = [f"{digest.counts[state]:,} {state}" for state in states[:_MOST_STATES]]
     rest = sum(digest.counts[state] for state in states[_MOST_STATES:])
-    return ", ".join([*said, f"{rest:,} others"] if rest else said)
+    return ", ".join([*counts, f"{rest:,} others"] if rest else counts)
 
 
 def _text(digest: Digest, delivery: str, zone: ZoneInfo) -> str:
@@ -124,7 +110,7 @@ def _text(digest: Digest, delivery: str, zone: ZoneInfo) -> str:
     end = f"All of them: ci-bridge deliveries list --digest {delivery}"
     lines, size, quoted = [], len(end), 0
     for state in _states(digest)[:_MOST_STATES]:
-        for member in (one for one in digest.first if one.state == state):
+        for member in (member for member in digest.first if member.state == state):
             line = f"• {_line(member, zone)}"
             if size + len(escape(line)) > _LONGEST_TEXT:
                 break
@@ -142,28 +128,19 @@ def _line(member: Member, zone: ZoneInfo) -> str:
 
 
 def _event(digest: Digest, silence: Silence | None) -> dict[str, Any]:
-    when = iso(digest.due_at)
-    members = [_facts(one) for one in digest.first]
-    body: dict[str, Any] = {
-        "source": "//ci-bridge/digests",
-        "type": "ci.digest",
-        "subject": digest.name,
-        "time": when,
-        "timestamp": when,
-        "sequence": numbered(1),
-        "datacontenttype": "application/json",
-        "data": {
-            "gate": digest.gate,
-            "name": digest.name,
-            "reason": silence.reason if silence else None,
-            "by": digest.by,
-            "since": iso(digest.opened_at),
-            "total": digest.total,
-            "states": dict(digest.counts),
-            "members": members,
-            "members_total": digest.total,
-        },
+    members = [_facts(member) for member in digest.first]
+    data = {
+        "gate": digest.gate,
+        "name": digest.name,
+        "reason": silence.reason if silence else None,
+        "by": digest.by,
+        "since": iso(digest.opened_at),
+        "total": digest.total,
+        "states": dict(digest.counts),
+        "members": members,
+        "members_total": digest.total,
     }
+    body = envelope("digest", source="//ci-bridge/digests", subject=digest.name, time=digest.due_at, data=data)
     while members and len(json.dumps(body, ensure_ascii=False).encode()) > LARGEST_EVENT - 100:
         members.pop()
     return body

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from bridge.decide.rules.matching import Stay
-from bridge.decide.text.facts import job_seconds
-from bridge.decide.text.times import iso
+from bridge.decide.rules.matching import Overdue
+from bridge.decide.text.times import iso, job_seconds
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
 from bridge.model import OUTPUTS_KEPT, Transition
 
@@ -18,34 +17,50 @@ LARGEST_EVENT = 20_000  # bytes; Standard Webhooks 1.0.0 recommends less than 20
 
 
 def event(
-    transition: Transition,
-    rule: str | None,
-    queue_names: Mapping[str, str],
-    *,
-    when: datetime | None = None,
-    stay: Stay | None = None,
+    transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, overdue: Overdue | None = None
 ) -> dict[str, Any]:
-    """Return the event of a transition, or of a stay (`when` it became too long): at most LARGEST_EVENT bytes."""
-    job, when = transition.job, when or transition.happened_at
-    body = {
-        "source": f"//{job.bucket}.ci.{job.region}.myqcloud.com/jobs",
-        "type": f"ci.job.{_type(transition, stay)}",
-        "subject": job.id,
-        "time": iso(when),
-        "timestamp": iso(when),
-        "sequence": numbered(transition.sequence),
-        "datacontenttype": "application/json",
-        "data": {
-            "from": transition.was,
-            "to": transition.to,
-            "seen_at": iso(transition.seen_at),
-            "rule": rule,
-            "watch": transition.watch,
-            **(_stay_facts(stay) if stay else {}),
-            "job": _job_facts(transition, queue_names),
-        },
+    """Return the event of a transition, or of a time in state that a level rule is about."""
+    job, kind = transition.job, re.sub(r"[^a-z0-9]+", "_", transition.to.lower())
+    data: dict[str, Any] = {
+        "from": transition.was,
+        "to": transition.to,
+        "seen_at": iso(transition.seen_at),
+        "rule": rule,
+        "watch": transition.watch,
     }
+    if overdue:
+        kind = "recovered" if overdue.recovered else "overdue"
+        data |= {
+            "in": overdue.state,
+            "since": iso(overdue.since),
+            "for_seconds": _whole(overdue.after.total_seconds()),
+            "repeated": overdue.count,
+        }
+    body = envelope(
+        f"job.{kind}",
+        source=f"//{job.bucket}.ci.{job.region}.myqcloud.com/jobs",
+        subject=job.id,
+        time=happened_at(transition, overdue),
+        sequence=transition.sequence,
+        data=data | {"job": _job_facts(transition, queue_names)},
+    )
     return _fitted(body)
+
+
+def envelope(
+    kind: str, *, source: str, subject: str, time: datetime, data: Mapping[str, Any], sequence: int = 1
+) -> dict[str, Any]:
+    when = iso(time)
+    return {
+        "source": source,
+        "type": f"ci.{kind}",
+        "subject": subject,
+        "time": when,
+        "timestamp": when,
+        "sequence": numbered(sequence),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
 
 
 def numbered(sequence: int) -> str:
@@ -53,19 +68,11 @@ def numbered(sequence: int) -> str:
     return f"{sequence:010}"
 
 
-def _type(transition: Transition, stay: Stay | None) -> str:
-    if stay:
-        return "recovered" if stay.over else "overdue"
-    return re.sub(r"[^a-z0-9]+", "_", transition.to.lower())
-
-
-def _stay_facts(stay: Stay) -> dict[str, Any]:
-    return {
-        "in": stay.state,
-        "since": iso(stay.since),
-        "for_seconds": _whole(stay.after.total_seconds()),
-        "repeated": stay.count,
-    }
+def happened_at(transition: Transition, overdue: Overdue | None) -> datetime:
+    """Return when a transition happened, or when a time in state became too long (or was seen to be so again)."""
+    if overdue is None or overdue.recovered:
+        return transition.happened_at
+    return transition.seen_at if overdue.again else overdue.since + overdue.after
 
 
 def _job_facts(transition: Transition, queue_names: Mapping[str, str]) -> dict[str, Any]:

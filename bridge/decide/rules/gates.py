@@ -1,4 +1,4 @@
-"""What is not told at once: [[mute]]s, silences (which people make for a while), and digests."""
+"""What holds messages back: [[mute]]s, silences (which people make for a while), and digests."""
 
 from __future__ import annotations
 
@@ -10,21 +10,9 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.rules.matching import Condition, Facts, Rule, Verdict, condition, flat
-from bridge.decide.text.calendar import Window, next_at
-from bridge.decide.text.facts import ident
-from bridge.decide.text.values import (
-    FieldFault,
-    FieldFaults,
-    States,
-    cut,
-    instead,
-    read_ends,
-    read_states,
-    read_words,
-    shown,
-    states,
-)
+from bridge.decide.rules.matching import Condition, Facts, Verdict, read_match
+from bridge.decide.text.times import Window, next_at
+from bridge.decide.text.values import FieldReader, States, cut, ident, read_ends, read_states, read_words, shown, states
 from bridge.model import Grouping, Hold, Silence
 
 _ANY = states(["*"])
@@ -47,13 +35,13 @@ class Scope:
             and (not self.notifiers or notifier in self.notifiers)
             and step.to in self.to
             and step.was in self.was
-            and not any(one.why_not(facts) for one in self.conditions)
+            and not any(condition.why_not(facts) for condition in self.conditions)
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mute:
-    """A [[mute]] of rules.toml: at some times of the day, what it matches is told later, or (`drop`) never."""
+    """A [[mute]] of rules.toml: at some times of the day, what it matches is sent later, or (`drop`) never."""
 
     name: str
     line: int
@@ -63,51 +51,52 @@ class Mute:
 
 
 class Gates:
-    """What stands between a rule and a notifier at one moment."""
+    """What stands between a rule and a notifier at one moment: silences, then mutes; then the rule's own `group`."""
 
     def __init__(self, *, mutes: Sequence[Mute], silences: Sequence[Silence], zone: ZoneInfo, now: datetime) -> None:
         self._zone = zone
         self._now = now
-        self._silent = [(one, scope_of(one.spec)) for one in silences if one.begins_at <= now < one.ends_at]
-        self._over = [(one, scope_of(one.spec)) for one in silences if one.ends_at <= now]
-        self._said: set[tuple[str, str]] = set()
-        self._muted = [(one, until) for one in mutes if (until := one.window.ends(now, zone))]
+        self._active: list[tuple[Scope, Hold]] = []
+        self._ended: list[tuple[Scope, Silence]] = []
+        self._mentioned: set[tuple[str, str]] = set()
+        for silence in silences:
+            if silence.ends_at <= now:
+                self._ended.append((scope_of(silence.spec), silence))
+            elif silence.begins_at <= now:
+                hold = Hold(gate="silence", name=silence.id, until=silence.ends_at, wall=True, drop=silence.drop)
+                self._active.append((scope_of(silence.spec), hold))
+        for mute in mutes:
+            if until := mute.window.ends(now, zone):
+                hold = Hold(gate="mute", name=mute.name, until=until, wall=True, drop=mute.drop)
+                self._active.append((mute.scope, hold))
 
     def may_hold(self, notifier: str) -> bool:
         """Tell whether there is a mute or a silence now that may hold what is for this notifier."""
-        scopes = [scope for _, scope in self._silent] + [mute.scope for mute, _ in self._muted]
-        return any(not scope.notifiers or notifier in scope.notifiers for scope in scopes)
-
-    def hold(self, facts: Facts, rule: Rule, notifier: str) -> Hold | None:
-        """Return why a message is not told at once, or None. A silence comes before a mute, both before a digest."""
-        if quiet := self.quiet(facts, rule.name, notifier):
-            return quiet
-        return self._group(facts, rule.name, rule.group) if rule.group else None
+        return any(not scope.notifiers or notifier in scope.notifiers for scope, _ in self._active)
 
     def held(self, verdict: Verdict, facts: Facts) -> Verdict:
         """Return a verdict together with what does not let its messages go out at once."""
-        holds = {name: hold for name in verdict.notifiers if (hold := self.hold(facts, verdict.rule, name))}
+        rule, holds = verdict.rule, {}
+        for name in verdict.notifiers:
+            if hold := self.quiet(facts, rule.name, name):
+                holds[name] = hold
+            elif rule.group:
+                holds[name] = self._group(facts, rule.name, rule.group)
         return replace(verdict, holds=holds) if holds else verdict
 
     def quiet(self, facts: Facts, rule: str, notifier: str) -> Hold | None:
         """Return the silence or mute that holds a message, if there is one."""
-        for silence, scope in self._silent:
-            if scope.holds(facts, rule, notifier):
-                return Hold(gate="silence", name=silence.id, until=silence.ends_at, wall=True, drop=silence.drop)
-        for mute, until in self._muted:
-            if mute.scope.holds(facts, rule, notifier):
-                return Hold(gate="mute", name=mute.name, until=until, wall=True, drop=mute.drop)
-        return None
+        return next((hold for scope, hold in self._active if scope.holds(facts, rule, notifier)), None)
 
-    def over(self, facts: Facts, rule: str, notifier: str) -> Silence | None:
-        """Return a silence that would have held this message, has ended, and of whose end this notifier has not heard.
+    def ended(self, facts: Facts, rule: str, notifier: str) -> Silence | None:
+        """Return a silence that would have held this message, has ended, and of whose end this notifier does not know.
 
-        Whoever asks says so, and is not told again.
+        Whoever asks mentions it, so it is returned once.
         """
-        for silence, scope in self._over:
+        for scope, silence in self._ended:
             mark = (silence.id, notifier)
-            if notifier not in silence.told and mark not in self._said and scope.holds(facts, rule, notifier):
-                self._said.add(mark)
+            if notifier not in silence.told and mark not in self._mentioned and scope.holds(facts, rule, notifier):
+                self._mentioned.add(mark)
                 return silence
         return None
 
@@ -116,20 +105,19 @@ class Gates:
         if group.at:
             until = next_at(group.at, after=self._now, zone=self._zone)
         values = [(field, _value(facts, field)) for field in group.by]
-        shown = [[field, value and cut(value, _LONGEST_VALUE)] for field, value in values]
-        label = json.dumps(shown, ensure_ascii=False)
+        label = [[field, value and cut(value, _LONGEST_VALUE)] for field, value in values]
         return Hold(
             gate="group",
             name=rule,
             until=until,
             wall=group.at is not None,
             key=ident("key", *(json.dumps(value) for value in values)) if values else "",
-            label=label if values else "",
+            label=json.dumps(label, ensure_ascii=False) if values else "",
             most=group.most,
         )
 
 
-_LONGEST_VALUE = 100  # characters of one that is shown
+_LONGEST_VALUE = 100  # characters of one in a label
 
 
 def _value(facts: Facts, field: str) -> str | None:
@@ -154,33 +142,19 @@ def read_scope(spec: Mapping[str, Any]) -> Scope:
 
     Raises FieldFaults.
     """
-    unknown = [key for key in spec if key not in SCOPE_KEYS]
-    faults = [FieldFault(None, f'unknown key "{key}"{instead(key, SCOPE_KEYS)}') for key in unknown]
-
-    def read(key: str, reader: Any, default: Any) -> Any:
-        try:
-            return reader(spec[key]) if key in spec else default
-        except ValueError as error:
-            faults.append(FieldFault(key, str(error)))
-            return default
-
-    match = spec.get("match", {})
+    reader, match = FieldReader(spec, SCOPE_KEYS), spec.get("match", {})
     if not isinstance(match, dict):
-        faults.append(FieldFault("match", f'{shown(match)} is not a table such as {{"tag": "Transcode"}}'))
+        reader.note("match", f'{shown(match)} is not a table such as {{"tag": "Transcode"}}')
         match = {}
-    conditions = []
-    for field, value in flat(match):
-        try:
-            conditions.append(condition(field, value, {}))
-        except ValueError as error:
-            faults.append(FieldFault(f"match.{field}", str(error)))
+    conditions, faults = read_match(match, {})
+    for field, text in faults.items():
+        reader.note(f"match.{field}", text)
     scope = Scope(
-        was=read("from", read_states, _ANY),
-        to=read("to", read_ends, _ANY),
+        was=reader.read("from", read_states, _ANY),
+        to=reader.read("to", read_ends, _ANY),
         conditions=tuple(conditions),
-        rules=frozenset(read("rule", read_words, ())),
-        notifiers=frozenset(read("notifier", read_words, ())),
+        rules=frozenset(reader.read("rule", read_words, [])),
+        notifiers=frozenset(reader.read("notifier", read_words, [])),
     )
-    if faults:
-        raise FieldFaults(*faults)
+    reader.check()
     return scope

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from bridge.decide.rules.matching import Answer, Facts, Matcher, Rule, Stay, Verdict, stopped
+from bridge.decide.rules.matching import Answer, Facts, Matcher, Overdue, Rule, Verdict, stopped
 from bridge.decide.text.times import human
 from bridge.model import GONE, NEW, SUBMITTED, Transition
 
@@ -15,7 +15,7 @@ GONE_FOR = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class LastNotified:
-    """When a rule told of a stay the last time: the number of that repetition, and who has been told so far."""
+    """A rule's last message about a time in state: its repetition number, and who has been notified so far."""
 
     count: int
     at: datetime
@@ -23,11 +23,11 @@ class LastNotified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Staying:
-    """A job that is in a state: the transition that began it, with the job as it is now, and what was told of it."""
+class TimeInState:
+    """A job in a state: the transition that began it, with the job as it is now, and what was sent about it."""
 
     began: Transition
-    told: Mapping[str, LastNotified] = field(default_factory=dict)  # by rule
+    notified: Mapping[str, LastNotified] = field(default_factory=dict)  # by rule
 
     @property
     def since(self) -> datetime:
@@ -41,7 +41,7 @@ class Staying:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """A level rule that fired for a stay in `state`, and whom it told."""
+    """A level rule that fired for a time in `state`, and whom it notified."""
 
     rule: str
     state: str
@@ -49,19 +49,19 @@ class Alarm:
     since: datetime
 
 
-def judge_stay(staying: Staying, matcher: Matcher, now: datetime, rules: Sequence[Rule]) -> Iterator[Verdict]:
+def judge_time_in_state(time: TimeInState, matcher: Matcher, now: datetime, rules: Sequence[Rule]) -> Iterator[Verdict]:
     """Yield what each of these level rules says now, top to bottom."""
-    facts = matcher.facts(replace(staying.began, seen_at=now))
+    facts = matcher.facts(replace(time.began, seen_at=now))
     stops: Rule | None = None
     for rule in rules:
-        verdict = stopped(rule, stops) if stops else _judged(staying, rule, facts, now)
+        verdict = stopped(rule, stops) if stops else _judged(time, rule, facts, now)
         yield verdict
         if verdict.fired and rule.stop:
             stops = rule
 
 
-def _judged(staying: Staying, rule: Rule, facts: Facts, now: datetime) -> Verdict:
-    level, began, since = rule.level, staying.began, staying.since
+def _judged(time: TimeInState, rule: Rule, facts: Facts, now: datetime) -> Verdict:
+    level, began, since = rule.level, time.began, time.since
     if (why_not := rule.why_not(facts)) or level is None:
         return Verdict(rule=rule, answer=Answer.NO, why_not=why_not)
     due = since + level.after
@@ -74,31 +74,31 @@ def _judged(staying: Staying, rule: Rule, facts: Facts, now: datetime) -> Verdic
     if began.to == GONE and now > due + GONE_FOR:
         return Verdict(rule=rule, answer=Answer.NO, why_not="gone for a day longer than `for` says")
     count = (now - due) // level.repeat if level.repeat else 0
-    stay = Stay(state=began.to, since=since, after=level.after, count=count)
-    return Verdict(rule=rule, answer=Answer.FIRED, notifiers=rule.notify, stay=stay)
+    overdue = Overdue(state=began.to, since=since, after=level.after, count=count)
+    return Verdict(rule=rule, answer=Answer.FIRED, notifiers=rule.notify, overdue=overdue)
 
 
-def matching(staying: Staying, matcher: Matcher, now: datetime) -> list[Verdict]:
+def matching(time: TimeInState, matcher: Matcher, now: datetime) -> list[Verdict]:
     """Return the verdicts of the level rules that fire now, repetitions or not."""
-    since = staying.since
-    # Whose time is not over cannot fire: they are not asked, as there may be many jobs and many rules.
-    due = [rule for rule in matcher.levels_for(staying.began) if rule.level and since + rule.level.after <= now]
-    return [verdict for verdict in judge_stay(staying, matcher, now, due) if verdict.fired] if due else []
+    since = time.since
+    # A rule whose time is not over cannot fire: it is not asked, as there may be many jobs and many rules.
+    due = [rule for rule in matcher.levels_for(time.began) if rule.level and since + rule.level.after <= now]
+    return [verdict for verdict in judge_time_in_state(time, matcher, now, due) if verdict.fired] if due else []
 
 
-def overdue(staying: Staying, matcher: Matcher, now: datetime) -> Iterator[Verdict]:
+def newly_overdue(time: TimeInState, matcher: Matcher, now: datetime) -> Iterator[Verdict]:
     """Yield what there is to notify of now: once for each rule and time in state, and once more for each repetition.
 
     Repetitions stand on a grid that begins with the first; a rule whose `repeat` was made longer meanwhile comes next
     that much after the last one.
     """
-    for verdict in matching(staying, matcher, now):
-        rule, stay = verdict.rule, verdict.stay
-        last, repeat = staying.told.get(rule.name), rule.level.repeat if rule.level else None
+    for verdict in matching(time, matcher, now):
+        rule, overdue = verdict.rule, verdict.overdue
+        last, repeat = time.notified.get(rule.name), rule.level.repeat if rule.level else None
         if last is None:
             yield verdict
-        elif stay and (stay.count > last.count or (repeat and now >= last.at + repeat)):
-            yield replace(verdict, stay=replace(stay, count=max(stay.count, last.count + 1), again=True))
+        elif overdue and (overdue.count > last.count or (repeat and now >= last.at + repeat)):
+            yield replace(verdict, overdue=replace(overdue, count=max(overdue.count, last.count + 1), again=True))
 
 
 def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str]) -> Iterator[Verdict]:
@@ -106,11 +106,11 @@ def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str
 
     Whoever the alarm was for hears of its end, except who is `notified` of the transition anyway.
     """
-    heard = set(notified)
+    seen, rules = set(notified), {rule.name: rule for rule in matcher.levels}
     for alarm in alarms:
-        rule = next((level_rule for level_rule in matcher.levels if level_rule.name == alarm.rule), None)
+        rule = rules.get(alarm.rule)
         if rule and rule.level and rule.level.recover:
-            names = tuple(name for name in alarm.notifiers if name not in heard)
-            stay = Stay(state=alarm.state, since=alarm.since, after=rule.level.after, over=True)
-            yield Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, stay=stay)
-            heard.update(alarm.notifiers)
+            names = tuple(name for name in alarm.notifiers if name not in seen)
+            overdue = Overdue(state=alarm.state, since=alarm.since, after=rule.level.after, recovered=True)
+            yield Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, overdue=overdue)
+            seen.update(alarm.notifiers)

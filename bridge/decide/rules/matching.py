@@ -12,10 +12,9 @@ from itertools import product
 from math import prod
 from typing import Any, Literal
 
-from bridge.decide.text.facts import job_seconds, user_data_keys
 from bridge.decide.text.globs import Glob, glob, is_glob
-from bridge.decide.text.times import duration
-from bridge.decide.text.values import MOST_LISTED, States, instead, shown
+from bridge.decide.text.times import duration, job_seconds
+from bridge.decide.text.values import MOST_LISTED, States, instead, shown, user_data_keys
 from bridge.model import Grouping, Hold, Rate, Transition
 
 # --- conditions: each says why not, or nothing when it holds --------------------------------------------------------
@@ -38,27 +37,26 @@ class Facts:
         self._queue_names = queue_names
 
     def texts(self, field: str) -> tuple[str, ...]:
-        if field.startswith("user_data."):
-            return _present(self.user_data.get(field.removeprefix("user_data.")))
-        return _present(*self._candidates(field))
-
-    def _candidates(self, field: str) -> tuple[str | None, ...]:
         job = self.transition.job
-        match field:
-            case "queue":
-                return job.queue, self._queue_names.get(job.queue or "")
-            case "workflow":
-                return job.workflow, job.workflow_name
-            case "template":
-                return job.template, job.template_name
-            case "output":
-                return job.outputs or (job.output,)
-            case "job":
-                return (job.id,)
-            case "watch":
-                return (self.transition.watch,)
-        value: str | None = getattr(job, field)
-        return (value,)
+        values: tuple[str | None, ...]
+        match field.split(".", 1):
+            case ["user_data", key]:
+                values = (self.user_data.get(key),)
+            case ["queue"]:
+                values = job.queue, self._queue_names.get(job.queue or "")
+            case ["workflow"]:
+                values = job.workflow, job.workflow_name
+            case ["template"]:
+                values = job.template, job.template_name
+            case ["output"]:
+                values = job.outputs or (job.output,)
+            case ["job"]:
+                values = (job.id,)
+            case ["watch"]:
+                values = (self.transition.watch,)
+            case _:
+                values = (getattr(job, field),)
+        return tuple(value for value in values if value)
 
     @cached_property
     def user_data(self) -> Mapping[str, str]:
@@ -66,10 +64,6 @@ class Facts:
 
     def seconds(self, field: str) -> float | None:
         return job_seconds(self.transition.job, self.transition.seen_at)[field]
-
-
-def _present(*values: str | None) -> tuple[str, ...]:
-    return tuple(value for value in values if value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +133,20 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 Condition = TextCondition | PresenceCondition | DurationCondition
 
 
-class Globs:
-    """What the globs of a file cost together: they may all be asked of one job, and of each of its outputs."""
+class GlobCost:
+    """What the globs of a file cost together: they may all be held against one job, and each of its outputs."""
 
     def __init__(self) -> None:
         self._patterns = self._signs = 0
 
     def add(self, conditions: Iterable[Condition]) -> None:
-        for one in conditions:
-            if isinstance(one, TextCondition):
-                self._patterns += one.patterns
-                self._signs += one.signs
+        for condition in conditions:
+            if isinstance(condition, TextCondition):
+                self._patterns += condition.patterns
+                self._signs += condition.signs
 
     @property
-    def too_many(self) -> str:
+    def fault(self) -> str:
         """What is wrong with that, or nothing."""
         if self._patterns > _MOST_PATTERNS:
             return f"up to here the globs stand for more than {_MOST_PATTERNS:,} patterns; write fewer braces"
@@ -161,10 +155,23 @@ class Globs:
         return ""
 
 
-def condition(field: str, value: object, aliases: Mapping[str, str]) -> Condition:
+def read_match(match: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[list[Condition], dict[str, str]]:
+    """Return the conditions of a `match` table, and by field what is wrong with the others."""
+    conditions, faults = [], {}
+    for name, value in flat(match):
+        try:
+            conditions.append(read_condition(name, value, aliases))
+        except ValueError as error:
+            faults[name] = str(error)
+    return conditions, faults
+
+
+def read_condition(field: str, value: object, aliases: Mapping[str, str]) -> Condition:
     """Read one `match.FIELD = value`. Raises ValueError saying what is wrong and what would be right."""
+    if field in ("state", "to", "from"):
+        raise ValueError('states stand outside of match: write to = "Failed" or from = "Running"')
     if not (field in TEXTS or field in DURATIONS or is_user_data(field)):
-        raise ValueError(no_field(field))
+        raise ValueError(f'a job has no "{field}" to match{instead(field, (*TEXTS, *DURATIONS))}')
     if field in DURATIONS:
         return _duration_condition(field, value)
     if isinstance(value, bool):
@@ -174,24 +181,23 @@ def condition(field: str, value: object, aliases: Mapping[str, str]) -> Conditio
         raise ValueError(f"{shown(value)} is not a text, a list of texts, true or false")
     if len(values) > MOST_LISTED:
         raise ValueError(f"a list of {len(values):,} texts is too long: {MOST_LISTED:,} are the most")
-    tests = [(value.startswith("!"), *_test(field, value.removeprefix("!"), aliases)) for value in values]
+    tests: dict[bool, list[tuple[str, Glob]]] = {True: [], False: []}
+    for given in values:
+        text = given.removeprefix("!")
+        text = aliases.get(text, text) if field == "queue" else text
+        test = glob(text, path=field in _PATHS) if is_glob(text) else Glob(text.__eq__, 0, 0)
+        tests[not given.startswith("!")].append((text, test))
     return TextCondition(
         field,
-        wanted=tuple((text, one.test) for no, text, one in tests if not no),
-        unwanted=tuple((text, one.test) for no, text, one in tests if no),
-        patterns=sum(one.patterns for *_, one in tests),
-        signs=sum(one.signs for *_, one in tests),
+        wanted=tuple((text, test.test) for text, test in tests[True]),
+        unwanted=tuple((text, test.test) for text, test in tests[False]),
+        patterns=sum(test.patterns for found in tests.values() for _, test in found),
+        signs=sum(test.signs for found in tests.values() for _, test in found),
     )
 
 
 def is_user_data(field: str) -> bool:
     return field.startswith("user_data.") and field != "user_data."
-
-
-def no_field(name: str) -> str:
-    if name in ("state", "to", "from"):
-        return 'states stand outside of match: write to = "Failed" or from = "Running"'
-    return f'a job has no "{name}" to match{instead(name, (*TEXTS, *DURATIONS))}'
 
 
 def flat(match: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -201,14 +207,6 @@ def flat(match: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield from ((f"user_data.{key}", inner) for key, inner in value.items())
         else:
             yield name, value
-
-
-def _test(field: str, text: str, aliases: Mapping[str, str]) -> tuple[str, Glob]:
-    """Return the text, and its test for one value."""
-    text = aliases.get(text, text) if field == "queue" else text
-    if not is_glob(text):
-        return text, Glob(text.__eq__, 0, 0)
-    return text, glob(text, path=field in _PATHS)
 
 
 def _duration_condition(field: str, value: object) -> DurationCondition:
@@ -278,21 +276,23 @@ class Rule:
                 yield f'to: "{transition.to}" is not among {self.to}'
             if transition.was not in self.was:
                 yield f'from: "{transition.was}" is not among {self.was}'
-        for one in self.conditions:
-            if why := one.why_not(facts):
-                yield why
+        yield from filter(None, (condition.why_not(facts) for condition in self.conditions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stay:
-    """A job's stay in a state, which a level rule tells of: too long, or (`over`) at an end after it was."""
+class Overdue:
+    """A job's time in a state, of which a level rule notifies: too long, or (`recovered`) at an end after it was."""
 
     state: str
     since: datetime
     after: timedelta  # as long as it may be
     count: int = 0  # the number of the repetition; 0 is the first message
-    again: bool = False  # it was told before
-    over: bool = False
+    again: bool = False  # an earlier message was sent
+    recovered: bool = False
+
+    @property
+    def kind(self) -> Literal["level", "recovery"]:
+        return "recovery" if self.recovered else "level"
 
 
 class Answer(StrEnum):
@@ -314,10 +314,8 @@ class Verdict:
     notifiers: Sequence[str] = ()  # whom it is the first to notify
     already: Mapping[str, Rule] = field(default_factory=dict)  # whom a rule above notifies, and which one
     holds: Mapping[str, Hold] = field(default_factory=dict)  # by notifier: what does not let its message go out at once
-    stay: Stay | None = None
-    misses: Sequence[
-        str
-    ] = ()  # where they are asked for: all conditions that failed, also of a rule that was not asked
+    overdue: Overdue | None = None
+    misses: Sequence[str] = ()  # by `explain` only: all conditions that failed, also of a rule that was not asked
 
     @property
     def fired(self) -> bool:
@@ -326,9 +324,7 @@ class Verdict:
     @property
     def kind(self) -> Kind:
         """What its messages are about."""
-        if self.stay is None:
-            return "transition"
-        return "recovery" if self.stay.over else "level"
+        return self.overdue.kind if self.overdue else "transition"
 
     def drops(self, notifier: str) -> bool:
         """Tell whether a mute or a silence keeps its message from a notifier for good."""

@@ -29,7 +29,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class RuleTest:
     """A [[test]]: a job, and the "rule -> notifier" it should lead to."""
 
     number: int
@@ -42,7 +42,7 @@ DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
+class MessageTemplate:
     """A [template.NAME] of rules.toml, compiled. What is None has the default text."""
 
     title: Template | None = None
@@ -71,8 +71,8 @@ class Rulebook(Ruleset):
     keep_dead: timedelta  # dead letters
     watches: tuple[Watch, ...]
     notifiers: Mapping[str, Notifier]
-    trials: tuple[Trial, ...]
-    wordings: Mapping[str, Wording]
+    tests: tuple[RuleTest, ...]
+    templates: Mapping[str, MessageTemplate]
     frozen: str = field(repr=False)  # its ruleset as text
     text: str = field(repr=False)  # what it was read from: it may hold secrets
     warnings: tuple[Fault, ...] = ()

@@ -7,24 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import timedelta
 from itertools import product
 
-from bridge.decide.rules.gates import Scope
+from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Condition, DurationCondition, Level, PresenceCondition, Rule, TextCondition
-from bridge.decide.rulesfile.errors import Faults
-from bridge.decide.rulesfile.tables import Tables
+from bridge.decide.rulesfile.errors import Path
+from bridge.decide.rulesfile.tables import Tables, WatchTable
 from bridge.decide.text.globs import is_glob
 from bridge.decide.text.times import human
 from bridge.decide.text.values import STATE_WORDS, States, instead, listing, suggest
-from bridge.model import (
-    DONE,
-    GONE,
-    KNOWN_QUEUE_TYPES,
-    KNOWN_TAGS,
-    NEW,
-    RUNNING,
-    SUBMITTED,
-    Notifier,
-    Watch,
-)
+from bridge.model import DONE, GONE, KNOWN_QUEUE_TYPES, KNOWN_TAGS, NEW, RUNNING, SUBMITTED, Notifier, Watch
 
 _Values = Callable[[Watch], Iterable[str]]
 _POLLED: Mapping[str, _Values] = {
@@ -42,89 +32,87 @@ _Key = tuple[bool, str, str]  # of level rules?, a field, a text or glob that it
 
 
 class Linter:
-    """Notes warnings in `faults`."""
+    """Notes warnings."""
 
-    def __init__(self, faults: Faults) -> None:
-        self._faults = faults
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
 
-    def _note(self, path: Sequence[str | int], text: str) -> None:
-        self._faults.note(path, text, warning=True)
+    def _note(self, path: Path, text: str) -> None:
+        self._tables.note(path, text, warning=True)
 
-    def of_tags(self, tags: Iterable[str], at: int) -> None:
-        for tag in tags:
-            if tag not in KNOWN_TAGS and not self._faults.has_enough(warning=True):
+    def of_watch(self, watch: WatchTable, at: int, aliases: Mapping[str, str]) -> None:
+        for tag in watch.tags:
+            if tag not in KNOWN_TAGS and not self._tables.has_enough(warning=True):
                 self._note(("watch", at, "tags"), f'"{tag}" is not a documented tag{suggest(tag, KNOWN_TAGS)}')
-
-    def of_queue_type(self, kind: str | None, at: int) -> None:
-        if kind and kind not in KNOWN_QUEUE_TYPES:
-            near = instead(kind, KNOWN_QUEUE_TYPES)
-            self._note(("watch", at, "queue_type"), f'"{kind}" is not a documented queue type{near}')
-
-    def of_queues(self, queues: Iterable[str], aliases: Mapping[str, str], path: Sequence[str | int]) -> None:
-        for queue in queues:
-            if said := _nearly_alias(queue, aliases):
-                self._note(path, said)
+        if watch.queue_type and watch.queue_type not in KNOWN_QUEUE_TYPES:
+            near = instead(watch.queue_type, KNOWN_QUEUE_TYPES)
+            self._note(("watch", at, "queue_type"), f'"{watch.queue_type}" is not a documented queue type{near}')
+        for queue in watch.queues or ():
+            if text := _nearly_alias(queue, aliases):
+                self._note(("watch", at, "queues"), text)
 
     def of_rules(
         self,
         rules: Sequence[tuple[int, Rule]],
-        mutes: Iterable[tuple[int, Scope]],
+        mutes: Sequence[tuple[int, Mute]],
         watches: Sequence[Watch],
         aliases: Mapping[str, str],
     ) -> None:
-        self._of_names(aliases)
-        polled = Polled(watches, aliases)
-        for at, rule in rules:
-            self._of_rule(rule, at, polled)
-        for at, scope in mutes:
-            self._of_scope(polled.findings(scope.was, scope.to, scope.conditions), ("mute", at))
-        for place, above in _rules_that_never_fire(rule for _, rule in rules):
-            text = f'never fires: rule "{above.name}" (line {above.line}) matches all that it does, and stops'
-            self._note(("rule", rules[place][0]), text)
-
-    def _of_names(self, aliases: Mapping[str, str]) -> None:
         names = {queue: name for name, queue in aliases.items()}
         for name, queue in aliases.items():
             if names[queue] != name:
                 self._note(("alias", "queue", name), f'is the queue "{names[queue]}" too, and is shown by that name')
+        polled = Polled(watches, aliases)
+        for at, rule in rules:
+            self._of_rule(rule, ("rule", at), polled)
+        for at, mute in mutes:
+            scope = mute.scope
+            self._note_all(polled.findings(scope.was, scope.to, scope.conditions), ("mute", at))
+        for place, above in _rules_that_never_fire(rule for _, rule in rules):
+            text = f'never fires: rule "{above.name}" (line {above.line}) matches all that it does, and stops'
+            self._note(("rule", rules[place][0]), text)
 
-    def _of_scope(self, findings: Iterable[Finding], path: tuple[str, int]) -> None:
-        if self._faults.has_enough(warning=True):
-            return
-        for keys, text in findings:
-            self._note((*path, *keys), text)
+    def _note_all(self, findings: Iterable[Finding], path: tuple[str, int]) -> None:
+        if not self._tables.has_enough(warning=True):
+            for keys, text in findings:
+                self._note((*path, *keys), text)
 
-    def _of_rule(self, rule: Rule, at: int, polled: Polled) -> None:
-        if self._faults.has_enough(warning=True):
+    def _of_rule(self, rule: Rule, path: tuple[str, int], polled: Polled) -> None:
+        if self._tables.has_enough(warning=True):
             return
-        self._of_scope(_undocumented("in", rule.level.states) if rule.level else (), ("rule", at))
-        self._of_scope(polled.findings(rule.was, rule.to, rule.conditions), ("rule", at))
-        if forgotten := _forgotten(rule.was, rule.to):
+        self._note_all(_undocumented("in", rule.level.states) if rule.level else (), path)
+        self._note_all(polled.findings(rule.was, rule.to, rule.conditions), path)
+        forgotten = [state for state in (SUBMITTED, NEW) if state not in rule.was]
+        if forgotten and RUNNING in (rule.was.exact or ()) and rule.to.exact and rule.to.exact <= DONE:
             text = f"misses jobs that finish between two polls: leave from out, or add {' and '.join(forgotten)}"
-            self._note(("rule", at, "from"), text)
+            self._note((*path, "from"), text)
         spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {}
         for key, span in spans.items():
             if span and span < (every := polled.every(rule.conditions)):
                 text = f"{_human(span)} is less than the {_human(every)} between two polls, and only a poll finds it"
-                self._note(("rule", at, key), text)
+                self._note((*path, key), text)
 
-    def of_use(self, tables: Tables, notifiers: Mapping[str, Notifier]) -> None:
+    def of_use(self, notifiers: Mapping[str, Notifier]) -> None:
         """Warn of what no rule names; rules that are wrong elsewhere count too."""
-        watches, rules = [table for _, table in tables.each("watch")], [table for _, table in tables.each("rule")]
-        if not watches:
+        if not any(True for _ in self._tables.each("watch")):
             self._note((), "there is no [[watch]], so nothing is polled")
+        rules = list(self._tables.each("rule"))
         if not rules:
-            self._note((), "there is no [[rule]], so nobody is told")
-        told = {name for rule in rules for name in _strings(rule.get("notify"))}
-        _add_fallbacks(told, notifiers)
+            self._note((), "there is no [[rule]], so nobody is notified")
+        notified = {name for _, rule in rules for name in _strings(rule.get("notify"))}
+        for name in tuple(notified):  # and whom they fall back to, and these in turn
+            notifier = notifiers.get(name)
+            while notifier and notifier.fallback and notifier.fallback not in notified:
+                notified.add(notifier.fallback)
+                notifier = notifiers.get(notifier.fallback)
         for name in notifiers:
-            if name not in told:
+            if name not in notified:
                 self._note(("notifier", name), "no rule notifies it")
-        for at, rule in tables.each("rule"):
+        for at, rule in rules:
             self._of_digests(rule, at, notifiers)
-        worded = {name for rule in rules for name in _strings(rule.get("template"))}
-        for name in tables.names("template"):
-            if name not in worded:
+        templates = {name for _, rule in rules for name in _strings(rule.get("template"))}
+        for name in self._tables.names("template"):
+            if name not in templates:
                 self._note(("template", name), "no rule uses it")
 
     def _of_digests(self, rule: Mapping[str, object], at: int, notifiers: Mapping[str, Notifier]) -> None:
@@ -240,22 +228,6 @@ def _excludes_itself(one: TextCondition) -> bool:
 def _nearly_alias(queue: str, aliases: Mapping[str, str]) -> str:
     near = "" if queue in aliases or queue in aliases.values() else suggest(queue, aliases)
     return near and f'"{queue}" is not in [alias.queue], so it is taken for the id of a queue{near}'
-
-
-def _add_fallbacks(told: set[str], notifiers: Mapping[str, Notifier]) -> None:
-    """Add whom those that are told fall back to, and these in turn."""
-    for name in tuple(told):
-        at = notifiers.get(name)
-        while at and at.fallback and at.fallback not in told:
-            told.add(at.fallback)
-            at = notifiers.get(at.fallback)
-
-
-def _forgotten(was: States, to: States) -> list[str]:
-    """Return the states that a rule about jobs that ran, and ended, forgets that they may come from."""
-    if RUNNING not in (was.exact or ()) or not to.exact or not to.exact <= DONE:
-        return []
-    return [state for state in (SUBMITTED, NEW) if state not in was]
 
 
 def _human(span: timedelta) -> str:

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bridge.decide.rules.gates import SCOPE_KEYS, Scope, read_scope
-from bridge.decide.rules.matching import Globs, flat
+from bridge.decide.rules.matching import GlobCost, flat
 from bridge.decide.rulesfile.lint import Polled
 from bridge.decide.text.times import duration
-from bridge.decide.text.values import FieldFault, FieldFaults, instead, printable, shown, suggest
+from bridge.decide.text.values import FieldFault, FieldFaults, FieldReader, printable, shown, suggest
 from bridge.model import Silence, Watch
 
 LONGEST = timedelta(days=30)
@@ -21,15 +21,11 @@ KEYS = (*SCOPE_KEYS, "everything", "mode", "for", "ends_at", "author", "reason",
 LONGEST_AUTHOR, LONGEST_REASON, LONGEST_ID = 100, 500, 255  # characters
 _MOST_FIELDS = 50  # of one match
 _LONGEST_SPEC = 10_000  # characters of JSON
-_MOST_FAULTS = _MOST_DOUBTS = 20
-_NO_END = 'say when it ends: either for ("2h") or ends_at (2026-11-21T09:00:00Z)'
-_NOTHING_NAMED = (
-    "it would match every message: say which with match, from, to, rule or notifier, or that everything is meant"
-)
+_MOST_FAULTS = _MOST_WARNINGS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class SilenceRequest:
     """A silence to be. `spec` is what it matches, as JSON, and `scope` the same, read.
 
     `id` is the one that the client gave: what is asked again under it is the same silence.
@@ -46,51 +42,51 @@ class Wanted:
 
     def silence(self, id_: str, *, now: datetime) -> Silence:
         return Silence(
-            id=id_, spec=self.spec, author=self.author, reason=self.reason, begins_at=now, ends_at=self.ends_at,
+            id=id_,
+            spec=self.spec,
+            author=self.author,
+            reason=self.reason,
+            begins_at=now,
+            ends_at=self.ends_at,
             drop=self.drop,
-        )  # fmt: skip
+        )
 
 
-def read_wanted(said: Mapping[str, Any], *, now: datetime, author: str | None = None) -> Wanted:
-    """Read a silence; `author` is who asks, unless that is said. Raises FieldFaults."""
-    unknown = [key for key in said if key not in KEYS][:_MOST_FAULTS]
-    faults = [FieldFault(None, f'unknown key "{key[:100]}"{instead(key, KEYS)}') for key in unknown]
-
-    def read(key: str, reader: Callable[[Any], Any], default: Any = None) -> Any:
-        try:
-            return reader(said.get(key, default))
-        except ValueError as error:
-            faults.append(FieldFault(key, str(error)))
-            return None
-
-    author = read("author", lambda value: _line(value, LONGEST_AUTHOR), author)
-    reason = read("reason", lambda value: _line(value, LONGEST_REASON))
-    id_ = read("id", lambda value: _line(value, LONGEST_ID)) if "id" in said else None
-    drop = read("mode", _mode, "hold")
-    dry_run, everything = read("dry_run", _flag, False), read("everything", _flag, False)
-    if ("for" in said) == ("ends_at" in said):
-        faults.append(FieldFault(None, _NO_END))
-    elif "for" in said:
-        ends_at = read("for", lambda value: _end(value, lambda text: now + duration(text), now))
-    else:
-        ends_at = read("ends_at", lambda value: _end(value, _moment, now))
-    spec = {key: said[key] for key in SCOPE_KEYS if key in said}
+def read_silence(asked: Mapping[str, Any], *, now: datetime, author: str | None = None) -> SilenceRequest:
+    """Read a silence; `author` is who asks, unless that is in it. Raises FieldFaults."""
+    reader = FieldReader({"author": author, "reason": None} | dict(asked), KEYS)
+    everything = reader.read("everything", _flag, False)
+    spec = {key: asked[key] for key in SCOPE_KEYS if key in asked}
+    author = reader.read("author", lambda value: _line(value, LONGEST_AUTHOR), "")
+    reason = reader.read("reason", lambda value: _line(value, LONGEST_REASON), "")
+    id_ = reader.read("id", lambda value: _line(value, LONGEST_ID), None)
+    drop, dry_run = reader.read("mode", _mode, False), reader.read("dry_run", _flag, False)
+    if ("for" in asked) == ("ends_at" in asked):
+        reader.note(None, 'say when it ends: either for ("2h") or ends_at (2026-11-21T09:00:00Z)')
+    ends_at = reader.read("for", lambda value: _end(value, lambda text: now + duration(text), now), now)
+    ends_at = reader.read("ends_at", lambda value: _end(value, _moment, now), ends_at)
     try:
         scope = _scope(spec, everything=everything)
     except FieldFaults as error:
-        faults += error.faults
-    if faults:
-        left = len(faults) - _MOST_FAULTS
-        raise FieldFaults(*faults[:_MOST_FAULTS], *([FieldFault(None, f"and {left} more")] if left > 0 else []))
-    return Wanted(
-        spec=_dump(spec), scope=scope, ends_at=ends_at, author=author or "", reason=reason, drop=drop, dry_run=dry_run,
+        reader.faults += error.faults
+    if left := len(reader.faults[_MOST_FAULTS:]):
+        reader.faults[_MOST_FAULTS:] = [FieldFault(None, f"and {left} more")]
+    reader.check()
+    return SilenceRequest(
+        spec=_dump(spec),
+        scope=scope,
+        ends_at=ends_at,
+        author=author,
+        reason=reason,
+        drop=drop,
+        dry_run=dry_run,
         id=id_,
-    )  # fmt: skip
+    )
 
 
 def _line(value: object, longest: int) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("is missing" if value is None else f"{shown(value)} is no text; say it in a few words")
+        raise ValueError("is missing" if value is None else f"{shown(value)} is not a text; write a few words")
     if len(value) > longest:
         raise ValueError(f"has {len(value):,} characters; at most {longest} are kept")
     return printable(value.strip())
@@ -98,7 +94,7 @@ def _line(value: object, longest: int) -> str:
 
 def _mode(value: object) -> bool:
     if value not in ("hold", "drop"):
-        raise ValueError(f'{shown(value)} is neither "hold" (tell it in one digest when it ends) nor "drop"')
+        raise ValueError(f'{shown(value)} is neither "hold" (send it in one digest when it ends) nor "drop"')
     return value == "drop"
 
 
@@ -131,16 +127,16 @@ def _moment(text: str) -> datetime:
     return found
 
 
-def _scope(spec: Mapping[str, Any], *, everything: bool | None) -> Scope:
+def _scope(spec: Mapping[str, Any], *, everything: bool) -> Scope:
     match = spec.get("match", {})
     fields = len(list(flat(match))) if isinstance(match, Mapping) else 1
     named = fields or any(key != "match" for key in spec)
     if everything and named:
-        raise FieldFaults(
-            FieldFault("everything", "with it nothing else that it matches can be named; leave one of the two out")
-        )
+        text = "with it nothing else that it matches can be named; leave one of the two out"
+        raise FieldFaults(FieldFault("everything", text))
     if not everything and not named:
-        raise FieldFaults(FieldFault(None, _NOTHING_NAMED))
+        text = "it would match every message: say which with match, from, to, rule or notifier, or set everything"
+        raise FieldFaults(FieldFault(None, text))
     if fields > _MOST_FIELDS:
         raise FieldFaults(FieldFault("match", f"{fields:,} fields are too many; {_MOST_FIELDS} are the most"))
     if (size := len(_dump(spec))) > _LONGEST_SPEC:
@@ -172,15 +168,13 @@ def _texts(value: object) -> Iterator[str]:
 
 def too_costly(scopes: Iterable[Scope]) -> str:
     """Say what is wrong with these silences together, or nothing: each transition may be held against all of them."""
-    globs = Globs()
+    cost = GlobCost()
     for scope in scopes:
-        globs.add(scope.conditions)
-    return (
-        "with those that have not ended, its globs stand for too many patterns; write fewer" if globs.too_many else ""
-    )
+        cost.add(scope.conditions)
+    return "with those that have not ended, its globs stand for too many patterns; write fewer" if cost.fault else ""
 
 
-def doubts(
+def silence_warnings(
     scope: Scope,
     *,
     rules: Collection[str],
@@ -200,10 +194,12 @@ def doubts(
     ]
     polled = Polled(watches, {name: queue for queue, name in (queue_names or {}).items()})
     found += [f"{'.'.join(keys)}: {text}" for keys, text in polled.findings(scope.was, scope.to, scope.conditions)]
-    return found if len(found) <= _MOST_DOUBTS else [*found[:_MOST_DOUBTS], f"and {len(found) - _MOST_DOUBTS} more"]
+    return (
+        found if len(found) <= _MOST_WARNINGS else [*found[:_MOST_WARNINGS], f"and {len(found) - _MOST_WARNINGS} more"]
+    )
 
 
-def said_of(spec: Mapping[str, Any]) -> str:
+def described(spec: Mapping[str, Any]) -> str:
     """Say what a silence matches in one line: "tag=Transcode to=Failed"."""
     fields = {**dict(flat(spec.get("match", {}))), **{key: spec[key] for key in SCOPE_KEYS[1:] if key in spec}}
     return " ".join(f"{name}={_value(value)}" for name, value in fields.items()) or "everything"

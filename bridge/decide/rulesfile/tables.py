@@ -1,120 +1,345 @@
-"""The tables of rules.toml: each held against its shape; [[rule]], [[mute]], [[test]] and [template.NAME] read."""
+"""The tables of rules.toml: which keys there are, what value each takes, and what is wrong with a file, by line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import time, timedelta
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from bridge.decide.rules.gates import Mute, Scope
-from bridge.decide.rules.matching import (
-    TEXTS,
-    Condition,
-    Globs,
-    Level,
-    Rule,
-    TextCondition,
-    condition,
-    flat,
-    is_user_data,
+from bridge.decide.rules.rulebook import Fault
+from bridge.decide.rulesfile.errors import Lines, Path, RulesRefused
+from bridge.decide.text.times import Window, duration, human, rate, time_of_day, window
+from bridge.decide.text.values import (
+    LONGEST_NAME,
+    States,
+    instead,
+    printable,
+    read_ends,
+    read_states,
+    read_words,
+    shown,
+    states,
 )
-from bridge.decide.rules.rulebook import DEFAULT_FIELDS, Trial, Wording
-from bridge.decide.rulesfile.errors import Faults, RulesRefused
-from bridge.decide.rulesfile.notifiers import KEYS as KEYS_OF_NOTIFIERS
-from bridge.decide.rulesfile.schema import KEYS as KEYS_OF_TABLES
-from bridge.decide.rulesfile.schema import GroupTable, MuteTable, RuleTable, TemplateTable, TrialTable
-from bridge.decide.rulesfile.values import TemplateReader
-from bridge.decide.templates.functions import FIELDS
-from bridge.decide.text.values import instead, printable, shown
-from bridge.model import GONE, Grouping
+from bridge.display import clamp, visible
+from bridge.model import DONE, Rate
+from bridge.url import encoded
 
-_T = TypeVar("_T", bound=BaseModel)
-_At = tuple[str | int, ...]
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 
-KEYS = {**KEYS_OF_TABLES, **KEYS_OF_NOTIFIERS}
+# --- values ---------------------------------------------------------------------------------------------------------
+
+_LONGEST_KEY = 850  # an object's
+_ENV_NAME = re.compile(r"(?!whsec_|xox)[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _read(reader: Callable[[str], T], example: str) -> BeforeValidator:
+    """Return the validator of a text."""
+
+    def validate(value: object) -> T:
+        if not isinstance(value, str):
+            text = value if isinstance(value, time) else shown(value)
+            raise ValueError(f"{text} is not a text such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
+        return reader(value)
+
+    return BeforeValidator(validate)
+
+
+def _at_least_a_day(kept: timedelta) -> timedelta:
+    if kept < timedelta(days=1):
+        raise ValueError(f'{human(kept.total_seconds())} is too short: "1d" is the least')
+    return kept
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f'{shown(name)} is not a time zone; write for example "Asia/Shanghai" or "UTC"') from error
+
+
+def _level_states(value: object) -> States:
+    states = read_ends(value)
+    if final := sorted(DONE.intersection(states.words)):
+        text = f'a job that is {final[0]} stays so: write to = "{final[0]}" to be notified when it becomes that'
+        raise ValueError(text)
+    if "*" in states.words:
+        raise ValueError('"*" holds final states too, which a job never leaves; write in = "active"')
+    return states
+
+
+def _expected(value: object) -> list[str]:
+    return [] if value == [] else read_words(value, longest=2 * LONGEST_NAME + 10)
+
+
+def _endpoint(value: str) -> str:
+    found = encoded(value)
+    if not re.fullmatch(r"https?://[^/]+/", found):
+        raise ValueError("an address without path and query is wanted, such as https://host:port")
+    return found
+
+
+def _env_names(value: object) -> list[str]:
+    names = read_words(value)
+    # A secret that stands where its name belongs must not be said back as "not set".
+    if not all(_ENV_NAME.fullmatch(name) for name in names):
+        raise ValueError("is not the name of an environment variable")
+    return names
+
+
+Duration = Annotated[timedelta, _read(duration, '"30s" or "45m"')]
+Keep = Annotated[Duration, AfterValidator(_at_least_a_day)]
+RateText = Annotated[Rate, _read(rate, '"10/s" or "100/5m"')]
+TimeOfDay = Annotated[time, _read(time_of_day, '"09:00"')]
+Between = Annotated[Window, _read(lambda text: window(text, None), '"22:00-08:00"')]
+Zone = Annotated[ZoneInfo, _read(_zone, '"Asia/Shanghai"')]
+Days = Annotated[frozenset[int], BeforeValidator(lambda value: window("00:00-24:00", read_words(value)).days)]
+Words = Annotated[list[str], BeforeValidator(lambda value: read_words(value))]
+StateSet = Annotated[States, BeforeValidator(read_states)]
+LevelStates = Annotated[States, BeforeValidator(_level_states)]
+Expected = Annotated[list[str], BeforeValidator(_expected)]
+EndSet = Annotated[States, BeforeValidator(read_ends)]
+EnvNames = Annotated[list[str], BeforeValidator(_env_names)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(printable)]
+Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,58}-\d{5,12}$")]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{2,30}$")]
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+class Env(BaseModel):
+    """A value that is read from the environment: `{ env = "NAME" }`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    env: EnvNames
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+class Defaults(_Table):
+    timezone: Zone = ZoneInfo("UTC")
+    every: Duration = timedelta(seconds=30)
+    lookback: Duration = timedelta(hours=24)
+    on_first_run: Literal["silent", "announce"] = "silent"
+    keep: Keep = timedelta(days=30)
+    keep_dead: Keep = timedelta(days=90)
+    rate: RateText = Rate(count=5, per=timedelta(seconds=1))
+
+
+class WatchTable(_Table):
+    name: Name
+    bucket: Bucket
+    region: Region
+    tags: Words
+    queues: Words | None = None
+    every: Duration | None = None
+    lookback: Duration | None = None
+    queue_type: Name | None = None
+    workflow: Name | None = None
+    input: (
+        Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST_KEY, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+        | None
+    ) = None
+    endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
+
+
+class NotifierTable(_Table):
+    retry: Duration = timedelta(hours=24)
+    fallback: Name | None = None
+    max_in_flight: Annotated[int, Field(strict=True, ge=1, le=32)] | None = None
+    rate: RateText | None = None
+    type: str  # which of the types it is
+
+
+class GroupTable(_Table):
+    by: Words = []
+    wait: Duration | None = None
+    at: TimeOfDay | None = None
+    max: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
+
+
+class RuleTable(_Table):
+    name: Name
+    from_: StateSet = Field(default=states(["*"]), alias="from")
+    to: EndSet = states(["*"])
+    in_: LevelStates | None = Field(default=None, alias="in")
+    for_: Duration | None = Field(default=None, alias="for")
+    repeat: Duration | None = None
+    recover: Annotated[bool, Field(strict=True)] = False
+    match: dict[str, Any] = {}
+    notify: Words
+    template: Name | None = None
+    throttle: RateText | None = None
+    group: GroupTable | None = None
+    stop: Annotated[bool, Field(strict=True)] = False
+
+
+class MuteTable(_Table):
+    name: Name
+    from_: StateSet = Field(default=states(["*"]), alias="from")
+    to: EndSet = states(["*"])
+    match: dict[str, Any] = {}
+    between: Between
+    days: Days | None = None
+    mode: Literal["hold", "drop"] = "hold"
+
+
+class TestTable(_Table):
+    """A [[test]]."""
+
+    job: dict[str, Any]
+    expect: Expected
+
+
+class TemplateTable(_Table):
+    title: str | None = None
+    text: str | None = None
+    fields: Annotated[list[str], Field(max_length=10)] | None = None
+
+
+def keys_of(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "": ("defaults", "alias", "watch", "notifier", "rule", "mute", "template", "test"),
+    "defaults": keys_of(Defaults),
+    "watch": keys_of(WatchTable),
+    "rule": keys_of(RuleTable),
+    "group": keys_of(GroupTable),
+    "mute": keys_of(MuteTable),
+    "test": keys_of(TestTable),
+    "template": keys_of(TemplateTable),
+}
+
+
+# --- a file's tables ------------------------------------------------------------------------------------------------
+
 _MOST = {"rule": 10_000, "watch": 1_000, "notifier": 1_000, "template": 200, "mute": 1_000, "test": 1_000}
+_MOST_SHOWN = 100  # faults
+_MOST_NOTED = 10_000
+_LONGEST = 500  # characters of a fault
 
 
 class Tables:
-    """The parsed file; whatever has the wrong shape is noted in `faults`."""
+    """The parsed file, and the faults found in it. A path, as in ("rule", 3, "to"), says where."""
 
-    def __init__(self, tables: Mapping[str, Any], faults: Faults) -> None:
+    def __init__(self, text: str, tables: Mapping[str, Any], file: str = "rules.toml") -> None:
+        self._text = text
         self._tables = tables
-        self._faults = faults
-        self._check_numbers()
-        self._unknown_keys(tables, "", ())
-
-    def _check_numbers(self) -> None:
-        """Raise RulesRefused at once where there is more of something than anybody means."""
+        self._file = file
+        self._found: dict[bool, dict[Fault, None]] = {False: {}, True: {}}  # faults, and warnings
         for kind, most in _MOST.items():
-            found = self._tables.get(kind)
+            found = tables.get(kind)
             if isinstance(found, dict | list) and len(found) > most:
-                self._faults.note((kind,), f"there are {len(found):,} of these, and {most:,} are the most")
-                raise RulesRefused(self._faults.found)
+                self.note((kind,), f"there are {len(found):,} of these, and {most:,} are the most")
+                raise RulesRefused(self.faults)
+        for key in tables:
+            if key not in KEYS[""]:
+                self._note_unknown((), key, KEYS[""])
 
-    def shape(self, model: type[_T], table: Mapping[str, Any], kind: str, path: _At) -> _T | None:
-        """Return the table as its model after noting every fault in it.
+    # --- faults ---------------------------------------------------------------------------------------------
 
-        What is wrong is left out, so that the rest can be checked further; None where that leaves too little.
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What was found, by line; of very much the first, faults before warnings, and how many more."""
+        ordered = [fault for found in self._found.values() for fault in sorted(found, key=lambda fault: fault.line)]
+        first, left = ordered[:_MOST_SHOWN], ordered[_MOST_SHOWN:]
+        faults = sorted(first, key=lambda fault: fault.line)
+        if left:
+            ended = ", and not all was looked at" if any(map(self.has_enough, (False, True))) else ""
+            faults.append(Fault(left[0].line, f"and {len(left):,} more{ended}", left[0].warning, self._file, len(left)))
+        return tuple(faults)
+
+    def has_enough(self, warning: bool) -> bool:
+        """Tell whether enough faults, or warnings, were found to stop looking."""
+        return len(self._found[warning]) >= _MOST_NOTED
+
+    def note(self, path: Path, text: str, *, warning: bool = False, key: str | None = None) -> None:
+        """Note a fault of `path`; `key` is one of its keys, on whose line it is and which `text` names.
+
+        Raises RulesRefused when there are too many to go on.
         """
-        self._unknown_keys(table, kind, path)
-        known = {key: value for key, value in table.items() if key in KEYS[kind]}
-        try:
-            return model.model_validate(known)
-        except ValidationError as error:
-            problems = error.errors()
-        for problem in problems:
-            self._faults.note((*path, *_inside(table, problem["loc"])), _say(problem))
-        wrong = {str(problem["loc"][0]) for problem in problems}
-        if not wrong.isdisjoint(_SECRETS):
-            return None  # without it the rest would look wrong too
-        try:
-            return model.model_validate({key: value for key, value in known.items() if key not in wrong})
-        except ValidationError:
-            return None
+        if self.has_enough(warning):
+            if not warning:
+                raise RulesRefused(self.faults)
+            return
+        # What a file says is shown on terminals: a line break would look like another fault, an escape could hide one.
+        text = visible(clamp(text, _LONGEST))
+        line = self.line(path if key is None else (*path, key))
+        self._found[warning][Fault(line, f"{self._owner(path)}{text}", warning, self._file)] = None
 
-    def _unknown_keys(self, table: Mapping[str, Any], kind: str, path: _At) -> None:
-        for key in table:
-            if key not in KEYS[kind]:
-                self._faults.note(path, f'unknown key "{key}"{instead(key, KEYS[kind])}', key=key)
+    def line(self, path: Path) -> int:
+        return self._lines.of(path)
+
+    @cached_property
+    def _lines(self) -> Lines:
+        return Lines(self._text)
+
+    def _owner(self, path: Path) -> str:
+        """Say whose fault it is: 'rule "x": ', with the key when the path goes that deep."""
+        match path:
+            case ["rule" | "watch" | "mute" | "test" as kind, int(at), *keys]:
+                table = self._tables[kind][at]
+                name = table.get("name") if isinstance(table, dict) else None
+                owner = f"{kind} {shown(name)}" if isinstance(name, str) and name else f"{kind} number {at + 1}"
+            case ["notifier" | "template" as kind, str(name), *keys]:
+                owner = f"{kind} {shown(name)}"
+            case [str(kind), *keys]:
+                owner = f"[{kind}]" if isinstance(self._tables.get(kind), dict | list) else f'key "{kind}"'
+            case _:
+                return ""
+        key = ".".join(str(k) for k in keys if isinstance(k, str))
+        return f"{owner}, key {shown(key)}: " if key else f"{owner}: "
+
+    def _note_unknown(self, path: Path, key: str, keys: tuple[str, ...]) -> None:
+        self.note(path, f'unknown key "{key}"{instead(key, keys)}', key=key)
+
+    # --- tables ---------------------------------------------------------------------------------------------
 
     def one(self, kind: str) -> dict[str, Any]:
         """Return the table [kind], empty when there is none."""
         table = self._tables.get(kind, {})
         if isinstance(table, dict):
             return table
-        self._faults.note((kind,), f"write [{kind}] with single brackets")
+        self.note((kind,), f"write [{kind}] with single brackets")
         return {}
 
     def each(self, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the tables [[kind]] with their numbers."""
         tables = self._tables.get(kind, [])
         if not isinstance(tables, list):
-            self._faults.note((kind,), f"write [[{kind}]] with double brackets: there can be many")
+            self.note((kind,), f"write [[{kind}]] with double brackets: there can be many")
             return
         for at, table in enumerate(tables):
             if isinstance(table, dict):
                 yield at, table
             else:
-                self._faults.note((kind, at), f"{shown(table)} is not a table; write [[{kind}]]")
+                self.note((kind, at), f"{shown(table)} is not a table; write [[{kind}]]")
 
     def named(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the tables [kind.NAME] with their names."""
         tables = self._tables.get(kind, {})
         if not isinstance(tables, dict):
-            self._faults.note((kind,), f"write [{kind}.NAME] with single brackets and a name")
+            self.note((kind,), f"write [{kind}.NAME] with single brackets and a name")
             return
         for name, table in tables.items():
             try:
                 printable(name)
             except ValueError as error:
-                self._faults.note((kind, name), str(error))
+                self.note((kind, name), str(error))
             if isinstance(table, dict):
                 yield name, table
             else:
-                self._faults.note((kind, name), f"is no table; write [{kind}.NAME] with a name, and the keys below it")
+                self.note((kind, name), f"is no table; write [{kind}.NAME] with a name, and the keys below it")
 
     def check_unique(self, kind: str) -> None:
         """Note each [[kind]] that has the name of an earlier one."""
@@ -122,9 +347,9 @@ class Tables:
         for at, table in self.each(kind):
             name = table.get("name")
             if isinstance(name, str) and name in lines:
-                self._faults.note((kind, at, "name"), f"there is a {kind} of this name already, on line {lines[name]}")
+                self.note((kind, at, "name"), f"there is a {kind} of this name already, on line {lines[name]}")
             elif isinstance(name, str):
-                lines[name] = self._faults.line((kind, at))
+                lines[name] = self.line((kind, at))
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Return the names of the tables [kind.NAME], whether they are right or not."""
@@ -134,18 +359,31 @@ class Tables:
     def undefined(self, kind: str, name: str) -> str:
         return f'there is no {kind} "{name}"{instead(name, self.names(kind))}'
 
+    def shape(self, model: type[Model], table: Mapping[str, Any], path: Path) -> Model | None:
+        """Return the table as its model after noting every fault in it.
 
-def _inside(table: Any, loc: tuple[str | int, ...]) -> _At:
-    """Return as much of a problem's place as the file has: pydantic adds words of its own to it."""
-    found: list[str | int] = []
-    for key in loc:
+        What is wrong is left out, so that the rest can be checked further; None where that leaves too little.
+        """
         try:
-            table = table[key]
-        except (KeyError, IndexError, TypeError):
-            break
-        found.append(key)
-    return tuple(found)
+            return model.model_validate(table)
+        except ValidationError as error:
+            problems = error.errors()
+        for problem in problems:
+            loc = problem["loc"]
+            if problem["type"] == "extra_forbidden" and len(loc) == 1:
+                self._note_unknown(path, str(loc[0]), keys_of(model))
+            else:
+                self.note((*path, *_inside(table, loc)), _described(problem))
+        wrong = {str(problem["loc"][0]) for problem in problems}
+        if not wrong.isdisjoint(_SECRETS.intersection(keys_of(model))):
+            return None  # without it the rest would look wrong too
+        try:
+            return model.model_validate({key: value for key, value in table.items() if key not in wrong})
+        except ValidationError:
+            return None
 
+
+# --- pydantic's problems in our words -------------------------------------------------------------------------------
 
 _SECRETS = frozenset({"url", "token", "secret"})
 # What may be secret is never shown, nor is what was written in its place.
@@ -161,10 +399,29 @@ _PATTERN_HINTS = {
     "region": "is not a region, such as ap-chongqing",
     "input": "holds a control character, such as a line break",
 }
+_KINDS = {
+    "string_type": "a text",
+    "model_type": 'a table such as { wait = "10m" }',
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "dict_type": "a table",
+    "list_type": "a list",
+}
 
 
-def _say(problem: Mapping[str, Any]) -> str:
-    """Say a pydantic problem in our words."""
+def _inside(table: Any, loc: tuple[str | int, ...]) -> Path:
+    """Return as much of a problem's place as the file has: pydantic adds words of its own to it."""
+    found: list[str | int] = []
+    for key in loc:
+        try:
+            table = table[key]
+        except (KeyError, IndexError, TypeError):
+            break
+        found.append(key)
+    return tuple(found)
+
+
+def _described(problem: Mapping[str, Any]) -> str:
     kind, loc, context = problem["type"], problem["loc"], problem.get("ctx", {})
     if unseen := _UNSEEN.get(str(loc[0])) if kind != "missing" or len(loc) > 1 else None:
         return unseen
@@ -189,183 +446,3 @@ def _say(problem: Mapping[str, Any]) -> str:
         case "less_than_equal":
             return f"{value} is too large: {context['le']} is the most"
     return f"{value} is not {_KINDS[kind]}" if kind in _KINDS else f"{value}: {problem['msg']}"
-
-
-_KINDS = {
-    "string_type": "a text",
-    "model_type": 'a table such as { wait = "10m" }',
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "dict_type": "a table",
-    "list_type": "a list",
-}
-
-
-# --- [[rule]], [[mute]] and [[test]] --------------------------------------------------------------------------------
-
-_Path = tuple[str | int, ...]
-_GROUPED_BY = (*(field for field in TEXTS if field != "user_data"), "state")
-_MOST_GROUPED_BY = 5
-_OF_LEVELS = ("for", "repeat", "recover")
-
-
-class RuleReader:
-    """Reads the tables; what is wrong with them is noted in `faults`."""
-
-    def __init__(self, tables: Tables, faults: Faults, aliases: Mapping[str, str]) -> None:
-        self._tables = tables
-        self._faults = faults
-        self._aliases = aliases
-        self._globs = Globs()
-        self.placed: list[tuple[int, Rule]] = []  # the rules, each with its number in the file
-
-    def rules(self) -> tuple[Rule, ...]:
-        self._tables.check_unique("rule")
-        for at, table in self._tables.each("rule"):
-            path = ("rule", at)
-            shape = self._tables.shape(RuleTable, table, "rule", path)
-            self._check_names(table, at)
-            conditions = self._conditions(table.get("match"), path)
-            if shape is not None:
-                self.placed.append((at, self._rule(shape, table, path, conditions)))
-        return tuple(rule for _, rule in self.placed)
-
-    def _rule(self, shape: RuleTable, table: Mapping[str, Any], path: _Path, conditions: tuple[Condition, ...]) -> Rule:
-        return Rule(
-            name=shape.name,
-            line=self._faults.line(path),
-            was=shape.from_,
-            to=shape.to,
-            conditions=conditions,
-            notify=tuple(dict.fromkeys(shape.notify)),
-            template=shape.template,
-            stop=shape.stop,
-            level=self._level(shape, table, path),
-            group=self._group(shape.group, (*path, "group")) if shape.group else None,
-            throttle=shape.throttle,
-        )
-
-    def _level(self, shape: RuleTable, table: Mapping[str, Any], path: _Path) -> Level | None:
-        if "in" not in table:
-            for key in _OF_LEVELS:
-                if key in table:
-                    self._faults.note((*path, key), 'is for a rule that has in, as in in = "Running"')
-            return None
-        for key in ("from", "to"):
-            if key in table:
-                text = "a rule is about a change (from, to) or about staying in a state (in, for), not both"
-                self._faults.note((*path, key), text)
-        if "for" not in table:
-            self._faults.note((*path, "in"), 'needs for, as in for = "30m": how long a job may stay so')
-        if shape.in_ is None or shape.for_ is None:
-            return None
-        if shape.repeat and GONE in shape.in_.words:
-            self._faults.note((*path, "repeat"), f'would never end: hardly a job that is "{GONE}" comes back')
-        return Level(states=shape.in_, after=shape.for_, repeat=shape.repeat, recover=shape.recover)
-
-    def _group(self, shape: GroupTable, path: _Path) -> Grouping:
-        if bool(shape.wait) == bool(shape.at):
-            text = 'needs wait = "10m" (from the first message on) or at = "09:00" (each day): one of the two'
-            self._faults.note(path, text)
-        if len(shape.by) > _MOST_GROUPED_BY:
-            self._faults.note((*path, "by"), f"has {len(shape.by)} fields; {_MOST_GROUPED_BY} are the most")
-        for field in shape.by:
-            if field not in _GROUPED_BY and not is_user_data(field):
-                text = f'a job has no "{field}" to group by{instead(field, (*_GROUPED_BY, "user_data.KEY"))}'
-                self._faults.note((*path, "by"), text)
-        return Grouping(by=tuple(dict.fromkeys(shape.by)), wait=shape.wait, at=shape.at, most=shape.max)
-
-    def _check_names(self, table: Mapping[str, Any], at: int) -> None:
-        """Check whom a rule names even when its shape is wrong elsewhere."""
-        for key, kind in (("notify", "notifier"), ("template", "template")):
-            names = table.get(key, [])
-            for name in [names] if isinstance(names, str) else names if isinstance(names, list) else ():
-                if isinstance(name, str) and name and name not in self._tables.names(kind):
-                    self._faults.note(("rule", at, key), self._tables.undefined(kind, name))
-
-    def _conditions(self, match: object, path: _Path) -> tuple[Condition, ...]:
-        found = (
-            self._condition(name, value, (*path, "match", *name.split(".", 1)))
-            for name, value in flat(match if isinstance(match, dict) else {})
-        )
-        conditions = sorted((one for one in found if one), key=_cheap_first)
-        before = self._globs.too_many
-        self._globs.add(conditions)
-        if self._globs.too_many and not before:
-            self._faults.note((*path, "match"), self._globs.too_many)
-        return () if self._globs.too_many else tuple(conditions)
-
-    def _condition(self, name: str, value: object, path: _Path) -> Condition | None:
-        try:
-            return condition(name, value, self._aliases)
-        except ValueError as error:
-            self._faults.note(path, str(error))
-        return None
-
-    def mutes(self) -> tuple[Mute, ...]:
-        mutes: list[Mute] = []
-        self._tables.check_unique("mute")
-        for at, table in self._tables.each("mute"):
-            path = ("mute", at)
-            shape = self._tables.shape(MuteTable, table, "mute", path)
-            conditions = self._conditions(table.get("match"), path)
-            if shape is not None:
-                scope = Scope(was=shape.from_, to=shape.to, conditions=conditions)
-                found = replace(shape.between, days=shape.days) if shape.days else shape.between
-                line = self._faults.line(path)
-                mutes.append(Mute(name=shape.name, line=line, scope=scope, window=found, drop=shape.mode == "drop"))
-        return tuple(mutes)
-
-    def trials(self) -> tuple[Trial, ...]:
-        trials: list[Trial] = []
-        for at, table in self._tables.each("test"):
-            shape = self._tables.shape(TrialTable, table, "test", ("test", at))
-            if shape is None:
-                continue
-            self._check_expected(shape.expect, ("test", at, "expect"))
-            line = self._faults.line(("test", at))
-            trials.append(Trial(number=at + 1, line=line, job=shape.job, expect=tuple(shape.expect)))
-        return tuple(trials)
-
-    def _check_expected(self, expect: Sequence[str], path: _Path) -> None:
-        rules = [table.get("name") for _, table in self._tables.each("rule")]
-        for one in expect:
-            rule, arrow, notifier = (part.strip() for part in one.rpartition("->"))
-            if not arrow:
-                self._faults.note(path, f'{shown(one)} is not "RULE -> NOTIFIER", such as "stuck -> ops"')
-            elif rule not in rules:
-                named = [name for name in rules if isinstance(name, str)]
-                self._faults.note(path, f'there is no rule "{rule}"{instead(rule, named)}')
-            elif notifier not in self._tables.names("notifier"):
-                self._faults.note(path, self._tables.undefined("notifier", notifier))
-
-
-def _cheap_first(found: Condition) -> int:
-    return 0 if isinstance(found, TextCondition) and found.exact is not None else 1
-
-
-# --- [template.NAME] ------------------------------------------------------------------------------------------------
-
-
-def read_wordings(tables: Tables, faults: Faults, reader: TemplateReader | None = None) -> dict[str, Wording]:
-    """Return the templates by name; what is wrong with them is noted in `faults`."""
-    reader = reader or TemplateReader(faults.note)
-    wordings = {}
-    for name, table in tables.named("template"):
-        path = ("template", name)
-        shape = tables.shape(TemplateTable, table, "template", path)
-        if shape is None:
-            continue
-        wordings[name] = Wording(
-            title=reader.template(shape.title, (*path, "title")) if shape.title else None,
-            text=reader.template(shape.text, (*path, "text")) if shape.text else None,
-            fields=_field_names(shape.fields, (*path, "fields"), faults),
-        )
-    return wordings
-
-
-def _field_names(names: Sequence[str] | None, path: tuple[str, ...], faults: Faults) -> tuple[str, ...]:
-    for name in names or ():
-        if name not in FIELDS:
-            faults.note(path, f'a job has no field "{name}"{instead(name, FIELDS)}')
-    return DEFAULT_FIELDS if names is None else tuple(names)

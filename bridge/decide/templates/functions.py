@@ -14,9 +14,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from bridge.decide.text.facts import basename, job_seconds, user_data_keys
-from bridge.decide.text.times import human, iso
-from bridge.decide.text.values import shown
+from bridge.decide.text.times import human, iso, job_seconds
+from bridge.decide.text.values import basename, shown, user_data_keys
 from bridge.model import Job, Transition
 
 NAMES = ("job", "was", "to", "rule", "watch", "seen_at")

@@ -1,22 +1,207 @@
-"""Templates, compiled and rendered by Jinja's sandbox."""
+"""Templates, compiled and rendered by Jinja's sandbox; what is not listed here is refused with its line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from traceback import walk_tb
 from typing import Any
 
 import jinja2
-from jinja2 import TemplateError, Undefined, UndefinedError, nodes, pass_context
+from jinja2 import TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes, pass_context
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from bridge.decide.templates import functions
-from bridge.decide.templates.functions import Names, TemplateFault, UserData, text_of
-from bridge.decide.templates.language import parsed
+from bridge.decide.templates.functions import (
+    FIELDS,
+    FILTERS,
+    LARGEST_NUMBER,
+    NAMES,
+    TESTS,
+    TIME_FILTERS,
+    Names,
+    TemplateFault,
+    UserData,
+    text_of,
+)
 from bridge.decide.text.times import human, iso
+from bridge.decide.text.values import instead
+
+# --- what a template may say ----------------------------------------------------------------------------------------
+
+LONGEST_SOURCE = 10_000  # characters
+_DEEPEST = 40  # expressions and blocks inside of one another
+_MOST_ROUNDS = (100, 20)  # of a loop, and of a loop inside of it
+_KEYS = {"job": FIELDS, "loop": ("index", "index0", "first", "last", "length")}
+_FILTERS = {**FILTERS, **dict.fromkeys(TIME_FILTERS, lambda moment: moment)}  # with the arguments that can be written
+
+_ALLOWED = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Assign,
+    nodes.Const, nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.List, nodes.Tuple,
+    nodes.CondExpr, nodes.And, nodes.Or, nodes.Not, nodes.Compare, nodes.Operand, nodes.Concat,
+    nodes.Add, nodes.Sub, nodes.Div, nodes.FloorDiv, nodes.Neg, nodes.Pos,
+    nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword,
+)  # fmt: skip
+_INSTEAD: Mapping[type[nodes.Node], str] = {
+    nodes.Mul: "* is not known here; divide instead: a / 0.001 for a * 1000",
+    nodes.Mod: "% is not known here; write is even or is odd, or ~ to put texts together",
+    nodes.FilterBlock: "write {{ text | filter }} instead of a filter block",
+    nodes.AssignBlock: "write {% set name = value %} on one line",
+    nodes.With: "write {% set name = value %} instead of with",
+}
+_TOO_DEEP = f"this nests too deeply: {_DEEPEST} levels are the most; {{% set name = ... %}} can take it apart"
+
+
+def parsed(environment: jinja2.Environment, source: str) -> nodes.Template:
+    """Return the tree of a template that is allowed, for `environment` to compile. Raises TemplateFault."""
+    if len(source) > LONGEST_SOURCE:
+        raise TemplateFault(f"is too long: {LONGEST_SOURCE:,} characters are the most")
+    try:
+        tree = environment.parse(source)
+    except TemplateSyntaxError as error:
+        raise _fault(error.message or "this is not a template", error.lineno) from error
+    except RecursionError as error:
+        raise TemplateFault(_TOO_DEEP) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise TemplateFault(str(error)) from error
+    _Checker().visit(tree)
+    tree.set_environment(environment)
+    return tree
+
+
+def _fault(text: str, line: int) -> TemplateFault:
+    return TemplateFault(f"{text[:400]} (line {line} of the text)")
+
+
+class _Checker(NodeTransformer):
+    """Visiting a node returns what is compiled in its place. Raises TemplateFault for what is not allowed."""
+
+    _depth = 0
+    _loops = 0
+    _names = frozenset(NAMES)  # that can be used here
+
+    def visit(self, node: nodes.Node, *_: object, **__: object) -> nodes.Node:
+        if self._depth > _DEEPEST:
+            raise _fault(_TOO_DEEP, node.lineno)
+        if not isinstance(node, _ALLOWED):
+            unknown = f'"{type(node).__name__.lower()}" is not known here; if, for, set, and filters can be used'
+            raise _fault(_INSTEAD.get(type(node), unknown), node.lineno)
+        self._depth += 1
+        checked = self._checked(node)
+        self._depth -= 1
+        return checked
+
+    def _checked(self, node: nodes.Node) -> nodes.Node:
+        match node:
+            case nodes.Assign(target=nodes.Tuple()) | nodes.For(target=nodes.Tuple()) | nodes.For(recursive=True):
+                raise _fault("write {% set name = value %}, and {% for name in job.outputs %}", node.lineno)
+            case nodes.Assign() if self._loops:
+                raise _fault("set stands outside of loops; inside, write the value where it is used", node.lineno)
+            case nodes.For():
+                return self._loop(node)
+            case nodes.Name(ctx="store", name=name) if name in (*NAMES, "loop"):
+                raise _fault(f'"{name}" has a meaning already; take another name', node.lineno)
+            case nodes.Name(ctx="store", name=name):
+                self._names |= {name}
+            case nodes.Name(name=name) if name not in self._names:
+                raise _fault(f'there is no "{name}"{instead(name, sorted(self._names))}', node.lineno)
+            case nodes.Name(name="job" | "loop"):
+                raise _fault("this is a table and no text; name one of its keys, as in job.id", node.lineno)
+            case nodes.Getattr(node=owner, attr=key) | nodes.Getitem(node=owner, arg=nodes.Const(value=str(key))):
+                self._check_key(owner, key, node.lineno)
+                return nodes.Getattr(owner, key, "load", lineno=node.lineno)
+            case nodes.Const(value=int() | float() as number) if not abs(number) <= LARGEST_NUMBER:
+                raise _fault(f"a number beyond {LARGEST_NUMBER:.0e} is too large here", node.lineno)
+            case nodes.Compare(ops=[_, _, *_]):
+                raise _fault("one comparison at a time: write a < b and b < c", node.lineno)
+            case nodes.Call(node=nodes.Getattr(node=text, attr=name)):
+                method = nodes.Filter(text, name, node.args, node.kwargs, node.dyn_args, node.dyn_kwargs)
+                self.visit(method.set_lineno(node.lineno))
+                method.name = f".{name}"
+                return method
+            case nodes.Call():
+                raise _fault("this cannot be called; only filters, and methods of texts, can be used", node.lineno)
+            case nodes.Filter():
+                _check_function("filter", _FILTERS, node)
+            case nodes.Test():
+                _check_function("test", TESTS, node)
+        return _as_function(self.generic_visit(node))
+
+    def _check_key(self, owner: nodes.Node, key: str, line: int) -> None:
+        match owner:
+            case nodes.Name(name="job" | "loop" as name) if name in self._names:
+                if key not in _KEYS[name]:
+                    called = "a job" if name == "job" else name
+                    raise _fault(f'{called} has no "{key}"{instead(key, _KEYS[name])}', line)
+            case nodes.Getattr(node=nodes.Name(name="job"), attr="user_data"):
+                pass
+            case nodes.Name(name=name) if name in self._names and name not in NAMES:
+                pass  # it may be set to job.user_data
+            case _:
+                self.visit(owner)
+                raise _fault(f'there is no key "{key}" here; job, job.user_data and loop have keys', line)
+
+    def _loop(self, node: nodes.For) -> nodes.Node:
+        if self._loops == len(_MOST_ROUNDS):
+            raise _fault(f"loops may stand {len(_MOST_ROUNDS)} deep", node.lineno)
+        outside = self._names
+        self._names |= {"loop"}
+        self._loops += 1
+        self.generic_visit(node)
+        self._loops -= 1
+        self._names = outside
+        if not _is_list_of_the_job(node.iter):
+            raise _fault("a loop goes through job.outputs, or what split gives", node.lineno)
+        node.iter = _function("cut", node.iter, [nodes.Const(0), nodes.Const(_MOST_ROUNDS[self._loops])], node)
+        return node
+
+
+def _is_list_of_the_job(node: nodes.Node | None) -> bool:
+    match node:
+        case nodes.Filter(name="cut"):
+            return _is_list_of_the_job(node.node)
+        case nodes.Filter(name="split" | ".split") | nodes.Getattr(node=nodes.Name(name="job"), attr="outputs"):
+            return True
+    return False
+
+
+def _check_function(kind: str, known: Mapping[str, Callable[..., object]], node: nodes.Filter | nodes.Test) -> None:
+    if node.name not in known:
+        raise _fault(f'there is no {kind} "{node.name}"{instead(node.name, known)}', node.lineno)
+    keys = [str(pair.key) for pair in node.kwargs]
+    if node.dyn_args or node.dyn_kwargs or len(set(keys)) < len(keys):
+        raise _fault(f'{kind} "{node.name}" takes no * or **, and no argument twice', node.lineno)
+    try:
+        inspect.signature(known[node.name]).bind(None, *node.args, **dict.fromkeys(keys))
+    except TypeError as error:
+        raise _fault(f'{kind} "{node.name}": {error}', node.lineno) from error
+
+
+def _as_function(node: nodes.Node) -> nodes.Node:
+    """Return a call of a function for what Python would do: it has no bounds, and fails for what is not there."""
+    match node:
+        case nodes.Concat(nodes=parts):
+            return _function("join", nodes.List([_function("string", part, [], node) for part in parts]), [], node)
+        case nodes.Getitem(arg=nodes.Slice(start=start, stop=stop, step=step)):
+            return _function("cut", node.node, [end or nodes.Const(None) for end in (start, stop, step)], node)
+        case nodes.Compare(expr=left, ops=[nodes.Operand(op=sign, expr=right)]):
+            return _function("operate", left, [nodes.Const(sign), right], node)
+        case nodes.Add() | nodes.Sub() | nodes.Div() | nodes.FloorDiv():
+            return _function("operate", node.left, [nodes.Const(node.operator), node.right], node)
+        case nodes.Neg() | nodes.Pos():
+            return _function("operate", nodes.Const(0), [nodes.Const(node.operator), node.node], node)
+    return node
+
+
+def _function(name: str, value: nodes.Node, args: list[nodes.Expr], of: nodes.Node) -> nodes.Filter:
+    return nodes.Filter(value, name, args, [], None, None, lineno=of.lineno)
+
+
+# --- rendering ------------------------------------------------------------------------------------------------------
 
 LONGEST_RESULT = 12_000  # characters; about what Slack takes in one message
 _LONE = "value"  # what the value of a lone expression is assigned to
@@ -64,7 +249,7 @@ def _json(given: Any) -> Any:
         case None | UserData(""):
             return None  # as in the event
         case int() | float():
-            return given if abs(given) <= functions.LARGEST_NUMBER else None
+            return given if abs(given) <= LARGEST_NUMBER else None
         case datetime():
             return iso(given)
         case list():
@@ -115,7 +300,7 @@ def _callable(name: str, function: Callable[..., object]) -> Callable[..., objec
         given, args = given if name in functions.TAKE_UNDEFINED else _plain(given), tuple(map(_plain, args))
         if name.lstrip(".") in functions.OF_TEXTS:
             given, args = text_of(given), tuple("" if arg is None else arg for arg in args)
-        if name in functions.TIME_FILTERS:
+        if name in TIME_FILTERS:
             moment = functions.time(given)
             return function(moment, context) if moment else human(None)
         result = function(given, *args, **{key: _plain(arg) for key, arg in named.items()})
@@ -130,11 +315,11 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(autoescape=False, finalize=lambda given: text_of(_plain(given)))
         self.globals.clear()
-        methods = {f".{name}": function for name, function in functions.FILTERS.items()}
-        filters: dict[str, Any] = {**functions.FILTERS, **functions.TIME_FILTERS, **methods}
+        methods = {f".{name}": function for name, function in FILTERS.items()}
+        filters: dict[str, Any] = {**FILTERS, **TIME_FILTERS, **methods}
         filters |= {"operate": functions.operate, "cut": functions.cut}
         self.filters = {name: _callable(name, function) for name, function in filters.items()}
-        self.tests = {name: _callable(name, function) for name, function in functions.TESTS.items()}
+        self.tests = {name: _callable(name, function) for name, function in TESTS.items()}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         return getattr(obj, attribute) if isinstance(obj, LoopContext) else self.getitem(obj, attribute)

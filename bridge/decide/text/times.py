@@ -1,25 +1,48 @@
-"""Times and durations as text: as rules.toml and RFC 3339 write them, and as a person reads them."""
+"""Durations, rates, times and windows of the day: as rules.toml and RFC 3339 write them, and as a person reads them."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import count
+from zoneinfo import ZoneInfo
 
-LONGEST_DURATION = 40  # characters
+from bridge.decide.text.values import instead, listing, shown
+from bridge.model import Job, Rate
+
+# --- durations and rates --------------------------------------------------------------------------------------------
+
+_LONGEST_DURATION = 40  # characters
+_MOST_AT_ONCE = 1_000_000  # of a rate
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+[smhd])+")
 _PIECE = re.compile(r"(\d+)([smhd])")
+_RATE = re.compile(r"(\d+)/(\d*[smhd])")
 
 
 def duration(text: str) -> timedelta:
     """Read "90s", "45m", "1h30m", "7d". Raises ValueError saying what would be right."""
-    if len(text) > LONGEST_DURATION or not _DURATION.fullmatch(text):
+    if len(text) > _LONGEST_DURATION or not _DURATION.fullmatch(text):
         raise ValueError(f'"{text[:80]}" is not a duration; write for example "30s", "45m", "1h30m" or "7d"')
     seconds = sum(int(count) * _UNITS[unit] for count, unit in _PIECE.findall(text))
     if not 0 < seconds <= 3650 * 86400:
         raise ValueError(f'"{text}" is out of range; a duration is more than nothing and at most ten years')
     return timedelta(seconds=seconds)
+
+
+def rate(text: str) -> Rate:
+    """Read "10/s" or "10/5m". Raises ValueError saying what would be right."""
+    found = _RATE.fullmatch(text) if len(text) <= _LONGEST_DURATION else None
+    if not found or int(found[1]) == 0:
+        raise ValueError(f'"{text[:80]}" is not a rate; write for example "10/s" or "100/5m"')
+    count, per = int(found[1]), duration(found[2] if found[2][0].isdigit() else f"1{found[2]}")
+    if count > _MOST_AT_ONCE or per > timedelta(days=1):
+        raise ValueError(f'"{text}" is out of range; a rate is at most {_MOST_AT_ONCE:,}, in at most a day')
+    return Rate(count=count, per=per)
 
 
 def human(seconds: float | None) -> str:
@@ -39,3 +62,119 @@ def iso(moment: datetime | None) -> str | None:
     """Return RFC 3339 in UTC to the second, as in 2026-11-21T09:00:00Z."""
     # Not strftime, which writes the year 1 as "1" on some systems.
     return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z" if moment else None
+
+
+def job_seconds(job: Job, now: datetime) -> dict[str, float | None]:
+    """Return how long the job ran (or runs), waited (or waits), and lives, in seconds."""
+    ended = job.ended_at or now
+    return {
+        "duration": _between(job.started_at, ended),
+        "wait": _between(job.created_at, job.started_at or ended),
+        "age": _between(job.created_at, now),
+    }
+
+
+def _between(start: datetime | None, end: datetime | None) -> float | None:
+    return max(0.0, (end - start).total_seconds()) if start and end else None
+
+
+# --- times of the day, the next of them, and windows such as "22:00-08:00" ------------------------------------------
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_EVERY_DAY = frozenset(range(7))
+_DAY = timedelta(days=1)
+_MIDNIGHT = time()
+_TIME_OF_DAY = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
+
+
+def time_of_day(text: str) -> time:
+    """Read "09:00". Raises ValueError saying what would be right."""
+    if not _TIME_OF_DAY.fullmatch(text):
+        right = "00:00" if text == "24:00" else "09:00"
+        raise ValueError(f'{shown(text)} is not a time of day; write for example "{right}"')
+    return time.fromisoformat(text)
+
+
+def next_at(at: time, *, after: datetime, zone: ZoneInfo) -> datetime:
+    """Return the first moment after `after` at which the local clock shows `at`, in UTC: one for each local day.
+
+    On a day that has that time twice it is the first. Where the clock is set forward over it, it is the first moment
+    after that. A day that the zone leaves out (Pacific/Apia, 2011-12-30) has none.
+    """
+    today = after.astimezone(zone).date()  # what belongs to the days before it is over
+    moments = (_moment(day, at, zone) for n in count() if _exists(day := today + n * _DAY, zone))
+    return next(moment for moment in moments if moment > after)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time of the day that comes again on each of `days` (Monday is 0), the days on which it starts.
+
+    With an end that is not after the start it ends on the next day; one that ends where it starts lasts a day.
+    """
+
+    start: time
+    end: time
+    days: frozenset[int] = _EVERY_DAY
+
+    def ends(self, now: datetime, zone: ZoneInfo) -> datetime | None:
+        """Return when the window that `now` is in ends, in UTC, or None when it is in none.
+
+        The start is in the window, the end is not. A window that touches the next day's ends all the same. It starts
+        when the clock first shows the start and ends when it last shows the end, so an hour that comes twice is in
+        it twice. A start or an end that the clock leaves out is the first moment after that.
+        """
+        today = now.astimezone(zone).date()
+        # A clock that is set back over midnight has begun tomorrow, or not yet ended yesterday.
+        days = (today + n * _DAY for n in (-2, -1, 0, 1))
+        spans = (self._span(day, zone) for day in days if day.weekday() in self.days)
+        return max((end for start, end in spans if start <= now < end), default=None)
+
+    def _span(self, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+        last_day = day if self.start < self.end else day + _DAY
+        return _moment(day, self.start, zone), _moment(last_day, self.end, zone, again=True)
+
+    def __str__(self) -> str:
+        end = "24:00" if self.end == _MIDNIGHT else f"{self.end:%H:%M}"
+        days = "" if self.days == _EVERY_DAY else f" on {listing(DAYS[day] for day in sorted(self.days))}"
+        return f"{self.start:%H:%M}-{end}{days}"
+
+
+def window(between: str, days: Sequence[str] | None) -> Window:
+    """Read "22:00-08:00" and ["mon", "tue"]; None is every day. Raises ValueError saying what would be right."""
+    start, dash, end = (part.strip() for part in between.partition("-"))
+    if not dash:
+        raise ValueError(f'{shown(between)} is not a window of the day; write for example "22:00-08:00"')
+    first, last = time_of_day(start), _MIDNIGHT if end == "24:00" else time_of_day(end)
+    if start == end:
+        raise ValueError(f'{shown(between)} ends where it starts; a whole day is "00:00-24:00"')
+    return Window(first, last, _EVERY_DAY if days is None else _weekdays(days))
+
+
+def _weekdays(words: Sequence[str]) -> frozenset[int]:
+    if not words:
+        raise ValueError("no day is named; leave the days out for every day")
+    if unknown := [word for word in words if word not in DAYS]:
+        raise ValueError("; ".join(f"no day is called {shown(word)}{instead(word, DAYS)}" for word in unknown))
+    return frozenset(DAYS.index(word) for word in words)
+
+
+def _exists(day: date, zone: ZoneInfo) -> bool:
+    return _moment(day, _MIDNIGHT, zone).astimezone(zone).date() == day
+
+
+def _moment(day: date, at: time, zone: ZoneInfo, *, again: bool = False) -> datetime:
+    """Return when the clock first shows `at` on that day (`again`: last), or else when it is set forward over it."""
+    wall = datetime.combine(day, at)
+    first, last = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if first <= last:
+        return last if again else first
+    # In a gap fold 0 reckons with the offset before it and fold 1 with that after it, so they come in the wrong
+    # order, and the gap ends between them (PEP 495).
+    seconds = range((first - last) // timedelta(seconds=1))
+    return last + timedelta(seconds=bisect_left(seconds, wall, key=lambda s: _shown_at(last, s, zone)))
+
+
+def _shown_at(moment: datetime, seconds_later: int, zone: ZoneInfo) -> datetime:
+    return (moment + timedelta(seconds=seconds_later)).astimezone(zone).replace(tzinfo=None)

@@ -1,35 +1,26 @@
-"""The values of rules.toml: rates, names, sets of states; and what is said of one that is wrong."""
+"""The values of rules.toml: names, sets of states, what is wrong with one; and ids and texts made of plain facts."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
-from collections.abc import Iterable
+from base64 import b32encode
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from difflib import get_close_matches
+from typing import Any, TypeVar
 
-from bridge.decide.text.times import LONGEST_DURATION, duration
-from bridge.model import DONE, GONE, NEW, STATES, Rate
+from bridge import shallow_json
+from bridge.model import DONE, GONE, NEW, STATES
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 LONGEST_NAME = 200  # characters of a tag, a queue, a state: the keys of indexes are made of them
 MOST_LISTED = 1_000  # values of one list in rules.toml
 _MOST_KNOWN = 100  # words that are compared for a suggestion, and listed instead of one
 _LONGEST_WORD = 100  # characters
-_MOST_AT_ONCE = 1_000_000  # of a rate
-
-_RATE = re.compile(r"(\d+)/(\d*[smhd])")
-
-
-def rate(text: str) -> Rate:
-    """Read "10/s" or "10/5m". Raises ValueError saying what would be right."""
-    found = _RATE.fullmatch(text) if len(text) <= LONGEST_DURATION else None
-    if not found or int(found[1]) == 0:
-        raise ValueError(f'"{text[:80]}" is not a rate; write for example "10/s" or "100/5m"')
-    count, per = int(found[1]), duration(found[2] if found[2][0].isdigit() else f"1{found[2]}")
-    if count > _MOST_AT_ONCE or per > timedelta(days=1):
-        raise ValueError(f'"{text}" is out of range; a rate is at most {_MOST_AT_ONCE:,}, in at most a day')
-    return Rate(count=count, per=per)
+_MOST_UNKNOWN = 20  # keys
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -127,6 +118,31 @@ class FieldFaults(ValueError):
         super().__init__("\n".join(map(str, faults)))
 
 
+class FieldReader:
+    """Reads the values of a table key by key, and collects what is wrong with them."""
+
+    def __init__(self, table: Mapping[str, Any], keys: Iterable[str]) -> None:
+        self._table = table
+        unknown = [key for key in table if key not in keys][:_MOST_UNKNOWN]
+        self.faults = [FieldFault(None, f'unknown key "{key[:100]}"{instead(key, keys)}') for key in unknown]
+
+    def note(self, key: str | None, text: str) -> None:
+        self.faults.append(FieldFault(key, text))
+
+    def read(self, key: str, reader: Callable[[Any], T], default: D) -> T | D:
+        """Return the value of `key`; the default where it is missing or wrong."""
+        try:
+            return reader(self._table[key]) if key in self._table else default
+        except ValueError as error:
+            self.note(key, str(error))
+            return default
+
+    def check(self) -> None:
+        """Raise FieldFaults when anything was wrong."""
+        if self.faults:
+            raise FieldFaults(*self.faults)
+
+
 def read_words(value: object, *, longest: int = LONGEST_NAME) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
@@ -160,3 +176,45 @@ def read_ends(value: object) -> States:
     if NEW in found.words:
         raise ValueError(f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
     return found
+
+
+# --- what follows from plain facts: ids, an object's name, a job's user data ------------------------------------------
+
+
+def ident(kind: str, *parts: str) -> str:
+    """Return an id made from what it names: the same thing seen again has the same id."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()[:16]
+    return f"{kind}_{b32encode(digest).decode().rstrip('=').lower()}"
+
+
+def basename(path: str) -> str:
+    """Return what follows the last slash; of a URL without its query, which may be a signature."""
+    if path.startswith(("http://", "https://")):
+        path = path.partition("?")[0]
+    return path.rstrip("/").rpartition("/")[2]
+
+
+_LONGEST_USER_DATA = 20_000  # characters that are looked through for keys; CI takes a thousand from an uploader
+
+
+def user_data_keys(text: str | None) -> dict[str, str]:
+    """Return the keys of a job's user data when it is a JSON object or `k=v;k=v`, else nothing."""
+    if not text or len(text) > _LONGEST_USER_DATA:
+        return {}
+    if text.lstrip().startswith("{"):
+        try:
+            found = shallow_json.loads(text).items()
+        except ValueError:  # an uploader's text: it may nest without end
+            return {}
+        return {_clean(key): _plain(value) for key, value in found if value is not None}
+    pairs = [part.partition("=") for part in text.split(";") if part.strip()]
+    return {key.strip(): value.strip() for key, _, value in pairs} if all(sep for _, sep, _ in pairs) else {}
+
+
+def _plain(value: object) -> str:
+    return _clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _clean(text: str) -> str:
+    # JSON can spell half of a surrogate pair, which no database takes.
+    return text.encode(errors="replace").decode()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from bridge.decide.routing import gates_at, judge
+from bridge.decide.routing import judge
 from bridge.decide.rules.gates import Gates, Scope
-from bridge.decide.rules.levels import Alarm, Staying, matching
+from bridge.decide.rules.levels import Alarm, TimeInState, matching
 from bridge.decide.rules.matching import Facts, Kind, Rule, Verdict
 from bridge.decide.rules.rulebook import Ruleset
-from bridge.model import Silence, Transition
+from bridge.model import Hold, Silence, Transition
 
-FATES = ("told", "group", "throttle", "mute", "silence", "dropped")
+STATUSES = ("told", "group", "throttle", "mute", "silence", "dropped")
 FIRST = 20  # differences that are kept, usually
 
 Line = tuple[str, str, str]  # kind of message, rule, notifier
@@ -31,31 +31,31 @@ class Fired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Happened:
+class PastTransition:
     """A transition on record, the deliveries of it and of the time in state that it began, and how long that lasted.
 
     `still_at` is the last poll that found the job in that state, None when none did. The deliveries may no longer be
-    known in full (`is_known`), nor that poll (`is_stay_known`): then nothing is compared.
+    known in full (`is_known`), nor that poll (`is_time_known`): then nothing is compared.
     """
 
     transition: Transition
-    told: Mapping[Line, str]
+    messages: Mapping[Line, str]  # and what became of each
     fired: Mapping[str, Fired] = field(default_factory=dict)
     still_at: datetime | None = None
     has_ended: bool = False
     is_known: bool = True
-    is_stay_known: bool = True
+    is_time_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What becomes of a message, one of FATES; of a level rule's also how often it is repeated (None: not known)."""
+    """What becomes of a message, one of STATUSES; of a level rule's also how often it is repeated (None: not known)."""
 
-    fate: str
+    status: str
     repeats: int | None = 0
 
     def __str__(self) -> str:
-        return f"{self.fate}, repeated {self.repeats}x" if self.repeats else self.fate
+        return f"{self.status}, repeated {self.repeats}x" if self.repeats else self.status
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +79,13 @@ class Row:
 
 @dataclass(slots=True)
 class Tally:
-    """What a backtest comes to. `unknown` and `unknown_stays` could not be compared."""
+    """What a backtest comes to. `unknown` and `unknown_times` could not be compared."""
 
     most: int = FIRST  # differences that are kept
     rows: dict[Line, Row] = field(default_factory=dict)
     first: list[Difference] = field(default_factory=list)
     unknown: int = 0
-    unknown_stays: int = 0
+    unknown_times: int = 0
 
     @property
     def differs(self) -> bool:
@@ -97,9 +97,9 @@ class Tally:
         """Count a message. Where its rule has a throttle, it is the same whether that held it or not."""
         row = self.rows.get(line) or self.rows.setdefault(line, Row())
         if before:
-            row.before[before.fate] += 1
+            row.before[before.status] += 1
         if after:
-            row.after[after.fate] += 1
+            row.after[after.status] += 1
         if before and after and _alike(before, after, has_throttle=has_throttle):
             return
         row.added += before is None
@@ -110,7 +110,7 @@ class Tally:
 
 
 def _alike(before: Status, after: Status, *, has_throttle: bool) -> bool:
-    same = before.fate == after.fate or (has_throttle and (before.fate, after.fate) == ("throttle", "told"))
+    same = before.status == after.status or (has_throttle and (before.status, after.status) == ("throttle", "told"))
     return same and (before.repeats == after.repeats or after.repeats is None)
 
 
@@ -145,105 +145,100 @@ class Replay:
         self._same_mutes = rules.mutes == in_force.mutes
         self._alarms: dict[tuple[str, str, int], list[Alarm]] = {}  # by the transition that ends them
 
-    def feed(self, happened: Happened) -> None:
-        step = happened.transition
+    def feed(self, past: PastTransition) -> None:
+        step = past.transition
         alarms = self._alarms.pop((step.job.bucket, step.job.id, step.sequence), None)
         verdicts = judge(step, self._rules.matcher, self._gates(step.seen_at), alarms or ())
-        if happened.is_known:
-            self._compare(happened, "transition", _statuses(verdicts, "transition"))
+        if past.is_known:
+            self._compare(past, "transition", _statuses(verdicts, "transition"))
         else:
             self.tally.unknown += 1
         if alarms is not None:
-            self._compare(happened, "recovery", _statuses(verdicts, "recovery"))
-        self._begin_stay(happened)
+            self._compare(past, "recovery", _statuses(verdicts, "recovery"))
+        self._feed_time_in_state(past)
 
     def _gates(self, now: datetime) -> Gates:
         return Gates(mutes=self._rules.mutes, silences=self._silences, zone=self._rules.zone, now=now)
 
-    def _compare(self, happened: Happened, kind: Kind, after: Mapping[Line, Status]) -> None:
-        repeats = {rule: fired.count for rule, fired in happened.fired.items()} if kind == "level" else {}
-        told = {line: fate for line, fate in happened.told.items() if line[0] == kind}
-        before = {line: Status(fate, repeats.get(line[1], 0)) for line, fate in told.items()}
+    def _compare(self, past: PastTransition, kind: Kind, after: Mapping[Line, Status]) -> None:
+        repeats = {rule: fired.count for rule, fired in past.fired.items()} if kind == "level" else {}
+        before = {
+            line: Status(status, repeats.get(line[1], 0)) for line, status in past.messages.items() if line[0] == kind
+        }
         for line in {**before, **after}:
             throttled = line[1] in self._throttled
-            self.tally.add(happened.transition, line, before.get(line), after.get(line), has_throttle=throttled)
+            self.tally.add(past.transition, line, before.get(line), after.get(line), has_throttle=throttled)
 
     # --- time in state ----------------------------------------------------------------------------------------
 
-    def _begin_stay(self, happened: Happened) -> None:
-        step = happened.transition
+    def _feed_time_in_state(self, past: PastTransition) -> None:
+        step = past.transition
         rules = [rule for rule in self._rules.matcher.levels_for(step) if rule.level and step.to in rule.level.states]
-        if not rules and not any(kind == "level" for kind, *_ in happened.told):
+        if not rules and not any(kind == "level" for kind, *_ in past.messages):
             return
-        if not happened.is_stay_known:
-            self.tally.unknown_stays += 1
+        if not past.is_time_known:
+            self.tally.unknown_times += 1
             return
-        overdue = self._overdue(happened, rules)
+        overdue = self._overdue(past, rules)
         after: dict[Line, Status] = {}
         for each in overdue:
             after |= _statuses([each.verdict], "level", each.repeats)
-        self._compare(happened, "level", after)
-        if happened.has_ended:
+        self._compare(past, "level", after)
+        if past.has_ended:
             key = (step.job.bucket, step.job.id, step.sequence + 1)
             self._alarms[key] = [self._alarm(step, each) for each in overdue]
 
-    def _overdue(self, happened: Happened, rules: Iterable[Rule]) -> list[_Overdue]:
+    def _overdue(self, past: PastTransition, rules: Iterable[Rule]) -> list[_Overdue]:
         """Return the level rules that fire, in that order: asked when the time is over for each, and at the end."""
-        step, still_at = happened.transition, happened.still_at
-        staying = Staying(began=step)
-        due = [staying.since + rule.level.after for rule in rules if rule.level]
-        if still_at is None or not any(moment <= still_at for moment in due):
+        step, still_at, time = past.transition, past.still_at, TimeInState(began=past.transition)
+        if still_at is None:
+            return []
+        due = [at for rule in rules if rule.level and (at := time.since + rule.level.after) <= still_at]
+        if not due:
             return []
         first: dict[str, tuple[Verdict, datetime]] = {}
         counts: dict[str, int] = {}
-        moments = {min(max(moment, step.seen_at), still_at) for moment in due if moment <= still_at}
-        for moment in sorted({*moments, still_at}):
-            for verdict in matching(staying, self._rules.matcher, moment):
+        for moment in sorted({*(min(max(at, step.seen_at), still_at) for at in due), still_at}):
+            for verdict in matching(time, self._rules.matcher, moment):
                 first.setdefault(verdict.rule.name, (verdict, moment))
-                if moment == still_at and verdict.stay:
-                    counts[verdict.rule.name] = verdict.stay.count
+                if moment == still_at and verdict.overdue:
+                    counts[verdict.rule.name] = verdict.overdue.count
         places = [rule.name for rule in self._rules.matcher.levels]
-        overdue = [self._at_its_moment(happened, *at, counts.get(name)) for name, at in first.items()]
-        return sorted(overdue, key=lambda each: (each.fired.first_at, places.index(each.verdict.rule.name)))
+        found = [self._at_its_moment(past, *at, counts.get(name)) for name, at in first.items()]
+        return sorted(found, key=lambda each: (each.fired.first_at, places.index(each.verdict.rule.name)))
 
-    def _at_its_moment(self, happened: Happened, verdict: Verdict, moment: datetime, count: int | None) -> _Overdue:
+    def _at_its_moment(self, past: PastTransition, verdict: Verdict, moment: datetime, count: int | None) -> _Overdue:
         rule = verdict.rule
-        fired = happened.fired.get(rule.name) if rule.name in self._unchanged else None
+        fired = past.fired.get(rule.name) if rule.name in self._unchanged else None
         if fired is None:
             repeat = (rule.level and rule.level.repeat) or timedelta()
             fired = Fired(count=count or 0, first_at=moment, last_at=moment + (count or 0) * repeat)
-        return _Overdue(verdict=self._held(happened.transition, verdict, fired.first_at), fired=fired, repeats=count)
+        return _Overdue(verdict=self._held(past.transition, verdict, fired.first_at), fired=fired, repeats=count)
 
     def _held(self, began: Transition, verdict: Verdict, moment: datetime) -> Verdict:
-        (held,) = gates_at([verdict], Staying(began=began), self._rules.matcher, self._gates(moment), moment)
-        return held
+        return self._gates(moment).held(verdict, self._rules.matcher.facts(replace(began, seen_at=moment)))
 
     def _alarm(self, began: Transition, each: _Overdue) -> Alarm:
         """Return an alarm with those who hear of its end: whom not every message was kept from for good.
 
         Of those between the first and the last the moments are not on record, but whom they were for.
         """
-        last = self._held(began, each.verdict, each.fired.last_at)
+        first, last = each.verdict, self._held(began, each.verdict, each.fired.last_at)
         on_record = each.fired.notifiers if self._same_mutes else ()
-        names = [
-            name
-            for name in each.verdict.notifiers
-            if name in on_record or not (each.verdict.drops(name) and last.drops(name))
-        ]
-        return Alarm(rule=each.verdict.rule.name, state=began.to, notifiers=names, since=Staying(began=began).since)
+        names = [name for name in first.notifiers if name in on_record or not (first.drops(name) and last.drops(name))]
+        return Alarm(rule=first.rule.name, state=began.to, notifiers=names, since=TimeInState(began=began).since)
 
 
 def _statuses(verdicts: Iterable[Verdict], kind: Kind, repeats: int | None = 0) -> dict[Line, Status]:
     return {
-        (kind, verdict.rule.name, name): Status(_fate(verdict, name), repeats)
+        (kind, verdict.rule.name, name): Status(_status(verdict.holds.get(name)), repeats)
         for verdict in verdicts
         if verdict.kind == kind
         for name in verdict.notifiers
     }
 
 
-def _fate(verdict: Verdict, notifier: str) -> str:
-    hold = verdict.holds.get(notifier)
+def _status(hold: Hold | None) -> str:
     if hold is None:
         return "told"
     return "dropped" if hold.drop else hold.gate
@@ -261,7 +256,7 @@ class PastMessage:
     transition: Transition
     rule: str
     notifier: str
-    told_at: datetime
+    sent_at: datetime
 
 
 @dataclass(slots=True)
@@ -278,12 +273,12 @@ class Preview:
 
     def add(self, messages: Iterable[PastMessage]) -> None:
         """Look at messages, the newest first."""
-        for one in messages:
+        for message in messages:
             self.looked_at += 1
-            if self.scope.holds(Facts(one.transition, self.queue_names), one.rule, one.notifier):
-                self.counts[one.rule, one.notifier] += 1
+            if self.scope.holds(Facts(message.transition, self.queue_names), message.rule, message.notifier):
+                self.counts[message.rule, message.notifier] += 1
                 if len(self.newest) < SHOWN:
-                    self.newest.append(one)
+                    self.newest.append(message)
 
     @property
     def matched(self) -> int:

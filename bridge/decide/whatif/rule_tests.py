@@ -1,30 +1,198 @@
-"""The [[test]]s of rules.toml: whom its rules would tell of a job, beside whom they are expected to tell.
-
-Only the rules are asked: no mute, silence, group or throttle, which say when somebody is told and not whom.
-"""
+"""Sample jobs, and the [[test]]s of rules.toml: whom its rules notify of one, and whom they are expected to notify."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
 
-from bridge.decide.rules.levels import judge_stay, matching
+from bridge.decide.rules.levels import TimeInState, judge_time_in_state, matching
 from bridge.decide.rules.matching import Verdict
-from bridge.decide.rules.rulebook import Rulebook, Trial
-from bridge.decide.text.values import listing
-from bridge.decide.whatif.sample_job import sample_stay, sample_transition
-from bridge.model import Transition
+from bridge.decide.rules.rulebook import Rulebook, RuleTest
+from bridge.decide.text.times import duration
+from bridge.decide.text.values import STATE_WORDS, instead, listing, shown, suggest
+from bridge.model import DONE, NEW, OUTPUTS_KEPT, RUNNING, STATES, SUBMITTED, SUCCESS, Job, Transition, Watch
 
+# --- jobs that are made up: a table of a few facts becomes a transition ---------------------------------------------
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Times = tuple[datetime | None, datetime | None, datetime | None]  # created, started, ended
+
+_SETS = ("done", "active", "*")
+_SPANS = ("age", "wait", "duration")
+_OTHERS = ("progress", "outputs", "outputs_total", "created_at", "started_at", "ended_at")
+_TEXTS = tuple(name for name in Job.__slots__ if name not in _OTHERS)
+_WORDS = (*_TEXTS, "progress", "outputs", "from", "to", *_SPANS, "watch")
+
+
+def sample_transition(given: Mapping[str, Any], book: Rulebook, now: datetime) -> Transition:
+    """Return the transition, seen now, that a table describes; what it leaves out is made up.
+
+    Keys: those of a job, `from` (else new), `to` or `state` (else Success), `watch`, and `age`, `wait` and `duration`
+    as `match` has them. A queue may be an alias, and user data a table. Raises ValueError with every fault, one a line.
+    """
+    faults = [
+        f'a job has no "{key}"{suggest(key, _WORDS)}; there are {listing(_WORDS)}' for key in given if key not in _WORDS
+    ]
+
+    def read(reader: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return reader(*args, **kwargs)
+        except ValueError as error:
+            faults.append(str(error))
+            return None
+
+    texts = {name: text for name in _TEXTS if (text := read(_text, given, name)) is not None}
+    to = read(_to, given) or SUCCESS
+    was = read(_state, given, "from") or NEW
+    if "queue" in texts:
+        ids = {alias: queue for queue, alias in book.queue_names.items()}
+        texts["queue"] = ids.get(texts["queue"], texts["queue"])
+    watch = read(_watch, given, texts, book.watches)
+    created, started, ended = read(_times, given, to, now) or (None, None, None)
+    outputs = read(_outputs, given.get("outputs")) or ()
+    progress = read(_progress, given.get("progress"))
+    if faults:
+        raise ValueError("\n".join(dict.fromkeys(faults)))
+    place = {"bucket": watch.place.bucket, "region": watch.place.region} if watch else _NOWHERE
+    job = Job(
+        **{"id": "sample", **place, **texts, "state": to},
+        progress=progress,
+        outputs=outputs[:OUTPUTS_KEPT],
+        outputs_total=len(outputs),
+        created_at=created,
+        started_at=started,
+        ended_at=ended,
+    )
+    return Transition(job=job, was=was, to=to, sequence=1, seen_at=now, watch=watch.name if watch else "sample")
+
+
+def _to(given: Mapping[str, Any]) -> str | None:
+    to, state = _state(given, "to"), _state(given, "state")
+    if to and state and to != state:
+        raise ValueError(f'to: "{to}" and state: "{state}" are the same thing; write one of them')
+    to = to or state
+    if to == NEW:
+        raise ValueError(f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
+    return to
+
+
+_NOWHERE = {"bucket": "sample-1250000000", "region": "ap-chongqing"}
+
+
+def sample_time_in_state(transition: Transition) -> TimeInState:
+    """Return the time in state that a sample transition began: the job's age, or, when it runs, since its start."""
+    job = transition.job
+    began = job.started_at if transition.to == RUNNING else job.created_at
+    return TimeInState(began=replace(transition, seen_at=began or transition.seen_at))
+
+
+def _text(given: Mapping[str, Any], name: str) -> str | None:
+    value = given.get(name)
+    if name == "user_data" and isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if value is None or isinstance(value, str):
+        return value
+    raise ValueError(f"{name}: {shown(value)} is not a text")
+
+
+def _state(given: Mapping[str, Any], name: str) -> str | None:
+    word = _text(given, name)
+    if word in _SETS:
+        raise ValueError(f'{name}: "{word}" is a set of states, and a job is in one; write one of {listing(STATES)}')
+    near = suggest(word, STATE_WORDS) if word and word not in STATE_WORDS else ""
+    if near:
+        raise ValueError(f'{name}: no job state is called "{word}"{near}')
+    return word
+
+
+def _watch(given: Mapping[str, Any], texts: Mapping[str, str], watches: Iterable[Watch]) -> Watch | None:
+    """Return the watch that is named, else the first that lists such a job, else the first."""
+    name, known = _text(given, "watch"), {watch.name: watch for watch in watches}
+    if name is not None:
+        if name not in known:
+            raise ValueError(f'watch: there is no watch "{name}"{instead(name, known)}')
+        return known[name]
+    fitting = (watch for watch in known.values() if _lists(watch, texts))
+    return next(fitting, next(iter(known.values()), None))
+
+
+def _lists(watch: Watch, texts: Mapping[str, str]) -> bool:
+    return texts.get("bucket", watch.place.bucket) == watch.place.bucket and any(
+        texts.get("tag", stream.tag) == stream.tag and stream.queue in (None, texts.get("queue", stream.queue))
+        for stream in watch.streams
+    )
+
+
+def _outputs(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"outputs: {shown(value)} is not a list of texts")
+    return tuple(value)
+
+
+def _progress(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100):
+        return value
+    raise ValueError(f"progress: {shown(value)} is not a whole number of per cent, from 0 to 100")
+
+
+def _times(given: Mapping[str, Any], to: str, now: datetime) -> Times:
+    """Return when the job was created, started and ended, as far as something was given of it.
+
+    created -- wait -- started -- duration -- ended, or now; age is from created until now.
+    """
+    age, wait, ran = (_span(given, name) for name in _SPANS)
+    if age is wait is ran is None:
+        return None, None, None
+    nothing = timedelta()
+    if to == SUBMITTED:
+        if ran is not None:
+            raise ValueError(f'duration: a job that is "{SUBMITTED}" has not begun; write wait or age')
+        if age is not None and wait is not None and age != wait:
+            raise ValueError(f'a job that is "{SUBMITTED}" waits still: its age and its wait are the same; write one')
+        return now - (age or wait or nothing), None, None
+    if age is None:
+        age = (wait or nothing) + (ran or nothing)
+    if wait is None:
+        wait = age - ran if ran is not None else nothing
+    if ran is None:
+        ran = age - wait
+    rest = age - wait - ran
+    if wait < nothing or ran < nothing or rest < nothing:
+        raise ValueError("age: a job is at least as old as its wait and its duration together")
+    if rest and to not in DONE:
+        raise ValueError(f'age: of a job that is "{to}" it is wait and duration together; write two of the three')
+    created = now - age
+    started = created + wait
+    return created, started, started + ran if to in DONE else None
+
+
+def _span(given: Mapping[str, Any], name: str) -> timedelta | None:
+    text = _text(given, name)
+    try:
+        return duration(text) if text is not None else None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+# --- the [[test]]s ---------------------------------------------------------------------------------------------------
+
+# Only the rules are asked: no mute, silence, group or throttle, which say when somebody is notified and not who.
 _NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)  # any: what rules ask of times are differences
 _LONGEST_WHY = 300  # characters
-_MOST_SAID = 20  # of each kind, of one test
+_MOST_SHOWN = 20  # of each kind, of one test
 
 Pair = tuple[str, str]  # rule, notifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """A [[test]] that came out otherwise than it says; `text` says which, and why."""
+    """A [[test]] that failed; `text` says which, and why."""
 
     number: int
     line: int
@@ -33,29 +201,30 @@ class Failed:
 
 def run(book: Rulebook) -> list[Failed]:
     """Return the tests that fail, in their order."""
-    results = ((trial, _why_failed(trial, book)) for trial in book.trials)
+    results = ((test, _why_failed(test, book)) for test in book.tests)
     return [
-        Failed(number=trial.number, line=trial.line, text=f"test number {trial.number}: {why}")
-        for trial, why in results
+        Failed(number=test.number, line=test.line, text=f"test number {test.number}: {why}")
+        for test, why in results
         if why
     ]
 
 
-def _why_failed(trial: Trial, book: Rulebook) -> str | None:
+def _why_failed(test: RuleTest, book: Rulebook) -> str | None:
     try:
-        step = sample_transition(trial.job, book, _NOW)
+        step = sample_transition(test.job, book, _NOW)
     except ValueError as error:
         return f"its job is wrong: {'; '.join(str(error).splitlines())}"
-    fired = [*book.matcher.match(step), *matching(sample_stay(step), book.matcher, _NOW)]
-    told = list(dict.fromkeys((verdict.rule.name, name) for verdict in fired for name in verdict.notifiers))
-    expected = list(dict.fromkeys(map(_pair, trial.expect)))
-    missing = [line for line in expected if line not in told]
-    surplus = [line for line in told if line not in expected]
-    left = max(0, len(missing) - _MOST_SAID) + max(0, len(surplus) - _MOST_SAID)
+    fired = [*book.matcher.match(step), *matching(sample_time_in_state(step), book.matcher, _NOW)]
+    notified = list(dict.fromkeys((verdict.rule.name, name) for verdict in fired for name in verdict.notifiers))
+    expected = list(dict.fromkeys(map(_pair, test.expect)))
+    missing = [pair for pair in expected if pair not in notified]
+    surplus = [pair for pair in notified if pair not in expected]
     verdicts = _verdicts(step, book) if missing else {}
-    faults = [f"not told: {_said(line)}: {_why_not(verdicts[line[0]], line[1])}" for line in missing[:_MOST_SAID]]
-    faults += [f"told, and not expected: {_said(line)}" for line in surplus[:_MOST_SAID]]
-    return "; ".join([*faults, *([f"and {left:,} more"] if left else [])]) or None
+    faults = [f"not notified: {' -> '.join(pair)}: {_why_not(pair, verdicts)}" for pair in missing[:_MOST_SHOWN]]
+    faults += [f"notified, but not expected: {' -> '.join(pair)}" for pair in surplus[:_MOST_SHOWN]]
+    if left := len(missing[_MOST_SHOWN:]) + len(surplus[_MOST_SHOWN:]):
+        faults.append(f"and {left:,} more")
+    return "; ".join(faults) or None
 
 
 def _pair(expected: str) -> Pair:
@@ -63,22 +232,20 @@ def _pair(expected: str) -> Pair:
     return rule.strip(), notifier.strip()
 
 
-def _said(pair: Pair) -> str:
-    return " -> ".join(pair)
-
-
 def _verdicts(step: Transition, book: Rulebook) -> dict[str, Verdict]:
-    """Return by rule what it said."""
-    levels = judge_stay(sample_stay(step), book.matcher, _NOW, book.matcher.levels)
+    """Return the verdict of each rule by its name."""
+    levels = judge_time_in_state(sample_time_in_state(step), book.matcher, _NOW, book.matcher.levels)
     return {verdict.rule.name: verdict for verdict in (*book.matcher.explain(step), *levels)}
 
 
-def _why_not(verdict: Verdict, notifier: str) -> str:
+def _why_not(pair: Pair, verdicts: Mapping[str, Verdict]) -> str:
+    name, notifier = pair
+    verdict = verdicts[name]
     rule, earlier = verdict.rule, verdict.already.get(notifier)
     if notifier not in rule.notify:
         why = f"it notifies {listing(rule.notify)}"
     elif earlier:
-        why = f'rule "{earlier.name}" (line {earlier.line}) tells {notifier} already'
+        why = f'rule "{earlier.name}" (line {earlier.line}) notifies {notifier} already'
     else:
         why = verdict.why_not or ""
     return f"{why if len(why) <= _LONGEST_WHY else why[: _LONGEST_WHY - 1] + '…'} (rule on line {rule.line})"

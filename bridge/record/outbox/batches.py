@@ -13,13 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, case, func, or_, select, update
 
+from bridge.record.codec import Facts, iso
 from bridge.record.database import maybe_at, ms
 from bridge.record.outbox.entries import RESENT
-from bridge.record.queries import lists
-from bridge.record.queries.lists import Facts, Filter, iso, plain
-from bridge.record.schema import DEAD, DROPPED, SENDING, SENT, WAITING, state_is
-from bridge.record.schema import delivery as deliveries
-from bridge.record.schema import message as messages
+from bridge.record.queries.lists import Filter, of_deliveries, plain
+from bridge.record.schema import DEAD, DROPPED, SENDING, SENT, WAITING, deliveries, messages, state_is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ def numbers(tx: Connection, which: Filter, *, most: int) -> Sequence[int]:
 
 
 def _select(tx: Connection, which: Filter, *columns: Any) -> Select[Any]:
-    found = select(*columns).select_from(deliveries).where(*lists.of_deliveries(tx, which))
+    found = select(*columns).select_from(deliveries).where(*of_deliveries(tx, which))
     # Only where a condition is about messages: to look up each one takes most of the time.
     joined = messages in found.get_final_froms()
     return found.where(messages.c.id == deliveries.c.message) if joined else found

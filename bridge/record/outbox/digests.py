@@ -1,7 +1,7 @@
-"""Digests: messages that wait to be told as one, and the windows of throttles.
+"""Digests: messages that wait to be sent as one, and the windows of throttles.
 
-A row of `digest` takes messages in while it is open. Adding to it and ending it both hold its row, so that on
-PostgreSQL too a message is either in it when it is told, or in the next one.
+A row of `digest` takes messages in while it is open. Adding to it and ending it both lock its row, so that on
+PostgreSQL too a message is either in it when it is sent, or in the next one.
 """
 
 from __future__ import annotations
@@ -12,21 +12,43 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, literal_column, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from bridge.model import Gate, Hold, Rate, Transition
 from bridge.record import counters
+from bridge.record.codec import from_row
 from bridge.record.counters import Count
 from bridge.record.database import at, ms, upsert
-from bridge.record.polling.snapshots import judged
-from bridge.record.schema import DROPPED, HELD, MERGED, state_is
-from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import digest as G  # noqa: N812
-from bridge.record.schema import message as M  # noqa: N812
-from bridge.record.schema import silence as Q  # noqa: N812
-from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.polling.snapshots import transition_of
+from bridge.record.schema import (
+    DROPPED,
+    HELD,
+    MERGED,
+    deliveries,
+    digests,
+    messages,
+    same_step,
+    silences,
+    state_is,
+    transitions,
+)
 
-_KEY = (G.c.gate, G.c.name, G.c.notifier, G.c.key)
+_KEY = (digests.c.gate, digests.c.name, digests.c.notifier, digests.c.key)
+IS_OPEN = literal_column("digest.ended_at").is_(None)  # a partial index is found by these words alone
 
 
 def enter(
@@ -44,7 +66,7 @@ def enter(
         places += [int(row.n)] * (count - len(places) - over)
         if hold.most and row.members >= hold.most:
             full = {"members": hold.most, "open": False, "due_at": ms(now)}
-            tx.execute(update(G).where(G.c.n == row.n).values(full))
+            tx.execute(update(digests).filter_by(n=row.n).values(full))
     return places
 
 
@@ -58,8 +80,9 @@ def let_pass(
     window = _take(tx, _key("throttle", rule, notifier, "", None), {}, due=now + rate.per, now=now, passed=count)
     n, over = int(window.n), min(count, max(0, window.passed - rate.count))
     if over:
-        mine = 0 if channel else over
-        tx.execute(update(G).where(G.c.n == n).values(passed=G.c.passed - over, members=G.c.members + mine))
+        here = 0 if channel else over
+        booked = {"passed": digests.c.passed - over, "members": digests.c.members + here}
+        tx.execute(update(digests).filter_by(n=n).values(booked))
     if over and channel:
         key = _key("throttle", rule, notifier, "", channel)
         n = int(_take(tx, key, {"channel": channel}, due=at(window.due_at), now=now, members=over).n)
@@ -80,44 +103,46 @@ def _take(
     members: int = 0,
     passed: int = 0,
 ) -> Row[Any]:
-    """Add to the digest of this key that is open, or to a new one; its row is held until the transaction ends."""
-    # One whose time has come takes nothing more in, also when nobody has told it yet.
-    over = update(G).where(*(column == key[column.name] for column in _KEY), G.c.open, G.c.due_at <= ms(now))
-    tx.execute(over.values(open=False))
-    row = upsert(tx, G).values(**key, **facts, opened_at=ms(now), due_at=ms(due), members=members, passed=passed)
+    """Add to the digest of this key that is open, or to a new one; its row is locked until the transaction ends."""
+    # One that is due takes nothing more in, even if it was not sent yet.
+    over = update(digests).where(*(column == key[column.name] for column in _KEY), digests.c.open)
+    tx.execute(over.where(digests.c.due_at <= ms(now)).values(open=False))
+    row = upsert(tx, digests).values(**key, **facts, opened_at=ms(now), due_at=ms(due), members=members, passed=passed)
     row = row.on_conflict_do_update(
         index_elements=list(_KEY),
         index_where=text("open = 1" if tx.dialect.name == "sqlite" else "open"),
-        set_={"members": G.c.members + members, "passed": G.c.passed + passed},
+        set_={"members": digests.c.members + members, "passed": digests.c.passed + passed},
     )
-    return tx.execute(row.returning(G.c.n, G.c.members, G.c.passed, G.c.due_at)).one()
+    return tx.execute(row.returning(digests.c.n, digests.c.members, digests.c.passed, digests.c.due_at)).one()
 
 
-# A silence may have been ended while somebody who did not know it yet put something in.
-_IS_OVER = select(literal_column("1")).where(Q.c.id == G.c.name, Q.c.ends_at <= bindparam("now")).exists()
+# --- what is due ----------------------------------------------------------------------------------------------------
+
+# A silence may have been ended while a transaction that did not know it yet put something in.
+_IS_OVER = exists().where(silences.c.id == digests.c.name, silences.c.ends_at <= bindparam("now"))
 _DUE = (
-    literal_column("digest.ended_at").is_(None),
-    or_(G.c.due_at <= bindparam("now"), and_(G.c.gate == "silence", _IS_OVER)),
+    IS_OPEN,
+    or_(digests.c.due_at <= bindparam("now"), and_(digests.c.gate == "silence", _IS_OVER)),
 )
 
 
 def due(tx: Connection, *, now: datetime, most: int = 100) -> Sequence[int]:
-    """Return the numbers of the digests whose time has come."""
-    found = select(G.c.n).where(*_DUE).order_by(G.c.due_at, G.c.n).limit(most)
+    """Return the numbers of the digests that are due."""
+    found = select(digests.c.n).where(*_DUE).order_by(digests.c.due_at, digests.c.n).limit(most)
     return tx.execute(found, {"now": ms(now)}).scalars().all()
 
 
 def waiting(tx: Connection) -> dict[str, int]:
     """Return by notifier how many messages wait in digests."""
     # From the few digests to their members: SQLite would take all that were ever in one.
-    open_ = D.c.digest.in_(select(G.c.n).where(literal_column("digest.ended_at").is_(None)))
-    members = select(D.c.notifier, func.count()).where(open_, D.c.digest.is_not(None), state_is(HELD))
-    return {row[0]: row[1] for row in tx.execute(members.group_by(D.c.notifier))}
+    in_open = deliveries.c.digest.in_(select(digests.c.n).where(IS_OPEN))
+    held = select(deliveries.c.notifier, func.count()).where(in_open, deliveries.c.digest.is_not(None), state_is(HELD))
+    return {row[0]: row[1] for row in tx.execute(held.group_by(deliveries.c.notifier))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """A digest whose time has come."""
+    """A digest that is due."""
 
     n: int
     gate: Gate
@@ -130,94 +155,90 @@ class Due:
     passed: int
 
 
-_COLUMNS = (G.c.n, G.c.gate, G.c.name, G.c.notifier, G.c.label, G.c.channel, G.c.opened_at, G.c.due_at, G.c.passed)
-
-
 def held(tx: Connection, n: int, *, now: datetime) -> Due | None:
-    """Return a digest that is due, and hold its row until the transaction ends; None when somebody has ended it."""
-    found = select(*_COLUMNS).where(G.c.n == n, *_DUE)
+    """Return a digest that is due, and lock its row until the transaction ends; None if it was ended meanwhile."""
+    found = select(digests).where(digests.c.n == n, *_DUE)
     if tx.dialect.name == "postgresql":
         found = found.with_for_update()
     return _due(tx.execute(found, {"now": ms(now)}).first(), now)
 
 
 def end(tx: Connection, n: int, *, now: datetime) -> Due | None:
-    """End a digest that is due; None when somebody else has done so."""
-    ended = update(G).where(G.c.n == n, *_DUE).values(open=False, ended_at=bindparam("now")).returning(*_COLUMNS)
-    return _due(tx.execute(ended, {"now": ms(now)}).first(), now)
+    """End a digest that is due; None if it was ended meanwhile."""
+    ended = update(digests).where(digests.c.n == n, *_DUE).values(open=False, ended_at=bindparam("now"))
+    return _due(tx.execute(ended.returning(digests), {"now": ms(now)}).first(), now)
 
 
 def _due(row: Any, now: datetime) -> Due | None:
-    if row is None:
-        return None
-    facts = row._asdict()
-    # A silence that was ended early was to be told then.
-    return Due(**facts | {"opened_at": at(row.opened_at), "due_at": min(at(row.due_at), now)})
+    # A silence that was ended early was due then.
+    return from_row(Due, row, due_at=min(at(row.due_at), now)) if row else None
 
 
 def put_off(tx: Connection, n: int, until: datetime) -> None:
-    """Tell a digest later."""
-    tx.execute(update(G).where(G.c.n == n, G.c.ended_at.is_(None)).values(due_at=ms(until), open=False))
+    """Send a digest later."""
+    open_ = update(digests).where(digests.c.n == n, digests.c.ended_at.is_(None))
+    tx.execute(open_.values(due_at=ms(until), open=False))
+
+
+# --- members --------------------------------------------------------------------------------------------------------
 
 
 def _members(n: int) -> tuple[Any, ...]:
-    return D.c.digest == n, D.c.digest.is_not(None), state_is(HELD)
+    return deliveries.c.digest == n, deliveries.c.digest.is_not(None), state_is(HELD)
 
 
 def counts(tx: Connection, n: int) -> dict[str, int]:
     """Return how many members a digest has, by state of the job."""
-    found = select(M.c.state, func.count()).join(D, D.c.message == M.c.id).where(*_members(n)).group_by(M.c.state)
+    found = select(messages.c.state, func.count()).join(deliveries).where(*_members(n)).group_by(messages.c.state)
     return {row[0] or "": row[1] for row in tx.execute(found)}
 
 
 def first(tx: Connection, n: int, states: Collection[str], most: int) -> list[dict[str, Any]]:
-    """Return the first members of each of these states, as facts of a Member, and the id of the message of each."""
-    rows: list[dict[str, Any]] = []
-    columns = (M.c.id, M.c.job_id, M.c.bucket, M.c.sequence, M.c.state, M.c.says, M.c.happened_at)
+    """Return the first members of each of these states, as facts of a Member."""
+    facts: list[dict[str, Any]] = []
     for state in states:
-        found = select(*columns).join(D, D.c.message == M.c.id).where(*_members(n), M.c.state == state)
-        for row in tx.execute(found.order_by(D.c.n).limit(most)):
+        found = select(messages).join(deliveries).where(*_members(n), messages.c.state == state)
+        for row in tx.execute(found.order_by(deliveries.c.n).limit(most)):
             says = json.loads(row.says)
-            facts = {"job_id": row.job_id, "bucket": row.bucket, "sequence": row.sequence, "state": row.state}
-            rows.append({**facts, "title": says["title"], "text": says["text"], "happened_at": at(row.happened_at)})
-    return rows
+            about = {name: getattr(row, name) for name in ("job_id", "bucket", "sequence", "state")}
+            facts.append({**about, "title": says["title"], "text": says["text"], "happened_at": at(row.happened_at)})
+    return facts
 
 
 def origin(tx: Connection, n: int) -> str:
     """Return the id of the first message of a digest."""
-    found = select(D.c.message).where(*_members(n)).order_by(D.c.n).limit(1)
+    found = select(deliveries.c.message).where(*_members(n)).order_by(deliveries.c.n).limit(1)
     return str(tx.execute(found).scalar_one())
 
 
 def members(tx: Connection, n: int, *, after: int, most: int) -> list[tuple[int, str, datetime, Transition | None]]:
     """Return (number, rule, when it was made, transition) of the next members; a transition may have been pruned."""
-    step = and_(T.c.bucket == M.c.bucket, T.c.job_id == M.c.job_id, T.c.sequence == M.c.sequence)
-    columns = (D.c.n.label("number"), D.c.created_at, M.c.rule, T)
-    found = select(*columns).join(M, M.c.id == D.c.message).outerjoin(T, step)
-    rows = tx.execute(found.where(*_members(n), D.c.n > after).order_by(D.c.n).limit(most))
+    columns = (deliveries.c.n.label("number"), deliveries.c.created_at, messages.c.rule, transitions)
+    found = select(*columns).join(messages, messages.c.id == deliveries.c.message)
+    found = found.outerjoin(transitions, same_step(transitions, messages)).where(*_members(n), deliveries.c.n > after)
     return [
-        (row.number, row.rule or "", at(row.created_at), judged(row).transition if row.n is not None else None)
-        for row in rows
+        (row.number, row.rule or "", at(row.created_at), transition_of(row) if row.n is not None else None)
+        for row in tx.execute(found.order_by(deliveries.c.n).limit(most))
     ]
 
 
 def merged(tx: Connection, n: int, delivery: str, *, now: datetime) -> None:
-    """The members are told by this delivery."""
-    told = {"state": MERGED, "ended_at": ms(now), "why": f"told in {delivery}"}
-    count = tx.execute(update(D).where(*_members(n)).values(**told)).rowcount
-    row = update(G).where(G.c.n == n).values(delivery=delivery).returning(G.c.notifier)
+    """Store that the members are sent with this delivery."""
+    values = {"state": MERGED, "ended_at": ms(now), "why": f"told in {delivery}"}
+    count = tx.execute(update(deliveries).where(*_members(n)).values(**values)).rowcount
+    row = update(digests).filter_by(n=n).values(delivery=delivery).returning(digests.c.notifier)
     _count(tx, tx.execute(row).scalar_one(), "merged", count, now)
 
 
 def move(tx: Connection, numbers: Sequence[int] | None, *, of: int, to: int, drop: bool, now: datetime) -> None:
     """Move members (None: all) of a digest into another that took them in."""
-    which = _members(of) if numbers is None else (D.c.n.in_(numbers), *_members(of))
+    which = _members(of) if numbers is None else (deliveries.c.n.in_(numbers), *_members(of))
     values: dict[str, Any] = {"digest": to}
     if drop:
         values |= {"state": DROPPED, "ended_at": ms(now)}
-    count = tx.execute(update(D).where(*which).values(**values)).rowcount
+    count = tx.execute(update(deliveries).where(*which).values(**values)).rowcount
     if drop:
-        _count(tx, tx.execute(select(G.c.notifier).where(G.c.n == of)).scalar_one(), "dropped", count, now)
+        _count(tx, tx.execute(select(digests.c.notifier).filter_by(n=of)).scalar_one(), "dropped", count, now)
 
 
 def _count(tx: Connection, notifier: str, outcome: str, count: int, now: datetime) -> None:
@@ -225,7 +246,7 @@ def _count(tx: Connection, notifier: str, outcome: str, count: int, now: datetim
 
 
 def prune(tx: Connection, *, before: datetime, silences_before: datetime) -> int:
-    """Take out digests that ended before then and that no delivery names any more; a silence counts its own longer."""
-    used = select(literal_column("1")).where(D.c.digest == G.c.n, D.c.digest.is_not(None)).exists()
-    old = case((G.c.gate == "silence", ms(silences_before)), else_=ms(before))
-    return tx.execute(delete(G).where(G.c.ended_at < old, ~used)).rowcount
+    """Delete digests that ended before then and that no delivery names any more; a silence counts its own longer."""
+    used = exists().where(deliveries.c.digest == digests.c.n, deliveries.c.digest.is_not(None))
+    old = case((digests.c.gate == "silence", ms(silences_before)), else_=ms(before))
+    return tx.execute(delete(digests).where(digests.c.ended_at < old, ~used)).rowcount

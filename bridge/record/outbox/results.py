@@ -1,4 +1,4 @@
-"""Settling: how attempts ended, recorded under the lease they were claimed with, or not at all."""
+"""Results: how attempts ended, stored under the lease they were claimed with, or not at all."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    and_,
-    bindparam,
-    exists,
-    func,
-    insert,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, tuple_, update
 
 from bridge.model import Attempt, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
 from bridge.record import counters
 from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
 from bridge.record.counters import UNTIMED, Count, timed
-from bridge.record.database import ms, upsert
+from bridge.record.database import ms, skip_locked, upsert
 from bridge.record.outbox.entries import hold, pause
-from bridge.record.schema import DEAD, SENDING, SENT, WAITING, state_is
-from bridge.record.schema import attempt as A  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import delivery as D  # noqa: N812
-from bridge.record.schema import thread as H  # noqa: N812
-from bridge.record.schema import worker as P  # noqa: N812
+from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, state_is, threads, workers
 
 ANSWER_KEPT = 4096
 
@@ -43,25 +29,18 @@ ATTEMPT_LABELS = (OK, *(reason.value for reason in Reason if reason not in _CLIE
 Held = tuple[int, str]  # a delivery's number and the lease it is claimed under
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
-
-_MINE = (state_is(SENDING), D.c.lease == bindparam("b_lease"))
+_MINE = (state_is(SENDING), deliveries.c.lease == bindparam("b_lease"))
 _SENT = (
-    update(D)
-    .where(D.c.n.in_(bindparam("numbers", expanding=True)), *_MINE)
+    update(deliveries)
+    .where(deliveries.c.n.in_(bindparam("numbers", expanding=True)), *_MINE)
     .values(state=SENT, ended_at=bindparam("now"), why=None, **_FREE)
-    .returning(D.c.n)
+    .returning(deliveries.c.n)
 )
-_PUT_OFF = (
-    update(D)
-    .where(D.c.n == bindparam("b_n"), *_MINE)
-    .values(state=WAITING, due_at=bindparam("due"), why=bindparam("reason"), **_FREE)
-    .values(retry_from=bindparam("b_retry_from"), retry_due=bindparam("b_retry_due"))
+_FAILED = update(deliveries).where(deliveries.c.n == bindparam("b_n"), *_MINE).values(why=bindparam("reason"), **_FREE)
+_PUT_OFF = _FAILED.values(
+    state=WAITING, due_at=bindparam("due"), retry_from=bindparam("b_retry_from"), retry_due=bindparam("b_retry_due")
 )
-_BURY = (
-    update(D)
-    .where(D.c.n == bindparam("b_n"), *_MINE)
-    .values(state=DEAD, ended_at=bindparam("now"), why=bindparam("reason"), **_FREE)
-)
+_BURY = _FAILED.values(state=DEAD, ended_at=bindparam("now"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +67,35 @@ class Ended:
 
 
 def settle(tx: Connection, ended: Sequence[Ended], *, now: datetime) -> frozenset[int]:
-    """Record how attempts ended; return the deliveries (by number) whose lease was no longer theirs.
+    """Store how attempts ended; return the deliveries (by number) whose lease was no longer theirs.
 
-    Of those nothing is changed: whoever holds them now decides.
+    Nothing is changed about those: whoever holds them now decides.
     """
-    mine = _settle_sent(tx, [e for e in ended if isinstance(e.attempt.outcome, Sent)], now)
-    for one in ended:
-        if not isinstance(one.attempt.outcome, Sent) and _settle_failed(tx, one, now):
-            mine.add(one.attempt.delivery.n)
-    kept = [e for e in ended if e.attempt.delivery.n in mine]
-    if kept:
-        tx.execute(insert(A), [_attempt_row(one.attempt) for one in kept])
-        counters.add(tx, _counted(kept), now=now)
-    return frozenset(e.attempt.delivery.n for e in ended) - mine
+    mine = _settle_sent(tx, [end.attempt for end in ended if isinstance(end.attempt.outcome, Sent)], now)
+    for end in ended:
+        if not isinstance(end.attempt.outcome, Sent) and _settle_failed(tx, end, end.attempt.outcome, now):
+            mine.add(end.attempt.delivery.n)
+    stored = [end for end in ended if end.attempt.delivery.n in mine]
+    if stored:
+        tx.execute(insert(attempts), [_attempt_row(end.attempt) for end in stored])
+        counters.add(tx, _counted(stored), now=now)
+    return frozenset(end.attempt.delivery.n for end in ended) - mine
 
 
-def _settle_sent(tx: Connection, ended: Sequence[Ended], now: datetime) -> set[int]:
+def _settle_sent(tx: Connection, accepted: Sequence[Attempt], now: datetime) -> set[int]:
     by_lease: dict[str, list[Delivery]] = defaultdict(list)
-    for one in ended:
-        by_lease[one.attempt.delivery.lease].append(one.attempt.delivery)
+    for attempt in accepted:
+        by_lease[attempt.delivery.lease].append(attempt.delivery)
     mine: set[int] = set()
-    for lease, deliveries in by_lease.items():
-        values = {"numbers": [d.n for d in deliveries], "b_lease": lease, "now": ms(now)}
+    for lease, sent in by_lease.items():
+        values = {"numbers": [delivery.n for delivery in sent], "b_lease": lease, "now": ms(now)}
         mine.update(tx.execute(_SENT, values).scalars())
-        for delivery in deliveries:
+        for delivery in sent:
             if delivery.attempts > 1 and delivery.n in mine:
-                _hurry_lane(tx, delivery, now)
-    for one in ended:
-        if one.attempt.delivery.n in mine:
-            _keep_receipt(tx, one.attempt, now)
+                _hurry_those_behind(tx, delivery, now)
+    for attempt in accepted:
+        if attempt.delivery.n in mine:
+            _keep_receipt(tx, attempt, now)
     return mine
 
 
@@ -125,50 +104,51 @@ def _keep_receipt(tx: Connection, attempt: Attempt, now: datetime) -> None:
     receipt = (isinstance(outcome, Sent) and outcome.receipt) or delivery.root  # under a root: it was used again
     if delivery.thread and receipt:
         kept = {"receipt": storable(receipt), "used_at": ms(now)}
-        row = upsert(tx, H).values(notifier=delivery.notifier, thread=delivery.thread, **kept)
+        row = upsert(tx, threads).values(notifier=delivery.notifier, thread=delivery.thread, **kept)
         tx.execute(row.on_conflict_do_update(index_elements=["notifier", "thread"], set_=kept))
 
 
-def _settle_failed(tx: Connection, one: Ended, now: datetime) -> bool:
-    attempt = one.attempt
-    delivery, outcome = attempt.delivery, attempt.outcome
-    assert not isinstance(outcome, Sent)  # noqa: S101  (tells mypy which of the three it is)
+def _settle_failed(tx: Connection, end: Ended, outcome: RetryLater | Rejected, now: datetime) -> bool:
+    delivery = end.attempt.delivery
     values: dict[str, Any] = {"b_n": delivery.n, "b_lease": delivery.lease, "reason": storable(outcome.why)}
-    if one.dead:
+    if end.dead:
         held = tx.execute(_BURY, values | {"now": ms(now)}).rowcount == 1
         if held and delivery.attempts > 1:
-            _hurry_lane(tx, delivery, now)
+            _hurry_those_behind(tx, delivery, now)
         return held
-    due = one.again_at or now
-    retry = {"b_retry_from": run_ms(one.retry_from), "b_retry_due": run_ms(one.retry_due)}
+    due = end.again_at or now
+    retry = {"b_retry_from": run_ms(end.retry_from), "b_retry_due": run_ms(end.retry_due)}
     held = tx.execute(_PUT_OFF, values | retry | {"due": ms(due)}).rowcount == 1
     if held:
-        _delay_lane(tx, delivery, due)
+        _delay_those_behind(tx, delivery, due)
         if isinstance(outcome, Rejected):
             pause(tx, delivery.notifier, storable(outcome.why), outcome.reason, now=now)
         elif outcome.everyone:
-            hold(tx, delivery.notifier, due, asked=one.retry_due)
+            hold(tx, delivery.notifier, due, asked=end.retry_due)
     return held
 
 
-def _delay_lane(tx: Connection, delivery: Delivery, due: datetime) -> None:
-    """Let those behind wait as long: they could not be claimed, and would be looked at in vain each time."""
+def _delay_those_behind(tx: Connection, delivery: Delivery, due: datetime) -> None:
+    """Let those behind wait as long: they could not be claimed, and would be read in vain each time."""
     behind = _behind(tx, delivery)
     if behind is not None:
-        tx.execute(update(D).where(behind, D.c.due_at < ms(due)).values(due_at=ms(due)))
+        tx.execute(update(deliveries).where(behind, deliveries.c.due_at < ms(due)).values(due_at=ms(due)))
 
 
-def _hurry_lane(tx: Connection, delivery: Delivery, now: datetime) -> None:
+def _hurry_those_behind(tx: Connection, delivery: Delivery, now: datetime) -> None:
     behind = _behind(tx, delivery)
     if behind is not None:
-        tx.execute(update(D).where(behind, D.c.attempts == 0, D.c.due_at > ms(now)).values(due_at=ms(now)))
+        untried = update(deliveries).where(behind, deliveries.c.attempts == 0, deliveries.c.due_at > ms(now))
+        tx.execute(untried.values(due_at=ms(now)))
 
 
 def _behind(tx: Connection, delivery: Delivery) -> Any:
-    lane = tx.execute(select(D.c.lane).where(D.c.n == delivery.n)).scalar()
-    if lane is None:
+    """Return the condition for what waits behind a delivery; None if it has no ordering key."""
+    ordering_key = tx.execute(select(deliveries.c.lane).filter_by(n=delivery.n)).scalar()
+    if ordering_key is None:
         return None
-    return and_(D.c.lane == lane, D.c.notifier == delivery.notifier, state_is(WAITING), D.c.n > delivery.n)
+    same = (deliveries.c.lane == ordering_key, deliveries.c.notifier == delivery.notifier)
+    return and_(*same, state_is(WAITING), deliveries.c.n > delivery.n)
 
 
 def _attempt_row(attempt: Attempt) -> dict[str, Any]:
@@ -189,8 +169,8 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
 
 
 def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
-    for one in ended:
-        attempt, outcome, notifier = one.attempt, one.attempt.outcome, one.attempt.delivery.notifier
+    for end in ended:
+        attempt, outcome, notifier = end.attempt, end.attempt.outcome, end.attempt.delivery.notifier
         labels = (notifier, attempt_label(outcome))
         if attempt.seconds > 0 or attempt.status is not None or isinstance(outcome, Sent):
             yield timed("attempt", labels, attempt.seconds)
@@ -199,7 +179,7 @@ def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
         if isinstance(outcome, Sent):
             waited = attempt.started_at - attempt.delivery.happened_at
             yield timed("delivery", (notifier, "delivered"), waited.total_seconds() + attempt.seconds)
-        elif one.dead:
+        elif end.dead:
             yield Count("delivery", (notifier, "dead"))
         elif isinstance(outcome, RetryLater) and outcome.everyone and outcome.after:
             yield Count("retry_after", (notifier,), ms=outcome.after // timedelta(milliseconds=1))
@@ -212,47 +192,46 @@ def attempt_label(outcome: Outcome) -> str:
     return Reason.CLIENT_ERROR.value if outcome.reason in _CLIENT_ERRORS else outcome.reason.value
 
 
-def hand_back(tx: Connection, deliveries: Iterable[Delivery]) -> None:
+def hand_back(tx: Connection, claimed: Iterable[Delivery]) -> None:
     """Give up claims that were not begun, as if they had not been made."""
-    for delivery in deliveries:
-        held = update(D).where(D.c.n == delivery.n, state_is(SENDING), D.c.lease == delivery.lease)
-        tx.execute(held.values(state=WAITING, attempts=D.c.attempts - 1, **_FREE))
+    for delivery in claimed:
+        mine = update(deliveries).filter_by(n=delivery.n, lease=delivery.lease).where(state_is(SENDING))
+        tx.execute(mine.values(state=WAITING, attempts=deliveries.c.attempts - 1, **_FREE))
 
 
 def held(tx: Connection) -> list[Held]:
     """Return (number, lease) of all that is being sent."""
-    return [(row.n, row.lease) for row in tx.execute(select(D.c.n, D.c.lease).where(state_is(SENDING)))]
+    rows = tx.execute(select(deliveries.c.n, deliveries.c.lease).where(state_is(SENDING)))
+    return [(row.n, row.lease) for row in rows]
 
 
 def forsaken(tx: Connection, *, before: datetime) -> set[Held]:
-    """Return what is being sent under leases that ended before then, by workers not heard of since."""
-    worker = func.substr(D.c.lease, 1, func.length(P.c.id) + 1) == P.c.id + "."
-    alive = exists().where(worker, P.c.beat_at >= ms(before))
-    rows = tx.execute(select(D.c.n, D.c.lease).where(state_is(SENDING), D.c.lease_until < ms(before), ~alive))
-    return {(row.n, row.lease) for row in rows}
+    """Return what is being sent under leases that ended before then, by workers that were silent since."""
+    lease = deliveries.c.lease
+    worker = func.substr(lease, 1, func.length(workers.c.id) + 1) == workers.c.id + "."
+    alive = exists().where(worker, workers.c.beat_at >= ms(before))
+    old = select(deliveries.c.n, lease).where(state_is(SENDING), deliveries.c.lease_until < ms(before), ~alive)
+    return {(row.n, row.lease) for row in tx.execute(old)}
 
 
 def reap(tx: Connection, lost: Sequence[Held], *, now: datetime) -> int:
-    """Free what lost workers hold, given as (number, lease): what came of it is not known. Return how many."""
-    return _free(tx, tuple_(D.c.n, D.c.lease).in_(lost), now)
+    """Free what lost workers hold, given as (number, lease): its outcome is unknown. Return how many."""
+    return _free(tx, tuple_(deliveries.c.n, deliveries.c.lease).in_(lost), now)
 
 
 def bury(tx: Connection, worker: str, *, now: datetime) -> int:
     """Free what a worker held that is known to have ended. Return how many."""
-    return _free(tx, D.c.lease.startswith(f"{worker}.", autoescape=True), now)
+    return _free(tx, deliveries.c.lease.startswith(f"{worker}.", autoescape=True), now)
 
 
 def _free(tx: Connection, which: Any, now: datetime) -> int:
-    lost = select(D.c.n, D.c.attempts, D.c.notifier).where(state_is(SENDING), which)
-    if tx.dialect.name == "postgresql":
-        lost = lost.with_for_update(skip_locked=True)
-    rows = tx.execute(lost).all()
+    lost = select(deliveries.c.n, deliveries.c.attempts, deliveries.c.notifier).where(state_is(SENDING), which)
+    rows = tx.execute(skip_locked(tx, lost)).all()
     if rows:
-        numbers = [row.n for row in rows]
         why = "the worker was lost; whether it arrived is not known"
-        waits = {"state": WAITING, "due_at": ms(now), "why": why, "lost": D.c.lost + 1, **_FREE}
-        tx.execute(update(D).where(D.c.n.in_(numbers)).values(waits))
+        waits = {"state": WAITING, "due_at": ms(now), "why": why, "lost": deliveries.c.lost + 1, **_FREE}
+        tx.execute(update(deliveries).where(deliveries.c.n.in_([row.n for row in rows])).values(waits))
         facts = {"outcome": "lost", "why": why, "reason": _LOST, "started_at": ms(now), "ms": 0}
-        tx.execute(insert(A), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
+        tx.execute(insert(attempts), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
         counters.add(tx, [Count("attempt", (row.notifier, _LOST), UNTIMED) for row in rows], now=now)
     return len(rows)

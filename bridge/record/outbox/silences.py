@@ -8,24 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, select, update
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from bridge.model import Silence, Transition
-from bridge.record.codec import dump
-from bridge.record.database import at, ms, upsert
-from bridge.record.polling.snapshots import judged
-from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import digest as G  # noqa: N812
-from bridge.record.schema import message as M  # noqa: N812
-from bridge.record.schema import silence as Q  # noqa: N812
-from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.codec import dump, from_row
+from bridge.record.database import ms, upsert
+from bridge.record.polling.snapshots import transition_of
+from bridge.record.schema import deliveries, digests, messages, same_step, silences, transitions
 
-_SPOKEN_OF = timedelta(days=7)  # after its end
+_MENTIONED_FOR = timedelta(days=7)  # after its end
+_READ_AT_ONCE = 1_000
 
 
 def add(tx: Connection, silence: Silence) -> bool:
-    """Store a silence; False when there is one of this id."""
-    row = upsert(tx, Q).values(
+    """Store a silence; False if there is one of this id."""
+    row = upsert(tx, silences).values(
         id=silence.id,
         spec=silence.spec,
         mode="drop" if silence.drop else "hold",
@@ -34,24 +31,30 @@ def add(tx: Connection, silence: Silence) -> bool:
         begins_at=ms(silence.begins_at),
         ends_at=ms(silence.ends_at),
     )
-    return tx.execute(row.on_conflict_do_nothing().returning(Q.c.n)).first() is not None
+    return tx.execute(row.on_conflict_do_nothing().returning(silences.c.n)).first() is not None
 
 
 def end(tx: Connection, id_: str, *, by: str, now: datetime) -> bool:
-    """End a silence now, so that what it holds is due; False when there is none of this id that has not ended."""
-    row = update(Q).where(Q.c.id == id_, Q.c.ends_at > ms(now))
+    """End a silence now, so that what it holds is due; False if there is none of this id that has not ended."""
+    row = update(silences).where(silences.c.id == id_, silences.c.ends_at > ms(now))
     return tx.execute(row.values(ends_at=ms(now), ended_by=by)).rowcount == 1
 
 
-def of_use(tx: Connection, *, now: datetime) -> list[Silence]:
-    """Return the silences that are not over, and those that ended so lately that a message may say so."""
-    found = select(Q).where(Q.c.ends_at > ms(now - _SPOKEN_OF)).order_by(Q.c.n)
-    return [_silence(row) for row in tx.execute(found)]
-
-
-def one(tx: Connection, id_: str) -> Silence | None:
-    row = tx.execute(select(Q).where(Q.c.id == id_)).first()
+def get(tx: Connection, id_: str) -> Silence | None:
+    row = tx.execute(select(silences).filter_by(id=id_)).first()
     return _silence(row) if row else None
+
+
+def standing(tx: Connection, *, now: datetime) -> list[Silence]:
+    """Return the silences that have not ended."""
+    return [
+        _silence(row) for row in tx.execute(select(silences).where(silences.c.ends_at > ms(now)).order_by(silences.c.n))
+    ]
+
+
+def recent(tx: Connection, *, now: datetime) -> list[Silence]:
+    """Return the silences that have not ended, or so lately that a message may mention it."""
+    return standing(tx, now=now - _MENTIONED_FOR)
 
 
 def every(tx: Connection, *, since: datetime | None = None) -> list[tuple[Silence, int]]:
@@ -59,9 +62,9 @@ def every(tx: Connection, *, since: datetime | None = None) -> list[tuple[Silenc
 
     With `since` only those that ended after then, or have not ended.
     """
-    found = select(Q).order_by(Q.c.n.desc())
+    found = select(silences).order_by(silences.c.n.desc())
     if since:
-        found = found.where(Q.c.ends_at > ms(since))
+        found = found.where(silences.c.ends_at > ms(since))
     counts = held(tx)
     return [(_silence(row), counts.get(row.id, 0)) for row in tx.execute(found)]
 
@@ -73,11 +76,11 @@ def page(
 
     With `over` only those that had ended then.
     """
-    found = select(Q).order_by(Q.c.n.desc()).limit(limit + 1)
+    found = select(silences).order_by(silences.c.n.desc()).limit(limit + 1)
     if over is not None:
-        found = found.where(Q.c.ends_at <= ms(over))
+        found = found.where(silences.c.ends_at <= ms(over))
     if cursor is not None:
-        found = found.where(Q.c.n < cursor)
+        found = found.where(silences.c.n < cursor)
     rows = tx.execute(found).all()
     counts = held(tx, [row.id for row in rows])
     items = [(_silence(row), counts.get(row.id, 0)) for row in rows[:limit]]
@@ -85,88 +88,71 @@ def page(
 
 
 def held(tx: Connection, ids: Collection[str] | None = None) -> dict[str, int]:
-    """Return how many messages these silences (None: all) have held or dropped; who has none is not there."""
-    sums = select(G.c.name, func.sum(G.c.members)).where(G.c.gate == "silence").group_by(G.c.name)
+    """Return how many messages these silences (None: all) have held or dropped; those without any are left out."""
+    sums = select(digests.c.name, func.sum(digests.c.members)).filter_by(gate="silence").group_by(digests.c.name)
     if ids is not None:
-        sums = sums.where(G.c.name.in_(list(ids)))
+        sums = sums.where(digests.c.name.in_(list(ids)))
     return {row[0]: int(row[1]) for row in tx.execute(sums)}
 
 
-def standing(tx: Connection, *, now: datetime) -> list[Silence]:
-    """Return the silences that have not ended."""
-    return [_silence(row) for row in tx.execute(select(Q).where(Q.c.ends_at > ms(now)).order_by(Q.c.n))]
-
-
-def over(tx: Connection, heard: Iterable[tuple[str, str]]) -> None:
-    """Remember that notifiers have heard that silences are over, each as (silence, notifier)."""
-    for id_, notifier in sorted(set(heard)):
-        row = tx.execute(select(Q.c.told).where(Q.c.id == id_)).first()
+def announced(tx: Connection, ends: Iterable[tuple[str, str]]) -> None:
+    """Store which notifiers were sent that silences are over, each as (silence, notifier)."""
+    for id_, notifier in sorted(set(ends)):
+        row = tx.execute(select(silences.c.told).filter_by(id=id_)).first()
         told = json.loads(row.told) if row else [notifier]
         if notifier not in told:
-            tx.execute(update(Q).where(Q.c.id == id_).values(told=dump([*told, notifier])))
+            tx.execute(update(silences).filter_by(id=id_).values(told=dump([*told, notifier])))
+
+
+def prune(tx: Connection, *, before: datetime) -> int:
+    """Delete silences that ended before then."""
+    return tx.execute(delete(silences).where(silences.c.ends_at < ms(before))).rowcount
+
+
+def _silence(row: Row[Any]) -> Silence:
+    return from_row(Silence, row, drop=row.mode == "drop", told=tuple(json.loads(row.told)))
+
+
+# --- what a silence would have held ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Once:
+class RuleMessage:
     """A message of a rule to a notifier, as it was made."""
 
     rule: str
     notifier: str
     kind: str
-    made_at: datetime
+    created_at: datetime
     transition: Transition
 
 
-_AT_ONCE = 1_000
+def messages_since(tx: Connection, since: datetime) -> Iterator[list[RuleMessage]]:
+    """Yield the messages that rules have sent since then or had held, the newest first, some at a time.
 
-
-def told_since(tx: Connection, since: datetime) -> Iterator[list[Once]]:
-    """Yield the messages that rules have told since then or had held, the newest first, some at a time.
-
-    Walked by number, as no index is about time; what was told by a fallback is not among them.
+    Walked by number, as no index is about time; what a fallback was sent is not among them.
     """
-    told = (
-        select(D.c.n.label("number"), D.c.notifier, D.c.created_at, M.c.kind, M.c.rule, T)
-        .join(M, M.c.id == D.c.message)
-        .outerjoin(T, and_(T.c.bucket == M.c.bucket, T.c.job_id == M.c.job_id, T.c.sequence == M.c.sequence))
-        .order_by(D.c.n.desc())
-        .limit(_AT_ONCE)
+    columns = (deliveries.c.n.label("number"), deliveries.c.notifier, deliveries.c.created_at)
+    newest = (
+        select(*columns, messages.c.kind, messages.c.rule, transitions)
+        .join(messages, messages.c.id == deliveries.c.message)
+        .outerjoin(transitions, same_step(transitions, messages))
+        .order_by(deliveries.c.n.desc())
+        .limit(_READ_AT_ONCE)
     )
-    rows = tx.execute(told).all()
+    rows = tx.execute(newest).all()
     while any(row.created_at >= ms(since) for row in rows):
-        yield [_once(row) for row in rows if row.created_at >= ms(since) and _by_its_rule(row)]
-        rows = tx.execute(told.where(D.c.n < rows[-1].number)).all()
+        yield [
+            from_row(RuleMessage, row, transition=transition_of(row))
+            for row in rows
+            if row.created_at >= ms(since) and _by_its_rule(row)
+        ]
+        rows = tx.execute(newest.where(deliveries.c.n < rows[-1].number)).all()
 
 
 def _by_its_rule(row: Row[Any]) -> bool:
     if row.n is None or row.rule is None:  # a digest, a test, or pruned
         return False
-    return row.kind != "transition" or any(
-        rule == row.rule and row.notifier in notifiers for rule, notifiers in json.loads(row.verdicts)
-    )
-
-
-def _once(row: Row[Any]) -> Once:
-    return Once(
-        rule=row.rule, notifier=row.notifier, kind=row.kind, made_at=at(row.created_at),
-        transition=judged(row).transition,
-    )  # fmt: skip
-
-
-def prune(tx: Connection, *, before: datetime) -> int:
-    """Take out silences that ended before then."""
-    return tx.execute(delete(Q).where(Q.c.ends_at < ms(before))).rowcount
-
-
-def _silence(row: Row[Any]) -> Silence:
-    return Silence(
-        id=row.id,
-        spec=row.spec,
-        author=row.author,
-        reason=row.reason,
-        begins_at=at(row.begins_at),
-        ends_at=at(row.ends_at),
-        drop=row.mode == "drop",
-        ended_by=row.ended_by,
-        told=tuple(json.loads(row.told)),
-    )
+    verdicts = json.loads(row.verdicts)
+    named = any(rule == row.rule and row.notifier in notifiers for rule, notifiers in verdicts)
+    return named or row.kind != "transition"

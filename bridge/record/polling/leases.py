@@ -1,25 +1,22 @@
-"""Who polls what: the leases of buckets, the poll times of watches, and the workers that hold them."""
+"""Who polls what: the leases of buckets, the poll times of watches, and the workers that hold the leases."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
 from bridge.model import Notifier, Watch
 from bridge.record.codec import dump
 from bridge.record.database import maybe_at, ms, upsert
-from bridge.record.schema import HEAD
-from bridge.record.schema import lease as L  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import notifier as N  # noqa: N812
-from bridge.record.schema import watch as W  # noqa: N812
-from bridge.record.schema import worker as P  # noqa: N812
+from bridge.record.schema import HEAD, leases, notifiers, watches, workers
 
-# A call to CI ends within its own deadline of 30 s, and the lease is taken anew for each.
+# A call to CI ends within its own deadline of 30 s, and the lease is renewed for each.
 LEASE = timedelta(seconds=90)
-_SILENT_FOR = timedelta(minutes=10)  # a worker that lives says so every 15 s
+_SILENT_FOR = timedelta(minutes=10)  # a live worker beats every 15 s
 _OLDER_SILENT_FOR = timedelta(hours=1)  # one of an older version, which may only be asleep
 
 
@@ -29,7 +26,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A watch as the record has it."""
+    """A watch as stored."""
 
     name: str
     next_poll_at: int
@@ -40,36 +37,35 @@ class Due:
     answered: int  # calls of the last poll
 
 
-def sync(tx: Connection, watches: Iterable[Watch], notifiers: Iterable[tuple[Notifier, str]]) -> None:
-    """Make rows for what rules.toml names; what they remember of before stays."""
-    for watch in watches:
-        tx.execute(upsert(tx, W).values(name=watch.name).on_conflict_do_nothing())
-        tx.execute(upsert(tx, L).values(name=watch.place.bucket).on_conflict_do_nothing())
-    for notifier, kind in notifiers:
+def sync(tx: Connection, named: Iterable[Watch], typed: Iterable[tuple[Notifier, str]]) -> None:
+    """Make rows for the watches, and the notifiers with their types, of rules.toml; what rows remember stays."""
+    for watch in named:
+        tx.execute(upsert(tx, watches).values(name=watch.name).on_conflict_do_nothing())
+        tx.execute(upsert(tx, leases).values(name=watch.place.bucket).on_conflict_do_nothing())
+    for notifier, kind in typed:
+        rate = notifier.rate
         facts = {
             "type": kind,
             "max_in_flight": notifier.max_in_flight,
-            "interval_ms": max(1, round(notifier.rate.interval / timedelta(milliseconds=1))) if notifier.rate else None,
-            "burst": notifier.rate.count if notifier.rate else 1,
+            "interval_ms": max(1, round(rate.interval / timedelta(milliseconds=1))) if rate else None,
+            "burst": rate.count if rate else 1,
         }
-        row = upsert(tx, N).values(name=notifier.name, **facts)
+        row = upsert(tx, notifiers).values(name=notifier.name, **facts)
         tx.execute(row.on_conflict_do_update(index_elements=["name"], set_=facts))
 
 
-# Asked in each transaction of a poll, so made once.
-_MINE = update(L).where(L.c.name == bindparam("of"))
-_HELD = _MINE.where(L.c.token == bindparam("by"))
-_ACQUIRE = _MINE.where(
-    or_(
-        L.c.token.is_(None), L.c.token == bindparam("by"), L.c.until < bindparam("now"), L.c.until > bindparam("latest")
-    )
-).values(token=bindparam("by"), until=bindparam("end"))
+# Executed in each transaction of a poll, so built once.
+_MINE = update(leases).where(leases.c.name == bindparam("of"))
+_HELD = _MINE.where(leases.c.token == bindparam("by"))
+_FREE = (leases.c.token.is_(None), leases.c.until < bindparam("now"), leases.c.until > bindparam("latest"))
+_TAKEN: dict[str, Any] = {"token": bindparam("by"), "until": bindparam("end")}
+_ACQUIRE = _MINE.where(or_(leases.c.token == bindparam("by"), *_FREE)).values(_TAKEN)
 _RENEW = _HELD.values(until=bindparam("end"))
 _RELEASE = _HELD.values(token=None, until=0)
 
 
 def acquire(tx: Connection, name: str, token: str, *, now: datetime) -> bool:
-    """Take or keep a lease; False when another holds it.
+    """Take or keep a lease; False if another worker holds it.
 
     A lease that ends much later than one can is from before the clock was set back, and counts as over; the
     clocks of two machines may differ by up to LEASE.
@@ -79,7 +75,7 @@ def acquire(tx: Connection, name: str, token: str, *, now: datetime) -> bool:
 
 
 def renew(tx: Connection, name: str, token: str, *, now: datetime) -> None:
-    """Keep a lease, and hold its row until the transaction ends. Raises LeaseLost."""
+    """Keep a lease, and lock its row until the transaction ends. Raises LeaseLost."""
     if tx.execute(_RENEW, {"of": name, "by": token, "end": ms(now + LEASE)}).rowcount != 1:
         raise LeaseLost(name)
 
@@ -88,11 +84,7 @@ def release(tx: Connection, name: str, token: str) -> None:
     tx.execute(_RELEASE, {"of": name, "by": token})
 
 
-_POLLS = (
-    select(W.c.name, W.c.next_poll_at, W.c.polled_at, W.c.paused, W.c.failures, W.c.ok_at, W.c.calls)
-    .where(W.c.name.in_(bindparam("names", expanding=True)))
-    .order_by(W.c.next_poll_at)
-)
+_POLLS = select(watches).where(watches.c.name.in_(bindparam("names", expanding=True))).order_by(watches.c.next_poll_at)
 
 
 def polls(tx: Connection, names: Collection[str]) -> list[Due]:
@@ -127,20 +119,23 @@ def polled(
         facts["clock_ms"] = None if clock[0] is None else clock[0] // timedelta(milliseconds=1)
     if error is None and not behind:
         facts["ok_at"] = ms(began)
-    tx.execute(update(W).where(W.c.name == name).values(facts))
+    tx.execute(update(watches).filter_by(name=name).values(facts))
 
 
 def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now: bool = False) -> bool:
-    """Pause, resume or bring forward a watch; False when there is none of this name."""
+    """Pause, resume or bring forward a watch; False if there is none of this name."""
     facts: dict[str, object] = {} if paused is None else {"paused": paused}
     if poll_now:
         facts["next_poll_at"] = 0
-    return tx.execute(update(W).where(W.c.name == name).values(facts)).rowcount == 1
+    return tx.execute(update(watches).filter_by(name=name).values(facts)).rowcount == 1
+
+
+# --- workers --------------------------------------------------------------------------------------------------------
 
 
 def enlist(tx: Connection, worker: str, *, machine: str, pid: int, now: datetime, rules_sha: str | None = None) -> None:
     row = {"id": worker, "machine": machine, "pid": pid, "started_at": ms(now), "beat_at": ms(now)}
-    tx.execute(insert(P).values(row | {"revision": HEAD, "rules_sha": rules_sha}))
+    tx.execute(insert(workers).values(row | {"revision": HEAD, "rules_sha": rules_sha}))
 
 
 def beat(
@@ -153,32 +148,32 @@ def beat(
     rules_note: str | None = None,
     clock_fault: str | None = None,
 ) -> bool:
-    """Note that a worker lives; False when it was struck off, and has to enlist again."""
+    """Store that a worker is alive; False if its row was deleted, and it has to enlist again."""
     facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault, "rules_note": rules_note}
     facts["clock_fault"] = clock_fault
-    return tx.execute(update(P).where(P.c.id == worker).values(facts)).rowcount == 1
+    return tx.execute(update(workers).filter_by(id=worker).values(facts)).rowcount == 1
 
 
 def any_older(tx: Connection, *, now: datetime) -> bool:
-    """Tell whether a worker of an older version may live: it does not know what this one may do."""
-    return tx.execute(select(P.c.id).where(_heeded(now)).limit(1)).first() is not None
+    """Tell whether a worker of an older version may be alive: it does not know what this one may do."""
+    return tx.execute(select(workers.c.id).where(_may_be_older(now)).limit(1)).first() is not None
 
 
-def _heeded(now: datetime) -> ColumnElement[bool]:
-    return and_(P.c.revision < HEAD, P.c.beat_at >= ms(now - _OLDER_SILENT_FOR))
+def _may_be_older(now: datetime) -> ColumnElement[bool]:
+    return and_(workers.c.revision < HEAD, workers.c.beat_at >= ms(now - _OLDER_SILENT_FOR))
 
 
 def workers_on(tx: Connection, machine: str) -> list[tuple[str, int]]:
-    """Return (worker, pid) of those that said they run on this machine."""
-    return [(row.id, row.pid) for row in tx.execute(select(P.c.id, P.c.pid).where(P.c.machine == machine))]
+    """Return (worker, pid) of the workers of this machine."""
+    return [(row.id, row.pid) for row in tx.execute(select(workers).filter_by(machine=machine))]
 
 
 def bury(tx: Connection, worker: str) -> None:
-    """Strike off a worker that ended, and free the buckets it held."""
-    tx.execute(update(L).where(L.c.token == worker).values(token=None, until=0))
-    tx.execute(delete(P).where(P.c.id == worker))
+    """Delete a worker that ended, and free the buckets it held."""
+    tx.execute(update(leases).filter_by(token=worker).values(token=None, until=0))
+    tx.execute(delete(workers).filter_by(id=worker))
 
 
 def strike_silent(tx: Connection, *, now: datetime) -> None:
-    """Strike off workers that have said nothing for so long that they are hardly alive; one that is enlists again."""
-    tx.execute(delete(P).where(P.c.beat_at < ms(now - _SILENT_FOR), ~_heeded(now)))
+    """Delete workers that have been silent for so long that they are hardly alive; one that is enlists again."""
+    tx.execute(delete(workers).where(workers.c.beat_at < ms(now - _SILENT_FOR), ~_may_be_older(now)))

@@ -1,7 +1,7 @@
-"""Of CI's jobs: what cannot be read (a field, or a job as a whole, which is then left out), and which CI denies.
+"""Problems with CI's jobs: what cannot be read (a field, or a whole job, which is then left out), and what CI denies.
 
-A row is one job's; it goes when the job is read well, or has aged. A job that was left out is asked for by id until
-it can be read, or is given up.
+A row is about one job; it goes when the job is read without problems, or has aged. A job that was left out is asked for
+by id until it can be read, or is given up.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, literal, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, insert, literal, select, tuple_, update
 
 from bridge.model import GONE, Missing, Problem
 from bridge.record import counters
-from bridge.record.codec import dump, storable
+from bridge.record.codec import Facts, dump, from_row, iso, storable
 from bridge.record.counters import Count
-from bridge.record.database import at, maybe_at, ms, upsert
-from bridge.record.queries.lists import Facts, iso
-from bridge.record.schema import job as J  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import job_problem as B  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import job_problem as P  # noqa: N812
-from bridge.record.schema import listed_by
-from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.database import at, ms, upsert
+from bridge.record.schema import job_problems, jobs, listed_by, same_step, transitions
 
-FIELD, LEFT_OUT = _KINDS = ("field", "left_out")
-_NO_ID = "?"  # begins the key of a job whose id cannot be read: what is told of it follows
-_SEEN_EVERY = timedelta(hours=1)  # how often it is written that a problem is still there
-_MORE = 4  # a job that has been left out for so long is asked for again after a fraction of that
+FIELD, LEFT_OUT = _UNREADABLE = ("field", "left_out")
+_MISSING = "missing"
+_NO_ID = "?"  # begins the key of a job whose id cannot be read; a hash of the problem follows
+_SEEN_EVERY = timedelta(hours=1)  # how often it is stored that a problem is still there
+_MORE = 4  # a job is asked for again after this fraction of the time for which it has been left out
+_ROW = ["bucket", "job_id", "kind"]  # the primary key
 _Key = tuple[str, str]
+_c = job_problems.c
+
+
+# --- jobs and fields that cannot be read ----------------------------------------------------------------------------
 
 
 def record(
@@ -45,39 +46,40 @@ def record(
     asked: Collection[str] = (),
     first: bool = False,
 ) -> list[Problem]:
-    """Store what of one answer cannot be read, and forget what was wrong of the jobs that could be `read`.
+    """Store what of one answer cannot be read, and forget the problems of jobs that could be `read`.
 
     `asked` are the ids that the answer is to, `first` that it is of a first snapshot. Return the problems that are new,
     for the log.
     """
     found = _by_job(problems)
     known: dict[_Key, Row[Any]] = {}
-    if tx.execute(_ANY, {"bucket": bucket}).first():  # seldom: and each page asks
+    if tx.execute(_ANY, {"bucket": bucket}).first():  # seldom, and each page asks
         ids = {*read, *asked, *(job_id for job_id, _ in found)}
         known = {(row.job_id, row.kind): row for row in tx.execute(_of(bucket, ids))}
     elif not found:
         return []
-    _forget(tx, bucket, [key for key in known if key not in found and key[0] in read])
-    _put_off(tx, bucket, [row for row in known.values() if row.job_id in asked and row.job_id not in read], now)
+    if over := [key for key in known if key not in found and key[0] in read]:
+        tx.execute(delete(job_problems).where(_c.bucket == bucket, tuple_(_c.job_id, _c.kind).in_(over)))
+    _put_off(tx, [row for row in known.values() if row.job_id in asked and row.job_id not in read], now)
     new = []
-    for key, told in found.items():
+    for key, of_job in found.items():
         row = known.get(key)
-        if row is None or row.detail != _detail(told) or row.last_at < ms(now - _SEEN_EVERY):
-            _put(tx, bucket, stream, key, told, now, first=first)
-        before = set() if row is None else {tuple(one) for one in json.loads(row.detail)}
-        new += [problem for problem in told if (problem.field, storable(problem.value)) not in before]
-    counters.add(tx, [Count("job_problem", (_kind(one), one.field)) for one in new], now=now)
+        if row is None or row.detail != _detail(of_job) or row.last_at < ms(now - _SEEN_EVERY):
+            _put(tx, bucket, stream, key, of_job, now, first=first)
+        before = set() if row is None else {(field, value) for field, value in json.loads(row.detail)}
+        new += [problem for problem in of_job if (problem.field, storable(problem.value)) not in before]
+    counters.add(tx, [Count("job_problem", (_kind(problem), problem.field)) for problem in new], now=now)
     return new
 
 
-_ANY = select(B.c.job_id).where(B.c.bucket == bindparam("bucket"), B.c.kind.in_(_KINDS)).limit(1)
+_ANY = select(_c.job_id).where(_c.bucket == bindparam("bucket"), _c.kind.in_(_UNREADABLE)).limit(1)
 
 
 def of_first(tx: Connection, bucket: str, ids: Collection[str]) -> set[str]:
     """Return those of these jobs that a first snapshot showed, and that were left out until now."""
     if not ids or not tx.execute(_ANY, {"bucket": bucket}).first():
         return set()
-    return set(tx.execute(_of(bucket, ids).where(B.c.of_first).with_only_columns(B.c.job_id)).scalars())
+    return {row.job_id for row in tx.execute(_of(bucket, ids).where(_c.of_first))}
 
 
 def _kind(problem: Problem) -> str:
@@ -86,25 +88,21 @@ def _kind(problem: Problem) -> str:
 
 def _by_job(problems: Iterable[Problem]) -> Mapping[_Key, Sequence[Problem]]:
     found: dict[_Key, list[Problem]] = defaultdict(list)
-    for one in problems:
-        told = blake2b(f"{one.field} {one.value}".encode(errors="replace"), digest_size=8).hexdigest()
-        mine = found[one.job_id or _NO_ID + told, _kind(one)]
-        if one not in mine:  # a job may come twice
-            mine.append(one)
+    for problem in problems:
+        text = f"{problem.field} {problem.value}".encode(errors="replace")
+        job_id = problem.job_id or _NO_ID + blake2b(text, digest_size=8).hexdigest()
+        of_job = found[job_id, _kind(problem)]
+        if problem not in of_job:  # a job may come twice
+            of_job.append(problem)
     return found
 
 
 def _detail(problems: Iterable[Problem]) -> str:
-    return dump([[one.field, storable(one.value)] for one in problems])
+    return dump([[problem.field, storable(problem.value)] for problem in problems])
 
 
 def _of(bucket: str, ids: Collection[str]) -> Any:
-    return select(B).where(B.c.bucket == bucket, B.c.job_id.in_(ids), B.c.kind.in_(_KINDS))
-
-
-def _forget(tx: Connection, bucket: str, keys: Sequence[_Key]) -> None:
-    if keys:
-        tx.execute(delete(B).where(B.c.bucket == bucket, tuple_(B.c.job_id, B.c.kind).in_(keys)))
+    return select(job_problems).where(_c.bucket == bucket, _c.job_id.in_(ids), _c.kind.in_(_UNREADABLE))
 
 
 def _put(
@@ -112,33 +110,29 @@ def _put(
 ) -> None:
     job_id, kind = key
     is_asked = kind == LEFT_OUT and problems[0].job_id
-    row = upsert(tx, B).values(
+    row = upsert(tx, job_problems).values(
         bucket=bucket, job_id=job_id, kind=kind, stream=stream, first_at=ms(now), last_at=ms(now),
         ask_at=ms(now) if is_asked else None, detail=_detail(problems), of_first=first and kind == LEFT_OUT,
     )  # fmt: skip
-    again = {"last_at": row.excluded.last_at, "detail": row.excluded.detail, "times": B.c.times + 1}
-    tx.execute(row.on_conflict_do_update(index_elements=["bucket", "job_id", "kind"], set_=again))
+    again = {"last_at": row.excluded.last_at, "detail": row.excluded.detail, "times": _c.times + 1}
+    tx.execute(row.on_conflict_do_update(index_elements=_ROW, set_=again))
 
 
-def _put_off(tx: Connection, bucket: str, rows: Iterable[Row[Any]], now: datetime) -> None:
+def _put_off(tx: Connection, rows: Iterable[Row[Any]], now: datetime) -> None:
     for row in rows:
         if row.ask_at is not None:
             after = max(0, ms(now) - row.first_at) // _MORE
-            mine = (B.c.bucket == bucket, B.c.job_id == row.job_id, B.c.kind == row.kind)
-            tx.execute(update(B).where(*mine).values(ask_at=ms(now) + after))
+            mine = update(job_problems).filter_by(bucket=row.bucket, job_id=row.job_id, kind=row.kind)
+            tx.execute(mine.values(ask_at=ms(now) + after))
 
 
-_TO_ASK = (
-    select(B)
-    .where(B.c.stream.in_(bindparam("keys", expanding=True)), B.c.kind == LEFT_OUT, B.c.ask_at <= bindparam("now"))
-    .order_by(B.c.ask_at, B.c.job_id)
-)
+_LEFT_OUT_OF = (_c.stream.in_(bindparam("keys", expanding=True)), _c.kind == LEFT_OUT)
+_TO_ASK = select(job_problems).where(*_LEFT_OUT_OF, _c.ask_at <= bindparam("now")).order_by(_c.ask_at, _c.job_id)
 _GIVE_UP = (
-    update(B)
-    .where(B.c.stream.in_(bindparam("keys", expanding=True)), B.c.kind == LEFT_OUT)
-    .where(B.c.ask_at.is_not(None), B.c.first_at < bindparam("before"))
+    update(job_problems)
+    .where(*_LEFT_OUT_OF, _c.ask_at.is_not(None), _c.first_at < bindparam("before"))
     .values(ask_at=None)
-    .returning(B.c.job_id)
+    .returning(_c.job_id)
 )
 
 
@@ -148,29 +142,24 @@ def to_ask(tx: Connection, streams: Collection[str], *, now: datetime) -> list[t
 
 
 def give_up(tx: Connection, streams: Collection[str], *, before: datetime) -> list[str]:
-    """Ask no more for the jobs that were left out first before then. Return their ids, for the log."""
+    """Stop asking for the jobs that were left out first before then. Return their ids, for the log."""
     return sorted(tx.execute(_GIVE_UP, {"keys": list(streams), "before": ms(before)}).scalars())
 
 
 def of_job(tx: Connection, bucket: str, job_id: str) -> list[Facts]:
-    """Return what of a job cannot be read, a fact for each field."""
-    return [facts for row in tx.execute(_of(bucket, [job_id]).order_by(B.c.kind)) for facts in _facts(row)]
-
-
-def _facts(row: Row[Any]) -> list[Facts]:
-    shared = {
-        "left_out": row.kind == LEFT_OUT,
-        "since": iso(row.first_at),
-        "seen_at": iso(row.last_at),
-        "ask_at": iso(row.ask_at),
-    }
-    return [{"field": field, "value": value, **shared} for field, value in json.loads(row.detail)]
+    """Return what of a job cannot be read, field by field."""
+    found = []
+    for row in tx.execute(_of(bucket, [job_id]).order_by(_c.kind)):
+        times = {"since": iso(row.first_at), "seen_at": iso(row.last_at), "ask_at": iso(row.ask_at)}
+        shared = {"left_out": row.kind == LEFT_OUT, **times}
+        found += [{"field": field, "value": value, **shared} for field, value in json.loads(row.detail)]
+    return found
 
 
 def no_job(tx: Connection, job_id: str, bucket: str | None = None) -> str:
     """Return why there is no job of this id on record."""
-    left_out = select(B).where(B.c.job_id == job_id, B.c.kind == LEFT_OUT)
-    row = tx.execute(left_out.where(B.c.bucket == bucket) if bucket else left_out.order_by(B.c.bucket)).first()
+    left_out = select(job_problems).filter_by(job_id=job_id, kind=LEFT_OUT).order_by(_c.bucket)
+    row = tx.execute(left_out.filter_by(bucket=bucket) if bucket else left_out).first()
     if row is None:
         return f'no job "{job_id[:100]}" has been seen{f" in bucket {bucket[:100]}" if bucket else ""}'
     what = "; ".join(f'its {field} is "{value}"' for field, value in json.loads(row.detail))
@@ -181,70 +170,62 @@ def no_job(tx: Connection, job_id: str, bucket: str | None = None) -> str:
 
 def counts(tx: Connection) -> dict[str, int]:
     """Return how many jobs have a field that cannot be read, and how many are left out."""
-    rows = tx.execute(select(B.c.kind, func.count()).where(B.c.kind.in_(_KINDS)).group_by(B.c.kind))
-    return dict.fromkeys(_KINDS, 0) | {row[0]: row[1] for row in rows}
+    rows = tx.execute(select(_c.kind, func.count()).where(_c.kind.in_(_UNREADABLE)).group_by(_c.kind))
+    return dict.fromkeys(_UNREADABLE, 0) | {row[0]: row[1] for row in rows}
 
 
 def prune(tx: Connection, *, before: datetime) -> int:
-    """Take out what has not been seen since then."""
-    return tx.execute(delete(B).where(B.c.kind.in_(_KINDS), B.c.last_at < ms(before))).rowcount
+    """Delete what has not been seen since then."""
+    old = delete(job_problems).where(_c.kind.in_(_UNREADABLE), _c.last_at < ms(before))
+    return tx.execute(old).rowcount
 
 
 # --- jobs that CI denied: how often, and when it is asked for them again --------------------------------------------
 
-_KIND = "missing"
-_OF_JOB = and_(P.c.bucket == J.c.bucket, P.c.job_id == J.c.id, P.c.kind == _KIND)
-
-
-_OF_BUCKET = (
-    select(P.c.job_id, J.c.stream, P.c.times, P.c.first_at, P.c.last_at, P.c.ask_at, P.c.seen_at)
-    .join(J, _OF_JOB)
-    .where(P.c.bucket == bindparam("bucket"), P.c.kind == _KIND)
+_OF_JOB = and_(_c.bucket == jobs.c.bucket, _c.job_id == jobs.c.id, _c.kind == _MISSING)
+_OF_BUCKET: Select[Any] = (
+    select(*(column for column in _c if column.name != "stream"), jobs.c.stream)
+    .join(jobs, _OF_JOB)
+    .where(_c.bucket == bindparam("bucket"), _c.kind == _MISSING)
 )
 
 
 def denials(tx: Connection, bucket: str) -> dict[str, Missing]:
     """Return the jobs of a bucket that CI denied, by id, each with the stream that it belongs to now."""
-    return {
-        row.job_id: Missing(
-            stream=row.stream,
-            times=row.times,
-            first_at=at(row.first_at),
-            last_at=at(row.last_at),
-            ask_at=maybe_at(row.ask_at),
-            seen_at=maybe_at(row.seen_at),
-        )
-        for row in tx.execute(_OF_BUCKET, {"bucket": bucket})
-    }
+    return {row.job_id: from_row(Missing, row) for row in tx.execute(_OF_BUCKET, {"bucket": bucket})}
 
 
-def save_denials(tx: Connection, bucket: str, found: Mapping[str, Missing]) -> None:
-    for job_id, one in found.items():
+def save_denials(tx: Connection, bucket: str, denied: Mapping[str, Missing]) -> None:
+    for job_id, missing in denied.items():
         facts = {
-            "stream": one.stream,
-            "times": one.times,
-            "first_at": ms(one.first_at),
-            "last_at": ms(one.last_at),
-            "ask_at": ms(one.ask_at) if one.ask_at else None,
-            "seen_at": ms(one.seen_at) if one.seen_at else None,
+            "stream": missing.stream,
+            "times": missing.times,
+            "first_at": ms(missing.first_at),
+            "last_at": ms(missing.last_at),
+            "ask_at": ms(missing.ask_at) if missing.ask_at else None,
+            "seen_at": ms(missing.seen_at) if missing.seen_at else None,
         }
-        row = upsert(tx, P).values(bucket=bucket, job_id=job_id, kind=_KIND, **facts)
-        tx.execute(row.on_conflict_do_update(index_elements=["bucket", "job_id", "kind"], set_=facts))
+        row = upsert(tx, job_problems).values(bucket=bucket, job_id=job_id, kind=_MISSING, **facts)
+        tx.execute(row.on_conflict_do_update(index_elements=_ROW, set_=facts))
 
 
 def forget_denials(tx: Connection, bucket: str, job_ids: Collection[str]) -> None:
-    """Forget what was denied of jobs that CI showed, or is not asked for any more."""
+    """Forget the denials of jobs that CI showed, or is not asked for any more."""
     if job_ids:
-        tx.execute(delete(P).where(P.c.bucket == bucket, P.c.kind == _KIND, P.c.job_id.in_(list(job_ids))))
+        denied = delete(job_problems).filter_by(bucket=bucket, kind=_MISSING)
+        tx.execute(denied.where(_c.job_id.in_(list(job_ids))))
 
 
-_TAKE_OVER = insert(P).from_select(
-    ["bucket", "job_id", "kind", "stream", "first_at", "last_at", "ask_at"],
-    select(J.c.bucket, J.c.id, literal(_KIND), J.c.stream, T.c.seen_at, T.c.seen_at, T.c.seen_at + bindparam("first"))
-    .join(T, and_(T.c.bucket == J.c.bucket, T.c.job_id == J.c.id, T.c.sequence == J.c.sequence))
-    .outerjoin(P, _OF_JOB)
-    .where(listed_by(T.c.state) == GONE, T.c.seen_at > bindparam("since"), T.c.bucket == bindparam("of"))
-    .where(J.c.state == GONE, P.c.job_id.is_(None)),
+_GONE_AT = transitions.c.seen_at
+_TAKE_OVER = insert(job_problems).from_select(
+    [*_ROW, "stream", "first_at", "last_at", "ask_at"],
+    select(
+        jobs.c.bucket, jobs.c.id, literal(_MISSING), jobs.c.stream, _GONE_AT, _GONE_AT, _GONE_AT + bindparam("first")
+    )
+    .join(transitions, same_step(transitions, jobs))
+    .outerjoin(job_problems, _OF_JOB)
+    .where(listed_by(transitions.c.state) == GONE, transitions.c.seen_at > bindparam("since"))
+    .where(transitions.c.bucket == bindparam("of"), jobs.c.state == GONE, _c.job_id.is_(None)),
 )
 
 

@@ -10,14 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, null, or_, select, update
 
 from bridge.model import CLOSED, GONE, Job, Seen, Stream, Transition
-from bridge.record.codec import dump, dump_job, load_job
+from bridge.record.codec import dump, dump_job, from_row, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
-from bridge.record.schema import IS_OUT
-from bridge.record.schema import horizon as Z  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import job as J  # noqa: N812
-from bridge.record.schema import job_problem as P  # noqa: N812
-from bridge.record.schema import stream as S  # noqa: N812
-from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.schema import IS_OUT, horizons, job_problems, jobs, streams, transitions
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,140 +27,201 @@ class Known:
     queue: str | None
 
 
-_KNOWN = select(J.c.id, J.c.state, J.c.sequence, J.c.stream, J.c.detail, J.c.queue).where(
-    J.c.bucket == bindparam("bucket"), J.c.id.in_(bindparam("ids", expanding=True))
+_KNOWN = select(jobs.c.id, jobs.c.state, jobs.c.sequence, jobs.c.stream, jobs.c.detail, jobs.c.queue).where(
+    jobs.c.bucket == bindparam("bucket"), jobs.c.id.in_(bindparam("ids", expanding=True))
 )
 
 
 def known(tx: Connection, bucket: str, ids: Collection[str]) -> dict[str, Known]:
     """Return those of the jobs that the snapshot has, by id."""
     rows = tx.execute(_KNOWN, {"bucket": bucket, "ids": list(ids)})
-    return {row.id: Known(_seen(*row[:5]), *row[3:]) for row in rows}
+    return {
+        job_id: Known(
+            Seen(
+                job_id=job_id, state=state, sequence=sequence, named=load_job(detail).state if state == GONE else None
+            ),
+            stream,
+            detail,
+            queue,
+        )
+        for job_id, state, sequence, stream, detail, queue in rows
+    }
 
 
-def _seen(job_id: str, state: str, sequence: int, _stream: str, detail: str) -> Seen:
-    named = load_job(detail).state if state == GONE else None
-    return Seen(job_id=job_id, state=state, sequence=sequence, named=named)
+def jobs_of(before: Mapping[str, Known]) -> list[tuple[Seen, Job]]:
+    return [(job.seen, load_job(job.detail)) for job in before.values()]
 
 
-def jobs_of(found: Mapping[str, Known]) -> list[tuple[Seen, Job]]:
-    return [(one.seen, load_job(one.detail)) for one in found.values()]
+_ONE = update(jobs).where(jobs.c.bucket == bindparam("b_bucket"), jobs.c.id == bindparam("b_id"))
+_REQUEUE = _ONE.values(queue=bindparam("queue"))  # apart, as few are, and lists by queue have an index to change
+_CHANGE = _ONE.values({c: bindparam(c) for c in ("stream", "state", "open", "sequence", "changed_at", "detail")})
 
 
 def save(
     tx: Connection,
-    jobs: Iterable[Job],
-    transitions: Sequence[Transition],
+    page: Iterable[Job],
+    steps: Sequence[Transition],
     before: Mapping[str, Known],
     *,
     stream: str,
     streams: Collection[str],
     now: datetime,
 ) -> None:
-    """Store the jobs of one page as they are now; `transitions` are what `diff` found among them.
+    """Store the jobs of one page as they are now; `steps` are what `diff` found among them.
 
     A job keeps its stream while that is among `streams` (those of the rules in force), else it moves to `stream`.
     What contradicts a closed job is not stored: it is stale.
     """
-    moved = {t.job.id: t for t in transitions}
+    moved = {step.job.id: step for step in steps}
     new, changed, requeued = [], [], []
-    for job in jobs:
+    for job in page:
         was, step = before.get(job.id), moved.get(job.id)
         if was is None:
-            new.append(_row(job, step, stream, now))
+            facts = _state(job.state, step.sequence if step else 0, stream, dump_job(job), now)
+            created_at = ms(job.created_at or now)
+            identity = {"bucket": job.bucket, "id": job.id, "tag": job.tag, "queue": job.queue}
+            new.append({**identity, "created_at": created_at, **facts})
         elif step or job.state == was.seen.state:
             detail = dump_job(job)
             owner = was.stream if was.stream in streams else stream
             if step or detail != was.detail or owner != was.stream:
-                changed.append(_changes(job, was.seen, step, owner, detail, now))
+                state, sequence = (step.to, step.sequence) if step else (was.seen.state, was.seen.sequence)
+                changed.append(_key(job) | _state(state, sequence, owner, detail, now))
             if job.queue not in (None, was.queue):
-                requeued.append({"b_bucket": job.bucket, "b_id": job.id, "queue": job.queue})
-    if new:
-        tx.execute(insert(J), new)
-    if changed:
-        tx.execute(_CHANGE, changed)
-    if requeued:
-        tx.execute(_REQUEUE, requeued)
+                requeued.append({**_key(job), "queue": job.queue})
+    for statement, rows in ((insert(jobs), new), (_CHANGE, changed), (_REQUEUE, requeued)):
+        if rows:
+            tx.execute(statement, rows)
 
 
-def _row(job: Job, step: Transition | None, stream: str, now: datetime) -> dict[str, object]:
+def _key(job: Job) -> dict[str, object]:
+    return {"b_bucket": job.bucket, "b_id": job.id}
+
+
+def _state(state: str, sequence: int, stream: str, detail: str, now: datetime) -> dict[str, object]:
     return {
-        "bucket": job.bucket,
-        "id": job.id,
-        "stream": stream,
-        "tag": job.tag,
-        "queue": job.queue,
-        "state": job.state,
-        "open": job.state not in CLOSED,
-        "sequence": step.sequence if step else 0,
-        "created_at": ms(job.created_at or now),
-        "changed_at": ms(now),
-        "detail": dump_job(job),
-    }
-
-
-_ONE = update(J).where(J.c.bucket == bindparam("b_bucket"), J.c.id == bindparam("b_id"))
-_REQUEUE = _ONE.values(queue=bindparam("queue"))  # apart, as few are, and lists by queue have an index to change
-_CHANGE = _ONE.values(
-    {c: bindparam(c.name) for c in (J.c.stream, J.c.state, J.c.open, J.c.sequence, J.c.changed_at, J.c.detail)}
-)
-
-
-def _changes(
-    job: Job, seen: Seen, step: Transition | None, stream: str, detail: str, now: datetime
-) -> dict[str, object]:
-    state = step.to if step else seen.state
-    return {
-        "b_bucket": job.bucket,
-        "b_id": job.id,
         "stream": stream,
         "state": state,
         "open": state not in CLOSED,
-        "sequence": step.sequence if step else seen.sequence,
+        "sequence": sequence,
         "changed_at": ms(now),
         "detail": detail,
     }
 
 
-def close(tx: Connection, transitions: Iterable[Transition], before: Mapping[str, Known], *, now: datetime) -> None:
+def close(tx: Connection, steps: Iterable[Transition], before: Mapping[str, Known], *, now: datetime) -> None:
     """Store that CI no longer knows these jobs; what was last seen of them stays."""
-    changes = [
-        _changes(t.job, before[t.job.id].seen, t, before[t.job.id].stream, before[t.job.id].detail, now)
-        for t in transitions
-    ]
-    if changes:
-        tx.execute(_CHANGE, changes)
+    closed = [(step, before[step.job.id]) for step in steps]
+    if closed:
+        rows = [_key(step.job) | _state(step.to, step.sequence, last.stream, last.detail, now) for step, last in closed]
+        tx.execute(_CHANGE, rows)
+
+
+_CREATED = select(jobs.c.created_at).where(jobs.c.stream == bindparam("of"))
+_OPEN_CREATED = _CREATED.where(jobs.c.open).order_by(jobs.c.created_at)
+_CREATED_SINCE = (
+    _CREATED.where(jobs.c.created_at >= bindparam("since")).order_by(jobs.c.created_at.desc()).limit(bindparam("most"))
+)
+_OPEN_IDS = (
+    select(jobs.c.id, jobs.c.stream)
+    .where(jobs.c.stream.in_(bindparam("keys", expanding=True)), jobs.c.open)
+    .order_by(jobs.c.created_at)
+)
+MOST_KNOWN = 20_000
+
+
+def open_created(tx: Connection, key: str) -> list[datetime]:
+    """Return the creation times of a stream's unfinished jobs, ascending."""
+    return [at(created_at) for created_at in tx.execute(_OPEN_CREATED, {"of": key}).scalars()]
+
+
+def created_since(tx: Connection, key: str, since: datetime, *, most: int = MOST_KNOWN) -> list[datetime]:
+    """Return the creation times of a stream's jobs since then, ascending, the newest `most` of them at the most."""
+    times = tx.execute(_CREATED_SINCE, {"of": key, "since": ms(since), "most": most}).scalars()
+    return [at(created_at) for created_at in times][::-1]
+
+
+def open_ids(tx: Connection, keys: Collection[str]) -> list[tuple[str, str]]:
+    """Return (id, stream) of the unfinished jobs of these streams, the oldest first."""
+    return [(row.id, row.stream) for row in tx.execute(_OPEN_IDS, {"keys": list(keys)})]
+
+
+_HORIZON = select(horizons.c.pruned_to).where(horizons.c.bucket == bindparam("bucket"))
+
+
+def horizon(tx: Connection, bucket: str) -> datetime | None:
+    """Return the creation time up to which jobs of a bucket may have been pruned, if any were.
+
+    Call it after `known`: a job that is pruned in between is then in what `known` returned.
+    """
+    return maybe_at(tx.execute(_HORIZON, {"bucket": bucket}).scalar())
+
+
+# --- transitions ----------------------------------------------------------------------------------------------------
 
 
 def add_transitions(
     tx: Connection,
-    told: Iterable[tuple[Transition, Sequence[tuple[str, Sequence[str]]]]],
+    judged: Iterable[tuple[Transition, Sequence[tuple[str, Sequence[str]]]]],
     *,
     rules: str | None = None,
 ) -> None:
-    """Store transitions, each with the rules that fired and the notifiers they told; `rules` judged them."""
+    """Store transitions, each with the rules that fired and the notifiers they named; `rules` judged them."""
     rows = [
         {
-            "bucket": t.job.bucket,
-            "job_id": t.job.id,
-            "sequence": t.sequence,
-            "was": t.was,
-            "state": t.to,
-            "tag": t.job.tag,
-            "queue": t.job.queue,
-            "watch": t.watch,
-            "happened_at": ms(t.happened_at),
-            "seen_at": ms(t.seen_at),
-            "silent": t.silent,
+            "bucket": step.job.bucket,
+            "job_id": step.job.id,
+            "sequence": step.sequence,
+            "was": step.was,
+            "state": step.to,
+            "tag": step.job.tag,
+            "queue": step.job.queue,
+            "watch": step.watch,
+            "happened_at": ms(step.happened_at),
+            "seen_at": ms(step.seen_at),
+            "silent": step.silent,
             "verdicts": dump(verdicts),
-            "detail": dump_job(t.job),
+            "detail": dump_job(step.job),
             "rules": rules,
-            "still_at": ms(t.still_at) if t.still_at else None,
+            "still_at": ms(step.still_at) if step.still_at else None,
         }
-        for t, verdicts in told
+        for step, verdicts in judged
     ]
     if rows:
-        tx.execute(insert(T), rows)
+        tx.execute(insert(transitions), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stored transition, and the ruleset that judged it (None: before those were kept)."""
+
+    n: int
+    transition: Transition
+    rules: str | None
+
+
+def transition_of(row: Row[Any]) -> Transition:
+    return from_row(Transition, row, job=load_job(row.detail), to=row.state)
+
+
+def transitions_of(tx: Connection, job_id: str) -> list[Judged]:
+    """Return the transitions of the jobs of this id, oldest first, with the job as it was then."""
+    mine = select(transitions).filter_by(job_id=job_id).order_by(transitions.c.bucket, transitions.c.sequence)
+    return [Judged(row.n, transition_of(row), row.rules) for row in tx.execute(mine)]
+
+
+def count_transitions(tx: Connection, job_id: str, bucket: str | None = None) -> int:
+    mine = select(func.count()).select_from(transitions).filter_by(job_id=job_id)
+    return tx.execute(mine.filter_by(bucket=bucket) if bucket else mine).scalar_one()
+
+
+def transition_at(tx: Connection, bucket: str, job_id: str, sequence: int) -> Transition | None:
+    """Return one transition, if it is still on record."""
+    row = tx.execute(select(transitions).filter_by(bucket=bucket, job_id=job_id, sequence=sequence)).first()
+    return transition_of(row) if row else None
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +239,7 @@ class Listed:
     mark_before: datetime | None = None
 
 
-_LISTED = select(S).where(S.c.key.in_(bindparam("keys", expanding=True)))
+_LISTED = select(streams).where(streams.c.key.in_(bindparam("keys", expanding=True)))
 
 
 def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
@@ -197,12 +255,12 @@ def _listed(row: Row[Any]) -> Listed:
 
 
 def meet(tx: Connection, key: str, told_from: datetime) -> None:
-    """Remember that a stream is asked for the first time; jobs created from `told_from` on are told."""
-    tx.execute(upsert(tx, S).values(key=key, told_from=ms(told_from)).on_conflict_do_nothing())
+    """Store that a stream is listed for the first time; jobs created from `told_from` on are news."""
+    tx.execute(upsert(tx, streams).values(key=key, told_from=ms(told_from)).on_conflict_do_nothing())
 
 
-_MARK = update(S).where(S.c.key == bindparam("of")).values(mark=bindparam("then"))
-_SEEN = update(S).where(S.c.key.in_(bindparam("keys", expanding=True))).values(seen_at=bindparam("then"))
+_MARK = update(streams).where(streams.c.key == bindparam("of")).values(mark=bindparam("then"))
+_SEEN = update(streams).where(streams.c.key.in_(bindparam("keys", expanding=True))).values(seen_at=bindparam("then"))
 
 
 def set_mark(tx: Connection, key: str, mark: datetime) -> None:
@@ -210,130 +268,49 @@ def set_mark(tx: Connection, key: str, mark: datetime) -> None:
 
 
 def set_seen(tx: Connection, keys: Collection[str], seen_at: datetime) -> None:
-    """Remember that the poll that began then saw all unfinished jobs of these streams."""
+    """Store that the poll that began then saw all unfinished jobs of these streams."""
     tx.execute(_SEEN, {"keys": list(keys), "then": ms(seen_at)})
 
 
 def leave(tx: Connection, keys: Collection[str], *, now: datetime) -> None:
-    """Remember that streams other than these are out of the rules. One that was to begin anew still is."""
-    anew = S.c.out_at < S.c.told_from
+    """Store that streams other than these are out of the rules. One that was to begin anew still is."""
+    anew = streams.c.out_at < streams.c.told_from
+    was_ahead = streams.c.told_from >= ms(now)  # by a clock that was ahead
     facts = {
         "out_at": ms(now),
-        "mark": case((anew, null()), else_=S.c.mark),
-        "told_from": case((S.c.told_from >= ms(now), ms(now) - 1), else_=S.c.told_from),  # by a clock that was ahead
+        "mark": case((anew, null()), else_=streams.c.mark),
+        "told_from": case((was_ahead, ms(now) - 1), else_=streams.c.told_from),
     }
-    tx.execute(update(S).where(S.c.key.not_in(list(keys)), or_(S.c.out_at.is_(None), anew)).values(facts))
+    others = (streams.c.key.not_in(list(keys)), or_(streams.c.out_at.is_(None), anew))
+    tx.execute(update(streams).where(*others).values(facts))
 
 
 def left(tx: Connection, keys: Collection[str]) -> dict[str, tuple[datetime, datetime | None]]:
-    """Return those of these streams that the record has as out of the rules: since when, and their mark."""
-    found = select(S.c.key, S.c.out_at, S.c.mark).where(S.c.key.in_(list(keys)), IS_OUT)
-    return {row.key: (at(row.out_at), maybe_at(row.mark)) for row in tx.execute(found)}
+    """Return which of these streams are stored as out of the rules: since when, and their mark."""
+    rows = tx.execute(select(streams).where(streams.c.key.in_(list(keys)), IS_OUT))
+    return {row.key: (at(row.out_at), maybe_at(row.mark)) for row in rows}
 
 
 def come_back(tx: Connection, key: str, *, told_from: datetime | None = None) -> None:
-    """Remember that a stream is in the rules again; with `told_from` it begins anew, and tells jobs from then on.
+    """Store that a stream is in the rules again; with `told_from` it begins anew, and jobs are news from then on.
 
-    Its first complete listing, or the finding that it was not out for so long, ends that.
+    That ends with its first complete listing, or when it turns out that it was not out for so long.
     """
     facts: dict[str, object] = {"told_from": ms(told_from)} if told_from else {"out_at": None}
-    tx.execute(update(S).where(S.c.key == key).values(facts))
+    tx.execute(update(streams).filter_by(key=key).values(facts))
 
 
-_HORIZON = select(Z.c.pruned_to).where(Z.c.bucket == bindparam("bucket"))
-
-
-def horizon(tx: Connection, bucket: str) -> datetime | None:
-    """Return the creation time up to which jobs of a bucket may have been pruned, if any were.
-
-    Ask after `known`: a job that was taken out in between is then known to be.
-    """
-    return maybe_at(tx.execute(_HORIZON, {"bucket": bucket}).scalar())
-
-
-def adopt(tx: Connection, streams: Sequence[Stream]) -> None:
-    """Give jobs whose stream is no more to one that covers their tag and queue, which follows them on.
+def adopt(tx: Connection, current: Sequence[Stream]) -> None:
+    """Give jobs whose stream is gone to one that covers their tag and queue, which follows them from now on.
 
     Those are the unfinished ones, and the ones that are gone and asked for again.
     """
-    keys = [stream.key for stream in streams]
-    for stream in streams:
+    keys = [stream.key for stream in current]
+    for stream in current:
         bucket = stream.place.bucket
-        orphans = update(J).where(J.c.bucket == bucket, J.c.tag == stream.tag, J.c.stream.not_in(keys))
+        orphans = update(jobs).where(jobs.c.bucket == bucket, jobs.c.tag == stream.tag, jobs.c.stream.not_in(keys))
         if stream.queue is not None:
-            orphans = orphans.where(J.c.queue == stream.queue)
-        missing = select(P.c.job_id).where(P.c.bucket == bucket, P.c.kind == "missing")
-        for followed in (J.c.open, and_(J.c.state == GONE, J.c.id.in_(missing))):
+            orphans = orphans.where(jobs.c.queue == stream.queue)
+        missing = select(job_problems.c.job_id).filter_by(bucket=bucket, kind="missing")
+        for followed in (jobs.c.open, and_(jobs.c.state == GONE, jobs.c.id.in_(missing))):
             tx.execute(orphans.where(followed).values(stream=stream.key))
-
-
-_CREATED = select(J.c.created_at).where(J.c.stream == bindparam("of"))
-_OPEN_CREATED = _CREATED.where(J.c.open).order_by(J.c.created_at)
-_CREATED_SINCE = (
-    _CREATED.where(J.c.created_at >= bindparam("since")).order_by(J.c.created_at.desc()).limit(bindparam("most"))
-)
-_OPEN_IDS = (
-    select(J.c.id, J.c.stream)
-    .where(J.c.stream.in_(bindparam("keys", expanding=True)), J.c.open)
-    .order_by(J.c.created_at)
-)
-
-
-def open_created(tx: Connection, key: str) -> list[datetime]:
-    """Return the creation times of a stream's unfinished jobs, ascending."""
-    return [at(created_at) for created_at in tx.execute(_OPEN_CREATED, {"of": key}).scalars()]
-
-
-MOST_KNOWN = 20_000
-
-
-def created_since(tx: Connection, key: str, since: datetime, *, most: int = MOST_KNOWN) -> list[datetime]:
-    """Return the creation times of a stream's jobs since then, ascending, the newest `most` of them at the most."""
-    times = tx.execute(_CREATED_SINCE, {"of": key, "since": ms(since), "most": most}).scalars()
-    return [at(created_at) for created_at in times][::-1]
-
-
-def open_ids(tx: Connection, keys: Collection[str]) -> list[tuple[str, str]]:
-    """Return (id, stream) of the unfinished jobs of these streams, the oldest first."""
-    return [(row.id, row.stream) for row in tx.execute(_OPEN_IDS, {"keys": list(keys)})]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A stored transition, and the ruleset that judged it (None: before those were kept)."""
-
-    n: int
-    transition: Transition
-    rules: str | None
-
-
-def transitions_of(tx: Connection, job_id: str) -> list[Judged]:
-    """Return the transitions of the jobs of this id, oldest first, with the job as it was then."""
-    rows = tx.execute(select(T).where(T.c.job_id == job_id).order_by(T.c.bucket, T.c.sequence))
-    return [judged(row) for row in rows]
-
-
-def count_transitions(tx: Connection, job_id: str, bucket: str | None = None) -> int:
-    mine = select(func.count()).where(T.c.job_id == job_id)
-    return tx.execute(mine.where(T.c.bucket == bucket) if bucket else mine).scalar_one()
-
-
-def transition_at(tx: Connection, bucket: str, job_id: str, sequence: int) -> Transition | None:
-    """Return one transition, if it is still on record."""
-    found = select(T).where(T.c.bucket == bucket, T.c.job_id == job_id, T.c.sequence == sequence)
-    row = tx.execute(found).first()
-    return judged(row).transition if row else None
-
-
-def judged(row: Row[Any]) -> Judged:
-    transition = Transition(
-        job=load_job(row.detail),
-        was=row.was,
-        to=row.state,
-        sequence=row.sequence,
-        seen_at=at(row.seen_at),
-        watch=row.watch,
-        silent=row.silent,
-        still_at=maybe_at(row.still_at),
-    )
-    return Judged(row.n, transition, row.rules)

@@ -1,4 +1,4 @@
-"""What has happened, oldest first and a page at a time: transitions with what was told of them. It only reads."""
+"""What has happened, oldest first and a page at a time: transitions with what was sent about them. Read-only."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from sqlalchemy import text as sql
 
 from bridge.model import Transition
 from bridge.record.database import at, maybe_at, ms
-from bridge.record.polling.snapshots import judged
-from bridge.record.polling.time_in_state import Fired
-from bridge.record.schema import HELD, MERGED
-from bridge.record.schema import alarm as L  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import delivery as D  # noqa: N812
-from bridge.record.schema import digest as G  # noqa: N812
-from bridge.record.schema import job as J  # noqa: N812
-from bridge.record.schema import job_problem as P  # noqa: N812
-from bridge.record.schema import message as M  # noqa: N812
-from bridge.record.schema import stream as S  # noqa: N812
-from bridge.record.schema import transition as T  # noqa: N812
+from bridge.record.polling.snapshots import transition_of
+from bridge.record.polling.time_in_state import Fired, fired_of
+from bridge.record.schema import (
+    HELD,
+    MERGED,
+    alarms,
+    deliveries,
+    digests,
+    job_problems,
+    jobs,
+    messages,
+    streams,
+    transitions,
+)
 
-AT_ONCE = 500  # transitions, with all that was told of them: about 5 MB
-_NEXT = T.alias("following")
-_FOLLOWS = and_(_NEXT.c.bucket == T.c.bucket, _NEXT.c.job_id == T.c.job_id, _NEXT.c.sequence == T.c.sequence + 1)
-# Since CI denied a job, and until it is gone, no poll has seen it.
-_DENIED = and_(P.c.bucket == T.c.bucket, P.c.job_id == T.c.job_id, P.c.kind == "missing", P.c.ask_at.is_(None))
-_BY_FALLBACK = "This could not be told to "  # how the notes of what a fallback tells begin
+AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
+# How the notes of what a fallback is sent begin; the second is what older versions wrote.
+_BY_FALLBACK = ("This could not be sent to ", "This could not be told to ")
 
 Key = tuple[str, str, int]  # bucket, job, sequence
 Line = tuple[str, str, str]  # kind of message, rule, notifier
@@ -53,21 +53,21 @@ class Extent:
 
 
 def extent(tx: Connection, since: datetime) -> Extent:
-    found = select(T.c.rules, func.count()).where(T.c.seen_at >= ms(since)).group_by(T.c.rules)
-    rows = tx.execute(found).all()
+    recent = select(transitions.c.rules, func.count()).where(transitions.c.seen_at >= ms(since))
+    rows = tx.execute(recent.group_by(transitions.c.rules)).all()
     return Extent(sum(row[1] for row in rows), [row[0] for row in rows])
 
 
 def after_newest(tx: Connection, count: int) -> datetime | None:
-    """Return since when no more than `count` transitions were seen; None when there are not that many."""
-    found = select(T.c.seen_at).order_by(T.c.n.desc()).offset(count).limit(1)
-    seen_at = tx.execute(found).scalar()
+    """Return since when no more than `count` transitions were seen; None if there are not that many."""
+    newest = select(transitions.c.seen_at).order_by(transitions.c.n.desc())
+    seen_at = tx.execute(newest.offset(count).limit(1)).scalar()
     return None if seen_at is None else at(seen_at + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A transition on record, the (rule, notifier) that were told of it, and what is known of its end.
+    """A transition on record, the (rule, notifier) that it was routed to, and what is known of its end.
 
     `followed` the job has moved on since; `still_at` is the last poll that saw it before that, or the last one at all.
     """
@@ -86,31 +86,34 @@ class Stored:
 
 def pages(tx: Connection, since: datetime, *, at_once: int = AT_ONCE) -> Iterator[list[Stored]]:
     """Yield the transitions seen since then, in the order in which they were stored, `at_once` at a time."""
+    step, following = transitions.c, transitions.alias("following")
+    same_job = (following.c.bucket == step.bucket, following.c.job_id == step.job_id)
+    problem = job_problems.c
+    # Since CI denied a job, and until it is gone, no poll has seen it.
+    denied = (problem.bucket == step.bucket, problem.job_id == step.job_id, problem.kind == "missing")
     found = (
         select(
-            T,
-            _NEXT.c.n.label("next_n"),
-            _NEXT.c.still_at.label("next_still_at"),
-            _NEXT.c.rules.label("next_rules"),
-            case((P.c.job_id.is_(None), S.c.seen_at), else_=P.c.seen_at).label("last_seen_at"),
+            transitions,
+            *(following.c[name].label(f"next_{name}") for name in ("n", "still_at", "rules")),
+            case((problem.job_id.is_(None), streams.c.seen_at), else_=problem.seen_at).label("last_seen_at"),
         )
-        .outerjoin(_NEXT, _FOLLOWS)
-        .outerjoin(J, and_(J.c.bucket == T.c.bucket, J.c.id == T.c.job_id))
-        .outerjoin(S, S.c.key == J.c.stream)
-        .outerjoin(P, _DENIED)
-        .where(T.c.seen_at >= ms(since))
-        .order_by(T.c.n)
+        .outerjoin(following, and_(*same_job, following.c.sequence == step.sequence + 1))
+        .outerjoin(jobs, and_(jobs.c.bucket == step.bucket, jobs.c.id == step.job_id))
+        .outerjoin(streams, streams.c.key == jobs.c.stream)
+        .outerjoin(job_problems, and_(*denied, problem.ask_at.is_(None)))
+        .where(step.seen_at >= ms(since))
+        .order_by(step.n)
         .limit(at_once)
     )
     rows = tx.execute(found).all()
     while rows:
         yield [_stored(row) for row in rows]
-        rows = tx.execute(found.where(T.c.n > rows[-1].n)).all()
+        rows = tx.execute(found.where(step.n > rows[-1].n)).all()
 
 
 def _stored(row: Row[Any]) -> Stored:
     return Stored(
-        transition=judged(row).transition,
+        transition=transition_of(row),
         verdicts=_verdicts(row.verdicts),
         rules=row.rules,
         followed=row.next_n is not None,
@@ -125,42 +128,39 @@ def _verdicts(text: str) -> frozenset[tuple[str, str]]:
 
 
 def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, str]]:
-    """Return what became of the messages about these transitions and stays: "told", "dropped" or the gate.
+    """Return the status of the messages about these transitions and times in state: "told", "dropped" or the gate.
 
-    That is what happened when they were made, whatever came of it later; of a stay's it is the first. What a fallback
-    told is left out, and what a person told, which no rule did.
+    That is what happened when they were made, whatever came of it later; of a time in state it is the first. What a
+    fallback was sent is left out, and what a person sent, which no rule did.
     """
-    # Dropped by its first gate, also when it was sent again by hand. What waited in a digest may be dropped by a mute
+    # Dropped by its first gate, also if it was resent manually. What waited in a digest may be dropped by a mute
     # when that is due: then the first gate was another one.
-    first_gate = D.c.held_by == G.c.gate + ":" + G.c.name
-    dropped = and_(G.c.drops, first_gate, D.c.state.not_in((HELD, MERGED))).label("dropped")
-    columns = (M.c.bucket, M.c.job_id, M.c.sequence, M.c.kind, M.c.rule, D.c.notifier, D.c.note, D.c.held_by, dropped)
-    of_jobs = M.c.job_id.in_({one.transition.job.id for one in steps})
-    rows = select(*columns).join(D, D.c.message == M.c.id).outerjoin(G, G.c.n == D.c.digest)
+    first_gate = deliveries.c.held_by == digests.c.gate + ":" + digests.c.name
+    dropped = and_(digests.c.drops, first_gate, deliveries.c.state.not_in((HELD, MERGED))).label("dropped")
+    said = (messages.c[name] for name in ("bucket", "job_id", "sequence", "kind", "rule"))
+    rows = (
+        select(*said, deliveries.c.notifier, deliveries.c.note, deliveries.c.held_by, dropped)
+        .join(deliveries, deliveries.c.message == messages.c.id)
+        .outerjoin(digests, digests.c.n == deliveries.c.digest)
+        .where(messages.c.job_id.in_({step.transition.job.id for step in steps}))
+        .order_by(deliveries.c.n)
+    )
     found: dict[Key, dict[Line, str]] = defaultdict(dict)
-    for bucket, job_id, sequence, kind, rule, notifier, note, held_by, is_dropped in tx.execute(
-        rows.where(of_jobs).order_by(D.c.n)
-    ):
-        if sequence is not None and rule is not None and not (note and note.startswith(_BY_FALLBACK)):
-            fate = "dropped" if is_dropped else _gate(held_by)
-            found[bucket, job_id, sequence].setdefault((kind, rule, notifier), fate)
+    for row in tx.execute(rows):
+        by_fallback = row.note and row.note.startswith(_BY_FALLBACK)
+        if row.sequence is not None and row.rule is not None and not by_fallback:
+            gate = row.held_by.partition(":")[0] if row.held_by else "told"
+            of_step = found[row.bucket, row.job_id, row.sequence]
+            of_step.setdefault((row.kind, row.rule, row.notifier), "dropped" if row.dropped else gate)
     return found
 
 
-def _gate(held_by: str | None) -> str:
-    return held_by.partition(":")[0] if held_by else "told"
-
-
 def fired(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[str, Fired]]:
-    """Return the alarms of the stays that these transitions began, by rule."""
-    keys = {one.key for one in steps}
-    of_jobs = (L.c.bucket.in_({key[0] for key in keys}), L.c.job_id.in_({key[1] for key in keys}))
+    """Return the alarms of the states that these transitions began, by rule."""
+    keys = {step.key for step in steps}
+    of_jobs = (alarms.c.bucket.in_({key[0] for key in keys}), alarms.c.job_id.in_({key[1] for key in keys}))
     found: dict[Key, dict[str, Fired]] = defaultdict(dict)
-    for row in tx.execute(select(L).where(*of_jobs).order_by(L.c.n)):
+    for row in tx.execute(select(alarms).where(*of_jobs).order_by(alarms.c.n)):
         if (key := (row.bucket, row.job_id, row.sequence)) in keys:
-            found[key][row.rule] = Fired(
-                n=row.n, bucket=row.bucket, job_id=row.job_id, sequence=row.sequence, rule=row.rule, count=row.repeats,
-                notifiers=tuple(json.loads(row.notifiers)), since=at(row.since), fired_at=at(row.fired_at),
-                told_at=at(row.told_at), recovered_at=maybe_at(row.recovered_at),
-            )  # fmt: skip
+            found[key][row.rule] = fired_of(row)
     return found

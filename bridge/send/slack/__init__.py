@@ -5,30 +5,56 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from bridge.model import Delivery, SlackNotifier
-from bridge.send.notifier_type import THROUGH_PROXY, Check, Egress, NotifierType, Preview, check_address
+from slack_sdk.errors import SlackApiError
+
+from bridge.model import Delivery, Outcome, SlackNotifier
+from bridge.redact import Mask
+from bridge.send.http_types import Failure, Reply
+from bridge.send.integration import THROUGH_PROXY, Check, Egress, ManyRequests, Preview, check_address
+from bridge.send.slack.answer import NOT_UNDERSTOOD, error_in
 from bridge.send.slack.blocks import preview
-from bridge.send.slack.client import token_trouble
-from bridge.send.slack.request import SlackSender
+from bridge.send.slack.client import SlackTransport, SlackWebClient, Unreachable
+from bridge.send.slack.request import ApiDelivery, post_to_hook
 from bridge.url import origin
 
 
-class Slack(NotifierType[SlackNotifier]):
+class Slack(ManyRequests):
     counts_retry_after = True
 
-    def sender(self, notifier: SlackNotifier, egress: Egress) -> SlackSender:
-        return SlackSender(notifier, egress.slack_api_url, egress.client)
+    def __init__(self, notifier: SlackNotifier) -> None:
+        self._notifier = notifier
 
-    def facts(self, notifier: SlackNotifier) -> dict[str, Any]:
+    def send(self, delivery: Delivery, now: datetime, egress: Egress) -> tuple[Outcome, Reply | Failure | None]:
+        transport = SlackTransport(egress.client)
+        try:
+            if self._notifier.url:
+                outcome = post_to_hook(transport, self._notifier.url, delivery, now)
+            else:
+                outcome = ApiDelivery(self._web_client(transport, egress), self._notifier, delivery, now).post()
+        except Unreachable as fault:
+            return fault.failure.outcome, fault.failure
+        return outcome, transport.last
+
+    def facts(self) -> dict[str, Any]:
+        notifier = self._notifier
         target = origin(notifier.url) if notifier.url else notifier.channel
         return {"target": target, "thread": notifier.thread, "update": notifier.update}
 
-    def preview(self, delivery: Delivery, notifier: SlackNotifier, *, at: datetime, agent: str) -> Preview:  # noqa: ARG002 - no request is shown
-        return preview(delivery, notifier, at=at)
+    def preview(self, delivery: Delivery, *, at: datetime, agent: str) -> Preview:  # noqa: ARG002 - no request is shown
+        return preview(delivery, self._notifier, at=at)
 
-    def check(self, notifier: SlackNotifier, egress: Egress) -> Check:
-        if not notifier.token:
-            return check_address(notifier.url or "", egress.client)
-        through = f"; {THROUGH_PROXY}" if egress.client.has_proxy else ""
-        trouble = token_trouble(notifier, egress.slack_api_url, egress.client)
-        return Check(trouble, f"Slack knows the token{through}")
+    def check(self, egress: Egress) -> Check:
+        """Ask Slack whether it knows the token."""
+        if not self._notifier.token:
+            return check_address(self._notifier.url or "", egress.client)
+        try:
+            self._web_client(SlackTransport(egress.client), egress).auth_test()
+        except Unreachable as fault:
+            return Check(False, str(fault))
+        except SlackApiError as fault:
+            error = Mask(self._notifier.hidden)(error_in(fault.response))[:200]
+            return Check(False, f"Slack refuses the token: {error}" if error else NOT_UNDERSTOOD)
+        return Check(True, "Slack knows the token" + (f"; {THROUGH_PROXY}" if egress.client.policy.proxy else ""))
+
+    def _web_client(self, transport: SlackTransport, egress: Egress) -> SlackWebClient:
+        return SlackWebClient(transport, token=self._notifier.token, base_url=egress.slack_api_url)

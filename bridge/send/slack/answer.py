@@ -91,10 +91,10 @@ def read(body: bytes) -> dict[str, Any]:
     """Return the JSON object of an answer, a code in plain text as {"error": code}, {} where it is neither."""
     text = _text(body)
     try:
-        found = shallow_json.loads(text)
+        answer = shallow_json.loads(text)
     except ValueError:
         return {"error": text} if _CODE.fullmatch(text) else {}
-    return found if isinstance(found, dict) else {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def error_in(answer: Mapping[str, Any]) -> str:
@@ -137,8 +137,8 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
     if 200 <= status < 300 and not error:
         return RetryLater(_NOT_OK.format(status=status) if webhook else NOT_UNDERSTOOD)
     wish = after if status == 503 else None
-    said = f"Slack answered {status}" + (f": {error}" if error else "")
-    return RetryLater(said, _reason(status, error), after=wish, everyone=wish is not None)
+    why = f"Slack answered {status}" + (f": {error}" if error else "")
+    return RetryLater(why, _reason(status, error), after=wish, everyone=wish is not None)
 
 
 def _reason(status: int, error: str) -> Reason:

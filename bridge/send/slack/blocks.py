@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.display import visible
 from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Delivery, SlackNotifier
-from bridge.send.notifier_type import PATH, Preview
+from bridge.send.integration import PATH, Preview
 from bridge.url import origin
 
 Block = dict[str, Any]
@@ -147,8 +147,8 @@ def _texts(block: Block) -> list[str]:
 def _bold(text: str) -> tuple[str, str]:
     """Return the first line, if it is a bold one, and the rest."""
     line, _, rest = _unescaped(text).partition("\n")
-    found = _BOLD.fullmatch(line)
-    return (found[1] + found[2], rest) if found else ("", _unescaped(text))
+    match = _BOLD.fullmatch(line)
+    return (match[1] + match[2], rest) if match else ("", _unescaped(text))
 
 
 def _unescaped(text: str) -> str:

@@ -14,13 +14,12 @@ from typing import Self
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
+from bridge.http_headers import retry_after
 from bridge.model import Delivery, Outcome, Sent, SlackNotifier
-from bridge.send.client import HttpClient
-from bridge.send.http_types import Reply, retry_after
-from bridge.send.notifier_type import ManyRequests, SendResult
+from bridge.send.http_types import RETRY_AFTER_LIMIT
 from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_accepted, is_loose, read, refusal
 from bridge.send.slack.blocks import Block, blocks, plain
-from bridge.send.slack.client import SlackTransport, SlackWebClient, SlackWebhookClient, Unreachable, error_of
+from bridge.send.slack.client import SlackTransport, SlackWebClient
 
 # --- what is kept of the first message of a thread, so that later ones find it --------------------------------------
 
@@ -42,8 +41,8 @@ class Receipt:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        found = _SHAPE.fullmatch(text)
-        return cls(found[1], found[2], found[3], int(found[4] or 0)) if found else None
+        match = _SHAPE.fullmatch(text)
+        return cls(match[1], match[2], match[3], int(match[4] or 0)) if match else None
 
     def __str__(self) -> str:
         return f"{self.channel}:{self.ts}:{self.configured}:{self.sequence}"
@@ -52,78 +51,47 @@ class Receipt:
 # --- requests -------------------------------------------------------------------------------------------------------
 
 EVENT_TYPE = "ci_bridge_delivery"
+_NO_PREVIEWS = {"unfurl_links": False, "unfurl_media": False}
 
 logger = logging.getLogger(__name__)
 
 
-class SlackSender(ManyRequests):
-    """Sends to one notifier. `send` waits for the answer; any thread may call it."""
-
-    def __init__(self, notifier: SlackNotifier, api_url: str, client: HttpClient) -> None:
-        self._notifier = notifier
-        self._api_url = api_url
-        self._client = client
-
-    def send(self, delivery: Delivery, now: datetime) -> SendResult:
-        transport = SlackTransport(self._client)
-        try:
-            outcome = self._through(transport, delivery, now)
-        except Unreachable as fault:
-            return SendResult(fault.failure.outcome, address=fault.failure.address)
-        reply = transport.replies[-1] if transport.replies else None
-        return SendResult(outcome, reply.status, reply.body, reply.address) if reply else SendResult(outcome)
-
-    def _through(self, transport: SlackTransport, delivery: Delivery, now: datetime) -> Outcome:
-        if self._notifier.url:
-            return _HookDelivery(transport, self._notifier.url, delivery, now).post()
-        client = SlackWebClient(transport, token=self._notifier.token, base_url=self._api_url)
-        try:
-            return _ApiDelivery(client, self._notifier, delivery, now).post()
-        except SlackApiError as fault:
-            return _refusal(fault, now)
+def post_to_hook(transport: SlackTransport, url: str, delivery: Delivery, now: datetime) -> Outcome:
+    """Send one delivery through an incoming webhook."""
+    text, made = blocks(delivery, now)
+    reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
+    error = error_in(read(reply.body))
+    if not hook_accepted(reply) and error in BLOCKS_REFUSED:
+        _log_refused_blocks(delivery, error)
+        reply = transport.post(url, {"text": plain(delivery, now), **_NO_PREVIEWS})
+        error = error_in(read(reply.body))
+    return Sent() if hook_accepted(reply) else refusal(reply.status, error, reply.retry_after(now), webhook=True)
 
 
-class _HookDelivery:
-    """One delivery through an incoming webhook."""
-
-    def __init__(self, transport: SlackTransport, url: str, delivery: Delivery, now: datetime) -> None:
-        self._transport, self._client = transport, SlackWebhookClient(transport, url)
-        self._delivery, self._now = delivery, now
-
-    def post(self) -> Outcome:
-        text, shown = blocks(self._delivery, self._now)
-        reply = self._post(text=text, blocks=shown)
-        if not hook_accepted(reply) and (error := error_in(read(reply.body))) in BLOCKS_REFUSED:
-            _log_refused_blocks(self._delivery, error)
-            reply = self._post(text=plain(self._delivery, self._now))
-        if hook_accepted(reply):
-            return Sent()
-        return refusal(reply.status, error_in(read(reply.body)), retry_after(reply.headers, self._now), webhook=True)
-
-    def _post(self, *, text: str, blocks: list[Block] | None = None) -> Reply:
-        self._client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
-        return self._transport.replies[-1]
-
-
-class _ApiDelivery:
+class ApiDelivery:
     """One delivery through the Web API: an edit of the root, a post, or both."""
 
     def __init__(self, client: SlackWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
         self._client, self._notifier, self._delivery, self._now = client, notifier, delivery, now
-        # What is no longer among them is not told there: the rules may have changed since.
-        meant = delivery.channel if delivery.channel in notifier.channels else None
-        self._channel = meant or notifier.channel or ""
+        # Only to what is still among the notifier's channels: the rules may have changed since.
+        named = delivery.channel if delivery.channel in notifier.channels else None
+        self._channel = named or notifier.channel or ""
         self._sequence = _sequence(delivery)
 
     def post(self) -> Outcome:
-        if root := self._root():
-            try:
-                return self._under(root)
-            except SlackApiError as fault:
-                if error_of(fault) not in ROOT_GONE:
-                    raise
-                self._log_new_root(error_of(fault))
-        return self._begin()
+        try:
+            if root := self._root():
+                try:
+                    return self._under(root)
+                except SlackApiError as fault:
+                    if error_in(fault.response) not in ROOT_GONE:
+                        raise
+                    self._log_new_root(error_in(fault.response))
+            return self._begin()
+        except SlackApiError as fault:
+            wish = fault.response.headers.get("retry-after", "")
+            after = retry_after(wish, now=self._now, most=RETRY_AFTER_LIMIT)
+            return refusal(fault.response.status_code, error_in(fault.response), after)
 
     def _root(self) -> Receipt | None:
         """Return the first message of the thread, if it is of use and in the channel that is now configured."""
@@ -179,25 +147,20 @@ class _ApiDelivery:
         try:
             return call(text=text, blocks=made)
         except SlackApiError as fault:
-            if error_of(fault) not in BLOCKS_REFUSED:
+            if error_in(fault.response) not in BLOCKS_REFUSED:
                 raise
-            _log_refused_blocks(self._delivery, error_of(fault))
+            _log_refused_blocks(self._delivery, error_in(fault.response))
         none: list[Block] = []  # an edit without any keeps the old ones
         return call(text=plain(self._delivery, self._now), blocks=none)
 
 
 def _sequence(delivery: Delivery) -> int:
-    """Return the number of the told state among its job's; 0 in a thread of several jobs: theirs do not compare."""
+    """Return the number of the state among its job's; 0 in a thread of several jobs: theirs do not compare."""
     event = json.loads(delivery.event)
     of_one_job = (delivery.thread or "").endswith(f"/{event.get('subject')}")
     return int(event.get("sequence", 0)) if of_one_job else 0
 
 
-def _refusal(fault: SlackApiError, now: datetime) -> Outcome:
-    response = fault.response
-    return refusal(response.status_code, error_of(fault), retry_after(response.headers, now))
-
-
 def _log_refused_blocks(delivery: Delivery, error: str) -> None:
     facts = {"delivery": delivery.id, "error": error}
-    logger.warning("slack refused the blocks, told as plain text", extra=facts)
+    logger.warning("slack refused the blocks, sent as plain text", extra=facts)

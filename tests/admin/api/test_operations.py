@@ -27,14 +27,14 @@ def post(world: World, path: str, status: int = 202, **body: Any) -> Any:
 
 def state(world: World, delivery: str) -> Any:
     with world.db.read() as tx:
-        found = lists.delivery(tx, delivery)
+        found = lists.delivery_details(tx, delivery)
     assert found
     return found["state"]
 
 
 def watch(world: World) -> Any:
     with world.db.read() as tx:
-        return gauges.watches(tx)[0]
+        return gauges.read_watches(tx)[0]
 
 
 def test_a_dead_delivery_is_sent_again_under_its_own_id(world: World) -> None:
@@ -158,7 +158,7 @@ def test_who_did_it_is_written_down(world: World) -> None:
 def test_a_refused_request_leaves_nothing_behind(world: World) -> None:
     post(world, "notifiers/cms/test?loud=1", 400)
     with world.db.read() as tx:
-        assert lists.deliveries(tx, Filter()).items == []
+        assert lists.find_deliveries(tx, Filter()).items == []
 
 
 # --- resending many, and notifying manually --------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_a_job_is_told_by_hand_once(world: World) -> None:
         "location": f"/api/v1/deliveries/{asked['delivery']}",
     }
     told = read(world, f"deliveries/{asked['delivery']}")
-    assert (told["state"], told["notifier"], told["note"]) == ("waiting", "cms", "Sent by hand by api.")
+    assert (told["state"], told["notifier"], told["note"]) == ("waiting", "cms", "Sent manually by api.")
     assert f"delivery {asked['delivery']} is waiting" in ask(world, "jobs/j1/tell", 409, notifier="cms")["detail"]
     world.attempt(Sent())
     assert "is sent" in ask(world, "jobs/j1/tell", 409, notifier="cms", sequence=1)["detail"]

@@ -157,8 +157,8 @@ def test_a_test_that_fails_is_told_with_its_number_and_line(world: World) -> Non
     (failed,) = found["tests"]["failed"]
     assert (failed["number"], failed["line"]) == (2, line_of(WRONG, RULES + TEST + WRONG) + 1)
     assert failed["text"] == (
-        f'test number 2: not told: all -> cms: rule "failed" (line {FAILED}) matched and stops (rule on line {ALL}); '
-        "told, and not expected: failed -> ops/1"
+        f'test number 2: not notified: all -> cms: rule "failed" (line {FAILED}) matched and stops '
+        f"(rule on line {ALL}); notified, but not expected: failed -> ops/1"
     )
 
 

@@ -30,12 +30,12 @@ RECEIVER = f"不行 {HOSTILE}"
 
 def ids(world: World, **which: str) -> list[str]:
     with world.db.read() as tx:
-        return [one["id"] for one in lists.deliveries(tx, Filter(**which)).items]
+        return [one["id"] for one in lists.find_deliveries(tx, Filter(**which)).items]
 
 
 def state(world: World, delivery: str) -> str:
     with world.db.read() as tx:
-        found = lists.delivery(tx, delivery)
+        found = lists.delivery_details(tx, delivery)
     assert found
     return str(found["state"])
 
@@ -339,7 +339,7 @@ def dead(world: World) -> World:
 
 def states(world: World) -> list[str]:
     with world.db.read() as tx:
-        return [one["state"] for one in lists.deliveries(tx, Filter()).items]
+        return [one["state"] for one in lists.find_deliveries(tx, Filter()).items]
 
 
 def a_batch(world: World) -> None:

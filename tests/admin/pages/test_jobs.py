@@ -99,7 +99,7 @@ def test_a_job_that_told_nobody_says_why_and_is_told_by_hand(world: World, admin
     assert admin.post(f"/jobs/j1/tell?bucket={BUCKET}", data={"notifier": "cms"}).status_code == 303
     told = admin.get("/jobs/j1").text
     assert "Queued for cms: dlv_" in told
-    assert "Sent by hand by dashboard" in told
+    assert "Sent manually by dashboard" in told
     assert "Nobody was notified" not in told
     assert world.attempt(Sent())
     again = admin.post(f"/jobs/j1/tell?bucket={BUCKET}", data={"notifier": "cms"})
@@ -137,7 +137,7 @@ def test_what_acts_unseen_in_a_name_is_spelt_out_on_every_page_and_copied_as_it_
     texts = dict.fromkeys(("input", "output", "tag", "queue", "user_data", "message", "code", "workflow"), SPOOF)
     (told, *_) = world.sees(job_number(1, id=ODD_ID, state=FAILED, outputs=(SPOOF,), **texts))
     job, explain = (f"{path}{quote(ODD_ID, safe='')}" for path in ("/jobs/", "/rules/explain?job="))
-    paths = ("/", "/jobs", job, explain, "/deliveries", f"/deliveries/{told.told[0].id}")
+    paths = ("/", "/jobs", job, explain, "/deliveries", f"/deliveries/{told.deliveries[0].id}")
     pages = {path: admin.get(path) for path in paths}
     for path, page in pages.items():
         assert page.status_code == 200, path

@@ -230,7 +230,7 @@ def test_of_many_differences_the_first_fifty_are_shown(world: World, admin: Flas
 def test_tests_that_fail_are_told(world: World, admin: FlaskClient) -> None:
     said = text_of(posted(admin, "/rules/try", rules=RULES + '[[test]]\njob = { to = "Success" }\nexpect = []\n'))
     assert "1 of 1 test failed." in said
-    assert "told, and not expected: all -> cms" in said
+    assert "notified, but not expected: all -> cms" in said
 
 
 def test_one_more_rule_is_tried_without_the_file(world: World, admin: FlaskClient) -> None:

@@ -29,7 +29,7 @@ def card(page: str, name: str) -> str:
 
 def row(world: World, name: str) -> Facts:
     with world.db.read() as tx:
-        return next(one for one in gauges.notifiers(tx) if one["name"] == name)
+        return next(one for one in gauges.read_notifiers(tx) if one["name"] == name)
 
 
 def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> None:
@@ -106,7 +106,7 @@ def test_a_test_leads_to_its_delivery(world: World, admin: FlaskClient, name: st
     world.enlist()
     answer = admin.post(f"/notifiers/{name}/test", headers=here)
     with world.db.read() as tx:
-        (sent,) = lists.deliveries(tx, Filter(notifier=name)).items
+        (sent,) = lists.find_deliveries(tx, Filter(notifier=name)).items
     assert (answer.status_code, answer.location) == (303, f"/deliveries/{sent['id']}")
     assert sent["kind"] == "test"
     page = admin.get(answer.location).text
@@ -149,7 +149,7 @@ def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) ->
     assert reader.post("/notifiers/cms/resume").status_code == 403
     assert row(world, "cms")["paused_at"] is not None
     with world.db.read() as tx:
-        assert [one["id"] for one in lists.deliveries(tx, Filter()).items] == [delivery]
+        assert [one["id"] for one in lists.find_deliveries(tx, Filter()).items] == [delivery]
 
 
 def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) -> None:
@@ -190,7 +190,7 @@ def watch_card(page: str, name: str) -> str:
 
 def watch_row(world: World, name: str) -> Facts:
     with world.db.read() as tx:
-        return next(one for one in gauges.watches(tx) if one["name"] == name)
+        return next(one for one in gauges.read_watches(tx) if one["name"] == name)
 
 
 def test_a_card_says_what_is_polled_and_how_it_went(world: World, admin: FlaskClient) -> None:

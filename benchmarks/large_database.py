@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, text
 
-from benchmarks.month import BUCKET, DETAIL_TIMES, ID, NOTIFIERS, QUEUE, QUEUES, RULES, STATES, TAG, TAGS, texts
+from benchmarks.stored_texts import BUCKET, DETAIL_TIMES, ID, NOTIFIERS, QUEUE, QUEUES, RULES, STATES, TAG, TAGS, texts
 from bridge.record.database import Database, ms
 from bridge.record.schema import DEAD, DROPPED, HELD, MERGED, SENDING, SENT, WAITING
 
@@ -24,7 +24,7 @@ _WAITING_DIGESTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crowd:
+class DatabaseSize:
     """How many jobs there are, each with three transitions and deliveries; of what is special, one in so many."""
 
     jobs: int
@@ -42,7 +42,7 @@ class Crowd:
     days: int = 31  # of tallies
 
     @classmethod
-    def of(cls, jobs: int) -> Crowd:
+    def of(cls, jobs: int) -> DatabaseSize:
         """A month of a bridge: what is special is rare."""
         return cls(
             jobs=jobs, rare=jobs // 100, gone=jobs // 20, newest=20_000, waiting=1_000, held=2_000,
@@ -50,7 +50,7 @@ class Crowd:
         )  # fmt: skip
 
     @classmethod
-    def handful(cls) -> Crowd:
+    def handful(cls) -> DatabaseSize:
         """So few that nothing takes long, and yet a full page of whatever is asked for."""
         return cls(
             jobs=1_200, rare=8, failed=11, cancelled=9, gone=13, newest=1_200, waiting=60, held=60, dead=31, dropped=23,
@@ -58,7 +58,7 @@ class Crowd:
         )  # fmt: skip
 
 
-def fill(db: Database, crowd: Crowd, *, now: datetime) -> None:
+def fill(db: Database, crowd: DatabaseSize, *, now: datetime) -> None:
     """Fill a database that has only its schema."""
     values = {"now": ms(now), "step": 30 * 86_400_000 // crowd.jobs, **asdict(crowd)}
     values |= {"first": ms(now - timedelta(days=30, minutes=3)), "newest_step": 3 * crowd.jobs, **texts(db, now)}
@@ -76,7 +76,7 @@ def fill(db: Database, crowd: Crowd, *, now: datetime) -> None:
     engine.dispose()
 
 
-def told(line: str) -> None:
+def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -84,7 +84,7 @@ def _timed(what: str, do: Callable[[], object]) -> None:
     from_s = time.monotonic()
     do()
     if (took_s := time.monotonic() - from_s) > 0.5:
-        told(f"  {what}: {took_s:.1f} s")
+        log(f"  {what}: {took_s:.1f} s")
 
 
 def _prepare(at: Connection) -> None:
@@ -118,7 +118,7 @@ _INDEXES = {
 
 @contextmanager
 def _without_indexes(at: Connection) -> Iterator[None]:
-    """Fill tables first and make their indexes then, as that is faster; how long each takes is told."""
+    """Fill tables first and make their indexes then, as that is faster; how long each takes is printed."""
     tables: object = list(_TABLES)
     if at.dialect.name == "sqlite":
         tables = str(tables).replace("'", '"')
@@ -178,7 +178,7 @@ _PARTS: Mapping[str, object] = {
     "waiting_digests": _WAITING_DIGESTS,
     "message_id": "'msg_' || substr(md5('m' || CAST(n AS TEXT)), 1, 26)",
     "delivery_id": "'dlv_' || substr(md5('d' || CAST(n AS TEXT)), 1, 26)",
-    "told_by": "'dlv_' || substr(md5('d' || CAST(n - {waiting_digests} AS TEXT)), 1, 26)",
+    "printed_by": "'dlv_' || substr(md5('d' || CAST(n - {waiting_digests} AS TEXT)), 1, 26)",
     # From the number of a row that is one of three of a job.
     "job_number": "((n + 2) / 3)",
     "sequence": "((n + 2) % 3 + 1)",
@@ -232,7 +232,7 @@ _ROWS = {
         SELECT 'group', 'rule ' || CAST(n % 9 AS TEXT), '{notifiers[0]}', 'key' || CAST(n AS TEXT),
             '[["queue","{queues[0]}"]]', n <= {waiting_digests}, :now - 600000, :now + 600000,
             CASE WHEN n > {waiting_digests} THEN :now - 60000 END, 100,
-            CASE WHEN n > {waiting_digests} THEN {told_by} END
+            CASE WHEN n > {waiting_digests} THEN {printed_by} END
         FROM s
     """),
     "delivery": (3, """

@@ -1,4 +1,4 @@
-"""What the bridge is given to tell: made-up jobs that ended, as real messages of about 1.5 kB."""
+"""New deliveries of simulated jobs that ended, with real messages of about 1.5 kB."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def rules_text(url: str, *, in_flight: int = 16) -> str:
 
 
 def rulebook(url: str, *, in_flight: int = 16) -> Rulebook:
-    """Return rules with one watch and one webhook that is told everything."""
+    """Return rules with one watch and one webhook that gets everything."""
     return read(rules_text(url, in_flight=in_flight), {"SECRET": SECRET})
 
 
-def tellings(book: Rulebook, numbers: range, *, note: str = "") -> Iterator[NewDelivery]:
+def new_deliveries(book: Rulebook, numbers: range, *, note: str = "") -> Iterator[NewDelivery]:
     """Return one delivery for each number, each of a job of its own, with `note` in its body."""
     for number in numbers:
         step = _ended(number, note)
-        (told,) = route(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).told
-        yield told
+        (delivery,) = route(step, book, Gates(mutes=(), silences=(), zone=book.zone, now=step.seen_at)).deliveries
+        yield delivery
 
 
 def _ended(number: int, note: str) -> Transition:

@@ -10,30 +10,30 @@ import sys
 import threading
 import time
 
-from benchmarks.station import Station, now
-from benchmarks.tellings import tellings
+from benchmarks.bench_bridge import BenchBridge, now
+from benchmarks.deliveries import new_deliveries
 from bridge.record.outbox import entries
 
 
 def main(database: str, sink: str, count: int, pause_s: float) -> None:
-    station, committed = Station(database, sink), list[float]()
+    bench, committed = BenchBridge(database, sink), list[float]()
 
-    def tell() -> None:
+    def write() -> None:
         for number in range(count):
             time.sleep(pause_s)
-            told = list(tellings(station.book, range(number, number + 1), note=f"event={number};"))
-            with station.db.write() as tx:
-                entries.put(tx, told, now=now())
+            deliveries = list(new_deliveries(bench.book, range(number, number + 1), note=f"event={number};"))
+            with bench.db.write() as tx:
+                entries.put(tx, deliveries, now=now())
             committed.append(time.time())
-            station.dispatcher.wake()
+            bench.dispatcher.wake()
 
-    teller, begun = threading.Thread(target=tell), 0
-    teller.start()
+    writer, begun = threading.Thread(target=write), 0
+    writer.start()
     while begun < count:
-        begun += station.dispatcher.turn()
-    station.dispatcher.finish(until=lambda: False)
-    teller.join()
-    station.close()
+        begun += bench.dispatcher.turn()
+    bench.dispatcher.finish(until=lambda: False)
+    writer.join()
+    bench.close()
     print(json.dumps({"committed": committed}))
 
 

@@ -7,16 +7,16 @@ import random
 
 import pytest
 
-from bridge.collect.jobs_xml import LONGEST_WORD, Reading, read_described, read_page
-from bridge.collect.page_cache import Memory
+from bridge.collect.jobs_xml import LONGEST_WORD, JobCache
 from bridge.decide.messages.build import build
 from bridge.decide.messages.event import LARGEST_EVENT
-from bridge.decide.rules.rulebook import Wording
-from bridge.model import Job, Page, Problem
+from bridge.decide.rules.rulebook import MessageTemplate
+from bridge.model import Job, Problem
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import delivery
 from bridge.record.schema import job as job_table
+from tests.collect.conftest import read
 from tests.support.fakes import FakeCi, a_book, watch_of
 from tests.support.nouns import a_transition
 from tests.support.records import Clock, know, rows
@@ -47,23 +47,17 @@ def body(*elements: str) -> bytes:
     return f"<Response>{''.join(elements)}</Response>".encode()
 
 
-def read(text: bytes, memory: Memory[Reading] | None = None) -> Page:
-    return read_page(text, bucket="clips-1250000000", region="ap-chongqing", memory=memory)
-
-
 def ids(jobs: tuple[Job, ...]) -> list[str]:
     return [job.id for job in jobs]
 
 
 def test_a_job_whose_id_is_absurd_is_left_out_and_the_others_are_read() -> None:
     page = body(an_element("j1"), an_element("x" * (LONGEST_WORD + 1)), an_element("y" * LONGEST_WORD))
-    memory = Memory()
+    cache = JobCache()
     left_out = Problem(job_id="", field="JobId", value="x" * 79 + "…", left_out=True)
-    for found in (read(page), read(page, memory), read(page, memory)):
+    for found in (read(page), read(page, cache), read(page, cache)):
         assert ids(found.jobs) == ["j1", "y" * LONGEST_WORD]
         assert found.problems == (left_out,)
-    described = read_described(page, bucket="clips-1250000000", region="ap-chongqing")
-    assert ids(described.jobs) == ["j1", "y" * LONGEST_WORD]
 
 
 @pytest.mark.parametrize("sign", ["S", "媒", "😀"])
@@ -75,7 +69,7 @@ def test_the_body_of_a_webhook_stays_small_whatever_words_ci_sends(sign: str) ->
     assert job.state == sign * LONGEST_WORD
     assert job.tag == job.queue == sign * (LONGEST_WORD - 1) + "…"
     transition = a_transition(job, was=job.state)
-    message = build(transition, "r1", Wording(), {}).message
+    message = build(transition, "r1", MessageTemplate(), {}).message
     assert len(json.dumps(message.event, ensure_ascii=False).encode()) <= LARGEST_EVENT
 
 

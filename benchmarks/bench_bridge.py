@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from ipaddress import ip_network
 
-from benchmarks.tellings import rulebook
+from benchmarks.deliveries import rulebook
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.record.database import Database
 from bridge.record.polling import leases
@@ -17,7 +17,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class Station:
+class BenchBridge:
     def __init__(self, database: str, sink: str) -> None:
         self.book = rulebook(sink)
         self.db = Database(database)

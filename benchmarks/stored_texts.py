@@ -19,9 +19,7 @@ from bridge.record.counters import Count
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.schema import DEAD, state_is
-from bridge.record.schema import delivery as D  # noqa: N812  (tables are capital letters in SQL here)
-from bridge.record.schema import message as M  # noqa: N812
+from bridge.record.schema import DEAD, deliveries, messages, state_is
 
 BUCKET = "bench-1250000000"
 TAGS = ("Transcode", "Snapshot", "MediaInfo", "SmartCover", "VideoTag")  # the last of each is rare
@@ -79,8 +77,8 @@ def tally(db: Database, days: int, now: datetime) -> None:
     ]
     with db.write() as tx:
         counters.add(tx, others, now=now)
-        resent = select(D.c.n).where(state_is(DEAD)).limit(1_000)  # and died again
-        tx.execute(update(D).where(D.c.n.in_(resent)).values(batch=BATCH))
+        resent = select(deliveries.c.n).where(state_is(DEAD)).limit(1_000)  # and died again
+        tx.execute(update(deliveries).where(deliveries.c.n.in_(resent)).values(batch=BATCH))
 
 
 def _slots(now: datetime, days: int) -> Iterator[datetime]:
@@ -99,12 +97,12 @@ def texts(db: Database, now: datetime) -> dict[str, str]:
         job = _job(state)
         step = Transition(job=job, was=RUNNING, to=state, sequence=3, seen_at=_TIMES[2], watch="bench")
         gates = Gates(mutes=(), silences=(), zone=book.zone, now=now)
-        one = route(step, book, gates).told[0]
+        one = route(step, book, gates).deliveries[0]
         with db.write() as tx:
             entries.put(tx, [one], now=now)
-            row = tx.execute(select(M.c.event, M.c.says)).one()
-            tx.execute(delete(D))
-            tx.execute(delete(M))
+            row = tx.execute(select(messages.c.event, messages.c.says)).one()
+            tx.execute(delete(deliveries))
+            tx.execute(delete(messages))
         found |= {f"detail_{state}": dump_job(job), f"event_{state}": row.event, f"says_{state}": row.says}
     return found
 

@@ -1,0 +1,289 @@
+"""The notifiers of rules.toml, with their secrets from the environment. TYPES is what may stand after `type`."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
+
+from bridge.decide.rulesfile.errors import Path
+from bridge.decide.rulesfile.rules import TemplateReader
+from bridge.decide.rulesfile.tables import Env, NotifierTable, Tables, Words
+from bridge.decide.templates.rendering import rendered
+from bridge.decide.text.values import printable, shown, suggest
+from bridge.environment import fault, lookup
+from bridge.model import Notifier, Rate, SlackNotifier, WebhookNotifier, Writer
+from bridge.url import encoded
+
+# --- values of the environment, and addresses -----------------------------------------------------------------------
+
+_USUAL_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Reads what a notifier takes from the environment; what is wrong is noted in `tables`."""
+
+    environ: Mapping[str, str]
+    tables: Tables
+    templates: TemplateReader
+
+    def note(self, path: Path, text: str) -> None:
+        self.tables.note(path, text)
+
+    def url(self, value: str | Env, path: Path) -> str:
+        """Return the URL as it goes onto the wire."""
+        url = value if isinstance(value, str) else self.one(value, path)
+        if url is None:
+            return ""
+        try:
+            return encoded(url)
+        except ValueError as error:
+            # The value is not shown: user and password in it may be the very fault.
+            what = "this" if isinstance(value, str) else f"the value of {value.env[0]}"
+            right = "an http(s) address without user and password, such as https://cms.example.com/hooks/media"
+            self.note(path, f"{what} is not {right}: {fault(url) or error}")
+        return ""
+
+    def one(self, env: Env | None, path: Path) -> str | None:
+        """Return the value; a variable that is missing or empty is a fault."""
+        if env is None:
+            return None
+        if len(env.env) > 1:
+            self.note(path, "takes one environment variable; only a secret can have two")
+        value = lookup(self.environ, env.env[0])
+        if not value:
+            self.note(path, self.missing(env.env[0]))
+        return value
+
+    def missing(self, variable: str) -> str:
+        if variable in self.environ:
+            return f"environment variable {variable} is empty"
+        # A secret that stands where its name belongs must not be repeated.
+        if not _USUAL_NAME.fullmatch(variable):
+            return "no environment variable has this name; they are usually written LIKE_THIS"
+        return f"environment variable {variable} is not set"
+
+
+# --- type = "slack" -------------------------------------------------------------------------------------------------
+
+# Slack takes a message a second and channel ("Rate limits", read 2026-11-21); one at a time keeps their order.
+_SLACK_RATE = Rate(count=1, per=timedelta(seconds=1))
+_LONGEST_CHANNEL = 100  # characters of one that is no template
+
+
+class SlackTable(NotifierTable):
+    type: Literal["slack"]
+    channel: Annotated[str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(printable)] | None = None
+    channels: Annotated[Words, Field(max_length=100)] | None = None
+    token: Env | None = None
+    url: Env | None = None
+    thread: Literal["job", "workflow", "none"] = "none"
+    update: Annotated[bool, Field(strict=True)] = False
+    body: None = None
+
+    @field_validator("body", mode="before")
+    @classmethod
+    def _no_body(cls, _: object) -> None:
+        raise ValueError("is for webhooks; what Slack is sent comes from a template")
+
+
+def _slack(name: str, shape: SlackTable, values: Values) -> Notifier | None:
+    path = ("notifier", name)
+    if bool(shape.url) == bool(shape.channel):
+        values.note(path, "set channel and token (a bot), or url (an incoming webhook): one of the two")
+        return None
+    if shape.channel and not shape.token:
+        values.note(path, 'channel needs token = { env = "SLACK_BOT_TOKEN" }')
+        return None
+    if shape.url and shape.token:
+        values.note((*path, "token"), "an incoming webhook takes no token; take it out, or write channel for url")
+    if shape.url and (shape.thread != "none" or shape.update):
+        text = "an incoming webhook has no threads and no updates; they need channel and token"
+        values.note((*path, "thread" if shape.thread != "none" else "update"), text)
+    channels = tuple(dict.fromkeys(shape.channels or ()))
+    template = _channel_template(shape, path, values)
+    return SlackNotifier(
+        name=name,
+        retry=shape.retry,
+        fallback=shape.fallback,
+        max_in_flight=shape.max_in_flight or 1,
+        rate=shape.rate or _SLACK_RATE,
+        channel=channels[0] if template and channels else shape.channel,
+        channels=channels,
+        channel_template=template,
+        token=_token(shape.token, (*path, "token"), values),
+        url=values.url(shape.url, (*path, "url")) if shape.url else None,
+        thread=shape.thread,
+        update=shape.update,
+    )
+
+
+def _channel_template(shape: SlackTable, path: tuple[str, ...], values: Values) -> Writer | None:
+    """Return what names the channel, where that is a template."""
+    channel = shape.channel or ""
+    if "{{" not in channel and "{%" not in channel:
+        if len(channel) > _LONGEST_CHANNEL:
+            values.note((*path, "channel"), f"is too long: {_LONGEST_CHANNEL} is the most")
+        if shape.channels is not None:
+            text = 'belongs to a channel that is a template, such as channel = "{{ job.user_data.channel }}"'
+            values.note((*path, "channels"), text)
+        return None
+    if shape.channels is None:
+        text = 'a template needs channels = ["C024BE91L"] beside it: all that it may name, first the usual one'
+        values.note((*path, "channel"), text)
+    template = values.templates.template(channel, (*path, "channel"))
+    return partial(rendered, template) if template else None
+
+
+def _token(env: Env | None, path: Path, values: Values) -> str | None:
+    token = values.one(env, path)
+    if env and token:
+        why = fault(token)
+        if not (token.isascii() and token.isprintable() and " " not in token):
+            why = "is no token: it has white space or a character in it that no token has; copy it again"
+        if why:
+            values.note(path, f"the value of {env.env[0]} {why}")
+    return token
+
+
+# --- type = "webhook" -----------------------------------------------------------------------------------------------
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Ours to set, or the connection's.
+_RESERVED_HEADERS = frozenset(
+    {"host", "content-length", "content-type", "transfer-encoding", "connection", "user-agent", "expect", "te",
+     "upgrade", "trailer", "keep-alive", "proxy-connection"}
+)  # fmt: skip
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "x-api-key", "api-key", "x-auth-token"})
+
+
+class WebhookTable(NotifierTable):
+    type: Literal["webhook"]
+    url: str | Env
+    secret: Env | None = None
+    order: Literal["job", "none"] = "job"
+    headers: dict[str, str | Env] = Field(default_factory=dict)
+    format: Literal["json", "cloudevents"] = "json"
+    body: dict[str, Any] | None = None
+
+
+def _webhook(name: str, shape: WebhookTable, values: Values) -> Notifier:
+    path = ("notifier", name)
+    secrets = _secrets(shape.secret, (*path, "secret"), values)
+    if shape.secret is None:
+        text = 'without `secret` its messages are not signed; set secret = { env = "NAME" }'
+        values.tables.note(path, text, warning=True)
+    if shape.body is not None and shape.format == "cloudevents":
+        text = '"cloudevents" is the form of the usual body; take it out, or the body'
+        values.note((*path, "format"), text)
+    return WebhookNotifier(
+        name=name,
+        retry=shape.retry,
+        fallback=shape.fallback,
+        max_in_flight=shape.max_in_flight or 4,
+        rate=shape.rate,
+        url=values.url(shape.url, (*path, "url")),
+        secrets=secrets,
+        headers=tuple(_headers(shape.headers, (*path, "headers"), values)),
+        order=shape.order,
+        format=shape.format,
+        body=None if shape.body is None else values.templates.body(shape.body, (*path, "body")),
+    )
+
+
+def _headers(headers: Mapping[str, str | Env], path: tuple[str, ...], values: Values) -> list[tuple[str, str]]:
+    found = []
+    for name, value in headers.items():
+        text = value if isinstance(value, str) else values.one(value, (*path, name)) or ""
+        if not _HEADER.fullmatch(name) or not (text.isascii() and text.isprintable()):
+            values.note((*path, name), "a header is a name and one line of plain ASCII text")
+        elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("webhook-"):
+            values.note((*path, name), "the bridge sets this header itself")
+        elif isinstance(value, str) and name.lower() in _SECRET_HEADERS:
+            values.note((*path, name), f'a secret comes from the environment: write "{name}" = {{ env = "NAME" }}')
+        else:
+            found.append((name, text))
+    return found
+
+
+def _secrets(env: Env | None, path: Path, values: Values) -> tuple[str, ...]:
+    """Return the secrets; all of them sign."""
+    found = []
+    for number, variable in enumerate(env.env if env else ()):
+        secret = lookup(values.environ, variable)
+        if secret:
+            found.append(secret)
+            if why := fault(secret) or _bad_secret(secret):
+                values.note(path, f"the value of {variable} {why}")
+        else:
+            over = "; take it out when the rotation is over" if number else ""
+            values.note(path, values.missing(variable) + over)
+    return tuple(found)
+
+
+def _bad_secret(secret: str) -> str | None:
+    """Say what is wrong with a Standard Webhooks secret: whsec_ and the base64 of 24 to 64 bytes (spec 1.0.0)."""
+    try:
+        key = b64decode(secret.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not secret.startswith("whsec_") or not 24 <= len(key) <= 64:
+        return "is not whsec_ followed by the base64 of 24 to 64 random bytes"
+    return None
+
+
+# --- every type -----------------------------------------------------------------------------------------------------
+
+
+class NotifierType(NamedTuple):
+    """Which keys a type has, and what makes a notifier of them, or notes why that cannot be."""
+
+    table: type[NotifierTable]
+    read: Callable[[str, Any, Values], Notifier | None]
+
+
+TYPES: Mapping[str, NotifierType] = {
+    "slack": NotifierType(SlackTable, _slack),
+    "webhook": NotifierType(WebhookTable, _webhook),
+}
+_THERE_ARE = " or ".join(f'"{name}"' for name in TYPES)
+
+
+def read_notifiers(tables: Tables, environ: Mapping[str, str], templates: TemplateReader) -> dict[str, Notifier]:
+    """Return each [notifier.NAME] by its name."""
+    values, notifiers = Values(environ, tables, templates), {}
+    for name, table in tables.named("notifier"):
+        path, kind = ("notifier", name), table.get("type")
+        if kind is None:
+            tables.note(path, f'"type" is missing; it is {_THERE_ARE}')
+        elif not isinstance(kind, str) or kind not in TYPES:
+            near = suggest(kind, TYPES) if isinstance(kind, str) else ""
+            tables.note((*path, "type"), f"{shown(kind)} is no type of notifier{near}; it is {_THERE_ARE}")
+        elif shape := tables.shape(TYPES[kind].table, table, path):
+            notifier = TYPES[kind].read(name, shape, values)
+            if notifier:
+                notifiers[name] = notifier
+    _check_fallbacks(tables)
+    return notifiers
+
+
+def _check_fallbacks(tables: Tables) -> None:
+    fallbacks = {name: table.get("fallback") for name, table in tables.named("notifier")}
+    for name, fallback in fallbacks.items():
+        path = ("notifier", name, "fallback")
+        if isinstance(fallback, str) and fallback and fallback not in fallbacks:
+            tables.note(path, tables.undefined("notifier", fallback))
+        chain, at = {name: None}, fallback
+        while isinstance(at, str) and at in fallbacks and at not in chain:
+            chain[at] = None
+            at = fallbacks[at]
+        if at == name:
+            tables.note(path, f"goes round in a circle: {' -> '.join([*chain, name])}")
