@@ -22,7 +22,7 @@ class Route:
     path: str  # as Flask writes it
     view: Callable[..., ResponseReturnValue]
     name: str
-    summary: str
+    summary: str = ""  # for /openapi.json, which has no pages
     answer: type[BaseModel] | None = None  # the model of its JSON, where it has one
     json: bool = True  # else it answers with text
     method: str = "GET"
@@ -48,7 +48,7 @@ class Route:
 
 
 class Endpoints:
-    """The endpoints of one subject."""
+    """The endpoints, or pages, of one subject."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts

@@ -59,8 +59,8 @@ class Dashboard:
         self._parts = parts
         self._sessions = Sessions(parts, keys, failures)
         self._asks_for_token = keys.admin is not None
-        found = [page for subject in _SUBJECTS for page in subject(parts).pages()]
-        self.pages = {f"pages.{page.name}": page for page in (*found, *self._sessions.pages())}
+        found = [page for subject in _SUBJECTS for page in subject(parts).routes()]
+        self.pages = {f"pages.{page.name}": page for page in (*found, *self._sessions.routes())}
 
     def register(self, app: Flask) -> None:
         self._sessions.prepare(app)
@@ -112,7 +112,7 @@ class Dashboard:
 
     def _facts(self) -> dict[str, object]:
         return {
-            "section": _section(request.path),
+            "section": request.path.split("/")[1] or "overview",  # of the navigation
             "navigation": NAVIGATION,
             "may_act": may_act(),
             "signed_in": "scope" in g,
@@ -132,19 +132,10 @@ def _all_at() -> str | None:
     return f"{url_for(request.endpoint, **(request.view_args or {}))}?{query}"
 
 
-def _section(path: str) -> str:
-    """Return the page in the navigation that a path belongs to."""
-    return path.split("/")[1] or "overview"
-
-
 def _static(filename: str) -> ResponseReturnValue:
-    answer = current_app.make_response(_sent(filename))
+    answer = send_from_directory(_STATIC, filename, max_age=_FOR_A_YEAR)
     answer.headers["Cache-Control"] = f"public, max-age={_FOR_A_YEAR}, immutable"
     return answer
-
-
-def _sent(filename: str) -> Response:
-    return send_from_directory(_STATIC, filename, max_age=_FOR_A_YEAR)
 
 
 @cache
@@ -155,9 +146,10 @@ def _asset(filename: str) -> str:
 
 
 def _finish(response: Response) -> Response:
-    kept = {} if request.endpoint == "pages.static" else _HEADERS
-    response.headers.update(kept)
-    if request.method == "GET" and response.status_code == 200 and request.endpoint != "pages.static":
+    if request.endpoint == "pages.static":
+        return response
+    response.headers.update(_HEADERS)
+    if request.method == "GET" and response.status_code == 200:
         response.add_etag()
         response.make_conditional(request)
     return response

@@ -12,7 +12,8 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
 from bridge.admin.http.problems import Problem
-from bridge.admin.pages.routes import ROWS, Asked, Page, Pages, asked_for, attempt, done, may_act, refused, show
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import ROWS, Asked, Pages, asked_for, attempt, done, may_act, refused, show
 from bridge.admin.pages.texts import span
 from bridge.decide.retries import BROKEN_AT
 from bridge.display import one_line, pretty_json
@@ -33,16 +34,16 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class DeliveryPages(Pages):
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/deliveries", view=self.deliveries, name="deliveries")
-        yield Page(path="/deliveries/<delivery_id>", view=self.delivery, name="delivery")
-        yield Page(path="/deliveries/<delivery_id>/redrive", view=self.redrive, name="redrive", method="POST")
-        yield Page(path="/deliveries/redrive-chosen", view=self.redrive_chosen, name="redrive_chosen", method="POST")
-        yield Page(path="/deliveries/redrive", view=self.ask, name="resend")
-        yield Page(path="/deliveries/redrive", view=self.resend, name="resend_now", method="POST")
-        yield Page(path="/deliveries/batches", view=self.batches, name="batches")
-        yield Page(path="/deliveries/batches/<batch_id>", view=self.batch, name="batch")
-        yield Page(path="/deliveries/batches/<batch_id>/cancel", view=self.cancel, name="cancel_batch", method="POST")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/deliveries", view=self.deliveries, name="deliveries")
+        yield Route(path="/deliveries/<delivery_id>", view=self.delivery, name="delivery")
+        yield Route(path="/deliveries/<delivery_id>/redrive", view=self.redrive, name="redrive", method="POST")
+        yield Route(path="/deliveries/redrive-chosen", view=self.redrive_chosen, name="redrive_chosen", method="POST")
+        yield Route(path="/deliveries/redrive", view=self.ask, name="resend")
+        yield Route(path="/deliveries/redrive", view=self.resend, name="resend_now", method="POST")
+        yield Route(path="/deliveries/batches", view=self.batches, name="batches")
+        yield Route(path="/deliveries/batches/<batch_id>", view=self.batch, name="batch")
+        yield Route(path="/deliveries/batches/<batch_id>/cancel", view=self.cancel, name="cancel_batch", method="POST")
 
     # --- the list ------------------------------------------------------------------------------------------
 

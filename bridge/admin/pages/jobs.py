@@ -11,7 +11,8 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from bridge.admin.http.problems import Problem
-from bridge.admin.pages.routes import ROWS, Page, Pages, argument, asked_for, done, refused, show
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import ROWS, Pages, argument, asked_for, done, refused, show
 from bridge.admin.schemas.jobs import Job, JobDetail
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import STATES
@@ -27,11 +28,11 @@ _MOST_EXPLAINED = 50  # transitions on one page: somebody waits for it
 
 
 class JobPages(Pages):
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/jobs", view=self.jobs, name="jobs")
-        yield Page(path="/jobs/<path:job_id>", view=self.job, name="job")
-        yield Page(path="/jobs/<path:job_id>/tell", view=self.notify, name="tell", method="POST")
-        yield Page(path="/find", view=self.find, name="find")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/jobs", view=self.jobs, name="jobs")
+        yield Route(path="/jobs/<path:job_id>", view=self.job, name="job")
+        yield Route(path="/jobs/<path:job_id>/tell", view=self.notify, name="tell", method="POST")
+        yield Route(path="/find", view=self.find, name="find")
 
     def jobs(self) -> ResponseReturnValue:
         book = self.parts.book()

@@ -14,7 +14,8 @@ from markupsafe import Markup
 from sqlalchemy import Connection
 
 from bridge.admin.health import checks, look
-from bridge.admin.pages.routes import Page, Pages, show
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import Pages, show
 from bridge.admin.parts import Parts
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.display import visible
@@ -40,8 +41,8 @@ class Overview(Pages):
         super().__init__(parts)
         self._charts: dict[str, _Drawn] = {}
 
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/", view=self.overview, name="overview")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/", view=self.overview, name="overview")
 
     def overview(self) -> ResponseReturnValue:
         span = request.args.get("span", _USUAL_SPAN)

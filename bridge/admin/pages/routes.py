@@ -1,9 +1,9 @@
-"""What a page is, the filters in its address, and what a page's view can answer."""
+"""What pages share: their answers, and the filters in their addresses."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,7 @@ from flask import Request, flash, g, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.auth import Scope
-from bridge.admin.parts import Parts
+from bridge.admin.http.routes import Endpoints
 from bridge.decide.text.times import duration
 from bridge.pipeline.operations import OperationRefused, Operations
 from bridge.record.queries.lists import Cursor, Filter
@@ -25,25 +25,8 @@ _CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")
 _LONGEST = 1000  # characters of a filter
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """One method of one address that a browser asks for."""
-
-    path: str
-    view: Callable[..., ResponseReturnValue]
-    name: str
-    method: str = "GET"
-    public: bool = False  # served without signing in
-
-
-class Pages:
-    """The pages of one subject."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-
-    def pages(self) -> Iterator[Page]:
-        raise NotImplementedError
+class Pages(Endpoints):
+    """The pages of one subject; the `name` of a route is that of its page."""
 
     def operations(self) -> Operations:
         return self.parts.operations(DASHBOARD)

@@ -11,8 +11,9 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from bridge import shallow_json
+from bridge.admin.http.routes import Route
 from bridge.admin.pages.jobs import explained
-from bridge.admin.pages.routes import Page, Pages, argument, may_act, show
+from bridge.admin.pages.routes import Pages, argument, may_act, show
 from bridge.admin.pages.texts import rule_lines, scope_lines
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
@@ -29,10 +30,10 @@ _LONGEST = 20_000  # characters of a sample job
 
 
 class RulePages(Pages):
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/rules", view=self.rules, name="rules")
-        yield Page(path="/rules/explain", view=self.explain, name="explain")
-        yield Page(path="/rules/explain", view=self.explain_sample, name="explain_sample", method="POST")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/rules", view=self.rules, name="rules")
+        yield Route(path="/rules/explain", view=self.explain, name="explain")
+        yield Route(path="/rules/explain", view=self.explain_sample, name="explain_sample", method="POST")
 
     # --- those in force ----------------------------------------------------------------------------------------
 

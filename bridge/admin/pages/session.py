@@ -18,7 +18,8 @@ from bridge.admin import auth
 from bridge.admin.auth import Keys, Scope
 from bridge.admin.auth_throttle import Failures, counted
 from bridge.admin.http.problems import Problem
-from bridge.admin.pages.routes import A_PAGE, Page, is_here, show
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import A_PAGE, is_here, show
 from bridge.admin.parts import Parts
 
 COOKIE = "ci_bridge"
@@ -46,14 +47,14 @@ class Sessions:
             PERMANENT_SESSION_LIFETIME=LASTS,
         )
 
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/sign-in", view=self.ask, name="sign_in", public=True)
-        yield Page(path="/sign-in", view=self.sign_in, name="enter", method="POST", public=True)
-        yield Page(path="/sign-out", view=self.sign_out, name="sign_out", method="POST", public=True)
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/sign-in", view=self.ask, name="sign_in", public=True)
+        yield Route(path="/sign-in", view=self.sign_in, name="enter", method="POST", public=True)
+        yield Route(path="/sign-out", view=self.sign_out, name="sign_out", method="POST", public=True)
 
     # --- who it is --------------------------------------------------------------------------------------
 
-    def enter(self, page: Page | None) -> ResponseReturnValue | None:
+    def enter(self, page: Route | None) -> ResponseReturnValue | None:
         """Store the scope of the request, or return the redirect to sign in. Raises Problem 403."""
         if request.method not in auth.SAFE_METHODS:
             _require_own_page(request)

@@ -9,7 +9,8 @@ from flask import flash, redirect, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.health import by_name, look
-from bridge.admin.pages.routes import Page, Pages, attempt, refused, show
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import Pages, attempt, refused, show
 from bridge.admin.pages.texts import count, span
 from bridge.admin.schemas import rulebook
 from bridge.decide.changes.clocks import clock_warning
@@ -24,11 +25,11 @@ _A = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
 
 
 class WatchPages(Pages):
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/watches", view=self.watches, name="watches")
-        yield Page(path="/watches/<path:name>/poll", view=self.poll, name="poll_watch", method="POST")
-        yield Page(path="/watches/<path:name>/pause", view=self.pause, name="pause_watch", method="POST")
-        yield Page(path="/watches/<path:name>/resume", view=self.resume, name="resume_watch", method="POST")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/watches", view=self.watches, name="watches")
+        yield Route(path="/watches/<path:name>/poll", view=self.poll, name="poll_watch", method="POST")
+        yield Route(path="/watches/<path:name>/pause", view=self.pause, name="pause_watch", method="POST")
+        yield Route(path="/watches/<path:name>/resume", view=self.resume, name="resume_watch", method="POST")
 
     def watches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
@@ -70,10 +71,10 @@ def _of_watch(watch: rulebook.Watch, warnings: Sequence[HealthWarning]) -> tuple
 
 
 class NotifierPages(Pages):
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/notifiers", view=self.notifiers, name="notifiers")
-        yield Page(path="/notifiers/<path:name>/test", view=self.test, name="test_notifier", method="POST")
-        yield Page(path="/notifiers/<path:name>/resume", view=self.resume, name="resume_notifier", method="POST")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/notifiers", view=self.notifiers, name="notifiers")
+        yield Route(path="/notifiers/<path:name>/test", view=self.test, name="test_notifier", method="POST")
+        yield Route(path="/notifiers/<path:name>/resume", view=self.resume, name="resume_notifier", method="POST")
 
     def notifiers(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:

@@ -11,7 +11,8 @@ from typing import Any
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from bridge.admin.pages.routes import DASHBOARD, Page, Pages, attempt, cursor, may_act, refused, show
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import DASHBOARD, Pages, attempt, cursor, may_act, refused, show
 from bridge.admin.pages.texts import scope_lines
 from bridge.decide.rules.gates import SCOPE_KEYS, scope_of
 from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, SilenceRequest, read_silence
@@ -30,11 +31,11 @@ _OVER = "This form was sent before, and its silence is over: fill it in anew."
 
 
 class SilencePages(Pages):
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/silences", view=self.silences, name="silences")
-        yield Page(path="/silences/add", view=self.ask, name="add_silence")
-        yield Page(path="/silences/add", view=self.add, name="make_silence", method="POST")
-        yield Page(path="/silences/<silence_id>/end", view=self.end, name="end_silence", method="POST")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/silences", view=self.silences, name="silences")
+        yield Route(path="/silences/add", view=self.ask, name="add_silence")
+        yield Route(path="/silences/add", view=self.add, name="make_silence", method="POST")
+        yield Route(path="/silences/<silence_id>/end", view=self.end, name="end_silence", method="POST")
 
     def silences(self) -> ResponseReturnValue:
         now, began = self.parts.clock(), cursor()

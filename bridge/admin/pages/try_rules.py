@@ -16,7 +16,8 @@ from flask import request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from bridge.admin.pages.routes import Page, Pages, may_act, show
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import Pages, may_act, show
 from bridge.admin.parts import Parts
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import LARGEST, RulesRefused
@@ -35,9 +36,9 @@ class TryRulesPages(Pages):
         super().__init__(parts)
         self._monotonic = monotonic
 
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/rules/try", view=self.ask, name="ask_rules")
-        yield Page(path="/rules/try", view=self.try_out, name="try_rules", method="POST")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/rules/try", view=self.ask, name="ask_rules")
+        yield Route(path="/rules/try", view=self.try_out, name="try_rules", method="POST")
 
     def ask(self) -> ResponseReturnValue:
         """Show the form; an address may say of which `tag`, and `to` which state, one more rule is wanted."""

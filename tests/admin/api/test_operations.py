@@ -214,7 +214,7 @@ def test_what_a_filter_finds_is_resent_at_a_rate_and_watched(either_world: World
 
 def test_a_dry_run_counts_and_does_nothing(world: World) -> None:
     bury(world, 1, 2)
-    foreseen = resend(world, 200, rule="all", dry_run=True)
+    foreseen = resend(world, 200, rule="all", per_minute=600.0, dry_run=True)
     assert (foreseen["id"], foreseen["total"]) == (None, 2)
     assert {one["state"] for one in read(world, "deliveries")["items"]} == {"dead"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import FAILED, Problem, Rejected, RetryLater, Sent
+from bridge.model import FAILED, Job, Problem, Rejected, RetryLater, Sent
 from bridge.record.outbox import entries
 from tests.support.admin_world import ADMIN, BUCKET, NOON, READ, World, a_book, a_failed_job, job_number
 
@@ -154,6 +154,19 @@ def test_a_job_has_its_transitions_and_deliveries(world: World) -> None:
         ("new", FAILED, [{"rule": "failed", "notifiers": ["ops/1"]}])
     ]
     assert [d["notifier"] for d in job["deliveries"]] == ["ops/1"]
+
+
+def test_a_job_has_the_members_of_a_webhooks_job_with_the_same_values(world: World) -> None:
+    facts: dict[str, Any] = {"outputs": ("a.mp4",), "outputs_total": 1, "workflow": "w1", "progress": 100}
+    world.sees(replace(a_failed_job(1), **facts), job_number(2))
+    for job_id in ("j1", "j2"):
+        job = get(world.client(), f"jobs/{job_id}")
+        webhook = get(world.client(), f"deliveries/{job['deliveries'][0]['id']}")["event"]["data"]["job"]
+        times = {name: value and value.replace("Z", ".000Z") for name, value in webhook.items() if name.endswith("_at")}
+        assert {name: job[name] for name in webhook} == webhook | times
+    assert {field.name for field in fields(Job)} <= job.keys()
+    listed = get(world.client(), "jobs")["items"][-1]
+    assert (listed["queue_name"], listed["wait_seconds"], listed["duration_seconds"]) == ("vod", 0, 3600)
 
 
 def test_an_id_that_two_buckets_know_asks_which(world: World) -> None:
