@@ -108,7 +108,7 @@ def test_many_addresses_take_no_more_memory_and_the_newest_are_remembered() -> N
     assert len(failures) == REMEMBERED
 
 
-def test_who_guesses_is_told_to_wait_and_is_then_looked_at_again(world: World) -> None:
+def test_a_guesser_has_to_wait_and_may_try_again_later(world: World) -> None:
     client = world.app().test_client()
     assert guess(client, BURST + 3) == [401] * BURST + [429] * 3
     answer = ask(client, "guess")

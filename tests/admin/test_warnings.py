@@ -171,7 +171,7 @@ def test_all_is_well_where_nothing_is_wrong(world: World) -> None:
 
 
 @pytest.mark.parametrize(("happens", "ready", "who", "what", "why"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_what_is_wrong_is_named_with_its_reason_and_strangers_are_told_only_its_kind(
+def test_warnings_have_their_reason_and_strangers_see_only_their_kind(
     world: World, happens: Callable[[World], None], ready: bool, who: str | None, what: str, why: str | None
 ) -> None:
     healthy(world)
@@ -229,7 +229,7 @@ def test_the_worst_is_named_first_and_the_others_are_counted(world: World) -> No
     ]  # fmt: skip
 
 
-def test_dead_letters_are_a_warning_for_a_day_and_until_they_are_sent_again(either_world: World) -> None:
+def test_dead_letters_are_a_warning_for_a_day_or_until_they_are_resent(either_world: World) -> None:
     healthy(either_world)
     died(either_world)
     either_world.now += DIED
@@ -240,7 +240,7 @@ def test_dead_letters_are_a_warning_for_a_day_and_until_they_are_sent_again(eith
     assert readiness(either_world, None)[1]["warnings"] == 0
 
 
-def test_what_is_sent_again_is_late_by_how_long_it_waits_since_then(world: World) -> None:
+def test_a_resent_delivery_is_late_from_when_it_was_resent(world: World) -> None:
     healthy(world)
     lost = world.delivery_of(1)
     world.attempt(Rejected("no"))

@@ -13,7 +13,7 @@ from tests.conftest import only_sqlite
 pytestmark = only_sqlite
 
 
-def test_all_that_died_is_resent_as_a_batch(admin: Person, bridge: Bridge) -> None:
+def test_all_dead_deliveries_are_resent_as_a_batch(admin: Person, bridge: Bridge) -> None:
     dead = [bridge.dead() for _ in range(2)]
     bridge.broken.clear()
     admin.goes_to("/deliveries?state=dead&notifier=brief")

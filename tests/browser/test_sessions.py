@@ -54,7 +54,7 @@ def test_a_page_of_another_origin_cannot_post_with_the_cookie(
     assert [one["state"] for one in bridge.deliveries(job)] == ["dead"]
 
 
-def test_who_has_signed_out_and_goes_back_sees_nothing(admin: Person, bridge: Bridge) -> None:
+def test_going_back_after_signing_out_shows_nothing(admin: Person, bridge: Bridge) -> None:
     admin.goes_to(f"/jobs/{bridge.job(input='uploads/nobody-else.mp4')}")
     admin.reads("uploads/nobody-else.mp4")
     admin.page.get_by_role("button", name="Sign out").click()

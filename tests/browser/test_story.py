@@ -37,7 +37,7 @@ def test_a_job_appears_moves_and_finishes_while_somebody_looks(visit: Visit, bri
     assert [one.json["data"]["to"] for one in bridge.accepted("/cms", job)] == ["Submitted", RUNNING, SUCCESS]
 
 
-def test_what_died_is_found_in_two_clicks_and_arrives_when_it_is_sent_again(admin: Person, bridge: Bridge) -> None:
+def test_a_dead_delivery_is_found_in_two_clicks_and_arrives_when_resent(admin: Person, bridge: Bridge) -> None:
     job, dead = bridge.dead()
     bridge.broken.clear()
     admin.looks_again()
@@ -51,7 +51,7 @@ def test_what_died_is_found_in_two_clicks_and_arrives_when_it_is_sent_again(admi
     expect(admin.page.get_by_role("main")).to_contain_text("sent")
 
 
-def test_why_nobody_heard_of_a_job_is_one_click_away_and_sending_it_by_hand_another(
+def test_a_missing_notification_is_explained_in_one_click_and_sent_manually_in_another(
     admin: Person, bridge: Bridge
 ) -> None:
     job = bridge.job("SpeechRecognition")

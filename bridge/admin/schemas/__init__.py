@@ -75,7 +75,7 @@ class Problem(BaseModel):
     type: Literal["about:blank"] = "about:blank"
     title: str
     status: int
-    detail: Annotated[str, Field(description="what is wrong, and what would be right")]
+    detail: str = Field(description="what is wrong, and what would be right")
 
 
 class Alive(BaseModel):
@@ -92,15 +92,15 @@ class Check(BaseModel):
 
 
 class Reason(BaseModel):
-    check: Annotated[str, Field(description="the check that it belongs to")]
-    who: Annotated[str | None, Field(description="the watch, notifier or worker that it is about")]
+    check: str = Field(description="the check that it belongs to")
+    who: str | None = Field(description="the watch, notifier or worker that it is about")
     what: str
     since: Moment | None
-    why: Annotated[str | None, Field(description="the last error")]
+    why: str | None = Field(description="the last error")
 
 
 class Readiness(BaseModel):
     status: Literal["ready", "not ready"]
-    warnings: Annotated[int, Field(description="the number of warnings")]
+    warnings: int = Field(description="the number of warnings")
     checks: list[Check]
-    reasons: Annotated[list[Reason] | None, Field(description="the worst first; null without a token")]
+    reasons: list[Reason] | None = Field(description="the worst first; null without a token")

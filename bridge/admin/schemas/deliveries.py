@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,33 +18,31 @@ from bridge.record.schema import DELIVERY_STATES
 
 
 class Delivery(BaseModel):
-    id: Annotated[str, Field(description="the webhook-id of every attempt")]
+    id: str = Field(description="the webhook-id of every attempt")
     notifier: str
     state: Literal[DELIVERY_STATES]  # type: ignore[valid-type]  # the words of the record
     kind: str
     job: str | None
     bucket: str | None
     sequence: int | None
-    tells: Annotated[str | None, Field(description="the state of the job that it reports")]
-    left: Annotated[str | None, Field(description="the state that the job has left, if it reports that")]
+    tells: str | None = Field(description="the state of the job that it reports")
+    left: str | None = Field(description="the state that the job has left, if it reports that")
     rule: str | None
     attempts: int
-    why: Annotated[str | None, Field(description="why the last attempt failed")]
+    why: str | None = Field(description="why the last attempt failed")
     note: str | None
     happened_at: Moment
     created_at: Moment
-    due_at: Annotated[
-        Moment | None,
-        Field(description="while waiting: the next attempt, null: now; while held: when its digest is sent"),
-    ]
+    due_at: Moment | None = Field(
+        description="while waiting: the next attempt, null: now; while held: when its digest is sent"
+    )
     ended_at: Moment | None
-    held_by: Annotated[
-        str | None,
-        Field(description="what first held it: group:RULE, throttle:RULE, mute:NAME or silence:ID; stays set"),
-    ]
-    digest: Annotated[str | None, Field(description="the delivery of the digest that it was sent in")]
-    batch: Annotated[str | None, Field(description="the batch with which it was last resent")]
-    channel: Annotated[str | None, Field(description="instead of the notifier's own")]
+    held_by: str | None = Field(
+        description="what first held it: group:RULE, throttle:RULE, mute:NAME or silence:ID; stays set"
+    )
+    digest: str | None = Field(description="the delivery of the digest that it was sent in")
+    batch: str | None = Field(description="the batch with which it was last resent")
+    channel: str | None = Field(description="instead of the notifier's own")
 
 
 class Deliveries(BaseModel):
@@ -65,22 +63,19 @@ class Attempt(BaseModel):
     number: int
     outcome: str
     why: str | None
-    reason: Annotated[
-        str | None, Field(description=f"why, for programs: {', '.join(model.Reason)}; null where it was sent")
-    ]
-    status: Annotated[int | None, Field(description="of HTTP")]
-    answer: Annotated[
-        str | None,
-        Field(description="the beginning of the receiver's body; null for the read token, as it may contain secrets"),
-    ]
-    address: Annotated[str | None, Field(description="the address connected to")]
+    reason: str | None = Field(description=f"why, for programs: {', '.join(model.Reason)}; null where it was sent")
+    status: int | None = Field(description="of HTTP")
+    answer: str | None = Field(
+        description="the beginning of the receiver's body; null for the read token, as it may contain secrets"
+    )
+    address: str | None = Field(description="the address connected to")
     started_at: Moment
     ms: int
 
 
 class DeliveryDetail(Delivery):
     says: Message
-    event: Annotated[JsonObject, Field(description="the body for a webhook: the default one, or the notifier's own")]
+    event: JsonObject = Field(description="the body for a webhook: the default one, or the notifier's own")
     tries: list[Attempt]
 
 
@@ -88,21 +83,21 @@ class Batch(BaseModel):
     """Deliveries that were resent together, at a rate. A delivery belongs to the last batch that resent it."""
 
     id: str
-    total: Annotated[int, Field(description="how many belong to it")]
-    scheduled: Annotated[int, Field(description="of these, not due yet: only they can be cancelled")]
-    waiting: Annotated[int, Field(description="due, and waiting to be sent")]
+    total: int = Field(description="how many belong to it")
+    scheduled: int = Field(description="of these, not due yet: only they can be cancelled")
+    waiting: int = Field(description="due, and waiting to be sent")
     sending: int
     sent: int
-    dead: Annotated[int, Field(description="failed again, or cancelled")]
-    last_due_at: Annotated[Moment | None, Field(description="when the last of those scheduled is due")]
+    dead: int = Field(description="failed again, or cancelled")
+    last_due_at: Moment | None = Field(description="when the last of those scheduled is due")
 
 
 class BatchMade(Batch):
-    id: Annotated[str | None, Field(description="null if nothing was resent, as after a dry_run")]  # type: ignore[assignment]  # wider, as said
+    id: str | None = Field(description="null if nothing was resent, as after a dry_run")  # type: ignore[assignment]  # wider, as said
 
 
 class BatchCancelled(Batch):
-    cancelled: Annotated[int, Field(description="how many this request cancelled")]
+    cancelled: int = Field(description="how many this request cancelled")
 
 
 class DeliveryAccepted(BaseModel):
@@ -110,8 +105,8 @@ class DeliveryAccepted(BaseModel):
 
 
 class NewDelivery(BaseModel):
-    delivery: Annotated[str, Field(description="the id of the delivery that a worker sends")]
-    waits: Annotated[str | None, Field(description="why it is not sent now, for example while the notifier is paused")]
+    delivery: str = Field(description="the id of the delivery that a worker sends")
+    waits: str | None = Field(description="why it is not sent now, for example while the notifier is paused")
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -129,18 +124,18 @@ class RedriveRequest(Request):
         },
     )
 
-    since: Annotated[RequestMoment, Field(description="created then or later")] = None  # type: ignore[assignment]  # or left out
-    until: Annotated[RequestMoment, Field(description="created before then")] = None  # type: ignore[assignment]  # so
-    notifier: Annotated[RequestText, Field(description="to this notifier")] = ""
-    rule: Annotated[RequestText, Field(description="by this rule")] = ""
-    job: Annotated[RequestText, Field(description="about the job with this id")] = ""
-    digest: Annotated[RequestText, Field(description="sent in the digest that is the delivery with this id")] = ""
-    batch: Annotated[RequestText, Field(description="resent with the batch of this id")] = ""
+    since: RequestMoment = Field(None, description="created then or later")  # type: ignore[assignment]  # or left out
+    until: RequestMoment = Field(None, description="created before then")  # type: ignore[assignment]  # so
+    notifier: RequestText = Field("", description="to this notifier")
+    rule: RequestText = Field("", description="by this rule")
+    job: RequestText = Field("", description="about the job with this id")
+    digest: RequestText = Field("", description="sent in the digest that is the delivery with this id")
+    batch: RequestText = Field("", description="resent with the batch of this id")
     state: Literal["dead", "dropped"] = "dead"
-    per_minute: Annotated[
-        WholeNumber, Field(ge=1, le=MOST_PER_MINUTE, description="how many become due per minute")
-    ] = USUAL_PER_MINUTE
-    dry_run: Annotated[bool, Field(description="only count them")] = False
+    per_minute: WholeNumber = Field(
+        USUAL_PER_MINUTE, ge=1, le=MOST_PER_MINUTE, description="how many become due per minute"
+    )
+    dry_run: bool = Field(False, description="only count them")
 
     @model_validator(mode="after")
     def _has_filter(self) -> Self:
@@ -160,10 +155,10 @@ class NotifyRequest(Request):
     model_config = ConfigDict(json_schema_extra={"example": {"notifier": "cms", "sequence": 3}})
 
     notifier: RequestText
-    sequence: Annotated[
-        WholeNumber, Field(ge=1, le=2**31 - 1, description="the number of the transition; default: the last")
-    ] = None  # type: ignore[assignment]  # or left out
-    bucket: Annotated[RequestText, Field(description="needed if several buckets have a job with this id")] = None  # type: ignore[assignment]  # so
+    sequence: WholeNumber = Field(
+        None, ge=1, le=2**31 - 1, description="the number of the transition; default: the last"
+    )  # type: ignore[assignment]  # or left out
+    bucket: RequestText = Field(None, description="needed if several buckets have a job with this id")  # type: ignore[assignment]  # so
 
 
 class NotifierTestRequest(Request):
@@ -171,12 +166,10 @@ class NotifierTestRequest(Request):
 
     model_config = ConfigDict(json_schema_extra={"example": {"id": "monday-check"}})
 
-    id: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=255,
-            pattern=r"^[^\x00]+$",
-            description="chosen by the client: a repeated request sends nothing twice",
-        ),
-    ] = None  # type: ignore[assignment]  # or left out
+    id: str = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        pattern=r"^[^\x00]+$",
+        description="chosen by the client: a repeated request sends nothing twice",
+    )  # type: ignore[assignment]  # or left out

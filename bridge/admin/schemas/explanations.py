@@ -53,7 +53,7 @@ class Question(Request):
     )
 
     job_id: RequestText = None  # type: ignore[assignment]  # or left out
-    bucket: Annotated[RequestText, Field(description="needed if several buckets have a job with this id")] = None  # type: ignore[assignment]  # so
+    bucket: RequestText = Field(None, description="needed if several buckets have a job with this id")  # type: ignore[assignment]  # so
     job: Annotated[JsonObject, WithJsonSchema(_JOB)] = None  # type: ignore[assignment]  # so
 
     @model_validator(mode="before")
@@ -76,47 +76,44 @@ class RuleVerdict(BaseModel):
     rule: str
     line: int
     matches: bool
-    answer: Annotated[
-        Literal["fired", "stopped", "no"],
-        Field(description="stopped: not evaluated, an earlier rule has stop = true"),
-    ]
-    why_not: Annotated[str | None, Field(description="the first condition that fails, with the value of the job")]
-    misses: Annotated[int, Field(description="how many conditions fail")]
-    notifiers: Annotated[list[str], Field(description="the notifiers that no earlier rule notifies")]
-    already_told: Annotated[list[str], Field(description="the notifiers that an earlier rule notifies")]
+    answer: Literal["fired", "stopped", "no"] = Field(
+        description="stopped: not evaluated, an earlier rule has stop = true"
+    )
+    why_not: str | None = Field(description="the first condition that fails, with the value of the job")
+    misses: int = Field(description="how many conditions fail")
+    notifiers: list[str] = Field(description="the notifiers that no earlier rule notifies")
+    already_told: list[str] = Field(description="the notifiers that an earlier rule notifies")
 
 
 class LevelVerdict(BaseModel):
     """The verdict of a level rule on the time in state that the transition began."""
 
     rule: str
-    line: Annotated[int | None, Field(description="null: the rule does not exist any more")]
-    judged_by: Annotated[
-        str | None,
-        Field(description="the sha of the rules evaluated: the present, or those when it ended; null: it is gone"),
-    ]
-    state: Annotated[str, Field(alias="in")]
-    answer: Annotated[
-        Literal["fired", "waiting", "stopped", "no"],
-        Field(description="waiting: the job has not been in that state for long enough, or no poll has seen it since"),
-    ]
+    line: int | None = Field(description="null: the rule does not exist any more")
+    judged_by: str | None = Field(
+        description="the sha of the rules evaluated: the present, or those when it ended; null: it is gone"
+    )
+    state: str = Field(alias="in")
+    answer: Literal["fired", "waiting", "stopped", "no"] = Field(
+        description="waiting: the job has not been in that state for long enough, or no poll has seen it since"
+    )
     why: str
     since: Moment
-    until: Annotated[Moment | None, Field(description="null while it lasts")]
+    until: Moment | None = Field(description="null while it lasts")
     stayed_seconds: int
     for_seconds: int | None
     due_at: Moment | None
     notifiers: list[str]
     fired_at: Moment | None
     repeated: int | None
-    ended_at: Annotated[Moment | None, Field(description="when the job was seen in another state, after it fired")]
+    ended_at: Moment | None = Field(description="when the job was seen in another state, after it fired")
 
 
 class DeliveryStatus(BaseModel):
     """The status of a message for one notifier; of a sample job, the expected one."""
 
-    id: Annotated[str | None, Field(description="null: no delivery was created")]
-    rule: Annotated[str | None, Field(description="null: sent manually")]
+    id: str | None = Field(description="null: no delivery was created")
+    rule: str | None = Field(description="null: sent manually")
     notifier: str
     kind: Literal["transition", "level", "recovery"]
     answer: Literal[
@@ -125,21 +122,19 @@ class DeliveryStatus(BaseModel):
     ]  # fmt: skip
     why: str
     attempts: int
-    error: Annotated[str | None, Field(description="why the last attempt failed")]
-    next_at: Annotated[Moment | None, Field(description="the next attempt")]
+    error: str | None = Field(description="why the last attempt failed")
+    next_at: Moment | None = Field(description="the next attempt")
     ended_at: Moment | None
-    gate: Annotated[
-        Literal["group", "throttle", "mute", "silence"] | None, Field(description="what held or dropped it")
-    ]
-    gate_name: Annotated[str | None, Field(description="the rule, the mute, or the silence's id")]
-    until: Annotated[Moment | None, Field(description="when its digest is due")]
-    told_by: Annotated[str | None, Field(description="the delivery of its digest")]
-    fallback_for: Annotated[str | None, Field(description="the notifier that could not be notified")]
+    gate: Literal["group", "throttle", "mute", "silence"] | None = Field(description="what held or dropped it")
+    gate_name: str | None = Field(description="the rule, the mute, or the silence's id")
+    until: Moment | None = Field(description="when its digest is due")
+    told_by: str | None = Field(description="the delivery of its digest")
+    fallback_for: str | None = Field(description="the notifier that could not be notified")
 
 
 class RuleMessage(BaseModel):
     kind: str
-    rule: Annotated[str | None, Field(description="null: sent manually")]
+    rule: str | None = Field(description="null: sent manually")
     title: str
     text: str
 
@@ -152,27 +147,27 @@ class WouldTell(BaseModel):
 class Explanation(BaseModel):
     """A transition, why each rule matches it or not, and the status of its messages."""
 
-    headline: Annotated[str, Field(description="the answer in one line")]
+    headline: str = Field(description="the answer in one line")
     job: str
     bucket: str
     tag: str | None
     queue: str | None
-    was: Annotated[str, Field(alias="from")]
+    was: str = Field(alias="from")
     to: str
     sequence: int
     happened_at: Moment
     seen_at: Moment
     watch: str
-    silent: Annotated[str | None, Field(description="why nobody was notified")]
-    judged_by: Annotated[str | None, Field(description="the sha of the rules whose verdicts are in `rules`")]
+    silent: str | None = Field(description="why nobody was notified")
+    judged_by: str | None = Field(description="the sha of the rules whose verdicts are in `rules`")
     notes: list[str]
-    would_tell_now: Annotated[WouldTell | None, Field(description="null: the present rules would notify the same")]
-    rules: Annotated[list[RuleVerdict], Field(description="top to bottom; if none matches, the nearest miss first")]
+    would_tell_now: WouldTell | None = Field(description="null: the present rules would notify the same")
+    rules: list[RuleVerdict] = Field(description="top to bottom; if none matches, the nearest miss first")
     levels: list[LevelVerdict]
     deliveries: list[DeliveryStatus]
     messages: list[RuleMessage]
 
 
 class Explanations(BaseModel):
-    items: Annotated[list[Explanation], Field(description="oldest first; the newest, if there are very many")]
-    older: Annotated[int, Field(description="how many older transitions are not explained")]
+    items: list[Explanation] = Field(description="oldest first; the newest, if there are very many")
+    older: int = Field(description="how many older transitions are not explained")

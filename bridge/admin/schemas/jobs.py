@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import BaseModel, Field
 
@@ -19,7 +19,7 @@ class Job(BaseModel):
     bucket: str
     region: str | None = None
     state: str
-    sequence: Annotated[int, Field(description="of its last transition")]
+    sequence: int = Field(description="of its last transition")
     tag: str | None = None
     queue: str | None = None
     queue_name: QueueName = None
@@ -30,9 +30,9 @@ class Job(BaseModel):
     started_at: Moment | None = None
     ended_at: Moment | None = None
     changed_at: Moment
-    wait_seconds: Annotated[int | None, Field(description="from creation to start; until changed_at, if it waits")]
-    duration_seconds: Annotated[int | None, Field(description="from start to end; until changed_at, if it runs")]
-    unwatched_since: Annotated[Moment | None, Field(description="unfinished, and no watch polls it since then")]
+    wait_seconds: int | None = Field(description="from creation to start; until changed_at, if it waits")
+    duration_seconds: int | None = Field(description="from start to end; until changed_at, if it runs")
+    unwatched_since: Moment | None = Field(description="unfinished, and no watch polls it since then")
     input: str | None = None
     output: str | None = None
     outputs: list[str] = []
@@ -79,15 +79,15 @@ class Transition(BaseModel):
     n: int
     job: str
     bucket: str
-    sequence: Annotated[int, Field(description="1 is the job's first")]
-    was: Annotated[str, Field(alias="from")]
+    sequence: int = Field(description="1 is the job's first")
+    was: str = Field(alias="from")
     to: str
     tag: str | None
     queue: str | None
     watch: str
-    happened_at: Annotated[Moment, Field(description="by CI's clock; where CI does not say, when it was seen")]
+    happened_at: Moment = Field(description="by CI's clock; where CI does not say, when it was seen")
     seen_at: Moment
-    silent: Annotated[str | None, Field(description="why nobody was notified")]
+    silent: str | None = Field(description="why nobody was notified")
     rules: list[Fired]
 
 
@@ -100,21 +100,21 @@ class JobProblem(BaseModel):
     """What of a job cannot be read; the bridge continues without the field, or without the job."""
 
     field: str
-    value: Annotated[str, Field(description="its beginning")]
-    left_out: Annotated[bool, Field(description="the job was left out; its facts are from before")]
+    value: str = Field(description="its beginning")
+    left_out: bool = Field(description="the job was left out; its facts are from before")
     since: Moment
-    seen_at: Annotated[Moment, Field(description="to the hour")]
-    ask_at: Annotated[Moment | None, Field(description="when CI is asked for the job by id again")]
+    seen_at: Moment = Field(description="to the hour")
+    ask_at: Moment | None = Field(description="when CI is asked for the job by id again")
 
 
 class Missing(BaseModel):
     times: int
     last_at: Moment
-    ask_at: Annotated[Moment | None, Field(description="when CI is asked again; null: in every poll")]
+    ask_at: Moment | None = Field(description="when CI is asked again; null: in every poll")
 
 
 class JobDetail(Job):
-    missing: Annotated[Missing | None, Field(description="how often CI has said that it does not know the job")]
+    missing: Missing | None = Field(description="how often CI has said that it does not know the job")
     transitions: list[Transition]
     deliveries: list[Delivery]
     problems: list[JobProblem]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,7 @@ from bridge.send.registry import integration_of
 
 class Queue(BaseModel):
     id: str
-    name: Annotated[str | None, Field(description="its alias in rules.toml")]
+    name: str | None = Field(description="its alias in rules.toml")
 
 
 class Watch(BaseModel):
@@ -34,18 +34,18 @@ class Watch(BaseModel):
     queues: list[Queue] = []
     every_seconds: float = 0
     lookback_seconds: float = 0
-    next_poll_at: Annotated[Moment | None, Field(description="null: at once")] = None
+    next_poll_at: Moment | None = Field(None, description="null: at once")
     paused: bool = False
     polled_at: Moment | None = None
-    ok_at: Annotated[Moment | None, Field(description="when the last complete poll began")] = None
-    failures: Annotated[int, Field(description="failed polls since then")] = 0
+    ok_at: Moment | None = Field(None, description="when the last complete poll began")
+    failures: int = Field(0, description="failed polls since then")
     error: str | None = None
-    calls: Annotated[int, Field(description="of the last poll")] = 0
-    jobs: Annotated[int, Field(description="of the last poll")] = 0
-    behind: Annotated[list[str], Field(description="tags whose list is long and continues in the next poll")] = []
-    clock_ahead_seconds: Annotated[
-        float | None, Field(description="how far CI's clock was ahead of ours in the last poll; null: unknown")
-    ] = None
+    calls: int = Field(0, description="of the last poll")
+    jobs: int = Field(0, description="of the last poll")
+    behind: list[str] = Field([], description="tags whose list is long and continues in the next poll")
+    clock_ahead_seconds: float | None = Field(
+        None, description="how far CI's clock was ahead of ours in the last poll; null: unknown"
+    )
 
     @classmethod
     def all(cls, book: Rulebook, rows: Iterable[JsonObject]) -> list[Self]:
@@ -90,22 +90,22 @@ class Notifier(BaseModel):
     retry_seconds: float = 0
     max_in_flight: int
     rate: str | None = None
-    target: Annotated[str | None, Field(description="scheme and host, or the channel; the rest may be a secret")] = None
+    target: str | None = Field(None, description="scheme and host, or the channel; the rest may be a secret")
     signed: bool = False
     order: str = ""
     thread: str = ""
     update: bool = False
     paused_at: Moment | None = None
     paused_why: str | None = None
-    paused_reason: Annotated[str | None, Field(description="why, for programs: a reason of an attempt")] = None
+    paused_reason: str | None = Field(None, description="why, for programs: a reason of an attempt")
     not_before: Moment | None = None
-    failures: Annotated[
-        int, Field(description="attempts in a row without an answer; from 10 on, one attempt a minute is made")
-    ] = 0
+    failures: int = Field(
+        0, description="attempts in a row without an answer; from 10 on, one attempt a minute is made"
+    )
     waiting: int = 0
     sending: int = 0
     dead: int = 0
-    held: Annotated[int, Field(description="messages that wait in digests")] = 0
+    held: int = Field(0, description="messages that wait in digests")
     oldest_waiting_at: Moment | None = None
 
     @classmethod
@@ -142,21 +142,21 @@ class NotifierAccepted(BaseModel):
 class Rule(BaseModel):
     name: str
     line: int
-    was: Annotated[list[str], Field(alias="from")]
+    was: list[str] = Field(alias="from")
     to: list[str]
-    match: Annotated[JsonObject, Field(description="as in rules.toml")]
+    match: JsonObject = Field(description="as in rules.toml")
     notify: list[str]
     template: str | None
     stop: bool
-    in_: Annotated[list[str] | None, Field(alias="in", description="of a level rule")]
+    in_: list[str] | None = Field(alias="in", description="of a level rule")
     for_seconds: float | None
     repeat_seconds: float | None
     recover: bool
     throttle: str | None
-    group: Annotated[JsonObject | None, Field(description="by, wait_seconds or at, max")]
-    template_faults: Annotated[int, Field(description="how often one of its templates fell back to the default text")]
+    group: JsonObject | None = Field(description="by, wait_seconds or at, max")
+    template_faults: int = Field(description="how often one of its templates fell back to the default text")
     last_fault: str | None
-    matches: Annotated[int, Field(description="how often it fired")]
+    matches: int = Field(description="how often it fired")
     last_match_at: Moment | None
 
     @classmethod
@@ -190,7 +190,7 @@ class Rules(BaseModel):
     items: list[Rule]
     cursor: Cursor
     sha: str
-    fault: Annotated[str | None, Field(description="why the present file is not in force")]
+    fault: str | None = Field(description="why the present file is not in force")
     warnings: list[str]
 
 
@@ -225,7 +225,7 @@ class RulesText(Request):
 
     model_config = ConfigDict(json_schema_extra={"example": {"toml": '[[rule]]\nname = "all"\n'}})
 
-    toml: Annotated[str, Field(description="the text of a rules.toml, of at most 1 MB")]
+    toml: str = Field(description="the text of a rules.toml, of at most 1 MB")
 
 
 class RuleFault(BaseModel):
@@ -235,18 +235,18 @@ class RuleFault(BaseModel):
 
 
 class FailedTest(BaseModel):
-    number: Annotated[int, Field(description="of the [[test]], from 1")]
+    number: int = Field(description="of the [[test]], from 1")
     line: int
-    text: Annotated[str, Field(description="what was expected and missing, and what was not expected")]
+    text: str = Field(description="what was expected and missing, and what was not expected")
 
 
 class RuleTests(BaseModel):
-    run: Annotated[int, Field(description="how many; none of a file that is refused")]
+    run: int = Field(description="how many; none of a file that is refused")
     failed: list[FailedTest]
 
 
 class RulesChecked(BaseModel):
-    ok: Annotated[bool, Field(description="the file is accepted, and none of its tests fails")]
-    sha: Annotated[str | None, Field(description="its version, if it is accepted")]
+    ok: bool = Field(description="the file is accepted, and none of its tests fails")
+    sha: str | None = Field(description="its version, if it is accepted")
     faults: list[RuleFault]
     tests: RuleTests

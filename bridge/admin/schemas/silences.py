@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,14 +15,14 @@ class Silence(BaseModel):
 
     id: str
     state: Literal["active", "over"]
-    matches: Annotated[JsonObject, Field(description="match, from, to, rule and notifier as given; {}: everything")]
+    matches: JsonObject = Field(description="match, from, to, rule and notifier as given; {}: everything")
     mode: Literal["hold", "drop"]
     author: str
     reason: str
     begins_at: Moment
     ends_at: Moment
-    ended_by: Annotated[str | None, Field(description="who ended it early")]
-    held: Annotated[int, Field(description="how many messages it has held or dropped")]
+    ended_by: str | None = Field(description="who ended it early")
+    held: int = Field(description="how many messages it has held or dropped")
 
 
 class Silences(BaseModel):
@@ -37,11 +37,11 @@ class PreviewCount(BaseModel):
 
 
 class PreviewMessage(BaseModel):
-    told_at: Annotated[Moment, Field(description="when the message was created")]
+    told_at: Moment = Field(description="when the message was created")
     job: str
     bucket: str
     tag: str | None
-    was: Annotated[str, Field(alias="from")]
+    was: str = Field(alias="from")
     to: str
     rule: str
     notifier: str
@@ -51,19 +51,17 @@ class Preview(BaseModel):
     """What it would have matched of the messages of the last day."""
 
     since: Moment
-    looked_at: Annotated[int, Field(description="the number of messages, the newest")]
-    cut: Annotated[bool, Field(description="there were more messages")]
+    looked_at: int = Field(description="the number of messages, the newest")
+    cut: bool = Field(description="there were more messages")
     matched: int
     by: list[PreviewCount]
     newest: list[PreviewMessage]
 
 
 class SilenceMade(BaseModel):
-    silence: Annotated[Silence | None, Field(description="null after a dry_run")]
+    silence: Silence | None = Field(description="null after a dry_run")
     preview: Preview
-    warnings: Annotated[
-        list[str], Field(description="what it names that rules.toml does not have, or that no watch polls")
-    ]
+    warnings: list[str] = Field(description="what it names that rules.toml does not have, or that no watch polls")
 
 
 _Names = str | list[str]
@@ -82,25 +80,21 @@ class NewSilence(BaseModel):
         },
     )  # fmt: skip
 
-    match: Annotated[JsonObject, Field(description="as in a rule: {FIELD: text, texts, true, false, comparison}")] = {}
-    was: Annotated[_Names, Field(alias="from", description="states, as in a rule")] = []
-    to: Annotated[_Names, Field(description="states, as in a rule")] = []
-    rule: Annotated[_Names, Field(description="only messages by these rules")] = []
-    notifier: Annotated[_Names, Field(description="only messages for these notifiers")] = []
-    everything: Annotated[bool, Field(description="instead of all of these")] = False
-    mode: Annotated[
-        Literal["hold", "drop"], Field(description="hold: send one digest when it ends; drop: never send")
-    ] = "hold"
-    for_: Annotated[str, Field(alias="for", description='how long, for example "2h"; at most 30 days')] = ""
-    ends_at: Annotated[str, Field(description="instead of that: an RFC 3339 time")] = ""
-    author: Annotated[str, Field(max_length=LONGEST_AUTHOR, description='default: "api"')] = ""
-    reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON)]
-    dry_run: Annotated[bool, Field(description="only show what it would have matched")] = False
-    id: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=LONGEST_ID,
-            description="chosen by the client: a repeated request adds nothing twice",
-        ),
-    ] = ""
+    match: JsonObject = Field({}, description="as in a rule: {FIELD: text, texts, true, false, comparison}")
+    was: _Names = Field([], alias="from", description="states, as in a rule")
+    to: _Names = Field([], description="states, as in a rule")
+    rule: _Names = Field([], description="only messages by these rules")
+    notifier: _Names = Field([], description="only messages for these notifiers")
+    everything: bool = Field(False, description="instead of all of these")
+    mode: Literal["hold", "drop"] = Field("hold", description="hold: send one digest when it ends; drop: never send")
+    for_: str = Field("", alias="for", description='how long, for example "2h"; at most 30 days')
+    ends_at: str = Field("", description="instead of that: an RFC 3339 time")
+    author: str = Field("", max_length=LONGEST_AUTHOR, description='default: "api"')
+    reason: str = Field(min_length=1, max_length=LONGEST_REASON)
+    dry_run: bool = Field(False, description="only show what it would have matched")
+    id: str = Field(
+        "",
+        min_length=1,
+        max_length=LONGEST_ID,
+        description="chosen by the client: a repeated request adds nothing twice",
+    )

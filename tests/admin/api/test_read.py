@@ -37,10 +37,7 @@ def test_a_list_is_newest_first_and_its_pages_meet(world: World) -> None:
 
 
 @pytest.mark.parametrize(("path", "key"), [("jobs", "id"), ("transitions", "job"), ("deliveries", "job")])
-@pytest.mark.parametrize("limit", [1, 3])
-def test_who_turns_pages_sees_all_that_was_there_once_whatever_arrives(
-    either_world: World, path: str, key: str, limit: int
-) -> None:
+def test_paging_shows_every_row_once_whatever_arrives(either_world: World, path: str, key: str) -> None:
     """Between two pages rows arrive with times before, among and after those on record, equal ones too."""
     world, new = either_world, count(100)
 
@@ -56,7 +53,7 @@ def test_who_turns_pages_sees_all_that_was_there_once_whatever_arrives(
     there = arrive(3, 0, 1, 1, 2, 1, 0, 2)
     seen, cursor = [], ""
     while cursor is not None:
-        page = get(world.client(), f"{path}?limit={limit}{cursor and f'&cursor={cursor}'}")
+        page = get(world.client(), f"{path}?limit=3{cursor and f'&cursor={cursor}'}")
         seen += ids(page, key)
         cursor = page["cursor"]
         if len(seen) < 12:
@@ -81,8 +78,6 @@ def test_lists_made_from_the_rules_are_paged_too(world: World) -> None:
         ("tag=Snapshot", ["j2"]),
         ("queue=p224", ["j1", "j0"]),
         ("job=j0", ["j0"]),
-        ("tag=Transcode&state=Running", ["j0"]),
-        ("since=2026-11-21T12:00:00Z", ["j2", "j1", "j0"]),
         ("since=2026-11-21T12:00:00.001Z", ["j2"]),
         ("until=2026-11-21T20:00:01%2B08:00", ["j1", "j0"]),
         ("state=Sleeping", []),
@@ -97,10 +92,10 @@ def test_jobs_and_transitions_are_filtered(either_world: World, query: str, expe
     assert ids(get(client, f"transitions?{query}"), "job") == expected
 
 
-def test_deliveries_are_filtered_by_state_notifier_rule_and_job(either_world: World) -> None:
-    either_world.sees(job_number(0), a_failed_job(1))
-    either_world.attempt(Rejected("no"), free=1)
-    client = either_world.client()
+def test_deliveries_are_filtered_by_state_notifier_rule_and_job(world: World) -> None:
+    world.sees(job_number(0), a_failed_job(1))
+    world.attempt(Rejected("no"), free=1)
+    client = world.client()
     assert ids(get(client, "deliveries?notifier=cms"), "job") == ["j0"]
     assert ids(get(client, "deliveries?rule=failed"), "notifier") == ["ops/1"]
     assert ids(get(client, "deliveries?job=j1"), "rule") == ["failed"]
@@ -233,7 +228,7 @@ LISTS = ["watches", "jobs", "transitions", "deliveries", "rules", "notifiers", "
 
 
 @pytest.mark.parametrize("path", [*(f"/api/v1/{name}" for name in LISTS), "/api/v1/jobs/j1", "/openapi.json"])
-def test_who_has_an_answer_asks_whether_it_is_still_right(world: World, path: str) -> None:
+def test_an_answer_is_revalidated_by_its_etag(world: World, path: str) -> None:
     world.sees(job_number(1))
     client = world.client()
     first = client.get(path)
@@ -251,7 +246,7 @@ def test_who_has_an_answer_asks_whether_it_is_still_right(world: World, path: st
 
 
 @pytest.mark.parametrize("path", ["jobs", "transitions", "deliveries", "notifiers", "jobs/j1"])
-def test_what_has_changed_is_answered_anew(world: World, path: str) -> None:
+def test_a_changed_answer_has_another_etag(world: World, path: str) -> None:
     world.sees(job_number(1))
     client = world.client()
     tag = client.get(f"/api/v1/{path}").headers["ETag"]
@@ -274,7 +269,7 @@ def test_a_tag_differs_by_token_only_where_the_answer_does(world: World) -> None
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/api/v1/jobs/nobody", "/api/v1/jobs?limit=0"])
-def test_what_is_not_to_be_kept_has_no_tag(world: World, path: str) -> None:
+def test_uncacheable_answers_have_no_etag(world: World, path: str) -> None:
     answer = world.client().get(path, headers={"If-None-Match": "*"})
     assert answer.status_code != 304
     assert ("ETag" in answer.headers, answer.headers["Cache-Control"]) == (False, "no-store")
@@ -303,12 +298,12 @@ def test_what_cannot_be_read_is_a_counter(world: World) -> None:
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 
-def test_figures_of_a_day_are_told_by_the_hour(either_world: World) -> None:
+def test_a_day_is_shown_in_slots_of_an_hour(world: World) -> None:
     failed = replace(a_failed_job(2), started_at=NOON - timedelta(hours=1), ended_at=NOON)
-    either_world.sees(job_number(1), failed, job_number(3, tag="Snapshot", queue=None))
-    either_world.now += timedelta(minutes=10)
-    either_world.attempt(Sent())
-    found = either_world.client().get("/api/v1/stats").json
+    world.sees(job_number(1), failed, job_number(3, tag="Snapshot", queue=None))
+    world.now += timedelta(minutes=10)
+    world.attempt(Sent())
+    found = world.client().get("/api/v1/stats").json
     assert (found["span"], found["step_seconds"], len(found["slots"])) == ("24h", 3600, 24)
     assert (found["since"], found["slots"][-1]) == ("2026-11-20T13:00:00.000Z", "2026-11-21T12:00:00.000Z")
     assert found["until"] == "2026-11-21T12:10:00.000Z"

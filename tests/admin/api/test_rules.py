@@ -40,7 +40,7 @@ def test_a_job_on_record_is_explained_and_nothing_is_changed(world: World) -> No
     assert everything(world) == before
 
 
-def test_a_made_up_job_is_explained_and_nothing_is_changed(world: World) -> None:
+def test_a_sample_job_is_explained_and_nothing_is_changed(world: World) -> None:
     before = everything(world)
     (found,) = ask(world, job={"tag": "Snapshot", "from": "Running", "to": "Failed", "queue": "vod"})
     assert found["headline"] == '"all" notifies cms: at once'
@@ -49,7 +49,7 @@ def test_a_made_up_job_is_explained_and_nothing_is_changed(world: World) -> None
     assert everything(world) == before
 
 
-def test_a_job_that_nobody_saw_is_not_found_and_it_says_what_to_check(world: World) -> None:
+def test_an_unknown_job_is_not_found_and_the_error_says_what_to_check(world: World) -> None:
     assert ask(world, 404, job_id="j404") == (
         'no job "j404" is on record: is the id right, and does a watch list its bucket and its tag?'
     )
@@ -83,7 +83,7 @@ def test_what_cannot_be_asked_is_refused_with_what_would_be_right(
     assert fault in ask(world, 400, **body)
 
 
-def test_every_fault_of_a_question_is_told_at_once(world: World) -> None:
+def test_every_fault_of_a_question_is_reported_at_once(world: World) -> None:
     detail = ask(world, 400, job_id=7, bucket=8, more=9)
     assert all(name in detail for name in ("job_id", "bucket", "more"))
 
@@ -131,7 +131,7 @@ def test_rules_that_are_right_are_ok_and_their_tests_are_run(world: World) -> No
     }  # fmt: skip
 
 
-def test_every_fault_is_told_with_its_line(world: World) -> None:
+def test_every_fault_is_reported_with_its_line(world: World) -> None:
     found = checked(world, RULES.replace('to = "Failed"', 'to = "Faild"') + TEST)
     assert (found["ok"], found["sha"], found["tests"]) == (False, None, {"run": 0, "failed": []})
     assert found["faults"] == [
@@ -150,7 +150,7 @@ def test_a_warning_does_not_refuse(world: World) -> None:
     assert (warning["line"], warning["level"]) == (line_of('match.tag = "Concat"', text), "warning")
 
 
-def test_a_test_that_fails_is_told_with_its_number_and_line(world: World) -> None:
+def test_a_failing_test_is_reported_with_its_number_and_line(world: World) -> None:
     found = checked(world, RULES + TEST + WRONG)
     assert not found["ok"]
     assert found["tests"]["run"] == 2
@@ -190,7 +190,7 @@ def test_what_is_tried_does_not_come_into_force(world: World) -> None:
         ({"json": {"toml": "#" * 2_000_000}}, 413, "a body is at most 2000000 bytes"),
     ],
 )
-def test_a_body_that_is_none_of_rules_says_what_would_be_right(
+def test_an_invalid_body_is_refused_with_what_would_be_right(
     world: World, sent: dict[str, Any], status: int, said: str
 ) -> None:
     seen = world.client().post(PATH, **sent)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from bridge.decide.rulesfile.silences import MOST
-from bridge.model import Rejected
 from bridge.pipeline.digests import DigestDispatcher
 from bridge.record.outbox import digests, silences
 from tests.support.admin_world import NOON, READ, World, a_failed_job, a_silence, job_number
@@ -142,12 +141,7 @@ def test_a_rule_that_there_is_not_is_a_warning(world: World) -> None:
     assert post(world, rule="failed")["warnings"] == []
 
 
-def test_what_no_watch_polls_is_a_warning(world: World) -> None:
-    (said,) = post(world, match={"tag": "Transcod"})["warnings"]
-    assert said == 'match.tag: no watch polls the tag "Transcod" (did you mean "Transcode"?)'
-
-
-def test_who_gives_no_name_is_the_api(world: World) -> None:
+def test_the_default_author_is_the_api(world: World) -> None:
     body = json.dumps({key: value for key, value in WANTED.items() if key != "author"}).encode()
     answer = world.client().post("/api/v1/silences", data=body, content_type="application/json")
     assert answer.get_json()["silence"]["author"] == "api"
@@ -208,11 +202,6 @@ def test_garbage_in_the_body_is_refused_in_a_few_words(world: World, body: bytes
     assert listed(world)["items"] == []
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_a_body_that_is_not_json_is_a_415(world: World, kind: str) -> None:
-    refused(world, json.dumps(WANTED).encode(), 415, kind)
-
-
 def test_there_are_only_so_many_silences_at_once(world: World) -> None:
     with world.db.write() as tx:
         silences.add(tx, a_silence("sil_over", ends_at=NOON))
@@ -233,7 +222,7 @@ def test_what_all_silences_cost_together_is_bounded(world: World) -> None:
     assert len(listed(world)["items"]) == 1
 
 
-def test_the_members_of_a_digest_are_found_by_the_delivery_that_told_it(either_world: World) -> None:
+def test_the_members_of_a_digest_are_found_by_its_delivery(either_world: World) -> None:
     world = either_world
     with world.db.write() as tx:
         silences.add(tx, a_silence())
@@ -255,9 +244,3 @@ def test_the_members_of_a_digest_are_found_by_the_delivery_that_told_it(either_w
     assert deliveries(world, f"?digest={digest}&job=j2") == [one for one in found if one["job"] == "j2"]
     one = world.client(READ).get(f"/api/v1/deliveries/{held[0]['id']}").get_json()
     assert (one["state"], one["digest"]) == ("merged", digest)
-
-
-def test_a_dead_delivery_was_held_by_nobody(world: World) -> None:
-    world.delivery_of(1)
-    world.attempt(Rejected("no"))
-    assert [(one["held_by"], one["due_at"]) for one in deliveries(world, "?state=dead")] == [(None, None)]

@@ -51,7 +51,7 @@ def test_a_body_that_is_not_json_is_a_415(world: World) -> None:
     assert (answer.status_code, answer.content_type) == (415, "application/problem+json")
 
 
-def test_a_body_that_nobody_asked_for_is_a_400(world: World) -> None:
+def test_an_unexpected_body_is_a_400(world: World) -> None:
     client = world.client()
     assert client.post("/api/v1/watches/vod/poll", json={"now": True}).status_code == 400
     assert client.post("/api/v1/watches/vod/poll", json={}).status_code == 202
@@ -100,6 +100,6 @@ def test_the_security_headers_are_on_every_answer(world: World, path: str) -> No
     assert headers["Cross-Origin-Opener-Policy"] == headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
-def test_who_is_lost_is_told_where_to_look(world: World) -> None:
+def test_a_404_names_the_description_of_the_api(world: World) -> None:
     detail = world.client().get("/nowhere").get_json(force=True)["detail"]
     assert detail == 'there is nothing at "/nowhere"; /openapi.json lists the endpoints'

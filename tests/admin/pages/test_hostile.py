@@ -72,7 +72,7 @@ def test_an_origin_of_null_is_never_ours(world: World, host: str) -> None:
     assert answer.status_code == 403
 
 
-def test_who_has_to_sign_in_first_is_led_back_whatever_the_address(world: World) -> None:
+def test_signing_in_leads_back_to_any_address(world: World) -> None:
     wanted = "/jobs/%E6%B5%8B%3Fx%23?bucket=%E6%B5%8B"
     client = world.app().test_client()
     asked = client.get(client.get(wanted).location)
@@ -194,7 +194,7 @@ def _is_harmless(page: str) -> None:
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
-def test_who_mistypes_an_address_in_a_browser_gets_a_page(admin: FlaskClient) -> None:
+def test_an_unknown_address_in_a_browser_is_a_page(admin: FlaskClient) -> None:
     answer = admin.get("/nowhere", headers=BROWSER)
     assert answer.status_code == 404
     assert "there is nothing at" in answer.text
@@ -208,6 +208,6 @@ def test_a_stranger_with_a_browser_learns_of_no_address_whether_it_is_there(worl
     assert client.get("/api/v1/nowhere", headers=BROWSER).status_code == 401
 
 
-def test_a_program_is_told_of_addresses_as_ever(admin: FlaskClient) -> None:
+def test_a_program_gets_json_for_an_unknown_address(admin: FlaskClient) -> None:
     answer = admin.get("/nowhere")
     assert (answer.status_code, answer.content_type) == (401, "application/problem+json")

@@ -63,7 +63,7 @@ def test_older_jobs_are_a_page_away(world: World, admin: FlaskClient) -> None:
     assert "/jobs/j0?" in second
 
 
-def test_a_jobs_page_tells_its_whole_life_and_why_who_was_told(world: World, admin: FlaskClient) -> None:
+def test_a_jobs_page_shows_its_timeline_and_explanation(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(7))
     world.attempt(Rejected("no such channel"), answer="channel_not_found")
     page = admin.get("/jobs/j7").text
@@ -80,7 +80,7 @@ def test_a_jobs_page_tells_its_whole_life_and_why_who_was_told(world: World, adm
     assert "Verdict of each rule (2)" in page
 
 
-def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) -> None:
+def test_the_read_token_sees_no_button(world: World, reader: FlaskClient) -> None:
     world.sees(a_failed_job(7))
     world.attempt(Rejected("no such channel"))
     page = reader.get("/jobs/j7").text
@@ -89,7 +89,7 @@ def test_who_may_only_look_finds_no_button(world: World, reader: FlaskClient) ->
     assert "<button>Send" not in page
 
 
-def test_a_job_that_told_nobody_says_why_and_is_told_by_hand(world: World, admin: FlaskClient) -> None:
+def test_a_job_without_notifications_says_why_and_can_be_notified_manually(world: World, admin: FlaskClient) -> None:
     world.book = a_book(QUIET)
     world.sync()
     world.sees(job_number(1))
@@ -107,7 +107,7 @@ def test_a_job_that_told_nobody_says_why_and_is_told_by_hand(world: World, admin
     assert "sent" in admin.get("/jobs/j1").text
 
 
-def test_telling_by_hand_says_what_is_wrong(world: World, admin: FlaskClient) -> None:
+def test_notifying_manually_reports_errors(world: World, admin: FlaskClient) -> None:
     world.sees(job_number(1))
     for job, notifier in (("j1", "nobody"), ("j1", ""), ("nix", "cms")):
         admin.post(f"/jobs/{job}/tell", data={"notifier": notifier})
@@ -131,9 +131,7 @@ ODD_ID = "j\u202e1\x9b\u2067"
 SPELT = r"photo\u202egpj.exe\x9b\u2067\n\tend"
 
 
-def test_what_acts_unseen_in_a_name_is_spelt_out_on_every_page_and_copied_as_it_is(
-    world: World, admin: FlaskClient
-) -> None:
+def test_invisible_characters_are_spelt_out_and_copied_unchanged(world: World, admin: FlaskClient) -> None:
     texts = dict.fromkeys(("input", "output", "tag", "queue", "user_data", "message", "code", "workflow"), SPOOF)
     (told, *_) = world.sees(job_number(1, id=ODD_ID, state=FAILED, outputs=(SPOOF,), **texts))
     job, explain = (f"{path}{quote(ODD_ID, safe='')}" for path in ("/jobs/", "/rules/explain?job="))
@@ -267,11 +265,11 @@ def test_everything_stands_in_the_order_of_time() -> None:
     ]  # fmt: skip
 
 
-def test_what_ci_did_not_say_is_not_there() -> None:
+def test_unknown_times_are_not_in_the_timeline() -> None:
     assert [one["word"] for one in timeline(a_job(), {})] == ["created"]
 
 
-def test_what_died_or_is_held_looks_so() -> None:
+def test_dead_and_held_deliveries_have_their_own_look() -> None:
     states = ["dead", "held", "dropped", "merged", "waiting", "sending"]
     job = a_job(deliveries=[a_delivery(state, state, "2026-11-21T12:00:01Z") for state in states])
     assert [one["look"] for one in timeline(job, {})[1:]] == ["bad", "held", "held", "held", "waiting", "waiting"]

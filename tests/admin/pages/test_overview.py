@@ -61,7 +61,7 @@ def test_each_transition_stands_with_the_deliveries_it_caused(world: World, admi
     assert "sent" in row
 
 
-def test_who_was_told_nothing_is_said_with_the_way_to_the_reason(world: World, admin: FlaskClient) -> None:
+def test_a_transition_without_notification_links_to_its_explanation(world: World, admin: FlaskClient) -> None:
     world.sees(job_number(1, state="Success"), was="Running")
     with world.db.write() as tx:
         tx.exec_driver_sql("DELETE FROM delivery")
@@ -149,7 +149,7 @@ def test_each_word_has_its_colour_and_an_unknown_one_the_last() -> None:
     assert [path.attrib["class"] for path in paths] == ["axis", "c-success", "c-other"]
 
 
-def test_who_cannot_see_it_hears_the_sums() -> None:
+def test_screen_readers_get_the_sums() -> None:
     assert drawn(bars({"Success": [1, 0, 2]}, SLOTS, label="Queue vod")).attrib["aria-label"] == "Queue vod: Success 3"
     assert drawn(bars({}, SLOTS, label="Queue vod")).attrib["aria-label"] == "Queue vod: nothing"
 

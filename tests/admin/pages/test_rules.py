@@ -48,7 +48,7 @@ def posted(client: FlaskClient, path: str, status: int = 200, **form: str) -> st
 # --- those in force ------------------------------------------------------------------------------------------
 
 
-def test_each_rule_says_what_it_hears_of_and_whom_it_tells(world: World) -> None:
+def test_each_rule_is_shown_in_words(world: World) -> None:
     world.sees(a_failed_job(1), job_number(2), job_number(3))
     world.now += timedelta(minutes=2)
     said = text_of(page(signed_in(world), "/rules"))
@@ -123,9 +123,7 @@ def test_a_job_on_record_is_explained(world: World) -> None:
     assert "#rule-failed" in html
 
 
-def test_the_read_token_may_ask_about_a_job_on_record_and_not_about_a_made_up_one(
-    world: World, reader: FlaskClient
-) -> None:
+def test_the_read_token_may_explain_a_job_on_record_but_no_sample_job(world: World, reader: FlaskClient) -> None:
     world.sees(a_failed_job(1))
     html = page(reader, "/rules/explain?job=j1")
     assert '"failed" notifies ops/1' in text_of(html)
@@ -135,7 +133,7 @@ def test_the_read_token_may_ask_about_a_job_on_record_and_not_about_a_made_up_on
     posted(reader, "/rules/try", 403, rules=RULES)
 
 
-@pytest.mark.parametrize("job", ["nix", "' OR 1=1 --", "<script>", "转码", "%00x", "x" * 5_000])
+@pytest.mark.parametrize("job", ["<script>", "转码", "%00x", "x" * 5_000])
 def test_a_job_that_is_not_on_record_is_said_so_and_stays_in_the_form(
     world: World, admin: FlaskClient, job: str
 ) -> None:
@@ -160,7 +158,7 @@ def test_the_example_is_a_job_that_is_watched_and_can_be_explained(world: World,
         'job = { tag = "Transcode", to = "Failed", duration = "50m", user_data = "asset_id=7" }',
     ],
 )
-def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: FlaskClient, text: str) -> None:
+def test_a_sample_job_may_be_json_or_toml(world: World, admin: FlaskClient, text: str) -> None:
     assert '"failed" notifies ops/1: at once' in text_of(posted(admin, "/rules/explain", job=text))
 
 
@@ -181,7 +179,7 @@ def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: Fl
         ('{"tag": "</textarea><script>alert(1)</script>", "to": "new"}', ['no job becomes "new"']),
     ],
 )
-def test_every_fault_of_a_made_up_job_is_said_and_the_text_stays(
+def test_every_fault_of_a_sample_job_is_shown_and_the_text_kept(
     world: World, admin: FlaskClient, text: str, said: list[str]
 ) -> None:
     html = posted(admin, "/rules/explain", 400, job=text)
@@ -194,7 +192,7 @@ def test_every_fault_of_a_made_up_job_is_said_and_the_text_stays(
 # --- other rules ---------------------------------------------------------------------------------------------
 
 
-def test_every_fault_of_a_pasted_file_is_told_with_its_line_and_the_text_stays(
+def test_every_fault_of_a_pasted_file_is_shown_with_its_line_and_the_text_kept(
     world: World, admin: FlaskClient
 ) -> None:
     text = RULES.replace('to = "Failed"', 'to = "Faild"').replace('notify = "cms"', 'notify = "<nobody>"')
@@ -227,7 +225,7 @@ def test_of_many_differences_the_first_fifty_are_shown(world: World, admin: Flas
     assert "60 more, 60 fewer" in text_of(html)
 
 
-def test_tests_that_fail_are_told(world: World, admin: FlaskClient) -> None:
+def test_failing_tests_are_shown(world: World, admin: FlaskClient) -> None:
     said = text_of(posted(admin, "/rules/try", rules=RULES + '[[test]]\njob = { to = "Success" }\nexpect = []\n'))
     assert "1 of 1 test failed." in said
     assert "notified, but not expected: all -> cms" in said

@@ -24,7 +24,7 @@ def test_a_span_is_said_in_its_largest_units(seconds: float | None, said: str) -
     assert span(seconds) == said
 
 
-def test_what_was_and_what_will_be_is_told_from_now() -> None:
+def test_past_and_future_times_are_relative_to_now() -> None:
     assert ago(NOON - timedelta(minutes=3), NOON) == "3 min ago"
     assert ago(NOON + timedelta(hours=2), NOON) == "in 2 h"
     assert ago(NOON, NOON) == "now"

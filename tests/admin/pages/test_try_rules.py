@@ -148,7 +148,7 @@ def test_of_the_rules_in_force_no_line_is_quoted() -> None:
     assert "whsec" not in repr(a_book(f"{RULES}# whsec_hush"))
 
 
-def test_what_is_doubtful_without_it_is_not_told_of_it() -> None:
+def test_warnings_of_the_rules_in_force_are_not_repeated() -> None:
     base = a_book(f'{RULES}[[rule]]\nname = "never"\nmatch.tag = "Concat"\nnotify = "cms"\n')
     pasted = Pasted('[[rule]]\nname = "neither"\nmatch.tag = "Merge"\nnotify = "cms"\n', base)
     assert len(base.warnings) == 1
