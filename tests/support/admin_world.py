@@ -15,13 +15,15 @@ from bridge.admin import create_app
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import FAILED, NEW, Attempt, Job, Outcome, Problem, Rejected, Sent, Silence, Transition
+from bridge.model import FAILED, NEW, Attempt, Job, JobProblem, Outcome, Rejected, Sent, Silence, Transition
 from bridge.pipeline.route import route_all
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases, problems, snapshots
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Facts, Filter
 from tests.support.nouns import NOON, SECRET, a_job
 
 
@@ -108,7 +110,7 @@ class World:
     def __post_init__(self) -> None:
         self.nonce: Callable[[], str] = lambda: f"nonce-{next(self._nonces)}"
 
-    def cannot_read(self, *found: Problem, read: Sequence[str] = ()) -> None:
+    def cannot_read(self, *found: JobProblem, read: Sequence[str] = ()) -> None:
         with self.db.write() as tx:
             problems.record(tx, BUCKET, "s1", read, found, now=self.now)
 
@@ -171,6 +173,21 @@ class World:
     def delivery_of(self, number: int) -> str:
         """Record a job that the notifier cms is told of; return the delivery's id."""
         return self.sees(job_number(number))[0].deliveries[0].id
+
+    def deliveries(self, **which: str) -> list[Facts]:
+        with self.db.read() as tx:
+            return lists.find_deliveries(tx, Filter(**which)).items
+
+    def state_of(self, delivery: str) -> str:
+        return next(str(row["state"]) for row in self.deliveries() if row["id"] == delivery)
+
+    def watch(self, name: str = "vod") -> Facts:
+        with self.db.read() as tx:
+            return next(row for row in gauges.read_watches(tx) if row["name"] == name)
+
+    def notifier(self, name: str) -> Facts:
+        with self.db.read() as tx:
+            return next(row for row in gauges.read_notifiers(tx) if row["name"] == name)
 
     def give_up(self, why: str) -> None:
         """Bury what waits without another attempt, as while a notifier is left alone."""

@@ -25,7 +25,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text is needed")  # noqa: TRY004  (pydantic collects ValueErrors)
+        raise ValueError("a string is needed")  # noqa: TRY004  (pydantic collects ValueErrors)
     if not value:
         raise ValueError("is empty; leave it out, or give a value")
     if "\0" in value:  # PostgreSQL has no NUL in a text

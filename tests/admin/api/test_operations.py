@@ -12,7 +12,6 @@ import pytest
 from bridge.model import Rejected, Sent
 from bridge.record.database import ms
 from bridge.record.outbox import entries
-from bridge.record.queries import gauges, lists
 from bridge.record.schema import action
 from tests.support.admin_world import NOON, READ, World, a_failed_job, job_number
 from tests.support.records import rows
@@ -24,26 +23,14 @@ def post(world: World, path: str, status: int = 202, **body: Any) -> Any:
     return answer.get_json(force=True)
 
 
-def state(world: World, delivery: str) -> Any:
-    with world.db.read() as tx:
-        found = lists.delivery_details(tx, delivery)
-    assert found
-    return found["state"]
-
-
-def watch(world: World) -> Any:
-    with world.db.read() as tx:
-        return gauges.read_watches(tx)[0]
-
-
 def test_a_dead_delivery_is_resent_under_its_own_id(world: World) -> None:
     delivery = world.delivery_of(1)
     world.attempt(Rejected("not today"))
-    assert state(world, delivery) == "dead"
+    assert world.state_of(delivery) == "dead"
     assert post(world, f"deliveries/{delivery}/redrive") == {"delivery": delivery}
-    assert state(world, delivery) == "waiting"
+    assert world.state_of(delivery) == "waiting"
     assert world.attempt(Sent()) == [delivery]
-    assert state(world, delivery) == "sent"
+    assert world.state_of(delivery) == "sent"
 
 
 def test_only_dead_or_dropped_deliveries_are_resent(world: World) -> None:
@@ -51,7 +38,7 @@ def test_only_dead_or_dropped_deliveries_are_resent(world: World) -> None:
     assert "is waiting" in post(world, f"deliveries/{delivery}/redrive", 409)["detail"]
     world.attempt(Sent())
     assert "is sent" in post(world, f"deliveries/{delivery}/redrive", 409)["detail"]
-    assert state(world, delivery) == "sent"
+    assert world.state_of(delivery) == "sent"
 
 
 @pytest.mark.parametrize("name", ["cms", "ops/1"])
@@ -121,24 +108,24 @@ def test_a_notifier_that_is_resumed_goes_on(world: World) -> None:
 
 def test_a_watch_is_paused_and_goes_on(world: World) -> None:
     assert post(world, "watches/vod/pause") == {"watch": "vod", "paused": True}
-    assert watch(world)["paused"] is True
+    assert world.watch()["paused"] is True
     assert "is paused" in post(world, "watches/vod/poll", 409)["detail"]
     assert post(world, "watches/vod/resume") == {"watch": "vod", "paused": False}
-    assert watch(world)["paused"] is False
+    assert world.watch()["paused"] is False
 
 
 def test_a_watch_is_polled_now(world: World) -> None:
     world.polled()
-    assert watch(world)["next_poll_at"] is not None
+    assert world.watch()["next_poll_at"] is not None
     post(world, "watches/vod/poll")
-    assert watch(world)["next_poll_at"] is None  # no time to wait for: now
+    assert world.watch()["next_poll_at"] is None  # no time to wait for: now
 
 
 def test_a_watch_can_be_paused_before_any_worker_has_started(world: World) -> None:
     with world.db.write() as tx:
         tx.exec_driver_sql("DELETE FROM watch")
     post(world, "watches/vod/pause")
-    assert watch(world)["paused"] is True
+    assert world.watch()["paused"] is True
 
 
 def test_the_author_of_an_operation_is_recorded(world: World) -> None:
@@ -231,7 +218,7 @@ def test_what_is_resent_is_said(world: World) -> None:
     ("said", "fault"),
     [
         ({"notifer": "cms"}, 'unknown key "notifer" (did you mean "notifier"?); there are: since, until, notifier'),
-        ({"notifier": 7}, "notifier: a text is needed"),
+        ({"notifier": 7}, "notifier: a string is needed"),
         ({"notifier": ""}, "notifier: is empty"),
         ({"job": "a\0b"}, "job: contains a NUL"),
         ({"since": "2h"}, 'since: "2h" is not a time such as'),

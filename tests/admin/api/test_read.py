@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import FAILED, Job, Problem, Rejected, RetryLater, Sent
+from bridge.model import FAILED, Job, JobProblem, Rejected, RetryLater, Sent
 from bridge.record.outbox import entries
 from tests.support.admin_world import ADMIN, BUCKET, NOON, READ, World, a_book, a_failed_job, job_number
 
@@ -277,7 +277,7 @@ def test_uncacheable_answers_have_no_etag(world: World, path: str) -> None:
 
 def test_a_job_says_what_of_it_cannot_be_read(either_world: World) -> None:
     either_world.sees(job_number(1), job_number(2))
-    either_world.cannot_read(Problem(job_id="j1", field="EndTime", value="null"), read=["j1", "j2"])
+    either_world.cannot_read(JobProblem(job_id="j1", field="EndTime", value="null"), read=["j1", "j2"])
     client = either_world.client()
     assert get(client, "jobs/j1")["problems"] == [
         {
@@ -289,7 +289,7 @@ def test_a_job_says_what_of_it_cannot_be_read(either_world: World) -> None:
 
 
 def test_what_cannot_be_read_is_a_counter(world: World) -> None:
-    world.cannot_read(Problem(job_id="j9", field="State", value="", left_out=True))
+    world.cannot_read(JobProblem(job_id="j9", field="State", value="", left_out=True))
     text = world.client().get("/metrics").text
     assert 'bridge_job_problems_total{field="State",kind="left_out"} 1.0' in text
     assert 'bridge_job_problems_total{field="EndTime",kind="field"} 0.0' in text

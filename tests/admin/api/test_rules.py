@@ -67,14 +67,14 @@ def test_the_bucket_says_which_of_two_jobs_is_meant(world: World) -> None:
         ({}, "the body: give either job_id or job"),
         ({"job_id": "j1", "job": {}}, "give either job_id or job"),
         ({"job": {}, "bucket": "b"}, "bucket is for a job on record"),
-        ({"job_id": 7}, "job_id: a text is needed"),
+        ({"job_id": 7}, "job_id: a string is needed"),
         ({"job_id": "a\0b"}, "job_id: contains a NUL (\\u0000)"),
         ({"job_id": "j1", "bucket": "b\0"}, "bucket: contains a NUL"),
         ({"job_id": ""}, "job_id: is empty; leave it out"),
         ({"job_id": "j" * 1_001}, "job_id: has 1001 characters; at most 1000 are read"),
         ({"job": []}, "job: Input should be an object"),
         ({"job": {"tga": "Transcode"}}, 'job: a job has no "tga" (did you mean "tag"?)'),
-        ({"job": {"to": "Faild"}}, 'no job state is called "Faild" (did you mean "Failed"?)'),
+        ({"job": {"to": "Faild"}}, 'there is no job state "Faild" (did you mean "Failed"?)'),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_what_would_be_right(
@@ -137,7 +137,7 @@ def test_every_fault_is_reported_with_its_line(world: World) -> None:
     assert found["faults"] == [
         {
             "line": line_of('to = "Failed"', RULES), "level": "error",
-            "text": 'rule "failed", key "to": no job state is called "Faild" (did you mean "Failed"?)',
+            "text": 'rule "failed", key "to": there is no job state "Faild" (did you mean "Failed"?)',
         }
     ]  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_an_invalid_body_is_refused_with_what_would_be_right(
 def test_rules_of_a_megabyte_are_read_and_more_is_a_fault(world: World) -> None:
     assert checked(world, RULES + "#" * (LARGEST - len(RULES)))["ok"]
     (fault,) = checked(world, "#" * (LARGEST + 1))["faults"]
-    assert fault["text"] == "is too large: it has 1,000,001 bytes, and 1,000,000 are the most"
+    assert fault["text"] == "is too large: it has 1,000,001 bytes; the limit is 1,000,000"
 
 
 def test_the_server_of_run_takes_as_much(world: World) -> None:

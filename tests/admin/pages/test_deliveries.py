@@ -17,7 +17,6 @@ from bridge.model import NewDelivery, Rejected, RetryLater, Sent
 from bridge.pipeline.digests import DigestDispatcher
 from bridge.pipeline.operations import USUAL_PER_MINUTE
 from bridge.record.outbox import entries, silences
-from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import DELIVERY_STATES
 from tests.admin.pages.reading import text_of
@@ -26,18 +25,6 @@ from tests.support.nouns import batch_id, by_hand
 
 HOSTILE = '"><script>alert(1)</script>&'
 RECEIVER = f"不行 {HOSTILE}"
-
-
-def ids(world: World, **which: str) -> list[str]:
-    with world.db.read() as tx:
-        return [one["id"] for one in lists.find_deliveries(tx, Filter(**which)).items]
-
-
-def state(world: World, delivery: str) -> str:
-    with world.db.read() as tx:
-        found = lists.delivery_details(tx, delivery)
-    assert found
-    return str(found["state"])
 
 
 def a_dead_one(world: World, number: int = 1, *, answer: str = "") -> str:
@@ -71,7 +58,7 @@ def test_what_a_gate_kept_says_which(
     page = admin.get(f"/deliveries?state={state}").text
     assert f"{state} cms Running j1 all 0 {why}" in text_of(page)
     assert "<b>" not in page
-    (one,) = ids(world)
+    (one,) = [row["id"] for row in world.deliveries()]
     assert (f'aria-label="Resend {one}"' in admin.get(f"/deliveries/{one}").text) == (button is not None)
     assert ("Resend selected" in page) == (button is not None)
 
@@ -110,7 +97,7 @@ def test_selected_deliveries_are_resent(world: World, admin: FlaskClient) -> Non
     answer = admin.post("/deliveries/redrive-chosen", data={"id": [first, second]}, follow_redirects=True)
     assert f"2 of 2 queued: {first}, {second}." in text_of(answer.text)
     assert f'<a href="/deliveries/{second}">' in answer.text
-    assert [state(world, one) for one in (first, second, third)] == ["waiting", "waiting", "dead"]
+    assert [world.state_of(one) for one in (first, second, third)] == ["waiting", "waiting", "dead"]
 
 
 def test_of_many_chosen_ones_the_first_are_named(world: World, admin: FlaskClient) -> None:
@@ -171,7 +158,7 @@ def test_a_dead_delivery_is_resent(world: World, admin: FlaskClient) -> None:
     delivery = a_dead_one(world)
     answer = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
     assert f"{delivery} is queued." in answer.text
-    assert state(world, delivery) == "waiting"
+    assert world.state_of(delivery) == "waiting"
     again = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
     assert "only a dead or a dropped one can be resent" in again.text
 
@@ -191,11 +178,11 @@ def test_a_digest_and_its_members_lead_to_each_other(world: World, admin: FlaskC
     with world.db.write() as tx:
         silences.add(tx, a_silence())
     world.sees(job_number(1, state="Failed"), job_number(2, state="Failed"))
-    member = ids(world, state="held")[0]
+    member, *_ = (row["id"] for row in world.deliveries(state="held"))
     assert "The silence &#34;sil_1&#34; was active. Held until" in admin.get(f"/deliveries/{member}").text
     world.now = NOON + timedelta(hours=2)
     DigestDispatcher(db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0).tell_due()
-    (digest,) = set(ids(world)) - set(ids(world, state="merged"))
+    (digest,) = (row["id"] for row in world.deliveries() if row["state"] != "merged")
     told = admin.get(f"/deliveries/{digest}").text
     assert f'href="/deliveries/{member}"' in told
     assert "Included messages" in told
@@ -214,7 +201,8 @@ def test_a_webhook_is_shown_as_a_request_and_as_curl(world: World, admin: FlaskC
 
 def test_slack_is_shown_as_text(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(1))
-    page = admin.get(f"/deliveries/{ids(world)[0]}").text
+    (delivery,) = world.deliveries()
+    page = admin.get(f"/deliveries/{delivery['id']}").text
     assert "To Slack, C024BE91L" in text_of(page)
     assert "curl" not in page
 
@@ -255,7 +243,7 @@ def test_a_recovery_names_the_state_that_was_left(world: World, admin: FlaskClie
         a_test_message("cms", nonce="1", now=NOON), kind="recovery", state="Success", event={"data": {"in": "Running"}}
     )
     with world.db.write() as tx:
-        entries.put(tx, [NewDelivery(id="d1", message=over, notifier="cms", lane=None)], now=NOON)
+        entries.put(tx, [NewDelivery(id="d1", message=over, notifier="cms", ordering_key=None)], now=NOON)
     for path in ("/deliveries", "/deliveries/d1"):
         said = text_of(admin.get(path).text)
         assert "no longer Running" in said
@@ -330,11 +318,6 @@ def dead(world: World) -> World:
     return world
 
 
-def states(world: World) -> list[str]:
-    with world.db.read() as tx:
-        return [one["state"] for one in lists.find_deliveries(tx, Filter()).items]
-
-
 def a_batch(world: World) -> None:
     interval, which = timedelta(seconds=1), Filter(state="dead")
     by_hand(world.db, now=world.now).redrive_batch(which, interval=interval)
@@ -353,7 +336,7 @@ def test_first_it_is_said_how_many_and_nothing_is_done(dead: World, admin: Flask
     assert "dead, notifier cms" in page
     assert "Resend 3" in page
     assert '<label for="per-minute">' in page
-    assert states(dead) == ["dead"] * 3
+    assert [row["state"] for row in dead.deliveries()] == ["dead"] * 3
 
 
 def test_it_is_said_how_long_it_takes(dead: World, admin: FlaskClient) -> None:
@@ -396,7 +379,7 @@ def test_how_long_ago_means_the_time_when_it_was_counted(dead: World, admin: Fla
     assert "since=2026-11-21T11:30:00" in action
     dead.now += timedelta(hours=1)
     admin.post(action, data=RATE)
-    assert states(dead) == ["waiting"] * 3
+    assert [row["state"] for row in dead.deliveries()] == ["waiting"] * 3
 
 
 def test_resending_warns_of_a_paused_notifier(dead: World, admin: FlaskClient) -> None:
@@ -418,7 +401,7 @@ def test_nothing_to_resend_is_said(world: World, admin: FlaskClient) -> None:
 def test_an_invalid_rate_is_refused(dead: World, admin: FlaskClient, per_minute: str) -> None:
     answer = admin.post("/deliveries/redrive?state=dead", data={"per_minute": per_minute}, follow_redirects=True)
     assert "a whole number from 1 to 6000 is needed" in answer.text
-    assert states(dead) == ["dead"] * 3
+    assert [row["state"] for row in dead.deliveries()] == ["dead"] * 3
 
 
 @pytest.mark.parametrize("query", ["state=sent", "state=waiting", "since=soon"])
@@ -427,7 +410,7 @@ def test_a_filter_that_means_nothing_resends_nothing(dead: World, admin: FlaskCl
     assert asked.status_code == 400
     assert 'role="alert"' in asked.text
     admin.post(f"/deliveries/redrive?{query}", data=RATE)
-    assert states(dead) == ["dead"] * 3
+    assert [row["state"] for row in dead.deliveries()] == ["dead"] * 3
 
 
 def test_what_is_left_of_a_batch_is_cancelled(dead: World, admin: FlaskClient) -> None:
@@ -436,7 +419,7 @@ def test_what_is_left_of_a_batch_is_cancelled(dead: World, admin: FlaskClient) -
     cancelled = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
     assert "Cancelled: 2." in cancelled
     assert "Cancel the rest" not in cancelled
-    assert sorted(states(dead)) == ["dead", "dead", "waiting"]
+    assert sorted([row["state"] for row in dead.deliveries()]) == ["dead", "dead", "waiting"]
     again = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
     assert "there is nothing left to cancel" in again
     assert "there is no batch" in admin.post("/deliveries/batches/rdr_2/cancel", follow_redirects=True).text

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from bridge.decide.rulesfile.errors import LARGEST
 from bridge.record import rulesets
-from tests.admin.pages.conftest import signed_in
+from tests.admin.pages.conftest import page, posted, signed_in
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
 
@@ -31,18 +31,6 @@ name = "nights <i>"
 between = "22:00-08:00"
 match.tag = "Snapshot"
 """
-
-
-def page(client: FlaskClient, path: str, status: int = 200) -> str:
-    answer = client.get(path)
-    assert answer.status_code == status, answer.text
-    return answer.text
-
-
-def posted(client: FlaskClient, path: str, status: int = 200, **form: str) -> str:
-    answer = client.post(path, data=form)
-    assert answer.status_code == status, answer.text
-    return answer.text
 
 
 # --- those in force ------------------------------------------------------------------------------------------
@@ -165,7 +153,7 @@ def test_a_sample_job_may_be_json_or_toml(world: World, admin: FlaskClient, text
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"tag": 5, "to": "Faild", "x": 1}', ['a job has no "x"', "tag: 5 is not a text", "did you mean"]),
+        ('{"tag": 5, "to": "Faild", "x": 1}', ['a job has no "x"', "tag: 5 is not a string", "did you mean"]),
         ('{"tag": "Transcode"', ["this is not JSON"]),
         ("{ tag = }", ["this is neither JSON nor TOML"]),
         ("tag", ["this is neither JSON nor TOML"]),
@@ -199,7 +187,7 @@ def test_every_fault_of_a_pasted_file_is_shown_with_its_line_and_the_text_kept(
     html = posted(admin, "/rules/try", rules=text.replace("\n", "\r\n"))
     said = text_of(html)
     assert "This file would be refused" in said
-    assert 'error line 26 rule "failed", key "to": no job state is called "Faild" (did you mean "Failed"?)' in said
+    assert 'error line 26 rule "failed", key "to": there is no job state "Faild" (did you mean "Failed"?)' in said
     assert 'error line 35 rule "all", key "notify": there is no notifier' in said
     assert "&lt;nobody&gt;" in html
     assert "<nobody>" not in html

@@ -14,8 +14,6 @@ from flask.testing import FlaskClient
 from bridge.model import Rejected, RetryLater, Sent, WebhookNotifier
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.queries import gauges, lists
-from bridge.record.queries.lists import Facts, Filter
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
 
@@ -25,11 +23,6 @@ HOSTILE = '"><script>alert(1)</script>&'
 def card(page: str, name: str) -> str:
     """Return the part of the page that is about one notifier."""
     return page.split(f'id="notifier-{name}"')[1].split("</article>")[0]
-
-
-def row(world: World, name: str) -> Facts:
-    with world.db.read() as tx:
-        return next(one for one in gauges.read_notifiers(tx) if one["name"] == name)
 
 
 def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> None:
@@ -87,7 +80,7 @@ def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskCli
     assert 'action="/notifiers/ops/1/resume"' in page
     assert 'aria-label="Resume ops/1"' in page
     assert "ops/1 is resumed." in admin.post("/notifiers/ops/1/resume", follow_redirects=True).text
-    assert row(world, "ops/1")["paused_at"] is None
+    assert world.notifier("ops/1")["paused_at"] is None
 
 
 @pytest.mark.parametrize(("failures", "alone"), [(1, False), (9, False), (10, True)])
@@ -105,8 +98,7 @@ def test_a_test_leads_to_its_delivery(world: World, admin: FlaskClient, name: st
     here = {"Referer": "http://localhost/notifiers"}
     world.enlist()
     answer = admin.post(f"/notifiers/{name}/test", headers=here)
-    with world.db.read() as tx:
-        (sent,) = lists.find_deliveries(tx, Filter(notifier=name)).items
+    (sent,) = world.deliveries(notifier=name)
     assert (answer.status_code, answer.location) == (303, f"/deliveries/{sent['id']}")
     assert sent["kind"] == "test"
     page = admin.get(answer.location).text
@@ -140,9 +132,8 @@ def test_the_read_token_sees_no_button(world: World, reader: FlaskClient) -> Non
     assert page.count("Sign in with the admin token to send a test") == 1
     assert reader.post("/notifiers/cms/test").status_code == 403
     assert reader.post("/notifiers/cms/resume").status_code == 403
-    assert row(world, "cms")["paused_at"] is not None
-    with world.db.read() as tx:
-        assert [one["id"] for one in lists.find_deliveries(tx, Filter()).items] == [delivery]
+    assert world.notifier("cms")["paused_at"] is not None
+    assert [row["id"] for row in world.deliveries()] == [delivery]
 
 
 def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) -> None:
@@ -181,11 +172,6 @@ def watch_card(page: str, name: str) -> str:
     return page.split(f'id="watch-{name}"')[1].split("</article>")[0]
 
 
-def watch_row(world: World, name: str) -> Facts:
-    with world.db.read() as tx:
-        return next(one for one in gauges.read_watches(tx) if one["name"] == name)
-
-
 def test_a_card_says_what_is_polled_and_how_it_went(world: World, admin: FlaskClient) -> None:
     world.polled()
     page = admin.get("/watches").text
@@ -215,23 +201,23 @@ def test_a_watch_is_polled_now(world: World, admin: FlaskClient) -> None:
     world.polled()
     assert 'aria-label="Poll now: vod"' in admin.get("/watches").text
     assert "vod is polled as soon as a worker is free." in admin.post("/watches/vod/poll", follow_redirects=True).text
-    assert watch_row(world, "vod")["next_poll_at"] is None
+    assert world.watch("vod")["next_poll_at"] is None
 
 
 def test_a_watch_is_paused_and_goes_on(world: World, admin: FlaskClient) -> None:
     paused = admin.post("/watches/vod/pause", follow_redirects=True).text
-    assert watch_row(world, "vod")["paused"] is True
+    assert world.watch("vod")["paused"] is True
     assert "its jobs are not polled" in watch_card(paused, "vod")
     assert "Poll now" not in watch_card(paused, "vod")
     assert "is paused; resume it" in admin.post("/watches/vod/poll", follow_redirects=True).text
     assert "vod is polled again." in admin.post("/watches/vod/resume", follow_redirects=True).text
-    assert watch_row(world, "vod")["paused"] is False
+    assert world.watch("vod")["paused"] is False
 
 
 def test_a_name_may_have_a_slash_and_be_chinese(world: World, admin: FlaskClient) -> None:
     world.book = a_book(SECOND + RULES)
     admin.post("/watches/归档/1/pause")
-    assert watch_row(world, "归档/1")["paused"] is True
+    assert world.watch("归档/1")["paused"] is True
 
 
 def test_what_only_the_record_knows_is_marked(world: World, admin: FlaskClient) -> None:
@@ -268,7 +254,7 @@ def test_a_difference_of_clocks_is_said_on_its_card_the_overview_and_readyz(
         admin.get("/readyz").text,
     ]
     assert all((says or "CI's clock is") in html.unescape(page) for page in pages) == (says is not None)
-    assert watch_row(world, "vod")["clock_ahead_seconds"] == ahead_s
+    assert world.watch("vod")["clock_ahead_seconds"] == ahead_s
     scraped = world.client().get("/metrics").text
     found = re.findall(r'bridge_watch_clock_ahead_seconds{[^}]*watch="vod"[^}]*} (\S+)', scraped)
     assert found == ([] if ahead_s is None else [f"{ahead_s:.1f}"])
