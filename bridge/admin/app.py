@@ -61,7 +61,7 @@ def create_app(
     )  # fmt: skip
     parts.loaded.since(book().sha, clock())
     app = Flask("bridge.admin", static_folder=None)
-    # One more, so that a body that is too long can be told from one that just fits.
+    # One more, so that a body that is too long differs from one that just fits.
     app.config.update(MAX_CONTENT_LENGTH=problems.LARGEST_BODY + 1, PROPAGATE_EXCEPTIONS=False)
     app.url_map.merge_slashes = False  # a name may have two; and nobody is redirected anywhere
     problems.register(app)

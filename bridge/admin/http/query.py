@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -126,19 +127,12 @@ def parameters(request: Request, known: Sequence[str], *, states: Sequence[str] 
 
 def body(request: Request, largest: int = LARGEST_BODY) -> bytes:
     """Return the body. Raises Problem 413, and does not cut: werkzeug does, when no length was announced."""
-    # One more, so that a body that is too long can be told from one that just fits.
-    request.max_content_length = largest + 1
-    try:
-        found = request.get_data()
-    except RequestEntityTooLarge as error:
-        raise _too_large(largest) from error
-    if len(found) > largest:
-        raise _too_large(largest)
-    return found
-
-
-def _too_large(largest: int) -> Problem:
-    return Problem(413, f"a body is at most {largest} bytes here")
+    request.max_content_length = largest + 1  # so that a body that is too long differs from one that just fits
+    with suppress(RequestEntityTooLarge):
+        given = request.get_data()
+        if len(given) <= largest:
+            return given
+    raise Problem(413, f"a body is at most {largest} bytes here")
 
 
 def json_of(request: Request, model: type[_Model], largest: int = LARGEST_BODY) -> _Model:
@@ -167,8 +161,9 @@ def _fault(fault: ErrorDetails, model: type[BaseModel]) -> str:
     if fault["type"] == "extra_forbidden":
         known = [field.alias or name for name, field in model.model_fields.items()]
         return f'unknown key "{where}"{suggest(where, known)}; there are: {listing(known)}'
-    given = fault["input"]
-    instead = f", not {shown(given)}" if fault["type"] != "value_error" and isinstance(given, int | float | str) else ""
+    # Only a member is quoted: a whole body may contain a secret.
+    is_plain = fault["loc"] and fault["type"] != "value_error" and isinstance(fault["input"], int | float | str)
+    instead = f", not {shown(fault['input'])}" if is_plain else ""
     return f"{where or 'the body'}: {_message(fault)}{instead}"
 
 

@@ -54,9 +54,9 @@ class Message(BaseModel):
     title: str
     text: str
     fields: list[tuple[str, str]]
-    state: str | None
-    rule: str | None
-    job_id: str | None
+    state: str | None = None  # what older versions stored may lack it
+    rule: str | None = None
+    job_id: str | None = None
 
 
 class Attempt(BaseModel):
