@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import re
 import socket
@@ -104,13 +103,6 @@ def _read_request(connection: socket.socket) -> bool:
     return left <= 0
 
 
-def _drip(server: Hostile, connection: socket.socket, said: bytes, pause_s: float) -> None:
-    for byte in said:
-        connection.sendall(bytes((byte,)))
-        if server.closing.wait(pause_s):
-            return
-
-
 def never_answers() -> Hostile:
     """Reads the request and stays silent, the connection open."""
     return Hostile(lambda server, _: _ignore(server.closing.wait()))
@@ -133,40 +125,6 @@ def refuses_connection() -> Iterator[Refusing]:
         yield Refusing(f"http://127.0.0.1:{bound.getsockname()[1]}/hook")
 
 
-def drips_header(pause_s: float = 1.0) -> Hostile:
-    """Sends a byte of an endless header every `pause_s` seconds."""
-    said = b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 100_000
-    return Hostile(lambda server, connection: _drip(server, connection, said, pause_s))
-
-
-def endless_body() -> Hostile:
-    """Sends a body without a length and without an end, as fast as it is taken."""
-
-    def treat(server: Hostile, connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-        while not server.closing.is_set():
-            connection.sendall(CHUNK)
-
-    return Hostile(treat)
-
-
-def big_body(megabytes: int = 100) -> Hostile:
-    """Sends a body of so many megabytes, its length announced."""
-
-    def treat(_: Hostile, connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (megabytes << 20))
-        for _n in range((megabytes << 20) // len(CHUNK)):
-            connection.sendall(CHUNK)
-
-    return Hostile(treat)
-
-
-def redirects_to(url: str, status: int = 301) -> Hostile:
-    """Answers every request with a redirect to `url`."""
-    head = f"HTTP/1.1 {status} Moved\r\nLocation: {url}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    return Hostile(lambda _, connection: connection.sendall(head.encode()))
-
-
 def closes_after_request() -> Hostile:
     """Reads the request and closes the connection without a word."""
     return Hostile(lambda *_: None)
@@ -180,18 +138,6 @@ def resets_after_request() -> Hostile:
 def answers_unread(said: bytes) -> Hostile:
     """Says this as soon as it is connected to, and closes without having read a byte."""
     return Hostile(lambda _, connection: connection.sendall(said), reading=False)
-
-
-def talks_garbage() -> Hostile:
-    """Answers with bytes that are no HTTP, and closes."""
-    return Hostile(lambda _, connection: connection.sendall(b"\x00\xffSSH-2.0-not http at all\r\n\r\n" * 20))
-
-
-def gzip_bomb(megabytes: int = 100) -> Hostile:
-    """Answers with a small gzip body that becomes so many megabytes."""
-    body = gzip.compress(bytes(megabytes << 20))
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
-    return Hostile(lambda _, connection: connection.sendall(head + body))
 
 
 def ci_error(status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> Answer:
