@@ -18,8 +18,7 @@ from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, attempts, metadata, notifiers
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.record.test_snapshots import see
-from tests.support.records import a_listed_job, know, new_delivery, put, rows
+from tests.support.records import a_listed_job, know, new_delivery, put, rows, see
 from tests.support.waiting import wait_until
 
 
@@ -107,8 +106,7 @@ def test_sqlite_brings_itself_up_to_date(empty_url: str, opened: Opener) -> None
     assert db.revision() == HEAD
 
 
-@pytest.mark.parametrize("round_", range(3))
-def test_two_upgrades_at_once_both_succeed(empty_url: str, opened: Opener, round_: int) -> None:
+def test_two_upgrades_at_once_both_succeed(empty_url: str, opened: Opener) -> None:
     dbs, together = [opened(empty_url), opened(empty_url)], threading.Barrier(2, timeout=10)
 
     def upgrade(db: Database) -> None:

@@ -6,115 +6,17 @@ import contextlib
 import json
 import re
 import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from bridge.simulator.ci import CiSimulator
 from bridge.simulator.web import Answer, Fault, Request
-
-Treatment = Callable[["Hostile", socket.socket], None]
-CHUNK = b"x" * 65_536
-_NO_FAREWELL = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: closing is a reset
-
-
-class Hostile:
-    """A listening socket; each connection is treated in its own thread, once its first request was read.
-
-    Not `reading`: at once, and what was sent lies unread when the connection is closed.
-    """
-
-    def __init__(self, treat: Treatment, *, reading: bool = True) -> None:
-        self._treat = treat
-        self._reading = reading
-        self.closing = threading.Event()
-        self.connections = 0
-        self.requests = 0
-        self._changed = threading.Condition()
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._socket.getsockname()[1]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    def wait_for_requests(self, count: int, timeout: float = 10.0) -> None:
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.requests >= count, timeout):
-                raise TimeoutError(f"{self.requests} of {count} requests within {timeout} s")
-
-    def __enter__(self) -> Self:
-        self._threads.append(threading.Thread(target=self._accept, daemon=True))
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._threads[0].join(5)
-        for connection in self._open:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads[1:]:
-            thread.join(5)
-        self._socket.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.append(connection)
-            self._threads.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
-            self._threads[-1].start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            if self._reading and not _read_request(connection):
-                return
-            self._count()
-            self._treat(self, connection)
-
-    def _count(self) -> None:
-        with self._changed:
-            self.requests += 1
-            self._changed.notify_all()
-
-
-def _read_request(connection: socket.socket) -> bool:
-    said = b""
-    while b"\r\n\r\n" not in said:
-        part = connection.recv(65_536)
-        if not part:
-            return False
-        said += part
-    head, _, body = said.partition(b"\r\n\r\n")
-    match = re.search(rb"(?i)content-length: *(\d+)", head)
-    left = int(match[1]) - len(body) if match else 0
-    while left > 0 and (part := connection.recv(65_536)):
-        left -= len(part)
-    return left <= 0
-
-
-def never_answers() -> Hostile:
-    """Reads the request and stays silent, the connection open."""
-    return Hostile(lambda server, _: _ignore(server.closing.wait()))
-
-
-def _ignore(_: object) -> None: ...
+from tests.support.receivers import Receiver, dripping
 
 
 @dataclass(frozen=True)
 class Refusing:
     url: str
-    requests: int = 0
 
 
 @contextlib.contextmanager
@@ -125,19 +27,9 @@ def refuses_connection() -> Iterator[Refusing]:
         yield Refusing(f"http://127.0.0.1:{bound.getsockname()[1]}/hook")
 
 
-def closes_after_request() -> Hostile:
-    """Reads the request and closes the connection without a word."""
-    return Hostile(lambda *_: None)
-
-
-def resets_after_request() -> Hostile:
-    """Reads the request and resets the connection."""
-    return Hostile(lambda _, connection: connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_FAREWELL))
-
-
-def answers_unread(said: bytes) -> Hostile:
-    """Says this as soon as it is connected to, and closes without having read a byte."""
-    return Hostile(lambda _, connection: connection.sendall(said), reading=False)
+def never_answers() -> Receiver:
+    """Reads the request and stays silent, the connection open."""
+    return Receiver(dripping(b"", b""))
 
 
 def ci_error(status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> Answer:
