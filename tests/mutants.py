@@ -205,7 +205,7 @@ MUTANTS = (
         "an emptied rules.toml that is taken",
         "bridge.decide.rulesfile.rulesets:emptied",
         "lambda before, after: None",
-        ("tests/decide/rulesfile/test_reload.py", "tests/test_rules_in_force.py"),
+        ("tests/decide/rulesfile/test_reload.py", "tests/wiring/test_rules_in_force.py"),
     ),
 )
 

@@ -50,7 +50,7 @@ def poll(stage: Stage, **environ: str) -> Poll:
     settings = environment.read(given)
     rules = Rules(settings, given)
     parts.sync(stage.db, rules.book)
-    (found,) = poll_all(settings, rules, stage.db, [])
+    ((_, found),) = poll_all(settings, rules, stage.db)
     assert found is not None
     return found
 

@@ -18,7 +18,7 @@ from bridge.collect.http import HttpSession, Proxies, Reply
 from bridge.collect.jobs_xml import Answer, AnswerReader, JobCache, read_error
 from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization, encode
-from bridge.model import Described, Page, Place, Rate, Stream
+from bridge.model import Description, Page, Place, Rate, Stream
 from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class TencentCi:
         answer, reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})
         return answer.page(reply.date)
 
-    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+    def describe(self, place: Place, ids: Sequence[str]) -> Description:
         """Return the jobs of at most 10 ids.
 
         An id that cannot stand in the path of a request is not asked for; it is neither among the jobs nor missing.
@@ -126,7 +126,7 @@ class TencentCi:
             raise ValueError(f"describe takes 1 to {IDS_A_CALL} ids, not {len(ids)}")
         asked = ",".join(job_id for job_id in ids if _ASKABLE.fullmatch(job_id))
         if not asked:
-            return Described(jobs=())
+            return Description(jobs=())
         answer, reply = self._ask(place, f"/jobs/{asked}", {})
         return answer.described(reply.date)
 

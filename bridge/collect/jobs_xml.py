@@ -22,7 +22,7 @@ from bridge import shallow_json
 from bridge.collect.errors import BrokenReply, UnreadableReply
 from bridge.collect.xml_stream import ERROR, JOB_LIMIT, RESPONSE, TEXT_KEPT, XmlStream
 from bridge.display import clamp
-from bridge.model import FAILED, GONE, NEW, OUTPUTS_KEPT, Described, Job, Page, Problem
+from bridge.model import FAILED, GONE, NEW, OUTPUTS_KEPT, Description, Job, JobProblem, Page
 
 REPLY_LIMIT = 128 * 2**20  # bytes of one reply, once it is unpacked
 PART_LIMIT = 4 * 2**20  # of what is held until a job ends; a job has some 4 kB, with much recognised speech some 200 kB
@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 
     job_id: str
     job: Job | None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[JobProblem, ...] = ()
 
 
 # --- jobs already read: most of a page is what the last poll saw, to the byte, and need not be parsed again -----------
@@ -86,15 +86,15 @@ class Answer:
     """What a reply says, of a list or by id."""
 
     jobs: tuple[Job, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[JobProblem, ...] = ()
     next_token: str | None = None
     missing: tuple[str, ...] = ()
 
     def page(self, served_at: datetime | None = None) -> Page:
         return Page(jobs=self.jobs, next_token=self.next_token, served_at=served_at, problems=self.problems)
 
-    def described(self, served_at: datetime | None = None) -> Described:
-        return Described(jobs=self.jobs, missing=self.missing, served_at=served_at, problems=self.problems)
+    def described(self, served_at: datetime | None = None) -> Description:
+        return Description(jobs=self.jobs, missing=self.missing, served_at=served_at, problems=self.problems)
 
 
 class AnswerReader:
@@ -336,7 +336,7 @@ def _read_job(element: ET.Element, bucket: str, region: str, *, is_too_big: bool
     return Reading(job_id, job, problems)
 
 
-def _unusable(job_id: str, state: str, own: Mapping[str, ET.Element], *, is_too_big: bool) -> Problem | None:
+def _unusable(job_id: str, state: str, own: Mapping[str, ET.Element], *, is_too_big: bool) -> JobProblem | None:
     """Return why there is no job without what cannot be read, or None."""
     if not job_id or len(job_id) > LONGEST_WORD:
         others = (_text(own.get(tag)) for tag in ("Tag", "CreationTime", "QueueId"))
@@ -352,7 +352,7 @@ def _is_state(text: str) -> bool:
     return len(text) <= LONGEST_WORD and text.isprintable() and _UNREADABLE not in text and text not in unusable
 
 
-def _times_and_progress(job_id: str, own: Mapping[str, ET.Element]) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+def _times_and_progress(job_id: str, own: Mapping[str, ET.Element]) -> tuple[dict[str, Any], tuple[JobProblem, ...]]:
     """Return what is no text, by its name in Job, and what of it cannot be understood."""
     values, problems = {}, []
     for tag, (name, read) in _PARSED.items():
@@ -389,8 +389,8 @@ _PARSED: Mapping[str, tuple[str, Callable[[str], object]]] = {
 }
 
 
-def _problem(job_id: str, tag: str, text: str, *, left_out: bool = False) -> Problem:
-    return Problem(job_id=job_id, field=tag, value=clamp(" ".join(text.split()), _EXCERPT), left_out=left_out)
+def _problem(job_id: str, tag: str, text: str, *, left_out: bool = False) -> JobProblem:
+    return JobProblem(job_id=job_id, field=tag, value=clamp(" ".join(text.split()), _EXCERPT), left_out=left_out)
 
 
 def _input(element: ET.Element | None) -> str | None:

@@ -221,7 +221,7 @@ _NOT_HTTP = "{place} did not answer in HTTP"
 _NO_ANSWER = "{place} closed the connection without an answer"
 _BROKEN = "the connection to {place} broke: {text}"
 _FAILURES: dict[int, tuple[str, Reason]] = {
-    pycurl.E_URL_MALFORMAT: ("the url is not one", Reason.OTHER),
+    pycurl.E_URL_MALFORMAT: ("the url is malformed", Reason.OTHER),
     **{
         code: (text, Reason.CONNECTION)
         for code, text in {

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from bridge.collect.errors import UnreadableReply
-from bridge.model import OUTPUTS_KEPT, Described, Job, Page
+from bridge.model import OUTPUTS_KEPT, Description, Job, Page
 from tests.collect.conftest import fixture, read, reader
 
 PAGE = fixture("list_two_jobs_next_token.xml").strip()
@@ -16,7 +16,7 @@ def job_of(name: str) -> Job:
     return job
 
 
-def described(body: bytes) -> Described:
+def described(body: bytes) -> Description:
     made = reader()
     made.feed(body)
     return made.close().described()

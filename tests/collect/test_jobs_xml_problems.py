@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.collect.jobs_xml import LONGEST_NAME, LONGEST_TEXT, PART_LIMIT
 from bridge.collect.xml_stream import Repair
-from bridge.model import Job, Page, Problem
+from bridge.model import Job, JobProblem, Page
 from tests.collect.conftest import read, reader
 from tests.collect.test_jobs_xml import a_page
 
@@ -32,7 +32,7 @@ def an_element(inside: str | bytes, *, state: str | bytes = "Failed", job_id: st
     return b"<JobsDetail><JobId>%s</JobId><State>%s</State>%s</JobsDetail>" % (job_id.encode(), *as_bytes)
 
 
-def odd(inside: str | bytes, **facts: str) -> tuple[Job, tuple[Problem, ...]]:
+def odd(inside: str | bytes, **facts: str) -> tuple[Job, tuple[JobProblem, ...]]:
     page = among_others(an_element(inside, **facts))
     return page.jobs[1], page.problems
 
@@ -88,14 +88,14 @@ def test_a_time_that_cannot_be_understood_is_absent_and_told(tag: str, text: str
     job, (problem,) = odd(f"<{tag}>{text}</{tag}><Progress>30</Progress>")
     assert (job.created_at, job.started_at, job.ended_at, job.progress) == (None, None, None, 30)
     value = text.replace("&#8;", UNREADABLE)
-    assert problem == Problem(job_id="j1", field=tag, value=value if len(value) < 80 else "x" * 79 + "…")
+    assert problem == JobProblem(job_id="j1", field=tag, value=value if len(value) < 80 else "x" * 79 + "…")
 
 
 @pytest.mark.parametrize("text", ["30%", "many", "-1", "3.5", "250", "1000", "1e2", "٣", "0x1f", "NaN", "null", "1 0"])
 def test_a_progress_that_is_no_per_cent_is_absent_and_told(text: str) -> None:
     job, problems = odd(f"<Progress>{text}</Progress><EndTime>2024-03-05T01:30:01Z</EndTime>")
     assert (job.progress, job.ended_at) == (None, datetime(2024, 3, 5, 1, 30, 1, tzinfo=UTC))
-    assert problems == (Problem(job_id="j1", field="Progress", value=text),)
+    assert problems == (JobProblem(job_id="j1", field="Progress", value=text),)
 
 
 @pytest.mark.parametrize("text", ["", " ", "-", "\n"])
@@ -113,12 +113,12 @@ def test_what_ci_did_not_say_is_no_problem(text: str) -> None:
 def test_a_job_without_a_usable_state_is_left_out_and_told(state: str | bytes, value: str) -> None:
     page = among_others(an_element("", state=state))
     assert [job.id for job in page.jobs] == ["good", "fine"]
-    assert page.problems == (Problem(job_id="j1", field="State", value=value, left_out=True),)
+    assert page.problems == (JobProblem(job_id="j1", field="State", value=value, left_out=True),)
 
 
 def test_a_job_without_a_state_element_is_left_out() -> None:
     assert among_others("<JobsDetail><JobId>j1</JobId></JobsDetail>").problems == (
-        Problem(job_id="j1", field="State", value="", left_out=True),
+        JobProblem(job_id="j1", field="State", value="", left_out=True),
     )
 
 
@@ -127,7 +127,7 @@ def test_a_job_whose_id_cannot_be_read_is_left_out_and_told_by_what_it_says(job_
     rest = "<State>Failed</State><Tag>Snapshot</Tag><CreationTime>2024-03-05T01:30:01Z</CreationTime>"
     (problem,) = among_others(f"<JobsDetail>{job_id}{rest}</JobsDetail>").problems
     value = "x" * 79 + "…" if "xx" in job_id else "Snapshot, 2024-03-05T01:30:01Z"
-    assert problem == Problem(job_id="", field="JobId", value=value, left_out=True)
+    assert problem == JobProblem(job_id="", field="JobId", value=value, left_out=True)
 
 
 @pytest.mark.parametrize("job_id", ["a,b", "a/b", "a b", "../x", "媒", "<![CDATA[j&1]]>", "a&b"])
@@ -195,7 +195,7 @@ def test_a_job_of_too_many_files_is_left_out_as_too_big_and_one_of_many_is_read(
     assert (many.jobs[1].outputs_total, many.problems) == (60_000, ())
     more = among_others(files(200_000))
     assert [job.id for job in more.jobs] == ["good", "fine"]
-    assert more.problems == (Problem(job_id="j1", field="JobsDetail", value="more than 8 MB", left_out=True),)
+    assert more.problems == (JobProblem(job_id="j1", field="JobsDetail", value="more than 8 MB", left_out=True),)
 
 
 ODDITIES = (

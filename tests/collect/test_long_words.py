@@ -10,7 +10,7 @@ import pytest
 from bridge.collect.jobs_xml import LONGEST_WORD, JobCache
 from bridge.decide.messages.build import LARGEST_EVENT, build
 from bridge.decide.rules.rulebook import MessageTemplate
-from bridge.model import Job, Problem
+from bridge.model import Job, JobProblem
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.schema import delivery
@@ -53,7 +53,7 @@ def ids(jobs: tuple[Job, ...]) -> list[str]:
 def test_a_job_whose_id_is_absurd_is_left_out_and_the_others_are_read() -> None:
     page = body(an_element("j1"), an_element("x" * (LONGEST_WORD + 1)), an_element("y" * LONGEST_WORD))
     cache = JobCache()
-    left_out = Problem(job_id="", field="JobId", value="x" * 79 + "…", left_out=True)
+    left_out = JobProblem(job_id="", field="JobId", value="x" * 79 + "…", left_out=True)
     for found in (read(page), read(page, cache), read(page, cache)):
         assert ids(found.jobs) == ["j1", "y" * LONGEST_WORD]
         assert found.problems == (left_out,)

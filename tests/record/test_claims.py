@@ -76,9 +76,9 @@ def test_a_lane_is_told_one_after_the_other(db: Database) -> None:
     know(db, "cms")
     put(
         db,
-        new_delivery("a1", lane="a"),
-        new_delivery("b1", lane="b"),
-        new_delivery("a2", lane="a"),
+        new_delivery("a1", key="a"),
+        new_delivery("b1", key="b"),
+        new_delivery("a2", key="a"),
         new_delivery("free"),
     )
     first = claim(db)
@@ -91,14 +91,22 @@ def test_a_lane_is_told_one_after_the_other(db: Database) -> None:
 def test_lanes_of_two_notifiers_do_not_wait_for_each_other(db: Database) -> None:
     know(db, "cms", "ops")
     put(
-        db, new_delivery("c1", lane="a"), new_delivery("o1", to="ops", lane="a"), new_delivery("o2", to="ops", lane="a")
+        db,
+        new_delivery("c1", key="a"),
+        new_delivery("o1", to="ops", key="a"),
+        new_delivery("o2", to="ops", key="a"),
     )
     assert sorted(claimed_ids(db)) == ["c1", "o1"]
 
 
 def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None:
     know(db, "cms")
-    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"), new_delivery("b1", lane="b"))
+    put(
+        db,
+        new_delivery("a1", key="a"),
+        new_delivery("a2", key="a"),
+        new_delivery("b1", key="b"),
+    )
     first, other = claim(db)
     settle(db, ended(first, RetryLater("503"), again_at=NOW + hours(1)), ended(other, Sent()))
     assert row_of(db, deliveries, id="a2")["due_at"] == ms(NOW + hours(1))
@@ -109,9 +117,9 @@ def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None
 
 def test_those_behind_go_at_once_when_the_first_was_sent_at_last(db: Database) -> None:
     know(db, "cms")
-    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"))
+    put(db, new_delivery("a1", key="a"), new_delivery("a2", key="a"))
     settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + minutes(1)))
-    put(db, new_delivery("a3", lane="a"), now=NOW + seconds(1))
+    put(db, new_delivery("a3", key="a"), now=NOW + seconds(1))
     (again,) = claim(db, now=NOW + minutes(1))
     settle(db, ended(again, RetryLater("503"), again_at=NOW + hours(1)), now=NOW + minutes(1))
     (again,) = claim(db, now=NOW + hours(1))
@@ -123,7 +131,7 @@ def test_those_behind_go_at_once_when_the_first_was_sent_at_last(db: Database) -
 
 def test_those_behind_go_at_once_when_the_first_is_dead(db: Database) -> None:
     know(db, "cms")
-    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"))
+    put(db, new_delivery("a1", key="a"), new_delivery("a2", key="a"))
     settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + hours(1)))
     (again,) = claim(db, now=NOW + hours(1))
     settle(db, ended(again, Rejected("no")), now=NOW + minutes(30))
@@ -132,7 +140,12 @@ def test_those_behind_go_at_once_when_the_first_is_dead(db: Database) -> None:
 
 def test_one_that_is_redriven_goes_before_those_behind_it(db: Database) -> None:
     know(db, "cms")
-    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"), new_delivery("a3", lane="a"))
+    put(
+        db,
+        new_delivery("a1", key="a"),
+        new_delivery("a2", key="a"),
+        new_delivery("a3", key="a"),
+    )
     settle(db, ended(claim(db)[0], Rejected("no")))
     (second,) = claim(db)
     write(db, entries.redrive, deliveries.select().with_only_columns(deliveries.c.n), now=NOW)
@@ -146,7 +159,7 @@ def test_a_redrive_between_two_claims_never_sends_two_of_a_lane_at_once(
     db: Database, db_url: str, opened: Opener
 ) -> None:
     know(db, "cms")
-    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"))
+    put(db, new_delivery("a1", key="a"), new_delivery("a2", key="a"))
     settle(db, ended(claim(db)[0], Rejected("no")))
     other = opened(db_url)
     with other.write() as redriving:
@@ -194,7 +207,7 @@ def test_a_notifier_that_asked_everyone_to_wait_delays_no_other(db: Database) ->
     know(db, "cms", "ops")
     put(db, new_delivery("c1"), new_delivery("c2"), new_delivery("o1", to="ops"))
     (first,) = claim(db, free=1)
-    settle(db, ended(first, RetryLater("429", after=minutes(5), everyone=True), again_at=NOW + minutes(5)))
+    settle(db, ended(first, RetryLater("429", after=minutes(5), whole_notifier=True), again_at=NOW + minutes(5)))
     assert claimed_ids(db, now=NOW + minutes(4)) == ["o1"]
     assert sorted(claimed_ids(db, now=NOW + minutes(5))) == ["c1", "c2"]
 
@@ -203,8 +216,8 @@ def test_a_shorter_wish_does_not_shorten_a_longer_one(db: Database) -> None:
     know(db, "cms")
     put(db, new_delivery("d1"), new_delivery("d2"), new_delivery("d3"))
     first, second = claim(db, free=2)
-    settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
-    settle(db, ended(second, RetryLater("429", everyone=True), again_at=NOW + minutes(1)))
+    settle(db, ended(first, RetryLater("429", whole_notifier=True), again_at=NOW + hours(1)))
+    settle(db, ended(second, RetryLater("429", whole_notifier=True), again_at=NOW + minutes(1)))
     assert claim(db, now=NOW + minutes(59)) == []
 
 
@@ -246,11 +259,11 @@ def test_a_notifier_at_its_rate_delays_no_other(db: Database) -> None:
 
 def test_what_a_lane_holds_back_uses_up_no_rate(db: Database) -> None:
     know(db, Notifier(name="cms", rate=Rate(count=2, per=minutes(1)), max_in_flight=64))
-    put(db, new_delivery("a1", lane="a"), new_delivery("a2", lane="a"))
+    put(db, new_delivery("a1", key="a"), new_delivery("a2", key="a"))
     assert claimed_ids(db) == ["a1"]
     for _ in range(3):
         assert claim(db) == []
-    put(db, new_delivery("b1", lane="b"))
+    put(db, new_delivery("b1", key="b"))
     assert claimed_ids(db) == ["b1"]
 
 
@@ -366,7 +379,13 @@ def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_
     db: Database, failures: int, found: list[str]
 ) -> None:
     know(db, "cms", "ops")
-    put(db, new_delivery("old"), new_delivery("tried", lane="b"), new_delivery("o1", to="ops"), new_delivery("young"))
+    put(
+        db,
+        new_delivery("old"),
+        new_delivery("tried", key="b"),
+        new_delivery("o1", to="ops"),
+        new_delivery("young"),
+    )
     _fail(db, "cms", failures)
     numbers = [row["n"] for row in rows(db, deliveries) if row["id"] != "young"]
     with db.write() as tx:
@@ -403,8 +422,8 @@ def test_a_probe_begins_the_retry_time_of_what_was_never_tried(db: Database) -> 
 
 def test_the_receipt_of_the_first_message_of_a_thread_is_seen_by_the_next(db: Database) -> None:
     know(db, "ops", "cms")
-    put(db, *[new_delivery(f"o{n}", to="ops", lane="t", thread="t") for n in (1, 2, 3)])
-    put(db, new_delivery("c1", lane="t", thread="t"))
+    put(db, *[new_delivery(f"o{n}", to="ops", key="t", thread="t") for n in (1, 2, 3)])
+    put(db, new_delivery("c1", key="t", thread="t"))
     first, other = sorted(claim(db), key=lambda d: d.notifier, reverse=True)
     assert (first.id, first.root, other.id) == ("o1", None, "c1")
     settle(db, ended(first, Sent("C1 171.1")), ended(other, Sent()))
@@ -452,7 +471,7 @@ def test_what_is_to_go_out_at_once_is_first_and_goes_to_no_notifier_that_is_paus
 
 def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Database) -> None:
     know(db, "cms")
-    put(db, new_delivery("d1", lane="j1"), new_delivery("d2", lane="j1"), new_delivery("d3"))
+    put(db, new_delivery("d1", key="j1"), new_delivery("d2", key="j1"), new_delivery("d3"))
     numbers = {row["id"]: row["n"] for row in rows(db, deliveries)}
     urge(db, numbers["d2"], numbers["d3"])
     assert [row["id"] for row in rows(db, deliveries) if row["due_at"] == claims.AT_ONCE] == ["d3"]

@@ -71,7 +71,7 @@ def _crowd(db: Database, url: str, opened: Opener, *, count: int, lanes: int, wo
     put(
         db,
         *[
-            new_delivery(f"lane{at}-{number}", to=names[at % len(names)], lane=f"lane{at}")
+            new_delivery(f"lane{at}-{number}", to=names[at % len(names)], key=f"lane{at}")
             for number in range(count // lanes)
             for at in range(lanes)
         ],

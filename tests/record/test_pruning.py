@@ -205,9 +205,9 @@ def test_a_batch_that_is_cut_off_changes_nothing_and_comes_again(db: Database) -
 
 def test_a_lane_goes_on_in_its_order_when_what_came_before_is_pruned(db: Database) -> None:
     know(db, "cms")
-    put(db, new_delivery("first", lane="j1"))
+    put(db, new_delivery("first", key="j1"))
     settle(db, *(ended(one, Sent()) for one in claim(db)))
-    put(db, new_delivery("second", lane="j1"), new_delivery("third", lane="j1"))
+    put(db, new_delivery("second", key="j1"), new_delivery("third", key="j1"))
     assert prune_deliveries(db, NOW + days(31)) == 1
     assert claimed_ids(db) == ["second"]
     assert claimed_ids(db) == []
@@ -216,7 +216,7 @@ def test_a_lane_goes_on_in_its_order_when_what_came_before_is_pruned(db: Databas
 def test_deliveries_are_claimed_and_settled_once_while_others_are_pruned(db: Database) -> None:
     count = 300
     know(db, "cms")
-    put(db, *(new_delivery(f"t{n:03}", lane=f"j{n % 50}") for n in range(count)))
+    put(db, *(new_delivery(f"t{n:03}", key=f"j{n % 50}") for n in range(count)))
     sent: list[str] = []
     done = threading.Event()
 
@@ -423,7 +423,7 @@ SHOWN = f"{BUCKET}/j1"
 def _thread(db: Database, name: str = SHOWN, *, now: datetime = NOW, receipt: str | None = "C1 1.0") -> None:
     """Tell something in a thread."""
     know(db, "ops")
-    put(db, new_delivery(f"d{(now - NOW).days}-{name[-5:]}", to="ops", lane=name, thread=name), now=now)
+    put(db, new_delivery(f"d{(now - NOW).days}-{name[-5:]}", to="ops", key=name, thread=name), now=now)
     settle(db, *(ended(one, Sent(receipt)) for one in claim(db, now=now)), now=now)
 
 
@@ -453,7 +453,7 @@ def test_the_thread_of_an_unfinished_job_or_its_workflow_run_stays(db: Database,
 
 def test_a_thread_in_which_something_waits_to_be_told_stays(db: Database) -> None:
     _thread(db)
-    put(db, new_delivery("waits", to="ops", lane=SHOWN, thread=SHOWN))
+    put(db, new_delivery("waits", to="ops", key=SHOWN, thread=SHOWN))
     assert prune_threads(db, NOW + days(1000)) == 0
 
 

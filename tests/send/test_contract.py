@@ -65,7 +65,7 @@ def test_what_the_receiver_accepts_is_sent(example: Example) -> None:
 def test_a_receiver_that_asks_to_wait_is_left_alone_as_a_whole(example: Example) -> None:
     outcome = answered(example, example.asks_to_wait).outcome
     assert isinstance(outcome, RetryLater)
-    assert (outcome.reason, outcome.after, outcome.everyone) == (Reason.RATE_LIMITED, timedelta(seconds=30), True)
+    assert (outcome.reason, outcome.after, outcome.whole_notifier) == (Reason.RATE_LIMITED, timedelta(seconds=30), True)
 
 
 @each_type

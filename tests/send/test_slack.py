@@ -118,13 +118,13 @@ def test_slacks_wish_to_wait_holds_for_the_whole_notifier(notifier: dict, status
     limited = b'{"ok":false,"error":"ratelimited"}'
     outcome = asked_once(status, limited, b"Retry-After: 30", notifier=notifier)
     why = "Slack says ratelimited"  # whatever the status
-    assert outcome == RetryLater(why, Reason.RATE_LIMITED, after=timedelta(seconds=30), everyone=True)
+    assert outcome == RetryLater(why, Reason.RATE_LIMITED, after=timedelta(seconds=30), whole_notifier=True)
 
 
 def test_a_list_with_429_is_still_a_rate_limit() -> None:
     outcome = asked_once(429, b"[]", b"Retry-After: 30", notifier={})
     wait = timedelta(seconds=30)
-    assert outcome == RetryLater("Slack says to slow down", Reason.RATE_LIMITED, after=wait, everyone=True)
+    assert outcome == RetryLater("Slack says to slow down", Reason.RATE_LIMITED, after=wait, whole_notifier=True)
 
 
 @both_ways
@@ -207,7 +207,7 @@ def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(status: 
         assert f"Slack says {error}" in getattr(outcome, "why", "")
         if error in LIMITED:
             assert isinstance(outcome, RetryLater)
-            assert (outcome.everyone, outcome.reason) == (True, Reason.RATE_LIMITED)
+            assert (outcome.whole_notifier, outcome.reason) == (True, Reason.RATE_LIMITED)
         else:
             assert isinstance(outcome, Rejected)
             assert outcome.pause == (error in GONE)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.send.slack.blocks import blocks, fit, lateness, plain
-from bridge.simulator.slack import fault_of
 from tests.support.receivers import NOON, a_delivery
+from tests.support.strict_slack import refusal_of
 
 LONG = st.one_of(st.text(max_size=50), st.sampled_from(["&<>" * 5000, "x" * 20_000, "转" * 9000, "a&" * 4000]))
 
@@ -88,7 +88,7 @@ def test_data_is_shown_verbatim_and_the_look_alike_takes_it() -> None:
     pieces += [piece for block in shown for piece in block.get("fields", []) + block.get("elements", [])]
     assert len(pieces) == 4
     assert all(piece["verbatim"] is True for piece in pieces)
-    assert fault_of(text, shown) is None
+    assert refusal_of(text, shown) is None
 
 
 def test_a_late_message_says_so() -> None:

@@ -154,14 +154,14 @@ def test_a_redirect_to_nowhere_in_particular_is_still_told(location: str) -> Non
 def test_retry_after_holds_for_the_whole_notifier_for_a_day_at_most(status: int, wish: str, after: timedelta) -> None:
     outcome = HOOK.outcome(reply(status, f"Retry-After: {wish}"), NOON)
     assert isinstance(outcome, RetryLater)
-    assert (outcome.after, outcome.everyone) == (after, True)
+    assert (outcome.after, outcome.whole_notifier) == (after, True)
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 408, 413, 500, 502, 504, 599])
 def test_retry_after_of_other_statuses_is_ignored(status: int) -> None:
     outcome = HOOK.outcome(reply(status, "Retry-After: 60"), NOON)
     assert isinstance(outcome, RetryLater)
-    assert (outcome.after, outcome.everyone) == (None, False)
+    assert (outcome.after, outcome.whole_notifier) == (None, False)
 
 
 def test_an_acceptance_with_retry_after_is_an_acceptance_and_a_410_with_it_a_goodbye() -> None:
@@ -176,7 +176,7 @@ def test_an_acceptance_with_retry_after_is_an_acceptance_and_a_410_with_it_a_goo
 def test_of_two_retry_afters_the_last_counts(first: str, second: str, after: timedelta | None) -> None:
     outcome = HOOK.outcome(reply(429, f"Retry-After: {first}", f"RETRY-AFTER: {second}"), NOON)
     assert isinstance(outcome, RetryLater)
-    assert (outcome.after, outcome.everyone) == (after, after is not None)
+    assert (outcome.after, outcome.whole_notifier) == (after, after is not None)
 
 
 def test_no_answer_is_tried_again_and_a_forbidden_address_is_not() -> None:

@@ -139,16 +139,6 @@ def drips_header(pause_s: float = 1.0) -> Hostile:
     return Hostile(lambda server, connection: _drip(server, connection, said, pause_s))
 
 
-def drips_body(pause_s: float = 1.0) -> Hostile:
-    """Sends the header at once, and a byte of the body every `pause_s` seconds."""
-
-    def treat(server: Hostile, connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        _drip(server, connection, b"x" * 100_000, pause_s)
-
-    return Hostile(treat)
-
-
 def endless_body() -> Hostile:
     """Sends a body without a length and without an end, as fast as it is taken."""
 
@@ -260,27 +250,5 @@ def same_token_for_ever(ci: CiSimulator) -> Fault:
         bare = re.sub(rb"<NextToken>.*?</NextToken>", b"", true.body).replace(b"<Response />", b"<Response></Response>")
         body = bare.replace(b"</Response>", b"<NextToken>225508</NextToken></Response>")
         return Answer(status=true.status, body=body, headers=true.headers)
-
-    return fault
-
-
-def dripped(ci: CiSimulator, pause_s: float) -> Fault:
-    """The true answer, a byte of its body every `pause_s` seconds."""
-
-    def fault(request: Request) -> Answer:
-        true = ci.honest(request, record=False)
-        return Answer(status=true.status, body=true.body, headers=true.headers, drip_s=pause_s)
-
-    return fault
-
-
-def in_turn(*answers: Answer | Fault | None) -> Fault:
-    """Each answer once, in order (None: the true one); after the last, the true ones."""
-    left, lock = list(answers), threading.Lock()
-
-    def fault(request: Request) -> Answer | None:
-        with lock:
-            answer = left.pop(0) if left else None
-        return answer(request) if callable(answer) else answer
 
     return fault

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from bridge.decide.text.times import human, iso
-from bridge.model import Page, Reading
+from bridge.model import ClockReading, Page
 
 # --- whether our clock can be trusted -------------------------------------------------------------------------------
 
@@ -26,7 +26,11 @@ def earlier(ours: datetime, ahead: timedelta | None) -> datetime:
 
 
 def clock_fault(
-    *, now: datetime, trusted_at: datetime | None, readings: Iterable[Reading], local_ahead: timedelta = timedelta(0)
+    *,
+    now: datetime,
+    trusted_at: datetime | None,
+    readings: Iterable[ClockReading],
+    local_ahead: timedelta = timedelta(0),
 ) -> str | None:
     """Return why the clock, which shows `now`, is not to be trusted; None: it is.
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from bridge.model import DONE, GONE, NEW, RUNNING, Job, Missing, Seen, Transition
+from bridge.model import DONE, GONE, NEW, RUNNING, Job, MissingJob, SeenJob, Transition
 
 
 def diff(
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, SeenJob],
     jobs: Iterable[Job],
     *,
     watch: str,
@@ -55,7 +55,7 @@ def is_news(before: str, state: str) -> bool:
 
 
 def gone(
-    seen: Iterable[tuple[Seen, Job]], *, watch: str, now: datetime, still_at: datetime | None = None
+    seen: Iterable[tuple[SeenJob, Job]], *, watch: str, now: datetime, still_at: datetime | None = None
 ) -> tuple[Transition, ...]:
     """Return the transition to `gone` of each job that CI no longer knows, unless it is closed."""
     return tuple(
@@ -67,7 +67,7 @@ def gone(
 
 def _transition(
     job: Job,
-    before: Seen | None,
+    before: SeenJob | None,
     *,
     watch: str,
     now: datetime,
@@ -96,7 +96,7 @@ _DENIALS, _INTERVALS = 3, 2
 ASKED_AGAIN = tuple(timedelta(minutes=minutes) for minutes in (5, 30, 120, 480, 1440))  # after it was found to be gone
 
 
-def due(found: Mapping[str, Missing], now: datetime) -> Iterator[tuple[str, str]]:
+def due(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield (id, stream) of the jobs that are gone and to be asked for again.
 
     What was answered in the future was before the clock was set back.
@@ -107,22 +107,22 @@ def due(found: Mapping[str, Missing], now: datetime) -> Iterator[tuple[str, str]
 
 
 def denied(
-    before: Missing | None, *, stream: str, began: datetime, now: datetime, seen_at: datetime | None = None
-) -> Missing:
+    before: MissingJob | None, *, stream: str, began: datetime, now: datetime, seen_at: datetime | None = None
+) -> MissingJob:
     """Count a denial, one at most in each poll: `began` is when this one did, `seen_at` the last that saw the job."""
     if before is None or before.first_at > now:
-        return Missing(stream=stream, times=1, first_at=now, last_at=now, seen_at=seen_at)
+        return MissingJob(stream=stream, times=1, first_at=now, last_at=now, seen_at=seen_at)
     if before.last_at >= began:
         return before
     return replace(before, times=before.times + 1, last_at=now)
 
 
-def is_believed(missing: Missing, *, every: timedelta) -> bool:
+def is_believed(missing: MissingJob, *, every: timedelta) -> bool:
     """Tell whether CI is believed: three polls, the first and the last at least two of the watch's intervals apart."""
     return missing.times >= _DENIALS and missing.last_at - missing.first_at >= _INTERVALS * every
 
 
-def asked_again(missing: Missing, *, now: datetime) -> Missing | None:
+def asked_again(missing: MissingJob, *, now: datetime) -> MissingJob | None:
     """Return a job that is gone with the time of its next question; None: it is not asked for any more."""
     gone_at = missing.first_at if missing.ask_at and missing.first_at <= now else now
     ask_at = next((gone_at + pause for pause in ASKED_AGAIN if gone_at + pause > now), None)

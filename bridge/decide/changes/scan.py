@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from bridge.decide.changes.clocks import Chain, Clocks
-from bridge.model import Page, Problem, Stream
+from bridge.model import JobProblem, Page, Stream
 
 # --- when a watch is polled next ------------------------------------------------------------------------------------
 
@@ -198,15 +198,17 @@ class Listing:
             self.unreadable.append(self.span)
         self._enter([*smaller, *self.spans[1:]])
 
-    def left_out(self, last: tuple[str, ...], why: str) -> tuple[Problem, ...]:
+    def left_out(self, last: tuple[str, ...], why: str) -> tuple[JobProblem, ...]:
         """Return what is left out with the span given up just now, whose `last` unreadable job has this id, if any.
 
         Where that is another one than the first, nobody knows what lies between.
         """
         known = dict.fromkeys((*self.first_unreadable, *last))
-        problems = [Problem.of_whole(job_id, why) for job_id in known]
+        problems = [JobProblem.of_whole(job_id, why) for job_id in known]
         if len(known) != 1:
-            problems.append(Problem.of_whole("", f"jobs created about {self.unreadable[-1].since:%Y-%m-%d %H:%M} UTC"))
+            problems.append(
+                JobProblem.of_whole("", f"jobs created about {self.unreadable[-1].since:%Y-%m-%d %H:%M} UTC")
+            )
         self.first_unreadable = ()
         return tuple(problems)
 

@@ -215,7 +215,7 @@ def address(
         id=delivery_id(message.id, notifier.name),
         message=message,
         notifier=notifier.name,
-        lane=order,
+        ordering_key=order,
         # A conversation is in one channel.
         thread=f"{own.channel}/{thread}" if thread and own.channel else thread,
         note=" ".join(filter(None, (note, own.note))) or None,

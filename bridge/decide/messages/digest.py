@@ -79,7 +79,9 @@ def digest_delivery(
         rule=digest.name if digest.gate in ("group", "throttle") else None,
         happened_at=min(digest.due_at, now),
     )
-    return NewDelivery(id=id_, message=message, notifier=digest.notifier, lane=None, channel=digest.channel, note=note)
+    return NewDelivery(
+        id=id_, message=message, notifier=digest.notifier, ordering_key=None, channel=digest.channel, note=note
+    )
 
 
 def _title(digest: Digest, silence: Silence | None, states: Sequence[str]) -> str:

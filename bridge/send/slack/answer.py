@@ -126,7 +126,9 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
     """Return the outcome of an answer that was not "ok"; of `error`, its reason repeats a code and no other text."""
     error = error if _CODE.fullmatch(error) else ""
     if status == 429 or error in RATE_LIMITED:
-        return RetryLater(f"Slack says {error or 'to slow down'}", Reason.RATE_LIMITED, after=after, everyone=True)
+        return RetryLater(
+            f"Slack says {error or 'to slow down'}", Reason.RATE_LIMITED, after=after, whole_notifier=True
+        )
     if error in ADVICE:
         reason, advice = ADVICE[error]
         return Rejected(f"Slack says {error}: {advice}", reason, pause=True)
@@ -138,7 +140,7 @@ def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool =
         return RetryLater(_NOT_OK.format(status=status) if webhook else NOT_UNDERSTOOD)
     wish = after if status == 503 else None
     why = f"Slack answered {status}" + (f": {error}" if error else "")
-    return RetryLater(why, _reason(status, error), after=wish, everyone=wish is not None)
+    return RetryLater(why, _reason(status, error), after=wish, whole_notifier=wish is not None)
 
 
 def _reason(status: int, error: str) -> Reason:

@@ -5,26 +5,28 @@ from datetime import timedelta
 import pytest
 
 from bridge.decide.changes.clocks import clock_fault, earlier
-from bridge.model import Reading
+from bridge.model import ClockReading
 from tests.support.nouns import NOON
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SOON = timedelta(seconds=15)
 
 
-def polled(before: timedelta | None = timedelta(0), ahead: timedelta | None = timedelta(0)) -> Reading:
+def polled(before: timedelta | None = timedelta(0), ahead: timedelta | None = timedelta(0)) -> ClockReading:
     """A watch whose last poll with answers was so long before noon."""
-    return Reading(at=None if before is None else NOON - before, ahead=ahead)
+    return ClockReading(at=None if before is None else NOON - before, ahead=ahead)
 
 
-def fault(trusted: timedelta | None = SOON, *readings: Reading, **facts: timedelta) -> str | None:
+def fault(trusted: timedelta | None = SOON, *readings: ClockReading, **facts: timedelta) -> str | None:
     """Ask at noon, the clock having been right so long before."""
     return clock_fault(now=NOON, trusted_at=None if trusted is None else NOON - trusted, readings=readings, **facts)
 
 
 @pytest.mark.parametrize("trusted", [None, SOON, -SOON, HOUR, -HOUR])
 @pytest.mark.parametrize("reading", [(), (polled(),), (polled(None, None),), (polled(ahead=None),)])
-def test_a_clock_that_goes_on_as_before_is_trusted(trusted: timedelta | None, reading: tuple[Reading, ...]) -> None:
+def test_a_clock_that_goes_on_as_before_is_trusted(
+    trusted: timedelta | None, reading: tuple[ClockReading, ...]
+) -> None:
     assert fault(trusted, *reading) is None
 
 
@@ -34,7 +36,7 @@ LEAPS = [100 * DAY, -100 * DAY, 25 * HOUR, HOUR + SOON, -HOUR - SOON]
 @pytest.mark.parametrize("leap", LEAPS)
 @pytest.mark.parametrize("said", [None, polled(None, None), polled(ahead=None), polled(None)])
 def test_a_clock_that_leapt_is_not_trusted_without_a_poll_that_confirms_it(
-    leap: timedelta, said: Reading | None
+    leap: timedelta, said: ClockReading | None
 ) -> None:
     assert "no Date of CI has confirmed" in (fault(leap, *([said] if said else [])) or "")
     assert fault(leap, polled(leap)) is not None  # the last poll before that

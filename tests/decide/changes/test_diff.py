@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.decide.changes.diff import diff, gone, is_news, latest
-from bridge.model import DONE, GONE, NEW, STATES, Seen, Transition
+from bridge.model import DONE, GONE, NEW, STATES, SeenJob, Transition
 from tests.support.nouns import NOON, a_job
 
 
-def seen(**states: str) -> dict[str, Seen]:
-    return {name: Seen(job_id=name, state=state, sequence=1) for name, state in states.items()}
+def seen(**states: str) -> dict[str, SeenJob]:
+    return {name: SeenJob(job_id=name, state=state, sequence=1) for name, state in states.items()}
 
 
-def changes(before: dict[str, Seen], *jobs, **more) -> list[tuple[str, str, str]]:
+def changes(before: dict[str, SeenJob], *jobs, **more) -> list[tuple[str, str, str]]:
     steps = diff(before, jobs, watch="vod", now=NOON, **more)
     return [(step.job.id, step.was, step.to) for step in steps]
 
@@ -25,7 +25,7 @@ def test_a_job_seen_for_the_first_time_goes_from_new_to_its_state():
 
 def test_the_first_transition_is_number_one_and_each_later_one_counts_on():
     (first,) = diff({}, [a_job(state="Submitted")], watch="vod", now=NOON)
-    before = {"j1": Seen(job_id="j1", state="Submitted", sequence=first.sequence)}
+    before = {"j1": SeenJob(job_id="j1", state="Submitted", sequence=first.sequence)}
     (second,) = diff(before, [a_job(state="Running")], watch="vod", now=NOON)
     assert (first.sequence, second.sequence) == (1, 2)
 
@@ -67,7 +67,7 @@ def test_changes_come_in_the_order_of_the_page():
 
 
 def lost(state: str) -> tuple[Transition, ...]:
-    before = Seen(job_id="j1", state=state, sequence=4)
+    before = SeenJob(job_id="j1", state=state, sequence=4)
     return gone([(before, a_job(state=state))], watch="vod", now=NOON)
 
 
@@ -82,13 +82,13 @@ def test_a_job_that_ended_does_not_become_gone_when_ci_forgets_it():
 
 
 def test_a_job_that_was_gone_goes_on_from_the_state_that_ci_named_last():
-    before = {"j1": Seen(job_id="j1", state=GONE, sequence=2, named="Running")}
+    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, named="Running")}
     (step,) = diff(before, [a_job(id="j1", state="Success")], watch="vod", now=NOON)
     assert (step.was, step.to, step.sequence) == ("Running", "Success", 3)
 
 
 def test_a_job_that_was_gone_and_is_as_before_comes_from_gone():
-    before = {"j1": Seen(job_id="j1", state=GONE, sequence=2, named="Running")}
+    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, named="Running")}
     assert changes(before, a_job(id="j1", state="Running")) == [("j1", GONE, "Running")]
 
 
@@ -99,7 +99,7 @@ POLLS = st.lists(st.lists(JOBS, max_size=6) | st.sampled_from(["j1", "j2", "j3"]
 @given(POLLS)
 def test_no_order_or_repetition_of_stale_pages_repeats_a_state_or_reopens_an_end(polls):
     """A poll is a page of jobs, or the id of a job that CI says it does not know."""
-    known: dict[str, Seen] = {}
+    known: dict[str, SeenJob] = {}
     told: dict[str, list[Transition]] = {}
     for number, poll in enumerate(polls):
         now = NOON + timedelta(minutes=number)
@@ -110,7 +110,7 @@ def test_no_order_or_repetition_of_stale_pages_repeats_a_state_or_reopens_an_end
         for step in steps:
             told.setdefault(step.job.id, []).append(step)
             named = step.was if step.to == GONE else None
-            known[step.job.id] = Seen(job_id=step.job.id, state=step.to, sequence=step.sequence, named=named)
+            known[step.job.id] = SeenJob(job_id=step.job.id, state=step.to, sequence=step.sequence, named=named)
     for steps in told.values():
         states = [step.to for step in steps]
         assert all(one != other for one, other in pairwise(states))

@@ -197,18 +197,18 @@ JOB, RUN = "media-1250000000/j8d1", "media-1250000000/i1"
 )
 def test_what_must_stay_in_order_shares_a_lane_and_what_shares_a_thread_shares_a_lane_too(notifier, lane, thread):
     told = address(said(failed()), notifier)
-    assert (told.lane, told.thread) == (lane, thread)
+    assert (told.ordering_key, told.thread) == (lane, thread)
 
 
 def test_a_job_outside_of_a_workflow_has_a_thread_of_its_own():
     told = address(said(failed(workflow_run=None)), slack(thread="workflow"))
-    assert (told.lane, told.thread) == (JOB, JOB)
+    assert (told.ordering_key, told.thread) == (JOB, JOB)
 
 
 @pytest.mark.parametrize("notifier", [HOOK, slack(), slack(thread="job", update=True)])
 def test_a_test_message_waits_for_nobody(notifier):
     told = address(test_message(notifier.name, nonce="n", now=NOON), notifier)
-    assert (told.lane, told.thread) == (None, None)
+    assert (told.ordering_key, told.thread) == (None, None)
 
 
 def test_what_a_fallback_is_told_has_its_own_id_and_says_why():

@@ -1,11 +1,9 @@
-"""`deliveries redrive` with filters, and `jobs tell`: what people have told by hand."""
+"""`deliveries redrive` and `jobs tell`: what people send manually."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,23 +15,19 @@ from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import WebhookNotifier
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
+from bridge.record.queries import lists
 from bridge.record.schema import DEAD, action, delivery
 from tests.support.nouns import NOON
 from tests.support.records import rows
 from tests.support.stage import BUCKET, Stage
-
-
-@pytest.fixture
-def stage(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
-    with Stage(tmp_path, sqlite_url) as found:
-        yield found
+from tests.support.waiting import wait_until
 
 
 def bury(stage: Stage, count: int) -> None:
     notifier = WebhookNotifier(name="cms", url="https://cms.example.com/")
-    told = [address(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
+    new = [address(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
     with stage.db.write() as tx:
-        entries.put(tx, told, now=NOON)
+        entries.put(tx, new, now=NOON)
         tx.execute(update(delivery).values(state=DEAD, ended_at=0))
 
 
@@ -43,18 +37,40 @@ def redrive(stage: Stage, *words: str, code: int = 0) -> Result:
     return seen
 
 
-def test_what_filters_find_becomes_due_one_after_the_other(stage: Stage) -> None:
+def test_a_batch_becomes_due_one_delivery_after_the_other(stage: Stage) -> None:
     bury(stage, 3)
     seen = redrive(stage, "--notifier", "cms", "--rate", "1/h")
     id_ = seen.stdout.strip()
     assert "3 deliveries to be resent, the last at " in seen.stderr
-    assert "no worker runs, so they wait" in seen.stderr
+    assert "they wait, as no worker is running" in seen.stderr
     shown: dict[str, Any] = json.loads(stage.command("deliveries", "show", id_, "--json").stdout)
     assert {"id": id_, "total": 3, "scheduled": 2, "waiting": 1, "dead": 0}.items() <= shown.items()
     assert len(json.loads(stage.command("deliveries", "list", "--batch", id_, "--json").stdout)) == 3
 
 
-def test_beside_a_worker_nothing_is_said_of_one(stage: Stage) -> None:
+def test_a_dry_run_counts_and_shows_the_newest_of_many(stage: Stage) -> None:
+    count = lists.MOST + 60
+    bury(stage, count)
+    preview = redrive(stage, "--notifier", "cms", "--dry-run")
+    assert len(preview.stdout.splitlines()) == 1 + 50
+    assert f"... and {count - 50} more\n{count} deliveries would be resent" in preview.stderr
+    assert len(stage.deliveries(state="dead")) == count
+    assert f"{count} deliveries to be resent, the last at " in redrive(stage, "--notifier", "cms").stderr
+    assert len(stage.deliveries(state="waiting")) == count
+
+
+def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
+    bury(stage, 1)
+    (dead,) = stage.deliveries(state="dead")
+    assert redrive(stage, dead["id"], "--dry-run").stderr == "1 delivery would be resent\n"
+    redrive(stage, dead["id"])
+    assert f"{dead['id']} is waiting, not dead or dropped: skipped\n" in redrive(stage, dead["id"]).stderr
+    assert 'no delivery "dlv_1" is on record' in redrive(stage, "dlv_1", code=1).stderr
+    stage.start_worker()
+    wait_until(lambda: [received.id for received in stage.accepted["/cms"]] == [dead["id"]], why=lambda: stage.log)
+
+
+def test_the_hint_to_start_a_worker_is_not_shown_if_one_is_running(stage: Stage) -> None:
     bury(stage, 1)
     with stage.db.write() as tx:
         leases.enlist(tx, "w1", machine="m", pid=1, now=datetime.now(UTC))
@@ -63,7 +79,7 @@ def test_beside_a_worker_nothing_is_said_of_one(stage: Stage) -> None:
     assert {"total": 1, "waiting": 1, "last_due_at": None}.items() <= json.loads(given.stdout).items()
 
 
-def test_what_is_not_due_yet_of_a_batch_is_cancelled(stage: Stage) -> None:
+def test_cancelling_a_batch_makes_what_is_not_due_yet_dead_again(stage: Stage) -> None:
     bury(stage, 3)
     id_ = redrive(stage, "--notifier", "cms", "--rate", "1/h").stdout.strip()
     assert redrive(stage, "--cancel", id_).stdout == "2 deliveries of 3 dead again\n"
@@ -72,27 +88,27 @@ def test_what_is_not_due_yet_of_a_batch_is_cancelled(stage: Stage) -> None:
     assert 'there is no batch "rdr_0"' in redrive(stage, "--cancel", "rdr_0", code=1).stderr
 
 
-def test_a_filter_that_finds_nothing_says_so(stage: Stage) -> None:
-    assert redrive(stage, "--notifier", "cms").stdout == "no dead delivery is such\n"
-    assert redrive(stage, "--rule", "all", "--state", "dropped").stdout == "no dropped delivery is such\n"
+def test_a_filter_without_matches_says_so(stage: Stage) -> None:
+    assert redrive(stage, "--notifier", "cms").stdout == "no dead delivery matches\n"
+    assert redrive(stage, "--rule", "all", "--state", "dropped").stdout == "no dropped delivery matches\n"
     assert json.loads(redrive(stage, "--notifier", "cms", "--json").stdout)["id"] is None
 
 
 @pytest.mark.parametrize(
-    ("rate", "why"), [("soon", "is not a rate"), ("0/s", "is not a rate"), ("101/s", '"100/s" is the most')]
+    ("rate", "why"), [("soon", "is not a rate"), ("0/s", "is not a rate"), ("101/s", 'at most "100/s" is allowed')]
 )
-def test_a_rate_that_is_none_is_refused(stage: Stage, rate: str, why: str) -> None:
+def test_an_invalid_rate_is_refused(stage: Stage, rate: str, why: str) -> None:
     assert why in redrive(stage, "--notifier", "cms", "--rate", rate, code=2).stderr
 
 
 @pytest.mark.parametrize(
     "words", [(), ("--state", "dropped"), ("dlv_1", "--notifier", "cms"), ("dlv_1", "--cancel", "rdr_1")]
 )
-def test_one_way_to_say_what_is_needed(stage: Stage, words: tuple[str, ...]) -> None:
-    assert "one of the three" in redrive(stage, *words, code=2).stderr
+def test_ids_filters_and_cancel_exclude_each_other(stage: Stage, words: tuple[str, ...]) -> None:
+    assert "exactly one of the three" in redrive(stage, *words, code=2).stderr
 
 
-def a_job_that_nobody_heard_of(stage: Stage) -> str:
+def a_silent_job(stage: Stage) -> str:
     job = stage.ci.create(BUCKET, "Transcode", "p1")
     assert stage.command("poll").exit_code == 0  # a first snapshot is silent
     return job
@@ -104,8 +120,8 @@ def tell(stage: Stage, job: str, *words: str, code: int = 0) -> Result:
     return seen
 
 
-def test_a_job_that_nobody_heard_of_is_told_by_hand(stage: Stage) -> None:
-    job = a_job_that_nobody_heard_of(stage)
+def test_a_transition_is_sent_manually(stage: Stage) -> None:
+    job = a_silent_job(stage)
     said: dict[str, Any] = json.loads(tell(stage, job, "--notifier", "cms", "--json").stdout)
     shown = json.loads(stage.command("deliveries", "show", said["delivery"], "--json").stdout)
     assert (shown["job"], shown["notifier"], shown["rule"], shown["state"]) == (job, "cms", None, "waiting")
@@ -119,8 +135,8 @@ def test_a_job_that_nobody_heard_of_is_told_by_hand(stage: Stage) -> None:
     ]
 
 
-def test_what_cannot_be_told_by_hand_is_said(stage: Stage) -> None:
-    job = a_job_that_nobody_heard_of(stage)
+def test_what_cannot_be_sent_manually_is_refused(stage: Stage) -> None:
+    job = a_silent_job(stage)
     assert 'no notifier "cmss" (did you mean "cms"?)' in tell(stage, job, "--notifier", "cmss", code=1).stderr
     assert 'no transition of a job "j404"' in tell(stage, "j404", "--notifier", "cms", code=1).stderr
     assert (

@@ -1,17 +1,24 @@
+"""`doctor`: what it reports of the whole bridge, and of notifiers without sending them anything."""
+
+from __future__ import annotations
+
+import json
+import re
 from contextlib import closing
 from ipaddress import ip_network
 
 import pytest
 
 from bridge import settings as environment
+from bridge.cli.doctor import notifier_checks
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.send.client import HttpClient
 from bridge.send.integration import check_address
-from bridge.wiring.parts import notifier_checks
 from tests.support.nouns import a_rulebook
 from tests.support.proxies import Proxy
 from tests.support.receivers import Receiver, answering
 from tests.support.rules_texts import RULE, WATCH
+from tests.support.stage import Stage
 
 PASSWORD = "hush-hush"
 
@@ -26,7 +33,7 @@ def a_book(*, slack_at: str = "http://127.0.0.1:1/hook") -> Rulebook:
 
 def checked(book: Rulebook, **environ: str) -> dict[str, tuple[bool | None, str]]:
     settings = environment.read(environ)
-    return dict(notifier_checks(settings, book, lambda name, ok, detail: (name, (ok, detail))))
+    return {check.name: (check.ok, check.detail) for check in notifier_checks(settings, book)}
 
 
 def test_behind_a_proxy_doctor_says_that_the_proxy_judges_and_says_it_without_its_password(
@@ -80,3 +87,17 @@ def test_an_allowed_address_may_be_reached_and_another_is_named_with_how_to_allo
             False,
             "127.0.0.3: 127.0.0.3 is a loopback address (BRIDGE_ALLOW_NETWORKS=127.0.0.3 allows it)",
         )
+
+
+def test_doctor_reports_what_works_and_what_does_not(stage: Stage) -> None:
+    healthy = stage.command("doctor", "--json")
+    assert healthy.exit_code == 0, healthy.stdout
+    names = {check["name"] for check in json.loads(healthy.stdout)}
+    assert {"database", "rules", "watch media, Transcode", "notifier ops", "notifier cms"} <= names
+    text = stage.command("doctor").stdout
+    assert "warn  worker: no worker runs: start `ci-bridge worker`, or `run`" in text
+    assert re.search(r"`ci-bridge run` works, with \d+ warnings", text)
+    failing = stage.command("doctor", TENCENTCLOUD_SECRET_KEY="wrong", SLACK_BOT_TOKEN="xoxb-unknown")
+    assert failing.exit_code == 1
+    assert re.search(r"FAIL  watch media, Transcode: .*SignatureDoesNotMatch", failing.stdout)
+    assert "FAIL  notifier ops: Slack refuses the token: invalid_auth" in failing.stdout

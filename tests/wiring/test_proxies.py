@@ -174,7 +174,7 @@ def test_a_file_of_certificates_that_is_none_is_refused(wrong: str) -> None:
 def test_a_file_in_pem_with_no_certificate_that_can_be_used_is_refused(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "tls.pem"
     file.write_text(f"-----BEGIN {kind}-----\nMIIB\n-----END {kind}-----\n")
-    with pytest.raises(SettingsRefused, match=r"^SSL_CERT_FILE: .* is no file of certificates; name one in PEM$"):
+    with pytest.raises(SettingsRefused, match=r"^SSL_CERT_FILE: .* is not a file of certificates in PEM format$"):
         read({"SSL_CERT_FILE": str(file)})
 
 
