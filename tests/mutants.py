@@ -55,7 +55,7 @@ MUTANTS = (
         "bridge.record.outbox.results:settle",
         "lambda tx, ended, **more: ([tx.execute(update(deliveries).filter_by(n=one.attempt.delivery.n).values("
         "state=SENDING, lease=one.attempt.delivery.lease)) for one in ended], original(tx, ended, **more))[1]",
-        ("tests/record/test_settling.py",),
+        ("tests/record/outbox/test_results.py",),
     ),
     Mutant(
         "committing the deliveries before the snapshot",
@@ -75,7 +75,7 @@ MUTANTS = (
         "lambda self, purpose, target: original(self, purpose, target._replace(addr=("
         "'127.0.0.1' if 'localhost' in self._url else whereabouts(self._url).rpartition(':')[0]"
         " if whereabouts(self._url)[:1].isdigit() else '1.1.1.1', target.addr[1])))",
-        ("tests/send/test_spellings.py", "tests/send/test_names.py"),
+        ("tests/send/test_client_spellings.py", "tests/send/test_client_names.py"),
     ),
     Mutant(
         "taking any 2xx of a Slack webhook for its ok",
@@ -100,12 +100,13 @@ MUTANTS = (
         "trusting the environment's proxy",
         "bridge.send.client:CurlHandle._set_up",
         "lambda self: (original(self), self._policy.proxy or self.curl.unsetopt(pycurl.PROXY))[0]",
-        ("tests/send/test_proxies.py",),
+        ("tests/send/test_client_proxies.py",),
     ),
     Mutant(
         "accepting a truncated page",
         "bridge.collect.jobs_xml:AnswerReader.close",
-        "lambda self: (self._go_on(), self._parse(self._left), _answer(self._readings, self._stream.root))[2]",
+        "lambda self: (self._read_whole_jobs(), self._parse(self._left))"
+        " and _answer(self._readings, self._stream.root)",
         ("tests/collect",),
     ),
     Mutant(
@@ -162,20 +163,20 @@ MUTANTS = (
         "lambda: or_(deliveries.c.lane.is_(None), ~exists().where("
         "(other := deliveries.alias('other')).c.lane == deliveries.c.lane,"
         " other.c.notifier == deliveries.c.notifier, other.c.state < 2, other.c.n < deliveries.c.n))",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "a batch before all that is new",
         "bridge.record.outbox.claims:_batch_is_late",
         "lambda *_: False",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "resending what somebody else has resent",
         "bridge.record.outbox.batches:resend",
         "lambda tx, id_, due: (tx.execute(update(deliveries).where(deliveries.c.n.in_(due)).values(state=DEAD)),"
         " original(tx, id_, due))[1]",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "a last try that waits for the breaker's next probe",

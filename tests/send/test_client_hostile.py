@@ -2,8 +2,8 @@
 
 import resource
 import socket
+import struct
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,11 +11,9 @@ from bridge.model import Attempt, Reason, RetryLater, Sent
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Reply
 from bridge.send.integration import Egress
-from bridge.send.sender import Sender
 from bridge.send.slack import Slack
-from tests.support import hostile as fakes
+from tests.support.hostile import CHUNK
 from tests.support.receivers import (
-    LOOPBACK,
     NOON,
     Behaviour,
     Receiver,
@@ -26,6 +24,9 @@ from tests.support.receivers import (
     a_webhook,
     accepting,
     answering,
+    attempt,
+    attempt_to,
+    closing_sender,
     dripping,
     raw,
     through,
@@ -62,16 +63,14 @@ NO_ANSWER = {
     "only 101": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", *SILENCE),
     "101, then another protocol": (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
-        "{place} answered 101, which says neither yes nor no",
+        "{place} answered 101, which is no final status",
         Reason.OTHER,
     ),
     "HTTP/0.9": (b"<html>ok</html>", *NOT_HTTP),
     "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", *NOT_HTTP),
-    "frames of HTTP/2": (
-        b"\0\0\x12\4\0\0\0\0\0\0\3\0\0\0\x80\0\4\0\1\0\0",
-        "{place} did not answer in HTTP",
-        Reason.CONNECTION,
-    ),
+    "frames of HTTP/2": (b"\0\0\x12\4\0\0\0\0\0\0\3\0\0\0\x80\0\4\0\1\0\0", *NOT_HTTP),
+    "a status of two digits": (b"HTTP/1.1 20 Small\r\n\r\n", *NOT_HTTP),
+    "nothing": (b"", *SILENCE),
     "status 000": (b"HTTP/1.1 000 Hm\r\n\r\n", *NOT_HTTP),
     "an empty line first": (b"\r\nHTTP/1.1 200 OK\r\n\r\n", *NOT_HTTP),
     "SSH": (b"SSH-2.0-OpenSSH_9\r\n", *NOT_HTTP),
@@ -79,62 +78,54 @@ NO_ANSWER = {
 FLOODS = {
     "long headers": (b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"x" * 1000 + b"\r\n", Sent),
     "short headers": (b"HTTP/1.1 200 OK\r\n", b"a:\r\n" * 1000, Sent),
-    "one header": (b"HTTP/1.1 200 OK\r\nX-A: ", fakes.CHUNK, Sent),
+    "one header": (b"HTTP/1.1 200 OK\r\nX-A: ", CHUNK, Sent),
     "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-A: b\r\n" * 1000, Sent),
     "tiny chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1000, Sent),
-    "a body": (b"HTTP/1.1 200 OK\r\n\r\n", fakes.CHUNK, Sent),
-    "a status line": (b"HTTP/1.1 200 ", fakes.CHUNK, RetryLater),
+    "a body": (b"HTTP/1.1 200 OK\r\n\r\n", CHUNK, Sent),
+    "a status line": (b"HTTP/1.1 200 ", CHUNK, RetryLater),
     "100": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, RetryLater),
     "103": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 1000, RetryLater),
 }
 
 
-@pytest.fixture
-def outbound() -> Iterator[Sender]:
-    made = Sender(
-        client=HttpClient(allow=LOOPBACK), notifiers={}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:1/"
-    )
-    yield made
-    made.close(10)
+def three_to(receiver: Receiver) -> list[Attempt]:
+    with closing_sender(a_webhook(receiver.url)) as sender:
+        return [attempt(sender) for _ in range(3)]
 
 
-def told(outbound: Sender, url: str) -> Attempt:
-    outbound.replace({"cms": a_webhook(url)})
-    outbound.begin(a_delivery())
-    while not (ended := outbound.wait(10)):
-        pass
-    return ended[0]
+def sent_to(url: str) -> Attempt:
+    return attempt_to(a_webhook(url))
 
 
 @pytest.mark.parametrize("rest", AFTER_THE_STATUS)
 @pytest.mark.parametrize("status", [200, 500])
-def test_the_status_line_decides_whatever_is_wrong_after_it(outbound: Sender, status: int, rest: str) -> None:
+def test_the_status_line_decides_whatever_is_wrong_after_it(status: int, rest: str) -> None:
     said = b"HTTP/1.1 %d Hm\r\n" % status + AFTER_THE_STATUS[rest]
     with Receiver(raw(said)) as receiver:
-        attempt = told(outbound, receiver.url)
+        made = sent_to(receiver.url)
     broken = RetryLater("answered 500 Internal Server Error", Reason.SERVER_ERROR)
-    assert attempt.outcome == (Sent() if status == 200 else broken)
-    assert (attempt.status, len(receiver.requests)) == (status, 1)
+    assert made.outcome == (Sent() if status == 200 else broken)
+    assert (made.status, len(receiver.requests)) == (status, 1)
 
 
 @pytest.mark.parametrize("how", NO_ANSWER)
-def test_what_is_no_answer_is_said_and_tried_again_later(outbound: Sender, how: str) -> None:
+def test_what_is_no_answer_is_said_and_tried_again_later(how: str) -> None:
     said, why, reason = NO_ANSWER[how]
     with Receiver(raw(said)) as receiver:
-        attempt = told(outbound, receiver.url)
-    assert attempt.outcome == RetryLater(why.format(place=f"127.0.0.1:{receiver.port}"), reason)
-    assert (attempt.status, len(receiver.requests)) == (None, 1)
+        made = sent_to(receiver.url)
+    assert made.outcome == RetryLater(why.format(place=f"127.0.0.1:{receiver.port}"), reason)
+    assert (made.status, len(receiver.requests)) == (None, 1)
 
 
 @pytest.mark.parametrize("what", FLOODS)
-def test_an_answer_without_an_end_costs_little_memory_and_one_request(outbound: Sender, what: str) -> None:
+def test_an_answer_without_an_end_costs_little_memory_and_one_request(what: str) -> None:
     start, drop, outcome = FLOODS[what]
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with Receiver(dripping(start, drop, every_s=0)) as receiver:
-        attempt = told(outbound, receiver.url)
-    assert type(attempt.outcome) is outcome, attempt
-    assert not str(getattr(attempt.outcome, "why", "")).endswith(": ")
-    assert len(attempt.answer) <= 4096
+        made = sent_to(receiver.url)
+    assert type(made.outcome) is outcome, made
+    assert not str(getattr(made.outcome, "why", "")).endswith(": ")
+    assert len(made.answer) <= 4096
     assert len(receiver.requests) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 32_000
 
@@ -148,40 +139,50 @@ def test_interim_answers_and_chunk_extensions_that_go_on_meet_the_deadline(clien
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "205 Reset Content", "304 Not Modified", "200 OK"])
-def test_bytes_beyond_an_answer_are_not_taken_for_the_next_one(outbound: Sender, status: str) -> None:
+def test_bytes_beyond_an_answer_are_not_taken_for_the_next_one(status: str) -> None:
     stale = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
     with Receiver(raw(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode() + stale, close=False)) as receiver:
-        statuses = [told(outbound, receiver.url).status for _ in range(3)]
+        statuses = [made.status for made in three_to(receiver)]
     assert statuses == [int(status[:3])] * 3
     assert len(receiver.requests) == 3
 
 
-def test_a_redirect_to_itself_is_asked_once(outbound: Sender) -> None:
+def test_a_redirect_to_itself_is_asked_once() -> None:
     def behave(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
         answering("308 Permanent Redirect", b"", f"Location: {receiver.url}")(connection, seen, over)
 
     with Receiver(behave) as receiver:
-        attempt = told(outbound, receiver.url)
+        made = sent_to(receiver.url)
     why = "answered 308 Permanent Redirect to 127.0.0.1: redirects are not followed, update the url"
-    assert attempt.outcome == RetryLater(why)
+    assert made.outcome == RetryLater(why)
     assert len(receiver.requests) == 1
 
 
-def test_a_reset_after_the_request_is_tried_again_later(outbound: Sender) -> None:
-    with fakes.resets_after_request() as server:
-        attempt = told(outbound, server.url)
-    assert isinstance(attempt.outcome, RetryLater)
-    assert attempt.outcome.why.startswith(f"the connection to 127.0.0.1:{server.port} broke: ")
-    assert server.connections == 1
+def test_a_reset_after_the_request_is_tried_again_later() -> None:
+    def reset(connection: socket.socket, *_: object) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise ConnectionError  # ends the connection
+
+    with Receiver(reset) as receiver:
+        made = sent_to(receiver.url)
+    assert isinstance(made.outcome, RetryLater)
+    assert made.outcome.why.startswith(f"the connection to 127.0.0.1:{receiver.port} broke: ")
+    assert receiver.connections == 1
 
 
-def test_an_answer_from_before_the_request_was_read_is_heard_or_tried_again(outbound: Sender) -> None:
+def test_an_answer_from_before_the_request_was_read_is_heard_or_tried_again() -> None:
     """What lies unread when the receiver closes makes a reset of it, which may overtake the answer."""
-    with fakes.answers_unread(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n") as server:
-        attempt = told(outbound, server.url)
-    assert isinstance(attempt.outcome, RetryLater)
-    assert attempt.status in (413, None)
-    assert server.connections == 1
+
+    class Unread(Receiver):
+        def _serve(self, connection: socket.socket) -> None:
+            with connection:
+                connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n")
+
+    with Unread(raw()) as receiver:
+        made = sent_to(receiver.url)
+    assert isinstance(made.outcome, RetryLater)
+    assert made.status in (413, None)
+    assert receiver.connections == 1
 
 
 def test_an_answer_before_a_long_body_was_read_ends_the_request(client: HttpClient) -> None:
@@ -213,26 +214,24 @@ def once_alive() -> Behaviour:
     return behave
 
 
-def test_a_kept_connection_that_dies_of_a_webhook_is_replaced_and_told_once_more_under_the_same_id(
-    outbound: Sender,
-) -> None:
-    with Receiver(once_alive()) as receiver:
-        assert [told(outbound, receiver.url).outcome for _ in range(2)] == [Sent(), Sent()]
+def test_a_kept_connection_that_dies_of_a_webhook_is_replaced_and_sent_once_more_under_the_same_id() -> None:
+    with Receiver(once_alive()) as receiver, closing_sender(a_webhook(receiver.url)) as sender:
+        assert [attempt(sender).outcome for _ in range(2)] == [Sent(), Sent()]
     _, second, third = receiver.requests
     assert (second.headers["webhook-id"], second.body) == (third.headers["webhook-id"], third.body)
     assert receiver.connections == 2
 
 
-def test_a_new_connection_that_dies_of_a_webhook_is_not_replaced(outbound: Sender) -> None:
-    with fakes.closes_after_request() as server:
-        attempt = told(outbound, server.url)
-    why = f"127.0.0.1:{server.port} closed the connection without an answer"
-    assert attempt.outcome == RetryLater(why, Reason.CONNECTION)
-    assert server.connections == 1
+def test_a_new_connection_that_dies_of_a_webhook_is_not_replaced() -> None:
+    with Receiver(raw()) as receiver:
+        made = sent_to(receiver.url)
+    why = f"127.0.0.1:{receiver.port} closed the connection without an answer"
+    assert made.outcome == RetryLater(why, Reason.CONNECTION)
+    assert receiver.connections == 1
 
 
 @pytest.mark.parametrize("hook", [True, False])
-def test_slack_is_not_told_twice_when_a_kept_connection_dies(client: HttpClient, hook: bool) -> None:
+def test_slack_is_not_sent_to_twice_when_a_kept_connection_dies(client: HttpClient, hook: bool) -> None:
     with Receiver(once_alive()) as receiver:
         notifier = a_slack(url=receiver.url if hook else None)
         egress = Egress(client, f"http://127.0.0.1:{receiver.port}/api/")
@@ -243,16 +242,16 @@ def test_slack_is_not_told_twice_when_a_kept_connection_dies(client: HttpClient,
     assert len(receiver.requests) == 3
 
 
-def test_a_kept_connection_that_was_closed_in_silence_costs_no_delivery(outbound: Sender) -> None:
+def test_a_kept_connection_that_was_closed_in_silence_costs_no_delivery() -> None:
     def behave(connection: socket.socket, seen: Seen, over: threading.Event) -> None:
         answering("200 OK")(connection, seen, over)
         connection.shutdown(socket.SHUT_RDWR)
         closed.set()
 
     closed = threading.Event()
-    with Receiver(behave) as receiver:
+    with Receiver(behave) as receiver, closing_sender(a_webhook(receiver.url)) as sender:
         for _ in range(3):
-            assert told(outbound, receiver.url).outcome == Sent()
+            assert attempt(sender).outcome == Sent()
             assert closed.wait(10)
             closed.clear()
     assert (len(receiver.requests), receiver.connections) == (3, 3)

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address, ip_network
@@ -7,12 +6,11 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from benchmarks.egress import main
-from bridge.model import Attempt, Sent
-from bridge.send.addresses import Network
+from bridge.model import Sent
 from bridge.send.client import HttpClient
-from tests.send.probes import ROUTES, Finding, findings, outbound
+from tests.send.probes import ROUTES, Finding, attempt_by, findings
 from tests.send.spellings import SPELLINGS, Spelling
-from tests.support.receivers import LOOPBACK, Receiver, a_delivery, answering
+from tests.support.receivers import LOOPBACK, Receiver, answering
 
 THIS_MACHINE = (*LOOPBACK, ip_network("0.0.0.0/8"), ip_network("::/128"), ip_network("::ffff:127.0.0.0/104"))
 
@@ -29,7 +27,9 @@ def test_a_forbidden_address_is_let_through_in_no_spelling_and_on_no_way_out(spe
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_probe_notices_what_is_let_through_and_does_not_connect_to_it(route: str) -> None:
     with Receiver(answering("200 OK")) as receiver:
-        found = next(one for one in findings(f"http://127.1:{receiver.port}/", LOOPBACK) if one.route == route)
+        found = next(
+            finding for finding in findings(f"http://127.1:{receiver.port}/", LOOPBACK) if finding.route == route
+        )
     assert (found.let_through, found.held) == (("127.0.0.1",), False)
     assert receiver.connections == 0
 
@@ -46,10 +46,10 @@ def test_a_receiver_on_this_machine_hears_nothing_in_any_spelling_until_it_is_al
     with Receiver(well) as four, Receiver(well, "::1", four.port) as six:
         urls = [spelling.at(four.port) for spelling in SPELLINGS if _is_here(spelling, route)]
         assert len(urls) > 100
-        assert not any(isinstance(_told(route, url, ()).outcome, Sent) for url in urls)
+        assert not any(isinstance(attempt_by(route, url, HttpClient()).outcome, Sent) for url in urls)
         assert (four.connections, six.connections) == (0, 0)
         # The same spellings do arrive when they may, so the silence was the judge's doing.
-        reached = [url for url in urls if _told(route, url, THIS_MACHINE).address]
+        reached = [url for url in urls if attempt_by(route, url, HttpClient(allow=THIS_MACHINE)).address]
         assert len(reached) > 40
         assert four.connections > 30
         assert six.connections
@@ -59,7 +59,7 @@ def test_the_benchmark_counts_what_was_let_through(capsys: pytest.CaptureFixture
     assert main(["--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found) == len(SPELLINGS) * len(ROUTES)
-    assert all(one["held"] for one in found)
+    assert all(finding["held"] for finding in found)
 
 
 @cache
@@ -79,12 +79,3 @@ def _of_this_machine(address: str) -> bool:
         inner = getattr(found, "ipv4_mapped", None) or found
         return inner.is_loopback or inner.is_unspecified
     return False
-
-
-def _told(route: str, url: str, allow: Sequence[Network]) -> Attempt:
-    out = outbound(route, url, HttpClient(allow=tuple(allow)))
-    out.begin(a_delivery(notifier="n"))
-    while not (ended := out.wait(10)):
-        pass
-    out.close(1)
-    return ended[0]

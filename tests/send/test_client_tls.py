@@ -1,8 +1,7 @@
 import contextlib
 import re
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,31 +83,27 @@ def test_a_connection_to_another_name_of_the_same_receiver_is_verified_anew(
     assert ill.why.startswith("the certificate of localhost:")
 
 
-@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x28", b"garbage"])
-def test_a_receiver_that_does_not_speak_tls_is_told_apart(client: HttpClient, said: bytes) -> None:
-    def behave(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
+class Plain(Receiver):
+    """Answers the handshake with `said`."""
+
+    said = b""
+
+    def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             connection.recv(65536)
-            connection.sendall(said)
+            connection.sendall(self.said)
             connection.shutdown(socket.SHUT_WR)
             connection.recv(65536)
 
-    with _one(behave) as port:
-        failure = through(client, a_request(f"https://127.0.0.1:{port}/hook?token=hush"))
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x28", b"garbage"])
+def test_a_receiver_that_does_not_speak_tls_is_told_apart(client: HttpClient, said: bytes) -> None:
+    with Plain(raw()) as receiver:
+        receiver.said = said
+        failure = through(client, a_request(receiver.url.replace("http:", "https:")))
     assert isinstance(failure, Failure)
-    assert failure.why.startswith(f"no TLS with 127.0.0.1:{port}: ")
+    assert failure.why.startswith(f"no TLS with 127.0.0.1:{receiver.port}: ")
     assert "hush" not in failure.why
-
-
-@contextlib.contextmanager
-def _one(behave: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Yield the port of a listener that `behave` serves in a thread."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=behave, args=(listener,))
-        thread.start()
-        yield listener.getsockname()[1]
-        thread.join()
 
 
 def test_a_handshake_that_stalls_meets_the_deadline(client: HttpClient) -> None:

@@ -17,7 +17,6 @@ from tests.support.records import (
     NOW,
     a_watch,
     claim,
-    claimed_ids,
     ended,
     execute,
     hours,
@@ -46,18 +45,23 @@ def _rewind(db: Database, now: object = NOW - HOUR) -> timedelta:
     return write(db, rewind, now=now)
 
 
-def test_what_waits_is_set_back_as_far_as_the_clock(db: Database) -> None:
+def test_what_waits_is_set_back_once_as_far_as_the_clock(db: Database) -> None:
     put(db, new_delivery("d1"), now=NOW + minutes(10))
-    with db.write() as tx:
-        entries.hold(tx, "cms", NOW + minutes(5))
-        tx.execute(update(notifiers).values(used_until=ms(NOW + minutes(2))))
-        leases.polled(tx, "vod", began=NOW, next_poll=NOW + seconds(30), error=None, failures=0, calls=1, jobs=0)
+    put(db, new_delivery("due"), now=NOW - 2 * HOUR)
+    write(db, entries.hold, "cms", NOW + minutes(5))
+    execute(db, update(notifiers).values(used_until=ms(NOW + minutes(2))))
+    poll = {"began": NOW, "next_poll": NOW + seconds(30), "error": None, "failures": 0, "calls": 1, "jobs": 0}
+    write(db, leases.polled, "vod", **poll)
     assert _rewind(db) == HOUR
     assert row_of(db, deliveries, id="d1")["due_at"] == ms(NOW - HOUR + minutes(10))
-    assert row_of(db, notifiers, name="cms")["not_before"] == ms(NOW - HOUR + minutes(5))
-    assert row_of(db, notifiers, name="cms")["used_until"] == ms(NOW - HOUR + minutes(2))
-    polled = row_of(db, watches, name="vod")
-    assert (polled["polled_at"], polled["next_poll_at"]) == (ms(NOW - HOUR), ms(NOW - HOUR + seconds(30)))
+    assert row_of(db, deliveries, id="due")["due_at"] == ms(NOW - 2 * HOUR)
+    cms, vod = row_of(db, notifiers, name="cms"), row_of(db, watches, name="vod")
+    assert (cms["not_before"], cms["used_until"]) == (ms(NOW - HOUR + minutes(5)), ms(NOW - HOUR + minutes(2)))
+    assert (vod["polled_at"], vod["next_poll_at"]) == (ms(NOW - HOUR), ms(NOW - HOUR + seconds(30)))
+    tables = (deliveries, notifiers, watches, workers)
+    before = [rows(db, table) for table in tables]
+    assert _rewind(db) == timedelta()
+    assert [rows(db, table) for table in tables] == before
 
 
 def test_a_clock_that_was_ahead_for_one_attempt_is_known_by_it(db: Database) -> None:
@@ -70,21 +74,6 @@ def test_a_clock_that_was_ahead_for_one_attempt_is_known_by_it(db: Database) -> 
     assert _rewind(db) == 25 * HOUR
     assert all(row["due_at"] <= ms(NOW) for row in rows(db, deliveries))
     assert _rewind(db) == timedelta()
-
-
-def test_it_is_done_once(db: Database) -> None:
-    put(db, new_delivery("d1"), now=NOW + minutes(10))
-    _rewind(db)
-    before = [rows(db, table) for table in (deliveries, notifiers, watches, workers)]
-    assert _rewind(db) == timedelta()
-    assert [rows(db, table) for table in (deliveries, notifiers, watches, workers)] == before
-
-
-def test_what_is_due_is_left_as_it_is(db: Database) -> None:
-    put(db, new_delivery("d1"), now=NOW - 2 * HOUR)
-    _rewind(db)
-    assert claimed_ids(db, now=NOW - HOUR) == ["d1"]
-    assert row_of(db, deliveries, id="d1")["due_at"] == ms(NOW - 2 * HOUR)
 
 
 @pytest.mark.parametrize("now", [NOW - seconds(4), NOW, NOW + HOUR])

@@ -16,31 +16,17 @@ from bridge.decide.rulesfile.read import read
 from bridge.environment import lookup
 from bridge.model import Sent, WebhookNotifier
 from bridge.send.client import HttpClient
-from bridge.send.sender import Sender
-from tests.support.receivers import LOOPBACK, NOON, Receiver, a_delivery, a_request, answering, through
+from tests.support.receivers import LOOPBACK, Receiver, a_request, a_sender, answering, attempt, through
+from tests.support.rules_texts import RULE, WATCH
 
-RULES = """
-[[watch]]
-name = "w"
-bucket = "media-1250000000"
-region = "ap-chongqing"
-tags = ["Transcode"]
-
-[notifier.n]
-type = "webhook"
-url = { env = "U" }
-
-[[rule]]
-name = "r"
-notify = "n"
-"""
+RULES = f'{WATCH}{RULE}[notifier.hook]\ntype = "webhook"\nurl = {{ env = "U" }}\n'
 # request-target of RFC 9112 in origin-form: an absolute path and perhaps a query, both of RFC 3986
 _SIGN = r"[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2}"
 _TARGET = re.compile(rf"/({_SIGN})*(\?({_SIGN}|\?)*)?")
 
 
 def accepted(url: str) -> WebhookNotifier:
-    found = read(RULES, {"U": url}).notifiers["n"]
+    found = read(RULES, {"U": url}).notifiers["hook"]
     assert isinstance(found, WebhookNotifier)
     return found
 
@@ -60,10 +46,8 @@ def wire() -> Iterator[HttpClient]:
 def arrived(url: str, receiver: Receiver, wire: HttpClient) -> str:
     """Send to a URL of the rules; return the target that the receiver read."""
     before = len(receiver.requests)
-    made = Sender(client=wire, notifiers={"n": accepted(url)}, clock=lambda: NOON, slack_api_url="http://127.0.0.1:9/")
-    made.begin(a_delivery(notifier="n"))
-    (attempt,) = made.wait(10)
-    assert isinstance(attempt.outcome, Sent), attempt
+    made = attempt(a_sender(accepted(url), client=wire), notifier="hook")
+    assert isinstance(made.outcome, Sent), made
     (seen,) = receiver.requests[before:]
     return seen.path
 
@@ -89,7 +73,7 @@ def test_path_and_query_arrive_percent_encoded_once(
     assert arrived(f"http://127.0.0.1:{receiver.port}{written}", receiver, wire) == target
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.text(max_size=30), query=st.text(max_size=30))
 def test_whatever_the_check_takes_arrives_as_a_right_request(
     path: str, query: str, receiver: Receiver, wire: HttpClient
@@ -150,6 +134,6 @@ def test_what_would_never_be_sent_is_refused_by_the_check(url: str, why: str) ->
     assert url[7:20] not in str(refused.value)
 
 
-def test_the_door_encodes_by_the_same_parser(receiver: Receiver, wire: HttpClient) -> None:
+def test_the_client_encodes_by_the_same_parser(receiver: Receiver, wire: HttpClient) -> None:
     through(wire, a_request(f"http://127.0.0.1:{receiver.port}/ü?ü=%C3%BC%"))
     assert receiver.requests[-1].path == "/%C3%BC?%C3%BC=%C3%BC%25"

@@ -24,7 +24,7 @@ CLOSED = accepting("Connection: close")
 pytestmark = pytest.mark.skipif(not WRAPPER, reason="needs Debian's libnss-wrapper to answer look-ups")
 
 
-class Teller:
+class SendingProgram:
     """A process of ours, for which the file `hosts` is all that names are looked up in."""
 
     def __init__(self, hosts: Path) -> None:
@@ -33,7 +33,7 @@ class Teller:
         self.resolve()
         environ = {**os.environ, "LD_PRELOAD": str(WRAPPER), "NSS_WRAPPER_HOSTS": str(hosts)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.send.telling"],
+            [sys.executable, "-m", "tests.send.sending_program"],
             env=environ, cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
@@ -59,8 +59,8 @@ class Teller:
 
 
 @pytest.fixture(scope="module")
-def teller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teller]:
-    with Teller(tmp_path_factory.mktemp("names") / "hosts") as made:
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SendingProgram]:
+    with SendingProgram(tmp_path_factory.mktemp("names") / "hosts") as made:
         yield made
 
 
@@ -74,32 +74,34 @@ def both(behave: Behaviour) -> Iterator[tuple[Receiver, Receiver]]:
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("addresses", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")])
 def test_of_several_addresses_only_allowed_ones_are_connected_to(
-    teller: Teller, route: str, addresses: tuple[str, ...]
+    program: SendingProgram, route: str, addresses: tuple[str, ...]
 ) -> None:
-    teller.resolve(*addresses)
+    program.resolve(*addresses)
     with both(CLOSED) as (allowed, forbidden):
-        assert [teller.send(route, allowed.port)["outcome"] for _ in range(5)] == ["Sent"] * 5
+        assert [program.send(route, allowed.port)["outcome"] for _ in range(5)] == ["Sent"] * 5
     assert (len(allowed.requests), forbidden.connections) == (5, 0)
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("addresses", [("127.0.0.2", "127.0.0.3"), ("127.0.0.3", "127.0.0.2")])
 def test_where_the_allowed_one_is_down_the_forbidden_one_is_no_way_round(
-    teller: Teller, route: str, addresses: tuple[str, ...]
+    program: SendingProgram, route: str, addresses: tuple[str, ...]
 ) -> None:
-    teller.resolve(*addresses)
+    program.resolve(*addresses)
     with Receiver(KEPT, "127.0.0.3") as forbidden:
-        attempt = teller.send(route, forbidden.port)
-    assert attempt["outcome"] == "RetryLater"  # the name has an address that may be told, and it may come back
+        attempt = program.send(route, forbidden.port)
+    assert attempt["outcome"] == "RetryLater"  # the name has an address that may be reached, and it may come back
     assert f"could not connect to cms.test:{forbidden.port}" in attempt["why"]
     assert forbidden.connections == 0
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_name_with_forbidden_addresses_only_is_refused_with_one_of_them_named(teller: Teller, route: str) -> None:
-    teller.resolve("127.0.0.3", "127.0.0.4")
+def test_a_name_with_forbidden_addresses_only_is_refused_with_one_of_them_named(
+    program: SendingProgram, route: str
+) -> None:
+    program.resolve("127.0.0.3", "127.0.0.4")
     with Receiver(KEPT, "127.0.0.3") as forbidden:
-        attempt = teller.send(route, forbidden.port)
+        attempt = program.send(route, forbidden.port)
     assert attempt["outcome"] == "Rejected"
     assert attempt["why"].startswith("cms.test resolves to 127.0.0.")
     assert forbidden.connections == 0
@@ -109,24 +111,26 @@ def test_a_name_with_forbidden_addresses_only_is_refused_with_one_of_them_named(
 @pytest.mark.parametrize("behave", [KEPT, CLOSED], ids=["connection kept", "connection closed"])
 @pytest.mark.parametrize("fresh", [False, True], ids=["look-up remembered", "looked up again"])
 def test_a_name_that_changes_to_a_forbidden_address_leads_nowhere(
-    teller: Teller, route: str, behave: Behaviour, fresh: bool
+    program: SendingProgram, route: str, behave: Behaviour, fresh: bool
 ) -> None:
     with both(behave) as (allowed, forbidden):
-        teller.resolve("127.0.0.2")
-        assert teller.send(route, allowed.port)["outcome"] == "Sent"
-        teller.resolve("127.0.0.3")
-        again = [teller.send(route, allowed.port, fresh=fresh) for _ in range(2)]
-        assert {one["outcome"] for one in again} == ({"Rejected"} if fresh else {"Sent"})
-        assert {one["address"] for one in again} == ({None} if fresh else {"127.0.0.2"})
+        program.resolve("127.0.0.2")
+        assert program.send(route, allowed.port)["outcome"] == "Sent"
+        program.resolve("127.0.0.3")
+        again = [program.send(route, allowed.port, fresh=fresh) for _ in range(2)]
+        assert {attempt["outcome"] for attempt in again} == ({"Rejected"} if fresh else {"Sent"})
+        assert {attempt["address"] for attempt in again} == ({None} if fresh else {"127.0.0.2"})
         assert forbidden.connections == 0
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_name_that_changes_back_and_forth_reaches_the_allowed_address_alone(teller: Teller, route: str) -> None:
+def test_a_name_that_changes_back_and_forth_reaches_the_allowed_address_alone(
+    program: SendingProgram, route: str
+) -> None:
     with both(CLOSED) as (allowed, forbidden):
         outcomes = []
         for address in ("127.0.0.3", "127.0.0.2", "127.0.0.3", "127.0.0.2"):
-            teller.resolve(address)
-            outcomes.append(teller.send(route, allowed.port)["outcome"])
+            program.resolve(address)
+            outcomes.append(program.send(route, allowed.port)["outcome"])
     assert outcomes == ["Rejected", "Sent", "Rejected", "Sent"]
     assert (len(allowed.requests), forbidden.connections) == (2, 0)

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import event, update
 
 from bridge.model import FAILED, RUNNING, SUCCESS, Notifier, Rejected, RetryLater, Sent
-from bridge.record.database import Database
+from bridge.record.codec import iso
+from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.polling import leases, snapshots
 from bridge.record.queries import gauges, lists
@@ -29,6 +30,7 @@ from tests.support.records import (
     new_delivery,
     put,
     read,
+    seconds,
     settle,
     write,
 )
@@ -58,28 +60,19 @@ def jobs(db: Database) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("which", "expected"),
-    [
+@pytest.mark.usefixtures("jobs")
+def test_jobs_and_transitions_are_found_by_what_they_are(db: Database) -> None:
+    for which, expected in (
         ({}, ["j3", "j2", "j1"]),
         ({"state": SUCCESS}, ["j1"]),
         ({"tag": "Snapshot"}, ["j3"]),
         ({"queue": "q2"}, ["j2"]),
         ({"job": "j2"}, ["j2"]),
-        ({"since": NOW - hours(1)}, ["j3", "j2"]),
-        ({"until": NOW}, ["j2", "j1"]),
         ({"tag": "Transcode", "state": FAILED}, []),
-    ],
-)
-@pytest.mark.usefixtures("jobs")
-def test_jobs_are_found_by_what_they_are(db: Database, which: dict[str, object], expected: list[str]) -> None:
-    assert _ids(db, lists.find_jobs, **which) == expected
-
-
-@pytest.mark.usefixtures("jobs")
-def test_transitions_are_found_by_what_happened_and_when_it_was_seen(db: Database) -> None:
-    assert _ids(db, lists.find_transitions) == ["j3", "j2", "j1"]
-    assert _ids(db, lists.find_transitions, state=RUNNING) == ["j2"]
+    ):
+        assert _ids(db, lists.find_jobs, **which) == _ids(db, lists.find_transitions, **which) == expected
+    assert _ids(db, lists.find_jobs, since=NOW - hours(1)) == ["j3", "j2"]
+    assert _ids(db, lists.find_jobs, until=NOW) == ["j2", "j1"]
     assert _ids(db, lists.find_transitions, since=NOW + minutes(1)) == ["j3"]
 
 
@@ -129,25 +122,15 @@ def test_jobs_of_two_buckets_with_one_id_are_told_apart(db: Database) -> None:
     assert [(len(one["transitions"]), len(one["deliveries"])) for one in found] == [(1, 1), (1, 0)]
 
 
-def test_a_cursor_is_not_disturbed_by_what_arrives_meanwhile(db: Database) -> None:
-    _store(db, *[a_step(a_listed_job(f"j{n}")) for n in range(5)])
-    seen: list[str] = []
-    cursor = None
-    for arrival in range(3):
-        page = read(db, lists.find_jobs, Filter(), cursor=cursor, limit=2)
-        seen += [item["id"] for item in page.items]
-        cursor = page.cursor
-        _store(db, a_step(a_listed_job(f"new{arrival}")))
-    assert (seen, cursor) == (["j4", "j3", "j2", "j1", "j0"], None)
-
-
-def test_the_last_page_has_no_cursor_even_when_it_is_full(db: Database) -> None:
+def test_pages_meet_whatever_arrives_meanwhile_and_the_last_one_has_no_cursor(db: Database) -> None:
     _store(db, *[a_step(a_listed_job(f"j{n}")) for n in range(4)])
-    with db.read() as tx:
-        first = lists.find_jobs(tx, Filter(), limit=2)
-        assert lists.find_jobs(tx, Filter(), cursor=first.cursor, limit=2).cursor is None
-        assert len(lists.find_jobs(tx, Filter(), limit=0).items) == 1  # one at least
-        assert len(lists.find_jobs(tx, Filter(), limit=10**9).items) == 4
+    first = read(db, lists.find_jobs, Filter(), limit=2)
+    _store(db, a_step(a_listed_job("new")))
+    second = read(db, lists.find_jobs, Filter(), cursor=first.cursor, limit=2)
+    assert [item["id"] for page in (first, second) for item in page.items] == ["j3", "j2", "j1", "j0"]
+    assert second.cursor is None
+    assert len(read(db, lists.find_jobs, Filter(), limit=0).items) == 1  # one at least
+    assert len(read(db, lists.find_jobs, Filter(), limit=10**9).items) == 5
 
 
 @pytest.fixture
@@ -159,9 +142,9 @@ def _deliveries(db: Database) -> None:
     settle(db, ended(first, Sent(), status=200), ended(second, Rejected("blocked")))
 
 
-@pytest.mark.parametrize(
-    ("which", "expected"),
-    [
+@pytest.mark.usefixtures("_deliveries")
+def test_deliveries_are_found_by_their_status(db: Database) -> None:
+    for which, expected in (
         ({}, ["later", "dead", "sent"]),
         ({"state": "dead"}, ["dead"]),
         ({"state": "waiting"}, ["later"]),
@@ -174,29 +157,16 @@ def _deliveries(db: Database) -> None:
         ({"state": "sent", "notifier": "ops"}, []),
         ({"rule": "r", "notifier": "cms"}, []),
         ({"job": "j1", "rule": "r", "state": "dead"}, ["dead"]),
-    ],
-)
-@pytest.mark.usefixtures("_deliveries")
-def test_deliveries_are_found_by_what_became_of_them(
-    db: Database, which: dict[str, object], expected: list[str]
-) -> None:
-    assert _ids(db, lists.find_deliveries, **which) == expected
+    ):
+        assert _ids(db, lists.find_deliveries, **which) == expected
 
 
 @pytest.mark.usefixtures("_deliveries")
-def test_what_an_older_version_wrote_is_found_and_shown_by_the_rule_of_its_message(db: Database) -> None:
+def test_what_an_older_version_stored_is_found_and_shown_by_the_rule_of_its_message(db: Database) -> None:
     execute(db, update(deliveries).values(rule=None))
     assert _ids(db, lists.find_deliveries, rule="r") == ["dead"]
-    with db.read() as tx:
-        shown = {item["id"]: item["rule"] for item in lists.find_deliveries(tx, Filter()).items}
-    assert shown == {"later": None, "dead": "r", "sent": None}
-
-
-@pytest.mark.usefixtures("_deliveries")
-def test_a_delivery_without_a_rule_is_shown_without_one(db: Database) -> None:
-    found = read(db, lists.delivery_details, "sent")
-    assert found is not None
-    assert found["rule"] is None
+    listed = {item["id"]: item["rule"] for item in read(db, lists.find_deliveries, Filter()).items}
+    assert listed == {"later": None, "dead": "r", "sent": None}
 
 
 @only_sqlite
@@ -249,16 +219,22 @@ def test_notifiers_are_shown_with_their_counts(db: Database) -> None:
 
 def test_watches_and_workers_are_shown(db: Database) -> None:
     know(db, watches=[a_watch()])
-    with db.write() as tx:
-        leases.enlist(tx, "w1", machine="m", pid=7, now=NOW)
-        leases.polled(tx, "vod", began=NOW, next_poll=NOW, error="no", failures=3, calls=1, jobs=0)
-    with db.read() as tx:
-        (watch,), (worker,) = gauges.read_watches(tx), gauges.read_workers(tx)
-    assert (watch["name"], watch["polled_at"], watch["ok_at"], watch["error"], watch["failures"]) == (
-        "vod",
-        "2026-11-21T09:00:00.000Z",
-        None,
-        "no",
-        3,
-    )
-    assert (worker["id"], worker["pid"], worker["started_at"]) == ("w1", 7, "2026-11-21T09:00:00.000Z")
+    write(db, leases.enlist, "w1", machine="m", pid=7, now=NOW)
+    write(db, leases.polled, "vod", began=NOW, next_poll=NOW, error="no", failures=3, calls=1, jobs=0)
+    (watch,), (worker,) = read(db, gauges.read_watches), read(db, gauges.read_workers)
+    shown = {name: watch[name] for name in ("name", "polled_at", "ok_at", "error", "failures")}
+    assert shown == {"name": "vod", "polled_at": iso(ms(NOW)), "ok_at": None, "error": "no", "failures": 3}
+    assert (worker["id"], worker["pid"], worker["started_at"]) == ("w1", 7, iso(ms(NOW)))
+
+
+def test_what_keeps_a_notifier_waiting_is_known(db: Database) -> None:
+    assert read(db, lists.notifier_row, "cms") is None
+    know(db, "cms")
+    usual = {"paused_at": None, "paused_why": None, "not_before": None, "failures": 0}
+    assert read(db, lists.notifier_row, "cms") == usual
+    write(db, entries.pause, "cms", "gone", now=NOW)
+    write(db, entries.hold, "cms", NOW + minutes(5))
+    write(db, entries.failed, "cms", 3, broken_at=10, run=seconds(0))
+    until = iso(ms(NOW + minutes(5)))
+    held = {"paused_at": iso(ms(NOW)), "paused_why": "gone", "not_before": until, "failures": 3}
+    assert read(db, lists.notifier_row, "cms") == held

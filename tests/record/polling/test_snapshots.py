@@ -1,27 +1,17 @@
 from __future__ import annotations
 
-from datetime import datetime
-
 import pytest
 from sqlalchemy import event
 
-from bridge.decide.changes.diff import diff, gone
-from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job
+from bridge.decide.changes.diff import gone
+from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS
 from bridge.record.codec import dump_job, load_job
 from bridge.record.database import Database, ms
 from bridge.record.polling import snapshots
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import jobs, transitions
-from tests.support.records import BUCKET, NOW, a_listed_job, a_step, hours, minutes, read, row_of, rows
-
-
-def see(db: Database, *jobs: Job, stream: str = "s", streams: tuple[str, ...] = ("s",), now: datetime = NOW) -> None:
-    """Store these jobs as one page of a stream shows them."""
-    with db.write() as tx:
-        before = snapshots.known(tx, BUCKET, [job.id for job in jobs])
-        steps = diff({id_: one.seen for id_, one in before.items()}, jobs, watch="vod", now=now)
-        snapshots.save(tx, jobs, steps, before, stream=stream, streams=streams, now=now)
+from tests.support.records import BUCKET, NOW, a_listed_job, a_step, hours, minutes, read, row_of, rows, see
 
 
 def _open_ids(db: Database, *streams: str) -> list[tuple[str, str]]:
@@ -44,11 +34,12 @@ def test_a_job_text_of_a_newer_version_is_read_without_what_is_unknown() -> None
 
 
 def test_a_new_job_is_open_until_it_is_done(db: Database) -> None:
-    see(db, a_listed_job())
-    assert row_of(db, jobs, id="j1")["open"]
+    see(db, a_listed_job(created_at=None))
+    row = row_of(db, jobs, id="j1")
+    assert (row["open"], row["sequence"], row["created_at"]) == (True, 1, ms(NOW))  # since when it is seen
     see(db, a_listed_job(state=SUCCESS))
-    assert not row_of(db, jobs, id="j1")["open"]
-    assert row_of(db, jobs, id="j1")["sequence"] == 2
+    row = row_of(db, jobs, id="j1")
+    assert (row["open"], row["sequence"]) == (False, 2)
 
 
 @pytest.mark.parametrize("state", [RUNNING, SUCCESS])
@@ -91,21 +82,11 @@ def test_a_stale_answer_changes_nothing_of_a_closed_job(db: Database) -> None:
     assert rows(db, jobs) == before
 
 
-def test_a_job_without_a_creation_time_counts_from_when_it_was_seen(db: Database) -> None:
-    see(db, a_listed_job(created_at=None))
-    assert row_of(db, jobs, id="j1")["created_at"] == ms(NOW)
-
-
-def test_a_job_stays_with_its_stream_while_that_is_watched(db: Database) -> None:
+@pytest.mark.parametrize(("watched", "owner"), [(("a", "b"), "a"), (("b",), "b")])
+def test_a_job_stays_with_its_stream_while_that_is_watched(db: Database, watched: tuple[str, ...], owner: str) -> None:
     see(db, a_listed_job(), stream="a", streams=("a", "b"))
-    see(db, a_listed_job(), stream="b", streams=("a", "b"))
-    assert _open_ids(db, "a", "b") == [("j1", "a")]
-
-
-def test_a_job_whose_stream_is_no_longer_watched_moves_to_the_one_that_shows_it(db: Database) -> None:
-    see(db, a_listed_job(), stream="a", streams=("a", "b"))
-    see(db, a_listed_job(), stream="b", streams=("b",))
-    assert _open_ids(db, "a", "b") == [("j1", "b")]
+    see(db, a_listed_job(), stream="b", streams=watched)
+    assert _open_ids(db, "a", "b") == [("j1", owner)]
 
 
 def test_the_same_id_in_two_buckets_is_two_jobs(db: Database) -> None:
@@ -126,9 +107,9 @@ def test_open_jobs_are_listed_oldest_first(db: Database) -> None:
 
 def test_creation_times_are_the_newest_ones_in_ascending_order(db: Database) -> None:
     see(db, *[a_listed_job(f"j{n}", created_at=NOW - minutes(n)) for n in range(5)])
-    with db.read() as tx:
-        assert snapshots.created_since(tx, "s", NOW - minutes(3)) == [NOW - minutes(n) for n in (3, 2, 1, 0)]
-        assert snapshots.created_since(tx, "s", NOW - minutes(3), most=2) == [NOW - minutes(1), NOW]
+    since = NOW - minutes(3)
+    assert read(db, snapshots.created_since, "s", since) == [NOW - minutes(n) for n in (3, 2, 1, 0)]
+    assert read(db, snapshots.created_since, "s", since, most=2) == [NOW - minutes(1), NOW]
 
 
 def test_a_mark_is_remembered_per_stream(db: Database) -> None:
@@ -147,9 +128,9 @@ def test_a_job_that_is_gone_keeps_what_was_last_seen_of_it(db: Database) -> None
     with db.write() as tx:
         before = snapshots.known(tx, BUCKET, ["j1"])
         snapshots.close(tx, gone(snapshots.jobs_of(before), watch="vod", now=NOW), before, now=NOW)
-    told = row_of(db, jobs, id="j1")
-    assert (told["state"], told["open"], told["sequence"]) == (GONE, False, 2)
-    assert load_job(told["detail"]).progress == 40
+    row = row_of(db, jobs, id="j1")
+    assert (row["state"], row["open"], row["sequence"]) == (GONE, False, 2)
+    assert load_job(row["detail"]).progress == 40
 
 
 def test_transitions_come_back_with_the_job_as_it_was_then(db: Database) -> None:

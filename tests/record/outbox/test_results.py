@@ -10,6 +10,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import entries, results
 from bridge.record.polling import leases
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, notifiers, threads
+from tests.conftest import only_sqlite
 from tests.support.records import (
     LEASE,
     NOW,
@@ -38,47 +39,50 @@ def _known(db: Database) -> None:
 
 
 def _reap(db: Database) -> int:
-    with db.write() as tx:
-        return results.reap(tx, results.held(tx), now=LATE)
+    return write(db, results.reap, read(db, results.held), now=LATE)
 
 
-def test_a_sent_delivery_is_done_and_its_attempt_is_kept(db: Database) -> None:
+def _states(db: Database) -> list[int]:
+    return [row["state"] for row in rows(db, deliveries)]
+
+
+def test_a_sent_delivery_is_done_and_its_attempt_is_stored(db: Database) -> None:
     put(db, new_delivery("d1"))
     (mine,) = claim(db)
-    one = ended(mine, Sent("r"), status=200, answer="ok", address="192.0.2.1")
-    assert settle(db, one, now=NOW + seconds(3)) == frozenset()
-    told = row_of(db, deliveries, id="d1")
-    assert (told["state"], told["ended_at"], told["lease"]) == (SENT, ms(NOW + seconds(3)), None)
-    kept = row_of(db, attempts, delivery=mine.n)
+    sent = ended(mine, Sent("r"), status=200, answer="ok", address="192.0.2.1")
+    assert settle(db, sent, now=NOW + seconds(3)) == frozenset()
+    row = row_of(db, deliveries, id="d1")
+    assert (row["state"], row["ended_at"], row["lease"]) == (SENT, ms(NOW + seconds(3)), None)
+    stored = row_of(db, attempts, delivery=mine.n)
     facts = ("number", "outcome", "why", "reason", "status", "answer", "address", "started_at", "ms")
-    assert [kept[name] for name in facts] == [1, "sent", None, None, 200, "ok", "192.0.2.1", ms(NOW), 200]
+    assert [stored[name] for name in facts] == [1, "sent", None, None, 200, "ok", "192.0.2.1", ms(NOW), 200]
 
 
 def test_one_that_is_tried_later_waits_until_then(db: Database) -> None:
     put(db, new_delivery("d1"))
     settle(db, ended(claim(db)[0], RetryLater("timed out", Reason.TIMEOUT), again_at=NOW + minutes(2)))
-    told = row_of(db, deliveries, id="d1")
-    assert (told["state"], told["due_at"], told["why"]) == (WAITING, ms(NOW + minutes(2)), "timed out")
-    kept = row_of(db, attempts, number=1)
-    assert (kept["outcome"], kept["why"], kept["reason"]) == ("later", "timed out", "timeout")
+    row = row_of(db, deliveries, id="d1")
+    assert (row["state"], row["due_at"], row["why"]) == (WAITING, ms(NOW + minutes(2)), "timed out")
+    stored = row_of(db, attempts, number=1)
+    assert (stored["outcome"], stored["why"], stored["reason"]) == ("later", "timed out", "timeout")
 
 
 @pytest.mark.parametrize("outcome", [Rejected("blocked address"), RetryLater("503")])
 def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome: Rejected | RetryLater) -> None:
     put(db, new_delivery("d1"))
-    one = ended(claim(db)[0], outcome)
-    assert one.dead
-    settle(db, one)
-    told = row_of(db, deliveries, id="d1")
-    assert (told["state"], told["why"], told["ended_at"]) == (DEAD, outcome.why, ms(NOW))
+    dead = ended(claim(db)[0], outcome)
+    assert dead.dead
+    settle(db, dead)
+    row = row_of(db, deliveries, id="d1")
+    assert (row["state"], row["why"], row["ended_at"]) == (DEAD, outcome.why, ms(NOW))
 
 
 def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Database) -> None:
     put(db, new_delivery("d1", key="a"), new_delivery("d2", key="a"), new_delivery("o1", to="ops"))
-    first, other = sorted(claim(db), key=lambda d: d.id)
-    one = ended(first, Rejected("410: it wants no more", Reason.GONE, pause=True))
-    assert not one.dead
-    settle(db, one, ended(other, Sent()))
+    first, other = sorted(claim(db), key=lambda delivery: delivery.id)
+    refused = ended(first, Rejected("410: it wants no more", Reason.GONE, pause=True))
+    assert not refused.dead
+    settle(db, refused, ended(other, Sent()))
     paused = row_of(db, notifiers, name="cms")
     assert (paused["paused_why"], paused["paused_reason"]) == ("410: it wants no more", "gone")
     assert claim(db, now=NOW + hours(100)) == []
@@ -87,20 +91,19 @@ def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Datab
     assert claimed_ids(db) == ["d1"]
 
 
-def test_many_outcomes_are_recorded_together(db: Database) -> None:
+def test_many_outcomes_are_stored_together(db: Database) -> None:
     put(db, *[new_delivery(f"d{n}") for n in range(6)])
-    found = claim(db, free=3) + claim(db, free=3)  # under two leases
+    claimed = claim(db, free=3) + claim(db, free=3)  # under two leases
     outcomes = [Sent(), RetryLater("later"), Rejected("no"), Sent("r"), Sent(), RetryLater("dead")]
     again = [None, NOW + hours(1), None, None, None, None]
-    both = zip(found, outcomes, again, strict=True)
-    settle(db, *[ended(d, outcome, again_at=at) for d, outcome, at in both])
-    assert [row["state"] for row in rows(db, deliveries)] == [SENT, WAITING, DEAD, SENT, SENT, DEAD]
-    assert sorted((row["delivery"], row["outcome"]) for row in rows(db, attempts)) == [
-        (d.n, kind) for d, kind in zip(found, ["sent", "later", "refused", "sent", "sent", "later"], strict=True)
-    ]
+    settle(db, *[ended(d, outcome, again_at=at) for d, outcome, at in zip(claimed, outcomes, again, strict=True)])
+    assert _states(db) == [SENT, WAITING, DEAD, SENT, SENT, DEAD]
+    kinds = ["sent", "later", "refused", "sent", "sent", "later"]
+    stored = {row["delivery"]: row["outcome"] for row in rows(db, attempts)}
+    assert stored == {delivery.n: kind for delivery, kind in zip(claimed, kinds, strict=True)}
 
 
-# --- leases -------------------------------------------------------------------------------------------------
+# --- leases ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_many_outcomes_are_recorded_together(db: Database) -> None:
     ids=["sent", "later", "refused", "pause"],
 )
 @pytest.mark.parametrize("again", ["claimed", "sent", "waiting"])
-def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Sent | RetryLater | Rejected, again: str) -> None:
+def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Outcome, again: str) -> None:
     put(db, new_delivery("d1", key="a", thread="t"), new_delivery("d2", key="a", thread="t"))
     (zombies,) = claim(db, worker="zombie")
     _reap(db)
@@ -131,50 +134,43 @@ def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
     write(db, results.hand_back, [lost])
     lost_ones = settle(db, ended(lost, Sent()), ended(mine, Sent()), ended(failed, RetryLater("x"), again_at=LATE))
     assert lost_ones == {lost.n}
-    assert [row["state"] for row in rows(db, deliveries)] == [WAITING, SENT, WAITING]
+    assert _states(db) == [WAITING, SENT, WAITING]
     assert {row["delivery"] for row in rows(db, attempts)} == {mine.n, failed.n}
 
 
-def test_what_a_lost_worker_held_is_told_again_and_the_attempt_is_called_lost(db: Database) -> None:
+def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db: Database) -> None:
     put(db, new_delivery("d1", key="a"), new_delivery("d2", key="a"))
     (mine,) = claim(db)
+    seen = read(db, results.held)
     assert _reap(db) == 1
     assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempts)] == [(1, "lost", "lost")]
+    assert [total.labels for total in read(db, counters.totals, ["attempt"])] == [("cms", "lost")]
     assert "not known" in row_of(db, deliveries, id="d1")["why"]
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
+    assert write(db, results.reap, seen, now=LATE) == 0  # it has a new holder
+    assert read(db, results.held) == [(again.n, again.lease)]
 
 
-@pytest.mark.parametrize(("heard_of", "forsaken"), [(None, True), (minutes(-11), True), (minutes(-9), False)])
-def test_what_is_long_over_by_a_worker_not_heard_of_since_is_forsaken(
-    db: Database, heard_of: timedelta | None, forsaken: bool
+@pytest.mark.parametrize(
+    ("since", "beat", "is_forsaken"),
+    [
+        (hours(1), None, True),
+        (hours(1), minutes(-11), True),
+        (hours(1), minutes(-9), False),
+        (minutes(10), None, False),
+    ],
+)
+def test_what_is_long_over_by_a_worker_that_was_silent_since_is_forsaken(
+    db: Database, since: timedelta, beat: timedelta | None, *, is_forsaken: bool
 ) -> None:
     put(db, new_delivery("d1"))
     (mine,) = claim(db, worker="w1")
-    now = NOW + hours(1)
-    with db.write() as tx:
-        leases.enlist(tx, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
-        if heard_of:
-            leases.enlist(tx, "w1", machine="m", pid=1, now=now + heard_of)
-        found = results.forsaken(tx, before=now - minutes(10))
-    assert found == ({(mine.n, mine.lease)} if forsaken else set())
-
-
-def test_what_is_not_long_over_is_not_forsaken(db: Database) -> None:
-    put(db, new_delivery("d1"))
-    claim(db)
-    assert read(db, results.forsaken, before=NOW) == set()
-
-
-def test_what_was_claimed_again_meanwhile_is_not_taken_from_its_new_holder(db: Database) -> None:
-    put(db, new_delivery("d1"))
-    claim(db, worker="lost")
-    seen = write(db, results.held)
-    _reap(db)
-    (theirs,) = claim(db, now=LATE, worker="w2")
-    with db.write() as tx:
-        assert results.reap(tx, seen, now=LATE) == 0
-        assert results.held(tx) == [(theirs.n, theirs.lease)]
+    now = NOW + since
+    write(db, leases.enlist, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
+    if beat:
+        write(db, leases.enlist, "w1", machine="m", pid=1, now=now + beat)
+    assert read(db, results.forsaken, before=now - minutes(10)) == ({(mine.n, mine.lease)} if is_forsaken else set())
 
 
 def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None:
@@ -187,24 +183,21 @@ def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None
     assert claim(db)[0].attempts == 1
 
 
-@pytest.mark.parametrize("other", ["w10", "w1_", "xw1", "w"])
-def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, other: str) -> None:
+@pytest.mark.parametrize(
+    ("buried", "other"),
+    [("w1", "w10"), ("w1", "w1_"), ("w1", "xw1"), ("w1", "w"), ("w_", "a1"), ("%", "a1")],  # an id is no pattern
+)
+def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, buried: str, other: str) -> None:
     put(db, new_delivery("d1"), new_delivery("d2"))
     claim(db, free=1, worker="w1")
     claim(db, free=1, worker=other)
-    assert write(db, results.bury, "w1", now=NOW) == 1
-    assert [row["state"] for row in rows(db, deliveries)] == [WAITING, SENDING]
-    assert claimed_ids(db) == ["d1"]
+    freed = buried == "w1"
+    assert write(db, results.bury, buried, now=NOW) == int(freed)
+    assert _states(db) == [WAITING if freed else SENDING, SENDING]
+    assert claimed_ids(db) == (["d1"] if freed else [])
 
 
-def test_a_worker_id_is_no_pattern(db: Database) -> None:
-    put(db, new_delivery("d1"))
-    claim(db, worker="abc")
-    with db.write() as tx:
-        assert results.bury(tx, "a_c", now=NOW) == results.bury(tx, "%", now=NOW) == 0
-
-
-# --- what metrics count -------------------------------------------------------------------------------------
+# --- what is stored of outcomes and answers -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -216,18 +209,15 @@ def test_a_worker_id_is_no_pattern(db: Database) -> None:
         (Rejected("a sentence", Reason.GONE, pause=True), "client_error"),
     ],
 )
+@only_sqlite
 def test_an_attempt_is_counted_by_its_reason(db: Database, outcome: Outcome, label: str) -> None:
     put(db, new_delivery("d1"))
     settle(db, ended(claim(db)[0], outcome, again_at=NOW))
-    with db.read() as tx:
-        assert {one.labels for one in counters.totals(tx, ["attempt"])} == {("cms", label)}
+    assert {total.labels for total in read(db, counters.totals, ["attempt"])} == {("cms", label)}
     assert label in results.ATTEMPT_LABELS
 
 
-# --- what receivers say -------------------------------------------------------------------------------------
-
-
-def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
+def test_a_long_answer_is_stored_in_part_and_without_nul(db: Database) -> None:
     put(db, new_delivery("d1"))
     settle(db, ended(claim(db)[0], Sent(), answer="a\0b" + "x" * 10_000))
     answer = rows(db, attempts)[0]["answer"]
@@ -235,9 +225,9 @@ def test_a_long_answer_is_kept_in_part_and_without_nul(db: Database) -> None:
     assert len(answer) <= results.ANSWER_KEPT
 
 
-@pytest.mark.parametrize("said", ["a\0b", "a\ud800b"], ids=["NUL", "half a pair"])
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"], ids=["NUL", "half a pair"])
 @pytest.mark.parametrize("make", [RetryLater, Rejected, Sent], ids=lambda make: make.__name__)
-def test_no_word_of_a_receiver_keeps_its_outcome_from_being_recorded(db: Database, said: str, make: type) -> None:
+def test_no_text_of_a_receiver_keeps_its_outcome_from_being_stored(db: Database, text: str, make: type) -> None:
     put(db, new_delivery("d1", thread="t"))
-    assert settle(db, ended(claim(db)[0], make(said), again_at=NOW if make is RetryLater else None)) == frozenset()
-    assert rows(db, deliveries)[0]["state"] != SENDING
+    assert settle(db, ended(claim(db)[0], make(text), again_at=NOW if make is RetryLater else None)) == frozenset()
+    assert _states(db) != [SENDING]

@@ -1,18 +1,16 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""No secret of a notifier is in what is kept of an attempt."""
+
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from bridge.model import Attempt, Notifier, Reason, RetryLater, Sent
-from bridge.send.client import HttpClient
-from bridge.send.sender import InFlight, Sender
+from bridge.model import Notifier, Reason, RetryLater, Sent
+from bridge.send.sender import InFlight
 from bridge.settings import Settings
 from bridge.wiring.parts import known_secrets
 from tests.support.nouns import a_rulebook
 from tests.support.receivers import (
-    LOOPBACK,
     NOON,
     SECRET,
     Receiver,
@@ -21,25 +19,12 @@ from tests.support.receivers import (
     a_slack,
     a_webhook,
     answering,
+    attempt_to,
     raw,
 )
 from tests.support.rules_texts import RULE, WATCH
 
 KEY = "k-0123456789"
-
-
-@contextmanager
-def told(notifier: Notifier) -> Iterator[Attempt]:
-    outbound = Sender(
-        client=HttpClient(allow=LOOPBACK),
-        notifiers={"n": notifier},
-        clock=lambda: NOON,
-        slack_api_url="http://127.0.0.1:1/",
-    )
-    outbound.begin(a_delivery(notifier="n"))
-    (attempt,) = outbound.wait(10)
-    yield attempt
-    outbound.close(10)
 
 
 def echo(connection: Any, seen: Any, over: Any) -> None:
@@ -50,17 +35,17 @@ def echo(connection: Any, seen: Any, over: Any) -> None:
 def test_a_secret_that_the_receiver_repeats_is_not_kept() -> None:
     with Receiver(echo) as receiver:
         headers = (("authorization", f"Bearer {KEY}"),)
-        with told(a_webhook(receiver.url.replace("?token=hush", ""), headers=headers)) as attempt:
-            assert attempt.answer == "[secret] is unknown; token [secret] at http://127.0.0.1/hook"
-            assert attempt.outcome == RetryLater("answered 401 Unauthorized", Reason.AUTH)
+        made = attempt_to(a_webhook(receiver.url.replace("?token=hush", ""), headers=headers))
+    assert made.answer == "[secret] is unknown; token [secret] at http://127.0.0.1/hook"
+    assert made.outcome == RetryLater("answered 401 Unauthorized", Reason.AUTH)
 
 
 def test_a_url_that_an_incoming_webhook_repeats_is_in_neither_answer_nor_reason() -> None:
     with Receiver(raw()) as receiver:
         receiver.behave = answering("500 Oops", f"no {receiver.url}".encode())
-        with told(a_slack(url=receiver.url)) as attempt:
-            assert attempt.answer == "no [secret]"
-            assert attempt.outcome == RetryLater("Slack answered 500", Reason.SERVER_ERROR)
+        made = attempt_to(a_slack(url=receiver.url))
+    assert made.answer == "no [secret]"
+    assert made.outcome == RetryLater("Slack answered 500", Reason.SERVER_ERROR)
 
 
 def test_a_secret_in_a_fault_of_our_own_is_not_kept() -> None:

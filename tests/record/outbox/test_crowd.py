@@ -1,4 +1,4 @@
-"""Many workers at one outbox, at full speed: every delivery is sent once, and each lane in its order."""
+"""Many workers at one outbox, at full speed: every delivery is sent once, those of one ordering key in order."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class Receiver:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, one: Delivery) -> None:
-        lane, _, _ = one.id.partition("-")
+        key, _, _ = one.id.partition("-")
         with self.lock:
-            if lane in self.busy:
-                self.faults.append(f"{one.id}: another of its lane is being sent")
-            self.busy.add(lane)
+            if key in self.busy:
+                self.faults.append(f"{one.id}: another of its key is being sent")
+            self.busy.add(key)
 
     def end(self, one: Delivery, chance: float) -> Ended:
-        lane, _, number = one.id.partition("-")
+        key, _, number = one.id.partition("-")
         with self.lock:
-            self.busy.discard(lane)
+            self.busy.discard(key)
             if chance < 0.2:
                 return ended(one, RetryLater("bad luck"), again_at=NOW)
-            self.sent[lane].append(int(number))
+            self.sent[key].append(int(number))
         return ended(one, Sent())
 
 
@@ -65,15 +65,15 @@ def _finished(db: Database) -> int:
         return tx.execute(select(func.count()).where(deliveries.c.state.in_([SENT, DEAD]))).scalar_one()
 
 
-def _crowd(db: Database, url: str, opened: Opener, *, count: int, lanes: int, workers: int) -> None:
+def _crowd(db: Database, url: str, opened: Opener, *, count: int, keys: int, workers: int) -> None:
     names = [f"n{number}" for number in range(4)]
     know(db, *[Notifier(name=name, max_in_flight=8) for name in names])
     put(
         db,
         *[
-            new_delivery(f"lane{at}-{number}", to=names[at % len(names)], key=f"lane{at}")
-            for number in range(count // lanes)
-            for at in range(lanes)
+            new_delivery(f"key{at}-{number}", to=names[at % len(names)], key=f"key{at}")
+            for number in range(count // keys)
+            for at in range(keys)
         ],
     )
     receiver = Receiver()
@@ -82,15 +82,15 @@ def _crowd(db: Database, url: str, opened: Opener, *, count: int, lanes: int, wo
     for one in running:
         one.result()
     assert receiver.faults == []
-    assert dict(receiver.sent) == {f"lane{at}": list(range(count // lanes)) for at in range(lanes)}
+    assert dict(receiver.sent) == {f"key{at}": list(range(count // keys)) for at in range(keys)}
     assert {row["state"] for row in rows(db, deliveries)} == {SENT}
 
 
 @only_postgresql
 def test_four_workers_on_postgresql_send_each_once_and_in_order(db: Database, db_url: str, opened: Opener) -> None:
-    _crowd(db, db_url, opened, count=2_000, lanes=20, workers=4)
+    _crowd(db, db_url, opened, count=800, keys=20, workers=4)
 
 
 @only_sqlite
 def test_two_workers_on_sqlite_send_each_once_and_in_order(db: Database, db_url: str, opened: Opener) -> None:
-    _crowd(db, db_url, opened, count=200, lanes=10, workers=2)
+    _crowd(db, db_url, opened, count=200, keys=10, workers=2)
