@@ -1,4 +1,4 @@
-"""WSGI entry of `python -m bridge.web` (gunicorn). It serves requests and starts no worker."""
+"""WSGI entry point of `python -m bridge.web` (gunicorn). It starts no worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.wiring import parts
 from bridge.wiring.rules import Rules
 from bridge.wiring.web import web_app
 
-_STOP_SERVER = 3  # gunicorn's WORKER_BOOT_ERROR: after any other code it starts the next process, for ever
+_STOP_SERVER = 3  # gunicorn's WORKER_BOOT_ERROR: after any other code it would start the next process, forever
 
 
 def _start() -> Flask:

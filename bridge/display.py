@@ -1,6 +1,6 @@
-"""How texts that others wrote are shown to people: nothing in them acts unseen, and none fills a list.
+"""How foreign text is shown to people: control characters are escaped, long text is cut.
 
-Machines get them as they are: webhooks, the API, JSON on a terminal.
+Machines get it unchanged: webhooks, the API, JSON.
 """
 
 from __future__ import annotations
@@ -12,43 +12,41 @@ from typing import Any
 from wcwidth import wcswidth
 
 LINE = 200  # characters of a text in a list
-DETAIL = 10_000  # and where one thing is shown, unless all is asked for
+DETAIL = 10_000  # and in the details of one row
 MARK = "…"  # at the end of what was cut
 
-# What is acted on instead of being seen: controls (C0, C1), marks that turn the direction of writing, line ends of
-# Unicode's own; and what UTF-8 has not. Not U+200C and U+200D, which languages and emoji are written with.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Characters that act instead of being seen: controls (C0, C1), direction marks, Unicode's line ends; and surrogates.
+# Not U+200C and U+200D, which some languages and emoji need.
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    r"""Return a text with what would not be seen spelt out, as in \u202e; with `lines` its lines and tabs stay."""
+    r"""Return a text with invisible characters escaped, as in \u202e; with `lines`, line breaks and tabs stay."""
     if text.isprintable():
         return text
     text = text.replace("\r\n", "\n") if lines else text
-    return _UNSEEN.sub(lambda found: found[0] if lines and found[0] in "\n\t" else _spelt(found[0]), text)
-
-
-def _spelt(sign: str) -> str:
-    return sign.encode("unicode_escape").decode()
+    return _INVISIBLE.sub(
+        lambda match: match[0] if lines and match[0] in "\n\t" else match[0].encode("unicode_escape").decode(), text
+    )
 
 
 def visible_json(text: str) -> str:
-    """Return JSON that says the same, with what would not be seen spelt out; its lines stay."""
-    return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+    """Return equivalent JSON with invisible characters escaped; line breaks stay."""
+    return _INVISIBLE.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)
 
 
 def pretty_json(value: Any) -> str:
-    """Return JSON for people to read, with what would not be seen spelt out."""
+    """Return indented JSON with invisible characters escaped."""
     return visible_json(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def clamp(text: str, limit: int) -> str:
-    """Return at most so many characters of a text, the last of them a mark where there were more."""
+    """Return a text of at most so many characters, the last of them a mark if it was cut."""
     return text if len(text) <= limit else text[: limit - 1] + MARK
 
 
 def one_line(text: str, limit: int = LINE) -> str:
-    """Return a text as a list has it: on one line, and no longer than that."""
+    """Return a text on one line of at most so many characters."""
     head = text[: 4 * limit]
     lines = head.splitlines()
     line = " ".join(filter(None, map(str.strip, lines))) if len(lines) > 1 else "".join(lines)
@@ -57,12 +55,12 @@ def one_line(text: str, limit: int = LINE) -> str:
 
 def columns(text: str) -> int:
     """Return how many columns a text takes on a terminal."""
-    found = wcswidth(text)
-    return found if found >= 0 else len(text)
+    width = wcswidth(text)
+    return width if width >= 0 else len(text)
 
 
 def fit(text: str, limit: int) -> str:
-    """Return as much of a text as so many columns hold, with a mark where there was more."""
+    """Return as much of a text as fits into so many columns, with a mark if it was cut."""
     if columns(text) <= limit:
         return text
     head = text[: limit - 1]
@@ -72,5 +70,5 @@ def fit(text: str, limit: int) -> str:
 
 
 def pad(text: str, width: int) -> str:
-    """Return a text with blanks after it, so that it takes so many columns."""
+    """Return a text padded with blanks to so many columns."""
     return text + " " * (width - columns(text))

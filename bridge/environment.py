@@ -1,4 +1,4 @@
-"""One variable of the environment, as people write it. Pure: the environment is an argument."""
+"""Reads one environment variable. Pure: the environment is an argument."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _QUOTES = ('""', "''", "“”", "‘’")
 
 
 def lookup(environ: Mapping[str, str], name: str) -> str | None:
-    """Return the value without what cannot be seen at its ends: white space, line ends, a BOM. None: nothing is left.
+    """Return the value without invisible characters at its ends: white space, line ends, a BOM. None: nothing is left.
 
-    Every variable that the bridge reads, it reads by this.
+    All variables of the bridge are read by this function.
     """
     value = environ.get(name, "")
     first, last = 0, len(value)
@@ -24,12 +24,12 @@ def lookup(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def fault(value: str) -> str | None:
-    """Say what is surely a slip in a value of one line, or None; nothing of the value, which may be a secret."""
-    if any("\ud800" <= sign <= "\udfff" for sign in value):  # a byte that could not be decoded (PEP 383)
+    """Return what must be a mistake in a one-line value, or None; without the value, which may be a secret."""
+    if any("\ud800" <= character <= "\udfff" for character in value):  # a byte that could not be decoded (PEP 383)
         return "is not UTF-8"
-    if unseen := next((sign for sign in value if not sign.isprintable()), None):
+    if unseen := next((character for character in value if not character.isprintable()), None):
         code = ascii(unseen).strip("'")
-        return f"has a character in it that cannot be seen ({code}): copy it again"
+        return f"has an invisible character in it ({code}): copy it again"
     if len(value) > 1 and value[0] + value[-1] in _QUOTES:
-        return "is in quotes, which are part of it here: write it without"
+        return "is in quotes, which would be part of the value: remove them"
     return None

@@ -1,4 +1,4 @@
-"""gunicorn's settings: `gunicorn -c python:bridge.gunicorn_conf app:app`, which is what `python -m bridge.web` runs."""
+"""gunicorn's settings: `python -m bridge.web` runs `gunicorn -c python:bridge.gunicorn_conf app:app`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logs.configure(_settings.log_level, _settings.secrets)
 
 
 class OneLog(Logger):  # type: ignore[misc]  # the same
-    """Leave gunicorn's own records to the one formatter of the process."""
+    """Pass gunicorn's own records to the formatter of the process."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -33,10 +33,10 @@ class OneLog(Logger):  # type: ignore[misc]  # the same
 
 
 class WebWorker(Worker):  # type: ignore[misc]  # the same
-    """Serve as `run` does: in gunicorn's own workers a thread waits for what a client has yet to send."""
+    """Serves as `run` does: in gunicorn's own workers, a thread waits for slow clients."""
 
     def run(self) -> None:
-        from bridge.wiring.server import Server  # settings are to be read before all the rest is loaded
+        from bridge.wiring.server import Server  # settings are checked before the rest is imported
 
         server = Server(self.wsgi, [listener.sock for listener in self.sockets])
         while self.alive and self.ppid == os.getppid():
@@ -53,16 +53,16 @@ accesslog = None
 timeout = 30
 graceful_timeout = 20  # platforms kill 30 s after SIGTERM
 control_socket_disable = True  # on by default since gunicorn 25.1; needs a home directory, which containers lack
-if Path("/dev/shm").is_dir():  # noqa: S108  (a disk that is slow makes gunicorn believe the worker hangs)
+if Path("/dev/shm").is_dir():  # noqa: S108  (on a slow disk, gunicorn believes that the worker hangs)
     worker_tmp_dir = "/dev/shm"  # noqa: S108  (the same)
 
 
 def on_starting(server: Any) -> None:
-    """Warn once, in the process that starts the others."""
+    """Warn once, in the process that starts the workers."""
     from bridge.wiring.web import warn_of_open_door  # the same
 
     if server.cfg.is_ssl:
-        sys.stderr.write("ci-bridge does not start: TLS is a router's business here; unset certfile and keyfile\n")
+        sys.stderr.write("ci-bridge does not start: TLS is terminated by the router; unset certfile and keyfile\n")
         sys.exit(1)
-    hosts = [place[0] for place in server.cfg.address if isinstance(place, tuple)]  # a socket of Unix has a path
+    hosts = [place[0] for place in server.cfg.address if isinstance(place, tuple)]  # a Unix socket has a path
     warn_of_open_door(_settings, hosts, routed=lookup(os.environ, "PORT") is not None)

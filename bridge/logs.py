@@ -1,4 +1,4 @@
-"""One line an event: logfmt on stderr, secrets masked."""
+"""The log: one line per event in logfmt on stderr, secrets masked."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bridge.redact import Mask
 
 _UNFIT_FOR_KEYS = re.compile(r'[\s="]')
 _LONGEST_LINE = 8_000  # log routers cut or drop longer ones
-_OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}  # what else it has is its `extra`
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime"}  # other attributes are `extra`
 
 
 def configure(level: str, secrets: Iterable[str]) -> None:
-    """Send every log record of the process through one formatter; `secrets` are replaced wherever they stand."""
+    """Send every log record of the process through one formatter, which masks `secrets`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Logfmt(Mask(secrets)))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("urllib3", "slack_sdk", "alembic", "waitress"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)  # what they warn of, we say ourselves
+        logging.getLogger(noisy).setLevel(logging.ERROR)  # we log what they warn of
     sys.excepthook = _log_crash
     threading.excepthook = lambda crash: _log_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
@@ -40,11 +40,11 @@ class _Logfmt(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
-        fields |= {key: value for key, value in vars(record).items() if key not in _OF_EVERY_RECORD}
+        fields |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         line = " ".join(f"{_key(key)}={self._value(value)}" for key, value in fields.items())
-        # Once more for the line: whatever came before, a known secret does not get out.
+        # Masked again as a whole, in case a secret is spread over several fields.
         return _cut(self._mask(line))
 
     def _value(self, value: object) -> str:
@@ -52,19 +52,19 @@ class _Logfmt(logging.Formatter):
             return str(value).lower()
         if isinstance(value, int | float):
             return str(value)
-        # What is escaped on the way here is masked before that.
+        # Masked before it is escaped.
         text = visible(self._mask(str(value)), lines=True).replace("\t", "\\t")
-        quoted = any(sign in text for sign in ' ="')
+        quoted = any(character in text for character in ' ="')
         text = (text.replace("\\", "\\\\") if quoted else text).replace('"', '\\"').replace("\n", "\\n")
         return f'"{text}"' if quoted else text
 
 
 def _key(key: str) -> str:
-    return _UNFIT_FOR_KEYS.sub("_", visible(key))  # logfmt has no room for spaces and signs of its own in keys
+    return _UNFIT_FOR_KEYS.sub("_", visible(key))  # logfmt allows no such characters in keys
 
 
 def _log_crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    """Log what nobody has caught; Python itself would print it, secrets and all."""
+    """Log an uncaught exception; Python itself would print its secrets."""
     if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
         return
     logging.getLogger(__name__).critical("crashed", exc_info=(kind, error, trace))

@@ -1,7 +1,8 @@
 """Every noun of the bridge, frozen. Read this page first.
 
-Watch -> Stream -> Page of Jobs -> Transition -> Rule -> Message -> Delivery -> Attempt, which ends in an
-Outcome. Times are aware and in UTC. Nothing here does I/O or reads a clock.
+A Watch has Streams. Polling a Stream returns Pages of Jobs. A Job that changed makes a Transition. Rules turn a
+Transition into a Message, with a NewDelivery for each Notifier. Sending a Delivery is an Attempt, which has an Outcome.
+Times are aware and in UTC. Nothing here does I/O or reads a clock.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from datetime import datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
-# The states CI documents (list document of 2025-09). Any other word it sends is carried through.
+# --- what CI has: jobs, and where they are listed -------------------------------------------------------------------
+
+# The states CI documents (list document of 2025-09). Any other word is passed on unchanged.
 SUBMITTED, RUNNING, SUCCESS, FAILED, PAUSE, CANCEL = STATES = (
     "Submitted", "Running", "Success", "Failed", "Pause", "Cancel",
 )  # fmt: skip
@@ -28,12 +31,12 @@ KNOWN_QUEUE_TYPES = ("Transcoding", "Speeching", "PicProcess", "AIProcess", "Spe
 NEW = "new"  # the `from` of a job seen for the first time
 GONE = "gone"  # CI no longer knows the id
 DONE = frozenset({SUCCESS, FAILED, CANCEL})
-CLOSED = DONE | {GONE}  # nothing more is expected of these, so nobody asks again
+CLOSED = DONE | {GONE}  # nothing more is expected of these, so they are not followed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One media job as CI described it. `None` means that CI did not say."""
+    """One media job as CI describes it. `None`: CI does not say."""
 
     id: str
     bucket: str
@@ -41,15 +44,15 @@ class Job:
     state: str
     tag: str | None = None
     queue: str | None = None
-    code: str | None = None  # only of a Failed job: elsewhere it means nothing
+    code: str | None = None  # of a Failed job only: otherwise meaningless
     message: str | None = None  # likewise
-    progress: int | None = None  # per cent
+    progress: int | None = None  # percent
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     input: str | None = None  # object key, or the URL of an input by URL
-    output: str | None = None  # the pattern that was asked for
-    outputs: tuple[str, ...] = ()  # at most OUTPUTS_KEPT of the files that were made
+    output: str | None = None  # the requested pattern
+    outputs: tuple[str, ...] = ()  # at most OUTPUTS_KEPT of the files produced
     outputs_total: int = 0
     template: str | None = None
     template_name: str | None = None
@@ -65,7 +68,7 @@ OUTPUTS_KEPT = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a bucket's jobs are asked for. `endpoint` replaces CI's own host (a proxy, a simulator)."""
+    """Where a bucket's jobs are requested. `endpoint` replaces CI's own host (a proxy, a simulator)."""
 
     bucket: str
     region: str
@@ -78,7 +81,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """What one chain of list calls covers: CI lists one tag, and at most one queue, a call."""
+    """What one chain of list calls covers: CI lists one tag, and at most one queue, per call."""
 
     place: Place
     tag: str
@@ -96,7 +99,7 @@ class Stream:
         return self.queue, self.queue_type, self.workflow, self.input
 
     def covers(self, other: Stream) -> bool:
-        """Tell whether every job of `other` is in this one's list too."""
+        """Return whether the list of this stream contains every job of `other`."""
         same = (self.place.bucket, self.tag) == (other.place.bucket, other.tag)
         mine_theirs = zip(self._narrowings, other._narrowings, strict=True)
         return same and all(mine in (None, theirs) for mine, theirs in mine_theirs)
@@ -111,14 +114,14 @@ class Watch:
     streams: tuple[Stream, ...]
     every: timedelta
     lookback: timedelta
-    announce_first: bool = False  # tell the jobs that a first snapshot finds
+    announce_first: bool = False  # send notifications of the jobs in a first snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Something of a job that cannot be read: `field`, whose text began with `value`.
+class JobProblem:
+    """A part of a job that cannot be read: `field`, whose text begins with `value`.
 
-    `left_out`: without it there is no job (no usable state, or too big), so the answer's `jobs` do not have it.
+    `left_out`: the job cannot be used without it (no usable state, or too big), so it is not among the answer's `jobs`.
     """
 
     job_id: str
@@ -127,8 +130,8 @@ class Problem:
     left_out: bool = False
 
     @classmethod
-    def of_whole(cls, job_id: str, why: str) -> Problem:
-        """Return the problem of a job of which nothing can be read."""
+    def of_whole(cls, job_id: str, why: str) -> JobProblem:
+        """Return the problem of a job that cannot be read at all."""
         return cls(job_id=job_id, field="", value=why, left_out=True)
 
 
@@ -139,35 +142,35 @@ class Page:
     jobs: tuple[Job, ...]
     next_token: str | None = None
     served_at: datetime | None = None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[JobProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """One answer to a question by id; `missing` are the ids that CI does not know."""
+class Description:
+    """One answer to a query by id; `missing` are the ids that CI does not know."""
 
     jobs: tuple[Job, ...]
     missing: tuple[str, ...] = ()
     served_at: datetime | None = None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[JobProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """A job as the snapshot has it: what `diff` compares with."""
+class SeenJob:
+    """A job in the stored snapshot, which `diff` compares with a page."""
 
     job_id: str
     state: str
     sequence: int  # of its last transition
-    named: str | None = None  # of a job that is gone: the state that CI named last
+    named: str | None = None  # of a gone job: its last state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """A job that CI denied `times`, the last answer at `last_at`, and has not shown since.
+class MissingJob:
+    """A job that CI did not find `times`, the last time at `last_at`.
 
-    While it is not told to be gone `ask_at` is None, as every poll asks for it, and the first answer was at `first_at`.
-    Then `first_at` is when that was told, and `ask_at` when CI is asked again.
+    Until it counts as gone, `first_at` is the first of these times, and every poll asks for it (`ask_at` is None).
+    Then `first_at` is when it became gone, and `ask_at` when CI is asked again.
     """
 
     stream: str
@@ -175,11 +178,14 @@ class Missing:
     first_at: datetime
     last_at: datetime
     ask_at: datetime | None = None
-    seen_at: datetime | None = None  # the last poll that saw it began
+    seen_at: datetime | None = None  # when the last poll that saw it began
 
     @property
     def is_gone(self) -> bool:
         return self.ask_at is not None
+
+
+# --- what changed, and the rules' gates -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,22 +198,22 @@ class Transition:
     sequence: int
     seen_at: datetime
     watch: str
-    silent: str | None = None  # why nobody is told, as in 'first snapshot of Snapshot in watch "vod"'
-    still_at: datetime | None = None  # the last poll before that saw its stream whole: it was still in `was`
+    silent: str | None = None  # why nobody is notified, such as 'first snapshot of Snapshot in watch "vod"'
+    still_at: datetime | None = None  # the last poll that listed its whole stream while it was in `was`
 
     @property
     def happened_at(self) -> datetime:
-        """When CI says it happened; when it was seen, where CI says nothing."""
+        """When it happened according to CI; when it was seen, if CI does not say."""
         job = self.job
         if self.to in DONE:
-            said = job.ended_at
+            at = job.ended_at
         elif self.to == RUNNING and self.was != GONE:  # it started before it was gone
-            said = job.started_at
+            at = job.started_at
         elif self.to == SUBMITTED and self.was == NEW:
-            said = job.created_at
+            at = job.created_at
         else:
-            said = None
-        return said or self.seen_at
+            at = None
+        return at or self.seen_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,10 +230,10 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
-    """How a rule's messages are collected into digests: one for each set of values of `by`.
+    """How a rule's messages are collected into digests, one for each combination of values of `by`.
 
-    It is told `wait` after its first message, or at `at` by the clock of the rules' time zone; when it has `most`
-    messages, at once.
+    A digest is sent `wait` after its first message, or at `at` in the rules' time zone; at once if it has `most`
+    messages.
     """
 
     by: tuple[str, ...] = ()
@@ -241,16 +247,16 @@ Gate = Literal["group", "throttle", "mute", "silence"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Why a message is not told at once: it goes into the digest of this gate that is told at `until`.
+    """Why a message is not sent at once: it goes into a digest of this gate, which is sent at `until`.
 
-    `name` is the rule (of a group, of a throttle), the mute, or the silence's id; `key` tells the digests of one
-    gate apart, and `label` (JSON) says what the messages of this one have in common. With `drop` it is told never.
+    `name` is the rule (for a group or throttle), the mute, or the silence's id; `key` distinguishes the digests of one
+    gate, and `label` (JSON) is what the messages of this one have in common. With `drop` it is never sent.
     """
 
     gate: Gate
     name: str
     until: datetime
-    wall: bool = False  # `until` is a time of the wall clock: it stays when the clock is set
+    wall: bool = False  # `until` is a wall-clock time: it stays when the clock is set
     key: str = ""
     label: str = ""
     most: int | None = None
@@ -259,7 +265,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """A mute that a person made, with an end. `spec` is JSON: what it matches."""
+    """A mute that a person created, with an end. `spec` (JSON) is what it matches."""
 
     id: str
     spec: str
@@ -269,20 +275,22 @@ class Silence:
     ends_at: datetime
     drop: bool = False
     ended_by: str | None = None  # who ended it early
-    told: tuple[str, ...] = ()  # notifiers that have heard that it is over
+    notified: tuple[str, ...] = ()  # notifiers that were told of its end
 
     def __str__(self) -> str:
         return f"The silence by {self.author} ({self.reason})"
 
 
-Writer = Callable[[Any], str]  # makes a text of what a template can name
+# --- notifiers ------------------------------------------------------------------------------------------------------
+
+Writer = Callable[[Any], str]  # renders a template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifier:
-    """A place that is told, by name. Subclasses are its types: they say how.
+    """A named receiver. Subclasses are its types.
 
-    With `channel_template` the job names one of `channels`.
+    With `channel_template`, the job selects one of `channels`.
     """
 
     type: ClassVar[str] = ""
@@ -292,22 +300,22 @@ class Notifier:
     fallback: str | None = None
     max_in_flight: int = 4
     rate: Rate | None = None
-    body: Writer | None = field(default=None, repr=False)  # instead of the message's event
+    body: Writer | None = field(default=None, repr=False)  # replaces the message's event
     channels: tuple[str, ...] = ()
     channel_template: Writer | None = field(default=None, repr=False)
 
     @property
     def keeps_order(self) -> bool:
-        """Whether messages about one job go one after the other."""
+        """Whether messages about one job are sent in order."""
         return True
 
-    def thread_of(self, message: Message) -> str | None:  # noqa: ARG002 - for types that have conversations
-        """Return the conversation that a message belongs to."""
+    def thread_of(self, message: Message) -> str | None:  # noqa: ARG002 - for types that have threads
+        """Return the thread that a message belongs to."""
         return None
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """What must not be shown or stored where a receiver repeats it."""
+        """Secrets, which must not be shown or stored if a receiver repeats them."""
         return ()
 
 
@@ -327,22 +335,22 @@ class WebhookNotifier(Notifier):
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        return (self.url, *self.secrets, *(part for _, value in self.headers for part in _told_apart(value)))
+        return (self.url, *self.secrets, *(part for _, value in self.headers for part in _secret_parts(value)))
 
 
-def _told_apart(value: str) -> tuple[str, ...]:
-    """Return a header's value and what of it a receiver may repeat: of `Token token="abc"` abc, and not the scheme."""
-    told = value.partition(" ")[2] or value
-    words = [word.strip('"') for word in told.replace(",", " ").replace(";", " ").split()]
+def _secret_parts(value: str) -> tuple[str, ...]:
+    """Return a header's value and the parts that a receiver may repeat: of `Token token="abc"` abc, not the scheme."""
+    credentials = value.partition(" ")[2] or value
+    words = [word.strip('"') for word in credentials.replace(",", " ").replace(";", " ").split()]
     named = (word.partition("=")[2].strip('"') for word in words)
-    return tuple(dict.fromkeys(part for part in (value, told, *words, *named) if part))
+    return tuple(dict.fromkeys(part for part in (value, credentials, *words, *named) if part))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlackNotifier(Notifier):
-    """With `url` an incoming webhook (no threads, no updates); else `token` posts to `channel`.
+    """With `url`, an incoming webhook (no threads, no updates); otherwise `token` posts to `channel`.
 
-    Where there is a `channel_template`, `channel` is the first of `channels`.
+    With a `channel_template`, `channel` is the first of `channels`.
     """
 
     type: ClassVar[str] = "slack"
@@ -365,12 +373,15 @@ class SlackNotifier(Notifier):
         return tuple(secret for secret in (self.token, self.url) if secret)
 
 
+# --- messages and deliveries ----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What is said, the same for every notifier.
+    """The content of a notification, the same for every notifier.
 
-    `event` is the body that a webhook gets, less `specversion` and `id`. `id` is made from what happened,
-    so that seeing it twice is saying it once.
+    `event` is the body of a webhook, without `specversion` and `id`. `id` is derived from what happened, so that the
+    same event makes the same message.
     """
 
     id: str
@@ -383,33 +394,33 @@ class Message:
     job_id: str | None = None
     workflow_run: str | None = None
     sequence: int | None = None
-    state: str | None = None  # the one it tells
+    state: str | None = None  # the one it reports
     rule: str | None = None
     happened_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewDelivery:
-    """A message and the notifier that a rule sends it to: the outbox makes a delivery of it."""
+    """A message for one notifier, to be put into the outbox."""
 
     id: str
     message: Message
     notifier: str
-    lane: str | None  # deliveries of one notifier and lane go one after the other
-    thread: str | None = None  # which Slack conversation it belongs to
-    note: str | None = None  # why it came this way, e.g. "could not be told to ops: ..."
-    body: str | None = None  # JSON instead of the message's event, where the notifier has a body of its own
+    ordering_key: str | None  # deliveries with the same notifier and key are sent in order
+    thread: str | None = None  # the Slack thread it belongs to
+    note: str | None = None  # why it came this way, e.g. "could not be sent to ops: ..."
+    body: str | None = None  # the notifier's own body (JSON), instead of the message's event
     channel: str | None = None  # instead of the notifier's
-    hold: Hold | None = None  # None: told at once
-    throttle: Rate | None = None  # of its rule; what is over it is held
+    hold: Hold | None = None  # None: sent at once
+    throttle: Rate | None = None  # of its rule; what exceeds it is held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One message for one notifier, claimed for one attempt.
 
-    `event` and `says` are JSON texts: `event` as in Message, `says` {"title", "text", "fields", "state",
-    "rule", "job_id"}. `root` is the receipt of the first message of its thread, if there is one.
+    `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule and job_id. `root`
+    is the receipt of the first message of its thread, if there is one.
     """
 
     n: int
@@ -420,7 +431,7 @@ class Delivery:
     happened_at: datetime
     event: str
     says: str
-    lost: int = 0  # of the attempts: what came of them is not known
+    lost: int = 0  # attempts whose outcome is unknown
     thread: str | None = None
     root: str | None = None
     note: str | None = None
@@ -432,58 +443,58 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """What is known of a notifier that has to be left alone, each as a time of the run clock."""
+    """Why a notifier is left alone; times of the run clock."""
 
-    opened: timedelta | None = None  # it does not answer since then
+    opened: timedelta | None = None  # since when it does not answer
     probed: timedelta | None = None  # the last probe since then
-    asked_until: timedelta | None = None  # its Retry-After asks to wait until then
+    asked_until: timedelta | None = None  # when the wait of its Retry-After ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What CI's clock showed in the polls of a watch: how far it was ahead of ours, the last time that it said so."""
+class ClockReading:
+    """How far CI's clock was ahead of ours in the last poll of a watch that CI answered."""
 
-    at: datetime | None  # the last poll that CI answered, be it in part
+    at: datetime | None  # when this poll began
     ahead: timedelta | None  # None: CI sends no Date
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The receiver accepted. `receipt` is what is needed to answer under it later."""
+    """The receiver accepted. `receipt` is what a later reply or update needs."""
 
     receipt: str | None = None
 
 
 class Reason(StrEnum):
-    """Why an attempt failed, or a notifier is paused: what programs go by. The sentence beside it is for people."""
+    """Why an attempt failed or a notifier is paused, for programs. The text beside it is for people."""
 
     CLIENT_ERROR = "client_error"
     SERVER_ERROR = "server_error"
     TIMEOUT = "timeout"
-    CONNECTION = "connection"  # there was none, or it broke before an answer
+    CONNECTION = "connection"  # none, or it broke before an answer
     RATE_LIMITED = "rate_limited"
     AUTH = "auth"
     INVALID_PAYLOAD = "invalid_payload"
-    CHANNEL = "channel"  # it does not exist, or is closed to the app
-    GONE = "gone"  # the receiver, or its address, for good
-    LOST = "lost"  # with its worker: what came of it is not known
+    CHANNEL = "channel"  # it does not exist, or the app has no access
+    GONE = "gone"  # the receiver or its address, for good
+    LOST = "lost"  # with its worker: the outcome is unknown
     OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """It may work later. `after` is the receiver's own wish; `everyone`: it holds for the whole notifier."""
+    """It may work later. `after` is the receiver's Retry-After; `whole_notifier`: it applies to all its deliveries."""
 
     why: str
     reason: Reason = Reason.OTHER
     _: KW_ONLY
     after: timedelta | None = None
-    everyone: bool = False
+    whole_notifier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It will not work. `pause`: nothing for this notifier will, until a person has looked."""
+    """It will never work. `pause`: nothing for this notifier will, until a person has fixed it."""
 
     why: str
     reason: Reason = Reason.OTHER
@@ -496,7 +507,7 @@ Outcome = Sent | RetryLater | Rejected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try of a delivery, ended."""
+    """One finished try of a delivery."""
 
     delivery: Delivery
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""Known secrets, taken out of what is logged or stored, in each form in which somebody may repeat them."""
+"""Masks known secrets in what is logged or stored, in each form in which somebody may repeat them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 _MASK = "[secret]"
-_SHORTEST = 6  # what is shorter is part of many words
+_SHORTEST = 6  # shorter ones are part of many words
 _TOKEN_FROM, _LONG_FROM = 8, 20
-_RECOGNISED = 4  # so many signs of a secret that was cut off are taken for it
+_RECOGNISED = 4  # so many characters of a secret that was cut off are recognised
 
 
 class Mask:
@@ -21,7 +21,7 @@ class Mask:
     def __init__(self, secrets: Iterable[str]) -> None:
         parts = {part for secret in secrets for part in _parts(secret.strip()) if len(part) >= _SHORTEST}
         forms = {form for part in parts for form in _forms(part)}
-        # Longest first, so that one which is part of another leaves nothing of that.
+        # Longest first: one may be part of another.
         self._forms = sorted((form for form in forms if len(form) >= _SHORTEST), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
@@ -47,7 +47,7 @@ def _begun(text: str, form: str) -> int:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """Yield the secret and what of it is one by itself."""
+    """Yield the secret and its parts that are secrets themselves."""
     yield secret
     scheme, _, rest = secret.partition(" ")
     if "://" in secret:

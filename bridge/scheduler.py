@@ -1,4 +1,4 @@
-"""When: ticks on APScheduler. It knows no jobs and no deliveries."""
+"""Calls functions at intervals, with APScheduler. It knows neither jobs nor deliveries."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 logger = logging.getLogger(__name__)
 
-_SET_S = 0.5  # clocks are slewed by less between two looks
+_SET_S = 0.5  # a clock that is only slewed changes less between two checks
 
 
 class Ticker:
-    """Calls functions at intervals, each in one thread at a time; a tick that fails is logged and comes again."""
+    """Calls functions at intervals, each in one thread at a time; a failed tick is logged, and the next one comes."""
 
     def __init__(
         self, *, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._wall, self._monotonic = wall, monotonic
         self._apart_s = wall() - monotonic()
-        # Its own warnings say that a tick is still running, which is meant.
+        # It warns that a tick is still running, which is intended.
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
@@ -32,15 +32,15 @@ class Ticker:
         )
 
     def every(self, seconds: float, call: Callable[[], object]) -> Callable[[float], object]:
-        """Call it every so many seconds; the function returned changes how many."""
+        """Call `call` every so many seconds; the returned function changes the interval."""
         job = self._scheduler.add_job(_safely(call), "interval", seconds=seconds)
-        return lambda again_s: job.reschedule("interval", seconds=again_s)
+        return lambda new_s: job.reschedule("interval", seconds=new_s)
 
     def start(self) -> None:
         self._scheduler.start()
 
     def mind_the_clock(self) -> None:
-        """Call now and then. The ticks are by the clock: if it was set back, none would come for as long."""
+        """Call regularly: ticks follow the wall clock, so if it was set back, none would come for as long."""
         apart_s = self._wall() - self._monotonic()
         if abs(apart_s - self._apart_s) > _SET_S:
             for job in self._scheduler.get_jobs():
@@ -48,7 +48,7 @@ class Ticker:
         self._apart_s = apart_s
 
     def stop(self, *, wait: bool) -> None:
-        """Begin no tick more; with `wait`, return when those that run have ended."""
+        """Start no more ticks; with `wait`, return when running ones have ended."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=wait)
 
@@ -57,7 +57,7 @@ def _safely(call: Callable[[], object]) -> Callable[[], None]:
     def tick() -> None:
         try:
             call()
-        except Exception:  # a tick is the edge: whatever failed, the next one comes
+        except Exception:  # the edge of a thread
             logger.exception("tick failed", extra={"tick": call.__qualname__})
 
     return tick

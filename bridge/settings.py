@@ -1,4 +1,4 @@
-"""The environment, read once: every fault at once, secrets masked."""
+"""The settings, read once from the environment: every error at once, without secrets."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from bridge.record.database import sqlite_path
 from bridge.send.addresses import Network, parse_networks
 from bridge.url import encoded
 
-# A variable that tells of a platform whose disk is empty again after each restart, save for a volume.
-# Platforms' documentation, read 2026-11-21 and, of the second group, 2026-11-30.
+# Variables that identify platforms whose disk is lost at each restart, except for a volume.
+# Platforms' documentation, read 2026-11-21 and, for the second group, 2026-11-30.
 _EPHEMERAL = {
     "DYNO": "Heroku",
     "RENDER": "Render",
     **dict.fromkeys(("RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID"), "Railway"),
 }
-# These are recognised since later: whoever had SQLite there, with a volume or without, goes on.
-_EPHEMERAL_ANEW = {
+# These were added later: an existing SQLite file is accepted there, with a volume or without.
+_EPHEMERAL_IF_NEW = {
     **dict.fromkeys(("FLY_APP_NAME", "FLY_MACHINE_ID"), "Fly.io"),
     **dict.fromkeys(("KOYEB_APP_NAME", "KOYEB_SERVICE_NAME"), "Koyeb"),
     **dict.fromkeys(("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL"), "Cloud Run"),
@@ -48,7 +48,7 @@ _ADVICE = (
 
 
 class SettingsRefused(Exception):
-    """The environment is wrong; the text has a line for each variable."""
+    """The environment is wrong; the text has one line for each variable."""
 
 
 def _networks(value: object) -> object:
@@ -59,12 +59,12 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(_networks)]
 
 
 def _number(most: int) -> BeforeValidator:
-    def read(value: object) -> object:
+    def check(value: object) -> object:
         if isinstance(value, str) and not (re.fullmatch("0*[1-9][0-9]{0,4}", value, re.ASCII) and int(value) <= most):
-            raise ValueError(f"{_shown(value)} is no whole number from 1 to {most}")
+            raise ValueError(f"{_shown(value)} is not a whole number from 1 to {most}")
         return value
 
-    return BeforeValidator(read)
+    return BeforeValidator(check)
 
 
 def _url(value: str | None, *, user: bool) -> str | None:
@@ -79,7 +79,7 @@ def _shown(value: str) -> str:
 
 
 class Settings(BaseModel):
-    """What the environment says."""
+    """The settings of this process."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
@@ -99,7 +99,7 @@ class Settings(BaseModel):
     allow_networks: Networks = Field((), alias="BRIDGE_ALLOW_NETWORKS")
     egress_proxy: str | None = Field(None, alias="BRIDGE_EGRESS_PROXY", repr=False)  # may have a password
     slack_api_url: str = Field("https://slack.com/api/", alias="SLACK_API_URL")
-    http_proxy: str | None = Field(None, repr=False)  # these three on the way to CI alone
+    http_proxy: str | None = Field(None, repr=False)  # these three are used for CI only
     https_proxy: str | None = Field(None, repr=False)
     no_proxy: str = ""
     ssl_cert_file: str | None = None
@@ -109,8 +109,8 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _one_line(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, str) and info.field_name != "rules_toml" and (said := fault(value)):
-            raise ValueError(said)
+        if isinstance(value, str) and info.field_name != "rules_toml" and (problem := fault(value)):
+            raise ValueError(problem)
         return value
 
     @field_validator("log_level")
@@ -123,9 +123,9 @@ class Settings(BaseModel):
     @field_validator("ci_endpoint", "slack_api_url")
     @classmethod
     def _endpoint(cls, value: str | None) -> str | None:
-        # Errors name it, and the log does.
+        # It appears in errors and in the log.
         if value is not None and set("@?#") & set(value):
-            raise ValueError("an address without user, password and query is wanted, such as https://host:port")
+            raise ValueError("write an address without user, password and query, such as https://host:port")
         return _url(value, user=False)
 
     @field_validator("egress_proxy")
@@ -144,106 +144,106 @@ class Settings(BaseModel):
         if value is None:
             return None
         try:
-            found = Path(value).is_file()  # and no device, which may have no end
-            if found:
+            if Path(value).is_file():  # and not a device, which may be endless
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
-        except ssl.SSLError:  # it has none, or one that is broken: a key's file, say
-            found = False
+                return value
+        except ssl.SSLError:  # no certificate in it, or a broken one
+            pass
         except OSError as error:
             raise ValueError(f"{_shown(value)} cannot be read: {error.strerror}") from None
-        if not found:
-            raise ValueError(f"{_shown(value)} is no file of certificates; name one in PEM")
-        return value
+        raise ValueError(f"{_shown(value)} is not a file of certificates in PEM format")
 
     @field_validator("disk")
     @classmethod
     def _kept(cls, value: str | None) -> str | None:
         if value is not None and value.lower() != "kept":
-            raise ValueError(f"{_shown(value)} says nothing; write kept where SQLite's file is on a volume, or nothing")
+            raise ValueError(f"{_shown(value)} is unknown; write kept if SQLite's file is on a volume, or nothing")
         return value and value.lower()
 
     @property
     def new_file_lost(self) -> str | None:
-        """Say why an SQLite file that is made here would be lost; None where it would not."""
+        """Why a new SQLite file would be lost at the next restart; None if it would not."""
         return self._new_file_lost
 
     @property
     def missing_key(self) -> str | None:
-        """Say which part of CI's key is not set, or None."""
+        """Which part of CI's key is not set; None if it is complete."""
         names = {"TENCENTCLOUD_SECRET_ID": self.secret_id, "TENCENTCLOUD_SECRET_KEY": self.secret_key}
         missing = [name for name, value in names.items() if not value]
         if not missing:
             return None
-        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: make a key in the CAM console"
+        return (
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: create a key in the CAM console"
+        )
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret value, for the mask over what is logged and stored."""
-        found = (self.secret_key, self.security_token, self.admin_token, self.read_token, self.callback_token)
+        """Every secret value, to be masked in the log and in the record."""
+        tokens = (self.secret_key, self.security_token, self.admin_token, self.read_token, self.callback_token)
         urls = filter(None, (self.database_url, self.egress_proxy, self.http_proxy, self.https_proxy))
-        return (*(one.get_secret_value() for one in found if one), *(one for url in urls for one in _passwords(url)))
+        passwords = (password for url in urls for password in _passwords(url))
+        return (*(token.get_secret_value() for token in tokens if token), *passwords)
 
 
 def _passwords(url: str) -> Iterator[str]:
-    """Yield the passwords of a URL, as written and as meant; the URL may be wrong."""
+    """Yield the passwords of a URL, as written and decoded; the URL may be malformed."""
     before, _, query = url.partition("?")
-    # Of several @ the first or the last may be the one before the host; it may stand behind a ? too.
+    # Of several @, the first or the last may be the one before the host; it may even follow a ?.
     for pattern, text in ((r"[^:]+://([^:@]*):([^@]*)@", before), (r"[^:]+://([^:@]*):(.*)@", url)):
         found = re.match(pattern, text)
-        if found and found[2] != found[1]:  # the user's name is shown, so it can be no secret
+        if found and found[2] != found[1]:  # the user name is shown, so it is not a secret
             yield from (found[2], unquote(found[2]))
     yield from (value for name, value in parse_qsl(query) if name in ("password", "sslpassword"))
 
 
 def read(environ: Mapping[str, str]) -> Settings:
-    """Return the settings. Raises SettingsRefused with every fault at once."""
+    """Return the settings. Raises SettingsRefused with every error at once."""
     names = _variables()
     given = {field: value for name, field in names.items() if (value := lookup(environ, name))}
     if "rules_toml" in given:
-        given["rules_toml"] = environ["BRIDGE_RULES_TOML"]  # whole: its faults are named by line
+        given["rules_toml"] = environ["BRIDGE_RULES_TOML"]  # untrimmed: its errors are reported by line
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        raise SettingsRefused("\n".join(_say(problem, names) for problem in error.errors())) from None
-    path = _doubted_file(settings, environ)
+        raise SettingsRefused("\n".join(_message(details, names) for details in error.errors())) from None
+    path = _endangered_file(settings, environ)
     if path and (found := _platform(environ, _EPHEMERAL)):
         raise SettingsRefused(_lost(path, *found, environ))
-    if path and (found := _platform(environ, _EPHEMERAL_ANEW)):
-        settings._new_file_lost = _lost_anew(path, *found)
+    if path and (found := _platform(environ, _EPHEMERAL_IF_NEW)):
+        settings._new_file_lost = (
+            f"DATABASE_URL: there is no file {path} yet, and on {found[0]} ({found[1]} is set) a new one would be lost"
+            f" at the next restart: {_ADVICE}"
+        )
     return settings
 
 
 def _variables() -> dict[str, str]:
-    """Return the name of each variable and the field it fills."""
+    """Return the field that each variable sets."""
     fields: dict[str, Any] = dict(Settings.model_fields)
-    found = {field.alias or name.upper(): name for name, field in fields.items()}
-    # Written either way; as with curl, the one in lower case comes first.
-    return found | {name: name for name in ("http_proxy", "https_proxy", "no_proxy")}
+    names = {field.alias or name.upper(): name for name, field in fields.items()}
+    # Either case; as with curl, lower case takes precedence.
+    return names | {name: name for name in ("http_proxy", "https_proxy", "no_proxy")}
 
 
-def _say(problem: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    field = str(problem["loc"][0])
+def _message(details: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    field = str(details["loc"][0])
     name = next((n for n, f in names.items() if field in (n, f)), field)
-    said = (
-        str(problem["ctx"]["error"]) if problem["type"] == "value_error" else f"{problem['input']!r}: {problem['msg']}"
-    )
-    return f"{name}: {said}"
+    if details["type"] == "value_error":
+        return f"{name}: {details['ctx']['error']}"
+    return f"{name}: {details['input']!r}: {details['msg']}"
 
 
-def _doubted_file(settings: Settings, environ: Mapping[str, str]) -> str | None:
-    """Return the path of SQLite's file, unless it is known to be kept, or to be none."""
+def _endangered_file(settings: Settings, environ: Mapping[str, str]) -> str | None:
+    """Return the path of SQLite's file; None if it is known to be kept, or if there is none."""
     try:
         path = sqlite_path(settings.database_url)
-    except ValueError:  # which is said when it is opened
+    except ValueError:  # reported when the database is opened
+        return None
+    if path is None or settings.disk:
         return None
     volume = lookup(environ, _VOLUME)
-    if path is None or settings.disk or (volume and _is_within(path, volume)):
-        return None
-    return path
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    is_on_volume = volume and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(volume))
+    return None if is_on_volume else path
 
 
 def _platform(environ: Mapping[str, str], known: Mapping[str, str]) -> tuple[str, str] | None:
@@ -251,14 +251,7 @@ def _platform(environ: Mapping[str, str], known: Mapping[str, str]) -> tuple[str
 
 
 def _lost(path: str, platform: str, name: str, environ: Mapping[str, str]) -> str:
-    said = f"DATABASE_URL: SQLite's file {path} would be lost at every restart on {platform} ({name} is set)"
+    reason = f"DATABASE_URL: SQLite's file {path} would be lost at every restart on {platform} ({name} is set)"
     if volume := lookup(environ, _VOLUME):
-        return f"{said}, as it is not on the volume: write sqlite:///{volume}/bridge.db"
-    return f"{said}: {_ADVICE}"
-
-
-def _lost_anew(path: str, platform: str, name: str) -> str:
-    return (
-        f"DATABASE_URL: there is no file {path} yet, and on {platform} ({name} is set) a new one would be lost at the "
-        f"next restart: {_ADVICE}"
-    )
+        return f"{reason}, as it is not on the volume: write sqlite:///{volume}/bridge.db"
+    return f"{reason}: {_ADVICE}"

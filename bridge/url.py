@@ -1,4 +1,4 @@
-"""URLs to send to: one parser says whether a text is one, and what of it goes onto the wire. Pure."""
+"""URLs to send to: one parser checks them and returns the form that is sent. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLACE = re.compile(
 )
 _NAME = re.compile(r"(?!.{254})[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# RFC 3986: what may stand in a path and a query as it is, less letters, digits and "-._~".
+# RFC 3986: what a path and a query may contain unescaped, besides letters, digits and "-._~".
 _IN_PATH = "/%:@!$&'()*+,;="
 _IN_QUERY = _IN_PATH + "?"
 
@@ -26,18 +26,18 @@ _IN_QUERY = _IN_PATH + "?"
 def encoded(text: str, *, user: bool = False) -> str:
     """Return the URL in ASCII: host by IDNA, path and query percent-encoded once, no fragment.
 
-    Raises ValueError, with nothing of `text` in it, which may be a secret. With `user` it may have a user and password.
+    Raises ValueError, without any part of `text`, which may be a secret. With `user`, it may have user and password.
     """
     if len(text) > LONGEST:
         raise ValueError(f"the url is longer than {LONGEST} characters")
     if _BLANK.search(text):
         raise ValueError("the url has a space, a backslash or a control character in it")
     if not text.isprintable():
-        raise ValueError("the url has a character in it that cannot be seen")
+        raise ValueError("the url has an invisible character in it")
     try:
         parts = urlsplit(text)
     except ValueError:
-        raise ValueError("the url is not one") from None  # what it says repeats a part of the url
+        raise ValueError("the url is malformed") from None  # its message repeats a part of the url
     if parts.scheme not in PORTS:
         raise ValueError("the url must begin with https:// or http://")
     place = _place(parts.netloc, user=user)
@@ -56,12 +56,12 @@ def whereabouts(url: str) -> str:
 
 
 def _place(netloc: str, *, user: bool) -> str:
-    """Return user, host and port as they go onto the wire."""
+    """Return user, host and port in the form that is sent."""
     if "@" in netloc and not user:
         raise ValueError('the url has a user name in it; use a header "Authorization" instead')
     found = _PLACE.fullmatch(netloc)
     if found is None or int(found["port"] or 1) > 65535:
-        raise ValueError("the url is not one")
+        raise ValueError("the url is malformed")
     host = _name(found["name"]) if found["six"] is None else f"[{_six(found['six'])}]"
     if not host or int(found["port"] or 1) == 0:
         raise ValueError("the url names no host, or port 0")
@@ -74,9 +74,9 @@ def _name(host: str) -> str:
         labels = (host if host.isascii() else idna.uts46_remap(host, std3_rules=False)).split(".")
         name = ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels).lower()
     except idna.IDNAError:
-        raise ValueError("the host of the url is no name: IDNA knows no such") from None
+        raise ValueError("the host of the url is not a valid name (IDNA)") from None
     if name and not _NAME.fullmatch(name):
-        raise ValueError("the host of the url is no name: it may have letters, digits, hyphens and dots")
+        raise ValueError("the host of the url is not a valid name: letters, digits, hyphens and dots are allowed")
     return name
 
 
@@ -85,9 +85,9 @@ def _six(address: str) -> str:
     try:
         IPv6Address(host)
     except ValueError:
-        raise ValueError("the url is not one") from None
+        raise ValueError("the url is malformed") from None
     if percent and not re.fullmatch(r"[A-Za-z0-9._~-]*", zone):
-        raise ValueError("the url is not one")
+        raise ValueError("the url is malformed")
     return host.lower() + (f"%25{zone}" if zone else "")
 
 
@@ -96,7 +96,7 @@ def _escaped(part: str, as_is: str) -> str:
 
 
 def origin(text: str) -> str | None:
-    """Return scheme, host and port of a URL; None: it is none. User, path and query are often a secret."""
+    """Return scheme, host and port of a URL, None if it is malformed. User, path and query are often secret."""
     try:
         parts = urlsplit(text)
         port = f":{parts.port}" if parts.port else ""

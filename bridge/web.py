@@ -1,6 +1,6 @@
-"""`python -m bridge.web`: gunicorn as the Procfile starts it, with an environment that was looked at before.
+"""`python -m bridge.web`: starts gunicorn after checking the environment.
 
-gunicorn reads WEB_CONCURRENCY while it is being imported, and ends in a traceback where that is no number.
+gunicorn reads WEB_CONCURRENCY when it is imported, and ends in a traceback if that is not a number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def main() -> None:
         sys.exit(1)
     command = [sys.executable, "-m", "gunicorn", "-c", "python:bridge.gunicorn_conf", "app:app", *sys.argv[1:]]
     environ = {**os.environ, "WEB_CONCURRENCY": str(settings.web_concurrency)}
-    os.execve(sys.executable, command, environ)  # noqa: S606  (it is to be this process)
+    os.execve(sys.executable, command, environ)  # noqa: S606  (gunicorn replaces this process)
 
 
 if __name__ == "__main__":

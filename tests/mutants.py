@@ -42,13 +42,13 @@ MUTANTS = (
         "taking a rules file that is being written",
         "bridge.wiring.rules:Rules.look",
         "lambda self, now_s, **more: original(self, now_s, **more) or self._judge(self._same_s)",
-        ("tests/decide/test_reload.py",),
+        ("tests/decide/rulesfile/test_reload.py",),
     ),
     Mutant(
         "old rules that do not give way",
         "bridge.decide.rulesfile.rulesets:Precedence.look",
         "lambda self, mine, in_force, *more: mine <= in_force and original(self, mine, in_force, *more)",
-        ("tests/decide/test_precedence.py",),
+        ("tests/decide/rulesfile/test_precedence.py",),
     ),
     Mutant(
         "finishing without the fence",
@@ -75,7 +75,7 @@ MUTANTS = (
         "lambda self, purpose, target: original(self, purpose, target._replace(addr=("
         "'127.0.0.1' if 'localhost' in self._url else whereabouts(self._url).rpartition(':')[0]"
         " if whereabouts(self._url)[:1].isdigit() else '1.1.1.1', target.addr[1])))",
-        ("tests/send/test_spellings.py", "tests/send/test_names.py"),
+        ("tests/send/test_client_spellings.py", "tests/send/test_client_names.py"),
     ),
     Mutant(
         "taking any 2xx of a Slack webhook for its ok",
@@ -100,12 +100,13 @@ MUTANTS = (
         "trusting the environment's proxy",
         "bridge.send.client:CurlHandle._set_up",
         "lambda self: (original(self), self._policy.proxy or self.curl.unsetopt(pycurl.PROXY))[0]",
-        ("tests/send/test_proxies.py",),
+        ("tests/send/test_client_proxies.py",),
     ),
     Mutant(
         "accepting a truncated page",
         "bridge.collect.jobs_xml:AnswerReader.close",
-        "lambda self: (self._go_on(), self._parse(self._left), _answer(self._readings, self._stream.root))[2]",
+        "lambda self: (self._read_whole_jobs(), self._parse(self._left))"
+        " and _answer(self._readings, self._stream.root)",
         ("tests/collect",),
     ),
     Mutant(
@@ -205,7 +206,7 @@ MUTANTS = (
         "an emptied rules.toml that is taken",
         "bridge.decide.rulesfile.rulesets:emptied",
         "lambda before, after: None",
-        ("tests/decide/test_reload.py", "tests/test_rules_in_force.py"),
+        ("tests/decide/rulesfile/test_reload.py", "tests/wiring/test_rules_in_force.py"),
     ),
 )
 

@@ -13,18 +13,27 @@ DAY = timedelta(days=1)
 @pytest.mark.parametrize(
     ("wish", "after"),
     [
-        ("0", timedelta()), ("120", timedelta(minutes=2)), ("00120", timedelta(minutes=2)),
-        ("  120  ", timedelta(minutes=2)), ("0" * 30 + "9", timedelta(seconds=9)), ("86400", DAY), ("86401", DAY),
-        ("315360000", DAY), (str(10**30), DAY), ("9" * 5000, DAY),
+        ("0", timedelta()),
+        ("120", timedelta(minutes=2)),
+        ("00120", timedelta(minutes=2)),
+        ("  120  ", timedelta(minutes=2)),
+        ("0" * 30 + "9", timedelta(seconds=9)),
+        ("86400", DAY),
+        ("86401", DAY),
+        ("315360000", DAY),
+        (str(10**30), DAY),
+        ("9" * 5000, DAY),
         ("Sat, 21 Nov 2026 12:10:00 GMT", timedelta(minutes=10)),
         ("Sat, 21 Nov 2026 20:10:00 +0800", timedelta(minutes=10)),
         ("Saturday, 21-Nov-26 12:10:00 GMT", timedelta(minutes=10)),
-        ("Sat Nov 21 12:10:00 2026", timedelta(minutes=10)), ("21 Nov 2026 12:10:00 GMT", timedelta(minutes=10)),
+        ("Sat Nov 21 12:10:00 2026", timedelta(minutes=10)),
+        ("21 Nov 2026 12:10:00 GMT", timedelta(minutes=10)),
         ("Sat, 21 Nov 2026 12:10:00", timedelta(minutes=10)),
         ("Sat, 21 Nov 2026 07:10:00 EST", timedelta(minutes=10)),
-        ("Sat, 21 Nov 2026 12:10:00 -0000", timedelta(minutes=10)), ("Sat, 21 Nov 2036 12:00:00 GMT", DAY),
+        ("Sat, 21 Nov 2026 12:10:00 -0000", timedelta(minutes=10)),
+        ("Sat, 21 Nov 2036 12:00:00 GMT", DAY),
     ],
-)  # fmt: skip
+)
 def test_retry_after_is_seconds_or_a_time_and_at_most_the_limit(wish: str, after: timedelta) -> None:
     assert retry_after(wish, now=NOON, most=DAY) == after
 
@@ -51,8 +60,13 @@ def test_no_retry_after_raises(wish: str) -> None:
 
 @pytest.mark.parametrize(
     ("written", "time"),
-    [("Sat, 21 Nov 2026 12:00:00 GMT", NOON), ("", None), ("now", None), ("Sat, 99 Nov 2026 09:00:00 GMT", None),
-     ("Fri, 31 Dec 9999 23:00:00 -0800", None)],
-)  # fmt: skip
+    [
+        ("Sat, 21 Nov 2026 12:00:00 GMT", NOON),
+        ("", None),
+        ("now", None),
+        ("Sat, 99 Nov 2026 09:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:00:00 -0800", None),
+    ],
+)
 def test_a_date_that_cannot_be_read_is_none(written: str, time: datetime | None) -> None:
     assert http_date(written) == time

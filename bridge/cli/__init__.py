@@ -1,65 +1,68 @@
-"""`ci-bridge`: the command line. Each command's module is loaded when it is called, so that --help is quick."""
+"""`ci-bridge`: the command line. Each command's module is imported when it is called, so that --help is quick."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 
 import click
 
 from bridge import __version__
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_COMMANDS = {  # the module of each, and a line of help
+    "demo": ("demo", "See it work in half a minute: no account, no set-up."),
+    "doctor": ("doctor", "Check settings, database, rules, CI and notifiers, and say what to do."),
+    "run": ("serve", "Run web and worker in one process."),
+    "worker": ("serve", "Poll and deliver; any number may run on PostgreSQL."),
+    "poll": ("serve", "Poll every watch once, or one, and print the result."),
+    "rules": ("rules", "check, explain, backtest, reload: work with rules.toml."),
+    "jobs": ("lists", "list, show, tell: the jobs as last seen."),
+    "transitions": ("lists", "list: what changed, and which rules matched."),
+    "deliveries": ("deliveries", "list, show, redrive: what was sent, to whom, and the outcome."),
+    "notifier": ("lists", "test, resume: one Slack channel or webhook."),
+    "silence": ("silences", "add, list, end: hold messages back for a while."),
+    "db": ("serve", "upgrade: bring the database's schema up to date."),
+    "simulate": ("demo", "Run a simulated CI API, to try rules against."),
+}
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are "module:name" with a line of help each, imported on use."""
-
-    def __init__(self, *, lazy: Mapping[str, tuple[str, str]], **attributes: object) -> None:
-        super().__init__(**attributes)  # type: ignore[arg-type]  # click's own, passed through
-        self._lazy = lazy
+class _Commands(click.Group):
+    """The commands, each imported on use. Expected failures become a plain message and exit 1, without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
-        return list(self._lazy)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in self._lazy:
+        if cmd_name not in _COMMANDS:
             return None
-        module, _, name = self._lazy[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        command: click.Command = getattr(import_module(f"bridge.cli.{_COMMANDS[cmd_name][0]}"), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
-            formatter.write_dl([(name, said) for name, (_, said) in self._lazy.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            from bridge.cli.common import fail, plain_message  # see the module's docstring
+
+            if (message := plain_message(error)) is None:
+                raise
+            fail(message)
 
 
-_COMMANDS = {
-    "demo": ("bridge.cli.demo:demo", "See it work in half a minute: no account, no set-up."),
-    "doctor": ("bridge.cli.doctor:doctor", "Check settings, database, rules, CI and notifiers; say what to do."),
-    "run": ("bridge.cli.serve:run", "Web and worker in one process."),
-    "worker": ("bridge.cli.serve:worker", "Poll and deliver; any number may run on PostgreSQL."),
-    "poll": ("bridge.cli.serve:poll", "Poll every watch once, or one, and say what was found."),
-    "rules": ("bridge.cli.rules:rules", "check, explain, backtest, reload: every fault; why (not) this job; what if?"),
-    "jobs": ("bridge.cli.lists:jobs", "list, show, tell: the jobs as last seen."),
-    "transitions": ("bridge.cli.lists:transitions", "list: what changed, and which rules heard of it."),
-    "deliveries": ("bridge.cli.deliveries:deliveries", "list, show, redrive: what was told, to whom, how it went."),
-    "notifier": ("bridge.cli.lists:notifier", "test, resume: one Slack channel or webhook."),
-    "silence": ("bridge.cli.silence:silence", "add, list, end: hold messages back for a while."),
-    "db": ("bridge.cli.serve:db", "upgrade: bring the database's schema up to date."),
-    "simulate": ("bridge.cli.simulate:simulate", "Run a stand-in for the CI API, to try rules against."),
-}
-
-
-@click.command(cls=LazyGroup, lazy=_COMMANDS, context_settings=CONTEXT)
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ci-bridge")
 def main() -> None:
-    """Tell Slack and webhooks what happens to the media jobs of Tencent Cloud Infinite (CI).
+    """Notify Slack and webhooks of what happens to the media jobs of Tencent Cloud Infinite (CI).
 
     \b
     First steps:
       ci-bridge demo                  see it work
-      ci-bridge rules check           is rules.toml right?
-      ci-bridge doctor                are the keys, the bucket and the notifiers right?
-      ci-bridge run                   work
+      ci-bridge rules check           is rules.toml valid?
+      ci-bridge doctor                do keys, bucket and notifiers work?
+      ci-bridge run                   run it
     """

@@ -1,16 +1,16 @@
-"""`demo`: the real bridge against a simulated CI, a webhook receiver and a Slack look-alike, all on this machine."""
+"""The bridge without an account: `demo`, with stand-ins for CI, a receiver and Slack; `simulate`, the CI one alone."""
 
 from __future__ import annotations
 
 import logging
 import random
+import signal
 import sys
 import tempfile
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +19,7 @@ import click
 
 import bridge
 from bridge import settings as environment
-from bridge.cli.common import plainly, some
-from bridge.decide.rules.rulebook import Rulebook
-from bridge.record.database import Database
+from bridge.cli.common import count_of, fail
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Facts, Filter
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
@@ -37,51 +35,52 @@ from bridge.wiring.worker import Worker
 _SECRET = f"whsec_{b64encode(b'known to all, on 127.0.0.1 only').decode()}"
 _ADMIN_TOKEN = "demo"  # noqa: S105  (likewise)
 _JOBS = 12
-_LONGEST_S = 26.0  # the whole demo ends within half a minute
+_LIMIT_S = 26.0  # the whole demo ends within half a minute
 _SEED = 8
+_QUEUES = ("p2242ab62c7c94486915508540933a2c6", "p11223344556677889900aabbccddeeff")
 
 
 @click.command()
 @click.option("--serve", is_flag=True, help="Keep running, with the dashboard and the admin API, until Ctrl-C.")
-@plainly
 def demo(serve: bool) -> None:
-    """See it work: jobs move in a simulated CI, and Slack and a webhook hear of it.
+    """See it work: jobs change in a simulated CI, and Slack and a webhook are notified.
 
-    No account, no set-up; everything is on this machine and gone afterwards. Ends within 30 s, unless --serve.
+    No account, no set-up; everything is on this machine and removed afterwards. Ends within 30 s without --serve.
 
     \b
     Examples:
       ci-bridge demo
       ci-bridge demo --serve
     """
-    logging.getLogger("bridge").setLevel(logging.CRITICAL)  # the demo tells the story itself
+    logging.getLogger("bridge").setLevel(logging.CRITICAL)  # the demo prints what happens itself
     with ExitStack() as stack:
-        stage = _Stage(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ci-bridge-"))), stack)
-        stage.open()
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ci-bridge-"))
+        running = _Demo(Path(folder), stack)
         try:
-            stage.play(_LONGEST_S if not serve else None)
+            running.play(None if serve else _LIMIT_S)
         except KeyboardInterrupt:
             click.echo()
-        failed = stage.summary()
+        failed = running.summary()
     sys.exit(1 if failed else 0)
 
 
-class _Stage:
+class _Demo:
     """The stand-ins, the bridge between them, and what is printed."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._stack = stack
         self._ci = stack.enter_context(CiSimulator())
         self._slack = stack.enter_context(SlackLookAlike())
-        self._busy = _BusyOnce()
-        self._receiver = stack.enter_context(WebhookReceiver(secrets=[_SECRET], answer=self._busy))
+        self._refused_at: float | None = None
+        self._receiver = stack.enter_context(WebhookReceiver(secrets=[_SECRET], answer=self._refuse_second))
+        example = _example()
         environ = {
             "DATABASE_URL": f"sqlite:///{folder / 'bridge.db'}",
             "TENCENTCLOUD_SECRET_ID": DEMO_SECRET_ID,
             "TENCENTCLOUD_SECRET_KEY": DEMO_SECRET_KEY,
             "BRIDGE_CI_ENDPOINT": self._ci.url,
             "BRIDGE_ALLOW_NETWORKS": "127.0.0.0/8",
-            "BRIDGE_RULES": str(_example()),
+            "BRIDGE_RULES": str(example),
             "BRIDGE_ADMIN_TOKEN": _ADMIN_TOKEN,
             "SLACK_API_URL": self._slack.api_url,
             "SLACK_BOT_TOKEN": DEMO_TOKEN,
@@ -89,126 +88,113 @@ class _Stage:
             "CMS_SECRET": _SECRET,
         }
         self._settings = environment.read(environ)
-        self._rules = Rules(self._settings, environ, adjust=_every_second)
-        self._db: Database = parts.database(self._settings)
-        self._seen = 0
-        self._posts = 0
-        self._hooks = 0
+        self._rules = Rules(self._settings, environ)
+        watches = tuple(replace(watch, every=timedelta(seconds=1)) for watch in self._rules.book.watches)
+        self._rules.book = replace(self._rules.book, watches=watches)
+        self._db = parts.database(self._settings)
+        stack.callback(self._db.close)
+        self._db.require_schema()
+        parts.sync(self._db, self._rules.book)
+        self._last_transition = self._posts = self._hooks = 0  # printed so far
+        click.echo(f"A simulated CI on {self._ci.url}, a webhook receiver and a Slack look-alike are running.")
+        click.echo(f"The rules are those of {example.name}; SQLite is in a temporary folder.\n")
 
-    def open(self) -> None:
-        stack, db = self._stack, self._db
-        stack.callback(db.close)
-        db.require_schema()
-        parts.sync(db, self._rules.book)
-        click.echo(f"A simulated CI on {self._ci.url}, a webhook receiver and a Slack look-alike beside it.")
-        click.echo(f"The rules are those of {_example().name}; SQLite is in a temporary folder.\n")
-        stack.enter_context(_working(Worker(self._settings, self._rules, db)))
+    def _refuse_second(self, received: Received) -> Answer | None:
+        """Answer the second request with 503: the bridge tries again, under the same id."""
+        if self._refused_at is not None or len(self._receiver.received) < 2:
+            return None
+        self._refused_at = received.at
+        return text_answer("busy, try again", status=503)
 
     def play(self, seconds: float | None) -> None:
-        """Let jobs live and print what happens, until all is told, or for ever without `seconds`."""
+        """Let jobs change and print what happens until everything is delivered, or for ever without `seconds`."""
+        worker = Worker(self._settings, self._rules, self._db)
+        thread = threading.Thread(target=worker.run, name="worker")
+        thread.start()
+        self._stack.callback(thread.join)
+        self._stack.callback(worker.stop)
         until = time.monotonic() + seconds if seconds else float("inf")
-        self._await_first_poll(until)
+        while not self._is_polled() and time.monotonic() < until:
+            time.sleep(0.05)
         if seconds is None:
             self._serve()
-        place = self._rules.book.watches[0]
-        tags = [stream.tag for stream in place.streams]
-        lives = Director(
+        watch = self._rules.book.watches[0]
+        director = Director(
             self._ci,
             random=random.Random(_SEED),  # noqa: S311  (a story, not a secret)
-            bucket=place.place.bucket,
-            tags=tags,
-            queues=[*self._rules.book.queue_names, "p11223344556677889900aabbccddeeff"],
+            bucket=watch.place.bucket,
+            tags=[stream.tag for stream in watch.streams],
+            queues=[*self._rules.book.queue_names, _QUEUES[1]],
             every_s=0.5 if seconds else 8.0,
             speed=4 if seconds else 1,
             limit=_JOBS if seconds else None,
         )
-        with lives:
-            while time.monotonic() < until and not (lives.idle and self._is_all_told(lives.born)):
+        with director:
+            while time.monotonic() < until and not (director.idle and self._is_delivered(director.born)):
                 self._print_news()
                 time.sleep(0.1)
         self._print_news()
 
-    def _await_first_poll(self, until: float) -> None:
-        while time.monotonic() < until:
-            with self._db.read() as tx:
-                if all(watch["ok_at"] for watch in gauges.read_watches(tx)):
-                    return
-            time.sleep(0.05)
+    def _is_polled(self) -> bool:
+        with self._db.read() as tx:
+            return all(watch["ok_at"] for watch in gauges.read_watches(tx))
 
     def _serve(self) -> None:
         app = web_app(self._settings, self._rules, self._db)
         port = self._stack.enter_context(served(app, host="127.0.0.1", port=0))
         click.echo(f'Dashboard: http://127.0.0.1:{port}/ (the token is "{_ADMIN_TOKEN}")')
         click.echo(f"Admin API: curl -H 'Authorization: Bearer {_ADMIN_TOKEN}' http://127.0.0.1:{port}/api/v1/jobs")
-        click.echo("Ctrl-C ends it.\n")
+        click.echo("Press Ctrl-C to stop.\n")
 
-    def _is_all_told(self, born: list[str]) -> bool:
+    def _is_delivered(self, born: list[str]) -> bool:
         with self._db.read() as tx:
-            jobs = {job["id"]: job["state"] for job in lists.find_jobs(tx, Filter(), limit=500).items}
-            waiting = sum(n["waiting"] + n["sending"] for n in gauges.read_notifiers(tx))
-        return not waiting and all(jobs.get(job) == self._ci.history(job)[-1] for job in born)
+            states = {job["id"]: job["state"] for job in lists.find_jobs(tx, Filter(), limit=500).items}
+            waiting = sum(notifier["waiting"] + notifier["sending"] for notifier in gauges.read_notifiers(tx))
+        return not waiting and all(states.get(job) == self._ci.history(job)[-1] for job in born)
 
     def _print_news(self) -> None:
         with self._db.read() as tx:
-            steps = lists.find_transitions(tx, Filter(), limit=500).items
-        for step in reversed([step for step in steps if step["n"] > self._seen]):
-            self._seen = step["n"]
-            _say("job", f"{step['tag']} {step['job'][:9]}… {step['from']} -> {step['to']}")
+            newest = lists.find_transitions(tx, Filter(), limit=500).items
         posts, hooks = self._slack.posts, self._receiver.received
+        for row in reversed([row for row in newest if row["n"] > self._last_transition]):
+            self._last_transition = row["n"]
+            _print("job", f"{row['tag']} {row['job'][:9]}… {row['from']} -> {row['to']}")
         for post in posts[self._posts :]:
-            _say("slack", " — ".join(self._slack.render(post).splitlines()[:2]))
+            _print("slack", " — ".join(post.text.splitlines()[:2]))
         for hook in hooks[self._hooks :]:
-            again = "; answered 503 on purpose, so it comes again" if hook.at == self._busy.refused else ""
-            _say("webhook", _hook_line(hook) + again)
+            retried = "; answered 503 on purpose, so it is sent again" if hook.at == self._refused_at else ""
+            _print("webhook", _hook_line(hook) + retried)
         self._posts, self._hooks = len(posts), len(hooks)
 
     def summary(self) -> int:
-        """Print what came of every delivery; return how many have not arrived."""
+        """Print the outcome of every delivery; return how many have not arrived."""
         with self._db.read() as tx:
             jobs = lists.find_jobs(tx, Filter(), limit=500).items
-            steps = lists.find_transitions(tx, Filter(), limit=500).items
-            told = lists.find_deliveries(tx, Filter(), limit=500).items
-        late = [one for one in told if one["state"] != "sent"]
-        click.echo(f"\n{len(jobs)} jobs, {len(steps)} transitions, {len(told)} deliveries, {len(late)} not arrived:")
-        for one in reversed(told):
-            click.echo(f"  {_outcome(one)}")
-        return len(late)
+            transitions = lists.find_transitions(tx, Filter(), limit=500).items
+            deliveries = lists.find_deliveries(tx, Filter(), limit=500).items
+        missing = len([delivery for delivery in deliveries if delivery["state"] != "sent"])
+        counts = f"{len(jobs)} jobs, {len(transitions)} transitions, {len(deliveries)} deliveries"
+        click.echo(f"\n{counts}, {missing} not arrived:")
+        for delivery in reversed(deliveries):
+            click.echo(f"  {_outcome(delivery)}")
+        return missing
 
 
-def _outcome(one: Facts) -> str:
-    tries = some(one["attempts"], "try", "tries")
-    why = f": {one['why']}" if one["why"] else ""
-    what = f"{one['id']}  {one['notifier']:<4} {one['rule']:<9} {(one['job'] or '')[:9]}… {one['tells']:<8}"
-    return f"{what} {one['state']}, {tries}{why}"
+def _outcome(delivery: Facts) -> str:
+    job = f"{(delivery['job'] or '')[:9]}…"
+    what = f"{delivery['id']}  {delivery['notifier']:<4} {delivery['rule']:<9} {job} {delivery['tells']:<8}"
+    why = f": {delivery['why']}" if delivery["why"] else ""
+    return f"{what} {delivery['state']}, {count_of(delivery['attempts'], 'try', 'tries')}{why}"
 
 
 def _hook_line(hook: Received) -> str:
-    said = hook.json or {}
+    event = hook.json or {}
     signed = "signature verified" if hook.verified else f"REFUSED: {hook.fault}"
-    return f"{said.get('type')} {str(said.get('subject'))[:9]}… {signed} ({(hook.id or '')[:12]}…)"
+    return f"{event.get('type')} {str(event.get('subject'))[:9]}… {signed} ({(hook.id or '')[:12]}…)"
 
 
-def _say(who: str, what: str) -> None:
-    click.echo(f"{datetime.now(UTC):%H:%M:%S}  {who:<8} {what}")
-
-
-class _BusyOnce:
-    """Answers the second request with 503: the bridge tries again, under the same id."""
-
-    def __init__(self) -> None:
-        self._asked = 0
-        self.refused: float | None = None  # when
-
-    def __call__(self, received: Received) -> Answer | None:
-        self._asked += 1
-        if self._asked != 2:
-            return None
-        self.refused = received.at
-        return text_answer("busy, try again", status=503)
-
-
-def _every_second(book: Rulebook) -> Rulebook:
-    return replace(book, watches=tuple(replace(watch, every=timedelta(seconds=1)) for watch in book.watches))
+def _print(source: str, text: str) -> None:
+    click.echo(f"{datetime.now(UTC):%H:%M:%S}  {source:<8} {text}")
 
 
 def _example() -> Path:
@@ -218,12 +204,36 @@ def _example() -> Path:
     return inside if inside.exists() else package.parent / "rules.toml"
 
 
-@contextmanager
-def _working(worker: Worker) -> Iterator[None]:
-    thread = threading.Thread(target=worker.run, name="worker")
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join()
+@click.command()
+@click.option("--port", default=8900, show_default=True, help="The port on 127.0.0.1; 0 takes a free one.")
+@click.option("--bucket", default="media-1250000000", show_default=True, help="The bucket of the jobs.")
+@click.option(
+    "--tag", "tags", multiple=True, default=("Transcode", "Snapshot", "SpeechRecognition"), show_default=True,
+    help="A tag of the jobs; may be repeated.",
+)  # fmt: skip
+@click.option("--every", "every_s", default=4.0, show_default=True, help="Seconds between new jobs, on average.")
+@click.option("--speed", default=1.0, show_default=True, help="How many times as fast the jobs change.")
+@click.option("--seed", default=None, type=int, help="Repeat the same jobs.")
+def simulate(port: int, bucket: str, tags: tuple[str, ...], every_s: float, speed: float, seed: int | None) -> None:
+    """Run a simulated CI API, to try rules.toml against. It checks signatures and pages like CI.
+
+    \b
+    Example, in two terminals:
+      ci-bridge simulate --speed 5
+      TENCENTCLOUD_SECRET_ID=... TENCENTCLOUD_SECRET_KEY=... BRIDGE_CI_ENDPOINT=... ci-bridge run
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with ExitStack() as stack:
+        try:
+            ci = stack.enter_context(CiSimulator(port=port, buckets={bucket}))
+        except OSError as error:
+            fail(f"ci-bridge: cannot listen on 127.0.0.1:{port}: {error.strerror}; choose a free --port, or 0")
+        click.echo("Point the bridge at it:")
+        click.echo(f"  export BRIDGE_CI_ENDPOINT={ci.url}")
+        click.echo(f"  export TENCENTCLOUD_SECRET_ID={DEMO_SECRET_ID} TENCENTCLOUD_SECRET_KEY={DEMO_SECRET_KEY}")
+        click.echo(f"Jobs appear in {bucket}. Press Ctrl-C to stop.")
+        rng = random.Random(seed)  # noqa: S311  (made-up jobs)
+        with Director(ci, random=rng, bucket=bucket, tags=tags, queues=_QUEUES, every_s=every_s, speed=speed):
+            stop.wait()

@@ -1,33 +1,37 @@
-"""`doctor`: is everything as the bridge needs it? One line a check, and what to do where it is not."""
+"""`doctor`: does everything work that the bridge needs? One line per check, and what to do if it fails."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
 from bridge import settings as environment
-from bridge.cli.common import json_option, now_of, said_of, say, say_json, some
+from bridge.cli.common import contents_of, count_of, echo, echo_json, json_option, now_of
+from bridge.collect.client import TencentCi
 from bridge.collect.errors import CiError
 from bridge.decide.changes.clocks import Clocks, clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.model import Watch
 from bridge.pipeline.health import Level, Reader, warnings
-from bridge.record.database import TROUBLES, Database, SchemaOld, trouble
+from bridge.record.database import TROUBLES, SchemaOld, trouble
 from bridge.record.queries import gauges
+from bridge.send.integration import Egress
+from bridge.send.registry import integration_of
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import parts
-from bridge.wiring.parts import notifier_checks
 from bridge.wiring.rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding; `ok` None is a warning."""
+    """The result of one check; `ok` None is a warning."""
 
     name: str
     ok: bool | None
@@ -37,27 +41,30 @@ class Check:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check settings, database, rules, CI and notifiers, and say what to do. Exits 1 when something is wrong.
+    """Check settings, database, rules, CI and notifiers, and say what to do. Exits 1 if a check fails.
 
-    Asks CI for one job of each stream, looks up each webhook's address, asks Slack whether each token is good.
+    Asks CI for one job of each stream, resolves each webhook's address, asks Slack whether each token is valid.
     Sends no message: `ci-bridge notifier test NAME` does.
+
+    \b
+    Examples:
+      ci-bridge doctor
+      ci-bridge doctor --json
     """
-    found = []
+    checks = []
     for check in _checks():
-        found.append(check)
+        checks.append(check)
         if not as_json:
             mark = {True: "ok  ", None: "warn", False: "FAIL"}[check.ok]
-            say(f"{mark}  {check.name}: {' '.join(check.detail.split())}")
-    wrong, odd = (sum(check.ok is ok for check in found) for ok in (False, None))
+            echo(f"{mark}  {check.name}: {' '.join(check.detail.split())}")
+    failed, warned = (sum(check.ok is ok for check in checks) for ok in (False, None))
     if as_json:
-        say_json([asdict(check) for check in found])
-    elif wrong:
-        click.echo(f"\n{wrong} of {len(found)} checks failed", err=True)
-    elif odd:
-        click.echo(f"\n`ci-bridge run` works, with {some(odd, 'warning')}")
+        echo_json([asdict(check) for check in checks])
+    elif failed:
+        click.echo(f"\n{failed} of {len(checks)} checks failed", err=True)
     else:
-        click.echo("\nAll is well: `ci-bridge run` works.")
-    sys.exit(1 if wrong else 0)
+        click.echo(f"\n`ci-bridge run` works, with {count_of(warned, 'warning')}")
+    sys.exit(1 if failed else 0)
 
 
 def _checks() -> Iterator[Check]:
@@ -67,113 +74,98 @@ def _checks() -> Iterator[Check]:
         yield from (Check("environment", False, line) for line in str(error).splitlines())
         return
     yield Check("environment", settings.missing_key is None, settings.missing_key or "read")
-    yield from (of_database := list(_guarded(_database, "database", settings)))
+    yield from (database := list(_guarded("database", _database, settings)))
     try:
         rules = Rules(settings, os.environ)
     except RulesRefused as error:
         yield from (Check("rules", None if fault.warning else False, str(fault)) for fault in error.faults)
-        yield Check("CI and notifiers", None, "not looked at while the rules are wrong")
+        yield Check("CI and notifiers", None, "not checked while the rules are wrong")
         return
-    book = rules.book
-    yield from _emptied(settings, rules)
-    if all(check.ok for check in of_database):
-        yield from _guarded(_health, "bridge", settings, rules)
-    yield Check("rules", True, said_of(book))
-    yield from (Check("rules", None, str(warning)) for warning in book.warnings)
+    if all(check.ok for check in database):
+        yield from _guarded("bridge", _record, settings, rules)
+    yield Check("rules", True, contents_of(rules.book))
+    yield from (Check("rules", None, str(warning)) for warning in rules.book.warnings)
     if settings.missing_key is None:
-        yield from _ci(settings, book)
-    yield from notifier_checks(settings, book, Check)
-    yield from _admin(settings)
+        with closing(parts.source(settings, rules.book)) as ci:
+            for watch in rules.book.watches:
+                yield from _watch(ci, watch)
+    yield from notifier_checks(settings, rules.book)
+    if settings.admin_token is None:
+        advice = "set it if a proxy or router is in front"
+        yield Check("admin", None, f"BRIDGE_ADMIN_TOKEN is not set, so the API answers this machine only: {advice}")
+    else:
+        yield Check("admin", True, "token set")
 
 
-def _guarded(check: Callable[..., Iterator[Check]], name: str, *args: Any) -> Iterator[Check]:
+def _guarded(name: str, check: Callable[..., Iterator[Check]], *args: Any) -> Iterator[Check]:
     try:
         yield from check(*args)
-    except SchemaOld as error:
-        yield Check(name, False, str(error))
     except TROUBLES as error:
         yield Check(name, False, trouble(error))
-    except ValueError as error:
+    except (SchemaOld, ValueError) as error:
         yield Check(name, False, str(error))
 
 
 def _database(settings: Settings) -> Iterator[Check]:
-    db: Database = parts.database(settings)
-    try:
+    with closing(parts.database(settings)) as db:
         db.require_schema()
         yield Check("database", True, f"{db.shown}, revision {db.revision()}")
-    finally:
-        db.close()
 
 
-def _health(settings: Settings, rules: Rules) -> Iterator[Check]:
-    """Say what is not as it should be, as the overview and /readyz do."""
-    db, book = parts.database(settings), rules.book
-    try:
+def _record(settings: Settings, rules: Rules) -> Iterator[Check]:
+    """Check that the rules are not emptied by mistake, and report what the overview and /readyz report."""
+    with closing(parts.database(settings)) as db:
         now = now_of(db)
+        emptied = None
         with db.read() as tx:
             state = gauges.state(tx, now=now)
-    finally:
-        db.close()
-    if alive := state.standing.alive:
-        yield Check("workers", True, some(len(alive), "runs", "run"))
+            try:
+                parts.refuse_emptied(tx, rules.book, rules.file)
+            except RulesRefused as error:
+                emptied = Check("rules", False, str(error))
+    if emptied:
+        yield emptied
+    sha, alive = rules.book.sha, state.standing.alive
+    if alive:
+        yield Check("workers", True, count_of(len(alive), "is running", "are running"))
     # A worker that has these rules had the time since then to poll by them.
-    since = state.standing.changed if any(one.sha == book.sha for one in alive) else now
-    for one in warnings(state, book, Reader(sha=book.sha, since=since), now):
-        # Where nothing was polled yet it may be that no worker was to run yet.
-        is_early = (one.check, one.who) == ("worker", None) and not any(row["polled_at"] for row in state.watches)
-        is_wrong = one.level < Level.ODD and not is_early
-        yield Check(one.who or one.check, False if is_wrong else None, one.detail)
+    since = state.standing.changed if any(worker.sha == sha for worker in alive) else now
+    for warning in warnings(state, rules.book, Reader(sha=sha, since=since), now):
+        # Before the first poll, it is no failure that no worker is running.
+        is_early = (warning.check, warning.who) == ("worker", None) and not any(w["polled_at"] for w in state.watches)
+        failed = warning.level < Level.ODD and not is_early
+        yield Check(warning.who or warning.check, False if failed else None, warning.detail)
     for worker in alive:
         if worker.fault:
             yield Check(f"worker {worker.id}", None, f"keeps its old rules: {worker.fault}")
 
 
-def _emptied(settings: Settings, rules: Rules) -> Iterator[Check]:
-    try:
-        db = parts.database(settings)
-    except ValueError:  # which was said already
-        return
-    try:
-        with db.read() as tx:
-            parts.refuse_emptied(tx, rules.book, rules.file)
-    except RulesRefused as error:
-        yield Check("rules", False, str(error))
-    except TROUBLES:  # likewise
-        return
-    finally:
-        db.close()
+def _watch(ci: TencentCi, watch: Watch) -> Iterator[Check]:
+    is_empty = True
+    for stream in watch.streams:
+        name = f"watch {watch.name}, {stream.tag}" + (f", queue {stream.queue}" if stream.queue else "")
+        asked = parts.utc_now()
+        try:
+            page = ci.list(stream, order="Desc", size=1)
+        except CiError as error:
+            is_empty = False
+            yield Check(name, False, str(error))
+            continue
+        clocks = Clocks(asked=asked, answered=parts.utc_now(), date=page.served_at)
+        for job in page.jobs[:1]:
+            is_empty = False
+            yield Check(name, True, f"newest job {job.id} is {job.state}")
+        if not page.jobs:
+            yield Check(name, True, "no job yet")
+        if not clocks.agree:
+            yield Check("clock", None, clock_warning(clocks.ahead) or "CI's answer has no Date to compare")
+    if is_empty:
+        yield Check(f"watch {watch.name}", None, "has no jobs at all: are bucket, region and tags right?")
 
 
-def _ci(settings: Settings, book: Rulebook) -> Iterator[Check]:
-    ci = parts.source(settings, book)
-    try:
-        for watch in book.watches:
-            quiet = True
-            for stream in watch.streams:
-                name = f"watch {watch.name}, {stream.tag}" + (f", queue {stream.queue}" if stream.queue else "")
-                try:
-                    asked = parts.utc_now()
-                    page = ci.list(stream, order="Desc", size=1)
-                except CiError as error:
-                    yield Check(name, False, str(error))
-                    continue
-                newest = page.jobs[0] if page.jobs else None
-                quiet = quiet and newest is None
-                yield Check(name, True, f"newest job {newest.id} is {newest.state}" if newest else "no job yet")
-                clocks = Clocks(asked=asked, answered=parts.utc_now(), date=page.served_at)
-                if not clocks.agree:
-                    yield Check("clock", None, clock_warning(clocks.ahead) or "CI's answer has no Date to compare")
-            if quiet:
-                yield Check(f"watch {watch.name}", None, "has no job at all: are bucket, region and tags right?")
-    finally:
-        ci.close()
-
-
-def _admin(settings: Settings) -> Iterator[Check]:
-    if settings.admin_token is None:
-        yield Check(
-            "admin", None, "BRIDGE_ADMIN_TOKEN is not set: the API answers this machine only; set it behind a proxy"
-        )
-    else:
-        yield Check("admin", True, "token set")
+def notifier_checks(settings: Settings, book: Rulebook) -> Iterator[Check]:
+    """Check each notifier as far as possible without sending it a message."""
+    with closing(parts.http_client(settings)) as client:
+        egress = Egress(client, settings.slack_api_url)
+        for notifier in book.notifiers.values():
+            yield Check(f"notifier {notifier.name}", *integration_of(notifier).check(egress))

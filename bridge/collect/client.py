@@ -1,4 +1,4 @@
-"""CI's jobs, asked for: a page of the list, or up to ten by id.
+"""Requests jobs from CI: a page of the list, or up to ten by id.
 
 List document of 2025-09: https://cloud.tencent.com/document/product/1045/73114, read 2026-11-21.
 """
@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
+from urllib.parse import quote
 
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled, UnreadableReply, classify
 from bridge.collect.http import HttpSession, Proxies, Reply
 from bridge.collect.jobs_xml import Answer, AnswerReader, JobCache, read_error
 from bridge.collect.rate_limit import RateLimit
-from bridge.collect.signature import authorization, encode
-from bridge.model import Described, Page, Place, Rate, Stream
+from bridge.collect.signature import authorization
+from bridge.model import Description, Page, Place, Rate, Stream
 from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ IDS_A_CALL = 10  # the maximum by id; describe document of 2025-09, read 2026-11
 # A comma stands between two ids, a slash between parts of a path, and "." and ".." are no id to an HTTP client.
 _ASKABLE = re.compile(r"(?!\.*$)[\w.~:@-]+", re.ASCII)
 SIGNED_BEFORE_S, SIGNED_AFTER_S = 60, 600  # around now; short, as a signature in some log is a key
-SKEW = timedelta(seconds=30)  # a clock nearer than that is not what CI minds
+SKEW = timedelta(seconds=30)  # a smaller difference is not why CI refuses
 PATIENCE = timedelta(seconds=5)  # the longest wait inside a call: longer ones belong to the scheduler
 _DIRECT = Proxies()
 DEFAULT_RATE = Rate(count=5, per=timedelta(seconds=1))
@@ -45,7 +46,7 @@ class Credentials:
 
 
 class TencentCi:
-    """Asks CI for jobs; threads may share it. Every failure is a CiError."""
+    """Requests jobs from CI. Threads may share it. Every failure is a CiError."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class TencentCi:
         self.close()
 
     def set_rate(self, rate: Rate) -> None:
-        """Ask each bucket at most so often from now on."""
+        """Change the rate, for each bucket."""
         self._rate_limit.rate = rate
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class TencentCi:
         self._session.close()
 
     def offset(self, place: Place) -> timedelta:
-        """Return by how much CI's clock is ahead of ours: 0 as long as CI has not minded."""
+        """Return by how much CI's clock is ahead of ours; 0 until CI refuses our time."""
         return self._offsets.get(place.host, timedelta())
 
     def list(
@@ -117,21 +118,21 @@ class TencentCi:
         answer, reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})
         return answer.page(reply.date)
 
-    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+    def describe(self, place: Place, ids: Sequence[str]) -> Description:
         """Return the jobs of at most 10 ids.
 
-        An id that cannot stand in the path of a request is not asked for; it is neither among the jobs nor missing.
+        An id that cannot be part of a path is not requested; it is neither among the jobs nor missing.
         """
         if not 1 <= len(ids) <= IDS_A_CALL:
             raise ValueError(f"describe takes 1 to {IDS_A_CALL} ids, not {len(ids)}")
         asked = ",".join(job_id for job_id in ids if _ASKABLE.fullmatch(job_id))
         if not asked:
-            return Described(jobs=())
+            return Description(jobs=())
         answer, reply = self._ask(place, f"/jobs/{asked}", {})
         return answer.described(reply.date)
 
     def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[Answer, Reply]:
-        """Return CI's answer of status 200, asking again where that may help within seconds."""
+        """Return CI's answer of status 200; retry where that may help within seconds."""
         _check(self._credentials)
         throttled, failed, corrected = 0, False, False
         while True:
@@ -162,14 +163,14 @@ class TencentCi:
         """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
         endpoint = place.endpoint or self._endpoint
         base = (endpoint or f"https://{place.host}").rstrip("/")
-        query = "&".join(f"{encode(name)}={encode(value)}" for name, value in params.items())
-        url = f"{base}{encode(path, keep='/,')}{query and '?'}{query}"
+        query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in params.items())
+        url = f"{base}{quote(path, safe='/,')}{query and '?'}{query}"
         # Behind an endpoint too the Host is CI's own: that is what CI checks, and what names the bucket.
         headers = {"Host": place.host}
         if self._credentials.token:
             headers[TOKEN_HEADER] = self._credentials.token
         signature = self._signature(path, params, headers, offset)
-        # What stands before an @ in an endpoint may be a password.
+        # The part before an @ in an endpoint may be a password.
         host = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
         reader = AnswerReader(bucket=place.bucket, region=place.region, cache=self._cache)
         reply = None
@@ -226,7 +227,7 @@ class TencentCi:
         return tuple(text and self._mask(text) for text in (code, message, request_id))
 
     def _correct(self, place: Place, reply: Reply, offset: timedelta) -> bool:
-        """Take over CI's clock, if it is far enough from the one that we signed with."""
+        """Adopt CI's clock, if it differs enough from the one that we signed with."""
         ours = datetime.fromtimestamp(self._clock(), UTC)
         if reply.date is None or abs(reply.date - (ours + offset)) < SKEW:
             return False
@@ -237,7 +238,7 @@ class TencentCi:
 
 
 def _check(credentials: Credentials) -> None:
-    """Refuse what cannot be a key, in our words: what a header may not hold, requests would quote."""
+    """Refuse what cannot be a key. requests would quote it in its error, if a header cannot contain it."""
     values = {
         "TENCENTCLOUD_SECRET_ID": credentials.secret_id,
         "TENCENTCLOUD_SECRET_KEY": credentials.secret_key,
@@ -247,7 +248,7 @@ def _check(credentials: Credentials) -> None:
         if not value:
             raise AuthError(f"{name} is empty", advice="set it to a key made in the CAM console")
         if not value.isascii() or not value.isprintable() or " " in value:
-            raise AuthError(f"{name} holds white space or signs that no key has", advice="copy it again")
+            raise AuthError(f"{name} contains white space or characters that no key has", advice="copy it again")
 
 
 def _stamp(time: datetime) -> str:
@@ -260,6 +261,6 @@ def _wait(error: Throttled, waited: int) -> timedelta:
 
 def _compare(ours: datetime, theirs: datetime | None) -> str:
     if theirs is None:
-        return "it minds the time of the signature, and did not say what time it has"
+        return "it rejects the time of the signature, and sent no time of its own"
     seconds = round((theirs - ours).total_seconds())
     return f"this machine's clock is {abs(seconds)} s {'behind' if seconds >= 0 else 'ahead of'} CI's"

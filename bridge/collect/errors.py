@@ -1,13 +1,13 @@
-"""Everything that can go wrong between us and CI.
+"""All errors of requests to CI.
 
 CiError
-├── AuthError            the keys are wrong, or may not do this
-├── ClockError           this machine's clock is too far from CI's
-├── Throttled            we ask too often
-├── ConfigError          the question is wrong, and will be until a person changes something
+├── AuthError            the keys are wrong or lack the permission
+├── ClockError           this machine's clock differs too much from CI's
+├── Throttled            too many requests
+├── ConfigError          the request is wrong until a person changes something
 └── TemporaryError       it may work later
-    └── UnreadableReply  CI (or something between) answered with what we cannot read
-        └── BrokenReply  it began as CI's XML, and has no end or no structure: asking for fewer jobs may help
+    └── UnreadableReply  CI, or something in between, sent a reply that cannot be read
+        └── BrokenReply  it began as CI's XML, but is incomplete or malformed: a smaller page may work
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Kind = Literal["auth", "clock", "throttled", "config", "temporary"]
 
 
 class CiError(Exception):
-    """What happened, CI's word for it, and what to do: `str()` is one line of all three."""
+    """`str()` is one line: what happened, CI's code for it, and advice."""
 
     kind: ClassVar[Kind] = "temporary"
 
@@ -62,7 +62,7 @@ class ClockError(CiError):
 
 
 class Throttled(CiError):
-    """`retry_after` is CI's own wish, if it said one."""
+    """`retry_after` is the wait that CI asked for, if any."""
 
     kind = "throttled"
 
@@ -76,7 +76,7 @@ class TemporaryError(CiError):
 
 
 class UnreadableReply(TemporaryError):
-    """`ids` are those of the jobs that could be made out before it broke; the last of them may be why it did."""
+    """`ids` are those of the jobs before the fault; the last one may be its cause."""
 
     ids: tuple[str, ...] = ()
 
@@ -159,5 +159,5 @@ def _kind(status: int, code: str, message: str, *, asked_to_wait: bool) -> tuple
 
 
 def _one_line(text: str) -> str:
-    """Return `text` fit for a log line: CI's words are somebody else's."""
+    """Return foreign text, safe for a log line."""
     return clamp(visible(" ".join(text.split())), TEXT_LIMIT)

@@ -1,4 +1,4 @@
-"""One GET, bounded: in time as a whole, in bytes once decoded, never sent on to another host; and its reply."""
+"""GET requests to CI with limits on total time and decoded size; redirects are not followed."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def _covers(word: str, host: str, port: int | None) -> bool:
 
 # --- one answer, and what its headers say ---------------------------------------------------------------------------
 
-LONGEST_WAIT = timedelta(minutes=10)  # one answer of CI's must not keep us from asking for a day
-_EARLIEST, _LATEST = 1970, 2999  # years: with others no one can reckon
+LONGEST_WAIT = timedelta(minutes=10)  # one answer of CI's must not stop polling for a day
+_EARLIEST, _LATEST = 1970, 2999  # years that can be calculated with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """`headers` are found whatever their case; `body` is decoded, and empty where it was taken as it came."""
+    """`headers` ignore case; `body` is decoded, and empty if it was passed on as it arrived."""
 
     status: int
     headers: Mapping[str, str]
@@ -74,7 +74,7 @@ class Reply:
 
     @property
     def date(self) -> datetime | None:
-        """CI's own clock."""
+        """The time by CI's clock."""
         at = http_date(self.headers.get("Date", ""))
         return at if at and _EARLIEST <= at.year <= _LATEST else None
 
@@ -83,7 +83,7 @@ class Reply:
         return self.headers.get("x-ci-request-id") or self.headers.get("x-cos-request-id")
 
     def retry_after(self, now: datetime) -> timedelta | None:
-        """Return how long CI asks us to wait; `now` helps where it sent no Date."""
+        """Return how long CI asks us to wait; `now` is used if it sent no Date."""
         return retry_after(self.headers.get("Retry-After", ""), now=self.date or now, most=LONGEST_WAIT)
 
 
@@ -103,23 +103,12 @@ _NO_ADDRESS = (
     LocationParseError,
 )
 
-# Only what fails on the way is tried again here: a GET that got an answer is the caller's to judge.
-_RETRY = Retry(
-    total=None,
-    connect=1,
-    read=1,
-    status=0,
-    redirect=0,
-    other=0,
-    allowed_methods={"GET"},
-    respect_retry_after_header=False,
-    raise_on_status=False,
-    raise_on_redirect=False,
-)
+# Only requests without an answer are retried here; answers are for the caller to judge.
+_RETRY = Retry(total=None, connect=1, read=1, status=0, redirect=0, other=0, respect_retry_after_header=False)
 
 
 class HttpSession:
-    """Shared by threads: it keeps connections and nothing else, so no cookies either."""
+    """Threads may share it: it keeps connections, and no cookies."""
 
     def __init__(
         self, *, deadline_s: float, monotonic: Callable[[], float], proxies: Proxies, trusted: str | None
@@ -139,15 +128,15 @@ class HttpSession:
     def get(
         self, url: str, *, headers: Mapping[str, str], authorization: str, host: str, take: Callable[[bytes], None]
     ) -> Reply:
-        """Return the answer whatever its status; `host` is what an error calls the other side.
+        """Return the answer, whatever its status; `host` is the name of the other side in errors.
 
-        The body of a 200 is given to `take`, piece by piece as it arrives; of another, the beginning is in the answer.
+        The body of a 200 is passed to `take` in pieces, as it arrives; of others, the beginning is in the reply.
         """
         deadline = _Deadline(self._monotonic() + self._deadline_s, self._monotonic)
         token = _deadline.set(deadline)
         try:
             return self._get(url, headers, authorization, take)
-        # Causes are left out: requests' own texts may quote headers and a proxy's password.
+        # Without causes: requests' own texts may quote headers and a proxy's password.
         except _NO_ADDRESS:
             raise ConfigError(f"{host}: there is no such address", advice=CHECK_ADDRESS) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -173,7 +162,7 @@ class HttpSession:
             timeout=(min(CONNECT_TIMEOUT_S, self._deadline_s), min(SILENCE_TIMEOUT_S, self._deadline_s)),
         ) as response:
             body = bytearray()
-            # Unlike iter_content, this does not keep back what arrived before the rest did not.
+            # Unlike iter_content, this returns what has arrived, even if the rest never does.
             while piece := response.raw.read1(_PIECE, decode_content=True):
                 if response.status_code == 200:
                     take(piece)
@@ -191,7 +180,7 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, urllib3.exceptions.IncompleteRead):
             return "the reply broke off before its end"
         if isinstance(cause, urllib3.exceptions.DecodeError):
-            return "the reply is compressed in a way that cannot be undone"
+            return "the reply cannot be decompressed"
         if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError):
             return "no answer in time"
         if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
@@ -227,13 +216,13 @@ class _Deadline:
         return self.ends_at - self.monotonic()
 
 
-# requests' timeout starts anew with every byte, so one that drips could hold a call for ever. The deadline
+# requests' timeout restarts with every byte, so a server that drips could hold a call forever. The deadline
 # has to reach the socket, through classes that urllib3 makes by itself: hence a context variable.
 _deadline: ContextVar[_Deadline] = ContextVar("_deadline")
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads a socket, each time with no more patience than the deadline leaves."""
+    """Reads a socket, each time with a timeout that the deadline leaves."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: _Deadline) -> None:
         self._raw, self._sock, self._ends = raw, sock, deadline
@@ -260,7 +249,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _SocketOptions(tuple[tuple[int, int, int], ...]):
-    """urllib3 sets them before it connects to each address of a host: once the deadline is over, to no more."""
+    """urllib3 sets them before it connects to each address of a host: after the deadline, to none."""
 
     __slots__ = ()
 
@@ -271,7 +260,7 @@ class _SocketOptions(tuple[tuple[int, int, int], ...]):
 
 
 class _Http(HTTPConnection):
-    """Connects with no more patience than the deadline leaves."""
+    """Connects with a timeout that the deadline leaves."""
 
     response_class = _Response
 

@@ -1,7 +1,7 @@
-"""CI's XML, read: one page of the job list, one answer by id, one error.
+"""Parses CI's XML: a page of the job list, an answer by id, an error.
 
-What cannot be read of one job is a Problem of that job, and costs the others nothing; only a reply whose structure is
-broken is refused. Only direct children count: a job holds other elements called State, Code, Tag or StartTime further
+What cannot be read of one job is a JobProblem of that job and does not affect the others; only a reply with a broken
+structure is refused. Only direct children count: a job has other elements called State, Code, Tag or StartTime further
 down. Formats: describe and list documents of 2025-09 (https://cloud.tencent.com/document/product/1045/73114,
 read 2026-11-21).
 """
@@ -22,11 +22,11 @@ from bridge import shallow_json
 from bridge.collect.errors import BrokenReply, UnreadableReply
 from bridge.collect.xml_stream import ERROR, JOB_LIMIT, RESPONSE, TEXT_KEPT, XmlStream
 from bridge.display import clamp
-from bridge.model import FAILED, GONE, NEW, OUTPUTS_KEPT, Described, Job, Page, Problem
+from bridge.model import FAILED, GONE, NEW, OUTPUTS_KEPT, Description, Job, JobProblem, Page
 
 REPLY_LIMIT = 128 * 2**20  # bytes of one reply, once it is unpacked
-PART_LIMIT = 4 * 2**20  # of what is held until a job ends; a job has some 4 kB, with much recognised speech some 200 kB
-BEGINNING = 2**16  # what is held to know what the reply is
+PART_LIMIT = 4 * 2**20  # kept until a job ends; a job has some 4 kB, with much recognised speech some 200 kB
+BEGINNING = 2**16  # kept to recognise what the reply is
 _START, _END = b"<JobsDetail>", b"</JobsDetail>"
 _MOST_JOBS = 1_000  # in one reply: ten times what a page may have
 
@@ -45,17 +45,17 @@ class Reading(NamedTuple):
 
     job_id: str
     job: Job | None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[JobProblem, ...] = ()
 
 
-# --- jobs already read: most of a page is what the last poll saw, to the byte, and need not be parsed again -----------
+# --- most of a page is byte for byte what the last poll saw, and need not be parsed again ---------------------------
 
 _Key = tuple[str, str, bytes]
 _CACHED = 4_000  # jobs in one of the two generations; about 6 MB
 
 
 class JobCache:
-    """The jobs of the last pages by the bytes they stood in. Two generations: what is not asked for is forgotten."""
+    """The jobs of the last pages by their bytes. Two generations: what is not used is forgotten."""
 
     def __init__(self, most: int = _CACHED) -> None:
         self._most = most
@@ -86,29 +86,29 @@ class Answer:
     """What a reply says, of a list or by id."""
 
     jobs: tuple[Job, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[JobProblem, ...] = ()
     next_token: str | None = None
     missing: tuple[str, ...] = ()
 
     def page(self, served_at: datetime | None = None) -> Page:
         return Page(jobs=self.jobs, next_token=self.next_token, served_at=served_at, problems=self.problems)
 
-    def described(self, served_at: datetime | None = None) -> Described:
-        return Described(jobs=self.jobs, missing=self.missing, served_at=served_at, problems=self.problems)
+    def described(self, served_at: datetime | None = None) -> Description:
+        return Description(jobs=self.jobs, missing=self.missing, served_at=served_at, problems=self.problems)
 
 
 class AnswerReader:
     """Reads one reply of status 200 while it arrives, job by job.
 
-    A job that `cache` knows to the byte is not parsed again, and others are by a parser in C. What stands between
-    jobs, and a job larger than PART_LIMIT or not as CI's documents have it, goes through XmlStream.
+    A job whose bytes `cache` knows is not parsed again; others go through a parser in C. What is between jobs, and a
+    job that is larger than PART_LIMIT or not well-formed, goes through XmlStream.
     Raises UnreadableReply, BrokenReply among them.
     """
 
     def __init__(self, *, bucket: str, region: str, cache: JobCache | None = None) -> None:
         self._bucket, self._region, self._cache = bucket, region, cache or JobCache()
         self._length = 0
-        self._left, self._searched = b"", 0  # what is not read yet, and how far the end of a job was looked for in it
+        self._left, self._searched = b"", 0  # not read yet, and how much of it was searched for the end of a job
         self.beginning: bytes | None = None
         self._stream = XmlStream(RESPONSE, self._take)
         self._readings: list[Reading] = []
@@ -123,13 +123,13 @@ class AnswerReader:
             self._read_whole_jobs()
 
     def close(self) -> Answer:
-        """Return what the whole reply says."""
+        """Return the content of the whole reply."""
         self._read_whole_jobs()
         self._parse(self._left, last=True)
         return _answer(self._readings, self._stream.root)
 
     def cut_off(self, what: str) -> BrokenReply | None:
-        """Return the error that no more of the reply comes; None when what came is not CI's XML."""
+        """Return the error for an incomplete reply; None if what arrived is not CI's XML."""
         with suppress(UnreadableReply):
             self._read_whole_jobs()
             self._parse(self._left)
@@ -152,7 +152,7 @@ class AnswerReader:
         self._searched = max(0, len(self._left) - len(_END))
 
     def _read_to_end_of_job(self, text: bytes) -> None:
-        """Read a job and what stands before it: quickly, if the job can be cut out with certainty."""
+        """Read a job and what is before it: quickly, if the job can be cut out with certainty."""
         start = text.find(_START)
         cut_at = start if start >= 0 and len(text) - start <= PART_LIMIT else len(text)
         before, job = text[:cut_at], text[cut_at:]
@@ -174,7 +174,7 @@ class AnswerReader:
             self._cache.put(key, self._readings[-1])
 
     def _read_quickly(self, job: bytes, key: _Key) -> Reading | None:
-        """Return what a job says; None when it must be looked at closely."""
+        """Parse a job in C; return None if it needs XmlStream."""
         if not _has_only_tags(job):
             return None
         element = _element(job)
@@ -214,7 +214,7 @@ def _has_only_tags(text: bytes) -> bool:
 
 
 def _is_cut(before: bytes) -> bool:
-    """Tell whether what follows stands for itself, and is not in a comment, a tag or the like."""
+    """Tell whether what follows is an element of its own, and not inside a comment, a tag or the like."""
     return before.rstrip()[-1:] in (b"", b">") and _has_only_tags(before)
 
 
@@ -272,7 +272,7 @@ def _elements(root: ET.Element | None) -> Sequence[ET.Element]:
 
 
 class ErrorBody(NamedTuple):
-    """An error as CI words it; all three are None when the body is no error of CI's."""
+    """An error in CI's words; all three are None if the body is not an error of CI's."""
 
     code: str | None = None
     message: str | None = None
@@ -280,11 +280,11 @@ class ErrorBody(NamedTuple):
 
 
 def read_error(body: bytes) -> ErrorBody:
-    """Return what an error body says, be it CI's XML or the JSON that some of its hosts send."""
+    """Parse an error body: CI's XML, or the JSON that some of its hosts send."""
     if body.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
         return _json_error(body.decode("utf-8-sig", errors="replace"))
     stream = XmlStream(ERROR)
-    with suppress(UnreadableReply):  # what came of one that was cut off counts
+    with suppress(UnreadableReply):  # the part of one that was cut off counts
         stream.feed(body, last=True)
     texts = {child.tag: _text(child) for child in _elements(stream.root)}
     return ErrorBody(texts.get("Code"), texts.get("Message"), texts.get("RequestId"))
@@ -336,8 +336,8 @@ def _read_job(element: ET.Element, bucket: str, region: str, *, is_too_big: bool
     return Reading(job_id, job, problems)
 
 
-def _unusable(job_id: str, state: str, own: Mapping[str, ET.Element], *, is_too_big: bool) -> Problem | None:
-    """Return why there is no job without what cannot be read, or None."""
+def _unusable(job_id: str, state: str, own: Mapping[str, ET.Element], *, is_too_big: bool) -> JobProblem | None:
+    """Return what makes the whole job unreadable, or None."""
     if not job_id or len(job_id) > LONGEST_WORD:
         others = (_text(own.get(tag)) for tag in ("Tag", "CreationTime", "QueueId"))
         return _problem("", "JobId", job_id or ", ".join(filter(None, others)), left_out=True)
@@ -347,13 +347,13 @@ def _unusable(job_id: str, state: str, own: Mapping[str, ET.Element], *, is_too_
 
 
 def _is_state(text: str) -> bool:
-    """Tell whether a word can be a job's state. "new" and "gone" are ours: CI saying them is no news of the job."""
+    """Tell whether a word can be a job's state. "new" and "gone" are our own."""
     unusable = ("", NEW, GONE, "-", "null")
     return len(text) <= LONGEST_WORD and text.isprintable() and _UNREADABLE not in text and text not in unusable
 
 
-def _times_and_progress(job_id: str, own: Mapping[str, ET.Element]) -> tuple[dict[str, Any], tuple[Problem, ...]]:
-    """Return what is no text, by its name in Job, and what of it cannot be understood."""
+def _times_and_progress(job_id: str, own: Mapping[str, ET.Element]) -> tuple[dict[str, Any], tuple[JobProblem, ...]]:
+    """Return the fields that are not texts, by their names in Job, and those that cannot be understood."""
     values, problems = {}, []
     for tag, (name, read) in _PARSED.items():
         text = _text(own.get(tag))
@@ -389,8 +389,8 @@ _PARSED: Mapping[str, tuple[str, Callable[[str], object]]] = {
 }
 
 
-def _problem(job_id: str, tag: str, text: str, *, left_out: bool = False) -> Problem:
-    return Problem(job_id=job_id, field=tag, value=clamp(" ".join(text.split()), _EXCERPT), left_out=left_out)
+def _problem(job_id: str, tag: str, text: str, *, left_out: bool = False) -> JobProblem:
+    return JobProblem(job_id=job_id, field=tag, value=clamp(" ".join(text.split()), _EXCERPT), left_out=left_out)
 
 
 def _input(element: ET.Element | None) -> str | None:
@@ -412,7 +412,7 @@ def _outputs(operation: Mapping[str, ET.Element]) -> list[str]:
 
 
 def _children(element: ET.Element | None) -> dict[str, ET.Element]:
-    """Return the children by tag: of several of one tag, the first that says something."""
+    """Return the children by tag; of several with one tag, the first that is not empty."""
     if element is None:
         return {}
     children = {child.tag: child for child in element}

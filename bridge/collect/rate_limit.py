@@ -1,4 +1,4 @@
-"""How often we ask: CI publishes no limit that we found, so ours is low, and the operator's to choose."""
+"""Limits requests to CI. CI documents no limit that we found, so the default is low, and the operator can choose."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from bridge.model import Rate
 
-_SLOWER, _FASTER = 2.0, 0.8  # what an interval is multiplied by when CI refuses, and when it took a series of calls
-_SERIES = 20  # calls; so of those to a CI that takes fewer than we ask, about one in sixty is refused
+_SLOWER, _FASTER = 2.0, 0.8  # factors of the interval after a refusal, and after a series of accepted calls
+_SERIES = 20  # calls; so if CI accepts fewer than we send, it refuses about one in sixty
 _LONGEST_S = 5.0  # between two calls
 
 
@@ -25,7 +25,7 @@ class _Bucket:
 class RateLimit:
     """Makes callers wait so that each bucket is asked at most `rate.count` times in any `rate.per`.
 
-    A bucket where CI refuses calls as too many is asked less often, one call at a time, and step by step more often.
+    Where CI refuses calls as too many, a bucket is asked less often, one call at a time, then step by step more often.
     """
 
     def __init__(self, rate: Rate, *, monotonic: Callable[[], float], sleep: Callable[[float], object]) -> None:

@@ -40,13 +40,8 @@ def authorization(
     )
 
 
-def encode(text: str, keep: str = "") -> str:
-    """Percent-encode all but the unreserved characters and those of `keep`."""
-    return quote(text, safe=keep)
-
-
 def _canonical(pairs: Mapping[str, str]) -> tuple[str, str]:
-    encoded = sorted((encode(name).lower(), encode(value)) for name, value in pairs.items())
+    encoded = sorted((quote(name, safe="").lower(), quote(value, safe="")) for name, value in pairs.items())
     return ";".join(name for name, _ in encoded), "&".join(f"{name}={value}" for name, value in encoded)
 
 

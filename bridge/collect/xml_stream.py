@@ -1,7 +1,6 @@
-"""CI's XML while it arrives, repaired: only what the bridge reads is kept, and each job is handed on when it ends.
+"""Parses CI's XML while it arrives and repairs it. Only what the bridge reads is kept; each job is passed on at once.
 
-What XML 1.0 forbids in a text is replaced, structure is left as it is. Memory is bounded by what is kept of one job,
-whatever the reply holds besides.
+What XML 1.0 forbids in a text is replaced; structure is left as it is. Memory is bounded by what is kept of one job.
 """
 
 from __future__ import annotations
@@ -68,8 +67,8 @@ def _sane(odd: re.Match[str]) -> str:
 
 TEXT_KEPT = 8_192  # characters of one text: more than is kept of any field, white space around it included
 JOB_LIMIT = 8 * 2**20  # of what is kept of one job: the names of some 60,000 files
-_AN_ELEMENT = 64  # what one counts for, beside its text
-_MOST_BESIDES = 1_000  # elements of a reply that are no jobs
+_AN_ELEMENT = 64  # the size of one, beside its text
+_MOST_BESIDES = 1_000  # elements of a reply that are not jobs
 _LONGEST_TAG = 2**20  # bytes; expat keeps one until it is whole, and looks through it again with every piece
 
 # What is read, by tag. None is a text.

@@ -209,7 +209,7 @@ def _ends(
 def is_silence(attempt: Attempt) -> bool:
     """Tell whether nobody answered. Who refuses a message, or asks for time, is there."""
     outcome = attempt.outcome
-    return isinstance(outcome, RetryLater) and not outcome.everyone and attempt.status in _NO_ANSWER
+    return isinstance(outcome, RetryLater) and not outcome.whole_notifier and attempt.status in _NO_ANSWER
 
 
 def tell_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetime) -> None:

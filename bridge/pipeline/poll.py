@@ -32,7 +32,7 @@ from bridge.decide.changes.scan import (
     pause,
 )
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import Described, Page, Place, Problem, Stream, Watch
+from bridge.model import Description, JobProblem, Page, Place, Stream, Watch
 from bridge.pipeline.poll_context import Poll, PollContext, meet
 from bridge.pipeline.route import of_poll, route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
@@ -48,7 +48,7 @@ class Halted(Exception):
     """The process is stopping: the poll is given up, and what it has stored stays."""
 
 
-def _log_problems(new: Iterable[Problem]) -> None:
+def _log_problems(new: Iterable[JobProblem]) -> None:
     for one in new:
         text = "a job cannot be read, and is left out" if one.left_out else "a field of a job cannot be read"
         logger.warning(text, extra={"job": one.job_id, "field": one.field, "value": one.value})
@@ -67,7 +67,7 @@ class Source(Protocol):
         order: Literal["Asc", "Desc"] = "Asc",
         size: int = PAGE_SIZE,
     ) -> Page: ...
-    def describe(self, place: Place, ids: Sequence[str]) -> Described: ...
+    def describe(self, place: Place, ids: Sequence[str]) -> Description: ...
 
 
 class Poller:
@@ -289,7 +289,7 @@ class Poller:
                 advice="what was read is kept, and the list is asked for again",
             )
 
-    def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[Problem, ...]:
+    def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[JobProblem, ...]:
         """Let a list ask for less; return the jobs that are left out, if any. Raises the error if all is broken."""
         span, given_up = listing.span, len(listing.unreadable)
         listing.narrow(self._clock())
@@ -351,7 +351,7 @@ class Poller:
             if len(asked) > 1:
                 portions.extendleft([(job_id,) for job_id in asked])
                 return
-            found = Described(jobs=(), problems=(Problem.of_whole(asked[0], error.what),))
+            found = Description(jobs=(), problems=(JobProblem.of_whole(asked[0], error.what),))
         except CiError as error:
             left = {*asked, *itertools.chain.from_iterable(portions)}
             context.fail(error, {stream for job_id, stream in context.unseen.items() if job_id in left})
@@ -364,7 +364,7 @@ class Poller:
         context.answered()
         self._store_described(context, found, asked)
 
-    def _store_described(self, context: PollContext, found: Described, asked: Sequence[str]) -> None:
+    def _store_described(self, context: PollContext, found: Description, asked: Sequence[str]) -> None:
         watch, now = context.watch, self._clock()
         with self._transaction(watch, context.book, now) as tx:
             before = snapshots.known(tx, watch.place.bucket, asked)

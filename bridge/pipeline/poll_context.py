@@ -16,7 +16,7 @@ from bridge.decide.changes.scan import OVERLAP, Listing
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
-from bridge.model import DONE, GONE, Described, Job, Missing, Stream, Transition, Watch
+from bridge.model import DONE, GONE, Description, Job, MissingJob, Stream, Transition, Watch
 from bridge.record.polling import problems, snapshots
 from bridge.record.polling.snapshots import Known
 
@@ -62,7 +62,7 @@ class PollContext:
     errors: dict[str, CiError] = field(default_factory=dict)  # by stream, the first
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     left_out: dict[str, str] = field(default_factory=dict)  # jobs that could not be read so far, and their stream
-    missing: dict[str, Missing] = field(default_factory=dict)  # what CI denied, of the whole bucket
+    missing: dict[str, MissingJob] = field(default_factory=dict)  # what CI denied, of the whole bucket
     clocks: Clocks | None = None  # of the last answer
     ahead: timedelta | None = None  # CI's clock, where it differed most from ours
 
@@ -138,10 +138,10 @@ class PollContext:
             found.append(replace(step, still_at=denied.seen_at) if denied and was_open else step)
         return found
 
-    def deny(self, tx: Connection, found: Described, before: Mapping[str, Known], now: datetime) -> list[str]:
+    def deny(self, tx: Connection, found: Description, before: Mapping[str, Known], now: datetime) -> list[str]:
         """Take note of which jobs of `before` an answer does not show; return those that are gone from now on."""
         shown, denials = {job.id for job in found.jobs} | {one.job_id for one in found.problems}, set(found.missing)
-        bucket, gone_now, kept, over = self.watch.place.bucket, list[str](), dict[str, Missing](), list[str]()
+        bucket, gone_now, kept, over = self.watch.place.bucket, list[str](), dict[str, MissingJob](), list[str]()
         for job_id in [job_id for job_id in before if job_id not in shown]:
             one, is_gone = self.missing.get(job_id), before[job_id].seen.state == GONE
             if job_id in denials and before[job_id].seen.state not in DONE:

@@ -8,7 +8,7 @@ from typing import overload
 
 from sqlalchemy import Connection, case, func, or_, select, update
 
-from bridge.model import Reading
+from bridge.model import ClockReading
 from bridge.record.database import maybe_at, ms, upsert
 from bridge.record.schema import WAITING, attempts, deliveries, digests, notifiers, state_is, watches, workers
 from bridge.record.schema import shared_numbers as numbers
@@ -79,14 +79,14 @@ def begin_trust(tx: Connection, now: datetime) -> None:
     tx.execute(upsert(tx, numbers).values(name=_TRUSTED, at=last).on_conflict_do_nothing())
 
 
-def readings(tx: Connection, names: Collection[str]) -> list[Reading]:
+def readings(tx: Connection, names: Collection[str]) -> list[ClockReading]:
     """Return what CI's clock showed in the polls of these watches, if they are not paused.
 
     A poll that failed in part, for one tag of several, had answers all the same.
     """
     answered_at = case((watches.c.calls > 0, watches.c.polled_at), else_=watches.c.ok_at).label("at")
     rows = tx.execute(select(answered_at, watches.c.clock_ms).where(watches.c.name.in_(names), ~watches.c.paused))
-    return [Reading(at=maybe_at(row.at), ahead=run_at(row.clock_ms)) for row in rows]
+    return [ClockReading(at=maybe_at(row.at), ahead=run_at(row.clock_ms)) for row in rows]
 
 
 # --- a clock that was set back: what waits is set back with it, or it would wait longer -----------------------------

@@ -1,1 +1,1 @@
-"""(4) Tell them: the only part of the bridge that notifiers' receivers ever hear."""
+"""(4) Send it: the only part of the bridge that connects to notifiers' receivers."""

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# `is_global` alone is wrong: it says yes to multicast, 6to4 relays, ::127.0.0.1, site-local and more, and
-# what it says differs between versions of Python. IANA special-purpose registries, read 2026-11-21.
+# `is_global` alone is wrong: it accepts multicast, 6to4 relays, ::127.0.0.1, site-local and more, and
+# its results differ between versions of Python. IANA special-purpose registries, read 2026-11-21.
 _DENIED: tuple[tuple[Network, str], ...] = tuple(
     (ip_network(network), what)
     for what, networks in {

@@ -1,4 +1,4 @@
-"""The only way out: one libcurl multi loop in the caller's thread, every address judged."""
+"""The HTTP client of all notifiers: one libcurl multi loop in the caller's thread, which checks every address."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from bridge.send.addresses import Network, forbidden
 from bridge.send.http_types import Failure, Reply, Request
 from bridge.url import encoded, whereabouts
 
-# --- one libcurl easy handle, used again and again ------------------------------------------------------------------
+# --- one libcurl easy handle, reused --------------------------------------------------------------------------------
 
 USER_AGENT = f"ci-bridge/{__version__}"
 CONNECT_DEADLINE_S = 10.0
-DRAINED = 64 * 1024  # an answer up to here is read to its end, so that the connection can be used again
+DRAINED = 64 * 1024  # an answer up to this size is read to its end, so that the connection can be reused
 
-# Options that libcurl has and pycurl does not name; curl/curl.h of 8.23, read 2026-11-21.
+# Options of libcurl that pycurl has no name for; curl/curl.h of 8.23, read 2026-11-21.
 _SUPPRESS_CONNECT_HEADERS = 265
 _QUICK_EXIT = 322  # closing a handle must not wait for a name server that does not answer
 
@@ -39,7 +39,7 @@ _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle
 
 
 def ca_file() -> str:
-    """Return the certificates to trust where nobody names others: the system's, else certifi's.
+    """Return the certificates to trust by default: the system's, else certifi's.
 
     pycurl's wheel knows only the path of Red Hat's bundle.
     """
@@ -49,7 +49,7 @@ def ca_file() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What holds for every request of one client."""
+    """Settings of every request of one client."""
 
     allow: tuple[Network, ...] = ()  # networks that may be reached although they are not public
     proxy: str | None = field(default=None, repr=False)  # may have a password
@@ -59,9 +59,9 @@ class Policy:
 
 
 class _LentSocket(socket.socket):
-    """pycurl duplicates its descriptor and drops it; it must be closed then, and not when we get round to it.
+    """pycurl duplicates its descriptor and drops it: it must be closed at that moment.
 
-    As long as both are open, epoll goes on hearing of the one that libcurl has closed.
+    As long as both are open, epoll reports events of the one that libcurl has closed.
     """
 
     def __del__(self) -> None:
@@ -69,7 +69,7 @@ class _LentSocket(socket.socket):
 
 
 class CurlHandle:
-    """An easy handle and the request it carries."""
+    """An easy handle and its current request."""
 
     def __init__(self, policy: Policy) -> None:
         self.curl = pycurl.Curl()
@@ -86,8 +86,9 @@ class CurlHandle:
         self._set_up()
 
     def arm(self, request: Request, key: object = None) -> None:
-        """Make ready for `request`. Raises ValueError if it must not be sent."""
-        if {"\r", "\n", "\0"}.intersection("".join(request.headers)):
+        """Prepare for `request`. Raises ValueError if it must not be sent."""
+        lines = "".join(request.headers)
+        if "\r" in lines or "\n" in lines or "\0" in lines:
             raise ValueError("a header has a line break in it")
         set_option = self.curl.setopt
         self.key = key
@@ -100,17 +101,17 @@ class CurlHandle:
             self._deadline_s = request.deadline_s
         set_option(pycurl.HTTPHEADER, (*request.headers, "Expect:"))
         set_option(pycurl.POSTFIELDS, request.body)
-        self._is_sent = False
-        if self._lines or self._refused or self._connected_to:
-            self._forget()
+        self._lines.clear()
+        self._chunks.clear()
+        self._read, self._refused, self._connected_to, self._is_sent = 0, "", None, False
 
     def ended(self, code: int, text: str) -> Reply | Failure:
-        """Return what came of it. `code` and `text` are libcurl's, 0 and "" when all went well."""
+        """Return the result. `code` and `text` are libcurl's: 0 and "" mean success."""
         info = self.curl.getinfo
         seconds, address = info(pycurl.TOTAL_TIME), self._connected_to or info(pycurl.PRIMARY_IP) or None
         status = info(pycurl.RESPONSE_CODE) if self._lines else 0
-        # A status line is the answer, even if the rest was too long, too slow, broken off or no HTTP: the
-        # receiver has decided, and to ask again would be to send twice.
+        # The status line is the answer, even if the rest was too long, too slow, cut off or not HTTP: the
+        # receiver has decided, and another request would be a duplicate.
         if status >= 200:
             return Reply(status, tuple(self._lines), b"".join(self._chunks), seconds, address, truncated=code != 0)
         if self._refused and not self._connected_to:
@@ -137,7 +138,7 @@ class CurlHandle:
             pycurl.CAINFO: policy.trusted,
             pycurl.PROXY_CAINFO: policy.trusted,
             pycurl.USERAGENT: USER_AGENT,
-            pycurl.PROXY: policy.proxy or "",  # "" also shuts out HTTP_PROXY and its kin
+            pycurl.PROXY: policy.proxy or "",  # "" also ignores HTTP_PROXY and the like
             pycurl.NOPROXY: "",
             pycurl.HEADERFUNCTION: self._lines.append,
             pycurl.WRITEFUNCTION: self._take,
@@ -150,13 +151,6 @@ class CurlHandle:
         if not policy.proxy:
             set_option(pycurl.OPENSOCKETFUNCTION, self._open)
 
-    def _forget(self) -> None:
-        self._lines.clear()
-        self._chunks.clear()
-        self._read = 0
-        self._refused = ""
-        self._connected_to = None
-
     def _take(self, chunk: bytes) -> int | None:
         if self._read < self._policy.answer_cap:
             self._chunks.append(chunk[: self._policy.answer_cap - self._read])
@@ -164,16 +158,14 @@ class CurlHandle:
         return None if self._read <= max(DRAINED, self._policy.answer_cap) else 0
 
     def _send_once(self, *_addresses: object) -> int:
-        """Let the request out once: where a kept-alive connection turns out dead before any answer, libcurl would
-        send it again on a new one.
-        """
+        """Stop libcurl from sending again on a new connection when a kept-alive one was closed before any answer."""
         if self._is_sent:
             return int(pycurl.PREREQFUNC_ABORT)
         self._is_sent = True
         return int(pycurl.PREREQFUNC_OK)
 
     def _open(self, _purpose: int, target: Any) -> socket.socket | int:
-        """Judge the very address that is about to be connected to, however it was spelt or resolved."""
+        """Check the very address that libcurl is about to connect to, however it was written or resolved."""
         address = str(target.addr[0])
         known = target.family in (socket.AF_INET, socket.AF_INET6)
         if what := forbidden(address, self._policy.allow) if known else "not an IP address":
@@ -195,7 +187,7 @@ class CurlHandle:
                 return f"{_PROXY} refused a tunnel to {place}: it answered {status}", Reason.CONNECTION
             place = _PROXY if code == pycurl.E_COULDNT_CONNECT else f"{place} through BRIDGE_EGRESS_PROXY"
         if not code:
-            return f"{place} answered {info(pycurl.RESPONSE_CODE)}, which says neither yes nor no", Reason.OTHER
+            return f"{place} answered {info(pycurl.RESPONSE_CODE)}, which is no final status", Reason.OTHER
         if code == pycurl.E_OPERATION_TIMEDOUT:
             return self._too_slow(place, host), Reason.TIMEOUT
         if code == pycurl.E_COULDNT_CONNECT:
@@ -221,7 +213,7 @@ _NOT_HTTP = "{place} did not answer in HTTP"
 _NO_ANSWER = "{place} closed the connection without an answer"
 _BROKEN = "the connection to {place} broke: {text}"
 _FAILURES: dict[int, tuple[str, Reason]] = {
-    pycurl.E_URL_MALFORMAT: ("the url is not one", Reason.OTHER),
+    pycurl.E_URL_MALFORMAT: ("the url is malformed", Reason.OTHER),
     **{
         code: (text, Reason.CONNECTION)
         for code, text in {
@@ -245,7 +237,7 @@ _FAILURES: dict[int, tuple[str, Reason]] = {
 
 Answered = tuple[Any, Reply | Failure]  # the key that `start` was given
 
-CONNECTIONS_KEPT = 256  # idle ones; how many are in use is for the caller to bound
+CONNECTIONS_KEPT = 256  # idle; the caller bounds those in use
 FETCH_ANSWER_CAP = 1 << 20  # Slack's answers repeat the message, and cut JSON cannot be read
 
 _EVENTS = {
@@ -260,10 +252,10 @@ logger = logging.getLogger(__name__)
 class HttpClient:
     """Sends many requests at once. All but `wake` and `fetch` belong to one thread.
 
-    With `proxy` it is the proxy that connects, so the proxy must judge addresses: `allow` does not matter.
-    A kept-alive connection may turn out dead before any answer. `fetch` fails then: Slack would show the message
-    twice. What was started is sent once more by libcurl, on a new connection and with the same webhook-id: not to
-    would fail every other delivery to a receiver that closes connections and does not say so.
+    With `proxy` the proxy connects, so the proxy must check addresses, and `allow` has no effect.
+    A kept-alive connection may be closed before any answer. `fetch` fails then: Slack would show the message twice.
+    What was started is sent once more by libcurl, on a new connection and with the same webhook-id: otherwise every
+    other delivery to a receiver that closes connections without notice would fail.
     """
 
     def __init__(
@@ -287,15 +279,15 @@ class HttpClient:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._open()
         if proxy:
-            logger.warning("an egress proxy is set: it must judge the addresses that notifiers reach")
+            logger.warning("an egress proxy is set: it must check the addresses that notifiers reach")
 
     @property
     def in_flight(self) -> int:
-        """How many were started and have not come out of `wait`."""
+        """The number of requests started and not yet returned by `wait`."""
         return len(self._active) + len(self._ended)
 
     def start(self, request: Request, key: object) -> None:
-        """Begin to send `request`; `wait` will hand back `key` with what came of it, never an exception."""
+        """Start sending `request`; `wait` will return `key` with the result. Never raises."""
         handle = self._idle.pop() if self._idle else self._new_handle(self.policy)
         try:
             handle.arm(request, key)
@@ -307,7 +299,7 @@ class HttpClient:
         self._multi.add_handle(handle.curl)
 
     def wait(self, timeout_s: float) -> list[Answered]:
-        """Return what has ended, as soon as something has, or somebody calls `wake`, or time is up."""
+        """Return what has ended, as soon as something has, after `wake`, or when time is up."""
         until = monotonic() + timeout_s
         left = timeout_s
         self._turn(0.0 if self._ended else left)
@@ -319,11 +311,11 @@ class HttpClient:
 
     def wake(self) -> None:
         """Make `wait` return now. Any thread may call it."""
-        with suppress(OSError):  # full: it is awake already; closed: there is nobody to wake
+        with suppress(OSError):  # full: it is awake already; closed: there is nothing to wake
             self._wake_writer.send(b"\0")
 
     def fetch(self, request: Request) -> Reply | Failure:
-        """Send `request` and wait for what comes of it. Any thread may call it."""
+        """Send `request` and wait for the result. Any thread may call it."""
         try:
             handle = self._idle_fetchers.pop()
         except IndexError:
@@ -401,16 +393,11 @@ class HttpClient:
         more = 1
         while more:
             more, well, badly = self._multi.info_read()
-            for curl in well:
-                self._finish(curl, 0, "")
-            for curl, code, text in badly:
-                self._finish(curl, code, text)
-
-    def _finish(self, curl: pycurl.Curl, code: int, text: str) -> None:
-        self._multi.remove_handle(curl)
-        handle = self._active.pop(curl)
-        self._ended.append((handle.key, handle.ended(code, text)))
-        self._idle.append(handle)
+            for curl, code, text in (*((curl, 0, "") for curl in well), *badly):
+                self._multi.remove_handle(curl)
+                handle = self._active.pop(curl)
+                self._ended.append((handle.key, handle.ended(code, text)))
+                self._idle.append(handle)
 
     def _close_fetchers(self) -> None:
         with suppress(IndexError):
@@ -419,5 +406,5 @@ class HttpClient:
 
 
 def _reason(fault: ValueError) -> str:
-    """The text of `fault`, without the header that it may quote: that may be a secret."""
+    """Return the text of `fault`, without the header that it may quote, which may be a secret."""
     return "a header has a character that is not ASCII" if isinstance(fault, UnicodeError) else str(fault)

@@ -24,7 +24,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The receiver answered. `body` is cut at the cap; `truncated`: the answer did not come to its end."""
+    """The receiver answered. `body` is cut at the limit; `truncated`: the answer was not complete."""
 
     status: int
     lines: tuple[bytes, ...] = field(repr=False)  # as received, "HTTP/1.1 200 OK" of each answer included
@@ -35,7 +35,7 @@ class Reply:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Header fields by lower-case name. Parsed when asked for: few replies are asked."""
+        """Header fields by lower-case name. Parsed on demand: few replies need it."""
         fields: dict[str, str] = {}
         for line in self.lines:
             if line.startswith(b"HTTP/"):  # an interim answer came before this one
@@ -51,7 +51,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No answer. `why` is for a person and names neither path nor query: they may be secrets."""
+    """No answer. `why` is for people and has neither path nor query, which may be secrets."""
 
     why: str
     reason: Reason = Reason.OTHER
@@ -79,6 +79,6 @@ _BY_STATUS = {
 
 
 def reason_of(status: int) -> Reason:
-    """Return what an answer of this status means where nothing more is known."""
+    """Return what a status means where nothing more is known."""
     by_class = {4: Reason.CLIENT_ERROR, 5: Reason.SERVER_ERROR}
     return _BY_STATUS.get(status) or by_class.get(status // 100, Reason.OTHER)

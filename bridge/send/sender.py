@@ -1,4 +1,4 @@
-"""Deliveries in, attempts out: what the pipeline has of this package. Never a secret of a notifier."""
+"""Deliveries in, attempts out, without any secret of a notifier: the pipeline's interface to this package."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ _mask = lru_cache(maxsize=256)(Mask)
 
 
 class Sender:
-    """Begins attempts and hands back those that ended. Belongs to one thread; `wake` is for any."""
+    """Starts attempts and returns those that ended. Belongs to one thread, except `wake`."""
 
     def __init__(
         self,
@@ -99,17 +99,17 @@ class Sender:
         self._clock = clock
         self._egress = Egress(client, slack_api_url)
         self._hidden = hidden
-        # The notifiers and what is made of them change together, in one assignment: another thread does it.
+        # The notifiers and their integrations change together, in one assignment: another thread does it.
         self._current: tuple[Mapping[str, Notifier], dict[str, Integration]] = (notifiers, {})
         self._ended: SimpleQueue[Attempt] = SimpleQueue()
         self._in_flight = 0
-        # A dead receiver holds its threads until the deadline, and what queues behind them may be for one that is
-        # well. So as many as the dispatcher has in flight at most: nothing queues. They are made when needed.
+        # A dead receiver holds its threads until the deadline, and a queue behind them could delay healthy ones.
+        # So there are as many as the dispatcher has in flight at most. They are started when needed.
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sender")
 
     @property
     def in_flight(self) -> int:
-        """How many were begun and have not come out of `wait`."""
+        """The number of attempts started and not yet returned by `wait`."""
         return self._in_flight
 
     def replace(self, notifiers: Mapping[str, Notifier]) -> None:
@@ -117,7 +117,7 @@ class Sender:
         self._current = (notifiers, {})
 
     def begin(self, delivery: Delivery) -> None:
-        """Start one attempt, which `wait` will hand back. Never raises."""
+        """Start one attempt, which `wait` will return. Never raises."""
         notifiers, integrations = self._current
         begun = InFlight(delivery, self._clock(), notifiers.get(delivery.notifier), self._hidden)
         self._in_flight += 1
@@ -139,7 +139,7 @@ class Sender:
         self._client.wake()
 
     def close(self, timeout_s: float) -> list[Attempt]:
-        """Let what is in flight end for at most `timeout_s`, close the client, return what ended meanwhile."""
+        """Wait at most `timeout_s` for what is in flight, close the client, and return what ended."""
         until, ended = monotonic() + timeout_s, self.wait(0)
         while self._in_flight and (left := until - monotonic()) > 0:
             ended += self.wait(left)

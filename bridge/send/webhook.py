@@ -65,7 +65,7 @@ class Webhook(OneRequest):
             return RetryLater(f"{why}{_new_host(ended)}: redirects are not followed, update the url", reason)
         after = ended.retry_after(now) if status in (429, 503) else None
         # Any other 4xx is tried again too: receivers deploy 401, 403 and 404 by mistake.
-        return RetryLater(why, reason, after=after, everyone=after is not None)
+        return RetryLater(why, reason, after=after, whole_notifier=after is not None)
 
     def facts(self) -> dict[str, Any]:
         notifier = self._notifier

@@ -1,30 +1,208 @@
-"""A stand-in for the CI API: real HTTP, real signatures, real pages in the XML of CI's documents, made-up jobs."""
+"""A simulated CI API: real HTTP, real signatures, pages in the XML of CI's documents, and made-up jobs."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import itertools
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from types import MappingProxyType
+from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
-from bridge.model import FAILED, SUCCESS
-from bridge.simulator import ci_requests
-from bridge.simulator.ci_requests import CiError
+from bridge.model import FAILED, STATES, SUCCESS
 from bridge.simulator.jobs import CiJob, JobStore
 from bridge.simulator.web import Answer, Request, WebServer
+
+# --- refusals, with the codes and statuses of CI's tables (436/53983, and 436/7730 of COS) --------------------------
+
+_REFUSALS = {
+    "InvalidArgument": (400, "{} is invalid"),
+    "InvalidHost": (400, "Host is invalid"),
+    "ExpiredToken": (400, "The provided security token has expired."),
+    "AccessDenied": (403, "Access Denied."),
+    "RequestTimeTooSkewed": (403, "The difference between the request time and the current time is too large."),
+    "InvalidAccessKeyId": (403, "The Access Key Id you provided does not exist in our records."),
+    "SignatureDoesNotMatch": (403, "The Signature you specified is invalid."),
+    "NoSuchBucket": (404, "The specified bucket does not exist."),
+    "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
+}
+
+
+class CiError(Exception):
+    """An answer other than 200, by CI's code."""
+
+    def __init__(self, code: str, *, name: str = "", message: str | None = None) -> None:
+        self.code = code
+        self.status, text = _REFUSALS[code]
+        self.message = message or text.format(name)
+        super().__init__(f"{self.status} {code}: {self.message}")
+
+
+# --- authorization (436/7778) ---------------------------------------------------------------------------------------
+
+_FIELDS = (
+    "q-sign-algorithm", "q-ak", "q-sign-time", "q-key-time", "q-header-list", "q-url-param-list", "q-signature",
+)  # fmt: skip
+_MAX_SKEW_S = 15 * 60
+_TOKEN_HEADERS = ("x-ci-security-token", "x-cos-security-token")  # CI hosts take either (460/42865)
+
+
+def check_authorization(request: Request, *, credentials: Mapping[str, str], token: str | None, now: float) -> None:
+    """Raise CiError unless one of `credentials` signed the request."""
+    fields = _fields(request.headers.get("authorization", ""))
+    key = credentials.get(fields["q-ak"])
+    if key is None:
+        raise CiError("InvalidAccessKeyId")
+    for window in (fields["q-sign-time"], fields["q-key-time"]):
+        _check_time(window, now)
+    signed = fields["q-header-list"].split(";")
+    if "host" not in signed:
+        raise CiError("SignatureDoesNotMatch")
+    _check_token(request, signed, token)
+    if not hmac.compare_digest(_signature(request, fields, key).encode(), fields["q-signature"].encode()):
+        raise CiError("SignatureDoesNotMatch")
+
+
+def _fields(authorization: str) -> dict[str, str]:
+    pairs = [part.partition("=")[::2] for part in authorization.split("&")]
+    fields = dict(pairs)
+    if len(pairs) != len(_FIELDS) or set(fields) != set(_FIELDS) or fields["q-sign-algorithm"] != "sha1":
+        raise CiError("AccessDenied")
+    return fields
+
+
+def _check_time(window: str, now: float) -> None:
+    match = re.fullmatch(r"(\d{1,12});(\d{1,12})", window)
+    if match is None:
+        raise CiError("AccessDenied")
+    start, end = int(match[1]), int(match[2])
+    off = max(start - now, now - end, 0)
+    if off > _MAX_SKEW_S:
+        raise CiError("RequestTimeTooSkewed")
+    if off > 0:
+        raise CiError("AccessDenied", message="Request has expired")
+
+
+def _check_token(request: Request, signed: list[str], token: str | None) -> None:
+    sent = [name for name in _TOKEN_HEADERS if name in request.headers]
+    if any(name not in signed for name in sent):
+        raise CiError("SignatureDoesNotMatch")
+    if token is not None and [request.headers[name] for name in sent] != [token]:
+        raise CiError("ExpiredToken")
+
+
+def _signature(request: Request, fields: Mapping[str, str], key: str) -> str:
+    headers = _listed(fields["q-header-list"], request.headers.items())
+    params = _listed(fields["q-url-param-list"], request.query)
+    if {name for name, _ in params} != {_encoded(name).lower() for name, _ in request.query}:
+        raise CiError("SignatureDoesNotMatch")
+    http_string = f"{request.method.lower()}\n{request.path}\n{_joined(params)}\n{_joined(headers)}\n"
+    to_sign = f"sha1\n{fields['q-sign-time']}\n{hashlib.sha1(http_string.encode()).hexdigest()}\n"  # noqa: S324 - CI's own
+    return _hmac_sha1(_hmac_sha1(key, fields["q-key-time"]), to_sign)
+
+
+def _listed(names: str, received: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the received pairs that a list names, encoded and sorted; refuse a list that is not exact."""
+    listed = names.split(";") if names else []
+    pairs = sorted((_encoded(name).lower(), _encoded(value.strip())) for name, value in received)
+    found = [(name, value) for name, value in pairs if name in listed]
+    if listed != sorted(set(listed)) or {name for name, _ in found} != set(listed):
+        raise CiError("SignatureDoesNotMatch")
+    return found
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> str:
+    return "&".join(f"{name}={value}" for name, value in pairs)
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="-_.~")
+
+
+def _hmac_sha1(key: str, text: str) -> str:
+    return hmac.new(key.encode(), text.encode(), hashlib.sha1).hexdigest()
+
+
+# --- the parameters of the job list (1045/73114, of 2025-09) --------------------------------------------------------
+
+_SIZE, _MAX_SIZE, _MAX_IDS = 10, 100, 10
+_PARAMETERS = frozenset(
+    (
+        "tag", "queueId", "queueType", "workflowId", "inputObject", "orderByTime",
+        "nextToken", "size", "states", "startCreationTime", "endCreationTime",
+    )
+)  # fmt: skip
+
+
+def _filter(params: Mapping[str, str]) -> Callable[[CiJob], bool]:
+    """Return which jobs `params` select; raise InvalidArgument naming the first wrong one."""
+    # CI would ignore an unknown name. Here it is a mistake of the caller.
+    for name in params:
+        if name not in _PARAMETERS:
+            raise CiError("InvalidArgument", name=name)
+    if not params.get("tag"):
+        raise CiError("InvalidArgument", name="tag")
+    states = frozenset((params.get("states") or "All").split(","))
+    if not states <= {"All", *STATES}:
+        raise CiError("InvalidArgument", name="states")
+    after, before = _second(params, "startCreationTime"), _second(params, "endCreationTime")  # both exclusive
+    exact = {
+        "queue": params.get("queueId"),
+        "queue_type": None if params.get("queueId") else params.get("queueType"),  # the id wins
+        "workflow": params.get("workflowId"),
+        "input": params.get("inputObject"),
+    }
+
+    def matches(job: CiJob) -> bool:
+        return (
+            all(not wanted or getattr(job, field) == wanted for field, wanted in exact.items())
+            and ("All" in states or job.state in states)
+            and (after is None or int(job.created_at) > after)
+            and (before is None or int(job.created_at) < before)
+        )
+
+    return matches
+
+
+def _second(params: Mapping[str, str], name: str) -> int | None:
+    text = params.get(name)
+    if not text:
+        return None
+    try:
+        return int(datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp())
+    except ValueError:
+        raise CiError("InvalidArgument", name=name) from None
+
+
+def _size(params: Mapping[str, str]) -> int:
+    text = params.get("size") or str(_SIZE)
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_SIZE):
+        raise CiError("InvalidArgument", name="size")
+    return int(text)
+
+
+def _is_newest_first(params: Mapping[str, str]) -> bool:
+    order = params.get("orderByTime") or "Desc"
+    if order not in ("Desc", "Asc"):
+        raise CiError("InvalidArgument", name="orderByTime")
+    return order == "Desc"
+
+
+def _token(number: int, params: Mapping[str, str]) -> str:
+    """Return the token of the page after a job. It is bound to the query, which must be the same for all pages."""
+    query = sorted((name, value) for name, value in params.items() if name not in ("nextToken", "size"))
+    return f"{number}{zlib.crc32(repr(query).encode()):010d}"
+
 
 # --- XML, in the shapes of CI's documents and samples ---------------------------------------------------------------
 
 CHINA = timezone(timedelta(hours=8))  # samples are in +0800 whatever the region
-UPLOADER_SECRET = "Bearer uploader-secret-7f3a"  # noqa: S105 - bait: a workflow job echoes it, nobody may pass it on
+UPLOADER_SECRET = "Bearer uploader-secret-7f3a"  # noqa: S105 - a workflow job echoes it; the bridge must not pass it on
 _NO_PROGRESS = frozenset(("PicProcess", "Speeching", "AIProcess"))
-
-
-Spoil = Callable[[bytes], bytes]  # changes the bytes of one job
 
 
 def jobs_xml(
@@ -33,13 +211,11 @@ def jobs_xml(
     region: str,
     next_token: str | None = None,
     missing: Iterable[str] = (),
-    spoiled: Mapping[str, Spoil] = MappingProxyType({}),
 ) -> bytes:
-    """Return the answer of a list or a describe; the bytes of jobs in `spoiled` are what that makes of them."""
-    tail = [_element("NextToken", next_token)] if next_token else []
-    unknown = [_element("NonExistJobIds", id_) for id_ in missing]
-    told = [spoiled.get(job.id, bytes)(_text(_job(job, region))) for job in jobs]
-    inside = b"".join((*told, *map(_text, (*unknown, *tail))))
+    """Return the answer to a list or a describe."""
+    tail = [_element("NonExistJobIds", id_) for id_ in missing]
+    tail += [_element("NextToken", next_token)] if next_token else []
+    inside = b"".join(map(_text, (*(_job(job, region) for job in jobs), *tail)))
     return b"<Response>%s</Response>" % inside if inside else b"<Response />"
 
 
@@ -53,23 +229,6 @@ def error_xml(error: CiError, *, request_id: str) -> bytes:
         _element("TraceId", hashlib.sha256(request_id.encode()).hexdigest()[:32]),
     )
     return b"<?xml version='1.0' encoding='utf-8' ?>\n" + _text(body)
-
-
-def queues_xml(
-    queues: Iterable[tuple[str, str]], *, total: int, number: int, size: int, missing: Iterable[str], request_id: str
-) -> bytes:
-    """Return the answer of the queue list; `queues` are ids with their types."""
-    return _text(
-        _element(
-            "Response",
-            _element("RequestId", request_id),
-            _element("TotalCount", str(total)),
-            _element("PageNumber", str(number)),
-            _element("PageSize", str(size)),
-            *(_queue(id_, kind) for id_, kind in queues),
-            *(_element("NonExistPIDs", id_) for id_ in missing),
-        )
-    )
 
 
 def _element(name: str, *inside: ET.Element | str | None) -> ET.Element:
@@ -96,14 +255,14 @@ def _time(at: float | None) -> str:
 
 def _job(job: CiJob, region: str) -> ET.Element:
     failed = job.state == FAILED
-    told = None if job.queue_type in _NO_PROGRESS or job.progress is None else str(job.progress)
+    progress = None if job.queue_type in _NO_PROGRESS or job.progress is None else str(job.progress)
     return _element(
         "JobsDetail",
         _element("Code", (job.code or "InternalError") if failed else "Success"),
         _element("Message", job.message if failed else None),
         _element("JobId", job.id),
         _element("State", job.state),
-        _maybe("Progress", told),
+        _maybe("Progress", progress),
         _element("CreationTime", _time(job.created_at)),
         _element("StartTime", _time(job.started_at)),
         _element("EndTime", _time(job.ended_at)),
@@ -143,16 +302,13 @@ def _results(job: CiJob, region: str) -> list[ET.Element]:
     if job.queue_type == "PicProcess":
         return [_element("PicProcessResult", *(_element("ObjectName", name) for name in job.outputs))]
     files = [_element("ObjectName", name) for name in job.outputs]
-    sums = [_element("Md5Info", _element("Md5", _md5(name)), _element("ObjectName", name)) for name in job.outputs]
+    md5 = _element("Md5", "d41d8cd98f00b204e9800998ecf8427e")  # nobody reads it
+    sums = [_element("Md5Info", md5, _element("ObjectName", name)) for name in job.outputs]
     place = (_element("Bucket", job.bucket), _element("Region", region))
     made = _element("OutputFile", *place, *files, _element("ObjectPrefix"), *sums)
     # MediaInfo has a StartTime of its own, which is not the job's.
-    looked = _element("Format", _element("Duration", "42.480000"), _element("StartTime", "0.000000"))
-    return [_element("MediaInfo", looked), _element("MediaResult", made)]
-
-
-def _md5(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:32]  # looks like one, which is enough
+    details = _element("Format", _element("Duration", "42.480000"), _element("StartTime", "0.000000"))
+    return [_element("MediaInfo", details), _element("MediaResult", made)]
 
 
 def _workflow(job: CiJob) -> ET.Element | None:
@@ -167,32 +323,17 @@ def _workflow(job: CiJob) -> ET.Element | None:
     )
 
 
-def _queue(id_: str, kind: str) -> ET.Element:
-    return _element(
-        "QueueList",
-        _element("QueueId", id_),
-        _element("Name", f"queue-{id_[:8]}"),
-        _element("State", "Active"),
-        _element("NotifyConfig", _element("State", "Off")),
-        _element("MaxSize", "10000"),
-        _element("MaxConcurrent", "10"),
-        _element("Category", kind),
-    )
-
-
 # --- the API --------------------------------------------------------------------------------------------------------
 
 DEMO_SECRET_ID = "AKIDdemo0000000000000000000000000000"  # noqa: S105 - opens nothing but this simulator
 DEMO_SECRET_KEY = "demokey00000000000000000000000000"  # noqa: S105 - likewise
-MAX_IDS = 10
 
 
 class CiSimulator(JobStore, WebServer):
-    """The CI API of every bucket, over HTTP; which bucket is asked, the Host header says.
+    """The CI API of every bucket over HTTP; the Host header names the bucket.
 
-    `page_size_cap` makes pages smaller than asked; `skew_s` puts the server's clock off; `fault` may answer first.
-    `spoiled` changes the bytes of jobs, by id. `credentials`, `token`, `buckets`, `page_size_cap`, `skew_s` and
-    `spoiled` may be changed while it runs.
+    `page_size_cap` makes pages smaller than requested, `skew_s` shifts the server's clock, and `fault` may answer
+    first. All of these may be changed while it runs.
     """
 
     def __init__(
@@ -204,17 +345,15 @@ class CiSimulator(JobStore, WebServer):
         clock: Callable[[], float] = time.time,
         page_size_cap: int = 100,
         skew_s: float = 0,
-        host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        WebServer.__init__(self, host=host, port=port, clock=clock)
+        WebServer.__init__(self, port=port, clock=clock)
         JobStore.__init__(self, clock=self.now)
         self.credentials = {DEMO_SECRET_ID: DEMO_SECRET_KEY} if credentials is None else dict(credentials)
         self.token = token
         self.buckets = buckets
         self.page_size_cap = page_size_cap
         self.skew_s = skew_s
-        self.spoiled: dict[str, Spoil] = {}
         self._request_numbers = itertools.count(1)
 
     def now(self) -> float:
@@ -224,63 +363,47 @@ class CiSimulator(JobStore, WebServer):
         return self.honest(request)
 
     def honest(self, request: Request, *, record: bool = True) -> Answer:
-        """Return the true answer, for a `fault` to spoil; `record=False` if nobody will see its states."""
+        """Return the true answer, for a `fault` to spoil; `record=False` if its states will not be seen."""
         request_id = hashlib.sha256(b"%d" % next(self._request_numbers)).hexdigest()[:32]
         try:
-            status, body = 200, self._body(request, request_id, record)
+            status, body = 200, self._body(request, record=record)
         except CiError as error:
             status, body = error.status, error_xml(error, request_id=request_id)
         headers = {"Content-Type": "application/xml", "Server": "tencent-ci", "x-ci-request-id": request_id}
         return Answer(status=status, body=body, headers=headers)
 
-    def _body(self, request: Request, request_id: str, record: bool) -> bytes:
-        bucket, region = _place(request)
-        ci_requests.check_authorization(request, credentials=self.credentials, token=self.token, now=self.now())
+    def _body(self, request: Request, *, record: bool) -> bytes:
+        host = request.headers.get("host", "").partition(":")[0]
+        place = re.fullmatch(r"([a-z0-9-]+-\d+)\.ci\.([a-z0-9-]+)\.myqcloud\.com", host)
+        if place is None:
+            raise CiError("InvalidHost")
+        bucket, region = place.groups()
+        check_authorization(request, credentials=self.credentials, token=self.token, now=self.now())
         if self.buckets is not None and bucket not in self.buckets:
-            raise ci_requests.no_such_bucket()
-        params = dict(request.query)
+            raise CiError("NoSuchBucket")
         match request.method, request.path.split("/")[1:]:
             case "GET", ["jobs"]:
-                return self._list(bucket, region, params, record)
+                return self._list(bucket, region, dict(request.query), record=record)
             case "GET", ["jobs", ids]:
-                return self._describe(bucket, region, ids, record)
-            case "GET", ["queue"]:
-                return self._queues(bucket, params, request_id)
-        raise ci_requests.method_not_allowed()
+                return self._describe(bucket, region, ids.split(","), record=record)
+        raise CiError("MethodNotAllowed")
 
-    def _list(self, bucket: str, region: str, params: Mapping[str, str], record: bool) -> bytes:
-        query = ci_requests.parse_query(params)
-        size = min(ci_requests.size_of(params), self.page_size_cap)
-        jobs, after = self.page(bucket, query, size=size, token=params.get("nextToken"), record=record)
-        return jobs_xml(jobs, region=region, next_token=after, spoiled=self.spoiled)
+    def _list(self, bucket: str, region: str, params: Mapping[str, str], *, record: bool) -> bytes:
+        matches, token, after = _filter(params), params.get("nextToken"), None
+        newest_first, size = _is_newest_first(params), min(_size(params), self.page_size_cap)
+        if token:
+            number = int(token[:-10] or 0) if token.isascii() and token.isdecimal() else 0
+            after = self.place_of(number)
+            if after is None or token != _token(number, params):
+                raise CiError("InvalidArgument", name="nextToken")
+        jobs, has_more = self.page(
+            bucket, params["tag"], matches, newest_first=newest_first, after=after, size=size, record=record
+        )
+        next_token = _token(jobs[-1].number, params) if has_more else None
+        return jobs_xml(jobs, region=region, next_token=next_token)
 
-    def _describe(self, bucket: str, region: str, said: str, record: bool) -> bytes:
-        ids = said.split(",")
-        if len(ids) > MAX_IDS or not all(ids):
-            raise ci_requests.invalid_argument("jobIds is invalid")
+    def _describe(self, bucket: str, region: str, ids: list[str], *, record: bool) -> bytes:
+        if len(ids) > _MAX_IDS or not all(ids):
+            raise CiError("InvalidArgument", name="jobIds")
         jobs, missing = self.describe(bucket, ids, record=record)
-        return jobs_xml(jobs, region=region, missing=missing, spoiled=self.spoiled)
-
-    def _queues(self, bucket: str, params: Mapping[str, str], request_id: str) -> bytes:
-        known = self.queues(bucket)
-        asked = [id_ for id_ in params.get("queueIds", "").split(",") if id_] or list(known)
-        found = [(id_, known[id_]) for id_ in asked if id_ in known]
-        missing = [id_ for id_ in asked if id_ not in known]
-        number, size = _positive(params, "pageNumber", 1), _positive(params, "pageSize", 10)
-        shown = found[(number - 1) * size : number * size]
-        return queues_xml(shown, total=len(found), number=number, size=size, missing=missing, request_id=request_id)
-
-
-def _place(request: Request) -> tuple[str, str]:
-    host = request.headers.get("host", "").partition(":")[0]
-    match = re.fullmatch(r"([a-z0-9-]+-\d+)\.ci\.([a-z0-9-]+)\.myqcloud\.com", host)
-    if match is None:
-        raise ci_requests.invalid_host()
-    return match[1], match[2]
-
-
-def _positive(params: Mapping[str, str], name: str, default: int) -> int:
-    said = params.get(name) or str(default)
-    if not (said.isascii() and said.isdecimal() and 1 <= int(said) <= ci_requests.MAX_SIZE):
-        raise ci_requests.invalid_argument(f"{name} is invalid")
-    return int(said)
+        return jobs_xml(jobs, region=region, missing=missing)

@@ -1,4 +1,4 @@
-"""A small HTTP server to build stand-ins on: keep-alive, quiet, exact about what it sends."""
+"""A small HTTP server for the stand-ins: keep-alive, quiet, exact about what it sends."""
 
 from __future__ import annotations
 
@@ -35,39 +35,35 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What to send. `length` is a Content-Length that lies; `drip_s` is the pause after each byte of body."""
+    """What to send. `length` is a false Content-Length."""
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     length: int | None = None
     delay_s: float = 0.0
-    drip_s: float = 0.0
-    hang_up: bool = False  # close the connection and say nothing
-    close: bool = False  # close it after the answer
+    hang_up: bool = False  # close the connection without an answer
 
 
 Fault = Callable[[Request], Answer | None]
 
 
-def json_answer(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-    """Return an answer whose body is `content` as JSON."""
-    said = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
-    return Answer(status=status, body=json.dumps(content).encode(), headers=said)
+def json_answer(content: Any, *, status: int = 200) -> Answer:
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    return Answer(status=status, body=json.dumps(content).encode(), headers=headers)
 
 
 def text_answer(text: str, *, status: int = 200) -> Answer:
-    """Return an answer in plain text."""
     return Answer(status=status, body=text.encode(), headers={"Content-Type": "text/plain; charset=utf-8"})
 
 
 class WebServer:
-    """Listens from `with` to its end, and asks `respond` for every answer unless `fault` has one."""
+    """Listens from `with` to its end; `respond` answers unless `fault` does."""
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, port: int = 0, clock: Callable[[], float] = time.time) -> None:
         self.fault: Fault | None = None
         self.requests: deque[Request] = deque(maxlen=REQUESTS_KEPT)
-        self._address = (host, port)
+        self._address = ("127.0.0.1", port)
         self._clock = clock
         self._listener: _Listener | None = None
         self._thread: threading.Thread | None = None
@@ -77,7 +73,7 @@ class WebServer:
         raise NotImplementedError
 
     def now(self) -> float:
-        """Return the server's clock, which its Date header tells."""
+        """Return the time of the server's clock and of its Date header."""
         return self._clock()
 
     @property
@@ -88,9 +84,9 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        return f"http://{self._address[0]}:{self.port}"
+        return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> Self:
+    def __enter__(self) -> Self:
         self._listener = _Listener(self._address, self)
         self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -105,9 +101,6 @@ class WebServer:
         listener.hang_up_all()
         listener.server_close()
         self._listener = self._thread = None
-
-    def __enter__(self) -> Self:
-        return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -155,7 +148,7 @@ class _Listener(http.server.ThreadingHTTPServer):
             return len(self._open)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that went away is no news."""
+        """Ignore it: a client went away."""
 
     def hang_up_all(self) -> None:
         self.closing.set()
@@ -178,7 +171,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         try:
             answer = self.server.owner.answer_to(request)
-        except Exception as error:  # the edge of the thread: the client is told, not stderr
+        except Exception as error:  # the edge of the thread: reported to the client, not on stderr
             answer = text_answer(f"the stand-in failed: {error!r}", status=500)
         try:
             self._write(answer)
@@ -188,8 +181,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = respond  # noqa: N815 - http.server's names
 
     def _read(self) -> Request | None:
-        said = self.headers.get("Content-Length", "0")
-        length = int(said) if said.isdecimal() else 0
+        announced = self.headers.get("Content-Length", "0")
+        length = int(announced) if announced.isdecimal() else 0
         body = self.rfile.read(length)
         if len(body) < length:
             return None
@@ -205,35 +198,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _write(self, answer: Answer) -> None:
         self.server.closing.wait(answer.delay_s)
-        self.close_connection |= answer.hang_up or answer.close or self._lies(answer)
+        self.close_connection |= answer.hang_up or answer.length not in (None, len(answer.body))
         if answer.hang_up:
             return
-        head, body = self._head(answer), b"" if self.command == "HEAD" else answer.body
-        if not answer.drip_s:
-            self.wfile.write(head + body)
-            return
-        self.wfile.write(head)
-        for byte in body:
-            if self.server.closing.wait(answer.drip_s):
-                return
-            self.wfile.write(bytes((byte,)))
-
-    @staticmethod
-    def _lies(answer: Answer) -> bool:
-        return answer.length is not None and answer.length != len(answer.body)
+        self.wfile.write(self._head(answer) + (b"" if self.command == "HEAD" else answer.body))
 
     def _head(self, answer: Answer) -> bytes:
         known = {status.value: status.phrase for status in http.HTTPStatus}
         length = len(answer.body) if answer.length is None else answer.length
         without = answer.status == 204 and not length  # RFC 9110 8.6 forbids it there
-        said = {
+        headers = {
             "Date": formatdate(self.server.owner.now(), usegmt=True),
             **({} if without else {"Content-Length": str(length)}),
             **({"Connection": "close"} if self.close_connection else {}),
             **answer.headers,
         }
         lines = [f"HTTP/1.1 {answer.status} {known.get(answer.status, 'Unknown')}"]
-        lines += [f"{name}: {value}" for name, value in said.items()]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def log_message(self, *_: object) -> None:

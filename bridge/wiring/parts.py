@@ -1,12 +1,10 @@
-"""The concrete parts: which class stands behind each word."""
+"""Builds the parts that processes share, and puts rules on record."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -21,11 +19,9 @@ from bridge.record import rulesets
 from bridge.record.database import Clock, Database
 from bridge.record.polling import leases, snapshots
 from bridge.send.client import HttpClient, ca_file
-from bridge.send.integration import Egress
-from bridge.send.registry import integration_of
 from bridge.settings import Settings
 
-_CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop, so that a poll never outstays it
+_CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop
 
 
 def utc_now() -> datetime:
@@ -33,7 +29,7 @@ def utc_now() -> datetime:
 
 
 def database(settings: Settings) -> Database:
-    """Raises ValueError where the address cannot be one, or its file would be made where it is lost again."""
+    """Raise ValueError if the address is invalid, or if a new SQLite file would be lost at the next restart."""
     db = Database(settings.database_url)
     if settings.new_file_lost and db.is_missing:
         db.close()
@@ -68,7 +64,7 @@ def sync(db: Database, book: Rulebook, *, clock: Clock = utc_now) -> None:
 
 
 def accept(tx: Connection, book: Rulebook, *, now: datetime) -> bool:
-    """Put the rules in force that a start or a reload brings; return False when they were already."""
+    """Put the rules of a start or a reload in force; return False if they were already."""
     news = rulesets.accept(tx, book.sha, book.frozen, now=now)
     note_rules(tx, book.watches, now)
     _know(tx, book)
@@ -77,7 +73,7 @@ def accept(tx: Connection, book: Rulebook, *, now: datetime) -> bool:
 
 
 def make_known(db: Database, book: Rulebook) -> None:
-    """Make the record know the watches and notifiers of these rules, and keep the rules, in force or not."""
+    """Record the rules with their watches and notifiers, without putting them in force."""
     with db.write() as tx:
         rulesets.keep(tx, book.sha, book.frozen, now=utc_now())
         _know(tx, book)
@@ -88,7 +84,7 @@ def _know(tx: Connection, book: Rulebook) -> None:
 
 
 def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:
-    """Raise RulesRefused at start for rules that say nothing, or no longer have what those in force have."""
+    """Raise RulesRefused at start for blank rules, and for rules that lost all watches or rules of those in force."""
     sha = rulesets.in_force(tx)
     before = names_in(rulesets.text_of(tx, sha) or "{}") if sha else None
     after = names_of(book)
@@ -99,44 +95,27 @@ def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:
 
 
 def may_be_empty(db: Database, sha: str) -> bool:
-    """Tell whether a person has said that these rules may have no watch or no rule."""
+    """Tell whether a person has allowed these rules to have no watch or no rule."""
     with db.read() as tx:
         return rulesets.may_be_empty(tx, sha)
 
 
 def emptied_fault(lost: str | None, file: str) -> Fault:
-    """Say that rules may have been emptied by mistake; without `lost` there were never any."""
+    """Return the fault of rules that may have been emptied by mistake; without `lost` there were never any."""
     if lost is None:
-        said = "there is no [[watch]] and no [[rule]], so nothing would be watched"
+        text = "there is no [[watch]] and no [[rule]], so nothing would be watched"
     else:
-        said = f"there is {lost} any more, and the rules in force have some, so nobody would be told"
+        text = f"there is {lost} any more, but the rules in force have some, so nobody would be notified"
     if file == "BRIDGE_RULES_TOML":
-        return Fault(1, f"{said}; were its line ends lost, so that all of it is a comment?", file=file)
-    return Fault(1, f"{said}; if this is meant, say so: `ci-bridge rules reload --allow-empty`", file=file)
+        return Fault(1, f"{text}; were its line ends lost, so that all of it is a comment?", file=file)
+    return Fault(1, f"{text}; if this is intended, run `ci-bridge rules reload --allow-empty`", file=file)
 
 
 def known_secrets(settings: Settings, book: Rulebook | None) -> list[str]:
-    """Return every secret value in use: those of the environment and those that rules.toml names."""
-    found = list(settings.secrets)
-    for notifier in book.notifiers.values() if book else ():
-        found += notifier.hidden
-    return found
+    """Return every secret value of the environment, and of the notifiers in rules.toml."""
+    notifiers = book.notifiers.values() if book else ()
+    return [*settings.secrets, *(secret for notifier in notifiers for secret in notifier.hidden)]
 
 
 def start_logging(settings: Settings, book: Rulebook | None) -> None:
     logs.configure(settings.log_level, known_secrets(settings, book))
-
-
-# --- what `doctor` can know of notifiers ----------------------------------------------------------------------------
-
-_Check = TypeVar("_Check")
-
-
-def notifier_checks(
-    settings: Settings, book: Rulebook, check: Callable[[str, bool | None, str], _Check]
-) -> Iterator[_Check]:
-    """Yield what can be known of each notifier without sending it a message."""
-    with closing(http_client(settings)) as out:
-        egress = Egress(out, settings.slack_api_url)
-        for notifier in book.notifiers.values():
-            yield check(f"notifier {notifier.name}", *integration_of(notifier).check(egress))

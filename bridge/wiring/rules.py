@@ -19,37 +19,30 @@ from bridge.wiring.parts import emptied_fault
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 10.0  # a longer time between two looks counts as so much: a writer may have been stopped with us
-_NOTED_S = 3600.0
+_LOOK_S = 10.0  # a longer time between two looks counts as this: the writer may have been suspended with us
+_NOTE_FOR_S = 3600.0
 
 
 class Rules:
-    """The rulebook of this process. A wrong file changes nothing and is told about once.
+    """The rulebook of this process. A wrong file changes nothing and is logged once.
 
-    A file is written in portions, and each of them may be right: so a changed one is taken when it has stayed the
-    same for a while, and only if a person says so when it has no watch or no rule any more. Contents are compared, not
-    times: a file system may keep those, or be of another machine.
+    A file may be written in portions, each of which may be valid. So a changed file is loaded once it has stayed the
+    same for a while; if it has no watch or no rule any more, only if a person allows it. Contents are compared, not
+    modification times: a file system may keep these, or use another machine's clock.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        environ: Mapping[str, str],
-        *,
-        adjust: Callable[[Rulebook], Rulebook] = lambda book: book,
-    ) -> None:
-        """Raises RulesRefused: at start there is nothing to fall back to."""
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        """Raise RulesRefused if the file is wrong: at start there is nothing to fall back to."""
         self._settings = settings
         self.environ = environ
-        self.may_be_empty: Callable[[str], bool] = lambda _sha: False  # has a person allowed it for this text?
-        self._adjust = adjust
-        self._text = self._load()  # what the book was read from
+        self.may_be_empty: Callable[[str], bool] = lambda _sha: False  # has a person allowed it for these rules?
+        self._text = self._load()  # of the book
         self.book = self._read(self._text)
-        self.fault: str | None = None  # why the file is not taken
-        self._waits: str | None = None  # why it is not taken yet
-        self._taken: tuple[str, float] | None = None  # what the last change lost, and when it was taken
+        self.fault: str | None = None  # why the file is not loaded
+        self._waits: str | None = None  # why it is not loaded yet
+        self._shrunk: tuple[str, float] | None = None  # what the last change lost, and when it was loaded
         self._seen: str | RulesRefused | None = None  # a changed file, or why it cannot be read
-        self._same_s = 0.0  # for how long it has been seen so
+        self._same_s = 0.0  # for how long it has been the same
         self._looked_s = -inf
         self._reloads: int | None = None
         self._parsed: tuple[str, Rulebook] | None = None
@@ -60,11 +53,11 @@ class Rules:
 
     @property
     def note(self) -> str | None:
-        """What else is to be known about the file; it names nothing of it."""
-        return self._waits or (self._taken[0] if self._taken else None)
+        """A remark on the file, without any name from it."""
+        return self._waits or (self._shrunk[0] if self._shrunk else None)
 
     def _read(self, text: str) -> Rulebook:
-        return self._adjust(read_rules(text, self.environ, file=self.file))
+        return read_rules(text, self.environ, file=self.file)
 
     def _load(self) -> str:
         if self._settings.rules_toml is not None:
@@ -72,41 +65,41 @@ class Rules:
         return load_rules(self._settings.rules, named=lookup(self.environ, "BRIDGE_RULES") is not None)
 
     def reload(self) -> bool:
-        """Take the file as it is now, as a person has said that it is whole; return whether the rules are others."""
-        self._seen = self._found()
+        """Load the file as it is now, as a person has said that it is complete; return whether the rules changed."""
+        self._seen = self._try_load()
         return self._judge(inf)
 
     def look(self, now_s: float, *, reloads: int = 0) -> bool:
-        """Look at the file, and take it when it has stayed the same for long enough; return as `reload` does.
+        """Load the file if it has stayed the same for long enough; return whether the rules changed.
 
-        `reloads` is how often somebody has asked for the file to be read: once more than at the last look is now.
+        `reloads` counts the requests for a reload: if there was one since the last look, the file is loaded now.
         """
-        asked, self._reloads = self._reloads not in (None, reloads), reloads
+        requested, self._reloads = self._reloads not in (None, reloads), reloads
         since, self._looked_s = min(now_s - self._looked_s, _LOOK_S), now_s
-        if self._taken and now_s - self._taken[1] > _NOTED_S:
-            self._taken = None
-        found = self._found()
-        same = _content(found) == _content(self._seen)
+        if self._shrunk and now_s - self._shrunk[1] > _NOTE_FOR_S:
+            self._shrunk = None
+        found = self._try_load()
+        same = (type(found), str(found)) == (type(self._seen), str(self._seen))
         self._seen, self._same_s = found, self._same_s + since if same else 0.0
-        if asked:
+        if requested:
             return self._judge(inf)
         return (found == self._text or self._same_s >= SETTLED_S) and self._judge(self._same_s)
 
-    def _found(self) -> str | RulesRefused:
+    def _try_load(self) -> str | RulesRefused:
         try:
             return self._load()
         except RulesRefused as error:
             return error
 
     def _judge(self, same_s: float) -> bool:
-        """Take what was seen, or say why not."""
+        """Use what was seen, which has been the same for `same_s`; or note why not."""
         if self._seen == self._text:
             self.fault = self._waits = None
             return False
         try:
             book = self._parse(self._seen)
         except Exception as error:
-            # Whatever a file does to us: it must not stop the worker, nor be forgotten.
+            # Whatever a file does to us must neither stop the worker nor be forgotten.
             return self._keep_old(error)
         before, after = names_of(self.book), names_of(book)
         may_be_empty = (lost := emptied(before, after)) and self.may_be_empty(book.sha)
@@ -115,7 +108,13 @@ class Rules:
         few = None if may_be_empty or same_s == inf else shrunk(before, after)
         if few and same_s < SHRUNK_S:
             return self._wait(few)
-        self._take(book, few)
+        self._text, self.book, self.fault, self._waits, self._parsed = str(self._seen), book, None, None, None
+        self._shrunk = (
+            (f"{few} disappeared from rules.toml when it was loaded: is it complete?", self._looked_s) if few else None
+        )
+        logger.info("rules reloaded", extra={"sha": book.sha, "rules": len(book.rules)})
+        if few:
+            logger.warning("much of rules.toml disappeared, loaded all the same", extra={"disappeared": few})
         return True
 
     def _parse(self, found: str | RulesRefused | None) -> Rulebook:
@@ -126,51 +125,38 @@ class Rules:
             self._parsed = (text, self._read(text))
         return self._parsed[1]
 
-    def _take(self, book: Rulebook, few: str | None) -> None:
-        self._text, self.book, self.fault, self._waits, self._parsed = str(self._seen), book, None, None, None
-        said = f"{few} have vanished from rules.toml, and it was taken so: is it whole?"
-        self._taken = (said, self._looked_s) if few else None
-        logger.info("rules reloaded", extra={"sha": book.sha, "rules": len(book.rules)})
-        if few:
-            logger.warning("much has vanished from rules.toml, and it was taken so", extra={"vanished": few})
-
     def _wait(self, few: str) -> bool:
-        said = (
-            f"{few} have vanished from rules.toml: it is taken if it stays so for {SHRUNK_S:.0f} s, or now by"
+        note = (
+            f"{few} disappeared from rules.toml: it is loaded if it stays so for {SHRUNK_S:.0f} s, or now by"
             " `ci-bridge rules reload`"
         )
-        if self._waits != said:
-            logger.warning("much has vanished from rules.toml, it is taken if it stays so", extra={"vanished": few})
-        self.fault, self._waits = None, said
+        if self._waits != note:
+            logger.warning("much of rules.toml disappeared, loaded if it stays so", extra={"disappeared": few})
+        self.fault, self._waits = None, note
         return False
 
     def _keep_old(self, error: Exception) -> bool:
         refused = isinstance(error, RulesRefused)
         fault = str(error) if refused else f"rules.toml cannot be read: {type(error).__name__}: {error}"
         if self.fault != fault:
-            trace = None if refused else error  # of a file that is wrong, its faults say all
-            said = "rules.toml is wrong, the old rules stay in force"
-            logger.error(said, exc_info=trace, extra={"faults": fault})
+            trace = None if refused else error  # the faults of a wrong file need no trace
+            logger.error("rules.toml is wrong, the old rules stay in force", exc_info=trace, extra={"faults": fault})
         self.fault, self._waits = fault, None
         return False
 
 
-def _content(found: str | RulesRefused | None) -> tuple[bool, str]:
-    return isinstance(found, str), str(found)
-
-
 def load_rules(path: str, *, named: bool = True) -> str:
-    """Return the text of rules.toml. Raises RulesRefused when it is not there, not a file, too large or not UTF-8.
+    """Return the text of rules.toml. Raises RulesRefused if it is missing, not a file, too large or not UTF-8.
 
-    Unless somebody named this path, it says how one is named.
+    If nobody named this path, the error says how to name one.
     """
     try:
         return _read(path).decode()
     except TooLarge as error:
         raise RulesRefused([Fault(error.line, str(error), file=path)]) from error
     except FileNotFoundError as error:
-        said = "there is no such file" + ("" if named else ": set BRIDGE_RULES or BRIDGE_RULES_TOML")
-        raise RulesRefused([Fault(1, said, file=path)]) from error
+        advice = "" if named else ": set BRIDGE_RULES or BRIDGE_RULES_TOML"
+        raise RulesRefused([Fault(1, f"there is no such file{advice}", file=path)]) from error
     except OSError as error:
         raise RulesRefused([Fault(1, f"cannot be read: {error.strerror}", file=path)]) from error
     except UnicodeDecodeError as error:
@@ -179,7 +165,8 @@ def load_rules(path: str, *, named: bool = True) -> str:
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb", opener=_at_once) as file:
+    # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         known = os.fstat(file.fileno())
         if not stat.S_ISREG(known.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
@@ -187,8 +174,3 @@ def _read(path: str) -> bytes:
         text = file.read(LARGEST + 1)
         check_size(len(text))  # some files do not know their size
         return text
-
-
-def _at_once(path: str, flags: int) -> int:
-    # Opening a FIFO would else wait for somebody to write to it.
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""The web: the WSGI application, and a server for `run`."""
+"""The web application, and the server of `run`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _CORRECTED_EVERY_S = 15.0
 
 
 def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = False) -> Flask:
-    """Return the WSGI application. Making it starts nothing.
+    """Return the WSGI application. This starts nothing.
 
-    `alone`: no worker of this process looks after the rules, so requests do.
+    `alone`: there is no worker in this process to reload the rules, so requests do.
     """
     from bridge.admin import Reloading, create_app  # a worker alone needs no Flask
 
@@ -43,7 +43,7 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
         return found.get_secret_value() if found else None
 
     current = Reloading(lambda: rules.book, _looking(rules, db)) if alone else None
-    clock = SharedClock(db, utc_now)  # what is asked for here is due by the clock that workers go by
+    clock = SharedClock(db, utc_now)  # what is due is set by the clock that workers use
     app = create_app(
         db=db,
         book=current.book if current else lambda: rules.book,
@@ -61,7 +61,7 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
 
 
 def _looking(rules: Rules, db: Database) -> Callable[[float], None]:
-    """Return how a web process looks at rules.toml. It puts no rules in force: that is for those who judge by them."""
+    """Return how a web process reloads rules.toml. Only workers put rules in force."""
 
     def look(now_s: float) -> None:
         try:
@@ -69,14 +69,14 @@ def _looking(rules: Rules, db: Database) -> Callable[[float], None]:
                 reloads = rulesets.reloads(tx)
             rules.look(now_s, reloads=reloads)
         except TROUBLES as error:
-            logger.warning("rules.toml is not looked at without the database", extra={"reason": trouble(error)})
+            logger.warning("rules.toml is not reloaded without the database", extra={"reason": trouble(error)})
 
     rules.may_be_empty = partial(may_be_empty, db)
     return look
 
 
 def keep_time(app: Flask, clock: SharedClock) -> None:
-    """Set the clock by the database's now and then, with a request that has been let in."""
+    """Set the clock by the database's from time to time, with a request."""
     from flask import request
 
     next_at = 0.0
@@ -84,20 +84,20 @@ def keep_time(app: Flask, clock: SharedClock) -> None:
     @app.before_request
     def correct() -> None:
         nonlocal next_at
-        if request.endpoint != "healthz" and time.monotonic() >= next_at:  # that one asks this process alone
+        if request.endpoint != "healthz" and time.monotonic() >= next_at:  # which must not need the database
             next_at = time.monotonic() + _CORRECTED_EVERY_S
             try:
                 clock.correct()
             except TROUBLES as error:
-                logger.warning("the clock could not be compared", extra={"reason": trouble(error)})
+                logger.warning("the clock could not be compared with the database's", extra={"reason": trouble(error)})
 
 
 def warn_of_open_door(settings: Settings, hosts: Iterable[str], *, routed: bool) -> None:
-    """Say at start that a proxy may come before an API without a token: it would make strangers look local."""
+    """Warn at start if a proxy may be in front of an API without a token: strangers would look local."""
     if settings.admin_token is None and (routed or not all(map(_is_loopback, hosts))):
         logger.warning(
-            "no BRIDGE_ADMIN_TOKEN is set, so the API answers this machine only: set one where a proxy or router is in "
-            "front, as what a proxy on this machine forwards may look local"
+            "no BRIDGE_ADMIN_TOKEN is set, so the API answers this machine only; set one if a proxy or router is in "
+            "front, as requests that a proxy on this machine forwards may look local"
         )
 
 
@@ -110,7 +110,7 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def served(app: Flask, *, host: str, port: int) -> Iterator[int]:
-    """Serve the application from a thread meanwhile; yield the port (0 asks for a free one)."""
+    """Serve the application from a thread until the block ends; yield the port (0 asks for a free one)."""
     from bridge.wiring.server import Server  # a worker alone needs none
 
     with socket.create_server((host, port)) as listener:

@@ -1,4 +1,4 @@
-"""The worker: polls and delivers until it is told to stop; and its identity, by which a later one knows it ended."""
+"""The worker: polls and delivers until it is stopped. Any number may run on one database."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ from bridge.pipeline.poll import Halted, Poller
 from bridge.pipeline.poll_context import Poll, note_rules
 from bridge.pipeline.prune import Pruner
 from bridge.record import clocks, rulesets
-from bridge.record.clocks import rewind
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
 from bridge.record.outbox import results
 from bridge.record.polling import leases
@@ -38,53 +36,12 @@ from bridge.settings import Settings
 from bridge.wiring.parts import accept, http_client, may_be_empty, source, start_logging, utc_now
 from bridge.wiring.rules import Rules
 
-# --- who a process is -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this process is: `machine` and `pid` tell a later one here that it has ended."""
-
-    id: str
-    machine: str
-    pid: int
-
-
-def identity() -> Identity:
-    return Identity(id=randomness.token_hex(8), machine=_machine(), pid=os.getpid())
-
-
-def _machine() -> str:
-    """Name this boot of this kernel and this process namespace: only there does a pid mean the same process."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116  (a magic link: Path would resolve it)
-    except OSError:
-        return f"unknown/{randomness.token_hex(8)}"  # not Linux: leases run out by themselves
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        # A killed child that nobody has waited for is no process any more.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True
-
-
-# --- the worker -----------------------------------------------------------------------------------------------------
-
 logger = logging.getLogger(__name__)
 
-STOP_WITHIN_S = 20  # platforms send SIGKILL 30 s after SIGTERM; Docker after 10 s, which the leases bear too
+STOP_WITHIN_S = 20  # platforms send SIGKILL 30 s after SIGTERM; Docker after 10 s, which the leases tolerate too
 _POLLS_AT_ONCE = 4
 _REST_S = 5.0
-_SLOWEST_S = 5.0
+_SLOWEST_TICK_S = 5.0
 _BURY_FOR_S = 10.0
 _BEAT_S = 15.0
 _RULES_S = 2.1  # between two looks at rules.toml: a little more than it must have stayed the same
@@ -92,17 +49,15 @@ _PRUNE_S = 600.0
 
 
 class Worker:
-    """Polls and delivers until told to stop. Any number may run on one database."""
+    """Builds the parts, runs them until `stop`, and stops them in order."""
 
     def __init__(self, settings: Settings, rules: Rules, db: Database) -> None:
-        self._settings = settings
-        self._db = db
-        self._rules = rules
-        self._me = identity()
+        self._settings, self._rules, self._db = settings, rules, db
+        self._id, self._machine, self._pid = randomness.token_hex(8), _machine(), os.getpid()
         self._clock = SharedClock(db, utc_now)
         self._stop = threading.Event()
         self._source = source(settings, rules.book, sleep=self._nap)
-        self._outbound = Sender(
+        self._sender = Sender(
             client=http_client(settings),
             notifiers=rules.book.notifiers,
             clock=self._clock,  # receivers compare it with theirs: on PostgreSQL the database's is the better one
@@ -111,120 +66,113 @@ class Worker:
         )
         self._dispatcher = Dispatcher(
             db=db,
-            transport=self._outbound,
+            transport=self._sender,
             book=lambda: rules.book,
             clock=self._clock,
             chance=random.SystemRandom().random,
-            worker=self._me.id,
+            worker=self._id,
             clock_fault=self._clock_fault,
         )
-        self._poller = Poller(
+        poller = Poller(
             db=db,
             source=self._source,
             clock=self._clock,
-            worker=self._me.id,
+            worker=self._id,
             on_told=self._dispatcher.wake,
             halted=self._stop.is_set,
         )
-        self._pruner = Pruner(
-            db=db, clock=self._clock, worker=self._me.id, nap=self._nap, clock_fault=self._clock_fault
-        )
-        self._polls = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
-        self._busy: set[str] = set()  # buckets that are being polled
-        self._resting: dict[str, float] = {}  # buckets whose poll the database failed, and until when (monotonic)
-        self._in_step = True  # the record knows that these rules are in force, or were
-        self._judges = True  # they are in force: this worker polls, and tells what is new
-        self._precedence = Precedence()
-        self._told_to_reload = threading.Event()
-        rules.may_be_empty = partial(may_be_empty, db)
+        self._polls = _Polls(poller, lambda: rules.book, self._stop)
+        self._pruner = Pruner(db=db, clock=self._clock, worker=self._id, nap=self._nap, clock_fault=self._clock_fault)
         self._ticker = Ticker()
-        self._pace_s = _pace_s(rules.book)
-        self._set_pace: Callable[[float], object] = lambda _: None
-        self._ticks = _Ticks()
-        self._buried: dict[str, float] = {}  # workers that died, and when (monotonic) that was found
-        self._doubted: str | None = None  # why its clock is
-        self.on_poll: Callable[[Poll], None] = _log_poll
+        self._tick_s = _tick_s(rules.book)
+        self._set_tick: Callable[[float], object] = lambda _: None
+        self._next_beat_s = 0.0  # monotonic
+        self._buried: dict[str, float] = {}  # workers that died, and when (monotonic) this was found
+        self._doubt: str | None = None  # why the clock may be wrong
+        rules.may_be_empty = partial(may_be_empty, db)
+        self._reload_requested = threading.Event()
+        self._is_accepted = True  # the record knows that these rules are, or were, in force
+        self._is_in_force = True  # so this worker polls
+        self._precedence = Precedence()
 
     def _nap(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Halted
 
     def stop(self) -> None:
-        """Stop claiming and polling; `run` returns when what is in flight has ended. Any thread may call it."""
+        """Stop claiming and polling; `run` returns when what is in progress has ended. Any thread may call it."""
         self._stop.set()
         self._dispatcher.wake()
 
     def reload(self) -> None:
         """Read rules.toml now, and put it in force, changed or not. Any thread may call it."""
-        self._told_to_reload.set()
+        self._reload_requested.set()
 
     def run(self) -> None:
         """Work until `stop`; then finish within STOP_WITHIN_S what was begun."""
         with self._enlisted():
-            self._set_pace = self._ticker.every(self._pace_s, self._tick)
+            self._set_tick = self._ticker.every(self._tick_s, self._tick)
             self._ticker.every(_PRUNE_S, self._prune)
-            self._ticker.every(_RULES_S, self._mind_rules)  # a tick of its own: its disk may hang
+            self._ticker.every(_RULES_S, self._check_rules)  # a tick of its own: its disk may hang
             self._ticker.start()
-            logger.info("worker started", extra={"worker": self._me.id, "database": self._db.shown})
+            logger.info("worker started", extra={"worker": self._id, "database": self._db.shown})
             try:
                 while not self._stop.is_set():
                     self._dispatcher.turn()
                     self._ticker.mind_the_clock()
             finally:
-                self._wind_up()
-        logger.info("worker stopped", extra={"worker": self._me.id})
-
-    def _wind_up(self) -> None:
-        deadline = time.monotonic() + STOP_WITHIN_S
-        self._ticker.stop(wait=False)
-        self._dispatcher.finish(until=lambda: time.monotonic() > deadline)
-        # A poll ends with the call to CI that it is in: the pause before the next one is cut short.
-        self._polls.shutdown(cancel_futures=True)
-        self._outbound.close(0)
-        self._source.close()
+                deadline = time.monotonic() + STOP_WITHIN_S
+                self._ticker.stop(wait=False)
+                self._dispatcher.finish(until=lambda: time.monotonic() > deadline)
+                self._polls.close()
+                self._sender.close(0)
+                self._source.close()
+        logger.info("worker stopped", extra={"worker": self._id})
 
     @contextmanager
     def _enlisted(self) -> Iterator[None]:
-        """Be known as a worker meanwhile, and free what workers held that ended on this machine."""
+        """Be on record as a worker meanwhile, and free what dead workers of this machine held."""
         self._clock.correct()
-        now = self._clock()
+        now, book = self._clock(), self._rules.book
         with self._db.write() as tx:
-            if accept(tx, self._rules.book, now=now):
-                logger.info("rules are in force", extra={"sha": self._rules.book.sha})
+            if accept(tx, book, now=now):
+                logger.info("rules are in force", extra={"sha": book.sha})
             clocks.begin_trust(tx, now)
             self._rewind(tx)
-            for worker, pid in leases.workers_on(tx, self._me.machine):
-                if not is_alive(pid) or pid == self._me.pid:
+            for worker, pid in leases.workers_on(tx, self._machine):
+                if not is_alive(pid) or pid == self._pid:
                     freed = results.bury(tx, worker, now=now)
                     leases.bury(tx, worker)
                     self._buried[worker] = time.monotonic()
-                    logger.warning("a worker that died is replaced", extra={"worker": worker, "deliveries": freed})
-            machine, sha = self._me.machine, self._rules.book.sha
-            leases.enlist(tx, self._me.id, machine=machine, pid=self._me.pid, now=now, rules_sha=sha)
+                    logger.warning("dead worker replaced", extra={"worker": worker, "deliveries": freed})
+            leases.enlist(tx, self._id, machine=self._machine, pid=self._pid, now=now, rules_sha=book.sha)
             reloads = rulesets.reloads(tx)
-        self._rules.look(time.monotonic(), reloads=reloads)  # what is asked for from now on is asked of this worker
+        self._rules.look(time.monotonic(), reloads=reloads)  # reloads requested from now on concern this worker
         try:
             yield
         finally:
             try:
                 with self._db.write() as tx:
-                    leases.bury(tx, self._me.id)
+                    leases.bury(tx, self._id)
             except TROUBLES as error:
                 logger.warning("the worker could not sign off", extra={"reason": trouble(error)})
 
+    # --- ticks ------------------------------------------------------------------------------------------
+
     def _tick(self) -> None:
-        """Do what is due: polls, a sign of life."""
         try:
-            if self._ticks.is_time("beat", _BEAT_S):
+            if time.monotonic() >= self._next_beat_s:
+                self._next_beat_s = time.monotonic() + _BEAT_S
                 self._beat()
             self._bury_again()
-            self._poll_due()
+            if self._is_in_force:
+                self._polls.start_due(early=timedelta(seconds=self._tick_s / 2))
         except TROUBLES as error:
             logger.warning("polling waits for the database", extra={"reason": trouble(error)})
 
     def _prune(self) -> None:
-        if not self._judges:
-            return  # how long to keep what, other rules say
+        if not self._is_in_force:
+            return  # other rules say how long to keep what
         try:
             self._pruner.prune(self._rules.book)
         except TROUBLES as error:
@@ -238,149 +186,44 @@ class Worker:
             if time.monotonic() > since + _BURY_FOR_S:
                 del self._buried[worker]
 
-    def _poll_due(self) -> None:
-        if not self._judges:
-            return
-        by_bucket: dict[str, list[Watch]] = defaultdict(list)
-        for watch in self._poller.due(self._rules.book.watches, early=timedelta(seconds=self._pace_s / 2)):
-            by_bucket[watch.place.bucket].append(watch)
-        for bucket, watches in by_bucket.items():
-            resting = self._resting.get(bucket, 0) > time.monotonic()
-            if bucket not in self._busy and not resting and not self._stop.is_set():
-                self._busy.add(bucket)
-                self._polls.submit(self._poll_all, bucket, watches)
-
-    def _poll_all(self, bucket: str, watches: Sequence[Watch]) -> None:
-        try:
-            polls = [self._poll(watch) for watch in watches]
-            if any(poll and poll.behind for poll in polls):
-                # A list goes on, as soon as other buckets had their turn.
-                due = self._poller.due(self._rules.book.watches)
-                self._polls.submit(self._poll_all, bucket, [one for one in due if one.place.bucket == bucket])
-                return
-        except TROUBLES as error:
-            logger.warning("polling waits for the database", extra={"reason": trouble(error)})
-        except RuntimeError:  # the worker stops, and takes nothing more
-            if not self._stop.is_set():
-                raise
-        self._busy.discard(bucket)
-
-    def _poll(self, watch: Watch) -> Poll | None:
-        try:
-            poll = self._poller.poll_once(watch, self._rules.book, within=watch.every)
-            if poll:
-                self.on_poll(poll)
-        except TROUBLES as error:
-            self._rest(watch)
-            logger.warning("poll waits for the database", extra={"watch": watch.name, "reason": trouble(error)})
-        except Exception:  # the edge of a thread: the watch is polled again later
-            self._rest(watch)
-            logger.exception("poll failed", extra={"watch": watch.name})
-        else:
-            return poll
-        return None
-
-    def _rest(self, watch: Watch) -> None:
-        # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
-        self._resting[watch.place.bucket] = time.monotonic() + max(_REST_S, watch.every.total_seconds())
-
-    def _mind_rules(self) -> None:
-        """Look at rules.toml, and whether its rules are in force."""
-        try:
-            with self._db.read() as tx:
-                reloads = rulesets.reloads(tx)
-            self._reload(reloads)
-            with self._db.read() as tx:
-                standing = rulesets.standing(tx, now=self._clock())
-            self._judges = self._rank(standing)
-        except TROUBLES as error:
-            logger.warning("the rules wait for the database", extra={"reason": trouble(error)})
-
-    def _reload(self, reloads: int) -> None:
-        before = self._rules.fault, self._rules.note
-        if said := self._told_to_reload.is_set():
-            self._told_to_reload.clear()
-            changed = self._rules.reload()
-        else:
-            changed = self._rules.look(time.monotonic(), reloads=reloads)
-        if changed:
-            self._use(self._rules.book)
-        if changed or (said and not self._rules.fault):
-            self._in_step = False
-        if not self._in_step:  # the database may have been away when the rules changed
-            with self._db.write() as tx:
-                accept(tx, self._rules.book, now=self._clock())
-                self._show(tx)
-            self._in_step = True
-        elif before != (self._rules.fault, self._rules.note):
-            with self._db.write() as tx:
-                self._show(tx)
-
-    def _use(self, book: Rulebook) -> None:
-        self._outbound.replace(book.notifiers)
-        self._source.set_rate(book.rate)
-        start_logging(self._settings, book)  # there may be new secrets to mask
-        self._pace_s = _pace_s(book)
-        self._set_pace(self._pace_s)
-
-    def _rank(self, standing: rulesets.Standing) -> bool:
-        """Return whether these rules are in force; put them there if it is up to this worker."""
-        sha, now_in_force = self._rules.book.sha, standing.sha
-        mine = standing.numbers.get(sha)
-        if now_in_force is None or mine is None:
-            return now_in_force is None
-        others = {one.id: (standing.numbers.get(one.sha or ""), one.beat) for one in standing.workers}
-        others.pop(self._me.id, None)
-        if self._precedence.look(mine, standing.numbers[now_in_force], others, time.monotonic()):
-            with self._db.write() as tx:
-                stands = rulesets.stand(tx, sha, instead_of=now_in_force)
-            if stands:
-                said = "no live worker has the rules accepted last, these are in force instead"
-                if sha == standing.last:
-                    said = "the rules accepted last are in force again"
-                logger.warning(said, extra={"sha": sha, "before": now_in_force, "last": standing.last})
-                return True
-        if self._judges and sha != now_in_force:
-            said = "other rules are in force: this worker goes on sending, and neither polls nor judges"
-            logger.warning(said, extra={"sha": sha, "in_force": now_in_force})
-        return sha == now_in_force
+    # --- sign of life and clock -------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        """Say that this worker is there, and set its clock by the database's."""
+        """Record that this worker is alive, and set its clock by the database's."""
         self._clock.correct()
         with self._db.write() as tx:
-            self._judge_clock(tx)
-            self._show(tx)
-            if not self._doubted:  # by a clock that is ahead everybody is silent
+            self._check_clock(tx)
+            self._record_life(tx)
+            if not self._doubt:  # by a clock that is ahead everybody is silent
                 leases.strike_silent(tx, now=self._clock())
             rulesets.touch(tx, self._rules.book.sha, now=self._clock())
-            if self._judges:  # others may have said otherwise: a worker with other rules, a command with another file
+            if self._is_in_force:  # a worker with other rules, or a command, may have noted other watches
                 note_rules(tx, self._rules.book.watches, self._clock())
 
-    def _show(self, tx: Connection) -> None:
-        self._rewind(tx)  # before the sign of life, by which it is known that the clock was set back
+    def _record_life(self, tx: Connection) -> None:
+        self._rewind(tx)  # first, as the last sign of life shows that the clock was set back
         beat = partial(
             leases.beat,
             tx,
-            self._me.id,
+            self._id,
             now=self._clock(),
             rules_sha=self._rules.book.sha,
             rules_fault=self._rules.fault,
             rules_note=self._rules.note,
-            clock_fault=self._doubted,
+            clock_fault=self._doubt,
         )
         if not beat():
-            leases.enlist(tx, self._me.id, machine=self._me.machine, pid=self._me.pid, now=self._clock())
+            leases.enlist(tx, self._id, machine=self._machine, pid=self._pid, now=self._clock())
             beat()
 
-    def _judge_clock(self, tx: Connection) -> None:
-        doubted = self._clock_fault(tx)
-        if not doubted:
+    def _check_clock(self, tx: Connection) -> None:
+        doubt = self._clock_fault(tx)
+        if not doubt:
             clocks.trust(tx, self._clock())
-        if bool(doubted) != bool(self._doubted):
-            said = "the clock is doubted: nothing is pruned or given up" if doubted else "the clock is right again"
-            logger.warning(said, extra={"reason": doubted} if doubted else {})
-        self._doubted = doubted
+        if bool(doubt) != bool(self._doubt):
+            event = "the clock may be wrong: nothing is pruned or given up" if doubt else "the clock is right again"
+            logger.warning(event, extra={"reason": doubt} if doubt else {})
+        self._doubt = doubt
 
     def _clock_fault(self, tx: Connection) -> str | None:
         return clock_fault(
@@ -391,31 +234,127 @@ class Worker:
         )
 
     def _rewind(self, tx: Connection) -> None:
-        if back := rewind(tx, now=self._clock()):
-            logger.warning("the clock was set back, and what waits with it", extra={"seconds": back.total_seconds()})
+        if back := clocks.rewind(tx, now=self._clock()):
+            logger.warning("the clock was set back, and due times with it", extra={"seconds": back.total_seconds()})
+
+    # --- rules ------------------------------------------------------------------------------------------
+
+    def _check_rules(self) -> None:
+        """Reload rules.toml if it changed, and find out whether these rules are in force."""
+        try:
+            with self._db.read() as tx:
+                reloads = rulesets.reloads(tx)
+            self._reload(reloads)
+            with self._db.read() as tx:
+                standing = rulesets.standing(tx, now=self._clock())
+            self._is_in_force = self._rank(standing)
+        except TROUBLES as error:
+            logger.warning("the rules wait for the database", extra={"reason": trouble(error)})
+
+    def _reload(self, reloads: int) -> None:
+        before = self._rules.fault, self._rules.note
+        if requested := self._reload_requested.is_set():
+            self._reload_requested.clear()
+            changed = self._rules.reload()
+        else:
+            changed = self._rules.look(time.monotonic(), reloads=reloads)
+        if changed:
+            book = self._rules.book
+            self._sender.replace(book.notifiers)
+            self._source.set_rate(book.rate)
+            start_logging(self._settings, book)  # there may be new secrets to mask
+            self._tick_s = _tick_s(book)
+            self._set_tick(self._tick_s)
+        if changed or (requested and not self._rules.fault):
+            self._is_accepted = False
+        if not self._is_accepted or before != (self._rules.fault, self._rules.note):
+            with self._db.write() as tx:
+                if not self._is_accepted:  # the database may have been away when the rules changed
+                    accept(tx, self._rules.book, now=self._clock())
+                self._record_life(tx)
+            self._is_accepted = True
+
+    def _rank(self, standing: rulesets.Standing) -> bool:
+        """Return whether these rules are in force; put them in force if it is up to this worker."""
+        sha, in_force = self._rules.book.sha, standing.sha
+        mine = standing.numbers.get(sha)
+        if in_force is None or mine is None:
+            return in_force is None
+        others = {
+            worker.id: (standing.numbers.get(worker.sha or ""), worker.beat)
+            for worker in standing.workers
+            if worker.id != self._id
+        }
+        if self._precedence.look(mine, standing.numbers[in_force], others, time.monotonic()):
+            with self._db.write() as tx:
+                stands = rulesets.stand(tx, sha, instead_of=in_force)
+            if stands:
+                event = "no live worker has the rules accepted last, these are in force instead"
+                if sha == standing.last:
+                    event = "the rules accepted last are in force again"
+                logger.warning(event, extra={"sha": sha, "before": in_force, "last": standing.last})
+                return True
+        if self._is_in_force and sha != in_force:
+            event = "other rules are in force: this worker goes on sending, but does not poll"
+            logger.warning(event, extra={"sha": sha, "in_force": in_force})
+        return sha == in_force
 
 
-class _Ticks:
-    """Remembers when something was done last."""
+class _Polls:
+    """Polls the watches that are due, each bucket in one thread at a time."""
 
-    def __init__(self) -> None:
-        self._next: dict[str, float] = {}
+    def __init__(self, poller: Poller, book: Callable[[], Rulebook], stop: threading.Event) -> None:
+        self._poller, self._book, self._stop = poller, book, stop
+        self._pool = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
+        self._busy: set[str] = set()  # buckets that are being polled
+        self._resting: dict[str, float] = {}  # buckets whose poll failed, and until when (monotonic)
 
-    def is_time(self, name: str, seconds: float) -> bool:
-        now = time.monotonic()
-        if now < self._next.get(name, 0):
-            return False
-        self._next[name] = now + seconds
-        return True
+    def start_due(self, *, early: timedelta) -> None:
+        by_bucket: dict[str, list[Watch]] = defaultdict(list)
+        for watch in self._poller.due(self._book().watches, early=early):
+            by_bucket[watch.place.bucket].append(watch)
+        for bucket, watches in by_bucket.items():
+            is_resting = self._resting.get(bucket, 0) > time.monotonic()
+            if bucket not in self._busy and not is_resting and not self._stop.is_set():
+                self._busy.add(bucket)
+                self._pool.submit(self._poll_bucket, bucket, watches)
+
+    def close(self) -> None:
+        """Return when each poll has ended the call to CI that it is in."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _poll_bucket(self, bucket: str, watches: Sequence[Watch]) -> None:
+        try:
+            polls = [self._poll(watch) for watch in watches]
+            if any(poll and poll.behind for poll in polls):
+                # The list goes on as soon as other buckets had their turn.
+                due = [watch for watch in self._poller.due(self._book().watches) if watch.place.bucket == bucket]
+                self._pool.submit(self._poll_bucket, bucket, due)
+                return
+        except TROUBLES as error:
+            logger.warning("polling waits for the database", extra={"reason": trouble(error)})
+        except RuntimeError:  # the pool is closed
+            if not self._stop.is_set():
+                raise
+        self._busy.discard(bucket)
+
+    def _poll(self, watch: Watch) -> Poll | None:
+        try:
+            poll = self._poller.poll_once(watch, self._book(), within=watch.every)
+        except TROUBLES as error:
+            logger.warning("poll waits for the database", extra={"watch": watch.name, "reason": trouble(error)})
+        except Exception:  # the edge of a thread: the watch is polled again later
+            logger.exception("poll failed", extra={"watch": watch.name})
+        else:
+            if poll:
+                _log(poll)
+            return poll
+        # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
+        self._resting[watch.place.bucket] = time.monotonic() + max(_REST_S, watch.every.total_seconds())
+        return None
 
 
-def _pace_s(book: Rulebook) -> float:
-    """Return how often to look whether a watch is due: an idle machine is not woken every second for nothing."""
-    shortest = min((watch.every.total_seconds() for watch in book.watches), default=_SLOWEST_S)
-    return min(max(shortest / 6, 1.0), _SLOWEST_S)
-
-
-def _log_poll(poll: Poll) -> None:
+def _log(poll: Poll) -> None:
     facts = {"watch": poll.watch, "calls": poll.calls, "jobs": poll.jobs}
     if poll.error:
         logger.warning("poll failed", extra={**facts, "reason": str(poll.error)})
@@ -423,26 +362,58 @@ def _log_poll(poll: Poll) -> None:
         logger.info("poll", extra={**facts, "transitions": poll.transitions, "deliveries": poll.deliveries})
 
 
-def poll_all(settings: Settings, rules: Rules, db: Database, names: list[str]) -> Iterator[Poll | None]:
-    """Poll each watch of these names once, whatever its time; None for one that another worker polls."""
-    ci, clock = source(settings, rules.book), SharedClock(db, utc_now)
-    clock.correct()
-    poller = Poller(db=db, source=ci, clock=clock, worker=f"poll-{randomness.token_hex(6)}")
+def _tick_s(book: Rulebook) -> float:
+    """Return how often to look for due watches: an idle machine is not woken every second for nothing."""
+    shortest = min((watch.every.total_seconds() for watch in book.watches), default=_SLOWEST_TICK_S)
+    return min(max(shortest / 6, 1.0), _SLOWEST_TICK_S)
+
+
+def _machine() -> str:
+    """Name this boot of this kernel and this process namespace: only there does a pid mean the same process."""
     try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116  (a magic link: Path would resolve it)
+    except OSError:
+        return f"unknown/{randomness.token_hex(8)}"  # not Linux: leases expire by themselves
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        # A killed child that nobody has waited for is no longer a process.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
+
+
+# --- polls of a command ---------------------------------------------------------------------------------------------
+
+
+def poll_all(
+    settings: Settings, rules: Rules, db: Database, names: Sequence[str] = ()
+) -> Iterator[tuple[str, Poll | None]]:
+    """Poll every watch (or those of these names) once, due or not; None if another worker is polling its bucket."""
+    clock = SharedClock(db, utc_now)
+    clock.correct()
+    with closing(source(settings, rules.book)) as ci:
+        poller = Poller(db=db, source=ci, clock=clock, worker=f"poll-{randomness.token_hex(6)}")
         for watch in rules.book.watches:
             if not names or watch.name in names:
-                yield poller.poll_once(watch, rules.book)
-    finally:
-        ci.close()
+                yield watch.name, poller.poll_once(watch, rules.book)
 
 
 def take_over(db: Database, book: Rulebook) -> str | None:
-    """Put rules in force for polls of this process; or say who judges by others, as two must not."""
+    """Put the rules in force for polls by this process; or say which live workers have other rules in force."""
     clock = SharedClock(db, utc_now)
     clock.correct()
     with db.write() as tx:
         standing = rulesets.standing(tx, now=clock())
         if standing.alive and standing.sha not in (None, book.sha):
-            return f"live workers ({len(standing.alive)}) go by the rules {standing.sha}, and those here are {book.sha}"
+            return f"{len(standing.alive)} live workers use the rules {standing.sha}, and those here are {book.sha}"
         accept(tx, book, now=clock())
     return None

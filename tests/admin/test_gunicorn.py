@@ -58,8 +58,8 @@ def test_wrong_rules_end_it_with_every_fault(environ: dict[str, str]) -> None:
 def test_what_gunicorn_would_read_by_itself_ends_it_with_a_line_for_each(environ: dict[str, str]) -> None:
     code, said = ended(environ | {"WEB_CONCURRENCY": "auto", "PORT": "\ufeff80 80"})
     assert (code, len(said.splitlines())) == (1, 2)
-    assert "WEB_CONCURRENCY: 'auto' is no whole number from 1 to 64" in said
-    assert "PORT: '80 80' is no whole number from 1 to 65535" in said
+    assert "WEB_CONCURRENCY: 'auto' is not a whole number from 1 to 64" in said
+    assert "PORT: '80 80' is not a whole number from 1 to 65535" in said
 
 
 def test_a_wrong_environment_ends_it_before_it_listens(environ: dict[str, str]) -> None:
@@ -81,4 +81,4 @@ def test_it_warns_once_at_start_when_a_router_is_in_front_and_no_token_is_set(en
 def test_a_certificate_that_would_not_be_used_ends_it(environ: dict[str, str]) -> None:
     code, said = ended(environ | {"GUNICORN_CMD_ARGS": "--certfile /dev/null --keyfile /dev/null"})
     assert code != 0
-    assert "TLS is a router's business" in said
+    assert "TLS is terminated by the router" in said

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import FAILED, Problem, Rejected, RetryLater
+from bridge.model import FAILED, JobProblem, Rejected, RetryLater
 from bridge.record.outbox import entries
 from tests.support.admin_world import ADMIN, BUCKET, NOON, READ, SECRETS, World, a_book, a_failed_job, job_number
 
@@ -288,7 +288,7 @@ def test_what_is_not_to_be_kept_has_no_tag(world: World, path: str) -> None:
 
 def test_a_job_says_what_of_it_cannot_be_read(either_world: World) -> None:
     either_world.sees(job_number(1), job_number(2))
-    either_world.cannot_read(Problem(job_id="j1", field="EndTime", value="null"), read=["j1", "j2"])
+    either_world.cannot_read(JobProblem(job_id="j1", field="EndTime", value="null"), read=["j1", "j2"])
     client = either_world.client()
     assert get(client, "jobs/j1")["problems"] == [
         {
@@ -300,14 +300,14 @@ def test_a_job_says_what_of_it_cannot_be_read(either_world: World) -> None:
 
 
 def test_a_job_that_was_left_out_is_not_found_and_says_why(either_world: World) -> None:
-    either_world.cannot_read(Problem(job_id="j9", field="State", value="", left_out=True))
+    either_world.cannot_read(JobProblem(job_id="j9", field="State", value="", left_out=True))
     answer = either_world.client().get("/api/v1/jobs/j9")
     assert answer.status_code == 404
     assert 'job "j9" in bucket media-1250000000 is left out since' in answer.get_json()["detail"]
 
 
 def test_what_cannot_be_read_is_a_counter(either_world: World) -> None:
-    either_world.cannot_read(Problem(job_id="j9", field="State", value="", left_out=True))
+    either_world.cannot_read(JobProblem(job_id="j9", field="State", value="", left_out=True))
     text = either_world.client().get("/metrics").text
     assert 'bridge_job_problems_total{field="State",kind="left_out"} 1.0' in text
     assert 'bridge_job_problems_total{field="EndTime",kind="field"} 0.0' in text

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from bridge.model import Problem, Rejected, RetryLater, Sent
+from bridge.model import JobProblem, Rejected, RetryLater, Sent
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.schema import notifier
@@ -125,7 +125,7 @@ def has_wrong_rules(world: World) -> None:
 
 
 def cannot_read(world: World) -> None:
-    world.cannot_read(Problem(job_id="j1", field="EndTime", value="yesterday"))
+    world.cannot_read(JobProblem(job_id="j1", field="EndTime", value="yesterday"))
 
 
 # What happens, whether the bridge is ready all the same, who it is about, what is said of it, and the last error.

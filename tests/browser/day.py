@@ -119,20 +119,20 @@ def _events(random: Random) -> Iterator[Event]:
 
 
 def _of_life(random: Random, born: datetime, numbers: Iterator[int]) -> Iterator[Event]:
-    life = a_life(random, bucket=BUCKET, tags=TAGS, queues=QUEUES)
+    life = a_life(random, tags=TAGS, queues=QUEUES)
     job = _born(life, f"j{random.getrandbits(128):032x}", born)
     yield born, next(numbers), job
     at, facts = born, dict[str, Any]()
-    for seconds, move in life.steps:
+    for seconds, state, details in life.steps:
         at += timedelta(seconds=seconds * _SLOWER)
-        facts |= {"started_at": at} if move.state == RUNNING and "started_at" not in facts else {}
-        facts |= {"ended_at": at} if move.state in ENDS else {}
-        said = {"code": move.code, "message": move.message, "outputs": move.outputs, "outputs_total": len(move.outputs)}
-        yield at, next(numbers), replace(job, state=move.state, progress=move.progress, **said, **facts)
+        facts |= {"started_at": at} if state == RUNNING and "started_at" not in facts else {}
+        facts |= {"ended_at": at} if state in ENDS else {}
+        total = len(details.get("outputs", ()))
+        yield at, next(numbers), replace(job, state=state, outputs_total=total, **details, **facts)
 
 
 def _born(life: Life, id_: str, at: datetime) -> Job:
     return Job(
         id=id_, bucket=BUCKET, region="ap-chongqing", state=SUBMITTED, tag=life.tag, queue=life.queue,
-        created_at=at, input=life.input, output=life.output, user_data=life.user_data,
+        created_at=at, **{name: life.details[name] for name in ("input", "output", "user_data")},
     )  # fmt: skip

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from bridge.collect.client import Credentials, TencentCi
 from bridge.collect.jobs_xml import AnswerReader, JobCache
 from bridge.model import Page, Place, Stream
+from tests.support.receivers import Behaviour, Receiver, Seen, raw
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "ci"
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
@@ -39,98 +39,62 @@ def read(body: bytes | str, cache: JobCache | None = None, *, bucket: str = PLAC
     return made.close().page()
 
 
-@dataclass
-class Asked:
-    target: str
-    headers: dict[str, str]
+class Asked(Seen):
+    """A request as CI takes it apart."""
 
     @property
-    def path(self) -> str:
-        return unquote(urlsplit(self.target).path)
+    def resource(self) -> str:
+        return unquote(urlsplit(self.path).path)
 
     @property
     def params(self) -> dict[str, str]:
-        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+        return dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
 
     @property
     def signed(self) -> dict[str, str]:
         return dict(part.split("=", 1) for part in self.headers["authorization"].split("&"))
 
 
-Answer = Callable[[BaseHTTPRequestHandler, Asked], None]
-
-
-def answer(status: int = 200, body: bytes = b"<Response/>", *, date: datetime | None = NOW, **headers: str) -> Answer:
+def answer(
+    status: int = 200, body: bytes = b"<Response/>", *, date: datetime | None = NOW, **headers: str
+) -> Behaviour:
     """A header `retry_after="3"` is sent as Retry-After."""
-
-    def give(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        sent.setdefault("content-length", str(len(body)))
-        if date:
-            sent["date"] = format_datetime(date, usegmt=True)
-        handler.send_response_only(status)
-        for name, value in sent.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        for at in range(0, len(body), 2**16):  # the handler's timeout is for one of these
-            handler.wfile.write(body[at : at + 2**16])
-        handler.close_connection = len(body) != int(sent["content-length"])
-
-    return give
+    fields = {"content-length": str(len(body))} | {name.replace("_", "-"): value for name, value in headers.items()}
+    if date:
+        fields["date"] = format_datetime(date, usegmt=True)
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    is_whole = fields["content-length"] == str(len(body))
+    return raw(f"HTTP/1.1 {status} Hm\r\n{head}\r\n".encode() + body, close=not is_whole)
 
 
-def refusal(name: str, **headers: str) -> Answer:
+def refusal(name: str, **headers: str) -> Behaviour:
     """One of the documented errors, with the status that it comes with."""
     return answer(MANIFEST[f"errors/{name}"]["http_status"], fixture(f"errors/{name}"), **headers)
 
 
-@dataclass
-class FakeCi:
-    """Answers over a real socket, in the order given; the last answer is given again and again."""
+class FakeCi(Receiver):
+    """Answers in the order given; the last answer is given again and again."""
 
-    answers: list[Answer] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
-    url: str = ""
+    def __init__(self) -> None:
+        super().__init__(self._next)
+        self.url = f"http://127.0.0.1:{self.port}"
 
-    def will(self, *answers: Answer) -> None:
-        self.answers = list(answers)
+    def will(self, *answers: Behaviour) -> None:
+        self._answers = list(answers)
 
-    def take(self, handler: BaseHTTPRequestHandler) -> None:
-        headers = {name.lower(): value for name, value in handler.headers.items()}
-        self.asked.append(Asked(handler.path, headers))
-        give = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        give(handler, self.asked[-1])
+    @property
+    def asked(self) -> list[Asked]:
+        return [Asked(seen.path, seen.headers, seen.body) for seen in self.requests]
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # closing waits for them, so no socket outlives its test
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that hangs up is what some tests are about."""
+    def _next(self, *request: Any) -> None:
+        give = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        give(*request)
 
 
 @pytest.fixture
 def fake_ci() -> Iterator[FakeCi]:
-    fake = FakeCi()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 5
-        disable_nagle_algorithm = True
-
-        def do_GET(self) -> None:
-            fake.take(self)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with _Server(("127.0.0.1", 0), Handler) as server:
-        fake.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with FakeCi() as fake:
         yield fake
-        server.shutdown()
-        thread.join()
 
 
 @dataclass

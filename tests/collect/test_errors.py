@@ -24,8 +24,8 @@ def an_error(
 def test_every_documented_error_is_of_its_kind(name: str) -> None:
     code, message, request_id = read_error(fixture(name))
     error = classify(MANIFEST[name]["http_status"], code, message, host=HOST, request_id=request_id)
-    told = MANIFEST[name]["error_class"]
-    assert error.kind == KINDS.get(told, told)
+    named = MANIFEST[name]["error_class"]
+    assert error.kind == KINDS.get(named, named)
     assert error.advice
 
 

@@ -82,8 +82,9 @@ def test_the_same_bytes_in_another_bucket_are_another_job() -> None:
 @settings(max_examples=40)
 @given(st.integers(0, len(BODY.rstrip()) - 1))
 def test_no_part_of_a_page_passes_for_a_page_however_well_it_is_known(length: int) -> None:
-    with pytest.raises(UnreadableReply):
-        read(BODY[:length], warm())
+    for cache in (None, warm()):
+        with pytest.raises(UnreadableReply):
+            read(BODY[:length], cache)
 
 
 def test_a_page_is_broken_however_well_its_jobs_are_known() -> None:

@@ -11,23 +11,12 @@ from hypothesis import strategies as st
 from bridge.collect.errors import BrokenReply, UnreadableReply
 from bridge.collect.jobs_xml import ErrorBody, read_error
 from tests.collect.conftest import fixture, read
-from tests.collect.test_jobs_xml import PAGE, job_of, refusal
-
-
-def test_the_slip_in_the_printed_sample_is_understood() -> None:
-    job = job_of("malformed/doc_sample_message_typo.xml")
-    assert (job.state, job.progress) == ("Running", 30)
+from tests.collect.test_jobs_xml import PAGE, refusal
 
 
 def test_the_slip_does_not_hide_that_the_page_is_cut_off() -> None:
     body = fixture("malformed/doc_sample_message_typo.xml").strip()
     assert refusal(body[:-1]) == "the reply is broken or cut off: unclosed token"
-
-
-@given(st.integers(min_value=0, max_value=len(PAGE) - 1))
-def test_no_beginning_of_a_page_is_taken_for_a_page(length: int) -> None:
-    with pytest.raises(UnreadableReply):
-        read(PAGE[:length])
 
 
 @given(st.binary(max_size=200))
@@ -96,24 +85,21 @@ def test_a_page_of_far_more_jobs_than_were_asked_for_is_refused(comment: str) ->
         read(f"<Response>{job * 1001}</Response>")
 
 
-def test_an_error_is_read_from_xml() -> None:
-    fault = read_error(fixture("errors/no_such_bucket_404.xml"))
-    assert fault == ErrorBody(
-        "NoSuchBucket", "The specified bucket does not exist.", "NjVlNjdhYjFfMWIyYzNkNGVfNzA0M185"
-    )
-
-
-def test_an_error_that_was_cut_off_says_what_it_said() -> None:
-    assert read_error(b"<Error><Code>NoSuchBucket</Code><Message>The <![CDATA[") == ErrorBody("NoSuchBucket")
-
-
-def test_a_json_error_that_nests_without_end_says_nothing() -> None:
-    assert read_error(b'{"code": 1, "message": ' + b"[" * 101 + b"]" * 101 + b"}") == ErrorBody()
-
-
-def test_an_error_is_read_from_json() -> None:
-    fault = read_error(b'{"code": 11009, "message": "denied", "request_id": "r-1"}')
-    assert fault == ErrorBody("11009", "denied", "r-1")
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (
+            fixture("errors/no_such_bucket_404.xml"),
+            ErrorBody("NoSuchBucket", "The specified bucket does not exist.", "NjVlNjdhYjFfMWIyYzNkNGVfNzA0M185"),
+        ),
+        (b"<Error><Code>NoSuchBucket</Code><Message>The <![CDATA[", ErrorBody("NoSuchBucket")),
+        (b'{"code": 11009, "message": "denied", "request_id": "r-1"}', ErrorBody("11009", "denied", "r-1")),
+        (b'{"code": 1, "message": ' + b"[" * 101 + b"]" * 101 + b"}", ErrorBody()),
+    ],
+    ids=["XML", "cut off", "JSON", "nested without end"],
+)
+def test_an_error_is_read_as_far_as_it_says_one(body: bytes, error: ErrorBody) -> None:
+    assert read_error(body) == error
 
 
 @pytest.mark.parametrize(

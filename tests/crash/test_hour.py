@@ -87,7 +87,7 @@ def test_after_an_hour_everything_is_told_once_and_in_order(
     db: Database, dispatcher: Dispatcher, clock: Clock, port: int
 ) -> None:
     for number in range(EACH):
-        put(db, *[new_delivery(f"{lane}-{number}", lane=f"j{lane}") for lane in range(LANES)], now=clock())
+        put(db, *[new_delivery(f"{lane}-{number}", key=f"j{lane}") for lane in range(LANES)], now=clock())
         live(dispatcher, clock, minutes(60 / EACH))
     tries = len(rows(db, attempt))
     assert 60 <= tries <= 120  # about one a minute, whatever waits

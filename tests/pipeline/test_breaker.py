@@ -138,7 +138,7 @@ def test_nothing_is_given_up_for_what_was_found_out_long_ago(
 def test_who_asks_everybody_to_wait_is_not_broken(
     db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
-    transport.answer = lambda _: RetryLater("429", after=seconds(1), everyone=True)
+    transport.answer = lambda _: RetryLater("429", after=seconds(1), whole_notifier=True)
     put(db, *[new_delivery(f"d{n}") for n in range(40)])
     live(dispatcher, clock, seconds(30))
     assert attempts_on(transport) > 10

@@ -77,7 +77,7 @@ class Life:
         said = self.chance.choices(("sent", "later", "often", "never"), (12, 2, 1, 1))[0]
         self._said[delivery.id] = said
         if said == "often":
-            return RetryLater("it is too often", Reason.RATE_LIMITED, after=seconds(90), everyone=True)
+            return RetryLater("it is too often", Reason.RATE_LIMITED, after=seconds(90), whole_notifier=True)
         return {"later": RetryLater("not now", Reason.SERVER_ERROR), "never": Rejected("no")}.get(said, Sent())
 
     def passes(self, steps: int) -> None:

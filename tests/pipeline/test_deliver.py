@@ -97,7 +97,7 @@ def test_what_is_due_is_sent_and_recorded(db: Database, dispatcher: Dispatcher, 
 
 
 def test_a_lane_is_sent_in_order(db: Database, dispatcher: Dispatcher, transport: FakeTransport) -> None:
-    put(db, *[new_delivery(f"d{n}", lane="j1") for n in range(5)])
+    put(db, *[new_delivery(f"d{n}", key="j1") for n in range(5)])
     _work(dispatcher)
     assert transport.ids() == [f"d{n}" for n in range(5)]
 
@@ -132,7 +132,7 @@ def test_chance_makes_a_pause_up_to_a_fifth_longer(
 def test_a_receiver_is_given_the_time_that_it_asks_for(
     db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
 ) -> None:
-    transport.answer = lambda _: RetryLater("429", after=minutes(7), everyone=True)
+    transport.answer = lambda _: RetryLater("429", after=minutes(7), whole_notifier=True)
     put(db, new_delivery("d1"))
     _work(dispatcher)
     put(db, new_delivery("d2"))
@@ -197,8 +197,8 @@ def test_what_waits_for_a_paused_notifier_goes_to_its_fallback(
     transport.answer = lambda one: Rejected("410 Gone", pause=True) if one.notifier == "cms" else Sent()
     put(
         db,
-        new_delivery("d1", message=a_message("m1"), lane="j1"),
-        new_delivery("d2", message=a_message("m2"), lane="j1"),
+        new_delivery("d1", message=a_message("m1"), key="j1"),
+        new_delivery("d2", message=a_message("m2"), key="j1"),
     )
     for _ in range(4):
         _work(dispatcher)
@@ -550,7 +550,7 @@ def test_a_quick_receiver_that_asks_to_wait_gets_nothing_more_of_its_line(
     put(db, new_delivery("d0"))
     _work(dispatcher)  # it was quick
     put(db, *[new_delivery(f"d{n}") for n in range(1, 9)])
-    transport.answer = lambda _: RetryLater("429", after=seconds(60), everyone=True)
+    transport.answer = lambda _: RetryLater("429", after=seconds(60), whole_notifier=True)
     _work(dispatcher)
     waiting = [row for row in rows(db, delivery) if row["state"] == WAITING]
     assert len(waiting) == 8

@@ -224,7 +224,7 @@ def test_the_text_leaves_most_rules_that_say_no_to_json(world: World) -> None:
     text = as_text(world.last())
     assert '"r19"' in text
     assert '"r20"' not in text
-    assert "... and 10 more that say no (--json has them all)" in text
+    assert "... and 10 more that do not match (--json has them all)" in text
     assert 'yes  rule "everything"' in text
     assert len(world.last()["rules"]) == 31
 
@@ -232,7 +232,7 @@ def test_the_text_leaves_most_rules_that_say_no_to_json(world: World) -> None:
 def test_a_long_message_is_cut_for_people(world: World) -> None:
     world.begin(EVERYTHING)
     world.sees(SUBMITTED, FAILED, message="\n".join(f"line {n}" for n in range(50)))
-    assert "... and 40 lines more" in as_text(world.last())
+    assert "... and 40 more lines" in as_text(world.last())
     assert "line 10" not in as_text(world.last())
 
 

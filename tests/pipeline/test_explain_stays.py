@@ -183,4 +183,4 @@ def test_an_alarm_of_a_rule_that_is_gone_is_still_told_of(world: World) -> None:
     world.poll()
     world.rule(EVERYTHING)
     assert (level(world.last())["answer"], level(world.last())["line"]) == ("fired", None)
-    assert '"stuck" (no longer among the rules)' in as_text(world.last())
+    assert '"stuck" (no longer in rules.toml)' in as_text(world.last())

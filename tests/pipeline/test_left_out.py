@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.model import RUNNING, SUCCESS, Described, Job, Page, Place, Problem, Stream
+from bridge.model import RUNNING, SUCCESS, Description, Job, JobProblem, Page, Place, Stream
 from bridge.record.database import Database
 from tests.support.fakes import FakeCi
 from tests.support.records import NOW, Clock, a_listed_job, hours, minutes
@@ -34,13 +34,13 @@ class Odd(FakeCi):
         jobs, problems = self._read([job for job in page.jobs if job.id not in self.unlisted])
         return replace(page, jobs=jobs, problems=problems)
 
-    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+    def describe(self, place: Place, ids: Sequence[str]) -> Description:
         found = super().describe(place, ids)
         jobs, problems = self._read(found.jobs)
         return replace(found, jobs=jobs, problems=problems)
 
-    def _read(self, jobs: Sequence[Job]) -> tuple[tuple[Job, ...], tuple[Problem, ...]]:
-        bad = [Problem(job_id=job.id, field="State", value="?", left_out=True) for job in jobs if job.id in self.odd]
+    def _read(self, jobs: Sequence[Job]) -> tuple[tuple[Job, ...], tuple[JobProblem, ...]]:
+        bad = [JobProblem(job_id=job.id, field="State", value="?", left_out=True) for job in jobs if job.id in self.odd]
         return tuple(job for job in jobs if job.id not in self.odd), tuple(bad)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.collect.errors import CiError, ConfigError, TemporaryError
-from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described, Page, Place, Stream
+from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Description, Page, Place, Stream
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.queries import lists
@@ -179,7 +179,7 @@ class _Behind(FakeCi):
     def list(self, stream: Stream, **asked: Any) -> Page:
         return replace(super().list(stream, **asked), served_at=self.clock() - hours(1))
 
-    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+    def describe(self, place: Place, ids: Sequence[str]) -> Description:
         return replace(super().describe(place, ids), served_at=self.clock() - hours(1))
 
 
@@ -204,7 +204,7 @@ class _Silent(FakeCi):
     def list(self, stream: Stream, **asked: Any) -> Page:
         return replace(super().list(stream, **asked), jobs=())
 
-    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+    def describe(self, place: Place, ids: Sequence[str]) -> Description:
         return replace(super().describe(place, ids), jobs=())
 
 

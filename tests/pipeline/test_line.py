@@ -65,7 +65,9 @@ def test_a_receiver_that_accepted_quickly_has_a_line_until_it_is_slow_or_fails()
 def test_of_a_receiver_that_fails_nobody_waits_on() -> None:
     found = prefetch("d1", "d2", "d3")
     assert ids(found) == (["d1", "d2"], [])
-    failed = Attempt(delivery=a_delivery("d1"), outcome=RetryLater("429", everyone=True), started_at=NOW, seconds=0.1)
+    failed = Attempt(
+        delivery=a_delivery("d1"), outcome=RetryLater("429", whole_notifier=True), started_at=NOW, seconds=0.1
+    )
     assert [one.id for one in found.ended(failed)] == ["d3"]
     assert ids(found) == ([], [])
 

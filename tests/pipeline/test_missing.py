@@ -10,7 +10,7 @@ import pytest
 
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
-from bridge.model import CANCEL, FAILED, GONE, NEW, PAUSE, RUNNING, SUBMITTED, SUCCESS, Described
+from bridge.model import CANCEL, FAILED, GONE, NEW, PAUSE, RUNNING, SUBMITTED, SUCCESS, Description
 from bridge.pipeline.poll import Poller
 from bridge.record import pruning
 from bridge.record.database import Database
@@ -133,7 +133,7 @@ def test_an_answer_that_shows_the_job_ends_the_count(bridge: Bridge, listed: boo
 
 
 def test_an_answer_that_says_nothing_of_the_job_is_no_denial(bridge: Bridge) -> None:
-    bridge.ci.describe = lambda *_: Described(jobs=())  # type: ignore[method-assign]
+    bridge.ci.describe = lambda *_: Description(jobs=())  # type: ignore[method-assign]
     bridge.polls(9)
     assert bridge.steps() == [(NEW, RUNNING)]
 
@@ -252,7 +252,7 @@ def test_an_outage_does_not_use_up_the_questions(bridge: Bridge) -> None:
 def test_answers_that_say_nothing_of_it_end_the_questions_too(bridge: Bridge) -> None:
     bridge.until_gone()
     asked: list[object] = []
-    bridge.ci.describe = lambda _, ids: (asked.append(ids), Described(jobs=()))[1]  # type: ignore[assignment,method-assign]
+    bridge.ci.describe = lambda _, ids: (asked.append(ids), Description(jobs=()))[1]  # type: ignore[assignment,method-assign]
     bridge.polls(40, hours(1))
     assert len(asked) == 4  # the polls are an hour apart: the first two come as one
     assert bridge.missing() is None

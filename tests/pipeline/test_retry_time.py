@@ -98,7 +98,7 @@ def test_a_notifier_left_alone_for_long_is_tried_in_time_for_each_delivery_to_ha
     made: dict[str, datetime] = {}
     for n in range(12):  # whatever the place in that minute, as the probe itself or behind one
         made[f"d{n}"] = clock()
-        put(db, new_delivery(f"d{n}", lane=f"j{n}" if n % 2 else "j0"), now=clock())
+        put(db, new_delivery(f"d{n}", key=f"j{n}" if n % 2 else "j0"), now=clock())
         time.passes(dispatcher, seconds(17))
     time.passes(dispatcher, seconds(100))
     ended = {row["id"]: at(row["ended_at"]) for row in rows(db, delivery) if row["state"] == DEAD}
@@ -156,7 +156,7 @@ def test_retry_after_prolongs_it_to_three_times_at_most(
     db: Database, dispatcher: Dispatcher, transport: FakeTransport, time: Time
 ) -> None:
     transport.status = lambda _: 503
-    transport.answer = lambda _: RetryLater("answered 503", after=hours(24), everyone=True)
+    transport.answer = lambda _: RetryLater("answered 503", after=hours(24), whole_notifier=True)
     put(db, new_delivery("d1"))
     time.passes(dispatcher, 3 * RETRY - seconds(2))
     assert states(db) == {WAITING}
@@ -172,7 +172,7 @@ def test_a_receiver_that_comes_back_with_a_wish_is_given_that_time(
     put(db, *[new_delivery(f"d{n}") for n in range(30)])
     time.passes(dispatcher, seconds(20))
     transport.status = lambda _: 503
-    transport.answer = lambda _: RetryLater("answered 503", after=seconds(60), everyone=True)
+    transport.answer = lambda _: RetryLater("answered 503", after=seconds(60), whole_notifier=True)
     time.passes(dispatcher, seconds(20))
     begun = len(transport.begun)
     time.passes(dispatcher, seconds(30))

@@ -59,7 +59,8 @@ def old(empty_url: str, opened: Opener) -> Database:
     hold = Hold(gate="group", name="all", until=NOW + hours(1), key="k")
     put(db, *(new_delivery(f"is-{state}") for state in DELIVERY_STATES), new_delivery("grouped", hold=hold))
     put(
-        db, *(new_delivery(name, lane="a", message=a_message(f"m-{name}", rule="all")) for name in ("done", "a1", "a2"))
+        db,
+        *(new_delivery(name, key="a", message=a_message(f"m-{name}", rule="all")) for name in ("done", "a1", "a2")),
     )
     put(db, new_delivery("ops", to="ops"), new_delivery("other", message=a_message("m-other", rule="failed")))
     put(db, new_delivery("late", message=a_message("m-late", rule="all")))

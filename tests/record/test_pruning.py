@@ -163,7 +163,7 @@ def test_a_walk_ends_where_all_is_too_young_but_not_at_a_row_from_when_the_clock
 def test_deliveries_are_claimed_and_settled_once_in_order_while_others_are_pruned(db: Database) -> None:
     count, last = 300, [0] * 50
     know(db, "cms")
-    put(db, *(new_delivery(f"t{n:03}", lane=f"j{n % 50}") for n in range(count)))
+    put(db, *(new_delivery(f"t{n:03}", key=f"j{n % 50}") for n in range(count)))
     sent: list[str] = []
     done = threading.Event()
 
@@ -361,7 +361,7 @@ SHOWN = f"{BUCKET}/j1"
 def _thread(db: Database, name: str = SHOWN, *, now: datetime = NOW, receipt: str | None = "C1 1.0") -> None:
     """Send something in a thread."""
     know(db, "ops")
-    put(db, new_delivery(f"d{(now - NOW).days}-{name[-5:]}", to="ops", lane=name, thread=name), now=now)
+    put(db, new_delivery(f"d{(now - NOW).days}-{name[-5:]}", to="ops", key=name, thread=name), now=now)
     settle(db, *(ended(delivery, Sent(receipt)) for delivery in claim(db, now=now)), now=now)
 
 
@@ -371,7 +371,7 @@ def test_a_thread_goes_when_it_was_not_used_for_as_long_as_dead_letters_are_kept
     _thread(db, now=NOW + days(80), receipt=None)  # a message under the first one uses it
     assert prune_threads(db, NOW + days(91)) == 0
     assert row_of(db, threads, thread=SHOWN)["receipt"] == "C1 1.0"
-    put(db, new_delivery("waits", to="ops", lane=SHOWN, thread=SHOWN), now=NOW + days(170))
+    put(db, new_delivery("waits", to="ops", key=SHOWN, thread=SHOWN), now=NOW + days(170))
     assert prune_threads(db, NOW + days(171)) == 0  # as something waits
     settle(db, *(ended(delivery, Rejected("no")) for delivery in claim(db, now=NOW + days(171))))
     assert prune_threads(db, NOW + days(171)) == 1

@@ -11,7 +11,7 @@ from tests.support.receivers import SECRET, Behaviour, a_slack, a_webhook, accep
 
 @dataclass(frozen=True)
 class Example:
-    """A notifier that is told at an address, its table in rules.toml, and how its receiver answers."""
+    """A notifier with an address, its table in rules.toml, and how its receiver answers."""
 
     notifier: Callable[[str], Notifier]
     table: str  # its lines, with {url} for the variable that has its address

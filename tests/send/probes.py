@@ -9,14 +9,13 @@ from typing import Any
 
 import pycurl
 
-from bridge.model import Notifier, Sent
+from bridge.model import Attempt, Notifier, Sent
 from bridge.send.addresses import Network
 from bridge.send.client import CurlHandle, HttpClient, Policy
 from bridge.send.sender import Sender
-from tests.support.receivers import NOON, a_delivery, a_slack, a_webhook
+from tests.support.receivers import NOBODY, a_sender, a_slack, a_webhook, attempt
 
 ROUTES = ("webhook", "Slack url", "SLACK_API_URL")
-HARMLESS = "http://127.0.0.1:1/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +50,30 @@ class Probe(CurlHandle):
 def findings(url: str, allow: Sequence[Network] = ()) -> Iterator[Finding]:
     """Yield what happens to `url` on each of the ways out."""
     for route in ROUTES:
-        yield _finding(route, url, tuple(allow))
+        asked: list[tuple[str, bool]] = []
+        client = HttpClient(allow=tuple(allow), handle=lambda policy, asked=asked: Probe(policy, asked))
+        outcome = attempt_by(route, url, client).outcome
+        yield Finding(
+            route,
+            url,
+            tuple(address for address, _ in asked),
+            tuple(address for address, well in asked if well),
+            isinstance(outcome, Sent),
+            "" if isinstance(outcome, Sent) else outcome.why,
+        )
 
 
-def notifier(route: str, url: str) -> Notifier:
-    if route == "webhook":
-        return a_webhook(url, name="n")
-    return a_slack(name="n", url=url if route == "Slack url" else None)
+def sender_by(route: str, url: str, client: HttpClient) -> Sender:
+    """A sender with one notifier "n" whose requests go to `url` on one of the ways out."""
+    slack = a_slack(name="n", url=url if route == "Slack url" else None)
+    notifier: Notifier = a_webhook(url, name="n") if route == "webhook" else slack
+    return a_sender(notifier, client=client, slack_api_url=url if route == "SLACK_API_URL" else NOBODY)
 
 
-def outbound(route: str, url: str, client: HttpClient) -> Sender:
-    """The bridge's sending half, with one notifier "n" whose requests go to `url`."""
-    api_url = url if route == "SLACK_API_URL" else HARMLESS
-    return Sender(client=client, notifiers={"n": notifier(route, url)}, clock=lambda: NOON, slack_api_url=api_url)
-
-
-def _finding(route: str, url: str, allow: tuple[Network, ...]) -> Finding:
-    asked: list[tuple[str, bool]] = []
-    out = outbound(route, url, HttpClient(allow=allow, handle=lambda policy: Probe(policy, asked)))
-    out.begin(a_delivery(notifier="n"))
-    while not (ended := out.wait(10)):
-        pass
-    out.close(0)
-    outcome = ended[0].outcome
-    return Finding(
-        route,
-        url,
-        tuple(address for address, _ in asked),
-        tuple(address for address, well in asked if well),
-        isinstance(outcome, Sent),
-        "" if isinstance(outcome, Sent) else outcome.why,
-    )
+def attempt_by(route: str, url: str, client: HttpClient) -> Attempt:
+    """Send one delivery on one of the ways out, and close the client."""
+    sender = sender_by(route, url, client)
+    try:
+        return attempt(sender, notifier="n")
+    finally:
+        sender.close(1)

@@ -8,37 +8,23 @@ from datetime import timedelta
 import pytest
 
 from bridge.decide.rulesfile import notifiers
-from bridge.model import Attempt, Notifier, Reason, Rejected, RetryLater, Sent
+from bridge.model import Attempt, Reason, Rejected, RetryLater, Sent
 from bridge.send import registry
 from bridge.send.client import HttpClient
 from bridge.send.integration import Egress
-from bridge.send.sender import Sender
 from tests.send.contract import EXAMPLES, Example
 from tests.support.nouns import a_rulebook
-from tests.support.receivers import LOOPBACK, NOON, SECRET, Behaviour, Receiver, a_delivery
+from tests.support.receivers import NOBODY, NOON, SECRET, Behaviour, Receiver, a_delivery, attempt_to
 from tests.support.rules_texts import RULE, WATCH
 
 each_type = pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
-NOBODY = "http://127.0.0.1:1/"
-
-
-def sent(notifier: Notifier, client: HttpClient | None = None) -> Attempt:
-    """Send one delivery, and return its only attempt."""
-    out = Sender(
-        client=client or HttpClient(allow=LOOPBACK), notifiers={"n": notifier}, clock=lambda: NOON, slack_api_url=NOBODY
-    )
-    out.begin(a_delivery(notifier="n"))
-    while not (ended := out.wait(10)):
-        pass
-    out.close(0)
-    return ended[0]
 
 
 def answered(example: Example, behave: Behaviour) -> Attempt:
     with Receiver(behave) as receiver:
-        attempt = sent(example.notifier(receiver.url))
+        made = attempt_to(example.notifier(receiver.url))
     assert len(receiver.requests) == 1
-    return attempt
+    return made
 
 
 def test_each_type_is_read_sent_to_and_held_to_this() -> None:
@@ -56,16 +42,16 @@ def test_rules_make_a_notifier_of_the_type_that_they_name(name: str) -> None:
 
 @each_type
 def test_what_the_receiver_accepts_is_sent(example: Example) -> None:
-    attempt = answered(example, example.accepts)
-    assert isinstance(attempt.outcome, Sent)
-    assert (attempt.address, attempt.started_at) == ("127.0.0.1", NOON)
+    made = answered(example, example.accepts)
+    assert isinstance(made.outcome, Sent)
+    assert (made.address, made.started_at) == ("127.0.0.1", NOON)
 
 
 @each_type
 def test_a_receiver_that_asks_to_wait_is_left_alone_as_a_whole(example: Example) -> None:
     outcome = answered(example, example.asks_to_wait).outcome
     assert isinstance(outcome, RetryLater)
-    assert (outcome.reason, outcome.after, outcome.everyone) == (Reason.RATE_LIMITED, timedelta(seconds=30), True)
+    assert (outcome.reason, outcome.after, outcome.whole_notifier) == (Reason.RATE_LIMITED, timedelta(seconds=30), True)
 
 
 @each_type
@@ -80,7 +66,7 @@ def test_a_receiver_that_is_gone_pauses_its_notifier_with_advice(example: Exampl
 def test_nobody_there_is_a_fault_of_the_connection(example: Example) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    outcome = sent(example.notifier(f"http://127.0.0.1:{port}/")).outcome
+    outcome = attempt_to(example.notifier(f"http://127.0.0.1:{port}/")).outcome
     assert isinstance(outcome, RetryLater)
     assert outcome.reason == Reason.CONNECTION
 
@@ -88,7 +74,7 @@ def test_nobody_there_is_a_fault_of_the_connection(example: Example) -> None:
 @each_type
 def test_a_private_address_is_refused_without_a_connection(example: Example) -> None:
     with Receiver(example.accepts) as receiver:
-        outcome = sent(example.notifier(receiver.url), HttpClient()).outcome
+        outcome = attempt_to(example.notifier(receiver.url), HttpClient()).outcome
     assert isinstance(outcome, Rejected)
     assert not outcome.pause
     assert receiver.connections == 0
@@ -106,5 +92,5 @@ def test_no_secret_is_described_previewed_or_checked(example: Example) -> None:
     ]
     client.close()
     assert not [text for text in shown if any(secret in text for secret in example.secrets)]
-    assert set(example.secrets) - {"hush"} <= {part for one in notifier.hidden for part in (one, *one.split())}
+    assert set(example.secrets) - {"hush"} <= {part for secret in notifier.hidden for part in (secret, *secret.split())}
     assert all("hooks.invalid" in text for text in shown[1:3])

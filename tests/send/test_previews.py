@@ -13,25 +13,24 @@ from bridge.model import Delivery, Notifier, SlackNotifier, WebhookNotifier
 from bridge.send.integration import MASKED
 from bridge.send.registry import integration_of
 from bridge.send.webhook import curl
-from tests.support.admin_world import NOON, SECRET
+from tests.support import receivers
+from tests.support.receivers import NOON, SECRET
 
 AGENT = "ci-bridge/9.9.9"
 URL = "https://user.example.com:8443/path-is-secret?key=in-the-query"
 HOSTILE = 'it\'s "x" `id` $(id) \\ ! \n\t%s @/etc/passwd 上传/预告片.mp4 \u202egnp.exe \x9b201~'
 
 
+EVENT = json.dumps({"type": "ci.job.failed", "data": {"input": HOSTILE}}, ensure_ascii=False)
+SAYS = {"title": "Failed: 预告片.mp4", "text": "a < b & c", "fields": [["queue", "转码"]]}
+
+
 def a_delivery(**facts: Any) -> Delivery:
-    event = {"type": "ci.job.failed", "data": {"input": HOSTILE}}
-    says = {"title": "Failed: 预告片.mp4", "text": "a < b & c", "fields": [["queue", "转码"]], "state": "Failed"}
-    base: dict[str, Any] = {
-        "n": 1, "id": "dlv_1", "notifier": "cms", "attempts": 0, "lease": "", "happened_at": NOON,
-        "event": json.dumps(event, ensure_ascii=False), "says": json.dumps(says, ensure_ascii=False),
-    }  # fmt: skip
-    return Delivery(**(base | facts))
+    return receivers.a_delivery(**{"id": "dlv_1", "event": EVENT, "says": SAYS} | facts)
 
 
 def a_webhook(**facts: Any) -> WebhookNotifier:
-    return WebhookNotifier(**({"name": "cms", "url": URL} | facts))
+    return WebhookNotifier(**{"name": "cms", "url": URL} | facts)
 
 
 def sent(delivery: Delivery, notifier: Notifier) -> Any:
@@ -89,8 +88,8 @@ def test_what_turns_a_text_around_or_drives_a_terminal_is_escaped_and_chinese_is
 
 
 def test_a_note_a_body_of_its_own_and_cloudevents_go_out_as_they_are() -> None:
-    noted = json.loads(sent(a_delivery(note="could not be told to ops"), a_webhook()).body)
-    assert noted["note"] == "could not be told to ops"
+    noted = json.loads(sent(a_delivery(note="could not be sent to ops"), a_webhook()).body)
+    assert noted["note"] == "could not be sent to ops"
     own = sent(a_delivery(body='{"text": "x"}'), a_webhook())
     assert json.loads(own.body) == {"text": "x"}
     events = sent(a_delivery(), a_webhook(format="cloudevents"))
@@ -104,7 +103,7 @@ def test_slack_is_shown_what_it_shows() -> None:
     assert asked.lines[0][0].endswith("Failed: 预告片.mp4")
     assert asked.lines[0][1] == "a < b & c"
     assert asked.lines[1] == ("queue", "转码")
-    assert asked.lines[2][1].startswith("Told late")
+    assert asked.lines[2][1].startswith("Delivered late")
     assert asked.lines[3] == ("", "a note")
 
 

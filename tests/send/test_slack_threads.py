@@ -1,18 +1,11 @@
 """Threads, updated roots and channels: which calls are made, and what is kept of the first message."""
 
-from contextlib import closing
 from typing import Any
 
 import pytest
-from slack_sdk import WebClient
 
-from bridge.model import Outcome, Rejected, Sent
-from bridge.send.client import HttpClient
-from bridge.send.integration import Egress
-from bridge.send.slack import Slack
+from bridge.model import Rejected, Sent
 from bridge.send.slack.request import Receipt
-from bridge.simulator.slack import DEMO_TOKEN, Post, SlackLookAlike
-from tests.support.receivers import LOOPBACK, NOON, a_delivery, a_slack
 from tests.support.slack_servers import ScriptedSlack, no, ok
 
 POST, UPDATE = "chat.postMessage", "chat.update"
@@ -96,62 +89,19 @@ def test_a_channel_configured_by_name_is_threaded_by_slacks_id_for_it() -> None:
     assert places(slack) == [("C2", "170.5")]
 
 
-class LookAlike(SlackLookAlike):
-    """The simulated Slack, over a real socket."""
-
-    def send(self, channel: str = "C1", *, notifier: dict[str, Any] = THREAD, **delivery: Any) -> Outcome:
-        slack = Slack(a_slack(channel=channel, token=DEMO_TOKEN, **notifier))
-        with closing(HttpClient(allow=LOOPBACK)) as client:
-            return slack.send(a_delivery(**{"thread": "b/j1"} | delivery), NOON, Egress(client, self.api_url))[0]
-
-    def delete(self, post: Post) -> None:
-        WebClient(token=DEMO_TOKEN, base_url=self.api_url).chat_delete(channel=post.channel, ts=post.ts)
-
-
-def test_after_a_move_to_another_channel_the_thread_goes_on_there() -> None:
-    with LookAlike(archived=["C1"]) as slack:
-        assert isinstance(slack.send("C1", root="C1:170.5:C1:1"), Rejected)
-        moved = slack.send("C2", root="C1:170.5:C1:1")
-        assert slack.send("C2", root=moved.receipt) == Sent()
-    assert [post.channel for post in slack.posts] == ["C2", "C2"]
-    assert slack.posts[1].thread_ts == slack.posts[0].ts
-
-
-@pytest.mark.parametrize("thread", ["job", "workflow"])
-def test_a_reply_whose_root_was_deleted_is_the_root_from_then_on(thread: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="bridge")
-    with LookAlike() as slack:
-        first = slack.send(notifier={"thread": thread})
-        assert slack.send(notifier={"thread": thread}, root=first.receipt) == Sent()
-        slack.delete(slack.posts[0])
-        loose = slack.send(notifier={"thread": thread}, root=first.receipt)
-        assert loose.receipt not in (None, first.receipt)
-        assert slack.send(notifier={"thread": thread}, root=loose.receipt) == Sent()
-    _, root, reply = slack.posts
-    assert (root.thread_ts, reply.thread_ts) == (None, root.ts)
-    assert [(record.getMessage(), vars(record)["why"]) for record in caplog.records] == [
-        ("the root of a slack thread is gone, a new one begins", "deleted")
-    ]
-
-
-def test_an_updated_root_that_was_deleted_is_followed_by_one_that_is_updated() -> None:
-    with LookAlike() as slack:
-        first = slack.send(notifier=BOTH, **state(1))
-        slack.delete(slack.posts[0])
-        again = slack.send(notifier=BOTH, root=first.receipt, **state(2))
-        moved = slack.send(notifier=BOTH, root=again.receipt, **state(3))
-    root, reply = slack.posts
-    assert (root.thread_ts, len(root.edits), reply.thread_ts) == (None, 1, root.ts)
-    assert (again.receipt, moved.receipt) == (f"C1:{root.ts}:C1:2", f"C1:{root.ts}:C1:3")
-
-
 @pytest.mark.parametrize("message", [LOOSE, LOOSE | {"thread_ts": None}, LOOSE | {"thread_ts": "171.9"}])
 @pytest.mark.parametrize("update", [True, False])
-def test_a_reply_outside_of_the_thread_is_sent_once_and_becomes_the_root(update: bool, message: dict[str, Any]) -> None:
+def test_a_reply_outside_of_the_thread_is_sent_once_and_becomes_the_root(
+    update: bool, message: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="bridge")
     slack = ScriptedSlack(*[ok()] * update, ok(channel="C2", ts="171.9", message=message))
     notifier = {"channel": "general", "thread": "job", "update": update}
     assert slack.send(notifier, **state(4), root="C2:170.5:general:3") == Sent("C2:171.9:general:4")
     assert slack.calls == [UPDATE] * update + [POST]
+    assert [(record.getMessage(), vars(record)["why"]) for record in caplog.records] == [
+        ("the root of a slack thread is gone, a new one begins", "deleted")
+    ]
 
 
 def test_an_older_state_may_become_the_root_and_its_receipt_says_that_it_is_older() -> None:
@@ -163,12 +113,16 @@ def test_an_older_state_may_become_the_root_and_its_receipt_says_that_it_is_olde
 @pytest.mark.parametrize(
     "answer",
     [
-        {}, {"message": None}, {"message": {}}, {"message": []}, {"message": "bad input"},
+        {},
+        {"message": None},
+        {"message": {}},
+        {"message": []},
+        {"message": "bad input"},
         {"message": LOOSE | {"thread_ts": "170.5"}},
         {"message": LOOSE | {"thread_ts": "169.1"}},  # 170.5 was a reply itself: it is in the thread of that one
         {"message": LOOSE, "channel": None},
     ],
-)  # fmt: skip
+)
 def test_an_answer_that_does_not_say_that_a_reply_is_loose_and_where_keeps_the_root(answer: dict[str, Any]) -> None:
     slack = ScriptedSlack(ok(**{"channel": "C1", "ts": "171.9"} | answer))
     assert slack.send(THREAD, thread="j1", root="C1:170.5:C1:1") == Sent()
@@ -180,10 +134,15 @@ CHOICE = {"channel": "C1", "channels": ("C1", "C2"), "thread": "job"}
 
 @pytest.mark.parametrize(
     ("notifier", "named", "channel"),
-    [(CHOICE, "C2", "C2"), (CHOICE, "C1", "C1"), (CHOICE, None, "C1"), (CHOICE, "C9", "C1"),
-     ({"channel": "C1"}, "C2", "C1")],
+    [
+        (CHOICE, "C2", "C2"),
+        (CHOICE, "C1", "C1"),
+        (CHOICE, None, "C1"),
+        (CHOICE, "C9", "C1"),
+        ({"channel": "C1"}, "C2", "C1"),
+    ],
     ids=["allowed", "first", "none", "no longer allowed", "only one"],
-)  # fmt: skip
+)
 def test_a_delivery_goes_to_its_own_channel_while_the_rules_allow_it(
     notifier: dict[str, Any], named: str | None, channel: str
 ) -> None:
@@ -213,11 +172,16 @@ def test_the_receipt_says_which_state_the_root_shows(thread: str) -> None:
         (BOTH, state(2), "C1:171.1:C1:3", None, [POST]),
         ({"update": True}, state(2), "C1:171.1:C1:3", None, []),
         ({"update": True}, state(3), "C1:171.1:C1:3", "C1:171.1:C1:3", [UPDATE]),
-        ({"update": True, "thread": "workflow"}, state(1, job="j2", thread="b/w1"), "C1:171.1:C1:0", "C1:171.1:C1:0",
-         [UPDATE, POST]),
+        (
+            {"update": True, "thread": "workflow"},
+            state(1, job="j2", thread="b/w1"),
+            "C1:171.1:C1:0",
+            "C1:171.1:C1:0",
+            [UPDATE, POST],
+        ),
     ],
     ids=["older, with a thread", "older, without", "the same state again", "another job of the workflow"],
-)  # fmt: skip
+)
 def test_an_older_state_of_the_same_job_does_not_turn_the_root_back(
     notifier: dict[str, Any], delivery: dict[str, Any], root: str, receipt: str | None, calls: list[str]
 ) -> None:
@@ -229,12 +193,14 @@ def test_an_older_state_of_the_same_job_does_not_turn_the_root_back(
 @pytest.mark.parametrize(
     ("text", "receipt"),
     [
-        ("C1:170.5", Receipt("C1", "170.5")), ("C1:170.5:general", Receipt("C1", "170.5", "general")),
+        ("C1:170.5", Receipt("C1", "170.5")),
+        ("C1:170.5:general", Receipt("C1", "170.5", "general")),
         ("C1:170.5:2026", Receipt("C1", "170.5", "2026")),
         ("C1:170.5:general:3", Receipt("C1", "170.5", "general", 3)),
-        ("C1:170.5:a:b:3", Receipt("C1", "170.5", "a:b", 3)), ("nonsense", None),
+        ("C1:170.5:a:b:3", Receipt("C1", "170.5", "a:b", 3)),
+        ("nonsense", None),
     ],
-)  # fmt: skip
+)
 def test_receipts_of_every_age_are_read(text: str, receipt: Receipt | None) -> None:
     assert Receipt.parse(text) == receipt
     assert receipt is None or receipt.configured is None or Receipt.parse(str(receipt)) == receipt

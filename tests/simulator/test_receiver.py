@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -42,12 +41,6 @@ def test_what_the_reference_library_signs_is_verified():
     assert received.fault is None
     assert (received.path, received.id, received.json) == ("/hooks/media", "msg_1", json.loads(BODY))
     assert received.body == BODY.encode()
-
-
-def test_what_the_receiver_verified_the_reference_library_verifies():
-    with WebhookReceiver(secrets=[SECRET]) as receiver:
-        post(receiver, signed())
-        (received,) = receiver.received
     assert Webhook(SECRET).verify(received.body, dict(received.headers)) == received.json
 
 
@@ -61,9 +54,12 @@ def test_the_published_example_is_verified():
         assert post(receiver, headers, '{"test": 2432232314}').status_code == 204
 
 
-@pytest.mark.parametrize("signature_of", [SECRET, OTHER])
+UNPADDED = "whsec_" + base64.b64encode(b"x" * 25).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("signature_of", [SECRET, OTHER, UNPADDED])
 def test_any_of_several_secrets_will_do(signature_of):
-    with WebhookReceiver(secrets=[SECRET, OTHER]) as receiver:
+    with WebhookReceiver(secrets=[SECRET, OTHER, UNPADDED]) as receiver:
         assert post(receiver, signed(signature_of)).status_code == 204
 
 
@@ -83,7 +79,7 @@ def test_any_of_several_signatures_will_do():
         (lambda: {**signed(), "webhook-id": "msg_2"}, "no webhook-signature matches"),
         (lambda: signed(id_="msg.1"), "webhook-id is missing or has a dot"),
         (lambda: {k: v for k, v in signed().items() if k != "webhook-id"}, "webhook-id is missing or has a dot"),
-        (lambda: {**signed(), "webhook-timestamp": "soon"}, "webhook-timestamp is missing or no whole number"),
+        (lambda: {**signed(), "webhook-timestamp": "soon"}, "webhook-timestamp is missing or not a whole number"),
         (lambda: {k: v for k, v in signed().items() if k != "webhook-signature"}, "no webhook-signature matches"),
     ],
 )
@@ -115,12 +111,6 @@ def test_a_secret_that_is_none_is_refused(secret):
         WebhookReceiver(secrets=[secret])
 
 
-def test_a_secret_may_be_unpadded():
-    secret = "whsec_" + base64.b64encode(b"x" * 25).decode().rstrip("=")
-    with WebhookReceiver(secrets=[secret]) as receiver:
-        assert post(receiver, signed(secret)).status_code == 204
-
-
 def test_answers_can_be_scripted():
     with WebhookReceiver() as receiver:
         receiver.answer = lambda _: (
@@ -131,13 +121,3 @@ def test_answers_can_be_scripted():
         third = post(receiver, {})
     assert (first.status_code, first.headers["Retry-After"]) == (429, "7")
     assert (second.status_code, third.status_code, third.text) == (204, 410, "gone")
-
-
-def test_one_can_wait_for_what_is_to_come():
-    with WebhookReceiver() as receiver:
-        sender = threading.Thread(target=lambda: [post(receiver, {}) for _ in range(3)])
-        sender.start()
-        assert len(receiver.wait_for(lambda received: len(received) == 3)) == 3
-        sender.join()
-        with pytest.raises(TimeoutError, match="received 3 so far"):
-            receiver.wait_for(lambda received: len(received) == 4, timeout=0.01)

@@ -61,25 +61,14 @@ def test_a_port_is_free_again_after_the_end():
         assert again.port == port
 
 
-def test_a_server_that_does_not_listen_has_no_url():
-    with pytest.raises(RuntimeError, match="Echo is not listening"):
-        _ = Echo().url
-
-
-def test_a_stand_in_that_fails_says_so_to_the_client():
+def test_a_failing_stand_in_answers_500_and_no_content_has_no_length():
     with Echo() as server:
         server.fault = lambda _: 1 / 0
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         connection.request("GET", "/")
         response = connection.getresponse()
         assert (response.status, b"ZeroDivisionError" in response.read()) == (500, True)
-        connection.close()
-
-
-def test_no_content_has_no_length():
-    with Echo() as server:
         server.fault = lambda _: Answer(status=204)
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         connection.request("GET", "/")
         assert "Content-Length" not in connection.getresponse().headers
         connection.close()

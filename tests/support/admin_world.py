@@ -15,7 +15,7 @@ from bridge.admin import create_app
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import FAILED, NEW, Attempt, Job, Outcome, Problem, Rejected, Sent, Silence, Transition
+from bridge.model import FAILED, NEW, Attempt, Job, JobProblem, Outcome, Rejected, Sent, Silence, Transition
 from bridge.pipeline.route import route_all
 from bridge.record import rulesets
 from bridge.record.database import Database
@@ -108,7 +108,7 @@ class World:
     def __post_init__(self) -> None:
         self.nonce: Callable[[], str] = lambda: f"nonce-{next(self._nonces)}"
 
-    def cannot_read(self, *found: Problem, read: Sequence[str] = ()) -> None:
+    def cannot_read(self, *found: JobProblem, read: Sequence[str] = ()) -> None:
         with self.db.write() as tx:
             problems.record(tx, BUCKET, "s1", read, found, now=self.now)
 

@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import Attempt, Delivery, Described, Job, Outcome, Page, Place, Sent, Stream, Watch
+from bridge.model import Attempt, Delivery, Description, Job, Outcome, Page, Place, Sent, Stream, Watch
 from bridge.record.database import Database
 from tests.conftest import Opener, PostgresServer
 from tests.support.records import BUCKET, Clock
@@ -103,11 +103,11 @@ class FakeCi:
             served_at=self.clock(),
         )
 
-    def describe(self, place: Place, ids: Sequence[str]) -> Described:
+    def describe(self, place: Place, ids: Sequence[str]) -> Description:
         assert place.bucket == BUCKET
         self.described.append(tuple(ids))
         self._answer("describe")
-        return Described(
+        return Description(
             jobs=tuple(self.jobs[id_] for id_ in ids if id_ in self.jobs),
             missing=tuple(id_ for id_ in ids if id_ not in self.jobs),
         )

@@ -7,122 +7,19 @@ import gzip
 import json
 import re
 import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from bridge.simulator.ci import CiSimulator
 from bridge.simulator.web import Answer, Fault, Request
+from tests.support.receivers import Receiver, answering, dripping, raw
 
-Treatment = Callable[["Hostile", socket.socket], None]
 CHUNK = b"x" * 65_536
-_NO_FAREWELL = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: closing is a reset
-
-
-class Hostile:
-    """A listening socket; each connection is treated in its own thread, once its first request was read.
-
-    Not `reading`: at once, and what was sent lies unread when the connection is closed.
-    """
-
-    def __init__(self, treat: Treatment, *, reading: bool = True) -> None:
-        self._treat = treat
-        self._reading = reading
-        self.closing = threading.Event()
-        self.connections = 0
-        self.requests = 0
-        self._changed = threading.Condition()
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._socket.getsockname()[1]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    def wait_for_requests(self, count: int, timeout: float = 10.0) -> None:
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.requests >= count, timeout):
-                raise TimeoutError(f"{self.requests} of {count} requests within {timeout} s")
-
-    def __enter__(self) -> Self:
-        self._threads.append(threading.Thread(target=self._accept, daemon=True))
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._threads[0].join(5)
-        for connection in self._open:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads[1:]:
-            thread.join(5)
-        self._socket.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.append(connection)
-            self._threads.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
-            self._threads[-1].start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            if self._reading and not _read_request(connection):
-                return
-            self._count()
-            self._treat(self, connection)
-
-    def _count(self) -> None:
-        with self._changed:
-            self.requests += 1
-            self._changed.notify_all()
-
-
-def _read_request(connection: socket.socket) -> bool:
-    said = b""
-    while b"\r\n\r\n" not in said:
-        part = connection.recv(65_536)
-        if not part:
-            return False
-        said += part
-    head, _, body = said.partition(b"\r\n\r\n")
-    match = re.search(rb"(?i)content-length: *(\d+)", head)
-    left = int(match[1]) - len(body) if match else 0
-    while left > 0 and (part := connection.recv(65_536)):
-        left -= len(part)
-    return left <= 0
-
-
-def _drip(server: Hostile, connection: socket.socket, said: bytes, pause_s: float) -> None:
-    for byte in said:
-        connection.sendall(bytes((byte,)))
-        if server.closing.wait(pause_s):
-            return
-
-
-def never_answers() -> Hostile:
-    """Reads the request and stays silent, the connection open."""
-    return Hostile(lambda server, _: _ignore(server.closing.wait()))
-
-
-def _ignore(_: object) -> None: ...
 
 
 @dataclass(frozen=True)
 class Refusing:
     url: str
-    requests: int = 0
 
 
 @contextlib.contextmanager
@@ -133,75 +30,45 @@ def refuses_connection() -> Iterator[Refusing]:
         yield Refusing(f"http://127.0.0.1:{bound.getsockname()[1]}/hook")
 
 
-def drips_header(pause_s: float = 1.0) -> Hostile:
-    """Sends a byte of an endless header every `pause_s` seconds."""
-    said = b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 100_000
-    return Hostile(lambda server, connection: _drip(server, connection, said, pause_s))
+def never_answers() -> Receiver:
+    """Reads the request and stays silent, the connection open."""
+    return Receiver(dripping(b"", b""))
 
 
-def drips_body(pause_s: float = 1.0) -> Hostile:
-    """Sends the header at once, and a byte of the body every `pause_s` seconds."""
-
-    def treat(server: Hostile, connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        _drip(server, connection, b"x" * 100_000, pause_s)
-
-    return Hostile(treat)
+def drips_status() -> Receiver:
+    """Sends a digit of an endless status every second."""
+    return Receiver(dripping(b"HTTP/1.1 ", b"0", 1.0))
 
 
-def endless_body() -> Hostile:
+def endless_body() -> Receiver:
     """Sends a body without a length and without an end, as fast as it is taken."""
-
-    def treat(server: Hostile, connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-        while not server.closing.is_set():
-            connection.sendall(CHUNK)
-
-    return Hostile(treat)
+    return Receiver(dripping(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", CHUNK, 0))
 
 
-def big_body(megabytes: int = 100) -> Hostile:
+def big_body(megabytes: int = 100) -> Receiver:
     """Sends a body of so many megabytes, its length announced."""
-
-    def treat(_: Hostile, connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (megabytes << 20))
-        for _n in range((megabytes << 20) // len(CHUNK)):
-            connection.sendall(CHUNK)
-
-    return Hostile(treat)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (megabytes << 20)
+    return Receiver(raw(head, *[CHUNK] * ((megabytes << 20) // len(CHUNK))))
 
 
-def redirects_to(url: str, status: int = 301) -> Hostile:
+def redirects_to(url: str) -> Receiver:
     """Answers every request with a redirect to `url`."""
-    head = f"HTTP/1.1 {status} Moved\r\nLocation: {url}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    return Hostile(lambda _, connection: connection.sendall(head.encode()))
+    return Receiver(answering("301 Moved", b"", f"Location: {url}"))
 
 
-def closes_after_request() -> Hostile:
+def closes_after_request() -> Receiver:
     """Reads the request and closes the connection without a word."""
-    return Hostile(lambda *_: None)
+    return Receiver(raw())
 
 
-def resets_after_request() -> Hostile:
-    """Reads the request and resets the connection."""
-    return Hostile(lambda _, connection: connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_FAREWELL))
-
-
-def answers_unread(said: bytes) -> Hostile:
-    """Says this as soon as it is connected to, and closes without having read a byte."""
-    return Hostile(lambda _, connection: connection.sendall(said), reading=False)
-
-
-def talks_garbage() -> Hostile:
+def talks_garbage() -> Receiver:
     """Answers with bytes that are no HTTP, and closes."""
-    return Hostile(lambda _, connection: connection.sendall(b"\x00\xffSSH-2.0-not http at all\r\n\r\n" * 20))
+    return Receiver(raw(b"\x00\xffSSH-2.0-not http at all\r\n\r\n" * 20))
 
 
-def gzip_bomb(megabytes: int = 100) -> Hostile:
+def gzip_bomb(megabytes: int = 100) -> Receiver:
     """Answers with a small gzip body that becomes so many megabytes."""
-    body = gzip.compress(bytes(megabytes << 20))
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
-    return Hostile(lambda _, connection: connection.sendall(head + body))
+    return Receiver(answering("200 OK", gzip.compress(bytes(megabytes << 20)), "Content-Encoding: gzip"))
 
 
 def ci_error(status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> Answer:
@@ -260,27 +127,5 @@ def same_token_for_ever(ci: CiSimulator) -> Fault:
         bare = re.sub(rb"<NextToken>.*?</NextToken>", b"", true.body).replace(b"<Response />", b"<Response></Response>")
         body = bare.replace(b"</Response>", b"<NextToken>225508</NextToken></Response>")
         return Answer(status=true.status, body=body, headers=true.headers)
-
-    return fault
-
-
-def dripped(ci: CiSimulator, pause_s: float) -> Fault:
-    """The true answer, a byte of its body every `pause_s` seconds."""
-
-    def fault(request: Request) -> Answer:
-        true = ci.honest(request, record=False)
-        return Answer(status=true.status, body=true.body, headers=true.headers, drip_s=pause_s)
-
-    return fault
-
-
-def in_turn(*answers: Answer | Fault | None) -> Fault:
-    """Each answer once, in order (None: the true one); after the last, the true ones."""
-    left, lock = list(answers), threading.Lock()
-
-    def fault(request: Request) -> Answer | None:
-        with lock:
-            answer = left.pop(0) if left else None
-        return answer(request) if callable(answer) else answer
 
     return fault

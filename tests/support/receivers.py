@@ -14,11 +14,13 @@ from typing import Any, Self
 
 import pytest
 
-from bridge.model import Delivery, SlackNotifier, WebhookNotifier
+from bridge.model import Attempt, Delivery, Notifier, SlackNotifier, WebhookNotifier
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
+from bridge.send.sender import Sender
 from tests.support.nouns import NOON, SECRET
 
+NOBODY = "http://127.0.0.1:1/"
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 OLD_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
@@ -171,6 +173,38 @@ def a_webhook(url: str = "http://127.0.0.1:1/hook", **changes: Any) -> WebhookNo
 
 def a_slack(**changes: Any) -> SlackNotifier:
     return SlackNotifier(**{"name": "ops", "channel": "C1", "token": "xoxb-1"} | changes)
+
+
+def a_sender(*notifiers: Notifier, client: HttpClient | None = None, slack_api_url: str = NOBODY) -> Sender:
+    return Sender(
+        client=client or HttpClient(allow=LOOPBACK),
+        notifiers={notifier.name: notifier for notifier in notifiers},
+        clock=lambda: NOON,
+        slack_api_url=slack_api_url,
+    )
+
+
+def attempt(sender: Sender, **delivery: Any) -> Attempt:
+    """Send one delivery and wait for the end of its attempt."""
+    sender.begin(a_delivery(**delivery))
+    while not (ended := sender.wait(10)):
+        pass
+    return ended[0]
+
+
+def attempt_to(notifier: Notifier, client: HttpClient | None = None, *, slack_api_url: str = NOBODY) -> Attempt:
+    """Send one delivery to a notifier, and close what sent it."""
+    with closing_sender(notifier, client=client, slack_api_url=slack_api_url) as sender:
+        return attempt(sender, notifier=notifier.name)
+
+
+@contextlib.contextmanager
+def closing_sender(*notifiers: Notifier, **facts: Any) -> Iterator[Sender]:
+    sender = a_sender(*notifiers, **facts)
+    try:
+        yield sender
+    finally:
+        sender.close(1)
 
 
 @pytest.fixture

@@ -108,9 +108,9 @@ def a_message(id: str = "m1", **facts: Any) -> Message:  # noqa: A002  (the noun
     )
 
 
-def new_delivery(id: str, to: str = "cms", lane: str | None = None, **facts: Any) -> NewDelivery:  # noqa: A002  (likewise)
+def new_delivery(id: str, to: str = "cms", key: str | None = None, **facts: Any) -> NewDelivery:  # noqa: A002  (likewise)
     """A delivery to be, by default with a message of its own."""
-    return NewDelivery(**{"id": id, "message": a_message(f"m-{id}"), "notifier": to, "lane": lane, **facts})
+    return NewDelivery(**{"id": id, "message": a_message(f"m-{id}"), "notifier": to, "ordering_key": key, **facts})
 
 
 def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()) -> None:

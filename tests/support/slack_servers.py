@@ -1,4 +1,4 @@
-"""Slacks of scripted answers: in place of the HTTP client, or on a real socket."""
+"""A Slack of scripted answers, in place of the HTTP client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridge.send.client import HttpClient, Policy
 from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.integration import Egress
 from bridge.send.slack import Slack
-from tests.support.receivers import API, NOON, Receiver, Seen, a_delivery, a_slack, answering
+from tests.support.receivers import NOON, a_delivery, a_slack
 
 API_URL = "https://slack.example/api/"
 HOOK = {"url": "https://hooks.slack.example/hook?token=hush", "token": None, "channel": None}
@@ -60,16 +60,3 @@ class ScriptedSlack:
         """Send one delivery; return what came of it."""
         outcome, _ = Slack(a_slack(**(notifier or {}))).send(a_delivery(**delivery), NOON, self.egress)
         return outcome
-
-
-def answering_slack(*answers: Reply) -> Receiver:
-    """A server that gives these answers one after the other, then accepts for ever."""
-    script = list(answers)
-
-    def behave(connection: Any, seen: Seen, over: Any) -> None:
-        body = script.pop(0).body if script else b'{"ok": true, "channel": "C1", "ts": "171.1"}'
-        if not seen.path.endswith(API) and b'"ok": true' in body:
-            body = b"ok"
-        answering("200 OK", body, "Content-Type: application/json; charset=utf-8")(connection, seen, over)
-
-    return Receiver(behave)

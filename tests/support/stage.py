@@ -22,11 +22,12 @@ from bridge.record.queries.lists import Filter
 from bridge.record.schema import transitions
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.receiver import Received, WebhookReceiver
-from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
+from bridge.simulator.slack import DEMO_TOKEN
 from bridge.simulator.web import Answer
 from tests.support.commands import REPOSITORY, call, run
 from tests.support.nouns import SECRET
 from tests.support.processes import Forked, Process, worker
+from tests.support.strict_slack import StrictSlack
 from tests.support.waiting import wait_until
 
 BUCKET = "media-1250000000"
@@ -95,7 +96,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         self.ci = self._stack.enter_context(CiSimulator())
-        self.slack = self._stack.enter_context(SlackLookAlike())
+        self.slack = self._stack.enter_context(StrictSlack())
         self.receiver = self._stack.enter_context(
             WebhookReceiver(secrets=[SECRET], answer=self._answer, clock=self._clock)
         )

@@ -95,7 +95,7 @@ class Gates:
         """
         for scope, silence in self._ended:
             mark = (silence.id, notifier)
-            if notifier not in silence.told and mark not in self._mentioned and scope.holds(facts, rule, notifier):
+            if notifier not in silence.notified and mark not in self._mentioned and scope.holds(facts, rule, notifier):
                 self._mentioned.add(mark)
                 return silence
         return None

@@ -52,8 +52,9 @@ def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: b
     waits = {"state": WAITING, "digest": None, "held_by": None, "ended_at": None, "why": None}
     rows = [
         {
-            "id": delivery.id, "message": delivery.message.id, "notifier": delivery.notifier, "lane": delivery.lane,
-            "thread": delivery.thread, "note": delivery.note, "created_at": ms(now), "since": ms(now), "attempts": 0,
+            "id": delivery.id, "message": delivery.message.id, "notifier": delivery.notifier,
+            "lane": delivery.ordering_key, "thread": delivery.thread, "note": delivery.note,
+            "created_at": ms(now), "since": ms(now), "attempts": 0,
             "due_at": AT_ONCE if at_once else ms(now), "body": delivery.body, "channel": delivery.channel,
             "rule": delivery.message.rule or "", **held.get(place, waits),
         }

@@ -123,7 +123,7 @@ def _settle_failed(tx: Connection, end: Ended, outcome: RetryLater | Rejected, n
         _delay_those_behind(tx, delivery, due)
         if isinstance(outcome, Rejected):
             pause(tx, delivery.notifier, storable(outcome.why), outcome.reason, now=now)
-        elif outcome.everyone:
+        elif outcome.whole_notifier:
             hold(tx, delivery.notifier, due, asked=end.retry_due)
     return held
 
@@ -181,7 +181,7 @@ def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
             yield timed("delivery", (notifier, "delivered"), waited.total_seconds() + attempt.seconds)
         elif end.dead:
             yield Count("delivery", (notifier, "dead"))
-        elif isinstance(outcome, RetryLater) and outcome.everyone and outcome.after:
+        elif isinstance(outcome, RetryLater) and outcome.whole_notifier and outcome.after:
             yield Count("retry_after", (notifier,), ms=outcome.after // timedelta(milliseconds=1))
 
 

@@ -110,7 +110,7 @@ def prune(tx: Connection, *, before: datetime) -> int:
 
 
 def _silence(row: Row[Any]) -> Silence:
-    return from_row(Silence, row, drop=row.mode == "drop", told=tuple(json.loads(row.told)))
+    return from_row(Silence, row, drop=row.mode == "drop", notified=tuple(json.loads(row.told)))
 
 
 # --- what a silence would have held ---------------------------------------------------------------------------------

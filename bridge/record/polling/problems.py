@@ -13,22 +13,9 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, literal, select, tuple_, update
 
-from bridge.model import GONE, Missing, Problem
+from bridge.model import GONE, JobProblem, MissingJob
 from bridge.record import counters
 from bridge.record.codec import Facts, dump, from_row, iso, storable
 from bridge.record.counters import Count
@@ -53,12 +40,12 @@ def record(
     bucket: str,
     stream: str,
     read: Collection[str],
-    problems: Iterable[Problem],
+    problems: Iterable[JobProblem],
     *,
     now: datetime,
     asked: Collection[str] = (),
     first: bool = False,
-) -> list[Problem]:
+) -> list[JobProblem]:
     """Store what of one answer cannot be read, and forget the problems of jobs that could be `read`.
 
     `asked` are the ids that the answer is to, `first` that it is of a first snapshot. Return the problems that are new,
@@ -95,12 +82,12 @@ def of_first(tx: Connection, bucket: str, ids: Collection[str]) -> set[str]:
     return {row.job_id for row in tx.execute(_of(bucket, ids).where(_c.of_first))}
 
 
-def _kind(problem: Problem) -> str:
+def _kind(problem: JobProblem) -> str:
     return LEFT_OUT if problem.left_out else FIELD
 
 
-def _by_job(problems: Iterable[Problem]) -> Mapping[_Key, Sequence[Problem]]:
-    found: dict[_Key, list[Problem]] = defaultdict(list)
+def _by_job(problems: Iterable[JobProblem]) -> Mapping[_Key, Sequence[JobProblem]]:
+    found: dict[_Key, list[JobProblem]] = defaultdict(list)
     for problem in problems:
         text = f"{problem.field} {problem.value}".encode(errors="replace")
         job_id = problem.job_id or _NO_ID + blake2b(text, digest_size=8).hexdigest()
@@ -110,7 +97,7 @@ def _by_job(problems: Iterable[Problem]) -> Mapping[_Key, Sequence[Problem]]:
     return found
 
 
-def _detail(problems: Iterable[Problem]) -> str:
+def _detail(problems: Iterable[JobProblem]) -> str:
     return dump([[problem.field, storable(problem.value)] for problem in problems])
 
 
@@ -119,7 +106,7 @@ def _of(bucket: str, ids: Collection[str]) -> Any:
 
 
 def _put(
-    tx: Connection, bucket: str, stream: str, key: _Key, problems: Sequence[Problem], now: datetime, *, first: bool
+    tx: Connection, bucket: str, stream: str, key: _Key, problems: Sequence[JobProblem], now: datetime, *, first: bool
 ) -> None:
     job_id, kind = key
     is_asked = kind == LEFT_OUT and problems[0].job_id
@@ -151,7 +138,7 @@ def give_up(tx: Connection, streams: Collection[str], *, before: datetime) -> li
     return sorted(tx.execute(old.values(ask_at=None).returning(_c.job_id)).scalars())
 
 
-def _left_out(streams: Collection[str]) -> tuple[ColumnElement[bool], ...]:
+def _left_out(streams: Collection[str]) -> tuple[Any, ...]:
     return _c.stream.in_(list(streams)), _c.kind == LEFT_OUT
 
 
@@ -194,13 +181,13 @@ def prune(tx: Connection, *, before: datetime) -> int:
 _OF_JOB = and_(_c.bucket == jobs.c.bucket, _c.job_id == jobs.c.id, _c.kind == _MISSING)
 
 
-def denials(tx: Connection, bucket: str) -> dict[str, Missing]:
+def denials(tx: Connection, bucket: str) -> dict[str, MissingJob]:
     """Return the jobs of a bucket that CI denied, by id, each with the stream that it belongs to now."""
     denied = select(job_problems, jobs.c.stream.label("of")).join(jobs, _OF_JOB).where(_c.bucket == bucket)
-    return {row.job_id: from_row(Missing, row, stream=row.of) for row in tx.execute(denied)}
+    return {row.job_id: from_row(MissingJob, row, stream=row.of) for row in tx.execute(denied)}
 
 
-def save_denials(tx: Connection, bucket: str, denied: Mapping[str, Missing]) -> None:
+def save_denials(tx: Connection, bucket: str, denied: Mapping[str, MissingJob]) -> None:
     for job_id, missing in denied.items():
         facts = {
             "stream": missing.stream,

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, null, or_, select, update
 
-from bridge.model import CLOSED, GONE, Job, Seen, Stream, Transition
+from bridge.model import CLOSED, GONE, Job, SeenJob, Stream, Transition
 from bridge.record.codec import dump, dump_job, from_row, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import IS_OUT, horizons, job_problems, jobs, streams, transitions
@@ -21,7 +21,7 @@ from bridge.record.schema import IS_OUT, horizons, job_problems, jobs, streams, 
 class Known:
     """A job of the snapshot: what `diff` compares with, and what decides whether a row must be written."""
 
-    seen: Seen
+    seen: SeenJob
     stream: str
     detail: str
     queue: str | None
@@ -37,7 +37,7 @@ def known(tx: Connection, bucket: str, ids: Collection[str]) -> dict[str, Known]
     rows = tx.execute(_KNOWN, {"bucket": bucket, "ids": list(ids)})
     return {
         job_id: Known(
-            Seen(
+            SeenJob(
                 job_id=job_id, state=state, sequence=sequence, named=load_job(detail).state if state == GONE else None
             ),
             stream,
@@ -48,7 +48,7 @@ def known(tx: Connection, bucket: str, ids: Collection[str]) -> dict[str, Known]
     }
 
 
-def jobs_of(before: Mapping[str, Known]) -> list[tuple[Seen, Job]]:
+def jobs_of(before: Mapping[str, Known]) -> list[tuple[SeenJob, Job]]:
     return [(job.seen, load_job(job.detail)) for job in before.values()]
 
 

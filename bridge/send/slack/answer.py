@@ -22,7 +22,7 @@ _NEW_CHANNEL = "give the notifier the id of a channel that exists"
 _INVITE = "invite the app into the channel"
 _ALLOW = "ask an administrator of the workspace to allow it"
 
-# Nothing will come through until a person has done what is said here.
+# Nothing will be accepted until a person has followed the advice.
 ADVICE: dict[str, tuple[Reason, str]] = {
     **dict.fromkeys(
         ("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
@@ -63,7 +63,7 @@ ADVICE: dict[str, tuple[Reason, str]] = {
     ),
 }  # fmt: skip
 
-# It is this message that Slack will not have; the next one may be welcome.
+# Slack refuses this message; it may accept the next one.
 BLOCKS_REFUSED = frozenset(
     {"invalid_blocks", "invalid_blocks_format", "invalid_payload", "msg_blocks_too_long", "msg_too_long"}
 )
@@ -74,8 +74,8 @@ MISSHAPEN = BLOCKS_REFUSED | {
     "metadata_too_large", "missing_post_type", "missing_text_or_fallback_or_attachments", "no_text",
     "too_many_attachments", "too_many_contact_cards",
 }  # fmt: skip
-# What is wrong may be the root alone, or its channel, which need not be the configured one: a name can be given to
-# another. A new root shows which; where that is refused too, its answer decides.
+# Only the root may be wrong, or its channel, which need not be the configured one: its name may belong to another
+# channel now. A new root shows which; if that is refused too, its answer decides.
 ROOT_GONE = frozenset(
     {"message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found",
      "cannot_reply_to_message", "restricted_action_thread_locked", "channel_not_found", "is_archived", "is_inactive",
@@ -102,10 +102,10 @@ def error_in(answer: Mapping[str, Any]) -> str:
 
 
 def hook_accepted(reply: Reply) -> bool:
-    """Tell whether an incoming webhook took the message: a 2xx alone does not, as a portal's login page is one too.
+    """Return whether an incoming webhook accepted: a 2xx alone is not enough, as a login page is one too.
 
     Slack says 200 and "ok" (docs.slack.dev/tools/python-slack-sdk/webhook, read 2026-11-30), and so do Mattermost and
-    Discord's /slack; what answers like a gateway, 204 say, has nothing to say.
+    Discord's /slack; gateways answer without content, with 204 for example.
     """
     text = _text(reply.body)
     if reply.status == 200:
@@ -114,31 +114,33 @@ def hook_accepted(reply: Reply) -> bool:
 
 
 def is_loose(message: Any, ts: Any) -> bool:
-    """Tell whether a reply, answered with `message` and its `ts`, stands in the channel instead of in its thread.
+    """Return whether a reply, answered with `message` and its `ts`, is in the channel instead of in its thread.
 
-    Where the root was deleted Slack accepts the reply and leaves `thread_ts` out (slack-go/slack, issue 1571, read
-    2026-11-30). An answer without `message` tells nothing.
+    If the root was deleted, Slack accepts the reply and leaves `thread_ts` out (slack-go/slack, issue 1571, read
+    2026-11-30). An answer without `message` says nothing.
     """
     return isinstance(message, dict) and bool(message) and message.get("thread_ts") in (None, "", ts)
 
 
 def refusal(status: int, error: str, after: timedelta | None, *, webhook: bool = False) -> Outcome:
-    """Return the outcome of an answer that was not "ok"; of `error`, its reason repeats a code and no other text."""
+    """Return the outcome of an answer that was not "ok". Of `error`, it repeats a code and no other text."""
     error = error if _CODE.fullmatch(error) else ""
     if status == 429 or error in RATE_LIMITED:
-        return RetryLater(f"Slack says {error or 'to slow down'}", Reason.RATE_LIMITED, after=after, everyone=True)
+        return RetryLater(
+            f"Slack says {error or 'to slow down'}", Reason.RATE_LIMITED, after=after, whole_notifier=True
+        )
     if error in ADVICE:
         reason, advice = ADVICE[error]
         return Rejected(f"Slack says {error}: {advice}", reason, pause=True)
     if error in MISSHAPEN:
-        return Rejected(f"Slack says {error}: it will not have this message", Reason.INVALID_PAYLOAD)
+        return Rejected(f"Slack says {error}: it refuses this message", Reason.INVALID_PAYLOAD)
     if webhook and status in (404, 410):
         return Rejected(f"Slack answered {status}: {_NEW_URL}", Reason.GONE, pause=True)
     if 200 <= status < 300 and not error:
         return RetryLater(_NOT_OK.format(status=status) if webhook else NOT_UNDERSTOOD)
     wish = after if status == 503 else None
     why = f"Slack answered {status}" + (f": {error}" if error else "")
-    return RetryLater(why, _reason(status, error), after=wish, everyone=wish is not None)
+    return RetryLater(why, _reason(status, error), after=wish, whole_notifier=wish is not None)
 
 
 def _reason(status: int, error: str) -> Reason:

@@ -49,7 +49,7 @@ def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
 
 
 def plain(delivery: Delivery, now: datetime) -> str:
-    """Return the message as one text, for a Slack that refuses its blocks."""
+    """Return the message as one text, in case Slack refuses its blocks."""
     says = json.loads(delivery.says)
     lines = [_str(says.get("text"))]
     lines += [f"{_str(name)}: {_str(value)}" for name, value in (says.get("fields") or [])[:FIELDS]]
@@ -69,11 +69,11 @@ def lateness(happened_at: datetime, now: datetime) -> str | None:
     if late <= LATE:
         return None
     at = happened_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"Told late: this happened at {at}, {_human(late)} ago."
+    return f"Delivered late: this happened at {at}, {_human(late)} ago."
 
 
 def fit(text: str, limit: int) -> str:
-    """Return `text` escaped for Slack, with what would act unseen spelt out, cut to `limit` characters with "…"."""
+    """Return `text` escaped for Slack, with invisible characters spelt out, cut to `limit` characters with "…"."""
     escaped = visible(text, lines=True).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     if len(escaped) <= limit:
         return escaped
@@ -104,7 +104,7 @@ def _context(text: str) -> Block:
 
 
 def _mrkdwn(text: str) -> Block:
-    # Verbatim: addresses, @names and #names in what CI says stay what they are, and mention nobody.
+    # Verbatim: addresses, @names and #names in CI's texts stay as they are and mention nobody.
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
@@ -131,7 +131,7 @@ _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 
 def preview(delivery: Delivery, notifier: SlackNotifier, *, at: datetime) -> Preview:
-    """Return the message as its blocks say it."""
+    """Return the message as its blocks show it."""
     text, made = blocks(delivery, at)
     channel = delivery.channel if delivery.channel in notifier.channels else notifier.channel
     address = channel if channel and not notifier.url else f"{origin(notifier.url or '')}{PATH}"
@@ -145,7 +145,7 @@ def _texts(block: Block) -> list[str]:
 
 
 def _bold(text: str) -> tuple[str, str]:
-    """Return the first line, if it is a bold one, and the rest."""
+    """Return the first line, if it is bold, and the rest."""
     line, _, rest = _unescaped(text).partition("\n")
     match = _BOLD.fullmatch(line)
     return (match[1] + match[2], rest) if match else ("", _unescaped(text))

@@ -49,13 +49,13 @@ class SlackTransport:
 
 
 class SlackWebClient(WebClient):
-    """slack-sdk's client, whose calls our HTTP client makes; its settings of proxy, TLS and time mean nothing here.
+    """slack-sdk's client, whose calls our HTTP client makes; its settings of proxy, TLS and timeout have no effect.
 
-    It is given neither token nor address: a request that went another way than through `api_call` would go nowhere.
+    It has neither token nor address: a request that did not go through `api_call` would go nowhere.
     """
 
     def __init__(self, transport: SlackTransport, *, token: str | None, base_url: str) -> None:
-        # The SDK's own handler posts again in silence after a reset connection; the outbox owns retries.
+        # The SDK's own handler silently posts again after a reset connection; the outbox owns retries.
         super().__init__(base_url=_NOWHERE, retry_handlers=[], logger=_silent)
         self._transport = transport
         self._api_url = base_url.rstrip("/")

@@ -73,7 +73,7 @@ class ApiDelivery:
 
     def __init__(self, client: SlackWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
         self._client, self._notifier, self._delivery, self._now = client, notifier, delivery, now
-        # Only to what is still among the notifier's channels: the rules may have changed since.
+        # A channel must still be one of the notifier's: the rules may have changed since.
         named = delivery.channel if delivery.channel in notifier.channels else None
         self._channel = named or notifier.channel or ""
         self._sequence = _sequence(delivery)
@@ -94,13 +94,13 @@ class ApiDelivery:
             return refusal(fault.response.status_code, error_in(fault.response), after)
 
     def _root(self) -> Receipt | None:
-        """Return the first message of the thread, if it is of use and in the channel that is now configured."""
+        """Return the first message of the thread, if it is needed and in the channel that is now configured."""
         wanted = self._notifier.update or self._notifier.thread != "none"
         root = Receipt.parse(self._delivery.root) if wanted and self._delivery.root else None
         return root if root and root.configured in (None, self._channel) else None
 
     def _under(self, root: Receipt) -> Sent:
-        # The edit goes first because doing it again does no harm if the post must be tried again.
+        # The edit goes first, because it can be repeated if the post must be tried again.
         moved = self._edited(root) if self._notifier.update and root.sequence <= self._sequence else None
         if self._notifier.thread != "none":
             posted = self._post(root.channel, thread_ts=root.ts)
@@ -110,7 +110,7 @@ class ApiDelivery:
         return Sent(receipt=str(moved) if moved else None)
 
     def _edited(self, root: Receipt) -> Receipt:
-        # Left out, `parse` is "client" for an edit: names would become links (chat.update, read 2026-11-21).
+        # The default of `parse` is "client" for an edit: names would become links (chat.update, read 2026-11-21).
         self._shown(partial(self._client.chat_update, channel=root.channel, ts=root.ts, parse="none"))
         return replace(root, configured=self._channel, sequence=self._sequence)
 

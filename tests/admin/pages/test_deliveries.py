@@ -296,7 +296,7 @@ def test_a_recovery_names_the_state_that_was_left(world: World, admin: FlaskClie
         a_test_message("cms", nonce="1", now=NOON), kind="recovery", state="Success", event={"data": {"in": "Running"}}
     )
     with world.db.write() as tx:
-        entries.put(tx, [NewDelivery(id="d1", message=over, notifier="cms", lane=None)], now=NOON)
+        entries.put(tx, [NewDelivery(id="d1", message=over, notifier="cms", ordering_key=None)], now=NOON)
     for path in ("/deliveries", "/deliveries/d1"):
         said = text_of(admin.get(path).text)
         assert "no longer Running" in said

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import FAILED, RUNNING, Missing, Problem, Rejected, Sent
+from bridge.model import FAILED, RUNNING, JobProblem, MissingJob, Rejected, Sent
 from bridge.record.polling import problems, snapshots
 from tests.admin.pages.test_deliveries import text as plain
 from tests.support.admin_world import BUCKET, NOON, World, a_book, a_failed_job, job_number
@@ -218,8 +218,8 @@ def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
 
 def test_what_cannot_be_read_of_a_job_is_on_its_page(world: World, admin: FlaskClient) -> None:
     world.sees(job_number(1), job_number(2))
-    state = Problem(job_id="j1", field="State", value="", left_out=True)
-    world.cannot_read(Problem(job_id="j1", field="EndTime", value=HOSTILE), state, read=["j2"])
+    state = JobProblem(job_id="j1", field="State", value="", left_out=True)
+    world.cannot_read(JobProblem(job_id="j1", field="EndTime", value=HOSTILE), state, read=["j2"])
     page = admin.get("/jobs/j1").text
     assert "What cannot be read of it" in page
     assert "EndTime is <code>&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;</code>" in page
@@ -229,7 +229,7 @@ def test_what_cannot_be_read_of_a_job_is_on_its_page(world: World, admin: FlaskC
 
 
 def test_a_job_that_was_left_out_from_the_first_is_found_and_says_why(world: World, admin: FlaskClient) -> None:
-    world.cannot_read(Problem(job_id="j9", field="State", value=HOSTILE, left_out=True))
+    world.cannot_read(JobProblem(job_id="j9", field="State", value=HOSTILE, left_out=True))
     answer = admin.get("/jobs/j9")
     assert answer.status_code == 404
     assert "is left out since 2026-11-21 12:00:00 UTC, as it cannot be read: its State is" in answer.text
@@ -248,7 +248,7 @@ def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
 ) -> None:
     world.sees(job_number(1))
     assert "does not know this job" not in admin.get("/jobs/j1").text
-    found = Missing(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
+    found = MissingJob(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
     with world.db.write() as tx:
         problems.save_denials(tx, BUCKET, {"j1": found})
     assert says in plain(admin.get("/jobs/j1").text)

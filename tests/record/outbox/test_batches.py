@@ -48,8 +48,8 @@ A_SECOND = seconds(1)
 FIRST = batch_id()
 
 
-def bury(db: Database, *ids: str, to: str = "cms", state: int = DEAD, lane: str | None = None, **facts: Any) -> None:
-    put(db, *(new_delivery(one, to, lane=lane, message=a_message(f"m-{one}", **facts)) for one in ids))
+def bury(db: Database, *ids: str, to: str = "cms", state: int = DEAD, key: str | None = None, **facts: Any) -> None:
+    put(db, *(new_delivery(one, to, key=key, message=a_message(f"m-{one}", **facts)) for one in ids))
     with db.write() as tx:
         these = update(deliveries).where(deliveries.c.id.in_(ids))
         tx.execute(these.values(state=state, ended_at=ms(NOW), attempts=3, why="answered 500"))
@@ -169,26 +169,26 @@ def test_batches_under_way_are_those_of_which_something_waits(db: Database) -> N
 
 def test_what_is_not_due_yet_stands_in_nobodys_way(db: Database) -> None:
     know(db, "cms")
-    bury(db, "a1", "a2", lane="a")
+    bury(db, "a1", "a2", key="a")
     again(db, every=hours(1), now=NOW + hours(1))
-    put(db, new_delivery("a3", lane="a"))
+    put(db, new_delivery("a3", key="a"))
     assert claimed_ids(db) == ["a3"]
 
 
 def test_what_is_due_goes_in_the_order_of_its_key(db: Database) -> None:
     know(db, "cms")
-    bury(db, "a1", "a2", lane="a")
+    bury(db, "a1", "a2", key="a")
     again(db)
-    put(db, new_delivery("a3", lane="a"))
+    put(db, new_delivery("a3", key="a"))
     assert [id_ for _ in range(3) for id_ in send(db, NOW + seconds(5))] == ["a1", "a2", "a3"]
 
 
 def test_one_that_was_tried_and_waits_holds_up_those_behind(db: Database) -> None:
     know(db, "cms")
-    bury(db, "a1", "a2", lane="a")
+    bury(db, "a1", "a2", key="a")
     again(db)
     settle(db, *(ended(delivery, RetryLater("busy"), again_at=NOW + minutes(1)) for delivery in claim(db)))
-    put(db, new_delivery("a3", lane="a"))
+    put(db, new_delivery("a3", key="a"))
     assert claim(db, now=NOW + seconds(59)) == []
     assert claimed_ids(db, now=NOW + minutes(1)) == ["a1"]
 
@@ -198,8 +198,8 @@ def test_a_batch_that_is_made_between_two_claims_never_sends_two_of_one_key_at_o
     db: Database, db_url: str, opened: Opener
 ) -> None:
     know(db, "cms")
-    bury(db, "a1", lane="a")
-    put(db, new_delivery("a2", lane="a"))
+    bury(db, "a1", key="a")
+    put(db, new_delivery("a2", key="a"))
     other = opened(db_url)
     with other.write() as tx:
         (number,) = batches.numbers(tx, CMS, most=7)

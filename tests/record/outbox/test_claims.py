@@ -39,7 +39,7 @@ def _put_many(db: Database, count: int, now: datetime = NOW) -> None:
 
 
 def _put_in_order(db: Database, count: int) -> None:
-    put(db, *[new_delivery(f"a{n}", lane="a") for n in range(1, count + 1)])
+    put(db, *[new_delivery(f"a{n}", key="a") for n in range(1, count + 1)])
 
 
 ALL = deliveries.select().with_only_columns(deliveries.c.n)
@@ -70,8 +70,8 @@ def test_what_is_not_due_or_for_a_notifier_without_a_row_is_left(db: Database) -
 def test_what_has_one_ordering_key_is_sent_one_after_the_other_for_each_notifier(db: Database) -> None:
     know(db, "cms", "ops")
     _put_in_order(db, 2)
-    put(db, new_delivery("b1", lane="b"), new_delivery("free"))
-    put(db, *[new_delivery(f"o{n}", to="ops", lane="a") for n in (1, 2)])
+    put(db, new_delivery("b1", key="b"), new_delivery("free"))
+    put(db, *[new_delivery(f"o{n}", to="ops", key="a") for n in (1, 2)])
     first = {delivery.id: delivery for delivery in claim(db)}
     assert sorted(first) == ["a1", "b1", "free", "o1"]
     assert claim(db) == []
@@ -82,7 +82,7 @@ def test_what_has_one_ordering_key_is_sent_one_after_the_other_for_each_notifier
 def test_those_behind_one_that_is_tried_later_wait_as_long(db: Database) -> None:
     know(db, "cms")
     _put_in_order(db, 2)
-    put(db, new_delivery("b1", lane="b"))
+    put(db, new_delivery("b1", key="b"))
     first, other = claim(db)
     settle(db, ended(first, RetryLater("503"), again_at=NOW + hours(1)), ended(other, Sent()))
     assert row_of(db, deliveries, id="a2")["due_at"] == ms(NOW + hours(1))
@@ -96,7 +96,7 @@ def test_those_behind_go_at_once_when_the_first_was_sent_at_last_or_is_dead(db: 
     know(db, "cms")
     _put_in_order(db, 2)
     settle(db, ended(claim(db)[0], RetryLater("503"), again_at=NOW + minutes(1)))
-    put(db, new_delivery("a3", lane="a"), now=NOW + seconds(1))
+    put(db, new_delivery("a3", key="a"), now=NOW + seconds(1))
     (again,) = claim(db, now=NOW + minutes(1))
     settle(db, ended(again, RetryLater("503"), again_at=NOW + hours(1)), now=NOW + minutes(1))
     (again,) = claim(db, now=NOW + hours(1))
@@ -172,9 +172,9 @@ def test_a_notifier_that_asked_to_wait_is_left_alone_and_delays_no_other(db: Dat
     _put_many(db, 3)
     put(db, new_delivery("o1", to="ops"))
     first, second = claim(db, free=2)
-    settle(db, ended(first, RetryLater("429", after=hours(1), everyone=True), again_at=NOW + hours(1)))
+    settle(db, ended(first, RetryLater("429", after=hours(1), whole_notifier=True), again_at=NOW + hours(1)))
     # A shorter wish does not shorten a longer one.
-    settle(db, ended(second, RetryLater("429", everyone=True), again_at=NOW + minutes(1)))
+    settle(db, ended(second, RetryLater("429", whole_notifier=True), again_at=NOW + minutes(1)))
     assert claimed_ids(db, now=NOW + minutes(59)) == ["o1"]
     assert sorted(claimed_ids(db, now=NOW + hours(1))) == ["d0", "d1", "d2"]
 
@@ -215,7 +215,7 @@ def test_what_the_order_holds_back_uses_up_no_rate(db: Database) -> None:
     assert claimed_ids(db) == ["a1"]
     for _ in range(3):
         assert claim(db) == []
-    put(db, new_delivery("b1", lane="b"))
+    put(db, new_delivery("b1", key="b"))
     assert claimed_ids(db) == ["b1"]
 
 
@@ -307,7 +307,7 @@ def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_
     db: Database, failures: int, expected: list[str]
 ) -> None:
     know(db, "cms", "ops")
-    put(db, new_delivery("old"), new_delivery("tried", lane="b"), new_delivery("o1", to="ops"), new_delivery("young"))
+    put(db, new_delivery("old"), new_delivery("tried", key="b"), new_delivery("o1", to="ops"), new_delivery("young"))
     _fail(db, failures)
     numbers = [row["n"] for row in rows(db, deliveries) if row["id"] != "young"]
     bounds = {"broken_at": BROKEN_AT, "lease_for": LEASE, "now": NOW + hours(3)}
@@ -371,7 +371,7 @@ def test_what_is_to_go_out_at_once_is_first_but_not_for_a_notifier_that_is_pause
 
 def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Database) -> None:
     know(db, "cms")
-    put(db, new_delivery("d1", lane="j1"), new_delivery("d2", lane="j1"), new_delivery("d3"))
+    put(db, new_delivery("d1", key="j1"), new_delivery("d2", key="j1"), new_delivery("d3"))
     numbers = {row["id"]: row["n"] for row in rows(db, deliveries)}
     write(db, claims.urge, "cms", [numbers["d2"], numbers["d3"]], now=NOW)
     assert [row["id"] for row in rows(db, deliveries) if row["due_at"] == claims.AT_ONCE] == ["d3"]
@@ -385,8 +385,8 @@ def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Databa
 
 def test_the_receipt_of_the_first_message_of_a_thread_is_read_by_the_next(db: Database) -> None:
     know(db, "ops", "cms")
-    put(db, *[new_delivery(f"o{n}", to="ops", lane="t", thread="t") for n in (1, 2, 3)])
-    put(db, new_delivery("c1", lane="t", thread="t"))
+    put(db, *[new_delivery(f"o{n}", to="ops", key="t", thread="t") for n in (1, 2, 3)])
+    put(db, new_delivery("c1", key="t", thread="t"))
     first, other = sorted(claim(db), key=lambda delivery: delivery.notifier, reverse=True)
     assert (first.id, first.root, other.id) == ("o1", None, "c1")
     settle(db, ended(first, Sent("C1 171.1")), ended(other, Sent()))

@@ -71,7 +71,7 @@ def _crowd(db: Database, url: str, opened: Opener, *, count: int, keys: int, wor
     put(
         db,
         *[
-            new_delivery(f"key{at}-{number}", to=names[at % len(names)], lane=f"key{at}")
+            new_delivery(f"key{at}-{number}", to=names[at % len(names)], key=f"key{at}")
             for number in range(count // keys)
             for at in range(keys)
         ],

@@ -83,7 +83,7 @@ def test_a_paused_notifier_is_sent_nothing_until_it_is_resumed(db: Database) -> 
 def test_resuming_ends_the_wait_that_a_receiver_asked_for(db: Database) -> None:
     put(db, new_delivery("d1"), new_delivery("d2"))
     (first,) = claim(db, free=1)
-    settle(db, ended(first, RetryLater("429", everyone=True), again_at=NOW + hours(1)))
+    settle(db, ended(first, RetryLater("429", whole_notifier=True), again_at=NOW + hours(1)))
     assert claimed_ids(db) == []
     write(db, entries.resume, "cms")
     assert claimed_ids(db) == ["d2"]

@@ -78,7 +78,7 @@ def test_one_that_is_refused_or_whose_time_is_over_is_dead(db: Database, outcome
 
 
 def test_a_refusal_of_everything_pauses_the_notifier_and_loses_nothing(db: Database) -> None:
-    put(db, new_delivery("d1", lane="a"), new_delivery("d2", lane="a"), new_delivery("o1", to="ops"))
+    put(db, new_delivery("d1", key="a"), new_delivery("d2", key="a"), new_delivery("o1", to="ops"))
     first, other = sorted(claim(db), key=lambda delivery: delivery.id)
     refused = ended(first, Rejected("410: it wants no more", Reason.GONE, pause=True))
     assert not refused.dead
@@ -108,12 +108,12 @@ def test_many_outcomes_are_stored_together(db: Database) -> None:
 
 @pytest.mark.parametrize(
     "late",
-    [Sent("late receipt"), RetryLater("late", everyone=True), Rejected("late"), Rejected("late", pause=True)],
+    [Sent("late receipt"), RetryLater("late", whole_notifier=True), Rejected("late"), Rejected("late", pause=True)],
     ids=["sent", "later", "refused", "pause"],
 )
 @pytest.mark.parametrize("again", ["claimed", "sent", "waiting"])
 def test_what_a_zombie_says_late_changes_nothing(db: Database, late: Outcome, again: str) -> None:
-    put(db, new_delivery("d1", lane="a", thread="t"), new_delivery("d2", lane="a", thread="t"))
+    put(db, new_delivery("d1", key="a", thread="t"), new_delivery("d2", key="a", thread="t"))
     (zombies,) = claim(db, worker="zombie")
     _reap(db)
     if again != "waiting":
@@ -139,7 +139,7 @@ def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
 
 
 def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db: Database) -> None:
-    put(db, new_delivery("d1", lane="a"), new_delivery("d2", lane="a"))
+    put(db, new_delivery("d1", key="a"), new_delivery("d2", key="a"))
     (mine,) = claim(db)
     seen = read(db, results.held)
     assert _reap(db) == 1

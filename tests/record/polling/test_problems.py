@@ -3,26 +3,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from bridge.model import Problem
+from bridge.model import JobProblem
 from bridge.record import counters
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.schema import job_problems
 from tests.support.records import BUCKET, NOW, hours, minutes, read, row_of, rows, write
 
-ODD_END = Problem(job_id="j1", field="EndTime", value="null")
-ODD_STATE = Problem(job_id="j2", field="State", value="", left_out=True)
-NO_ID = Problem(job_id="", field="JobId", value="Snapshot, 2026-11-21", left_out=True)
+ODD_END = JobProblem(job_id="j1", field="EndTime", value="null")
+ODD_STATE = JobProblem(job_id="j2", field="State", value="", left_out=True)
+NO_ID = JobProblem(job_id="", field="JobId", value="Snapshot, 2026-11-21", left_out=True)
 
 
 def record(
     db: Database,
-    *found: Problem,
+    *found: JobProblem,
     read: Sequence[str] = (),
     asked: Sequence[str] = (),
     now: datetime = NOW,
     stream: str = "s1",
-) -> list[Problem]:
+) -> list[JobProblem]:
     return write(db, problems.record, BUCKET, stream, read, found, now=now, asked=asked)
 
 
@@ -34,9 +34,9 @@ def to_ask(db: Database, *streams: str, now: datetime = NOW) -> list[str]:
 def test_a_problem_is_news_once_and_again_when_what_is_wrong_changes(db: Database) -> None:
     assert record(db, ODD_END, ODD_STATE, NO_ID, read=["j1"]) == [ODD_END, ODD_STATE, NO_ID]
     assert record(db, ODD_END, ODD_STATE, NO_ID, read=["j1"], now=NOW + hours(2)) == []
-    changed = Problem(job_id="j1", field="EndTime", value="soon")
+    changed = JobProblem(job_id="j1", field="EndTime", value="soon")
     assert record(db, changed, ODD_END, read=["j1"]) == [changed]
-    other = Problem(job_id="", field="JobId", value="Transcode", left_out=True)
+    other = JobProblem(job_id="", field="JobId", value="Transcode", left_out=True)
     assert record(db, NO_ID, other) == [other]
 
 
@@ -64,7 +64,7 @@ def test_a_job_that_an_answer_does_not_show_stays_as_it_is(db: Database) -> None
 
 def test_a_job_that_is_left_out_later_is_both(db: Database) -> None:
     record(db, ODD_END, read=["j1"])
-    record(db, Problem(job_id="j1", field="State", value="", left_out=True))
+    record(db, JobProblem(job_id="j1", field="State", value="", left_out=True))
     with db.read() as tx:
         assert [(one["field"], one["left_out"]) for one in problems.of_job(tx, BUCKET, "j1")] == [
             ("EndTime", False),
@@ -114,6 +114,6 @@ def test_problems_age_from_when_they_were_seen_last(db: Database) -> None:
 
 
 def test_hostile_texts_are_stored_as_a_database_takes_them(db: Database) -> None:
-    odd = Problem(job_id="j1", field="EndTime", value="\0\ud800 ' \" \\ %s")
+    odd = JobProblem(job_id="j1", field="EndTime", value="\0\ud800 ' \" \\ %s")
     assert record(db, odd, odd, read=["j1"]) == [odd]
     assert record(db, odd, read=["j1"]) == []

@@ -1,0 +1,103 @@
+"""`doctor`: what it reports of the whole bridge, and of notifiers without sending them anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import closing
+from ipaddress import ip_network
+
+import pytest
+
+from bridge import settings as environment
+from bridge.cli.doctor import notifier_checks
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.send.client import HttpClient
+from bridge.send.integration import check_address
+from tests.support.nouns import a_rulebook
+from tests.support.proxies import Proxy
+from tests.support.receivers import Receiver, answering
+from tests.support.rules_texts import RULE, WATCH
+from tests.support.stage import Stage
+
+PASSWORD = "hush-hush"
+
+
+def a_book(*, slack_at: str = "http://127.0.0.1:1/hook") -> Rulebook:
+    webhook = '[notifier.hook]\ntype = "webhook"\nurl = "http://127.0.0.1:1/"\nsecret = { env = "HOOK_SECRET" }\n'
+    slack = '[notifier.ops]\ntype = "slack"\nchannel = "C1"\ntoken = { env = "SLACK_BOT_TOKEN" }\n'
+    incoming = '[notifier.old]\ntype = "slack"\nurl = { env = "SLACK_URL" }\n'
+    env = {"SLACK_BOT_TOKEN": "xoxb-123456", "SLACK_URL": slack_at}
+    return a_rulebook(f"{WATCH}{RULE}\n{webhook}{slack}{incoming}", env)
+
+
+def checked(book: Rulebook, **environ: str) -> dict[str, tuple[bool | None, str]]:
+    settings = environment.read(environ)
+    return {check.name: (check.ok, check.detail) for check in notifier_checks(settings, book)}
+
+
+def test_behind_a_proxy_doctor_says_that_the_proxy_judges_and_says_it_without_its_password(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Receiver(answering("200 OK", b'{"ok": true}')) as slack, Proxy() as proxy:
+        found = checked(
+            a_book(),
+            BRIDGE_EGRESS_PROXY=proxy.url.replace("://", f"://me:{PASSWORD}@"),
+            SLACK_API_URL=f"http://slack.example.com:{slack.port}/api/",
+        )
+    through = "goes through BRIDGE_EGRESS_PROXY, which judges the address"
+    assert found == {
+        "notifier hook": (True, through),
+        "notifier ops": (True, f"Slack knows the token; {through}"),
+        "notifier old": (True, through),
+    }
+    assert [seen.path for seen in slack.requests] == ["/api/auth.test"]
+    assert len(caplog.records) == 1
+    assert PASSWORD not in f"{found} {caplog.text}"
+
+
+def test_a_proxy_that_refuses_slack_is_named() -> None:
+    with Proxy(b"HTTP/1.1 403 No") as proxy:
+        found = checked(a_book(), BRIDGE_EGRESS_PROXY=proxy.url, SLACK_API_URL="https://slack.example.com/api/")
+    why = "the proxy of BRIDGE_EGRESS_PROXY refused a tunnel to slack.example.com:443: it answered 403"
+    assert found["notifier ops"] == (False, why)
+
+
+def test_without_a_proxy_doctor_says_which_addresses_are_forbidden_and_contacts_none() -> None:
+    with Receiver(answering("200 OK", b'{"ok": true}')) as receiver:
+        found = checked(a_book(slack_at=receiver.url), SLACK_API_URL=f"http://127.0.0.1:{receiver.port}/api/")
+    assert [ok for ok, _ in found.values()] == [False] * 3
+    assert all("BRIDGE_ALLOW_NETWORKS" in detail for _, detail in found.values())
+    assert receiver.connections == 0
+
+
+@pytest.mark.parametrize("host", ["cms..example", "x" * 70 + ".example", "nobody.invalid"])
+def test_a_name_without_an_address_is_said(host: str) -> None:
+    with closing(HttpClient()) as client:
+        ok, detail = check_address(f"https://{host}/hook?token=hush", client)
+    assert not ok
+    assert detail.startswith(f"{host} has no address: ")
+    assert "hush" not in detail
+
+
+def test_an_allowed_address_may_be_reached_and_another_is_named_with_how_to_allow_it() -> None:
+    with closing(HttpClient(allow=(ip_network("127.0.0.2"),))) as client:
+        assert check_address("http://127.0.0.2:1/", client).ok
+        assert check_address("http://127.0.0.3:1/", client) == (
+            False,
+            "127.0.0.3: 127.0.0.3 is a loopback address (BRIDGE_ALLOW_NETWORKS=127.0.0.3 allows it)",
+        )
+
+
+def test_doctor_reports_what_works_and_what_does_not(stage: Stage) -> None:
+    healthy = stage.command("doctor", "--json")
+    assert healthy.exit_code == 0, healthy.stdout
+    names = {check["name"] for check in json.loads(healthy.stdout)}
+    assert {"database", "rules", "watch media, Transcode", "notifier ops", "notifier cms"} <= names
+    text = stage.command("doctor").stdout
+    assert "warn  worker: no worker runs: start `ci-bridge worker`, or `run`" in text
+    assert re.search(r"`ci-bridge run` works, with \d+ warnings", text)
+    failing = stage.command("doctor", TENCENTCLOUD_SECRET_KEY="wrong", SLACK_BOT_TOKEN="xoxb-unknown")
+    assert failing.exit_code == 1
+    assert re.search(r"FAIL  watch media, Transcode: .*SignatureDoesNotMatch", failing.stdout)
+    assert "FAIL  notifier ops: Slack refuses the token: invalid_auth" in failing.stdout

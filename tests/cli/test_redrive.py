@@ -1,0 +1,148 @@
+"""`deliveries redrive` and `jobs tell`: what people send manually."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from click.testing import Result
+from sqlalchemy import update
+
+from bridge.decide.messages.build import address
+from bridge.decide.messages.build import test_message as a_test_message
+from bridge.model import WebhookNotifier
+from bridge.record.outbox import entries
+from bridge.record.polling import leases
+from bridge.record.queries import lists
+from bridge.record.schema import DEAD, action, delivery
+from tests.support.nouns import NOON
+from tests.support.records import rows
+from tests.support.stage import BUCKET, Stage
+from tests.support.waiting import wait_until
+
+
+def bury(stage: Stage, count: int) -> None:
+    notifier = WebhookNotifier(name="cms", url="https://cms.example.com/")
+    new = [address(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
+    with stage.db.write() as tx:
+        entries.put(tx, new, now=NOON)
+        tx.execute(update(delivery).values(state=DEAD, ended_at=0))
+
+
+def redrive(stage: Stage, *words: str, code: int = 0) -> Result:
+    seen = stage.command("deliveries", "redrive", *words, USER="ann")
+    assert seen.exit_code == code, seen.stderr
+    return seen
+
+
+def test_a_batch_becomes_due_one_delivery_after_the_other(stage: Stage) -> None:
+    bury(stage, 3)
+    seen = redrive(stage, "--notifier", "cms", "--rate", "1/h")
+    id_ = seen.stdout.strip()
+    assert "3 deliveries to be resent, the last at " in seen.stderr
+    assert "they wait, as no worker is running" in seen.stderr
+    shown: dict[str, Any] = json.loads(stage.command("deliveries", "show", id_, "--json").stdout)
+    assert {"id": id_, "total": 3, "scheduled": 2, "waiting": 1, "dead": 0}.items() <= shown.items()
+    assert len(json.loads(stage.command("deliveries", "list", "--batch", id_, "--json").stdout)) == 3
+
+
+def test_a_dry_run_counts_and_shows_the_newest_of_many(stage: Stage) -> None:
+    count = lists.MOST + 60
+    bury(stage, count)
+    preview = redrive(stage, "--notifier", "cms", "--dry-run")
+    assert len(preview.stdout.splitlines()) == 1 + 50
+    assert f"... and {count - 50} more\n{count} deliveries would be resent" in preview.stderr
+    assert len(stage.deliveries(state="dead")) == count
+    assert f"{count} deliveries to be resent, the last at " in redrive(stage, "--notifier", "cms").stderr
+    assert len(stage.deliveries(state="waiting")) == count
+
+
+def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
+    bury(stage, 1)
+    (dead,) = stage.deliveries(state="dead")
+    assert redrive(stage, dead["id"], "--dry-run").stderr == "1 delivery would be resent\n"
+    redrive(stage, dead["id"])
+    assert f"{dead['id']} is waiting, not dead or dropped: skipped\n" in redrive(stage, dead["id"]).stderr
+    assert 'no delivery "dlv_1" is on record' in redrive(stage, "dlv_1", code=1).stderr
+    stage.start_worker()
+    wait_until(lambda: [received.id for received in stage.accepted["/cms"]] == [dead["id"]], why=lambda: stage.log)
+
+
+def test_the_hint_to_start_a_worker_is_not_shown_if_one_is_running(stage: Stage) -> None:
+    bury(stage, 1)
+    with stage.db.write() as tx:
+        leases.enlist(tx, "w1", machine="m", pid=1, now=datetime.now(UTC))
+    given = redrive(stage, "--notifier", "cms", "--json")
+    assert given.stderr == "1 delivery to be resent\n"
+    assert {"total": 1, "waiting": 1, "last_due_at": None}.items() <= json.loads(given.stdout).items()
+
+
+def test_cancelling_a_batch_makes_what_is_not_due_yet_dead_again(stage: Stage) -> None:
+    bury(stage, 3)
+    id_ = redrive(stage, "--notifier", "cms", "--rate", "1/h").stdout.strip()
+    assert redrive(stage, "--cancel", id_).stdout == "2 deliveries of 3 dead again\n"
+    again: dict[str, Any] = json.loads(redrive(stage, "--cancel", id_, "--json").stdout)
+    assert {"cancelled": 0, "dead": 2, "waiting": 1}.items() <= again.items()
+    assert 'there is no batch "rdr_0"' in redrive(stage, "--cancel", "rdr_0", code=1).stderr
+
+
+def test_a_filter_without_matches_says_so(stage: Stage) -> None:
+    assert redrive(stage, "--notifier", "cms").stdout == "no dead delivery matches\n"
+    assert redrive(stage, "--rule", "all", "--state", "dropped").stdout == "no dropped delivery matches\n"
+    assert json.loads(redrive(stage, "--notifier", "cms", "--json").stdout)["id"] is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "why"), [("soon", "is not a rate"), ("0/s", "is not a rate"), ("101/s", 'at most "100/s" is allowed')]
+)
+def test_an_invalid_rate_is_refused(stage: Stage, rate: str, why: str) -> None:
+    assert why in redrive(stage, "--notifier", "cms", "--rate", rate, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--state", "dropped"), ("dlv_1", "--notifier", "cms"), ("dlv_1", "--cancel", "rdr_1")]
+)
+def test_ids_filters_and_cancel_exclude_each_other(stage: Stage, words: tuple[str, ...]) -> None:
+    assert "exactly one of the three" in redrive(stage, *words, code=2).stderr
+
+
+def a_silent_job(stage: Stage) -> str:
+    job = stage.ci.create(BUCKET, "Transcode", "p1")
+    assert stage.command("poll").exit_code == 0  # a first snapshot is silent
+    return job
+
+
+def tell(stage: Stage, job: str, *words: str, code: int = 0) -> Result:
+    seen = stage.command("jobs", "tell", job, *words, USER="ann")
+    assert seen.exit_code == code, seen.stderr
+    return seen
+
+
+def test_a_transition_is_sent_manually(stage: Stage) -> None:
+    job = a_silent_job(stage)
+    said: dict[str, Any] = json.loads(tell(stage, job, "--notifier", "cms", "--json").stdout)
+    shown = json.loads(stage.command("deliveries", "show", said["delivery"], "--json").stdout)
+    assert (shown["job"], shown["notifier"], shown["rule"], shown["state"]) == (job, "cms", None, "waiting")
+    assert shown["note"] == "Sent manually by ann."
+    explained = stage.command("rules", "explain", job).stdout
+    assert "manually to cms: waits for its first attempt" in explained
+    assert f"({said['delivery']})" in explained
+    assert "is waiting" in tell(stage, job, "--notifier", "cms", code=1).stderr
+    assert [(row["who"], row["what"], row["subject"]) for row in rows(stage.db, action)] == [
+        ("ann", "notify", said["delivery"])
+    ]
+
+
+def test_what_cannot_be_sent_manually_is_refused(stage: Stage) -> None:
+    job = a_silent_job(stage)
+    assert 'no notifier "cmss" (did you mean "cms"?)' in tell(stage, job, "--notifier", "cmss", code=1).stderr
+    assert 'no transition of a job "j404"' in tell(stage, "j404", "--notifier", "cms", code=1).stderr
+    assert (
+        "has no transition 7; there are: 1 (Submitted)"
+        in tell(stage, job, "--notifier", "cms", "--sequence", "7", code=1).stderr
+    )
+    with stage.db.write() as tx:
+        entries.pause(tx, "cms", "the token was revoked", now=NOON)
+    assert "notifier cms is paused: the token was revoked" in tell(stage, job, "--notifier", "cms").stderr
