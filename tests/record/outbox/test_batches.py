@@ -330,7 +330,7 @@ def test_a_large_batch_is_made_in_small_transactions(db: Database, db_url: str, 
     sizes: list[int] = []
     event.listen(
         db.engine, "after_cursor_execute",
-        lambda *told: sizes.append(told[1].rowcount) if told[2].startswith("UPDATE delivery") else None,
+        lambda *seen: sizes.append(seen[1].rowcount) if seen[2].startswith("UPDATE delivery") else None,
     )  # fmt: skip
     assert by_hand(db).redrive_batch(CMS, interval=seconds(1)).total == 1_100
     assert sum(sizes) == 1_100
