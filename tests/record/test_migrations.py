@@ -262,6 +262,26 @@ def _any(db: Database, question: str) -> Any:
 
 
 @only_postgresql
+def test_an_upgrade_that_ends_a_deadlock_with_a_worker_begins_anew(empty_url: str, opened: Opener) -> None:
+    db = opened(empty_url)
+    migrations.upgrade(db.engine, "0007")
+    waits = "SELECT count(*) FROM pg_locks WHERE relation = 'notifier'::regclass AND NOT granted"
+    with (
+        psycopg.connect(empty_url) as worker,
+        psycopg.connect(empty_url, autocommit=True) as onlooker,
+        ThreadPoolExecutor() as threads,
+    ):
+        worker.execute("SET deadlock_timeout = '1min'")  # so that it is the upgrade that PostgreSQL rolls back
+        worker.execute("UPDATE notifier SET failures = 0")
+        upgrade = threads.submit(migrations.upgrade, db.engine)
+        wait_until(lambda: upgrade.done() or onlooker.execute(waits).fetchone() == (1,))
+        worker.execute("DELETE FROM attempt")
+        worker.commit()
+        upgrade.result(30)
+    assert db.revision() == HEAD
+
+
+@only_postgresql
 def test_a_bound_for_questions_does_not_end_a_build(empty_url: str, before: Database, opened: Opener) -> None:
     bounded = opened(_with(empty_url, "statement_timeout=400"))
     with _held_back(empty_url, _WROTE, bounded.upgrade, for_ms=800) as upgraded:
