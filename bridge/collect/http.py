@@ -22,6 +22,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, LocationValueError, ProxyError
 from urllib3.util import Retry, Timeout
+from urllib3.util.ssl_ import create_urllib3_context
 
 from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError
 from bridge.http_headers import http_date, retry_after
@@ -140,13 +141,16 @@ class HttpSession:
     def _get(self, url: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> Reply:
         if urlsplit(url).scheme not in ("http", "https"):
             raise LocationValueError
-        timeout = Timeout(
-            connect=min(CONNECT_TIMEOUT_S, self._deadline_s), read=min(SILENCE_TIMEOUT_S, self._deadline_s)
-        )
+        connect_s, read_s = min(CONNECT_TIMEOUT_S, self._deadline_s), min(SILENCE_TIMEOUT_S, self._deadline_s)
         with self._manager(self._proxies.of(url)).request(
-            "GET", url, headers=_HEADERS | dict(headers), timeout=timeout, retries=_RETRY, redirect=False,
+            "GET",
+            url,
+            headers=_HEADERS | dict(headers),
+            timeout=Timeout(connect=connect_s, read=read_s),
+            retries=_RETRY,
+            redirect=False,
             preload_content=False,
-        ) as response:  # fmt: skip
+        ) as response:
             body = bytearray()
             while piece := response.read1(_PIECE, decode_content=True):
                 if response.status == 200:
@@ -164,10 +168,12 @@ class HttpSession:
             return self._managers[proxy]
 
     def _new_manager(self, proxy: str | None) -> urllib3.PoolManager:
+        context = create_urllib3_context()  # once: else every connection reads the file of certificates
+        context.load_verify_locations(self._trusted)
         options: dict[str, Any] = {
             "num_pools": _HOSTS,
             "maxsize": CONNECTIONS,
-            "ca_certs": self._trusted,
+            "ssl_context": context,
             "socket_options": _SocketOptions(HTTPConnection.default_socket_options),
         }
         if proxy:
