@@ -17,7 +17,7 @@ def loads(text: str) -> Any:
     """Return parsed JSON. Raises ValueError, for too deep nesting before it is parsed."""
     steps = (_STEPS.get(token[0], 0) for token in _TOKEN.finditer(text))
     if any(depth > DEEPEST for depth in accumulate(steps)):
-        raise ValueError(f"it nests too deeply: {DEEPEST} levels are the most")
+        raise ValueError(f"it nests too deeply; the limit is {DEEPEST} levels")
     return json.loads(text)
 
 

@@ -42,20 +42,20 @@ MUTANTS = (
         "taking a rules file that is being written",
         "bridge.wiring.rules:Rules.look",
         "lambda self, now_s, **more: original(self, now_s, **more) or self._judge(self._same_s)",
-        ("tests/decide/test_reload.py",),
+        ("tests/decide/rulesfile/test_reload.py",),
     ),
     Mutant(
         "old rules that do not give way",
         "bridge.decide.rulesfile.rulesets:Precedence.look",
         "lambda self, mine, in_force, *more: mine <= in_force and original(self, mine, in_force, *more)",
-        ("tests/decide/test_precedence.py",),
+        ("tests/decide/rulesfile/test_precedence.py",),
     ),
     Mutant(
         "finishing without the fence",
         "bridge.record.outbox.results:settle",
         "lambda tx, ended, **more: ([tx.execute(update(deliveries).filter_by(n=one.attempt.delivery.n).values("
         "state=SENDING, lease=one.attempt.delivery.lease)) for one in ended], original(tx, ended, **more))[1]",
-        ("tests/record/test_settling.py",),
+        ("tests/record/outbox/test_results.py",),
     ),
     Mutant(
         "committing the deliveries before the snapshot",
@@ -163,20 +163,20 @@ MUTANTS = (
         "lambda: or_(deliveries.c.lane.is_(None), ~exists().where("
         "(other := deliveries.alias('other')).c.lane == deliveries.c.lane,"
         " other.c.notifier == deliveries.c.notifier, other.c.state < 2, other.c.n < deliveries.c.n))",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "a batch before all that is new",
         "bridge.record.outbox.claims:_batch_is_late",
         "lambda *_: False",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "resending what somebody else has resent",
         "bridge.record.outbox.batches:resend",
         "lambda tx, id_, due: (tx.execute(update(deliveries).where(deliveries.c.n.in_(due)).values(state=DEAD)),"
         " original(tx, id_, due))[1]",
-        ("tests/record/test_batches.py",),
+        ("tests/record/outbox/test_batches.py",),
     ),
     Mutant(
         "a last try that waits for the breaker's next probe",
@@ -206,7 +206,7 @@ MUTANTS = (
         "an emptied rules.toml that is taken",
         "bridge.decide.rulesfile.rulesets:emptied",
         "lambda before, after: None",
-        ("tests/decide/test_reload.py", "tests/wiring/test_rules_in_force.py"),
+        ("tests/decide/rulesfile/test_reload.py", "tests/wiring/test_rules_in_force.py"),
     ),
 )
 

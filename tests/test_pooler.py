@@ -41,13 +41,11 @@ def pooled_url(direct_url: str) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("query", ["", "?prepare_threshold=0"])
-def test_worker_and_web_do_their_work_through_it_without_a_warning(tmp_path: Path, pooled_url: str, query: str) -> None:
-    url = pooled_url + query
-    db = Database(url)
-    db.upgrade()
-    db.close()
-    with Stage(tmp_path, url) as stage:
+def test_worker_and_web_do_their_work_through_it_without_a_warning(
+    tmp_path: Path, pooled_url: str, opened: Opener
+) -> None:
+    opened(pooled_url).upgrade()
+    with Stage(tmp_path, pooled_url) as stage:
         assert stage.process("db", "upgrade").returncode == 0  # nothing is to be done, by a process of its own
         worker = stage.start_worker()
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -91,8 +89,9 @@ def test_two_upgrades_at_once_through_it_both_succeed_and_leave_no_lock(
         assert look.execute(f"{locks} current_database()".encode()).fetchall() == []
 
 
-def test_nothing_is_left_in_the_sessions_that_others_get(pooled_url: str, opened: Opener) -> None:
-    db = opened(pooled_url)
+@pytest.mark.parametrize("query", ["", "?prepare_threshold=0"])
+def test_nothing_is_left_in_the_sessions_that_others_get(pooled_url: str, opened: Opener, query: str) -> None:
+    db = opened(pooled_url + query)
     db.upgrade()
     for _ in range(HOW_OFTEN):
         with db.write() as tx:

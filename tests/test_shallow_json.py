@@ -12,7 +12,7 @@ def test_what_nests_more_deeply_than_the_bound_is_refused(opening: str, closing:
     levels = DEEPEST // sum(map(opening.count, "[{"))
     assert loads(f"{opening * levels}1{closing * levels}")
     for deep in (f"{opening * (levels + 1)}1{closing * (levels + 1)}", opening * 100_000):
-        with pytest.raises(ValueError, match="nests too deeply: 100 levels are the most"):
+        with pytest.raises(ValueError, match="nests too deeply; the limit is 100 levels"):
             loads(deep)
 
 

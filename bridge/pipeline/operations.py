@@ -317,6 +317,6 @@ def _is_same(there: Silence, made: Silence) -> bool:
 def _require_room(tx: Connection, wanted: SilenceRequest, now: datetime) -> None:
     standing = silences.standing(tx, now=now)
     if len(standing) >= MOST:
-        raise Conflict(f"{len(standing)} silences have not ended, and {MOST} are the most; end some first")
+        raise Conflict(f"{len(standing)} silences have not ended; the limit is {MOST}; end some first")
     if text := too_costly([wanted.scope, *(scope_of(silence.spec) for silence in standing)]):
         raise Conflict(text)

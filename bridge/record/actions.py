@@ -1,4 +1,4 @@
-"""Actions: what people did by hand, and who did it."""
+"""Actions: what people did, and who did it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Facts = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One deed (`what`, as in "pause_watch") on a thing (the id or name `subject`), and what it changed of that."""
+    """An action (`what`, as in "pause_watch") on a thing (the id or name `subject`), and what it changed."""
 
     what: str
     subject: str

@@ -106,7 +106,7 @@ def rewind(tx: Connection, *, now: datetime) -> timedelta:
     by_ms = max((tx.execute(select(moment)).scalar() or 0) for moment in newest) - now_ms
     if by_ms <= _TOLERATED_MS:
         return timedelta()
-    # Another worker may be doing the same: whoever finds nothing in the future any more has come too late.
+    # Another worker may be doing the same: the one that finds nothing in the future any more comes too late.
     signs = [
         update(column.table).where(column > now_ms).values({column: now_ms})
         for column in (workers.c.beat_at, watches.c.polled_at)

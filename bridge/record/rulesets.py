@@ -55,7 +55,7 @@ def require_in_force(tx: Connection, sha: str) -> None:
 def accept(tx: Connection, sha: str, text: str, *, now: datetime) -> bool:
     """Put a ruleset in force that a start or a reload brings; return False if it was already.
 
-    Call it first in a transaction: the counter makes those who accept at once wait for each other here.
+    Call it first in a transaction: the counter serializes those that accept at the same time.
     """
     first = tx.execute(_IN_FORCE).first()
     if first and first.sha == sha and not first.stands_in:

@@ -1,6 +1,6 @@
-"""The tables. Times are milliseconds since 1970 in UTC: one comparison on SQLite and PostgreSQL alike.
+"""The tables. Times are milliseconds since 1970 in UTC, compared alike on SQLite and PostgreSQL.
 
-Hand-written migrations make them (`migrations/`); a test compares the two. The tables `redrive` and `answered` are
+Hand-written migrations create them (`migrations/`); a test compares the two. The tables `redrive` and `answered` are
 the previous version's: its workers may still run, so the next version drops them.
 """
 
@@ -35,6 +35,12 @@ _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itsel
 
 def _number() -> Column[int]:
     return Column("n", _Number, primary_key=True, autoincrement=True)
+
+
+def _partial(table: Table, name: str, *columns: str, where: str, unique: bool = False) -> None:
+    condition = text(where)
+    on = (table.c[column] for column in columns)
+    Index(f"{table.name}_{name}", *on, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
 watches = Table(
@@ -128,10 +134,7 @@ job_problems = Table(
     Column("detail", Text, nullable=False, server_default="[]"),  # JSON: [[field, value], ...]
     Column("of_first", Boolean, nullable=False, server_default=text("false")),  # left out of a first snapshot
 )
-Index(
-    "job_problem_ask", job_problems.c.stream, job_problems.c.ask_at,
-    sqlite_where=text("ask_at IS NOT NULL"), postgresql_where=text("ask_at IS NOT NULL"),
-)  # fmt: skip
+_partial(job_problems, "ask", "stream", "ask_at", where="ask_at IS NOT NULL")
 
 
 def listed_by(column: Column[Any]) -> ColumnElement[str]:
@@ -229,7 +232,7 @@ deliveries = Table(
     Column("body", Text),  # instead of the message's event
     Column("channel", Text),  # instead of the notifier's
     Column("held_by", Text),  # "gate:name" that first held it, for good
-    Column("digest", BigInteger),  # where it waits, or was told
+    Column("digest", BigInteger),  # where it waits, or with which it was sent
     Column("rule", Text),  # its message's, for lists; "": there is none; None: by a version that did not say
     Column("retry_from", BigInteger),  # the run clock at its first attempt, or at a probe that stood for it
     Column("retry_due", BigInteger),  # the run clock at the end of its last pause
@@ -245,26 +248,18 @@ def state_is(number: int, table: FromClause = deliveries) -> ColumnElement[bool]
     return table.c.state == literal_column(str(number))
 
 
-def _partial(name: str, *columns: Column[object], where: str, unique: bool = False) -> Index:
-    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
-
-
-_partial("delivery_due", deliveries.c.notifier, deliveries.c.due_at, deliveries.c.n, where="state = 0")
-_partial("delivery_sending", deliveries.c.notifier, deliveries.c.lease_until, where="state = 1")
-_partial("delivery_dead", deliveries.c.notifier, deliveries.c.n, where="state = 3")
+_partial(deliveries, "due", "notifier", "due_at", "n", where="state = 0")
+_partial(deliveries, "sending", "notifier", "lease_until", where="state = 1")
+_partial(deliveries, "dead", "notifier", "n", where="state = 3")
 for _state, _name in ((DEAD, "dead"), (HELD, "held"), (MERGED, "merged"), (DROPPED, "dropped")):
-    _partial(f"delivery_listed_{_name}", deliveries.c.created_at, deliveries.c.n, where=f"state = {_state}")
-_partial(
-    "delivery_lane", deliveries.c.lane, deliveries.c.notifier, deliveries.c.n, where="state < 2 AND lane IS NOT NULL"
-)
-_partial(
-    "delivery_lane_one", deliveries.c.lane, deliveries.c.notifier, where="state = 1 AND lane IS NOT NULL", unique=True
-)
-_partial("delivery_digest", deliveries.c.digest, deliveries.c.n, where="digest IS NOT NULL")
+    _partial(deliveries, f"listed_{_name}", "created_at", "n", where=f"state = {_state}")
+_partial(deliveries, "lane", "lane", "notifier", "n", where="state < 2 AND lane IS NOT NULL")
+_partial(deliveries, "lane_one", "lane", "notifier", where="state = 1 AND lane IS NOT NULL", unique=True)
+_partial(deliveries, "digest", "digest", "n", where="digest IS NOT NULL")
 Index("delivery_message", deliveries.c.message)
-_partial("delivery_batch", deliveries.c.batch, deliveries.c.state, deliveries.c.due_at, where="batch IS NOT NULL")
+_partial(deliveries, "batch", "batch", "state", "due_at", where="batch IS NOT NULL")
 
-# Messages that wait to be told as one. `open` takes more in; it is told when it is due, and then has ended.
+# Messages that wait to be sent as one. `open` takes more in; it is sent when it is due, and then has ended.
 # The window of a throttle is one too: what was let through counts in `passed`, the rest are its members.
 digests = Table(
     "digest",
@@ -284,14 +279,14 @@ digests = Table(
     Column("ended_at", BigInteger),
     Column("passed", Integer, nullable=False, server_default="0"),
     Column("members", Integer, nullable=False, server_default="0"),
-    Column("delivery", String(40)),  # what told it
+    Column("delivery", String(40)),  # that it was sent with
     sqlite_autoincrement=True,
 )
 Index(
     "digest_open", digests.c.gate, digests.c.name, digests.c.notifier, digests.c.key,
     unique=True, sqlite_where=text("open = 1"), postgresql_where=text("open"),
 )  # fmt: skip
-_partial("digest_due", digests.c.due_at, where="ended_at IS NULL")
+_partial(digests, "due", "due_at", where="ended_at IS NULL")
 
 silences = Table(
     "silence",
@@ -305,11 +300,11 @@ silences = Table(
     Column("begins_at", BigInteger, nullable=False),
     Column("ends_at", BigInteger, nullable=False),
     Column("ended_by", Text),  # who ended it early
-    Column("told", Text, nullable=False, server_default="[]"),  # JSON: notifiers that have heard that it is over
+    Column("told", Text, nullable=False, server_default="[]"),  # JSON: notifiers that were sent that it is over
     sqlite_autoincrement=True,
 )
 
-# What people did by hand.
+# What people did.
 actions = Table(
     "action",
     metadata,
@@ -323,7 +318,7 @@ actions = Table(
     sqlite_autoincrement=True,
 )
 
-# A level rule that fired for a job's stay in a state (the one that transition `sequence` began).
+# A level rule that fired for a job's time in a state (the one that transition `sequence` began).
 alarms = Table(
     "alarm",
     metadata,
@@ -333,10 +328,10 @@ alarms = Table(
     Column("sequence", Integer, nullable=False),
     Column("rule", Text, nullable=False),
     Column("repeats", Integer, nullable=False),  # the number of the last repetition; 0 is the first message
-    Column("notifiers", Text, nullable=False),  # JSON: who was told
+    Column("notifiers", Text, nullable=False),  # JSON: those that were notified
     Column("fired_at", BigInteger, nullable=False),
     Column("told_at", BigInteger, nullable=False),
-    Column("since", BigInteger, nullable=False),  # the stay began, as it was told
+    Column("since", BigInteger, nullable=False),  # since when the job was in the state, as it was said
     Column("recovered_at", BigInteger),
     UniqueConstraint("bucket", "job_id", "sequence", "rule", name="alarm_once"),
     sqlite_autoincrement=True,
@@ -354,7 +349,7 @@ rulesets = Table(
     Column("empty_allowed", Boolean, nullable=False, server_default=text("false")),  # a person said it may be empty
 )
 # Asked in every transaction that judges: the whole answer is in the index, and the texts are not read.
-_partial("ruleset_accepted", rulesets.c.stands_in, rulesets.c.accepted, rulesets.c.sha, where="accepted IS NOT NULL")
+_partial(rulesets, "accepted", "stands_in", "accepted", "sha", where="accepted IS NOT NULL")
 
 # Templates that did not render.
 rule_faults = Table(
@@ -437,7 +432,7 @@ tallies = Table(
 )
 
 # Numbers that all processes share. "run_clock": how long the bridge has run in all, in milliseconds; "trusted_clock":
-# when (`at`) the clock was last known to be right; "reload": how often somebody asked for rules.toml to be read;
+# when (`at`) the clock was last known to be right; "reload": how often a reload of rules.toml was asked for;
 # "accepted": how often rules were accepted, and when the last time.
 shared_numbers = Table(
     "shared_number",

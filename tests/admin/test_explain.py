@@ -84,7 +84,7 @@ def test_the_bucket_says_which_of_two_jobs_is_meant(world: World) -> None:
         ({"job_id": "j" * 1_001}, "job_id: it has 1001 characters; at most 1000 are read"),
         ({"job": []}, "job: Input should be an object"),
         ({"job": {"tga": "Transcode"}}, 'job: a job has no "tga" (did you mean "tag"?)'),
-        ({"job": {"to": "Faild"}}, 'no job state is called "Faild" (did you mean "Failed"?)'),
+        ({"job": {"to": "Faild"}}, 'there is no job state "Faild" (did you mean "Failed"?)'),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_what_would_be_right(

@@ -45,7 +45,7 @@ def test_every_fault_is_told_with_its_line(world: World) -> None:
     assert found["faults"] == [
         {
             "line": line_of('to = "Failed"', RULES), "level": "error",
-            "text": 'rule "failed", key "to": no job state is called "Faild" (did you mean "Failed"?)',
+            "text": 'rule "failed", key "to": there is no job state "Faild" (did you mean "Failed"?)',
         }
     ]  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_a_body_that_is_none_of_rules_says_what_would_be_right(
 def test_rules_of_a_megabyte_are_read_and_more_is_a_fault(world: World) -> None:
     assert answer(world, RULES + "#" * (LARGEST - len(RULES)))["ok"]
     (fault,) = answer(world, "#" * (LARGEST + 1))["faults"]
-    assert fault["text"] == "is too large: it has 1,000,001 bytes, and 1,000,000 are the most"
+    assert fault["text"] == "is too large: it has 1,000,001 bytes; the limit is 1,000,000"
 
 
 def test_a_text_that_no_toml_can_be_is_a_fault(world: World) -> None:

@@ -165,7 +165,12 @@ def test_silences_are_paged_from_the_newest_on(either_world: World) -> None:
 
 def test_every_fault_is_said_at_once(world: World) -> None:
     problem = post(world, 400, to="Faild", match={"tgs": "x"}, **{"for": "99d", "who": "ann"})
-    for word in ('no job state is called "Faild"', 'a job has no "tgs"', "99d is too far away", 'unknown key "who"'):
+    for word in (
+        'there is no job state "Faild"',
+        'a job has no "tgs"',
+        "99d is too far in the future",
+        'unknown key "who"',
+    ):
         assert word in problem["detail"]
 
 

@@ -133,7 +133,7 @@ def test_a_sample_job_is_read_as_utf_8_whatever_the_locale_with_or_without_a_bom
         ("[]", "- holds no JSON object such as"),
         ('{"id": "\\ud800"}', "- is not a JSON file"),
         ("[" * 100_000, "- is not a JSON file"),
-        ('{"tag": ' + "[" * 101 + "]" * 101 + "}", "it nests too deeply: 100 levels are the most"),
+        ('{"tag": ' + "[" * 101 + "]" * 101 + "}", "it nests too deeply; the limit is 100 levels"),
         ('{"tga": "Transcode"}', 'a job has no "tga" (did you mean "tag"?)'),
         ('{"age": "soon"}', '"soon" is not a duration'),
     ],

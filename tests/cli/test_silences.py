@@ -125,7 +125,7 @@ def test_the_author_is_who_is_logged_in(stage: Stage) -> None:
         (("--for", "2h", "--everything", "--to", "Failed"), "--everything cannot be combined with"),
         (("--to", "Failed"), "say when it ends"),
         (("--for", "2h", "--until", "2100-01-01T00:00:00Z", "--to", "Failed"), "either --for 2h or --until"),
-        (("--for", "31d", "--to", "Failed"), "--for: 31d is too far away; a silence lasts 30 days at most"),
+        (("--for", "31d", "--to", "Failed"), "--for: 31d is too far in the future; a silence may last 30 days"),
         (("--until", "2h", "--to", "Failed"), '--until: "2h" is not a time such as'),
         (("--for", "2h", "--match", "tag"), '"tag" is not FIELD=VALUE'),
         (

@@ -8,8 +8,7 @@ import random
 import pytest
 
 from bridge.collect.jobs_xml import LONGEST_WORD
-from bridge.decide.messages.build import build
-from bridge.decide.messages.event import LARGEST_EVENT
+from bridge.decide.messages.build import LARGEST_EVENT, build
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database

@@ -32,15 +32,9 @@ def test_chance_makes_a_pause_longer_by_a_fifth_at_most_and_never_shorter(attemp
     assert pause(attempts) <= pause(attempts, chance=chance) <= pause(attempts) * 1.2
 
 
-def test_the_receivers_wish_lengthens_a_pause():
+def test_the_receivers_wish_lengthens_a_pause_up_to_a_day_and_never_shortens_it():
     assert pause(1, wish=timedelta(minutes=7)) == timedelta(minutes=7)
-
-
-def test_the_receivers_wish_does_not_shorten_a_pause():
     assert pause(6, wish=s(1)) == timedelta(hours=1)
-
-
-def test_nobody_waits_longer_than_a_day_for_a_wish():
     assert pause(1, wish=timedelta(days=400)) == DAY
 
 
@@ -99,34 +93,21 @@ def enough(attempts: int, probed: float | None = None) -> bool:
     return was_tried_enough(attempts=attempts, due=s(5), breaker=breaker)
 
 
-def test_what_waits_for_a_notifier_left_alone_is_over_when_its_time_is():
+def test_it_is_given_up_after_two_attempts_or_a_probe_since_it_was_due():
+    assert [enough(1), enough(1, probed=4), enough(1, probed=6), enough(2)] == [False, False, True, True]
+    assert [enough(0, probed=5), enough(0, probed=6)] == [False, True]  # its time began with a probe
+
+
+def test_a_notifier_left_alone_has_its_retry_time_and_one_that_asked_for_time_up_to_three_times_as_long():
     assert over(opened=s(0)) == s(45)
-
-
-def test_what_was_tried_once_is_given_up_only_after_a_probe_since_it_was_due():
-    assert not enough(1)
-    assert not enough(1, probed=4)
-    assert enough(1, probed=6)
-    assert enough(2)
-
-
-def test_what_was_never_tried_is_given_up_only_after_another_probe_than_the_one_its_time_began_with():
-    assert not enough(0, probed=5)
-    assert enough(0, probed=6)
-
-
-def test_what_waits_as_somebody_asked_for_time_has_up_to_three_times_as_long():
     assert over(asked_until=s(40)) == s(45)
     assert over(asked_until=s(110)) == s(110)
     assert over(asked_until=DAY) == s(3 * 45)
 
 
-def test_a_receiver_that_failed_a_few_times_is_not_left_alone():
-    assert rest(failures=BROKEN_AT - 1, chance=0.0) is None
-
-
 @pytest.mark.parametrize(("more", "seconds"), [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (1_000_000, 60)])
 def test_the_longer_a_receiver_fails_the_longer_it_is_left_alone_up_to_a_minute(more, seconds):
+    assert rest(failures=BROKEN_AT - 1, chance=0.0) is None
     assert rest(failures=BROKEN_AT + more, chance=0.0) == timedelta(seconds=seconds)
 
 

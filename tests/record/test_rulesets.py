@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -37,46 +38,30 @@ def works(db: Database, worker: str, sha: str, *, since: float = 0, beat: float 
             leases.beat(tx, worker, now=NOW + seconds(beat), rules_sha=sha, rules_fault=None)
 
 
-def test_rules_that_are_accepted_are_in_force_and_those_that_are_already_are_nothing_new(db: Database) -> None:
+def test_the_rules_accepted_last_are_in_force(db: Database) -> None:
     assert in_force(db) is None
-    assert accept(db, "a")
-    assert not accept(db, "a")
-    assert accept(db, "b")
-    assert in_force(db) == "b"
-
-
-def test_going_back_to_older_rules_is_a_new_acceptance(db: Database) -> None:
-    for sha in ("a", "b", "a"):
-        assert accept(db, sha)
-    assert in_force(db) == "a"
+    read(db, rulesets.require_in_force, "any")  # before anybody has accepted any
+    for sha, is_new in (("a", True), ("a", False), ("b", True), ("a", True)):
+        assert accept(db, sha) is is_new
+        assert in_force(db) == sha
     assert standing(db).numbers == {"a": 3, "b": 2}
-
-
-def test_judging_by_other_rules_than_those_in_force_is_refused(db: Database) -> None:
-    with db.read() as tx:
-        rulesets.require_in_force(tx, "any")  # before anybody has accepted any
-    accept(db, "a")
-    with db.read() as tx:
-        rulesets.require_in_force(tx, "a")
-        with pytest.raises(OtherRules, match="the rules a are in force, not b"):
-            rulesets.require_in_force(tx, "b")
+    read(db, rulesets.require_in_force, "a")
+    with pytest.raises(OtherRules, match="the rules a are in force, not b"):
+        read(db, rulesets.require_in_force, "b")
 
 
 def test_many_that_accept_at_once_are_put_into_one_order(db_url: str, opened: Opener) -> None:
-    shas, opener = [f"s{n}" for n in range(6)], opened
-    together = threading.Barrier(len(shas))
+    shas, together = [f"s{n}" for n in range(6)], threading.Barrier(6, timeout=10)
+    dbs = [opened(db_url) for _ in shas]
 
     def start(db: Database, sha: str) -> None:
-        together.wait(10)
+        together.wait()
         for _ in range(5):
             accept(db, sha)
 
-    threads = [threading.Thread(target=start, args=(opener(db_url), sha)) for sha in shas]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    found = standing(opener(db_url))
+    with ThreadPoolExecutor(len(shas)) as pool:
+        list(pool.map(start, dbs, shas))
+    found = standing(dbs[0])
     assert sorted(found.numbers) == shas
     assert len(set(found.numbers.values())) == len(shas)
     assert found.sha == found.last == max(found.numbers, key=lambda sha: found.numbers[sha])
@@ -85,54 +70,41 @@ def test_many_that_accept_at_once_are_put_into_one_order(db_url: str, opened: Op
 def test_what_stands_in_is_in_force_until_the_rules_accepted_last_are_back(db: Database) -> None:
     for sha in ("older", "old", "new"):
         accept(db, sha)
-    assert stand(db, "old", instead_of="new")
-    assert (in_force(db), standing(db).last) == ("old", "new")
-    assert stand(db, "older", instead_of="old")
-    assert in_force(db) == "older"
-    assert stand(db, "new", instead_of="older")
-    assert (in_force(db), standing(db).last) == ("new", "new")
-
-
-def test_nothing_stands_in_for_rules_that_are_in_force_no_more(db: Database) -> None:
-    for sha in ("old", "new", "newest"):
-        accept(db, sha)
-    assert not stand(db, "old", instead_of="new")
-    assert in_force(db) == "newest"
+    assert not stand(db, "older", instead_of="old")  # which is in force no more
+    for sha, instead_of in (("old", "new"), ("older", "old"), ("new", "older")):
+        assert stand(db, sha, instead_of=instead_of)
+        assert (in_force(db), standing(db).last) == (sha, "new")
 
 
 @pytest.mark.parametrize("sha", ["old", "new", "newest"])
 def test_a_start_ends_what_stands_in(db: Database, sha: str) -> None:
-    for one in ("old", "new"):
-        accept(db, one)
+    for accepted in ("old", "new"):
+        accept(db, accepted)
     stand(db, "old", instead_of="new")
     assert accept(db, sha)
     assert in_force(db) == standing(db).last == sha
 
 
-def test_live_workers_with_other_rules_are_told_after_a_minute(db: Database) -> None:
+def test_live_workers_with_other_rules_count_as_such_after_a_minute(db: Database) -> None:
     accept(db, "old")
     accept(db, "new")
     works(db, "w1", "old", since=-600, beat=55)
     works(db, "w2", "new", since=-600, beat=55)
     works(db, "w3", "old", since=-600, beat=10)  # dead
-    assert [one.id for one in standing(db, 59).workers if one.other] == []
-    assert [one.id for one in standing(db, 60).workers if one.other] == ["w1"]
-    assert [one.id for one in standing(db, 60).alive] == ["w1", "w2"]
-
-
-def test_a_worker_that_has_just_started_is_no_other_one_yet(db: Database) -> None:
-    accept(db, "new")
-    works(db, "w1", "old", since=600, beat=640)
-    assert not any(one.other for one in standing(db, 650).workers)
-    assert any(one.other for one in standing(db, 670).workers)
+    works(db, "w4", "old", since=50, beat=55)  # it has just started
+    others = {after: [one.id for one in standing(db, after).workers if one.other] for after in (59, 60)}
+    assert others == {59: [], 60: ["w1"]}
+    assert [worker.id for worker in standing(db, 60).alive] == ["w1", "w2", "w4"]
+    works(db, "w5", "old", since=600, beat=640)
+    assert not any(worker.other for worker in standing(db, 650).workers)
+    assert any(worker.other for worker in standing(db, 670).workers)
 
 
 def test_that_rules_may_be_empty_is_remembered_for_this_text(db: Database) -> None:
     accept(db, "a")
     write(db, rulesets.allow_empty, "a")
-    with db.read() as tx:
-        assert rulesets.may_be_empty(tx, "a")
-        assert not rulesets.may_be_empty(tx, "b")
+    assert read(db, rulesets.may_be_empty, "a")
+    assert not read(db, rulesets.may_be_empty, "b")
 
 
 def test_each_wish_to_reload_is_counted(db: Database) -> None:

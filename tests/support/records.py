@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Executable, Table, select, update
 
+from bridge.decide.changes.diff import diff
 from bridge.model import (
     SUBMITTED,
     Attempt,
@@ -27,7 +28,7 @@ from bridge.model import (
 from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
-from bridge.record.polling import leases
+from bridge.record.polling import leases, snapshots
 from bridge.record.schema import shared_numbers
 from tests.support.nouns import a_job
 
@@ -190,3 +191,11 @@ def read(db: Database, function: Callable[Concatenate[Connection, _P], _T], *val
 def execute(db: Database, statement: Executable) -> None:
     with db.write() as tx:
         tx.execute(statement)
+
+
+def see(db: Database, *jobs: Job, stream: str = "s", streams: tuple[str, ...] = ("s",), now: datetime = NOW) -> None:
+    """Store these jobs as one page of a stream shows them."""
+    with db.write() as tx:
+        before = snapshots.known(tx, BUCKET, [job.id for job in jobs])
+        steps = diff({id_: known.seen for id_, known in before.items()}, jobs, watch="vod", now=now)
+        snapshots.save(tx, jobs, steps, before, stream=stream, streams=streams, now=now)

@@ -40,15 +40,13 @@ def clock_fault(
     if abs(local_ahead) > _FAR:
         return f"this machine's clock is {_off(local_ahead)} the database's: set it (NTP)"
     known = list(readings)
-    if wrong := [one.ahead for one in known if one.ahead is not None and abs(one.ahead) > _FAR]:
+    if wrong := [reading.ahead for reading in known if reading.ahead is not None and abs(reading.ahead) > _FAR]:
         return f"CI's Date is {_off(max(wrong, key=abs))} our clock: set it (NTP), or look what answers in CI's place"
-    if trusted_at is None or abs(now - trusted_at) <= _FAR or any(_confirms(one, now) for one in known):
+    if trusted_at is None or abs(now - trusted_at) <= _FAR:
+        return None
+    if any(reading.ahead is not None and reading.at and abs(now - reading.at) <= _LATELY for reading in known):
         return None
     return f"the clock went from {iso(trusted_at)} to {iso(now)}, and no Date of CI has confirmed that yet"
-
-
-def _confirms(one: ClockReading, now: datetime) -> bool:
-    return one.ahead is not None and one.at is not None and abs(now - one.at) <= _LATELY
 
 
 def _off(ahead: timedelta) -> str:
@@ -146,5 +144,4 @@ def clock_warning(ahead: timedelta | None) -> str | None:
     """Say that CI's clock and ours differ, or None when they agree or nothing is known."""
     if ahead is None or abs(ahead) <= AGREE:
         return None
-    differs = f"{human(abs(ahead).total_seconds())} {'ahead of' if ahead > timedelta(0) else 'behind'} ours"
-    return f"CI's clock is {differs}; set this machine's clock (NTP), if CI's is right"
+    return f"CI's clock is {_off(ahead)} ours; set this machine's clock (NTP), if CI's is right"

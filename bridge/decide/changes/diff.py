@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from bridge.model import DONE, GONE, NEW, PAUSE, RUNNING, SUBMITTED, Job, MissingJob, SeenJob, Transition
-
-_RANK = {SUBMITTED: 0, PAUSE: 0, RUNNING: 1}
+from bridge.model import DONE, GONE, NEW, RUNNING, Job, MissingJob, SeenJob, Transition
 
 
 def diff(
@@ -22,29 +20,33 @@ def diff(
 ) -> tuple[Transition, ...]:
     """Return a transition for each job whose state is news, in the page's order.
 
-    `silence` says of a job seen for the first time why nobody is told (a first snapshot), or None. A job that
+    `silence` says of a job seen for the first time why nobody is notified (a first snapshot), or None. A job that
     is absent is not a change; a final state is final. `still_at` is the last poll that saw them all: they were then as
     `seen` has them.
     """
-    transitions = []
-    for job in latest(jobs):
+
+    def transition(job: Job) -> Transition | None:
         before = seen.get(job.id)
         if before is None:
-            silent = silence(job)
-            transitions.append(_step(job, None, watch=watch, now=now, silent=silent, still_at=still_at))
-        elif is_news(before.state, job.state):
-            transitions.append(_step(job, before, watch=watch, now=now, still_at=still_at))
-    return tuple(transitions)
+            return _transition(job, None, watch=watch, now=now, silent=silence(job), still_at=still_at)
+        if not is_news(before.state, job.state):
+            return None
+        return _transition(job, before, watch=watch, now=now, still_at=still_at)
+
+    return tuple(filter(None, map(transition, latest(jobs))))
 
 
 def latest(jobs: Iterable[Job]) -> list[Job]:
     """Return each job once: pages shift while they are read, so one can come twice, and the further one counts."""
     found: dict[str, Job] = {}
     for job in jobs:
-        other = found.get(job.id)
-        if other is None or _rank(job.state) > _rank(other.state):
+        if job.id not in found or _rank(job.state) > _rank(found[job.id].state):
             found[job.id] = job
     return list(found.values())
+
+
+def _rank(state: str) -> int:
+    return 2 if state in DONE else int(state == RUNNING)
 
 
 def is_news(before: str, state: str) -> bool:
@@ -57,13 +59,13 @@ def gone(
 ) -> tuple[Transition, ...]:
     """Return the transition to `gone` of each job that CI no longer knows, unless it is closed."""
     return tuple(
-        _step(job, before, watch=watch, now=now, to=GONE, still_at=still_at)
+        _transition(job, before, watch=watch, now=now, to=GONE, still_at=still_at)
         for before, job in seen
         if is_news(before.state, GONE)
     )
 
 
-def _step(
+def _transition(
     job: Job,
     before: SeenJob | None,
     *,
@@ -73,9 +75,12 @@ def _step(
     to: str | None = None,
     still_at: datetime | None = None,
 ) -> Transition:
+    was = NEW
+    if before:  # a job that was gone goes on from the state that CI named last, unless it is in that state again
+        was = before.named if before.named and before.named != job.state else before.state
     return Transition(
         job=job,
-        was=_was(before, job.state) if before else NEW,
+        was=was,
         to=to or job.state,
         sequence=before.sequence + 1 if before else 1,
         seen_at=now,
@@ -85,29 +90,10 @@ def _step(
     )
 
 
-def _was(before: SeenJob, state: str) -> str:
-    """Return where a job comes from: one that was gone goes on from the state that CI named last.
-
-    One that is in that state again comes from `gone`.
-    """
-    return before.named if before.named and before.named != state else before.state
-
-
-def _rank(state: str) -> int:
-    return 2 if state in DONE else _RANK.get(state, 0)
-
-
 # --- jobs that CI does not know: when that is believed, and when they are asked for again ---------------------------
 
 _DENIALS, _INTERVALS = 3, 2
-# After it was told that the job is gone.
-ASKED_AGAIN = (
-    timedelta(minutes=5),
-    timedelta(minutes=30),
-    timedelta(hours=2),
-    timedelta(hours=8),
-    timedelta(hours=24),
-)
+ASKED_AGAIN = tuple(timedelta(minutes=minutes) for minutes in (5, 30, 120, 480, 1440))  # after it was found to be gone
 
 
 def due(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, str]]:
@@ -115,9 +101,9 @@ def due(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, s
 
     What was answered in the future was before the clock was set back.
     """
-    for job_id, one in found.items():
-        if one.ask_at is not None and (one.ask_at <= now or one.last_at > now):
-            yield job_id, one.stream
+    for job_id, missing in found.items():
+        if missing.ask_at is not None and (missing.ask_at <= now or missing.last_at > now):
+            yield job_id, missing.stream
 
 
 def denied(
@@ -138,6 +124,6 @@ def is_believed(missing: MissingJob, *, every: timedelta) -> bool:
 
 def asked_again(missing: MissingJob, *, now: datetime) -> MissingJob | None:
     """Return a job that is gone with the time of its next question; None: it is not asked for any more."""
-    told_at = missing.first_at if missing.ask_at and missing.first_at <= now else now
-    ask_at = next((told_at + pause for pause in ASKED_AGAIN if told_at + pause > now), None)
-    return replace(missing, first_at=told_at, ask_at=ask_at) if ask_at else None
+    gone_at = missing.first_at if missing.ask_at and missing.first_at <= now else now
+    ask_at = next((gone_at + pause for pause in ASKED_AGAIN if gone_at + pause > now), None)
+    return replace(missing, first_at=gone_at, ask_at=ask_at) if ask_at else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -22,7 +22,7 @@ def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta
     The interval may have been shortened since the last poll. A time further off than a poll can be put off is
     from before the clock was set back.
     """
-    every_ms, longest_ms = (one // timedelta(milliseconds=1) for one in (every, _LONGEST_WISH))
+    every_ms, longest_ms = (span // timedelta(milliseconds=1) for span in (every, _LONGEST_WISH))
     at = next_poll_at if failures else min(next_poll_at, polled_at + every_ms)
     furthest = now + 2 * max(every_ms, longest_ms)
     return not now < at <= furthest
@@ -76,15 +76,10 @@ def list_since(
     def calls(since: datetime) -> int:
         if known_from and since < known_from and since != latest:
             return _TOO_MANY
-        by_id = bisect_left(older, since)
-        return _list_calls(since, known_created) + _ceil(by_id, IDS_PER_CALL)
+        listed = len(known_created) - bisect_left(known_created, since)
+        return max(1, _ceil(listed, PAGE_SIZE)) + _ceil(bisect_left(older, since), IDS_PER_CALL)
 
     return min(candidates, key=calls)
-
-
-def _list_calls(since: datetime, known_created: Sequence[datetime]) -> int:
-    listed = len(known_created) - bisect_left(known_created, since)
-    return max(1, _ceil(listed, PAGE_SIZE))
 
 
 def _ceil(count: int, per: int) -> int:
@@ -167,27 +162,20 @@ class Listing:
         self.pages += 1
         self._good += 1
         self._broken = 0
-        self._reach(job.created_at for job in page.jobs)
+        for job in page.jobs:
+            time = job.created_at
+            if time is None or self.span.newest_first or (self._reached and time < self._reached):
+                self._ascends = False
+            else:
+                self._reached = time
         if self.token:
             self._tokens.add(self.token)
         self.token = page.next_token
         if self.token is None:
             self._enter(self.spans[1:])
-        elif self._may_grow:
-            self._enter([replace(self.span, since=self._from, size=self.span.size * 10), *self.spans[1:]])
-
-    def _reach(self, times: Iterable[datetime | None]) -> None:
-        for time in times:
-            if time is None or self.span.newest_first or (self._reached and time < self._reached):
-                self._ascends = False
-            else:
-                self._reached = time
-
-    @property
-    def _may_grow(self) -> bool:
         # Only once the span is shorter by more than what it repeats, so that it gets shorter each time.
-        is_small = self.span.size < PAGE_SIZE and self._good >= _GROW_AFTER
-        return is_small and self._from > self.span.since + _SECOND
+        elif self.span.size < PAGE_SIZE and self._good >= _GROW_AFTER and self._from > self.span.since + _SECOND:
+            self._enter([replace(self.span, since=self._from, size=self.span.size * 10), *self.spans[1:]])
 
     @property
     def _from(self) -> datetime:

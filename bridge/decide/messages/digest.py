@@ -10,8 +10,7 @@ from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.messages.build import delivery_id
-from bridge.decide.messages.event import LARGEST_EVENT, envelope, numbered
+from bridge.decide.messages.build import LARGEST_EVENT, delivery_id, envelope, numbered
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut, ident
 from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence
@@ -69,11 +68,12 @@ def digest_delivery(
     """Return the delivery of a digest: it belongs to no job, and so to no order and no thread."""
     message_id = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.origin)
     id_ = delivery_id(message_id, digest.notifier)
+    states = sorted(digest.counts, key=lambda state: (_ORDER.get(state, 5), state))
     message = Message(
         id=message_id,
         kind="digest",
-        title=cut(f"{_headline(digest, silence)}: {_counted(digest)}"),
-        text=_text(digest, id_, zone),
+        title=cut(_title(digest, silence, states)),
+        text=_text(digest, states[:_MOST_STATES], id_, zone),
         fields=(),
         event=_event(digest, silence),
         rule=digest.name if digest.gate in ("group", "throttle") else None,
@@ -84,49 +84,40 @@ def digest_delivery(
     )
 
 
-def _headline(digest: Digest, silence: Silence | None) -> str:
+def _title(digest: Digest, silence: Silence | None, states: Sequence[str]) -> str:
     match digest.gate:
         case "group":
             common = ", ".join(f"{field} {value or 'none'}" for field, value in digest.by.items())
-            return f"{digest.name} ({common})" if common else digest.name
+            what = f"{digest.name} ({common})" if common else digest.name
         case "throttle":
-            return f"... and {digest.total:,} more by {digest.name}"
+            what = f"... and {digest.total:,} more by {digest.name}"
         case "mute":
-            return f'{digest.total:,} held by the mute "{digest.name}", now over'
-    return f"{silence or 'A silence'} is over, {digest.total:,} held"
-
-
-def _states(digest: Digest) -> list[str]:
-    return sorted(digest.counts, key=lambda state: (_ORDER.get(state, 5), state))
-
-
-def _counted(digest: Digest) -> str:
-    states = _states(digest)
+            what = f'{digest.total:,} held by the mute "{digest.name}", now over'
+        case _:
+            what = f"{silence or 'A silence'} is over, {digest.total:,} held"
     counts = [f"{digest.counts[state]:,} {state}" for state in states[:_MOST_STATES]]
-    rest = sum(digest.counts[state] for state in states[_MOST_STATES:])
-    return ", ".join([*counts, f"{rest:,} others"] if rest else counts)
+    if rest := sum(digest.counts[state] for state in states[_MOST_STATES:]):
+        counts.append(f"{rest:,} others")
+    return f"{what}: {', '.join(counts)}"
 
 
-def _text(digest: Digest, delivery: str, zone: ZoneInfo) -> str:
+def _text(digest: Digest, states: Sequence[str], delivery: str, zone: ZoneInfo) -> str:
     """Quote the first of each state, as many as there is room for; what is left out is counted."""
     end = f"All of them: ci-bridge deliveries list --digest {delivery}"
-    lines, size, quoted = [], len(end), 0
-    for state in _states(digest)[:_MOST_STATES]:
+    lines: list[str] = []
+    size = len(end)
+    for state in states:
         for member in (member for member in digest.first if member.state == state):
-            line = f"• {_line(member, zone)}"
+            text = " ".join(f"{member.title} - {member.text}".split()).removesuffix(" -")
+            at = f"{member.happened_at.astimezone(zone):%H:%M}"
+            line = f"• {at} {cut(text, _LONGEST_LINE)} ({member.job_id})"
             if size + len(escape(line)) > _LONGEST_TEXT:
                 break
             lines.append(line)
-            size, quoted = size + len(escape(line)) + 1, quoted + 1
-    if digest.total > quoted:
-        lines.append(f"... and {digest.total - quoted:,} more")
+            size += len(escape(line)) + 1
+    if left := digest.total - len(lines):
+        lines.append(f"... and {left:,} more")
     return "\n".join([*lines, end])
-
-
-def _line(member: Member, zone: ZoneInfo) -> str:
-    text = " ".join(f"{member.title} - {member.text}".split()).removesuffix(" -")
-    at = f"{member.happened_at.astimezone(zone):%H:%M}"
-    return f"{at} {cut(text, _LONGEST_LINE)} ({member.job_id})"
 
 
 def _event(digest: Digest, silence: Silence | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
+from operator import ge, gt, le, lt
 from typing import Any, Literal
 
 from bridge.decide.text.globs import Glob, glob, is_glob
@@ -89,11 +90,10 @@ class TextCondition:
                 return f'match.{self.field}: {_shown(values)} is excluded by "!{text}"'
         if not self.wanted or any(test(value) for _, test in self.wanted for value in values):
             return None
-        hint = _STOPS if self.field in _PATHS and any("*" in text for text, _ in self.wanted) else ""
-        return f"match.{self.field}: {_shown(values)} is not {_either([text for text, _ in self.wanted])}{hint}"
-
-
-_STOPS = " (* stops at a slash, ** does not)"
+        texts = [text for text, _ in self.wanted]
+        hint = " (* stops at a slash, ** does not)" if self.field in _PATHS and "*" in "".join(texts) else ""
+        either = " or ".join(f'"{text}"' for text in texts[:5]) + (" or ..." if len(texts) > 5 else "")
+        return f"match.{self.field}: {_shown(values)} is not {either}{hint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +123,7 @@ class DurationCondition:
         return f"match.{self.field}: {seconds:.0f} s is not {self.sign} {self.limit.total_seconds():.0f} s"
 
 
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
+_COMPARE: dict[str, Callable[[float, float], bool]] = {"<=": le, ">=": ge, "<": lt, ">": gt}
 
 Condition = TextCondition | PresenceCondition | DurationCondition
 
@@ -149,9 +144,9 @@ class GlobCost:
     def fault(self) -> str:
         """What is wrong with that, or nothing."""
         if self._patterns > _MOST_PATTERNS:
-            return f"up to here the globs stand for more than {_MOST_PATTERNS:,} patterns; write fewer braces"
+            return f"the globs up to here expand to more than {_MOST_PATTERNS:,} patterns; write fewer braces"
         if self._signs > _MOST_SIGNS:
-            return f"up to here the globs' patterns are too long: {_MOST_SIGNS:,} characters together are the most"
+            return f"the globs up to here are too long; the limit is {_MOST_SIGNS:,} characters together"
         return ""
 
 
@@ -169,18 +164,22 @@ def read_match(match: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[li
 def read_condition(field: str, value: object, aliases: Mapping[str, str]) -> Condition:
     """Read one `match.FIELD = value`. Raises ValueError saying what is wrong and what would be right."""
     if field in ("state", "to", "from"):
-        raise ValueError('states stand outside of match: write to = "Failed" or from = "Running"')
+        raise ValueError('states do not belong in match: write to = "Failed" or from = "Running"')
     if not (field in TEXTS or field in DURATIONS or is_user_data(field)):
         raise ValueError(f'a job has no "{field}" to match{instead(field, (*TEXTS, *DURATIONS))}')
     if field in DURATIONS:
-        return _duration_condition(field, value)
+        text = value.strip() if isinstance(value, str) else ""
+        sign = next((sign for sign in _COMPARE if text.startswith(sign)), None)
+        if sign is None:
+            raise ValueError(f'{shown(value)} does not compare; write for example "> 45m" or "<= 10s"')
+        return DurationCondition(field, sign, duration(text.removeprefix(sign).strip()))
     if isinstance(value, bool):
         return PresenceCondition(field, value)
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip("!") for v in values):
-        raise ValueError(f"{shown(value)} is not a text, a list of texts, true or false")
+        raise ValueError(f"{shown(value)} is not a string, a list of strings, true or false")
     if len(values) > MOST_LISTED:
-        raise ValueError(f"a list of {len(values):,} texts is too long: {MOST_LISTED:,} are the most")
+        raise ValueError(f"a list of {len(values):,} strings is too long; the limit is {MOST_LISTED:,}")
     tests: dict[bool, list[tuple[str, Glob]]] = {True: [], False: []}
     for given in values:
         text = given.removeprefix("!")
@@ -209,20 +208,8 @@ def flat(match: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield name, value
 
 
-def _duration_condition(field: str, value: object) -> DurationCondition:
-    text = value.strip() if isinstance(value, str) else ""
-    sign = next((s for s in ("<=", ">=", "<", ">") if text.startswith(s)), None)
-    if sign is None:
-        raise ValueError(f'{shown(value)} does not compare; write for example "> 45m" or "<= 10s"')
-    return DurationCondition(field, sign, duration(text.removeprefix(sign).strip()))
-
-
 def _shown(values: Sequence[str]) -> str:
     return " / ".join(f'"{value[:80]}"' for value in values[:3]) or "nothing"
-
-
-def _either(texts: Sequence[str]) -> str:
-    return " or ".join(f'"{text}"' for text in texts[:5]) + (" or ..." if len(texts) > 5 else "")
 
 
 # --- rules ----------------------------------------------------------------------------------------------------------
@@ -234,7 +221,7 @@ Kind = Literal["transition", "level", "recovery"]  # of messages
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """What makes a rule a level rule: it fires when a job has stayed in a state of `states` for `after`."""
+    """What makes a rule a level rule: it fires when a job has been in a state of `states` for `after`."""
 
     states: States
     after: timedelta
@@ -296,7 +283,7 @@ class Overdue:
 
 
 class Answer(StrEnum):
-    """What a rule said, in one word."""
+    """The answer of a rule."""
 
     FIRED = "fired"
     WAITING = "waiting"  # a level rule: the job has not been in its state for long enough
@@ -306,7 +293,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one rule said to a transition or, with `stay`, to a job's time in a state."""
+    """What one rule said to a transition or, with `overdue`, to a job's time in a state."""
 
     rule: Rule
     answer: Answer
@@ -346,11 +333,11 @@ class _Index:
         for number, rule in enumerate(rules):
             for key in product(*_index_keys(rule)):
                 self._numbers[key].append(number)
-        self._found = lru_cache(maxsize=1_000)(self._find)  # jobs have few tags and queues
+        self._candidates = lru_cache(maxsize=1_000)(self._find)  # jobs have few tags and queues
 
     def candidates(self, transition: Transition) -> Sequence[Rule]:
         """Return them top to bottom."""
-        return self._found(transition.to, transition.job.tag, transition.job.queue)
+        return self._candidates(transition.to, transition.job.tag, transition.job.queue)
 
     def _find(self, to: str, tag: str | None, queue: str | None) -> Sequence[Rule]:
         keys = product((None, to), (None, tag), (None, queue, self._queue_names.get(queue or "")))
@@ -403,14 +390,13 @@ class Matcher:
         fired = {verdict.rule.name: verdict for verdict in self.match(transition)}
         stops: Rule | None = None
         for rule in self._edges:
-            verdict = fired.get(rule.name)
-            if verdict:
+            if verdict := fired.get(rule.name):
                 stops = rule if rule.stop else None
                 yield verdict
-                continue
-            misses = tuple(rule.misses(facts))
-            no = stopped(rule, stops) if stops else Verdict(rule=rule, answer=Answer.NO, why_not=misses[0])
-            yield replace(no, misses=misses)
+            else:
+                misses = tuple(rule.misses(facts))
+                no = stopped(rule, stops) if stops else Verdict(rule=rule, answer=Answer.NO, why_not=misses[0])
+                yield replace(no, misses=misses)
 
 
 def _index_keys(rule: Rule) -> tuple[Iterable[str | None], ...]:

@@ -38,7 +38,7 @@ class TooLarge(Exception):
 
 def check_size(size: int) -> None:
     if size > LARGEST:
-        raise TooLarge(1, f"is too large: it has {size:,} bytes, and {LARGEST:,} are the most")
+        raise TooLarge(1, f"is too large: it has {size:,} bytes; the limit is {LARGEST:,}")
 
 
 def check_depth(text: str) -> None:
@@ -49,9 +49,9 @@ def check_depth(text: str) -> None:
         parts = parts + 1 if sign == "." else 0 if sign in "[]{},=\n" else parts
         depth = max(0, depth + (sign in "[{") - (sign in "]}"))
         if depth > _DEEPEST:
-            raise TooLarge(line, f"brackets nest too deeply: {_DEEPEST} levels are the most")
+            raise TooLarge(line, f"brackets nest too deeply; the limit is {_DEEPEST} levels")
         if parts >= _DEEPEST:
-            raise TooLarge(line, f"a key has too many parts: {_DEEPEST} are the most")
+            raise TooLarge(line, f"a key has too many parts; the limit is {_DEEPEST}")
         line += sign.count("\n")
 
 

@@ -84,12 +84,12 @@ class Linter:
         self._note_all(polled.findings(rule.was, rule.to, rule.conditions), path)
         forgotten = [state for state in (SUBMITTED, NEW) if state not in rule.was]
         if forgotten and RUNNING in (rule.was.exact or ()) and rule.to.exact and rule.to.exact <= DONE:
-            text = f"misses jobs that finish between two polls: leave from out, or add {' and '.join(forgotten)}"
+            text = f"misses jobs that finish between two polls: leave out from, or add {' and '.join(forgotten)}"
             self._note((*path, "from"), text)
         spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {}
         for key, span in spans.items():
             if span and span < (every := polled.every(rule.conditions)):
-                text = f"{_human(span)} is less than the {_human(every)} between two polls, and only a poll finds it"
+                text = f"{_human(span)} is less than the {_human(every)} between two polls, and only polls notice it"
                 self._note((*path, key), text)
 
     def of_use(self, notifiers: Mapping[str, Notifier]) -> None:
@@ -149,33 +149,29 @@ class Polled:
         yield from _undocumented("to", to)
         if was.exact and was.exact <= DONE:
             yield ("from",), "never happens: a job that ended changes no more"
-        texts = [one for one in conditions if isinstance(one, TextCondition)]
-        narrowed = _narrowed(texts)
-        for one in texts:
-            path = ("match", *one.field.split(".", 1))
-            if _excludes_itself(one):
+        texts = [condition for condition in conditions if isinstance(condition, TextCondition)]
+        for condition in texts:
+            path = ("match", *condition.field.split(".", 1))
+            if _excludes_itself(condition):
                 yield path, "never holds: all that it names is excluded too"
-            found = self._of_queues(one, narrowed) if one.field == "queue" else self._of_values(one)
-            yield from ((path, text) for text in found)
+            if condition.field == "queue":
+                yield from ((path, text) for text in self._of_queues(condition, _narrowed(texts)))
+            elif polled := self._values.get(condition.field):
+                for value in sorted((condition.exact or frozenset()).difference(polled)):
+                    what = f'no watch polls the {condition.field} "{value}"'
+                    if condition.field == "watch":
+                        what = f'there is no watch "{value}"'
+                    yield path, f"{what}{instead(value, polled)}"
 
-    def _of_values(self, one: TextCondition) -> Iterator[str]:
-        polled = self._values.get(one.field)
-        for value in sorted((one.exact or frozenset()).difference(polled)) if polled else ():
-            what = (
-                f'there is no watch "{value}"' if one.field == "watch" else f'no watch polls the {one.field} "{value}"'
-            )
-            yield f"{what}{instead(value, polled or ())}"
-
-    def _of_queues(self, one: TextCondition, narrowed: Mapping[str, frozenset[str]]) -> Iterator[str]:
+    def _of_queues(self, condition: TextCondition, narrowed: Mapping[str, frozenset[str]]) -> Iterator[str]:
         listed = self._listed(narrowed)
         if not listed:  # then any queue may be polled
-            yield from filter(None, (_nearly_alias(queue, self._aliases) for queue in sorted(one.exact or ())))
+            yield from filter(None, (_nearly_alias(queue, self._aliases) for queue in sorted(condition.exact or ())))
             return
-        exact = {self._aliases.get(text, text) for text, _ in one.wanted if not is_glob(text)}
+        exact = {self._aliases.get(text, text) for text, _ in condition.wanted if not is_glob(text)}
+        globs = [(text, test) for text, test in condition.wanted if is_glob(text)]
         missing = [("the queue", name) for name in self._named(exact.difference(listed))]
-        missing += [
-            ("a queue like", text) for text, test in one.wanted if is_glob(text) and self._fits_none(test, listed)
-        ]
+        missing += [("a queue like", text) for text, test in globs if self._fits_none(test, listed)]
         known = self._named(listed) if missing else []
         for what, text in missing:
             yield f'no watch polls {what} "{text}"{instead(text, known)}'
@@ -185,7 +181,9 @@ class Polled:
 
     def _fits_none(self, test: Callable[[str], bool], queues: Collection[str]) -> bool:
         self._tried += len(queues)
-        return self._tried <= _MOST_TRIED and not any(test(one) or test(self._names.get(one, one)) for one in queues)
+        if self._tried > _MOST_TRIED:
+            return False
+        return not any(test(queue) or test(self._names.get(queue, queue)) for queue in queues)
 
     def _listed(self, narrowed: Mapping[str, frozenset[str]]) -> set[str]:
         """Return the queues that are polled for such jobs; nothing when all are, or when it would take long to say."""
@@ -198,13 +196,16 @@ class Polled:
     def every(self, conditions: Iterable[Condition]) -> timedelta:
         """Return an interval that no watch of such jobs is below."""
         narrowed = _narrowed(conditions)
-        wanted = [("", {""}), *((field, narrowed[field]) for field in _POLLED if field in narrowed)]
-        found = [[self._every[field, one] for one in values if (field, one) in self._every] for field, values in wanted]
-        return max((min(one) for one in found if one), default=timedelta())
+        shortest = [self._every.get(("", ""), timedelta())]
+        for field in narrowed.keys() & _POLLED.keys():
+            polled = [every for value in narrowed[field] if (every := self._every.get((field, value)))]
+            shortest.append(min(polled, default=timedelta()))
+        return max(shortest)
 
 
 def _narrowed(conditions: Iterable[Condition]) -> dict[str, frozenset[str]]:
-    return {one.field: one.exact for one in conditions if isinstance(one, TextCondition) and one.exact}
+    texts = (condition for condition in conditions if isinstance(condition, TextCondition))
+    return {condition.field: condition.exact for condition in texts if condition.exact}
 
 
 def _undocumented(key: str, states: States) -> Iterator[Finding]:
@@ -212,17 +213,15 @@ def _undocumented(key: str, states: States) -> Iterator[Finding]:
         yield (key,), f'no state "{word}" is documented; there are {listing(STATE_WORDS)}'
 
 
-def _excludes_itself(one: TextCondition) -> bool:
+def _excludes_itself(condition: TextCondition) -> bool:
     """Tell whether whatever is wanted is unwanted too; of globs only where that is the same text, or all texts."""
-    if not one.wanted or len(one.wanted) * len(one.unwanted) > _MOST_NARROWED:
+    wanted, unwanted = condition.wanted, condition.unwanted
+    if not wanted or len(wanted) * len(unwanted) > _MOST_NARROWED:
         return False
-    unwanted = {text for text, _ in one.unwanted}
-    if any(text in ("*", "**") and test("a/b") for text, test in one.unwanted):  # in paths * stops at a slash
+    if any(text in ("*", "**") and test("a/b") for text, test in unwanted):  # in paths * stops at a slash
         return True
-    return all(
-        text in unwanted or (not is_glob(text) and any(test(text) for _, test in one.unwanted))
-        for text, _ in one.wanted
-    )
+    texts = _texts(unwanted)
+    return all(text in texts or (not is_glob(text) and any(test(text) for _, test in unwanted)) for text, _ in wanted)
 
 
 def _nearly_alias(queue: str, aliases: Mapping[str, str]) -> str:
@@ -236,7 +235,7 @@ def _human(span: timedelta) -> str:
 
 def _strings(value: object) -> list[str]:
     values = value if isinstance(value, list) else [value]
-    return [one for one in values if isinstance(one, str)]
+    return [text for text in values if isinstance(text, str)]
 
 
 # --- rules that never fire, because an earlier one matches all that they do, and stops ---
@@ -246,12 +245,12 @@ def _rules_that_never_fire(rules: Iterable[Rule]) -> Iterator[tuple[int, Rule]]:
     """Yield the place of each rule that never fires, with the first rule found above it that stops all it matches.
 
     What it does not find: a rule that several others stop together; one whose texts another's glob covers; one about
-    staying for another time; one that more than 50 might stop, by the texts that both name, when none of the first 50
+    another time in state; one that more than 50 might stop, by the texts that both name, when none of the first 50
     does.
     """
     stopping = _Stopping()
     for place, rule in enumerate(rules):
-        above = next((one for one in stopping.may_stop(rule) if _covers(one, rule)), None)
+        above = next((stop for stop in stopping.may_stop(rule) if _covers(stop, rule)), None)
         if above:
             yield place, above
         elif rule.stop:  # what it would stop, the one above does
@@ -274,13 +273,13 @@ class _Stopping:
         """Return rules that were added and may cover this one; every one that does is under any of its texts."""
         kind = bool(rule.level)
         keys = [(kind, "", ""), *((kind, field, min(texts)) for field, texts in _wanted(rule))]
-        return [one for key in keys for one in self._by_text.get(key, ())[:_MOST_COMPARED]][:_MOST_COMPARED]
+        return [stop for key in keys for stop in self._by_text.get(key, ())[:_MOST_COMPARED]][:_MOST_COMPARED]
 
 
 def _wanted(rule: Rule) -> Iterator[tuple[str, set[str]]]:
-    for one in rule.conditions:
-        if isinstance(one, TextCondition) and one.wanted:
-            yield one.field, _texts(one.wanted)
+    for condition in rule.conditions:
+        if isinstance(condition, TextCondition) and condition.wanted:
+            yield condition.field, _texts(condition.wanted)
 
 
 def _covers(above: Rule, rule: Rule) -> bool:
@@ -300,7 +299,7 @@ def _includes(wide: States, narrow: States) -> bool:
 
 
 def _is_as_soon(above: Level | None, level: Level | None) -> bool:
-    """Tell whether `above` holds at every moment of a stay at which `level` does."""
+    """Tell whether `above` holds at every moment of a time in state at which `level` does."""
     if above is None or level is None:
         return above is level
     # One that has held for longer may be silent: a first snapshot found it so, or the job is gone for more than a day.

@@ -40,7 +40,7 @@ class Values:
 
     def url(self, value: str | Env, path: Path) -> str:
         """Return the URL as it goes onto the wire."""
-        url = value if isinstance(value, str) else self.one(value, path)
+        url = value if isinstance(value, str) else self.value(value, path)
         if url is None:
             return ""
         try:
@@ -52,12 +52,12 @@ class Values:
             self.note(path, f"{what} is not {right}: {fault(url) or error}")
         return ""
 
-    def one(self, env: Env | None, path: Path) -> str | None:
+    def value(self, env: Env | None, path: Path) -> str | None:
         """Return the value; a variable that is missing or empty is a fault."""
         if env is None:
             return None
         if len(env.env) > 1:
-            self.note(path, "takes one environment variable; only a secret can have two")
+            self.note(path, "takes one environment variable; only a secret may have two")
         value = lookup(self.environ, env.env[0])
         if not value:
             self.note(path, self.missing(env.env[0]))
@@ -131,7 +131,7 @@ def _channel_template(shape: SlackTable, path: tuple[str, ...], values: Values) 
     channel = shape.channel or ""
     if "{{" not in channel and "{%" not in channel:
         if len(channel) > _LONGEST_CHANNEL:
-            values.note((*path, "channel"), f"is too long: {_LONGEST_CHANNEL} is the most")
+            values.note((*path, "channel"), f"is too long; the limit is {_LONGEST_CHANNEL}")
         if shape.channels is not None:
             text = 'belongs to a channel that is a template, such as channel = "{{ job.user_data.channel }}"'
             values.note((*path, "channels"), text)
@@ -144,7 +144,7 @@ def _channel_template(shape: SlackTable, path: tuple[str, ...], values: Values) 
 
 
 def _token(env: Env | None, path: Path, values: Values) -> str | None:
-    token = values.one(env, path)
+    token = values.value(env, path)
     if env and token:
         why = fault(token)
         if not (token.isascii() and token.isprintable() and " " not in token):
@@ -202,7 +202,7 @@ def _webhook(name: str, shape: WebhookTable, values: Values) -> Notifier:
 def _headers(headers: Mapping[str, str | Env], path: tuple[str, ...], values: Values) -> list[tuple[str, str]]:
     found = []
     for name, value in headers.items():
-        text = value if isinstance(value, str) else values.one(value, (*path, name)) or ""
+        text = value if isinstance(value, str) else values.value(value, (*path, name)) or ""
         if not _HEADER.fullmatch(name) or not (text.isascii() and text.isprintable()):
             values.note((*path, name), "a header is a name and one line of plain ASCII text")
         elif name.lower() in _RESERVED_HEADERS or name.lower().startswith("webhook-"):
@@ -266,7 +266,7 @@ def read_notifiers(tables: Tables, environ: Mapping[str, str], templates: Templa
             tables.note(path, f'"type" is missing; it is {_THERE_ARE}')
         elif not isinstance(kind, str) or kind not in TYPES:
             near = suggest(kind, TYPES) if isinstance(kind, str) else ""
-            tables.note((*path, "type"), f"{shown(kind)} is no type of notifier{near}; it is {_THERE_ARE}")
+            tables.note((*path, "type"), f"{shown(kind)} is not a notifier type{near}; it is {_THERE_ARE}")
         elif shape := tables.shape(TYPES[kind].table, table, path):
             notifier = TYPES[kind].read(name, shape, values)
             if notifier:
@@ -286,4 +286,4 @@ def _check_fallbacks(tables: Tables) -> None:
             chain[at] = None
             at = fallbacks[at]
         if at == name:
-            tables.note(path, f"goes round in a circle: {' -> '.join([*chain, name])}")
+            tables.note(path, f"is circular: {' -> '.join([*chain, name])}")

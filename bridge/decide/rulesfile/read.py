@@ -116,7 +116,7 @@ class _Reader:
             if kind != "queue":
                 self._tables.note(("alias", kind), 'only [alias.queue] is known, with lines such as vod = "p2242..."')
             elif len(table) > MOST_LISTED:
-                text = f"there are {len(table):,} names, and {MOST_LISTED:,} are the most"
+                text = f"there are {len(table):,} names; the limit is {MOST_LISTED:,}"
                 self._tables.note(("alias", kind), text)
             else:
                 for name, queue in table.items():
@@ -143,7 +143,7 @@ class _Reader:
                 self._check_lookback(shape.lookback, ("watch", at, "lookback"))
             streams += len(shape.tags) * len(shape.queues or "1")
             if streams > _MOST_STREAMS:
-                text = f"with this one there are {streams:,} pairs of tag and queue; {_MOST_STREAMS:,} are the most"
+                text = f"with this one there are {streams:,} pairs of tag and queue; the limit is {_MOST_STREAMS:,}"
                 self._tables.note(("watch", at), text)
                 break
             watches.append(self._watch(shape))

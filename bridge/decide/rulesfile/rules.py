@@ -85,7 +85,7 @@ class RuleReader:
         if shape.in_ is None or shape.for_ is None:
             return None
         if shape.repeat and GONE in shape.in_.words:
-            self._tables.note((*path, "repeat"), f'would never end: hardly a job that is "{GONE}" comes back')
+            self._tables.note((*path, "repeat"), f'would repeat without end: a job that is "{GONE}" rarely comes back')
         return Level(states=shape.in_, after=shape.for_, repeat=shape.repeat, recover=shape.recover)
 
     def _group(self, shape: GroupTable, path: _Path) -> Grouping:
@@ -93,7 +93,7 @@ class RuleReader:
             text = 'needs wait = "10m" (from the first message on) or at = "09:00" (each day): one of the two'
             self._tables.note(path, text)
         if len(shape.by) > _MOST_GROUPED_BY:
-            self._tables.note((*path, "by"), f"has {len(shape.by)} fields; {_MOST_GROUPED_BY} are the most")
+            self._tables.note((*path, "by"), f"has {len(shape.by)} fields; the limit is {_MOST_GROUPED_BY}")
         for field in shape.by:
             if field not in _GROUPED_BY and not is_user_data(field):
                 text = f'a job has no "{field}" to group by{instead(field, (*_GROUPED_BY, "user_data.KEY"))}'
@@ -195,7 +195,7 @@ class TemplateReader:
         before, self._characters = self._characters, self._characters + len(source)
         if self._characters > _MOST_CHARACTERS:
             if before <= _MOST_CHARACTERS:
-                text = f"up to here the templates have more than {_MOST_CHARACTERS:,} characters"
+                text = f"the templates up to here have more than {_MOST_CHARACTERS:,} characters"
                 self._tables.note(path, f"{text}, so the rest was not looked at")
             return None
         try:
@@ -210,7 +210,7 @@ class TemplateReader:
             self._tables.note(path, 'is empty; write what the receiver reads, as in asset = "{{ job.id }}"')
             return None
         if (count := _texts(table)) > _MOST_TEXTS:
-            self._tables.note(path, f"has {count:,} texts, and {_MOST_TEXTS} are the most")
+            self._tables.note(path, f"has {count:,} texts; the limit is {_MOST_TEXTS}")
             return None
         tree = self._tree(table, path, 1)
         try:
@@ -223,7 +223,7 @@ class TemplateReader:
         """Return the tree with its texts compiled; what is wrong is noted, and None in its place."""
         match tree:
             case dict() | list() if depth > _DEEPEST:
-                self._tables.note(path, f"nests too deeply: {_DEEPEST} levels are the most")
+                self._tables.note(path, f"nests too deeply; the limit is {_DEEPEST} levels")
             case dict():
                 return {key: self._tree(item, (*path, key), depth + 1) for key, item in tree.items()}
             case list():
@@ -231,13 +231,13 @@ class TemplateReader:
             case str():
                 return self.template(tree, path)
             case datetime(tzinfo=None):
-                self._tables.note(path, f"{tree.isoformat()} says no offset; write for example 2026-11-21T09:00:00Z")
+                self._tables.note(path, f"{tree.isoformat()} has no UTC offset; write for example 2026-11-21T09:00:00Z")
             case date() | time():
                 return tree.isoformat()
             case int() | float() if abs(tree) <= LARGEST_NUMBER:
                 return tree
             case _:
-                text = f"{shown(tree)} is not sent as a number: {LARGEST_NUMBER:.0e} is the most; write it as a text"
+                text = f"{shown(tree)} is not sent as a number; the limit is {LARGEST_NUMBER:.0e}; write it as a text"
                 self._tables.note(path, text)
         return None
 

@@ -86,7 +86,7 @@ def read_silence(asked: Mapping[str, Any], *, now: datetime, author: str | None 
 
 def _line(value: object, longest: int) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("is missing" if value is None else f"{shown(value)} is not a text; write a few words")
+        raise ValueError("is missing" if value is None else f"{shown(value)} is not a string; write a few words")
     if len(value) > longest:
         raise ValueError(f"has {len(value):,} characters; at most {longest} are kept")
     return printable(value.strip())
@@ -109,9 +109,9 @@ def _end(value: object, reader: Callable[[str], datetime], now: datetime) -> dat
     found = reader(text)
     # Compared before it becomes UTC, which a time at the end of the calendar has no room for.
     if found <= now:
-        raise ValueError(f"{text} is over already; a silence ends in the future")
+        raise ValueError(f"{text} has passed; a silence must end in the future")
     if found > now + LONGEST:
-        raise ValueError(f"{text} is too far away; a silence lasts {LONGEST.days} days at most")
+        raise ValueError(f"{text} is too far in the future; a silence may last {LONGEST.days} days")
     return found.astimezone(UTC)
 
 
@@ -123,7 +123,7 @@ def _moment(text: str) -> datetime:
     if found is None:
         raise ValueError(f"{shown(text)} is not a time such as 2026-11-21T09:00:00Z")
     if found.tzinfo is None:
-        raise ValueError(f"the zone is missing in {shown(text)}; write {found.isoformat()}Z if it is UTC")
+        raise ValueError(f"the time zone is missing in {shown(text)}; write {found.isoformat()}Z if it is UTC")
     return found
 
 
@@ -138,9 +138,9 @@ def _scope(spec: Mapping[str, Any], *, everything: bool) -> Scope:
         text = "it would match every message: say which with match, from, to, rule or notifier, or set everything"
         raise FieldFaults(FieldFault(None, text))
     if fields > _MOST_FIELDS:
-        raise FieldFaults(FieldFault("match", f"{fields:,} fields are too many; {_MOST_FIELDS} are the most"))
+        raise FieldFaults(FieldFault("match", f"{fields:,} fields are too many; the limit is {_MOST_FIELDS}"))
     if (size := len(_dump(spec))) > _LONGEST_SPEC:
-        text = f"what it matches has {size:,} characters as JSON; {_LONGEST_SPEC:,} are the most"
+        text = f"the match has {size:,} characters as JSON; the limit is {_LONGEST_SPEC:,}"
         raise FieldFaults(FieldFault(None, text))
     try:
         for text in _texts(spec):
@@ -171,7 +171,7 @@ def too_costly(scopes: Iterable[Scope]) -> str:
     cost = GlobCost()
     for scope in scopes:
         cost.add(scope.conditions)
-    return "with those that have not ended, its globs stand for too many patterns; write fewer" if cost.fault else ""
+    return "with those that have not ended, its globs expand to too many patterns; write fewer" if cost.fault else ""
 
 
 def silence_warnings(

@@ -44,7 +44,7 @@ def _read(reader: Callable[[str], T], example: str) -> BeforeValidator:
     def validate(value: object) -> T:
         if not isinstance(value, str):
             text = value if isinstance(value, time) else shown(value)
-            raise ValueError(f"{text} is not a text such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
+            raise ValueError(f"{text} is not a string such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
         return reader(value)
 
     return BeforeValidator(validate)
@@ -52,7 +52,7 @@ def _read(reader: Callable[[str], T], example: str) -> BeforeValidator:
 
 def _at_least_a_day(kept: timedelta) -> timedelta:
     if kept < timedelta(days=1):
-        raise ValueError(f'{human(kept.total_seconds())} is too short: "1d" is the least')
+        raise ValueError(f'{human(kept.total_seconds())} is too short; the minimum is "1d"')
     return kept
 
 
@@ -66,7 +66,7 @@ def _zone(name: str) -> ZoneInfo:
 def _level_states(value: object) -> States:
     states = read_ends(value)
     if final := sorted(DONE.intersection(states.words)):
-        text = f'a job that is {final[0]} stays so: write to = "{final[0]}" to be notified when it becomes that'
+        text = f'a job that is {final[0]} remains so: write to = "{final[0]}" to be notified when it becomes that'
         raise ValueError(text)
     if "*" in states.words:
         raise ValueError('"*" holds final states too, which a job never leaves; write in = "active"')
@@ -80,13 +80,13 @@ def _expected(value: object) -> list[str]:
 def _endpoint(value: str) -> str:
     found = encoded(value)
     if not re.fullmatch(r"https?://[^/]+/", found):
-        raise ValueError("an address without path and query is wanted, such as https://host:port")
+        raise ValueError("expected an address without path and query, such as https://host:port")
     return found
 
 
 def _env_names(value: object) -> list[str]:
     names = read_words(value)
-    # A secret that stands where its name belongs must not be said back as "not set".
+    # A secret that stands where its name belongs must not be repeated as "not set".
     if not all(_ENV_NAME.fullmatch(name) for name in names):
         raise ValueError("is not the name of an environment variable")
     return names
@@ -240,7 +240,7 @@ class Tables:
         for kind, most in _MOST.items():
             found = tables.get(kind)
             if isinstance(found, dict | list) and len(found) > most:
-                self.note((kind,), f"there are {len(found):,} of these, and {most:,} are the most")
+                self.note((kind,), f"there are {len(found):,} of these; the limit is {most:,}")
                 raise RulesRefused(self.faults)
         for key in tables:
             if key not in KEYS[""]:
@@ -339,7 +339,7 @@ class Tables:
             if isinstance(table, dict):
                 yield name, table
             else:
-                self.note((kind, name), f"is no table; write [{kind}.NAME] with a name, and the keys below it")
+                self.note((kind, name), f"is not a table; write [{kind}.NAME] with a name, and the keys below it")
 
     def check_unique(self, kind: str) -> None:
         """Note each [[kind]] that has the name of an earlier one."""
@@ -397,10 +397,10 @@ _UNSEEN = {
 _PATTERN_HINTS = {
     "bucket": "is not a bucket name with its APPID, such as media-1250000000",
     "region": "is not a region, such as ap-chongqing",
-    "input": "holds a control character, such as a line break",
+    "input": "contains a control character, such as a line break",
 }
 _KINDS = {
-    "string_type": "a text",
+    "string_type": "a string",
     "model_type": 'a table such as { wait = "10m" }',
     "bool_type": "true or false",
     "int_type": "a whole number",
@@ -440,9 +440,9 @@ def _described(problem: Mapping[str, Any]) -> str:
         case "string_too_short":
             return "is empty"
         case "string_too_long" | "too_long":
-            return f"is too long: {context['max_length']} is the most"
+            return f"is too long; the limit is {context['max_length']}"
         case "greater_than_equal":
-            return f"{value} is too small: {context['ge']} is the least"
+            return f"{value} is too small; the minimum is {context['ge']}"
         case "less_than_equal":
-            return f"{value} is too large: {context['le']} is the most"
+            return f"{value} is too large; the limit is {context['le']}"
     return f"{value} is not {_KINDS[kind]}" if kind in _KINDS else f"{value}: {problem['msg']}"

@@ -43,7 +43,7 @@ class UserData(str):
 
 
 def variables(transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, zone: tzinfo = UTC) -> Names:
-    """Return what a template can name. Times are told as of when the transition was seen, by the clock of `zone`."""
+    """Return what a template can name. Times are relative to when the transition was seen, by the clock of `zone`."""
     job = transition.job
     fields = {name: getattr(job, name) for name in job.__slots__} | {
         "state": transition.to,

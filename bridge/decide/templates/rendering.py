@@ -47,19 +47,19 @@ _ALLOWED = (
     nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword,
 )  # fmt: skip
 _INSTEAD: Mapping[type[nodes.Node], str] = {
-    nodes.Mul: "* is not known here; divide instead: a / 0.001 for a * 1000",
-    nodes.Mod: "% is not known here; write is even or is odd, or ~ to put texts together",
+    nodes.Mul: "* is not supported; divide instead: a / 0.001 for a * 1000",
+    nodes.Mod: "% is not supported; write is even or is odd, or ~ to concatenate",
     nodes.FilterBlock: "write {{ text | filter }} instead of a filter block",
     nodes.AssignBlock: "write {% set name = value %} on one line",
     nodes.With: "write {% set name = value %} instead of with",
 }
-_TOO_DEEP = f"this nests too deeply: {_DEEPEST} levels are the most; {{% set name = ... %}} can take it apart"
+_TOO_DEEP = f"this nests too deeply; the limit is {_DEEPEST} levels; {{% set name = ... %}} can split it"
 
 
 def parsed(environment: jinja2.Environment, source: str) -> nodes.Template:
     """Return the tree of a template that is allowed, for `environment` to compile. Raises TemplateFault."""
     if len(source) > LONGEST_SOURCE:
-        raise TemplateFault(f"is too long: {LONGEST_SOURCE:,} characters are the most")
+        raise TemplateFault(f"is too long; the limit is {LONGEST_SOURCE:,} characters")
     try:
         tree = environment.parse(source)
     except TemplateSyntaxError as error:
@@ -88,7 +88,7 @@ class _Checker(NodeTransformer):
         if self._depth > _DEEPEST:
             raise _fault(_TOO_DEEP, node.lineno)
         if not isinstance(node, _ALLOWED):
-            unknown = f'"{type(node).__name__.lower()}" is not known here; if, for, set, and filters can be used'
+            unknown = f'"{type(node).__name__.lower()}" is not supported; if, for, set, and filters can be used'
             raise _fault(_INSTEAD.get(type(node), unknown), node.lineno)
         self._depth += 1
         checked = self._checked(node)
@@ -104,13 +104,13 @@ class _Checker(NodeTransformer):
             case nodes.For():
                 return self._loop(node)
             case nodes.Name(ctx="store", name=name) if name in (*NAMES, "loop"):
-                raise _fault(f'"{name}" has a meaning already; take another name', node.lineno)
+                raise _fault(f'"{name}" is reserved; use another name', node.lineno)
             case nodes.Name(ctx="store", name=name):
                 self._names |= {name}
             case nodes.Name(name=name) if name not in self._names:
                 raise _fault(f'there is no "{name}"{instead(name, sorted(self._names))}', node.lineno)
             case nodes.Name(name="job" | "loop"):
-                raise _fault("this is a table and no text; name one of its keys, as in job.id", node.lineno)
+                raise _fault("this is a table, not a string; name one of its keys, as in job.id", node.lineno)
             case nodes.Getattr(node=owner, attr=key) | nodes.Getitem(node=owner, arg=nodes.Const(value=str(key))):
                 self._check_key(owner, key, node.lineno)
                 return nodes.Getattr(owner, key, "load", lineno=node.lineno)
@@ -124,7 +124,7 @@ class _Checker(NodeTransformer):
                 method.name = f".{name}"
                 return method
             case nodes.Call():
-                raise _fault("this cannot be called; only filters, and methods of texts, can be used", node.lineno)
+                raise _fault("this cannot be called; only filters and string methods can be used", node.lineno)
             case nodes.Filter():
                 _check_function("filter", _FILTERS, node)
             case nodes.Test():
@@ -285,7 +285,7 @@ def _plain(given: Any) -> Any:
     """Return None for what is not there, also in a list."""
     if isinstance(given, list | tuple):
         if any(isinstance(item, list | tuple) for item in given):
-            raise TemplateFault("a list holds no lists here")  # they could double without end
+            raise TemplateFault("nested lists are not supported")  # they could double without end
         return [_plain(item) for item in given]
     return None if isinstance(given, Undefined) else given
 

@@ -51,19 +51,19 @@ def glob(text: str, *, path: bool) -> Glob:
     if len(text) > LONGEST:
         raise ValueError(f"{shown(text)} is too long: a pattern has at most {LONGEST:,} characters")
     if found := _RANGE.search(text):
-        raise ValueError(f"{shown(text)}: {found[0]} would be a range, which is not known here; write {{1,2,3}}")
+        raise ValueError(f"{shown(text)}: {found[0]} would be a range, which is not supported; write {{1,2,3}}")
     if text.count("{") > _MOST_BRACES:
         raise ValueError(_too_many(text))
     patterns = list(dict.fromkeys(_expanded(text, text)))
     if path and any(_glued(pattern) for pattern in patterns):
-        raise ValueError(f'{shown(text)}: ** stands alone between slashes, as in "uploads/**/*.mp4"')
+        raise ValueError(f'{shown(text)}: ** must stand alone between slashes, as in "uploads/**/*.mp4"')
     tests = [_Pattern(pattern, path=path) for pattern in patterns]
     test = tests[0] if len(tests) == 1 else lambda value: any(test(value) for test in tests)
-    return Glob(test, len(patterns), sum(len(found[0]) for one in patterns if (found := _WALKED.search(one))))
+    return Glob(test, len(patterns), sum(len(walked[0]) for pattern in patterns if (walked := _WALKED.search(pattern))))
 
 
 def _too_many(text: str) -> str:
-    return f"{shown(text)} stands for more than {MOST_PATTERNS} patterns; write fewer braces"
+    return f"{shown(text)} expands to more than {MOST_PATTERNS} patterns; write fewer braces"
 
 
 def _expanded(text: str, whole: str) -> list[str]:

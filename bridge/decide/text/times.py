@@ -103,8 +103,9 @@ def next_at(at: time, *, after: datetime, zone: ZoneInfo) -> datetime:
     after that. A day that the zone leaves out (Pacific/Apia, 2011-12-30) has none.
     """
     today = after.astimezone(zone).date()  # what belongs to the days before it is over
-    moments = (_moment(day, at, zone) for n in count() if _exists(day := today + n * _DAY, zone))
-    return next(moment for moment in moments if moment > after)
+    days = (today + n * _DAY for n in count())
+    existing = (day for day in days if _moment(day, _MIDNIGHT, zone).astimezone(zone).date() == day)
+    return next(moment for day in existing if (moment := _moment(day, at, zone)) > after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +128,10 @@ class Window:
         """
         today = now.astimezone(zone).date()
         # A clock that is set back over midnight has begun tomorrow, or not yet ended yesterday.
-        days = (today + n * _DAY for n in (-2, -1, 0, 1))
-        spans = (self._span(day, zone) for day in days if day.weekday() in self.days)
+        days = [day for n in (-2, -1, 0, 1) if (day := today + n * _DAY).weekday() in self.days]
+        lasts = timedelta() if self.start < self.end else _DAY
+        spans = ((_moment(day, self.start, zone), _moment(day + lasts, self.end, zone, again=True)) for day in days)
         return max((end for start, end in spans if start <= now < end), default=None)
-
-    def _span(self, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
-        last_day = day if self.start < self.end else day + _DAY
-        return _moment(day, self.start, zone), _moment(last_day, self.end, zone, again=True)
 
     def __str__(self) -> str:
         end = "24:00" if self.end == _MIDNIGHT else f"{self.end:%H:%M}"
@@ -149,19 +147,13 @@ def window(between: str, days: Sequence[str] | None) -> Window:
     first, last = time_of_day(start), _MIDNIGHT if end == "24:00" else time_of_day(end)
     if start == end:
         raise ValueError(f'{shown(between)} ends where it starts; a whole day is "00:00-24:00"')
-    return Window(first, last, _EVERY_DAY if days is None else _weekdays(days))
-
-
-def _weekdays(words: Sequence[str]) -> frozenset[int]:
-    if not words:
-        raise ValueError("no day is named; leave the days out for every day")
-    if unknown := [word for word in words if word not in DAYS]:
-        raise ValueError("; ".join(f"no day is called {shown(word)}{instead(word, DAYS)}" for word in unknown))
-    return frozenset(DAYS.index(word) for word in words)
-
-
-def _exists(day: date, zone: ZoneInfo) -> bool:
-    return _moment(day, _MIDNIGHT, zone).astimezone(zone).date() == day
+    if days is None:
+        return Window(first, last)
+    if not days:
+        raise ValueError("the list of days is empty; leave it out for every day")
+    if unknown := [day for day in days if day not in DAYS]:
+        raise ValueError("; ".join(f"there is no day {shown(day)}{instead(day, DAYS)}" for day in unknown))
+    return Window(first, last, frozenset(map(DAYS.index, days)))
 
 
 def _moment(day: date, at: time, zone: ZoneInfo, *, again: bool = False) -> datetime:

@@ -65,20 +65,13 @@ class States:
     words: frozenset[str]
 
     def __contains__(self, state: str) -> bool:
-        return state in self.words or "*" in self.words or (self._active and self._is_active(state))
+        is_active = state not in DONE and state not in (NEW, GONE)
+        return state in self.words or "*" in self.words or ("active" in self.words and is_active)
 
     @property
     def exact(self) -> frozenset[str] | None:
         """The states named one by one, or None when the set is open (`active`, `*`)."""
-        return None if self._active or "*" in self.words else self.words
-
-    @property
-    def _active(self) -> bool:
-        return "active" in self.words
-
-    @staticmethod
-    def _is_active(state: str) -> bool:
-        return state not in DONE and state not in (NEW, GONE)
+        return None if "active" in self.words or "*" in self.words else self.words
 
     def __str__(self) -> str:
         return listing(sorted(self.words))
@@ -146,11 +139,11 @@ class FieldReader:
 def read_words(value: object, *, longest: int = LONGEST_NAME) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v for v in values):
-        raise ValueError(f"{shown(value)} is neither a text nor a list of texts, none of them empty")
+        raise ValueError(f"{shown(value)} is neither a string nor a list of non-empty strings")
     if len(values) > MOST_LISTED:
-        raise ValueError(f"a list of {len(values):,} is too long: {MOST_LISTED:,} are the most")
+        raise ValueError(f"a list of {len(values):,} is too long; the limit is {MOST_LISTED:,}")
     if long := [value for value in values if len(value) > longest]:
-        raise ValueError(f"{shown(long[0])} is too long: {longest} characters are the most")
+        raise ValueError(f"{shown(long[0])} is too long; the limit is {longest} characters")
     return [printable(value) for value in values]
 
 
@@ -159,15 +152,15 @@ def printable(value: str) -> str:
     if value.isprintable():
         return value
     wrong = ascii(next(sign for sign in value if not sign.isprintable())).strip("'")
-    raise ValueError(f"{shown(value)} holds a sign that cannot be seen ({wrong}); write it without")
+    raise ValueError(f"{shown(value)} contains an invisible character ({wrong}); remove it")
 
 
 def read_states(value: object) -> States:
     words = read_words(value)
     # A state that CI adds one day is accepted; what looks like a slip of the pen is not.
-    near = {word: suggest(word, STATE_WORDS) for word in words if word not in STATE_WORDS}
-    if any(near.values()):
-        raise ValueError("; ".join(f'no job state is called "{word}"{said}' for word, said in near.items() if said))
+    near = [(word, text) for word in words if word not in STATE_WORDS and (text := suggest(word, STATE_WORDS))]
+    if near:
+        raise ValueError("; ".join(f'there is no job state "{word}"{text}' for word, text in near))
     return states(words)
 
 

@@ -116,7 +116,7 @@ def _alike(before: Status, after: Status, *, has_throttle: bool) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Overdue:
-    """A level rule that fires for a time in state, and when; `repeats` is None when that cannot be told."""
+    """A level rule that fires for a time in state, and when; `repeats` is None when that is not known."""
 
     verdict: Verdict
     fired: Fired

@@ -96,7 +96,7 @@ def _text(given: Mapping[str, Any], name: str) -> str | None:
         return json.dumps(value, ensure_ascii=False, default=str)
     if value is None or isinstance(value, str):
         return value
-    raise ValueError(f"{name}: {shown(value)} is not a text")
+    raise ValueError(f"{name}: {shown(value)} is not a string")
 
 
 def _state(given: Mapping[str, Any], name: str) -> str | None:
@@ -105,7 +105,7 @@ def _state(given: Mapping[str, Any], name: str) -> str | None:
         raise ValueError(f'{name}: "{word}" is a set of states, and a job is in one; write one of {listing(STATES)}')
     near = suggest(word, STATE_WORDS) if word and word not in STATE_WORDS else ""
     if near:
-        raise ValueError(f'{name}: no job state is called "{word}"{near}')
+        raise ValueError(f'{name}: there is no job state "{word}"{near}')
     return word
 
 
@@ -131,7 +131,7 @@ def _outputs(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"outputs: {shown(value)} is not a list of texts")
+        raise ValueError(f"outputs: {shown(value)} is not a list of strings")
     return tuple(value)
 
 

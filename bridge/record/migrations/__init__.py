@@ -9,13 +9,15 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from psycopg.errors import DeadlockDetected
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from bridge.record.database import SHARED
 
 _ONE_AT_A_TIME = 0x63692D62  # two releases may run at once; any fixed number does
 _LOOK_S = 0.2
+_ATTEMPTS = 20
 _TRY = text("SELECT pg_try_advisory_xact_lock(:key)")  # to wait for it would be to hold a snapshot
 
 
@@ -31,10 +33,20 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     All or nothing, but for what PostgreSQL builds outside of a transaction (revision 0005): what fails there is
     completed by the next upgrade.
     """
-    with _alone(engine) as connection:
-        settings = config()
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, revision)
+    attempts, done = _ATTEMPTS, False
+    while not done:
+        try:
+            with _alone(engine) as connection:
+                settings = config()
+                settings.attributes["connection"] = connection
+                command.upgrade(settings, revision)
+        except OperationalError as error:
+            attempts -= 1
+            # A worker that still runs locks tables in its own order. PostgreSQL rolled the upgrade back for it.
+            if not isinstance(error.orig, DeadlockDetected) or not attempts:
+                raise
+        else:
+            done = True
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from bridge.record.schema import IS_OUT, horizons, job_problems, jobs, streams, 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A job of the snapshot: what `diff` compares with, and what tells whether a row must be written."""
+    """A job of the snapshot: what `diff` compares with, and what decides whether a row must be written."""
 
     seen: SeenJob
     stream: str

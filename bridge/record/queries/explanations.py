@@ -1,4 +1,4 @@
-"""What is on record about one job's messages, to explain why somebody did (not) get one."""
+"""What is on record about one job's messages, to explain why one was (not) sent."""
 
 from __future__ import annotations
 

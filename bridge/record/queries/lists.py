@@ -52,7 +52,7 @@ from bridge.record.schema import (
     transitions,
 )
 
-# --- selectivity: SQLite does not know how frequent a value is, so it is told which filter to find rows by ----------
+# --- selectivity: SQLite does not know how frequent a value is, so the filter to find rows by is chosen here ----------
 
 Condition = tuple[ColumnElement[bool], ColumnElement[bool]]  # in the words of an index, and in words of no index
 

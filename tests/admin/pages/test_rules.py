@@ -179,7 +179,7 @@ def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: Fl
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"tag": 5, "to": "Faild", "x": 1}', ['a job has no "x"', "tag: 5 is not a text", "did you mean"]),
+        ('{"tag": 5, "to": "Faild", "x": 1}', ['a job has no "x"', "tag: 5 is not a string", "did you mean"]),
         ('{"tag": "Transcode"', ["this is not JSON"]),
         ("{ tag = }", ["this is neither JSON nor TOML"]),
         ("tag", ["this is neither JSON nor TOML"]),
@@ -213,7 +213,7 @@ def test_every_fault_of_a_pasted_file_is_told_with_its_line_and_the_text_stays(
     html = posted(admin, "/rules/try", rules=text.replace("\n", "\r\n"))
     said = text_of(html)
     assert "This file would not come into force" in said
-    assert 'error line 26 rule "failed", key "to": no job state is called "Faild" (did you mean "Failed"?)' in said
+    assert 'error line 26 rule "failed", key "to": there is no job state "Faild" (did you mean "Failed"?)' in said
     assert 'error line 35 rule "all", key "notify": there is no notifier' in said
     assert "&lt;nobody&gt;" in html
     assert "<nobody>" not in html

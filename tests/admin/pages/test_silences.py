@@ -185,7 +185,7 @@ def test_every_fault_is_said_at_once_and_the_form_keeps_what_was_typed(world: Wo
     html = posted(admin, 400, **typed)
     said = text_of(html)
     for words in (
-        'State after: no job state is called "Faild" (did you mean "Failed"?)', "How long: 99d is too far away",
+        'State after: there is no job state "Faild" (did you mean "Failed"?)', "How long: 99d is too far in the future",
         "Reason: give a reason",
     ):  # fmt: skip
         assert words in said
@@ -203,7 +203,7 @@ def test_every_fault_is_said_at_once_and_the_form_keeps_what_was_typed(world: Wo
         ({"everything": "yes", "tag": "x"}, "Everything: with it nothing else that it matches can be named"),
         ({"to": "Failed", "other": "never"}, 'How long: "never" is not a duration'),
         ({"to": "Failed", "other": "2026-13-45"}, "is not a time such as"),
-        ({"to": "Failed", "other": "2026-11-21 09:00"}, "is over already"),
+        ({"to": "Failed", "other": "2026-11-21 09:00"}, "has passed"),
         ({"to": "Failed", "mode": "loud"}, 'What happens to the messages: "loud" is neither'),
         ({"to": "Failed", "author": "x" * 200}, "Who: has 200 characters; at most 100 are kept"),
         ({"to": "Failed", "reason": "a\0b"}, "Reason:"),

@@ -1,0 +1,121 @@
+from datetime import timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.decide.changes.diff import diff, gone, is_news, latest
+from bridge.model import DONE, GONE, NEW, STATES, SeenJob, Transition
+from tests.support.nouns import NOON, a_job
+
+
+def seen(**states: str) -> dict[str, SeenJob]:
+    return {name: SeenJob(job_id=name, state=state, sequence=1) for name, state in states.items()}
+
+
+def changes(before: dict[str, SeenJob], *jobs, **more) -> list[tuple[str, str, str]]:
+    steps = diff(before, jobs, watch="vod", now=NOON, **more)
+    return [(step.job.id, step.was, step.to) for step in steps]
+
+
+def test_a_job_seen_for_the_first_time_goes_from_new_to_its_state():
+    assert changes({}, a_job(id="j1", state="Running")) == [("j1", NEW, "Running")]
+    assert changes({}, a_job(id="j1", state="Failed")) == [("j1", NEW, "Failed")]
+
+
+def test_the_first_transition_is_number_one_and_each_later_one_counts_on():
+    (first,) = diff({}, [a_job(state="Submitted")], watch="vod", now=NOON)
+    before = {"j1": SeenJob(job_id="j1", state="Submitted", sequence=first.sequence)}
+    (second,) = diff(before, [a_job(state="Running")], watch="vod", now=NOON)
+    assert (first.sequence, second.sequence) == (1, 2)
+
+
+def test_silence_is_asked_about_first_sights_only():
+    jobs = [a_job(id="old", state="Success"), a_job(id="fresh", state="Success")]
+    steps = diff(seen(old="Running"), jobs, watch="vod", now=NOON, silence=lambda job: f"first look at {job.id}")
+    assert [step.silent for step in steps] == [None, "first look at fresh"]
+
+
+def test_a_job_in_the_state_it_was_in_is_not_a_change():
+    assert changes(seen(j1="Running"), a_job(id="j1", state="Running", progress=80)) == []
+
+
+def test_a_job_that_left_the_list_is_not_a_change():
+    assert changes(seen(j1="Running", j2="Running"), a_job(id="j2", state="Running")) == []
+
+
+def test_a_final_state_is_final():
+    for end in DONE:
+        assert not [state for state in (*STATES, GONE, "Reborn") if is_news(end, state)]
+
+
+def test_a_state_that_ci_adds_one_day_is_carried_through():
+    assert changes(seen(j1="Running"), a_job(id="j1", state="Reviewing")) == [("j1", "Running", "Reviewing")]
+
+
+def test_a_job_that_stands_on_a_page_twice_changes_once_and_to_the_further_state():
+    page = [a_job(id="j1", state="Success"), a_job(id="j2"), a_job(id="j1", state="Running")]
+    assert changes(seen(j1="Submitted", j2="Running"), *page) == [("j1", "Submitted", "Success")]
+
+
+def test_of_two_equally_far_states_the_first_on_the_page_counts():
+    assert [job.state for job in latest([a_job(state="Success"), a_job(state="Failed")])] == ["Success"]
+
+
+def test_changes_come_in_the_order_of_the_page():
+    assert [job for job, _, _ in changes({}, a_job(id="b"), a_job(id="a"), a_job(id="c"))] == ["b", "a", "c"]
+
+
+def lost(state: str) -> tuple[Transition, ...]:
+    before = SeenJob(job_id="j1", state=state, sequence=4)
+    return gone([(before, a_job(state=state))], watch="vod", now=NOON)
+
+
+def test_an_unfinished_job_that_ci_no_longer_knows_is_gone_and_not_failed():
+    (step,) = lost("Running")
+    assert (step.was, step.to, step.sequence, step.watch, step.seen_at) == ("Running", GONE, 5, "vod", NOON)
+    assert lost(GONE) == ()
+
+
+def test_a_job_that_ended_does_not_become_gone_when_ci_forgets_it():
+    assert not any(lost(end) for end in DONE)
+
+
+def test_a_job_that_was_gone_goes_on_from_the_state_that_ci_named_last():
+    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, named="Running")}
+    (step,) = diff(before, [a_job(id="j1", state="Success")], watch="vod", now=NOON)
+    assert (step.was, step.to, step.sequence) == ("Running", "Success", 3)
+
+
+def test_a_job_that_was_gone_and_is_as_before_comes_from_gone():
+    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, named="Running")}
+    assert changes(before, a_job(id="j1", state="Running")) == [("j1", GONE, "Running")]
+
+
+JOBS = st.builds(a_job, id=st.sampled_from(["j1", "j2", "j3"]), state=st.sampled_from([*STATES, "Reviewing"]))
+POLLS = st.lists(st.lists(JOBS, max_size=6) | st.sampled_from(["j1", "j2", "j3"]), max_size=12)
+
+
+@given(POLLS)
+def test_no_order_or_repetition_of_stale_pages_repeats_a_state_or_reopens_an_end(polls):
+    """A poll is a page of jobs, or the id of a job that CI says it does not know."""
+    known: dict[str, SeenJob] = {}
+    told: dict[str, list[Transition]] = {}
+    for number, poll in enumerate(polls):
+        now = NOON + timedelta(minutes=number)
+        if isinstance(poll, str):
+            steps = gone([(known[poll], a_job(id=poll))] if poll in known else [], watch="vod", now=now)
+        else:
+            steps = diff(known, poll, watch="vod", now=now)
+        for step in steps:
+            told.setdefault(step.job.id, []).append(step)
+            named = step.was if step.to == GONE else None
+            known[step.job.id] = SeenJob(job_id=step.job.id, state=step.to, sequence=step.sequence, named=named)
+    for steps in told.values():
+        states = [step.to for step in steps]
+        assert all(one != other for one, other in pairwise(states))
+        assert DONE.isdisjoint(states[:-1])
+        named = [NEW, *(state if state != GONE else step.was for state, step in zip(states, steps, strict=True))]
+        back = [one if one != state else GONE for one, state in zip(named, states, strict=False)]
+        assert [step.was for step in steps] == back
+        assert [step.sequence for step in steps] == list(range(1, len(steps) + 1))

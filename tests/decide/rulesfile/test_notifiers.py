@@ -1,0 +1,118 @@
+import pytest
+
+from tests.support.nouns import SECRET, a_rulebook
+from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, faults, notifier
+
+ENV = {
+    "HOOKS": "https://hooks.slack.com/x", "EMPTY": "  ", "WRONG": "SECRET", "SHORT": "whsec_SECRET", "S": SECRET,
+    "U": "https://a.example.com", "V": "https://b.example.com",
+}  # fmt: skip
+SLACK = 'type = "slack"\n'
+INCOMING = SLACK + 'url = { env = "HOOKS" }\n'
+WEBHOOK = 'type = "webhook"\n'
+CMS = WEBHOOK + 'url = "https://a.example.com"\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('type = "email"', ', key "type": "email" is not a notifier type; it is "slack" or "webhook"'),
+        (WEBHOOK + SIGNED, ': "url" is missing'),
+        (SLACK, ": set channel and token (a bot), or url (an incoming webhook): one of the two"),
+        (SLACK + 'channel = "C1"', ': channel needs token = { env = "SLACK_BOT_TOKEN" }'),
+        (INCOMING + "update = true", ', key "update": an incoming webhook has no threads and no updates; they need'),
+        (INCOMING + 'token = { env = "U" }', ', key "token": an incoming webhook takes no token; take it out, or'),
+        (SLACK + 'url = "https://hooks.slack.com/SECRET"', ', key "url": write url = { env = "NAME" }, with the name'),
+        (WEBHOOK + 'url = { env = "MISSING" }', ', key "url": environment variable MISSING is not set'),
+        (WEBHOOK + 'url = { env = "EMPTY" }', ', key "url": environment variable EMPTY is empty'),
+        (WEBHOOK + 'url = { env = "WRONG" }', ', key "url": the value of WRONG is not an http(s) address without user'),
+        (WEBHOOK + 'url = { env = ["U", "V"] }', ', key "url": takes one environment variable; only a secret may have'),
+        (CMS + 'secret = { env = "SHORT" }', ', key "secret": the value of SHORT is not whsec_ followed by the base64'),
+        (CMS + 'headers = { "webhook-id" = "x" }', ', key "headers.webhook-id": the bridge sets this header itself'),
+        (CMS + 'headers = { X = "a\\nb" }', ', key "headers.X": a header is a name and one line of plain ASCII text'),
+        (CMS + 'channel = "C1"', ': unknown key "channel"; there are retry, fallback, max_in_flight, rate, type, url'),
+        (CMS + 'fallback = "hook"', ', key "fallback": is circular: hook -> hook'),
+    ],
+)
+def test_a_wrong_notifier_says_what_would_be_right(lines, said):
+    (found,) = faults(f"{notifier(lines)}\n{WATCH}{RULE}", ENV)
+    line = 1 if said.startswith(":") and "unknown key" not in said else len(lines.strip().split("\n")) + 1
+    assert found.startswith(f'{line}: notifier "hook"{said}')
+    assert "SECRET" not in found
+
+
+@pytest.mark.parametrize(
+    "url", ["", "cms.example.com", "ftp://x", "https://", "https://u:p@x", "http://x:0", "http://[x"]
+)
+def test_what_is_no_address_is_refused(url):
+    (said,) = faults("\n".join((notifier('type = "webhook"', f'url = "{url}"'), WATCH, RULE)))
+    assert "is not an http(s) address" in said
+
+
+@pytest.mark.parametrize("header", ['X = "媒体"', 'X = "a\\u0000b"', '"X Y" = "a"', '"" = "a"', '"X:" = "a"'])
+def test_what_cannot_stand_in_a_header_is_refused(header):
+    (said,) = faults(WATCH + RULE + HOOK + f"headers = {{ {header} }}")
+    assert "a header is a name and one line of plain ASCII text" in said
+
+
+def test_the_old_secret_of_a_rotation_that_is_over_has_to_go_from_the_file_too():
+    text = WATCH + RULE + HOOK + 'secret = { env = ["HOOK_SECRET", "OLD"] }'
+    (said,) = faults(text, {"HOOK_SECRET": SECRET})
+    assert said.endswith("environment variable OLD is not set; take it out when the rotation is over")
+
+
+def test_a_circle_of_fallbacks_names_its_way():
+    text = "".join(f'{HOOK.replace(".hook", f".{a}")}fallback = "{b}"\n' for a, b in ("ab", "bc", "cb"))
+    said = faults(WATCH + RULE.replace("hook", "a") + text)
+    assert [one.partition("circular: ")[2] for one in said] == ["b -> c -> b", "c -> b -> c"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'secret = "whsec_HIDDEN"',
+        'secret = ["whsec_HIDDEN"]',
+        'secret = { value = "whsec_HIDDEN" }',
+        'secret = { env = "whsec_HIDDEN" }',
+        'secret = { env = "HIDDEN/+=" }',
+        'secret = { env = "S" }',
+        'headers = ["Authorization: HIDDEN"]',
+        'headers = { Authorization = "HIDDEN" }',
+        'headers = { Authorization = { value = "HIDDEN" } }',
+        'token = "HIDDEN"',
+        'secert = "HIDDEN"',
+    ],
+)
+def test_no_fault_says_a_secret(line):
+    said = faults(WATCH + RULE + HOOK + line, {"S": "HIDDEN"})
+    assert said
+    assert "HIDDEN" not in "\n".join(said)
+
+
+def test_no_fault_says_a_password_in_an_address():
+    for text in (
+        WATCH + 'endpoint = "http://u:HIDDEN@proxy"' + RULE,
+        WATCH + RULE + HOOK.replace("cms.", "u:HIDDEN@cms."),
+    ):
+        assert "HIDDEN" not in "\n".join(faults(text))
+
+
+def test_a_rulebook_shows_no_secret():
+    env = {"TOKEN": "xoxb-HIDDEN", "URL": "https://x.example.com/HIDDEN", "S": SECRET, "KEY": "HIDDEN"}
+    text = f"""{WATCH}{RULE}
+[notifier.hook]
+type = "webhook"
+url = {{ env = "URL" }}
+secret = {{ env = "S" }}
+headers = {{ X-Key = {{ env = "KEY" }} }}
+[notifier.bot]
+type = "slack"
+channel = "C1"
+token = {{ env = "TOKEN" }}
+[notifier.incoming]
+type = "slack"
+url = {{ env = "URL" }}
+"""
+    book = repr(a_rulebook(text, env))
+    assert "HIDDEN" not in book
+    assert SECRET not in book
