@@ -22,7 +22,6 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, LocationValueError, ProxyError
 from urllib3.util import Retry, Timeout
-from urllib3.util.ssl_ import create_urllib3_context
 
 from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError
 from bridge.http_headers import http_date, retry_after
@@ -141,16 +140,13 @@ class HttpSession:
     def _get(self, url: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> Reply:
         if urlsplit(url).scheme not in ("http", "https"):
             raise LocationValueError
-        connect_s, read_s = min(CONNECT_TIMEOUT_S, self._deadline_s), min(SILENCE_TIMEOUT_S, self._deadline_s)
+        timeout = Timeout(
+            connect=min(CONNECT_TIMEOUT_S, self._deadline_s), read=min(SILENCE_TIMEOUT_S, self._deadline_s)
+        )
         with self._manager(self._proxies.of(url)).request(
-            "GET",
-            url,
-            headers=_HEADERS | dict(headers),
-            timeout=Timeout(connect=connect_s, read=read_s),
-            retries=_RETRY,
-            redirect=False,
+            "GET", url, headers=_HEADERS | dict(headers), timeout=timeout, retries=_RETRY, redirect=False,
             preload_content=False,
-        ) as response:
+        ) as response:  # fmt: skip
             body = bytearray()
             while piece := response.read1(_PIECE, decode_content=True):
                 if response.status == 200:
@@ -168,12 +164,10 @@ class HttpSession:
             return self._managers[proxy]
 
     def _new_manager(self, proxy: str | None) -> urllib3.PoolManager:
-        context = create_urllib3_context()  # once: else every connection reads the file of certificates
-        context.load_verify_locations(self._trusted)
         options: dict[str, Any] = {
             "num_pools": _HOSTS,
             "maxsize": CONNECTIONS,
-            "ssl_context": context,
+            "ca_certs": self._trusted,
             "socket_options": _SocketOptions(HTTPConnection.default_socket_options),
         }
         if proxy:
