@@ -63,7 +63,7 @@ class TencentCi:
     ) -> None:
         """`endpoint` replaces CI's hosts, save where a place has its own; `deadline_s` bounds one request.
 
-        `trusted` is a file of certificates; by default those of certifi.
+        `trusted` is a file of certificates, if not those of requests.
         """
         self._credentials, self._endpoint = credentials, endpoint
         self._clock, self._sleep = clock, sleep
@@ -169,13 +169,13 @@ class TencentCi:
         headers = {"Host": place.host}
         if self._credentials.token:
             headers[TOKEN_HEADER] = self._credentials.token
-        headers["Authorization"] = self._signature(path, params, headers, offset)
+        signature = self._signature(path, params, headers, offset)
         # The part before an @ in an endpoint may be a password.
         host = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
         reader = AnswerReader(bucket=place.bucket, region=place.region, cache=self._cache)
         reply = None
         try:
-            reply = self._session.get(url, headers=headers, host=host, take=reader.feed)
+            reply = self._session.get(url, headers=headers, authorization=signature, host=host, take=reader.feed)
             return reader.close() if reply.status == 200 else None, reply
         except UnreadableReply as error:
             raise self._detailed(error, place, reader.beginning or b"", reply) from None
@@ -238,7 +238,7 @@ class TencentCi:
 
 
 def _check(credentials: Credentials) -> None:
-    """Refuse what cannot be a key. http.client would quote in its error what a header cannot contain."""
+    """Refuse what cannot be a key. requests would quote it in its error, if a header cannot contain it."""
     values = {
         "TENCENTCLOUD_SECRET_ID": credentials.secret_id,
         "TENCENTCLOUD_SECRET_KEY": credentials.secret_key,

@@ -6,22 +6,23 @@ import http.client
 import io
 import socket
 import ssl
-import threading
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address, ip_network
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
-import certifi
+import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, LocationValueError, ProxyError
-from urllib3.util import Retry, Timeout
+from urllib3.exceptions import ConnectTimeoutError, LocationParseError
+from urllib3.poolmanager import PoolManager
+from urllib3.util.retry import Retry
 
 from bridge.collect.errors import CHECK_ADDRESS, ConfigError, TemporaryError
 from bridge.http_headers import http_date, retry_after
@@ -37,13 +38,13 @@ class Proxies:
     https: str | None = field(default=None, repr=False)
     without: str = ""
 
-    def of(self, url: str) -> str | None:
-        """Return the proxy for `url`, if any."""
+    def of(self, url: str) -> dict[str, str]:
+        """Return the proxy for `url` as requests takes it; none is {}."""
         parts = urlsplit(url)
         proxy = self.https if parts.scheme == "https" else self.http
         host, port = (parts.hostname or "").rstrip("."), parts.port or {"https": 443, "http": 80}.get(parts.scheme)
         direct = any(_covers(word, host, port) for word in self.without.lower().replace(",", " ").split())
-        return None if direct else proxy
+        return {parts.scheme: proxy} if proxy and not direct else {}
 
 
 def _covers(word: str, host: str, port: int | None) -> bool:
@@ -92,32 +93,41 @@ ERROR_LIMIT = 2**16  # bytes of an answer other than 200 that are read: CI's err
 CONNECT_TIMEOUT_S = 5.0  # for each address of the host
 SILENCE_TIMEOUT_S = 15.0  # between two bytes
 CONNECTIONS = 16  # kept open for each host: polls may run in several threads
-_HEADERS = {"User-Agent": "ci-bridge", "Accept-Encoding": "gzip, deflate"}
 _PIECE = 2**16  # bytes, unpacked
 _HOSTS = 64  # that are kept connections to, the latest
+
+_NO_ADDRESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    LocationParseError,
+)
 
 # Only requests without an answer are retried here; answers are for the caller to judge.
 _RETRY = Retry(total=None, connect=1, read=1, status=0, redirect=0, other=0, respect_retry_after_header=False)
 
 
 class HttpSession:
-    """Threads may share it: it keeps connections and nothing else."""
+    """Threads may share it: it keeps connections, and no cookies."""
 
     def __init__(
         self, *, deadline_s: float, monotonic: Callable[[], float], proxies: Proxies, trusted: str | None
     ) -> None:
         self._deadline_s, self._monotonic, self._proxies = deadline_s, monotonic, proxies
-        self._trusted = trusted or certifi.where()
-        self._managers: dict[str | None, urllib3.PoolManager] = {}  # by proxy
-        self._lock = threading.Lock()
+        self._session = _Session()
+        self._session.trust_env = False  # requests would read variables as they are, and ~/.netrc
+        self._session.verify = trusted or True
+        self._session.headers["User-Agent"] = "ci-bridge"
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(_HOSTS, CONNECTIONS, _RETRY))
 
     def close(self) -> None:
-        # urllib3 leaves this to the garbage collector, and an error that somebody keeps holds its pool.
-        for manager in self._managers.values():
-            for key in manager.pools.keys():  # noqa: SIM118  urllib3's container refuses to be iterated
-                manager.pools[key].close()
+        self._session.close()
 
-    def get(self, url: str, *, headers: Mapping[str, str], host: str, take: Callable[[bytes], None]) -> Reply:
+    def get(
+        self, url: str, *, headers: Mapping[str, str], authorization: str, host: str, take: Callable[[bytes], None]
+    ) -> Reply:
         """Return the answer, whatever its status; `host` is the name of the other side in errors.
 
         The body of a 200 is passed to `take` in pieces, as it arrives; of others, the beginning is in the reply.
@@ -125,63 +135,46 @@ class HttpSession:
         deadline = _Deadline(self._monotonic() + self._deadline_s, self._monotonic)
         token = _deadline.set(deadline)
         try:
-            return self._get(url, headers, take)
-        # Without causes: urllib3's own texts may quote headers and a proxy's password.
-        except LocationValueError:
+            return self._get(url, headers, authorization, take)
+        # Without causes: requests' own texts may quote headers and a proxy's password.
+        except _NO_ADDRESS:
             raise ConfigError(f"{host}: there is no such address", advice=CHECK_ADDRESS) from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if deadline.left() <= 0:
                 raise TemporaryError(f"{host} took longer than {self._deadline_s:g} s to answer") from None
-            by = "the proxy: " if any(isinstance(cause, ProxyError) for cause in _causes(error)) else ""
+            by = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
             raise TemporaryError(f"{host}: {by}{_reason(error)}", advice=_advice(error)) from None
         finally:
             _deadline.reset(token)
 
-    def _get(self, url: str, headers: Mapping[str, str], take: Callable[[bytes], None]) -> Reply:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise LocationValueError
-        timeout = Timeout(
-            connect=min(CONNECT_TIMEOUT_S, self._deadline_s), read=min(SILENCE_TIMEOUT_S, self._deadline_s)
-        )
-        with self._manager(self._proxies.of(url)).request(
-            "GET", url, headers=_HEADERS | dict(headers), timeout=timeout, retries=_RETRY, redirect=False,
-            preload_content=False,
-        ) as response:  # fmt: skip
+    def _get(self, url: str, headers: Mapping[str, str], authorization: str, take: Callable[[bytes], None]) -> Reply:
+        def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["Authorization"] = authorization
+            return request
+
+        with self._session.get(
+            url,
+            headers=headers,
+            auth=sign,  # without it, requests would make an Authorization of a user name in the URL
+            proxies=self._proxies.of(url),
+            stream=True,
+            allow_redirects=False,
+            timeout=(min(CONNECT_TIMEOUT_S, self._deadline_s), min(SILENCE_TIMEOUT_S, self._deadline_s)),
+        ) as response:
             body = bytearray()
-            while piece := response.read1(_PIECE, decode_content=True):
-                if response.status == 200:
+            # Unlike iter_content, this returns what has arrived, even if the rest never does.
+            while piece := response.raw.read1(_PIECE, decode_content=True):
+                if response.status_code == 200:
                     take(piece)
                 elif len(body) < ERROR_LIMIT:
                     body += piece
                 else:
                     break
-            return Reply(status=response.status, headers=response.headers, body=bytes(body))
-
-    def _manager(self, proxy: str | None) -> urllib3.PoolManager:
-        with self._lock:
-            if proxy not in self._managers:
-                self._managers[proxy] = self._new_manager(proxy)
-            return self._managers[proxy]
-
-    def _new_manager(self, proxy: str | None) -> urllib3.PoolManager:
-        options: dict[str, Any] = {
-            "num_pools": _HOSTS,
-            "maxsize": CONNECTIONS,
-            "ca_certs": self._trusted,
-            "socket_options": _SocketOptions(HTTPConnection.default_socket_options),
-        }
-        if proxy:
-            user = unquote_to_bytes(urlsplit(proxy).netloc.rpartition("@")[0])
-            headers = {"Proxy-Authorization": f"Basic {b64encode(user).decode()}"} if user else None
-            manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
-        else:
-            manager = urllib3.PoolManager(**options)
-        manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
-        return manager
+            return Reply(status=response.status_code, headers=response.headers, body=bytes(body))
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the operating system said at the bottom of urllib3's chain, or the error's name."""
+    """Return what the operating system said at the bottom of requests' chain, or the error's name."""
     causes = _causes(error)
     for cause in reversed(causes):
         if isinstance(cause, urllib3.exceptions.IncompleteRead):
@@ -190,7 +183,7 @@ def _reason(error: BaseException) -> str:
             return "the reply cannot be decompressed"
         if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError):
             return "no answer in time"
-        if isinstance(cause, OSError):
+        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException):
             return cause.strerror or str(cause) or type(cause).__name__
     return type(causes[-1]).__name__
 
@@ -223,7 +216,7 @@ class _Deadline:
         return self.ends_at - self.monotonic()
 
 
-# urllib3's timeout restarts with every byte, so a server that drips could hold a call forever. The deadline
+# requests' timeout restarts with every byte, so a server that drips could hold a call forever. The deadline
 # has to reach the socket, through classes that urllib3 makes by itself: hence a context variable.
 _deadline: ContextVar[_Deadline] = ContextVar("_deadline")
 
@@ -288,3 +281,31 @@ class _HttpPool(HTTPConnectionPool):
 
 class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _Https
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return none: even unfollowed, requests would read the whole of a redirect's body, without our cap."""
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _use_deadline(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> PoolManager:
+        manager: PoolManager = super().proxy_manager_for(proxy, **kwargs)
+        _use_deadline(manager)
+        return manager
+
+    def close(self) -> None:
+        # urllib3 leaves this to the garbage collector, and an error that somebody keeps holds its pool.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118  urllib3's container refuses to be iterated
+                manager.pools[key].close()
+        super().close()
+
+
+def _use_deadline(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    manager.connection_pool_kw["socket_options"] = _SocketOptions(HTTPConnection.default_socket_options)

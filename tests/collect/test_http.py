@@ -9,7 +9,6 @@ import threading
 import time
 import tracemalloc
 import zlib
-from base64 import b64encode
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,7 +21,6 @@ from bridge.collect.errors import BrokenReply, CiError, ConfigError, TemporaryEr
 from bridge.collect.http import Proxies, Reply
 from bridge.collect.jobs_xml import PART_LIMIT, REPLY_LIMIT
 from tests.collect.conftest import CREDENTIALS, NOW, PLACE, STREAM, FakeCi, answer, fixture, refusal
-from tests.support.proxies import Proxy
 from tests.support.receivers import Behaviour, dripping, raw
 
 PAGE = fixture("list_two_jobs_next_token.xml").strip()
@@ -192,15 +190,6 @@ def test_a_refused_connection_says_where_and_why_without_passwords() -> None:
     assert str(error) == f"{PLACE.host} through {place}: Connection refused"
     assert str(by_proxy) == f"{PLACE.host}: the proxy: Connection refused"
     assert isinstance(error, TemporaryError)
-
-
-def test_user_and_password_of_a_proxy_are_sent_to_it_in_utf_8(fake_ci: FakeCi) -> None:
-    fake_ci.will(answer())
-    with Proxy() as proxy:
-        proxies = Proxies(http=proxy.url.replace("://", "://me:%E5%AF%86%40@"))
-        with TencentCi(credentials=CREDENTIALS, endpoint=fake_ci.url, proxies=proxies) as ci:
-            ci.list(STREAM)
-    assert proxy.forwarded[0].headers["proxy-authorization"] == f"Basic {b64encode('me:密@'.encode()).decode()}"
 
 
 def test_a_call_to_a_host_of_two_addresses_that_take_no_connections_ends_at_its_deadline() -> None:

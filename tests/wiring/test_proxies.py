@@ -99,7 +99,7 @@ def test_hosts_in_no_proxy_are_asked_directly(ci: str, certificate: Certificate,
 )
 def test_no_proxy_is_read_as_by_other_programs(without: str, host: str, *, direct: bool) -> None:
     found = Proxies(https="http://proxy:3128", without=without).of(f"https://{host}/jobs")
-    assert found == (None if direct else "http://proxy:3128")
+    assert found == ({} if direct else {"https": "http://proxy:3128"})
 
 
 @pytest.mark.parametrize("wrong", ["socks5://h:1", "http://", "http://h:x", "http://a b", "http://user:hush@h\\"])
