@@ -42,7 +42,7 @@ MUTANTS = (
         "taking a rules file that is being written",
         "bridge.wiring.rules:Rules.look",
         "lambda self, now_s, **more: original(self, now_s, **more) or self._judge(self._same_s)",
-        ("tests/decide/rulesfile/test_reload.py",),
+        ("tests/wiring/test_rules.py",),
     ),
     Mutant(
         "old rules that do not give way",
@@ -206,7 +206,7 @@ MUTANTS = (
         "an emptied rules.toml that is taken",
         "bridge.decide.rulesfile.rulesets:emptied",
         "lambda before, after: None",
-        ("tests/decide/rulesfile/test_reload.py", "tests/wiring/test_rules_in_force.py"),
+        ("tests/wiring/test_rules.py", "tests/wiring/test_rules_in_force.py"),
     ),
 )
 
