@@ -137,7 +137,7 @@ def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db
 
 
 @pytest.mark.parametrize(
-    ("since", "beat", "is_forsaken"),
+    ("since", "beat", "is_abandoned"),
     [
         (hours(1), None, True),
         (hours(1), minutes(-11), True),
@@ -145,8 +145,8 @@ def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db
         (minutes(10), None, False),
     ],
 )
-def test_what_is_long_over_by_a_worker_that_was_silent_since_is_forsaken(
-    db: Database, since: timedelta, beat: timedelta | None, *, is_forsaken: bool
+def test_what_is_long_over_by_a_worker_that_was_silent_since_is_abandoned(
+    db: Database, since: timedelta, beat: timedelta | None, *, is_abandoned: bool
 ) -> None:
     put(db, new_delivery("d1"))
     (mine,) = claim(db, worker="w1")
@@ -154,7 +154,7 @@ def test_what_is_long_over_by_a_worker_that_was_silent_since_is_forsaken(
     write(db, leases.enlist, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
     if beat:
         write(db, leases.enlist, "w1", machine="m", pid=1, now=now + beat)
-    assert read(db, results.abandoned, before=now - minutes(10)) == ({(mine.n, mine.lease)} if is_forsaken else set())
+    assert read(db, results.abandoned, before=now - minutes(10)) == ({(mine.n, mine.lease)} if is_abandoned else set())
 
 
 def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None:
