@@ -24,6 +24,7 @@ class Post:
     text: str
     blocks: list[dict[str, Any]]
     metadata: dict[str, Any] | None
+    at: float
 
 
 class SlackError(Exception):
@@ -75,7 +76,7 @@ class SlackLookAlike(WebServer):
         ts = f"{1_700_000_000 + (number := next(self._count))}.{number:06d}"
         thread_ts = self._thread_of(channel, arguments.get("thread_ts"))
         self._posts[channel, ts] = Post(
-            channel=channel, ts=ts, thread_ts=thread_ts, text=text, blocks=blocks, metadata=metadata
+            channel=channel, ts=ts, thread_ts=thread_ts, text=text, blocks=blocks, metadata=metadata, at=self.now()
         )
         message = {"type": "message", "text": text, "ts": ts, "blocks": blocks}
         return {"channel": channel, "ts": ts, "message": message | ({"thread_ts": thread_ts} if thread_ts else {})}
@@ -96,6 +97,7 @@ class SlackLookAlike(WebServer):
             text=text or old.text,
             blocks=blocks if "blocks" in arguments else old.blocks,  # without new ones the old ones stay
             metadata=metadata or old.metadata,
+            at=self.now(),
         )
         return {"channel": old.channel, "ts": old.ts, "text": text}
 

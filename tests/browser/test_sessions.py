@@ -42,8 +42,8 @@ def test_who_signed_in_to_look_sees_no_button_and_is_refused_a_post_made_by_hand
 class Forger(WebServer):
     """Another site, whose page posts to ours as soon as it is opened."""
 
-    def __init__(self, target: str, *, host: str) -> None:
-        super().__init__(host=host)
+    def __init__(self, target: str) -> None:
+        super().__init__()
         self._target = target
 
     def respond(self, request: Request) -> Answer:
@@ -55,7 +55,7 @@ class Forger(WebServer):
 def forged(bridge: Bridge) -> Iterator[tuple[str, str, str]]:
     """A dead delivery, and pages of another site and of another port of this one that want it sent again."""
     job, dead = bridge.dead()
-    with Forger(f"{bridge.url}/deliveries/{dead['id']}/redrive", host="127.0.0.1") as forger:
+    with Forger(f"{bridge.url}/deliveries/{dead['id']}/redrive") as forger:
         yield job, forger.url, forger.url.replace("127.0.0.1", "localhost")
 
 
