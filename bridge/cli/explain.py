@@ -28,7 +28,7 @@ _MESSAGE_LINES = 10
 _ANSWERS = {"fired": "yes", "waiting": "wait", "stopped": "no", "no": "no"}
 
 
-@click.command()
+@click.command(short_help="Show why each rule does or does not match a job.")
 @click.argument("job_id", required=False)
 @click.option("--bucket", help="Only the job in this bucket: two buckets may have the same job id.")
 @click.option("--job", "file", type=click.Path(dir_okay=False), help="A sample job as JSON (- is stdin).")

@@ -17,7 +17,7 @@ from bridge.cli.common import connect, count_of, deliveries_of, echo, echo_json,
 from bridge.environment import lookup
 from bridge.pipeline.poll_context import Poll
 from bridge.wiring.web import served, warn_of_open_door, web_app
-from bridge.wiring.worker import Worker, poll_all, take_over
+from bridge.wiring.worker import Worker, poll_all
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +106,6 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
     for name in names:
         if name not in known:
             fail(f'there is no watch "{name}"; there are {", ".join(known) or "none"}')
-    if why := take_over(db, rules.book):
-        fail(
-            f"not polled: {why}. Poll with the rules in force (BRIDGE_RULES), or put these rules in force:"
-            " `ci-bridge rules reload` on the workers' machine, or restart the workers"
-        )
     polls = [_poll_facts(name, poll) for name, poll in poll_all(settings, rules, db, names)]
     if as_json:
         echo_json(polls)
