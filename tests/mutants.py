@@ -67,7 +67,7 @@ MUTANTS = (
         "reusing a lease",
         "bridge.pipeline.dispatch:Dispatcher.__init__",
         "lambda self, **facts: (original(self, **facts), setattr(self, '_claims', itertools.repeat(0)))[0]",
-        ("tests/pipeline/test_deliver.py",),
+        ("tests/pipeline/test_dispatch.py",),
     ),
     Mutant(
         "judging the name instead of the address connected to",
@@ -149,7 +149,7 @@ MUTANTS = (
         "a mark that is CI's clock, whatever ours says",
         "bridge.decide.changes.clocks:Chain._now",
         "lambda self: self.date or self.began",
-        ("tests/pipeline/test_clocks_of_lists.py",),
+        ("tests/pipeline/test_clocks.py",),
     ),
     Mutant(
         "a job that is gone at the first denial",
@@ -200,7 +200,7 @@ MUTANTS = (
         "a broken page that is refused whole",
         "bridge.pipeline.poll:Poller._narrow",
         "lambda self, listing, error: (_ for _ in ()).throw(error)",
-        ("tests/pipeline/test_broken_pages.py",),
+        ("tests/pipeline/test_unreadable.py",),
     ),
     Mutant(
         "an emptied rules.toml that is taken",

@@ -20,7 +20,7 @@ from bridge import settings as environment
 from bridge.decide.messages.build import address
 from bridge.decide.messages.build import test_message as a_test_message
 from bridge.decide.retries import BROKEN_AT
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Poll
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import entries

@@ -1,33 +1,31 @@
-"""The web application: which parts answer where, and what holds for every request."""
+"""The web application: its endpoints, and what applies to every request."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from functools import cached_property
-from typing import Any
+from functools import cache
 
 from flask import Flask, Response, g, request
-from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
-from bridge.admin import auth, problems, revalidating
+from bridge.admin import auth
+from bridge.admin.api.operations import OperationsApi
+from bridge.admin.api.read import ReadApi
+from bridge.admin.api.rules import RulesApi
 from bridge.admin.auth_throttle import Failures
-from bridge.admin.health import Health
-from bridge.admin.metrics import Metrics
-from bridge.admin.operations import OperationsApi
+from bridge.admin.health import HealthApi
+from bridge.admin.http import problems
+from bridge.admin.http.problems import Problem
+from bridge.admin.http.routes import Route
+from bridge.admin.metrics import MetricsApi
 from bridge.admin.pages import Dashboard
 from bridge.admin.pages.session import is_by_browser
 from bridge.admin.parts import Parts
-from bridge.admin.problems import Problem
-from bridge.admin.reads import Reads
-from bridge.admin.routes import Route
-from bridge.admin.rules_api import RulesApi
-from bridge.admin.silences import Silences
-from bridge.admin.stats import Charts
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.record.database import Database
 
@@ -63,60 +61,52 @@ def create_app(
     )  # fmt: skip
     parts.loaded.since(book().sha, clock())
     app = Flask("bridge.admin", static_folder=None)
-    # One more, so that a body that is too long can be told from one that just fits.
+    # One more, so that a body that is too long differs from one that just fits.
     app.config.update(MAX_CONTENT_LENGTH=problems.LARGEST_BODY + 1, PROPAGATE_EXCEPTIONS=False)
-    app.json = _Json(app)
     app.url_map.merge_slashes = False  # a name may have two; and nobody is redirected anywhere
     problems.register(app)
-    routes = Everything(parts).routes
+    routes = _routes(parts)
     for route in routes:
         app.add_url_rule(route.path, route.name, route.view, methods=[route.method])
     public = frozenset(route.name for route in routes if route.public)
     keys, failures = auth.Keys.of(admin_token, read_token), Failures(monotonic)
     dashboard = Dashboard(parts, keys, failures)
     _guard(app, public, keys, failures, dashboard)
-    revalidating.register(app, frozenset(route.name for route in routes if route.revalidated))
+    _revalidate(app, frozenset(route.name for route in routes if route.revalidated))
     dashboard.register(app)
     return app
 
 
-# For one version: then there is nothing there.
+def _routes(parts: Parts) -> list[Route]:
+    """Return all endpoints, and the one that describes the others."""
+
+    @cache
+    def document() -> str:
+        from bridge.admin.http.openapi import document  # few ask for it, and most processes never import its library
+
+        return json.dumps(document(routes), ensure_ascii=False)
+
+    def described() -> ResponseReturnValue:
+        return Response(document(), content_type="application/json")
+
+    routes = [
+        Route(path="/openapi.json", view=described, name="openapi", summary="this description"),
+        *(route for part in _APIS for route in part(parts).routes()),
+    ]
+    return routes
+
+
+_APIS = (HealthApi, MetricsApi, ReadApi, OperationsApi, RulesApi)
+# For one release: afterwards nothing is there.
 _GONE = r"/api/v1/redrives(/.*)?"
 _INSTEAD = (
-    "there are no orders any more: POST /api/v1/deliveries/redrive resends a batch, GET /api/v1/deliveries/batches/ID "
-    "says how far it is, and DELETE there cancels what is left of it"
+    "orders were removed: POST /api/v1/deliveries/redrive resends a batch, GET /api/v1/deliveries/batches/ID shows its "
+    "progress, and DELETE there cancels the rest of it"
 )
 
 
-class _Json(DefaultJSONProvider):
-    ensure_ascii = False
-    sort_keys = False
-
-
-_PARTS = (Health, Metrics, Reads, OperationsApi, Silences, RulesApi, Charts)
-
-
-class Everything:
-    """All endpoints, and the one that tells of the others."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.routes = [
-            Route(path="/openapi.json", view=self.described, name="openapi", says="this description"),
-            *(route for part in _PARTS for route in part(parts).routes()),
-        ]
-
-    def described(self) -> ResponseReturnValue:
-        return self._document
-
-    @cached_property
-    def _document(self) -> dict[str, Any]:
-        from bridge.admin.openapi import document  # few ask for it, and most processes never import its library
-
-        return document(self.routes)
-
-
 def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failures, dashboard: Dashboard) -> None:
-    """Let nobody in by default: what is not public asks who it is, and so does what is not there."""
+    """Let nobody in by default: what is not public needs a token, and so does what does not exist."""
 
     @app.before_request
     def enter() -> ResponseReturnValue | None:
@@ -124,7 +114,7 @@ def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failur
             if scope := auth.known(request, keys, failures):
                 g.scope = scope
             return None
-        if request.blueprint == "pages":  # those look after themselves
+        if request.blueprint == "pages":  # they check it themselves
             return None
         if request.endpoint is None and is_by_browser(request):
             return dashboard.nothing_there()
@@ -141,4 +131,17 @@ def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failur
     def add_headers(response: Response) -> Response:
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
+        return response
+
+
+def _revalidate(app: Flask, endpoints: Collection[str]) -> None:
+    """Give answers of these endpoints a strong ETag, made of their body, and let clients ask with it each time."""
+
+    @app.after_request
+    def revalidate(response: Response) -> Response:
+        if request.endpoint not in endpoints or response.status_code != 200:
+            return response
+        response.headers["Cache-Control"] = "private, no-cache"
+        response.add_etag()
+        response.make_conditional(request)
         return response

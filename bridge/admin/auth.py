@@ -1,4 +1,4 @@
-"""Who may ask: two bearer tokens, or, while no admin token is set, this machine alone."""
+"""Authentication: two bearer tokens, or, while no admin token is set, this machine alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Self
 from flask import Request
 
 from bridge.admin.auth_throttle import Failures, counted
-from bridge.admin.problems import Problem
+from bridge.admin.http.problems import Problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
@@ -29,7 +29,7 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The tokens that open the API, as digests: comparing those takes the same time for a token of any length."""
+    """The tokens as digests: comparing those takes the same time for a token of any length."""
 
     admin: bytes | None = field(repr=False)
     read: bytes | None = field(repr=False)
@@ -39,7 +39,7 @@ class Keys:
         return cls(*(_digest(token.encode()) if token else None for token in (admin_token, read_token)))
 
     def scope(self, given: bytes) -> Scope | None:
-        # Both are compared, whatever the first says: the time taken tells nothing.
+        # Both are always compared, so that the time taken reveals nothing.
         digest = _digest(given)
         admin, read = (key is not None and hmac.compare_digest(digest, key) for key in (self.admin, self.read))
         return Scope.ADMIN if admin else Scope.READ if read else None
@@ -50,12 +50,12 @@ def _digest(token: bytes) -> bytes:
 
 
 def enter(request: Request, keys: Keys, failures: Failures) -> Scope:
-    """Return who asks. Raises Problem 401, 403 or 429."""
+    """Return the scope of a request. Raises Problem 401, 403 or 429."""
     return _with_token(request, keys, failures) if keys.admin else from_here(request)
 
 
 def known(request: Request, keys: Keys, failures: Failures) -> Scope | None:
-    """Return who asks what everybody may ask; None: a stranger, or somebody with a wrong token."""
+    """Return the scope of a request to a public endpoint; None: no token, or a wrong one."""
     try:
         return enter(request, keys, failures)
     except Problem:
@@ -63,7 +63,7 @@ def known(request: Request, keys: Keys, failures: Failures) -> Scope | None:
 
 
 def require(scope: Scope, request: Request) -> None:
-    """Raise Problem 403 unless `scope` covers what is asked."""
+    """Raise Problem 403 unless `scope` covers the request."""
     if scope < Scope.ADMIN and request.method not in SAFE_METHODS:
         raise Problem(
             403,
@@ -74,7 +74,7 @@ def require(scope: Scope, request: Request) -> None:
 
 def _with_token(request: Request, keys: Keys, failures: Failures) -> Scope:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    # Not every white space: in the Latin-1 that WSGI hands over, 0x85 and 0xA0 are ends of UTF-8 letters.
+    # Not all white space: in WSGI's Latin-1, 0x85 and 0xA0 may be the last bytes of UTF-8 letters.
     given = token.strip(" \t")
     if scheme.lower() != "bearer" or not given:
         raise _unknown("a token is needed: send `Authorization: Bearer TOKEN`", "")
@@ -108,16 +108,16 @@ def from_here(request: Request) -> Scope:
 
 
 def why_not_local(request: Request) -> str | None:
-    """Say why a request is not from a person or program at this machine; None when it is."""
+    """Return why a request is not from this machine; None when it is."""
     if not _is_loopback(request.remote_addr):
         return "this request comes from elsewhere"
     if name := _forwarded_by(request.headers.keys()):
         return f"this request came through a proxy (it has the header {name})"
-    # A bare `proxy_pass` of nginx adds no header and sends the Host it was told; by default it speaks HTTP/1.0.
+    # A bare `proxy_pass` of nginx adds no header and sends its configured Host; by default it speaks HTTP/1.0.
     if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         return "this request may have come through a proxy (it is not of HTTP/1.1)"
     host = request.headers.get("Host", "")
-    # A page whose name was rebound to 127.0.0.1 still sends that name.
+    # DNS rebinding: a page whose name now resolves to 127.0.0.1 still sends that name.
     if not _LOCAL_HOST.fullmatch(host):
         return "this request asks for a host that is not localhost, 127.0.0.1 or [::1]"
     return _cross_site(request, host)
@@ -137,7 +137,7 @@ def _forwarded_by(names: Iterable[str]) -> str | None:
 
 
 def _cross_site(request: Request, host: str) -> str | None:
-    """A browser here lets any page post to this address; it says which page did."""
+    """A browser on this machine lets any page post to this address, and says which page did."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site not in (None, "none", "same-origin") or (origin is not None and authority(origin) != host.lower()):
         return "this request was made by a page of another site"

@@ -1,21 +1,19 @@
-"""Wrong tokens, counted by where they come from: who sends many has to wait.
+"""Throttling of wrong tokens by source: an address that sent many has to wait.
 
-The address that counts is the peer's. Only where the peer is no public address, as the router of a platform or a
-proxy on this machine is none, it is the peer's together with the last entry of X-Forwarded-For, which that proxy wrote:
-strangers behind one router do not lock each other out, and nobody is locked out by who comes another way. What came
-before that entry, and all of it from a public peer, is the sender's own invention. Behind a proxy with a public address
-its clients share what it may fail.
+The address is the peer's. If the peer has no public address, as a platform's router or a proxy on this machine, it is
+the peer's together with the last entry of X-Forwarded-For, which that proxy wrote: clients behind one router do not
+lock each other out. Earlier entries, and the whole header from a public peer, can be forged. Clients behind a proxy
+with a public address share one bucket.
 
-Whether such a peer is a proxy or writes the entry itself cannot be known, so all that comes from it draws from a larger
-bucket as well: who invents an address for each guess is bounded by that. Its price is that very many guessers behind
-one router can make all of its clients wait.
+Such a peer may forge the entry itself, so all that comes through it also draws from a larger bucket, which bounds
+guesses from invented addresses. The price: very many guessers behind one router can make all its clients wait.
 
-While an address has to wait, no token from it is compared, the right one neither: else guessing would go on. So a
-person who shares an address with a guesser is answered 429 too, until the guesser pauses for INTERVAL_S. Waiting
-is told, not done: a thread that sleeps serves nobody.
+While an address has to wait, none of its tokens is compared, not even the right one; otherwise guessing could continue.
+So somebody who shares an address with a guesser gets 429, too, until the guesser pauses for INTERVAL_S. The server
+answers at once instead of sleeping, which would occupy a thread.
 
-Each process counts for itself. This makes noise expensive; what makes guessing hopeless is a long random token, for a
-guesser may have any number of addresses.
+Each process counts for itself. This slows guessing down; a long random token is what makes it hopeless, as a guesser
+may have any number of addresses.
 """
 
 from __future__ import annotations
@@ -30,15 +28,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 logger = logging.getLogger(__name__)
 
 BURST = 10  # wrong tokens at once
-INTERVAL_S = 2.0  # then one in so many seconds
-PEER_BURST = 100  # the same for a peer with a private address, whoever it says that it speaks for
+INTERVAL_S = 2.0  # then one per so many seconds
+PEER_BURST = 100  # the same for a peer with a private address, for all that comes through it
 PEER_INTERVAL_S = 0.2
-REMEMBERED = 4096  # sources, less than a megabyte; when there are more, the one that failed longest ago is forgotten
+REMEMBERED = 4096  # sources, less than a megabyte; beyond that the one that failed longest ago is forgotten
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where tokens come from, and how many wrong ones may."""
+    """Where tokens come from, and how many of them may be wrong."""
 
     name: str
     burst: int = BURST
@@ -46,7 +44,7 @@ class Source:
 
 
 class Failures:
-    """A bucket of failures for each source, kept as the moment at which it is full again."""
+    """A bucket of failures for each source, stored as the moment at which it is full again."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -54,7 +52,7 @@ class Failures:
         self._lock = threading.Lock()
 
     def wait_s(self, sources: Sequence[Source]) -> float:
-        """Return how long to wait before a token from there is looked at; 0: not at all."""
+        """Return how long to wait before a token from there is compared; 0: not at all."""
         with self._lock:
             now = self._monotonic()
             return max(self._wait_s(source, now) for source in sources)
@@ -79,27 +77,27 @@ class Failures:
 
 
 def counted(peer: str | None, forwarded_for: str) -> tuple[Source, ...]:
-    """Return what a request's failures count for; of IPv6 an address is its /64, which is what one customer has."""
+    """Return the sources of a request; of an IPv6 address its /64, which is what one customer has."""
     address = _address(peer or "")
     name = _network(address) if address else "unknown"
     if address and address.is_global:
         return (Source(name),)
     behind = _address(forwarded_for.rpartition(",")[2].strip())
-    one = Source(f"{_network(behind)} by way of {name}" if behind else name)
-    return (one, Source(f"all by way of {name}", PEER_BURST, PEER_INTERVAL_S))
+    client = Source(f"{_network(behind)} by way of {name}" if behind else name)
+    return (client, Source(f"all by way of {name}", PEER_BURST, PEER_INTERVAL_S))
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     host = text
-    if text.startswith("["):  # some proxies write the port too
+    if text.startswith("["):  # some proxies add the port
         host = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         host = text.partition(":")[0]
     try:
-        found = ip_address(host)
+        address = ip_address(host)
     except ValueError:
         return None
-    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def _network(address: IPv4Address | IPv6Address) -> str:

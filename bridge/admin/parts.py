@@ -1,7 +1,9 @@
-"""What every part of the HTTP side works with."""
+"""What every part of the HTTP side works with: the record, the rules in force, the clock."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,11 +16,11 @@ from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
 from bridge.record.database import Database
 
-BY_API = "api"  # who does what is asked of the API, where nobody else is named
+BY_API = "api"  # the author of what the API is asked for, unless the request names one
 
 
 class Loaded:
-    """Since when this process serves the rules that it serves."""
+    """Since when this process serves its rules."""
 
     def __init__(self) -> None:
         self._known: tuple[str, datetime] | None = None
@@ -31,11 +33,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The record, the rules in force, and what tests hold still."""
+    """What an application is made of; tests replace the clock and the randomness."""
 
     db: Database
     book: Callable[[], Rulebook]
-    rules_fault: Callable[[], str | None]  # why the file of this process is not in force
+    rules_fault: Callable[[], str | None]  # why this process's file is not in force
     clock: Callable[[], datetime]
     nonce: Callable[[], str]
     version: str
@@ -44,20 +46,54 @@ class Parts:
     loaded: Loaded = field(default_factory=Loaded, repr=False)
 
     def operations(self, who: str = BY_API) -> Operations:
-        """Return what can be done by hand, now, in the name of `who`."""
+        """Return what can be done manually, now, in the name of `who`."""
         return Operations(db=self.db, who=who, now=self.clock(), nonce=self.nonce())
 
     def in_force(self, tx: Connection) -> Ruleset:
-        """Return the rules in force, which may be others than this process has read; those, where nobody knows."""
+        """Return the rules in force, which this process may not have read yet; its own, if those are unknown."""
         sha, book = rulesets.in_force(tx), self.book()
         text = rulesets.text_of(tx, sha) if sha and sha != book.sha else None
         try:
             return thaw(sha, text) if sha and text else book
-        except (ValueError, KeyError):  # kept by a version that wrote them in another way
+        except (ValueError, KeyError):  # stored by a version with another format
             return book
 
-    def why_not_in_force(self, found: Ruleset) -> str | None:
-        """Say why the rules of this process, or its file, are not in force."""
+    def why_not_in_force(self, rules: Ruleset) -> str | None:
+        """Return why the rules of this process, or its file, are not in force."""
         book = self.book()
-        other = f"this process has read other rules ({book.sha}) than those in force ({found.sha})"
-        return self.rules_fault() or (other if book.sha != found.sha else None)
+        other = f"this process has read other rules ({book.sha}) than those in force ({rules.sha})"
+        return self.rules_fault() or (other if book.sha != rules.sha else None)
+
+
+class Reloading:
+    """The rules in a process that only serves requests: a request reloads the file, at most every `every_s` seconds.
+
+    Not for a process with a worker: that one reloads by itself, and must be the one to see the change.
+    """
+
+    def __init__(
+        self,
+        book: Callable[[], Rulebook],
+        look: Callable[[float], object],
+        *,
+        every_s: float = 5.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`look` is called with the time; a wrong file changes nothing."""
+        self._book = book
+        self._look = look
+        self._every_s = every_s
+        self._monotonic = monotonic
+        self._next = monotonic() + every_s
+        self._lock = threading.Lock()
+
+    def book(self) -> Rulebook:
+        # While another request reads the file, the present rules are used.
+        if self._monotonic() >= self._next and self._lock.acquire(blocking=False):
+            try:
+                now_s = self._monotonic()
+                self._next = now_s + self._every_s
+                self._look(now_s)
+            finally:
+                self._lock.release()
+        return self._book()

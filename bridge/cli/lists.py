@@ -67,8 +67,8 @@ def _job_state(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     if value.lower() in ("done", "active", "*"):
         raise click.BadParameter(f'"{value}" is a set of states for rules.toml; name one state, such as Failed')
     known = {state.lower(): state for state in (*STATES, GONE)}
-    if value.lower() not in known and (near := suggest(value, known.values())):
-        raise click.BadParameter(f'there is no job state "{value}"{near}')
+    if value.lower() not in known and (suggestion := suggest(value, known.values())):
+        raise click.BadParameter(f'there is no job state "{value}"{suggestion}')
     return known.get(value.lower(), value)
 
 

@@ -27,8 +27,7 @@ from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import described, read_silence
 from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
-from bridge.pipeline.operations import OperationRefused
-from bridge.pipeline.silences import foresee, silence_facts
+from bridge.pipeline.operations import OperationRefused, foresee, silence_facts
 from bridge.record.outbox import silences
 
 Facts = dict[str, Any]

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from bridge.model import Delivery, Outcome
@@ -48,6 +48,8 @@ class Preview:
 
 class Integration(ABC):
     """One notifier, made from it by the class that `registry` has for its type: OneRequest or ManyRequests."""
+
+    counts_retry_after: ClassVar[bool] = False  # how long it asks to wait is a metric
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:

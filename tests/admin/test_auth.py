@@ -25,7 +25,7 @@ def test_without_a_token_nothing_but_health_answers(world: World) -> None:
     assert client.get("/readyz").status_code == 503
 
 
-def test_a_wrong_token_is_told_from_none(world: World) -> None:
+def test_a_wrong_token_and_a_missing_one_are_distinguished(world: World) -> None:
     answer = world.client(token="guessed").get(JOBS)
     assert answer.status_code == 401
     assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]

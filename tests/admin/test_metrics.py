@@ -1,15 +1,23 @@
+"""What /metrics says: of the present, and of what happened."""
+
+from __future__ import annotations
+
+import re
 from datetime import timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import update
+from sqlalchemy import event, update
 
-from bridge.model import Reason, Rejected
-from bridge.record.outbox import entries
+from bridge.admin.metrics import MOST
+from bridge.decide.rulesfile.read import read
+from bridge.model import Hold, Reason, Rejected, RetryLater, Sent
+from bridge.record import counters, rulesets
+from bridge.record.counters import BOUNDS, MOST_KEPT, Count, timed
+from bridge.record.outbox import digests, entries
 from bridge.record.polling import leases
-from bridge.record.queries.gauges import OPEN_JOBS
 from bridge.record.schema import notifier
-from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
+from tests.support.admin_world import ENVIRON, NOON, RULES, World, a_book, a_failed_job, job_number
 
 Samples = dict[tuple[str, ...], float]
 
@@ -94,20 +102,13 @@ def test_a_pause_by_a_version_that_gave_no_reason_has_another_cause(world: World
     assert [labels for labels, value in scrape(world)["bridge_notifier_paused"].items() if value] == [("other", "cms")]
 
 
-def test_wrong_rules_are_told_whichever_process_saw_them(world: World) -> None:
+def test_wrong_rules_are_reported_whichever_process_read_them(world: World) -> None:
     world.enlist()
     world.beat(fault="rules.toml:1: wrong")
     assert scrape(world)["bridge_config_last_reload_successful"] == {(): 0}
     world.beat()
     world.fault = "rules.toml:1: wrong"
     assert scrape(world)["bridge_config_last_reload_successful"] == {(): 0}
-
-
-def test_counting_unfinished_jobs_does_not_read_the_finished_ones(world: World) -> None:
-    with world.db.read() as tx:
-        asked = str(OPEN_JOBS.compile(dialect=tx.dialect))
-        plan = str(tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}").all())
-    assert "job_open" in plan
 
 
 def test_live_workers_with_other_rules_are_counted(world: World) -> None:
@@ -119,3 +120,184 @@ def test_live_workers_with_other_rules_are_counted(world: World) -> None:
     world.now += timedelta(minutes=2)
     world.beat("w1")
     assert scrape(world)["bridge_workers_other_rules"] == {(): 1}
+
+
+# --- counters and histograms -----------------------------------------------------------------------------------------
+
+
+_GATED = (
+    RULES
+    + """
+[template.odd]
+text = "{{ 1 / (1 if job.queue else 0) }}"
+[[rule]]
+name = "digest"
+to = "Success"
+notify = "cms"
+template = "odd"
+group.wait = "1h"
+[[rule]]
+name = "few"
+to = "Cancel"
+notify = "cms"
+throttle = "1/h"
+"""
+)
+
+
+def count(world: World, *counted: Count) -> None:
+    with world.db.write() as tx:
+        counters.add(tx, counted, now=world.now)
+
+
+def test_all_that_the_rules_may_count_is_there_at_0(world: World) -> None:
+    world.book = read(_GATED, ENVIRON)
+    found = scrape(world)
+    assert found["bridge_rule_matches_total"] == {("all",): 0, ("digest",): 0, ("failed",): 0, ("few",): 0}
+    reasons = {"silence", "mute", "group", "throttle", "first_wins"}
+    assert {reason for reason, rule in found["bridge_suppressed_total"] if rule == "all"} == reasons
+    assert found["bridge_template_errors_total"] == {("digest", "odd"): 0}
+    assert found["bridge_events_unmatched_total"] == {(): 0}
+    outcomes = {"delivered", "dead", "merged", "dropped"}
+    assert {outcome for name, outcome in found["bridge_deliveries_total"] if name == "cms"} == outcomes
+    assert len(found["bridge_delivery_attempts_total"]) == 2 * 10
+    assert found["bridge_slack_retry_after_seconds_total"] == {("ops/1",): 0}
+    kinds = {"ok", "auth", "clock", "throttled", "config", "temporary"}
+    assert set(found["bridge_poll_total"]) == {(kind, "ap-chongqing") for kind in kinds}
+    assert found["bridge_digest_open"] == {
+        ("group", "digest"): 0, ("mute", ""): 0, ("silence", ""): 0, ("throttle", "few"): 0
+    }  # fmt: skip
+    for name in ("poll_duration", "detection_delay"):
+        assert found[f"bridge_{name}_seconds_count"] == {(): 0}
+    assert found["bridge_delivery_latency_seconds_count"] == {("cms",): 0, ("ops/1",): 0}
+
+
+def test_what_happened_is_counted(either_world: World) -> None:
+    either_world.sees(job_number(1), a_failed_job(2))
+    either_world.attempt(Sent(), free=1)
+    either_world.now += timedelta(minutes=1)
+    either_world.attempt(RetryLater("answered 500"), free=1)
+    either_world.now += timedelta(minutes=1)
+    either_world.attempt(Rejected("no"))
+    found = scrape(either_world)
+    assert found["bridge_rule_matches_total"] == {("all",): 1, ("failed",): 1}
+    assert found["bridge_rule_last_match_timestamp_seconds"][("all",)] == NOON.timestamp()
+    changes = found["bridge_transitions_total"]
+    assert changes == {("new", "p224", "Transcode", "Failed"): 1, ("new", "p224", "Transcode", "Running"): 1}
+    ended = {labels: value for labels, value in found["bridge_deliveries_total"].items() if value}
+    assert sum(ended.values()) == 2
+    tried = found["bridge_delivery_attempts_total"]
+    assert sum(tried.values()) == 3
+    assert sum(value for (_, reason), value in tried.items() if reason == "ok") == 1
+
+
+def test_a_histogram_is_cumulative_and_has_its_sum(world: World) -> None:
+    count(
+        world,
+        *(timed("delivery", ("cms", "delivered"), took) for took in (0.5, 0.6, 4.0, 100_000.0)),
+        Count("delivery", ("cms", "dead")),
+    )
+    found = scrape(world)
+    buckets = {
+        le: value for (le, name), value in found["bridge_delivery_latency_seconds_bucket"].items() if name == "cms"
+    }
+    assert len(buckets) == len(BOUNDS["delivery"]) + 1
+    assert (buckets["0.5"], buckets["1.0"], buckets["2.5"], buckets["5.0"]) == (1, 2, 2, 3)
+    assert (buckets["86400.0"], buckets["+Inf"]) == (3, 4)
+    assert found["bridge_delivery_latency_seconds_count"][("cms",)] == 4
+    assert found["bridge_delivery_latency_seconds_sum"][("cms",)] == pytest.approx(100_005.1)
+    assert found["bridge_deliveries_total"][("cms", "delivered")] == 4
+    assert found["bridge_deliveries_total"][("cms", "dead")] == 1
+
+
+def test_what_was_not_timed_is_an_attempt_and_in_no_histogram(world: World) -> None:
+    count(world, Count("attempt", ("cms", "lost"), counters.UNTIMED), timed("attempt", ("cms", "ok"), 0.2))
+    found = scrape(world)
+    assert found["bridge_delivery_attempts_total"][("cms", "lost")] == 1
+    assert found["bridge_delivery_attempt_duration_seconds_count"][("cms",)] == 1
+
+
+def test_of_very_many_queues_the_rest_is_other_and_nothing_is_lost(world: World) -> None:
+    names = [("Transcode", f"p{k}", "new", "Running") for k in range(2_000)]
+    count(world, *(Count("transition", labels, times=1 + (k < 100)) for k, labels in enumerate(names)))
+    count(world, *(timed("job_wait", (f"p{k}",), 10.0) for k in range(2_000)))
+    world.sees(*(job_number(k, queue=f"p{k}", state="Pause") for k in range(1_100)))
+    found = scrape(world)
+    changes = found["bridge_transitions_total"]
+    assert len(changes) == MOST + 1
+    assert sum(changes.values()) == 2_100 + 1_100
+    assert changes["other", "other", "other", "other"] > 1_000
+    assert changes["new", "p7", "Transcode", "Running"] == 2  # the largest stay
+    assert len(found["bridge_job_wait_seconds_count"]) == MOST + 1
+    assert sum(found["bridge_job_wait_seconds_count"].values()) == 2_000
+    assert found["bridge_job_wait_seconds_sum"][("other",)] == 10 * (2_000 - MOST)
+    assert len(found["bridge_jobs"]) == MOST + 1
+    assert sum(found["bridge_jobs"].values()) == 1_100
+
+
+def test_no_counter_falls_when_what_was_rare_is_so_no_more(world: World) -> None:
+    names = [("Transcode", f"p{k}", "new", "Running") for k in range(2 * MOST_KEPT)]
+    count(world, *(Count("transition", labels, times=10) for labels in names))
+    before = scrape(world)["bridge_transitions_total"]
+    count(world, *(Count("transition", labels, times=2) for labels in names[-5:]))
+    after = scrape(world)["bridge_transitions_total"]
+    assert [labels for labels, value in before.items() if after.get(labels, 0) < value] == []
+    assert sum(after.values()) == sum(before.values()) + 10
+
+
+def test_a_thousand_rules_are_all_there(world: World) -> None:
+    rules = "".join(f'[[rule]]\nname = "r{k}"\nto = "Failed"\nnotify = "cms"\n' for k in range(MOST + 100))
+    world.book = read(RULES + rules, ENVIRON)
+    count(world, Count("match", ("of old",)))
+    matches = scrape(world)["bridge_rule_matches_total"]
+    assert len(matches) == MOST + 100 + 2 + 1
+    assert matches[("of old",)] == 1
+
+
+def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_world: World) -> None:
+    def hold(gate: str, name: str) -> Hold:
+        return Hold(gate=gate, name=name, until=NOON + timedelta(hours=1))  # type: ignore[arg-type]  # one of them
+
+    with either_world.db.write() as tx:
+        for gate, name, notifier in (
+            ("group", "all", "cms"), ("group", "all", "ops/1"), ("silence", "sil_1", "cms"),
+            ("silence", "sil_2", "cms"), ("mute", "night", "cms"),
+        ):  # fmt: skip
+            digests.enter(tx, hold(gate, name), notifier, 3, now=NOON)
+    found = scrape(either_world)["bridge_digest_open"]
+    assert found == {("group", "all"): 2, ("silence", ""): 2, ("mute", ""): 1}
+    either_world.now += timedelta(hours=1)
+    with either_world.db.write() as tx:
+        for n in digests.due(tx, now=either_world.now):
+            digests.end(tx, n, now=either_world.now)
+    assert set(scrape(either_world)["bridge_digest_open"].values()) == {0}
+
+
+def test_no_label_names_a_job_an_object_or_an_address(world: World) -> None:
+    world.sees(job_number(1), a_failed_job(2))
+    world.attempt(Rejected("no"))
+    text = world.client().get("/metrics").text
+    for hidden in ("j1", "j2", "uploads/a.mp4", "cms.example.com", "path-is-secret"):
+        assert hidden not in text
+
+
+def test_when_rules_were_last_taken_is_known_to_every_process(world: World) -> None:
+    assert "bridge_config_last_reload_success_timestamp_seconds" not in scrape(world)
+    with world.db.write() as tx:
+        rulesets.keep(tx, world.book.sha, "{}", now=NOON)
+    assert scrape(world)["bridge_config_last_reload_success_timestamp_seconds"] == {(): NOON.timestamp()}
+
+
+def test_a_scrape_reads_no_job_and_no_delivery_that_has_ended(world: World) -> None:
+    asked: list[tuple[str, object]] = []
+    event.listen(world.db.engine, "before_cursor_execute", lambda *one: asked.append((one[2], one[3])))
+    scrape(world)
+    selects = [said for said in asked if said[0].startswith("SELECT")]
+    with world.db.read() as tx:
+        plans = [row[3] for said in selects for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {said[0]}", said[1])]
+    # An index of these has only rows that are not over: unfinished, waiting, being sent, dead letters.
+    few = ("job_open", "delivery_due", "delivery_sending", "delivery_dead", "delivery_digest")
+    reads = [plan for plan in plans if re.search(r"\b(job|transition|delivery|message|attempt|alarm)\b", plan)]
+    assert len(reads) >= 5
+    assert [plan for plan in reads if not any(f" {index}" in plan for index in few)] == []
+    assert not [plan for plan in plans if "SCAN tally" in plan]

@@ -99,7 +99,7 @@ def test_a_body_without_a_length_is_capped_as_well(port: int) -> None:
 @pytest.mark.parametrize(
     "body", [b"ZZZ\r\nabc\r\n0\r\n\r\n", b"-5\r\n\r\n", b"2\r\n{}ab0\r\n\r\n", b"5\r\nabcXX\r\nqq\r\n"]
 )
-def test_chunks_that_are_none_are_the_clients_fault(port: int, body: bytes) -> None:
+def test_invalid_chunks_are_a_client_error(port: int, body: bytes) -> None:
     more = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
     assert ask(port, b"POST", POLL, more, body)[0] == 400
 
@@ -128,7 +128,7 @@ def test_a_body_of_many_megabytes_is_not_taken_in(port: int) -> None:
     assert ask(port, b"GET", b"/healthz")[0] == 200
 
 
-def test_a_body_that_nobody_read_is_not_the_next_request(port: int) -> None:
+def test_an_unread_body_is_not_parsed_as_the_next_request(port: int) -> None:
     hidden = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     first = b"POST " + POLL + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(hidden)
     heard = say(port, first + hidden + b"GET /nowhere HTTP/1.1\r\n" + GIVEN + b"\r\n")

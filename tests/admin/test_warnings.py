@@ -134,12 +134,12 @@ CASES = [
     (answers_with_errors, True, "notifier cms", "answers with errors, 1 message to be tried again", "answered 500"),
     (is_paused, True, "notifier cms", "is paused, 1 message waits", "the receiver answered 410 Gone"),
     (is_late, True, "notifier cms", "is late, 1 message waits", "`rate` or `max_in_flight`"),
-    (asks_for_time, True, "notifier cms", "is late, 1 message waits", "told nothing before 2026-11-21 13:06:00 UTC"),
+    (asks_for_time, True, "notifier cms", "is late, 1 message waits", "sent nothing before 2026-11-21 13:06:00 UTC"),
     (died, True, "notifier cms", "never got 1 message: dead letters of the last 24 h", "is forbidden"),
     (fails, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused: no such tag"),
     (is_overdue, False, "watch vod", "is overdue", "could not connect to CI"),
     (fails_in_part_for_long, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused"),
-    (rests, True, "watch vod", "is paused, so nobody hears of its jobs", None),
+    (rests, True, "watch vod", "is paused, so nobody is notified of its jobs", None),
     (
         stops,
         False,
@@ -161,17 +161,17 @@ def readiness(world: World, token: str | None) -> tuple[int, Any]:
     return answer.status_code, answer.get_json()
 
 
-def test_all_is_well_where_nothing_is_wrong(either_world: World) -> None:
-    healthy(either_world)
-    either_world.sees(job_number(1))
-    either_world.attempt(Sent())
-    assert "All is well" in signed_in(either_world).get("/").text
-    assert readiness(either_world, "read-token-of-the-tests")[1]["reasons"] == []
-    assert counted(either_world.client().get("/metrics").text) == 0
+def test_all_is_well_where_nothing_is_wrong(world: World) -> None:
+    healthy(world)
+    world.sees(job_number(1))
+    world.attempt(Sent())
+    assert "All is well" in signed_in(world).get("/").text
+    assert readiness(world, "read-token-of-the-tests")[1]["reasons"] == []
+    assert counted(world.client().get("/metrics").text) == 0
 
 
 @pytest.mark.parametrize(("happens", "ready", "who", "what", "why"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_what_is_wrong_is_named_with_its_reason_and_strangers_are_told_only_its_kind(
+def test_warnings_have_their_reason_and_strangers_see_only_their_kind(
     world: World, happens: Callable[[World], None], ready: bool, who: str | None, what: str, why: str | None
 ) -> None:
     healthy(world)
@@ -229,7 +229,7 @@ def test_the_worst_is_named_first_and_the_others_are_counted(world: World) -> No
     ]  # fmt: skip
 
 
-def test_dead_letters_are_a_warning_for_a_day_and_until_they_are_sent_again(either_world: World) -> None:
+def test_dead_letters_are_a_warning_for_a_day_or_until_they_are_resent(either_world: World) -> None:
     healthy(either_world)
     died(either_world)
     either_world.now += DIED
@@ -240,32 +240,32 @@ def test_dead_letters_are_a_warning_for_a_day_and_until_they_are_sent_again(eith
     assert readiness(either_world, None)[1]["warnings"] == 0
 
 
-def test_what_is_sent_again_is_late_by_how_long_it_waits_since_then(either_world: World) -> None:
-    healthy(either_world)
-    lost = either_world.delivery_of(1)
-    either_world.attempt(Rejected("no"))
-    either_world.now += timedelta(hours=20)
-    healthy_again(either_world)
-    assert either_world.client().post(f"/api/v1/deliveries/{lost}/redrive").status_code == 202
-    assert readiness(either_world, None)[1]["warnings"] == 0
-    either_world.now += timedelta(minutes=6)
-    healthy_again(either_world)
-    (reason,) = readiness(either_world, "read-token-of-the-tests")[1]["reasons"]
+def test_a_resent_delivery_is_late_from_when_it_was_resent(world: World) -> None:
+    healthy(world)
+    lost = world.delivery_of(1)
+    world.attempt(Rejected("no"))
+    world.now += timedelta(hours=20)
+    healthy_again(world)
+    assert world.client().post(f"/api/v1/deliveries/{lost}/redrive").status_code == 202
+    assert readiness(world, None)[1]["warnings"] == 0
+    world.now += timedelta(minutes=6)
+    healthy_again(world)
+    (reason,) = readiness(world, "read-token-of-the-tests")[1]["reasons"]
     assert (reason["what"], reason["since"]) == ("is late, 1 message waits", "2026-11-22T08:00:00.000Z")
 
 
-def test_the_error_of_what_was_given_up_is_that_of_the_last_attempt(either_world: World) -> None:
-    healthy(either_world)
-    either_world.sees(job_number(1))
-    either_world.attempt(RetryLater("could not connect: connection refused"))
-    (reason,) = readiness(either_world, "read-token-of-the-tests")[1]["reasons"]
+def test_the_error_of_what_was_given_up_is_that_of_the_last_attempt(world: World) -> None:
+    healthy(world)
+    world.sees(job_number(1))
+    world.attempt(RetryLater("could not connect: connection refused"))
+    (reason,) = readiness(world, "read-token-of-the-tests")[1]["reasons"]
     assert (reason["what"], reason["why"]) == (
         "answers with errors, 1 message to be tried again", "could not connect: connection refused"
     )  # fmt: skip
-    either_world.now += timedelta(minutes=1)
-    either_world.give_up("its retry time is over, and cms answers nobody")
-    healthy_again(either_world)
-    (reason,) = readiness(either_world, "read-token-of-the-tests")[1]["reasons"]
+    world.now += timedelta(minutes=1)
+    world.give_up("its retry time is over, and cms answers nobody")
+    healthy_again(world)
+    (reason,) = readiness(world, "read-token-of-the-tests")[1]["reasons"]
     assert reason["why"] == "could not connect: connection refused"
 
 

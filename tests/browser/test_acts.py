@@ -6,7 +6,6 @@ import re
 
 from playwright.sync_api import expect
 
-from bridge.simulator.web import text_answer
 from tests.browser.bridges import Bridge
 from tests.browser.people import Person
 from tests.conftest import only_sqlite
@@ -14,7 +13,7 @@ from tests.conftest import only_sqlite
 pytestmark = only_sqlite
 
 
-def test_all_that_died_is_resent_as_a_batch(admin: Person, bridge: Bridge) -> None:
+def test_all_dead_deliveries_are_resent_as_a_batch(admin: Person, bridge: Bridge) -> None:
     dead = [bridge.dead() for _ in range(2)]
     bridge.broken.clear()
     admin.goes_to("/deliveries?state=dead&notifier=brief")
@@ -26,17 +25,6 @@ def test_all_that_died_is_resent_as_a_batch(admin: Person, bridge: Bridge) -> No
         assert [one.id for one in bridge.accepted("/next", job)] == [delivery["id"]]
     admin.looks_again()
     expect(admin.page.get_by_role("region", name="Progress")).to_contain_text("2 of 2")
-
-
-def test_some_that_died_are_chosen_and_sent_again(admin: Person, bridge: Bridge) -> None:
-    (job, chosen), (other, _) = bridge.dead(), bridge.dead()
-    bridge.broken.clear()
-    admin.goes_to("/deliveries?state=dead")
-    admin.page.get_by_label(f"Choose {chosen['id']}").check()
-    admin.page.get_by_role("button", name="Resend the chosen ones").click()
-    expect(admin.page.get_by_role("status")).to_contain_text("1 of 1 is on the way")
-    bridge.await_(lambda: bridge.accepted("/next", job))
-    assert [one["state"] for one in bridge.deliveries(other)] == ["dead"]
 
 
 def test_a_silence_is_previewed_added_seen_and_ended(admin: Person, bridge: Bridge) -> None:
@@ -60,43 +48,5 @@ def test_a_silence_is_previewed_added_seen_and_ended(admin: Person, bridge: Brid
     assert bridge.accepted("/cms", job) == []
     active.get_by_role("button", name="End").click()
     expect(admin.page.get_by_role("region", name="Over")).to_contain_text("编码器升级")
-    expect(active).to_contain_text("Nothing is silenced.")
+    expect(active).to_contain_text("There are no active silences.")
     bridge.await_(lambda: [one for one in bridge.stage.accepted["/cms"] if job in one.body.decode()])
-
-
-def test_a_watch_is_paused_resumed_and_polled_at_once(admin: Person, bridge: Bridge) -> None:
-    admin.goes_to("/watches")
-    watch = admin.page.get_by_role("article", name="archive")
-    calls = [one for one in bridge.stage.ci.requests if one.headers["host"].startswith("archive-")]
-    watch.get_by_role("button", name="Pause").click()
-    expect(watch).to_contain_text("paused")
-    watch.get_by_role("button", name="Resume").click()
-    expect(watch).not_to_contain_text("paused")
-    watch.get_by_role("button", name="Poll now").click()
-    expect(admin.page.get_by_role("status")).to_contain_text("polls archive next")
-    bridge.await_(
-        lambda: (
-            len([one for one in bridge.stage.ci.requests if one.headers["host"].startswith("archive-")]) > len(calls)
-        )
-    )
-
-
-def test_a_notifier_that_was_told_to_go_away_is_resumed_and_tells_what_waited(admin: Person, bridge: Bridge) -> None:
-    bridge.broken["/stuck"] = text_answer("gone", status=410)
-    job = bridge.job("Concat")
-    figure = admin.page.get_by_role("link", name="Notifiers in trouble")
-    expect(figure).to_contain_text("door")
-    bridge.broken.clear()
-    figure.click()
-    client = admin.page.get_by_role("article", name="door")
-    expect(client).to_contain_text("it wants no more deliveries")
-    client.get_by_role("button", name="Resume").click()
-    bridge.await_(lambda: bridge.accepted("/stuck", job))
-    admin.looks_again()
-    expect(client).to_contain_text("fine")
-
-
-def test_a_test_is_sent_and_its_attempt_is_seen(admin: Person, bridge: Bridge) -> None:
-    admin.goes_to("/notifiers")
-    admin.page.get_by_role("article", name="cms").get_by_role("button", name="Send a test").click()
-    expect(admin.page.get_by_role("region", name="Attempts")).to_contain_text("HTTP 204")

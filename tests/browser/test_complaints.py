@@ -17,7 +17,7 @@ DEEDS = {
 }
 
 
-def test_what_a_page_does_wrong_is_heard(admin: Person) -> None:
+def test_errors_of_a_page_are_detected(admin: Person) -> None:
     admin.complaints.meant = True
     for deed, complaint in DEEDS.items():
         admin.page.evaluate(f"() => {{ {deed} }}")

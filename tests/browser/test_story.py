@@ -20,7 +20,7 @@ def test_a_job_appears_moves_and_finishes_while_somebody_looks(visit: Visit, bri
     loaded = ann.page.evaluate("performance.timeOrigin")
 
     job = bridge.job()
-    feed = ann.page.get_by_role("region", name="What moved, and who was told")
+    feed = ann.page.get_by_role("region", name="Latest transitions")
     expect(feed.get_by_title(job)).to_have_count(1)
     bridge.stage.ci.move(job, RUNNING)
     bridge.await_(lambda: len(bridge.accepted("/cms", job)) == 2)
@@ -30,19 +30,19 @@ def test_a_job_appears_moves_and_finishes_while_somebody_looks(visit: Visit, bri
     assert ann.page.evaluate("performance.timeOrigin") == loaded  # without a reload
 
     finished.get_by_title(job).click()
-    life = ann.page.get_by_role("region", name="What happened")
+    life = ann.page.get_by_role("region", name="Timeline")
     expect(life.get_by_role("listitem").filter(has_text="Message for cms")).to_have_count(3)
     expect(life.get_by_role("listitem").filter(has_text="Attempt 1 for cms sent HTTP 204")).to_have_count(3)
     expect(life).to_contain_text("rule transcoded")
     assert [one.json["data"]["to"] for one in bridge.accepted("/cms", job)] == ["Submitted", RUNNING, SUCCESS]
 
 
-def test_what_died_is_found_in_two_clicks_and_arrives_when_it_is_sent_again(admin: Person, bridge: Bridge) -> None:
+def test_a_dead_delivery_is_found_in_two_clicks_and_arrives_when_resent(admin: Person, bridge: Bridge) -> None:
     job, dead = bridge.dead()
     bridge.broken.clear()
     admin.looks_again()
-    expect(admin.page.get_by_role("link", name="Died")).to_contain_text("look why, and resend")
-    admin.page.get_by_role("link", name="Died").click()
+    expect(admin.page.get_by_role("link", name="Dead")).to_contain_text("see why, and resend")
+    admin.page.get_by_role("link", name="Dead").click()
     admin.page.get_by_role("row").filter(has=admin.page.get_by_title(job)).get_by_title(dead["id"]).click()
     admin.reads("answered 500 Internal Server Error")
     admin.page.get_by_role("button", name=AGAIN).click()
@@ -51,17 +51,17 @@ def test_what_died_is_found_in_two_clicks_and_arrives_when_it_is_sent_again(admi
     expect(admin.page.get_by_role("main")).to_contain_text("sent")
 
 
-def test_why_nobody_heard_of_a_job_is_one_click_away_and_sending_it_by_hand_another(
+def test_a_missing_notification_is_explained_in_one_click_and_sent_manually_in_another(
     admin: Person, bridge: Bridge
 ) -> None:
     job = bridge.job("SpeechRecognition")
     admin.looks_again()
     row = admin.page.get_by_role("row").filter(has=admin.page.get_by_title(job))
     expect(row).to_contain_text("nobody: no rule matched")
-    row.get_by_role("link", name=f"why? {job}").click()
-    untold = admin.page.get_by_role("region", name="Nobody was told")
+    row.get_by_role("link", name=f"Why? {job}").click()
+    untold = admin.page.get_by_role("region", name="Nobody was notified")
     expect(untold).to_be_visible()
-    untold.get_by_label("Tell of it now").select_option("cms")
+    untold.get_by_label("Notify manually").select_option("cms")
     untold.get_by_role("button", name="Send").click()
-    expect(admin.page.get_by_role("status")).to_contain_text("on its way to cms")
+    expect(admin.page.get_by_role("status")).to_contain_text("Queued for cms")
     bridge.await_(lambda: bridge.accepted("/cms", job))

@@ -22,6 +22,8 @@ from bridge.record.database import Database
 from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases, problems, snapshots
+from bridge.record.queries import gauges, lists
+from bridge.record.queries.lists import Facts, Filter
 from tests.support.nouns import NOON, SECRET, a_job
 
 
@@ -171,6 +173,21 @@ class World:
     def delivery_of(self, number: int) -> str:
         """Record a job that the notifier cms is told of; return the delivery's id."""
         return self.sees(job_number(number))[0].deliveries[0].id
+
+    def deliveries(self, **which: str) -> list[Facts]:
+        with self.db.read() as tx:
+            return lists.find_deliveries(tx, Filter(**which)).items
+
+    def state_of(self, delivery: str) -> str:
+        return next(str(row["state"]) for row in self.deliveries() if row["id"] == delivery)
+
+    def watch(self, name: str = "vod") -> Facts:
+        with self.db.read() as tx:
+            return next(row for row in gauges.read_watches(tx) if row["name"] == name)
+
+    def notifier(self, name: str) -> Facts:
+        with self.db.read() as tx:
+            return next(row for row in gauges.read_notifiers(tx) if row["name"] == name)
 
     def give_up(self, why: str) -> None:
         """Bury what waits without another attempt, as while a notifier is left alone."""

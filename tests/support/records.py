@@ -52,7 +52,7 @@ def hours(count: float) -> timedelta:
 
 @dataclass
 class Clock:
-    """Time that passes only when it is told to."""
+    """Time that passes only when a test advances it."""
 
     now: datetime = NOW
 
@@ -119,9 +119,9 @@ def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()
         leases.sync(tx, watches, [(notifier, "webhook") for notifier in nouns])
 
 
-def put(db: Database, *told: NewDelivery, now: datetime = NOW, at_once: bool = False) -> None:
+def put(db: Database, *new: NewDelivery, now: datetime = NOW, at_once: bool = False) -> None:
     with db.write() as tx:
-        entries.put(tx, told, now=now, at_once=at_once)
+        entries.put(tx, new, now=now, at_once=at_once)
 
 
 _leases = itertools.count(1)

@@ -1,19 +1,22 @@
-"""Jobs: the list, one job's whole life, and why who was (not) told."""
+"""Jobs: the list, one job's timeline, why notifiers were (not) notified, and notifying manually."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy import Connection
 
-from bridge.admin.pages import filters
-from bridge.admin.pages.explained import explained
-from bridge.admin.pages.life import life
-from bridge.admin.pages.routes import Page, Pages, done, refused, show
-from bridge.admin.problems import Problem
-from bridge.model import STATES, Job
+from bridge.admin.http.problems import Problem
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import ROWS, Pages, argument, asked_for, done, refused, show
+from bridge.admin.schemas.jobs import Job, JobDetail
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.model import STATES
+from bridge.pipeline.explain import explain_stored
 from bridge.pipeline.operations import OperationRefused
 from bridge.record.polling import problems
 from bridge.record.queries import lists
@@ -21,22 +24,23 @@ from bridge.record.queries.lists import Facts
 
 _FIELDS = ("job", "state", "tag", "queue", "since", "until")
 _MOST = 200  # transitions, messages and attempts of one job that are shown: the newest of each
+_MOST_EXPLAINED = 50  # transitions on one page: somebody waits for it
 
 
 class JobPages(Pages):
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/jobs", view=self.jobs, name="jobs")
-        yield Page(path="/jobs/<path:job_id>", view=self.job, name="job")
-        yield Page(path="/jobs/<path:job_id>/tell", view=self.notify, name="tell", method="POST")
-        yield Page(path="/find", view=self.find, name="find")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/jobs", view=self.jobs, name="jobs")
+        yield Route(path="/jobs/<path:job_id>", view=self.job, name="job")
+        yield Route(path="/jobs/<path:job_id>/tell", view=self.notify, name="tell", method="POST")
+        yield Route(path="/find", view=self.find, name="find")
 
     def jobs(self) -> ResponseReturnValue:
         book = self.parts.book()
-        asked = filters.read(_FIELDS, self.parts.clock())
+        asked = asked_for(_FIELDS, self.parts.clock())
         with self.parts.db.read() as tx:
-            found = lists.find_jobs(tx, asked.which, cursor=asked.cursor, limit=filters.ROWS)
+            found = lists.find_jobs(tx, asked.which, cursor=asked.cursor, limit=ROWS)
         tags = dict.fromkeys(stream.tag for watch in book.watches for stream in watch.streams)
-        wanted = (
+        fields = (
             ("job", "Job id", None),
             ("state", "State", [(word, word) for word in (*STATES, "gone")]),
             ("tag", "Tag", [(tag, tag) for tag in tags]),
@@ -44,61 +48,87 @@ class JobPages(Pages):
             ("since", "Created since", None),
             ("until", "Created before", None),
         )
-        return show(
-            "jobs.html", asked=asked, jobs=[_whole(one) for one in found.items], cursor=found.cursor, fields=wanted,
-            queue_names=book.queue_names,
-        )  # fmt: skip
+        jobs = [Job.of(job, book.queue_names) for job in found.items]
+        return show("jobs.html", asked=asked, jobs=jobs, cursor=found.cursor, fields=fields)
 
     def job(self, job_id: str) -> ResponseReturnValue:
         bucket = request.args.get("bucket")
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            found = [one for one in lists.job_details(tx, job_id) if bucket in (None, one["bucket"])]
+            found = [job for job in lists.job_details(tx, job_id) if bucket in (None, job["bucket"])]
             if not found:
                 raise Problem(404, f"{problems.no_job(tx, job_id, bucket)}; is the id right, and does a watch list it?")
             if len(found) > 1:
                 return show("job_choice.html", job_id=job_id, found=found)
-            job = _whole(found[0])
-            newest = job | {part: job[part][-_MOST:] for part in ("transitions", "deliveries")}
-            tries = lists.attempts_of(tx, [one["id"] for one in newest["deliveries"]])
-            unread = problems.of_job(tx, job["bucket"], job_id)
-            said, note = explained(tx, job, book, now=now)
-        lived = life(newest, tries)
+            unread = problems.of_job(tx, found[0]["bucket"], job_id)
+            job = JobDetail.of(found[0] | {"problems": unread}, book.queue_names)
+            attempts = lists.attempts_of(tx, [delivery.id for delivery in job.deliveries[-_MOST:]])
+            explanations, note = explained(tx, found[0], book, now=now)
+        events = timeline(job, attempts)
+        is_cut = len(events) > _MOST or max(len(job.transitions), len(job.deliveries)) > _MOST
         return show(
-            "job.html", job=job, life=lived[-_MOST:], is_cut=newest != job or len(lived) > _MOST, said=said, note=note,
-            notifiers=list(book.notifiers), queue_name=book.queue_names.get(job["queue"]), untold=_untold(job),
-            unread=unread, stuck=[one for one in job["deliveries"] if one["state"] in ("dead", "dropped")],
+            "job.html", job=job, timeline=events[-_MOST:], is_cut=is_cut, explanations=explanations, note=note,
+            notifiers=list(book.notifiers), is_unsent=_is_unsent(job),
+            failed=[delivery for delivery in job.deliveries if delivery.state in ("dead", "dropped")],
         )  # fmt: skip
 
     def notify(self, job_id: str) -> ResponseReturnValue:
-        """Tell a notifier of the job's last transition, because a person wants it told."""
+        """Notify manually of the job's last transition."""
         bucket, notifier = request.args.get("bucket"), request.form.get("notifier", "")
         try:
             new = self.operations().notify(self.parts.book(), job_id=job_id, bucket=bucket, notifier=notifier)
         except OperationRefused as error:
             return refused(str(error), "job", job_id=job_id, bucket=bucket)
-        said = f"It is on its way to {notifier}" + (f", and waits: {new.waits}" if new.waits else "")
-        return done(f"{said}: {new.delivery}", "job", job_id=job_id, bucket=bucket)
+        waits = f", which waits: {new.waits}" if new.waits else ""
+        return done(f"Queued for {notifier}{waits}: {new.delivery}", "job", job_id=job_id, bucket=bucket)
 
     def find(self) -> ResponseReturnValue:
-        """Lead from an id, whatever it is of, to its page."""
-        wanted = request.args.get("id", "").replace("\0", "").strip()[:1000]
+        """Redirect from an id, whatever it is of, to its page."""
+        wanted = argument("id")
         with self.parts.db.read() as tx:
             if lists.delivery_details(tx, wanted):
                 return redirect(url_for("pages.delivery", delivery_id=wanted), 303)
             if lists.job_details(tx, wanted):
                 return redirect(url_for("pages.job", job_id=wanted), 303)
-        return refused(f'no job and no delivery has the id "{wanted[:100]}"', "jobs")
+        return refused(f'No job and no delivery has the id "{wanted[:100]}".', "jobs")
 
 
-_NOTHING_SAID = {one.name: None for one in fields(Job)}
+def explained(tx: Connection, job: Facts, book: Rulebook, *, now: datetime) -> tuple[Sequence[Facts], str | None]:
+    """Return the explanations of a job, oldest first, and a note if they are not all."""
+    found = explain_stored(tx, job["id"], book, bucket=job["bucket"], now=now, newest=_MOST_EXPLAINED)
+    left = len(job["transitions"]) - len(found)
+    note = f"Only the newest {_MOST_EXPLAINED} are explained; {left:,} are older: see ci-bridge rules explain."
+    return found, note if left > 0 else None
 
 
-def _whole(job: Facts) -> Facts:
-    """Return a job with what CI did not say of it as None."""
-    return _NOTHING_SAID | job
+def _is_unsent(job: JobDetail) -> bool:
+    """Return whether nobody was notified of the job: nothing was accepted, and nothing is queued."""
+    return not any(d.state in ("sent", "sending", "waiting", "held", "merged") for d in job.deliveries)
 
 
-def _untold(job: Facts) -> bool:
-    """Tell whether nobody has heard of the job: nothing was accepted, and nothing is on its way."""
-    return not any(one["state"] in ("sent", "sending", "waiting", "held", "merged") for one in job["deliveries"])
+# --- the timeline of a job ------------------------------------------------------------------------------------------
+
+Event = dict[str, Any]
+_LOOKS = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held"}
+
+
+def timeline(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> list[Event]:
+    """Return what happened to a job, oldest first: by CI, transitions, deliveries, their attempts (by delivery id).
+
+    Each has `at`, `kind` (what it is), `look` (how it went) and its facts. Of each the newest are there.
+    """
+    return sorted(_events(job, attempts), key=lambda event: str(event["at"]))
+
+
+def _events(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> Iterator[Event]:
+    for at, word in ((job.created_at, "created"), (job.started_at, "started"), (job.ended_at, "ended")):
+        if at:
+            yield {"at": at, "kind": "ci", "look": "ci", "word": word}
+    for transition in job.transitions[-_MOST:]:
+        yield {"at": transition.seen_at, "kind": "transition", "look": "transition", "facts": transition}
+    for delivery in job.deliveries[-_MOST:]:
+        look = _LOOKS.get(delivery.state, "waiting")
+        yield {"at": delivery.created_at, "kind": "delivery", "look": look, "facts": delivery}
+        for attempt in attempts.get(delivery.id, ()):
+            look = "sent" if attempt["outcome"] == "sent" else "bad"
+            yield {"at": attempt["started_at"], "kind": "try", "look": look, "facts": attempt, "delivery": delivery}

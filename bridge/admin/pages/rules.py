@@ -1,22 +1,23 @@
-"""Rules: which there are, why they do (not) hear of a job, and what other rules would have told."""
+"""Rules: those in force, and why they match a job, or a sample job, or not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from time import monotonic as machine_clock
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import RequestEntityTooLarge
 
-from bridge.admin.pages import made_up, sentences, trial
-from bridge.admin.pages.explained import explained
-from bridge.admin.pages.pasted import Pasted, example
-from bridge.admin.pages.routes import Page, Pages, may_act, show
-from bridge.admin.parts import Parts
+from bridge import shallow_json
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.jobs import explained
+from bridge.admin.pages.routes import Pages, argument, may_act, show
+from bridge.admin.pages.texts import rule_lines, scope_lines
 from bridge.decide.rules.matching import Rule
-from bridge.decide.rulesfile.errors import LARGEST
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.errors import TooLarge, check_depth
 from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.pipeline.explain import explain_sample
 from bridge.record import counters, rulesets
@@ -25,20 +26,14 @@ from bridge.record.queries import lists
 Facts = dict[str, Any]
 
 _MOST = 300  # rules on one page
-_LARGEST_FORM = 2 * LARGEST + 10_000  # bytes: a browser makes two of each line break
+_LONGEST = 20_000  # characters of a sample job
 
 
 class RulePages(Pages):
-    def __init__(self, parts: Parts, monotonic: Callable[[], float] = machine_clock) -> None:
-        super().__init__(parts)
-        self._monotonic = monotonic
-
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/rules", view=self.rules, name="rules")
-        yield Page(path="/rules/explain", view=self.explain, name="explain")
-        yield Page(path="/rules/explain", view=self.explain_made_up, name="explain_made_up", method="POST")
-        yield Page(path="/rules/try", view=self.ask, name="ask_rules")
-        yield Page(path="/rules/try", view=self.try_out, name="try_rules", method="POST")
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/rules", view=self.rules, name="rules")
+        yield Route(path="/rules/explain", view=self.explain, name="explain")
+        yield Route(path="/rules/explain", view=self.explain_sample, name="explain_sample", method="POST")
 
     # --- those in force ----------------------------------------------------------------------------------------
 
@@ -47,19 +42,21 @@ class RulePages(Pages):
         with self.parts.db.read() as tx:
             rules, counts, faults = self.parts.in_force(tx), counters.matches(tx), rulesets.faults(tx)
         fault = self.parts.why_not_in_force(rules)
-        found = [one for one in rules.rules if any(wanted.lower() in name.lower() for name in (one.name, *one.notify))]
+        found = [
+            rule for rule in rules.rules if any(wanted.lower() in name.lower() for name in (rule.name, *rule.notify))
+        ]
         return show(
             "rules.html",
             sha=rules.sha,
             note=self.parts.rules_note(),
             fault=fault if may_act() or not fault else "rules.toml is wrong; the admin token shows why.",
             warnings=self.parts.book().warnings,
-            rules=[_rule(one, rules.queue_names, counts, faults) for one in found[:_MOST]],
+            rules=[_facts(rule, rules.queue_names, counts, faults) for rule in found[:_MOST]],
             left=len(found[_MOST:]),
             count=len(rules.rules),
             most=_MOST,
             wanted=wanted,
-            mutes=[(one, sentences.of_scope(one.scope, rules.queue_names)) for one in rules.mutes],
+            mutes=[(mute, scope_lines(mute.scope, rules.queue_names)) for mute in rules.mutes],
             zone=rules.zone.key,
         )
 
@@ -67,35 +64,34 @@ class RulePages(Pages):
 
     def explain(self) -> ResponseReturnValue:
         """Explain a job on record; without one, ask which."""
-        job_id, bucket = (request.args.get(name, "").replace("\0", "").strip()[:1000] for name in ("job", "bucket"))
+        job_id, bucket = argument("job"), argument("bucket")
         if not job_id:
-            return self._explained(said=None)
+            return self._explained(None)
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            jobs = [one for one in lists.job_details(tx, job_id) if bucket in ("", one["bucket"])]
-            found = [explained(tx, one, book, now=now) for one in jobs]
-        said, notes = [one for items, _ in found for one in items], [note for _, note in found if note]
-        if not said:
-            fault = f'No job "{job_id[:100]}" is on record: is the id right, and does a watch list it?'
-            return self._explained(
-                said=None, job_id=job_id, bucket=bucket, faults=notes or [fault], status=200 if notes else 404
-            )
-        return self._explained(said=said, job_id=job_id, bucket=bucket, note=" ".join(notes))
+            jobs = [job for job in lists.job_details(tx, job_id) if bucket in ("", job["bucket"])]
+            found = [explained(tx, job, book, now=now) for job in jobs]
+        explanations = [explanation for items, _ in found for explanation in items]
+        notes = [note for _, note in found if note]
+        if explanations:
+            return self._explained(explanations, job_id=job_id, bucket=bucket, note=" ".join(notes))
+        faults = notes or [f'No job "{job_id[:100]}" is on record: is the id right, and does a watch list it?']
+        return self._explained(None, job_id=job_id, bucket=bucket, faults=faults, status=200 if notes else 404)
 
-    def explain_made_up(self) -> ResponseReturnValue:
-        text = request.form.get("made_up", "")
+    def explain_sample(self) -> ResponseReturnValue:
+        text = request.form.get("job", "")
         book, now = self.parts.book(), self.parts.clock()
         try:
-            step = sample_transition(made_up.read(text), book, now)
+            step = sample_transition(read_job(text), book, now)
         except ValueError as error:
-            return self._explained(said=None, text=text, faults=str(error).splitlines(), status=400)
+            return self._explained(None, text=text, faults=str(error).splitlines(), status=400)
         with self.parts.db.read() as tx:
-            return self._explained(said=[explain_sample(step, book, now=now, tx=tx)], text=text)
+            return self._explained([explain_sample(step, book, now=now, tx=tx)], text=text)
 
     def _explained(
         self,
+        explanations: Sequence[Facts] | None,
         *,
-        said: Sequence[Facts] | None,
         job_id: str = "",
         bucket: str = "",
         text: str | None = None,
@@ -103,67 +99,76 @@ class RulePages(Pages):
         faults: Sequence[str] = (),
         status: int = 200,
     ) -> ResponseReturnValue:
-        made = made_up.example(self.parts.book()) if text is None else text
+        sample = example_job(self.parts.book()) if text is None else text
         return show(
-            "explain.html", status=status, said=said, job_id=job_id, bucket=bucket, made_up=made, faults=faults,
-            is_made_up=text is not None, allowed=may_act(), note=note,
-        )  # fmt: skip
-
-    # --- other rules -------------------------------------------------------------------------------------------
-
-    def ask(self) -> ResponseReturnValue:
-        """Ask for rules; an address may say of which `tag`, and `to` which state, one more rule is wanted."""
-        if request.args.get("how") == "whole":
-            return self._tried("", added=False)
-        tag, to = (request.args.get(name, "")[:200] for name in ("tag", "to"))
-        return self._tried(example(self.parts.book(), tag=tag, to=to), added=True)
-
-    def try_out(self) -> ResponseReturnValue:
-        """Say what is wrong with a file, or what it would have told of what has happened."""
-        request.max_content_length = request.max_form_memory_size = _LARGEST_FORM
-        try:
-            text, added = request.form.get("rules", ""), request.form.get("how") == "added"
-        except RequestEntityTooLarge:
-            said = (
-                f"This is too large: a rules file has at most {LARGEST:,} bytes. It was not read; paste a shorter one."
-            )
-            return self._tried("", added=False, refused=said, status=413)
-        # Browsers send both line ends: the file on the disk, and so its sha, has one.
-        text = text.replace("\r\n", "\n")
-        if not text.strip():
-            said = "There is no file: paste a whole rules.toml." if not added else "There is nothing: paste a [[rule]]."
-            return self._tried("", added=added, refused=said, status=400)
-        span = request.form.get("span", "")
-        span = span if span in trial.SPANS else trial.USUAL
-        pasted = Pasted(text, self.parts.book() if added else None)
-        result = trial.run(self.parts, pasted, span=span, clock=self._monotonic)
-        return self._tried(text, added=added, result=result)
-
-    def _tried(
-        self,
-        text: str,
-        *,
-        added: bool,
-        result: trial.Result | None = None,
-        refused: str | None = None,
-        status: int = 200,
-    ) -> ResponseReturnValue:
-        return show(
-            "try_rules.html", status=status, text=text, added=added, result=result, refused=refused, spans=trial.SPANS,
-            span=result.span if result else trial.USUAL, in_force=self.parts.book().sha, allowed=may_act(),
+            "explain.html", status=status, explanations=explanations, job_id=job_id, bucket=bucket, sample=sample,
+            faults=faults, is_sample=text is not None, allowed=may_act(), note=note,
         )  # fmt: skip
 
 
-def _rule(
-    one: Rule, queue_names: Mapping[str, str], counts: Mapping[str, Any], faults: Mapping[str, Mapping[str, Any]]
+def _facts(
+    rule: Rule, queue_names: Mapping[str, str], counts: Mapping[str, Any], faults: Mapping[str, Mapping[str, Any]]
 ) -> Facts:
-    matches, last_at = counts.get(one.name, (0, None))
+    matches, last_at = counts.get(rule.name, (0, None))
     return {
-        "name": one.name,
-        "line": one.line,
-        "says": list(sentences.of_rule(one, queue_names)),
-        "notify": one.notify,
+        "name": rule.name,
+        "line": rule.line,
+        "lines": list(rule_lines(rule, queue_names)),
+        "notify": rule.notify,
         "matches": matches,
         "last_at": last_at,
-        "fault": faults.get(one.name),
+        "fault": faults.get(rule.name),
     }
+
+
+# --- a sample job as people paste it: JSON, or TOML as in a [[test]] of rules.toml ----------------------------------
+
+
+def example_job(book: Rulebook) -> str:
+    """Return a job of a tag, and a queue, that is watched."""
+    stream = next((stream for watch in book.watches for stream in watch.streams), None)
+    job = {"tag": stream.tag if stream else "Transcode"}
+    if stream and stream.queue:
+        job["queue"] = book.queue_names.get(stream.queue, stream.queue)
+    job |= {"from": "Running", "to": "Failed", "duration": "50m"}
+    return f"{{ {', '.join(f'{key} = {json.dumps(value, ensure_ascii=False)}' for key, value in job.items())} }}"
+
+
+def read_job(text: str) -> dict[str, Any]:
+    """Return the job as a table. Raises ValueError saying what would be right."""
+    text = text.strip().removeprefix("\ufeff")
+    if not text:
+        raise ValueError('there is no job; write for example {"tag": "Transcode", "to": "Failed"}')
+    if len(text) > _LONGEST:
+        raise ValueError(f"this has {len(text):,} characters; a job has {_LONGEST:,} at most")
+    table = _parsed(text)
+    try:
+        json.dumps(table, ensure_ascii=False, default=str).encode()
+    except ValueError as error:  # half of a surrogate pair; a number without end
+        raise ValueError("this contains something that is neither a text nor a usual number") from error
+    tests = table.get("test")  # a whole [[test]] is pasted too
+    if isinstance(tests, list) and len(tests) == 1 and isinstance(tests[0], dict):
+        table = tests[0]
+    job = table.get("job")
+    return job if isinstance(job, dict) else table
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        check_depth(text)
+        return _object(text) if text.startswith("{") else tomllib.loads(text)
+    except TooLarge as error:
+        raise ValueError("the brackets nest too deeply") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"this is neither JSON nor TOML: {error}") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Return what is in braces, which both languages have."""
+    try:
+        table: dict[str, Any] = shallow_json.loads(text)
+    except ValueError as error:
+        if '":' in text.replace(" ", ""):
+            raise ValueError(f"this is not JSON: {error}") from error
+        return dict(tomllib.loads(f"job = {text}")["job"])
+    return table

@@ -1,4 +1,4 @@
-"""Signing in: a token once, then a signed cookie. Who may see the pages, and who may do something on them."""
+"""Signing in: a token once, then a signed cookie. Who may see the pages, and who may act on them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from flask.typing import ResponseReturnValue
 from bridge.admin import auth
 from bridge.admin.auth import Keys, Scope
 from bridge.admin.auth_throttle import Failures, counted
-from bridge.admin.pages.routes import A_PAGE, Page, is_here, show
+from bridge.admin.http.problems import Problem
+from bridge.admin.http.routes import Route
+from bridge.admin.pages.routes import A_PAGE, is_here, show
 from bridge.admin.parts import Parts
-from bridge.admin.problems import Problem
 
 COOKIE = "ci_bridge"
 LASTS = timedelta(hours=12)
@@ -28,7 +29,7 @@ _LONGEST_TOKEN = 1000
 
 
 class Sessions:
-    """The pages to sign in and out. A session says which token it was made with, and ends by itself."""
+    """The pages to sign in and out. A session has the scope of its token, and expires."""
 
     def __init__(self, parts: Parts, keys: Keys, failures: Failures) -> None:
         self._parts = parts
@@ -46,15 +47,15 @@ class Sessions:
             PERMANENT_SESSION_LIFETIME=LASTS,
         )
 
-    def pages(self) -> Iterator[Page]:
-        yield Page(path="/sign-in", view=self.ask, name="sign_in", public=True)
-        yield Page(path="/sign-in", view=self.sign_in, name="enter", method="POST", public=True)
-        yield Page(path="/sign-out", view=self.sign_out, name="sign_out", method="POST", public=True)
+    def routes(self) -> Iterator[Route]:
+        yield Route(path="/sign-in", view=self.ask, name="sign_in", public=True)
+        yield Route(path="/sign-in", view=self.sign_in, name="enter", method="POST", public=True)
+        yield Route(path="/sign-out", view=self.sign_out, name="sign_out", method="POST", public=True)
 
-    # --- who is there --------------------------------------------------------------------------------------
+    # --- who it is --------------------------------------------------------------------------------------
 
-    def enter(self, page: Page | None) -> ResponseReturnValue | None:
-        """Note who asks, or return the answer that sends them to sign in. Raises Problem 403."""
+    def enter(self, page: Route | None) -> ResponseReturnValue | None:
+        """Store the scope of the request, or return the redirect to sign in. Raises Problem 403."""
         if request.method not in auth.SAFE_METHODS:
             _require_own_page(request)
         if page and page.public:
@@ -64,7 +65,7 @@ class Sessions:
             return _to_sign_in()
         g.scope = scope
         if page and page.method != "GET" and scope < Scope.ADMIN:
-            raise Problem(403, "you are signed in with the read token: it shows everything and changes nothing")
+            raise Problem(403, "you are signed in with the read token, which changes nothing")
         return None
 
     def _scope(self) -> Scope | None:
@@ -110,12 +111,12 @@ class Sessions:
     def sign_out(self) -> ResponseReturnValue:
         session.clear()
         answer = redirect(url_for("pages.sign_in"), 303)
-        answer.headers["Clear-Site-Data"] = '"cache"'  # nobody who comes after sees it by going back
+        answer.headers["Clear-Site-Data"] = '"cache"'  # so that going back shows nothing
         return answer
 
 
 def is_by_browser(asked: Request) -> bool:
-    """Tell whether a person opens an address, which is none of the API's."""
+    """Return whether a browser opens an address, and not one of the API."""
     wants = asked.accept_mimetypes.best_match(["application/json", "text/html"])
     return asked.method == "GET" and wants == "text/html" and not asked.path.startswith("/api/")
 
@@ -127,7 +128,7 @@ def _begin(scope: Scope, *, until: datetime) -> None:
 
 
 class _Cookie(SecureCookieSessionInterface):
-    """Who ends TLS in front of us says so; whoever says so falsely only keeps the cookie from himself."""
+    """The proxy that ends TLS says so; a client that forges it only loses its own cookie."""
 
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  (the interface is Flask's)
         return request.is_secure or _forwarded_proto() == "https"
@@ -139,9 +140,9 @@ def _forwarded_proto() -> str:
 
 @lru_cache(maxsize=8)
 def _key(keys: Keys) -> bytes:
-    """Return what signs: the same in every process, another when a token is changed.
+    """Return the signing key: the same in every process, another when a token is changed.
 
-    Slow to make, so that a cookie, which who has the read token gets too, is no way to guess the admin token.
+    Slow to derive, so that a cookie, which the read token gets too, does not help to guess the admin token.
     """
     if keys.admin is None:
         return secrets.token_bytes(32)
@@ -150,17 +151,17 @@ def _key(keys: Keys) -> bytes:
 
 
 def _require_own_page(asked: Request) -> None:
-    """Raise Problem 403 unless a page of ours posts: a browser says which one does."""
+    """Raise Problem 403 unless a page of this bridge posts; the browser says which page does."""
     site = asked.headers.get("Sec-Fetch-Site")
     if not (site == "same-origin" if site else is_here(auth.authority(asked.headers.get("Origin", "")), asked)):
-        raise Problem(403, "this was not asked for by a page of this bridge (Origin, Sec-Fetch-Site)")
+        raise Problem(403, "this request was not made by a page of this bridge (Origin, Sec-Fetch-Site)")
 
 
 def _to_sign_in() -> ResponseReturnValue:
     asked = f"{quote(request.path)}?{request.query_string.decode('latin-1')}".rstrip("?")
     here = asked if request.method == "GET" else "/"
     there = url_for("pages.sign_in", next=here)
-    if request.headers.get("HX-Request"):  # a part of a page would be replaced by the form
+    if request.headers.get("HX-Request"):  # the form would replace a part of the page
         return "", 401, {"HX-Redirect": url_for("pages.sign_in")}
     return redirect(there, 303)
 

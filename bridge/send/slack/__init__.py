@@ -19,6 +19,8 @@ from bridge.url import origin
 
 
 class Slack(ManyRequests):
+    counts_retry_after = True
+
     def __init__(self, notifier: SlackNotifier) -> None:
         self._notifier = notifier
 

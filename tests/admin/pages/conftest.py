@@ -23,6 +23,18 @@ def signed_in(world: World, role: str = "admin", *, app: Flask | None = None) ->
     return client
 
 
+def page(client: FlaskClient, path: str, status: int = 200) -> str:
+    answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+def posted(client: FlaskClient, path: str, status: int = 200, **form: str) -> str:
+    answer = client.post(path, data=form)
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
 @pytest.fixture
 def admin(world: World) -> FlaskClient:
     return signed_in(world)

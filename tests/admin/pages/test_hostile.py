@@ -72,7 +72,7 @@ def test_an_origin_of_null_is_never_ours(world: World, host: str) -> None:
     assert answer.status_code == 403
 
 
-def test_who_has_to_sign_in_first_is_led_back_whatever_the_address(world: World) -> None:
+def test_signing_in_leads_back_to_any_address(world: World) -> None:
     wanted = "/jobs/%E6%B5%8B%3Fx%23?bucket=%E6%B5%8B"
     client = world.app().test_client()
     asked = client.get(client.get(wanted).location)
@@ -101,8 +101,8 @@ def test_of_a_job_that_went_to_and_fro_the_newest_is_shown(world: World, admin: 
     assert page.count("Message for") + page.count("seen by watch") < 201
     assert "Only the newest are shown" in page
     for text in (page, admin.get("/rules/explain?job=j1").text):
-        assert text.count("What each rule says") == 50
-        assert "Only the newest 50 are explained; 70 are older: ci-bridge rules explain names them all." in text
+        assert text.count("Verdict of each rule") == 50
+        assert "Only the newest 50 are explained; 70 are older: see ci-bridge rules explain." in text
 
 
 def test_of_many_attempts_the_newest_are_shown(world: World, admin: FlaskClient) -> None:
@@ -168,9 +168,9 @@ def test_no_text_becomes_markup_on_any_page(evil: World, admin: FlaskClient) -> 
         ("/rules/try", {"rules": RULES, "span": EVIL}),
         ("/rules/try", {"rules": f"[notifier.{json.dumps(EVIL)}]\ntype = {json.dumps(EVIL)}\n"}),
         ("/rules/try", {"rules": EVIL}),
-        ("/rules/explain", {"made_up": json.dumps({"tag": EVIL, "input": EVIL})}),
-        ("/rules/explain", {"made_up": json.dumps({EVIL: EVIL})}),
-        ("/rules/explain", {"made_up": EVIL}),
+        ("/rules/explain", {"job": json.dumps({"tag": EVIL, "input": EVIL})}),
+        ("/rules/explain", {"job": json.dumps({EVIL: EVIL})}),
+        ("/rules/explain", {"job": EVIL}),
         ("/silences/add", {"preview": "1", "tag": EVIL, "for": EVIL, "from": EVIL}),
         ("/silences/add", {"preview": "1", "tag": EVIL, "for": "1h"}),
         ("/sign-in", {"token": EVIL, "next": f"/{EVIL}"}),
@@ -194,7 +194,7 @@ def _is_harmless(page: str) -> None:
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
-def test_who_mistypes_an_address_in_a_browser_gets_a_page(admin: FlaskClient) -> None:
+def test_an_unknown_address_in_a_browser_is_a_page(admin: FlaskClient) -> None:
     answer = admin.get("/nowhere", headers=BROWSER)
     assert answer.status_code == 404
     assert "there is nothing at" in answer.text
@@ -208,6 +208,6 @@ def test_a_stranger_with_a_browser_learns_of_no_address_whether_it_is_there(worl
     assert client.get("/api/v1/nowhere", headers=BROWSER).status_code == 401
 
 
-def test_a_program_is_told_of_addresses_as_ever(admin: FlaskClient) -> None:
+def test_a_program_gets_json_for_an_unknown_address(admin: FlaskClient) -> None:
     answer = admin.get("/nowhere")
     assert (answer.status_code, answer.content_type) == (401, "application/problem+json")

@@ -11,9 +11,9 @@ from flask.testing import FlaskClient
 
 from bridge.decide.rulesfile.errors import LARGEST
 from bridge.record import rulesets
-from tests.admin.pages.conftest import signed_in
-from tests.admin.pages.reading import text_of, unlabelled
-from tests.support.admin_world import NOON, RULES, SECRETS, World, a_book, a_failed_job, job_number
+from tests.admin.pages.conftest import page, posted, signed_in
+from tests.admin.pages.reading import text_of
+from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
 
 HOSTILE = '转码 失败 <b>&"x" %41'
 MORE = f"""
@@ -33,31 +33,19 @@ match.tag = "Snapshot"
 """
 
 
-def page(client: FlaskClient, path: str, status: int = 200) -> str:
-    answer = client.get(path)
-    assert answer.status_code == status, answer.text
-    return answer.text
-
-
-def posted(client: FlaskClient, path: str, status: int = 200, **form: str) -> str:
-    answer = client.post(path, data=form)
-    assert answer.status_code == status, answer.text
-    return answer.text
-
-
 # --- those in force ------------------------------------------------------------------------------------------
 
 
-def test_each_rule_says_what_it_hears_of_and_whom_it_tells(world: World) -> None:
+def test_each_rule_is_shown_in_words(world: World) -> None:
     world.sees(a_failed_job(1), job_number(2), job_number(3))
     world.now += timedelta(minutes=2)
     said = text_of(page(signed_in(world), "/rules"))
     assert world.book.sha in said
     first = said[said.index("failed line 24") : said.index("all line 33")]
     for words in (
-        "1 match, the last 2026-11-21 12:00:00 UTC 2 min ago", "When a job becomes Failed",
-        "tag Transcode; not Snapshot", "duration more than 45 min", "user_data.asset_id is there",
-        "the rules below are not asked", "Tells ops/1",
+        "1 match, last 2026-11-21 12:00:00 UTC 2 min ago", "When a job becomes Failed",
+        "tag Transcode; not Snapshot", "duration more than 45 min", "user_data.asset_id is present",
+        "the rules below are not evaluated", "Notifies ops/1",
     ):  # fmt: skip
         assert words in first
     assert "2 matches" in said[said.index("all line 33") :]
@@ -81,7 +69,7 @@ def test_a_template_that_did_not_render_is_counted_beside_its_rule(world: World,
         for _ in range(3):
             rulesets.fault(tx, [("all", "<script>alert(1)</script> is no filter")], now=NOON)
     html = page(admin, "/rules")
-    assert "Its template did not render 3 times" in text_of(html)
+    assert "Its template failed 3 times" in text_of(html)
     assert "<script>alert" not in html
 
 
@@ -100,27 +88,15 @@ def test_warnings_are_shown_with_their_lines(world: World, admin: FlaskClient) -
 
 def test_where_there_is_no_rule_the_page_says_what_to_do(world: World, admin: FlaskClient) -> None:
     world.book = a_book("")
-    assert "There is no rule: nobody is told of anything." in text_of(page(admin, "/rules"))
+    assert "There are no rules: nobody is notified." in text_of(page(admin, "/rules"))
 
 
 def test_of_very_many_rules_some_are_shown_and_a_name_finds_the_others(world: World, admin: FlaskClient) -> None:
     world.book = a_book(RULES + "".join(f'[[rule]]\nname = "r{n}."\nnotify = "cms"\n' for n in range(400)))
     said = text_of(page(admin, "/rules"))
-    assert "and 102 more: filter by a name" in said
+    assert "and 102 more: filter by name" in said
     assert "r350." not in said
     assert "r350." in text_of(page(admin, "/rules?name=R350."))
-
-
-def test_no_page_about_rules_shows_a_secret(world: World, admin: FlaskClient) -> None:
-    for path in ("/rules", "/rules/explain", "/rules/try"):
-        html = page(admin, path)
-        assert [secret for secret in SECRETS if secret in html] == []
-
-
-@pytest.mark.parametrize("path", ["/rules", "/rules?name=x", "/rules/explain", "/rules/explain?job=j1", "/rules/try"])
-def test_every_control_has_a_label(world: World, admin: FlaskClient, path: str) -> None:
-    world.sees(job_number(1))
-    assert unlabelled(page(admin, path)) == []
 
 
 # --- why, and why not ----------------------------------------------------------------------------------------
@@ -135,19 +111,17 @@ def test_a_job_on_record_is_explained(world: World) -> None:
     assert "#rule-failed" in html
 
 
-def test_the_read_token_may_ask_about_a_job_on_record_and_not_about_a_made_up_one(
-    world: World, reader: FlaskClient
-) -> None:
+def test_the_read_token_may_explain_a_job_on_record_but_no_sample_job(world: World, reader: FlaskClient) -> None:
     world.sees(a_failed_job(1))
     html = page(reader, "/rules/explain?job=j1")
     assert '"failed" notifies ops/1' in text_of(html)
     assert "<textarea" not in html
     assert "<textarea" not in page(reader, "/rules/try")
-    posted(reader, "/rules/explain", 403, made_up="{}")
+    posted(reader, "/rules/explain", 403, job="{}")
     posted(reader, "/rules/try", 403, rules=RULES)
 
 
-@pytest.mark.parametrize("job", ["nix", "' OR 1=1 --", "<script>", "转码", "%00x", "x" * 5_000])
+@pytest.mark.parametrize("job", ["<script>", "转码", "%00x", "x" * 5_000])
 def test_a_job_that_is_not_on_record_is_said_so_and_stays_in_the_form(
     world: World, admin: FlaskClient, job: str
 ) -> None:
@@ -159,7 +133,7 @@ def test_a_job_that_is_not_on_record_is_said_so_and_stays_in_the_form(
 def test_the_example_is_a_job_that_is_watched_and_can_be_explained(world: World, admin: FlaskClient) -> None:
     example = '{ tag = "Transcode", queue = "vod", from = "Running", to = "Failed", duration = "50m" }'
     assert example in page(admin, "/rules/explain").replace("&#34;", '"')
-    assert '"all" notifies cms' in text_of(posted(admin, "/rules/explain", made_up=example))
+    assert '"all" notifies cms' in text_of(posted(admin, "/rules/explain", job=example))
 
 
 @pytest.mark.parametrize(
@@ -172,8 +146,8 @@ def test_the_example_is_a_job_that_is_watched_and_can_be_explained(world: World,
         'job = { tag = "Transcode", to = "Failed", duration = "50m", user_data = "asset_id=7" }',
     ],
 )
-def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: FlaskClient, text: str) -> None:
-    assert '"failed" notifies ops/1: at once' in text_of(posted(admin, "/rules/explain", made_up=text))
+def test_a_sample_job_may_be_json_or_toml(world: World, admin: FlaskClient, text: str) -> None:
+    assert '"failed" notifies ops/1: at once' in text_of(posted(admin, "/rules/explain", job=text))
 
 
 @pytest.mark.parametrize(
@@ -193,10 +167,10 @@ def test_a_made_up_job_may_be_written_in_either_language(world: World, admin: Fl
         ('{"tag": "</textarea><script>alert(1)</script>", "to": "new"}', ['no job becomes "new"']),
     ],
 )
-def test_every_fault_of_a_made_up_job_is_said_and_the_text_stays(
+def test_every_fault_of_a_sample_job_is_shown_and_the_text_kept(
     world: World, admin: FlaskClient, text: str, said: list[str]
 ) -> None:
-    html = posted(admin, "/rules/explain", 400, made_up=text)
+    html = posted(admin, "/rules/explain", 400, job=text)
     for words in said:
         assert words in text_of(html)
     assert "<script>alert" not in html
@@ -206,13 +180,13 @@ def test_every_fault_of_a_made_up_job_is_said_and_the_text_stays(
 # --- other rules ---------------------------------------------------------------------------------------------
 
 
-def test_every_fault_of_a_pasted_file_is_told_with_its_line_and_the_text_stays(
+def test_every_fault_of_a_pasted_file_is_shown_with_its_line_and_the_text_kept(
     world: World, admin: FlaskClient
 ) -> None:
     text = RULES.replace('to = "Failed"', 'to = "Faild"').replace('notify = "cms"', 'notify = "<nobody>"')
     html = posted(admin, "/rules/try", rules=text.replace("\n", "\r\n"))
     said = text_of(html)
-    assert "This file would not come into force" in said
+    assert "This file would be refused" in said
     assert 'error line 26 rule "failed", key "to": there is no job state "Faild" (did you mean "Failed"?)' in said
     assert 'error line 35 rule "all", key "notify": there is no notifier' in said
     assert "&lt;nobody&gt;" in html
@@ -225,11 +199,11 @@ def test_a_file_without_faults_is_tried_on_what_has_happened(world: World, admin
     world.now += timedelta(hours=1)
     same = text_of(posted(admin, "/rules/try", rules=RULES.replace("\n", "\r\n"), span="24h"))
     assert "These are the rules in force." in same  # by their sha: a browser sends other line ends
-    assert "3 transitions. No difference to what was told." in same
+    assert "3 transitions. No difference to what was sent." in same
     other = text_of(posted(admin, "/rules/try", rules=RULES.replace('"all"', '"每个"'), span="7d"))
-    assert "What it would have told in the last 7d" in other
+    assert "Messages of the last 7d with these rules" in other
     assert "Messages: 2 more, 2 fewer, 0 changed" in other
-    assert "每个 → cms none 2 told 2 more" in other
+    assert "每个 → cms none 2 sent 2 more" in other
 
 
 def test_of_many_differences_the_first_fifty_are_shown(world: World, admin: FlaskClient) -> None:
@@ -239,9 +213,9 @@ def test_of_many_differences_the_first_fifty_are_shown(world: World, admin: Flas
     assert "60 more, 60 fewer" in text_of(html)
 
 
-def test_tests_that_fail_are_told(world: World, admin: FlaskClient) -> None:
+def test_failing_tests_are_shown(world: World, admin: FlaskClient) -> None:
     said = text_of(posted(admin, "/rules/try", rules=RULES + '[[test]]\njob = { to = "Success" }\nexpect = []\n'))
-    assert "1 of 1 test came out otherwise than expected." in said
+    assert "1 of 1 test failed." in said
     assert "notified, but not expected: all -> cms" in said
 
 
@@ -250,16 +224,16 @@ def test_one_more_rule_is_tried_without_the_file(world: World, admin: FlaskClien
     world.now += timedelta(hours=1)
     more = '[[rule]]\nname = "one more"\nto = "Running"\nnotify = "ops/1"\n'
     said = text_of(posted(admin, "/rules/try", rules=more.replace("\n", "\r\n"), how="added"))
-    assert "With this the rules are valid; it is not in force" in said
+    assert "With this, the rules are valid; it is not in force" in said
     assert "Messages: 1 more, 0 fewer, 0 changed" in said
-    assert "one more → ops/1 none 1 told 1 more" in said
+    assert "one more → ops/1 none 1 sent 1 more" in said
     assert world.book.sha in page(admin, "/rules")
 
 
 def test_what_is_wrong_with_one_more_rule_shows_nothing_of_the_rules_in_force(world: World, admin: FlaskClient) -> None:
     html = posted(admin, "/rules/try", rules='[[rule]]\nname = "all"\nnotify = "<x>"\n[notifier.cms]\n', how="added")
     said = text_of(html)
-    assert "With this the rules would be refused" in said
+    assert "With this, the rules would be refused" in said
     assert "error line 4" in said
     assert 'value="added" checked' in html
     assert "<x>" not in html
@@ -279,14 +253,7 @@ def test_the_page_begins_with_an_example_of_one_more_rule(world: World, admin: F
 
 
 def test_nothing_at_all_to_add_is_said_so(world: World, admin: FlaskClient) -> None:
-    assert "There is nothing: paste a [[rule]]." in posted(admin, "/rules/try", 400, rules=" ", how="added")
-
-
-def test_what_is_tried_does_not_come_into_force(world: World, admin: FlaskClient) -> None:
-    before = world.book.sha
-    posted(admin, "/rules/try", rules='[[rule]]\nname = "x"\nnotify = "y"\n')
-    posted(admin, "/rules/try", rules=RULES + "# more\n")
-    assert before in page(admin, "/rules")
+    assert "There is nothing to try: paste a [[rule]]." in posted(admin, "/rules/try", 400, rules=" ", how="added")
 
 
 def test_a_file_of_a_megabyte_is_taken_and_a_larger_one_refused_in_a_sentence(world: World, admin: FlaskClient) -> None:
@@ -306,13 +273,8 @@ def uploaded(client: FlaskClient, text: str, status: int = 200) -> str:
     return text_of(answer.text[: answer.text.find("<textarea")])
 
 
-def test_no_file_at_all_is_said_so(world: World, admin: FlaskClient) -> None:
-    assert "There is no file" in posted(admin, "/rules/try", 400, rules=" \r\n")
-    assert "There is no file" in posted(admin, "/rules/try", 400)
-
-
 def test_other_forms_take_no_more_than_before(world: World, admin: FlaskClient) -> None:
-    posted(admin, "/rules/explain", 413, made_up="x" * 70_000)
+    posted(admin, "/rules/explain", 413, job="x" * 70_000)
 
 
 def test_the_rules_in_force_are_shown_where_this_process_has_read_others(world: World, admin: FlaskClient) -> None:

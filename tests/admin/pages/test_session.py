@@ -24,7 +24,7 @@ def client(world: World) -> FlaskClient:
     return world.app().test_client()
 
 
-def test_who_has_not_signed_in_is_led_to_the_form_and_back_again(client: FlaskClient) -> None:
+def test_signing_in_leads_back_to_the_requested_page(client: FlaskClient) -> None:
     asked = client.get("/jobs?state=Failed")
     assert (asked.status_code, asked.location) == (303, "/sign-in?next=/jobs?state%3DFailed")
     form = client.get(asked.location)
@@ -133,7 +133,7 @@ def test_a_post_that_no_page_of_ours_makes_is_refused(client: FlaskClient, heade
     for path in ("/jobs/j1/tell", "/sign-out", "/sign-in"):
         refused = client.post(path, data={"token": ADMIN}, headers=headers)
         assert refused.status_code == 403
-        assert "not asked for by a page of this bridge" in refused.text
+        assert "not made by a page of this bridge" in refused.text
 
 
 def test_a_proxy_may_have_changed_the_host_where_the_browser_says_it_is_the_same_site(client: FlaskClient) -> None:
@@ -164,7 +164,7 @@ def test_while_no_token_is_set_this_machine_needs_none_and_no_other_gets_in(worl
     assert client.post("/sign-in", data={"token": ""}, headers=HERE).status_code == 403
 
 
-def test_a_part_that_refreshes_itself_is_told_when_the_session_is_over(client: FlaskClient) -> None:
+def test_a_refresh_redirects_when_the_session_is_over(client: FlaskClient) -> None:
     answer = client.get("/", headers={"HX-Request": "true"})
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/sign-in")
 
@@ -184,7 +184,7 @@ def test_pages_and_files_say_what_a_browser_may_do(client: FlaskClient) -> None:
     assert client.get("/static/%2e%2e/session.py").status_code == 404
 
 
-def test_a_page_that_did_not_change_is_not_sent_again(client: FlaskClient) -> None:
+def test_an_unchanged_page_is_answered_304(client: FlaskClient) -> None:
     first = client.get("/sign-in")
     again = client.get("/sign-in", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")

@@ -198,17 +198,6 @@ def test_a_rate_lets_a_burst_through_and_then_one_an_interval(db: Database) -> N
     assert len(claim(db, now=NOW + hours(1))) == 10  # a long rest saves up one burst, no more
 
 
-def test_two_workers_share_the_rate_of_a_notifier(db: Database, db_url: str, opened: Opener) -> None:
-    know(db, _TEN_A_SECOND)
-    _put_many(db, 100)
-    other = opened(db_url)
-    count = 0
-    for tick in range(20):  # two seconds: a burst of 10, and one for each 0.1 s after
-        now = NOW + seconds(tick / 10)
-        count += len(claim(db, now=now, worker="w1")) + len(claim(other, now=now, worker="w2"))
-    assert count == 10 + 19
-
-
 def test_what_the_order_holds_back_uses_up_no_rate(db: Database) -> None:
     know(db, Notifier(name="cms", rate=Rate(count=2, per=minutes(1)), max_in_flight=64))
     _put_in_order(db, 2)

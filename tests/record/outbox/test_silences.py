@@ -6,7 +6,7 @@ from typing import Any
 from bridge.decide.rules.gates import Scope
 from bridge.decide.rulesfile.silences import SilenceRequest
 from bridge.model import FAILED, Hold, Message, Silence
-from bridge.pipeline.silences import preview
+from bridge.pipeline.operations import preview
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.polling import snapshots

@@ -121,7 +121,7 @@ function chooseAll(event) {
   for (const box of document.querySelectorAll(`input[name="${event.target.dataset.all}"]`)) box.checked = event.target.checked;
 }
 
-document.getElementById("zone").textContent = `times are ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
+document.getElementById("zone").textContent = `Times are ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
 tell(document);
 document.addEventListener("htmx:after:swap", () => { tell(document); showAnswer(); });
 document.addEventListener("htmx:after:request", judge);

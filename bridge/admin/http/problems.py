@@ -1,0 +1,83 @@
+"""Every error as application/problem+json (RFC 9457), in one shape and without internal details."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from flask import Flask, Response, request
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, InternalServerError, MethodNotAllowed
+from werkzeug.http import HTTP_STATUS_CODES
+
+from bridge.admin import schemas
+from bridge.pipeline.operations import Conflict, NotFound
+from bridge.record.database import trouble
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BODY = 64 * 1024
+_RETRY_AFTER_S = 5
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class Problem(HTTPException):
+    """An error that says what is wrong and what would be right."""
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+        super().__init__(detail)
+        self.code = status
+        self.detail = detail
+        self.headers = headers
+
+
+def register(app: Flask) -> None:
+    for kind in (HTTPException, DBAPIError, PoolTimeout):
+        app.register_error_handler(kind, answered)
+    app.register_error_handler(NotFound, lambda error: _answer(Problem(404, str(error))))
+    app.register_error_handler(Conflict, lambda error: _answer(Problem(409, str(error))))
+
+
+def answered(error: HTTPException | DBAPIError | PoolTimeout) -> Response:
+    """Return the response for an error."""
+    return _answer(error) if isinstance(error, HTTPException) else _database_failed(error)
+
+
+def _answer(error: HTTPException) -> Response:
+    status = error.code or 500
+    facts = schemas.Problem(title=HTTP_STATUS_CODES.get(status, "Error"), status=status, detail=_detail(error, status))
+    response = Response(facts.model_dump_json(), status, content_type="application/problem+json")
+    if isinstance(error, Problem):
+        response.headers.extend(error.headers)
+    elif isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = _allowed(error)
+    return response
+
+
+def _detail(error: HTTPException, status: int) -> str:
+    match error:
+        case Problem():
+            return error.detail
+        case MethodNotAllowed():
+            return f"{request.method} is not allowed here; allowed: {_allowed(error)}"
+        case InternalServerError():
+            return "an internal error of the bridge; see its log"
+    if status == 404:
+        return f'there is nothing at "{request.path[:200]}"; /openapi.json lists the endpoints'
+    if status == 413:
+        return f"a body is at most {LARGEST_BODY} bytes"
+    return error.description or "the request cannot be read"
+
+
+def _allowed(error: MethodNotAllowed) -> str:
+    return ", ".join(sorted(error.valid_methods or ()))
+
+
+def _database_failed(error: DBAPIError | PoolTimeout) -> Response:
+    reason = trouble(error)
+    if isinstance(error, OperationalError | PoolTimeout):
+        logger.warning("a request failed: the database does not answer", extra={"path": request.path, "reason": reason})
+    else:
+        logger.error("the database refused a request", extra={"path": request.path}, exc_info=error)
+    return _answer(Problem(503, reason, headers={"Retry-After": str(_RETRY_AFTER_S)}))

@@ -1,0 +1,120 @@
+"""Jobs and their transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, Field
+
+from bridge.admin.schemas import Cursor, JsonObject, Moment, QueueName
+from bridge.admin.schemas.deliveries import Delivery
+
+
+class Job(BaseModel):
+    """A job as last seen, with the members that webhooks have in `data.job`, and some more. null: CI did not say."""
+
+    id: str
+    bucket: str
+    region: str | None = None
+    state: str
+    sequence: int = Field(description="of its last transition")
+    tag: str | None = None
+    queue: str | None = None
+    queue_name: QueueName = None
+    code: str | None = None
+    message: str | None = None
+    progress: int | None = None
+    created_at: Moment
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
+    changed_at: Moment
+    wait_seconds: int | None = Field(description="from creation to start; until changed_at, if it waits")
+    duration_seconds: int | None = Field(description="from start to end; until changed_at, if it runs")
+    unwatched_since: Moment | None = Field(description="unfinished, and no watch polls it since then")
+    input: str | None = None
+    output: str | None = None
+    outputs: list[str] = []
+    outputs_total: int = 0
+    template: str | None = None
+    template_name: str | None = None
+    workflow: str | None = None
+    workflow_name: str | None = None
+    workflow_run: str | None = None
+    level: str | None = None
+    user_data: str | None = None
+
+    @classmethod
+    def of(cls, facts: JsonObject, queue_names: Mapping[str, str]) -> Self:
+        """Return a job as the record lists it, with what follows from it."""
+        end = facts["ended_at"] or facts["changed_at"]
+        return cls.model_validate(
+            facts
+            | {
+                "queue_name": queue_names.get(facts["queue"]),
+                "wait_seconds": _seconds(facts["created_at"], facts["started_at"] or end),
+                "duration_seconds": _seconds(facts["started_at"], end),
+            }
+        )
+
+
+def _seconds(start: str | None, end: str) -> int | None:
+    if start is None:
+        return None
+    return max(0, round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()))
+
+
+class Jobs(BaseModel):
+    items: list[Job]
+    cursor: Cursor
+
+
+class Fired(BaseModel):
+    rule: str
+    notifiers: list[str]
+
+
+class Transition(BaseModel):
+    n: int
+    job: str
+    bucket: str
+    sequence: int = Field(description="1 is the job's first")
+    was: str = Field(alias="from")
+    to: str
+    tag: str | None
+    queue: str | None
+    watch: str
+    happened_at: Moment = Field(description="by CI's clock; where CI does not say, when it was seen")
+    seen_at: Moment
+    silent: str | None = Field(description="why nobody was notified")
+    rules: list[Fired]
+
+
+class Transitions(BaseModel):
+    items: list[Transition]
+    cursor: Cursor
+
+
+class JobProblem(BaseModel):
+    """What of a job cannot be read; the bridge continues without the field, or without the job."""
+
+    field: str
+    value: str = Field(description="its beginning")
+    left_out: bool = Field(description="the job was left out; its facts are from before")
+    since: Moment
+    seen_at: Moment = Field(description="to the hour")
+    ask_at: Moment | None = Field(description="when CI is asked for the job by id again")
+
+
+class Missing(BaseModel):
+    times: int
+    last_at: Moment
+    ask_at: Moment | None = Field(description="when CI is asked again; null: in every poll")
+
+
+class JobDetail(Job):
+    missing: Missing | None = Field(description="how often CI has said that it does not know the job")
+    transitions: list[Transition]
+    deliveries: list[Delivery]
+    problems: list[JobProblem]

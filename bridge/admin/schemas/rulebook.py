@@ -1,0 +1,252 @@
+"""The nouns of rules.toml: watches, notifiers and rules as they are, and a file to check. No secret gets in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bridge import model
+from bridge.admin.schemas import Cursor, JsonObject, Moment, Request
+from bridge.decide.rules import matching
+from bridge.decide.rules.matching import Condition, PresenceCondition, TextCondition
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.record.codec import iso
+from bridge.record.database import ms
+from bridge.send.registry import integration_of
+
+
+class Queue(BaseModel):
+    id: str
+    name: str | None = Field(description="its alias in rules.toml")
+
+
+class Watch(BaseModel):
+    """A watch of rules.toml with its polls. Members have their defaults if only rules.toml or the record knows it."""
+
+    name: str
+    in_rules: bool
+    bucket: str = ""
+    region: str = ""
+    tags: list[str] = []
+    queues: list[Queue] = []
+    every_seconds: float = 0
+    lookback_seconds: float = 0
+    next_poll_at: Moment | None = Field(None, description="null: at once")
+    paused: bool = False
+    polled_at: Moment | None = None
+    ok_at: Moment | None = Field(None, description="when the last complete poll began")
+    failures: int = Field(0, description="failed polls since then")
+    error: str | None = None
+    calls: int = Field(0, description="of the last poll")
+    jobs: int = Field(0, description="of the last poll")
+    behind: list[str] = Field([], description="tags whose list is long and continues in the next poll")
+    clock_ahead_seconds: float | None = Field(
+        None, description="how far CI's clock was ahead of ours in the last poll; null: unknown"
+    )
+
+    @classmethod
+    def all(cls, book: Rulebook, rows: Iterable[JsonObject]) -> list[Self]:
+        """Return the watches of the rules, then those that only the record still knows."""
+        recorded = {row["name"]: row for row in rows}
+        named = [cls.of(watch, book.queue_names, recorded.pop(watch.name, {})) for watch in book.watches]
+        return named + [cls(**row, in_rules=False) for row in recorded.values()]
+
+    @classmethod
+    def of(cls, watch: model.Watch, queue_names: Mapping[str, str], row: JsonObject) -> Self:
+        queues = dict.fromkeys(stream.queue for stream in watch.streams if stream.queue)
+        facts = {
+            "name": watch.name,
+            "in_rules": True,
+            "bucket": watch.place.bucket,
+            "region": watch.place.region,
+            "tags": list(dict.fromkeys(stream.tag for stream in watch.streams)),
+            "queues": [{"id": queue, "name": queue_names.get(queue)} for queue in queues],
+            "every_seconds": watch.every.total_seconds(),
+            "lookback_seconds": watch.lookback.total_seconds(),
+        }
+        return cls.model_validate(row | facts)
+
+
+class Watches(BaseModel):
+    items: list[Watch]
+    cursor: Cursor
+
+
+class WatchAccepted(BaseModel):
+    watch: str
+    paused: bool
+
+
+class Notifier(BaseModel):
+    """A notifier of rules.toml with its deliveries. Members have their defaults if only one of the two knows it."""
+
+    name: str
+    in_rules: bool
+    type: str
+    fallback: str | None = None
+    retry_seconds: float = 0
+    max_in_flight: int
+    rate: str | None = None
+    target: str | None = Field(None, description="scheme and host, or the channel; the rest may be a secret")
+    signed: bool = False
+    order: str = ""
+    thread: str = ""
+    update: bool = False
+    paused_at: Moment | None = None
+    paused_why: str | None = None
+    paused_reason: str | None = Field(None, description="why, for programs: a reason of an attempt")
+    not_before: Moment | None = None
+    failures: int = Field(
+        0, description="attempts in a row without an answer; from 10 on, one attempt a minute is made"
+    )
+    waiting: int = 0
+    sending: int = 0
+    dead: int = 0
+    held: int = Field(0, description="messages that wait in digests")
+    oldest_waiting_at: Moment | None = None
+
+    @classmethod
+    def all(cls, book: Rulebook, rows: Iterable[JsonObject]) -> list[Self]:
+        """Return the notifiers of the rules, then those that only the record still knows."""
+        recorded = {row["name"]: row for row in rows}
+        named = [cls.of(notifier, recorded.pop(name, {})) for name, notifier in book.notifiers.items()]
+        return named + [cls(**row, in_rules=False) for row in recorded.values()]
+
+    @classmethod
+    def of(cls, notifier: model.Notifier, row: JsonObject) -> Self:
+        facts = {
+            "name": notifier.name,
+            "type": notifier.type,
+            "in_rules": True,
+            "fallback": notifier.fallback,
+            "retry_seconds": notifier.retry.total_seconds(),
+            "max_in_flight": notifier.max_in_flight,
+            "rate": _rate(notifier.rate),
+        }
+        return cls.model_validate(row | facts | integration_of(notifier).facts())
+
+
+class Notifiers(BaseModel):
+    items: list[Notifier]
+    cursor: Cursor
+
+
+class NotifierAccepted(BaseModel):
+    notifier: str
+    paused: bool
+
+
+class Rule(BaseModel):
+    name: str
+    line: int
+    was: list[str] = Field(alias="from")
+    to: list[str]
+    match: JsonObject = Field(description="as in rules.toml")
+    notify: list[str]
+    template: str | None
+    stop: bool
+    in_: list[str] | None = Field(alias="in", description="of a level rule")
+    for_seconds: float | None
+    repeat_seconds: float | None
+    recover: bool
+    throttle: str | None
+    group: JsonObject | None = Field(description="by, wait_seconds or at, max")
+    template_faults: int = Field(description="how often one of its templates fell back to the default text")
+    last_fault: str | None
+    matches: int = Field(description="how often it fired")
+    last_match_at: Moment | None
+
+    @classmethod
+    def of(cls, rule: matching.Rule, fault: Mapping[str, Any] | None, matches: tuple[int, datetime] | None) -> Self:
+        """Return a rule; `fault` is what is on record of its templates, `matches` how often and when last it fired."""
+        level = rule.level
+        facts = {
+            "name": rule.name,
+            "line": rule.line,
+            "from": sorted(rule.was.words),
+            "to": sorted(rule.to.words),
+            "match": {condition.field: _as_written(condition) for condition in rule.conditions},
+            "notify": list(rule.notify),
+            "template": rule.template,
+            "stop": rule.stop,
+            "in": sorted(level.states.words) if level else None,
+            "for_seconds": level.after.total_seconds() if level else None,
+            "repeat_seconds": level.repeat.total_seconds() if level and level.repeat else None,
+            "recover": bool(level and level.recover),
+            "throttle": _rate(rule.throttle),
+            "group": _grouping(rule.group) if rule.group else None,
+            "template_faults": fault["count"] if fault else 0,
+            "last_fault": fault["why"] if fault else None,
+            "matches": matches[0] if matches else 0,
+            "last_match_at": iso(ms(matches[1])) if matches else None,
+        }
+        return cls.model_validate(facts)
+
+
+class Rules(BaseModel):
+    items: list[Rule]
+    cursor: Cursor
+    sha: str
+    fault: str | None = Field(description="why the present file is not in force")
+    warnings: list[str]
+
+
+def _rate(rate: model.Rate | None) -> str | None:
+    return f"{rate.count}/{rate.per.total_seconds():g}s" if rate else None
+
+
+def _grouping(group: model.Grouping) -> JsonObject:
+    return {
+        "by": list(group.by),
+        "wait_seconds": group.wait.total_seconds() if group.wait else None,
+        "at": f"{group.at:%H:%M}" if group.at else None,
+        "max": group.most,
+    }
+
+
+def _as_written(condition: Condition) -> object:
+    """Return the value as in rules.toml."""
+    match condition:
+        case TextCondition():
+            return [text for text, _ in condition.wanted] + [f"!{text}" for text, _ in condition.unwanted]
+        case PresenceCondition():
+            return condition.present
+    return f"{condition.sign} {condition.limit.total_seconds():g}s"
+
+
+# --- checking a file ------------------------------------------------------------------------------------------------
+
+
+class RulesText(Request):
+    """A rules file to check."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"toml": '[[rule]]\nname = "all"\n'}})
+
+    toml: str = Field(description="the text of a rules.toml, of at most 1 MB")
+
+
+class RuleFault(BaseModel):
+    line: int
+    level: Literal["error", "warning"]
+    text: str
+
+
+class FailedTest(BaseModel):
+    number: int = Field(description="of the [[test]], from 1")
+    line: int
+    text: str = Field(description="what was expected and missing, and what was not expected")
+
+
+class RuleTests(BaseModel):
+    run: int = Field(description="how many; none of a file that is refused")
+    failed: list[FailedTest]
+
+
+class RulesChecked(BaseModel):
+    ok: bool = Field(description="the file is accepted, and none of its tests fails")
+    sha: str | None = Field(description="its version, if it is accepted")
+    faults: list[RuleFault]
+    tests: RuleTests
