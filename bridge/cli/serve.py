@@ -9,11 +9,10 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any
 
 import click
 
-from bridge.cli.common import connect, count_of, deliveries_of, echo, echo_json, fail, json_option, open_bridge
+from bridge.cli.common import Facts, connect, count_of, deliveries_of, echo, echo_json, fail, json_option, open_bridge
 from bridge.environment import lookup
 from bridge.pipeline.poll import Poll
 from bridge.wiring.web import served, warn_of_open_door, web_app
@@ -115,7 +114,7 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
     sys.exit(any(facts["error"] for facts in polls))
 
 
-def _poll_facts(name: str, poll: Poll | None) -> dict[str, Any]:
+def _poll_facts(name: str, poll: Poll | None) -> Facts:
     if poll is None:
         return {"watch": name, "error": "another worker is polling this bucket, or other rules came into force"}
     return {
@@ -128,7 +127,7 @@ def _poll_facts(name: str, poll: Poll | None) -> dict[str, Any]:
     }
 
 
-def _line(facts: dict[str, Any]) -> str:
+def _line(facts: Facts) -> str:
     if facts["error"]:
         return f"{facts['watch']}: {facts['error']}"
     counts = ", ".join(count_of(facts[f"{noun}s"], noun) for noun in ("call", "job", "transition"))
