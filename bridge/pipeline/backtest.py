@@ -38,7 +38,7 @@ class Backtest:
         now: datetime,
         first: int = FIRST,
     ) -> None:
-        history.hold_still(tx)
+        history.freeze(tx)
         self._tx = tx
         self.rules = rules
         self.asked, self.until = since, now
@@ -68,7 +68,7 @@ class Backtest:
     def run(self, on_page: Callable[[int], object] = lambda _: None) -> None:
         """Replay all transitions; `on_page` is given the number of transitions of each page."""
         for steps in history.pages(self._tx, self.since):
-            messages, fired = history.told(self._tx, steps), history.fired(self._tx, steps)
+            messages, fired = history.statuses(self._tx, steps), history.fired(self._tx, steps)
             for stored in steps:
                 self._replay.feed(_past(stored, messages.get(stored.key, {}), fired.get(stored.key, {})))
             on_page(len(steps))
@@ -90,7 +90,7 @@ class Backtest:
 
 
 def _past(
-    stored: Stored, messages: Mapping[history.Line, str], fired: Mapping[str, time_in_state.Fired]
+    stored: Stored, messages: Mapping[history.MessageKey, str], fired: Mapping[str, time_in_state.Fired]
 ) -> PastTransition:
     step, still_at = stored.transition, stored.still_at
     if still_at and step.still_at and still_at <= step.still_at:

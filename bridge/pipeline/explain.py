@@ -29,7 +29,7 @@ from bridge.record.outbox import silences
 from bridge.record.polling import leases, snapshots, time_in_state
 from bridge.record.polling.snapshots import Judged
 from bridge.record.queries import explanations
-from bridge.record.queries.explanations import Fallback, Fate, Gathered, Standing
+from bridge.record.queries.explanations import DigestStatus, Fallback, JobDelivery, NotifierStatus
 
 Facts = dict[str, Any]
 
@@ -46,26 +46,26 @@ class _Context:
     now: datetime
     rules: Ruleset
     tx: Connection | None
-    standings: Mapping[str, Standing]
+    standings: Mapping[str, NotifierStatus]
     silences: Mapping[str, Silence]
-    deliveries: Sequence[Fate] = ()
+    deliveries: Sequence[JobDelivery] = ()
 
-    def next_at(self, delivery: Fate) -> datetime:
+    def next_at(self, delivery: JobDelivery) -> datetime:
         standing = self.standings.get(delivery.notifier)
         return max(delivery.due_at, standing.not_before) if standing else delivery.due_at
 
-    def earlier(self, delivery: Fate) -> Fate | None:
+    def earlier(self, delivery: JobDelivery) -> JobDelivery | None:
         """Return the delivery of the same job and notifier that must be sent first, if there is one."""
         key = (delivery.lane, delivery.notifier)
         before = (other for other in self.deliveries if other.n < delivery.n and (other.lane, other.notifier) == key)
         return next((other for other in before if delivery.lane and self._blocks(other)), None)
 
-    def _blocks(self, delivery: Fate) -> bool:
+    def _blocks(self, delivery: JobDelivery) -> bool:
         """Tell whether it is being sent, or waits for more than its turn in a batch that is resent."""
         is_due = delivery.attempts > 0 or delivery.due_at <= self.now
         return delivery.state == "sending" or (delivery.state == "waiting" and is_due)
 
-    def replaces(self, delivery: Fate) -> str | None:
+    def replaces(self, delivery: JobDelivery) -> str | None:
         """Return the notifier that a fallback's delivery replaces: the delivery's id is made from its name."""
         others = {other.notifier for other in self.deliveries if other.message == delivery.message}
         made = (name for name in others if ident("dlv", delivery.message, name, delivery.notifier) == delivery.id)
@@ -107,7 +107,7 @@ def explain_sample(
         now=now,
         rules=book,
         tx=tx,
-        standings=explanations.standings(tx) if tx else {},
+        standings=explanations.notifier_statuses(tx) if tx else {},
         silences={silence.id: silence for silence in known},
     )
     rules = {rule.name: rule for rule in book.rules}
@@ -373,7 +373,7 @@ class _History:
 
     @cached_property
     def _context(self) -> _Context:
-        deliveries = explanations.fates(self._tx, self._job_id)
+        deliveries = explanations.job_deliveries(self._tx, self._job_id)
         gates = [(delivery.held_by or "").partition(":")[::2] for delivery in deliveries]
         gates += [(delivery.digest.gate, delivery.digest.name) for delivery in deliveries if delivery.digest]
         named = sorted({name for gate, name in gates if gate == "silence"})
@@ -381,14 +381,14 @@ class _History:
             now=self._now,
             rules=self._book,
             tx=self._tx,
-            standings=explanations.standings(self._tx),
+            standings=explanations.notifier_statuses(self._tx),
             silences={name: silence for name in named if (silence := silences.get(self._tx, name))},
             deliveries=deliveries,
         )
 
     @cached_property
-    def _last(self) -> dict[str, explanations.Last]:
-        return explanations.last(self._tx, self._job_id)
+    def _last(self) -> dict[str, explanations.LastSeen]:
+        return explanations.last_seen(self._tx, self._job_id)
 
     @cached_property
     def _fired(self) -> Mapping[str, Sequence[time_in_state.Fired]]:
@@ -416,7 +416,7 @@ _HELD = {"group": "digest", "throttle": "throttled", "mute": "muted", "silence":
 # --- deliveries on record ------------------------------------------------------------------------------------------
 
 
-def _status(delivery: Fate, context: _Context) -> Facts:
+def _status(delivery: JobDelivery, context: _Context) -> Facts:
     """Return what became of a delivery on record."""
     answer, why = _answer(delivery, context)
     why += _held_before(delivery, context)
@@ -442,7 +442,7 @@ def _status(delivery: Fate, context: _Context) -> Facts:
     }
 
 
-def _answer(delivery: Fate, context: _Context) -> tuple[str, str]:
+def _answer(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
     ended_at = iso(delivery.ended_at)
     after = f" after {delivery.attempts} attempts" if delivery.attempts > 1 else ""
     match delivery.state, delivery.digest:
@@ -452,18 +452,18 @@ def _answer(delivery: Fate, context: _Context) -> tuple[str, str]:
             return "dead", f"given up at {ended_at}{after}: {_line(delivery.why)}"
         case "discarded", _:
             return "discarded", f"discarded at {ended_at}{after}; it is not retried"
-        case "held", Gathered() as digest:
+        case "held", DigestStatus() as digest:
             return _HELD[digest.gate], _held(digest, context)
-        case "merged", Gathered() as digest:
+        case "merged", DigestStatus() as digest:
             return "merged", f"{_gathered(digest, context)}, {_sent_in(digest)}"
-        case "dropped", Gathered() as digest:
+        case "dropped", DigestStatus() as digest:
             return "dropped", f"dropped by {context.gate(digest.gate, digest.name)} at {ended_at}"
         case "sending", _:
             return ("retrying" if delivery.attempts > 1 else "waiting"), f"attempt {delivery.attempts} is under way"
     return _waits(delivery, context)
 
 
-def _waits(delivery: Fate, context: _Context) -> tuple[str, str]:
+def _waits(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
     if paused := context.paused(delivery.notifier):
         return "paused", f"waits, as {paused} (ci-bridge notifier resume {delivery.notifier})"
     next_at, why = iso(context.next_at(delivery)), _line(delivery.why)
@@ -476,18 +476,18 @@ def _waits(delivery: Fate, context: _Context) -> tuple[str, str]:
     return "waiting", f"waits for its first attempt, due at {next_at}{again}"
 
 
-def _held(digest: Gathered, context: _Context) -> str:
+def _held(digest: DigestStatus, context: _Context) -> str:
     due_at = iso(digest.due_at)
     until = f"until {due_at}" if digest.due_at > context.now else f"sent any moment now (due at {due_at})"
     return f"{'waits ' if digest.gate == 'group' else ''}{_gathered(digest, context)}, {until}"
 
 
-def _gathered(digest: Gathered, context: _Context) -> str:
+def _gathered(digest: DigestStatus, context: _Context) -> str:
     how = {"group": "in", "throttle": "over"}.get(digest.gate, "held by")
     return f"{how} {context.gate(digest.gate, digest.name)}"
 
 
-def _sent_in(digest: Gathered) -> str:
+def _sent_in(digest: DigestStatus) -> str:
     """Say what became of the delivery that the digest is."""
     if digest.told_by is None:
         return "sent in a digest that is no longer on record"
@@ -511,7 +511,7 @@ def _instead(fallback: Fallback) -> str:
     return f'{fallback.id} to "{fallback.notifier}", in its place, waits to be sent'
 
 
-def _held_before(delivery: Fate, context: _Context) -> str:
+def _held_before(delivery: JobDelivery, context: _Context) -> str:
     """Say what held a delivery first, where that is not what its status says."""
     gate, _, name = (delivery.held_by or "").partition(":")
     if gate not in _HELD:
@@ -535,7 +535,7 @@ def _would_be(new: NewDelivery, rule: Rule, context: _Context) -> Facts:
     """Return what would become of a message if it were put into the outbox now."""
     until = None
     if context.tx and rule.throttle and not new.hold:
-        until = explanations.used_up(context.tx, rule.name, rule.throttle, new.notifier, now=context.now)
+        until = explanations.throttled_until(context.tx, rule.name, rule.throttle, new.notifier, now=context.now)
     hold = Hold(gate="throttle", name=rule.name, until=until) if until else new.hold
     answer, why = _would_be_held(hold, context) if hold else _would_be_sent(new.notifier, rule, context)
     gate = {"gate": hold.gate, "gate_name": hold.name, "until": iso(hold.until)} if hold else {}
@@ -634,7 +634,7 @@ def _explanation(
     edges: Sequence[Verdict],
     levels: Sequence[Facts],
     deliveries: Sequence[Facts],
-    messages: Iterable[Message | Fate],
+    messages: Iterable[Message | JobDelivery],
     *,
     rules: str | None,
     notes: Sequence[str] = (),

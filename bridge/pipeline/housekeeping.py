@@ -98,12 +98,12 @@ class Housekeeping:
                 self.run_clock.advance(tx, self.clock())
         with self.db.read() as tx:
             held = [claim for claim in results.held(tx) if claim[0] not in mine]
-            forsaken = results.forsaken(tx, before=self.clock() - _SURELY) if held else set()
+            abandoned = results.abandoned(tx, before=self.clock() - _SURELY) if held else set()
             paused = claims.paused_and_waiting(tx)
             alone = claims.left_alone(tx, now=self.clock(), broken_at=BROKEN_AT)
-        if lost := self._lease_watcher.over(held, self.monotonic(), sooner=forsaken, sooner_s=_SOONER_S):
+        if lost := self._lease_watcher.over(held, self.monotonic(), sooner=abandoned, sooner_s=_SOONER_S):
             with self.db.write() as tx:
-                freed = results.reap(tx, lost, now=self.clock())
+                freed = results.free_lost(tx, lost, now=self.clock())
             logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
         for name, why in paused:
             self._pass_on(name, why)

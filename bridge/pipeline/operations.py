@@ -203,7 +203,7 @@ class Operations:
     def resume_notifier(self, name: str, book: Rulebook | None = None) -> None:
         """Resume a paused notifier. One that only the rules know yet is not paused."""
         with self.db.write() as tx:
-            before = explanations.standings(tx).get(name)
+            before = explanations.notifier_statuses(tx).get(name)
             if before is not None:
                 entries.resume(tx, name)
                 paused = {"paused": before.paused_at is not None, "why": before.paused_why}
@@ -306,7 +306,7 @@ def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, 
 
 
 def _why_it_waits(tx: Connection, notifier: str) -> str | None:
-    standing = explanations.standings(tx).get(notifier)
+    standing = explanations.notifier_statuses(tx).get(notifier)
     if standing is None or standing.paused_at is None:
         return None
     why = " ".join((standing.paused_why or "").split())

@@ -74,7 +74,7 @@ def route_overdue_jobs(
     if not levels:
         return ()
     gone = [level.after for level in levels if GONE in level.states]
-    found = time_in_state.staying(
+    found = time_in_state.jobs_in_state(
         tx,
         [stream.key for stream in watch.streams],
         began_before=as_of - min(level.after for level in levels),

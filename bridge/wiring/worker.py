@@ -288,7 +288,7 @@ class Worker:
         }
         if self._precedence.look(mine, standing.numbers[in_force], others, time.monotonic()):
             with self._db.write() as tx:
-                stands = rulesets.stand(tx, sha, instead_of=in_force)
+                stands = rulesets.stand_in(tx, sha, instead_of=in_force)
             if stands:
                 event = "no live worker has the rules accepted last, these are in force instead"
                 if sha == standing.last:

@@ -13,7 +13,7 @@ from sqlalchemy import update
 from bridge.model import JobProblem, Rejected, RetryLater, Sent
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.schema import notifier
+from bridge.record.schema import notifiers
 from tests.admin.pages.conftest import signed_in
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import RULES, World, a_book, job_number
@@ -33,7 +33,7 @@ def is_dead(world: World) -> None:
     world.sees(job_number(1), job_number(2))
     world.attempt(RetryLater("could not connect to cms.example.com:8443: connection refused"))
     with world.db.write() as tx:
-        tx.execute(update(notifier).where(notifier.c.name == "cms").values(failures=10))
+        tx.execute(update(notifiers).where(notifiers.c.name == "cms").values(failures=10))
 
 
 def answers_with_errors(world: World) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from bridge.model import RUNNING, SUBMITTED, Delivery, Job, Outcome, Rejected, RetryLater, Sent
 from bridge.record.database import Database
 from bridge.simulator.jobs import Life, a_life
-from tests.support.records import BUCKET, Clock
+from tests.support.nouns import BUCKET, Clock
 from tests.support.rig import ENDS, Rig
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)

@@ -20,7 +20,7 @@ from bridge.record.database import Database
 from bridge.record.polling import snapshots
 from tests.conftest import only_sqlite
 from tests.support.commands import REPOSITORY, call
-from tests.support.records import Clock, a_listed_job, a_step, hours, minutes
+from tests.support.nouns import Clock, a_listed_job, a_step, hours, minutes
 from tests.support.rig import GIVEN, Rig
 
 pytestmark = only_sqlite

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import and_, func, select
 
 from bridge.model import DONE, NEW, RUNNING, SUBMITTED
-from bridge.record.schema import MERGED, alarm, delivery, digest, job, message, transition, watch
+from bridge.record import schema
+from bridge.record.schema import MERGED, deliveries, jobs, messages, transitions, watches
 from bridge.simulator.receiver import Received
 from tests.support.stage import Stage
 
@@ -91,10 +92,10 @@ def owed(stage: Stage, truth: Mapping[str, list[str]]) -> Owed:
 
 def alarms_to_come(stage: Stage) -> int:
     """Return of how many jobs the level rule has still to tell, when CI does nothing more."""
-    told = and_(alarm.c.job_id == job.c.id, alarm.c.sequence == job.c.sequence)
-    waiting = select(func.count()).select_from(job).outerjoin(alarm, told)
+    told = and_(schema.alarms.c.job_id == jobs.c.id, schema.alarms.c.sequence == jobs.c.sequence)
+    waiting = select(func.count()).select_from(jobs).outerjoin(schema.alarms, told)
     with stage.db.read() as tx:
-        return tx.execute(waiting.where(job.c.state.in_(_LONG), alarm.c.n.is_(None))).scalar_one()
+        return tx.execute(waiting.where(jobs.c.state.in_(_LONG), schema.alarms.c.n.is_(None))).scalar_one()
 
 
 # --- digests ----------------------------------------------------------------------------------------------
@@ -128,11 +129,11 @@ def _compare_digests(stage: Stage, notifier: str, expected: Mapping[Event, str],
 def _deliveries(stage: Stage, notifier: str) -> list[Any]:
     """Return what is to be told of jobs, with the digest that told it."""
     found = (
-        select(delivery.c.id, delivery.c.state, digest.c.delivery.label("told_in"))
-        .add_columns(message.c.job_id, message.c.sequence.label("n"), message.c.state.label("tells"))
-        .join(message, message.c.id == delivery.c.message)
-        .outerjoin(digest, digest.c.n == delivery.c.digest)
-        .where(delivery.c.notifier == notifier, message.c.kind != "digest")
+        select(deliveries.c.id, deliveries.c.state, schema.digests.c.delivery.label("told_in"))
+        .add_columns(messages.c.job_id, messages.c.sequence.label("n"), messages.c.state.label("tells"))
+        .join(messages, messages.c.id == deliveries.c.message)
+        .outerjoin(schema.digests, schema.digests.c.n == deliveries.c.digest)
+        .where(deliveries.c.notifier == notifier, messages.c.kind != "digest")
     )
     with stage.db.read() as tx:
         return list(tx.execute(found))
@@ -164,7 +165,7 @@ def _compare_alarms(stage: Stage, found: Owed) -> None:
     """A level rule fires once for each state that a poll of all jobs saw last too long; then its end is sent once."""
     long_enough, since_ms, last = _times_in_state(stage)
     with stage.db.read() as tx:
-        alarms = tx.execute(select(alarm)).all()
+        alarms = tx.execute(select(schema.alarms)).all()
     fired = Counter((row.job_id, row.sequence) for row in alarms)
     found.alarms = len(fired)
     found.alarms_lost += [f"{event} did not fire" for event in long_enough - fired.keys()]
@@ -192,8 +193,8 @@ def _times_in_state(stage: Stage) -> tuple[set[Event], dict[Event, int], set[Eve
     A state lasted at least until the last poll that saw all jobs before its end was seen.
     """
     with stage.db.read() as tx:
-        steps = tx.execute(select(transition).order_by(transition.c.job_id, transition.c.sequence)).all()
-        polled_at = tx.execute(select(func.max(watch.c.ok_at))).scalar_one()
+        steps = tx.execute(select(transitions).order_by(transitions.c.job_id, transitions.c.sequence)).all()
+        polled_at = tx.execute(select(func.max(watches.c.ok_at))).scalar_one()
     after = {(step.job_id, step.sequence - 1): step for step in steps}
     since_ms = {(step.job_id, step.sequence): _since_ms(step) for step in steps if step.state in _LONG}
     ended_ms = {event: after[event].still_at if event in after else polled_at for event in since_ms}

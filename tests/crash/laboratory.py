@@ -12,7 +12,7 @@ from random import Random
 
 from sqlalchemy import select
 
-from bridge.record.schema import job as job_table
+from bridge.record.schema import jobs
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
 from tests.crash import gates
@@ -65,7 +65,7 @@ class Laboratory:
     def advance(self) -> None:
         """Make jobs, and let those go on whose last state is on record."""
         with self._stage.db.read() as tx:
-            recorded = {row.id: row.state for row in tx.execute(select(job_table.c.id, job_table.c.state))}
+            recorded = {row.id: row.state for row in tx.execute(select(jobs.c.id, jobs.c.state))}
         for job, state in list(self.states.items()):
             if recorded.get(job) != state:
                 continue

@@ -13,7 +13,8 @@ from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.pipeline.digests import send_due_digests
 from bridge.record.database import Database
 from bridge.record.schema import alarms
-from tests.support.records import hours, minutes, rows
+from tests.support.nouns import hours, minutes
+from tests.support.records import rows
 from tests.support.rig import OVER, STUCK, Rig
 
 

@@ -15,7 +15,8 @@ from bridge.send.client import HttpClient
 from bridge.send.sender import Sender
 from bridge.simulator.receiver import WebhookReceiver
 from tests.support import hostile
-from tests.support.records import hours, minutes, new_delivery, put, rows, seconds
+from tests.support.nouns import hours, minutes, new_delivery, seconds
+from tests.support.records import put, rows
 from tests.support.rig import Rig
 from tests.support.stage import SECRET
 

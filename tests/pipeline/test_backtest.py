@@ -20,8 +20,8 @@ from bridge.record.outbox import entries, silences
 from bridge.record.queries import history, lists
 from bridge.record.schema import attempts, deliveries, metadata, transitions
 from tests.conftest import on_both
-from tests.support.nouns import by_hand
-from tests.support.records import NOW, minutes, rows, seconds
+from tests.support.nouns import NOW, by_hand, minutes, seconds
+from tests.support.records import rows
 from tests.support.rig import GIVEN, STUCK, WITH_FALLBACK, Rig
 
 KEEP = timedelta(days=30)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Opener
 from tests.support.commands import REPOSITORY
-from tests.support.records import minutes
+from tests.support.nouns import minutes
 from tests.support.rig import Rig
 
 RULES = """

@@ -12,7 +12,8 @@ from bridge.record.outbox import entries
 from bridge.record.schema import DEAD, SENT, WAITING, deliveries, notifiers
 from tests.conftest import on_both
 from tests.support.fakes import notify_all
-from tests.support.records import a_message, hours, know, minutes, new_delivery, put, row_of, rows, seconds
+from tests.support.nouns import a_message, hours, minutes, new_delivery, seconds
+from tests.support.records import know, put, row_of, rows
 from tests.support.rig import Rig
 
 

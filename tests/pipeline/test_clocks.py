@@ -17,7 +17,8 @@ from bridge.record.database import Database
 from bridge.record.schema import watches
 from tests.conftest import on_both
 from tests.support.fakes import FakeCi, notify_all
-from tests.support.records import NOW, Clock, a_listed_job, hours, minutes, row_of, seconds
+from tests.support.nouns import NOW, Clock, a_listed_job, hours, minutes, seconds
+from tests.support.records import row_of
 from tests.support.rig import Rig
 
 DOWN = TemporaryError("down")

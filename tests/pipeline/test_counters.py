@@ -19,7 +19,7 @@ from bridge.record.codec import load_job
 from bridge.record.counters import Total
 from bridge.record.database import Database, at
 from tests.conftest import on_both
-from tests.support.records import a_listed_job, hours, minutes, seconds
+from tests.support.nouns import a_listed_job, hours, minutes, seconds
 from tests.support.rig import Rig
 
 RULES = """

@@ -10,7 +10,8 @@ from bridge.record.outbox import silences
 from bridge.record.schema import digests
 from bridge.wiring import parts
 from tests.conftest import on_both
-from tests.support.records import hours, minutes, rows
+from tests.support.nouns import hours, minutes
+from tests.support.records import rows
 from tests.support.rig import GIVEN, OVER, QUIET, STUCK, Rig
 
 GROUP = 'group.wait = "10m"\n'

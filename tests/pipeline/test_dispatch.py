@@ -17,21 +17,8 @@ from bridge.record.queries import lists
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, notifiers
 from tests.conftest import Opener, PostgresServer, on_both, only_postgresql
 from tests.support.fakes import impatient, notify_all, outage
-from tests.support.records import (
-    NOW,
-    a_message,
-    claim,
-    hours,
-    know,
-    let_run,
-    minutes,
-    new_delivery,
-    put,
-    row_of,
-    rows,
-    seconds,
-    settle,
-)
+from tests.support.nouns import NOW, a_message, hours, minutes, new_delivery, seconds
+from tests.support.records import claim, know, let_run, put, row_of, rows, settle
 from tests.support.records import ended as ended_with
 from tests.support.rig import Rig
 

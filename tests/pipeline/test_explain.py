@@ -10,7 +10,7 @@ from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, Rejected
 from bridge.record.schema import rulesets, transitions
 from tests.conftest import on_both
 from tests.support.explained import EVERYTHING, MUTE, ONLY_FAILED, STUCK, Explained, after, rule_of
-from tests.support.records import NOW, a_listed_job, hours, minutes, seconds
+from tests.support.nouns import NOW, a_listed_job, hours, minutes, seconds
 
 SPECIAL = '\n[[rule]]\nname = "special"\nnotify = "cms"\n'
 FORGOTTEN = "are not on record; these are the verdicts of the present rules"

@@ -11,7 +11,7 @@ from bridge.decide.rulesfile.read import read
 from bridge.model import RUNNING, SUCCESS
 from bridge.record.schema import rulesets
 from tests.support.explained import EVERYTHING, HEAD, STUCK, Explained, Facts, after, level
-from tests.support.records import NOW, minutes, seconds
+from tests.support.nouns import NOW, minutes, seconds
 
 
 def begin(explained: Explained, *rules: str) -> None:

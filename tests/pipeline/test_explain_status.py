@@ -21,8 +21,8 @@ from tests.support.explained import (
     after,
     level,
 )
-from tests.support.nouns import by_hand
-from tests.support.records import NOW, hours, minutes, rows, seconds
+from tests.support.nouns import NOW, by_hand, hours, minutes, seconds
+from tests.support.records import rows
 
 THROTTLED = f'{EVERYTHING}throttle = "1/5m"\n'
 DROPPED = 'resent after it was dropped by the mute "mornings"'

@@ -14,7 +14,7 @@ from bridge.record.outbox import entries, silences
 from bridge.record.queries import lists
 from bridge.record.schema import digests
 from tests.conftest import on_both
-from tests.support.records import NOW, hours, minutes
+from tests.support.nouns import NOW, hours, minutes
 from tests.support.rig import OVER, QUIET, STUCK, WITH_FALLBACK, Rig
 
 GROUP = 'group.wait = "10m"\n'

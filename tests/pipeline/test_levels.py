@@ -16,7 +16,8 @@ from bridge.record.queries.lists import Filter
 from bridge.record.schema import alarms
 from tests.conftest import on_both
 from tests.support.fakes import FakeCi
-from tests.support.records import NOW, hours, minutes, rows
+from tests.support.nouns import NOW, hours, minutes
+from tests.support.records import rows
 from tests.support.rig import OVER, STUCK, Rig
 
 TITLE = "Transcode Running for 30 min: j1.mp4"

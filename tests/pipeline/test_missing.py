@@ -17,7 +17,8 @@ from bridge.record.schema import job_problems, transitions
 from bridge.record.schema import jobs as job_table
 from tests.conftest import on_both
 from tests.support.fakes import notify_all
-from tests.support.records import BUCKET, NOW, a_listed_job, hours, minutes, row_of, rows, seconds
+from tests.support.nouns import BUCKET, NOW, a_listed_job, hours, minutes, seconds
+from tests.support.records import row_of, rows
 from tests.support.rig import Rig
 
 ENDED = '\n[[rule]]\nname = "ended"\nfrom = ["Submitted", "Running"]\nto = "done"\nnotify = "pager"\n'

@@ -23,7 +23,8 @@ from bridge.record.schema import transitions
 from bridge.wiring import parts
 from tests.conftest import on_both
 from tests.support.fakes import FakeCi, notify_all
-from tests.support.records import a_listed_job, hours, minutes, row_of, rows, seconds
+from tests.support.nouns import a_listed_job, hours, minutes, seconds
+from tests.support.records import row_of, rows
 from tests.support.rig import Rig
 
 pytestmark = on_both

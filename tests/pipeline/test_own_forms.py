@@ -8,7 +8,8 @@ from bridge.model import Rejected, Sent
 from bridge.record import rulesets
 from bridge.record.schema import deliveries
 from tests.conftest import on_both
-from tests.support.records import hours, rows
+from tests.support.nouns import hours
+from tests.support.records import rows
 from tests.support.rig import OVER, WITH_FALLBACK, Rig
 
 BODY = """

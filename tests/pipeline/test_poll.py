@@ -23,7 +23,8 @@ from bridge.record.schema import leases as lease_table
 from bridge.record.schema import streams as stream_table
 from tests.conftest import Opener, on_both
 from tests.support.fakes import FakeCi, count, notify_all
-from tests.support.records import BUCKET, NOW, a_listed_job, a_stream, hours, minutes, row_of, rows, seconds
+from tests.support.nouns import BUCKET, NOW, a_listed_job, a_stream, hours, minutes, seconds
+from tests.support.records import row_of, rows
 from tests.support.rig import Rig
 
 ALL, TWO = notify_all(), notify_all("Transcode", "Snapshot")

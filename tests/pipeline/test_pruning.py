@@ -21,7 +21,8 @@ from bridge.record.polling import leases, snapshots
 from bridge.record.schema import deliveries, jobs, workers
 from tests.conftest import on_both
 from tests.support.fakes import count, notify_all
-from tests.support.records import NOW, Clock, a_listed_job, a_message, hours, minutes, new_delivery, put, rows, seconds
+from tests.support.nouns import NOW, Clock, a_listed_job, a_message, hours, minutes, new_delivery, seconds
+from tests.support.records import put, rows
 from tests.support.rig import Rig
 
 PRUNED = "older than what is kept"

@@ -13,7 +13,8 @@ from bridge.record.queries import lists
 from bridge.record.schema import DEAD, WAITING, deliveries, notifiers
 from tests.conftest import on_both
 from tests.support.fakes import notify_all
-from tests.support.records import hours, minutes, new_delivery, put, rows, seconds
+from tests.support.nouns import hours, minutes, new_delivery, seconds
+from tests.support.records import put, rows
 from tests.support.rig import Rig
 
 RETRY = seconds(45)

@@ -13,7 +13,7 @@ from bridge.pipeline.stats import SPANS, Stats, quantile, stats
 from bridge.record import counters
 from bridge.record.counters import BOUNDS, Count
 from bridge.record.database import Database
-from tests.support.records import hours, minutes, seconds
+from tests.support.nouns import hours, minutes, seconds
 from tests.support.rig import Rig
 
 RULES = '[[rule]]\nname = "all"\nto = "done"\nnotify = "ops"\n'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record.database import Database
 from tests.conftest import on_both
-from tests.support.records import hours, minutes
+from tests.support.nouns import hours, minutes
 from tests.support.rig import Rig
 
 RULES = """

@@ -19,7 +19,8 @@ from bridge.record.schema import job_problems
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.web import Answer, Request
 from tests.support.fakes import FakeCi, notify_all
-from tests.support.records import BUCKET, NOW, a_listed_job, hours, minutes, rows
+from tests.support.nouns import BUCKET, NOW, a_listed_job, hours, minutes
+from tests.support.records import rows
 from tests.support.rig import Rig
 
 # --- pages, over real HTTP ---------------------------------------------------------------------------------

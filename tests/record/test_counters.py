@@ -16,21 +16,8 @@ from bridge.record.counters import AT_ONCE, BOUNDS, MOST_KEPT, Count, timed
 from bridge.record.database import Database
 from bridge.record.schema import tallies as counted
 from tests.conftest import Opener, only_sqlite
-from tests.support.records import (
-    NOW,
-    claim,
-    ended,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    rows,
-    seconds,
-    settle,
-    write,
-)
+from tests.support.nouns import NOW, hours, minutes, new_delivery, seconds
+from tests.support.records import claim, ended, know, put, read, rows, settle, write
 
 NINE = NOW.replace(hour=9, minute=0, second=0, microsecond=0)
 

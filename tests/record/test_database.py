@@ -20,7 +20,8 @@ from bridge.record.schema import HEAD, leases, streams
 from tests.conftest import Opener, PostgresServer, only_postgresql, only_sqlite
 from tests.crash.servers import open_folder, own_postgres
 from tests.support.commands import run
-from tests.support.records import NOW, execute, rows
+from tests.support.nouns import NOW
+from tests.support.records import execute, rows
 from tests.support.waiting import wait_until
 
 

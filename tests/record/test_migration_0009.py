@@ -14,20 +14,8 @@ from bridge.record.database import Database, at, ms
 from bridge.record.outbox import batches, digests
 from bridge.record.schema import DELIVERY_STATES
 from tests.conftest import Opener
-from tests.support.records import (
-    NOW,
-    a_message,
-    claim,
-    claimed_ids,
-    ended,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    settle,
-)
+from tests.support.nouns import NOW, a_message, hours, minutes, new_delivery
+from tests.support.records import claim, claimed_ids, ended, know, put, read, settle
 
 # As the version before writes and asks.
 _ORDER = text("""INSERT INTO redrive

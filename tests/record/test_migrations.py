@@ -18,7 +18,8 @@ from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, attempts, metadata, notifiers
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.support.records import a_listed_job, know, new_delivery, put, rows, see
+from tests.support.nouns import a_listed_job, new_delivery
+from tests.support.records import know, put, rows, see
 from tests.support.waiting import wait_until
 
 

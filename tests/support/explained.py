@@ -14,7 +14,7 @@ from bridge.model import Delivery, Outcome, Sent
 from bridge.pipeline.explain import explain_sample, explain_stored
 from bridge.record.outbox import entries
 from bridge.record.schema import deliveries
-from tests.support.records import NOW, minutes
+from tests.support.nouns import NOW, minutes
 from tests.support.rig import HALF_A_MINUTE, Rig
 
 Facts = dict[str, Any]

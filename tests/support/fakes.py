@@ -16,7 +16,7 @@ from bridge.decide.rulesfile.read import read
 from bridge.model import Attempt, Delivery, Description, Job, Outcome, Page, Place, Sent, Stream, Watch
 from bridge.record.database import Database
 from tests.conftest import Opener, PostgresServer
-from tests.support.records import BUCKET, Clock
+from tests.support.nouns import BUCKET, Clock
 
 _ALL = """
 [defaults]

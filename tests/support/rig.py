@@ -22,7 +22,8 @@ from bridge.record.queries.lists import Filter
 from bridge.record.schema import deliveries, transitions
 from bridge.wiring import parts
 from tests.support.fakes import FakeCi, FakeTransport
-from tests.support.records import Clock, a_listed_job, a_stream, hours, minutes, rows, seconds
+from tests.support.nouns import Clock, a_listed_job, a_stream, hours, minutes, seconds
+from tests.support.records import rows
 
 EVERY = minutes(5)
 HALF_A_MINUTE, SECOND, HOUR = seconds(30), seconds(1), hours(1)

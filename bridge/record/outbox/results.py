@@ -202,7 +202,7 @@ def held(tx: Connection) -> list[Held]:
     return [(row.n, row.lease) for row in rows]
 
 
-def forsaken(tx: Connection, *, before: datetime) -> set[Held]:
+def abandoned(tx: Connection, *, before: datetime) -> set[Held]:
     """Return what is being sent under leases that ended before then, by workers that were silent since."""
     lease = deliveries.c.lease
     worker = func.substr(lease, 1, func.length(workers.c.id) + 1) == workers.c.id + "."
@@ -211,7 +211,7 @@ def forsaken(tx: Connection, *, before: datetime) -> set[Held]:
     return {(row.n, row.lease) for row in tx.execute(old)}
 
 
-def reap(tx: Connection, lost: Sequence[Held], *, now: datetime) -> int:
+def free_lost(tx: Connection, lost: Sequence[Held], *, now: datetime) -> int:
     """Free what lost workers hold, given as (number, lease): its outcome is unknown. Return how many."""
     return _free(tx, tuple_(deliveries.c.n, deliveries.c.lease).in_(lost), now)
 

@@ -22,26 +22,8 @@ from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import DEAD, DROPPED, WAITING, deliveries
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.support.nouns import batch_id, by_hand
-from tests.support.records import (
-    LEASE,
-    NOW,
-    a_message,
-    claim,
-    claimed_ids,
-    ended,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    row_of,
-    rows,
-    seconds,
-    settle,
-    write,
-)
+from tests.support.nouns import LEASE, NOW, a_message, batch_id, by_hand, hours, minutes, new_delivery, seconds
+from tests.support.records import claim, claimed_ids, ended, know, put, read, row_of, rows, settle, write
 
 CMS = Filter(state="dead", notifier="cms")
 A_SECOND = seconds(1)

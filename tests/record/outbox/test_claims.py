@@ -12,23 +12,18 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.schema import deliveries, notifiers
 from tests.conftest import Opener, only_postgresql
+from tests.support.nouns import LEASE, NOW, hours, minutes, new_delivery, seconds
 from tests.support.records import (
-    LEASE,
-    NOW,
     claim,
     claim_all,
     claimed_ids,
     ended,
     execute,
-    hours,
     know,
-    minutes,
-    new_delivery,
     put,
     read,
     row_of,
     rows,
-    seconds,
     settle,
     write,
 )

@@ -17,7 +17,8 @@ from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
 from bridge.record.schema import DELIVERY_STATES, deliveries
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.support.records import NOW, a_message, hours, new_delivery, read, rows, seconds, write
+from tests.support.nouns import NOW, a_message, hours, new_delivery, seconds
+from tests.support.records import read, rows, write
 
 MOST = 4
 RATE = Rate(count=3, per=seconds(2))
