@@ -53,7 +53,6 @@ def poll(stage: Stage, **environ: str) -> Poll:
     given = stage.environ | environ
     settings = environment.read(given)
     rules = Rules(settings, given)
-    parts.sync(stage.db, rules.book)
     ((_, found),) = poll_all(settings, rules, stage.db)
     assert found is not None
     return found

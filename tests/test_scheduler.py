@@ -31,13 +31,13 @@ def clocks() -> Clocks:
 
 @pytest.fixture
 def ticker(clocks: Clocks) -> Iterator[Ticker]:
-    found = Ticker(wall=clocks.wall, monotonic=clocks.monotonic)
-    found.start()
-    yield found
-    found.stop(wait=True)
+    ticker = Ticker(wall=clocks.wall, monotonic=clocks.monotonic)
+    ticker.start()
+    yield ticker
+    ticker.stop(wait=True)
 
 
-def test_a_tick_that_fails_comes_again(ticker: Ticker) -> None:
+def test_a_failing_tick_comes_again(ticker: Ticker) -> None:
     came = threading.Semaphore(0)
 
     def tick() -> None:
@@ -49,9 +49,7 @@ def test_a_tick_that_fails_comes_again(ticker: Ticker) -> None:
 
 
 @pytest.mark.parametrize("off_s", [-HOUR_S, HOUR_S])
-def test_when_the_clock_was_set_the_next_tick_is_now_and_not_when_its_old_time_comes(
-    ticker: Ticker, clocks: Clocks, off_s: float
-) -> None:
+def test_after_the_clock_was_set_the_next_tick_comes_now(ticker: Ticker, clocks: Clocks, off_s: float) -> None:
     came = threading.Event()
     ticker.every(HOUR_S, came.set)
     clocks.off_s = off_s
@@ -59,7 +57,7 @@ def test_when_the_clock_was_set_the_next_tick_is_now_and_not_when_its_old_time_c
     wait_until(came.is_set)
 
 
-def test_a_clock_that_goes_as_it_should_moves_no_tick(ticker: Ticker, clocks: Clocks) -> None:
+def test_a_slewed_clock_moves_no_tick(ticker: Ticker, clocks: Clocks) -> None:
     hourly, often = threading.Event(), threading.Semaphore(0)
     ticker.every(HOUR_S, hourly.set)
     ticker.every(0.01, often.release)

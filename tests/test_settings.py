@@ -1,4 +1,4 @@
-"""Environment values as people write them: with a newline, in quotes, empty, or plainly wrong."""
+"""Environment variables as people write them: with a newline, in quotes, empty, or wrong."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("written", AROUND)
-def test_what_cannot_be_seen_around_a_value_is_no_part_of_it(written: str) -> None:
+def test_invisible_characters_around_a_value_are_ignored(written: str) -> None:
     assert read({name: written.format(value) for name, value in RIGHT.items()}) == read(RIGHT)
 
 
 @pytest.mark.parametrize("nothing", NOTHING)
-def test_a_value_of_which_nothing_can_be_seen_counts_as_not_set(nothing: str) -> None:
+def test_a_value_of_invisible_characters_counts_as_not_set(nothing: str) -> None:
     assert read(dict.fromkeys([*RIGHT, "BRIDGE_RULES_TOML", "DYNO", "RENDER"], nothing)) == Settings()
 
 
@@ -80,7 +80,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("written", AROUND)
-def test_values_that_the_rules_name_are_trimmed_likewise(written: str) -> None:
+def test_values_that_the_rules_name_are_trimmed_too(written: str) -> None:
     book = read_rules(RULES, {name: written.format(value) for name, value in NAMED.items()})
     cms, ops = book.notifiers["cms"], book.notifiers["ops"]
     assert isinstance(cms, WebhookNotifier)
@@ -91,7 +91,7 @@ def test_values_that_the_rules_name_are_trimmed_likewise(written: str) -> None:
 
 
 @pytest.mark.parametrize("nothing", NOTHING)
-def test_an_empty_value_that_the_rules_name_is_a_fault_of_each(nothing: str) -> None:
+def test_each_empty_value_that_the_rules_name_is_an_error(nothing: str) -> None:
     with pytest.raises(RulesRefused) as refused:
         read_rules(RULES, dict.fromkeys(NAMED, nothing))
     for name in NAMED:
@@ -116,11 +116,11 @@ def test_a_value_in_quotes_that_the_rules_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["BRIDGE_ADMIN_TOKEN", "BRIDGE_READ_TOKEN", "TENCENTCLOUD_SECRET_KEY"])
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "reason"),
     [("hush\u200bhush", "invisible character"), ("hush\nhush", "invisible character"), ("hush\udcff", "is not UTF-8")],
 )
-def test_a_token_that_nobody_could_send_is_refused_without_being_shown(name: str, wrong: str, said: str) -> None:
-    with pytest.raises(SettingsRefused, match=said) as refused:
+def test_a_token_that_cannot_be_sent_is_refused_without_being_shown(name: str, wrong: str, reason: str) -> None:
+    with pytest.raises(SettingsRefused, match=reason) as refused:
         read({name: wrong})
     assert str(refused.value).startswith(f"{name}: ")
     assert "hush" not in str(refused.value)
@@ -157,7 +157,7 @@ ODD_DATABASES = (
     "postgresql://127.0.0.1:1/d?prepare_threshold=x", "postgresql://127.0.0.1:1/d?host=127.0.0.1&host=127.0.0.2",
 )  # fmt: skip
 URLS = ("BRIDGE_CI_ENDPOINT", "SLACK_API_URL", "BRIDGE_EGRESS_PROXY", "CMS_URL")
-# It sets up all that `run` and `worker` do, and stops before it asks anybody.
+# It sets up all that `run` and `worker` do, and stops before it contacts anybody.
 POLL = ("poll", "--watch", "nobody's")
 
 
@@ -175,10 +175,10 @@ def started(words: tuple[str, ...], folder: Path, environ: Mapping[str, str]) ->
     return call(*words, **{**usual, **environ})
 
 
-def is_said_in_lines(seen: Result) -> bool:
-    """A refusal is a line for each fault, of a length that a person reads."""
+def is_readable(seen: Result) -> bool:
+    """Return whether a refusal has one line of reasonable length for each error."""
     lines = seen.output.splitlines()
-    return seen.exit_code in (0, 1, 2) and "Traceback" not in seen.output and all(len(one) < 600 for one in lines)
+    return seen.exit_code in (0, 1, 2) and "Traceback" not in seen.output and all(len(line) < 600 for line in lines)
 
 
 @pytest.mark.parametrize("name", [*RIGHT, "BRIDGE_RULES_TOML", *NAMED])
@@ -186,7 +186,7 @@ def test_no_value_of_any_variable_makes_a_traceback(name: str, tmp_path: Path) -
     with chdir(tmp_path):
         for odd in (*ODD, *(ODD_URLS if name in URLS else ())):
             seen = started(POLL, tmp_path, {name: odd})
-            assert is_said_in_lines(seen), (odd[:80], seen.output[:2000])
+            assert is_readable(seen), (odd[:80], seen.output[:2000])
 
 
 @pytest.mark.parametrize("words", [POLL, ("db", "upgrade"), ("jobs", "list"), ("doctor",)], ids=" ".join)
@@ -194,11 +194,11 @@ def test_no_address_of_a_database_makes_a_traceback(words: tuple[str, ...], tmp_
     with chdir(tmp_path):
         for odd in ODD_DATABASES:
             seen = started(words, tmp_path, {"DATABASE_URL": odd, "TENCENTCLOUD_SECRET_ID": "not a key"})
-            assert is_said_in_lines(seen), (odd[:80], seen.output[:2000])
+            assert is_readable(seen), (odd[:80], seen.output[:2000])
 
 
 PLATFORMS = ["DYNO", "RENDER", "RAILWAY_ENVIRONMENT", "RAILWAY_SERVICE_ID", "RAILWAY_PROJECT_ID"]
-PLATFORMS_OF_LATE = [
+PLATFORMS_IF_NEW = [
     "FLY_APP_NAME", "FLY_MACHINE_ID", "KOYEB_APP_NAME", "KOYEB_SERVICE_NAME", "K_SERVICE", "CLOUD_RUN_JOB",
     "CLOUD_RUN_WORKER_POOL", "KUBERNETES_SERVICE_HOST",
 ]  # fmt: skip
@@ -206,7 +206,7 @@ PLATFORMS_OF_LATE = [
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("url", ["", "sqlite:///bridge.db", "SQLite3:////data/bridge.db", "sqlite+pysqlite:///b.db"])
-def test_sqlite_is_refused_where_the_disk_is_not_kept_however_it_is_written(platform: str, url: str) -> None:
+def test_sqlite_is_refused_on_platforms_with_an_ephemeral_disk(platform: str, url: str) -> None:
     with pytest.raises(SettingsRefused, match="BRIDGE_DISK=kept if it is on a volume, or add a PostgreSQL database"):
         read({platform: "x", "DATABASE_URL": url})
     assert read({platform: "x", "DATABASE_URL": "postgres+psycopg2://h/d"}).database_url
@@ -214,12 +214,12 @@ def test_sqlite_is_refused_where_the_disk_is_not_kept_however_it_is_written(plat
 
 
 @pytest.mark.parametrize("wrong", ["yes", "1", "keep", "/data"])
-def test_another_word_about_the_disk_is_refused(wrong: str) -> None:
+def test_another_value_of_bridge_disk_is_refused(wrong: str) -> None:
     with pytest.raises(SettingsRefused, match=r"BRIDGE_DISK: .* write kept"):
         read({"BRIDGE_DISK": wrong})
 
 
-def test_a_volume_that_holds_the_file_settles_it(tmp_path: Path) -> None:
+def test_sqlite_is_accepted_on_the_platforms_volume(tmp_path: Path) -> None:
     volume, beside, link = tmp_path / "volume", tmp_path / "volume-too", tmp_path / "link"
     for folder in (volume, beside):
         folder.mkdir()
@@ -234,8 +234,8 @@ def test_a_volume_that_holds_the_file_settles_it(tmp_path: Path) -> None:
             read({**there, "DATABASE_URL": f"sqlite:///{path}"})
 
 
-@pytest.mark.parametrize("platform", PLATFORMS_OF_LATE)
-def test_where_the_disk_may_not_be_kept_only_a_new_file_is_refused(platform: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("platform", PLATFORMS_IF_NEW)
+def test_where_the_disk_may_be_ephemeral_only_a_new_file_is_refused(platform: str, tmp_path: Path) -> None:
     for words in (POLL, ("db", "upgrade"), ("doctor",)):
         seen = started(words, tmp_path, {platform: "x", "TENCENTCLOUD_SECRET_ID": "not a key"})
         assert (seen.exit_code, list(tmp_path.iterdir())) == (1, [])

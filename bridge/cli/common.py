@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -27,7 +27,7 @@ from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import parts
 from bridge.wiring.rules import Rules
 
-Facts = Mapping[str, Any]
+Facts = dict[str, Any]
 
 _CELL = 60  # columns of a cell at most
 

@@ -9,6 +9,7 @@ import click
 from sqlalchemy import Connection
 
 from bridge.cli.common import (
+    Facts,
     deliveries_of,
     echo,
     echo_details,
@@ -28,7 +29,7 @@ from bridge.record.database import Database
 from bridge.record.outbox import batches
 from bridge.record.outbox.batches import Batch
 from bridge.record.queries import lists
-from bridge.record.queries.lists import Facts, Filter
+from bridge.record.queries.lists import Filter
 from bridge.record.schema import DELIVERY_STATES
 
 _ROWS = 50  # of a dry run that are printed

@@ -19,9 +19,9 @@ import click
 
 import bridge
 from bridge import settings as environment
-from bridge.cli.common import count_of, fail
+from bridge.cli.common import Facts, count_of, fail
 from bridge.record.queries import gauges, lists
-from bridge.record.queries.lists import Facts, Filter
+from bridge.record.queries.lists import Filter
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received, WebhookReceiver

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 from sqlalchemy import Connection
@@ -28,7 +27,7 @@ _MESSAGE_LINES = 10
 _ANSWERS = {"fired": "yes", "waiting": "wait", "stopped": "no", "no": "no"}
 
 
-@click.command()
+@click.command(short_help="Show why each rule does or does not match a job.")
 @click.argument("job_id", required=False)
 @click.option("--bucket", help="Only the job in this bucket: two buckets may have the same job id.")
 @click.option("--job", "file", type=click.Path(dir_okay=False), help="A sample job as JSON (- is stdin).")
@@ -58,7 +57,7 @@ def explain(job_id: str | None, bucket: str | None, file: str | None, as_json: b
         echo("\n\n".join(map(as_text, items)))
 
 
-def _on_record(job_id: str, bucket: str | None, book: Rulebook) -> list[dict[str, Any]]:
+def _on_record(job_id: str, bucket: str | None, book: Rulebook) -> list[Facts]:
     db = open_database()
     with db.read() as tx:
         items = explain_stored(tx, job_id, book, bucket=bucket, now=parts.utc_now())
@@ -71,7 +70,7 @@ def _on_record(job_id: str, bucket: str | None, book: Rulebook) -> list[dict[str
     return items
 
 
-def _sample(file: str, book: Rulebook) -> list[dict[str, Any]]:
+def _sample(file: str, book: Rulebook) -> list[Facts]:
     now = parts.utc_now()
     try:
         transition = sample_transition(_read_job(file), book, now)
@@ -100,7 +99,7 @@ def _record() -> Iterator[tuple[Connection | None, str | None]]:
         yield tx, None
 
 
-def _read_job(file: str) -> dict[str, Any]:
+def _read_job(file: str) -> Facts:
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         job = shallow_json.loads(content.decode("utf-8-sig"))  # whatever the locale; editors on Windows write the BOM

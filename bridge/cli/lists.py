@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bridge.cli.common import (
+    Facts,
     echo,
     echo_details,
     echo_json,
@@ -25,7 +26,7 @@ from bridge.model import GONE, STATES
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.queries import lists
-from bridge.record.queries.lists import Facts, Filter
+from bridge.record.queries.lists import Filter
 
 Command = Callable[..., Any]
 

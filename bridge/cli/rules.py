@@ -56,7 +56,7 @@ def _read_file(file: str) -> Rulebook:
 # --- check ----------------------------------------------------------------------------------------------------------
 
 
-@rules.command()
+@rules.command(short_help="Report every error in rules.toml.")
 @click.argument("file", required=False, type=click.Path(dir_okay=False))
 @json_option
 def check(file: str | None, as_json: bool) -> None:
@@ -132,7 +132,7 @@ def _echo_result(book: Rulebook, failed: int) -> None:
 _POLL_S = 0.25
 
 
-@rules.command()
+@rules.command(short_help="Make running processes read rules.toml now.")
 @click.option("--allow-empty", is_flag=True, help="Accept a file that no longer has any [[watch]] or [[rule]].")
 @click.option("--wait", "wait_s", default=20.0, show_default=True, help="Seconds to wait for the workers.")
 @json_option
@@ -219,7 +219,7 @@ _RESULTS = {  # of a message, and the word for each in a table
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
-@rules.command()
+@rules.command(short_help="Test rules on past transitions, without sending.")
 @click.option("--rules", "file", type=click.Path(dir_okay=False), help="The rules to test.  [default: those in force]")
 @click.option("--since", default="7d", show_default=True, help='Start: "2h" (ago) or 2026-11-21T09:00:00Z.')
 @click.option("--fail-on-difference", is_flag=True, help="Exit 1 if there is any difference.")

@@ -9,15 +9,14 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any
 
 import click
 
-from bridge.cli.common import connect, count_of, deliveries_of, echo, echo_json, fail, json_option, open_bridge
+from bridge.cli.common import Facts, connect, count_of, deliveries_of, echo, echo_json, fail, json_option, open_bridge
 from bridge.environment import lookup
 from bridge.pipeline.poll import Poll
 from bridge.wiring.web import served, warn_of_open_door, web_app
-from bridge.wiring.worker import Worker, poll_all, take_over
+from bridge.wiring.worker import Worker, poll_all
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +105,6 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
     for name in names:
         if name not in known:
             fail(f'there is no watch "{name}"; there are {", ".join(known) or "none"}')
-    if why := take_over(db, rules.book):
-        fail(
-            f"not polled: {why}. Poll with the rules in force (BRIDGE_RULES), or put these rules in force:"
-            " `ci-bridge rules reload` on the workers' machine, or restart the workers"
-        )
     polls = [_poll_facts(name, poll) for name, poll in poll_all(settings, rules, db, names)]
     if as_json:
         echo_json(polls)
@@ -120,7 +114,7 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
     sys.exit(any(facts["error"] for facts in polls))
 
 
-def _poll_facts(name: str, poll: Poll | None) -> dict[str, Any]:
+def _poll_facts(name: str, poll: Poll | None) -> Facts:
     if poll is None:
         return {"watch": name, "error": "another worker is polling this bucket, or other rules came into force"}
     return {
@@ -133,7 +127,7 @@ def _poll_facts(name: str, poll: Poll | None) -> dict[str, Any]:
     }
 
 
-def _line(facts: dict[str, Any]) -> str:
+def _line(facts: Facts) -> str:
     if facts["error"]:
         return f"{facts['watch']}: {facts['error']}"
     counts = ", ".join(count_of(facts[f"{noun}s"], noun) for noun in ("call", "job", "transition"))

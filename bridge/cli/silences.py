@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bridge.cli.common import (
+    Facts,
     count_of,
     echo,
     echo_json,
@@ -29,8 +30,6 @@ from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
 from bridge.pipeline.operations import OperationRefused, foresee, silence_facts
 from bridge.record.outbox import silences
-
-Facts = dict[str, Any]
 
 
 @click.group()

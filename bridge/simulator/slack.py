@@ -97,6 +97,7 @@ class SlackLookAlike(WebServer):
             text=text or old.text,
             blocks=blocks if "blocks" in arguments else old.blocks,  # without new ones the old ones stay
             metadata=metadata or old.metadata,
+            at=self.now(),
         )
         return {"channel": old.channel, "ts": old.ts, "text": text}
 

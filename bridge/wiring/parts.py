@@ -95,7 +95,7 @@ def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:
 
 
 def may_be_empty(db: Database, sha: str) -> bool:
-    """Tell whether a person has allowed these rules to have no watch or no rule."""
+    """Return whether a person has allowed these rules to have no watch or no rule."""
     with db.read() as tx:
         return rulesets.may_be_empty(tx, sha)
 

@@ -24,6 +24,7 @@ from bridge.decide.rulesfile.rulesets import Precedence
 from bridge.model import Watch
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.housekeeping import note_rules
+from bridge.pipeline.operations import OperationRefused
 from bridge.pipeline.poll import Halted, Poll, Poller
 from bridge.pipeline.prune import Pruner
 from bridge.record import clocks, rulesets
@@ -397,23 +398,23 @@ def is_alive(pid: int) -> bool:
 def poll_all(
     settings: Settings, rules: Rules, db: Database, names: Sequence[str] = ()
 ) -> Iterator[tuple[str, Poll | None]]:
-    """Poll every watch (or those of these names) once, due or not; None if another worker is polling its bucket."""
-    clock = SharedClock(db, utc_now)
-    clock.correct()
-    with closing(source(settings, rules.book)) as ci:
-        poller = Poller(db=db, source=ci, clock=clock, worker=f"poll-{randomness.token_hex(6)}")
-        for watch in rules.book.watches:
-            if not names or watch.name in names:
-                yield watch.name, poller.poll_once(watch, rules.book)
+    """Put the rules in force, and poll every watch (or those of these names) once, due or not.
 
-
-def take_over(db: Database, book: Rulebook) -> str | None:
-    """Put the rules in force for polls by this process; or say which live workers have other rules in force."""
-    clock = SharedClock(db, utc_now)
+    A poll is None if another worker is polling its bucket. Raises OperationRefused if live workers have other rules.
+    """
+    clock, book = SharedClock(db, utc_now), rules.book
     clock.correct()
     with db.write() as tx:
         standing = rulesets.standing(tx, now=clock())
         if standing.alive and standing.sha not in (None, book.sha):
-            return f"{len(standing.alive)} live workers use the rules {standing.sha}, and those here are {book.sha}"
+            raise OperationRefused(
+                f"not polled: live workers ({len(standing.alive)}) use the rules {standing.sha}, and those here are"
+                f" {book.sha}. Poll with the rules in force (BRIDGE_RULES), or put these rules in force:"
+                " `ci-bridge rules reload` on the workers' machine, or restart the workers"
+            )
         accept(tx, book, now=clock())
-    return None
+    with closing(source(settings, book)) as ci:
+        poller = Poller(db=db, source=ci, clock=clock, worker=f"poll-{randomness.token_hex(6)}")
+        for watch in book.watches:
+            if not names or watch.name in names:
+                yield watch.name, poller.poll_once(watch, book)

@@ -36,7 +36,7 @@ def checked(book: Rulebook, **environ: str) -> dict[str, tuple[bool | None, str]
     return {check.name: (check.ok, check.detail) for check in notifier_checks(settings, book)}
 
 
-def test_behind_a_proxy_doctor_says_that_the_proxy_judges_and_says_it_without_its_password(
+def test_behind_a_proxy_the_proxy_checks_addresses_and_its_password_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with Receiver(answering("200 OK", b'{"ok": true}')) as slack, Proxy() as proxy:
@@ -63,7 +63,7 @@ def test_a_proxy_that_refuses_slack_is_named() -> None:
     assert found["notifier ops"] == (False, why)
 
 
-def test_without_a_proxy_doctor_says_which_addresses_are_forbidden_and_contacts_none() -> None:
+def test_without_a_proxy_forbidden_addresses_are_reported_and_not_contacted() -> None:
     with Receiver(answering("200 OK", b'{"ok": true}')) as receiver:
         found = checked(a_book(slack_at=receiver.url), SLACK_API_URL=f"http://127.0.0.1:{receiver.port}/api/")
     assert [ok for ok, _ in found.values()] == [False] * 3
@@ -72,7 +72,7 @@ def test_without_a_proxy_doctor_says_which_addresses_are_forbidden_and_contacts_
 
 
 @pytest.mark.parametrize("host", ["cms..example", "x" * 70 + ".example", "nobody.invalid"])
-def test_a_name_without_an_address_is_said(host: str) -> None:
+def test_a_name_without_an_address_is_reported(host: str) -> None:
     with closing(HttpClient()) as client:
         ok, detail = check_address(f"https://{host}/hook?token=hush", client)
     assert not ok

@@ -23,16 +23,16 @@ def _is_harmless(seen: Result) -> bool:
     return (seen.stdout + seen.stderr).replace("\n", "").isprintable()
 
 
-def _texts(found: object) -> Iterator[object]:
-    """Yield every value inside of what JSON says."""
-    if isinstance(found, dict | list):
-        for one in found.values() if isinstance(found, dict) else found:
-            yield from _texts(one)
+def _texts(value: object) -> Iterator[object]:
+    """Yield every value in JSON."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
     else:
-        yield found
+        yield value
 
 
-def test_what_an_uploader_wrote_does_nothing_to_the_terminal(stage: Stage) -> None:
+def test_text_of_an_uploader_does_not_control_the_terminal(stage: Stage) -> None:
     job = a_job(id=f"j1{_HOSTILE}", state="Failed", message=_HOSTILE, input=_HOSTILE, user_data=_HOSTILE)
     with stage.db.write() as tx:
         step = a_transition(job)
@@ -57,7 +57,7 @@ def test_what_an_uploader_wrote_does_nothing_to_the_terminal(stage: Stage) -> No
     assert _is_harmless(missing)
 
 
-def test_a_line_break_in_a_name_begins_no_line_of_its_own(stage: Stage) -> None:
+def test_a_line_break_in_a_name_is_escaped(stage: Stage) -> None:
     job = a_job(id="j1", state="Failed", queue='p9\n  yes  rule "forged"', input="a\r\n\x85b.mp4")
     with stage.db.write() as tx:
         step = a_transition(job)
@@ -69,7 +69,7 @@ def test_a_line_break_in_a_name_begins_no_line_of_its_own(stage: Stage) -> None:
     assert _is_harmless(seen)
 
 
-def test_columns_of_a_table_align_whatever_the_names_are_written_in(stage: Stage) -> None:
+def test_columns_of_a_table_align_in_every_script(stage: Stage) -> None:
     names = ["trailer.mp4", "电影/预告片 第一集.mp4", "ｶﾀｶﾅ.mp4", "e\u0301te\u0301.mp4", "👩\u200d👧.mp4", "长" * 90]
     jobs = [a_job(id=f"j{number}", input=name, tag=name[:4]) for number, name in enumerate(names)]
     with stage.db.write() as tx:
@@ -83,7 +83,7 @@ def test_columns_of_a_table_align_whatever_the_names_are_written_in(stage: Stage
         assert wcswidth(row) <= head.index("INPUT") + 60
 
 
-def test_a_list_prints_little_of_a_long_text_and_a_detail_much(stage: Stage) -> None:
+def test_lists_cut_long_text_and_details_show_more(stage: Stage) -> None:
     long = "m\n" * 100_000
     with stage.db.write() as tx:
         job = a_job(id="j1", state="Failed", message=long, user_data=long, input="x" * 200_000)
@@ -102,14 +102,14 @@ def test_a_list_prints_little_of_a_long_text_and_a_detail_much(stage: Stage) -> 
     assert json.loads(whole.stdout)["message"] == long
 
 
-def test_what_a_receiver_answered_does_nothing_to_the_terminal(stage: Stage) -> None:
+def test_text_of_a_receiver_does_not_control_the_terminal(stage: Stage) -> None:
     stage.refuse = lambda _: text_answer(_HOSTILE, status=500)
     stage.start_worker()
     stage.await_first_poll()
     stage.ci.create(BUCKET, "Transcode", "p1")
-    wait_until(lambda: any(one["why"] for one in stage.deliveries(notifier="cms")), why=lambda: stage.log)
-    (told,) = stage.deliveries(notifier="cms")
-    table, as_json = (stage.command("deliveries", "show", told["id"], *more) for more in ((), ("--json",)))
+    wait_until(lambda: any(row["why"] for row in stage.deliveries(notifier="cms")), why=lambda: stage.log)
+    (delivery,) = stage.deliveries(notifier="cms")
+    table, as_json = (stage.command("deliveries", "show", delivery["id"], *more) for more in ((), ("--json",)))
     assert _is_harmless(table)
     assert r"\x1b[2J" in table.stdout
     assert _is_harmless(as_json)

@@ -13,6 +13,8 @@ from bridge.simulator.ci import CiSimulator
 from bridge.simulator.web import Answer, Fault, Request
 from tests.support.receivers import Receiver, dripping
 
+CHUNK = b"x" * 65_536
+
 
 @dataclass(frozen=True)
 class Refusing:

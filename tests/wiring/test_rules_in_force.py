@@ -249,7 +249,7 @@ def test_a_single_poll_by_other_rules_is_refused_while_workers_run(stage: Stage)
     assert stage.command("poll").exit_code == 0
     refused = stage.command("poll", BRIDGE_RULES_TOML=OTHER)
     assert refused.exit_code == 1
-    assert "not polled: 1 live workers use the rules" in refused.stderr
+    assert "not polled: live workers (1) use the rules" in refused.stderr
     assert stage.stop(worker) == 0
     polled = stage.command("poll", BRIDGE_RULES_TOML=OTHER)
     assert polled.exit_code == 0, polled.stderr
