@@ -190,9 +190,9 @@ def _passwords(url: str) -> Iterator[str]:
     before, _, query = url.partition("?")
     # Of several @, the first or the last may be the one before the host; it may even follow a ?.
     for pattern, text in ((r"[^:]+://([^:@]*):([^@]*)@", before), (r"[^:]+://([^:@]*):(.*)@", url)):
-        found = re.match(pattern, text)
-        if found and found[2] != found[1]:  # the user name is shown, so it is not a secret
-            yield from (found[2], unquote(found[2]))
+        match = re.match(pattern, text)
+        if match and match[2] != match[1]:  # the user name is shown, so it is not a secret
+            yield from (match[2], unquote(match[2]))
     yield from (value for name, value in parse_qsl(query) if name in ("password", "sslpassword"))
 
 
@@ -207,12 +207,12 @@ def read(environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         raise SettingsRefused("\n".join(_message(details, names) for details in error.errors())) from None
     path = _endangered_file(settings, environ)
-    if path and (found := _platform(environ, _EPHEMERAL)):
-        raise SettingsRefused(_lost(path, *found, environ))
-    if path and (found := _platform(environ, _EPHEMERAL_IF_NEW)):
+    if path and (platform := _platform(environ, _EPHEMERAL)):
+        raise SettingsRefused(_lost(path, *platform, environ))
+    if path and (platform := _platform(environ, _EPHEMERAL_IF_NEW)):
         settings._new_file_lost = (
-            f"DATABASE_URL: there is no file {path} yet, and on {found[0]} ({found[1]} is set) a new one would be lost"
-            f" at the next restart: {_ADVICE}"
+            f"DATABASE_URL: there is no file {path} yet, and on {platform[0]} ({platform[1]} is set) a new one would be"
+            f" lost at the next restart: {_ADVICE}"
         )
     return settings
 

@@ -42,10 +42,10 @@ def encoded(text: str, *, user: bool = False) -> str:
         raise ValueError("the url must begin with https:// or http://")
     place = _place(parts.netloc, user=user)
     path, query = _escaped(parts.path, _IN_PATH) or "/", _escaped(parts.query, _IN_QUERY)
-    found = f"{parts.scheme}://{place}{path}{query and '?'}{query}"
-    if len(found) > LONGEST:
+    url = f"{parts.scheme}://{place}{path}{query and '?'}{query}"
+    if len(url) > LONGEST:
         raise ValueError(f"the url is longer than {LONGEST} characters")
-    return found
+    return url
 
 
 def whereabouts(url: str) -> str:
@@ -59,14 +59,14 @@ def _place(netloc: str, *, user: bool) -> str:
     """Return user, host and port in the form that is sent."""
     if "@" in netloc and not user:
         raise ValueError('the url has a user name in it; use a header "Authorization" instead')
-    found = _PLACE.fullmatch(netloc)
-    if found is None or int(found["port"] or 1) > 65535:
+    match = _PLACE.fullmatch(netloc)
+    if match is None or int(match["port"] or 1) > 65535:
         raise ValueError("the url is malformed")
-    host = _name(found["name"]) if found["six"] is None else f"[{_six(found['six'])}]"
-    if not host or int(found["port"] or 1) == 0:
+    host = _name(match["name"]) if match["six"] is None else f"[{_six(match['six'])}]"
+    if not host or int(match["port"] or 1) == 0:
         raise ValueError("the url names no host, or port 0")
-    before = "" if found["user"] is None else f"{_escaped(found['user'], _IN_PATH.replace('/', ''))}@"
-    return f"{before}{host}" + (f":{int(found['port'])}" if found["port"] else "")
+    before = "" if match["user"] is None else f"{_escaped(match['user'], _IN_PATH.replace('/', ''))}@"
+    return f"{before}{host}" + (f":{int(match['port'])}" if match["port"] else "")
 
 
 def _name(host: str) -> str:

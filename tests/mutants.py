@@ -42,7 +42,7 @@ MUTANTS = (
         "taking a rules file that is being written",
         "bridge.wiring.rules:Rules.look",
         "lambda self, now_s, **more: original(self, now_s, **more) or self._judge(self._same_s)",
-        ("tests/decide/rulesfile/test_reload.py",),
+        ("tests/wiring/test_rules.py",),
     ),
     Mutant(
         "old rules that do not give way",
@@ -67,7 +67,7 @@ MUTANTS = (
         "reusing a lease",
         "bridge.pipeline.dispatch:Dispatcher.__init__",
         "lambda self, **facts: (original(self, **facts), setattr(self, '_claims', itertools.repeat(0)))[0]",
-        ("tests/pipeline/test_deliver.py",),
+        ("tests/pipeline/test_dispatch.py",),
     ),
     Mutant(
         "judging the name instead of the address connected to",
@@ -149,7 +149,7 @@ MUTANTS = (
         "a mark that is CI's clock, whatever ours says",
         "bridge.decide.changes.clocks:Chain._now",
         "lambda self: self.date or self.began",
-        ("tests/pipeline/test_clocks_of_lists.py",),
+        ("tests/pipeline/test_clocks.py",),
     ),
     Mutant(
         "a job that is gone at the first denial",
@@ -200,13 +200,13 @@ MUTANTS = (
         "a broken page that is refused whole",
         "bridge.pipeline.poll:Poller._narrow",
         "lambda self, listing, error: (_ for _ in ()).throw(error)",
-        ("tests/pipeline/test_broken_pages.py",),
+        ("tests/pipeline/test_unreadable.py",),
     ),
     Mutant(
         "an emptied rules.toml that is taken",
         "bridge.decide.rulesfile.rulesets:emptied",
         "lambda before, after: None",
-        ("tests/decide/rulesfile/test_reload.py", "tests/wiring/test_rules_in_force.py"),
+        ("tests/wiring/test_rules.py", "tests/wiring/test_rules_in_force.py"),
     ),
 )
 

@@ -20,13 +20,12 @@ from bridge import settings as environment
 from bridge.decide.messages.build import address
 from bridge.decide.messages.build import test_message as a_test_message
 from bridge.decide.retries import BROKEN_AT
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Poll
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.queries import gauges, lists
-from bridge.simulator.ci import DEMO_SECRET_ID
 from bridge.simulator.receiver import WebhookReceiver
 from bridge.simulator.web import Answer, Fault, text_answer
 from bridge.wiring import parts
@@ -34,15 +33,19 @@ from bridge.wiring.rules import Rules
 from bridge.wiring.worker import Worker, poll_all
 from tests.conftest import only_postgresql
 from tests.support import hostile as fakes
-from tests.support.receivers import Receiver
 from tests.support.stage import BUCKET, RULES, SECRET, Stage
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def stage(tmp_path: Path, sqlite_url: str) -> Iterator[Stage]:
-    with Stage(tmp_path, sqlite_url) as found:
-        yield found
+def dialect(request: pytest.FixtureRequest) -> str:
+    return getattr(request, "param", "sqlite")
+
+
+@pytest.fixture
+def stage(tmp_path: Path, db_url: str) -> Iterator[Stage]:
+    with Stage(tmp_path, db_url) as stage:
+        yield stage
 
 
 def poll(stage: Stage, **environ: str) -> Poll:
@@ -74,16 +77,16 @@ def working(stage: Stage, db: Database | None = None, **environ: str) -> Iterato
         assert not thread.is_alive()
 
 
-def told(stage: Stage, notifier: str, nonce: str = "1") -> str:
+def put_test_message(stage: Stage, notifier: str, nonce: str = "1") -> str:
     """Put a test message for a notifier into the outbox; return the delivery's id."""
     settings = environment.read(stage.environ)
     book = Rules(settings, stage.environ).book
     parts.sync(stage.db, book)
     message = a_test_message(notifier, nonce=nonce, now=parts.utc_now())
-    one = address(message, book.notifiers[notifier])
+    new = address(message, book.notifiers[notifier])
     with stage.db.write() as tx:
-        entries.put(tx, [one], now=parts.utc_now())
-    return one.id
+        entries.put(tx, [new], now=parts.utc_now())
+    return new.id
 
 
 def delivery(stage: Stage, delivery_id: str) -> lists.Facts:
@@ -103,7 +106,7 @@ def notifier(stage: Stage, name: str) -> lists.Facts:
         return next(one for one in gauges.read_notifiers(tx) if one["name"] == name)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> str:
+def logged(caplog: pytest.LogCaptureFixture) -> str:
     """Return what was logged, with the reasons."""
     return "\n".join(f"{r.getMessage()} {r.__dict__.get('reason', '')}" for r in caplog.records)
 
@@ -145,14 +148,9 @@ def test_a_clock_20_minutes_off_is_corrected_from_the_answer_and_the_poll_succee
 
 
 CI_FAULTS: dict[str, tuple[Callable[[Stage], Fault], str]] = {
-    "429": (lambda _: lambda _: fakes.ci_error(429, "RequestLimitExceeded", headers={"Retry-After": "60"}), "429"),
-    "500": (lambda _: lambda _: fakes.ci_error(500, "InternalError"), "InternalError"),
     "503": (lambda _: lambda _: fakes.slow_down(60), "SlowDown"),
     "HTML": (lambda _: lambda _: fakes.html_page(200), "HTML"),
-    "JSON": (lambda _: lambda _: fakes.json_error(200), "JSON"),
-    "an empty body": (lambda _: lambda _: fakes.empty_body(), "empty"),
     "half a page": (lambda stage: fakes.half_a_page(stage.ci, announced=False), ""),
-    "half a page, announced as whole": (lambda stage: fakes.half_a_page(stage.ci, announced=True), ""),
     "hanging up": (lambda _: lambda _: fakes.hang_up(), ""),
 }
 
@@ -236,7 +234,7 @@ def test_a_receiver_that_is_down_is_tried_again_and_told_when_it_is_up(stage: St
     with fakes.refuses_connection() as down:
         port = urlsplit(down.url).port or 0
     stage.environ["CMS_URL"] = f"http://127.0.0.1:{port}/cms"
-    delivery_id = told(stage, "cms")
+    delivery_id = put_test_message(stage, "cms")
     with working(stage):
         failed = await_attempt(stage, delivery_id)
         assert failed["state"] == "waiting"
@@ -248,33 +246,11 @@ def test_a_receiver_that_is_down_is_tried_again_and_told_when_it_is_up(stage: St
             assert [one.id for one in receiver.received] == [delivery_id]
 
 
-HOSTILE: dict[str, tuple[Callable[[], Receiver], str]] = {
-    "closes after the request": (fakes.closes_after_request, ""),
-    "talks garbage": (fakes.talks_garbage, ""),
-    "answers 301 to a private address": (lambda: fakes.redirects_to("http://10.0.0.1/"), "redirect"),
-}
-
-
-@pytest.mark.parametrize("how", HOSTILE)
-def test_a_receiver_that_misbehaves_is_tried_again_later(stage: Stage, how: str) -> None:
-    make, says = HOSTILE[how]
-    with make() as server:
+def test_a_slow_receiver_is_cut_at_the_deadline_and_delays_nobody_else(stage: Stage) -> None:
+    with fakes.never_answers() as server:
         stage.environ["CMS_URL"] = server.url
-        delivery_id = told(stage, "cms")
-        with working(stage):
-            failed = await_attempt(stage, delivery_id)
-        assert failed["state"] == "waiting"
-        assert says in failed["why"]
-
-
-@pytest.mark.parametrize("make", [fakes.never_answers, fakes.drips_status], ids=["silent", "drips a digit a second"])
-def test_a_slow_receiver_is_cut_at_the_deadline_and_delays_nobody_else(
-    stage: Stage, make: Callable[[], Receiver]
-) -> None:
-    with make() as server:
-        stage.environ["CMS_URL"] = server.url
-        slow = told(stage, "cms")
-        quick = told(stage, "next")
+        slow = put_test_message(stage, "cms")
+        quick = put_test_message(stage, "next")
         with working(stage):
             wait_until(lambda: delivery(stage, quick)["state"] == "sent")
             assert delivery(stage, slow)["tries"] == []
@@ -283,33 +259,15 @@ def test_a_slow_receiver_is_cut_at_the_deadline_and_delays_nobody_else(
         assert "15 s" in failed["why"]
 
 
-@pytest.mark.parametrize(
-    "make", [fakes.big_body, fakes.endless_body, fakes.gzip_bomb], ids=["100 MB", "endless", "gzip"]
-)
-def test_an_answer_of_any_length_is_accepted_and_its_first_4_kb_are_kept(
-    stage: Stage, make: Callable[[], Receiver]
-) -> None:
-    with make() as server:
-        stage.environ["CMS_URL"] = server.url
-        delivery_id = told(stage, "cms")
-        with working(stage):
-            wait_until(
-                lambda: delivery(stage, delivery_id)["state"] == "sent", why=lambda: delivery(stage, delivery_id)
-            )
-        (attempt,) = delivery(stage, delivery_id)["tries"]
-        assert len(attempt["answer"]) <= 4096
-        assert len(server.requests) == 1
-
-
 def test_410_pauses_the_notifier_says_so_and_keeps_what_waits_until_it_is_resumed(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.refuse = lambda _: text_answer("gone", status=410)
-    first, second = told(stage, "cms", "1"), told(stage, "cms", "2")
+    first, second = put_test_message(stage, "cms", "1"), put_test_message(stage, "cms", "2")
     with working(stage):
         wait_until(lambda: notifier(stage, "cms")["paused_at"])
         assert "410" in notifier(stage, "cms")["paused_why"]
-        assert "notifier paused" in said(caplog)
+        assert "notifier paused" in logged(caplog)
         stage.refuse = lambda _: None
         assert stage.process("notifier", "resume", "cms").returncode == 0
         wait_until(lambda: all(delivery(stage, one)["state"] == "sent" for one in (first, second)))
@@ -319,7 +277,7 @@ def test_a_test_of_a_receiver_that_is_left_alone_says_at_once_what_the_attempt_c
     with socket.create_server(("127.0.0.1", 0)) as closed:
         stage.environ["CMS_URL"] = f"http://127.0.0.1:{closed.getsockname()[1]}/"
     for n in range(12):
-        told(stage, "cms", str(n))
+        put_test_message(stage, "cms", str(n))
     with working(stage):
         wait_until(lambda: notifier(stage, "cms")["failures"] >= BROKEN_AT)
         for _ in range(2):
@@ -331,7 +289,6 @@ def test_a_test_of_a_receiver_that_is_left_alone_says_at_once_what_the_attempt_c
     assert re.search(
         r"FAIL  notifier cms: does not answer, 14 messages wait, since .* UTC: could not connect", doctor.stdout
     )
-    assert "All is well" not in doctor.stdout
 
 
 def test_doctor_names_a_watch_that_a_live_worker_never_polls_as_the_overview_does(stage: Stage) -> None:
@@ -355,7 +312,7 @@ def test_doctor_names_a_watch_that_a_live_worker_never_polls_as_the_overview_doe
 def test_a_test_of_a_receiver_that_asked_for_time_is_sent_all_the_same(stage: Stage) -> None:
     stage.refuse = lambda _: Answer(status=429, headers={"Retry-After": "120"})
     with working(stage):
-        await_attempt(stage, told(stage, "cms"))
+        await_attempt(stage, put_test_message(stage, "cms"))
         seen = stage.command("notifier", "test", "cms", "--wait", "60")
     assert seen.exit_code == 1
     assert "not accepted: answered 429" in seen.stderr
@@ -364,7 +321,7 @@ def test_a_test_of_a_receiver_that_asked_for_time_is_sent_all_the_same(stage: St
 def test_a_test_of_a_paused_notifier_says_at_once_why_it_is_paused(stage: Stage) -> None:
     stage.refuse = lambda _: text_answer("gone", status=410)
     with working(stage):
-        told(stage, "cms")
+        put_test_message(stage, "cms")
         wait_until(lambda: notifier(stage, "cms")["paused_at"])
         seen = stage.command("notifier", "test", "cms", "--wait", "60")
     assert seen.exit_code == 1
@@ -374,21 +331,10 @@ def test_a_test_of_a_paused_notifier_says_at_once_why_it_is_paused(stage: Stage)
     assert "ci-bridge notifier resume cms" in seen.stderr
 
 
-def test_429_with_retry_after_holds_back_the_whole_notifier(stage: Stage) -> None:
-    stage.refuse = lambda _: Answer(status=429, headers={"Retry-After": "120"})
-    delivery_id = told(stage, "cms")
-    with working(stage):
-        failed = await_attempt(stage, delivery_id)
-    assert failed["state"] == "waiting"
-    assert notifier(stage, "cms")["not_before"] is not None
-    assert failed["due_at"] >= notifier(stage, "cms")["not_before"]
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433"])
-def test_a_webhook_to_this_machine_is_refused_at_the_socket_and_says_how_to_allow_it(stage: Stage, host: str) -> None:
-    stage.environ["CMS_URL"] = f"http://{host}:{stage.receiver.port}/cms"
+def test_a_webhook_to_this_machine_is_refused_at_the_socket_and_says_how_to_allow_it(stage: Stage) -> None:
+    stage.environ["CMS_URL"] = f"http://localhost:{stage.receiver.port}/cms"
     stage.environ["BRIDGE_ALLOW_NETWORKS"] = "192.0.2.0/24"
-    delivery_id = told(stage, "cms")
+    delivery_id = put_test_message(stage, "cms")
     with working(stage):
         wait_until(lambda: delivery(stage, delivery_id)["state"] == "dead")
     assert "BRIDGE_ALLOW_NETWORKS" in delivery(stage, delivery_id)["why"]
@@ -396,16 +342,6 @@ def test_a_webhook_to_this_machine_is_refused_at_the_socket_and_says_how_to_allo
 
 
 # --- rules.toml -------------------------------------------------------------------------------------------------
-
-
-def test_a_wrong_rules_file_at_start_is_refused_with_every_fault(stage: Stage) -> None:
-    stage.rules_file.write_text(
-        RULES.replace('to = "Failed"', 'to = "Fialed"').replace('"media"', '"media"\nevry = "1s"')
-    )
-    done = stage.command("worker")
-    assert done.exit_code == 1
-    assert 'did you mean "Failed"' in done.stderr
-    assert 'did you mean "every"' in done.stderr
 
 
 def test_a_wrong_rules_file_while_running_keeps_the_old_rules_and_says_so_until_it_is_right(stage: Stage) -> None:
@@ -439,25 +375,21 @@ def test_a_full_disk_is_said_and_what_was_not_stored_is_seen_again_when_there_is
 
     jobs = [stage.ci.create(BUCKET, "Transcode", "p1", input="x" * 800) for _ in range(100)]
     with working(stage, db):
-        wait_until(lambda: "make room" in said(caplog), why=lambda: said(caplog))
+        wait_until(lambda: "make room" in logged(caplog), why=lambda: logged(caplog))
         full = False
-        wait_until(lambda: set(stage.transitions()) == set(jobs), why=lambda: said(caplog))
+        wait_until(lambda: set(stage.transitions()) == set(jobs), why=lambda: logged(caplog))
         wait_until(lambda: len(stage.accepted["/cms"]) == len(jobs))
     db.close()
     assert len({one.id for one in stage.accepted["/cms"]}) == len(jobs)
 
 
 @only_postgresql
-def test_a_postgresql_that_goes_away_and_comes_back_costs_nothing(tmp_path: Path, db_url: str) -> None:
-    with Stage(tmp_path, db_url) as stage:
-        lose_and_find_the_database(stage)
-
-
-def lose_and_find_the_database(stage: Stage) -> None:
+def test_a_postgresql_that_goes_away_and_comes_back_costs_nothing(stage: Stage) -> None:
     name = stage.db.url.database
     worker = stage.start_worker()
     stage.await_first_poll()
-    with psycopg.connect(admin_url(stage), autocommit=True) as admin:
+    url = stage.db.url.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         jobs = [stage.ci.create(BUCKET, "Transcode", "p1") for _ in range(5)]
@@ -468,30 +400,14 @@ def lose_and_find_the_database(stage: Stage) -> None:
     assert {one.json["subject"] for one in stage.accepted["/cms"]} == set(jobs)
 
 
-def admin_url(stage: Stage) -> str:
-    return stage.db.url.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
-
-
 # --- stopping ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_is_told_to_stop_finishes_what_it_sends_and_exits_0(stage: Stage, how: signal.Signals) -> None:
     stage.refuse = lambda _: Answer(status=204, delay_s=1.0)
-    delivery_id = told(stage, "cms")
+    delivery_id = put_test_message(stage, "cms")
     worker = stage.start_worker()
     wait_until(lambda: stage.receiver.requests, why=lambda: stage.log)
     assert stage.stop(worker, how) == 0
     assert delivery(stage, delivery_id)["state"] == "sent"
-
-
-def test_the_log_never_shows_a_secret(stage: Stage) -> None:
-    worker = stage.start_worker(LOG_LEVEL="DEBUG")
-    stage.await_first_poll()
-    job = stage.ci.create(BUCKET, "Transcode", "p1")
-    stage.ci.move(job, "Failed", code="InvalidArgument", message="no")
-    wait_until(stage.is_quiet, why=lambda: stage.log)
-    assert stage.stop(worker) == 0
-    assert DEMO_SECRET_ID  # an id is no secret, and may be shown
-    for secret in (SECRET, stage.environ["TENCENTCLOUD_SECRET_KEY"], stage.environ["SLACK_BOT_TOKEN"]):
-        assert secret not in stage.log

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +15,7 @@ from bridge.record.database import Database
 from bridge.record.schema import HEAD
 from tests.conftest import Opener, PostgresServer
 from tests.crash.servers import open_folder, own_pooler
+from tests.support.http import ask, free_port
 from tests.support.stage import BUCKET, Stage
 from tests.support.waiting import wait_until
 
@@ -48,10 +47,9 @@ def test_worker_and_web_do_their_work_through_it_without_a_warning(
     with Stage(tmp_path, pooled_url) as stage:
         assert stage.process("db", "upgrade").returncode == 0  # nothing is to be done, by a process of its own
         worker = stage.start_worker()
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         web = stage.start_program(sys.executable, "-m", "bridge.web", PORT=str(port), BRIDGE_ADMIN_TOKEN=TOKEN)
-        wait_until(lambda: _status(port, "/readyz") == 200, why=lambda: stage.log)
+        wait_until(lambda: ask(port, "/readyz", TOKEN).status == 200, why=lambda: stage.log)
         stage.await_first_poll()
         jobs = [stage.ci.create(BUCKET, "Transcode", "p1") for _ in range(30)]
         for state in ("Running", "Success"):
@@ -60,21 +58,12 @@ def test_worker_and_web_do_their_work_through_it_without_a_warning(
                 stage.ci.move(job, state)
         wait_until(stage.is_quiet, why=lambda: stage.log)
         for _ in range(HOW_OFTEN):
-            assert {path: _status(port, path) for path in PAGES} == dict.fromkeys(PAGES, 200)
+            assert {path: ask(port, path, TOKEN).status for path in PAGES} == dict.fromkeys(PAGES, 200)
         assert [stage.stop(one) for one in (worker, web)] == [0, 0]
         assert stage.process("rules", "explain", jobs[0]).returncode == 0
         assert len(stage.accepted["/cms"]) == 3 * len(jobs)
         assert len(stage.accepted["/next"]) == len(jobs)
         assert [line for line in stage.log.splitlines() if "level=info" not in line] == []
-
-
-def _status(port: int, path: str) -> int:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  (our own address)
-            return int(answer.status)
-    except OSError:
-        return 0
 
 
 def test_two_upgrades_at_once_through_it_both_succeed_and_leave_no_lock(

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
-import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +13,10 @@ import pytest
 
 from bridge.simulator.web import text_answer
 from tests.conftest import only_postgresql
-from tests.support.stage import BUCKET, REPOSITORY, Stage
+from tests.support.commands import REPOSITORY
+from tests.support.http import ask, free_port
+from tests.support.processes import Process
+from tests.support.stage import BUCKET, Stage
 from tests.support.waiting import wait_until
 
 pytestmark = only_postgresql
@@ -36,34 +34,9 @@ def procfile() -> dict[str, str]:
     return {name: command.strip() for name, _, command in (line.partition(":") for line in lines)}
 
 
-def started(stage: Stage, command: str, **environ: str) -> subprocess.Popen[bytes]:
+def started(stage: Stage, command: str, **environ: str) -> Process:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with (stage.folder / f"worker-{command.split()[0]}-{len(list(stage.folder.iterdir()))}.log").open("wb") as log:
-        return subprocess.Popen(
-            ["sh", "-c", f"exec {command}"],
-            env=stage.environ | {"PATH": path} | environ,
-            cwd=REPOSITORY,
-            stdout=log,
-            stderr=log,
-        )
-
-
-def ask(port: int, path: str, *, method: str = "GET") -> tuple[int, Any]:
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  (the same)
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
-    except OSError:
-        return 0, None
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    return stage.start_program("sh", "-c", f"exec {command}", PATH=path, **environ)
 
 
 def test_release_web_and_worker_work_together(stage: Stage) -> None:
@@ -72,22 +45,25 @@ def test_release_web_and_worker_work_together(stage: Stage) -> None:
     worker = started(stage, commands["worker"])
     web = started(stage, commands["web"], PORT=str(port), BRIDGE_ADMIN_TOKEN=TOKEN, WEB_CONCURRENCY="2")
     try:
-        wait_until(lambda: ask(port, "/readyz")[0] == 200, why=lambda: stage.log)
+        wait_until(lambda: ask(port, "/readyz", TOKEN).status == 200, why=lambda: stage.log)
         stage.await_first_poll()
         stage.refuse = lambda _: text_answer("gone for good", status=410)
         job = stage.ci.create(BUCKET, "Transcode", "p1")
 
         def cms() -> Any:
-            return next(one for one in ask(port, "/api/v1/notifiers")[1]["items"] if one["name"] == "cms")
+            listed = ask(port, "/api/v1/notifiers", TOKEN).json["items"]
+            return next(notifier for notifier in listed if notifier["name"] == "cms")
 
         wait_until(lambda: cms()["paused_at"], why=lambda: stage.log)
         stage.refuse = lambda _: None
-        assert ask(port, "/api/v1/notifiers/cms/resume", method="POST")[0] == 202
+        assert ask(port, "/api/v1/notifiers/cms/resume", TOKEN, method="POST").status == 202
         wait_until(lambda: stage.accepted["/cms"], why=lambda: stage.log)
         assert [one.json["subject"] for one in stage.accepted["/cms"]] == [job]
-        status, test = ask(port, "/api/v1/notifiers/next/test", method="POST")
-        assert status == 202
-        wait_until(lambda: [one.id for one in stage.accepted["/next"]] == [test["delivery"]], why=lambda: stage.log)
+        test = ask(port, "/api/v1/notifiers/next/test", TOKEN, method="POST")
+        assert test.status == 202
+        wait_until(
+            lambda: [one.id for one in stage.accepted["/next"]] == [test.json["delivery"]], why=lambda: stage.log
+        )
         assert stage.accepted["/next"][0].verified
     finally:
         for process in (web, worker):

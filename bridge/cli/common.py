@@ -168,11 +168,11 @@ def open_bridge(*, polls: bool) -> tuple[Settings, Rules, Database]:
 
     `polls`: CI's key must be set, and the rules must not be empty by mistake.
     """
-    found = settings()
-    if polls and found.missing_key:
-        raise SettingsRefused(found.missing_key)
-    rules = Rules(found, os.environ)
-    parts.start_logging(found, rules.book)
+    config = settings()
+    if polls and config.missing_key:
+        raise SettingsRefused(config.missing_key)
+    rules = Rules(config, os.environ)
+    parts.start_logging(config, rules.book)
     for warning in rules.book.warnings:
         echo(str(warning), err=True)
     db = open_database(create=True)
@@ -180,7 +180,7 @@ def open_bridge(*, polls: bool) -> tuple[Settings, Rules, Database]:
         with db.read() as tx:
             parts.refuse_emptied(tx, rules.book, rules.file)
     parts.make_known(db, rules.book)
-    return found, rules, db
+    return config, rules, db
 
 
 def parse_time(text: str | None) -> datetime | None:

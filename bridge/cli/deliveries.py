@@ -150,11 +150,11 @@ def redrive(
 
 def _resend_named(db: Database, delivery_ids: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
     with db.read() as tx:
-        found = [delivery for id_ in delivery_ids if (delivery := _resendable(tx, id_))]
+        selected = [delivery for id_ in delivery_ids if (delivery := _resendable(tx, id_))]
     if not dry_run:
-        resent = operations(db).redrive_chosen([delivery["id"] for delivery in found])
-        found = [delivery for delivery in found if delivery["id"] in resent]
-    _echo_selected(found, len(found), "would be resent" if dry_run else "to be resent", as_json=as_json)
+        resent = operations(db).redrive_chosen([delivery["id"] for delivery in selected])
+        selected = [delivery for delivery in selected if delivery["id"] in resent]
+    _echo_selected(selected, len(selected), "would be resent" if dry_run else "to be resent", as_json=as_json)
 
 
 def _resendable(tx: Connection, delivery_id: str) -> Facts | None:

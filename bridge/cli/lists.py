@@ -67,8 +67,8 @@ def _job_state(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     if value.lower() in ("done", "active", "*"):
         raise click.BadParameter(f'"{value}" is a set of states for rules.toml; name one state, such as Failed')
     known = {state.lower(): state for state in (*STATES, GONE)}
-    if value.lower() not in known and (near := suggest(value, known.values())):
-        raise click.BadParameter(f'there is no job state "{value}"{near}')
+    if value.lower() not in known and (suggestion := suggest(value, known.values())):
+        raise click.BadParameter(f'there is no job state "{value}"{suggestion}')
     return known.get(value.lower(), value)
 
 
@@ -226,13 +226,15 @@ def test(name: str, wait_s: float, as_json: bool) -> None:
     new = operations(db).test_notifier(rules.book, name)
     if not new.waits:
         click.echo(f"a worker sends {new.delivery} to {name} ...", err=True)
-    found = _wait_for(db, new.delivery, 0 if new.waits else wait_s)
+    delivery = _wait_for(db, new.delivery, 0 if new.waits else wait_s)
     if as_json:
-        echo_json(found)
-    elif found["state"] == "sent":
+        echo_json(delivery)
+    elif delivery["state"] == "sent":
         click.echo(f"arrived: {name} accepted the test message {new.delivery}")
-    if found["state"] != "sent":
-        fail(f"not accepted: {found['why']}" if found["attempts"] else new.waits or _why_not_sent(found, wait_s))
+    if delivery["state"] != "sent":
+        fail(
+            f"not accepted: {delivery['why']}" if delivery["attempts"] else new.waits or _why_not_sent(delivery, wait_s)
+        )
 
 
 def _wait_for(db: Database, delivery_id: str, wait_s: float) -> Facts:
@@ -240,20 +242,20 @@ def _wait_for(db: Database, delivery_id: str, wait_s: float) -> Facts:
     until = time.monotonic() + wait_s
     while True:
         with db.read() as tx:
-            found = lists.delivery_details(tx, delivery_id)
-        assert found  # noqa: S101  (it was stored a moment ago)
-        has_ended = found["tries"] if found["state"] == "waiting" else found["state"] != "sending"
+            delivery = lists.delivery_details(tx, delivery_id)
+        assert delivery  # noqa: S101  (it was stored a moment ago)
+        has_ended = delivery["tries"] if delivery["state"] == "waiting" else delivery["state"] != "sending"
         if has_ended or time.monotonic() > until:
-            return found
+            return delivery
         time.sleep(0.2)
 
 
-def _why_not_sent(found: Facts, wait_s: float) -> str:
-    details = f"`ci-bridge deliveries show {found['id']}`"
-    if found["state"] == "sending":
+def _why_not_sent(delivery: Facts, wait_s: float) -> str:
+    details = f"`ci-bridge deliveries show {delivery['id']}`"
+    if delivery["state"] == "sending":
         return f"no answer within {wait_s:g} s; the attempt continues: {details}"
     return (
-        f"not sent within {wait_s:g} s: {found['notifier']} has reached max_in_flight or its rate; {details} shows"
+        f"not sent within {wait_s:g} s: {delivery['notifier']} has reached max_in_flight or its rate; {details} shows"
         " the outcome later"
     )
 

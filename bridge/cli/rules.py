@@ -33,7 +33,7 @@ from bridge.decide.rulesfile.rulesets import names_of
 from bridge.decide.text.times import iso
 from bridge.decide.whatif import rule_tests
 from bridge.decide.whatif.replay import FIRST
-from bridge.pipeline.backtest import Backtest, Report
+from bridge.pipeline.backtest import Backtest
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.rulesets import Holder, Standing
@@ -245,12 +245,12 @@ def backtest(file: str | None, since: str, fail_on_difference: bool, as_json: bo
     with db.read() as tx:
         test = Backtest(tx, tested, in_force=in_force, keep=in_force.keep, since=begin, now=now)
         with _progress(test.transitions) as on_page:
-            report = test.run(on_page)
+            test.run(on_page)
     if as_json:
-        echo_json(report.facts())
+        echo_json(test.facts())
     else:
-        _echo_report(report)
-    if fail_on_difference and report.tally.differs:
+        _echo_report(test)
+    if fail_on_difference and test.tally.differs:
         sys.exit(1)
 
 
@@ -277,11 +277,11 @@ def _progress(count: int) -> Iterator[Callable[[int], object]]:
         yield bar.update
 
 
-def _echo_report(report: Report) -> None:
-    facts = report.facts()
-    window = f"from {iso(report.since)} to {iso(report.until)}"
-    echo(f"{report.transitions:,} transitions {window}, tested with {report.rules.sha}")
-    for note in _notes(report, facts):
+def _echo_report(test: Backtest) -> None:
+    facts = test.facts()
+    window = f"from {iso(test.since)} to {iso(test.until)}"
+    echo(f"{test.transitions:,} transitions {window}, tested with {test.rules.sha}")
+    for note in _notes(test, facts):
         echo(note)
     if facts["rows"]:
         click.echo()
@@ -291,14 +291,14 @@ def _echo_report(report: Report) -> None:
     _echo_differences(facts["differences"])
 
 
-def _notes(report: Report, facts: Facts) -> Iterator[str]:
-    if report.is_cut:
-        yield f"requested since {iso(report.asked)}, but only this much is kept (keep, in rules.toml)"
+def _notes(test: Backtest, facts: Facts) -> Iterator[str]:
+    if test.is_cut:
+        yield f"requested since {iso(test.asked)}, but only this much is kept (keep, in rules.toml)"
     shas = facts["judged_by"]
-    if shas and shas != [report.rules.sha]:
+    if shas and shas != [test.rules.sha]:
         count = "one other ruleset" if len(shas) == 1 else f"{len(shas)} rulesets"
         yield f"they were judged by {count}: {', '.join(shas[:10])}{' ...' if len(shas) > 10 else ''}"
-    if report.has_throttle:
+    if test.has_throttle:
         yield "throttles are not replayed: what one of these rules would hold counts as sent"
     if unknown := facts["transitions_not_compared"]:
         yield f"not compared: {unknown:,} transitions, whose deliveries are no longer on record"

@@ -15,7 +15,7 @@ import click
 
 from bridge.cli.common import connect, count_of, deliveries_of, echo, echo_json, fail, json_option, open_bridge
 from bridge.environment import lookup
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Poll
 from bridge.wiring.web import served, warn_of_open_door, web_app
 from bridge.wiring.worker import Worker, poll_all, take_over
 

@@ -27,8 +27,7 @@ from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import described, read_silence
 from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
-from bridge.pipeline.operations import OperationRefused
-from bridge.pipeline.silences import foresee, silence_facts
+from bridge.pipeline.operations import OperationRefused, foresee, silence_facts
 from bridge.record.outbox import silences
 
 Facts = dict[str, Any]
@@ -197,11 +196,11 @@ def list_silences(with_ended: bool, as_json: bool) -> None:
     db = open_database()
     now = now_of(db)
     with db.read() as tx:
-        found = [silence_facts(*row, now=now) for row in silences.every(tx, since=None if with_ended else now)]
+        listed = [silence_facts(*row, now=now) for row in silences.every(tx, since=None if with_ended else now)]
     if as_json:
-        echo_json(found)
+        echo_json(listed)
         return
-    rows = [{**facts, "matches": described(facts["matches"]), "until": facts["ends_at"]} for facts in found]
+    rows = [{**facts, "matches": described(facts["matches"]), "until": facts["ends_at"]} for facts in listed]
     columns = ("id", "state", "until", "mode", "author", "reason", "matches", "held")
     echo_table(rows, columns, empty="there are none" if with_ended else "none is active (--all also lists ended ones)")
 

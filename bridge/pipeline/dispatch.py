@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -15,27 +15,36 @@ from sqlalchemy import Connection
 from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, probed_since, rest
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
-from bridge.pipeline.digests import DigestDispatcher
-from bridge.pipeline.housekeeping import Housekeeping, is_silence, retry_of, tell_fallback
+from bridge.pipeline.digests import send_due_digests
+from bridge.pipeline.housekeeping import LEASE, Housekeeping, notify_fallback, retry_of
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
 
+logger = logging.getLogger(__name__)
+
+# W: what may be in flight or accepted but not yet recorded, and so be sent twice if the process dies.
+WINDOW = 64
 _QUICK_S = 1.0
-# What an attempt may take, and a little: with less left of its lease a delivery is handed back, not begun.
-_NEEDED_S = 17.0
+_NEEDED_S = 17.0  # more than an attempt may take; with less left of its lease a delivery is handed back, not begun
+_UNHURRIED_S = 2.0  # between looks at an outbox where nothing is due: what others put there, a retry's time
+_ENOUGH = 48  # ended attempts that are worth a transaction while others are in flight
+_LINGER_S = 0.002
+_DIGESTS_S = 1.0
+_NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
 
 
 class Prefetch:
-    """Lets at most `max_in_flight` of a notifier be in the air; those after them wait here, under their lease.
+    """Lets at most `max_in_flight` of a notifier be in flight; those after them wait here, under their lease.
 
-    Only a receiver whose last answer was quick has a line: its next batch is claimed in the transaction that
-    records the last one, which halves their number. Whoever waits has not been sent, so a crash repeats no more.
+    Only for a receiver whose last answer was quick is more claimed than may be in flight: its next batch comes with
+    the transaction that records the last one, which halves their number. Whoever waits has not been sent, so a crash
+    repeats no more.
     """
 
     def __init__(self) -> None:
         self.quick: set[str] = set()
-        self._in_air: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
         self._waiting: deque[tuple[Delivery, float]] = deque()
 
     def __len__(self) -> int:
@@ -44,17 +53,15 @@ class Prefetch:
     def add(self, deliveries: Iterable[Delivery], *, lease_until_s: float) -> None:
         self._waiting.extend((delivery, lease_until_s) for delivery in deliveries)
 
-    def ready(self, limits: dict[str, int], *, now_s: float) -> tuple[list[Delivery], list[Delivery]]:
+    def ready(self, limits: Mapping[str, int], *, now_s: float) -> tuple[list[Delivery], list[Delivery]]:
         """Take out those that may begin now, and those whose lease has become too short. Times are monotonic."""
-        begin: list[Delivery] = []
-        stale: list[Delivery] = []
-        keep: deque[tuple[Delivery, float]] = deque()
+        begin, stale, keep = list[Delivery](), list[Delivery](), deque[tuple[Delivery, float]]()
         for delivery, until_s in self._waiting:
             name = delivery.notifier
             if until_s - now_s < _NEEDED_S:
                 stale.append(delivery)
-            elif self._in_air[name] < limits.get(name, 1):
-                self._in_air[name] += 1
+            elif self._in_flight[name] < limits.get(name, 1):
+                self._in_flight[name] += 1
                 begin.append(delivery)
             else:
                 keep.append((delivery, until_s))
@@ -64,32 +71,18 @@ class Prefetch:
     def ended(self, attempt: Attempt) -> list[Delivery]:
         """Free a place. Of a receiver that failed or was slow, take out all who wait: it may want to be left alone."""
         name = attempt.delivery.notifier
-        self._in_air[name] -= 1
+        self._in_flight[name] -= 1
         if isinstance(attempt.outcome, Sent) and attempt.seconds < _QUICK_S:
             self.quick.add(name)
             return []
         self.quick.discard(name)
-        return self._leave(lambda delivery: delivery.notifier == name)
+        return self.leave(name)
 
-    def leave(self) -> list[Delivery]:
-        """Take out all who wait."""
-        return self._leave(lambda _: True)
-
-    def _leave(self, which: Callable[[Delivery], bool]) -> list[Delivery]:
-        left = [delivery for delivery, _ in self._waiting if which(delivery)]
-        self._waiting = deque(one for one in self._waiting if not which(one[0]))
+    def leave(self, notifier: str | None = None) -> list[Delivery]:
+        """Take out all who wait, or those of one notifier."""
+        left = [delivery for delivery, _ in self._waiting if notifier in (None, delivery.notifier)]
+        self._waiting = deque(pair for pair in self._waiting if notifier not in (None, pair[0].notifier))
         return left
-
-
-logger = logging.getLogger(__name__)
-
-# W: what may be in flight or accepted but not yet recorded, and so be told twice if the process dies.
-WINDOW = 64
-# Every attempt ends within its own hard deadline of 15 s; a lease that outlives it needs no renewal.
-LEASE = timedelta(seconds=30)
-_UNHURRIED_S = 2.0  # between looks at an outbox where nothing is due: what others put there, a retry's time
-_ENOUGH = 48  # ended attempts that are worth a transaction while others are in flight
-_LINGER_S = 0.002
 
 
 class Transport(Protocol):
@@ -134,16 +127,14 @@ class Dispatcher:
             clock=clock,
             monotonic=monotonic,
             new_lease=lambda: f"{worker}.{next(self._claims)}",
-            lease=LEASE,
             clock_fault=clock_fault,
         )
-        self._digest_dispatcher = DigestDispatcher(db=db, book=book, clock=clock, monotonic=monotonic)
+        self._digests_at_s = 0.0
         self._newest: set[str] = set()  # notifiers whose next claim begins with the youngest, while they fail
         self._failing: set[str] = set()  # notifiers whose last attempt was not answered
         self._held: set[int] = set()  # the numbers of what was claimed and is not recorded
         self._prefetch = Prefetch()
         self._stale: list[Delivery] = []  # claimed and not begun, to be handed back
-        self._claimed_at_s = monotonic()
         self._ended: list[Attempt] = []  # accepted or failed, not yet recorded
         self._again_at: datetime | None = None
         self._woken = False
@@ -165,63 +156,70 @@ class Dispatcher:
         try:
             if claiming:
                 self._housekeeping.look(self._held)
-                self._woken |= self._digest_dispatcher.look()
-            claimed = self._exchange(claiming=claiming)
+                self._send_digests()
+            claimed = self._settle_and_claim(claiming=claiming)
         except TROUBLES as error:
             logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
             self._housekeeping.begin_anew()
             self._collect(_UNHURRIED_S)
             return 0
-        self._held.update(delivery.n for delivery in claimed)
-        self._prefetch.add(claimed, lease_until_s=self._claimed_at_s + LEASE.total_seconds())
         self._begin_ready()
         if claiming or self._transport.in_flight:
-            self._collect(self._patience(bool(claimed)))
-        return len(claimed)
+            self._collect(self._patience(busy=bool(claimed)))
+        return claimed
 
-    def _exchange(self, *, claiming: bool) -> Sequence[Delivery]:
+    def _send_digests(self) -> None:
+        if self._monotonic() >= self._digests_at_s:
+            self._digests_at_s = self._monotonic() + _DIGESTS_S
+            self._woken |= send_due_digests(self._db, self._book(), self._clock()) > 0
+
+    def _settle_and_claim(self, *, claiming: bool) -> int:
         """In one transaction: settle what ended, claim what the slots that are free by it can take."""
         now, now_s = self._clock(), self._monotonic()
-        free = self._window - self._transport.in_flight - len(self._prefetch)
+        free = self._window - self._transport.in_flight - len(self._prefetch) if claiming else 0
         # Whoever wakes us has put something there: to ask first would be a transaction in its way.
         woken, self._woken = self._woken, False
-        if not self._ended and not self._stale and not (claiming and free > 0 and (woken or self._is_due(now))):
+        if not self._ended and not self._stale and not (free > 0 and (woken or self._is_due(now))):
             self._again_at = None
-            return ()
+            return 0
         with self._db.write() as tx:
             lost = self._settle(tx, now)
             results.hand_back(tx, self._stale)
-            claimed = claims.Claimed(())
-            if claiming and free > 0:
-                number = next(self._claims)
-                lease = f"{self._worker}.{number}"
-                claimed = claims.claim(
-                    tx,
-                    free=free,
-                    lease=lease,
-                    lease_for=LEASE,
-                    now=now,
-                    turn=number,
-                    ahead=self._prefetch.quick,
-                    broken_at=BROKEN_AT,
-                    newest=self._newest,
-                )
+            claimed = self._claim(tx, free, now) if free > 0 else claims.Claimed(())
+        self._forget_ended(lost, claimed.failing)
+        self._newest ^= {delivery.notifier for delivery in claimed.deliveries}
+        self._again_at = claimed.again_at
+        self._held.update(delivery.n for delivery in claimed.deliveries)
+        self._prefetch.add(claimed.deliveries, lease_until_s=now_s + LEASE.total_seconds())
+        return len(claimed.deliveries)
+
+    def _claim(self, tx: Connection, free: int, now: datetime) -> claims.Claimed:
+        number = next(self._claims)
+        return claims.claim(
+            tx,
+            free=free,
+            lease=f"{self._worker}.{number}",
+            lease_for=LEASE,
+            now=now,
+            turn=number,
+            ahead=self._prefetch.quick,
+            broken_at=BROKEN_AT,
+            newest=self._newest,
+        )
+
+    def _forget_ended(self, lost: Collection[int], failing: Collection[str]) -> None:
+        """Forget what is recorded, and remember which notifiers fail."""
         done = (*(attempt.delivery for attempt in self._ended), *self._stale)
         self._held.difference_update(delivery.n for delivery in done)
-        sent = [one.delivery.id for one in self._ended if isinstance(one.outcome, Sent)]
+        sent = [attempt.delivery.id for attempt in self._ended if isinstance(attempt.outcome, Sent)]
         if sent:
             logger.info("sent", extra={"deliveries": len(sent), "first": sent[0]})
-        quiet = {attempt.delivery.notifier for attempt in self._ended if is_silence(attempt)}
-        answered = {attempt.delivery.notifier for attempt in self._ended} - quiet
-        self._failing = (self._failing - answered) | quiet | claimed.failing
-        self._ended.clear()
-        self._stale.clear()
-        self._newest ^= {delivery.notifier for delivery in claimed.deliveries}
-        self._claimed_at_s = now_s
-        self._again_at = claimed.again_at
         if lost:
             logger.warning("lease lost, the outcome is not recorded", extra={"deliveries": len(lost)})
-        return claimed.deliveries
+        unanswered, answered = _by_answer(self._ended)
+        self._failing = (self._failing - (answered - unanswered)) | unanswered | set(failing)
+        self._ended.clear()
+        self._stale.clear()
 
     def _is_due(self, now: datetime) -> bool:
         # Asked in a reading transaction: an idle worker never takes SQLite's write lock.
@@ -229,30 +227,34 @@ class Dispatcher:
             return bool(claims.due_notifiers(tx, now=now))
 
     def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
+        """Record what ended, and what follows for notifiers; return the numbers of what was claimed by others since."""
         self._recover(tx)
         ended = self._judged(tx, now)
         lost = results.settle(tx, ended, now=now) if ended else frozenset()
-        self._count_failures(tx, [one.attempt for one in ended if one.attempt.delivery.n not in lost], now)
-        for one in ended:
-            if one.attempt.delivery.n in lost:
-                continue
-            if one.dead:
-                tell_fallback(tx, one.attempt, self._book(), now)
-            elif isinstance(one.attempt.outcome, Rejected):
-                _log_pause(one.attempt.delivery.notifier, one.attempt.outcome)
+        kept = [result for result in ended if result.attempt.delivery.n not in lost]
+        self._count_failures(tx, [result.attempt for result in kept], now)
+        for result in kept:
+            outcome, notifier = result.attempt.outcome, result.attempt.delivery.notifier
+            if result.dead:
+                notify_fallback(tx, result.attempt, self._book(), now)
+            elif isinstance(outcome, Rejected):
+                advice = f"its deliveries wait; fix the cause, then `ci-bridge notifier resume {notifier}`"
+                facts = {"notifier": notifier, "reason": outcome.why, "advice": advice}
+                logger.error("notifier paused", extra=facts)
         return lost
 
     def _recover(self, tx: Connection) -> None:
         """One answer ends what the breaker counted; before it is recorded, as it may ask for time itself."""
-        for name in sorted({one.delivery.notifier for one in self._ended if not is_silence(one)} & self._failing):
+        for name in sorted(_by_answer(self._ended)[1] & self._failing):
             entries.recovered(tx, name, broken_at=BROKEN_AT)
             logger.info("a notifier that failed answers again", extra={"notifier": name})
 
     def _count_failures(self, tx: Connection, attempts: Sequence[Attempt], now: datetime) -> None:
         """The breaker: who does not answer, again and again, is left alone for a while; one answer ends that."""
-        failed = Counter(one.delivery.notifier for one in attempts if is_silence(one))
-        for name in sorted(set(failed) - {one.delivery.notifier for one in attempts if not is_silence(one)}):
-            begun_s = min(one.seconds for one in attempts if one.delivery.notifier == name)
+        failed = Counter(attempt.delivery.notifier for attempt in attempts if _is_unanswered(attempt))
+        unanswered, answered = _by_answer(attempts)
+        for name in sorted(unanswered - answered):
+            begun_s = min(attempt.seconds for attempt in attempts if attempt.delivery.notifier == name)
             run = self._housekeeping.run_clock.read(tx, now) - timedelta(seconds=begun_s)
             failures = entries.failed(tx, name, failed[name], broken_at=BROKEN_AT, run=run)
             if failures > BROKEN_AT:
@@ -264,14 +266,14 @@ class Dispatcher:
 
     def _judged(self, tx: Connection, now: datetime) -> list[Ended]:
         """Return what becomes of the deliveries whose attempts ended."""
-        later = {one.delivery.notifier for one in self._ended if isinstance(one.outcome, RetryLater)}
+        later = {attempt.delivery.notifier for attempt in self._ended if isinstance(attempt.outcome, RetryLater)}
         if not later:
             return [Ended(attempt) for attempt in self._ended]
         run, breakers = self._housekeeping.run_clock.read(tx, now), entries.breakers(tx, later)
         may_end = self._clock_fault(tx) is None
         return [
-            self._judge(one, now, run, breakers.get(one.delivery.notifier, Breaker()), may_end=may_end)
-            for one in self._ended
+            self._judge(attempt, now, run, breakers.get(attempt.delivery.notifier, Breaker()), may_end=may_end)
+            for attempt in self._ended
         ]
 
     def _judge(self, attempt: Attempt, now: datetime, run: timedelta, breaker: Breaker, *, may_end: bool) -> Ended:
@@ -320,7 +322,7 @@ class Dispatcher:
             self._begin_ready()
         return len(attempts)
 
-    def _patience(self, busy: bool) -> float:
+    def _patience(self, *, busy: bool) -> float:
         """Return how long to wait for news, in seconds."""
         if busy or self._transport.in_flight:
             return _UNHURRIED_S
@@ -337,6 +339,13 @@ class Dispatcher:
             self.turn(claiming=False)
 
 
-def _log_pause(notifier: str, refused: Rejected) -> None:
-    advice = f"what is for it waits; mend it, then `ci-bridge notifier resume {notifier}`"
-    logger.error("notifier paused", extra={"notifier": notifier, "reason": refused.why, "advice": advice})
+def _is_unanswered(attempt: Attempt) -> bool:
+    """Tell whether nobody answered. A receiver that refuses a message, or asks for time, is there."""
+    outcome = attempt.outcome
+    return isinstance(outcome, RetryLater) and not outcome.whole_notifier and attempt.status in _NO_ANSWER
+
+
+def _by_answer(attempts: Sequence[Attempt]) -> tuple[set[str], set[str]]:
+    """Return the notifiers that did not answer, and those that did; one may have done both."""
+    unanswered = {attempt.delivery.notifier for attempt in attempts if _is_unanswered(attempt)}
+    return unanswered, {attempt.delivery.notifier for attempt in attempts if not _is_unanswered(attempt)}

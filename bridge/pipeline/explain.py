@@ -1,8 +1,11 @@
-"""Why did I (not) get this? Every rule's verdict on a transition, and what became of the messages."""
+"""Why did I (not) get this? Every rule's verdict on a transition, and the status of each delivery.
+
+A status is one word for programs (`answer`) and a sentence with times for people (`why`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -18,16 +21,75 @@ from bridge.decide.rules.matching import Answer, Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
 from bridge.decide.rulesfile.rulesets import thaw
 from bridge.decide.text.times import human, iso
+from bridge.decide.text.values import ident
 from bridge.decide.whatif.rule_tests import sample_time_in_state
-from bridge.model import Transition, Watch
-from bridge.pipeline.delivery_status import Around, not_made, status, would_be
+from bridge.model import Gate, Hold, Message, NewDelivery, Silence, Transition
 from bridge.record import rulesets
 from bridge.record.outbox import silences
 from bridge.record.polling import leases, snapshots, time_in_state
 from bridge.record.polling.snapshots import Judged
 from bridge.record.queries import explanations
+from bridge.record.queries.explanations import DigestStatus, Fallback, JobDelivery, NotifierStatus
 
 Facts = dict[str, Any]
+
+_HELD = {"group": "digest", "throttle": "throttled", "mute": "muted", "silence": "silenced"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Context:
+    """What a status depends on besides its delivery: rules, notifiers, silences, and the job's other deliveries.
+
+    Without `tx` only the rules are known.
+    """
+
+    now: datetime
+    rules: Ruleset
+    tx: Connection | None
+    standings: Mapping[str, NotifierStatus]
+    silences: Mapping[str, Silence]
+    deliveries: Sequence[JobDelivery] = ()
+
+    def next_at(self, delivery: JobDelivery) -> datetime:
+        standing = self.standings.get(delivery.notifier)
+        return max(delivery.due_at, standing.not_before) if standing else delivery.due_at
+
+    def earlier(self, delivery: JobDelivery) -> JobDelivery | None:
+        """Return the delivery of the same job and notifier that must be sent first, if there is one."""
+        key = (delivery.lane, delivery.notifier)
+        before = (other for other in self.deliveries if other.n < delivery.n and (other.lane, other.notifier) == key)
+        return next((other for other in before if delivery.lane and self._blocks(other)), None)
+
+    def _blocks(self, delivery: JobDelivery) -> bool:
+        """Tell whether it is being sent, or waits for more than its turn in a batch that is resent."""
+        is_due = delivery.attempts > 0 or delivery.due_at <= self.now
+        return delivery.state == "sending" or (delivery.state == "waiting" and is_due)
+
+    def replaces(self, delivery: JobDelivery) -> str | None:
+        """Return the notifier that a fallback's delivery replaces: the delivery's id is made from its name."""
+        others = {other.notifier for other in self.deliveries if other.message == delivery.message}
+        made = (name for name in others if ident("dlv", delivery.message, name, delivery.notifier) == delivery.id)
+        return next((name for name in made if name != delivery.notifier), None)
+
+    def paused(self, notifier: str) -> str | None:
+        standing = self.standings.get(notifier)
+        if standing is None or standing.paused_at is None:
+            return None
+        return f"the notifier is paused since {iso(standing.paused_at)}: {_line(standing.paused_why)}"
+
+    def gate(self, gate: Gate | str, name: str) -> str:
+        """Name a gate: "the silence sil_x by ann (deploy)"."""
+        match gate:
+            case "group":
+                return f'the digest of "{name}"'
+            case "throttle":
+                rate = next((rule.throttle for rule in self.rules.rules if rule.name == name), None)
+                more = f" ({rate.count:,} in {human(rate.per.total_seconds())})" if rate else ""
+                return f'the throttle of "{name}"{more}'
+            case "mute":
+                return f'the mute "{name}"'
+        silence = self.silences.get(name)
+        return f"the silence {name} by {silence.author} ({_line(silence.reason)})" if silence else f"the silence {name}"
 
 
 def explain_sample(
@@ -39,28 +101,28 @@ def explain_sample(
     """
     known = silences.recent(tx, now=now) if tx else []
     gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now)
-    stay = sample_time_in_state(step)
-    routings = [route(step, book, gates), *route_overdue(stay, book, gates, now)]
-    around = Around(
+    time = sample_time_in_state(step)
+    routings = [route(step, book, gates), *route_overdue(time, book, gates, now)]
+    context = _Context(
         now=now,
         rules=book,
         tx=tx,
-        standings=explanations.standings(tx) if tx else {},
+        standings=explanations.notifier_statuses(tx) if tx else {},
         silences={silence.id: silence for silence in known},
     )
     rules = {rule.name: rule for rule in book.rules}
-    told = [new for routing in routings for new in routing.deliveries]
-    edges, deliveries = _edges(step, book), [would_be(new, rules[str(new.message.rule)], around) for new in told]
-    messages = {new.message.id: new.message for new in told}
+    new = [delivery for routing in routings for delivery in routing.deliveries]
+    edges = _edges(step, book)
+    deliveries = [_would_be(delivery, rules[str(delivery.message.rule)], context) for delivery in new]
     errors = [error for routing in routings for error in routing.errors]
     faults = [f'rule "{error.rule}": {error.why}: the default text is sent' for error in errors]
     no_record = [] if tx else [f"silences and paused notifiers are not known: {unknown or 'there is no database'}"]
     return _explanation(
         step,
         edges,
-        _levels(_InState(time=stay, now=now, seen_at=now), book, {}),
-        [*deliveries, *not_made(edges, deliveries, "the present rules have no such notifier")],
-        [{"kind": m.kind, "rule": m.rule, "title": m.title, "text": m.text} for m in messages.values()],
+        _levels(_InState(time=time, now=now, seen_at=now), book, {}),
+        [*deliveries, *_not_made(edges, deliveries, "the present rules have no such notifier")],
+        {delivery.message.id: delivery.message for delivery in new}.values(),
         rules=book.sha,
         notes=[*no_record, *dict.fromkeys(faults)],
     )
@@ -79,12 +141,9 @@ def explain_stored(
     history = _History(tx, job_id, book, now)
     pairs = list(zip_longest(steps, steps[1:]))
     return [
-        history.explain(judged, _next(judged, then)) for judged, then in (pairs if newest is None else pairs[-newest:])
+        history.explain(judged, then if then and then.transition.job.bucket == judged.transition.job.bucket else None)
+        for judged, then in (pairs if newest is None else pairs[-newest:])
     ]
-
-
-def _next(judged: Judged, then: Judged | None) -> Judged | None:
-    return then if then and then.transition.job.bucket == judged.transition.job.bucket else None
 
 
 # --- what each rule says -------------------------------------------------------------------------------------------
@@ -129,10 +188,6 @@ class _InState:
     no_poll: str | None = None
 
     @property
-    def lasted(self) -> str:
-        return human(self.lasted_s)
-
-    @property
     def lasted_s(self) -> float:
         return max(0.0, ((self.left_at or self.now) - self.time.since).total_seconds())
 
@@ -167,7 +222,7 @@ def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
         if period.no_poll:
             return Answer.WAITING, f"no poll has seen it since it became overdue at {iso(due)}: {period.no_poll}"
         return Answer.WAITING, f"{state} for more than {limit} since {iso(due)}: fires when the next poll is complete"
-    left = f"left {state} after {period.lasted}"
+    left = f"left {state} after {human(period.lasted_s)}"
     if period.left_at < due:
         return Answer.NO, f"{left}, before {limit}"
     if period.seen_at is None or period.seen_at < due:
@@ -238,38 +293,28 @@ class _History:
     def explain(self, judged: Judged, then: Judged | None) -> Facts:
         """Say all about a transition, and about the time in state that it began and `then` ended."""
         step, force = judged.transition, self._in_force(judged.rules)
-        staying = self._in_force(then.rules if then else self._book.sha)
+        level_force = self._in_force(then.rules if then else self._book.sha)
         edges = _edges(step, force.rules)
-        around = replace(self._around, rules=force.rules)
-        mine = [
-            delivery
-            for delivery in around.deliveries
-            if (delivery.bucket, delivery.sequence) == (step.job.bucket, step.sequence)
-        ]
-        deliveries = [status(delivery, around) for delivery in mine]
+        context, key = replace(self._context, rules=force.rules), (step.job.bucket, step.sequence)
+        mine = [delivery for delivery in context.deliveries if (delivery.bucket, delivery.sequence) == key]
+        deliveries = [_status(delivery, context) for delivery in mine]
         if not step.silent:
             missing = "it is kept for a time only" if force.known else "other rules were in force then"
-            deliveries += list(not_made(edges, deliveries, missing))
-        messages = {delivery.message: delivery for delivery in mine}.values()
+            deliveries += _not_made(edges, deliveries, missing)
         return _explanation(
             step,
             edges,
-            self._levels(step, then, staying.rules),
+            self._levels(step, then, level_force.rules),
             deliveries,
-            [
-                {"kind": message.kind, "rule": message.rule, "title": message.title, "text": message.text}
-                for message in messages
-            ],
+            {delivery.message: delivery for delivery in mine}.values(),
             rules=force.rules.sha,
-            notes=[note for note in (force.note, self._note_on_levels(force, staying, ended=bool(then))) if note],
-            all_asked={force.rules.sha, staying.rules.sha} == {self._book.sha},
+            notes=[note for note in (force.note, _note_on_levels(force, level_force, ended=bool(then))) if note],
+            all_asked={force.rules.sha, level_force.rules.sha} == {self._book.sha},
             would_tell_now=self._now_instead(step, force.rules),
         )
 
     def _in_force(self, sha: str | None) -> _InForce:
-        if sha not in self._kept:
-            self._kept[sha] = self._thawed(sha)
-        return self._kept[sha]
+        return self._kept.get(sha) or self._kept.setdefault(sha, self._thawed(sha))
 
     def _thawed(self, sha: str | None) -> _InForce:
         text = rulesets.text_of(self._tx, sha) if sha else None
@@ -290,34 +335,23 @@ class _History:
         now = _notified(step, self._book)
         return None if now == _notified(step, then) else {"rules": self._book.sha, "tells": now}
 
-    def _note_on_levels(self, force: _InForce, staying: _InForce, *, ended: bool) -> str | None:
-        """Say which level rules were asked, where they are others than the edge rules."""
-        sha = staying.rules.sha
-        if sha == force.rules.sha or not (staying.rules.matcher.levels or force.rules.matcher.levels):
-            return None
-        if not staying.known:
-            return f"level rules: the present ones ({sha}), as those of when it ended are not on record"
-        return f"level rules: {'those of when it ended' if ended else 'the present ones'} ({sha})"
-
     def _levels(self, step: Transition, then: Judged | None, rules: Ruleset) -> list[Facts]:
         """Ask the level rules: those in force when the job left the state, or the present ones."""
-        fired = [alarm for alarm in self._alarms.get(step.job.bucket, ()) if alarm.sequence == step.sequence]
+        fired = {alarm.rule: alarm for alarm in self._fired.get(step.job.bucket, ()) if alarm.sequence == step.sequence}
         if not fired and not rules.matcher.levels:
             return []
-        period = self._ended(step, then.transition) if then else self._going_on(step)
-        return _levels(period, rules, {alarm.rule: alarm for alarm in fired})
-
-    def _ended(self, step: Transition, then: Transition) -> _InState:
-        # CI may have said only later when it began.
-        job = replace(step.job, created_at=then.job.created_at, started_at=then.job.started_at)
-        staying = TimeInState(began=replace(step, job=job))
-        return _InState(time=staying, now=self._now, left_at=then.happened_at, seen_at=then.still_at)
-
-    def _going_on(self, step: Transition) -> _InState:
-        last = self._last.get(step.job.bucket)
-        began = replace(step, job=last.job) if last else step
-        seen_at, no_poll = self._polls(last.stream if last else "")
-        return _InState(time=TimeInState(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
+        if then is None:
+            last = self._last.get(step.job.bucket)
+            began = replace(step, job=last.job) if last else step
+            seen_at, no_poll = self._polls(last.stream if last else "")
+            period = _InState(time=TimeInState(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
+        else:
+            end = then.transition
+            # CI may have said only later when it began.
+            job = replace(step.job, created_at=end.job.created_at, started_at=end.job.started_at)
+            time = TimeInState(began=replace(step, job=job))
+            period = _InState(time=time, now=self._now, left_at=end.happened_at, seen_at=end.still_at)
+        return _levels(period, rules, fired)
 
     def _polls(self, stream: str) -> tuple[datetime | None, str | None]:
         """Return when the last poll began that saw all of a stream, and why none is expected to have come since."""
@@ -328,45 +362,255 @@ class _History:
         known = snapshots.listed(self._tx, [stream]).get(stream)
         seen_at = known.seen_at if known else None
         row = max(rows, key=lambda row: row.polled_at)
-        return seen_at, self._why_no_poll(watches[row.name], row, seen_at)
-
-    def _why_no_poll(self, watch: Watch, row: leases.Due, seen_at: datetime | None) -> str | None:
-        if seen_at and self._now - seen_at <= 2 * watch.every:
-            return None
+        if seen_at and self._now - seen_at <= 2 * watches[row.name].every:
+            return seen_at, None
         last = f"the last one began at {iso(seen_at)}" if seen_at else "there has been none"
         failed = f", and {row.failures} failed since" if row.failures else ""
-        return f'{last}{failed}; watch "{watch.name}" {"is paused" if row.paused else "is late: does a worker run?"}'
+        return (
+            seen_at,
+            f'{last}{failed}; watch "{row.name}" {"is paused" if row.paused else "is late: does a worker run?"}',
+        )
 
     @cached_property
-    def _around(self) -> Around:
-        deliveries = explanations.fates(self._tx, self._job_id)
-        held_by = {(delivery.held_by or "").partition(":")[::2] for delivery in deliveries}
-        named = {name for gate, name in held_by if gate == "silence"}
-        named |= {
-            delivery.digest.name for delivery in deliveries if delivery.digest and delivery.digest.gate == "silence"
-        }
-        return Around(
+    def _context(self) -> _Context:
+        deliveries = explanations.job_deliveries(self._tx, self._job_id)
+        gates = [(delivery.held_by or "").partition(":")[::2] for delivery in deliveries]
+        gates += [(delivery.digest.gate, delivery.digest.name) for delivery in deliveries if delivery.digest]
+        named = sorted({name for gate, name in gates if gate == "silence"})
+        return _Context(
             now=self._now,
             rules=self._book,
             tx=self._tx,
-            standings=explanations.standings(self._tx),
-            silences={name: silence for name in sorted(named) if (silence := silences.get(self._tx, name))},
+            standings=explanations.notifier_statuses(self._tx),
+            silences={name: silence for name in named if (silence := silences.get(self._tx, name))},
             deliveries=deliveries,
         )
 
     @cached_property
-    def _last(self) -> dict[str, explanations.Last]:
-        return explanations.last(self._tx, self._job_id)
+    def _last(self) -> dict[str, explanations.LastSeen]:
+        return explanations.last_seen(self._tx, self._job_id)
 
     @cached_property
-    def _alarms(self) -> Mapping[str, Sequence[time_in_state.Fired]]:
+    def _fired(self) -> Mapping[str, Sequence[time_in_state.Fired]]:
         return {bucket: time_in_state.of_job(self._tx, bucket, self._job_id) for bucket in self._last}
+
+
+def _note_on_levels(edges: _InForce, levels: _InForce, *, ended: bool) -> str | None:
+    """Say which level rules were asked, where they are others than the edge rules."""
+    sha = levels.rules.sha
+    if sha == edges.rules.sha or not (levels.rules.matcher.levels or edges.rules.matcher.levels):
+        return None
+    if not levels.known:
+        return f"level rules: the present ones ({sha}), as those of when it ended are not on record"
+    return f"level rules: {'those of when it ended' if ended else 'the present ones'} ({sha})"
 
 
 def _notified(step: Transition, ruleset: Ruleset) -> list[Facts]:
     """Return which rules notify whom of a transition."""
     fired = ruleset.matcher.match(step)
     return [{"rule": verdict.rule.name, "notifiers": list(verdict.notifiers)} for verdict in fired if verdict.notifiers]
+
+
+_HELD = {"group": "digest", "throttle": "throttled", "mute": "muted", "silence": "silenced"}
+
+# --- deliveries on record ------------------------------------------------------------------------------------------
+
+
+def _status(delivery: JobDelivery, context: _Context) -> Facts:
+    """Return what became of a delivery on record."""
+    answer, why = _answer(delivery, context)
+    why += _held_before(delivery, context)
+    if instead := context.replaces(delivery):
+        why = f'{why}; in place of "{instead}", which could not be notified'
+    digest = delivery.digest
+    return {
+        "id": delivery.id,
+        "rule": delivery.rule,
+        "notifier": delivery.notifier,
+        "kind": delivery.kind,
+        "answer": answer,
+        "why": why,
+        "attempts": delivery.attempts,
+        "error": _line(delivery.why) if answer in ("retrying", "dead") else None,
+        "next_at": iso(context.next_at(delivery)) if answer in ("waiting", "retrying") else None,
+        "ended_at": iso(delivery.ended_at),
+        "gate": digest.gate if digest else None,
+        "gate_name": digest.name if digest else None,
+        "until": iso(digest.due_at) if digest else None,
+        "told_by": digest.told_by if digest else None,
+        "fallback_for": instead,
+    }
+
+
+def _answer(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
+    ended_at = iso(delivery.ended_at)
+    after = f" after {delivery.attempts} attempts" if delivery.attempts > 1 else ""
+    match delivery.state, delivery.digest:
+        case "sent", _:
+            return "sent", f"sent at {ended_at}{after}"
+        case "dead", _:
+            return "dead", f"given up at {ended_at}{after}: {_line(delivery.why)}"
+        case "discarded", _:
+            return "discarded", f"discarded at {ended_at}{after}; it is not retried"
+        case "held", DigestStatus() as digest:
+            return _HELD[digest.gate], _held(digest, context)
+        case "merged", DigestStatus() as digest:
+            return "merged", f"{_gathered(digest, context)}, {_sent_in(digest)}"
+        case "dropped", DigestStatus() as digest:
+            return "dropped", f"dropped by {context.gate(digest.gate, digest.name)} at {ended_at}"
+        case "sending", _:
+            return ("retrying" if delivery.attempts > 1 else "waiting"), f"attempt {delivery.attempts} is under way"
+    return _waits(delivery, context)
+
+
+def _waits(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
+    if paused := context.paused(delivery.notifier):
+        return "paused", f"waits, as {paused} (ci-bridge notifier resume {delivery.notifier})"
+    next_at, why = iso(context.next_at(delivery)), _line(delivery.why)
+    if delivery.attempts:
+        failed = "1 attempt failed" if delivery.attempts == 1 else f"{delivery.attempts} attempts failed"
+        return "retrying", f"{failed}, the next is due at {next_at}: {why}"
+    if earlier := context.earlier(delivery):
+        return "waiting", f"waits for {earlier.id}, an earlier message about the same job"
+    again = f" ({why})" if why and not delivery.held_by else ""
+    return "waiting", f"waits for its first attempt, due at {next_at}{again}"
+
+
+def _held(digest: DigestStatus, context: _Context) -> str:
+    due_at = iso(digest.due_at)
+    until = f"until {due_at}" if digest.due_at > context.now else f"sent any moment now (due at {due_at})"
+    return f"{'waits ' if digest.gate == 'group' else ''}{_gathered(digest, context)}, {until}"
+
+
+def _gathered(digest: DigestStatus, context: _Context) -> str:
+    how = {"group": "in", "throttle": "over"}.get(digest.gate, "held by")
+    return f"{how} {context.gate(digest.gate, digest.name)}"
+
+
+def _sent_in(digest: DigestStatus) -> str:
+    """Say what became of the delivery that the digest is."""
+    if digest.told_by is None:
+        return "sent in a digest that is no longer on record"
+    match digest.state:
+        case "sent":
+            return f"sent in {digest.told_by} at {iso(digest.ended_at)}"
+        case "dead":
+            dead = f"part of {digest.told_by}, which is dead: {_line(digest.why)}"
+            return "; ".join([dead, *map(_instead, digest.fallbacks)])
+        case None:
+            return f"sent in {digest.told_by}, which is no longer on record"
+    return f"part of {digest.told_by}, which waits to be sent"
+
+
+def _instead(fallback: Fallback) -> str:
+    match fallback.state:
+        case "sent":
+            return f'sent to "{fallback.notifier}" in its place at {iso(fallback.ended_at)} ({fallback.id})'
+        case "dead":
+            return f'{fallback.id} to "{fallback.notifier}", in its place, is dead too: {_line(fallback.why)}'
+    return f'{fallback.id} to "{fallback.notifier}", in its place, waits to be sent'
+
+
+def _held_before(delivery: JobDelivery, context: _Context) -> str:
+    """Say what held a delivery first, where that is not what its status says."""
+    gate, _, name = (delivery.held_by or "").partition(":")
+    if gate not in _HELD:
+        return ""
+    text, last = "", delivery.digest
+    if delivery.state not in ("held", "merged", "dropped"):  # only a person releases what a gate has
+        dropped = f" after it was dropped by {context.gate(last.gate, last.name)}" if last else ""
+        text = f"; resent{dropped}"
+    moved = last is None or (gate, name) != (last.gate, last.name)
+    return f"{text}; first held by {context.gate(gate, name)}" if moved else text
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+# --- what made no delivery -----------------------------------------------------------------------------------------
+
+
+def _would_be(new: NewDelivery, rule: Rule, context: _Context) -> Facts:
+    """Return what would become of a message if it were put into the outbox now."""
+    until = None
+    if context.tx and rule.throttle and not new.hold:
+        until = explanations.throttled_until(context.tx, rule.name, rule.throttle, new.notifier, now=context.now)
+    hold = Hold(gate="throttle", name=rule.name, until=until) if until else new.hold
+    answer, why = _would_be_held(hold, context) if hold else _would_be_sent(new.notifier, rule, context)
+    gate = {"gate": hold.gate, "gate_name": hold.name, "until": iso(hold.until)} if hold else {}
+    note = f"; {new.note}" if new.note else ""
+    return _no_delivery(rule, new.notifier, answer, why + note) | {"kind": new.message.kind} | gate
+
+
+def _would_be_held(hold: Hold, context: _Context) -> tuple[str, str]:
+    gate, until = context.gate(hold.gate, hold.name), iso(hold.until)
+    if hold.drop:
+        return "dropped", f"would be dropped by {gate}, which ends at {until}"
+    match hold.gate:
+        case "group":
+            full = f", or as soon as it has {hold.most:,}" if hold.most else ""
+            return "digest", f"would wait in {gate}, sent at {until}{full}"
+        case "throttle":
+            return "throttled", f"would be over {gate}, held until {until}"
+    return _HELD[hold.gate], f"would be held by {gate} until {until}"
+
+
+def _would_be_sent(notifier: str, rule: Rule, context: _Context) -> tuple[str, str]:
+    if paused := context.paused(notifier):
+        return "paused", f"would wait, as {paused}"
+    if rule.throttle is None:
+        return "at_once", "would be sent at once"
+    within = f"{rule.throttle.count:,} in {human(rule.throttle.per.total_seconds())}"
+    if context.tx is None:
+        return "at_once", f"would be sent at once, as long as its throttle is not used up ({within})"
+    return "at_once", f"would be sent at once: its throttle is not used up ({within})"
+
+
+def _not_made(verdicts: Iterable[Verdict], deliveries: Sequence[Facts], missing: str) -> Iterator[Facts]:
+    """Yield what matching rules made no delivery for; `missing` says why one may be absent from the record."""
+    # A fallback's delivery is of the same message, and may itself be among those that the rule names.
+    own = sorted(
+        (delivery for delivery in deliveries if delivery["kind"] == "transition"),
+        key=lambda delivery: not delivery["fallback_for"],
+    )
+    made = {(delivery["rule"], delivery["notifier"]): delivery for delivery in own}
+    for verdict in verdicts:
+        rule = verdict.rule
+        if not verdict.fired and not verdict.misses:
+            yield from (_no_delivery(rule, name, "stopped", verdict.why_not or "") for name in rule.notify)
+        for name, earlier in verdict.already.items():
+            brief = _briefly(made.get((earlier.name, name)))
+            why = f'rule "{earlier.name}" above notifies {name} of this ({brief})'
+            yield _no_delivery(rule, name, "already_told", why)
+        for name in verdict.notifiers:
+            if (rule.name, name) not in made:
+                yield _no_delivery(rule, name, "not_on_record", f"no delivery is on record: {missing}")
+
+
+def _no_delivery(rule: Rule, notifier: str, answer: str, why: str) -> Facts:
+    nothing = dict.fromkeys(("error", "next_at", "ended_at", "gate", "gate_name", "until", "told_by", "fallback_for"))
+    named = {"id": None, "rule": rule.name, "notifier": notifier, "kind": "transition"}
+    return {**named, "answer": answer, "why": why, "attempts": 0, **nothing}
+
+
+def _briefly(delivery: Facts | None) -> str:
+    if delivery is None:
+        return "not on record"
+    match delivery["answer"]:
+        case "sent":
+            return f"sent at {delivery['ended_at']}"
+        case "digest" | "muted" | "silenced" | "throttled":
+            return f"held until {delivery['until']}"
+        case "merged":
+            return f"sent in {delivery['told_by']}" if delivery["told_by"] else "sent in a digest"
+        case "waiting" | "retrying":
+            return "waits to be sent"
+        case "paused":
+            return "waits, the notifier is paused"
+        case "at_once":
+            return "at once"
+    return str(delivery["answer"])  # dead, dropped, discarded
 
 
 # --- the answer ----------------------------------------------------------------------------------------------------
@@ -390,7 +634,7 @@ def _explanation(
     edges: Sequence[Verdict],
     levels: Sequence[Facts],
     deliveries: Sequence[Facts],
-    messages: Sequence[Facts],
+    messages: Iterable[Message | JobDelivery],
     *,
     rules: str | None,
     notes: Sequence[str] = (),
@@ -421,7 +665,10 @@ def _explanation(
         "rules": [_edge_facts(edge) for edge in edges],
         "levels": list(levels),
         "deliveries": list(deliveries),
-        "messages": list(messages),
+        "messages": [
+            {"kind": message.kind, "rule": message.rule, "title": message.title, "text": message.text}
+            for message in messages
+        ],
     }
 
 

@@ -1,7 +1,7 @@
-"""Whether all is well: the one list of warnings that overview, `doctor`, /metrics and /readyz go by. Pure.
+"""The one list of warnings that the overview, `doctor`, /metrics and /readyz show. Pure.
 
-No secret is in it; only `kind` and `note` are for everybody, as the rest has names out of rules.toml, and what
-somebody answered.
+It contains no secret. Only `kind` and `note` are for everybody: the rest has names from rules.toml, and what receivers
+answered.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NEVER_POLLED: Facts = {
 
 
 class Level(IntEnum):
-    """How bad it is, the worst first."""
+    """The worst first."""
 
     DOWN = 0  # the bridge does not do its work: /readyz says 503
     BROKEN = 1  # something is not seen, or does not arrive
@@ -37,7 +37,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthWarning:
-    """One thing that is not as it should be."""
+    """One thing that is wrong."""
 
     check: str  # the check of /readyz that it belongs to
     level: Level
@@ -77,9 +77,9 @@ class Reader:
 
 
 def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> list[HealthWarning]:
-    """Return all that is not as it should be, the worst first; nothing: all is well."""
-    alive = [one for one in state.workers if now - _time(one["beat_at"]) <= ALIVE]
-    begun = max([reader.since, *sorted(_time(one["started_at"]) for one in alive)[:1]])
+    """Return what is wrong, the worst first; nothing: all is well."""
+    alive = [worker for worker in state.workers if now - _time(worker["beat_at"]) <= ALIVE]
+    begun = max([reader.since, *sorted(_time(worker["started_at"]) for worker in alive)[:1]])
     found = [
         *_workers(state.workers, alive),
         *_watches(book, state.watches, begun, now),
@@ -88,34 +88,31 @@ def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> lis
         *_rules(state.standing, reader, now),
         *_jobs(state.unread),
     ]
-    return sorted(found, key=lambda one: one.level)  # of one level in the order of the checks
+    return sorted(found, key=lambda warning: warning.level)  # of one level in the order of the checks
 
 
 def _workers(workers: Sequence[Facts], alive: Sequence[Facts]) -> Iterator[HealthWarning]:
     if not workers:
-        what = "no worker runs: start `ci-bridge worker`, or `run`"
-        yield HealthWarning(check="worker", level=Level.DOWN, kind=what, short=what)
-    for one in workers:
-        if one not in alive:
+        yield _for_everybody("worker", "no worker runs: start `ci-bridge worker`, or `run`", Level.DOWN)
+    for worker in workers:
+        if worker not in alive:
             yield HealthWarning(
                 check="worker",
                 level=Level.ODD if alive else Level.DOWN,
                 kind="workers that are silent",
                 short="is silent",
                 more="" if alive else ", and no other runs, so nothing is polled or sent",
-                who=f"worker {one['id']}",
-                name=one["id"],
-                since=_time(one["beat_at"]),
+                who=f"worker {worker['id']}",
+                name=worker["id"],
+                since=_time(worker["beat_at"]),
                 why="it was stopped, or cannot reach the database; start `ci-bridge worker`, or `run`",
             )
 
 
 def _watches(book: Rulebook, rows: Sequence[Facts], begun: datetime, now: datetime) -> Iterator[HealthWarning]:
     by_name = {row["name"]: row for row in rows}
-    for watch in book.watches:
-        row = by_name.get(watch.name, _NEVER_POLLED)
-        if found := _watch(watch, row, begun, now):
-            yield found
+    found = (_watch(watch, by_name.get(watch.name, _NEVER_POLLED), begun, now) for watch in book.watches)
+    yield from (warning for warning in found if warning)
 
 
 def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWarning | None:
@@ -129,8 +126,8 @@ def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWa
         )  # fmt: skip
 
     if row["paused"]:
-        return found(Level.ODD, "watches that are paused", "is paused", ", so nobody hears of its jobs")
-    # A poll that CI answered in part was made all the same: what it says of the rest is told below.
+        return found(Level.ODD, "watches that are paused", "is paused", ", so nobody is notified of its jobs")
+    # A poll that CI answered in part was made all the same: its errors are reported below.
     in_part = row["failures"] and row["calls"] and now - _time(row["polled_at"]) <= allowed
     if passed > allowed and not in_part:
         note = f"no complete poll for {passed.total_seconds():.0f} s, at most {allowed.total_seconds():.0f} s are usual"
@@ -180,46 +177,48 @@ def _of_notifier(
 
 def _why_late(row: Facts, now: datetime) -> str:
     if row["not_before"] and _time(row["not_before"]) > now:
-        return f"it has asked to be told nothing before {row['not_before']}"
+        return f"it has asked to be sent nothing before {row['not_before']}"
     return "more comes in than its `rate` or `max_in_flight` lets out, or no worker sends"
 
 
 def _clock(book: Rulebook, watches: Sequence[Facts], alive: Sequence[Facts]) -> Iterator[HealthWarning]:
     names = {watch.name for watch in book.watches}
     ahead = [row["clock_ahead_seconds"] for row in watches if row["name"] in names]
-    worst = max((one for one in ahead if one is not None), key=abs, default=None)
-    said = [f"nothing is pruned or given up: {one['clock_fault']}" for one in alive if one["clock_fault"]]
-    if not said and worst is not None and (differs := clock_warning(timedelta(seconds=worst))):
-        said.append(differs)
-    yield from (_for_everybody("clock", one) for one in dict.fromkeys(said))
+    worst = max((seconds for seconds in ahead if seconds is not None), key=abs, default=None)
+    texts = [f"nothing is pruned or given up: {worker['clock_fault']}" for worker in alive if worker["clock_fault"]]
+    if not texts and worst is not None and (differs := clock_warning(timedelta(seconds=worst))):
+        texts.append(differs)
+    yield from (_for_everybody("clock", text) for text in dict.fromkeys(texts))
 
 
 def _rules(standing: Standing, reader: Reader, now: datetime) -> Iterator[HealthWarning]:
-    said = of_rules(standing)
+    texts = of_rules(standing)
     if reader.note:
-        said.append(reader.note)
+        texts.append(reader.note)
     settled, differs = now - reader.since >= _SETTLED, standing.sha not in (None, reader.sha)
-    if settled and differs and all(one.sha != reader.sha for one in standing.alive):
+    if settled and differs and all(worker.sha != reader.sha for worker in standing.alive):
         other = f"the process that serves this reads other rules ({reader.sha}) than those in force ({standing.sha})"
-        said.append(other)
-    if reader.fault or any(one.fault for one in standing.alive):
-        said.insert(0, "rules.toml is wrong now, the old rules stay in force; the log says why")
-    yield from (_for_everybody("rules", one) for one in dict.fromkeys(said))
+        texts.append(other)
+    if reader.fault or any(worker.fault for worker in standing.alive):
+        texts.insert(0, "rules.toml is wrong now, the old rules stay in force; the log says why")
+    yield from (_for_everybody("rules", text) for text in dict.fromkeys(texts))
 
 
-def of_rules(found: Standing) -> list[str]:
+def of_rules(standing: Standing) -> list[str]:
     """Say what is odd about the rules of live workers, for longer than a change takes; without what is in them."""
-    alive, said = found.alive, []
-    if alive and found.sha != found.last:
-        said.append(f"no live worker has the rules accepted last ({found.last}): older ones ({found.sha}) are in force")
-    if others := [one for one in alive if one.other and one.sha != found.sha]:
-        shas = ", ".join(dict.fromkeys(str(one.sha) for one in others))
-        older = ", unless they are of a version before this one" if any(one.older for one in others) else ""
-        said.append(
-            f"{len(others)} of {len(alive)} live workers have other rules ({shas}) than those in force ({found.sha}):"
-            f" they only send, and neither poll nor judge{older}"
+    alive, texts = standing.alive, []
+    if alive and standing.sha != standing.last:
+        texts.append(
+            f"no live worker has the rules accepted last ({standing.last}): older ones ({standing.sha}) are in force"
         )
-    return [*said, *dict.fromkeys(one.note for one in alive if one.note)]
+    if others := [worker for worker in alive if worker.other and worker.sha != standing.sha]:
+        shas = ", ".join(dict.fromkeys(str(worker.sha) for worker in others))
+        older = ", unless they are of a version before this one" if any(worker.older for worker in others) else ""
+        texts.append(
+            f"{len(others)} of {len(alive)} live workers have other rules ({shas}) than those in force"
+            f" ({standing.sha}): they only send, and neither poll nor judge{older}"
+        )
+    return [*texts, *dict.fromkeys(worker.note for worker in alive if worker.note)]
 
 
 def _jobs(unread: Mapping[str, int]) -> Iterator[HealthWarning]:
@@ -228,21 +227,20 @@ def _jobs(unread: Mapping[str, int]) -> Iterator[HealthWarning]:
         yield _for_everybody("jobs", f"{text}; `ci-bridge jobs show ID` and the log say which")
 
 
-def _for_everybody(check: str, what: str) -> HealthWarning:
-    return HealthWarning(check=check, level=Level.ODD, kind=what, short=what)
+def _for_everybody(check: str, what: str, level: Level = Level.ODD) -> HealthWarning:
+    return HealthWarning(check=check, level=level, kind=what, short=what)
 
 
-def public(found: Iterable[HealthWarning]) -> str:
+def public(warnings: Iterable[HealthWarning]) -> str:
     """Say of the warnings of one check how many there are of each kind, and name nobody."""
     kinds: dict[str, list[HealthWarning]] = {}
-    for one in found:
-        kinds.setdefault(one.kind, []).append(one)
-    return "; ".join(_counted(kind, ones) for kind, ones in kinds.items())
-
-
-def _counted(kind: str, ones: Sequence[HealthWarning]) -> str:
-    note = f" ({ones[0].note})" if ones[0].note else ""
-    return f"{kind}: {len(ones)}{note}" if ones[0].name else f"{kind}{note}"
+    for warning in warnings:
+        kinds.setdefault(warning.kind, []).append(warning)
+    parts = []
+    for kind, same in kinds.items():
+        note = f" ({same[0].note})" if same[0].note else ""
+        parts.append(f"{kind}: {len(same)}{note}" if same[0].name else f"{kind}{note}")
+    return "; ".join(parts)
 
 
 def _line(text: str | None) -> str | None:

@@ -1,33 +1,44 @@
-"""Periodic housekeeping: claims of lost workers, and what waits for a receiver that is left alone."""
+"""Periodic housekeeping: claims of lost workers, what waits for a receiver that is left alone, streams in the rules."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from bridge.decide.changes.clocks import RESOLUTION, begins_anew
 from bridge.decide.messages.build import as_fallback, per_notifier
 from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates.functions import variables
-from bridge.model import Attempt, Breaker, Delivery, Message, NewDelivery, Notifier, Rejected, RetryLater, Sent
-from bridge.pipeline.route import gates_at
+from bridge.decide.text.times import iso
+from bridge.model import Attempt, Breaker, Delivery, Notifier, Rejected, Sent, Watch
+from bridge.pipeline.route import current_gates
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended, Held
 from bridge.record.polling import snapshots
 
-# --- how long a claim was seen to be held: what tells a lost worker from a slow one ---------------------------------
+logger = logging.getLogger(__name__)
 
-_LONGEST_STEP_S = 10.0
+# Every attempt ends within its own hard deadline of 15 s; a lease that outlives it needs no renewal.
+LEASE = timedelta(seconds=30)
+_LONGEST_STEP_S = 10.0  # between two looks at claims that counts
+_EVERY_S = 5.0
+_OFTEN_S = 1.0  # while there is more to look at
+_ADVANCE_S = 10.0
+_AT_ONCE = 100  # deliveries given up in one look: nothing else is sent meanwhile
+_LOOKED_AT = 500  # of what waits for a notifier that is left alone, in one look
+_SURELY = timedelta(minutes=10)  # over by the clock, and its worker not heard of since
+_SOONER_S = 16.0  # a sign of life more than workers give of themselves
 
 
 class LeaseWatcher:
-    """Tells which claims are older than a lease lasts, by how long this process has watched them.
+    """Finds claims older than a lease lasts, by how long this process has watched them: a lost worker, not a slow one.
 
     No clock is compared with another, so that setting one, or two that disagree, ends nobody's lease. A time in which
     this process was stopped itself counts for little: it has watched nothing.
@@ -48,75 +59,56 @@ class LeaseWatcher:
         """
         passed_s = 0.0 if self._looked_at_s is None else min(now_s - self._looked_at_s, _LONGEST_STEP_S)
         self._looked_at_s = now_s
-        self._watched_s = {one: self._watched_s.get(one, -passed_s) + passed_s for one in held}
+        self._watched_s = {claim: self._watched_s.get(claim, -passed_s) + passed_s for claim in held}
         lasts_s = dict.fromkeys(sooner, sooner_s)
-        return [one for one, watched_s in self._watched_s.items() if watched_s > lasts_s.get(one, self._lasts_s)]
+        return [claim for claim, watched_s in self._watched_s.items() if watched_s > lasts_s.get(claim, self._lasts_s)]
 
     def forget(self) -> None:
-        """Begin anew: meanwhile nobody could say that he is alive."""
+        """Begin anew: meanwhile no worker could show that it is alive."""
         self._watched_s.clear()
 
 
-# --- housekeeping ---------------------------------------------------------------------------------------------------
-
-logger = logging.getLogger(__name__)
-
-_EVERY_S = 5.0
-_OFTEN_S = 1.0  # while there is more to look at
-_ADVANCE_S = 10.0
-_AT_ONCE = 100  # deliveries given up in one look: nobody else is told meanwhile
-_LOOKED_AT = 500  # of what waits for a notifier that is left alone, in one look
-_SURELY = timedelta(minutes=10)  # over by the clock, and its worker not heard of since
-_SOONER_S = 16.0  # a sign of life more than workers give of themselves
-_NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
-
-
+@dataclass(slots=True, kw_only=True)
 class Housekeeping:
     """Belongs to the thread that delivers."""
 
-    def __init__(
-        self,
-        *,
-        db: Database,
-        book: Callable[[], Rulebook],
-        clock: Clock,
-        monotonic: Callable[[], float],
-        new_lease: Callable[[], str],
-        lease: timedelta,
-        clock_fault: Callable[[Connection], str | None],
-    ) -> None:
-        self._db = db
-        self._book = book
-        self._clock = clock
-        self._monotonic = monotonic
-        self._new_lease = new_lease
-        self._lease = lease
-        self._lease_watcher = LeaseWatcher(lease.total_seconds())
-        self._clock_fault = clock_fault
-        self.run_clock = RunClock(monotonic)
-        self._advance_s = 0.0
-        self._probes: dict[str, tuple[timedelta, int]] = {}  # the last probe in vain: run clock, and clock in ms
-        self._looked: dict[str, tuple[int, int]] = {}  # how far was looked at what waits for a notifier left alone
-        self._next_s = 0.0
+    db: Database
+    book: Callable[[], Rulebook]
+    clock: Clock
+    monotonic: Callable[[], float]
+    new_lease: Callable[[], str]
+    clock_fault: Callable[[Connection], str | None]
+    run_clock: RunClock = field(init=False)
+    _lease_watcher: LeaseWatcher = field(default_factory=lambda: LeaseWatcher(LEASE.total_seconds()), init=False)
+    _advance_s: float = field(default=0.0, init=False)
+    _probes: dict[str, tuple[timedelta, int]] = field(default_factory=dict, init=False)  # run clock, clock in ms
+    _looked: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # how far, by notifier left alone
+    _next_s: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.run_clock = RunClock(self.monotonic)
 
     def look(self, mine: Collection[int]) -> None:
-        """Do what there is to do, if it is time; `mine` are the numbers that this worker holds: it is alive."""
-        if self._monotonic() < self._next_s:
+        """Do what is due, if it is time to look; `mine` are the numbers that this worker holds: it is alive."""
+        if self.monotonic() < self._next_s:
             return
-        if self._monotonic() >= self._advance_s:
-            self._advance_s = self._monotonic() + _ADVANCE_S
-            with self._db.write() as tx:
-                self.run_clock.advance(tx, self._clock())
-        with self._db.read() as tx:
-            held = [one for one in results.held(tx) if one[0] not in mine]
-            forsaken = results.forsaken(tx, before=self._clock() - _SURELY) if held else set()
+        if self.monotonic() >= self._advance_s:
+            self._advance_s = self.monotonic() + _ADVANCE_S
+            with self.db.write() as tx:
+                self.run_clock.advance(tx, self.clock())
+        with self.db.read() as tx:
+            held = [claim for claim in results.held(tx) if claim[0] not in mine]
+            abandoned = results.abandoned(tx, before=self.clock() - _SURELY) if held else set()
             paused = claims.paused_and_waiting(tx)
-            alone = claims.left_alone(tx, now=self._clock(), broken_at=BROKEN_AT)
-        self._reap(held, forsaken)
+            alone = claims.left_alone(tx, now=self.clock(), broken_at=BROKEN_AT)
+        if lost := self._lease_watcher.over(held, self.monotonic(), sooner=abandoned, sooner_s=_SOONER_S):
+            with self.db.write() as tx:
+                freed = results.free_lost(tx, lost, now=self.clock())
+            logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
         for name, why in paused:
             self._pass_on(name, why)
         again_s = [self._look_at_waiting(name, breaker) for name, breaker in alone.items()]
-        self._next_s = self._monotonic() + min([_EVERY_S, *again_s])
+        self._next_s = self.monotonic() + min([_EVERY_S, *again_s])
 
     def probed(self, notifier: str, run: timedelta, now: datetime) -> None:
         """A probe was in vain: it counts as an attempt of everything that was due for the notifier."""
@@ -124,50 +116,41 @@ class Housekeeping:
         self._next_s = 0.0
 
     def begin_anew(self) -> None:
-        """The database was away: whoever is alive has outcomes to record, and goes first."""
+        """The database was away: workers that are alive have outcomes to record, and go first."""
         self._lease_watcher.forget()
 
-    def _reap(self, held: Collection[results.Held], forsaken: Collection[results.Held]) -> None:
-        lost = self._lease_watcher.over(held, self._monotonic(), sooner=forsaken, sooner_s=_SOONER_S)
-        if not lost:
-            return
-        with self._db.write() as tx:
-            freed = results.reap(tx, lost, now=self._clock())
-        logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
-
     def _pass_on(self, name: str, why: str) -> None:
-        """What waits for a paused notifier is told to its fallback, if it has one."""
-        notifier = self._book().notifiers.get(name)
+        """Send what waits for a paused notifier to its fallback, if it has one."""
+
+        def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
+            return claims.claim_paused(tx, name, lease=self.new_lease(), lease_for=LEASE, now=now, most=_AT_ONCE)
+
+        notifier = self.book().notifiers.get(name)
         if notifier and notifier.fallback:
-            self._bury(
-                Rejected(f"notifier {name} is paused: {why}"),
-                lambda tx, now: claims.claim_paused(
-                    tx, name, lease=self._new_lease(), lease_for=self._lease, now=now, most=_AT_ONCE
-                ),
-            )
+            self._bury(Rejected(f"notifier {name} is paused: {why}"), claim)
 
     def _look_at_waiting(self, name: str, breaker: Breaker) -> float:
         """Give up what waits for a notifier left alone longer than its retry time, some of it at a look.
 
         Return in how many seconds to look again.
         """
-        now = self._clock()
-        with self._db.read() as tx:
+        now = self.clock()
+        with self.db.read() as tx:
             run = self.run_clock.read(tx, now)
             rows = claims.due(tx, name, after=self._looked.pop(name, (0, 0)), now=now, most=_LOOKED_AT)
-            doubted = bool(rows) and self._clock_fault(tx) is not None
+            doubted = bool(rows) and self.clock_fault(tx) is not None
         probe, probed_ms = self._probes.get(name, (run, 0))
-        if begun := [one.n for one in rows if one.retry_from is None and one.due_at <= probed_ms]:
-            with self._db.write() as tx:
+        if begun := [row.n for row in rows if row.retry_from is None and row.due_at <= probed_ms]:
+            with self.db.write() as tx:
                 claims.begin_retry(tx, begun, probe)
-        retry = retry_of(name, self._book())
+        retry = retry_of(name, self.book())
         ends = [] if doubted else list(_ends(rows, retry, breaker, run))
         over = [n for end, n, is_enough in ends if end <= run and is_enough]
         if over:
             self._give_up(name, over[:_AT_ONCE])
         # Its last try is made when the time ends: the next probe may be a minute away.
         if breaker.opened is not None and (short := [n for end, n, is_enough in ends if end <= run and not is_enough]):
-            with self._db.write() as tx:
+            with self.db.write() as tx:
                 claims.urge(tx, name, short, now=now)
         if len(over) > _AT_ONCE or len(rows) == _LOOKED_AT:
             self._looked[name] = (0, 0) if len(over) > _AT_ONCE else (rows[-1].due_at, rows[-1].n)
@@ -176,23 +159,22 @@ class Housekeeping:
 
     def _give_up(self, name: str, numbers: Sequence[int]) -> None:
         def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
-            lease = self._new_lease()
-            return claims.claim_hopeless(
-                tx, name, left, broken_at=BROKEN_AT, lease=lease, lease_for=self._lease, now=now
-            )
+            lease = self.new_lease()
+            return claims.claim_hopeless(tx, name, left, broken_at=BROKEN_AT, lease=lease, lease_for=LEASE, now=now)
 
         left = set(numbers)
-        # Of a lane only the first can be claimed: those behind it follow at once.
+        # Of each ordering key only the first can be claimed: those behind it follow at once.
         while left and (ended := self._bury(Rejected(f"its retry time is over, and {name} answers nobody"), claim)):
             left -= ended
 
     def _bury(self, outcome: Rejected, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> set[int]:
-        with self._db.write() as tx:
-            now = self._clock()
-            ended = [Attempt(delivery=one, outcome=outcome, started_at=now, seconds=0) for one in claim(tx, now)]
+        with self.db.write() as tx:
+            now = self.clock()
+            claimed = claim(tx, now)
+            ended = [Attempt(delivery=each, outcome=outcome, started_at=now, seconds=0) for each in claimed]
             results.settle(tx, [Ended(attempt) for attempt in ended], now=now)
             for attempt in ended:
-                tell_fallback(tx, attempt, self._book(), now)
+                notify_fallback(tx, attempt, self.book(), now)
         return {attempt.delivery.n for attempt in ended}
 
 
@@ -200,45 +182,64 @@ def _ends(
     rows: Sequence[claims.Due], retry: timedelta, breaker: Breaker, run: timedelta
 ) -> Iterator[tuple[timedelta, int, bool]]:
     """Yield of each whose retry time has begun when it is over, its number, and whether it was tried enough."""
-    for one in rows:
-        if one.retry_from is not None and one.retry_due is not None:
-            end = over_at(first=one.retry_from, due=one.retry_due, retry=retry, breaker=breaker, now=run)
-            yield end, one.n, was_tried_enough(attempts=one.attempts, due=one.retry_due, breaker=breaker)
+    for row in rows:
+        if row.retry_from is not None and row.retry_due is not None:
+            end = over_at(first=row.retry_from, due=row.retry_due, retry=retry, breaker=breaker, now=run)
+            yield end, row.n, was_tried_enough(attempts=row.attempts, due=row.retry_due, breaker=breaker)
 
 
-def is_silence(attempt: Attempt) -> bool:
-    """Tell whether nobody answered. Who refuses a message, or asks for time, is there."""
-    outcome = attempt.outcome
-    return isinstance(outcome, RetryLater) and not outcome.whole_notifier and attempt.status in _NO_ANSWER
+def notify_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetime) -> None:
+    """Log that a delivery is dead, and put its message into the outbox for its notifier's fallback, if there is one.
 
-
-def tell_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetime) -> None:
-    """Say that a delivery is dead, and tell its message to the fallback of its notifier, if there is one."""
-    outcome = attempt.outcome
+    The message takes the fallback's own form, and is held while it is quiet for it.
+    """
+    outcome, notifier = attempt.outcome, attempt.delivery.notifier
     why = "" if isinstance(outcome, Sent) else outcome.why
     logger.error("delivery is dead", extra={"delivery": attempt.delivery.id, "reason": why})
-    dead = book.notifiers.get(attempt.delivery.notifier)
+    dead = book.notifiers.get(notifier)
     fallback = book.notifiers.get(dead.fallback or "") if dead else None
     if fallback is None:
         return
     message = entries.message_of(tx, attempt.delivery.n)
-    if message.kind != "test":  # a test of one place is no news for another
-        entries.put(tx, [_told(tx, message, attempt.delivery.notifier, why, fallback, book, now)], now=now)
-
-
-def _told(
-    tx: Connection, message: Message, dead: str, why: str, fallback: Notifier, book: Rulebook, now: datetime
-) -> NewDelivery:
-    """Return the delivery to the fallback: in the form that is its own, and held while it is quiet for it."""
-    sequence, rule = message.sequence or 0, message.rule or ""
-    step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", sequence)
+    if message.kind == "test":  # a test of one place is no news for another
+        return
+    rule = message.rule or ""
+    step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", message.sequence or 0)
     if step is None:  # a digest, or long ago
-        return as_fallback(message, dead, why, fallback)
-    own = per_notifier(fallback, variables(step, rule, book.queue_names, zone=book.zone))
-    hold = gates_at(tx, book, now).quiet(book.matcher.facts(step), rule, fallback.name)
-    return replace(as_fallback(message, dead, why, fallback, own), hold=hold)
+        new = as_fallback(message, notifier, why, fallback)
+    else:
+        own = per_notifier(fallback, variables(step, rule, book.queue_names, zone=book.zone))
+        hold = current_gates(tx, book, now).quiet(book.matcher.facts(step), rule, fallback.name)
+        new = replace(as_fallback(message, notifier, why, fallback, own), hold=hold)
+    entries.put(tx, [new], now=now)
 
 
 def retry_of(name: str, book: Rulebook) -> timedelta:
     """Return how long a notifier is tried; rules.toml may no longer have it."""
     return (book.notifiers.get(name) or Notifier(name=name)).retry
+
+
+def note_rules(tx: Connection, watches: Sequence[Watch], now: datetime) -> None:
+    """Record which streams are in the rules.
+
+    One that was out of them for longer than its watch's `lookback` begins anew, silently: what happened meanwhile is
+    no news, unless another stream that covers it was to notify of it.
+    """
+    streams = {stream.key: (stream, watch) for watch in watches for stream in watch.streams}
+    snapshots.leave(tx, streams, now=now)
+    left = snapshots.left(tx, streams)
+    anew = {
+        key: out_at
+        for key, (out_at, mark) in left.items()
+        if begins_anew(out_at=out_at, back_at=now, mark=mark, lookback=streams[key][1].lookback)
+    }
+    marks = {key: known.mark for key, known in snapshots.listed(tx, streams.keys() - anew).items() if known.mark}
+    for key in left.keys() - anew:
+        snapshots.come_back(tx, key)
+    for key, out_at in anew.items():
+        stream, watch = streams[key]
+        covered = [mark - RESOLUTION for other, mark in marks.items() if streams[other][0].covers(stream)]
+        told_from = max(min(max(covered, default=now), now), out_at + RESOLUTION)
+        snapshots.come_back(tx, key, told_from=told_from)
+        facts = {"watch": watch.name, "tag": stream.tag, "out_from": iso(out_at), "out_to": iso(told_from)}
+        logger.warning("a stream that was out of the rules begins anew, silently", extra=facts)

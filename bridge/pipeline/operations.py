@@ -1,15 +1,17 @@
-"""What people do by hand: each operation once, for the API, the pages and the commands alike.
+"""Manual operations: each once, for the API, the pages and the commands alike.
 
-Each checks what it is asked for, does it, and writes down who did what (`record/actions.py`) in the same transaction.
+Each checks its input, does its work, and records who did what (`record/actions.py`) in the same transaction.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -17,13 +19,13 @@ from bridge.decide.messages.build import address, delivery_id, test_message
 from bridge.decide.routing import manual_delivery
 from bridge.decide.rules.gates import scope_of
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.silences import MOST, SilenceRequest, too_costly
+from bridge.decide.rulesfile.silences import MOST, SilenceRequest, silence_warnings, too_costly
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import ident, listing, suggest
+from bridge.decide.whatif.replay import PastMessage, Preview
 from bridge.model import Silence, Transition
-from bridge.pipeline.silences import silence_facts
 from bridge.record import actions, rulesets
-from bridge.record.actions import Action, Facts
+from bridge.record.actions import Action
 from bridge.record.database import Database, ms
 from bridge.record.outbox import batches, entries, silences
 from bridge.record.outbox.batches import Batch
@@ -33,12 +35,18 @@ from bridge.record.queries.lists import Filter
 
 logger = logging.getLogger(__name__)
 
+Facts = dict[str, Any]
+
 USUAL_PER_MINUTE, MOST_PER_MINUTE = 600, 6_000
 RESENDABLE = ("dead", "dropped")  # states of a delivery
-LARGEST_BATCH = 100_000  # deliveries: some seconds' work for whoever asks
+LARGEST_BATCH = 100_000  # deliveries: takes some seconds
 AT_ONCE = 500  # deliveries of a batch in a transaction: some 50 ms of writing on SQLite
-_PAUSE_S = 0.02  # in which somebody else may write to SQLite
+LOOKED_AT = 50_000  # messages of a silence's preview, at most: takes some seconds
+LOOKED_AT_IN_WEB = 10_000  # takes a second, in a process that may also deliver
+_PAUSE_S = 0.02  # lets others write to SQLite
+_LAST = timedelta(days=1)
 _NO_WORKER = "no worker runs, so it waits in the outbox: start one with `ci-bridge worker` or `ci-bridge run`"
+_NO_RULES = "the rules cannot be read here, so no name was checked, and aliases of queues are unknown in the preview"
 
 
 class OperationRefused(Exception):
@@ -46,16 +54,16 @@ class OperationRefused(Exception):
 
 
 class NotFound(OperationRefused):
-    """What it is about does not exist."""
+    """The subject does not exist."""
 
 
 class Conflict(OperationRefused):
-    """It exists, and its state does not allow this."""
+    """The subject exists, but its state does not allow the operation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A delivery that a worker sends, and why it waits, if it does."""
+    """A delivery that a worker will send, and why it waits, if it does."""
 
     delivery: str
     waits: str | None
@@ -63,9 +71,9 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
-    """What one person (`who`) does now. `nonce` is random: what has no id yet gets one made from it.
+    """The operations of one person (`who`) at one time. `nonce` is random: new ids are made from it.
 
-    Every method may raise OperationRefused, and has done nothing then.
+    Every method may raise OperationRefused; then it has done nothing.
     """
 
     db: Database
@@ -76,8 +84,7 @@ class Operations:
     def _record(
         self, tx: Connection, what: str, subject: str, before: Facts | None = None, after: Facts | None = None
     ) -> None:
-        action = Action(what=what, subject=subject, before=before, after=after)
-        actions.add(tx, [action], who=self.who, now=self.now)
+        actions.add(tx, [Action(what=what, subject=subject, before=before, after=after)], who=self.who, now=self.now)
 
     # --- deliveries -----------------------------------------------------------------------------------------
 
@@ -165,7 +172,7 @@ class Operations:
                 delivery = replace(delivery, message=message, id=delivery_id(stored, notifier))
             state = entries.states(tx, [delivery.id]).get(delivery.id)
             if state not in (None, *RESENDABLE):
-                raise Conflict(f"it was told by hand before: delivery {delivery.id} is {state}")
+                raise Conflict(f"it was notified manually before: delivery {delivery.id} is {state}")
             entries.put(tx, [delivery], now=self.now)
             entries.redrive(tx, lists.numbers_of([delivery.id]), now=self.now)
             after = {"state": "waiting", "notifier": notifier, "job": job_id, "sequence": step.sequence}
@@ -173,7 +180,7 @@ class Operations:
             waits = _why_it_waits(tx, notifier)
         if fault:
             logger.warning("template fell back to the usual form", extra={"notifier": notifier, "fault": fault})
-        logger.info("told by hand", extra={"delivery": delivery.id, "author": self.who})
+        logger.info("notified manually", extra={"delivery": delivery.id, "author": self.who})
         return Accepted(delivery=delivery.id, waits=waits)
 
     # --- notifiers ------------------------------------------------------------------------------------------
@@ -194,9 +201,9 @@ class Operations:
             return Accepted(delivery=delivery.id, waits=_why_it_waits(tx, name) or nobody)
 
     def resume_notifier(self, name: str, book: Rulebook | None = None) -> None:
-        """Let a paused notifier be told again. One that only the rules know yet is not paused."""
+        """Resume a paused notifier. One that only the rules know yet is not paused."""
         with self.db.write() as tx:
-            before = explanations.standings(tx).get(name)
+            before = explanations.notifier_statuses(tx).get(name)
             if before is not None:
                 entries.resume(tx, name)
                 paused = {"paused": before.paused_at is not None, "why": before.paused_why}
@@ -231,14 +238,14 @@ class Operations:
 
     # --- silences -------------------------------------------------------------------------------------------
 
-    def make_silence(self, wanted: SilenceRequest, *, key: str | None = None) -> Silence:
+    def make_silence(self, request: SilenceRequest, *, key: str | None = None) -> Silence:
         """Store a silence; what is asked for twice with one id, or one key, is one."""
-        id_ = ident("sil", "id", wanted.id) if wanted.id else ident("sil", key or self.nonce)
-        made = wanted.silence(id_, now=self.now)
+        id_ = ident("sil", "id", request.id) if request.id else ident("sil", key or self.nonce)
+        made = request.silence(id_, now=self.now)
         with self.db.write() as tx:
             there = silences.get(tx, id_)
             if there is None:
-                _require_room(tx, wanted, self.now)
+                _require_room(tx, request, self.now)
                 if silences.add(tx, made):
                     self._record(tx, "make_silence", id_, after=silence_facts(made, 0, now=self.now))
                     return made
@@ -299,11 +306,11 @@ def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, 
 
 
 def _why_it_waits(tx: Connection, notifier: str) -> str | None:
-    standing = explanations.standings(tx).get(notifier)
+    standing = explanations.notifier_statuses(tx).get(notifier)
     if standing is None or standing.paused_at is None:
         return None
     why = " ".join((standing.paused_why or "").split())
-    return f"notifier {notifier} is paused: {why}; it is told when it is resumed (ci-bridge notifier resume {notifier})"
+    return f"notifier {notifier} is paused: {why}; sent when it is resumed (ci-bridge notifier resume {notifier})"
 
 
 def _is_same(there: Silence, made: Silence) -> bool:
@@ -314,9 +321,88 @@ def _is_same(there: Silence, made: Silence) -> bool:
     return there.ended_by is not None or lasts or ms(there.ends_at) == ms(made.ends_at)
 
 
-def _require_room(tx: Connection, wanted: SilenceRequest, now: datetime) -> None:
+def _require_room(tx: Connection, request: SilenceRequest, now: datetime) -> None:
     standing = silences.standing(tx, now=now)
     if len(standing) >= MOST:
         raise Conflict(f"{len(standing)} silences have not ended; the limit is {MOST}; end some first")
-    if text := too_costly([wanted.scope, *(scope_of(silence.spec) for silence in standing)]):
+    if text := too_costly([request.scope, *(scope_of(silence.spec) for silence in standing)]):
         raise Conflict(text)
+
+
+# --- silences as JSON ---------------------------------------------------------------------------------------
+
+
+def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:
+    return {
+        "id": silence.id,
+        "state": "active" if silence.ends_at > now else "over",
+        "matches": json.loads(silence.spec),
+        "mode": "drop" if silence.drop else "hold",
+        "author": silence.author,
+        "reason": silence.reason,
+        "begins_at": iso(silence.begins_at),
+        "ends_at": iso(silence.ends_at),
+        "ended_by": silence.ended_by,
+        "held": held,
+    }
+
+
+def foresee(
+    tx: Connection, request: SilenceRequest, book: Rulebook | None, *, now: datetime, most: int = LOOKED_AT
+) -> Facts:
+    """Return what a silence would have matched of the last day, and warn of what may be a mistake in it."""
+    queue_names = book.queue_names if book else {}
+    found = preview(tx, request, queue_names, now=now, most=most)
+    warnings = [_NO_RULES]
+    if book:
+        rules = [rule.name for rule in book.rules]
+        warnings = silence_warnings(
+            request.scope, rules=rules, notifiers=book.notifiers, watches=book.watches, queue_names=queue_names
+        )
+    by = [
+        {"rule": rule, "notifier": notifier, "messages": count}
+        for (rule, notifier), count in found.counts.most_common()
+    ]
+    facts = {
+        "since": iso(found.since),
+        "looked_at": found.looked_at,
+        "cut": found.cut,
+        "matched": found.matched,
+        "by": by,
+        "newest": [_past_facts(message) for message in found.newest],
+    }
+    return {"preview": facts, "warnings": warnings}
+
+
+def preview(
+    tx: Connection, request: SilenceRequest, queue_names: Mapping[str, str], *, now: datetime, most: int = LOOKED_AT
+) -> Preview:
+    """Return what a silence would have matched of the messages of the last day."""
+    found = Preview(scope=request.scope, queue_names=queue_names, since=now - _LAST)
+    for messages in silences.messages_since(tx, found.since):
+        room = most - found.looked_at
+        found.add(_past_message(message) for message in messages[:room])
+        if len(messages) > room:
+            found.cut = True
+            break
+    return found
+
+
+def _past_message(message: silences.RuleMessage) -> PastMessage:
+    # A level rule asks how long the job has been in the state at the time, not when it entered it.
+    step = replace(message.transition, seen_at=message.created_at) if message.kind == "level" else message.transition
+    return PastMessage(transition=step, rule=message.rule, notifier=message.notifier, sent_at=message.created_at)
+
+
+def _past_facts(message: PastMessage) -> Facts:
+    step = message.transition
+    return {
+        "told_at": iso(message.sent_at),
+        "job": step.job.id,
+        "bucket": step.job.bucket,
+        "tag": step.job.tag,
+        "from": step.was,
+        "to": step.to,
+        "rule": message.rule,
+        "notifier": message.notifier,
+    }

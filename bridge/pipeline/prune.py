@@ -1,4 +1,4 @@
-"""Prune: what has ended long ago is taken out, a batch a transaction, with a pause before each.
+"""Prune: delete what ended long ago, a batch a transaction, with a pause before each.
 
 In the same way what older versions did not write down is filled in.
 """
@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -27,82 +28,77 @@ logger = logging.getLogger(__name__)
 _PAUSE_S = 0.15  # who waits to write to SQLite looks every 100 ms whether it is free
 _MOST_LOOKS = 300  # at one table in one run; the next run goes on from there
 
-_Old = Callable[..., Found]
-_Prune = Callable[..., int]
 
-
+@dataclass(slots=True)
 class _Walk:
-    """One table, and how far it has been walked."""
+    """One table that is walked by its key: what is old in it, how to delete that, and where to begin."""
 
-    def __init__(self, old: _Old, prune: _Prune, beginning: Any) -> None:
-        self.old = old
-        self.prune = prune
-        self._beginning = beginning
-        self.after = beginning
-
-    def go_on(self, after: Any) -> bool:
-        """Go on after this key, or at the beginning again; return whether there is more this time."""
-        self.after = self._beginning if after is None else after
-        return after is not None
+    table: str
+    old: Callable[..., Found]
+    prune: Callable[..., int]
+    beginning: Any
+    after: Any = None  # the key that was reached; None: begin anew
 
 
+@dataclass(slots=True, kw_only=True)
 class Pruner:
     """Prunes for one worker, whose id is the token of its lease. `nap` may raise Halted."""
 
-    def __init__(
-        self,
-        *,
-        db: Database,
-        clock: Clock,
-        worker: str,
-        nap: Callable[[float], object],
-        clock_fault: Callable[[Connection], str | None] = lambda _: None,
-    ) -> None:
-        self._db = db
-        self._clock = clock
-        self._worker = worker
-        self._nap = nap
-        self._clock_fault = clock_fault
-        self._walks = {
-            "deliveries": _Walk(pruning.old_deliveries, pruning.prune_deliveries, 0),
-            "jobs": _Walk(pruning.old_jobs, pruning.prune_jobs, 0),
-            "threads": _Walk(pruning.old_threads, pruning.prune_threads, ("", "")),
-        }
-        self._unsaid = _Walk(pruning.without_rule, pruning.write_rules, None)
+    db: Database
+    clock: Clock
+    worker: str
+    nap: Callable[[float], object]
+    clock_fault: Callable[[Connection], str | None] = lambda _: None
+    _walks: tuple[_Walk, ...] = field(
+        init=False,
+        default_factory=lambda: (
+            _Walk("deliveries", pruning.old_deliveries, pruning.prune_deliveries, 0),
+            _Walk("jobs", pruning.old_jobs, pruning.prune_jobs, 0),
+            _Walk("threads", pruning.old_threads, pruning.prune_threads, ("", "")),
+        ),
+    )
+    _unfilled: _Walk = field(
+        init=False, default_factory=lambda: _Walk("deliveries", pruning.without_rule, pruning.write_rules, None)
+    )
 
     def prune(self, book: Rulebook) -> Mapping[str, int]:
-        """Take out what is older than these rules keep, unless another worker does; return how many of what."""
+        """Delete what is older than these rules keep, unless another worker does; return how many of what."""
         pruned, filled = Counter[str](), Counter[str]()
-        with self._db.write() as tx:
-            # A worker of before there was a horizon would list what goes now, and tell it again.
-            older = leases.any_older(tx, now=self._clock())
-            doubted = self._clock_fault(tx)
-            if not pruning.acquire(tx, self._worker, now=self._clock()):
+        with self.db.write() as tx:
+            # A worker of a version without the horizon would list what is deleted now, and notify of it again.
+            older = leases.any_older(tx, now=self.clock())
+            doubted = self.clock_fault(tx)
+            if not pruning.acquire(tx, self.worker, now=self.clock()):
                 return pruned
         try:
             with suppress(Halted, leases.LeaseLost):
                 if doubted:
                     logger.warning("nothing is pruned by a clock that is doubted", extra={"reason": doubted})
                 elif not older:
-                    self._take_out(book, pruned)
+                    self._delete(book, pruned)
                 # Nothing that an older worker does depends on it.
-                self._walk(self._unsaid, "deliveries", filled)
+                self._walk(self._unfilled, filled)
         finally:
-            for said, counts in (("pruned", pruned), ("wrote down the rules of deliveries", filled)):
+            for what, counts in (("pruned", pruned), ("wrote down the rules of deliveries", filled)):
                 if counts:
-                    logger.info(said, extra=dict(counts))
-            with self._db.write() as tx:
-                leases.release(tx, pruning.LEASE, self._worker)
+                    logger.info(what, extra=dict(counts))
+            with self.db.write() as tx:
+                leases.release(tx, pruning.LEASE, self.worker)
         return pruned
 
-    def _take_out(self, book: Rulebook, pruned: Counter[str]) -> None:
+    def _delete(self, book: Rulebook, pruned: Counter[str]) -> None:
         cut = self._cutoffs(book)
-        for table, walk in self._walks.items():
-            self._walk(walk, table, pruned, cut=cut)
-        with self._db.write() as tx:
-            leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
+        for walk in self._walks:
+            self._walk(walk, pruned, cut=cut)
+        with self.db.write() as tx:
+            leases.renew(tx, pruning.LEASE, self.worker, now=self.clock())
             pruning.prune_rest(tx, cut=cut)
-        self._compact()
+        for _ in range(_MOST_LOOKS):
+            self.nap(_PAUSE_S)
+            with self.db.write() as tx:
+                leases.renew(tx, pruning.LEASE, self.worker, now=self.clock())
+                if counters.compact(tx, now=self.clock()) < counters.AT_ONCE:
+                    return
 
     def _cutoffs(self, book: Rulebook) -> Cutoffs:
         """Return from when on everything stays.
@@ -110,9 +106,9 @@ class Pruner:
         A job that a list may show again must stay, or it would look new. So none goes that was created after the
         last complete listing of any stream of its bucket, or after one began that has never been complete.
         """
-        now = self._clock()
+        now = self.clock()
         keys = {stream.key: stream.place.bucket for watch in book.watches for stream in watch.streams}
-        with self._db.read() as tx:
+        with self.db.read() as tx:
             listed = snapshots.listed(tx, keys)
         created: dict[str, datetime] = {}
         for key, known in listed.items():
@@ -120,23 +116,17 @@ class Pruner:
             created[bucket] = min(shown, created.get(bucket, shown), now - book.keep - OVERLAP)
         return Cutoffs(now=now, ended=now - book.keep, dead=now - book.keep_dead, created=created)
 
-    def _walk(self, walk: _Walk, table: str, counts: Counter[str], **cut: Cutoffs) -> None:
+    def _walk(self, walk: _Walk, counts: Counter[str], **cut: Cutoffs) -> None:
         for _ in range(_MOST_LOOKS):
-            with self._db.read() as tx:
-                found = walk.old(tx, after=walk.after, **cut)
-            self._nap(_PAUSE_S if found.keys else 0)
+            after = walk.beginning if walk.after is None else walk.after
+            with self.db.read() as tx:
+                found = walk.old(tx, after=after, **cut)
+            self.nap(_PAUSE_S if found.keys else 0)
             if found.keys:
-                with self._db.write() as tx:
-                    leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
+                with self.db.write() as tx:
+                    leases.renew(tx, pruning.LEASE, self.worker, now=self.clock())
                     count = walk.prune(tx, found.keys, **cut)
-                counts.update({table: count} if count else {})
-            if not walk.go_on(found.after):
+                counts.update({walk.table: count} if count else {})
+            walk.after = found.after
+            if walk.after is None:
                 break
-
-    def _compact(self) -> None:
-        for _ in range(_MOST_LOOKS):
-            self._nap(_PAUSE_S)
-            with self._db.write() as tx:
-                leases.renew(tx, pruning.LEASE, self._worker, now=self._clock())
-                if counters.compact(tx, now=self._clock()) < counters.AT_ONCE:
-                    return

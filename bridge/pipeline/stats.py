@@ -1,4 +1,4 @@
-"""What charts show: how many jobs stood where, what became of them, and how quickly it was told."""
+"""What charts show: how many jobs were in which state, what became of deliveries, and how long they took."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """From what happened to the receiver's yes, over all slots. None: nothing was delivered."""
+    """From what happened until the receiver accepted it, over all slots. None: nothing was delivered."""
 
     notifier: str
     count: int
@@ -75,16 +75,13 @@ class Movement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
+class Stats(Movement):
     """`slots` are the beginnings of spans of `step`, oldest first; the last one is under way and ends at `until`."""
 
     span: str
     since: datetime
     until: datetime
     step: timedelta
-    slots: tuple[datetime, ...]
-    jobs: tuple[Standing, ...]
-    transitions: tuple[Moved, ...]
     deliveries: tuple[Settled, ...]
     latency: tuple[Latency, ...]
 
@@ -105,14 +102,13 @@ def moved(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
 def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queue: str | None = None) -> Stats:
     """Return what there is to say of a span of SPANS; of jobs and transitions as `moved`."""
     found = moved(tx, span, now, tag, queue)
-    slots, step = found.slots, SPANS[span][1]
-    ends = counters.series(tx, "delivery", slots)
+    ends = counters.series(tx, "delivery", found.slots)
     return Stats(
         span=span,
-        since=slots[0],
+        since=found.slots[0],
         until=now,
-        step=step,
-        slots=slots,
+        step=SPANS[span][1],
+        slots=found.slots,
         jobs=found.jobs,
         transitions=found.transitions,
         deliveries=tuple(
@@ -125,7 +121,17 @@ def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
 
 def latency(tx: Connection, span: str, now: datetime) -> tuple[Latency, ...]:
     """Return how long it took in a span of SPANS until messages were accepted."""
-    return _latency(counters.histogram(tx, "delivery", _slots(now, *SPANS[span])[0]))
+    found, bounds = counters.histogram(tx, "delivery", _slots(now, *SPANS[span])[0]), BOUNDS["delivery"]
+    return tuple(
+        Latency(
+            notifier=notifier,
+            count=sum(buckets.values()),
+            p50_s=quantile(0.5, buckets, bounds),
+            p95_s=quantile(0.95, buckets, bounds),
+        )
+        for (notifier, outcome), buckets in sorted(found.items())
+        if outcome == "delivered"
+    )
 
 
 def _slots(now: datetime, length: timedelta, step: timedelta) -> tuple[datetime, ...]:
@@ -171,20 +177,7 @@ def _largest(
     sums: Mapping[tuple[str, str, str], Sequence[int]],
 ) -> list[tuple[tuple[str, str, str], Sequence[int]]]:
     """Return the largest lines, by name."""
-    return sorted(sorted(sums.items(), key=lambda one: (-sum(one[1]), one[0]))[:_MOST])
-
-
-def _latency(found: Mapping[tuple[str, ...], Mapping[int, int]]) -> tuple[Latency, ...]:
-    return tuple(
-        Latency(
-            notifier=notifier,
-            count=sum(buckets.values()),
-            p50_s=quantile(0.5, buckets, BOUNDS["delivery"]),
-            p95_s=quantile(0.95, buckets, BOUNDS["delivery"]),
-        )
-        for (notifier, outcome), buckets in sorted(found.items())
-        if outcome == "delivered"
-    )
+    return sorted(sorted(sums.items(), key=lambda line: (-sum(line[1]), line[0]))[:_MOST])
 
 
 def quantile(share: float, buckets: Mapping[int, int], bounds: Sequence[float]) -> float | None:

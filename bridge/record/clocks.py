@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import overload
 
 from sqlalchemy import Connection, case, func, or_, select, update
 
@@ -17,10 +16,6 @@ _RUN, _TRUSTED = "run_clock", "trusted_clock"
 _LONGEST_STEP_MS = 30_000  # a longer time between two calls is one in which nothing ran
 
 
-@overload
-def run_ms(run: timedelta) -> int: ...
-@overload
-def run_ms(run: timedelta | None) -> int | None: ...
 def run_ms(run: timedelta | None) -> int | None:
     return None if run is None else run // timedelta(milliseconds=1)
 

@@ -59,12 +59,17 @@ def from_row(kind: type[_T], row: Row[Any], **values: Any) -> _T:
 
     A column whose name ends in `_at` is a time.
     """
-    columns = row._asdict()
-    for field in fields(kind):  # type: ignore[arg-type]  # a dataclass; there is no type for that
-        name = field.name
-        if name not in values and name in columns:
-            values[name] = maybe_at(columns[name]) if name.endswith("_at") else columns[name]
+    columns = row._mapping
+    for name in _names_of(kind, row._fields):  # type: ignore[arg-type]  # mypy does not see that a type is hashable
+        if name not in values:
+            value = columns[name]
+            values[name] = maybe_at(value) if name.endswith("_at") else value
     return kind(**values)
+
+
+@lru_cache
+def _names_of(kind: Any, columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.name in columns)
 
 
 def iso(milliseconds: int | None) -> str | None:

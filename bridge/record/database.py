@@ -57,12 +57,12 @@ class Database:
         self._file = None if path is None else SqliteFile(path)
         self.sqlite = self._file is not None
         self.url = _url(url) if path is None else URL.create("sqlite", database=path)
-        self._engine = _sqlite(self.url, self._file) if self._file else _postgresql(self.url)
-        self._reader = self._engine.execution_options(reading=True)
+        self.engine = _sqlite(self.url, self._file) if self._file else _postgresql(self.url)
+        self._reader = self.engine.execution_options(reading=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with self._engine.begin() as tx:
+        with self.engine.begin() as tx:
             tx.info.pop(LAST, None)  # left by a transaction that was rolled back: connections are reused
             yield tx
             if last := tx.info.pop(LAST, None):
@@ -72,10 +72,6 @@ class Database:
     def read(self) -> Iterator[Connection]:
         with self._reader.begin() as tx:
             yield tx
-
-    @property
-    def engine(self) -> Engine:
-        return self._engine
 
     @property
     def shown(self) -> str:
@@ -119,7 +115,7 @@ class Database:
         from bridge.record.migrations import upgrade
 
         self._require_utf8()
-        upgrade(self._engine)
+        upgrade(self.engine)
 
     def _require_utf8(self) -> None:
         if self.sqlite:
@@ -130,7 +126,7 @@ class Database:
             raise SchemaOld(_encoding_advice(self.url, encoding))
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 def _advice(revision: str | None) -> str:

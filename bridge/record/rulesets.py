@@ -68,7 +68,7 @@ def accept(tx: Connection, sha: str, text: str, *, now: datetime) -> bool:
     return True
 
 
-def stand(tx: Connection, sha: str, *, instead_of: str) -> bool:
+def stand_in(tx: Connection, sha: str, *, instead_of: str) -> bool:
     """Put a ruleset in force instead of one that no live worker has; False if another is in force by now."""
     if in_force(tx) != instead_of:
         return False

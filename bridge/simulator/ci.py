@@ -109,10 +109,10 @@ def _listed(names: str, received: Iterable[tuple[str, str]]) -> list[tuple[str, 
     """Return the received pairs that a list names, encoded and sorted; refuse a list that is not exact."""
     listed = names.split(";") if names else []
     pairs = sorted((_encoded(name).lower(), _encoded(value.strip())) for name, value in received)
-    found = [(name, value) for name, value in pairs if name in listed]
-    if listed != sorted(set(listed)) or {name for name, _ in found} != set(listed):
+    known = [(name, value) for name, value in pairs if name in listed]
+    if listed != sorted(set(listed)) or {name for name, _ in known} != set(listed):
         raise CiError("SignatureDoesNotMatch")
-    return found
+    return known
 
 
 def _joined(pairs: Iterable[tuple[str, str]]) -> str:

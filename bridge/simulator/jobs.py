@@ -160,9 +160,9 @@ class JobStore:
         """Return the jobs that come next in the list, and whether there are more."""
         with self._lock:
             ordered = self._ordered(bucket, tag, newest_first=newest_first, after=after)
-            found = list(itertools.islice(filter(matches, ordered), size + 1))
-            self._record(found[:size] if record else ())
-        return found[:size], len(found) > size
+            jobs = list(itertools.islice(filter(matches, ordered), size + 1))
+            self._record(jobs[:size] if record else ())
+        return jobs[:size], len(jobs) > size
 
     def _ordered(self, bucket: str, tag: str, *, newest_first: bool, after: _Place | None) -> Iterator[CiJob]:
         order = self._order.get((bucket, tag), [])
@@ -178,11 +178,10 @@ class JobStore:
     def describe(self, bucket: str, ids: Sequence[str], *, record: bool) -> tuple[list[CiJob], list[str]]:
         """Return the jobs that are known, and the ids that are not."""
         with self._lock:
-            jobs = [self._jobs[id_] for id_ in dict.fromkeys(ids) if id_ in self._jobs and id_ not in self._forgotten]
-            found = [job for job in jobs if job.bucket == bucket]
-            self._record(found if record else ())
-        known = {job.id for job in found}
-        return found, [id_ for id_ in dict.fromkeys(ids) if id_ not in known]
+            known = [id_ for id_ in dict.fromkeys(ids) if id_ in self._jobs and id_ not in self._forgotten]
+            jobs = [self._jobs[id_] for id_ in known if self._jobs[id_].bucket == bucket]
+            self._record(jobs if record else ())
+        return jobs, [id_ for id_ in dict.fromkeys(ids) if id_ not in {job.id for job in jobs}]
 
     def _record(self, jobs: Iterable[CiJob]) -> None:
         for job in jobs:

@@ -14,7 +14,7 @@ from bridge.collect.http import Proxies
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.rulesets import emptied, names_in, names_of
-from bridge.pipeline.poll_context import note_rules
+from bridge.pipeline.housekeeping import note_rules
 from bridge.record import rulesets
 from bridge.record.database import Clock, Database
 from bridge.record.polling import leases, snapshots

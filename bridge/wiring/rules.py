@@ -78,12 +78,12 @@ class Rules:
         since, self._looked_s = min(now_s - self._looked_s, _LOOK_S), now_s
         if self._shrunk and now_s - self._shrunk[1] > _NOTE_FOR_S:
             self._shrunk = None
-        found = self._try_load()
-        same = (type(found), str(found)) == (type(self._seen), str(self._seen))
-        self._seen, self._same_s = found, self._same_s + since if same else 0.0
+        seen = self._try_load()
+        same = (type(seen), str(seen)) == (type(self._seen), str(self._seen))
+        self._seen, self._same_s = seen, self._same_s + since if same else 0.0
         if requested:
             return self._judge(inf)
-        return (found == self._text or self._same_s >= SETTLED_S) and self._judge(self._same_s)
+        return (seen == self._text or self._same_s >= SETTLED_S) and self._judge(self._same_s)
 
     def _try_load(self) -> str | RulesRefused:
         try:
@@ -117,10 +117,10 @@ class Rules:
             logger.warning("much of rules.toml disappeared, loaded all the same", extra={"disappeared": few})
         return True
 
-    def _parse(self, found: str | RulesRefused | None) -> Rulebook:
-        if isinstance(found, RulesRefused):
-            raise found
-        text = found or ""
+    def _parse(self, seen: str | RulesRefused | None) -> Rulebook:
+        if isinstance(seen, RulesRefused):
+            raise seen
+        text = seen or ""
         if self._parsed is None or self._parsed[0] != text:
             self._parsed = (text, self._read(text))
         return self._parsed[1]

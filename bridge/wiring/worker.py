@@ -23,8 +23,8 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.rulesets import Precedence
 from bridge.model import Watch
 from bridge.pipeline.dispatch import Dispatcher
-from bridge.pipeline.poll import Halted, Poller
-from bridge.pipeline.poll_context import Poll, note_rules
+from bridge.pipeline.housekeeping import note_rules
+from bridge.pipeline.poll import Halted, Poll, Poller
 from bridge.pipeline.prune import Pruner
 from bridge.record import clocks, rulesets
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
@@ -78,7 +78,7 @@ class Worker:
             source=self._source,
             clock=self._clock,
             worker=self._id,
-            on_told=self._dispatcher.wake,
+            on_stored=self._dispatcher.wake,
             halted=self._stop.is_set,
         )
         self._polls = _Polls(poller, lambda: rules.book, self._stop)
@@ -287,7 +287,7 @@ class Worker:
         }
         if self._precedence.look(mine, standing.numbers[in_force], others, time.monotonic()):
             with self._db.write() as tx:
-                stands = rulesets.stand(tx, sha, instead_of=in_force)
+                stands = rulesets.stand_in(tx, sha, instead_of=in_force)
             if stands:
                 event = "no live worker has the rules accepted last, these are in force instead"
                 if sha == standing.last:

@@ -169,6 +169,6 @@ def test_rules_that_stand_in_are_a_warning(world: World) -> None:
     world.enlist()
     world.beat()
     with world.db.write() as tx:
-        rulesets.stand(tx, world.book.sha, instead_of=other.sha)
+        rulesets.stand_in(tx, world.book.sha, instead_of=other.sha)
     said = Asker(world)()[1]["rules"]["detail"]
     assert f"no live worker has the rules accepted last ({other.sha}): older ones ({world.book.sha})" in said

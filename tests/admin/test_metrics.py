@@ -16,7 +16,7 @@ from bridge.record import counters, rulesets
 from bridge.record.counters import BOUNDS, MOST_KEPT, Count, timed
 from bridge.record.outbox import digests, entries
 from bridge.record.polling import leases
-from bridge.record.schema import notifier
+from bridge.record.schema import notifiers
 from tests.support.admin_world import ENVIRON, NOON, RULES, World, a_book, a_failed_job, job_number
 
 Samples = dict[tuple[str, ...], float]
@@ -98,7 +98,7 @@ def test_a_pause_has_a_cause(world: World, reason: Reason, cause: str) -> None:
 
 def test_a_pause_by_a_version_that_gave_no_reason_has_another_cause(world: World) -> None:
     with world.db.write() as tx:
-        tx.execute(update(notifier).where(notifier.c.name == "cms").values(paused_at=1, paused_why="answered 410"))
+        tx.execute(update(notifiers).where(notifiers.c.name == "cms").values(paused_at=1, paused_why="answered 410"))
     assert [labels for labels, value in scrape(world)["bridge_notifier_paused"].items() if value] == [("other", "cms")]
 
 
@@ -259,11 +259,11 @@ def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_wor
         return Hold(gate=gate, name=name, until=NOON + timedelta(hours=1))  # type: ignore[arg-type]  # one of them
 
     with either_world.db.write() as tx:
-        for gate, name, notifier in (
+        for gate, name, notifiers in (
             ("group", "all", "cms"), ("group", "all", "ops/1"), ("silence", "sil_1", "cms"),
             ("silence", "sil_2", "cms"), ("mute", "night", "cms"),
         ):  # fmt: skip
-            digests.enter(tx, hold(gate, name), notifier, 3, now=NOON)
+            digests.enter(tx, hold(gate, name), notifiers, 3, now=NOON)
     found = scrape(either_world)["bridge_digest_open"]
     assert found == {("group", "all"): 2, ("silence", ""): 2, ("mute", ""): 1}
     either_world.now += timedelta(hours=1)

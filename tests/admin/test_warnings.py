@@ -13,7 +13,7 @@ from sqlalchemy import update
 from bridge.model import JobProblem, Rejected, RetryLater, Sent
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.schema import notifier
+from bridge.record.schema import notifiers
 from tests.admin.pages.conftest import signed_in
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import RULES, World, a_book, job_number
@@ -33,7 +33,7 @@ def is_dead(world: World) -> None:
     world.sees(job_number(1), job_number(2))
     world.attempt(RetryLater("could not connect to cms.example.com:8443: connection refused"))
     with world.db.write() as tx:
-        tx.execute(update(notifier).where(notifier.c.name == "cms").values(failures=10))
+        tx.execute(update(notifiers).where(notifiers.c.name == "cms").values(failures=10))
 
 
 def answers_with_errors(world: World) -> None:
@@ -134,12 +134,12 @@ CASES = [
     (answers_with_errors, True, "notifier cms", "answers with errors, 1 message to be tried again", "answered 500"),
     (is_paused, True, "notifier cms", "is paused, 1 message waits", "the receiver answered 410 Gone"),
     (is_late, True, "notifier cms", "is late, 1 message waits", "`rate` or `max_in_flight`"),
-    (asks_for_time, True, "notifier cms", "is late, 1 message waits", "told nothing before 2026-11-21 13:06:00 UTC"),
+    (asks_for_time, True, "notifier cms", "is late, 1 message waits", "sent nothing before 2026-11-21 13:06:00 UTC"),
     (died, True, "notifier cms", "never got 1 message: dead letters of the last 24 h", "is forbidden"),
     (fails, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused: no such tag"),
     (is_overdue, False, "watch vod", "is overdue", "could not connect to CI"),
     (fails_in_part_for_long, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused"),
-    (rests, True, "watch vod", "is paused, so nobody hears of its jobs", None),
+    (rests, True, "watch vod", "is paused, so nobody is notified of its jobs", None),
     (
         stops,
         False,

@@ -13,8 +13,8 @@ from typing import Any
 from bridge.model import RUNNING, SUBMITTED, Delivery, Job, Outcome, Rejected, RetryLater, Sent
 from bridge.record.database import Database
 from bridge.simulator.jobs import Life, a_life
-from tests.support.records import BUCKET, Clock
-from tests.support.simulated_bridge import ENDS, House
+from tests.support.nouns import BUCKET, Clock
+from tests.support.rig import ENDS, Rig
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 RULES = f"""
@@ -83,23 +83,23 @@ _CLOSED = timedelta(minutes=50)  # before the end the archive wants no more
 Event = tuple[datetime, int, Job]
 
 
-def lived(db: Database, seed: int = 8) -> House:
-    """Let the day pass, and return the house as it stands at NOW."""
+def lived(db: Database, seed: int = 8) -> Rig:
+    """Let the day pass, and return the rig as it stands at NOW."""
     random = Random(seed)
-    house = House(db, "", Clock(NOW - timedelta(hours=24)))
-    house.start(RULES, given="", environ={"SLACK_BOT_TOKEN": "xoxb-none"})
-    house.transport.answer = lambda delivery: _answer(delivery, house.clock())
-    house.transport.status = lambda delivery: _STATUS[type(_answer(delivery, house.clock()))]
+    rig = Rig(db, "", Clock(NOW - timedelta(hours=24)))
+    rig.start(RULES, given="", environ={"SLACK_BOT_TOKEN": "xoxb-none"})
+    rig.transport.answer = lambda delivery: _answer(delivery, rig.clock())
+    rig.transport.status = lambda delivery: _STATUS[type(_answer(delivery, rig.clock()))]
     events = list(_events(random))
     heapq.heapify(events)
-    house.poll()
-    while house.clock() < NOW:
-        house.clock.advance(min(_EVERY, NOW - house.clock()))
-        while events and events[0][0] <= house.clock():
-            house.ci.has(heapq.heappop(events)[2])
-        house.poll()
-        house.deliver()
-    return house
+    rig.poll()
+    while rig.clock() < NOW:
+        rig.clock.advance(min(_EVERY, NOW - rig.clock()))
+        while events and events[0][0] <= rig.clock():
+            rig.ci.has(heapq.heappop(events)[2])
+        rig.poll()
+        rig.deliver()
+    return rig
 
 
 def _answer(delivery: Delivery, now: datetime) -> Outcome:

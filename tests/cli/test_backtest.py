@@ -20,8 +20,8 @@ from bridge.record.database import Database
 from bridge.record.polling import snapshots
 from tests.conftest import only_sqlite
 from tests.support.commands import REPOSITORY, call
-from tests.support.records import Clock, a_listed_job, a_step, hours, minutes
-from tests.support.simulated_bridge import GIVEN, House
+from tests.support.nouns import Clock, a_listed_job, a_step, hours, minutes
+from tests.support.rig import GIVEN, Rig
 
 pytestmark = only_sqlite
 
@@ -47,7 +47,7 @@ class Desk:
 
     folder: Path
     db: Database
-    house: House
+    rig: Rig
 
     @property
     def environ(self) -> dict[str, str]:
@@ -67,15 +67,15 @@ class Desk:
 
 @pytest.fixture
 def desk(db: Database, tmp_path: Path) -> Desk:
-    house = House(db, EVERY, Clock(datetime.now(UTC).replace(microsecond=0) - hours(1)))
-    desk = Desk(tmp_path, db, house)
+    rig = Rig(db, EVERY, Clock(datetime.now(UTC).replace(microsecond=0) - hours(1)))
+    desk = Desk(tmp_path, db, rig)
     desk.write("rules.toml", EVERY)
-    house.poll()
-    house.clock.advance(minutes(1))
-    house.has("j1", RUNNING)
-    house.passes(minutes(30))
-    house.has("j1", SUCCESS)
-    house.passes(minutes(5))
+    rig.poll()
+    rig.clock.advance(minutes(1))
+    rig.has("j1", RUNNING)
+    rig.passes(minutes(30))
+    rig.has("j1", SUCCESS)
+    rig.passes(minutes(5))
     return desk
 
 

@@ -16,7 +16,7 @@ from bridge.model import WebhookNotifier
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.queries import lists
-from bridge.record.schema import DEAD, action, delivery
+from bridge.record.schema import DEAD, actions, deliveries
 from tests.support.nouns import NOON
 from tests.support.records import rows
 from tests.support.stage import BUCKET, Stage
@@ -28,7 +28,7 @@ def bury(stage: Stage, count: int) -> None:
     new = [address(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
     with stage.db.write() as tx:
         entries.put(tx, new, now=NOON)
-        tx.execute(update(delivery).values(state=DEAD, ended_at=0))
+        tx.execute(update(deliveries).values(state=DEAD, ended_at=0))
 
 
 def redrive(stage: Stage, *words: str, code: int = 0) -> Result:
@@ -130,7 +130,7 @@ def test_a_transition_is_sent_manually(stage: Stage) -> None:
     assert "manually to cms: waits for its first attempt" in explained
     assert f"({said['delivery']})" in explained
     assert "is waiting" in tell(stage, job, "--notifier", "cms", code=1).stderr
-    assert [(row["who"], row["what"], row["subject"]) for row in rows(stage.db, action)] == [
+    assert [(row["who"], row["what"], row["subject"]) for row in rows(stage.db, actions)] == [
         ("ann", "notify", said["delivery"])
     ]
 

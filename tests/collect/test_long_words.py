@@ -12,12 +12,11 @@ from bridge.decide.messages.build import LARGEST_EVENT, build
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
-from bridge.record.schema import delivery
-from bridge.record.schema import job as job_table
+from bridge.record.schema import deliveries, jobs
 from tests.collect.conftest import read
 from tests.support.fakes import FakeCi, a_book, watch_of
-from tests.support.nouns import a_transition
-from tests.support.records import Clock, know, rows
+from tests.support.nouns import Clock, a_transition
+from tests.support.records import know, rows
 
 # What repeats itself would be packed small enough for an index.
 _NOISE = random.Random(1)
@@ -62,5 +61,5 @@ def test_a_page_with_absurd_jobs_is_stored_and_told_but_for_them(db: Database) -
     page = read(body(an_element("j1"), an_element(noise()), an_element(longest, word=noise()), an_element("j2")))
     ci.pages["Transcode"] = [page]
     assert Poller(db=db, source=ci, clock=clock, worker="w1").poll_once(watch_of(book), book) is not None
-    assert {row["id"] for row in rows(db, job_table)} == {"j1", longest, "j2"}
-    assert len(rows(db, delivery)) == 3
+    assert {row["id"] for row in rows(db, jobs)} == {"j1", longest, "j2"}
+    assert len(rows(db, deliveries)) == 3

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import and_, func, select
 
 from bridge.model import DONE, NEW, RUNNING, SUBMITTED
-from bridge.record.schema import MERGED, alarm, delivery, digest, job, message, transition, watch
+from bridge.record import schema
+from bridge.record.schema import MERGED, deliveries, jobs, messages, transitions, watches
 from bridge.simulator.receiver import Received
 from tests.support.stage import Stage
 
@@ -68,12 +69,12 @@ class Owed:
     """What was owed through gates; the lists name what is wrong."""
 
     merged: Counter[str] = field(default_factory=Counter)  # messages told in digests, by notifier
-    stays: int = 0  # that level rules told of
+    alarms: int = 0  # that level rules told of
     held_lost: list[str] = field(default_factory=list)
     held_doubled: list[str] = field(default_factory=list)  # told itself and in a digest, or in two
     digests_wrong: list[str] = field(default_factory=list)  # other than what is on record as told in them
-    stays_lost: list[str] = field(default_factory=list)
-    stays_invented: list[str] = field(default_factory=list)
+    alarms_lost: list[str] = field(default_factory=list)
+    alarms_invented: list[str] = field(default_factory=list)
 
 
 def owed(stage: Stage, truth: Mapping[str, list[str]]) -> Owed:
@@ -85,16 +86,16 @@ def owed(stage: Stage, truth: Mapping[str, list[str]]) -> Owed:
     _compare_digests(stage, "flood", runs, found)
     told_itself = {one.id for one in stage.accepted["/digest"] if _json(one)["type"] != "ci.digest"}
     found.digests_wrong += [f"digest: {id_} was told itself" for id_ in told_itself]
-    _compare_stays(stage, found)
+    _compare_alarms(stage, found)
     return found
 
 
-def stays_to_come(stage: Stage) -> int:
+def alarms_to_come(stage: Stage) -> int:
     """Return of how many jobs the level rule has still to tell, when CI does nothing more."""
-    told = and_(alarm.c.job_id == job.c.id, alarm.c.sequence == job.c.sequence)
-    waiting = select(func.count()).select_from(job).outerjoin(alarm, told)
+    told = and_(schema.alarms.c.job_id == jobs.c.id, schema.alarms.c.sequence == jobs.c.sequence)
+    waiting = select(func.count()).select_from(jobs).outerjoin(schema.alarms, told)
     with stage.db.read() as tx:
-        return tx.execute(waiting.where(job.c.state.in_(_LONG), alarm.c.n.is_(None))).scalar_one()
+        return tx.execute(waiting.where(jobs.c.state.in_(_LONG), schema.alarms.c.n.is_(None))).scalar_one()
 
 
 # --- digests ----------------------------------------------------------------------------------------------
@@ -128,11 +129,11 @@ def _compare_digests(stage: Stage, notifier: str, expected: Mapping[Event, str],
 def _deliveries(stage: Stage, notifier: str) -> list[Any]:
     """Return what is to be told of jobs, with the digest that told it."""
     found = (
-        select(delivery.c.id, delivery.c.state, digest.c.delivery.label("told_in"))
-        .add_columns(message.c.job_id, message.c.sequence.label("n"), message.c.state.label("tells"))
-        .join(message, message.c.id == delivery.c.message)
-        .outerjoin(digest, digest.c.n == delivery.c.digest)
-        .where(delivery.c.notifier == notifier, message.c.kind != "digest")
+        select(deliveries.c.id, deliveries.c.state, schema.digests.c.delivery.label("told_in"))
+        .add_columns(messages.c.job_id, messages.c.sequence.label("n"), messages.c.state.label("tells"))
+        .join(messages, messages.c.id == deliveries.c.message)
+        .outerjoin(schema.digests, schema.digests.c.n == deliveries.c.digest)
+        .where(deliveries.c.notifier == notifier, messages.c.kind != "digest")
     )
     with stage.db.read() as tx:
         return list(tx.execute(found))
@@ -157,49 +158,49 @@ def _differences(notifier: str, id_: str, told: Received | None, members: Mappin
     return found
 
 
-# --- stays ------------------------------------------------------------------------------------------------
+# --- level rules ------------------------------------------------------------------------------------------------
 
 
-def _compare_stays(stage: Stage, found: Owed) -> None:
-    """A stay is told once if a poll that saw all jobs saw it last for too long, and its end once if it was told."""
-    long_enough, since_ms, last = _stays(stage)
+def _compare_alarms(stage: Stage, found: Owed) -> None:
+    """A level rule fires once for each state that a poll of all jobs saw last too long; then its end is sent once."""
+    long_enough, since_ms, last = _times_in_state(stage)
     with stage.db.read() as tx:
-        alarms = tx.execute(select(alarm)).all()
+        alarms = tx.execute(select(schema.alarms)).all()
     fired = Counter((row.job_id, row.sequence) for row in alarms)
-    found.stays = len(fired)
-    found.stays_lost += [f"{stay} did not fire" for stay in long_enough - fired.keys()]
-    found.stays_invented += [f"{stay} fired {count} times" for stay, count in fired.items() if count > 1]
+    found.alarms = len(fired)
+    found.alarms_lost += [f"{event} did not fire" for event in long_enough - fired.keys()]
+    found.alarms_invented += [f"{event} fired {count} times" for event, count in fired.items() if count > 1]
     again = [row for row in alarms if row.repeats or row.told_at != row.fired_at]
-    found.stays_invented += [f"{row.job_id}, {row.sequence} fired again" for row in again]
+    found.alarms_invented += [f"{row.job_id}, {row.sequence} fired again" for row in again]
     early = [(row, since_ms.get((row.job_id, row.sequence), row.fired_at) + _FOR_MS) for row in alarms]
     too_soon = [row for row, over_ms in early if row.fired_at < over_ms]
-    found.stays_invented += [f"{row.job_id}, {row.sequence} fired too soon" for row in too_soon]
+    found.alarms_invented += [f"{row.job_id}, {row.sequence} fired too soon" for row in too_soon]
     ids: dict[tuple[str, Event], set[str]] = defaultdict(set)
     for one in stage.accepted["/stuck"]:
         body = _json(one)
         ids[body["type"], (body["subject"], int(body["sequence"]))].add(one.id or "")
-    owed_ = {("ci.job.overdue", stay) for stay in fired}
+    owed_ = {("ci.job.overdue", event) for event in fired}
     # The state that ended it has the next number.
     owed_ |= {("ci.job.recovered", (id_, number + 1)) for id_, number in fired if (id_, number) not in last}
-    found.stays_lost += [f"{one} was not told" for one in owed_ - ids.keys()]
-    found.stays_invented += [f"{one} was told" for one in ids.keys() - owed_]
-    found.stays_invented += [f"{one} was told as {names}" for one, names in ids.items() if len(names) > 1]
+    found.alarms_lost += [f"{one} was not told" for one in owed_ - ids.keys()]
+    found.alarms_invented += [f"{one} was told" for one in ids.keys() - owed_]
+    found.alarms_invented += [f"{one} was told as {names}" for one, names in ids.items() if len(names) > 1]
 
 
-def _stays(stage: Stage) -> tuple[set[Event], dict[Event, int], set[Event]]:
-    """Return the stays that are known to have been too long, when each began, and those that last.
+def _times_in_state(stage: Stage) -> tuple[set[Event], dict[Event, int], set[Event]]:
+    """Return the states that are known to have lasted too long, when each began, and those that last.
 
-    A stay lasted at least until the last poll that saw all jobs before its end was seen.
+    A state lasted at least until the last poll that saw all jobs before its end was seen.
     """
     with stage.db.read() as tx:
-        steps = tx.execute(select(transition).order_by(transition.c.job_id, transition.c.sequence)).all()
-        polled_at = tx.execute(select(func.max(watch.c.ok_at))).scalar_one()
+        steps = tx.execute(select(transitions).order_by(transitions.c.job_id, transitions.c.sequence)).all()
+        polled_at = tx.execute(select(func.max(watches.c.ok_at))).scalar_one()
     after = {(step.job_id, step.sequence - 1): step for step in steps}
     since_ms = {(step.job_id, step.sequence): _since_ms(step) for step in steps if step.state in _LONG}
-    ended_ms = {stay: after[stay].still_at if stay in after else polled_at for stay in since_ms}
+    ended_ms = {event: after[event].still_at if event in after else polled_at for event in since_ms}
     # At exactly so long it depends on what the record rounds away.
-    long_enough = {stay for stay, since in since_ms.items() if (ended_ms[stay] or 0) - since > _FOR_MS}
-    return long_enough, since_ms, {stay for stay in since_ms if stay not in after}
+    long_enough = {event for event, since in since_ms.items() if (ended_ms[event] or 0) - since > _FOR_MS}
+    return long_enough, since_ms, {event for event in since_ms if event not in after}
 
 
 def _since_ms(step: Any) -> int:

@@ -12,12 +12,12 @@ from random import Random
 
 from sqlalchemy import select
 
-from bridge.record.schema import job as job_table
+from bridge.record.schema import jobs
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
 from tests.crash import gates
 from tests.crash.ledger import Balance, balance
-from tests.crash.points import AT_RANDOM, LONG_LIST, NEW_RULES, REQUEST_LEFT, SELDOM, STAYS, WITHIN
+from tests.crash.points import ALARMS, AT_RANDOM, LONG_LIST, NEW_RULES, REQUEST_LEFT, SELDOM, WITHIN
 from tests.crash.victim import victim
 from tests.support.processes import Process
 from tests.support.stage import BUCKET, RULES, Stage
@@ -65,7 +65,7 @@ class Laboratory:
     def advance(self) -> None:
         """Make jobs, and let those go on whose last state is on record."""
         with self._stage.db.read() as tx:
-            recorded = {row.id: row.state for row in tx.execute(select(job_table.c.id, job_table.c.state))}
+            recorded = {row.id: row.state for row in tx.execute(select(jobs.c.id, jobs.c.state))}
         for job, state in list(self.states.items()):
             if recorded.get(job) != state:
                 continue
@@ -143,7 +143,7 @@ class Laboratory:
         more_at = time.monotonic() + _MORE_EVERY_S
         while worker.poll() is None and time.monotonic() < until:
             # A point that is to be reached again needs something to reach it by.
-            if time.monotonic() > more_at and point not in STAYS:
+            if time.monotonic() > more_at and point not in ALARMS:
                 self.advance()
                 more_at = time.monotonic() + _MORE_EVERY_S
             time.sleep(0.01)
@@ -159,7 +159,7 @@ class Laboratory:
         polled_at = self._stage.watch()["polled_at"]
         worker = self._stage.start_worker()
         wait_until(lambda: self._stage.watch()["polled_at"] != polled_at, why=lambda: self._stage.log[-3000:])
-        wait_until(lambda: not gates.stays_to_come(self._stage), why=lambda: self._stage.log[-3000:])
+        wait_until(lambda: not gates.alarms_to_come(self._stage), why=lambda: self._stage.log[-3000:])
         wait_until(self._stage.is_quiet, within_s=within_s, why=lambda: self._stage.log[-3000:])
         assert self._stage.stop(worker) == 0
         return balance(self._stage, self.queues, [kill.at for kill in self.kills])

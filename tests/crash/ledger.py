@@ -41,7 +41,7 @@ class Balance:
             "transitions_lost", "transitions_invented", "deliveries_lost", "deliveries_invented", "out_of_order",
             "renamed", "unsigned",
         )  # fmt: skip
-        gated = ("held_lost", "held_doubled", "digests_wrong", "stays_lost", "stays_invented")
+        gated = ("held_lost", "held_doubled", "digests_wrong", "alarms_lost", "alarms_invented")
         lists = {name: getattr(self, name) for name in names} | {name: getattr(self.owed, name) for name in gated}
         return {name: found for name, found in lists.items() if found}
 
@@ -133,7 +133,7 @@ def _event(notifier: str, one: Received) -> Event:
     if one.json["type"] == "ci.digest":
         return one.id or "", 1  # a digest is of no job
     number = int(one.json["sequence"])
-    if notifier == "stuck":  # that one stay is over has the number with which the next begins
+    if notifier == "stuck":  # that a state has ended has the number with which the next begins
         number = 2 * number + (one.json["type"] == "ci.job.overdue")
     return one.json["subject"], number
 

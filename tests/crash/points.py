@@ -12,8 +12,8 @@ WITHIN = {
     "answered": "an answer was read, nothing of it is recorded",
     "finish uncommitted": "the outcome is written, not committed",
     "finish committed": "it is committed",
-    "stay uncommitted": "level rules have fired and their deliveries are written, not committed",
-    "stay committed": "they are committed, nobody is told",
+    "alarm uncommitted": "level rules have fired and their deliveries are written, not committed",
+    "alarm committed": "they are committed, nobody is told",
     "digest uncommitted": "a digest is ended and its delivery written, not committed",
     "digest committed": "it is committed, nobody is told",
     "rules uncommitted": "a new rules text is accepted, not committed",
@@ -22,10 +22,10 @@ WITHIN = {
 }
 NEW_RULES = ("rules uncommitted", "rules committed")  # to reach these rules.toml has to change
 LONG_LIST = "list goes on"  # to reach this a list has to take longer than a watch's `every`
-STAYS = ("stay uncommitted", "stay committed")  # to reach these jobs have to remain in their states
+ALARMS = ("alarm uncommitted", "alarm committed")  # to reach these jobs have to remain in their states
 # A worker may live long without coming there again: connections are kept, polls and digests have their times, and
 # rules are accepted at the start.
-SELDOM = ("connecting", *STAYS, "digest uncommitted", "digest committed", *NEW_RULES)
+SELDOM = ("connecting", *ALARMS, "digest uncommitted", "digest committed", *NEW_RULES)
 REQUEST_LEFT = "request left"  # the receiver has all of it, and has not answered: the laboratory kills then
 AT_RANDOM = "at random"
 ALL = (*WITHIN, REQUEST_LEFT, AT_RANDOM)

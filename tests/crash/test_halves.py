@@ -1,4 +1,4 @@
-"""A poll, or the telling of a digest, breaks off at each of its statements: no half of it stays on record."""
+"""A poll, or the transaction of a digest, breaks off at each of its statements: no half of it remains on record."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ import itertools
 from collections.abc import Callable
 from contextlib import suppress
 
-import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from bridge.model import FAILED, RUNNING, SUCCESS
-from bridge.pipeline.digests import DigestDispatcher
+from bridge.pipeline.digests import send_due_digests
 from bridge.record.database import Database
-from bridge.record.schema import alarm
-from tests.support.records import Clock, hours, minutes, rows
-from tests.support.simulated_bridge import House
-
-GROUP = '[[rule]]\nname = "over"\nto = "done"\nnotify = "ops"\ngroup.wait = "10m"\n'
-STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nrecover = true\nnotify = "ops"\n'
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from bridge.record.schema import alarms
+from tests.support.nouns import hours, minutes
+from tests.support.records import rows
+from tests.support.rig import OVER, STUCK, Rig
 
 
 def breaks_off(db: Database, number: int, does: Callable[[], object]) -> bool:
@@ -42,41 +34,39 @@ def breaks_off(db: Database, number: int, does: Callable[[], object]) -> bool:
     return len(statements) >= number
 
 
-def test_a_digest_whose_telling_breaks_off_anywhere_is_told_once_and_whole(db: Database, clock: Clock) -> None:
-    house = House(db, GROUP, clock)
-    house.poll()
-    digest_dispatcher = DigestDispatcher(db=db, book=lambda: house.book, clock=clock, monotonic=lambda: 0.0)
+def test_a_digest_whose_transaction_breaks_off_anywhere_is_sent_once_and_whole(db: Database) -> None:
+    rig = Rig(db, OVER + 'group.wait = "10m"\n')
+    rig.poll()
     for number in itertools.count(1):
-        clock.advance(minutes(1))
-        house.has(f"a{number}", FAILED)
-        house.has(f"b{number}", SUCCESS)
-        house.poll()
-        clock.advance(minutes(10))
-        broke_off = breaks_off(db, number, digest_dispatcher.tell_due)
-        clock.advance(minutes(1))  # it may rest that long
-        digest_dispatcher.tell_due()
-        house.deliver()
-        assert [one.title for one in house.heard()] == ["over: 1 Failed, 1 Success"] * number
+        rig.clock.advance(minutes(1))
+        rig.has(f"a{number}", FAILED)
+        rig.has(f"b{number}", SUCCESS)
+        rig.poll()
+        rig.clock.advance(minutes(10))
+        broke_off = breaks_off(db, number, lambda: send_due_digests(db, rig.book, rig.clock()))
+        rig.clock.advance(minutes(1))  # it may rest that long
+        send_due_digests(db, rig.book, rig.clock())
+        rig.deliver()
+        assert rig.titles() == ["over: 1 Failed, 1 Success"] * number
         if not broke_off:
             break
     assert number > 5
 
 
-def test_a_stay_whose_poll_breaks_off_anywhere_is_told_once_and_so_is_its_end(db: Database, clock: Clock) -> None:
-    house = House(db, STUCK, clock)
-    house.poll()
+def test_an_overdue_job_whose_poll_breaks_off_anywhere_notifies_once_and_so_does_its_end(db: Database) -> None:
+    rig = Rig(db, STUCK + "recover = true\n")
+    rig.poll()
     for number in itertools.count(1):
-        clock.advance(minutes(1))
+        rig.clock.advance(minutes(1))
         broke_off = []
         for state in (RUNNING, SUCCESS):
-            house.has(f"j{number}", state, started_at=clock() - hours(1))
-            broke_off.append(breaks_off(db, number, house.poll))
-            house.poll()
-            house.deliver()
-            clock.advance(minutes(1))
-            assert house.poll().stays == 0  # it is not told again
-        assert [one.event["type"] for one in house.heard()] == ["ci.job.overdue", "ci.job.recovered"] * number
-        assert len(rows(db, alarm)) == number
+            rig.has(f"j{number}", state, started_at=rig.clock() - hours(1))
+            broke_off.append(breaks_off(db, number, rig.poll))
+            rig.sees()
+            rig.clock.advance(minutes(1))
+            assert rig.poll().overdue == 0  # it does not fire again
+        assert [one.event["type"] for one in rig.received()] == ["ci.job.overdue", "ci.job.recovered"] * number
+        assert len(rows(db, alarms)) == number
         if not any(broke_off):
             break
     assert number > 10

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from bridge.record.queries import lists
-from bridge.record.schema import lease
+from bridge.record.schema import leases
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer
 from tests.support.stage import BUCKET, Stage
@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 def is_polled(stage: Stage) -> bool:
     with stage.db.read() as tx:
-        return tx.execute(select(lease.c.token).where(lease.c.name == BUCKET)).scalar() is not None
+        return tx.execute(select(leases.c.token).where(leases.c.name == BUCKET)).scalar() is not None
 
 
 def test_the_late_finish_of_a_worker_that_was_stopped_is_refused(tmp_path: Path, db_url: str) -> None:

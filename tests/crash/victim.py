@@ -17,7 +17,7 @@ from sqlalchemy.pool import Pool
 from bridge.cli import main
 from tests.crash.points import WITHIN
 
-_TRANSACTIONS = ("page", "finish", "stay", "digest", "rules")
+_TRANSACTIONS = ("page", "finish", "alarm", "digest", "rules")
 _MEMBERS = "delivery.digest ="  # an update of what waits in a digest: no attempt has ended
 
 
@@ -50,7 +50,7 @@ class Bomb:
         elif "attempts=(delivery.attempts + " in statement:
             does.add("claim")
         elif statement.startswith("INSERT INTO alarm"):
-            does.add("stay")
+            does.add("alarm")
         elif statement.startswith("UPDATE digest SET delivery="):
             does.add("digest")
         elif statement.startswith("UPDATE ruleset SET accepted="):

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
-from tests.support.fakes import FakeCi, FakeTransport
-from tests.support.records import Clock
+from tests.support.explained import Explained
+from tests.support.rig import OVER, Rig
 
 
 @pytest.fixture(params=["sqlite"])
@@ -15,20 +14,13 @@ def dialect(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def rig(db: Database) -> Rig:
+    """Notifies `ops` of all that is over; the first snapshot was a minute ago, at 09:00."""
+    rig = Rig(db, OVER)
+    rig.first_poll()
+    return rig
 
 
 @pytest.fixture
-def ci(clock: Clock) -> FakeCi:
-    return FakeCi(clock)
-
-
-@pytest.fixture
-def transport(clock: Clock) -> FakeTransport:
-    return FakeTransport(clock)
-
-
-@pytest.fixture
-def poller(db: Database, ci: FakeCi, clock: Clock) -> Poller:
-    return Poller(db=db, source=ci, clock=clock, worker="w1")
+def explained(db: Database) -> Explained:
+    return Explained(db)

@@ -13,8 +13,8 @@ import pytest
 
 from tests.conftest import Opener
 from tests.support.commands import REPOSITORY
-from tests.support.records import Clock, minutes
-from tests.support.simulated_bridge import House
+from tests.support.nouns import minutes
+from tests.support.rig import Rig
 
 RULES = """
 [[rule]]
@@ -47,37 +47,37 @@ def _back_up(file: Path, command: str, into: Path) -> None:
 @pytest.mark.parametrize("command", _commands())
 @pytest.mark.parametrize("end", ["Success", "Failed", "Cancel"])
 def test_the_end_of_a_job_is_told_again_under_the_id_that_it_had(
-    sqlite_url: str, opened: Opener, clock: Clock, tmp_path: Path, command: str, end: str
+    sqlite_url: str, opened: Opener, tmp_path: Path, command: str, end: str
 ) -> None:
     file, backup = Path(sqlite_url.removeprefix("sqlite:///")), tmp_path / "copy.db"
-    house = House(opened(sqlite_url), RULES, clock)
-    house.poll()
-    house.has("j1", "Submitted")
-    house.passes(minutes(5))
-    house.has("j1", "Running")
-    house.passes(minutes(15))
+    rig = Rig(opened(sqlite_url), RULES)
+    rig.poll()
+    rig.has("j1", "Submitted")
+    rig.passes(minutes(5))
+    rig.has("j1", "Running")
+    rig.passes(minutes(15))
     _back_up(file, command, backup)
-    house.has("j1", "Pause")  # a transition that the restored bridge never sees
-    house.passes(minutes(5))
-    house.has("j1", "Running")
-    house.passes(minutes(15))
-    house.has("j1", end)
-    house.passes(minutes(5))
-    told = _ends(house, end)
+    rig.has("j1", "Pause")  # a transition that the restored bridge never sees
+    rig.passes(minutes(5))
+    rig.has("j1", "Running")
+    rig.passes(minutes(15))
+    rig.has("j1", end)
+    rig.passes(minutes(5))
+    told = _ends(rig, end)
     assert {notifier for notifier, _ in told} == {"cms", "ops"}
-    house.db.close()
+    rig.db.close()
     for left in file.parent.glob("bridge.db*"):
         left.unlink()
     shutil.copy(backup, file)
-    house.db = opened(sqlite_url)
-    house.transport.begun.clear()
-    house.start()
-    house.passes(minutes(10))
-    assert _ends(house, end) == told
+    rig.db = opened(sqlite_url)
+    rig.transport.begun.clear()
+    rig.start()
+    rig.passes(minutes(10))
+    assert _ends(rig, end) == told
 
 
-def _ends(house: House, end: str) -> set[tuple[str, str]]:
-    return {(one.notifier, one.id) for one in house.transport.begun if f'"to":"{end}"' in one.event.replace(": ", ":")}
+def _ends(rig: Rig, end: str) -> set[tuple[str, str]]:
+    return {(one.notifier, one.id) for one in rig.transport.begun if f'"to":"{end}"' in one.event.replace(": ", ":")}
 
 
 def test_both_ways_to_make_a_backup_are_shown() -> None:

@@ -7,190 +7,144 @@ from datetime import timedelta
 import pytest
 
 from bridge.model import Delivery, Notifier, Outcome, RetryLater, Sent
-from bridge.pipeline.dispatch import Dispatcher
 from bridge.record.database import Database
 from bridge.record.outbox import entries
-from bridge.record.schema import DEAD, SENT, WAITING, delivery, notifier
+from bridge.record.schema import DEAD, SENT, WAITING, deliveries, notifiers
 from tests.conftest import on_both
-from tests.support.fakes import FakeTransport, a_book
-from tests.support.records import Clock, a_message, hours, know, minutes, new_delivery, put, row_of, rows, seconds
+from tests.support.fakes import notify_all
+from tests.support.nouns import a_message, hours, minutes, new_delivery, seconds
+from tests.support.records import know, put, row_of, rows
+from tests.support.rig import Rig
 
 
 @pytest.fixture
-def dispatcher(db: Database, transport: FakeTransport, clock: Clock) -> Dispatcher:
-    book = a_book(cms='fallback = "pager"')
-    know(db, *book.notifiers.values())
+def rig(db: Database) -> Rig:
+    """Whose `cms` does not answer."""
+    rig = Rig(db, given=notify_all(cms='fallback = "pager"'))
     know(db, Notifier(name="cms", max_in_flight=4))
-    return Dispatcher(
-        db=db,
-        transport=transport,
-        book=lambda: book,
-        clock=clock,
-        chance=lambda: 0.0,
-        worker="w1",
-        monotonic=lambda: clock().timestamp(),
-    )
+    rig.transport.answer = unanswered
+    return rig
 
 
-SECOND = seconds(1)
-
-
-def live(dispatcher: Dispatcher, clock: Clock, time: timedelta, *, step: timedelta = 2 * SECOND) -> None:
-    """Let time go by, and do what is due."""
-    until = clock() + time
-    while clock() < until:
-        clock.advance(step)
-        while dispatcher.turn() or dispatcher.unfinished:
-            pass
-
-
-def dead_cms(one: Delivery) -> Outcome:
+def unanswered(one: Delivery) -> Outcome:
     return RetryLater("could not connect") if one.notifier == "cms" else Sent()
 
 
-def attempts_on(transport: FakeTransport, name: str = "cms") -> int:
-    return sum(one.notifier == name for one in transport.begun)
+def put_new(rig: Rig, how_many: int, name: str = "d") -> None:
+    put(
+        rig.db,
+        *[new_delivery(f"{name}{n}", message=a_message(f"m{name}{n}")) for n in range(how_many)],
+        now=rig.clock(),
+    )
 
 
-def test_a_dead_receiver_with_much_waiting_is_asked_about_once_a_minute(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
-) -> None:
-    transport.answer = dead_cms
-    put(db, *[new_delivery(f"d{n}") for n in range(500)])
-    live(dispatcher, clock, minutes(5))
-    first = attempts_on(transport)
-    live(dispatcher, clock, minutes(20))
-    assert first < 25
-    assert 18 <= attempts_on(transport) - first <= 21
+def lives(rig: Rig, time: timedelta, every_s: float = 2) -> None:
+    rig.lives(time, step=seconds(every_s))
+
+
+def attempts(rig: Rig, name: str = "cms") -> int:
+    return sum(one.notifier == name for one in rig.transport.begun)
+
+
+def sent(rig: Rig) -> set[str]:
+    return {row["id"] for row in rows(rig.db, deliveries) if row["state"] == SENT}
+
+
+def failures(rig: Rig) -> int:
+    return int(row_of(rig.db, notifiers, name="cms")["failures"])
 
 
 @on_both
-def test_never_more_than_one_is_on_its_way_to_a_broken_receiver(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
+@pytest.mark.parametrize("status", [None, 502, 503, 504])  # a gateway's answer for a receiver that is not there is none
+def test_a_dead_receiver_with_much_waiting_is_asked_one_by_one_about_once_a_minute(
+    rig: Rig, status: int | None
 ) -> None:
-    transport.answer = dead_cms
-    put(db, *[new_delivery(f"d{n}") for n in range(50)])
-    live(dispatcher, clock, minutes(2))
-    transport.most = 0
-    live(dispatcher, clock, minutes(10))
-    assert transport.most == 1
+    rig.transport.status = lambda _: status
+    put_new(rig, 200)
+    lives(rig, minutes(5))
+    first, rig.transport.most = attempts(rig), 0
+    assert first < 25
+    lives(rig, minutes(10), 5)
+    assert 8 <= attempts(rig) - first <= 11
+    assert rig.transport.most == 1
 
 
-def test_a_receiver_that_is_back_is_told_everything_within_about_a_minute(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
-) -> None:
-    transport.answer = dead_cms
-    put(db, *[new_delivery(f"d{n}") for n in range(200)])
-    live(dispatcher, clock, minutes(30))
-    tried = {one.id for one in transport.begun}
-    transport.answer = lambda _: Sent()
-    live(dispatcher, clock, seconds(61))
-    told = {row["id"] for row in rows(db, delivery) if row["state"] == SENT}
-    assert told >= {f"d{n}" for n in range(200)} - tried  # those that were tried have a time of their own
-    assert row_of(db, notifier, name="cms")["failures"] == 0
+def test_a_receiver_that_is_back_gets_everything_within_about_a_minute(rig: Rig) -> None:
+    put_new(rig, 200)
+    lives(rig, minutes(30))
+    tried = {one.id for one in rig.transport.begun}
+    rig.transport.answer = lambda _: Sent()
+    lives(rig, seconds(61))
+    assert sent(rig) >= {f"d{n}" for n in range(200)} - tried  # those that were tried have a time of their own
+    assert failures(rig) == 0
 
 
-def test_messages_that_make_a_receiver_silent_hold_up_no_others_for_long(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
-) -> None:
-    transport.answer = lambda one: RetryLater("no answer within 15 s") if one.id.startswith("poison") else Sent()
-    put(db, *[new_delivery(f"poison{n}") for n in range(100)])
-    live(dispatcher, clock, minutes(5))
-    put(db, *[new_delivery(f"d{n}") for n in range(40)], now=clock())
-    live(dispatcher, clock, minutes(10))
-    assert {row["id"] for row in rows(db, delivery) if row["state"] == SENT} == {f"d{n}" for n in range(40)}
+def test_messages_that_a_receiver_does_not_answer_hold_up_no_others_for_long(rig: Rig) -> None:
+    rig.transport.answer = lambda one: RetryLater("no answer within 15 s") if one.id.startswith("poison") else Sent()
+    put_new(rig, 100, "poison")
+    lives(rig, minutes(5))
+    put_new(rig, 40)
+    lives(rig, minutes(10))
+    assert sent(rig) == {f"d{n}" for n in range(40)}
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_who_refuses_some_messages_is_not_broken(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock, status: int
-) -> None:
-    transport.answer = lambda one: RetryLater(f"answered {status}") if one.id.startswith("poison") else Sent()
-    transport.status = lambda one: status if one.id.startswith("poison") else 204
-    put(db, *[new_delivery(f"poison{n}") for n in range(100)], *[new_delivery(f"d{n}") for n in range(40)])
-    live(dispatcher, clock, seconds(2))
-    assert {row["id"] for row in rows(db, delivery) if row["state"] == SENT} == {f"d{n}" for n in range(40)}
-    assert row_of(db, notifier, name="cms")["failures"] == 0
+def test_a_receiver_that_refuses_some_messages_is_not_broken(rig: Rig, status: int) -> None:
+    rig.transport.answer = lambda one: RetryLater(f"answered {status}") if one.id.startswith("poison") else Sent()
+    rig.transport.status = lambda one: status if one.id.startswith("poison") else 204
+    put_new(rig, 100, "poison")
+    put_new(rig, 40)
+    lives(rig, seconds(2))
+    assert (sent(rig), failures(rig)) == ({f"d{n}" for n in range(40)}, 0)
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_gateway_that_answers_for_a_receiver_that_is_not_there_is_no_answer(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock, status: int
-) -> None:
-    transport.answer, transport.status = dead_cms, lambda _: status
-    put(db, *[new_delivery(f"d{n}") for n in range(100)])
-    live(dispatcher, clock, minutes(5))
-    assert attempts_on(transport) < 25
+def test_nothing_is_given_up_for_what_was_found_out_long_ago(rig: Rig) -> None:
+    put_new(rig, 100)
+    lives(rig, minutes(3))
+    rig.transport.answer = lambda _: Sent()
+    rig.clock.advance(hours(3))  # the bridge was off; the retry time is over, and the receiver is well
+    lives(rig, minutes(2))
+    assert {*rig.stored_states()} == {SENT}
 
 
-def test_nothing_is_given_up_for_what_was_found_out_long_ago(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
-) -> None:
-    transport.answer = dead_cms
-    put(db, *[new_delivery(f"d{n}") for n in range(100)])
-    live(dispatcher, clock, minutes(3))
-    transport.answer = lambda _: Sent()
-    clock.advance(hours(3))  # the bridge was off; the retry time is over, and the receiver is well
-    live(dispatcher, clock, minutes(2))
-    assert {row["state"] for row in rows(db, delivery)} == {SENT}
-
-
-def test_who_asks_everybody_to_wait_is_not_broken(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
-) -> None:
-    transport.answer = lambda _: RetryLater("429", after=seconds(1), whole_notifier=True)
-    put(db, *[new_delivery(f"d{n}") for n in range(40)])
-    live(dispatcher, clock, seconds(30))
-    assert attempts_on(transport) > 10
-    assert row_of(db, notifier, name="cms")["failures"] == 0
+def test_a_receiver_that_asks_for_time_is_not_broken(rig: Rig) -> None:
+    rig.transport.answer = lambda _: RetryLater("429", after=seconds(1), whole_notifier=True)
+    put_new(rig, 40)
+    lives(rig, seconds(30))
+    assert attempts(rig) > 10
+    assert failures(rig) == 0
 
 
 @on_both
-def test_the_count_of_failures_outlives_the_worker(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
-) -> None:
-    transport.answer = dead_cms
-    put(db, *[new_delivery(f"d{n}") for n in range(50)])
-    live(dispatcher, clock, minutes(2))
-    before = attempts_on(transport)
-    book = a_book()
-    other = Dispatcher(
-        db=db, transport=transport, book=lambda: book, clock=clock, chance=lambda: 0.0, worker="w2",
-        monotonic=lambda: clock().timestamp(),
-    )  # fmt: skip
-    live(other, clock, minutes(3))
-    assert attempts_on(transport) - before <= 3
-    transport.answer = lambda _: Sent()
-    live(other, clock, seconds(75))
-    assert row_of(db, notifier, name="cms")["failures"] == 0
+def test_the_count_of_failures_outlives_the_worker(rig: Rig) -> None:
+    put_new(rig, 50)
+    lives(rig, minutes(2))
+    before = attempts(rig)
+    rig.start()
+    lives(rig, minutes(3))
+    assert attempts(rig) - before <= 3
+    rig.transport.answer = lambda _: Sent()
+    lives(rig, seconds(75))
+    assert failures(rig) == 0
 
 
 @on_both
-def test_what_was_never_tried_is_dead_when_its_retry_time_is_over_and_the_fallback_is_told(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
-) -> None:
-    transport.answer = dead_cms
-    put(db, *[new_delivery(f"d{n}", message=a_message(f"m{n}")) for n in range(100)])
-    live(dispatcher, clock, hours(1) + minutes(12), step=seconds(10))  # the rules say retry = "1h"
-    states = {row["state"] for row in rows(db, delivery) if row["notifier"] == "cms"}
-    assert states == {DEAD}
-    assert attempts_on(transport) < 80
-    assert attempts_on(transport, "pager") == 100
-    never_tried = row_of(db, delivery, id="d99")
-    assert never_tried["why"] == "its retry time is over, and cms answers nobody"
+def test_what_was_never_tried_is_dead_when_its_retry_time_is_over_and_the_fallback_is_notified(rig: Rig) -> None:
+    put_new(rig, 100)
+    lives(rig, hours(1) + minutes(12), 10)  # the rules say retry = "1h"
+    assert {*rig.stored_states("cms")} == {DEAD}
+    assert attempts(rig) < 80
+    assert attempts(rig, "pager") == 100
+    assert row_of(rig.db, deliveries, id="d99")["why"] == "its retry time is over, and cms answers nobody"
 
 
 @on_both
-def test_resuming_a_notifier_by_hand_asks_it_at_once(
-    db: Database, dispatcher: Dispatcher, transport: FakeTransport, clock: Clock
-) -> None:
-    transport.answer = dead_cms
-    put(db, *[new_delivery(f"d{n}") for n in range(50)])
-    live(dispatcher, clock, minutes(10))
-    transport.answer = lambda _: Sent()
-    with db.write() as tx:
+def test_resuming_a_notifier_asks_it_at_once(rig: Rig) -> None:
+    put_new(rig, 50)
+    lives(rig, minutes(10))
+    rig.transport.answer = lambda _: Sent()
+    with rig.db.write() as tx:
         entries.resume(tx, "cms")
-    live(dispatcher, clock, seconds(1))
-    untried = [row for row in rows(db, delivery) if row["state"] == WAITING and not row["attempts"]]
-    told = [row for row in rows(db, delivery) if row["state"] == SENT]
-    assert (untried, len(told) > 20) == ([], True)
+    lives(rig, seconds(1), 1)
+    untried = [row for row in rows(rig.db, deliveries) if row["state"] == WAITING and not row["attempts"]]
+    assert (untried, len(sent(rig)) > 20) == ([], True)

@@ -19,8 +19,8 @@ from bridge.record.codec import load_job
 from bridge.record.counters import Total
 from bridge.record.database import Database, at
 from tests.conftest import on_both
-from tests.support.records import Clock, a_listed_job, hours, minutes, seconds
-from tests.support.simulated_bridge import House
+from tests.support.nouns import a_listed_job, hours, minutes, seconds
+from tests.support.rig import Rig
 
 RULES = """
 [template.odd]
@@ -57,20 +57,20 @@ template = "odd"
 
 
 @pytest.fixture
-def house(db: Database, clock: Clock) -> House:
-    return House(db, RULES, clock)
+def rig(db: Database) -> Rig:
+    return Rig(db, RULES)
 
 
 class Life:
     """Some hours in which much goes wrong, the same each time."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
         self.chance = random.Random(7)
         self.polls: Counter[str] = Counter()
         self._jobs: dict[str, str] = {}
-        house.transport.answer = self._answer
-        house.transport.status = lambda one: {"sent": 200, "later": 500, "often": 429}.get(self._said.get(one.id, ""))
+        rig.transport.answer = self._answer
+        rig.transport.status = lambda one: {"sent": 200, "later": 500, "often": 429}.get(self._said.get(one.id, ""))
         self._said: dict[str, str] = {}
 
     def _answer(self, delivery: Delivery) -> Outcome:
@@ -82,12 +82,12 @@ class Life:
 
     def passes(self, steps: int) -> None:
         for step in range(steps):
-            self.house.clock.advance(minutes(5))
+            self.rig.clock.advance(minutes(5))
             self._move()
             if step == steps // 2:
-                self.house.silence(lasts=minutes(40), drop=True, to="Failed")
+                self.rig.silence(lasts=minutes(40), drop=True, to="Failed")
             self._poll()
-            self.house.deliver()
+            self.rig.deliver()
 
     def _move(self) -> None:
         for id_, state in list(self._jobs.items()):
@@ -99,12 +99,12 @@ class Life:
 
     def _has(self, id_: str, state: str, **facts: str | None) -> None:
         self._jobs[id_] = state
-        self.house.has(id_, state, **facts)
+        self.rig.has(id_, state, **facts)
 
     def _poll(self) -> None:
         trouble = self.chance.choices((None, TemporaryError("no"), AuthError("no")), (8, 1, 1))[0]
-        self.house.ci.refuses = {"Transcode": trouble} if trouble else {}
-        self.house.poll()
+        self.rig.ci.refuses = {"Transcode": trouble} if trouble else {}
+        self.rig.poll()
         self.polls[trouble.kind if trouble else "ok"] += 1
 
 
@@ -140,18 +140,18 @@ def _tally(rows: Iterator[tuple[str, ...]] | list[Any]) -> Counter[tuple[str, ..
 
 
 @pytest.fixture
-def life(house: House) -> Life:
-    house.ci.has(a_listed_job("old", "Success", created_at=house.clock() - hours(2), ended_at=house.clock() - hours(1)))
-    life = Life(house)
+def life(rig: Rig) -> Life:
+    rig.ci.has(a_listed_job("old", "Success", created_at=rig.clock() - hours(2), ended_at=rig.clock() - hours(1)))
+    life = Life(rig)
     life.passes(100)
-    house.transport.answer = lambda _: Sent()
-    house.ci.refuses = {}
-    house.clock.advance(hours(2))  # what waits comes to its end
-    house.poll()
+    rig.transport.answer = lambda _: Sent()
+    rig.ci.refuses = {}
+    rig.clock.advance(hours(2))  # what waits comes to its end
+    rig.poll()
     life.polls["ok"] += 1
     for _ in range(3):
-        house.deliver()
-        house.clock.advance(minutes(40))
+        rig.deliver()
+        rig.clock.advance(minutes(40))
     return life
 
 
@@ -194,7 +194,7 @@ def _check_rules(life: Life, db: Database) -> None:
     assert _counted(db, "match") == fired
     assert min(fired.values()) > 5
     assert _counted(db, "unmatched")[()] == sum(not verdicts for verdicts in heard) > 0
-    rules = {rule.name: rule for rule in life.house.book.rules}
+    rules = {rule.name: rule for rule in life.rig.book.rules}
     held = _ask(
         db,
         "SELECT m.rule, substr(d.held_by, 1, 4) AS gate, count(*) FROM delivery d JOIN message m ON m.id = d.message"

@@ -19,7 +19,7 @@ from bridge.record.outbox import entries, silences
 from bridge.record.pruning import Cutoffs
 from bridge.record.queries import gauges
 from bridge.record.queries.lists import Filter
-from bridge.record.schema import action
+from bridge.record.schema import actions
 from tests.conftest import on_both
 from tests.support.admin_world import NOON, World, job_number
 from tests.support.nouns import batch_id, by_hand
@@ -42,7 +42,7 @@ def ann(world: World, *, nonce: str = "1") -> Operations:
 
 def recorded(world: World) -> list[tuple[str, str, Any, Any]]:
     """What, to what, before and after: the actions, which all are Ann's."""
-    found = rows(world.db, action)
+    found = rows(world.db, actions)
     assert {row["who"] for row in found} <= {"ann"}
     return [
         (row["what"], row["subject"], *(json.loads(row[key] or "null") for key in ("before", "after"))) for row in found
@@ -257,7 +257,7 @@ def test_what_cannot_be_written_down_is_not_done(world: World) -> None:
 
 def test_any_name_of_a_person_can_be_written_down(world: World) -> None:
     by_hand(world.db, who="ünn\0\udcff").pause_watch(world.book, "vod")
-    assert [row["who"] for row in rows(world.db, action)] == ["ünn?"]
+    assert [row["who"] for row in rows(world.db, actions)] == ["ünn?"]
 
 
 def test_actions_are_pruned_as_dead_letters_are(world: World) -> None:

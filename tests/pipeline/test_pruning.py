@@ -1,10 +1,9 @@
-"""What was pruned is not told again, whatever CI's list still shows; and nothing is pruned that was never told."""
+"""Pruned jobs are not news again, whatever CI's list still shows; and nothing is pruned that was never sent."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,515 +12,394 @@ from sqlalchemy import update
 
 from bridge.collect.errors import TemporaryError
 from bridge.decide.changes.scan import OVERLAP
-from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import RUNNING, SUCCESS, Sent, Watch
-from bridge.pipeline.poll import Halted, Poller
-from bridge.pipeline.poll_context import Poll
+from bridge.model import RUNNING, SUCCESS
+from bridge.pipeline.poll import Halted
 from bridge.pipeline.prune import Pruner
 from bridge.record import pruning
 from bridge.record.database import Database
 from bridge.record.polling import leases, snapshots
-from bridge.record.schema import delivery, job, transition, worker
+from bridge.record.schema import deliveries, jobs, workers
 from tests.conftest import on_both
-from tests.record.test_pruning import days
-from tests.support.fakes import FakeCi, a_book, count, watch_of
-from tests.support.records import (
-    NOW,
-    Clock,
-    a_listed_job,
-    a_message,
-    a_stream,
-    claim,
-    ended,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    rows,
-    seconds,
-    settle,
-)
+from tests.support.fakes import count, notify_all
+from tests.support.nouns import NOW, Clock, a_listed_job, a_message, hours, minutes, new_delivery, seconds
+from tests.support.records import put, rows
+from tests.support.rig import Rig
 
-BOOK = a_book()
 PRUNED = "older than what is kept"
+OTHER = """
+[[watch]]
+name = "other"
+bucket = "clips-1250000000"
+region = "ap-chongqing"
+"""
+COPY = f'{OTHER}tags = ["Transcode"]\nqueue_type = "Transcoding"\n'
 
-Polls = Callable[..., Poll]
-Prunes = Callable[..., dict[str, int]]
+
+def days(number: float) -> timedelta:
+    return timedelta(days=number)
+
+
+class Pruned(Rig):
+    """Whose worker prunes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.naps: list[float] = []
+        self.pruner = self.new_pruner(self.naps.append)
+
+    def new_pruner(self, nap: Callable[[float], object], worker: str = "w1") -> Pruner:
+        return Pruner(db=self.db, clock=self.clock, worker=worker, nap=nap)
+
+    def prune(self) -> dict[str, int]:
+        return dict(self.pruner.prune(self.book))
+
+    def after(self, number: float) -> dict[str, int]:
+        """Let so many days go by, poll every watch, and prune."""
+        self.clock.advance(days(number))
+        self.polls_all()
+        return self.prune()
+
+    def polls_all(self) -> None:
+        for watch in range(len(self.book.watches)):
+            self.poll(watch)
+
+    def sends(self, *ids: str, **facts: Any) -> None:
+        """See new jobs that have ended, after a poll, and send that."""
+        self.polls_all()
+        self.clock.advance(minutes(10))
+        self.ci.has(*(a_listed_job(id_, SUCCESS, **{"created_at": self.clock(), **facts}) for id_ in ids))
+        self.clock.advance(seconds(30))
+        self.polls_all()
+        self.deliver()
+
+    def ids(self) -> list[str]:
+        return sorted(row["id"] for row in rows(self.db, jobs))
+
+    def since(self) -> datetime | None:
+        """From when on the last list went."""
+        return self.ci.listed[-1][1]
 
 
 @pytest.fixture
-def naps() -> list[float]:
-    return []
+def rig(db: Database) -> Pruned:
+    return Pruned(db, given=notify_all())
 
 
-@pytest.fixture
-def pruner(db: Database, clock: Clock, naps: list[float]) -> Pruner:
-    return Pruner(db=db, clock=clock, worker="w1", nap=naps.append)
-
-
-@pytest.fixture
-def prune(pruner: Pruner) -> Prunes:
-    return lambda book=BOOK: dict(pruner.prune(book))
-
-
-@pytest.fixture
-def poll(poller: Poller, db: Database) -> Polls:
-    """Polls every watch of a book, and returns what came of the first."""
-
-    def polls(book: Rulebook = BOOK) -> Poll:
-        know(db, *book.notifiers.values(), watches=book.watches)
-        found = [poller.poll_once(watch, book) for watch in book.watches]
-        assert found[0] is not None
-        return found[0]
-
-    return polls
-
-
-@pytest.fixture
-def told(db: Database, poll: Polls, ci: FakeCi, clock: Clock) -> Callable[..., None]:
-    """After a first poll, sees new jobs that have ended, and tells them to `cms`."""
-
-    def tells(*ids: str, book: Rulebook = BOOK, **facts: Any) -> None:
-        poll(book)
-        clock.advance(minutes(10))
-        ci.has(*(a_listed_job(id_, SUCCESS, **{"created_at": clock(), **facts}) for id_ in ids))
-        clock.advance(seconds(30))
-        poll(book)
-        settle(db, *(ended(one, Sent()) for one in claim(db, now=clock())), now=clock())
-
-    return tells
-
-
-def _ids(db: Database) -> list[str]:
-    return sorted(row["id"] for row in rows(db, job))
-
-
-def _silent(db: Database) -> dict[str, str | None]:
-    return {row["job_id"]: row["silent"] for row in rows(db, transition)}
-
-
-def _since(ci: FakeCi) -> datetime:
-    """From when on the last list went."""
-    since = ci.listed[-1][1]
-    assert since is not None
-    return since
-
-
-def _with(book: Rulebook, *watches: Watch, **facts: Any) -> Rulebook:
-    return replace(book, watches=watches or book.watches, **facts)
-
-
-def _other(*tags: str, name: str = "other", **facts: Any) -> Watch:
-    """Another watch of the same bucket."""
-    streams = tuple(a_stream(tag, **facts) for tag in tags or ("Transcode",))
-    return replace(watch_of(BOOK), name=name, streams=streams)
-
-
-# --- what goes ----------------------------------------------------------------------------------------------
+# --- what is pruned -----------------------------------------------------------------------------------------
 
 
 @on_both
-def test_what_has_ended_goes_after_its_time_and_a_line_says_how_much(
-    db: Database, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock, caplog: pytest.LogCaptureFixture
+def test_what_has_ended_is_pruned_after_its_time_and_a_line_says_how_much(
+    rig: Pruned, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told("j1", "j2")
-    assert prune() == {}
-    clock.advance(days(31))
-    poll()
-    with caplog.at_level(logging.INFO):
-        assert prune() == {"deliveries": 2, "jobs": 2}
+    rig.sends("j1", "j2")
+    assert rig.prune() == {}
+    with caplog.at_level(logging.INFO, logger="bridge.pipeline.prune"):
+        assert rig.after(31) == {"deliveries": 2, "jobs": 2}
     assert [(line.message, line.deliveries, line.jobs) for line in caplog.records] == [("pruned", 2, 2)]  # type: ignore[attr-defined]
-    assert [count(db, table) for table in ("job", "transition", "delivery", "message", "attempt")] == [0] * 5
+    assert [count(rig.db, table) for table in ("job", "transition", "delivery", "message", "attempt")] == [0] * 5
 
 
-def test_nothing_goes_while_a_worker_of_before_there_was_pruning_is_heard_of(
-    db: Database, told: Callable[..., None], prune: Prunes, clock: Clock
-) -> None:
-    told("j1")
-    clock.advance(days(40))
-    with db.write() as tx:
-        leases.enlist(tx, "new", machine="m", pid=1, now=clock())
-        leases.enlist(tx, "old", machine="m", pid=2, now=clock())
-        tx.execute(update(worker).where(worker.c.id == "old").values(revision="0001"))
-    assert prune() == {}
-    clock.advance(hours(2))
-    assert prune() != {}
+def test_nothing_is_pruned_while_a_worker_of_before_there_was_pruning_is_heard_of(rig: Pruned) -> None:
+    rig.sends("j1")
+    rig.clock.advance(days(40))
+    with rig.db.write() as tx:
+        leases.enlist(tx, "new", machine="m", pid=1, now=rig.clock())
+        leases.enlist(tx, "old", machine="m", pid=2, now=rig.clock())
+        tx.execute(update(workers).where(workers.c.id == "old").values(revision="0001"))
+    assert rig.prune() == {}
+    rig.clock.advance(hours(2))
+    assert rig.prune() != {}
 
 
-def test_what_the_rules_keep_longer_stays(told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock) -> None:
-    longer = _with(BOOK, keep=days(60), keep_dead=days(120))
-    told("j1", book=longer)
-    clock.advance(days(59))
-    poll(longer)
-    assert prune(longer) == {}
-    clock.advance(days(2))
-    poll(longer)
-    assert prune(longer) == {"deliveries": 1, "jobs": 1}
+def test_what_the_rules_keep_longer_stays(rig: Pruned) -> None:
+    rig.use(given=notify_all().replace("[defaults]", '[defaults]\nkeep = "60d"\nkeep_dead = "120d"'))
+    rig.sends("j1")
+    assert rig.after(59) == {}
+    assert rig.after(2) == {"deliveries": 1, "jobs": 1}
 
 
-def test_nothing_is_told_or_stored_again_by_the_polls_that_follow(
-    db: Database, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    told("j1")
+def test_the_polls_that_follow_store_nothing_again(rig: Pruned) -> None:
+    rig.sends("j1")
     for _ in range(20):
-        clock.advance(days(4))
-        assert poll().transitions == 0
-        prune()
-    assert (_ids(db), count(db, "delivery")) == ([], 0)
+        rig.clock.advance(days(4))
+        assert rig.poll().transitions == 0
+        rig.prune()
+    assert (rig.ids(), count(rig.db, "delivery")) == ([], 0)
 
 
 # --- an unfinished job from long ago --------------------------------------------------------------------------
 
 
 @on_both
-def test_a_list_does_not_go_back_behind_what_was_pruned_for_an_old_unfinished_job(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
+def test_a_list_does_not_go_back_behind_what_was_pruned_for_an_old_unfinished_job_which_is_followed(
+    rig: Pruned,
 ) -> None:
-    ci.has(a_listed_job("old", RUNNING, created_at=clock() - hours(1)))
-    told("j1")
-    clock.advance(days(31))
-    poll()
-    assert prune() == {"deliveries": 1, "jobs": 1}
-    clock.advance(minutes(1))
-    assert poll().transitions == 0
-    assert _since(ci) == clock() - minutes(1) - OVERLAP
-    assert ci.described[-1] == ("old",)
-    assert _ids(db) == ["old"]
+    rig.ci.has(a_listed_job("old", RUNNING, created_at=rig.clock() - hours(1)))
+    rig.sends("j1")
+    assert rig.after(31) == {"deliveries": 1, "jobs": 1}
+    rig.clock.advance(minutes(1))
+    assert rig.poll().transitions == 0
+    assert rig.since() == rig.clock() - minutes(1) - OVERLAP
+    assert (rig.ci.described[-1], rig.ids()) == (("old",), ["old"])
+    rig.ci.has(a_listed_job("old", SUCCESS, created_at=NOW - hours(1)))
+    assert rig.poll().deliveries == 1
+    assert [state for id_, _, state in rig.steps() if id_ == "old"] == [RUNNING, SUCCESS]
+    assert rig.prune() == {}
 
 
-def test_an_old_unfinished_job_is_followed_to_its_end_and_told(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    ci.has(a_listed_job("old", RUNNING, created_at=clock() - hours(1)))
-    told("j1")
-    clock.advance(days(100))
-    poll()
-    prune()
-    ci.has(a_listed_job("old", SUCCESS, created_at=NOW - hours(1)))
-    assert poll().deliveries == 1
-    assert [row["state"] for row in rows(db, transition) if row["job_id"] == "old"] == [RUNNING, SUCCESS]
-    assert prune() == {}
-
-
-def test_a_list_still_goes_back_to_an_unfinished_job_that_is_younger_than_what_was_pruned(
-    ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    told("j1")
-    clock.advance(days(31))
-    young = clock()
-    ci.has(a_listed_job("young", RUNNING, created_at=young))
-    poll()
-    prune()
-    clock.advance(minutes(10))
-    poll()
-    clock.advance(minutes(10))
-    poll()
-    assert _since(ci) == young - seconds(1)
+def test_a_list_still_goes_back_to_an_unfinished_job_that_is_younger_than_what_was_pruned(rig: Pruned) -> None:
+    rig.sends("j1")
+    rig.clock.advance(days(31))
+    young = rig.clock()
+    rig.ci.has(a_listed_job("young", RUNNING, created_at=young))
+    rig.after(0)
+    rig.polls(2, minutes(10))
+    assert rig.since() == young - seconds(1)
 
 
 @on_both
-def test_a_job_that_is_pruned_while_a_list_shows_it_is_not_told_again(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    ci.has(a_listed_job("open", RUNNING, created_at=clock()))
-    told("j1")
-    clock.advance(days(31))
-    poll()
-    clock.advance(minutes(1))
+def test_a_job_that_is_pruned_while_a_list_shows_it_is_no_news(rig: Pruned) -> None:
+    rig.ci.has(a_listed_job("open", RUNNING, created_at=rig.clock()))
+    rig.sends("j1")
+    rig.clock.advance(days(31))
+    rig.poll()
+    rig.clock.advance(minutes(1))
     # Nothing was pruned when this list began, so it goes back to the unfinished job.
-    ci.before_call = prune
-    assert poll().deliveries == 0
-    assert _since(ci) == NOW - seconds(1)
-    assert _silent(db)["j1"] == PRUNED
+    rig.ci.before_call = rig.prune
+    assert rig.poll().deliveries == 0
+    assert (rig.since(), rig.silent()["j1"]) == (NOW - seconds(1), PRUNED)
 
 
 # --- lists that go far back -----------------------------------------------------------------------------------
 
 
-def test_after_forty_days_off_all_is_told_that_came_meanwhile_and_nothing_again(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    told("before")
-    last = clock()
-    clock.advance(days(40))
-    ci.has(a_listed_job("meanwhile", SUCCESS, created_at=last + minutes(1)))
-    prune()
-    found = poll()
-    assert (found.transitions, found.deliveries) == (1, 1)
-    assert _silent(db)["meanwhile"] is None
-    prune()
-    assert _ids(db) == ["meanwhile"]
-    clock.advance(minutes(1))
-    assert poll().transitions == 0
+def test_after_forty_days_off_all_that_came_meanwhile_is_news_and_is_kept_as_long_as_any_other(rig: Pruned) -> None:
+    rig.sends("before")
+    rig.clock.advance(days(40))
+    rig.ci.has(a_listed_job("meanwhile", SUCCESS, created_at=rig.clock() - days(39)))
+    rig.prune()
+    found = rig.poll()
+    assert (found.transitions, found.deliveries, rig.silent()["meanwhile"]) == (1, 1, None)
+    rig.after(29)
+    assert rig.ids() == ["meanwhile"]
+    rig.clock.advance(minutes(1))
+    assert rig.poll().transitions == 0
 
 
-def test_what_is_seen_late_is_kept_as_long_as_what_is_seen_at_once(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    told("before")
-    clock.advance(days(40))
-    ci.has(a_listed_job("meanwhile", SUCCESS, created_at=clock() - days(39)))
-    poll()
-    clock.advance(days(29))
-    poll()
-    prune()
-    assert _ids(db) == ["meanwhile"]
-
-
-def test_a_job_within_the_overlap_of_the_last_list_stays(
-    db: Database, told: Callable[..., None], prune: Prunes, poll: Polls, clock: Clock
-) -> None:
-    told("j1")  # half a minute before the last complete listing began
-    clock.advance(days(40))
-    assert prune() == {"deliveries": 1}
-    assert poll().transitions == 0
-    assert prune() == {"jobs": 1}
+def test_a_job_within_the_overlap_of_the_last_list_stays(rig: Pruned) -> None:
+    rig.sends("j1")  # half a minute before the last complete listing began
+    rig.clock.advance(days(40))
+    assert rig.prune() == {"deliveries": 1}
+    assert rig.poll().transitions == 0
+    assert rig.prune() == {"jobs": 1}
 
 
 @pytest.mark.parametrize("ahead", [days(-2), minutes(-20), minutes(20), days(2)])
-def test_nothing_is_told_again_when_the_clock_of_ci_is_another(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock, ahead: timedelta
-) -> None:
-    theirs = Clock(clock() + ahead)
-    ci.clock = theirs
-    poll()
-    clock.advance(minutes(10))
+def test_nothing_is_news_again_when_the_clock_of_ci_is_another(rig: Pruned, ahead: timedelta) -> None:
+    theirs = rig.ci.clock = Clock(rig.clock() + ahead)
+    rig.poll()
+    rig.clock.advance(minutes(10))
     theirs.advance(minutes(10))
-    ci.has(a_listed_job("open", RUNNING, created_at=theirs()), a_listed_job("j1", SUCCESS, created_at=theirs()))
+    rig.ci.has(a_listed_job("open", RUNNING, created_at=theirs()), a_listed_job("j1", SUCCESS, created_at=theirs()))
     for _ in range(12):
-        found = poll()
-        prune()
-        clock.advance(days(5))
+        found = rig.poll()
+        rig.prune()
+        rig.clock.advance(days(5))
         theirs.advance(days(5))
     assert found.transitions == 0
-    assert [row["job_id"] for row in rows(db, transition)] == ["open"]
+    assert [id_ for id_, _, _ in rig.steps()] == ["open"]
 
 
 @on_both
-def test_a_job_without_a_creation_time_goes_by_when_it_was_first_seen(
-    db: Database, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock, ci: FakeCi
-) -> None:
-    told("j1", created_at=None)
-    clock.advance(days(29))
-    poll()
-    assert prune() == {}
-    ci.forgets("j1")
-    clock.advance(days(2))
-    poll()
-    assert prune() == {"deliveries": 1, "jobs": 1}
+def test_a_job_without_a_creation_time_is_kept_from_when_it_was_first_seen(rig: Pruned) -> None:
+    rig.sends("j1", created_at=None)
+    assert rig.after(29) == {}
+    rig.ci.forgets("j1")
+    assert rig.after(2) == {"deliveries": 1, "jobs": 1}
 
 
 # --- other streams of the bucket ------------------------------------------------------------------------------
 
 
-def test_a_stream_added_later_announces_what_its_first_list_finds(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    told("j1")
-    clock.advance(days(31))
-    poll()
-    prune()
-    ci.has(a_listed_job("s1", SUCCESS, tag="Snapshot", created_at=clock() - days(30)))
-    book = a_book("Transcode", "Snapshot", announce=True)
-    watch = replace(watch_of(book), lookback=days(30))
-    assert poll(_with(book, watch)).deliveries == 1
-    assert _silent(db) == {"s1": None}
+def test_a_stream_added_later_announces_what_its_first_list_finds(rig: Pruned) -> None:
+    rig.sends("j1")
+    rig.after(31)
+    rig.ci.has(a_listed_job("s1", SUCCESS, tag="Snapshot", created_at=rig.clock() - days(30)))
+    rig.use(given=notify_all("Transcode", "Snapshot", announce=True, lookback="30d"))
+    assert rig.poll().deliveries == 1
+    assert rig.silent() == {"s1": None}
 
 
-def test_a_stream_added_later_tells_nothing_again_that_another_one_told(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    told("j1")
-    clock.advance(days(31))
-    poll()
-    prune()
-    longer = _with(a_book(announce=True), keep=days(90))
-    wide = replace(_other(queue_type="Transcoding"), lookback=days(60), announce_first=True)
-    book = _with(longer, watch_of(longer), wide)
-    poll(book)
-    assert (_silent(db), count(db, "delivery")) == ({"j1": PRUNED}, 0)
+def test_a_stream_added_later_makes_no_news_of_what_another_one_sent(rig: Pruned) -> None:
+    rig.sends("j1")
+    rig.after(31)
+    longer = notify_all(announce=True).replace("[defaults]", '[defaults]\nkeep = "90d"')
+    rig.use(f'{COPY}lookback = "60d"\n', given=longer)
+    rig.polls_all()
+    assert (rig.silent(), count(rig.db, "delivery")) == ({"j1": PRUNED}, 0)
     # What was found again is kept as long as anything seen now, and the horizon has not moved back.
-    prune(book)
-    assert _ids(db) == ["j1"]
-    clock.advance(days(31))
-    poll()
-    assert prune() == {"jobs": 1}
+    rig.prune()
+    assert rig.ids() == ["j1"]
+    rig.use("", given=notify_all())
+    assert rig.after(31) == {"jobs": 1}
 
 
 @on_both
-def test_nothing_goes_that_a_paused_watch_of_the_bucket_has_still_to_show(
-    db: Database, ci: FakeCi, told: Callable[..., None], poller: Poller, prune: Prunes, clock: Clock
-) -> None:
-    other = _other(queue_type="Transcoding")
-    book = _with(BOOK, watch_of(BOOK), other)
-    told("j1", book=book)
-    clock.advance(minutes(10))
-    ci.has(a_listed_job("j2", SUCCESS, created_at=clock()))
+def test_nothing_is_pruned_that_a_paused_watch_of_the_bucket_has_still_to_show(rig: Pruned) -> None:
+    rig.use(COPY)
+    rig.sends("j1")
+    rig.clock.advance(minutes(10))
+    rig.ci.has(a_listed_job("j2", SUCCESS, created_at=rig.clock()))
     for _ in range(3):
-        poller.poll_once(watch_of(book), book)
-        clock.advance(days(15))
-    prune(book)
-    assert _ids(db) == ["j1", "j2"]
-    found = poller.poll_once(other, book)
-    assert found is not None
-    assert found.transitions == 0
+        rig.poll()
+        rig.clock.advance(days(15))
+    rig.prune()
+    assert rig.ids() == ["j1", "j2"]
+    assert rig.poll(1).transitions == 0
 
 
-def test_a_stream_that_was_never_listed_whole_holds_what_came_since_it_was_asked_for(
-    db: Database, ci: FakeCi, told: Callable[..., None], poller: Poller, prune: Prunes, clock: Clock
-) -> None:
-    told("j1")
-    clock.advance(minutes(10))
-    other = _other("Snapshot")
-    book = _with(BOOK, watch_of(BOOK), other)
-    know(db, watches=book.watches)
-    ci.refuses["Snapshot"] = TemporaryError("CI is ill", advice="wait")
-    poller.poll_once(other, book)
-    ci.has(a_listed_job("s1", SUCCESS, tag="Snapshot", created_at=clock() + minutes(1)))
-    ci.has(a_listed_job("j2", SUCCESS, created_at=clock() + minutes(1)))
-    clock.advance(minutes(2))
-    poller.poll_once(watch_of(book), book)
-    clock.advance(days(40))
-    poller.poll_once(watch_of(book), book)
-    prune(book)
-    assert _ids(db) == ["j2"]
-    ci.refuses.clear()
-    found = poller.poll_once(other, book)
-    assert found is not None
-    assert (found.deliveries, _silent(db)["s1"]) == (1, None)
+def test_a_stream_that_was_never_listed_whole_holds_what_came_since_it_was_asked_for(rig: Pruned) -> None:
+    rig.sends("j1")
+    rig.clock.advance(minutes(10))
+    rig.use(f'{OTHER}tags = ["Snapshot"]\n')
+    rig.ci.refuses["Snapshot"] = TemporaryError("CI is ill", advice="wait")
+    rig.poll(1)
+    rig.ci.has(a_listed_job("s1", SUCCESS, tag="Snapshot", created_at=rig.clock() + minutes(1)))
+    rig.ci.has(a_listed_job("j2", SUCCESS, created_at=rig.clock() + minutes(1)))
+    rig.polls(1, minutes(2))
+    rig.polls(1, days(40))
+    rig.prune()
+    assert rig.ids() == ["j2"]
+    rig.ci.refuses.clear()
+    assert (rig.poll(1).deliveries, rig.silent()["s1"]) == (1, None)
 
 
-def test_a_stream_that_comes_back_into_the_rules_tells_nothing_again(
-    db: Database, ci: FakeCi, told: Callable[..., None], poll: Polls, prune: Prunes, clock: Clock
-) -> None:
-    both = a_book("Transcode", "Snapshot")
+def test_a_stream_that_comes_back_into_the_rules_makes_no_news_of_what_was_sent(rig: Pruned) -> None:
+    both, without = (notify_all(*tags, lookback="30d") for tags in (("Transcode", "Snapshot"), ("Transcode",)))
+    rig.use(given=both)
     for id_ in ("s1", "s2"):
-        told(id_, tag="Snapshot", book=both)
-    for _ in range(2):  # without it meanwhile
-        clock.advance(days(20))
-        poll()
-    assert prune() == {"deliveries": 2, "jobs": 2}
-    ci.has(a_listed_job("s3", SUCCESS, tag="Snapshot", created_at=clock() - days(1)))
-    assert poll(both).deliveries == 1
-    assert _silent(db) == {"s2": PRUNED, "s3": None}
+        rig.sends(id_, tag="Snapshot")
+    rig.clock.advance(days(5))
+    rig.use(given=without)
+    rig.polls(2, days(14))
+    assert rig.prune() == {"deliveries": 2, "jobs": 2}
+    rig.ci.has(a_listed_job("s3", SUCCESS, tag="Snapshot", created_at=rig.clock() - days(1)))
+    rig.use(given=both)
+    assert rig.poll().deliveries == 1
+    assert rig.silent() == {"s2": PRUNED, "s3": None}
 
 
-# --- how it goes ----------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------------------
 
 
-def _fill(db: Database, how_many: int) -> None:
-    with db.write() as tx:
-        jobs = [a_listed_job(f"j{n}", SUCCESS) for n in range(how_many)]
+def fill(rig: Pruned, batches: int) -> None:
+    """Store so many batches of old jobs."""
+    with rig.db.write() as tx:
+        jobs = [a_listed_job(f"j{n}", SUCCESS) for n in range(batches * pruning.AT_ONCE)]
         snapshots.save(tx, jobs, [], {}, stream="s", streams=(), now=NOW)
+    rig.clock.advance(days(31))
 
 
 @on_both
-def test_it_pauses_before_each_batch_and_ends_when_the_worker_stops(
-    db: Database, clock: Clock, naps: list[float]
-) -> None:
-    _fill(db, 3 * pruning.AT_ONCE)
-    clock.advance(days(31))
+def test_it_pauses_before_each_batch_and_ends_when_the_worker_stops(rig: Pruned) -> None:
+    fill(rig, 3)
 
     def nap(seconds_: float) -> None:
-        naps.append(seconds_)
-        if len(naps) == 4:
+        rig.naps.append(seconds_)
+        if len(rig.naps) == 4:
             raise Halted
 
-    halting = Pruner(db=db, clock=clock, worker="w1", nap=nap)
-    assert halting.prune(BOOK) == {"jobs": 2 * pruning.AT_ONCE}
-    assert naps[0] == 0  # there was no delivery to prune
-    assert min(naps[1:]) > 0
-    assert count(db, "job") == pruning.AT_ONCE
-    with db.write() as tx:
-        assert pruning.acquire(tx, "w2", now=clock())
+    assert rig.new_pruner(nap).prune(rig.book) == {"jobs": 2 * pruning.AT_ONCE}
+    assert rig.naps[0] == 0  # there was no delivery to prune
+    assert min(rig.naps[1:]) > 0
+    assert count(rig.db, "job") == pruning.AT_ONCE
+    with rig.db.write() as tx:
+        assert pruning.acquire(tx, "w2", now=rig.clock())
 
 
 @on_both
-def test_another_worker_goes_on_when_this_one_has_lost_its_lease(db: Database, clock: Clock) -> None:
-    _fill(db, 2 * pruning.AT_ONCE)
-    clock.advance(days(31))
+def test_another_worker_goes_on_when_this_one_has_lost_its_lease(rig: Pruned) -> None:
+    fill(rig, 2)
 
     def away(_: float) -> None:
-        if count(db, "job") == pruning.AT_ONCE:
-            clock.advance(2 * leases.LEASE)
-            with db.write() as tx:
-                assert pruning.acquire(tx, "w2", now=clock())
+        if count(rig.db, "job") == pruning.AT_ONCE:
+            rig.clock.advance(2 * leases.LEASE)
+            with rig.db.write() as tx:
+                assert pruning.acquire(tx, "w2", now=rig.clock())
 
-    slow = Pruner(db=db, clock=clock, worker="w1", nap=away)
-    assert slow.prune(BOOK) == {"jobs": pruning.AT_ONCE}
-    assert slow.prune(BOOK) == {}
-    with db.write() as tx:
+    slow = rig.new_pruner(away)
+    assert [slow.prune(rig.book), slow.prune(rig.book)] == [{"jobs": pruning.AT_ONCE}, {}]
+    with rig.db.write() as tx:
         leases.release(tx, pruning.LEASE, "w2")
-    assert Pruner(db=db, clock=clock, worker="w3", nap=lambda _: None).prune(BOOK) == {"jobs": pruning.AT_ONCE}
+    assert rig.new_pruner(lambda _: None, "w3").prune(rig.book) == {"jobs": pruning.AT_ONCE}
 
 
 # --- what older versions did not write ------------------------------------------------------------------------
 
 
-def _without_rules(db: Database, how_many: int) -> None:
-    put(db, *(new_delivery(f"d{n}", message=a_message(f"m{n}", rule="r")) for n in range(how_many)))
-    with db.write() as tx:
-        tx.execute(update(delivery).values(rule=None))
+def put_without_rules(rig: Pruned, how_many: int) -> None:
+    put(rig.db, *(new_delivery(f"d{n}", message=a_message(f"m{n}", rule="r")) for n in range(how_many)))
+    forget_rules(rig)
 
 
-def _unsaid(db: Database) -> list[str]:
-    return [row["id"] for row in rows(db, delivery) if row["rule"] is None]
+def forget_rules(rig: Pruned) -> None:
+    with rig.db.write() as tx:
+        tx.execute(update(deliveries).values(rule=None))
+
+
+def without_rule(rig: Pruned) -> list[str]:
+    return [row["id"] for row in rows(rig.db, deliveries) if row["rule"] is None]
 
 
 @on_both
 def test_the_rules_of_deliveries_are_written_down_with_a_pause_before_each_batch(
-    db: Database, prune: Prunes, naps: list[float], caplog: pytest.LogCaptureFixture
+    rig: Pruned, caplog: pytest.LogCaptureFixture
 ) -> None:
-    count_ = pruning.RULES_AT_ONCE + 10
-    _without_rules(db, count_)
-    with caplog.at_level(logging.INFO):
-        assert prune() == {}
-    assert _unsaid(db) == []
-    assert [nap > 0 for nap in naps[-4:]] == [False, True, True, True]  # the others' walks, compacting, two batches
-    said = [(line.message, line.deliveries) for line in caplog.records]  # type: ignore[attr-defined]
-    assert said == [("wrote down the rules of deliveries", count_)]
+    how_many = pruning.RULES_AT_ONCE + 10
+    put_without_rules(rig, how_many)
+    with caplog.at_level(logging.INFO, logger="bridge.pipeline.prune"):
+        assert rig.prune() == {}
+    assert without_rule(rig) == []
+    assert [nap > 0 for nap in rig.naps[-4:]] == [False, True, True, True]  # other walks, compacting, two batches
+    lines = [(line.message, line.deliveries) for line in caplog.records]  # type: ignore[attr-defined]
+    assert lines == [("wrote down the rules of deliveries", how_many)]
 
 
 @on_both
-def test_a_run_that_ends_early_has_written_the_newest_rules_and_the_next_one_goes_on(
-    db: Database, clock: Clock
-) -> None:
-    _without_rules(db, 2 * pruning.RULES_AT_ONCE + 10)
+def test_a_run_that_ends_early_has_written_the_newest_rules_and_the_next_one_goes_on(rig: Pruned) -> None:
+    put_without_rules(rig, 2 * pruning.RULES_AT_ONCE + 10)
     rest = [f"d{n}" for n in range(pruning.RULES_AT_ONCE + 10)]
     halts = [Halted()]
 
     def nap(_: float) -> None:
-        if halts and len(_unsaid(db)) == len(rest):
+        if halts and len(without_rule(rig)) == len(rest):
             raise halts.pop()
 
-    halting = Pruner(db=db, clock=clock, worker="w1", nap=nap)
-    halting.prune(BOOK)
-    assert _unsaid(db) == rest
-    halting.prune(BOOK)
-    assert _unsaid(db) == []
+    halting = rig.new_pruner(nap)
+    halting.prune(rig.book)
+    assert without_rule(rig) == rest
+    halting.prune(rig.book)
+    assert without_rule(rig) == []
 
 
-def test_rules_are_written_down_though_a_worker_of_an_older_version_is_about(
-    db: Database, told: Callable[..., None], prune: Prunes, clock: Clock
-) -> None:
-    told("j1")
-    clock.advance(days(40))
-    _without_rules(db, 3)
-    with db.write() as tx:
-        leases.enlist(tx, "old", machine="m", pid=2, now=clock())
-        tx.execute(update(worker).values(revision="0003"))
-    assert prune() == {}
-    assert _unsaid(db) == []
-    with db.write() as tx:
-        tx.execute(update(delivery).values(rule=None))  # the older one writes again
-    prune()
-    assert _unsaid(db) == []
+def test_rules_are_written_down_though_a_worker_of_an_older_version_runs(rig: Pruned) -> None:
+    rig.sends("j1")
+    rig.clock.advance(days(40))
+    put_without_rules(rig, 3)
+    with rig.db.write() as tx:
+        leases.enlist(tx, "old", machine="m", pid=2, now=rig.clock())
+        tx.execute(update(workers).values(revision="0003"))
+    assert rig.prune() == {}
+    assert without_rule(rig) == []
+    forget_rules(rig)  # the older one writes again
+    rig.prune()
+    assert without_rule(rig) == []
 
 
-def test_rules_are_left_to_the_worker_that_prunes(db: Database, prune: Prunes, clock: Clock) -> None:
-    _without_rules(db, 3)
-    with db.write() as tx:
-        assert pruning.acquire(tx, "w2", now=clock())
-    prune()
-    assert len(_unsaid(db)) == 3
+def test_rules_are_left_to_the_worker_that_prunes(rig: Pruned) -> None:
+    put_without_rules(rig, 3)
+    with rig.db.write() as tx:
+        assert pruning.acquire(tx, "w2", now=rig.clock())
+    rig.prune()
+    assert len(without_rule(rig)) == 3

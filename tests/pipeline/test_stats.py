@@ -13,22 +13,22 @@ from bridge.pipeline.stats import SPANS, Stats, quantile, stats
 from bridge.record import counters
 from bridge.record.counters import BOUNDS, Count
 from bridge.record.database import Database
-from tests.support.records import Clock, hours, minutes, seconds
-from tests.support.simulated_bridge import House
+from tests.support.nouns import hours, minutes, seconds
+from tests.support.rig import Rig
 
 RULES = '[[rule]]\nname = "all"\nto = "done"\nnotify = "ops"\n'
 
 
 @pytest.fixture
-def house(db: Database, clock: Clock) -> House:
-    house = House(db, RULES, clock)
-    house.poll()
-    return house
+def rig(db: Database) -> Rig:
+    rig = Rig(db, RULES)
+    rig.poll()
+    return rig
 
 
-def shown(house: House, span: str = "1h", **which: str) -> Stats:
-    with house.db.read() as tx:
-        return stats(tx, span, house.clock(), **which)
+def shown(rig: Rig, span: str = "1h", **which: str) -> Stats:
+    with rig.db.read() as tx:
+        return stats(tx, span, rig.clock(), **which)
 
 
 def standing(found: Stats) -> dict[str, tuple[int, ...]]:
@@ -36,28 +36,28 @@ def standing(found: Stats) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("span", SPANS)
-def test_slots_are_as_long_as_what_is_left_of_their_age_and_end_now(house: House, span: str) -> None:
-    house.clock.advance(minutes(7))
-    found, (length, step) = shown(house, span), SPANS[span]
+def test_slots_are_as_long_as_what_is_left_of_their_age_and_end_now(rig: Rig, span: str) -> None:
+    rig.clock.advance(minutes(7))
+    found, (length, step) = shown(rig, span), SPANS[span]
     assert {b - a for a, b in pairwise(found.slots)} == {step} == {found.step}
     assert len(found.slots) == length / step
     assert found.since == found.slots[0]
-    assert found.slots[-1] <= found.until == house.clock() < found.slots[-1] + step
+    assert found.slots[-1] <= found.until == rig.clock() < found.slots[-1] + step
 
 
-def test_jobs_stand_where_they_stood_at_the_end_of_each_slot(house: House) -> None:
-    house.has("j1", "Submitted", tag="Transcode", queue="p1")
-    house.has("j2", "Submitted", tag="Transcode", queue="p1")
-    house.poll()  # 09:00
-    house.passes(minutes(10))
-    house.has("j1", "Running")
-    house.poll()  # 09:10
-    house.passes(minutes(10))
-    house.has("j1", "Success")
-    house.has("j2", "Running")
-    house.poll()  # 09:20
-    house.passes(minutes(6))
-    found = shown(house)
+def test_jobs_stand_where_they_stood_at_the_end_of_each_slot(rig: Rig) -> None:
+    rig.has("j1", "Submitted", tag="Transcode", queue="p1")
+    rig.has("j2", "Submitted", tag="Transcode", queue="p1")
+    rig.poll()  # 09:00
+    rig.passes(minutes(10))
+    rig.has("j1", "Running")
+    rig.poll()  # 09:10
+    rig.passes(minutes(10))
+    rig.has("j1", "Success")
+    rig.has("j2", "Running")
+    rig.poll()  # 09:20
+    rig.passes(minutes(6))
+    found = shown(rig)
     assert f"{found.slots[-6]:%H:%M}" == "09:00"
     none = (0,) * 6
     assert standing(found) == {
@@ -72,49 +72,49 @@ def test_jobs_stand_where_they_stood_at_the_end_of_each_slot(house: House) -> No
     }
 
 
-def test_what_is_shown_of_hours_and_days_is_the_same_before_and_after_it_is_compacted(house: House) -> None:
+def test_what_is_shown_of_hours_and_days_is_the_same_before_and_after_it_is_compacted(rig: Rig) -> None:
     for k in range(30):
-        house.has(f"j{k}", "Running" if k % 3 else "Success", tag="Transcode")
-        house.poll()
-        house.deliver()
-        house.clock.advance(hours(2))
-    before = shown(house, "24h"), shown(house, "7d")
-    with house.db.write() as tx:
-        assert counters.compact(tx, now=house.clock()) > 0
-    assert (shown(house, "24h"), shown(house, "7d")) == before
+        rig.has(f"j{k}", "Running" if k % 3 else "Success", tag="Transcode")
+        rig.poll()
+        rig.deliver()
+        rig.clock.advance(hours(2))
+    before = shown(rig, "24h"), shown(rig, "7d")
+    with rig.db.write() as tx:
+        assert counters.compact(tx, now=rig.clock()) > 0
+    assert (shown(rig, "24h"), shown(rig, "7d")) == before
     assert sum(sum(one.counts) for one in before[1].transitions) == 30
 
 
-def test_pruning_compacts_all_there_is_some_rows_at_a_time(house: House, clock: Clock) -> None:
-    with house.db.write() as tx:
+def test_pruning_compacts_all_there_is_some_rows_at_a_time(rig: Rig) -> None:
+    with rig.db.write() as tx:
         for step in range(3 * counters.AT_ONCE):
-            counters.add(tx, [Count("delivery", ("ops", "dead"))], now=clock() - minutes(5 * step))
+            counters.add(tx, [Count("delivery", ("ops", "dead"))], now=rig.clock() - minutes(5 * step))
     naps: list[float] = []
-    Pruner(db=house.db, clock=clock, worker="w9", nap=naps.append).prune(house.book)
-    with house.db.write() as tx:
-        assert counters.compact(tx, now=clock()) == 0
+    Pruner(db=rig.db, clock=rig.clock, worker="w9", nap=naps.append).prune(rig.book)
+    with rig.db.write() as tx:
+        assert counters.compact(tx, now=rig.clock()) == 0
     assert len(naps) > 3
-    assert sum(sum(one.counts) for one in shown(house, "7d").deliveries) == 3 * counters.AT_ONCE
+    assert sum(sum(one.counts) for one in shown(rig, "7d").deliveries) == 3 * counters.AT_ONCE
 
 
-def test_a_tag_or_a_queue_can_be_looked_at_alone(house: House) -> None:
-    house.has("j1", "Running", tag="Transcode", queue="p1")
-    house.has("j2", "Running", tag="Snapshot", queue="p2")
-    house.poll()
-    assert set(standing(shown(house))) == {"Transcode/p1/Running", "Snapshot/p2/Running"}
-    assert set(standing(shown(house, tag="Snapshot"))) == {"Snapshot/p2/Running"}
-    assert [one.queue for one in shown(house, queue="p1").transitions] == ["p1"]
-    assert shown(house, tag="Snapshot", queue="p1").jobs == ()
+def test_a_tag_or_a_queue_can_be_looked_at_alone(rig: Rig) -> None:
+    rig.has("j1", "Running", tag="Transcode", queue="p1")
+    rig.has("j2", "Running", tag="Snapshot", queue="p2")
+    rig.poll()
+    assert set(standing(shown(rig))) == {"Transcode/p1/Running", "Snapshot/p2/Running"}
+    assert set(standing(shown(rig, tag="Snapshot"))) == {"Snapshot/p2/Running"}
+    assert [one.queue for one in shown(rig, queue="p1").transitions] == ["p1"]
+    assert shown(rig, tag="Snapshot", queue="p1").jobs == ()
 
 
-def test_deliveries_are_shown_by_what_became_of_them_and_how_long_it_took(house: House) -> None:
+def test_deliveries_are_shown_by_what_became_of_them_and_how_long_it_took(rig: Rig) -> None:
     for k in range(4):
-        house.has(f"j{k}", "Success")
-    house.clock.advance(seconds(45))
-    house.poll()
-    house.transport.answer = lambda one: Rejected("no") if one.n == 1 else Sent()
-    house.deliver()
-    found = shown(house)
+        rig.has(f"j{k}", "Success")
+    rig.clock.advance(seconds(45))
+    rig.poll()
+    rig.transport.answer = lambda one: Rejected("no") if one.n == 1 else Sent()
+    rig.deliver()
+    found = shown(rig)
     assert {(one.notifier, one.outcome): sum(one.counts) for one in found.deliveries} == {
         ("ops", "dead"): 1, ("ops", "delivered"): 3,
     }  # fmt: skip
@@ -124,17 +124,17 @@ def test_deliveries_are_shown_by_what_became_of_them_and_how_long_it_took(house:
     assert 30 < latency.p50_s < 60  # the bucket of 45.1 s
 
 
-def test_a_count_that_does_not_fit_the_jobs_is_never_below_none(house: House, clock: Clock) -> None:
-    with house.db.write() as tx:  # as after a restored backup, or of workers that did not count
-        counters.add(tx, [Count("transition", ("Transcode", "", "new", "Running"), times=5)], now=clock())
-    assert standing(shown(house)) == {}
+def test_a_count_that_does_not_fit_the_jobs_is_never_below_none(rig: Rig) -> None:
+    with rig.db.write() as tx:  # as after a restored backup, or of workers that did not count
+        counters.add(tx, [Count("transition", ("Transcode", "", "new", "Running"), times=5)], now=rig.clock())
+    assert standing(shown(rig)) == {}
 
 
-def test_a_chart_has_no_more_than_its_largest_lines(house: House, clock: Clock) -> None:
-    with house.db.write() as tx:
+def test_a_chart_has_no_more_than_its_largest_lines(rig: Rig) -> None:
+    with rig.db.write() as tx:
         many = [Count("transition", ("Transcode", f"p{k}", "new", "Success"), times=k) for k in range(1, 400)]
-        counters.add(tx, many, now=clock())
-    found = shown(house).transitions
+        counters.add(tx, many, now=rig.clock())
+    found = shown(rig).transitions
     assert len(found) == 200
     assert min(sum(one.counts) for one in found) == 200
 
@@ -156,5 +156,5 @@ def test_a_quantile_is_estimated_within_its_bucket(
     assert quantile(share, buckets, BOUNDS["delivery"]) == pytest.approx(expected)
 
 
-def test_times_are_aware(house: House) -> None:
-    assert all(isinstance(slot, datetime) and slot.tzinfo for slot in shown(house).slots)
+def test_times_are_aware(rig: Rig) -> None:
+    assert all(isinstance(slot, datetime) and slot.tzinfo for slot in shown(rig).slots)

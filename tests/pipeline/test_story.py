@@ -5,8 +5,8 @@ from __future__ import annotations
 from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record.database import Database
 from tests.conftest import on_both
-from tests.support.records import Clock, hours, minutes
-from tests.support.simulated_bridge import House
+from tests.support.nouns import hours, minutes
+from tests.support.rig import Rig
 
 RULES = """
 [defaults]
@@ -49,36 +49,36 @@ between = "22:00-08:00"
 
 
 @on_both
-def test_a_day_and_a_half_with_every_gate_and_a_restart_every_three_hours(db: Database, clock: Clock) -> None:
-    house = House(db, RULES, clock)
-    house.poll()
+def test_a_day_and_a_half_with_every_gate_and_a_restart_every_three_hours(db: Database) -> None:
+    rig = Rig(db, RULES)
+    rig.poll()
 
     def until(hour: int, minute: int = 0) -> None:
         """Let time pass, up to that hour of UTC, with a restart every three hours."""
-        while (clock().hour, clock().minute) != (hour, minute):
-            house.passes(minutes(10))
-            if clock().minute == 0 and clock().hour % 3 == 0:
-                house.start()
+        while (rig.clock().hour, rig.clock().minute) != (hour, minute):
+            rig.passes(minutes(10))
+            if rig.clock().minute == 0 and rig.clock().hour % 3 == 0:
+                rig.start()
 
-    house.has("hangs", RUNNING)
-    house.has("s1", SUCCESS, tag="Snapshot", queue="p1")
-    house.has("s2", FAILED, tag="Snapshot", queue="p2")
-    house.has("s3", FAILED, tag="Snapshot", queue="p2")
+    rig.has("hangs", RUNNING)
+    rig.has("s1", SUCCESS, tag="Snapshot", queue="p1")
+    rig.has("s2", FAILED, tag="Snapshot", queue="p2")
+    rig.has("s3", FAILED, tag="Snapshot", queue="p2")
     for n in range(5):
-        house.has(f"f{n}", FAILED)
+        rig.has(f"f{n}", FAILED)
     until(10)
-    house.silence(lasts=hours(2), match={"tag": "Transcode"}, to="Failed")
-    house.has("f5", FAILED)
+    rig.silence(lasts=hours(2), match={"tag": "Transcode"}, to="Failed")
+    rig.has("f5", FAILED)
     until(11, 40)
-    house.has("hangs", SUCCESS)
+    rig.has("hangs", SUCCESS)
     until(15)  # 23:00 in Shanghai
-    house.has("night1", FAILED, queue="p1")
-    house.has("night2", FAILED, queue="p2")  # not vod, so not muted
-    house.has("s4", SUCCESS, tag="Snapshot", queue="p1")
+    rig.has("night1", FAILED, queue="p1")
+    rig.has("night2", FAILED, queue="p2")  # not vod, so not muted
+    rig.has("s4", SUCCESS, tag="Snapshot", queue="p1")
     until(23)
-    house.has("night3", SUCCESS, queue="p1")  # a success of the night goes to cms at nine, but is held by the mute
+    rig.has("night3", SUCCESS, queue="p1")  # a success of the night goes to cms at nine, but is held by the mute
     until(2)
-    assert house.said() == [
+    assert rig.lines() == [
         "09:05 ops: Transcode Failed: f0.mp4",
         "09:05 ops: Transcode Failed: f1.mp4",
         "09:05 ops: Transcode Failed: f2.mp4",
@@ -94,4 +94,4 @@ def test_a_day_and_a_half_with_every_gate_and_a_restart_every_three_hours(db: Da
         '00:00 cms: 1 held by the mute "quiet nights", now over: 1 Success',
         "01:00 cms: daily: 1 Success",
     ]
-    assert {one["state"] for one in house.deliveries()} == {"sent", "merged"}
+    assert {one["state"] for one in rig.deliveries()} == {"sent", "merged"}

@@ -13,23 +13,8 @@ from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.schema import deliveries, notifiers, watches, workers
 from tests.conftest import Opener, only_postgresql
-from tests.support.records import (
-    NOW,
-    a_watch,
-    claim,
-    ended,
-    execute,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    row_of,
-    rows,
-    seconds,
-    settle,
-    write,
-)
+from tests.support.nouns import NOW, a_watch, hours, minutes, new_delivery, seconds
+from tests.support.records import claim, ended, execute, know, put, row_of, rows, settle, write
 from tests.support.waiting import wait_until
 
 HOUR = hours(1)

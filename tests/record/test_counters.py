@@ -16,21 +16,8 @@ from bridge.record.counters import AT_ONCE, BOUNDS, MOST_KEPT, Count, timed
 from bridge.record.database import Database
 from bridge.record.schema import tallies as counted
 from tests.conftest import Opener, only_sqlite
-from tests.support.records import (
-    NOW,
-    claim,
-    ended,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    rows,
-    seconds,
-    settle,
-    write,
-)
+from tests.support.nouns import NOW, hours, minutes, new_delivery, seconds
+from tests.support.records import claim, ended, know, put, read, rows, settle, write
 
 NINE = NOW.replace(hour=9, minute=0, second=0, microsecond=0)
 
@@ -128,37 +115,28 @@ def test_a_series_has_the_sums_of_each_span(db: Database) -> None:
     }
 
 
-# --- many at once -------------------------------------------------------------------------------------------
+# --- many at once ---------------------------------------------------------------------------------------------------
 
 
-def _crowd(db_url: str, opened: Opener, workers: int, turns: int) -> None:
-    def work(number: int) -> None:
-        db, chance = opened(db_url), random.Random(number)
-        for turn in range(turns):
-            names = [("rule", str(k)) for k in range(10)]
-            chance.shuffle(names)  # counted in any order, written in one
-            count(db, *(Count("suppressed", labels) for labels in names), now=NOW + seconds(turn))
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(work, range(workers)))
-
-
-def test_workers_that_count_the_same_at_once_neither_lose_any_nor_wait_in_a_circle(
+def test_workers_that_count_the_same_at_once_neither_lose_any_nor_wait_in_a_circle_while_slots_are_merged(
     db: Database, db_url: str, opened: Opener
 ) -> None:
-    _crowd(db_url, opened, workers=4, turns=25)
-    assert total(db, "suppressed") == {("suppressed", "rule", str(k)): 100 for k in range(10)}
+    def work(number: int) -> None:
+        other, chance = opened(db_url), random.Random(number)
+        for turn in range(25):
+            names = [("rule", str(k)) for k in range(10)]
+            chance.shuffle(names)  # counted in any order, written in one
+            count(other, *(Count("suppressed", labels) for labels in names), now=NOW + seconds(turn))
 
-
-def test_pruning_goes_on_beside_them(db: Database, db_url: str, opened: Opener) -> None:
     for k in range(60):
         count(db, Count("delivery", ("cms", "dead")), now=NINE - hours(5) + minutes(5 * (k % 12)))
-    with ThreadPoolExecutor(1) as pool:
-        crowd = pool.submit(_crowd, db_url, opened, 2, 25)
-        while not crowd.done():
+    with ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(work, number) for number in range(4)]
+        while not all(worker.done() for worker in working):
             write(db, counters.compact, now=NINE)
-        crowd.result()
-    assert total(db, "suppressed") == {("suppressed", "rule", str(k)): 50 for k in range(10)}
+    for worker in working:
+        worker.result()
+    assert total(db, "suppressed") == {("suppressed", "rule", str(k)): 100 for k in range(10)}
     assert series(db, "delivery", NINE - hours(6), hours(1)) == {"cms/dead": [("21 04:00", 60)]}
 
 

@@ -20,7 +20,8 @@ from bridge.record.schema import HEAD, leases, streams
 from tests.conftest import Opener, PostgresServer, only_postgresql, only_sqlite
 from tests.crash.servers import open_folder, own_postgres
 from tests.support.commands import run
-from tests.support.records import NOW, execute, rows
+from tests.support.nouns import NOW
+from tests.support.records import execute, rows
 from tests.support.waiting import wait_until
 
 
@@ -126,14 +127,14 @@ def test_a_new_file_and_its_journal_are_their_owners_alone(mask: int, tmp_path: 
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("mode", "then"), [(0o644, 0o600), (0o660, 0o660), (0o640, 0o640)])
+@pytest.mark.parametrize(("mode", "expected"), [(0o644, 0o600), (0o660, 0o660), (0o640, 0o640)])
 def test_a_file_that_everybody_could_read_is_closed_and_what_somebody_chose_stays(
-    mode: int, then: int, sqlite_url: str, opened: Opener
+    mode: int, expected: int, sqlite_url: str, opened: Opener
 ) -> None:
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     path.chmod(mode)
     with opened(sqlite_url).write():
-        assert path.stat().st_mode & 0o777 == then
+        assert path.stat().st_mode & 0o777 == expected
 
 
 @only_sqlite
@@ -200,17 +201,6 @@ def test_reading_takes_no_lock_and_waits_for_none(db_url: str, opened: Opener) -
             with db.read() as second:  # nor for who writes
                 assert second.execute(select(streams)).all() == []
         assert reading.execute(select(streams)).all() == []  # and what is read stays the same till the end
-
-
-def test_an_exception_undoes_the_transaction(db: Database) -> None:
-    def fail() -> None:
-        with db.write() as tx:
-            tx.execute(insert(leases).values(name="a", until=1))
-            raise TimeoutError
-
-    with pytest.raises(TimeoutError):
-        fail()
-    assert rows(db, leases) == []
 
 
 def test_a_database_that_is_not_there_is_trouble_in_one_line() -> None:

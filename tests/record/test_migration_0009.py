@@ -14,20 +14,8 @@ from bridge.record.database import Database, at, ms
 from bridge.record.outbox import batches, digests
 from bridge.record.schema import DELIVERY_STATES
 from tests.conftest import Opener
-from tests.support.records import (
-    NOW,
-    a_message,
-    claim,
-    claimed_ids,
-    ended,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    settle,
-)
+from tests.support.nouns import NOW, a_message, hours, minutes, new_delivery
+from tests.support.records import claim, claimed_ids, ended, know, put, read, settle
 
 # As the version before writes and asks.
 _ORDER = text("""INSERT INTO redrive
@@ -137,7 +125,7 @@ def test_workers_of_the_version_before_find_no_open_order_and_take_no_new_one(ol
 def test_workers_of_both_versions_send_each_once_and_what_is_due_in_its_order(old: Database) -> None:
     old.upgrade()
     due = _deliveries(old)["a2"]["due_at"]
-    told: list[str] = []
+    sent: list[str] = []
     with old.write() as tx:
         tx.execute(_PUT, {"id": "a3", "message": "m-a1", "now": due})
         tx.execute(_REDRIVE, {"id": "a2", "now": due})  # which waits already
@@ -145,16 +133,16 @@ def test_workers_of_both_versions_send_each_once_and_what_is_due_in_its_order(ol
     for turn in range(8):
         if turn % 2:
             mine = claim(old, now=moment)
-            told += [one.id for one in mine]
+            sent += [one.id for one in mine]
             settle(old, *(ended(one, Sent()) for one in mine), now=moment)
         else:
             with old.write() as tx:
                 theirs = tx.execute(_CLAIM, {"lease": f"w0.{turn}", "now": ms(moment)}).scalars().all()
-                sent = text("UPDATE delivery SET state = 2, lease = NULL WHERE lease = :lease")
-                tx.execute(sent, {"lease": f"w0.{turn}"})
-            told += theirs
-    assert sorted(told) == ["a1", "a2", "a3", "is-dropped", "is-waiting"]
-    assert [one for one in told if one.startswith("a")] == ["a1", "a2", "a3"]
+                done = text("UPDATE delivery SET state = 2, lease = NULL WHERE lease = :lease")
+                tx.execute(done, {"lease": f"w0.{turn}"})
+            sent += theirs
+    assert sorted(sent) == ["a1", "a2", "a3", "is-dropped", "is-waiting"]
+    assert [one for one in sent if one.startswith("a")] == ["a1", "a2", "a3"]
     assert claimed_ids(old, now=moment) == []
 
 

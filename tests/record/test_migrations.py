@@ -18,7 +18,8 @@ from bridge.record import migrations
 from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, attempts, metadata, notifiers
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
-from tests.support.records import a_listed_job, know, new_delivery, put, rows, see
+from tests.support.nouns import a_listed_job, new_delivery
+from tests.support.records import know, put, rows, see
 from tests.support.waiting import wait_until
 
 
@@ -69,10 +70,6 @@ def test_head_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(migrations.config()).get_current_head() == HEAD
 
 
-def test_a_new_database_has_no_revision(empty_url: str, opened: Opener) -> None:
-    assert opened(empty_url).revision() is None
-
-
 def test_upgrading_twice_is_upgrading_once(db: Database) -> None:
     db.upgrade()
     assert db.revision() == HEAD
@@ -80,13 +77,13 @@ def test_upgrading_twice_is_upgrading_once(db: Database) -> None:
 
 
 @only_postgresql
-def test_an_empty_postgresql_is_refused_with_the_command_to_run(empty_url: str, opened: Opener) -> None:
+def test_an_empty_or_older_postgresql_is_refused_with_the_command_to_run(
+    db: Database, empty_url: str, opened: Opener
+) -> None:
+    empty = opened(empty_url)
+    assert empty.revision() is None
     with pytest.raises(SchemaOld, match=r"has no tables yet: run `ci-bridge db upgrade`"):
-        opened(empty_url).require_schema()
-
-
-@only_postgresql
-def test_an_older_postgresql_is_refused_with_the_command_to_run(db: Database) -> None:
+        empty.require_schema()
     _set_revision(db, "0000")
     with pytest.raises(SchemaOld, match=rf"at revision 0000, this version needs {HEAD}: run `ci-bridge db upgrade`"):
         db.require_schema()
@@ -102,6 +99,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(db: Database) -> None:
 @only_sqlite
 def test_sqlite_brings_itself_up_to_date(empty_url: str, opened: Opener) -> None:
     db = opened(empty_url)
+    assert db.revision() is None
     db.require_schema()
     assert db.revision() == HEAD
 

@@ -19,28 +19,8 @@ from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import attempts, deliveries, horizons, jobs, messages, threads, transitions
 from tests.conftest import only_postgresql
-from tests.support.records import (
-    BUCKET,
-    LEASE,
-    NOW,
-    a_listed_job,
-    a_message,
-    a_step,
-    claim,
-    ended,
-    execute,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    row_of,
-    rows,
-    see,
-    settle,
-    write,
-)
+from tests.support.nouns import BUCKET, LEASE, NOW, a_listed_job, a_message, a_step, hours, minutes, new_delivery
+from tests.support.records import claim, ended, execute, know, put, read, row_of, rows, see, settle, write
 
 
 def days(count: float) -> timedelta:

@@ -12,7 +12,8 @@ from bridge.record.database import Database
 from bridge.record.polling import leases
 from bridge.record.rulesets import OtherRules, Standing
 from tests.conftest import Opener
-from tests.support.records import NOW, minutes, read, seconds, write
+from tests.support.nouns import NOW, minutes, seconds
+from tests.support.records import read, write
 
 
 def accept(db: Database, sha: str) -> bool:
@@ -20,7 +21,7 @@ def accept(db: Database, sha: str) -> bool:
 
 
 def stand(db: Database, sha: str, instead_of: str) -> bool:
-    return write(db, rulesets.stand, sha, instead_of=instead_of)
+    return write(db, rulesets.stand_in, sha, instead_of=instead_of)
 
 
 def in_force(db: Database) -> str | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -19,11 +17,11 @@ from bridge.record.queries import gauges, lists
 from tests.conftest import PostgresServer, only_postgresql, only_sqlite
 from tests.secrets_kept.echo import WEBHOOKS, planted_stage, said
 from tests.secrets_kept.planted import SECRETS, leaked
-from tests.support.commands import REPOSITORY
+from tests.support.http import ask, free_port
+from tests.support.processes import Process
 from tests.support.receivers import Receiver
 from tests.support.stage import BUCKET, Stage
 from tests.support.waiting import wait_until
-from tests.test_procfile import free_port
 
 Places = dict[str, str | bytes]  # what can be read, by where
 EVERYONE = {*WEBHOOKS, "slack", "thread", "incoming"}
@@ -75,20 +73,10 @@ def test_no_secret_is_in_what_postgresql_gunicorn_and_json_tell(planted: tuple[S
     worker = stage.start_worker()
     job, shown = _all_told(stage)
     port = free_port()
-    with (stage.folder / "worker-web.log").open("wb") as log:
-        web = subprocess.Popen(
-            [sys.executable, "-m", "bridge.web"],
-            env=stage.environ | {"PORT": str(port)},
-            cwd=REPOSITORY,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_until(lambda: _get(port, "/healthz").startswith("200"), why=lambda: stage.log)
-        places = _answers(port, job) | _printed(stage, job, shown, IN_JSON, "--json") | _process(worker) | _process(web)
-    finally:
-        code = stage.stop(web)
-    assert (code, stage.stop(worker)) == (0, 0), stage.log
+    web = stage.start_program(sys.executable, "-m", "bridge.web", PORT=str(port))
+    wait_until(lambda: ask(port, "/healthz").status == 200, why=lambda: stage.log)
+    places = _answers(port, job) | _printed(stage, job, shown, IN_JSON, "--json") | _process(worker) | _process(web)
+    assert (stage.stop(web), stage.stop(worker)) == (0, 0), stage.log
     _nothing_leaks(places | {"log": stage.log} | _rows(stage))
     _all_was_there_to_leak(stage, receiver)
 
@@ -101,17 +89,9 @@ def _all_was_there_to_leak(stage: Stage, receiver: Receiver, *also: str) -> None
     """Check that what was looked into had something to hide."""
     sent = {place for seen in receiver.requests for one in said(seen) for place in leaked(one)}
     assert sent >= {
-        "url path",
-        "url query",
-        "url in rules",
-        "header in rules",
-        "header",
-        "bearer",
-        "basic",
-        "slack token",
-        "slack url",
-        *also,
-    }
+        "url path", "url query", "url in rules", "header in rules", "header", "bearer", "basic", "slack token",
+        "slack url", *also,
+    }  # fmt: skip
     answers = [one["answer"] or "" for facts in stage.deliveries() for one in _tries(stage, facts["id"])]
     assert sum("[secret]" in answer for answer in answers) >= len(WEBHOOKS) // 2
     assert "[secret]" in stage.log
@@ -148,33 +128,20 @@ def _tried(stage: Stage) -> set[str]:
     return {one["notifier"] for one in stage.deliveries() if one["attempts"] and (one["why"] or one["state"] == "sent")}
 
 
-def _get(port: int, path: str, token: str = "") -> str:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=10
-        ) as answer:
-            return f"{answer.status} {answer.headers} {answer.read().decode()}"
-    except urllib.error.HTTPError as error:
-        with error:
-            return f"{error.code} {error.headers} {error.read().decode()}"
-    except OSError:
-        return "nobody listens"
-
-
 def _answers(port: int, job: str) -> Places:
     admin, read = SECRETS["admin token"], SECRETS["read token"]
-    listed = _get(port, "/api/v1/deliveries", admin)
-    paths = set(re.findall(r'"(/[^"]*)": *{', _get(port, "/openapi.json", admin)))
+    listed = ask(port, "/api/v1/deliveries", admin).body
+    paths = set(ask(port, "/openapi.json", admin).json["paths"])
     assert {"/metrics", "/readyz", "/api/v1/jobs", "/api/v1/rules", "/api/v1/notifiers"} <= paths
     paths |= {f"/api/v1/deliveries/{one}" for one in re.findall(r"dlv_\w+", listed)}
     paths |= {"/", "/nothing", "/api/v1/jobs?limit=wrong"}
     tokens = {"admin": admin, "read": read, "wrong": f"{admin}!", "none": ""}
-    return {
-        f"GET {path}, {who} token": _get(port, re.sub("{[^}]*}", job, path), token)
+    answers = {
+        f"GET {path}, {who} token": ask(port, re.sub("{[^}]*}", job, path), token)
         for path in paths
         for who, token in tokens.items()
     }
+    return {where: answer.headers + answer.body for where, answer in answers.items()}
 
 
 def _printed(stage: Stage, job: str, delivery: str, commands: Sequence[str], *also: str) -> Places:
@@ -188,7 +155,7 @@ def _printed(stage: Stage, job: str, delivery: str, commands: Sequence[str], *al
     return {command: call(command) for command in commands}
 
 
-def _process(process: subprocess.Popen[bytes]) -> Places:
+def _process(process: Process) -> Places:
     return {f"arguments of {process.pid}": Path(f"/proc/{process.pid}/cmdline").read_bytes()}
 
 

@@ -96,12 +96,9 @@ def test_a_secret_that_is_part_of_another_leaves_nothing_of_it() -> None:
     assert Mask(["abcdef", "abcdefghij"])("abcdefghij abcdef") == "[secret] [secret]"
 
 
-@pytest.mark.parametrize("kept", range(4, len(KEY)))
-def test_the_first_part_of_a_secret_that_was_cut_off_goes_too(kept: int) -> None:
-    assert Mask([KEY]).of_cut(f"unknown: {KEY[:kept]}") == "unknown: [secret]"
-
-
-def test_a_cut_that_met_no_secret_takes_nothing() -> None:
+def test_the_first_part_of_a_secret_that_was_cut_off_is_masked_too() -> None:
+    for kept in range(4, len(KEY)):
+        assert Mask([KEY]).of_cut(f"unknown: {KEY[:kept]}") == "unknown: [secret]"
     assert Mask([KEY]).of_cut(f"{KEY[:9]} is not at the end") == f"{KEY[:9]} is not at the end"
 
 

@@ -12,7 +12,6 @@ from bridge.send.client import HttpClient
 from bridge.send.http_types import Reply
 from bridge.send.integration import Egress
 from bridge.send.slack import Slack
-from tests.support.hostile import CHUNK
 from tests.support.receivers import (
     NOON,
     Behaviour,
@@ -31,6 +30,8 @@ from tests.support.receivers import (
     raw,
     through,
 )
+
+CHUNK = b"x" * 65_536
 
 # What comes after "HTTP/1.1 200 OK" and a line break, until the connection is closed.
 AFTER_THE_STATUS = {

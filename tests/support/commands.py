@@ -23,7 +23,7 @@ def call(*words: str, stdin: str | None = None, **environ: str) -> Result:
 
     What would be a traceback in a process of its own is raised.
     """
-    with _logging_kept():
+    with logging_kept():
         return CliRunner(env=environ).invoke(main, words, input=stdin, prog_name="ci-bridge", catch_exceptions=False)
 
 
@@ -42,7 +42,7 @@ def run(*words: str, stdin: str | None = None, **environ: str) -> subprocess.Com
 
 
 @contextmanager
-def _logging_kept() -> Iterator[None]:
+def logging_kept() -> Iterator[None]:
     """Put back what a command sets up for the whole of its process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

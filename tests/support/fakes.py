@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import event, text
 
@@ -15,16 +16,20 @@ from bridge.decide.rulesfile.read import read
 from bridge.model import Attempt, Delivery, Description, Job, Outcome, Page, Place, Sent, Stream, Watch
 from bridge.record.database import Database
 from tests.conftest import Opener, PostgresServer
-from tests.support.records import BUCKET, Clock
+from tests.support.nouns import BUCKET, Clock
 
-RULES = """
+_ALL = """
+[defaults]
+on_first_run = "{first}"
+
 [[watch]]
 name = "vod"
 bucket = "clips-1250000000"
 region = "ap-chongqing"
 tags = [{tags}]
-every = "30s"
-lookback = "24h"
+every = "{every}"
+lookback = "{lookback}"
+{watch}
 
 [notifier.cms]
 type = "webhook"
@@ -44,10 +49,16 @@ notify = "cms"
 """
 
 
-def a_book(*tags: str, cms: str = "", announce: bool = False) -> Rulebook:
-    """Rules that tell every transition of these tags to `cms`; its other keys are `cms`."""
-    book = read(RULES.format(tags=", ".join(f'"{tag}"' for tag in tags or ("Transcode",)), cms=cms), {})
-    return replace(book, watches=tuple(replace(watch, announce_first=announce) for watch in book.watches))
+def notify_all(
+    *tags: str, every: str = "30s", lookback: str = "24h", announce: bool = False, watch: str = "", cms: str = ""
+) -> str:
+    """Rules that notify `cms` of every transition of these tags; `watch` and `cms` are more of their keys."""
+    names, first = ", ".join(f'"{tag}"' for tag in tags or ("Transcode",)), "announce" if announce else "silent"
+    return _ALL.format(tags=names, every=every, lookback=lookback, first=first, watch=watch, cms=cms)
+
+
+def a_book(*tags: str, **keys: Any) -> Rulebook:
+    return read(notify_all(*tags, **keys), {})
 
 
 def watch_of(book: Rulebook) -> Watch:

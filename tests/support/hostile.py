@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import re
 import socket
@@ -12,9 +11,7 @@ from dataclasses import dataclass
 
 from bridge.simulator.ci import CiSimulator
 from bridge.simulator.web import Answer, Fault, Request
-from tests.support.receivers import Receiver, answering, dripping, raw
-
-CHUNK = b"x" * 65_536
+from tests.support.receivers import Receiver, dripping
 
 
 @dataclass(frozen=True)
@@ -33,42 +30,6 @@ def refuses_connection() -> Iterator[Refusing]:
 def never_answers() -> Receiver:
     """Reads the request and stays silent, the connection open."""
     return Receiver(dripping(b"", b""))
-
-
-def drips_status() -> Receiver:
-    """Sends a digit of an endless status every second."""
-    return Receiver(dripping(b"HTTP/1.1 ", b"0", 1.0))
-
-
-def endless_body() -> Receiver:
-    """Sends a body without a length and without an end, as fast as it is taken."""
-    return Receiver(dripping(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", CHUNK, 0))
-
-
-def big_body(megabytes: int = 100) -> Receiver:
-    """Sends a body of so many megabytes, its length announced."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (megabytes << 20)
-    return Receiver(raw(head, *[CHUNK] * ((megabytes << 20) // len(CHUNK))))
-
-
-def redirects_to(url: str) -> Receiver:
-    """Answers every request with a redirect to `url`."""
-    return Receiver(answering("301 Moved", b"", f"Location: {url}"))
-
-
-def closes_after_request() -> Receiver:
-    """Reads the request and closes the connection without a word."""
-    return Receiver(raw())
-
-
-def talks_garbage() -> Receiver:
-    """Answers with bytes that are no HTTP, and closes."""
-    return Receiver(raw(b"\x00\xffSSH-2.0-not http at all\r\n\r\n" * 20))
-
-
-def gzip_bomb(megabytes: int = 100) -> Receiver:
-    """Answers with a small gzip body that becomes so many megabytes."""
-    return Receiver(answering("200 OK", gzip.compress(bytes(megabytes << 20)), "Content-Encoding: gzip"))
 
 
 def ci_error(status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> Answer:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Executable, Table, select, update
 
 from bridge.decide.changes.diff import diff
 from bridge.model import (
-    SUBMITTED,
     Attempt,
     Delivery,
     Job,
-    Message,
     NewDelivery,
     Notifier,
     Outcome,
-    Place,
-    Stream,
-    Transition,
     Watch,
 )
 from bridge.record.database import Database, ms
@@ -30,37 +24,12 @@ from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases, snapshots
 from bridge.record.schema import shared_numbers
-from tests.support.nouns import a_job
-
-NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
-BUCKET = "clips-1250000000"
-PLACE = Place(bucket=BUCKET, region="ap-chongqing")
-LEASE = timedelta(seconds=30)
-
-
-def seconds(count: float) -> timedelta:
-    return timedelta(seconds=count)
-
-
-def minutes(count: float) -> timedelta:
-    return timedelta(minutes=count)
-
-
-def hours(count: float) -> timedelta:
-    return timedelta(hours=count)
-
-
-@dataclass
-class Clock:
-    """Time that passes only when it is told to."""
-
-    now: datetime = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, by: timedelta) -> None:
-        self.now += by
+from tests.support.nouns import (
+    BUCKET,
+    LEASE,
+    NOW,
+    Clock,
+)
 
 
 def let_run(db: Database, clock: Clock, time: timedelta) -> None:
@@ -71,57 +40,15 @@ def let_run(db: Database, clock: Clock, time: timedelta) -> None:
         tx.execute(update(shared_numbers).where(shared_numbers.c.name == "run_clock").values(more))
 
 
-def a_stream(tag: str = "Transcode", **facts: Any) -> Stream:
-    return Stream(**{"place": PLACE, "tag": tag, **facts})
-
-
-def a_watch(*tags: str, name: str = "vod", place: Place = PLACE, **facts: Any) -> Watch:
-    streams = tuple(a_stream(tag, place=place) for tag in tags or ("Transcode",))
-    return Watch(
-        **{"name": name, "place": place, "streams": streams, "every": seconds(30), "lookback": hours(24), **facts}
-    )
-
-
-def a_listed_job(id: str = "j1", state: str = SUBMITTED, **facts: Any) -> Job:  # noqa: A002  (the noun's own word)
-    """Return a job of the watch "vod", as a list has it."""
-    return a_job(id, state, **{"bucket": BUCKET, "tag": "Transcode", "created_at": NOW, **facts})
-
-
-def a_step(job: Job, was: str = "new", sequence: int = 1, **facts: Any) -> Transition:
-    return Transition(
-        **{"job": job, "was": was, "to": job.state, "sequence": sequence, "seen_at": NOW, "watch": "vod", **facts}
-    )
-
-
-def a_message(id: str = "m1", **facts: Any) -> Message:  # noqa: A002  (the noun's own word)
-    return Message(
-        **{
-            "id": id,
-            "kind": "transition",
-            "title": f"title of {id}",
-            "text": "",
-            "fields": (),
-            "event": {"type": "ci.job.running"},
-            "happened_at": NOW,
-            **facts,
-        }
-    )
-
-
-def new_delivery(id: str, to: str = "cms", key: str | None = None, **facts: Any) -> NewDelivery:  # noqa: A002  (likewise)
-    """A delivery to be, by default with a message of its own."""
-    return NewDelivery(**{"id": id, "message": a_message(f"m-{id}"), "notifier": to, "ordering_key": key, **facts})
-
-
 def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()) -> None:
     nouns = [Notifier(name=n, max_in_flight=64) if isinstance(n, str) else n for n in notifiers]
     with db.write() as tx:
         leases.sync(tx, watches, [(notifier, "webhook") for notifier in nouns])
 
 
-def put(db: Database, *told: NewDelivery, now: datetime = NOW, at_once: bool = False) -> None:
+def put(db: Database, *new: NewDelivery, now: datetime = NOW, at_once: bool = False) -> None:
     with db.write() as tx:
-        entries.put(tx, told, now=now, at_once=at_once)
+        entries.put(tx, new, now=now, at_once=at_once)
 
 
 _leases = itertools.count(1)

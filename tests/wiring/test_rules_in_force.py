@@ -1,4 +1,4 @@
-"""Which rules judge, with real processes: files that are being written, and workers that do not agree."""
+"""Which rules are in force, with real processes: files that are being written, and workers that disagree."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ with open(sys.argv[1], "w") as file:
 
 @pytest.fixture
 def stage(tmp_path: Path, db_url: str) -> Iterator[Stage]:
-    with Stage(tmp_path, db_url) as found:
-        yield found
+    with Stage(tmp_path, db_url) as stage:
+        yield stage
 
 
 def start(stage: Stage, rules: str | None = None) -> subprocess.Popen[bytes]:
@@ -58,15 +58,15 @@ def await_log(stage: Stage, text: str, count: int = 1) -> None:
     wait_until(lambda: stage.log.count(text) >= count, why=lambda: stage.log)
 
 
-def told_by(stage: Stage) -> str:
-    """Let a job appear, and return the first rule that tells /cms of it."""
+def rule_of_new_job(stage: Stage) -> str:
+    """Create a job, and return the first rule that notifies /cms of it."""
     job = stage.ci.create(BUCKET, "Transcode", "p1")
 
-    def found() -> list[str]:
-        return [one.json["data"]["rule"] for one in stage.accepted["/cms"] if one.json["subject"] == job]
+    def rules() -> list[str]:
+        return [hook.json["data"]["rule"] for hook in stage.accepted["/cms"] if hook.json["subject"] == job]
 
-    wait_until(found, why=lambda: stage.log)
-    return found()[0]
+    wait_until(rules, why=lambda: stage.log)
+    return rules()[0]
 
 
 def standing(stage: Stage) -> Standing:
@@ -80,18 +80,18 @@ def standing(stage: Stage) -> Standing:
 
 @only_sqlite
 @pytest.mark.parametrize("emptied", ["", "# " + RULES.replace("\n", " "), NO_RULE])
-def test_while_the_file_is_empty_the_old_rules_tell_what_happens(stage: Stage, emptied: str) -> None:
+def test_while_the_file_is_empty_the_old_rules_stay_in_force(stage: Stage, emptied: str) -> None:
     start(stage)
     stage.await_first_poll()
     stage.rules_file.write_text(emptied)
     wait_until(lambda: any(one.fault for one in standing(stage).workers), why=lambda: stage.log)
     assert "`ci-bridge rules reload --allow-empty`" in stage.log
-    assert told_by(stage) == "everything"
+    assert rule_of_new_job(stage) == "everything"
     doctor = stage.command("doctor")
     assert "keeps its old rules" in doctor.stdout
     stage.rules_file.write_text(OTHER)
     await_log(stage, "rules reloaded")
-    assert told_by(stage) == "all of it"
+    assert rule_of_new_job(stage) == "all of it"
 
 
 @only_sqlite
@@ -104,15 +104,15 @@ def test_nothing_is_missed_while_the_file_is_truncated_and_written_in_portions(s
         writer.stdin.write(OTHER)
         writer.stdin.close()
         while writer.poll() is None:
-            assert told_by(stage) == "everything"
+            assert rule_of_new_job(stage) == "everything"
     await_log(stage, "rules reloaded")
-    assert told_by(stage) == "all of it"
+    assert rule_of_new_job(stage) == "all of it"
     assert stage.log.count("rules reloaded") == 1
     assert "the old rules stay in force" not in stage.log
 
 
 @only_sqlite
-def test_sighup_makes_a_worker_take_the_file_as_it_is_now(stage: Stage) -> None:
+def test_sighup_makes_a_worker_load_the_file_as_it_is_now(stage: Stage) -> None:
     worker = start(stage)
     stage.await_first_poll()
     stage.rules_file.write_text(ONE_RULE)
@@ -127,7 +127,7 @@ def test_sighup_makes_a_worker_take_the_file_as_it_is_now(stage: Stage) -> None:
 # --- rules reload -----------------------------------------------------------------------------------------------
 
 
-def test_rules_reload_says_which_workers_have_taken_the_file(stage: Stage) -> None:
+def test_rules_reload_shows_which_workers_have_loaded_the_file(stage: Stage) -> None:
     first, _ = start(stage), start(stage)
     stage.rules_file.write_text(ONE_RULE)
     done = stage.command("rules", "reload", "--json")
@@ -143,7 +143,7 @@ def test_rules_reload_says_which_workers_have_taken_the_file(stage: Stage) -> No
 
 
 @only_sqlite
-def test_rules_reload_refuses_a_wrong_or_emptied_file_and_takes_the_latter_when_it_is_meant(stage: Stage) -> None:
+def test_rules_reload_refuses_a_wrong_or_emptied_file_unless_the_latter_is_allowed(stage: Stage) -> None:
     worker = start(stage)
     before = standing(stage).sha
     stage.rules_file.write_text("[[rule]]")
@@ -162,7 +162,7 @@ def test_rules_reload_refuses_a_wrong_or_emptied_file_and_takes_the_latter_when_
 
 
 @only_sqlite
-def test_rules_reload_without_a_worker_says_that_the_next_one_reads_the_file(stage: Stage) -> None:
+def test_rules_reload_without_a_worker_says_so(stage: Stage) -> None:
     done = stage.command("rules", "reload")
     assert (done.exit_code, "no worker is running" in done.stdout) == (0, True)
     done = stage.command("rules", "reload", BRIDGE_RULES_TOML=RULES)
@@ -205,24 +205,24 @@ def test_a_start_that_fails_puts_no_rules_in_force(stage: Stage) -> None:
 # --- workers that do not agree ----------------------------------------------------------------------------------
 
 
-def test_of_two_workers_with_different_rules_the_one_that_started_last_judges_and_both_send(stage: Stage) -> None:
+def test_of_two_workers_with_different_rules_the_last_one_started_polls_and_both_send(stage: Stage) -> None:
     old = start(stage)
     stage.await_first_poll()
-    assert told_by(stage) == "everything"
+    assert rule_of_new_job(stage) == "everything"
     new = start(stage, OTHER)
     await_log(stage, "this worker goes on sending, but does not poll")
-    assert [told_by(stage) for _ in range(5)] == ["all of it"] * 5
+    assert [rule_of_new_job(stage) for _ in range(5)] == ["all of it"] * 5
     new.kill()
     done = stage.command("notifier", "test", "cms", "--wait", "50")
     assert done.exit_code == 0, stage.log
     # Going back: the old file is what a worker starts with.
     again = start(stage)
-    assert told_by(stage) == "everything"
+    assert rule_of_new_job(stage) == "everything"
     assert [stage.stop(one) for one in (old, again)] == [0, 0]
 
 
 @only_sqlite
-def test_a_worker_strikes_off_another_that_is_silent_and_one_that_was_asleep_is_known_again(stage: Stage) -> None:
+def test_a_worker_removes_a_silent_one_which_comes_back_with_its_next_sign_of_life(stage: Stage) -> None:
     """Not only a restart on the same machine does."""
     now = now_of(stage.db)
     with stage.db.write() as tx:

@@ -11,24 +11,18 @@ from bridge.record.database import Database
 from tests.conftest import on_both
 from tests.world.events import (
     Create,
-    Cut,
-    Dated,
-    Denied,
     Event,
     Forget,
     Heal,
     Hide,
-    Mixed,
     Move,
     Pass,
     Refused,
     Spoil,
-    Stale,
-    Truly,
 )
-from tests.world.oddities import DENIED, FIELDS, STATES, STRUCTURE
+from tests.world.oddities import FIELDS, STATES, STRUCTURE
 from tests.world.scenery import scenery
-from tests.world.world import DATES, STUCK, World
+from tests.world.world import World
 
 Worlds = Callable[..., World]
 ENDED = Create(state="Success")
@@ -64,43 +58,6 @@ def last(world: World) -> str:
     return world.oracle.steps[world.jobs.ids[-1]][-1].to
 
 
-def test_a_stale_answer_does_not_reopen_what_has_ended(world: Worlds) -> None:
-    found = world()
-    for event in (Create(state="Running"), Move(0, "Success")):
-        found.happen(event)
-        found.poll(0, 0)
-    found.poll(0, 0, [Stale(2), Stale(2)])
-    assert last(found) == "Success"
-
-
-def test_a_job_twice_on_a_page_counts_by_the_further_state(world: Worlds) -> None:
-    found = world()
-    found.happen(Create())
-    found.poll(0, 0)
-    found.happen(Move(0, "Running"))
-    found.poll(0, 0, [Mixed(1)])
-    assert last(found) == "Running"
-
-
-@on_both
-def test_a_page_that_breaks_off_is_asked_for_again_at_once_in_smaller_ones(world: Worlds) -> None:
-    found = world(page_size=1)
-    found.happen(Pass(31), *[ENDED] * 3, Pass(400))
-    found.poll(0, 0, [Truly(), Cut(after_a_job=True)])
-    assert len(found.oracle.steps) == 3
-
-
-@on_both
-def test_a_list_that_fails_halfway_is_read_again_in_the_next_poll(world: Worlds) -> None:
-    found = world(page_size=1)
-    found.happen(Pass(31), *[ENDED] * 3, Pass(400))
-    found.poll(0, 0, [Truly(), Truly(), Refused("404")])  # a page of each tag, then the second of the long list
-    assert len(found.oracle.steps) == 1
-    found.happen(Pass(400))
-    found.poll(0, 0)
-    assert len(found.oracle.steps) == 3
-
-
 def test_a_job_that_is_listed_late_is_found_by_the_overlap(world: Worlds) -> None:
     found = world()
     found.happen(Create(age_s=240, state="Success"))
@@ -122,14 +79,6 @@ def test_a_job_is_not_gone_when_the_question_for_it_is_refused(world: Worlds, ho
         found.happen(Pass(31))
         found.poll(0, 0)
     assert last(found) == "gone"
-
-
-def test_a_tag_that_is_added_tells_what_came_after_the_last_complete_poll(world: Worlds) -> None:
-    found = world(which="one tag")
-    found.happen(Pass(31), Create(tag="Snapshot"), Pass(31))
-    found.put_in_force("all")
-    found.poll(0, 0)
-    assert not found.oracle.steps[found.jobs.ids[0]][0].silent
 
 
 @on_both
@@ -193,17 +142,6 @@ def test_a_job_that_is_left_out_silences_nobody_and_is_told_once_it_can_be_read(
     assert found.oracle.steps[found.jobs.ids[1]][0].silent is False
 
 
-@pytest.mark.parametrize("how", [*STATES, *STRUCTURE])
-def test_a_job_from_before_the_first_look_that_was_left_out_then_is_told_to_nobody(world: Worlds, how: str) -> None:
-    found = world(past=[Create(age_s=600), Create(age_s=300), Spoil(0, how)])
-    assert [states(found, n) for n in range(2)] == [[], ["Submitted"]]
-    found.happen(Heal(0), Pass(400))
-    found.poll(0, 0)
-    assert found.oracle.steps[found.jobs.ids[0]][0].silent
-    found.happen(Move(0, "Success"))
-    found.poll(0, 0)
-
-
 @on_both
 @pytest.mark.parametrize("how", ["a state that cannot be read", "crossed tags"])
 def test_a_known_job_that_cannot_be_read_goes_on_where_it_was(world: Worlds, how: str) -> None:
@@ -221,15 +159,6 @@ def test_a_known_job_that_cannot_be_read_goes_on_where_it_was(world: Worlds, how
 # --- other clocks ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dates", [*DATES, STUCK])
-def test_whatever_date_ci_has_nothing_after_the_first_look_is_lost(world: Worlds, dates: str) -> None:
-    found = world(dates=dates, past=[Create(age_s=7200), Create(age_s=90_000)])
-    for pause in (31, 400, 7200, 31):
-        found.happen(Create(), Pass(pause), Create(state="Success", age_s=1))
-        found.poll(0, 0)
-    assert [found.oracle.steps[job][0].silent for job in found.jobs.ids[2:]] == [False] * 8
-
-
 @pytest.mark.parametrize("skew_s", [-28_800, -1200, 1200, 28_800])
 def test_a_ci_whose_jobs_have_the_times_of_its_wrong_clock_loses_none(world: Worlds, skew_s: int) -> None:
     found = world(skew_s=skew_s, past=[Create(age_s=7200)])
@@ -237,49 +166,3 @@ def test_a_ci_whose_jobs_have_the_times_of_its_wrong_clock_loses_none(world: Wor
         found.happen(Create(), Pass(pause), Create(state="Success", age_s=1))
         found.poll(0, 0)
     assert [found.oracle.steps[job][0].silent for job in found.jobs.ids] == [True] + [False] * 8
-
-
-@pytest.mark.parametrize("off_s", [-36_000, -300, 300, 36_000, None])
-def test_a_date_that_is_wrong_once_hides_nothing(world: Worlds, off_s: int | None) -> None:
-    found = world()
-    for way in (Truly(), Dated(off_s), Truly()):
-        found.happen(Pass(400), Create(state="Success", age_s=200), Create())
-        found.poll(0, 0, [way])
-    found.happen(Pass(200))
-    found.poll(0, 0)
-    assert [states(found, n) for n in range(6)] == [["Success"], ["Submitted"]] * 3
-
-
-# --- jobs that CI denies ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_job_that_is_denied_once_or_twice_is_not_gone(world: Worlds, times: int) -> None:
-    found = world()
-    found.happen(Pass(31), Create(state="Running"))
-    found.poll(0, 0)
-    found.happen(Hide(0))
-    for _ in range(3):
-        for _ in range(times):
-            found.happen(Pass(61))
-            found.poll(0, 0, [], [Denied()])
-        found.happen(Pass(61))
-        found.poll(0, 0)
-    assert states(found, 0) == ["Running"]
-
-
-@on_both
-@pytest.mark.parametrize("then", ["Success", "Pause", "Running"])
-def test_a_living_job_that_is_denied_often_is_gone_and_goes_on_from_its_last_state(world: Worlds, then: str) -> None:
-    found = world()
-    found.happen(Pass(31), Create(state="Running"))
-    found.poll(0, 0)
-    found.happen(Spoil(0, DENIED))
-    for _ in range(5):
-        found.happen(Pass(20))
-        found.poll(0, 0)
-    assert states(found, 0) == ["Running", "gone"]
-    found.happen(Heal(0), Hide(0), Move(0, then), Pass(301))
-    found.poll(0, 0)
-    step = found.oracle.steps[found.jobs.ids[0]][-1]
-    assert (step.was, step.to) == ("gone" if then == "Running" else "Running", then)

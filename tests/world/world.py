@@ -11,7 +11,7 @@ from email.utils import formatdate, parsedate_to_datetime
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
-from bridge.pipeline.poll_context import Poll
+from bridge.pipeline.poll import Poll
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.polling.leases import LEASE

@@ -19,8 +19,7 @@ from bridge.admin.schemas.rulebook import NotifierAccepted, WatchAccepted
 from bridge.admin.schemas.silences import NewSilence, Silence, SilenceMade
 from bridge.decide.rulesfile.silences import read_silence
 from bridge.decide.text.values import FieldFaults
-from bridge.pipeline.operations import Accepted
-from bridge.pipeline.silences import LOOKED_AT_IN_WEB, foresee, silence_facts
+from bridge.pipeline.operations import LOOKED_AT_IN_WEB, Accepted, foresee, silence_facts
 from bridge.record.outbox import batches
 from bridge.record.outbox.batches import Batch
 

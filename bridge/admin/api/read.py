@@ -16,7 +16,7 @@ from bridge.admin.http.routes import PAGING, Endpoints, Route, answer
 from bridge.admin.schemas import deliveries, jobs, rulebook, stats
 from bridge.admin.schemas.silences import Silences
 from bridge.display import LINE
-from bridge.pipeline.silences import silence_facts
+from bridge.pipeline.operations import silence_facts
 from bridge.pipeline.stats import stats as read_stats
 from bridge.record import counters, rulesets
 from bridge.record.outbox import silences

@@ -19,8 +19,7 @@ from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, Sil
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import STATE_WORDS, FieldFault, FieldFaults, shown
 from bridge.model import Silence
-from bridge.pipeline.operations import OperationRefused
-from bridge.pipeline.silences import LOOKED_AT_IN_WEB, foresee, silence_facts
+from bridge.pipeline.operations import LOOKED_AT_IN_WEB, OperationRefused, foresee, silence_facts
 from bridge.record.outbox import silences
 
 Facts = dict[str, Any]

@@ -23,7 +23,7 @@ from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import LARGEST, RulesRefused
 from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif import rule_tests
-from bridge.pipeline.backtest import Backtest, Report
+from bridge.pipeline.backtest import Backtest
 from bridge.record.queries import history
 
 SPANS: Mapping[str, timedelta] = {"24h": timedelta(days=1), "7d": timedelta(days=7)}
@@ -200,7 +200,7 @@ def run(parts: Parts, pasted: Pasted, *, span: str, clock: Callable[[], float], 
 
 def _backtest(
     parts: Parts, book: Rulebook, span: timedelta, clock: Callable[[], float], bounds: Bounds
-) -> tuple[Report | None, list[str]]:
+) -> tuple[Backtest | None, list[str]]:
     """Return the report, and what must be known to read it."""
     for most in bounds.most:
         with suppress(Overdue):
@@ -211,7 +211,7 @@ def _backtest(
 
 def _of_newest(
     parts: Parts, book: Rulebook, span: timedelta, most: int, clock: Callable[[], float], seconds: float
-) -> tuple[Report, bool]:
+) -> tuple[Backtest, bool]:
     """Compare the newest transitions; return also whether there were more. Raises Overdue."""
     in_force, now = parts.book(), parts.clock()
     with parts.db.read() as tx:
@@ -219,7 +219,8 @@ def _of_newest(
     since = max(cut, now - span) if cut else now - span
     with parts.db.read() as tx:
         test = Backtest(tx, book, in_force=in_force, keep=in_force.keep, now=now, first=_DIFFERENCES, since=since)
-        return test.run(_until(clock, clock() + seconds, test.transitions)), since > now - span
+        test.run(_until(clock, clock() + seconds, test.transitions))
+        return test, since > now - span
 
 
 def _until(clock: Callable[[], float], end: float, left: int) -> Callable[[int], None]:
@@ -232,7 +233,7 @@ def _until(clock: Callable[[], float], end: float, left: int) -> Callable[[int],
     return look
 
 
-def _notes(report: Report, *, is_cut: bool) -> Iterator[str]:
+def _notes(report: Backtest, *, is_cut: bool) -> Iterator[str]:
     tally = report.tally
     if is_cut:
         yield f"There were more: only the newest {report.transitions:,} transitions are compared. {_UNBOUNDED}"

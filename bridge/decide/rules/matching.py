@@ -40,21 +40,21 @@ class Facts:
     def texts(self, field: str) -> tuple[str, ...]:
         job = self.transition.job
         values: tuple[str | None, ...]
-        match field.split(".", 1):
-            case ["user_data", key]:
-                values = (self.user_data.get(key),)
-            case ["queue"]:
+        match field:
+            case "queue":
                 values = job.queue, self._queue_names.get(job.queue or "")
-            case ["workflow"]:
+            case "workflow":
                 values = job.workflow, job.workflow_name
-            case ["template"]:
+            case "template":
                 values = job.template, job.template_name
-            case ["output"]:
+            case "output":
                 values = job.outputs or (job.output,)
-            case ["job"]:
+            case "job":
                 values = (job.id,)
-            case ["watch"]:
+            case "watch":
                 values = (self.transition.watch,)
+            case _ if field.startswith("user_data."):
+                values = (self.user_data.get(field.removeprefix("user_data.")),)
             case _:
                 values = (getattr(job, field),)
         return tuple(value for value in values if value)
@@ -263,7 +263,9 @@ class Rule:
                 yield f'to: "{transition.to}" is not among {self.to}'
             if transition.was not in self.was:
                 yield f'from: "{transition.was}" is not among {self.was}'
-        yield from filter(None, (condition.why_not(facts) for condition in self.conditions))
+        for condition in self.conditions:
+            if why_not := condition.why_not(facts):
+                yield why_not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

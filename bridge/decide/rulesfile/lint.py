@@ -141,7 +141,7 @@ class Polled:
             for stream in watch.streams:
                 for key in product(("", watch.place.bucket), ("", stream.tag)):
                     self._queues[key].add(stream.queue)
-            for field, value in [("", ""), *((name, one) for name, of in _POLLED.items() for one in of(watch))]:
+            for field, value in [("", ""), *((name, value) for name, of in _POLLED.items() for value in of(watch))]:
                 self._every[field, value] = min(watch.every, self._every.get((field, value), watch.every))
 
     def findings(self, was: States, to: States, conditions: Iterable[Condition]) -> Iterator[Finding]:

@@ -242,9 +242,7 @@ class Tables:
             if isinstance(found, dict | list) and len(found) > most:
                 self.note((kind,), f"there are {len(found):,} of these; the limit is {most:,}")
                 raise RulesRefused(self.faults)
-        for key in tables:
-            if key not in KEYS[""]:
-                self._note_unknown((), key, KEYS[""])
+        self._note_unknown(tables, KEYS[""], ())
 
     # --- faults ---------------------------------------------------------------------------------------------
 
@@ -300,8 +298,10 @@ class Tables:
         key = ".".join(str(k) for k in keys if isinstance(k, str))
         return f"{owner}, key {shown(key)}: " if key else f"{owner}: "
 
-    def _note_unknown(self, path: Path, key: str, keys: tuple[str, ...]) -> None:
-        self.note(path, f'unknown key "{key}"{instead(key, keys)}', key=key)
+    def _note_unknown(self, table: Mapping[str, Any], keys: tuple[str, ...], path: Path) -> None:
+        for key in table:
+            if key not in keys:
+                self.note(path, f'unknown key "{key}"{instead(key, keys)}', key=key)
 
     # --- tables ---------------------------------------------------------------------------------------------
 
@@ -364,21 +364,20 @@ class Tables:
 
         What is wrong is left out, so that the rest can be checked further; None where that leaves too little.
         """
+        keys = keys_of(model)
+        self._note_unknown(table, keys, path)  # not by pydantic, whose errors take a kilobyte each
+        known = {key: value for key, value in table.items() if key in keys}
         try:
-            return model.model_validate(table)
+            return model.model_validate(known)
         except ValidationError as error:
-            problems = error.errors()
+            problems = error.errors(include_url=False)
         for problem in problems:
-            loc = problem["loc"]
-            if problem["type"] == "extra_forbidden" and len(loc) == 1:
-                self._note_unknown(path, str(loc[0]), keys_of(model))
-            else:
-                self.note((*path, *_inside(table, loc)), _described(problem))
+            self.note((*path, *_inside(table, problem["loc"])), _described(problem))
         wrong = {str(problem["loc"][0]) for problem in problems}
-        if not wrong.isdisjoint(_SECRETS.intersection(keys_of(model))):
+        if not wrong.isdisjoint(_SECRETS):
             return None  # without it the rest would look wrong too
         try:
-            return model.model_validate({key: value for key, value in table.items() if key not in wrong})
+            return model.model_validate({key: value for key, value in known.items() if key not in wrong})
         except ValidationError:
             return None
 

@@ -114,10 +114,10 @@ class FieldFaults(ValueError):
 class FieldReader:
     """Reads the values of a table key by key, and collects what is wrong with them."""
 
-    def __init__(self, table: Mapping[str, Any], keys: Iterable[str]) -> None:
+    def __init__(self, table: Mapping[str, Any], keys: Iterable[str], *, unknown: str = "unknown key") -> None:
         self._table = table
-        unknown = [key for key in table if key not in keys][:_MOST_UNKNOWN]
-        self.faults = [FieldFault(None, f'unknown key "{key[:100]}"{instead(key, keys)}') for key in unknown]
+        others = [key for key in table if key not in keys][:_MOST_UNKNOWN]
+        self.faults = [FieldFault(None, f'{unknown} "{key[:100]}"{instead(key, keys)}') for key in others]
 
     def note(self, key: str | None, text: str) -> None:
         self.faults.append(FieldFault(key, text))

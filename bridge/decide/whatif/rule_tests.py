@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from bridge.decide.rules.levels import TimeInState, judge_time_in_state, matching
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook, RuleTest
 from bridge.decide.text.times import duration
-from bridge.decide.text.values import STATE_WORDS, instead, listing, shown, suggest
+from bridge.decide.text.values import STATE_WORDS, FieldReader, instead, listing, shown, suggest
 from bridge.model import DONE, NEW, OUTPUTS_KEPT, RUNNING, STATES, SUBMITTED, SUCCESS, Job, Transition, Watch
 
 # --- jobs that are made up: a table of a few facts becomes a transition ---------------------------------------------
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Times = tuple[datetime | None, datetime | None, datetime | None]  # created, started, ended
 
 _SETS = ("done", "active", "*")
@@ -32,31 +30,29 @@ def sample_transition(given: Mapping[str, Any], book: Rulebook, now: datetime) -
     """Return the transition, seen now, that a table describes; what it leaves out is made up.
 
     Keys: those of a job, `from` (else new), `to` or `state` (else Success), `watch`, and `age`, `wait` and `duration`
-    as `match` has them. A queue may be an alias, and user data a table. Raises ValueError with every fault, one a line.
+    as `match` has them. A queue may be an alias, and user data a table. Raises ValueError with every fault, one a line;
+    whether the spans fit together is checked when all else is right.
     """
-    faults = [
-        f'a job has no "{key}"{suggest(key, _WORDS)}; there are {listing(_WORDS)}' for key in given if key not in _WORDS
-    ]
-
-    def read(reader: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        try:
-            return reader(*args, **kwargs)
-        except ValueError as error:
-            faults.append(str(error))
-            return None
-
-    texts = {name: text for name in _TEXTS if (text := read(_text, given, name)) is not None}
-    to = read(_to, given) or SUCCESS
-    was = read(_state, given, "from") or NEW
-    if "queue" in texts:
-        ids = {alias: queue for queue, alias in book.queue_names.items()}
-        texts["queue"] = ids.get(texts["queue"], texts["queue"])
-    watch = read(_watch, given, texts, book.watches)
-    created, started, ended = read(_times, given, to, now) or (None, None, None)
-    outputs = read(_outputs, given.get("outputs")) or ()
-    progress = read(_progress, given.get("progress"))
-    if faults:
-        raise ValueError("\n".join(dict.fromkeys(faults)))
+    given = {key: value for key, value in given.items() if value is not None}
+    reader = FieldReader(given, _WORDS, unknown="a job has no")
+    readers = {"user_data": _user_data, "state": _state}
+    texts: dict[str, Any] = {
+        name: reader.read(name, readers.get(name, _text), None) for name in _TEXTS if name in given
+    }
+    was, to, state = reader.read("from", _state, NEW), reader.read("to", _state, None), texts.get("state")
+    if to and state and to != state:
+        reader.note(None, f'to: "{to}" and state: "{state}" are the same thing; write one of them')
+    to = to or state or SUCCESS
+    if to == NEW:
+        reader.note(None, f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
+    if queue := texts.get("queue"):
+        texts["queue"] = next((id_ for id_, alias in book.queue_names.items() if alias == queue), queue)
+    watches = {watch.name: watch for watch in book.watches}
+    watch = reader.read("watch", lambda name: _named(name, watches), None) or _fitting(texts, book.watches)
+    age, wait, ran = (reader.read(name, lambda text: duration(_text(text)), None) for name in _SPANS)
+    outputs, progress = reader.read("outputs", _outputs, ()), reader.read("progress", _progress, None)
+    reader.check()
+    created, started, ended = _times(age, wait, ran, to, now)
     place = {"bucket": watch.place.bucket, "region": watch.place.region} if watch else _NOWHERE
     job = Job(
         **{"id": "sample", **place, **texts, "state": to},
@@ -70,16 +66,6 @@ def sample_transition(given: Mapping[str, Any], book: Rulebook, now: datetime) -
     return Transition(job=job, was=was, to=to, sequence=1, seen_at=now, watch=watch.name if watch else "sample")
 
 
-def _to(given: Mapping[str, Any]) -> str | None:
-    to, state = _state(given, "to"), _state(given, "state")
-    if to and state and to != state:
-        raise ValueError(f'to: "{to}" and state: "{state}" are the same thing; write one of them')
-    to = to or state
-    if to == NEW:
-        raise ValueError(f'no job becomes "{NEW}": write from = "{NEW}" for a job seen for the first time')
-    return to
-
-
 _NOWHERE = {"bucket": "sample-1250000000", "region": "ap-chongqing"}
 
 
@@ -90,63 +76,60 @@ def sample_time_in_state(transition: Transition) -> TimeInState:
     return TimeInState(began=replace(transition, seen_at=began or transition.seen_at))
 
 
-def _text(given: Mapping[str, Any], name: str) -> str | None:
-    value = given.get(name)
-    if name == "user_data" and isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    if value is None or isinstance(value, str):
-        return value
-    raise ValueError(f"{name}: {shown(value)} is not a string")
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not a string")  # noqa: TRY004  (one kind of error for all faults)
+    return value
 
 
-def _state(given: Mapping[str, Any], name: str) -> str | None:
-    word = _text(given, name)
+def _user_data(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict) else _text(value)
+
+
+def _state(value: object) -> str:
+    word = _text(value)
     if word in _SETS:
-        raise ValueError(f'{name}: "{word}" is a set of states, and a job is in one; write one of {listing(STATES)}')
-    near = suggest(word, STATE_WORDS) if word and word not in STATE_WORDS else ""
+        raise ValueError(f'"{word}" is a set of states, and a job is in one; write one of {listing(STATES)}')
+    near = suggest(word, STATE_WORDS) if word not in STATE_WORDS else ""
     if near:
-        raise ValueError(f'{name}: there is no job state "{word}"{near}')
+        raise ValueError(f'there is no job state "{word}"{near}')
     return word
 
 
-def _watch(given: Mapping[str, Any], texts: Mapping[str, str], watches: Iterable[Watch]) -> Watch | None:
-    """Return the watch that is named, else the first that lists such a job, else the first."""
-    name, known = _text(given, "watch"), {watch.name: watch for watch in watches}
-    if name is not None:
-        if name not in known:
-            raise ValueError(f'watch: there is no watch "{name}"{instead(name, known)}')
-        return known[name]
-    fitting = (watch for watch in known.values() if _lists(watch, texts))
-    return next(fitting, next(iter(known.values()), None))
+def _named(name: object, watches: Mapping[str, Watch]) -> Watch:
+    if _text(name) not in watches:
+        raise ValueError(f'there is no watch "{name}"{instead(_text(name), watches)}')
+    return watches[_text(name)]
 
 
-def _lists(watch: Watch, texts: Mapping[str, str]) -> bool:
-    return texts.get("bucket", watch.place.bucket) == watch.place.bucket and any(
-        texts.get("tag", stream.tag) == stream.tag and stream.queue in (None, texts.get("queue", stream.queue))
-        for stream in watch.streams
-    )
+def _fitting(texts: Mapping[str, str | None], watches: Sequence[Watch]) -> Watch | None:
+    """Return the first watch that lists such a job, else the first."""
+    for watch in watches:
+        if texts.get("bucket", watch.place.bucket) == watch.place.bucket and any(
+            texts.get("tag", stream.tag) == stream.tag and stream.queue in (None, texts.get("queue", stream.queue))
+            for stream in watch.streams
+        ):
+            return watch
+    return watches[0] if watches else None
 
 
 def _outputs(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"outputs: {shown(value)} is not a list of strings")
+        raise ValueError(f"{shown(value)} is not a list of strings")
     return tuple(value)
 
 
-def _progress(value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100):
-        return value
-    raise ValueError(f"progress: {shown(value)} is not a whole number of per cent, from 0 to 100")
+def _progress(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
+        raise ValueError(f"{shown(value)} is not a whole number of per cent, from 0 to 100")
+    return value
 
 
-def _times(given: Mapping[str, Any], to: str, now: datetime) -> Times:
+def _times(age: timedelta | None, wait: timedelta | None, ran: timedelta | None, to: str, now: datetime) -> Times:
     """Return when the job was created, started and ended, as far as something was given of it.
 
-    created -- wait -- started -- duration -- ended, or now; age is from created until now.
+    created -- wait -- started -- duration (`ran`) -- ended, or now; age is from created until now.
     """
-    age, wait, ran = (_span(given, name) for name in _SPANS)
     if age is wait is ran is None:
         return None, None, None
     nothing = timedelta()
@@ -170,14 +153,6 @@ def _times(given: Mapping[str, Any], to: str, now: datetime) -> Times:
     created = now - age
     started = created + wait
     return created, started, started + ran if to in DONE else None
-
-
-def _span(given: Mapping[str, Any], name: str) -> timedelta | None:
-    text = _text(given, name)
-    try:
-        return duration(text) if text is not None else None
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 # --- the [[test]]s ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, tuple_, update
 
-from bridge.model import Attempt, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
+from bridge.model import Attempt, Delivery, Reason, Rejected, RetryLater, Sent
 from bridge.record import counters
 from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
@@ -171,7 +171,11 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
 def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
     for end in ended:
         attempt, outcome, notifier = end.attempt, end.attempt.outcome, end.attempt.delivery.notifier
-        labels = (notifier, attempt_label(outcome))
+        if isinstance(outcome, Sent):
+            labels = (notifier, OK)
+        else:
+            reason = Reason.CLIENT_ERROR if outcome.reason in _CLIENT_ERRORS else outcome.reason
+            labels = (notifier, reason.value)
         if attempt.seconds > 0 or attempt.status is not None or isinstance(outcome, Sent):
             yield timed("attempt", labels, attempt.seconds)
         else:  # what is given up was not tried again
@@ -183,13 +187,6 @@ def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
             yield Count("delivery", (notifier, "dead"))
         elif isinstance(outcome, RetryLater) and outcome.whole_notifier and outcome.after:
             yield Count("retry_after", (notifier,), ms=outcome.after // timedelta(milliseconds=1))
-
-
-def attempt_label(outcome: Outcome) -> str:
-    """Return one of ATTEMPT_LABELS."""
-    if isinstance(outcome, Sent):
-        return OK
-    return Reason.CLIENT_ERROR.value if outcome.reason in _CLIENT_ERRORS else outcome.reason.value
 
 
 def hand_back(tx: Connection, claimed: Iterable[Delivery]) -> None:
@@ -205,7 +202,7 @@ def held(tx: Connection) -> list[Held]:
     return [(row.n, row.lease) for row in rows]
 
 
-def forsaken(tx: Connection, *, before: datetime) -> set[Held]:
+def abandoned(tx: Connection, *, before: datetime) -> set[Held]:
     """Return what is being sent under leases that ended before then, by workers that were silent since."""
     lease = deliveries.c.lease
     worker = func.substr(lease, 1, func.length(workers.c.id) + 1) == workers.c.id + "."
@@ -214,7 +211,7 @@ def forsaken(tx: Connection, *, before: datetime) -> set[Held]:
     return {(row.n, row.lease) for row in tx.execute(old)}
 
 
-def reap(tx: Connection, lost: Sequence[Held], *, now: datetime) -> int:
+def free_lost(tx: Connection, lost: Sequence[Held], *, now: datetime) -> int:
     """Free what lost workers hold, given as (number, lease): its outcome is unknown. Return how many."""
     return _free(tx, tuple_(deliveries.c.n, deliveries.c.lease).in_(lost), now)
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, insert, literal, select, tuple_, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, literal, select, tuple_, update
 
 from bridge.model import GONE, JobProblem, MissingJob
 from bridge.record import counters
@@ -126,24 +126,20 @@ def _put_off(tx: Connection, rows: Iterable[Row[Any]], now: datetime) -> None:
             tx.execute(mine.values(ask_at=ms(now) + after))
 
 
-_LEFT_OUT_OF = (_c.stream.in_(bindparam("keys", expanding=True)), _c.kind == LEFT_OUT)
-_TO_ASK = select(job_problems).where(*_LEFT_OUT_OF, _c.ask_at <= bindparam("now")).order_by(_c.ask_at, _c.job_id)
-_GIVE_UP = (
-    update(job_problems)
-    .where(*_LEFT_OUT_OF, _c.ask_at.is_not(None), _c.first_at < bindparam("before"))
-    .values(ask_at=None)
-    .returning(_c.job_id)
-)
-
-
 def to_ask(tx: Connection, streams: Collection[str], *, now: datetime) -> list[tuple[str, str]]:
     """Return (id, stream) of the jobs that were left out and are to be asked for now, the longest due first."""
-    return [(row.job_id, row.stream) for row in tx.execute(_TO_ASK, {"keys": list(streams), "now": ms(now)})]
+    due = select(job_problems).where(*_left_out(streams), _c.ask_at <= ms(now)).order_by(_c.ask_at, _c.job_id)
+    return [(row.job_id, row.stream) for row in tx.execute(due)]
 
 
 def give_up(tx: Connection, streams: Collection[str], *, before: datetime) -> list[str]:
     """Stop asking for the jobs that were left out first before then. Return their ids, for the log."""
-    return sorted(tx.execute(_GIVE_UP, {"keys": list(streams), "before": ms(before)}).scalars())
+    old = update(job_problems).where(*_left_out(streams), _c.ask_at.is_not(None), _c.first_at < ms(before))
+    return sorted(tx.execute(old.values(ask_at=None).returning(_c.job_id)).scalars())
+
+
+def _left_out(streams: Collection[str]) -> tuple[Any, ...]:
+    return _c.stream.in_(list(streams)), _c.kind == LEFT_OUT
 
 
 def of_job(tx: Connection, bucket: str, job_id: str) -> list[Facts]:
@@ -183,16 +179,12 @@ def prune(tx: Connection, *, before: datetime) -> int:
 # --- jobs that CI denied: how often, and when it is asked for them again --------------------------------------------
 
 _OF_JOB = and_(_c.bucket == jobs.c.bucket, _c.job_id == jobs.c.id, _c.kind == _MISSING)
-_OF_BUCKET: Select[Any] = (
-    select(*(column for column in _c if column.name != "stream"), jobs.c.stream)
-    .join(jobs, _OF_JOB)
-    .where(_c.bucket == bindparam("bucket"), _c.kind == _MISSING)
-)
 
 
 def denials(tx: Connection, bucket: str) -> dict[str, MissingJob]:
     """Return the jobs of a bucket that CI denied, by id, each with the stream that it belongs to now."""
-    return {row.job_id: from_row(MissingJob, row) for row in tx.execute(_OF_BUCKET, {"bucket": bucket})}
+    denied = select(job_problems, jobs.c.stream.label("of")).join(jobs, _OF_JOB).where(_c.bucket == bucket)
+    return {row.job_id: from_row(MissingJob, row, stream=row.of) for row in tx.execute(denied)}
 
 
 def save_denials(tx: Connection, bucket: str, denied: Mapping[str, MissingJob]) -> None:

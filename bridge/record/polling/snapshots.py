@@ -117,33 +117,26 @@ def close(tx: Connection, steps: Iterable[Transition], before: Mapping[str, Know
         tx.execute(_CHANGE, rows)
 
 
-_CREATED = select(jobs.c.created_at).where(jobs.c.stream == bindparam("of"))
-_OPEN_CREATED = _CREATED.where(jobs.c.open).order_by(jobs.c.created_at)
-_CREATED_SINCE = (
-    _CREATED.where(jobs.c.created_at >= bindparam("since")).order_by(jobs.c.created_at.desc()).limit(bindparam("most"))
-)
-_OPEN_IDS = (
-    select(jobs.c.id, jobs.c.stream)
-    .where(jobs.c.stream.in_(bindparam("keys", expanding=True)), jobs.c.open)
-    .order_by(jobs.c.created_at)
-)
 MOST_KNOWN = 20_000
 
 
 def open_created(tx: Connection, key: str) -> list[datetime]:
     """Return the creation times of a stream's unfinished jobs, ascending."""
-    return [at(created_at) for created_at in tx.execute(_OPEN_CREATED, {"of": key}).scalars()]
+    unfinished = select(jobs.c.created_at).where(jobs.c.stream == key, jobs.c.open).order_by(jobs.c.created_at)
+    return [at(created_at) for created_at in tx.execute(unfinished).scalars()]
 
 
 def created_since(tx: Connection, key: str, since: datetime, *, most: int = MOST_KNOWN) -> list[datetime]:
     """Return the creation times of a stream's jobs since then, ascending, the newest `most` of them at the most."""
-    times = tx.execute(_CREATED_SINCE, {"of": key, "since": ms(since), "most": most}).scalars()
+    recent = select(jobs.c.created_at).where(jobs.c.stream == key, jobs.c.created_at >= ms(since))
+    times = tx.execute(recent.order_by(jobs.c.created_at.desc()).limit(most)).scalars()
     return [at(created_at) for created_at in times][::-1]
 
 
 def open_ids(tx: Connection, keys: Collection[str]) -> list[tuple[str, str]]:
     """Return (id, stream) of the unfinished jobs of these streams, the oldest first."""
-    return [(row.id, row.stream) for row in tx.execute(_OPEN_IDS, {"keys": list(keys)})]
+    unfinished = select(jobs.c.id, jobs.c.stream).where(jobs.c.stream.in_(list(keys)), jobs.c.open)
+    return [(row.id, row.stream) for row in tx.execute(unfinished.order_by(jobs.c.created_at))]
 
 
 _HORIZON = select(horizons.c.pruned_to).where(horizons.c.bucket == bindparam("bucket"))
@@ -239,12 +232,10 @@ class Listed:
     mark_before: datetime | None = None
 
 
-_LISTED = select(streams).where(streams.c.key.in_(bindparam("keys", expanding=True)))
-
-
 def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
     """Return what is known of these streams."""
-    return {row.key: _listed(row) for row in tx.execute(_LISTED, {"keys": list(keys)})}
+    rows = tx.execute(select(streams).where(streams.c.key.in_(list(keys))))
+    return {row.key: _listed(row) for row in rows}
 
 
 def _listed(row: Row[Any]) -> Listed:
@@ -259,17 +250,13 @@ def meet(tx: Connection, key: str, told_from: datetime) -> None:
     tx.execute(upsert(tx, streams).values(key=key, told_from=ms(told_from)).on_conflict_do_nothing())
 
 
-_MARK = update(streams).where(streams.c.key == bindparam("of")).values(mark=bindparam("then"))
-_SEEN = update(streams).where(streams.c.key.in_(bindparam("keys", expanding=True))).values(seen_at=bindparam("then"))
-
-
 def set_mark(tx: Connection, key: str, mark: datetime) -> None:
-    tx.execute(_MARK, {"of": key, "then": ms(mark)})
+    tx.execute(update(streams).filter_by(key=key).values(mark=ms(mark)))
 
 
 def set_seen(tx: Connection, keys: Collection[str], seen_at: datetime) -> None:
     """Store that the poll that began then saw all unfinished jobs of these streams."""
-    tx.execute(_SEEN, {"keys": list(keys), "then": ms(seen_at)})
+    tx.execute(update(streams).where(streams.c.key.in_(list(keys))).values(seen_at=ms(seen_at)))
 
 
 def leave(tx: Connection, keys: Collection[str], *, now: datetime) -> None:

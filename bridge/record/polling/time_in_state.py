@@ -39,7 +39,7 @@ class Fired:
 _SLACK = timedelta(minutes=10)  # a time that CI gave only later may be so much earlier than when it was seen
 
 
-def staying(
+def jobs_in_state(
     tx: Connection, streams: Collection[str], *, began_before: datetime, gone_after: datetime | None
 ) -> list[tuple[Transition, dict[str, Fired], str]]:
     """Return the unfinished jobs of these streams that have been in their state since before then.

@@ -29,7 +29,7 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gathered:
+class DigestStatus:
     """The digest that a delivery waits in, was sent in, or was dropped with; `told_by` is the digest's own delivery."""
 
     gate: Gate
@@ -43,7 +43,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
+class JobDelivery:
     """A delivery of a job's message, and its status."""
 
     n: int
@@ -62,13 +62,13 @@ class Fate:
     ended_at: datetime | None
     why: str | None
     held_by: str | None  # "gate:name" of the first that held it
-    digest: Gathered | None
+    digest: DigestStatus | None
     title: str
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class NotifierStatus:
     """Whether a notifier is sent anything now."""
 
     paused_at: datetime | None
@@ -77,7 +77,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Last:
+class LastSeen:
     """A job as last seen, and the stream that it is followed in."""
 
     job: Job
@@ -85,7 +85,7 @@ class Last:
 
 
 _OF_DIGEST = deliveries.alias()  # the delivery of a digest
-_FATES: Select[Any] = (
+_JOB_DELIVERIES: Select[Any] = (
     select(
         deliveries,
         *(messages.c[name] for name in ("kind", "bucket", "sequence", "says")),
@@ -99,12 +99,14 @@ _FATES: Select[Any] = (
 )
 
 
-def fates(tx: Connection, job_id: str) -> list[Fate]:
+def job_deliveries(tx: Connection, job_id: str) -> list[JobDelivery]:
     """Return every delivery of the messages about the jobs of this id, oldest first."""
-    found = _FATES.where(messages.c.job_id == job_id, messages.c.sequence.is_not(None)).order_by(deliveries.c.n)
+    found = _JOB_DELIVERIES.where(messages.c.job_id == job_id, messages.c.sequence.is_not(None)).order_by(
+        deliveries.c.n
+    )
     rows = tx.execute(found).all()
     instead = _fallbacks(tx, {row.told_by: row.their_message for row in rows if row.their_state == DEAD})
-    return [_fate(row, instead) for row in rows]
+    return [_job_delivery(row, instead) for row in rows]
 
 
 def _fallbacks(tx: Connection, dead: Mapping[str, str]) -> Mapping[str, Sequence[Fallback]]:
@@ -117,9 +119,9 @@ def _fallbacks(tx: Connection, dead: Mapping[str, str]) -> Mapping[str, Sequence
     return found
 
 
-def _fate(row: Row[Any], instead: Mapping[str, Sequence[Fallback]]) -> Fate:
+def _job_delivery(row: Row[Any], instead: Mapping[str, Sequence[Fallback]]) -> JobDelivery:
     says = json.loads(row.says)
-    digest = row.gate and Gathered(
+    digest = row.gate and DigestStatus(
         gate=row.gate,
         name=row.name,
         due_at=at(row.told_at),
@@ -130,21 +132,23 @@ def _fate(row: Row[Any], instead: Mapping[str, Sequence[Fallback]]) -> Fate:
         fallbacks=instead.get(row.their_message, ()),
     )
     said = {"rule": row.message_rule, "title": says["title"], "text": says["text"]}
-    return from_row(Fate, row, state=DELIVERY_STATES[row.state], digest=digest, **said)
+    return from_row(JobDelivery, row, state=DELIVERY_STATES[row.state], digest=digest, **said)
 
 
-def standings(tx: Connection) -> dict[str, Standing]:
+def notifier_statuses(tx: Connection) -> dict[str, NotifierStatus]:
     """Return by name whether a notifier is sent anything now."""
-    return {row.name: from_row(Standing, row, not_before=at(row.not_before)) for row in tx.execute(select(notifiers))}
+    return {
+        row.name: from_row(NotifierStatus, row, not_before=at(row.not_before)) for row in tx.execute(select(notifiers))
+    }
 
 
-def last(tx: Connection, job_id: str) -> dict[str, Last]:
+def last_seen(tx: Connection, job_id: str) -> dict[str, LastSeen]:
     """Return by bucket the jobs of this id as last seen."""
     rows = tx.execute(select(jobs).filter_by(id=job_id))
-    return {row.bucket: Last(job=load_job(row.detail), stream=row.stream) for row in rows}
+    return {row.bucket: LastSeen(job=load_job(row.detail), stream=row.stream) for row in rows}
 
 
-def used_up(tx: Connection, rule: str, rate: Rate, notifier: str, *, now: datetime) -> datetime | None:
+def throttled_until(tx: Connection, rule: str, rate: Rate, notifier: str, *, now: datetime) -> datetime | None:
     """Return when the throttle of a rule lets messages to a notifier through again; None if it does now."""
     windows = select(digests).filter_by(gate="throttle", name=rule, notifier=notifier, key="")
     window = tx.execute(windows.where(digests.c.open, digests.c.due_at > ms(now))).first()

@@ -35,10 +35,10 @@ AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
 _BY_FALLBACK = ("This could not be sent to ", "This could not be told to ")
 
 Key = tuple[str, str, int]  # bucket, job, sequence
-Line = tuple[str, str, str]  # kind of message, rule, notifier
+MessageKey = tuple[str, str, str]  # kind of message, rule, notifier
 
 
-def hold_still(tx: Connection) -> None:
+def freeze(tx: Connection) -> None:
     """See nothing of what others write from now on. First in a transaction; on SQLite it is always so."""
     if tx.dialect.name == "postgresql":
         tx.execute(sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
@@ -127,7 +127,7 @@ def _verdicts(text: str) -> frozenset[tuple[str, str]]:
     return frozenset((rule, name) for rule, names in json.loads(text) for name in names)
 
 
-def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, str]]:
+def statuses(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[MessageKey, str]]:
     """Return the status of the messages about these transitions and times in state: "told", "dropped" or the gate.
 
     That is what happened when they were made, whatever came of it later; of a time in state it is the first. What a
@@ -145,7 +145,7 @@ def told(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Line, 
         .where(messages.c.job_id.in_({step.transition.job.id for step in steps}))
         .order_by(deliveries.c.n)
     )
-    found: dict[Key, dict[Line, str]] = defaultdict(dict)
+    found: dict[Key, dict[MessageKey, str]] = defaultdict(dict)
     for row in tx.execute(rows):
         by_fallback = row.note and row.note.startswith(_BY_FALLBACK)
         if row.sequence is not None and row.rule is not None and not by_fallback:

@@ -12,7 +12,7 @@ import pytest
 from bridge.model import Rejected, Sent
 from bridge.record.database import ms
 from bridge.record.outbox import entries
-from bridge.record.schema import action
+from bridge.record.schema import actions
 from tests.support.admin_world import NOON, READ, World, a_failed_job, job_number
 from tests.support.records import rows
 
@@ -132,7 +132,7 @@ def test_the_author_of_an_operation_is_recorded(world: World) -> None:
     post(world, "watches/vod/pause")
     client, own_page = world.app(admin=None).test_client(), {"Origin": "http://localhost"}
     assert client.post("/watches/vod/resume", headers=own_page).status_code == 303
-    done = [(row["who"], row["what"], row["subject"], row["at"]) for row in rows(world.db, action)]
+    done = [(row["who"], row["what"], row["subject"], row["at"]) for row in rows(world.db, actions)]
     assert done == [("api", "pause_watch", "vod", ms(NOON)), ("dashboard", "resume_watch", "vod", ms(NOON))]
 
 

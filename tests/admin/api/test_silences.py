@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.decide.rulesfile.silences import MOST
-from bridge.pipeline.digests import DigestDispatcher
+from bridge.pipeline.digests import send_due_digests
 from bridge.record.outbox import digests, silences
 from tests.support.admin_world import NOON, READ, World, a_failed_job, a_silence, job_number
 
@@ -234,12 +234,7 @@ def test_the_members_of_a_digest_are_found_by_its_delivery(either_world: World) 
     world.sees(job_number(1, state="Failed"), job_number(2, state="Failed"), job_number(3))
     held, other = (deliveries(world, f"?state={state}") for state in ("held", "waiting"))
     world.now = NOON + timedelta(hours=2)
-    assert (
-        DigestDispatcher(
-            db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0
-        ).tell_due()
-        == 1
-    )
+    assert send_due_digests(world.db, world.book, world.now) == 1
     (digest,) = [one["id"] for one in deliveries(world, "") if one["kind"] == "digest"]
     found = deliveries(world, f"?digest={digest}")
     assert [one["id"] for one in found] == [one["id"] for one in held]

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from bridge.admin.pages.deliveries import status
 from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import NewDelivery, Rejected, RetryLater, Sent
-from bridge.pipeline.digests import DigestDispatcher
+from bridge.pipeline.digests import send_due_digests
 from bridge.pipeline.operations import USUAL_PER_MINUTE
 from bridge.record.outbox import entries, silences
 from bridge.record.queries.lists import Filter
@@ -181,7 +181,7 @@ def test_a_digest_and_its_members_lead_to_each_other(world: World, admin: FlaskC
     member, *_ = (row["id"] for row in world.deliveries(state="held"))
     assert "The silence &#34;sil_1&#34; was active. Held until" in admin.get(f"/deliveries/{member}").text
     world.now = NOON + timedelta(hours=2)
-    DigestDispatcher(db=world.db, book=lambda: world.book, clock=lambda: world.now, monotonic=lambda: 0.0).tell_due()
+    send_due_digests(world.db, world.book, world.now)
     (digest,) = (row["id"] for row in world.deliveries() if row["state"] != "merged")
     told = admin.get(f"/deliveries/{digest}").text
     assert f'href="/deliveries/{member}"' in told

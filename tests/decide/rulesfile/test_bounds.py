@@ -1,6 +1,5 @@
 """Rules as an attack: a file that is too large, too deep or too wrong is refused in few words, and soon."""
 
-import os
 import tomllib
 import tracemalloc
 from datetime import timedelta
@@ -10,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.decide.changes.scan import is_due, pause
-from bridge.decide.rulesfile.errors import LARGEST, RulesRefused, statements
+from bridge.decide.rulesfile.errors import RulesRefused, statements
 from bridge.decide.rulesfile.read import read
 from bridge.decide.rulesfile.tables import KEYS
-from bridge.wiring.rules import load_rules
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 from tests.support.rules_texts import HOOK, RULE, WATCH, faults, rule, warnings
 
@@ -22,42 +20,9 @@ def words(beginning: str, count: int) -> str:
     return ",".join(f'"{beginning}{n}"' for n in range(count))
 
 
-def refusal(path) -> str:
-    with pytest.raises(RulesRefused) as refused:
-        load_rules(str(path))
-    return str(refused.value).removeprefix(f"{path}:1: ")
-
-
-def test_a_file_of_ten_megabytes_is_refused_without_being_read(tmp_path):
-    path = tmp_path / "rules.toml"
-    with path.open("wb") as file:
-        file.truncate(10_000_000)
-    tracemalloc.start()
-    assert refusal(path) == "is too large: it has 10,000,000 bytes; the limit is 1,000,000"
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < LARGEST
-
-
-def test_a_file_of_one_megabyte_is_read(tmp_path):
-    path = tmp_path / "rules.toml"
-    path.write_bytes(b"#" * LARGEST)
-    assert len(load_rules(str(path))) == LARGEST
-
-
 def test_a_text_of_the_environment_has_the_same_limit_in_bytes():
     with pytest.raises(RulesRefused, match=r"^BRIDGE_RULES_TOML:1: is too large: it has 1,000,002 bytes; the limit is"):
         read("#" + "é" * 500_000 + "x", {}, file="BRIDGE_RULES_TOML")
-
-
-def test_a_directory_is_refused(tmp_path):
-    assert refusal(tmp_path) == "cannot be read: Is a directory"
-
-
-def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path):
-    path = tmp_path / "rules.toml"
-    os.mkfifo(path)
-    assert refusal(path) == "cannot be read: it is not a regular file"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from bridge.decide.rules.levels import TimeInState, matching
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING
-from bridge.wiring.rules import load_rules
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 from tests.support.rules_texts import HOOK, RULE, WATCH, faults, rule, warnings
 
@@ -270,13 +269,6 @@ def test_a_wrong_test_says_what_would_be_right(text, said):
 def test_two_names_of_one_queue_are_a_warning():
     text = f'[alias.queue]\nvod = "p22"\nold = "p22"\n{WATCH}{RULE}'
     assert warnings(text) == ['2: warning: [alias], key "queue.vod": is the queue "old" too, and is shown by that name']
-
-
-def test_a_file_that_is_not_utf_8_says_which_line(tmp_path):
-    file = tmp_path / "rules.toml"
-    file.write_bytes(f"{WATCH}# Auftr\xe4ge\n".encode("latin-1"))
-    with pytest.raises(RulesRefused, match=r"rules\.toml:6: byte 0xe4 is not UTF-8"):
-        load_rules(str(file))
 
 
 def test_the_mark_that_windows_puts_before_a_text_is_no_fault():

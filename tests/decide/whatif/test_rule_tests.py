@@ -126,7 +126,7 @@ def test_each_failing_test_has_its_number_and_its_line():
 @pytest.mark.parametrize(
     ("job", "said"),
     [
-        ('{ tga = "x" }', 'a job has no "tga" (did you mean "tag"?); there are id, bucket, region, state, tag, '),
+        ('{ tga = "x" }', 'a job has no "tga" (did you mean "tag"?)'),
         ("{ queue = 5 }", "queue: 5 is not a string"),
         ('{ to = "done" }', 'to: "done" is a set of states, and a job is in one; write one of Submitted, Running, '),
         ('{ from = "Runing" }', 'from: there is no job state "Runing" (did you mean "Running"?)'),

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select, update
+from sqlalchemy import event, select, update
 
 from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
 from bridge.pipeline.operations import OperationRefused
@@ -22,26 +22,8 @@ from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import DEAD, DROPPED, WAITING, deliveries
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.support.nouns import batch_id, by_hand
-from tests.support.records import (
-    LEASE,
-    NOW,
-    a_message,
-    claim,
-    claimed_ids,
-    ended,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    row_of,
-    rows,
-    seconds,
-    settle,
-    write,
-)
+from tests.support.nouns import LEASE, NOW, a_message, batch_id, by_hand, hours, minutes, new_delivery, seconds
+from tests.support.records import claim, claimed_ids, ended, know, put, read, row_of, rows, settle, write
 
 CMS = Filter(state="dead", notifier="cms")
 A_SECOND = seconds(1)
@@ -326,22 +308,15 @@ def test_whoever_dies_on_the_way_leaves_the_rest_as_it_was(db: Database) -> None
 
 def test_a_large_batch_is_made_in_small_transactions(db: Database, db_url: str, opened: Opener) -> None:
     """Between any two of them others write, and each is a few statements for some hundred deliveries."""
-    bury_many(db, 1_100)
+    bury(db, *names(1_100))
     sizes: list[int] = []
     event.listen(
         db.engine, "after_cursor_execute",
-        lambda *told: sizes.append(told[1].rowcount) if told[2].startswith("UPDATE delivery") else None,
+        lambda *seen: sizes.append(seen[1].rowcount) if seen[2].startswith("UPDATE delivery") else None,
     )  # fmt: skip
     assert by_hand(db).redrive_batch(CMS, interval=seconds(1)).total == 1_100
     assert sum(sizes) == 1_100
     assert max(sizes) <= 500
-
-
-def bury_many(db: Database, count: int) -> None:
-    bury(db, "d0")
-    one = row_of(db, deliveries, id="d0")
-    with db.write() as tx:
-        tx.execute(insert(deliveries), [{**one, "n": one["n"] + n, "id": f"d{n}"} for n in range(1, count)])
 
 
 @only_sqlite

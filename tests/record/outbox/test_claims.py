@@ -12,23 +12,18 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.schema import deliveries, notifiers
 from tests.conftest import Opener, only_postgresql
+from tests.support.nouns import LEASE, NOW, hours, minutes, new_delivery, seconds
 from tests.support.records import (
-    LEASE,
-    NOW,
     claim,
     claim_all,
     claimed_ids,
     ended,
     execute,
-    hours,
     know,
-    minutes,
-    new_delivery,
     put,
     read,
     row_of,
     rows,
-    seconds,
     settle,
     write,
 )
@@ -196,17 +191,6 @@ def test_a_rate_lets_a_burst_through_and_then_one_an_interval(db: Database) -> N
     assert len(claim(db, now=NOW + seconds(0.1))) == 1
     assert len(claim(db, now=NOW + seconds(0.5))) == 4  # 0.2, 0.3, 0.4, 0.5
     assert len(claim(db, now=NOW + hours(1))) == 10  # a long rest saves up one burst, no more
-
-
-def test_two_workers_share_the_rate_of_a_notifier(db: Database, db_url: str, opened: Opener) -> None:
-    know(db, _TEN_A_SECOND)
-    _put_many(db, 100)
-    other = opened(db_url)
-    count = 0
-    for tick in range(20):  # two seconds: a burst of 10, and one for each 0.1 s after
-        now = NOW + seconds(tick / 10)
-        count += len(claim(db, now=now, worker="w1")) + len(claim(other, now=now, worker="w2"))
-    assert count == 10 + 19
 
 
 def test_what_the_order_holds_back_uses_up_no_rate(db: Database) -> None:

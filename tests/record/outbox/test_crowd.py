@@ -16,7 +16,8 @@ from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
 from bridge.record.schema import DEAD, SENT, deliveries
 from tests.conftest import Opener, only_postgresql, only_sqlite
-from tests.support.records import LEASE, NOW, ended, know, new_delivery, put, rows
+from tests.support.nouns import LEASE, NOW, new_delivery
+from tests.support.records import ended, know, put, rows
 
 
 @dataclass

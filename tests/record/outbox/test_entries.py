@@ -7,22 +7,8 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
 from bridge.record.queries import lists
 from bridge.record.schema import deliveries, messages, notifiers
-from tests.support.records import (
-    NOW,
-    a_message,
-    claim,
-    claimed_ids,
-    ended,
-    hours,
-    know,
-    new_delivery,
-    put,
-    read,
-    row_of,
-    rows,
-    settle,
-    write,
-)
+from tests.support.nouns import NOW, a_message, hours, new_delivery
+from tests.support.records import claim, claimed_ids, ended, know, put, read, row_of, rows, settle, write
 
 
 @pytest.fixture(autouse=True)

@@ -11,24 +11,8 @@ from bridge.record.outbox import entries, results
 from bridge.record.polling import leases
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, notifiers, threads
 from tests.conftest import only_sqlite
-from tests.support.records import (
-    LEASE,
-    NOW,
-    claim,
-    claimed_ids,
-    ended,
-    hours,
-    know,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    row_of,
-    rows,
-    seconds,
-    settle,
-    write,
-)
+from tests.support.nouns import LEASE, NOW, hours, minutes, new_delivery, seconds
+from tests.support.records import claim, claimed_ids, ended, know, put, read, row_of, rows, settle, write
 
 LATE = NOW + LEASE + seconds(1)
 
@@ -39,7 +23,7 @@ def _known(db: Database) -> None:
 
 
 def _reap(db: Database) -> int:
-    return write(db, results.reap, read(db, results.held), now=LATE)
+    return write(db, results.free_lost, read(db, results.held), now=LATE)
 
 
 def _states(db: Database) -> list[int]:
@@ -148,12 +132,12 @@ def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db
     assert "not known" in row_of(db, deliveries, id="d1")["why"]
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
-    assert write(db, results.reap, seen, now=LATE) == 0  # it has a new holder
+    assert write(db, results.free_lost, seen, now=LATE) == 0  # it has a new holder
     assert read(db, results.held) == [(again.n, again.lease)]
 
 
 @pytest.mark.parametrize(
-    ("since", "beat", "is_forsaken"),
+    ("since", "beat", "is_abandoned"),
     [
         (hours(1), None, True),
         (hours(1), minutes(-11), True),
@@ -161,8 +145,8 @@ def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db
         (minutes(10), None, False),
     ],
 )
-def test_what_is_long_over_by_a_worker_that_was_silent_since_is_forsaken(
-    db: Database, since: timedelta, beat: timedelta | None, *, is_forsaken: bool
+def test_what_is_long_over_by_a_worker_that_was_silent_since_is_abandoned(
+    db: Database, since: timedelta, beat: timedelta | None, *, is_abandoned: bool
 ) -> None:
     put(db, new_delivery("d1"))
     (mine,) = claim(db, worker="w1")
@@ -170,7 +154,7 @@ def test_what_is_long_over_by_a_worker_that_was_silent_since_is_forsaken(
     write(db, leases.enlist, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
     if beat:
         write(db, leases.enlist, "w1", machine="m", pid=1, now=now + beat)
-    assert read(db, results.forsaken, before=now - minutes(10)) == ({(mine.n, mine.lease)} if is_forsaken else set())
+    assert read(db, results.abandoned, before=now - minutes(10)) == ({(mine.n, mine.lease)} if is_abandoned else set())
 
 
 def test_what_was_claimed_and_not_begun_can_be_handed_back(db: Database) -> None:

@@ -6,25 +6,13 @@ from typing import Any
 from bridge.decide.rules.gates import Scope
 from bridge.decide.rulesfile.silences import SilenceRequest
 from bridge.model import FAILED, Hold, Message, Silence
-from bridge.pipeline.silences import preview
+from bridge.pipeline.operations import preview
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.polling import snapshots
 from tests.conftest import only_sqlite
-from tests.support.records import (
-    BUCKET,
-    NOW,
-    a_listed_job,
-    a_message,
-    a_step,
-    hours,
-    minutes,
-    new_delivery,
-    put,
-    read,
-    seconds,
-    write,
-)
+from tests.support.nouns import BUCKET, NOW, a_listed_job, a_message, a_step, hours, minutes, new_delivery, seconds
+from tests.support.records import put, read, write
 
 END, A_DAY_AGO = NOW + hours(2), NOW - hours(24)
 WANTED = SilenceRequest(spec="{}", scope=Scope(), ends_at=NOW, author="ann", reason="x")

@@ -12,20 +12,8 @@ from bridge.record.database import Database, at, ms
 from bridge.record.polling import leases
 from bridge.record.polling.leases import LEASE, LeaseLost
 from bridge.record.schema import notifiers, watches, workers
-from tests.support.records import (
-    BUCKET,
-    NOW,
-    a_watch,
-    execute,
-    hours,
-    know,
-    minutes,
-    read,
-    row_of,
-    rows,
-    seconds,
-    write,
-)
+from tests.support.nouns import BUCKET, NOW, a_watch, hours, minutes, seconds
+from tests.support.records import execute, know, read, row_of, rows, write
 
 AFTER = NOW + LEASE + seconds(0.001)
 

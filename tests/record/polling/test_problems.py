@@ -8,7 +8,8 @@ from bridge.record import counters
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.schema import job_problems
-from tests.support.records import BUCKET, NOW, hours, minutes, read, row_of, rows, write
+from tests.support.nouns import BUCKET, NOW, hours, minutes
+from tests.support.records import read, row_of, rows, write
 
 ODD_END = JobProblem(job_id="j1", field="EndTime", value="null")
 ODD_STATE = JobProblem(job_id="j2", field="State", value="", left_out=True)

@@ -11,7 +11,8 @@ from bridge.record.polling import snapshots
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import jobs, transitions
-from tests.support.records import BUCKET, NOW, a_listed_job, a_step, hours, minutes, read, row_of, rows, see
+from tests.support.nouns import BUCKET, NOW, a_listed_job, a_step, hours, minutes
+from tests.support.records import read, row_of, rows, see
 
 
 def _open_ids(db: Database, *streams: str) -> list[tuple[str, str]]:

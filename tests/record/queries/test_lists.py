@@ -14,26 +14,19 @@ from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import deliveries
 from tests.conftest import only_sqlite
-from tests.support.records import (
+from tests.support.nouns import (
     BUCKET,
     NOW,
     a_listed_job,
     a_message,
     a_step,
     a_watch,
-    claim,
-    ended,
-    execute,
     hours,
-    know,
     minutes,
     new_delivery,
-    put,
-    read,
     seconds,
-    settle,
-    write,
 )
+from tests.support.records import claim, ended, execute, know, put, read, settle, write
 
 
 def _store(db: Database, *steps) -> None:

@@ -1,16 +1,18 @@
-"""A file that changes while the bridge runs: a wrong one is said once and never forgotten."""
+"""The rules file: what is no file to read, and what happens when it changes while the bridge runs."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from bridge import settings
-from bridge.wiring.rules import Rules
+from bridge.decide.rulesfile.errors import LARGEST, RulesRefused
+from bridge.wiring.rules import Rules, load_rules
 from tests.support.rules_texts import HOOK, RULE, WATCH
 
 GOOD = WATCH + HOOK + RULE
@@ -227,3 +229,46 @@ def test_what_a_person_wants_now_is_taken_now(file):
     file.write_text("[[rule]]")
     assert not rules.look(103, reloads=5)
     assert "rules.toml:1" in str(rules.fault)
+
+
+# --- reading it -----------------------------------------------------------------------------------------------------
+
+
+def refusal(path) -> str:
+    with pytest.raises(RulesRefused) as refused:
+        load_rules(str(path))
+    return str(refused.value).removeprefix(f"{path}:1: ")
+
+
+def test_a_file_of_ten_megabytes_is_refused_without_being_read(tmp_path):
+    path = tmp_path / "rules.toml"
+    with path.open("wb") as file:
+        file.truncate(10_000_000)
+    tracemalloc.start()
+    assert refusal(path) == "is too large: it has 10,000,000 bytes; the limit is 1,000,000"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < LARGEST
+
+
+def test_a_file_of_one_megabyte_is_read(tmp_path):
+    path = tmp_path / "rules.toml"
+    path.write_bytes(b"#" * LARGEST)
+    assert len(load_rules(str(path))) == LARGEST
+
+
+def test_a_directory_is_refused(tmp_path):
+    assert refusal(tmp_path) == "cannot be read: Is a directory"
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path):
+    path = tmp_path / "rules.toml"
+    os.mkfifo(path)
+    assert refusal(path) == "cannot be read: it is not a regular file"
+
+
+def test_a_file_that_is_not_utf_8_says_which_line(tmp_path):
+    file = tmp_path / "rules.toml"
+    file.write_bytes(f"{WATCH}# Auftr\xe4ge\n".encode("latin-1"))
+    with pytest.raises(RulesRefused, match=r"rules\.toml:6: byte 0xe4 is not UTF-8"):
+        load_rules(str(file))
