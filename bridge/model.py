@@ -7,7 +7,7 @@ Times are aware and in UTC. Nothing here does I/O or reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, time, timedelta
 from enum import StrEnum
@@ -214,6 +214,25 @@ class Transition:
         else:
             at = None
         return at or self.seen_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """A level rule that fired for the time in `state` that transition `sequence` began.
+
+    It fired at `fired_at`, and the last time, with repetition number `count`, at `last_at`.
+    """
+
+    rule: str
+    since: datetime
+    fired_at: datetime
+    last_at: datetime
+    count: int = 0
+    notifiers: Sequence[str] = ()  # who has been notified so far
+    recovered_at: datetime | None = None
+    state: str = ""  # only where alarms are read with it
+    sequence: int = 0
+    n: int = 0  # on record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,7 @@ MUTANTS = (
     Mutant(
         "a level rule that forgets that it fired",
         "bridge.decide.rules.levels:newly_overdue",
-        "lambda time, *more: original(replace(time, notified={}), *more)",
+        "lambda time, *more: original(replace(time, alarms={}), *more)",
         ("tests/crash/test_halves.py",),
     ),
     Mutant(

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from bridge.decide.messages.build import address, build, per_notifier
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import Alarm, TimeInState, newly_overdue, recoveries
+from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Verdict
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
-from bridge.model import NewDelivery, Notifier, Transition
+from bridge.model import Alarm, NewDelivery, Notifier, Transition
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Ruleset
 from bridge.decide.text.times import iso
-from bridge.decide.whatif.replay import FIRST, STATUSES, Difference, Fired, PastTransition, Replay, Row, Status, Tally
+from bridge.decide.whatif.replay import FIRST, STATUSES, Difference, PastTransition, Replay, Row, Status, Tally
+from bridge.model import Alarm
 from bridge.record.outbox import silences
-from bridge.record.polling import time_in_state
 from bridge.record.queries import history
 from bridge.record.queries.history import Stored
 
@@ -89,9 +89,7 @@ class Backtest:
         }
 
 
-def _past(
-    stored: Stored, messages: Mapping[history.MessageKey, str], fired: Mapping[str, time_in_state.Fired]
-) -> PastTransition:
+def _past(stored: Stored, messages: Mapping[history.MessageKey, str], fired: Mapping[str, Alarm]) -> PastTransition:
     step, still_at = stored.transition, stored.still_at
     if still_at and step.still_at and still_at <= step.still_at:
         still_at = None  # no poll saw it between this transition and what followed
@@ -100,10 +98,7 @@ def _past(
     return PastTransition(
         transition=step,
         messages=messages,
-        fired={
-            rule: Fired(count=alarm.count, first_at=alarm.fired_at, last_at=alarm.told_at, notifiers=alarm.notifiers)
-            for rule, alarm in fired.items()
-        },
+        alarms=fired,
         still_at=still_at,
         has_ended=stored.followed,
         is_known=all(("transition", rule, name) in messages for rule, name in stored.verdicts),

@@ -23,7 +23,7 @@ from bridge.decide.rulesfile.rulesets import thaw
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import ident
 from bridge.decide.whatif.rule_tests import sample_time_in_state
-from bridge.model import Gate, Hold, Message, NewDelivery, Silence, Transition
+from bridge.model import Alarm, Gate, Hold, Message, NewDelivery, Silence, Transition
 from bridge.record import rulesets
 from bridge.record.outbox import silences
 from bridge.record.polling import leases, snapshots, time_in_state
@@ -197,7 +197,7 @@ class _InState:
         return max(self.seen_at or self.time.began.seen_at, self.time.began.seen_at) if self.left_at else self.now
 
 
-def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, time_in_state.Fired]) -> list[Facts]:
+def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, Alarm]) -> list[Facts]:
     """Return what every level rule says, top to bottom, then those that fired and are no longer among the rules."""
     matcher = ruleset.matcher
     levels = []
@@ -231,10 +231,10 @@ def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
     return Answer.NO, f"{left}, which is more than {limit}, but no message is on record: was the rule there then?"
 
 
-def _fired(alarm: time_in_state.Fired, rule: Rule | None) -> str:
+def _fired(alarm: Alarm, rule: Rule | None) -> str:
     text = f"fired at {iso(alarm.fired_at)}"
     if alarm.count:
-        text += f", repeated {'once' if alarm.count == 1 else f'{alarm.count} times'} until {iso(alarm.told_at)}"
+        text += f", repeated {'once' if alarm.count == 1 else f'{alarm.count} times'} until {iso(alarm.last_at)}"
     if alarm.recovered_at:
         text += f", it moved on at {iso(alarm.recovered_at)}"
         recovers = rule is None or rule.level is None or rule.level.recover
@@ -242,9 +242,7 @@ def _fired(alarm: time_in_state.Fired, rule: Rule | None) -> str:
     return text
 
 
-def _level_facts(
-    period: _InState, rule: Rule | None, answer: Answer, why: str, alarm: time_in_state.Fired | None
-) -> Facts:
+def _level_facts(period: _InState, rule: Rule | None, answer: Answer, why: str, alarm: Alarm | None) -> Facts:
     level, since = rule.level if rule else None, alarm.since if alarm else period.time.since
     return {
         "rule": rule.name if rule else alarm and alarm.rule,
@@ -391,7 +389,7 @@ class _History:
         return explanations.last_seen(self._tx, self._job_id)
 
     @cached_property
-    def _fired(self) -> Mapping[str, Sequence[time_in_state.Fired]]:
+    def _fired(self) -> Mapping[str, Sequence[Alarm]]:
         return {bucket: time_in_state.of_job(self._tx, bucket, self._job_id) for bucket in self._last}
 
 

@@ -10,11 +10,11 @@ from sqlalchemy import Connection
 
 from bridge.decide.routing import RoutingResult, route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import GONE_FOR, Alarm, LastNotified, TimeInState
+from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import job_seconds
-from bridge.model import DONE, GONE, Transition, Watch
+from bridge.model import DONE, GONE, Alarm, Transition, Watch
 from bridge.record import counters, rulesets
 from bridge.record.counters import Count, timed
 from bridge.record.outbox import entries, silences
@@ -36,13 +36,7 @@ def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: 
         return ()
     gates = current_gates(tx, book, now)
     fired = time_in_state.ended_by(tx, steps) if book.matcher.levels else {}
-    routings = []
-    for step in steps:
-        alarms = [
-            Alarm(rule=alarm.rule, state=alarm.state, notifiers=alarm.notifiers, since=alarm.since)
-            for alarm in fired.get(step.job.id, ())
-        ]
-        routings.append(route(step, book, gates, alarms))
+    routings = [route(step, book, gates, fired.get(step.job.id, ())) for step in steps]
     matches = [
         [(verdict.rule.name, verdict.notifiers) for verdict in routing.verdicts if verdict.kind == "transition"]
         for routing in routings
@@ -85,10 +79,9 @@ def route_overdue_jobs(
     for began, alarms, stream in found:
         if not saw(stream, began):
             continue
-        last = {rule: LastNotified(alarm.count, alarm.told_at, alarm.notifiers) for rule, alarm in alarms.items()}
-        for routing in route_overdue(TimeInState(began=began, notified=last), book, gates, as_of):
+        for routing in route_overdue(TimeInState(began=began, alarms=alarms), book, gates, as_of):
             for verdict in routing.verdicts:
-                _fire(tx, began, verdict, last.get(verdict.rule.name), as_of)
+                _fire(tx, began, verdict, alarms.get(verdict.rule.name), as_of)
             routings.append(routing)
         if len(routings) >= _MOST_OVERDUE:
             break
@@ -96,7 +89,7 @@ def route_overdue_jobs(
     return routings
 
 
-def _fire(tx: Connection, began: Transition, verdict: Verdict, last: LastNotified | None, as_of: datetime) -> None:
+def _fire(tx: Connection, began: Transition, verdict: Verdict, last: Alarm | None, as_of: datetime) -> None:
     """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
     if verdict.overdue is None:
         return

@@ -8,26 +8,17 @@ from datetime import datetime, timedelta
 
 from bridge.decide.rules.matching import Answer, Facts, Matcher, Overdue, Rule, Verdict, stopped
 from bridge.decide.text.times import human
-from bridge.model import GONE, NEW, SUBMITTED, Transition
+from bridge.model import GONE, NEW, SUBMITTED, Alarm, Transition
 
 GONE_FOR = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class LastNotified:
-    """A rule's last message about a time in state: its repetition number, and who has been notified so far."""
-
-    count: int
-    at: datetime
-    notifiers: Sequence[str]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeInState:
-    """A job in a state: the transition that began it, with the job as it is now, and what was sent about it."""
+    """A job in a state: the transition that began it, with the job as it is now, and the alarms so far."""
 
     began: Transition
-    notified: Mapping[str, LastNotified] = field(default_factory=dict)  # by rule
+    alarms: Mapping[str, Alarm] = field(default_factory=dict)  # by rule
 
     @property
     def since(self) -> datetime:
@@ -37,16 +28,6 @@ class TimeInState:
         """
         step = self.began
         return step.happened_at if step.was in (NEW, SUBMITTED) else step.seen_at
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alarm:
-    """A level rule that fired for a time in `state`, and whom it notified."""
-
-    rule: str
-    state: str
-    notifiers: Sequence[str]
-    since: datetime
 
 
 def judge_time_in_state(time: TimeInState, matcher: Matcher, now: datetime, rules: Sequence[Rule]) -> Iterator[Verdict]:
@@ -94,10 +75,10 @@ def newly_overdue(time: TimeInState, matcher: Matcher, now: datetime) -> Iterato
     """
     for verdict in matching(time, matcher, now):
         rule, overdue = verdict.rule, verdict.overdue
-        last, repeat = time.notified.get(rule.name), rule.level.repeat if rule.level else None
+        last, repeat = time.alarms.get(rule.name), rule.level.repeat if rule.level else None
         if last is None:
             yield verdict
-        elif overdue and (overdue.count > last.count or (repeat and now >= last.at + repeat)):
+        elif overdue and (overdue.count > last.count or (repeat and now >= last.last_at + repeat)):
             yield replace(verdict, overdue=replace(overdue, count=max(overdue.count, last.count + 1), again=True))
 
 

@@ -9,25 +9,15 @@ from datetime import datetime, timedelta
 
 from bridge.decide.routing import judge
 from bridge.decide.rules.gates import Gates, Scope
-from bridge.decide.rules.levels import Alarm, TimeInState, matching
+from bridge.decide.rules.levels import TimeInState, matching
 from bridge.decide.rules.matching import Facts, Kind, Rule, Verdict
 from bridge.decide.rules.rulebook import Ruleset
-from bridge.model import Hold, Silence, Transition
+from bridge.model import Alarm, Hold, Silence, Transition
 
 STATUSES = ("told", "group", "throttle", "mute", "silence", "dropped")
 FIRST = 20  # differences that are kept, usually
 
 Line = tuple[str, str, str]  # kind of message, rule, notifier
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fired:
-    """A level rule that notified of a time in state, from its first message to its repetition number `count`."""
-
-    count: int
-    first_at: datetime
-    last_at: datetime
-    notifiers: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +30,7 @@ class PastTransition:
 
     transition: Transition
     messages: Mapping[Line, str]  # and what became of each
-    fired: Mapping[str, Fired] = field(default_factory=dict)
+    alarms: Mapping[str, Alarm] = field(default_factory=dict)
     still_at: datetime | None = None
     has_ended: bool = False
     is_known: bool = True
@@ -119,7 +109,7 @@ class _Overdue:
     """A level rule that fires for a time in state, and when; `repeats` is None when that is not known."""
 
     verdict: Verdict
-    fired: Fired
+    alarm: Alarm
     repeats: int | None
 
 
@@ -161,7 +151,7 @@ class Replay:
         return Gates(mutes=self._rules.mutes, silences=self._silences, zone=self._rules.zone, now=now)
 
     def _compare(self, past: PastTransition, kind: Kind, after: Mapping[Line, Status]) -> None:
-        repeats = {rule: fired.count for rule, fired in past.fired.items()} if kind == "level" else {}
+        repeats = {rule: alarm.count for rule, alarm in past.alarms.items()} if kind == "level" else {}
         before = {
             line: Status(status, repeats.get(line[1], 0)) for line, status in past.messages.items() if line[0] == kind
         }
@@ -205,15 +195,16 @@ class Replay:
                     counts[verdict.rule.name] = verdict.overdue.count
         places = [rule.name for rule in self._rules.matcher.levels]
         found = [self._at_its_moment(past, *at, counts.get(name)) for name, at in first.items()]
-        return sorted(found, key=lambda each: (each.fired.first_at, places.index(each.verdict.rule.name)))
+        return sorted(found, key=lambda each: (each.alarm.fired_at, places.index(each.verdict.rule.name)))
 
     def _at_its_moment(self, past: PastTransition, verdict: Verdict, moment: datetime, count: int | None) -> _Overdue:
         rule = verdict.rule
-        fired = past.fired.get(rule.name) if rule.name in self._unchanged else None
-        if fired is None:
-            repeat = (rule.level and rule.level.repeat) or timedelta()
-            fired = Fired(count=count or 0, first_at=moment, last_at=moment + (count or 0) * repeat)
-        return _Overdue(verdict=self._held(past.transition, verdict, fired.first_at), fired=fired, repeats=count)
+        alarm = past.alarms.get(rule.name) if rule.name in self._unchanged else None
+        if alarm is None:
+            last_at = moment + (count or 0) * ((rule.level and rule.level.repeat) or timedelta())
+            since = TimeInState(began=past.transition).since
+            alarm = Alarm(rule=rule.name, since=since, count=count or 0, fired_at=moment, last_at=last_at)
+        return _Overdue(verdict=self._held(past.transition, verdict, alarm.fired_at), alarm=alarm, repeats=count)
 
     def _held(self, began: Transition, verdict: Verdict, moment: datetime) -> Verdict:
         return self._gates(moment).held(verdict, self._rules.matcher.facts(replace(began, seen_at=moment)))
@@ -223,10 +214,10 @@ class Replay:
 
         Of those between the first and the last the moments are not on record, but whom they were for.
         """
-        first, last = each.verdict, self._held(began, each.verdict, each.fired.last_at)
-        on_record = each.fired.notifiers if self._same_mutes else ()
+        first, last = each.verdict, self._held(began, each.verdict, each.alarm.last_at)
+        on_record = each.alarm.notifiers if self._same_mutes else ()
         names = [name for name in first.notifiers if name in on_record or not (first.drops(name) and last.drops(name))]
-        return Alarm(rule=first.rule.name, state=began.to, notifiers=names, since=TimeInState(began=began).since)
+        return replace(each.alarm, state=began.to, notifiers=names, since=TimeInState(began=began).since)
 
 
 def _statuses(verdicts: Iterable[Verdict], kind: Kind, repeats: int | None = 0) -> dict[Line, Status]:

@@ -152,11 +152,15 @@ def _claim_and_read(way: str = "") -> Select[Any]:
 _READ = _read(deliveries).where(_n.in_(bindparam("numbers", expanding=True)))
 
 
-def _delivery(row: Row[Any]) -> Delivery:
-    facts = row._asdict()
-    del facts["message"]
-    times = {"retry_from": run_at(row.retry_from), "retry_due": run_at(row.retry_due)}
-    return Delivery(**facts | times | {"lease": row.lease or "", "happened_at": at(row.happened_at)})
+def _delivery(row: Sequence[Any]) -> Delivery:
+    # Unpacked, not by names: this is done for every delivery, and takes a third of the time.
+    n, id_, _, notifier, attempts, lease, thread, note, lost, body, channel, retry_from, retry_due, *message = row
+    happened_at, event, says, root = message
+    return Delivery(
+        n=n, id=id_, notifier=notifier, attempts=attempts, lease=lease or "", thread=thread, root=root, note=note,
+        lost=lost, body=body, channel=channel, retry_from=run_at(retry_from), retry_due=run_at(retry_due),
+        happened_at=at(happened_at), event=event, says=says,
+    )  # fmt: skip
 
 
 def sendable(tx: Connection, delivery_id: str) -> Delivery | None:

@@ -5,43 +5,23 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
 
-from bridge.model import GONE, Transition
+from bridge.model import GONE, Alarm, Transition
 from bridge.record.codec import dump, from_row
 from bridge.record.database import at, ms, upsert
 from bridge.record.polling.snapshots import transition_of
 from bridge.record.schema import alarms, jobs, same_step, transitions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fired:
-    """An alarm on record."""
-
-    n: int
-    bucket: str
-    job_id: str
-    sequence: int
-    rule: str
-    count: int
-    notifiers: Sequence[str]
-    since: datetime
-    fired_at: datetime
-    told_at: datetime
-    recovered_at: datetime | None
-    state: str = ""  # that it is about: set by `ended_by`
-
 
 _SLACK = timedelta(minutes=10)  # a time that CI gave only later may be so much earlier than when it was seen
 
 
 def jobs_in_state(
     tx: Connection, streams: Collection[str], *, began_before: datetime, gone_after: datetime | None
-) -> list[tuple[Transition, dict[str, Fired], str]]:
+) -> list[tuple[Transition, dict[str, Alarm], str]]:
     """Return the unfinished jobs of these streams that have been in their state since before then.
 
     Each is the transition that began it, with the job as it is now, (rule -> alarm), and the job's stream. With
@@ -56,10 +36,10 @@ def jobs_in_state(
     begun = begun.join(transitions, same_step(transitions, jobs))
     old = transitions.c.happened_at < ms(began_before + _SLACK)
     rows = tx.execute(begun.where(mine, old).order_by(jobs.c.n)).all()
-    fired: dict[tuple[str, str], dict[str, Fired]] = defaultdict(dict)
+    fired: dict[tuple[str, str], dict[str, Alarm]] = defaultdict(dict)
     if rows:
         for row in tx.execute(select(alarms).join(jobs, same_step(alarms, jobs)).where(mine)):
-            fired[row.bucket, row.job_id][row.rule] = fired_of(row)
+            fired[row.bucket, row.job_id][row.rule] = alarm_of(row)
     return [(transition_of(row), fired[row.bucket, row.id], row.stream) for row in rows]
 
 
@@ -89,7 +69,7 @@ def fire(
     tx.execute(row.on_conflict_do_update(index_elements=["bucket", "job_id", "sequence", "rule"], set_=again))
 
 
-def ended_by(tx: Connection, steps: Iterable[Transition]) -> dict[str, list[Fired]]:
+def ended_by(tx: Connection, steps: Iterable[Transition]) -> dict[str, list[Alarm]]:
     """Return by job the alarms of the states that these transitions (of one bucket) end, unless they have recovered."""
     ended = {step.job.id: step for step in steps if step.sequence > 1}
     if not ended:
@@ -97,10 +77,10 @@ def ended_by(tx: Connection, steps: Iterable[Transition]) -> dict[str, list[Fire
     bucket = next(iter(ended.values())).job.bucket
     mine = (alarms.c.bucket == bucket, alarms.c.job_id.in_(list(ended)), alarms.c.recovered_at.is_(None))
     fired = select(alarms, transitions.c.state).join(transitions, same_step(transitions, alarms)).where(*mine)
-    found: dict[str, list[Fired]] = defaultdict(list)
+    found: dict[str, list[Alarm]] = defaultdict(list)
     for row in tx.execute(fired.order_by(alarms.c.n)):
         if row.sequence == ended[row.job_id].sequence - 1:
-            found[row.job_id].append(fired_of(row))
+            found[row.job_id].append(alarm_of(row))
     return found
 
 
@@ -109,10 +89,11 @@ def recovered(tx: Connection, numbers: Collection[int], *, now: datetime) -> Non
         tx.execute(update(alarms).where(alarms.c.n.in_(numbers)).values(recovered_at=ms(now)))
 
 
-def of_job(tx: Connection, bucket: str, job_id: str) -> list[Fired]:
+def of_job(tx: Connection, bucket: str, job_id: str) -> list[Alarm]:
     mine = select(alarms).filter_by(bucket=bucket, job_id=job_id).order_by(alarms.c.n)
-    return [fired_of(row) for row in tx.execute(mine)]
+    return [alarm_of(row) for row in tx.execute(mine)]
 
 
-def fired_of(row: Row[Any]) -> Fired:
-    return from_row(Fired, row, count=row.repeats, notifiers=tuple(json.loads(row.notifiers)), since=at(row.since))
+def alarm_of(row: Row[Any]) -> Alarm:
+    notifiers = tuple(json.loads(row.notifiers))
+    return from_row(Alarm, row, count=row.repeats, notifiers=notifiers, since=at(row.since), last_at=at(row.told_at))

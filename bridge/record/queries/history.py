@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, case, func, select
 from sqlalchemy import text as sql
 
-from bridge.model import Transition
+from bridge.model import Alarm, Transition
 from bridge.record.database import at, maybe_at, ms
 from bridge.record.polling.snapshots import transition_of
-from bridge.record.polling.time_in_state import Fired, fired_of
+from bridge.record.polling.time_in_state import alarm_of
 from bridge.record.schema import (
     HELD,
     MERGED,
@@ -155,12 +155,12 @@ def statuses(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Me
     return found
 
 
-def fired(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[str, Fired]]:
+def fired(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[str, Alarm]]:
     """Return the alarms of the states that these transitions began, by rule."""
     keys = {step.key for step in steps}
     of_jobs = (alarms.c.bucket.in_({key[0] for key in keys}), alarms.c.job_id.in_({key[1] for key in keys}))
-    found: dict[Key, dict[str, Fired]] = defaultdict(dict)
+    found: dict[Key, dict[str, Alarm]] = defaultdict(dict)
     for row in tx.execute(select(alarms).where(*of_jobs).order_by(alarms.c.n)):
         if (key := (row.bucket, row.job_id, row.sequence)) in keys:
-            found[key][row.rule] = fired_of(row)
+            found[key][row.rule] = alarm_of(row)
     return found

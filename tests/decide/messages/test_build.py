@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.decide.messages.build import LARGEST_EVENT, address, as_fallback, build, event, test_message
@@ -388,6 +388,7 @@ def test_outputs_go_before_texts_are_shortened():
 HUGE = st.sampled_from(["", "x" * 50_000, "中" * 50_000, "😀" * 50_000, "\0" * 50_000, '"\\' * 50_000])
 
 
+@settings(deadline=None, max_examples=30)
 @given(
     st.fixed_dictionaries(
         dict.fromkeys(("tag", "queue", "code", "message", "input", "template", "workflow", "user_data"), HUGE)

@@ -8,9 +8,9 @@ import pytest
 
 from bridge.decide.routing import judge, judge_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import Alarm, LastNotified, TimeInState, judge_time_in_state
+from bridge.decide.rules.levels import TimeInState, judge_time_in_state
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import GONE, RUNNING, SUCCESS, Silence
+from bridge.model import GONE, RUNNING, SUCCESS, Alarm, Silence
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 
 STUCK = '[[rule]]\nname = "stuck"\nin = ["Running", "gone"]\nfor = "30m"\nnotify = "hook"\n'
@@ -64,8 +64,9 @@ def test_a_level_rule_stops_those_below_once_its_own_time_is_over() -> None:
 
 def test_repetitions_stand_on_a_grid_that_begins_with_the_first() -> None:
     book = a_rulebook(STUCK.replace(', "gone"', "") + 'repeat = "10m"\n')
-    first = LastNotified(0, NOON + minutes(32), ("hook",))
-    time = TimeInState(began=running().began, notified={"stuck": first})
+    at = NOON + minutes(32)
+    first = Alarm(rule="stuck", since=NOON, fired_at=at, last_at=at, notifiers=("hook",))
+    time = TimeInState(began=running().began, alarms={"stuck": first})
     counts = [
         [one.overdue and one.overdue.count for one in judge_overdue(time, book.matcher, gates(book, at), NOON + at)]
         for at in (minutes(39), minutes(40), minutes(55))
@@ -82,7 +83,8 @@ def test_a_verdict_says_which_gate_holds_the_message_for_whom(mode: str, drops: 
 
 def test_who_is_notified_of_the_end_anyway_hears_of_no_recovery() -> None:
     stuck = STUCK + "recover = true\n"
-    alarm = Alarm(rule="stuck", state=RUNNING, notifiers=["hook"], since=NOON)
+    at = NOON + minutes(30)
+    alarm = Alarm(rule="stuck", state=RUNNING, notifiers=["hook"], since=NOON, fired_at=at, last_at=at)
     end = a_transition(a_job(state=SUCCESS), was=RUNNING, sequence=2)
     done = '[[rule]]\nname = "done"\nto = "Success"\nnotify = "hook"\n'
     grouped = f'{done}group = {{ wait = "1h" }}\n'

@@ -106,7 +106,7 @@ def test_the_next_time_of_day_is_a_later_moment_in_utc_and_at_most_two_days_away
     assert then.tzinfo is UTC
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)  # each looks at every minute of eleven days
 @given(times, odd_moments())
 def test_every_day_that_there_is_has_its_moment_once_where_clocks_are_set_too(at, odd):
     zone, day, after = odd
@@ -219,7 +219,7 @@ def test_on_ordinary_days_a_window_is_on_from_its_start_until_the_clock_shows_it
     assert window.ends(now, ZoneInfo(zone)) == (now + (until - local) if inside else None)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(windows, odd_moments())
 def test_where_clocks_are_set_a_window_is_on_from_its_first_start_to_its_last_end(window, odd):
     zone, odd_day, now = odd

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.decide.whatif.replay import FIRST, Fired, Line, PastTransition, Replay, Status, Tally
-from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Silence, Transition
+from bridge.decide.whatif.replay import FIRST, Line, PastTransition, Replay, Status, Tally
+from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Alarm, Silence, Transition
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 
 ALL = '[[rule]]\nname = "all"\nnotify = "hook"\n'
@@ -38,6 +38,11 @@ def replayed(rules: str, *all_happened: PastTransition, silences: tuple[Silence,
 
 def fates(tally: Tally) -> dict[Line, dict[str, int]]:
     return {line: dict(row.after) for line, row in tally.rows.items() if row.after}
+
+
+def fired(first: float, last: float, count: int = 0) -> Alarm:
+    at = {"fired_at": NOON + minutes(first), "last_at": NOON + minutes(last)}
+    return Alarm(rule="stuck", since=NOON, count=count, **at)
 
 
 def silence(begins: datetime, ends: datetime, *, drop: bool = False) -> Silence:
@@ -91,8 +96,8 @@ def test_a_level_rule_is_judged_at_the_moment_it_fires() -> None:
 
 def test_the_moment_on_record_is_the_right_one_for_a_level_rule_that_has_not_changed() -> None:
     level: Line = ("level", "stuck", "hook")
-    late = Fired(count=0, first_at=NOON + minutes(33), last_at=NOON + minutes(33))
-    one = happened(began(), {level: "told"}, still_at=NOON + minutes(50), fired={"stuck": late})
+    late = fired(33, 33)
+    one = happened(began(), {level: "told"}, still_at=NOON + minutes(50), alarms={"stuck": late})
     mute = '[[mute]]\nname = "half past"\nbetween = "12:30-12:31"\n'
     assert not replayed(STUCK + mute, one).differs
     assert replayed(STUCK + mute, one, before=STUCK.replace("30m", "25m")).differs
@@ -116,10 +121,10 @@ def test_how_often_an_alarm_came_again_is_no_difference_once_another_rule_stops_
     """It ended with a poll of which nothing is on record."""
     stops = STUCK.replace("stuck", "very stuck").replace("30m", "60m") + "stop = true\n"
     level: Line = ("level", "stuck", "hook")
-    often = Fired(count=2, first_at=NOON + minutes(30), last_at=NOON + minutes(50))
+    often = fired(30, 50, count=2)
     told = {level: "told", ("level", "very stuck", "hook"): "told"}
-    fired = {"stuck": often, "very stuck": Fired(count=0, first_at=NOON + minutes(60), last_at=NOON + minutes(60))}
-    one = happened(began(), told, still_at=NOON + minutes(70), fired=fired)
+    alarms = {"stuck": often, "very stuck": fired(60, 60)}
+    one = happened(began(), told, still_at=NOON + minutes(70), alarms=alarms)
     assert not replayed(stops + STUCK + 'repeat = "10m"\n', one).differs
 
 
