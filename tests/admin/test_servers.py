@@ -186,9 +186,8 @@ def test_without_a_token_this_machine_is_served(open_port: int, host: str) -> No
 
 @pytest.mark.parametrize(
     "header",
-    ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1",
-     "X-Forwarded-Proto: https", "Via: 1.1 vegur", "X-Real-IP: ::1", "Host: bridge.example.com"],
-)  # fmt: skip
+    ["X-Forwarded-For: 127.0.0.1", "Forwarded: for=127.0.0.1", "Via: 1.1 vegur", "Host: bridge.example.com"],
+)
 def test_without_a_token_what_came_through_a_proxy_is_answered_about_health_alone(open_port: int, header: str) -> None:
     host = "" if header.startswith("Host") else "Host: localhost\r\n"
     more = f"{host}{header}\r\nConnection: close\r\n\r\n"
