@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from bridge.model import NEW, PAUSE, RUNNING, Rejected, Transition
 from bridge.pipeline.route import route_all
 from bridge.record.polling import snapshots
-from tests.support.admin_world import ADMIN, BUCKET, World, a_book, job_number
+from tests.support.admin_world import ADMIN, BUCKET, SECRETS, World, a_book, a_failed_job, job_number
 
 EVIL = "\"><evil x=' onload=y>&#39;{{7*7}}</textarea></pre></title>`"
 RULES = f"""
@@ -77,6 +77,17 @@ def test_signing_in_leads_back_to_any_address(world: World) -> None:
     client = world.app().test_client()
     asked = client.get(client.get(wanted).location)
     assert f'name="next" value="{wanted}"' in asked.text
+
+
+def test_no_page_has_a_secret_of_the_rules(world: World, admin: FlaskClient) -> None:
+    world.sees(a_failed_job(1), job_number(2))
+    world.attempt(Rejected("no"))
+    details = [f"/deliveries/{delivery['id']}" for delivery in world.deliveries()]
+    assert len(details) == 2
+    for path in (*PAGES, *details, "/jobs/j1", "/rules/explain?job=j1"):
+        page = admin.get(path)
+        assert page.status_code == 200, path
+        assert [secret for secret in SECRETS if secret in page.text] == [], path
 
 
 # --- how much ----------------------------------------------------------------------------------------------
