@@ -75,6 +75,18 @@ def test_a_schema_that_is_not_ours_says_what_to_do(world: World, opened: Opener,
     assert "db upgrade" in checks["schema"]["detail"]
 
 
+@pytest.mark.parametrize("check", ["database", "schema"])
+def test_a_fault_of_the_database_is_among_the_reasons(world: World, opened: Opener, tmp_path: Path, check: str) -> None:
+    if check == "schema":
+        world.db = opened(f"sqlite:///{tmp_path}/empty.db")
+    else:
+        (tmp_path / "bridge.db").unlink()
+    facts = world.client().get("/readyz").get_json()
+    (detail,) = (one["detail"] for one in facts["checks"] if one["name"] == check)
+    assert facts["warnings"] == 1
+    assert [(reason["check"], reason["what"]) for reason in facts["reasons"]] == [(check, detail)]
+
+
 def test_a_worker_that_fell_silent_is_none(world: World) -> None:
     world.enlist()
     ask = Asker(world)
@@ -172,3 +184,10 @@ def test_rules_that_stand_in_are_a_warning(world: World) -> None:
         rulesets.stand_in(tx, world.book.sha, instead_of=other.sha)
     said = Asker(world)()[1]["rules"]["detail"]
     assert f"no live worker has the rules accepted last ({other.sha}): older ones ({world.book.sha})" in said
+
+
+def test_what_a_worker_notes_about_its_rules_file_is_a_warning(world: World) -> None:
+    world.enlist()
+    with world.db.write() as tx:
+        leases.beat(tx, "w1", now=NOON, rules_sha="a", rules_fault=None, rules_note="3 of 4 rules have vanished")
+    assert Asker(world)()[1]["rules"]["detail"] == "warning: 3 of 4 rules have vanished"
