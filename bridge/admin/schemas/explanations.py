@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from bridge.admin.schemas import JsonObject, Moment, Request, RequestText
 from bridge.admin.schemas.jobs import Fired
+from bridge.decide.whatif.rule_tests import TEXT_FIELDS
 
 
 def _or_null(*kinds: str) -> dict[str, list[dict[str, str]]]:
@@ -17,10 +18,7 @@ def _or_null(*kinds: str) -> dict[str, list[dict[str, str]]]:
 
 _WORD = _or_null("string")
 _SPAN = {**_or_null("string"), "pattern": "^[1-9][0-9]{0,2}[smhd]$"}
-_WORDS = (
-    "from", "to", "state", "id", "bucket", "region", "tag", "queue", "code", "message", "input", "output", "template",
-    "template_name", "workflow", "workflow_name", "workflow_run", "level",
-)  # fmt: skip
+_WORDS = ("from", "to", *TEXT_FIELDS)
 _TWO_SPANS = [{"required": pair} for pair in (["age", "wait"], ["age", "duration"], ["wait", "duration"])]
 _JOB = {  # what is always accepted; the description names the rest
     "type": "object",

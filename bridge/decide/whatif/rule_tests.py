@@ -22,8 +22,8 @@ Times = tuple[datetime | None, datetime | None, datetime | None]  # created, sta
 _SETS = ("done", "active", "*")
 _SPANS = ("age", "wait", "duration")
 _OTHERS = ("progress", "outputs", "outputs_total", "created_at", "started_at", "ended_at")
-_TEXTS = tuple(name for name in Job.__slots__ if name not in _OTHERS)
-_WORDS = (*_TEXTS, "progress", "outputs", "from", "to", *_SPANS, "watch")
+TEXT_FIELDS = tuple(name for name in Job.__slots__ if name not in _OTHERS)
+_WORDS = (*TEXT_FIELDS, "progress", "outputs", "from", "to", *_SPANS, "watch")
 
 
 def sample_transition(given: Mapping[str, Any], book: Rulebook, now: datetime) -> Transition:
@@ -37,7 +37,7 @@ def sample_transition(given: Mapping[str, Any], book: Rulebook, now: datetime) -
     reader = FieldReader(given, _WORDS, unknown="a job has no")
     readers = {"user_data": _user_data, "state": _state}
     texts: dict[str, Any] = {
-        name: reader.read(name, readers.get(name, _text), None) for name in _TEXTS if name in given
+        name: reader.read(name, readers.get(name, _text), None) for name in TEXT_FIELDS if name in given
     }
     was, to, state = reader.read("from", _state, NEW), reader.read("to", _state, None), texts.get("state")
     if to and state and to != state:
