@@ -20,7 +20,7 @@ from bridge import settings as environment
 from bridge.decide.messages.build import address
 from bridge.decide.messages.build import test_message as a_test_message
 from bridge.decide.retries import BROKEN_AT
-from bridge.pipeline.poll import Poll
+from bridge.pipeline.poll import PollResult
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import entries
@@ -48,7 +48,7 @@ def stage(tmp_path: Path, db_url: str) -> Iterator[Stage]:
         yield stage
 
 
-def poll(stage: Stage, **environ: str) -> Poll:
+def poll(stage: Stage, **environ: str) -> PollResult:
     """Poll the one watch once, in this process."""
     given = stage.environ | environ
     settings = environment.read(given)

@@ -14,7 +14,7 @@ import click
 
 from bridge.cli.common import Facts, connect, count_of, deliveries_of, echo, echo_json, fail, json_option, open_bridge
 from bridge.environment import lookup
-from bridge.pipeline.poll import Poll
+from bridge.pipeline.poll import PollResult
 from bridge.wiring.web import served, warn_of_open_door, web_app
 from bridge.wiring.worker import Worker, poll_all
 
@@ -114,7 +114,7 @@ def poll(names: tuple[str, ...], as_json: bool) -> None:
     sys.exit(any(facts["error"] for facts in polls))
 
 
-def _poll_facts(name: str, poll: Poll | None) -> Facts:
+def _poll_facts(name: str, poll: PollResult | None) -> Facts:
     if poll is None:
         return {"watch": name, "error": "another worker is polling this bucket, or other rules came into force"}
     return {

@@ -56,7 +56,7 @@ class Halted(Exception):
 
 
 @dataclass(slots=True)
-class Poll:
+class PollResult:
     """The result of one poll of one watch."""
 
     watch: str
@@ -78,16 +78,16 @@ class Poll:
 
 
 @dataclass(slots=True, kw_only=True)
-class PollContext:
+class Poll:
     """One poll under way: what was known when it began, what it has seen, and of which jobs it notifies nobody."""
 
     watch: Watch
     book: Rulebook
     began: datetime
-    poll: Poll
+    result: PollResult
     failures: int  # polls that failed in a row before this one
     probing: bool  # CI answered nothing in the last poll, nor yet in this one
-    listed: dict[str, snapshots.Listed]
+    streams: dict[str, snapshots.Listed]  # on record, by key
     listings: list[Listing] = field(default_factory=list)
     going_on: list[Listing] = field(default_factory=list)  # the last of `listings`: the last poll has begun them
     unseen: dict[str, str] = field(default_factory=dict)  # jobs to ask for that no answer has shown, and their stream
@@ -102,7 +102,7 @@ class PollContext:
     @property
     def complete(self) -> set[str]:
         """The streams all of whose unfinished jobs this poll has seen."""
-        return self.listed.keys() - self.incomplete
+        return self.streams.keys() - self.incomplete
 
     def saw(self, stream: str, began: Transition) -> bool:
         """Tell whether this poll has seen a job in the state that `began` began; or not at all, if it is gone."""
@@ -110,12 +110,12 @@ class PollContext:
 
     def still_at(self, *streams: str) -> datetime | None:
         """Return when the last poll began that saw the jobs of these streams as they are on record."""
-        polls = [known.seen_at if (known := self.listed.get(stream)) else None for stream in streams]
+        polls = [known.seen_at if (known := self.streams.get(stream)) else None for stream in streams]
         return min((began for began in polls if began), default=None) if all(polls) else None
 
     def fail(self, error: CiError, streams: Iterable[str]) -> None:
         """Note an error because of which not all of these streams' jobs are seen."""
-        self.poll.error = self.poll.error or error
+        self.result.error = self.result.error or error
         for key in streams:
             self.errors.setdefault(key, error)
         self.incomplete.update(streams)
@@ -129,7 +129,7 @@ class PollContext:
                 tags.setdefault(str(self.errors[stream.key]), []).append(stream.tag)
         of_all = len(tags) == 1 and all(stream.key in self.errors for stream in self.watch.streams)
         if not tags or of_all:
-            return str(self.poll.error) if self.poll.error else None
+            return str(self.result.error) if self.result.error else None
         texts = [f"{', '.join(dict.fromkeys(of))}: {text}" for text, of in tags.items()]
         more = f"; and {len(texts) - _MOST_ERRORS} more" if len(texts) > _MOST_ERRORS else ""
         return "; ".join(texts[:_MOST_ERRORS]) + more
@@ -137,7 +137,7 @@ class PollContext:
     def answered(self, clocks: Clocks | None, stream: Stream | None = None) -> None:
         """Note a call that CI answered; by CI's clock its stream may not have been out of the rules for long."""
         self.probing = False
-        self.poll.calls += 1
+        self.result.calls += 1
         if clocks is None:
             return
         self.clocks, ahead = clocks, clocks.ahead
@@ -146,12 +146,12 @@ class PollContext:
         self.ahead = max(ahead, self.ahead or timedelta(0), key=abs)
         if stream is None:
             return
-        listed = self.listed[stream.key]
+        listed = self.streams[stream.key]
         back_at = listed.told_from + min(ahead, timedelta(0))
         if listed.out_at and not begins_anew(
             out_at=listed.out_at, back_at=back_at, mark=listed.mark_before, lookback=self.watch.lookback
         ):
-            self.listed[stream.key] = replace(listed, mark=listed.mark_before)
+            self.streams[stream.key] = replace(listed, mark=listed.mark_before)
 
     def diff(
         self,
@@ -211,7 +211,7 @@ class PollContext:
 
         One that was not out of the rules for so long, by CI's clock, was listed from too late: that takes another poll.
         """
-        listed = self.listed[stream.key]
+        listed = self.streams[stream.key]
         if listed.out_at:
             snapshots.come_back(tx, stream.key)
         if not (listed.out_at and listed.mark):
@@ -236,7 +236,7 @@ class PollContext:
         back further than that one did is so too. Jobs up to the horizon may have been sent and pruned. Those
         `of_first` were in the first snapshot, and left out as they could not be read.
         """
-        listed, clocks = self.listed[stream.key], self.clocks
+        listed, clocks = self.streams[stream.key], self.clocks
         times = [job.created_at for job in jobs if job.created_at]
         news_from = min(listed.told_from, self.began) + (clocks.jobs_ahead(times) if clocks else timedelta(0))
         looked_from = news_from - self.watch.lookback - OVERLAP
@@ -272,13 +272,13 @@ def _meet(tx: Connection, watch: Watch, book: Rulebook, began: datetime, complet
             snapshots.meet(tx, stream.key, min(since - RESOLUTION, began) if since else began)
 
 
-def _new_listing(tx: Connection, context: PollContext, stream: Stream) -> Listing:
+def _new_listing(tx: Connection, poll: Poll, stream: Stream) -> Listing:
     """Return the list of a stream, from as far back as it takes."""
-    listed = context.listed[stream.key]
+    listed = poll.streams[stream.key]
     if listed.mark is None:
-        since = list_since(mark=None, first=min(context.began, listed.told_from) - context.watch.lookback)
+        since = list_since(mark=None, first=min(poll.began, listed.told_from) - poll.watch.lookback)
     else:
-        mark = believed(listed.mark, now=context.began, lookback=context.watch.lookback)
+        mark = believed(listed.mark, now=poll.began, lookback=poll.watch.lookback)
         opened = snapshots.open_created(tx, stream.key)
         known = snapshots.created_since(tx, stream.key, min([mark, *opened[:1]]) - OVERLAP)
         horizon = snapshots.horizon(tx, stream.place.bucket)
@@ -291,7 +291,7 @@ def _new_listing(tx: Connection, context: PollContext, stream: Stream) -> Listin
             known_created=known,
             known_from=max(complete, default=None),
         )
-    chain = Chain(began=context.began)
+    chain = Chain(began=poll.began)
     return Listing(stream=stream, chain=chain, known_to=listed.mark, spans=[Span(since=since)])
 
 
@@ -330,7 +330,7 @@ class Poller:
             )
         ]
 
-    def poll_once(self, watch: Watch, book: Rulebook, *, within: timedelta | None = None) -> Poll | None:
+    def poll_once(self, watch: Watch, book: Rulebook, *, within: timedelta | None = None) -> PollResult | None:
         """Poll a watch now; None when another worker is at its bucket.
 
         After `within`, or when another watch of the bucket is due, lists that go on are left for the next poll, which
@@ -340,9 +340,9 @@ class Poller:
         try:
             with ExitStack() as unless_ended:
                 unless_ended.callback(self._release, watch.place.bucket)
-                poll = self._poll(watch, book, until_s)
+                result = self._poll(watch, book, until_s)
                 unless_ended.pop_all()
-                return poll
+                return result
         except leases.LeaseLost:
             logger.warning("poll given up, another worker has the bucket", extra={"watch": watch.name})
         except rulesets.OtherRules as error:
@@ -355,19 +355,19 @@ class Poller:
         with self.db.write() as tx:
             leases.release(tx, bucket, self.worker)
 
-    def _poll(self, watch: Watch, book: Rulebook, until_s: float | None) -> Poll | None:
-        context = self._begin(watch, book)
-        if context is None:
+    def _poll(self, watch: Watch, book: Rulebook, until_s: float | None) -> PollResult | None:
+        poll = self._begin(watch, book)
+        if poll is None:
             return None
         try:
-            self._ask(context, until_s)
+            self._ask(poll, until_s)
         except CiError as error:  # every other call would fail the same way
-            context.fail(error, context.listed)
-        self._keep_listings(context)
-        self._finish(context)
-        return context.poll
+            poll.fail(error, poll.streams)
+        self._keep_listings(poll)
+        self._finish(poll)
+        return poll.result
 
-    def _begin(self, watch: Watch, book: Rulebook) -> PollContext | None:
+    def _begin(self, watch: Watch, book: Rulebook) -> Poll | None:
         """Take the bucket, and read what is known of it; None when another worker has it."""
         bucket, keys = watch.place.bucket, [stream.key for stream in watch.streams]
         with self.db.write() as tx:
@@ -381,79 +381,77 @@ class Poller:
             missing = problems.denials(tx, bucket)
             again = {job_id: key for job_id, key in due(missing, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
-            context = PollContext(
+            poll = Poll(
                 watch=watch,
                 book=book,
                 began=began,
-                poll=Poll(watch.name),
+                result=PollResult(watch.name),
                 failures=row.failures,
                 probing=bool(row.failures) and not row.answered,
-                listed=snapshots.listed(tx, keys),
+                streams=snapshots.listed(tx, keys),
                 unseen=dict(snapshots.open_ids(tx, keys)) | again | left_out,
                 left_out=left_out,
                 missing=missing,
             )
             # What the last poll has left, unless somebody else has finished it meanwhile.
-            left = [(self._listings.pop(key, None), known.mark) for key, known in context.listed.items()]
-            context.going_on = [listing for listing, mark in left if listing and listing.known_to == mark]
-            begun = {listing.stream.key for listing in context.going_on}
-            new = [_new_listing(tx, context, stream) for stream in watch.streams if stream.key not in begun]
-            context.listings = [*new, *context.going_on]
-            return context
+            left = [(self._listings.pop(key, None), known.mark) for key, known in poll.streams.items()]
+            poll.going_on = [listing for listing, mark in left if listing and listing.known_to == mark]
+            begun = {listing.stream.key for listing in poll.going_on}
+            new = [_new_listing(tx, poll, stream) for stream in watch.streams if stream.key not in begun]
+            poll.listings = [*new, *poll.going_on]
+            return poll
 
-    def _ask(self, context: PollContext, until_s: float | None) -> None:
+    def _ask(self, poll: Poll, until_s: float | None) -> None:
         """Make the calls of a poll. Raises CiError where every other call would fail the same way."""
-        new = context.listings[: len(context.listings) - len(context.going_on)]
-        longer = deque([*self._list(context, new), *context.going_on])
+        new = poll.listings[: len(poll.listings) - len(poll.going_on)]
+        longer = deque([*self._list(poll, new), *poll.going_on])
         unlisted = {listing.stream.key for listing in longer}
-        portions = deque(in_tens([job_id for job_id, key in context.unseen.items() if key not in unlisted]))
+        portions = deque(in_tens([job_id for job_id, key in poll.unseen.items() if key not in unlisted]))
         in_time = True
         while portions or (longer and in_time):
             if portions:
-                self._ask_by_id(context, portions)
-            if longer and (in_time := not self._is_time_up(context, until_s)):
+                self._ask_by_id(poll, portions)
+            if longer and (in_time := not self._is_time_up(poll, until_s)):
                 listing = longer.popleft()
-                goes_on = [*self._list(context, [listing])]
+                goes_on = [*self._list(poll, [listing])]
                 longer.extend(goes_on)
-                portions.extend(_to_follow(context, listing, goes_on=bool(goes_on)))
+                portions.extend(_to_follow(poll, listing, goes_on=bool(goes_on)))
 
-    def _keep_listings(self, context: PollContext) -> None:
+    def _keep_listings(self, poll: Poll) -> None:
         """Keep what continues in the next poll; of a poll that failed, only lists that were read far."""
-        for listing in context.listings:
+        for listing in poll.listings:
             if listing.done:
                 continue
-            context.incomplete.add(listing.stream.key)
-            if context.poll.error is None:
-                context.poll.behind.append(listing.stream.tag)
+            poll.incomplete.add(listing.stream.key)
+            if poll.result.error is None:
+                poll.result.behind.append(listing.stream.tag)
             elif listing.is_long:
                 listing.resume()
             else:
                 continue
             self._listings[listing.stream.key] = listing
 
-    def _is_time_up(self, context: PollContext, until_s: float | None) -> bool:
+    def _is_time_up(self, poll: Poll, until_s: float | None) -> bool:
         if until_s is None:
             return False
-        watch = context.watch
-        others = [
-            other for other in context.book.watches if other.place.bucket == watch.place.bucket and other != watch
-        ]
+        watch = poll.watch
+        others = [other for other in poll.book.watches if other.place.bucket == watch.place.bucket and other != watch]
         return self.monotonic() >= until_s or bool(others and self.due(others))
 
-    def _list(self, context: PollContext, listings: Iterable[Listing]) -> Iterator[Listing]:
+    def _list(self, poll: Poll, listings: Iterable[Listing]) -> Iterator[Listing]:
         """Read a page of each; yield those that go on. Raises CiError where every call would fail the same way."""
         for listing in listings:
             try:
-                self._list_page(context, listing)
+                self._list_page(poll, listing)
             except CiError as error:
-                if isinstance(error, _HOLD_FOR_ALL) or (context.probing and not isinstance(error, ConfigError)):
+                if isinstance(error, _HOLD_FOR_ALL) or (poll.probing and not isinstance(error, ConfigError)):
                     raise
-                _fail_listing(context, listing, error)
+                _fail_listing(poll, listing, error)
             else:
                 if not listing.done:
                     yield listing
 
-    def _list_page(self, context: PollContext, listing: Listing) -> None:
+    def _list_page(self, poll: Poll, listing: Listing) -> None:
         """Read and store a page of a list; or let it ask for less, where the page cannot be read."""
         self._stop_if_halted()
         span, asked = listing.span, self.clock()
@@ -471,9 +469,9 @@ class Poller:
             page = Page(jobs=(), problems=self._narrow(listing, error))
         else:
             clocks = Clocks(asked=asked, answered=self.clock(), date=page.served_at)
-            context.answered(clocks, listing.stream)
+            poll.answered(clocks, listing.stream)
             listing.read(page, clocks)
-        self._store(context, listing, page)
+        self._store(poll, listing, page)
         if listing.endless:
             token = (listing.token or "")[:40]
             listing.spans.clear()
@@ -498,20 +496,20 @@ class Poller:
             logger.warning("a page cannot be read, smaller ones are asked for", extra=facts)
         return ()
 
-    def _store(self, context: PollContext, listing: Listing, page: Page) -> None:
+    def _store(self, poll: Poll, listing: Listing, page: Page) -> None:
         """Store in one transaction what a page changes, its deliveries, and with the last page the mark."""
-        stream, bucket = listing.stream, context.watch.place.bucket
+        stream, bucket = listing.stream, poll.watch.place.bucket
         now, jobs = self.clock(), latest(page.jobs)
-        with self._transaction(context, now) as tx:
+        with self._transaction(poll, now) as tx:
             before = snapshots.known(tx, bucket, [job.id for job in jobs])
             new_ids = [job.id for job in jobs if job.id not in before]
             horizon = snapshots.horizon(tx, bucket) if new_ids else None
-            silence = context.silence(stream, horizon, jobs, of_first=problems.of_first(tx, bucket, new_ids))
-            steps = context.diff(before, jobs, silence, now=now, still_at=context.still_at(stream.key))
-            context.poll.count(route_all(tx, context.book, context.dated(steps), now))
-            streams = {s.key for watch in context.book.watches for s in watch.streams}
+            silence = poll.silence(stream, horizon, jobs, of_first=problems.of_first(tx, bucket, new_ids))
+            steps = poll.diff(before, jobs, silence, now=now, still_at=poll.still_at(stream.key))
+            poll.result.count(route_all(tx, poll.book, poll.dated(steps), now))
+            streams = {s.key for watch in poll.book.watches for s in watch.streams}
             snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
-            context.show(tx, jobs)
+            poll.show(tx, jobs)
             new = problems.record(
                 tx,
                 bucket,
@@ -519,13 +517,13 @@ class Poller:
                 [job.id for job in jobs],
                 page.problems,
                 now=now,
-                first=context.listed[stream.key].mark is None,
+                first=poll.streams[stream.key].mark is None,
             )
             if listing.done:
-                context.end(tx, stream, listing.chain)
-        self._stored(context, jobs, new)
+                poll.end(tx, stream, listing.chain)
+        self._stored(poll, jobs, new)
 
-    def _ask_by_id(self, context: PollContext, portions: deque[tuple[str, ...]]) -> None:
+    def _ask_by_id(self, poll: Poll, portions: deque[tuple[str, ...]]) -> None:
         """Ask by id for the first of these portions of jobs, which no list has shown: they are old, or have left it.
 
         Raises CiError where every other call would fail the same way.
@@ -533,7 +531,7 @@ class Poller:
         self._stop_if_halted()
         asked, asked_at = portions.popleft(), self.clock()
         try:
-            found = self.source.describe(context.watch.place, asked)
+            found = self.source.describe(poll.watch.place, asked)
         except BrokenReply as error:
             if len(asked) > 1:
                 portions.extendleft([(job_id,) for job_id in asked])
@@ -541,29 +539,29 @@ class Poller:
             found, clocks = Description(jobs=(), problems=(JobProblem.of_whole(asked[0], error.what),)), None
         except CiError as error:
             left = {*asked, *itertools.chain.from_iterable(portions)}
-            context.fail(error, {stream for job_id, stream in context.unseen.items() if job_id in left})
+            poll.fail(error, {stream for job_id, stream in poll.unseen.items() if job_id in left})
             if isinstance(error, _HOLD_FOR_ALL):
                 raise
             portions.clear()
             return
         else:
             clocks = Clocks(asked=asked_at, answered=self.clock(), date=found.served_at)
-        context.answered(clocks)
-        self._store_described(context, found, asked)
+        poll.answered(clocks)
+        self._store_described(poll, found, asked)
 
-    def _store_described(self, context: PollContext, found: Description, asked: Sequence[str]) -> None:
+    def _store_described(self, poll: Poll, found: Description, asked: Sequence[str]) -> None:
         """Store in one transaction what an answer by id changes: likewise, and of jobs that CI denies."""
-        bucket, now = context.watch.place.bucket, self.clock()
-        with self._transaction(context, now) as tx:
+        bucket, now = poll.watch.place.bucket, self.clock()
+        with self._transaction(poll, now) as tx:
             before = snapshots.known(tx, bucket, asked)
-            jobs = [job for job in latest(found.jobs) if job.id in before or job.id in context.left_out]
-            still_at = context.still_at(*{known.stream for known in before.values()})
-            silence = context.silence_of_left_out(problems.of_first(tx, bucket, asked))
-            steps = context.diff(before, jobs, silence, now=now, still_at=still_at)
-            denied_now = {job_id: before[job_id] for job_id in context.deny(tx, found, before, now)}
-            lost = gone(snapshots.jobs_of(denied_now), watch=context.watch.name, now=now, still_at=still_at)
-            context.poll.count(route_all(tx, context.book, context.dated((*steps, *lost)), now))
-            owners = context.left_out | {job_id: known.stream for job_id, known in before.items()}
+            jobs = [job for job in latest(found.jobs) if job.id in before or job.id in poll.left_out]
+            still_at = poll.still_at(*{known.stream for known in before.values()})
+            silence = poll.silence_of_left_out(problems.of_first(tx, bucket, asked))
+            steps = poll.diff(before, jobs, silence, now=now, still_at=still_at)
+            denied_now = {job_id: before[job_id] for job_id in poll.deny(tx, found, before, now)}
+            lost = gone(snapshots.jobs_of(denied_now), watch=poll.watch.name, now=now, still_at=still_at)
+            poll.result.count(route_all(tx, poll.book, poll.dated((*steps, *lost)), now))
+            owners = poll.left_out | {job_id: known.stream for job_id, known in before.items()}
             new = []
             for key in {*owners.values()}:
                 mine = [job for job in jobs if owners[job.id] == key]
@@ -578,61 +576,59 @@ class Poller:
                     now=now,
                 )
             snapshots.close(tx, lost, before, now=now)
-            context.show(tx, jobs)
-        self._stored(context, jobs, new)
+            poll.show(tx, jobs)
+        self._stored(poll, jobs, new)
         for job_id in asked:
-            context.unseen.pop(job_id, None)
+            poll.unseen.pop(job_id, None)
 
-    def _stored(self, context: PollContext, jobs: Sequence[Job], new: Iterable[JobProblem]) -> None:
+    def _stored(self, poll: Poll, jobs: Sequence[Job], new: Iterable[JobProblem]) -> None:
         for problem in new:
             what = "a job cannot be read, and is left out" if problem.left_out else "a field of a job cannot be read"
             logger.warning(what, extra={"job": problem.job_id, "field": problem.field, "value": problem.value})
         self.on_stored()
-        context.poll.jobs += len(jobs)
+        poll.result.jobs += len(jobs)
 
     def _stop_if_halted(self) -> None:
         if self.halted():
             raise Halted
 
     @contextmanager
-    def _transaction(self, context: PollContext, now: datetime) -> Iterator[Connection]:
+    def _transaction(self, poll: Poll, now: datetime) -> Iterator[Connection]:
         """Begin by renewing the lease: it fences out a worker that was away, and lets one write at a time."""
         with self.db.write() as tx:
-            leases.renew(tx, context.watch.place.bucket, self.worker, now=now)
-            rulesets.require_in_force(tx, context.book.sha)
+            leases.renew(tx, poll.watch.place.bucket, self.worker, now=now)
+            rulesets.require_in_force(tx, poll.book.sha)
             yield tx
 
-    def _finish(self, context: PollContext) -> None:
+    def _finish(self, poll: Poll) -> None:
         """Store how the poll ended, and let go of the bucket unless its lists go on at once."""
-        poll, watch, error = context.poll, context.watch, context.poll.error
-        refused = not poll.calls or isinstance(error, Throttled)
+        result, watch, error = poll.result, poll.watch, poll.result.error
+        refused = not result.calls or isinstance(error, Throttled)
         wish = error.retry_after if error else None
-        after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, wish=wish)
-        with self._transaction(context, self.clock()) as tx:
-            as_of = earlier(context.began, context.ahead)
-            overdue = route_overdue_jobs(tx, watch, context.book, as_of, self.clock(), saw=context.saw)
-            poll.overdue, poll.deliveries = (
-                len(overdue),
-                poll.deliveries + sum(len(result.deliveries) for result in overdue),
-            )
-            snapshots.set_seen(tx, context.complete, context.began)
-            given_up = problems.give_up(tx, context.listed, before=as_of - watch.lookback)
+        after = timedelta(0) if result.behind else pause(watch.every, refused=refused, wish=wish)
+        with self._transaction(poll, self.clock()) as tx:
+            as_of = earlier(poll.began, poll.ahead)
+            overdue = route_overdue_jobs(tx, watch, poll.book, as_of, self.clock(), saw=poll.saw)
+            result.overdue = len(overdue)
+            result.deliveries += sum(len(routing.deliveries) for routing in overdue)
+            snapshots.set_seen(tx, poll.complete, poll.began)
+            given_up = problems.give_up(tx, poll.streams, before=as_of - watch.lookback)
             leases.polled(
                 tx,
                 watch.name,
-                began=context.began,
-                next_poll=max(self.clock(), context.began + after),
-                error=context.error,
-                behind=poll.behind,
-                clock=(context.ahead,) if context.clocks else (),
-                failures=context.failures + 1 if error else 0,
-                calls=poll.calls,
-                jobs=poll.jobs,
+                began=poll.began,
+                next_poll=max(self.clock(), poll.began + after),
+                error=poll.error,
+                behind=result.behind,
+                clock=(poll.ahead,) if poll.clocks else (),
+                failures=poll.failures + 1 if error else 0,
+                calls=result.calls,
+                jobs=result.jobs,
             )
-            took_s = (self.clock() - context.began).total_seconds()
+            took_s = (self.clock() - poll.began).total_seconds()
             outcome = (watch.place.region, error.kind if error else "ok")
             counters.add(tx, [counters.timed("poll", outcome, took_s)], now=self.clock())
-            if error or not poll.behind:
+            if error or not result.behind:
                 leases.release(tx, watch.place.bucket, self.worker)
         for job_id in given_up:
             logger.warning("a job that cannot be read is no longer asked for", extra={"job": job_id})
@@ -640,27 +636,27 @@ class Poller:
             self.on_stored()
 
 
-def _to_follow(context: PollContext, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:
+def _to_follow(poll: Poll, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:
     """Return which jobs of a list's stream to ask for by id, after a page of it was read.
 
     All that it has not shown, when it is at its end; ten at a time, round and round, of one that has gone on since
     the last poll: what is known to be unfinished is not to wait for its end.
     """
-    ids = [job_id for job_id, key in context.unseen.items() if key == listing.stream.key]
+    ids = [job_id for job_id, key in poll.unseen.items() if key == listing.stream.key]
     if not goes_on:
         return in_tens(ids)
-    if listing.chain.began == context.began or not ids:
+    if listing.chain.began == poll.began or not ids:
         return ()
     first = listing.followed % len(ids)
     listing.followed += IDS_PER_CALL
     return [tuple(ids[first : first + IDS_PER_CALL])]
 
 
-def _fail_listing(context: PollContext, listing: Listing, error: CiError) -> None:
+def _fail_listing(poll: Poll, listing: Listing, error: CiError) -> None:
     key = listing.stream.key
-    context.fail(error, [key])
+    poll.fail(error, [key])
     if isinstance(error, ConfigError | BrokenReply):
-        context.listings.remove(listing)  # its jobs are asked for by id, as it is not known when it can be read
+        poll.listings.remove(listing)  # its jobs are asked for by id, as it is not known when it can be read
     else:
         # The next list shows them, a hundred a call; the other streams' are asked for now.
-        context.unseen = {job_id: stream for job_id, stream in context.unseen.items() if stream != key}
+        poll.unseen = {job_id: stream for job_id, stream in poll.unseen.items() if stream != key}

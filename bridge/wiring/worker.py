@@ -25,7 +25,7 @@ from bridge.model import Watch
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.housekeeping import note_rules
 from bridge.pipeline.operations import OperationRefused
-from bridge.pipeline.poll import Halted, Poll, Poller
+from bridge.pipeline.poll import Halted, Poller, PollResult
 from bridge.pipeline.prune import Pruner
 from bridge.record import clocks, rulesets
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble
@@ -339,7 +339,7 @@ class _Polls:
                 raise
         self._busy.discard(bucket)
 
-    def _poll(self, watch: Watch) -> Poll | None:
+    def _poll(self, watch: Watch) -> PollResult | None:
         try:
             poll = self._poller.poll_once(watch, self._book(), within=watch.every)
         except TROUBLES as error:
@@ -355,7 +355,7 @@ class _Polls:
         return None
 
 
-def _log(poll: Poll) -> None:
+def _log(poll: PollResult) -> None:
     facts = {"watch": poll.watch, "calls": poll.calls, "jobs": poll.jobs}
     if poll.error:
         logger.warning("poll failed", extra={**facts, "reason": str(poll.error)})
@@ -397,7 +397,7 @@ def is_alive(pid: int) -> bool:
 
 def poll_all(
     settings: Settings, rules: Rules, db: Database, names: Sequence[str] = ()
-) -> Iterator[tuple[str, Poll | None]]:
+) -> Iterator[tuple[str, PollResult | None]]:
     """Put the rules in force, and poll every watch (or those of these names) once, due or not.
 
     A poll is None if another worker is polling its bucket. Raises OperationRefused if live workers have other rules.

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from bridge.collect.errors import AuthError, CiError, ConfigError, TemporaryError, Throttled
 from bridge.decide.changes.scan import OVERLAP
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
-from bridge.pipeline.poll import Halted, Poll, Poller
+from bridge.pipeline.poll import Halted, Poller, PollResult
 from bridge.record.database import Database, at
 from bridge.record.polling import leases, snapshots
 from bridge.record.polling.leases import LEASE
@@ -486,7 +486,7 @@ def test_news_of_known_jobs_come_before_the_rest_of_a_long_list(rig: Rig) -> Non
 
 
 @pytest.fixture
-def hurried(rig: Rig) -> Callable[..., Poll]:
+def hurried(rig: Rig) -> Callable[..., PollResult]:
     """Polls as a worker does: what takes longer than three looks at the clock goes on in the next poll."""
     looks = iter(range(10_000))
     rig.use(given=TWO)
@@ -502,7 +502,7 @@ def rival(rig: Rig, db_url: str, opened: Opener) -> Poller:
 
 
 def test_a_list_that_takes_too_long_goes_on_in_the_next_poll_after_what_is_fresh(
-    rig: Rig, hurried: Callable[..., Poll]
+    rig: Rig, hurried: Callable[..., PollResult]
 ) -> None:
     first = hurried()
     assert (first.behind, first.error, next_at(rig)) == (["Transcode"], None, rig.clock())
@@ -518,7 +518,9 @@ def test_a_list_that_takes_too_long_goes_on_in_the_next_poll_after_what_is_fresh
 
 
 @on_both
-def test_a_worker_keeps_the_bucket_while_a_list_goes_on(rig: Rig, hurried: Callable[..., Poll], rival: Poller) -> None:
+def test_a_worker_keeps_the_bucket_while_a_list_goes_on(
+    rig: Rig, hurried: Callable[..., PollResult], rival: Poller
+) -> None:
     assert hurried().behind
     assert rival.poll_once(rig.book.watches[0], rig.book) is None
     while hurried().behind:
@@ -526,7 +528,9 @@ def test_a_worker_keeps_the_bucket_while_a_list_goes_on(rig: Rig, hurried: Calla
     assert rival.poll_once(rig.book.watches[0], rig.book) is not None
 
 
-def test_a_list_that_goes_on_makes_way_for_another_watch_of_the_bucket(rig: Rig, hurried: Callable[..., Poll]) -> None:
+def test_a_list_that_goes_on_makes_way_for_another_watch_of_the_bucket(
+    rig: Rig, hurried: Callable[..., PollResult]
+) -> None:
     other = '[[watch]]\nname = "other"\nbucket = "clips-1250000000"\nregion = "ap-chongqing"\ntags = ["Snapshot"]\n'
     rig.use(other, given=ALL)
     assert hurried().behind  # "other" has never been polled
@@ -538,7 +542,7 @@ def test_a_list_that_goes_on_makes_way_for_another_watch_of_the_bucket(rig: Rig,
 
 @on_both
 def test_what_another_worker_has_listed_meanwhile_is_not_listed_on(
-    rig: Rig, hurried: Callable[..., Poll], rival: Poller
+    rig: Rig, hurried: Callable[..., PollResult], rival: Poller
 ) -> None:
     assert hurried().behind
     for poll in (lambda: rival.poll_once(rig.book.watches[0], rig.book), hurried):

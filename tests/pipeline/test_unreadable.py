@@ -12,7 +12,7 @@ import pytest
 from bridge.collect.client import Credentials, TencentCi
 from bridge.decide.changes.scan import MOST_BROKEN
 from bridge.model import RUNNING, SUCCESS, Description, Job, JobProblem, Page, Place, Rate, Stream
-from bridge.pipeline.poll import Poll
+from bridge.pipeline.poll import PollResult
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.schema import job_problems
@@ -38,7 +38,7 @@ class Broken:
         begun = self.ci.now() - ago_s
         return [self.ci.create(BUCKET, "Transcode", "p1", created_at=begun + apart_s * n) for n in range(how_many)]
 
-    def polls(self) -> Poll:
+    def polls(self) -> PollResult:
         poll = self.rig.poll()
         assert poll.error is None
         return poll

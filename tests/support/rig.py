@@ -13,7 +13,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import Delivery, Job, Silence
 from bridge.pipeline.dispatch import Dispatcher
-from bridge.pipeline.poll import Poll, Poller
+from bridge.pipeline.poll import Poller, PollResult
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.polling import snapshots
@@ -140,12 +140,12 @@ class Rig:
         self.ci.has(job)
         return job
 
-    def poll(self, watch: int = 0, **how: Any) -> Poll:
+    def poll(self, watch: int = 0, **how: Any) -> PollResult:
         poll = self.poller.poll_once(self.book.watches[watch], self.book, **how)
         assert poll is not None
         return poll
 
-    def polls(self, times: int = 1, every: timedelta = HALF_A_MINUTE) -> Poll:
+    def polls(self, times: int = 1, every: timedelta = HALF_A_MINUTE) -> PollResult:
         """Poll now and then, each time after so much time."""
         for _ in range(times):
             self.clock.advance(every)

@@ -11,7 +11,7 @@ from email.utils import formatdate, parsedate_to_datetime
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
-from bridge.pipeline.poll import Poll
+from bridge.pipeline.poll import PollResult
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.polling.leases import LEASE
@@ -158,7 +158,7 @@ class World:
 
     def poll(
         self, worker: int, watch: int, lists: Sequence[Arrival] = (), by_id: Sequence[Arrival] = ()
-    ) -> Poll | None:
+    ) -> PollResult | None:
         """Poll a watch now, whatever it waits for, and compare the record with the oracle."""
         asked = self.book.watches[watch % len(self.book.watches)]
         here, began = Asking(worker, deque(lists), deque(by_id)), self.time()
