@@ -67,11 +67,11 @@ class Backtest:
 
     def run(self, on_page: Callable[[int], object] = lambda _: None) -> None:
         """Replay all transitions; `on_page` is given the number of transitions of each page."""
-        for steps in history.pages(self._tx, self.since):
-            messages, fired = history.statuses(self._tx, steps), history.fired(self._tx, steps)
-            for stored in steps:
+        for page in history.pages(self._tx, self.since):
+            messages, fired = history.statuses(self._tx, page), history.fired(self._tx, page)
+            for stored in page:
                 self._replay.feed(_past(stored, messages.get(stored.key, {}), fired.get(stored.key, {})))
-            on_page(len(steps))
+            on_page(len(page))
 
     def facts(self) -> Facts:
         """Return the result as JSON has it; `rows` are by rule, notifier and kind."""
@@ -90,13 +90,13 @@ class Backtest:
 
 
 def _past(stored: Stored, messages: Mapping[history.MessageKey, str], fired: Mapping[str, Alarm]) -> PastTransition:
-    step, still_at = stored.transition, stored.still_at
-    if still_at and step.still_at and still_at <= step.still_at:
+    transition, still_at = stored.transition, stored.still_at
+    if still_at and transition.still_at and still_at <= transition.still_at:
         still_at = None  # no poll saw it between this transition and what followed
     # Older versions did not say which poll it was, nor which rules they had.
     is_poll_known = still_at is not None or (stored.followed_under is not None if stored.followed else not fired)
     return PastTransition(
-        transition=step,
+        transition=transition,
         messages=messages,
         alarms=fired,
         still_at=still_at,
@@ -121,14 +121,14 @@ def _row(line: tuple[str, str, str], row: Row) -> Facts:
 
 
 def _difference(difference: Difference) -> Facts:
-    step, (kind, rule, notifier) = difference.transition, difference.line
+    transition, (kind, rule, notifier) = difference.transition, difference.line
     return {
-        "job": step.job.id,
-        "bucket": step.job.bucket,
-        "from": step.was,
-        "to": step.to,
-        "sequence": step.sequence,
-        "seen_at": iso(step.seen_at),
+        "job": transition.job.id,
+        "bucket": transition.job.bucket,
+        "from": transition.was,
+        "to": transition.to,
+        "sequence": transition.sequence,
+        "seen_at": iso(transition.seen_at),
         "kind": kind,
         "rule": rule,
         "notifier": notifier,

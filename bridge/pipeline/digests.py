@@ -73,7 +73,11 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
 def _ended_silences(tx: Connection, due: Due, book: Rulebook, now: datetime) -> list[Silence]:
     """Return the silences that would have held one of the first members, and whose end no message has told yet."""
     gates, members = current_gates(tx, book, now), digests.members(tx, due.n, after=0, most=_SOME)
-    ended = [gates.ended(book.matcher.facts(step), rule, due.notifier) for _, rule, _, step in members if step]
+    ended = [
+        gates.ended(book.matcher.facts(transition), rule, due.notifier)
+        for _, rule, _, transition in members
+        if transition
+    ]
     return [silence for silence in ended if silence]
 
 
@@ -98,8 +102,8 @@ def _hold_again(tx: Connection, n: int, book: Rulebook, after: int, now: datetim
         return None
     held: dict[tuple[str, str], tuple[Hold, list[int]]] = {}
     members = digests.members(tx, n, after=after, most=_AT_ONCE)
-    for number, rule, made_at, step in members:
-        hold = gates.quiet(book.matcher.facts(step), rule, due.notifier) if step else None
+    for number, rule, made_at, transition in members:
+        hold = gates.quiet(book.matcher.facts(transition), rule, due.notifier) if transition else None
         tired = due.gate == "mute" and now - made_at > _LONGEST_QUIET
         if hold and (hold.gate, hold.name) != (due.gate, due.name) and not (tired and hold.gate == "mute"):
             held.setdefault((hold.gate, hold.name), (hold, []))[1].append(number)

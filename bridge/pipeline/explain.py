@@ -93,7 +93,7 @@ class _Context:
 
 
 def explain_sample(
-    step: Transition, book: Rulebook, *, now: datetime, tx: Connection | None, unknown: str | None = None
+    transition: Transition, book: Rulebook, *, now: datetime, tx: Connection | None, unknown: str | None = None
 ) -> Facts:
     """Return whom the present rules would notify of a transition, with which texts, and what would hold these.
 
@@ -101,8 +101,8 @@ def explain_sample(
     """
     known = silences.recent(tx, now=now) if tx else []
     gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now)
-    time = sample_time_in_state(step)
-    routings = [route(step, book, gates), *route_overdue(time, book, gates, now)]
+    time = sample_time_in_state(transition)
+    routings = [route(transition, book, gates), *route_overdue(time, book, gates, now)]
     context = _Context(
         now=now,
         rules=book,
@@ -112,13 +112,13 @@ def explain_sample(
     )
     rules = {rule.name: rule for rule in book.rules}
     new = [delivery for routing in routings for delivery in routing.deliveries]
-    edges = _edges(step, book)
+    edges = _edges(transition, book)
     deliveries = [_would_be(delivery, rules[str(delivery.message.rule)], context) for delivery in new]
     errors = [error for routing in routings for error in routing.errors]
     faults = [f'rule "{error.rule}": {error.why}: the default text is sent' for error in errors]
     no_record = [] if tx else [f"silences and paused notifiers are not known: {unknown or 'there is no database'}"]
     return _explanation(
-        step,
+        transition,
         edges,
         _levels(_InState(time=time, now=now, seen_at=now), book, {}),
         [*deliveries, *_not_made(edges, deliveries, "the present rules have no such notifier")],
@@ -135,11 +135,11 @@ def explain_stored(
 
     Two buckets may each have one: `bucket` says which is meant. With `newest` only so many transitions are explained.
     """
-    steps = [
+    found = [
         judged for judged in snapshots.transitions_of(tx, job_id) if bucket in (None, judged.transition.job.bucket)
     ]
     history = _History(tx, job_id, book, now)
-    pairs = list(zip_longest(steps, steps[1:]))
+    pairs = list(zip_longest(found, found[1:]))
     return [
         history.explain(judged, then if then and then.transition.job.bucket == judged.transition.job.bucket else None)
         for judged, then in (pairs if newest is None else pairs[-newest:])
@@ -149,15 +149,18 @@ def explain_stored(
 # --- what each rule says -------------------------------------------------------------------------------------------
 
 
-def _edges(step: Transition, ruleset: Ruleset) -> list[Verdict]:
+def _edges(transition: Transition, ruleset: Ruleset) -> list[Verdict]:
     """Return what every edge rule says, top to bottom; when all say no, the nearest miss first."""
-    verdicts = list(ruleset.matcher.explain(step))
+    verdicts = list(ruleset.matcher.explain(transition))
     if any(verdict.fired for verdict in verdicts):
         return verdicts
     # Of two that miss by as much, the one about this change is rather what a person means.
     return sorted(
         verdicts,
-        key=lambda verdict: (len(verdict.misses), step.to not in verdict.rule.to or step.was not in verdict.rule.was),
+        key=lambda verdict: (
+            len(verdict.misses),
+            transition.to not in verdict.rule.to or transition.was not in verdict.rule.was,
+        ),
     )
 
 
@@ -290,25 +293,25 @@ class _History:
 
     def explain(self, judged: Judged, then: Judged | None) -> Facts:
         """Say all about a transition, and about the time in state that it began and `then` ended."""
-        step, force = judged.transition, self._in_force(judged.rules)
+        transition, force = judged.transition, self._in_force(judged.rules)
         level_force = self._in_force(then.rules if then else self._book.sha)
-        edges = _edges(step, force.rules)
-        context, key = replace(self._context, rules=force.rules), (step.job.bucket, step.sequence)
+        edges = _edges(transition, force.rules)
+        context, key = replace(self._context, rules=force.rules), (transition.job.bucket, transition.sequence)
         mine = [delivery for delivery in context.deliveries if (delivery.bucket, delivery.sequence) == key]
         deliveries = [_status(delivery, context) for delivery in mine]
-        if not step.silent:
+        if not transition.silent:
             missing = "it is kept for a time only" if force.known else "other rules were in force then"
             deliveries += _not_made(edges, deliveries, missing)
         return _explanation(
-            step,
+            transition,
             edges,
-            self._levels(step, then, level_force.rules),
+            self._levels(transition, then, level_force.rules),
             deliveries,
             {delivery.message: delivery for delivery in mine}.values(),
             rules=force.rules.sha,
             notes=[note for note in (force.note, _note_on_levels(force, level_force, ended=bool(then))) if note],
             all_asked={force.rules.sha, level_force.rules.sha} == {self._book.sha},
-            would_tell_now=self._now_instead(step, force.rules),
+            would_tell_now=self._now_instead(transition, force.rules),
         )
 
     def _in_force(self, sha: str | None) -> _InForce:
@@ -326,28 +329,32 @@ class _History:
             note = f"the rules that judged this ({sha}) cannot be read any more; {_NOW}"
             return _InForce(self._book, known=False, note=note)
 
-    def _now_instead(self, step: Transition, then: Ruleset) -> Facts | None:
+    def _now_instead(self, transition: Transition, then: Ruleset) -> Facts | None:
         """Return whom the present rules would notify, where that differs."""
-        if then.sha == self._book.sha or step.silent:
+        if then.sha == self._book.sha or transition.silent:
             return None
-        now = _notified(step, self._book)
-        return None if now == _notified(step, then) else {"rules": self._book.sha, "tells": now}
+        now = _notified(transition, self._book)
+        return None if now == _notified(transition, then) else {"rules": self._book.sha, "tells": now}
 
-    def _levels(self, step: Transition, then: Judged | None, rules: Ruleset) -> list[Facts]:
+    def _levels(self, transition: Transition, then: Judged | None, rules: Ruleset) -> list[Facts]:
         """Ask the level rules: those in force when the job left the state, or the present ones."""
-        fired = {alarm.rule: alarm for alarm in self._fired.get(step.job.bucket, ()) if alarm.sequence == step.sequence}
+        fired = {
+            alarm.rule: alarm
+            for alarm in self._fired.get(transition.job.bucket, ())
+            if alarm.sequence == transition.sequence
+        }
         if not fired and not rules.matcher.levels:
             return []
         if then is None:
-            last = self._last.get(step.job.bucket)
-            began = replace(step, job=last.job) if last else step
+            last = self._last.get(transition.job.bucket)
+            began = replace(transition, job=last.job) if last else transition
             seen_at, no_poll = self._polls(last.stream if last else "")
             period = _InState(time=TimeInState(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
         else:
             end = then.transition
             # CI may have said only later when it began.
-            job = replace(step.job, created_at=end.job.created_at, started_at=end.job.started_at)
-            time = TimeInState(began=replace(step, job=job))
+            job = replace(transition.job, created_at=end.job.created_at, started_at=end.job.started_at)
+            time = TimeInState(began=replace(transition, job=job))
             period = _InState(time=time, now=self._now, left_at=end.happened_at, seen_at=end.still_at)
         return _levels(period, rules, fired)
 
@@ -403,9 +410,9 @@ def _note_on_levels(edges: _InForce, levels: _InForce, *, ended: bool) -> str | 
     return f"level rules: {'those of when it ended' if ended else 'the present ones'} ({sha})"
 
 
-def _notified(step: Transition, ruleset: Ruleset) -> list[Facts]:
+def _notified(transition: Transition, ruleset: Ruleset) -> list[Facts]:
     """Return which rules notify whom of a transition."""
-    fired = ruleset.matcher.match(step)
+    fired = ruleset.matcher.match(transition)
     return [{"rule": verdict.rule.name, "notifiers": list(verdict.notifiers)} for verdict in fired if verdict.notifiers]
 
 
@@ -628,7 +635,7 @@ _NO_DELIVERY = ("already_told", "stopped")  # an earlier rule has made it, which
 
 
 def _explanation(
-    step: Transition,
+    transition: Transition,
     edges: Sequence[Verdict],
     levels: Sequence[Facts],
     deliveries: Sequence[Facts],
@@ -643,20 +650,20 @@ def _explanation(
 
     `rules` judged it (their sha); with `all_asked` there are no others that may be about it.
     """
-    job = step.job
+    job = transition.job
     return {
-        "headline": _headline(step, edges, levels, deliveries, all_asked=all_asked),
+        "headline": _headline(transition, edges, levels, deliveries, all_asked=all_asked),
         "job": job.id,
         "bucket": job.bucket,
         "tag": job.tag,
         "queue": job.queue,
-        "from": step.was,
-        "to": step.to,
-        "sequence": step.sequence,
-        "happened_at": iso(step.happened_at),
-        "seen_at": iso(step.seen_at),
-        "watch": step.watch,
-        "silent": step.silent,
+        "from": transition.was,
+        "to": transition.to,
+        "sequence": transition.sequence,
+        "happened_at": iso(transition.happened_at),
+        "seen_at": iso(transition.seen_at),
+        "watch": transition.watch,
+        "silent": transition.silent,
         "judged_by": rules,
         "notes": list(notes),
         "would_tell_now": would_tell_now,
@@ -671,19 +678,24 @@ def _explanation(
 
 
 def _headline(
-    step: Transition, edges: Sequence[Verdict], levels: Sequence[Facts], deliveries: Sequence[Facts], *, all_asked: bool
+    transition: Transition,
+    edges: Sequence[Verdict],
+    levels: Sequence[Facts],
+    deliveries: Sequence[Facts],
+    *,
+    all_asked: bool,
 ) -> str:
-    parts = [f"nobody was notified: {step.silent}"] if step.silent else []
+    parts = [f"nobody was notified: {transition.silent}"] if transition.silent else []
     made = [delivery for delivery in deliveries if delivery["rule"] and delivery["answer"] not in _NO_DELIVERY]
     if made:
         parts.append(_by_rule(made))
-    elif not step.silent:
+    elif not transition.silent:
         parts.append(_nearest(edges, levels, all_asked=all_asked))
     manual = (delivery for delivery in deliveries if not delivery["rule"])
     parts += [f"manually to {delivery['notifier']}: {_status_of(delivery)}" for delivery in manual]
     heard = {delivery["rule"] for delivery in made}
     waiting = [level for level in levels if level["answer"] is Answer.WAITING and level["rule"] not in heard]
-    if waiting and (edges or made or step.silent):
+    if waiting and (edges or made or transition.silent):
         parts.append(f"{_named(waiting[0])}: {waiting[0]['why']}")
     return "; ".join(parts)
 

@@ -204,12 +204,12 @@ def notify_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datet
     if message.kind == "test":  # a test of one place is no news for another
         return
     rule = message.rule or ""
-    step = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", message.sequence or 0)
-    if step is None:  # a digest, or long ago
+    transition = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", message.sequence or 0)
+    if transition is None:  # a digest, or long ago
         new = as_fallback(message, notifier, why, fallback)
     else:
-        own = per_notifier(fallback, variables(step, rule, book.queue_names, zone=book.zone))
-        hold = current_gates(tx, book, now).quiet(book.matcher.facts(step), rule, fallback.name)
+        own = per_notifier(fallback, variables(transition, rule, book.queue_names, zone=book.zone))
+        hold = current_gates(tx, book, now).quiet(book.matcher.facts(transition), rule, fallback.name)
         new = replace(as_fallback(message, notifier, why, fallback, own), hold=hold)
     entries.put(tx, [new], now=now)
 

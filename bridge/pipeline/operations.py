@@ -165,8 +165,8 @@ class Operations:
         """Notify of a transition (None: the job's last), whatever the rules say; asked twice it is one delivery."""
         _require("notifier", notifier, book.notifiers)
         with self.db.write() as tx:
-            step = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
-            delivery, fault = manual_delivery(step, book, book.notifiers[notifier], self.who)
+            transition = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
+            delivery, fault = manual_delivery(transition, book, book.notifiers[notifier], self.who)
             if stored := entries.stored_id(tx, delivery.message):  # by an older version, which made other ids
                 message = replace(delivery.message, id=stored)
                 delivery = replace(delivery, message=message, id=delivery_id(stored, notifier))
@@ -175,7 +175,7 @@ class Operations:
                 raise Conflict(f"it was notified manually before: delivery {delivery.id} is {state}")
             entries.put(tx, [delivery], now=self.now)
             entries.redrive(tx, lists.numbers_of([delivery.id]), now=self.now)
-            after = {"state": "waiting", "notifier": notifier, "job": job_id, "sequence": step.sequence}
+            after = {"state": "waiting", "notifier": notifier, "job": job_id, "sequence": transition.sequence}
             self._record(tx, "notify", delivery.id, {"state": state} if state else None, after)
             waits = _why_it_waits(tx, notifier)
         if fault:
@@ -289,18 +289,18 @@ def _watch(tx: Connection, book: Rulebook, name: str) -> lists.Facts:
 
 
 def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, sequence: int | None) -> Transition:
-    steps = [judged.transition for judged in found if bucket in (None, judged.transition.job.bucket)]
-    buckets = sorted({step.job.bucket for step in steps})
-    if not steps:
+    transitions = [judged.transition for judged in found if bucket in (None, judged.transition.job.bucket)]
+    buckets = sorted({transition.job.bucket for transition in transitions})
+    if not transitions:
         where = f" in bucket {bucket[:100]}" if bucket else ""
         raise NotFound(f'no transition of a job "{job_id[:100]}"{where} is on record')
     if len(buckets) > 1:
         raise Conflict(f'several buckets have a job "{job_id}"; name one of them: {listing(buckets)}')
-    by_number = {step.sequence: step for step in steps}
+    by_number = {transition.sequence: transition for transition in transitions}
     if sequence is None:
-        return steps[-1]
+        return transitions[-1]
     if sequence not in by_number:
-        there_are = listing(f"{step.sequence} ({step.to})" for step in steps)
+        there_are = listing(f"{transition.sequence} ({transition.to})" for transition in transitions)
         raise NotFound(f'job "{job_id}" has no transition {sequence}; there are: {there_are}')
     return by_number[sequence]
 
@@ -390,19 +390,21 @@ def preview(
 
 def _past_message(message: silences.RuleMessage) -> PastMessage:
     # A level rule asks how long the job has been in the state at the time, not when it entered it.
-    step = replace(message.transition, seen_at=message.created_at) if message.kind == "level" else message.transition
-    return PastMessage(transition=step, rule=message.rule, notifier=message.notifier, sent_at=message.created_at)
+    transition = (
+        replace(message.transition, seen_at=message.created_at) if message.kind == "level" else message.transition
+    )
+    return PastMessage(transition=transition, rule=message.rule, notifier=message.notifier, sent_at=message.created_at)
 
 
 def _past_facts(message: PastMessage) -> Facts:
-    step = message.transition
+    transition = message.transition
     return {
         "told_at": iso(message.sent_at),
-        "job": step.job.id,
-        "bucket": step.job.bucket,
-        "tag": step.job.tag,
-        "from": step.was,
-        "to": step.to,
+        "job": transition.job.id,
+        "bucket": transition.job.bucket,
+        "tag": transition.job.tag,
+        "from": transition.was,
+        "to": transition.to,
         "rule": message.rule,
         "notifier": message.notifier,
     }

@@ -165,13 +165,13 @@ class Poll:
         seen, seen_at = {job_id: known.seen for job_id, known in before.items()}, earlier(now, self.ahead)
         return diff(seen, jobs, watch=self.watch.name, now=seen_at, silence=silence, still_at=still_at)
 
-    def dated(self, steps: Iterable[Transition]) -> list[Transition]:
+    def dated(self, transitions: Iterable[Transition]) -> list[Transition]:
         """Return transitions with when the last poll saw the job before: of one that CI denied not since."""
         dated = []
-        for step in steps:
-            missing = self.missing.get(step.job.id)
-            was_open = missing and (step.to == GONE or not missing.is_gone)
-            dated.append(replace(step, still_at=missing.seen_at) if missing and was_open else step)
+        for transition in transitions:
+            missing = self.missing.get(transition.job.id)
+            was_open = missing and (transition.to == GONE or not missing.is_gone)
+            dated.append(replace(transition, still_at=missing.seen_at) if missing and was_open else transition)
         return dated
 
     def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
@@ -505,10 +505,10 @@ class Poller:
             new_ids = [job.id for job in jobs if job.id not in before]
             horizon = snapshots.horizon(tx, bucket) if new_ids else None
             silence = poll.silence(stream, horizon, jobs, of_first=problems.of_first(tx, bucket, new_ids))
-            steps = poll.diff(before, jobs, silence, now=now, still_at=poll.still_at(stream.key))
-            poll.result.count(route_all(tx, poll.book, poll.dated(steps), now))
+            transitions = poll.diff(before, jobs, silence, now=now, still_at=poll.still_at(stream.key))
+            poll.result.count(route_all(tx, poll.book, poll.dated(transitions), now))
             streams = {s.key for watch in poll.book.watches for s in watch.streams}
-            snapshots.save(tx, jobs, steps, before, stream=stream.key, streams=streams, now=now)
+            snapshots.save(tx, jobs, transitions, before, stream=stream.key, streams=streams, now=now)
             poll.show(tx, jobs)
             new = problems.record(
                 tx,
@@ -557,15 +557,15 @@ class Poller:
             jobs = [job for job in latest(found.jobs) if job.id in before or job.id in poll.left_out]
             still_at = poll.still_at(*{known.stream for known in before.values()})
             silence = poll.silence_of_left_out(problems.of_first(tx, bucket, asked))
-            steps = poll.diff(before, jobs, silence, now=now, still_at=still_at)
+            transitions = poll.diff(before, jobs, silence, now=now, still_at=still_at)
             denied_now = {job_id: before[job_id] for job_id in poll.deny(tx, found, before, now)}
             lost = gone(snapshots.jobs_of(denied_now), watch=poll.watch.name, now=now, still_at=still_at)
-            poll.result.count(route_all(tx, poll.book, poll.dated((*steps, *lost)), now))
+            poll.result.count(route_all(tx, poll.book, poll.dated((*transitions, *lost)), now))
             owners = poll.left_out | {job_id: known.stream for job_id, known in before.items()}
             new = []
             for key in {*owners.values()}:
                 mine = [job for job in jobs if owners[job.id] == key]
-                snapshots.save(tx, mine, steps, before, stream=key, streams={*owners.values()}, now=now)
+                snapshots.save(tx, mine, transitions, before, stream=key, streams={*owners.values()}, now=now)
                 new += problems.record(
                     tx,
                     bucket,

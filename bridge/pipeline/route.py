@@ -30,22 +30,28 @@ def current_gates(tx: Connection, book: Rulebook, now: datetime) -> Gates:
     return Gates(mutes=book.mutes, silences=silences.recent(tx, now=now), zone=book.zone, now=now)
 
 
-def route_all(tx: Connection, book: Rulebook, steps: Sequence[Transition], now: datetime) -> Sequence[RoutingResult]:
+def route_all(
+    tx: Connection, book: Rulebook, transitions: Sequence[Transition], now: datetime
+) -> Sequence[RoutingResult]:
     """Store transitions and their deliveries."""
-    if not steps:
+    if not transitions:
         return ()
     gates = current_gates(tx, book, now)
-    fired = time_in_state.ended_by(tx, steps) if book.matcher.levels else {}
-    routings = [route(step, book, gates, fired.get(step.job.id, ())) for step in steps]
+    fired = time_in_state.ended_by(tx, transitions) if book.matcher.levels else {}
+    routings = [route(transition, book, gates, fired.get(transition.job.id, ())) for transition in transitions]
     matches = [
         [(verdict.rule.name, verdict.notifiers) for verdict in routing.verdicts if verdict.kind == "transition"]
         for routing in routings
     ]
-    judged = list(zip(steps, matches, strict=True))
+    judged = list(zip(transitions, matches, strict=True))
     snapshots.add_transitions(tx, judged, rules=book.sha)
     if fired:
         time_in_state.recovered(tx, [alarm.n for alarms in fired.values() for alarm in alarms], now=now)
-    counters.add(tx, [count for step, match in judged for count in _of_transition(step, matched=bool(match))], now=now)
+    counters.add(
+        tx,
+        [count for transition, match in judged for count in _of_transition(transition, matched=bool(match))],
+        now=now,
+    )
     _put(tx, routings, now)
     return routings
 
@@ -111,21 +117,21 @@ def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> No
         logger.warning("template fell back to the default text", extra={"rule": error.rule, "fault": error.why})
 
 
-def _of_transition(step: Transition, *, matched: bool) -> Iterator[Count]:
+def _of_transition(transition: Transition, *, matched: bool) -> Iterator[Count]:
     """Yield what a transition counts; how long all took only where it was watched, not found in a first snapshot."""
-    job = step.job
+    job = transition.job
     tag, queue = job.tag or "", job.queue or ""
-    yield Count("transition", (tag, queue, step.was, step.to))
-    if step.silent:
+    yield Count("transition", (tag, queue, transition.was, transition.to))
+    if transition.silent:
         return
     if not matched:
         yield Count("unmatched", ())
-    if step.happened_at != step.seen_at:  # else CI did not say when it happened
-        yield timed("detection", (), (step.seen_at - step.happened_at) / timedelta(seconds=1))
-    if step.to in DONE:
-        took = job_seconds(job, step.happened_at)
+    if transition.happened_at != transition.seen_at:  # else CI did not say when it happened
+        yield timed("detection", (), (transition.seen_at - transition.happened_at) / timedelta(seconds=1))
+    if transition.to in DONE:
+        took = job_seconds(job, transition.happened_at)
         if took["duration"] is not None:
-            yield timed("job_duration", (tag, queue, step.to), took["duration"])
+            yield timed("job_duration", (tag, queue, transition.to), took["duration"])
         if job.started_at and took["wait"] is not None:
             yield timed("job_wait", (queue,), took["wait"])
 
