@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from bridge import settings as environment
+from bridge import settings as settings_module
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
@@ -77,7 +77,7 @@ def _not_encodable(error: UnicodeEncodeError) -> str:
 
 
 def count_of(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun: "1 try", "2 tries"."""
+    """Return a number with its noun: "1 delivery", "2 deliveries"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
@@ -128,10 +128,10 @@ def _text(value: object, limit: int) -> str:
 
 
 def settings() -> Settings:
-    return environment.read(os.environ)
+    return settings_module.read(os.environ)
 
 
-def rules_in_force() -> Rules:
+def configured_rules() -> Rules:
     """Return the rules that BRIDGE_RULES or BRIDGE_RULES_TOML names. Raises RulesRefused."""
     return Rules(settings(), os.environ)
 

@@ -70,7 +70,7 @@ def _with_reports(delivery: Facts) -> Facts:
 @click.argument("delivery_id", metavar="ID")
 @json_option
 def show_delivery(delivery_id: str, as_json: bool) -> None:
-    """Show one delivery: the message, and every attempt with its answer. For a batch, show its progress.
+    """Show one delivery: the message, and every attempt with its response. For a batch, show its progress.
 
     \b
     Example:
@@ -110,7 +110,9 @@ def _interval(_ctx: click.Context, _param: click.Parameter, value: str) -> timed
     help='How fast the selected deliveries become due, such as "1/s" or "100/5m".',
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only show which deliveries would be resent.")
-@click.option("--cancel", "batch_id", metavar="BATCH", help="Cancel a batch: what is not due yet is dead again.")
+@click.option(
+    "--cancel", "batch_id", metavar="BATCH", help="Cancel a batch: deliveries that are not due yet become dead letters."
+)
 @json_option
 def redrive(
     delivery_ids: tuple[str, ...],
@@ -121,7 +123,7 @@ def redrive(
     as_json: bool,
     **options: str | None,
 ) -> None:
-    """Resend dead deliveries under the same ids: those named, or all that the filters select.
+    """Resend (redrive) dead deliveries under the same ids: those named, or all that the filters select.
 
     Named deliveries are sent now, also if they were dropped by a mute or a silence. Filters make a batch, whose
     deliveries become due one after the other at the given rate. `deliveries show BATCH` shows its progress.
@@ -135,8 +137,8 @@ def redrive(
     """
     if sum((bool(delivery_ids), any(options.values()), batch_id is not None)) != 1:
         raise click.UsageError(
-            "name deliveries, or select them with --notifier, --rule, --job, --digest, --batch, --since or --until, "
-            "or name a batch with --cancel: exactly one of the three"
+            "give exactly one of: delivery ids, filters (--notifier, --rule, --job, --digest, --batch, --since, "
+            "--until), --cancel BATCH"
         )
     db = open_database()
     if batch_id is not None:
@@ -155,7 +157,8 @@ def _resend_named(db: Database, delivery_ids: Sequence[str], *, dry_run: bool, a
     if not dry_run:
         resent = operations(db).redrive_chosen([delivery["id"] for delivery in selected])
         selected = [delivery for delivery in selected if delivery["id"] in resent]
-    _echo_selected(selected, len(selected), "would be resent" if dry_run else "to be resent", as_json=as_json)
+    verb = "would be resent" if dry_run else "queued for resending"
+    _echo_selected(selected, len(selected), verb, states=" or ".join(RESENDABLE), as_json=as_json)
 
 
 def _resendable(tx: Connection, delivery_id: str) -> Facts | None:
@@ -171,15 +174,15 @@ def _resendable(tx: Connection, delivery_id: str) -> Facts | None:
 def _preview(db: Database, which: Filter, *, as_json: bool) -> None:
     with db.read() as tx:
         total, newest = batches.count(tx, which), lists.find_deliveries(tx, which, limit=_ROWS).items
-    _echo_selected(newest, total, "would be resent", as_json=as_json)
+    _echo_selected(newest, total, "would be resent", states=str(which.state), as_json=as_json)
 
 
-def _echo_selected(rows: Sequence[Facts], total: int, verb: str, *, as_json: bool) -> None:
+def _echo_selected(rows: Sequence[Facts], total: int, verb: str, *, states: str, as_json: bool) -> None:
     if as_json:
         echo_json(rows)
     else:
         columns = ("id", "notifier", "job", "reports", "why")
-        echo_table(list(map(_with_reports, rows)), columns, empty=_NONE.format("dead"))
+        echo_table(list(map(_with_reports, rows)), columns, empty=_NONE.format(states))
     if total and (not as_json or total > len(rows)):
         more = f"... and {total - len(rows)} more\n" if total > len(rows) else ""
         click.echo(f"{more}{deliveries_of(total)} {verb}", err=True)
@@ -189,7 +192,7 @@ def _resend_batch(db: Database, which: Filter, interval: timedelta, *, as_json: 
     batch = operations(db).redrive_batch(which, interval=interval)
     if batch.total:
         last = f", the last at {batch.last_due_at:%Y-%m-%dT%H:%M:%SZ}" if batch.last_due_at else ""
-        echo(f"{deliveries_of(batch.total)} to be resent{last}", err=True)
+        echo(f"{deliveries_of(batch.total)} queued for resending{last}", err=True)
         with db.read() as tx:
             if not rulesets.standing(tx, now=now_of(db)).alive:
                 echo("they wait, as no worker is running: start one with `ci-bridge worker` or `run`", err=True)
@@ -204,4 +207,4 @@ def _cancel(db: Database, batch_id: str, *, as_json: bool) -> None:
     if as_json:
         echo_json(batch.facts() | {"cancelled": cancelled})
     else:
-        echo(f"{deliveries_of(cancelled)} of {batch.total} dead again")
+        echo(f"cancelled {cancelled:,} of {deliveries_of(batch.total)}")

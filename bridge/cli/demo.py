@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 import bridge
-from bridge import settings as environment
+from bridge import settings as settings_module
 from bridge.cli.common import Facts, count_of, fail
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
@@ -87,7 +87,7 @@ class _Demo:
             "CMS_URL": f"{self._receiver.url}/hooks/media",
             "CMS_SECRET": _SECRET,
         }
-        self._settings = environment.read(environ)
+        self._settings = settings_module.read(environ)
         self._rules = Rules(self._settings, environ)
         watches = tuple(replace(watch, every=timedelta(seconds=1)) for watch in self._rules.book.watches)
         self._rules.book = replace(self._rules.book, watches=watches)
@@ -100,7 +100,7 @@ class _Demo:
         click.echo(f"The rules are those of {example.name}; SQLite is in a temporary folder.\n")
 
     def _refuse_second(self, received: Received) -> Answer | None:
-        """Answer the second request with 503: the bridge tries again, under the same id."""
+        """Answer the second request with 503: the bridge makes another attempt, under the same id."""
         if self._refused_at is not None or len(self._receiver.received) < 2:
             return None
         self._refused_at = received.at
@@ -167,14 +167,14 @@ class _Demo:
         self._posts, self._hooks = len(posts), len(hooks)
 
     def summary(self) -> int:
-        """Print the outcome of every delivery; return how many have not arrived."""
+        """Print the outcome of every delivery; return how many were not delivered."""
         with self._db.read() as tx:
             jobs = lists.find_jobs(tx, Filter(), limit=500).items
             transitions = lists.find_transitions(tx, Filter(), limit=500).items
             deliveries = lists.find_deliveries(tx, Filter(), limit=500).items
         missing = len([delivery for delivery in deliveries if delivery["state"] != "sent"])
         counts = f"{len(jobs)} jobs, {len(transitions)} transitions, {len(deliveries)} deliveries"
-        click.echo(f"\n{counts}, {missing} not arrived:")
+        click.echo(f"\n{counts}, {missing} not delivered:")
         for delivery in reversed(deliveries):
             click.echo(f"  {_outcome(delivery)}")
         return missing
@@ -184,7 +184,7 @@ def _outcome(delivery: Facts) -> str:
     job = f"{(delivery['job'] or '')[:9]}…"
     what = f"{delivery['id']}  {delivery['notifier']:<4} {delivery['rule']:<9} {job} {delivery['tells']:<8}"
     why = f": {delivery['why']}" if delivery["why"] else ""
-    return f"{what} {delivery['state']}, {count_of(delivery['attempts'], 'try', 'tries')}{why}"
+    return f"{what} {delivery['state']}, {count_of(delivery['attempts'], 'attempt')}{why}"
 
 
 def _hook_line(hook: Received) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bridge import settings as environment
+from bridge import settings as settings_module
 from bridge.cli.common import contents_of, count_of, echo, echo_json, json_option, now_of
 from bridge.collect.client import TencentCi
 from bridge.collect.errors import CiError
@@ -43,8 +43,8 @@ class Check:
 def doctor(as_json: bool) -> None:
     """Check settings, database, rules, CI and notifiers, and say what to do. Exits 1 if a check fails.
 
-    Asks CI for one job of each stream, resolves each webhook's address, asks Slack whether each token is valid.
-    Sends no message: `ci-bridge notifier test NAME` does.
+    Asks CI for one job of each tag (and queue), resolves each webhook's address, asks Slack whether each token is
+    valid. Sends no message: `ci-bridge notifier test NAME` does.
 
     \b
     Examples:
@@ -63,13 +63,13 @@ def doctor(as_json: bool) -> None:
     elif failed:
         click.echo(f"\n{failed} of {len(checks)} checks failed", err=True)
     else:
-        click.echo(f"\n`ci-bridge run` works, with {count_of(warned, 'warning')}")
+        click.echo(f"\nall checks passed, {count_of(warned, 'warning')}: `ci-bridge run` should work")
     sys.exit(1 if failed else 0)
 
 
 def _checks() -> Iterator[Check]:
     try:
-        settings = environment.read(os.environ)
+        settings = settings_module.read(os.environ)
     except SettingsRefused as error:
         yield from (Check("environment", False, line) for line in str(error).splitlines())
         return
@@ -79,7 +79,7 @@ def _checks() -> Iterator[Check]:
         rules = Rules(settings, os.environ)
     except RulesRefused as error:
         yield from (Check("rules", None if fault.warning else False, str(fault)) for fault in error.faults)
-        yield Check("CI and notifiers", None, "not checked while the rules are wrong")
+        yield Check("CI and notifiers", None, "not checked while the rules have errors")
         return
     if all(check.ok for check in database):
         yield from _guarded("bridge", _record, settings, rules)

@@ -12,7 +12,7 @@ import click
 from sqlalchemy import Connection
 
 from bridge import shallow_json
-from bridge.cli.common import Facts, connect, echo, echo_json, fail, json_option, open_database, rules_in_force
+from bridge.cli.common import Facts, configured_rules, connect, echo, echo_json, fail, json_option, open_database
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.whatif.rule_tests import sample_transition
 from bridge.display import columns, pad, visible
@@ -24,7 +24,6 @@ from bridge.wiring import parts
 _COLUMN = 40  # columns of a terminal, for all cells but the last
 _NON_MATCHING = 20  # rules that are shown
 _MESSAGE_LINES = 10
-_ANSWERS = {"fired": "yes", "waiting": "wait", "stopped": "no", "no": "no"}
 
 
 @click.command(short_help="Show why each rule does or does not match a job.")
@@ -36,7 +35,7 @@ def explain(job_id: str | None, bucket: str | None, file: str | None, as_json: b
     """Show why each rule does or does not match a job's transitions, and what happened to every message.
 
     Each transition on record is explained by the rules that were in force then. With --job, a sample job is matched
-    against the current rules, mutes and silences; nothing is recorded or sent.
+    against rules.toml and the silences of now; nothing is recorded or sent.
 
     \b
     Examples:
@@ -49,7 +48,7 @@ def explain(job_id: str | None, bucket: str | None, file: str | None, as_json: b
         raise click.UsageError("give either a job id or --job FILE")
     if file is not None and bucket is not None:
         raise click.UsageError("--bucket is for a job on record; the sample job has a bucket of its own")
-    book = rules_in_force().book
+    book = configured_rules().book
     items = _sample(file, book) if file is not None else _on_record(str(job_id), bucket, book)
     if as_json:
         echo_json(items)
@@ -126,7 +125,7 @@ def _notes(facts: Facts) -> Iterator[str]:
     yield from (f"  note: {note}" for note in facts["notes"])
     if now := facts["would_tell_now"]:
         names = ", ".join(f'{", ".join(rule["notifiers"])} by "{rule["rule"]}"' for rule in now["tells"])
-        yield f"  note: the present rules would notify: {names or 'nobody'}"
+        yield f"  note: rules.toml as it is now would notify: {names or 'nobody'}"
 
 
 def _deliveries(facts: Facts) -> Iterator[str]:
@@ -150,7 +149,7 @@ def _messages(facts: Facts) -> Iterator[str]:
 
 def _rules(facts: Facts) -> Iterator[str]:
     rows = [_edge(rule) for rule in facts["rules"]] + [_level(rule) for rule in facts["levels"]]
-    non_matching = [number for number, row in enumerate(rows) if row[0] == "no"]
+    non_matching = [number for number, row in enumerate(rows) if row[0] in ("no", "stopped")]
     left_out = set(non_matching[_NON_MATCHING:])
     yield from _aligned([row for number, row in enumerate(rows) if number not in left_out])
     if left_out:
@@ -160,15 +159,15 @@ def _rules(facts: Facts) -> Iterator[str]:
 def _edge(rule: Facts) -> tuple[str, ...]:
     name = f'rule "{rule["rule"]}" (line {rule["line"]})'
     if not rule["matches"]:
-        return _ANSWERS[rule["answer"]], name, rule["why_not"]
+        return rule["answer"], name, rule["why_not"]
     notifies = f"notifies {', '.join(rule['notifiers'])}" if rule["notifiers"] else "matches"
     already = f"; a rule above notifies {', '.join(rule['already_told'])}" if rule["already_told"] else ""
-    return _ANSWERS[rule["answer"]], name, notifies + already
+    return rule["answer"], name, notifies + already
 
 
 def _level(level: Facts) -> tuple[str, ...]:
     line = f" (line {level['line']})" if level["line"] else " (no longer in rules.toml)"
-    return _ANSWERS[level["answer"]], f'rule "{level["rule"]}"{line}', level["why"]
+    return level["answer"], f'rule "{level["rule"]}"{line}', level["why"]
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:

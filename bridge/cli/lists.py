@@ -155,7 +155,7 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
 @_bucket_option
 @json_option
 def notify(job_id: str, notifier: str, sequence: int | None, bucket: str | None, as_json: bool) -> None:
-    """Send a transition to a notifier manually, for example if no rule matched or a mute dropped it.
+    """Notify manually (tell) of a transition, for example if no rule matched or a mute dropped it.
 
     No mute, silence or throttle holds it. `rules explain JOB_ID` shows who was notified, and why nobody else was.
 
@@ -169,7 +169,7 @@ def notify(job_id: str, notifier: str, sequence: int | None, bucket: str | None,
     if as_json:
         echo_json({"delivery": new.delivery, "waits": new.waits})
     else:
-        echo(f"a worker sends {new.delivery} to {notifier}")
+        echo(f"queued: {new.delivery} for {notifier}")
     if new.waits:
         echo(new.waits, err=True)
 
@@ -217,7 +217,7 @@ def notifier() -> None:
 def test(name: str, wait_s: float, as_json: bool) -> None:
     """Send a test message through the outbox: a worker signs and sends it like any other, but at once.
 
-    Exits 1 unless it has arrived, and prints the result of the attempt, or why there was none.
+    Exits 1 unless the receiver accepted it, and prints the result of the attempt, or why there was none.
 
     \b
     Example:
@@ -226,12 +226,12 @@ def test(name: str, wait_s: float, as_json: bool) -> None:
     _, rules, db = open_bridge(polls=False)
     new = operations(db).test_notifier(rules.book, name)
     if not new.waits:
-        click.echo(f"a worker sends {new.delivery} to {name} ...", err=True)
+        click.echo(f"queued: {new.delivery} for {name}; waiting for the outcome ...", err=True)
     delivery = _wait_for(db, new.delivery, 0 if new.waits else wait_s)
     if as_json:
         echo_json(delivery)
     elif delivery["state"] == "sent":
-        click.echo(f"arrived: {name} accepted the test message {new.delivery}")
+        click.echo(f"{name} accepted the test message {new.delivery}")
     if delivery["state"] != "sent":
         fail(
             f"not accepted: {delivery['why']}" if delivery["attempts"] else new.waits or _why_not_sent(delivery, wait_s)
@@ -254,10 +254,10 @@ def _wait_for(db: Database, delivery_id: str, wait_s: float) -> Facts:
 def _why_not_sent(delivery: Facts, wait_s: float) -> str:
     details = f"`ci-bridge deliveries show {delivery['id']}`"
     if delivery["state"] == "sending":
-        return f"no answer within {wait_s:g} s; the attempt continues: {details}"
+        return f"no response within {wait_s:g} s; the attempt continues: {details}"
     return (
-        f"not sent within {wait_s:g} s: {delivery['notifier']} has reached max_in_flight or its rate; {details} shows"
-        " the outcome later"
+        f"not sent within {wait_s:g} s; probably {delivery['notifier']} has reached max_in_flight or its rate;"
+        f" {details} shows the outcome later"
     )
 
 

@@ -12,6 +12,7 @@ import click
 
 from bridge.cli.common import (
     Facts,
+    configured_rules,
     contents_of,
     count_of,
     echo,
@@ -22,7 +23,6 @@ from bridge.cli.common import (
     now_of,
     open_database,
     parse_time,
-    rules_in_force,
     settings,
 )
 from bridge.cli.explain import explain
@@ -71,7 +71,7 @@ def check(file: str | None, as_json: bool) -> None:
       ci-bridge rules check new.toml && mv new.toml rules.toml
     """
     try:
-        book, name = (_read_file(file), file) if file else _in_force()
+        book, name = (_read_file(file), file) if file else _configured()
     except RulesRefused as error:
         if as_json:
             echo_json([_fault_facts(fault) for fault in error.faults])
@@ -92,9 +92,9 @@ def check(file: str | None, as_json: bool) -> None:
     sys.exit(1 if failed else 0)
 
 
-def _in_force() -> tuple[Rulebook, str]:
-    in_force = rules_in_force()
-    book, name = in_force.book, in_force.file
+def _configured() -> tuple[Rulebook, str]:
+    own = configured_rules()
+    book, name = own.book, own.file
     if name == "BRIDGE_RULES_TOML" and names_of(book).is_blank:
         raise RulesRefused([parts.emptied_fault(None, name), *book.warnings])
     return book, name
@@ -140,8 +140,8 @@ def reload(allow_empty: bool, wait_s: float, as_json: bool) -> None:
     """Make every running process read rules.toml now, and show which workers have loaded it.
 
     Without this, a changed file is loaded once it has been the same for two seconds, or for thirty if half of its
-    watches or rules have disappeared. Exits 1 if the file here is wrong, or if a live worker still has other rules in
-    the end. --allow-empty is remembered for this text, also after a restart.
+    watches or rules have disappeared. Exits 1 if the file here has errors, or if a live worker still has other rules
+    when --wait is over. --allow-empty is remembered for this text, also after a restart.
 
     \b
     Examples:
@@ -151,18 +151,18 @@ def reload(allow_empty: bool, wait_s: float, as_json: bool) -> None:
     """
     if settings().rules_toml is not None:
         fail("the rules are in BRIDGE_RULES_TOML, which running processes never reread: change it and restart them")
-    in_force = rules_in_force()
-    book, db = in_force.book, open_database()
+    own = configured_rules()
+    book, db = own.book, open_database()
     _echo_faults(book.warnings)
     if allow_empty:
         parts.make_known(db, book)
     with db.write() as tx:
         if allow_empty:
             rulesets.allow_empty(tx, book.sha)
-        parts.refuse_emptied(tx, book, in_force.file)
+        parts.refuse_emptied(tx, book, own.file)
         rulesets.ask_for_reload(tx, now=now_of(db))
     if not as_json:
-        echo(f"{in_force.file} has {contents_of(book)} (sha {book.sha})")
+        echo(f"{own.file} has {contents_of(book)} (sha {book.sha})")
     standing = _wait_for_workers(db, book, wait_s)
     workers = [_worker_facts(worker, book) for worker in standing.alive]
     if as_json:
@@ -210,7 +210,7 @@ def _echo_workers(workers: Sequence[Facts]) -> None:
 _PROGRESS_FROM = 2_000  # transitions
 _RESULTS = {  # of a message, and the word for each in a table
     "told": "sent",
-    "group": "grouped",
+    "group": "digest",
     "throttle": "throttled",
     "mute": "muted",
     "silence": "silenced",
@@ -220,7 +220,12 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 @rules.command(short_help="Test rules on past transitions, without sending.")
-@click.option("--rules", "file", type=click.Path(dir_okay=False), help="The rules to test.  [default: those in force]")
+@click.option(
+    "--rules",
+    "file",
+    type=click.Path(dir_okay=False),
+    help="The rules to test.  [default: rules.toml, or BRIDGE_RULES]",
+)
 @click.option("--since", default="7d", show_default=True, help='Start: "2h" (ago) or 2026-11-21T09:00:00Z.')
 @click.option("--fail-on-difference", is_flag=True, help="Exit 1 if there is any difference.")
 @json_option
@@ -240,10 +245,10 @@ def backtest(file: str | None, since: str, fail_on_difference: bool, as_json: bo
     begin, now = parse_time(since) or parts.utc_now(), parts.utc_now()
     if begin > now:
         raise click.BadParameter(f"{iso(begin)} is in the future", param_hint="--since")
-    tested, in_force = _rulebooks(file)
+    tested, current = _rulebooks(file)
     db = open_database()
     with db.read() as tx:
-        test = Backtest(tx, tested, in_force=in_force, keep=in_force.keep, since=begin, now=now)
+        test = Backtest(tx, tested, in_force=current, keep=current.keep, since=begin, now=now)
         with _progress(test.transitions) as on_page:
             test.run(on_page)
     if as_json:
@@ -255,15 +260,15 @@ def backtest(file: str | None, since: str, fail_on_difference: bool, as_json: bo
 
 
 def _rulebooks(file: str | None) -> tuple[Rulebook, Rulebook]:
-    """Return the rules to test and those in force: the same if there are no others, as in a folder of drafts."""
+    """Return the rules to test and those of rules.toml: the same if there are no others, as in a folder of drafts."""
     if file is None:
-        return (book := rules_in_force().book), book
+        return (book := configured_rules().book), book
     try:
         tested = _read_file(file)
     except RulesRefused as error:
         fail(f"{error}\nEnvironment variables that the file names must be set; any well-formed value will do here.")
     try:
-        return tested, rules_in_force().book
+        return tested, configured_rules().book
     except RulesRefused:
         return tested, tested
 
@@ -297,7 +302,7 @@ def _notes(test: Backtest, facts: Facts) -> Iterator[str]:
     shas = facts["judged_by"]
     if shas and shas != [test.rules.sha]:
         count = "one other ruleset" if len(shas) == 1 else f"{len(shas)} rulesets"
-        yield f"they were judged by {count}: {', '.join(shas[:10])}{' ...' if len(shas) > 10 else ''}"
+        yield f"they were evaluated by {count}: {', '.join(shas[:10])}{' ...' if len(shas) > 10 else ''}"
     if test.has_throttle:
         yield "throttles are not replayed: what one of these rules would hold counts as sent"
     if unknown := facts["transitions_not_compared"]:

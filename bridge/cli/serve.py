@@ -80,7 +80,7 @@ def _handle_signals(working: Worker) -> None:
             working.reload()
         working.stop()
         time.sleep(_STOP_LIMIT_S)
-        logger.warning("stopped at the time limit; leases free what was in progress")
+        logger.warning("stopped at the time limit; claims expire and are retried")
         os._exit(0)
 
     threading.Thread(target=handle, name="signals", daemon=True).start()
@@ -90,10 +90,9 @@ def _handle_signals(working: Worker) -> None:
 @click.option("--watch", "names", multiple=True, help="Only the watch with this name; may be repeated.")
 @json_option
 def poll(names: tuple[str, ...], as_json: bool) -> None:
-    """Poll every watch once, now. Exits 1 if one of them fails.
+    """Poll all watches, or those named, once, now. Exits 1 if one of the polls fails.
 
-    The result is recorded, and sent by a worker, now or later. While workers are running, the rules here must be those
-    in force.
+    Deliveries are recorded; a worker sends them. While workers are running, rules.toml here must be the rules in force.
 
     \b
     Examples:

@@ -11,6 +11,7 @@ import click
 
 from bridge.cli.common import (
     Facts,
+    configured_rules,
     count_of,
     echo,
     echo_json,
@@ -21,7 +22,6 @@ from bridge.cli.common import (
     now_of,
     open_database,
     operations,
-    rules_in_force,
 )
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
@@ -55,7 +55,7 @@ def silence() -> None:
 @click.option("--everything", is_flag=True, help="All messages, instead of the options above.")
 @click.option(
     "--mode", type=click.Choice(["hold", "drop"]), default="hold", show_default=True,
-    help="hold: send one digest at the end.  drop: never send, but keep on record.",
+    help="hold: send one digest for each notifier at the end.  drop: never send, but keep on record.",
 )  # fmt: skip
 @click.option("--reason", required=True, metavar="TEXT", help="Why; shown to others.")
 @click.option("--author", metavar="NAME", help="Who is responsible.  [default: $USER]")
@@ -159,16 +159,16 @@ def _with_option(fault: FieldFault) -> str:
 def _rulebook() -> Rulebook | None:
     """Return the rules, or None if they are refused: a silence must be possible before they are fixed."""
     try:
-        return rules_in_force().book
+        return configured_rules().book
     except RulesRefused:
         return None
 
 
 def _preview(found: Facts, *, drops: bool) -> str:
-    messages = count_of(found["looked_at"], "message")
-    of = f"the newest {messages}" if found["cut"] else messages
+    newest = "newest " if found["cut"] else ""
+    of = f"the last day's {newest}{count_of(found['looked_at'], 'message')}"
     verb = "dropped" if drops else "held"
-    lines = [f"it would have {verb} {found['matched']} of {of} of the last day"]
+    lines = [f"it would have {verb} {found['matched']} of {of}"]
     lines += [f"  {row['messages']:>6}  {row['rule']} -> {row['notifier']}" for row in found["by"]]
     if found["newest"]:
         lines.append("the newest:")

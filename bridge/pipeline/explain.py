@@ -95,7 +95,7 @@ class _Context:
 def explain_sample(
     transition: Transition, book: Rulebook, *, now: datetime, tx: Connection | None, unknown: str | None = None
 ) -> Facts:
-    """Return whom the present rules would notify of a transition, with which texts, and what would hold these.
+    """Return whom these rules would notify of a transition, with which texts, and what would hold these.
 
     Without `tx` silences and paused notifiers are not known; `unknown` says why.
     """
@@ -121,7 +121,7 @@ def explain_sample(
         transition,
         edges,
         _levels(_InState(time=time, now=now, seen_at=now), book, {}),
-        [*deliveries, *_not_made(edges, deliveries, "the present rules have no such notifier")],
+        [*deliveries, *_not_made(edges, deliveries, "the rules have no such notifier")],
         {delivery.message.id: delivery.message for delivery in new}.values(),
         rules=book.sha,
         notes=[*no_record, *dict.fromkeys(faults)],
@@ -223,14 +223,14 @@ def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
         if not verdict.fired:
             return Answer.WAITING, f"{verdict.why_not}: due at {iso(due)}"
         if period.no_poll:
-            return Answer.WAITING, f"no poll has seen it since it became overdue at {iso(due)}: {period.no_poll}"
+            return Answer.WAITING, f"no poll has seen the job since it became overdue at {iso(due)}: {period.no_poll}"
         return Answer.WAITING, f"{state} for more than {limit} since {iso(due)}: fires when the next poll is complete"
     left = f"left {state} after {human(period.lasted_s)}"
     if period.left_at < due:
         return Answer.NO, f"{left}, before {limit}"
     if period.seen_at is None or period.seen_at < due:
-        last = f"the last poll that saw it began at {iso(period.seen_at)}" if period.seen_at else "there was none"
-        return Answer.NO, f"{left}, but no poll saw it for {limit}: {last}"
+        last = f"; the last poll that saw it there began at {iso(period.seen_at)}" if period.seen_at else ""
+        return Answer.NO, f"{left}, but no poll saw the job in that state after {limit}{last}"
     return Answer.NO, f"{left}, which is more than {limit}, but no message is on record: was the rule there then?"
 
 
@@ -266,19 +266,19 @@ def _level_facts(period: _InState, rule: Rule | None, answer: Answer, why: str, 
     }
 
 
-# --- transitions on record: each judged by the rules that were in force then ---------------------------------------
+# --- transitions on record: each evaluated by the rules that were in force then ---------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _InForce:
-    """The rules that judged, or the present ones, and why it is these."""
+    """The rules that evaluated a transition, or those of this process, and why it is these."""
 
     rules: Ruleset
     known: bool
     note: str | None = None
 
 
-_NOW = "these are the verdicts of the present rules"
+_NOW = "these are the verdicts of rules.toml as it is now"
 
 
 class _History:
@@ -320,24 +320,24 @@ class _History:
     def _thawed(self, sha: str | None) -> _InForce:
         text = rulesets.text_of(self._tx, sha) if sha else None
         if text is None or sha is None:
-            which = f"the rules that judged this ({sha})" if sha else "the rules that judged this"
+            which = f"the rules that evaluated this ({sha})" if sha else "the rules that evaluated this"
             return _InForce(self._book, known=False, note=f"{which} are not on record; {_NOW}")
         try:
-            note = f"judged by the rules that were in force then ({sha}), and others are in force now"
+            note = f"evaluated by the rules that were in force then ({sha}); rules.toml has others now"
             return _InForce(thaw(sha, text), known=True, note=note)
         except (ValueError, KeyError):  # kept by a version that wrote them in another way
-            note = f"the rules that judged this ({sha}) cannot be read any more; {_NOW}"
+            note = f"the rules that evaluated this ({sha}) cannot be read any more; {_NOW}"
             return _InForce(self._book, known=False, note=note)
 
     def _now_instead(self, transition: Transition, then: Ruleset) -> Facts | None:
-        """Return whom the present rules would notify, where that differs."""
+        """Return whom the rules of this process would notify, where that differs."""
         if then.sha == self._book.sha or transition.silent:
             return None
         now = _notified(transition, self._book)
         return None if now == _notified(transition, then) else {"rules": self._book.sha, "tells": now}
 
     def _levels(self, transition: Transition, then: Judged | None, rules: Ruleset) -> list[Facts]:
-        """Ask the level rules: those in force when the job left the state, or the present ones."""
+        """Ask the level rules: those in force when the job left the state; while it is in it, those of this process."""
         fired = {
             alarm.rule: alarm
             for alarm in self._fired.get(transition.job.bucket, ())
@@ -363,7 +363,7 @@ class _History:
         watches = {watch.name: watch for watch in self._book.watches if any(s.key == stream for s in watch.streams)}
         rows = leases.polls(self._tx, watches)
         if not rows:
-            return None, "no watch of the present rules looks after this job"
+            return None, "no watch in rules.toml covers this job"
         known = snapshots.listed(self._tx, [stream]).get(stream)
         seen_at = known.seen_at if known else None
         row = max(rows, key=lambda row: row.polled_at)
@@ -373,7 +373,7 @@ class _History:
         failed = f", and {row.failures} failed since" if row.failures else ""
         return (
             seen_at,
-            f'{last}{failed}; watch "{row.name}" {"is paused" if row.paused else "is late: does a worker run?"}',
+            f'{last}{failed}; watch "{row.name}" {"is paused" if row.paused else "is late: is a worker running?"}',
         )
 
     @cached_property
@@ -406,8 +406,8 @@ def _note_on_levels(edges: _InForce, levels: _InForce, *, ended: bool) -> str | 
     if sha == edges.rules.sha or not (levels.rules.matcher.levels or edges.rules.matcher.levels):
         return None
     if not levels.known:
-        return f"level rules: the present ones ({sha}), as those of when it ended are not on record"
-    return f"level rules: {'those of when it ended' if ended else 'the present ones'} ({sha})"
+        return f"level rules: those of rules.toml now ({sha}), as those in force when the state ended are not on record"
+    return f"level rules: {'those in force when the state ended' if ended else 'those of rules.toml now'} ({sha})"
 
 
 def _notified(transition: Transition, ruleset: Ruleset) -> list[Facts]:
@@ -415,8 +415,6 @@ def _notified(transition: Transition, ruleset: Ruleset) -> list[Facts]:
     fired = ruleset.matcher.match(transition)
     return [{"rule": verdict.rule.name, "notifiers": list(verdict.notifiers)} for verdict in fired if verdict.notifiers]
 
-
-_HELD = {"group": "digest", "throttle": "throttled", "mute": "muted", "silence": "silenced"}
 
 # --- deliveries on record ------------------------------------------------------------------------------------------
 
@@ -455,8 +453,6 @@ def _answer(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
             return "sent", f"sent at {ended_at}{after}"
         case "dead", _:
             return "dead", f"given up at {ended_at}{after}: {_line(delivery.why)}"
-        case "discarded", _:
-            return "discarded", f"discarded at {ended_at}{after}; it is not retried"
         case "held", DigestStatus() as digest:
             return _HELD[digest.gate], _held(digest, context)
         case "merged", DigestStatus() as digest:
@@ -488,7 +484,7 @@ def _held(digest: DigestStatus, context: _Context) -> str:
 
 
 def _gathered(digest: DigestStatus, context: _Context) -> str:
-    how = {"group": "in", "throttle": "over"}.get(digest.gate, "held by")
+    how = "in" if digest.gate == "group" else "held by"
     return f"{how} {context.gate(digest.gate, digest.name)}"
 
 
@@ -552,12 +548,9 @@ def _would_be_held(hold: Hold, context: _Context) -> tuple[str, str]:
     gate, until = context.gate(hold.gate, hold.name), iso(hold.until)
     if hold.drop:
         return "dropped", f"would be dropped by {gate}, which ends at {until}"
-    match hold.gate:
-        case "group":
-            full = f", or as soon as it has {hold.most:,}" if hold.most else ""
-            return "digest", f"would wait in {gate}, sent at {until}{full}"
-        case "throttle":
-            return "throttled", f"would be over {gate}, held until {until}"
+    if hold.gate == "group":
+        full = f", or as soon as it has {hold.most:,}" if hold.most else ""
+        return "digest", f"would wait in {gate}, sent at {until}{full}"
     return _HELD[hold.gate], f"would be held by {gate} until {until}"
 
 
@@ -615,7 +608,7 @@ def _briefly(delivery: Facts | None) -> str:
             return "waits, the notifier is paused"
         case "at_once":
             return "at once"
-    return str(delivery["answer"])  # dead, dropped, discarded
+    return str(delivery["answer"])  # dead, dropped
 
 
 # --- the answer ----------------------------------------------------------------------------------------------------

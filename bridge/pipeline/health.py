@@ -72,7 +72,7 @@ class Reader:
 
     sha: str  # of the rules that it serves
     since: datetime  # when it began to
-    fault: bool = False  # its rules.toml is wrong
+    fault: bool = False  # its rules.toml has errors
     note: str | None = None  # what else is to be known of that file
 
 
@@ -93,15 +93,15 @@ def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> lis
 
 def _workers(workers: Sequence[Facts], alive: Sequence[Facts]) -> Iterator[HealthWarning]:
     if not workers:
-        yield _for_everybody("worker", "no worker runs: start `ci-bridge worker`, or `run`", Level.DOWN)
+        yield _for_everybody("worker", "no worker is running: start `ci-bridge worker`, or `run`", Level.DOWN)
     for worker in workers:
         if worker not in alive:
             yield HealthWarning(
                 check="worker",
                 level=Level.ODD if alive else Level.DOWN,
-                kind="workers that are silent",
-                short="is silent",
-                more="" if alive else ", and no other runs, so nothing is polled or sent",
+                kind="workers that do not respond",
+                short="does not respond",
+                more="" if alive else ", and no other is running, so nothing is polled or sent",
                 who=f"worker {worker['id']}",
                 name=worker["id"],
                 since=_time(worker["beat_at"]),
@@ -134,7 +134,8 @@ def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWa
         why = row["error"] or (f"it still reads the lists of {', '.join(row['behind'])}" if row["behind"] else None)
         return found(Level.DOWN, "watches that are overdue", "is overdue", why=_line(why), note=note)
     if row["failures"]:
-        return found(Level.BROKEN, "watches whose polls fail", "cannot be polled whole", why=_line(row["error"]))
+        short = "was polled only in part" if row["calls"] else "could not be polled"
+        return found(Level.BROKEN, "watches whose polls fail", short, why=_line(row["error"]))
     return None
 
 
@@ -157,8 +158,8 @@ def _of_notifier(
     oldest = _time(row["oldest_waiting_at"]) if row["oldest_waiting_at"] else None
     if not in_rules:
         if count:
-            why = "rules.toml does not name it any more: put it back, or what waits will die"
-            yield Level.ODD, "that are late", "is late", waits, oldest, why
+            kind, short = "that rules.toml no longer defines", "is no longer defined in rules.toml"
+            yield Level.ODD, kind, short, waits, oldest, "restore it, or its messages become dead letters"
     elif row["paused_at"]:
         why = f"{row['paused_why']}; it stays so until `ci-bridge notifier resume {row['name']}`"
         yield Level.BROKEN, "that are paused", "is paused", waits, _time(row["paused_at"]), why
@@ -171,13 +172,13 @@ def _of_notifier(
     elif oldest is not None and now - oldest > _LATE:
         yield Level.ODD, "that are late", "is late", waits, oldest, _why_late(row, now)
     if trouble.died:
-        lately = "dead letters of the last 24 h"
-        yield Level.ODD, f"with {lately}", f"never got {_some(trouble.died)}", f": {lately}", None, trouble.error
+        short = f"has {trouble.died:,} new dead letter{'s' if trouble.died != 1 else ''}"
+        yield Level.ODD, "with dead letters of the last 24 h", short, " (last 24 h)", None, trouble.error
 
 
 def _why_late(row: Facts, now: datetime) -> str:
     if row["not_before"] and _time(row["not_before"]) > now:
-        return f"it has asked to be sent nothing before {row['not_before']}"
+        return f"it asked to wait until {row['not_before']} (Retry-After)"
     return "more comes in than its `rate` or `max_in_flight` lets out, or no worker sends"
 
 
@@ -185,7 +186,11 @@ def _clock(book: Rulebook, watches: Sequence[Facts], alive: Sequence[Facts]) -> 
     names = {watch.name for watch in book.watches}
     ahead = [row["clock_ahead_seconds"] for row in watches if row["name"] in names]
     worst = max((seconds for seconds in ahead if seconds is not None), key=abs, default=None)
-    texts = [f"nothing is pruned or given up: {worker['clock_fault']}" for worker in alive if worker["clock_fault"]]
+    texts = [
+        f"pruning and dead-lettering are suspended: {worker['clock_fault']}"
+        for worker in alive
+        if worker["clock_fault"]
+    ]
     if not texts and worst is not None and (differs := clock_warning(timedelta(seconds=worst))):
         texts.append(differs)
     yield from (_for_everybody("clock", text) for text in dict.fromkeys(texts))
@@ -200,7 +205,7 @@ def _rules(standing: Standing, reader: Reader, now: datetime) -> Iterator[Health
         other = f"the process that serves this reads other rules ({reader.sha}) than those in force ({standing.sha})"
         texts.append(other)
     if reader.fault or any(worker.fault for worker in standing.alive):
-        texts.insert(0, "rules.toml is wrong now, the old rules stay in force; the log says why")
+        texts.insert(0, "rules.toml has errors; the old rules stay in force; the log says why")
     yield from (_for_everybody("rules", text) for text in dict.fromkeys(texts))
 
 
@@ -216,14 +221,15 @@ def of_rules(standing: Standing) -> list[str]:
         older = ", unless they are of a version before this one" if any(worker.older for worker in others) else ""
         texts.append(
             f"{len(others)} of {len(alive)} live workers have other rules ({shas}) than those in force"
-            f" ({standing.sha}): they only send, and neither poll nor judge{older}"
+            f" ({standing.sha}): they only send, and neither poll nor evaluate{older}"
         )
     return [*texts, *dict.fromkeys(worker.note for worker in alive if worker.note)]
 
 
 def _jobs(unread: Mapping[str, int]) -> Iterator[HealthWarning]:
     if any(unread.values()):
-        text = f"{unread['left_out']} left out, {unread['field']} with a field that cannot be read"
+        left_out, field = (f"{unread[kind]:,} job{'s' if unread[kind] != 1 else ''}" for kind in ("left_out", "field"))
+        text = f"{left_out} left out, {field} with an unreadable field"
         yield _for_everybody("jobs", f"{text}; `ci-bridge jobs show ID` and the log say which")
 
 

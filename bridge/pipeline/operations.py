@@ -45,8 +45,8 @@ LOOKED_AT = 50_000  # messages of a silence's preview, at most: takes some secon
 LOOKED_AT_IN_WEB = 10_000  # takes a second, in a process that may also deliver
 _PAUSE_S = 0.02  # lets others write to SQLite
 _LAST = timedelta(days=1)
-_NO_WORKER = "no worker runs, so it waits in the outbox: start one with `ci-bridge worker` or `ci-bridge run`"
-_NO_RULES = "the rules cannot be read here, so no name was checked, and aliases of queues are unknown in the preview"
+_NO_WORKER = "no worker is running, so it waits in the outbox: start one with `ci-bridge worker` or `ci-bridge run`"
+_NO_RULES = "rules.toml cannot be read: names were not checked, and queue aliases do not match in the preview"
 
 
 class OperationRefused(Exception):
@@ -138,7 +138,7 @@ class Operations:
             return batches.progress(tx, id_, now=self.now) or Batch(id=id_)
 
     def cancel_batch(self, batch: str, *, at_once: int = AT_ONCE) -> tuple[Batch, int]:
-        """Let what is not due yet of a batch be dead again; return the batch, and how many those were."""
+        """Make deliveries of a batch that are not due yet dead letters; return the batch, and how many those were."""
         with self.db.read() as tx:
             numbers = batches.not_due(tx, batch, now=self.now)
         cancelled = 0
@@ -177,9 +177,9 @@ class Operations:
             entries.redrive(tx, lists.numbers_of([delivery.id]), now=self.now)
             after = {"state": "waiting", "notifier": notifier, "job": job_id, "sequence": transition.sequence}
             self._record(tx, "notify", delivery.id, {"state": state} if state else None, after)
-            waits = _why_it_waits(tx, notifier)
+            waits = _why_it_waits(tx, notifier, self.now)
         if fault:
-            logger.warning("template fell back to the usual form", extra={"notifier": notifier, "fault": fault})
+            logger.warning("template fell back to the default text", extra={"notifier": notifier, "fault": fault})
         logger.info("notified manually", extra={"delivery": delivery.id, "author": self.who})
         return Accepted(delivery=delivery.id, waits=waits)
 
@@ -197,8 +197,7 @@ class Operations:
             if not entries.states(tx, [delivery.id]):
                 entries.put(tx, [delivery], now=self.now, at_once=True)
                 self._record(tx, "test_notifier", name, after={"delivery": delivery.id})
-            nobody = None if rulesets.standing(tx, now=self.now).alive else _NO_WORKER
-            return Accepted(delivery=delivery.id, waits=_why_it_waits(tx, name) or nobody)
+            return Accepted(delivery=delivery.id, waits=_why_it_waits(tx, name, self.now))
 
     def resume_notifier(self, name: str, book: Rulebook | None = None) -> None:
         """Resume a paused notifier. One that only the rules know yet is not paused."""
@@ -263,7 +262,7 @@ class Operations:
             is_done = silences.end(tx, id_, by=self.who, now=self.now)
             ended = silences.get(tx, id_) or before
             if not is_done:
-                raise Conflict(f"silence {id_} is over since {iso(ended.ends_at)}")
+                raise Conflict(f"silence {id_} has been over since {iso(ended.ends_at)}")
             self._record(tx, "end_silence", id_, {"ends_at": iso(before.ends_at)}, {"ends_at": iso(ended.ends_at)})
             return ended, silences.held(tx, [id_]).get(id_, 0)
 
@@ -305,10 +304,10 @@ def _chosen(found: Sequence[snapshots.Judged], job_id: str, bucket: str | None, 
     return by_number[sequence]
 
 
-def _why_it_waits(tx: Connection, notifier: str) -> str | None:
+def _why_it_waits(tx: Connection, notifier: str, now: datetime) -> str | None:
     standing = explanations.notifier_statuses(tx).get(notifier)
     if standing is None or standing.paused_at is None:
-        return None
+        return None if rulesets.standing(tx, now=now).alive else _NO_WORKER
     why = " ".join((standing.paused_why or "").split())
     return f"notifier {notifier} is paused: {why}; sent when it is resumed (ci-bridge notifier resume {notifier})"
 

@@ -171,7 +171,7 @@ def test_live_workers_that_differ_for_a_minute_are_a_warning(world: World) -> No
     status, checks = asked()
     assert status == 200
     assert "warning: 1 of 2 live workers have other rules" in checks["rules"]["detail"]
-    assert "they only send, and neither poll nor judge" in checks["rules"]["detail"]
+    assert "they only send, and neither poll nor evaluate" in checks["rules"]["detail"]
 
 
 def test_rules_that_stand_in_are_a_warning(world: World) -> None:

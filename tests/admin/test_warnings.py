@@ -134,25 +134,31 @@ CASES = [
     (answers_with_errors, True, "notifier cms", "answers with errors, 1 message to be tried again", "answered 500"),
     (is_paused, True, "notifier cms", "is paused, 1 message waits", "the receiver answered 410 Gone"),
     (is_late, True, "notifier cms", "is late, 1 message waits", "`rate` or `max_in_flight`"),
-    (asks_for_time, True, "notifier cms", "is late, 1 message waits", "sent nothing before 2026-11-21 13:06:00 UTC"),
-    (died, True, "notifier cms", "never got 1 message: dead letters of the last 24 h", "is forbidden"),
-    (fails, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused: no such tag"),
+    (asks_for_time, True, "notifier cms", "is late, 1 message waits", "wait until 2026-11-21 13:06:00 UTC"),
+    (died, True, "notifier cms", "has 1 new dead letter (last 24 h)", "is forbidden"),
+    (fails, True, "watch vod", "was polled only in part", "Snapshot: ci.example.com refused: no such tag"),
     (is_overdue, False, "watch vod", "is overdue", "could not connect to CI"),
-    (fails_in_part_for_long, True, "watch vod", "cannot be polled whole", "Snapshot: ci.example.com refused"),
+    (fails_in_part_for_long, True, "watch vod", "was polled only in part", "Snapshot: ci.example.com refused"),
     (rests, True, "watch vod", "is paused, so nobody is notified of its jobs", None),
     (
         stops,
         False,
         "worker w1",
-        "is silent, and no other runs, so nothing is polled or sent",
+        "does not respond, and no other is running, so nothing is polled or sent",
         "it was stopped, or cannot",
     ),
-    (ends, False, None, "no worker runs: start `ci-bridge worker`, or `run`", None),
-    (leaves_others, True, "worker w1", "is silent", "it was stopped, or cannot"),
-    (doubts_its_clock, True, None, "nothing is pruned or given up: CI's Date is 2 h ahead of our clock", None),
+    (ends, False, None, "no worker is running: start `ci-bridge worker`, or `run`", None),
+    (leaves_others, True, "worker w1", "does not respond", "it was stopped, or cannot"),
+    (
+        doubts_its_clock,
+        True,
+        None,
+        "pruning and dead-lettering are suspended: CI's Date is 2 h ahead of our clock",
+        None,
+    ),
     (has_other_rules, True, None, "1 of 1 live workers have other rules", None),
-    (has_wrong_rules, True, None, "rules.toml is wrong now, the old rules stay in force; the log says why", None),
-    (cannot_read, True, None, "0 left out, 1 with a field that cannot be read", None),
+    (has_wrong_rules, True, None, "rules.toml has errors; the old rules stay in force; the log says why", None),
+    (cannot_read, True, None, "0 jobs left out, 1 job with an unreadable field", None),
 ]
 
 
@@ -221,11 +227,11 @@ def test_the_worst_is_named_first_and_the_others_are_counted(world: World) -> No
     world.attempt(Rejected("no"))
     is_dead(world)
     fails(world)
-    assert "cannot be polled whole, and 2 more warnings" in signed_in(world).get("/").text
+    assert "was polled only in part, and 2 more warnings" in signed_in(world).get("/").text
     stops(world)
     _, facts = readiness(world, "read-token-of-the-tests")
     assert [one["what"].partition(",")[0] for one in facts["reasons"]] == [
-        "is silent", "does not answer", "never got 1 message: dead letters of the last 24 h",
+        "does not respond", "does not answer", "has 1 new dead letter (last 24 h)",
     ]  # fmt: skip
 
 
@@ -277,7 +283,7 @@ def test_what_waits_for_a_notifier_that_was_taken_out_of_the_rules_is_named(worl
     )
     reasons = readiness(world, "read-token-of-the-tests")[1]["reasons"]
     assert "notifier cms" in [one["who"] for one in reasons]
-    assert "rules.toml does not name it any more" in str(reasons)
+    assert "is no longer defined in rules.toml" in str(reasons)
 
 
 def test_the_list_of_notifiers_and_that_of_watches_call_nothing_fine_that_is_not(world: World) -> None:

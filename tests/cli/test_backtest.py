@@ -84,7 +84,7 @@ def test_the_rules_in_force_make_no_difference(desk: Desk) -> None:
     assert (seen.exit_code, seen.stderr) == (0, "")
     head, _, columns, row, _, end = seen.stdout.splitlines()
     assert head.startswith("2 transitions from ")
-    assert " ".join(columns.split()) == "RULE NOTIFIER SENT GROUPED MUTED SILENCED DROPPED BEFORE DIFFERENCE"
+    assert " ".join(columns.split()) == "RULE NOTIFIER SENT DIGEST MUTED SILENCED DROPPED BEFORE DIFFERENCE"
     assert " ".join(row.split()) == "every ops 2 0 0 0 0 2 sent none"
     assert end == "no difference"
 
@@ -93,7 +93,7 @@ def test_other_rules_are_compared_with_what_was_sent(desk: Desk) -> None:
     file = desk.write("new.toml", EVERY + 'group = { wait = "10m" }\n' + STUCK)
     seen = desk.call("--rules", file)
     assert (seen.exit_code, seen.stderr) == (0, "")
-    assert "they were judged by one other ruleset" in seen.stdout
+    assert "they were evaluated by one other ruleset" in seen.stdout
     lines = [" ".join(line.split()) for line in seen.stdout.splitlines()]
     assert "every ops 0 2 0 0 0 2 sent ~2" in lines
     assert "stuck (level) cms 1 0 0 0 0 none +1" in lines

@@ -133,7 +133,7 @@ def test_a_poll_and_the_lists_show_what_ci_has(stage: Stage) -> None:
 def test_a_test_message_goes_through_the_outbox_and_its_outcome_is_shown(stage: Stage) -> None:
     waits = stage.command("notifier", "test", "cms", "--wait", "0")
     assert waits.exit_code == 1
-    assert "no worker runs" in waits.stderr
+    assert "no worker is running" in waits.stderr
     stage.start_worker()
     stage.await_first_poll()
     arrived = stage.command("notifier", "test", "next", "--json")
@@ -166,7 +166,7 @@ def test_unreadable_fields_are_shown_with_the_job_and_by_doctor(stage: Stage) ->
     assert re.search(r"problems:\n.*\nEndTime +null", shown)
     assert "\x1b" not in shown
     assert 'job "j2" in bucket' in stage.command("jobs", "show", "j2").stderr
-    assert "warn  jobs: 1 left out, 1 with a field that cannot be read" in stage.command("doctor").stdout
+    assert "warn  jobs: 1 job left out, 1 job with an unreadable field" in stage.command("doctor").stdout
 
 
 def test_sigterm_ends_a_worker_that_hangs_in_its_database(stage: Stage) -> None:
@@ -188,10 +188,10 @@ def test_sigterm_ends_a_worker_that_hangs_in_its_database(stage: Stage) -> None:
 def test_the_demo_lists_every_delivery_with_its_outcome_and_exits_0() -> None:
     seen = run("demo")
     assert seen.returncode == 0, seen.stdout + seen.stderr
-    head, _, outcomes = seen.stdout.partition(" not arrived:\n")
+    head, _, outcomes = seen.stdout.partition(" not delivered:\n")
     counted = re.search(r"(\d+) deliveries, 0$", head)
     assert counted
     lines = outcomes.splitlines()
     assert len(lines) == int(counted[1]) > 0
-    assert all(re.match(r"  dlv_\w+ +(cms|ops) .* sent, \d+ tr", line) for line in lines)
+    assert all(re.match(r"  dlv_\w+ +(cms|ops) .* sent, \d+ attempt", line) for line in lines)
     assert all(word in head for word in ("webhook", "signature verified", "answered 503 on purpose", "slack"))

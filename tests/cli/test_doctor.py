@@ -95,8 +95,8 @@ def test_doctor_reports_what_works_and_what_does_not(stage: Stage) -> None:
     names = {check["name"] for check in json.loads(healthy.stdout)}
     assert {"database", "rules", "watch media, Transcode", "notifier ops", "notifier cms"} <= names
     text = stage.command("doctor").stdout
-    assert "warn  worker: no worker runs: start `ci-bridge worker`, or `run`" in text
-    assert re.search(r"`ci-bridge run` works, with \d+ warnings", text)
+    assert "warn  worker: no worker is running: start `ci-bridge worker`, or `run`" in text
+    assert re.search(r"all checks passed, \d+ warnings: `ci-bridge run` should work", text)
     failing = stage.command("doctor", TENCENTCLOUD_SECRET_KEY="wrong", SLACK_BOT_TOKEN="xoxb-unknown")
     assert failing.exit_code == 1
     assert re.search(r"FAIL  watch media, Transcode: .*SignatureDoesNotMatch", failing.stdout)

@@ -41,7 +41,7 @@ def test_a_batch_becomes_due_one_delivery_after_the_other(stage: Stage) -> None:
     bury(stage, 3)
     seen = redrive(stage, "--notifier", "cms", "--rate", "1/h")
     id_ = seen.stdout.strip()
-    assert "3 deliveries to be resent, the last at " in seen.stderr
+    assert "3 deliveries queued for resending, the last at " in seen.stderr
     assert "they wait, as no worker is running" in seen.stderr
     shown: dict[str, Any] = json.loads(stage.command("deliveries", "show", id_, "--json").stdout)
     assert {"id": id_, "total": 3, "scheduled": 2, "waiting": 1, "dead": 0}.items() <= shown.items()
@@ -55,7 +55,7 @@ def test_a_dry_run_counts_and_shows_the_newest_of_many(stage: Stage) -> None:
     assert len(preview.stdout.splitlines()) == 1 + 50
     assert f"... and {count - 50} more\n{count} deliveries would be resent" in preview.stderr
     assert len(stage.deliveries(state="dead")) == count
-    assert f"{count} deliveries to be resent, the last at " in redrive(stage, "--notifier", "cms").stderr
+    assert f"{count} deliveries queued for resending, the last at " in redrive(stage, "--notifier", "cms").stderr
     assert len(stage.deliveries(state="waiting")) == count
 
 
@@ -64,7 +64,9 @@ def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
     (dead,) = stage.deliveries(state="dead")
     assert redrive(stage, dead["id"], "--dry-run").stderr == "1 delivery would be resent\n"
     redrive(stage, dead["id"])
-    assert f"{dead['id']} is waiting, not dead or dropped: skipped\n" in redrive(stage, dead["id"]).stderr
+    again = redrive(stage, dead["id"])
+    assert f"{dead['id']} is waiting, not dead or dropped: skipped\n" in again.stderr
+    assert again.stdout == "no dead or dropped delivery matches\n"
     assert 'no delivery "dlv_1" is on record' in redrive(stage, "dlv_1", code=1).stderr
     stage.start_worker()
     wait_until(lambda: [received.id for received in stage.accepted["/cms"]] == [dead["id"]], why=lambda: stage.log)
@@ -75,14 +77,14 @@ def test_the_hint_to_start_a_worker_is_not_shown_if_one_is_running(stage: Stage)
     with stage.db.write() as tx:
         leases.enlist(tx, "w1", machine="m", pid=1, now=datetime.now(UTC))
     given = redrive(stage, "--notifier", "cms", "--json")
-    assert given.stderr == "1 delivery to be resent\n"
+    assert given.stderr == "1 delivery queued for resending\n"
     assert {"total": 1, "waiting": 1, "last_due_at": None}.items() <= json.loads(given.stdout).items()
 
 
-def test_cancelling_a_batch_makes_what_is_not_due_yet_dead_again(stage: Stage) -> None:
+def test_cancelling_a_batch_makes_what_is_not_due_yet_dead_letters(stage: Stage) -> None:
     bury(stage, 3)
     id_ = redrive(stage, "--notifier", "cms", "--rate", "1/h").stdout.strip()
-    assert redrive(stage, "--cancel", id_).stdout == "2 deliveries of 3 dead again\n"
+    assert redrive(stage, "--cancel", id_).stdout == "cancelled 2 of 3 deliveries\n"
     again: dict[str, Any] = json.loads(redrive(stage, "--cancel", id_, "--json").stdout)
     assert {"cancelled": 0, "dead": 2, "waiting": 1}.items() <= again.items()
     assert 'there is no batch "rdr_0"' in redrive(stage, "--cancel", "rdr_0", code=1).stderr
@@ -91,6 +93,8 @@ def test_cancelling_a_batch_makes_what_is_not_due_yet_dead_again(stage: Stage) -
 def test_a_filter_without_matches_says_so(stage: Stage) -> None:
     assert redrive(stage, "--notifier", "cms").stdout == "no dead delivery matches\n"
     assert redrive(stage, "--rule", "all", "--state", "dropped").stdout == "no dropped delivery matches\n"
+    previewed = redrive(stage, "--rule", "all", "--state", "dropped", "--dry-run")
+    assert previewed.stdout == "no dropped delivery matches\n"
     assert json.loads(redrive(stage, "--notifier", "cms", "--json").stdout)["id"] is None
 
 
@@ -105,7 +109,7 @@ def test_an_invalid_rate_is_refused(stage: Stage, rate: str, why: str) -> None:
     "words", [(), ("--state", "dropped"), ("dlv_1", "--notifier", "cms"), ("dlv_1", "--cancel", "rdr_1")]
 )
 def test_ids_filters_and_cancel_exclude_each_other(stage: Stage, words: tuple[str, ...]) -> None:
-    assert "exactly one of the three" in redrive(stage, *words, code=2).stderr
+    assert "give exactly one of: delivery ids, filters" in redrive(stage, *words, code=2).stderr
 
 
 def a_silent_job(stage: Stage) -> str:
@@ -133,6 +137,17 @@ def test_a_transition_is_sent_manually(stage: Stage) -> None:
     assert [(row["who"], row["what"], row["subject"]) for row in rows(stage.db, actions)] == [
         ("ann", "notify", said["delivery"])
     ]
+
+
+def test_what_is_sent_manually_waits_for_a_worker(stage: Stage) -> None:
+    job = a_silent_job(stage)
+    assert "no worker is running, so it waits" in tell(stage, job, "--notifier", "cms").stderr
+    with stage.db.write() as tx:
+        leases.enlist(tx, "w1", machine="m", pid=1, now=datetime.now(UTC))
+    queued = tell(stage, job, "--notifier", "next")
+    assert queued.stdout.startswith("queued: dlv_")
+    assert queued.stdout.endswith(" for next\n")
+    assert "no worker" not in queued.stderr
 
 
 def test_what_cannot_be_sent_manually_is_refused(stage: Stage) -> None:

@@ -58,14 +58,14 @@ def test_text_of_an_uploader_does_not_control_the_terminal(stage: Stage) -> None
 
 
 def test_a_line_break_in_a_name_is_escaped(stage: Stage) -> None:
-    job = a_job(id="j1", state="Failed", queue='p9\n  yes  rule "forged"', input="a\r\n\x85b.mp4")
+    job = a_job(id="j1", state="Failed", queue='p9\n  fired  rule "forged"', input="a\r\n\x85b.mp4")
     with stage.db.write() as tx:
         step = a_transition(job)
         snapshots.save(tx, [job], [step], {}, stream="s", streams=["s"], now=NOON)
         snapshots.add_transitions(tx, [(step, [])])
     seen = stage.command("rules", "explain", "j1")
-    assert r'queue: "p9\n  yes  rule' in seen.stdout
-    assert not any(line.startswith('  yes  rule "forged') for line in seen.stdout.splitlines())
+    assert r'queue: "p9\n  fired  rule' in seen.stdout
+    assert not any(line.startswith('  fired  rule "forged') for line in seen.stdout.splitlines())
     assert _is_harmless(seen)
 
 

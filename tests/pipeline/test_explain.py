@@ -13,11 +13,11 @@ from tests.support.explained import EVERYTHING, MUTE, ONLY_FAILED, STUCK, Explai
 from tests.support.nouns import NOW, a_listed_job, hours, minutes, seconds
 
 SPECIAL = '\n[[rule]]\nname = "special"\nnotify = "cms"\n'
-FORGOTTEN = "are not on record; these are the verdicts of the present rules"
+FORGOTTEN = "are not on record; these are the verdicts of rules.toml as it is now"
 
 
 def judged_by(sha: str) -> str:
-    return f"judged by the rules that were in force then ({sha}), and others are in force now"
+    return f"evaluated by the rules that were in force then ({sha}); rules.toml has others now"
 
 
 @on_both
@@ -130,7 +130,7 @@ def test_a_transition_is_judged_by_the_rules_of_then_and_says_what_those_of_now_
     assert (first["judged_by"], [rule["rule"] for rule in first["rules"]]) == (old, ["failed"])
     assert first["headline"].startswith("no rule matched; nearest")
     assert first["would_tell_now"] == {"rules": new, "tells": [{"rule": "everything", "notifiers": ["cms"]}]}
-    assert 'the present rules would notify: cms by "everything"' in as_text(first)
+    assert 'rules.toml as it is now would notify: cms by "everything"' in as_text(first)
     assert first["notes"] == [judged_by(old)]
     assert (second["judged_by"], second["would_tell_now"]) == (new, None)
     explained.rule(EVERYTHING, ONLY_FAILED)
@@ -145,7 +145,7 @@ def test_that_there_are_no_rules_is_said_only_of_those_that_were_asked(explained
     facts = explained.last()
     assert facts["judged_by"] == old
     assert facts["headline"] == ("no rule matched: there were none, neither edge nor level rules")
-    assert facts["notes"] == [judged_by(old), f"level rules: the present ones ({explained.book.sha})"]
+    assert facts["notes"] == [judged_by(old), f"level rules: those of rules.toml now ({explained.book.sha})"]
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -190,8 +190,8 @@ def test_the_text_says_the_answer_first_and_lines_up_what_it_is_made_of(explaine
         f'    cms  "everything"  sent at {after(minutes(1))} ({explained.only()["id"]})',
         "    says: Transcode Submitted: a.mp4",
         "          seen for the first time",
-        f'    yes  rule "everything" (line {lines["everything"]})  notifies cms',
-        f'    no   rule "failed" (line {lines["failed"]})      to: "Submitted" is not among Failed',
+        f'    fired  rule "everything" (line {lines["everything"]})  notifies cms',
+        f'    no     rule "failed" (line {lines["failed"]})      to: "Submitted" is not among Failed',
     ]
 
 
@@ -202,7 +202,7 @@ def test_the_text_leaves_most_rules_that_say_no_to_json_and_cuts_a_long_message(
     text = as_text(explained.last())
     assert ('"r19"' in text, '"r20"' in text, "part 10" in text) == (True, False, False)
     assert "... and 10 more that do not match (--json has them all)" in text
-    assert 'yes  rule "everything"' in text
+    assert 'fired  rule "everything"' in text
     assert "... and 40 more lines" in text
     assert len(explained.last()["rules"]) == 31
 

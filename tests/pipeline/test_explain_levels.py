@@ -72,8 +72,8 @@ def test_an_alarm_that_nobody_hears_the_end_of_says_why(explained: Explained) ->
         (
             39,
             40,
-            "left Running after 38 min 30 s, but no poll saw it for 30 min: "
-            "the last poll that saw it began at 2026-11-21T09:00:30Z",
+            "left Running after 38 min 30 s, but no poll saw the job in that state after 30 min; "
+            "the last poll that saw it there began at 2026-11-21T09:00:30Z",
         ),
     ],
 )
@@ -94,8 +94,8 @@ def test_one_without_a_complete_poll_since_says_since_when_and_how_the_watch_is(
     explained.polls_at(35)
     assert first(explained)["answer"] == "waiting"
     assert first(explained)["why"] == (
-        f"no poll has seen it since it became overdue at {after(minutes(30.5))}: the last one began at "
-        f'{after(seconds(30))}, and 1 failed since; watch "vod" is late: does a worker run?'
+        f"no poll has seen the job since it became overdue at {after(minutes(30.5))}: the last one began at "
+        f'{after(seconds(30))}, and 1 failed since; watch "vod" is late: is a worker running?'
     )
 
 
@@ -110,7 +110,7 @@ def test_a_job_that_no_watch_looks_after_any_more_says_so(explained: Explained) 
     begin(explained)
     explained.clock.now = NOW + minutes(35)
     explained.book = read((HEAD + STUCK).replace('tags = ["Transcode"]', 'tags = ["Snapshot"]'), {})
-    assert first(explained)["why"].endswith("no watch of the present rules looks after this job")
+    assert first(explained)["why"].endswith("no watch in rules.toml covers this job")
 
 
 def test_a_level_rule_that_fired_stops_only_for_as_long_as_it_holds(explained: Explained) -> None:
@@ -130,7 +130,7 @@ def test_a_time_in_state_that_goes_on_is_judged_by_the_rules_of_now_and_says_so(
     explained.rule(EVERYTHING, STUCK)
     facts, new = explained.last(), explained.book.sha
     assert (facts["judged_by"], level(facts)["judged_by"]) == (old, new)
-    assert facts["notes"][1:] == [f"level rules: the present ones ({new})"]
+    assert facts["notes"][1:] == [f"level rules: those of rules.toml now ({new})"]
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -149,8 +149,10 @@ def test_a_time_in_state_that_ended_is_judged_by_the_rules_of_its_end_and_says_s
     facts, now = explained.all()[0], explained.book.sha
     assert (facts["judged_by"], level(facts)["judged_by"]) == (old, end if kept else now)
     assert level(facts)["for_seconds"] == (1_800 if kept else 1_200)
-    forgotten = f"level rules: the present ones ({now}), as those of when it ended are not on record"
-    assert facts["notes"][1:] == [f"level rules: those of when it ended ({end})" if kept else forgotten]
+    forgotten = (
+        f"level rules: those of rules.toml now ({now}), as those in force when the state ended are not on record"
+    )
+    assert facts["notes"][1:] == [f"level rules: those in force when the state ended ({end})" if kept else forgotten]
 
 
 def test_an_alarm_of_a_rule_that_is_gone_is_still_shown(explained: Explained) -> None:

@@ -70,7 +70,7 @@ def test_what_is_over_a_throttle_says_until_when(explained: Explained) -> None:
     explained.poll_on()
     (answer, why), (other, _) = sorted(explained.answer(id_) for id_ in ("j1", "j2"))
     assert (answer, other) == ("throttled", "waiting")
-    assert why == f'over the throttle of "everything" (1 in 5 min), until {after(minutes(5.5))}'
+    assert why == f'held by the throttle of "everything" (1 in 5 min), until {after(minutes(5.5))}'
 
 
 def test_what_waits_in_a_digest_says_of_which_rule_and_until_when(explained: Explained) -> None:
@@ -280,7 +280,7 @@ def test_a_sample_job_says_what_its_rule_does_with_the_message(explained: Explai
 def test_a_sample_job_meets_the_throttle_of_now_where_it_is_known(explained: Explained) -> None:
     begin(explained, THROTTLED)
     until = after(minutes(5.5))
-    why = f'would be over the throttle of "everything" (1 in 5 min), held until {until}'
+    why = f'would be held by the throttle of "everything" (1 in 5 min) until {until}'
     assert sample(explained) == ("throttled", why)
     (found,) = explained.sample(to="Failed")["deliveries"]
     assert (found["gate"], found["gate_name"], found["until"]) == ("throttle", "everything", until)

@@ -189,7 +189,7 @@ def test_a_silence_is_ended_by_who_asks(world: World) -> None:
         (lambda ops, known: ops.pause_watch(known["book"], "vodd"), NotFound, r'no watch "vodd" \(did you mean "vod"'),
         (lambda ops, known: ops.poll_watch(known["book"], "vod"), Conflict, 'watch "vod" is paused; resume it'),
         (lambda ops, _: ops.end_silence("sil_404"), NotFound, 'there is no silence "sil_404"'),
-        (lambda ops, known: ops.end_silence(known["over"]), Conflict, "is over since 2026-11-21T12:00:00Z"),
+        (lambda ops, known: ops.end_silence(known["over"]), Conflict, "has been over since 2026-11-21T12:00:00Z"),
         (lambda ops, known: ops.make_silence(known["other"]), Conflict, "another silence was made under this id"),
         (lambda ops, known: ops.notify(known["book"], job_id="j9", notifier="cms"), NotFound, 'of a job "j9"'),
         (lambda ops, known: ops.notify(known["book"], job_id="j1", notifier="no"), NotFound, 'no notifier "no"'),

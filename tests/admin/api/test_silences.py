@@ -174,7 +174,7 @@ def test_what_is_over_or_unknown_cannot_be_ended(world: World) -> None:
     world.now += timedelta(hours=3)
     again = client.delete(f"/api/v1/silences/{made}")
     assert again.status_code == 409
-    assert again.get_json(force=True)["detail"] == f"silence {made} is over since 2026-11-21T14:00:00Z"
+    assert again.get_json(force=True)["detail"] == f"silence {made} has been over since 2026-11-21T14:00:00Z"
     assert listed(world)["items"][0]["ended_by"] is None
 
 

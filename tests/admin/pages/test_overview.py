@@ -28,7 +28,7 @@ def test_at_first_it_says_what_will_be_there(world: World, admin: FlaskClient) -
     page = admin.get("/").text
     assert "There are no transitions yet." in page
     assert "No transitions in this time." in page
-    assert "Something is wrong: no worker runs: start `ci-bridge worker`" in page
+    assert "Something is wrong: no worker is running: start `ci-bridge worker`" in page
 
 
 def test_a_silence_that_is_on_is_said(world: World, admin: FlaskClient) -> None:

@@ -138,7 +138,7 @@ def test_the_read_token_sees_no_button(world: World, reader: FlaskClient) -> Non
 
 def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) -> None:
     page = admin.get(admin.post("/notifiers/cms/test").location).text
-    assert "The test waits: no worker runs" in page
+    assert "The test waits: no worker is running" in page
     world.enlist()
     with world.db.write() as tx:
         entries.pause(tx, "cms", "the receiver answered 410 Gone", now=NOON)
