@@ -26,7 +26,7 @@ def main(database: str, sink: str, count: int) -> None:
     settle_statistics(database)
     before_s, from_s, begun = _cpu_s(), time.perf_counter(), 0
     while begun < count or bench.dispatcher.unfinished:
-        begun += bench.dispatcher.turn(claiming=begun < count)  # which in the end would wait for more
+        begun += bench.dispatcher.run_once(claiming=begun < count)  # which in the end would wait for more
     bench.dispatcher.finish(until=lambda: False)
     seconds, cpu_s = time.perf_counter() - from_s, _cpu_s() - before_s
     with bench.db.read() as tx:

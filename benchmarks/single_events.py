@@ -30,7 +30,7 @@ def main(database: str, sink: str, count: int, pause_s: float) -> None:
     writer, begun = threading.Thread(target=write), 0
     writer.start()
     while begun < count:
-        begun += bench.dispatcher.turn()
+        begun += bench.dispatcher.run_once()
     bench.dispatcher.finish(until=lambda: False)
     writer.join()
     bench.close()

@@ -40,7 +40,7 @@ MUTANTS = (
     ),
     Mutant(
         "taking a rules file that is being written",
-        "bridge.wiring.rules:Rules.look",
+        "bridge.wiring.rules:Rules.check_file",
         "lambda self, now_s, **more: original(self, now_s, **more) or self._judge(self._same_s)",
         ("tests/wiring/test_rules.py",),
     ),

@@ -23,8 +23,8 @@ _SOON = timedelta(minutes=1)  # between asking and looking
 class Backtest:
     """Tries `rules` on what was seen from `since` until `now`, in one transaction that sees nothing newer.
 
-    `in_force` are the rules of today; what they keep no longer (`keep`) is left out. `run` fills `tally`, which keeps
-    the `first` few differences.
+    `in_force` are the rules of today; transitions older than their `keep` are left out. `run` fills `tally`, which
+    keeps the `first` few differences.
     """
 
     def __init__(

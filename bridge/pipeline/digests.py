@@ -20,16 +20,16 @@ from bridge.record.outbox.digests import Due
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 500  # members that are held again in one transaction
-_LONGEST_QUIET = timedelta(days=2)  # mutes that cover the day together hold nothing for longer
-_LATER = timedelta(minutes=1)
+_MEMBERS_AT_ONCE = 500  # members that are held again in one transaction
+_MAX_MUTED = timedelta(days=2)  # so that several mutes that cover the whole day do not hold a message for ever
+_RETRY = timedelta(seconds=60)
 _SOME = 25  # members that are asked whether a silence has ended
 
 
 def send_due_digests(db: Database, book: Rulebook, now: datetime) -> int:
     """Put every digest whose time has come into the outbox; return how many."""
     with db.read() as tx:
-        # Mutes and throttles have a say in it: that is for a worker whose rules are in force.
+        # Mutes and throttles depend on the rules: that is for a worker whose rules are in force.
         numbers = digests.due(tx, now=now) if rulesets.in_force(tx) in (None, book.sha) else []
     return sum(_send(db, n, book, now) for n in numbers)
 
@@ -43,9 +43,9 @@ def _send(db: Database, n: int, book: Rulebook, now: datetime) -> bool:
         with db.write() as tx:
             return _end(tx, n, book, now)
     except Exception:  # one that cannot be built must not keep the others, nor deliveries, from going on
-        logger.exception("a digest cannot be sent, it is tried again in a minute", extra={"digest": n})
+        logger.exception("digest failed, retry in 60 s", extra={"digest": n})
         with db.write() as tx:  # which fails too when it is the database that is away
-            digests.put_off(tx, n, now + _LATER)
+            digests.put_off(tx, n, now + _RETRY)
         return False
 
 
@@ -54,7 +54,7 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     due = digests.end(tx, n, now=now)
     counts = digests.counts(tx, n) if due else {}
     rule = next((rule for rule in book.rules if due and rule.name == due.name), None)
-    if due is None or not counts or (due.gate == "group" and rule and _is_over(tx, due, rule, now)):
+    if due is None or not counts or (due.gate == "group" and rule and _exceeds_throttle(tx, due, rule, now)):
         return False
     silence = silences.get(tx, due.name) if due.gate == "silence" else None
     first = [Member(**facts) for facts in digests.first(tx, n, counts, FIRST)]
@@ -81,8 +81,8 @@ def _ended_silences(tx: Connection, due: Due, book: Rulebook, now: datetime) -> 
     return [silence for silence in ended if silence]
 
 
-def _is_over(tx: Connection, due: Due, rule: Rule, now: datetime) -> bool:
-    """Book a digest with the throttle of its rule; when it is over that, its members go where the overflow goes."""
+def _exceeds_throttle(tx: Connection, due: Due, rule: Rule, now: datetime) -> bool:
+    """Count a digest in the throttle of its rule; if it exceeds the throttle, move its members into the overflow."""
     if rule.throttle is None:
         return False
     passed, n = digests.let_pass(tx, rule.name, rule.throttle, due.notifier, 1, channel=due.channel, now=now)
@@ -101,13 +101,13 @@ def _hold_again(tx: Connection, n: int, book: Rulebook, after: int, now: datetim
     if due is None or not gates.may_hold(due.notifier):
         return None
     held: dict[tuple[str, str], tuple[Hold, list[int]]] = {}
-    members = digests.members(tx, n, after=after, most=_AT_ONCE)
+    members = digests.members(tx, n, after=after, most=_MEMBERS_AT_ONCE)
     for number, rule, made_at, transition in members:
         hold = gates.quiet(book.matcher.facts(transition), rule, due.notifier) if transition else None
-        tired = due.gate == "mute" and now - made_at > _LONGEST_QUIET
-        if hold and (hold.gate, hold.name) != (due.gate, due.name) and not (tired and hold.gate == "mute"):
+        muted_too_long = due.gate == "mute" and now - made_at > _MAX_MUTED
+        if hold and (hold.gate, hold.name) != (due.gate, due.name) and not (muted_too_long and hold.gate == "mute"):
             held.setdefault((hold.gate, hold.name), (hold, []))[1].append(number)
     for _, (hold, numbers) in sorted(held.items()):
         to = digests.enter(tx, hold, due.notifier, len(numbers), channel=due.channel, now=now)
         digests.move(tx, numbers, of=n, to=to[0], drop=hold.drop, now=now)
-    return members[-1][0] if len(members) == _AT_ONCE else None
+    return members[-1][0] if len(members) == _MEMBERS_AT_ONCE else None

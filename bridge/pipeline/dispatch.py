@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# W: what may be in flight or accepted but not yet recorded, and so be sent twice if the process dies.
+# What may be in flight, or accepted and not yet recorded: it is sent twice if the process dies.
 WINDOW = 64
 _QUICK_S = 1.0
-_NEEDED_S = 17.0  # more than an attempt may take; with less left of its lease a delivery is handed back, not begun
-_UNHURRIED_S = 2.0  # between looks at an outbox where nothing is due: what others put there, a retry's time
+# More than an attempt may take: with less left of its lease a delivery is handed back, not begun.
+_MIN_LEASE_LEFT_S = 17.0
+_IDLE_POLL_S = 2.0  # between looks at an outbox where nothing is due: what others put there, a retry's time
 _ENOUGH = 48  # ended attempts that are worth a transaction while others are in flight
-_LINGER_S = 0.002
+_COLLECT_WAIT_S = 0.002
 _DIGESTS_S = 1.0
 _NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
 
@@ -41,9 +42,9 @@ _NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives f
 class Prefetch:
     """Lets at most `max_in_flight` of a notifier be in flight; those after them wait here, under their lease.
 
-    Only for a receiver whose last answer was quick is more claimed than may be in flight: its next batch comes with
-    the transaction that records the last one, which halves their number. Whoever waits has not been sent, so a crash
-    repeats no more.
+    Only for a receiver whose last answer was quick is more claimed than may be in flight: the next claim shares a
+    transaction with the last results, which halves the number of transactions. What waits here has not been sent, so
+    that a crash causes no more duplicates.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class Prefetch:
         begin, stale, keep = list[Delivery](), list[Delivery](), deque[tuple[Delivery, float]]()
         for delivery, until_s in self._waiting:
             name = delivery.notifier
-            if until_s - now_s < _NEEDED_S:
+            if until_s - now_s < _MIN_LEASE_LEFT_S:
                 stale.append(delivery)
             elif self._in_flight[name] < limits.get(name, 1):
                 self._in_flight[name] += 1
@@ -133,20 +134,20 @@ class Dispatcher:
     def unfinished(self) -> int:
         return self.transport.in_flight + len(self._ended) + len(self._prefetch) + len(self._stale)
 
-    def turn(self, *, claiming: bool = True) -> int:
+    def run_once(self, *, claiming: bool = True) -> int:
         """Record what ended, claim and begin what is due, then wait for news. Return how many were claimed.
 
         When the database does not answer, what ended is kept and recorded when it does.
         """
         try:
             if claiming:
-                self._housekeeping.look(self._held)
+                self._housekeeping.run_due(self._held)
                 self._send_digests()
             claimed = self._settle_and_claim(claiming=claiming)
         except TROUBLES as error:
-            logger.warning("delivering waits for the database", extra={"reason": trouble(error)})
+            logger.warning("delivery is suspended: database unavailable", extra={"reason": trouble(error)})
             self._housekeeping.begin_anew()
-            self._collect(_UNHURRIED_S)
+            self._collect(_IDLE_POLL_S)
             return 0
         self._begin_ready()
         if claiming or self.transport.in_flight:
@@ -172,6 +173,7 @@ class Dispatcher:
             results.hand_back(tx, self._stale)
             claimed = self._claim(tx, free, now) if free > 0 else claims.Claimed(())
         self._forget_ended(lost, claimed.failing)
+        # Claims of a notifier alternate: one begins with the oldest, the next with the youngest.
         self._newest ^= {delivery.notifier for delivery in claimed.deliveries}
         self._again_at = claimed.again_at
         self._held.update(delivery.n for delivery in claimed.deliveries)
@@ -247,7 +249,7 @@ class Dispatcher:
             if pause := rest(failures=failures, chance=self.chance()):
                 entries.hold(tx, name, now + pause)
                 facts = {"notifier": name, "failures": failures, "seconds": round(pause.total_seconds())}
-                logger.warning("a notifier that does not answer is left alone", extra=facts)
+                logger.warning("circuit breaker opened", extra=facts)
 
     def _judged(self, tx: Connection, now: datetime) -> list[Ended]:
         """Return what becomes of the deliveries whose attempts ended."""
@@ -285,7 +287,7 @@ class Dispatcher:
         self._take(self.transport.wait(timeout_s))
         # A handful of answers is worth waiting two milliseconds for: a transaction costs as much.
         while self.transport.in_flight and 0 < len(self._ended) < _ENOUGH:
-            if not self._take(self.transport.wait(_LINGER_S)):
+            if not self._take(self.transport.wait(_COLLECT_WAIT_S)):
                 break
 
     def _begin_ready(self) -> None:
@@ -310,18 +312,18 @@ class Dispatcher:
     def _patience(self, *, busy: bool) -> float:
         """Return how long to wait for news, in seconds."""
         if busy or self.transport.in_flight:
-            return _UNHURRIED_S
+            return _IDLE_POLL_S
         if self._ended or self._stale:
             return 0
         if self._again_at:
-            return min(max((self._again_at - self.clock()).total_seconds(), 0), _UNHURRIED_S)
-        return _UNHURRIED_S
+            return min(max((self._again_at - self.clock()).total_seconds(), 0), _IDLE_POLL_S)
+        return _IDLE_POLL_S
 
     def finish(self, *, until: Callable[[], bool]) -> None:
         """Claim nothing more, hand back what waits; let what is in flight end and record it, or stop at `until`."""
         self._stale += self._prefetch.leave()
         while self.unfinished and not until():
-            self.turn(claiming=False)
+            self.run_once(claiming=False)
 
 
 def _is_unanswered(attempt: Attempt) -> bool:

@@ -1,4 +1,7 @@
-"""Periodic housekeeping: claims of lost workers, what waits for a receiver that is left alone, streams in the rules."""
+"""Housekeeping of delivery: claims whose worker does not respond, and what waits while a breaker is open.
+
+Also the fallback of a dead letter, and which streams are in the rules.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +30,18 @@ logger = logging.getLogger(__name__)
 
 # Every attempt ends within its own hard deadline of 15 s; a lease that outlives it needs no renewal.
 LEASE = timedelta(seconds=30)
-_LONGEST_STEP_S = 10.0  # between two looks at claims that counts
+_LONGEST_STEP_S = 10.0  # a longer time between two looks at claims counts as this
 _EVERY_S = 5.0
 _OFTEN_S = 1.0  # while there is more to look at
 _ADVANCE_S = 10.0
 _AT_ONCE = 100  # deliveries given up in one look: nothing else is sent meanwhile
 _LOOKED_AT = 500  # of what waits for a notifier that is left alone, in one look
-_SURELY = timedelta(minutes=10)  # over by the clock, and its worker not heard of since
-_SOONER_S = 16.0  # a sign of life more than workers give of themselves
+_ABANDONED = timedelta(minutes=10)  # by the clock: the lease has been over, and the worker has shown no sign of life
+_ABANDONED_AFTER_S = 16.0  # of watching, for such a claim: one heartbeat interval (15 s) and a second
 
 
 class LeaseWatcher:
-    """Finds claims older than a lease lasts, by how long this process has watched them: a lost worker, not a slow one.
+    """Finds claims whose worker does not respond: this process has watched them for longer than a lease lasts.
 
     No clock is compared with another, so that setting one, or two that disagree, ends nobody's lease. A time in which
     this process was stopped itself counts for little: it has watched nothing.
@@ -70,7 +73,7 @@ class LeaseWatcher:
 
 @dataclass(slots=True, kw_only=True)
 class Housekeeping:
-    """Belongs to the thread that delivers."""
+    """Tasks of the delivery thread between claims: free lost claims, give up what waits too long, run the run clock."""
 
     db: Database
     book: Callable[[], Rulebook]
@@ -82,13 +85,13 @@ class Housekeeping:
     _lease_watcher: LeaseWatcher = field(default_factory=lambda: LeaseWatcher(LEASE.total_seconds()), init=False)
     _advance_s: float = field(default=0.0, init=False)
     _probes: dict[str, tuple[timedelta, int]] = field(default_factory=dict, init=False)  # run clock, clock in ms
-    _looked: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # how far, by notifier left alone
+    _scan_position: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # of each notifier left alone
     _next_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.run_clock = RunClock(self.monotonic)
 
-    def look(self, mine: Collection[int]) -> None:
+    def run_due(self, mine: Collection[int]) -> None:
         """Do what is due, if it is time to look; `mine` are the numbers that this worker holds: it is alive."""
         if self.monotonic() < self._next_s:
             return
@@ -98,13 +101,13 @@ class Housekeeping:
                 self.run_clock.advance(tx, self.clock())
         with self.db.read() as tx:
             held = [claim for claim in results.held(tx) if claim[0] not in mine]
-            abandoned = results.abandoned(tx, before=self.clock() - _SURELY) if held else set()
+            abandoned = results.abandoned(tx, before=self.clock() - _ABANDONED) if held else set()
             paused = claims.paused_and_waiting(tx)
             alone = claims.left_alone(tx, now=self.clock(), broken_at=BROKEN_AT)
-        if lost := self._lease_watcher.over(held, self.monotonic(), sooner=abandoned, sooner_s=_SOONER_S):
+        if lost := self._lease_watcher.over(held, self.monotonic(), sooner=abandoned, sooner_s=_ABANDONED_AFTER_S):
             with self.db.write() as tx:
                 freed = results.free_lost(tx, lost, now=self.clock())
-            logger.warning("deliveries of a lost worker are sent again", extra={"deliveries": freed})
+            logger.warning("a worker does not respond, its deliveries are sent again", extra={"deliveries": freed})
         for name, why in paused:
             self._pass_on(name, why)
         again_s = [self._look_at_waiting(name, breaker) for name, breaker in alone.items()]
@@ -137,7 +140,7 @@ class Housekeeping:
         now = self.clock()
         with self.db.read() as tx:
             run = self.run_clock.read(tx, now)
-            rows = claims.due(tx, name, after=self._looked.pop(name, (0, 0)), now=now, most=_LOOKED_AT)
+            rows = claims.due(tx, name, after=self._scan_position.pop(name, (0, 0)), now=now, most=_LOOKED_AT)
             doubted = bool(rows) and self.clock_fault(tx) is not None
         probe, probed_ms = self._probes.get(name, (run, 0))
         if begun := [row.n for row in rows if row.retry_from is None and row.due_at <= probed_ms]:
@@ -153,7 +156,7 @@ class Housekeeping:
             with self.db.write() as tx:
                 claims.urge(tx, name, short, now=now)
         if len(over) > _AT_ONCE or len(rows) == _LOOKED_AT:
-            self._looked[name] = (0, 0) if len(over) > _AT_ONCE else (rows[-1].due_at, rows[-1].n)
+            self._scan_position[name] = (0, 0) if len(over) > _AT_ONCE else (rows[-1].due_at, rows[-1].n)
             return _OFTEN_S
         return min([_EVERY_S, *((end - run).total_seconds() for end, _, _ in ends if end > run)])
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_HOLD_FOR_ALL = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
+_SAME_FOR_ALL_STREAMS = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
 _MOST_ERRORS = 5  # different ones of one poll, in its text
 
 
@@ -86,7 +86,7 @@ class Poll:
     began: datetime
     result: PollResult
     failures: int  # polls that failed in a row before this one
-    probing: bool  # CI answered nothing in the last poll, nor yet in this one
+    probing: bool  # CI has not answered any call since before the last poll
     streams: dict[str, snapshots.Listed]  # on record, by key
     listings: list[Listing] = field(default_factory=list)
     going_on: list[Listing] = field(default_factory=list)  # the last of `listings`: the last poll has begun them
@@ -95,7 +95,7 @@ class Poll:
     errors: dict[str, CiError] = field(default_factory=dict)  # by stream, the first
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     left_out: dict[str, str] = field(default_factory=dict)  # jobs that could not be read so far, and their stream
-    missing: dict[str, MissingJob] = field(default_factory=dict)  # what CI denied, of the whole bucket
+    missing: dict[str, MissingJob] = field(default_factory=dict)  # jobs of the whole bucket that CI did not find
     clocks: Clocks | None = None  # of the last answer
     ahead: timedelta | None = None  # CI's clock, where it differed most from ours
 
@@ -166,7 +166,7 @@ class Poll:
         return diff(seen, jobs, watch=self.watch.name, now=seen_at, silence=silence, still_at=still_at)
 
     def dated(self, transitions: Iterable[Transition]) -> list[Transition]:
-        """Return transitions with when the last poll saw the job before: of one that CI denied not since."""
+        """Set `still_at` of jobs that CI did not find meanwhile to the last poll that did see them."""
         dated = []
         for transition in transitions:
             missing = self.missing.get(transition.job.id)
@@ -175,15 +175,15 @@ class Poll:
         return dated
 
     def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
-        """Take note of jobs that an answer shows: what CI denied of them counts no more."""
+        """Take note of jobs that an answer shows; that CI did not find them before counts no more."""
         shown = [job.id for job in jobs if self.missing.pop(job.id, None)]
         problems.forget_denials(tx, self.watch.place.bucket, shown)
         for job in jobs:
             self.unseen.pop(job.id, None)
             self.seen.add(job.id)
 
-    def deny(self, tx: Connection, found: Description, before: Mapping[str, Known], now: datetime) -> list[str]:
-        """Take note of which jobs of `before` an answer does not show; return those that are gone from now on."""
+    def note_missing(self, tx: Connection, found: Description, before: Mapping[str, Known], now: datetime) -> list[str]:
+        """Take note of the jobs of `before` that an answer does not show; return those that are gone from now on."""
         shown = {job.id for job in found.jobs} | {problem.job_id for problem in found.problems}
         gone_now, kept, over = list[str](), dict[str, MissingJob](), list[str]()
         for job_id, known in before.items():
@@ -209,7 +209,8 @@ class Poll:
     def end(self, tx: Connection, stream: Stream, chain: Chain) -> None:
         """Store up to when a stream is known, now that its chain has ended.
 
-        One that was not out of the rules for so long, by CI's clock, was listed from too late: that takes another poll.
+        If CI's clock shows that the stream was out of the rules only briefly, the list started too late: the stream
+        keeps its mark, and the next poll lists it again.
         """
         listed = self.streams[stream.key]
         if listed.out_at:
@@ -217,24 +218,26 @@ class Poll:
         if not (listed.out_at and listed.mark):
             snapshots.set_mark(tx, stream.key, chain.mark(listed.mark))
 
-    def silence_of_left_out(self, of_first: Collection[str]) -> Callable[[Job], str | None]:
+    def reason_for_silence_of_left_out(self, of_first: Collection[str]) -> Callable[[Job], str | None]:
         """Return why nobody is notified of a job that was left out until now: it is as old as when first listed."""
         streams = {stream.key: stream for stream in self.watch.streams}
 
         def why(job: Job) -> str | None:
             stream = streams.get(self.left_out.get(job.id, ""))
-            return self.silence(stream, None, [job], of_first=of_first)(job) if stream else None
+            return self.reason_for_silence(stream, None, [job], of_first=of_first)(job) if stream else None
 
         return why
 
-    def silence(
+    def reason_for_silence(
         self, stream: Stream, horizon: datetime | None, jobs: Iterable[Job], *, of_first: Collection[str]
     ) -> Callable[[Job], str | None]:
         """Return why nobody is notified of a job that this stream shows for the first time, in one answer with `jobs`.
 
-        The first snapshot of a stream is silent about jobs from before it was first asked for. A later list that goes
-        back further than that one did is so too. Jobs up to the horizon may have been sent and pruned. Those
-        `of_first` were in the first snapshot, and left out as they could not be read.
+        None: it is news. Nobody is notified of a job
+        - that was created up to `horizon`: it may have been sent, and pruned;
+        - that the first snapshot shows, or would have shown but for an error (`of_first`), and that was created before
+          the stream was first asked for, unless the watch announces its first snapshot;
+        - that a later list shows, and that was created before what the first snapshot listed.
         """
         listed, clocks = self.streams[stream.key], self.clocks
         times = [job.created_at for job in jobs if job.created_at]
@@ -444,7 +447,7 @@ class Poller:
             try:
                 self._list_page(poll, listing)
             except CiError as error:
-                if isinstance(error, _HOLD_FOR_ALL) or (poll.probing and not isinstance(error, ConfigError)):
+                if isinstance(error, _SAME_FOR_ALL_STREAMS) or (poll.probing and not isinstance(error, ConfigError)):
                     raise
                 _fail_listing(poll, listing, error)
             else:
@@ -504,7 +507,7 @@ class Poller:
             before = snapshots.known(tx, bucket, [job.id for job in jobs])
             new_ids = [job.id for job in jobs if job.id not in before]
             horizon = snapshots.horizon(tx, bucket) if new_ids else None
-            silence = poll.silence(stream, horizon, jobs, of_first=problems.of_first(tx, bucket, new_ids))
+            silence = poll.reason_for_silence(stream, horizon, jobs, of_first=problems.of_first(tx, bucket, new_ids))
             transitions = poll.diff(before, jobs, silence, now=now, still_at=poll.still_at(stream.key))
             poll.result.count(route_all(tx, poll.book, poll.dated(transitions), now))
             streams = {s.key for watch in poll.book.watches for s in watch.streams}
@@ -540,7 +543,7 @@ class Poller:
         except CiError as error:
             left = {*asked, *itertools.chain.from_iterable(portions)}
             poll.fail(error, {stream for job_id, stream in poll.unseen.items() if job_id in left})
-            if isinstance(error, _HOLD_FOR_ALL):
+            if isinstance(error, _SAME_FOR_ALL_STREAMS):
                 raise
             portions.clear()
             return
@@ -550,16 +553,16 @@ class Poller:
         self._store_described(poll, found, asked)
 
     def _store_described(self, poll: Poll, found: Description, asked: Sequence[str]) -> None:
-        """Store in one transaction what an answer by id changes: likewise, and of jobs that CI denies."""
+        """Like `_store`, for an answer by id; also record the jobs that CI did not find."""
         bucket, now = poll.watch.place.bucket, self.clock()
         with self._transaction(poll, now) as tx:
             before = snapshots.known(tx, bucket, asked)
             jobs = [job for job in latest(found.jobs) if job.id in before or job.id in poll.left_out]
             still_at = poll.still_at(*{known.stream for known in before.values()})
-            silence = poll.silence_of_left_out(problems.of_first(tx, bucket, asked))
+            silence = poll.reason_for_silence_of_left_out(problems.of_first(tx, bucket, asked))
             transitions = poll.diff(before, jobs, silence, now=now, still_at=still_at)
-            denied_now = {job_id: before[job_id] for job_id in poll.deny(tx, found, before, now)}
-            lost = gone(snapshots.jobs_of(denied_now), watch=poll.watch.name, now=now, still_at=still_at)
+            gone_now = {job_id: before[job_id] for job_id in poll.note_missing(tx, found, before, now)}
+            lost = gone(snapshots.jobs_of(gone_now), watch=poll.watch.name, now=now, still_at=still_at)
             poll.result.count(route_all(tx, poll.book, poll.dated((*transitions, *lost)), now))
             owners = poll.left_out | {job_id: known.stream for job_id, known in before.items()}
             new = []
@@ -639,8 +642,8 @@ class Poller:
 def _to_follow(poll: Poll, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:
     """Return which jobs of a list's stream to ask for by id, after a page of it was read.
 
-    All that it has not shown, when it is at its end; ten at a time, round and round, of one that has gone on since
-    the last poll: what is known to be unfinished is not to wait for its end.
+    At the end of the list, all that it has not shown. While a list continues from an earlier poll, ten of its stream's
+    unfinished jobs per page, in rotation, so that they need not wait until it ends.
     """
     ids = [job_id for job_id, key in poll.unseen.items() if key == listing.stream.key]
     if not goes_on:

@@ -1,6 +1,6 @@
 """Prune: delete what ended long ago, a batch a transaction, with a pause before each.
 
-In the same way what older versions did not write down is filled in.
+The same walk backfills columns that older versions left empty.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Pruner:
                 # Nothing that an older worker does depends on it.
                 self._walk(self._unfilled, filled)
         finally:
-            for what, counts in (("pruned", pruned), ("wrote down the rules of deliveries", filled)):
+            for what, counts in (("pruned", pruned), ("backfilled deliveries' rules", filled)):
                 if counts:
                     logger.info(what, extra=dict(counts))
             with self.db.write() as tx:

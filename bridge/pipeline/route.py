@@ -65,7 +65,7 @@ def route_overdue_jobs(
     *,
     saw: Callable[[str, Transition], bool],
 ) -> Sequence[RoutingResult]:
-    """Store the deliveries of the jobs of a watch that have been in a state for too long; `as_of` a poll of it began.
+    """Store the deliveries of the jobs of a watch that have been in a state for too long. `as_of`: when the poll began.
 
     `saw` says of a job, by its stream's key and the transition that began its state, whether that poll saw it: what
     was not shown may have moved. `as_of` is by the earlier of our clock and CI's, and so are repetitions.

@@ -24,7 +24,7 @@ _NOTE_FOR_S = 3600.0
 
 
 class Rules:
-    """The rulebook of this process. A wrong file changes nothing and is logged once.
+    """The rulebook of this process. A file with errors changes nothing and is logged once.
 
     A file may be written in portions, each of which may be valid. So a changed file is loaded once it has stayed the
     same for a while; if it has no watch or no rule any more, only if a person allows it. Contents are compared, not
@@ -69,7 +69,7 @@ class Rules:
         self._seen = self._try_load()
         return self._judge(inf)
 
-    def look(self, now_s: float, *, reloads: int = 0) -> bool:
+    def check_file(self, now_s: float, *, reloads: int = 0) -> bool:
         """Load the file if it has stayed the same for long enough; return whether the rules changed.
 
         `reloads` counts the requests for a reload: if there was one since the last look, the file is loaded now.
@@ -139,8 +139,8 @@ class Rules:
         refused = isinstance(error, RulesRefused)
         fault = str(error) if refused else f"rules.toml cannot be read: {type(error).__name__}: {error}"
         if self.fault != fault:
-            trace = None if refused else error  # the faults of a wrong file need no trace
-            logger.error("rules.toml is wrong, the old rules stay in force", exc_info=trace, extra={"faults": fault})
+            trace = None if refused else error  # the faults of a file need no trace
+            logger.error("rules.toml has errors, the old rules stay in force", exc_info=trace, extra={"faults": fault})
         self.fault, self._waits = fault, None
         return False
 

@@ -67,7 +67,7 @@ def _looking(rules: Rules, db: Database) -> Callable[[float], None]:
         try:
             with db.read() as tx:
                 reloads = rulesets.reloads(tx)
-            rules.look(now_s, reloads=reloads)
+            rules.check_file(now_s, reloads=reloads)
         except TROUBLES as error:
             logger.warning("rules.toml is not reloaded without the database", extra={"reason": trouble(error)})
 

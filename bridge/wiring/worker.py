@@ -119,7 +119,7 @@ class Worker:
             logger.info("worker started", extra={"worker": self._id, "database": self._db.shown})
             try:
                 while not self._stop.is_set():
-                    self._dispatcher.turn()
+                    self._dispatcher.run_once()
                     self._ticker.mind_the_clock()
             finally:
                 deadline = time.monotonic() + STOP_WITHIN_S
@@ -132,7 +132,7 @@ class Worker:
 
     @contextmanager
     def _enlisted(self) -> Iterator[None]:
-        """Be on record as a worker meanwhile, and free what dead workers of this machine held."""
+        """Be on record as a worker meanwhile, and free what ended workers of this machine held."""
         self._clock.correct()
         now, book = self._clock(), self._rules.book
         with self._db.write() as tx:
@@ -145,10 +145,13 @@ class Worker:
                     freed = results.bury(tx, worker, now=now)
                     leases.bury(tx, worker)
                     self._buried[worker] = time.monotonic()
-                    logger.warning("dead worker replaced", extra={"worker": worker, "deliveries": freed})
+                    logger.warning(
+                        "a worker of this machine has ended, its deliveries are sent again",
+                        extra={"worker": worker, "deliveries": freed},
+                    )
             leases.enlist(tx, self._id, machine=self._machine, pid=self._pid, now=now, rules_sha=book.sha)
             reloads = rulesets.reloads(tx)
-        self._rules.look(time.monotonic(), reloads=reloads)  # reloads requested from now on concern this worker
+        self._rules.check_file(time.monotonic(), reloads=reloads)  # reloads requested from now on concern this worker
         try:
             yield
         finally:
@@ -169,7 +172,7 @@ class Worker:
             if self._is_in_force:
                 self._polls.start_due(early=timedelta(seconds=self._tick_s / 2))
         except TROUBLES as error:
-            logger.warning("polling waits for the database", extra={"reason": trouble(error)})
+            logger.warning("polling is suspended: database unavailable", extra={"reason": trouble(error)})
 
     def _prune(self) -> None:
         if not self._is_in_force:
@@ -177,7 +180,7 @@ class Worker:
         try:
             self._pruner.prune(self._rules.book)
         except TROUBLES as error:
-            logger.warning("pruning waits for the database", extra={"reason": trouble(error)})
+            logger.warning("pruning is suspended: database unavailable", extra={"reason": trouble(error)})
 
     def _bury_again(self) -> None:
         # A claim that was on its way to PostgreSQL when its worker died may have been committed after the burial.
@@ -222,7 +225,11 @@ class Worker:
         if not doubt:
             clocks.trust(tx, self._clock())
         if bool(doubt) != bool(self._doubt):
-            event = "the clock may be wrong: nothing is pruned or given up" if doubt else "the clock is right again"
+            event = (
+                "the clock may be wrong: pruning and dead-lettering are suspended"
+                if doubt
+                else "the clock is right again"
+            )
             logger.warning(event, extra={"reason": doubt} if doubt else {})
         self._doubt = doubt
 
@@ -250,7 +257,7 @@ class Worker:
                 standing = rulesets.standing(tx, now=self._clock())
             self._is_in_force = self._rank(standing)
         except TROUBLES as error:
-            logger.warning("the rules wait for the database", extra={"reason": trouble(error)})
+            logger.warning("rules are not checked: database unavailable", extra={"reason": trouble(error)})
 
     def _reload(self, reloads: int) -> None:
         before = self._rules.fault, self._rules.note
@@ -258,7 +265,7 @@ class Worker:
             self._reload_requested.clear()
             changed = self._rules.reload()
         else:
-            changed = self._rules.look(time.monotonic(), reloads=reloads)
+            changed = self._rules.check_file(time.monotonic(), reloads=reloads)
         if changed:
             book = self._rules.book
             self._sender.replace(book.notifiers)
@@ -333,7 +340,7 @@ class _Polls:
                 self._pool.submit(self._poll_bucket, bucket, due)
                 return
         except TROUBLES as error:
-            logger.warning("polling waits for the database", extra={"reason": trouble(error)})
+            logger.warning("polling is suspended: database unavailable", extra={"reason": trouble(error)})
         except RuntimeError:  # the pool is closed
             if not self._stop.is_set():
                 raise
@@ -343,7 +350,7 @@ class _Polls:
         try:
             poll = self._poller.poll_once(watch, self._book(), within=watch.every)
         except TROUBLES as error:
-            logger.warning("poll waits for the database", extra={"watch": watch.name, "reason": trouble(error)})
+            logger.warning("poll given up: database unavailable", extra={"watch": watch.name, "reason": trouble(error)})
         except Exception:  # the edge of a thread: the watch is polled again later
             logger.exception("poll failed", extra={"watch": watch.name})
         else:
@@ -408,7 +415,7 @@ def poll_all(
         standing = rulesets.standing(tx, now=clock())
         if standing.alive and standing.sha not in (None, book.sha):
             raise OperationRefused(
-                f"not polled: live workers ({len(standing.alive)}) use the rules {standing.sha}, and those here are"
+                f"not polled: live workers ({len(standing.alive)}) use the rules {standing.sha}, and this rules.toml is"
                 f" {book.sha}. Poll with the rules in force (BRIDGE_RULES), or put these rules in force:"
                 " `ci-bridge rules reload` on the workers' machine, or restart the workers"
             )

@@ -119,7 +119,7 @@ def test_one_answer_that_cannot_be_recorded_does_not_stop_the_others(rig: Rig) -
     rig.transport.answer = lambda one: RetryLater("it said \0 and \ud800") if one.id == "d0" else Sent()
     put_new(rig, 3)
     for _ in range(5):
-        rig.dispatcher.turn()
+        rig.dispatcher.run_once()
     assert rig.stored_states() == [WAITING, SENT, SENT]
 
 
@@ -199,12 +199,12 @@ def test_a_hung_receiver_delays_no_other(rig: Rig) -> None:
     rig.transport.answer = lambda one: None if one.notifier == "cms" else Sent()
     put(rig.db, *[new_delivery(f"c{n}") for n in range(50)], *[new_delivery(f"p{n}", to="pager") for n in range(50)])
     for _ in range(50):
-        rig.dispatcher.turn()
+        rig.dispatcher.run_once()
     assert rig.stored_states("pager") == [SENT] * 50
 
 
 def test_when_nothing_is_due_it_waits_without_hurry(rig: Rig) -> None:
-    rig.dispatcher.turn()
+    rig.dispatcher.run_once()
     assert rig.transport.waited == [2.0]
 
 
@@ -213,11 +213,11 @@ def test_a_notifier_at_its_rate_is_waited_for_as_long_as_it_takes_unless_it_is_p
     put_new(rig, 5)
     rig.deliver()
     rig.transport.waited.clear()
-    rig.dispatcher.turn()
+    rig.dispatcher.run_once()
     with rig.db.write() as tx:
         entries.pause(tx, "cms", "being repaired", now=NOW)
     rig.clock.advance(seconds(2))
-    rig.dispatcher.turn()
+    rig.dispatcher.run_once()
     assert rig.transport.waited == [0.25, 2.0]
 
 
@@ -268,7 +268,7 @@ def test_what_this_worker_sends_itself_is_never_taken_for_lost(rig: Rig) -> None
     put_new(rig, 1)
     rig.transport.answer = lambda _: None
     for _ in range(12):
-        rig.dispatcher.turn()
+        rig.dispatcher.run_once()
         rig.clock.advance(seconds(5))
     rig.transport.answer = lambda _: Sent()
     rig.deliver()
@@ -282,7 +282,7 @@ def test_after_an_outage_claims_of_others_are_watched_anew(rig: Rig, server: Pos
     rig.lives(seconds(25), step=seconds(5))
     with outage(rig.db, server, opened):
         rig.clock.advance(seconds(5))
-        assert rig.dispatcher.turn() == 0
+        assert rig.dispatcher.run_once() == 0
     rig.lives(seconds(25), step=seconds(5))
     assert rig.transport.begun == []
     rig.lives(seconds(15), step=seconds(5))
@@ -323,7 +323,7 @@ def test_no_fallback_is_notified_of_a_late_death(backed_up: Rig) -> None:
     backed_up.transport.before_wait = take_over
     backed_up.transport.answer = lambda _: Rejected("late")
     for _ in range(2):
-        backed_up.dispatcher.turn()
+        backed_up.dispatcher.run_once()
     assert (backed_up.stored_states(), fallbacks(backed_up)) == ([WAITING], [])
 
 
@@ -335,7 +335,7 @@ def away(db_url: str, opened: Opener) -> Rig:
     """Whose database may be away; three deliveries have been sent, and not been recorded."""
     rig = Rig(impatient(opened(db_url)), given=notify_all())
     put_new(rig, 3)
-    assert rig.dispatcher.turn() == 3
+    assert rig.dispatcher.run_once() == 3
     return rig
 
 
@@ -344,14 +344,14 @@ def test_outcomes_are_kept_while_the_database_is_away_and_recorded_once_it_is_ba
     away: Rig, server: PostgresServer | None, opened: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
     with outage(away.db, server, opened):
-        away.dispatcher.turn()
+        away.dispatcher.run_once()
         away.clock.advance(LEASE + seconds(10))  # longer than the lease
-        assert away.dispatcher.turn() == 0
+        assert away.dispatcher.run_once() == 0
         assert away.dispatcher.unfinished == 3
         waits = len(away.transport.waited)
         away.dispatcher.finish(until=lambda: len(away.transport.waited) >= waits + 2)
         assert away.dispatcher.unfinished == 3
-    assert "delivering waits for the database" in caplog.text
+    assert "delivery is suspended: database unavailable" in caplog.text
     away.dispatcher.finish(until=lambda: False)
     away.lives(seconds(12), step=seconds(6))
     assert (away.stored_states(), outcomes(away), len(away.transport.begun)) == ([SENT] * 3, ["sent"] * 3, 3)
@@ -364,7 +364,7 @@ def test_a_connection_that_breaks_while_outcomes_are_recorded_loses_none(
     other, name = opened(db_url), away.db.url.database
     with other.write() as holding, ThreadPoolExecutor(1) as pool:
         holding.execute(update(deliveries).values(note="held"))  # so that recording waits for this row
-        turn = pool.submit(away.dispatcher.turn)
+        turn = pool.submit(away.dispatcher.run_once)
         held_up = f"datname = '{name}' AND wait_event_type = 'Lock'"
         while not holding.execute(
             text(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {held_up}")  # noqa: S608  (ours)
@@ -382,7 +382,7 @@ def test_finishing_records_what_is_in_flight_and_begins_nothing_new(rig: Rig) ->
     rig.dispatcher = rig.new_dispatcher(window=2)
     put_new(rig, 5)
     rig.transport.answer = lambda _: None
-    assert rig.dispatcher.turn() == 2
+    assert rig.dispatcher.run_once() == 2
     rig.transport.answer = lambda _: Sent()
     rig.dispatcher.finish(until=lambda: False)
     assert rig.dispatcher.unfinished == 0
@@ -395,7 +395,7 @@ def test_finishing_records_what_is_in_flight_and_begins_nothing_new(rig: Rig) ->
 def test_finishing_ends_when_its_time_is_over(rig: Rig) -> None:
     put_new(rig, 1)
     rig.transport.answer = lambda _: None
-    rig.dispatcher.turn()
+    rig.dispatcher.run_once()
     waits = len(rig.transport.waited)
     rig.dispatcher.finish(until=lambda: len(rig.transport.waited) >= waits + 3)
     assert rig.stored_states() == [SENDING]  # its lease runs out

@@ -363,7 +363,7 @@ def test_the_rules_of_deliveries_are_written_down_with_a_pause_before_each_batch
     assert without_rule(rig) == []
     assert [nap > 0 for nap in rig.naps[-4:]] == [False, True, True, True]  # other walks, compacting, two batches
     lines = [(line.message, line.deliveries) for line in caplog.records]  # type: ignore[attr-defined]
-    assert lines == [("wrote down the rules of deliveries", how_many)]
+    assert lines == [("backfilled deliveries' rules", how_many)]
 
 
 @on_both

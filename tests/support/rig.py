@@ -153,7 +153,7 @@ class Rig:
         return poll
 
     def deliver(self) -> None:
-        while self.dispatcher.turn() or self.dispatcher.unfinished:
+        while self.dispatcher.run_once() or self.dispatcher.unfinished:
             pass
 
     def sees(self, *ids: str, state: str = "Failed", **facts: Any) -> None:

@@ -73,7 +73,7 @@ def test_what_nobody_thought_of_is_a_fault_too(file, caplog):
     for _ in range(3):
         assert not rules.reload()
         assert rules.fault == "rules.toml cannot be read: ZeroDivisionError: one by nought"
-    assert [record.getMessage() for record in caplog.records] == ["rules.toml is wrong, the old rules stay in force"]
+    assert [record.getMessage() for record in caplog.records] == ["rules.toml has errors, the old rules stay in force"]
     assert caplog.records[0].exc_info  # whose fault it is, the trace says
     broken = False
     assert rules.reload()
@@ -88,22 +88,22 @@ MANY = WATCH + HOOK + "".join(RULE.replace('"r1"', f'"r{n}"') for n in range(1, 
 def looks(rules: Rules, *, at: float, for_s: float = 0.0) -> list[str]:
     """Look every second, and return the rules in the end."""
     for second in range(int(for_s) + 1):
-        rules.look(at + second)
+        rules.check_file(at + second)
     return names(rules)
 
 
 def test_a_changed_file_is_taken_when_two_looks_two_seconds_apart_find_it_the_same(file):
     rules = rules_of(file)
-    rules.look(100)
+    rules.check_file(100)
     file.write_text(OTHER.replace('"r2"', '"r3"') + RULE)
-    rules.look(102)
+    rules.check_file(102)
     file.write_text(OTHER + RULE)
-    rules.look(104)
-    rules.look(105.9)
+    rules.check_file(104)
+    rules.check_file(105.9)
     assert names(rules) == ["r1"]
-    assert rules.look(106)
+    assert rules.check_file(106)
     assert names(rules) == ["r2", "r1"]
-    assert not rules.look(108)
+    assert not rules.check_file(108)
 
 
 def test_no_cut_of_a_file_that_is_written_in_portions_is_ever_taken(file):
@@ -112,7 +112,7 @@ def test_no_cut_of_a_file_that_is_written_in_portions_is_ever_taken(file):
     new = MANY.replace('"r6"', '"new"')
     for second, cut in enumerate(range(0, len(new), 40)):
         file.write_text(new[:cut])
-        rules.look(100 + second)
+        rules.check_file(100 + second)
         assert names(rules) == [f"r{n}" for n in range(1, 7)]
         assert (rules.fault, rules.note) == (None, None)
     file.write_text(new)
@@ -123,7 +123,7 @@ def test_no_cut_of_a_file_that_is_written_in_portions_is_ever_taken(file):
 def test_a_file_without_half_of_its_rules_is_taken_after_thirty_seconds_with_a_warning(file, at, caplog):
     file.write_text(MANY)
     rules = rules_of(file)
-    rules.look(100)
+    rules.check_file(100)
     file.write_text(MANY[:at])
     with caplog.at_level(logging.WARNING):
         assert len(looks(rules, at=101, for_s=29)) == 6
@@ -141,7 +141,7 @@ def test_a_file_without_half_of_its_rules_is_taken_after_thirty_seconds_with_a_w
 def test_thirty_seconds_count_from_the_last_change(file):
     file.write_text(MANY)
     rules = rules_of(file)
-    rules.look(100)
+    rules.check_file(100)
     for at in (101, 125, 149):
         file.write_text(MANY[: MANY.index('[[rule]]\nname = "r3"')] + f"# {at}\n")
         assert len(looks(rules, at=at, for_s=23)) == 6
@@ -151,7 +151,7 @@ def test_thirty_seconds_count_from_the_last_change(file):
 def test_a_bridge_that_stood_still_with_who_writes_the_file_has_not_seen_it_stay_the_same(file):
     file.write_text(MANY)
     rules = rules_of(file)
-    rules.look(100)
+    rules.check_file(100)
     file.write_text(MANY[: MANY.index('[[rule]]\nname = "r3"')])
     looks(rules, at=101, for_s=3)
     assert len(looks(rules, at=10_000)) == 6
@@ -160,7 +160,7 @@ def test_a_bridge_that_stood_still_with_who_writes_the_file_has_not_seen_it_stay
 def test_a_whole_file_is_not_kept_waiting_by_a_cut_before_it(file):
     file.write_text(MANY)
     rules = rules_of(file)
-    rules.look(100)
+    rules.check_file(100)
     file.write_text(MANY[: MANY.index('[[rule]]\nname = "r2"')])
     looks(rules, at=101, for_s=10)
     file.write_text(MANY + RULE.replace('"r1"', '"r7"'))
@@ -180,7 +180,7 @@ EMPTIED = {
 @pytest.mark.parametrize("what", EMPTIED)
 def test_a_file_with_no_watch_or_no_rule_never_replaces_one_that_had_some(file, what, caplog):
     rules = rules_of(file)
-    rules.look(100)
+    rules.check_file(100)
     file.write_text(EMPTIED[what])
     assert looks(rules, at=101, for_s=3600) == ["r1"]
     assert not rules.reload()  # nor does a person who only says "now"
@@ -193,9 +193,9 @@ def test_a_file_with_no_watch_or_no_rule_never_replaces_one_that_had_some(file, 
 
 def test_a_file_that_vanishes_for_a_moment_is_no_fault(file):
     rules = rules_of(file)
-    rules.look(100)
+    rules.check_file(100)
     file.unlink()
-    rules.look(102)
+    rules.check_file(102)
     assert rules.fault is None
     file.write_text(GOOD)
     looks(rules, at=103, for_s=3)
@@ -209,7 +209,7 @@ def test_a_link_that_is_swapped_and_keeps_its_times_is_noticed(file, tmp_path):
     link, other = tmp_path / "link.toml", tmp_path / "other.toml"
     link.symlink_to(file)
     rules = rules_of(link)
-    rules.look(100)
+    rules.check_file(100)
     other.write_text(OTHER)
     os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
     (tmp_path / "new").symlink_to(other)
@@ -221,13 +221,13 @@ def test_a_link_that_is_swapped_and_keeps_its_times_is_noticed(file, tmp_path):
 def test_what_a_person_wants_now_is_taken_now(file):
     file.write_text(MANY)
     rules = rules_of(file)
-    rules.look(100, reloads=3)
+    rules.check_file(100, reloads=3)
     file.write_text(GOOD)
-    assert not rules.look(101, reloads=3)
-    assert rules.look(102, reloads=4)
+    assert not rules.check_file(101, reloads=3)
+    assert rules.check_file(102, reloads=4)
     assert (names(rules), rules.note) == (["r1"], None)
     file.write_text("[[rule]]")
-    assert not rules.look(103, reloads=5)
+    assert not rules.check_file(103, reloads=5)
     assert "rules.toml:1" in str(rules.fault)
 
 

@@ -235,7 +235,7 @@ class World:
         """Deliver what is due, and compare what was received with the oracle."""
         dispatcher = self.workers[worker].dispatcher
         for _ in range(_TURNS):
-            if not dispatcher.turn() and not dispatcher.unfinished:
+            if not dispatcher.run_once() and not dispatcher.unfinished:
                 break
         else:
             raise AssertionError(f"still not at rest after {_TURNS} turns")
@@ -244,7 +244,7 @@ class World:
     def turn_once(self, worker: int) -> None:
         """Claim and send, and record nothing of what came of it."""
         before = self.received.count()
-        self.workers[worker].dispatcher.turn()
+        self.workers[worker].dispatcher.run_once()
         self.received.may_repeat(before)
 
     def dispatcher_dies(self, worker: int) -> None:
@@ -259,7 +259,7 @@ class World:
         self.turn_once(worker)
         self.inbox.temper.update({"/cms": temper, "/next": temper})
         self._watch_leases_run_out(
-            1 - worker, last=self.deliver if long else lambda w: self.workers[w].dispatcher.turn()
+            1 - worker, last=self.deliver if long else lambda w: self.workers[w].dispatcher.run_once()
         )
         self.deliver(worker)
         self.deliver(1 - worker)
