@@ -155,7 +155,7 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
 @_bucket_option
 @json_option
 def notify(job_id: str, notifier: str, sequence: int | None, bucket: str | None, as_json: bool) -> None:
-    """Notify manually (tell) of a transition, for example if no rule matched or a mute dropped it.
+    """Notify manually (tell): send a transition to a notifier, for example if no rule matched or a mute dropped it.
 
     No mute, silence or throttle holds it. `rules explain JOB_ID` shows who was notified, and why nobody else was.
 

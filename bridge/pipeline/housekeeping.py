@@ -34,7 +34,7 @@ _LONGEST_STEP_S = 10.0  # a longer time between two looks at claims counts as th
 _EVERY_S = 5.0
 _OFTEN_S = 1.0  # while there is more to look at
 _ADVANCE_S = 10.0
-_AT_ONCE = 100  # deliveries given up in one look: nothing else is sent meanwhile
+_GIVEN_UP_AT_ONCE = 100  # deliveries given up in one look: nothing else is sent meanwhile
 _LOOKED_AT = 500  # of what waits for a notifier that is left alone, in one look
 _ABANDONED = timedelta(minutes=10)  # by the clock: the lease has been over, and the worker has shown no sign of life
 _ABANDONED_AFTER_S = 16.0  # of watching, for such a claim: one heartbeat interval (15 s) and a second
@@ -126,11 +126,13 @@ class Housekeeping:
         """Send what waits for a paused notifier to its fallback, if it has one."""
 
         def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
-            return claims.claim_paused(tx, name, lease=self.new_lease(), lease_for=LEASE, now=now, most=_AT_ONCE)
+            return claims.claim_paused(
+                tx, name, lease=self.new_lease(), lease_for=LEASE, now=now, most=_GIVEN_UP_AT_ONCE
+            )
 
         notifier = self.book().notifiers.get(name)
         if notifier and notifier.fallback:
-            self._bury(Rejected(f"notifier {name} is paused: {why}"), claim)
+            self._make_dead(Rejected(f"notifier {name} is paused: {why}"), claim)
 
     def _look_at_waiting(self, name: str, breaker: Breaker) -> float:
         """Give up what waits for a notifier left alone longer than its retry time, some of it at a look.
@@ -150,13 +152,13 @@ class Housekeeping:
         ends = [] if doubted else list(_ends(rows, retry, breaker, run))
         over = [n for end, n, is_enough in ends if end <= run and is_enough]
         if over:
-            self._give_up(name, over[:_AT_ONCE])
+            self._give_up(name, over[:_GIVEN_UP_AT_ONCE])
         # Its last try is made when the time ends: the next probe may be a minute away.
         if breaker.opened is not None and (short := [n for end, n, is_enough in ends if end <= run and not is_enough]):
             with self.db.write() as tx:
                 claims.urge(tx, name, short, now=now)
-        if len(over) > _AT_ONCE or len(rows) == _LOOKED_AT:
-            self._scan_position[name] = (0, 0) if len(over) > _AT_ONCE else (rows[-1].due_at, rows[-1].n)
+        if len(over) > _GIVEN_UP_AT_ONCE or len(rows) == _LOOKED_AT:
+            self._scan_position[name] = (0, 0) if len(over) > _GIVEN_UP_AT_ONCE else (rows[-1].due_at, rows[-1].n)
             return _OFTEN_S
         return min([_EVERY_S, *((end - run).total_seconds() for end, _, _ in ends if end > run)])
 
@@ -167,10 +169,12 @@ class Housekeeping:
 
         left = set(numbers)
         # Of each ordering key only the first can be claimed: those behind it follow at once.
-        while left and (ended := self._bury(Rejected(f"its retry time is over, and {name} answers nobody"), claim)):
+        while left and (
+            ended := self._make_dead(Rejected(f"its retry time is over, and {name} answers nobody"), claim)
+        ):
             left -= ended
 
-    def _bury(self, outcome: Rejected, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> set[int]:
+    def _make_dead(self, outcome: Rejected, claim: Callable[[Connection, datetime], Sequence[Delivery]]) -> set[int]:
         with self.db.write() as tx:
             now = self.clock()
             claimed = claim(tx, now)

@@ -53,7 +53,7 @@ class InFlight:
 
     def broken(self, fault: Exception) -> Attempt:
         facts = {"delivery": self.delivery.id, "notifier": self.delivery.notifier}
-        logger.exception("sending broke", extra=facts)
+        logger.exception("sending raised an exception", extra=facts)
         return self.ended(RetryLater(f"{type(fault).__name__}: {fault}"))
 
     def _masked(self, outcome: Outcome) -> Outcome:

@@ -41,12 +41,13 @@ def clock_fault(
         return f"this machine's clock is {_off(local_ahead)} the database's: set it (NTP)"
     known = list(readings)
     if wrong := [reading.ahead for reading in known if reading.ahead is not None and abs(reading.ahead) > _FAR]:
-        return f"CI's Date is {_off(max(wrong, key=abs))} our clock: set it (NTP), or look what answers in CI's place"
+        off = _off(max(wrong, key=abs))
+        return f"CI's Date is {off} our clock: set it (NTP), or check whether a proxy answers instead of CI"
     if trusted_at is None or abs(now - trusted_at) <= _FAR:
         return None
     if any(reading.ahead is not None and reading.at and abs(now - reading.at) <= _LATELY for reading in known):
         return None
-    return f"the clock went from {iso(trusted_at)} to {iso(now)}, and no Date of CI has confirmed that yet"
+    return f"the clock jumped from {iso(trusted_at)} to {iso(now)}; no answer of CI has confirmed the new time yet"
 
 
 def _off(ahead: timedelta) -> str:

@@ -38,7 +38,7 @@ LEAPS = [100 * DAY, -100 * DAY, 25 * HOUR, HOUR + SOON, -HOUR - SOON]
 def test_a_clock_that_leapt_is_not_trusted_without_a_poll_that_confirms_it(
     leap: timedelta, said: ClockReading | None
 ) -> None:
-    assert "no Date of CI has confirmed" in (fault(leap, *([said] if said else [])) or "")
+    assert "no answer of CI has confirmed" in (fault(leap, *([said] if said else [])) or "")
     assert fault(leap, polled(leap)) is not None  # the last poll before that
 
 
