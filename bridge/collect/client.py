@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled, UnreadableReply, classify
 from bridge.collect.http import HttpSession, Proxies, Reply
-from bridge.collect.jobs_xml import Answer, AnswerReader, JobCache, read_error
+from bridge.collect.jobs_xml import AnswerReader, JobCache, ReplyContent, read_error
 from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization
 from bridge.model import Description, Page, Place, Rate, Stream
@@ -131,7 +131,7 @@ class TencentCi:
         answer, reply = self._ask(place, f"/jobs/{asked}", {})
         return answer.described(reply.date)
 
-    def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[Answer, Reply]:
+    def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[ReplyContent, Reply]:
         """Return CI's answer of status 200; retry where that may help within seconds."""
         _check(self._credentials)
         throttled, failed, corrected = 0, False, False
@@ -159,7 +159,7 @@ class TencentCi:
 
     def _send(
         self, place: Place, path: str, params: Mapping[str, str], offset: timedelta
-    ) -> tuple[Answer | None, Reply]:
+    ) -> tuple[ReplyContent | None, Reply]:
         """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
         endpoint = place.endpoint or self._endpoint
         base = (endpoint or f"https://{place.host}").rstrip("/")

@@ -15,7 +15,7 @@ _PROLONGED = 3  # times
 _PROMPTLY = timedelta(seconds=5)
 _A_MOMENT = timedelta(seconds=1)  # for so short a time nobody is tried again
 
-BROKEN_AT = 10  # attempts in a row without an answer: from then on one at a time finds out whether it is back
+BREAKER_THRESHOLD = 10  # attempts in a row without an answer: from then on one at a time finds out whether it is back
 _FIRST_REST, _LONGEST_REST = timedelta(seconds=5), timedelta(seconds=60)
 
 
@@ -78,12 +78,12 @@ def _prolonged(retry: timedelta, wished: timedelta) -> timedelta:
     return max(retry, min(wished, _PROLONGED * retry))
 
 
-def rest(*, failures: int, chance: float) -> timedelta | None:
+def breaker_pause(*, failures: int, chance: float) -> timedelta | None:
     """Return how long to leave a receiver alone after so many failures in a row; None: it may just be bad luck.
 
     5 s, doubled with every failure, up to 60 s: that is how late it is noticed that it is back.
     """
-    if failures < BROKEN_AT:
+    if failures < BREAKER_THRESHOLD:
         return None
-    longer: timedelta = _FIRST_REST * 2 ** min(failures - BROKEN_AT, 10)
+    longer: timedelta = _FIRST_REST * 2 ** min(failures - BREAKER_THRESHOLD, 10)
     return min(longer, _LONGEST_REST) * (1 + _JITTER * chance)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from bridge.decide.messages.build import address, build, per_notifier
+from bridge.decide.messages.build import build, delivery_to, per_notifier
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Verdict
@@ -83,7 +83,7 @@ def manual_delivery(
     """
     built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone)
     own = per_notifier(notifier, built.names)
-    return address(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
+    return delivery_to(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
 
 
 def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
@@ -95,7 +95,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
         if not verdict.notifiers:
             continue
         rule, template = verdict.rule, book.templates.get(verdict.rule.template or "", MessageTemplate())
-        built = build(step, rule.name, template, book.queue_names, zone=book.zone, overdue=verdict.overdue)
+        built = build(step, rule.name, template, book.queue_names, zone=book.zone, level_event=verdict.level_event)
         if built.fault:
             errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))
         for name in verdict.notifiers:
@@ -107,7 +107,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
             # The first message after a silence mentions its end; a digest finds that out when it is sent.
             silence = None if hold else gates.ended(facts, rule.name, name)
             note = f"{silence} is over." if silence else None
-            delivery = address(built.message, book.notifiers[name], note=note, own=own)
+            delivery = delivery_to(built.message, book.notifiers[name], note=note, own=own)
             deliveries.append(replace(delivery, hold=hold, throttle=rule.throttle))
             if silence:
                 ended_silences[delivery.id] = silence.id

@@ -19,7 +19,7 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, judge_time_in_state
 from bridge.decide.rules.matching import Answer, Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.rulesets import thaw
+from bridge.decide.rulesfile.rulesets import ruleset_from_text
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import ident
 from bridge.decide.whatif.rule_tests import sample_time_in_state
@@ -56,9 +56,11 @@ class _Context:
 
     def earlier(self, delivery: JobDelivery) -> JobDelivery | None:
         """Return the delivery of the same job and notifier that must be sent first, if there is one."""
-        key = (delivery.lane, delivery.notifier)
-        before = (other for other in self.deliveries if other.n < delivery.n and (other.lane, other.notifier) == key)
-        return next((other for other in before if delivery.lane and self._blocks(other)), None)
+        key = (delivery.ordering_key, delivery.notifier)
+        before = (
+            other for other in self.deliveries if other.n < delivery.n and (other.ordering_key, other.notifier) == key
+        )
+        return next((other for other in before if delivery.ordering_key and self._blocks(other)), None)
 
     def _blocks(self, delivery: JobDelivery) -> bool:
         """Tell whether it is being sent, or waits for more than its turn in a batch that is resent."""
@@ -321,7 +323,7 @@ class _History:
             return _InForce(self._book, known=False, note=f"{which} are not on record; {_NOW}")
         try:
             note = f"judged by the rules that were in force then ({sha}), and others are in force now"
-            return _InForce(thaw(sha, text), known=True, note=note)
+            return _InForce(ruleset_from_text(sha, text), known=True, note=note)
         except (ValueError, KeyError):  # kept by a version that wrote them in another way
             note = f"the rules that judged this ({sha}) cannot be read any more; {_NOW}"
             return _InForce(self._book, known=False, note=note)

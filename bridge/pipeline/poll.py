@@ -20,7 +20,16 @@ from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, ConfigError, TemporaryError, Throttled
 from bridge.decide.changes.clocks import RESOLUTION, Chain, Clocks, begins_anew, believed, earlier
-from bridge.decide.changes.diff import ASKED_AGAIN, asked_again, denied, diff, due, gone, is_believed, latest
+from bridge.decide.changes.diff import (
+    ASKED_AGAIN,
+    asked_again,
+    count_miss,
+    diff,
+    gone_transitions,
+    is_believed,
+    latest,
+    to_ask_again,
+)
 from bridge.decide.changes.scan import (
     IDS_PER_CALL,
     OVERLAP,
@@ -192,7 +201,7 @@ class PollContext:
             missing, is_gone = self.missing.get(job_id), known.seen.state == GONE
             if job_id in found.missing and known.seen.state not in DONE:
                 seen_at = self.still_at(known.stream)
-                missing = denied(missing, stream=known.stream, began=self.began, now=now, seen_at=seen_at)
+                missing = count_miss(missing, stream=known.stream, began=self.began, now=now, seen_at=seen_at)
                 if not is_gone and is_believed(missing, every=self.watch.every):
                     gone_now.append(job_id)
             if missing and (is_gone or job_id in gone_now):
@@ -379,7 +388,7 @@ class Poller:
             _meet(tx, watch, book, began, row.ok_at)
             problems.take_over_denials(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
             missing = problems.denials(tx, bucket)
-            again = {job_id: key for job_id, key in due(missing, began) if key in keys}
+            again = {job_id: key for job_id, key in to_ask_again(missing, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
             context = PollContext(
                 watch=watch,
@@ -561,7 +570,7 @@ class Poller:
             silence = context.silence_of_left_out(problems.of_first(tx, bucket, asked))
             steps = context.diff(before, jobs, silence, now=now, still_at=still_at)
             denied_now = {job_id: before[job_id] for job_id in context.deny(tx, found, before, now)}
-            lost = gone(snapshots.jobs_of(denied_now), watch=context.watch.name, now=now, still_at=still_at)
+            lost = gone_transitions(snapshots.jobs_of(denied_now), watch=context.watch.name, now=now, still_at=still_at)
             context.poll.count(route_all(tx, context.book, context.dated((*steps, *lost)), now))
             owners = context.left_out | {job_id: known.stream for job_id, known in before.items()}
             new = []

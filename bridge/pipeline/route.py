@@ -91,10 +91,10 @@ def route_overdue_jobs(
 
 def _fire(tx: Connection, began: Transition, verdict: Verdict, last: Alarm | None, as_of: datetime) -> None:
     """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
-    if verdict.overdue is None:
+    if verdict.level_event is None:
         return
     names = (*(last.notifiers if last else ()), *(name for name in verdict.notifiers if not verdict.drops(name)))
-    notifiers, overdue = tuple(dict.fromkeys(names)), verdict.overdue
+    notifiers, overdue = tuple(dict.fromkeys(names)), verdict.level_event
     time_in_state.fire(tx, began, verdict.rule.name, overdue.count, notifiers=notifiers, since=overdue.since, now=as_of)
 
 
@@ -102,7 +102,7 @@ def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> No
     """Store deliveries and which templates did not render, and count both."""
     at_once = entries.put(tx, [new for routing in routings for new in routing.deliveries], now=now)
     over = {delivery: silence for routing in routings for delivery, silence in routing.ended_silences.items()}
-    silences.announced(tx, [(over[new.id], new.notifier) for new in at_once if new.id in over])
+    silences.mark_notified(tx, [(over[new.id], new.notifier) for new in at_once if new.id in over])
     errors = [error for routing in routings for error in routing.errors]
     rulesets.fault(tx, [(error.rule, error.why) for error in errors], now=now)
     counts = [Count("template_error", (error.rule, error.template)) for error in errors]

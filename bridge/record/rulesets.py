@@ -23,7 +23,7 @@ class OtherRules(Exception):
     """Other rules are in force than those that were to judge; what they would have said is not stored."""
 
 
-def keep(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
+def store(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
     """Keep a ruleset that is in use, and store when it was."""
     row = upsert(tx, rulesets).values(sha=sha, text=text, used_at=ms(now))
     tx.execute(row.on_conflict_do_update(index_elements=["sha"], set_={"used_at": ms(now), "text": text}))
@@ -59,16 +59,16 @@ def accept(tx: Connection, sha: str, text: str, *, now: datetime) -> bool:
     """
     first = tx.execute(_IN_FORCE).first()
     if first and first.sha == sha and not first.stands_in:
-        keep(tx, sha, text, now=now)
+        store(tx, sha, text, now=now)
         return False
     number = _count(tx, "accepted", now)
-    keep(tx, sha, text, now=now)
+    store(tx, sha, text, now=now)
     tx.execute(update(rulesets).where(rulesets.c.stands_in).values(stands_in=False))
     tx.execute(update(rulesets).filter_by(sha=sha).values(accepted=number))
     return True
 
 
-def stand_in(tx: Connection, sha: str, *, instead_of: str) -> bool:
+def replace_temporarily(tx: Connection, sha: str, *, instead_of: str) -> bool:
     """Put a ruleset in force instead of one that no live worker has; False if another is in force by now."""
     if in_force(tx) != instead_of:
         return False
@@ -105,7 +105,7 @@ def may_be_empty(tx: Connection, sha: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class WorkerRules:
     """A worker, and the rules it has."""
 
     id: str
@@ -120,38 +120,38 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RulesState:
     """Which rules are in force, and which worker has which."""
 
     sha: str | None  # in force
     last: str | None  # accepted last: another one while `sha` stands in for it
     changed: datetime  # when others were accepted than before
     numbers: Mapping[str, int]  # of each ruleset that was ever accepted
-    workers: Sequence[Holder]
+    workers: Sequence[WorkerRules]
 
     @property
-    def alive(self) -> list[Holder]:
+    def alive(self) -> list[WorkerRules]:
         return [worker for worker in self.workers if worker.alive]
 
 
-def standing(tx: Connection, *, now: datetime) -> Standing:
+def state(tx: Connection, *, now: datetime) -> RulesState:
     accepted = tx.execute(_BY_RANK).all()
     last = max(accepted, key=lambda row: row.accepted).sha if accepted else None
     changed = tx.execute(select(shared_numbers.c.at).filter_by(name="accepted")).scalar() or 0
     rows = tx.execute(select(workers).order_by(workers.c.started_at, workers.c.id))
-    return Standing(
+    return RulesState(
         sha=accepted[0].sha if accepted else None,
         last=last,
         changed=at(changed),
         numbers={row.sha: row.accepted for row in accepted},
-        workers=[_holder(row, last, changed, ms(now)) for row in rows],
+        workers=[_worker_rules(row, last, changed, ms(now)) for row in rows],
     )
 
 
-def _holder(row: Row[Any], last: str | None, changed: int, now: int) -> Holder:
+def _worker_rules(row: Row[Any], last: str | None, changed: int, now: int) -> WorkerRules:
     alive = row.beat_at >= now - ALIVE // timedelta(milliseconds=1)
     lately = 0 <= now - max(changed, row.started_at) < _APART // timedelta(milliseconds=1)
-    return Holder(
+    return WorkerRules(
         id=row.id,
         pid=row.pid,
         sha=row.rules_sha,

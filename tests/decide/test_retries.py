@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, over_at, rest, was_tried_enough
+from bridge.decide.retries import BREAKER_THRESHOLD, breaker_pause, counts_from, next_pause, over_at, was_tried_enough
 from bridge.model import Breaker
 
 DAY = timedelta(hours=24)
@@ -107,11 +107,11 @@ def test_a_notifier_left_alone_has_its_retry_time_and_one_that_asked_for_time_up
 
 @pytest.mark.parametrize(("more", "seconds"), [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (1_000_000, 60)])
 def test_the_longer_a_receiver_fails_the_longer_it_is_left_alone_up_to_a_minute(more, seconds):
-    assert rest(failures=BROKEN_AT - 1, chance=0.0) is None
-    assert rest(failures=BROKEN_AT + more, chance=0.0) == timedelta(seconds=seconds)
+    assert breaker_pause(failures=BREAKER_THRESHOLD - 1, chance=0.0) is None
+    assert breaker_pause(failures=BREAKER_THRESHOLD + more, chance=0.0) == timedelta(seconds=seconds)
 
 
-@given(st.integers(BROKEN_AT, 100), st.floats(0, 0.999))
+@given(st.integers(BREAKER_THRESHOLD, 100), st.floats(0, 0.999))
 def test_chance_makes_a_rest_longer_by_a_fifth_at_most(failures, chance):
-    shortest = rest(failures=failures, chance=0.0)
-    assert shortest <= rest(failures=failures, chance=chance) <= shortest * 1.2
+    shortest = breaker_pause(failures=failures, chance=0.0)
+    assert shortest <= breaker_pause(failures=failures, chance=chance) <= shortest * 1.2

@@ -257,7 +257,7 @@ def test_attempts_that_were_lost_with_their_worker_make_no_pause_longer(rig: Rig
     for _ in range(3):
         claim(rig.db, worker="lost", now=rig.clock())
         with rig.db.write() as tx:
-            results.bury(tx, "lost", now=rig.clock())
+            results.free_claims_of(tx, "lost", now=rig.clock())
     rig.transport.answer = lambda _: RetryLater("503")
     rig.deliver()
     row = row_of(rig.db, deliveries, id="d0")
@@ -292,7 +292,7 @@ def test_after_an_outage_claims_of_others_are_watched_anew(rig: Rig, server: Pos
 def bury(rig: Rig, now: datetime = NOW) -> None:
     """Free what the rig's worker holds, as if it were dead."""
     with rig.db.write() as tx:
-        assert results.bury(tx, rig.transport.begun[-1].lease.partition(".")[0], now=now) == 1
+        assert results.free_claims_of(tx, rig.transport.begun[-1].lease.partition(".")[0], now=now) == 1
 
 
 @on_both

@@ -104,8 +104,8 @@ def test_nothing_is_pruned_while_a_worker_of_before_there_was_pruning_is_heard_o
     rig.sends("j1")
     rig.clock.advance(days(40))
     with rig.db.write() as tx:
-        leases.enlist(tx, "new", machine="m", pid=1, now=rig.clock())
-        leases.enlist(tx, "old", machine="m", pid=2, now=rig.clock())
+        leases.register(tx, "new", machine="m", pid=1, now=rig.clock())
+        leases.register(tx, "old", machine="m", pid=2, now=rig.clock())
         tx.execute(update(workers).where(workers.c.id == "old").values(revision="0001"))
     assert rig.prune() == {}
     rig.clock.advance(hours(2))
@@ -388,7 +388,7 @@ def test_rules_are_written_down_though_a_worker_of_an_older_version_runs(rig: Pr
     rig.clock.advance(days(40))
     put_without_rules(rig, 3)
     with rig.db.write() as tx:
-        leases.enlist(tx, "old", machine="m", pid=2, now=rig.clock())
+        leases.register(tx, "old", machine="m", pid=2, now=rig.clock())
         tx.execute(update(workers).values(revision="0003"))
     assert rig.prune() == {}
     assert without_rule(rig) == []

@@ -54,7 +54,7 @@ def is_news(before: str, state: str) -> bool:
     return before != state and before not in DONE
 
 
-def gone(
+def gone_transitions(
     seen: Iterable[tuple[SeenJob, Job]], *, watch: str, now: datetime, still_at: datetime | None = None
 ) -> tuple[Transition, ...]:
     """Return the transition to `gone` of each job that CI no longer knows, unless it is closed."""
@@ -96,7 +96,7 @@ _DENIALS, _INTERVALS = 3, 2
 ASKED_AGAIN = tuple(timedelta(minutes=minutes) for minutes in (5, 30, 120, 480, 1440))  # after it was found to be gone
 
 
-def due(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, str]]:
+def to_ask_again(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield (id, stream) of the jobs that are gone and to be asked for again.
 
     What was answered in the future was before the clock was set back.
@@ -106,7 +106,7 @@ def due(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, s
             yield job_id, missing.stream
 
 
-def denied(
+def count_miss(
     before: MissingJob | None, *, stream: str, began: datetime, now: datetime, seen_at: datetime | None = None
 ) -> MissingJob:
     """Count a denial, one at most in each poll: `began` is when this one did, `seen_at` the last that saw the job."""

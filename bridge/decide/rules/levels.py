@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from bridge.decide.rules.matching import Answer, Facts, Matcher, Overdue, Rule, Verdict, stopped
+from bridge.decide.rules.matching import Answer, Facts, LevelEvent, Matcher, Rule, Verdict, stopped
 from bridge.decide.text.times import human
 from bridge.model import GONE, NEW, SUBMITTED, Alarm, Transition
 
@@ -55,11 +55,11 @@ def _judged(time: TimeInState, rule: Rule, facts: Facts, now: datetime) -> Verdi
     if began.to == GONE and now > due + GONE_FOR:
         return Verdict(rule=rule, answer=Answer.NO, why_not="gone for a day longer than `for` says")
     count = (now - due) // level.repeat if level.repeat else 0
-    overdue = Overdue(state=began.to, since=since, after=level.after, count=count)
-    return Verdict(rule=rule, answer=Answer.FIRED, notifiers=rule.notify, overdue=overdue)
+    level_event = LevelEvent(state=began.to, since=since, after=level.after, count=count)
+    return Verdict(rule=rule, answer=Answer.FIRED, notifiers=rule.notify, level_event=level_event)
 
 
-def matching(time: TimeInState, matcher: Matcher, now: datetime) -> list[Verdict]:
+def firing_levels(time: TimeInState, matcher: Matcher, now: datetime) -> list[Verdict]:
     """Return the verdicts of the level rules that fire now, repetitions or not."""
     since = time.since
     # A rule whose time is not over cannot fire: it is not asked, as there may be many jobs and many rules.
@@ -73,13 +73,15 @@ def newly_overdue(time: TimeInState, matcher: Matcher, now: datetime) -> Iterato
     Repetitions stand on a grid that begins with the first; a rule whose `repeat` was made longer meanwhile comes next
     that much after the last one.
     """
-    for verdict in matching(time, matcher, now):
-        rule, overdue = verdict.rule, verdict.overdue
+    for verdict in firing_levels(time, matcher, now):
+        rule, level_event = verdict.rule, verdict.level_event
         last, repeat = time.alarms.get(rule.name), rule.level.repeat if rule.level else None
         if last is None:
             yield verdict
-        elif overdue and (overdue.count > last.count or (repeat and now >= last.last_at + repeat)):
-            yield replace(verdict, overdue=replace(overdue, count=max(overdue.count, last.count + 1), again=True))
+        elif level_event and (level_event.count > last.count or (repeat and now >= last.last_at + repeat)):
+            yield replace(
+                verdict, level_event=replace(level_event, count=max(level_event.count, last.count + 1), again=True)
+            )
 
 
 def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str]) -> Iterator[Verdict]:
@@ -92,6 +94,6 @@ def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str
         rule = rules.get(alarm.rule)
         if rule and rule.level and rule.level.recover:
             names = tuple(name for name in alarm.notifiers if name not in seen)
-            overdue = Overdue(state=alarm.state, since=alarm.since, after=rule.level.after, recovered=True)
-            yield Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, overdue=overdue)
+            level_event = LevelEvent(state=alarm.state, since=alarm.since, after=rule.level.after, recovered=True)
+            yield Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, level_event=level_event)
             seen.update(alarm.notifiers)

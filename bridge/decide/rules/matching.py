@@ -220,7 +220,7 @@ Kind = Literal["transition", "level", "recovery"]  # of messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class LevelSpec:
     """What makes a rule a level rule: it fires when a job has been in a state of `states` for `after`."""
 
     states: States
@@ -241,7 +241,7 @@ class Rule:
     notify: tuple[str, ...]
     template: str | None = None
     stop: bool = False
-    level: Level | None = None
+    level: LevelSpec | None = None
     group: Grouping | None = None
     throttle: Rate | None = None
 
@@ -269,7 +269,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overdue:
+class LevelEvent:
     """A job's time in a state, of which a level rule notifies: too long, or (`recovered`) at an end after it was."""
 
     state: str
@@ -295,7 +295,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one rule said to a transition or, with `overdue`, to a job's time in a state."""
+    """What one rule said to a transition or, with `level_event`, to a job's time in a state."""
 
     rule: Rule
     answer: Answer
@@ -303,7 +303,7 @@ class Verdict:
     notifiers: Sequence[str] = ()  # whom it is the first to notify
     already: Mapping[str, Rule] = field(default_factory=dict)  # whom a rule above notifies, and which one
     holds: Mapping[str, Hold] = field(default_factory=dict)  # by notifier: what does not let its message go out at once
-    overdue: Overdue | None = None
+    level_event: LevelEvent | None = None
     misses: Sequence[str] = ()  # by `explain` only: all conditions that failed, also of a rule that was not asked
 
     @property
@@ -313,7 +313,7 @@ class Verdict:
     @property
     def kind(self) -> Kind:
         """What its messages are about."""
-        return self.overdue.kind if self.overdue else "transition"
+        return self.level_event.kind if self.level_event else "transition"
 
     def drops(self, notifier: str) -> bool:
         """Tell whether a mute or a silence keeps its message from a notifier for good."""

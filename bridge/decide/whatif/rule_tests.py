@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bridge.decide.rules.levels import TimeInState, judge_time_in_state, matching
+from bridge.decide.rules.levels import TimeInState, firing_levels, judge_time_in_state
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook, RuleTest
 from bridge.decide.text.times import duration
@@ -189,7 +189,7 @@ def _why_failed(test: RuleTest, book: Rulebook) -> str | None:
         step = sample_transition(test.job, book, _NOW)
     except ValueError as error:
         return f"its job is wrong: {'; '.join(str(error).splitlines())}"
-    fired = [*book.matcher.match(step), *matching(sample_time_in_state(step), book.matcher, _NOW)]
+    fired = [*book.matcher.match(step), *firing_levels(sample_time_in_state(step), book.matcher, _NOW)]
     notified = list(dict.fromkeys((verdict.rule.name, name) for verdict in fired for name in verdict.notifiers))
     expected = list(dict.fromkeys(map(_pair, test.expect)))
     missing = [pair for pair in expected if pair not in notified]

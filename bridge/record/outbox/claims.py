@@ -186,14 +186,14 @@ def claim(
     now: datetime,
     turn: int = 0,
     ahead: Collection[str] = (),
-    broken_at: int | None = None,
+    threshold: int | None = None,
     newest: Collection[str] = (),
 ) -> Claimed:
     """Claim what `free` senders can take now, each notifier within its own bounds.
 
     `lease` must be new with every call: it tells a late finish from the right one. `turn` says which notifier is asked
     first, so that the first one by name has no advantage. Of those `ahead` AHEAD times as many more are claimed as may
-    be in flight; of one that failed `broken_at` times in a row, one at a time.
+    be in flight; of one that failed `threshold` times in a row, one at a time.
     What is to go out AT_ONCE comes first, and alone if its notifier would be sent nothing else now. Of those in
     `newest` whose last attempt was not answered, the youngest never tried come first; of those where a batch waits
     for places, what is new.
@@ -203,7 +203,7 @@ def claim(
     claimed: list[Delivery] = []
     again: list[int] = []
     for row in (*rows[start:], *rows[:start]):
-        broken = broken_at is not None and row.failures >= broken_at
+        broken = threshold is not None and row.failures >= threshold
         room, ways = _room_and_ways(
             tx, row, now, free=free - len(claimed), ahead=row.name in ahead, newest=row.name in newest, broken=broken
         )
@@ -301,7 +301,7 @@ def claim_paused(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
+class WaitingDelivery:
     """A delivery that could be sent, if its notifier were not left alone."""
 
     n: int
@@ -311,18 +311,18 @@ class Due:
     retry_due: timedelta | None
 
 
-def left_alone(tx: Connection, *, now: datetime, broken_at: int) -> dict[str, Breaker]:
+def unavailable_notifiers(tx: Connection, *, now: datetime, threshold: int) -> dict[str, Breaker]:
     """Return the notifiers that do not answer, or asked for time; not those that are paused."""
-    rows = tx.execute(select(notifiers).where(*_left_alone(now, broken_at)).order_by(notifiers.c.name))
+    rows = tx.execute(select(notifiers).where(*_is_unavailable(now, threshold)).order_by(notifiers.c.name))
     return {row.name: entries.breaker_of(row) for row in rows}
 
 
-def _left_alone(now: datetime, broken_at: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    waits = or_(notifiers.c.failures >= broken_at, notifiers.c.not_before > ms(now))
+def _is_unavailable(now: datetime, threshold: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    waits = or_(notifiers.c.failures >= threshold, notifiers.c.not_before > ms(now))
     return notifiers.c.paused_at.is_(None), waits
 
 
-def due(tx: Connection, notifier: str, *, after: tuple[int, int], now: datetime, most: int) -> list[Due]:
+def due(tx: Connection, notifier: str, *, after: tuple[int, int], now: datetime, most: int) -> list[WaitingDelivery]:
     """Return up to `most` of what is due for a notifier, from `after` (due_at, n) on."""
     tried = (deliveries.c.attempts - deliveries.c.lost).label("attempts")
     waiting = select(_n, _due_at, tried, deliveries.c.retry_from, deliveries.c.retry_due)
@@ -330,7 +330,7 @@ def due(tx: Connection, notifier: str, *, after: tuple[int, int], now: datetime,
     here = (_due_at >= after[0], _due_at <= ms(now), tuple_(_due_at, _n) > tuple_(*after))
     found = waiting.where(deliveries.c.notifier == notifier, state_is(WAITING), *here)
     return [
-        Due(n=n, due_at=due_at, attempts=attempts, retry_from=run_at(first), retry_due=run_at(end))
+        WaitingDelivery(n=n, due_at=due_at, attempts=attempts, retry_from=run_at(first), retry_due=run_at(end))
         for n, due_at, attempts, first, end in tx.execute(found.order_by(_due_at, _n).limit(most))
     ]
 
@@ -350,18 +350,18 @@ def urge(tx: Connection, notifier: str, numbers: Collection[int], *, now: dateti
     tx.execute(urged, {"now": ms(now)})
 
 
-def claim_hopeless(
+def claim_to_give_up(
     tx: Connection,
     notifier: str,
     numbers: Collection[int],
     *,
-    broken_at: int,
+    threshold: int,
     lease: str,
     lease_for: timedelta,
     now: datetime,
 ) -> tuple[Delivery, ...]:
     """Claim these deliveries of a notifier if it is still left alone, else nothing."""
-    row = tx.execute(select(notifiers).where(notifiers.c.name == notifier, *_left_alone(now, broken_at))).first()
+    row = tx.execute(select(notifiers).where(notifiers.c.name == notifier, *_is_unavailable(now, threshold))).first()
     if row is None:
         return ()
     held = _held(lease, lease_for, now)

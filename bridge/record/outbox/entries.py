@@ -101,7 +101,7 @@ def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int
     for (_, gate, name, notifier, _, _, channel), members in sorted(places.items()):
         first = new[members[0]]
         if first.hold:
-            numbers = digests.enter(tx, first.hold, notifier, len(members), channel=channel or None, now=now)
+            numbers = digests.add_members(tx, first.hold, notifier, len(members), channel=channel or None, now=now)
             drop = first.hold.drop
             held |= {at: _in_digest(n, gate, name, now, drop=drop) for at, n in zip(members, numbers, strict=True)}
         elif rate := first.throttle:
@@ -173,7 +173,7 @@ def resume(tx: Connection, notifier: str) -> bool:
     return tx.execute(update(notifiers).filter_by(name=notifier).values(resumed)).rowcount == 1
 
 
-def hold(tx: Connection, notifier: str, until: datetime, *, asked: timedelta | None = None) -> None:
+def postpone_notifier(tx: Connection, notifier: str, until: datetime, *, asked: timedelta | None = None) -> None:
     """Send a notifier nothing before then; a longer wait stays. `asked`: it wants that itself, until this run clock."""
     wait = update(notifiers).where(notifiers.c.name == notifier, notifiers.c.not_before < ms(until))
     values: dict[str, Any] = {"not_before": ms(until)}
@@ -189,24 +189,24 @@ def breaker_of(row: Row[Any]) -> Breaker:
     return Breaker(opened=run_at(row.broken_run), probed=run_at(row.probed_run), asked_until=run_at(row.asked_run))
 
 
-def failed(tx: Connection, notifier: str, count: int, *, broken_at: int, run: timedelta) -> int:
+def failed(tx: Connection, notifier: str, count: int, *, threshold: int, run: timedelta) -> int:
     """Count attempts without an answer, the last begun at this run clock; return how many that makes in a row.
 
-    Many at once are one failure: from `broken_at` on they count as one.
+    Many at once are one failure: from `threshold` on they count as one.
     """
     failures = notifiers.c.failures
-    sum_, broken = failures + count, failures >= broken_at
+    sum_, broken = failures + count, failures >= threshold
     facts = {
-        "failures": case((broken, failures + 1), (sum_ > broken_at, broken_at), else_=sum_),
-        "broken_run": case((broken, notifiers.c.broken_run), (sum_ >= broken_at, run_ms(run)), else_=None),
+        "failures": case((broken, failures + 1), (sum_ > threshold, threshold), else_=sum_),
+        "broken_run": case((broken, notifiers.c.broken_run), (sum_ >= threshold, run_ms(run)), else_=None),
         "probed_run": case((broken, run_ms(run)), else_=None),
     }
     return tx.execute(update(notifiers).filter_by(name=notifier).values(facts).returning(failures)).scalar() or 0
 
 
-def recovered(tx: Connection, notifier: str, *, broken_at: int) -> None:
+def recovered(tx: Connection, notifier: str, *, threshold: int) -> None:
     """Close the breaker of a notifier that answers again."""
     # While it was broken it has not asked for time: that would have been an answer.
-    not_before = case((notifiers.c.failures >= broken_at, 0), else_=notifiers.c.not_before)
+    not_before = case((notifiers.c.failures >= threshold, 0), else_=notifiers.c.not_before)
     closed = {"failures": 0, "not_before": not_before, **_CLOSED}
     tx.execute(update(notifiers).filter_by(name=notifier).values(closed))

@@ -25,7 +25,7 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class StoredWatch:
     """A watch as stored."""
 
     name: str
@@ -87,10 +87,12 @@ def release(tx: Connection, name: str, token: str) -> None:
 _POLLS = select(watches).where(watches.c.name.in_(bindparam("names", expanding=True))).order_by(watches.c.next_poll_at)
 
 
-def polls(tx: Connection, names: Collection[str]) -> list[Due]:
+def polls(tx: Connection, names: Collection[str]) -> list[StoredWatch]:
     """Return the watches of these names, the one waiting longest first."""
     return [
-        Due(row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at), row.calls)
+        StoredWatch(
+            row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at), row.calls
+        )
         for row in tx.execute(_POLLS, {"names": list(names)})
     ]
 
@@ -133,7 +135,9 @@ def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
-def enlist(tx: Connection, worker: str, *, machine: str, pid: int, now: datetime, rules_sha: str | None = None) -> None:
+def register(
+    tx: Connection, worker: str, *, machine: str, pid: int, now: datetime, rules_sha: str | None = None
+) -> None:
     row = {"id": worker, "machine": machine, "pid": pid, "started_at": ms(now), "beat_at": ms(now)}
     tx.execute(insert(workers).values(row | {"revision": HEAD, "rules_sha": rules_sha}))
 
@@ -148,7 +152,7 @@ def beat(
     rules_note: str | None = None,
     clock_fault: str | None = None,
 ) -> bool:
-    """Store that a worker is alive; False if its row was deleted, and it has to enlist again."""
+    """Store that a worker is alive; False if its row was deleted, and it has to register again."""
     facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault, "rules_note": rules_note}
     facts["clock_fault"] = clock_fault
     return tx.execute(update(workers).filter_by(id=worker).values(facts)).rowcount == 1
@@ -168,12 +172,12 @@ def workers_on(tx: Connection, machine: str) -> list[tuple[str, int]]:
     return [(row.id, row.pid) for row in tx.execute(select(workers).filter_by(machine=machine))]
 
 
-def bury(tx: Connection, worker: str) -> None:
+def unregister(tx: Connection, worker: str) -> None:
     """Delete a worker that ended, and free the buckets it held."""
     tx.execute(update(leases).filter_by(token=worker).values(token=None, until=0))
     tx.execute(delete(workers).filter_by(id=worker))
 
 
-def strike_silent(tx: Connection, *, now: datetime) -> None:
-    """Delete workers that have been silent for so long that they are hardly alive; one that is enlists again."""
+def delete_silent_workers(tx: Connection, *, now: datetime) -> None:
+    """Delete workers that have been silent for so long that they are hardly alive; one that is registers again."""
     tx.execute(delete(workers).where(workers.c.beat_at < ms(now - _SILENT_FOR), ~_may_be_older(now)))

@@ -15,7 +15,7 @@ from bridge.record.codec import Facts, iso
 from bridge.record.database import at, ms
 from bridge.record.outbox.digests import IS_OPEN, waiting
 from bridge.record.polling import problems
-from bridge.record.rulesets import Standing
+from bridge.record.rulesets import RulesState
 from bridge.record.schema import (
     DEAD,
     IS_OUT,
@@ -130,7 +130,7 @@ class State:
     watches: Sequence[Facts]
     notifiers: Sequence[Facts]
     workers: Sequence[Facts]
-    standing: Standing
+    rules: RulesState
     unread: Mapping[str, int]  # jobs that cannot be read
     troubles: Mapping[str, Trouble]  # by notifier
 
@@ -141,7 +141,7 @@ def state(tx: Connection, *, now: datetime) -> State:
         watches=read_watches(tx),
         notifiers=found,
         workers=read_workers(tx),
-        standing=rulesets.standing(tx, now=now),
+        rules=rulesets.state(tx, now=now),
         unread=problems.counts(tx),
         troubles=_troubles(tx, found, now),
     )

@@ -38,7 +38,7 @@ Key = tuple[str, str, int]  # bucket, job, sequence
 MessageKey = tuple[str, str, str]  # kind of message, rule, notifier
 
 
-def freeze(tx: Connection) -> None:
+def use_one_snapshot(tx: Connection) -> None:
     """See nothing of what others write from now on. First in a transaction; on SQLite it is always so."""
     if tx.dialect.name == "postgresql":
         tx.execute(sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))

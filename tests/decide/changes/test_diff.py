@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.changes.diff import diff, gone, is_news, latest
+from bridge.decide.changes.diff import diff, gone_transitions, is_news, latest
 from bridge.model import DONE, GONE, NEW, STATES, SeenJob, Transition
 from tests.support.nouns import NOON, a_job
 
@@ -68,7 +68,7 @@ def test_changes_come_in_the_order_of_the_page():
 
 def lost(state: str) -> tuple[Transition, ...]:
     before = SeenJob(job_id="j1", state=state, sequence=4)
-    return gone([(before, a_job(state=state))], watch="vod", now=NOON)
+    return gone_transitions([(before, a_job(state=state))], watch="vod", now=NOON)
 
 
 def test_an_unfinished_job_that_ci_no_longer_knows_is_gone_and_not_failed():
@@ -104,7 +104,7 @@ def test_no_order_or_repetition_of_stale_pages_repeats_a_state_or_reopens_an_end
     for number, poll in enumerate(polls):
         now = NOON + timedelta(minutes=number)
         if isinstance(poll, str):
-            steps = gone([(known[poll], a_job(id=poll))] if poll in known else [], watch="vod", now=now)
+            steps = gone_transitions([(known[poll], a_job(id=poll))] if poll in known else [], watch="vod", now=now)
         else:
             steps = diff(known, poll, watch="vod", now=now)
         for step in steps:

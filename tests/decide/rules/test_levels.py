@@ -68,7 +68,10 @@ def test_repetitions_stand_on_a_grid_that_begins_with_the_first() -> None:
     first = Alarm(rule="stuck", since=NOON, fired_at=at, last_at=at, notifiers=("hook",))
     time = TimeInState(began=running().began, alarms={"stuck": first})
     counts = [
-        [one.overdue and one.overdue.count for one in judge_overdue(time, book.matcher, gates(book, at), NOON + at)]
+        [
+            one.level_event and one.level_event.count
+            for one in judge_overdue(time, book.matcher, gates(book, at), NOON + at)
+        ]
         for at in (minutes(39), minutes(40), minutes(55))
     ]
     assert counts == [[], [1], [2]]

@@ -23,7 +23,7 @@ def _known(db: Database) -> None:
 
 
 def _reap(db: Database) -> int:
-    return write(db, results.free_lost, read(db, results.held), now=LATE)
+    return write(db, results.free_lost, read(db, results.open_claims), now=LATE)
 
 
 def _states(db: Database) -> list[int]:
@@ -125,7 +125,7 @@ def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
 def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db: Database) -> None:
     put(db, new_delivery("d1", key="a"), new_delivery("d2", key="a"))
     (mine,) = claim(db)
-    seen = read(db, results.held)
+    seen = read(db, results.open_claims)
     assert _reap(db) == 1
     assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempts)] == [(1, "lost", "lost")]
     assert [total.labels for total in read(db, counters.totals, ["attempt"])] == [("cms", "lost")]
@@ -133,7 +133,7 @@ def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
     assert write(db, results.free_lost, seen, now=LATE) == 0  # it has a new holder
-    assert read(db, results.held) == [(again.n, again.lease)]
+    assert read(db, results.open_claims) == [(again.n, again.lease)]
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_what_is_long_over_by_a_worker_that_was_silent_since_is_abandoned(
     put(db, new_delivery("d1"))
     (mine,) = claim(db, worker="w1")
     now = NOW + since
-    write(db, leases.enlist, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
+    write(db, leases.register, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
     if beat:
-        write(db, leases.enlist, "w1", machine="m", pid=1, now=now + beat)
+        write(db, leases.register, "w1", machine="m", pid=1, now=now + beat)
     assert read(db, results.abandoned, before=now - minutes(10)) == ({(mine.n, mine.lease)} if is_abandoned else set())
 
 
@@ -176,7 +176,7 @@ def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, buri
     claim(db, free=1, worker="w1")
     claim(db, free=1, worker=other)
     freed = buried == "w1"
-    assert write(db, results.bury, buried, now=NOW) == int(freed)
+    assert write(db, results.free_claims_of, buried, now=NOW) == int(freed)
     assert _states(db) == [WAITING if freed else SENDING, SENDING]
     assert claimed_ids(db) == (["d1"] if freed else [])
 

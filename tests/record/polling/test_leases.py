@@ -117,8 +117,8 @@ def test_burying_a_worker_frees_its_buckets_only(db: Database) -> None:
     with db.write() as tx:
         leases.acquire(tx, "b-1250000000", "w10", now=NOW)
         for name in ("w1", "w10"):
-            leases.enlist(tx, name, machine="m", pid=1, now=NOW)
-        leases.bury(tx, "w1")
+            leases.register(tx, name, machine="m", pid=1, now=NOW)
+        leases.unregister(tx, "w1")
         assert leases.workers_on(tx, "m") == [("w10", 1)]
     assert _acquire(db, "w2")
     assert row_of(db, schema.leases, name="b-1250000000")["token"] == "w10"
@@ -128,12 +128,12 @@ def test_a_worker_that_says_nothing_for_ten_minutes_is_deleted_and_an_older_one_
     """One that is only asleep may wake, and what it does not know must be heeded."""
     with db.write() as tx:
         for name in ("silent", "older", "alive"):
-            leases.enlist(tx, name, machine="m", pid=7, now=NOW)
+            leases.register(tx, name, machine="m", pid=7, now=NOW)
         tx.execute(update(workers).where(workers.c.id == "older").values(revision="0001"))
 
     def left(now: datetime) -> list[str]:
         write(db, leases.beat, "alive", now=now, rules_sha="abc", rules_fault="rules.toml:1: no")
-        write(db, leases.strike_silent, now=now)
+        write(db, leases.delete_silent_workers, now=now)
         return sorted(row["id"] for row in rows(db, workers))
 
     assert left(NOW + minutes(10)) == ["alive", "older", "silent"]
