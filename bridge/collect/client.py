@@ -19,13 +19,11 @@ from bridge.collect.http import HttpSession, Proxies, Reply
 from bridge.collect.jobs_xml import AnswerReader, JobCache, ReplyContent, read_error
 from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization
-from bridge.model import Description, Page, Place, Rate, Stream
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, Description, Page, Place, Rate, Stream
 from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
 
-PAGE_SIZE = 100  # the list's maximum; cloud docs 1045/73114, read 2026-11-21
-IDS_A_CALL = 10  # the maximum by id; describe document of 2025-09, read 2026-11-21
 # A comma stands between two ids, a slash between parts of a path, and "." and ".." are no id to an HTTP client.
 _ASKABLE = re.compile(r"(?!\.*$)[\w.~:@-]+", re.ASCII)
 SIGNED_BEFORE_S, SIGNED_AFTER_S = 60, 600  # around now; short, as a signature in some log is a key
@@ -123,8 +121,8 @@ class TencentCi:
 
         An id that cannot be part of a path is not requested; it is neither among the jobs nor missing.
         """
-        if not 1 <= len(ids) <= IDS_A_CALL:
-            raise ValueError(f"describe takes 1 to {IDS_A_CALL} ids, not {len(ids)}")
+        if not 1 <= len(ids) <= IDS_PER_CALL:
+            raise ValueError(f"describe takes 1 to {IDS_PER_CALL} ids, not {len(ids)}")
         asked = ",".join(job_id for job_id in ids if _ASKABLE.fullmatch(job_id))
         if not asked:
             return Description(jobs=())

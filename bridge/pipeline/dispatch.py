@@ -17,7 +17,7 @@ from bridge.decide.retries import BREAKER_THRESHOLD, breaker_pause, counts_from,
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
 from bridge.pipeline.digests import send_due_digests
-from bridge.pipeline.housekeeping import LEASE, Housekeeping, notify_fallback, retry_of
+from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallback, retry_of
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
@@ -175,7 +175,7 @@ class Dispatcher:
         self._newest ^= {delivery.notifier for delivery in claimed.deliveries}
         self._again_at = claimed.again_at
         self._held.update(delivery.n for delivery in claimed.deliveries)
-        self._prefetch.add(claimed.deliveries, lease_until_s=now_s + LEASE.total_seconds())
+        self._prefetch.add(claimed.deliveries, lease_until_s=now_s + CLAIM_LEASE.total_seconds())
         return len(claimed.deliveries)
 
     def _claim(self, tx: Connection, free: int, now: datetime) -> claims.Claimed:
@@ -184,7 +184,7 @@ class Dispatcher:
             tx,
             free=free,
             lease=f"{self.worker}.{number}",
-            lease_for=LEASE,
+            lease_for=CLAIM_LEASE,
             now=now,
             turn=number,
             ahead=self._prefetch.quick,
@@ -274,9 +274,9 @@ class Dispatcher:
             attempts=delivery.attempts - delivery.lost,  # who dies while sending says nothing of the receiver
             used=run - first,
             retry=retry_of(delivery.notifier, self.book()),
-            wish=outcome.after,
+            retry_after=outcome.after,
             chance=self.chance(),
-            stood_for=delivery.retry_due is not None and probed_since(due, breaker),
+            probed=delivery.retry_due is not None and probed_since(due, breaker),
             may_end=may_end,
         )
         return Ended(attempt) if pause is None else Ended(attempt, now + pause, first, run + pause)

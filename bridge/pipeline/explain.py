@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.routing import route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import TimeInState, judge_time_in_state
+from bridge.decide.rules.levels import TimeInState, evaluate_time_in_state
 from bridge.decide.rules.matching import Answer, Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
 from bridge.decide.rulesfile.rulesets import ruleset_from_text
@@ -172,7 +172,7 @@ def _edge_facts(verdict: Verdict) -> Facts:
         "why_not": verdict.why_not,
         "misses": len(verdict.misses),
         "notifiers": list(verdict.notifiers),
-        "already_told": list(verdict.already),
+        "already_told": list(verdict.notified_earlier),
     }
 
 
@@ -203,7 +203,7 @@ def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, Alarm]) -> l
     """Return what every level rule says, top to bottom, then those that fired and are no longer among the rules."""
     matcher = ruleset.matcher
     levels = []
-    for verdict in judge_time_in_state(period.time, matcher, period.asked_at, matcher.levels):
+    for verdict in evaluate_time_in_state(period.time, matcher, period.asked_at, matcher.levels):
         alarm = fired.get(verdict.rule.name)
         answer, why = (Answer.FIRED, _fired(alarm, verdict.rule)) if alarm else _not_fired(verdict, period)
         levels.append(_level_facts(period, verdict.rule, answer, why, alarm) | {"judged_by": ruleset.sha})
@@ -579,7 +579,7 @@ def _not_made(verdicts: Iterable[Verdict], deliveries: Sequence[Facts], missing:
         rule = verdict.rule
         if not verdict.fired and not verdict.misses:
             yield from (_no_delivery(rule, name, "stopped", verdict.why_not or "") for name in rule.notify)
-        for name, earlier in verdict.already.items():
+        for name, earlier in verdict.notified_earlier.items():
             brief = _briefly(made.get((earlier.name, name)))
             why = f'rule "{earlier.name}" above notifies {name} of this ({brief})'
             yield _no_delivery(rule, name, "already_told", why)

@@ -26,7 +26,7 @@ from bridge.record.polling import snapshots
 logger = logging.getLogger(__name__)
 
 # Every attempt ends within its own hard deadline of 15 s; a lease that outlives it needs no renewal.
-LEASE = timedelta(seconds=30)
+CLAIM_LEASE = timedelta(seconds=30)
 _LONGEST_STEP_S = 10.0  # between two looks at claims that counts
 _EVERY_S = 5.0
 _OFTEN_S = 1.0  # while there is more to look at
@@ -79,7 +79,7 @@ class Housekeeping:
     new_lease: Callable[[], str]
     clock_fault: Callable[[Connection], str | None]
     run_clock: RunClock = field(init=False)
-    _lease_watcher: LeaseWatcher = field(default_factory=lambda: LeaseWatcher(LEASE.total_seconds()), init=False)
+    _lease_watcher: LeaseWatcher = field(default_factory=lambda: LeaseWatcher(CLAIM_LEASE.total_seconds()), init=False)
     _advance_s: float = field(default=0.0, init=False)
     _probes: dict[str, tuple[timedelta, int]] = field(default_factory=dict, init=False)  # run clock, clock in ms
     _looked: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # how far, by notifier left alone
@@ -123,7 +123,7 @@ class Housekeeping:
         """Send what waits for a paused notifier to its fallback, if it has one."""
 
         def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
-            return claims.claim_paused(tx, name, lease=self.new_lease(), lease_for=LEASE, now=now, most=_AT_ONCE)
+            return claims.claim_paused(tx, name, lease=self.new_lease(), lease_for=CLAIM_LEASE, now=now, most=_AT_ONCE)
 
         notifier = self.book().notifiers.get(name)
         if notifier and notifier.fallback:
@@ -161,7 +161,7 @@ class Housekeeping:
         def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
             lease = self.new_lease()
             return claims.claim_to_give_up(
-                tx, name, left, threshold=BREAKER_THRESHOLD, lease=lease, lease_for=LEASE, now=now
+                tx, name, left, threshold=BREAKER_THRESHOLD, lease=lease, lease_for=CLAIM_LEASE, now=now
             )
 
         left = set(numbers)

@@ -31,9 +31,7 @@ from bridge.decide.changes.diff import (
     to_ask_again,
 )
 from bridge.decide.changes.scan import (
-    IDS_PER_CALL,
     OVERLAP,
-    PAGE_SIZE,
     Listing,
     Span,
     in_tens,
@@ -44,7 +42,20 @@ from bridge.decide.changes.scan import (
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
-from bridge.model import DONE, GONE, Description, Job, JobProblem, MissingJob, Page, Stream, Transition, Watch
+from bridge.model import (
+    DONE,
+    GONE,
+    IDS_PER_CALL,
+    PAGE_SIZE,
+    Description,
+    Job,
+    JobProblem,
+    MissingJob,
+    Page,
+    Stream,
+    Transition,
+    Watch,
+)
 from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
@@ -615,8 +626,8 @@ class Poller:
         """Store how the poll ended, and let go of the bucket unless its lists go on at once."""
         poll, watch, error = context.poll, context.watch, context.poll.error
         refused = not poll.calls or isinstance(error, Throttled)
-        wish = error.retry_after if error else None
-        after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, wish=wish)
+        retry_after = error.retry_after if error else None
+        after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, retry_after=retry_after)
         with self._transaction(context, self.clock()) as tx:
             as_of = earlier(context.began, context.ahead)
             overdue = route_overdue_jobs(tx, watch, context.book, as_of, self.clock(), saw=context.saw)

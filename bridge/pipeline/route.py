@@ -13,7 +13,6 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, GONE, Alarm, Transition, Watch
 from bridge.record import counters, rulesets
 from bridge.record.counters import Count, timed
@@ -123,7 +122,7 @@ def _of_transition(step: Transition, *, matched: bool) -> Iterator[Count]:
     if step.happened_at != step.seen_at:  # else CI did not say when it happened
         yield timed("detection", (), (step.seen_at - step.happened_at) / timedelta(seconds=1))
     if step.to in DONE:
-        took = job_seconds(job, step.happened_at)
+        took = job.seconds(step.happened_at)
         if took["duration"] is not None:
             yield timed("job_duration", (tag, queue, step.to), took["duration"])
         if job.started_at and took["wait"] is not None:
@@ -135,5 +134,5 @@ def _of_matches(routings: Iterable[RoutingResult]) -> Iterator[Count]:
     verdicts = (verdict for routing in routings for verdict in routing.verdicts if verdict.kind != "recovery")
     for verdict in verdicts:
         yield Count("match", (verdict.rule.name,))
-        if verdict.already:
-            yield Count("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.already))
+        if verdict.notified_earlier:
+            yield Count("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.notified_earlier))

@@ -20,11 +20,11 @@ _APART = timedelta(seconds=60)  # a new file may take so long to reach every wor
 
 
 class OtherRules(Exception):
-    """Other rules are in force than those that were to judge; what they would have said is not stored."""
+    """Other rules are in force than those that were to be evaluated; what they would have said is not stored."""
 
 
 def store(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
-    """Keep a ruleset that is in use, and store when it was."""
+    """Store a ruleset that is in use, and that it is now."""
     row = upsert(tx, rulesets).values(sha=sha, text=text, used_at=ms(now))
     tx.execute(row.on_conflict_do_update(index_elements=["sha"], set_={"used_at": ms(now), "text": text}))
     counters.add(tx, [Count("rules", ())], now=now)
@@ -46,7 +46,7 @@ def in_force(tx: Connection) -> str | None:
 
 
 def require_in_force(tx: Connection, sha: str) -> None:
-    """Raise OtherRules unless this ruleset is in force: to be called in each transaction that judges by it."""
+    """Raise OtherRules unless this ruleset is in force: to be called in each transaction that evaluates them."""
     current = in_force(tx)
     if current not in (None, sha):
         raise OtherRules(f"the rules {current} are in force, not {sha}")
@@ -73,7 +73,7 @@ def replace_temporarily(tx: Connection, sha: str, *, instead_of: str) -> bool:
     if in_force(tx) != instead_of:
         return False
     tx.execute(update(rulesets).where(rulesets.c.stands_in).values(stands_in=False))
-    if in_force(tx) != sha:  # else it is the one that was accepted last, and stands in for none
+    if in_force(tx) != sha:  # else it is the one that was accepted last, and replaces none
         tx.execute(update(rulesets).filter_by(sha=sha).values(stands_in=True))
     return True
 
@@ -113,7 +113,7 @@ class WorkerRules:
     sha: str | None
     beat: int
     alive: bool
-    older: bool  # of a version that knows nothing of rules in force, and judges by its own
+    older: bool  # of a version that knows nothing of rules in force, and evaluates its own
     other: bool  # it has had other rules than those accepted last for longer than a change takes
     fault: str | None
     note: str | None
@@ -124,7 +124,7 @@ class RulesState:
     """Which rules are in force, and which worker has which."""
 
     sha: str | None  # in force
-    last: str | None  # accepted last: another one while `sha` stands in for it
+    last: str | None  # accepted last: another one while `sha` temporarily replaces it
     changed: datetime  # when others were accepted than before
     numbers: Mapping[str, int]  # of each ruleset that was ever accepted
     workers: Sequence[WorkerRules]

@@ -171,7 +171,7 @@ transitions = Table(
     Column("silent", Text),
     Column("verdicts", Text, nullable=False),  # JSON: [[rule, [notifier, ...]], ...] of the rules that fired
     Column("detail", Text, nullable=False),
-    Column("rules", String(12)),  # the ruleset that judged it
+    Column("rules", String(12)),  # the ruleset it was matched against
     Column("still_at", BigInteger),  # the last poll before that saw its stream whole: still in `was`
     UniqueConstraint("bucket", "job_id", "sequence", name="transition_once"),
     sqlite_autoincrement=True,
@@ -337,7 +337,7 @@ alarms = Table(
     sqlite_autoincrement=True,
 )
 
-# The rules as they were, without what may be secret: a transition names the ones that judged it.
+# The rules as they were, without what may be secret: a transition names the ones it was matched against.
 rulesets = Table(
     "ruleset",
     metadata,
@@ -348,7 +348,7 @@ rulesets = Table(
     Column("stands_in", Boolean, nullable=False, server_default=text("false")),  # this one is, as no live worker has it
     Column("empty_allowed", Boolean, nullable=False, server_default=text("false")),  # a person said it may be empty
 )
-# Asked in every transaction that judges: the whole answer is in the index, and the texts are not read.
+# Asked in every transaction that evaluates rules: the whole answer is in the index, and the texts are not read.
 _partial(rulesets, "accepted", "stands_in", "accepted", "sha", where="accepted IS NOT NULL")
 
 # Templates that did not render.

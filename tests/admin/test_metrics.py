@@ -79,7 +79,7 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
     assert found["bridge_poll_last_success_timestamp_seconds"] == {("ap-chongqing", "vod"): NOON.timestamp()}
     assert found["bridge_worker_last_heartbeat_timestamp_seconds"] == {("worker", "w7"): NOON.timestamp()}
     assert found["bridge_lease_held"] == {("media-1250000000", "w7"): 1}
-    either_world.now += 2 * leases.LEASE
+    either_world.now += 2 * leases.BUCKET_LEASE
     assert scrape(either_world)["bridge_lease_held"] == {("media-1250000000", ""): 0}
 
 

@@ -324,14 +324,14 @@ def test_another_worker_goes_on_when_this_one_has_lost_its_lease(rig: Pruned) ->
 
     def away(_: float) -> None:
         if count(rig.db, "job") == pruning.AT_ONCE:
-            rig.clock.advance(2 * leases.LEASE)
+            rig.clock.advance(2 * leases.BUCKET_LEASE)
             with rig.db.write() as tx:
                 assert pruning.acquire(tx, "w2", now=rig.clock())
 
     slow = rig.new_pruner(away)
     assert [slow.prune(rig.book), slow.prune(rig.book)] == [{"jobs": pruning.AT_ONCE}, {}]
     with rig.db.write() as tx:
-        leases.release(tx, pruning.LEASE, "w2")
+        leases.release(tx, pruning.LEASE_NAME, "w2")
     assert rig.new_pruner(lambda _: None, "w3").prune(rig.book) == {"jobs": pruning.AT_ONCE}
 
 

@@ -14,7 +14,7 @@ from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.decide.templates.functions import Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
-from bridge.decide.text.times import human, iso, job_seconds
+from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, basename, cut, ident, shown
 from bridge.model import DONE, FAILED, GONE, NEW, OUTPUTS_KEPT, Message, NewDelivery, Notifier, Transition
 
@@ -84,7 +84,7 @@ def happened_at(transition: Transition, level_event: LevelEvent | None) -> datet
 
 def _job_facts(transition: Transition, queue_names: Mapping[str, str]) -> dict[str, Any]:
     job = transition.job
-    seconds = job_seconds(job, transition.seen_at)
+    seconds = job.seconds(transition.seen_at)
     return {
         "id": job.id,
         "tag": job.tag,
@@ -310,7 +310,7 @@ def default_title(transition: Transition, level_event: LevelEvent | None = None)
 
 def default_text(transition: Transition, level_event: LevelEvent | None = None) -> str:
     """Say in one line what a person wants to know first."""
-    job, seconds = transition.job, job_seconds(transition.job, transition.seen_at)
+    job, seconds = transition.job, transition.job.seconds(transition.seen_at)
     if level_event and not level_event.recovered:
         limit = human(level_event.after.total_seconds())
         return f"{level_event.state} since {iso(level_event.since)}; the rule allows {limit}"

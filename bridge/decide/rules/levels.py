@@ -30,18 +30,20 @@ class TimeInState:
         return step.happened_at if step.was in (NEW, SUBMITTED) else step.seen_at
 
 
-def judge_time_in_state(time: TimeInState, matcher: Matcher, now: datetime, rules: Sequence[Rule]) -> Iterator[Verdict]:
+def evaluate_time_in_state(
+    time: TimeInState, matcher: Matcher, now: datetime, rules: Sequence[Rule]
+) -> Iterator[Verdict]:
     """Yield what each of these level rules says now, top to bottom."""
     facts = matcher.facts(replace(time.began, seen_at=now))
     stops: Rule | None = None
     for rule in rules:
-        verdict = stopped(rule, stops) if stops else _judged(time, rule, facts, now)
+        verdict = stopped(rule, stops) if stops else _evaluated(time, rule, facts, now)
         yield verdict
         if verdict.fired and rule.stop:
             stops = rule
 
 
-def _judged(time: TimeInState, rule: Rule, facts: Facts, now: datetime) -> Verdict:
+def _evaluated(time: TimeInState, rule: Rule, facts: Facts, now: datetime) -> Verdict:
     level, began, since = rule.level, time.began, time.since
     if (why_not := rule.why_not(facts)) or level is None:
         return Verdict(rule=rule, answer=Answer.NO, why_not=why_not)
@@ -64,7 +66,7 @@ def firing_levels(time: TimeInState, matcher: Matcher, now: datetime) -> list[Ve
     since = time.since
     # A rule whose time is not over cannot fire: it is not asked, as there may be many jobs and many rules.
     due = [rule for rule in matcher.levels_for(time.began) if rule.level and since + rule.level.after <= now]
-    return [verdict for verdict in judge_time_in_state(time, matcher, now, due) if verdict.fired] if due else []
+    return [verdict for verdict in evaluate_time_in_state(time, matcher, now, due) if verdict.fired] if due else []
 
 
 def newly_overdue(time: TimeInState, matcher: Matcher, now: datetime) -> Iterator[Verdict]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from bridge.decide.routing import judge
+from bridge.decide.routing import evaluate
 from bridge.decide.rules.gates import Gates, Scope
 from bridge.decide.rules.levels import TimeInState, firing_levels
 from bridge.decide.rules.matching import Facts, Kind, Rule, Verdict
@@ -119,7 +119,7 @@ class Replay:
     Gates are those of the moment, from mutes, silences and `group`. What a throttle would hold depends on all that the
     outbox got before, so it counts as "told".
 
-    A level rule's message is judged when the rule fires: where that rule is the same in force, this is the moment on
+    A level rule's message is evaluated when the rule fires: where that rule is the same in force, this is the moment on
     record, else the one when the time is over, as if there were a poll just then.
     """
 
@@ -138,7 +138,7 @@ class Replay:
     def feed(self, past: PastTransition) -> None:
         step = past.transition
         alarms = self._alarms.pop((step.job.bucket, step.job.id, step.sequence), None)
-        verdicts = judge(step, self._rules.matcher, self._gates(step.seen_at), alarms or ())
+        verdicts = evaluate(step, self._rules.matcher, self._gates(step.seen_at), alarms or ())
         if past.is_known:
             self._compare(past, "transition", _statuses(verdicts, "transition"))
         else:

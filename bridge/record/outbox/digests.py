@@ -54,9 +54,9 @@ IS_OPEN = literal_column("digest.ended_at").is_(None)  # a partial index is foun
 def add_members(
     tx: Connection, hold: Hold, notifier: str, count: int, *, channel: str | None = None, now: datetime
 ) -> list[int]:
-    """Make room for `count` messages in the digest of this gate, new ones where there is none or it is full.
+    """Count `count` messages into digests of this gate; return for each the number of its digest.
 
-    Return the number of the digest of each. One that is full is due.
+    A new digest is opened where there is none, or it is full. A full digest is due.
     """
     key, places = _key(hold.gate, hold.name, notifier, hold.key, channel), list[int]()
     facts = {"label": hold.label or None, "channel": channel, "wall": hold.wall, "drops": hold.drop}

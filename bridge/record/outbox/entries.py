@@ -1,8 +1,8 @@
 """The outbox: deliveries that are to be sent. `claims` takes from it, `results` stores what came of them.
 
 A delivery waits, is being sent, was sent, or is dead. Ordering keys keep the order per notifier and job: a delivery is
-claimed only if no earlier one of its key (column `lane`) waits or is being sent. What a gate holds waits in a digest,
-and is merged into the delivery of that digest, or dropped.
+claimed only if no earlier one of its key (column `lane`) waits or is being sent. A delivery that a gate holds waits in
+a digest, and is merged into the delivery of that digest, or dropped.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from bridge.record.schema import (
 def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: bool = False) -> Sequence[NewDelivery]:
     """Store messages and their deliveries; one that is there already stays as it is.
 
-    What a gate holds, or exceeds the throttle of its rule, becomes a member of a digest; return the others. `at_once`:
-    they go out now, whatever their notifiers wait for.
+    A delivery that a gate holds, or that exceeds the throttle of its rule, becomes a member of a digest. Return the
+    others. `at_once`: they go out now, whatever their notifiers wait for.
     """
     new = _without_known(tx, new)
     if not new:
@@ -174,7 +174,7 @@ def resume(tx: Connection, notifier: str) -> bool:
 
 
 def postpone_notifier(tx: Connection, notifier: str, until: datetime, *, asked: timedelta | None = None) -> None:
-    """Send a notifier nothing before then; a longer wait stays. `asked`: it wants that itself, until this run clock."""
+    """Send a notifier nothing before then; a longer wait stays. `asked`: it asked for that, until this run clock."""
     wait = update(notifiers).where(notifiers.c.name == notifier, notifiers.c.not_before < ms(until))
     values: dict[str, Any] = {"not_before": ms(until)}
     tx.execute(wait.values(values if asked is None else values | {"asked_run": run_ms(asked)}))
@@ -192,7 +192,7 @@ def breaker_of(row: Row[Any]) -> Breaker:
 def failed(tx: Connection, notifier: str, count: int, *, threshold: int, run: timedelta) -> int:
     """Count attempts without an answer, the last begun at this run clock; return how many that makes in a row.
 
-    Many at once are one failure: from `threshold` on they count as one.
+    `threshold` of them open the notifier's breaker. From then on, many at once count as one.
     """
     failures = notifiers.c.failures
     sum_, broken = failures + count, failures >= threshold

@@ -96,7 +96,7 @@ def counts(tx: Connection, ids: Collection[str] | None = None) -> dict[str, int]
 
 
 def mark_notified(tx: Connection, ends: Iterable[tuple[str, str]]) -> None:
-    """Store which notifiers were sent that silences are over, each as (silence, notifier)."""
+    """Store which notifiers were notified of the end of which silence, each as (silence, notifier)."""
     for id_, notifier in sorted(set(ends)):
         row = tx.execute(select(silences.c.told).filter_by(id=id_)).first()
         told = json.loads(row.told) if row else [notifier]

@@ -15,7 +15,7 @@ from bridge.record.database import maybe_at, ms, upsert
 from bridge.record.schema import HEAD, leases, notifiers, watches, workers
 
 # A call to CI ends within its own deadline of 30 s, and the lease is renewed for each.
-LEASE = timedelta(seconds=90)
+BUCKET_LEASE = timedelta(seconds=90)
 _SILENT_FOR = timedelta(minutes=10)  # a live worker beats every 15 s
 _OLDER_SILENT_FOR = timedelta(hours=1)  # one of an older version, which may only be asleep
 
@@ -26,7 +26,7 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredWatch:
-    """A watch as stored."""
+    """A watch, as the last poll left it."""
 
     name: str
     next_poll_at: int
@@ -68,15 +68,15 @@ def acquire(tx: Connection, name: str, token: str, *, now: datetime) -> bool:
     """Take or keep a lease; False if another worker holds it.
 
     A lease that ends much later than one can is from before the clock was set back, and counts as over; the
-    clocks of two machines may differ by up to LEASE.
+    clocks of two machines may differ by up to BUCKET_LEASE.
     """
-    times = {"now": ms(now), "latest": ms(now + 2 * LEASE), "end": ms(now + LEASE)}
+    times = {"now": ms(now), "latest": ms(now + 2 * BUCKET_LEASE), "end": ms(now + BUCKET_LEASE)}
     return tx.execute(_ACQUIRE, {"of": name, "by": token, **times}).rowcount == 1
 
 
 def renew(tx: Connection, name: str, token: str, *, now: datetime) -> None:
     """Keep a lease, and lock its row until the transaction ends. Raises LeaseLost."""
-    if tx.execute(_RENEW, {"of": name, "by": token, "end": ms(now + LEASE)}).rowcount != 1:
+    if tx.execute(_RENEW, {"of": name, "by": token, "end": ms(now + BUCKET_LEASE)}).rowcount != 1:
         raise LeaseLost(name)
 
 
@@ -179,5 +179,5 @@ def unregister(tx: Connection, worker: str) -> None:
 
 
 def delete_silent_workers(tx: Connection, *, now: datetime) -> None:
-    """Delete workers that have been silent for so long that they are hardly alive; one that is registers again."""
+    """Delete workers that have been silent for long. One that is alive all the same registers again."""
     tx.execute(delete(workers).where(workers.c.beat_at < ms(now - _SILENT_FOR), ~_may_be_older(now)))

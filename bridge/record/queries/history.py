@@ -46,7 +46,7 @@ def use_one_snapshot(tx: Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How many transitions there are in a time, and the rulesets that judged them (None: before those were kept)."""
+    """How many transitions there are in a time, and against which rulesets they were matched (None: not kept)."""
 
     count: int
     rulesets: Sequence[str | None]
@@ -77,7 +77,7 @@ class Stored:
     rules: str | None
     followed: bool
     still_at: datetime | None
-    followed_under: str | None  # the ruleset that judged the next transition
+    followed_under: str | None  # the ruleset that the next transition was matched against
 
     @property
     def key(self) -> Key:

@@ -82,13 +82,13 @@ def test_a_job_that_ended_does_not_become_gone_when_ci_forgets_it():
 
 
 def test_a_job_that_was_gone_goes_on_from_the_state_that_ci_named_last():
-    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, named="Running")}
+    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, last_ci_state="Running")}
     (step,) = diff(before, [a_job(id="j1", state="Success")], watch="vod", now=NOON)
     assert (step.was, step.to, step.sequence) == ("Running", "Success", 3)
 
 
 def test_a_job_that_was_gone_and_is_as_before_comes_from_gone():
-    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, named="Running")}
+    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, last_ci_state="Running")}
     assert changes(before, a_job(id="j1", state="Running")) == [("j1", GONE, "Running")]
 
 
@@ -110,7 +110,7 @@ def test_no_order_or_repetition_of_stale_pages_repeats_a_state_or_reopens_an_end
         for step in steps:
             told.setdefault(step.job.id, []).append(step)
             named = step.was if step.to == GONE else None
-            known[step.job.id] = SeenJob(job_id=step.job.id, state=step.to, sequence=step.sequence, named=named)
+            known[step.job.id] = SeenJob(job_id=step.job.id, state=step.to, sequence=step.sequence, last_ci_state=named)
     for steps in told.values():
         states = [step.to for step in steps]
         assert all(one != other for one, other in pairwise(states))

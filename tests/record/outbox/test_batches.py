@@ -254,7 +254,7 @@ def test_cancelling_lets_what_is_not_due_yet_be_dead_again(db: Database) -> None
     assert (left, cancelled) == (Batch(id=FIRST, waiting=11, dead=19), 19)
     assert list(dues(db)) == names(11)
     one = row_of(db, deliveries, id="d020")
-    assert (one["state"], one["ended_at"], one["why"]) == (DEAD, ms(moment), "its resending was cancelled")
+    assert (one["state"], one["ended_at"], one["why"]) == (DEAD, ms(moment), "its batch was cancelled")
     assert cancel(db, now=moment)[1] == 0
 
 

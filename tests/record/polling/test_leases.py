@@ -10,12 +10,12 @@ from bridge.model import Notifier, Place, Rate
 from bridge.record import schema
 from bridge.record.database import Database, at, ms
 from bridge.record.polling import leases
-from bridge.record.polling.leases import LEASE, LeaseLost
+from bridge.record.polling.leases import BUCKET_LEASE, LeaseLost
 from bridge.record.schema import notifiers, watches, workers
 from tests.support.nouns import BUCKET, NOW, a_watch, hours, minutes, seconds
 from tests.support.records import execute, know, read, row_of, rows, write
 
-AFTER = NOW + LEASE + seconds(0.001)
+AFTER = NOW + BUCKET_LEASE + seconds(0.001)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def _polled(db: Database, name: str = "vod", **facts: Any) -> None:
     [
         ("w1", "w2", NOW, False),
         ("w1", "w1", NOW, True),
-        ("w1", "w2", NOW + LEASE, False),
+        ("w1", "w2", NOW + BUCKET_LEASE, False),
         ("w1", "w2", AFTER, True),
         ("w1", "w2", NOW - seconds(2), False),  # the clocks of two workers differ a little
         ("w1", "w2", NOW - hours(5), True),  # the clock was set back
@@ -69,7 +69,7 @@ def test_a_lease_is_renewed_until_another_worker_has_it(db: Database) -> None:
     # Its row is locked until the end of the transaction: on PostgreSQL by itself, on SQLite by the write lock.
     _acquire(db, "w1")
     write(db, leases.renew, BUCKET, "w1", now=NOW + hours(1))  # it was over, and nobody else has asked
-    assert row_of(db, schema.leases, name=BUCKET)["until"] == ms(NOW + hours(1) + LEASE)
+    assert row_of(db, schema.leases, name=BUCKET)["until"] == ms(NOW + hours(1) + BUCKET_LEASE)
     assert not _acquire(db, "w2", NOW + hours(1))
     assert _acquire(db, "w2", NOW + hours(2))
     with pytest.raises(LeaseLost, match=BUCKET):
