@@ -205,7 +205,7 @@ messages = Table(
 Index("message_job", messages.c.job_id)
 
 # `due_at` of a delivery that goes out at once, whatever its notifier waits for: neither a breaker nor a Retry-After.
-AT_ONCE = 0
+DUE_AT_ONCE = 0
 WAITING, SENDING, SENT, DEAD, HELD, MERGED, DROPPED = range(7)
 DELIVERY_STATES = ("waiting", "sending", "sent", "dead", "held", "merged", "dropped")
 
@@ -395,7 +395,7 @@ notifiers = Table(
     Column("ok_at", BigInteger),
     Column("failures", Integer, nullable=False, server_default="0"),  # attempts in a row without an answer: the breaker
     Column("claims", BigInteger, nullable=False, server_default="0"),  # a claim counts only if none came between
-    Column("broken_run", BigInteger),  # the run clock since when it is left alone: the breaker is open
+    Column("broken_run", BigInteger),  # the run clock at which its breaker opened, while that is open
     Column("probed_run", BigInteger),  # the run clock at the last probe since then
     Column("asked_run", BigInteger),  # the run clock up to which its Retry-After asks to wait
 )

@@ -31,7 +31,7 @@ from bridge.model import Breaker, Delivery
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.database import at, ms
 from bridge.record.outbox import entries
-from bridge.record.schema import AT_ONCE, SENDING, WAITING, deliveries, messages, notifiers, state_is, threads
+from bridge.record.schema import DUE_AT_ONCE, SENDING, WAITING, deliveries, messages, notifiers, state_is, threads
 
 LATE = timedelta(seconds=10)  # a batch that waits for places for so long takes turns with what is new
 AHEAD = 3  # while some are in flight, others are recorded or wait, so neither the receiver nor the database idles
@@ -61,7 +61,7 @@ _first_due = select(func.min(_due_at)).where(_OF_NOTIFIER, state_is(WAITING)).sc
 _NOTIFIERS = (
     select(notifiers, _busy.label("busy"), _first_due.label("first_due"))
     .where(notifiers.c.paused_at.is_(None), _first_due <= bindparam("now"))
-    .where(or_(notifiers.c.not_before <= bindparam("now"), _first_due == literal_column(str(AT_ONCE))))
+    .where(or_(notifiers.c.not_before <= bindparam("now"), _first_due == literal_column(str(DUE_AT_ONCE))))
     .order_by(notifiers.c.name)
 )
 
@@ -75,7 +75,7 @@ class Selection(Enum):
     DUE = auto()  # the oldest first
     THESE = auto()  # only :numbers
     NEWEST = auto()  # those never attempted, the youngest first
-    AT_ONCE = auto()  # those due AT_ONCE
+    AT_ONCE = auto()  # those due at DUE_AT_ONCE
     NO_BATCH = auto()  # those of no batch
     PAUSED = auto()  # whatever waits, due or not, except what a batch has scheduled for later
 
@@ -87,7 +87,7 @@ def _claim(dialect: str, selection: Selection) -> Any:
     only: dict[Selection, list[ColumnElement[bool]]] = {
         Selection.THESE: [_n.in_(bindparam("numbers", expanding=True))],
         Selection.NEWEST: [deliveries.c.attempts == literal_column("0")],
-        Selection.AT_ONCE: [_due_at == literal_column(str(AT_ONCE))],
+        Selection.AT_ONCE: [_due_at == literal_column(str(DUE_AT_ONCE))],
         Selection.NO_BATCH: [
             deliveries.c.batch.is_(None),
             _due_at >= select(func.min(latest.c.due_at)).scalar_subquery(),
@@ -202,7 +202,7 @@ def claim(
 ) -> Claimed:
     """Claim what `free` senders can take now, each notifier within its own bounds.
 
-    What is due AT_ONCE comes first, and alone if its notifier would be sent nothing else now.
+    What is due at DUE_AT_ONCE comes first, and alone if its notifier would be sent nothing else now.
 
     lease: must be new with every call: it tells a late result from the right one.
     turn: a number that goes up with every call. The notifier that is first in turn changes with it, so the first one
@@ -240,7 +240,7 @@ def _room_and_selections(
     """Return how many to claim for a notifier, and which: the first selection that finds something counts."""
     places = row.max_in_flight - row.busy
     room = min(1 - row.busy if broken else places + (AHEAD * row.max_in_flight if ahead else 0), free)
-    if row.first_due == AT_ONCE:
+    if row.first_due == DUE_AT_ONCE:
         postponed = row.not_before > ms(now)
         if postponed or room <= 0:
             selections: tuple[Selection, ...] = (Selection.AT_ONCE,)
@@ -364,7 +364,7 @@ def urge(tx: Connection, notifier: str, numbers: Collection[int], *, now: dateti
     other = deliveries.alias("other")
     is_busy = exists().where(other.c.notifier == notifier, state_is(SENDING, other))
     first = select(func.min(_n)).where(_n.in_(numbers), state_is(WAITING), _is_first(), ~is_busy)
-    urged = update(deliveries).where(_n == first.scalar_subquery()).values(due_at=AT_ONCE)
+    urged = update(deliveries).where(_n == first.scalar_subquery()).values(due_at=DUE_AT_ONCE)
     tx.execute(urged, {"now": ms(now)})
 
 

@@ -23,10 +23,10 @@ from bridge.record.counters import Count
 from bridge.record.database import ms, upsert
 from bridge.record.outbox import digests
 from bridge.record.schema import (
-    AT_ONCE,
     DEAD,
     DELIVERY_STATES,
     DROPPED,
+    DUE_AT_ONCE,
     HELD,
     WAITING,
     deliveries,
@@ -55,7 +55,7 @@ def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: b
             "id": delivery.id, "message": delivery.message.id, "notifier": delivery.notifier,
             "lane": delivery.ordering_key, "thread": delivery.thread, "note": delivery.note,
             "created_at": ms(now), "since": ms(now), "attempts": 0,
-            "due_at": AT_ONCE if at_once else ms(now), "body": delivery.body, "channel": delivery.channel,
+            "due_at": DUE_AT_ONCE if at_once else ms(now), "body": delivery.body, "channel": delivery.channel,
             "rule": delivery.message.rule or "", **held.get(place, waits),
         }
         for place, delivery in enumerate(new)

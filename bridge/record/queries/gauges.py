@@ -179,7 +179,7 @@ def _last_error(tx: Connection, name: str) -> Row[Any] | None:
     )  # fmt: skip
     some = [chosen.limit(_LOOKED_AT).subquery() for chosen in newest]
     tried = union_all(*(select(rows.c.n).where(rows.c.attempts > 0) for rows in some)).subquery()
-    # What was given up while its notifier was left alone was not tried: that says nothing of the receiver.
+    # What was given up while its notifier's breaker was open was not attempted: that says nothing of the receiver.
     given_up = and_(attempts.c.outcome == "refused", attempts.c.status.is_(None), attempts.c.ms == 0)
     errors = select(attempts).where(attempts.c.delivery.in_(select(tried.c.n)), attempts.c.why.is_not(None))
     failures = errors.where(or_(attempts.c.outcome == "later", attempts.c.outcome == "refused"))

@@ -30,7 +30,7 @@ from bridge.record.schema import (
     transitions,
 )
 
-AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
+READ_AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
 # How the notes of what a fallback is sent begin; the second is what older versions wrote.
 _BY_FALLBACK = ("This could not be sent to ", "This could not be told to ")
 
@@ -84,7 +84,7 @@ class Stored:
         return self.transition.job.bucket, self.transition.job.id, self.transition.sequence
 
 
-def pages(tx: Connection, since: datetime, *, at_once: int = AT_ONCE) -> Iterator[list[Stored]]:
+def pages(tx: Connection, since: datetime, *, at_once: int = READ_AT_ONCE) -> Iterator[list[Stored]]:
     """Yield the transitions seen since then, in the order in which they were stored, `at_once` at a time."""
     step, following = transitions.c, transitions.alias("following")
     same_job = (following.c.bucket == step.bucket, following.c.job_id == step.job_id)

@@ -358,10 +358,10 @@ def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Databa
     put(db, new_delivery("d1", key="j1"), new_delivery("d2", key="j1"), new_delivery("d3"))
     numbers = {row["id"]: row["n"] for row in rows(db, deliveries)}
     write(db, claims.urge, "cms", [numbers["d2"], numbers["d3"]], now=NOW)
-    assert [row["id"] for row in rows(db, deliveries) if row["due_at"] == claims.AT_ONCE] == ["d3"]
+    assert [row["id"] for row in rows(db, deliveries) if row["due_at"] == claims.DUE_AT_ONCE] == ["d3"]
     assert claimed_ids(db, free=1) == ["d3"]
     write(db, claims.urge, "cms", [numbers["d1"]], now=NOW)
-    assert all(row["due_at"] != claims.AT_ONCE for row in rows(db, deliveries) if row["id"] != "d3")
+    assert all(row["due_at"] != claims.DUE_AT_ONCE for row in rows(db, deliveries) if row["id"] != "d3")
 
 
 # --- threads --------------------------------------------------------------------------------------------------------
