@@ -49,7 +49,7 @@ def checks(state: State, found: Sequence[HealthWarning]) -> list[Check]:
     fine = {
         "database": "answers",
         "schema": HEAD,
-        "worker": f"{len(state.standing.alive)} at work",
+        "worker": f"{len(state.rules.alive)} at work",
         "polls": "none is overdue, and none has failed",
         "clock": "agrees with CI's" if _says_time(state) else "CI's time is not known yet",
         "notifiers": "none is in trouble",

@@ -20,11 +20,18 @@ from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, ConfigError, TemporaryError, Throttled
 from bridge.decide.changes.clocks import RESOLUTION, Chain, Clocks, begins_anew, believed, earlier
-from bridge.decide.changes.diff import ASKED_AGAIN, asked_again, denied, diff, due, gone, is_believed, latest
+from bridge.decide.changes.diff import (
+    ASKED_AGAIN,
+    asked_again,
+    count_miss,
+    diff,
+    gone_transitions,
+    is_believed,
+    latest,
+    to_ask_again,
+)
 from bridge.decide.changes.scan import (
-    IDS_PER_CALL,
     OVERLAP,
-    PAGE_SIZE,
     Listing,
     Span,
     in_tens,
@@ -35,7 +42,20 @@ from bridge.decide.changes.scan import (
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
-from bridge.model import DONE, GONE, Description, Job, JobProblem, MissingJob, Page, Stream, Transition, Watch
+from bridge.model import (
+    DONE,
+    GONE,
+    IDS_PER_CALL,
+    PAGE_SIZE,
+    Description,
+    Job,
+    JobProblem,
+    MissingJob,
+    Page,
+    Stream,
+    Transition,
+    Watch,
+)
 from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
@@ -192,7 +212,7 @@ class Poll:
             missing, is_gone = self.missing.get(job_id), known.seen.state == GONE
             if job_id in found.missing and known.seen.state not in DONE:
                 seen_at = self.still_at(known.stream)
-                missing = denied(missing, stream=known.stream, began=self.began, now=now, seen_at=seen_at)
+                missing = count_miss(missing, stream=known.stream, began=self.began, now=now, seen_at=seen_at)
                 if not is_gone and is_believed(missing, every=self.watch.every):
                     gone_now.append(job_id)
             if missing and (is_gone or job_id in gone_now):
@@ -382,7 +402,7 @@ class Poller:
             _meet(tx, watch, book, began, row.ok_at)
             problems.take_over_denials(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
             missing = problems.denials(tx, bucket)
-            again = {job_id: key for job_id, key in due(missing, began) if key in keys}
+            again = {job_id: key for job_id, key in to_ask_again(missing, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
             poll = Poll(
                 watch=watch,
@@ -562,7 +582,7 @@ class Poller:
             silence = poll.reason_for_silence_of_left_out(problems.of_first(tx, bucket, asked))
             transitions = poll.diff(before, jobs, silence, now=now, still_at=still_at)
             gone_now = {job_id: before[job_id] for job_id in poll.note_missing(tx, found, before, now)}
-            lost = gone(snapshots.jobs_of(gone_now), watch=poll.watch.name, now=now, still_at=still_at)
+            lost = gone_transitions(snapshots.jobs_of(gone_now), watch=poll.watch.name, now=now, still_at=still_at)
             poll.result.count(route_all(tx, poll.book, poll.dated((*transitions, *lost)), now))
             owners = poll.left_out | {job_id: known.stream for job_id, known in before.items()}
             new = []
@@ -607,8 +627,8 @@ class Poller:
         """Store how the poll ended, and let go of the bucket unless its lists go on at once."""
         result, watch, error = poll.result, poll.watch, poll.result.error
         refused = not result.calls or isinstance(error, Throttled)
-        wish = error.retry_after if error else None
-        after = timedelta(0) if result.behind else pause(watch.every, refused=refused, wish=wish)
+        retry_after = error.retry_after if error else None
+        after = timedelta(0) if result.behind else pause(watch.every, refused=refused, retry_after=retry_after)
         with self._transaction(poll, self.clock()) as tx:
             as_of = earlier(poll.began, poll.ahead)
             overdue = route_overdue_jobs(tx, watch, poll.book, as_of, self.clock(), saw=poll.saw)

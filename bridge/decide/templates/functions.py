@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from bridge.decide.text.times import human, iso, job_seconds
+from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import basename, shown, user_data_keys
 from bridge.model import Job, Transition
 
@@ -50,7 +50,7 @@ def variables(transition: Transition, rule: str | None, queue_names: Mapping[str
         "outputs": list(job.outputs),
         "user_data": UserData(job.user_data or ""),
         "queue_name": queue_names.get(job.queue or ""),
-        **job_seconds(job, transition.seen_at),
+        **job.seconds(transition.seen_at),
     }
     return {
         "job": fields,

@@ -184,7 +184,11 @@ _OF_JOB = and_(_c.bucket == jobs.c.bucket, _c.job_id == jobs.c.id, _c.kind == _M
 def denials(tx: Connection, bucket: str) -> dict[str, MissingJob]:
     """Return the jobs of a bucket that CI denied, by id, each with the stream that it belongs to now."""
     denied = select(job_problems, jobs.c.stream.label("of")).join(jobs, _OF_JOB).where(_c.bucket == bucket)
-    return {row.job_id: from_row(MissingJob, row, stream=row.of) for row in tx.execute(denied)}
+    return {row.job_id: from_row(MissingJob, row, stream=row.of, gone_at=_gone_at(row)) for row in tx.execute(denied)}
+
+
+def _gone_at(row: Row[Any]) -> datetime | None:
+    return at(row.first_at) if row.ask_at is not None else None
 
 
 def save_denials(tx: Connection, bucket: str, denied: Mapping[str, MissingJob]) -> None:
@@ -192,7 +196,7 @@ def save_denials(tx: Connection, bucket: str, denied: Mapping[str, MissingJob]) 
         facts = {
             "stream": missing.stream,
             "times": missing.times,
-            "first_at": ms(missing.first_at),
+            "first_at": ms(missing.gone_at or missing.first_at),
             "last_at": ms(missing.last_at),
             "ask_at": ms(missing.ask_at) if missing.ask_at else None,
             "seen_at": ms(missing.seen_at) if missing.seen_at else None,

@@ -255,7 +255,7 @@ def test_orders_are_gone_and_the_answer_says_what_to_ask_instead(world: World, m
 
 
 def test_a_job_is_notified_manually_once(world: World) -> None:
-    world.enlist()
+    world.register()
     world.sees(a_failed_job(1))  # which only ops/1 hears of
     asked = ask(world, "jobs/j1/tell", 202, notifier="cms")
     assert asked == {

@@ -92,7 +92,7 @@ def test_the_read_token_sees_no_button(world: World, reader: FlaskClient) -> Non
 def test_a_job_without_notifications_says_why_and_can_be_notified_manually(world: World, admin: FlaskClient) -> None:
     world.book = a_book(QUIET)
     world.sync()
-    world.enlist()
+    world.register()
     world.sees(job_number(1))
     page = admin.get("/jobs/j1").text
     assert "Nobody was notified" in page
