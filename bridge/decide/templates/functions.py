@@ -193,8 +193,6 @@ def operate(left: Any, sign: str, right: Any) -> Any:
             return False if sign in _COMPARISONS else None
         case "+" if isinstance(left, str) and isinstance(right, str):
             return join([left, right])
-    return (
-        _COMPARISONS[sign](left, right)
-        if sign in _COMPARISONS
-        else number(_ARITHMETIC[sign](number(left), number(right)))
-    )
+    if sign in _COMPARISONS:
+        return _COMPARISONS[sign](left, right)
+    return number(_ARITHMETIC[sign](number(left), number(right)))
