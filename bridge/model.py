@@ -1,4 +1,4 @@
-"""Every noun of the bridge, frozen. Read this page first.
+"""All nouns of the bridge, as frozen dataclasses. Read this file first.
 
 A Watch has Streams. Polling a Stream returns Pages of Jobs. A Job that changed makes a Transition. Rules turn a
 Transition into a Message, with a NewDelivery for each Notifier. Sending a Delivery is an Attempt, which has an Outcome.

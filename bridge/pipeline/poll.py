@@ -197,7 +197,7 @@ class Poll:
     def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
         """Take note of jobs that an answer shows; that CI did not find them before counts no more."""
         shown = [job.id for job in jobs if self.missing.pop(job.id, None)]
-        problems.forget_denials(tx, self.watch.place.bucket, shown)
+        problems.forget_missing(tx, self.watch.place.bucket, shown)
         for job in jobs:
             self.unseen.pop(job.id, None)
             self.seen.add(job.id)
@@ -221,8 +221,8 @@ class Poll:
                 kept[job_id] = missing
             else:
                 over.append(job_id)
-        problems.save_denials(tx, self.watch.place.bucket, kept)
-        problems.forget_denials(tx, self.watch.place.bucket, over)
+        problems.save_missing(tx, self.watch.place.bucket, kept)
+        problems.forget_missing(tx, self.watch.place.bucket, over)
         self.missing |= kept
         return gone_now
 
@@ -400,8 +400,8 @@ class Poller:
             rulesets.require_in_force(tx, book.sha)
             (row,) = leases.polls(tx, [watch.name])
             _meet(tx, watch, book, began, row.ok_at)
-            problems.take_over_denials(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
-            missing = problems.denials(tx, bucket)
+            problems.take_over_missing(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            missing = problems.missing_jobs(tx, bucket)
             again = {job_id: key for job_id, key in to_ask_again(missing, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
             poll = Poll(

@@ -92,7 +92,7 @@ def _transition(
 
 # --- jobs that CI does not know: when that is believed, and when they are asked for again ---------------------------
 
-_DENIALS, _INTERVALS = 3, 2
+_MISSES, _INTERVALS = 3, 2
 ASKED_AGAIN = tuple(timedelta(minutes=minutes) for minutes in (5, 30, 120, 480, 1440))  # after it was found to be gone
 
 
@@ -122,7 +122,7 @@ def count_miss(
 
 def is_believed(missing: MissingJob, *, every: timedelta) -> bool:
     """Tell whether CI is believed: three polls, the first and the last at least two of the watch's intervals apart."""
-    return missing.times >= _DENIALS and missing.last_at - missing.first_at >= _INTERVALS * every
+    return missing.times >= _MISSES and missing.last_at - missing.first_at >= _INTERVALS * every
 
 
 def asked_again(missing: MissingJob, *, now: datetime) -> MissingJob | None:

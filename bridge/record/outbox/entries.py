@@ -83,7 +83,7 @@ def _message_row(message: Message) -> dict[str, Any]:
 
 
 # A transaction that needs several digests takes them in this order, so two workers never wait for each other.
-_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3}
+_LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3}
 
 
 def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int, dict[str, Any]]:
@@ -96,7 +96,7 @@ def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int
             gate, name, label, key = "throttle", delivery.message.rule or "", "", ""
         else:
             continue
-        places[_ORDER[gate], gate, name, delivery.notifier, label, key, delivery.channel or ""].append(place)
+        places[_LOCK_ORDER[gate], gate, name, delivery.notifier, label, key, delivery.channel or ""].append(place)
     held: dict[int, dict[str, Any]] = {}
     for (_, gate, name, notifier, _, _, channel), members in sorted(places.items()):
         first = new[members[0]]

@@ -43,9 +43,9 @@ _MAKE_DEAD = _FAILED.values(state=DEAD, ended_at=bindparam("now"))
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An attempt and what becomes of its delivery: sent, tried again at `again_at`, or (neither) dead.
+    """An attempt and what becomes of its delivery: sent, waiting for the next attempt at `again_at`, or (neither) dead.
 
-    `retry_from` and `retry_due` are what a delivery that is tried again has from now on.
+    `retry_from` and `retry_due` are what a delivery that waits again has from now on.
     """
 
     attempt: Attempt
@@ -178,7 +178,7 @@ def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
             labels = (notifier, reason.value)
         if attempt.seconds > 0 or attempt.status is not None or isinstance(outcome, Sent):
             yield timed("attempt", labels, attempt.seconds)
-        else:  # what is given up was not tried again
+        else:  # what is given up was not attempted again
             yield Count("attempt", labels, UNTIMED)
         if isinstance(outcome, Sent):
             waited = attempt.started_at - attempt.delivery.happened_at

@@ -117,7 +117,7 @@ _LOOKED_AT = 50  # of the deliveries of a notifier, for its last error
 class Trouble:
     """What did not arrive at a notifier."""
 
-    failed: int = 0  # deliveries that wait and were tried in vain
+    failed: int = 0  # deliveries that wait after a failed attempt
     died: int = 0  # in the last 24 h
     error: str | None = None  # of the last attempt in vain
     error_at: datetime | None = None

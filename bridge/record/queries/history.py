@@ -89,8 +89,8 @@ def pages(tx: Connection, since: datetime, *, at_once: int = READ_AT_ONCE) -> It
     step, following = transitions.c, transitions.alias("following")
     same_job = (following.c.bucket == step.bucket, following.c.job_id == step.job_id)
     problem = job_problems.c
-    # Since CI denied a job, and until it is gone, no poll has seen it.
-    denied = (problem.bucket == step.bucket, problem.job_id == step.job_id, problem.kind == "missing")
+    # Since CI did not find a job, and until it is gone, no poll has seen it.
+    not_found = (problem.bucket == step.bucket, problem.job_id == step.job_id, problem.kind == "missing")
     found = (
         select(
             transitions,
@@ -100,7 +100,7 @@ def pages(tx: Connection, since: datetime, *, at_once: int = READ_AT_ONCE) -> It
         .outerjoin(following, and_(*same_job, following.c.sequence == step.sequence + 1))
         .outerjoin(jobs, and_(jobs.c.bucket == step.bucket, jobs.c.id == step.job_id))
         .outerjoin(streams, streams.c.key == jobs.c.stream)
-        .outerjoin(job_problems, and_(*denied, problem.ask_at.is_(None)))
+        .outerjoin(job_problems, and_(*not_found, problem.ask_at.is_(None)))
         .where(step.seen_at >= ms(since))
         .order_by(step.n)
         .limit(at_once)
