@@ -21,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from bridge.admin.health import checks, look
+from bridge.admin.health import checks, read_health
 from bridge.admin.http.routes import Endpoints, Route
 from bridge.collect.errors import Kind
 from bridge.decide.routing import own_template
@@ -55,7 +55,7 @@ class MetricsApi(Endpoints):
     def _scrape(self) -> Scrape:
         parts, book, now = self.parts, self.parts.book(), self.parts.clock()
         with parts.db.read() as tx:
-            state, warnings = look(parts, tx)
+            state, health = read_health(parts, tx)
             return Scrape(
                 version=parts.version,
                 now=now,
@@ -63,7 +63,7 @@ class MetricsApi(Endpoints):
                 reloaded=not (parts.rules_fault() or any(worker["rules_fault"] for worker in state.workers)),
                 jobs=gauges.open_jobs(tx),
                 state=state,
-                warnings={c.name: sum(w.check == c.name for w in warnings) for c in checks(state, warnings)},
+                warnings={check.name: len(health.of(check.name).warnings) for check in checks(state, health)},
                 faults=rulesets.faults(tx),
                 holders=gauges.holders(tx, now=now),
                 digests=gauges.open_digests(tx),

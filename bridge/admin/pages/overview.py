@@ -13,14 +13,13 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from sqlalchemy import Connection
 
-from bridge.admin.health import checks, look
+from bridge.admin.health import checks, read_health
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import Pages, show
 from bridge.admin.parts import Parts
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.display import visible
 from bridge.pipeline import stats
-from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.stats import SPANS, Moved, Movement
 from bridge.record.outbox import silences
 from bridge.record.queries import lists
@@ -53,18 +52,18 @@ class Overview(Pages):
             feed = lists.find_transitions(tx, Filter(), limit=_FEED).items
             caused = lists.caused_by(tx, feed)
             inputs = lists.inputs_of(tx, feed)
-            state, warnings = look(self.parts, tx)
+            state, health = read_health(self.parts, tx)
             silent = [silence for silence in silences.recent(tx, now=now) if silence.ends_at > now]
         return show(
             "overview.html",
             span=span,
             spans=list(SPANS),
-            checks=checks(state, warnings),
-            warnings=warnings,
+            checks=checks(state, health),
+            warnings=health.warnings,
             figures=_figures(state, book),
-            heading=_heading(warnings),
+            heading=health.headline,
             pages_of=_PAGES_OF,
-            in_trouble=list(dict.fromkeys(warning.name for warning in warnings if warning.check == "notifiers")),
+            in_trouble=list(health.of("notifiers").by_name()),
             notifiers=len(book.notifiers),
             silent=silent,
             inputs=inputs,
@@ -120,16 +119,6 @@ def _figures(state: State, book: Rulebook) -> dict[str, Any]:
         "held": sum(row["held"] for row in state.notifiers),
         "dead": sum(row["dead"] for row in state.notifiers),
     }
-
-
-def _heading(warnings: Sequence[HealthWarning]) -> str:
-    """Return the worst warning, and how many more there are."""
-    if not warnings:
-        return "All is well"
-    worst, more = warnings[0], len(warnings) - 1
-    begins = "Something is wrong" if worst.level == Level.DOWN else "The bridge works, but"
-    others = f", and {more} more warning{'s' if more != 1 else ''}" if more else ""
-    return f"{begins}{':' if worst.level == Level.DOWN else ''} {worst.text}{others}"
 
 
 def _sum(moved: Iterable[Moved], to: str) -> int:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from flask import flash, redirect, url_for
 from flask.typing import ResponseReturnValue
 
-from bridge.admin.health import by_name, look
+from bridge.admin.health import read_health
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import Pages, attempt, refused, show
 from bridge.admin.pages.texts import count, span
@@ -33,8 +33,8 @@ class WatchPages(Pages):
 
     def watches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
-            state, warnings = look(self.parts, tx)
-        by_watch = by_name(warnings, "polls")
+            state, health = read_health(self.parts, tx)
+        by_watch = health.of("polls").by_name()
         watches = rulebook.Watch.all(self.parts.book(), state.watches)
         rows = [(watch, _of_watch(watch, by_watch[watch.name]), _clocks(watch)) for watch in watches]
         return show("watches.html", watches=rows)
@@ -78,9 +78,9 @@ class NotifierPages(Pages):
 
     def notifiers(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
-            state, warnings = look(self.parts, tx)
+            state, health = read_health(self.parts, tx)
             latencies = {one.notifier: one for one in latency(tx, _SPAN, self.parts.clock())}
-        book, by_notifier = self.parts.book(), by_name(warnings, "notifiers")
+        book, by_notifier = self.parts.book(), health.of("notifiers").by_name()
         rows = [
             (notifier, _of_notifier(notifier, wrong), wrong, _latency(latencies.get(notifier.name)))
             for notifier in rulebook.Notifier.all(book, state.notifiers)
