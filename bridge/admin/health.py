@@ -39,10 +39,10 @@ def checks(state: State, health: Health) -> list[Check]:
     fine = {
         "database": "answers",
         "schema": HEAD,
-        "worker": f"{len(state.standing.alive)} at work",
-        "polls": "none is overdue, and none has failed",
-        "clock": "agrees with CI's" if _says_time(state) else "CI's time is not known yet",
-        "notifiers": "none is in trouble",
+        "worker": f"{len(state.standing.alive)} running",
+        "polls": "all complete and on time",
+        "clock": "in sync with CI" if _says_time(state) else "CI's time is not known yet",
+        "notifiers": "all healthy",
         "rules": "in force",
         "jobs": "all could be read",
     }

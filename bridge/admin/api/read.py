@@ -127,7 +127,7 @@ class ReadApi(Endpoints):
         fault = self.parts.why_not_in_force(rules)
         if fault and g.scope < Scope.ADMIN:
             # A fault quotes its line, where a secret may have been written by mistake.
-            fault = "rules.toml is wrong; the admin token shows why"
+            fault = "rules.toml has errors; the admin token shows why"
         items, cursor = _slice(rules.rules)
         found = [rulebook.Rule.of(rule, faults.get(rule.name), matches.get(rule.name)) for rule in items]
         warnings = [str(warning) for warning in self.parts.book().warnings]

@@ -31,7 +31,7 @@ class JobPages(Pages):
     def routes(self) -> Iterator[Route]:
         yield Route(path="/jobs", view=self.jobs, name="jobs")
         yield Route(path="/jobs/<path:job_id>", view=self.job, name="job")
-        yield Route(path="/jobs/<path:job_id>/tell", view=self.notify, name="tell", method="POST")
+        yield Route(path="/jobs/<path:job_id>/tell", view=self.notify, name="notify", method="POST")
         yield Route(path="/find", view=self.find, name="find")
 
     def jobs(self) -> ResponseReturnValue:
@@ -109,13 +109,13 @@ def _is_unsent(job: JobDetail) -> bool:
 # --- the timeline of a job ------------------------------------------------------------------------------------------
 
 Event = dict[str, Any]
-_LOOKS = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held"}
+_STYLES = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held"}
 
 
 def timeline(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> list[Event]:
     """Return what happened to a job, oldest first: by CI, transitions, deliveries, their attempts (by delivery id).
 
-    Each has `at`, `kind` (what it is), `look` (how it went) and its facts. Of each the newest are there.
+    Each has `at`, `kind` (what it is), `style` (how it went) and its facts. Of each the newest are there.
     """
     return sorted(_events(job, attempts), key=lambda event: str(event["at"]))
 
@@ -123,12 +123,12 @@ def timeline(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> list[Ev
 def _events(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> Iterator[Event]:
     for at, word in ((job.created_at, "created"), (job.started_at, "started"), (job.ended_at, "ended")):
         if at:
-            yield {"at": at, "kind": "ci", "look": "ci", "word": word}
+            yield {"at": at, "kind": "ci", "style": "ci", "word": word}
     for transition in job.transitions[-_MOST:]:
-        yield {"at": transition.seen_at, "kind": "transition", "look": "transition", "facts": transition}
+        yield {"at": transition.seen_at, "kind": "transition", "style": "transition", "facts": transition}
     for delivery in job.deliveries[-_MOST:]:
-        look = _LOOKS.get(delivery.state, "waiting")
-        yield {"at": delivery.created_at, "kind": "delivery", "look": look, "facts": delivery}
+        style = _STYLES.get(delivery.state, "waiting")
+        yield {"at": delivery.created_at, "kind": "delivery", "style": style, "facts": delivery}
         for attempt in attempts.get(delivery.id, ()):
-            look = "sent" if attempt["outcome"] == "sent" else "bad"
-            yield {"at": attempt["started_at"], "kind": "try", "look": look, "facts": attempt, "delivery": delivery}
+            style = "sent" if attempt["outcome"] == "sent" else "bad"
+            yield {"at": attempt["started_at"], "kind": "try", "style": style, "facts": attempt, "delivery": delivery}

@@ -68,7 +68,7 @@ class Overview(Pages):
             silent=silent,
             inputs=inputs,
             drawn=drawn,
-            look=chart_class,
+            chart_class=chart_class,
             feed=[(step, caused.get((step["bucket"], step["job"], step["sequence"]), ())) for step in feed],
             queue_names=book.queue_names,
         )
@@ -114,7 +114,8 @@ def _figures(state: State, book: Rulebook) -> dict[str, Any]:
     return {
         "polled_at": max((row["ok_at"] for row in watches if row["ok_at"]), default=None),
         "watches": len(watches),
-        "waiting": sum(row["waiting"] + row["sending"] for row in state.notifiers),
+        "waiting": sum(row["waiting"] for row in state.notifiers),
+        "sending": sum(row["sending"] for row in state.notifiers),
         "oldest": min((row["oldest_waiting_at"] for row in state.notifiers if row["waiting"]), default=None),
         "held": sum(row["held"] for row in state.notifiers),
         "dead": sum(row["dead"] for row in state.notifiers),

@@ -49,7 +49,7 @@ class RulePages(Pages):
             "rules.html",
             sha=rules.sha,
             note=self.parts.rules_note(),
-            fault=fault if may_act() or not fault else "rules.toml is wrong; the admin token shows why.",
+            fault=fault if may_act() or not fault else "rules.toml has errors; the admin token shows why.",
             warnings=self.parts.book().warnings,
             rules=[_facts(rule, rules.queue_names, counts, faults) for rule in found[:_MOST]],
             left=len(found[_MOST:]),

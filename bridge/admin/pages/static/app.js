@@ -70,7 +70,7 @@ function refresh() {
 function hear(answered) {
   const bar = document.getElementById("silent");
   if (answered) answeredAt = Date.now();
-  if (!answered) put(bar, `No answer since ${hour.format(answeredAt)}: what is here is from then.`);
+  if (!answered) put(bar, `No response since ${hour.format(answeredAt)}: this page is from then.`);
   bar.hidden = answered;
 }
 
