@@ -1,4 +1,4 @@
-"""POST and DELETE under /api/v1/: what people do manually. Workers carry it out, so most answers are 202."""
+"""POST and DELETE under /api/v1/: what people do manually. Workers carry it out, so most responses are 202."""
 
 from __future__ import annotations
 

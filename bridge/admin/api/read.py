@@ -102,7 +102,7 @@ class ReadApi(Endpoints):
         if found is None:
             raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
         if g.scope < Scope.ADMIN:
-            # A receiver's answer to an error may contain a secret of its own.
+            # A receiver's response to an error may contain a secret of its own.
             found["tries"] = [attempt | {"answer": None} for attempt in found["tries"]]
         return answer(deliveries.DeliveryDetail.model_validate(found))
 

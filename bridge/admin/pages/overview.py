@@ -32,7 +32,7 @@ _DRAWN_EVERY = timedelta(seconds=15)
 # The page about a check.
 _PAGES_OF = defaultdict[str, str](str, polls="watches", clock="watches", notifiers="notifiers", rules="rules")
 _USUAL_SPAN = "24h"
-_ORDER = ("Success", "Failed", "Cancel", "gone", "Running", "Submitted", "Pause")
+_STATE_ORDER = ("Success", "Failed", "Cancel", "gone", "Running", "Submitted", "Pause")
 
 
 class Overview(Pages):
@@ -89,7 +89,7 @@ class _Drawn:
     sha: str
     failed: int
     ended: int
-    standing: Markup
+    unfinished: Markup
     by_tag: Sequence[tuple[str, Markup]]
     by_queue: Sequence[tuple[str, Markup]]
     words: Sequence[str]
@@ -101,7 +101,7 @@ def _draw(moved: Movement, book: Rulebook, now: datetime) -> _Drawn:
         sha=book.sha,
         failed=_sum(moved.transitions, "Failed"),
         ended=_sum(moved.transitions, "Success"),
-        standing=_chart(_standing(moved), moved, "Unfinished jobs at the end of each span"),
+        unfinished=_chart(_unfinished(moved), moved, "Unfinished jobs at the end of each span"),
         by_tag=_charts(moved, lambda moved: moved.tag or "no tag"),
         by_queue=_charts(moved, lambda moved: book.queue_names.get(moved.queue) or moved.queue or "no queue"),
         words=_words(moved),
@@ -126,7 +126,7 @@ def _sum(moved: Iterable[Moved], to: str) -> int:
     return sum(sum(line.counts) for line in moved if line.to == to)
 
 
-def _standing(movement: Movement) -> dict[str, list[int]]:
+def _unfinished(movement: Movement) -> dict[str, list[int]]:
     return _added((line.state, line.counts) for line in movement.jobs)
 
 
@@ -148,7 +148,7 @@ def _added(counts: Iterable[tuple[str, Sequence[int]]]) -> dict[str, list[int]]:
 
 
 def _place(word: str) -> tuple[int, str]:
-    return _ORDER.index(word) if word in _ORDER else len(_ORDER), word
+    return _STATE_ORDER.index(word) if word in _STATE_ORDER else len(_STATE_ORDER), word
 
 
 def _words(movement: Movement) -> list[str]:

@@ -66,7 +66,7 @@ class Attempt(BaseModel):
     reason: str | None = Field(description=f"why, for programs: {', '.join(model.Reason)}; null where it was sent")
     status: int | None = Field(description="of HTTP")
     answer: str | None = Field(
-        description="the beginning of the receiver's body; null for the read token, as it may contain secrets"
+        description="the beginning of the response body; null for the read token, as it may contain secrets"
     )
     address: str | None = Field(description="the address connected to")
     started_at: Moment

@@ -103,7 +103,7 @@ class Notifier(BaseModel):
         0, description="attempts in a row without a response; from 10 on, one attempt a minute is made"
     )
     waiting: int = 0
-    sending: int = 0
+    sending: int = Field(0, description="claimed by workers, to be sent now or next")
     dead: int = 0
     held: int = Field(0, description="messages that wait in digests")
     oldest_waiting_at: Moment | None = None

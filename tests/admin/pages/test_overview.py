@@ -78,6 +78,15 @@ def test_a_transition_without_notification_links_to_its_explanation(world: World
     assert 'aria-label="Why? j1"' in page
 
 
+def test_a_transition_whose_deliveries_were_pruned_does_not_say_that_nobody_was_notified(
+    world: World, admin: FlaskClient
+) -> None:
+    world.sees(job_number(1))
+    with world.db.write() as tx:
+        tx.exec_driver_sql("DELETE FROM delivery")
+    assert "no delivery on record" in admin.get("/").text
+
+
 def test_charts_are_of_the_span_that_is_asked_for(world: World, admin: FlaskClient) -> None:
     world.now -= timedelta(hours=20)
     world.sees(a_failed_job(1))

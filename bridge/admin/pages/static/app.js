@@ -66,7 +66,7 @@ function refresh() {
   live.dispatchEvent(new Event("refresh"));
 }
 
-// What a page says is only as old as its last answer: while there is none, it says so.
+// What a page says is only as old as its last response: while there is none, it says so.
 function hear(answered) {
   const bar = document.getElementById("silent");
   if (answered) answeredAt = Date.now();
