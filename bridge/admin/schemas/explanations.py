@@ -115,8 +115,8 @@ class DeliveryStatus(BaseModel):
     notifier: str
     kind: Literal["transition", "level", "recovery"]
     answer: Literal[
-        "sent", "waiting", "retrying", "dead", "digest", "merged", "muted", "silenced", "throttled", "dropped",
-        "paused", "already_told", "stopped", "not_on_record", "at_once",
+        "sent", "waiting", "retrying", "dead", "digest", "merged", "muted", "silenced", "throttled",
+        "dropped", "paused", "already_told", "stopped", "not_on_record", "at_once",
     ]  # fmt: skip
     why: str
     attempts: int
