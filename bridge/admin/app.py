@@ -135,7 +135,7 @@ def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failur
 
 
 def _revalidate(app: Flask, endpoints: Collection[str]) -> None:
-    """Give answers of these endpoints a strong ETag, made of their body, and let clients ask with it each time."""
+    """Give responses of these endpoints a strong ETag, made of their body, and let clients ask with it each time."""
 
     @app.after_request
     def revalidate(response: Response) -> Response:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 from flask import g
 from flask.typing import ResponseReturnValue
@@ -13,7 +12,7 @@ from sqlalchemy import Connection
 from bridge.admin.http.routes import Endpoints, Route, answer
 from bridge.admin.parts import Parts
 from bridge.admin.schemas import Alive, Check, Readiness, Reason
-from bridge.pipeline.health import HealthWarning, Level, Reader, public, warnings
+from bridge.pipeline.health import Health, HealthWarning, Level, Reader, assess, public
 from bridge.record.codec import iso
 from bridge.record.database import TROUBLES, ms, trouble
 from bridge.record.queries import gauges
@@ -25,49 +24,40 @@ logger = logging.getLogger(__name__)
 _LISTS = {"polls": "; the list of watches names them", "notifiers": "; the list of notifiers names them"}
 
 
-def look(parts: Parts, tx: Connection) -> tuple[State, list[HealthWarning]]:
-    """Return the present state, and the warnings about it."""
+def read_health(parts: Parts, tx: Connection) -> tuple[State, Health]:
+    """Return the current state, and the verdict on it."""
     book, now = parts.book(), parts.clock()
     state = gauges.state(tx, now=now)
     reader = Reader(
         sha=book.sha, since=parts.loaded.since(book.sha, now), fault=bool(parts.rules_fault()), note=parts.rules_note()
     )
-    return state, warnings(state, book, reader, now)
+    return state, assess(state, book, reader, now)
 
 
-def by_name(found: Iterable[HealthWarning], check: str) -> Mapping[str, Sequence[HealthWarning]]:
-    """Return the warnings of a check by the name that they are about."""
-    named = defaultdict[str, list[HealthWarning]](list)
-    for warning in found:
-        if warning.check == check and warning.name:
-            named[warning.name].append(warning)
-    return named
-
-
-def checks(state: State, found: Sequence[HealthWarning]) -> list[Check]:
+def checks(state: State, health: Health) -> list[Check]:
     """Return the checks of a database that answers."""
     fine = {
         "database": "answers",
         "schema": HEAD,
-        "worker": f"{len(state.rules.alive)} at work",
-        "polls": "none is overdue, and none has failed",
-        "clock": "agrees with CI's" if _says_time(state) else "CI's time is not known yet",
-        "notifiers": "none is in trouble",
+        "worker": f"{len(state.rules.alive)} running",
+        "polls": "all complete and on time",
+        "clock": "in sync with CI" if _says_time(state) else "CI's time is not known yet",
+        "notifiers": "all healthy",
         "rules": "in force",
         "jobs": "all could be read",
     }
-    return [_check(name, [warning for warning in found if warning.check == name], text) for name, text in fine.items()]
+    return [_check(name, health.of(name), text) for name, text in fine.items()]
 
 
 def _says_time(state: State) -> bool:
     return any(row["clock_ahead_seconds"] is not None for row in state.watches)
 
 
-def _check(name: str, found: Sequence[HealthWarning], fine: str) -> Check:
-    if not found:
+def _check(name: str, health: Health, fine: str) -> Check:
+    if not health.warnings:
         return Check(name=name, ok=True, detail=fine)
-    ok = all(warning.level > Level.DOWN for warning in found)
-    return Check(name=name, ok=ok, detail=f"{'warning: ' if ok else ''}{public(found)}{_LISTS.get(name, '')}")
+    text = f"{public(health.warnings)}{_LISTS.get(name, '')}"
+    return Check(name=name, ok=health.works, detail=f"warning: {text}" if health.works else text)
 
 
 class HealthApi(Endpoints):
@@ -87,35 +77,34 @@ class HealthApi(Endpoints):
         return answer(Alive(version=self.parts.version))
 
     def readyz(self) -> ResponseReturnValue:
-        found, problems = self._checks()
-        ready = all(check.ok for check in found)
+        found, health = self._checks()
         readiness = Readiness(
-            status="ready" if ready else "not ready",
-            warnings=len(problems),
+            status="ready" if health.works else "not ready",
+            warnings=len(health.warnings),
             checks=found,
-            reasons=[_reason(warning) for warning in problems] if "scope" in g else None,
+            reasons=[_reason(warning) for warning in health.warnings] if "scope" in g else None,
         )
-        return answer(readiness, 200 if ready else 503)
+        return answer(readiness, 200 if health.works else 503)
 
-    def _checks(self) -> tuple[list[Check], list[HealthWarning]]:
+    def _checks(self) -> tuple[list[Check], Health]:
         try:
             revision = self.parts.db.revision()
             if revision != HEAD:
                 detail = f"is {revision or 'missing'}, this version needs {HEAD}: `ci-bridge db upgrade`"
                 fine = Check(name="database", ok=True, detail="answers")
-                return [fine, Check(name="schema", ok=False, detail=detail)], [_down("schema", detail)]
+                return [fine, Check(name="schema", ok=False, detail=detail)], _down("schema", detail)
             with self.parts.db.read() as tx:
-                state, found = look(self.parts, tx)
+                state, health = read_health(self.parts, tx)
         except TROUBLES as error:
             # Host, port and role of the database may be in it.
             logger.warning("the database does not answer /readyz", extra={"reason": trouble(error)})
             detail = self.parts.db.lost or "does not answer; the log says why"
-            return [Check(name="database", ok=False, detail=detail)], [_down("database", detail)]
-        return checks(state, found), found
+            return [Check(name="database", ok=False, detail=detail)], _down("database", detail)
+        return checks(state, health), health
 
 
-def _down(check: str, what: str) -> HealthWarning:
-    return HealthWarning(check=check, level=Level.DOWN, kind=what, short=what)
+def _down(check: str, what: str) -> Health:
+    return Health([HealthWarning(check=check, level=Level.DOWN, kind=what, short=what)])
 
 
 def _reason(warning: HealthWarning) -> Reason:

@@ -21,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from bridge.admin.health import checks, look
+from bridge.admin.health import checks, read_health
 from bridge.admin.http.routes import Endpoints, Route
 from bridge.collect.errors import Kind
 from bridge.decide.routing import own_template
@@ -55,7 +55,7 @@ class MetricsApi(Endpoints):
     def _scrape(self) -> Scrape:
         parts, book, now = self.parts, self.parts.book(), self.parts.clock()
         with parts.db.read() as tx:
-            state, warnings = look(parts, tx)
+            state, health = read_health(parts, tx)
             return Scrape(
                 version=parts.version,
                 now=now,
@@ -63,7 +63,7 @@ class MetricsApi(Endpoints):
                 reloaded=not (parts.rules_fault() or any(worker["rules_fault"] for worker in state.workers)),
                 jobs=gauges.open_jobs(tx),
                 state=state,
-                warnings={c.name: sum(w.check == c.name for w in warnings) for c in checks(state, warnings)},
+                warnings={check.name: len(health.of(check.name).warnings) for check in checks(state, health)},
                 faults=rulesets.faults(tx),
                 holders=gauges.holders(tx, now=now),
                 digests=gauges.open_digests(tx),
@@ -89,8 +89,8 @@ class Scrape(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield gauge("build_info", "The version that answers.", ["version"], {(self.version,): 1})
-        yield gauge("config_info", "The rules in force here.", ["sha"], {(self.book.sha,): 1})
-        reloaded = "0: a rules.toml is wrong, old rules stay."
+        yield gauge("config_info", "The rules of the process that answers.", ["sha"], {(self.book.sha,): 1})
+        reloaded = "0: a rules.toml has errors, old rules stay."
         yield gauge("config_last_reload_successful", reloaded, [], {(): self.reloaded})
         others = "Live workers that have had other rules than those accepted last for a minute or longer."
         yield gauge("workers_other_rules", others, [], {(): sum(one.other for one in self.state.rules.workers)})
@@ -137,10 +137,10 @@ class Scrape(Collector):
         rows = [{**row, "age": self._age(row)} for row in self.state.notifiers]
         yield each("deliveries_pending", "Deliveries that wait.", "waiting")
         yield each("delivery_oldest_pending_seconds", "The age of the oldest of those; 0: none waits.", "age")
-        yield each("deliveries_sending", "Deliveries being sent.", "sending")
+        yield each("deliveries_sending", "Deliveries that workers have claimed, to send them now or next.", "sending")
         yield each("deliveries_dead", "Dead letters.", "dead")
         yield each("deliveries_held", "Messages that wait in digests.", "held")
-        failures = "Attempts in a row without an answer; from 10 on, one attempt a minute is made."
+        failures = "Attempts in a row without a response; from 10 on, one attempt a minute is made."
         yield each("notifier_failures", failures, "failures")
         paused = {(row["name"], cause.value): _cause(row) == cause for row in rows for cause in _CAUSES}
         yield gauge("notifier_paused", "1: nothing is sent until it is resumed.", ["notifier", "cause"], paused)

@@ -74,26 +74,26 @@ class Reloading:
     def __init__(
         self,
         book: Callable[[], Rulebook],
-        look: Callable[[float], object],
+        check_file: Callable[[float], object],
         *,
         every_s: float = 5.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`look` is called with the time; a wrong file changes nothing."""
+        """`check_file` is called with the time; a wrong file changes nothing."""
         self._book = book
-        self._look = look
+        self._check_file = check_file
         self._every_s = every_s
         self._monotonic = monotonic
         self._next = monotonic() + every_s
         self._lock = threading.Lock()
 
     def book(self) -> Rulebook:
-        # While another request reads the file, the present rules are used.
+        # While another request reads the file, the old rules are used.
         if self._monotonic() >= self._next and self._lock.acquire(blocking=False):
             try:
                 now_s = self._monotonic()
                 self._next = now_s + self._every_s
-                self._look(now_s)
+                self._check_file(now_s)
             finally:
                 self._lock.release()
         return self._book()

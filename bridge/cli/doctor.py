@@ -19,7 +19,7 @@ from bridge.decide.changes.clocks import Clocks, clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.model import Watch
-from bridge.pipeline.health import Level, Reader, warnings
+from bridge.pipeline.health import Level, Reader, assess
 from bridge.record.database import TROUBLES, SchemaOld, trouble
 from bridge.record.queries import gauges
 from bridge.send.integration import Egress
@@ -130,7 +130,7 @@ def _record(settings: Settings, rules: Rules) -> Iterator[Check]:
         yield Check("workers", True, count_of(len(alive), "is running", "are running"))
     # A worker that has these rules had the time since then to poll by them.
     since = state.rules.changed if any(worker.sha == sha for worker in alive) else now
-    for warning in warnings(state, rules.book, Reader(sha=sha, since=since), now):
+    for warning in assess(state, rules.book, Reader(sha=sha, since=since), now).warnings:
         # Before the first poll, it is no failure that no worker is running.
         is_early = (warning.check, warning.who) == ("worker", None) and not any(w["polled_at"] for w in state.watches)
         failed = warning.level < Level.ODD and not is_early

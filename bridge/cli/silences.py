@@ -28,7 +28,7 @@ from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import described, read_silence
 from bridge.decide.text.times import human
 from bridge.decide.text.values import FieldFault, FieldFaults
-from bridge.pipeline.operations import OperationRefused, foresee, silence_facts
+from bridge.pipeline.operations import OperationRefused, foresee, silence_facts, what_it_held
 from bridge.record.outbox import silences
 
 
@@ -223,11 +223,4 @@ def end(silence_id: str, by: str | None) -> None:
         ended, count = operations(open_database(), who).end_silence(silence_id)
     except OperationRefused as error:
         fail(f"{error} (ci-bridge silence list --all)")
-    messages = count_of(count, "message")
-    if not count:
-        result = "it held nothing"
-    elif ended.drop:
-        result = f"it dropped {messages}"
-    else:
-        result = f"a worker sends the {messages} that it held, in one digest for each notifier"
-    echo(f"{silence_id} has ended; {result}")
+    echo(f"{silence_id} has ended; {what_it_held(ended, count)}")

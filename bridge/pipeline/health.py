@@ -1,4 +1,4 @@
-"""The one list of warnings that the overview, `doctor`, /metrics and /readyz show. Pure.
+"""The verdict on the bridge: one list of warnings, for the overview, `doctor`, /metrics and /readyz. Pure.
 
 It contains no secret. Only `kind` and `note` are for everybody: the rest has names from rules.toml, and what receivers
 answered.
@@ -6,6 +6,7 @@ answered.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -76,8 +77,42 @@ class Reader:
     note: str | None = None  # what else is to be known of that file
 
 
-def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> list[HealthWarning]:
-    """Return what is wrong, the worst first; nothing: all is well."""
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The verdict: all warnings, the worst first; none: all is well."""
+
+    warnings: Sequence[HealthWarning]
+
+    @property
+    def works(self) -> bool:
+        """Tell whether the bridge does its work: otherwise /readyz says 503."""
+        return all(warning.level > Level.DOWN for warning in self.warnings)
+
+    @property
+    def headline(self) -> str:
+        """The worst warning, and how many others there are."""
+        if not self.warnings:
+            return "All is well"
+        worst, *others = self.warnings
+        begins = "The bridge works, but" if self.works else "Something is wrong:"
+        more = f", and {len(others)} more warning{'s' if len(others) != 1 else ''}" if others else ""
+        return f"{begins} {worst.text}{more}"
+
+    def of(self, check: str) -> Health:
+        """Return the verdict on one check."""
+        return Health([warning for warning in self.warnings if warning.check == check])
+
+    def by_name(self) -> Mapping[str, Sequence[HealthWarning]]:
+        """Return the warnings by the name that each is about."""
+        named = defaultdict[str, list[HealthWarning]](list)
+        for warning in self.warnings:
+            if warning.name:
+                named[warning.name].append(warning)
+        return named
+
+
+def assess(state: State, book: Rulebook, reader: Reader, now: datetime) -> Health:
+    """Return the verdict on a state, as a reader sees it."""
     alive = [worker for worker in state.workers if now - _time(worker["beat_at"]) <= ALIVE]
     begun = max([reader.since, *sorted(_time(worker["started_at"]) for worker in alive)[:1]])
     found = [
@@ -88,7 +123,7 @@ def warnings(state: State, book: Rulebook, reader: Reader, now: datetime) -> lis
         *_rules(state.rules, reader, now),
         *_jobs(state.unread),
     ]
-    return sorted(found, key=lambda warning: warning.level)  # of one level in the order of the checks
+    return Health(sorted(found, key=lambda warning: warning.level))  # of one level in the order of the checks
 
 
 def _workers(workers: Sequence[Facts], alive: Sequence[Facts]) -> Iterator[HealthWarning]:

@@ -346,6 +346,16 @@ def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:
     }
 
 
+def what_it_held(silence: Silence, count: int) -> str:
+    """Say what becomes of the messages that an ended silence held or dropped."""
+    messages = f"{count:,} message{'s' if count != 1 else ''}"
+    if not count:
+        return "it held nothing"
+    if silence.drop:
+        return f"it dropped {messages}"
+    return f"a worker sends the {messages} that it held, in one digest for each notifier"
+
+
 def foresee(
     tx: Connection, request: SilenceRequest, book: Rulebook | None, *, now: datetime, most: int = LOOKED_AT
 ) -> Facts:

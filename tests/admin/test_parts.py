@@ -22,7 +22,7 @@ class FakeRules:
         self.hold.set()
         self.looking = threading.Event()
 
-    def look(self, now_s: float) -> None:
+    def check_file(self, now_s: float) -> None:
         self.looks.append(now_s)
         self.looking.set()
         self.hold.wait(5)
@@ -36,7 +36,7 @@ class Clock:
 
 
 def reloading(rules: FakeRules, clock: Clock) -> Reloading:
-    return Reloading(lambda: rules.books, rules.look, monotonic=clock)
+    return Reloading(lambda: rules.books, rules.check_file, monotonic=clock)
 
 
 def test_the_file_is_looked_at_every_five_seconds_at_most() -> None:

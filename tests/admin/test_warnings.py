@@ -286,7 +286,7 @@ def test_what_waits_for_a_notifier_that_was_taken_out_of_the_rules_is_named(worl
     assert "is no longer defined in rules.toml" in str(reasons)
 
 
-def test_the_list_of_notifiers_and_that_of_watches_call_nothing_fine_that_is_not(world: World) -> None:
+def test_the_list_of_notifiers_and_that_of_watches_call_nothing_ok_that_is_not(world: World) -> None:
     healthy(world)
     answers_with_errors(world)
     stops(world)
@@ -295,4 +295,4 @@ def test_the_list_of_notifiers_and_that_of_watches_call_nothing_fine_that_is_not
     assert "answers with errors" in admin.get("/notifiers").text
     watches = admin.get("/watches").text
     assert "is overdue" in watches
-    assert ">fine<" not in watches
+    assert ">ok<" not in watches

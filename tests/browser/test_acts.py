@@ -47,6 +47,6 @@ def test_a_silence_is_previewed_added_seen_and_ended(admin: Person, bridge: Brid
     expect(active.get_by_role("link", name="1 messages")).to_be_visible()
     assert bridge.accepted("/cms", job) == []
     active.get_by_role("button", name="End").click()
-    expect(admin.page.get_by_role("region", name="Over")).to_contain_text("编码器升级")
+    expect(admin.page.get_by_role("region", name="Ended")).to_contain_text("编码器升级")
     expect(active).to_contain_text("There are no active silences.")
     bridge.await_(lambda: [one for one in bridge.stage.accepted["/cms"] if job in one.body.decode()])

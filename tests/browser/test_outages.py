@@ -15,7 +15,7 @@ from tests.conftest import only_sqlite
 
 pytestmark = only_sqlite
 
-SINCE = re.compile(r"No answer since \d\d:\d\d")
+SINCE = re.compile(r"No response since \d\d:\d\d")
 
 
 def router(status: int) -> Callable[[Route], None]:

@@ -1,4 +1,4 @@
-"""POST and DELETE under /api/v1/: what people do manually. Workers carry it out, so most answers are 202."""
+"""POST and DELETE under /api/v1/: what people do manually. Workers carry it out, so most responses are 202."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class OperationsApi(Endpoints):
         )  # fmt: skip
         yield Route(
             path="/api/v1/deliveries/batches/<batch_id>", view=self.cancel, name="cancel_batch", method="DELETE",
-            summary="cancel what is not due yet of a batch: it is dead again", answer=deliveries.BatchCancelled,
-            refuses=(404, 413, 415),
+            summary="cancel a batch: deliveries that are not due yet become dead letters",
+            answer=deliveries.BatchCancelled, refuses=(404, 413, 415),
         )  # fmt: skip
         yield Route(
             path="/api/v1/silences", view=self.add_silence, name="add_silence", method="POST",
@@ -74,7 +74,7 @@ class OperationsApi(Endpoints):
         )  # fmt: skip
         yield Route(
             path="/api/v1/silences/<silence_id>", view=self.end_silence, name="end_silence", method="DELETE",
-            summary="end a silence now; what it holds is sent in one digest", answer=Silence,
+            summary="end a silence now; what it holds is sent in one digest for each notifier", answer=Silence,
             refuses=(404, 409, 413, 415),
         )  # fmt: skip
 

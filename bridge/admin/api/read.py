@@ -102,7 +102,7 @@ class ReadApi(Endpoints):
         if found is None:
             raise Problem(404, f'there is no delivery "{delivery_id[:100]}"')
         if g.scope < Scope.ADMIN:
-            # A receiver's answer to an error may contain a secret of its own.
+            # A receiver's response to an error may contain a secret of its own.
             found["tries"] = [attempt | {"answer": None} for attempt in found["tries"]]
         return answer(deliveries.DeliveryDetail.model_validate(found))
 
@@ -127,7 +127,7 @@ class ReadApi(Endpoints):
         fault = self.parts.why_not_in_force(rules)
         if fault and g.scope < Scope.ADMIN:
             # A fault quotes its line, where a secret may have been written by mistake.
-            fault = "rules.toml is wrong; the admin token shows why"
+            fault = "rules.toml has errors; the admin token shows why"
         items, cursor = _slice(rules.rules)
         found = [rulebook.Rule.of(rule, faults.get(rule.name), matches.get(rule.name)) for rule in items]
         warnings = [str(warning) for warning in self.parts.book().warnings]

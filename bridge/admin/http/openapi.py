@@ -24,7 +24,7 @@ from bridge.admin.http.routes import Route
 Json = dict[str, Any]
 
 _PLACE = re.compile(r"<(?:path:)?(\w+)>")
-_SAYS = """What the bridge knows and does. Later versions may add members to answers.
+_SAYS = """What the bridge knows and does. Later versions may add members to responses.
 
 Every endpoint except health needs a token, this description too: `Authorization: Bearer TOKEN`, BRIDGE_READ_TOKEN
 allows reading, BRIDGE_ADMIN_TOKEN everything. While no admin token is set, only requests from the same machine are
@@ -53,7 +53,7 @@ _PROBLEMS: dict[int, tuple[str, Json]] = {
     503: ("the database does not answer", _RETRY_AFTER),
 }
 _GUARDED = (401, 403, 429, 503)
-_IF_NONE_MATCH = {"description": "the ETag of an earlier answer", **_A_STRING}
+_IF_NONE_MATCH = {"description": "the ETag of an earlier response", **_A_STRING}
 _NO_BODY = {
     "description": "none, or an empty object",
     "content": {"application/json": {"schema": {"type": "object", "maxProperties": 0}}},
@@ -143,7 +143,7 @@ def _successes(route: Route) -> dict[str | int, Any]:
     kind, schema = ("application/json", {"type": "object"}) if route.json else ("text/plain", {"type": "string"})
     plain = {"description": "OK", "content": {kind: {"schema": schema}}}
     content: Any = _described(route.answer) if route.answer else plain
-    same = {304: {"description": "not changed since the answer with that ETag", "headers": _ETAG}}
+    same = {304: {"description": "not changed since the response with that ETag", "headers": _ETAG}}
     return dict.fromkeys((route.status, *route.also), content) | (same if route.revalidated else {})
 
 

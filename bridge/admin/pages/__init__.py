@@ -79,7 +79,7 @@ class Dashboard:
         shown: dict[str, Callable[..., object]] = {
             "moment": lambda value: texts.moment(value, self._parts.clock()),
             "age": lambda value: texts.age(value, self._parts.clock()),
-            "clocks": lambda text: texts.clocks(text, self._parts.clock()),
+            "with_times": lambda text: texts.with_times(text, self._parts.clock()),
             "gate": texts.gate,
             "span": texts.span,
             "count": texts.count,

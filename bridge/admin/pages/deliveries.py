@@ -104,7 +104,7 @@ class DeliveryPages(Pages):
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         return attempt(
-            lambda: self.operations().redrive(delivery_id), f"{delivery_id} is queued.", "delivery",
+            lambda: self.operations().redrive(delivery_id), f"{delivery_id} is queued for resending.", "delivery",
             delivery_id=delivery_id,
         )  # fmt: skip
 
@@ -135,7 +135,7 @@ class DeliveryPages(Pages):
             return refused(str(error), "resend", **asked.given)
         if not batch.total:
             return refused("There was nothing left to resend.", "deliveries")
-        flash(f"Queued: {batch.total:,}.", "done")
+        flash(f"{_deliveries(batch.total)} queued for resending.", "done")
         return redirect(url_for("pages.batch", batch_id=batch.id), 303)
 
     def batches(self) -> ResponseReturnValue:
@@ -156,8 +156,8 @@ class DeliveryPages(Pages):
         except OperationRefused as error:
             return refused(str(error), "batches")
         if not cancelled:
-            return refused("All of it is due already: there is nothing left to cancel.", "batch", batch_id=batch_id)
-        return done(f"Cancelled: {cancelled:,}.", "batch", batch_id=batch_id)
+            return refused("All its deliveries are due already: nothing is left to cancel.", "batch", batch_id=batch_id)
+        return done(f"{_deliveries(cancelled)} cancelled.", "batch", batch_id=batch_id)
 
     def _resendable(self) -> Asked:
         """Return which deliveries the address means: the dead ones, unless it says otherwise."""
@@ -166,13 +166,17 @@ class DeliveryPages(Pages):
 
 def _queued(resent: Sequence[str], chosen: int) -> Markup:
     """Say how many of the selected ones were queued, with links to the first ones."""
-    text = Markup("{:,} of {:,} queued").format(len(resent), chosen)
+    text = Markup("{:,} of {} queued for resending").format(len(resent), _deliveries(chosen))
     links = [_LINK.format(url_for("pages.delivery", delivery_id=id_), id_) for id_ in resent[:_LINKED]]
     if more := len(resent[_LINKED:]):
         links.append(_LINK.format(url_for("pages.deliveries", state="waiting"), f"{more:,} more"))
     left = chosen - len(resent)
     but = f" {left:,} had changed meanwhile: neither dead nor dropped any more." if left else ""
     return text + (Markup(": ") + Markup(", ").join(links) if links else "") + "." + but
+
+
+def _deliveries(count: int) -> str:
+    return f"{count:,} deliver{'ies' if count != 1 else 'y'}"
 
 
 def _at(delivery: Facts, now: datetime) -> datetime:
@@ -209,7 +213,7 @@ _STATUS = {
     "dropped": "Dropped: it was not sent. You can resend it.",
 }
 _GATES = {
-    "group": 'Rule "{}" groups its messages into digests.',
+    "group": 'Rule "{}" sends its messages in digests.',
     "throttle": 'The throttle of rule "{}" was exceeded.',
     "mute": 'The mute "{}" was active.',
     "silence": 'The silence "{}" was active.',

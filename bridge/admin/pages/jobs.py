@@ -23,7 +23,7 @@ from bridge.record.queries import lists
 from bridge.record.queries.lists import Facts
 
 _FIELDS = ("job", "state", "tag", "queue", "since", "until")
-_MOST = 200  # transitions, messages and attempts of one job that are shown: the newest of each
+_MAX_OF_EACH = 200  # transitions, messages and attempts of one job that are shown: the newest of each
 _MOST_EXPLAINED = 50  # transitions on one page: somebody waits for it
 
 
@@ -31,7 +31,7 @@ class JobPages(Pages):
     def routes(self) -> Iterator[Route]:
         yield Route(path="/jobs", view=self.jobs, name="jobs")
         yield Route(path="/jobs/<path:job_id>", view=self.job, name="job")
-        yield Route(path="/jobs/<path:job_id>/tell", view=self.notify, name="tell", method="POST")
+        yield Route(path="/jobs/<path:job_id>/tell", view=self.notify, name="notify", method="POST")
         yield Route(path="/find", view=self.find, name="find")
 
     def jobs(self) -> ResponseReturnValue:
@@ -62,12 +62,12 @@ class JobPages(Pages):
                 return show("job_choice.html", job_id=job_id, found=found)
             unread = problems.of_job(tx, found[0]["bucket"], job_id)
             job = JobDetail.of(found[0] | {"problems": unread}, book.queue_names)
-            attempts = lists.attempts_of(tx, [delivery.id for delivery in job.deliveries[-_MOST:]])
+            attempts = lists.attempts_of(tx, [delivery.id for delivery in job.deliveries[-_MAX_OF_EACH:]])
             explanations, note = explained(tx, found[0], book, now=now)
         events = timeline(job, attempts)
-        is_cut = len(events) > _MOST or max(len(job.transitions), len(job.deliveries)) > _MOST
+        is_cut = len(events) > _MAX_OF_EACH or max(len(job.transitions), len(job.deliveries)) > _MAX_OF_EACH
         return show(
-            "job.html", job=job, timeline=events[-_MOST:], is_cut=is_cut, explanations=explanations, note=note,
+            "job.html", job=job, timeline=events[-_MAX_OF_EACH:], is_cut=is_cut, explanations=explanations, note=note,
             notifiers=list(book.notifiers), is_unsent=_is_unsent(job),
             failed=[delivery for delivery in job.deliveries if delivery.state in ("dead", "dropped")],
         )  # fmt: skip
@@ -109,13 +109,13 @@ def _is_unsent(job: JobDetail) -> bool:
 # --- the timeline of a job ------------------------------------------------------------------------------------------
 
 Event = dict[str, Any]
-_LOOKS = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held"}
+_STYLES = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held"}
 
 
 def timeline(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> list[Event]:
     """Return what happened to a job, oldest first: by CI, transitions, deliveries, their attempts (by delivery id).
 
-    Each has `at`, `kind` (what it is), `look` (how it went) and its facts. Of each the newest are there.
+    Each has `at`, `kind` (what it is), `style` (how it went) and its facts. Of each the newest are there.
     """
     return sorted(_events(job, attempts), key=lambda event: str(event["at"]))
 
@@ -123,12 +123,12 @@ def timeline(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> list[Ev
 def _events(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> Iterator[Event]:
     for at, word in ((job.created_at, "created"), (job.started_at, "started"), (job.ended_at, "ended")):
         if at:
-            yield {"at": at, "kind": "ci", "look": "ci", "word": word}
-    for transition in job.transitions[-_MOST:]:
-        yield {"at": transition.seen_at, "kind": "transition", "look": "transition", "facts": transition}
-    for delivery in job.deliveries[-_MOST:]:
-        look = _LOOKS.get(delivery.state, "waiting")
-        yield {"at": delivery.created_at, "kind": "delivery", "look": look, "facts": delivery}
+            yield {"at": at, "kind": "ci", "style": "ci", "word": word}
+    for transition in job.transitions[-_MAX_OF_EACH:]:
+        yield {"at": transition.seen_at, "kind": "transition", "style": "transition", "facts": transition}
+    for delivery in job.deliveries[-_MAX_OF_EACH:]:
+        style = _STYLES.get(delivery.state, "waiting")
+        yield {"at": delivery.created_at, "kind": "delivery", "style": style, "facts": delivery}
         for attempt in attempts.get(delivery.id, ()):
-            look = "sent" if attempt["outcome"] == "sent" else "bad"
-            yield {"at": attempt["started_at"], "kind": "try", "look": look, "facts": attempt, "delivery": delivery}
+            style = "sent" if attempt["outcome"] == "sent" else "bad"
+            yield {"at": attempt["started_at"], "kind": "try", "style": style, "facts": attempt, "delivery": delivery}

@@ -13,14 +13,13 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from sqlalchemy import Connection
 
-from bridge.admin.health import checks, look
+from bridge.admin.health import checks, read_health
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import Pages, show
 from bridge.admin.parts import Parts
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.display import visible
 from bridge.pipeline import stats
-from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.stats import SPANS, Moved, Movement
 from bridge.record.outbox import silences
 from bridge.record.queries import lists
@@ -33,7 +32,7 @@ _DRAWN_EVERY = timedelta(seconds=15)
 # The page about a check.
 _PAGES_OF = defaultdict[str, str](str, polls="watches", clock="watches", notifiers="notifiers", rules="rules")
 _USUAL_SPAN = "24h"
-_ORDER = ("Success", "Failed", "Cancel", "gone", "Running", "Submitted", "Pause")
+_STATE_ORDER = ("Success", "Failed", "Cancel", "gone", "Running", "Submitted", "Pause")
 
 
 class Overview(Pages):
@@ -53,23 +52,23 @@ class Overview(Pages):
             feed = lists.find_transitions(tx, Filter(), limit=_FEED).items
             caused = lists.caused_by(tx, feed)
             inputs = lists.inputs_of(tx, feed)
-            state, warnings = look(self.parts, tx)
+            state, health = read_health(self.parts, tx)
             silent = [silence for silence in silences.recent(tx, now=now) if silence.ends_at > now]
         return show(
             "overview.html",
             span=span,
             spans=list(SPANS),
-            checks=checks(state, warnings),
-            warnings=warnings,
+            checks=checks(state, health),
+            warnings=health.warnings,
             figures=_figures(state, book),
-            heading=_heading(warnings),
+            heading=health.headline,
             pages_of=_PAGES_OF,
-            in_trouble=list(dict.fromkeys(warning.name for warning in warnings if warning.check == "notifiers")),
+            in_trouble=list(health.of("notifiers").by_name()),
             notifiers=len(book.notifiers),
             silent=silent,
             inputs=inputs,
             drawn=drawn,
-            look=chart_class,
+            chart_class=chart_class,
             feed=[(step, caused.get((step["bucket"], step["job"], step["sequence"]), ())) for step in feed],
             queue_names=book.queue_names,
         )
@@ -90,7 +89,7 @@ class _Drawn:
     sha: str
     failed: int
     ended: int
-    standing: Markup
+    unfinished: Markup
     by_tag: Sequence[tuple[str, Markup]]
     by_queue: Sequence[tuple[str, Markup]]
     words: Sequence[str]
@@ -102,7 +101,7 @@ def _draw(moved: Movement, book: Rulebook, now: datetime) -> _Drawn:
         sha=book.sha,
         failed=_sum(moved.transitions, "Failed"),
         ended=_sum(moved.transitions, "Success"),
-        standing=_chart(_standing(moved), moved, "Unfinished jobs at the end of each span"),
+        unfinished=_chart(_unfinished(moved), moved, "Unfinished jobs at the end of each span"),
         by_tag=_charts(moved, lambda moved: moved.tag or "no tag"),
         by_queue=_charts(moved, lambda moved: book.queue_names.get(moved.queue) or moved.queue or "no queue"),
         words=_words(moved),
@@ -115,28 +114,19 @@ def _figures(state: State, book: Rulebook) -> dict[str, Any]:
     return {
         "polled_at": max((row["ok_at"] for row in watches if row["ok_at"]), default=None),
         "watches": len(watches),
-        "waiting": sum(row["waiting"] + row["sending"] for row in state.notifiers),
+        "waiting": sum(row["waiting"] for row in state.notifiers),
+        "sending": sum(row["sending"] for row in state.notifiers),
         "oldest": min((row["oldest_waiting_at"] for row in state.notifiers if row["waiting"]), default=None),
         "held": sum(row["held"] for row in state.notifiers),
         "dead": sum(row["dead"] for row in state.notifiers),
     }
 
 
-def _heading(warnings: Sequence[HealthWarning]) -> str:
-    """Return the worst warning, and how many more there are."""
-    if not warnings:
-        return "All is well"
-    worst, more = warnings[0], len(warnings) - 1
-    begins = "Something is wrong" if worst.level == Level.DOWN else "The bridge works, but"
-    others = f", and {more} more warning{'s' if more != 1 else ''}" if more else ""
-    return f"{begins}{':' if worst.level == Level.DOWN else ''} {worst.text}{others}"
-
-
 def _sum(moved: Iterable[Moved], to: str) -> int:
     return sum(sum(line.counts) for line in moved if line.to == to)
 
 
-def _standing(movement: Movement) -> dict[str, list[int]]:
+def _unfinished(movement: Movement) -> dict[str, list[int]]:
     return _added((line.state, line.counts) for line in movement.jobs)
 
 
@@ -158,7 +148,7 @@ def _added(counts: Iterable[tuple[str, Sequence[int]]]) -> dict[str, list[int]]:
 
 
 def _place(word: str) -> tuple[int, str]:
-    return _ORDER.index(word) if word in _ORDER else len(_ORDER), word
+    return _STATE_ORDER.index(word) if word in _STATE_ORDER else len(_STATE_ORDER), word
 
 
 def _words(movement: Movement) -> list[str]:

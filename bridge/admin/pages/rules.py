@@ -25,8 +25,8 @@ from bridge.record.queries import lists
 
 Facts = dict[str, Any]
 
-_MOST = 300  # rules on one page
-_LONGEST = 20_000  # characters of a sample job
+_MAX_RULES = 300  # rules on one page
+_MAX_SAMPLE = 20_000  # characters of a sample job
 
 
 class RulePages(Pages):
@@ -49,12 +49,12 @@ class RulePages(Pages):
             "rules.html",
             sha=rules.sha,
             note=self.parts.rules_note(),
-            fault=fault if may_act() or not fault else "rules.toml is wrong; the admin token shows why.",
+            fault=fault if may_act() or not fault else "rules.toml has errors; the admin token shows why.",
             warnings=self.parts.book().warnings,
-            rules=[_facts(rule, rules.queue_names, counts, faults) for rule in found[:_MOST]],
-            left=len(found[_MOST:]),
+            rules=[_facts(rule, rules.queue_names, counts, faults) for rule in found[:_MAX_RULES]],
+            left=len(found[_MAX_RULES:]),
             count=len(rules.rules),
-            most=_MOST,
+            most=_MAX_RULES,
             wanted=wanted,
             mutes=[(mute, scope_lines(mute.scope, rules.queue_names)) for mute in rules.mutes],
             zone=rules.zone.key,
@@ -139,8 +139,8 @@ def read_job(text: str) -> dict[str, Any]:
     text = text.strip().removeprefix("\ufeff")
     if not text:
         raise ValueError('there is no job; write for example {"tag": "Transcode", "to": "Failed"}')
-    if len(text) > _LONGEST:
-        raise ValueError(f"this has {len(text):,} characters; a job has {_LONGEST:,} at most")
+    if len(text) > _MAX_SAMPLE:
+        raise ValueError(f"this has {len(text):,} characters; a job has {_MAX_SAMPLE:,} at most")
     table = _parsed(text)
     try:
         json.dumps(table, ensure_ascii=False, default=str).encode()

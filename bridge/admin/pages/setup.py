@@ -8,7 +8,7 @@ from datetime import timedelta
 from flask import flash, redirect, url_for
 from flask.typing import ResponseReturnValue
 
-from bridge.admin.health import by_name, look
+from bridge.admin.health import read_health
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import Pages, attempt, refused, show
 from bridge.admin.pages.texts import count, span
@@ -33,10 +33,10 @@ class WatchPages(Pages):
 
     def watches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
-            state, warnings = look(self.parts, tx)
-        by_watch = by_name(warnings, "polls")
+            state, health = read_health(self.parts, tx)
+        by_watch = health.of("polls").by_name()
         watches = rulebook.Watch.all(self.parts.book(), state.watches)
-        rows = [(watch, _of_watch(watch, by_watch[watch.name]), _clocks(watch)) for watch in watches]
+        rows = [(watch, _of_watch(watch, by_watch[watch.name]), _clock_warning(watch)) for watch in watches]
         return show("watches.html", watches=rows)
 
     def poll(self, name: str) -> ResponseReturnValue:
@@ -52,13 +52,13 @@ class WatchPages(Pages):
         return attempt(lambda: self.operations().resume_watch(book, name), text, "watches")
 
 
-def _clocks(watch: rulebook.Watch) -> str | None:
+def _clock_warning(watch: rulebook.Watch) -> str | None:
     ahead = watch.clock_ahead_seconds
     return None if ahead is None else clock_warning(timedelta(seconds=ahead))
 
 
 def _of_watch(watch: rulebook.Watch, warnings: Sequence[HealthWarning]) -> tuple[str, str]:
-    """Return how a watch does, in a word, and how that looks."""
+    """Return how a watch does, in a word, and its style."""
     if not watch.in_rules:
         return "not in rules.toml", "dropped"
     if watch.paused:
@@ -67,7 +67,7 @@ def _of_watch(watch: rulebook.Watch, warnings: Sequence[HealthWarning]) -> tuple
         return warnings[0].short, "failed"
     if watch.behind:
         return "catching up", "waiting"
-    return ("fine", "ok") if watch.ok_at else ("not polled yet", "waiting")
+    return ("ok", "ok") if watch.ok_at else ("not polled yet", "waiting")
 
 
 class NotifierPages(Pages):
@@ -78,9 +78,9 @@ class NotifierPages(Pages):
 
     def notifiers(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
-            state, warnings = look(self.parts, tx)
+            state, health = read_health(self.parts, tx)
             latencies = {one.notifier: one for one in latency(tx, _SPAN, self.parts.clock())}
-        book, by_notifier = self.parts.book(), by_name(warnings, "notifiers")
+        book, by_notifier = self.parts.book(), health.of("notifiers").by_name()
         rows = [
             (notifier, _of_notifier(notifier, wrong), wrong, _latency(latencies.get(notifier.name)))
             for notifier in rulebook.Notifier.all(book, state.notifiers)
@@ -112,14 +112,14 @@ class NotifierPages(Pages):
 
 
 def _of_notifier(notifier: rulebook.Notifier, warnings: Sequence[HealthWarning]) -> tuple[str, str]:
-    """Return how a notifier does, in a few words, and how that looks."""
+    """Return how a notifier does, in a few words, and its style."""
     if not notifier.in_rules:
         return "not in rules.toml", "dropped"
     if notifier.paused_at:
         return "paused", "paused"
     if warnings:
         return warnings[0].short, "failed" if warnings[0].level < Level.ODD else "later"
-    return (f"{count(notifier.dead)} dead", "later") if notifier.dead else ("fine", "ok")
+    return (f"{count(notifier.dead)} dead", "later") if notifier.dead else ("ok", "ok")
 
 
 def _rate(rate: Rate | None) -> str | None:

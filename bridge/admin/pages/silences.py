@@ -12,21 +12,21 @@ from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.http.routes import Route
-from bridge.admin.pages.routes import DASHBOARD, Pages, attempt, cursor, may_act, refused, show
+from bridge.admin.pages.routes import DASHBOARD, Pages, cursor, done, may_act, refused, show
 from bridge.admin.pages.texts import scope_lines
 from bridge.decide.rules.gates import SCOPE_KEYS, scope_of
 from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, SilenceRequest, read_silence
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import STATE_WORDS, FieldFault, FieldFaults, shown
 from bridge.model import Silence
-from bridge.pipeline.operations import LOOKED_AT_IN_WEB, OperationRefused, foresee, silence_facts
+from bridge.pipeline.operations import LOOKED_AT_IN_WEB, OperationRefused, foresee, silence_facts, what_it_held
 from bridge.record.outbox import silences
 
 Facts = dict[str, Any]
 Fault = tuple[str | None, str]  # the field, if it is about one, and what is wrong
 
-_AT_ONCE = 50  # that are over
-_OVER = "This form was sent before, and its silence is over: fill it in anew."
+_ROWS = 50  # of ended ones
+_ENDED = "This form was sent before, and its silence has ended: fill in a new form."
 
 
 class SilencePages(Pages):
@@ -41,11 +41,11 @@ class SilencePages(Pages):
         with self.parts.db.read() as tx:
             active = silences.not_ended(tx, now=now)
             held = silences.counts(tx, [silence.id for silence in active])
-            over, older = silences.page(tx, cursor=began.when if began else None, limit=_AT_ONCE, over=now)
+            ended, older = silences.page(tx, cursor=began.when if began else None, limit=_ROWS, over=now)
         return show(
             "silences.html",
             active=[self._facts(silence, held.get(silence.id, 0)) for silence in reversed(active)],
-            over=[self._facts(silence, count) for silence, count in over],
+            ended=[self._facts(silence, count) for silence, count in ended],
             cursor=older and f"{older}.0",
             began=began,
         )
@@ -73,7 +73,7 @@ class SilencePages(Pages):
         except OperationRefused as error:
             return self._form(form, faults=[(None, str(error))], status=409)
         if made.ends_at <= now:
-            return refused(_OVER, "silences")
+            return refused(_ENDED, "silences")
         flash(f"{'Drops' if wanted.drop else 'Holds'} what it matches until {iso(made.ends_at)}.", "done")
         return redirect(url_for("pages.silences"), 303)
 
@@ -100,15 +100,18 @@ class SilencePages(Pages):
         )  # fmt: skip
 
     def end(self, silence_id: str) -> ResponseReturnValue:
-        text = "The silence is over. What it held is sent in one digest."
-        return attempt(lambda: self.operations().end_silence(silence_id), text, "silences")
+        try:
+            ended, held = self.operations().end_silence(silence_id)
+        except OperationRefused as error:
+            return refused(str(error), "silences")
+        return done(f"The silence has ended; {what_it_held(ended, held)}.", "silences")
 
 
 # --- the form -------------------------------------------------------------------------------------------------------
 
 USUAL = ("30m", "1h", "2h", "4h", "1d")
 LABELS = {
-    "tag": "Tag", "queue": "Queue", "input": "Input", "from": "State before", "to": "State after", "rule": "Rule",
+    "tag": "Tag", "queue": "Queue", "input": "Input", "from": "From state", "to": "To state", "rule": "Rule",
     "notifier": "Notifier", "everything": "Everything", "for": "Duration", "mode": "Messages",
     "reason": "Reason", "author": "Author",
 }  # fmt: skip

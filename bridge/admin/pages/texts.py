@@ -67,7 +67,7 @@ def _iso(at: datetime) -> str:
     return f"{at.astimezone(UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
 
 
-def clocks(text: str, now: datetime) -> Markup:
+def with_times(text: str, now: datetime) -> Markup:
     """Return a text of ours with its times as `moment` shows them."""
     parts, end = [], 0
     text = visible(text, lines=True)
@@ -84,7 +84,7 @@ def clocks(text: str, now: datetime) -> Markup:
 def gate(held_by: str) -> str:
     """Return in words what held a message, from "mute:NAME" and the like."""
     kind, _, name = held_by.partition(":")
-    of = {"group": "the group of rule", "throttle": "the throttle of rule"}.get(kind, f"the {kind}")
+    of = {"group": "the digest of rule", "throttle": "the throttle of rule"}.get(kind, f"the {kind}")
     return f"{of} {name}"
 
 
@@ -196,7 +196,7 @@ def _is_any(states: States) -> bool:
 
 
 def _states(states: States) -> str:
-    return _either(["unfinished" if word == "active" else word for word in sorted(states.words)])
+    return _either(sorted(states.words))
 
 
 def _either(texts: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from bridge.decide.rulesfile.errors import LARGEST, RulesRefused
 from bridge.decide.rulesfile.read import read
 from bridge.decide.whatif import rule_tests
 from bridge.pipeline.backtest import Backtest
+from bridge.record import rulesets
 from bridge.record.queries import history
 
 SPANS: Mapping[str, timedelta] = {"24h": timedelta(days=1), "7d": timedelta(days=7)}
@@ -58,7 +59,7 @@ class TryRulesPages(Pages):
         # Browsers send both line ends: the file on the disk, and so its sha, has one.
         text = text.replace("\r\n", "\n")
         if not text.strip():
-            refused = f"There is nothing to try: paste a {'[[rule]]' if added else 'whole rules.toml'}."
+            refused = f"There is nothing to try: paste a {'[[rule]]' if added else 'complete rules.toml'}."
             return self._form(text, added=added, refused=refused, status=400)
         span = request.form.get("span", "")
         pasted = Pasted(text, self.parts.book() if added else None)
@@ -68,13 +69,17 @@ class TryRulesPages(Pages):
     def _form(
         self, text: str, *, added: bool, result: Result | None = None, refused: str | None = None, status: int = 200
     ) -> ResponseReturnValue:
+        own = self.parts.book().sha
+        with self.parts.db.read() as tx:
+            in_force = rulesets.in_force(tx) or own
+        base = "the rules in force" if own == in_force else f"the rules of this process ({own}), which are not in force"
         return show(
             "try_rules.html", status=status, text=text, added=added, result=result, refused=refused, spans=SPANS,
-            span=result.span if result else USUAL, in_force=self.parts.book().sha, allowed=may_act(),
+            span=result.span if result else USUAL, in_force=in_force, base=base, allowed=may_act(),
         )  # fmt: skip
 
 
-# --- what is pasted: a whole rules.toml, or tables that are added to the rules in force -----------------------------
+# --- what is pasted: a whole rules.toml, or tables that are added to the rules of this process ----------------------
 
 _LONGEST_LINE = 200  # characters of a line that is quoted
 _LINE = re.compile(r"\bline (\d+)\b(?! of the text)")  # of a template's text: those count for themselves
@@ -91,7 +96,7 @@ class Finding:
 
 
 class Pasted:
-    """A text, and the rules in force if it is added to them; of those nothing but line numbers is ever shown."""
+    """A text, and the rules that it is added to, if any; of those nothing but line numbers is ever shown."""
 
     def __init__(self, text: str, base: Rulebook | None = None) -> None:
         self._text = text
@@ -103,12 +108,12 @@ class Pasted:
     def read(self, environ: Mapping[str, str]) -> Rulebook:
         """Return the rules with it. Raises RulesRefused."""
         if self._before and (number := _without_table(self._lines)):
-            text = "begin with a table, such as [[rule]]: this would belong to the last one of the rules in force"
+            text = "begin with a table, such as [[rule]]: this line would belong to the last table of the rules above"
             raise RulesRefused([Fault(self._above + number, text)])
         return read(self._before + self._text, environ)
 
     def findings(self, faults: Iterable[Fault]) -> list[Finding]:
-        """Return the faults that the rules in force do not have without it."""
+        """Return the faults that the rules above do not have without it."""
         new = (fault for fault in faults if (fault.line, fault.text) not in self._known)
         return [self.finding(fault.line, fault.text, warning=fault.warning) for fault in new]
 
@@ -119,7 +124,7 @@ class Pasted:
 
     def _where(self, line: int) -> str:
         inside = line - self._above
-        return f"line {inside}" if inside > 0 else f"line {line} of the rules in force"
+        return f"line {inside}" if inside > 0 else f"line {line} of the rules above"
 
     def _quoted(self, number: int) -> str:
         return self._lines[number - 1].strip()[:_LONGEST_LINE] if 0 < number <= len(self._lines) else ""
@@ -167,7 +172,7 @@ class Bounds:
 BOUNDS = Bounds()
 
 
-class Overdue(Exception):
+class TrialTimeout(Exception):
     """It takes longer than somebody waits for a page."""
 
 
@@ -203,7 +208,7 @@ def _backtest(
 ) -> tuple[Backtest | None, list[str]]:
     """Return the report, and what must be known to read it."""
     for most in bounds.most:
-        with suppress(Overdue):
+        with suppress(TrialTimeout):
             report, is_cut = _of_newest(parts, book, span, most, clock, bounds.seconds)
             return report, list(_notes(report, is_cut=is_cut))
     return None, [f"Stopped: it takes more than {bounds.seconds:g} seconds. {_UNBOUNDED}"]
@@ -212,25 +217,25 @@ def _backtest(
 def _of_newest(
     parts: Parts, book: Rulebook, span: timedelta, most: int, clock: Callable[[], float], seconds: float
 ) -> tuple[Backtest, bool]:
-    """Compare the newest transitions; return also whether there were more. Raises Overdue."""
-    in_force, now = parts.book(), parts.clock()
+    """Compare the newest transitions; return also whether there were more. Raises TrialTimeout."""
+    now = parts.clock()
     with parts.db.read() as tx:
-        cut = history.after_newest(tx, most)
+        in_force, cut = parts.in_force(tx), history.after_newest(tx, most)
     since = max(cut, now - span) if cut else now - span
     with parts.db.read() as tx:
-        test = Backtest(tx, book, in_force=in_force, keep=in_force.keep, now=now, first=_DIFFERENCES, since=since)
+        test = Backtest(tx, book, in_force=in_force, keep=parts.book().keep, now=now, first=_DIFFERENCES, since=since)
         test.run(_until(clock, clock() + seconds, test.transitions))
         return test, since > now - span
 
 
 def _until(clock: Callable[[], float], end: float, left: int) -> Callable[[int], None]:
-    def look(done: int) -> None:
+    def check_time(done: int) -> None:
         nonlocal left
         left -= done
         if left > 0 and clock() > end:
-            raise Overdue
+            raise TrialTimeout
 
-    return look
+    return check_time
 
 
 def _notes(report: Backtest, *, is_cut: bool) -> Iterator[str]:

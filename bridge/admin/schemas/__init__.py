@@ -1,7 +1,7 @@
-"""The shapes of requests and answers, one module per resource.
+"""The shapes of requests and responses, one module per resource.
 
-A model is the only description of its resource: it validates what is sent, builds what is answered, and /openapi.json
-shows it. So an answer cannot differ from the description.
+A model is the only description of its resource: it validates what is sent, builds the response, and /openapi.json
+shows it. So a response cannot differ from the description.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from bridge.pipeline.operations import MOST_PER_MINUTE, USUAL_PER_MINUTE
 from bridge.record.queries.lists import Filter
 from bridge.record.schema import DELIVERY_STATES
 
-# --- answers --------------------------------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------------------------------
 
 
 class Delivery(BaseModel):
@@ -66,7 +66,7 @@ class Attempt(BaseModel):
     reason: str | None = Field(description=f"why, for programs: {', '.join(model.Reason)}; null where it was sent")
     status: int | None = Field(description="of HTTP")
     answer: str | None = Field(
-        description="the beginning of the receiver's body; null for the read token, as it may contain secrets"
+        description="the beginning of the response body; null for the read token, as it may contain secrets"
     )
     address: str | None = Field(description="the address connected to")
     started_at: Moment
@@ -88,7 +88,7 @@ class Batch(BaseModel):
     waiting: int = Field(description="due, and waiting to be sent")
     sending: int
     sent: int
-    dead: int = Field(description="failed again, or cancelled")
+    dead: int = Field(description="dead letters: failed again, or cancelled")
     last_due_at: Moment | None = Field(description="when the last of those scheduled is due")
 
 
@@ -162,7 +162,7 @@ class NotifyRequest(Request):
 
 
 class NotifierTestRequest(Request):
-    """Optionally an id of the client's, to repeat the request safely when its answer was lost."""
+    """Optionally an id of the client's, to repeat the request safely when its response was lost."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"id": "monday-check"}})
 

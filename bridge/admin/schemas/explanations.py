@@ -89,7 +89,7 @@ class LevelVerdict(BaseModel):
     rule: str
     line: int | None = Field(description="null: the rule does not exist any more")
     judged_by: str | None = Field(
-        description="the sha of the rules evaluated: the present, or those when it ended; null: it is gone"
+        description="the sha of the rules evaluated: of this process, or in force when it ended; null: the rule is gone"
     )
     state: str = Field(alias="in")
     answer: Literal["fired", "waiting", "stopped", "no"] = Field(
@@ -159,7 +159,7 @@ class Explanation(BaseModel):
     silent: str | None = Field(description="why nobody was notified")
     judged_by: str | None = Field(description="the sha of the rules whose verdicts are in `rules`")
     notes: list[str]
-    would_tell_now: WouldTell | None = Field(description="null: the present rules would notify the same")
+    would_tell_now: WouldTell | None = Field(description="whom the rules of this process would notify; null: the same")
     rules: list[RuleVerdict] = Field(description="top to bottom; if none matches, the nearest miss first")
     levels: list[LevelVerdict]
     deliveries: list[DeliveryStatus]

@@ -101,7 +101,7 @@ class JobProblem(BaseModel):
 
     field: str
     value: str = Field(description="its beginning")
-    left_out: bool = Field(description="the job was left out; its facts are from before")
+    left_out: bool = Field(description="the job was left out; its details are from an earlier response")
     since: Moment
     seen_at: Moment = Field(description="to the hour")
     ask_at: Moment | None = Field(description="when CI is asked for the job by id again")
@@ -114,7 +114,7 @@ class Missing(BaseModel):
 
 
 class JobDetail(Job):
-    missing: Missing | None = Field(description="how often CI has said that it does not know the job")
+    missing: Missing | None = Field(description="how often CI did not find the job, and when")
     transitions: list[Transition]
     deliveries: list[Delivery]
     problems: list[JobProblem]

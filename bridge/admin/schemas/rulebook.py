@@ -100,10 +100,10 @@ class Notifier(BaseModel):
     paused_reason: str | None = Field(None, description="why, for programs: a reason of an attempt")
     not_before: Moment | None = None
     failures: int = Field(
-        0, description="attempts in a row without an answer; from 10 on, one attempt a minute is made"
+        0, description="attempts in a row without a response; from 10 on, one attempt a minute is made"
     )
     waiting: int = 0
-    sending: int = 0
+    sending: int = Field(0, description="claimed by workers, to be sent now or next")
     dead: int = 0
     held: int = Field(0, description="messages that wait in digests")
     oldest_waiting_at: Moment | None = None
@@ -190,7 +190,7 @@ class Rules(BaseModel):
     items: list[Rule]
     cursor: Cursor
     sha: str
-    fault: str | None = Field(description="why the present file is not in force")
+    fault: str | None = Field(description="why rules.toml as it is now is not in force")
     warnings: list[str]
 
 
@@ -247,6 +247,6 @@ class RuleTests(BaseModel):
 
 class RulesChecked(BaseModel):
     ok: bool = Field(description="the file is accepted, and none of its tests fails")
-    sha: str | None = Field(description="its version, if it is accepted")
+    sha: str | None = Field(description="its sha, if it is accepted")
     faults: list[RuleFault]
     tests: RuleTests

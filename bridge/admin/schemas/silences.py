@@ -86,7 +86,9 @@ class NewSilence(BaseModel):
     rule: _Names = Field([], description="only messages by these rules")
     notifier: _Names = Field([], description="only messages for these notifiers")
     everything: bool = Field(False, description="instead of all of these")
-    mode: Literal["hold", "drop"] = Field("hold", description="hold: send one digest when it ends; drop: never send")
+    mode: Literal["hold", "drop"] = Field(
+        "hold", description="hold: send one digest for each notifier when it ends; drop: never send"
+    )
     for_: str = Field("", alias="for", description='how long, for example "2h"; at most 30 days')
     ends_at: str = Field("", description="instead of that: an RFC 3339 time")
     author: str = Field("", max_length=LONGEST_AUTHOR, description='default: "api"')

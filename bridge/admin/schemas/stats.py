@@ -63,7 +63,7 @@ class Stats(BaseModel):
     since: Moment
     until: Moment
     step_seconds: int
-    slots: list[Moment] = Field(description="their beginnings, oldest first; the last is not over yet")
+    slots: list[Moment] = Field(description="their beginnings, oldest first; the last has not ended yet")
     jobs: list[JobCounts]
     transitions: list[TransitionCounts]
     deliveries: list[DeliveryCounts]

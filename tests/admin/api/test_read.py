@@ -221,7 +221,7 @@ def test_rules_are_shown_as_they_are_written(world: World) -> None:
 def test_what_is_wrong_with_the_rules_is_for_the_admin_alone(world: World) -> None:
     world.fault = 'rules.toml:3: "xoxb-1" is not ...'
     assert get(world.client(), "rules")["fault"] == world.fault
-    assert get(world.client(READ), "rules")["fault"] == "rules.toml is wrong; the admin token shows why"
+    assert get(world.client(READ), "rules")["fault"] == "rules.toml has errors; the admin token shows why"
 
 
 LISTS = ["watches", "jobs", "transitions", "deliveries", "rules", "notifiers", "silences"]

@@ -95,7 +95,7 @@ def test_selected_deliveries_are_resent(world: World, admin: FlaskClient) -> Non
     page = admin.get("/deliveries").text
     assert f'value="{first}" aria-label="Select {first}"' in page
     answer = admin.post("/deliveries/redrive-chosen", data={"id": [first, second]}, follow_redirects=True)
-    assert f"2 of 2 queued: {first}, {second}." in text_of(answer.text)
+    assert f"2 of 2 deliveries queued for resending: {first}, {second}." in text_of(answer.text)
     assert f'<a href="/deliveries/{second}">' in answer.text
     assert [world.state_of(one) for one in (first, second, third)] == ["waiting", "waiting", "dead"]
 
@@ -104,7 +104,7 @@ def test_of_many_chosen_ones_the_first_are_named(world: World, admin: FlaskClien
     dead = [a_dead_one(world, number) for number in range(8)]
     answer = admin.post("/deliveries/redrive-chosen", data={"id": dead}, headers={"Referer": "http://localhost/jobs"})
     said = admin.get(answer.location).text
-    assert "8 of 8 queued" in said
+    assert "8 of 8 deliveries queued" in said
     assert said.count('<a href="/deliveries/dlv_') == 5
     assert '<a href="/deliveries?state=waiting">3 more</a>' in said
 
@@ -113,7 +113,7 @@ def test_deliveries_that_changed_meanwhile_are_counted(world: World, admin: Flas
     dead, waiting = a_dead_one(world, 1), world.delivery_of(2)
     data = {"id": [dead, dead, waiting, "dlv_\0", HOSTILE]}
     answer = admin.post("/deliveries/redrive-chosen", data=data, follow_redirects=True)
-    assert text_of(answer.text).count("1 of 4 queued") == 1
+    assert text_of(answer.text).count("1 of 4 deliveries queued") == 1
     assert "3 had changed meanwhile" in answer.text
 
 
@@ -157,7 +157,7 @@ def test_what_waits_is_looked_at_again(world: World, admin: FlaskClient) -> None
 def test_a_dead_delivery_is_resent(world: World, admin: FlaskClient) -> None:
     delivery = a_dead_one(world)
     answer = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
-    assert f"{delivery} is queued." in answer.text
+    assert f"{delivery} is queued for resending." in answer.text
     assert world.state_of(delivery) == "waiting"
     again = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
     assert "only a dead or a dropped one can be resent" in again.text
@@ -238,15 +238,17 @@ def test_the_read_token_sees_no_button_and_no_response(world: World, reader: Fla
     assert "Resend" not in listed
 
 
-def test_a_recovery_names_the_state_that_was_left(world: World, admin: FlaskClient) -> None:
-    over = replace(
-        a_test_message("cms", nonce="1", now=NOON), kind="recovery", state="Success", event={"data": {"in": "Running"}}
-    )
+@pytest.mark.parametrize(("data", "words"), [({"in": "Running"}, "no longer Running"), ({}, "recovered")])
+def test_a_recovery_names_the_state_that_was_left(
+    world: World, admin: FlaskClient, data: dict[str, str], words: str
+) -> None:
+    test = a_test_message("cms", nonce="1", now=NOON)
+    over = replace(test, kind="recovery", state="Success", event={"data": data})
     with world.db.write() as tx:
         entries.put(tx, [NewDelivery(id="d1", message=over, notifier="cms", ordering_key=None)], now=NOON)
     for path in ("/deliveries", "/deliveries/d1"):
         said = text_of(admin.get(path).text)
-        assert "no longer Running" in said
+        assert words in said
         assert "no longer Success" not in said
 
 
@@ -293,7 +295,7 @@ def test_why_a_receiver_is_not_asked_matters_only_while_it_waits() -> None:
 @pytest.mark.parametrize(
     ("held_by", "words"),
     [
-        ("group:夜间: a", 'Rule "夜间: a" groups'),
+        ("group:夜间: a", 'Rule "夜间: a" sends'),
         ("throttle:t", 'The throttle of rule "t"'),
         ("mute:nights", 'The mute "nights" was active'),
         ("silence:sil_1", 'The silence "sil_1" was active'),
@@ -351,7 +353,7 @@ def test_a_batch_is_made_and_watched(dead: World, admin: FlaskClient) -> None:
     assert answer.status_code == 303
     assert answer.location.startswith("/deliveries/batches/rdr_")
     page = admin.get(answer.location).text
-    assert "Queued: 3." in page
+    assert "3 deliveries queued for resending." in page
     assert '<progress max="3" value="0"' in page
     assert f'hx-get="{answer.location}"' in page
     assert f'href="{answer.location}"' in admin.get("/deliveries/batches").text
@@ -417,9 +419,9 @@ def test_what_is_left_of_a_batch_is_cancelled(dead: World, admin: FlaskClient) -
     a_batch(dead)
     assert f'aria-label="Cancel the rest of {batch_id()}"' in admin.get(BATCH).text
     cancelled = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
-    assert "Cancelled: 2." in cancelled
+    assert "2 deliveries cancelled." in cancelled
     assert "Cancel the rest" not in cancelled
     assert sorted([row["state"] for row in dead.deliveries()]) == ["dead", "dead", "waiting"]
     again = admin.post(f"{BATCH}/cancel", follow_redirects=True).text
-    assert "there is nothing left to cancel" in again
+    assert "nothing is left to cancel" in again
     assert "there is no batch" in admin.post("/deliveries/batches/rdr_2/cancel", follow_redirects=True).text

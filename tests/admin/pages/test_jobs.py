@@ -223,15 +223,15 @@ def test_a_job_that_was_left_out_from_the_first_is_found_and_says_why(world: Wor
 @pytest.mark.parametrize(
     ("times", "ask_at", "says"),
     [
-        (1, None, "CI has denied this job 1 time"),
-        (4, NOON + timedelta(minutes=30), "It is asked again 2026-11-21 12:30:00 UTC"),
+        (1, None, "CI did not find this job 1 time"),
+        (4, NOON + timedelta(minutes=30), "CI is asked for it again 2026-11-21 12:30:00 UTC"),
     ],
 )
 def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
     world: World, admin: FlaskClient, times: int, ask_at: datetime | None, says: str
 ) -> None:
     world.sees(job_number(1))
-    assert "CI has denied this job" not in admin.get("/jobs/j1").text
+    assert "CI did not find this job" not in admin.get("/jobs/j1").text
     found = MissingJob(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
     with world.db.write() as tx:
         problems.save_missing(tx, BUCKET, {"j1": found})
@@ -261,7 +261,7 @@ def test_everything_stands_in_the_order_of_time() -> None:
     )
     later = {"outcome": "later", "started_at": "2026-11-21T12:02:01Z"}
     tries = {"d": [later, {"outcome": "sent", "started_at": "2026-11-21T12:02:09Z"}]}
-    assert [(one["kind"], one["look"]) for one in timeline(job, tries)] == [
+    assert [(one["kind"], one["style"]) for one in timeline(job, tries)] == [
         ("ci", "ci"), ("ci", "ci"), ("transition", "transition"), ("delivery", "sent"), ("try", "bad"), ("try", "sent"),
     ]  # fmt: skip
 
@@ -270,7 +270,7 @@ def test_unknown_times_are_not_in_the_timeline() -> None:
     assert [one["word"] for one in timeline(a_job(), {})] == ["created"]
 
 
-def test_dead_and_held_deliveries_have_their_own_look() -> None:
+def test_dead_and_held_deliveries_have_their_own_style() -> None:
     states = ["dead", "held", "dropped", "merged", "waiting", "sending"]
     job = a_job(deliveries=[a_delivery(state, state, "2026-11-21T12:00:01Z") for state in states])
-    assert [one["look"] for one in timeline(job, {})[1:]] == ["bad", "held", "held", "held", "waiting", "waiting"]
+    assert [one["style"] for one in timeline(job, {})[1:]] == ["bad", "held", "held", "held", "waiting", "waiting"]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from bridge.admin.pages.overview import HEIGHT, WIDTH, bars
 from bridge.model import RetryLater, Sent
-from bridge.record.outbox import silences
+from bridge.record.outbox import claims, silences
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, World, a_failed_job, a_silence, job_number
 
@@ -27,7 +27,7 @@ def healthy(world: World) -> World:
 def test_at_first_it_says_what_will_be_there(world: World, admin: FlaskClient) -> None:
     page = admin.get("/").text
     assert "There are no transitions yet." in page
-    assert "No transitions in this time." in page
+    assert "No transitions in this period." in page
     assert "Something is wrong: no worker is running: start `ci-bridge worker`" in page
 
 
@@ -41,6 +41,13 @@ def test_a_silence_that_is_on_is_said(world: World, admin: FlaskClient) -> None:
 def test_a_job_is_known_by_its_input_too(world: World, admin: FlaskClient) -> None:
     world.sees(a_failed_job(1))
     assert "uploads/a.mp4" in admin.get("/").text
+
+
+def test_what_is_being_sent_does_not_wait(world: World, admin: FlaskClient) -> None:
+    world.sees(job_number(1), job_number(2))
+    with world.db.write() as tx:
+        claims.claim(tx, free=64, lease="w1.1", lease_for=timedelta(minutes=1), now=world.now)
+    assert "Waiting 0 2 being sent" in text_of(admin.get("/").text)
 
 
 def test_what_waits_says_for_how_long(world: World, admin: FlaskClient) -> None:
@@ -71,12 +78,21 @@ def test_a_transition_without_notification_links_to_its_explanation(world: World
     assert 'aria-label="Why? j1"' in page
 
 
+def test_a_transition_whose_deliveries_were_pruned_does_not_say_that_nobody_was_notified(
+    world: World, admin: FlaskClient
+) -> None:
+    world.sees(job_number(1))
+    with world.db.write() as tx:
+        tx.exec_driver_sql("DELETE FROM delivery")
+    assert "no delivery on record" in admin.get("/").text
+
+
 def test_charts_are_of_the_span_that_is_asked_for(world: World, admin: FlaskClient) -> None:
     world.now -= timedelta(hours=20)
     world.sees(a_failed_job(1))
     world.now += timedelta(hours=20)
     assert "Transitions, tag Transcode" in admin.get("/?span=24h").text
-    assert "No transitions in this time." in admin.get("/?span=1h").text
+    assert "No transitions in this period." in admin.get("/?span=1h").text
     assert 'aria-current="true">24h' in admin.get("/?span=nonsense").text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -199,7 +200,7 @@ def test_a_file_without_faults_is_tried_on_what_has_happened(world: World, admin
     world.now += timedelta(hours=1)
     same = text_of(posted(admin, "/rules/try", rules=RULES.replace("\n", "\r\n"), span="24h"))
     assert "These are the rules in force." in same  # by their sha: a browser sends other line ends
-    assert "3 transitions. No difference to what was sent." in same
+    assert "3 transitions. No difference to what happened." in same
     other = text_of(posted(admin, "/rules/try", rules=RULES.replace('"all"', '"每个"'), span="7d"))
     assert "Messages of the last 7d with these rules" in other
     assert "Messages: 2 more, 2 fewer, 0 changed" in other
@@ -224,7 +225,7 @@ def test_one_more_rule_is_tried_without_the_file(world: World, admin: FlaskClien
     world.now += timedelta(hours=1)
     more = '[[rule]]\nname = "one more"\nto = "Running"\nnotify = "ops/1"\n'
     said = text_of(posted(admin, "/rules/try", rules=more.replace("\n", "\r\n"), how="added"))
-    assert "With this, the rules are valid; it is not in force" in said
+    assert "With this, the rules are valid; they are not in force" in said
     assert "Messages: 1 more, 0 fewer, 0 changed" in said
     assert "one more → ops/1 none 1 sent 1 more" in said
     assert world.book.sha in page(admin, "/rules")
@@ -259,7 +260,7 @@ def test_nothing_at_all_to_add_is_said_so(world: World, admin: FlaskClient) -> N
 def test_a_file_of_a_megabyte_is_taken_and_a_larger_one_refused_in_a_sentence(world: World, admin: FlaskClient) -> None:
     text = RULES + "# 转码\n" * ((LARGEST - len(RULES)) // len("# 转码\n".encode()))
     accepted = uploaded(admin, text.replace("\n", "\r\n"))
-    assert f"This file is valid; it is not in force Version of these rules: {a_book(text).sha};" in accepted
+    assert f"This file is valid; it is not in force The sha of these rules is {a_book(text).sha}," in accepted
     assert "is too large: it has 1,000,001 bytes" in uploaded(admin, "#" * (LARGEST + 1))
     refused = uploaded(admin, "#" * (3 * LARGEST), 413)
     assert "This is too large: a rules file has at most 1,000,000 bytes." in refused
@@ -281,8 +282,36 @@ def test_the_rules_in_force_are_shown_where_this_process_has_read_others(world: 
     other = a_book(RULES.replace('name = "all"', 'name = "everything"'))
     world.accepts(other)
     page = text_of(admin.get("/rules").text)
-    assert f"version {other.sha}" in page
+    assert f"sha {other.sha}" in page
     assert "everything" in page
     assert f"this process has read other rules ({world.book.sha}) than those in force ({other.sha})" in page
     found = world.client().get("/api/v1/rules").json
     assert (found["sha"], [one["name"] for one in found["items"]]) == (other.sha, ["failed", "everything"])
+
+
+def test_rules_are_tried_against_those_in_force_where_this_process_has_read_others(
+    world: World, admin: FlaskClient
+) -> None:
+    text = RULES.replace('name = "all"', 'name = "everything"')
+    other = a_book(text)
+    world.accepts(other)
+    assert f"to add to the rules of this process ({world.book.sha}), which are not in force" in page(
+        admin, "/rules/try"
+    )
+    assert "These are the rules in force." in text_of(posted(admin, "/rules/try", rules=text))
+    own = text_of(posted(admin, "/rules/try", rules=RULES))
+    assert f"The sha of these rules is {world.book.sha}, that of the rules in force {other.sha}." in own
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ('{"tag": "Transcode", "to": "Failed", "duration": "50m", "user_data": "asset_id=7"}', ("fired", "stopped")),
+        ('{"tag": "Transcode", "to": "Running"}', ("no", "fired")),
+    ],
+)
+def test_verdicts_have_the_words_of_the_api(world: World, admin: FlaskClient, job: str, words: tuple[str, str]) -> None:
+    verdicts = posted(admin, "/rules/explain", job=job).partition("Verdict of each rule")[2]
+    assert dict(re.findall(r"#rule-(\w+)\">.*?<span class=\"state s-\w+\">(\w+)<", verdicts, re.DOTALL)) == dict(
+        zip(("failed", "all"), words, strict=True)
+    )

@@ -28,9 +28,9 @@ def card(page: str, name: str) -> str:
 def test_a_card_says_how_a_notifier_does(world: World, admin: FlaskClient) -> None:
     world.sees(job_number(1), job_number(2))
     said = text_of(card(admin.get("/notifiers").text, "cms"))
-    assert "cms fine waiting 2 sending 0 held 0 dead 0" in said
+    assert "cms ok waiting 2 sending 0 held 0 dead 0" in said
     assert "Type webhook Target https://cms.example.com:8443 Signed yes" in said
-    assert "In flight 0 of 4" in said
+    assert "Limit in flight 4" in said
     assert "Oldest waiting 2026-11-21 12:00:00 UTC" in said
     assert "Sent, last 24 h nothing" in said
 
@@ -89,7 +89,7 @@ def test_a_receiver_that_does_not_answer_is_seen(world: World, admin: FlaskClien
         entries.failed(tx, "cms", failures, threshold=10, run=timedelta())
     said = text_of(card(admin.get("/notifiers").text, "cms"))
     assert "does not answer" in said
-    assert f"{failures} attempt{'s' if failures > 1 else ''} in a row had no answer." in said
+    assert f"{failures} attempt{'s' if failures > 1 else ''} in a row got no response." in said
     assert ("One delivery at a time" in said) is alone
 
 
@@ -146,7 +146,7 @@ def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) 
     assert "The test waits: notifier cms is paused: the receiver answered 410 Gone" in page
 
 
-def test_one_that_answers_with_errors_says_which_and_is_not_fine(world: World, admin: FlaskClient) -> None:
+def test_one_that_answers_with_errors_says_which_and_is_not_ok(world: World, admin: FlaskClient) -> None:
     world.sees(job_number(1))
     world.attempt(RetryLater("answered 500 Internal Server Error"))
     said = text_of(card(admin.get("/notifiers").text, "cms"))
@@ -176,7 +176,7 @@ def test_a_card_says_what_is_polled_and_how_it_went(world: World, admin: FlaskCl
     world.polled()
     page = admin.get("/watches").text
     said = text_of(watch_card(page, "vod"))
-    assert "vod fine Bucket media-1250000000 Region ap-chongqing Tags Transcode, Snapshot Queues vod p224" in said
+    assert "vod ok Bucket media-1250000000 Region ap-chongqing Tags Transcode, Snapshot Queues vod p224" in said
     assert "Last complete poll 2026-11-21 12:00:00 UTC now Next poll 2026-11-21 12:00:30 UTC in 30 s" in said
     assert "In the last poll 2 calls, 3 jobs" in said
     assert 'hx-get="/watches"' in page

@@ -45,7 +45,7 @@ def test_active_ones_come_first_and_say_what_they_match(world: World, admin: Fla
     with world.db.write() as tx:
         silences.end(tx, "sil_2", by="bob", now=NOON)
     said = text_of(page(admin, "/silences"))
-    active, over = said[said.index("Active") : said.index("Over")], said[said.index("Over") :]
+    active, over = said[said.index("Active") : said.index("Ended")], said[said.index("Ended") :]
     for words in ("When a job leaves Running", "tag Trans*", "queue vod", "Rule all", "drop", "new encoder", "ann"):
         assert words in active
     for words in ("everything", "hold", "long ago", "by bob"):
@@ -63,7 +63,7 @@ def test_how_many_it_holds_leads_to_them(world: World) -> None:
 def test_where_nothing_is_silenced_the_page_says_what_to_do(world: World) -> None:
     said = text_of(page(signed_in(world), "/silences"))
     assert "There are no active silences. Add a silence" in said
-    assert "Over" not in said
+    assert "Ended" not in said
     assert "Adding one needs the admin token." in text_of(page(signed_in(world, "read"), "/silences"))
 
 
@@ -92,9 +92,24 @@ def test_one_is_ended_by_a_button(world: World) -> None:
     assert 'action="/silences/sil_1/end"' in page(admin, "/silences")
     answer = admin.post("/silences/sil_1/end")
     assert (answer.status_code, answer.location) == (303, "/silences")
-    assert "The silence is over." in page(admin, "/silences")
+    assert "The silence has ended; it held nothing." in page(admin, "/silences")
     (ended,) = on_record(world)
     assert (ended.ends_at, ended.ended_by) == (world.now, "dashboard")
+
+
+@pytest.mark.parametrize(
+    ("drop", "said"),
+    [
+        (False, "The silence has ended; a worker sends the 2 messages that it held, in one digest for each notifier."),
+        (True, "The silence has ended; it dropped 2 messages."),
+    ],
+)
+def test_it_is_said_what_becomes_of_what_it_held(world: World, drop: bool, said: str) -> None:
+    keep(world, a_silence("sil_1", drop=drop))
+    world.sees(job_number(1, state="Failed"), job_number(2, state="Failed"))
+    admin = signed_in(world)
+    admin.post("/silences/sil_1/end")
+    assert said in text_of(page(admin, "/silences"))
 
 
 @pytest.mark.parametrize("name", ["sil_404", "<b>"])
@@ -164,7 +179,7 @@ def test_every_fault_is_said_at_once_and_the_form_keeps_what_was_typed(world: Wo
     html = posted(admin, 400, **typed)
     said = text_of(html)
     for words in (
-        'State after: there is no job state "Faild" (did you mean "Failed"?)', "Duration: 99d is too far in the future",
+        'To state: there is no job state "Faild" (did you mean "Failed"?)', "Duration: 99d is too far in the future",
         "Reason: give a reason",
     ):  # fmt: skip
         assert words in said
@@ -186,7 +201,7 @@ def test_every_fault_is_said_at_once_and_the_form_keeps_what_was_typed(world: Wo
         ({"to": "Failed", "mode": "loud"}, 'Messages: "loud" is neither'),
         ({"to": "Failed", "author": "x" * 200}, "Author: has 200 characters; at most 100 are kept"),
         ({"to": "Failed", "reason": "a\0b"}, "Reason:"),
-        ({"to": ","}, "State after:"),
+        ({"to": ","}, "To state:"),
         ({"tag": "!"}, "Tag:"),
         ({"tag": "{a,b}" * 300}, "Tag:"),
     ],
@@ -206,7 +221,7 @@ def test_states_may_be_typed_in_any_case(world: World, admin: FlaskClient, typed
 
 
 @pytest.mark.parametrize("typed", ["2026-11-22 09:00", "now", "Failed, 2h"])
-@pytest.mark.parametrize(("field", "label"), [("from", "State before"), ("to", "State after")])
+@pytest.mark.parametrize(("field", "label"), [("from", "From state"), ("to", "To state")])
 def test_a_time_where_a_state_belongs_is_said_to_be_one(
     world: World, admin: FlaskClient, field: str, label: str, typed: str
 ) -> None:
@@ -233,7 +248,7 @@ def test_a_form_of_before_adds_nothing_once_its_silence_is_over(world: World, ad
     posted(admin, 303, nonce="n", **WANTED)
     world.now += timedelta(hours=2)
     posted(admin, 303, nonce="n", **WANTED)
-    assert "its silence is over: fill it in anew" in page(admin, "/silences")
+    assert "its silence has ended: fill in a new form" in page(admin, "/silences")
     assert len(on_record(world)) == 1
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from bridge.admin.pages.routes import moment as moment_of
-from bridge.admin.pages.texts import ago, clocks, gate, moment, rule_lines, scope_lines, span
+from bridge.admin.pages.texts import ago, gate, moment, rule_lines, scope_lines, span, with_times
 from bridge.decide.rules.gates import read_scope
 from tests.support.admin_world import RULES, a_book
 from tests.support.nouns import NOON
@@ -57,7 +57,7 @@ def test_a_filter_says_what_a_time_would_be() -> None:
 
 
 def test_times_within_a_sentence_are_shown_as_all_others_and_the_rest_is_text() -> None:
-    said = clocks("due at 2026-11-21T12:05:00Z <b>, not 2026-13-41T12:00:00Z", NOON)
+    said = with_times("due at 2026-11-21T12:05:00Z <b>, not 2026-13-41T12:00:00Z", NOON)
     assert said.startswith('due at <time datetime="2026-11-21T12:05:00.000Z">')
     assert "in 5 min" in said
     assert said.endswith("&lt;b&gt;, not 2026-13-41T12:00:00Z")
@@ -68,7 +68,7 @@ def test_times_within_a_sentence_are_shown_as_all_others_and_the_rest_is_text() 
     [
         ("mute:quiet: nights", "the mute quiet: nights"),
         ("silence:sil_1", "the silence sil_1"),
-        ("group:all", "the group of rule all"),
+        ("group:all", "the digest of rule all"),
         ("throttle:all", "the throttle of rule all"),
     ],
 )
@@ -90,12 +90,12 @@ def said(rule: str) -> dict[str, str]:
         ("", "changes its state"),
         ('to = "Failed"', "becomes Failed"),
         ('to = "done"', "becomes Cancel, Failed or Success"),
-        ('from = "active"\nto = "gone"', "goes from unfinished to gone"),
+        ('from = "active"\nto = "gone"', "goes from active to gone"),
         ('from = ["Running", "Pause"]', "leaves Pause or Running"),
         ('in = "Running"\nfor = "30m"', "has been Running for 30 min"),
         (
             'in = "active"\nfor = "30m"\nrepeat = "1h30m"\nrecover = true',
-            "has been unfinished for 30 min, again every 1 h 30 min, and when it leaves that state",
+            "has been active for 30 min, again every 1 h 30 min, and when it leaves that state",
         ),
     ],
 )

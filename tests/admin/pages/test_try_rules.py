@@ -122,7 +122,7 @@ def test_what_is_added_is_read_after_the_rules_in_force() -> None:
 def test_line_numbers_are_those_of_what_was_pasted() -> None:
     (twice, faild) = faults('[[rule]]\nname = "all"\nto = "Faild"\nnotify = "cms"\n', a_book())
     assert (twice.where, twice.line) == ("line 2", 'name = "all"')
-    assert "on line 33 of the rules in force" in twice.text
+    assert "on line 33 of the rules above" in twice.text
     assert (faild.where, faild.line, faild.warning) == ("line 3", 'to = "Faild"', False)
 
 
@@ -142,9 +142,7 @@ def test_what_would_belong_to_the_last_rule_in_force_is_refused(text: str) -> No
 
 
 def test_of_the_rules_in_force_no_line_is_quoted() -> None:
-    assert Pasted("[[rule]]", a_book()).finding(3, "wrong") == Finding(
-        where="line 3 of the rules in force", text="wrong"
-    )
+    assert Pasted("[[rule]]", a_book()).finding(3, "wrong") == Finding(where="line 3 of the rules above", text="wrong")
     assert "whsec" not in repr(a_book(f"{RULES}# whsec_hush"))
 
 

@@ -66,11 +66,11 @@ function refresh() {
   live.dispatchEvent(new Event("refresh"));
 }
 
-// What a page says is only as old as its last answer: while there is none, it says so.
+// What a page says is only as old as its last response: while there is none, it says so.
 function hear(answered) {
   const bar = document.getElementById("silent");
   if (answered) answeredAt = Date.now();
-  if (!answered) put(bar, `No answer since ${hour.format(answeredAt)}: what is here is from then.`);
+  if (!answered) put(bar, `No response since ${hour.format(answeredAt)}: this page is from then.`);
   bar.hidden = answered;
 }
 
