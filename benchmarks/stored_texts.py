@@ -52,7 +52,7 @@ def at_work(db: Database, book: Rulebook, now: datetime) -> None:
     """Note that a worker lives, knows the rules, and has just polled."""
     with db.write() as tx:
         leases.sync(tx, book.watches, [(one, "webhook") for one in book.notifiers.values()])
-        leases.enlist(tx, "w1", machine="m", pid=1, now=now)
+        leases.register(tx, "w1", machine="m", pid=1, now=now)
         leases.beat(tx, "w1", now=now, rules_sha=book.sha, rules_fault=None)
         later = now + timedelta(seconds=30)
         leases.polled(tx, "bench", began=now, next_poll=later, error=None, failures=0, calls=5, jobs=500)

@@ -1,4 +1,4 @@
-"""Every noun of the bridge, frozen. Read this page first.
+"""All nouns of the bridge, as frozen dataclasses. Read this file first.
 
 A Watch has Streams. Polling a Stream returns Pages of Jobs. A Job that changed makes a Transition. Rules turn a
 Transition into a Message, with a NewDelivery for each Notifier. Sending a Delivery is an Attempt, which has an Outcome.
@@ -61,6 +61,23 @@ class Job:
     workflow_run: str | None = None
     level: str | None = None
     user_data: str | None = None
+
+    def seconds(self, now: datetime) -> dict[str, float | None]:
+        """Return what `match.duration`, `match.wait` and `match.age` compare; None where CI gave no times to count.
+
+        The duration is from start to end, the wait from creation to start, the age from creation to `now`. A job that
+        has not ended, or not started, counts up to `now`.
+        """
+        ended = self.ended_at or now
+        return {
+            "duration": _between(self.started_at, ended),
+            "wait": _between(self.created_at, self.started_at or ended),
+            "age": _between(self.created_at, now),
+        }
+
+
+def _between(start: datetime | None, end: datetime | None) -> float | None:
+    return max(0.0, (end - start).total_seconds()) if start and end else None
 
 
 OUTPUTS_KEPT = 20
@@ -135,6 +152,11 @@ class JobProblem:
         return cls(job_id=job_id, field="", value=why, left_out=True)
 
 
+# The list document of 2025-09 (cloud docs 1045/73114) and the describe document, both read 2026-11-21.
+PAGE_SIZE = 100  # jobs: the list call's maximum
+IDS_PER_CALL = 10  # the describe call's maximum
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One answer of the job list. `served_at` is CI's own clock (its Date header)."""
@@ -162,27 +184,27 @@ class SeenJob:
     job_id: str
     state: str
     sequence: int  # of its last transition
-    named: str | None = None  # of a gone job: its last state
+    last_ci_state: str | None = None  # of a gone job: the last state that CI named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingJob:
-    """A job that CI did not find `times`, the last time at `last_at`.
+    """A job that CI did not find `times`, from `first_at` to `last_at`.
 
-    Until it counts as gone, `first_at` is the first of these times, and every poll asks for it (`ask_at` is None).
-    Then `first_at` is when it became gone, and `ask_at` when CI is asked again.
+    Every poll asks for it until it is gone; CI is asked for a gone job again at `ask_at`.
     """
 
     stream: str
     times: int
-    first_at: datetime
+    first_at: datetime  # means nothing once the job is gone
     last_at: datetime
+    gone_at: datetime | None = None
     ask_at: datetime | None = None
     seen_at: datetime | None = None  # when the last poll that saw it began
 
     @property
     def is_gone(self) -> bool:
-        return self.ask_at is not None
+        return self.gone_at is not None
 
 
 # --- what changed, and the rules' gates -----------------------------------------------------------------------------
@@ -220,7 +242,7 @@ class Transition:
 class Alarm:
     """A level rule that fired for the time in `state` that transition `sequence` began.
 
-    It fired at `fired_at`, and the last time, with repetition number `count`, at `last_at`.
+    `fired_at` is its first message, `last_at` the last repetition, which is number `count` (0: none yet).
     """
 
     rule: str
@@ -232,7 +254,7 @@ class Alarm:
     recovered_at: datetime | None = None
     state: str = ""  # only where alarms are read with it
     sequence: int = 0
-    n: int = 0  # on record
+    n: int = 0  # the number of its row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -427,7 +449,7 @@ class NewDelivery:
     notifier: str
     ordering_key: str | None  # deliveries with the same notifier and key are sent in order
     thread: str | None = None  # the Slack thread it belongs to
-    note: str | None = None  # why it came this way, e.g. "could not be sent to ops: ..."
+    note: str | None = None  # shown with the message, e.g. "This could not be sent to ops: ..."
     body: str | None = None  # the notifier's own body (JSON), instead of the message's event
     channel: str | None = None  # instead of the notifier's
     hold: Hold | None = None  # None: sent at once
@@ -436,13 +458,13 @@ class NewDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One message for one notifier, claimed for one attempt.
+    """A stored delivery (one message for one notifier), with what one attempt needs.
 
     `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule and job_id. `root`
     is the receipt of the first message of its thread, if there is one.
     """
 
-    n: int
+    n: int  # the number of its row
     id: str
     notifier: str
     attempts: int  # this one included
@@ -462,11 +484,14 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """Why a notifier is left alone; times of the run clock."""
+    """The state of a notifier's circuit breaker, and its Retry-After. Times are run-clock times (record/clocks.py).
 
-    opened: timedelta | None = None  # since when it does not answer
-    probed: timedelta | None = None  # the last probe since then
-    asked_until: timedelta | None = None  # when the wait of its Retry-After ends
+    While the breaker is open, the notifier is sent one delivery at a time, as a probe.
+    """
+
+    opened: timedelta | None = None  # None: it is closed
+    probed: timedelta | None = None  # the last probe since it opened
+    asked_until: timedelta | None = None  # when the wait that the notifier asked for ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,6 +507,9 @@ class Sent:
     """The receiver accepted. `receipt` is what a later reply or update needs."""
 
     receipt: str | None = None
+
+
+MAX_RETRY_AFTER = timedelta(hours=24)  # a receiver that asks for longer is believed up to here
 
 
 class Reason(StrEnum):
@@ -513,7 +541,7 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It will never work. `pause`: nothing for this notifier will, until a person has fixed it."""
+    """It will never work. `pause`: no delivery to this notifier can succeed until a person has fixed the cause."""
 
     why: str
     reason: Reason = Reason.OTHER
@@ -522,16 +550,17 @@ class Rejected:
 
 
 Outcome = Sent | RetryLater | Rejected
+ANSWER_KEPT = 4096  # characters of the body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One finished try of a delivery."""
+    """One finished attempt to send a delivery."""
 
     delivery: Delivery
     outcome: Outcome
     started_at: datetime
     seconds: float
     status: int | None = None  # HTTP
-    answer: str = ""  # the first 4 kB of the body
+    answer: str = ""  # the first ANSWER_KEPT characters of the body
     address: str | None = None  # the one connected to

@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import event
 
 from bridge import settings as environment
-from bridge.decide.messages.build import address
+from bridge.decide.messages.build import delivery_to
 from bridge.decide.messages.build import test_message as a_test_message
-from bridge.decide.retries import BROKEN_AT
+from bridge.decide.retries import BREAKER_THRESHOLD
 from bridge.pipeline.poll import Poll
 from bridge.record import rulesets
 from bridge.record.database import Database
@@ -82,7 +82,7 @@ def put_test_message(stage: Stage, notifier: str, nonce: str = "1") -> str:
     book = Rules(settings, stage.environ).book
     parts.sync(stage.db, book)
     message = a_test_message(notifier, nonce=nonce, now=parts.utc_now())
-    new = address(message, book.notifiers[notifier])
+    new = delivery_to(message, book.notifiers[notifier])
     with stage.db.write() as tx:
         entries.put(tx, [new], now=parts.utc_now())
     return new.id
@@ -278,7 +278,7 @@ def test_a_test_of_a_receiver_that_is_left_alone_says_at_once_what_the_attempt_c
     for n in range(12):
         put_test_message(stage, "cms", str(n))
     with working(stage):
-        wait_until(lambda: notifier(stage, "cms")["failures"] >= BROKEN_AT)
+        wait_until(lambda: notifier(stage, "cms")["failures"] >= BREAKER_THRESHOLD)
         for _ in range(2):
             seen = stage.command("notifier", "test", "cms", "--wait", "60")
             assert seen.exit_code == 1
@@ -297,14 +297,14 @@ def test_doctor_names_a_watch_that_a_live_worker_never_polls_as_the_overview_doe
     began = now - timedelta(minutes=10)
     parts.sync(stage.db, book, clock=lambda: began)
     with stage.db.write() as tx:
-        leases.enlist(tx, "w1", machine="m", pid=1, now=began, rules_sha=book.sha)
+        leases.register(tx, "w1", machine="m", pid=1, now=began, rules_sha=book.sha)
         leases.beat(tx, "w1", now=now, rules_sha=book.sha, rules_fault=None)
     seen = stage.command("doctor")
     assert "FAIL  watch media: is overdue" in seen.stdout
     assert seen.exit_code == 1
     with stage.db.write() as tx:  # as a reload does that brings the watch
         rulesets.accept(tx, "other", "", now=began)
-        rulesets.accept(tx, book.sha, book.frozen, now=now)
+        rulesets.accept(tx, book.sha, book.ruleset_text, now=now)
     assert "overdue" not in stage.command("doctor").stdout
 
 

@@ -106,6 +106,19 @@ def test_every_link_in_the_documents_leads_to_a_file() -> None:
             assert link.startswith("https://") or (document.parent / link).exists(), f"{document.name}: {link}"
 
 
+@pytest.mark.parametrize("name", ["design.md", "guarantees.md"])
+def test_every_module_and_function_that_a_document_names_is_there(name: str) -> None:
+    page = (REPOSITORY / "docs" / name).read_text()
+    page = re.sub(r"`\S*teams\.py`", "", page)  # an example
+    named = re.findall(r"`([\w/]+/\w+\.py)`((?:,? `(?!\w+\.py)\w+(?:\.\w+)?`)*)", page)
+    assert named
+    for path, names in named:
+        file = next((at for at in (REPOSITORY / "bridge" / path, REPOSITORY / path) if at.exists()), None)
+        assert file, path
+        for word in re.findall(r"\w+", names):
+            assert re.search(rf"^ *((def|class) {word}\b|{word}\b.*=)", file.read_text(), re.MULTILINE), (path, word)
+
+
 @pytest.mark.parametrize("name", ["app.json", "slack/manifest.json"])
 def test_the_deploy_files_are_json(name: str) -> None:
     assert json.loads((REPOSITORY / name).read_text())

@@ -39,7 +39,7 @@ def checks(state: State, health: Health) -> list[Check]:
     fine = {
         "database": "answers",
         "schema": HEAD,
-        "worker": f"{len(state.standing.alive)} running",
+        "worker": f"{len(state.rules.alive)} running",
         "polls": "all complete and on time",
         "clock": "in sync with CI" if _says_time(state) else "CI's time is not known yet",
         "notifiers": "all healthy",

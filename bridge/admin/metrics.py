@@ -93,7 +93,7 @@ class Scrape(Collector):
         reloaded = "0: a rules.toml has errors, old rules stay."
         yield gauge("config_last_reload_successful", reloaded, [], {(): self.reloaded})
         others = "Live workers that have had other rules than those accepted last for a minute or longer."
-        yield gauge("workers_other_rules", others, [], {(): sum(one.other for one in self.state.standing.workers)})
+        yield gauge("workers_other_rules", others, [], {(): sum(one.other for one in self.state.rules.workers)})
         warnings = "Warnings, as on the overview, in doctor and in /readyz."
         yield gauge("warnings", warnings, ["check"], {(check,): count for check, count in self.warnings.items()})
         yield gauge("jobs", "Unfinished jobs that are watched.", ["state", "queue", "tag"], largest(self.jobs))

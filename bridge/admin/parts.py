@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.rulesets import thaw
+from bridge.decide.rulesfile.rulesets import ruleset_from_text
 from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
 from bridge.record.database import Database
@@ -54,7 +54,7 @@ class Parts:
         sha, book = rulesets.in_force(tx), self.book()
         text = rulesets.text_of(tx, sha) if sha and sha != book.sha else None
         try:
-            return thaw(sha, text) if sha and text else book
+            return ruleset_from_text(sha, text) if sha and text else book
         except (ValueError, KeyError):  # stored by a version with another format
             return book
 

@@ -191,7 +191,7 @@ def _resend_batch(db: Database, which: Filter, interval: timedelta, *, as_json: 
         last = f", the last at {batch.last_due_at:%Y-%m-%dT%H:%M:%SZ}" if batch.last_due_at else ""
         echo(f"{deliveries_of(batch.total)} to be resent{last}", err=True)
         with db.read() as tx:
-            if not rulesets.standing(tx, now=now_of(db)).alive:
+            if not rulesets.state(tx, now=now_of(db)).alive:
                 echo("they wait, as no worker is running: start one with `ci-bridge worker` or `run`", err=True)
     if as_json:
         echo_json(batch.facts() | ({} if batch.total else {"id": None}))

@@ -125,11 +125,11 @@ def _record(settings: Settings, rules: Rules) -> Iterator[Check]:
                 emptied = Check("rules", False, str(error))
     if emptied:
         yield emptied
-    sha, alive = rules.book.sha, state.standing.alive
+    sha, alive = rules.book.sha, state.rules.alive
     if alive:
         yield Check("workers", True, count_of(len(alive), "is running", "are running"))
     # A worker that has these rules had the time since then to poll by them.
-    since = state.standing.changed if any(worker.sha == sha for worker in alive) else now
+    since = state.rules.changed if any(worker.sha == sha for worker in alive) else now
     for warning in assess(state, rules.book, Reader(sha=sha, since=since), now).warnings:
         # Before the first poll, it is no failure that no worker is running.
         is_early = (warning.check, warning.who) == ("worker", None) and not any(w["polled_at"] for w in state.watches)

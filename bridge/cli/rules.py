@@ -36,7 +36,7 @@ from bridge.decide.whatif.replay import FIRST
 from bridge.pipeline.backtest import Backtest
 from bridge.record import rulesets
 from bridge.record.database import Database
-from bridge.record.rulesets import Holder, Standing
+from bridge.record.rulesets import RulesState, WorkerRules
 from bridge.wiring import parts
 from bridge.wiring.rules import load_rules
 
@@ -172,13 +172,13 @@ def reload(allow_empty: bool, wait_s: float, as_json: bool) -> None:
     sys.exit(0 if all(worker["taken"] for worker in workers) else 1)
 
 
-def _wait_for_workers(db: Database, book: Rulebook, wait_s: float) -> Standing:
+def _wait_for_workers(db: Database, book: Rulebook, wait_s: float) -> RulesState:
     """Return when every live worker has the rules, or time is up."""
     until, shown = time.monotonic() + wait_s, ""
     while True:
         now = now_of(db)
         with db.read() as tx:
-            standing = rulesets.standing(tx, now=now)
+            standing = rulesets.state(tx, now=now)
         loaded, alive = sum(worker.sha == book.sha for worker in standing.alive), len(standing.alive)
         progress = f"loaded by {loaded} of {count_of(alive, 'worker')}"
         if progress != shown and alive:
@@ -188,7 +188,7 @@ def _wait_for_workers(db: Database, book: Rulebook, wait_s: float) -> Standing:
         time.sleep(_POLL_S)
 
 
-def _worker_facts(worker: Holder, book: Rulebook) -> Facts:
+def _worker_facts(worker: WorkerRules, book: Rulebook) -> Facts:
     why: str | None = None
     if worker.sha != book.sha and worker.older:
         why = "it runs an older version, which checks the file by itself every 5 s"

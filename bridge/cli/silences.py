@@ -195,7 +195,9 @@ def list_silences(with_ended: bool, as_json: bool) -> None:
     db = open_database()
     now = now_of(db)
     with db.read() as tx:
-        listed = [silence_facts(*row, now=now) for row in silences.every(tx, since=None if with_ended else now)]
+        listed = [
+            silence_facts(*row, now=now) for row in silences.all_with_counts(tx, since=None if with_ended else now)
+        ]
     if as_json:
         echo_json(listed)
         return

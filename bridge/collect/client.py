@@ -16,16 +16,14 @@ from urllib.parse import quote
 
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled, UnreadableReply, classify
 from bridge.collect.http import HttpSession, Proxies, Reply
-from bridge.collect.jobs_xml import Answer, AnswerReader, JobCache, read_error
+from bridge.collect.jobs_xml import AnswerReader, JobCache, ReplyContent, read_error
 from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization
-from bridge.model import Description, Page, Place, Rate, Stream
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, Description, Page, Place, Rate, Stream
 from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
 
-PAGE_SIZE = 100  # the list's maximum; cloud docs 1045/73114, read 2026-11-21
-IDS_A_CALL = 10  # the maximum by id; describe document of 2025-09, read 2026-11-21
 # A comma stands between two ids, a slash between parts of a path, and "." and ".." are no id to an HTTP client.
 _ASKABLE = re.compile(r"(?!\.*$)[\w.~:@-]+", re.ASCII)
 SIGNED_BEFORE_S, SIGNED_AFTER_S = 60, 600  # around now; short, as a signature in some log is a key
@@ -123,15 +121,15 @@ class TencentCi:
 
         An id that cannot be part of a path is not requested; it is neither among the jobs nor missing.
         """
-        if not 1 <= len(ids) <= IDS_A_CALL:
-            raise ValueError(f"describe takes 1 to {IDS_A_CALL} ids, not {len(ids)}")
+        if not 1 <= len(ids) <= IDS_PER_CALL:
+            raise ValueError(f"describe takes 1 to {IDS_PER_CALL} ids, not {len(ids)}")
         asked = ",".join(job_id for job_id in ids if _ASKABLE.fullmatch(job_id))
         if not asked:
             return Description(jobs=())
         answer, reply = self._ask(place, f"/jobs/{asked}", {})
         return answer.described(reply.date)
 
-    def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[Answer, Reply]:
+    def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[ReplyContent, Reply]:
         """Return CI's answer of status 200; retry where that may help within seconds."""
         _check(self._credentials)
         throttled, failed, corrected = 0, False, False
@@ -159,7 +157,7 @@ class TencentCi:
 
     def _send(
         self, place: Place, path: str, params: Mapping[str, str], offset: timedelta
-    ) -> tuple[Answer | None, Reply]:
+    ) -> tuple[ReplyContent | None, Reply]:
         """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
         endpoint = place.endpoint or self._endpoint
         base = (endpoint or f"https://{place.host}").rstrip("/")

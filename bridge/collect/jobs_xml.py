@@ -82,7 +82,7 @@ class JobCache:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ReplyContent:
     """What a reply says, of a list or by id."""
 
     jobs: tuple[Job, ...] = ()
@@ -122,7 +122,7 @@ class AnswerReader:
         if self._length > BEGINNING:
             self._read_whole_jobs()
 
-    def close(self) -> Answer:
+    def close(self) -> ReplyContent:
         """Return the content of the whole reply."""
         self._read_whole_jobs()
         self._parse(self._left, last=True)
@@ -245,7 +245,7 @@ def _refuse_other_formats(body: bytes) -> None:
         raise UnreadableReply("the reply is plain text, not XML")
 
 
-def _answer(readings: Sequence[Reading], root: ET.Element | None) -> Answer:
+def _answer(readings: Sequence[Reading], root: ET.Element | None) -> ReplyContent:
     tokens = [text for child in _elements(root) if child.tag == "NextToken" and (text := _text(child))]
     if tokens and len(tokens[0]) >= TEXT_KEPT:
         raise UnreadableReply(f"the reply's NextToken has more than {TEXT_KEPT:,} characters")
@@ -253,7 +253,7 @@ def _answer(readings: Sequence[Reading], root: ET.Element | None) -> Answer:
     lists = ((_raw(child) or "").split(",") for child in _elements(root) if child.tag == "NonExistJobIds")
     jobs = tuple(reading.job for reading in readings if reading.job)
     read = {job.id for job in jobs}
-    return Answer(
+    return ReplyContent(
         jobs=jobs,
         problems=tuple(
             problem for reading in readings for problem in reading.problems

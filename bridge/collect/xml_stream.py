@@ -26,7 +26,7 @@ _ODD = re.compile(rf"&(?P<number>{_NUMBER});|&(?!(?:amp|lt|gt|quot|apos);)|<(?![
 _ESCAPED = {"&": "&amp;", "<": "&lt;", "]]>": "]]&gt;"}
 # What may go on in the next piece.
 _OPEN_END = re.compile(r"(?:&[#0-9A-Za-z]{0,18}|<(?:!(?:\[[CDAT]{0,5})?)?|]{1,2})\Z")
-_LONGEST = 20  # characters of these
+_LONGEST_OPEN_END = 20  # characters of these
 _CDATA = ("<![CDATA[", "]]>")
 
 
@@ -46,7 +46,7 @@ class Repair:
             at += len(mark)
             done.append(self._escaped(text[:at]))
             text, self._in_cdata = text[at:], not self._in_cdata
-        open_end = None if last else _OPEN_END.search(text, max(0, len(text) - _LONGEST))
+        open_end = None if last else _OPEN_END.search(text, max(0, len(text) - _LONGEST_OPEN_END))
         decided = open_end.start() if open_end else len(text)
         self._undecided = text[decided:]
         return "".join((*done, self._escaped(text[:decided]))).encode()

@@ -1,52 +1,60 @@
-"""When a delivery is tried again."""
+"""When a delivery is attempted again, when it is given up, and how long a circuit breaker stays open.
+
+All times are times of the run clock (`record/clocks.py`), which stands still while no worker runs.
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from bridge.model import Breaker
+from bridge.model import MAX_RETRY_AFTER, Breaker
 
-_SCHEDULE = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800))
-_THEN = timedelta(hours=1)
-_LONGEST_WISH = timedelta(hours=24)
+_PAUSES = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800))  # after the first attempts
+_LATER_PAUSE = timedelta(hours=1)
 _JITTER = 0.2
-_AT_LEAST = 2  # attempts
-_PROLONGED = 3  # times
-_PROMPTLY = timedelta(seconds=5)
-_A_MOMENT = timedelta(seconds=1)  # for so short a time nobody is tried again
+_MIN_ATTEMPTS = 2
+_MAX_PROLONGATION = 3  # times the retry time
+_SHORTEST_PAUSE = timedelta(seconds=1)  # with less retry time left there is no further attempt
+_QUEUE_TOLERANCE = timedelta(seconds=5)  # for the next claim of what is due
 
-BROKEN_AT = 10  # attempts in a row without an answer: from then on one at a time finds out whether it is back
-_FIRST_REST, _LONGEST_REST = timedelta(seconds=5), timedelta(seconds=60)
+BREAKER_THRESHOLD = 10  # attempts in a row without an answer open the breaker: then one delivery at a time is a probe
+_FIRST_BREAKER_PAUSE, _LONGEST_BREAKER_PAUSE = timedelta(seconds=5), timedelta(seconds=60)
 
 
 def counts_from(*, first: timedelta, due: timedelta, breaker: Breaker, now: timedelta) -> timedelta:
-    """Return from when the retry time of a delivery counts `now`; all are times of the run clock.
+    """Return the start of a delivery's retry time, as it is `now`: time in our own queue does not count.
 
-    That is its `first` attempt, later by as long as it stood in our own queue since its last pause was over (`due`):
-    while its notifier was neither left alone nor had asked for time. A few seconds are how often we look.
+    first: the start as it was before: the first attempt, or a later time that this function returned.
+    due: when the delivery became due after its last pause. From then on it waits in our own queue, except
+        until `breaker.asked_until` (the notifier asked for that wait) and after `breaker.opened` (it does not answer).
     """
     since = due if breaker.asked_until is None else max(due, breaker.asked_until)
     queued = (now if breaker.opened is None else min(now, breaker.opened)) - since
-    return first + queued if queued > _PROMPTLY else first
+    return first + queued if queued > _QUEUE_TOLERANCE else first
 
 
 def was_tried_enough(*, attempts: int, due: timedelta, breaker: Breaker) -> bool:
-    """Tell whether a delivery that waits for a notifier left alone may be given up when its time is over.
+    """Tell whether a delivery that waits for a breaker, or a Retry-After, may be given up when its retry time ends.
 
-    A probe since it was due stands for an attempt of it, and its time began with one if it was never tried.
+    attempts: those of this delivery. With none, its retry time began with a probe, which counts as the first.
+    due: when it became due. A probe after that counts as one more attempt.
     """
     again = breaker.probed is not None and breaker.probed > due
-    return max(attempts, 1) + again >= _AT_LEAST
+    return max(attempts, 1) + again >= _MIN_ATTEMPTS
 
 
 def over_at(*, first: timedelta, due: timedelta, retry: timedelta, breaker: Breaker, now: timedelta) -> timedelta:
-    """Return when the retry time of a delivery is over that waits for a notifier left alone, by the run clock."""
+    """Return when the retry time ends of a delivery that waits for a breaker, or a Retry-After.
+
+    first, due, breaker, now: as in `counts_from`.
+    retry: the notifier's `retry`. A longer Retry-After prolongs it, to at most three times `retry`.
+    """
     begun = counts_from(first=first, due=due, breaker=breaker, now=now)
     return begun + _prolonged(retry, (begun if breaker.asked_until is None else breaker.asked_until) - begun)
 
 
 def probed_since(due: timedelta, breaker: Breaker) -> bool:
-    """Tell whether a probe stood for an attempt of a delivery that is tried and was due since then."""
+    """Tell whether a probe counts as an attempt of a delivery that became due at `due`, and is now attempted itself."""
     return breaker.probed is not None and breaker.probed >= due
 
 
@@ -55,35 +63,44 @@ def next_pause(
     attempts: int,
     used: timedelta,
     retry: timedelta,
-    wish: timedelta | None = None,
+    retry_after: timedelta | None = None,
     chance: float,
-    stood_for: bool = False,
+    probed: bool = False,
     may_end: bool = True,
 ) -> timedelta | None:
-    """Return how long to wait after `attempts` tries, or None when the retry time is over, of which `used` is.
+    """Return the pause before the next attempt, or None: the delivery is given up, as its retry time is over.
 
-    5 s, 30 s, 2 min, 10 min, 30 min, then hourly; `wish` (Retry-After) only lengthens a pause, up to 24 h, and with
-    it the retry time, up to three times as long. `chance` in [0, 1) makes it up to 20 % longer, never shorter. The last
-    try is made when the time ends, and is the second at least, `stood_for` being a probe in its place.
+    Pauses are 5 s, 30 s, 2 min, 10 min, 30 min, then an hour. The last attempt comes when the retry time ends.
+
+    attempts: how many attempts were made. There are at least two, however long the first one took.
+    used: how much of the retry time has passed.
+    retry: the notifier's `retry`, or the retry time that a longer Retry-After makes of it: at most three times `retry`.
+    retry_after: the receiver's Retry-After. It lengthens a pause, up to 24 h, and never shortens one.
+    chance: a random number in [0, 1), which lengthens a pause by up to 20 %.
+    probed: a probe counts as one more attempt.
+    may_end: False while nothing may be given up, as the clock cannot be trusted.
     """
-    pause = (_SCHEDULE[attempts - 1] if attempts <= len(_SCHEDULE) else _THEN) * (1 + _JITTER * chance)
-    wished = min(wish or timedelta(0), _LONGEST_WISH)
-    left = _prolonged(retry, used + wished) - used
-    if left < _A_MOMENT:
-        return None if may_end and attempts + stood_for >= _AT_LEAST else pause
-    return min(max(pause, wished * (1 + _JITTER * chance)), left)
+    pause = (_PAUSES[attempts - 1] if attempts <= len(_PAUSES) else _LATER_PAUSE) * (1 + _JITTER * chance)
+    asked = min(retry_after or timedelta(0), MAX_RETRY_AFTER)
+    left = _prolonged(retry, used + asked) - used
+    if left < _SHORTEST_PAUSE:
+        return None if may_end and attempts + probed >= _MIN_ATTEMPTS else pause
+    return min(max(pause, asked * (1 + _JITTER * chance)), left)
 
 
-def _prolonged(retry: timedelta, wished: timedelta) -> timedelta:
-    return max(retry, min(wished, _PROLONGED * retry))
+def _prolonged(retry: timedelta, asked: timedelta) -> timedelta:
+    return max(retry, min(asked, _MAX_PROLONGATION * retry))
 
 
-def rest(*, failures: int, chance: float) -> timedelta | None:
-    """Return how long to leave a receiver alone after so many failures in a row; None: it may just be bad luck.
+def breaker_pause(*, failures: int, chance: float) -> timedelta | None:
+    """Return how long to send a receiver nothing; None: its breaker is closed.
 
-    5 s, doubled with every failure, up to 60 s: that is how late it is noticed that it is back.
+    5 s, doubled with every failure, up to 60 s: so late it may be noticed that the receiver answers again.
+
+    failures: attempts in a row without an answer.
+    chance: as in `next_pause`.
     """
-    if failures < BROKEN_AT:
+    if failures < BREAKER_THRESHOLD:
         return None
-    longer: timedelta = _FIRST_REST * 2 ** min(failures - BROKEN_AT, 10)
-    return min(longer, _LONGEST_REST) * (1 + _JITTER * chance)
+    longer: timedelta = _FIRST_BREAKER_PAUSE * 2 ** min(failures - BREAKER_THRESHOLD, 10)
+    return min(longer, _LONGEST_BREAKER_PAUSE) * (1 + _JITTER * chance)

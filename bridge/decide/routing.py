@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from bridge.decide.messages.build import address, build, per_notifier
+from bridge.decide.messages.build import build, delivery_to, per_notifier
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Verdict
@@ -17,10 +17,10 @@ from bridge.model import Alarm, NewDelivery, Notifier, Transition
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
-def judge(transition: Transition, matcher: Matcher, gates: Gates, alarms: Iterable[Alarm] = ()) -> list[Verdict]:
+def evaluate(transition: Transition, matcher: Matcher, gates: Gates, alarms: Iterable[Alarm] = ()) -> list[Verdict]:
     """Return the verdicts of the rules that fire for a transition; a silent one is matched by none.
 
-    `alarms` are those of the time in state that it ends; what recovers from them comes last.
+    `alarms` are those of the time in state that it ends. Verdicts of recoveries come last.
     """
     if transition.silent:
         return []
@@ -32,7 +32,7 @@ def judge(transition: Transition, matcher: Matcher, gates: Gates, alarms: Iterab
     return edges + [gates.held(verdict, facts) for verdict in recoveries(alarms, matcher, notified)]
 
 
-def judge_overdue(time: TimeInState, matcher: Matcher, gates: Gates, now: datetime) -> list[Verdict]:
+def evaluate_overdue(time: TimeInState, matcher: Matcher, gates: Gates, now: datetime) -> list[Verdict]:
     """Return the verdicts of the level rules that have something new to notify of."""
     facts = matcher.facts(replace(time.began, seen_at=now))
     return [gates.held(verdict, facts) for verdict in newly_overdue(time, matcher, now)]
@@ -42,7 +42,7 @@ def judge_overdue(time: TimeInState, matcher: Matcher, gates: Gates, now: dateti
 
 
 class TemplateError(NamedTuple):
-    """A template that did not render: [template.NAME] by its name, or what is a notifier's own by `own_template`."""
+    """A template that did not render: NAME of [template.NAME], or "notifier.NAME" for a notifier's own template."""
 
     rule: str
     template: str
@@ -65,13 +65,13 @@ class RoutingResult:
 
 def route(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> RoutingResult:
     """Match a transition and build its messages; `alarms` are those of the time in state that it ends."""
-    return _result(transition, judge(transition, book.matcher, gates, alarms), book, gates)
+    return _result(transition, evaluate(transition, book.matcher, gates, alarms), book, gates)
 
 
 def route_overdue(time: TimeInState, book: Rulebook, gates: Gates, now: datetime) -> list[RoutingResult]:
-    """Build the messages of the level rules that a job has been in a state for too long for: one verdict each."""
+    """Return one result for each level rule whose limit the job exceeds, and that has news of it."""
     step = replace(time.began, seen_at=now)
-    return [_result(step, [verdict], book, gates) for verdict in judge_overdue(time, book.matcher, gates, now)]
+    return [_result(step, [verdict], book, gates) for verdict in evaluate_overdue(time, book.matcher, gates, now)]
 
 
 def manual_delivery(
@@ -83,7 +83,7 @@ def manual_delivery(
     """
     built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone)
     own = per_notifier(notifier, built.names)
-    return address(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
+    return delivery_to(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
 
 
 def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
@@ -95,7 +95,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
         if not verdict.notifiers:
             continue
         rule, template = verdict.rule, book.templates.get(verdict.rule.template or "", MessageTemplate())
-        built = build(step, rule.name, template, book.queue_names, zone=book.zone, overdue=verdict.overdue)
+        built = build(step, rule.name, template, book.queue_names, zone=book.zone, level_event=verdict.level_event)
         if built.fault:
             errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))
         for name in verdict.notifiers:
@@ -107,7 +107,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
             # The first message after a silence mentions its end; a digest finds that out when it is sent.
             silence = None if hold else gates.ended(facts, rule.name, name)
             note = f"{silence} is over." if silence else None
-            delivery = address(built.message, book.notifiers[name], note=note, own=own)
+            delivery = delivery_to(built.message, book.notifiers[name], note=note, own=own)
             deliveries.append(replace(delivery, hold=hold, throttle=rule.throttle))
             if silence:
                 ended_silences[delivery.id] = silence.id
@@ -117,5 +117,5 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
 
 
 def own_template(notifier: str) -> str:
-    """Return how a template that is a notifier's own (its body, its channel) is called in figures."""
+    """Return the name under which metrics count a notifier's own templates (its body, its channel)."""
     return f"notifier.{notifier}"

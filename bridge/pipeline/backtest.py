@@ -38,13 +38,13 @@ class Backtest:
         now: datetime,
         first: int = FIRST,
     ) -> None:
-        history.freeze(tx)
+        history.use_one_snapshot(tx)
         self._tx = tx
         self.rules = rules
         self.asked, self.until = since, now
         self.since = max(since, now - keep)
         self._extent = history.extent(tx, self.since)
-        gates = silences.standing(tx, now=self.since)
+        gates = silences.not_ended(tx, now=self.since)
         self._replay = Replay(rules, in_force=in_force, silences=gates, first=first)
 
     @property

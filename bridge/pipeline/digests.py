@@ -16,7 +16,7 @@ from bridge.pipeline.route import current_gates
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
-from bridge.record.outbox.digests import Due
+from bridge.record.outbox.digests import DueDigest
 
 logger = logging.getLogger(__name__)
 
@@ -64,20 +64,20 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     new = digest_delivery(digest, silence, zone=book.zone, now=now, note=note)
     entries.put(tx, [new], now=now)
     digests.merged(tx, n, new.id, now=now)
-    silences.announced(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])
+    silences.mark_notified(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])
     facts = {"delivery": new.id, "gate": due.gate, "of": due.name, "messages": sum(counts.values())}
     logger.info("digest", extra=facts)
     return True
 
 
-def _ended_silences(tx: Connection, due: Due, book: Rulebook, now: datetime) -> list[Silence]:
+def _ended_silences(tx: Connection, due: DueDigest, book: Rulebook, now: datetime) -> list[Silence]:
     """Return the silences that would have held one of the first members, and whose end no message has told yet."""
     gates, members = current_gates(tx, book, now), digests.members(tx, due.n, after=0, most=_SOME)
     ended = [gates.ended(book.matcher.facts(step), rule, due.notifier) for _, rule, _, step in members if step]
     return [silence for silence in ended if silence]
 
 
-def _is_over(tx: Connection, due: Due, rule: Rule, now: datetime) -> bool:
+def _is_over(tx: Connection, due: DueDigest, rule: Rule, now: datetime) -> bool:
     """Book a digest with the throttle of its rule; when it is over that, its members go where the overflow goes."""
     if rule.throttle is None:
         return False
@@ -93,7 +93,7 @@ def _hold_again(tx: Connection, n: int, book: Rulebook, after: int, now: datetim
     Return after which number to go on, None at the end.
     """
     gates = current_gates(tx, book, now)
-    due = digests.held(tx, n, now=now)
+    due = digests.lock_due(tx, n, now=now)
     if due is None or not gates.may_hold(due.notifier):
         return None
     held: dict[tuple[str, str], tuple[Hold, list[int]]] = {}
@@ -104,6 +104,6 @@ def _hold_again(tx: Connection, n: int, book: Rulebook, after: int, now: datetim
         if hold and (hold.gate, hold.name) != (due.gate, due.name) and not (tired and hold.gate == "mute"):
             held.setdefault((hold.gate, hold.name), (hold, []))[1].append(number)
     for _, (hold, numbers) in sorted(held.items()):
-        to = digests.enter(tx, hold, due.notifier, len(numbers), channel=due.channel, now=now)
+        to = digests.add_members(tx, hold, due.notifier, len(numbers), channel=due.channel, now=now)
         digests.move(tx, numbers, of=n, to=to[0], drop=hold.drop, now=now)
     return members[-1][0] if len(members) == _AT_ONCE else None

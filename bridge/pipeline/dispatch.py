@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, probed_since, rest
+from bridge.decide.retries import BREAKER_THRESHOLD, breaker_pause, counts_from, next_pause, probed_since
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
 from bridge.pipeline.digests import send_due_digests
-from bridge.pipeline.housekeeping import LEASE, Housekeeping, notify_fallback, retry_of
+from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallback, retry_of
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
@@ -175,7 +175,7 @@ class Dispatcher:
         self._newest ^= {delivery.notifier for delivery in claimed.deliveries}
         self._again_at = claimed.again_at
         self._held.update(delivery.n for delivery in claimed.deliveries)
-        self._prefetch.add(claimed.deliveries, lease_until_s=now_s + LEASE.total_seconds())
+        self._prefetch.add(claimed.deliveries, lease_until_s=now_s + CLAIM_LEASE.total_seconds())
         return len(claimed.deliveries)
 
     def _claim(self, tx: Connection, free: int, now: datetime) -> claims.Claimed:
@@ -184,11 +184,11 @@ class Dispatcher:
             tx,
             free=free,
             lease=f"{self.worker}.{number}",
-            lease_for=LEASE,
+            lease_for=CLAIM_LEASE,
             now=now,
             turn=number,
             ahead=self._prefetch.quick,
-            broken_at=BROKEN_AT,
+            threshold=BREAKER_THRESHOLD,
             newest=self._newest,
         )
 
@@ -231,7 +231,7 @@ class Dispatcher:
     def _recover(self, tx: Connection) -> None:
         """One answer ends what the breaker counted; before it is recorded, as it may ask for time itself."""
         for name in sorted(_by_answer(self._ended)[1] & self._failing):
-            entries.recovered(tx, name, broken_at=BROKEN_AT)
+            entries.recovered(tx, name, threshold=BREAKER_THRESHOLD)
             logger.info("a notifier that failed answers again", extra={"notifier": name})
 
     def _count_failures(self, tx: Connection, attempts: Sequence[Attempt], now: datetime) -> None:
@@ -241,11 +241,11 @@ class Dispatcher:
         for name in sorted(unanswered - answered):
             begun_s = min(attempt.seconds for attempt in attempts if attempt.delivery.notifier == name)
             run = self._housekeeping.run_clock.read(tx, now) - timedelta(seconds=begun_s)
-            failures = entries.failed(tx, name, failed[name], broken_at=BROKEN_AT, run=run)
-            if failures > BROKEN_AT:
+            failures = entries.failed(tx, name, failed[name], threshold=BREAKER_THRESHOLD, run=run)
+            if failures > BREAKER_THRESHOLD:
                 self._housekeeping.probed(name, run, now - timedelta(seconds=begun_s))
-            if pause := rest(failures=failures, chance=self.chance()):
-                entries.hold(tx, name, now + pause)
+            if pause := breaker_pause(failures=failures, chance=self.chance()):
+                entries.postpone_notifier(tx, name, now + pause)
                 facts = {"notifier": name, "failures": failures, "seconds": round(pause.total_seconds())}
                 logger.warning("a notifier that does not answer is left alone", extra=facts)
 
@@ -274,9 +274,9 @@ class Dispatcher:
             attempts=delivery.attempts - delivery.lost,  # who dies while sending says nothing of the receiver
             used=run - first,
             retry=retry_of(delivery.notifier, self.book()),
-            wish=outcome.after,
+            retry_after=outcome.after,
             chance=self.chance(),
-            stood_for=delivery.retry_due is not None and probed_since(due, breaker),
+            probed=delivery.retry_due is not None and probed_since(due, breaker),
             may_end=may_end,
         )
         return Ended(attempt) if pause is None else Ended(attempt, now + pause, first, run + pause)

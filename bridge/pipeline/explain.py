@@ -16,10 +16,10 @@ from sqlalchemy import Connection
 
 from bridge.decide.routing import route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import TimeInState, judge_time_in_state
+from bridge.decide.rules.levels import TimeInState, evaluate_time_in_state
 from bridge.decide.rules.matching import Answer, Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.rulesets import thaw
+from bridge.decide.rulesfile.rulesets import ruleset_from_text
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import ident
 from bridge.decide.whatif.rule_tests import sample_time_in_state
@@ -56,9 +56,11 @@ class _Context:
 
     def earlier(self, delivery: JobDelivery) -> JobDelivery | None:
         """Return the delivery of the same job and notifier that must be sent first, if there is one."""
-        key = (delivery.lane, delivery.notifier)
-        before = (other for other in self.deliveries if other.n < delivery.n and (other.lane, other.notifier) == key)
-        return next((other for other in before if delivery.lane and self._blocks(other)), None)
+        key = (delivery.ordering_key, delivery.notifier)
+        before = (
+            other for other in self.deliveries if other.n < delivery.n and (other.ordering_key, other.notifier) == key
+        )
+        return next((other for other in before if delivery.ordering_key and self._blocks(other)), None)
 
     def _blocks(self, delivery: JobDelivery) -> bool:
         """Tell whether it is being sent, or waits for more than its turn in a batch that is resent."""
@@ -170,7 +172,7 @@ def _edge_facts(verdict: Verdict) -> Facts:
         "why_not": verdict.why_not,
         "misses": len(verdict.misses),
         "notifiers": list(verdict.notifiers),
-        "already_told": list(verdict.already),
+        "already_told": list(verdict.notified_earlier),
     }
 
 
@@ -201,7 +203,7 @@ def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, Alarm]) -> l
     """Return what every level rule says, top to bottom, then those that fired and are no longer among the rules."""
     matcher = ruleset.matcher
     levels = []
-    for verdict in judge_time_in_state(period.time, matcher, period.asked_at, matcher.levels):
+    for verdict in evaluate_time_in_state(period.time, matcher, period.asked_at, matcher.levels):
         alarm = fired.get(verdict.rule.name)
         answer, why = (Answer.FIRED, _fired(alarm, verdict.rule)) if alarm else _not_fired(verdict, period)
         levels.append(_level_facts(period, verdict.rule, answer, why, alarm) | {"judged_by": ruleset.sha})
@@ -321,7 +323,7 @@ class _History:
             return _InForce(self._book, known=False, note=f"{which} are not on record; {_NOW}")
         try:
             note = f"judged by the rules that were in force then ({sha}), and others are in force now"
-            return _InForce(thaw(sha, text), known=True, note=note)
+            return _InForce(ruleset_from_text(sha, text), known=True, note=note)
         except (ValueError, KeyError):  # kept by a version that wrote them in another way
             note = f"the rules that judged this ({sha}) cannot be read any more; {_NOW}"
             return _InForce(self._book, known=False, note=note)
@@ -577,7 +579,7 @@ def _not_made(verdicts: Iterable[Verdict], deliveries: Sequence[Facts], missing:
         rule = verdict.rule
         if not verdict.fired and not verdict.misses:
             yield from (_no_delivery(rule, name, "stopped", verdict.why_not or "") for name in rule.notify)
-        for name, earlier in verdict.already.items():
+        for name, earlier in verdict.notified_earlier.items():
             brief = _briefly(made.get((earlier.name, name)))
             why = f'rule "{earlier.name}" above notifies {name} of this ({brief})'
             yield _no_delivery(rule, name, "already_told", why)

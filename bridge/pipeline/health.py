@@ -17,7 +17,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
 from bridge.record.queries.gauges import State, Trouble
 from bridge.record.queries.lists import Facts
-from bridge.record.rulesets import ALIVE, Standing
+from bridge.record.rulesets import ALIVE, RulesState
 
 _SETTLED = timedelta(seconds=60)  # then every process has read a changed file
 _POLL_GRACE = timedelta(seconds=60)
@@ -120,7 +120,7 @@ def assess(state: State, book: Rulebook, reader: Reader, now: datetime) -> Healt
         *_watches(book, state.watches, begun, now),
         *_notifiers(book, state, now),
         *_clock(book, state.watches, alive),
-        *_rules(state.standing, reader, now),
+        *_rules(state.rules, reader, now),
         *_jobs(state.unread),
     ]
     return Health(sorted(found, key=lambda warning: warning.level))  # of one level in the order of the checks
@@ -226,7 +226,7 @@ def _clock(book: Rulebook, watches: Sequence[Facts], alive: Sequence[Facts]) -> 
     yield from (_for_everybody("clock", text) for text in dict.fromkeys(texts))
 
 
-def _rules(standing: Standing, reader: Reader, now: datetime) -> Iterator[HealthWarning]:
+def _rules(standing: RulesState, reader: Reader, now: datetime) -> Iterator[HealthWarning]:
     texts = of_rules(standing)
     if reader.note:
         texts.append(reader.note)
@@ -239,7 +239,7 @@ def _rules(standing: Standing, reader: Reader, now: datetime) -> Iterator[Health
     yield from (_for_everybody("rules", text) for text in dict.fromkeys(texts))
 
 
-def of_rules(standing: Standing) -> list[str]:
+def of_rules(standing: RulesState) -> list[str]:
     """Say what is odd about the rules of live workers, for longer than a change takes; without what is in them."""
     alive, texts = standing.alive, []
     if alive and standing.sha != standing.last:

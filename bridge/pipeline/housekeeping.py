@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.changes.clocks import RESOLUTION, begins_anew
 from bridge.decide.messages.build import as_fallback, per_notifier
-from bridge.decide.retries import BROKEN_AT, over_at, was_tried_enough
+from bridge.decide.retries import BREAKER_THRESHOLD, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates.functions import variables
 from bridge.decide.text.times import iso
@@ -20,13 +20,13 @@ from bridge.pipeline.route import current_gates
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
 from bridge.record.outbox import claims, entries, results
-from bridge.record.outbox.results import Ended, Held
+from bridge.record.outbox.results import Claim, Ended
 from bridge.record.polling import snapshots
 
 logger = logging.getLogger(__name__)
 
 # Every attempt ends within its own hard deadline of 15 s; a lease that outlives it needs no renewal.
-LEASE = timedelta(seconds=30)
+CLAIM_LEASE = timedelta(seconds=30)
 _LONGEST_STEP_S = 10.0  # between two looks at claims that counts
 _EVERY_S = 5.0
 _OFTEN_S = 1.0  # while there is more to look at
@@ -46,12 +46,12 @@ class LeaseWatcher:
 
     def __init__(self, lasts_s: float) -> None:
         self._lasts_s = lasts_s
-        self._watched_s: dict[Held, float] = {}
+        self._watched_s: dict[Claim, float] = {}
         self._looked_at_s: float | None = None
 
     def over(
-        self, held: Collection[Held], now_s: float, *, sooner: Collection[Held] = (), sooner_s: float = 0.0
-    ) -> list[Held]:
+        self, held: Collection[Claim], now_s: float, *, sooner: Collection[Claim] = (), sooner_s: float = 0.0
+    ) -> list[Claim]:
         """Return those of `held` that are over; what is not among them any more is forgotten.
 
         For those in `sooner` less is enough: there is other evidence. Without that, workers that never live as long
@@ -79,7 +79,7 @@ class Housekeeping:
     new_lease: Callable[[], str]
     clock_fault: Callable[[Connection], str | None]
     run_clock: RunClock = field(init=False)
-    _lease_watcher: LeaseWatcher = field(default_factory=lambda: LeaseWatcher(LEASE.total_seconds()), init=False)
+    _lease_watcher: LeaseWatcher = field(default_factory=lambda: LeaseWatcher(CLAIM_LEASE.total_seconds()), init=False)
     _advance_s: float = field(default=0.0, init=False)
     _probes: dict[str, tuple[timedelta, int]] = field(default_factory=dict, init=False)  # run clock, clock in ms
     _looked: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)  # how far, by notifier left alone
@@ -97,10 +97,10 @@ class Housekeeping:
             with self.db.write() as tx:
                 self.run_clock.advance(tx, self.clock())
         with self.db.read() as tx:
-            held = [claim for claim in results.held(tx) if claim[0] not in mine]
+            held = [claim for claim in results.open_claims(tx) if claim[0] not in mine]
             abandoned = results.abandoned(tx, before=self.clock() - _SURELY) if held else set()
             paused = claims.paused_and_waiting(tx)
-            alone = claims.left_alone(tx, now=self.clock(), broken_at=BROKEN_AT)
+            alone = claims.unavailable_notifiers(tx, now=self.clock(), threshold=BREAKER_THRESHOLD)
         if lost := self._lease_watcher.over(held, self.monotonic(), sooner=abandoned, sooner_s=_SOONER_S):
             with self.db.write() as tx:
                 freed = results.free_lost(tx, lost, now=self.clock())
@@ -123,7 +123,7 @@ class Housekeeping:
         """Send what waits for a paused notifier to its fallback, if it has one."""
 
         def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
-            return claims.claim_paused(tx, name, lease=self.new_lease(), lease_for=LEASE, now=now, most=_AT_ONCE)
+            return claims.claim_paused(tx, name, lease=self.new_lease(), lease_for=CLAIM_LEASE, now=now, most=_AT_ONCE)
 
         notifier = self.book().notifiers.get(name)
         if notifier and notifier.fallback:
@@ -160,7 +160,9 @@ class Housekeeping:
     def _give_up(self, name: str, numbers: Sequence[int]) -> None:
         def claim(tx: Connection, now: datetime) -> Sequence[Delivery]:
             lease = self.new_lease()
-            return claims.claim_hopeless(tx, name, left, broken_at=BROKEN_AT, lease=lease, lease_for=LEASE, now=now)
+            return claims.claim_to_give_up(
+                tx, name, left, threshold=BREAKER_THRESHOLD, lease=lease, lease_for=CLAIM_LEASE, now=now
+            )
 
         left = set(numbers)
         # Of each ordering key only the first can be claimed: those behind it follow at once.
@@ -179,7 +181,7 @@ class Housekeeping:
 
 
 def _ends(
-    rows: Sequence[claims.Due], retry: timedelta, breaker: Breaker, run: timedelta
+    rows: Sequence[claims.WaitingDelivery], retry: timedelta, breaker: Breaker, run: timedelta
 ) -> Iterator[tuple[timedelta, int, bool]]:
     """Yield of each whose retry time has begun when it is over, its number, and whether it was tried enough."""
     for row in rows:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.build import address, delivery_id, test_message
+from bridge.decide.messages.build import delivery_id, delivery_to, test_message
 from bridge.decide.routing import manual_delivery
 from bridge.decide.rules.gates import scope_of
 from bridge.decide.rules.rulebook import Rulebook
@@ -192,12 +192,12 @@ class Operations:
         """
         _require("notifier", name, book.notifiers)
         nonce = f"id {key}" if key else self.nonce
-        delivery = address(test_message(name, nonce=nonce, now=self.now), book.notifiers[name])
+        delivery = delivery_to(test_message(name, nonce=nonce, now=self.now), book.notifiers[name])
         with self.db.write() as tx:
             if not entries.states(tx, [delivery.id]):
                 entries.put(tx, [delivery], now=self.now, at_once=True)
                 self._record(tx, "test_notifier", name, after={"delivery": delivery.id})
-            nobody = None if rulesets.standing(tx, now=self.now).alive else _NO_WORKER
+            nobody = None if rulesets.state(tx, now=self.now).alive else _NO_WORKER
             return Accepted(delivery=delivery.id, waits=_why_it_waits(tx, name) or nobody)
 
     def resume_notifier(self, name: str, book: Rulebook | None = None) -> None:
@@ -265,7 +265,7 @@ class Operations:
             if not is_done:
                 raise Conflict(f"silence {id_} is over since {iso(ended.ends_at)}")
             self._record(tx, "end_silence", id_, {"ends_at": iso(before.ends_at)}, {"ends_at": iso(ended.ends_at)})
-            return ended, silences.held(tx, [id_]).get(id_, 0)
+            return ended, silences.counts(tx, [id_]).get(id_, 0)
 
 
 def _require(kind: str, name: str, known: Collection[str]) -> None:
@@ -322,7 +322,7 @@ def _is_same(there: Silence, made: Silence) -> bool:
 
 
 def _require_room(tx: Connection, request: SilenceRequest, now: datetime) -> None:
-    standing = silences.standing(tx, now=now)
+    standing = silences.not_ended(tx, now=now)
     if len(standing) >= MOST:
         raise Conflict(f"{len(standing)} silences have not ended; the limit is {MOST}; end some first")
     if text := too_costly([request.scope, *(scope_of(silence.spec) for silence in standing)]):

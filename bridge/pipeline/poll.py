@@ -20,11 +20,18 @@ from sqlalchemy import Connection
 
 from bridge.collect.errors import AuthError, BrokenReply, CiError, ClockError, ConfigError, TemporaryError, Throttled
 from bridge.decide.changes.clocks import RESOLUTION, Chain, Clocks, begins_anew, believed, earlier
-from bridge.decide.changes.diff import ASKED_AGAIN, asked_again, denied, diff, due, gone, is_believed, latest
+from bridge.decide.changes.diff import (
+    ASKED_AGAIN,
+    asked_again,
+    count_miss,
+    diff,
+    gone_transitions,
+    is_believed,
+    latest,
+    to_ask_again,
+)
 from bridge.decide.changes.scan import (
-    IDS_PER_CALL,
     OVERLAP,
-    PAGE_SIZE,
     Listing,
     Span,
     in_tens,
@@ -35,7 +42,20 @@ from bridge.decide.changes.scan import (
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
-from bridge.model import DONE, GONE, Description, Job, JobProblem, MissingJob, Page, Stream, Transition, Watch
+from bridge.model import (
+    DONE,
+    GONE,
+    IDS_PER_CALL,
+    PAGE_SIZE,
+    Description,
+    Job,
+    JobProblem,
+    MissingJob,
+    Page,
+    Stream,
+    Transition,
+    Watch,
+)
 from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
@@ -177,7 +197,7 @@ class PollContext:
     def show(self, tx: Connection, jobs: Iterable[Job]) -> None:
         """Take note of jobs that an answer shows: what CI denied of them counts no more."""
         shown = [job.id for job in jobs if self.missing.pop(job.id, None)]
-        problems.forget_denials(tx, self.watch.place.bucket, shown)
+        problems.forget_missing(tx, self.watch.place.bucket, shown)
         for job in jobs:
             self.unseen.pop(job.id, None)
             self.seen.add(job.id)
@@ -192,7 +212,7 @@ class PollContext:
             missing, is_gone = self.missing.get(job_id), known.seen.state == GONE
             if job_id in found.missing and known.seen.state not in DONE:
                 seen_at = self.still_at(known.stream)
-                missing = denied(missing, stream=known.stream, began=self.began, now=now, seen_at=seen_at)
+                missing = count_miss(missing, stream=known.stream, began=self.began, now=now, seen_at=seen_at)
                 if not is_gone and is_believed(missing, every=self.watch.every):
                     gone_now.append(job_id)
             if missing and (is_gone or job_id in gone_now):
@@ -201,8 +221,8 @@ class PollContext:
                 kept[job_id] = missing
             else:
                 over.append(job_id)
-        problems.save_denials(tx, self.watch.place.bucket, kept)
-        problems.forget_denials(tx, self.watch.place.bucket, over)
+        problems.save_missing(tx, self.watch.place.bucket, kept)
+        problems.forget_missing(tx, self.watch.place.bucket, over)
         self.missing |= kept
         return gone_now
 
@@ -377,9 +397,9 @@ class Poller:
             rulesets.require_in_force(tx, book.sha)
             (row,) = leases.polls(tx, [watch.name])
             _meet(tx, watch, book, began, row.ok_at)
-            problems.take_over_denials(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
-            missing = problems.denials(tx, bucket)
-            again = {job_id: key for job_id, key in due(missing, began) if key in keys}
+            problems.take_over_missing(tx, bucket, since=began - ASKED_AGAIN[-1], first=ASKED_AGAIN[0])
+            missing = problems.missing_jobs(tx, bucket)
+            again = {job_id: key for job_id, key in to_ask_again(missing, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
             context = PollContext(
                 watch=watch,
@@ -561,7 +581,7 @@ class Poller:
             silence = context.silence_of_left_out(problems.of_first(tx, bucket, asked))
             steps = context.diff(before, jobs, silence, now=now, still_at=still_at)
             denied_now = {job_id: before[job_id] for job_id in context.deny(tx, found, before, now)}
-            lost = gone(snapshots.jobs_of(denied_now), watch=context.watch.name, now=now, still_at=still_at)
+            lost = gone_transitions(snapshots.jobs_of(denied_now), watch=context.watch.name, now=now, still_at=still_at)
             context.poll.count(route_all(tx, context.book, context.dated((*steps, *lost)), now))
             owners = context.left_out | {job_id: known.stream for job_id, known in before.items()}
             new = []
@@ -606,8 +626,8 @@ class Poller:
         """Store how the poll ended, and let go of the bucket unless its lists go on at once."""
         poll, watch, error = context.poll, context.watch, context.poll.error
         refused = not poll.calls or isinstance(error, Throttled)
-        wish = error.retry_after if error else None
-        after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, wish=wish)
+        retry_after = error.retry_after if error else None
+        after = timedelta(0) if poll.behind else pause(watch.every, refused=refused, retry_after=retry_after)
         with self._transaction(context, self.clock()) as tx:
             as_of = earlier(context.began, context.ahead)
             overdue = route_overdue_jobs(tx, watch, context.book, as_of, self.clock(), saw=context.saw)

@@ -83,7 +83,7 @@ class Pruner:
                 if counts:
                     logger.info(what, extra=dict(counts))
             with self.db.write() as tx:
-                leases.release(tx, pruning.LEASE, self.worker)
+                leases.release(tx, pruning.LEASE_NAME, self.worker)
         return pruned
 
     def _delete(self, book: Rulebook, pruned: Counter[str]) -> None:
@@ -91,12 +91,12 @@ class Pruner:
         for walk in self._walks:
             self._walk(walk, pruned, cut=cut)
         with self.db.write() as tx:
-            leases.renew(tx, pruning.LEASE, self.worker, now=self.clock())
+            leases.renew(tx, pruning.LEASE_NAME, self.worker, now=self.clock())
             pruning.prune_rest(tx, cut=cut)
         for _ in range(_MOST_LOOKS):
             self.nap(_PAUSE_S)
             with self.db.write() as tx:
-                leases.renew(tx, pruning.LEASE, self.worker, now=self.clock())
+                leases.renew(tx, pruning.LEASE_NAME, self.worker, now=self.clock())
                 if counters.compact(tx, now=self.clock()) < counters.AT_ONCE:
                     return
 
@@ -124,7 +124,7 @@ class Pruner:
             self.nap(_PAUSE_S if found.keys else 0)
             if found.keys:
                 with self.db.write() as tx:
-                    leases.renew(tx, pruning.LEASE, self.worker, now=self.clock())
+                    leases.renew(tx, pruning.LEASE_NAME, self.worker, now=self.clock())
                     count = walk.prune(tx, found.keys, **cut)
                 counts.update({walk.table: count} if count else {})
             walk.after = found.after

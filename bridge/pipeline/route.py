@@ -13,7 +13,6 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, GONE, Alarm, Transition, Watch
 from bridge.record import counters, rulesets
 from bridge.record.counters import Count, timed
@@ -91,10 +90,10 @@ def route_overdue_jobs(
 
 def _fire(tx: Connection, began: Transition, verdict: Verdict, last: Alarm | None, as_of: datetime) -> None:
     """Remember that a level rule fired, and whom it was for: all but those whom a gate keeps it from for good."""
-    if verdict.overdue is None:
+    if verdict.level_event is None:
         return
     names = (*(last.notifiers if last else ()), *(name for name in verdict.notifiers if not verdict.drops(name)))
-    notifiers, overdue = tuple(dict.fromkeys(names)), verdict.overdue
+    notifiers, overdue = tuple(dict.fromkeys(names)), verdict.level_event
     time_in_state.fire(tx, began, verdict.rule.name, overdue.count, notifiers=notifiers, since=overdue.since, now=as_of)
 
 
@@ -102,7 +101,7 @@ def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> No
     """Store deliveries and which templates did not render, and count both."""
     at_once = entries.put(tx, [new for routing in routings for new in routing.deliveries], now=now)
     over = {delivery: silence for routing in routings for delivery, silence in routing.ended_silences.items()}
-    silences.announced(tx, [(over[new.id], new.notifier) for new in at_once if new.id in over])
+    silences.mark_notified(tx, [(over[new.id], new.notifier) for new in at_once if new.id in over])
     errors = [error for routing in routings for error in routing.errors]
     rulesets.fault(tx, [(error.rule, error.why) for error in errors], now=now)
     counts = [Count("template_error", (error.rule, error.template)) for error in errors]
@@ -123,7 +122,7 @@ def _of_transition(step: Transition, *, matched: bool) -> Iterator[Count]:
     if step.happened_at != step.seen_at:  # else CI did not say when it happened
         yield timed("detection", (), (step.seen_at - step.happened_at) / timedelta(seconds=1))
     if step.to in DONE:
-        took = job_seconds(job, step.happened_at)
+        took = job.seconds(step.happened_at)
         if took["duration"] is not None:
             yield timed("job_duration", (tag, queue, step.to), took["duration"])
         if job.started_at and took["wait"] is not None:
@@ -135,5 +134,5 @@ def _of_matches(routings: Iterable[RoutingResult]) -> Iterator[Count]:
     verdicts = (verdict for routing in routings for verdict in routing.verdicts if verdict.kind != "recovery")
     for verdict in verdicts:
         yield Count("match", (verdict.rule.name,))
-        if verdict.already:
-            yield Count("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.already))
+        if verdict.notified_earlier:
+            yield Count("suppressed", (verdict.rule.name, "first_wins"), times=len(verdict.notified_earlier))

@@ -51,7 +51,7 @@ from bridge.record.schema import (
     transitions,
 )
 
-LEASE = "pruning"  # beside those of buckets, whose names end in digits
+LEASE_NAME = "pruning"  # beside those of buckets, whose names end in digits
 AT_ONCE = 200  # about 50 ms of writing on SQLite
 RULES_AT_ONCE = 500  # about 20 ms
 
@@ -82,8 +82,8 @@ def acquire(tx: Connection, worker: str, *, now: datetime) -> bool:
 
     Of two at once each would keep a message because of a delivery that the other deletes.
     """
-    tx.execute(upsert(tx, schema.leases).values(name=LEASE).on_conflict_do_nothing())
-    return leases.acquire(tx, LEASE, worker, now=now)
+    tx.execute(upsert(tx, schema.leases).values(name=LEASE_NAME).on_conflict_do_nothing())
+    return leases.acquire(tx, LEASE_NAME, worker, now=now)
 
 
 # --- deliveries, with their attempts and messages -------------------------------------------------------------------

@@ -20,11 +20,11 @@ _APART = timedelta(seconds=60)  # a new file may take so long to reach every wor
 
 
 class OtherRules(Exception):
-    """Other rules are in force than those that were to judge; what they would have said is not stored."""
+    """Other rules are in force than those that were to be evaluated; what they would have said is not stored."""
 
 
-def keep(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
-    """Keep a ruleset that is in use, and store when it was."""
+def store(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
+    """Store a ruleset that is in use, and that it is now."""
     row = upsert(tx, rulesets).values(sha=sha, text=text, used_at=ms(now))
     tx.execute(row.on_conflict_do_update(index_elements=["sha"], set_={"used_at": ms(now), "text": text}))
     counters.add(tx, [Count("rules", ())], now=now)
@@ -46,7 +46,7 @@ def in_force(tx: Connection) -> str | None:
 
 
 def require_in_force(tx: Connection, sha: str) -> None:
-    """Raise OtherRules unless this ruleset is in force: to be called in each transaction that judges by it."""
+    """Raise OtherRules unless this ruleset is in force: to be called in each transaction that evaluates them."""
     current = in_force(tx)
     if current not in (None, sha):
         raise OtherRules(f"the rules {current} are in force, not {sha}")
@@ -59,21 +59,21 @@ def accept(tx: Connection, sha: str, text: str, *, now: datetime) -> bool:
     """
     first = tx.execute(_IN_FORCE).first()
     if first and first.sha == sha and not first.stands_in:
-        keep(tx, sha, text, now=now)
+        store(tx, sha, text, now=now)
         return False
     number = _count(tx, "accepted", now)
-    keep(tx, sha, text, now=now)
+    store(tx, sha, text, now=now)
     tx.execute(update(rulesets).where(rulesets.c.stands_in).values(stands_in=False))
     tx.execute(update(rulesets).filter_by(sha=sha).values(accepted=number))
     return True
 
 
-def stand_in(tx: Connection, sha: str, *, instead_of: str) -> bool:
+def replace_temporarily(tx: Connection, sha: str, *, instead_of: str) -> bool:
     """Put a ruleset in force instead of one that no live worker has; False if another is in force by now."""
     if in_force(tx) != instead_of:
         return False
     tx.execute(update(rulesets).where(rulesets.c.stands_in).values(stands_in=False))
-    if in_force(tx) != sha:  # else it is the one that was accepted last, and stands in for none
+    if in_force(tx) != sha:  # else it is the one that was accepted last, and replaces none
         tx.execute(update(rulesets).filter_by(sha=sha).values(stands_in=True))
     return True
 
@@ -105,7 +105,7 @@ def may_be_empty(tx: Connection, sha: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class WorkerRules:
     """A worker, and the rules it has."""
 
     id: str
@@ -113,45 +113,45 @@ class Holder:
     sha: str | None
     beat: int
     alive: bool
-    older: bool  # of a version that knows nothing of rules in force, and judges by its own
+    older: bool  # of a version that knows nothing of rules in force, and evaluates its own
     other: bool  # it has had other rules than those accepted last for longer than a change takes
     fault: str | None
     note: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RulesState:
     """Which rules are in force, and which worker has which."""
 
     sha: str | None  # in force
-    last: str | None  # accepted last: another one while `sha` stands in for it
+    last: str | None  # accepted last: another one while `sha` temporarily replaces it
     changed: datetime  # when others were accepted than before
     numbers: Mapping[str, int]  # of each ruleset that was ever accepted
-    workers: Sequence[Holder]
+    workers: Sequence[WorkerRules]
 
     @property
-    def alive(self) -> list[Holder]:
+    def alive(self) -> list[WorkerRules]:
         return [worker for worker in self.workers if worker.alive]
 
 
-def standing(tx: Connection, *, now: datetime) -> Standing:
+def state(tx: Connection, *, now: datetime) -> RulesState:
     accepted = tx.execute(_BY_RANK).all()
     last = max(accepted, key=lambda row: row.accepted).sha if accepted else None
     changed = tx.execute(select(shared_numbers.c.at).filter_by(name="accepted")).scalar() or 0
     rows = tx.execute(select(workers).order_by(workers.c.started_at, workers.c.id))
-    return Standing(
+    return RulesState(
         sha=accepted[0].sha if accepted else None,
         last=last,
         changed=at(changed),
         numbers={row.sha: row.accepted for row in accepted},
-        workers=[_holder(row, last, changed, ms(now)) for row in rows],
+        workers=[_worker_rules(row, last, changed, ms(now)) for row in rows],
     )
 
 
-def _holder(row: Row[Any], last: str | None, changed: int, now: int) -> Holder:
+def _worker_rules(row: Row[Any], last: str | None, changed: int, now: int) -> WorkerRules:
     alive = row.beat_at >= now - ALIVE // timedelta(milliseconds=1)
     lately = 0 <= now - max(changed, row.started_at) < _APART // timedelta(milliseconds=1)
-    return Holder(
+    return WorkerRules(
         id=row.id,
         pid=row.pid,
         sha=row.rules_sha,

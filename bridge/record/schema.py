@@ -171,7 +171,7 @@ transitions = Table(
     Column("silent", Text),
     Column("verdicts", Text, nullable=False),  # JSON: [[rule, [notifier, ...]], ...] of the rules that fired
     Column("detail", Text, nullable=False),
-    Column("rules", String(12)),  # the ruleset that judged it
+    Column("rules", String(12)),  # the ruleset it was matched against
     Column("still_at", BigInteger),  # the last poll before that saw its stream whole: still in `was`
     UniqueConstraint("bucket", "job_id", "sequence", name="transition_once"),
     sqlite_autoincrement=True,
@@ -205,7 +205,7 @@ messages = Table(
 Index("message_job", messages.c.job_id)
 
 # `due_at` of a delivery that goes out at once, whatever its notifier waits for: neither a breaker nor a Retry-After.
-AT_ONCE = 0
+DUE_AT_ONCE = 0
 WAITING, SENDING, SENT, DEAD, HELD, MERGED, DROPPED = range(7)
 DELIVERY_STATES = ("waiting", "sending", "sent", "dead", "held", "merged", "dropped")
 
@@ -337,7 +337,7 @@ alarms = Table(
     sqlite_autoincrement=True,
 )
 
-# The rules as they were, without what may be secret: a transition names the ones that judged it.
+# The rules as they were, without what may be secret: a transition names the ones it was matched against.
 rulesets = Table(
     "ruleset",
     metadata,
@@ -348,7 +348,7 @@ rulesets = Table(
     Column("stands_in", Boolean, nullable=False, server_default=text("false")),  # this one is, as no live worker has it
     Column("empty_allowed", Boolean, nullable=False, server_default=text("false")),  # a person said it may be empty
 )
-# Asked in every transaction that judges: the whole answer is in the index, and the texts are not read.
+# Asked in every transaction that evaluates rules: the whole answer is in the index, and the texts are not read.
 _partial(rulesets, "accepted", "stands_in", "accepted", "sha", where="accepted IS NOT NULL")
 
 # Templates that did not render.
@@ -395,7 +395,7 @@ notifiers = Table(
     Column("ok_at", BigInteger),
     Column("failures", Integer, nullable=False, server_default="0"),  # attempts in a row without an answer: the breaker
     Column("claims", BigInteger, nullable=False, server_default="0"),  # a claim counts only if none came between
-    Column("broken_run", BigInteger),  # the run clock since when it is left alone: the breaker is open
+    Column("broken_run", BigInteger),  # the run clock at which its breaker opened, while that is open
     Column("probed_run", BigInteger),  # the run clock at the last probe since then
     Column("asked_run", BigInteger),  # the run clock up to which its Retry-After asks to wait
 )

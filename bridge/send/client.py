@@ -187,7 +187,7 @@ class CurlHandle:
                 return f"{_PROXY} refused a tunnel to {place}: it answered {status}", Reason.CONNECTION
             place = _PROXY if code == pycurl.E_COULDNT_CONNECT else f"{place} through BRIDGE_EGRESS_PROXY"
         if not code:
-            return f"{place} answered {info(pycurl.RESPONSE_CODE)}, which is no final status", Reason.OTHER
+            return f"{place} answered {info(pycurl.RESPONSE_CODE)}, which is only an interim status", Reason.OTHER
         if code == pycurl.E_OPERATION_TIMEDOUT:
             return self._too_slow(place, host), Reason.TIMEOUT
         if code == pycurl.E_COULDNT_CONNECT:
@@ -223,11 +223,11 @@ _FAILURES: dict[int, tuple[str, Reason]] = {
             pycurl.E_FTP_WEIRD_SERVER_REPLY: _NOT_HTTP,
             pycurl.E_GOT_NOTHING: _NO_ANSWER,
             pycurl.E_ABORTED_BY_CALLBACK: _NO_ANSWER,  # see `_send_once`
-            100: "{place} sent headers without an end",  # CURLE_TOO_LARGE: pycurl has no name for it
+            100: "{place} sent too many bytes of headers",  # CURLE_TOO_LARGE: pycurl has no name for it
             pycurl.E_SEND_ERROR: _BROKEN,
             pycurl.E_RECV_ERROR: _BROKEN,
             pycurl.E_PEER_FAILED_VERIFICATION: "the certificate of {place} is not trusted: {text}",
-            pycurl.E_SSL_CONNECT_ERROR: "no TLS with {place}: {text}",
+            pycurl.E_SSL_CONNECT_ERROR: "the TLS handshake with {place} failed: {text}",
         }.items()
     },
 }

@@ -7,9 +7,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 
 from bridge.http_headers import retry_after
-from bridge.model import Reason, Rejected, RetryLater
-
-RETRY_AFTER_LIMIT = timedelta(hours=24)
+from bridge.model import MAX_RETRY_AFTER, Reason, Rejected, RetryLater
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Reply:
         return fields
 
     def retry_after(self, now: datetime) -> timedelta | None:
-        return retry_after(self.headers.get("retry-after", ""), now=now, most=RETRY_AFTER_LIMIT)
+        return retry_after(self.headers.get("retry-after", ""), now=now, most=MAX_RETRY_AFTER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from bridge.send.http_types import Failure, Reply, Request
 
 MASKED = "***masked***"
 PATH = "/PATH"  # stands for the path and the query of a URL, which are often a secret
-THROUGH_PROXY = "goes through BRIDGE_EGRESS_PROXY, which judges the address"
+THROUGH_PROXY = "goes through BRIDGE_EGRESS_PROXY, which must check the address"
 
 
 class Egress(NamedTuple):
-    """The way out."""
+    """What integrations send with: the HTTP client, and the base URL of Slack's API."""
 
     client: HttpClient
     slack_api_url: str

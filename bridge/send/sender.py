@@ -12,7 +12,7 @@ from functools import lru_cache
 from queue import Empty, SimpleQueue
 from time import monotonic
 
-from bridge.model import Attempt, Delivery, Notifier, Outcome, RetryLater, Sent
+from bridge.model import ANSWER_KEPT, Attempt, Delivery, Notifier, Outcome, RetryLater, Sent
 from bridge.redact import Mask
 from bridge.send.client import Answered, HttpClient
 from bridge.send.http_types import Failure, Reply
@@ -21,7 +21,6 @@ from bridge.send.registry import integration_of
 
 # --- an attempt under way, and what is recorded of its end ----------------------------------------------------------
 
-ANSWER_KEPT = 4096
 _WHY_KEPT = 500  # a receiver's own words may be in it
 
 logger = logging.getLogger(__name__)

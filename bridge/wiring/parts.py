@@ -65,7 +65,7 @@ def sync(db: Database, book: Rulebook, *, clock: Clock = utc_now) -> None:
 
 def accept(tx: Connection, book: Rulebook, *, now: datetime) -> bool:
     """Put the rules of a start or a reload in force; return False if they were already."""
-    news = rulesets.accept(tx, book.sha, book.frozen, now=now)
+    news = rulesets.accept(tx, book.sha, book.ruleset_text, now=now)
     note_rules(tx, book.watches, now)
     _know(tx, book)
     snapshots.adopt(tx, [stream for watch in book.watches for stream in watch.streams])
@@ -75,7 +75,7 @@ def accept(tx: Connection, book: Rulebook, *, now: datetime) -> bool:
 def make_known(db: Database, book: Rulebook) -> None:
     """Record the rules with their watches and notifiers, without putting them in force."""
     with db.write() as tx:
-        rulesets.keep(tx, book.sha, book.frozen, now=utc_now())
+        rulesets.store(tx, book.sha, book.ruleset_text, now=utc_now())
         _know(tx, book)
 
 

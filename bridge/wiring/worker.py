@@ -111,7 +111,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop`; then finish within STOP_WITHIN_S what was begun."""
-        with self._enlisted():
+        with self._registered():
             self._set_tick = self._ticker.every(self._tick_s, self._tick)
             self._ticker.every(_PRUNE_S, self._prune)
             self._ticker.every(_RULES_S, self._check_rules)  # a tick of its own: its disk may hang
@@ -131,7 +131,7 @@ class Worker:
         logger.info("worker stopped", extra={"worker": self._id})
 
     @contextmanager
-    def _enlisted(self) -> Iterator[None]:
+    def _registered(self) -> Iterator[None]:
         """Be on record as a worker meanwhile, and free what dead workers of this machine held."""
         self._clock.correct()
         now, book = self._clock(), self._rules.book
@@ -142,11 +142,11 @@ class Worker:
             self._rewind(tx)
             for worker, pid in leases.workers_on(tx, self._machine):
                 if not is_alive(pid) or pid == self._pid:
-                    freed = results.bury(tx, worker, now=now)
-                    leases.bury(tx, worker)
+                    freed = results.free_claims_of(tx, worker, now=now)
+                    leases.unregister(tx, worker)
                     self._buried[worker] = time.monotonic()
                     logger.warning("dead worker replaced", extra={"worker": worker, "deliveries": freed})
-            leases.enlist(tx, self._id, machine=self._machine, pid=self._pid, now=now, rules_sha=book.sha)
+            leases.register(tx, self._id, machine=self._machine, pid=self._pid, now=now, rules_sha=book.sha)
             reloads = rulesets.reloads(tx)
         self._rules.look(time.monotonic(), reloads=reloads)  # reloads requested from now on concern this worker
         try:
@@ -154,7 +154,7 @@ class Worker:
         finally:
             try:
                 with self._db.write() as tx:
-                    leases.bury(tx, self._id)
+                    leases.unregister(tx, self._id)
             except TROUBLES as error:
                 logger.warning("the worker could not sign off", extra={"reason": trouble(error)})
 
@@ -183,7 +183,7 @@ class Worker:
         # A claim that was on its way to PostgreSQL when its worker died may have been committed after the burial.
         for worker, since in list(self._buried.items()):
             with self._db.write() as tx:
-                results.bury(tx, worker, now=self._clock())
+                results.free_claims_of(tx, worker, now=self._clock())
             if time.monotonic() > since + _BURY_FOR_S:
                 del self._buried[worker]
 
@@ -196,7 +196,7 @@ class Worker:
             self._check_clock(tx)
             self._record_life(tx)
             if not self._doubt:  # by a clock that is ahead everybody is silent
-                leases.strike_silent(tx, now=self._clock())
+                leases.delete_silent_workers(tx, now=self._clock())
             rulesets.touch(tx, self._rules.book.sha, now=self._clock())
             if self._is_in_force:  # a worker with other rules, or a command, may have noted other watches
                 note_rules(tx, self._rules.book.watches, self._clock())
@@ -214,7 +214,7 @@ class Worker:
             clock_fault=self._doubt,
         )
         if not beat():
-            leases.enlist(tx, self._id, machine=self._machine, pid=self._pid, now=self._clock())
+            leases.register(tx, self._id, machine=self._machine, pid=self._pid, now=self._clock())
             beat()
 
     def _check_clock(self, tx: Connection) -> None:
@@ -247,7 +247,7 @@ class Worker:
                 reloads = rulesets.reloads(tx)
             self._reload(reloads)
             with self._db.read() as tx:
-                standing = rulesets.standing(tx, now=self._clock())
+                standing = rulesets.state(tx, now=self._clock())
             self._is_in_force = self._rank(standing)
         except TROUBLES as error:
             logger.warning("the rules wait for the database", extra={"reason": trouble(error)})
@@ -275,7 +275,7 @@ class Worker:
                 self._record_life(tx)
             self._is_accepted = True
 
-    def _rank(self, standing: rulesets.Standing) -> bool:
+    def _rank(self, standing: rulesets.RulesState) -> bool:
         """Return whether these rules are in force; put them in force if it is up to this worker."""
         sha, in_force = self._rules.book.sha, standing.sha
         mine = standing.numbers.get(sha)
@@ -288,7 +288,7 @@ class Worker:
         }
         if self._precedence.look(mine, standing.numbers[in_force], others, time.monotonic()):
             with self._db.write() as tx:
-                stands = rulesets.stand_in(tx, sha, instead_of=in_force)
+                stands = rulesets.replace_temporarily(tx, sha, instead_of=in_force)
             if stands:
                 event = "no live worker has the rules accepted last, these are in force instead"
                 if sha == standing.last:
@@ -405,7 +405,7 @@ def poll_all(
     clock, book = SharedClock(db, utc_now), rules.book
     clock.correct()
     with db.write() as tx:
-        standing = rulesets.standing(tx, now=clock())
+        standing = rulesets.state(tx, now=clock())
         if standing.alive and standing.sha not in (None, book.sha):
             raise OperationRefused(
                 f"not polled: live workers ({len(standing.alive)}) use the rules {standing.sha}, and those here are"

@@ -36,7 +36,7 @@ def test_health_is_of_the_process_and_asks_no_database(world: World, tmp_path: P
 
 
 def test_all_is_well_while_a_worker_beats_and_polls(world: World) -> None:
-    world.enlist()
+    world.register()
     world.polled()
     status, checks = Asker(world)()
     assert status == 200
@@ -88,7 +88,7 @@ def test_a_fault_of_the_database_is_among_the_reasons(world: World, opened: Open
 
 
 def test_a_worker_that_fell_silent_is_none(world: World) -> None:
-    world.enlist()
+    world.register()
     ask = Asker(world)
     world.now += timedelta(seconds=45)
     world.polled()
@@ -100,7 +100,7 @@ def test_a_worker_that_fell_silent_is_none(world: World) -> None:
 
 
 def test_a_watch_is_overdue_after_three_times_its_interval(world: World) -> None:
-    world.enlist()
+    world.register()
     world.polled()
     ask = Asker(world)
     world.now += timedelta(seconds=90)  # 3 x 30 s
@@ -113,7 +113,7 @@ def test_a_watch_is_overdue_after_three_times_its_interval(world: World) -> None
 
 
 def test_a_paused_watch_is_not_overdue(world: World) -> None:
-    world.enlist()
+    world.register()
     world.polled()
     with world.db.write() as tx:
         leases.set_watch(tx, "vod", paused=True)
@@ -126,7 +126,7 @@ def test_a_paused_watch_is_not_overdue(world: World) -> None:
 def test_a_watch_that_was_never_polled_counts_from_the_start_of_the_worker(world: World) -> None:
     ask = Asker(world)
     world.now += timedelta(hours=1)
-    world.enlist()
+    world.register()
     assert failing(ask()[1]) == []
     world.now += timedelta(seconds=91)
     world.beat()
@@ -134,7 +134,7 @@ def test_a_watch_that_was_never_polled_counts_from_the_start_of_the_worker(world
 
 
 def test_a_watch_that_new_rules_bring_counts_from_their_loading(world: World) -> None:
-    world.enlist()
+    world.register()
     ask = Asker(world)
     world.now += timedelta(hours=1)
     world.beat()
@@ -146,7 +146,7 @@ def test_a_watch_that_new_rules_bring_counts_from_their_loading(world: World) ->
 
 
 def test_a_paused_notifier_is_a_warning_without_the_reason(world: World) -> None:
-    world.enlist()
+    world.register()
     with world.db.write() as tx:
         entries.pause(tx, "cms", "410 says hush", now=NOON)
     status, checks = Asker(world)()
@@ -156,8 +156,8 @@ def test_a_paused_notifier_is_a_warning_without_the_reason(world: World) -> None
 
 def test_live_workers_that_differ_for_a_minute_are_a_warning(world: World) -> None:
     world.accepts(world.book)
-    world.enlist("w1")
-    world.enlist("w2")
+    world.register("w1")
+    world.register("w2")
     world.now += timedelta(minutes=10)
     world.accepts(a_book(RULES + "# another"))
     world.beat("w1")
@@ -178,16 +178,16 @@ def test_rules_that_stand_in_are_a_warning(world: World) -> None:
     world.accepts(world.book)
     other = a_book(RULES + "# another")
     world.accepts(other)
-    world.enlist()
+    world.register()
     world.beat()
     with world.db.write() as tx:
-        rulesets.stand_in(tx, world.book.sha, instead_of=other.sha)
+        rulesets.replace_temporarily(tx, world.book.sha, instead_of=other.sha)
     said = Asker(world)()[1]["rules"]["detail"]
     assert f"no live worker has the rules accepted last ({other.sha}): older ones ({world.book.sha})" in said
 
 
 def test_what_a_worker_notes_about_its_rules_file_is_a_warning(world: World) -> None:
-    world.enlist()
+    world.register()
     with world.db.write() as tx:
         leases.beat(tx, "w1", now=NOON, rules_sha="a", rules_fault=None, rules_note="3 of 4 rules have vanished")
     assert Asker(world)()[1]["rules"]["detail"] == "warning: 3 of 4 rules have vanished"

@@ -68,7 +68,7 @@ def test_deliveries_are_counted_by_notifier(either_world: World) -> None:
 
 
 def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
-    either_world.enlist("w7")
+    either_world.register("w7")
     either_world.polled()
     with either_world.db.write() as tx:
         entries.pause(tx, "cms", "the receiver answered 410 Gone: it wants no more deliveries", Reason.GONE, now=NOON)
@@ -79,7 +79,7 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
     assert found["bridge_poll_last_success_timestamp_seconds"] == {("ap-chongqing", "vod"): NOON.timestamp()}
     assert found["bridge_worker_last_heartbeat_timestamp_seconds"] == {("worker", "w7"): NOON.timestamp()}
     assert found["bridge_lease_held"] == {("media-1250000000", "w7"): 1}
-    either_world.now += 2 * leases.LEASE
+    either_world.now += 2 * leases.BUCKET_LEASE
     assert scrape(either_world)["bridge_lease_held"] == {("media-1250000000", ""): 0}
 
 
@@ -103,7 +103,7 @@ def test_a_pause_by_a_version_that_gave_no_reason_has_another_cause(world: World
 
 
 def test_wrong_rules_are_reported_whichever_process_read_them(world: World) -> None:
-    world.enlist()
+    world.register()
     world.beat(fault="rules.toml:1: wrong")
     assert scrape(world)["bridge_config_last_reload_successful"] == {(): 0}
     world.beat()
@@ -112,7 +112,7 @@ def test_wrong_rules_are_reported_whichever_process_read_them(world: World) -> N
 
 
 def test_live_workers_with_other_rules_are_counted(world: World) -> None:
-    world.enlist("w1")
+    world.register("w1")
     world.beat("w1")
     world.accepts(world.book)
     assert scrape(world)["bridge_workers_other_rules"] == {(): 0}
@@ -263,7 +263,7 @@ def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_wor
             ("group", "all", "cms"), ("group", "all", "ops/1"), ("silence", "sil_1", "cms"),
             ("silence", "sil_2", "cms"), ("mute", "night", "cms"),
         ):  # fmt: skip
-            digests.enter(tx, hold(gate, name), notifiers, 3, now=NOON)
+            digests.add_members(tx, hold(gate, name), notifiers, 3, now=NOON)
     found = scrape(either_world)["bridge_digest_open"]
     assert found == {("group", "all"): 2, ("silence", ""): 2, ("mute", ""): 1}
     either_world.now += timedelta(hours=1)
@@ -284,7 +284,7 @@ def test_no_label_names_a_job_an_object_or_an_address(world: World) -> None:
 def test_when_rules_were_last_taken_is_known_to_every_process(world: World) -> None:
     assert "bridge_config_last_reload_success_timestamp_seconds" not in scrape(world)
     with world.db.write() as tx:
-        rulesets.keep(tx, world.book.sha, "{}", now=NOON)
+        rulesets.store(tx, world.book.sha, "{}", now=NOON)
     assert scrape(world)["bridge_config_last_reload_success_timestamp_seconds"] == {(): NOON.timestamp()}
 
 

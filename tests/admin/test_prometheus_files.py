@@ -49,12 +49,12 @@ def run(*command: object, said: str = "") -> str:
 def scraped(world: World) -> str:
     """A scrape in which there is something of everything."""
     world.book = read(RULES + '[[rule]]\nname = "all day"\nnotify = "cms"\ngroup.wait = "1h"\n', ENVIRON)
-    world.enlist()
+    world.register()
     world.polled()
     world.sees(job_number(1), a_failed_job(2), job_number(3, tag='an "odd" \\ one\n', queue=None))
     world.attempt(Sent())
     with world.db.write() as tx:
-        rulesets.keep(tx, world.book.sha, "{}", now=NOON)
+        rulesets.store(tx, world.book.sha, "{}", now=NOON)
         leases.acquire(tx, "media-1250000000", "w1", now=NOON)
     return world.client().get("/metrics").text
 

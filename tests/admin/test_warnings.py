@@ -23,7 +23,7 @@ DIED = timedelta(hours=24)
 
 def healthy(world: World) -> None:
     world.accepts(world.book)
-    world.enlist()
+    world.register()
     world.beat()
     world.polled()
 
@@ -57,7 +57,7 @@ def is_late(world: World) -> None:
 def asks_for_time(world: World) -> None:
     is_late(world)
     with world.db.write() as tx:
-        entries.hold(tx, "cms", world.now + timedelta(hours=1))
+        entries.postpone_notifier(tx, "cms", world.now + timedelta(hours=1))
 
 
 def died(world: World) -> None:
@@ -94,11 +94,11 @@ def stops(world: World) -> None:
 
 def ends(world: World) -> None:
     with world.db.write() as tx:
-        leases.bury(tx, "w1")
+        leases.unregister(tx, "w1")
 
 
 def leaves_others(world: World) -> None:
-    world.enlist("w2")
+    world.register("w2")
     stops(world)
     world.beat("w2")
 

@@ -48,7 +48,7 @@ def _served() -> Iterator[str]:
         db.upgrade()
         house = lived(db)
         world = World(db, house.book, now=NOW)
-        world.enlist()
+        world.register()
         world.beat()
         with served(world.app(), host="127.0.0.1", port=0) as port:
             yield f"http://127.0.0.1:{port}"

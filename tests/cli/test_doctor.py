@@ -45,7 +45,7 @@ def test_behind_a_proxy_the_proxy_checks_addresses_and_its_password_is_not_shown
             BRIDGE_EGRESS_PROXY=proxy.url.replace("://", f"://me:{PASSWORD}@"),
             SLACK_API_URL=f"http://slack.example.com:{slack.port}/api/",
         )
-    through = "goes through BRIDGE_EGRESS_PROXY, which judges the address"
+    through = "goes through BRIDGE_EGRESS_PROXY, which must check the address"
     assert found == {
         "notifier hook": (True, through),
         "notifier ops": (True, f"Slack knows the token; {through}"),

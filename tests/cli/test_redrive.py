@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from sqlalchemy import update
 
-from bridge.decide.messages.build import address
+from bridge.decide.messages.build import delivery_to
 from bridge.decide.messages.build import test_message as a_test_message
 from bridge.model import WebhookNotifier
 from bridge.record.outbox import entries
@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 
 def bury(stage: Stage, count: int) -> None:
     notifier = WebhookNotifier(name="cms", url="https://cms.example.com/")
-    new = [address(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
+    new = [delivery_to(a_test_message("cms", nonce=str(n), now=NOON), notifier) for n in range(count)]
     with stage.db.write() as tx:
         entries.put(tx, new, now=NOON)
         tx.execute(update(deliveries).values(state=DEAD, ended_at=0))
@@ -73,7 +73,7 @@ def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
 def test_the_hint_to_start_a_worker_is_not_shown_if_one_is_running(stage: Stage) -> None:
     bury(stage, 1)
     with stage.db.write() as tx:
-        leases.enlist(tx, "w1", machine="m", pid=1, now=datetime.now(UTC))
+        leases.register(tx, "w1", machine="m", pid=1, now=datetime.now(UTC))
     given = redrive(stage, "--notifier", "cms", "--json")
     assert given.stderr == "1 delivery to be resent\n"
     assert {"total": 1, "waiting": 1, "last_due_at": None}.items() <= json.loads(given.stdout).items()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.retries import BROKEN_AT, counts_from, next_pause, over_at, rest, was_tried_enough
+from bridge.decide.retries import BREAKER_THRESHOLD, breaker_pause, counts_from, next_pause, over_at, was_tried_enough
 from bridge.model import Breaker
 
 DAY = timedelta(hours=24)
@@ -32,53 +32,53 @@ def test_chance_makes_a_pause_longer_by_a_fifth_at_most_and_never_shorter(attemp
     assert pause(attempts) <= pause(attempts, chance=chance) <= pause(attempts) * 1.2
 
 
-def test_the_receivers_wish_lengthens_a_pause_up_to_a_day_and_never_shortens_it():
-    assert pause(1, wish=timedelta(minutes=7)) == timedelta(minutes=7)
-    assert pause(6, wish=s(1)) == timedelta(hours=1)
-    assert pause(1, wish=timedelta(days=400)) == DAY
+def test_a_retry_after_lengthens_a_pause_up_to_a_day_and_never_shortens_it():
+    assert pause(1, retry_after=timedelta(minutes=7)) == timedelta(minutes=7)
+    assert pause(6, retry_after=s(1)) == timedelta(hours=1)
+    assert pause(1, retry_after=timedelta(days=400)) == DAY
 
 
-def test_the_last_try_is_made_when_the_time_ends_and_not_given_up_before():
+def test_the_last_attempt_is_made_when_the_time_ends_and_not_given_up_before():
     assert pause(9, retry=timedelta(minutes=20)) == timedelta(minutes=20)  # not after the hour it would pause
     assert pause(9, used=DAY - s(1), retry=DAY) == s(1)
 
 
 @pytest.mark.parametrize("used", [DAY - s(0.9), DAY, 2 * DAY])
-def test_when_the_time_is_over_there_is_no_next_try(used):
+def test_when_the_time_is_over_there_is_no_next_attempt(used):
     assert pause(2, used=used, retry=DAY) is None
 
 
-def test_there_are_two_tries_at_least_however_long_the_first_one_took():
+def test_there_are_two_attempts_at_least_however_long_the_first_one_took():
     assert pause(1, used=s(15), retry=s(10)) == s(5)
     assert pause(2, used=s(35), retry=s(10)) is None
-    assert pause(1, used=s(15), retry=s(10), stood_for=True) is None
+    assert pause(1, used=s(15), retry=s(10), probed=True) is None
 
 
-def test_a_wish_prolongs_the_retry_time_up_to_three_times():
-    assert pause(1, retry=s(45), wish=s(100)) == s(100)
-    assert pause(1, retry=s(45), wish=DAY) == s(3 * 45)
-    assert pause(2, used=s(100), retry=s(45), wish=DAY) == s(3 * 45 - 100)
-    assert pause(3, used=s(3 * 45), retry=s(45), wish=DAY) is None
-    assert pause(3, used=s(100), retry=s(45)) is None  # it was tried after the time that it had asked for
+def test_a_retry_after_prolongs_the_retry_time_up_to_three_times():
+    assert pause(1, retry=s(45), retry_after=s(100)) == s(100)
+    assert pause(1, retry=s(45), retry_after=DAY) == s(3 * 45)
+    assert pause(2, used=s(100), retry=s(45), retry_after=DAY) == s(3 * 45 - 100)
+    assert pause(3, used=s(3 * 45), retry=s(45), retry_after=DAY) is None
+    assert pause(3, used=s(100), retry=s(45)) is None  # it was attempted after the time that the receiver asked for
 
 
 def test_while_nothing_may_be_given_up_the_pauses_go_on():
     assert pause(7, used=2 * DAY, retry=DAY, may_end=False) == timedelta(hours=1)
 
 
-def test_a_place_in_our_own_queue_uses_no_retry_time_up():
+def test_time_in_our_own_queue_uses_up_no_retry_time():
     # Tried at 0 s, due again at 5 s, its turn came at 500 s.
     assert counts_from(first=s(0), due=s(5), breaker=OPEN, now=s(500)) == s(495)
     assert counts_from(first=s(0), due=s(5), breaker=OPEN, now=s(8)) == s(0)  # we look every few seconds
 
 
-def test_the_time_in_which_a_notifier_is_left_alone_is_no_place_in_our_queue():
+def test_the_time_of_an_open_breaker_is_no_time_in_our_queue():
     broken = Breaker(opened=s(100))
     assert counts_from(first=s(0), due=s(5), breaker=broken, now=s(500)) == s(95)
     assert counts_from(first=s(0), due=s(200), breaker=broken, now=s(500)) == s(0)
 
 
-def test_the_time_that_a_receiver_asked_for_is_no_place_in_our_queue():
+def test_the_time_that_a_receiver_asked_for_is_no_time_in_our_queue():
     asked = Breaker(asked_until=s(400))
     assert counts_from(first=s(0), due=s(5), breaker=asked, now=s(400)) == s(0)
     assert counts_from(first=s(0), due=s(5), breaker=asked, now=s(500)) == s(100)
@@ -98,7 +98,7 @@ def test_it_is_given_up_after_two_attempts_or_a_probe_since_it_was_due():
     assert [enough(0, probed=5), enough(0, probed=6)] == [False, True]  # its time began with a probe
 
 
-def test_a_notifier_left_alone_has_its_retry_time_and_one_that_asked_for_time_up_to_three_times_as_long():
+def test_a_notifier_with_an_open_breaker_has_its_retry_time_and_one_that_asked_for_time_up_to_three_times_as_long():
     assert over(opened=s(0)) == s(45)
     assert over(asked_until=s(40)) == s(45)
     assert over(asked_until=s(110)) == s(110)
@@ -106,12 +106,12 @@ def test_a_notifier_left_alone_has_its_retry_time_and_one_that_asked_for_time_up
 
 
 @pytest.mark.parametrize(("more", "seconds"), [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (1_000_000, 60)])
-def test_the_longer_a_receiver_fails_the_longer_it_is_left_alone_up_to_a_minute(more, seconds):
-    assert rest(failures=BROKEN_AT - 1, chance=0.0) is None
-    assert rest(failures=BROKEN_AT + more, chance=0.0) == timedelta(seconds=seconds)
+def test_the_longer_a_receiver_fails_the_longer_its_breaker_stays_open_up_to_a_minute(more, seconds):
+    assert breaker_pause(failures=BREAKER_THRESHOLD - 1, chance=0.0) is None
+    assert breaker_pause(failures=BREAKER_THRESHOLD + more, chance=0.0) == timedelta(seconds=seconds)
 
 
-@given(st.integers(BROKEN_AT, 100), st.floats(0, 0.999))
-def test_chance_makes_a_rest_longer_by_a_fifth_at_most(failures, chance):
-    shortest = rest(failures=failures, chance=0.0)
-    assert shortest <= rest(failures=failures, chance=chance) <= shortest * 1.2
+@given(st.integers(BREAKER_THRESHOLD, 100), st.floats(0, 0.999))
+def test_chance_makes_a_breakers_pause_longer_by_a_fifth_at_most(failures, chance):
+    shortest = breaker_pause(failures=failures, chance=0.0)
+    assert shortest <= breaker_pause(failures=failures, chance=chance) <= shortest * 1.2

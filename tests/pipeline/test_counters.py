@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import text
 
 from bridge.collect.errors import AuthError, TemporaryError
-from bridge.decide.text.times import job_seconds
 from bridge.model import DONE, Delivery, Outcome, Reason, Rejected, RetryLater, Sent
 from bridge.record import counters
 from bridge.record.codec import load_job
@@ -175,7 +174,7 @@ def _check_transitions(db: Database) -> None:
     ran, waited = [], []
     for row in heard:
         if row.state in DONE:
-            took, started = job_seconds(load_job(row.detail), at(row.happened_at)), load_job(row.detail).started_at
+            took, started = load_job(row.detail).seconds(at(row.happened_at)), load_job(row.detail).started_at
             ran += [took["duration"]] if took["duration"] is not None else []
             waited += [took["wait"]] if started else []
     found = _totals(db, "job_duration")

@@ -10,7 +10,7 @@ from sqlalchemy import text, update
 
 from bridge.model import Attempt, Delivery, Notifier, Outcome, Rate, Rejected, RetryLater, Sent
 from bridge.pipeline.dispatch import WINDOW, Prefetch
-from bridge.pipeline.housekeeping import LEASE, LeaseWatcher
+from bridge.pipeline.housekeeping import CLAIM_LEASE, LeaseWatcher
 from bridge.record.database import Database, at, ms
 from bridge.record.outbox import entries, results
 from bridge.record.queries import lists
@@ -247,7 +247,7 @@ def test_what_a_lost_worker_held_is_sent_again_under_the_same_id(rig: Rig) -> No
     claim(rig.db, worker="lost")
     rig.deliver()
     assert rig.transport.begun == []
-    rig.lives(LEASE + seconds(6), step=seconds(5))
+    rig.lives(CLAIM_LEASE + seconds(6), step=seconds(5))
     assert rig.transport.ids() == ["d0"]
     assert outcomes(rig) == ["lost", "sent"]
 
@@ -257,7 +257,7 @@ def test_attempts_that_were_lost_with_their_worker_make_no_pause_longer(rig: Rig
     for _ in range(3):
         claim(rig.db, worker="lost", now=rig.clock())
         with rig.db.write() as tx:
-            results.bury(tx, "lost", now=rig.clock())
+            results.free_claims_of(tx, "lost", now=rig.clock())
     rig.transport.answer = lambda _: RetryLater("503")
     rig.deliver()
     row = row_of(rig.db, deliveries, id="d0")
@@ -292,7 +292,7 @@ def test_after_an_outage_claims_of_others_are_watched_anew(rig: Rig, server: Pos
 def bury(rig: Rig, now: datetime = NOW) -> None:
     """Free what the rig's worker holds, as if it were dead."""
     with rig.db.write() as tx:
-        assert results.bury(tx, rig.transport.begun[-1].lease.partition(".")[0], now=now) == 1
+        assert results.free_claims_of(tx, rig.transport.begun[-1].lease.partition(".")[0], now=now) == 1
 
 
 @on_both
@@ -345,7 +345,7 @@ def test_outcomes_are_kept_while_the_database_is_away_and_recorded_once_it_is_ba
 ) -> None:
     with outage(away.db, server, opened):
         away.dispatcher.turn()
-        away.clock.advance(LEASE + seconds(10))  # longer than the lease
+        away.clock.advance(CLAIM_LEASE + seconds(10))  # longer than the lease
         assert away.dispatcher.turn() == 0
         assert away.dispatcher.unfinished == 3
         waits = len(away.transport.waited)

@@ -191,7 +191,7 @@ def test_what_is_resent_later_is_in_the_way_of_nothing(explained: Explained) -> 
 def test_a_notifier_that_asked_for_time_is_not_tried_before(explained: Explained) -> None:
     begin(explained)
     with explained.db.write() as tx:
-        entries.hold(tx, "cms", NOW + hours(2))
+        entries.postpone_notifier(tx, "cms", NOW + hours(2))
     assert explained.only()["next_at"] == after(hours(2))
 
 

@@ -16,7 +16,7 @@ from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
 from bridge.pipeline.poll import Halted, Poll, Poller
 from bridge.record.database import Database, at
 from bridge.record.polling import leases, snapshots
-from bridge.record.polling.leases import LEASE
+from bridge.record.polling.leases import BUCKET_LEASE
 from bridge.record.schema import deliveries, transitions, watches
 from bridge.record.schema import jobs as job_table
 from bridge.record.schema import leases as lease_table
@@ -542,7 +542,7 @@ def test_what_another_worker_has_listed_meanwhile_is_not_listed_on(
 ) -> None:
     assert hurried().behind
     for poll in (lambda: rival.poll_once(rig.book.watches[0], rig.book), hurried):
-        rig.clock.advance(LEASE + seconds(1))
+        rig.clock.advance(BUCKET_LEASE + seconds(1))
         rig.ci.listed.clear()
         assert poll()
     assert rig.ci.listed[0][2] is None  # it begins anew, from the other's mark
@@ -570,7 +570,7 @@ def test_a_poller_that_was_away_too_long_stores_nothing(polled: Rig, rival: Poll
 
     def away() -> None:
         polled.ci.before_call = lambda: None
-        polled.clock.advance(LEASE + seconds(1))
+        polled.clock.advance(BUCKET_LEASE + seconds(1))
         new(polled, "j1", state=SUCCESS, created_at=NOW)
         assert rival.poll_once(polled.book.watches[0], polled.book) is not None
         new(polled, "j1", "j2", state=RUNNING, created_at=NOW)
@@ -585,7 +585,7 @@ def test_a_poller_whose_bucket_another_has_taken_stores_nothing(polled: Rig) -> 
     new(polled, "j1", state=RUNNING)
 
     def taken() -> None:
-        polled.clock.advance(LEASE + seconds(1))
+        polled.clock.advance(BUCKET_LEASE + seconds(1))
         with polled.db.write() as tx:
             assert leases.acquire(tx, BUCKET, "other", now=polled.clock())
 

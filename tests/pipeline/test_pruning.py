@@ -104,8 +104,8 @@ def test_nothing_is_pruned_while_a_worker_of_before_there_was_pruning_is_heard_o
     rig.sends("j1")
     rig.clock.advance(days(40))
     with rig.db.write() as tx:
-        leases.enlist(tx, "new", machine="m", pid=1, now=rig.clock())
-        leases.enlist(tx, "old", machine="m", pid=2, now=rig.clock())
+        leases.register(tx, "new", machine="m", pid=1, now=rig.clock())
+        leases.register(tx, "old", machine="m", pid=2, now=rig.clock())
         tx.execute(update(workers).where(workers.c.id == "old").values(revision="0001"))
     assert rig.prune() == {}
     rig.clock.advance(hours(2))
@@ -324,14 +324,14 @@ def test_another_worker_goes_on_when_this_one_has_lost_its_lease(rig: Pruned) ->
 
     def away(_: float) -> None:
         if count(rig.db, "job") == pruning.AT_ONCE:
-            rig.clock.advance(2 * leases.LEASE)
+            rig.clock.advance(2 * leases.BUCKET_LEASE)
             with rig.db.write() as tx:
                 assert pruning.acquire(tx, "w2", now=rig.clock())
 
     slow = rig.new_pruner(away)
     assert [slow.prune(rig.book), slow.prune(rig.book)] == [{"jobs": pruning.AT_ONCE}, {}]
     with rig.db.write() as tx:
-        leases.release(tx, pruning.LEASE, "w2")
+        leases.release(tx, pruning.LEASE_NAME, "w2")
     assert rig.new_pruner(lambda _: None, "w3").prune(rig.book) == {"jobs": pruning.AT_ONCE}
 
 
@@ -388,7 +388,7 @@ def test_rules_are_written_down_though_a_worker_of_an_older_version_runs(rig: Pr
     rig.clock.advance(days(40))
     put_without_rules(rig, 3)
     with rig.db.write() as tx:
-        leases.enlist(tx, "old", machine="m", pid=2, now=rig.clock())
+        leases.register(tx, "old", machine="m", pid=2, now=rig.clock())
         tx.execute(update(workers).values(revision="0003"))
     assert rig.prune() == {}
     assert without_rule(rig) == []

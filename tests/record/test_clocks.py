@@ -23,7 +23,7 @@ HOUR = hours(1)
 @pytest.fixture(autouse=True)
 def _known(db: Database) -> None:
     know(db, "cms", watches=[a_watch()])
-    write(db, leases.enlist, "w1", machine="m", pid=1, now=NOW)
+    write(db, leases.register, "w1", machine="m", pid=1, now=NOW)
 
 
 def _rewind(db: Database, now: object = NOW - HOUR) -> timedelta:
@@ -33,7 +33,7 @@ def _rewind(db: Database, now: object = NOW - HOUR) -> timedelta:
 def test_what_waits_is_set_back_once_as_far_as_the_clock(db: Database) -> None:
     put(db, new_delivery("d1"), now=NOW + minutes(10))
     put(db, new_delivery("due"), now=NOW - 2 * HOUR)
-    write(db, entries.hold, "cms", NOW + minutes(5))
+    write(db, entries.postpone_notifier, "cms", NOW + minutes(5))
     execute(db, update(notifiers).values(used_until=ms(NOW + minutes(2))))
     poll = {"began": NOW, "next_poll": NOW + seconds(30), "error": None, "failures": 0, "calls": 1, "jobs": 0}
     write(db, leases.polled, "vod", **poll)

@@ -10,7 +10,7 @@ import pytest
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.polling import leases
-from bridge.record.rulesets import OtherRules, Standing
+from bridge.record.rulesets import OtherRules, RulesState
 from tests.conftest import Opener
 from tests.support.nouns import NOW, minutes, seconds
 from tests.support.records import read, write
@@ -21,20 +21,20 @@ def accept(db: Database, sha: str) -> bool:
 
 
 def stand(db: Database, sha: str, instead_of: str) -> bool:
-    return write(db, rulesets.stand_in, sha, instead_of=instead_of)
+    return write(db, rulesets.replace_temporarily, sha, instead_of=instead_of)
 
 
 def in_force(db: Database) -> str | None:
     return read(db, rulesets.in_force)
 
 
-def standing(db: Database, after: float = 0) -> Standing:
-    return read(db, rulesets.standing, now=NOW + seconds(after))
+def standing(db: Database, after: float = 0) -> RulesState:
+    return read(db, rulesets.state, now=NOW + seconds(after))
 
 
 def works(db: Database, worker: str, sha: str, *, since: float = 0, beat: float | None = None) -> None:
     with db.write() as tx:
-        leases.enlist(tx, worker, machine="m", pid=1, now=NOW + seconds(since), rules_sha=sha)
+        leases.register(tx, worker, machine="m", pid=1, now=NOW + seconds(since), rules_sha=sha)
         if beat is not None:
             leases.beat(tx, worker, now=NOW + seconds(beat), rules_sha=sha, rules_fault=None)
 

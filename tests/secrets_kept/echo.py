@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from bridge.send.sender import ANSWER_KEPT
+from bridge.model import ANSWER_KEPT
 from bridge.simulator.ci import DEMO_SECRET_ID
 from tests.secrets_kept.planted import SECRETS
 from tests.support.hostile import refuses_connection

@@ -10,9 +10,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from bridge.model import RetryLater, Sent
+from bridge.model import ANSWER_KEPT, RetryLater, Sent
 from bridge.redact import Mask
-from bridge.send.sender import ANSWER_KEPT, InFlight
+from bridge.send.sender import InFlight
 from tests.secrets_kept.planted import SECRETS, leaked
 from tests.support.receivers import NOON, a_delivery, a_reply, a_slack, a_webhook
 

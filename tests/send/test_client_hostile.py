@@ -64,7 +64,7 @@ NO_ANSWER = {
     "only 101": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", *SILENCE),
     "101, then another protocol": (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
-        "{place} answered 101, which is no final status",
+        "{place} answered 101, which is only an interim status",
         Reason.OTHER,
     ),
     "HTTP/0.9": (b"<html>ok</html>", *NOT_HTTP),

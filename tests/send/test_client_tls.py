@@ -102,7 +102,7 @@ def test_a_receiver_that_does_not_speak_tls_is_told_apart(client: HttpClient, sa
         receiver.said = said
         failure = through(client, a_request(receiver.url.replace("http:", "https:")))
     assert isinstance(failure, Failure)
-    assert failure.why.startswith(f"no TLS with 127.0.0.1:{receiver.port}: ")
+    assert failure.why.startswith(f"the TLS handshake with 127.0.0.1:{receiver.port} failed: ")
     assert "hush" not in failure.why
 
 

@@ -143,14 +143,14 @@ class World:
             kinds = [(one, type(one).__name__.removesuffix("Notifier").lower()) for one in self.book.notifiers.values()]
             leases.sync(tx, self.book.watches, kinds)
 
-    def enlist(self, worker: str = "w1") -> None:
+    def register(self, worker: str = "w1") -> None:
         with self.db.write() as tx:
-            leases.enlist(tx, worker, machine="m", pid=1, now=self.now)
+            leases.register(tx, worker, machine="m", pid=1, now=self.now)
 
     def accepts(self, book: Rulebook) -> None:
         """Put these rules in force, as the start of a worker does."""
         with self.db.write() as tx:
-            rulesets.accept(tx, book.sha, book.frozen, now=self.now)
+            rulesets.accept(tx, book.sha, book.ruleset_text, now=self.now)
 
     def beat(self, worker: str = "w1", *, fault: str | None = None) -> None:
         with self.db.write() as tx:

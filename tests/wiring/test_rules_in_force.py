@@ -16,7 +16,7 @@ from bridge.cli.common import now_of
 from bridge.record import rulesets
 from bridge.record.polling import leases
 from bridge.record.queries import gauges
-from bridge.record.rulesets import Standing
+from bridge.record.rulesets import RulesState
 from tests.conftest import only_sqlite
 from tests.support.stage import BUCKET, RULES, Stage
 from tests.support.waiting import wait_until
@@ -69,10 +69,10 @@ def rule_of_new_job(stage: Stage) -> str:
     return rules()[0]
 
 
-def standing(stage: Stage) -> Standing:
+def standing(stage: Stage) -> RulesState:
     now = now_of(stage.db)
     with stage.db.read() as tx:
-        return rulesets.standing(tx, now=now)
+        return rulesets.state(tx, now=now)
 
 
 # --- a file that is being written -------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_worker_removes_a_silent_one_which_comes_back_with_its_next_sign_of_li
     """Not only a restart on the same machine does."""
     now = now_of(stage.db)
     with stage.db.write() as tx:
-        leases.enlist(tx, "silent", machine="another", pid=1, now=now - timedelta(minutes=11))
+        leases.register(tx, "silent", machine="another", pid=1, now=now - timedelta(minutes=11))
 
     def known() -> list[str]:
         with stage.db.read() as tx:
@@ -237,7 +237,7 @@ def test_a_worker_removes_a_silent_one_which_comes_back_with_its_next_sign_of_li
     (alive,) = known()
     assert alive != "silent"
     with stage.db.write() as tx:
-        leases.bury(tx, alive)  # as another does that has heard nothing of it
+        leases.unregister(tx, alive)  # as another does that has heard nothing of it
     worker.send_signal(signal.SIGHUP)  # it says then which rules it has, without waiting for its next sign of life
     wait_until(lambda: known() == [alive], why=lambda: stage.log)
 

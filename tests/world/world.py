@@ -14,7 +14,7 @@ from bridge.model import Watch
 from bridge.pipeline.poll import Poll
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
-from bridge.record.polling.leases import LEASE
+from bridge.record.polling.leases import BUCKET_LEASE
 from bridge.simulator.web import Answer, Request
 from bridge.wiring import parts
 from tests.world import events, record
@@ -113,7 +113,7 @@ class World:
 
     def poll_while_away(self) -> None:
         here = self._asking[-1]
-        self.time.advance(LEASE.total_seconds() + 1)
+        self.time.advance(BUCKET_LEASE.total_seconds() + 1)
         here.fenced = True
         self.poll(1 - here.worker, 0)
 
@@ -216,7 +216,7 @@ class World:
     def a_dead_worker_holds_the_bucket(self) -> None:
         with self.db.write() as tx:
             if leases.acquire(tx, self.bucket, "dead", now=self.time()):
-                self._held_until = self.time() + LEASE
+                self._held_until = self.time() + BUCKET_LEASE
 
     def put_in_force(self, which: str) -> None:
         if which not in self._books:

@@ -15,7 +15,7 @@ from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import ROWS, Asked, Pages, asked_for, attempt, done, may_act, refused, show
 from bridge.admin.pages.texts import span
-from bridge.decide.retries import BROKEN_AT
+from bridge.decide.retries import BREAKER_THRESHOLD
 from bridge.display import one_line, pretty_json
 from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE, USUAL_PER_MINUTE, OperationRefused
 from bridge.record.outbox import batches, claims
@@ -247,7 +247,7 @@ def _waits(notifier: str, row: Facts | None, *, in_rules: bool, now: datetime) -
         return f'Waits for the notifier "{notifier}", which is not in rules.toml: add it again, or this is given up.'
     if row and row["paused_at"]:
         return f"Waits because its notifier is paused: {row['paused_why']}. Resume the notifier to send it."
-    if row and row["failures"] >= BROKEN_AT:
+    if row and row["failures"] >= BREAKER_THRESHOLD:
         return "The receiver does not answer. One delivery at a time probes it; this one waits for that."
     if row and row["not_before"] and datetime.fromisoformat(row["not_before"]) > now:
         return "The receiver asked to wait. It is sent afterwards."

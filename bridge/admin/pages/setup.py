@@ -14,7 +14,7 @@ from bridge.admin.pages.routes import Pages, attempt, refused, show
 from bridge.admin.pages.texts import count, span
 from bridge.admin.schemas import rulebook
 from bridge.decide.changes.clocks import clock_warning
-from bridge.decide.retries import BROKEN_AT
+from bridge.decide.retries import BREAKER_THRESHOLD
 from bridge.model import Rate
 from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.operations import OperationRefused
@@ -90,7 +90,7 @@ class NotifierPages(Pages):
             "notifiers.html",
             notifiers=rows,
             rates={name: _rate(notifier.rate) for name, notifier in book.notifiers.items()},
-            broken_at=BROKEN_AT,
+            threshold=BREAKER_THRESHOLD,
             span=_SPAN,
         )
 

@@ -39,8 +39,8 @@ class SilencePages(Pages):
     def silences(self) -> ResponseReturnValue:
         now, began = self.parts.clock(), cursor()
         with self.parts.db.read() as tx:
-            active = silences.standing(tx, now=now)
-            held = silences.held(tx, [silence.id for silence in active])
+            active = silences.not_ended(tx, now=now)
+            held = silences.counts(tx, [silence.id for silence in active])
             ended, older = silences.page(tx, cursor=began.when if began else None, limit=_ROWS, over=now)
         return show(
             "silences.html",

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from bridge.decide.rules.gates import Scope
-from bridge.decide.rules.matching import Condition, Level, PresenceCondition, Rule, TextCondition
+from bridge.decide.rules.matching import Condition, LevelSpec, PresenceCondition, Rule, TextCondition
 from bridge.decide.text.values import States
 from bridge.display import DETAIL, LINE, clamp, one_line, visible
 from bridge.model import Grouping
@@ -177,7 +177,7 @@ def _condition(condition: Condition, queue_names: Mapping[str, str]) -> str:
     return f"{_SIGNS[condition.sign]} {span(condition.limit)}"
 
 
-def _level(level: Level) -> str:
+def _level(level: LevelSpec) -> str:
     again = f", again every {span(level.repeat)}" if level.repeat else ""
     over = ", and when it leaves that state" if level.recover else ""
     return f"has been {_states(level.states)} for {span(level.after)}{again}{over}"

@@ -54,7 +54,7 @@ def is_news(before: str, state: str) -> bool:
     return before != state and before not in DONE
 
 
-def gone(
+def gone_transitions(
     seen: Iterable[tuple[SeenJob, Job]], *, watch: str, now: datetime, still_at: datetime | None = None
 ) -> tuple[Transition, ...]:
     """Return the transition to `gone` of each job that CI no longer knows, unless it is closed."""
@@ -77,7 +77,7 @@ def _transition(
 ) -> Transition:
     was = NEW
     if before:  # a job that was gone goes on from the state that CI named last, unless it is in that state again
-        was = before.named if before.named and before.named != job.state else before.state
+        was = before.last_ci_state if before.last_ci_state and before.last_ci_state != job.state else before.state
     return Transition(
         job=job,
         was=was,
@@ -92,11 +92,11 @@ def _transition(
 
 # --- jobs that CI does not know: when that is believed, and when they are asked for again ---------------------------
 
-_DENIALS, _INTERVALS = 3, 2
+_MISSES, _INTERVALS = 3, 2
 ASKED_AGAIN = tuple(timedelta(minutes=minutes) for minutes in (5, 30, 120, 480, 1440))  # after it was found to be gone
 
 
-def due(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, str]]:
+def to_ask_again(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, str]]:
     """Yield (id, stream) of the jobs that are gone and to be asked for again.
 
     What was answered in the future was before the clock was set back.
@@ -106,10 +106,13 @@ def due(found: Mapping[str, MissingJob], now: datetime) -> Iterator[tuple[str, s
             yield job_id, missing.stream
 
 
-def denied(
+def count_miss(
     before: MissingJob | None, *, stream: str, began: datetime, now: datetime, seen_at: datetime | None = None
 ) -> MissingJob:
-    """Count a denial, one at most in each poll: `began` is when this one did, `seen_at` the last that saw the job."""
+    """Count that CI did not find a job, at most once in each poll.
+
+    `began` is when this poll did, `seen_at` when the last poll that saw the job did.
+    """
     if before is None or before.first_at > now:
         return MissingJob(stream=stream, times=1, first_at=now, last_at=now, seen_at=seen_at)
     if before.last_at >= began:
@@ -119,11 +122,11 @@ def denied(
 
 def is_believed(missing: MissingJob, *, every: timedelta) -> bool:
     """Tell whether CI is believed: three polls, the first and the last at least two of the watch's intervals apart."""
-    return missing.times >= _DENIALS and missing.last_at - missing.first_at >= _INTERVALS * every
+    return missing.times >= _MISSES and missing.last_at - missing.first_at >= _INTERVALS * every
 
 
 def asked_again(missing: MissingJob, *, now: datetime) -> MissingJob | None:
     """Return a job that is gone with the time of its next question; None: it is not asked for any more."""
-    gone_at = missing.first_at if missing.ask_at and missing.first_at <= now else now
+    gone_at = missing.gone_at if missing.gone_at and missing.gone_at <= now else now
     ask_at = next((gone_at + pause for pause in ASKED_AGAIN if gone_at + pause > now), None)
-    return replace(missing, first_at=gone_at, ask_at=ask_at) if ask_at else None
+    return replace(missing, gone_at=gone_at, ask_at=ask_at) if ask_at else None

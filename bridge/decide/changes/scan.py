@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from bridge.decide.changes.clocks import Chain, Clocks
-from bridge.model import JobProblem, Page, Stream
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, JobProblem, Page, Stream
 
 # --- when a watch is polled next ------------------------------------------------------------------------------------
 
 _PROBED = timedelta(seconds=30)  # how often a CI that does not answer is asked
-_LONGEST_WISH = timedelta(minutes=10)
+_MAX_RETRY_AFTER = timedelta(minutes=10)  # of CI
 
 
 def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta, now: int) -> bool:
@@ -22,26 +22,23 @@ def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta
     The interval may have been shortened since the last poll. A time further off than a poll can be put off is
     from before the clock was set back.
     """
-    every_ms, longest_ms = (span // timedelta(milliseconds=1) for span in (every, _LONGEST_WISH))
+    every_ms, longest_ms = (span // timedelta(milliseconds=1) for span in (every, _MAX_RETRY_AFTER))
     at = next_poll_at if failures else min(next_poll_at, polled_at + every_ms)
     furthest = now + 2 * max(every_ms, longest_ms)
     return not now < at <= furthest
 
 
-def pause(every: timedelta, *, refused: bool = False, wish: timedelta | None = None) -> timedelta:
+def pause(every: timedelta, *, refused: bool = False, retry_after: timedelta | None = None) -> timedelta:
     """Return how long after a poll's beginning the next one is.
 
-    `refused`: CI answered nothing, or asks for fewer calls. `wish` is its Retry-After, believed up to ten minutes.
+    `refused`: CI answered nothing, or asks for fewer calls. CI's `retry_after` is believed up to ten minutes.
     """
-    if wish is not None:
-        return max(every, min(wish, _LONGEST_WISH))
+    if retry_after is not None:
+        return max(every, min(retry_after, _MAX_RETRY_AFTER))
     return max(every, _PROBED) if refused else every
 
 
 # --- how far back to list, and what to ask by id instead ------------------------------------------------------------
-
-PAGE_SIZE = 100  # the list call's maximum; cloud docs, list document of 2025-09
-IDS_PER_CALL = 10  # the describe call's maximum; cloud docs, describe document of 2025-09
 
 # How far before the mark a list begins: CreationTime has one second's resolution, whether the filter includes
 # its bound is not documented, and nothing says how soon a new job is listed.

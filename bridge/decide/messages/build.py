@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from bridge.decide.rules.matching import Overdue
+from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.decide.templates.functions import Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
-from bridge.decide.text.times import human, iso, job_seconds
+from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, basename, cut, ident, shown
 from bridge.model import DONE, FAILED, GONE, NEW, OUTPUTS_KEPT, Message, NewDelivery, Notifier, Transition
 
@@ -24,7 +24,7 @@ LARGEST_EVENT = 20_000  # bytes; Standard Webhooks 1.0.0 recommends less than 20
 
 
 def event(
-    transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, overdue: Overdue | None = None
+    transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, level_event: LevelEvent | None = None
 ) -> dict[str, Any]:
     """Return the event of a transition, or of a time in state that a level rule is about."""
     job, kind = transition.job, re.sub(r"[^a-z0-9]+", "_", transition.to.lower())
@@ -35,19 +35,19 @@ def event(
         "rule": rule,
         "watch": transition.watch,
     }
-    if overdue:
-        kind = "recovered" if overdue.recovered else "overdue"
+    if level_event:
+        kind = "recovered" if level_event.recovered else "overdue"
         data |= {
-            "in": overdue.state,
-            "since": iso(overdue.since),
-            "for_seconds": _whole(overdue.after.total_seconds()),
-            "repeated": overdue.count,
+            "in": level_event.state,
+            "since": iso(level_event.since),
+            "for_seconds": _whole(level_event.after.total_seconds()),
+            "repeated": level_event.count,
         }
     body = envelope(
         f"job.{kind}",
         source=f"//{job.bucket}.ci.{job.region}.myqcloud.com/jobs",
         subject=job.id,
-        time=happened_at(transition, overdue),
+        time=happened_at(transition, level_event),
         sequence=transition.sequence,
         data=data | {"job": _job_facts(transition, queue_names)},
     )
@@ -75,16 +75,16 @@ def numbered(sequence: int) -> str:
     return f"{sequence:010}"
 
 
-def happened_at(transition: Transition, overdue: Overdue | None) -> datetime:
+def happened_at(transition: Transition, level_event: LevelEvent | None) -> datetime:
     """Return when a transition happened, or when a time in state became too long (or was seen to be so again)."""
-    if overdue is None or overdue.recovered:
+    if level_event is None or level_event.recovered:
         return transition.happened_at
-    return transition.seen_at if overdue.again else overdue.since + overdue.after
+    return transition.seen_at if level_event.again else level_event.since + level_event.after
 
 
 def _job_facts(transition: Transition, queue_names: Mapping[str, str]) -> dict[str, Any]:
     job = transition.job
-    seconds = job_seconds(job, transition.seen_at)
+    seconds = job.seconds(transition.seen_at)
     return {
         "id": job.id,
         "tag": job.tag,
@@ -203,7 +203,7 @@ def delivery_id(message: str, notifier: str) -> str:
     return ident("dlv", message, notifier)
 
 
-def address(
+def delivery_to(
     message: Message, notifier: Notifier, *, note: str | None = None, own: PerNotifier = _FOR_ANY
 ) -> NewDelivery:
     """Return the delivery of a message to one notifier."""
@@ -226,7 +226,7 @@ def address(
 
 def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, own: PerNotifier = _FOR_ANY) -> NewDelivery:
     """Return the delivery to a fallback of a message that could not be sent to the notifier `dead`."""
-    delivery = address(message, notifier, note=f"This could not be sent to {dead}: {why}", own=own)
+    delivery = delivery_to(message, notifier, note=f"This could not be sent to {dead}: {why}", own=own)
     return replace(delivery, id=ident("dlv", message.id, dead, notifier.name))
 
 
@@ -251,13 +251,13 @@ def build(
     queue_names: Mapping[str, str],
     *,
     zone: ZoneInfo = UTC,
-    overdue: Overdue | None = None,
+    level_event: LevelEvent | None = None,
 ) -> Built:
     """Return the message of a transition, or of the time in state that it began (or ended, if that is `recovered`).
 
     Without a rule it is sent manually.
     """
-    names, recovered = variables(transition, rule, queue_names, zone=zone), overdue and overdue.recovered
+    names, recovered = variables(transition, rule, queue_names, zone=zone), level_event and level_event.recovered
     title, text, fault = "", "", None
     if not recovered:  # a text that says what is wrong does not fit its end
         try:
@@ -266,26 +266,26 @@ def build(
         except TemplateFault as error:
             title, text, fault = "", "", str(error)
     if not text and (fault or recovered or not template.text):
-        text = default_text(transition, overdue)
+        text = default_text(transition, level_event)
     message = Message(
-        id=_message_id(transition, rule, overdue),
-        kind=overdue.kind if overdue else "transition",
-        title=cut(title or default_title(transition, overdue)),
+        id=_message_id(transition, rule, level_event),
+        kind=level_event.kind if level_event else "transition",
+        title=cut(title or default_title(transition, level_event)),
         text=cut(text),
         fields=_fields(template.fields, names["job"]),
-        event=event(transition, rule, queue_names, overdue=overdue),
+        event=event(transition, rule, queue_names, level_event=level_event),
         bucket=transition.job.bucket,
         job_id=transition.job.id,
         workflow_run=transition.job.workflow_run,
         sequence=transition.sequence,
         state=transition.to,
         rule=rule,
-        happened_at=happened_at(transition, overdue),
+        happened_at=happened_at(transition, level_event),
     )
     return Built(message=message, names=names, fault=fault)
 
 
-def _message_id(transition: Transition, rule: str | None, overdue: Overdue | None) -> str:
+def _message_id(transition: Transition, rule: str | None, level_event: LevelEvent | None) -> str:
     """Return the id, made from what happened: the same thing seen again has the same one.
 
     A job ends once, so how many transitions led there is no part of that: a database restored from a backup counts
@@ -294,26 +294,26 @@ def _message_id(transition: Transition, rule: str | None, overdue: Overdue | Non
     by = ("", "by hand") if rule is None else (rule,)  # no rule has no name
     number = () if transition.to in DONE else (str(transition.sequence),)
     parts = (transition.job.bucket, transition.job.id, *number, transition.to, *by)
-    return ident("msg", *parts, *((overdue.kind, str(overdue.count)) if overdue else ()))
+    return ident("msg", *parts, *((level_event.kind, str(level_event.count)) if level_event else ()))
 
 
-def default_title(transition: Transition, overdue: Overdue | None = None) -> str:
+def default_title(transition: Transition, level_event: LevelEvent | None = None) -> str:
     job, what = transition.job, transition.to
-    if overdue:
-        until = transition.happened_at if overdue.recovered else transition.seen_at
-        lasted = human(max(0.0, (until - overdue.since).total_seconds()))
-        what = f"{'still ' if overdue.again else ''}{overdue.state} for {lasted}"
-        if overdue.recovered:
-            what = f"{transition.to} after {lasted} {overdue.state}"
+    if level_event:
+        until = transition.happened_at if level_event.recovered else transition.seen_at
+        lasted = human(max(0.0, (until - level_event.since).total_seconds()))
+        what = f"{'still ' if level_event.again else ''}{level_event.state} for {lasted}"
+        if level_event.recovered:
+            what = f"{transition.to} after {lasted} {level_event.state}"
     return f"{job.tag or 'Job'} {what}: {basename(job.input or '') or job.id}"
 
 
-def default_text(transition: Transition, overdue: Overdue | None = None) -> str:
+def default_text(transition: Transition, level_event: LevelEvent | None = None) -> str:
     """Say in one line what a person wants to know first."""
-    job, seconds = transition.job, job_seconds(transition.job, transition.seen_at)
-    if overdue and not overdue.recovered:
-        limit = human(overdue.after.total_seconds())
-        return f"{overdue.state} since {iso(overdue.since)}; the rule allows {limit}"
+    job, seconds = transition.job, transition.job.seconds(transition.seen_at)
+    if level_event and not level_event.recovered:
+        limit = human(level_event.after.total_seconds())
+        return f"{level_event.state} since {iso(level_event.since)}; the rule allows {limit}"
     if transition.to == FAILED:
         return job.message or "CI gave no reason."
     if transition.to == GONE:

@@ -19,7 +19,7 @@ FIRST = 5  # members of each state that a digest quotes
 _MOST_STATES = 10
 _LONGEST_LINE = 200  # characters
 _LONGEST_TEXT = 2_500  # as Slack counts; below what a section of it takes
-_ORDER = {FAILED: 0, GONE: 1, CANCEL: 2, SUCCESS: 9}
+_RANKS = {FAILED: 0, GONE: 1, CANCEL: 2, SUCCESS: 9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def digest_delivery(
     """Return the delivery of a digest: it belongs to no job, and so to no order and no thread."""
     message_id = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.origin)
     id_ = delivery_id(message_id, digest.notifier)
-    states = sorted(digest.counts, key=lambda state: (_ORDER.get(state, 5), state))
+    states = sorted(digest.counts, key=lambda state: (_RANKS.get(state, 5), state))
     message = Message(
         id=message_id,
         kind="digest",

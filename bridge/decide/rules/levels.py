@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from bridge.decide.rules.matching import Answer, Facts, Matcher, Overdue, Rule, Verdict, stopped
+from bridge.decide.rules.matching import Answer, Facts, LevelEvent, Matcher, Rule, Verdict, stopped
 from bridge.decide.text.times import human
 from bridge.model import GONE, NEW, SUBMITTED, Alarm, Transition
 
@@ -30,18 +30,20 @@ class TimeInState:
         return step.happened_at if step.was in (NEW, SUBMITTED) else step.seen_at
 
 
-def judge_time_in_state(time: TimeInState, matcher: Matcher, now: datetime, rules: Sequence[Rule]) -> Iterator[Verdict]:
+def evaluate_time_in_state(
+    time: TimeInState, matcher: Matcher, now: datetime, rules: Sequence[Rule]
+) -> Iterator[Verdict]:
     """Yield what each of these level rules says now, top to bottom."""
     facts = matcher.facts(replace(time.began, seen_at=now))
     stops: Rule | None = None
     for rule in rules:
-        verdict = stopped(rule, stops) if stops else _judged(time, rule, facts, now)
+        verdict = stopped(rule, stops) if stops else _evaluated(time, rule, facts, now)
         yield verdict
         if verdict.fired and rule.stop:
             stops = rule
 
 
-def _judged(time: TimeInState, rule: Rule, facts: Facts, now: datetime) -> Verdict:
+def _evaluated(time: TimeInState, rule: Rule, facts: Facts, now: datetime) -> Verdict:
     level, began, since = rule.level, time.began, time.since
     if (why_not := rule.why_not(facts)) or level is None:
         return Verdict(rule=rule, answer=Answer.NO, why_not=why_not)
@@ -55,16 +57,16 @@ def _judged(time: TimeInState, rule: Rule, facts: Facts, now: datetime) -> Verdi
     if began.to == GONE and now > due + GONE_FOR:
         return Verdict(rule=rule, answer=Answer.NO, why_not="gone for a day longer than `for` says")
     count = (now - due) // level.repeat if level.repeat else 0
-    overdue = Overdue(state=began.to, since=since, after=level.after, count=count)
-    return Verdict(rule=rule, answer=Answer.FIRED, notifiers=rule.notify, overdue=overdue)
+    level_event = LevelEvent(state=began.to, since=since, after=level.after, count=count)
+    return Verdict(rule=rule, answer=Answer.FIRED, notifiers=rule.notify, level_event=level_event)
 
 
-def matching(time: TimeInState, matcher: Matcher, now: datetime) -> list[Verdict]:
+def firing_levels(time: TimeInState, matcher: Matcher, now: datetime) -> list[Verdict]:
     """Return the verdicts of the level rules that fire now, repetitions or not."""
     since = time.since
     # A rule whose time is not over cannot fire: it is not asked, as there may be many jobs and many rules.
     due = [rule for rule in matcher.levels_for(time.began) if rule.level and since + rule.level.after <= now]
-    return [verdict for verdict in judge_time_in_state(time, matcher, now, due) if verdict.fired] if due else []
+    return [verdict for verdict in evaluate_time_in_state(time, matcher, now, due) if verdict.fired] if due else []
 
 
 def newly_overdue(time: TimeInState, matcher: Matcher, now: datetime) -> Iterator[Verdict]:
@@ -73,13 +75,15 @@ def newly_overdue(time: TimeInState, matcher: Matcher, now: datetime) -> Iterato
     Repetitions stand on a grid that begins with the first; a rule whose `repeat` was made longer meanwhile comes next
     that much after the last one.
     """
-    for verdict in matching(time, matcher, now):
-        rule, overdue = verdict.rule, verdict.overdue
+    for verdict in firing_levels(time, matcher, now):
+        rule, level_event = verdict.rule, verdict.level_event
         last, repeat = time.alarms.get(rule.name), rule.level.repeat if rule.level else None
         if last is None:
             yield verdict
-        elif overdue and (overdue.count > last.count or (repeat and now >= last.last_at + repeat)):
-            yield replace(verdict, overdue=replace(overdue, count=max(overdue.count, last.count + 1), again=True))
+        elif level_event and (level_event.count > last.count or (repeat and now >= last.last_at + repeat)):
+            yield replace(
+                verdict, level_event=replace(level_event, count=max(level_event.count, last.count + 1), again=True)
+            )
 
 
 def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str]) -> Iterator[Verdict]:
@@ -92,6 +96,6 @@ def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str
         rule = rules.get(alarm.rule)
         if rule and rule.level and rule.level.recover:
             names = tuple(name for name in alarm.notifiers if name not in seen)
-            overdue = Overdue(state=alarm.state, since=alarm.since, after=rule.level.after, recovered=True)
-            yield Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, overdue=overdue)
+            level_event = LevelEvent(state=alarm.state, since=alarm.since, after=rule.level.after, recovered=True)
+            yield Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, level_event=level_event)
             seen.update(alarm.notifiers)

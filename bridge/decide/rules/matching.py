@@ -14,7 +14,7 @@ from operator import ge, gt, le, lt
 from typing import Any, Literal
 
 from bridge.decide.text.globs import Glob, glob, is_glob
-from bridge.decide.text.times import duration, job_seconds
+from bridge.decide.text.times import duration
 from bridge.decide.text.values import MOST_LISTED, States, instead, shown, user_data_keys
 from bridge.model import Grouping, Hold, Rate, Transition
 
@@ -27,7 +27,7 @@ TEXTS = (
 )  # fmt: skip
 _PATHS = frozenset({"input", "output"})  # here `*` stops at a slash
 _MOST_PATTERNS = 10_000  # of all globs of a file together
-_MOST_SIGNS = 100_000  # of these, from the first star or question mark of each to its last
+_MAX_WILDCARD_SPAN = 100_000  # of these, from the first star or question mark of each to its last
 
 
 class Facts:
@@ -64,7 +64,7 @@ class Facts:
         return user_data_keys(self.transition.job.user_data)
 
     def seconds(self, field: str) -> float | None:
-        return job_seconds(self.transition.job, self.transition.seen_at)[field]
+        return self.transition.job.seconds(self.transition.seen_at)[field]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class TextCondition:
     wanted: tuple[tuple[str, Callable[[str], bool]], ...]
     unwanted: tuple[tuple[str, Callable[[str], bool]], ...]
     patterns: int = 0  # that its globs stand for
-    signs: int = 0  # of these, that are walked over
+    wildcard_span: int = 0  # characters of these, from the first wildcard of each to its last
 
     @property
     def exact(self) -> frozenset[str] | None:
@@ -98,6 +98,8 @@ class TextCondition:
 
 @dataclass(frozen=True, slots=True)
 class PresenceCondition:
+    """Whether the job has the field at all: match.FIELD = true, or false."""
+
     field: str
     present: bool
 
@@ -110,6 +112,8 @@ class PresenceCondition:
 
 @dataclass(frozen=True, slots=True)
 class DurationCondition:
+    """Compares a time span of the job with a limit, as in match.duration = "> 45m"; `Job.seconds` has the spans."""
+
     field: str
     sign: str  # one of < <= > >=
     limit: timedelta
@@ -132,21 +136,21 @@ class GlobCost:
     """What the globs of a file cost together: they may all be held against one job, and each of its outputs."""
 
     def __init__(self) -> None:
-        self._patterns = self._signs = 0
+        self._patterns = self._wildcard_span = 0
 
     def add(self, conditions: Iterable[Condition]) -> None:
         for condition in conditions:
             if isinstance(condition, TextCondition):
                 self._patterns += condition.patterns
-                self._signs += condition.signs
+                self._wildcard_span += condition.wildcard_span
 
     @property
     def fault(self) -> str:
         """What is wrong with that, or nothing."""
         if self._patterns > _MOST_PATTERNS:
             return f"the globs up to here expand to more than {_MOST_PATTERNS:,} patterns; write fewer braces"
-        if self._signs > _MOST_SIGNS:
-            return f"the globs up to here are too long; the limit is {_MOST_SIGNS:,} characters together"
+        if self._wildcard_span > _MAX_WILDCARD_SPAN:
+            return f"the globs up to here are too long; the limit is {_MAX_WILDCARD_SPAN:,} characters together"
         return ""
 
 
@@ -191,7 +195,7 @@ def read_condition(field: str, value: object, aliases: Mapping[str, str]) -> Con
         wanted=tuple((text, test.test) for text, test in tests[True]),
         unwanted=tuple((text, test.test) for text, test in tests[False]),
         patterns=sum(test.patterns for found in tests.values() for _, test in found),
-        signs=sum(test.signs for found in tests.values() for _, test in found),
+        wildcard_span=sum(test.wildcard_span for found in tests.values() for _, test in found),
     )
 
 
@@ -220,7 +224,7 @@ Kind = Literal["transition", "level", "recovery"]  # of messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class LevelSpec:
     """What makes a rule a level rule: it fires when a job has been in a state of `states` for `after`."""
 
     states: States
@@ -241,7 +245,7 @@ class Rule:
     notify: tuple[str, ...]
     template: str | None = None
     stop: bool = False
-    level: Level | None = None
+    level: LevelSpec | None = None
     group: Grouping | None = None
     throttle: Rate | None = None
 
@@ -269,8 +273,8 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overdue:
-    """A job's time in a state, of which a level rule notifies: too long, or (`recovered`) at an end after it was."""
+class LevelEvent:
+    """What a level rule notifies of: a job is in a state for longer than `after`, or (`recovered`) no longer is."""
 
     state: str
     since: datetime
@@ -295,15 +299,15 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one rule said to a transition or, with `overdue`, to a job's time in a state."""
+    """What one rule said to a transition or, with `level_event`, to a job's time in a state."""
 
     rule: Rule
     answer: Answer
     why_not: str | None = None  # the first condition that failed, with the value it saw; None when the rule fired
     notifiers: Sequence[str] = ()  # whom it is the first to notify
-    already: Mapping[str, Rule] = field(default_factory=dict)  # whom a rule above notifies, and which one
+    notified_earlier: Mapping[str, Rule] = field(default_factory=dict)  # whom a rule above notifies, and which one
     holds: Mapping[str, Hold] = field(default_factory=dict)  # by notifier: what does not let its message go out at once
-    overdue: Overdue | None = None
+    level_event: LevelEvent | None = None
     misses: Sequence[str] = ()  # by `explain` only: all conditions that failed, also of a rule that was not asked
 
     @property
@@ -313,7 +317,7 @@ class Verdict:
     @property
     def kind(self) -> Kind:
         """What its messages are about."""
-        return self.overdue.kind if self.overdue else "transition"
+        return self.level_event.kind if self.level_event else "transition"
 
     def drops(self, notifier: str) -> bool:
         """Tell whether a mute or a silence keeps its message from a notifier for good."""
@@ -377,7 +381,7 @@ class Matcher:
                 already = {name: notified[name] for name in names if name in notified}
                 names = tuple(name for name in names if name not in already) if already else names
                 notified.update(dict.fromkeys(names, rule))
-            fired.append(Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, already=already))
+            fired.append(Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, notified_earlier=already))
             if rule.stop:
                 break
         return fired

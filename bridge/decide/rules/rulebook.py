@@ -73,6 +73,6 @@ class Rulebook(Ruleset):
     notifiers: Mapping[str, Notifier]
     tests: tuple[RuleTest, ...]
     templates: Mapping[str, MessageTemplate]
-    frozen: str = field(repr=False)  # its ruleset as text
+    ruleset_text: str = field(repr=False)  # its ruleset as text
     text: str = field(repr=False)  # what it was read from: it may hold secrets
     warnings: tuple[Fault, ...] = ()

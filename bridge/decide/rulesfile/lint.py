@@ -8,7 +8,7 @@ from datetime import timedelta
 from itertools import product
 
 from bridge.decide.rules.gates import Mute
-from bridge.decide.rules.matching import Condition, DurationCondition, Level, PresenceCondition, Rule, TextCondition
+from bridge.decide.rules.matching import Condition, DurationCondition, LevelSpec, PresenceCondition, Rule, TextCondition
 from bridge.decide.rulesfile.errors import Path
 from bridge.decide.rulesfile.tables import Tables, WatchTable
 from bridge.decide.text.globs import is_glob
@@ -298,7 +298,7 @@ def _includes(wide: States, narrow: States) -> bool:
     )
 
 
-def _is_as_soon(above: Level | None, level: Level | None) -> bool:
+def _is_as_soon(above: LevelSpec | None, level: LevelSpec | None) -> bool:
     """Tell whether `above` holds at every moment of a time in state at which `level` does."""
     if above is None or level is None:
         return above is level

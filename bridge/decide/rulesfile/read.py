@@ -14,7 +14,7 @@ from bridge.decide.rulesfile.errors import Path, RulesRefused, TooLarge, check_d
 from bridge.decide.rulesfile.lint import Linter
 from bridge.decide.rulesfile.notifiers import read_notifiers
 from bridge.decide.rulesfile.rules import RuleReader, TemplateReader
-from bridge.decide.rulesfile.rulesets import freeze
+from bridge.decide.rulesfile.rulesets import ruleset_to_text
 from bridge.decide.rulesfile.tables import Defaults, Tables, WatchTable
 from bridge.decide.text.values import MOST_LISTED, printable, shown
 from bridge.model import Place, Stream, Watch
@@ -91,7 +91,7 @@ class _Reader:
             notifiers=notifiers,
             tests=tests,
             templates=templates,
-            frozen=freeze(self._raw, ruleset),
+            ruleset_text=ruleset_to_text(self._raw, ruleset),
             text=self._text,
             warnings=faults,
         )

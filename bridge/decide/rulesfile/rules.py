@@ -14,7 +14,7 @@ from bridge.decide.rules.matching import (
     TEXTS,
     Condition,
     GlobCost,
-    Level,
+    LevelSpec,
     Rule,
     TextCondition,
     is_user_data,
@@ -70,7 +70,7 @@ class RuleReader:
             rules.append((at, rule))
         return rules
 
-    def _level(self, shape: RuleTable, table: Mapping[str, Any], path: _Path) -> Level | None:
+    def _level(self, shape: RuleTable, table: Mapping[str, Any], path: _Path) -> LevelSpec | None:
         if "in" not in table:
             for key in _OF_LEVELS:
                 if key in table:
@@ -86,7 +86,7 @@ class RuleReader:
             return None
         if shape.repeat and GONE in shape.in_.words:
             self._tables.note((*path, "repeat"), f'would repeat without end: a job that is "{GONE}" rarely comes back')
-        return Level(states=shape.in_, after=shape.for_, repeat=shape.repeat, recover=shape.recover)
+        return LevelSpec(states=shape.in_, after=shape.for_, repeat=shape.repeat, recover=shape.recover)
 
     def _group(self, shape: GroupTable, path: _Path) -> Grouping:
         if bool(shape.wait) == bool(shape.at):

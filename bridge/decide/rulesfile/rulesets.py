@@ -18,8 +18,8 @@ from bridge.decide.rulesfile.tables import Tables
 # --- the rules as they were: what decided about a transition, kept as text and read again ---------------------------
 
 
-def freeze(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
-    """Return a ruleset as text that `thaw` reads; of notifiers and templates it keeps the names only.
+def ruleset_to_text(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
+    """Return a ruleset as text that `ruleset_from_text` reads; of notifiers and templates it keeps the names only.
 
     Their addresses and texts decide nothing, and may be secret.
     """
@@ -42,7 +42,7 @@ def _lines(rules: Sequence[Rule | Mute]) -> list[int]:
 
 
 @lru_cache(maxsize=8)
-def thaw(sha: str, text: str) -> Ruleset:
+def ruleset_from_text(sha: str, text: str) -> Ruleset:
     """Return the ruleset that was kept under this name."""
     kept = json.loads(text)
     lines, queue_names = kept["lines"], kept["queue_names"]
@@ -82,7 +82,7 @@ def names_of(book: Rulebook) -> Names:
 
 
 def names_in(text: str) -> Names:
-    """Return what the watches and rules of a frozen ruleset are called."""
+    """Return what the watches and rules of a stored ruleset are called."""
     kept = json.loads(text)
     rules = kept.get("tables", {}).get("rule", ())
     return Names(frozenset(kept.get("watches", ())), frozenset(table["name"] for table in rules))

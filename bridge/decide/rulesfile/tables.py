@@ -223,10 +223,10 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 
 # --- a file's tables ------------------------------------------------------------------------------------------------
 
-_MOST = {"rule": 10_000, "watch": 1_000, "notifier": 1_000, "template": 200, "mute": 1_000, "test": 1_000}
+_MOST_TABLES = {"rule": 10_000, "watch": 1_000, "notifier": 1_000, "template": 200, "mute": 1_000, "test": 1_000}
 _MOST_SHOWN = 100  # faults
 _MOST_NOTED = 10_000
-_LONGEST = 500  # characters of a fault
+_LONGEST_FAULT = 500  # characters of a fault
 
 
 class Tables:
@@ -237,7 +237,7 @@ class Tables:
         self._tables = tables
         self._file = file
         self._found: dict[bool, dict[Fault, None]] = {False: {}, True: {}}  # faults, and warnings
-        for kind, most in _MOST.items():
+        for kind, most in _MOST_TABLES.items():
             found = tables.get(kind)
             if isinstance(found, dict | list) and len(found) > most:
                 self.note((kind,), f"there are {len(found):,} of these; the limit is {most:,}")
@@ -271,7 +271,7 @@ class Tables:
                 raise RulesRefused(self.faults)
             return
         # What a file says is shown on terminals: a line break would look like another fault, an escape could hide one.
-        text = visible(clamp(text, _LONGEST))
+        text = visible(clamp(text, _LONGEST_FAULT))
         line = self.line(path if key is None else (*path, key))
         self._found[warning][Fault(line, f"{self._owner(path)}{text}", warning, self._file)] = None
 

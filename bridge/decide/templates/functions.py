@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from bridge.decide.text.times import human, iso, job_seconds
+from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import basename, shown, user_data_keys
 from bridge.model import Job, Transition
 
@@ -50,7 +50,7 @@ def variables(transition: Transition, rule: str | None, queue_names: Mapping[str
         "outputs": list(job.outputs),
         "user_data": UserData(job.user_data or ""),
         "queue_name": queue_names.get(job.queue or ""),
-        **job_seconds(job, transition.seen_at),
+        **job.seconds(transition.seen_at),
     }
     return {
         "job": fields,
@@ -178,7 +178,7 @@ TESTS: Mapping[str, Callable[..., object]] = {
 TAKE_UNDEFINED = frozenset({"default", "d", "defined", "undefined"})
 
 _ARITHMETIC = {"+": operator.add, "-": operator.sub, "/": operator.truediv, "//": operator.floordiv}
-_ORDER = {"lt": operator.lt, "lteq": operator.le, "gt": operator.gt, "gteq": operator.ge}
+_COMPARISONS = {"lt": operator.lt, "lteq": operator.le, "gt": operator.gt, "gteq": operator.ge}
 
 
 def operate(left: Any, sign: str, right: Any) -> Any:
@@ -190,7 +190,9 @@ def operate(left: Any, sign: str, right: Any) -> Any:
             found = left in right if isinstance(right, list) else text_of(left) in text_of(right)
             return found == (sign == "in")
         case _ if left is None or right is None:
-            return False if sign in _ORDER else None
+            return False if sign in _COMPARISONS else None
         case "+" if isinstance(left, str) and isinstance(right, str):
             return join([left, right])
-    return _ORDER[sign](left, right) if sign in _ORDER else number(_ARITHMETIC[sign](number(left), number(right)))
+    if sign in _COMPARISONS:
+        return _COMPARISONS[sign](left, right)
+    return number(_ARITHMETIC[sign](number(left), number(right)))

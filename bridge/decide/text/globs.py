@@ -22,8 +22,8 @@ _RANGE = re.compile(r"\{(-?\d+|[A-Za-z])\.\.(-?\d+|[A-Za-z])(\.\.-?\d+)?\}")
 _BRACE = re.compile(r"[{,}]")
 _WALKED = re.compile(r"[*?](?:.*[*?])?", re.DOTALL)  # what stands before and behind is compared at once
 
-# What a pattern is made of, besides signs that mean themselves.
-_ONE, _ONE_OF_NAME = "?", "?/"  # any sign; any but a slash
+# What a pattern is made of, besides characters that mean themselves.
+_ONE, _ONE_OF_NAME = "?", "?/"  # any character; any but a slash
 _ALL, _REST_OF_NAME, _FOLDERS = "**", "*/", "**/"  # any text; any without a slash; any folders
 _MOVES = frozenset((_ALL, _REST_OF_NAME, _FOLDERS))
 _OPEN = _MOVES | {_ONE, _ONE_OF_NAME}
@@ -36,11 +36,11 @@ def is_glob(text: str) -> bool:
 
 
 class Glob(NamedTuple):
-    """The test for one value, and what it costs: how many patterns it is of, and the signs that are walked over."""
+    """The test for one value, and what it costs: patterns, and how many characters their wildcards span."""
 
     test: Callable[[str], bool]
     patterns: int
-    signs: int
+    wildcard_span: int
 
 
 def glob(text: str, *, path: bool) -> Glob:

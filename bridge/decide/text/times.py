@@ -11,7 +11,7 @@ from itertools import count
 from zoneinfo import ZoneInfo
 
 from bridge.decide.text.values import instead, listing, shown
-from bridge.model import Job, Rate
+from bridge.model import Rate
 
 # --- durations and rates --------------------------------------------------------------------------------------------
 
@@ -62,20 +62,6 @@ def iso(moment: datetime | None) -> str | None:
     """Return RFC 3339 in UTC to the second, as in 2026-11-21T09:00:00Z."""
     # Not strftime, which writes the year 1 as "1" on some systems.
     return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z" if moment else None
-
-
-def job_seconds(job: Job, now: datetime) -> dict[str, float | None]:
-    """Return how long the job ran (or runs), waited (or waits), and lives, in seconds."""
-    ended = job.ended_at or now
-    return {
-        "duration": _between(job.started_at, ended),
-        "wait": _between(job.created_at, job.started_at or ended),
-        "age": _between(job.created_at, now),
-    }
-
-
-def _between(start: datetime | None, end: datetime | None) -> float | None:
-    return max(0.0, (end - start).total_seconds()) if start and end else None
 
 
 # --- times of the day, the next of them, and windows such as "22:00-08:00" ------------------------------------------

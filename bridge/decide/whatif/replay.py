@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from bridge.decide.routing import judge
+from bridge.decide.routing import evaluate
 from bridge.decide.rules.gates import Gates, Scope
-from bridge.decide.rules.levels import TimeInState, matching
+from bridge.decide.rules.levels import TimeInState, firing_levels
 from bridge.decide.rules.matching import Facts, Kind, Rule, Verdict
 from bridge.decide.rules.rulebook import Ruleset
 from bridge.model import Alarm, Hold, Silence, Transition
@@ -119,7 +119,7 @@ class Replay:
     Gates are those of the moment, from mutes, silences and `group`. What a throttle would hold depends on all that the
     outbox got before, so it counts as "told".
 
-    A level rule's message is judged when the rule fires: where that rule is the same in force, this is the moment on
+    A level rule's message is evaluated when the rule fires: where that rule is the same in force, this is the moment on
     record, else the one when the time is over, as if there were a poll just then.
     """
 
@@ -138,7 +138,7 @@ class Replay:
     def feed(self, past: PastTransition) -> None:
         step = past.transition
         alarms = self._alarms.pop((step.job.bucket, step.job.id, step.sequence), None)
-        verdicts = judge(step, self._rules.matcher, self._gates(step.seen_at), alarms or ())
+        verdicts = evaluate(step, self._rules.matcher, self._gates(step.seen_at), alarms or ())
         if past.is_known:
             self._compare(past, "transition", _statuses(verdicts, "transition"))
         else:
@@ -169,14 +169,14 @@ class Replay:
         if not past.is_time_known:
             self.tally.unknown_times += 1
             return
-        overdue = self._overdue(past, rules)
+        fired = self._overdue(past, rules)
         after: dict[Line, Status] = {}
-        for each in overdue:
+        for each in fired:
             after |= _statuses([each.verdict], "level", each.repeats)
         self._compare(past, "level", after)
         if past.has_ended:
             key = (step.job.bucket, step.job.id, step.sequence + 1)
-            self._alarms[key] = [self._alarm(step, each) for each in overdue]
+            self._alarms[key] = [self._alarm(step, each) for each in fired]
 
     def _overdue(self, past: PastTransition, rules: Iterable[Rule]) -> list[_Overdue]:
         """Return the level rules that fire, in that order: asked when the time is over for each, and at the end."""
@@ -189,10 +189,10 @@ class Replay:
         first: dict[str, tuple[Verdict, datetime]] = {}
         counts: dict[str, int] = {}
         for moment in sorted({*(min(max(at, step.seen_at), still_at) for at in due), still_at}):
-            for verdict in matching(time, self._rules.matcher, moment):
+            for verdict in firing_levels(time, self._rules.matcher, moment):
                 first.setdefault(verdict.rule.name, (verdict, moment))
-                if moment == still_at and verdict.overdue:
-                    counts[verdict.rule.name] = verdict.overdue.count
+                if moment == still_at and verdict.level_event:
+                    counts[verdict.rule.name] = verdict.level_event.count
         places = [rule.name for rule in self._rules.matcher.levels]
         found = [self._at_its_moment(past, *at, counts.get(name)) for name, at in first.items()]
         return sorted(found, key=lambda each: (each.alarm.fired_at, places.index(each.verdict.rule.name)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bridge.decide.rules.levels import TimeInState, judge_time_in_state, matching
+from bridge.decide.rules.levels import TimeInState, evaluate_time_in_state, firing_levels
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook, RuleTest
 from bridge.decide.text.times import duration
@@ -189,7 +189,7 @@ def _why_failed(test: RuleTest, book: Rulebook) -> str | None:
         step = sample_transition(test.job, book, _NOW)
     except ValueError as error:
         return f"its job is wrong: {'; '.join(str(error).splitlines())}"
-    fired = [*book.matcher.match(step), *matching(sample_time_in_state(step), book.matcher, _NOW)]
+    fired = [*book.matcher.match(step), *firing_levels(sample_time_in_state(step), book.matcher, _NOW)]
     notified = list(dict.fromkeys((verdict.rule.name, name) for verdict in fired for name in verdict.notifiers))
     expected = list(dict.fromkeys(map(_pair, test.expect)))
     missing = [pair for pair in expected if pair not in notified]
@@ -209,14 +209,14 @@ def _pair(expected: str) -> Pair:
 
 def _verdicts(step: Transition, book: Rulebook) -> dict[str, Verdict]:
     """Return the verdict of each rule by its name."""
-    levels = judge_time_in_state(sample_time_in_state(step), book.matcher, _NOW, book.matcher.levels)
+    levels = evaluate_time_in_state(sample_time_in_state(step), book.matcher, _NOW, book.matcher.levels)
     return {verdict.rule.name: verdict for verdict in (*book.matcher.explain(step), *levels)}
 
 
 def _why_not(pair: Pair, verdicts: Mapping[str, Verdict]) -> str:
     name, notifier = pair
     verdict = verdicts[name]
-    rule, earlier = verdict.rule, verdict.already.get(notifier)
+    rule, earlier = verdict.rule, verdict.notified_earlier.get(notifier)
     if notifier not in rule.notify:
         why = f"it notifies {listing(rule.notify)}"
     elif earlier:

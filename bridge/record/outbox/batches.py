@@ -63,7 +63,7 @@ def _select(tx: Connection, which: Filter, *columns: Any) -> Select[Any]:
 
 _RESEND = (
     update(deliveries)
-    # Whoever resends the same at the same time comes too late: it is no longer dead.
+    # Whoever resends the same delivery at the same time comes too late: it is no longer dead.
     .where(deliveries.c.n == bindparam("number"), or_(state_is(DEAD), state_is(DROPPED)))
     .values({**RESENT, "due_at": bindparam("due"), "since": bindparam("due"), "batch": bindparam("b_id")})
 )
@@ -121,10 +121,10 @@ _CANCEL = (
     .where(deliveries.c.n == bindparam("number"), func.coalesce(deliveries.c.batch, "") == bindparam("b_id"))
     # As no index knows them: with statistics from before the batch, PostgreSQL would walk through it for each one.
     .where(plain(deliveries.c.state) == WAITING, plain(deliveries.c.due_at) > bindparam("now"))
-    .values(state=DEAD, ended_at=bindparam("now"), why="its resending was cancelled")
+    .values(state=DEAD, ended_at=bindparam("now"), why="its batch was cancelled")
 )
 
 
 def cancel(tx: Connection, id_: str, numbers: Sequence[int], *, now: datetime) -> int:
-    """Let these deliveries of a batch be dead again; return how many still were not due."""
+    """Make these deliveries of a batch dead letters; return how many still were not due."""
     return tx.execute(_CANCEL, [{"number": n, "b_id": id_, "now": ms(now)} for n in numbers]).rowcount

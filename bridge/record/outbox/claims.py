@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from functools import cache
 from typing import Any
 
@@ -30,7 +31,7 @@ from bridge.model import Breaker, Delivery
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.database import at, ms
 from bridge.record.outbox import entries
-from bridge.record.schema import AT_ONCE, SENDING, WAITING, deliveries, messages, notifiers, state_is, threads
+from bridge.record.schema import DUE_AT_ONCE, SENDING, WAITING, deliveries, messages, notifiers, state_is, threads
 
 LATE = timedelta(seconds=10)  # a batch that waits for places for so long takes turns with what is new
 AHEAD = 3  # while some are in flight, others are recorded or wait, so neither the receiver nor the database idles
@@ -60,7 +61,7 @@ _first_due = select(func.min(_due_at)).where(_OF_NOTIFIER, state_is(WAITING)).sc
 _NOTIFIERS = (
     select(notifiers, _busy.label("busy"), _first_due.label("first_due"))
     .where(notifiers.c.paused_at.is_(None), _first_due <= bindparam("now"))
-    .where(or_(notifiers.c.not_before <= bindparam("now"), _first_due == literal_column(str(AT_ONCE))))
+    .where(or_(notifiers.c.not_before <= bindparam("now"), _first_due == literal_column(str(DUE_AT_ONCE))))
     .order_by(notifiers.c.name)
 )
 
@@ -68,23 +69,33 @@ _WAITING = (deliveries.c.notifier == bindparam("of"), state_is(WAITING))
 _DUE = (*_WAITING, _due_at <= bindparam("now"))
 
 
-@cache
-def _claim(dialect: str, way: str = "") -> Any:
-    """Return the statement that claims up to :room due deliveries of one notifier.
+class Selection(Enum):
+    """Which deliveries of a notifier are claimed: those that are due, unless another thing is said."""
 
-    `way`: "these" claims only :numbers, "newest" what was never tried, the youngest first, "urgent" what is to go out
-    at once, "new" what belongs to no batch, "paused" whatever waits and is not scheduled by a batch for later.
-    """
+    DUE = auto()  # the oldest first
+    THESE = auto()  # only :numbers
+    NEWEST = auto()  # those never attempted, the youngest first
+    AT_ONCE = auto()  # those due at DUE_AT_ONCE
+    NO_BATCH = auto()  # those of no batch
+    PAUSED = auto()  # whatever waits, due or not, except what a batch has scheduled for later
+
+
+@cache
+def _claim(dialect: str, selection: Selection) -> Any:
+    """Return the statement that claims up to :room deliveries of one notifier."""
     latest = select(_due_at).where(*_DUE).order_by(_due_at.desc()).limit(_LATEST).subquery()
-    only: dict[str, list[ColumnElement[bool]]] = {
-        "these": [_n.in_(bindparam("numbers", expanding=True))],
-        "newest": [deliveries.c.attempts == literal_column("0")],
-        "urgent": [_due_at == literal_column(str(AT_ONCE))],
-        "new": [deliveries.c.batch.is_(None), _due_at >= select(func.min(latest.c.due_at)).scalar_subquery()],
+    only: dict[Selection, list[ColumnElement[bool]]] = {
+        Selection.THESE: [_n.in_(bindparam("numbers", expanding=True))],
+        Selection.NEWEST: [deliveries.c.attempts == literal_column("0")],
+        Selection.AT_ONCE: [_due_at == literal_column(str(DUE_AT_ONCE))],
+        Selection.NO_BATCH: [
+            deliveries.c.batch.is_(None),
+            _due_at >= select(func.min(latest.c.due_at)).scalar_subquery(),
+        ],
     }
-    due = (*_WAITING, ~_is_scheduled(deliveries)) if way == "paused" else _DUE
-    order = (_due_at.desc(), _n.desc()) if way == "newest" else (_due_at, _n)
-    pick = select(_n).where(*due, _is_first(), *only.get(way, [])).order_by(*order).limit(bindparam("room"))
+    due = (*_WAITING, ~_is_scheduled(deliveries)) if selection is Selection.PAUSED else _DUE
+    order = (_due_at.desc(), _n.desc()) if selection is Selection.NEWEST else (_due_at, _n)
+    pick = select(_n).where(*due, _is_first(), *only.get(selection, [])).order_by(*order).limit(bindparam("room"))
     if dialect == "postgresql":
         # In a CTE, or the planner may run the locking SELECT again and take more than the limit.
         pick = pick.where(exists(select(_gate().c.name))).with_for_update(skip_locked=True, of=deliveries)
@@ -144,9 +155,9 @@ def _read(claimed: FromClause) -> Select[Any]:
 
 
 @cache
-def _claim_and_read(way: str = "") -> Select[Any]:
+def _claim_and_read(selection: Selection) -> Select[Any]:
     """Return both as one statement, for PostgreSQL: that saves a round trip. SQLite writes in no CTE."""
-    return _read(_claim("postgresql", way).cte("claimed"))
+    return _read(_claim("postgresql", selection).cte("claimed"))
 
 
 _READ = _read(deliveries).where(_n.in_(bindparam("numbers", expanding=True)))
@@ -186,32 +197,35 @@ def claim(
     now: datetime,
     turn: int = 0,
     ahead: Collection[str] = (),
-    broken_at: int | None = None,
+    threshold: int | None = None,
     newest: Collection[str] = (),
 ) -> Claimed:
     """Claim what `free` senders can take now, each notifier within its own bounds.
 
-    `lease` must be new with every call: it tells a late finish from the right one. `turn` says which notifier is asked
-    first, so that the first one by name has no advantage. Of those `ahead` AHEAD times as many more are claimed as may
-    be in flight; of one that failed `broken_at` times in a row, one at a time.
-    What is to go out AT_ONCE comes first, and alone if its notifier would be sent nothing else now. Of those in
-    `newest` whose last attempt was not answered, the youngest never tried come first; of those where a batch waits
-    for places, what is new.
+    What is due at DUE_AT_ONCE comes first, and alone if its notifier would be sent nothing else now.
+
+    lease: must be new with every call: it tells a late result from the right one.
+    turn: a number that goes up with every call. The notifier that is first in turn changes with it, so the first one
+        by name has no advantage.
+    ahead: notifiers that are quick. Of each, AHEAD times `max_in_flight` are claimed in addition to `max_in_flight`.
+    threshold: of a notifier that failed so often in a row, one delivery at a time is claimed, as a probe.
+    newest: notifiers whose new deliveries come first this time: if the last attempt was not answered, those never
+        attempted, the youngest first; if a resent batch has waited for long, those of no batch.
     """
     rows = due_notifiers(tx, now=now)
     start = turn % len(rows) if rows else 0
     claimed: list[Delivery] = []
     again: list[int] = []
     for row in (*rows[start:], *rows[:start]):
-        broken = broken_at is not None and row.failures >= broken_at
-        room, ways = _room_and_ways(
+        broken = threshold is not None and row.failures >= threshold
+        room, selections = _room_and_selections(
             tx, row, now, free=free - len(claimed), ahead=row.name in ahead, newest=row.name in newest, broken=broken
         )
         if row.interval_ms:
             allowed, wait = _allowed(row, now)
             room = min(room, allowed)
             again += [wait] if wait else []
-        found = _claimed(tx, row, _held(lease, lease_for, now), room, *ways)
+        found = _claimed(tx, row, _lease(lease, lease_for, now), room, *selections)
         if found and row.interval_ms:  # nobody else claims for it meanwhile
             used_until = _used(row, now) + len(found) * row.interval_ms
             tx.execute(update(notifiers).filter_by(name=row.name).values(used_until=used_until))
@@ -220,22 +234,26 @@ def claim(
     return Claimed(tuple(claimed), at(min(again)) if again else None, failing)
 
 
-def _room_and_ways(
+def _room_and_selections(
     tx: Connection, row: Row[Any], now: datetime, *, free: int, ahead: bool, newest: bool, broken: bool
-) -> tuple[int, tuple[str, ...]]:
-    """Return how many to claim for a notifier, and in which ways: the first one that finds something counts."""
+) -> tuple[int, tuple[Selection, ...]]:
+    """Return how many to claim for a notifier, and which: the first selection that finds something counts."""
     places = row.max_in_flight - row.busy
     room = min(1 - row.busy if broken else places + (AHEAD * row.max_in_flight if ahead else 0), free)
-    if row.first_due == AT_ONCE:
-        held = row.not_before > ms(now)
-        ways = ("urgent",) if held or room <= 0 else ("urgent", "") if broken else ("",)
-        return min(1, places, free) if held or broken else room, ways
+    if row.first_due == DUE_AT_ONCE:
+        postponed = row.not_before > ms(now)
+        if postponed or room <= 0:
+            selections: tuple[Selection, ...] = (Selection.AT_ONCE,)
+        else:
+            selections = (Selection.AT_ONCE, Selection.DUE) if broken else (Selection.DUE,)
+        return min(1, places, free) if postponed or broken else room, selections
     if not newest:
-        return room, ("",)
+        return room, (Selection.DUE,)
     if row.failures:
         # What fails comes back, and is the oldest: the others must not wait until all of that is dead.
-        return room, ("newest", "")
-    return room, ("new", "") if _batch_is_late(tx, row, now) else ("",)
+        return room, (Selection.NEWEST, Selection.DUE)
+    late = _batch_is_late(tx, row, now)
+    return room, (Selection.NO_BATCH, Selection.DUE) if late else (Selection.DUE,)
 
 
 def _batch_is_late(tx: Connection, row: Row[Any], now: datetime) -> bool:
@@ -262,27 +280,27 @@ def _used(row: Row[Any], now: datetime) -> int:
     return max(row.used_until, ms(now)) if row.used_until <= furthest else ms(now)
 
 
-def _held(lease: str, lease_for: timedelta, now: datetime) -> dict[str, Any]:
+def _lease(lease: str, lease_for: timedelta, now: datetime) -> dict[str, Any]:
     return {"now": ms(now), "lease": lease, "until": ms(now + lease_for)}
 
 
 def _claimed(
-    tx: Connection, notifier: Row[Any], held: dict[str, Any], room: int, *ways: str, **more: object
+    tx: Connection, notifier: Row[Any], lease: dict[str, Any], room: int, *selections: Selection, **more: object
 ) -> list[Delivery]:
-    """Claim for a notifier, in the first of these ways that finds something."""
-    for place, way in enumerate(ways if room > 0 else ()):
-        values = {"of": notifier.name, "room": room, **held, **more}
+    """Claim for a notifier, by the first of these selections that finds something."""
+    for number, selection in enumerate(selections if room > 0 else ()):
+        values = {"of": notifier.name, "room": room, **lease, **more}
         if tx.dialect.name == "postgresql":
-            rows = tx.execute(_claim_and_read(way), values | {"seen": notifier.claims + place}).all()
+            rows = tx.execute(_claim_and_read(selection), values | {"seen": notifier.claims + number}).all()
         else:  # SQLite lets one write at a time
-            numbers = [row.n for row in tx.execute(_claim("sqlite", way), values)]
+            numbers = [row.n for row in tx.execute(_claim("sqlite", selection), values)]
             rows = tx.execute(_READ, {"numbers": numbers}).all() if numbers else []
         if rows:
             return [_delivery(row) for row in rows]
     return []
 
 
-# --- notifiers that are paused, or do not answer --------------------------------------------------------------------
+# --- notifiers that are paused, or unavailable ----------------------------------------------------------------------
 
 
 def paused_and_waiting(tx: Connection) -> list[tuple[str, str]]:
@@ -297,12 +315,12 @@ def claim_paused(
 ) -> tuple[Delivery, ...]:
     """Claim what waits for a paused notifier, also for its next attempt: it goes to the fallback."""
     row = tx.execute(select(notifiers).where(notifiers.c.name == notifier, notifiers.c.paused_at.is_not(None))).first()
-    return tuple(_claimed(tx, row, _held(lease, lease_for, now), most, "paused")) if row else ()
+    return tuple(_claimed(tx, row, _lease(lease, lease_for, now), most, Selection.PAUSED)) if row else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
-    """A delivery that could be sent, if its notifier were not left alone."""
+class WaitingDelivery:
+    """A delivery that is due, and waits for its notifier's circuit breaker or Retry-After."""
 
     n: int
     due_at: int
@@ -311,18 +329,18 @@ class Due:
     retry_due: timedelta | None
 
 
-def left_alone(tx: Connection, *, now: datetime, broken_at: int) -> dict[str, Breaker]:
-    """Return the notifiers that do not answer, or asked for time; not those that are paused."""
-    rows = tx.execute(select(notifiers).where(*_left_alone(now, broken_at)).order_by(notifiers.c.name))
+def unavailable_notifiers(tx: Connection, *, now: datetime, threshold: int) -> dict[str, Breaker]:
+    """Return the notifiers with an open breaker or a Retry-After that is not over; not those that are paused."""
+    rows = tx.execute(select(notifiers).where(*_is_unavailable(now, threshold)).order_by(notifiers.c.name))
     return {row.name: entries.breaker_of(row) for row in rows}
 
 
-def _left_alone(now: datetime, broken_at: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    waits = or_(notifiers.c.failures >= broken_at, notifiers.c.not_before > ms(now))
+def _is_unavailable(now: datetime, threshold: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    waits = or_(notifiers.c.failures >= threshold, notifiers.c.not_before > ms(now))
     return notifiers.c.paused_at.is_(None), waits
 
 
-def due(tx: Connection, notifier: str, *, after: tuple[int, int], now: datetime, most: int) -> list[Due]:
+def due(tx: Connection, notifier: str, *, after: tuple[int, int], now: datetime, most: int) -> list[WaitingDelivery]:
     """Return up to `most` of what is due for a notifier, from `after` (due_at, n) on."""
     tried = (deliveries.c.attempts - deliveries.c.lost).label("attempts")
     waiting = select(_n, _due_at, tried, deliveries.c.retry_from, deliveries.c.retry_due)
@@ -330,13 +348,13 @@ def due(tx: Connection, notifier: str, *, after: tuple[int, int], now: datetime,
     here = (_due_at >= after[0], _due_at <= ms(now), tuple_(_due_at, _n) > tuple_(*after))
     found = waiting.where(deliveries.c.notifier == notifier, state_is(WAITING), *here)
     return [
-        Due(n=n, due_at=due_at, attempts=attempts, retry_from=run_at(first), retry_due=run_at(end))
+        WaitingDelivery(n=n, due_at=due_at, attempts=attempts, retry_from=run_at(first), retry_due=run_at(end))
         for n, due_at, attempts, first, end in tx.execute(found.order_by(_due_at, _n).limit(most))
     ]
 
 
 def begin_retry(tx: Connection, numbers: Collection[int], run: timedelta) -> None:
-    """Begin the retry time of what was never tried at this run clock: a probe counts as its attempt."""
+    """Begin the retry time of deliveries never attempted, at this run clock: a probe counts as their attempt."""
     untried = update(deliveries).where(_n.in_(numbers), state_is(WAITING), deliveries.c.retry_from.is_(None))
     tx.execute(untried.values(retry_from=run_ms(run), retry_due=run_ms(run)))
 
@@ -346,23 +364,23 @@ def urge(tx: Connection, notifier: str, numbers: Collection[int], *, now: dateti
     other = deliveries.alias("other")
     is_busy = exists().where(other.c.notifier == notifier, state_is(SENDING, other))
     first = select(func.min(_n)).where(_n.in_(numbers), state_is(WAITING), _is_first(), ~is_busy)
-    urged = update(deliveries).where(_n == first.scalar_subquery()).values(due_at=AT_ONCE)
+    urged = update(deliveries).where(_n == first.scalar_subquery()).values(due_at=DUE_AT_ONCE)
     tx.execute(urged, {"now": ms(now)})
 
 
-def claim_hopeless(
+def claim_to_give_up(
     tx: Connection,
     notifier: str,
     numbers: Collection[int],
     *,
-    broken_at: int,
+    threshold: int,
     lease: str,
     lease_for: timedelta,
     now: datetime,
 ) -> tuple[Delivery, ...]:
-    """Claim these deliveries of a notifier if it is still left alone, else nothing."""
-    row = tx.execute(select(notifiers).where(notifiers.c.name == notifier, *_left_alone(now, broken_at))).first()
+    """Claim these deliveries, to give them up, if their notifier is still unavailable; else nothing."""
+    row = tx.execute(select(notifiers).where(notifiers.c.name == notifier, *_is_unavailable(now, threshold))).first()
     if row is None:
         return ()
-    held = _held(lease, lease_for, now)
-    return tuple(_claimed(tx, row, held, len(numbers), "these", numbers=list(numbers)))
+    bounds = _lease(lease, lease_for, now)
+    return tuple(_claimed(tx, row, bounds, len(numbers), Selection.THESE, numbers=list(numbers)))

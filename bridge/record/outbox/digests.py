@@ -51,12 +51,12 @@ _KEY = (digests.c.gate, digests.c.name, digests.c.notifier, digests.c.key)
 IS_OPEN = literal_column("digest.ended_at").is_(None)  # a partial index is found by these words alone
 
 
-def enter(
+def add_members(
     tx: Connection, hold: Hold, notifier: str, count: int, *, channel: str | None = None, now: datetime
 ) -> list[int]:
-    """Make room for `count` messages in the digest of this gate, new ones where there is none or it is full.
+    """Count `count` messages into digests of this gate; return for each the number of its digest.
 
-    Return the number of the digest of each. One that is full is due.
+    A new digest is opened where there is none, or it is full. A full digest is due.
     """
     key, places = _key(hold.gate, hold.name, notifier, hold.key, channel), list[int]()
     facts = {"label": hold.label or None, "channel": channel, "wall": hold.wall, "drops": hold.drop}
@@ -141,7 +141,7 @@ def waiting(tx: Connection) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
+class DueDigest:
     """A digest that is due."""
 
     n: int
@@ -155,7 +155,7 @@ class Due:
     passed: int
 
 
-def held(tx: Connection, n: int, *, now: datetime) -> Due | None:
+def lock_due(tx: Connection, n: int, *, now: datetime) -> DueDigest | None:
     """Return a digest that is due, and lock its row until the transaction ends; None if it was ended meanwhile."""
     found = select(digests).where(digests.c.n == n, *_DUE)
     if tx.dialect.name == "postgresql":
@@ -163,15 +163,15 @@ def held(tx: Connection, n: int, *, now: datetime) -> Due | None:
     return _due(tx.execute(found, {"now": ms(now)}).first(), now)
 
 
-def end(tx: Connection, n: int, *, now: datetime) -> Due | None:
+def end(tx: Connection, n: int, *, now: datetime) -> DueDigest | None:
     """End a digest that is due; None if it was ended meanwhile."""
     ended = update(digests).where(digests.c.n == n, *_DUE).values(open=False, ended_at=bindparam("now"))
     return _due(tx.execute(ended.returning(digests), {"now": ms(now)}).first(), now)
 
 
-def _due(row: Any, now: datetime) -> Due | None:
+def _due(row: Any, now: datetime) -> DueDigest | None:
     # A silence that was ended early was due then.
-    return from_row(Due, row, due_at=min(at(row.due_at), now)) if row else None
+    return from_row(DueDigest, row, due_at=min(at(row.due_at), now)) if row else None
 
 
 def put_off(tx: Connection, n: int, until: datetime) -> None:

@@ -1,8 +1,8 @@
 """The outbox: deliveries that are to be sent. `claims` takes from it, `results` stores what came of them.
 
 A delivery waits, is being sent, was sent, or is dead. Ordering keys keep the order per notifier and job: a delivery is
-claimed only if no earlier one of its key (column `lane`) waits or is being sent. What a gate holds waits in a digest,
-and is merged into the delivery of that digest, or dropped.
+claimed only if no earlier one of its key (column `lane`) waits or is being sent. A delivery that a gate holds waits in
+a digest, and is merged into the delivery of that digest, or dropped.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from bridge.record.counters import Count
 from bridge.record.database import ms, upsert
 from bridge.record.outbox import digests
 from bridge.record.schema import (
-    AT_ONCE,
     DEAD,
     DELIVERY_STATES,
     DROPPED,
+    DUE_AT_ONCE,
     HELD,
     WAITING,
     deliveries,
@@ -39,8 +39,8 @@ from bridge.record.schema import (
 def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: bool = False) -> Sequence[NewDelivery]:
     """Store messages and their deliveries; one that is there already stays as it is.
 
-    What a gate holds, or exceeds the throttle of its rule, becomes a member of a digest; return the others. `at_once`:
-    they go out now, whatever their notifiers wait for.
+    A delivery that a gate holds, or that exceeds the throttle of its rule, becomes a member of a digest. Return the
+    others. `at_once`: they go out now, whatever their notifiers wait for.
     """
     new = _without_known(tx, new)
     if not new:
@@ -55,7 +55,7 @@ def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: b
             "id": delivery.id, "message": delivery.message.id, "notifier": delivery.notifier,
             "lane": delivery.ordering_key, "thread": delivery.thread, "note": delivery.note,
             "created_at": ms(now), "since": ms(now), "attempts": 0,
-            "due_at": AT_ONCE if at_once else ms(now), "body": delivery.body, "channel": delivery.channel,
+            "due_at": DUE_AT_ONCE if at_once else ms(now), "body": delivery.body, "channel": delivery.channel,
             "rule": delivery.message.rule or "", **held.get(place, waits),
         }
         for place, delivery in enumerate(new)
@@ -83,7 +83,7 @@ def _message_row(message: Message) -> dict[str, Any]:
 
 
 # A transaction that needs several digests takes them in this order, so two workers never wait for each other.
-_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3}
+_LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3}
 
 
 def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int, dict[str, Any]]:
@@ -96,12 +96,12 @@ def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int
             gate, name, label, key = "throttle", delivery.message.rule or "", "", ""
         else:
             continue
-        places[_ORDER[gate], gate, name, delivery.notifier, label, key, delivery.channel or ""].append(place)
+        places[_LOCK_ORDER[gate], gate, name, delivery.notifier, label, key, delivery.channel or ""].append(place)
     held: dict[int, dict[str, Any]] = {}
     for (_, gate, name, notifier, _, _, channel), members in sorted(places.items()):
         first = new[members[0]]
         if first.hold:
-            numbers = digests.enter(tx, first.hold, notifier, len(members), channel=channel or None, now=now)
+            numbers = digests.add_members(tx, first.hold, notifier, len(members), channel=channel or None, now=now)
             drop = first.hold.drop
             held |= {at: _in_digest(n, gate, name, now, drop=drop) for at, n in zip(members, numbers, strict=True)}
         elif rate := first.throttle:
@@ -173,8 +173,8 @@ def resume(tx: Connection, notifier: str) -> bool:
     return tx.execute(update(notifiers).filter_by(name=notifier).values(resumed)).rowcount == 1
 
 
-def hold(tx: Connection, notifier: str, until: datetime, *, asked: timedelta | None = None) -> None:
-    """Send a notifier nothing before then; a longer wait stays. `asked`: it wants that itself, until this run clock."""
+def postpone_notifier(tx: Connection, notifier: str, until: datetime, *, asked: timedelta | None = None) -> None:
+    """Send a notifier nothing before then; a longer wait stays. `asked`: it asked for that, until this run clock."""
     wait = update(notifiers).where(notifiers.c.name == notifier, notifiers.c.not_before < ms(until))
     values: dict[str, Any] = {"not_before": ms(until)}
     tx.execute(wait.values(values if asked is None else values | {"asked_run": run_ms(asked)}))
@@ -189,24 +189,24 @@ def breaker_of(row: Row[Any]) -> Breaker:
     return Breaker(opened=run_at(row.broken_run), probed=run_at(row.probed_run), asked_until=run_at(row.asked_run))
 
 
-def failed(tx: Connection, notifier: str, count: int, *, broken_at: int, run: timedelta) -> int:
+def failed(tx: Connection, notifier: str, count: int, *, threshold: int, run: timedelta) -> int:
     """Count attempts without an answer, the last begun at this run clock; return how many that makes in a row.
 
-    Many at once are one failure: from `broken_at` on they count as one.
+    `threshold` of them open the notifier's breaker. From then on, many at once count as one.
     """
     failures = notifiers.c.failures
-    sum_, broken = failures + count, failures >= broken_at
+    sum_, broken = failures + count, failures >= threshold
     facts = {
-        "failures": case((broken, failures + 1), (sum_ > broken_at, broken_at), else_=sum_),
-        "broken_run": case((broken, notifiers.c.broken_run), (sum_ >= broken_at, run_ms(run)), else_=None),
+        "failures": case((broken, failures + 1), (sum_ > threshold, threshold), else_=sum_),
+        "broken_run": case((broken, notifiers.c.broken_run), (sum_ >= threshold, run_ms(run)), else_=None),
         "probed_run": case((broken, run_ms(run)), else_=None),
     }
     return tx.execute(update(notifiers).filter_by(name=notifier).values(facts).returning(failures)).scalar() or 0
 
 
-def recovered(tx: Connection, notifier: str, *, broken_at: int) -> None:
+def recovered(tx: Connection, notifier: str, *, threshold: int) -> None:
     """Close the breaker of a notifier that answers again."""
     # While it was broken it has not asked for time: that would have been an answer.
-    not_before = case((notifiers.c.failures >= broken_at, 0), else_=notifiers.c.not_before)
+    not_before = case((notifiers.c.failures >= threshold, 0), else_=notifiers.c.not_before)
     closed = {"failures": 0, "not_before": not_before, **_CLOSED}
     tx.execute(update(notifiers).filter_by(name=notifier).values(closed))

@@ -10,23 +10,21 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, select, tuple_, update
 
-from bridge.model import Attempt, Delivery, Reason, Rejected, RetryLater, Sent
+from bridge.model import ANSWER_KEPT, Attempt, Delivery, Reason, Rejected, RetryLater, Sent
 from bridge.record import counters
 from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
 from bridge.record.counters import UNTIMED, Count, timed
 from bridge.record.database import ms, skip_locked, upsert
-from bridge.record.outbox.entries import hold, pause
+from bridge.record.outbox.entries import pause, postpone_notifier
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, state_is, threads, workers
-
-ANSWER_KEPT = 4096
 
 # What became of an attempt, as metrics name it: of a channel or a receiver that is gone they say client_error.
 OK, _LOST = "ok", Reason.LOST.value
 _CLIENT_ERRORS = (Reason.CHANNEL, Reason.GONE)
 ATTEMPT_LABELS = (OK, *(reason.value for reason in Reason if reason not in _CLIENT_ERRORS))
 
-Held = tuple[int, str]  # a delivery's number and the lease it is claimed under
+Claim = tuple[int, str]  # a delivery's number and the lease it is claimed under
 
 _FREE: dict[str, Any] = {"lease": None, "lease_until": None}
 _MINE = (state_is(SENDING), deliveries.c.lease == bindparam("b_lease"))
@@ -40,14 +38,14 @@ _FAILED = update(deliveries).where(deliveries.c.n == bindparam("b_n"), *_MINE).v
 _PUT_OFF = _FAILED.values(
     state=WAITING, due_at=bindparam("due"), retry_from=bindparam("b_retry_from"), retry_due=bindparam("b_retry_due")
 )
-_BURY = _FAILED.values(state=DEAD, ended_at=bindparam("now"))
+_MAKE_DEAD = _FAILED.values(state=DEAD, ended_at=bindparam("now"))
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An attempt and what becomes of its delivery: sent, tried again at `again_at`, or (neither) dead.
+    """An attempt and what becomes of its delivery: sent, waiting for the next attempt at `again_at`, or (neither) dead.
 
-    `retry_from` and `retry_due` are what a delivery that is tried again has from now on.
+    `retry_from` and `retry_due` are what a delivery that waits again has from now on.
     """
 
     attempt: Attempt
@@ -92,7 +90,7 @@ def _settle_sent(tx: Connection, accepted: Sequence[Attempt], now: datetime) -> 
         mine.update(tx.execute(_SENT, values).scalars())
         for delivery in sent:
             if delivery.attempts > 1 and delivery.n in mine:
-                _hurry_those_behind(tx, delivery, now)
+                _advance_successors(tx, delivery, now)
     for attempt in accepted:
         if attempt.delivery.n in mine:
             _keep_receipt(tx, attempt, now)
@@ -101,7 +99,8 @@ def _settle_sent(tx: Connection, accepted: Sequence[Attempt], now: datetime) -> 
 
 def _keep_receipt(tx: Connection, attempt: Attempt, now: datetime) -> None:
     outcome, delivery = attempt.outcome, attempt.delivery
-    receipt = (isinstance(outcome, Sent) and outcome.receipt) or delivery.root  # under a root: it was used again
+    # A message posted under a root has no receipt of its own; then it is stored that the root was used again.
+    receipt = (isinstance(outcome, Sent) and outcome.receipt) or delivery.root
     if delivery.thread and receipt:
         kept = {"receipt": storable(receipt), "used_at": ms(now)}
         row = upsert(tx, threads).values(notifier=delivery.notifier, thread=delivery.thread, **kept)
@@ -112,30 +111,31 @@ def _settle_failed(tx: Connection, end: Ended, outcome: RetryLater | Rejected, n
     delivery = end.attempt.delivery
     values: dict[str, Any] = {"b_n": delivery.n, "b_lease": delivery.lease, "reason": storable(outcome.why)}
     if end.dead:
-        held = tx.execute(_BURY, values | {"now": ms(now)}).rowcount == 1
-        if held and delivery.attempts > 1:
-            _hurry_those_behind(tx, delivery, now)
-        return held
+        is_mine = tx.execute(_MAKE_DEAD, values | {"now": ms(now)}).rowcount == 1
+        if is_mine and delivery.attempts > 1:
+            _advance_successors(tx, delivery, now)
+        return is_mine
     due = end.again_at or now
     retry = {"b_retry_from": run_ms(end.retry_from), "b_retry_due": run_ms(end.retry_due)}
-    held = tx.execute(_PUT_OFF, values | retry | {"due": ms(due)}).rowcount == 1
-    if held:
-        _delay_those_behind(tx, delivery, due)
+    is_mine = tx.execute(_PUT_OFF, values | retry | {"due": ms(due)}).rowcount == 1
+    if is_mine:
+        _postpone_successors(tx, delivery, due)
         if isinstance(outcome, Rejected):
             pause(tx, delivery.notifier, storable(outcome.why), outcome.reason, now=now)
         elif outcome.whole_notifier:
-            hold(tx, delivery.notifier, due, asked=end.retry_due)
-    return held
+            postpone_notifier(tx, delivery.notifier, due, asked=end.retry_due)
+    return is_mine
 
 
-def _delay_those_behind(tx: Connection, delivery: Delivery, due: datetime) -> None:
-    """Let those behind wait as long: they could not be claimed, and would be read in vain each time."""
+def _postpone_successors(tx: Connection, delivery: Delivery, due: datetime) -> None:
+    """Let later deliveries of the same ordering key wait as long: each look at them before would be in vain."""
     behind = _behind(tx, delivery)
     if behind is not None:
         tx.execute(update(deliveries).where(behind, deliveries.c.due_at < ms(due)).values(due_at=ms(due)))
 
 
-def _hurry_those_behind(tx: Connection, delivery: Delivery, now: datetime) -> None:
+def _advance_successors(tx: Connection, delivery: Delivery, now: datetime) -> None:
+    """Make later deliveries of the same ordering key due, unless they were attempted and pause by themselves."""
     behind = _behind(tx, delivery)
     if behind is not None:
         untried = update(deliveries).where(behind, deliveries.c.attempts == 0, deliveries.c.due_at > ms(now))
@@ -178,7 +178,7 @@ def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
             labels = (notifier, reason.value)
         if attempt.seconds > 0 or attempt.status is not None or isinstance(outcome, Sent):
             yield timed("attempt", labels, attempt.seconds)
-        else:  # what is given up was not tried again
+        else:  # what is given up was not attempted again
             yield Count("attempt", labels, UNTIMED)
         if isinstance(outcome, Sent):
             waited = attempt.started_at - attempt.delivery.happened_at
@@ -196,14 +196,14 @@ def hand_back(tx: Connection, claimed: Iterable[Delivery]) -> None:
         tx.execute(mine.values(state=WAITING, attempts=deliveries.c.attempts - 1, **_FREE))
 
 
-def held(tx: Connection) -> list[Held]:
-    """Return (number, lease) of all that is being sent."""
+def open_claims(tx: Connection) -> list[Claim]:
+    """Return the claims of all deliveries that are being sent."""
     rows = tx.execute(select(deliveries.c.n, deliveries.c.lease).where(state_is(SENDING)))
     return [(row.n, row.lease) for row in rows]
 
 
-def abandoned(tx: Connection, *, before: datetime) -> set[Held]:
-    """Return what is being sent under leases that ended before then, by workers that were silent since."""
+def abandoned(tx: Connection, *, before: datetime) -> set[Claim]:
+    """Return the claims whose leases ended before then, and whose workers have been silent since."""
     lease = deliveries.c.lease
     worker = func.substr(lease, 1, func.length(workers.c.id) + 1) == workers.c.id + "."
     alive = exists().where(worker, workers.c.beat_at >= ms(before))
@@ -211,13 +211,13 @@ def abandoned(tx: Connection, *, before: datetime) -> set[Held]:
     return {(row.n, row.lease) for row in tx.execute(old)}
 
 
-def free_lost(tx: Connection, lost: Sequence[Held], *, now: datetime) -> int:
-    """Free what lost workers hold, given as (number, lease): its outcome is unknown. Return how many."""
+def free_lost(tx: Connection, lost: Sequence[Claim], *, now: datetime) -> int:
+    """Free these claims of workers that stopped responding: their outcomes are unknown. Return how many."""
     return _free(tx, tuple_(deliveries.c.n, deliveries.c.lease).in_(lost), now)
 
 
-def bury(tx: Connection, worker: str, *, now: datetime) -> int:
-    """Free what a worker held that is known to have ended. Return how many."""
+def free_claims_of(tx: Connection, worker: str, *, now: datetime) -> int:
+    """Free the claims of a worker that is known to have ended. Return how many."""
     return _free(tx, deliveries.c.lease.startswith(f"{worker}.", autoescape=True), now)
 
 
@@ -225,7 +225,7 @@ def _free(tx: Connection, which: Any, now: datetime) -> int:
     lost = select(deliveries.c.n, deliveries.c.attempts, deliveries.c.notifier).where(state_is(SENDING), which)
     rows = tx.execute(skip_locked(tx, lost)).all()
     if rows:
-        why = "the worker was lost; whether it arrived is not known"
+        why = "the worker stopped responding; it is unknown whether the message arrived"
         waits = {"state": WAITING, "due_at": ms(now), "why": why, "lost": deliveries.c.lost + 1, **_FREE}
         tx.execute(update(deliveries).where(deliveries.c.n.in_([row.n for row in rows])).values(waits))
         facts = {"outcome": "lost", "why": why, "reason": _LOST, "started_at": ms(now), "ms": 0}

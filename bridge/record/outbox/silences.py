@@ -45,7 +45,7 @@ def get(tx: Connection, id_: str) -> Silence | None:
     return _silence(row) if row else None
 
 
-def standing(tx: Connection, *, now: datetime) -> list[Silence]:
+def not_ended(tx: Connection, *, now: datetime) -> list[Silence]:
     """Return the silences that have not ended."""
     return [
         _silence(row) for row in tx.execute(select(silences).where(silences.c.ends_at > ms(now)).order_by(silences.c.n))
@@ -54,10 +54,10 @@ def standing(tx: Connection, *, now: datetime) -> list[Silence]:
 
 def recent(tx: Connection, *, now: datetime) -> list[Silence]:
     """Return the silences that have not ended, or so lately that a message may mention it."""
-    return standing(tx, now=now - _MENTIONED_FOR)
+    return not_ended(tx, now=now - _MENTIONED_FOR)
 
 
-def every(tx: Connection, *, since: datetime | None = None) -> list[tuple[Silence, int]]:
+def all_with_counts(tx: Connection, *, since: datetime | None = None) -> list[tuple[Silence, int]]:
     """Return each silence, the newest first, with how many messages it has held or dropped.
 
     With `since` only those that ended after then, or have not ended.
@@ -65,14 +65,14 @@ def every(tx: Connection, *, since: datetime | None = None) -> list[tuple[Silenc
     found = select(silences).order_by(silences.c.n.desc())
     if since:
         found = found.where(silences.c.ends_at > ms(since))
-    counts = held(tx)
-    return [(_silence(row), counts.get(row.id, 0)) for row in tx.execute(found)]
+    held = counts(tx)
+    return [(_silence(row), held.get(row.id, 0)) for row in tx.execute(found)]
 
 
 def page(
     tx: Connection, *, cursor: int | None, limit: int, over: datetime | None = None
 ) -> tuple[list[tuple[Silence, int]], int | None]:
-    """Return silences as `every` does, `limit` of them, and the cursor of the next page.
+    """Return silences as `all_with_counts` does, `limit` of them, and the cursor of the next page.
 
     With `over` only those that had ended then.
     """
@@ -82,12 +82,12 @@ def page(
     if cursor is not None:
         found = found.where(silences.c.n < cursor)
     rows = tx.execute(found).all()
-    counts = held(tx, [row.id for row in rows])
-    items = [(_silence(row), counts.get(row.id, 0)) for row in rows[:limit]]
+    held = counts(tx, [row.id for row in rows])
+    items = [(_silence(row), held.get(row.id, 0)) for row in rows[:limit]]
     return items, rows[limit - 1].n if len(rows) > limit else None
 
 
-def held(tx: Connection, ids: Collection[str] | None = None) -> dict[str, int]:
+def counts(tx: Connection, ids: Collection[str] | None = None) -> dict[str, int]:
     """Return how many messages these silences (None: all) have held or dropped; those without any are left out."""
     sums = select(digests.c.name, func.sum(digests.c.members)).filter_by(gate="silence").group_by(digests.c.name)
     if ids is not None:
@@ -95,8 +95,8 @@ def held(tx: Connection, ids: Collection[str] | None = None) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in tx.execute(sums)}
 
 
-def announced(tx: Connection, ends: Iterable[tuple[str, str]]) -> None:
-    """Store which notifiers were sent that silences are over, each as (silence, notifier)."""
+def mark_notified(tx: Connection, ends: Iterable[tuple[str, str]]) -> None:
+    """Store which notifiers were notified of the end of which silence, each as (silence, notifier)."""
     for id_, notifier in sorted(set(ends)):
         row = tx.execute(select(silences.c.told).filter_by(id=id_)).first()
         told = json.loads(row.told) if row else [notifier]

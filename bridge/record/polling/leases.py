@@ -15,7 +15,7 @@ from bridge.record.database import maybe_at, ms, upsert
 from bridge.record.schema import HEAD, leases, notifiers, watches, workers
 
 # A call to CI ends within its own deadline of 30 s, and the lease is renewed for each.
-LEASE = timedelta(seconds=90)
+BUCKET_LEASE = timedelta(seconds=90)
 _SILENT_FOR = timedelta(minutes=10)  # a live worker beats every 15 s
 _OLDER_SILENT_FOR = timedelta(hours=1)  # one of an older version, which may only be asleep
 
@@ -25,8 +25,8 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A watch as stored."""
+class StoredWatch:
+    """A watch, as the last poll left it."""
 
     name: str
     next_poll_at: int
@@ -68,15 +68,15 @@ def acquire(tx: Connection, name: str, token: str, *, now: datetime) -> bool:
     """Take or keep a lease; False if another worker holds it.
 
     A lease that ends much later than one can is from before the clock was set back, and counts as over; the
-    clocks of two machines may differ by up to LEASE.
+    clocks of two machines may differ by up to BUCKET_LEASE.
     """
-    times = {"now": ms(now), "latest": ms(now + 2 * LEASE), "end": ms(now + LEASE)}
+    times = {"now": ms(now), "latest": ms(now + 2 * BUCKET_LEASE), "end": ms(now + BUCKET_LEASE)}
     return tx.execute(_ACQUIRE, {"of": name, "by": token, **times}).rowcount == 1
 
 
 def renew(tx: Connection, name: str, token: str, *, now: datetime) -> None:
     """Keep a lease, and lock its row until the transaction ends. Raises LeaseLost."""
-    if tx.execute(_RENEW, {"of": name, "by": token, "end": ms(now + LEASE)}).rowcount != 1:
+    if tx.execute(_RENEW, {"of": name, "by": token, "end": ms(now + BUCKET_LEASE)}).rowcount != 1:
         raise LeaseLost(name)
 
 
@@ -87,10 +87,12 @@ def release(tx: Connection, name: str, token: str) -> None:
 _POLLS = select(watches).where(watches.c.name.in_(bindparam("names", expanding=True))).order_by(watches.c.next_poll_at)
 
 
-def polls(tx: Connection, names: Collection[str]) -> list[Due]:
+def polls(tx: Connection, names: Collection[str]) -> list[StoredWatch]:
     """Return the watches of these names, the one waiting longest first."""
     return [
-        Due(row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at), row.calls)
+        StoredWatch(
+            row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at), row.calls
+        )
         for row in tx.execute(_POLLS, {"names": list(names)})
     ]
 
@@ -133,7 +135,9 @@ def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
-def enlist(tx: Connection, worker: str, *, machine: str, pid: int, now: datetime, rules_sha: str | None = None) -> None:
+def register(
+    tx: Connection, worker: str, *, machine: str, pid: int, now: datetime, rules_sha: str | None = None
+) -> None:
     row = {"id": worker, "machine": machine, "pid": pid, "started_at": ms(now), "beat_at": ms(now)}
     tx.execute(insert(workers).values(row | {"revision": HEAD, "rules_sha": rules_sha}))
 
@@ -148,7 +152,7 @@ def beat(
     rules_note: str | None = None,
     clock_fault: str | None = None,
 ) -> bool:
-    """Store that a worker is alive; False if its row was deleted, and it has to enlist again."""
+    """Store that a worker is alive; False if its row was deleted, and it has to register again."""
     facts = {"beat_at": ms(now), "rules_sha": rules_sha, "rules_fault": rules_fault, "rules_note": rules_note}
     facts["clock_fault"] = clock_fault
     return tx.execute(update(workers).filter_by(id=worker).values(facts)).rowcount == 1
@@ -168,12 +172,12 @@ def workers_on(tx: Connection, machine: str) -> list[tuple[str, int]]:
     return [(row.id, row.pid) for row in tx.execute(select(workers).filter_by(machine=machine))]
 
 
-def bury(tx: Connection, worker: str) -> None:
+def unregister(tx: Connection, worker: str) -> None:
     """Delete a worker that ended, and free the buckets it held."""
     tx.execute(update(leases).filter_by(token=worker).values(token=None, until=0))
     tx.execute(delete(workers).filter_by(id=worker))
 
 
-def strike_silent(tx: Connection, *, now: datetime) -> None:
-    """Delete workers that have been silent for so long that they are hardly alive; one that is enlists again."""
+def delete_silent_workers(tx: Connection, *, now: datetime) -> None:
+    """Delete workers that have been silent for long. One that is alive all the same registers again."""
     tx.execute(delete(workers).where(workers.c.beat_at < ms(now - _SILENT_FOR), ~_may_be_older(now)))

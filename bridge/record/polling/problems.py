@@ -1,5 +1,6 @@
-"""Problems with CI's jobs: what cannot be read (a field, or a whole job, which is then left out), and what CI denies.
+"""Problems with CI's jobs: what cannot be read, and which jobs CI did not find.
 
+A field cannot be read, or a whole job, which is then left out.
 A row is about one job; it goes when the job is read without problems, or has aged. A job that was left out is asked for
 by id until it can be read, or is given up.
 """
@@ -176,23 +177,29 @@ def prune(tx: Connection, *, before: datetime) -> int:
     return tx.execute(old).rowcount
 
 
-# --- jobs that CI denied: how often, and when it is asked for them again --------------------------------------------
+# --- jobs that CI did not find: how often, and when it is asked for them again ----------------------------------------
 
 _OF_JOB = and_(_c.bucket == jobs.c.bucket, _c.job_id == jobs.c.id, _c.kind == _MISSING)
 
 
-def denials(tx: Connection, bucket: str) -> dict[str, MissingJob]:
-    """Return the jobs of a bucket that CI denied, by id, each with the stream that it belongs to now."""
-    denied = select(job_problems, jobs.c.stream.label("of")).join(jobs, _OF_JOB).where(_c.bucket == bucket)
-    return {row.job_id: from_row(MissingJob, row, stream=row.of) for row in tx.execute(denied)}
+def missing_jobs(tx: Connection, bucket: str) -> dict[str, MissingJob]:
+    """Return the jobs of a bucket that CI did not find, by id, each with the stream that it belongs to now."""
+    not_found = select(job_problems, jobs.c.stream.label("of")).join(jobs, _OF_JOB).where(_c.bucket == bucket)
+    return {
+        row.job_id: from_row(MissingJob, row, stream=row.of, gone_at=_gone_at(row)) for row in tx.execute(not_found)
+    }
 
 
-def save_denials(tx: Connection, bucket: str, denied: Mapping[str, MissingJob]) -> None:
-    for job_id, missing in denied.items():
+def _gone_at(row: Row[Any]) -> datetime | None:
+    return at(row.first_at) if row.ask_at is not None else None
+
+
+def save_missing(tx: Connection, bucket: str, found: Mapping[str, MissingJob]) -> None:
+    for job_id, missing in found.items():
         facts = {
             "stream": missing.stream,
             "times": missing.times,
-            "first_at": ms(missing.first_at),
+            "first_at": ms(missing.gone_at or missing.first_at),
             "last_at": ms(missing.last_at),
             "ask_at": ms(missing.ask_at) if missing.ask_at else None,
             "seen_at": ms(missing.seen_at) if missing.seen_at else None,
@@ -201,11 +208,11 @@ def save_denials(tx: Connection, bucket: str, denied: Mapping[str, MissingJob]) 
         tx.execute(row.on_conflict_do_update(index_elements=_ROW, set_=facts))
 
 
-def forget_denials(tx: Connection, bucket: str, job_ids: Collection[str]) -> None:
-    """Forget the denials of jobs that CI showed, or is not asked for any more."""
+def forget_missing(tx: Connection, bucket: str, job_ids: Collection[str]) -> None:
+    """Forget that CI did not find these jobs: it showed them, or is not asked for them any more."""
     if job_ids:
-        denied = delete(job_problems).filter_by(bucket=bucket, kind=_MISSING)
-        tx.execute(denied.where(_c.job_id.in_(list(job_ids))))
+        not_found = delete(job_problems).filter_by(bucket=bucket, kind=_MISSING)
+        tx.execute(not_found.where(_c.job_id.in_(list(job_ids))))
 
 
 _GONE_AT = transitions.c.seen_at
@@ -221,6 +228,6 @@ _TAKE_OVER = insert(job_problems).from_select(
 )
 
 
-def take_over_denials(tx: Connection, bucket: str, *, since: datetime, first: timedelta) -> None:
-    """Ask again for jobs that became gone `since` then without a row here: an older worker believes one denial."""
+def take_over_missing(tx: Connection, bucket: str, *, since: datetime, first: timedelta) -> None:
+    """Ask again for jobs that became gone `since` then without a row here: an older worker asks only once."""
     tx.execute(_TAKE_OVER, {"of": bucket, "since": ms(since), "first": first // timedelta(milliseconds=1)})

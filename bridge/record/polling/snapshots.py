@@ -38,7 +38,10 @@ def known(tx: Connection, bucket: str, ids: Collection[str]) -> dict[str, Known]
     return {
         job_id: Known(
             SeenJob(
-                job_id=job_id, state=state, sequence=sequence, named=load_job(detail).state if state == GONE else None
+                job_id=job_id,
+                state=state,
+                sequence=sequence,
+                last_ci_state=load_job(detail).state if state == GONE else None,
             ),
             stream,
             detail,
@@ -155,11 +158,11 @@ def horizon(tx: Connection, bucket: str) -> datetime | None:
 
 def add_transitions(
     tx: Connection,
-    judged: Iterable[tuple[Transition, Sequence[tuple[str, Sequence[str]]]]],
+    matched: Iterable[tuple[Transition, Sequence[tuple[str, Sequence[str]]]]],
     *,
     rules: str | None = None,
 ) -> None:
-    """Store transitions, each with the rules that fired and the notifiers they named; `rules` judged them."""
+    """Store transitions, each with the rules that fired and the notifiers they named; `rules` is the ruleset."""
     rows = [
         {
             "bucket": step.job.bucket,
@@ -178,7 +181,7 @@ def add_transitions(
             "rules": rules,
             "still_at": ms(step.still_at) if step.still_at else None,
         }
-        for step, verdicts in judged
+        for step, verdicts in matched
     ]
     if rows:
         tx.execute(insert(transitions), rows)
@@ -186,7 +189,7 @@ def add_transitions(
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A stored transition, and the ruleset that judged it (None: before those were kept)."""
+    """A stored transition, and the ruleset it was matched against (None: before those were kept)."""
 
     n: int
     transition: Transition

@@ -54,7 +54,7 @@ class JobDelivery:
     sequence: int
     rule: str | None  # None: sent manually
     notifier: str
-    lane: str | None
+    ordering_key: str | None
     state: str
     attempts: int
     due_at: datetime
@@ -132,7 +132,7 @@ def _job_delivery(row: Row[Any], instead: Mapping[str, Sequence[Fallback]]) -> J
         fallbacks=instead.get(row.their_message, ()),
     )
     said = {"rule": row.message_rule, "title": says["title"], "text": says["text"]}
-    return from_row(JobDelivery, row, state=DELIVERY_STATES[row.state], digest=digest, **said)
+    return from_row(JobDelivery, row, ordering_key=row.lane, state=DELIVERY_STATES[row.state], digest=digest, **said)
 
 
 def notifier_statuses(tx: Connection) -> dict[str, NotifierStatus]:

@@ -15,7 +15,7 @@ from bridge.record.codec import Facts, iso
 from bridge.record.database import at, ms
 from bridge.record.outbox.digests import IS_OPEN, waiting
 from bridge.record.polling import problems
-from bridge.record.rulesets import Standing
+from bridge.record.rulesets import RulesState
 from bridge.record.schema import (
     DEAD,
     IS_OUT,
@@ -117,7 +117,7 @@ _LOOKED_AT = 50  # of the deliveries of a notifier, for its last error
 class Trouble:
     """What did not arrive at a notifier."""
 
-    failed: int = 0  # deliveries that wait and were tried in vain
+    failed: int = 0  # deliveries that wait after a failed attempt
     died: int = 0  # in the last 24 h
     error: str | None = None  # of the last attempt in vain
     error_at: datetime | None = None
@@ -130,7 +130,7 @@ class State:
     watches: Sequence[Facts]
     notifiers: Sequence[Facts]
     workers: Sequence[Facts]
-    standing: Standing
+    rules: RulesState
     unread: Mapping[str, int]  # jobs that cannot be read
     troubles: Mapping[str, Trouble]  # by notifier
 
@@ -141,7 +141,7 @@ def state(tx: Connection, *, now: datetime) -> State:
         watches=read_watches(tx),
         notifiers=found,
         workers=read_workers(tx),
-        standing=rulesets.standing(tx, now=now),
+        rules=rulesets.state(tx, now=now),
         unread=problems.counts(tx),
         troubles=_troubles(tx, found, now),
     )
@@ -179,7 +179,7 @@ def _last_error(tx: Connection, name: str) -> Row[Any] | None:
     )  # fmt: skip
     some = [chosen.limit(_LOOKED_AT).subquery() for chosen in newest]
     tried = union_all(*(select(rows.c.n).where(rows.c.attempts > 0) for rows in some)).subquery()
-    # What was given up while its notifier was left alone was not tried: that says nothing of the receiver.
+    # What was given up while its notifier's breaker was open was not attempted: that says nothing of the receiver.
     given_up = and_(attempts.c.outcome == "refused", attempts.c.status.is_(None), attempts.c.ms == 0)
     errors = select(attempts).where(attempts.c.delivery.in_(select(tried.c.n)), attempts.c.why.is_not(None))
     failures = errors.where(or_(attempts.c.outcome == "later", attempts.c.outcome == "refused"))

@@ -30,7 +30,7 @@ from bridge.record.schema import (
     transitions,
 )
 
-AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
+READ_AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
 # How the notes of what a fallback is sent begin; the second is what older versions wrote.
 _BY_FALLBACK = ("This could not be sent to ", "This could not be told to ")
 
@@ -38,7 +38,7 @@ Key = tuple[str, str, int]  # bucket, job, sequence
 MessageKey = tuple[str, str, str]  # kind of message, rule, notifier
 
 
-def freeze(tx: Connection) -> None:
+def use_one_snapshot(tx: Connection) -> None:
     """See nothing of what others write from now on. First in a transaction; on SQLite it is always so."""
     if tx.dialect.name == "postgresql":
         tx.execute(sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
@@ -46,7 +46,7 @@ def freeze(tx: Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How many transitions there are in a time, and the rulesets that judged them (None: before those were kept)."""
+    """How many transitions there are in a time, and against which rulesets they were matched (None: not kept)."""
 
     count: int
     rulesets: Sequence[str | None]
@@ -77,20 +77,20 @@ class Stored:
     rules: str | None
     followed: bool
     still_at: datetime | None
-    followed_under: str | None  # the ruleset that judged the next transition
+    followed_under: str | None  # the ruleset that the next transition was matched against
 
     @property
     def key(self) -> Key:
         return self.transition.job.bucket, self.transition.job.id, self.transition.sequence
 
 
-def pages(tx: Connection, since: datetime, *, at_once: int = AT_ONCE) -> Iterator[list[Stored]]:
+def pages(tx: Connection, since: datetime, *, at_once: int = READ_AT_ONCE) -> Iterator[list[Stored]]:
     """Yield the transitions seen since then, in the order in which they were stored, `at_once` at a time."""
     step, following = transitions.c, transitions.alias("following")
     same_job = (following.c.bucket == step.bucket, following.c.job_id == step.job_id)
     problem = job_problems.c
-    # Since CI denied a job, and until it is gone, no poll has seen it.
-    denied = (problem.bucket == step.bucket, problem.job_id == step.job_id, problem.kind == "missing")
+    # Since CI did not find a job, and until it is gone, no poll has seen it.
+    not_found = (problem.bucket == step.bucket, problem.job_id == step.job_id, problem.kind == "missing")
     found = (
         select(
             transitions,
@@ -100,7 +100,7 @@ def pages(tx: Connection, since: datetime, *, at_once: int = AT_ONCE) -> Iterato
         .outerjoin(following, and_(*same_job, following.c.sequence == step.sequence + 1))
         .outerjoin(jobs, and_(jobs.c.bucket == step.bucket, jobs.c.id == step.job_id))
         .outerjoin(streams, streams.c.key == jobs.c.stream)
-        .outerjoin(job_problems, and_(*denied, problem.ask_at.is_(None)))
+        .outerjoin(job_problems, and_(*not_found, problem.ask_at.is_(None)))
         .where(step.seen_at >= ms(since))
         .order_by(step.n)
         .limit(at_once)

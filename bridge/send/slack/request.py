@@ -15,8 +15,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
 from bridge.http_headers import retry_after
-from bridge.model import Delivery, Outcome, Sent, SlackNotifier
-from bridge.send.http_types import RETRY_AFTER_LIMIT
+from bridge.model import MAX_RETRY_AFTER, Delivery, Outcome, Sent, SlackNotifier
 from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_accepted, is_loose, read, refusal
 from bridge.send.slack.blocks import Block, blocks, plain
 from bridge.send.slack.client import SlackTransport, SlackWebClient
@@ -89,8 +88,8 @@ class ApiDelivery:
                     self._log_new_root(error_in(fault.response))
             return self._begin()
         except SlackApiError as fault:
-            wish = fault.response.headers.get("retry-after", "")
-            after = retry_after(wish, now=self._now, most=RETRY_AFTER_LIMIT)
+            asked = fault.response.headers.get("retry-after", "")
+            after = retry_after(asked, now=self._now, most=MAX_RETRY_AFTER)
             return refusal(fault.response.status_code, error_in(fault.response), after)
 
     def _root(self) -> Receipt | None:

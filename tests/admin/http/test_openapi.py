@@ -77,7 +77,7 @@ def test_the_copy_among_the_documents_is_that_of_this_version(world: World) -> N
 
 def a_busy(world: World) -> World:
     """Every kind of thing is there, and all is well."""
-    world.enlist()
+    world.register()
     world.beat()
     world.polled()
     for number, outcome in enumerate((Sent(), Rejected("no"), RetryLater("later"))):

@@ -233,7 +233,7 @@ def test_a_job_that_ci_denies_says_how_often_and_when_it_is_asked_for_next(
     assert "CI did not find this job" not in admin.get("/jobs/j1").text
     found = MissingJob(stream="s", times=times, first_at=NOON, last_at=NOON, ask_at=ask_at)
     with world.db.write() as tx:
-        problems.save_denials(tx, BUCKET, {"j1": found})
+        problems.save_missing(tx, BUCKET, {"j1": found})
     assert says in text_of(admin.get("/jobs/j1").text)
     stamp = "2026-11-21T12:00:00.000Z"
     asked = "2026-11-21T12:30:00.000Z" if ask_at else None

@@ -18,7 +18,7 @@ from tests.support.admin_world import NOON, World, a_failed_job, a_silence, job_
 
 
 def healthy(world: World) -> World:
-    world.enlist()
+    world.register()
     world.beat()
     world.polled()
     return world

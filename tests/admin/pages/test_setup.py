@@ -86,7 +86,7 @@ def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskCli
 @pytest.mark.parametrize(("failures", "alone"), [(1, False), (9, False), (10, True)])
 def test_a_receiver_that_does_not_answer_is_seen(world: World, admin: FlaskClient, failures: int, alone: bool) -> None:
     with world.db.write() as tx:
-        entries.failed(tx, "cms", failures, broken_at=10, run=timedelta())
+        entries.failed(tx, "cms", failures, threshold=10, run=timedelta())
     said = text_of(card(admin.get("/notifiers").text, "cms"))
     assert "does not answer" in said
     assert f"{failures} attempt{'s' if failures > 1 else ''} in a row got no response." in said
@@ -96,7 +96,7 @@ def test_a_receiver_that_does_not_answer_is_seen(world: World, admin: FlaskClien
 @pytest.mark.parametrize("name", ["cms", "ops/1"])
 def test_a_test_leads_to_its_delivery(world: World, admin: FlaskClient, name: str) -> None:
     here = {"Referer": "http://localhost/notifiers"}
-    world.enlist()
+    world.register()
     answer = admin.post(f"/notifiers/{name}/test", headers=here)
     (sent,) = world.deliveries(notifier=name)
     assert (answer.status_code, answer.location) == (303, f"/deliveries/{sent['id']}")
@@ -139,7 +139,7 @@ def test_the_read_token_sees_no_button(world: World, reader: FlaskClient) -> Non
 def test_a_test_that_is_not_sent_now_says_why(world: World, admin: FlaskClient) -> None:
     page = admin.get(admin.post("/notifiers/cms/test").location).text
     assert "The test waits: no worker runs" in page
-    world.enlist()
+    world.register()
     with world.db.write() as tx:
         entries.pause(tx, "cms", "the receiver answered 410 Gone", now=NOON)
     page = admin.get(admin.post("/notifiers/cms/test").location).text

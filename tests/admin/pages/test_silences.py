@@ -26,7 +26,7 @@ def posted(client: FlaskClient, status: int = 200, *, button: str = "add", **for
 
 def on_record(world: World) -> list[Silence]:
     with world.db.read() as tx:
-        return [one for one, _ in silences.every(tx)]
+        return [one for one, _ in silences.all_with_counts(tx)]
 
 
 def keep(world: World, *found: Silence) -> None:

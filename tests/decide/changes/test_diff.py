@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.decide.changes.diff import diff, gone, is_news, latest
+from bridge.decide.changes.diff import diff, gone_transitions, is_news, latest
 from bridge.model import DONE, GONE, NEW, STATES, SeenJob, Transition
 from tests.support.nouns import NOON, a_job
 
@@ -68,7 +68,7 @@ def test_changes_come_in_the_order_of_the_page():
 
 def lost(state: str) -> tuple[Transition, ...]:
     before = SeenJob(job_id="j1", state=state, sequence=4)
-    return gone([(before, a_job(state=state))], watch="vod", now=NOON)
+    return gone_transitions([(before, a_job(state=state))], watch="vod", now=NOON)
 
 
 def test_an_unfinished_job_that_ci_no_longer_knows_is_gone_and_not_failed():
@@ -82,13 +82,13 @@ def test_a_job_that_ended_does_not_become_gone_when_ci_forgets_it():
 
 
 def test_a_job_that_was_gone_goes_on_from_the_state_that_ci_named_last():
-    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, named="Running")}
+    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, last_ci_state="Running")}
     (step,) = diff(before, [a_job(id="j1", state="Success")], watch="vod", now=NOON)
     assert (step.was, step.to, step.sequence) == ("Running", "Success", 3)
 
 
 def test_a_job_that_was_gone_and_is_as_before_comes_from_gone():
-    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, named="Running")}
+    before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, last_ci_state="Running")}
     assert changes(before, a_job(id="j1", state="Running")) == [("j1", GONE, "Running")]
 
 
@@ -104,13 +104,13 @@ def test_no_order_or_repetition_of_stale_pages_repeats_a_state_or_reopens_an_end
     for number, poll in enumerate(polls):
         now = NOON + timedelta(minutes=number)
         if isinstance(poll, str):
-            steps = gone([(known[poll], a_job(id=poll))] if poll in known else [], watch="vod", now=now)
+            steps = gone_transitions([(known[poll], a_job(id=poll))] if poll in known else [], watch="vod", now=now)
         else:
             steps = diff(known, poll, watch="vod", now=now)
         for step in steps:
             told.setdefault(step.job.id, []).append(step)
             named = step.was if step.to == GONE else None
-            known[step.job.id] = SeenJob(job_id=step.job.id, state=step.to, sequence=step.sequence, named=named)
+            known[step.job.id] = SeenJob(job_id=step.job.id, state=step.to, sequence=step.sequence, last_ci_state=named)
     for steps in told.values():
         states = [step.to for step in steps]
         assert all(one != other for one, other in pairwise(states))

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.decide.changes.clocks import Chain, Clocks
-from bridge.decide.changes.scan import IDS_PER_CALL, MOST_BROKEN, OVERLAP, PAGE_SIZE, Listing, Span, in_tens, list_since
-from bridge.model import Job, Page
+from bridge.decide.changes.scan import MOST_BROKEN, OVERLAP, Listing, Span, in_tens, list_since
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, Job, Page
 from tests.support.nouns import NOON, NOW, a_listed_job, a_stream, hours, seconds
 
 SECOND = timedelta(seconds=1)

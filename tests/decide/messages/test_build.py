@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.decide.messages.build import LARGEST_EVENT, address, as_fallback, build, event, test_message
+from bridge.decide.messages.build import LARGEST_EVENT, as_fallback, build, delivery_to, event, test_message
 from bridge.decide.routing import RoutingResult, route
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.matching import Overdue
+from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.rendering import compiled
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
@@ -140,9 +140,9 @@ def slack(**facts) -> SlackNotifier:
 
 
 def test_ids_outlive_versions():
-    told = address(said(a_transition(failed().job, was=RUNNING, sequence=3, to=GONE)), HOOK)
+    told = delivery_to(said(a_transition(failed().job, was=RUNNING, sequence=3, to=GONE)), HOOK)
     assert (told.message.id, told.id) == ("msg_hucezucv4xhn23xcnszyg4cney", "dlv_oky755275cg2efq3w4pgmsmunm")
-    told = address(said(failed()), HOOK)
+    told = delivery_to(said(failed()), HOOK)
     assert (told.message.id, told.id) == ("msg_kgifoxwr2hwr7ng27xrnthosca", "dlv_w3thq2dbfqj3mo4pruibexlcoe")
 
 
@@ -162,8 +162,8 @@ def test_the_end_of_a_job_has_the_same_id_however_many_transitions_led_there(sta
     job = a_job(state=state)
     ends = [a_transition(job, was=was, sequence=sequence, to=state) for was, sequence in ((NEW, 1), (RUNNING, 3))]
     assert len({said(step).id for step in ends}) == 1
-    overdue = Overdue(state=RUNNING, since=NOON, after=timedelta(1), recovered=True)
-    recovered = [build(step, "stuck", MessageTemplate(), {}, overdue=overdue) for step in ends]
+    level_event = LevelEvent(state=RUNNING, since=NOON, after=timedelta(1), recovered=True)
+    recovered = [build(step, "stuck", MessageTemplate(), {}, level_event=level_event) for step in ends]
     assert len({one.message.id for one in recovered}) == 1
 
 
@@ -175,7 +175,7 @@ def test_what_may_happen_to_a_job_again_has_an_id_for_each_time(state):
 
 def test_each_notifier_has_its_own_delivery_of_one_message():
     message = said(failed())
-    hook, bot = address(message, HOOK), address(message, slack())
+    hook, bot = delivery_to(message, HOOK), delivery_to(message, slack())
     assert hook.id != bot.id
     assert hook.message is bot.message
 
@@ -196,18 +196,18 @@ JOB, RUN = "media-1250000000/j8d1", "media-1250000000/i1"
     ],
 )
 def test_what_must_stay_in_order_shares_a_lane_and_what_shares_a_thread_shares_a_lane_too(notifier, lane, thread):
-    told = address(said(failed()), notifier)
+    told = delivery_to(said(failed()), notifier)
     assert (told.ordering_key, told.thread) == (lane, thread)
 
 
 def test_a_job_outside_of_a_workflow_has_a_thread_of_its_own():
-    told = address(said(failed(workflow_run=None)), slack(thread="workflow"))
+    told = delivery_to(said(failed(workflow_run=None)), slack(thread="workflow"))
     assert (told.ordering_key, told.thread) == (JOB, JOB)
 
 
 @pytest.mark.parametrize("notifier", [HOOK, slack(), slack(thread="job", update=True)])
 def test_a_test_message_waits_for_nobody(notifier):
-    told = address(test_message(notifier.name, nonce="n", now=NOON), notifier)
+    told = delivery_to(test_message(notifier.name, nonce="n", now=NOON), notifier)
     assert (told.ordering_key, told.thread) == (None, None)
 
 
@@ -217,7 +217,7 @@ def test_what_a_fallback_is_told_has_its_own_id_and_says_why():
     assert told.note == "This could not be sent to cms: 410 Gone"
     assert told.notifier == "pager"
     assert told.message is message
-    assert len({told.id, address(message, pager).id, as_fallback(message, "ops", "x", pager).id}) == 3
+    assert len({told.id, delivery_to(message, pager).id, as_fallback(message, "ops", "x", pager).id}) == 3
     assert told.id == as_fallback(message, "cms", "another reason", pager).id
 
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.decide.routing import judge, judge_overdue
+from bridge.decide.routing import evaluate, evaluate_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import TimeInState, judge_time_in_state
+from bridge.decide.rules.levels import TimeInState, evaluate_time_in_state
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import GONE, RUNNING, SUCCESS, Alarm, Silence
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
@@ -26,7 +26,7 @@ def running(**facts: object) -> TimeInState:
 
 def said(rules: str, time: TimeInState, after: timedelta) -> list[tuple[str, str | None]]:
     matcher = a_rulebook(rules).matcher
-    return [(one.answer, one.why_not) for one in judge_time_in_state(time, matcher, NOON + after, matcher.levels)]
+    return [(one.answer, one.why_not) for one in evaluate_time_in_state(time, matcher, NOON + after, matcher.levels)]
 
 
 def gates(book: Rulebook, now: timedelta, *silences: Silence) -> Gates:
@@ -68,7 +68,10 @@ def test_repetitions_stand_on_a_grid_that_begins_with_the_first() -> None:
     first = Alarm(rule="stuck", since=NOON, fired_at=at, last_at=at, notifiers=("hook",))
     time = TimeInState(began=running().began, alarms={"stuck": first})
     counts = [
-        [one.overdue and one.overdue.count for one in judge_overdue(time, book.matcher, gates(book, at), NOON + at)]
+        [
+            one.level_event and one.level_event.count
+            for one in evaluate_overdue(time, book.matcher, gates(book, at), NOON + at)
+        ]
         for at in (minutes(39), minutes(40), minutes(55))
     ]
     assert counts == [[], [1], [2]]
@@ -77,7 +80,7 @@ def test_repetitions_stand_on_a_grid_that_begins_with_the_first() -> None:
 @pytest.mark.parametrize(("mode", "drops"), [("hold", False), ("drop", True)])
 def test_a_verdict_says_which_gate_holds_the_message_for_whom(mode: str, drops: bool) -> None:
     book = a_rulebook(f'{STUCK}[[mute]]\nname = "lunch"\nbetween = "12:00-13:00"\nmode = "{mode}"\n')
-    (verdict,) = judge_overdue(running(), book.matcher, gates(book, minutes(30)), NOON + minutes(30))
+    (verdict,) = evaluate_overdue(running(), book.matcher, gates(book, minutes(30)), NOON + minutes(30))
     assert (verdict.kind, verdict.holds["hook"].gate, verdict.drops("hook")) == ("level", "mute", drops)
 
 
@@ -94,10 +97,10 @@ def test_who_is_notified_of_the_end_anyway_hears_of_no_recovery() -> None:
         (grouped, {"transition": ["hook"], "recovery": ["hook"]}),
     ]:
         book = a_rulebook(stuck + more)
-        verdicts = judge(end, book.matcher, gates(book, minutes(40)), [alarm])
+        verdicts = evaluate(end, book.matcher, gates(book, minutes(40)), [alarm])
         assert {one.kind: list(one.notifiers) for one in verdicts} == kinds
 
 
 def test_a_silent_transition_is_matched_by_no_rule() -> None:
     book = a_rulebook('[[rule]]\nname = "all"\nnotify = "hook"\n')
-    assert judge(running(silent="first snapshot").began, book.matcher, gates(book, minutes(0))) == []
+    assert evaluate(running(silent="first snapshot").began, book.matcher, gates(book, minutes(0))) == []

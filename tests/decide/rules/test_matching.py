@@ -50,8 +50,8 @@ def test_a_rule_that_does_not_match_stops_nothing():
 def test_a_notifier_is_told_by_the_first_rule_that_names_it():
     rules = [a_rule("one", notify=("ops", "cms")), a_rule("two", notify=("cms", "pager"))]
     first, second = Matcher(rules, {}).match(FAILED)
-    assert (first.notifiers, first.already) == (("ops", "cms"), {})
-    assert (second.notifiers, second.already) == (("pager",), {"cms": rules[0]})
+    assert (first.notifiers, first.notified_earlier) == (("ops", "cms"), {})
+    assert (second.notifiers, second.notified_earlier) == (("pager",), {"cms": rules[0]})
 
 
 def test_every_rule_says_why_it_did_not_fire():

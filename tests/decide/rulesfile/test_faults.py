@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.decide.rules.levels import TimeInState, matching
+from bridge.decide.rules.levels import TimeInState, firing_levels
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING
@@ -304,5 +304,5 @@ def test_five_thousand_rules_of_every_kind_say_what_each_alone_would():
     assert [verdict.rule.name for verdict in book.matcher.match(step)] == expected
     assert {"r1", "r3", "r6", "r32"} <= set(alone)
     running = a_transition(a_job(queue="p1", started_at=NOON.replace(hour=11)))
-    found = [one.rule.name for one in matching(TimeInState(began=running), book.matcher, NOON)]
+    found = [one.rule.name for one in firing_levels(TimeInState(began=running), book.matcher, NOON)]
     assert found == [f"r{n}" for n in range(4, 60, 5)]  # "for" of r4 is 5 minutes, of r59 the 60 that have passed

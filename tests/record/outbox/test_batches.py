@@ -254,7 +254,7 @@ def test_cancelling_lets_what_is_not_due_yet_be_dead_again(db: Database) -> None
     assert (left, cancelled) == (Batch(id=FIRST, waiting=11, dead=19), 19)
     assert list(dues(db)) == names(11)
     one = row_of(db, deliveries, id="d020")
-    assert (one["state"], one["ended_at"], one["why"]) == (DEAD, ms(moment), "its resending was cancelled")
+    assert (one["state"], one["ended_at"], one["why"]) == (DEAD, ms(moment), "its batch was cancelled")
     assert cancel(db, now=moment)[1] == 0
 
 
@@ -325,7 +325,7 @@ def test_a_batch_goes_on_when_the_clock_was_set_back(db: Database) -> None:
     bury(db, "d1", "d2")
     again(db, every=minutes(1))
     assert claimed_ids(db) == ["d1"]
-    write(db, leases.enlist, "w1", machine="m", pid=1, now=NOW)
+    write(db, leases.register, "w1", machine="m", pid=1, now=NOW)
     assert write(db, rewind, now=NOW - hours(1)) == hours(1)
     assert claimed_ids(db, now=NOW - hours(1) + seconds(59)) == []
     assert claimed_ids(db, now=NOW - hours(1) + minutes(1)) == ["d2"]

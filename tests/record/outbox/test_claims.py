@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from bridge.decide.retries import BROKEN_AT
+from bridge.decide.retries import BREAKER_THRESHOLD
 from bridge.model import Notifier, Outcome, Rate, Rejected, RetryLater, Sent
 from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
@@ -234,7 +234,7 @@ def test_what_waits_for_a_paused_notifier_can_be_claimed_for_its_fallback(db: Da
 
 
 def _fail(db: Database, count: int) -> int:
-    return write(db, entries.failed, "cms", count, broken_at=BROKEN_AT, run=seconds(0))
+    return write(db, entries.failed, "cms", count, threshold=BREAKER_THRESHOLD, run=seconds(0))
 
 
 def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Database) -> None:
@@ -242,10 +242,10 @@ def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Databa
     _put_many(db, 5)
     put(db, new_delivery("o1", to="ops"))
     _fail(db, 4)
-    found = claim_all(db, broken_at=4, free=64)
+    found = claim_all(db, threshold=4, free=64)
     assert {delivery.id for delivery in found.deliveries} == {"d0", "o1"}
-    assert claimed_ids(db, broken_at=4) == []
-    found = claim_all(db, broken_at=5)
+    assert claimed_ids(db, threshold=4) == []
+    found = claim_all(db, threshold=5)
     assert len(found.deliveries) == 4
     assert found.failing == {"cms"}
 
@@ -253,40 +253,40 @@ def test_of_a_notifier_that_failed_too_often_one_at_a_time_is_claimed(db: Databa
 def test_many_failures_at_once_count_as_one_until_an_answer(db: Database) -> None:
     know(db, "cms")
     assert [_fail(db, count) for count in (3, 32, 32, 1)] == [3, 10, 11, 12]
-    write(db, entries.recovered, "cms", broken_at=BROKEN_AT)
+    write(db, entries.recovered, "cms", threshold=BREAKER_THRESHOLD)
     assert _fail(db, 2) == 2
-    _fail(db, BROKEN_AT)
+    _fail(db, BREAKER_THRESHOLD)
     write(db, entries.resume, "cms")
     _put_many(db, 3)
-    assert len(claim(db, broken_at=BROKEN_AT)) == 3
+    assert len(claim(db, threshold=BREAKER_THRESHOLD)) == 3
 
 
-@pytest.mark.parametrize(("failures", "waits"), [(BROKEN_AT, False), (BROKEN_AT - 1, True)])
+@pytest.mark.parametrize(("failures", "waits"), [(BREAKER_THRESHOLD, False), (BREAKER_THRESHOLD - 1, True)])
 def test_who_answers_again_is_left_alone_no_longer_but_the_time_it_asked_for_counts(
     db: Database, failures: int, *, waits: bool
 ) -> None:
     know(db, "cms")
     _fail(db, failures)
-    write(db, entries.hold, "cms", NOW + minutes(1))
-    write(db, entries.recovered, "cms", broken_at=BROKEN_AT)
+    write(db, entries.postpone_notifier, "cms", NOW + minutes(1))
+    write(db, entries.recovered, "cms", threshold=BREAKER_THRESHOLD)
     put(db, new_delivery("d1"))
     assert claimed_ids(db) == ([] if waits else ["d1"])
 
 
 def test_of_a_notifier_that_failed_the_oldest_and_the_newest_are_sent_by_turns(db: Database) -> None:
     know(db, "cms")
-    _fail(db, BROKEN_AT)
+    _fail(db, BREAKER_THRESHOLD)
     put(db, new_delivery("old"), now=NOW - hours(1))
     put(db, new_delivery("new"))
     probed = []
     for newest in ((), {"cms"}, ()):
-        (probe,) = claim(db, broken_at=BROKEN_AT, newest=newest)
+        (probe,) = claim(db, threshold=BREAKER_THRESHOLD, newest=newest)
         probed.append(probe.id)
         write(db, results.hand_back, [probe])
     assert probed == ["old", "new", "old"]
 
 
-@pytest.mark.parametrize(("failures", "expected"), [(BROKEN_AT, ["old", "tried"]), (BROKEN_AT - 1, [])])
+@pytest.mark.parametrize(("failures", "expected"), [(BREAKER_THRESHOLD, ["old", "tried"]), (BREAKER_THRESHOLD - 1, [])])
 def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_left_alone(
     db: Database, failures: int, expected: list[str]
 ) -> None:
@@ -294,8 +294,8 @@ def test_what_waited_too_long_is_claimed_to_be_given_up_only_if_the_notifier_is_
     put(db, new_delivery("old"), new_delivery("tried", key="b"), new_delivery("o1", to="ops"), new_delivery("young"))
     _fail(db, failures)
     numbers = [row["n"] for row in rows(db, deliveries) if row["id"] != "young"]
-    bounds = {"broken_at": BROKEN_AT, "lease_for": LEASE, "now": NOW + hours(3)}
-    claimed = write(db, claims.claim_hopeless, "cms", numbers, lease="w1.h", **bounds)
+    bounds = {"threshold": BREAKER_THRESHOLD, "lease_for": LEASE, "now": NOW + hours(3)}
+    claimed = write(db, claims.claim_to_give_up, "cms", numbers, lease="w1.h", **bounds)
     assert [delivery.id for delivery in claimed] == expected
 
 
@@ -323,24 +323,24 @@ def test_a_probe_begins_the_retry_time_of_what_was_never_tried(db: Database) -> 
 # --- at once --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failures", [0, BROKEN_AT])
+@pytest.mark.parametrize("failures", [0, BREAKER_THRESHOLD])
 def test_what_is_to_go_out_at_once_does_so_alone_whatever_its_notifier_waits_for(db: Database, failures: int) -> None:
     know(db, "cms")
     _put_many(db, 3)
     put(db, new_delivery("asked"), at_once=True)
     execute(db, notifiers.update().values(failures=failures, not_before=ms(NOW + minutes(1))))
-    assert claimed_ids(db, broken_at=BROKEN_AT) == ["asked"]
-    assert claimed_ids(db, broken_at=BROKEN_AT) == []
+    assert claimed_ids(db, threshold=BREAKER_THRESHOLD) == ["asked"]
+    assert claimed_ids(db, threshold=BREAKER_THRESHOLD) == []
 
 
 def test_what_is_to_go_out_at_once_waits_for_no_probe_that_is_under_way(db: Database) -> None:
     know(db, "cms")
     _put_many(db, 3)
-    execute(db, notifiers.update().values(failures=BROKEN_AT))
-    assert claimed_ids(db, broken_at=BROKEN_AT) == ["d0"]
+    execute(db, notifiers.update().values(failures=BREAKER_THRESHOLD))
+    assert claimed_ids(db, threshold=BREAKER_THRESHOLD) == ["d0"]
     put(db, new_delivery("asked"), at_once=True)
-    assert claimed_ids(db, broken_at=BROKEN_AT, newest={"cms"}) == ["asked"]
-    assert claimed_ids(db, broken_at=BROKEN_AT) == []
+    assert claimed_ids(db, threshold=BREAKER_THRESHOLD, newest={"cms"}) == ["asked"]
+    assert claimed_ids(db, threshold=BREAKER_THRESHOLD) == []
 
 
 def test_what_is_to_go_out_at_once_is_first_but_not_for_a_notifier_that_is_paused_or_has_no_place(db: Database) -> None:
@@ -358,10 +358,10 @@ def test_only_one_that_may_go_out_is_urged_and_none_while_one_is_sent(db: Databa
     put(db, new_delivery("d1", key="j1"), new_delivery("d2", key="j1"), new_delivery("d3"))
     numbers = {row["id"]: row["n"] for row in rows(db, deliveries)}
     write(db, claims.urge, "cms", [numbers["d2"], numbers["d3"]], now=NOW)
-    assert [row["id"] for row in rows(db, deliveries) if row["due_at"] == claims.AT_ONCE] == ["d3"]
+    assert [row["id"] for row in rows(db, deliveries) if row["due_at"] == claims.DUE_AT_ONCE] == ["d3"]
     assert claimed_ids(db, free=1) == ["d3"]
     write(db, claims.urge, "cms", [numbers["d1"]], now=NOW)
-    assert all(row["due_at"] != claims.AT_ONCE for row in rows(db, deliveries) if row["id"] != "d3")
+    assert all(row["due_at"] != claims.DUE_AT_ONCE for row in rows(db, deliveries) if row["id"] != "d3")
 
 
 # --- threads --------------------------------------------------------------------------------------------------------

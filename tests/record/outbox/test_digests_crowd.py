@@ -42,7 +42,7 @@ def _enter(db: Database, crowd: Crowd, worker: str, turns: int) -> None:
     for turn in range(turns):
         with db.write() as tx:
             now = crowd.now()
-            silence = silences.standing(tx, now=now)[0]
+            silence = silences.not_ended(tx, now=now)[0]
             ids = [f"{worker}-{turn}-{k}" for k in range(chance.randint(1, 30))]
             entries.put(tx, [_delivery(chance, id_, silence, now) for id_ in ids], now=now)
 
@@ -88,7 +88,7 @@ def _end_silences(db: Database, crowd: Crowd, count: int, is_over: Callable[[], 
     for number in range(count):
         _silence(db, number + 1)
         for _ in range(100_000):
-            if is_over() or read(db, silences.held, [f"s{number:03}"]):
+            if is_over() or read(db, silences.counts, [f"s{number:03}"]):
                 break
         assert write(db, silences.end, f"s{number:03}", by="ben", now=crowd.now())
 

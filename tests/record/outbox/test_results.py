@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
+from bridge.model import ANSWER_KEPT, Outcome, Reason, Rejected, RetryLater, Sent
 from bridge.record import counters
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries, results
@@ -23,7 +23,7 @@ def _known(db: Database) -> None:
 
 
 def _reap(db: Database) -> int:
-    return write(db, results.free_lost, read(db, results.held), now=LATE)
+    return write(db, results.free_lost, read(db, results.open_claims), now=LATE)
 
 
 def _states(db: Database) -> list[int]:
@@ -125,15 +125,15 @@ def test_a_zombie_among_others_does_not_spoil_them(db: Database) -> None:
 def test_what_a_lost_worker_held_is_sent_again_and_the_attempt_is_called_lost(db: Database) -> None:
     put(db, new_delivery("d1", key="a"), new_delivery("d2", key="a"))
     (mine,) = claim(db)
-    seen = read(db, results.held)
+    seen = read(db, results.open_claims)
     assert _reap(db) == 1
     assert [(row["number"], row["outcome"], row["reason"]) for row in rows(db, attempts)] == [(1, "lost", "lost")]
     assert [total.labels for total in read(db, counters.totals, ["attempt"])] == [("cms", "lost")]
-    assert "not known" in row_of(db, deliveries, id="d1")["why"]
+    assert "it is unknown whether the message arrived" in row_of(db, deliveries, id="d1")["why"]
     (again,) = claim(db, now=LATE)
     assert (again.id, again.attempts, again.lease == mine.lease) == ("d1", 2, False)
     assert write(db, results.free_lost, seen, now=LATE) == 0  # it has a new holder
-    assert read(db, results.held) == [(again.n, again.lease)]
+    assert read(db, results.open_claims) == [(again.n, again.lease)]
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_what_is_long_over_by_a_worker_that_was_silent_since_is_abandoned(
     put(db, new_delivery("d1"))
     (mine,) = claim(db, worker="w1")
     now = NOW + since
-    write(db, leases.enlist, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
+    write(db, leases.register, "w", machine="m", pid=1, now=now)  # another one, whose name begins alike
     if beat:
-        write(db, leases.enlist, "w1", machine="m", pid=1, now=now + beat)
+        write(db, leases.register, "w1", machine="m", pid=1, now=now + beat)
     assert read(db, results.abandoned, before=now - minutes(10)) == ({(mine.n, mine.lease)} if is_abandoned else set())
 
 
@@ -176,7 +176,7 @@ def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, buri
     claim(db, free=1, worker="w1")
     claim(db, free=1, worker=other)
     freed = buried == "w1"
-    assert write(db, results.bury, buried, now=NOW) == int(freed)
+    assert write(db, results.free_claims_of, buried, now=NOW) == int(freed)
     assert _states(db) == [WAITING if freed else SENDING, SENDING]
     assert claimed_ids(db) == (["d1"] if freed else [])
 
@@ -206,7 +206,7 @@ def test_a_long_answer_is_stored_in_part_and_without_nul(db: Database) -> None:
     settle(db, ended(claim(db)[0], Sent(), answer="a\0b" + "x" * 10_000))
     answer = rows(db, attempts)[0]["answer"]
     assert answer.startswith("abx")
-    assert len(answer) <= results.ANSWER_KEPT
+    assert len(answer) <= ANSWER_KEPT
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"], ids=["NUL", "half a pair"])

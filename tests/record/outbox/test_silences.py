@@ -49,10 +49,10 @@ def test_a_silence_is_stored_as_it_was_made(db: Database) -> None:
 def test_those_that_stand_are_those_that_have_not_ended(db: Database) -> None:
     for id_, ends_at in (("over", NOW), ("s1", END), ("s2", END)):
         add(db, id_, ends_at=ends_at)
-    assert [silence.id for silence in read(db, silences.standing, now=NOW)] == ["s1", "s2"]
-    assert read(db, silences.standing, now=END) == []
-    assert [silence.id for silence, _ in read(db, silences.every, since=NOW)] == ["s2", "s1"]
-    assert [silence.id for silence, _ in read(db, silences.every)] == ["s2", "s1", "over"]
+    assert [silence.id for silence in read(db, silences.not_ended, now=NOW)] == ["s1", "s2"]
+    assert read(db, silences.not_ended, now=END) == []
+    assert [silence.id for silence, _ in read(db, silences.all_with_counts, since=NOW)] == ["s2", "s1"]
+    assert [silence.id for silence, _ in read(db, silences.all_with_counts)] == ["s2", "s1", "over"]
 
 
 def test_each_is_listed_with_how_much_it_has_held_in_pages_that_have_each_once(db: Database) -> None:
@@ -62,9 +62,9 @@ def test_each_is_listed_with_how_much_it_has_held_in_pages_that_have_each_once(d
     put(db, new_delivery("d1", hold=hold), new_delivery("d2", hold=hold), new_delivery("d3", to="ops", hold=hold))
     put(db, new_delivery("d4", hold=other), new_delivery("d5"))
     listed = [("s3", 0), ("s2", 0), ("s1", 3)]
-    assert [(silence.id, held) for silence, held in read(db, silences.every)] == listed
-    assert read(db, silences.held, ["s1", "s2"]) == {"s1": 3}
-    assert read(db, silences.held, []) == {}
+    assert [(silence.id, held) for silence, held in read(db, silences.all_with_counts)] == listed
+    assert read(db, silences.counts, ["s1", "s2"]) == {"s1": 3}
+    assert read(db, silences.counts, []) == {}
     for limit in (1, 2, 3, 4):
         found, cursor = [], None
         while not found or cursor is not None:

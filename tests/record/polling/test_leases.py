@@ -10,12 +10,12 @@ from bridge.model import Notifier, Place, Rate
 from bridge.record import schema
 from bridge.record.database import Database, at, ms
 from bridge.record.polling import leases
-from bridge.record.polling.leases import LEASE, LeaseLost
+from bridge.record.polling.leases import BUCKET_LEASE, LeaseLost
 from bridge.record.schema import notifiers, watches, workers
 from tests.support.nouns import BUCKET, NOW, a_watch, hours, minutes, seconds
 from tests.support.records import execute, know, read, row_of, rows, write
 
-AFTER = NOW + LEASE + seconds(0.001)
+AFTER = NOW + BUCKET_LEASE + seconds(0.001)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def _polled(db: Database, name: str = "vod", **facts: Any) -> None:
     [
         ("w1", "w2", NOW, False),
         ("w1", "w1", NOW, True),
-        ("w1", "w2", NOW + LEASE, False),
+        ("w1", "w2", NOW + BUCKET_LEASE, False),
         ("w1", "w2", AFTER, True),
         ("w1", "w2", NOW - seconds(2), False),  # the clocks of two workers differ a little
         ("w1", "w2", NOW - hours(5), True),  # the clock was set back
@@ -69,7 +69,7 @@ def test_a_lease_is_renewed_until_another_worker_has_it(db: Database) -> None:
     # Its row is locked until the end of the transaction: on PostgreSQL by itself, on SQLite by the write lock.
     _acquire(db, "w1")
     write(db, leases.renew, BUCKET, "w1", now=NOW + hours(1))  # it was over, and nobody else has asked
-    assert row_of(db, schema.leases, name=BUCKET)["until"] == ms(NOW + hours(1) + LEASE)
+    assert row_of(db, schema.leases, name=BUCKET)["until"] == ms(NOW + hours(1) + BUCKET_LEASE)
     assert not _acquire(db, "w2", NOW + hours(1))
     assert _acquire(db, "w2", NOW + hours(2))
     with pytest.raises(LeaseLost, match=BUCKET):
@@ -117,8 +117,8 @@ def test_burying_a_worker_frees_its_buckets_only(db: Database) -> None:
     with db.write() as tx:
         leases.acquire(tx, "b-1250000000", "w10", now=NOW)
         for name in ("w1", "w10"):
-            leases.enlist(tx, name, machine="m", pid=1, now=NOW)
-        leases.bury(tx, "w1")
+            leases.register(tx, name, machine="m", pid=1, now=NOW)
+        leases.unregister(tx, "w1")
         assert leases.workers_on(tx, "m") == [("w10", 1)]
     assert _acquire(db, "w2")
     assert row_of(db, schema.leases, name="b-1250000000")["token"] == "w10"
@@ -128,12 +128,12 @@ def test_a_worker_that_says_nothing_for_ten_minutes_is_deleted_and_an_older_one_
     """One that is only asleep may wake, and what it does not know must be heeded."""
     with db.write() as tx:
         for name in ("silent", "older", "alive"):
-            leases.enlist(tx, name, machine="m", pid=7, now=NOW)
+            leases.register(tx, name, machine="m", pid=7, now=NOW)
         tx.execute(update(workers).where(workers.c.id == "older").values(revision="0001"))
 
     def left(now: datetime) -> list[str]:
         write(db, leases.beat, "alive", now=now, rules_sha="abc", rules_fault="rules.toml:1: no")
-        write(db, leases.strike_silent, now=now)
+        write(db, leases.delete_silent_workers, now=now)
         return sorted(row["id"] for row in rows(db, workers))
 
     assert left(NOW + minutes(10)) == ["alive", "older", "silent"]

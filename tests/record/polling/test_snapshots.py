@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event
 
-from bridge.decide.changes.diff import gone
+from bridge.decide.changes.diff import gone_transitions
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS
 from bridge.record.codec import dump_job, load_job
 from bridge.record.database import Database, ms
@@ -128,7 +128,7 @@ def test_a_job_that_is_gone_keeps_what_was_last_seen_of_it(db: Database) -> None
     see(db, a_listed_job(state=RUNNING, progress=40))
     with db.write() as tx:
         before = snapshots.known(tx, BUCKET, ["j1"])
-        snapshots.close(tx, gone(snapshots.jobs_of(before), watch="vod", now=NOW), before, now=NOW)
+        snapshots.close(tx, gone_transitions(snapshots.jobs_of(before), watch="vod", now=NOW), before, now=NOW)
     row = row_of(db, jobs, id="j1")
     assert (row["state"], row["open"], row["sequence"]) == (GONE, False, 2)
     assert load_job(row["detail"]).progress == 40

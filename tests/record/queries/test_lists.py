@@ -212,7 +212,7 @@ def test_notifiers_are_shown_with_their_counts(db: Database) -> None:
 
 def test_watches_and_workers_are_shown(db: Database) -> None:
     know(db, watches=[a_watch()])
-    write(db, leases.enlist, "w1", machine="m", pid=7, now=NOW)
+    write(db, leases.register, "w1", machine="m", pid=7, now=NOW)
     write(db, leases.polled, "vod", began=NOW, next_poll=NOW, error="no", failures=3, calls=1, jobs=0)
     (watch,), (worker,) = read(db, gauges.read_watches), read(db, gauges.read_workers)
     shown = {name: watch[name] for name in ("name", "polled_at", "ok_at", "error", "failures")}
@@ -226,8 +226,8 @@ def test_what_keeps_a_notifier_waiting_is_known(db: Database) -> None:
     usual = {"paused_at": None, "paused_why": None, "not_before": None, "failures": 0}
     assert read(db, lists.notifier_row, "cms") == usual
     write(db, entries.pause, "cms", "gone", now=NOW)
-    write(db, entries.hold, "cms", NOW + minutes(5))
-    write(db, entries.failed, "cms", 3, broken_at=10, run=seconds(0))
+    write(db, entries.postpone_notifier, "cms", NOW + minutes(5))
+    write(db, entries.failed, "cms", 3, threshold=10, run=seconds(0))
     until = iso(ms(NOW + minutes(5)))
     held = {"paused_at": iso(ms(NOW)), "paused_why": "gone", "not_before": until, "failures": 3}
     assert read(db, lists.notifier_row, "cms") == held
