@@ -6,6 +6,7 @@ import resource
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
@@ -109,8 +110,9 @@ class Server:
                 channel.handle_close()
 
     def wake(self) -> None:
-        """Make `turn` return. Any thread may call it."""
-        self._listeners[0].pull_trigger()
+        """Make `turn` return. Any thread may call it, also when the server is closed."""
+        with suppress(OSError):
+            self._listeners[0].pull_trigger()
 
     def close(self) -> None:
         """Accept nothing more, finish open requests within a few seconds, and close every connection."""

@@ -322,3 +322,10 @@ def test_what_is_being_answered_when_the_server_stops_is_answered_whole() -> Non
         goes_on.set()
         server.close()
         assert len(heard.result()) > 20_000_000
+
+
+def test_a_server_that_was_closed_can_be_woken_all_the_same() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(Flask(__name__), [listener])
+        server.close()
+        server.wake()
