@@ -81,6 +81,17 @@ def timed(metric: str, labels: Labels, seconds: float) -> Count:
     return Count(metric, labels, bisect_left(BOUNDS[metric], seconds), 1, max(0, round(seconds * 1000)))
 
 
+def all_timed(metric: str, labels: Labels, times: Iterable[float]) -> Iterator[Count]:
+    """Yield the counts of what took so many seconds each, one for each bucket: cheaper than one for each time."""
+    bounds, sums = BOUNDS[metric], dict[int, tuple[int, int]]()
+    for seconds in times:
+        bucket = bisect_left(bounds, seconds)
+        count, sum_ms = sums.get(bucket, (0, 0))
+        sums[bucket] = (count + 1, sum_ms + max(0, round(seconds * 1000)))
+    for bucket, (count, sum_ms) in sums.items():
+        yield Count(metric, labels, bucket, count, sum_ms)
+
+
 def add(tx: Connection, counts: Iterable[Count], *, now: datetime) -> None:
     """Add these at the end of the transaction."""
     sums = tx.info.setdefault(LAST, _Sums())

@@ -14,7 +14,7 @@ from bridge.model import ANSWER_KEPT, Attempt, Delivery, Reason, Rejected, Retry
 from bridge.record import counters
 from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
-from bridge.record.counters import UNTIMED, Count, timed
+from bridge.record.counters import UNTIMED, Count, all_timed, timed
 from bridge.record.database import ms, skip_locked, upsert
 from bridge.record.outbox.entries import pause, postpone_notifier
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, state_is, threads, workers
@@ -169,24 +169,32 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
 
 
 def _counted(ended: Iterable[Ended]) -> Iterator[Count]:
+    durations: dict[str, list[float]] = defaultdict(list)  # of what was sent, by notifier, in seconds
+    latencies: dict[str, list[float]] = defaultdict(list)
     for end in ended:
-        attempt, outcome, notifier = end.attempt, end.attempt.outcome, end.attempt.delivery.notifier
-        if isinstance(outcome, Sent):
-            labels = (notifier, OK)
-        else:
-            reason = Reason.CLIENT_ERROR if outcome.reason in _CLIENT_ERRORS else outcome.reason
-            labels = (notifier, reason.value)
-        if attempt.seconds > 0 or attempt.status is not None or isinstance(outcome, Sent):
-            yield timed("attempt", labels, attempt.seconds)
-        else:  # what is given up was not attempted again
-            yield Count("attempt", labels, UNTIMED)
-        if isinstance(outcome, Sent):
+        attempt, notifier = end.attempt, end.attempt.delivery.notifier
+        if isinstance(attempt.outcome, Sent):
             waited = attempt.started_at - attempt.delivery.happened_at
-            yield timed("delivery", (notifier, "delivered"), waited.total_seconds() + attempt.seconds)
-        elif end.dead:
-            yield Count("delivery", (notifier, "dead"))
-        elif isinstance(outcome, RetryLater) and outcome.whole_notifier and outcome.after:
-            yield Count("retry_after", (notifier,), ms=outcome.after // timedelta(milliseconds=1))
+            durations[notifier].append(attempt.seconds)
+            latencies[notifier].append(waited.total_seconds() + attempt.seconds)
+        else:
+            yield from _counted_failure(end, attempt.outcome)
+    for notifier, seconds in durations.items():
+        yield from all_timed("attempt", (notifier, OK), seconds)
+        yield from all_timed("delivery", (notifier, "delivered"), latencies[notifier])
+
+
+def _counted_failure(end: Ended, outcome: RetryLater | Rejected) -> Iterator[Count]:
+    attempt, notifier = end.attempt, end.attempt.delivery.notifier
+    labels = (notifier, (Reason.CLIENT_ERROR if outcome.reason in _CLIENT_ERRORS else outcome.reason).value)
+    if attempt.seconds > 0 or attempt.status is not None:
+        yield timed("attempt", labels, attempt.seconds)
+    else:  # what is given up was not attempted again
+        yield Count("attempt", labels, UNTIMED)
+    if end.dead:
+        yield Count("delivery", (notifier, "dead"))
+    elif isinstance(outcome, RetryLater) and outcome.whole_notifier and outcome.after:
+        yield Count("retry_after", (notifier,), ms=outcome.after // timedelta(milliseconds=1))
 
 
 def hand_back(tx: Connection, claimed: Iterable[Delivery]) -> None:
