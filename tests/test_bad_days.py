@@ -392,8 +392,10 @@ def test_a_postgresql_that_goes_away_and_comes_back_costs_nothing(stage: Stage) 
         admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         jobs = [stage.ci.create(BUCKET, "Transcode", "p1") for _ in range(5)]
-        wait_until(lambda: "for the database" in stage.log, why=lambda: stage.log)
-        admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        try:
+            wait_until(lambda: "database unavailable" in stage.log, why=lambda: stage.log)
+        finally:
+            admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     wait_until(lambda: len(stage.accepted["/cms"]) == len(jobs), why=lambda: stage.log)
     assert stage.stop(worker) == 0
     assert {one.json["subject"] for one in stage.accepted["/cms"]} == set(jobs)

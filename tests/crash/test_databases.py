@@ -22,11 +22,11 @@ def survive(stage: Stage, strike: Callable[[], None], mend: Callable[[], None]) 
     stage.await_first_poll()
     for _ in range(ROUNDS):
         laboratory.advance()
-        told, noticed = len(stage.accepted["/cms"]), stage.log.count("for the database")
+        told, noticed = len(stage.accepted["/cms"]), stage.log.count("database unavailable")
         wait_until(lambda n=told: len(stage.accepted["/cms"]) > n, why=lambda: stage.log[-3000:])
         strike()
         laboratory.bear()  # CI does not stop for it
-        wait_until(lambda n=noticed: stage.log.count("for the database") > n, why=lambda: stage.log[-3000:])
+        wait_until(lambda n=noticed: stage.log.count("database unavailable") > n, why=lambda: stage.log[-3000:])
         mend()
         wait_until(stage.is_quiet, within_s=120, why=lambda: stage.log[-3000:])
     assert stage.stop(worker) == 0

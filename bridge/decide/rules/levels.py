@@ -91,9 +91,9 @@ def recoveries(alarms: Iterable[Alarm], matcher: Matcher, notified: Iterable[str
 
     Whoever the alarm was for hears of its end, except who is `notified` of the transition anyway.
     """
-    seen, rules = set(notified), {rule.name: rule for rule in matcher.levels}
+    seen = set(notified)
     for alarm in alarms:
-        rule = rules.get(alarm.rule)
+        rule = next((rule for rule in matcher.levels if rule.name == alarm.rule), None)
         if rule and rule.level and rule.level.recover:
             names = tuple(name for name in alarm.notifiers if name not in seen)
             level_event = LevelEvent(state=alarm.state, since=alarm.since, after=rule.level.after, recovered=True)

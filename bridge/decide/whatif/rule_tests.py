@@ -33,13 +33,13 @@ def sample_transition(given: Mapping[str, Any], book: Rulebook, now: datetime) -
     as `match` has them. A queue may be an alias, and user data a table. Raises ValueError with every fault, one a line;
     whether the spans fit together is checked when all else is right.
     """
-    given = {key: value for key, value in given.items() if value is not None}
+    given = {key: value for key, value in given.items() if value is not None or key not in _WORDS}
     reader = FieldReader(given, _WORDS, unknown="a job has no")
     readers = {"user_data": _user_data, "state": _state}
     texts: dict[str, Any] = {
         name: reader.read(name, readers.get(name, _text), None) for name in TEXT_FIELDS if name in given
     }
-    was, to, state = reader.read("from", _state, NEW), reader.read("to", _state, None), texts.get("state")
+    was, to, state = reader.read("from", _state, NEW) or NEW, reader.read("to", _state, None), texts.get("state")
     if to and state and to != state:
         reader.note(None, f'to: "{to}" and state: "{state}" are the same thing; write one of them')
     to = to or state or SUCCESS

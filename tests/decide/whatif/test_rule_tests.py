@@ -221,3 +221,12 @@ def test_a_sample_has_stayed_in_its_state_for_its_age(was, to):
 def test_the_outputs_of_a_sample_are_counted_beyond_those_that_are_kept():
     job = sample_transition({"outputs": [f"{n}.ts" for n in range(30)]}, BOOK, NOON).job
     assert (len(job.outputs), job.outputs_total) == (OUTPUTS_KEPT, 30)
+
+
+def test_an_empty_state_before_is_that_of_a_new_job() -> None:
+    assert sample_transition({"from": "", "to": "Failed"}, BOOK, NOON).was == "new"
+
+
+def test_an_unknown_key_is_refused_whatever_its_value() -> None:
+    with pytest.raises(ValueError, match='a job has no "tga"'):
+        sample_transition({"tga": None}, BOOK, NOON)
