@@ -237,7 +237,9 @@ def _gave_up(delivery: Mapping[str, Any]) -> str:
     if not count:
         return f"Gave up without an attempt{why}. Resend to retry."
     tries = delivery["tries"][-count:]
-    times = [datetime.fromisoformat(attempt["started_at"]) for attempt in (tries[0], tries[-1])] if count > 1 else []
+    times = (
+        [datetime.fromisoformat(attempt["started_at"]) for attempt in (tries[0], tries[-1])] if len(tries) > 1 else []
+    )
     took = f" in {span(times[1] - times[0])}" if times else ""
     return f"Gave up after {count:,} attempt{'s' if count != 1 else ''}{took}{why}. Resend to retry."
 

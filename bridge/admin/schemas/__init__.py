@@ -17,6 +17,12 @@ Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"}
 Cursor = Annotated[str | None, Field(description="requests the next page; null on the last one")]
 QueueName = Annotated[str | None, Field(description="the queue's alias in rules.toml")]
 
+
+def stored_word(*words: str) -> WithJsonSchema:
+    """Describe a stored word: these are known, and one that a newer version has stored is shown as it is."""
+    return WithJsonSchema({"type": "string", "enum": list(words)})
+
+
 # --- values of requests: of a body and of a query alike -------------------------------------------------------------
 
 _LONGEST_TEXT = 1000

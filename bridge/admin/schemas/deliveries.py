@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from bridge import model
-from bridge.admin.schemas import Cursor, JsonObject, Moment, Request, RequestMoment, RequestText, WholeNumber
+from bridge.admin.schemas import (
+    Cursor,
+    JsonObject,
+    Moment,
+    Request,
+    RequestMoment,
+    RequestText,
+    WholeNumber,
+    stored_word,
+)
 from bridge.decide.text.values import listing
 from bridge.pipeline.operations import MOST_PER_MINUTE, USUAL_PER_MINUTE
 from bridge.record.queries.lists import Filter
@@ -20,7 +29,7 @@ from bridge.record.schema import DELIVERY_STATES
 class Delivery(BaseModel):
     id: str = Field(description="the webhook-id of every attempt")
     notifier: str
-    state: Literal[DELIVERY_STATES]  # type: ignore[valid-type]  # the words of the record
+    state: Annotated[str, stored_word(*DELIVERY_STATES)]
     kind: str
     job: str | None
     bucket: str | None
@@ -57,6 +66,7 @@ class Message(BaseModel):
     state: str | None = None  # what older versions stored may lack it
     rule: str | None = None
     job_id: str | None = None
+    digest: bool = Field(False, description="it stands for several messages")
 
 
 class Attempt(BaseModel):

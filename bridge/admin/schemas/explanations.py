@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from bridge.admin.schemas import JsonObject, Moment, Request, RequestText
+from bridge.admin.schemas import JsonObject, Moment, Request, RequestText, stored_word
 from bridge.admin.schemas.jobs import Fired
 from bridge.decide.whatif.rule_tests import TEXT_FIELDS
 
@@ -113,7 +113,7 @@ class DeliveryStatus(BaseModel):
     id: str | None = Field(description="null: no delivery was created")
     rule: str | None = Field(description="null: sent manually")
     notifier: str
-    kind: Literal["transition", "level", "recovery"]
+    kind: Annotated[str, stored_word("transition", "level", "recovery")]
     answer: Literal[
         "sent", "waiting", "retrying", "dead", "digest", "merged", "muted", "silenced", "throttled",
         "dropped", "paused", "already_told", "stopped", "not_on_record", "at_once",
@@ -123,7 +123,9 @@ class DeliveryStatus(BaseModel):
     error: str | None = Field(description="why the last attempt failed")
     next_at: Moment | None = Field(description="the next attempt")
     ended_at: Moment | None
-    gate: Literal["group", "throttle", "mute", "silence"] | None = Field(description="what held or dropped it")
+    gate: Annotated[str, stored_word("group", "throttle", "mute", "silence")] | None = Field(
+        description="what held or dropped it"
+    )
     gate_name: str | None = Field(description="the rule, the mute, or the silence's id")
     until: Moment | None = Field(description="when its digest is due")
     told_by: str | None = Field(description="the delivery of its digest")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from bridge.admin.schemas import Moment, QueueName
+from bridge.admin.schemas import Moment, QueueName, stored_word
 from bridge.pipeline import stats
 from bridge.record.codec import iso
 from bridge.record.database import ms
@@ -43,7 +43,7 @@ class DeliveryCounts(BaseModel):
     """How many deliveries ended in this way in each slot."""
 
     notifier: str
-    outcome: Literal["delivered", "dead", "merged", "dropped"]
+    outcome: Annotated[str, stored_word("delivered", "dead", "merged", "dropped")]
     counts: Counts
 
 

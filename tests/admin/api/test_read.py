@@ -12,6 +12,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import FAILED, Job, JobProblem, Rejected, RetryLater, Sent
+from bridge.record import counters
+from bridge.record.counters import Count
 from bridge.record.outbox import entries
 from tests.support.admin_world import ADMIN, BUCKET, NOON, READ, World, a_book, a_failed_job, job_number
 
@@ -354,3 +356,10 @@ def test_a_rule_says_how_often_it_fired_and_when_it_did_last(world: World) -> No
     world.now += timedelta(seconds=90)
     world.sees(job_number(3))
     assert told() == {"failed": (1, "2026-11-21T12:00:00.000Z"), "all": (2, "2026-11-21T12:01:30.000Z")}
+
+
+def test_a_word_that_a_newer_version_stored_is_shown_as_it_is(world: World) -> None:
+    with world.db.write() as tx:
+        counters.add(tx, [Count("delivery", ("cms", "parked"))], now=world.now)
+    stats = world.client().get("/api/v1/stats").get_json()
+    assert [line["outcome"] for line in stats["deliveries"]] == ["parked"]
