@@ -86,7 +86,8 @@ def read_silence(asked: Mapping[str, Any], *, now: datetime, author: str | None 
 
 def _line(value: object, longest: int) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("is missing" if value is None else f"{shown(value)} is not a string; write a few words")
+        fault = "is missing" if value is None else f"{shown(value)} is not a string; write a few words"
+        raise ValueError("is empty; write a few words" if isinstance(value, str) else fault)
     if len(value) > longest:
         raise ValueError(f"has {len(value):,} characters; at most {longest} are kept")
     return printable(value.strip())

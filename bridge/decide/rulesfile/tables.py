@@ -43,8 +43,8 @@ def _read(reader: Callable[[str], T], example: str) -> BeforeValidator:
 
     def validate(value: object) -> T:
         if not isinstance(value, str):
-            text = value if isinstance(value, time) else shown(value)
-            raise ValueError(f"{text} is not a string such as {example}")  # noqa: TRY004  (pydantic wants ValueError)
+            text, hint = (value, "; put it in quotes") if isinstance(value, time) else (shown(value), "")
+            raise ValueError(f"{text} is not a string such as {example}{hint}")  # noqa: TRY004  (pydantic's)
         return reader(value)
 
     return BeforeValidator(validate)

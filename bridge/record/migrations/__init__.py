@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ _ONE_AT_A_TIME = 0x63692D62  # two releases may run at once; any fixed number do
 _LOOK_S = 0.2
 _ATTEMPTS = 20
 _TRY = text("SELECT pg_try_advisory_xact_lock(:key)")  # to wait for it would be to hold a snapshot
+
+
+logger = logging.getLogger(__name__)
 
 
 def config() -> Config:
@@ -45,6 +49,7 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
             # A worker that still runs locks tables in its own order. PostgreSQL rolled the upgrade back for it.
             if not isinstance(error.orig, DeadlockDetected) or not attempts:
                 raise
+            logger.warning("the upgrade deadlocked with a worker and begins anew", extra={"attempts_left": attempts})
         else:
             done = True
 

@@ -193,7 +193,7 @@ TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
         ),
         ('group = { wait = "10m", max = 0 }', 'key "group.max": 0 is too small; the minimum is 1'),
         ("group = { wait = 10 }", 'key "group.wait": 10 is not a string such as "30s" or "45m"'),
-        ("group = { at = 09:00:00 }", 'key "group.at": 09:00:00 is not a string such as "09:00"'),
+        ("group = { at = 09:00:00 }", 'key "group.at": 09:00:00 is not a string such as "09:00"; put it in quotes'),
         ('group = { at = "25:00" }', 'key "group.at": "25:00" is not a time of day; write for example "09:00"'),
     ],
 )

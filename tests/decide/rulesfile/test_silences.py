@@ -80,6 +80,7 @@ def test_everything_is_matched_only_when_that_is_said() -> None:
         ({"for": ..., "ends_at": "\ud800"}, "is not a time such as"),
         ({"reason": ...}, "reason: is missing"),
         ({"reason": 7}, "reason: 7 is not a string"),
+        ({"reason": " "}, "reason: is empty; write a few words"),
         ({"reason": "x" * 501}, "reason: has 501 characters; at most 500 are kept"),
         ({"reason": "a\0b"}, "contains an invisible character"),
         ({"author": "x" * 101}, "author: has 101 characters"),
