@@ -46,7 +46,7 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:
+        except Exception as error:  # what a person can fix becomes a message, a bug is raised again
             from bridge.cli.common import fail, plain_message  # see the module's docstring
 
             if (message := plain_message(error)) is None:

@@ -52,6 +52,10 @@ class OperationsApi(Endpoints):
             "jobs/<job_id>/tell", self.notify, "notify manually of a transition that no rule notified of",
             name="tell_by_hand", body=NotifyRequest, answer=NewDelivery, located=True, refuses=(409,),
         )  # fmt: skip
+        yield from self._batch_routes()
+        yield from self._silence_routes()
+
+    def _batch_routes(self) -> Iterator[Route]:
         yield Route(
             path="/api/v1/deliveries/redrive", view=self.resend, name="add_redrive", method="POST",
             summary="resend all that match the filters, some per minute; with dry_run only count them",
@@ -67,6 +71,8 @@ class OperationsApi(Endpoints):
             summary="cancel a batch: deliveries that are not due yet become dead letters",
             answer=deliveries.BatchCancelled, refuses=(404, 413, 415),
         )  # fmt: skip
+
+    def _silence_routes(self) -> Iterator[Route]:
         yield Route(
             path="/api/v1/silences", view=self.add_silence, name="add_silence", method="POST",
             summary="hold (or drop) what matches, until it ends; with dry_run only show what it would have matched",

@@ -140,7 +140,7 @@ def test_a_wrong_parameter_is_a_400_that_says_what_would_be_right(world: World, 
 
 @pytest.mark.parametrize("query", ["cursor=999999999999999999", "cursor=0", "since=0001-01-01T00:00:00%2B14:00"])
 def test_the_furthest_values_are_no_fault_of_the_database(either_world: World, query: str) -> None:
-    get(either_world.client(), f"jobs?{query}")
+    assert get(either_world.client(), f"jobs?{query}")["items"] == []
 
 
 def test_a_job_has_its_transitions_and_deliveries(world: World) -> None:
