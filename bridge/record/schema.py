@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0010"  # the newest revision in migrations/versions
+HEAD = "0011"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -237,6 +237,8 @@ deliveries = Table(
     Column("retry_from", BigInteger),  # the run clock at its first attempt, or at a probe that stood for it
     Column("retry_due", BigInteger),  # the run clock at the end of its last pause
     Column("batch", String(40)),  # with which it was resent the last time, at a `due_at` of its own
+    Column("urgent_since", BigInteger),  # its rule is urgent: it goes first
+    Column("shown_with", Integer),  # it shows as an edit of its thread's root: the `wanted_no` that has it
     sqlite_autoincrement=True,
 )
 _listed(deliveries, deliveries.c.created_at, deliveries.c.notifier)
@@ -258,6 +260,10 @@ _partial(deliveries, "lane_one", "lane", "notifier", where="state = 1 AND lane I
 _partial(deliveries, "digest", "digest", "n", where="digest IS NOT NULL")
 Index("delivery_message", deliveries.c.message)
 _partial(deliveries, "batch", "batch", "state", "due_at", where="batch IS NOT NULL")
+_partial(deliveries, "urgent", "notifier", "due_at", "n", where="state = 0 AND urgent_since IS NOT NULL")
+_partial(
+    deliveries, "shown_with", "notifier", "thread", "shown_with", where="state = 4 AND shown_with IS NOT NULL"
+)
 
 # Messages that wait to be sent as one. `open` takes more in; it is sent when it is due, and then has ended.
 # The window of a throttle is one too: what was let through counts in `passed`, the rest are its members.
@@ -400,13 +406,38 @@ notifiers = Table(
     Column("asked_run", BigInteger),  # the run clock up to which its Retry-After asks to wait
 )
 
+# A Slack thread. Its root is stale while `wanted_no` is more than `shown_no`; it is edited then.
 threads = Table(
     "thread",
     metadata,
     Column("notifier", String(100), primary_key=True),
     Column("thread", Text, primary_key=True),
-    Column("receipt", Text, nullable=False),
+    Column("receipt", Text, nullable=False),  # where its root is; "": it was not posted yet, or is gone
     Column("used_at", BigInteger, nullable=False, server_default="0"),
+    Column("wanted", Text),  # JSON: what the root should show
+    Column("wanted_no", Integer, nullable=False, server_default="0"),  # goes up with each change of `wanted`
+    Column("shown_no", Integer, nullable=False, server_default="0"),  # the `wanted_no` of what the root shows
+    Column("job_states", Text),  # JSON, of a workflow's thread: {job id: state}
+    Column("due_at", BigInteger, nullable=False, server_default="0"),  # of the next edit
+    Column("attempts", Integer, nullable=False, server_default="0"),  # failed ones since the last accepted edit
+    Column("retry_from", BigInteger),  # as of a delivery
+    Column("retry_due", BigInteger),
+    Column("lease", Text),  # of the edit that is being made
+    Column("lease_until", BigInteger),
+    Column("why", Text),  # the last edit failed
+)
+Index("thread_thread", threads.c.thread)
+_partial(threads, "stale", "notifier", "due_at", where="wanted_no > shown_no")
+
+# Limits of others that all notifiers and processes share, such as a Slack channel's.
+rate_limits = Table(
+    "rate_limit",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("used_until", BigInteger, nullable=False, server_default="0"),
+    Column("not_before", BigInteger, nullable=False, server_default="0"),  # it asked for time
+    Column("served", String(100)),  # the notifier that used it last: the next one's turn comes first
+    Column("claims", BigInteger, nullable=False, server_default="0"),  # as of a notifier
 )
 
 # Jobs created up to then may have been pruned: a list that goes further back would show them as new.
@@ -440,4 +471,13 @@ shared_numbers = Table(
     Column("name", String(40), primary_key=True),
     Column("value", BigInteger, nullable=False, server_default="0"),
     Column("at", BigInteger, nullable=False, server_default="0"),
+)
+
+# Texts that all processes share. "public_url": where the web process is reached.
+shared_texts = Table(
+    "shared_text",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
 )

@@ -80,7 +80,7 @@ def _batches(db: Database) -> dict[str, str | None]:
 
 def test_what_is_left_of_an_open_order_becomes_a_batch_at_its_rate(old: Database) -> None:
     before = _deliveries(old)
-    old.upgrade()
+    migrations.upgrade(old.engine, "0009")
     resent = {id_: batch for id_, batch in _batches(old).items() if batch}
     assert resent == {"is-dropped": "rdr_2", "a1": "rdr_1", "a2": "rdr_1"}
     after = _deliveries(old)

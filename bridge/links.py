@@ -1,0 +1,32 @@
+"""Addresses of this bridge's pages, and of CI's console, as messages link to them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The pages below `base`, such as "https://bridge.example.com"; without it there are none."""
+
+    base: str | None = None
+
+    def job(self, job_id: str) -> str | None:
+        return self._page(f"/jobs/{quote(job_id)}")
+
+    def delivery(self, delivery_id: str) -> str | None:
+        return self._page(f"/deliveries/{quote(delivery_id)}")
+
+    def digest(self, delivery_id: str) -> str | None:
+        """Return the list of the deliveries that the digest with this delivery id sums up."""
+        return self._page("/deliveries", digest=delivery_id)
+
+    def silence(self, rule: str) -> str | None:
+        """Return the form that silences a rule."""
+        return self._page("/silences/add", rule=rule)
+
+    def _page(self, path: str, **query: str) -> str | None:
+        if not self.base:
+            return None
+        return f"{self.base.rstrip('/')}{path}" + (f"?{urlencode(query)}" if query else "")
