@@ -261,9 +261,7 @@ _partial(deliveries, "digest", "digest", "n", where="digest IS NOT NULL")
 Index("delivery_message", deliveries.c.message)
 _partial(deliveries, "batch", "batch", "state", "due_at", where="batch IS NOT NULL")
 _partial(deliveries, "urgent", "notifier", "due_at", "n", where="state = 0 AND urgent_since IS NOT NULL")
-_partial(
-    deliveries, "shown_with", "notifier", "thread", "shown_with", where="state = 4 AND shown_with IS NOT NULL"
-)
+_partial(deliveries, "shown_with", "notifier", "thread", "shown_with", where="state = 4 AND shown_with IS NOT NULL")
 
 # Messages that wait to be sent as one. `open` takes more in; it is sent when it is due, and then has ended.
 # The window of a throttle is one too: what was let through counts in `passed`, the rest are its members.
