@@ -248,6 +248,7 @@ class Rule:
     level: LevelSpec | None = None
     group: Grouping | None = None
     throttle: Rate | None = None
+    urgent: bool = False  # its messages go first
 
     def why_not(self, facts: Facts) -> str | None:
         """Return the first condition that says no, with the value it saw; None when all hold.

@@ -179,6 +179,7 @@ class RuleTable(_Table):
     template: Name | None = None
     throttle: RateText | None = None
     group: GroupTable | None = None
+    urgent: Annotated[bool, Field(strict=True)] = False
     stop: Annotated[bool, Field(strict=True)] = False
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from slack_sdk import WebClient
 from slack_sdk.web import SlackResponse
@@ -37,10 +38,23 @@ class SlackTransport:
         self._left_s = DEADLINE_S
         self.last: Reply | None = None
 
-    def post(self, url: str, content: Mapping[str, Any], *headers: str) -> Reply:
-        body = json.dumps(content).encode()
-        headers = ("Content-Type: application/json; charset=utf-8", *headers)
-        ended = self._client.fetch(Request(url, headers, body, max(self._left_s, 0.1)))
+    def post(self, url: str, content: Mapping[str, Any], *headers: str, form: bool = False) -> Reply:
+        """Post as JSON, or as a `form`, which all methods take that only read."""
+        body, kind = json.dumps(content), "application/json; charset=utf-8"
+        if form:
+            body, kind = (
+                urlencode(
+                    {
+                        name: json.dumps(value) if isinstance(value, bool) else value
+                        for name, value in content.items()
+                        if value is not None
+                    }
+                ),
+                "application/x-www-form-urlencoded",
+            )
+        ended = self._client.fetch(
+            Request(url, (f"Content-Type: {kind}", *headers), body.encode(), max(self._left_s, 0.1))
+        )
         self._left_s -= ended.seconds
         if isinstance(ended, Failure):
             raise Unreachable(ended)
@@ -62,8 +76,8 @@ class SlackWebClient(WebClient):
         self._authorization = f"Authorization: Bearer {(token or '').strip()}"
 
     def api_call(self, api_method: str, **options: Any) -> SlackResponse:
-        content = options.get("json") or options.get("params") or {}
-        reply = self._transport.post(f"{self._api_url}/{api_method}", content, self._authorization)
+        content, form = options.get("json") or options.get("params") or {}, "json" not in options
+        reply = self._transport.post(f"{self._api_url}/{api_method}", content, self._authorization, form=form)
         answer = read(reply.body)
         response = SlackResponse(
             client=self,
