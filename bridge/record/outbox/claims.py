@@ -147,7 +147,7 @@ def _has_root() -> ColumnElement[bool]:
 
 def _goes_to_channel() -> ColumnElement[bool]:
     known = deliveries.c.channel.in_(bindparam("channels", expanding=True))
-    return case((known, deliveries.c.channel), else_=bindparam("first_channel")) == bindparam("channel")
+    return case((known, deliveries.c.channel), else_=bindparam("first_channel")) == bindparam("to_channel")
 
 
 def _is_scheduled(table: FromClause) -> ColumnElement[bool]:
@@ -431,7 +431,7 @@ def _claimed(
     for selection in selections if room > 0 else ():
         values = {"of": notifier.name, "room": room, **lease, **more}
         if share and channels:
-            values |= {"channel": share.channel, "channels": list(channels), "first_channel": channels[0]}
+            values |= {"to_channel": share.channel, "channels": list(channels), "first_channel": channels[0]}
         if tx.dialect.name == "postgresql":
             claim = _claim_and_read(selection, bool(channels))
             rows = tx.execute(claim, values | {"seen": notifier.claims + looks[notifier.name]}).all()
@@ -492,7 +492,7 @@ def _uses(notifier: str, share: Share, now: datetime) -> tuple[list[ColumnElemen
     conditions = [*_DUE, *([_goes_to_channel()] if share.channels else [])]
     values: dict[str, Any] = {"of": notifier, "now": ms(now)}
     if share.channels:
-        values |= {"channel": share.channel, "channels": list(share.channels), "first_channel": share.channels[0]}
+        values |= {"to_channel": share.channel, "channels": list(share.channels), "first_channel": share.channels[0]}
     return conditions, values
 
 
