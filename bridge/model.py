@@ -530,13 +530,17 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """It may work later. `after` is the receiver's Retry-After; `whole_notifier`: it applies to all its deliveries."""
+    """It may work later. `after` is the receiver's Retry-After; `whole_notifier`: it applies to all its deliveries.
+
+    attempts: more than so many are of no use.
+    """
 
     why: str
     reason: Reason = Reason.OTHER
     _: KW_ONLY
     after: timedelta | None = None
     whole_notifier: bool = False
+    attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

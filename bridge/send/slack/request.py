@@ -16,7 +16,15 @@ from slack_sdk.web import SlackResponse
 
 from bridge.http_headers import retry_after
 from bridge.model import MAX_RETRY_AFTER, Delivery, Outcome, Sent, SlackNotifier
-from bridge.send.slack.answer import BLOCKS_REFUSED, ROOT_GONE, error_in, hook_accepted, is_loose, read, refusal
+from bridge.send.slack.answer import (
+    error_in,
+    hook_accepted,
+    is_loose,
+    posts_anew,
+    read,
+    refusal,
+    refuses_blocks,
+)
 from bridge.send.slack.blocks import Block, blocks, plain
 from bridge.send.slack.client import SlackTransport, SlackWebClient
 
@@ -60,7 +68,7 @@ def post_to_hook(transport: SlackTransport, url: str, delivery: Delivery, now: d
     text, made = blocks(delivery, now)
     reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
     error = error_in(read(reply.body))
-    if not hook_accepted(reply) and error in BLOCKS_REFUSED:
+    if not hook_accepted(reply) and refuses_blocks(error):
         _log_refused_blocks(delivery, error)
         reply = transport.post(url, {"text": plain(delivery, now), **_NO_PREVIEWS})
         error = error_in(read(reply.body))
@@ -83,7 +91,7 @@ class ApiDelivery:
                 try:
                     return self._under(root)
                 except SlackApiError as fault:
-                    if error_in(fault.response) not in ROOT_GONE:
+                    if not posts_anew(error_in(fault.response)):
                         raise
                     self._log_new_root(error_in(fault.response))
             return self._begin()
@@ -146,7 +154,7 @@ class ApiDelivery:
         try:
             return call(text=text, blocks=made)
         except SlackApiError as fault:
-            if error_in(fault.response) not in BLOCKS_REFUSED:
+            if not refuses_blocks(error_in(fault.response)):
                 raise
             _log_refused_blocks(self._delivery, error_in(fault.response))
         none: list[Block] = []  # an edit without any keeps the old ones
