@@ -202,7 +202,7 @@ def test_a_status_without_a_code_says_nothing_of_the_message(notifier: dict, sta
 def test_an_answer_that_is_no_answer_is_tried_again(body: bytes) -> None:
     assert asked_once(200, body, notifier={}) == RetryLater("Slack's answer is not understood")
     check = Slack(a_slack()).check(ScriptedSlack(says(200, body)).egress)
-    assert check == (False, "Slack's answer is not understood")
+    assert check == [(False, "Slack's answer is not understood")]
 
 
 @pytest.mark.parametrize("status", [201, 500])
