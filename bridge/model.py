@@ -657,7 +657,8 @@ class Reason(StrEnum):
 class RetryLater:
     """It may work later. `after` is the receiver's Retry-After; `whole_notifier`: it applies to all its deliveries.
 
-    `limit`: it applies to all that use this SharedLimit, and nothing is counted as an attempt.
+    `limit`: it applies to all that use this SharedLimit, and nothing is counted as an attempt. `attempts`: more than
+    so many are of no use.
     """
 
     why: str
@@ -666,6 +667,7 @@ class RetryLater:
     after: timedelta | None = None
     whole_notifier: bool = False
     limit: str | None = None
+    attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,8 @@ class Check:
 def doctor(as_json: bool) -> None:
     """Check settings, database, rules, CI and notifiers, and say what to do. Exits 1 if a check fails.
 
-    Asks CI for one job of each tag (and queue), resolves each webhook's address, asks Slack whether each token is
-    valid. Sends no message: `ci-bridge notifier test NAME` does.
+    Asks CI for one job of each tag (and queue), resolves each webhook's address, asks Slack about each token, its
+    scopes and channels. Sends no message: `ci-bridge notifier test NAME` does.
 
     \b
     Examples:
@@ -168,4 +168,5 @@ def notifier_checks(settings: Settings, book: Rulebook) -> Iterator[Check]:
     with closing(parts.http_client(settings)) as client:
         egress = Egress(client, settings.slack_api_url)
         for notifier in book.notifiers.values():
-            yield Check(f"notifier {notifier.name}", *integration_of(notifier).check(egress))
+            for check in integration_of(notifier).check(egress):
+                yield Check(f"notifier {notifier.name}", *check)

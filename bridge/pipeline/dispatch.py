@@ -334,6 +334,7 @@ class Dispatcher:
             chance=self.chance(),
             probed=delivery.retry_due is not None and probed_since(due, breaker),
             may_end=may_end,
+            most=outcome.attempts,
         )
         return Ended(attempt) if pause is None else Ended(attempt, now + pause, first, run + pause)
 

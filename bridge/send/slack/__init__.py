@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
-
-from slack_sdk.errors import SlackApiError
 
 from bridge.model import Delivery, Outcome, RootEdit, SlackNotifier
 from bridge.redact import Mask
 from bridge.send.http_types import Failure, Reply
 from bridge.send.integration import THROUGH_PROXY, Check, Egress, ManyRequests, Preview, check_address
-from bridge.send.slack.answer import NOT_UNDERSTOOD, error_in
 from bridge.send.slack.blocks import preview
+from bridge.send.slack.check import checks
 from bridge.send.slack.client import SlackTransport, SlackWebClient, Unreachable
 from bridge.send.slack.request import ApiCalls, may_appear_late, post_to_hook
 from bridge.url import origin
@@ -45,18 +44,14 @@ class Slack(ManyRequests):
     def preview(self, delivery: Delivery, *, at: datetime, agent: str) -> Preview:  # noqa: ARG002 - no request is shown
         return preview(delivery, self._notifier, at=at)
 
-    def check(self, egress: Egress) -> Check:
-        """Ask Slack whether it knows the token."""
+    def check(self, egress: Egress) -> Sequence[Check]:
+        """Ask Slack about the token and the channels."""
         if not self._notifier.token:
-            return check_address(self._notifier.url or "", egress.client)
-        try:
-            self._web_client(SlackTransport(egress.client), egress).auth_test()
-        except Unreachable as fault:
-            return Check(False, str(fault))
-        except SlackApiError as fault:
-            error = Mask(self._notifier.hidden)(error_in(fault.response))[:200]
-            return Check(False, f"Slack refuses the token: {error}" if error else NOT_UNDERSTOOD)
-        return Check(True, "Slack knows the token" + (f"; {THROUGH_PROXY}" if egress.client.policy.proxy else ""))
+            return [check_address(self._notifier.url or "", egress.client)]
+        through = [Check(True, THROUGH_PROXY)] if egress.client.policy.proxy else []
+        made = checks(lambda: self._web_client(SlackTransport(egress.client), egress), self._notifier)
+        mask = Mask(self._notifier.hidden)
+        return [*through, *(Check(ok, mask(detail)[:500]) for ok, detail in made)]
 
     def _web_client(self, transport: SlackTransport, egress: Egress) -> SlackWebClient:
         return SlackWebClient(transport, token=self._notifier.token, base_url=egress.slack_api_url)

@@ -38,23 +38,16 @@ class SlackTransport:
         self._left_s = DEADLINE_S
         self.last: Reply | None = None
 
-    def post(self, url: str, content: Mapping[str, Any], *headers: str, form: bool = False) -> Reply:
-        """Post as JSON, or as a `form`, which all methods take that only read."""
-        body, kind = json.dumps(content), "application/json; charset=utf-8"
-        if form:
-            body, kind = (
-                urlencode(
-                    {
-                        name: json.dumps(value) if isinstance(value, bool) else value
-                        for name, value in content.items()
-                        if value is not None
-                    }
-                ),
-                "application/x-www-form-urlencoded",
-            )
-        ended = self._client.fetch(
-            Request(url, (f"Content-Type: {kind}", *headers), body.encode(), max(self._left_s, 0.1))
-        )
+    def post(self, url: str, content: Mapping[str, Any], *headers: str) -> Reply:
+        return self._send(url, "Content-Type: application/json; charset=utf-8", *headers, body=json.dumps(content))
+
+    def post_form(self, url: str, fields: Mapping[str, Any], *headers: str) -> Reply:
+        given = {name: str(value).lower() if isinstance(value, bool) else value for name, value in fields.items()}
+        body = urlencode({name: value for name, value in given.items() if value is not None})
+        return self._send(url, "Content-Type: application/x-www-form-urlencoded", *headers, body=body)
+
+    def _send(self, url: str, *headers: str, body: str) -> Reply:
+        ended = self._client.fetch(Request(url, headers, body.encode(), max(self._left_s, 0.1)))
         self._left_s -= ended.seconds
         if isinstance(ended, Failure):
             raise Unreachable(ended)
@@ -76,8 +69,12 @@ class SlackWebClient(WebClient):
         self._authorization = f"Authorization: Bearer {(token or '').strip()}"
 
     def api_call(self, api_method: str, **options: Any) -> SlackResponse:
-        content, form = options.get("json") or options.get("params") or {}, "json" not in options
-        reply = self._transport.post(f"{self._api_url}/{api_method}", content, self._authorization, form=form)
+        url = f"{self._api_url}/{api_method}"
+        if content := options.get("json"):
+            reply = self._transport.post(url, content, self._authorization)
+        else:
+            # Methods that only read take no JSON (docs.slack.dev/apis/web-api, read 2026-11-30).
+            reply = self._transport.post_form(url, options.get("params") or {}, self._authorization)
         answer = read(reply.body)
         response = SlackResponse(
             client=self,

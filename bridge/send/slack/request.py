@@ -28,14 +28,13 @@ from bridge.model import (
     SlackNotifier,
 )
 from bridge.send.slack.answer import (
-    BLOCKS_REFUSED,
-    RATE_LIMITED,
-    ROOT_GONE,
     error_in,
     hook_accepted,
     is_loose,
+    posts_anew,
     read,
     refusal,
+    refuses_blocks,
 )
 from bridge.send.slack.blocks import Block, blocks, plain
 from bridge.send.slack.client import SlackTransport, SlackWebClient
@@ -85,7 +84,7 @@ def post_to_hook(
     text, made = blocks(delivery, now)
     reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
     error = error_in(read(reply.body))
-    if not hook_accepted(reply) and error in BLOCKS_REFUSED:
+    if not hook_accepted(reply) and refuses_blocks(error):
         _log_refused_blocks(delivery, error)
         reply = transport.post(url, {"text": plain(delivery, now), **_NO_PREVIEWS})
         error = error_in(read(reply.body))
@@ -123,7 +122,7 @@ class ApiCalls:
                 try:
                     return self._under(root)
                 except SlackApiError as fault:
-                    if error_in(fault.response) not in ROOT_GONE:
+                    if not posts_anew(error_in(fault.response)):
                         raise
                     self._log_new_root(error_in(fault.response))
             return self._begin()
@@ -139,7 +138,7 @@ class ApiCalls:
             return self._edited(root)
         except SlackApiError as fault:
             error = error_in(fault.response)
-            if error in ROOT_GONE:
+            if posts_anew(error):
                 return Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
             return self._refusal(fault)
 
@@ -211,7 +210,7 @@ class ApiCalls:
         try:
             found = next((message for page in self._messages(root) for message in page if self._is_mine(message)), None)
         except SlackApiError as fault:
-            if fault.response.status_code == 429 or error_in(fault.response) in RATE_LIMITED:
+            if fault.response.status_code == 429:
                 raise
             self._delivery = _perhaps_repeated(self._delivery)
             return None
@@ -264,7 +263,7 @@ class ApiCalls:
         try:
             return call(text=text, blocks=made)
         except SlackApiError as fault:
-            if error_in(fault.response) not in BLOCKS_REFUSED:
+            if not refuses_blocks(error_in(fault.response)):
                 raise
             _log_refused_blocks(self._delivery, error_in(fault.response))
         none: list[Block] = []  # an edit without any keeps the old ones
