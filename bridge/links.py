@@ -12,6 +12,9 @@ class Links:
 
     base: str | None = None
 
+    def overview(self) -> str | None:
+        return self._page("/")
+
     def job(self, job_id: str) -> str | None:
         return self._page(f"/jobs/{quote(job_id)}")
 
@@ -30,3 +33,6 @@ class Links:
         if not self.base:
             return None
         return f"{self.base.rstrip('/')}{path}" + (f"?{urlencode(query)}" if query else "")
+
+
+NO_LINKS = Links()

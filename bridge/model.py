@@ -437,6 +437,7 @@ class Message:
     sequence: int | None = None
     state: str | None = None  # the one it reports
     rule: str | None = None
+    public_url: str | None = None  # where this bridge's pages are, for links
     happened_at: datetime
 
 
@@ -460,8 +461,8 @@ class NewDelivery:
 class Delivery:
     """A stored delivery (one message for one notifier), with what one attempt needs.
 
-    `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule and job_id. `root`
-    is the receipt of the first message of its thread, if there is one.
+    `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule, job_id and
+    public_url. `root` is the receipt of the first message of its thread, if there is one.
     """
 
     n: int  # the number of its row

@@ -12,6 +12,7 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Verdict
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
+from bridge.links import NO_LINKS, Links
 from bridge.model import Alarm, NewDelivery, Notifier, Transition
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -63,30 +64,35 @@ class RoutingResult:
     ended_silences: Mapping[str, str] = field(default_factory=dict)
 
 
-def route(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> RoutingResult:
+def route(
+    transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = (), *, links: Links = NO_LINKS
+) -> RoutingResult:
     """Match a transition and build its messages; `alarms` are those of the time in state that it ends."""
-    return _result(transition, evaluate(transition, book.matcher, gates, alarms), book, gates)
+    return _result(transition, evaluate(transition, book.matcher, gates, alarms), book, gates, links)
 
 
-def route_overdue(time: TimeInState, book: Rulebook, gates: Gates, now: datetime) -> list[RoutingResult]:
+def route_overdue(
+    time: TimeInState, book: Rulebook, gates: Gates, now: datetime, *, links: Links = NO_LINKS
+) -> list[RoutingResult]:
     """Return one result for each level rule whose limit the job exceeds, and that has news of it."""
     step = replace(time.began, seen_at=now)
-    return [_result(step, [verdict], book, gates) for verdict in evaluate_overdue(time, book.matcher, gates, now)]
+    verdicts = evaluate_overdue(time, book.matcher, gates, now)
+    return [_result(step, [verdict], book, gates, links) for verdict in verdicts]
 
 
 def manual_delivery(
-    transition: Transition, book: Rulebook, notifier: Notifier, author: str
+    transition: Transition, book: Rulebook, notifier: Notifier, author: str, *, links: Links = NO_LINKS
 ) -> tuple[NewDelivery, str | None]:
     """Build what a person sends to a notifier about a transition; and why its own template did not render.
 
     It has the default text, as no rule names another, and passes no gate: somebody wants it now.
     """
-    built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone)
+    built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone, links=links)
     own = per_notifier(notifier, built.names)
     return delivery_to(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
 
 
-def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
+def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates, links: Links) -> RoutingResult:
     deliveries: list[NewDelivery] = []
     errors: list[TemplateError] = []
     ended_silences: dict[str, str] = {}
@@ -95,7 +101,15 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
         if not verdict.notifiers:
             continue
         rule, template = verdict.rule, book.templates.get(verdict.rule.template or "", MessageTemplate())
-        built = build(step, rule.name, template, book.queue_names, zone=book.zone, level_event=verdict.level_event)
+        built = build(
+            step,
+            rule.name,
+            template,
+            book.queue_names,
+            zone=book.zone,
+            level_event=verdict.level_event,
+            links=links,
+        )
         if built.fault:
             errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))
         for name in verdict.notifiers:

@@ -13,7 +13,7 @@ from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Hold, Silence
 from bridge.pipeline.route import current_gates
-from bridge.record import rulesets
+from bridge.record import public_url, rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
 from bridge.record.outbox.digests import DueDigest
@@ -61,7 +61,8 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     digest = Digest(**asdict(due), counts=counts, first=first, origin=digests.origin(tx, n))
     over = [] if silence else _ended_silences(tx, due, book, now)
     note = " ".join(f"{ended} is over." for ended in over) or None
-    new = digest_delivery(digest, silence, zone=book.zone, now=now, note=note)
+    links = public_url.links(tx)
+    new = digest_delivery(digest, silence, zone=book.zone, now=now, note=note, links=links)
     entries.put(tx, [new], now=now)
     digests.merged(tx, n, new.id, now=now)
     silences.mark_notified(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])

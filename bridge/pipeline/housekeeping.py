@@ -20,6 +20,7 @@ from bridge.decide.templates.functions import variables
 from bridge.decide.text.times import iso
 from bridge.model import Attempt, Breaker, Delivery, Notifier, Rejected, Sent, Watch
 from bridge.pipeline.route import current_gates
+from bridge.record import public_url
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
 from bridge.record.outbox import claims, entries, results
@@ -217,7 +218,8 @@ def notify_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datet
     if transition is None:  # a digest, or long ago
         new = as_fallback(message, notifier, why, fallback)
     else:
-        own = per_notifier(fallback, variables(transition, rule, book.queue_names, zone=book.zone))
+        names = variables(transition, rule, book.queue_names, zone=book.zone, links=public_url.links(tx))
+        own = per_notifier(fallback, names)
         hold = current_gates(tx, book, now).quiet(book.matcher.facts(transition), rule, fallback.name)
         new = replace(as_fallback(message, notifier, why, fallback, own), hold=hold)
     entries.put(tx, [new], now=now)

@@ -14,7 +14,7 @@ from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import DONE, GONE, Alarm, Transition, Watch
-from bridge.record import counters, rulesets
+from bridge.record import counters, public_url, rulesets
 from bridge.record.counters import Count, timed
 from bridge.record.outbox import entries, silences
 from bridge.record.polling import snapshots, time_in_state
@@ -37,7 +37,10 @@ def route_all(
         return ()
     gates = current_gates(tx, book, now)
     fired = time_in_state.ended_by(tx, transitions) if book.matcher.levels else {}
-    routings = [route(transition, book, gates, fired.get(transition.job.id, ())) for transition in transitions]
+    links = public_url.links(tx)
+    routings = [
+        route(transition, book, gates, fired.get(transition.job.id, ()), links=links) for transition in transitions
+    ]
     matches = [
         [(verdict.rule.name, verdict.notifiers) for verdict in routing.verdicts if verdict.kind == "transition"]
         for routing in routings
@@ -79,12 +82,12 @@ def route_overdue_jobs(
         began_before=as_of - min(level.after for level in levels),
         gone_after=as_of - GONE_FOR - max(gone) if gone else None,
     )
-    gates = current_gates(tx, book, now)
+    gates, links = current_gates(tx, book, now), public_url.links(tx)
     routings: list[RoutingResult] = []
     for began, alarms, stream in found:
         if not saw(stream, began):
             continue
-        for routing in route_overdue(TimeInState(began=began, alarms=alarms), book, gates, as_of):
+        for routing in route_overdue(TimeInState(began=began, alarms=alarms), book, gates, as_of, links=links):
             for verdict in routing.verdicts:
                 _fire(tx, began, verdict, alarms.get(verdict.rule.name), as_of)
             routings.append(routing)

@@ -16,6 +16,7 @@ from bridge.decide.templates.functions import Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, basename, cut, ident, shown
+from bridge.links import NO_LINKS, Links
 from bridge.model import DONE, FAILED, GONE, NEW, OUTPUTS_KEPT, Message, NewDelivery, Notifier, Transition
 
 # --- the event: the body that a webhook gets, less `specversion` and `id` -------------------------------------------
@@ -24,7 +25,12 @@ LARGEST_EVENT = 20_000  # bytes; Standard Webhooks 1.0.0 recommends less than 20
 
 
 def event(
-    transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, level_event: LevelEvent | None = None
+    transition: Transition,
+    rule: str | None,
+    queue_names: Mapping[str, str],
+    *,
+    level_event: LevelEvent | None = None,
+    links: Links = NO_LINKS,
 ) -> dict[str, Any]:
     """Return the event of a transition, or of a time in state that a level rule is about."""
     job, kind = transition.job, re.sub(r"[^a-z0-9]+", "_", transition.to.lower())
@@ -34,6 +40,7 @@ def event(
         "seen_at": iso(transition.seen_at),
         "rule": rule,
         "watch": transition.watch,
+        "url": links.job(job.id),
     }
     if level_event:
         kind = "recovered" if level_event.recovered else "overdue"
@@ -252,12 +259,14 @@ def build(
     *,
     zone: ZoneInfo = UTC,
     level_event: LevelEvent | None = None,
+    links: Links = NO_LINKS,
 ) -> Built:
     """Return the message of a transition, or of the time in state that it began (or ended, if that is `recovered`).
 
     Without a rule it is sent manually.
     """
-    names, recovered = variables(transition, rule, queue_names, zone=zone), level_event and level_event.recovered
+    names = variables(transition, rule, queue_names, zone=zone, links=links)
+    recovered = level_event and level_event.recovered
     title, text, fault = "", "", None
     if not recovered:  # a text that says what is wrong does not fit its end
         try:
@@ -273,13 +282,14 @@ def build(
         title=cut(title or default_title(transition, level_event)),
         text=cut(text),
         fields=_fields(template.fields, names["job"]),
-        event=event(transition, rule, queue_names, level_event=level_event),
+        event=event(transition, rule, queue_names, level_event=level_event, links=links),
         bucket=transition.job.bucket,
         job_id=transition.job.id,
         workflow_run=transition.job.workflow_run,
         sequence=transition.sequence,
         state=transition.to,
         rule=rule,
+        public_url=links.base,
         happened_at=happened_at(transition, level_event),
     )
     return Built(message=message, names=names, fault=fault)
@@ -344,7 +354,13 @@ def _field_text(value: object) -> str:
     return str(value)
 
 
-def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
+def test_message(
+    notifier: str,
+    *,
+    nonce: str,
+    now: datetime,
+    links: Links = NO_LINKS,  # noqa: PT028  (no test)
+) -> Message:
     """Return the message of `notifier test`: it says that it is one, and takes the same way as any other."""
     return Message(
         id=ident("msg", "test", notifier, nonce),
@@ -353,7 +369,12 @@ def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
         text="This is a test from ci-bridge. If you can read it, deliveries arrive here.",
         fields=(),
         event=envelope(
-            "test", source="//ci-bridge/test", subject=notifier, time=now, data={"test": True, "notifier": notifier}
+            "test",
+            source="//ci-bridge/test",
+            subject=notifier,
+            time=now,
+            data={"test": True, "notifier": notifier, "url": links.overview()},
         ),
+        public_url=links.base,
         happened_at=now,
     )

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from bridge.decide.messages.build import LARGEST_EVENT, delivery_id, envelope, numbered
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut, ident
+from bridge.links import NO_LINKS, Links
 from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence
 
 FIRST = 5  # members of each state that a digest quotes
@@ -63,7 +64,13 @@ class Digest:
 
 
 def digest_delivery(
-    digest: Digest, silence: Silence | None, *, zone: ZoneInfo, now: datetime, note: str | None = None
+    digest: Digest,
+    silence: Silence | None,
+    *,
+    zone: ZoneInfo,
+    now: datetime,
+    note: str | None = None,
+    links: Links = NO_LINKS,
 ) -> NewDelivery:
     """Return the delivery of a digest: it belongs to no job, and so to no order and no thread."""
     message_id = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.origin)
@@ -75,8 +82,9 @@ def digest_delivery(
         title=cut(_title(digest, silence, states)),
         text=_text(digest, states[:_MOST_STATES], id_, zone),
         fields=(),
-        event=_event(digest, silence),
+        event=_event(digest, silence, links.digest(id_)),
         rule=digest.name if digest.gate in ("group", "throttle") else None,
+        public_url=links.base,
         happened_at=min(digest.due_at, now),
     )
     return NewDelivery(
@@ -120,7 +128,7 @@ def _text(digest: Digest, states: Sequence[str], delivery: str, zone: ZoneInfo) 
     return "\n".join([*lines, end])
 
 
-def _event(digest: Digest, silence: Silence | None) -> dict[str, Any]:
+def _event(digest: Digest, silence: Silence | None, url: str | None) -> dict[str, Any]:
     members = [_facts(member) for member in digest.first]
     data = {
         "gate": digest.gate,
@@ -132,6 +140,7 @@ def _event(digest: Digest, silence: Silence | None) -> dict[str, Any]:
         "states": dict(digest.counts),
         "members": members,
         "members_total": digest.total,
+        "url": url,
     }
     body = envelope("digest", source="//ci-bridge/digests", subject=digest.name, time=digest.due_at, data=data)
     while members and len(json.dumps(body, ensure_ascii=False).encode()) > LARGEST_EVENT - 100:

@@ -16,10 +16,11 @@ from jinja2 import Environment
 
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import basename, shown, user_data_keys
+from bridge.links import NO_LINKS, Links
 from bridge.model import Job, Transition
 
 NAMES = ("job", "was", "to", "rule", "watch", "seen_at")
-FIELDS = (*Job.__slots__, "queue_name", "duration", "wait", "age")  # of `job`
+FIELDS = (*Job.__slots__, "queue_name", "duration", "wait", "age", "url")  # of `job`
 NOW, ZONE = " now", " zone"  # for the filters of times: no template can write these names
 Names = Mapping[str, Any]
 
@@ -42,7 +43,14 @@ class UserData(str):
         return user_data_keys(self)
 
 
-def variables(transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, zone: tzinfo = UTC) -> Names:
+def variables(
+    transition: Transition,
+    rule: str | None,
+    queue_names: Mapping[str, str],
+    *,
+    zone: tzinfo = UTC,
+    links: Links = NO_LINKS,
+) -> Names:
     """Return what a template can name. Times are relative to when the transition was seen, by the clock of `zone`."""
     job = transition.job
     fields = {name: getattr(job, name) for name in job.__slots__} | {
@@ -51,6 +59,7 @@ def variables(transition: Transition, rule: str | None, queue_names: Mapping[str
         "user_data": UserData(job.user_data or ""),
         "queue_name": queue_names.get(job.queue or ""),
         **job.seconds(transition.seen_at),
+        "url": links.job(job.id),
     }
     return {
         "job": fields,

@@ -73,7 +73,9 @@ def _without_known(tx: Connection, new: Sequence[NewDelivery]) -> Sequence[NewDe
 
 def _message_row(message: Message) -> dict[str, Any]:
     names = ("id", "kind", "bucket", "job_id", "sequence", "rule", "state", "workflow_run")
-    says = {name: getattr(message, name) for name in ("title", "text", "fields", "state", "rule", "job_id")}
+    says = {
+        name: getattr(message, name) for name in ("title", "text", "fields", "state", "rule", "job_id", "public_url")
+    }
     return {
         **{name: getattr(message, name) for name in names},
         "happened_at": ms(message.happened_at),
@@ -133,7 +135,15 @@ def message_of(tx: Connection, number: int) -> Message:
     row = tx.execute(select(messages).join(deliveries).where(deliveries.c.n == number)).one()
     says = json.loads(row.says)
     fields = tuple((name, value) for name, value in says["fields"])
-    return from_row(Message, row, title=says["title"], text=says["text"], fields=fields, event=json.loads(row.event))
+    return from_row(
+        Message,
+        row,
+        title=says["title"],
+        text=says["text"],
+        fields=fields,
+        event=json.loads(row.event),
+        public_url=says.get("public_url"),  # older versions stored none
+    )
 
 
 def states(tx: Connection, ids: Collection[str]) -> dict[str, str]:

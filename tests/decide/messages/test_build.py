@@ -13,6 +13,7 @@ from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.rendering import compiled
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
+from bridge.links import Links
 from bridge.model import (
     DONE,
     FAILED,
@@ -127,6 +128,7 @@ def test_a_test_message_says_that_it_is_one():
     assert "test" in message.text
     assert message.event["time"] == "2026-11-21T12:00:00Z"
     assert message.event["sequence"] == "0000000001"
+    assert message.event["data"] == {"test": True, "notifier": "ops", "url": None}
     assert message.id != test_message("ops", nonce="n2", now=NOON).id
 
 
@@ -284,7 +286,7 @@ def size(message_event) -> int:
 
 
 def test_the_body_is_the_documented_one():
-    assert event(failed(), "failed", {QUEUE: "vod"}) == {
+    assert event(failed(), "failed", {QUEUE: "vod"}, links=Links("https://bridge.example.com")) == {
         "source": "//media-1250000000.ci.ap-chongqing.myqcloud.com/jobs",
         "type": "ci.job.failed",
         "subject": "j8d1",
@@ -298,6 +300,7 @@ def test_the_body_is_the_documented_one():
             "seen_at": "2026-11-21T12:00:05Z",
             "rule": "failed",
             "watch": "vod",
+            "url": "https://bridge.example.com/jobs/j8d1",
             "job": {
                 "id": "j8d1",
                 "tag": "Transcode",
