@@ -25,6 +25,10 @@ class Links:
         """Return the list of the deliveries that the digest with this delivery id sums up."""
         return self._page("/deliveries", digest=delivery_id)
 
+    def dead_letters(self, notifier: str) -> str | None:
+        """Return the list of what could not be sent to a notifier, where it can be resent."""
+        return self._page("/deliveries", state="dead", notifier=notifier)
+
     def silence(self, rule: str) -> str | None:
         """Return the form that silences a rule."""
         return self._page("/silences/add", rule=rule)

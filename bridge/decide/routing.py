@@ -109,6 +109,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
             zone=book.zone,
             level_event=verdict.level_event,
             links=links,
+            mention=rule.mention,
         )
         if built.fault:
             errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))

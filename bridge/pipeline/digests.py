@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.digest import FIRST, Digest, Member, digest_delivery
+from bridge.decide.messages.digest import MOST_COUNTED, Digest, Member, digest_delivery
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Hold, Silence
@@ -57,12 +57,13 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     if due is None or not counts or (due.gate == "group" and rule and _exceeds_throttle(tx, due, rule, now)):
         return False
     silence = silences.get(tx, due.name) if due.gate == "silence" else None
-    first = [Member(**facts) for facts in digests.first(tx, n, counts, FIRST)]
+    first = [Member(**facts) for facts in digests.first(tx, n, counts, MOST_COUNTED)]
     digest = Digest(**asdict(due), counts=counts, first=first, origin=digests.origin(tx, n))
     over = [] if silence else _ended_silences(tx, due, book, now)
     note = " ".join(f"{ended} is over." for ended in over) or None
     links = public_url.links(tx)
-    new = digest_delivery(digest, silence, zone=book.zone, now=now, note=note, links=links)
+    mention = rule.mention if rule and due.gate == "group" else ()
+    new = digest_delivery(digest, silence, now=now, note=note, links=links, mention=mention)
     entries.put(tx, [new], now=now)
     digests.merged(tx, n, new.id, now=now)
     silences.mark_notified(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])

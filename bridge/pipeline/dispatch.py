@@ -17,7 +17,7 @@ from bridge.decide.retries import BREAKER_THRESHOLD, breaker_pause, counts_from,
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
 from bridge.pipeline.digests import send_due_digests
-from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallback, retry_of
+from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallbacks, retry_of
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
@@ -222,12 +222,11 @@ class Dispatcher:
         self._count_failures(tx, [result.attempt for result in kept], now)
         for result in kept:
             outcome, notifier = result.attempt.outcome, result.attempt.delivery.notifier
-            if result.dead:
-                notify_fallback(tx, result.attempt, self.book(), now)
-            elif isinstance(outcome, Rejected):
+            if not result.dead and isinstance(outcome, Rejected):
                 advice = f"its deliveries wait; fix the cause, then `ci-bridge notifier resume {notifier}`"
                 facts = {"notifier": notifier, "reason": outcome.why, "advice": advice}
                 logger.error("notifier paused", extra=facts)
+        notify_fallbacks(tx, [result.attempt for result in kept if result.dead], self.book(), now)
         return lost
 
     def _recover(self, tx: Connection) -> None:

@@ -6,18 +6,31 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate
-from bridge.decide.templates.functions import Names, TemplateFault, variables
+from bridge.decide.templates.functions import LINKS, Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, basename, cut, ident, shown
 from bridge.links import NO_LINKS, Links
-from bridge.model import DONE, FAILED, GONE, NEW, OUTPUTS_KEPT, Message, NewDelivery, Notifier, Transition
+from bridge.model import (
+    DONE,
+    FAILED,
+    GONE,
+    NEW,
+    NOT_SENT_TO,
+    OUTPUTS_KEPT,
+    Hold,
+    Job,
+    Message,
+    NewDelivery,
+    Notifier,
+    Transition,
+)
 
 # --- the event: the body that a webhook gets, less `specversion` and `id` -------------------------------------------
 
@@ -233,8 +246,20 @@ def delivery_to(
 
 def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, own: PerNotifier = _FOR_ANY) -> NewDelivery:
     """Return the delivery to a fallback of a message that could not be sent to the notifier `dead`."""
-    delivery = delivery_to(message, notifier, note=f"This could not be sent to {dead}: {why}", own=own)
+    delivery = delivery_to(message, notifier, note=f"{NOT_SENT_TO}{dead}: {why}", own=own)
     return replace(delivery, id=ident("dlv", message.id, dead, notifier.name))
+
+
+_GATHERED_FOR = timedelta(seconds=10)
+_LONGEST_WHY = 300  # characters
+_LONGEST_REASON = 60
+
+
+def gathered(dead: str, why: str, *, status: int | None, now: datetime) -> Hold:
+    """Return what collects the messages that the notifier `dead` did not get for one reason, for a short time."""
+    reason = str(status) if status and status >= 300 else cut(why.partition(": ")[0], _LONGEST_REASON)
+    label = json.dumps([["reason", reason], ["why", cut(why, _LONGEST_WHY)]], ensure_ascii=False)
+    return Hold(gate="fallback", name=dead, until=now + _GATHERED_FOR, key=ident("key", reason), label=label)
 
 
 # --- messages -------------------------------------------------------------------------------------------------------
@@ -260,10 +285,11 @@ def build(
     zone: ZoneInfo = UTC,
     level_event: LevelEvent | None = None,
     links: Links = NO_LINKS,
+    mention: tuple[str, ...] = (),
 ) -> Built:
     """Return the message of a transition, or of the time in state that it began (or ended, if that is `recovered`).
 
-    Without a rule it is sent manually.
+    Without a rule it is sent manually. That a job has recovered mentions nobody.
     """
     names = variables(transition, rule, queue_names, zone=zone, links=links)
     recovered = level_event and level_event.recovered
@@ -290,6 +316,9 @@ def build(
         state=transition.to,
         rule=rule,
         public_url=links.base,
+        file=file_of(transition.job),
+        mention=() if recovered else mention,
+        links=tuple(names[LINKS]),
         happened_at=happened_at(transition, level_event),
     )
     return Built(message=message, names=names, fault=fault)
@@ -315,17 +344,26 @@ def default_title(transition: Transition, level_event: LevelEvent | None = None)
         what = f"{'still ' if level_event.again else ''}{level_event.state} for {lasted}"
         if level_event.recovered:
             what = f"{transition.to} after {lasted} {level_event.state}"
-    return f"{job.tag or 'Job'} {what}: {basename(job.input or '') or job.id}"
+    return f"{job.tag or 'Job'} {what}: {file_of(job)}"
+
+
+_SHORT_ID = 8
+
+
+def file_of(job: Job) -> str:
+    """Return what people call a job: the name of its input, else the beginning of its id."""
+    return basename(job.input or "") or job.id[:_SHORT_ID]
 
 
 def default_text(transition: Transition, level_event: LevelEvent | None = None) -> str:
     """Say in one line what a person wants to know first."""
     job, seconds = transition.job, transition.job.seconds(transition.seen_at)
     if level_event and not level_event.recovered:
-        limit = human(level_event.after.total_seconds())
-        return f"{level_event.state} since {iso(level_event.since)}; the rule allows {limit}"
+        limit, progress = human(level_event.after.total_seconds()), job.progress
+        done = "" if progress is None else f"; {progress} % done"
+        return f"{level_event.state} since {iso(level_event.since)}; the rule allows {limit}{done}"
     if transition.to == FAILED:
-        return job.message or "CI gave no reason."
+        return _reason(job)
     if transition.to == GONE:
         return f"CI no longer knows this job; it was {transition.was} when last seen."
     if job.ended_at and seconds["duration"] is not None:
@@ -334,6 +372,12 @@ def default_text(transition: Transition, level_event: LevelEvent | None = None) 
     if transition.was == NEW:
         return "seen for the first time"
     return f"was {transition.was} before"
+
+
+def _reason(job: Job) -> str:
+    if not job.code or job.code in (job.message or ""):
+        return job.message or "CI gave no reason."
+    return f"{job.message} ({job.code})" if job.message else f"CI gave no reason but {job.code}."
 
 
 def _fields(names: tuple[str, ...], job: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -248,6 +248,7 @@ class Rule:
     level: LevelSpec | None = None
     group: Grouping | None = None
     throttle: Rate | None = None
+    mention: tuple[str, ...] = ()  # ids of people and groups in Slack, "here", "channel"
 
     def why_not(self, facts: Facts) -> str | None:
         """Return the first condition that says no, with the value it saw; None when all hold.

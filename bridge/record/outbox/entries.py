@@ -71,11 +71,12 @@ def _without_known(tx: Connection, new: Sequence[NewDelivery]) -> Sequence[NewDe
     return [delivery for delivery in new if delivery.id not in known]
 
 
+_SAYS = ("title", "text", "fields", "state", "rule", "job_id", "public_url", "file", "mention", "links")
+
+
 def _message_row(message: Message) -> dict[str, Any]:
     names = ("id", "kind", "bucket", "job_id", "sequence", "rule", "state", "workflow_run")
-    says = {
-        name: getattr(message, name) for name in ("title", "text", "fields", "state", "rule", "job_id", "public_url")
-    }
+    says = {name: getattr(message, name) for name in _SAYS}
     return {
         **{name: getattr(message, name) for name in names},
         "happened_at": ms(message.happened_at),
@@ -85,7 +86,7 @@ def _message_row(message: Message) -> dict[str, Any]:
 
 
 # A transaction that needs several digests takes them in this order, so two workers never wait for each other.
-_LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3}
+_LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3, "flood": 4, "fallback": 5}
 
 
 def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int, dict[str, Any]]:
@@ -142,7 +143,10 @@ def message_of(tx: Connection, number: int) -> Message:
         text=says["text"],
         fields=fields,
         event=json.loads(row.event),
-        public_url=says.get("public_url"),  # older versions stored none
+        public_url=says.get("public_url"),  # older versions stored neither this nor what follows
+        file=says.get("file"),
+        mention=tuple(says.get("mention", ())),
+        links=tuple((label, url) for label, url in says.get("links", ())),
     )
 
 
