@@ -12,6 +12,9 @@ class Links:
 
     base: str | None = None
 
+    def overview(self) -> str | None:
+        return self._page("/")
+
     def job(self, job_id: str) -> str | None:
         return self._page(f"/jobs/{quote(job_id)}")
 
@@ -22,6 +25,10 @@ class Links:
         """Return the list of the deliveries that the digest with this delivery id sums up."""
         return self._page("/deliveries", digest=delivery_id)
 
+    def dead_letters(self, notifier: str) -> str | None:
+        """Return the list of what could not be sent to a notifier, where it can be resent."""
+        return self._page("/deliveries", state="dead", notifier=notifier)
+
     def silence(self, rule: str) -> str | None:
         """Return the form that silences a rule."""
         return self._page("/silences/add", rule=rule)
@@ -30,3 +37,6 @@ class Links:
         if not self.base:
             return None
         return f"{self.base.rstrip('/')}{path}" + (f"?{urlencode(query)}" if query else "")
+
+
+NO_LINKS = Links()

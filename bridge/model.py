@@ -8,7 +8,7 @@ Times are aware and in UTC. Nothing here does I/O or reads a clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, time, timedelta
 from enum import StrEnum
@@ -34,6 +34,12 @@ NEW = "new"  # the `from` of a job seen for the first time
 GONE = "gone"  # CI no longer knows the id
 DONE = frozenset({SUCCESS, FAILED, CANCEL})
 CLOSED = DONE | {GONE}  # nothing more is expected of these, so they are not followed
+_WORST = {FAILED: 0, GONE: 1, CANCEL: 2, SUCCESS: 9}
+
+
+def worst_first(states: Iterable[str]) -> list[str]:
+    """Return states in the order in which they concern a person."""
+    return sorted(states, key=lambda state: (_WORST.get(state, 5), state))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,15 +302,16 @@ class Grouping:
     most: int | None = None
 
 
-Gate = Literal["group", "throttle", "mute", "silence", "flood"]
+Gate = Literal["group", "throttle", "mute", "silence", "flood", "fallback"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """Why a message is not sent at once: it goes into a digest of this gate, which is sent at `until`.
 
-    `name` is the rule (for a group or throttle), the mute, or the silence's id; `key` distinguishes the digests of one
-    gate, and `label` (JSON) is what the messages of this one have in common. With `drop` it is never sent.
+    `name` is the rule (for a group or throttle), the mute, the silence's id, the channel (for a flood), or the notifier
+    that failed (for a fallback); `key` distinguishes the digests of one gate, and `label` (JSON) is what the messages
+    of this one have in common. With `drop` it is never sent.
     """
 
     gate: Gate
@@ -348,6 +355,7 @@ class Notifier:
     """
 
     type: ClassVar[str] = ""
+    is_for_people: ClassVar[bool] = False  # a fallback of this type is told of many failures at once
 
     name: str
     retry: timedelta = timedelta(hours=24)
@@ -445,6 +453,7 @@ class SlackNotifier(Notifier):
     """
 
     type: ClassVar[str] = "slack"
+    is_for_people: ClassVar[bool] = True
 
     channel: str | None = None
     token: str | None = field(default=None, repr=False)
@@ -534,7 +543,14 @@ class Message:
     state: str | None = None  # the one it reports
     rule: str | None = None
     counts: Mapping[str, int] | None = None  # of a workflow's root: how many jobs are in each state
+    public_url: str | None = None  # where this bridge's pages are, for links
+    file: str | None = None  # the name of the job's file, or its short id; it is in the default title
+    mention: tuple[str, ...] = ()  # whom it calls in a chat: ids of people and groups, "here", "channel"
+    links: tuple[tuple[str, str], ...] = ()  # (label, URL) of those that title and text have as "label (URL)"
     happened_at: datetime
+
+
+NOT_SENT_TO = "This could not be sent to "  # how the note of a fallback's delivery begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -571,6 +587,9 @@ class Delivery:
     `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule and job_id. `root`
     is the receipt of the first message of its thread, if there is one; `wanted` is what that should show, where it is
     edited, and `wanted_no` its number.
+    `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule, job_id, public_url,
+    file, mention and links. `root` is the receipt of the first message of its thread, if there is one; `wanted` is what
+    that should show, where it is edited, and `wanted_no` its number.
     """
 
     n: int  # the number of its row

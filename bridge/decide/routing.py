@@ -13,6 +13,7 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Verdict
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
+from bridge.links import NO_LINKS, Links
 from bridge.model import Alarm, Message, NewDelivery, Notifier, Transition
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -64,30 +65,35 @@ class RoutingResult:
     ended_silences: Mapping[str, str] = field(default_factory=dict)
 
 
-def route(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> RoutingResult:
+def route(
+    transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = (), *, links: Links = NO_LINKS
+) -> RoutingResult:
     """Match a transition and build its messages; `alarms` are those of the time in state that it ends."""
-    return _result(transition, evaluate(transition, book.matcher, gates, alarms), book, gates)
+    return _result(transition, evaluate(transition, book.matcher, gates, alarms), book, gates, links)
 
 
-def route_overdue(time: TimeInState, book: Rulebook, gates: Gates, now: datetime) -> list[RoutingResult]:
+def route_overdue(
+    time: TimeInState, book: Rulebook, gates: Gates, now: datetime, *, links: Links = NO_LINKS
+) -> list[RoutingResult]:
     """Return one result for each level rule whose limit the job exceeds, and that has news of it."""
     step = replace(time.began, seen_at=now)
-    return [_result(step, [verdict], book, gates) for verdict in evaluate_overdue(time, book.matcher, gates, now)]
+    verdicts = evaluate_overdue(time, book.matcher, gates, now)
+    return [_result(step, [verdict], book, gates, links) for verdict in verdicts]
 
 
 def manual_delivery(
-    transition: Transition, book: Rulebook, notifier: Notifier, author: str
+    transition: Transition, book: Rulebook, notifier: Notifier, author: str, *, links: Links = NO_LINKS
 ) -> tuple[NewDelivery, str | None]:
     """Build what a person sends to a notifier about a transition; and why its own template did not render.
 
     It has the default text, as no rule names another, and passes no gate: somebody wants it now.
     """
-    built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone)
+    built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone, links=links)
     own = per_notifier(notifier, built.names)
     return delivery_to(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
 
 
-def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
+def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates, links: Links) -> RoutingResult:
     deliveries: list[NewDelivery] = []
     errors: list[TemplateError] = []
     ended_silences: dict[str, str] = {}
@@ -96,7 +102,16 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
         if not verdict.notifiers:
             continue
         rule, template = verdict.rule, book.templates.get(verdict.rule.template or "", MessageTemplate())
-        built = build(step, rule.name, template, book.queue_names, zone=book.zone, level_event=verdict.level_event)
+        built = build(
+            step,
+            rule.name,
+            template,
+            book.queue_names,
+            zone=book.zone,
+            level_event=verdict.level_event,
+            links=links,
+            mention=rule.mention,
+        )
         if built.fault:
             errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))
         for name in verdict.notifiers:
@@ -122,7 +137,9 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
     )
 
 
-def root_message(routing: RoutingResult, book: Rulebook, notifier: str, rule: str | None) -> Message | None:
+def root_message(
+    routing: RoutingResult, book: Rulebook, notifier: str, rule: str | None, *, links: Links = NO_LINKS
+) -> Message | None:
     """Return what the first message of a job's thread shows now, also where no rule notifies of it.
 
     `rule` is the one whose message it showed before. None: a level rule that is not for this notifier.
@@ -134,7 +151,7 @@ def root_message(routing: RoutingResult, book: Rulebook, notifier: str, rule: st
         return None
     named = next((found for found in book.rules if found.name == rule), None)
     template = book.templates.get((named and named.template) or "", MessageTemplate())
-    return build(routing.transition, rule, template, book.queue_names, zone=book.zone).message
+    return build(routing.transition, rule, template, book.queue_names, zone=book.zone, links=links).message
 
 
 def workflow_message(transition: Transition, message: Message, states: Mapping[str, str]) -> Message:

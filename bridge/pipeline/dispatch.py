@@ -19,7 +19,7 @@ from bridge.model import Attempt, Breaker, Delivery, Notifier, Rejected, RetryLa
 from bridge.pipeline import edits, flood
 from bridge.pipeline.digests import send_due_digests
 from bridge.pipeline.edits import ClaimedEdits
-from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallback, retry_of
+from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallbacks, retry_of
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.claims import Share
@@ -274,12 +274,11 @@ class Dispatcher:
             edits.settle(tx, edited, self.book(), lease=f"{self.worker}.{next(self._claims)}", now=now)
         for result in kept:
             outcome, notifier = result.attempt.outcome, result.attempt.delivery.notifier
-            if result.dead:
-                notify_fallback(tx, result.attempt, self.book(), now)
-            elif isinstance(outcome, Rejected):
+            if not result.dead and isinstance(outcome, Rejected):
                 advice = f"its deliveries wait; fix the cause, then `ci-bridge notifier resume {notifier}`"
                 facts = {"notifier": notifier, "reason": outcome.why, "advice": advice}
                 logger.error("notifier paused", extra=facts)
+        notify_fallbacks(tx, [result.attempt for result in kept if result.dead], self.book(), now)
         return lost
 
     def _recover(self, tx: Connection) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt, Reason, Rejected, RetryLater, RootEdit, Sent, SharedLimit
-from bridge.pipeline.housekeeping import CLAIM_LEASE, notify_fallback, retry_of
+from bridge.pipeline.housekeeping import CLAIM_LEASE, notify_fallbacks, retry_of
 from bridge.record.outbox import claims, entries, limits, results, roots
 from bridge.record.outbox.results import Ended
 
@@ -142,7 +142,7 @@ def _give_up(
         delivery = claims.claim_held(tx, number, lease=lease, lease_for=CLAIM_LEASE, now=now)
         dead = replace(attempt, delivery=delivery, outcome=Rejected(f"the edit that shows it failed: {why}"), seconds=0)
         results.settle(tx, [Ended(dead)], now=now)
-        notify_fallback(tx, dead, book, now)
+        notify_fallbacks(tx, [dead], book, now)
 
 
 def _facts(edit: RootEdit, why: str = "") -> dict[str, str]:

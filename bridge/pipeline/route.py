@@ -16,8 +16,9 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.links import Links
 from bridge.model import DONE, GONE, Alarm, Content, Message, Transition, Watch
-from bridge.record import counters, rulesets
+from bridge.record import counters, public_url, rulesets
 from bridge.record.counters import Count, timed
 from bridge.record.outbox import entries, roots, silences
 from bridge.record.polling import snapshots, time_in_state
@@ -40,7 +41,10 @@ def route_all(
         return ()
     gates = current_gates(tx, book, now)
     fired = time_in_state.ended_by(tx, transitions) if book.matcher.levels else {}
-    routings = [route(transition, book, gates, fired.get(transition.job.id, ())) for transition in transitions]
+    links = public_url.links(tx)
+    routings = [
+        route(transition, book, gates, fired.get(transition.job.id, ()), links=links) for transition in transitions
+    ]
     matches = [
         [(verdict.rule.name, verdict.notifiers) for verdict in routing.verdicts if verdict.kind == "transition"]
         for routing in routings
@@ -82,12 +86,12 @@ def route_overdue_jobs(
         began_before=as_of - min(level.after for level in levels),
         gone_after=as_of - GONE_FOR - max(gone) if gone else None,
     )
-    gates = current_gates(tx, book, now)
+    gates, links = current_gates(tx, book, now), public_url.links(tx)
     routings: list[RoutingResult] = []
     for began, alarms, stream in found:
         if not saw(stream, began):
             continue
-        for routing in route_overdue(TimeInState(began=began, alarms=alarms), book, gates, as_of):
+        for routing in route_overdue(TimeInState(began=began, alarms=alarms), book, gates, as_of, links=links):
             for verdict in routing.verdicts:
                 _fire(tx, began, verdict, alarms.get(verdict.rule.name), as_of)
             routings.append(routing)
@@ -140,20 +144,20 @@ def _show_newest(tx: Connection, routings: Sequence[RoutingResult], book: Rulebo
                 about[name, thread].append(routing)
     wishes: dict[roots.Key, tuple[Content, Mapping[str, str]]] = {}
     for root in roots.find(tx, about):
-        message, states = _newest(root, about[root.key], book)
+        message, states = _newest(root, about[root.key], book, public_url.links(tx))
         if message and stored.get(root.key) != message.id:
             wishes[root.key] = entries.content_of(message), states
     roots.change(tx, wishes, now=now)
 
 
 def _newest(
-    root: roots.Root, routings: Sequence[RoutingResult], book: Rulebook
+    root: roots.Root, routings: Sequence[RoutingResult], book: Rulebook, links: Links
 ) -> tuple[Message | None, Mapping[str, str]]:
     """Return what a root should show after these, and the states of its workflow's jobs."""
     name, thread = root.key
     last = routings[-1]
     rule = json.loads(root.wanted.says).get("rule") if root.wanted else None
-    message = root_message(last, book, name, rule)
+    message = root_message(last, book, name, rule, links=links)
     job = last.transition.job
     if message is None or not job.workflow_run or not thread.endswith(f"{job.bucket}/{job.workflow_run}"):
         return message, {}

@@ -249,6 +249,7 @@ class Rule:
     group: Grouping | None = None
     throttle: Rate | None = None
     urgent: bool = False  # its messages go first
+    mention: tuple[str, ...] = ()  # ids of people and groups in Slack, "here", "channel"
 
     def why_not(self, facts: Facts) -> str | None:
         """Return the first condition that says no, with the value it saw; None when all hold.

@@ -38,16 +38,13 @@ class RuleTest:
     expect: tuple[str, ...]
 
 
-DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageTemplate:
     """A [template.NAME] of rules.toml, compiled. What is None has the default text."""
 
     title: Template | None = None
     text: Template | None = None
-    fields: tuple[str, ...] = DEFAULT_FIELDS
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,9 @@ def _without_known(tx: Connection, new: Sequence[NewDelivery]) -> Sequence[NewDe
     return [delivery for delivery in new if delivery.id not in known]
 
 
+_SAYS = ("title", "text", "fields", "state", "rule", "job_id", "public_url", "file", "mention", "links")
+
+
 def _message_row(message: Message) -> dict[str, Any]:
     names = ("id", "kind", "bucket", "job_id", "sequence", "rule", "state", "workflow_run")
     content = content_of(message)
@@ -89,7 +92,7 @@ def _message_row(message: Message) -> dict[str, Any]:
 
 def content_of(message: Message) -> Content:
     """Return what a delivery of a message shows."""
-    says = {name: getattr(message, name) for name in ("title", "text", "fields", "state", "rule", "job_id")}
+    says = {name: getattr(message, name) for name in _SAYS}
     more: dict[str, Any] = {"digest": True} if message.kind == "digest" else {}
     if message.counts is not None:
         more["counts"] = dict(message.counts)
@@ -145,7 +148,7 @@ def _shown_by_edits(
 # --- gates ----------------------------------------------------------------------------------------------------------
 
 # A transaction that needs several digests takes them in this order, so two workers never wait for each other.
-_LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3, "flood": 4}
+_LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3, "flood": 4, "fallback": 5}
 
 
 def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int, dict[str, Any]]:
@@ -195,7 +198,18 @@ def message_of(tx: Connection, number: int) -> Message:
     row = tx.execute(select(messages).join(deliveries).where(deliveries.c.n == number)).one()
     says = json.loads(row.says)
     fields = tuple((name, value) for name, value in says["fields"])
-    return from_row(Message, row, title=says["title"], text=says["text"], fields=fields, event=json.loads(row.event))
+    return from_row(
+        Message,
+        row,
+        title=says["title"],
+        text=says["text"],
+        fields=fields,
+        event=json.loads(row.event),
+        public_url=says.get("public_url"),  # older versions stored neither this nor what follows
+        file=says.get("file"),
+        mention=tuple(says.get("mention", ())),
+        links=tuple((label, url) for label, url in says.get("links", ())),
+    )
 
 
 def states(tx: Connection, ids: Collection[str]) -> dict[str, str]:
