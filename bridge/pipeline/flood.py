@@ -9,11 +9,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from bridge.decide.retries import BREAKER_THRESHOLD
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Hold
 from bridge.record.database import Database
-from bridge.record.outbox import claims, digests
-from bridge.record.outbox.claims import Share, Waiting
+from bridge.record.outbox import claims, digests, floods
+from bridge.record.outbox.claims import Share
+from bridge.record.outbox.floods import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +27,12 @@ Users = list[tuple[str, Share]]
 
 def fold(db: Database, book: Rulebook, shares: Mapping[str, Sequence[Share]], now: datetime) -> int:
     """Move what would wait for longer than a minute into the digests of its channels; return how many."""
-    users = _users(book, shares)
-    with db.read() as tx:
-        flooded = [limit for limit, mine in users.items() if _is_flooded(tx, mine, book, now)]
     folded = 0
+    with db.read() as tx:
+        # What waits for a notifier that is paused, or does not answer, does not wait for the channel.
+        names = claims.available(tx, shares, now=now, threshold=BREAKER_THRESHOLD)
+        users = _users(book, {name: shares[name] for name in names})
+        flooded = [limit for limit, mine in users.items() if _is_flooded(tx, mine, book, now)]
     for limit in flooded:
         with db.write() as tx:
             folded += (count := _fold(tx, users[limit], now))
@@ -51,7 +55,7 @@ def _is_flooded(tx: Connection, users: Users, book: Rulebook, now: datetime) -> 
     places = max(most, min(_places(share) for _, share in users))
     waiting = 0
     for name, share in users:
-        waiting += claims.count_waiting(tx, name, share, now=now, most=places + 1 - waiting)
+        waiting += floods.count_waiting(tx, name, share, now=now, most=places + 1 - waiting)
     return waiting > places
 
 
@@ -61,12 +65,12 @@ def _places(share: Share) -> int:
 
 
 def _fold(tx: Connection, users: Users, now: datetime) -> int:
-    waiting = [(row, name, share) for name, share in users for row in claims.waiting(tx, name, share, now=now)]
+    waiting = [(row, name, share) for name, share in users for row in floods.waiting(tx, name, share, now=now)]
     waiting.sort(key=lambda found: (not found[0].urgent, found[0].due_at, found[0].n))
     places = min(_places(share) for _, share in users)
     late = waiting[places : places + _AT_ONCE]
     # What follows a folded message of the same job is folded too, as the digest comes after it.
-    open_lanes = claims.folded_lanes(tx, [name for name, _ in users])
+    open_lanes = floods.folded_lanes(tx, [name for name, _ in users])
     late += [found for found in waiting[:places] if (found[1], found[0].lane) in open_lanes]
     folded: dict[tuple[str, Share], list[Waiting]] = defaultdict(list)
     for row, name, share in late:
@@ -83,4 +87,4 @@ def _hold(tx: Connection, name: str, share: Share, rows: Sequence[Waiting], now:
     hold = Hold(gate="flood", name=share.limit.name, until=now + _WAIT)
     channel = share.channel if share.channels else None
     taken = digests.add_members(tx, hold, name, len(rows), channel=channel, now=now)
-    return claims.fold(tx, [row.n for row in rows], digest=taken[0], name=share.limit.name, now=now)
+    return floods.fold(tx, [row.n for row in rows], digest=taken[0], name=share.limit.name, now=now)

@@ -31,20 +31,16 @@ from sqlalchemy import (
 )
 
 from bridge.model import Breaker, Delivery, Reason, SharedLimit
-from bridge.record import counters
 from bridge.record.clocks import run_at, run_ms
-from bridge.record.counters import Count
-from bridge.record.database import at, ms, skip_locked
+from bridge.record.database import at, ms
 from bridge.record.outbox import entries, limits, roots
 from bridge.record.outbox.limits import LimitState
 from bridge.record.schema import (
     DUE_AT_ONCE,
-    HELD,
     SENDING,
     WAITING,
     attempts,
     deliveries,
-    digests,
     messages,
     notifiers,
     state_is,
@@ -81,6 +77,13 @@ class Share:
     channel: str = ""
     channels: tuple[str, ...] = ()
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """What statements need that ask for the channel."""
+        if not self.channels:
+            return {}
+        return {"to_channel": self.channel, "channels": list(self.channels), "first_channel": self.channels[0]}
+
 
 # --- the statements -------------------------------------------------------------------------------------------------
 
@@ -96,7 +99,7 @@ _NOTIFIERS = (
 )
 
 _WAITING = (deliveries.c.notifier == bindparam("of"), state_is(WAITING))
-_DUE = (*_WAITING, _due_at <= bindparam("now"))
+DUE = (*_WAITING, _due_at <= bindparam("now"))
 
 
 class Selection(Enum):
@@ -115,7 +118,7 @@ class Selection(Enum):
 @cache
 def _claim(dialect: str, selection: Selection, by_channel: bool = False) -> Any:
     """Return the statement that claims up to :room deliveries of one notifier; `by_channel`: for :channel alone."""
-    latest = select(_due_at).where(*_DUE).order_by(_due_at.desc()).limit(_LATEST).subquery()
+    latest = select(_due_at).where(*DUE).order_by(_due_at.desc()).limit(_LATEST).subquery()
     only: dict[Selection, list[ColumnElement[bool]]] = {
         Selection.THESE: [_n.in_(bindparam("numbers", expanding=True))],
         Selection.NEWEST: [deliveries.c.attempts == literal_column("0")],
@@ -127,9 +130,9 @@ def _claim(dialect: str, selection: Selection, by_channel: bool = False) -> Any:
         Selection.URGENT: [deliveries.c.urgent_since.is_not(None)],
         Selection.ROOT: [or_(deliveries.c.thread.is_(None), ~_has_root())],
     }
-    due = (*_WAITING, ~_is_scheduled(deliveries)) if selection is Selection.PAUSED else _DUE
+    due = (*_WAITING, ~_is_scheduled(deliveries)) if selection is Selection.PAUSED else DUE
     order = (_due_at.desc(), _n.desc()) if selection is Selection.NEWEST else (_due_at, _n)
-    which = [*only.get(selection, []), *([_goes_to_channel()] if by_channel else [])]
+    which = [*only.get(selection, []), *([goes_to_channel()] if by_channel else [])]
     pick = select(_n).where(*due, *which, _is_first()).order_by(*order).limit(bindparam("room"))
     if dialect == "postgresql":
         # In a CTE, or the planner may run the locking SELECT again and take more than the limit.
@@ -145,7 +148,7 @@ def _has_root() -> ColumnElement[bool]:
     return exists().where(*mine, threads.c.receipt != "")
 
 
-def _goes_to_channel() -> ColumnElement[bool]:
+def goes_to_channel() -> ColumnElement[bool]:
     known = deliveries.c.channel.in_(bindparam("channels", expanding=True))
     return case((known, deliveries.c.channel), else_=bindparam("first_channel")) == bindparam("to_channel")
 
@@ -430,8 +433,8 @@ def _claimed(
     channels, looks = share.channels if share else (), Counter() if looks is None else looks
     for selection in selections if room > 0 else ():
         values = {"of": notifier.name, "room": room, **lease, **more}
-        if share and channels:
-            values |= {"to_channel": share.channel, "channels": list(channels), "first_channel": channels[0]}
+        if share:
+            values |= share.values
         if tx.dialect.name == "postgresql":
             claim = _claim_and_read(selection, bool(channels))
             rows = tx.execute(claim, values | {"seen": notifier.claims + looks[notifier.name]}).all()
@@ -468,81 +471,6 @@ def claim_held(tx: Connection, number: int, *, lease: str, lease_for: timedelta,
     )
     tx.execute(mine.values(state=SENDING, lease=lease, lease_until=ms(now + lease_for)))
     return _delivery(tx.execute(_READ, {"numbers": [number]}).one())
-
-
-# --- what waits for a limit, and may be folded into a digest --------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A delivery that waits for a shared limit. `may_fold`: nobody asked for it, and it was not attempted."""
-
-    n: int
-    due_at: int
-    lane: str | None
-    urgent: bool
-    may_fold: bool
-
-
-_NO_FOLD = ("digest", "test")  # kinds of messages
-
-
-def _uses(notifier: str, share: Share, now: datetime) -> tuple[list[ColumnElement[bool]], dict[str, Any]]:
-    """Return the condition for what waits for a share, and its values."""
-    conditions = [*_DUE, *([_goes_to_channel()] if share.channels else [])]
-    values: dict[str, Any] = {"of": notifier, "now": ms(now)}
-    if share.channels:
-        values |= {"to_channel": share.channel, "channels": list(share.channels), "first_channel": share.channels[0]}
-    return conditions, values
-
-
-def count_waiting(tx: Connection, notifier: str, share: Share, *, now: datetime, most: int) -> int:
-    """Return how many deliveries wait for a share, `most` at the most."""
-    conditions, values = _uses(notifier, share, now)
-    found = select(_n).where(*conditions).limit(max(0, most)).subquery()
-    return int(tx.execute(select(func.count()).select_from(found), values).scalar_one())
-
-
-def waiting(tx: Connection, notifier: str, share: Share, *, now: datetime) -> list[Waiting]:
-    """Return what waits for a share, the oldest first."""
-    conditions, values = _uses(notifier, share, now)
-    columns = (_n, _due_at, deliveries.c.lane, deliveries.c.urgent_since, deliveries.c.attempts, deliveries.c.batch)
-    found = select(*columns, messages.c.kind).join(messages).where(*conditions).order_by(_due_at, _n)
-    return [
-        Waiting(
-            n=row.n,
-            due_at=row.due_at,
-            lane=row.lane,
-            urgent=row.urgent_since is not None,
-            may_fold=row.urgent_since is None
-            and row.attempts == 0
-            and row.batch is None
-            and row.due_at != DUE_AT_ONCE
-            and row.kind not in _NO_FOLD,
-        )
-        for row in tx.execute(found, values)
-    ]
-
-
-def folded_lanes(tx: Connection, names: Collection[str]) -> set[tuple[str, str | None]]:
-    """Return (notifier, ordering key) of what was folded into digests that are not sent yet."""
-    open_ = select(digests.c.n).where(
-        digests.c.gate == "flood", digests.c.notifier.in_(names), literal_column("digest.ended_at").is_(None)
-    )
-    held = (deliveries.c.digest.in_(open_), deliveries.c.digest.is_not(None), state_is(HELD))
-    rows = tx.execute(select(deliveries.c.notifier, deliveries.c.lane).where(*held, deliveries.c.lane.is_not(None)))
-    return {(row.notifier, row.lane) for row in rows}
-
-
-def fold(tx: Connection, numbers: Collection[int], *, digest: int, name: str, now: datetime) -> int:
-    """Let deliveries that wait be members of a digest; return how many still waited."""
-    still = skip_locked(tx, select(_n).where(_n.in_(numbers), state_is(WAITING), deliveries.c.attempts == 0))
-    mine = update(deliveries).where(_n.in_(tx.execute(still).scalars().all()))
-    rows = tx.execute(
-        mine.values(state=HELD, digest=digest, held_by=f"flood:{name}").returning(deliveries.c.rule)
-    ).all()
-    counters.add(tx, [Count("suppressed", (row.rule or "", "flood")) for row in rows], now=now)
-    return len(rows)
 
 
 # --- notifiers that are paused, or unavailable ----------------------------------------------------------------------
