@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from bridge.links import Links
@@ -10,7 +13,10 @@ from bridge.record.database import Database
 from bridge.record.schema import shared_texts
 from bridge.wiring.parts import share_public_url
 from tests.conftest import Opener
+from tests.support.http import free_port
+from tests.support.processes import run, worker
 from tests.support.records import rows
+from tests.support.stage import Stage
 
 
 def links(db: Database) -> Links:
@@ -40,3 +46,22 @@ def test_a_database_that_takes_nothing_keeps_nobody_from_starting(
         tx.exec_driver_sql(broken)
     share_public_url(db, "https://bridge.example.com")
     assert [record.message for record in caplog.records] == ["where the pages are could not be stored"]
+
+
+@pytest.mark.parametrize(
+    ("main", "environ", "url"),
+    [
+        (run, {"FLY_APP_NAME": "bridge"}, "https://bridge.fly.dev"),
+        (run, {"FLY_APP_NAME": "bridge", "BRIDGE_PUBLIC_URL": "https://own.example.com"}, "https://own.example.com"),
+        (worker, {"BRIDGE_PUBLIC_URL": "https://own.example.com"}, "https://own.example.com"),
+        (worker, {"FLY_APP_NAME": "bridge"}, None),  # Fly.io says it of processes without pages, too
+    ],
+)
+def test_a_worker_alone_says_only_what_a_person_has_set(
+    tmp_path: Path, sqlite_url: str, main: Callable[[], object], environ: dict[str, str], url: str | None
+) -> None:
+    with Stage(tmp_path, sqlite_url) as stage:
+        process = stage.start_worker(main, PORT=str(free_port()), **environ)
+        stage.await_first_poll()
+        assert links(stage.db) == Links(url)
+        assert stage.stop(process) == 0
