@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, func, select, update
 from bridge.record import counters
 from bridge.record.counters import Count
 from bridge.record.database import ms, skip_locked
-from bridge.record.outbox.claims import DUE, Share
+from bridge.record.outbox.claims import DUE, Share, goes_to_channel
 from bridge.record.outbox.digests import IS_OPEN
 from bridge.record.schema import DUE_AT_ONCE, HELD, WAITING, deliveries, digests, messages, state_is
 
