@@ -31,10 +31,12 @@ class Slack(ManyRequests):
             return may_appear_late(fault.failure.outcome), fault.failure
 
     def _sent(self, transport: SlackTransport, delivery: Delivery, now: datetime, egress: Egress) -> Outcome:
+        calls = ApiCalls(self._web_client(transport, egress), self._notifier, delivery, now)
+        if isinstance(delivery, RootEdit):
+            return calls.edit()
         if self._notifier.url:
             return post_to_hook(transport, self._notifier.url, delivery, now, self._notifier.limit_of(None))
-        calls = ApiCalls(self._web_client(transport, egress), self._notifier, delivery, now)
-        return calls.edit() if isinstance(delivery, RootEdit) else calls.post()
+        return calls.post()
 
     def facts(self) -> dict[str, Any]:
         notifier = self._notifier

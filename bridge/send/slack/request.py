@@ -37,11 +37,12 @@ from bridge.send.slack.answer import (
     refuses_blocks,
 )
 from bridge.send.slack.blocks import Block, blocks, plain
-from bridge.send.slack.client import SlackTransport, SlackWebClient
+from bridge.send.slack.client import DEADLINE_S, SlackTransport, SlackWebClient, Unreachable
 
 # --- what is kept of the first message of a thread, so that later ones find it --------------------------------------
 
-_SHAPE = re.compile(r"([^:]+):([^:]+)(?::(.+?)(?::(\d+))?)?")
+_SHAPE = re.compile(r"([^:]+):([^:]+)(?::(.+?)(?::\d+)?)?")
+_PLACE = re.compile(r"[\w.-]{1,100}")  # a channel's id, or a message's time, in an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Receipt:
         return cls(match[1], match[2], match[3]) if match else None
 
     def __str__(self) -> str:
-        return f"{self.channel}:{self.ts}:{self.configured}"
+        return ":".join(filter(None, (self.channel, self.ts, self.configured)))
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -71,6 +72,9 @@ _NO_PREVIEWS = {"unfurl_links": False, "unfurl_media": False}
 _LATE_POST = timedelta(seconds=10)  # after a post that was not answered in time: it may appear late
 _LOOK_BACK = timedelta(hours=1)  # before a delivery was put into the outbox: clocks may disagree
 _PAGES, _PAGE = 5, 200  # of messages that are looked through for an earlier post
+_CURSOR = re.compile(r"[!-~]{1,1000}")
+_LOOK_UP_LEAVES_S = DEADLINE_S / 2  # of the deadline, for the post
+_WAITS = 3  # attempts of a delivery that wait for a history which Slack fails to read
 _REPEATED = "An earlier attempt was not answered, so this may be a repetition."
 
 logger = logging.getLogger(__name__)
@@ -109,30 +113,31 @@ class ApiCalls:
         named = delivery.channel if delivery.channel in notifier.channels else None
         self._channel = named or notifier.channel or ""
         self._limit: SharedLimit | None = None  # that the last call used up
+        self._may_repeat = False  # an earlier attempt may have posted the message, and cannot be looked for
 
     def post(self) -> Outcome:
         """Post a reply under the root, or a new root, unless an earlier attempt turns out to have done so."""
         try:
-            root = self._root()
-            if self._delivery.unsure:
-                found = self._find(root)
-                if isinstance(found, Sent):
-                    return found
-            if root:
-                try:
-                    return self._under(root)
-                except SlackApiError as fault:
-                    if not posts_anew(error_in(fault.response)):
-                        raise
-                    self._log_new_root(error_in(fault.response))
-            return self._begin()
+            return self._posted()
         except SlackApiError as fault:
             return self._refusal(fault)
 
+    def _posted(self) -> Sent:
+        if root := self._root():
+            try:
+                if self._notifier.shows_by_edits:  # it was put into the outbox before there was a root
+                    return self._edited(root)
+                return self._found(root) or self._replied(root)
+            except SlackApiError as fault:
+                if not posts_anew(error_in(fault.response)):
+                    raise
+                self._log_new_root(error_in(fault.response))
+        return self._found(None) or self._begun()
+
     def edit(self) -> Outcome:
         """Edit the root to show what it should."""
-        root = Receipt.parse(self._delivery.root or "")
-        if root is None or root.configured not in (None, self._notifier.channel, *self._notifier.channels):
+        root, notifier = Receipt.parse(self._delivery.root or ""), self._notifier
+        if root is None or notifier.url or root.configured not in (None, notifier.channel, *notifier.channels):
             return Rejected("the root is not in a channel of the notifier", Reason.GONE)
         try:
             return self._edited(root)
@@ -155,9 +160,7 @@ class ApiCalls:
         root = Receipt.parse(self._delivery.root) if wanted and self._delivery.root else None
         return root if root and root.configured in (None, self._channel) else None
 
-    def _under(self, root: Receipt) -> Sent:
-        if self._notifier.shows_by_edits:  # it was put into the outbox before there was a root
-            return self._edited(root)
+    def _replied(self, root: Receipt) -> Sent:
         posted = self._post(self._delivery, root.channel, thread_ts=root.ts)
         if not is_loose(posted.get("message"), posted.get("ts")):
             return Sent()
@@ -172,7 +175,7 @@ class ApiCalls:
         self._shown(edit, self._newest())
         return Sent(receipt=str(replace(root, configured=root.configured or self._channel)), shown_no=self._shown_no)
 
-    def _begin(self) -> Sent:
+    def _begun(self) -> Sent:
         begun = self._receipt(self._post(self._newest(), self._channel))
         return Sent(receipt=str(begun), shown_no=self._shown_no) if begun else Sent()
 
@@ -192,9 +195,9 @@ class ApiCalls:
     def _receipt(self, posted: Mapping[str, Any] | SlackResponse) -> Receipt | None:
         """Return what makes the message that was posted the root of a thread, if Slack says where it is."""
         channel, ts = posted.get("channel"), posted.get("ts")
-        if not (isinstance(channel, str) and isinstance(ts, str) and channel and ts):
-            return None
-        return Receipt(channel, ts, self._channel)
+        if isinstance(channel, str) and isinstance(ts, str) and _PLACE.fullmatch(channel) and _PLACE.fullmatch(ts):
+            return Receipt(channel, ts, self._channel)
+        return None
 
     def _log_new_root(self, why: str) -> None:
         facts = {"delivery": self._delivery.id, "notifier": self._notifier.name, "why": why}
@@ -202,45 +205,70 @@ class ApiCalls:
 
     # --- an earlier attempt that was not answered ---------------------------------------------------------------
 
-    def _find(self, root: Receipt | None) -> Sent | None:
-        """Look for the message of an earlier attempt by its metadata; where that cannot be read, the next one says so.
+    def _found(self, root: Receipt | None) -> Sent | None:
+        """Return what an earlier attempt has sent under the root, or (None) into the channel, if it may have.
 
-        Raises SlackApiError if Slack asks to wait.
+        Where that cannot be read, the message will say so. Raises SlackApiError or Unreachable if it can soon.
         """
-        try:
-            found = next((message for page in self._messages(root) for message in page if self._is_mine(message)), None)
-        except SlackApiError as fault:
-            if fault.response.status_code == 429:
-                raise
-            self._delivery = _perhaps_repeated(self._delivery)
+        self._may_repeat = False
+        if not self._delivery.unsure:
             return None
-        if found is None:
+        try:
+            with self._client.transport.leaving(_LOOK_UP_LEAVES_S):
+                mine = next(filter(self._is_mine, self._messages(root)), None)
+        except (SlackApiError, Unreachable, _Unreadable) as fault:
+            if self._passes(fault):
+                raise
+            self._may_repeat = True
+            return None
+        if mine is None:
             return None
         logger.info("slack had accepted an earlier attempt", extra={"delivery": self._delivery.id})
-        begun = None if root else self._receipt({"channel": self._channel, "ts": found.get("ts")})
+        begun = None if root else self._receipt({"channel": self._channel, "ts": mine.get("ts")})
         return Sent(receipt=str(begun)) if begun else Sent()
 
-    def _messages(self, root: Receipt | None) -> Iterator[list[Any]]:
+    def _messages(self, root: Receipt | None) -> Iterator[Mapping[str, Any]]:
+        """Yield the messages among which that of an earlier attempt is, newest first."""
         self._limit = self._notifier.read_limit
-        since = (self._delivery.since or self._now) - _LOOK_BACK
-        page = {"oldest": f"{since.timestamp():.6f}", "include_all_metadata": True, "limit": _PAGE}
         call: Callable[..., SlackResponse] = partial(self._client.conversations_history, channel=self._channel)
         if root:
             call = partial(self._client.conversations_replies, channel=root.channel, ts=root.ts)
+        # Without `latest`, the first page has the oldest messages (slackhq/slack-api-docs, issue 4, read 2026-11-30).
+        span = {"oldest": _ts((self._delivery.since or self._now) - _LOOK_BACK), "latest": _ts(self._now + _LOOK_BACK)}
         cursor: str | None = None
         for _ in range(_PAGES):
-            answer = call(cursor=cursor, **page)
-            messages = answer.get("messages")
-            yield [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-            cursor = (answer.get("response_metadata") or {}).get("next_cursor")
+            answer = call(cursor=cursor, include_all_metadata=True, limit=_PAGE, **span)
+            yield from _messages_in(answer)
+            cursor = _next_cursor(answer)
             if not cursor:
                 return
+        raise _Unreadable
+
+    def _passes(self, fault: SlackApiError | Unreachable | _Unreadable) -> bool:
+        """Tell whether it is worth waiting for what stopped a look-up to pass: not for ever, unless Slack asks to."""
+        match fault:
+            case SlackApiError():
+                outcome = self._refusal(fault)
+            case Unreachable():
+                outcome = fault.failure.outcome
+            case _:
+                return False
+        if not isinstance(outcome, RetryLater):
+            return False
+        soon = outcome.reason in (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
+        return outcome.reason == Reason.RATE_LIMITED or (soon and self._delivery.attempts <= _WAITS)
 
     def _is_mine(self, message: Mapping[str, Any]) -> bool:
         match message.get("metadata"):
-            case {"event_type": str(kind), "event_payload": {"delivery": str(id_)}}:
-                return kind == EVENT_TYPE and id_ == self._delivery.id
+            case {"event_type": kind, "event_payload": {"delivery": delivery} as payload}:
+                # Older versions did not write since when. What was sent before it was resent is not meant.
+                mine = (EVENT_TYPE, self._delivery.id, self._since)
+                return (kind, delivery, payload.get("since", self._since)) == mine
         return False
+
+    @property
+    def _since(self) -> str:
+        return self._delivery.since.isoformat() if self._delivery.since else ""
 
     # --- calls --------------------------------------------------------------------------------------------------
 
@@ -250,15 +278,17 @@ class ApiCalls:
             self._client.chat_postMessage,
             channel=channel,
             thread_ts=thread_ts,
-            metadata={"event_type": EVENT_TYPE, "event_payload": {"delivery": self._delivery.id}},
+            metadata={
+                "event_type": EVENT_TYPE,
+                "event_payload": {"delivery": self._delivery.id, "since": self._since},
+            },
             unfurl_links=False,
             unfurl_media=False,
         )
-        return self._shown(post, shown)
+        return self._shown(post, _perhaps_repeated(shown) if self._may_repeat else shown)
 
     def _shown(self, call: Callable[..., SlackResponse], shown: Delivery) -> SlackResponse:
         """Make `call` with blocks; where Slack refuses those, with text only: a plain message beats none."""
-        shown = replace(shown, note=self._delivery.note)
         text, made = blocks(shown, self._now)
         try:
             return call(text=text, blocks=made)
@@ -268,6 +298,30 @@ class ApiCalls:
             _log_refused_blocks(self._delivery, error_in(fault.response))
         none: list[Block] = []  # an edit without any keeps the old ones
         return call(text=plain(shown, self._now), blocks=none)
+
+
+class _Unreadable(Exception):
+    """A history that is none, or longer than what is looked through."""
+
+
+def _ts(at: datetime) -> str:
+    return f"{at.timestamp():.6f}"
+
+
+def _messages_in(answer: SlackResponse) -> Iterator[Mapping[str, Any]]:
+    messages = answer.get("messages")
+    if not isinstance(messages, list):
+        raise _Unreadable
+    return (message for message in messages if isinstance(message, dict))
+
+
+def _next_cursor(answer: SlackResponse) -> str | None:
+    match answer.get("response_metadata"):
+        case {"next_cursor": str(cursor)} if cursor:
+            if not _CURSOR.fullmatch(cursor):
+                raise _Unreadable
+            return cursor
+    return None
 
 
 def _perhaps_repeated(delivery: Delivery) -> Delivery:
