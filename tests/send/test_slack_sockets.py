@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -98,6 +100,37 @@ def test_what_slacks_limits_do_not_let_through_waits_for_the_limit_that_slack_ke
     assert outcome.after is not None
     assert timedelta(seconds=20) < outcome.after <= timedelta(seconds=30)
     assert (last.status if last else None) == 429
+
+
+class Illiterate(SlackLookAlike):
+    """It refuses all blocks."""
+
+    def refusal_of(self, text: str, blocks: Any, *, edit: bool = False) -> str | None:
+        return "invalid_blocks" if blocks else None
+
+
+@pytest.mark.parametrize("way", ["post", "edit", "webhook"])
+def test_a_message_without_its_blocks_gets_through_although_the_refusal_used_up_the_limit(
+    way: str, client: HttpClient
+) -> None:
+    clock, once = [NOON.timestamp()], Rate(count=1, per=timedelta(seconds=30))
+    with Illiterate(clock=lambda: clock[0], limits=Limits(posts=once, tier3=once)) as look_alike:
+        if way == "webhook":
+            slack = Slack(a_slack(url=look_alike.hook_url("C1"), token=None, channel=None))
+        else:
+            slack = Slack(a_slack(token=DEMO_TOKEN, update=True))
+        place = look_alike.workspace.post(look_alike.workspace.channel("C1"), "U000", "here", [])
+        make = partial(a_root_edit, root=f"C1:{place.ts}:C1") if way == "edit" else a_delivery
+        egress = Egress(client, look_alike.api_url)
+        limited, _ = slack.send(make(), NOON, egress)
+        assert isinstance(limited, RetryLater)
+        assert limited.limit
+        clock[0] += 31
+        assert isinstance(slack.send(make(), NOON, egress)[0], Sent)
+        clock[0] += 31
+        newer, _ = slack.send(make(id="d_2", wanted_no=4), NOON, egress)  # its blocks are tried
+        assert isinstance(newer, RetryLater)
+    assert look_alike.posts[-1].text.startswith("❌ Transcode failed")
 
 
 def test_what_is_read_of_slack_is_asked_for_by_a_form(client: HttpClient) -> None:

@@ -74,6 +74,7 @@ _LOOK_BACK = timedelta(hours=1)  # before a delivery was put into the outbox: cl
 _PAGES, _PAGE = 5, 200  # of messages that are looked through for an earlier post
 _CURSOR = re.compile(r"[!-~]{1,1000}")
 _LOOK_UP_LEAVES_S = DEADLINE_S / 2  # of the deadline, for the post
+_PASSING = (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
 _WAITS = 3  # attempts of a delivery that wait for a history which Slack fails to read
 _REPEATED = "An earlier attempt was not answered, so this may be a repetition."
 
@@ -125,13 +126,9 @@ class ApiCalls:
     def _posted(self) -> Sent:
         if root := self._root():
             try:
-                if self._notifier.shows_by_edits:  # it was put into the outbox before there was a root
-                    return self._edited(root)
-                return self._found(root) or self._replied(root)
-            except SlackApiError as fault:
-                if not posts_anew(error_in(fault.response)):
-                    raise
-                self._log_new_root(error_in(fault.response))
+                return self._under(root)
+            except _RootGone as gone:
+                self._log_new_root(str(gone))
         return self._found(None) or self._begun()
 
     def edit(self) -> Outcome:
@@ -159,6 +156,16 @@ class ApiCalls:
         wanted = self._notifier.update or self._notifier.thread != "none"
         root = Receipt.parse(self._delivery.root) if wanted and self._delivery.root else None
         return root if root and root.configured in (None, self._channel) else None
+
+    def _under(self, root: Receipt) -> Sent:
+        try:
+            if self._notifier.shows_by_edits:  # it was put into the outbox before there was a root
+                return self._edited(root)
+            return self._found(root) or self._replied(root)
+        except SlackApiError as fault:
+            if posts_anew(error := error_in(fault.response)):
+                raise _RootGone(error) from fault
+            raise
 
     def _replied(self, root: Receipt) -> Sent:
         posted = self._post(self._delivery, root.channel, thread_ts=root.ts)
@@ -208,27 +215,35 @@ class ApiCalls:
     def _found(self, root: Receipt | None) -> Sent | None:
         """Return what an earlier attempt has sent under the root, or (None) into the channel, if it may have.
 
-        Where that cannot be read, the message will say so. Raises SlackApiError or Unreachable if it can soon.
+        Where that cannot be read, the message will say so. Raises SlackApiError or Unreachable if it can soon, and if
+        there is no such root.
         """
         self._may_repeat = False
         if not self._delivery.unsure:
             return None
         try:
             with self._client.transport.leaving(_LOOK_UP_LEAVES_S):
-                mine = next(filter(self._is_mine, self._messages(root)), None)
+                return self._looked_for(root)
         except (SlackApiError, Unreachable, _Unreadable) as fault:
-            if self._passes(fault):
+            if self._is_worth_waiting(fault) or (root and _is_no_thread(fault)):
                 raise
-            self._may_repeat = True
-            return None
-        if mine is None:
-            return None
-        logger.info("slack had accepted an earlier attempt", extra={"delivery": self._delivery.id})
-        begun = None if root else self._receipt({"channel": self._channel, "ts": mine.get("ts")})
-        return Sent(receipt=str(begun)) if begun else Sent()
+        self._may_repeat = True
+        return None
+
+    def _looked_for(self, root: Receipt | None) -> Sent | None:
+        is_deleted = False
+        for message in self._messages(root):
+            if self._is_mine(message):
+                logger.info("slack had accepted an earlier attempt", extra={"delivery": self._delivery.id})
+                begun = None if root else self._receipt({"channel": self._channel, "ts": message.get("ts")})
+                return Sent(receipt=str(begun)) if begun else Sent()
+            is_deleted |= root is not None and (message.get("subtype"), message.get("ts")) == ("tombstone", root.ts)
+        if is_deleted:  # then Slack may have put the message into the channel
+            raise _RootGone("deleted")
+        return None
 
     def _messages(self, root: Receipt | None) -> Iterator[Mapping[str, Any]]:
-        """Yield the messages among which that of an earlier attempt is, newest first."""
+        """Yield the messages among which that of an earlier attempt is: of a channel the newest first."""
         self._limit = self._notifier.read_limit
         call: Callable[..., SlackResponse] = partial(self._client.conversations_history, channel=self._channel)
         if root:
@@ -244,19 +259,16 @@ class ApiCalls:
                 return
         raise _Unreadable
 
-    def _passes(self, fault: SlackApiError | Unreachable | _Unreadable) -> bool:
-        """Tell whether it is worth waiting for what stopped a look-up to pass: not for ever, unless Slack asks to."""
-        match fault:
-            case SlackApiError():
-                outcome = self._refusal(fault)
-            case Unreachable():
-                outcome = fault.failure.outcome
-            case _:
-                return False
+    def _is_worth_waiting(self, fault: SlackApiError | Unreachable | _Unreadable) -> bool:
+        """Tell whether what stopped a look-up may pass. It is waited for as long as Slack asks to, else not for long."""
+        if isinstance(fault, _Unreadable):
+            return False
+        outcome = fault.failure.outcome if isinstance(fault, Unreachable) else self._refusal(fault)
         if not isinstance(outcome, RetryLater):
             return False
-        soon = outcome.reason in (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
-        return outcome.reason == Reason.RATE_LIMITED or (soon and self._delivery.attempts <= _WAITS)
+        return outcome.reason == Reason.RATE_LIMITED or (
+            outcome.reason in _PASSING and self._delivery.attempts <= _WAITS
+        )
 
     def _is_mine(self, message: Mapping[str, Any]) -> bool:
         match message.get("metadata"):
@@ -300,8 +312,17 @@ class ApiCalls:
         return call(text=plain(shown, self._now), blocks=none)
 
 
+class _RootGone(Exception):
+    """A new root is needed."""
+
+
 class _Unreadable(Exception):
     """A history that is none, or longer than what is looked through."""
+
+
+def _is_no_thread(fault: Exception) -> bool:
+    codes = ("thread_not_found", "message_not_found")
+    return isinstance(fault, SlackApiError) and error_in(fault.response) in codes
 
 
 def _ts(at: datetime) -> str:
