@@ -27,6 +27,7 @@ from bridge.model import (
     SharedLimit,
     SlackNotifier,
 )
+from bridge.send.http_types import Reply
 from bridge.send.slack.answer import (
     error_in,
     hook_accepted,
@@ -74,6 +75,7 @@ _LOOK_BACK = timedelta(hours=1)  # before a delivery was put into the outbox: cl
 _PAGES, _PAGE = 5, 200  # of messages that are looked through for an earlier post
 _CURSOR = re.compile(r"[!-~]{1,1000}")
 _LOOK_UP_LEAVES_S = DEADLINE_S / 2  # of the deadline, for the post
+_REMEMBERED = 1000  # deliveries
 _PASSING = (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
 _WAITS = 3  # attempts of a delivery that wait for a history which Slack fails to read
 _REPEATED = "An earlier attempt was not answered, so this may be a repetition."
@@ -81,21 +83,42 @@ _REPEATED = "An earlier attempt was not answered, so this may be a repetition."
 logger = logging.getLogger(__name__)
 
 
+class RefusedBlocks:
+    """Remembers whose blocks Slack refused: that may have used up a limit, so a later attempt sends the plain text."""
+
+    def __init__(self) -> None:
+        self._of: set[tuple[str, int]] = set()
+
+    def add(self, delivery: Delivery, error: str) -> None:
+        logger.warning("slack refused the blocks, sent as plain text", extra={"delivery": delivery.id, "error": error})
+        if len(self._of) >= _REMEMBERED:
+            self._of.clear()
+        self._of.add((delivery.id, delivery.wanted_no))
+
+    def __contains__(self, delivery: Delivery) -> bool:
+        return (delivery.id, delivery.wanted_no) in self._of
+
+
 def post_to_hook(
-    transport: SlackTransport, url: str, delivery: Delivery, now: datetime, limit: SharedLimit | None = None
-) -> Outcome:
+    transport: SlackTransport, url: str, delivery: Delivery, *, now: datetime, limit: SharedLimit,
+    refused: RefusedBlocks,
+) -> Outcome:  # fmt: skip
     """Send one delivery through an incoming webhook."""
-    delivery = _perhaps_repeated(delivery) if delivery.unsure else delivery
-    text, made = blocks(delivery, now)
-    reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
-    error = error_in(read(reply.body))
-    if not hook_accepted(reply) and refuses_blocks(error):
-        _log_refused_blocks(delivery, error)
-        reply = transport.post(url, {"text": plain(delivery, now), **_NO_PREVIEWS})
+    shown = _perhaps_repeated(delivery) if delivery.unsure else delivery
+    if delivery not in refused:
+        text, made = blocks(shown, now)
+        reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
         error = error_in(read(reply.body))
+        if hook_accepted(reply) or not refuses_blocks(error):
+            return _of_hook(reply, now, limit)
+        refused.add(delivery, error)
+    return _of_hook(transport.post(url, {"text": plain(shown, now), **_NO_PREVIEWS}), now, limit)
+
+
+def _of_hook(reply: Reply, now: datetime, limit: SharedLimit) -> Outcome:
     if hook_accepted(reply):
         return Sent()
-    return _limited(refusal(reply.status, error, reply.retry_after(now), webhook=True), limit)
+    return _limited(refusal(reply.status, error_in(read(reply.body)), reply.retry_after(now), webhook=True), limit)
 
 
 def _limited(outcome: Outcome, limit: SharedLimit | None) -> Outcome:
@@ -108,8 +131,12 @@ def _limited(outcome: Outcome, limit: SharedLimit | None) -> Outcome:
 class ApiCalls:
     """What one delivery, or one edit, needs of the Web API."""
 
-    def __init__(self, client: SlackWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
+    def __init__(
+        self, client: SlackWebClient, notifier: SlackNotifier, delivery: Delivery, *, now: datetime,
+        refused: RefusedBlocks,
+    ) -> None:  # fmt: skip
         self._client, self._notifier, self._delivery, self._now = client, notifier, delivery, now
+        self._refused = refused
         # A channel must still be one of the notifier's: the rules may have changed since.
         named = delivery.channel if delivery.channel in notifier.channels else None
         self._channel = named or notifier.channel or ""
@@ -260,7 +287,7 @@ class ApiCalls:
         raise _Unreadable
 
     def _is_worth_waiting(self, fault: SlackApiError | Unreachable | _Unreadable) -> bool:
-        """Tell whether what stopped a look-up may pass. It is waited for as long as Slack asks to, else not for long."""
+        """Tell whether what stopped a look-up may pass. What Slack asks for is waited for, the rest not for long."""
         if isinstance(fault, _Unreadable):
             return False
         outcome = fault.failure.outcome if isinstance(fault, Unreachable) else self._refusal(fault)
@@ -301,13 +328,14 @@ class ApiCalls:
 
     def _shown(self, call: Callable[..., SlackResponse], shown: Delivery) -> SlackResponse:
         """Make `call` with blocks; where Slack refuses those, with text only: a plain message beats none."""
-        text, made = blocks(shown, self._now)
-        try:
-            return call(text=text, blocks=made)
-        except SlackApiError as fault:
-            if not refuses_blocks(error_in(fault.response)):
-                raise
-            _log_refused_blocks(self._delivery, error_in(fault.response))
+        if self._delivery not in self._refused:
+            text, made = blocks(shown, self._now)
+            try:
+                return call(text=text, blocks=made)
+            except SlackApiError as fault:
+                if not refuses_blocks(error := error_in(fault.response)):
+                    raise
+                self._refused.add(self._delivery, error)
         none: list[Block] = []  # an edit without any keeps the old ones
         return call(text=plain(shown, self._now), blocks=none)
 
@@ -354,8 +382,3 @@ def may_appear_late(outcome: Outcome) -> Outcome:
     if isinstance(outcome, RetryLater) and outcome.reason == Reason.TIMEOUT:
         return replace(outcome, after=_LATE_POST)
     return outcome
-
-
-def _log_refused_blocks(delivery: Delivery, error: str) -> None:
-    facts = {"delivery": delivery.id, "error": error}
-    logger.warning("slack refused the blocks, sent as plain text", extra=facts)
