@@ -9,7 +9,8 @@ from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
 from bridge.send.http_types import Failure
 from bridge.send.slack import Slack
 from bridge.send.slack.client import DEADLINE_S
-from tests.support.receivers import NOON, a_slack
+from bridge.send.slack.request import RefusedBlocks
+from tests.support.receivers import NOON, a_delivery, a_slack, of_delivery
 from tests.support.slack_servers import HOOK, ScriptedSlack, no, ok, says
 
 HTML = b"<!doctype html><html><title>Welcome to the guest network</title></html>"
@@ -32,8 +33,7 @@ def test_a_message_is_posted_with_blocks_and_the_delivery_id_in_time() -> None:
     assert "Authorization: Bearer xoxb-1" in request.headers
     assert request.deadline_s == DEADLINE_S
     assert content["channel"] == "C1"
-    payload = {"delivery": "d_1", "since": NOON.isoformat()}
-    assert content["metadata"] == {"event_type": "ci_bridge_delivery", "event_payload": payload}
+    assert content["metadata"] == of_delivery("d_1", since=NOON)
     assert (content["unfurl_links"], content["unfurl_media"]) == (False, False)
     assert content["blocks"][0]["type"] == "section"
     assert "thread_ts" not in content
@@ -63,6 +63,15 @@ def test_refused_blocks_are_sent_as_plain_text_at_once(notifier: dict, status: i
     assert not second.get("blocks")
     assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\n\nqueue: vod")
     assert (second["unfurl_links"], second["unfurl_media"]) == (False, False)
+
+
+def test_whose_blocks_were_refused_is_remembered_for_a_while() -> None:
+    refused = RefusedBlocks()
+    for n in range(1001):
+        refused.add(a_delivery(id=f"d_{n}"), "invalid_blocks")
+    assert a_delivery(id="d_1000") in refused
+    assert a_delivery(id="d_1000", wanted_no=1) not in refused
+    assert a_delivery(id="d_0") not in refused
 
 
 @both_ways

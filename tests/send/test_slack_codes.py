@@ -101,12 +101,30 @@ def test_a_root_that_is_of_no_use_is_followed_by_a_new_one(notifier: dict, error
     assert slack.contents[1].get("thread_ts") is None
 
 
-@pytest.mark.parametrize("error", ANEW)
+OF_CHANNELS = sorted({*PAUSES} & {*ANEW})
+
+
+@pytest.mark.parametrize("error", sorted({*ANEW} - {*PAUSES}))
 def test_an_edit_of_a_root_that_is_of_no_use_says_that_it_is_gone_and_posts_nothing(error: str) -> None:
     slack = ScriptedSlack(no(error))
     outcome = slack.edit(UPDATE)
     assert outcome == Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
     assert slack.calls == ["chat.update"]
+
+
+@pytest.mark.parametrize("error", OF_CHANNELS)
+def test_an_edit_in_a_channel_that_is_configured_by_its_id_and_cannot_be_used_pauses_and_keeps_the_root(
+    error: str,
+) -> None:
+    outcome = ScriptedSlack(no(error)).edit(UPDATE, root="C1:170.5:C1")
+    assert isinstance(outcome, Rejected)
+    assert outcome.pause
+
+
+@pytest.mark.parametrize("error", OF_CHANNELS)
+def test_an_edit_in_a_channel_whose_name_may_mean_another_now_says_that_the_root_is_gone(error: str) -> None:
+    outcome = ScriptedSlack(no(error)).edit(UPDATE | {"channel": "general"}, root="C1:170.5:general")
+    assert outcome == Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
 
 
 @pytest.mark.parametrize("error", sorted({*PAUSES, *AGAIN} - set(ANEW)))

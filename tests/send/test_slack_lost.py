@@ -15,20 +15,16 @@ from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.integration import Egress
 from bridge.send.slack import Slack
-from bridge.send.slack.client import DEADLINE_S
 from bridge.simulator import web
 from bridge.simulator.slack import ALL_SCOPES, DEMO_TOKEN, HISTORY_SCOPES, Limits
 from bridge.simulator.workspace import Channel, Post
-from tests.support.receivers import NOON, a_content, a_delivery, a_slack
-from tests.support.slack_servers import HOOK, ScriptedSlack, no, ok, says
+from tests.support.receivers import AGAIN, NOON, REPETITION, a_content, a_delivery, a_slack, of_delivery
+from tests.support.slack_servers import HOOK, ScriptedSlack
 from tests.support.strict_slack import StrictSlack
 from tests.support.waiting import wait_until
 
 POST, HISTORY, REPLIES = "chat.postMessage", "conversations.history", "conversations.replies"
-THREAD, UPDATE = {"thread": "job"}, {"update": True}
-NOTE = "An earlier attempt was not answered, so this may be a repetition."
-AGAIN = {"attempts": 2, "unsure": True, "since": NOON}
-MINE = {"event_type": "ci_bridge_delivery", "event_payload": {"delivery": "d_1", "since": NOON.isoformat()}}
+UPDATE = {"update": True}
 
 
 @dataclass
@@ -56,12 +52,12 @@ class Channels:
         """Let others post to the channel."""
         workspace = self.slack.workspace
         for n in range(count):
-            workspace.post(workspace.channel("C1"), "U2", f"talk {n}", [], metadata={**MINE, "event_payload": {}})
+            workspace.post(workspace.channel("C1"), "U2", f"talk {n}", [], metadata=of_delivery(f"d_t{n}"))
 
     @property
     def noted(self) -> list[bool]:
         """Whether each message says that it may be a repetition."""
-        return [NOTE in json.dumps(post.blocks) for post in self.slack.posts]
+        return [REPETITION in json.dumps(post.blocks) for post in self.slack.posts]
 
 
 @pytest.fixture
@@ -96,19 +92,6 @@ def test_a_message_is_found_on_a_later_page_with_the_newest_pages_first(channels
     channels.slack.workspace.page_cap = 2
     assert channels.send(**AGAIN) == Sent(f"C1:{root.ts}:C1")
     assert channels.slack.count(HISTORY) == 4
-    assert all(
-        dict(web_form(request))["latest"] > root.ts for request in channels.slack.requests if is_history(request)
-    )
-
-
-def is_history(request: web.Request) -> bool:
-    return request.path.endswith(HISTORY)
-
-
-def web_form(request: web.Request) -> list[tuple[str, str]]:
-    from urllib.parse import parse_qsl
-
-    return parse_qsl(request.body.decode())
 
 
 def test_a_message_behind_more_pages_than_are_read_is_posted_again_and_says_so(channels: Channels) -> None:
@@ -138,9 +121,8 @@ def test_what_was_sent_before_a_person_resent_it_is_not_taken_for_it(channels: C
 
 
 def test_what_an_older_version_posted_is_found(channels: Channels) -> None:
-    payload = {"delivery": "d_1"}
     workspace = channels.slack.workspace
-    root = workspace.post(workspace.channel("C1"), "U000", "x", [], metadata={**MINE, "event_payload": payload})
+    root = workspace.post(workspace.channel("C1"), "U000", "x", [], metadata=of_delivery("d_1"))
     assert channels.send(**AGAIN) == Sent(f"C1:{root.ts}:C1")
 
 
@@ -164,7 +146,7 @@ def test_where_history_may_not_be_read_the_second_message_says_that_it_may_be_a_
     sent = channels.send(**AGAIN, root=root.receipt, note="Sent by ann.")
     assert isinstance(sent, Sent)
     assert channels.noted == [False] * reply + [False, True]
-    assert f"Sent by ann. {NOTE}" in json.dumps(channels.slack.posts[-1].blocks)
+    assert f"Sent by ann. {REPETITION}" in json.dumps(channels.slack.posts[-1].blocks)
     assert channels.slack.posts[-1].thread_ts == (channels.slack.posts[0].ts if reply else None)
 
 
@@ -179,7 +161,7 @@ def test_a_channel_by_name_has_no_history_that_can_be_read(client: HttpClient) -
 def test_an_incoming_webhook_always_says_that_it_may_be_a_repetition() -> None:
     slack = ScriptedSlack()
     assert slack.send(HOOK, **AGAIN) == Sent()
-    assert NOTE in json.dumps(slack.contents[0]["blocks"])
+    assert REPETITION in json.dumps(slack.contents[0]["blocks"])
 
 
 def test_a_first_attempt_looks_for_nothing(channels: Channels) -> None:
@@ -271,131 +253,6 @@ def test_a_message_under_a_root_that_was_deleted_begins_a_new_thread_when_it_was
     (root,) = channels.slack.posts
     assert again == Sent(f"C1:{root.ts}:C1", shown_no=3)
     assert channels.noted == [False]
-
-
-# --- a history that fails, or is none -------------------------------------------------------------------------------
-
-UNANSWERED = [
-    says(500, b""),
-    says(503, b"<html>sorry</html>"),
-    no("internal_error"),
-    Failure("no answer", Reason.TIMEOUT, seconds=7.5),
-    Failure("the connection broke", Reason.CONNECTION),
-]
-
-
-@pytest.mark.parametrize("answer", UNANSWERED, ids=lambda answer: str(answer)[:40])
-@pytest.mark.parametrize("attempts", [2, 3])
-def test_a_history_that_fails_is_asked_again_before_anything_is_posted(answer: Reply | Failure, attempts: int) -> None:
-    slack = ScriptedSlack(answer)
-    outcome = slack.send(THREAD, **AGAIN | {"attempts": attempts})
-    assert isinstance(outcome, RetryLater)
-    assert outcome.limit is None
-    assert slack.calls == [HISTORY]
-
-
-@pytest.mark.parametrize("answer", UNANSWERED, ids=lambda answer: str(answer)[:40])
-def test_a_history_that_fails_for_minutes_is_no_longer_waited_for(answer: Reply | Failure) -> None:
-    slack = ScriptedSlack(answer)
-    assert slack.send(THREAD, **AGAIN | {"attempts": 4}) == Sent("C1:171.2:C1")
-    assert NOTE in json.dumps(slack.contents[1]["blocks"])
-
-
-def test_a_look_up_leaves_half_of_the_deadline_to_the_post() -> None:
-    slow = ok(messages=[], response_metadata={"next_cursor": "a"})
-    slack = ScriptedSlack(replace(slow, seconds=5.0), Failure("no answer", Reason.TIMEOUT, seconds=2.5))
-    assert slack.send(THREAD, **AGAIN | {"attempts": 4}) == Sent("C1:171.3:C1")
-    assert [request.deadline_s for request in slack.requests] == [DEADLINE_S / 2, DEADLINE_S / 2 - 5, DEADLINE_S / 2]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        no("missing_scope"),
-        no("channel_not_found"),
-        no("unknown_method"),
-        no("never_heard_of"),
-        says(404, b"<html>"),
-        says(200, b"<html>"),
-        says(200, b""),
-        says(200, b"["),
-        ok(),
-        ok(messages=None),
-        ok(messages={}),
-        ok(messages="none"),
-        ok(messages=[], response_metadata={"next_cursor": "\ud800"}),
-        ok(messages=[], response_metadata={"next_cursor": "a b"}),
-        ok(messages=[], response_metadata={"next_cursor": "a" * 1001}),
-    ],
-    ids=lambda answer: str(answer.body)[:60],
-)
-def test_what_is_no_history_is_as_one_that_may_not_be_read(answer: Reply) -> None:
-    slack = ScriptedSlack(answer)
-    assert slack.send(THREAD, **AGAIN) == Sent("C1:171.2:C1")
-    assert NOTE in json.dumps(slack.contents[1]["blocks"])
-
-
-@pytest.mark.parametrize(
-    "rest",
-    [
-        {},
-        {"response_metadata": None},
-        {"response_metadata": []},
-        {"response_metadata": "x"},
-        {"response_metadata": {}},
-        {"response_metadata": {"next_cursor": ""}},
-        {"response_metadata": {"next_cursor": None}},
-        {"response_metadata": {"next_cursor": 7}},
-        {"response_metadata": {"next_cursor": ["a"]}},
-    ],
-    ids=str,
-)
-def test_a_history_without_a_cursor_is_at_its_end(rest: dict[str, Any]) -> None:
-    slack = ScriptedSlack(ok(messages=[], **rest))
-    assert slack.send(THREAD, **AGAIN) == Sent("C1:171.2:C1")
-    assert slack.calls == [HISTORY, POST]
-    assert NOTE not in json.dumps(slack.contents[1]["blocks"])
-
-
-def test_cursors_without_end_are_followed_five_times() -> None:
-    slack = ScriptedSlack(*[ok(messages=[{}], response_metadata={"next_cursor": "a"})] * 9)
-    slack.send(THREAD, **AGAIN)
-    assert slack.calls[:5] == [HISTORY] * 5
-    assert HISTORY not in slack.calls[5:]
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        None, 7, "d_1", [], {}, {"metadata": None}, {"metadata": []}, {"metadata": "x"}, {"metadata": {}},
-        {"metadata": {"event_type": "ci_bridge_delivery"}},
-        {"metadata": MINE | {"event_type": "another_app"}},
-        {"metadata": MINE | {"event_type": ["ci_bridge_delivery"]}},
-        {"metadata": MINE | {"event_payload": "d_1"}},
-        {"metadata": MINE | {"event_payload": ["delivery"]}},
-        {"metadata": MINE | {"event_payload": {"delivery": ["d_1"]}}},
-        {"metadata": MINE | {"event_payload": {"delivery": None}}},
-        {"metadata": MINE | {"event_payload": {"delivery": "d_11"}}},
-        {"metadata": MINE | {"event_payload": {"delivery": "d_1", "since": None}}},
-        {"metadata": MINE | {"event_payload": {"delivery": "d_1", "since": {}}}},
-        {"subtype": ["tombstone"], "ts": {}},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_nothing_odd_in_a_history_is_taken_for_the_message(message: Any) -> None:
-    slack = ScriptedSlack(ok(messages=[message]))
-    assert slack.send(THREAD, **AGAIN) == Sent("C1:171.2:C1")
-    assert slack.calls == [HISTORY, POST]
-    under = ScriptedSlack(ok(messages=[message]))
-    assert under.send(THREAD, **AGAIN, root="C1:170.5:C1") == Sent()
-    assert under.calls == [REPLIES, POST]
-
-
-@pytest.mark.parametrize("ts", [None, 171.5, "", {}, "1:2", "\ud800"])
-def test_a_message_that_is_found_without_a_place_is_sent_and_no_root(ts: Any) -> None:
-    slack = ScriptedSlack(ok(messages=[{"metadata": MINE, "ts": ts}]))
-    assert slack.send(THREAD, **AGAIN) == Sent()
-    assert slack.calls == [HISTORY]
 
 
 def test_a_history_of_ten_megabytes_is_not_read_to_its_end_and_the_message_is_posted(channels: Channels) -> None:

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import ip_network
 from typing import Any, Self
 
@@ -185,6 +186,17 @@ def a_root_edit(**changes: Any) -> RootEdit:
         "root": "C1:170.5:C1", "wanted": wanted, "wanted_no": 3, **wanted._asdict(),
     }  # fmt: skip
     return RootEdit(**facts | changes)
+
+
+# What a delivery has whose first attempt was not answered, and what the second message says where nobody can look.
+AGAIN: dict[str, Any] = {"attempts": 2, "unsure": True, "since": NOON}
+REPETITION = "An earlier attempt was not answered, so this may be a repetition."
+
+
+def of_delivery(id_: str, *, since: datetime | None = None) -> dict[str, Any]:
+    """Return the metadata of a Slack message; older versions wrote no `since`."""
+    payload = {"delivery": id_} | ({"since": since.isoformat()} if since else {})
+    return {"event_type": "ci_bridge_delivery", "event_payload": payload}
 
 
 def a_webhook(url: str = "http://127.0.0.1:1/hook", **changes: Any) -> WebhookNotifier:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -39,6 +39,7 @@ from bridge.send.slack.answer import (
 )
 from bridge.send.slack.blocks import Block, blocks, plain
 from bridge.send.slack.client import DEADLINE_S, SlackTransport, SlackWebClient, Unreachable
+from bridge.send.slack.history import ThreadGone, Unreadable, find, metadata
 
 # --- what is kept of the first message of a thread, so that later ones find it --------------------------------------
 
@@ -68,12 +69,8 @@ class Receipt:
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
-EVENT_TYPE = "ci_bridge_delivery"
 _NO_PREVIEWS = {"unfurl_links": False, "unfurl_media": False}
 _LATE_POST = timedelta(seconds=10)  # after a post that was not answered in time: it may appear late
-_LOOK_BACK = timedelta(hours=1)  # before a delivery was put into the outbox: clocks may disagree
-_PAGES, _PAGE = 5, 200  # of messages that are looked through for an earlier post
-_CURSOR = re.compile(r"[!-~]{1,1000}")
 _LOOK_UP_LEAVES_S = DEADLINE_S / 2  # of the deadline, for the post
 _REMEMBERED = 1000  # deliveries
 _PASSING = (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
@@ -154,7 +151,7 @@ class ApiCalls:
         if root := self._root():
             try:
                 return self._under(root)
-            except _RootGone as gone:
+            except ThreadGone as gone:
                 self._log_new_root(str(gone))
         return self._found(None) or self._begun()
 
@@ -166,10 +163,12 @@ class ApiCalls:
         try:
             return self._edited(root)
         except SlackApiError as fault:
-            error = error_in(fault.response)
-            if posts_anew(error):
-                return Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
-            return self._refusal(fault)
+            outcome, error = self._refusal(fault), error_in(fault.response)
+            # Its channel may be another one than the configured name now means, but not than the id.
+            is_of_channel = isinstance(outcome, Rejected) and outcome.pause and root.channel == root.configured
+            if not posts_anew(error) or is_of_channel:
+                return outcome
+            return Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
 
     def _refusal(self, fault: SlackApiError) -> Outcome:
         asked = fault.response.headers.get("retry-after", "")
@@ -191,7 +190,7 @@ class ApiCalls:
             return self._found(root) or self._replied(root)
         except SlackApiError as fault:
             if posts_anew(error := error_in(fault.response)):
-                raise _RootGone(error) from fault
+                raise ThreadGone(error) from fault
             raise
 
     def _replied(self, root: Receipt) -> Sent:
@@ -199,8 +198,7 @@ class ApiCalls:
         if not is_loose(posted.get("message"), posted.get("ts")):
             return Sent()
         self._log_new_root("deleted")
-        begun = self._receipt(posted)
-        return Sent(receipt=str(begun)) if begun else Sent()
+        return Sent(receipt=self._receipt(posted))
 
     def _edited(self, root: Receipt) -> Sent:
         self._limit = self._notifier.edit_limit
@@ -210,8 +208,8 @@ class ApiCalls:
         return Sent(receipt=str(replace(root, configured=root.configured or self._channel)), shown_no=self._shown_no)
 
     def _begun(self) -> Sent:
-        begun = self._receipt(self._post(self._newest(), self._channel))
-        return Sent(receipt=str(begun), shown_no=self._shown_no) if begun else Sent()
+        receipt = self._receipt(self._post(self._newest(), self._channel))
+        return Sent(receipt=receipt, shown_no=self._shown_no if receipt else 0)
 
     def _newest(self) -> Delivery:
         """Return the delivery as the root shows it: in the newest state, but mentioning whom its own rule does."""
@@ -226,11 +224,11 @@ class ApiCalls:
     def _shown_no(self) -> int:
         return self._delivery.wanted_no if self._delivery.wanted else 0
 
-    def _receipt(self, posted: Mapping[str, Any] | SlackResponse) -> Receipt | None:
+    def _receipt(self, posted: Mapping[str, Any] | SlackResponse) -> str | None:
         """Return what makes the message that was posted the root of a thread, if Slack says where it is."""
         channel, ts = posted.get("channel"), posted.get("ts")
         if isinstance(channel, str) and isinstance(ts, str) and _PLACE.fullmatch(channel) and _PLACE.fullmatch(ts):
-            return Receipt(channel, ts, self._channel)
+            return str(Receipt(channel, ts, self._channel))
         return None
 
     def _log_new_root(self, why: str) -> None:
@@ -242,8 +240,7 @@ class ApiCalls:
     def _found(self, root: Receipt | None) -> Sent | None:
         """Return what an earlier attempt has sent under the root, or (None) into the channel, if it may have.
 
-        Where that cannot be read, the message will say so. Raises SlackApiError or Unreachable if it can soon, and if
-        there is no such root.
+        Where that cannot be read, the message will say so. Raises SlackApiError or Unreachable if it can soon.
         """
         self._may_repeat = False
         if not self._delivery.unsure:
@@ -251,63 +248,30 @@ class ApiCalls:
         try:
             with self._client.transport.leaving(_LOOK_UP_LEAVES_S):
                 return self._looked_for(root)
-        except (SlackApiError, Unreachable, _Unreadable) as fault:
-            if self._is_worth_waiting(fault) or (root and _is_no_thread(fault)):
+        except Unreadable:
+            pass
+        except (SlackApiError, Unreachable) as fault:
+            if self._is_worth_waiting(fault):
                 raise
         self._may_repeat = True
         return None
 
     def _looked_for(self, root: Receipt | None) -> Sent | None:
-        is_deleted = False
-        for message in self._messages(root):
-            if self._is_mine(message):
-                logger.info("slack had accepted an earlier attempt", extra={"delivery": self._delivery.id})
-                begun = None if root else self._receipt({"channel": self._channel, "ts": message.get("ts")})
-                return Sent(receipt=str(begun)) if begun else Sent()
-            is_deleted |= root is not None and (message.get("subtype"), message.get("ts")) == ("tombstone", root.ts)
-        if is_deleted:  # then Slack may have put the message into the channel
-            raise _RootGone("deleted")
-        return None
-
-    def _messages(self, root: Receipt | None) -> Iterator[Mapping[str, Any]]:
-        """Yield the messages among which that of an earlier attempt is: of a channel the newest first."""
         self._limit = self._notifier.read_limit
-        call: Callable[..., SlackResponse] = partial(self._client.conversations_history, channel=self._channel)
-        if root:
-            call = partial(self._client.conversations_replies, channel=root.channel, ts=root.ts)
-        # Without `latest`, the first page has the oldest messages (slackhq/slack-api-docs, issue 4, read 2026-11-30).
-        span = {"oldest": _ts((self._delivery.since or self._now) - _LOOK_BACK), "latest": _ts(self._now + _LOOK_BACK)}
-        cursor: str | None = None
-        for _ in range(_PAGES):
-            answer = call(cursor=cursor, include_all_metadata=True, limit=_PAGE, **span)
-            yield from _messages_in(answer)
-            cursor = _next_cursor(answer)
-            if not cursor:
-                return
-        raise _Unreadable
+        channel, thread_ts = (root.channel, root.ts) if root else (self._channel, None)
+        message = find(self._client, self._delivery, channel=channel, thread_ts=thread_ts, now=self._now)
+        if message is None:
+            return None
+        logger.info("slack had accepted an earlier attempt", extra={"delivery": self._delivery.id})
+        return Sent(receipt=None if root else self._receipt({"channel": channel, "ts": message.get("ts")}))
 
-    def _is_worth_waiting(self, fault: SlackApiError | Unreachable | _Unreadable) -> bool:
+    def _is_worth_waiting(self, fault: SlackApiError | Unreachable) -> bool:
         """Tell whether what stopped a look-up may pass. What Slack asks for is waited for, the rest not for long."""
-        if isinstance(fault, _Unreadable):
-            return False
         outcome = fault.failure.outcome if isinstance(fault, Unreachable) else self._refusal(fault)
         if not isinstance(outcome, RetryLater):
             return False
-        return outcome.reason == Reason.RATE_LIMITED or (
-            outcome.reason in _PASSING and self._delivery.attempts <= _WAITS
-        )
-
-    def _is_mine(self, message: Mapping[str, Any]) -> bool:
-        match message.get("metadata"):
-            case {"event_type": kind, "event_payload": {"delivery": delivery} as payload}:
-                # Older versions did not write since when. What was sent before it was resent is not meant.
-                mine = (EVENT_TYPE, self._delivery.id, self._since)
-                return (kind, delivery, payload.get("since", self._since)) == mine
-        return False
-
-    @property
-    def _since(self) -> str:
-        return self._delivery.since.isoformat() if self._delivery.since else ""
+        may_pass = outcome.reason in _PASSING and self._delivery.attempts <= _WAITS
+        return may_pass or outcome.reason == Reason.RATE_LIMITED
 
     # --- calls --------------------------------------------------------------------------------------------------
 
@@ -317,10 +281,7 @@ class ApiCalls:
             self._client.chat_postMessage,
             channel=channel,
             thread_ts=thread_ts,
-            metadata={
-                "event_type": EVENT_TYPE,
-                "event_payload": {"delivery": self._delivery.id, "since": self._since},
-            },
+            metadata=metadata(self._delivery),
             unfurl_links=False,
             unfurl_media=False,
         )
@@ -338,39 +299,6 @@ class ApiCalls:
                 self._refused.add(self._delivery, error)
         none: list[Block] = []  # an edit without any keeps the old ones
         return call(text=plain(shown, self._now), blocks=none)
-
-
-class _RootGone(Exception):
-    """A new root is needed."""
-
-
-class _Unreadable(Exception):
-    """A history that is none, or longer than what is looked through."""
-
-
-def _is_no_thread(fault: Exception) -> bool:
-    codes = ("thread_not_found", "message_not_found")
-    return isinstance(fault, SlackApiError) and error_in(fault.response) in codes
-
-
-def _ts(at: datetime) -> str:
-    return f"{at.timestamp():.6f}"
-
-
-def _messages_in(answer: SlackResponse) -> Iterator[Mapping[str, Any]]:
-    messages = answer.get("messages")
-    if not isinstance(messages, list):
-        raise _Unreadable
-    return (message for message in messages if isinstance(message, dict))
-
-
-def _next_cursor(answer: SlackResponse) -> str | None:
-    match answer.get("response_metadata"):
-        case {"next_cursor": str(cursor)} if cursor:
-            if not _CURSOR.fullmatch(cursor):
-                raise _Unreadable
-            return cursor
-    return None
 
 
 def _perhaps_repeated(delivery: Delivery) -> Delivery:
