@@ -29,6 +29,26 @@ def test_a_history_is_asked_for_from_its_newest_end_although_our_clock_may_be_wr
     assert float(asked["latest"]) == NOON.timestamp() + hour
 
 
+@pytest.mark.parametrize(("root", "where"), [(None, ("C2", None)), ("C7:170.5:C2", ("C7", "170.5"))])
+def test_a_message_is_looked_for_where_it_would_be_posted(root: str | None, where: tuple[str, str | None]) -> None:
+    slack = ScriptedSlack(ok(messages=[]))
+    slack.send(THREAD | {"channels": ("C1", "C2")}, **AGAIN, channel="C2", root=root)
+    looked, posted = slack.contents
+    assert (looked["channel"], looked.get("ts")) == (posted["channel"], posted.get("thread_ts")) == where
+
+
+def test_a_history_says_nothing_of_threads() -> None:
+    slack = ScriptedSlack(no("thread_not_found"))
+    assert slack.send(THREAD, **AGAIN) == Sent("C1:171.2:C1")
+    assert REPETITION in json.dumps(slack.contents[1]["blocks"])
+
+
+def test_a_thread_that_is_not_there_is_followed_by_a_look_into_the_channel() -> None:
+    slack = ScriptedSlack(no("thread_not_found"), ok(messages=[{"metadata": MINE, "ts": "171.9"}]))
+    assert slack.send(THREAD, **AGAIN, root="C1:170.5:C1") == Sent("C1:171.9:C1")
+    assert slack.calls == [REPLIES, HISTORY]
+
+
 UNANSWERED = [
     says(500, b""),
     says(503, b"<html>sorry</html>"),

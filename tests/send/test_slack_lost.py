@@ -263,6 +263,14 @@ def test_a_history_of_ten_megabytes_is_not_read_to_its_end_and_the_message_is_po
     assert channels.noted == [False, True]
 
 
+def test_a_post_whose_answer_is_too_long_to_be_read_is_found(channels: Channels) -> None:
+    huge = web.json_answer({"ok": True, "channel": "C1", "ts": "1.2", "message": {"text": "x" * 10_000_000}})
+    channels.slack.spoil = lambda request, answer: huge if request.path.endswith(POST) else answer
+    assert channels.send() == RetryLater("Slack's answer is not understood")
+    assert channels.send(**AGAIN) == Sent(f"C1:{channels.slack.posts[0].ts}:C1")
+    assert channels.slack.count(POST) == 1
+
+
 def test_nothing_that_people_wrote_in_the_channel_is_kept(channels: Channels) -> None:
     channels.talk(2)
     channels.lose()
