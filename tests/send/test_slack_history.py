@@ -67,6 +67,17 @@ def test_a_history_that_fails_is_asked_once_more_before_anything_is_posted(answe
     assert slack.calls == [HISTORY]
 
 
+@pytest.mark.parametrize(
+    "answer", [no("ratelimited"), says(429, b""), says(429, b"<html>")], ids=["200", "429", "page"]
+)
+def test_slacks_wish_to_wait_is_followed_however_often_it_comes(answer: Reply) -> None:
+    slack = ScriptedSlack(answer)
+    outcome = slack.send(THREAD, **AGAIN | {"attempts": 99})
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.limit or "").startswith("slack reads ")
+    assert slack.calls == [HISTORY]
+
+
 @pytest.mark.parametrize("answer", UNANSWERED, ids=lambda answer: str(answer)[:40])
 def test_a_history_that_fails_again_is_not_waited_for(answer: Reply | Failure) -> None:
     slack = ScriptedSlack(answer)
