@@ -503,8 +503,8 @@ class SlackNotifier(Notifier):
 
     @property
     def _interval(self) -> timedelta:
-        # A twentieth more: two requests may arrive closer together than they were begun.
-        return (self.rate or Rate(count=1, per=timedelta(seconds=1))).interval * 1.05
+        # Somewhat more: two requests may arrive closer together than they were begun.
+        return (self.rate or Rate(count=1, per=timedelta(seconds=1))).interval * 1.08
 
     def thread_of(self, about: Message | Job) -> str | None:
         job_id = about.id if isinstance(about, Job) else about.job_id
