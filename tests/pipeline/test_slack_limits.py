@@ -186,7 +186,7 @@ def test_an_urgent_message_goes_first(slack: SlackRig) -> None:
 
 @on_both
 def test_what_waits_for_the_job_of_an_urgent_message_is_merged_into_it(slack: SlackRig) -> None:
-    slack.begin(URGENT + ALL, ops="flood = false")
+    slack.begin(URGENT + ALL, ops=f"{JOB}\nflood = false")
     for n in range(10):
         slack.has(f"j{n}", FAILED)
     slack.poll()
