@@ -74,14 +74,19 @@ def _without_known(tx: Connection, new: Sequence[NewDelivery]) -> Sequence[NewDe
 _SAYS = ("title", "text", "fields", "state", "rule", "job_id", "public_url", "file", "mention", "links")
 
 
+def says(message: Message) -> dict[str, Any]:
+    """Return what a message says to people, as it is stored."""
+    said = {name: getattr(message, name) for name in _SAYS}
+    return said | {"digest": True} if message.kind == "digest" else said
+
+
 def _message_row(message: Message) -> dict[str, Any]:
     names = ("id", "kind", "bucket", "job_id", "sequence", "rule", "state", "workflow_run")
-    says = {name: getattr(message, name) for name in _SAYS}
     return {
         **{name: getattr(message, name) for name in names},
         "happened_at": ms(message.happened_at),
         "event": dump(message.event),
-        "says": dump(says | ({"digest": True} if message.kind == "digest" else {})),
+        "says": dump(says(message)),
     }
 
 

@@ -69,10 +69,10 @@ def plain(delivery: Delivery, now: datetime) -> str:
     """Return the message as one text, in case Slack refuses its blocks."""
     seen = _Seen.of(delivery, now)
     pairs = (seen.says.get("fields") or [])[:FIELDS]
-    lines = [*seen.body, *(piece for name, value in pairs for piece in _line(f"{_str(name)}: {_str(value)}"))]
-    lines += [piece for text in (seen.lateness, delivery.note) if text for piece in _line(text)]
+    texts = [*(f"{_str(name)}: {_str(value)}" for name, value in pairs), _str(seen.lateness), _str(delivery.note)]
+    lines = _below(seen.body, *map(pieces, texts), seen.footer)
     title = f"{seen.symbol} {seen.title(TITLE_LIMIT)}"
-    return _joined(title, [*lines, *seen.footer], SECTION_LIMIT, end=seen.mentions, dates=False)
+    return _joined(title, lines, SECTION_LIMIT, end=seen.mentions, dates=False)
 
 
 def lateness(happened_at: datetime, now: datetime) -> str | None:
@@ -169,7 +169,7 @@ class _Seen:
     @property
     def body(self) -> list[Piece]:
         counts = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
-        return [*_line(counts), *_line(_str(self.says.get("text")), self._template_links), *self._next]
+        return _below(pieces(counts), pieces(_str(self.says.get("text")), self._template_links), self._next)
 
     @property
     def _template_links(self) -> list[tuple[str, str]]:
@@ -186,7 +186,7 @@ class _Seen:
             steps.append((f"Resend what {name} did not get", self.links.dead_letters(name)))
         if self._is_stuck and self._job_id:
             steps += [("Open the job", self.links.job(self._job_id)), self._silence]
-        return [*_row(Piece(label, url=url) for label, url in steps if url), Piece("\n")]
+        return _row([Piece(label, url=url) for label, url in steps if url])
 
     @property
     def _is_stuck(self) -> bool:
@@ -205,7 +205,8 @@ class _Seen:
     def footer(self) -> list[Piece]:
         """Which rule, which queue, how long it took, the job's short id, and how to hear no more of it."""
         queue = self.job.get("queue_name") or _str(self.job.get("queue"))[:_SHORT_ID]
-        texts = (self.says.get("rule"), queue, *self._spans, _str(self.says.get("job_id"))[:_SHORT_ID])
+        of_job = () if self._counts else (*self._spans, _str(self.says.get("job_id"))[:_SHORT_ID])
+        texts = (self.says.get("rule"), queue, *of_job)
         parts = [Piece(_str(text)) for text in texts if text]
         label, url = self._silence
         if url and not self._is_stuck:
@@ -224,12 +225,14 @@ class _Seen:
                 yield f"{what} {_human(seconds)}"
 
 
-def _row(parts: Iterator[Piece] | Sequence[Piece]) -> list[Piece]:
+def _row(parts: Sequence[Piece]) -> list[Piece]:
+    """Return pieces one beside the other."""
     return [piece for part in parts for piece in (Piece(" · "), part)][1:]
 
 
-def _line(text: str, links: Sequence[tuple[str, str]] = ()) -> list[Piece]:
-    return [*pieces(text, links), Piece("\n")] if text else []
+def _below(*lines: Sequence[Piece]) -> list[Piece]:
+    """Return lines one below the other, without empty ones."""
+    return [piece for line in lines if line for piece in (Piece("\n"), *line)][1:]
 
 
 # Ids of people and of user groups (docs.slack.dev/messaging/formatting-message-text, read 2026-11-30): Slack notifies

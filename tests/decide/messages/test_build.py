@@ -49,6 +49,13 @@ def said(transition: Transition, wording: MessageTemplate | None = None) -> Mess
     [
         (NEW, SUBMITTED, {}, "Transcode Submitted: demo.mp4", "seen for the first time"),
         (SUBMITTED, RUNNING, {}, "Transcode Running: demo.mp4", "was Submitted before"),
+        (
+            SUBMITTED,
+            RUNNING,
+            {"created_at": NOON - 81 * SECOND, "started_at": NOON - 80 * SECOND},
+            "Transcode Running: demo.mp4",
+            "started after waiting 1 s",
+        ),
         (RUNNING, FAILED, {"message": "no such codec"}, "Transcode Failed: demo.mp4", "no such codec"),
         (
             RUNNING,
