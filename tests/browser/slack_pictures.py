@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 
 from bridge.send.slack.blocks import blocks
 from tests.browser.conftest import CHROMIUM, QUIET
-from tests.browser.slack_messages import NOW, messages
+from tests.support.slack_messages import NOW, messages
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 WIDTHS = {"desktop": 860, "phone": 390}
