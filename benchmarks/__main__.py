@@ -7,12 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from benchmarks.machine import Missing, Stores, bench, reachable
 from benchmarks.report import Line, as_json, as_table
 
 _ALL = ("ingest", "deliver", "latency", "idle", "retention", "fairness", "rules")
-_ALONE = ("pages",)  # takes long to prepare, so it is no part of "all"
+_ALONE = ("pages", "slack")  # take long, so they are no part of "all"
+_SCENARIOS = ("living", "shared", "storm", "kills")
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _MORE = """
 ingest    a page of CI's list to a stored snapshot, beside the official SDK's parsing of it
@@ -22,6 +24,7 @@ idle      what a worker with nothing to do costs, beside Celery's
 retention a claim beside a million deliveries that were sent, against one in an empty table; and pruning them
 fairness  how old deliveries to live receivers get beside a dead one with 100,000 waiting, against none waiting
 rules     matching with a thousand rules, against ten; and stored transitions put through them again
+slack     messages that show each job's state, a storm, and kills, within Slack's limits; alone, as it takes minutes
 pages     every list, detail and page beside a million jobs, against a handful; alone, as it takes minutes to fill
 
 Peers come from `pip install --group bench` and from Debian: nginx-light, redis-server, prometheus-alertmanager.
@@ -53,12 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(name: str, postgres: str | None, options: argparse.Namespace) -> tuple[list[Line], str | None]:
     measure = importlib.import_module(f"benchmarks.{name}").measure
-    more = {"jobs": options.jobs, "sqlite": options.sqlite, "keep": options.keep} if name in _ALONE else {}
     try:
         with bench() as made:
-            return measure(made, Stores(made, postgres), options.rounds, **more), None
+            return measure(made, Stores(made, postgres), options.rounds, **_more(name, options)), None
     except Missing as why:
         return [], str(why)
+
+
+def _more(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what else a benchmark takes."""
+    if name == "slack":
+        return {"scenarios": options.scenarios or _SCENARIOS, "databases": options.databases or ["SQLite"]}
+    return {"jobs": options.jobs, "sqlite": options.sqlite, "keep": options.keep} if name == "pages" else {}
 
 
 def _optional(postgres: str, missing: list[str]) -> str | None:
@@ -89,6 +98,21 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     pages.add_argument("--sqlite", action="store_true", help="measure on SQLite too")
     pages.add_argument("--jobs", type=int, default=1_000_000, help="how many (default: 1,000,000; at least 20,000)")
     pages.add_argument("--keep", metavar="NAME", help="leave the filled PostgreSQL database under this name, or use it")
+    slack = parser.add_argument_group("for slack, which makes one round")
+    slack.add_argument(
+        "--scenario",
+        dest="scenarios",
+        action="append",
+        choices=_SCENARIOS,
+        help="only this one; may be given again (default: all)",
+    )
+    slack.add_argument(
+        "--database",
+        dest="databases",
+        action="append",
+        choices=("SQLite", "PostgreSQL"),
+        help="on this one; may be given again (default: SQLite)",
+    )
     return parser.parse_args(arguments)
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
+# The CI console's buckets, to which Tencent's documentation of CI links (its page "Regions and Domains", read
+# 2026-11-30). Bucket and region are not documented, but people share such addresses; if the console ignored them, it
+# would show the list of buckets.
+_CONSOLE = "https://console.cloud.tencent.com/ci/bucket"
+
 
 @dataclass(frozen=True, slots=True)
 class Links:
@@ -32,6 +37,11 @@ class Links:
     def silence(self, rule: str) -> str | None:
         """Return the form that silences a rule."""
         return self._page("/silences/add", rule=rule)
+
+    @staticmethod
+    def console(*, bucket: str, region: str) -> str:
+        """Return the page of a bucket in CI's console. There is no documented one of a job."""
+        return f"{_CONSOLE}?{urlencode({'bucket': bucket, 'region': region})}"
 
     def _page(self, path: str, **query: str) -> str | None:
         if not self.base:

@@ -21,7 +21,7 @@ _COMMANDS = {  # the module of each, and a line of help
     "notifier": ("lists", "test, resume: one Slack channel or webhook."),
     "silence": ("silences", "add, list, end: hold messages back for a while."),
     "db": ("serve", "upgrade: bring the database's schema up to date."),
-    "simulate": ("demo", "Run a simulated CI API, to try rules against."),
+    "simulate": ("demo", "Run a simulated CI, Slack and receiver, to try the bridge against."),
 }
 
 

@@ -1,15 +1,17 @@
-"""The bridge without an account: `demo`, with stand-ins for CI, a receiver and Slack; `simulate`, the CI one alone."""
+"""The bridge without an account, with stand-ins for CI, a receiver and Slack: `demo` whole, `simulate` these alone."""
 
 from __future__ import annotations
 
 import logging
 import random
+import shlex
 import signal
 import sys
 import tempfile
 import threading
 import time
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,8 +27,8 @@ from bridge.record.queries.lists import Filter
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received, WebhookReceiver
-from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
-from bridge.simulator.web import Answer, text_answer
+from bridge.simulator.slack import DEMO_TOKEN, Limits, SlackLookAlike
+from bridge.simulator.web import Answer, WebServer, text_answer
 from bridge.wiring import parts
 from bridge.wiring.rules import Rules
 from bridge.wiring.web import served, web_app
@@ -76,16 +78,9 @@ class _Demo:
         example = _example()
         environ = {
             "DATABASE_URL": f"sqlite:///{folder / 'bridge.db'}",
-            "TENCENTCLOUD_SECRET_ID": DEMO_SECRET_ID,
-            "TENCENTCLOUD_SECRET_KEY": DEMO_SECRET_KEY,
-            "BRIDGE_CI_ENDPOINT": self._ci.url,
-            "BRIDGE_ALLOW_NETWORKS": "127.0.0.0/8",
             "BRIDGE_RULES": str(example),
             "BRIDGE_ADMIN_TOKEN": _ADMIN_TOKEN,
-            "SLACK_API_URL": self._slack.api_url,
-            "SLACK_BOT_TOKEN": DEMO_TOKEN,
-            "CMS_URL": f"{self._receiver.url}/hooks/media",
-            "CMS_SECRET": _SECRET,
+            **_exports(self._ci, self._slack, self._receiver),
         }
         self._settings = settings_module.read(environ)
         self._rules = Rules(self._settings, environ)
@@ -95,7 +90,8 @@ class _Demo:
         stack.callback(self._db.close)
         self._db.require_schema()
         parts.sync(self._db, self._rules.book)
-        self._last_transition = self._posts = self._hooks = 0  # printed so far
+        self._messages = _Messages(self._slack, self._receiver, self._remark)
+        self._last_transition = 0  # printed so far
         click.echo(f"A simulated CI on {self._ci.url}, a webhook receiver and a Slack look-alike are running.")
         click.echo(f"The rules are those of {example.name}; SQLite is in a temporary folder.\n")
 
@@ -105,6 +101,9 @@ class _Demo:
             return None
         self._refused_at = received.at
         return text_answer("busy, try again", status=503)
+
+    def _remark(self, hook: Received) -> str:
+        return "; answered 503 on purpose, so it is sent again" if hook.at == self._refused_at else ""
 
     def play(self, seconds: float | None) -> None:
         """Let jobs change and print what happens until everything is delivered, or for ever without `seconds`."""
@@ -142,6 +141,7 @@ class _Demo:
     def _serve(self) -> None:
         app = web_app(self._settings, self._rules, self._db)
         port = self._stack.enter_context(served(app, host="127.0.0.1", port=0))
+        parts.share_public_url(self._db, f"http://127.0.0.1:{port}")
         click.echo(f'Dashboard: http://127.0.0.1:{port}/ (the token is "{_ADMIN_TOKEN}")')
         click.echo(f"Admin API: curl -H 'Authorization: Bearer {_ADMIN_TOKEN}' http://127.0.0.1:{port}/api/v1/jobs")
         click.echo("Press Ctrl-C to stop.\n")
@@ -155,16 +155,10 @@ class _Demo:
     def _print_news(self) -> None:
         with self._db.read() as tx:
             newest = lists.find_transitions(tx, Filter(), limit=500).items
-        posts, hooks = self._slack.posts, self._receiver.received
         for row in reversed([row for row in newest if row["n"] > self._last_transition]):
             self._last_transition = row["n"]
             _print("job", f"{row['tag']} {row['job'][:9]}… {row['from']} -> {row['to']}")
-        for post in posts[self._posts :]:
-            _print("slack", " — ".join(post.text.splitlines()[:2]))
-        for hook in hooks[self._hooks :]:
-            retried = "; answered 503 on purpose, so it is sent again" if hook.at == self._refused_at else ""
-            _print("webhook", _hook_line(hook) + retried)
-        self._posts, self._hooks = len(posts), len(hooks)
+        self._messages.print_new()
 
     def summary(self) -> int:
         """Print the outcome of every delivery; return how many were not delivered."""
@@ -178,6 +172,24 @@ class _Demo:
         for delivery in reversed(deliveries):
             click.echo(f"  {_outcome(delivery)}")
         return missing
+
+
+class _Messages:
+    """Prints what Slack and the receiver got."""
+
+    def __init__(
+        self, slack: SlackLookAlike, receiver: WebhookReceiver, remark: Callable[[Received], str] = lambda _: ""
+    ) -> None:
+        self._slack, self._receiver, self._remark = slack, receiver, remark
+        self._posts = self._hooks = 0  # printed so far
+
+    def print_new(self) -> None:
+        posts, hooks = self._slack.posts, self._receiver.received
+        for post in posts[self._posts :]:
+            _print("slack", " — ".join(post.text.splitlines()[:2]))
+        for hook in hooks[self._hooks :]:
+            _print("webhook", _hook_line(hook) + self._remark(hook))
+        self._posts, self._hooks = len(posts), len(hooks)
 
 
 def _outcome(delivery: Facts) -> str:
@@ -205,35 +217,74 @@ def _example() -> Path:
 
 
 @click.command()
-@click.option("--port", default=8900, show_default=True, help="The port on 127.0.0.1; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_533),
+    default=8900,
+    show_default=True,
+    help="CI's port on 127.0.0.1; Slack and the receiver have the next two. 0 takes free ones.",
+)
 @click.option("--bucket", default="media-1250000000", show_default=True, help="The bucket of the jobs.")
 @click.option(
-    "--tag", "tags", multiple=True, default=("Transcode", "Snapshot", "SpeechRecognition"), show_default=True,
+    "--tag",
+    "tags",
+    multiple=True,
+    default=("Transcode", "Snapshot", "SpeechRecognition"),
+    show_default=True,
     help="A tag of the jobs; may be repeated.",
-)  # fmt: skip
+)
 @click.option("--every", "every_s", default=4.0, show_default=True, help="Seconds between new jobs, on average.")
 @click.option("--speed", default=1.0, show_default=True, help="How many times as fast the jobs change.")
 @click.option("--seed", default=None, type=int, help="Repeat the same jobs.")
 def simulate(port: int, bucket: str, tags: tuple[str, ...], every_s: float, speed: float, seed: int | None) -> None:
-    """Run a simulated CI API, to try rules.toml against. It checks signatures and pages like CI.
+    """Run a simulated CI, Slack and webhook receiver, to try the bridge without an account.
+
+    CI checks signatures and pages like the real one; Slack checks tokens and keeps its documented limits; the receiver
+    verifies signatures. Prints what to export, then the messages that arrive.
 
     \b
     Example, in two terminals:
       ci-bridge simulate --speed 5
-      TENCENTCLOUD_SECRET_ID=... TENCENTCLOUD_SECRET_KEY=... BRIDGE_CI_ENDPOINT=... ci-bridge run
+      export ...    (what the first one prints)
+      ci-bridge doctor && ci-bridge run
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    ports = (port, port + 1, port + 2) if port else (0, 0, 0)
     with ExitStack() as stack:
-        try:
-            ci = stack.enter_context(CiSimulator(port=port, buckets={bucket}))
-        except OSError as error:
-            fail(f"ci-bridge: cannot listen on 127.0.0.1:{port}: {error.strerror}; choose a free --port, or 0")
-        click.echo("Point the bridge at it:")
-        click.echo(f"  export BRIDGE_CI_ENDPOINT={ci.url}")
-        click.echo(f"  export TENCENTCLOUD_SECRET_ID={DEMO_SECRET_ID} TENCENTCLOUD_SECRET_KEY={DEMO_SECRET_KEY}")
-        click.echo(f"Jobs appear in {bucket}. Press Ctrl-C to stop.")
+        ci = CiSimulator(port=ports[0], buckets={bucket})
+        slack = SlackLookAlike(port=ports[1], limits=Limits())
+        receiver = WebhookReceiver(port=ports[2], secrets=[_SECRET])
+        for server, at in zip((ci, slack, receiver), ports, strict=True):
+            _listen(stack, server, at)
+        click.echo("Paste this into the terminal where the bridge is to run:")
+        for name, value in _exports(ci, slack, receiver).items():
+            click.echo(f"  export {name}={shlex.quote(value)}")
+        click.echo(f"Jobs appear in {bucket}; messages that arrive are shown here. Press Ctrl-C to stop.")
         rng = random.Random(seed)  # noqa: S311  (made-up jobs)
+        messages = _Messages(slack, receiver)
         with Director(ci, random=rng, bucket=bucket, tags=tags, queues=_QUEUES, every_s=every_s, speed=speed):
-            stop.wait()
+            while not stop.wait(1.0):
+                messages.print_new()
+
+
+def _listen(stack: ExitStack, server: WebServer, port: int) -> None:
+    try:
+        stack.enter_context(server)
+    except OSError as error:
+        fail(f"ci-bridge: cannot listen on 127.0.0.1:{port}: {error.strerror}; choose another --port, or 0")
+
+
+def _exports(ci: CiSimulator, slack: SlackLookAlike, receiver: WebhookReceiver) -> dict[str, str]:
+    """Return the variables that lead a bridge with the example's rules to the stand-ins."""
+    return {
+        "TENCENTCLOUD_SECRET_ID": DEMO_SECRET_ID,
+        "TENCENTCLOUD_SECRET_KEY": DEMO_SECRET_KEY,
+        "BRIDGE_CI_ENDPOINT": ci.url,
+        "BRIDGE_ALLOW_NETWORKS": "127.0.0.0/8",
+        "SLACK_API_URL": slack.api_url,
+        "SLACK_BOT_TOKEN": DEMO_TOKEN,
+        "CMS_URL": f"{receiver.url}/hooks/media",
+        "CMS_SECRET": _SECRET,
+    }

@@ -67,6 +67,7 @@ def next_pause(
     chance: float,
     probed: bool = False,
     may_end: bool = True,
+    most: int | None = None,
 ) -> timedelta | None:
     """Return the pause before the next attempt, or None: the delivery is given up, as its retry time is over.
 
@@ -79,7 +80,10 @@ def next_pause(
     chance: a random number in [0, 1), which lengthens a pause by up to 20 %.
     probed: a probe counts as one more attempt.
     may_end: False while nothing may be given up, as the clock cannot be trusted.
+    most: after so many attempts it is given up, whatever the time.
     """
+    if most is not None and attempts >= most:
+        return None
     pause = (_PAUSES[attempts - 1] if attempts <= len(_PAUSES) else _LATER_PAUSE) * (1 + _JITTER * chance)
     asked = min(retry_after or timedelta(0), MAX_RETRY_AFTER)
     left = _prolonged(retry, used + asked) - used

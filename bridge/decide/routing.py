@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,7 +14,7 @@ from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Verdict
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.links import NO_LINKS, Links
-from bridge.model import Alarm, NewDelivery, Notifier, Transition
+from bridge.model import Alarm, Message, NewDelivery, Notifier, Transition
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
@@ -123,12 +124,43 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
             silence = None if hold else gates.ended(facts, rule.name, name)
             note = f"{silence} is over." if silence else None
             delivery = delivery_to(built.message, book.notifiers[name], note=note, own=own)
-            deliveries.append(replace(delivery, hold=hold, throttle=rule.throttle))
+            deliveries.append(
+                replace(
+                    delivery, hold=hold, throttle=rule.throttle, urgent=rule.urgent,
+                    updates=book.notifiers[name].updates, shows_by_edit=book.notifiers[name].shows_by_edits,
+                )
+            )  # fmt: skip
             if silence:
                 ended_silences[delivery.id] = silence.id
     return RoutingResult(
         transition=step, verdicts=verdicts, deliveries=deliveries, errors=errors, ended_silences=ended_silences
     )
+
+
+def root_message(
+    routing: RoutingResult, book: Rulebook, notifier: str, rule: str | None, *, links: Links = NO_LINKS
+) -> Message | None:
+    """Return what the first message of a job's thread shows now, also where no rule notifies of it.
+
+    `rule` is the one whose message it showed before. None: a level rule that is not for this notifier.
+    """
+    mine = [delivery.message for delivery in routing.deliveries if delivery.notifier == notifier]
+    if mine:
+        return next((message for message in mine if message.kind != "recovery"), mine[0])
+    if any(verdict.level_event and not verdict.level_event.recovered for verdict in routing.verdicts):
+        return None
+    named = next((found for found in book.rules if found.name == rule), None)
+    template = book.templates.get((named and named.template) or "", MessageTemplate())
+    return build(routing.transition, rule, template, book.queue_names, zone=book.zone, links=links).message
+
+
+def workflow_message(transition: Transition, message: Message, states: Mapping[str, str]) -> Message:
+    """Return what the first message of a workflow's thread shows: how many of its jobs are in each state."""
+    job = transition.job
+    title = f"Workflow {job.workflow_name or job.workflow or job.workflow_run}"
+    counts = dict(Counter(states.values()).most_common())
+    text = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    return replace(message, title=title, text=text, fields=(), state=None, job_id=None, counts=counts)
 
 
 def own_template(notifier: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -64,7 +64,7 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     links = public_url.links(tx)
     mention = rule.mention if rule and due.gate == "group" else ()
     new = digest_delivery(digest, silence, now=now, note=note, links=links, mention=mention)
-    entries.put(tx, [new], now=now)
+    entries.put(tx, [replace(new, urgent=due.gate == "flood")], now=now)  # its channel is full
     digests.merged(tx, n, new.id, now=now)
     silences.mark_notified(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])
     facts = {"delivery": new.id, "gate": due.gate, "of": due.name, "messages": sum(counts.values())}

@@ -23,7 +23,7 @@ from bridge.pipeline.route import current_gates
 from bridge.record import public_url
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
-from bridge.record.outbox import claims, entries, results
+from bridge.record.outbox import claims, entries, results, roots
 from bridge.record.outbox.results import Claim, Ended
 from bridge.record.polling import snapshots
 
@@ -100,6 +100,7 @@ class Housekeeping:
             self._advance_s = self.monotonic() + _ADVANCE_S
             with self.db.write() as tx:
                 self.run_clock.advance(tx, self.clock())
+        self._free_edits()
         with self.db.read() as tx:
             held = [claim for claim in results.open_claims(tx) if claim[0] not in mine]
             abandoned = results.abandoned(tx, before=self.clock() - _ABANDONED) if held else set()
@@ -113,6 +114,16 @@ class Housekeeping:
             self._pass_on(name, why)
         again_s = [self._look_at_waiting(name, breaker) for name, breaker in alone.items()]
         self._next_s = self.monotonic() + min([_EVERY_S, *again_s])
+
+    def _free_edits(self) -> None:
+        """Send as messages what shows only as an edit, where no root is or will be, or its notifier is left alone."""
+        with self.db.read() as tx:
+            if not roots.any_held(tx):
+                return
+            alone = claims.paused(tx)
+            alone |= claims.unavailable_notifiers(tx, now=self.clock(), threshold=BREAKER_THRESHOLD).keys()
+        with self.db.write() as tx:
+            roots.release_orphans(tx, self.book().updating.keys() - alone, now=self.clock())
 
     def probed(self, notifier: str, run: timedelta, now: datetime) -> None:
         """A probe was in vain: it counts as an attempt of everything that was due for the notifier."""

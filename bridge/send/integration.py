@@ -28,9 +28,9 @@ class Egress(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What is known of a notifier without sending it a message."""
+    """What is known of a notifier without sending it a message; `ok` None is a hint."""
 
-    ok: bool
+    ok: bool | None
     detail: str
 
 
@@ -69,7 +69,7 @@ class Integration(ABC):
         """Return how a delivery goes out at a time; `agent` is the user agent."""
 
     @abstractmethod
-    def check(self, egress: Egress) -> Check:
+    def check(self, egress: Egress) -> Sequence[Check]:
         """Look for faults without sending the notifier a message."""
 
 

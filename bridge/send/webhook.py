@@ -88,8 +88,8 @@ class Webhook(OneRequest):
             curl=curl(request.url, lines, visible_json(text)),
         )
 
-    def check(self, egress: Egress) -> Check:
-        return check_address(self._notifier.url, egress.client)
+    def check(self, egress: Egress) -> Sequence[Check]:
+        return [check_address(self._notifier.url, egress.client)]
 
 
 def _phrase(status: int) -> str:

@@ -1,137 +1,291 @@
-"""A look-alike of the Slack methods that a notifier calls: it checks the token, and keeps posts and threads."""
+"""A look-alike of the Slack methods that a notifier calls: it checks tokens and scopes, keeps limits and messages.
+
+Written from docs.slack.dev: each method's page, apis/web-api, apis/web-api/rate-limits; read 2026-11-30.
+"""
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 import threading
-from dataclasses import dataclass, replace
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
-from bridge.simulator.web import Answer, Request, WebServer, json_answer
+from bridge.model import Rate
+from bridge.simulator.web import Answer, Request, WebServer, json_answer, text_answer
+from bridge.simulator.workspace import Channel, Post, SlackError, Workspace, message_of
 
 DEMO_TOKEN = "xoxb-simulator"  # noqa: S105 - opens nothing but this look-alike
+HISTORY_SCOPES = frozenset({"channels:history", "groups:history"})
+READ_SCOPES = frozenset({"channels:read", "groups:read"})
+ALL_SCOPES = frozenset({"chat:write", "chat:write.public"}) | HISTORY_SCOPES | READ_SCOPES
+WEBHOOK = "webhook"  # what requests to incoming webhooks are counted as
+_HOOKS = "/services/"
+_POSTS, _TIER_3 = Rate(count=1, per=timedelta(seconds=1)), Rate(count=50, per=timedelta(minutes=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
-    """A message as it is now."""
+class Limits:
+    """How many requests are accepted within any such time; more are answered with 429. A burst is a longer time."""
 
-    channel: str
-    ts: str
-    thread_ts: str | None
-    text: str
-    blocks: list[dict[str, Any]]
-    metadata: dict[str, Any] | None
-    at: float
+    posts: Rate = _POSTS  # to a channel, and to an incoming webhook
+    tier3: Rate = _TIER_3  # of a method by a token
 
 
-class SlackError(Exception):
-    """A refusal; the text is Slack's error word."""
+@dataclass(slots=True)
+class _Throttle:
+    """When the requests were accepted that still count."""
+
+    _accepted: dict[tuple[str, ...], deque[float]] = field(default_factory=dict)
+
+    def admit(self, key: tuple[str, ...], rate: Rate, now: float) -> None:
+        times = self._accepted.setdefault(key, deque())
+        while times and times[0] <= now - rate.per.total_seconds():
+            times.popleft()
+        if len(times) >= rate.count:
+            raise _Ratelimited(times[0] + rate.per.total_seconds() - now)
+        times.append(now)
+
+
+class _Ratelimited(SlackError):
+    def __init__(self, wait_s: float) -> None:
+        super().__init__("ratelimited")
+        self.retry_after = str(max(1, math.ceil(wait_s)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    token: str
+    scopes: frozenset[str]
+
+    @property
+    def user(self) -> str:
+        return "U000" if self.token == DEMO_TOKEN else f"U{abs(hash(self.token)) % 10**9}"
+
+    def require(self, scope: str) -> None:
+        if scope not in self.scopes:
+            raise SlackError("missing_scope", needed=scope, provided=",".join(sorted(self.scopes)))
 
 
 class SlackLookAlike(WebServer):
-    """Speaks `chat.postMessage`, `chat.update` and `auth.test`; `fault` may answer first."""
+    """Speaks the methods below and incoming webhooks at `hook_url`. All of these may be changed while it runs:
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._posts: dict[tuple[str, str], Post] = {}
-        self._count = itertools.count(1)
+    tokens: the scopes of each token.
+    limits: None: there are none.
+    late_s: how many seconds pass before a request is looked at, so that its message is posted late.
+    spoil: what is sent in place of an answer, when the request has had its effect: late, broken, or nothing at all.
+    fault: answers first, without any effect.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Iterable[Channel] | None = None,
+        tokens: Mapping[str, frozenset[str]] | None = None,
+        limits: Limits | None = None,
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(port=port, clock=clock)
+        self.workspace = Workspace(channels, clock=self.now)
+        self.tokens = {DEMO_TOKEN: ALL_SCOPES} if tokens is None else dict(tokens)
+        self.limits = limits
+        self.late_s: Callable[[Request], float] = lambda _: 0.0
+        self.spoil: Callable[[Request, Answer], Answer] = lambda _, answer: answer
+        self.answered: Counter[tuple[str, str]] = Counter()  # by method, and "ok" or the error code
+        self._throttle = _Throttle()
         self._lock = threading.Lock()
+        self._methods: dict[str, Callable[[_Caller, Mapping[str, Any]], dict[str, Any]]] = {
+            "chat.postMessage": self._post_message,
+            "chat.update": self._update,
+            "conversations.history": self._history,
+            "conversations.replies": self._replies,
+            "conversations.info": self._info,
+            "auth.test": self._auth_test,
+        }
 
     @property
     def api_url(self) -> str:
         return f"{self.url}/api/"
 
+    def hook_url(self, channel: str) -> str:
+        """Return the incoming webhook of a channel."""
+        return f"{self.url}{_HOOKS}T000/B000/{channel}"
+
     @property
     def posts(self) -> list[Post]:
-        with self._lock:
-            return list(self._posts.values())
+        """The messages that are there now."""
+        return [post for post in self.workspace.posts if not post.deleted_at]
 
-    def refusal_of(self, text: str, blocks: list[dict[str, Any]]) -> str | None:
-        """Return the error word for a message, None if it is accepted."""
+    def count(self, method: str | None = None, outcome: str | None = None) -> int:
+        """Return how many requests were answered, of a method, with "ok" or an error code."""
+        found = ((key, n) for key, n in self.answered.items() if method in (None, key[0]) and outcome in (None, key[1]))
+        return sum(n for _, n in found)
+
+    def refusal_of(self, text: str, blocks: Any, *, edit: bool = False) -> str | None:  # noqa: ARG002 - for others
+        """Return the error code for a message, None if it is accepted."""
         return None if text or blocks else "no_text"
 
     def respond(self, request: Request) -> Answer:
-        methods = {
-            "/api/chat.postMessage": self._post_message,
-            "/api/chat.update": self._update,
-            "/api/auth.test": self._auth_test,
-        }
-        method = methods.get(request.path)
-        if method is None:
-            return json_answer({"ok": False, "error": "unknown_method"})
+        self.pause(self.late_s(request))
+        answer = self._hook(request) if request.path.startswith(_HOOKS) else self._api(request)
+        return self.spoil(request, answer)
+
+    def _count(self, method: str, outcome: str) -> None:
+        with self._lock:
+            self.answered[method, outcome] += 1
+
+    def _admit(self, rate: Callable[[Limits], Rate], *key: str) -> None:
+        with self._lock:
+            if self.limits:
+                self._throttle.admit(key, rate(self.limits), self.now())
+
+    # --- methods ------------------------------------------------------------------------------------------------
+
+    def _api(self, request: Request) -> Answer:
+        name = request.path.removeprefix("/api/")
+        headers: dict[str, str] = {}
+        status, content = 200, dict[str, Any]()
         try:
-            _check_token(request)
-            with self._lock:
-                return json_answer({"ok": True, **method(_arguments(request))})
+            method, caller = self._method(name), self._caller(request)
+            headers["x-oauth-scopes"] = ",".join(sorted(caller.scopes))
+            content = {"ok": True, **method(caller, _arguments(request, is_json=name.startswith("chat.")))}
         except SlackError as error:
-            return json_answer({"ok": False, "error": str(error)})
+            content = {"ok": False, "error": str(error), **error.facts}
+            if isinstance(error, _Ratelimited):
+                status, headers["Retry-After"] = 429, error.retry_after
+        self._count(name, content.get("error", "ok"))
+        answer = json_answer(content, status=status)
+        return Answer(status=status, body=answer.body, headers={**answer.headers, **headers})
 
-    def _post_message(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        channel = self._channel(arguments)
+    def _method(self, name: str) -> Callable[[_Caller, Mapping[str, Any]], dict[str, Any]]:
+        if name not in self._methods:
+            raise SlackError("unknown_method")
+        return self._methods[name]
+
+    def _caller(self, request: Request) -> _Caller:
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            raise SlackError("not_authed")
+        scopes = self.tokens.get(token)
+        if scopes is None:
+            raise SlackError("invalid_auth")
+        return _Caller(token, scopes)
+
+    def _post_message(self, caller: _Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        caller.require("chat:write")
+        channel = self.workspace.channel(str(arguments.get("channel") or ""))
+        if not channel.is_member and "chat:write.public" not in caller.scopes:
+            raise SlackError("not_in_channel")
+        if channel.is_archived:
+            raise SlackError("is_archived")
+        self._admit(lambda limits: limits.posts, "chat.postMessage", channel.id)
         text, blocks, metadata = self._content(arguments)
-        # Ten digits and six: unique and increasing, whatever the clock does.
-        ts = f"{1_700_000_000 + (number := next(self._count))}.{number:06d}"
-        thread_ts = self._thread_of(channel, arguments.get("thread_ts"))
-        self._posts[channel, ts] = Post(
-            channel=channel, ts=ts, thread_ts=thread_ts, text=text, blocks=blocks, metadata=metadata, at=self.now()
+        posted = self.workspace.post(
+            channel,
+            caller.user,
+            text,
+            blocks or [],
+            metadata=metadata,
+            thread_ts=arguments.get("thread_ts"),
+            broadcast=arguments.get("reply_broadcast") is True,
         )
-        message = {"type": "message", "text": text, "ts": ts, "blocks": blocks}
-        return {"channel": channel, "ts": ts, "message": message | ({"thread_ts": thread_ts} if thread_ts else {})}
+        return {"channel": channel.id, "ts": posted.ts, "message": message_of(posted)}
 
-    def _thread_of(self, channel: str, root: str | None) -> str | None:
-        # Slack itself silently accepts any thread_ts. Here an unknown one is a mistake of the caller.
-        if root and (channel, root) not in self._posts:
-            raise SlackError("thread_not_found")
-        return root or None
+    def _update(self, caller: _Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        caller.require("chat:write")
+        self._admit(lambda limits: limits.tier3, "chat.update", caller.token)
+        # By a name it is not found, unlike in chat.postMessage.
+        channel = self.workspace.channel(str(arguments.get("channel") or ""), by_id=True)
+        if channel.is_archived:
+            raise SlackError("is_inactive")
+        text, blocks, metadata = self._content(arguments, edit=True)
+        edited = self.workspace.edit(channel, str(arguments.get("ts")), caller.user, text, blocks, metadata)
+        return {"channel": channel.id, "ts": edited.ts, "text": edited.text, "message": message_of(edited)}
 
-    def _update(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        old = self._posts.get((self._channel(arguments), str(arguments.get("ts"))))
-        if old is None:
-            raise SlackError("message_not_found")
-        text, blocks, metadata = self._content(arguments)
-        self._posts[old.channel, old.ts] = replace(
-            old,
-            text=text or old.text,
-            blocks=blocks if "blocks" in arguments else old.blocks,  # without new ones the old ones stay
-            metadata=metadata or old.metadata,
-            at=self.now(),
-        )
-        return {"channel": old.channel, "ts": old.ts, "text": text}
-
-    def _auth_test(self, _: dict[str, Any]) -> dict[str, Any]:
-        names = {"team": "Simulated", "user": "ci-bridge", "team_id": "T000", "user_id": "U000", "bot_id": "B000"}
-        return {"url": f"{self.url}/", **names}
-
-    def _channel(self, arguments: dict[str, Any]) -> str:
-        channel = str(arguments.get("channel") or "")
-        if not channel:
-            raise SlackError("channel_not_found")
-        return channel
-
-    def _content(self, arguments: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any] | None]:
-        text, blocks, metadata = arguments.get("text") or "", arguments.get("blocks") or [], arguments.get("metadata")
-        if error := self.refusal_of(text, blocks):
+    def _content(
+        self, arguments: Mapping[str, Any], *, edit: bool = False
+    ) -> tuple[str, list[dict[str, Any]] | None, dict[str, Any] | None]:
+        text, blocks, metadata = arguments.get("text") or "", arguments.get("blocks"), arguments.get("metadata")
+        if error := self.refusal_of(text, blocks or [], edit=edit):
             raise SlackError(error)
-        if metadata is not None and not {"event_type", "event_payload"} <= set(metadata):
+        if metadata and not (isinstance(metadata, dict) and {"event_type", "event_payload"} <= set(metadata)):
             raise SlackError("invalid_metadata_format")
         return text, blocks, metadata
 
+    def _history(self, caller: _Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        channel = self._readable("conversations.history", caller, arguments)
+        return {**self.workspace.history(channel, arguments), "pin_count": 0}
 
-def _check_token(request: Request) -> None:
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer":
-        raise SlackError("not_authed")
-    if token != DEMO_TOKEN:
-        raise SlackError("invalid_auth")
+    def _replies(self, caller: _Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        channel = self._readable("conversations.replies", caller, arguments)
+        return self.workspace.replies(channel, str(arguments.get("ts")), arguments)
+
+    def _readable(self, method: str, caller: _Caller, arguments: Mapping[str, Any]) -> Channel:
+        self._admit(lambda limits: limits.tier3, method, caller.token)
+        if not caller.scopes & HISTORY_SCOPES:
+            caller.require("channels:history")
+        channel = self.workspace.channel(str(arguments.get("channel") or ""), by_id=True)
+        caller.require("groups:history" if channel.is_private else "channels:history")
+        if not channel.is_member:
+            raise SlackError("not_in_channel")
+        return channel
+
+    def _info(self, caller: _Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        self._admit(lambda limits: limits.tier3, "conversations.info", caller.token)
+        if not caller.scopes & READ_SCOPES:
+            caller.require("channels:read")
+        channel = self.workspace.channel(str(arguments.get("channel") or ""), by_id=True)
+        caller.require("groups:read" if channel.is_private else "channels:read")
+        names = ("id", "name", "is_private", "is_archived", "is_member")
+        return {"channel": {name: getattr(channel, name) for name in names}}
+
+    def _auth_test(self, caller: _Caller, _: Mapping[str, Any]) -> dict[str, Any]:
+        names = {"team": "Simulated", "user": "ci-bridge", "team_id": "T000", "user_id": caller.user, "bot_id": "B000"}
+        return {"url": f"{self.url}/", **names}
+
+    # --- incoming webhooks (docs.slack.dev/messaging/sending-messages-using-incoming-webhooks) ------------------
+
+    def _hook(self, request: Request) -> Answer:
+        try:
+            self._post_to_hook(request)
+        except _Ratelimited as error:
+            self._count(WEBHOOK, str(error))
+            return Answer(status=429, body=b"rate_limited", headers={"Retry-After": error.retry_after})
+        except SlackError as error:
+            code = {"channel_not_found": "no_service", "is_archived": "channel_is_archived"}.get(str(error), str(error))
+            self._count(WEBHOOK, code)
+            return text_answer(code, status=_HOOK_STATUSES.get(code, 400))
+        self._count(WEBHOOK, "ok")
+        return text_answer("ok")
+
+    def _post_to_hook(self, request: Request) -> None:
+        channel = self.workspace.channel(request.path.rpartition("/")[2])
+        if channel.is_archived:
+            raise SlackError("is_archived")
+        self._admit(lambda limits: limits.posts, WEBHOOK, request.path)
+        text, blocks, _ = self._content(_arguments(request))
+        self.workspace.post(channel, "U001", text, blocks or [])
 
 
-def _arguments(request: Request) -> dict[str, Any]:
-    """Return the arguments of a JSON body or of a form."""
+_HOOK_STATUSES = {"no_service": 404, "channel_is_archived": 410}
+
+
+def _arguments(request: Request, *, is_json: bool = True) -> dict[str, Any]:
+    """Return the arguments of the query, and of a JSON body or a form.
+
+    Only methods that write take JSON (docs.slack.dev/apis/web-api). Pages of those that read list it too, but it was
+    seen not to work (friggframework/frigg, pull request 147, and slackapi/node-slack-sdk, issue 1415).
+    """
     if "json" not in request.headers.get("content-type", ""):
-        return dict(parse_qsl(request.body.decode(), keep_blank_values=True))
+        return dict(request.query) | dict(parse_qsl(request.body.decode(), keep_blank_values=True))
+    if not is_json:
+        return dict(request.query)
     try:
         arguments = json.loads(request.body or b"{}")
     except ValueError:

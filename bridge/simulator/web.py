@@ -76,6 +76,11 @@ class WebServer:
         """Return the time of the server's clock and of its Date header."""
         return self._clock()
 
+    def pause(self, seconds: float) -> None:
+        """Wait for so long, or until the server is closed."""
+        if seconds > 0 and self._listener:
+            self._listener.closing.wait(seconds)
+
     @property
     def port(self) -> int:
         if self._listener is None:
@@ -197,7 +202,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
 
     def _write(self, answer: Answer) -> None:
-        self.server.closing.wait(answer.delay_s)
+        self.server.owner.pause(answer.delay_s)
         self.close_connection |= answer.hang_up or answer.length not in (None, len(answer.body))
         if answer.hang_up:
             return

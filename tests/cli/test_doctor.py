@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from contextlib import closing
 from ipaddress import ip_network
 
@@ -14,6 +15,8 @@ from bridge.cli.doctor import notifier_checks
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.send.client import HttpClient
 from bridge.send.integration import check_address
+from bridge.simulator.slack import ALL_SCOPES, DEMO_TOKEN, HISTORY_SCOPES
+from bridge.wiring.parts import share_public_url
 from tests.support.nouns import a_rulebook
 from tests.support.proxies import Proxy
 from tests.support.receivers import Receiver, answering
@@ -31,15 +34,18 @@ def a_book(*, slack_at: str = "http://127.0.0.1:1/hook") -> Rulebook:
     return a_rulebook(f"{WATCH}{RULE}\n{webhook}{slack}{incoming}", env)
 
 
-def checked(book: Rulebook, **environ: str) -> dict[str, tuple[bool | None, str]]:
-    settings = environment.read(environ)
-    return {check.name: (check.ok, check.detail) for check in notifier_checks(settings, book)}
+def checked(book: Rulebook, **environ: str) -> dict[str, list[tuple[bool | None, str]]]:
+    found: dict[str, list[tuple[bool | None, str]]] = defaultdict(list)
+    for check in notifier_checks(environment.read(environ), book):
+        found[check.name].append((check.ok, check.detail))
+    return found
 
 
 def test_behind_a_proxy_the_proxy_checks_addresses_and_its_password_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with Receiver(answering("200 OK", b'{"ok": true}')) as slack, Proxy() as proxy:
+    channel = b'{"ok":true,"channel":{"name":"ops","is_member":true}}'
+    with Receiver(answering("200 OK", channel)) as slack, Proxy() as proxy:
         found = checked(
             a_book(),
             BRIDGE_EGRESS_PROXY=proxy.url.replace("://", f"://me:{PASSWORD}@"),
@@ -47,11 +53,11 @@ def test_behind_a_proxy_the_proxy_checks_addresses_and_its_password_is_not_shown
         )
     through = "goes through BRIDGE_EGRESS_PROXY, which must check the address"
     assert found == {
-        "notifier hook": (True, through),
-        "notifier ops": (True, f"Slack knows the token; {through}"),
-        "notifier old": (True, through),
+        "notifier hook": [(True, through)],
+        "notifier ops": [(True, through), (True, "Slack knows the token"), (True, "the app is in channel C1 (#ops)")],
+        "notifier old": [(True, through)],
     }
-    assert [seen.path for seen in slack.requests] == ["/api/auth.test"]
+    assert [seen.path.rpartition("/api/")[2] for seen in slack.requests] == ["auth.test", "conversations.info"]
     assert len(caplog.records) == 1
     assert PASSWORD not in f"{found} {caplog.text}"
 
@@ -60,14 +66,14 @@ def test_a_proxy_that_refuses_slack_is_named() -> None:
     with Proxy(b"HTTP/1.1 403 No") as proxy:
         found = checked(a_book(), BRIDGE_EGRESS_PROXY=proxy.url, SLACK_API_URL="https://slack.example.com/api/")
     why = "the proxy of BRIDGE_EGRESS_PROXY refused a tunnel to slack.example.com:443: it answered 403"
-    assert found["notifier ops"] == (False, why)
+    assert (False, why) in found["notifier ops"]
 
 
 def test_without_a_proxy_forbidden_addresses_are_reported_and_not_contacted() -> None:
     with Receiver(answering("200 OK", b'{"ok": true}')) as receiver:
         found = checked(a_book(slack_at=receiver.url), SLACK_API_URL=f"http://127.0.0.1:{receiver.port}/api/")
-    assert [ok for ok, _ in found.values()] == [False] * 3
-    assert all("BRIDGE_ALLOW_NETWORKS" in detail for _, detail in found.values())
+    assert [[ok for ok, _ in checks] for checks in found.values()] == [[False]] * 3
+    assert all("BRIDGE_ALLOW_NETWORKS" in detail for [(_, detail)] in found.values())
     assert receiver.connections == 0
 
 
@@ -97,7 +103,29 @@ def test_doctor_reports_what_works_and_what_does_not(stage: Stage) -> None:
     text = stage.command("doctor").stdout
     assert "warn  worker: no worker is running: start `ci-bridge worker`, or `run`" in text
     assert re.search(r"all checks passed, \d+ warnings: `ci-bridge run` should work", text)
+    assert "warn  links: messages have no links to the dashboard: set BRIDGE_PUBLIC_URL to where people" in text
+    linked = stage.command("doctor", BRIDGE_PUBLIC_URL="https://bridge.example.com/")
+    assert "ok    links: messages link to https://bridge.example.com, once a web process has started" in linked.stdout
+    share_public_url(stage.db, "https://bridge.example.com")
+    assert "ok    links: messages link to https://bridge.example.com\n" in stage.command("doctor").stdout
     failing = stage.command("doctor", TENCENTCLOUD_SECRET_KEY="wrong", SLACK_BOT_TOKEN="xoxb-unknown")
     assert failing.exit_code == 1
     assert re.search(r"FAIL  watch media, Transcode: .*SignatureDoesNotMatch", failing.stdout)
-    assert "FAIL  notifier ops: Slack refuses the token: invalid_auth" in failing.stdout
+    assert "FAIL  notifier ops: Slack refuses the token: invalid_auth: give the notifier the token of" in failing.stdout
+
+
+def test_doctor_says_of_each_channel_whether_the_app_may_post_there(stage: Stage) -> None:
+    stage.slack.workspace.change_channel("C024BE91L", name="media-ops", is_archived=True)
+    failing = stage.command("doctor")
+    assert failing.exit_code == 1
+    assert (
+        "FAIL  notifier ops: channel C024BE91L (#media-ops) is archived: unarchive it, or name another"
+        in failing.stdout
+    )
+    stage.slack.workspace.change_channel("C024BE91L", is_archived=False)
+    stage.slack.tokens = {DEMO_TOKEN: ALL_SCOPES - HISTORY_SCOPES}
+    passing = stage.command("doctor")
+    assert passing.exit_code == 0
+    assert (
+        "warn  notifier ops: the app is in channel C024BE91L (#media-ops), but it has not the scope" in passing.stdout
+    )

@@ -54,6 +54,13 @@ def test_there_are_two_attempts_at_least_however_long_the_first_one_took():
     assert pause(1, used=s(15), retry=s(10), probed=True) is None
 
 
+@pytest.mark.parametrize("used", [s(0), DAY])
+def test_more_attempts_than_are_of_use_are_not_made(used):
+    assert pause(4, used=used, most=5) == s(600)
+    assert pause(5, used=used, most=5) is None
+    assert pause(5, used=used, most=5, may_end=False) is None  # which no clock can be wrong about
+
+
 def test_a_retry_after_prolongs_the_retry_time_up_to_three_times():
     assert pause(1, retry=s(45), retry_after=s(100)) == s(100)
     assert pause(1, retry=s(45), retry_after=DAY) == s(3 * 45)

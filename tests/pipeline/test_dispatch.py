@@ -80,6 +80,19 @@ def test_a_failed_delivery_is_tried_again_on_the_schedule_until_its_time_is_over
     assert len(outcomes(rig)) == 7
 
 
+@on_both
+def test_what_is_not_understood_is_tried_a_few_times_and_holds_up_what_follows_for_minutes_only(rig: Rig) -> None:
+    rig.transport.answer = lambda one: RetryLater("never_heard_of", attempts=5) if one.id == "d0" else Sent()
+    put(rig.db, new_delivery("d0", ordering_key="job"), new_delivery("d1", ordering_key="job"))
+    while rig.stored_states()[1] != SENT:
+        let_run(rig.db, rig.clock, max(timedelta(), due_at(rig) - rig.clock()))
+        rig.deliver()
+    assert rig.stored_states() == [DEAD, SENT]
+    assert (row_of(rig.db, deliveries, id="d0")["why"], len(outcomes(rig))) == ("never_heard_of", 6)
+    assert rig.clock() - NOW == seconds(5 + 30 + 120 + 600)
+    assert row_of(rig.db, notifiers, name="cms")["paused_at"] is None
+
+
 def test_chance_makes_a_pause_up_to_a_fifth_longer(rig: Rig) -> None:
     rig.transport.answer = lambda _: RetryLater("503")
     rig.dispatcher = rig.new_dispatcher(chance=lambda: 0.5)

@@ -1,9 +1,10 @@
-"""An example of each type of notifier, which test_contract.py holds to what every type must do."""
+"""An example of each way to send, which test_contract.py holds to what every way must do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from bridge.model import Notifier
 from tests.support.receivers import SECRET, Behaviour, a_slack, a_webhook, accepting, answering
@@ -18,10 +19,31 @@ class Example:
     accepts: Behaviour
     asks_to_wait: Behaviour  # for 30 seconds
     is_gone: Behaviour  # for good
+    refuses: Behaviour | None  # this message alone, for good; None: it never does
     secrets: tuple[str, ...]  # values of `notifier` that nothing shows
+    delivery: Mapping[str, Any] = field(default_factory=dict)
+    through_api: bool = False  # its address is that of Slack's API
 
 
 _WAIT = answering("429 Too Many Requests", b"", "Retry-After: 30")
+_API_TABLE = 'channel = "C1"\ntoken = { env = "TOKEN" }'
+_TOKEN = "xoxb-hush"
+
+
+def _of_api(**facts: Any) -> Example:
+    """Return an example of what Slack's API is asked for: `facts` are those of the delivery and the notifier."""
+    return Example(
+        notifier=lambda _: a_slack(token=_TOKEN, **facts.get("notifier", {})),
+        table=_API_TABLE,
+        accepts=accepting(),
+        asks_to_wait=answering("429 Too Many Requests", b'{"ok":false,"error":"ratelimited"}', "Retry-After: 30"),
+        is_gone=answering("200 OK", b'{"ok":false,"error":"token_revoked"}'),
+        refuses=answering("200 OK", b'{"ok":false,"error":"metadata_too_large"}'),
+        secrets=(_TOKEN,),
+        delivery=facts.get("delivery", {}),
+        through_api=True,
+    )
+
 
 EXAMPLES = {
     "slack": Example(
@@ -30,6 +52,7 @@ EXAMPLES = {
         accepts=accepting(),
         asks_to_wait=_WAIT,
         is_gone=answering("404 Not Found", b"no_service"),
+        refuses=answering("400 Bad Request", b"too_many_attachments"),
         secrets=("hush",),
     ),
     "webhook": Example(
@@ -38,6 +61,12 @@ EXAMPLES = {
         accepts=answering("204 No Content"),
         asks_to_wait=_WAIT,
         is_gone=answering("410 Gone"),
+        refuses=None,
         secrets=("hush", "header-hush", SECRET),
     ),
+}
+# Of each type there is one above; what follows are other ways of the same types.
+WAYS = EXAMPLES | {
+    "slack post": _of_api(),
+    "slack edit": _of_api(notifier={"update": True}, delivery={"thread": "j1", "root": "C1:170.5:C1"}),
 }

@@ -12,17 +12,22 @@ from bridge.model import Attempt, Reason, Rejected, RetryLater, Sent
 from bridge.send import registry
 from bridge.send.client import HttpClient
 from bridge.send.integration import Egress
-from tests.send.contract import EXAMPLES, Example
+from tests.send.contract import EXAMPLES, WAYS, Example
 from tests.support.nouns import a_rulebook
-from tests.support.receivers import NOBODY, NOON, SECRET, Behaviour, Receiver, a_delivery, attempt_to
+from tests.support.receivers import NOBODY, NOON, SECRET, Behaviour, Receiver, a_delivery, answering, attempt_to
 from tests.support.rules_texts import RULE, WATCH
 
-each_type = pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAMPLES)
+each_way = pytest.mark.parametrize("example", WAYS.values(), ids=WAYS)
+
+
+def sent_to(example: Example, url: str, client: HttpClient | None = None) -> Attempt:
+    api = url if example.through_api else NOBODY
+    return attempt_to(example.notifier(url), client, slack_api_url=api, **example.delivery)
 
 
 def answered(example: Example, behave: Behaviour) -> Attempt:
     with Receiver(behave) as receiver:
-        made = attempt_to(example.notifier(receiver.url))
+        made = sent_to(example, receiver.url)
     assert len(receiver.requests) == 1
     return made
 
@@ -40,21 +45,21 @@ def test_rules_make_a_notifier_of_the_type_that_they_name(name: str) -> None:
     assert facts["target"] == "https://hooks.example.com"
 
 
-@each_type
+@each_way
 def test_what_the_receiver_accepts_is_sent(example: Example) -> None:
     made = answered(example, example.accepts)
     assert isinstance(made.outcome, Sent)
     assert (made.address, made.started_at) == ("127.0.0.1", NOON)
 
 
-@each_type
+@each_way
 def test_a_receiver_that_asks_to_wait_is_left_alone_as_a_whole(example: Example) -> None:
     outcome = answered(example, example.asks_to_wait).outcome
     assert isinstance(outcome, RetryLater)
     assert (outcome.reason, outcome.after, outcome.whole_notifier) == (Reason.RATE_LIMITED, timedelta(seconds=30), True)
 
 
-@each_type
+@each_way
 def test_a_receiver_that_is_gone_pauses_its_notifier_with_advice(example: Example) -> None:
     outcome = answered(example, example.is_gone).outcome
     assert isinstance(outcome, Rejected)
@@ -62,25 +67,55 @@ def test_a_receiver_that_is_gone_pauses_its_notifier_with_advice(example: Exampl
     assert ": " in outcome.why
 
 
-@each_type
+@each_way
+def test_a_message_that_is_refused_for_good_is_refused_alone(example: Example) -> None:
+    if example.refuses is None:
+        return
+    outcome = answered(example, example.refuses).outcome
+    assert isinstance(outcome, Rejected)
+    assert not outcome.pause
+
+
+@each_way
+@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
+def test_a_redirect_is_not_followed_and_the_message_is_tried_again(example: Example, status: str) -> None:
+    with Receiver(example.accepts) as elsewhere:
+        outcome = answered(example, answering(status, b"", f"Location: {elsewhere.url}")).outcome
+    assert isinstance(outcome, RetryLater)
+    assert "redirects are not followed" in outcome.why
+    assert (outcome.attempts, elsewhere.connections) == (None, 0)
+
+
+@each_way
+@pytest.mark.parametrize("form", [b"%b", b'{"ok":false,"error":"%b"}'], ids=["text", "JSON"])
+def test_no_secret_is_in_what_came_of_an_attempt(example: Example, form: bytes) -> None:
+    with Receiver(example.accepts) as receiver:
+        hidden = example.notifier(receiver.url).hidden
+        receiver.behave = answering("500 Oh", form % " ".join(hidden).encode())
+        made = sent_to(example, receiver.url)
+    assert hidden
+    assert not [secret for secret in hidden if secret in f"{made.outcome} {made.answer}"]
+
+
+@each_way
 def test_nobody_there_is_a_fault_of_the_connection(example: Example) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    outcome = attempt_to(example.notifier(f"http://127.0.0.1:{port}/")).outcome
+    outcome = sent_to(example, f"http://127.0.0.1:{port}/").outcome
     assert isinstance(outcome, RetryLater)
     assert outcome.reason == Reason.CONNECTION
 
 
-@each_type
+@each_way
 def test_a_private_address_is_refused_without_a_connection(example: Example) -> None:
     with Receiver(example.accepts) as receiver:
-        outcome = attempt_to(example.notifier(receiver.url), HttpClient()).outcome
+        outcome = sent_to(example, receiver.url, HttpClient()).outcome
     assert isinstance(outcome, Rejected)
     assert not outcome.pause
     assert receiver.connections == 0
 
 
-@each_type
+@each_way
 def test_no_secret_is_described_previewed_or_checked(example: Example) -> None:
     notifier = example.notifier("http://hooks.invalid/hush?token=hush")
     integration, client = registry.integration_of(notifier), HttpClient()
@@ -93,4 +128,5 @@ def test_no_secret_is_described_previewed_or_checked(example: Example) -> None:
     client.close()
     assert not [text for text in shown if any(secret in text for secret in example.secrets)]
     assert set(example.secrets) - {"hush"} <= {part for secret in notifier.hidden for part in (secret, *secret.split())}
-    assert all("hooks.invalid" in text for text in shown[1:3])
+    target = "C1" if example.through_api else "hooks.invalid"
+    assert all(target in text for text in shown[1:3])

@@ -44,40 +44,6 @@ def test_the_calls_of_a_delivery_share_one_deadline() -> None:
     assert [request.deadline_s for request in slack.requests] == [DEADLINE_S, pytest.approx(DEADLINE_S - 0.1)]
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        ("invalid_auth", Reason.AUTH), ("token_revoked", Reason.AUTH), ("missing_scope", Reason.AUTH),
-        ("channel_not_found", Reason.CHANNEL), ("is_archived", Reason.CHANNEL), ("not_in_channel", Reason.CHANNEL),
-        ("restricted_action", Reason.CLIENT_ERROR), ("restricted_action_read_only_channel", Reason.CHANNEL),
-        ("org_login_required", Reason.AUTH), ("account_inactive", Reason.AUTH),
-        ("team_access_not_granted", Reason.AUTH),
-    ],
-)  # fmt: skip
-def test_a_place_or_token_that_is_gone_pauses_with_advice(error: str, reason: Reason) -> None:
-    outcome = ScriptedSlack(no(error)).send()
-    assert isinstance(outcome, Rejected)
-    assert (outcome.pause, outcome.reason) == (True, reason)
-    assert outcome.why.startswith(f"Slack says {error}: ")
-
-
-@pytest.mark.parametrize("error", ["no_text", "invalid_arguments", "metadata_too_large"])
-def test_a_message_that_slack_will_not_have_is_refused_alone(error: str) -> None:
-    why = f"Slack says {error}: it refuses this message"
-    assert ScriptedSlack(no(error)).send() == Rejected(why, Reason.INVALID_PAYLOAD)
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        ("fatal_error", Reason.SERVER_ERROR), ("internal_error", Reason.SERVER_ERROR),
-        ("service_unavailable", Reason.SERVER_ERROR), ("never_heard_of", Reason.OTHER),
-    ],
-)  # fmt: skip
-def test_troubles_of_slacks_own_are_tried_again(error: str, reason: Reason) -> None:
-    assert ScriptedSlack(no(error)).send() == RetryLater(f"Slack answered 200: {error}", reason)
-
-
 @both_ways
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("error", ["invalid_blocks", "invalid_payload"])
@@ -154,7 +120,7 @@ def test_an_incoming_webhook_that_says_ok_or_has_no_content_has_taken_the_messag
 
 
 def test_an_ok_under_another_status_than_200_is_not_sent() -> None:
-    assert asked_once(201, b"ok") == RetryLater("Slack answered 201: ok")
+    assert asked_once(201, b"ok") == RetryLater("Slack answered 201: ok", attempts=5)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +165,32 @@ def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(status: 
             assert (outcome.reason == Reason.INVALID_PAYLOAD) == (error in UNWELCOME)
 
 
-@pytest.mark.parametrize("error", ["rollup_error", "never_heard_of"])
-def test_a_code_that_says_nothing_of_the_message_is_tried_again(error: str) -> None:
-    assert asked_once(200, error.encode()) == RetryLater(f"Slack answered 200: {error}")
+@pytest.mark.parametrize(
+    ("status", "error", "reason", "attempts"),
+    [
+        (200, "rollup_error", Reason.SERVER_ERROR, None),
+        (500, "rollup_error", Reason.SERVER_ERROR, None),
+        (200, "never_heard_of", Reason.OTHER, 5),
+        (400, "never_heard_of", Reason.OTHER, 5),
+        (502, "bad_gateway", Reason.SERVER_ERROR, None),
+    ],
+)
+def test_a_code_that_says_nothing_of_the_message_is_tried_again(
+    status: int, error: str, reason: Reason, attempts: int | None
+) -> None:
+    why = f"Slack answered {status}: {error}"
+    assert asked_once(status, error.encode()) == RetryLater(why, reason, attempts=attempts)
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [(302, "Slack answered 302: redirects are not followed"), (403, "Slack answered 403"), (500, "Slack answered 500")],
+)
+def test_a_status_without_a_code_says_nothing_of_the_message(notifier: dict, status: int, why: str) -> None:
+    outcome = asked_once(status, HTML, b"Location: https://login.example.com/hush", notifier=notifier)
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.why, outcome.attempts, outcome.whole_notifier) == (why, None, False)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +202,7 @@ def test_a_code_that_says_nothing_of_the_message_is_tried_again(error: str) -> N
 def test_an_answer_that_is_no_answer_is_tried_again(body: bytes) -> None:
     assert asked_once(200, body, notifier={}) == RetryLater("Slack's answer is not understood")
     check = Slack(a_slack()).check(ScriptedSlack(says(200, body)).egress)
-    assert check == (False, "Slack's answer is not understood")
+    assert check == [(False, "Slack's answer is not understood")]
 
 
 @pytest.mark.parametrize("status", [201, 500])

@@ -6,6 +6,7 @@ from bridge.model import Sent
 from bridge.send.client import HttpClient
 from bridge.send.integration import Egress
 from bridge.send.slack import Slack
+from bridge.send.slack.client import SlackTransport, SlackWebClient
 from bridge.simulator.slack import DEMO_TOKEN, SlackLookAlike
 from tests.send.test_slack_threads import state
 from tests.support.receivers import NOBODY, NOON, Receiver, a_delivery, a_slack, accepting
@@ -41,3 +42,14 @@ def test_a_thread_of_the_simulated_slack_goes_on_under_its_updated_root(client: 
     root, reply = look_alike.posts
     assert (root.thread_ts, reply.thread_ts) == (None, root.ts)
     assert (first, later) == (Sent(f"C1:{root.ts}:C1:1"), Sent(f"C1:{root.ts}:C1:2"))
+
+
+def test_what_is_read_of_slack_is_asked_for_by_a_form(client: HttpClient) -> None:
+    metadata = {"event_type": "delivery", "event_payload": {"id": "d1"}}
+    with SlackLookAlike() as look_alike:
+        web = SlackWebClient(SlackTransport(client), token=DEMO_TOKEN, base_url=look_alike.api_url)
+        ts = web.chat_postMessage(channel="C1", text="a & b", metadata=metadata)["ts"]
+        found = web.conversations_history(channel="C1", oldest=ts, inclusive=True, include_all_metadata=True)
+        without = web.conversations_history(channel="C1", oldest=ts, inclusive=False)
+    assert [message["metadata"] for message in found["messages"]] == [metadata]
+    assert without["messages"] == []

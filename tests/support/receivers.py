@@ -192,10 +192,12 @@ def attempt(sender: Sender, **delivery: Any) -> Attempt:
     return ended[0]
 
 
-def attempt_to(notifier: Notifier, client: HttpClient | None = None, *, slack_api_url: str = NOBODY) -> Attempt:
+def attempt_to(
+    notifier: Notifier, client: HttpClient | None = None, *, slack_api_url: str = NOBODY, **delivery: Any
+) -> Attempt:
     """Send one delivery to a notifier, and close what sent it."""
     with closing_sender(notifier, client=client, slack_api_url=slack_api_url) as sender:
-        return attempt(sender, notifier=notifier.name)
+        return attempt(sender, notifier=notifier.name, **delivery)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,12 @@ from typing import Any
 
 from bridge.decide.messages.build import build, delivery_to, gathered, test_message
 from bridge.decide.messages.digest import Digest, Member, digest_delivery
+from bridge.decide.routing import workflow_message
 from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.links import Links
 from bridge.model import Delivery, Gate, Job, NewDelivery, SlackNotifier, Transition
-from bridge.record.outbox.entries import says
+from bridge.record.outbox.entries import content_of
 
 NOW = datetime(2026, 11, 21, 19, 4, 30, tzinfo=UTC)  # 3:04 in Shanghai
 LINKS = Links("https://bridge.example.com")
@@ -46,8 +47,8 @@ def messages() -> Iterator[tuple[str, Delivery]]:
     late = replace(_of_job("failed", **_FAILED), happened_at=NOW - timedelta(hours=3, minutes=12))
     yield "late", late
     yield "not delivered", _not_delivered()
-    yield "digest of a rule", _digest("group", "snapshots", label=[["queue", "vod"]], rules=["snapshots"])
-    yield "flood", _digest("flood", "C024BE91L", counts={"Failed": 812, "Success": 3})
+    yield "digest of a rule", _digest("group", "snapshots", label=[["queue", "vod"]])
+    yield "flood", _digest("flood", "slack channel C024BE91L", counts={"Failed": 812, "Success": 3})
     yield "root of a workflow", _workflow()
     yield "test", _delivery(delivery_to(test_message("ops", nonce="1", now=NOW, links=LINKS), OPS))
     mention = ("U024BE7LH", "S0123ABC", "here")
@@ -63,10 +64,11 @@ def _of_job(
     return _delivery(delivery_to(built.message, OPS))
 
 
-def _delivery(new: NewDelivery, **more: Any) -> Delivery:
+def _delivery(new: NewDelivery) -> Delivery:
+    content = content_of(new.message)
     return Delivery(
-        n=1, id=new.id, notifier=new.notifier, attempts=1, lease="l", happened_at=new.message.happened_at,
-        event=json.dumps(new.message.event), says=json.dumps(says(new.message) | more), note=new.note,
+        n=1, id=new.id, notifier=new.notifier, attempts=1, lease="l", happened_at=content.happened_at,
+        event=content.event, says=content.says, note=new.note,
     )  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def _members(counts: dict[str, int]) -> list[Member]:
     return found
 
 
-def _digest(gate: Gate, name: str, *, label: Any = None, counts: dict[str, int] | None = None, **_: Any) -> Delivery:
+def _digest(gate: Gate, name: str, *, label: Any = None, counts: dict[str, int] | None = None) -> Delivery:
     counts = counts or {"Failed": 5, "Success": 37}
     digest = Digest(
         n=1, gate=gate, name=name, notifier="ops", label=json.dumps(label) if label else None, channel=None,
@@ -103,7 +105,8 @@ def _not_delivered() -> Delivery:
 
 
 def _workflow() -> Delivery:
-    root = _of_job("ladder", **_FAILED)
-    counts = {"Success": 3, "Running": 2, "Failed": 1}
-    more = {"title": "HLS ladder: keynote-day-2_final.mov", "text": "", "counts": counts}
-    return replace(root, says=json.dumps(json.loads(root.says) | more))
+    job = replace(_JOB, **_FAILED, workflow_run="i1", workflow_name="HLS ladder")
+    step = Transition(job=job, was="Running", to=job.state, sequence=3, seen_at=NOW, watch="vod")
+    message = build(step, "ladder", MessageTemplate(), {QUEUE: "vod"}, links=LINKS).message
+    states = {"j1": "Success", "j2": "Success", "j3": "Success", "j4": "Running", "j5": "Running", "j6": "Failed"}
+    return _delivery(delivery_to(workflow_message(step, message, states), OPS))

@@ -73,3 +73,8 @@ class Rulebook(Ruleset):
     ruleset_text: str = field(repr=False)  # its ruleset as text
     text: str = field(repr=False)  # what it was read from: it may hold secrets
     warnings: tuple[Fault, ...] = ()
+
+    @property
+    def updating(self) -> dict[str, Notifier]:
+        """The notifiers that edit the first messages of their threads, by name."""
+        return {name: notifier for name, notifier in self.notifiers.items() if notifier.updates}

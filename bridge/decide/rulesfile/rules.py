@@ -66,6 +66,7 @@ class RuleReader:
                 level=self._level(shape, table, path),
                 group=self._group(shape.group, (*path, "group")) if shape.group else None,
                 throttle=shape.throttle,
+                urgent=shape.urgent,
                 mention=tuple(dict.fromkeys(shape.mention)),
             )
             rules.append((at, rule))

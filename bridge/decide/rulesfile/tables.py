@@ -197,6 +197,7 @@ class RuleTable(_Table):
     throttle: RateText | None = None
     mention: Mentions = []
     group: GroupTable | None = None
+    urgent: Annotated[bool, Field(strict=True)] = False
     stop: Annotated[bool, Field(strict=True)] = False
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from slack_sdk.errors import SlackApiError
-
-from bridge.model import Delivery, Outcome, SlackNotifier
+from bridge.model import Delivery, Outcome, RootEdit, SlackNotifier
 from bridge.redact import Mask
 from bridge.send.http_types import Failure, Reply
 from bridge.send.integration import THROUGH_PROXY, Check, Egress, ManyRequests, Preview, check_address
-from bridge.send.slack.answer import NOT_UNDERSTOOD, error_in
 from bridge.send.slack.blocks import preview
+from bridge.send.slack.check import checks
 from bridge.send.slack.client import SlackTransport, SlackWebClient, Unreachable
-from bridge.send.slack.request import ApiDelivery, post_to_hook
+from bridge.send.slack.request import ApiCalls, may_appear_late, post_to_hook
 from bridge.url import origin
 
 
@@ -27,13 +26,15 @@ class Slack(ManyRequests):
     def send(self, delivery: Delivery, now: datetime, egress: Egress) -> tuple[Outcome, Reply | Failure | None]:
         transport = SlackTransport(egress.client)
         try:
-            if self._notifier.url:
-                outcome = post_to_hook(transport, self._notifier.url, delivery, now)
-            else:
-                outcome = ApiDelivery(self._web_client(transport, egress), self._notifier, delivery, now).post()
+            return self._sent(transport, delivery, now, egress), transport.last
         except Unreachable as fault:
-            return fault.failure.outcome, fault.failure
-        return outcome, transport.last
+            return may_appear_late(fault.failure.outcome), fault.failure
+
+    def _sent(self, transport: SlackTransport, delivery: Delivery, now: datetime, egress: Egress) -> Outcome:
+        if self._notifier.url:
+            return post_to_hook(transport, self._notifier.url, delivery, now, self._notifier.limit_of(None))
+        calls = ApiCalls(self._web_client(transport, egress), self._notifier, delivery, now)
+        return calls.edit() if isinstance(delivery, RootEdit) else calls.post()
 
     def facts(self) -> dict[str, Any]:
         notifier = self._notifier
@@ -43,18 +44,14 @@ class Slack(ManyRequests):
     def preview(self, delivery: Delivery, *, at: datetime, agent: str) -> Preview:  # noqa: ARG002 - no request is shown
         return preview(delivery, self._notifier, at=at)
 
-    def check(self, egress: Egress) -> Check:
-        """Ask Slack whether it knows the token."""
+    def check(self, egress: Egress) -> Sequence[Check]:
+        """Ask Slack about the token and the channels."""
         if not self._notifier.token:
-            return check_address(self._notifier.url or "", egress.client)
-        try:
-            self._web_client(SlackTransport(egress.client), egress).auth_test()
-        except Unreachable as fault:
-            return Check(False, str(fault))
-        except SlackApiError as fault:
-            error = Mask(self._notifier.hidden)(error_in(fault.response))[:200]
-            return Check(False, f"Slack refuses the token: {error}" if error else NOT_UNDERSTOOD)
-        return Check(True, "Slack knows the token" + (f"; {THROUGH_PROXY}" if egress.client.policy.proxy else ""))
+            return [check_address(self._notifier.url or "", egress.client)]
+        through = [Check(True, THROUGH_PROXY)] if egress.client.policy.proxy else []
+        made = checks(lambda: self._web_client(SlackTransport(egress.client), egress), self._notifier)
+        mask = Mask(self._notifier.hidden)
+        return [*through, *(Check(ok, mask(detail)[:500]) for ok, detail in made)]
 
     def _web_client(self, transport: SlackTransport, egress: Egress) -> SlackWebClient:
         return SlackWebClient(transport, token=self._notifier.token, base_url=egress.slack_api_url)

@@ -149,9 +149,9 @@ class _Seen:
 
     @property
     def _job_id(self) -> str | None:
-        """The job that it is about; of a digest with one member, that one's."""
+        """The job that it is about; of a digest with one member that one's, of a workflow the last that changed."""
         members = self.data.get("members") or [] if self.data.get("members_total") == 1 else []
-        return self.says.get("job_id") or next((member.get("job") for member in members), None)
+        return self.says.get("job_id") or next((member.get("job") for member in members), self.job.get("id"))
 
     def title(self, limit: int) -> str:
         """Return the title, in which the name of the job's file is a link to the job's page."""
@@ -168,8 +168,10 @@ class _Seen:
 
     @property
     def body(self) -> list[Piece]:
-        counts = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
-        return _below(pieces(counts), pieces(_str(self.says.get("text")), self._template_links), self._next)
+        text = _str(self.says.get("text"))
+        if self._counts:
+            text = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
+        return _below(pieces(text, self._template_links), self._next)
 
     @property
     def _template_links(self) -> list[tuple[str, str]]:

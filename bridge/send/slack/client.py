@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from slack_sdk import WebClient
 from slack_sdk.web import SlackResponse
@@ -38,9 +39,15 @@ class SlackTransport:
         self.last: Reply | None = None
 
     def post(self, url: str, content: Mapping[str, Any], *headers: str) -> Reply:
-        body = json.dumps(content).encode()
-        headers = ("Content-Type: application/json; charset=utf-8", *headers)
-        ended = self._client.fetch(Request(url, headers, body, max(self._left_s, 0.1)))
+        return self._send(url, "Content-Type: application/json; charset=utf-8", *headers, body=json.dumps(content))
+
+    def post_form(self, url: str, fields: Mapping[str, Any], *headers: str) -> Reply:
+        given = {name: str(value).lower() if isinstance(value, bool) else value for name, value in fields.items()}
+        body = urlencode({name: value for name, value in given.items() if value is not None})
+        return self._send(url, "Content-Type: application/x-www-form-urlencoded", *headers, body=body)
+
+    def _send(self, url: str, *headers: str, body: str) -> Reply:
+        ended = self._client.fetch(Request(url, headers, body.encode(), max(self._left_s, 0.1)))
         self._left_s -= ended.seconds
         if isinstance(ended, Failure):
             raise Unreachable(ended)
@@ -62,8 +69,12 @@ class SlackWebClient(WebClient):
         self._authorization = f"Authorization: Bearer {(token or '').strip()}"
 
     def api_call(self, api_method: str, **options: Any) -> SlackResponse:
-        content = options.get("json") or options.get("params") or {}
-        reply = self._transport.post(f"{self._api_url}/{api_method}", content, self._authorization)
+        url = f"{self._api_url}/{api_method}"
+        if content := options.get("json"):
+            reply = self._transport.post(url, content, self._authorization)
+        else:
+            # Methods that only read take no JSON (docs.slack.dev/apis/web-api, read 2026-11-30).
+            reply = self._transport.post_form(url, options.get("params") or {}, self._authorization)
         answer = read(reply.body)
         response = SlackResponse(
             client=self,

@@ -299,7 +299,7 @@ def test_why_a_receiver_is_not_asked_matters_only_while_it_waits() -> None:
         ("throttle:t", 'The throttle of rule "t"'),
         ("mute:nights", 'The mute "nights" was active'),
         ("silence:sil_1", 'The silence "sil_1" was active'),
-        ("flood:C1", "Too many messages waited for channel C1."),
+        ("flood:slack channel C1", "Too many messages waited for slack channel C1."),
         ("fallback:cms", "What cms did not get is sent in digests."),
         ("unheard-of:x", "Held until"),
     ],

@@ -70,7 +70,7 @@ def test_times_within_a_sentence_are_shown_as_all_others_and_the_rest_is_text() 
         ("silence:sil_1", "the silence sil_1"),
         ("group:all", "the digest of rule all"),
         ("throttle:all", "the throttle of rule all"),
-        ("flood:C1", "the flood of messages for channel C1"),
+        ("flood:slack channel C1", "the flood of messages for slack channel C1"),
         ("fallback:cms", "the digest of what was not delivered to cms"),
     ],
 )
