@@ -7,6 +7,7 @@ import json
 import pytest
 
 from bridge.model import SUCCESS, Delivery, Outcome, Rejected, RetryLater, Sent
+from bridge.pipeline.explain import explain_stored
 from bridge.record.database import Database
 from bridge.send.slack.blocks import blocks
 from tests.conftest import on_both
@@ -133,3 +134,20 @@ def test_what_is_given_up_says_its_last_status(rig: Rig) -> None:
     rig.sees("j1")
     rig.lives(minutes(5), step=seconds(5))
     assert rig.titles("people") == ["Not delivered to ops (503): j1.mp4"]
+
+
+def test_an_explanation_says_what_it_stands_for_and_what_came_of_it(rig: Rig) -> None:
+    def why() -> str:
+        with rig.db.read() as tx:
+            (found,) = explain_stored(tx, "j1", rig.book, now=rig.clock())
+        (delivery,) = [one for one in found["deliveries"] if one["notifier"] == "people"]
+        assert delivery["fallback_for"] == "ops"
+        return f"{delivery['answer']}: {delivery['why']}"
+
+    instead = 'in place of "ops", which could not be notified'
+    rig.sees("j1")
+    assert why() == f'digest: waits in the digest of what "ops" did not get, until 2026-11-21T09:01:10Z; {instead}'
+    rig.lives(seconds(10))
+    (digest,) = [row["id"] for row in rig.deliveries(notifier="people") if row["kind"] == "digest"]
+    sent = f"sent in {digest} at 2026-11-21T09:01:10Z"
+    assert why() == f'merged: in the digest of what "ops" did not get, {sent}; {instead}'

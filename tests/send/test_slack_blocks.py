@@ -70,6 +70,14 @@ def test_with_the_address_of_the_pages_the_file_is_a_link_and_the_rule_can_be_si
     ]
 
 
+def test_with_the_place_of_its_bucket_it_leads_to_the_console() -> None:
+    job = {**JOB, "bucket": "media-1250000000", "region": "ap-chongqing"}
+    console = "bucket=media-1250000000&amp;region=ap-chongqing|CI console>"
+    for kind, public_url in (("job.failed", URL), ("job.failed", None), ("job.overdue", URL)):
+        said = shown(**a_message(event=an_event(kind, job=job), says={"public_url": public_url}))
+        assert said[-1].endswith(console)
+
+
 def test_how_long_it_took_is_not_said_twice() -> None:
     footer = shown(**a_message(says={"text": "took 1 min 20 s after waiting 1 s"}))[-1]
     assert footer.startswith("failed · vod · j8d121c2 · ")

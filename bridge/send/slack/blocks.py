@@ -209,11 +209,15 @@ class _Seen:
         queue = self.job.get("queue_name") or _str(self.job.get("queue"))[:_SHORT_ID]
         of_job = () if self._counts else (*self._spans, _str(self.says.get("job_id"))[:_SHORT_ID])
         texts = (self.says.get("rule"), queue, *of_job)
-        parts = [Piece(_str(text)) for text in texts if text]
-        label, url = self._silence
-        if url and not self._is_stuck:
-            parts.append(Piece(label, url=url))
-        return _row(parts)
+        steps = [("CI console", self._console)] if self._is_stuck else [self._silence, ("CI console", self._console)]
+        return _row(
+            [Piece(_str(text)) for text in texts if text] + [Piece(label, url=url) for label, url in steps if url]
+        )
+
+    @property
+    def _console(self) -> str | None:
+        bucket, region = self.job.get("bucket"), self.job.get("region")
+        return self.links.console(bucket=bucket, region=region) if bucket and region else None
 
     @property
     def _spans(self) -> Iterator[str]:
