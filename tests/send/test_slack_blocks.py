@@ -177,6 +177,12 @@ def test_what_is_stuck_can_be_opened_and_silenced() -> None:
     assert "Silence" not in footer
 
 
+def test_a_long_text_does_not_push_out_what_can_be_done() -> None:
+    (body, _) = shown(**a_message("job.overdue", says={"text": "x" * 5000}))
+    assert len(body) <= 3000
+    assert body.endswith("…\n" + f"<{URL}/jobs/{ID}|Open the job> · <{URL}/silences/add?rule=failed|Silence this rule>")
+
+
 def test_a_digest_ends_in_a_link_to_all_of_it() -> None:
     (body,) = shown(**a_digest(states={"Failed": 14}, title="failed: 14 Failed", text="... and 9 more"))
     assert body == f"❌ *failed: 14 Failed*\n... and 9 more\n<{URL}/deliveries?digest=d_1|All 14 messages>"

@@ -54,15 +54,17 @@ _STUCK, _RECOVERED, _LATE, _NOT_DELIVERED, _TEST, _DIGEST, _UNKNOWN = "⏳", "�
 def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
     """Return the text of the notification and the blocks of the message."""
     seen = _Seen.of(delivery, now)
-    head, title = f"{seen.symbol} *{seen.title(TITLE_LIMIT)}*", f"{seen.symbol} {seen.title(TITLE_LIMIT)}"
-    made = [_section(_joined(head, seen.body, SECTION_LIMIT))]
+    title = seen.title(TITLE_LIMIT)
+    steps = mrkdwn(seen.steps, FOOTER_LIMIT)
+    made = [_section(_joined(f"{seen.symbol} *{title}*", seen.body, SECTION_LIMIT, end=steps))]
     if seen.mentions:
         made.append(_section(seen.mentions))
     if pairs := (seen.says.get("fields") or [])[:FIELDS]:
         made.append(_fields(pairs))
     notes = [mrkdwn(pieces(_str(text)), NOTE_LIMIT) for text in (seen.lateness, delivery.note)]
     made += [_context(text) for text in (*notes, mrkdwn(seen.footer, FOOTER_LIMIT)) if text]
-    return _joined(title, seen.body, TEXT_LIMIT, end=seen.mentions, dates=False), made
+    lines = _below(seen.body, seen.steps)
+    return _joined(f"{seen.symbol} {title}", lines, TEXT_LIMIT, end=seen.mentions, dates=False), made
 
 
 def plain(delivery: Delivery, now: datetime) -> str:
@@ -70,7 +72,7 @@ def plain(delivery: Delivery, now: datetime) -> str:
     seen = _Seen.of(delivery, now)
     pairs = (seen.says.get("fields") or [])[:FIELDS]
     texts = [*(f"{_str(name)}: {_str(value)}" for name, value in pairs), _str(seen.lateness), _str(delivery.note)]
-    lines = _below(seen.body, *map(pieces, texts), seen.footer)
+    lines = _below(seen.body, seen.steps, *map(pieces, texts), seen.footer)
     title = f"{seen.symbol} {seen.title(TITLE_LIMIT)}"
     return _joined(title, lines, SECTION_LIMIT, end=seen.mentions, dates=False)
 
@@ -171,14 +173,14 @@ class _Seen:
         text = _str(self.says.get("text"))
         if self._counts:
             text = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
-        return _below(pieces(text, self._template_links), self._next)
+        return pieces(text, self._template_links)
 
     @property
     def _template_links(self) -> list[tuple[str, str]]:
         return [(str(label), str(url)) for label, url in self.says.get("links") or ()]
 
     @property
-    def _next(self) -> list[Piece]:
+    def steps(self) -> list[Piece]:
         """What can be done, where that is known."""
         steps: list[tuple[str, str | None]] = []
         if self._is_digest and (total := self.data.get("members_total") or 0) > 1:
@@ -222,13 +224,12 @@ class _Seen:
     @property
     def _spans(self) -> Iterator[str]:
         """Yield how long the job took, and waited, unless the text says so."""
-        for what, over, said, until in (
-            ("took", "duration", "took", "ended"),
-            ("waited", "wait", "waiting", "started"),
-        ):
-            seconds = self.job.get(f"{over}_seconds") if self.job.get(f"{until}_at") else None
-            if seconds is not None and f"{said} {_human(seconds)}" not in _str(self.says.get("text")):
-                yield f"{what} {_human(seconds)}"
+        text = _str(self.says.get("text"))
+        took, waited = self.job.get("duration_seconds"), self.job.get("wait_seconds")
+        if took is not None and self.job.get("ended_at") and f"took {_human(took)}" not in text:
+            yield f"took {_human(took)}"
+        if waited is not None and self.job.get("started_at") and f"waiting {_human(waited)}" not in text:
+            yield f"waited {_human(waited)}"
 
 
 def _row(parts: Sequence[Piece]) -> list[Piece]:
