@@ -373,7 +373,7 @@ def preview(delivery: Delivery, notifier: SlackNotifier, *, at: datetime) -> Pre
     text, made = blocks(delivery, at)
     channel = delivery.channel if delivery.channel in notifier.channels else notifier.channel
     address = channel if channel and not notifier.url else f"{origin(notifier.url or '')}{PATH}"
-    lines = [_read(line) for block in made for line in _texts(block)]
+    lines = [_read_text(line) for block in made for line in _texts(block)]
     return Preview(app="Slack", address=address, lines=lines, body=text)
 
 
@@ -382,17 +382,18 @@ def _texts(block: Block) -> list[str]:
     return [part["text"] for part in parts]
 
 
-def _read(text: str) -> list[Piece]:
+def _read_text(text: str) -> list[Piece]:
     """Return the pieces of a text in mrkdwn: the first line may be bold."""
     line, _, rest = text.partition("\n")
     match = _BOLD.fullmatch(line)
     if not match:
-        return list(_tokens(text))
-    bold = [piece._replace(bold=True) for piece in _tokens(match[1] + match[2])]
-    return [*bold, *(_tokens(f"\n{rest}") if rest else ())]
+        return list(read(text))
+    bold = [piece._replace(bold=True) for piece in read(match[1] + match[2])]
+    return [*bold, *(read(f"\n{rest}") if rest else ())]
 
 
-def _tokens(text: str) -> Iterator[Piece]:
+def read(text: str) -> Iterator[Piece]:
+    """Yield the pieces of a text in mrkdwn as people read them, but for what is bold."""
     end = 0
     for match in _TOKEN.finditer(text):
         yield Piece(_unescaped(text[end : match.start()]))
