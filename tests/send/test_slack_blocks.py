@@ -103,6 +103,15 @@ def test_a_title_of_its_own_is_kept_and_links_the_file_or_itself(title: str, lin
     assert shown(**a_message(says={"title": title, "text": ""}))[0] == expected
 
 
+def test_a_long_name_is_cut_and_stays_a_link() -> None:
+    name = "x" * 800
+    (head,) = shown(**a_message(says={"title": f"Transcode Failed: {name}", "file": name, "text": ""}))[0].splitlines()
+    link = f"<{URL}/jobs/{ID}|"
+    assert head.startswith(f"❌ *Transcode Failed: {link}xxx")
+    assert head.endswith("x…>*")
+    assert 290 < len(head) - len(link) < 310
+
+
 def test_no_text_has_the_whole_id_of_a_job_or_of_a_queue() -> None:
     for delivery in (a_message(), a_message("job.overdue"), a_message(says={"public_url": None})):
         assert not any(

@@ -40,6 +40,7 @@ FIELDS_LIMIT = 5000
 NOTE_LIMIT = 1000
 FOOTER_LIMIT = 800
 _LONGEST_URL = 500
+_SHORTEST_LABEL = 8
 _MOST_MENTIONED = 20
 _SHORT_ID = 8  # characters
 
@@ -164,6 +165,7 @@ class _Seen:
             name = _str(self.says.get("file")) or text
             before, found, after = text.rpartition(name)
             parts = [Piece(before), Piece(name, url=url), Piece(after)] if found else [Piece(text, url=url)]
+            limit += len(_href(url) or "")  # which nobody sees
         return mrkdwn(parts, limit, dates=False)
 
     # --- below it -------------------------------------------------------------------------------------------
@@ -282,7 +284,8 @@ def mrkdwn(parts: Sequence[Piece], limit: int, *, dates: bool = True) -> str:
     """Return pieces as Slack's mrkdwn of at most `limit` characters; no link or time is cut in two."""
     made = ""
     for part in parts:
-        room, token = limit - len(made), _token(part, dates=dates)
+        room = limit - len(made)
+        token = _token(part, room, dates=dates)
         if token is None:
             token = fit(part.text, room)
         if len(token) > room:
@@ -293,11 +296,11 @@ def mrkdwn(parts: Sequence[Piece], limit: int, *, dates: bool = True) -> str:
     return made.strip()
 
 
-def _token(part: Piece, *, dates: bool) -> str | None:
-    if part.url and len(url := _href(part.url)) <= _LONGEST_URL:
+def _token(part: Piece, room: int, *, dates: bool) -> str | None:
+    if part.url and (url := _href(part.url)):
         # A "|" would end the URL, if Slack looked for the last one.
-        label = fit(" ".join(part.text.replace("|", "¦").split()), TITLE_LIMIT)
-        return f"<{url}|{label}>"
+        label = " ".join(part.text.replace("|", "¦").split())
+        return f"<{url}|{fit(label, max(_SHORTEST_LABEL, min(TITLE_LIMIT, room - len(url) - 3)))}>"
     if part.at:
         shown = f"{part.at.astimezone(UTC):%Y-%m-%d %H:%M UTC}"
         # https://docs.slack.dev/messaging/formatting-message-text#date-formatting, read 2026-11-30
@@ -305,10 +308,12 @@ def _token(part: Piece, *, dates: bool) -> str | None:
     return None
 
 
-def _href(url: str) -> str:
+def _href(url: str) -> str | None:
+    """Return a URL as Slack's markup takes it; None if it is too long."""
     for sign, escaped in (("&", "&amp;"), ("<", "%3C"), (">", "%3E"), ("|", "%7C")):
         url = url.replace(sign, escaped)
-    return "%20".join(url.split())
+    href = "%20".join(url.split())
+    return href if len(href) <= _LONGEST_URL else None
 
 
 def fit(text: str, limit: int) -> str:
