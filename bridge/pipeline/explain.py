@@ -95,7 +95,7 @@ class _Context:
             case "mute":
                 return f'the mute "{name}"'
             case "flood":
-                return f"the flood of messages for channel {name}"
+                return f"the flood of messages for {name}"
             case "fallback":
                 return f'the digest of what "{name}" did not get'
         silence = self.silences.get(name)
@@ -517,6 +517,8 @@ def _instead(fallback: Fallback) -> str:
     match fallback.state:
         case "sent":
             return f'sent to "{fallback.notifier}" in its place at {iso(fallback.ended_at)} ({fallback.id})'
+        case "merged":
+            return f'{fallback.id} to "{fallback.notifier}", in its place, was sent in a digest'
         case "dead":
             return f'{fallback.id} to "{fallback.notifier}", in its place, is dead too: {_line(fallback.why)}'
     return f'{fallback.id} to "{fallback.notifier}", in its place, waits to be sent'

@@ -217,7 +217,7 @@ _GATES = {
     "throttle": 'The throttle of rule "{}" was exceeded.',
     "mute": 'The mute "{}" was active.',
     "silence": 'The silence "{}" was active.',
-    "flood": "Too many messages waited for channel {}.",
+    "flood": "Too many messages waited for {}.",
     "fallback": "What {} did not get is sent in digests.",
 }
 

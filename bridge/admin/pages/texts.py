@@ -90,7 +90,7 @@ def gate(held_by: str) -> str:
 _GATES = {
     "group": "the digest of rule",
     "throttle": "the throttle of rule",
-    "flood": "the flood of messages for channel",
+    "flood": "the flood of messages for",
     "fallback": "the digest of what was not delivered to",
 }
 
