@@ -234,9 +234,8 @@ def _told(stage: Stage) -> tuple[int, int]:
 
 
 def _kills(stage: Stage, worker: Process, *, jobs: int = 1_000) -> Iterator[Line]:
-    stage.slack.limits = Limits(
-        posts=Rate(count=20, per=timedelta(seconds=1)), tier3=Rate(count=20, per=timedelta(seconds=1))
-    )
+    rate = Rate(count=20, per=timedelta(seconds=1))
+    stage.slack.limits = Limits(posts=rate, burst=20, tier3=rate)
     stage.slack.spoil = lambda _, answer: replace(answer, delay_s=_ANSWER_S)
     killer = _Killer(stage, worker)
     play = _Play(stage, jobs=jobs, every_s=0.05)
