@@ -28,6 +28,7 @@ def _start() -> Flask:
         with db.read() as tx:
             parts.refuse_emptied(tx, rules.book, rules.file)
         parts.make_known(db, rules.book)
+        parts.share_public_url(db, settings.web_url)
     except TROUBLES as error:
         _refuse(trouble(error))
     except (SettingsRefused, RulesRefused, SchemaOld, ValueError, OSError) as error:

@@ -7,11 +7,13 @@ Times are aware and in UTC. Nothing here does I/O or reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, time, timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from hashlib import sha256
+from typing import Any, ClassVar, Literal, NamedTuple
 
 # --- what CI has: jobs, and where they are listed -------------------------------------------------------------------
 
@@ -32,6 +34,12 @@ NEW = "new"  # the `from` of a job seen for the first time
 GONE = "gone"  # CI no longer knows the id
 DONE = frozenset({SUCCESS, FAILED, CANCEL})
 CLOSED = DONE | {GONE}  # nothing more is expected of these, so they are not followed
+_WORST = {FAILED: 0, GONE: 1, CANCEL: 2, SUCCESS: 9}
+
+
+def worst_first(states: Iterable[str]) -> list[str]:
+    """Return states in the order in which they concern a person."""
+    return sorted(states, key=lambda state: (_WORST.get(state, 5), state))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +278,17 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedLimit:
+    """A limit of others, such as a Slack channel's, for all notifiers and processes that send there: one in `interval`.
+
+    `name` identifies it; no secret is in it.
+    """
+
+    name: str
+    interval: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
     """How a rule's messages are collected into digests, one for each combination of values of `by`.
 
@@ -283,15 +302,16 @@ class Grouping:
     most: int | None = None
 
 
-Gate = Literal["group", "throttle", "mute", "silence"]
+Gate = Literal["group", "throttle", "mute", "silence", "flood", "fallback"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """Why a message is not sent at once: it goes into a digest of this gate, which is sent at `until`.
 
-    `name` is the rule (for a group or throttle), the mute, or the silence's id; `key` distinguishes the digests of one
-    gate, and `label` (JSON) is what the messages of this one have in common. With `drop` it is never sent.
+    `name` is the rule (for a group or throttle), the mute, the silence's id, the channel (for a flood), or the notifier
+    that failed (for a fallback); `key` distinguishes the digests of one gate, and `label` (JSON) is what the messages
+    of this one have in common. With `drop` it is never sent.
     """
 
     gate: Gate
@@ -335,6 +355,7 @@ class Notifier:
     """
 
     type: ClassVar[str] = ""
+    is_for_people: ClassVar[bool] = False  # a fallback of this type is told of many failures at once
 
     name: str
     retry: timedelta = timedelta(hours=24)
@@ -350,8 +371,37 @@ class Notifier:
         """Whether messages about one job are sent in order."""
         return True
 
-    def thread_of(self, message: Message) -> str | None:  # noqa: ARG002 - for types that have threads
-        """Return the thread that a message belongs to."""
+    def thread_of(self, about: Message | Job) -> str | None:  # noqa: ARG002 - for types that have threads
+        """Return the thread that messages about a job belong to."""
+        return None
+
+    def threads_of(self, job: Job) -> tuple[str, ...]:
+        """Return the threads that a job may have, one for each channel."""
+        thread = self.thread_of(job)
+        return (thread, *(f"{channel}/{thread}" for channel in self.channels)) if thread else ()
+
+    @property
+    def most_waiting(self) -> int | None:
+        """With more messages waiting for a channel, those that would wait long become a digest. None: never."""
+        return None
+
+    @property
+    def updates(self) -> bool:
+        """Whether the first message of a thread is edited to show the newest state."""
+        return False
+
+    @property
+    def shows_by_edits(self) -> bool:
+        """Whether later messages of a thread show only as such an edit."""
+        return False
+
+    def limit_of(self, channel: str | None) -> SharedLimit | None:  # noqa: ARG002 - for types that share limits
+        """Return the limit that a message to this channel (None: the usual one) uses up; None: `rate` alone counts."""
+        return None
+
+    @property
+    def edit_limit(self) -> SharedLimit | None:
+        """The limit of edits, where there are any."""
         return None
 
     @property
@@ -387,6 +437,14 @@ def _secret_parts(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in (value, credentials, *words, *named) if part))
 
 
+_CHANNEL_ID = re.compile("[CDG][A-Z0-9]{8,}")
+
+
+def _digest_of(secret: str) -> str:
+    """Return what identifies a secret and does not reveal it."""
+    return sha256(secret.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlackNotifier(Notifier):
     """With `url`, an incoming webhook (no threads, no updates); otherwise `token` posts to `channel`.
@@ -395,19 +453,66 @@ class SlackNotifier(Notifier):
     """
 
     type: ClassVar[str] = "slack"
+    is_for_people: ClassVar[bool] = True
 
     channel: str | None = None
     token: str | None = field(default=None, repr=False)
     url: str | None = field(default=None, repr=False)
     thread: Literal["job", "workflow", "none"] = "none"
     update: bool = False
+    flood: int | None = 20
 
-    def thread_of(self, message: Message) -> str | None:
-        if message.job_id is None:
+    @property
+    def most_waiting(self) -> int | None:
+        return self.flood
+
+    @property
+    def updates(self) -> bool:
+        return self.update and self.url is None
+
+    @property
+    def shows_by_edits(self) -> bool:
+        return self.updates and self.thread == "none"
+
+    def limit_of(self, channel: str | None) -> SharedLimit:
+        """Return the limit of a channel, or of an incoming webhook.
+
+        Slack accepts a message a second and channel, of all apps (docs.slack.dev, "Rate limits", read 2026-11-30).
+        """
+        if self.url:
+            return SharedLimit(name=f"slack hook {_digest_of(self.url)}", interval=self._interval)
+        where = channel if channel in self.channels else self.channel
+        known = _CHANNEL_ID.fullmatch(where or "")  # a name means another channel in another workspace
+        name = f"slack channel {where}" if known else f"slack channel {where} of {_digest_of(self.token or '')}"
+        return SharedLimit(name=name, interval=self._interval)
+
+    @property
+    def edit_limit(self) -> SharedLimit | None:
+        """Edits: Tier 3, 50 per minute and token (docs.slack.dev, "Rate limits", read 2026-11-30).
+
+        Who sets another `rate` for messages, as another Slack allows it, has as many more edits.
+        """
+        if not self.updates:
             return None
-        if self.thread == "workflow" and message.workflow_run:
-            return f"{message.bucket}/{message.workflow_run}"
-        return f"{message.bucket}/{message.job_id}" if self.thread != "none" or self.update else None
+        return SharedLimit(name=f"slack edits {_digest_of(self.token or '')}", interval=self._interval * 1.2)
+
+    @property
+    def read_limit(self) -> SharedLimit:
+        """History and replies: Tier 3 too."""
+        return SharedLimit(name=f"slack reads {_digest_of(self.token or '')}", interval=self._interval * 1.2)
+
+    @property
+    def _interval(self) -> timedelta:
+        # Somewhat more: two requests may arrive closer together than they were begun.
+        return (self.rate or Rate(count=1, per=timedelta(seconds=1))).interval * 1.08
+
+    def thread_of(self, about: Message | Job) -> str | None:
+        job_id = about.id if isinstance(about, Job) else about.job_id
+        if job_id is None:
+            return None
+        if self.thread == "workflow" and about.workflow_run:
+            return f"{about.bucket}/{about.workflow_run}"
+        return f"{about.bucket}/{job_id}" if self.thread != "none" or self.update else None
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -437,7 +542,15 @@ class Message:
     sequence: int | None = None
     state: str | None = None  # the one it reports
     rule: str | None = None
+    counts: Mapping[str, int] | None = None  # of a workflow's root: how many jobs are in each state
+    public_url: str | None = None  # where this bridge's pages are, for links
+    file: str | None = None  # the name of the job's file, or its short id; it is in the default title
+    mention: tuple[str, ...] = ()  # whom it calls in a chat: ids of people and groups, "here", "channel"
+    links: tuple[tuple[str, str], ...] = ()  # (label, URL) of those that title and text have as "label (URL)"
     happened_at: datetime
+
+
+NOT_SENT_TO = "This could not be sent to "  # how the note of a fallback's delivery begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -454,6 +567,17 @@ class NewDelivery:
     channel: str | None = None  # instead of the notifier's
     hold: Hold | None = None  # None: sent at once
     throttle: Rate | None = None  # of its rule; what exceeds it is held
+    urgent: bool = False  # it goes first, and takes in what waits for the same job
+    updates: bool = False  # the first message of its thread is edited to show it
+    shows_by_edit: bool = False  # and that is all that shows it, if there is or will be a first message
+
+
+class Content(NamedTuple):
+    """What the first message of a thread should show: as in Delivery."""
+
+    says: str
+    event: str
+    happened_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -461,7 +585,11 @@ class Delivery:
     """A stored delivery (one message for one notifier), with what one attempt needs.
 
     `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule and job_id. `root`
-    is the receipt of the first message of its thread, if there is one.
+    is the receipt of the first message of its thread, if there is one; `wanted` is what that should show, where it is
+    edited, and `wanted_no` its number.
+    `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule, job_id, public_url,
+    file, mention and links. `root` is the receipt of the first message of its thread, if there is one; `wanted` is what
+    that should show, where it is edited, and `wanted_no` its number.
     """
 
     n: int  # the number of its row
@@ -480,6 +608,18 @@ class Delivery:
     channel: str | None = None  # one of the notifier's `channels`
     retry_from: timedelta | None = None  # the run clock at its first attempt
     retry_due: timedelta | None = None  # and at the end of its last pause
+    since: datetime | None = None  # when it was put into the outbox, or resent
+    unsure: bool = False  # an earlier attempt was not answered, or failed at the receiver: it may have been accepted
+    wanted: Content | None = None
+    wanted_no: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootEdit(Delivery):
+    """An edit of a thread's first message to what that should show now (`event`, `says`, `wanted_no`).
+
+    It is sent like a delivery, but it is none: its row is the thread's, and a newer wish replaces it.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -504,9 +644,13 @@ class ClockReading:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The receiver accepted. `receipt` is what a later reply or update needs."""
+    """The receiver accepted. `receipt` is what a later reply or update needs.
+
+    `shown_no` is the `wanted_no` of what a new first message, or an edited one, shows; 0: none of these.
+    """
 
     receipt: str | None = None
+    shown_no: int = 0
 
 
 MAX_RETRY_AFTER = timedelta(hours=24)  # a receiver that asks for longer is believed up to here
@@ -532,7 +676,8 @@ class Reason(StrEnum):
 class RetryLater:
     """It may work later. `after` is the receiver's Retry-After; `whole_notifier`: it applies to all its deliveries.
 
-    attempts: more than so many are of no use.
+    `limit`: it applies to all that use this SharedLimit, and nothing is counted as an attempt. `attempts`: more than
+    so many are of no use.
     """
 
     why: str
@@ -540,6 +685,7 @@ class RetryLater:
     _: KW_ONLY
     after: timedelta | None = None
     whole_notifier: bool = False
+    limit: str | None = None
     attempts: int | None = None
 
 

@@ -6,9 +6,10 @@ import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -42,6 +43,16 @@ _EPHEMERAL_IF_NEW = {
     "KUBERNETES_SERVICE_HOST": "Kubernetes",
 }
 _VOLUME = "RAILWAY_VOLUME_MOUNT_PATH"
+# Variables in which a platform says where it serves this application. Pages read 2026-11-30:
+# render.com/docs/environment-variables (web services only) · docs.railway.com/reference/variables ·
+# devcenter.heroku.com/articles/dyno-metadata (a labs feature that is to be enabled) ·
+# fly.io/docs/machines/runtime-environment, and fly.io/docs/networking/custom-domain for the name.
+_SERVED_AT = {
+    "RENDER_EXTERNAL_URL": "{}",
+    "RAILWAY_PUBLIC_DOMAIN": "https://{}",
+    "HEROKU_APP_DEFAULT_DOMAIN_NAME": "https://{}",
+    "FLY_APP_NAME": "https://{}.fly.dev",
+}
 _ADVICE = (
     "set BRIDGE_DISK=kept if it is on a volume, or add a PostgreSQL database and set DATABASE_URL to postgres://..."
 )
@@ -74,6 +85,16 @@ def _url(value: str | None, *, user: bool) -> str | None:
         raise ValueError(f"{error}; write an address such as https://host:port") from None
 
 
+def _base_url(value: str) -> str:
+    """Return the URL below which the pages are: without a path, since pages link to each other from the root."""
+    if set("@?#") & set(value):  # it appears in messages
+        raise ValueError("write an address without user, password and query, such as https://bridge.example.com")
+    url = encoded(value)
+    if urlsplit(url).path.strip("/"):
+        raise ValueError("the pages do not work below a path: write an address such as https://bridge.example.com")
+    return url.rstrip("/")
+
+
 def _shown(value: str) -> str:
     return repr(value if len(value) <= 40 else value[:39] + "…")
 
@@ -95,6 +116,7 @@ class Settings(BaseModel):
     admin_token: SecretStr | None = Field(None, alias="BRIDGE_ADMIN_TOKEN")
     read_token: SecretStr | None = Field(None, alias="BRIDGE_READ_TOKEN")
     callback_token: SecretStr | None = Field(None, alias="BRIDGE_CALLBACK_TOKEN")
+    public_url: str | None = Field(None, alias="BRIDGE_PUBLIC_URL")
     ci_endpoint: str | None = Field(None, alias="BRIDGE_CI_ENDPOINT")
     allow_networks: Networks = Field((), alias="BRIDGE_ALLOW_NETWORKS")
     egress_proxy: str | None = Field(None, alias="BRIDGE_EGRESS_PROXY", repr=False)  # may have a password
@@ -105,6 +127,7 @@ class Settings(BaseModel):
     ssl_cert_file: str | None = None
     disk: str | None = Field(None, alias="BRIDGE_DISK")
     _new_file_lost: str | None = PrivateAttr(default=None)
+    _served_at: str | None = PrivateAttr(default=None)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -127,6 +150,11 @@ class Settings(BaseModel):
         if value is not None and set("@?#") & set(value):
             raise ValueError("write an address without user, password and query, such as https://host:port")
         return _url(value, user=False)
+
+    @field_validator("public_url")
+    @classmethod
+    def _base(cls, value: str | None) -> str | None:
+        return value and _base_url(value)
 
     @field_validator("egress_proxy")
     @classmethod
@@ -164,6 +192,11 @@ class Settings(BaseModel):
     def new_file_lost(self) -> str | None:
         """Why a new SQLite file would be lost at the next restart; None if it would not."""
         return self._new_file_lost
+
+    @property
+    def web_url(self) -> str | None:
+        """Where people open the pages if this is a web process: as it was set, or as the platform says."""
+        return self.public_url or self._served_at
 
     @property
     def missing_key(self) -> str | None:
@@ -206,6 +239,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsRefused("\n".join(_message(details, names) for details in error.errors())) from None
+    settings._served_at = _platform_url(environ)
     path = _endangered_file(settings, environ)
     if path and (platform := _platform(environ, _EPHEMERAL)):
         raise SettingsRefused(_lost(path, *platform, environ))
@@ -215,6 +249,15 @@ def read(environ: Mapping[str, str]) -> Settings:
             f" lost at the next restart: {_ADVICE}"
         )
     return settings
+
+
+def _platform_url(environ: Mapping[str, str]) -> str | None:
+    """Return where the platform serves this application; what is malformed is ignored, as nobody here wrote it."""
+    for name, pattern in _SERVED_AT.items():
+        with suppress(ValueError):
+            if value := lookup(environ, name):
+                return _base_url(pattern.format(value))
+    return None
 
 
 def _variables() -> dict[str, str]:

@@ -42,8 +42,9 @@ def started(stage: Stage, command: str, **environ: str) -> Process:
 def test_release_web_and_worker_work_together(stage: Stage) -> None:
     port, commands = free_port(), procfile()
     assert started(stage, commands["release"]).wait(60) == 0
-    worker = started(stage, commands["worker"])
-    web = started(stage, commands["web"], PORT=str(port), BRIDGE_ADMIN_TOKEN=TOKEN, WEB_CONCURRENCY="2")
+    platform = {"RAILWAY_PUBLIC_DOMAIN": "bridge.example.com"}
+    worker = started(stage, commands["worker"], HEROKU_APP_DEFAULT_DOMAIN_NAME="no-page-is-here.example.com")
+    web = started(stage, commands["web"], PORT=str(port), BRIDGE_ADMIN_TOKEN=TOKEN, WEB_CONCURRENCY="2", **platform)
     try:
         wait_until(lambda: ask(port, "/readyz", TOKEN).status == 200, why=lambda: stage.log)
         stage.await_first_poll()
@@ -58,7 +59,8 @@ def test_release_web_and_worker_work_together(stage: Stage) -> None:
         stage.refuse = lambda _: None
         assert ask(port, "/api/v1/notifiers/cms/resume", TOKEN, method="POST").status == 202
         wait_until(lambda: stage.accepted["/cms"], why=lambda: stage.log)
-        assert [one.json["subject"] for one in stage.accepted["/cms"]] == [job]
+        (one,) = stage.accepted["/cms"]
+        assert (one.json["subject"], one.json["data"]["url"]) == (job, f"https://bridge.example.com/jobs/{job}")
         test = ask(port, "/api/v1/notifiers/next/test", TOKEN, method="POST")
         assert test.status == 202
         wait_until(

@@ -31,6 +31,7 @@ RIGHT = {
     "BRIDGE_ADMIN_TOKEN": "admin",
     "BRIDGE_READ_TOKEN": "reader",
     "BRIDGE_CALLBACK_TOKEN": "callback",
+    "BRIDGE_PUBLIC_URL": "https://bridge.example.com",
     "BRIDGE_CI_ENDPOINT": "http://127.0.0.1:9",
     "BRIDGE_ALLOW_NETWORKS": "10.1.0.0/16",
     "BRIDGE_EGRESS_PROXY": "http://proxy:3128",
@@ -243,3 +244,76 @@ def test_where_the_disk_may_be_ephemeral_only_a_new_file_is_refused(platform: st
     assert started(("rules", "check"), tmp_path, {platform: "x"}).exit_code == 0
     assert started(("db", "upgrade"), tmp_path, {platform: "x", "BRIDGE_DISK": "kept"}).exit_code == 0
     assert started(("db", "upgrade"), tmp_path, {platform: "x"}).exit_code == 0  # it is there now
+
+
+# --- where the pages are ------------------------------------------------------------------------------
+
+PLATFORM_URLS = {
+    "RENDER_EXTERNAL_URL": "https://bridge.onrender.com",
+    "RAILWAY_PUBLIC_DOMAIN": "bridge.up.railway.app",
+    "HEROKU_APP_DEFAULT_DOMAIN_NAME": "bridge-1234567890ab.herokuapp.com",
+    "FLY_APP_NAME": "bridge",
+}
+KEPT = {"BRIDGE_DISK": "kept"}
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("https://bridge.example.com", "https://bridge.example.com"),
+        ("https://Bridge.example.com/\n", "https://bridge.example.com"),
+        ("http://10.0.0.7:8000//", "http://10.0.0.7:8000"),
+        ("https://br\u00fccke.example", "https://xn--brcke-lva.example"),
+        ("http://[::1]:8000/", "http://[::1]:8000"),
+    ],
+)
+def test_the_public_url_is_kept_without_a_slash_at_its_end(written: str, url: str) -> None:
+    settings = read({"BRIDGE_PUBLIC_URL": written, **PLATFORM_URLS, **KEPT})
+    assert (settings.public_url, settings.web_url) == (url, url)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("https://ann:hush@bridge.example.com", "without user, password and query"),
+        ("https://bridge.example.com/?token=hush", "without user, password and query"),
+        ("https://bridge.example.com/#hush", "without user, password and query"),
+        ("https://bridge.example.com/hush", "do not work below a path"),
+        ("https://bridge.example.com/%2e%2e/hush", "do not work below a path"),
+        ("bridge.example.com/hush", "must begin with https://"),
+        ("javascript:hush()", "must begin with https://"),
+        ("https:///hush", "names no host"),
+        ("https://bridge.example.com|hush", "not a valid name"),
+        ("https://bridge.example.com>hush", "not a valid name"),
+    ],
+)
+def test_a_public_url_that_pages_cannot_have_is_refused_without_being_shown(wrong: str, why: str) -> None:
+    with pytest.raises(SettingsRefused, match=rf"BRIDGE_PUBLIC_URL: .*{why}") as refused:
+        read({"BRIDGE_PUBLIC_URL": wrong})
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("RENDER_EXTERNAL_URL", "https://bridge.onrender.com"),
+        ("RAILWAY_PUBLIC_DOMAIN", "https://bridge.up.railway.app"),
+        ("HEROKU_APP_DEFAULT_DOMAIN_NAME", "https://bridge-1234567890ab.herokuapp.com"),
+        ("FLY_APP_NAME", "https://bridge.fly.dev"),
+    ],
+)
+def test_a_platform_says_where_a_web_process_is(name: str, url: str) -> None:
+    settings = read({name: PLATFORM_URLS[name], **KEPT})
+    assert (settings.public_url, settings.web_url) == (None, url)
+
+
+@pytest.mark.parametrize("name", PLATFORM_URLS)
+@pytest.mark.parametrize(
+    "wrong", ["", " ", '"x"', "ann:hush@x", "x/path", "x?y", "a b", "x\\y", "<x|y>", "-\u200b-", "x" * 9000]
+)
+def test_what_a_platform_says_and_is_no_address_is_ignored(name: str, wrong: str) -> None:
+    assert read({name: wrong, **KEPT}).web_url is None
+
+
+def test_what_is_no_address_hides_no_other_one() -> None:
+    assert read({**PLATFORM_URLS, "RENDER_EXTERNAL_URL": "?"}).web_url == "https://bridge.up.railway.app"

@@ -137,7 +137,12 @@ def _forwarded_by(names: Iterable[str]) -> str | None:
 
 
 def _cross_site(request: Request, host: str) -> str | None:
-    """A browser on this machine lets any page post to this address, and says which page did."""
+    """A browser on this machine lets any page post to this address, and says which page did.
+
+    Who follows a link, as from a chat, only reads, and the page with the link does not see what.
+    """
+    if request.method == "GET" and request.headers.get("Sec-Fetch-Dest") == "document":
+        return None
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site not in (None, "none", "same-origin") or (origin is not None and authority(origin) != host.lower()):
         return "this request was made by a page of another site"

@@ -26,7 +26,7 @@ from bridge.admin.http.routes import Endpoints, Route
 from bridge.collect.errors import Kind
 from bridge.decide.routing import own_template
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import Reason
+from bridge.model import Gate, Reason
 from bridge.record import rulesets
 from bridge.record.counters import BOUNDS, MOST_KEPT, OTHER, Labels, Total, totals
 from bridge.record.outbox.results import ATTEMPT_LABELS
@@ -156,11 +156,11 @@ class Scrape(Collector):
         return gauge("lease_held", "1: this worker polls the bucket now.", ["bucket", "worker"], held)
 
     def _digests(self) -> Metric:
-        waiting: dict[Labels, float] = {("mute", ""): 0, ("silence", ""): 0}
+        waiting: dict[Labels, float] = {(gate, ""): 0 for gate in ("mute", "silence", "flood", "fallback")}
         waiting |= {("group", rule.name): 0 for rule in self.book.rules if rule.group}
         waiting |= {("throttle", rule.name): 0 for rule in self.book.rules if rule.throttle}
         for (gate, name), count in self.digests.items():
-            # Silences come and go, and neither they nor mutes are rules.
+            # Silences come and go, and neither they nor what the other gates are about are rules.
             labels = (gate, name if gate in ("group", "throttle") else "")
             waiting[labels] = waiting.get(labels, 0) + count
         return gauge("digest_open", "Digests that are not sent yet.", ["gate", "rule"], waiting)
@@ -182,7 +182,7 @@ def _seconds(text: str) -> float:
 
 # --- counters and histograms: what was counted, and with 0 what may be counted later --------------------------------
 
-_GATES = ("silence", "mute", "group", "throttle", "first_wins")
+_GATES = (*get_args(Gate), "first_wins")
 _OUTCOMES = ("delivered", "dead", "merged", "dropped")
 _ALL: tuple[Labels, ...] = ((),)  # the label sets of a metric without labels
 _ByMetric = Mapping[str, Sequence[Total]]

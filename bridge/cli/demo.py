@@ -141,6 +141,7 @@ class _Demo:
     def _serve(self) -> None:
         app = web_app(self._settings, self._rules, self._db)
         port = self._stack.enter_context(served(app, host="127.0.0.1", port=0))
+        parts.share_public_url(self._db, f"http://127.0.0.1:{port}")
         click.echo(f'Dashboard: http://127.0.0.1:{port}/ (the token is "{_ADMIN_TOKEN}")')
         click.echo(f"Admin API: curl -H 'Authorization: Bearer {_ADMIN_TOKEN}' http://127.0.0.1:{port}/api/v1/jobs")
         click.echo("Press Ctrl-C to stop.\n")

@@ -18,8 +18,10 @@ from bridge.collect.errors import CiError
 from bridge.decide.changes.clocks import Clocks, clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.links import Links
 from bridge.model import Watch
 from bridge.pipeline.health import Level, Reader, assess
+from bridge.record import public_url
 from bridge.record.database import TROUBLES, SchemaOld, trouble
 from bridge.record.queries import gauges
 from bridge.send.integration import Egress
@@ -119,12 +121,14 @@ def _record(settings: Settings, rules: Rules) -> Iterator[Check]:
         emptied = None
         with db.read() as tx:
             state = gauges.state(tx, now=now)
+            links = public_url.links(tx)
             try:
                 parts.refuse_emptied(tx, rules.book, rules.file)
             except RulesRefused as error:
                 emptied = Check("rules", False, str(error))
     if emptied:
         yield emptied
+    yield _links(settings, links)
     sha, alive = rules.book.sha, state.rules.alive
     if alive:
         yield Check("workers", True, count_of(len(alive), "is running", "are running"))
@@ -138,6 +142,16 @@ def _record(settings: Settings, rules: Rules) -> Iterator[Check]:
     for worker in alive:
         if worker.fault:
             yield Check(f"worker {worker.id}", None, f"keeps its old rules: {worker.fault}")
+
+
+def _links(settings: Settings, stored: Links) -> Check:
+    """Say where messages link to. A shell on a platform may know less than the web process, or more."""
+    base = settings.public_url or stored.base or settings.web_url
+    if base is None:
+        advice = "set BRIDGE_PUBLIC_URL to where people open the dashboard, such as https://bridge.example.com"
+        return Check("links", None, f"messages have no links to the dashboard: {advice}")
+    when = "" if base == stored.base else ", once a web process has started"
+    return Check("links", True, f"messages link to {base}{when}")
 
 
 def _watch(ci: TencentCi, watch: Watch) -> Iterator[Check]:

@@ -15,6 +15,7 @@ import click
 from bridge.cli.common import Facts, connect, count_of, deliveries_of, echo, echo_json, fail, json_option, open_bridge
 from bridge.environment import lookup
 from bridge.pipeline.poll import PollResult
+from bridge.wiring.parts import share_public_url
 from bridge.wiring.web import served, warn_of_open_door, web_app
 from bridge.wiring.worker import Worker, poll_all
 
@@ -34,6 +35,7 @@ def worker() -> None:
       DATABASE_URL=postgres://... ci-bridge worker
     """
     settings, rules, db = open_bridge(polls=True)
+    share_public_url(db, settings.public_url)  # a platform may say the same of a worker, where no page is
     working = Worker(settings, rules, db)
     _handle_signals(working)
     working.run()
@@ -51,6 +53,7 @@ def run() -> None:
       PORT=8080 ci-bridge run
     """
     settings, rules, db = open_bridge(polls=True)
+    share_public_url(db, settings.web_url)
     working = Worker(settings, rules, db)
     _handle_signals(working)
     routed = lookup(os.environ, "PORT") is not None  # a platform that sets it routes to it

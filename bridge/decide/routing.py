@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,7 +13,8 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Verdict
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
-from bridge.model import Alarm, NewDelivery, Notifier, Transition
+from bridge.links import NO_LINKS, Links
+from bridge.model import Alarm, Message, NewDelivery, Notifier, Transition
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
@@ -63,30 +65,35 @@ class RoutingResult:
     ended_silences: Mapping[str, str] = field(default_factory=dict)
 
 
-def route(transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = ()) -> RoutingResult:
+def route(
+    transition: Transition, book: Rulebook, gates: Gates, alarms: Iterable[Alarm] = (), *, links: Links = NO_LINKS
+) -> RoutingResult:
     """Match a transition and build its messages; `alarms` are those of the time in state that it ends."""
-    return _result(transition, evaluate(transition, book.matcher, gates, alarms), book, gates)
+    return _result(transition, evaluate(transition, book.matcher, gates, alarms), book, gates, links)
 
 
-def route_overdue(time: TimeInState, book: Rulebook, gates: Gates, now: datetime) -> list[RoutingResult]:
+def route_overdue(
+    time: TimeInState, book: Rulebook, gates: Gates, now: datetime, *, links: Links = NO_LINKS
+) -> list[RoutingResult]:
     """Return one result for each level rule whose limit the job exceeds, and that has news of it."""
     step = replace(time.began, seen_at=now)
-    return [_result(step, [verdict], book, gates) for verdict in evaluate_overdue(time, book.matcher, gates, now)]
+    verdicts = evaluate_overdue(time, book.matcher, gates, now)
+    return [_result(step, [verdict], book, gates, links) for verdict in verdicts]
 
 
 def manual_delivery(
-    transition: Transition, book: Rulebook, notifier: Notifier, author: str
+    transition: Transition, book: Rulebook, notifier: Notifier, author: str, *, links: Links = NO_LINKS
 ) -> tuple[NewDelivery, str | None]:
     """Build what a person sends to a notifier about a transition; and why its own template did not render.
 
     It has the default text, as no rule names another, and passes no gate: somebody wants it now.
     """
-    built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone)
+    built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone, links=links)
     own = per_notifier(notifier, built.names)
     return delivery_to(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
 
 
-def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates) -> RoutingResult:
+def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates, links: Links) -> RoutingResult:
     deliveries: list[NewDelivery] = []
     errors: list[TemplateError] = []
     ended_silences: dict[str, str] = {}
@@ -95,7 +102,16 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
         if not verdict.notifiers:
             continue
         rule, template = verdict.rule, book.templates.get(verdict.rule.template or "", MessageTemplate())
-        built = build(step, rule.name, template, book.queue_names, zone=book.zone, level_event=verdict.level_event)
+        built = build(
+            step,
+            rule.name,
+            template,
+            book.queue_names,
+            zone=book.zone,
+            level_event=verdict.level_event,
+            links=links,
+            mention=rule.mention,
+        )
         if built.fault:
             errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))
         for name in verdict.notifiers:
@@ -108,12 +124,43 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
             silence = None if hold else gates.ended(facts, rule.name, name)
             note = f"{silence} is over." if silence else None
             delivery = delivery_to(built.message, book.notifiers[name], note=note, own=own)
-            deliveries.append(replace(delivery, hold=hold, throttle=rule.throttle))
+            deliveries.append(
+                replace(
+                    delivery, hold=hold, throttle=rule.throttle, urgent=rule.urgent,
+                    updates=book.notifiers[name].updates, shows_by_edit=book.notifiers[name].shows_by_edits,
+                )
+            )  # fmt: skip
             if silence:
                 ended_silences[delivery.id] = silence.id
     return RoutingResult(
         transition=step, verdicts=verdicts, deliveries=deliveries, errors=errors, ended_silences=ended_silences
     )
+
+
+def root_message(
+    routing: RoutingResult, book: Rulebook, notifier: str, rule: str | None, *, links: Links = NO_LINKS
+) -> Message | None:
+    """Return what the first message of a job's thread shows now, also where no rule notifies of it.
+
+    `rule` is the one whose message it showed before. None: a level rule that is not for this notifier.
+    """
+    mine = [delivery.message for delivery in routing.deliveries if delivery.notifier == notifier]
+    if mine:
+        return next((message for message in mine if message.kind != "recovery"), mine[0])
+    if any(verdict.level_event and not verdict.level_event.recovered for verdict in routing.verdicts):
+        return None
+    named = next((found for found in book.rules if found.name == rule), None)
+    template = book.templates.get((named and named.template) or "", MessageTemplate())
+    return build(routing.transition, rule, template, book.queue_names, zone=book.zone, links=links).message
+
+
+def workflow_message(transition: Transition, message: Message, states: Mapping[str, str]) -> Message:
+    """Return what the first message of a workflow's thread shows: how many of its jobs are in each state."""
+    job = transition.job
+    title = f"Workflow {job.workflow_name or job.workflow or job.workflow_run}"
+    counts = dict(Counter(states.values()).most_common())
+    text = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    return replace(message, title=title, text=text, fields=(), state=None, job_id=None, counts=counts)
 
 
 def own_template(notifier: str) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.digest import FIRST, Digest, Member, digest_delivery
+from bridge.decide.messages.digest import MOST_COUNTED, Digest, Member, digest_delivery
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Hold, Silence
 from bridge.pipeline.route import current_gates
-from bridge.record import rulesets
+from bridge.record import public_url, rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
 from bridge.record.outbox.digests import DueDigest
@@ -57,12 +57,14 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     if due is None or not counts or (due.gate == "group" and rule and _exceeds_throttle(tx, due, rule, now)):
         return False
     silence = silences.get(tx, due.name) if due.gate == "silence" else None
-    first = [Member(**facts) for facts in digests.first(tx, n, counts, FIRST)]
+    first = [Member(**facts) for facts in digests.first(tx, n, counts, MOST_COUNTED)]
     digest = Digest(**asdict(due), counts=counts, first=first, origin=digests.origin(tx, n))
     over = [] if silence else _ended_silences(tx, due, book, now)
     note = " ".join(f"{ended} is over." for ended in over) or None
-    new = digest_delivery(digest, silence, zone=book.zone, now=now, note=note)
-    entries.put(tx, [new], now=now)
+    links = public_url.links(tx)
+    mention = rule.mention if rule and due.gate == "group" else ()
+    new = digest_delivery(digest, silence, now=now, note=note, links=links, mention=mention)
+    entries.put(tx, [replace(new, urgent=due.gate == "flood")], now=now)  # its channel is full
     digests.merged(tx, n, new.id, now=now)
     silences.mark_notified(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])
     facts = {"delivery": new.id, "gate": due.gate, "of": due.name, "messages": sum(counts.values())}

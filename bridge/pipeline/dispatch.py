@@ -15,11 +15,14 @@ from sqlalchemy import Connection
 
 from bridge.decide.retries import BREAKER_THRESHOLD, breaker_pause, counts_from, next_pause, probed_since
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, Sent
+from bridge.model import Attempt, Breaker, Delivery, Notifier, Rejected, RetryLater, RootEdit, Sent
+from bridge.pipeline import edits, flood
 from bridge.pipeline.digests import send_due_digests
-from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallback, retry_of
+from bridge.pipeline.edits import ClaimedEdits
+from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallbacks, retry_of
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
+from bridge.record.outbox.claims import Share
 from bridge.record.outbox.results import Ended
 
 if TYPE_CHECKING:
@@ -35,8 +38,20 @@ _MIN_LEASE_LEFT_S = 17.0
 _IDLE_POLL_S = 2.0  # between looks at an outbox where nothing is due: what others put there, a retry's time
 _ENOUGH = 48  # ended attempts that are worth a transaction while others are in flight
 _COLLECT_WAIT_S = 0.002
-_DIGESTS_S = 1.0
+_DIGESTS_S = _FLOOD_S = 1.0
+_LIMIT_PAUSE = timedelta(seconds=10)  # where a limit does not say how long it lasts
 _NO_ANSWER = frozenset({None, 502, 503, 504})  # a status that a gateway gives for a receiver that is not there
+
+
+def shares_of(notifier: Notifier) -> tuple[Share, ...]:
+    """Return the limits that a notifier shares, one for each of its channels."""
+    channels = notifier.channels or (None,)
+    limits = [(notifier.limit_of(channel), channel) for channel in channels]
+    return tuple(
+        Share(limit=limit, channel=channel or "", channels=notifier.channels if len(channels) > 1 else ())
+        for limit, channel in limits
+        if limit
+    )
 
 
 class Prefetch:
@@ -112,8 +127,10 @@ class Dispatcher:
     _stale: list[Delivery] = field(default_factory=list, init=False)  # claimed and not begun, to be handed back
     _ended: list[Attempt] = field(default_factory=list, init=False)  # accepted or failed, not yet recorded
     _digests_at_s: float = field(default=0.0, init=False)
+    _flood_at_s: float = field(default=0.0, init=False)
     _again_at: datetime | None = field(default=None, init=False)
     _woken: bool = field(default=False, init=False)
+    _shares_of: tuple[Rulebook, Mapping[str, Sequence[Share]]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._housekeeping = Housekeeping(
@@ -143,6 +160,7 @@ class Dispatcher:
             if claiming:
                 self._housekeeping.run_due(self._held)
                 self._send_digests()
+                self._fold_floods()
             claimed = self._settle_and_claim(claiming=claiming)
         except TROUBLES as error:
             logger.warning("delivery is suspended: database unavailable", extra={"reason": trouble(error)})
@@ -159,10 +177,16 @@ class Dispatcher:
             self._digests_at_s = self.monotonic() + _DIGESTS_S
             self._woken |= send_due_digests(self.db, self.book(), self.clock()) > 0
 
+    def _fold_floods(self) -> None:
+        if self.monotonic() >= self._flood_at_s and (shares := self._shares()):
+            self._flood_at_s = self.monotonic() + _FLOOD_S
+            flood.fold(self.db, self.book(), shares, self.clock())
+
     def _settle_and_claim(self, *, claiming: bool) -> int:
         """In one transaction: settle what ended, claim what the slots that are free by it can take."""
         now, now_s = self.clock(), self.monotonic()
         free = self.window - self.transport.in_flight - len(self._prefetch) if claiming else 0
+        edited = ClaimedEdits()
         # Whoever wakes us has put something there: to ask first would be a transaction in its way.
         woken, self._woken = self._woken, False
         if not self._ended and not self._stale and not (free > 0 and (woken or self._is_due(now))):
@@ -172,13 +196,17 @@ class Dispatcher:
             lost = self._settle(tx, now)
             results.hand_back(tx, self._stale)
             claimed = self._claim(tx, free, now) if free > 0 else claims.Claimed(())
+            if free > len(claimed.deliveries):
+                edited = self._claim_edits(tx, free - len(claimed.deliveries), now)
         self._forget_ended(lost, claimed.failing)
         # Claims of a notifier alternate: one begins with the oldest, the next with the youngest.
         self._newest ^= {delivery.notifier for delivery in claimed.deliveries}
-        self._again_at = claimed.again_at
+        self._again_at = min(filter(None, (claimed.again_at, edited.again_at)), default=None)
         self._held.update(delivery.n for delivery in claimed.deliveries)
         self._prefetch.add(claimed.deliveries, lease_until_s=now_s + CLAIM_LEASE.total_seconds())
-        return len(claimed.deliveries)
+        for edit in edited.edits:
+            self.transport.begin(edit)
+        return len(claimed.deliveries) + len(edited.edits)
 
     def _claim(self, tx: Connection, free: int, now: datetime) -> claims.Claimed:
         number = next(self._claims)
@@ -192,13 +220,33 @@ class Dispatcher:
             ahead=self._prefetch.quick,
             threshold=BREAKER_THRESHOLD,
             newest=self._newest,
+            shares=self._shares(),
+        )
+
+    def _shares(self) -> Mapping[str, Sequence[Share]]:
+        """Return the limits that notifiers share, by notifier; made anew with the rules."""
+        book = self.book()
+        if self._shares_of is None or self._shares_of[0] is not book:
+            self._shares_of = book, {name: found for name, one in book.notifiers.items() if (found := shares_of(one))}
+        return self._shares_of[1]
+
+    def _claim_edits(self, tx: Connection, free: int, now: datetime) -> ClaimedEdits:
+        return edits.claim(
+            tx,
+            self.book(),
+            free=free,
+            lease=f"{self.worker}.{next(self._claims)}",
+            now=now,
+            threshold=BREAKER_THRESHOLD,
         )
 
     def _forget_ended(self, lost: Collection[int], failing: Collection[str]) -> None:
         """Forget what is recorded, and remember which notifiers fail."""
         done = (*(attempt.delivery for attempt in self._ended), *self._stale)
         self._held.difference_update(delivery.n for delivery in done)
-        sent = [attempt.delivery.id for attempt in self._ended if isinstance(attempt.outcome, Sent)]
+        sent = [
+            attempt.delivery.id for attempt in self._ended if isinstance(attempt.outcome, Sent) and attempt.delivery.n
+        ]
         if sent:
             logger.info("sent", extra={"deliveries": len(sent), "first": sent[0]})
         if lost:
@@ -211,23 +259,26 @@ class Dispatcher:
     def _is_due(self, now: datetime) -> bool:
         # Asked in a reading transaction: an idle worker never takes SQLite's write lock.
         with self.db.read() as tx:
-            return bool(claims.due_notifiers(tx, now=now))
+            return bool(claims.due_notifiers(tx, now=now)) or edits.are_due(tx, self.book(), now)
 
     def _settle(self, tx: Connection, now: datetime) -> frozenset[int]:
         """Record what ended, and what follows for notifiers; return the numbers of what was claimed by others since."""
         self._recover(tx)
-        ended = self._judged(tx, now)
+        judged = self._judged(tx, now)
+        ended = [result for result in judged if not isinstance(result.attempt.delivery, RootEdit)]
+        edited = [(edit, result) for result in judged if isinstance(edit := result.attempt.delivery, RootEdit)]
         lost = results.settle(tx, ended, now=now) if ended else frozenset()
         kept = [result for result in ended if result.attempt.delivery.n not in lost]
-        self._count_failures(tx, [result.attempt for result in kept], now)
+        self._count_failures(tx, [result.attempt for result in (*kept, *(result for _, result in edited))], now)
+        if edited:
+            edits.settle(tx, edited, self.book(), lease=f"{self.worker}.{next(self._claims)}", now=now)
         for result in kept:
             outcome, notifier = result.attempt.outcome, result.attempt.delivery.notifier
-            if result.dead:
-                notify_fallback(tx, result.attempt, self.book(), now)
-            elif isinstance(outcome, Rejected):
+            if not result.dead and isinstance(outcome, Rejected):
                 advice = f"its deliveries wait; fix the cause, then `ci-bridge notifier resume {notifier}`"
                 facts = {"notifier": notifier, "reason": outcome.why, "advice": advice}
                 logger.error("notifier paused", extra=facts)
+        notify_fallbacks(tx, [result.attempt for result in kept if result.dead], self.book(), now)
         return lost
 
     def _recover(self, tx: Connection) -> None:
@@ -268,6 +319,8 @@ class Dispatcher:
         if not isinstance(outcome, RetryLater):
             return Ended(attempt, retry_from=delivery.retry_from, retry_due=delivery.retry_due)
         begun = run - timedelta(seconds=attempt.seconds)
+        if outcome.limit:
+            return self._keep_place(attempt, outcome, now, begun, breaker)
         first = due = begun
         if delivery.retry_from is not None and delivery.retry_due is not None:
             due = delivery.retry_due
@@ -283,6 +336,16 @@ class Dispatcher:
             most=outcome.attempts,
         )
         return Ended(attempt) if pause is None else Ended(attempt, now + pause, first, run + pause)
+
+    def _keep_place(
+        self, attempt: Attempt, outcome: RetryLater, now: datetime, begun: timedelta, breaker: Breaker
+    ) -> Ended:
+        """A shared limit was reached: the wait for it is none of the delivery's, and uses up no retry time."""
+        delivery, first = attempt.delivery, attempt.delivery.retry_from
+        if first is not None and delivery.retry_due is not None:
+            first = counts_from(first=first, due=delivery.retry_due, breaker=breaker, now=begun)
+        until = now + (outcome.after or _LIMIT_PAUSE)
+        return Ended(attempt, until, first, None if first is None else begun)
 
     def _collect(self, timeout_s: float) -> None:
         self._take(self.transport.wait(timeout_s))
@@ -302,7 +365,8 @@ class Dispatcher:
     def _take(self, attempts: Sequence[Attempt]) -> int:
         self._ended += attempts
         for attempt in attempts:
-            self._stale += self._prefetch.ended(attempt)
+            if not isinstance(attempt.delivery, RootEdit):
+                self._stale += self._prefetch.ended(attempt)
             if not isinstance(attempt.outcome, Sent):
                 facts = {"delivery": attempt.delivery.id, "notifier": attempt.delivery.notifier}
                 logger.warning("attempt failed", extra={**facts, "reason": attempt.outcome.why})
@@ -312,9 +376,7 @@ class Dispatcher:
 
     def _patience(self, *, busy: bool) -> float:
         """Return how long to wait for news, in seconds."""
-        if busy or self.transport.in_flight:
-            return _IDLE_POLL_S
-        if self._ended or self._stale:
+        if not (busy or self.transport.in_flight) and (self._ended or self._stale):
             return 0
         if self._again_at:
             return min(max((self._again_at - self.clock()).total_seconds(), 0), _IDLE_POLL_S)

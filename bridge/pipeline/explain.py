@@ -32,8 +32,12 @@ from bridge.record.queries import explanations
 from bridge.record.queries.explanations import DigestStatus, Fallback, JobDelivery, NotifierStatus
 
 Facts = dict[str, Any]
+_IN = ("group", "fallback")  # gates that are digests
 
-_HELD = {"group": "digest", "throttle": "throttled", "mute": "muted", "silence": "silenced"}
+_HELD = {
+    "group": "digest", "throttle": "throttled", "mute": "muted", "silence": "silenced", "flood": "digest",
+    "fallback": "digest",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,10 @@ class _Context:
                 return f'the throttle of "{name}"{more}'
             case "mute":
                 return f'the mute "{name}"'
+            case "flood":
+                return f"the flood of messages for channel {name}"
+            case "fallback":
+                return f'the digest of what "{name}" did not get'
         silence = self.silences.get(name)
         return f"the silence {name} by {silence.author} ({_line(silence.reason)})" if silence else f"the silence {name}"
 
@@ -482,11 +490,11 @@ def _waits(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
 def _held(digest: DigestStatus, context: _Context) -> str:
     due_at = iso(digest.due_at)
     until = f"until {due_at}" if digest.due_at > context.now else f"sent any moment now (due at {due_at})"
-    return f"{'waits ' if digest.gate == 'group' else ''}{_gathered(digest, context)}, {until}"
+    return f"{'waits ' if digest.gate in _IN else ''}{_gathered(digest, context)}, {until}"
 
 
 def _gathered(digest: DigestStatus, context: _Context) -> str:
-    how = "in" if digest.gate == "group" else "held by"
+    how = "in" if digest.gate in _IN else "held by"
     return f"{how} {context.gate(digest.gate, digest.name)}"
 
 

@@ -13,16 +13,17 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.decide.changes.clocks import RESOLUTION, begins_anew
-from bridge.decide.messages.build import as_fallback, per_notifier
+from bridge.decide.messages.build import PerNotifier, as_fallback, gathered, per_notifier
 from bridge.decide.retries import BREAKER_THRESHOLD, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates.functions import variables
 from bridge.decide.text.times import iso
-from bridge.model import Attempt, Breaker, Delivery, Notifier, Rejected, Sent, Watch
+from bridge.model import Attempt, Breaker, Delivery, NewDelivery, Notifier, Rejected, Sent, Watch
 from bridge.pipeline.route import current_gates
+from bridge.record import public_url
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
-from bridge.record.outbox import claims, entries, results
+from bridge.record.outbox import claims, entries, results, roots
 from bridge.record.outbox.results import Claim, Ended
 from bridge.record.polling import snapshots
 
@@ -99,6 +100,7 @@ class Housekeeping:
             self._advance_s = self.monotonic() + _ADVANCE_S
             with self.db.write() as tx:
                 self.run_clock.advance(tx, self.clock())
+        self._free_edits()
         with self.db.read() as tx:
             held = [claim for claim in results.open_claims(tx) if claim[0] not in mine]
             abandoned = results.abandoned(tx, before=self.clock() - _ABANDONED) if held else set()
@@ -112,6 +114,16 @@ class Housekeeping:
             self._pass_on(name, why)
         again_s = [self._look_at_waiting(name, breaker) for name, breaker in alone.items()]
         self._next_s = self.monotonic() + min([_EVERY_S, *again_s])
+
+    def _free_edits(self) -> None:
+        """Send as messages what shows only as an edit, where no root is or will be, or its notifier is left alone."""
+        with self.db.read() as tx:
+            if not roots.any_held(tx):
+                return
+            alone = claims.paused(tx)
+            alone |= claims.unavailable_notifiers(tx, now=self.clock(), threshold=BREAKER_THRESHOLD).keys()
+        with self.db.write() as tx:
+            roots.release_orphans(tx, self.book().updating.keys() - alone, now=self.clock())
 
     def probed(self, notifier: str, run: timedelta, now: datetime) -> None:
         """A probe was in vain: it counts as an attempt of everything that was due for the notifier."""
@@ -182,8 +194,7 @@ class Housekeeping:
             claimed = claim(tx, now)
             ended = [Attempt(delivery=each, outcome=outcome, started_at=now, seconds=0) for each in claimed]
             results.settle(tx, [Ended(attempt) for attempt in ended], now=now)
-            for attempt in ended:
-                notify_fallback(tx, attempt, self.book(), now)
+            notify_fallbacks(tx, ended, self.book(), now)
         return {attempt.delivery.n for attempt in ended}
 
 
@@ -197,30 +208,37 @@ def _ends(
             yield end, row.n, was_tried_enough(attempts=row.attempts, due=row.retry_due, breaker=breaker)
 
 
-def notify_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetime) -> None:
-    """Log that a delivery is dead, and put its message into the outbox for its notifier's fallback, if there is one.
+def notify_fallbacks(tx: Connection, dead: Sequence[Attempt], book: Rulebook, now: datetime) -> None:
+    """Log that deliveries are dead, and put their messages into the outbox for the fallbacks of their notifiers.
 
-    The message takes the fallback's own form, and is held while it is quiet for it.
+    A message takes the fallback's own form, and is held while it is quiet for it. For people, those that failed for
+    one reason are gathered.
     """
+    new = [_for_fallback(tx, attempt, book, now) for attempt in dead]
+    entries.put(tx, [delivery for delivery in new if delivery], now=now)
+
+
+def _for_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetime) -> NewDelivery | None:
     outcome, notifier = attempt.outcome, attempt.delivery.notifier
     why = "" if isinstance(outcome, Sent) else outcome.why
     logger.error("delivery is dead", extra={"delivery": attempt.delivery.id, "reason": why})
     dead = book.notifiers.get(notifier)
     fallback = book.notifiers.get(dead.fallback or "") if dead else None
     if fallback is None:
-        return
+        return None
     message = entries.message_of(tx, attempt.delivery.n)
     if message.kind == "test":  # a test of one place is no news for another
-        return
+        return None
     rule = message.rule or ""
     transition = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", message.sequence or 0)
-    if transition is None:  # a digest, or long ago
-        new = as_fallback(message, notifier, why, fallback)
-    else:
-        own = per_notifier(fallback, variables(transition, rule, book.queue_names, zone=book.zone))
+    own, hold = PerNotifier(), None
+    if transition:  # else it is a digest, or long ago
+        names = variables(transition, rule, book.queue_names, zone=book.zone, links=public_url.links(tx))
+        own = per_notifier(fallback, names)
         hold = current_gates(tx, book, now).quiet(book.matcher.facts(transition), rule, fallback.name)
-        new = replace(as_fallback(message, notifier, why, fallback, own), hold=hold)
-    entries.put(tx, [new], now=now)
+    if fallback.is_for_people:
+        hold = hold or gathered(notifier, why, status=attempt.status, now=now)
+    return replace(as_fallback(message, notifier, why, fallback, own), hold=hold)
 
 
 def retry_of(name: str, book: Rulebook) -> timedelta:

@@ -24,7 +24,7 @@ from bridge.decide.text.times import iso
 from bridge.decide.text.values import ident, listing, suggest
 from bridge.decide.whatif.replay import PastMessage, Preview
 from bridge.model import Silence, Transition
-from bridge.record import actions, rulesets
+from bridge.record import actions, public_url, rulesets
 from bridge.record.actions import Action
 from bridge.record.database import Database, ms
 from bridge.record.outbox import batches, entries, silences
@@ -166,7 +166,8 @@ class Operations:
         _require("notifier", notifier, book.notifiers)
         with self.db.write() as tx:
             transition = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
-            delivery, fault = manual_delivery(transition, book, book.notifiers[notifier], self.who)
+            links = public_url.links(tx)
+            delivery, fault = manual_delivery(transition, book, book.notifiers[notifier], self.who, links=links)
             if stored := entries.stored_id(tx, delivery.message):  # by an older version, which made other ids
                 message = replace(delivery.message, id=stored)
                 delivery = replace(delivery, message=message, id=delivery_id(stored, notifier))
@@ -192,8 +193,9 @@ class Operations:
         """
         _require("notifier", name, book.notifiers)
         nonce = f"id {key}" if key else self.nonce
-        delivery = delivery_to(test_message(name, nonce=nonce, now=self.now), book.notifiers[name])
         with self.db.write() as tx:
+            message = test_message(name, nonce=nonce, now=self.now, links=public_url.links(tx))
+            delivery = delivery_to(message, book.notifiers[name])
             if not entries.states(tx, [delivery.id]):
                 entries.put(tx, [delivery], now=self.now, at_once=True)
                 self._record(tx, "test_notifier", name, after={"delivery": delivery.id})

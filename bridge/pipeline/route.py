@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from bridge.decide.routing import RoutingResult, route, route_overdue
+from bridge.decide.routing import RoutingResult, root_message, route, route_overdue, workflow_message
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import DONE, GONE, Alarm, Transition, Watch
-from bridge.record import counters, rulesets
+from bridge.links import Links
+from bridge.model import DONE, GONE, Alarm, Content, Message, Transition, Watch
+from bridge.record import counters, public_url, rulesets
 from bridge.record.counters import Count, timed
-from bridge.record.outbox import entries, silences
+from bridge.record.outbox import entries, roots, silences
 from bridge.record.polling import snapshots, time_in_state
 
 logger = logging.getLogger(__name__)
@@ -37,7 +41,10 @@ def route_all(
         return ()
     gates = current_gates(tx, book, now)
     fired = time_in_state.ended_by(tx, transitions) if book.matcher.levels else {}
-    routings = [route(transition, book, gates, fired.get(transition.job.id, ())) for transition in transitions]
+    links = public_url.links(tx)
+    routings = [
+        route(transition, book, gates, fired.get(transition.job.id, ()), links=links) for transition in transitions
+    ]
     matches = [
         [(verdict.rule.name, verdict.notifiers) for verdict in routing.verdicts if verdict.kind == "transition"]
         for routing in routings
@@ -51,7 +58,7 @@ def route_all(
         [count for transition, match in judged for count in _of_transition(transition, matched=bool(match))],
         now=now,
     )
-    _put(tx, routings, now)
+    _put(tx, routings, book, now)
     return routings
 
 
@@ -79,18 +86,18 @@ def route_overdue_jobs(
         began_before=as_of - min(level.after for level in levels),
         gone_after=as_of - GONE_FOR - max(gone) if gone else None,
     )
-    gates = current_gates(tx, book, now)
+    gates, links = current_gates(tx, book, now), public_url.links(tx)
     routings: list[RoutingResult] = []
     for began, alarms, stream in found:
         if not saw(stream, began):
             continue
-        for routing in route_overdue(TimeInState(began=began, alarms=alarms), book, gates, as_of):
+        for routing in route_overdue(TimeInState(began=began, alarms=alarms), book, gates, as_of, links=links):
             for verdict in routing.verdicts:
                 _fire(tx, began, verdict, alarms.get(verdict.rule.name), as_of)
             routings.append(routing)
         if len(routings) >= _MOST_OVERDUE:
             break
-    _put(tx, routings, now)
+    _put(tx, routings, book, now)
     return routings
 
 
@@ -103,9 +110,10 @@ def _fire(tx: Connection, began: Transition, verdict: Verdict, last: Alarm | Non
     time_in_state.fire(tx, began, verdict.rule.name, overdue.count, notifiers=notifiers, since=overdue.since, now=as_of)
 
 
-def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> None:
+def _put(tx: Connection, routings: Sequence[RoutingResult], book: Rulebook, now: datetime) -> None:
     """Store deliveries and which templates did not render, and count both."""
     at_once = entries.put(tx, [new for routing in routings for new in routing.deliveries], now=now)
+    _show_newest(tx, routings, book, now)
     over = {delivery: silence for routing in routings for delivery, silence in routing.ended_silences.items()}
     silences.mark_notified(tx, [(over[new.id], new.notifier) for new in at_once if new.id in over])
     errors = [error for routing in routings for error in routing.errors]
@@ -114,6 +122,51 @@ def _put(tx: Connection, routings: Sequence[RoutingResult], now: datetime) -> No
     counters.add(tx, [*_of_matches(routings), *counts], now=now)
     for error in errors:
         logger.warning("template fell back to the default text", extra={"rule": error.rule, "fault": error.why})
+
+
+# --- the first messages of threads ----------------------------------------------------------------------------------
+
+_MOST_JOBS = 1_000  # of a workflow, whose states are counted
+
+
+def _show_newest(tx: Connection, routings: Sequence[RoutingResult], book: Rulebook, now: datetime) -> None:
+    """Let the first messages of threads show the newest state of their jobs, whatever rules and gates say."""
+    about: dict[roots.Key, list[RoutingResult]] = defaultdict(list)
+    stored = {
+        (new.notifier, new.thread): new.message.id
+        for routing in routings
+        for new in routing.deliveries
+        if new.updates and not new.hold and not new.throttle
+    }
+    for name, notifier in book.updating.items():
+        for routing in routings:
+            for thread in notifier.threads_of(routing.transition.job):
+                about[name, thread].append(routing)
+    wishes: dict[roots.Key, tuple[Content, Mapping[str, str]]] = {}
+    for root in roots.find(tx, about):
+        message, states = _newest(root, about[root.key], book, public_url.links(tx))
+        if message and stored.get(root.key) != message.id:
+            wishes[root.key] = entries.content_of(message), states
+    roots.change(tx, wishes, now=now)
+
+
+def _newest(
+    root: roots.Root, routings: Sequence[RoutingResult], book: Rulebook, links: Links
+) -> tuple[Message | None, Mapping[str, str]]:
+    """Return what a root should show after these, and the states of its workflow's jobs."""
+    name, thread = root.key
+    last = routings[-1]
+    rule = json.loads(root.wanted.says).get("rule") if root.wanted else None
+    message = root_message(last, book, name, rule, links=links)
+    job = last.transition.job
+    if message is None or not job.workflow_run or not thread.endswith(f"{job.bucket}/{job.workflow_run}"):
+        return message, {}
+    states = {**root.states, **{routing.transition.job.id: routing.transition.to for routing in routings}}
+    states = dict(list(states.items())[-_MOST_JOBS:])
+    return replace(workflow_message(last.transition, message, states), id=""), states
+
+
+# --- counters -------------------------------------------------------------------------------------------------------
 
 
 def _of_transition(transition: Transition, *, matched: bool) -> Iterator[Count]:

@@ -9,7 +9,18 @@ from sqlalchemy import Connection, case, func, or_, select, update
 
 from bridge.model import ClockReading
 from bridge.record.database import maybe_at, ms, upsert
-from bridge.record.schema import WAITING, attempts, deliveries, digests, notifiers, state_is, watches, workers
+from bridge.record.schema import (
+    WAITING,
+    attempts,
+    deliveries,
+    digests,
+    notifiers,
+    rate_limits,
+    state_is,
+    threads,
+    watches,
+    workers,
+)
 from bridge.record.schema import shared_numbers as numbers
 
 _RUN, _TRUSTED = "run_clock", "trusted_clock"
@@ -110,7 +121,10 @@ def rewind(tx: Connection, *, now: datetime) -> timedelta:
     signs.append(update(attempts).where(*in_future).values(started_at=now_ms))
     if not sum(tx.execute(sign).rowcount for sign in signs):
         return timedelta()
-    for column in (watches.c.next_poll_at, notifiers.c.not_before, notifiers.c.used_until):
+    for column in (
+        watches.c.next_poll_at, notifiers.c.not_before, notifiers.c.used_until, rate_limits.c.not_before,
+        threads.c.due_at,
+    ):  # fmt: skip
         tx.execute(update(column.table).where(column > now_ms).values({column: column - by_ms}))
     due_at = deliveries.c.due_at
     tx.execute(update(deliveries).where(state_is(WAITING), due_at > now_ms).values(due_at=due_at - by_ms))

@@ -425,7 +425,7 @@ threads = Table(
     Column("why", Text),  # the last edit failed
 )
 Index("thread_thread", threads.c.thread)
-_partial(threads, "stale", "notifier", "due_at", where="wanted_no > shown_no")
+_partial(threads, "stale", "notifier", "due_at", where="wanted_no > shown_no AND receipt <> ''")
 
 # Limits of others that all notifiers and processes share, such as a Slack channel's.
 rate_limits = Table(

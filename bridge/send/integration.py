@@ -34,6 +34,15 @@ class Check(NamedTuple):
     detail: str
 
 
+class Piece(NamedTuple):
+    """A part of a message's text: plain, or a link, or a time."""
+
+    text: str
+    bold: bool = False
+    url: str | None = None
+    at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
     """How a delivery goes out, as a page shows it: a request, or (`app`) a message. No secret is in it."""
@@ -43,7 +52,7 @@ class Preview:
     body: str = ""  # pretty JSON
     curl: str | None = None  # a command that sends the same
     app: str | None = None  # "Slack"
-    lines: Sequence[tuple[str, str]] = ()  # of the message: what is bold, and the rest
+    lines: Sequence[Sequence[Piece]] = ()  # of the message
 
 
 class Integration(ABC):

@@ -58,7 +58,7 @@ class InFlight:
     def _masked(self, outcome: Outcome) -> Outcome:
         if not isinstance(outcome, Sent):
             return replace(outcome, why=self._mask(outcome.why)[:_WHY_KEPT])
-        return Sent(self._mask(outcome.receipt)) if outcome.receipt else outcome
+        return replace(outcome, receipt=self._mask(outcome.receipt)) if outcome.receipt else outcome
 
     def _answer(self, body: bytes) -> str:
         if not body:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,11 +16,13 @@ from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.rulesets import emptied, names_in, names_of
 from bridge.pipeline.housekeeping import note_rules
-from bridge.record import rulesets
-from bridge.record.database import Clock, Database
+from bridge.record import public_url, rulesets
+from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.polling import leases, snapshots
 from bridge.send.client import HttpClient, ca_file
 from bridge.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _CI_DEADLINE_S = 15  # of one call to CI: shorter than a worker's time to stop
 
@@ -81,6 +84,24 @@ def make_known(db: Database, book: Rulebook) -> None:
 
 def _know(tx: Connection, book: Rulebook) -> None:
     leases.sync(tx, book.watches, [(n, n.type) for n in book.notifiers.values()])
+
+
+def share_public_url(db: Database, url: str | None) -> None:
+    """Store where the pages are, for all processes; one that does not know leaves it as it is.
+
+    Whoever starts last is right. Without links everything else works, so trouble is only logged.
+    """
+    if url is None:
+        return
+    try:
+        with db.read() as tx:
+            known = public_url.links(tx).base
+        if known != url:
+            with db.write() as tx:
+                public_url.store(tx, url, now=utc_now())
+            logger.info("messages link to these pages", extra={"url": url})
+    except TROUBLES as error:
+        logger.warning("where the pages are could not be stored", extra={"url": url, "reason": trouble(error)})
 
 
 def refuse_emptied(tx: Connection, book: Rulebook, file: str) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
+from bridge.links import Links
 from bridge.simulator.web import Answer, Request, WebServer
-from tests.browser.bridges import Bridge
+from tests.browser.bridges import ADMIN, Bridge
 from tests.browser.conftest import Visit
 from tests.browser.people import AGAIN, Person
 from tests.conftest import only_sqlite
@@ -52,6 +53,36 @@ def test_a_page_of_another_origin_cannot_post_with_the_cookie(
         cookies.append("cookie" in answered.value.request.all_headers())
     assert cookies == [True, False]  # one site whatever the port; another name is another site
     assert [one["state"] for one in bridge.deliveries(job)] == ["dead"]
+
+
+class Chat(WebServer):
+    """Another site, where somebody has posted links to ours."""
+
+    def __init__(self, *targets: str) -> None:
+        super().__init__()
+        self._targets = targets
+
+    def respond(self, request: Request) -> Answer:
+        body = "".join(f'<a href="{target}">{place}</a> ' for place, target in enumerate(self._targets))
+        return Answer(body=body.encode(), headers={"Content-Type": "text/html"})
+
+
+def test_a_link_in_a_chat_opens_the_page_that_was_meant(visit: Visit, bridge: Bridge) -> None:
+    job, dead = bridge.dead()
+    links = Links(bridge.url)
+    pages = [links.job(job), links.delivery(dead["id"]), links.digest(dead["id"]), links.silence("thumbnails")]
+    with Chat(*map(str, pages)) as chat:
+        ann, elsewhere = visit(), chat.url.replace("127.0.0.1", "localhost")  # which is another site
+        ann.complaints.origins.add(elsewhere)
+        for place, page in enumerate(pages):
+            ann.page.goto(elsewhere)
+            ann.page.get_by_role("link", name=str(place)).click()
+            if place == 0:  # later ones find a session
+                ann.page.get_by_label("Token").fill(ADMIN)
+                ann.page.get_by_role("button", name="Sign in").click()
+            expect(ann.page).to_have_url(str(page))
+            expect(ann.page.get_by_role("button", name="Sign out")).to_be_visible()
+    expect(ann.page.get_by_label("Rule")).to_have_value("thumbnails")
 
 
 def test_going_back_after_signing_out_shows_nothing(admin: Person, bridge: Bridge) -> None:

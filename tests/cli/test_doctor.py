@@ -16,6 +16,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.send.client import HttpClient
 from bridge.send.integration import check_address
 from bridge.simulator.slack import ALL_SCOPES, DEMO_TOKEN, HISTORY_SCOPES
+from bridge.wiring.parts import share_public_url
 from tests.support.nouns import a_rulebook
 from tests.support.proxies import Proxy
 from tests.support.receivers import Receiver, answering
@@ -102,6 +103,11 @@ def test_doctor_reports_what_works_and_what_does_not(stage: Stage) -> None:
     text = stage.command("doctor").stdout
     assert "warn  worker: no worker is running: start `ci-bridge worker`, or `run`" in text
     assert re.search(r"all checks passed, \d+ warnings: `ci-bridge run` should work", text)
+    assert "warn  links: messages have no links to the dashboard: set BRIDGE_PUBLIC_URL to where people" in text
+    linked = stage.command("doctor", BRIDGE_PUBLIC_URL="https://bridge.example.com/")
+    assert "ok    links: messages link to https://bridge.example.com, once a web process has started" in linked.stdout
+    share_public_url(stage.db, "https://bridge.example.com")
+    assert "ok    links: messages link to https://bridge.example.com\n" in stage.command("doctor").stdout
     failing = stage.command("doctor", TENCENTCLOUD_SECRET_KEY="wrong", SLACK_BOT_TOKEN="xoxb-unknown")
     assert failing.exit_code == 1
     assert re.search(r"FAIL  watch media, Transcode: .*SignatureDoesNotMatch", failing.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from bridge.decide.rulesfile.read import read
-from bridge.model import RUNNING, SUCCESS
+from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record.outbox import silences
 from bridge.record.schema import digests
 from bridge.wiring import parts
@@ -32,10 +32,9 @@ def test_a_group_is_sent_once_when_its_wait_is_over_and_the_next_one_has_only_wh
     rig.passes(minutes(5))
     (message,) = rig.received()
     assert str(message) == "09:11 ops: over: 2 Failed, 1 Success"
-    assert message.text.splitlines()[:3] == [
-        "• 09:01 Transcode Failed: j1.mp4 - CI gave no reason. (j1)",
-        "• 09:01 Transcode Failed: j2.mp4 - CI gave no reason. (j2)",
-        "• 09:06 Transcode Success: j3.mp4 - took 0 s after waiting 0 s (j3)",
+    assert message.text.splitlines() == [
+        "• 2 x CI gave no reason, since 2026-11-21T09:01:00Z: j1.mp4, j2.mp4",
+        "• 2026-11-21T09:06:00Z Transcode Success: j3.mp4 - took 0 s after waiting 0 s",
     ]
     assert rig.states() == {"j1": "merged", "j2": "merged", "j3": "merged"}
     rig.sees("j4", state=SUCCESS)
@@ -67,7 +66,6 @@ def test_a_group_at_a_time_of_day_is_sent_then_in_the_zone_of_the_rules(rig: Rig
     rig.passes(hours(1))
     (message,) = rig.received()
     assert message.at == datetime(2026, 11, 21, 10, 31, tzinfo=UTC)  # the first look after 18:30 in Shanghai
-    assert message.text.startswith("• 17:01 Transcode Failed: j1.mp4")
 
 
 @on_both
@@ -108,12 +106,30 @@ def test_a_digest_is_beside_what_is_sent_at_once(rig: Rig) -> None:
 def test_a_digest_of_very_much_counts_all_and_quotes_the_first(rig: Rig) -> None:
     rig.start(OVER + GROUP)
     rig.ci.page_size = 1000
-    rig.sees(*(f"j{n:04}" for n in range(1000)))
+    for n in range(1000):
+        rig.has(f"j{n:04}", FAILED, message=f"frame {n} is broken")
+    rig.sees()
     rig.passes(minutes(15))
     (message,) = rig.received()
     assert (message.title, message.text.count("•")) == ("over: 1,000 Failed", 5)
-    assert "... and 995 more" in message.text
+    assert message.text.endswith("\n... and 995 more")
     assert message.event["data"]["states"] == {"Failed": 1000}
+    assert len(message.event["data"]["members"]) == 5
+
+
+@on_both
+def test_a_digest_counts_equal_reasons_the_worst_states_and_the_most_frequent_reasons_first(rig: Rig) -> None:
+    rig.start(OVER + GROUP)
+    rig.has("j0", SUCCESS)
+    for n, message in enumerate(["no such codec", *["moov atom\nnot found."] * 4]):
+        rig.has(f"f{n}", FAILED, message=message)
+    rig.sees()
+    rig.passes(minutes(15))
+    assert rig.received()[0].text.splitlines() == [
+        "• 4 x moov atom not found, since 2026-11-21T09:01:00Z: f1.mp4, f2.mp4, f3.mp4 and 1 more",
+        "• 2026-11-21T09:01:00Z Transcode Failed: f0.mp4 - no such codec",
+        "• 2026-11-21T09:01:00Z Transcode Success: j0.mp4 - took 0 s after waiting 0 s",
+    ]
 
 
 @on_both

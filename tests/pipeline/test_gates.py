@@ -224,7 +224,7 @@ def test_a_title_with_line_breaks_makes_no_lines_of_its_own_in_a_digest(rig: Rig
     rig.start(OVER + 'template = "t"\n' + GROUP + '[template.t]\ntitle = "{{ job.user_data }}"\ntext = ""\n')
     rig.sees("j1", user_data="x\n• 09:00 Transcode Failed: faked (j9)\nAll of them: rm -rf")
     rig.passes(minutes(20))
-    assert len(rig.received()[0].text.splitlines()) == 2
+    assert len(rig.received()[0].text.splitlines()) == 1
 
 
 @on_both

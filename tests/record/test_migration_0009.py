@@ -15,7 +15,7 @@ from bridge.record.outbox import batches, digests
 from bridge.record.schema import DELIVERY_STATES
 from tests.conftest import Opener
 from tests.support.nouns import NOW, a_message, hours, minutes, new_delivery
-from tests.support.records import claim, claimed_ids, ended, know, put, read, settle
+from tests.support.records import claim, claimed_ids, ended, know, put_as_before, read, settle
 
 # As the version before writes and asks.
 _ORDER = text("""INSERT INTO redrive
@@ -45,13 +45,13 @@ def old(empty_url: str, opened: Opener) -> Database:
     migrations.upgrade(db.engine, "0007")
     know(db, "cms", "ops")
     hold = Hold(gate="group", name="all", until=NOW + hours(1), key="k")
-    put(db, *(new_delivery(f"is-{state}") for state in DELIVERY_STATES), new_delivery("grouped", hold=hold))
-    put(
+    put_as_before(db, *(new_delivery(f"is-{state}") for state in DELIVERY_STATES), new_delivery("grouped", hold=hold))
+    put_as_before(
         db,
         *(new_delivery(name, key="a", message=a_message(f"m-{name}", rule="all")) for name in ("done", "a1", "a2")),
     )
-    put(db, new_delivery("ops", to="ops"), new_delivery("other", message=a_message("m-other", rule="failed")))
-    put(db, new_delivery("late", message=a_message("m-late", rule="all")))
+    put_as_before(db, new_delivery("ops", to="ops"), new_delivery("other", message=a_message("m-other", rule="failed")))
+    put_as_before(db, new_delivery("late", message=a_message("m-late", rule="all")))
     with db.write() as tx:
         for number, state in enumerate(DELIVERY_STATES):
             tx.execute(_STATE, {"state": number, "ended": ms(NOW), "ids": [f"is-{state}"]})

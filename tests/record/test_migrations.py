@@ -19,7 +19,7 @@ from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, attempts, metadata, notifiers
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
 from tests.support.nouns import a_listed_job, new_delivery
-from tests.support.records import know, put, rows, see
+from tests.support.records import know, put_as_before, rows, see
 from tests.support.waiting import wait_until
 
 
@@ -135,7 +135,7 @@ def test_what_a_version_wrote_that_gives_no_reasons_has_none(empty_url: str, ope
     db = opened(empty_url)
     migrations.upgrade(db.engine, "0007")
     know(db, "cms")
-    put(db, new_delivery("d1"))
+    put_as_before(db, new_delivery("d1"))
     with db.write() as tx:
         tx.execute(text(_ATTEMPT.format(1)))
         tx.execute(text(_PAUSE))
@@ -170,7 +170,7 @@ def before(empty_url: str, opened: Opener) -> Database:
     db = opened(empty_url)
     migrations.upgrade(db.engine, "0004")
     know(db, "cms")
-    put(db, new_delivery("d1"))
+    put_as_before(db, new_delivery("d1"))
     return db
 
 
@@ -202,7 +202,7 @@ def _lists() -> set[str]:
 def test_workers_write_while_an_index_is_built(empty_url: str, before: Database, opened: Opener, how: str) -> None:
     worker = opened(_with(empty_url, "lock_timeout=5s"))
     with _held_back(empty_url, how, before.upgrade) as upgraded:
-        put(worker, new_delivery("d2"), new_delivery("d3"))
+        put_as_before(worker, new_delivery("d2"), new_delivery("d3"))
         see(worker, a_listed_job("j1"))
         with worker.write() as tx:  # as a version does that knows no more columns
             sent = tx.execute(text("UPDATE delivery SET state = 2 WHERE id <> 'd1' RETURNING id")).scalars().all()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bridge.model import Delivery, Notifier, SlackNotifier, WebhookNotifier
-from bridge.send.integration import MASKED
+from bridge.send.integration import MASKED, Preview
 from bridge.send.registry import integration_of
 from bridge.send.webhook import curl
 from tests.support import receivers
-from tests.support.receivers import NOON, SECRET
+from tests.support.receivers import NOON, SECRET, a_slack
 
 AGENT = "ci-bridge/9.9.9"
 URL = "https://user.example.com:8443/path-is-secret?key=in-the-query"
@@ -35,6 +35,14 @@ def a_webhook(**facts: Any) -> WebhookNotifier:
 
 def sent(delivery: Delivery, notifier: Notifier) -> Any:
     return integration_of(notifier).preview(delivery, at=NOON, agent=AGENT)
+
+
+def read(asked: Preview) -> list[str]:
+    return ["".join(piece.text for piece in line) for line in asked.lines]
+
+
+def bold(asked: Preview) -> list[str]:
+    return [said for line in asked.lines if (said := "".join(piece.text for piece in line if piece.bold))]
 
 
 def run_as_curl(command: str) -> list[str]:
@@ -100,11 +108,29 @@ def test_slack_is_shown_what_it_shows() -> None:
     notifier = SlackNotifier(name="ops", channel="C1", token="xoxb-hush-hush")
     asked = integration_of(notifier).preview(a_delivery(note="a note"), at=NOON + timedelta(hours=1), agent=AGENT)
     assert (asked.address, asked.curl) == ("C1", None)
-    assert asked.lines[0][0].endswith("Failed: 预告片.mp4")
-    assert asked.lines[0][1] == "a < b & c"
-    assert asked.lines[1] == ("queue", "转码")
-    assert asked.lines[2][1].startswith("Delivered late")
-    assert asked.lines[3] == ("", "a note")
+    assert read(asked)[0].endswith("Failed: 预告片.mp4\na < b & c")
+    assert bold(asked) == ["❌🕰️ Failed: 预告片.mp4", "queue"]
+    assert read(asked)[1:] == [
+        "queue\n转码",
+        "Delivered late: this happened at 2026-11-21 12:00 UTC, 1 h ago.",
+        "a note",
+        "failed · j1",
+    ]
+
+
+def test_links_times_and_mentions_of_a_slack_message_are_read_as_slack_shows_them() -> None:
+    links = [["open *it*", "https://h.example/?a=1&b=2"]]
+    text = "Since 2026-11-21T09:00:00Z: open *it* (https://h.example/?a=1&b=2)"
+    says = {"title": "*a* demo.mp4 <b>", "text": text, "links": links, "file": "demo.mp4", "job_id": "j1"}
+    says |= {"public_url": "https://bridge.example.com", "mention": ["U1", "S1", "here"], "fields": []}
+    asked = integration_of(a_slack()).preview(a_delivery(says=says), at=NOON, agent=AGENT)
+    assert bold(asked) == ["❌ *a* demo.mp4 <b>"]
+    assert read(asked)[:2] == ["❌ *a* demo.mp4 <b>\nSince 2026-11-21 09:00 UTC: open *it*", "@U1 @S1 @here"]
+    assert [(piece.text, piece.url) for line in asked.lines for piece in line if piece.url] == [
+        ("demo.mp4", "https://bridge.example.com/jobs/j1"),
+        ("open *it*", "https://h.example/?a=1&b=2"),
+        ("Silence this rule", "https://bridge.example.com/silences/add?rule=failed"),
+    ]
 
 
 def test_a_channel_of_its_own_is_shown_while_it_is_allowed() -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -10,53 +11,274 @@ from bridge.send.slack.blocks import blocks, fit, lateness, plain
 from tests.support.receivers import NOON, a_delivery
 from tests.support.strict_slack import refusal_of
 
+URL = "https://bridge.example.com"
+ID = "j8d121c2ec9fd4a5bb6b6f0c9a3e4d5f6"
+JOB = {
+    "id": ID, "queue": "p2242ab62c7c94486915508540933a2c6", "queue_name": "vod", "input": "in/demo.mp4",
+    "started_at": "2026-11-21T11:58:40Z", "ended_at": "2026-11-21T12:00:00Z", "duration_seconds": 80, "wait_seconds": 1,
+}  # fmt: skip
 LONG = st.one_of(st.text(max_size=50), st.sampled_from(["&<>" * 5000, "x" * 20_000, "转" * 9000, "a&" * 4000]))
 
 
-def texts(shown: list[dict[str, Any]]) -> list[str]:
+def texts(made: list[dict[str, Any]]) -> list[str]:
     found = []
-    for block in shown:
+    for block in made:
         found += [piece["text"] for piece in block.get("fields", []) + block.get("elements", [])]
         found += [block["text"]["text"]] if "text" in block else []
     return found
 
 
+def shown(**facts: Any) -> list[str]:
+    return texts(blocks(a_delivery(**facts), NOON)[1])
+
+
+def an_event(kind: str = "job.failed", **data: Any) -> str:
+    return json.dumps({"type": f"ci.{kind}", "data": data})
+
+
+def a_message(kind: str = "job.failed", **facts: Any) -> dict[str, Any]:
+    """Return what a delivery has of a message with links, about JOB."""
+    says = {"job_id": ID, "public_url": URL, "file": "demo.mp4", "fields": [], **facts.pop("says", {})}
+    return {"says": says, "event": an_event(kind, job=JOB), **facts}
+
+
+def a_digest(*, gate: str = "group", states: dict[str, int], members: int = 0, **says: Any) -> dict[str, Any]:
+    total = sum(states.values())
+    data = {"gate": gate, "name": "assets", "states": states, "members_total": total}
+    data["members"] = [{"job": f"j{n}"} for n in range(members or min(total, 5))]
+    usual = {"state": None, "job_id": None, "digest": True, "public_url": URL, "fields": [], "rule": None}
+    return {"says": {**usual, **says}, "event": an_event("digest", **data)}
+
+
+# --- what is where ------------------------------------------------------------------------------------------
+
+
 def test_a_message_has_its_title_text_fields_and_origin() -> None:
-    text, shown = blocks(a_delivery(), NOON)
+    text, made = blocks(a_delivery(), NOON)
     assert text == "❌ Transcode failed: demo.mp4\nbad input"
-    assert texts(shown) == [
-        "❌ *Transcode failed: demo.mp4*\nbad input",
-        "*queue*\nvod",
-        "j1 · failed · d_1",
+    assert texts(made) == ["❌ *Transcode failed: demo.mp4*\nbad input", "*queue*\nvod", "failed · j1"]
+
+
+def test_with_the_address_of_the_pages_the_file_is_a_link_and_the_rule_can_be_silenced() -> None:
+    text, made = blocks(a_delivery(**a_message()), NOON)
+    title = f"Transcode failed: <{URL}/jobs/{ID}|demo.mp4>"
+    assert text == f"❌ {title}\nbad input"
+    silence = f"<{URL}/silences/add?rule=failed|Silence this rule>"
+    assert texts(made) == [
+        f"❌ *{title}*\nbad input",
+        f"failed · vod · took 1 min 20 s · waited 1 s · j8d121c2 · {silence}",
     ]
+
+
+def test_how_long_it_took_is_not_said_twice() -> None:
+    footer = shown(**a_message(says={"text": "took 1 min 20 s after waiting 1 s"}))[-1]
+    assert footer.startswith("failed · vod · j8d121c2 · ")
+
+
+def test_a_job_that_runs_has_waited_and_has_not_taken_its_time() -> None:
+    job = {**JOB, "ended_at": None, "queue_name": None}
+    footer = shown(**a_message(event=an_event("job.running", job=job)))[-1]
+    assert footer.startswith("failed · p2242ab6 · waited 1 s · j8d121c2 · ")
+
+
+@pytest.mark.parametrize(
+    ("title", "linked"),
+    [
+        ("demo.mp4 is broken", "<{}|demo.mp4> is broken"),
+        ("demo.mp4 -> demo.mp4!", "demo.mp4 -&gt; <{}|demo.mp4>!"),
+        ("It is broken", "<{}|It is broken>"),
+        ("demo.mp4 of 2026-11-21T09:00:00Z", "<{}|demo.mp4> of 2026-11-21T09:00:00Z"),
+    ],
+)
+def test_a_title_of_its_own_is_kept_and_links_the_file_or_itself(title: str, linked: str) -> None:
+    expected = f"❌ *{linked.format(f'{URL}/jobs/{ID}')}*"
+    assert shown(**a_message(says={"title": title, "text": ""}))[0] == expected
+
+
+def test_no_text_has_the_whole_id_of_a_job_or_of_a_queue() -> None:
+    for delivery in (a_message(), a_message("job.overdue"), a_message(says={"public_url": None})):
+        assert not any(
+            long in text.replace(f"/jobs/{ID}", "") for text in shown(**delivery) for long in (ID, JOB["queue"])
+        )
+
+
+# --- symbols ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("state", "mark"),
-    [("Success", "✅"), ("Failed", "❌"), ("Pause", "⏸"), ("Cancel", "🚫"), ("Running", "▶"),
-     ("Submitted", "🕓"), ("gone", "❓"), ("Novel", "❓"), (None, "❓")],
+    [("Success", "✅"), ("Failed", "❌"), ("Pause", "⏸️"), ("Cancel", "🚫"), ("Running", "▶️"),
+     ("Submitted", "🕓"), ("gone", "👻"), ("Novel", "❓"), (None, "❓")],
 )  # fmt: skip
 def test_each_state_has_its_mark(state: str | None, mark: str) -> None:
-    assert blocks(a_delivery(says={"state": state}), NOON)[0].startswith(mark)
+    assert blocks(a_delivery(says={"state": state}), NOON)[0].startswith(f"{mark} ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "mark"),
+    [
+        ("job.overdue", "Running", "⏳"),
+        ("job.recovered", "Success", "🔄"),
+        ("job.recovered", "Failed", "❌"),
+        ("test", None, "🧪"),
+    ],
+)
+def test_each_meaning_has_its_mark(kind: str, state: str | None, mark: str) -> None:
+    delivery = a_delivery(says={"state": state}, event=an_event(kind))
+    assert blocks(delivery, NOON)[0].startswith(f"{mark} ")
+    assert plain(delivery, NOON).startswith(f"{mark} ")
+
+
+def test_what_is_late_says_so_in_the_first_line_too() -> None:
+    assert shown(happened_at=NOON - timedelta(hours=1))[0].startswith("❌🕰️ *")
+
+
+@pytest.mark.parametrize("state", ["Success", "Failed", None])
+def test_what_another_notifier_did_not_get_never_has_a_green_tick(state: str | None) -> None:
+    note = "This could not be sent to assets: answered 500"
+    assert shown(says={"state": state}, note=note)[0].startswith("⚠️ *")
+    assert shown(**a_digest(gate="fallback", states={state or "": 3}))[0].startswith("⚠️ *")
+
+
+@pytest.mark.parametrize(
+    ("states", "mark"),
+    [({"Success": 9, "Failed": 1}, "❌"), ({"Success": 2, "Running": 1}, "▶️"), ({"Success": 2}, "✅"), ({}, "📋")],
+)
+def test_a_digest_has_the_mark_of_its_worst_state(states: dict[str, int], mark: str) -> None:
+    assert shown(**a_digest(states=states))[0].startswith(f"{mark} *")
+
+
+def test_the_root_of_a_workflow_counts_its_jobs_the_worst_first() -> None:
+    counts = {"Success": 3, "Running": 2, "Failed": 1}
+    says = {"title": "Nightly ladder", "text": "", "counts": counts, "state": None, "job_id": None}
+    assert shown(says=says)[0] == "❌ *Nightly ladder*\n1 Failed · 2 Running · 3 Success"
+
+
+# --- what comes next ----------------------------------------------------------------------------------------
+
+
+def test_what_is_stuck_can_be_opened_and_silenced() -> None:
+    says = {"title": "Transcode Running for 31 min: demo.mp4", "text": "Running since 2026-11-21T11:29:00Z; 40 % done"}
+    body, footer = shown(**a_message("job.overdue", says=says))
+    since = "<!date^1795260540^{date_short_pretty} {time}|2026-11-21 11:29 UTC>"
+    steps = f"<{URL}/jobs/{ID}|Open the job> · <{URL}/silences/add?rule=failed|Silence this rule>"
+    assert body.splitlines()[1:] == [f"Running since {since}; 40 % done", steps]
+    assert "Silence" not in footer
+
+
+def test_a_digest_ends_in_a_link_to_all_of_it() -> None:
+    (body,) = shown(**a_digest(states={"Failed": 14}, title="failed: 14 Failed", text="... and 9 more"))
+    assert body == f"❌ *failed: 14 Failed*\n... and 9 more\n<{URL}/deliveries?digest=d_1|All 14 messages>"
+
+
+def test_without_the_address_of_the_pages_a_digest_says_how_many_more() -> None:
+    (body,) = shown(**a_digest(states={"Failed": 14}, title="t", text="... and 9 more", public_url=None))
+    assert body == "❌ *t*\n... and 9 more"
+
+
+def test_what_was_not_delivered_can_be_resent() -> None:
+    (body,) = shown(**a_digest(gate="fallback", states={"Failed": 14}, title="Not delivered", text="answered 500"))
+    all_of_it = f"<{URL}/deliveries?digest=d_1|All 14 messages>"
+    resend = f"<{URL}/deliveries?state=dead&amp;notifier=assets|Resend what assets did not get>"
+    assert body == f"⚠️ *Not delivered*\nanswered 500\n{all_of_it} · {resend}"
+
+
+def test_the_only_message_that_was_not_delivered_is_a_link_to_its_job() -> None:
+    says = {"title": "Not delivered to assets (500): demo.mp4", "file": "demo.mp4", "text": ""}
+    (body,) = shown(**a_digest(gate="fallback", states={"Failed": 1}, **says))
+    assert body.splitlines()[0] == f"⚠️ *Not delivered to assets (500): <{URL}/jobs/j0|demo.mp4>*"
+
+
+# --- times, links and mentions ------------------------------------------------------------------------------
+
+
+def test_a_time_is_shown_in_the_readers_zone_and_in_utc_where_that_is_not_known() -> None:
+    text, made = blocks(a_delivery(says={"text": "since 2026-11-21T09:00:00Z", "fields": []}), NOON)
+    assert text.endswith("\nsince 2026-11-21 09:00 UTC")
+    since = "<!date^1795251600^{date_short_pretty} {time}|2026-11-21 09:00 UTC>"
+    assert texts(made)[0].endswith(f"\nsince {since}")
+    assert (
+        plain(a_delivery(says={"text": "since 2026-11-21T09:00:00Z"}), NOON).splitlines()[1]
+        == "since 2026-11-21 09:00 UTC"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-99-21T09:00:00Z", "2026-11-21 09:00", "12026-11-21T09:00:00Z", "cam-2026-11-21T09:00:00Z.mp4"]
+)
+def test_what_only_looks_like_a_time_stays(text: str) -> None:
+    assert shown(says={"text": text})[0].endswith(f"\n{text}")
+
+
+def test_a_link_of_a_template_is_one_and_the_same_text_of_a_job_is_not() -> None:
+    links = [["open & <see>|it", "https://h.example/?a=1&b=|<2>"]]
+    text = "open & <see>|it (https://h.example/?a=1&b=|<2>), not evil (https://evil.example/)"
+    body = shown(says={"title": "t", "text": text, "links": links})[0]
+    link = "<https://h.example/?a=1&amp;b=%7C%3C2%3E|open &amp; &lt;see&gt;¦it>"
+    assert body == f"❌ *t*\n{link}, not evil (https://evil.example/)"
+
+
+def test_a_title_with_a_link_of_its_template_has_no_other() -> None:
+    says = {"title": "demo.mp4: open (https://h.example/)", "text": "", "links": [["open", "https://h.example/"]]}
+    assert shown(**a_message(says=says))[0] == "❌ *demo.mp4: <https://h.example/|open>*"
+
+
+def test_a_rule_mentions_people_groups_and_channels_in_the_notification_and_in_the_message() -> None:
+    says = {"mention": ["U024BE7LH", "W1", "S0123ABC", "here", "channel", "@anna", "!everyone>"], "text": "x" * 5000}
+    text, made = blocks(a_delivery(says=says), NOON)
+    called = "<@U024BE7LH> <@W1> <!subteam^S0123ABC> <!here> <!channel>"
+    assert text.endswith(f"\n{called}")
+    assert texts(made)[1] == called
+    assert plain(a_delivery(says=says), NOON).endswith(f"\n{called}")
+
+
+HOSTILE = st.lists(
+    st.sampled_from(
+        ["<!channel>", "<!here>", "<@U024BE7LH>", "<!subteam^S1>", "|", ">", "<", "*", "`", "```", "\n", "\u202e",
+         "@here", "<https://evil.example|x>", "2026-11-21T09:00:00Z", "<!date^1^{time}|x>", "&lt;", "x" * 400, "转"]
+    ),
+    max_size=12,
+).map("".join)  # fmt: skip
+OURS = re.compile(
+    rf"<(?:{URL}/[^<>|\s]*\|[^<>|]*|!date\^\d+\^\{{date_short_pretty\}} \{{time\}}\|[0-9: -]+UTC)>|&(?:amp|lt|gt);"
+)
+
+
+@settings(max_examples=150)
+@given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, st.booleans())
+def test_whatever_a_job_says_nobody_is_mentioned_and_no_link_breaks(
+    title: str, text: str, file: str, rule: str, digest: bool
+) -> None:
+    says = {"title": f"{title}{file}", "text": text, "file": file, "rule": rule, "fields": [[title, text]]}
+    facts = a_digest(states={"Failed": 3}, **says) if digest else a_message("job.overdue", says=says)
+    delivery = a_delivery(**facts, note=text)
+    notification, made = blocks(delivery, NOON)
+    for piece in (notification, *texts(made), plain(delivery, NOON)):
+        rest = OURS.sub("", piece)
+        assert not re.search("[<>&]", rest)
+    assert refusal_of(notification, made) is None
 
 
 @pytest.mark.parametrize(
     ("says", "mark"),
     [({"digest": True}, "📋"), ({"digest": False}, "❓"), ({}, "❓"), ({"digest": True, "state": "Failed"}, "❌")],
 )
-def test_a_digest_has_a_mark_of_its_own(says: dict[str, Any], mark: str) -> None:
+def test_a_digest_of_which_no_state_is_known_has_a_mark_of_its_own(says: dict[str, Any], mark: str) -> None:
     delivery = a_delivery(says={"state": None, "title": "12 jobs", "text": "vod: 12", **says})
-    text, shown = blocks(delivery, NOON)
+    text, made = blocks(delivery, NOON)
     assert text == f"{mark} 12 jobs\nvod: 12"
-    assert texts(shown)[0] == f"{mark} *12 jobs*\nvod: 12"
+    assert texts(made)[0] == f"{mark} *12 jobs*\nvod: 12"
     assert plain(delivery, NOON).startswith(f"{mark} 12 jobs\nvod: 12")
+
+
+# --- foreign text -------------------------------------------------------------------------------------------
 
 
 def test_data_cannot_mention_people_or_make_links() -> None:
     evil = "<!channel> & <https://evil.example|click>"
     says = {"title": evil, "text": evil, "fields": [[evil, evil]], "rule": evil, "job_id": evil}
-    text, shown = blocks(a_delivery(says=says, note=evil), NOON)
-    for piece in (text, *texts(shown), plain(a_delivery(says=says, note=evil), NOON)):
+    text, made = blocks(a_delivery(says=says, note=evil), NOON)
+    for piece in (text, *texts(made), plain(a_delivery(says=says, note=evil), NOON)):
         assert "<" not in piece
         assert ">" not in piece
         assert "&lt;!channel&gt; &amp;" in piece
@@ -69,8 +291,8 @@ def test_what_would_act_unseen_is_spelt_out(sign: str) -> None:
     evil, shown_as = f"photo{sign}gpj.exe", f"photo{sign.encode('unicode_escape').decode()}gpj.exe"
     says = {"title": evil, "text": f"{evil}\nsecond\tline", "fields": [[evil, evil]], "rule": evil, "job_id": evil}
     delivery = a_delivery(says=says, note=evil)
-    text, shown = blocks(delivery, NOON)
-    for piece in (text, *texts(shown), plain(delivery, NOON)):
+    text, made = blocks(delivery, NOON)
+    for piece in (text, *texts(made), plain(delivery, NOON)):
         assert sign not in piece
         assert shown_as in piece
     assert "\nsecond\tline" in text
@@ -83,20 +305,20 @@ def test_joiners_that_languages_need_stay() -> None:
 
 def test_data_is_shown_verbatim_and_the_look_alike_takes_it() -> None:
     says = {"title": "@here", "text": "see https://evil.example #general", "fields": [["who", "@channel"]]}
-    text, shown = blocks(a_delivery(says=says, note="@all"), NOON)
-    pieces = [block["text"] for block in shown if "text" in block]
-    pieces += [piece for block in shown for piece in block.get("fields", []) + block.get("elements", [])]
+    text, made = blocks(a_delivery(says=says, note="@all"), NOON)
+    pieces = [block["text"] for block in made if "text" in block]
+    pieces += [piece for block in made for piece in block.get("fields", []) + block.get("elements", [])]
     assert len(pieces) == 4
     assert all(piece["verbatim"] is True for piece in pieces)
-    assert refusal_of(text, shown) is None
+    assert refusal_of(text, made) is None
 
 
 @pytest.mark.parametrize(
     ("late", "sentence"),
     [
-        (timedelta(hours=3, minutes=2), "Delivered late: this happened at 2026-11-21 08:58 UTC, 3 h 2 min ago."),
-        (timedelta(minutes=6), "Delivered late: this happened at 2026-11-21 11:54 UTC, 6 min ago."),
-        (timedelta(days=2, hours=1, minutes=9), "Delivered late: this happened at 2026-11-19 10:51 UTC, 2 d 1 h ago."),
+        (timedelta(hours=3, minutes=2), "Delivered late: this happened at 2026-11-21T08:58:00Z, 3 h 2 min ago."),
+        (timedelta(minutes=6), "Delivered late: this happened at 2026-11-21T11:54:00Z, 6 min ago."),
+        (timedelta(days=2, hours=1, minutes=9), "Delivered late: this happened at 2026-11-19T10:51:00Z, 2 d 1 h ago."),
         (timedelta(minutes=5), None),
         (timedelta(hours=-1), None),
     ],
@@ -105,35 +327,39 @@ def test_a_message_is_late_after_five_minutes_and_says_so_in_its_two_largest_uni
     late: timedelta, sentence: str | None
 ) -> None:
     assert lateness(NOON - late, NOON) == sentence
-    assert sentence is None or sentence in texts(blocks(a_delivery(happened_at=NOON - late), NOON)[1])
+    said = "".join(shown(happened_at=NOON - late))
+    assert ("Delivered late: this happened at <!date^" in said) == (sentence is not None)
 
 
 def test_a_note_is_shown() -> None:
-    assert "could not be sent to ops" in texts(blocks(a_delivery(note="could not be sent to ops"), NOON)[1])
+    assert "could not be sent to ops" in shown(note="could not be sent to ops")
 
 
 def test_a_message_with_nothing_to_say_is_still_one_that_slack_takes() -> None:
     says = {"title": None, "text": None, "fields": [["", ""]], "state": None, "rule": None, "job_id": None}
-    _, shown = blocks(a_delivery(says=says), NOON)
-    assert texts(shown) == ["❓ *(no title)*", "*-*\n-", "d_1"]
+    text, made = blocks(a_delivery(says=says), NOON)
+    assert texts(made) == ["❓ *(no title)*", "*-*\n-"]
+    assert refusal_of(text, made) is None
 
 
 @settings(max_examples=50)
-@given(LONG, LONG, st.lists(st.tuples(LONG, LONG), max_size=15), LONG, LONG)
+@given(LONG, LONG, st.lists(st.tuples(LONG, LONG), max_size=15), LONG, LONG, st.booleans())
 def test_no_text_is_too_long_for_slack(
-    title: str, text: str, fields: list[tuple[str, str]], rule: str, note: str
+    title: str, text: str, fields: list[tuple[str, str]], rule: str, note: str, linked: bool
 ) -> None:
-    says = {"title": title, "text": text, "fields": fields, "rule": rule, "job_id": rule}
+    says = {"title": title, "text": text, "fields": fields, "rule": rule, "job_id": rule, "file": title[:50]}
+    says |= {"public_url": URL, "mention": ["U024BE7LH9"] * 20} if linked else {}
     delivery = a_delivery(says=says, note=note, happened_at=NOON - timedelta(days=3))
-    fallback, shown = blocks(delivery, NOON)
-    assert len(shown) <= 50
-    assert sum(map(len, texts(shown))) + len(fallback) < 12_000
+    fallback, made = blocks(delivery, NOON)
+    assert len(made) <= 50
+    assert sum(map(len, texts(made))) + len(fallback) < 12_000
+    assert len(fallback) <= 1000
     assert len(plain(delivery, NOON)) <= 3000
-    for block in shown:
+    for block in made:
         assert len(block.get("fields", [])) <= 10
         assert all(0 < len(field["text"]) <= 2000 for field in block.get("fields", []))
         assert 0 < len(block.get("text", {"text": "-"})["text"]) <= 3000
-    json.dumps(shown)
+    json.dumps(made)
 
 
 @given(st.text("a&<>", max_size=60), st.integers(8, 40))

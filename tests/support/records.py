@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
+from tempfile import TemporaryDirectory
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Executable, Table, select, update
+from sqlalchemy import Connection, Executable, Table, insert, inspect, select, update
 
 from bridge.decide.changes.diff import diff
 from bridge.model import (
@@ -23,7 +25,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases, snapshots
-from bridge.record.schema import shared_numbers
+from bridge.record.schema import deliveries, digests, messages, metadata, shared_numbers
 from tests.support.nouns import (
     BUCKET,
     LEASE,
@@ -49,6 +51,22 @@ def know(db: Database, *notifiers: Notifier | str, watches: Sequence[Watch] = ()
 def put(db: Database, *new: NewDelivery, now: datetime = NOW, at_once: bool = False) -> None:
     with db.write() as tx:
         entries.put(tx, new, now=now, at_once=at_once)
+
+
+def put_as_before(db: Database, *new: NewDelivery) -> None:
+    """Put deliveries into a database of an older revision: without the columns that it lacks."""
+    with TemporaryDirectory() as folder, closing(Database(f"sqlite:///{folder}/new.db")) as newest, db.write() as tx:
+        metadata.create_all(newest.engine)
+        put(newest, *new)
+        for table in (messages, digests, deliveries):
+            known = {column["name"] for column in inspect(tx).get_columns(table.name)}
+            columns = [
+                column for column in table.c if column.name in known and (table is not deliveries or column.name != "n")
+            ]
+            with newest.read() as source:
+                rows = [dict(row) for row in source.execute(select(*columns)).mappings()]
+            if rows:
+                tx.execute(insert(table), rows)
 
 
 _leases = itertools.count(1)

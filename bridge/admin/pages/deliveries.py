@@ -217,6 +217,8 @@ _GATES = {
     "throttle": 'The throttle of rule "{}" was exceeded.',
     "mute": 'The mute "{}" was active.',
     "silence": 'The silence "{}" was active.',
+    "flood": "Too many messages waited for channel {}.",
+    "fallback": "What {} did not get is sent in digests.",
 }
 
 

@@ -41,7 +41,7 @@ class Sessions:
         app.session_interface = _Cookie()
         app.config.update(
             SESSION_COOKIE_NAME=COOKIE,
-            SESSION_COOKIE_SAMESITE="Strict",
+            SESSION_COOKIE_SAMESITE="Lax",  # a link from a chat opens the page; other requests are checked
             SESSION_COOKIE_HTTPONLY=True,
             SESSION_REFRESH_EACH_REQUEST=False,
             PERMANENT_SESSION_LIFETIME=LASTS,

@@ -84,8 +84,15 @@ def with_times(text: str, now: datetime) -> Markup:
 def gate(held_by: str) -> str:
     """Return in words what held a message, from "mute:NAME" and the like."""
     kind, _, name = held_by.partition(":")
-    of = {"group": "the digest of rule", "throttle": "the throttle of rule"}.get(kind, f"the {kind}")
-    return f"{of} {name}"
+    return f"{_GATES.get(kind, f'the {kind}')} {name}"
+
+
+_GATES = {
+    "group": "the digest of rule",
+    "throttle": "the throttle of rule",
+    "flood": "the flood of messages for channel",
+    "fallback": "the digest of what was not delivered to",
+}
 
 
 def age(value: str | datetime, now: datetime) -> Markup:
@@ -137,6 +144,8 @@ def rule_lines(rule: Rule, queue_names: Mapping[str, str]) -> Iterator[Line]:
         yield "Collected", _grouping(rule.group)
     if rate := rule.throttle:
         yield "At most", f"{rate.count:,} in {span(rate.per)} for each notifier; the rest is sent in a digest"
+    if rule.mention:
+        yield "Mentions", f"{', '.join(rule.mention)} in Slack"
     if rule.stop:
         yield "Then", "the rules below are not evaluated for what this one matched"
     if rule.template:

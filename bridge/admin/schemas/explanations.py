@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from bridge.admin.schemas import JsonObject, Moment, Request, RequestText, stored_word
 from bridge.admin.schemas.jobs import Fired
 from bridge.decide.whatif.rule_tests import TEXT_FIELDS
+from bridge.model import Gate
 
 
 def _or_null(*kinds: str) -> dict[str, list[dict[str, str]]]:
@@ -123,10 +124,8 @@ class DeliveryStatus(BaseModel):
     error: str | None = Field(description="why the last attempt failed")
     next_at: Moment | None = Field(description="the next attempt")
     ended_at: Moment | None
-    gate: Annotated[str, stored_word("group", "throttle", "mute", "silence")] | None = Field(
-        description="what held or dropped it"
-    )
-    gate_name: str | None = Field(description="the rule, the mute, or the silence's id")
+    gate: Annotated[str, stored_word(*get_args(Gate))] | None = Field(description="what held or dropped it")
+    gate_name: str | None = Field(description="the rule, mute, silence (its id), channel, or notifier that failed")
     until: Moment | None = Field(description="when its digest is due")
     told_by: str | None = Field(description="the delivery of its digest")
     fallback_for: str | None = Field(description="the notifier that could not be notified")

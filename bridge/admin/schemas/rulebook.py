@@ -154,6 +154,7 @@ class Rule(BaseModel):
     recover: bool
     throttle: str | None
     group: JsonObject | None = Field(description="by, wait_seconds or at, max")
+    mention: list[str] = Field(description='whom its messages mention in Slack: ids, "here", "channel"')
     template_faults: int = Field(description="how often one of its templates fell back to the default text")
     last_fault: str | None
     matches: int = Field(description="how often it fired")
@@ -178,6 +179,7 @@ class Rule(BaseModel):
             "recover": bool(level and level.recover),
             "throttle": _rate(rule.throttle),
             "group": _grouping(rule.group) if rule.group else None,
+            "mention": list(rule.mention),
             "template_faults": fault["count"] if fault else 0,
             "last_fault": fault["why"] if fault else None,
             "matches": matches[0] if matches else 0,

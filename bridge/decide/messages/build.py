@@ -6,17 +6,31 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate
-from bridge.decide.templates.functions import Names, TemplateFault, variables
+from bridge.decide.templates.functions import LINKS, Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, basename, cut, ident, shown
-from bridge.model import DONE, FAILED, GONE, NEW, OUTPUTS_KEPT, Message, NewDelivery, Notifier, Transition
+from bridge.links import NO_LINKS, Links
+from bridge.model import (
+    DONE,
+    FAILED,
+    GONE,
+    NEW,
+    NOT_SENT_TO,
+    OUTPUTS_KEPT,
+    Hold,
+    Job,
+    Message,
+    NewDelivery,
+    Notifier,
+    Transition,
+)
 
 # --- the event: the body that a webhook gets, less `specversion` and `id` -------------------------------------------
 
@@ -24,7 +38,12 @@ LARGEST_EVENT = 20_000  # bytes; Standard Webhooks 1.0.0 recommends less than 20
 
 
 def event(
-    transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, level_event: LevelEvent | None = None
+    transition: Transition,
+    rule: str | None,
+    queue_names: Mapping[str, str],
+    *,
+    level_event: LevelEvent | None = None,
+    links: Links = NO_LINKS,
 ) -> dict[str, Any]:
     """Return the event of a transition, or of a time in state that a level rule is about."""
     job, kind = transition.job, re.sub(r"[^a-z0-9]+", "_", transition.to.lower())
@@ -34,6 +53,7 @@ def event(
         "seen_at": iso(transition.seen_at),
         "rule": rule,
         "watch": transition.watch,
+        "url": links.job(job.id),
     }
     if level_event:
         kind = "recovered" if level_event.recovered else "overdue"
@@ -226,8 +246,20 @@ def delivery_to(
 
 def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, own: PerNotifier = _FOR_ANY) -> NewDelivery:
     """Return the delivery to a fallback of a message that could not be sent to the notifier `dead`."""
-    delivery = delivery_to(message, notifier, note=f"This could not be sent to {dead}: {why}", own=own)
+    delivery = delivery_to(message, notifier, note=f"{NOT_SENT_TO}{dead}: {why}", own=own)
     return replace(delivery, id=ident("dlv", message.id, dead, notifier.name))
+
+
+_GATHERED_FOR = timedelta(seconds=10)
+_LONGEST_WHY = 300  # characters
+_LONGEST_REASON = 60
+
+
+def gathered(dead: str, why: str, *, status: int | None, now: datetime) -> Hold:
+    """Return what collects the messages that the notifier `dead` did not get for one reason, for a short time."""
+    reason = str(status) if status and status >= 300 else cut(why.partition(": ")[0], _LONGEST_REASON)
+    label = json.dumps([["reason", reason], ["why", cut(why, _LONGEST_WHY)]], ensure_ascii=False)
+    return Hold(gate="fallback", name=dead, until=now + _GATHERED_FOR, key=ident("key", reason), label=label)
 
 
 # --- messages -------------------------------------------------------------------------------------------------------
@@ -252,12 +284,15 @@ def build(
     *,
     zone: ZoneInfo = UTC,
     level_event: LevelEvent | None = None,
+    links: Links = NO_LINKS,
+    mention: tuple[str, ...] = (),
 ) -> Built:
     """Return the message of a transition, or of the time in state that it began (or ended, if that is `recovered`).
 
-    Without a rule it is sent manually.
+    Without a rule it is sent manually. That a job has recovered mentions nobody.
     """
-    names, recovered = variables(transition, rule, queue_names, zone=zone), level_event and level_event.recovered
+    names = variables(transition, rule, queue_names, zone=zone, links=links)
+    recovered = level_event and level_event.recovered
     title, text, fault = "", "", None
     if not recovered:  # a text that says what is wrong does not fit its end
         try:
@@ -273,13 +308,17 @@ def build(
         title=cut(title or default_title(transition, level_event)),
         text=cut(text),
         fields=_fields(template.fields, names["job"]),
-        event=event(transition, rule, queue_names, level_event=level_event),
+        event=event(transition, rule, queue_names, level_event=level_event, links=links),
         bucket=transition.job.bucket,
         job_id=transition.job.id,
         workflow_run=transition.job.workflow_run,
         sequence=transition.sequence,
         state=transition.to,
         rule=rule,
+        public_url=links.base,
+        file=file_of(transition.job),
+        mention=() if recovered else mention,
+        links=tuple(names[LINKS]),
         happened_at=happened_at(transition, level_event),
     )
     return Built(message=message, names=names, fault=fault)
@@ -305,17 +344,26 @@ def default_title(transition: Transition, level_event: LevelEvent | None = None)
         what = f"{'still ' if level_event.again else ''}{level_event.state} for {lasted}"
         if level_event.recovered:
             what = f"{transition.to} after {lasted} {level_event.state}"
-    return f"{job.tag or 'Job'} {what}: {basename(job.input or '') or job.id}"
+    return f"{job.tag or 'Job'} {what}: {file_of(job)}"
+
+
+_SHORT_ID = 8
+
+
+def file_of(job: Job) -> str:
+    """Return what people call a job: the name of its input, else the beginning of its id."""
+    return basename(job.input or "") or job.id[:_SHORT_ID]
 
 
 def default_text(transition: Transition, level_event: LevelEvent | None = None) -> str:
     """Say in one line what a person wants to know first."""
     job, seconds = transition.job, transition.job.seconds(transition.seen_at)
     if level_event and not level_event.recovered:
-        limit = human(level_event.after.total_seconds())
-        return f"{level_event.state} since {iso(level_event.since)}; the rule allows {limit}"
+        limit, progress = human(level_event.after.total_seconds()), job.progress
+        done = "" if progress is None else f"; {progress} % done"
+        return f"{level_event.state} since {iso(level_event.since)}; the rule allows {limit}{done}"
     if transition.to == FAILED:
-        return job.message or "CI gave no reason."
+        return _reason(job)
     if transition.to == GONE:
         return f"CI no longer knows this job; it was {transition.was} when last seen."
     if job.ended_at and seconds["duration"] is not None:
@@ -324,6 +372,12 @@ def default_text(transition: Transition, level_event: LevelEvent | None = None) 
     if transition.was == NEW:
         return "seen for the first time"
     return f"was {transition.was} before"
+
+
+def _reason(job: Job) -> str:
+    if not job.code or job.code in (job.message or ""):
+        return job.message or "CI gave no reason."
+    return f"{job.message} ({job.code})" if job.message else f"CI gave no reason but {job.code}."
 
 
 def _fields(names: tuple[str, ...], job: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -344,7 +398,13 @@ def _field_text(value: object) -> str:
     return str(value)
 
 
-def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
+def test_message(
+    notifier: str,
+    *,
+    nonce: str,
+    now: datetime,
+    links: Links = NO_LINKS,  # noqa: PT028  (no test)
+) -> Message:
     """Return the message of `notifier test`: it says that it is one, and takes the same way as any other."""
     return Message(
         id=ident("msg", "test", notifier, nonce),
@@ -353,7 +413,12 @@ def test_message(notifier: str, *, nonce: str, now: datetime) -> Message:
         text="This is a test from ci-bridge. If you can read it, deliveries arrive here.",
         fields=(),
         event=envelope(
-            "test", source="//ci-bridge/test", subject=notifier, time=now, data={"test": True, "notifier": notifier}
+            "test",
+            source="//ci-bridge/test",
+            subject=notifier,
+            time=now,
+            data={"test": True, "notifier": notifier, "url": links.overview()},
         ),
+        public_url=links.base,
         happened_at=now,
     )

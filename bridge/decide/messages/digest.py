@@ -1,43 +1,52 @@
-"""What a digest says: how many of what, the first of each kind, and where the rest can be seen."""
+"""What a digest says: how many of what, the first of each kind, equal reasons as one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from bridge.decide.messages.build import LARGEST_EVENT, delivery_id, envelope, numbered
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut, ident
-from bridge.model import CANCEL, FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence
+from bridge.links import NO_LINKS, Links
+from bridge.model import FAILED, GONE, Gate, Message, NewDelivery, Silence, worst_first
 
-FIRST = 5  # members of each state that a digest quotes
+FIRST = 5  # members of each state that a digest quotes, or reasons that it counts
+MOST_COUNTED = 1_000  # members of each state whose reasons are compared
 _MOST_STATES = 10
+_MOST_FILES = 3  # named with a reason
 _LONGEST_LINE = 200  # characters
+_LONGEST_FILE = 60
 _LONGEST_TEXT = 2_500  # as Slack counts; below what a section of it takes
-_RANKS = {FAILED: 0, GONE: 1, CANCEL: 2, SUCCESS: 9}
+_LONGER_BY = 50  # what a time takes more in Slack than in ISO 8601
+_HAVE_REASONS = (FAILED, GONE)  # of these, the text is a reason, which several may share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A message that a digest sums up."""
+    """A message that a digest sums up; it may be a digest itself, which has no job."""
 
-    job_id: str
-    bucket: str
-    sequence: int
+    job_id: str | None
+    bucket: str | None
+    sequence: int | None
     state: str
     title: str
     text: str
+    file: str | None = None
     happened_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digest:
-    """A digest that is due: what it is for, and what it holds. `first` are up to FIRST members of each state."""
+    """A digest that is due: what it is for, and what it holds.
+
+    `first` are up to MOST_COUNTED members of each state; `counts` has "" for members without one.
+    """
 
     n: int
     gate: Gate
@@ -61,22 +70,34 @@ class Digest:
         """What its members have in common."""
         return {str(field): value for field, value in json.loads(self.label)} if self.label else {}
 
+    def of(self, state: str) -> list[Member]:
+        return [member for member in self.first if member.state == state]
+
 
 def digest_delivery(
-    digest: Digest, silence: Silence | None, *, zone: ZoneInfo, now: datetime, note: str | None = None
+    digest: Digest,
+    silence: Silence | None,
+    *,
+    now: datetime,
+    note: str | None = None,
+    links: Links = NO_LINKS,
+    mention: tuple[str, ...] = (),
 ) -> NewDelivery:
     """Return the delivery of a digest: it belongs to no job, and so to no order and no thread."""
     message_id = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.origin)
     id_ = delivery_id(message_id, digest.notifier)
-    states = sorted(digest.counts, key=lambda state: (_RANKS.get(state, 5), state))
+    states = worst_first(digest.counts)
     message = Message(
         id=message_id,
         kind="digest",
         title=cut(_title(digest, silence, states)),
-        text=_text(digest, states[:_MOST_STATES], id_, zone),
+        text=_text(digest, states[:_MOST_STATES]),
         fields=(),
-        event=_event(digest, silence),
+        event=_event(digest, silence, links.digest(id_)),
         rule=digest.name if digest.gate in ("group", "throttle") else None,
+        public_url=links.base,
+        file=digest.first[0].file if digest.total == 1 and digest.first else None,
+        mention=mention,
         happened_at=min(digest.due_at, now),
     )
     return NewDelivery(
@@ -84,8 +105,13 @@ def digest_delivery(
     )
 
 
+# --- title and text -------------------------------------------------------------------------------------------------
+
+
 def _title(digest: Digest, silence: Silence | None, states: Sequence[str]) -> str:
     match digest.gate:
+        case "fallback":
+            return _not_delivered(digest)
         case "group":
             common = ", ".join(f"{field} {value or 'none'}" for field, value in digest.by.items())
             what = f"{digest.name} ({common})" if common else digest.name
@@ -93,35 +119,69 @@ def _title(digest: Digest, silence: Silence | None, states: Sequence[str]) -> st
             what = f"... and {digest.total:,} more by {digest.name}"
         case "mute":
             what = f'{digest.total:,} held by the mute "{digest.name}", now over'
+        case "flood":
+            what = f"{digest.total:,} more messages for this channel within a minute"
         case _:
             what = f"{silence or 'A silence'} is over, {digest.total:,} held"
-    counts = [f"{digest.counts[state]:,} {state}" for state in states[:_MOST_STATES]]
+    counts = [f"{digest.counts[state]:,} {state or 'digests'}" for state in states[:_MOST_STATES]]
     if rest := sum(digest.counts[state] for state in states[_MOST_STATES:]):
         counts.append(f"{rest:,} others")
     return f"{what}: {', '.join(counts)}"
 
 
-def _text(digest: Digest, states: Sequence[str], delivery: str, zone: ZoneInfo) -> str:
-    """Quote the first of each state, as many as there is room for; what is left out is counted."""
-    end = f"All of them: ci-bridge deliveries list --digest {delivery}"
-    lines: list[str] = []
-    size = len(end)
-    for state in states:
-        for member in (member for member in digest.first if member.state == state):
-            text = " ".join(f"{member.title} - {member.text}".split()).removesuffix(" -")
-            at = f"{member.happened_at.astimezone(zone):%H:%M}"
-            line = f"• {at} {cut(text, _LONGEST_LINE)} ({member.job_id})"
-            if size + len(escape(line)) > _LONGEST_TEXT:
-                break
-            lines.append(line)
-            size += len(escape(line)) + 1
-    if left := digest.total - len(lines):
-        lines.append(f"... and {left:,} more")
-    return "\n".join([*lines, end])
+def _not_delivered(digest: Digest) -> str:
+    what = f"{digest.total:,} messages"
+    if digest.total == 1 and digest.first:
+        what = digest.first[0].file or digest.first[0].title
+    return f"Not delivered to {digest.name} ({digest.by.get('reason') or 'no reason'}): {what}"
 
 
-def _event(digest: Digest, silence: Silence | None) -> dict[str, Any]:
-    members = [_facts(member) for member in digest.first]
+def _text(digest: Digest, states: Sequence[str]) -> str:
+    """Quote the first of each state, equal reasons as one line, as many as there is room for; count the others."""
+    why = digest.by.get("why") if digest.gate == "fallback" else None
+    lines = [cut(why, _LONGEST_LINE)] if why else []
+    size, told = sum(map(_size, lines)), 0
+    for line, count in (found for state in states for found in _lines(digest.of(state))):
+        if size + _size(line) > _LONGEST_TEXT:
+            break
+        lines.append(line)
+        size, told = size + _size(line), told + count
+    more = [f"... and {digest.total - told:,} more"] if digest.total > told else []
+    return "\n".join(lines + more)
+
+
+def _size(line: str) -> int:
+    return len(escape(line)) + 1 + _LONGER_BY
+
+
+def _lines(members: Sequence[Member]) -> Iterator[tuple[str, int]]:
+    """Yield the lines about members of one state, and how many each is about; the most frequent reason first."""
+    same: dict[str | int, list[Member]] = defaultdict(list)
+    for n, member in enumerate(members):
+        said = " ".join(member.text.split()) if member.state in _HAVE_REASONS else ""
+        same[said or n].append(member)
+    for reason, equal in sorted(same.items(), key=lambda one: -len(one[1]))[:FIRST]:
+        yield (_one(equal[0]) if len(equal) == 1 else _several(str(reason), equal)), len(equal)
+
+
+def _one(member: Member) -> str:
+    said = " ".join(f"{member.title} - {member.text}".split()).removesuffix(" -")
+    return f"• {iso(member.happened_at)} {cut(said, _LONGEST_LINE)}"
+
+
+def _several(reason: str, equal: Sequence[Member]) -> str:
+    files = [cut(member.file, _LONGEST_FILE) for member in equal[:_MOST_FILES] if member.file]
+    left = f" and {len(equal) - len(files):,} more" if len(equal) > len(files) else ""
+    named = f": {', '.join(files)}{left}" if files else ""
+    since = iso(min(member.happened_at for member in equal))
+    return f"• {len(equal):,} x {cut(reason.rstrip('.'), _LONGEST_LINE)}, since {since}{named}"
+
+
+# --- the event ------------------------------------------------------------------------------------------------------
+
+
+def _event(digest: Digest, silence: Silence | None, url: str | None) -> dict[str, Any]:
+    members = [_facts(member) for state in digest.counts for member in digest.of(state)[:FIRST]]
     data = {
         "gate": digest.gate,
         "name": digest.name,
@@ -132,6 +192,7 @@ def _event(digest: Digest, silence: Silence | None) -> dict[str, Any]:
         "states": dict(digest.counts),
         "members": members,
         "members_total": digest.total,
+        "url": url,
     }
     body = envelope("digest", source="//ci-bridge/digests", subject=digest.name, time=digest.due_at, data=data)
     while members and len(json.dumps(body, ensure_ascii=False).encode()) > LARGEST_EVENT - 100:
@@ -143,9 +204,9 @@ def _facts(member: Member) -> dict[str, Any]:
     return {
         "job": member.job_id,
         "bucket": member.bucket,
-        "sequence": numbered(member.sequence),
+        "sequence": numbered(member.sequence or 0),
         "state": member.state,
         "title": cut(member.title, _LONGEST_LINE),
         "time": iso(member.happened_at),
-        "href": f"/api/v1/jobs/{member.job_id}",
+        "href": f"/api/v1/jobs/{member.job_id}" if member.job_id else None,
     }

@@ -248,6 +248,8 @@ class Rule:
     level: LevelSpec | None = None
     group: Grouping | None = None
     throttle: Rate | None = None
+    urgent: bool = False  # its messages go first
+    mention: tuple[str, ...] = ()  # ids of people and groups in Slack, "here", "channel"
 
     def why_not(self, facts: Facts) -> str | None:
         """Return the first condition that says no, with the value it saw; None when all hold.

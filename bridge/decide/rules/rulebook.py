@@ -38,16 +38,13 @@ class RuleTest:
     expect: tuple[str, ...]
 
 
-DEFAULT_FIELDS = ("queue", "bucket", "workflow", "code")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageTemplate:
     """A [template.NAME] of rules.toml, compiled. What is None has the default text."""
 
     title: Template | None = None
     text: Template | None = None
-    fields: tuple[str, ...] = DEFAULT_FIELDS
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,3 +73,8 @@ class Rulebook(Ruleset):
     ruleset_text: str = field(repr=False)  # its ruleset as text
     text: str = field(repr=False)  # what it was read from: it may hold secrets
     warnings: tuple[Fault, ...] = ()
+
+    @property
+    def updating(self) -> dict[str, Notifier]:
+        """The notifiers that edit the first messages of their threads, by name."""
+        return {name: notifier for name, notifier in self.notifiers.items() if notifier.updates}

@@ -110,6 +110,7 @@ class Linter:
                 self._note(("notifier", name), "no rule notifies it")
         for at, rule in rules:
             self._of_digests(rule, at, notifiers)
+            self._of_mention(rule, at, notifiers)
         templates = {name for _, rule in rules for name in _strings(rule.get("template"))}
         for name in self._tables.names("template"):
             if name not in templates:
@@ -122,6 +123,11 @@ class Linter:
                 if key in rule and notifier and notifier.body:
                     text = f'digests do not have the body of notifier "{name}": they come in the default form'
                     self._note(("rule", at, key), text)
+
+    def _of_mention(self, rule: Mapping[str, object], at: int, notifiers: Mapping[str, Notifier]) -> None:
+        known = [notifiers[name] for name in _strings(rule.get("notify")) if name in notifiers]
+        if "mention" in rule and known and not any(notifier.is_for_people for notifier in known):
+            self._note(("rule", at, "mention"), "mentions nobody: it is for Slack, and notify names no Slack notifier")
 
 
 class Polled:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
 from bridge.decide.rulesfile.errors import Path
 from bridge.decide.rulesfile.rules import TemplateReader
@@ -74,9 +74,16 @@ class Values:
 
 # --- type = "slack" -------------------------------------------------------------------------------------------------
 
-# Slack takes a message a second and channel ("Rate limits", read 2026-11-21); one at a time keeps their order.
-_SLACK_RATE = Rate(count=1, per=timedelta(seconds=1))
+_SLACK_RATE = Rate(count=1, per=timedelta(seconds=1))  # of a channel; docs.slack.dev, "Rate limits", read 2026-11-30
+_SLACK_IN_FLIGHT = 16  # answers that take until the deadline of 15 s do not stop the others
+_MOST_FLOOD = 10_000
 _LONGEST_CHANNEL = 100  # characters of one that is no template
+
+
+def _flood(value: object) -> object:
+    if value is False or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_FLOOD):
+        return value
+    raise ValueError(f"{shown(value)} is neither a number of messages from 1 to {_MOST_FLOOD:,}, such as 20, nor false")
 
 
 class SlackTable(NotifierTable):
@@ -87,6 +94,7 @@ class SlackTable(NotifierTable):
     url: Env | None = None
     thread: Literal["job", "workflow", "none"] = "none"
     update: Annotated[bool, Field(strict=True)] = False
+    flood: Annotated[int | Literal[False], BeforeValidator(_flood)] = 20
     body: None = None
 
     @field_validator("body", mode="before")
@@ -114,7 +122,7 @@ def _slack(name: str, shape: SlackTable, values: Values) -> Notifier | None:
         name=name,
         retry=shape.retry,
         fallback=shape.fallback,
-        max_in_flight=shape.max_in_flight or 1,
+        max_in_flight=shape.max_in_flight or _SLACK_IN_FLIGHT,
         rate=shape.rate or _SLACK_RATE,
         channel=channels[0] if template and channels else shape.channel,
         channels=channels,
@@ -123,6 +131,7 @@ def _slack(name: str, shape: SlackTable, values: Values) -> Notifier | None:
         url=values.url(shape.url, (*path, "url")) if shape.url else None,
         thread=shape.thread,
         update=shape.update,
+        flood=shape.flood or None,
     )
 
 

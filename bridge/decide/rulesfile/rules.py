@@ -20,7 +20,7 @@ from bridge.decide.rules.matching import (
     is_user_data,
     read_match,
 )
-from bridge.decide.rules.rulebook import DEFAULT_FIELDS, MessageTemplate, RuleTest
+from bridge.decide.rules.rulebook import MessageTemplate, RuleTest
 from bridge.decide.rulesfile.tables import GroupTable, MuteTable, RuleTable, Tables, TemplateTable, TestTable
 from bridge.decide.templates.functions import FIELDS, LARGEST_NUMBER, TemplateFault
 from bridge.decide.templates.rendering import Template, compiled
@@ -66,6 +66,8 @@ class RuleReader:
                 level=self._level(shape, table, path),
                 group=self._group(shape.group, (*path, "group")) if shape.group else None,
                 throttle=shape.throttle,
+                urgent=shape.urgent,
+                mention=tuple(dict.fromkeys(shape.mention)),
             )
             rules.append((at, rule))
         return rules
@@ -186,7 +188,7 @@ class TemplateReader:
             templates[name] = MessageTemplate(
                 title=self.template(shape.title, (*path, "title")) if shape.title else None,
                 text=self.template(shape.text, (*path, "text")) if shape.text else None,
-                fields=DEFAULT_FIELDS if shape.fields is None else tuple(shape.fields),
+                fields=tuple(shape.fields or ()),
             )
         return templates
 

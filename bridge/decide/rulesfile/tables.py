@@ -77,6 +77,22 @@ def _expected(value: object) -> list[str]:
     return [] if value == [] else read_words(value, longest=2 * LONGEST_NAME + 10)
 
 
+_MENTION = re.compile(r"[UWS][A-Z0-9]{2,30}|here|channel")
+_MOST_MENTIONED = 20
+
+
+def _mentions(value: object) -> list[str]:
+    words = read_words(value)
+    if wrong := next((word for word in words if not _MENTION.fullmatch(word)), None):
+        raise ValueError(
+            f'{shown(wrong)} mentions nobody: write the id of a person ("U024BE7LH": in Slack open the profile, "...",'
+            ' "Copy member ID") or of a user group ("S0123ABC"), "here" or "channel"'
+        )
+    if len(words) > _MOST_MENTIONED:
+        raise ValueError(f"mentions {len(words):,}; the limit is {_MOST_MENTIONED}: a user group calls them all")
+    return words
+
+
 def _endpoint(value: str) -> str:
     found = encoded(value)
     if not re.fullmatch(r"https?://[^/]+/", found):
@@ -105,6 +121,7 @@ LevelStates = Annotated[States, BeforeValidator(_level_states)]
 Expected = Annotated[list[str], BeforeValidator(_expected)]
 EndSet = Annotated[States, BeforeValidator(read_ends)]
 EnvNames = Annotated[list[str], BeforeValidator(_env_names)]
+Mentions = Annotated[list[str], BeforeValidator(_mentions)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(printable)]
 Bucket = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,58}-\d{5,12}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{2,30}$")]
@@ -178,7 +195,9 @@ class RuleTable(_Table):
     notify: Words
     template: Name | None = None
     throttle: RateText | None = None
+    mention: Mentions = []
     group: GroupTable | None = None
+    urgent: Annotated[bool, Field(strict=True)] = False
     stop: Annotated[bool, Field(strict=True)] = False
 
 

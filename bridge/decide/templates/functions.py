@@ -16,11 +16,14 @@ from jinja2 import Environment
 
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import basename, shown, user_data_keys
+from bridge.links import NO_LINKS, Links
 from bridge.model import Job, Transition
+from bridge.url import encoded
 
 NAMES = ("job", "was", "to", "rule", "watch", "seen_at")
-FIELDS = (*Job.__slots__, "queue_name", "duration", "wait", "age")  # of `job`
+FIELDS = (*Job.__slots__, "queue_name", "duration", "wait", "age", "url")  # of `job`
 NOW, ZONE = " now", " zone"  # for the filters of times: no template can write these names
+LINKS = " links"  # where the filter `link` notes (label, URL): a chat links them, nobody else has to
 Names = Mapping[str, Any]
 
 LONGEST_TEXT = 20_000  # characters of any text on the way to a result
@@ -42,7 +45,14 @@ class UserData(str):
         return user_data_keys(self)
 
 
-def variables(transition: Transition, rule: str | None, queue_names: Mapping[str, str], *, zone: tzinfo = UTC) -> Names:
+def variables(
+    transition: Transition,
+    rule: str | None,
+    queue_names: Mapping[str, str],
+    *,
+    zone: tzinfo = UTC,
+    links: Links = NO_LINKS,
+) -> Names:
     """Return what a template can name. Times are relative to when the transition was seen, by the clock of `zone`."""
     job = transition.job
     fields = {name: getattr(job, name) for name in job.__slots__} | {
@@ -51,6 +61,7 @@ def variables(transition: Transition, rule: str | None, queue_names: Mapping[str
         "user_data": UserData(job.user_data or ""),
         "queue_name": queue_names.get(job.queue or ""),
         **job.seconds(transition.seen_at),
+        "url": links.job(job.id),
     }
     return {
         "job": fields,
@@ -61,6 +72,7 @@ def variables(transition: Transition, rule: str | None, queue_names: Mapping[str
         "seen_at": iso(transition.seen_at),
         NOW: transition.seen_at,
         ZONE: zone,
+        LINKS: [],
     }
 
 
@@ -91,6 +103,23 @@ def ago(moment: datetime, names: Names) -> str:
 def local(moment: datetime, names: Names) -> str:
     """Say a time by the clock of the zone: "2026-11-21 17:00 CST"."""
     return f"{moment.astimezone(names[ZONE]):%Y-%m-%d %H:%M %Z}"
+
+
+_LONGEST_LABEL = 200
+
+
+def link(url: object, label: object, names: Names) -> str:
+    """Return "label (URL)", and note that this is a link; of what is no http(s) URL only the label.
+
+    The note is what makes it one: a job's own text may look the same, and links nothing.
+    """
+    text = " ".join(text_of(label).split())[:_LONGEST_LABEL] or "link"
+    try:
+        target = encoded(text_of(url))
+    except ValueError:
+        return text
+    names[LINKS].append((text, target))
+    return f"{text} ({target})"
 
 
 def time(value: object) -> datetime | None:

@@ -37,7 +37,11 @@ LONGEST_SOURCE = 10_000  # characters
 _DEEPEST = 40  # expressions and blocks inside of one another
 _MOST_ROUNDS = (100, 20)  # of a loop, and of a loop inside of it
 _KEYS = {"job": FIELDS, "loop": ("index", "index0", "first", "last", "length")}
-_FILTERS = {**FILTERS, **dict.fromkeys(TIME_FILTERS, lambda moment: moment)}  # with the arguments that can be written
+_FILTERS: Mapping[str, Callable[..., object]] = {  # with the arguments that can be written
+    **FILTERS,
+    **dict.fromkeys(TIME_FILTERS, lambda moment: moment),
+    "link": lambda url, label: (url, label),
+}
 
 _ALLOWED = (
     nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Assign,
@@ -118,6 +122,8 @@ class _Checker(NodeTransformer):
                 raise _fault(f"a number beyond {LARGEST_NUMBER:.0e} is too large here", node.lineno)
             case nodes.Compare(ops=[_, _, *_]):
                 raise _fault("one comparison at a time: write a < b and b < c", node.lineno)
+            case nodes.Call(node=nodes.Getattr(attr=name)) if name in _FILTERS and name not in FILTERS:
+                raise _fault(f"{name} is a filter only: write | {name} behind the value", node.lineno)
             case nodes.Call(node=nodes.Getattr(node=text, attr=name)):
                 method = nodes.Filter(text, name, node.args, node.kwargs, node.dyn_args, node.dyn_kwargs)
                 self.visit(method.set_lineno(node.lineno))
@@ -303,6 +309,8 @@ def _callable(name: str, function: Callable[..., object]) -> Callable[..., objec
         if name in TIME_FILTERS:
             moment = functions.time(given)
             return function(moment, context) if moment else human(None)
+        if name == "link":
+            return function(given, *args, *map(_plain, named.values()), context)
         result = function(given, *args, **{key: _plain(arg) for key, arg in named.items()})
         return str(result)[: functions.LONGEST_TEXT] if isinstance(result, str) else result
 
@@ -317,7 +325,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.globals.clear()
         methods = {f".{name}": function for name, function in FILTERS.items()}
         filters: dict[str, Any] = {**FILTERS, **TIME_FILTERS, **methods}
-        filters |= {"operate": functions.operate, "cut": functions.cut}
+        filters |= {"operate": functions.operate, "cut": functions.cut, "link": functions.link}
         self.filters = {name: _callable(name, function) for name, function in filters.items()}
         self.tests = {name: _callable(name, function) for name, function in TESTS.items()}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
@@ -18,6 +20,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     exists,
     func,
     literal_column,
@@ -27,11 +30,22 @@ from sqlalchemy import (
     update,
 )
 
-from bridge.model import Breaker, Delivery
+from bridge.model import Breaker, Delivery, Reason, SharedLimit
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.database import at, ms
-from bridge.record.outbox import entries
-from bridge.record.schema import DUE_AT_ONCE, SENDING, WAITING, deliveries, messages, notifiers, state_is, threads
+from bridge.record.outbox import entries, limits, roots
+from bridge.record.outbox.limits import LimitState
+from bridge.record.schema import (
+    DUE_AT_ONCE,
+    SENDING,
+    WAITING,
+    attempts,
+    deliveries,
+    messages,
+    notifiers,
+    state_is,
+    threads,
+)
 
 LATE = timedelta(seconds=10)  # a batch that waits for places for so long takes turns with what is new
 AHEAD = 3  # while some are in flight, others are recorded or wait, so neither the receiver nor the database idles
@@ -52,6 +66,25 @@ class Claimed:
     failing: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """A notifier's use of a limit that it shares: by what it sends to `channel`, one of its `channels`.
+
+    What names no channel of these goes to the first. Without `channels` it is all that the notifier sends.
+    """
+
+    limit: SharedLimit
+    channel: str = ""
+    channels: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What statements need that ask for the channel."""
+        if not self.channels:
+            return {}
+        return {"to_channel": self.channel, "channels": list(self.channels), "first_channel": self.channels[0]}
+
+
 # --- the statements -------------------------------------------------------------------------------------------------
 
 _OF_NOTIFIER = deliveries.c.notifier == notifiers.c.name
@@ -66,7 +99,7 @@ _NOTIFIERS = (
 )
 
 _WAITING = (deliveries.c.notifier == bindparam("of"), state_is(WAITING))
-_DUE = (*_WAITING, _due_at <= bindparam("now"))
+DUE = (*_WAITING, _due_at <= bindparam("now"))
 
 
 class Selection(Enum):
@@ -78,12 +111,14 @@ class Selection(Enum):
     AT_ONCE = auto()  # those due at DUE_AT_ONCE
     NO_BATCH = auto()  # those of no batch
     PAUSED = auto()  # whatever waits, due or not, except what a batch has scheduled for later
+    URGENT = auto()  # those of urgent rules
+    ROOT = auto()  # those that are no replies in a thread
 
 
 @cache
-def _claim(dialect: str, selection: Selection) -> Any:
-    """Return the statement that claims up to :room deliveries of one notifier."""
-    latest = select(_due_at).where(*_DUE).order_by(_due_at.desc()).limit(_LATEST).subquery()
+def _claim(dialect: str, selection: Selection, by_channel: bool = False) -> Any:
+    """Return the statement that claims up to :room deliveries of one notifier; `by_channel`: for :channel alone."""
+    latest = select(_due_at).where(*DUE).order_by(_due_at.desc()).limit(_LATEST).subquery()
     only: dict[Selection, list[ColumnElement[bool]]] = {
         Selection.THESE: [_n.in_(bindparam("numbers", expanding=True))],
         Selection.NEWEST: [deliveries.c.attempts == literal_column("0")],
@@ -92,16 +127,30 @@ def _claim(dialect: str, selection: Selection) -> Any:
             deliveries.c.batch.is_(None),
             _due_at >= select(func.min(latest.c.due_at)).scalar_subquery(),
         ],
+        Selection.URGENT: [deliveries.c.urgent_since.is_not(None)],
+        Selection.ROOT: [or_(deliveries.c.thread.is_(None), ~_has_root())],
     }
-    due = (*_WAITING, ~_is_scheduled(deliveries)) if selection is Selection.PAUSED else _DUE
+    due = (*_WAITING, ~_is_scheduled(deliveries)) if selection is Selection.PAUSED else DUE
     order = (_due_at.desc(), _n.desc()) if selection is Selection.NEWEST else (_due_at, _n)
-    pick = select(_n).where(*due, _is_first(), *only.get(selection, [])).order_by(*order).limit(bindparam("room"))
+    which = [*only.get(selection, []), *([goes_to_channel()] if by_channel else [])]
+    pick = select(_n).where(*due, *which, _is_first()).order_by(*order).limit(bindparam("room"))
     if dialect == "postgresql":
         # In a CTE, or the planner may run the locking SELECT again and take more than the limit.
         pick = pick.where(exists(select(_gate().c.name))).with_for_update(skip_locked=True, of=deliveries)
     claimed = {"state": SENDING, "lease": bindparam("lease"), "lease_until": bindparam("until")}
     mine = update(deliveries).where(_n.in_(select(pick.cte("picked").c.n)))
     return mine.values(attempts=deliveries.c.attempts + 1, **claimed).returning(*_fields(deliveries))
+
+
+def _has_root() -> ColumnElement[bool]:
+    """Return the condition that the first message of its thread was sent."""
+    mine = (threads.c.notifier == deliveries.c.notifier, threads.c.thread == deliveries.c.thread)
+    return exists().where(*mine, threads.c.receipt != "")
+
+
+def goes_to_channel() -> ColumnElement[bool]:
+    known = deliveries.c.channel.in_(bindparam("channels", expanding=True))
+    return case((known, deliveries.c.channel), else_=bindparam("first_channel")) == bindparam("to_channel")
 
 
 def _is_scheduled(table: FromClause) -> ColumnElement[bool]:
@@ -134,7 +183,7 @@ def _gate() -> CTE:
 
 _OF_DELIVERY = (
     "n", "id", "message", "notifier", "attempts", "lease", "thread", "note", "lost", "body", "channel", "retry_from",
-    "retry_due",
+    "retry_due", "since",
 )  # fmt: skip
 
 
@@ -142,9 +191,21 @@ def _fields(table: FromClause) -> list[ColumnElement[Any]]:
     return [table.c[name] for name in _OF_DELIVERY]
 
 
+_UNSURE = (Reason.TIMEOUT, Reason.CONNECTION, Reason.SERVER_ERROR, Reason.LOST, Reason.OTHER)
+
+
+def _is_unsure(claimed: FromClause) -> ColumnElement[bool]:
+    """Return the condition that an earlier attempt may have been accepted."""
+    before = exists().where(attempts.c.delivery == claimed.c.n, attempts.c.reason.in_(_UNSURE))
+    return and_(claimed.c.attempts > literal_column("1"), before)
+
+
 def _read(claimed: FromClause) -> Select[Any]:
     """Return the select that reads what is sent with the deliveries of `claimed`."""
-    said = (messages.c.happened_at, messages.c.event, messages.c.says, threads.c.receipt.label("root"))
+    said = (
+        messages.c.happened_at, messages.c.event, messages.c.says, threads.c.receipt.label("root"), threads.c.wanted,
+        threads.c.wanted_no, _is_unsure(claimed),
+    )  # fmt: skip
     thread = and_(threads.c.notifier == claimed.c.notifier, threads.c.thread == claimed.c.thread)
     return (
         select(*_fields(claimed), *said)
@@ -155,9 +216,9 @@ def _read(claimed: FromClause) -> Select[Any]:
 
 
 @cache
-def _claim_and_read(selection: Selection) -> Select[Any]:
+def _claim_and_read(selection: Selection, by_channel: bool) -> Select[Any]:
     """Return both as one statement, for PostgreSQL: that saves a round trip. SQLite writes in no CTE."""
-    return _read(_claim("postgresql", selection).cte("claimed"))
+    return _read(_claim("postgresql", selection, by_channel).cte("claimed"))
 
 
 _READ = _read(deliveries).where(_n.in_(bindparam("numbers", expanding=True)))
@@ -166,11 +227,12 @@ _READ = _read(deliveries).where(_n.in_(bindparam("numbers", expanding=True)))
 def _delivery(row: Sequence[Any]) -> Delivery:
     # Unpacked, not by names: this is done for every delivery, and takes a third of the time.
     n, id_, _, notifier, attempts, lease, thread, note, lost, body, channel, retry_from, retry_due, *message = row
-    happened_at, event, says, root = message
+    since, happened_at, event, says, root, wanted, wanted_no, unsure = message
     return Delivery(
-        n=n, id=id_, notifier=notifier, attempts=attempts, lease=lease or "", thread=thread, root=root, note=note,
-        lost=lost, body=body, channel=channel, retry_from=run_at(retry_from), retry_due=run_at(retry_due),
-        happened_at=at(happened_at), event=event, says=says,
+        n=n, id=id_, notifier=notifier, attempts=attempts, lease=lease or "", thread=thread, root=root or None,
+        note=note, lost=lost, body=body, channel=channel, retry_from=run_at(retry_from), retry_due=run_at(retry_due),
+        happened_at=at(happened_at), event=event, says=says, since=at(since), wanted=roots.content(wanted),
+        wanted_no=wanted_no or 0, unsure=bool(unsure),
     )  # fmt: skip
 
 
@@ -199,6 +261,7 @@ def claim(
     ahead: Collection[str] = (),
     threshold: int | None = None,
     newest: Collection[str] = (),
+    shares: Mapping[str, Sequence[Share]] = MappingProxyType({}),
 ) -> Claimed:
     """Claim what `free` senders can take now, each notifier within its own bounds.
 
@@ -211,12 +274,19 @@ def claim(
     threshold: of a notifier that failed so often in a row, one delivery at a time is claimed, as a probe.
     newest: notifiers whose new deliveries come first this time: if the last attempt was not answered, those never
         attempted, the youngest first; if a resent batch has waited for long, those of no batch.
+    shares: the limits that notifiers share, by notifier. Of these one delivery is claimed for a limit that is free, of
+        each notifier in turn: urgent ones first, then those that are no replies.
     """
     rows = due_notifiers(tx, now=now)
     start = turn % len(rows) if rows else 0
-    claimed: list[Delivery] = []
-    again: list[int] = []
+    lease_values = _lease(lease, lease_for, now)
+    claimed, again = _claim_shared(
+        tx, [row for row in rows if row.name in shares], shares, now, lease_values, free=free, newest=newest,
+        threshold=threshold,
+    )  # fmt: skip
     for row in (*rows[start:], *rows[:start]):
+        if row.name in shares:
+            continue
         broken = threshold is not None and row.failures >= threshold
         room, selections = _room_and_selections(
             tx, row, now, free=free - len(claimed), ahead=row.name in ahead, newest=row.name in newest, broken=broken
@@ -225,13 +295,75 @@ def claim(
             allowed, wait = _allowed(row, now)
             room = min(room, allowed)
             again += [wait] if wait else []
-        found = _claimed(tx, row, _lease(lease, lease_for, now), room, *selections)
+        found = _claimed(tx, row, lease_values, room, *selections)
         if found and row.interval_ms:  # nobody else claims for it meanwhile
             used_until = _used(row, now) + len(found) * row.interval_ms
             tx.execute(update(notifiers).filter_by(name=row.name).values(used_until=used_until))
         claimed += found
     failing = frozenset(row.name for row in rows if row.failures)
     return Claimed(tuple(claimed), at(min(again)) if again else None, failing)
+
+
+def _claim_shared(
+    tx: Connection,
+    rows: Sequence[Row[Any]],
+    shares: Mapping[str, Sequence[Share]],
+    now: datetime,
+    lease: dict[str, Any],
+    *,
+    free: int,
+    newest: Collection[str],
+    threshold: int | None,
+) -> tuple[list[Delivery], list[int]]:
+    """Claim for notifiers that share limits; return what was claimed, and when the limits are free again, in ms."""
+    users: dict[str, list[tuple[Row[Any], Share]]] = defaultdict(list)
+    for row in rows:
+        for share in shares[row.name]:
+            users[share.limit.name].append((row, share))
+    claimed: list[Delivery] = []
+    again: list[int] = []
+    looks: Counter[str] = Counter()
+    states = limits.read(tx, [mine[0][1].limit for mine in users.values()], now=now)
+    for name, state in sorted(states.items()):
+        for row, share in sorted(users[name], key=lambda user: (user[0].name <= state.served, user[0].name)):
+            broken = threshold is not None and row.failures >= threshold
+            room, selections = _room_and_selections(
+                tx, row, now, free=free - len(claimed), ahead=False, newest=row.name in newest, broken=broken
+            )
+            found = _claim_share(tx, row, share, state, lease, now, room, selections, looks)
+            if found:
+                claimed += found
+                again.append(ms(now + share.limit.interval))
+                break
+        else:
+            if state.free_at > now:
+                again.append(ms(state.free_at))
+    return claimed, again
+
+
+def _claim_share(
+    tx: Connection,
+    row: Row[Any],
+    share: Share,
+    state: LimitState,
+    lease: dict[str, Any],
+    now: datetime,
+    room: int,
+    selections: Sequence[Selection],
+    looks: Counter[str],
+) -> list[Delivery]:
+    """Claim one delivery if its limit is free; what is due at once does not wait for that."""
+    if Selection.AT_ONCE not in selections and Selection.DUE in selections:
+        first = Selection.ROOT if selections[0] is Selection.DUE else selections[0]
+        selections = (Selection.URGENT, first, Selection.DUE)
+    if state.free_at > now:
+        selections = [Selection.AT_ONCE] if row.first_due == DUE_AT_ONCE else []
+    if room <= 0 or not selections or not limits.take(tx, state, row.name, now=now):
+        return []
+    found = _claimed(tx, row, lease, 1, *selections, share=share, looks=looks)
+    if not found:
+        limits.give_back(tx, state)
+    return found
 
 
 def _room_and_selections(
@@ -285,22 +417,68 @@ def _lease(lease: str, lease_for: timedelta, now: datetime) -> dict[str, Any]:
 
 
 def _claimed(
-    tx: Connection, notifier: Row[Any], lease: dict[str, Any], room: int, *selections: Selection, **more: object
+    tx: Connection,
+    notifier: Row[Any],
+    lease: dict[str, Any],
+    room: int,
+    *selections: Selection,
+    share: Share | None = None,
+    looks: Counter[str] | None = None,
+    **more: object,
 ) -> list[Delivery]:
-    """Claim for a notifier, by the first of these selections that finds something."""
-    for number, selection in enumerate(selections if room > 0 else ()):
+    """Claim for a notifier, by the first of these selections that finds something.
+
+    `looks` counts by notifier how often this transaction has looked, if it does so more than once.
+    """
+    channels, looks = share.channels if share else (), Counter() if looks is None else looks
+    for selection in selections if room > 0 else ():
         values = {"of": notifier.name, "room": room, **lease, **more}
+        if share:
+            values |= share.values
         if tx.dialect.name == "postgresql":
-            rows = tx.execute(_claim_and_read(selection), values | {"seen": notifier.claims + number}).all()
+            claim = _claim_and_read(selection, bool(channels))
+            rows = tx.execute(claim, values | {"seen": notifier.claims + looks[notifier.name]}).all()
+            looks[notifier.name] += 1
         else:  # SQLite lets one write at a time
-            numbers = [row.n for row in tx.execute(_claim("sqlite", selection), values)]
+            numbers = [row.n for row in tx.execute(_claim("sqlite", selection, bool(channels)), values)]
             rows = tx.execute(_READ, {"numbers": numbers}).all() if numbers else []
         if rows:
             return [_delivery(row) for row in rows]
     return []
 
 
+def available(tx: Connection, names: Collection[str], *, now: datetime, threshold: int) -> list[str]:
+    """Return those of these notifiers that may be sent an edit: neither paused nor left alone.
+
+    While its breaker is open a notifier's deliveries probe it; an edit does if none is there.
+    """
+    rows = tx.execute(
+        select(notifiers, _busy.label("busy"), _first_due.label("first_due")).where(notifiers.c.name.in_(names))
+    )
+    return [
+        row.name
+        for row in rows
+        if row.paused_at is None
+        and row.not_before <= ms(now)
+        and (row.failures < threshold or (row.first_due is None and not row.busy))
+    ]
+
+
+def claim_held(tx: Connection, number: int, *, lease: str, lease_for: timedelta, now: datetime) -> Delivery:
+    """Claim a delivery that is held for an edit, to give it up."""
+    mine = (
+        update(deliveries).where(_n == number).values(held_by=None, shown_with=None, attempts=deliveries.c.attempts + 1)
+    )
+    tx.execute(mine.values(state=SENDING, lease=lease, lease_until=ms(now + lease_for)))
+    return _delivery(tx.execute(_READ, {"numbers": [number]}).one())
+
+
 # --- notifiers that are paused, or unavailable ----------------------------------------------------------------------
+
+
+def paused(tx: Connection) -> set[str]:
+    """Return the notifiers that are paused."""
+    return set(tx.execute(select(notifiers.c.name).where(notifiers.c.paused_at.is_not(None))).scalars())
 
 
 def paused_and_waiting(tx: Connection) -> list[tuple[str, str]]:

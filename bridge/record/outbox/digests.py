@@ -194,14 +194,17 @@ def counts(tx: Connection, n: int) -> dict[str, int]:
 
 
 def first(tx: Connection, n: int, states: Collection[str], most: int) -> list[dict[str, Any]]:
-    """Return the first members of each of these states, as facts of a Member."""
+    """Return the first members of each of these states ("": of none), as facts of a Member."""
     facts: list[dict[str, Any]] = []
+    names = ("job_id", "bucket", "sequence", "says", "happened_at")
     for state in states:
-        found = select(messages).join(deliveries).where(*_members(n), messages.c.state == state)
-        for row in tx.execute(found.order_by(deliveries.c.n).limit(most)):
+        found = select(*(messages.c[name] for name in names)).join(deliveries)
+        found = found.where(*_members(n), messages.c.state == (state or None)).order_by(deliveries.c.n)
+        for row in tx.execute(found.limit(most)):
             says = json.loads(row.says)
-            about = {name: getattr(row, name) for name in ("job_id", "bucket", "sequence", "state")}
-            facts.append({**about, "title": says["title"], "text": says["text"], "happened_at": at(row.happened_at)})
+            said = {"title": says["title"], "text": says["text"], "file": says.get("file"), "state": state}
+            about = {name: getattr(row, name) for name in ("job_id", "bucket", "sequence")}
+            facts.append({**about, **said, "happened_at": at(row.happened_at)})
     return facts
 
 

@@ -13,21 +13,22 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, or_, select, update
 
-from bridge.model import Breaker, Gate, Message, NewDelivery, Reason
+from bridge.model import Breaker, Content, Gate, Message, NewDelivery, Reason
 from bridge.record import counters
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.codec import dump, from_row
 from bridge.record.counters import Count
 from bridge.record.database import ms, upsert
-from bridge.record.outbox import digests
+from bridge.record.outbox import digests, roots
 from bridge.record.schema import (
     DEAD,
     DELIVERY_STATES,
     DROPPED,
     DUE_AT_ONCE,
     HELD,
+    MERGED,
     WAITING,
     deliveries,
     messages,
@@ -49,14 +50,18 @@ def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: b
     tx.execute(upsert(tx, messages).on_conflict_do_nothing(), [_message_row(message) for message in distinct.values()])
     held = _held(tx, new, now)
     counters.add(tx, _counted(new, held), now=now)
-    waits = {"state": WAITING, "digest": None, "held_by": None, "ended_at": None, "why": None}
+    merged = {place: _merge_earlier(tx, new[place], now) for place in _urgent(new, held)}
+    waits = {"state": WAITING, "digest": None, "held_by": None, "ended_at": None, "why": None, "shown_with": None}
+    held |= {place: waits | facts for place, facts in _shown_by_edits(tx, new, held, now).items()}
     rows = [
         {
             "id": delivery.id, "message": delivery.message.id, "notifier": delivery.notifier,
-            "lane": delivery.ordering_key, "thread": delivery.thread, "note": delivery.note,
+            "lane": delivery.ordering_key, "thread": delivery.thread,
+            "note": " ".join(filter(None, (delivery.note, merged.get(place)))) or None,
+            "urgent_since": ms(now) if delivery.urgent else None,
             "created_at": ms(now), "since": ms(now), "attempts": 0,
             "due_at": DUE_AT_ONCE if at_once else ms(now), "body": delivery.body, "channel": delivery.channel,
-            "rule": delivery.message.rule or "", **held.get(place, waits),
+            "rule": delivery.message.rule or "", **waits, **held.get(place, {}),
         }
         for place, delivery in enumerate(new)
     ]  # fmt: skip
@@ -65,25 +70,85 @@ def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: b
 
 
 def _without_known(tx: Connection, new: Sequence[NewDelivery]) -> Sequence[NewDelivery]:
-    """Leave out what a gate would hold and is stored already: it would be counted again, and take a place."""
-    gated = [delivery.id for delivery in new if delivery.hold or delivery.throttle]
+    """Leave out what a gate would hold, or others be merged into, and is stored already: it has done so."""
+    gated = [delivery.id for delivery in new if delivery.hold or delivery.throttle or delivery.urgent]
     known = states(tx, gated) if gated else ()
     return [delivery for delivery in new if delivery.id not in known]
 
 
+_SAYS = ("title", "text", "fields", "state", "rule", "job_id", "public_url", "file", "mention", "links")
+
+
 def _message_row(message: Message) -> dict[str, Any]:
     names = ("id", "kind", "bucket", "job_id", "sequence", "rule", "state", "workflow_run")
-    says = {name: getattr(message, name) for name in ("title", "text", "fields", "state", "rule", "job_id")}
+    content = content_of(message)
     return {
         **{name: getattr(message, name) for name in names},
-        "happened_at": ms(message.happened_at),
-        "event": dump(message.event),
-        "says": dump(says | ({"digest": True} if message.kind == "digest" else {})),
+        "happened_at": ms(content.happened_at),
+        "event": content.event,
+        "says": content.says,
     }
 
 
+def content_of(message: Message) -> Content:
+    """Return what a delivery of a message shows."""
+    says = {name: getattr(message, name) for name in _SAYS}
+    more: dict[str, Any] = {"digest": True} if message.kind == "digest" else {}
+    if message.counts is not None:
+        more["counts"] = dict(message.counts)
+    return Content(dump(says | more), dump(message.event), message.happened_at)
+
+
+# --- urgent messages, and those that show as edits ------------------------------------------------------------------
+
+
+def _urgent(new: Sequence[NewDelivery], held: Mapping[int, Any]) -> list[int]:
+    return [place for place, delivery in enumerate(new) if delivery.urgent and place not in held]
+
+
+def _merge_earlier(tx: Connection, urgent: NewDelivery, now: datetime) -> str | None:
+    """Merge what waits for the same job into an urgent message, which goes first; return the note that says so."""
+    if urgent.ordering_key is None or urgent.message.job_id is None:
+        return None
+    about = select(messages.c.id).filter_by(bucket=urgent.message.bucket, job_id=urgent.message.job_id)
+    in_flood = and_(state_is(HELD), deliveries.c.held_by.startswith("flood:"))
+    waits = (deliveries.c.urgent_since.is_(None), or_(state_is(WAITING), in_flood), deliveries.c.id != urgent.id)
+    which = (deliveries.c.message.in_(about), deliveries.c.notifier == urgent.notifier, *waits)
+    found = select(deliveries.c.n, messages.c.state).join(messages).where(*which).order_by(deliveries.c.n)
+    rows = tx.execute(found).all()
+    if not rows:
+        return None
+    merged = update(deliveries).where(deliveries.c.n.in_([row.n for row in rows]), *waits)
+    values = {"state": MERGED, "ended_at": ms(now), "why": f"told in {urgent.id}"}
+    count = tx.execute(merged.values(values)).rowcount
+    counters.add(tx, [Count("delivery", (urgent.notifier, "merged"), times=count)], now=now)
+    return f"Takes the place of earlier messages: {', '.join(row.state or '' for row in rows)}."
+
+
+def _shown_by_edits(
+    tx: Connection, new: Sequence[NewDelivery], held: Mapping[int, Any], now: datetime
+) -> dict[int, dict[str, Any]]:
+    """Store what the first messages of threads should show; return by place what waits for such an edit."""
+    updating = {
+        place: (delivery.notifier, delivery.thread)
+        for place, delivery in enumerate(new)
+        if delivery.updates and delivery.thread and place not in held
+    }
+    edits = {place: key for place, key in updating.items() if new[place].shows_by_edit}
+    lanes = {key: new[place].ordering_key or "" for place, key in edits.items()}
+    there = roots.have_roots(tx, lanes) if edits else set()
+    numbers = roots.want(tx, {key: content_of(new[place].message) for place, key in updating.items()}, now=now)
+    return {
+        place: {"state": HELD, "held_by": roots.HELD_BY, "shown_with": numbers[key]}
+        for place, key in edits.items()
+        if key in there
+    }
+
+
+# --- gates ----------------------------------------------------------------------------------------------------------
+
 # A transaction that needs several digests takes them in this order, so two workers never wait for each other.
-_LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3}
+_LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silence": 3, "flood": 4, "fallback": 5}
 
 
 def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int, dict[str, Any]]:
@@ -133,7 +198,18 @@ def message_of(tx: Connection, number: int) -> Message:
     row = tx.execute(select(messages).join(deliveries).where(deliveries.c.n == number)).one()
     says = json.loads(row.says)
     fields = tuple((name, value) for name, value in says["fields"])
-    return from_row(Message, row, title=says["title"], text=says["text"], fields=fields, event=json.loads(row.event))
+    return from_row(
+        Message,
+        row,
+        title=says["title"],
+        text=says["text"],
+        fields=fields,
+        event=json.loads(row.event),
+        public_url=says.get("public_url"),  # older versions stored neither this nor what follows
+        file=says.get("file"),
+        mention=tuple(says.get("mention", ())),
+        links=tuple((label, url) for label, url in says.get("links", ())),
+    )
 
 
 def states(tx: Connection, ids: Collection[str]) -> dict[str, str]:

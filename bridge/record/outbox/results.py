@@ -16,6 +16,7 @@ from bridge.record.clocks import run_ms
 from bridge.record.codec import storable
 from bridge.record.counters import UNTIMED, Count, all_timed, timed
 from bridge.record.database import ms, skip_locked, upsert
+from bridge.record.outbox import limits, roots
 from bridge.record.outbox.entries import pause, postpone_notifier
 from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, state_is, threads, workers
 
@@ -39,6 +40,11 @@ _PUT_OFF = _FAILED.values(
     state=WAITING, due_at=bindparam("due"), retry_from=bindparam("b_retry_from"), retry_due=bindparam("b_retry_due")
 )
 _MAKE_DEAD = _FAILED.values(state=DEAD, ended_at=bindparam("now"))
+# A shared limit that was reached counts as no attempt, and the delivery keeps its place.
+_KEEPS_PLACE = _FAILED.values(
+    state=WAITING, attempts=deliveries.c.attempts - 1, retry_from=bindparam("b_retry_from"),
+    retry_due=bindparam("b_retry_due"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +104,19 @@ def _settle_sent(tx: Connection, accepted: Sequence[Attempt], now: datetime) -> 
 
 
 def _keep_receipt(tx: Connection, attempt: Attempt, now: datetime) -> None:
+    """Store where the first message of a thread is, or that it was used again."""
     outcome, delivery = attempt.outcome, attempt.delivery
-    # A message posted under a root has no receipt of its own; then it is stored that the root was used again.
-    receipt = (isinstance(outcome, Sent) and outcome.receipt) or delivery.root
-    if delivery.thread and receipt:
-        kept = {"receipt": storable(receipt), "used_at": ms(now)}
-        row = upsert(tx, threads).values(notifier=delivery.notifier, thread=delivery.thread, **kept)
-        tx.execute(row.on_conflict_do_update(index_elements=["notifier", "thread"], set_=kept))
+    if not delivery.thread or not isinstance(outcome, Sent):
+        return
+    if outcome.receipt:
+        begins = {"receipt": storable(outcome.receipt), "used_at": ms(now), "shown_no": outcome.shown_no}
+        row = upsert(tx, threads).values(notifier=delivery.notifier, thread=delivery.thread, **begins)
+        tx.execute(row.on_conflict_do_update(index_elements=["notifier", "thread"], set_=begins | {"due_at": ms(now)}))
+    else:
+        mine = update(threads).filter_by(notifier=delivery.notifier, thread=delivery.thread)
+        tx.execute(mine.values(used_at=ms(now)))
+    if outcome.shown_no:
+        roots.merge(tx, delivery.notifier, delivery.thread, up_to=outcome.shown_no, now=now)
 
 
 def _settle_failed(tx: Connection, end: Ended, outcome: RetryLater | Rejected, now: datetime) -> bool:
@@ -117,6 +129,9 @@ def _settle_failed(tx: Connection, end: Ended, outcome: RetryLater | Rejected, n
         return is_mine
     due = end.again_at or now
     retry = {"b_retry_from": run_ms(end.retry_from), "b_retry_due": run_ms(end.retry_due)}
+    if isinstance(outcome, RetryLater) and outcome.limit:
+        limits.hold(tx, outcome.limit, due)
+        return tx.execute(_KEEPS_PLACE, values | retry).rowcount == 1
     is_mine = tx.execute(_PUT_OFF, values | retry | {"due": ms(due)}).rowcount == 1
     if is_mine:
         _postpone_successors(tx, delivery, due)
@@ -193,7 +208,7 @@ def _counted_failure(end: Ended, outcome: RetryLater | Rejected) -> Iterator[Cou
         yield Count("attempt", labels, UNTIMED)
     if end.dead:
         yield Count("delivery", (notifier, "dead"))
-    elif isinstance(outcome, RetryLater) and outcome.whole_notifier and outcome.after:
+    elif isinstance(outcome, RetryLater) and (outcome.whole_notifier or outcome.limit) and outcome.after:
         yield Count("retry_after", (notifier,), ms=outcome.after // timedelta(milliseconds=1))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, case, func, select
 from sqlalchemy import text as sql
 
-from bridge.model import Alarm, Transition
+from bridge.model import NOT_SENT_TO, Alarm, Transition
 from bridge.record.database import at, maybe_at, ms
 from bridge.record.polling.snapshots import transition_of
 from bridge.record.polling.time_in_state import alarm_of
@@ -32,7 +32,7 @@ from bridge.record.schema import (
 
 READ_AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
 # How the notes of what a fallback is sent begin; the second is what older versions wrote.
-_BY_FALLBACK = ("This could not be sent to ", "This could not be told to ")
+_BY_FALLBACK = (NOT_SENT_TO, "This could not be told to ")
 
 Key = tuple[str, str, int]  # bucket, job, sequence
 MessageKey = tuple[str, str, str]  # kind of message, rule, notifier
@@ -150,6 +150,7 @@ def statuses(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[Me
         by_fallback = row.note and row.note.startswith(_BY_FALLBACK)
         if row.sequence is not None and row.rule is not None and not by_fallback:
             gate = row.held_by.partition(":")[0] if row.held_by else "told"
+            gate = "told" if gate == "flood" else gate  # how much waited for a channel is no rule's doing
             of_step = found[row.bucket, row.job_id, row.sequence]
             of_step.setdefault((row.kind, row.rule, row.notifier), "dropped" if row.dropped else gate)
     return found

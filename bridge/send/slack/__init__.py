@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from bridge.model import Delivery, Outcome, SlackNotifier
+from bridge.model import Delivery, Outcome, RootEdit, SlackNotifier
 from bridge.redact import Mask
 from bridge.send.http_types import Failure, Reply
 from bridge.send.integration import THROUGH_PROXY, Check, Egress, ManyRequests, Preview, check_address
 from bridge.send.slack.blocks import preview
 from bridge.send.slack.check import checks
 from bridge.send.slack.client import SlackTransport, SlackWebClient, Unreachable
-from bridge.send.slack.request import ApiDelivery, post_to_hook
+from bridge.send.slack.request import ApiCalls, may_appear_late, post_to_hook
 from bridge.url import origin
 
 
@@ -26,13 +26,15 @@ class Slack(ManyRequests):
     def send(self, delivery: Delivery, now: datetime, egress: Egress) -> tuple[Outcome, Reply | Failure | None]:
         transport = SlackTransport(egress.client)
         try:
-            if self._notifier.url:
-                outcome = post_to_hook(transport, self._notifier.url, delivery, now)
-            else:
-                outcome = ApiDelivery(self._web_client(transport, egress), self._notifier, delivery, now).post()
+            return self._sent(transport, delivery, now, egress), transport.last
         except Unreachable as fault:
-            return fault.failure.outcome, fault.failure
-        return outcome, transport.last
+            return may_appear_late(fault.failure.outcome), fault.failure
+
+    def _sent(self, transport: SlackTransport, delivery: Delivery, now: datetime, egress: Egress) -> Outcome:
+        if self._notifier.url:
+            return post_to_hook(transport, self._notifier.url, delivery, now, self._notifier.limit_of(None))
+        calls = ApiCalls(self._web_client(transport, egress), self._notifier, delivery, now)
+        return calls.edit() if isinstance(delivery, RootEdit) else calls.post()
 
     def facts(self) -> dict[str, Any]:
         notifier = self._notifier

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bridge.display import visible
-from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Delivery, SlackNotifier
-from bridge.send.integration import PATH, Preview
+from bridge.display import MARK, visible
+from bridge.links import Links
+from bridge.model import (
+    CANCEL,
+    FAILED,
+    GONE,
+    NOT_SENT_TO,
+    PAUSE,
+    RUNNING,
+    SUBMITTED,
+    SUCCESS,
+    Delivery,
+    SlackNotifier,
+    worst_first,
+)
+from bridge.send.integration import PATH, Piece, Preview
 from bridge.url import origin
 
 Block = dict[str, Any]
@@ -21,46 +36,43 @@ TITLE_LIMIT = 300
 SECTION_LIMIT = 3000
 FIELDS = 10
 FIELD_LIMIT = 2000
-FIELDS_LIMIT = 5500
+FIELDS_LIMIT = 5000
 NOTE_LIMIT = 1000
-FOOTER_LIMIT = 500
+FOOTER_LIMIT = 800
+_LONGEST_URL = 500
+_MOST_MENTIONED = 20
+_SHORT_ID = 8  # characters
 
 LATE = timedelta(minutes=5)
 
-_EMOJI = {SUCCESS: "✅", FAILED: "❌", PAUSE: "⏸", CANCEL: "🚫", RUNNING: "▶", SUBMITTED: "🕓"}
-_DIGEST = "📋"
+_STATES = {
+    SUBMITTED: "🕓", RUNNING: "▶️", PAUSE: "⏸️", SUCCESS: "✅", FAILED: "❌", CANCEL: "🚫", GONE: "👻",
+}  # fmt: skip
+_STUCK, _RECOVERED, _LATE, _NOT_DELIVERED, _TEST, _DIGEST, _UNKNOWN = "⏳", "🔄", "🕰️", "⚠️", "🧪", "📋", "❓"
 
 
 def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
     """Return the text of the notification and the blocks of the message."""
-    says = json.loads(delivery.says)
-    mark = _mark(says)
-    title = fit(" ".join(visible(_str(says.get("title")), lines=True).split()), TITLE_LIMIT) or "(no title)"
-    text = _str(says.get("text"))
-    made = [_section(f"{mark} *{title}*", text)]
-    if pairs := (says.get("fields") or [])[:FIELDS]:
+    seen = _Seen.of(delivery, now)
+    head, title = f"{seen.symbol} *{seen.title(TITLE_LIMIT)}*", f"{seen.symbol} {seen.title(TITLE_LIMIT)}"
+    made = [_section(_joined(head, seen.body, SECTION_LIMIT))]
+    if seen.mentions:
+        made.append(_section(seen.mentions))
+    if pairs := (seen.says.get("fields") or [])[:FIELDS]:
         made.append(_fields(pairs))
-    if late := lateness(delivery.happened_at, now):
-        made.append(_context(late))
-    if delivery.note:
-        made.append(_context(fit(delivery.note, NOTE_LIMIT)))
-    made.append(_context(fit(_footer(delivery, says), FOOTER_LIMIT)))
-    return _joined(f"{mark} {title}", text, TEXT_LIMIT), made
+    notes = [mrkdwn(pieces(_str(text)), NOTE_LIMIT) for text in (seen.lateness, delivery.note)]
+    made += [_context(text) for text in (*notes, mrkdwn(seen.footer, FOOTER_LIMIT)) if text]
+    return _joined(title, seen.body, TEXT_LIMIT, end=seen.mentions, dates=False), made
 
 
 def plain(delivery: Delivery, now: datetime) -> str:
     """Return the message as one text, in case Slack refuses its blocks."""
-    says = json.loads(delivery.says)
-    lines = [_str(says.get("text"))]
-    lines += [f"{_str(name)}: {_str(value)}" for name, value in (says.get("fields") or [])[:FIELDS]]
-    lines += [lateness(delivery.happened_at, now) or "", delivery.note or "", _footer(delivery, says)]
-    head = f"{_mark(says)} {fit(_str(says.get('title')), TITLE_LIMIT)}"
-    return _joined(head, "\n".join(filter(None, lines)), SECTION_LIMIT)
-
-
-def _mark(says: dict[str, Any]) -> str:
-    state = says.get("state")
-    return _DIGEST if state is None and says.get("digest") else _EMOJI.get(state or "", "❓")
+    seen = _Seen.of(delivery, now)
+    pairs = (seen.says.get("fields") or [])[:FIELDS]
+    lines = [*seen.body, *(piece for name, value in pairs for piece in _line(f"{_str(name)}: {_str(value)}"))]
+    lines += [piece for text in (seen.lateness, delivery.note) if text for piece in _line(text)]
+    title = f"{seen.symbol} {seen.title(TITLE_LIMIT)}"
+    return _joined(title, [*lines, *seen.footer], SECTION_LIMIT, end=seen.mentions, dates=False)
 
 
 def lateness(happened_at: datetime, now: datetime) -> str | None:
@@ -68,8 +80,225 @@ def lateness(happened_at: datetime, now: datetime) -> str | None:
     late = now - happened_at
     if late <= LATE:
         return None
-    at = happened_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"Delivered late: this happened at {at}, {_human(late)} ago."
+    at = happened_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"Delivered late: this happened at {at}, {_human(late.total_seconds() // 60 * 60)} ago."
+
+
+# --- what a message says, piece by piece ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A delivery as it is shown: says, event and links of this bridge's pages."""
+
+    delivery: Delivery
+    says: Mapping[str, Any]
+    event: Mapping[str, Any]
+    lateness: str | None
+    links: Links
+    data: Mapping[str, Any] = field(default_factory=dict)  # of the event
+    job: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, delivery: Delivery, now: datetime) -> _Seen:
+        says, event = json.loads(delivery.says), json.loads(delivery.event)
+        data = event.get("data") or {}
+        return cls(
+            delivery=delivery,
+            says=says,
+            event=event,
+            lateness=lateness(delivery.happened_at, now),
+            links=Links(says.get("public_url")),
+            data=data,
+            job=data.get("job") or {},
+        )
+
+    # --- the first line -------------------------------------------------------------------------------------
+
+    @property
+    def symbol(self) -> str:
+        return f"{self._meaning}{_LATE}" if self.lateness else self._meaning
+
+    @property
+    def _meaning(self) -> str:
+        kind, state = self.event.get("type"), self.says.get("state")
+        if self._is_fallback or (self.delivery.note or "").startswith(NOT_SENT_TO):
+            return _NOT_DELIVERED
+        if kind == "ci.test":
+            return _TEST
+        if kind == "ci.job.overdue":
+            return _STUCK
+        if kind == "ci.job.recovered" and state not in (FAILED, CANCEL, GONE):
+            return _RECOVERED
+        if counts := self._counts or self.data.get("states"):
+            state = worst_first(counts)[0]
+        return _STATES.get(state or "", _DIGEST if self._is_digest else _UNKNOWN)
+
+    @property
+    def _counts(self) -> Mapping[str, int]:
+        """How many jobs are in each state, of a thread of several."""
+        return self.says.get("counts") or {}
+
+    @property
+    def _is_digest(self) -> bool:
+        return bool(self.says.get("digest"))
+
+    @property
+    def _is_fallback(self) -> bool:
+        return self._is_digest and self.data.get("gate") == "fallback"
+
+    @property
+    def _job_id(self) -> str | None:
+        """The job that it is about; of a digest with one member, that one's."""
+        members = self.data.get("members") or [] if self.data.get("members_total") == 1 else []
+        return self.says.get("job_id") or next((member.get("job") for member in members), None)
+
+    def title(self, limit: int) -> str:
+        """Return the title, in which the name of the job's file is a link to the job's page."""
+        text = " ".join(_str(self.says.get("title")).split()) or "(no title)"
+        parts = pieces(text, self._template_links)
+        has_link = any(part.url for part in parts)
+        if url := self.links.job(self._job_id) if self._job_id and not has_link else None:
+            name = _str(self.says.get("file")) or text
+            before, found, after = text.rpartition(name)
+            parts = [Piece(before), Piece(name, url=url), Piece(after)] if found else [Piece(text, url=url)]
+        return mrkdwn(parts, limit, dates=False)
+
+    # --- below it -------------------------------------------------------------------------------------------
+
+    @property
+    def body(self) -> list[Piece]:
+        counts = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
+        return [*_line(counts), *_line(_str(self.says.get("text")), self._template_links), *self._next]
+
+    @property
+    def _template_links(self) -> list[tuple[str, str]]:
+        return [(str(label), str(url)) for label, url in self.says.get("links") or ()]
+
+    @property
+    def _next(self) -> list[Piece]:
+        """What can be done, where that is known."""
+        steps: list[tuple[str, str | None]] = []
+        if self._is_digest and (total := self.data.get("members_total") or 0) > 1:
+            steps.append((f"All {total:,} messages", self.links.digest(self.delivery.id)))
+        if self._is_fallback:
+            name = _str(self.data.get("name"))
+            steps.append((f"Resend what {name} did not get", self.links.dead_letters(name)))
+        if self._is_stuck and self._job_id:
+            steps += [("Open the job", self.links.job(self._job_id)), self._silence]
+        return [*_row(Piece(label, url=url) for label, url in steps if url), Piece("\n")]
+
+    @property
+    def _is_stuck(self) -> bool:
+        return self.event.get("type") == "ci.job.overdue"
+
+    @property
+    def _silence(self) -> tuple[str, str | None]:
+        rule = self.says.get("rule")
+        return "Silence this rule", self.links.silence(rule) if rule else None
+
+    @property
+    def mentions(self) -> str:
+        return " ".join(filter(None, map(_mention, (self.says.get("mention") or [])[:_MOST_MENTIONED])))
+
+    @property
+    def footer(self) -> list[Piece]:
+        """Which rule, which queue, how long it took, the job's short id, and how to hear no more of it."""
+        queue = self.job.get("queue_name") or _str(self.job.get("queue"))[:_SHORT_ID]
+        texts = (self.says.get("rule"), queue, *self._spans, _str(self.says.get("job_id"))[:_SHORT_ID])
+        parts = [Piece(_str(text)) for text in texts if text]
+        label, url = self._silence
+        if url and not self._is_stuck:
+            parts.append(Piece(label, url=url))
+        return _row(parts)
+
+    @property
+    def _spans(self) -> Iterator[str]:
+        """Yield how long the job took, and waited, unless the text says so."""
+        for what, over, said, until in (
+            ("took", "duration", "took", "ended"),
+            ("waited", "wait", "waiting", "started"),
+        ):
+            seconds = self.job.get(f"{over}_seconds") if self.job.get(f"{until}_at") else None
+            if seconds is not None and f"{said} {_human(seconds)}" not in _str(self.says.get("text")):
+                yield f"{what} {_human(seconds)}"
+
+
+def _row(parts: Iterator[Piece] | Sequence[Piece]) -> list[Piece]:
+    return [piece for part in parts for piece in (Piece(" · "), part)][1:]
+
+
+def _line(text: str, links: Sequence[tuple[str, str]] = ()) -> list[Piece]:
+    return [*pieces(text, links), Piece("\n")] if text else []
+
+
+# Ids of people and of user groups (docs.slack.dev/messaging/formatting-message-text, read 2026-11-30): Slack notifies
+# of these in `text` and in blocks, also where text is verbatim.
+_PERSON, _GROUP = re.compile(r"[UW][A-Z0-9]+"), re.compile(r"S[A-Z0-9]+")
+
+
+def _mention(who: str) -> str | None:
+    if who in ("here", "channel"):
+        return f"<!{who}>"
+    if _GROUP.fullmatch(who):
+        return f"<!subteam^{who}>"
+    return f"<@{who}>" if _PERSON.fullmatch(who) else None
+
+
+# --- Slack's markup -------------------------------------------------------------------------------------------------
+
+_ISO = r"(?<![\w./-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z(?![\w/-]|\.\w)"  # not in a file's name
+
+
+def pieces(text: str, links: Sequence[tuple[str, str]] = ()) -> list[Piece]:
+    """Return a text in pieces: its times, the links that a template made ("label (URL)"), and what is between them."""
+    known = {f"{label} ({url})": (label, url) for label, url in links}
+    parts, end = [], 0
+    for match in re.finditer("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), _ISO]), text):
+        label, url = known.get(match[0], (match[0], None))
+        parts += [Piece(text[end : match.start()]), Piece(label, url=url, at=None if url else _moment(label))]
+        end = match.end()
+    return [part for part in (*parts, Piece(text[end:])) if part.text]
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:  # it only looks like a time
+        return None
+
+
+def mrkdwn(parts: Sequence[Piece], limit: int, *, dates: bool = True) -> str:
+    """Return pieces as Slack's mrkdwn of at most `limit` characters; no link or time is cut in two."""
+    made = ""
+    for part in parts:
+        room, token = limit - len(made), _token(part, dates=dates)
+        if token is None:
+            token = fit(part.text, room)
+        if len(token) > room:
+            return made if len(made) >= limit or made.endswith(MARK) else f"{made}{MARK}"
+        made += token
+        if token.endswith(MARK) and not part.text.endswith(MARK):  # it was cut
+            break
+    return made.strip()
+
+
+def _token(part: Piece, *, dates: bool) -> str | None:
+    if part.url and len(url := _href(part.url)) <= _LONGEST_URL:
+        # A "|" would end the URL, if Slack looked for the last one.
+        label = fit(" ".join(part.text.replace("|", "¦").split()), TITLE_LIMIT)
+        return f"<{url}|{label}>"
+    if part.at:
+        shown = f"{part.at.astimezone(UTC):%Y-%m-%d %H:%M UTC}"
+        # https://docs.slack.dev/messaging/formatting-message-text#date-formatting, read 2026-11-30
+        return f"<!date^{int(part.at.timestamp())}^{{date_short_pretty}} {{time}}|{shown}>" if dates else shown
+    return None
+
+
+def _href(url: str) -> str:
+    for sign, escaped in (("&", "&amp;"), ("<", "%3C"), (">", "%3E"), ("|", "%7C")):
+        url = url.replace(sign, escaped)
+    return "%20".join(url.split())
 
 
 def fit(text: str, limit: int) -> str:
@@ -77,16 +306,16 @@ def fit(text: str, limit: int) -> str:
     escaped = visible(text, lines=True).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     if len(escaped) <= limit:
         return escaped
-    return re.sub(r"&[a-z]*$", "", escaped[: limit - 1]) + "…"  # no half of an "&amp;" at the end
+    return re.sub(r"&[a-z]*$", "", escaped[: max(0, limit - 1)]) + MARK  # no half of an "&amp;" at the end
 
 
-def _section(head: str, text: str) -> Block:
-    return {"type": "section", "text": _mrkdwn(_joined(head, text, SECTION_LIMIT))}
+def _joined(head: str, body: Sequence[Piece], limit: int, *, end: str = "", dates: bool = True) -> str:
+    rest = mrkdwn(body, limit - len(head) - len(end) - 2, dates=dates)
+    return "\n".join(part for part in (head, rest, end) if part)
 
 
-def _joined(head: str, text: str, limit: int) -> str:
-    rest = fit(text, limit - len(head) - 1)
-    return f"{head}\n{rest}" if rest else head
+def _section(text: str) -> Block:
+    return {"type": "section", "text": _mrkdwn(text)}
 
 
 def _fields(pairs: list[list[Any]]) -> Block:
@@ -96,7 +325,7 @@ def _fields(pairs: list[list[Any]]) -> Block:
 
 def _field(name: Any, value: Any, limit: int) -> str:
     bold = f"*{fit(_str(name), 100) or '-'}*\n"
-    return bold + (fit(_str(value), limit - len(bold)) or "-")
+    return bold + (mrkdwn(pieces(_str(value)), limit - len(bold)) or "-")
 
 
 def _context(text: str) -> Block:
@@ -108,25 +337,24 @@ def _mrkdwn(text: str) -> Block:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
-def _footer(delivery: Delivery, says: dict[str, Any]) -> str:
-    return " · ".join(_str(part) for part in (says.get("job_id"), says.get("rule"), delivery.id) if part)
-
-
 def _str(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _human(span: timedelta) -> str:
+def _human(seconds: float) -> str:
     """Return "3 h 2 min": the two largest units."""
-    minutes = int(span.total_seconds() // 60)
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    parts = [f"{count} {unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if count]
+    left, parts = round(seconds), list[str]()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
 
 
 # --- how a message looks on a page ----------------------------------------------------------------------------------
 
 _BOLD = re.compile(r"([^*]*)\*(.+)\*")
+_TOKEN = re.compile(r"<([^<>|]+)(?:\|([^<>]*))?>")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 
@@ -135,7 +363,7 @@ def preview(delivery: Delivery, notifier: SlackNotifier, *, at: datetime) -> Pre
     text, made = blocks(delivery, at)
     channel = delivery.channel if delivery.channel in notifier.channels else notifier.channel
     address = channel if channel and not notifier.url else f"{origin(notifier.url or '')}{PATH}"
-    lines = [_bold(line) for block in made for line in _texts(block)]
+    lines = [_read(line) for block in made for line in _texts(block)]
     return Preview(app="Slack", address=address, lines=lines, body=text)
 
 
@@ -144,11 +372,27 @@ def _texts(block: Block) -> list[str]:
     return [part["text"] for part in parts]
 
 
-def _bold(text: str) -> tuple[str, str]:
-    """Return the first line, if it is bold, and the rest."""
-    line, _, rest = _unescaped(text).partition("\n")
+def _read(text: str) -> list[Piece]:
+    """Return the pieces of a text in mrkdwn: the first line may be bold."""
+    line, _, rest = text.partition("\n")
     match = _BOLD.fullmatch(line)
-    return (match[1] + match[2], rest) if match else ("", _unescaped(text))
+    if not match:
+        return list(_tokens(text))
+    bold = [piece._replace(bold=True) for piece in _tokens(match[1] + match[2])]
+    return [*bold, *(_tokens(f"\n{rest}") if rest else ())]
+
+
+def _tokens(text: str) -> Iterator[Piece]:
+    end = 0
+    for match in _TOKEN.finditer(text):
+        yield Piece(_unescaped(text[end : match.start()]))
+        target, label = match[1], _unescaped(match[2] or "")
+        if target.startswith(("http://", "https://")):
+            yield Piece(label, url=_unescaped(target))
+        else:
+            yield Piece(label or f"@{target.removeprefix('!subteam^').lstrip('@!')}")
+        end = match.end()
+    yield Piece(_unescaped(text[end:]))
 
 
 def _unescaped(text: str) -> str:

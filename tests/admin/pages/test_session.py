@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
 from datetime import timedelta
+from urllib.parse import parse_qs, unquote_plus, urljoin, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
@@ -10,9 +13,13 @@ from werkzeug.test import TestResponse
 
 from bridge.admin.auth_throttle import BURST
 from bridge.admin.pages.session import COOKIE, LASTS
+from bridge.links import Links
 from tests.support.admin_world import ADMIN, READ, World
 
 HERE = {"Origin": "http://localhost"}
+LINKS = Links("https://bridge.example.com")
+# What Chromium sends when somebody follows a link of another site.
+FROM_A_CHAT = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
 
 def sign_in(client: FlaskClient, token: str, *, then: str = "/", **headers: str) -> TestResponse:
@@ -36,16 +43,59 @@ def test_signing_in_leads_back_to_the_requested_page(client: FlaskClient) -> Non
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "jobs", "/a\nb", ""],
+    [
+        "https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "jobs", "/a\nb", "",
+        "\\\\evil.example", "/\t/evil.example", " //evil.example", "/\r\nLocation: https://evil.example",
+        "///evil.example", "http:evil.example", "\u2044\u2044evil.example", "/\u2028/evil.example",
+        "https:/\\evil.example", "%2f%2fevil.example",
+    ],
 )  # fmt: skip
 def test_nobody_is_led_to_another_site(client: FlaskClient, elsewhere: str) -> None:
     assert sign_in(client, ADMIN, then=elsewhere).location == "/"
+    assert client.get("/sign-in", query_string={"next": elsewhere}).location == "/"  # signed in already
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example", "//evil.example/jobs", "/\\evil.example", "/%5cevil.example", "///"]
+)
+def test_an_address_that_looks_like_another_site_leads_nowhere_after_signing_in(client: FlaskClient, path: str) -> None:
+    asked = client.get(path, headers={"Accept": "text/html"}, base_url="http://localhost")
+    assert asked.status_code in (303, 404)
+    led_to = parse_qs(urlsplit(asked.location or "").query).get("next", ["/"])[0]
+    entered = sign_in(client, ADMIN, then=led_to).location
+    assert urlsplit(urljoin("http://localhost/", entered)).netloc == "localhost"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        LINKS.job("je27bb668da8f11ee"), LINKS.job("a/b?c#d e"), LINKS.delivery("dlv_1"), LINKS.digest("dlv_1"),
+        LINKS.silence("failed"), LINKS.silence("100% & more; \u4e2d\u6587 #1 +"), LINKS.overview(),
+    ],
+)  # fmt: skip
+def test_a_link_of_a_message_opens_its_page_after_signing_in(client: FlaskClient, link: str) -> None:
+    target = link.removeprefix(LINKS.base or "")
+    asked = client.get(target, headers=FROM_A_CHAT)
+    form = client.get(asked.location)
+    (then,) = re.findall(r'name="next" value="([^"]*)"', form.text)
+    entered = sign_in(client, ADMIN, then=html.unescape(then))
+    assert unquote_plus(entered.location) == unquote_plus(target)
+    again = client.get(target, headers=FROM_A_CHAT)
+    assert again.status_code in (200, 404)  # no such job; but nobody signs in again
+    assert "sign-in" not in (again.location or "")
+
+
+def test_the_link_that_silences_a_rule_fills_in_the_form(client: FlaskClient) -> None:
+    sign_in(client, ADMIN)
+    name = 'all "of" it & <more>'
+    form = client.get((LINKS.silence(name) or "").removeprefix(LINKS.base or ""), headers=FROM_A_CHAT)
+    assert name in [html.unescape(value) for value in re.findall(r'value="([^"]*)"', form.text)]
 
 
 def test_the_cookie_is_kept_from_scripts_and_from_other_sites(client: FlaskClient) -> None:
     given = sign_in(client, ADMIN).headers["Set-Cookie"]
     assert given.startswith(f"{COOKIE}=")
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(given.split("; "))
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(given.split("; "))
     assert "Secure" not in given
 
 
@@ -157,6 +207,10 @@ def test_while_no_token_is_set_this_machine_needs_none_and_no_other_gets_in(worl
     assert client.get("/").status_code == 200
     assert client.get("/sign-in").status_code == 303
     assert "Sign out" not in client.get("/").text
+    assert client.get("/", headers=FROM_A_CHAT).status_code == 200
+    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}).status_code == 403
+    assert client.get("/", headers=FROM_A_CHAT | {"Sec-Fetch-Dest": "iframe"}).status_code == 403
+    assert client.post("/watches/vod/poll", headers=FROM_A_CHAT).status_code == 403
     client.environ_base["REMOTE_ADDR"] = "203.0.113.9"
     refused = client.get("/")
     assert refused.status_code == 403

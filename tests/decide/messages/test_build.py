@@ -13,6 +13,7 @@ from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.rendering import compiled
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
+from bridge.links import Links
 from bridge.model import (
     DONE,
     FAILED,
@@ -49,6 +50,20 @@ def said(transition: Transition, wording: MessageTemplate | None = None) -> Mess
         (NEW, SUBMITTED, {}, "Transcode Submitted: demo.mp4", "seen for the first time"),
         (SUBMITTED, RUNNING, {}, "Transcode Running: demo.mp4", "was Submitted before"),
         (RUNNING, FAILED, {"message": "no such codec"}, "Transcode Failed: demo.mp4", "no such codec"),
+        (
+            RUNNING,
+            FAILED,
+            {"message": "no such codec", "code": "InvalidArgument"},
+            "Transcode Failed: demo.mp4",
+            "no such codec (InvalidArgument)",
+        ),
+        (
+            RUNNING,
+            FAILED,
+            {"message": "InvalidArgument: no such codec", "code": "InvalidArgument"},
+            "Transcode Failed: demo.mp4",
+            "InvalidArgument: no such codec",
+        ),
         (RUNNING, FAILED, {}, "Transcode Failed: demo.mp4", "CI gave no reason."),
         (
             RUNNING,
@@ -72,6 +87,20 @@ def said(transition: Transition, wording: MessageTemplate | None = None) -> Mess
             "CI no longer knows this job; it was Running when last seen.",
         ),
         (RUNNING, FAILED, {"tag": None, "input": None}, "Job Failed: j1", "CI gave no reason."),
+        (
+            RUNNING,
+            FAILED,
+            {"id": "j8d121c2ec9fd4a5bb6b6f0c9a3e4d5f6", "input": "folder/"},
+            "Transcode Failed: folder",
+            "CI gave no reason.",
+        ),
+        (
+            RUNNING,
+            FAILED,
+            {"id": "j8d121c2ec9fd4a5bb6b6f0c9a3e4d5f6", "input": None},
+            "Transcode Failed: j8d121c2",
+            "CI gave no reason.",
+        ),
     ],
 )
 def test_without_a_template_each_state_has_its_words(was, to, facts, title, text):
@@ -94,7 +123,10 @@ def test_a_template_may_leave_out_the_title_or_make_an_empty_text():
 def test_a_template_that_does_not_render_falls_back_to_the_default_text_and_says_why():
     wording = MessageTemplate(title=compiled("fine"), text=compiled("{{ 1 / (1 if job.message else 0) }}"))
     built = build(failed(message=None), "r", wording, {})
-    assert (built.message.title, built.message.text) == ("Transcode Failed: demo.mp4", "CI gave no reason.")
+    assert (built.message.title, built.message.text) == (
+        "Transcode Failed: demo.mp4",
+        "CI gave no reason but InvalidArgument.",
+    )
     assert built.fault == "ZeroDivisionError: division by zero (line 1 of the text)"
 
 
@@ -127,6 +159,7 @@ def test_a_test_message_says_that_it_is_one():
     assert "test" in message.text
     assert message.event["time"] == "2026-11-21T12:00:00Z"
     assert message.event["sequence"] == "0000000001"
+    assert message.event["data"] == {"test": True, "notifier": "ops", "url": None}
     assert message.id != test_message("ops", nonce="n2", now=NOON).id
 
 
@@ -271,7 +304,7 @@ def test_a_silent_transition_tells_nobody(book):
 
 def test_a_template_that_does_not_render_is_told_all_the_same(book):
     told = new_delivery(failed(message=None), book)
-    assert {one.message.text for one in told.deliveries} == {"CI gave no reason."}
+    assert {one.message.text for one in told.deliveries} == {"CI gave no reason but InvalidArgument."}
     assert told.errors == [
         ("failed", "short", 'template "short": ZeroDivisionError: division by zero (line 1 of the text)')
     ]
@@ -284,7 +317,7 @@ def size(message_event) -> int:
 
 
 def test_the_body_is_the_documented_one():
-    assert event(failed(), "failed", {QUEUE: "vod"}) == {
+    assert event(failed(), "failed", {QUEUE: "vod"}, links=Links("https://bridge.example.com")) == {
         "source": "//media-1250000000.ci.ap-chongqing.myqcloud.com/jobs",
         "type": "ci.job.failed",
         "subject": "j8d1",
@@ -298,6 +331,7 @@ def test_the_body_is_the_documented_one():
             "seen_at": "2026-11-21T12:00:05Z",
             "rule": "failed",
             "watch": "vod",
+            "url": "https://bridge.example.com/jobs/j8d1",
             "job": {
                 "id": "j8d1",
                 "tag": "Transcode",

@@ -13,7 +13,7 @@ down_revision = "0010"
 
 _INDEXES = (
     ("thread_thread", "thread", ["thread"], None),
-    ("thread_stale", "thread", ["notifier", "due_at"], "wanted_no > shown_no"),
+    ("thread_stale", "thread", ["notifier", "due_at"], "wanted_no > shown_no AND receipt <> ''"),
     ("delivery_urgent", "delivery", ["notifier", "due_at", "n"], "state = 0 AND urgent_since IS NOT NULL"),
     ("delivery_shown_with", "delivery", ["notifier", "thread", "shown_with"], "state = 4 AND shown_with IS NOT NULL"),
 )
@@ -41,11 +41,11 @@ def upgrade() -> None:
                 op.add_column(table, column, if_not_exists=True)
             for name, *_ in _INDEXES:
                 op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            _indexes(postgresql_concurrently=True)
+            _indexes(concurrently=True)
     else:
         for table, column in _columns():
             op.add_column(table, column)
-        _indexes()
+        _indexes(concurrently=False)
 
 
 def _columns() -> list[tuple[str, sa.Column[object]]]:
@@ -66,7 +66,10 @@ def _columns() -> list[tuple[str, sa.Column[object]]]:
     ]
 
 
-def _indexes(**how: bool) -> None:
+def _indexes(*, concurrently: bool) -> None:
     for name, table, columns, where in _INDEXES:
         condition = sa.text(where) if where else None
-        op.create_index(name, table, columns, sqlite_where=condition, postgresql_where=condition, **how)
+        op.create_index(
+            name, table, columns, sqlite_where=condition, postgresql_where=condition,
+            postgresql_concurrently=concurrently,
+        )  # fmt: skip
