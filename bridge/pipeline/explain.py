@@ -469,6 +469,10 @@ def _answer(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
             return "merged", f"{_gathered(digest, context)}, {_sent_in(digest)}"
         case "dropped", DigestStatus() as digest:
             return "dropped", f"dropped by {context.gate(digest.gate, digest.name)} at {ended_at}"
+        case "held", None:
+            return "waiting", "shows when the first message of its thread is edited, which is due"
+        case "merged", None:
+            return "merged", f"{_line(delivery.why)}, at {ended_at}"
         case "sending", _:
             return ("retrying" if delivery.attempts > 1 else "waiting"), f"attempt {delivery.attempts} is under way"
     return _waits(delivery, context)
