@@ -74,7 +74,7 @@ _LATE_POST = timedelta(seconds=10)  # after a post that was not answered in time
 _LOOK_UP_LEAVES_S = DEADLINE_S / 2  # of the deadline, for the post
 _REMEMBERED = 1000  # deliveries
 _PASSING = (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
-_WAITS = 3  # attempts of a delivery that wait for a history which Slack fails to read
+_LAST_WAIT = 2  # the number of the last attempt that does not post because reading the history failed
 _REPEATED = "An earlier attempt was not answered, so this may be a repetition."
 
 logger = logging.getLogger(__name__)
@@ -270,7 +270,7 @@ class ApiCalls:
         outcome = fault.failure.outcome if isinstance(fault, Unreachable) else self._refusal(fault)
         if not isinstance(outcome, RetryLater):
             return False
-        may_pass = outcome.reason in _PASSING and self._delivery.attempts <= _WAITS
+        may_pass = outcome.reason in _PASSING and self._delivery.attempts <= _LAST_WAIT
         return may_pass or outcome.reason == Reason.RATE_LIMITED
 
     # --- calls --------------------------------------------------------------------------------------------------
