@@ -309,7 +309,7 @@ Gate = Literal["group", "throttle", "mute", "silence", "flood", "fallback"]
 class Hold:
     """Why a message is not sent at once: it goes into a digest of this gate, which is sent at `until`.
 
-    `name` is the rule (for a group or throttle), the mute, the silence's id, the channel (for a flood), or the notifier
+    `name` is the rule (for a group or throttle), the mute, the silence's id, the limit (of a flood), or the notifier
     that failed (for a fallback); `key` distinguishes the digests of one gate, and `label` (JSON) is what the messages
     of this one have in common. With `drop` it is never sent.
     """
@@ -503,8 +503,8 @@ class SlackNotifier(Notifier):
 
     @property
     def _interval(self) -> timedelta:
-        # A twentieth more: two requests may arrive closer together than they were begun.
-        return (self.rate or Rate(count=1, per=timedelta(seconds=1))).interval * 1.05
+        # Somewhat more: two requests may arrive closer together than they were begun.
+        return (self.rate or Rate(count=1, per=timedelta(seconds=1))).interval * 1.08
 
     def thread_of(self, about: Message | Job) -> str | None:
         job_id = about.id if isinstance(about, Job) else about.job_id

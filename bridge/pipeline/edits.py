@@ -146,4 +146,4 @@ def _give_up(
 
 
 def _facts(edit: RootEdit, why: str = "") -> dict[str, str]:
-    return {"notifier": edit.notifier, "thread": edit.thread or "", **({"reason": why} if why else {})}
+    return {"notifier": edit.notifier, "root": edit.thread or "", **({"reason": why} if why else {})}

@@ -31,24 +31,38 @@ _POSTS, _TIER_3 = Rate(count=1, per=timedelta(seconds=1)), Rate(count=50, per=ti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How many requests are accepted within any such time; more are answered with 429. A burst is a longer time."""
+    """How many requests are accepted; more are answered with 429.
 
-    posts: Rate = _POSTS  # to a channel, and to an incoming webhook
-    tier3: Rate = _TIER_3  # of a method by a token
+    posts: to a channel, and to an incoming webhook, in the long run.
+    burst: so many of them at once; 1 leaves no room for a network that takes now longer, now shorter.
+    tier3: of a method by a token, within any such time.
+    """
+
+    posts: Rate = _POSTS
+    burst: int = 2
+    tier3: Rate = _TIER_3
 
 
 @dataclass(slots=True)
 class _Throttle:
-    """When the requests were accepted that still count."""
+    """What was accepted, by what it is limited by."""
 
+    _paid_until: dict[tuple[str, ...], float] = field(default_factory=dict)
     _accepted: dict[tuple[str, ...], deque[float]] = field(default_factory=dict)
 
-    def admit(self, key: tuple[str, ...], rate: Rate, now: float) -> None:
-        times = self._accepted.setdefault(key, deque())
-        while times and times[0] <= now - rate.per.total_seconds():
+    def admit_post(self, key: tuple[str, ...], limits: Limits, now: float) -> None:
+        interval_s = limits.posts.interval.total_seconds()
+        paid_until = max(self._paid_until.get(key, 0.0), now)
+        if (wait_s := paid_until - now - (limits.burst - 1) * interval_s) > 0:
+            raise _Ratelimited(wait_s)
+        self._paid_until[key] = paid_until + interval_s
+
+    def admit_call(self, key: tuple[str, ...], limits: Limits, now: float) -> None:
+        times, within_s = self._accepted.setdefault(key, deque()), limits.tier3.per.total_seconds()
+        while times and times[0] <= now - within_s:
             times.popleft()
-        if len(times) >= rate.count:
-            raise _Ratelimited(times[0] + rate.per.total_seconds() - now)
+        if len(times) >= limits.tier3.count:
+            raise _Ratelimited(times[0] + within_s - now)
         times.append(now)
 
 
@@ -140,10 +154,15 @@ class SlackLookAlike(WebServer):
         with self._lock:
             self.answered[method, outcome] += 1
 
-    def _admit(self, rate: Callable[[Limits], Rate], *key: str) -> None:
+    def _admit_post(self, *key: str) -> None:
         with self._lock:
             if self.limits:
-                self._throttle.admit(key, rate(self.limits), self.now())
+                self._throttle.admit_post(key, self.limits, self.now())
+
+    def _admit_call(self, method: str, caller: _Caller) -> None:
+        with self._lock:
+            if self.limits:
+                self._throttle.admit_call((method, caller.token), self.limits, self.now())
 
     # --- methods ------------------------------------------------------------------------------------------------
 
@@ -184,7 +203,7 @@ class SlackLookAlike(WebServer):
             raise SlackError("not_in_channel")
         if channel.is_archived:
             raise SlackError("is_archived")
-        self._admit(lambda limits: limits.posts, "chat.postMessage", channel.id)
+        self._admit_post("chat.postMessage", channel.id)
         text, blocks, metadata = self._content(arguments)
         posted = self.workspace.post(
             channel,
@@ -199,7 +218,7 @@ class SlackLookAlike(WebServer):
 
     def _update(self, caller: _Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
         caller.require("chat:write")
-        self._admit(lambda limits: limits.tier3, "chat.update", caller.token)
+        self._admit_call("chat.update", caller)
         # By a name it is not found, unlike in chat.postMessage.
         channel = self.workspace.channel(str(arguments.get("channel") or ""), by_id=True)
         if channel.is_archived:
@@ -227,7 +246,7 @@ class SlackLookAlike(WebServer):
         return self.workspace.replies(channel, str(arguments.get("ts")), arguments)
 
     def _readable(self, method: str, caller: _Caller, arguments: Mapping[str, Any]) -> Channel:
-        self._admit(lambda limits: limits.tier3, method, caller.token)
+        self._admit_call(method, caller)
         if not caller.scopes & HISTORY_SCOPES:
             caller.require("channels:history")
         channel = self.workspace.channel(str(arguments.get("channel") or ""), by_id=True)
@@ -237,7 +256,7 @@ class SlackLookAlike(WebServer):
         return channel
 
     def _info(self, caller: _Caller, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        self._admit(lambda limits: limits.tier3, "conversations.info", caller.token)
+        self._admit_call("conversations.info", caller)
         if not caller.scopes & READ_SCOPES:
             caller.require("channels:read")
         channel = self.workspace.channel(str(arguments.get("channel") or ""), by_id=True)
@@ -268,7 +287,7 @@ class SlackLookAlike(WebServer):
         channel = self.workspace.channel(request.path.rpartition("/")[2])
         if channel.is_archived:
             raise SlackError("is_archived")
-        self._admit(lambda limits: limits.posts, WEBHOOK, request.path)
+        self._admit_post(WEBHOOK, request.path)
         text, blocks, _ = self._content(_arguments(request))
         self.workspace.post(channel, "U001", text, blocks or [])
 

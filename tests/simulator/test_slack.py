@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ import requests
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
-from bridge.model import Rate
 from bridge.simulator.slack import ALL_SCOPES, DEMO_TOKEN, WEBHOOK, Limits
 from bridge.simulator.web import Answer, text_answer
 from bridge.simulator.workspace import Channel
@@ -275,7 +273,7 @@ def refused(after: int) -> dict[str, Any]:
 
 def test_a_channel_takes_a_message_a_second_by_whatever_it_is_called():
     clock = Clock()
-    with StrictSlack(channels=CHANNELS, limits=Limits(), clock=clock) as slack:
+    with StrictSlack(channels=CHANNELS, limits=Limits(burst=1), clock=clock) as slack:
         assert post(slack, "C1") == ACCEPTED
         assert [post(slack, named) for named in ("C1", "general", "#general")] == [refused(1)] * 3
         assert post(slack, "secret") == ACCEPTED  # another channel
@@ -285,15 +283,23 @@ def test_a_channel_takes_a_message_a_second_by_whatever_it_is_called():
         assert len(slack.posts) == 3
 
 
-def test_a_burst_is_a_limit_over_a_longer_time():
+def test_a_burst_is_taken_and_then_as_many_as_in_the_long_run():
     clock = Clock()
-    limits = Limits(posts=Rate(count=3, per=timedelta(seconds=3)))
-    with StrictSlack(limits=limits, clock=clock) as slack:
-        assert [post(slack) for _ in range(4)] == [ACCEPTED] * 3 + [refused(3)]
-        clock.now += 2.5
-        assert post(slack) == refused(1)
-        clock.now += 0.5
-        assert post(slack) == ACCEPTED
+    with StrictSlack(limits=Limits(burst=3), clock=clock) as slack:
+        assert [post(slack) for _ in range(4)] == [ACCEPTED] * 3 + [refused(1)]
+        clock.now += 1
+        assert [post(slack), post(slack)] == [ACCEPTED, refused(1)]
+        clock.now += 60
+        assert [post(slack) for _ in range(4)] == [ACCEPTED] * 3 + [refused(1)]
+
+
+def test_a_message_a_second_passes_although_the_network_is_uneven():
+    clock = Clock()
+    began = clock.now
+    with StrictSlack(limits=Limits(), clock=clock) as slack:
+        for n in range(20):
+            clock.now = began + n + (0.3 if n % 2 else 0)
+            assert post(slack) == ACCEPTED
 
 
 @pytest.mark.parametrize("method", ["chat.update", "conversations.history", "conversations.replies"])
@@ -535,7 +541,7 @@ def test_an_incoming_webhook_says_why_it_refuses(channel: str, said: Any, refusa
 
 def test_each_incoming_webhook_has_a_limit():
     clock = Clock()
-    with StrictSlack(limits=Limits(), clock=clock) as slack:
+    with StrictSlack(limits=Limits(burst=1), clock=clock) as slack:
         assert hooked(slack, {"text": "hi"}) == (200, "ok")
         assert hooked(slack, {"text": "hi"}) == (429, "rate_limited")
         assert hooked(slack, {"text": "hi"}, "C2") == (200, "ok")

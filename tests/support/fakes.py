@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from sqlalchemy import event, text
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import Attempt, Delivery, Description, Job, Outcome, Page, Place, Sent, Stream, Watch
+from bridge.model import Attempt, Delivery, Description, Job, Outcome, Page, Place, RootEdit, Sent, Stream, Watch
 from bridge.record.database import Database
 from tests.conftest import Opener, PostgresServer
 from tests.support.nouns import BUCKET, Clock
@@ -134,6 +135,34 @@ def accept(_: Delivery) -> Outcome | None:
 
 
 @dataclass
+class FakeChannels:
+    """Slack's channels, as a FakeTransport answers for them: what was posted, and what each root shows."""
+
+    refuses: Callable[[Delivery], Outcome | None] = lambda _: None  # instead of accepting
+    posts: list[str] = field(default_factory=list)  # titles, roots and replies
+    roots: dict[str, list[str]] = field(default_factory=dict)  # by thread: the titles that its root has shown
+    edits: int = 0
+
+    def __call__(self, delivery: Delivery) -> Outcome | None:
+        if refused := self.refuses(delivery):
+            return refused
+        title = json.loads(delivery.wanted.says if delivery.wanted and not delivery.root else delivery.says)["title"]
+        if isinstance(delivery, RootEdit):
+            self.edits += 1
+            self.roots[delivery.thread or ""].append(title)
+            return Sent(receipt=delivery.root, shown_no=delivery.wanted_no)
+        self.posts.append(title)
+        if delivery.root or not delivery.thread:
+            return Sent()
+        self.roots[delivery.thread] = [title]
+        return Sent(receipt=f"C1:{len(self.posts)}:C024BE91L", shown_no=delivery.wanted_no)
+
+    def shows(self) -> list[str]:
+        """Return what the roots show, in the order of their posts."""
+        return [shown[-1] for shown in self.roots.values()]
+
+
+@dataclass
 class FakeTransport:
     """Ends what was begun at the next `wait`: `answer` gives the outcome, or None while it is in flight."""
 
@@ -144,7 +173,7 @@ class FakeTransport:
     begun: list[Delivery] = field(default_factory=list)
     began_at: dict[str, datetime] = field(default_factory=dict)  # by delivery, the last time
     waited: list[float] = field(default_factory=list)
-    flying: dict[int, Delivery] = field(default_factory=dict)
+    flying: dict[str, Delivery] = field(default_factory=dict)  # by id
     most: int = 0
     woken: int = 0
 
@@ -155,7 +184,7 @@ class FakeTransport:
     def begin(self, delivery: Delivery) -> None:
         self.begun.append(delivery)
         self.began_at[delivery.id] = self.clock()
-        self.flying[delivery.n] = delivery
+        self.flying[delivery.id] = delivery
         self.most = max(self.most, self.in_flight)
 
     def wait(self, timeout_s: float) -> Sequence[Attempt]:
@@ -164,7 +193,7 @@ class FakeTransport:
         answers = [(one, self.answer(one)) for one in self.flying.values()]
         for one, outcome in answers:
             if outcome is not None:
-                del self.flying[one.n]
+                del self.flying[one.id]
         return [
             Attempt(delivery=one, outcome=outcome, started_at=self.clock(), seconds=0.1, status=self.status(one))
             for one, outcome in answers

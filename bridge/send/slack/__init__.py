@@ -44,7 +44,7 @@ class Slack(ManyRequests):
     def facts(self) -> dict[str, Any]:
         notifier = self._notifier
         target = origin(notifier.url) if notifier.url else notifier.channel
-        return {"target": target, "thread": notifier.thread, "update": notifier.update}
+        return {"target": target, "thread": notifier.thread, "update": notifier.update, "flood": notifier.flood}
 
     def preview(self, delivery: Delivery, *, at: datetime, agent: str) -> Preview:  # noqa: ARG002 - no request is shown
         return preview(delivery, self._notifier, at=at)

@@ -79,7 +79,7 @@ ERRORS: Mapping[str, Meaning] = {
     "invalid_auth": _pause(Reason.AUTH, _NEW_TOKEN),
     "is_bot": _pause(Reason.AUTH, _NEW_TOKEN),
     "missing_scope": _pause(Reason.AUTH, _SCOPE),
-    "no_permission": _pause(Reason.AUTH, _SCOPE),
+    "no_permission": _pause(Reason.AUTH, _INVITE),
     "not_allowed_token_type": _pause(Reason.AUTH, _NEW_TOKEN),
     "not_authed": _pause(Reason.AUTH, _NEW_TOKEN),
     "org_login_required": _pause(Reason.AUTH, _MIGRATION),
