@@ -61,7 +61,7 @@ def test_refused_blocks_are_sent_as_plain_text_at_once(notifier: dict, status: i
     first, second = slack.contents
     assert first["blocks"]
     assert not second.get("blocks")
-    assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\n\nqueue: vod")
+    assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\nqueue: vod")
     assert (second["unfurl_links"], second["unfurl_media"]) == (False, False)
 
 
