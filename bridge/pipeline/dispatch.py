@@ -345,7 +345,13 @@ class Dispatcher:
         if first is not None and delivery.retry_due is not None:
             first = counts_from(first=first, due=delivery.retry_due, breaker=breaker, now=begun)
         until = now + (outcome.after or _LIMIT_PAUSE)
-        return Ended(attempt, until, first, None if first is None else begun)
+        notifier = self.book().notifiers.get(delivery.notifier)
+        own = notifier.limit_of(delivery.channel) if notifier else None
+        # Claims ask the limit of the channel: what waits for another one (of reads, of edits) is not claimed before.
+        return Ended(
+            attempt, until, retry_from=first, retry_due=None if first is None else begun,
+            keeps_place=own is not None and own.name == outcome.limit,
+        )  # fmt: skip
 
     def _collect(self, timeout_s: float) -> None:
         self._take(self.transport.wait(timeout_s))

@@ -6,7 +6,19 @@ import json
 
 from sqlalchemy import update
 
-from bridge.model import CANCEL, FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Reason, Rejected, RetryLater, RootEdit
+from bridge.model import (
+    CANCEL,
+    FAILED,
+    RUNNING,
+    SUBMITTED,
+    SUCCESS,
+    Delivery,
+    Reason,
+    Rejected,
+    RetryLater,
+    RootEdit,
+    Sent,
+)
 from bridge.pipeline.housekeeping import CLAIM_LEASE
 from bridge.record.outbox import entries
 from bridge.record.schema import threads
@@ -51,6 +63,22 @@ def test_a_root_is_edited_once_at_a_time(slack: SlackRig) -> None:
     slack.transport.answer = slack.channels
     slack.lives(seconds(5))
     assert slack.channels.roots["clips-1250000000/j1"] == ["j1 Submitted", "j1 Running", "j1 Success"]
+
+
+def test_a_new_root_stays_the_root_although_an_edit_of_the_old_one_is_accepted_after_it(slack: SlackRig) -> None:
+    slack.begin()
+    slack.sees("j1", state=SUBMITTED)
+    begins_anew = Sent(receipt="C1:9:C024BE91L", shown_no=2)
+    slack.transport.answer = lambda delivery: None if isinstance(delivery, RootEdit) else begins_anew
+    slack.moves("j1", RUNNING)
+    for _ in range(4):
+        slack.clock.advance(seconds(2))
+        slack.dispatcher.run_once()
+    slack.transport.answer = slack.channels
+    slack.lives(seconds(10))
+    thread = slack.thread()
+    assert (thread["receipt"], thread["lease"]) == ("C1:9:C024BE91L", None)
+    assert thread["shown_no"] == thread["wanted_no"]
 
 
 @on_both

@@ -19,7 +19,7 @@ from tests.support.rig import Rig
 from tests.support.strict_slack import StrictSlack
 from tests.support.waiting import wait_until
 
-POST = "chat.postMessage"
+POST, HISTORY = "chat.postMessage", "conversations.history"
 
 GIVEN = """
 [[watch]]
@@ -109,6 +109,21 @@ def test_a_root_whose_worker_was_killed_before_it_was_recorded_is_adopted(stage:
     stage.sees("j1", state="Running")
     stage.lives(minutes(10), step=seconds(20))
     assert_one_true_thread(stage)
+
+
+def test_a_look_up_that_slack_limits_is_not_repeated_before_its_time_and_holds_up_no_other_message(
+    stage: Stage,
+) -> None:
+    stage.slack.spoil = losing_the_first(POST)
+    stage.sees("j0", state="Submitted")
+    busy = Answer(status=429, body=b'{"ok":false,"error":"ratelimited"}', headers={"Retry-After": "60"})
+    stage.slack.fault = lambda request: busy if request.path.endswith(HISTORY) else None
+    stage.lives(seconds(8), step=seconds(1))
+    stage.sees("j1", "j2", "j3", "j4")
+    stage.lives(seconds(30), step=seconds(1))
+    assert len([request for request in stage.slack.requests if request.path.endswith(HISTORY)]) == 1
+    assert len(stage.slack.posts) == 5
+    assert [row["attempts"] for row in stage.deliveries() if row["job"] == "j0"] == [1]
 
 
 def assert_one_true_thread(stage: Stage) -> None:

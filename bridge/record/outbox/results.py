@@ -45,6 +45,7 @@ _KEEPS_PLACE = _FAILED.values(
     state=WAITING, attempts=deliveries.c.attempts - 1, retry_from=bindparam("b_retry_from"),
     retry_due=bindparam("b_retry_due"),
 )  # fmt: skip
+_LOSES_PLACE = _KEEPS_PLACE.values(due_at=bindparam("due"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Ended:
     again_at: datetime | None = None
     retry_from: timedelta | None = None
     retry_due: timedelta | None = None
+    keeps_place: bool = True  # where a shared limit was reached: it is claimed when that is free
 
     @property
     def dead(self) -> bool:
@@ -131,7 +133,9 @@ def _settle_failed(tx: Connection, end: Ended, outcome: RetryLater | Rejected, n
     retry = {"b_retry_from": run_ms(end.retry_from), "b_retry_due": run_ms(end.retry_due)}
     if isinstance(outcome, RetryLater) and outcome.limit:
         limits.hold(tx, outcome.limit, due)
-        return tx.execute(_KEEPS_PLACE, values | retry).rowcount == 1
+        if end.keeps_place:
+            return tx.execute(_KEEPS_PLACE, values | retry).rowcount == 1
+        return tx.execute(_LOSES_PLACE, values | retry | {"due": ms(due)}).rowcount == 1
     is_mine = tx.execute(_PUT_OFF, values | retry | {"due": ms(due)}).rowcount == 1
     if is_mine:
         _postpone_successors(tx, delivery, due)

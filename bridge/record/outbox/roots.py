@@ -188,8 +188,9 @@ def shown(tx: Connection, edit: RootEdit, receipt: str, *, now: datetime) -> boo
     """
     done = {"receipt": storable(receipt), "used_at": ms(now), "due_at": ms(now), "shown_no": edit.wanted_no}
     mine = update(threads).where(_row(edit), threads.c.lease == edit.lease)
-    if tx.execute(mine.values({**done, **_FRESH, **_FREE})).rowcount == 1:
+    if tx.execute(mine.where(threads.c.receipt == edit.root).values({**done, **_FRESH, **_FREE})).rowcount == 1:
         return True
+    tx.execute(mine.values(_FREE))  # another root has taken its place
     tx.execute(update(threads).where(_row(edit)).values(_wish(ms(now))))
     return False
 
