@@ -609,7 +609,7 @@ class Delivery:
     retry_from: timedelta | None = None  # the run clock at its first attempt
     retry_due: timedelta | None = None  # and at the end of its last pause
     since: datetime | None = None  # when it was put into the outbox, or resent
-    unsure: bool = False  # an earlier attempt was not answered, or failed at the receiver: it may have been accepted
+    unsure_at: datetime | None = None  # the end of an attempt without an answer, which may have been accepted
     wanted: Content | None = None
     wanted_no: int = 0
 
@@ -669,6 +669,7 @@ class Reason(StrEnum):
     CHANNEL = "channel"  # it does not exist, or the app has no access
     GONE = "gone"  # the receiver or its address, for good
     LOST = "lost"  # with its worker: the outcome is unknown
+    UNCONFIRMED = "unconfirmed"  # an earlier attempt may still turn out to have been accepted
     OTHER = "other"
 
 

@@ -277,3 +277,18 @@ def test_nothing_that_people_wrote_in_the_channel_is_kept(channels: Channels) ->
     channels.send(**AGAIN)
     assert channels.last
     assert (channels.last.status, channels.last.body) == (200, b"")
+
+
+def test_a_message_that_may_still_appear_is_waited_for(channels: Channels) -> None:
+    outcome = channels.send(**AGAIN | {"unsure_at": NOON - timedelta(seconds=4)})
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.reason, outcome.after) == (Reason.UNCONFIRMED, timedelta(seconds=6))
+    assert channels.slack.posts == []
+
+
+@pytest.mark.parametrize(
+    "ago", [timedelta(seconds=10), timedelta(hours=-5)], ids=["long ago", "the clock was set back"]
+)
+def test_a_message_that_did_not_appear_in_time_is_posted(channels: Channels, ago: timedelta) -> None:
+    assert isinstance(channels.send(**AGAIN | {"unsure_at": NOON - ago}), Sent)
+    assert len(channels.slack.posts) == 1

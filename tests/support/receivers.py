@@ -9,7 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import ip_network
 from typing import Any, Self
 
@@ -189,7 +189,7 @@ def a_root_edit(**changes: Any) -> RootEdit:
 
 
 # What a delivery has whose first attempt was not answered, and what the second message says where nobody can look.
-AGAIN: dict[str, Any] = {"attempts": 2, "unsure": True, "since": NOON}
+AGAIN: dict[str, Any] = {"attempts": 2, "unsure_at": NOON - timedelta(minutes=1), "since": NOON}
 REPETITION = "An earlier attempt was not answered, so this may be a repetition."
 
 

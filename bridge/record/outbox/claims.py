@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from bridge.model import Breaker, Delivery, Reason, SharedLimit
 from bridge.record.clocks import run_at, run_ms
-from bridge.record.database import at, ms
+from bridge.record.database import at, maybe_at, ms
 from bridge.record.outbox import entries, limits, roots
 from bridge.record.outbox.limits import LimitState
 from bridge.record.schema import (
@@ -194,17 +194,18 @@ def _fields(table: FromClause) -> list[ColumnElement[Any]]:
 _UNSURE = (Reason.TIMEOUT, Reason.CONNECTION, Reason.SERVER_ERROR, Reason.LOST, Reason.OTHER)
 
 
-def _is_unsure(claimed: FromClause) -> ColumnElement[bool]:
-    """Return the condition that an earlier attempt may have been accepted."""
-    before = exists().where(attempts.c.delivery == claimed.c.n, attempts.c.reason.in_(_UNSURE))
-    return and_(claimed.c.attempts > literal_column("1"), before)
+def _unsure_at(claimed: FromClause) -> ColumnElement[int | None]:
+    """Return when the last attempt ended that may have been accepted although it was not answered."""
+    ended = select(func.max(attempts.c.started_at + attempts.c.ms))
+    before = ended.where(attempts.c.delivery == claimed.c.n, attempts.c.reason.in_(_UNSURE)).scalar_subquery()
+    return case((claimed.c.attempts > literal_column("1"), before))
 
 
 def _read(claimed: FromClause) -> Select[Any]:
     """Return the select that reads what is sent with the deliveries of `claimed`."""
     said = (
         messages.c.happened_at, messages.c.event, messages.c.says, threads.c.receipt.label("root"), threads.c.wanted,
-        threads.c.wanted_no, _is_unsure(claimed),
+        threads.c.wanted_no, _unsure_at(claimed),
     )  # fmt: skip
     thread = and_(threads.c.notifier == claimed.c.notifier, threads.c.thread == claimed.c.thread)
     return (
@@ -227,12 +228,12 @@ _READ = _read(deliveries).where(_n.in_(bindparam("numbers", expanding=True)))
 def _delivery(row: Sequence[Any]) -> Delivery:
     # Unpacked, not by names: this is done for every delivery, and takes a third of the time.
     n, id_, _, notifier, attempts, lease, thread, note, lost, body, channel, retry_from, retry_due, *message = row
-    since, happened_at, event, says, root, wanted, wanted_no, unsure = message
+    since, happened_at, event, says, root, wanted, wanted_no, unsure_at = message
     return Delivery(
         n=n, id=id_, notifier=notifier, attempts=attempts, lease=lease or "", thread=thread, root=root or None,
         note=note, lost=lost, body=body, channel=channel, retry_from=run_at(retry_from), retry_due=run_at(retry_due),
         happened_at=at(happened_at), event=event, says=says, since=at(since), wanted=roots.content(wanted),
-        wanted_no=wanted_no or 0, unsure=bool(unsure),
+        wanted_no=wanted_no or 0, unsure_at=maybe_at(unsure_at),
     )  # fmt: skip
 
 

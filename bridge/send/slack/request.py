@@ -70,7 +70,7 @@ class Receipt:
 # --- requests -------------------------------------------------------------------------------------------------------
 
 _NO_PREVIEWS = {"unfurl_links": False, "unfurl_media": False}
-_LATE_POST = timedelta(seconds=10)  # after a post that was not answered in time: it may appear late
+_LATE_POST = timedelta(seconds=10)  # so long after an attempt that was not answered its message may still appear
 _LOOK_UP_LEAVES_S = DEADLINE_S / 2  # of the deadline, for the post
 _REMEMBERED = 1000  # deliveries
 _PASSING = (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
@@ -101,7 +101,7 @@ def post_to_hook(
     refused: RefusedBlocks,
 ) -> Outcome:  # fmt: skip
     """Send one delivery through an incoming webhook."""
-    shown = _perhaps_repeated(delivery) if delivery.unsure else delivery
+    shown = _perhaps_repeated(delivery) if delivery.unsure_at else delivery
     if delivery not in refused:
         text, made = blocks(shown, now)
         reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
@@ -125,6 +125,14 @@ def _limited(outcome: Outcome, limit: SharedLimit | None) -> Outcome:
     return outcome
 
 
+class MayAppear(Exception):
+    """An attempt that was not answered is too young to be sure that Slack did not accept it."""
+
+    def __init__(self, time: timedelta) -> None:
+        super().__init__()
+        self.time = time
+
+
 class ApiCalls:
     """What one delivery, or one edit, needs of the Web API."""
 
@@ -144,6 +152,8 @@ class ApiCalls:
         """Post a reply under the root, or a new root, unless an earlier attempt turns out to have done so."""
         try:
             return self._posted()
+        except MayAppear as waits:
+            return RetryLater("an earlier attempt may still appear in Slack", Reason.UNCONFIRMED, after=waits.time)
         except SlackApiError as fault:
             return self._refusal(fault)
 
@@ -243,7 +253,7 @@ class ApiCalls:
         Where that cannot be read, the message will say so. Raises SlackApiError or Unreachable if it can soon.
         """
         self._may_repeat = False
-        if not self._delivery.unsure:
+        if not self._delivery.unsure_at:
             return None
         try:
             with self._client.transport.leaving(_LOOK_UP_LEAVES_S):
@@ -261,6 +271,9 @@ class ApiCalls:
         channel, thread_ts = (root.channel, root.ts) if root else (self._channel, None)
         message = find(self._client, self._delivery, channel=channel, thread_ts=thread_ts, now=self._now)
         if message is None:
+            waits = (self._delivery.unsure_at or self._now) + _LATE_POST - self._now
+            if timedelta() < waits <= _LATE_POST:  # longer: the clock was set back
+                raise MayAppear(waits)
             return None
         logger.info("slack had accepted an earlier attempt", extra={"delivery": self._delivery.id})
         return Sent(receipt=None if root else self._receipt({"channel": channel, "ts": message.get("ts")}))

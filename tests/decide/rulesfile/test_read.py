@@ -46,11 +46,11 @@ def test_a_watch_is_a_stream_for_each_tag_and_queue_and_a_queue_goes_by_its_alia
     assert streams == [("Transcode", "p22"), ("Transcode", "p33"), ("Snapshot", "p22"), ("Snapshot", "p33")]
 
 
-def test_a_slack_bot_sends_one_at_a_time_and_one_a_second():
+def test_a_slack_bot_sends_one_a_second_and_does_not_wait_for_slow_answers():
     text = notifier('type = "slack"', 'channel = "C1"', 'token = { env = "TOKEN" }', 'thread = "job"')
     bot = a_rulebook(WATCH + RULE + text, {"TOKEN": " xoxb-1\n"}).notifiers["hook"]
     assert isinstance(bot, SlackNotifier)
-    assert (bot.token, bot.thread, bot.max_in_flight) == ("xoxb-1", "job", 1)
+    assert (bot.token, bot.thread, bot.max_in_flight, bot.flood) == ("xoxb-1", "job", 16, 20)
     assert bot.rate == Rate(count=1, per=timedelta(seconds=1))
 
 
