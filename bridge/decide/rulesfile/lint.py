@@ -110,7 +110,7 @@ class Linter:
                 self._note(("notifier", name), "no rule notifies it")
         for at, rule in rules:
             self._of_digests(rule, at, notifiers)
-            self._of_mention(rule, at, notifiers)
+            self._of_slack_keys(rule, at, notifiers)
         templates = {name for _, rule in rules for name in _strings(rule.get("template"))}
         for name in self._tables.names("template"):
             if name not in templates:
@@ -124,10 +124,14 @@ class Linter:
                     text = f'digests do not have the body of notifier "{name}": they come in the default form'
                     self._note(("rule", at, key), text)
 
-    def _of_mention(self, rule: Mapping[str, object], at: int, notifiers: Mapping[str, Notifier]) -> None:
+    def _of_slack_keys(self, rule: Mapping[str, object], at: int, notifiers: Mapping[str, Notifier]) -> None:
         known = [notifiers[name] for name in _strings(rule.get("notify")) if name in notifiers]
-        if "mention" in rule and known and not any(notifier.is_for_people for notifier in known):
-            self._note(("rule", at, "mention"), "mentions nobody: it is for Slack, and notify names no Slack notifier")
+        for key, effect in _OF_SLACK.items():
+            if rule.get(key) and known and not any(notifier.is_for_people for notifier in known):
+                self._note(("rule", at, key), f"{effect}: it is for Slack, and notify names no Slack notifier")
+
+
+_OF_SLACK = {"mention": "mentions nobody", "urgent": "has no effect"}
 
 
 class Polled:

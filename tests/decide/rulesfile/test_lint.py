@@ -268,11 +268,14 @@ def test_a_digest_for_a_webhook_with_a_body_of_its_own_is_a_warning(line):
 SLACK = '[notifier.ops]\ntype = "slack"\nchannel = "C1"\ntoken = { env = "T" }\n'
 
 
-def test_a_mention_that_no_slack_notifier_makes_is_a_warning():
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [('mention = ["here"]', 'key "mention": mentions nobody'), ("urgent = true", 'key "urgent": has no effect')],
+)
+def test_a_key_for_slack_that_no_slack_notifier_reads_is_a_warning(key: str, says: str):
     def found(notify: str) -> list[str]:
-        text = WATCH + RULE.replace('"hook"', notify) + 'mention = ["here"]\n' + HOOK + SIGNED + "\n" + SLACK
+        text = WATCH + RULE.replace('"hook"', notify) + f"{key}\n" + HOOK + SIGNED + "\n" + SLACK
         return warnings(text, {"S": SECRET, "T": "xoxb-1"})
 
-    said = 'rule "r1", key "mention": mentions nobody: it is for Slack, and notify names no Slack notifier'
-    assert f"9: warning: {said}" in found('"hook"')
+    assert f'9: warning: rule "r1", {says}: it is for Slack, and notify names no Slack notifier' in found('"hook"')
     assert found('["hook", "ops"]') == []

@@ -22,6 +22,13 @@ CMS = WEBHOOK + 'url = "https://a.example.com"\n'
         (SLACK + 'channel = "C1"', ': channel needs token = { env = "SLACK_BOT_TOKEN" }'),
         (INCOMING + "update = true", ', key "update": an incoming webhook has no threads and no updates; they need'),
         (INCOMING + 'token = { env = "U" }', ', key "token": an incoming webhook takes no token; take it out, or'),
+        (
+            INCOMING + "flood = true",
+            ', key "flood": true is neither a number of messages from 1 to 10,000, such as 20, nor',
+        ),
+        (INCOMING + "flood = 0", ', key "flood": 0 is neither a number of messages from 1 to 10,000, such as 20, nor'),
+        (INCOMING + 'flood = "20"', ', key "flood": "20" is neither a number of messages from 1 to 10,000, such as 20'),
+        (CMS + "flood = 20", ': unknown key "flood"; there are retry, fallback, max_in_flight, rate, type, url'),
         (SLACK + 'url = "https://hooks.slack.com/SECRET"', ', key "url": write url = { env = "NAME" }, with the name'),
         (WEBHOOK + 'url = { env = "MISSING" }', ', key "url": environment variable MISSING is not set'),
         (WEBHOOK + 'url = { env = "EMPTY" }', ', key "url": environment variable EMPTY is empty'),
