@@ -269,6 +269,7 @@ class Dispatcher:
         edited = [(edit, result) for result in judged if isinstance(edit := result.attempt.delivery, RootEdit)]
         lost = results.settle(tx, ended, now=now) if ended else frozenset()
         kept = [result for result in ended if result.attempt.delivery.n not in lost]
+        edits.catch_up(tx, [result.attempt for result in kept], self.book(), now)
         self._count_failures(tx, [result.attempt for result in (*kept, *(result for _, result in edited))], now)
         if edited:
             edits.settle(tx, edited, self.book(), lease=f"{self.worker}.{next(self._claims)}", now=now)

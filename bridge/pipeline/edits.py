@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,17 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import Attempt, Reason, Rejected, RetryLater, RootEdit, Sent, SharedLimit
+from bridge.model import (
+    Attempt,
+    Content,
+    Delivery,
+    Reason,
+    Rejected,
+    RetryLater,
+    RootEdit,
+    Sent,
+    SharedLimit,
+)
 from bridge.pipeline.housekeeping import CLAIM_LEASE, notify_fallbacks, retry_of
 from bridge.record.outbox import claims, entries, limits, results, roots
 from bridge.record.outbox.results import Ended
@@ -92,6 +103,24 @@ def settle(
                 roots.release_orphans(tx, book.updating, now=now)
             case Rejected(why=why):
                 _give_up(tx, edit, end.attempt, book, lease=lease, before=None, why=why, now=now)
+
+
+def catch_up(tx: Connection, attempts: Iterable[Attempt], book: Rulebook, now: datetime) -> None:
+    """Let roots show what was sent under them, if that is newer: a worker of an older version put it there."""
+    sent = [attempt.delivery for attempt in attempts if isinstance(attempt.outcome, Sent) and attempt.delivery.root]
+    for delivery in sent if book.updating else ():
+        notifier, thread = delivery.notifier, delivery.thread
+        if thread and notifier in book.updating and _is_newer(delivery):
+            roots.want(tx, {(notifier, thread): Content(delivery.says, delivery.event, delivery.happened_at)}, now=now)
+
+
+def _is_newer(delivery: Delivery) -> bool:
+    """Tell whether a delivery is about a later transition of its job than what its root should show."""
+    event = json.loads(delivery.event)
+    if not (delivery.thread or "").endswith(f"/{event.get('subject')}"):
+        return False  # the thread of a workflow: its root counts jobs
+    wanted = json.loads(delivery.wanted.event) if delivery.wanted else {}
+    return int(event.get("sequence", 0)) > int(wanted.get("sequence", 0))
 
 
 def _shown(tx: Connection, edit: RootEdit, receipt: str, now: datetime) -> None:

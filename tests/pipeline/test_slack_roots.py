@@ -324,6 +324,17 @@ def test_a_root_of_a_version_before_is_edited_when_its_job_moves(slack: SlackRig
     assert len(slack.channels.roots["clips-1250000000/j1"]) == 2
 
 
+def test_what_a_version_before_put_under_a_root_shows_on_it_when_it_is_sent(slack: SlackRig) -> None:
+    slack.begin()
+    slack.sees("j1", state=SUBMITTED)
+    slack.moves("j1", SUCCESS)
+    with slack.db.write() as tx:
+        tx.execute(update(threads).values(wanted=None, wanted_no=0, shown_no=0, receipt="C1:1:C024BE91L:1"))
+    slack.lives(seconds(5))
+    assert slack.channels.posts == ["j1 Submitted", "j1 Success"]
+    assert slack.channels.shows() == ["j1 Success"]
+
+
 # --- workflows ----------------------------------------------------------------------------------------------
 
 

@@ -259,8 +259,8 @@ def test_a_thread_goes_on_in_the_channel_that_the_job_names(root: str, thread: s
         ("C1:170.5", Receipt("C1", "170.5")),
         ("C1:170.5:general", Receipt("C1", "170.5", "general")),
         ("C1:170.5:2026", Receipt("C1", "170.5", "2026")),
-        ("C1:170.5:general:3", Receipt("C1", "170.5", "general")),
-        ("C1:170.5:a:b:3", Receipt("C1", "170.5", "a:b")),
+        ("C1:170.5:general:3", Receipt("C1", "170.5", "general", 3)),
+        ("C1:170.5:a:b:3", Receipt("C1", "170.5", "a:b", 3)),
         ("nonsense", None),
         ("C1:", None),
         (":170.5", None),
@@ -269,4 +269,11 @@ def test_a_thread_goes_on_in_the_channel_that_the_job_names(root: str, thread: s
 )
 def test_receipts_of_every_age_are_read(text: str, receipt: Receipt | None) -> None:
     assert Receipt.parse(text) == receipt
-    assert receipt is None or Receipt.parse(str(receipt)) == receipt
+    assert receipt is None or Receipt.parse(str(receipt)) == replace(receipt, sequence=0)
+
+
+def test_an_edit_that_is_older_than_what_an_older_version_has_shown_is_not_made() -> None:
+    slack = ScriptedSlack()
+    event = '{"subject":"j1","sequence":"0000000002"}'
+    assert slack.edit(event=event, root="C9:170.5:C1:3") == Sent("C9:170.5:C1", shown_no=3)
+    assert slack.calls == []

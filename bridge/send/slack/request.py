@@ -43,25 +43,27 @@ from bridge.send.slack.history import ThreadGone, Unreadable, find, metadata
 
 # --- what is kept of the first message of a thread, so that later ones find it --------------------------------------
 
-_SHAPE = re.compile(r"([^:]+):([^:]+)(?::(.+?)(?::\d+)?)?")
+_SHAPE = re.compile(r"([^:]+):([^:]+)(?::(.+?)(?::(\d{1,9}))?)?")
 _PLACE = re.compile(r"[\w.-]{1,100}")  # a channel's id, or a message's time, in an answer
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Written as "C1:171.5:general"; the last part may be missing in what is read, and older versions wrote a fourth.
+    """Written as "C1:171.5:general"; the last part may be missing in what is read.
 
-    `channel` is Slack's id for what was `configured`, which may be a name.
+    `channel` is Slack's id for what was `configured`, which may be a name. Older versions wrote a fourth part, the
+    sequence of the state that the message shows: they may still edit it.
     """
 
     channel: str
     ts: str
     configured: str | None = None
+    sequence: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
         match = _SHAPE.fullmatch(text)
-        return cls(match[1], match[2], match[3]) if match else None
+        return cls(match[1], match[2], match[3], int(match[4] or 0)) if match else None
 
     def __str__(self) -> str:
         return ":".join(filter(None, (self.channel, self.ts, self.configured)))
@@ -170,6 +172,8 @@ class ApiCalls:
         root, notifier = Receipt.parse(self._delivery.root or ""), self._notifier
         if root is None or notifier.url or root.configured not in (None, notifier.channel, *notifier.channels):
             return Rejected("the root is not in a channel of the notifier", Reason.GONE)
+        if root.sequence > int(json.loads(self._delivery.event).get("sequence", 0)):
+            return Sent(receipt=str(root), shown_no=self._shown_no)  # a worker of an older version was faster
         try:
             return self._edited(root)
         except SlackApiError as fault:

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(40), primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
+        if_not_exists=True,
     )
     op.create_table(
         "rate_limit",
@@ -33,9 +34,11 @@ def upgrade() -> None:
         sa.Column("not_before", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("served", sa.String(100)),
         sa.Column("claims", sa.BigInteger, nullable=False, server_default="0"),
+        if_not_exists=True,
     )
     if op.get_bind().dialect.name == "postgresql":
-        # Each by itself, so that nobody waits for a table while an index is built.
+        # Each by itself, so that nobody waits for a table while an index is built. What is cut off is completed by the
+        # next upgrade.
         with op.get_context().autocommit_block():
             for table, column in _columns():
                 op.add_column(table, column, if_not_exists=True)
