@@ -309,7 +309,7 @@ Gate = Literal["group", "throttle", "mute", "silence", "flood", "fallback"]
 class Hold:
     """Why a message is not sent at once: it goes into a digest of this gate, which is sent at `until`.
 
-    `name` is the rule (for a group or throttle), the mute, the silence's id, the channel (for a flood), or the notifier
+    `name` is the rule (for a group or throttle), the mute, the silence's id, the limit (of a flood), or the notifier
     that failed (for a fallback); `key` distinguishes the digests of one gate, and `label` (JSON) is what the messages
     of this one have in common. With `drop` it is never sent.
     """

@@ -90,6 +90,24 @@ MUTANTS = (
         ("tests/send/test_slack_threads.py",),
     ),
     Mutant(
+        "posting to Slack again what was not answered",
+        "bridge.send.slack.request:find",
+        "lambda *_, **__: None",
+        ("tests/send/test_slack_lost.py",),
+    ),
+    Mutant(
+        "taking any message of the bridge for a Slack post that was not answered",
+        "bridge.send.slack.history:_is_of",
+        "lambda message, delivery: original(message, delivery) or 'metadata' in message",
+        ("tests/send/test_slack_lost.py",),
+    ),
+    Mutant(
+        "letting a Slack look-up use up the deadline",
+        "bridge.send.slack.client:SlackTransport.leaving",
+        "lambda self, seconds: original(self, 0)",
+        ("tests/send/test_slack_history.py",),
+    ),
+    Mutant(
         "letting slack-sdk know where Slack is",
         "bridge.send.slack.client:SlackWebClient.__init__",
         "lambda self, transport, *, token, base_url: (original(self, transport, token=token, base_url=base_url),"

@@ -24,6 +24,7 @@ from bridge import settings as settings_module
 from bridge.cli.common import Facts, count_of, fail
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
+from bridge.send.slack.blocks import read
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received, WebhookReceiver
@@ -186,7 +187,8 @@ class _Messages:
     def print_new(self) -> None:
         posts, hooks = self._slack.posts, self._receiver.received
         for post in posts[self._posts :]:
-            _print("slack", " — ".join(post.text.splitlines()[:2]))
+            text = "".join(piece.text for piece in read(post.text))
+            _print("slack", " — ".join(text.splitlines()[:2]))
         for hook in hooks[self._hooks :]:
             _print("webhook", _hook_line(hook) + self._remark(hook))
         self._posts, self._hooks = len(posts), len(hooks)

@@ -392,7 +392,8 @@ class Dispatcher:
 def _is_unanswered(attempt: Attempt) -> bool:
     """Tell whether nobody answered. A receiver that refuses a message, or asks for time, is there."""
     outcome = attempt.outcome
-    return isinstance(outcome, RetryLater) and not outcome.whole_notifier and attempt.status in _NO_ANSWER
+    asks_for_time = isinstance(outcome, RetryLater) and (outcome.whole_notifier or outcome.limit)
+    return isinstance(outcome, RetryLater) and not asks_for_time and attempt.status in _NO_ANSWER
 
 
 def _by_answer(attempts: Sequence[Attempt]) -> tuple[set[str], set[str]]:

@@ -95,7 +95,7 @@ class _Context:
             case "mute":
                 return f'the mute "{name}"'
             case "flood":
-                return f"the flood of messages for channel {name}"
+                return f"the flood of messages for {name}"
             case "fallback":
                 return f'the digest of what "{name}" did not get'
         silence = self.silences.get(name)
@@ -469,6 +469,10 @@ def _answer(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
             return "merged", f"{_gathered(digest, context)}, {_sent_in(digest)}"
         case "dropped", DigestStatus() as digest:
             return "dropped", f"dropped by {context.gate(digest.gate, digest.name)} at {ended_at}"
+        case "held", None:
+            return "waiting", "shows when the first message of its thread is edited, which is due"
+        case "merged", None:
+            return "merged", f"{_line(delivery.why)}, at {ended_at}"
         case "sending", _:
             return ("retrying" if delivery.attempts > 1 else "waiting"), f"attempt {delivery.attempts} is under way"
     return _waits(delivery, context)
@@ -517,6 +521,8 @@ def _instead(fallback: Fallback) -> str:
     match fallback.state:
         case "sent":
             return f'sent to "{fallback.notifier}" in its place at {iso(fallback.ended_at)} ({fallback.id})'
+        case "merged":
+            return f'{fallback.id} to "{fallback.notifier}", in its place, was sent in a digest'
         case "dead":
             return f'{fallback.id} to "{fallback.notifier}", in its place, is dead too: {_line(fallback.why)}'
     return f'{fallback.id} to "{fallback.notifier}", in its place, waits to be sent'

@@ -32,10 +32,14 @@ def fold(db: Database, book: Rulebook, shares: Mapping[str, Sequence[Share]], no
         # What waits for a notifier that is paused, or does not answer, does not wait for the channel.
         names = claims.available(tx, shares, now=now, threshold=BREAKER_THRESHOLD)
         users = _users(book, {name: shares[name] for name in names})
-        flooded = [limit for limit, mine in users.items() if _is_flooded(tx, mine, book, now)]
-    for limit in flooded:
+        folding = floods.folding(tx, names)
+        flooded = {limit: _is_flooded(tx, mine, book, now) for limit, mine in users.items()}
+    for limit, is_flooded in flooded.items():
+        # While a digest is open, what follows one of its messages goes into it too.
+        if not is_flooded and folding.isdisjoint(name for name, _ in users[limit]):
+            continue
         with db.write() as tx:
-            folded += (count := _fold(tx, users[limit], now))
+            folded += (count := _fold(tx, users[limit], now, is_flooded=is_flooded))
         if count:
             logger.info("messages folded into a digest", extra={"limit": limit, "messages": count})
     return folded
@@ -64,12 +68,11 @@ def _places(share: Share) -> int:
     return int(_WAIT / share.limit.interval)
 
 
-def _fold(tx: Connection, users: Users, now: datetime) -> int:
+def _fold(tx: Connection, users: Users, now: datetime, *, is_flooded: bool) -> int:
     waiting = [(row, name, share) for name, share in users for row in floods.waiting(tx, name, share, now=now)]
     waiting.sort(key=lambda found: (not found[0].urgent, found[0].due_at, found[0].n))
-    places = min(_places(share) for _, share in users)
+    places = min(_places(share) for _, share in users) if is_flooded else len(waiting)
     late = waiting[places : places + _AT_ONCE]
-    # What follows a folded message of the same job is folded too, as the digest comes after it.
     open_lanes = floods.folded_lanes(tx, [name for name, _ in users])
     late += [found for found in waiting[:places] if (found[1], found[0].lane) in open_lanes]
     folded: dict[tuple[str, Share], list[Waiting]] = defaultdict(list)

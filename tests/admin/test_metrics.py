@@ -154,7 +154,7 @@ def test_all_that_the_rules_may_count_is_there_at_0(world: World) -> None:
     world.book = read(_GATED, ENVIRON)
     found = scrape(world)
     assert found["bridge_rule_matches_total"] == {("all",): 0, ("digest",): 0, ("failed",): 0, ("few",): 0}
-    reasons = {"silence", "mute", "group", "throttle", "first_wins"}
+    reasons = {"silence", "mute", "group", "throttle", "flood", "fallback", "first_wins"}
     assert {reason for reason, rule in found["bridge_suppressed_total"] if rule == "all"} == reasons
     assert found["bridge_template_errors_total"] == {("digest", "odd"): 0}
     assert found["bridge_events_unmatched_total"] == {(): 0}
@@ -165,7 +165,8 @@ def test_all_that_the_rules_may_count_is_there_at_0(world: World) -> None:
     kinds = {"ok", "auth", "clock", "throttled", "config", "temporary"}
     assert set(found["bridge_poll_total"]) == {(kind, "ap-chongqing") for kind in kinds}
     assert found["bridge_digest_open"] == {
-        ("group", "digest"): 0, ("mute", ""): 0, ("silence", ""): 0, ("throttle", "few"): 0
+        ("group", "digest"): 0, ("mute", ""): 0, ("silence", ""): 0, ("throttle", "few"): 0, ("flood", ""): 0,
+        ("fallback", ""): 0,
     }  # fmt: skip
     for name in ("poll_duration", "detection_delay"):
         assert found[f"bridge_{name}_seconds_count"] == {(): 0}
@@ -261,11 +262,14 @@ def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_wor
     with either_world.db.write() as tx:
         for gate, name, notifiers in (
             ("group", "all", "cms"), ("group", "all", "ops/1"), ("silence", "sil_1", "cms"),
-            ("silence", "sil_2", "cms"), ("mute", "night", "cms"),
+            ("silence", "sil_2", "cms"), ("mute", "night", "cms"), ("flood", "C1", "ops/1"),
+            ("fallback", "cms", "ops/1"),
         ):  # fmt: skip
             digests.add_members(tx, hold(gate, name), notifiers, 3, now=NOON)
     found = scrape(either_world)["bridge_digest_open"]
-    assert found == {("group", "all"): 2, ("silence", ""): 2, ("mute", ""): 1}
+    assert found == {
+        ("group", "all"): 2, ("silence", ""): 2, ("mute", ""): 1, ("flood", ""): 1, ("fallback", ""): 1
+    }  # fmt: skip
     either_world.now += timedelta(hours=1)
     with either_world.db.write() as tx:
         for n in digests.due(tx, now=either_world.now):

@@ -5,6 +5,7 @@ import pytest
 from bridge.record.database import Database
 from tests.support.explained import Explained
 from tests.support.rig import OVER, Rig
+from tests.support.slack_rig import SlackRig
 
 
 @pytest.fixture(params=["sqlite"])
@@ -24,3 +25,8 @@ def rig(db: Database) -> Rig:
 @pytest.fixture
 def explained(db: Database) -> Explained:
     return Explained(db)
+
+
+@pytest.fixture
+def slack(db: Database) -> SlackRig:
+    return SlackRig(db)

@@ -167,6 +167,13 @@ def test_what_a_throttle_held_is_counted_as_sent_and_no_difference(rig: Rig) -> 
     assert backtest(rig, EVERY).tally.differs
 
 
+def test_what_a_full_channel_held_counts_as_sent(rig: Rig) -> None:
+    lives(rig, (RUNNING, 5))
+    with rig.db.write() as tx:
+        tx.exec_driver_sql("UPDATE delivery SET held_by = 'flood:slack channel C1'")
+    assert counted(backtest(rig)) == {"transition every -> ops": {"told": 1}}
+
+
 def test_what_a_fallback_or_a_person_sent_is_no_rules_doing(rig: Rig) -> None:
     rig.start(EVERY.replace('"every"', '"every"\nto = "Running"'), given=WITH_FALLBACK)
     rig.transport.answer = lambda one: Rejected("gone") if one.notifier == "ops" else Sent()

@@ -34,7 +34,7 @@ def test_a_group_is_sent_once_when_its_wait_is_over_and_the_next_one_has_only_wh
     assert str(message) == "09:11 ops: over: 2 Failed, 1 Success"
     assert message.text.splitlines() == [
         "• 2 x CI gave no reason, since 2026-11-21T09:01:00Z: j1.mp4, j2.mp4",
-        "• 2026-11-21T09:06:00Z Transcode Success: j3.mp4 - took 0 s after waiting 0 s",
+        "... and 1 more",
     ]
     assert rig.states() == {"j1": "merged", "j2": "merged", "j3": "merged"}
     rig.sees("j4", state=SUCCESS)
@@ -128,7 +128,16 @@ def test_a_digest_counts_equal_reasons_the_worst_states_and_the_most_frequent_re
     assert rig.received()[0].text.splitlines() == [
         "• 4 x moov atom not found, since 2026-11-21T09:01:00Z: f1.mp4, f2.mp4, f3.mp4 and 1 more",
         "• 2026-11-21T09:01:00Z Transcode Failed: f0.mp4 - no such codec",
-        "• 2026-11-21T09:01:00Z Transcode Success: j0.mp4 - took 0 s after waiting 0 s",
+        "... and 1 more",
+    ]
+
+
+def test_a_digest_of_what_went_well_quotes_that(rig: Rig) -> None:
+    rig.start(OVER + GROUP)
+    rig.sees("j1", "j2", state=SUCCESS)
+    rig.passes(minutes(15))
+    assert rig.received()[0].text.splitlines() == [
+        f"• 2026-11-21T09:01:00Z Transcode Success: {id_}.mp4 - took 0 s after waiting 0 s" for id_ in ("j1", "j2")
     ]
 
 

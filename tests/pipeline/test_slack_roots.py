@@ -4,69 +4,16 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from sqlalchemy import update
 
 from bridge.model import CANCEL, FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Reason, Rejected, RetryLater, RootEdit
 from bridge.pipeline.housekeeping import CLAIM_LEASE
-from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.schema import threads
 from tests.conftest import on_both
-from tests.support.fakes import FakeChannels
 from tests.support.nouns import hours, minutes, seconds
-from tests.support.records import rows
-from tests.support.rig import QUIET, Rig
-
-GIVEN = """
-[[watch]]
-name = "vod"
-bucket = "clips-1250000000"
-region = "ap-chongqing"
-tags = ["Transcode"]
-every = "5m"
-[notifier.ops]
-type = "slack"
-channel = "C024BE91L"
-token = {{ env = "TOKEN" }}
-update = true
-{ops}
-[notifier.pager]
-type = "webhook"
-url = "https://pager.example.com/hook"
-"""
-NEW = '[[rule]]\nname = "new"\nfrom = "new"\nnotify = "ops"\n'
-ALL = '[[rule]]\nname = "all"\nnotify = "ops"\n'
-STATE = '[template.state]\ntitle = "{{ job.id }} {{ to }}"\n'
-JOB, NONE = 'thread = "job"', 'thread = "none"'
-
-
-class SlackRig(Rig):
-    """A rig whose `ops` is a Slack channel."""
-
-    channels: FakeChannels
-
-    def begin(self, rules: str = ALL, *, ops: str = JOB) -> SlackRig:
-        rules = rules.replace('notify = "ops"', 'notify = "ops"\ntemplate = "state"')
-        self.channels = FakeChannels()
-        self.transport.answer = self.channels
-        self.start(rules + STATE, given=GIVEN.format(ops=ops), environ={"TOKEN": "xoxb-1"})
-        self.first_poll()
-        return self
-
-    def moves(self, id_: str, *states: str) -> None:
-        """Let a job go through these states, each seen by a poll; nothing is sent meanwhile."""
-        for state in states:
-            self.has(id_, state)
-            self.poll()
-
-    def thread(self) -> dict[str, object]:
-        return rows(self.db, threads)[0]
-
-
-@pytest.fixture
-def slack(db: Database) -> SlackRig:
-    return SlackRig(db)
+from tests.support.rig import QUIET
+from tests.support.slack_rig import ALL, GIVEN, NEW, NONE, SlackRig
 
 
 @on_both

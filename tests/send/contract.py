@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.model import Notifier
-from tests.support.receivers import SECRET, Behaviour, a_slack, a_webhook, accepting, answering
+from tests.support.receivers import SECRET, Behaviour, a_root_edit, a_slack, a_webhook, accepting, answering
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Example:
     is_gone: Behaviour  # for good
     refuses: Behaviour | None  # this message alone, for good; None: it never does
     secrets: tuple[str, ...]  # values of `notifier` that nothing shows
+    waits_with: str | None = None  # what waits as well when it asks to: who shares a limit; None: the notifier
     delivery: Mapping[str, Any] = field(default_factory=dict)
     through_api: bool = False  # its address is that of Slack's API
 
@@ -40,6 +41,7 @@ def _of_api(**facts: Any) -> Example:
         is_gone=answering("200 OK", b'{"ok":false,"error":"token_revoked"}'),
         refuses=answering("200 OK", b'{"ok":false,"error":"metadata_too_large"}'),
         secrets=(_TOKEN,),
+        waits_with=facts["waits_with"],
         delivery=facts.get("delivery", {}),
         through_api=True,
     )
@@ -54,6 +56,7 @@ EXAMPLES = {
         is_gone=answering("404 Not Found", b"no_service"),
         refuses=answering("400 Bad Request", b"too_many_attachments"),
         secrets=("hush",),
+        waits_with="slack hook ",
     ),
     "webhook": Example(
         notifier=lambda url: a_webhook(url, headers=(("authorization", "Bearer header-hush"),)),
@@ -67,6 +70,6 @@ EXAMPLES = {
 }
 # Of each type there is one above; what follows are other ways of the same types.
 WAYS = EXAMPLES | {
-    "slack post": _of_api(),
-    "slack edit": _of_api(notifier={"update": True}, delivery={"thread": "j1", "root": "C1:170.5:C1"}),
+    "slack post": _of_api(waits_with="slack channel C1 of "),
+    "slack edit": _of_api(waits_with="slack edits ", notifier={"update": True}, delivery={"make": a_root_edit}),
 }

@@ -53,10 +53,13 @@ def test_what_the_receiver_accepts_is_sent(example: Example) -> None:
 
 
 @each_way
-def test_a_receiver_that_asks_to_wait_is_left_alone_as_a_whole(example: Example) -> None:
+def test_a_receiver_that_asks_to_wait_is_left_alone_by_all_that_it_asks(example: Example) -> None:
     outcome = answered(example, example.asks_to_wait).outcome
     assert isinstance(outcome, RetryLater)
-    assert (outcome.reason, outcome.after, outcome.whole_notifier) == (Reason.RATE_LIMITED, timedelta(seconds=30), True)
+    assert (outcome.reason, outcome.after) == (Reason.RATE_LIMITED, timedelta(seconds=30))
+    assert outcome.whole_notifier == (example.waits_with is None)
+    assert (outcome.limit or "").startswith(example.waits_with or "")
+    assert not [secret for secret in example.secrets if secret in (outcome.limit or "")]
 
 
 @each_way

@@ -53,6 +53,11 @@ def test_a_secret_in_a_fault_of_our_own_is_not_kept() -> None:
     assert attempt.outcome == RetryLater("ValueError: not ok: [secret]")
 
 
+def test_a_secret_in_a_receipt_is_not_kept_and_what_the_root_shows_is() -> None:
+    begun = InFlight(a_delivery(), NOON, a_slack(token="xoxb-12345"))
+    assert begun.ended(Sent("xoxb-12345:171.5:C1", 3)).outcome == Sent("[secret]:171.5:C1", 3)
+
+
 def test_attempts_in_flight_hide_the_secrets_they_began_with() -> None:
     begun = InFlight(a_delivery(), NOON, a_slack(token="xoxb-12345"))
     assert begun.ended(Sent(), last=a_reply(b"hello xoxb-12345")).answer == "hello [secret]"

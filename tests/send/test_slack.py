@@ -1,5 +1,6 @@
 """What Slack's answers mean, of its API and of incoming webhooks."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,8 @@ from bridge.model import Outcome, Reason, Rejected, RetryLater, Sent
 from bridge.send.http_types import Failure
 from bridge.send.slack import Slack
 from bridge.send.slack.client import DEADLINE_S
-from tests.support.receivers import a_slack
+from bridge.send.slack.request import RefusedBlocks
+from tests.support.receivers import NOON, a_delivery, a_slack, of_delivery
 from tests.support.slack_servers import HOOK, ScriptedSlack, no, ok, says
 
 HTML = b"<!doctype html><html><title>Welcome to the guest network</title></html>"
@@ -25,23 +27,29 @@ def asked_once(status: int, body: bytes, *headers: bytes, notifier: dict = HOOK,
 
 def test_a_message_is_posted_with_blocks_and_the_delivery_id_in_time() -> None:
     slack = ScriptedSlack()
-    assert slack.send() == Sent(receipt="C1:171.1:C1:0")
+    assert slack.send(since=NOON) == Sent(receipt="C1:171.1:C1")
     assert slack.calls == ["chat.postMessage"]
     (content,), (request,) = slack.contents, slack.requests
     assert "Authorization: Bearer xoxb-1" in request.headers
     assert request.deadline_s == DEADLINE_S
     assert content["channel"] == "C1"
-    assert content["metadata"] == {"event_type": "ci_bridge_delivery", "event_payload": {"delivery": "d_1"}}
+    assert content["metadata"] == of_delivery("d_1", since=NOON)
     assert (content["unfurl_links"], content["unfurl_media"]) == (False, False)
     assert content["blocks"][0]["type"] == "section"
     assert "thread_ts" not in content
 
 
 def test_the_calls_of_a_delivery_share_one_deadline() -> None:
-    slack = ScriptedSlack(ok(channel="C1", ts="170.5"), Failure("no answer", Reason.TIMEOUT, seconds=14.9))
-    outcome = slack.send({"thread": "job", "update": True}, thread="j1", root="C1:170.5")
-    assert outcome == RetryLater("no answer", Reason.TIMEOUT)
+    slack = ScriptedSlack(no("thread_not_found"), Failure("no answer", Reason.CONNECTION, seconds=14.9))
+    outcome = slack.send({"thread": "job"}, thread="j1", root="C1:170.5")
+    assert outcome == RetryLater("no answer", Reason.CONNECTION)
     assert [request.deadline_s for request in slack.requests] == [DEADLINE_S, pytest.approx(DEADLINE_S - 0.1)]
+
+
+@both_ways
+def test_a_post_that_was_not_answered_in_time_is_not_tried_again_before_it_could_appear(notifier: dict) -> None:
+    outcome = ScriptedSlack(Failure("no answer", Reason.TIMEOUT)).send(notifier)
+    assert outcome == RetryLater("no answer", Reason.TIMEOUT, after=timedelta(seconds=10))
 
 
 @both_ways
@@ -53,8 +61,17 @@ def test_refused_blocks_are_sent_as_plain_text_at_once(notifier: dict, status: i
     first, second = slack.contents
     assert first["blocks"]
     assert not second.get("blocks")
-    assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\nqueue: vod")
+    assert second["text"].startswith("❌ Transcode failed: demo.mp4\nbad input\n\nqueue: vod")
     assert (second["unfurl_links"], second["unfurl_media"]) == (False, False)
+
+
+def test_whose_blocks_were_refused_is_remembered_for_a_while() -> None:
+    refused = RefusedBlocks()
+    for n in range(1001):
+        refused.add(a_delivery(id=f"d_{n}"), "invalid_blocks")
+    assert a_delivery(id="d_1000") in refused
+    assert a_delivery(id="d_1000", wanted_no=1) not in refused
+    assert a_delivery(id="d_0") not in refused
 
 
 @both_ways
@@ -64,19 +81,24 @@ def test_a_message_refused_as_plain_text_too_is_refused(notifier: dict) -> None:
     assert slack.send(notifier) == Rejected(why, Reason.INVALID_PAYLOAD)
 
 
-@both_ways
+@pytest.mark.parametrize(
+    ("notifier", "limited"), [({}, "slack channel C1 of "), (HOOK, "slack hook ")], ids=["API", "incoming webhook"]
+)
 @pytest.mark.parametrize("status", [429, 503])
-def test_slacks_wish_to_wait_holds_for_the_whole_notifier(notifier: dict, status: int) -> None:
-    limited = b'{"ok":false,"error":"ratelimited"}'
-    outcome = asked_once(status, limited, b"Retry-After: 30", notifier=notifier)
+def test_slacks_wish_to_wait_holds_for_the_limit_that_was_reached(notifier: dict, limited: str, status: int) -> None:
+    outcome = asked_once(status, b'{"ok":false,"error":"ratelimited"}', b"Retry-After: 30", notifier=notifier)
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.limit or "").startswith(limited)
     why = "Slack says ratelimited"  # whatever the status
-    assert outcome == RetryLater(why, Reason.RATE_LIMITED, after=timedelta(seconds=30), whole_notifier=True)
+    wait = timedelta(seconds=30)
+    assert replace(outcome, limit=None) == RetryLater(why, Reason.RATE_LIMITED, after=wait)
 
 
 def test_a_list_with_429_is_still_a_rate_limit() -> None:
     outcome = asked_once(429, b"[]", b"Retry-After: 30", notifier={})
-    wait = timedelta(seconds=30)
-    assert outcome == RetryLater("Slack says to slow down", Reason.RATE_LIMITED, after=wait, whole_notifier=True)
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.reason, outcome.after) == (Reason.RATE_LIMITED, timedelta(seconds=30))
+    assert (outcome.why, outcome.whole_notifier) == ("Slack says to slow down", False)
 
 
 @both_ways
@@ -158,7 +180,7 @@ def test_a_code_of_an_incoming_webhook_means_the_same_with_every_status(status: 
         assert f"Slack says {error}" in getattr(outcome, "why", "")
         if error in LIMITED:
             assert isinstance(outcome, RetryLater)
-            assert (outcome.whole_notifier, outcome.reason) == (True, Reason.RATE_LIMITED)
+            assert (outcome.limit is None, outcome.reason) == (False, Reason.RATE_LIMITED)
         else:
             assert isinstance(outcome, Rejected)
             assert outcome.pause == (error in GONE)
@@ -211,6 +233,6 @@ def test_an_ok_of_the_api_beside_another_status_is_not_believed(status: int) -> 
 
 
 @pytest.mark.parametrize("missing", ["ts", "channel"])
-@pytest.mark.parametrize("instead", [None, "", 171.9, {}])
+@pytest.mark.parametrize("instead", [None, "", 171.9, {}, "a:b", "a b", "\ud800", "1" * 101, "\n"])
 def test_an_acceptance_that_does_not_say_where_gives_no_receipt(missing: str, instead: object) -> None:
     assert ScriptedSlack(ok(**{"channel": "C1", "ts": "171.9"} | {missing: instead})).send() == Sent()

@@ -70,6 +70,14 @@ def test_with_the_address_of_the_pages_the_file_is_a_link_and_the_rule_can_be_si
     ]
 
 
+def test_with_the_place_of_its_bucket_it_leads_to_the_console() -> None:
+    job = {**JOB, "bucket": "media-1250000000", "region": "ap-chongqing"}
+    console = "bucket=media-1250000000&amp;region=ap-chongqing|CI console>"
+    for kind, public_url in (("job.failed", URL), ("job.failed", None), ("job.overdue", URL)):
+        said = shown(**a_message(event=an_event(kind, job=job), says={"public_url": public_url}))
+        assert said[-1].endswith(console)
+
+
 def test_how_long_it_took_is_not_said_twice() -> None:
     footer = shown(**a_message(says={"text": "took 1 min 20 s after waiting 1 s"}))[-1]
     assert footer.startswith("failed · vod · j8d121c2 · ")
@@ -93,6 +101,15 @@ def test_a_job_that_runs_has_waited_and_has_not_taken_its_time() -> None:
 def test_a_title_of_its_own_is_kept_and_links_the_file_or_itself(title: str, linked: str) -> None:
     expected = f"❌ *{linked.format(f'{URL}/jobs/{ID}')}*"
     assert shown(**a_message(says={"title": title, "text": ""}))[0] == expected
+
+
+def test_a_long_name_is_cut_and_stays_a_link() -> None:
+    name = "x" * 800
+    (head,) = shown(**a_message(says={"title": f"Transcode Failed: {name}", "file": name, "text": ""}))[0].splitlines()
+    link = f"<{URL}/jobs/{ID}|"
+    assert head.startswith(f"❌ *Transcode Failed: {link}xxx")
+    assert head.endswith("x…>*")
+    assert 290 < len(head) - len(link) < 310
 
 
 def test_no_text_has_the_whole_id_of_a_job_or_of_a_queue() -> None:
@@ -150,8 +167,11 @@ def test_a_digest_has_the_mark_of_its_worst_state(states: dict[str, int], mark: 
 
 def test_the_root_of_a_workflow_counts_its_jobs_the_worst_first() -> None:
     counts = {"Success": 3, "Running": 2, "Failed": 1}
-    says = {"title": "Nightly ladder", "text": "", "counts": counts, "state": None, "job_id": None}
-    assert shown(says=says)[0] == "❌ *Nightly ladder*\n1 Failed · 2 Running · 3 Success"
+    says = {"title": "Workflow ladder", "text": "3 Success, 2 Running", "counts": counts, "state": None, "job_id": None}
+    title = f"<{URL}/jobs/{ID}|Workflow ladder>"
+    body, footer = shown(**a_message(says=says))
+    assert body == f"❌ *{title}*\n1 Failed · 2 Running · 3 Success"
+    assert footer == f"failed · vod · <{URL}/silences/add?rule=failed|Silence this rule>"
 
 
 # --- what comes next ----------------------------------------------------------------------------------------
@@ -164,6 +184,12 @@ def test_what_is_stuck_can_be_opened_and_silenced() -> None:
     steps = f"<{URL}/jobs/{ID}|Open the job> · <{URL}/silences/add?rule=failed|Silence this rule>"
     assert body.splitlines()[1:] == [f"Running since {since}; 40 % done", steps]
     assert "Silence" not in footer
+
+
+def test_a_long_text_does_not_push_out_what_can_be_done() -> None:
+    (body, _) = shown(**a_message("job.overdue", says={"text": "x" * 5000}))
+    assert len(body) <= 3000
+    assert body.endswith("…\n" + f"<{URL}/jobs/{ID}|Open the job> · <{URL}/silences/add?rule=failed|Silence this rule>")
 
 
 def test_a_digest_ends_in_a_link_to_all_of_it() -> None:

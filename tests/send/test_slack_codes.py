@@ -82,7 +82,7 @@ def test_what_passes_by_itself_is_tried_again_for_as_long_as_the_notifier_says(n
     assert isinstance(outcome, RetryLater)
     assert outcome.attempts is None
     assert error in outcome.why
-    assert outcome.whole_notifier == (outcome.reason is Reason.RATE_LIMITED)
+    assert (outcome.limit is not None) == (outcome.reason is Reason.RATE_LIMITED)
     assert outcome.reason in (Reason.SERVER_ERROR, Reason.RATE_LIMITED)
 
 
@@ -97,15 +97,44 @@ def test_an_unknown_code_is_tried_a_few_times(notifier: dict) -> None:
 @pytest.mark.parametrize("notifier", [THREAD, UPDATE], ids=["reply", "edit"])
 def test_a_root_that_is_of_no_use_is_followed_by_a_new_one(notifier: dict, error: str) -> None:
     slack = ScriptedSlack(no(error))
-    assert slack.send(notifier, thread="j1", root="C1:170.5:C1") == Sent(receipt="C1:171.2:C1:0")
+    assert slack.send(notifier, thread="j1", root="C1:170.5:C1") == Sent(receipt="C1:171.2:C1")
     assert slack.contents[1].get("thread_ts") is None
 
 
-@pytest.mark.parametrize("error", sorted({*PAUSES, *AGAIN} - set(ANEW)))
-def test_nothing_else_begins_a_new_root(error: str) -> None:
+OF_CHANNELS = sorted({*PAUSES} & {*ANEW})
+
+
+@pytest.mark.parametrize("error", sorted({*ANEW} - {*PAUSES}))
+def test_an_edit_of_a_root_that_is_of_no_use_says_that_it_is_gone_and_posts_nothing(error: str) -> None:
     slack = ScriptedSlack(no(error))
-    assert not isinstance(slack.send(THREAD, thread="j1", root="C1:170.5:C1"), Sent)
-    assert len(slack.requests) == 1
+    outcome = slack.edit(UPDATE)
+    assert outcome == Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
+    assert slack.calls == ["chat.update"]
+
+
+@pytest.mark.parametrize("error", OF_CHANNELS)
+def test_an_edit_in_a_channel_that_is_configured_by_its_id_and_cannot_be_used_pauses_and_keeps_the_root(
+    error: str,
+) -> None:
+    outcome = ScriptedSlack(no(error)).edit(UPDATE, root="C1:170.5:C1")
+    assert isinstance(outcome, Rejected)
+    assert outcome.pause
+
+
+@pytest.mark.parametrize("error", OF_CHANNELS)
+def test_an_edit_in_a_channel_whose_name_may_mean_another_now_says_that_the_root_is_gone(error: str) -> None:
+    outcome = ScriptedSlack(no(error)).edit(UPDATE | {"channel": "general"}, root="C1:170.5:general")
+    assert outcome == Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
+
+
+@pytest.mark.parametrize("error", sorted({*PAUSES, *AGAIN} - set(ANEW)))
+def test_nothing_else_begins_a_new_root_or_ends_an_old_one(error: str) -> None:
+    slack = ScriptedSlack(no(error), no(error))
+    posted, edited = slack.send(THREAD, thread="j1", root="C1:170.5:C1"), slack.edit(UPDATE)
+    for outcome in (posted, edited):
+        assert not isinstance(outcome, Sent)
+        assert outcome.reason is not Reason.GONE
+    assert len(slack.requests) == 2
 
 
 @pytest.mark.parametrize(("asks", "codes"), [(posts_anew, ANEW), (refuses_blocks, BLOCKS)])

@@ -19,7 +19,7 @@ from tests.support.slack_servers import API_URL, ScriptedSlack
 
 REPOSITORY = Path(__file__).parents[2]
 TESTS = ("-m", "pytest", "-q", "-n", "0", "-p", "tests.send.socketless", "tests/send/test_slack.py",
-         "tests/send/test_slack_threads.py")  # fmt: skip
+         "tests/send/test_slack_threads.py", "tests/send/test_slack_history.py")  # fmt: skip
 THEIRS = "from tests.send import socketless; from slack_sdk import WebClient; WebClient(token='x').auth_test()"
 _PRIVATE_METHOD = re.compile(r"^    def (_[a-z]\w*)\(", re.MULTILINE)
 

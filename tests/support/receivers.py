@@ -9,12 +9,13 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import ip_network
 from typing import Any, Self
 
 import pytest
 
-from bridge.model import Attempt, Delivery, Notifier, SlackNotifier, WebhookNotifier
+from bridge.model import Attempt, Content, Delivery, Notifier, RootEdit, SlackNotifier, WebhookNotifier
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.sender import Sender
@@ -156,15 +157,46 @@ def through(client: HttpClient, request: Request) -> Reply | Failure:
     return result
 
 
-def a_delivery(**changes: Any) -> Delivery:
-    says = changes.pop("says", {})
+def what_is_said(**changes: Any) -> str:
+    """Return `says` of a delivery, or of what a root should show."""
     usual = {"title": "Transcode failed: demo.mp4", "text": "bad input", "fields": [["queue", "vod"]],
              "state": "Failed", "rule": "failed", "job_id": "j1"}  # fmt: skip
+    return json.dumps(usual | changes)
+
+
+def a_delivery(**changes: Any) -> Delivery:
+    says = what_is_said(**changes.pop("says", {}))
     facts: dict[str, Any] = {
         "n": 1, "id": "d_1", "notifier": "cms", "attempts": 1, "lease": "l",
-        "happened_at": NOON, "event": '{"type":"ci.job.failed"}', "says": json.dumps(usual | says),
+        "happened_at": NOON, "event": '{"type":"ci.job.failed"}', "says": says,
     }  # fmt: skip
     return Delivery(**facts | changes)
+
+
+def a_content(**says: Any) -> Content:
+    """What a root should show."""
+    return Content(what_is_said(**says), '{"type":"ci.job.failed"}', NOON)
+
+
+def a_root_edit(**changes: Any) -> RootEdit:
+    """An edit of the root at C1:170.5; `says` is what it should show."""
+    wanted = a_content(**changes.pop("says", {}))
+    facts: dict[str, Any] = {
+        "n": 0, "id": "root cms b/j1", "notifier": "cms", "attempts": 1, "lease": "l", "thread": "b/j1",
+        "root": "C1:170.5:C1", "wanted": wanted, "wanted_no": 3, **wanted._asdict(),
+    }  # fmt: skip
+    return RootEdit(**facts | changes)
+
+
+# What a delivery has whose first attempt was not answered, and what the second message says where nobody can look.
+AGAIN: dict[str, Any] = {"attempts": 2, "unsure": True, "since": NOON}
+REPETITION = "An earlier attempt was not answered, so this may be a repetition."
+
+
+def of_delivery(id_: str, *, since: datetime | None = None) -> dict[str, Any]:
+    """Return the metadata of a Slack message; older versions wrote no `since`."""
+    payload = {"delivery": id_} | ({"since": since.isoformat()} if since else {})
+    return {"event_type": "ci_bridge_delivery", "event_payload": payload}
 
 
 def a_webhook(url: str = "http://127.0.0.1:1/hook", **changes: Any) -> WebhookNotifier:
@@ -184,9 +216,9 @@ def a_sender(*notifiers: Notifier, client: HttpClient | None = None, slack_api_u
     )
 
 
-def attempt(sender: Sender, **delivery: Any) -> Attempt:
-    """Send one delivery and wait for the end of its attempt."""
-    sender.begin(a_delivery(**delivery))
+def attempt(sender: Sender, make: Callable[..., Delivery] = a_delivery, **delivery: Any) -> Attempt:
+    """Send one delivery, or what else is made of its facts, and wait for the end of its attempt."""
+    sender.begin(make(**delivery))
     while not (ended := sender.wait(10)):
         pass
     return ended[0]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from typing import Any, cast
+from urllib.parse import parse_qsl
 
-from bridge.model import Outcome
+from bridge.model import Delivery, Outcome
 from bridge.send.client import HttpClient, Policy
 from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.integration import Egress
 from bridge.send.slack import Slack
-from tests.support.receivers import NOON, a_delivery, a_slack
+from tests.support.receivers import NOON, a_delivery, a_root_edit, a_slack
 
 API_URL = "https://slack.example/api/"
 HOOK = {"url": "https://hooks.slack.example/hook?token=hush", "token": None, "channel": None}
@@ -50,7 +51,7 @@ class ScriptedSlack:
 
     @property
     def contents(self) -> list[Any]:
-        return [json.loads(request.body) for request in self.requests]
+        return [_content(request.body.decode()) for request in self.requests]
 
     @property
     def egress(self) -> Egress:
@@ -58,5 +59,16 @@ class ScriptedSlack:
 
     def send(self, notifier: dict[str, Any] | None = None, **delivery: Any) -> Outcome:
         """Send one delivery; return what came of it."""
-        outcome, _ = Slack(a_slack(**(notifier or {}))).send(a_delivery(**delivery), NOON, self.egress)
+        return self._sent(notifier, a_delivery(**delivery))
+
+    def edit(self, notifier: dict[str, Any] | None = None, **edit: Any) -> Outcome:
+        """Edit a root; return what came of it."""
+        return self._sent(notifier, a_root_edit(**edit))
+
+    def _sent(self, notifier: dict[str, Any] | None, delivery: Delivery) -> Outcome:
+        outcome, _ = Slack(a_slack(**(notifier or {}))).send(delivery, NOON, self.egress)
         return outcome
+
+
+def _content(body: str) -> Any:
+    return json.loads(body) if body.startswith("{") else dict(parse_qsl(body))

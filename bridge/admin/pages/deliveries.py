@@ -212,12 +212,13 @@ _STATUS = {
     "merged": "Sent in a digest.",
     "dropped": "Dropped: it was not sent. You can resend it.",
 }
+BY_EDIT = "edit"  # it shows on the first message of its thread
 _GATES = {
     "group": 'Rule "{}" sends its messages in digests.',
     "throttle": 'The throttle of rule "{}" was exceeded.',
     "mute": 'The mute "{}" was active.',
     "silence": 'The silence "{}" was active.',
-    "flood": "Too many messages waited for channel {}.",
+    "flood": "Too many messages waited for {}.",
     "fallback": "What {} did not get is sent in digests.",
 }
 
@@ -228,6 +229,10 @@ def status(delivery: Mapping[str, Any], row: Facts | None, *, in_rules: bool, no
         text = _gave_up(delivery)
     elif delivery["state"] == "waiting":
         text = _waits(delivery["notifier"], row, in_rules=in_rules, now=now)
+    elif delivery["state"] == "merged" and delivery["held_by"] in (None, BY_EDIT):
+        text = f"Not sent by itself: {one_line(delivery['why'] or '')}."
+    elif delivery["held_by"] == BY_EDIT:
+        text = "Shows when the first message of its thread is edited, which is due."
     else:
         text = _STATUS[delivery["state"]]
     gate, _, name = (delivery["held_by"] or "").partition(":")

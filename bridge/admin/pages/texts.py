@@ -84,13 +84,15 @@ def with_times(text: str, now: datetime) -> Markup:
 def gate(held_by: str) -> str:
     """Return in words what held a message, from "mute:NAME" and the like."""
     kind, _, name = held_by.partition(":")
+    if kind == "edit":
+        return "an edit of its thread's first message"
     return f"{_GATES.get(kind, f'the {kind}')} {name}"
 
 
 _GATES = {
     "group": "the digest of rule",
     "throttle": "the throttle of rule",
-    "flood": "the flood of messages for channel",
+    "flood": "the flood of messages for",
     "fallback": "the digest of what was not delivered to",
 }
 
@@ -144,6 +146,8 @@ def rule_lines(rule: Rule, queue_names: Mapping[str, str]) -> Iterator[Line]:
         yield "Collected", _grouping(rule.group)
     if rate := rule.throttle:
         yield "At most", f"{rate.count:,} in {span(rate.per)} for each notifier; the rest is sent in a digest"
+    if rule.urgent:
+        yield "Urgent", "in Slack its messages go first, and are never folded into a digest"
     if rule.mention:
         yield "Mentions", f"{', '.join(rule.mention)} in Slack"
     if rule.stop:

@@ -47,7 +47,8 @@ class Delivery(BaseModel):
     )
     ended_at: Moment | None
     held_by: str | None = Field(
-        description="what first held it: group:RULE, throttle:RULE, mute:NAME or silence:ID; stays set"
+        description="what first held it: group:RULE, throttle:RULE, mute:NAME, silence:ID, flood:LIMIT,"
+        " fallback:NOTIFIER; edit: it shows on its thread's first message; stays set"
     )
     digest: str | None = Field(description="the delivery of the digest that it was sent in")
     batch: str | None = Field(description="the batch with which it was last resent")

@@ -125,7 +125,7 @@ class DeliveryStatus(BaseModel):
     next_at: Moment | None = Field(description="the next attempt")
     ended_at: Moment | None
     gate: Annotated[str, stored_word(*get_args(Gate))] | None = Field(description="what held or dropped it")
-    gate_name: str | None = Field(description="the rule, mute, silence (its id), channel, or notifier that failed")
+    gate_name: str | None = Field(description="the rule, mute, silence (its id), limit, or notifier that failed")
     until: Moment | None = Field(description="when its digest is due")
     told_by: str | None = Field(description="the delivery of its digest")
     fallback_for: str | None = Field(description="the notifier that could not be notified")

@@ -95,6 +95,12 @@ class Notifier(BaseModel):
     order: str = ""
     thread: str = ""
     update: bool = False
+    flood: int | None = Field(
+        None,
+        description="with more messages waiting for a channel, those that would wait long become a digest; null: off",
+    )
+    edits_failing: int = Field(0, description="first messages of Slack threads that cannot be edited now")
+    edit_error: str | None = None
     paused_at: Moment | None = None
     paused_why: str | None = None
     paused_reason: str | None = Field(None, description="why, for programs: a reason of an attempt")
@@ -154,6 +160,7 @@ class Rule(BaseModel):
     recover: bool
     throttle: str | None
     group: JsonObject | None = Field(description="by, wait_seconds or at, max")
+    urgent: bool = Field(description="its messages go first, and are never folded into the digest of a flood")
     mention: list[str] = Field(description='whom its messages mention in Slack: ids, "here", "channel"')
     template_faults: int = Field(description="how often one of its templates fell back to the default text")
     last_fault: str | None
@@ -179,6 +186,7 @@ class Rule(BaseModel):
             "recover": bool(level and level.recover),
             "throttle": _rate(rule.throttle),
             "group": _grouping(rule.group) if rule.group else None,
+            "urgent": rule.urgent,
             "mention": list(rule.mention),
             "template_faults": fault["count"] if fault else 0,
             "last_fault": fault["why"] if fault else None,

@@ -24,6 +24,7 @@ from bridge.model import (
     NEW,
     NOT_SENT_TO,
     OUTPUTS_KEPT,
+    RUNNING,
     Hold,
     Job,
     Message,
@@ -369,6 +370,8 @@ def default_text(transition: Transition, level_event: LevelEvent | None = None) 
     if job.ended_at and seconds["duration"] is not None:
         waited = "" if seconds["wait"] is None else f" after waiting {human(seconds['wait'])}"
         return f"took {human(seconds['duration'])}{waited}"
+    if transition.to == RUNNING and job.started_at and seconds["wait"] is not None:
+        return f"started after waiting {human(seconds['wait'])}"
     if transition.was == NEW:
         return "seen for the first time"
     return f"was {transition.was} before"

@@ -14,7 +14,7 @@ from bridge.decide.messages.build import LARGEST_EVENT, delivery_id, envelope, n
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut, ident
 from bridge.links import NO_LINKS, Links
-from bridge.model import FAILED, GONE, Gate, Message, NewDelivery, Silence, worst_first
+from bridge.model import FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence, worst_first
 
 FIRST = 5  # members of each state that a digest quotes, or reasons that it counts
 MOST_COUNTED = 1_000  # members of each state whose reasons are compared
@@ -137,7 +137,11 @@ def _not_delivered(digest: Digest) -> str:
 
 
 def _text(digest: Digest, states: Sequence[str]) -> str:
-    """Quote the first of each state, equal reasons as one line, as many as there is room for; count the others."""
+    """Quote the first of each state, equal reasons as one line, as many as there is room for; count the others.
+
+    What went well is only quoted where nothing else did not.
+    """
+    states = [state for state in states if state != SUCCESS] or states
     why = digest.by.get("why") if digest.gate == "fallback" else None
     lines = [cut(why, _LONGEST_LINE)] if why else []
     size, told = sum(map(_size, lines)), 0

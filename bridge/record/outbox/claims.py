@@ -357,7 +357,8 @@ def _claim_share(
         first = Selection.ROOT if selections[0] is Selection.DUE else selections[0]
         selections = (Selection.URGENT, first, Selection.DUE)
     if state.free_at > now:
-        selections = [Selection.AT_ONCE] if row.first_due == DUE_AT_ONCE else []
+        at_once = row.first_due == DUE_AT_ONCE and state.held_until <= now
+        selections = [Selection.AT_ONCE] if at_once else []
     if room <= 0 or not selections or not limits.take(tx, state, row.name, now=now):
         return []
     found = _claimed(tx, row, lease, 1, *selections, share=share, looks=looks)

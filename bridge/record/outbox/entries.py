@@ -119,7 +119,7 @@ def _merge_earlier(tx: Connection, urgent: NewDelivery, now: datetime) -> str | 
     if not rows:
         return None
     merged = update(deliveries).where(deliveries.c.n.in_([row.n for row in rows]), *waits)
-    values = {"state": MERGED, "ended_at": ms(now), "why": f"told in {urgent.id}"}
+    values = {"state": MERGED, "ended_at": ms(now), "why": f"told in {urgent.id}", "digest": None, "held_by": None}
     count = tx.execute(merged.values(values)).rowcount
     counters.add(tx, [Count("delivery", (urgent.notifier, "merged"), times=count)], now=now)
     return f"Takes the place of earlier messages: {', '.join(row.state or '' for row in rows)}."

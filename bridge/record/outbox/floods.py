@@ -77,6 +77,12 @@ def waiting(tx: Connection, notifier: str, share: Share, *, now: datetime) -> li
     ]
 
 
+def folding(tx: Connection, names: Collection[str]) -> set[str]:
+    """Return those of these notifiers that have a digest of a flood which is not sent yet."""
+    open_ = select(digests.c.notifier).where(digests.c.gate == "flood", digests.c.notifier.in_(names), IS_OPEN)
+    return set(tx.execute(open_).scalars())
+
+
 def folded_lanes(tx: Connection, names: Collection[str]) -> set[tuple[str, str | None]]:
     """Return (notifier, ordering key) of what was folded into digests that are not sent yet."""
     open_ = select(digests.c.n).where(digests.c.gate == "flood", digests.c.notifier.in_(names), IS_OPEN)

@@ -17,10 +17,14 @@ _MS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitState:
-    """A limit as it was read. `free_at` is when the next may be sent; `served` is who sent the last one."""
+    """A limit as it was read. `free_at` is when the next may be sent; `served` is who sent the last one.
+
+    `held_until` is when the wait ends that it asked for.
+    """
 
     limit: SharedLimit
     free_at: datetime
+    held_until: datetime
     served: str = ""
     seen: int = 0
 
@@ -28,13 +32,17 @@ class LimitState:
 def read(tx: Connection, limits: Collection[SharedLimit], *, now: datetime) -> dict[str, LimitState]:
     """Return these limits by name; what nobody has used yet is free."""
     by_name = {limit.name: limit for limit in limits}
-    states = {name: LimitState(limit=limit, free_at=at(0)) for name, limit in by_name.items()}
+    states = {name: LimitState(limit=limit, free_at=at(0), held_until=at(0)) for name, limit in by_name.items()}
     for row in tx.execute(select(rate_limits).where(rate_limits.c.name.in_(by_name))):
         limit = by_name[row.name]
         # A time that cannot be is from before the clock was set back.
         used_until = row.used_until if row.used_until <= ms(now) + 2 * _interval(limit) else 0
         states[row.name] = LimitState(
-            limit=limit, free_at=at(max(used_until, row.not_before)), served=row.served or "", seen=row.claims
+            limit=limit,
+            free_at=at(max(used_until, row.not_before)),
+            held_until=at(row.not_before),
+            served=row.served or "",
+            seen=row.claims,
         )
     return states
 

@@ -160,6 +160,13 @@ def claim(
     return [_edit(row) for row in rows]
 
 
+def failing(tx: Connection) -> dict[str, tuple[int, str | None]]:
+    """Return by notifier how many stale roots could not be edited, and why one of them."""
+    found = select(threads.c.notifier, func.count(), func.max(threads.c.why)).where(_stale, threads.c.attempts > 0)
+    rows = tx.execute(found.where(threads.c.why.is_not(None)).group_by(threads.c.notifier))
+    return {name: (count, why) for name, count, why in rows}
+
+
 def _edit(row: Row[Any]) -> RootEdit:
     wanted = content(row.wanted) or Content("{}", "{}", at(row.used_at))
     return RootEdit(

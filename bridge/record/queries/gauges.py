@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, case, func, or_, select
 from bridge.record import rulesets
 from bridge.record.codec import Facts, iso
 from bridge.record.database import at, ms
+from bridge.record.outbox import roots
 from bridge.record.outbox.digests import IS_OPEN, waiting
 from bridge.record.polling import problems
 from bridge.record.rulesets import RulesState
@@ -64,6 +65,7 @@ def read_notifiers(tx: Connection) -> list[Facts]:
     """Return every notifier with its counts. What was resent waits since then, however old it is."""
     waits = _by_notifier(tx, WAITING, func.min(deliveries.c.since))
     sending, dead, held = _by_notifier(tx, SENDING), _by_notifier(tx, DEAD), waiting(tx)
+    edits = roots.failing(tx)
     return [
         {
             "name": row.name,
@@ -78,6 +80,8 @@ def read_notifiers(tx: Connection) -> list[Facts]:
             "sending": sending.get(row.name, (0,))[0],
             "dead": dead.get(row.name, (0,))[0],
             "held": held.get(row.name, 0),
+            "edits_failing": edits.get(row.name, (0, None))[0],
+            "edit_error": edits.get(row.name, (0, None))[1],
             "oldest_waiting_at": iso(waits.get(row.name, (0, None))[1]),
         }
         for row in tx.execute(select(notifiers).order_by(notifiers.c.name))

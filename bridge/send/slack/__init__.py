@@ -13,7 +13,7 @@ from bridge.send.integration import THROUGH_PROXY, Check, Egress, ManyRequests, 
 from bridge.send.slack.blocks import preview
 from bridge.send.slack.check import checks
 from bridge.send.slack.client import SlackTransport, SlackWebClient, Unreachable
-from bridge.send.slack.request import ApiCalls, may_appear_late, post_to_hook
+from bridge.send.slack.request import ApiCalls, RefusedBlocks, may_appear_late, post_to_hook
 from bridge.url import origin
 
 
@@ -22,6 +22,7 @@ class Slack(ManyRequests):
 
     def __init__(self, notifier: SlackNotifier) -> None:
         self._notifier = notifier
+        self._refused = RefusedBlocks()
 
     def send(self, delivery: Delivery, now: datetime, egress: Egress) -> tuple[Outcome, Reply | Failure | None]:
         transport = SlackTransport(egress.client)
@@ -31,15 +32,19 @@ class Slack(ManyRequests):
             return may_appear_late(fault.failure.outcome), fault.failure
 
     def _sent(self, transport: SlackTransport, delivery: Delivery, now: datetime, egress: Egress) -> Outcome:
+        client, refused = self._web_client(transport, egress), self._refused
+        calls = ApiCalls(client, self._notifier, delivery, now=now, refused=refused)
+        if isinstance(delivery, RootEdit):
+            return calls.edit()
         if self._notifier.url:
-            return post_to_hook(transport, self._notifier.url, delivery, now, self._notifier.limit_of(None))
-        calls = ApiCalls(self._web_client(transport, egress), self._notifier, delivery, now)
-        return calls.edit() if isinstance(delivery, RootEdit) else calls.post()
+            limit = self._notifier.limit_of(None)
+            return post_to_hook(transport, self._notifier.url, delivery, now=now, limit=limit, refused=refused)
+        return calls.post()
 
     def facts(self) -> dict[str, Any]:
         notifier = self._notifier
         target = origin(notifier.url) if notifier.url else notifier.channel
-        return {"target": target, "thread": notifier.thread, "update": notifier.update}
+        return {"target": target, "thread": notifier.thread, "update": notifier.update, "flood": notifier.flood}
 
     def preview(self, delivery: Delivery, *, at: datetime, agent: str) -> Preview:  # noqa: ARG002 - no request is shown
         return preview(delivery, self._notifier, at=at)

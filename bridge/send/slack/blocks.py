@@ -40,6 +40,7 @@ FIELDS_LIMIT = 5000
 NOTE_LIMIT = 1000
 FOOTER_LIMIT = 800
 _LONGEST_URL = 500
+_SHORTEST_LABEL = 8
 _MOST_MENTIONED = 20
 _SHORT_ID = 8  # characters
 
@@ -54,25 +55,27 @@ _STUCK, _RECOVERED, _LATE, _NOT_DELIVERED, _TEST, _DIGEST, _UNKNOWN = "⏳", "�
 def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
     """Return the text of the notification and the blocks of the message."""
     seen = _Seen.of(delivery, now)
-    head, title = f"{seen.symbol} *{seen.title(TITLE_LIMIT)}*", f"{seen.symbol} {seen.title(TITLE_LIMIT)}"
-    made = [_section(_joined(head, seen.body, SECTION_LIMIT))]
+    title = seen.title(TITLE_LIMIT)
+    steps = mrkdwn(seen.steps, FOOTER_LIMIT)
+    made = [_section(_joined(f"{seen.symbol} *{title}*", seen.body, SECTION_LIMIT, end=steps))]
     if seen.mentions:
         made.append(_section(seen.mentions))
     if pairs := (seen.says.get("fields") or [])[:FIELDS]:
         made.append(_fields(pairs))
     notes = [mrkdwn(pieces(_str(text)), NOTE_LIMIT) for text in (seen.lateness, delivery.note)]
     made += [_context(text) for text in (*notes, mrkdwn(seen.footer, FOOTER_LIMIT)) if text]
-    return _joined(title, seen.body, TEXT_LIMIT, end=seen.mentions, dates=False), made
+    lines = _below(seen.body, seen.steps)
+    return _joined(f"{seen.symbol} {title}", lines, TEXT_LIMIT, end=seen.mentions, dates=False), made
 
 
 def plain(delivery: Delivery, now: datetime) -> str:
     """Return the message as one text, in case Slack refuses its blocks."""
     seen = _Seen.of(delivery, now)
     pairs = (seen.says.get("fields") or [])[:FIELDS]
-    lines = [*seen.body, *(piece for name, value in pairs for piece in _line(f"{_str(name)}: {_str(value)}"))]
-    lines += [piece for text in (seen.lateness, delivery.note) if text for piece in _line(text)]
+    texts = [*(f"{_str(name)}: {_str(value)}" for name, value in pairs), _str(seen.lateness), _str(delivery.note)]
+    lines = _below(seen.body, seen.steps, *map(pieces, texts), seen.footer)
     title = f"{seen.symbol} {seen.title(TITLE_LIMIT)}"
-    return _joined(title, [*lines, *seen.footer], SECTION_LIMIT, end=seen.mentions, dates=False)
+    return _joined(title, lines, SECTION_LIMIT, end=seen.mentions, dates=False)
 
 
 def lateness(happened_at: datetime, now: datetime) -> str | None:
@@ -149,9 +152,9 @@ class _Seen:
 
     @property
     def _job_id(self) -> str | None:
-        """The job that it is about; of a digest with one member, that one's."""
+        """The job that it is about; of a digest with one member that one's, of a workflow the last that changed."""
         members = self.data.get("members") or [] if self.data.get("members_total") == 1 else []
-        return self.says.get("job_id") or next((member.get("job") for member in members), None)
+        return self.says.get("job_id") or next((member.get("job") for member in members), self.job.get("id"))
 
     def title(self, limit: int) -> str:
         """Return the title, in which the name of the job's file is a link to the job's page."""
@@ -162,21 +165,24 @@ class _Seen:
             name = _str(self.says.get("file")) or text
             before, found, after = text.rpartition(name)
             parts = [Piece(before), Piece(name, url=url), Piece(after)] if found else [Piece(text, url=url)]
+            limit += len(_href(url) or "")  # which nobody sees
         return mrkdwn(parts, limit, dates=False)
 
     # --- below it -------------------------------------------------------------------------------------------
 
     @property
     def body(self) -> list[Piece]:
-        counts = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
-        return [*_line(counts), *_line(_str(self.says.get("text")), self._template_links), *self._next]
+        text = _str(self.says.get("text"))
+        if self._counts:
+            text = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
+        return pieces(text, self._template_links)
 
     @property
     def _template_links(self) -> list[tuple[str, str]]:
         return [(str(label), str(url)) for label, url in self.says.get("links") or ()]
 
     @property
-    def _next(self) -> list[Piece]:
+    def steps(self) -> list[Piece]:
         """What can be done, where that is known."""
         steps: list[tuple[str, str | None]] = []
         if self._is_digest and (total := self.data.get("members_total") or 0) > 1:
@@ -186,7 +192,7 @@ class _Seen:
             steps.append((f"Resend what {name} did not get", self.links.dead_letters(name)))
         if self._is_stuck and self._job_id:
             steps += [("Open the job", self.links.job(self._job_id)), self._silence]
-        return [*_row(Piece(label, url=url) for label, url in steps if url), Piece("\n")]
+        return _row([Piece(label, url=url) for label, url in steps if url])
 
     @property
     def _is_stuck(self) -> bool:
@@ -205,31 +211,37 @@ class _Seen:
     def footer(self) -> list[Piece]:
         """Which rule, which queue, how long it took, the job's short id, and how to hear no more of it."""
         queue = self.job.get("queue_name") or _str(self.job.get("queue"))[:_SHORT_ID]
-        texts = (self.says.get("rule"), queue, *self._spans, _str(self.says.get("job_id"))[:_SHORT_ID])
-        parts = [Piece(_str(text)) for text in texts if text]
-        label, url = self._silence
-        if url and not self._is_stuck:
-            parts.append(Piece(label, url=url))
-        return _row(parts)
+        of_job = () if self._counts else (*self._spans, _str(self.says.get("job_id"))[:_SHORT_ID])
+        texts = (self.says.get("rule"), queue, *of_job)
+        steps = [("CI console", self._console)] if self._is_stuck else [self._silence, ("CI console", self._console)]
+        return _row(
+            [Piece(_str(text)) for text in texts if text] + [Piece(label, url=url) for label, url in steps if url]
+        )
+
+    @property
+    def _console(self) -> str | None:
+        bucket, region = self.job.get("bucket"), self.job.get("region")
+        return self.links.console(bucket=bucket, region=region) if bucket and region else None
 
     @property
     def _spans(self) -> Iterator[str]:
         """Yield how long the job took, and waited, unless the text says so."""
-        for what, over, said, until in (
-            ("took", "duration", "took", "ended"),
-            ("waited", "wait", "waiting", "started"),
-        ):
-            seconds = self.job.get(f"{over}_seconds") if self.job.get(f"{until}_at") else None
-            if seconds is not None and f"{said} {_human(seconds)}" not in _str(self.says.get("text")):
-                yield f"{what} {_human(seconds)}"
+        text = _str(self.says.get("text"))
+        took, waited = self.job.get("duration_seconds"), self.job.get("wait_seconds")
+        if took is not None and self.job.get("ended_at") and f"took {_human(took)}" not in text:
+            yield f"took {_human(took)}"
+        if waited is not None and self.job.get("started_at") and f"waiting {_human(waited)}" not in text:
+            yield f"waited {_human(waited)}"
 
 
-def _row(parts: Iterator[Piece] | Sequence[Piece]) -> list[Piece]:
+def _row(parts: Sequence[Piece]) -> list[Piece]:
+    """Return pieces one beside the other."""
     return [piece for part in parts for piece in (Piece(" · "), part)][1:]
 
 
-def _line(text: str, links: Sequence[tuple[str, str]] = ()) -> list[Piece]:
-    return [*pieces(text, links), Piece("\n")] if text else []
+def _below(*lines: Sequence[Piece]) -> list[Piece]:
+    """Return lines one below the other, without empty ones."""
+    return [piece for line in lines if line for piece in (Piece("\n"), *line)][1:]
 
 
 # Ids of people and of user groups (docs.slack.dev/messaging/formatting-message-text, read 2026-11-30): Slack notifies
@@ -272,7 +284,8 @@ def mrkdwn(parts: Sequence[Piece], limit: int, *, dates: bool = True) -> str:
     """Return pieces as Slack's mrkdwn of at most `limit` characters; no link or time is cut in two."""
     made = ""
     for part in parts:
-        room, token = limit - len(made), _token(part, dates=dates)
+        room = limit - len(made)
+        token = _token(part, room, dates=dates)
         if token is None:
             token = fit(part.text, room)
         if len(token) > room:
@@ -283,11 +296,11 @@ def mrkdwn(parts: Sequence[Piece], limit: int, *, dates: bool = True) -> str:
     return made.strip()
 
 
-def _token(part: Piece, *, dates: bool) -> str | None:
-    if part.url and len(url := _href(part.url)) <= _LONGEST_URL:
+def _token(part: Piece, room: int, *, dates: bool) -> str | None:
+    if part.url and (url := _href(part.url)):
         # A "|" would end the URL, if Slack looked for the last one.
-        label = fit(" ".join(part.text.replace("|", "¦").split()), TITLE_LIMIT)
-        return f"<{url}|{label}>"
+        label = " ".join(part.text.replace("|", "¦").split())
+        return f"<{url}|{fit(label, max(_SHORTEST_LABEL, min(TITLE_LIMIT, room - len(url) - 3)))}>"
     if part.at:
         shown = f"{part.at.astimezone(UTC):%Y-%m-%d %H:%M UTC}"
         # https://docs.slack.dev/messaging/formatting-message-text#date-formatting, read 2026-11-30
@@ -295,10 +308,12 @@ def _token(part: Piece, *, dates: bool) -> str | None:
     return None
 
 
-def _href(url: str) -> str:
+def _href(url: str) -> str | None:
+    """Return a URL as Slack's markup takes it; None if it is too long."""
     for sign, escaped in (("&", "&amp;"), ("<", "%3C"), (">", "%3E"), ("|", "%7C")):
         url = url.replace(sign, escaped)
-    return "%20".join(url.split())
+    href = "%20".join(url.split())
+    return href if len(href) <= _LONGEST_URL else None
 
 
 def fit(text: str, limit: int) -> str:
@@ -363,7 +378,7 @@ def preview(delivery: Delivery, notifier: SlackNotifier, *, at: datetime) -> Pre
     text, made = blocks(delivery, at)
     channel = delivery.channel if delivery.channel in notifier.channels else notifier.channel
     address = channel if channel and not notifier.url else f"{origin(notifier.url or '')}{PATH}"
-    lines = [_read(line) for block in made for line in _texts(block)]
+    lines = [_read_text(line) for block in made for line in _texts(block)]
     return Preview(app="Slack", address=address, lines=lines, body=text)
 
 
@@ -372,17 +387,18 @@ def _texts(block: Block) -> list[str]:
     return [part["text"] for part in parts]
 
 
-def _read(text: str) -> list[Piece]:
+def _read_text(text: str) -> list[Piece]:
     """Return the pieces of a text in mrkdwn: the first line may be bold."""
     line, _, rest = text.partition("\n")
     match = _BOLD.fullmatch(line)
     if not match:
-        return list(_tokens(text))
-    bold = [piece._replace(bold=True) for piece in _tokens(match[1] + match[2])]
-    return [*bold, *(_tokens(f"\n{rest}") if rest else ())]
+        return list(read(text))
+    bold = [piece._replace(bold=True) for piece in read(match[1] + match[2])]
+    return [*bold, *(read(f"\n{rest}") if rest else ())]
 
 
-def _tokens(text: str) -> Iterator[Piece]:
+def read(text: str) -> Iterator[Piece]:
+    """Yield the pieces of a text in mrkdwn as people read them, but for what is bold."""
     end = 0
     for match in _TOKEN.finditer(text):
         yield Piece(_unescaped(text[end : match.start()]))

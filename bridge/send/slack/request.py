@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,6 +27,7 @@ from bridge.model import (
     SharedLimit,
     SlackNotifier,
 )
+from bridge.send.http_types import Reply
 from bridge.send.slack.answer import (
     error_in,
     hook_accepted,
@@ -37,11 +38,13 @@ from bridge.send.slack.answer import (
     refuses_blocks,
 )
 from bridge.send.slack.blocks import Block, blocks, plain
-from bridge.send.slack.client import SlackTransport, SlackWebClient
+from bridge.send.slack.client import DEADLINE_S, SlackTransport, SlackWebClient, Unreachable
+from bridge.send.slack.history import ThreadGone, Unreadable, find, metadata
 
 # --- what is kept of the first message of a thread, so that later ones find it --------------------------------------
 
-_SHAPE = re.compile(r"([^:]+):([^:]+)(?::(.+?)(?::(\d+))?)?")
+_SHAPE = re.compile(r"([^:]+):([^:]+)(?::(.+?)(?::\d+)?)?")
+_PLACE = re.compile(r"[\w.-]{1,100}")  # a channel's id, or a message's time, in an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +64,58 @@ class Receipt:
         return cls(match[1], match[2], match[3]) if match else None
 
     def __str__(self) -> str:
-        return f"{self.channel}:{self.ts}:{self.configured}"
+        return ":".join(filter(None, (self.channel, self.ts, self.configured)))
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
-EVENT_TYPE = "ci_bridge_delivery"
 _NO_PREVIEWS = {"unfurl_links": False, "unfurl_media": False}
 _LATE_POST = timedelta(seconds=10)  # after a post that was not answered in time: it may appear late
-_LOOK_BACK = timedelta(hours=1)  # before a delivery was put into the outbox: clocks may disagree
-_PAGES, _PAGE = 5, 200  # of messages that are looked through for an earlier post
+_LOOK_UP_LEAVES_S = DEADLINE_S / 2  # of the deadline, for the post
+_REMEMBERED = 1000  # deliveries
+_PASSING = (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
+_LAST_WAIT = 2  # the number of the last attempt that does not post because reading the history failed
 _REPEATED = "An earlier attempt was not answered, so this may be a repetition."
 
 logger = logging.getLogger(__name__)
 
 
+class RefusedBlocks:
+    """Remembers whose blocks Slack refused: that may have used up a limit, so a later attempt sends the plain text."""
+
+    def __init__(self) -> None:
+        self._of: set[tuple[str, int]] = set()
+
+    def add(self, delivery: Delivery, error: str) -> None:
+        logger.warning("slack refused the blocks, sent as plain text", extra={"delivery": delivery.id, "error": error})
+        if len(self._of) >= _REMEMBERED:
+            self._of.clear()
+        self._of.add((delivery.id, delivery.wanted_no))
+
+    def __contains__(self, delivery: Delivery) -> bool:
+        return (delivery.id, delivery.wanted_no) in self._of
+
+
 def post_to_hook(
-    transport: SlackTransport, url: str, delivery: Delivery, now: datetime, limit: SharedLimit | None = None
-) -> Outcome:
+    transport: SlackTransport, url: str, delivery: Delivery, *, now: datetime, limit: SharedLimit,
+    refused: RefusedBlocks,
+) -> Outcome:  # fmt: skip
     """Send one delivery through an incoming webhook."""
-    delivery = _perhaps_repeated(delivery) if delivery.unsure else delivery
-    text, made = blocks(delivery, now)
-    reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
-    error = error_in(read(reply.body))
-    if not hook_accepted(reply) and refuses_blocks(error):
-        _log_refused_blocks(delivery, error)
-        reply = transport.post(url, {"text": plain(delivery, now), **_NO_PREVIEWS})
+    shown = _perhaps_repeated(delivery) if delivery.unsure else delivery
+    if delivery not in refused:
+        text, made = blocks(shown, now)
+        reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
         error = error_in(read(reply.body))
+        if hook_accepted(reply) or not refuses_blocks(error):
+            return _of_hook(reply, now, limit)
+        refused.add(delivery, error)
+    return _of_hook(transport.post(url, {"text": plain(shown, now), **_NO_PREVIEWS}), now, limit)
+
+
+def _of_hook(reply: Reply, now: datetime, limit: SharedLimit) -> Outcome:
     if hook_accepted(reply):
         return Sent()
-    return _limited(refusal(reply.status, error, reply.retry_after(now), webhook=True), limit)
+    return _limited(refusal(reply.status, error_in(read(reply.body)), reply.retry_after(now), webhook=True), limit)
 
 
 def _limited(outcome: Outcome, limit: SharedLimit | None) -> Outcome:
@@ -103,44 +128,47 @@ def _limited(outcome: Outcome, limit: SharedLimit | None) -> Outcome:
 class ApiCalls:
     """What one delivery, or one edit, needs of the Web API."""
 
-    def __init__(self, client: SlackWebClient, notifier: SlackNotifier, delivery: Delivery, now: datetime) -> None:
+    def __init__(
+        self, client: SlackWebClient, notifier: SlackNotifier, delivery: Delivery, *, now: datetime,
+        refused: RefusedBlocks,
+    ) -> None:  # fmt: skip
         self._client, self._notifier, self._delivery, self._now = client, notifier, delivery, now
+        self._refused = refused
         # A channel must still be one of the notifier's: the rules may have changed since.
         named = delivery.channel if delivery.channel in notifier.channels else None
         self._channel = named or notifier.channel or ""
         self._limit: SharedLimit | None = None  # that the last call used up
+        self._may_repeat = False  # an earlier attempt may have posted the message, and cannot be looked for
 
     def post(self) -> Outcome:
         """Post a reply under the root, or a new root, unless an earlier attempt turns out to have done so."""
         try:
-            root = self._root()
-            if self._delivery.unsure:
-                found = self._find(root)
-                if isinstance(found, Sent):
-                    return found
-            if root:
-                try:
-                    return self._under(root)
-                except SlackApiError as fault:
-                    if not posts_anew(error_in(fault.response)):
-                        raise
-                    self._log_new_root(error_in(fault.response))
-            return self._begin()
+            return self._posted()
         except SlackApiError as fault:
             return self._refusal(fault)
 
+    def _posted(self) -> Sent:
+        if root := self._root():
+            try:
+                return self._under(root)
+            except ThreadGone as gone:
+                self._log_new_root(str(gone))
+        return self._found(None) or self._begun()
+
     def edit(self) -> Outcome:
         """Edit the root to show what it should."""
-        root = Receipt.parse(self._delivery.root or "")
-        if root is None or root.configured not in (None, self._notifier.channel, *self._notifier.channels):
+        root, notifier = Receipt.parse(self._delivery.root or ""), self._notifier
+        if root is None or notifier.url or root.configured not in (None, notifier.channel, *notifier.channels):
             return Rejected("the root is not in a channel of the notifier", Reason.GONE)
         try:
             return self._edited(root)
         except SlackApiError as fault:
-            error = error_in(fault.response)
-            if posts_anew(error):
-                return Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
-            return self._refusal(fault)
+            outcome, error = self._refusal(fault), error_in(fault.response)
+            # Its channel may be another one than the configured name now means, but not than the id.
+            is_of_channel = isinstance(outcome, Rejected) and outcome.pause and root.channel == root.configured
+            if not posts_anew(error) or is_of_channel:
+                return outcome
+            return Rejected(f"Slack says {error}: the root cannot be edited any more", Reason.GONE)
 
     def _refusal(self, fault: SlackApiError) -> Outcome:
         asked = fault.response.headers.get("retry-after", "")
@@ -156,14 +184,21 @@ class ApiCalls:
         return root if root and root.configured in (None, self._channel) else None
 
     def _under(self, root: Receipt) -> Sent:
-        if self._notifier.shows_by_edits:  # it was put into the outbox before there was a root
-            return self._edited(root)
+        try:
+            if self._notifier.shows_by_edits:  # it was put into the outbox before there was a root
+                return self._edited(root)
+            return self._found(root) or self._replied(root)
+        except SlackApiError as fault:
+            if posts_anew(error := error_in(fault.response)):
+                raise ThreadGone(error) from fault
+            raise
+
+    def _replied(self, root: Receipt) -> Sent:
         posted = self._post(self._delivery, root.channel, thread_ts=root.ts)
         if not is_loose(posted.get("message"), posted.get("ts")):
             return Sent()
         self._log_new_root("deleted")
-        begun = self._receipt(posted)
-        return Sent(receipt=str(begun)) if begun else Sent()
+        return Sent(receipt=self._receipt(posted))
 
     def _edited(self, root: Receipt) -> Sent:
         self._limit = self._notifier.edit_limit
@@ -172,9 +207,9 @@ class ApiCalls:
         self._shown(edit, self._newest())
         return Sent(receipt=str(replace(root, configured=root.configured or self._channel)), shown_no=self._shown_no)
 
-    def _begin(self) -> Sent:
-        begun = self._receipt(self._post(self._newest(), self._channel))
-        return Sent(receipt=str(begun), shown_no=self._shown_no) if begun else Sent()
+    def _begun(self) -> Sent:
+        receipt = self._receipt(self._post(self._newest(), self._channel))
+        return Sent(receipt=receipt, shown_no=self._shown_no if receipt else 0)
 
     def _newest(self) -> Delivery:
         """Return the delivery as the root shows it: in the newest state, but mentioning whom its own rule does."""
@@ -189,12 +224,12 @@ class ApiCalls:
     def _shown_no(self) -> int:
         return self._delivery.wanted_no if self._delivery.wanted else 0
 
-    def _receipt(self, posted: Mapping[str, Any] | SlackResponse) -> Receipt | None:
+    def _receipt(self, posted: Mapping[str, Any] | SlackResponse) -> str | None:
         """Return what makes the message that was posted the root of a thread, if Slack says where it is."""
         channel, ts = posted.get("channel"), posted.get("ts")
-        if not (isinstance(channel, str) and isinstance(ts, str) and channel and ts):
-            return None
-        return Receipt(channel, ts, self._channel)
+        if isinstance(channel, str) and isinstance(ts, str) and _PLACE.fullmatch(channel) and _PLACE.fullmatch(ts):
+            return str(Receipt(channel, ts, self._channel))
+        return None
 
     def _log_new_root(self, why: str) -> None:
         facts = {"delivery": self._delivery.id, "notifier": self._notifier.name, "why": why}
@@ -202,45 +237,41 @@ class ApiCalls:
 
     # --- an earlier attempt that was not answered ---------------------------------------------------------------
 
-    def _find(self, root: Receipt | None) -> Sent | None:
-        """Look for the message of an earlier attempt by its metadata; where that cannot be read, the next one says so.
+    def _found(self, root: Receipt | None) -> Sent | None:
+        """Return what an earlier attempt has sent under the root, or (None) into the channel, if it may have.
 
-        Raises SlackApiError if Slack asks to wait.
+        Where that cannot be read, the message will say so. Raises SlackApiError or Unreachable if it can soon.
         """
-        try:
-            found = next((message for page in self._messages(root) for message in page if self._is_mine(message)), None)
-        except SlackApiError as fault:
-            if fault.response.status_code == 429:
-                raise
-            self._delivery = _perhaps_repeated(self._delivery)
+        self._may_repeat = False
+        if not self._delivery.unsure:
             return None
-        if found is None:
+        try:
+            with self._client.transport.leaving(_LOOK_UP_LEAVES_S):
+                return self._looked_for(root)
+        except Unreadable:
+            pass
+        except (SlackApiError, Unreachable) as fault:
+            if self._is_worth_waiting(fault):
+                raise
+        self._may_repeat = True
+        return None
+
+    def _looked_for(self, root: Receipt | None) -> Sent | None:
+        self._limit = self._notifier.read_limit
+        channel, thread_ts = (root.channel, root.ts) if root else (self._channel, None)
+        message = find(self._client, self._delivery, channel=channel, thread_ts=thread_ts, now=self._now)
+        if message is None:
             return None
         logger.info("slack had accepted an earlier attempt", extra={"delivery": self._delivery.id})
-        begun = None if root else self._receipt({"channel": self._channel, "ts": found.get("ts")})
-        return Sent(receipt=str(begun)) if begun else Sent()
+        return Sent(receipt=None if root else self._receipt({"channel": channel, "ts": message.get("ts")}))
 
-    def _messages(self, root: Receipt | None) -> Iterator[list[Any]]:
-        self._limit = self._notifier.read_limit
-        since = (self._delivery.since or self._now) - _LOOK_BACK
-        page = {"oldest": f"{since.timestamp():.6f}", "include_all_metadata": True, "limit": _PAGE}
-        call: Callable[..., SlackResponse] = partial(self._client.conversations_history, channel=self._channel)
-        if root:
-            call = partial(self._client.conversations_replies, channel=root.channel, ts=root.ts)
-        cursor: str | None = None
-        for _ in range(_PAGES):
-            answer = call(cursor=cursor, **page)
-            messages = answer.get("messages")
-            yield [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-            cursor = (answer.get("response_metadata") or {}).get("next_cursor")
-            if not cursor:
-                return
-
-    def _is_mine(self, message: Mapping[str, Any]) -> bool:
-        match message.get("metadata"):
-            case {"event_type": str(kind), "event_payload": {"delivery": str(id_)}}:
-                return kind == EVENT_TYPE and id_ == self._delivery.id
-        return False
+    def _is_worth_waiting(self, fault: SlackApiError | Unreachable) -> bool:
+        """Tell whether what stopped a look-up may pass. What Slack asks for is waited for, the rest not for long."""
+        outcome = fault.failure.outcome if isinstance(fault, Unreachable) else self._refusal(fault)
+        if not isinstance(outcome, RetryLater):
+            return False
+        may_pass = outcome.reason in _PASSING and self._delivery.attempts <= _LAST_WAIT
+        return may_pass or outcome.reason == Reason.RATE_LIMITED
 
     # --- calls --------------------------------------------------------------------------------------------------
 
@@ -250,22 +281,22 @@ class ApiCalls:
             self._client.chat_postMessage,
             channel=channel,
             thread_ts=thread_ts,
-            metadata={"event_type": EVENT_TYPE, "event_payload": {"delivery": self._delivery.id}},
+            metadata=metadata(self._delivery),
             unfurl_links=False,
             unfurl_media=False,
         )
-        return self._shown(post, shown)
+        return self._shown(post, _perhaps_repeated(shown) if self._may_repeat else shown)
 
     def _shown(self, call: Callable[..., SlackResponse], shown: Delivery) -> SlackResponse:
         """Make `call` with blocks; where Slack refuses those, with text only: a plain message beats none."""
-        shown = replace(shown, note=self._delivery.note)
-        text, made = blocks(shown, self._now)
-        try:
-            return call(text=text, blocks=made)
-        except SlackApiError as fault:
-            if not refuses_blocks(error_in(fault.response)):
-                raise
-            _log_refused_blocks(self._delivery, error_in(fault.response))
+        if self._delivery not in self._refused:
+            text, made = blocks(shown, self._now)
+            try:
+                return call(text=text, blocks=made)
+            except SlackApiError as fault:
+                if not refuses_blocks(error := error_in(fault.response)):
+                    raise
+                self._refused.add(self._delivery, error)
         none: list[Block] = []  # an edit without any keeps the old ones
         return call(text=plain(shown, self._now), blocks=none)
 
@@ -279,8 +310,3 @@ def may_appear_late(outcome: Outcome) -> Outcome:
     if isinstance(outcome, RetryLater) and outcome.reason == Reason.TIMEOUT:
         return replace(outcome, after=_LATE_POST)
     return outcome
-
-
-def _log_refused_blocks(delivery: Delivery, error: str) -> None:
-    facts = {"delivery": delivery.id, "error": error}
-    logger.warning("slack refused the blocks, sent as plain text", extra=facts)

@@ -21,7 +21,7 @@ from bridge.record.queries.lists import Filter
 from bridge.record.schema import DELIVERY_STATES
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, a_silence, job_number
-from tests.support.nouns import batch_id, by_hand
+from tests.support.nouns import a_message, batch_id, by_hand, new_delivery
 
 HOSTILE = '"><script>alert(1)</script>&'
 RECEIVER = f"不行 {HOSTILE}"
@@ -207,6 +207,20 @@ def test_slack_is_shown_as_text(world: World, admin: FlaskClient) -> None:
     assert "curl" not in page
 
 
+def test_links_and_times_of_a_slack_message_are_shown_as_such(world: World, admin: FlaskClient) -> None:
+    message = a_message(
+        title="j1.mp4 <b>", text="since 2026-11-21T09:00:00Z", file="j1.mp4", job_id="j1", rule="failed",
+        public_url="https://bridge.example.com",
+    )  # fmt: skip
+    with world.db.write() as tx:
+        entries.put(tx, [new_delivery("d1", to="ops/1", message=message)], now=NOON)
+    page = admin.get("/deliveries/d1").text
+    link = '<a href="https://bridge.example.com/jobs/j1" rel="noreferrer">j1.mp4</a>'
+    assert f"<strong>{link}</strong><strong> &lt;b&gt;</strong>" in page
+    assert "since 2026-11-21 09:00 UTC" in page
+    assert "&lt;!date" not in page
+
+
 def test_a_delivery_without_its_notifier_still_shows_its_event(world: World, admin: FlaskClient) -> None:
     delivery = world.delivery_of(1)
     world.book = replace(world.book, notifiers={})
@@ -299,6 +313,8 @@ def test_why_a_receiver_is_not_asked_matters_only_while_it_waits() -> None:
         ("throttle:t", 'The throttle of rule "t"'),
         ("mute:nights", 'The mute "nights" was active'),
         ("silence:sil_1", 'The silence "sil_1" was active'),
+        ("flood:slack channel C1", "Too many messages waited for slack channel C1."),
+        ("fallback:cms", "What cms did not get is sent in digests."),
         ("unheard-of:x", "Held until"),
     ],
 )

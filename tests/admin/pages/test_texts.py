@@ -70,6 +70,8 @@ def test_times_within_a_sentence_are_shown_as_all_others_and_the_rest_is_text() 
         ("silence:sil_1", "the silence sil_1"),
         ("group:all", "the digest of rule all"),
         ("throttle:all", "the throttle of rule all"),
+        ("flood:slack channel C1", "the flood of messages for slack channel C1"),
+        ("fallback:cms", "the digest of what was not delivered to cms"),
     ],
 )
 def test_what_held_a_message_is_said_in_words(held_by: str, said: str) -> None:
@@ -112,6 +114,7 @@ def test_when_a_rule_fires_is_said_in_words(rule: str, words: str) -> None:
         ('match.wait = "<= 90s"', "wait", "at most 1 min 30 s"),
         ('throttle = "1000/5m"', "At most", "1,000 in 5 min for each notifier; the rest is sent in a digest"),
         ('group = { wait = "5m" }', "Collected", "one digest, sent 5 min after the first message"),
+        ('mention = ["U024BE7LH", "here"]', "Mentions", "U024BE7LH, here in Slack"),
         ("stop = true", "Then", "the rules below are not evaluated for what this one matched"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.decide.messages.build import LARGEST_EVENT, as_fallback, build, delivery_to, event, test_message
+from bridge.decide.messages.build import LARGEST_EVENT, as_fallback, build, delivery_to, event, gathered, test_message
 from bridge.decide.routing import RoutingResult, route
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.matching import LevelEvent
@@ -49,6 +49,13 @@ def said(transition: Transition, wording: MessageTemplate | None = None) -> Mess
     [
         (NEW, SUBMITTED, {}, "Transcode Submitted: demo.mp4", "seen for the first time"),
         (SUBMITTED, RUNNING, {}, "Transcode Running: demo.mp4", "was Submitted before"),
+        (
+            SUBMITTED,
+            RUNNING,
+            {"created_at": NOON - 81 * SECOND, "started_at": NOON - 80 * SECOND},
+            "Transcode Running: demo.mp4",
+            "started after waiting 1 s",
+        ),
         (RUNNING, FAILED, {"message": "no such codec"}, "Transcode Failed: demo.mp4", "no such codec"),
         (
             RUNNING,
@@ -143,6 +150,58 @@ def test_fields_show_what_the_job_has_as_people_read_it():
         ("progress", "0"),
         ("user_data", "k=v"),
     )
+
+
+def test_a_message_has_no_fields_unless_its_template_names_some():
+    assert said(failed()).fields == ()
+
+
+def test_what_is_stuck_says_since_when_its_limit_and_its_progress():
+    event = LevelEvent(state=RUNNING, since=NOON, after=timedelta(minutes=30))
+    job = a_job(state=RUNNING, started_at=NOON)
+    texts = [
+        build(a_transition(replace(job, progress=progress)), "r", MessageTemplate(), {}, level_event=event).message.text
+        for progress in (None, 0, 40)
+    ]
+    assert texts == [
+        "Running since 2026-11-21T12:00:00Z; the rule allows 30 min",
+        "Running since 2026-11-21T12:00:00Z; the rule allows 30 min; 0 % done",
+        "Running since 2026-11-21T12:00:00Z; the rule allows 30 min; 40 % done",
+    ]
+
+
+def test_the_links_of_its_template_go_with_a_message():
+    title, text = compiled("{{ job.id | link('x') }}"), compiled('{{ "https://h.example" | link("open") }}')
+    message = said(failed(), MessageTemplate(title=title, text=text))
+    assert (message.title, message.text, message.links) == (
+        "x",
+        "open (https://h.example/)",
+        (("open", "https://h.example/"),),
+    )
+
+
+def test_a_rule_mentions_with_all_its_messages_but_a_recovery():
+    stuck = LevelEvent(state=RUNNING, since=NOON, after=timedelta(1))
+    mentioned = [
+        build(failed(), "r", MessageTemplate(), {}, level_event=event, mention=("here",)).message.mention
+        for event in (None, stuck, replace(stuck, again=True), replace(stuck, recovered=True))
+    ]
+    assert mentioned == [("here",), ("here",), ("here",), ()]
+
+
+def test_what_was_not_delivered_is_gathered_by_its_status_or_the_first_words_of_the_reason():
+    def reason(why: str, status: int | None = None) -> str:
+        hold = gathered("assets", why, status=status, now=NOON)
+        assert (hold.gate, hold.name, hold.until) == ("fallback", "assets", NOON + 10 * SECOND)
+        by = dict(json.loads(hold.label))
+        assert by["why"] == cut(why, 300)
+        return by["reason"]
+
+    assert reason("answered 500 Internal Server Error", 500) == "500"
+    assert reason("Slack says no_text: it refuses this message", 200) == "Slack says no_text"
+    assert reason("x" * 5000) == cut("x" * 5000, 60)
+    keys = {gathered("a", why, status=None, now=NOON).key for why in ("no: 1", "no: 2", "yes")}
+    assert len(keys) == 2
 
 
 def test_title_text_and_fields_are_cut():

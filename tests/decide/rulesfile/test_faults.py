@@ -195,6 +195,18 @@ TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
         ("group = { wait = 10 }", 'key "group.wait": 10 is not a string such as "30s" or "45m"'),
         ("group = { at = 09:00:00 }", 'key "group.at": 09:00:00 is not a string such as "09:00"; put it in quotes'),
         ('group = { at = "25:00" }', 'key "group.at": "25:00" is not a time of day; write for example "09:00"'),
+        (
+            'mention = ["here", "@anna"]',
+            'key "mention": "@anna" mentions nobody: write the id of a person ("U024BE7LH": in Slack open the profile, '
+            '"...", "Copy member ID") or of a user group ("S0123ABC"), "here" or "channel"',
+        ),
+        ('mention = "everyone"', 'key "mention": "everyone" mentions nobody: write the id of a person ("U024BE7LH"'),
+        ('mention = "U1> <!channel"', 'key "mention": "U1> <!channel" mentions nobody: write the id of a person'),
+        ("mention = true", 'key "mention": true is neither a string nor a list of non-empty strings'),
+        (
+            f"mention = {[f'U{n:03}' for n in range(21)]}",
+            'key "mention": mentions 21; the limit is 20: a user group calls them all',
+        ),
     ],
 )
 def test_a_wrong_key_of_a_rule_says_what_would_be_right(line, said):

@@ -263,3 +263,16 @@ def test_a_digest_for_a_webhook_with_a_body_of_its_own_is_a_warning(line):
     said = 'digests do not have the body of notifier "hook": they come in the default form'
     assert warnings(rule(line, hook), {"S": SECRET}) == [f'9: warning: rule "r1", key "{key}": {said}']
     assert warnings(rule(hook), {"S": SECRET}) == []
+
+
+SLACK = '[notifier.ops]\ntype = "slack"\nchannel = "C1"\ntoken = { env = "T" }\n'
+
+
+def test_a_mention_that_no_slack_notifier_makes_is_a_warning():
+    def found(notify: str) -> list[str]:
+        text = WATCH + RULE.replace('"hook"', notify) + 'mention = ["here"]\n' + HOOK + SIGNED + "\n" + SLACK
+        return warnings(text, {"S": SECRET, "T": "xoxb-1"})
+
+    said = 'rule "r1", key "mention": mentions nobody: it is for Slack, and notify names no Slack notifier'
+    assert f"9: warning: {said}" in found('"hook"')
+    assert found('["hook", "ops"]') == []

@@ -1,10 +1,11 @@
+import re
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 from jinja2 import Environment
 
-from bridge.decide.templates.functions import TemplateFault, variables
+from bridge.decide.templates.functions import LINKS, TemplateFault, variables
 from bridge.decide.templates.rendering import LONGEST_RESULT, compiled, rendered
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import basename
@@ -282,3 +283,51 @@ def test_user_data_of_any_length_is_no_time():
     said = f'"{"2" * 78}… is not a time'
     with pytest.raises(TemplateFault, match=said):
         said_at("{{ job.user_data | ago }}", user_data="2" * 100_000)
+
+
+# --- links ------------------------------------------------------------------------------------------------
+
+
+def linked(source: str, **job) -> tuple[str, list[tuple[str, str]]]:
+    """Return the text, and what in it is a link."""
+    names = variables(a_transition(a_job(**job)), "r1", {})
+    return rendered(compiled(source), names), names[LINKS]
+
+
+def test_a_link_reads_as_its_label_and_its_url():
+    said = linked('See {{ ("https://h.example/jobs/" ~ job.id) | link("the \n job") }}.')
+    assert said == ("See the job (https://h.example/jobs/j1).", [("the job", "https://h.example/jobs/j1")])
+    assert linked('{{ "http://h.example/ä" | link(label=job.tag) }}', tag="T")[1] == [("T", "http://h.example/%C3%A4")]
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "", "h.example", "https://", "https://h.example/ x", "https://u:p@h/"]
+)
+def test_what_is_no_address_of_a_page_is_its_label_alone(url):
+    assert linked("{{ job.message | link('open') }}", message=url) == ("open", [])
+    assert linked("{{ job.message | link('open') }}") == ("open", [])
+
+
+def test_a_text_of_a_job_that_reads_like_a_link_is_none():
+    said = linked(
+        '{{ job.message }} {{ "https://h.example/" | link(job.code) }}', message="a (https://evil/)", code="<b|c>"
+    )
+    assert said == ("a (https://evil/) <b|c> (https://h.example/)", [("<b|c>", "https://h.example/")])
+
+
+def test_a_link_without_a_label_or_with_a_long_one_has_one_of_a_line():
+    assert linked('{{ "https://h.example/" | link(job.message) }}')[0] == "link (https://h.example/)"
+    assert len(linked('{{ "https://h.example/" | link(job.message) }}', message="x" * 4000)[1][0][0]) == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{{ job.id | link }}", "missing a required argument: 'label'"),
+        ("{{ job.id.link('x') }}", "link is a filter only: write | link behind the value"),
+        ("{{ job.created_at.ago() }}", "ago is a filter only: write | ago behind the value"),
+    ],
+)
+def test_a_link_that_is_written_wrong_says_what_would_be_right(source, why):
+    with pytest.raises(TemplateFault, match=re.escape(why)):
+        compiled(source)
