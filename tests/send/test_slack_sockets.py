@@ -88,7 +88,7 @@ def test_what_slacks_limits_do_not_let_through_waits_for_the_limit_that_slack_ke
     make: Callable[..., Delivery], limit: str, client: HttpClient
 ) -> None:
     slack, once = Slack(a_slack(token=DEMO_TOKEN, update=True)), Rate(count=1, per=timedelta(seconds=30))
-    with StrictSlack(limits=Limits(posts=once, tier3=once)) as look_alike:
+    with StrictSlack(limits=Limits(posts=once, burst=1, tier3=once)) as look_alike:
         egress = Egress(client, look_alike.api_url)
         posted, _ = slack.send(a_delivery(), NOON, egress)
         assert isinstance(posted, Sent)
@@ -114,7 +114,7 @@ def test_a_message_without_its_blocks_gets_through_although_the_refusal_used_up_
     way: str, client: HttpClient
 ) -> None:
     clock, once = [NOON.timestamp()], Rate(count=1, per=timedelta(seconds=30))
-    with Illiterate(clock=lambda: clock[0], limits=Limits(posts=once, tier3=once)) as look_alike:
+    with Illiterate(clock=lambda: clock[0], limits=Limits(posts=once, burst=1, tier3=once)) as look_alike:
         if way == "webhook":
             slack = Slack(a_slack(url=look_alike.hook_url("C1"), token=None, channel=None))
         else:
