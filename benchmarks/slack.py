@@ -255,7 +255,9 @@ def _kills(stage: Stage, worker: Process, *, jobs: int = 1_000) -> Iterator[Line
         "deliveries that were sent or merged", "", len(stage.deliveries()) - undelivered, len(stage.deliveries())
     )
     yield _allowed("all of it after", "s", took_s, _SETTLED_S)
-    yield _refused(answers)
+    for method in sorted({method for method, _ in answers}):
+        asked = sum(count for (name, _), count in answers.items() if name == method)
+        yield _reached(f"{method} within its limit", "", asked - answers[method, "ratelimited"], asked)
 
 
 def _complete(stage: Stage, seen: Mapping[str, list[str]]) -> int:

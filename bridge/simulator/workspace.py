@@ -16,6 +16,7 @@ _TS = re.compile(r"\d{1,12}(\.\d{1,6})?")
 MAX_PAGE, _PAGE = 999, 100
 
 Block = dict[str, Any]
+_Place = tuple[str, str]  # the id of a channel, and a ts
 
 
 class SlackError(Exception):
@@ -95,7 +96,8 @@ class Workspace:
         self._clock = clock
         self._is_open = channels is None
         self._channels = {channel.id: channel for channel in channels or ()}
-        self._posts: dict[tuple[str, str], Post] = {}
+        self._posts: dict[_Place, Post] = {}
+        self._threads: dict[_Place, list[_Place]] = {}  # the replies to each root
         self._numbers = itertools.count(1)
         self._last_us = 0
         self._lock = threading.RLock()
@@ -161,6 +163,8 @@ class Workspace:
                 broadcast=broadcast,
             )
             self._posts[channel.id, ts] = posted
+            if posted.thread_ts:
+                self._threads.setdefault((channel.id, posted.thread_ts), []).append((channel.id, ts))
         return posted
 
     def _thread(self, channel: Channel, ts: str | None) -> str | None:
@@ -211,16 +215,14 @@ class Workspace:
             if found is None or not self._is_shown(found):
                 raise SlackError("thread_not_found")
             root = found.thread_ts or ts
-            under = [post for post in self._posts.values() if (post.channel, post.thread_ts) == (channel.id, root)]
-            replies = [post for post in under if not post.deleted_at]
-            return self._page(replies, options, root=self._posts[channel.id, root])
+            return self._page(self._replies(channel.id, root), options, root=self._posts[channel.id, root])
 
     def _is_shown(self, post: Post) -> bool:
         """What is deleted leaves a tombstone where it has replies."""
-        return not post.deleted_at or bool(self._replies(post))
+        return not post.deleted_at or bool(self._replies(post.channel, post.ts))
 
-    def _replies(self, root: Post) -> list[Post]:
-        under = (post for post in self._posts.values() if (post.channel, post.thread_ts) == (root.channel, root.ts))
+    def _replies(self, channel: str, root: str) -> list[Post]:
+        under = (self._posts[place] for place in self._threads.get((channel, root), ()))
         return [post for post in under if not post.deleted_at]
 
     def _page(self, posts: Sequence[Post], options: Mapping[str, Any], root: Post | None = None) -> dict[str, Any]:
@@ -238,7 +240,7 @@ class Workspace:
         return found
 
     def _message(self, post: Post, *, metadata: bool) -> dict[str, Any]:
-        replies = self._replies(post)
+        replies = self._replies(post.channel, post.ts)
         thread = {"thread_ts": post.thread_ts or post.ts} if post.thread_ts or replies else {}
         if replies:
             thread |= {"reply_count": len(replies), "latest_reply": replies[-1].ts}  # type: ignore[dict-item]
