@@ -226,6 +226,37 @@ MUTANTS = (
         "lambda before, after: None",
         ("tests/wiring/test_rules.py", "tests/wiring/test_rules_in_force.py"),
     ),
+    Mutant(
+        "a Slack root that a late edit has left behind",
+        "bridge.record.outbox.roots:shown",
+        "lambda tx, edit, receipt, *, now: tx.execute("
+        "update(threads).where(_row(edit)).values(shown_no=edit.wanted_no, **_FREE)).rowcount == 1",
+        ("tests/pipeline/test_slack_roots.py",),
+    ),
+    Mutant(
+        "a Slack root that moves only with a rule",
+        "bridge.pipeline.route:_show_newest",
+        "lambda *facts: None",
+        ("tests/pipeline/test_slack_roots.py",),
+    ),
+    Mutant(
+        "a Slack limit for each worker",
+        "bridge.record.outbox.limits:take",
+        "lambda tx, state, notifier, *, now: True",
+        ("tests/pipeline/test_slack_limits.py",),
+    ),
+    Mutant(
+        "a Slack limit that holds nobody",
+        "bridge.record.outbox.limits:hold",
+        "lambda *facts: None",
+        ("tests/pipeline/test_slack_limits.py",),
+    ),
+    Mutant(
+        "a Slack flood that jobs overtake",
+        "bridge.record.outbox.floods:folded_lanes",
+        "lambda *facts: set()",
+        ("tests/pipeline/test_floods.py",),
+    ),
 )
 
 
