@@ -281,11 +281,13 @@ class Rate:
 class SharedLimit:
     """A limit of others, such as a Slack channel's, for all notifiers and processes that send there: one in `interval`.
 
-    `name` identifies it; no secret is in it.
+    `name` identifies it; no secret is in it. `usual` is the documented interval, where `interval` is a guess: it holds
+    for a while after the limit was exceeded.
     """
 
     name: str
     interval: timedelta
+    usual: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,6 +407,11 @@ class Notifier:
         return None
 
     @property
+    def lost_interval(self) -> timedelta | None:
+        """How far apart deliveries that were lost with their worker are tried again; None: all at once."""
+        return None
+
+    @property
     def hidden(self) -> tuple[str, ...]:
         """Secrets, which must not be shown or stored if a receiver repeats them."""
         return ()
@@ -438,6 +445,14 @@ def _secret_parts(value: str) -> tuple[str, ...]:
 
 
 _CHANNEL_ID = re.compile("[CDG][A-Z0-9]{8,}")
+
+
+_SECOND = timedelta(seconds=1)
+
+
+def _spaced(interval: timedelta) -> timedelta:
+    """Return somewhat more: two requests may arrive closer together than they were begun."""
+    return interval * 1.08
 
 
 def _digest_of(secret: str) -> str:
@@ -490,21 +505,28 @@ class SlackNotifier(Notifier):
     def edit_limit(self) -> SharedLimit | None:
         """Edits: Tier 3, 50 per minute and token (docs.slack.dev, "Rate limits", read 2026-11-30).
 
-        Who sets another `rate` for messages, as another Slack allows it, has as many more edits.
+        Who sets another `rate` for messages, as another Slack allows it, has as many more edits until it refuses some.
         """
         if not self.updates:
             return None
-        return SharedLimit(name=f"slack edits {_digest_of(self.token or '')}", interval=self._interval * 1.2)
+        return self._tier_3("edits")
 
     @property
     def read_limit(self) -> SharedLimit:
         """History and replies: Tier 3 too."""
-        return SharedLimit(name=f"slack reads {_digest_of(self.token or '')}", interval=self._interval * 1.2)
+        return self._tier_3("reads")
+
+    @property
+    def lost_interval(self) -> timedelta | None:
+        return None if self.url else self.read_limit.interval
+
+    def _tier_3(self, what: str) -> SharedLimit:
+        name = f"slack {what} {_digest_of(self.token or '')}"
+        return SharedLimit(name=name, interval=self._interval * 1.2, usual=_spaced(_SECOND) * 1.2)
 
     @property
     def _interval(self) -> timedelta:
-        # Somewhat more: two requests may arrive closer together than they were begun.
-        return (self.rate or Rate(count=1, per=timedelta(seconds=1))).interval * 1.08
+        return _spaced(self.rate.interval if self.rate else _SECOND)
 
     def thread_of(self, about: Message | Job) -> str | None:
         job_id = about.id if isinstance(about, Job) else about.job_id

@@ -402,6 +402,7 @@ notifiers = Table(
     Column("broken_run", BigInteger),  # the run clock at which its breaker opened, while that is open
     Column("probed_run", BigInteger),  # the run clock at the last probe since then
     Column("asked_run", BigInteger),  # the run clock up to which its Retry-After asks to wait
+    Column("lost_ms", BigInteger),  # how far apart deliveries lost with a worker are tried again; None: all at once
 )
 
 # A Slack thread. Its root is stale while `wanted_no` is more than `shown_no`; it is edited then.
@@ -434,6 +435,7 @@ rate_limits = Table(
     Column("name", Text, primary_key=True),
     Column("used_until", BigInteger, nullable=False, server_default="0"),
     Column("not_before", BigInteger, nullable=False, server_default="0"),  # it asked for time
+    Column("slow_until", BigInteger, nullable=False, server_default="0"),  # it was exceeded: its `usual` interval holds
     Column("served", String(100)),  # the notifier that used it last: the next one's turn comes first
     Column("claims", BigInteger, nullable=False, server_default="0"),  # as of a notifier
 )

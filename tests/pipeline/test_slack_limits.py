@@ -11,6 +11,8 @@ import pytest
 
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Outcome, Reason, RetryLater, RootEdit
 from bridge.record.clocks import rewind
+from bridge.record.database import ms
+from bridge.record.outbox import results
 from bridge.record.schema import attempts, deliveries, rate_limits
 from tests.conftest import on_both
 from tests.support.nouns import hours, minutes, seconds
@@ -141,6 +143,45 @@ def test_an_edit_that_must_wait_holds_edits_and_no_posts(slack: SlackRig) -> Non
     assert slack.channels.edits == 0
     slack.lives(seconds(15))
     assert slack.channels.shows()[0] == "j1 Success"
+
+
+def test_edits_that_were_refused_once_are_made_as_often_as_slack_documents(slack: SlackRig) -> None:
+    slack.begin(NEW, ops=f'{JOB}\nrate = "20/s"')
+    for n in range(20):
+        slack.has(f"j{n}", SUBMITTED)
+    slack.poll()
+    slack.passes(seconds(5), polls=False, every=seconds(0.05))
+    limit = slack.book.notifiers["ops"].edit_limit
+    assert limit
+    assert limit.interval < seconds(0.1)
+    refusals = [limited(limit.name, 2)]
+    slack.channels.refuses = lambda one: refusals.pop() if refusals and isinstance(one, RootEdit) else None
+    for n in range(20):
+        slack.has(f"j{n}", SUCCESS)
+    slack.poll()
+    slack.passes(seconds(15), polls=False, every=seconds(0.1))
+    assert 9 <= slack.channels.edits <= 11
+    slack.passes(seconds(20), polls=False, every=seconds(1))
+    assert slack.channels.edits == 20
+
+
+@on_both
+def test_what_was_lost_with_a_worker_is_looked_for_one_by_one_when_it_may_have_appeared(slack: SlackRig) -> None:
+    slack.begin(ops='rate = "10/s"')
+    for n in range(4):
+        slack.has(f"j{n}", FAILED)
+    slack.poll()
+    slack.transport.answer = lambda _: None
+    for _ in range(10):
+        slack.clock.advance(seconds(0.2))
+        slack.dispatcher.run_once()
+    assert len(slack.transport.begun) == 4
+    with slack.db.write() as tx:
+        results.free_claims_of(tx, slack.dispatcher.worker, now=slack.clock())
+    now, apart = ms(slack.clock()), slack.book.notifiers["ops"].lost_interval
+    assert apart
+    due = [row["due_at"] - now for row in rows(slack.db, deliveries)]
+    assert due == [10_000 + n * (apart // timedelta(milliseconds=1)) for n in range(4)]
 
 
 def test_a_slow_answer_does_not_stop_the_others_of_its_channel(slack: SlackRig) -> None:

@@ -15,7 +15,7 @@ from bridge.record.outbox import batches, digests
 from bridge.record.schema import DELIVERY_STATES
 from tests.conftest import Opener
 from tests.support.nouns import NOW, a_message, hours, minutes, new_delivery
-from tests.support.records import claim, claimed_ids, ended, know, put_as_before, read, settle
+from tests.support.records import claim, claimed_ids, ended, know_as_before, put_as_before, read, settle
 
 # As the version before writes and asks.
 _ORDER = text("""INSERT INTO redrive
@@ -43,7 +43,7 @@ def old(empty_url: str, opened: Opener) -> Database:
     """A database at 0007: deliveries in every state, a digest that is held, open orders, and one that is over."""
     db = opened(empty_url)
     migrations.upgrade(db.engine, "0007")
-    know(db, "cms", "ops")
+    know_as_before(db, "cms", "ops")
     hold = Hold(gate="group", name="all", until=NOW + hours(1), key="k")
     put_as_before(db, *(new_delivery(f"is-{state}") for state in DELIVERY_STATES), new_delivery("grouped", hold=hold))
     put_as_before(

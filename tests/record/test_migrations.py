@@ -19,7 +19,7 @@ from bridge.record.database import Database, SchemaOld
 from bridge.record.schema import HEAD, attempts, metadata, notifiers
 from tests.conftest import Opener, on_both, only_postgresql, only_sqlite
 from tests.support.nouns import a_listed_job, new_delivery
-from tests.support.records import know, put_as_before, rows, see
+from tests.support.records import know_as_before, put_as_before, rows, see
 from tests.support.waiting import wait_until
 
 
@@ -134,7 +134,7 @@ _PAUSE = "UPDATE notifier SET paused_at = 1, paused_why = 'answered 410 Gone'"
 def test_what_a_version_wrote_that_gives_no_reasons_has_none(empty_url: str, opened: Opener) -> None:
     db = opened(empty_url)
     migrations.upgrade(db.engine, "0007")
-    know(db, "cms")
+    know_as_before(db, "cms")
     put_as_before(db, new_delivery("d1"))
     with db.write() as tx:
         tx.execute(text(_ATTEMPT.format(1)))
@@ -169,7 +169,7 @@ def before(empty_url: str, opened: Opener) -> Database:
     """A database of before these indexes, with something in it."""
     db = opened(empty_url)
     migrations.upgrade(db.engine, "0004")
-    know(db, "cms")
+    know_as_before(db, "cms")
     put_as_before(db, new_delivery("d1"))
     return db
 

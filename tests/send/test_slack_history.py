@@ -20,13 +20,13 @@ THREAD = {"thread": "job"}
 MINE = of_delivery("d_1", since=NOON)
 
 
-def test_a_history_is_asked_for_from_its_newest_end_although_our_clock_may_be_wrong_by_an_hour() -> None:
+def test_a_history_is_asked_for_from_its_newest_end_although_our_clock_may_be_wrong_by_minutes() -> None:
     slack = ScriptedSlack(ok(messages=[]))
     slack.send(THREAD, **AGAIN | {"since": NOON - timedelta(hours=3)})
-    asked, hour = slack.contents[0], 3600
+    asked, hour, minutes = slack.contents[0], 3600, 600
     assert (asked["channel"], asked["include_all_metadata"]) == ("C1", "true")
-    assert float(asked["oldest"]) == NOON.timestamp() - 4 * hour
-    assert float(asked["latest"]) == NOON.timestamp() + hour
+    assert float(asked["oldest"]) == NOON.timestamp() - 3 * hour - minutes
+    assert float(asked["latest"]) == NOON.timestamp() + minutes
 
 
 @pytest.mark.parametrize(("root", "where"), [(None, ("C2", None)), ("C7:170.5:C2", ("C7", "170.5"))])

@@ -25,7 +25,7 @@ from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases, snapshots
-from bridge.record.schema import deliveries, digests, messages, metadata, shared_numbers
+from bridge.record.schema import deliveries, digests, messages, metadata, notifiers, shared_numbers
 from tests.support.nouns import (
     BUCKET,
     LEASE,
@@ -55,18 +55,26 @@ def put(db: Database, *new: NewDelivery, now: datetime = NOW, at_once: bool = Fa
 
 def put_as_before(db: Database, *new: NewDelivery) -> None:
     """Put deliveries into a database of an older revision: without the columns that it lacks."""
+    _as_before(db, lambda newest: put(newest, *new), messages, digests, deliveries)
+
+
+def know_as_before(db: Database, *names: str) -> None:
+    """Let a database of an older revision know these notifiers."""
+    _as_before(db, lambda newest: know(newest, *names), notifiers)
+
+
+def _as_before(db: Database, fill: Callable[[Database], None], *tables: Table) -> None:
     with TemporaryDirectory() as folder, closing(Database(f"sqlite:///{folder}/new.db")) as newest, db.write() as tx:
         metadata.create_all(newest.engine)
-        put(newest, *new)
-        for table in (messages, digests, deliveries):
+        fill(newest)
+        for table in tables:
             known = {column["name"] for column in inspect(tx).get_columns(table.name)}
-            columns = [
-                column for column in table.c if column.name in known and (table is not deliveries or column.name != "n")
-            ]
+            wanted = known - {"n"} if table is deliveries else known
             with newest.read() as source:
-                rows = [dict(row) for row in source.execute(select(*columns)).mappings()]
-            if rows:
-                tx.execute(insert(table), rows)
+                found = source.execute(select(*(column for column in table.c if column.name in wanted)))
+                values = [dict(row) for row in found.mappings()]
+            if values:
+                tx.execute(insert(table), values)
 
 
 _leases = itertools.count(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 
@@ -12,7 +12,7 @@ from bridge.model import SharedLimit
 from bridge.record.database import at, ms, upsert
 from bridge.record.schema import rate_limits
 
-_MS = 1000
+_SLOW = timedelta(minutes=10)  # so long after it was exceeded a limit's usual interval holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class LimitState:
     free_at: datetime
     held_until: datetime
     served: str = ""
+    is_slow: bool = False
     seen: int = 0
 
 
@@ -36,12 +37,14 @@ def read(tx: Connection, limits: Collection[SharedLimit], *, now: datetime) -> d
     for row in tx.execute(select(rate_limits).where(rate_limits.c.name.in_(by_name))):
         limit = by_name[row.name]
         # A time that cannot be is from before the clock was set back.
-        used_until = row.used_until if row.used_until <= ms(now) + 2 * _interval(limit) else 0
+        longest = max(limit.interval, limit.usual or limit.interval)
+        used_until = row.used_until if row.used_until <= ms(now + 2 * longest) else 0
         states[row.name] = LimitState(
             limit=limit,
             free_at=at(max(used_until, row.not_before)),
             held_until=at(row.not_before),
             served=row.served or "",
+            is_slow=ms(now) < row.slow_until <= ms(now + 2 * _SLOW),
             seen=row.claims,
         )
     return states
@@ -53,7 +56,8 @@ def take(tx: Connection, state: LimitState, notifier: str, *, now: datetime) -> 
     mine = select(rate_limits.c.name).where(rate_limits.c.name == state.limit.name, rate_limits.c.claims == state.seen)
     if tx.dialect.name == "postgresql":
         mine = mine.with_for_update(skip_locked=True)
-    used = {"used_until": ms(now) + _interval(state.limit), "served": notifier, "claims": rate_limits.c.claims + 1}
+    interval = (state.is_slow and state.limit.usual) or state.limit.interval
+    used = {"used_until": ms(now + interval), "served": notifier, "claims": rate_limits.c.claims + 1}
     return tx.execute(update(rate_limits).where(rate_limits.c.name.in_(mine)).values(used)).rowcount == 1
 
 
@@ -66,9 +70,6 @@ def give_back(tx: Connection, state: LimitState) -> None:
 def hold(tx: Connection, name: str, until: datetime) -> None:
     """Let nobody use a limit before then: it asked for that. A longer hold stays."""
     tx.execute(upsert(tx, rate_limits).values(name=name).on_conflict_do_nothing())
-    held = update(rate_limits).where(rate_limits.c.name == name, rate_limits.c.not_before < ms(until))
-    tx.execute(held.values(not_before=ms(until)))
-
-
-def _interval(limit: SharedLimit) -> int:
-    return max(1, round(limit.interval.total_seconds() * _MS))
+    mine = update(rate_limits).where(rate_limits.c.name == name)
+    tx.execute(mine.values(slow_until=ms(until + _SLOW)))
+    tx.execute(mine.where(rate_limits.c.not_before < ms(until)).values(not_before=ms(until)))

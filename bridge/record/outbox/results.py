@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,18 @@ from bridge.record.counters import UNTIMED, Count, all_timed, timed
 from bridge.record.database import ms, skip_locked, upsert
 from bridge.record.outbox import limits, roots
 from bridge.record.outbox.entries import pause, postpone_notifier
-from bridge.record.schema import DEAD, SENDING, SENT, WAITING, attempts, deliveries, state_is, threads, workers
+from bridge.record.schema import (
+    DEAD,
+    SENDING,
+    SENT,
+    WAITING,
+    attempts,
+    deliveries,
+    notifiers,
+    state_is,
+    threads,
+    workers,
+)
 
 # What became of an attempt, as metrics name it: of a channel or a receiver that is gone they say client_error.
 OK, _LOST = "ok", Reason.LOST.value
@@ -248,13 +259,30 @@ def free_claims_of(tx: Connection, worker: str, *, now: datetime) -> int:
     return _free(tx, deliveries.c.lease.startswith(f"{worker}.", autoescape=True), now)
 
 
+_APPEARS_WITHIN = timedelta(seconds=10)
+
+
+def _due_again(tx: Connection, rows: Sequence[Any], now: datetime) -> Iterator[dict[str, int]]:
+    """Yield when lost deliveries are due: at once, or one by one where it is looked for each whether it arrived."""
+    found = select(notifiers.c.name, notifiers.c.lost_ms).where(notifiers.c.lost_ms.is_not(None))
+    apart = {row.name: row.lost_ms for row in tx.execute(found)}
+    places: Counter[str] = Counter()
+    for row in rows:
+        due = ms(now)
+        if row.notifier in apart:
+            due += _APPEARS_WITHIN // timedelta(milliseconds=1) + places[row.notifier] * apart[row.notifier]
+            places[row.notifier] += 1
+        yield {"b_n": row.n, "due": due}
+
+
 def _free(tx: Connection, which: Any, now: datetime) -> int:
     lost = select(deliveries.c.n, deliveries.c.attempts, deliveries.c.notifier).where(state_is(SENDING), which)
     rows = tx.execute(skip_locked(tx, lost)).all()
     if rows:
         why = "the worker stopped responding; it is unknown whether the message arrived"
-        waits = {"state": WAITING, "due_at": ms(now), "why": why, "lost": deliveries.c.lost + 1, **_FREE}
-        tx.execute(update(deliveries).where(deliveries.c.n.in_([row.n for row in rows])).values(waits))
+        waits = {"state": WAITING, "due_at": bindparam("due"), "why": why, "lost": deliveries.c.lost + 1, **_FREE}
+        again = update(deliveries).where(deliveries.c.n == bindparam("b_n")).values(waits)
+        tx.execute(again, list(_due_again(tx, rows, now)))
         facts = {"outcome": "lost", "why": why, "reason": _LOST, "started_at": ms(now), "ms": 0}
         tx.execute(insert(attempts), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
         counters.add(tx, [Count("attempt", (row.notifier, _LOST), UNTIMED) for row in rows], now=now)

@@ -16,7 +16,7 @@ from bridge.send.slack.answer import error_in
 from bridge.send.slack.client import SlackWebClient
 
 EVENT_TYPE = "ci_bridge_delivery"
-_LOOK_BACK = timedelta(hours=1)  # before a delivery was put into the outbox: clocks may disagree
+_LOOK_BACK = timedelta(minutes=10)  # before a delivery was put into the outbox: clocks may disagree
 _PAGES, _PAGE = 5, 200  # how many are read, of so many messages
 _NO_THREAD = ("thread_not_found", "message_not_found")
 _CURSOR = re.compile(r"[!-~]{1,1000}")

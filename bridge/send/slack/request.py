@@ -287,7 +287,7 @@ class ApiCalls:
         outcome = fault.failure.outcome if isinstance(fault, Unreachable) else self._refusal(fault)
         if not isinstance(outcome, RetryLater):
             return False
-        may_pass = outcome.reason in _PASSING and self._delivery.attempts <= _LAST_WAIT
+        may_pass = outcome.reason in _PASSING and self._delivery.attempts - self._delivery.lost <= _LAST_WAIT
         return may_pass or outcome.reason == Reason.RATE_LIMITED
 
     # --- calls --------------------------------------------------------------------------------------------------

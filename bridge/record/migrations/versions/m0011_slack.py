@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("used_until", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("not_before", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("served", sa.String(100)),
+        sa.Column("slow_until", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("claims", sa.BigInteger, nullable=False, server_default="0"),
         if_not_exists=True,
     )
@@ -64,6 +65,8 @@ def _columns() -> list[tuple[str, sa.Column[object]]]:
         ("thread", sa.Column("lease", sa.Text)),
         ("thread", sa.Column("lease_until", sa.BigInteger)),
         ("thread", sa.Column("why", sa.Text)),
+        ("notifier", sa.Column("lost_ms", sa.BigInteger)),
+        # Last: who changes a table that is in use keeps everybody waiting until all of this is done.
         ("delivery", sa.Column("urgent_since", sa.BigInteger)),
         ("delivery", sa.Column("shown_with", sa.Integer)),
     ]
