@@ -160,7 +160,7 @@ def test_all_that_the_rules_may_count_is_there_at_0(world: World) -> None:
     assert found["bridge_events_unmatched_total"] == {(): 0}
     outcomes = {"delivered", "dead", "merged", "dropped"}
     assert {outcome for name, outcome in found["bridge_deliveries_total"] if name == "cms"} == outcomes
-    assert len(found["bridge_delivery_attempts_total"]) == 2 * 10
+    assert len(found["bridge_delivery_attempts_total"]) == 2 * 11
     assert found["bridge_slack_retry_after_seconds_total"] == {("ops/1",): 0}
     kinds = {"ok", "auth", "clock", "throttled", "config", "temporary"}
     assert set(found["bridge_poll_total"]) == {(kind, "ap-chongqing") for kind in kinds}
