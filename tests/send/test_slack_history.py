@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -180,3 +181,25 @@ def test_a_message_that_is_found_without_a_place_is_sent_and_no_root(ts: Any) ->
     slack = ScriptedSlack(ok(messages=[{"metadata": MINE, "ts": ts}]))
     assert slack.send(THREAD, **AGAIN) == Sent()
     assert slack.calls == [HISTORY]
+
+
+@pytest.mark.parametrize(
+    ("ts", "date", "pages"),
+    [
+        (NOON - timedelta(minutes=8), NOON, 1),
+        (NOON - timedelta(minutes=8), NOON - timedelta(minutes=5), 2),
+        (NOON - timedelta(minutes=2), NOON, 2),
+        (NOON - timedelta(minutes=8), None, 2),
+        (NOON - timedelta(minutes=8), NOON + timedelta(days=300), 2),
+    ],
+    ids=["before it", "before it, but by a clock that is behind", "since", "no Date", "an odd Date"],
+)
+def test_a_history_is_read_back_to_when_the_delivery_came_by_slacks_clock(
+    ts: datetime, date: datetime | None, pages: int
+) -> None:
+    message = {"type": "message", "ts": f"{ts.timestamp():.6f}"}
+    header = [f"Date: {format_datetime(date, usegmt=True)}\r\n".encode()] if date else []
+    body = {"ok": True, "messages": [message], "response_metadata": {"next_cursor": "more"}}
+    slack = ScriptedSlack(says(200, json.dumps(body).encode(), *header), ok(messages=[]))
+    slack.send(THREAD, **AGAIN | {"since": NOON - timedelta(minutes=5)})
+    assert len([call for call in slack.calls if call.startswith("conversations")]) == pages

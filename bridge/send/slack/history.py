@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -11,12 +11,15 @@ from typing import Any
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
+from bridge.http_headers import http_date
 from bridge.model import Delivery
 from bridge.send.slack.answer import error_in
 from bridge.send.slack.client import SlackWebClient
 
 EVENT_TYPE = "ci_bridge_delivery"
 _LOOK_BACK = timedelta(minutes=10)  # before a delivery was put into the outbox: clocks may disagree
+_TOLERANCE = timedelta(minutes=1)  # of a time by Slack's own clock
+_SECONDS = re.compile(r"[0-9]{1,12}\.[0-9]{1,9}")
 _PAGES, _PAGE = 5, 200  # how many are read, of so many messages
 _NO_THREAD = ("thread_not_found", "message_not_found")
 _CURSOR = re.compile(r"[!-~]{1,1000}")
@@ -76,9 +79,20 @@ def _messages(
             raise Unreadable
         yield from (message for message in messages if isinstance(message, dict))
         cursor = _next_cursor(answer)
-        if not cursor:
+        if not cursor or (not thread_ts and _is_before(messages, delivery, answer, now)):
             return
     raise Unreadable
+
+
+def _is_before(messages: Sequence[Any], delivery: Delivery, answer: SlackResponse, now: datetime) -> bool:
+    """Tell whether the oldest of these messages was posted before the delivery was there, by Slack's clock."""
+    slacks_now = http_date(str(answer.headers.get("date", "")))
+    if not slacks_now or not delivery.since or abs(slacks_now - now) > _LOOK_BACK:
+        return False
+    match messages:
+        case [*_, {"ts": str(ts)}] if _SECONDS.fullmatch(ts):
+            return float(ts) < (delivery.since - now + slacks_now - _TOLERANCE).timestamp()
+    return False
 
 
 def _next_cursor(answer: SlackResponse) -> str | None:
