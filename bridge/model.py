@@ -7,6 +7,7 @@ Times are aware and in UTC. Nothing here does I/O or reads a clock.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -526,7 +527,8 @@ class SlackNotifier(Notifier):
 
     @property
     def _interval(self) -> timedelta:
-        return _spaced(self.rate.interval if self.rate else _SECOND)
+        # A slower `rate` is the notifier's own, and not its channel's.
+        return _spaced(min(self.rate.interval, _SECOND) if self.rate else _SECOND)
 
     def thread_of(self, about: Message | Job) -> str | None:
         job_id = about.id if isinstance(about, Job) else about.job_id
@@ -590,8 +592,13 @@ class NewDelivery:
     hold: Hold | None = None  # None: sent at once
     throttle: Rate | None = None  # of its rule; what exceeds it is held
     urgent: bool = False  # it goes first, and takes in what waits for the same job
+    may_fold: bool = False  # it may become part of a flood's digest
     updates: bool = False  # the first message of its thread is edited to show it
     shows_by_edit: bool = False  # and that is all that shows it, if there is or will be a first message
+
+
+def _sequence(event: Mapping[str, Any]) -> int:
+    return int(event.get("sequence", 0))
 
 
 class Content(NamedTuple):
@@ -634,6 +641,17 @@ class Delivery:
     unsure_at: datetime | None = None  # the end of an attempt without an answer, which may have been accepted
     wanted: Content | None = None
     wanted_no: int = 0
+
+    @property
+    def sequence(self) -> int:
+        """The number of the state that it reports; 0 in a thread of several jobs: theirs do not compare."""
+        event = json.loads(self.event)
+        return _sequence(event) if (self.thread or "").endswith(f"/{event.get('subject')}") else 0
+
+    @property
+    def is_newer_than_wanted(self) -> bool:
+        """Whether it reports a later state of its job than what its root should show."""
+        return self.sequence > (_sequence(json.loads(self.wanted.event)) if self.wanted else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

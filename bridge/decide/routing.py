@@ -11,10 +11,10 @@ from typing import NamedTuple
 from bridge.decide.messages.build import build, delivery_to, per_notifier
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
-from bridge.decide.rules.matching import Matcher, Verdict
+from bridge.decide.rules.matching import Matcher, Rule, Verdict
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.links import NO_LINKS, Links
-from bridge.model import Alarm, Message, NewDelivery, Notifier, Transition
+from bridge.model import Alarm, Hold, Message, NewDelivery, Notifier, Transition
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
@@ -124,16 +124,23 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
             silence = None if hold else gates.ended(facts, rule.name, name)
             note = f"{silence} is over." if silence else None
             delivery = delivery_to(built.message, book.notifiers[name], note=note, own=own)
-            deliveries.append(
-                replace(
-                    delivery, hold=hold, throttle=rule.throttle, urgent=rule.urgent,
-                    updates=book.notifiers[name].updates, shows_by_edit=book.notifiers[name].shows_by_edits,
-                )
-            )  # fmt: skip
+            deliveries.append(_for_rule(delivery, rule, book.notifiers[name], hold))
             if silence:
                 ended_silences[delivery.id] = silence.id
     return RoutingResult(
         transition=step, verdicts=verdicts, deliveries=deliveries, errors=errors, ended_silences=ended_silences
+    )
+
+
+def _for_rule(delivery: NewDelivery, rule: Rule, notifier: Notifier, hold: Hold | None) -> NewDelivery:
+    return replace(
+        delivery,
+        hold=hold,
+        throttle=rule.throttle,
+        urgent=rule.urgent,
+        may_fold=notifier.most_waiting is not None and not rule.urgent,
+        updates=notifier.updates,
+        shows_by_edit=notifier.shows_by_edits,
     )
 
 
@@ -155,11 +162,11 @@ def root_message(
 
 
 def workflow_message(transition: Transition, message: Message, states: Mapping[str, str]) -> Message:
-    """Return what the first message of a workflow's thread shows: how many of its jobs are in each state."""
+    """Return what the first message of a workflow's thread shows: its jobs by state, and what happened last."""
     job = transition.job
     title = f"Workflow {job.workflow_name or job.workflow or job.workflow_run}"
     counts = dict(Counter(states.values()).most_common())
-    text = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    text = f"{message.title}\n{message.text}".strip()
     return replace(message, title=title, text=text, fields=(), state=None, job_id=None, counts=counts)
 
 

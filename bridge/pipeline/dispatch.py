@@ -48,7 +48,12 @@ def shares_of(notifier: Notifier) -> tuple[Share, ...]:
     channels = notifier.channels or (None,)
     limits = [(notifier.limit_of(channel), channel) for channel in channels]
     return tuple(
-        Share(limit=limit, channel=channel or "", channels=notifier.channels if len(channels) > 1 else ())
+        Share(
+            limit=limit,
+            channel=channel or "",
+            channels=notifier.channels if len(channels) > 1 else (),
+            paced=notifier.rate is not None and notifier.rate.interval > limit.interval,
+        )
         for limit, channel in limits
         if limit
     )

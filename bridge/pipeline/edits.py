@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,6 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import (
     Attempt,
     Content,
-    Delivery,
     Reason,
     Rejected,
     RetryLater,
@@ -81,6 +79,9 @@ def _claim_one(
     return []
 
 
+_SOON, _LATER = timedelta(minutes=1), timedelta(hours=1)
+
+
 # --- results --------------------------------------------------------------------------------------------------------
 
 
@@ -107,20 +108,11 @@ def settle(
 
 def catch_up(tx: Connection, attempts: Iterable[Attempt], book: Rulebook, now: datetime) -> None:
     """Let roots show what was sent under them, if that is newer: a worker of an older version put it there."""
-    sent = [attempt.delivery for attempt in attempts if isinstance(attempt.outcome, Sent) and attempt.delivery.root]
+    sent = [attempt.delivery for attempt in attempts if isinstance(attempt.outcome, Sent) and attempt.delivery.thread]
     for delivery in sent if book.updating else ():
-        notifier, thread = delivery.notifier, delivery.thread
-        if thread and notifier in book.updating and _is_newer(delivery):
+        notifier, thread = delivery.notifier, delivery.thread or ""
+        if notifier in book.updating and delivery.is_newer_than_wanted:
             roots.want(tx, {(notifier, thread): Content(delivery.says, delivery.event, delivery.happened_at)}, now=now)
-
-
-def _is_newer(delivery: Delivery) -> bool:
-    """Tell whether a delivery is about a later transition of its job than what its root should show."""
-    event = json.loads(delivery.event)
-    if not (delivery.thread or "").endswith(f"/{event.get('subject')}"):
-        return False  # the thread of a workflow: its root counts jobs
-    wanted = json.loads(delivery.wanted.event) if delivery.wanted else {}
-    return int(event.get("sequence", 0)) > int(wanted.get("sequence", 0))
 
 
 def _shown(tx: Connection, edit: RootEdit, receipt: str, now: datetime) -> None:
@@ -143,7 +135,8 @@ def _later(
     if end.again_at and end.retry_due is not None:
         roots.postpone(tx, edit, due, why=outcome.why, retry_from=end.retry_from, retry_due=end.retry_due)
     else:
-        before = now - retry_of(edit.notifier, book)
+        # What was put later has its own time, unless asking again is of no use.
+        before = None if outcome.attempts else now - retry_of(edit.notifier, book)
         _give_up(tx, edit, end.attempt, book, lease=lease, before=before, why=outcome.why, now=now)
 
 
@@ -158,17 +151,17 @@ def _give_up(
     why: str,
     now: datetime,
 ) -> None:
-    """Leave the root as it is; what shows only as this edit, and was put before then, is dead."""
+    """Try the edit again in an hour; what shows only as this edit, and was put before then, is dead."""
     logger.warning("the root of a slack thread cannot be edited", extra=_facts(edit, why))
     thread = edit.thread or ""
     over = roots.held(tx, edit.notifier, thread, up_to=edit.wanted_no, before=before)
-    if len(over) < len(roots.held(tx, edit.notifier, thread, up_to=edit.wanted_no)):
-        roots.begin_anew(tx, edit, why, due=now + timedelta(minutes=1))
-    else:
-        roots.give_up(tx, edit, why)
+    waits = len(roots.held(tx, edit.notifier, thread, up_to=edit.wanted_no)) - len(over)
+    roots.begin_anew(tx, edit, why, due=now + (_SOON if waits else _LATER))
     # One by one: of those that are kept in order only one can be claimed.
     for number in over:
         delivery = claims.claim_held(tx, number, lease=lease, lease_for=CLAIM_LEASE, now=now)
+        if delivery is None:
+            continue
         dead = replace(attempt, delivery=delivery, outcome=Rejected(f"the edit that shows it failed: {why}"), seconds=0)
         results.settle(tx, [Ended(dead)], now=now)
         notify_fallbacks(tx, [dead], book, now)

@@ -19,7 +19,7 @@ from bridge.record.outbox.floods import Waiting
 
 logger = logging.getLogger(__name__)
 
-_WAIT = timedelta(minutes=1)  # what would wait longer is folded; and the digest is sent after as long
+_WAIT = timedelta(minutes=1)  # what would wait longer is folded
 _AT_ONCE = 1_000  # messages that are folded in one transaction
 
 Users = list[tuple[str, Share]]
@@ -32,14 +32,10 @@ def fold(db: Database, book: Rulebook, shares: Mapping[str, Sequence[Share]], no
         # What waits for a notifier that is paused, or does not answer, does not wait for the channel.
         names = claims.available(tx, shares, now=now, threshold=BREAKER_THRESHOLD)
         users = _users(book, {name: shares[name] for name in names})
-        folding = floods.folding(tx, names)
-        flooded = {limit: _is_flooded(tx, mine, book, now) for limit, mine in users.items()}
-    for limit, is_flooded in flooded.items():
-        # While a digest is open, what follows one of its messages goes into it too.
-        if not is_flooded and folding.isdisjoint(name for name, _ in users[limit]):
-            continue
+        flooded = [limit for limit, mine in users.items() if _is_flooded(tx, mine, book, now)]
+    for limit in flooded:
         with db.write() as tx:
-            folded += (count := _fold(tx, users[limit], now, is_flooded=is_flooded))
+            folded += (count := _fold(tx, users[limit], now))
         if count:
             logger.info("messages folded into a digest", extra={"limit": limit, "messages": count})
     return folded
@@ -68,13 +64,15 @@ def _places(share: Share) -> int:
     return int(_WAIT / share.limit.interval)
 
 
-def _fold(tx: Connection, users: Users, now: datetime, *, is_flooded: bool) -> int:
-    waiting = [(row, name, share) for name, share in users for row in floods.waiting(tx, name, share, now=now)]
-    waiting.sort(key=lambda found: (not found[0].urgent, found[0].due_at, found[0].n))
-    places = min(_places(share) for _, share in users) if is_flooded else len(waiting)
+def _fold(tx: Connection, users: Users, now: datetime) -> int:
+    places = min(_places(share) for _, share in users)
+    most = places + _AT_ONCE
+    waiting = [
+        (row, name, share) for name, share in users for row in floods.waiting(tx, name, share, now=now, most=most)
+    ]
+    # In the order in which claims take them.
+    waiting.sort(key=lambda found: (not found[0].urgent, found[0].is_reply, found[0].due_at, found[0].n))
     late = waiting[places : places + _AT_ONCE]
-    open_lanes = floods.folded_lanes(tx, [name for name, _ in users])
-    late += [found for found in waiting[:places] if (found[1], found[0].lane) in open_lanes]
     folded: dict[tuple[str, Share], list[Waiting]] = defaultdict(list)
     for row, name, share in late:
         if row.may_fold:
@@ -87,7 +85,7 @@ def _by_name(item: tuple[tuple[str, Share], object]) -> tuple[str, str]:
 
 
 def _hold(tx: Connection, name: str, share: Share, rows: Sequence[Waiting], now: datetime) -> int:
-    hold = Hold(gate="flood", name=share.limit.name, until=now + _WAIT)
+    hold = Hold(gate="flood", name=share.limit.name, until=now + digests.FLOOD_WAIT)
     channel = share.channel if share.channels else None
     taken = digests.add_members(tx, hold, name, len(rows), channel=channel, now=now)
     return floods.fold(tx, [row.n for row in rows], digest=taken[0], name=share.limit.name, now=now)

@@ -206,7 +206,7 @@ def _of_notifier(
         yield Level.BROKEN, "that answer with errors", "answers with errors", again, oldest, trouble.error
     elif oldest is not None and now - oldest > _LATE:
         yield Level.ODD, "that are late", "is late", waits, oldest, _why_late(row, now)
-    if row["edits_failing"] and not row["paused_at"]:
+    if row["edits_failing"] and in_rules and not row["paused_at"]:
         messages = f"{row['edits_failing']:,} message{'s' if row['edits_failing'] != 1 else ''}"
         yield Level.ODD, "whose messages cannot be edited", f"cannot edit {messages}", "", None, row["edit_error"]
     if trouble.died:

@@ -126,7 +126,7 @@ def _put(tx: Connection, routings: Sequence[RoutingResult], book: Rulebook, now:
 
 # --- the first messages of threads ----------------------------------------------------------------------------------
 
-_MOST_JOBS = 1_000  # of a workflow, whose states are counted
+_MOST_JOBS = 5_000  # of a workflow, whose states are counted
 
 
 def _show_newest(tx: Connection, routings: Sequence[RoutingResult], book: Rulebook, now: datetime) -> None:

@@ -196,7 +196,9 @@ def old_threads(tx: Connection, *, after: tuple[str, str], cut: Cutoffs, most: i
     old = [row for row in rows if row.used_at < ms(cut.dead)]
     live = _live_threads(tx, cut) if old else frozenset()
     last = (rows[-1].notifier, rows[-1].thread) if rows else None
-    return Found([(row.notifier, row.thread) for row in old if row.thread not in live], last)
+    # In front of it, there may be the channel.
+    gone = [row for row in old if live.isdisjoint((row.thread, row.thread.partition("/")[2]))]
+    return Found([(row.notifier, row.thread) for row in gone], last)
 
 
 def _live_threads(tx: Connection, cut: Cutoffs) -> frozenset[str]:

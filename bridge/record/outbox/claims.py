@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import cache
@@ -18,6 +18,7 @@ from sqlalchemy import (
     FromClause,
     Row,
     Select,
+    Text,
     and_,
     bindparam,
     case,
@@ -37,6 +38,7 @@ from bridge.record.outbox import entries, limits, roots
 from bridge.record.outbox.limits import LimitState
 from bridge.record.schema import (
     DUE_AT_ONCE,
+    HELD,
     SENDING,
     WAITING,
     attempts,
@@ -76,6 +78,7 @@ class Share:
     limit: SharedLimit
     channel: str = ""
     channels: tuple[str, ...] = ()
+    paced: bool = False  # the notifier's own rate is slower than the limit, and counts too
 
     @property
     def values(self) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def _claim(dialect: str, selection: Selection, by_channel: bool = False) -> Any:
             _due_at >= select(func.min(latest.c.due_at)).scalar_subquery(),
         ],
         Selection.URGENT: [deliveries.c.urgent_since.is_not(None)],
-        Selection.ROOT: [or_(deliveries.c.thread.is_(None), ~_has_root())],
+        Selection.ROOT: [or_(deliveries.c.thread.is_(None), ~has_root())],
     }
     due = (*_WAITING, ~_is_scheduled(deliveries)) if selection is Selection.PAUSED else DUE
     order = (_due_at.desc(), _n.desc()) if selection is Selection.NEWEST else (_due_at, _n)
@@ -142,15 +145,20 @@ def _claim(dialect: str, selection: Selection, by_channel: bool = False) -> Any:
     return mine.values(attempts=deliveries.c.attempts + 1, **claimed).returning(*_fields(deliveries))
 
 
-def _has_root() -> ColumnElement[bool]:
+def has_root() -> ColumnElement[bool]:
     """Return the condition that the first message of its thread was sent."""
     mine = (threads.c.notifier == deliveries.c.notifier, threads.c.thread == deliveries.c.thread)
     return exists().where(*mine, threads.c.receipt != "")
 
 
 def goes_to_channel() -> ColumnElement[bool]:
+    return _channel() == bindparam("to_channel")
+
+
+def _channel() -> ColumnElement[str]:
+    """Return the channel that a delivery goes to: its own, if that is still one of the notifier's, or the first."""
     known = deliveries.c.channel.in_(bindparam("channels", expanding=True))
-    return case((known, deliveries.c.channel), else_=bindparam("first_channel")) == bindparam("to_channel")
+    return case((known, deliveries.c.channel), else_=bindparam("first_channel", type_=Text()))
 
 
 def _is_scheduled(table: FromClause) -> ColumnElement[bool]:
@@ -319,7 +327,7 @@ def _claim_shared(
     """Claim for notifiers that share limits; return what was claimed, and when the limits are free again, in ms."""
     users: dict[str, list[tuple[Row[Any], Share]]] = defaultdict(list)
     for row in rows:
-        for share in shares[row.name]:
+        for share in _with_something_due(tx, row.name, shares[row.name], now):
             users[share.limit.name].append((row, share))
     claimed: list[Delivery] = []
     again: list[int] = []
@@ -342,6 +350,17 @@ def _claim_shared(
     return claimed, again
 
 
+def _with_something_due(tx: Connection, notifier: str, shares: Sequence[Share], now: datetime) -> Sequence[Share]:
+    """Return those shares for whose channel something is due: there may be a hundred channels."""
+    if len(shares) < 2:
+        return shares
+    channels = shares[0].channels
+    due = select(_channel()).where(*DUE).distinct()
+    values = {"of": notifier, "now": ms(now), "channels": list(channels), "first_channel": channels[0]}
+    found = set(tx.execute(due, values).scalars())
+    return [share for share in shares if share.channel in found]
+
+
 def _claim_share(
     tx: Connection,
     row: Row[Any],
@@ -360,11 +379,17 @@ def _claim_share(
     if state.free_at > now:
         at_once = row.first_due == DUE_AT_ONCE and state.held_until <= now
         selections = [Selection.AT_ONCE] if at_once else []
-    if room <= 0 or not selections or not limits.take(tx, state, row.name, now=now):
+    if share.paced and not _allowed(row, now)[0]:
+        return []
+    own = replace(state, limit=share.limit)
+    if room <= 0 or not selections or not limits.take(tx, own, row.name, now=now):
         return []
     found = _claimed(tx, row, lease, 1, *selections, share=share, looks=looks)
     if not found:
-        limits.give_back(tx, state)
+        limits.give_back(tx, own)
+    elif share.paced:
+        used_until = _used(row, now) + row.interval_ms
+        tx.execute(update(notifiers).filter_by(name=row.name).values(used_until=used_until))
     return found
 
 
@@ -452,7 +477,7 @@ def _claimed(
 def available(tx: Connection, names: Collection[str], *, now: datetime, threshold: int) -> list[str]:
     """Return those of these notifiers that may be sent an edit: neither paused nor left alone.
 
-    While its breaker is open a notifier's deliveries probe it; an edit does if none is there.
+    While its breaker is open a notifier's deliveries probe it; an edit does if none is due.
     """
     rows = tx.execute(
         select(notifiers, _busy.label("busy"), _first_due.label("first_due")).where(notifiers.c.name.in_(names))
@@ -462,16 +487,22 @@ def available(tx: Connection, names: Collection[str], *, now: datetime, threshol
         for row in rows
         if row.paused_at is None
         and row.not_before <= ms(now)
-        and (row.failures < threshold or (row.first_due is None and not row.busy))
+        and (row.failures < threshold or not (row.busy or (row.first_due is not None and row.first_due <= ms(now))))
     ]
 
 
-def claim_held(tx: Connection, number: int, *, lease: str, lease_for: timedelta, now: datetime) -> Delivery:
-    """Claim a delivery that is held for an edit, to give it up."""
-    mine = (
-        update(deliveries).where(_n == number).values(held_by=None, shown_with=None, attempts=deliveries.c.attempts + 1)
-    )
-    tx.execute(mine.values(state=SENDING, lease=lease, lease_until=ms(now + lease_for)))
+def claim_held(tx: Connection, number: int, *, lease: str, lease_for: timedelta, now: datetime) -> Delivery | None:
+    """Claim a delivery that is held for an edit, to give it up; None if it no longer is."""
+    mine = update(deliveries).where(_n == number, state_is(HELD), deliveries.c.shown_with.is_not(None))
+    claimed = {
+        "state": SENDING,
+        "lease": lease,
+        "lease_until": ms(now + lease_for),
+        "held_by": None,
+        "shown_with": None,
+    }
+    if not tx.execute(mine.values(**claimed, attempts=deliveries.c.attempts + 1)).rowcount:
+        return None
     return _delivery(tx.execute(_READ, {"numbers": [number]}).one())
 
 

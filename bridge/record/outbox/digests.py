@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import (
@@ -89,8 +90,14 @@ def let_pass(
     return count - over, n
 
 
+_LONGEST_KEY = 40  # characters; PostgreSQL counts them
+
+
 def _key(gate: Gate, name: str, notifier: str, key: str, channel: str | None) -> dict[str, Any]:
-    return {"gate": gate, "name": name, "notifier": notifier, "key": f"{key}/{channel}" if channel else key}
+    text = f"{key}/{channel}" if channel else key
+    if len(text) > _LONGEST_KEY:
+        text = sha256(text.encode()).hexdigest()[:_LONGEST_KEY]
+    return {"gate": gate, "name": name, "notifier": notifier, "key": text}
 
 
 def _take(
@@ -114,6 +121,21 @@ def _take(
         set_={"members": digests.c.members + members, "passed": digests.c.passed + passed},
     )
     return tx.execute(row.returning(digests.c.n, digests.c.members, digests.c.passed, digests.c.due_at)).one()
+
+
+FLOOD_WAIT = timedelta(minutes=1)  # for which a flood's digest takes messages in
+
+
+def flooded(tx: Connection, ordering_keys: Collection[str]) -> dict[tuple[str, str], str]:
+    """Return by notifier and ordering key in which flood's digest, by its name, an earlier delivery waits."""
+    open_ = select(digests.c.n, digests.c.name).where(digests.c.gate == "flood", IS_OPEN)
+    names = {row.n: row.name for row in tx.execute(open_)}
+    if not names:
+        return {}
+    held = (deliveries.c.digest.in_(names), deliveries.c.digest.is_not(None), state_is(HELD))
+    found = select(deliveries.c.notifier, deliveries.c.lane, deliveries.c.digest).where(*held)
+    rows = tx.execute(found.where(deliveries.c.lane.in_(ordering_keys)))
+    return {(row.notifier, row.lane): names[row.digest] for row in rows}
 
 
 # --- what is due ----------------------------------------------------------------------------------------------------

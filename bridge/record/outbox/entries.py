@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, update
 
-from bridge.model import Breaker, Content, Gate, Message, NewDelivery, Reason
+from bridge.model import Breaker, Content, Gate, Hold, Message, NewDelivery, Reason
 from bridge.record import counters
 from bridge.record.clocks import run_at, run_ms
 from bridge.record.codec import dump, from_row
@@ -112,8 +113,14 @@ def _merge_earlier(tx: Connection, urgent: NewDelivery, now: datetime) -> str | 
         return None
     about = select(messages.c.id).filter_by(bucket=urgent.message.bucket, job_id=urgent.message.job_id)
     in_flood = and_(state_is(HELD), deliveries.c.held_by.startswith("flood:"))
-    waits = (deliveries.c.urgent_since.is_(None), or_(state_is(WAITING), in_flood), deliveries.c.id != urgent.id)
-    which = (deliveries.c.message.in_(about), deliveries.c.notifier == urgent.notifier, *waits)
+    mine = (deliveries.c.message.in_(about), deliveries.c.notifier == urgent.notifier, deliveries.c.id != urgent.id)
+    # What was attempted may have arrived: it goes first, and is not merged.
+    tried = update(deliveries).where(*mine, state_is(WAITING), deliveries.c.attempts > 0)
+    tx.execute(tried.values(due_at=ms(now), urgent_since=ms(now)))
+    untried = and_(state_is(WAITING), deliveries.c.attempts == 0)
+    same_channel = func.coalesce(deliveries.c.channel, "") == (urgent.channel or "")
+    waits = (deliveries.c.urgent_since.is_(None), or_(untried, in_flood), same_channel)
+    which = (*mine, *waits)
     found = select(deliveries.c.n, messages.c.state).join(messages).where(*which).order_by(deliveries.c.n)
     rows = tx.execute(found).all()
     if not rows:
@@ -136,8 +143,10 @@ def _shown_by_edits(
     }
     edits = {place: key for place, key in updating.items() if new[place].shows_by_edit}
     lanes = {key: new[place].ordering_key or "" for place, key in edits.items()}
-    there = roots.have_roots(tx, lanes) if edits else set()
-    numbers = roots.want(tx, {key: content_of(new[place].message) for place, key in updating.items()}, now=now)
+    there = roots.have_roots(tx, lanes, now=now) if edits else set()
+    wishes = {key: content_of(new[place].message) for place, key in updating.items()}
+    urgent = {key for place, key in updating.items() if new[place].urgent}
+    numbers = roots.want(tx, wishes, now=now, urgent=urgent)
     return {
         place: {"state": HELD, "held_by": roots.HELD_BY, "shown_with": numbers[key]}
         for place, key in edits.items()
@@ -154,6 +163,7 @@ _LOCK_ORDER: Mapping[Gate, int] = {"group": 0, "throttle": 1, "mute": 2, "silenc
 def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int, dict[str, Any]]:
     """Return by place in `new` how those are stored that are not sent at once."""
     places: dict[tuple[int, Gate, str, str, str, str, str], list[int]] = defaultdict(list)
+    new = _following_floods(tx, new, now)
     for place, delivery in enumerate(new):
         if hold := delivery.hold:
             gate, name, label, key = hold.gate, hold.name, hold.label, hold.key
@@ -173,6 +183,22 @@ def _held(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> dict[int
             passed, n = digests.let_pass(tx, name, rate, notifier, len(members), channel=channel or None, now=now)
             held |= {place: _in_digest(n, gate, name, now) for place in members[passed:]}
     return held
+
+
+def _following_floods(tx: Connection, new: Sequence[NewDelivery], now: datetime) -> Sequence[NewDelivery]:
+    """Let what follows a folded message of its job be held too: the digest comes later than it would."""
+    keys = {delivery.ordering_key for delivery in new if delivery.may_fold and delivery.ordering_key}
+    flooded = digests.flooded(tx, keys) if keys else {}
+    until = now + digests.FLOOD_WAIT
+    return [
+        replace(delivery, hold=Hold(gate="flood", name=name, until=until))
+        if delivery.may_fold
+        and not delivery.hold
+        and not delivery.throttle
+        and (name := flooded.get((delivery.notifier, delivery.ordering_key or "")))
+        else delivery
+        for delivery in new
+    ]
 
 
 def _in_digest(n: int, gate: Gate, name: str, now: datetime, *, drop: bool = False) -> dict[str, Any]:

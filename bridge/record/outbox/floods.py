@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, literal_column, or_, select, update
 
 from bridge.record import counters
 from bridge.record.counters import Count
 from bridge.record.database import ms, skip_locked
-from bridge.record.outbox.claims import DUE, Share, goes_to_channel
-from bridge.record.outbox.digests import IS_OPEN
-from bridge.record.schema import DUE_AT_ONCE, HELD, WAITING, deliveries, digests, messages, state_is
+from bridge.record.outbox.claims import DUE, Share, goes_to_channel, has_root
+from bridge.record.schema import DUE_AT_ONCE, HELD, WAITING, deliveries, messages, state_is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +22,8 @@ class Waiting:
 
     n: int
     due_at: int
-    lane: str | None
     urgent: bool
+    is_reply: bool
     may_fold: bool
 
 
@@ -44,29 +43,19 @@ def count_waiting(tx: Connection, notifier: str, share: Share, *, now: datetime,
     return int(tx.execute(select(func.count()).select_from(found), values).scalar_one())
 
 
-def waiting(tx: Connection, notifier: str, share: Share, *, now: datetime) -> list[Waiting]:
-    """Return what waits for a share, the oldest first."""
+def waiting(tx: Connection, notifier: str, share: Share, *, now: datetime, most: int) -> list[Waiting]:
+    """Return what waits for a share, the oldest first, `most` at the most."""
     conditions, values = _uses(notifier, share, now)
-    columns = (
-        deliveries.c.n,
-        deliveries.c.due_at,
-        deliveries.c.lane,
-        deliveries.c.urgent_since,
-        deliveries.c.attempts,
-        deliveries.c.batch,
-    )
-    found = (
-        select(*columns, messages.c.kind)
-        .join(messages)
-        .where(*conditions)
-        .order_by(deliveries.c.due_at, deliveries.c.n)
-    )
+    mine = deliveries.c
+    is_reply = and_(mine.thread.is_not(None), has_root()).label("is_reply")
+    columns = (mine.n, mine.due_at, mine.urgent_since, mine.attempts, mine.batch, messages.c.kind, is_reply)
+    found = select(*columns).join(messages).where(*conditions).order_by(mine.due_at, mine.n).limit(most)
     return [
         Waiting(
             n=row.n,
             due_at=row.due_at,
-            lane=row.lane,
             urgent=row.urgent_since is not None,
+            is_reply=row.is_reply,
             may_fold=row.urgent_since is None
             and row.attempts == 0
             and row.batch is None
@@ -77,28 +66,20 @@ def waiting(tx: Connection, notifier: str, share: Share, *, now: datetime) -> li
     ]
 
 
-def folding(tx: Connection, names: Collection[str]) -> set[str]:
-    """Return those of these notifiers that have a digest of a flood which is not sent yet."""
-    open_ = select(digests.c.notifier).where(digests.c.gate == "flood", digests.c.notifier.in_(names), IS_OPEN)
-    return set(tx.execute(open_).scalars())
-
-
-def folded_lanes(tx: Connection, names: Collection[str]) -> set[tuple[str, str | None]]:
-    """Return (notifier, ordering key) of what was folded into digests that are not sent yet."""
-    open_ = select(digests.c.n).where(digests.c.gate == "flood", digests.c.notifier.in_(names), IS_OPEN)
-    held = (deliveries.c.digest.in_(open_), deliveries.c.digest.is_not(None), state_is(HELD))
-    rows = tx.execute(select(deliveries.c.notifier, deliveries.c.lane).where(*held, deliveries.c.lane.is_not(None)))
-    return {(row.notifier, row.lane) for row in rows}
-
-
 def fold(tx: Connection, numbers: Collection[int], *, digest: int, name: str, now: datetime) -> int:
-    """Let deliveries that wait be members of a digest; return how many still waited."""
-    still = skip_locked(
-        tx, select(deliveries.c.n).where(deliveries.c.n.in_(numbers), state_is(WAITING), deliveries.c.attempts == 0)
-    )
-    mine = update(deliveries).where(deliveries.c.n.in_(tx.execute(still).scalars().all()))
-    rows = tx.execute(
-        mine.values(state=HELD, digest=digest, held_by=f"flood:{name}").returning(deliveries.c.rule)
-    ).all()
+    """Let deliveries that wait be members of a digest; return how many still waited.
+
+    One stays whose ordering key has an earlier delivery that stays: the digest may come before that.
+    """
+    mine, other = deliveries.c, deliveries.alias("other")
+    earlier = exists().where(
+        other.c.lane == mine.lane, other.c.notifier == mine.notifier, other.c.n < mine.n,
+        literal_column("other.state") < literal_column("2"), other.c.n.not_in(numbers),
+    )  # fmt: skip
+    which = (mine.n.in_(numbers), state_is(WAITING), mine.attempts == 0, or_(mine.lane.is_(None), ~earlier))
+    still = tx.execute(skip_locked(tx, select(mine.n).where(*which))).scalars().all()
+    folded = update(deliveries).where(mine.n.in_(still))
+    folded = folded.values(state=HELD, digest=digest, held_by=f"flood:{name}").returning(mine.rule)
+    rows = tx.execute(folded).all()
     counters.add(tx, [Count("suppressed", (row.rule or "", "flood")) for row in rows], now=now)
     return len(rows)

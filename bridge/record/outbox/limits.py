@@ -64,7 +64,7 @@ def take(tx: Connection, state: LimitState, notifier: str, *, now: datetime) -> 
 def give_back(tx: Connection, state: LimitState) -> None:
     """Undo `take`, in the same transaction: there was nothing to send."""
     mine = update(rate_limits).where(rate_limits.c.name == state.limit.name)
-    tx.execute(mine.values(used_until=ms(state.free_at), served=state.served or None))
+    tx.execute(mine.values(used_until=ms(state.free_at), served=state.served or None, claims=state.seen))
 
 
 def hold(tx: Connection, name: str, until: datetime) -> None:

@@ -13,13 +13,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
+    FromClause,
     Row,
     and_,
     bindparam,
     case,
     exists,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -33,11 +36,12 @@ from bridge.record.clocks import run_at, run_ms
 from bridge.record.codec import dump, storable
 from bridge.record.counters import Count
 from bridge.record.database import at, ms, skip_locked, upsert
-from bridge.record.schema import HELD, MERGED, WAITING, deliveries, state_is, threads
+from bridge.record.schema import DUE_AT_ONCE, HELD, MERGED, WAITING, deliveries, state_is, threads
 
 Key = tuple[str, str]  # a notifier, and a thread of its
 
 LONGEST_LEASE = timedelta(minutes=2)
+_AT_ONCE = 1_000  # threads that are asked for at once
 HELD_BY = "edit"  # what holds a delivery that shows as an edit
 _key = tuple_(threads.c.notifier, threads.c.thread)
 _stale = and_(threads.c.wanted_no > threads.c.shown_no, threads.c.receipt != "")
@@ -59,9 +63,10 @@ class Root:
 
 def find(tx: Connection, keys: Collection[Key]) -> list[Root]:
     """Return those of these threads that are stored."""
-    if not keys:
-        return []
-    rows = tx.execute(select(threads).where(threads.c.thread.in_({thread for _, thread in keys}))).all()
+    names = sorted({thread for _, thread in keys})
+    rows: list[Row[Any]] = []
+    for first in range(0, len(names), _AT_ONCE):
+        rows += tx.execute(select(threads).where(threads.c.thread.in_(names[first : first + _AT_ONCE])))
     return [
         Root(
             key=(row.notifier, row.thread),
@@ -73,12 +78,18 @@ def find(tx: Connection, keys: Collection[Key]) -> list[Root]:
     ]
 
 
-def want(tx: Connection, wishes: Mapping[Key, Content], *, now: datetime) -> dict[Key, int]:
-    """Store what roots should show, of threads that begin too; return the number of each wish."""
+def want(
+    tx: Connection, wishes: Mapping[Key, Content], *, now: datetime, urgent: Collection[Key] = ()
+) -> dict[Key, int]:
+    """Store what roots should show, of threads that begin too; return the number of each wish.
+
+    Edits of `urgent` ones go first.
+    """
     if not wishes:
         return {}
     rows = [
-        {"notifier": notifier, "thread": thread, "receipt": "", "used_at": ms(now), "due_at": ms(now), "wanted_no": 1,
+        {"notifier": notifier, "thread": thread, "receipt": "", "used_at": ms(now), "wanted_no": 1,
+         "due_at": DUE_AT_ONCE if (notifier, thread) in urgent else ms(now),
          "wanted": _text(wishes[notifier, thread])}
         for notifier, thread in sorted(wishes)  # in this order, so that two workers never wait for each other
     ]  # fmt: skip
@@ -99,13 +110,14 @@ def change(tx: Connection, wishes: Mapping[Key, tuple[Content, Mapping[str, str]
     ]  # fmt: skip
     if rows:
         mine = (threads.c.notifier == bindparam("b_notifier"), threads.c.thread == bindparam("b_thread"))
-        values = {"wanted": bindparam("b_wanted"), "job_states": bindparam("b_states"), **_wish(ms(now))}
+        values = {"wanted": bindparam("b_wanted"), "job_states": bindparam("b_states"), **_wish(literal(ms(now)))}
         tx.execute(update(threads).where(*mine).values(values), rows)
 
 
-def _wish(now: Any) -> dict[str, Any]:
+def _wish(now: ColumnElement[int]) -> dict[str, Any]:
     # One that is stale already keeps its place, and its pause after an edit that failed.
-    due_at = case((threads.c.wanted_no > threads.c.shown_no, threads.c.due_at), else_=now)
+    keeps = and_(threads.c.wanted_no > threads.c.shown_no, now != DUE_AT_ONCE)
+    due_at = case((keeps, threads.c.due_at), else_=now)
     return {"wanted_no": threads.c.wanted_no + 1, "due_at": due_at}
 
 
@@ -120,13 +132,18 @@ def content(text: str | None) -> Content | None:
     return Content(says, event, at(happened_at))
 
 
-def have_roots(tx: Connection, lanes: Mapping[Key, str]) -> set[Key]:
+def _is_scheduled(now: datetime, table: FromClause = deliveries) -> ColumnElement[bool]:
+    """Return the condition that a delivery belongs to a batch and is not due yet."""
+    return and_(table.c.batch.is_not(None), table.c.attempts == 0, table.c.due_at > ms(now))
+
+
+def have_roots(tx: Connection, lanes: Mapping[Key, str], *, now: datetime) -> set[Key]:
     """Return those of these threads (each with its ordering key) whose root is there, or on its way."""
     rows = tx.execute(select(threads.c.notifier, threads.c.thread).where(_key.in_(lanes), threads.c.receipt != ""))
     there = {(notifier, thread) for notifier, thread in rows}
     unfinished = literal_column("delivery.state") < literal_column("2")
     waits = select(deliveries.c.notifier, deliveries.c.thread).where(
-        deliveries.c.lane.in_(set(lanes.values())), deliveries.c.lane.is_not(None), unfinished
+        deliveries.c.lane.in_(set(lanes.values())), deliveries.c.lane.is_not(None), unfinished, ~_is_scheduled(now)
     )
     return there | ({(notifier, thread) for notifier, thread in tx.execute(waits)} & lanes.keys())
 
@@ -162,8 +179,8 @@ def claim(
 
 def failing(tx: Connection) -> dict[str, tuple[int, str | None]]:
     """Return by notifier how many stale roots could not be edited, and why one of them."""
-    found = select(threads.c.notifier, func.count(), func.max(threads.c.why)).where(_stale, threads.c.attempts > 0)
-    rows = tx.execute(found.where(threads.c.why.is_not(None)).group_by(threads.c.notifier))
+    found = select(threads.c.notifier, func.count(), func.max(threads.c.why)).where(_stale, threads.c.why.is_not(None))
+    rows = tx.execute(found.group_by(threads.c.notifier))
     return {name: (count, why) for name, count, why in rows}
 
 
@@ -191,7 +208,7 @@ def shown(tx: Connection, edit: RootEdit, receipt: str, *, now: datetime) -> boo
     if tx.execute(mine.where(threads.c.receipt == edit.root).values({**done, **_FRESH, **_FREE})).rowcount == 1:
         return True
     tx.execute(mine.values(_FREE))  # another root has taken its place
-    tx.execute(update(threads).where(_row(edit)).values(_wish(ms(now))))
+    tx.execute(update(threads).where(_row(edit)).values(_wish(literal(ms(now)))))
     return False
 
 
@@ -210,14 +227,8 @@ def hand_back(tx: Connection, edit: RootEdit) -> None:
     tx.execute(mine.values(attempts=threads.c.attempts - 1, **_FREE))
 
 
-def give_up(tx: Connection, edit: RootEdit, why: str) -> None:
-    """Leave a root as it is until its job moves again."""
-    mine = update(threads).where(_row(edit), threads.c.lease == edit.lease)
-    tx.execute(mine.values({**_FRESH, "why": storable(why), "shown_no": edit.wanted_no, **_FREE}))
-
-
 def begin_anew(tx: Connection, edit: RootEdit, why: str, *, due: datetime) -> None:
-    """Try an edit again as if it had not been tried: something younger waits for it."""
+    """Try an edit again then, as if it had not been tried."""
     mine = update(threads).where(_row(edit), threads.c.lease == edit.lease)
     tx.execute(mine.values({**_FRESH, "why": storable(why), "due_at": ms(due), **_FREE}))
 
@@ -266,15 +277,20 @@ def release_orphans(tx: Connection, updating: Collection[str], *, now: datetime)
     """
     mine = (threads.c.notifier == deliveries.c.notifier, threads.c.thread == deliveries.c.thread)
     other = deliveries.alias("other")
-    unfinished = (literal_column("other.state") < literal_column("2"), other.c.lane.is_not(None))
+    unfinished = (
+        literal_column("other.state") < literal_column("2"), other.c.lane.is_not(None), ~_is_scheduled(now, other)
+    )  # fmt: skip
     comes = exists().where(other.c.lane == deliveries.c.lane, other.c.notifier == deliveries.c.notifier, *unfinished)
     has_root = exists().where(*mine, threads.c.receipt != "")
     waits = (state_is(HELD), deliveries.c.shown_with.is_not(None))
     may_edit = deliveries.c.notifier.in_(updating)
     newest = select(func.max(deliveries.c.n)).where(*waits, may_edit, ~has_root, ~comes)
     newest = newest.group_by(deliveries.c.notifier, deliveries.c.thread)
-    which = or_(and_(*waits, ~may_edit), deliveries.c.n.in_(newest))
-    return tx.execute(update(deliveries).where(which).values({**_RELEASED, "due_at": ms(now)})).rowcount
+    others = select(deliveries.c.n).where(*waits, ~may_edit)
+    # Apart from the update, which would walk through all deliveries for both conditions.
+    numbers = [*tx.execute(newest).scalars(), *tx.execute(others).scalars()]
+    released = update(deliveries).where(deliveries.c.n.in_(numbers), state_is(HELD))
+    return tx.execute(released.values({**_RELEASED, "due_at": ms(now)})).rowcount if numbers else 0
 
 
 def any_held(tx: Connection) -> bool:

@@ -174,7 +174,8 @@ class _Seen:
     def body(self) -> list[Piece]:
         text = _str(self.says.get("text"))
         if self._counts:
-            text = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
+            counts = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
+            text = f"{counts}\n{text}" if text else counts
         return pieces(text, self._template_links)
 
     @property

@@ -17,6 +17,7 @@ from slack_sdk.web import SlackResponse
 from bridge.http_headers import retry_after
 from bridge.model import (
     MAX_RETRY_AFTER,
+    Content,
     Delivery,
     Outcome,
     Reason,
@@ -51,8 +52,8 @@ _PLACE = re.compile(r"[\w.-]{1,100}")  # a channel's id, or a message's time, in
 class Receipt:
     """Written as "C1:171.5:general"; the last part may be missing in what is read.
 
-    `channel` is Slack's id for what was `configured`, which may be a name. Older versions wrote a fourth part, the
-    sequence of the state that the message shows: they may still edit it.
+    `channel` is Slack's id for what was `configured`, which may be a name. The fourth part is the sequence of the state
+    that the message shows, unless that is 0: older versions edit only what is older.
     """
 
     channel: str
@@ -66,7 +67,8 @@ class Receipt:
         return cls(match[1], match[2], match[3], int(match[4] or 0)) if match else None
 
     def __str__(self) -> str:
-        return ":".join(filter(None, (self.channel, self.ts, self.configured)))
+        sequence = str(self.sequence) if self.sequence and self.configured else None
+        return ":".join(filter(None, (self.channel, self.ts, self.configured, sequence)))
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ class ApiCalls:
         root, notifier = Receipt.parse(self._delivery.root or ""), self._notifier
         if root is None or notifier.url or root.configured not in (None, notifier.channel, *notifier.channels):
             return Rejected("the root is not in a channel of the notifier", Reason.GONE)
-        if root.sequence > int(json.loads(self._delivery.event).get("sequence", 0)):
+        if root.sequence > self._delivery.sequence:
             return Sent(receipt=str(root), shown_no=self._shown_no)  # a worker of an older version was faster
         try:
             return self._edited(root)
@@ -219,15 +221,18 @@ class ApiCalls:
         # The default of `parse` is "client" for an edit: names would become links (chat.update, read 2026-11-21).
         edit = partial(self._client.chat_update, channel=root.channel, ts=root.ts, parse="none")
         self._shown(edit, self._newest())
-        return Sent(receipt=str(replace(root, configured=root.configured or self._channel)), shown_no=self._shown_no)
+        shown = self._newest().sequence
+        edited = replace(root, configured=root.configured or self._channel, sequence=shown)
+        return Sent(receipt=str(edited), shown_no=self._shown_no)
 
     def _begun(self) -> Sent:
-        receipt = self._receipt(self._post(self._newest(), self._channel))
+        newest = self._newest()
+        receipt = self._receipt(self._post(newest, self._channel), newest.sequence)
         return Sent(receipt=receipt, shown_no=self._shown_no if receipt else 0)
 
     def _newest(self) -> Delivery:
         """Return the delivery as the root shows it: in the newest state, but mentioning whom its own rule does."""
-        wanted = self._delivery.wanted
+        wanted = self._wanted
         if wanted is None:
             return self._delivery
         says, own = json.loads(wanted.says), json.loads(self._delivery.says)
@@ -236,13 +241,18 @@ class ApiCalls:
 
     @property
     def _shown_no(self) -> int:
-        return self._delivery.wanted_no if self._delivery.wanted else 0
+        return self._delivery.wanted_no if self._wanted else 0
 
-    def _receipt(self, posted: Mapping[str, Any] | SlackResponse) -> str | None:
+    @property
+    def _wanted(self) -> Content | None:
+        """What the root should show, unless this delivery is newer: a worker of an older version put that there."""
+        return self._delivery.wanted if self._notifier.updates and not self._delivery.is_newer_than_wanted else None
+
+    def _receipt(self, posted: Mapping[str, Any] | SlackResponse, shows: int = 0) -> str | None:
         """Return what makes the message that was posted the root of a thread, if Slack says where it is."""
         channel, ts = posted.get("channel"), posted.get("ts")
         if isinstance(channel, str) and isinstance(ts, str) and _PLACE.fullmatch(channel) and _PLACE.fullmatch(ts):
-            return str(Receipt(channel, ts, self._channel))
+            return str(Receipt(channel, ts, self._channel, shows))
         return None
 
     def _log_new_root(self, why: str) -> None:
