@@ -249,7 +249,7 @@ def test_a_message_under_a_root_that_was_deleted_begins_a_new_thread_when_it_was
     first = channels.send(id="d_0")
     assert isinstance(first, Sent)
     channels.slack.workspace.delete(channels.slack.posts[0])
-    again = channels.send(**AGAIN, root=first.receipt, wanted=a_content(state="Success"), wanted_no=3)
+    again = channels.send(UPDATE, **AGAIN, root=first.receipt, wanted=a_content(state="Success"), wanted_no=3)
     (root,) = channels.slack.posts
     assert again == Sent(f"C1:{root.ts}:C1", shown_no=3)
     assert channels.noted == [False]

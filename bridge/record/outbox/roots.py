@@ -115,8 +115,9 @@ def change(tx: Connection, wishes: Mapping[Key, tuple[Content, Mapping[str, str]
 
 
 def _wish(now: ColumnElement[int]) -> dict[str, Any]:
-    # One that is stale already keeps its place, and its pause after an edit that failed.
-    keeps = and_(threads.c.wanted_no > threads.c.shown_no, now != DUE_AT_ONCE)
+    # One that is stale already keeps its place, and its pause after an edit that failed, but not that of one given up.
+    waits = or_(threads.c.attempts > 0, threads.c.due_at < now)
+    keeps = and_(threads.c.wanted_no > threads.c.shown_no, waits, now != DUE_AT_ONCE)
     due_at = case((keeps, threads.c.due_at), else_=now)
     return {"wanted_no": threads.c.wanted_no + 1, "due_at": due_at}
 
