@@ -13,7 +13,7 @@ from bridge.record.outbox import entries
 from bridge.record.schema import DEAD, deliveries, state_is
 from tests.conftest import on_both
 from tests.support.nouns import minutes, seconds
-from tests.support.slack_rig import ALL, JOB, SlackRig
+from tests.support.slack_rig import ALL, GIVEN, JOB, SlackRig
 
 URGENT = (
     '[[rule]]\nname = "urgent"\nto = "Failed"\nmatch.input = "in/hot*"\nnotify = "ops"\nurgent = true\nstop = true\n'
@@ -174,4 +174,43 @@ def test_nothing_of_a_flood_is_lost_when_the_worker_changes(db: Database, slack:
     slack.start()
     slack.lives(minutes(2))
     assert states(slack)["merged"] + states(slack)["sent"] == 101
+    assert len(digests(slack)) == 1
+
+
+@on_both
+def test_what_follows_a_message_that_is_tried_again_is_not_folded_before_it(slack: SlackRig) -> None:
+    slack.begin(ops=JOB)
+    slack.channels.refuses = lambda _: RetryLater("Slack answered 500", Reason.SERVER_ERROR)
+    slack.sees("x1", state=RUNNING)
+    slack.channels.refuses = lambda _: None
+    fail(slack, 100)
+    slack.moves("x1", FAILED)
+    slack.lives(seconds(3))
+    assert [row["state"] for row in slack.deliveries(job="x1")] == ["waiting", "waiting"]
+    slack.lives(minutes(5))
+    assert [row["state"] for row in slack.deliveries(job="x1")] == ["sent", "sent"]
+
+
+@pytest.mark.parametrize("channel", ["C07ABCDEFGH", "#media-transcodes-of-the-big-archive-chongqing"])
+@on_both
+def test_a_flood_of_a_channel_that_jobs_name_is_folded_however_long_its_name(slack: SlackRig, channel: str) -> None:
+    slack.begin(ops="")
+    given = GIVEN.format(ops=f'channels = ["C024BE91L", "{channel}"]')
+    slack.start(given=given.replace('channel = "C024BE91L"', 'channel = "{{ job.user_data.channel }}"'))
+    for n in range(100):
+        slack.has(f"j{n:03}", FAILED, user_data=json.dumps({"channel": channel}))
+    slack.poll()
+    slack.lives(minutes(2))
+    assert set(states(slack)) == {"sent", "merged"}
+
+
+@on_both
+def test_a_group_of_a_channel_that_jobs_name_is_stored_however_long_its_name(slack: SlackRig) -> None:
+    slack.begin(ops="")
+    given = GIVEN.format(ops='channels = ["C024BE91L", "C07ABCDEFGH"]')
+    given = given.replace('channel = "C024BE91L"', 'channel = "{{ job.user_data.channel }}"')
+    slack.start(ALL + 'group = { by = ["queue"], wait = "1m" }\n', given=given)
+    slack.has("j1", FAILED, user_data='{"channel": "C07ABCDEFGH"}')
+    slack.poll()
+    slack.lives(minutes(2))
     assert len(digests(slack)) == 1

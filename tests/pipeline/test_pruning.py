@@ -24,6 +24,7 @@ from tests.support.fakes import count, notify_all
 from tests.support.nouns import NOW, Clock, a_listed_job, a_message, hours, minutes, new_delivery, seconds
 from tests.support.records import put, rows
 from tests.support.rig import Rig
+from tests.support.slack_rig import ALL, GIVEN, JOB, SlackRig
 
 PRUNED = "older than what is kept"
 OTHER = """
@@ -403,3 +404,18 @@ def test_rules_are_left_to_the_worker_that_prunes(rig: Pruned) -> None:
         assert pruning.acquire(tx, "w2", now=rig.clock())
     rig.prune()
     assert len(without_rule(rig)) == 3
+
+
+def test_a_thread_of_an_open_job_in_a_channel_that_it_names_stays(slack: SlackRig) -> None:
+    slack.begin(ALL, ops=JOB)
+    given = GIVEN.format(ops=JOB + '\nchannels = ["C024BE91L", "C024BE91M"]')
+    given = given.replace('channel = "C024BE91L"', 'channel = "{{ job.user_data.channel }}"')
+    slack.start(given=given)
+    slack.has("j1", RUNNING, user_data='{"channel":"C024BE91M"}')
+    slack.poll()
+    slack.lives(seconds(5))
+    slack.clock.advance(hours(2400))
+    now = slack.clock()
+    cut = pruning.Cutoffs(now=now, ended=now - hours(24), dead=now - hours(720), created={})
+    with slack.db.read() as tx:
+        assert pruning.old_threads(tx, after=("", ""), cut=cut).keys == []

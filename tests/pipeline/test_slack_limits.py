@@ -13,7 +13,7 @@ from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Outcome,
 from bridge.record.clocks import rewind
 from bridge.record.database import ms
 from bridge.record.outbox import results
-from bridge.record.schema import attempts, deliveries, rate_limits
+from bridge.record.schema import SENT, attempts, deliveries, rate_limits
 from tests.conftest import on_both
 from tests.support.nouns import hours, minutes, seconds
 from tests.support.records import rows
@@ -21,6 +21,7 @@ from tests.support.slack_rig import ALL, GIVEN, JOB, NEW, SlackRig
 
 POSTS, OTHER_POSTS = "slack channel C024BE91L", "slack channel C024BE91M"
 SECOND = '[notifier.second]\ntype = "slack"\nchannel = "{channel}"\ntoken = {{ env = "TOKEN" }}\n'
+TO_SECOND = '[[rule]]\nname = "some"\nmatch.input = "in/s*"\nnotify = "second"\nstop = true\n'
 URGENT = (
     '[[rule]]\nname = "urgent"\nto = "Failed"\nmatch.input = "in/hot*"\nnotify = "ops"\nurgent = true\nstop = true\n'
 )
@@ -291,3 +292,53 @@ def test_two_workers_keep_one_limit(slack: SlackRig, ops: str) -> None:
             dispatcher.run_once()
     posts = [one for one in slack.transport.begun if not isinstance(one, RootEdit)]
     assert len(posts) <= 6
+
+
+@on_both
+def test_a_notifier_whose_deliveries_are_blocked_starves_no_other_of_its_channel(slack: SlackRig) -> None:
+    slack.begin(TO_SECOND + ALL, ops=JOB, more=SECOND.format(channel="C024BE91L"))
+    slack.channels.refuses = lambda one: (
+        RetryLater("Slack answered 500", Reason.SERVER_ERROR) if one.notifier == "ops" else None
+    )
+    slack.sees("blk", state=SUBMITTED)
+    slack.lives(minutes(3))  # it pauses for minutes now
+    slack.moves("blk", RUNNING)  # due at once, and blocked by the first
+    slack.lives(seconds(5))
+    for n in range(5):
+        slack.has(f"s{n}", FAILED)
+    slack.poll()
+    slack.lives(minutes(1))
+    assert slack.stored_states("second") == [SENT] * 5
+
+
+@on_both
+def test_a_backlog_in_one_channel_starves_no_notifier_of_another(slack: SlackRig) -> None:
+    """`ops` has two channels and a backlog for the first; `second` uses only the second channel."""
+    ops = 'flood = false\nchannels = ["C024BE91L", "C024BE91M"]'
+    given = GIVEN.format(ops=ops) + SECOND.format(channel="C024BE91M")
+    given = given.replace('channel = "C024BE91L"', 'channel = "{{ job.user_data.channel }}"')
+    slack.begin(ALL, ops="flood = false")
+    slack.start(TO_SECOND + ALL, given=given)
+    for n in range(100):
+        slack.has(f"j{n:03}", FAILED, user_data='{"channel":"C024BE91L"}')
+    for n in range(20):
+        slack.has(f"s{n:03}", FAILED, user_data='{"channel":"C024BE91L"}')
+    slack.poll()
+    slack.poll()
+    slack.lives(seconds(40))
+    got = Counter(one.notifier for one in slack.transport.begun)
+    assert got["second"] == 20, got
+
+
+def test_an_urgent_message_takes_in_nothing_of_another_channel(slack: SlackRig) -> None:
+    urgent = '[[rule]]\nname = "urgent"\nto = "Failed"\nnotify = "ops"\nurgent = true\nstop = true\n'
+    slack.begin(urgent + ALL)
+    given = GIVEN.format(ops='flood = false\nchannels = ["C024BE91L", "C024BE91M"]')
+    given = given.replace(
+        'channel = "C024BE91L"', """channel = "{{ 'C024BE91M' if to == 'Failed' else 'C024BE91L' }}" """
+    )
+    slack.start(given=given)
+    slack.moves("j1", RUNNING, FAILED)
+    slack.lives(seconds(10))
+    got = [(one.channel, json.loads(one.says)["state"]) for one in slack.transport.begun]
+    assert ("C024BE91L", RUNNING) in got, got

@@ -20,10 +20,12 @@ from bridge.model import (
     Sent,
 )
 from bridge.pipeline.housekeeping import CLAIM_LEASE
-from bridge.record.outbox import entries
-from bridge.record.schema import threads
+from bridge.record.database import ms
+from bridge.record.outbox import claims, entries, roots
+from bridge.record.schema import deliveries, threads
 from tests.conftest import on_both
 from tests.support.nouns import hours, minutes, seconds
+from tests.support.records import rows
 from tests.support.rig import QUIET
 from tests.support.slack_rig import ALL, GIVEN, NEW, NONE, SlackRig
 
@@ -377,3 +379,72 @@ def test_the_job_names_the_channel_of_its_root(slack: SlackRig) -> None:
     slack.poll()
     slack.lives(seconds(5))
     assert slack.channels.roots == {"C024BE91M/clips-1250000000/j1": ["j1 Submitted", "j1 Success"]}
+
+
+def test_an_edit_that_is_refused_with_an_unknown_code_is_given_up_after_a_few_attempts(slack: SlackRig) -> None:
+    slack.begin(ops=NONE + '\nfallback = "pager"')
+    slack.sees("j1", state=SUBMITTED)
+    slack.transport.status = lambda _: 200
+    slack.channels.refuses = lambda one: RetryLater("Slack answered 200: new_code", attempts=5) if one.root else None
+    slack.moves("j1", RUNNING)
+    slack.passes(hours(3), polls=False, every=seconds(20))
+    assert [row["state"] for row in slack.deliveries(notifier="ops")] == ["sent", "dead"]
+
+
+def test_edits_go_on_soon_after_an_outage_while_a_delivery_pauses(slack: SlackRig) -> None:
+    slack.begin(NEW)
+    slack.sees("j1", state=SUBMITTED)
+    slack.lives(seconds(5))
+    slack.channels.refuses = lambda _: RetryLater("no answer", Reason.CONNECTION)
+    for n in range(2, 14):
+        slack.has(f"j{n}", SUBMITTED)
+    slack.poll()
+    slack.passes(hours(2), polls=False, every=seconds(5))
+    slack.channels.refuses = lambda _: None
+    slack.moves("j1", RUNNING)
+    slack.passes(minutes(4), polls=False, every=seconds(1))
+    assert slack.channels.shows()[0] == "j1 Running"
+
+
+def test_an_urgent_message_that_shows_as_an_edit_goes_first(slack: SlackRig) -> None:
+    urgent = '[[rule]]\nname = "urgent"\nto = "Failed"\nnotify = "ops"\nurgent = true\nstop = true\n'
+    slack.begin(urgent + ALL, ops=NONE + "\nflood = false")
+    ids = [f"j{n:02}" for n in range(60)]
+    slack.sees("hot", *ids, state=SUBMITTED)
+    slack.lives(minutes(2))
+    for id_ in ids:
+        slack.has(id_, RUNNING)
+    slack.poll()
+    slack.lives(seconds(3))
+    slack.moves("hot", FAILED)
+    slack.lives(seconds(5))
+    assert [row["state"] for row in slack.deliveries(job="hot")] == ["sent", "merged"]
+
+
+def test_giving_up_takes_nothing_from_another_worker(slack: SlackRig) -> None:
+    slack.begin(ops=NONE)
+    slack.sees("j1", state=SUBMITTED)
+    slack.moves("j1", RUNNING)
+    with slack.db.write() as tx:
+        (number,) = roots.held(tx, "ops", "clips-1250000000/j1", up_to=99)
+    # Meanwhile another worker has released it, as its notifier was left alone, and sends it.
+    with slack.db.write() as tx:
+        tx.execute(update(deliveries).where(deliveries.c.n == number).values(state=1, lease="w9.1", shown_with=None))
+    with slack.db.write() as tx:
+        claims.claim_held(tx, number, lease="w1.1", lease_for=minutes(1), now=slack.clock())
+    assert rows(slack.db, deliveries)[-1]["lease"] == "w9.1"
+
+
+@on_both
+def test_a_batch_that_is_scheduled_for_later_holds_nothing(slack: SlackRig) -> None:
+    """The dead root of a job is part of a batch that is resent in hours; the job moves now."""
+    slack.begin(ops=NONE)
+    slack.channels.refuses = lambda _: Rejected("Slack says no_text", Reason.INVALID_PAYLOAD)
+    slack.sees("j1", state=SUBMITTED)
+    slack.channels.refuses = lambda _: None
+    with slack.db.write() as tx:  # as `batches` does
+        later = {"state": 0, "attempts": 0, "batch": "b1", "due_at": ms(slack.clock() + hours(3)), "ended_at": None}
+        tx.execute(update(deliveries).values(later))
+    slack.moves("j1", RUNNING)
+    slack.lives(minutes(2))
+    assert [row["state"] for row in slack.deliveries()] == ["waiting", "sent"]

@@ -126,6 +126,20 @@ def test_a_look_up_that_slack_limits_is_not_repeated_before_its_time_and_holds_u
     assert [row["attempts"] for row in stage.deliveries() if row["job"] == "j0"] == [1]
 
 
+def test_an_urgent_message_leaves_no_root_behind_that_shows_an_old_state(stage: Stage) -> None:
+    """The first post was not answered, and the urgent message takes its place before it is looked for."""
+    urgent = '[[rule]]\nname = "urgent"\nto = "Failed"\nnotify = "ops"\nurgent = true\nstop = true\n'
+    stage.start(given=GIVEN.replace("[[rule]]", urgent + "[[rule]]"))
+    stage.dispatcher = stage.new_dispatcher(transport=stage.new_sender())
+    stage.slack.spoil = losing_the_first(POST)
+    stage.sees("j1", state="Submitted")
+    stage.clock.advance(seconds(1))
+    stage.sees("j1", state="Failed")
+    stage.lives(minutes(2), step=seconds(2))
+    texts = [post.text for post in stage.slack.posts if post.thread_ts is None]
+    assert not [text for text in texts if "🕓" in text], texts
+
+
 def assert_one_true_thread(stage: Stage) -> None:
     root, reply = stage.slack.posts
     assert (root.thread_ts, reply.thread_ts) == (None, root.ts)

@@ -166,15 +166,8 @@ def test_a_digest_has_the_mark_of_its_worst_state(states: dict[str, int], mark: 
 
 
 def test_the_root_of_a_workflow_counts_its_jobs_the_worst_first() -> None:
-    counts = {"Success": 3, "Running": 2, "Failed": 1}
-    text = "Transcode Failed: demo.mp4"
+    counts, text = {"Success": 3, "Running": 2, "Failed": 1}, "Transcode Failed: demo.mp4"
     says = {"title": "Workflow ladder", "text": text, "counts": counts, "state": None, "job_id": None}
-        "title": "Workflow ladder",
-        "text": "Transcode Failed: demo.mp4",
-        "counts": counts,
-        "state": None,
-        "job_id": None,
-    }
     title = f"<{URL}/jobs/{ID}|Workflow ladder>"
     body, footer = shown(**a_message(says=says))
     assert body == f"❌ *{title}*\n1 Failed · 2 Running · 3 Success\nTranscode Failed: demo.mp4"
