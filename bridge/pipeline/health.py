@@ -217,7 +217,7 @@ def _of_notifier(
 def _why_late(row: Facts, now: datetime) -> str:
     if row["not_before"] and _time(row["not_before"]) > now:
         return f"it asked to wait until {row['not_before']} (Retry-After)"
-    return "more comes in than its `rate` or `max_in_flight` lets out, or no worker sends"
+    return "more comes in than its `rate`, its `max_in_flight` or its channel's limit lets out, or no worker sends"
 
 
 def _clock(book: Rulebook, watches: Sequence[Facts], alive: Sequence[Facts]) -> Iterator[HealthWarning]:

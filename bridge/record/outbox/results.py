@@ -110,7 +110,8 @@ def _settle_sent(tx: Connection, accepted: Sequence[Attempt], now: datetime) -> 
         for delivery in sent:
             if delivery.attempts > 1 and delivery.n in mine:
                 _advance_successors(tx, delivery, now)
-    for attempt in accepted:
+    # In the order in which routing writes threads, so that two workers do not wait for each other.
+    for attempt in sorted(accepted, key=lambda attempt: (attempt.delivery.notifier, attempt.delivery.thread or "")):
         if attempt.delivery.n in mine:
             _keep_receipt(tx, attempt, now)
     return mine
