@@ -253,8 +253,8 @@ MUTANTS = (
     ),
     Mutant(
         "a Slack flood that jobs overtake",
-        "bridge.record.outbox.floods:folded_lanes",
-        "lambda *facts: set()",
+        "bridge.record.outbox.digests:flooded",
+        "lambda *facts: {}",
         ("tests/pipeline/test_floods.py",),
     ),
 )

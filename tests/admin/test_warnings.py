@@ -133,7 +133,7 @@ CASES = [
     (is_dead, True, "notifier cms", "does not answer, 2 messages wait", "could not connect to cms.example.com:8443"),
     (answers_with_errors, True, "notifier cms", "answers with errors, 1 message to be tried again", "answered 500"),
     (is_paused, True, "notifier cms", "is paused, 1 message waits", "the receiver answered 410 Gone"),
-    (is_late, True, "notifier cms", "is late, 1 message waits", "`rate` or `max_in_flight`"),
+    (is_late, True, "notifier cms", "is late, 1 message waits", "its channel's limit"),
     (asks_for_time, True, "notifier cms", "is late, 1 message waits", "wait until 2026-11-21 13:06:00 UTC"),
     (died, True, "notifier cms", "has 1 new dead letter (last 24 h)", "is forbidden"),
     (fails, True, "watch vod", "was polled only in part", "Snapshot: ci.example.com refused: no such tag"),
