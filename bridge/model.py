@@ -519,7 +519,7 @@ class SlackNotifier(Notifier):
 
     @property
     def lost_interval(self) -> timedelta | None:
-        return None if self.url else self.read_limit.interval
+        return None if self.url else 3 * self.read_limit.interval  # a look-up may take some pages
 
     def _tier_3(self, what: str) -> SharedLimit:
         name = f"slack {what} {_digest_of(self.token or '')}"

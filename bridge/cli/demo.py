@@ -289,4 +289,5 @@ def _exports(ci: CiSimulator, slack: SlackLookAlike, receiver: WebhookReceiver) 
         "SLACK_BOT_TOKEN": DEMO_TOKEN,
         "CMS_URL": f"{receiver.url}/hooks/media",
         "CMS_SECRET": _SECRET,
+        "BRIDGE_PUBLIC_URL": "http://127.0.0.1:8000",  # where `run` serves the dashboard
     }
