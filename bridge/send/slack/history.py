@@ -18,7 +18,7 @@ from bridge.send.slack.client import SlackWebClient
 
 EVENT_TYPE = "ci_bridge_delivery"
 _LOOK_BACK = timedelta(minutes=10)  # before a delivery was put into the outbox: clocks may disagree
-_TOLERANCE = timedelta(minutes=1)  # of a time by Slack's own clock
+_TOLERANCE = timedelta(seconds=15)  # of a time by Slack's own clock
 _SECONDS = re.compile(r"[0-9]{1,12}\.[0-9]{1,9}")
 _PAGES, _PAGE = 5, 200  # how many are read, of so many messages
 _NO_THREAD = ("thread_not_found", "message_not_found")
