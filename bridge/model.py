@@ -449,6 +449,7 @@ _CHANNEL_ID = re.compile("[CDG][A-Z0-9]{8,}")
 
 
 _SECOND = timedelta(seconds=1)
+MOST_PAGES = 5  # of Slack's history that are read to find a message
 
 
 def _spaced(interval: timedelta) -> timedelta:
@@ -519,7 +520,7 @@ class SlackNotifier(Notifier):
 
     @property
     def lost_interval(self) -> timedelta | None:
-        return None if self.url else 3 * self.read_limit.interval  # a look-up may take some pages
+        return None if self.url else MOST_PAGES * self.read_limit.interval
 
     def _tier_3(self, what: str) -> SharedLimit:
         name = f"slack {what} {_digest_of(self.token or '')}"

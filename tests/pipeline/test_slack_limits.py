@@ -183,6 +183,12 @@ def test_what_was_lost_with_a_worker_is_looked_for_one_by_one_when_it_may_have_a
     assert apart
     due = [row["due_at"] - now for row in rows(slack.db, deliveries)]
     assert due == [10_000 + n * (apart // timedelta(milliseconds=1)) for n in range(4)]
+    slack.moves("j9", FAILED)
+    slack.dispatcher = slack.new_dispatcher()
+    slack.dispatcher.run_once()
+    with slack.db.write() as tx:  # of another worker, a moment later
+        results.free_claims_of(tx, slack.dispatcher.worker, now=slack.clock())
+    assert rows(slack.db, deliveries)[4]["due_at"] - now == due[-1] + apart // timedelta(milliseconds=1)
 
 
 def test_a_slow_answer_does_not_stop_the_others_of_its_channel(slack: SlackRig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -260,19 +260,23 @@ def free_claims_of(tx: Connection, worker: str, *, now: datetime) -> int:
     return _free(tx, deliveries.c.lease.startswith(f"{worker}.", autoescape=True), now)
 
 
-_APPEARS_WITHIN = timedelta(seconds=10)
+_APPEARS_WITHIN, _SOON = timedelta(seconds=10), timedelta(minutes=2)
 
 
 def _due_again(tx: Connection, rows: Sequence[Any], now: datetime) -> Iterator[dict[str, int]]:
     """Yield when lost deliveries are due: at once, or one by one where it is looked for each whether it arrived."""
     found = select(notifiers.c.name, notifiers.c.lost_ms).where(notifiers.c.lost_ms.is_not(None))
     apart = {row.name: row.lost_ms for row in tx.execute(found)}
-    places: Counter[str] = Counter()
+    # Behind those of another worker; what is due later pauses after a failure.
+    soon = deliveries.c.due_at <= ms(now + _SOON)
+    waits = (state_is(WAITING), deliveries.c.lost > 0, deliveries.c.notifier.in_(apart), soon)
+    latest = select(deliveries.c.notifier, func.max(deliveries.c.due_at)).where(*waits).group_by(deliveries.c.notifier)
+    next_at = {name: due_at + apart[name] for name, due_at in tx.execute(latest)} if apart else {}
     for row in rows:
         due = ms(now)
         if row.notifier in apart:
-            due += _APPEARS_WITHIN // timedelta(milliseconds=1) + places[row.notifier] * apart[row.notifier]
-            places[row.notifier] += 1
+            due = max(ms(now + _APPEARS_WITHIN), next_at.get(row.notifier, 0))
+            next_at[row.notifier] = due + apart[row.notifier]
         yield {"b_n": row.n, "due": due}
 
 

@@ -12,7 +12,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
 from bridge.http_headers import http_date
-from bridge.model import Delivery
+from bridge.model import MOST_PAGES, Delivery
 from bridge.send.slack.answer import error_in
 from bridge.send.slack.client import SlackWebClient
 
@@ -20,7 +20,7 @@ EVENT_TYPE = "ci_bridge_delivery"
 _LOOK_BACK = timedelta(minutes=10)  # before a delivery was put into the outbox: clocks may disagree
 _TOLERANCE = timedelta(seconds=15)  # of a time by Slack's own clock
 _SECONDS = re.compile(r"[0-9]{1,12}\.[0-9]{1,9}")
-_PAGES, _PAGE = 5, 200  # how many are read, of so many messages
+_PAGE = 200  # messages
 _NO_THREAD = ("thread_not_found", "message_not_found")
 _CURSOR = re.compile(r"[!-~]{1,1000}")
 
@@ -67,7 +67,7 @@ def _messages(
     # Without `latest`, the first page has the oldest messages (slackhq/slack-api-docs, issue 4, read 2026-11-30).
     span = {"oldest": _ts((delivery.since or now) - _LOOK_BACK), "latest": _ts(now + _LOOK_BACK)}
     cursor: str | None = None
-    for _ in range(_PAGES):
+    for _ in range(MOST_PAGES):
         try:
             answer = call(cursor=cursor, include_all_metadata=True, limit=_PAGE, **span)
         except SlackApiError as fault:
