@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -408,6 +408,11 @@ class Notifier:
         return None
 
     @property
+    def look_up_limit(self) -> SharedLimit | None:
+        """The limit of looking for what may have been accepted; None: nothing is looked for."""
+        return None
+
+    @property
     def lost_interval(self) -> timedelta | None:
         """How far apart deliveries that were lost with their worker are tried again; None: all at once."""
         return None
@@ -517,6 +522,11 @@ class SlackNotifier(Notifier):
     def read_limit(self) -> SharedLimit:
         """History and replies: Tier 3 too."""
         return self._tier_3("reads")
+
+    @property
+    def look_up_limit(self) -> SharedLimit | None:
+        """A look-up takes some pages."""
+        return None if self.url else replace(self.read_limit, interval=3 * self.read_limit.interval)
 
     @property
     def lost_interval(self) -> timedelta | None:

@@ -52,6 +52,7 @@ def shares_of(notifier: Notifier) -> tuple[Share, ...]:
             limit=limit,
             channel=channel or "",
             channels=notifier.channels if len(channels) > 1 else (),
+            look_up=notifier.look_up_limit,
             paced=notifier.rate is not None and notifier.rate.interval > limit.interval,
         )
         for limit, channel in limits

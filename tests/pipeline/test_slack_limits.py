@@ -191,6 +191,25 @@ def test_what_was_lost_with_a_worker_is_looked_for_one_by_one_when_it_may_have_a
     assert rows(slack.db, deliveries)[4]["due_at"] - now == due[-1] + apart // timedelta(milliseconds=1)
 
 
+@on_both
+def test_look_ups_keep_their_limit_and_hold_up_nothing_else(slack: SlackRig) -> None:
+    slack.begin(ops='rate = "10/s"\nflood = false')
+    limit = slack.book.notifiers["ops"].look_up_limit
+    assert limit
+    slack.channels.refuses = lambda _: RetryLater("timed out", Reason.TIMEOUT)
+    for n in range(6):
+        slack.has(f"j{n}", FAILED)
+    slack.poll()
+    slack.passes(seconds(2), polls=False, every=seconds(0.2))
+    slack.channels.refuses = lambda _: None
+    before = len(slack.transport.begun)
+    slack.passes(seconds(10), polls=False, every=seconds(0.1))
+    looked = sorted(slack.transport.began_at[one.id] for one in slack.transport.begun[before:])
+    assert len(looked) == 6
+    assert all(later - sooner >= limit.interval for sooner, later in itertools.pairwise(looked))
+    assert slack.stored_states("ops") == [SENT] * 6
+
+
 def test_a_slow_answer_does_not_stop_the_others_of_its_channel(slack: SlackRig) -> None:
     slack.begin(ops="")
     slack.transport.answer = lambda one: None if "j0" in one.says else slack.channels(one)

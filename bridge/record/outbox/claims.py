@@ -78,6 +78,7 @@ class Share:
     limit: SharedLimit
     channel: str = ""
     channels: tuple[str, ...] = ()
+    look_up: SharedLimit | None = None  # that one also uses up that may have been accepted before, as it is looked for
     paced: bool = False  # the notifier's own rate is slower than the limit, and counts too
 
     @property
@@ -384,13 +385,32 @@ def _claim_share(
     own = replace(state, limit=share.limit)
     if room <= 0 or not selections or not limits.take(tx, own, row.name, now=now):
         return []
-    found = _claimed(tx, row, lease, 1, *selections, share=share, looks=looks)
+    found: list[Delivery] = []
+    for _ in range(_MOST_PUT_BACK):
+        found = _claimed(tx, row, lease, 1, *selections, share=share, looks=looks)
+        if not found or not (share.look_up and found[0].unsure_at) or _may_look(tx, found[0], share.look_up, now):
+            break
+        found = []
     if not found:
         limits.give_back(tx, own)
     elif share.paced:
         used_until = _used(row, now) + row.interval_ms
         tx.execute(update(notifiers).filter_by(name=row.name).values(used_until=used_until))
     return found
+
+
+_MOST_PUT_BACK = 20  # deliveries that wait for the limit of look-ups, in one claim
+
+
+def _may_look(tx: Connection, delivery: Delivery, look_up: SharedLimit, now: datetime) -> bool:
+    """Tell whether a delivery may be looked for now; else put it back until then."""
+    state = limits.read(tx, [look_up], now=now)[look_up.name]
+    if state.free_at <= now and limits.take(tx, state, delivery.notifier, now=now):
+        return True
+    due = max(state.free_at, now + look_up.interval)
+    back = {"state": WAITING, "attempts": deliveries.c.attempts - 1, "lease": None, "lease_until": None}
+    tx.execute(update(deliveries).where(_n == delivery.n).values(**back, due_at=ms(due)))
+    return False
 
 
 def _room_and_selections(
