@@ -624,9 +624,6 @@ class Content(NamedTuple):
 class Delivery:
     """A stored delivery (one message for one notifier), with what one attempt needs.
 
-    `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule and job_id. `root`
-    is the receipt of the first message of its thread, if there is one; `wanted` is what that should show, where it is
-    edited, and `wanted_no` its number.
     `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule, job_id, public_url,
     file, mention and links. `root` is the receipt of the first message of its thread, if there is one; `wanted` is what
     that should show, where it is edited, and `wanted_no` its number.
