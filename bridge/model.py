@@ -413,11 +413,6 @@ class Notifier:
         return None
 
     @property
-    def lost_interval(self) -> timedelta | None:
-        """How far apart deliveries that were lost with their worker are tried again; None: all at once."""
-        return None
-
-    @property
     def hidden(self) -> tuple[str, ...]:
         """Secrets, which must not be shown or stored if a receiver repeats them."""
         return ()
@@ -454,7 +449,9 @@ _CHANNEL_ID = re.compile("[CDG][A-Z0-9]{8,}")
 
 
 _SECOND = timedelta(seconds=1)
-MOST_PAGES = 5  # of Slack's history that are read to find a message
+
+
+MOST_PAGES = 5  # of Slack's history, in which a message is looked for
 
 
 def _spaced(interval: timedelta) -> timedelta:
@@ -525,12 +522,8 @@ class SlackNotifier(Notifier):
 
     @property
     def look_up_limit(self) -> SharedLimit | None:
-        """A look-up takes some pages."""
-        return None if self.url else replace(self.read_limit, interval=3 * self.read_limit.interval)
-
-    @property
-    def lost_interval(self) -> timedelta | None:
-        return None if self.url else MOST_PAGES * self.read_limit.interval
+        """A look-up may read all these pages."""
+        return None if self.url else replace(self.read_limit, interval=MOST_PAGES * self.read_limit.interval)
 
     def _tier_3(self, what: str) -> SharedLimit:
         name = f"slack {what} {_digest_of(self.token or '')}"

@@ -402,7 +402,6 @@ notifiers = Table(
     Column("broken_run", BigInteger),  # the run clock at which its breaker opened, while that is open
     Column("probed_run", BigInteger),  # the run clock at the last probe since then
     Column("asked_run", BigInteger),  # the run clock up to which its Retry-After asks to wait
-    Column("lost_ms", BigInteger),  # how far apart deliveries lost with a worker are tried again; None: all at once
 )
 
 # A Slack thread. Its root is stale while `wanted_no` is more than `shown_no`; it is edited then.

@@ -11,8 +11,6 @@ import pytest
 
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS, Delivery, Outcome, Reason, RetryLater, RootEdit
 from bridge.record.clocks import rewind
-from bridge.record.database import ms
-from bridge.record.outbox import results
 from bridge.record.schema import SENT, attempts, deliveries, rate_limits
 from tests.conftest import on_both
 from tests.support.nouns import hours, minutes, seconds
@@ -164,31 +162,6 @@ def test_edits_that_were_refused_once_are_made_as_often_as_slack_documents(slack
     assert 9 <= slack.channels.edits <= 11
     slack.passes(seconds(20), polls=False, every=seconds(1))
     assert slack.channels.edits == 20
-
-
-@on_both
-def test_what_was_lost_with_a_worker_is_looked_for_one_by_one_when_it_may_have_appeared(slack: SlackRig) -> None:
-    slack.begin(ops='rate = "10/s"')
-    for n in range(4):
-        slack.has(f"j{n}", FAILED)
-    slack.poll()
-    slack.transport.answer = lambda _: None
-    for _ in range(10):
-        slack.clock.advance(seconds(0.2))
-        slack.dispatcher.run_once()
-    assert len(slack.transport.begun) == 4
-    with slack.db.write() as tx:
-        results.free_claims_of(tx, slack.dispatcher.worker, now=slack.clock())
-    now, apart = ms(slack.clock()), slack.book.notifiers["ops"].lost_interval
-    assert apart
-    due = [row["due_at"] - now for row in rows(slack.db, deliveries)]
-    assert due == [10_000 + n * (apart // timedelta(milliseconds=1)) for n in range(4)]
-    slack.moves("j9", FAILED)
-    slack.dispatcher = slack.new_dispatcher()
-    slack.dispatcher.run_once()
-    with slack.db.write() as tx:  # of another worker, a moment later
-        results.free_claims_of(tx, slack.dispatcher.worker, now=slack.clock())
-    assert rows(slack.db, deliveries)[4]["due_at"] - now == due[-1] + apart // timedelta(milliseconds=1)
 
 
 @on_both

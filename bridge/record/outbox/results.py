@@ -25,7 +25,6 @@ from bridge.record.schema import (
     WAITING,
     attempts,
     deliveries,
-    notifiers,
     state_is,
     threads,
     workers,
@@ -260,34 +259,13 @@ def free_claims_of(tx: Connection, worker: str, *, now: datetime) -> int:
     return _free(tx, deliveries.c.lease.startswith(f"{worker}.", autoescape=True), now)
 
 
-_APPEARS_WITHIN, _SOON = timedelta(seconds=10), timedelta(minutes=2)
-
-
-def _due_again(tx: Connection, rows: Sequence[Any], now: datetime) -> Iterator[dict[str, int]]:
-    """Yield when lost deliveries are due: at once, or one by one where it is looked for each whether it arrived."""
-    found = select(notifiers.c.name, notifiers.c.lost_ms).where(notifiers.c.lost_ms.is_not(None))
-    apart = {row.name: row.lost_ms for row in tx.execute(found)}
-    # Behind those of another worker; what is due later pauses after a failure.
-    soon = deliveries.c.due_at <= ms(now + _SOON)
-    waits = (state_is(WAITING), deliveries.c.lost > 0, deliveries.c.notifier.in_(apart), soon)
-    latest = select(deliveries.c.notifier, func.max(deliveries.c.due_at)).where(*waits).group_by(deliveries.c.notifier)
-    next_at = {name: due_at + apart[name] for name, due_at in tx.execute(latest)} if apart else {}
-    for row in rows:
-        due = ms(now)
-        if row.notifier in apart:
-            due = max(ms(now + _APPEARS_WITHIN), next_at.get(row.notifier, 0))
-            next_at[row.notifier] = due + apart[row.notifier]
-        yield {"b_n": row.n, "due": due}
-
-
 def _free(tx: Connection, which: Any, now: datetime) -> int:
     lost = select(deliveries.c.n, deliveries.c.attempts, deliveries.c.notifier).where(state_is(SENDING), which)
     rows = tx.execute(skip_locked(tx, lost)).all()
     if rows:
         why = "the worker stopped responding; it is unknown whether the message arrived"
-        waits = {"state": WAITING, "due_at": bindparam("due"), "why": why, "lost": deliveries.c.lost + 1, **_FREE}
-        again = update(deliveries).where(deliveries.c.n == bindparam("b_n")).values(waits)
-        tx.execute(again, list(_due_again(tx, rows, now)))
+        waits = {"state": WAITING, "due_at": ms(now), "why": why, "lost": deliveries.c.lost + 1, **_FREE}
+        tx.execute(update(deliveries).where(deliveries.c.n.in_([row.n for row in rows])).values(waits))
         facts = {"outcome": "lost", "why": why, "reason": _LOST, "started_at": ms(now), "ms": 0}
         tx.execute(insert(attempts), [{"delivery": row.n, "number": row.attempts, **facts} for row in rows])
         counters.add(tx, [Count("attempt", (row.notifier, _LOST), UNTIMED) for row in rows], now=now)

@@ -49,7 +49,6 @@ def sync(tx: Connection, named: Iterable[Watch], typed: Iterable[tuple[Notifier,
             "max_in_flight": notifier.max_in_flight,
             "interval_ms": max(1, round(rate.interval / timedelta(milliseconds=1))) if rate else None,
             "burst": rate.count if rate else 1,
-            "lost_ms": lost // timedelta(milliseconds=1) if (lost := notifier.lost_interval) else None,
         }
         row = upsert(tx, notifiers).values(name=notifier.name, **facts)
         tx.execute(row.on_conflict_do_update(index_elements=["name"], set_=facts))

@@ -65,7 +65,6 @@ def _columns() -> list[tuple[str, sa.Column[object]]]:
         ("thread", sa.Column("lease", sa.Text)),
         ("thread", sa.Column("lease_until", sa.BigInteger)),
         ("thread", sa.Column("why", sa.Text)),
-        ("notifier", sa.Column("lost_ms", sa.BigInteger)),
         # Last: who changes a table that is in use keeps everybody waiting until all of this is done.
         ("delivery", sa.Column("urgent_since", sa.BigInteger)),
         ("delivery", sa.Column("shown_with", sa.Integer)),
