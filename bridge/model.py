@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -516,18 +516,13 @@ class SlackNotifier(Notifier):
         return self._tier_3("edits")
 
     @property
-    def read_limit(self) -> SharedLimit:
-        """History and replies: Tier 3 too."""
-        return self._tier_3("reads")
-
-    @property
     def look_up_limit(self) -> SharedLimit | None:
-        """A look-up may read all these pages."""
-        return None if self.url else replace(self.read_limit, interval=MOST_PAGES * self.read_limit.interval)
+        """History and replies: Tier 3 too. A look-up may read MOST_PAGES."""
+        return None if self.url else self._tier_3("reads", calls=MOST_PAGES)
 
-    def _tier_3(self, what: str) -> SharedLimit:
-        name = f"slack {what} {_digest_of(self.token or '')}"
-        return SharedLimit(name=name, interval=self._interval * 1.2, usual=_spaced(_SECOND) * 1.2)
+    def _tier_3(self, what: str, *, calls: int = 1) -> SharedLimit:
+        name, times = f"slack {what} {_digest_of(self.token or '')}", 1.2 * calls
+        return SharedLimit(name=name, interval=self._interval * times, usual=_spaced(_SECOND) * times)
 
     @property
     def _interval(self) -> timedelta:

@@ -64,9 +64,9 @@ def test_edits_and_reads_have_a_limit_for_each_token_whatever_the_channel() -> N
         for channel, token in ((ID, TOKEN), ("general", TOKEN), (ID, OTHER))
     )
     assert one.edit_limit == same.edit_limit != other.edit_limit
-    assert one.read_limit == same.read_limit != other.read_limit
+    assert one.look_up_limit == same.look_up_limit != other.look_up_limit
     assert one.edit_limit
-    assert one.edit_limit.name != one.read_limit.name
+    assert one.edit_limit.name != one.look_up_limit.name
 
 
 @pytest.mark.parametrize("facts", [{}, {"update": True, "channel": None, "token": None, "url": "https://h.example/x"}])
@@ -77,7 +77,7 @@ def test_who_never_edits_has_no_limit_of_edits(facts: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("rate", "per_s"), [(None, 1), (Rate(count=20, per=timedelta(seconds=1)), 20)])
 def test_a_channel_is_posted_to_a_little_less_often_than_its_rate_allows(rate: Rate | None, per_s: int) -> None:
     notifier = a_slack(rate=rate, update=True)
-    posts, edits, reads = notifier.limit_of(None), notifier.edit_limit, notifier.read_limit
+    posts, edits, reads = notifier.limit_of(None), notifier.edit_limit, notifier.look_up_limit
     assert edits
     assert 1 < posts.interval.total_seconds() * per_s < 1.1
     # Slack accepts 50 edits a minute, and a message a second: who may send more of these may edit as much more.
@@ -95,6 +95,6 @@ def test_a_channel_is_posted_to_a_little_less_often_than_its_rate_allows(rate: R
     ids=["a name", "an id", "an incoming webhook"],
 )
 def test_no_secret_nor_a_part_of_one_is_in_the_name_of_a_limit(notifier: SlackNotifier) -> None:
-    limits = (notifier.limit_of(None), notifier.edit_limit, notifier.read_limit)
+    limits = (notifier.limit_of(None), notifier.edit_limit, notifier.look_up_limit)
     names = " ".join(limit.name for limit in limits if limit)
     assert not [part for part in ("hush", "xoxb", "hooks", "T0", *notifier.hidden) if part in names]

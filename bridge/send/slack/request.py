@@ -281,7 +281,7 @@ class ApiCalls:
         return None
 
     def _looked_for(self, root: Receipt | None) -> Sent | None:
-        self._limit = self._notifier.read_limit
+        self._limit = self._notifier.look_up_limit
         channel, thread_ts = (root.channel, root.ts) if root else (self._channel, None)
         message = find(self._client, self._delivery, channel=channel, thread_ts=thread_ts, now=self._now)
         if message is None:
