@@ -11,13 +11,27 @@ from bridge.record.queries import lists
 from bridge.record.schema import leases
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer
+from tests.support.processes import Process
 from tests.support.stage import BUCKET, Stage
 from tests.support.waiting import wait_until
 
 
-def is_polled(stage: Stage) -> bool:
-    with stage.db.read() as tx:
-        return tx.execute(select(leases.c.token).where(leases.c.name == BUCKET)).scalar() is not None
+def stop_outside_of_transactions(stage: Stage, worker: Process) -> None:
+    """Stop the worker where it holds no lock: neither SQLite's nor, in the middle of a poll, a row's."""
+
+    def is_stopped() -> bool:
+        threads = Path(f"/proc/{worker.pid}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+
+    def stop() -> bool:
+        with stage.db.write() as tx:  # on SQLite nobody else is in a write transaction meanwhile
+            if tx.execute(select(leases.c.token).where(leases.c.name == BUCKET)).scalar() is not None:
+                return False
+            worker.send_signal(signal.SIGSTOP)
+            wait_until(is_stopped)
+            return True
+
+    wait_until(stop)
 
 
 def test_the_late_finish_of_a_worker_that_was_stopped_is_refused(tmp_path: Path, db_url: str) -> None:
@@ -27,9 +41,7 @@ def test_the_late_finish_of_a_worker_that_was_stopped_is_refused(tmp_path: Path,
 
         def stop_whoever_asks_first(_: Received) -> Answer | None:
             if not stage.accepted["/cms"]:
-                # Not in the middle of a poll, whose transaction would keep SQLite's lock with it.
-                wait_until(lambda: not is_polled(stage))
-                zombie.send_signal(signal.SIGSTOP)
+                stop_outside_of_transactions(stage, zombie)
             return None
 
         stage.refuse = stop_whoever_asks_first
