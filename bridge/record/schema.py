@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0011"  # the newest revision in migrations/versions
+HEAD = "0012"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -57,6 +57,12 @@ watches = Table(
     Column("jobs", Integer, nullable=False, server_default="0"),
     Column("clock_ms", BigInteger),  # how far CI's Date was ahead of our clock in the last poll
     Column("behind", Text),  # JSON: tags whose listing goes on in the next poll
+    Column("took_ms", BigInteger),  # the last complete poll
+    Column("waited_ms", BigInteger),  # of that, for its turn within `rate`
+    Column("looked_at", BigInteger),  # jobs were asked for by id between two polls
+    Column("progress", Text),  # JSON: how far a list that goes on has come
+    Column("blind", Text),  # JSON: what rules have said of it since it could last see
+    Column("hint_at", BigInteger),  # the last callback of CI
 )
 
 streams = Table(
@@ -67,6 +73,10 @@ streams = Table(
     Column("mark", BigInteger),  # jobs created before then are known; None: it was never listed to the end
     Column("out_at", BigInteger),  # since when no watch of the rules has it
     Column("seen_at", BigInteger),  # the last poll that saw all of its unfinished jobs began
+    Column("lag_ms", BigInteger),  # the longest time, of late, from a job's creation until CI listed it
+    Column("deep_at", BigInteger),  # the last list began that began well before the mark
+    Column("news_at", BigInteger),  # it last showed a job for the first time
+    Column("states_ignored_at", BigInteger),  # CI's answers showed that it ignores `states`
 )
 
 IS_OUT = streams.c.out_at >= streams.c.told_from  # of the rules; one that has come back begins anew, or has no `out_at`
@@ -77,6 +87,31 @@ leases = Table(
     Column("name", Text, primary_key=True),
     Column("token", Text),
     Column("until", BigInteger, nullable=False, server_default="0"),
+    Column("starts", Text),  # of a bucket, JSON: when CI was asked of late
+    Column("queues_at", BigInteger),  # of a bucket: CI was asked for its queues
+    Column("queues_error", Text),
+)
+
+# Jobs that a callback of CI names, to be asked for by id. Nothing else of a callback is believed.
+hints = Table(
+    "hint",
+    metadata,
+    Column("bucket", String(100), primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    Column("received_at", BigInteger, nullable=False),
+    Column("ask_at", BigInteger),  # None: it was asked for
+    Column("times", Integer, nullable=False, server_default="1"),  # that it was named
+)
+_partial(hints, "ask", "ask_at", where="ask_at IS NOT NULL")
+
+queues = Table(
+    "queue",
+    metadata,
+    Column("bucket", String(100), primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
 )
 
 workers = Table(
@@ -173,6 +208,7 @@ transitions = Table(
     Column("detail", Text, nullable=False),
     Column("rules", String(12)),  # the ruleset it was matched against
     Column("still_at", BigInteger),  # the last poll before that saw its stream whole: still in `was`
+    Column("inferred", Boolean, nullable=False, server_default=text("false")),  # not seen: CI's times prove it
     UniqueConstraint("bucket", "job_id", "sequence", name="transition_once"),
     sqlite_autoincrement=True,
 )
