@@ -29,10 +29,18 @@ def configure(level: str, secrets: Iterable[str]) -> None:
     threading.excepthook = lambda crash: _log_crash(crash.exc_type, crash.exc_value, crash.exc_traceback)
 
 
+def hide(secrets: Iterable[str]) -> None:
+    """Mask these secrets from now on, instead of those given to `configure`."""
+    mask = Mask(secrets)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _Logfmt):
+            handler.formatter.mask = mask
+
+
 class _Logfmt(logging.Formatter):
     def __init__(self, mask: Mask) -> None:
         super().__init__()
-        self._mask = mask
+        self.mask = mask
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
@@ -45,7 +53,7 @@ class _Logfmt(logging.Formatter):
             fields["exception"] = self.formatException(record.exc_info)
         line = " ".join(f"{_key(key)}={self._value(value)}" for key, value in fields.items())
         # Masked again as a whole, in case a secret is spread over several fields.
-        return _cut(self._mask(line))
+        return _cut(self.mask(line))
 
     def _value(self, value: object) -> str:
         if isinstance(value, bool):
@@ -53,7 +61,7 @@ class _Logfmt(logging.Formatter):
         if isinstance(value, int | float):
             return str(value)
         # Masked before it is escaped.
-        text = visible(self._mask(str(value)), lines=True).replace("\t", "\\t")
+        text = visible(self.mask(str(value)), lines=True).replace("\t", "\\t")
         quoted = any(character in text for character in ' ="')
         text = (text.replace("\\", "\\\\") if quoted else text).replace('"', '\\"').replace("\n", "\\n")
         return f'"{text}"' if quoted else text

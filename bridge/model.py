@@ -92,13 +92,41 @@ def _between(start: datetime | None, end: datetime | None) -> float | None:
 OUTPUTS_KEPT = 20
 
 
+ROLE = "role"  # the `credentials` of this machine's role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySource:
+    """Where the keys of a watch's `credentials` come from: from variables, a file, or (neither) this machine's role."""
+
+    name: str
+    secret_id: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    file: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """How the names of its environment variables begin."""
+        return re.sub(r"[^A-Z0-9]", "_", self.name.upper())
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Secrets, which must not be shown or stored."""
+        return tuple(secret for secret in (self.secret_key, self.token) if secret)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a bucket's jobs are requested. `endpoint` replaces CI's own host (a proxy, a simulator)."""
+    """Where a bucket's jobs are requested, and with which keys (None: those of TENCENTCLOUD_*).
+
+    `endpoint` replaces CI's own host (a proxy, a simulator).
+    """
 
     bucket: str
     region: str
     endpoint: str | None = None
+    credentials: str | None = None
 
     @property
     def host(self) -> str:

@@ -63,6 +63,8 @@ ENVIRON = {
     "CMS_SECRET": SECRET,
     "CMS_SECRET_OLD": SECRET,
     "CMS_KEY": "key",
+    "MEDIA_SECRET_ID": "AKIDx",
+    "MEDIA_SECRET_KEY": "x",
 }
 BLOCKS = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs" / "rules.md").read_text(), re.DOTALL)
 

@@ -44,3 +44,13 @@ def test_a_secret_is_masked_in_any_value(secret: str, hold: Callable[[str], obje
     assert "secret1" not in line.replace("[secret]", "")
     assert "er\\" not in line
     assert "hush" not in line
+
+
+def test_secrets_that_are_known_later_are_masked_from_then_on() -> None:
+    with logging_kept(), redirect_stderr(io.StringIO()) as stderr:
+        logs.configure("INFO", ["hush-hush-hush"])
+        logging.getLogger("x").info("before", extra={"reason": "a-new-secret"})
+        logs.hide(["hush-hush-hush", "a-new-secret"])
+        logging.getLogger("x").info("after", extra={"reason": "a-new-secret hush-hush-hush"})
+    assert "reason=a-new-secret" in stderr.getvalue()
+    assert 'reason="[secret] [secret]"' in stderr.getvalue()

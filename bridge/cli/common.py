@@ -169,9 +169,9 @@ def open_bridge(*, polls: bool) -> tuple[Settings, Rules, Database]:
     `polls`: CI's key must be set, and the rules must not be empty by mistake.
     """
     config = settings()
-    if polls and config.missing_key:
-        raise SettingsRefused(config.missing_key)
     rules = Rules(config, os.environ)
+    if polls and (missing := parts.missing_key(config, rules.book)):
+        raise SettingsRefused(missing)
     parts.start_logging(config, rules.book)
     for warning in rules.book.warnings:
         echo(str(warning), err=True)

@@ -75,7 +75,7 @@ def _checks() -> Iterator[Check]:
     except SettingsRefused as error:
         yield from (Check("environment", False, line) for line in str(error).splitlines())
         return
-    yield Check("environment", settings.missing_key is None, settings.missing_key or "read")
+    yield Check("environment", True, "read")
     yield from (database := list(_guarded("database", _database, settings)))
     try:
         rules = Rules(settings, os.environ)
@@ -87,9 +87,11 @@ def _checks() -> Iterator[Check]:
         yield from _guarded("bridge", _record, settings, rules)
     yield Check("rules", True, contents_of(rules.book))
     yield from (Check("rules", None, str(warning)) for warning in rules.book.warnings)
-    if settings.missing_key is None:
-        with closing(parts.source(settings, rules.book)) as ci:
-            for watch in rules.book.watches:
+    with closing(parts.source(settings, rules.book)) as ci:
+        yield from (credentials := list(_credentials(settings, rules.book, ci)))
+        usable = {check.name for check in credentials if check.ok}
+        for watch in rules.book.watches:
+            if _name_of(watch.place.credentials) in usable:
                 yield from _watch(ci, watch)
     yield from notifier_checks(settings, rules.book)
     if settings.admin_token is None:
@@ -152,6 +154,26 @@ def _links(settings: Settings, stored: Links) -> Check:
         return Check("links", None, f"messages have no links to the dashboard: {advice}")
     when = "" if base == stored.base else ", once a web process has started"
     return Check("links", True, f"messages link to {base}{when}")
+
+
+def _name_of(credentials: str | None) -> str:
+    return "credentials" if credentials is None else f"credentials {credentials}"
+
+
+def _credentials(settings: Settings, book: Rulebook, ci: TencentCi) -> Iterator[Check]:
+    """Say of each set of keys whether it can be used at all; whether CI knows it is found out by asking for jobs."""
+    if missing := parts.missing_key(settings, book):
+        yield Check(_name_of(None), False, missing)
+    elif settings.missing_key is None:
+        yield Check(_name_of(None), True, "the key of TENCENTCLOUD_SECRET_ID")
+    for name in book.credentials:
+        try:
+            keys = ci.keys.of(name)
+        except CiError as error:
+            yield Check(_name_of(name), False, str(error))
+        else:
+            until = f", until {keys.expires_at:%Y-%m-%dT%H:%M:%SZ}" if keys.expires_at else ""
+            yield Check(_name_of(name), True, f"the keys of {keys.where}{until}")
 
 
 def _watch(ci: TencentCi, watch: Watch) -> Iterator[Check]:

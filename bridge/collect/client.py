@@ -9,17 +9,18 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal, Self
 from urllib.parse import quote
 
+from bridge.collect.credentials import METADATA_URL, Credentials, KeyRing
 from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled, UnreadableReply, classify
 from bridge.collect.http import HttpSession, Proxies, Reply
 from bridge.collect.jobs_xml import AnswerReader, JobCache, ReplyContent, read_error
 from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization
-from bridge.model import IDS_PER_CALL, PAGE_SIZE, Description, Page, Place, Rate, Stream
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, Description, KeySource, Page, Place, Rate, Stream
 from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
@@ -34,13 +35,8 @@ DEFAULT_RATE = Rate(count=5, per=timedelta(seconds=1))
 TOKEN_HEADER = "x-ci-security-token"  # noqa: S105  a header's name; cloud docs 460/42865, read 2026-11-21
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """`token` comes with temporary keys (STS), and only with them."""
-
-    secret_id: str
-    secret_key: str = field(repr=False)
-    token: str | None = field(default=None, repr=False)
+_mask = lru_cache(maxsize=64)(Mask)
+_OVER = ("ExpiredToken", "InvalidAccessKeyId")  # temporary keys that end are refused with one of these
 
 
 class TencentCi:
@@ -58,18 +54,21 @@ class TencentCi:
         deadline_s: float = 30,
         proxies: Proxies = _DIRECT,
         trusted: str | None = None,
+        sources: Callable[[], Mapping[str, KeySource]] = dict,
+        metadata_url: str = METADATA_URL,
     ) -> None:
         """`endpoint` replaces CI's hosts, save where a place has its own; `deadline_s` bounds one request.
 
-        `trusted` is a file of certificates, if not those of requests.
+        `credentials` are for places that name none; `sources` says where the others' keys are. `trusted` is a file of
+        certificates, if not those of requests.
         """
-        self._credentials, self._endpoint = credentials, endpoint
+        self._endpoint = endpoint
+        self.keys = KeyRing(credentials, sources, clock=clock, monotonic=monotonic, metadata_url=metadata_url)
         self._clock, self._sleep = clock, sleep
         self._rate_limit = RateLimit(rate, monotonic=monotonic, sleep=sleep)
         self._session = HttpSession(deadline_s=deadline_s, monotonic=monotonic, proxies=proxies, trusted=trusted)
         self._offsets: dict[str, timedelta] = {}
         self._cache = JobCache()
-        self._mask = Mask((credentials.secret_key, credentials.token or ""))
 
     def __enter__(self) -> Self:
         return self
@@ -131,16 +130,16 @@ class TencentCi:
 
     def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[ReplyContent, Reply]:
         """Return CI's answer of status 200; retry where that may help within seconds."""
-        _check(self._credentials)
+        keys = self.keys.of(place.credentials)
         throttled, failed, corrected = 0, False, False
         while True:
             offset = self.offset(place)
             slot = self._rate_limit.wait(place.bucket)
-            answer, reply = self._send(place, path, params, offset)
+            answer, reply = self._send(place, path, params, offset, keys)
             if answer is not None:
                 self._rate_limit.accepted(place.bucket)
                 return answer, reply
-            error = self._refusal(place, reply)
+            error = self._refusal(place, reply, keys)
             if isinstance(error, Throttled):
                 self._rate_limit.refused(place.bucket, slot)
             match error:
@@ -156,7 +155,7 @@ class TencentCi:
                     raise error
 
     def _send(
-        self, place: Place, path: str, params: Mapping[str, str], offset: timedelta
+        self, place: Place, path: str, params: Mapping[str, str], offset: timedelta, keys: Credentials
     ) -> tuple[ReplyContent | None, Reply]:
         """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
         endpoint = place.endpoint or self._endpoint
@@ -165,9 +164,9 @@ class TencentCi:
         url = f"{base}{quote(path, safe='/,')}{query and '?'}{query}"
         # Behind an endpoint too the Host is CI's own: that is what CI checks, and what names the bucket.
         headers = {"Host": place.host}
-        if self._credentials.token:
-            headers[TOKEN_HEADER] = self._credentials.token
-        signature = self._signature(path, params, headers, offset)
+        if keys.token:
+            headers[TOKEN_HEADER] = keys.token
+        signature = self._signature(path, params, headers, offset, keys)
         # The part before an @ in an endpoint may be a password.
         host = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
         reader = AnswerReader(bucket=place.bucket, region=place.region, cache=self._cache)
@@ -176,17 +175,19 @@ class TencentCi:
             reply = self._session.get(url, headers=headers, authorization=signature, host=host, take=reader.feed)
             return reader.close() if reply.status == 200 else None, reply
         except UnreadableReply as error:
-            raise self._detailed(error, place, reader.beginning or b"", reply) from None
+            raise _detailed(error, place, reader.beginning or b"", reply, keys) from None
         except TemporaryError as error:
             if broken := reader.cut_off(error.what):
                 raise broken from None
             raise
 
-    def _signature(self, path: str, params: Mapping[str, str], headers: Mapping[str, str], offset: timedelta) -> str:
+    def _signature(
+        self, path: str, params: Mapping[str, str], headers: Mapping[str, str], offset: timedelta, keys: Credentials
+    ) -> str:
         now_s = int(self._clock() + offset.total_seconds())
         return authorization(
-            secret_id=self._credentials.secret_id,
-            secret_key=self._credentials.secret_key,
+            secret_id=keys.secret_id,
+            secret_key=keys.secret_key,
             method="GET",
             path=path,
             params=params,
@@ -195,9 +196,9 @@ class TencentCi:
             end=now_s + SIGNED_AFTER_S,
         )
 
-    def _refusal(self, place: Place, reply: Reply) -> CiError:
+    def _refusal(self, place: Place, reply: Reply, keys: Credentials) -> CiError:
         """Return the error that an answer other than 200 means."""
-        code, message, request_id = self._error_in(reply.body, reply)
+        code, message, request_id = _error_in(reply.body, reply, keys)
         now = datetime.fromtimestamp(self._clock(), UTC)
         error = classify(
             reply.status,
@@ -209,20 +210,13 @@ class TencentCi:
         )
         if isinstance(error, ClockError):
             error.what = f"{place.host} refused: {_compare(now, reply.date)}"
+        if isinstance(error, AuthError):
+            error.advice = keys.advice(error.advice)
+            if place.credentials is not None:
+                error.what = f'credentials "{place.credentials}": {error.what}'
+            if code in _OVER:
+                self.keys.refused(place.credentials)
         return error
-
-    def _detailed(self, error: UnreadableReply, place: Place, body: bytes, reply: Reply | None) -> UnreadableReply:
-        """Return the error with what the reply says of itself."""
-        code, _, request_id = self._error_in(body, reply)
-        detailed = type(error)(self._mask(f"{place.host}: {error.what}"), code=code, request_id=request_id, status=200)
-        detailed.ids = error.ids
-        return detailed
-
-    def _error_in(self, body: bytes, reply: Reply | None) -> tuple[str | None, ...]:
-        """Return the code, message and request id of an answer; it may repeat secrets that were sent."""
-        code, message, request_id = read_error(body)
-        request_id = request_id or (reply.request_id if reply else None)
-        return tuple(text and self._mask(text) for text in (code, message, request_id))
 
     def _correct(self, place: Place, reply: Reply, offset: timedelta) -> bool:
         """Adopt CI's clock, if it differs enough from the one that we signed with."""
@@ -235,18 +229,23 @@ class TencentCi:
         return True
 
 
-def _check(credentials: Credentials) -> None:
-    """Refuse what cannot be a key. requests would quote it in its error, if a header cannot contain it."""
-    values = {
-        "TENCENTCLOUD_SECRET_ID": credentials.secret_id,
-        "TENCENTCLOUD_SECRET_KEY": credentials.secret_key,
-        "TENCENTCLOUD_SECURITY_TOKEN": credentials.token or "-",  # it may be absent
-    }
-    for name, value in values.items():
-        if not value:
-            raise AuthError(f"{name} is empty", advice="set it to a key made in the CAM console")
-        if not value.isascii() or not value.isprintable() or " " in value:
-            raise AuthError(f"{name} contains white space or characters that no key has", advice="copy it again")
+def _detailed(
+    error: UnreadableReply, place: Place, body: bytes, reply: Reply | None, keys: Credentials
+) -> UnreadableReply:
+    """Return the error with what the reply says of itself."""
+    code, _, request_id = _error_in(body, reply, keys)
+    what = _mask(keys.secrets)(f"{place.host}: {error.what}")
+    detailed = type(error)(what, code=code, request_id=request_id, status=200)
+    detailed.ids = error.ids
+    return detailed
+
+
+def _error_in(body: bytes, reply: Reply | None, keys: Credentials) -> tuple[str | None, ...]:
+    """Return the code, message and request id of an answer; it may repeat secrets that were sent."""
+    code, message, request_id = read_error(body)
+    request_id = request_id or (reply.request_id if reply else None)
+    mask = _mask(keys.secrets)
+    return tuple(text and mask(text) for text in (code, message, request_id))
 
 
 def _stamp(time: datetime) -> str:

@@ -88,6 +88,7 @@ class BrokenReply(UnreadableReply):
 TEXT_LIMIT = 300  # characters of CI's own words that we repeat
 
 CHECK_KEYS = "check TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY"
+RENEW = "renew TENCENTCLOUD_SECURITY_TOKEN, with the keys that came with it"
 GRANT = "grant ci:DescribeMediaJobs and ci:DescribeMediaJob on the bucket to these keys"
 SET_CLOCK = "set this machine's clock (NTP)"
 CHECK_BUCKET = "check that `bucket` has the APPID (name-1250000000) and that `region` is the bucket's"
@@ -104,7 +105,7 @@ _BY_CODE: dict[str, tuple[type[CiError], str]] = {
     "NoProcessAuthority": (AuthError, GRANT),
     "InvalidAccessKeyId": (AuthError, CHECK_KEYS),
     "SignatureDoesNotMatch": (AuthError, CHECK_KEYS),
-    "ExpiredToken": (AuthError, "renew TENCENTCLOUD_SECURITY_TOKEN, with the keys that came with it"),
+    "ExpiredToken": (AuthError, RENEW),
     "RequestTimeTooSkewed": (ClockError, SET_CLOCK),
     "SlowDown": (Throttled, ASK_LESS),
     "NoSuchBucket": (ConfigError, CHECK_BUCKET),

@@ -126,7 +126,13 @@ class HttpSession:
         self._session.close()
 
     def get(
-        self, url: str, *, headers: Mapping[str, str], authorization: str, host: str, take: Callable[[bytes], None]
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        host: str,
+        take: Callable[[bytes], None],
+        authorization: str | None = None,
     ) -> Reply:
         """Return the answer, whatever its status; `host` is the name of the other side in errors.
 
@@ -147,9 +153,12 @@ class HttpSession:
         finally:
             _deadline.reset(token)
 
-    def _get(self, url: str, headers: Mapping[str, str], authorization: str, take: Callable[[bytes], None]) -> Reply:
+    def _get(
+        self, url: str, headers: Mapping[str, str], authorization: str | None, take: Callable[[bytes], None]
+    ) -> Reply:
         def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            request.headers["Authorization"] = authorization
+            if authorization is not None:
+                request.headers["Authorization"] = authorization
             return request
 
         with self._session.get(

@@ -97,7 +97,7 @@ class Sender:
         self._client = client
         self._clock = clock
         self._egress = Egress(client, slack_api_url)
-        self._hidden = hidden
+        self.hidden = hidden
         # The notifiers and their integrations change together, in one assignment: another thread does it.
         self._current: tuple[Mapping[str, Notifier], dict[str, Integration]] = (notifiers, {})
         self._ended: SimpleQueue[Attempt] = SimpleQueue()
@@ -118,7 +118,7 @@ class Sender:
     def begin(self, delivery: Delivery) -> None:
         """Start one attempt, which `wait` will return. Never raises."""
         notifiers, integrations = self._current
-        begun = InFlight(delivery, self._clock(), notifiers.get(delivery.notifier), self._hidden)
+        begun = InFlight(delivery, self._clock(), notifiers.get(delivery.notifier), self.hidden)
         self._in_flight += 1
         try:
             self._begin(begun, integrations)

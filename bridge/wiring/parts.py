@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
 from bridge import logs
-from bridge.collect.client import Credentials, TencentCi
+from bridge.collect.client import TencentCi
+from bridge.collect.credentials import Credentials
 from bridge.collect.http import Proxies
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.rulesets import emptied, names_in, names_of
+from bridge.model import KeySource
 from bridge.pipeline.housekeeping import note_rules
 from bridge.record import public_url, rulesets
 from bridge.record.database import TROUBLES, Clock, Database, trouble
@@ -40,13 +42,21 @@ def database(settings: Settings) -> Database:
     return db
 
 
-def source(settings: Settings, book: Rulebook, *, sleep: Callable[[float], object] = time.sleep) -> TencentCi:
-    return TencentCi(
+def source(
+    settings: Settings,
+    book: Rulebook,
+    *,
+    sources: Callable[[], Mapping[str, KeySource]] | None = None,
+    sleep: Callable[[float], object] = time.sleep,
+) -> TencentCi:
+    """Return what asks CI; `sources` are those of `book` unless rules can change."""
+    ci = TencentCi(
         credentials=Credentials(
             secret_id=settings.secret_id or "",
             secret_key=settings.secret_key.get_secret_value() if settings.secret_key else "",
             token=settings.security_token.get_secret_value() if settings.security_token else None,
         ),
+        sources=sources or (lambda: book.credentials),
         endpoint=settings.ci_endpoint,
         rate=book.rate,
         sleep=sleep,
@@ -54,6 +64,8 @@ def source(settings: Settings, book: Rulebook, *, sleep: Callable[[float], objec
         proxies=Proxies(http=settings.http_proxy, https=settings.https_proxy, without=settings.no_proxy),
         trusted=settings.ssl_cert_file or ca_file(),
     )
+    ci.keys.on_new = lambda: logs.hide([*known_secrets(settings, book), *ci.keys.secrets])
+    return ci
 
 
 def http_client(settings: Settings) -> HttpClient:
@@ -133,9 +145,21 @@ def emptied_fault(lost: str | None, file: str) -> Fault:
 
 
 def known_secrets(settings: Settings, book: Rulebook | None) -> list[str]:
-    """Return every secret value of the environment, and of the notifiers in rules.toml."""
+    """Return every secret value of the environment, also where only the notifiers or watches in rules.toml name it."""
     notifiers = book.notifiers.values() if book else ()
-    return [*settings.secrets, *(secret for notifier in notifiers for secret in notifier.hidden)]
+    return [*unsent_secrets(settings, book), *(secret for notifier in notifiers for secret in notifier.hidden)]
+
+
+def unsent_secrets(settings: Settings, book: Rulebook | None) -> tuple[str, ...]:
+    """Return those of them that no notifier is meant to know."""
+    sources = book.credentials.values() if book else ()
+    return (*settings.secrets, *(secret for source in sources for secret in source.hidden))
+
+
+def missing_key(settings: Settings, book: Rulebook) -> str | None:
+    """Say which part of the usual key is not set, if a watch needs it."""
+    needed = any(watch.place.credentials is None for watch in book.watches)
+    return settings.missing_key if needed or not book.watches else None
 
 
 def start_logging(settings: Settings, book: Rulebook | None) -> None:

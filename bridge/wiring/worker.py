@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from bridge import logs
 from bridge.decide.changes.clocks import clock_fault
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.rulesets import Precedence
@@ -34,7 +35,7 @@ from bridge.record.polling import leases
 from bridge.scheduler import Ticker
 from bridge.send.sender import Sender
 from bridge.settings import Settings
-from bridge.wiring.parts import accept, http_client, may_be_empty, source, start_logging, utc_now
+from bridge.wiring.parts import accept, http_client, known_secrets, may_be_empty, source, unsent_secrets, utc_now
 from bridge.wiring.rules import Rules
 
 logger = logging.getLogger(__name__)
@@ -57,13 +58,14 @@ class Worker:
         self._id, self._machine, self._pid = randomness.token_hex(8), _machine(), os.getpid()
         self._clock = SharedClock(db, utc_now)
         self._stop = threading.Event()
-        self._source = source(settings, rules.book, sleep=self._nap)
+        self._source = source(settings, rules.book, sources=lambda: rules.book.credentials, sleep=self._nap)
+        self._source.keys.on_new = self._hide_secrets
         self._sender = Sender(
             client=http_client(settings),
             notifiers=rules.book.notifiers,
             clock=self._clock,  # receivers compare it with theirs: on PostgreSQL the database's is the better one
             slack_api_url=settings.slack_api_url,
-            hidden=settings.secrets,
+            hidden=unsent_secrets(settings, rules.book),
         )
         self._dispatcher = Dispatcher(
             db=db,
@@ -95,6 +97,12 @@ class Worker:
         self._is_accepted = True  # the record knows that these rules are, or were, in force
         self._is_in_force = True  # so this worker polls
         self._precedence = Precedence()
+
+    def _hide_secrets(self) -> None:
+        """Mask what is known now: there may be new rules, or keys that were read from a file."""
+        book, late = self._rules.book, self._source.keys.secrets
+        logs.hide([*known_secrets(self._settings, book), *late])
+        self._sender.hidden = (*unsent_secrets(self._settings, book), *late)
 
     def _nap(self, seconds: float) -> None:
         if self._stop.wait(seconds):
@@ -270,7 +278,7 @@ class Worker:
             book = self._rules.book
             self._sender.replace(book.notifiers)
             self._source.set_rate(book.rate)
-            start_logging(self._settings, book)  # there may be new secrets to mask
+            self._hide_secrets()
             self._tick_s = _tick_s(book)
             self._set_tick(self._tick_s)
         if changed or (requested and not self._rules.fault):

@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
-from bridge.collect.client import Credentials, TencentCi
+from bridge.collect.client import TencentCi
+from bridge.collect.credentials import Credentials
 from bridge.collect.jobs_xml import AnswerReader, JobCache
 from bridge.model import Page, Place, Stream
 from tests.support.receivers import Behaviour, Receiver, Seen, raw

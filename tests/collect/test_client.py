@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bridge.collect.client import Credentials, TencentCi
+from bridge.collect.client import TencentCi
+from bridge.collect.credentials import Credentials
 from bridge.collect.errors import AuthError, ClockError, TemporaryError, Throttled
 from bridge.collect.signature import authorization
 from tests.collect.conftest import CREDENTIALS, NOW, PLACE, STREAM, Asked, Clock, FakeCi, answer, fixture, refusal

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bridge.collect.client import Credentials, TencentCi
+from bridge.collect.client import TencentCi
+from bridge.collect.credentials import Credentials
 from bridge.decide.changes.scan import MOST_BROKEN
 from bridge.model import RUNNING, SUCCESS, Description, Job, JobProblem, Page, Place, Rate, Stream
 from bridge.pipeline.poll import PollResult

@@ -14,7 +14,8 @@ from urllib.parse import quote
 import pytest
 
 from bridge.admin.auth import Keys
-from bridge.collect.client import Credentials, TencentCi
+from bridge.collect.client import TencentCi
+from bridge.collect.credentials import Credentials
 from bridge.collect.errors import CiError
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read as read_rules

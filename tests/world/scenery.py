@@ -11,7 +11,8 @@ from ipaddress import ip_network
 
 from sqlalchemy import event
 
-from bridge.collect.client import Credentials, TencentCi
+from bridge.collect.client import TencentCi
+from bridge.collect.credentials import Credentials
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import Rate

@@ -32,6 +32,7 @@ class Watch(BaseModel):
     region: str = ""
     tags: list[str] = []
     queues: list[Queue] = []
+    credentials: str | None = Field(None, description="the name of the keys it is polled with; null: TENCENTCLOUD_*")
     every_seconds: float = 0
     lookback_seconds: float = 0
     next_poll_at: Moment | None = Field(None, description="null: at once")
@@ -64,6 +65,7 @@ class Watch(BaseModel):
             "region": watch.place.region,
             "tags": list(dict.fromkeys(stream.tag for stream in watch.streams)),
             "queues": [{"id": queue, "name": queue_names.get(queue)} for queue in queues],
+            "credentials": watch.place.credentials,
             "every_seconds": watch.every.total_seconds(),
             "lookback_seconds": watch.lookback.total_seconds(),
         }

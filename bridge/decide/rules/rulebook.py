@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
 from bridge.decide.templates.rendering import Template
-from bridge.model import Notifier, Rate, Watch
+from bridge.model import KeySource, Notifier, Rate, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ class Rulebook(Ruleset):
     ruleset_text: str = field(repr=False)  # its ruleset as text
     text: str = field(repr=False)  # what it was read from: it may hold secrets
     warnings: tuple[Fault, ...] = ()
+    credentials: Mapping[str, KeySource] = field(default_factory=dict)  # those that watches name
 
     @property
     def updating(self) -> dict[str, Notifier]:

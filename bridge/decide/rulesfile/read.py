@@ -10,6 +10,7 @@ from typing import Any
 
 from bridge.decide.rules.matching import Matcher
 from bridge.decide.rules.rulebook import Fault, Rulebook, Ruleset
+from bridge.decide.rulesfile.credentials import CredentialsReader
 from bridge.decide.rulesfile.errors import Path, RulesRefused, TooLarge, check_depth, check_size
 from bridge.decide.rulesfile.lint import Linter
 from bridge.decide.rulesfile.notifiers import read_notifiers
@@ -56,6 +57,7 @@ class _Reader:
         self._linter = Linter(self._tables)
         self._defaults = Defaults()
         self._aliases: dict[str, str] = {}
+        self._credentials = CredentialsReader(self._tables, environ)
 
     def read(self) -> Rulebook:
         tables = self._tables
@@ -94,6 +96,7 @@ class _Reader:
             ruleset_text=ruleset_to_text(self._raw, ruleset),
             text=self._text,
             warnings=faults,
+            credentials=self._credentials.sources,
         )
 
     def _read_defaults(self) -> None:
@@ -139,6 +142,8 @@ class _Reader:
             if shape is None:
                 continue
             self._linter.of_watch(shape, at, self._aliases)
+            if shape.credentials:
+                self._credentials.read(shape.credentials, ("watch", at, "credentials"))
             if shape.lookback:
                 self._check_lookback(shape.lookback, ("watch", at, "lookback"))
             streams += len(shape.tags) * len(shape.queues or "1")
@@ -150,7 +155,7 @@ class _Reader:
         return tuple(watches)
 
     def _watch(self, shape: WatchTable) -> Watch:
-        place = Place(bucket=shape.bucket, region=shape.region, endpoint=shape.endpoint)
+        place = Place(bucket=shape.bucket, region=shape.region, endpoint=shape.endpoint, credentials=shape.credentials)
         queues = dict.fromkeys(self._aliases.get(queue, queue) for queue in shape.queues or ())
         narrowed = {"queue_type": shape.queue_type, "workflow": shape.workflow, "input": shape.input}
         streams = tuple(

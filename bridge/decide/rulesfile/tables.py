@@ -166,6 +166,7 @@ class WatchTable(_Table):
         | None
     ) = None
     endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
+    credentials: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")] | None = None
 
 
 class NotifierTable(_Table):
@@ -416,6 +417,7 @@ _PATTERN_HINTS = {
     "bucket": "is not a bucket name with its APPID, such as media-1250000000",
     "region": "is not a region, such as ap-chongqing",
     "input": "contains a control character, such as a line break",
+    "credentials": 'is not a name such as "media": letters, digits, "_" and "-"',
 }
 _KINDS = {
     "string_type": "a string",
