@@ -225,6 +225,16 @@ class SeenJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnfinishedJob:
+    """A job on record that is followed, as far as it decides which calls a poll makes."""
+
+    job_id: str
+    stream: str
+    state: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MissingJob:
     """A job that CI did not find `times`, from `first_at` to `last_at`.
 

@@ -97,8 +97,12 @@ class TencentCi:
         token: str | None = None,
         order: Literal["Asc", "Desc"] = "Asc",
         size: int = PAGE_SIZE,
+        states: Sequence[str] = (),
     ) -> Page:
-        """Return one page of the jobs created between `since` and `until`; `token` asks for a later one."""
+        """Return one page of the jobs created between `since` and `until`; `token` asks for a later one.
+
+        `states` are those that CI is asked for, all without any.
+        """
         # Lower camel case, as in the document's samples and both SDKs; its tables also print `QueueId`.
         params = {
             "tag": stream.tag,
@@ -110,6 +114,7 @@ class TencentCi:
             "endCreationTime": _stamp(until) if until else None,
             "orderByTime": order,
             "size": str(size),
+            "states": ",".join(states),
             "nextToken": token,
         }
         answer, reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})

@@ -1,7 +1,8 @@
 """One poll of one watch: plan the calls, and store each page that arrives in one transaction.
 
-What is fresh goes first: the first page of every list, then unfinished jobs that no list has shown, by id. Longer lists
-then take turns, page by page; with a bound on time, what is left of them continues in the next poll.
+What is fresh goes first: the first page of every list, then unfinished jobs that no list is to show, by id, and what
+is left of lists of unfinished jobs. Longer lists then take turns, page by page; with a bound on time, what is left of
+them continues in the next poll.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,13 +33,17 @@ from bridge.decide.changes.diff import (
     to_ask_again,
 )
 from bridge.decide.changes.scan import (
+    LISTED_STATES,
     OVERLAP,
     Listing,
+    Plan,
     Span,
     in_tens,
     is_due,
-    list_since,
+    most_to_know,
     pause,
+    plan,
+    takes_states,
 )
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
@@ -54,6 +60,7 @@ from bridge.model import (
     Page,
     Stream,
     Transition,
+    UnfinishedJob,
     Watch,
 )
 from bridge.pipeline.route import route_all, route_overdue_jobs
@@ -116,8 +123,14 @@ class Poll:
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     left_out: dict[str, str] = field(default_factory=dict)  # jobs that could not be read so far, and their stream
     missing: dict[str, MissingJob] = field(default_factory=dict)  # jobs of the whole bucket that CI did not find
+    again: frozenset[str] = frozenset()  # jobs that are gone, and asked for again
+    ignored: set[str] = field(default_factory=set)  # streams of whose jobs CI has ignored the states asked for
     clocks: Clocks | None = None  # of the last answer
     ahead: timedelta | None = None  # CI's clock, where it differed most from ours
+
+    def unseen_of(self, stream: Stream) -> list[str]:
+        """Return which jobs of a stream are still to be seen."""
+        return [job_id for job_id, key in self.unseen.items() if key == stream.key]
 
     @property
     def complete(self) -> set[str]:
@@ -295,27 +308,55 @@ def _meet(tx: Connection, watch: Watch, book: Rulebook, began: datetime, complet
             snapshots.meet(tx, stream.key, min(since - RESOLUTION, began) if since else began)
 
 
-def _new_listing(tx: Connection, poll: Poll, stream: Stream) -> Listing:
-    """Return the list of a stream, from as far back as it takes."""
+def _plan(tx: Connection, poll: Poll, stream: Stream, unfinished: Sequence[UnfinishedJob]) -> Plan:
+    """Return which lists to ask for of a stream, whose unfinished jobs these are."""
     listed = poll.streams[stream.key]
+    by_state = takes_states(listed.states_ignored_at, now=poll.began)
     if listed.mark is None:
-        since = list_since(mark=None, first=min(poll.began, listed.told_from) - poll.watch.lookback)
-    else:
-        mark = believed(listed.mark, now=poll.began, lookback=poll.watch.lookback)
-        opened = snapshots.open_created(tx, stream.key)
-        known = snapshots.created_since(tx, stream.key, min([mark, *opened[:1]]) - OVERLAP)
-        horizon = snapshots.horizon(tx, stream.place.bucket)
-        complete = [known[0]] if len(known) == snapshots.MOST_KNOWN else []
-        complete += [horizon + RESOLUTION] if horizon else []
-        since = list_since(
-            mark=mark,
-            first=mark,
-            open_created=opened,
-            known_created=known,
-            known_from=max(complete, default=None),
+        first = min(poll.began, listed.told_from) - poll.watch.lookback
+        return plan(latest=first - OVERLAP, unfinished=unfinished, known_from=poll.began, by_state=by_state)
+    mark = believed(listed.mark, now=poll.began, lookback=poll.watch.lookback)
+    latest = mark - OVERLAP
+    older = [job for job in unfinished if job.created_at < latest]
+    if not older:
+        return plan(latest=latest, unfinished=unfinished)
+    most = snapshots.count_since(tx, stream.key, latest) + most_to_know(len(older), by_state=by_state)
+    most, before = min(most, snapshots.MOST_KNOWN), mark - (poll.began - mark)
+    known = snapshots.created_since(tx, stream.key, min(older[0].created_at - RESOLUTION, before), most=most)
+    horizon = snapshots.horizon(tx, stream.place.bucket)
+    complete = [known[0]] if len(known) == most else []
+    complete += [horizon + RESOLUTION] if horizon else []
+    return plan(
+        latest=latest,
+        unfinished=unfinished,
+        known_created=known,
+        known_from=max(complete, default=None),
+        arrivals=len(known) - bisect_left(known, before),
+        by_state=by_state,
+    )
+
+
+def _new_listings(poll: Poll, stream: Stream, planned: Plan) -> Iterator[Listing]:
+    """Yield the lists of a stream: of all jobs, and of the unfinished ones before that."""
+    known_to, also = (
+        poll.streams[stream.key].mark,
+        frozenset({*poll.left_out, *poll.again}.intersection(poll.unseen_of(stream))),
+    )
+    yield Listing(
+        stream=stream,
+        chain=Chain(began=poll.began),
+        known_to=known_to,
+        spans=[Span(since=planned.since)],
+        job_ids=planned.shown | also,
+    )
+    if planned.unfinished_since:
+        yield Listing(
+            stream=stream,
+            chain=Chain(began=poll.began),
+            spans=[Span(since=planned.unfinished_since, until=planned.since + RESOLUTION)],
+            job_ids=planned.by_state,
+            by_state=True,
         )
-    chain = Chain(began=poll.began)
-    return Listing(stream=stream, chain=chain, known_to=listed.mark, spans=[Span(since=since)])
 
 
 # --- polling --------------------------------------------------------------------------------------------------------
@@ -404,6 +445,7 @@ class Poller:
             missing = problems.missing_jobs(tx, bucket)
             again = {job_id: key for job_id, key in to_ask_again(missing, began) if key in keys}
             left_out = dict(problems.to_ask(tx, keys, now=began))
+            unfinished = snapshots.unfinished(tx, keys)
             poll = Poll(
                 watch=watch,
                 book=book,
@@ -412,7 +454,8 @@ class Poller:
                 failures=row.failures,
                 probing=bool(row.failures) and not row.answered,
                 streams=snapshots.listed(tx, keys),
-                unseen=dict(snapshots.open_ids(tx, keys)) | again | left_out,
+                unseen={job.job_id: job.stream for job in unfinished} | again | left_out,
+                again=frozenset(again),
                 left_out=left_out,
                 missing=missing,
             )
@@ -420,24 +463,33 @@ class Poller:
             left = [(self._listings.pop(key, None), known.mark) for key, known in poll.streams.items()]
             poll.going_on = [listing for listing, mark in left if listing and listing.known_to == mark]
             begun = {listing.stream.key for listing in poll.going_on}
-            new = [_new_listing(tx, poll, stream) for stream in watch.streams if stream.key not in begun]
+            for listing in poll.going_on:
+                listing.job_ids = frozenset(poll.unseen_of(listing.stream))
+            new = list[Listing]()
+            for stream in watch.streams:
+                if stream.key not in begun:
+                    mine = [job for job in unfinished if job.stream == stream.key]
+                    new += _new_listings(poll, stream, _plan(tx, poll, stream, mine))
+            new.sort(key=lambda listing: listing.by_state)  # what is new comes first
             poll.listings = [*new, *poll.going_on]
             return poll
 
     def _ask(self, poll: Poll, until_s: float | None) -> None:
         """Make the calls of a poll. Raises CiError where every other call would fail the same way."""
         new = poll.listings[: len(poll.listings) - len(poll.going_on)]
-        longer = deque([*self._list(poll, new), *poll.going_on])
-        unlisted = {listing.stream.key for listing in longer}
-        portions = deque(in_tens([job_id for job_id, key in poll.unseen.items() if key not in unlisted]))
-        in_time = True
-        while portions or (longer and in_time):
+        longer = deque(sorted(self._list(poll, new), key=lambda listing: not listing.by_state))
+        longer.extend(poll.going_on)
+        waiting = {job_id for listing in longer for job_id in listing.job_ids}
+        portions = deque(in_tens([job_id for job_id in poll.unseen if job_id not in waiting]))
+        while portions or longer:
             if portions:
                 self._ask_by_id(poll, portions)
-            if longer and (in_time := not self._is_time_up(poll, until_s)):
+            if longer and not longer[0].by_state and self._is_time_up(poll, until_s):
+                longer.clear()
+            if longer:
                 listing = longer.popleft()
                 goes_on = [*self._list(poll, [listing])]
-                longer.extend(goes_on)
+                (longer.extendleft if listing.by_state else longer.extend)(goes_on)
                 portions.extend(_to_follow(poll, listing, goes_on=bool(goes_on)))
 
     def _keep_listings(self, poll: Poll) -> None:
@@ -446,6 +498,8 @@ class Poller:
             if listing.done:
                 continue
             poll.incomplete.add(listing.stream.key)
+            if listing.by_state:
+                continue
             if poll.result.error is None:
                 poll.result.behind.append(listing.stream.tag)
             elif listing.is_long:
@@ -469,7 +523,10 @@ class Poller:
             except CiError as error:
                 if isinstance(error, _SAME_FOR_ALL_STREAMS) or (poll.probing and not isinstance(error, ConfigError)):
                     raise
-                _fail_listing(poll, listing, error)
+                if listing.by_state and isinstance(error, ConfigError | BrokenReply):
+                    self._give_up_states(poll, listing, str(error))
+                else:
+                    _fail_listing(poll, listing, error)
             else:
                 if not listing.done:
                     yield listing
@@ -487,21 +544,40 @@ class Poller:
                 token=listing.token,
                 order="Desc" if span.newest_first else "Asc",
                 size=span.size,
+                states=LISTED_STATES if listing.by_state else (),
             )
         except BrokenReply as error:
+            if listing.by_state:
+                raise
             page = Page(jobs=(), problems=self._narrow(listing, error))
         else:
             clocks = Clocks(asked=asked, answered=self.clock(), date=page.served_at)
             poll.answered(clocks, listing.stream)
             listing.read(page, clocks)
         self._store(poll, listing, page)
-        if listing.endless:
+        if listing.by_state and (listing.endless or listing.ignores_states):
+            self._give_up_states(poll, listing, "it shows jobs in other states, or does not end")
+        elif listing.endless:
             token = (listing.token or "")[:40]
             listing.spans.clear()
             raise TemporaryError(
                 f"the list of {listing.stream.tag} jobs does not end: page token {token!r} came again",
                 advice="what was read is kept, and the list is asked for again",
             )
+
+    def _give_up_states(self, poll: Poll, listing: Listing, reason: str) -> None:
+        """Let a list by states end, and ask for no other one for some hours; its jobs are asked for by id."""
+        listing.spans.clear()
+        stream = listing.stream
+        if stream.key in poll.ignored or stream.key in poll.errors:
+            return
+        poll.ignored.add(stream.key)
+        with self._transaction(poll, self.clock()) as tx:
+            snapshots.note_states_ignored(tx, stream.key, self.clock())
+        logger.warning(
+            "CI does not list jobs by their states: unfinished ones are asked for by id",
+            extra={"watch": poll.watch.name, "tag": stream.tag, "reason": reason},
+        )
 
     def _narrow(self, listing: Listing, error: BrokenReply) -> tuple[JobProblem, ...]:
         """Let a list ask for less; return the jobs that are left out, if any. Raises the error if all is broken."""
@@ -525,6 +601,8 @@ class Poller:
         now, jobs = self.clock(), latest(page.jobs)
         with self._transaction(poll, now) as tx:
             before = snapshots.known(tx, bucket, [job.id for job in jobs])
+            if listing.by_state:
+                listing.ended += sum(_had_ended(job, before.get(job.id)) for job in jobs)
             new_ids = [job.id for job in jobs if job.id not in before]
             horizon = snapshots.horizon(tx, bucket) if new_ids else None
             silence = poll.reason_for_silence(stream, horizon, jobs, of_first=problems.of_first(tx, bucket, new_ids))
@@ -542,7 +620,7 @@ class Poller:
                 now=now,
                 first=poll.streams[stream.key].mark is None,
             )
-            if listing.done:
+            if listing.done and not listing.by_state:
                 poll.end(tx, stream, listing.chain)
         self._stored(poll, jobs, new)
 
@@ -601,6 +679,10 @@ class Poller:
             snapshots.close(tx, lost, before, now=now)
             poll.show(tx, jobs)
         self._stored(poll, jobs, new)
+        for listing in [listing for listing in poll.listings if listing.by_state]:
+            listing.left_out_jobs += sum(job.id in listing.job_ids and job.state in LISTED_STATES for job in jobs)
+            if listing.ignores_states:
+                self._give_up_states(poll, listing, "it leaves out jobs that are in these states")
         for job_id in asked:
             poll.unseen.pop(job_id, None)
 
@@ -659,13 +741,18 @@ class Poller:
             self.on_stored()
 
 
+def _had_ended(job: Job, known: Known | None) -> bool:
+    """Tell whether a job ended before it was asked for: what ended just now may still be listed as unfinished."""
+    return job.state in DONE and (known is None or known.seen.state in DONE)
+
+
 def _to_follow(poll: Poll, listing: Listing, *, goes_on: bool) -> Iterable[tuple[str, ...]]:
     """Return which jobs of a list's stream to ask for by id, after a page of it was read.
 
     At the end of the list, all that it has not shown. While a list continues from an earlier poll, ten of its stream's
     unfinished jobs per page, in rotation, so that they need not wait until it ends.
     """
-    ids = [job_id for job_id, key in poll.unseen.items() if key == listing.stream.key]
+    ids = [job_id for job_id in poll.unseen if job_id in listing.job_ids]
     if not goes_on:
         return in_tens(ids)
     if listing.chain.began == poll.began or not ids:
@@ -676,10 +763,9 @@ def _to_follow(poll: Poll, listing: Listing, *, goes_on: bool) -> Iterable[tuple
 
 
 def _fail_listing(poll: Poll, listing: Listing, error: CiError) -> None:
-    key = listing.stream.key
-    poll.fail(error, [key])
+    poll.fail(error, [listing.stream.key])
     if isinstance(error, ConfigError | BrokenReply):
         poll.listings.remove(listing)  # its jobs are asked for by id, as it is not known when it can be read
     else:
-        # The next list shows them, a hundred a call; the other streams' are asked for now.
-        poll.unseen = {job_id: stream for job_id, stream in poll.unseen.items() if stream != key}
+        # The next list shows them, a hundred a call; what other lists do not show is asked for now.
+        poll.unseen = {job_id: key for job_id, key in poll.unseen.items() if job_id not in listing.job_ids}

@@ -57,7 +57,9 @@ def test_every_parameter_is_sent_as_documented(ci: TencentCi, fake_ci: FakeCi) -
     fake_ci.will(answer())
     stream = replace(STREAM, queue="p1", queue_type="Transcoding", workflow="w1", input="目录 1/a+b&c.mp4")
     since = datetime(2026, 11, 21, 8, 0, tzinfo=SHANGHAI)
-    ci.list(stream, since=since, until=NOW, token="225508", order="Desc", size=10)
+    ci.list(
+        stream, since=since, until=NOW, token="225508", order="Desc", states=("Submitted", "Running", "Pause"), size=10
+    )
     (asked,) = fake_ci.asked
     assert asked.params == {
         "tag": "Transcode",
@@ -70,6 +72,7 @@ def test_every_parameter_is_sent_as_documented(ci: TencentCi, fake_ci: FakeCi) -
         "orderByTime": "Desc",
         "size": "10",
         "nextToken": "225508",
+        "states": "Submitted,Running,Pause",
     }
     assert "startCreationTime=2026-11-21T00%3A00%3A00%2B0000" in asked.path
     assert asked.headers["authorization"] == resigned(asked)

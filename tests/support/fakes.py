@@ -68,13 +68,19 @@ def watch_of(book: Rulebook) -> Watch:
 
 @dataclass
 class FakeCi:
-    """Lists newest first, as CI does. `refuses` has the error that a tag's list (or "describe") is answered with."""
+    """Lists newest first, whatever order it is asked for.
+
+    `refuses` has the error that a tag's list (or "TAG by state", or "describe") is answered with.
+    """
 
     clock: Clock
     page_size: int = 100
     refuses: dict[str, CiError] = field(default_factory=dict)
     before_call: Callable[[], object] = lambda: None
+    ignores_states: bool = False
+    hidden: set[str] = field(default_factory=set)  # jobs that no list shows
     listed: list[tuple[str, datetime | None, str | None]] = field(default_factory=list)
+    states: list[tuple[str, ...]] = field(default_factory=list)  # that each list was asked for
     described: list[tuple[str, ...]] = field(default_factory=list)
     pages: dict[str, list[Page]] = field(default_factory=dict)  # by tag: given out first, whatever there is
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -97,14 +103,19 @@ class FakeCi:
         token: str | None = None,
         order: str = "Asc",
         size: int = 100,
+        states: Sequence[str] = (),
     ) -> Page:
         self.listed.append((stream.tag, since, token))
-        self._answer(stream.tag)
-        if self.pages.get(stream.tag):
+        self.states.append(tuple(states))
+        self._answer(f"{stream.tag} by state" if states else stream.tag)
+        if self.pages.get(stream.tag) and not states:
             return self.pages[stream.tag].pop(0)
         wanted = [
             job for job in self.jobs.values()
-            if job.tag == stream.tag and (since is None or job.created_at is None or job.created_at >= since)
+            if job.tag == stream.tag
+            and (job.created_at is None or (since or job.created_at) <= job.created_at <= (until or job.created_at))
+            and (not states or self.ignores_states or job.state in states)
+            and job.id not in self.hidden
         ]  # fmt: skip
         wanted.sort(key=lambda job: job.created_at or self.clock(), reverse=True)
         first = int(token or 0)

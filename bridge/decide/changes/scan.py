@@ -6,9 +6,20 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 
 from bridge.decide.changes.clocks import Chain, Clocks
-from bridge.model import IDS_PER_CALL, PAGE_SIZE, JobProblem, Page, Stream
+from bridge.model import (
+    IDS_PER_CALL,
+    PAGE_SIZE,
+    PAUSE,
+    RUNNING,
+    SUBMITTED,
+    JobProblem,
+    Page,
+    Stream,
+    UnfinishedJob,
+)
 
 # --- when a watch is polled next ------------------------------------------------------------------------------------
 
@@ -38,49 +49,101 @@ def pause(every: timedelta, *, refused: bool = False, retry_after: timedelta | N
     return max(every, _PROBED) if refused else every
 
 
-# --- how far back to list, and what to ask by id instead ------------------------------------------------------------
+# --- which lists to ask for, and what to ask by id instead ----------------------------------------------------------
 
 # How far before the mark a list begins: CreationTime has one second's resolution, whether the filter includes
 # its bound is not documented, and nothing says how soon a new job is listed.
 OVERLAP = timedelta(minutes=5)
-_TOO_MANY = 1_000_000  # calls
+LISTED_STATES = (SUBMITTED, RUNNING, PAUSE)  # unfinished ones that a list can be asked for; cloud docs 1045/73114
 _SECOND = timedelta(seconds=1)
 
 
-def list_since(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which lists show what is new of a stream and what is unfinished; other unfinished jobs are asked for by id."""
+
+    since: datetime  # from then on all jobs are listed
+    shown: frozenset[str] = frozenset()  # the unfinished jobs that this is to show
+    unfinished_since: datetime | None = None  # from then on to `since` the unfinished jobs are listed, by their states
+    by_state: frozenset[str] = frozenset()  # the jobs that this is to show
+
+
+def plan(
     *,
-    mark: datetime | None,
-    first: datetime,
-    open_created: Sequence[datetime] = (),
+    latest: datetime,
+    unfinished: Sequence[UnfinishedJob] = (),
     known_created: Sequence[datetime] = (),
     known_from: datetime | None = None,
-) -> datetime:
-    """Return the creation time from which to list, so that the whole poll takes the fewest calls.
+    arrivals: int = 0,
+    by_state: bool = True,
+) -> Plan:
+    """Return the lists with which a poll of a stream takes the fewest calls, and among these the most certain.
 
-    `mark` is when the last complete listing began (None: there was none, so list from `first`).
-    `open_created` are the creation times of the unfinished jobs and `known_created` those of all jobs of this
-    stream since the oldest unfinished one, both ascending. With `known_from` they are complete only from then on:
-    before, there are too many to list, or those that ended were pruned and would look new. Unfinished jobs before
-    the answer are asked by id.
+    The list of all jobs begins at `latest`, or earlier where that shows unfinished jobs with fewer calls. A list
+    by states (only with `by_state`) does not show jobs that ended meanwhile, so it comes last where calls are equal.
+    `unfinished` are this stream's, and `known_created` the creation times of all its jobs, both ascending; with
+    `known_from` these are complete only from then on. `arrivals`: how many more jobs are expected.
     """
-    if mark is None:
-        return first - OVERLAP
-    latest = mark - OVERLAP
-    older = open_created[: bisect_left(open_created, latest)]
-    # Leaving out fewer than a whole call's ids saves nothing, so only every tenth unfinished job is a candidate.
-    candidates = (latest, *(older[by_id] - _SECOND for by_id in range(0, len(older), IDS_PER_CALL)))
+    older = unfinished[: bisect_left(unfinished, latest, key=_created_at)]
+    listable = [0, *accumulate(by_state and job.state in LISTED_STATES for job in older)]
 
-    def calls(since: datetime) -> int:
-        if known_from and since < known_from and since != latest:
-            return _TOO_MANY
-        listed = len(known_created) - bisect_left(known_created, since)
-        return max(1, _ceil(listed, PAGE_SIZE)) + _ceil(bisect_left(older, since), IDS_PER_CALL)
+    def since(left: int) -> datetime:
+        """Return from when to list so that the oldest `left` jobs are not shown."""
+        return latest if left == len(older) else older[left].created_at - _SECOND
 
-    return min(candidates, key=calls)
+    def listed(left: int) -> int:
+        return len(known_created) - bisect_left(known_created, since(left)) + arrivals
+
+    def pages(left: int) -> int:
+        return max(1, _ceil(listed(left), PAGE_SIZE))
+
+    def furthest(pages: int) -> int:
+        """Return how many of the oldest jobs so many pages do not show."""
+        beginning = bisect_left(older, known_from, key=lambda job: job.created_at - _SECOND) if known_from else 0
+        fits = bisect_left(range(len(older)), True, key=lambda left: listed(left) <= pages * PAGE_SIZE)
+        return max(beginning, fits)
+
+    def cost(left: int) -> tuple[int, int, int]:
+        """Return calls, jobs to be listed by states, jobs to be listed."""
+        calls, of_state = _calls_for(left, listable[left])
+        return pages(left) + calls, of_state, listed(left)
+
+    least, most = pages(len(older)), _calls_for(len(older), listable[-1])[0]
+    left = min({len(older), *(furthest(least + more) for more in range(most + 1))}, key=cost)
+    of_state = [job for job in older[:left] if job.state in LISTED_STATES] if cost(left)[1] else []
+    return Plan(
+        since=since(left),
+        shown=frozenset(job.job_id for job in unfinished[left:]),
+        unfinished_since=of_state[0].created_at - _SECOND if of_state else None,
+        by_state=frozenset(job.job_id for job in of_state),
+    )
+
+
+def _created_at(job: UnfinishedJob) -> datetime:
+    return job.created_at
+
+
+def most_to_know(unfinished: int, *, by_state: bool = True) -> int:
+    """Return of how many jobs before the list begins a plan needs the times: listing more is never cheaper."""
+    return PAGE_SIZE * (_calls_for(unfinished, unfinished if by_state else 0)[0] + 1)
+
+
+def _calls_for(left: int, listable: int) -> tuple[int, int]:
+    """Return how many calls show these jobs, and how many of them are then listed by their states."""
+    by_id, by_state = _ceil(left, IDS_PER_CALL), _ceil(listable, PAGE_SIZE) + _ceil(left - listable, IDS_PER_CALL)
+    return (by_state, listable) if by_state < by_id else (by_id, 0)
 
 
 def _ceil(count: int, per: int) -> int:
     return -(-count // per)
+
+
+_BY_STATE_AGAIN = timedelta(hours=6)
+
+
+def takes_states(ignored_at: datetime | None, *, now: datetime) -> bool:
+    """Tell whether to ask CI for jobs by their states, which it was seen to ignore at `ignored_at`."""
+    return ignored_at is None or not timedelta(0) <= now - ignored_at < _BY_STATE_AGAIN
 
 
 def in_tens(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -95,6 +158,7 @@ MOST_PAGES = 10_000  # a million jobs; CI documents no end, and a chain of pages
 MOST_BROKEN = 30  # unreadable pages in a row: halving 30 days down to a job takes 26
 _LONG = 20  # pages; what is shorter is listed anew when it fails
 _GROW_AFTER = 10  # pages that could be read: then larger ones are tried again
+_EVIDENCE = 3  # jobs
 _NARROW = 2 * _SECOND  # a span that halving makes no smaller
 
 
@@ -120,6 +184,11 @@ class Listing:
     chain: Chain
     known_to: datetime | None = None  # the stream's mark when it began
     spans: list[Span]
+    job_ids: frozenset[str] = frozenset()  # the unfinished jobs that it is to show
+    by_state: bool = False  # of unfinished jobs only; its end moves no mark
+    shown: int = 0  # jobs
+    ended: int = 0  # jobs that a list by states has shown although they had ended before
+    left_out_jobs: int = 0  # unfinished ones that it has not shown, as questions by id have
     pages: int = 0
     followed: int = 0  # of its stream's unfinished jobs asked for by id, while it goes on
     token: str | None = None
@@ -150,6 +219,12 @@ class Listing:
         return self.pages >= _LONG
 
     @property
+    def ignores_states(self) -> bool:
+        """True when CI's answers show that a list is not by states; a few stale entries do not."""
+        counts = ((self.ended, self.shown), (self.left_out_jobs, len(self.job_ids)))
+        return any(wrong >= _EVIDENCE and 2 * wrong > of for wrong, of in counts)
+
+    @property
     def hopeless(self) -> bool:
         return self._broken >= MOST_BROKEN
 
@@ -157,6 +232,7 @@ class Listing:
         """Note a page that was read, and what the clocks said then."""
         self.chain = self.chain.add(page, clocks)
         self.pages += 1
+        self.shown += len(page.jobs)
         self._good += 1
         self._broken = 0
         for job in page.jobs:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, null, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, null, or_, select, text, update
 
-from bridge.model import CLOSED, GONE, Job, SeenJob, Stream, Transition
+from bridge.model import CLOSED, GONE, Job, SeenJob, Stream, Transition, UnfinishedJob
 from bridge.record.codec import dump, dump_job, from_row, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import IS_OUT, horizons, job_problems, jobs, streams, transitions
@@ -122,11 +122,25 @@ def close(tx: Connection, steps: Iterable[Transition], before: Mapping[str, Know
 
 MOST_KNOWN = 20_000
 
+_UNFINISHED = (
+    select(jobs.c.id, jobs.c.stream, jobs.c.state, jobs.c.created_at)
+    .where(jobs.c.stream.in_(bindparam("keys", expanding=True)), jobs.c.open)
+    .order_by(jobs.c.created_at)
+)
+# By itself SQLite, which keeps no statistics, may take the index of all jobs of a stream.
+_UNFINISHED_OF_SQLITE = text(
+    "SELECT id, stream, state, created_at FROM job INDEXED BY job_open"
+    " WHERE stream IN :keys AND open = 1 ORDER BY created_at"
+).bindparams(bindparam("keys", expanding=True))
 
-def open_created(tx: Connection, key: str) -> list[datetime]:
-    """Return the creation times of a stream's unfinished jobs, ascending."""
-    unfinished = select(jobs.c.created_at).where(jobs.c.stream == key, jobs.c.open).order_by(jobs.c.created_at)
-    return [at(created_at) for created_at in tx.execute(unfinished).scalars()]
+
+def unfinished(tx: Connection, keys: Collection[str]) -> list[UnfinishedJob]:
+    """Return the unfinished jobs of these streams, the oldest first."""
+    query = _UNFINISHED_OF_SQLITE if tx.dialect.name == "sqlite" else _UNFINISHED
+    return [
+        UnfinishedJob(job_id=job_id, stream=stream, state=state, created_at=at(created_at))
+        for job_id, stream, state, created_at in tx.execute(query, {"keys": list(keys)})
+    ]
 
 
 def created_since(tx: Connection, key: str, since: datetime, *, most: int = MOST_KNOWN) -> list[datetime]:
@@ -136,10 +150,10 @@ def created_since(tx: Connection, key: str, since: datetime, *, most: int = MOST
     return [at(created_at) for created_at in times][::-1]
 
 
-def open_ids(tx: Connection, keys: Collection[str]) -> list[tuple[str, str]]:
-    """Return (id, stream) of the unfinished jobs of these streams, the oldest first."""
-    unfinished = select(jobs.c.id, jobs.c.stream).where(jobs.c.stream.in_(list(keys)), jobs.c.open)
-    return [(row.id, row.stream) for row in tx.execute(unfinished.order_by(jobs.c.created_at))]
+def count_since(tx: Connection, key: str, since: datetime) -> int:
+    """Return how many of a stream's jobs were created since then, counted up to MOST_KNOWN."""
+    recent = select(jobs.c.created_at).where(jobs.c.stream == key, jobs.c.created_at >= ms(since)).limit(MOST_KNOWN)
+    return tx.execute(select(func.count()).select_from(recent.subquery())).scalar_one()
 
 
 _HORIZON = select(horizons.c.pruned_to).where(horizons.c.bucket == bindparam("bucket"))
@@ -226,6 +240,7 @@ class Listed:
 
     `seen_at` is when the last poll began that saw all of its unfinished jobs.
     One that begins anew was out of the rules from `out_at` until `told_from`; `mark_before` is that of before.
+    `states_ignored_at` is when CI was seen to ignore the states that it was asked for.
     """
 
     told_from: datetime
@@ -233,6 +248,7 @@ class Listed:
     seen_at: datetime | None = None
     out_at: datetime | None = None
     mark_before: datetime | None = None
+    states_ignored_at: datetime | None = None
 
 
 def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
@@ -242,10 +258,10 @@ def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
 
 
 def _listed(row: Row[Any]) -> Listed:
-    told_from, mark, seen_at = at(row.told_from), maybe_at(row.mark), maybe_at(row.seen_at)
-    if row.out_at is None or row.out_at >= row.told_from:
-        return Listed(told_from, mark, seen_at)
-    return Listed(told_from, None, seen_at, at(row.out_at), mark)
+    told_from, mark, out_at = at(row.told_from), maybe_at(row.mark), maybe_at(row.out_at)
+    known = Listed(told_from, mark, maybe_at(row.seen_at), states_ignored_at=maybe_at(row.states_ignored_at))
+    is_anew = out_at is not None and out_at < told_from
+    return replace(known, mark=None, out_at=out_at, mark_before=mark) if is_anew else known
 
 
 def meet(tx: Connection, key: str, told_from: datetime) -> None:
@@ -255,6 +271,11 @@ def meet(tx: Connection, key: str, told_from: datetime) -> None:
 
 def set_mark(tx: Connection, key: str, mark: datetime) -> None:
     tx.execute(update(streams).filter_by(key=key).values(mark=ms(mark)))
+
+
+def note_states_ignored(tx: Connection, key: str, now: datetime) -> None:
+    """Store that CI's answers about a stream showed that it ignores the states it was asked for."""
+    tx.execute(update(streams).filter_by(key=key).values(states_ignored_at=ms(now)))
 
 
 def set_seen(tx: Connection, keys: Collection[str], seen_at: datetime) -> None:

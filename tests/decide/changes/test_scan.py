@@ -1,104 +1,190 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.decide.changes.clocks import Chain, Clocks
-from bridge.decide.changes.scan import MOST_BROKEN, OVERLAP, Listing, Span, in_tens, list_since
-from bridge.model import IDS_PER_CALL, PAGE_SIZE, Job, Page
+from bridge.decide.changes.scan import (
+    LISTED_STATES,
+    MOST_BROKEN,
+    Listing,
+    Plan,
+    Span,
+    in_tens,
+    most_to_know,
+    plan,
+    takes_states,
+)
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, RUNNING, Job, Page, UnfinishedJob
 from tests.support.nouns import NOON, NOW, a_listed_job, a_stream, hours, seconds
 
 SECOND = timedelta(seconds=1)
 
 
-def ago(minutes: float):
+def ago(minutes: float) -> datetime:
     return NOON - timedelta(minutes=minutes)
 
 
-def calls(since, opened, known) -> int:
-    """Count what a poll costs that lists from `since` and asks for the older unfinished jobs by id."""
-    listed = sum(created >= since for created in known)
-    asked = sum(created < since for created in opened)
-    return max(1, -(-listed // PAGE_SIZE)) + -(-asked // IDS_PER_CALL)
+LATEST = ago(5)
 
 
-def test_the_first_listing_looks_back_as_far_as_it_is_told_and_a_little_further():
-    assert list_since(mark=None, first=ago(60)) == ago(60) - OVERLAP
+def unfinished(*created: datetime, state: str = RUNNING) -> list[UnfinishedJob]:
+    return [
+        UnfinishedJob(job_id=f"j{n}", stream="s", state=state, created_at=time)
+        for n, time in enumerate(sorted(created))
+    ]
 
 
-def test_with_nothing_unfinished_a_listing_begins_a_little_before_the_last_one_did():
-    assert list_since(mark=NOON, first=NOON) == NOON - OVERLAP
+def made(
+    opened: Sequence[UnfinishedJob] = (), ended: Sequence[datetime] = (), latest: datetime = LATEST, **facts: object
+) -> Plan:
+    known = sorted([*(job.created_at for job in opened), *ended])
+    return plan(latest=latest, unfinished=opened, **{"known_created": known, **facts})  # type: ignore[arg-type]
 
 
-def test_an_unfinished_job_within_the_overlap_costs_nothing():
-    assert list_since(mark=NOON, first=NOON, open_created=[ago(3)], known_created=[ago(3)]) == NOON - OVERLAP
+def _ceil(count: int, per: int) -> int:
+    return -(-count // per)
 
 
-def test_one_call_that_lists_further_back_is_cheaper_than_a_list_and_a_question():
-    since = list_since(mark=NOON, first=NOON, open_created=[ago(30)], known_created=[ago(30), ago(20)])
-    assert since == ago(30) - SECOND
+def calls(made: Plan, opened: Sequence[UnfinishedJob], known: Sequence[datetime], arrivals: int = 0) -> int:
+    """Count what a plan costs if nothing ends and so many jobs arrive meanwhile."""
+    listed = sum(created >= made.since for created in known) + arrivals
+    by_state = [
+        job
+        for job in opened
+        if made.unfinished_since and job.state in LISTED_STATES and made.unfinished_since <= job.created_at < made.since
+    ]
+    asked = [job for job in opened if job.job_id not in made.shown | made.by_state]
+    assert made.shown == {job.job_id for job in opened if job.created_at >= made.since}
+    assert made.by_state == {job.job_id for job in by_state}
+    return max(1, _ceil(listed, PAGE_SIZE)) + _ceil(len(by_state), PAGE_SIZE) + _ceil(len(asked), IDS_PER_CALL)
 
 
-def test_one_old_unfinished_job_is_asked_by_id_when_thousands_came_after_it():
-    known = [ago(1000 - n / 10) for n in range(5000)]
-    assert list_since(mark=NOON, first=NOON, open_created=known[:1], known_created=known) == NOON - OVERLAP
+def fewest(
+    opened: Sequence[UnfinishedJob], known: Sequence[datetime], latest: datetime, arrivals: int, *, by_state: bool
+) -> int:
+    """Return the calls of the cheapest of all plans: any beginning, and any part of the rest listed by states."""
+    beginnings = [latest, *(job.created_at - SECOND for job in opened if job.created_at < latest)]
+    costs = []
+    for since in beginnings:
+        rest = [job for job in opened if job.created_at < since]
+        listable = sum(job.state in LISTED_STATES for job in rest) if by_state else 0
+        listed = max(1, _ceil(sum(created >= since for created in known) + arrivals, PAGE_SIZE))
+        costs += [
+            listed + _ceil(number, PAGE_SIZE) + _ceil(len(rest) - number, IDS_PER_CALL)
+            for number in range(listable + 1)
+        ]
+    return min(costs)
 
 
-def test_a_few_old_jobs_are_asked_by_id_while_the_many_young_ones_are_listed():
-    old, young = [ago(900 + n) for n in range(9, -1, -1)], [ago(60 - n / 10) for n in range(90)]
-    between = [ago(800 - n / 10) for n in range(1000)]
-    since = list_since(mark=NOON, first=NOON, open_created=old + young, known_created=old + between + young)
-    assert since == young[0] - SECOND
-    # 1 page of 90 and 1 call for the 10 old ones; listing them too is 11 pages, asking for all is 1 + 10 calls
-    assert calls(since, old + young, old + between + young) == 2
+def test_with_nothing_unfinished_one_list_is_enough() -> None:
+    assert made() == Plan(since=LATEST)
 
 
-def test_a_listing_does_not_begin_before_what_is_known_whole():
-    # 3 calls would do from the oldest unfinished job on, but what was pruned since then would look new.
-    opened, known = (
-        [ago(900), *(ago(60 + n) for n in range(20, -1, -1))],
-        [ago(60 + n / 10) for n in range(250, -1, -1)],
-    )
-    facts = {"mark": NOON, "first": NOON, "open_created": opened, "known_created": known}
-    assert list_since(**facts) == ago(900) - SECOND
-    since = list_since(**facts, known_from=ago(100))
-    assert ago(100) <= since < ago(60)
+def test_unfinished_jobs_since_the_beginning_of_the_list_cost_nothing() -> None:
+    assert made(unfinished(ago(3))) == Plan(since=LATEST, shown=frozenset({"j0"}))
 
 
-def test_a_listing_begins_with_the_last_one_even_before_what_is_known_whole():
-    mark = ago(600)
-    assert list_since(mark=mark, first=NOON, open_created=[ago(700)], known_from=ago(60)) == mark - OVERLAP
+def test_one_list_that_goes_further_back_is_cheaper_than_a_list_and_a_question() -> None:
+    planned = made(unfinished(ago(30)), [ago(20)])
+    assert planned == Plan(since=ago(30) - SECOND, shown=frozenset({"j0"}))
+
+
+def test_a_few_old_jobs_are_asked_by_id_when_thousands_came_after_them() -> None:
+    assert made(unfinished(*map(ago, range(991, 1001))), [ago(900 - n / 10) for n in range(5000)]) == Plan(since=LATEST)
+
+
+def test_more_old_jobs_are_listed_by_their_states() -> None:
+    opened = unfinished(*(ago(1000 - n) for n in range(50)))
+    planned = made(opened, [ago(900 - n / 10) for n in range(5000)])
+    assert (planned.since, planned.unfinished_since) == (LATEST, ago(1000) - SECOND)
+    assert planned.by_state == {f"j{n}" for n in range(50)}
+    assert not planned.shown
+
+
+def test_jobs_in_a_state_that_no_list_can_be_asked_for_are_asked_by_id() -> None:
+    odd = unfinished(ago(2000), state="Mending")
+    opened = [*odd, *(replace(job, job_id=f"k{job.job_id}") for job in unfinished(*map(ago, range(900, 950))))]
+    planned = made(opened, [ago(800 - n / 10) for n in range(5000)])
+    assert planned.by_state == {job.job_id for job in opened[1:]}
+    assert planned.unfinished_since == ago(949) - SECOND
+
+
+def test_a_ci_that_ignores_states_is_asked_by_id() -> None:
+    opened = unfinished(*(ago(1000 - n) for n in range(50)))
+    assert made(opened, [ago(900 - n / 10) for n in range(5000)], by_state=False) == Plan(since=LATEST)
+
+
+def test_two_pages_of_all_jobs_are_preferred_to_one_of_all_and_one_of_unfinished_ones() -> None:
+    opened = unfinished(*(ago(20 - n / 10) for n in range(50)))
+    planned = made(opened, [ago(20 - n / 20) for n in range(1, 100)])
+    assert planned.shown == {job.job_id for job in opened}
+
+
+def test_a_list_leaves_room_for_jobs_that_arrive_meanwhile() -> None:
+    opened = unfinished(ago(30))
+    ended = [ago(20)] * 94
+    assert made(opened, ended, arrivals=5).shown
+    assert not made(opened, ended, arrivals=6).shown
+
+
+def test_a_list_does_not_begin_before_what_is_known_whole() -> None:
+    opened = unfinished(*map(ago, (900, *range(60, 81))))
+    known_from = ago(100)
+    planned = made(opened, [ago(60 + n / 10) for n in range(75)], known_from=known_from, by_state=False)
+    assert planned.since == ago(80) - SECOND
+    assert made(opened, known_from=ago(70), by_state=False).since >= ago(70)
 
 
 MINUTES = st.lists(st.integers(0, 400), max_size=300)
 
 
-@given(MINUTES, MINUTES, st.integers(0, 400))
-@example([400] * 40, [300] * 300 + [10] * 10, 0)
-def test_no_other_beginning_takes_fewer_calls(open_minutes, ended_minutes, mark_minutes):
-    opened = sorted(map(ago, open_minutes))
-    known = sorted([*opened, *map(ago, ended_minutes)])
-    latest = ago(mark_minutes) - OVERLAP
-    since = list_since(mark=ago(mark_minutes), first=NOON, open_created=opened, known_created=known)
-    others = [latest, *(created - SECOND for created in opened if created < latest)]
-    assert since <= latest
-    assert calls(since, opened, known) == min(calls(other, opened, known) for other in others)
+@settings(max_examples=60)
+@given(MINUTES, MINUTES, st.integers(0, 400), st.integers(0, 30), st.booleans())
+@example([400] * 40, [300] * 300 + [10] * 10, 0, 0, True)
+@example([400] * 40, [300] * 300 + [10] * 10, 0, 0, False)
+@example([200] * 120, [100] * 80, 5, 0, True)
+def test_no_other_plan_takes_fewer_calls(
+    opened: list[int], ended: list[int], latest: int, arrivals: int, by_state: bool
+) -> None:
+    jobs = unfinished(*map(ago, opened))
+    known = sorted([*(job.created_at for job in jobs), *map(ago, ended)])
+    planned = made(jobs, list(map(ago, ended)), ago(latest), arrivals=arrivals, by_state=by_state)
+    assert planned.since <= ago(latest)
+    assert calls(planned, jobs, known, arrivals) == fewest(jobs, known, ago(latest), arrivals, by_state=by_state)
 
 
-@given(MINUTES, MINUTES, st.integers(0, 400), st.integers(0, 400))
-def test_no_beginning_is_before_what_is_known_whole_but_that_of_the_last_one(opened, ended, mark, known_from):
-    open_created = sorted(map(ago, opened))
-    since = list_since(
-        mark=ago(mark),
-        first=NOON,
-        open_created=open_created,
-        known_created=sorted([*open_created, *map(ago, ended)]),
-        known_from=ago(known_from),
-    )
-    assert since == ago(mark) - OVERLAP or since >= ago(known_from)
+@given(MINUTES, MINUTES, st.integers(0, 400), st.integers(0, 400), st.booleans())
+def test_no_list_begins_before_what_is_known_whole_but_where_it_must(
+    opened: list[int], ended: list[int], latest: int, known_from: int, by_state: bool
+) -> None:
+    jobs = unfinished(*map(ago, opened))
+    planned = made(jobs, list(map(ago, ended)), ago(latest), known_from=ago(known_from), by_state=by_state)
+    assert planned.since == ago(latest) or planned.since >= ago(known_from)
+
+
+@settings(max_examples=60)
+@given(MINUTES, MINUTES, st.booleans())
+def test_the_times_that_are_read_are_enough_for_the_best_plan(
+    opened: list[int], ended: list[int], by_state: bool
+) -> None:
+    jobs = unfinished(*map(ago, opened))
+    known = sorted([*(job.created_at for job in jobs), *map(ago, ended)])
+    older = sum(job.created_at < LATEST for job in jobs)
+    most = sum(created >= LATEST for created in known) + most_to_know(older, by_state=by_state)
+    some = known[-most:]
+    known_from = some[0] if len(some) < len(known) else None
+    planned = plan(latest=LATEST, unfinished=jobs, known_created=some, known_from=known_from, by_state=by_state)
+    assert calls(planned, jobs, known) == fewest(jobs, known, LATEST, 0, by_state=by_state)
+
+
+def test_states_that_ci_ignored_are_asked_for_again_after_some_hours() -> None:
+    assert [takes_states(NOW - hours(ago), now=NOW) for ago in (0, 5, 7, -1)] == [False, False, True, True]
+    assert takes_states(None, now=NOW)
 
 
 def test_ids_are_asked_in_tens():

@@ -15,8 +15,8 @@ from tests.support.nouns import BUCKET, NOW, a_listed_job, a_step, hours, minute
 from tests.support.records import read, row_of, rows, see
 
 
-def _open_ids(db: Database, *streams: str) -> list[tuple[str, str]]:
-    return read(db, snapshots.open_ids, streams)
+def _unfinished(db: Database, *streams: str) -> list[tuple[str, str]]:
+    return [(job.job_id, job.stream) for job in read(db, snapshots.unfinished, streams)]
 
 
 def test_a_job_comes_back_as_it_was_stored(db: Database) -> None:
@@ -87,7 +87,7 @@ def test_a_stale_answer_changes_nothing_of_a_closed_job(db: Database) -> None:
 def test_a_job_stays_with_its_stream_while_that_is_watched(db: Database, watched: tuple[str, ...], owner: str) -> None:
     see(db, a_listed_job(), stream="a", streams=("a", "b"))
     see(db, a_listed_job(), stream="b", streams=watched)
-    assert _open_ids(db, "a", "b") == [("j1", owner)]
+    assert _unfinished(db, "a", "b") == [("j1", owner)]
 
 
 def test_the_same_id_in_two_buckets_is_two_jobs(db: Database) -> None:
@@ -101,9 +101,9 @@ def test_the_same_id_in_two_buckets_is_two_jobs(db: Database) -> None:
 
 def test_open_jobs_are_listed_oldest_first(db: Database) -> None:
     see(db, a_listed_job("new"), a_listed_job("old", created_at=NOW - hours(2)), a_listed_job("done", SUCCESS))
-    assert _open_ids(db, "s") == [("old", "s"), ("new", "s")]
-    assert _open_ids(db, "another") == []
-    assert read(db, snapshots.open_created, "s") == [NOW - hours(2), NOW]
+    assert _unfinished(db, "s") == [("old", "s"), ("new", "s")]
+    assert _unfinished(db, "another") == []
+    assert [job.created_at for job in read(db, snapshots.unfinished, ["s"])] == [NOW - hours(2), NOW]
 
 
 def test_creation_times_are_the_newest_ones_in_ascending_order(db: Database) -> None:
@@ -111,6 +111,7 @@ def test_creation_times_are_the_newest_ones_in_ascending_order(db: Database) -> 
     since = NOW - minutes(3)
     assert read(db, snapshots.created_since, "s", since) == [NOW - minutes(n) for n in (3, 2, 1, 0)]
     assert read(db, snapshots.created_since, "s", since, most=2) == [NOW - minutes(1), NOW]
+    assert read(db, snapshots.count_since, "s", since) == 4
 
 
 def test_a_mark_is_remembered_per_stream(db: Database) -> None:

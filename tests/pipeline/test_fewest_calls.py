@@ -1,0 +1,299 @@
+"""Which calls a poll makes: lists of unfinished jobs, what they do not show, and what is read from the record."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+
+from bridge.collect.errors import BrokenReply, ConfigError, TemporaryError
+from bridge.decide.changes.scan import LISTED_STATES
+from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job
+from bridge.record.database import Database, at
+from bridge.record.polling import snapshots
+from bridge.record.schema import streams
+from tests.conftest import on_both
+from tests.support.fakes import notify_all
+from tests.support.nouns import a_listed_job, a_stream, hours, seconds
+from tests.support.records import rows
+from tests.support.rig import Rig
+
+TEN = seconds(10)
+
+
+@pytest.fixture
+def rig(db: Database) -> Rig:
+    return Rig(db, given=notify_all(every="10s"))
+
+
+def fill(rig: Rig, unfinished: int, finished: int) -> None:
+    """Let CI have jobs spread over 20 hours, the unfinished ones evenly among the finished."""
+    whole = unfinished + finished
+    for n in range(whole):
+        is_open = n * unfinished // whole != (n + 1) * unfinished // whole
+        created = rig.clock() - hours(1) - hours(20) * n / whole
+        rig.ci.has(a_listed_job(f"j{n}", RUNNING if is_open else SUCCESS, created_at=created))
+
+
+def open_jobs(rig: Rig) -> list[Job]:
+    """Return CI's running jobs, oldest first."""
+    running = [job for job in rig.ci.jobs.values() if job.state == RUNNING]
+    return sorted(running, key=lambda job: job.created_at or rig.clock())
+
+
+def ends(rig: Rig, *jobs: Job, state: str = SUCCESS) -> None:
+    rig.ci.has(*[replace(job, state=state) for job in jobs])
+
+
+def poll_later(rig: Rig) -> list[tuple[str, ...]]:
+    """Poll ten seconds later; return the states that its lists were asked for."""
+    rig.clock.advance(TEN)
+    rig.ci.states.clear()
+    rig.ci.described.clear()
+    assert rig.poll().error is None
+    return rig.ci.states
+
+
+@pytest.fixture
+def spread(rig: Rig) -> Rig:
+    """50 unfinished jobs among 950 finished ones, over 20 hours."""
+    fill(rig, 50, 950)
+    rig.poll()
+    return rig
+
+
+# --- lists by states ------------------------------------------------------------------------------------------------
+
+
+@on_both
+def test_one_list_of_unfinished_jobs_replaces_questions_by_id(spread: Rig) -> None:
+    assert poll_later(spread) == [(), LISTED_STATES]
+    assert spread.ci.described == []
+
+
+@on_both
+def test_only_what_no_list_shows_is_asked_for_by_id(spread: Rig) -> None:
+    ended, odd, hidden, forgotten, *_ = open_jobs(spread)
+    ends(spread, ended)
+    ends(spread, odd, state="Mending")
+    spread.ci.hidden.add(hidden.id)
+    spread.ci.forgets(forgotten.id)
+    poll_later(spread)
+    assert [{*ids} for ids in spread.ci.described] == [{ended.id, odd.id, hidden.id, forgotten.id}]
+    assert {step[0]: step[2] for step in spread.steps()[1000:]} == {ended.id: SUCCESS, odd.id: "Mending"}
+
+
+@pytest.mark.parametrize("state", [SUBMITTED, PAUSE])
+def test_a_list_by_states_shows_what_became_of_unfinished_jobs(spread: Rig, state: str) -> None:
+    ends(spread, *open_jobs(spread)[:5], state=state)
+    poll_later(spread)
+    assert spread.ci.described == []
+    assert [step[1:] for step in spread.steps()[1000:]] == [(RUNNING, state)] * 5
+
+
+def test_a_list_by_states_moves_no_mark(spread: Rig) -> None:
+    spread.ci.refuses["Transcode"] = TemporaryError("502")
+    before = spread.mark()
+    spread.clock.advance(TEN)
+    assert spread.poll().error
+    assert spread.mark() == before
+
+
+def test_a_list_by_states_that_fails_is_asked_for_in_the_next_poll(spread: Rig) -> None:
+    spread.ci.refuses["Transcode by state"] = TemporaryError("502")
+    ends(spread, open_jobs(spread)[0])
+    spread.clock.advance(TEN)
+    assert str(spread.poll().error) == "502"
+    assert spread.ci.described == []
+    del spread.ci.refuses["Transcode by state"]
+    assert poll_later(spread) == [(), LISTED_STATES]
+    assert len(spread.steps()) == 1001
+
+
+def test_a_list_by_states_is_read_to_its_end_whatever_time_is_left(rig: Rig) -> None:
+    fill(rig, 350, 2000)
+    rig.poll()
+    rig.clock.advance(TEN)
+    looks = itertools.count()
+    rig.poller = rig.new_poller(monotonic=lambda: float(next(looks)))
+    assert not rig.poll(within=seconds(0)).behind
+    assert rig.ci.states[-4:] == [LISTED_STATES] * 4
+
+
+# --- a CI that ignores the states -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    said: list[str] = []
+    with caplog.at_level(logging.WARNING, "bridge.pipeline.poll"):
+        yield said
+    said += [record.reason for record in caplog.records if "by their states" in record.message]  # type: ignore[attr-defined]
+
+
+def ignored(rig: Rig) -> Any:
+    return rows(rig.db, streams)[0]["states_ignored_at"]
+
+
+@on_both
+def test_a_ci_that_ignores_states_is_noticed_with_the_first_page_and_asked_by_id(
+    spread: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    spread.ci.ignores_states = True
+    ends(spread, open_jobs(spread)[0])
+    with warnings(caplog) as said:
+        assert poll_later(spread) == [(), LISTED_STATES]
+        assert (len(spread.ci.described), len(spread.steps())) == (5, 1001)
+        assert [poll_later(spread) for _ in range(3)] == [[()]] * 3
+        assert len(spread.ci.described) == 5
+    assert said == ["it shows jobs in other states, or does not end"]
+    assert at(ignored(spread)) < spread.clock()
+
+
+def test_states_that_were_ignored_are_tried_again_after_some_hours(spread: Rig) -> None:
+    spread.ci.ignores_states = True
+    poll_later(spread)
+    spread.ci.ignores_states = False
+    assert poll_later(spread) == [()]
+    spread.clock.advance(hours(6))
+    assert poll_later(spread) == [(), LISTED_STATES]
+    assert poll_later(spread) == [(), LISTED_STATES]
+
+
+def test_a_list_by_states_that_leaves_out_most_unfinished_jobs_is_noticed(
+    spread: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    spread.ci.hidden.update(job.id for job in open_jobs(spread)[:40])
+    with warnings(caplog) as said:
+        poll_later(spread)
+    assert len(spread.ci.described) == 4
+    assert said == ["it leaves out jobs that are in these states"]
+    assert poll_later(spread) == [()]
+    assert len(spread.ci.described) == 5
+
+
+def test_many_jobs_that_end_at_once_are_no_evidence(spread: Rig) -> None:
+    ends(spread, *open_jobs(spread)[:40])
+    poll_later(spread)
+    assert len(spread.steps()) == 1040
+    assert ignored(spread) is None
+
+
+def test_a_few_stale_entries_are_no_evidence(spread: Rig) -> None:
+    stale = open_jobs(spread)[:3]
+    ends(spread, *stale)
+    poll_later(spread)
+    spread.ci.has(*[replace(job, state=RUNNING) for job in stale])
+    poll_later(spread)
+    assert ignored(spread) is None
+    assert len(spread.steps()) == 1003
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigError("states is invalid"), BrokenReply("an answer is cut off")], ids=["400", "cut off"]
+)
+def test_a_refused_list_by_states_fails_no_poll(spread: Rig, error: Exception) -> None:
+    spread.ci.refuses["Transcode by state"] = error  # type: ignore[assignment]
+    ends(spread, open_jobs(spread)[0])
+    assert poll_later(spread) == [(), LISTED_STATES]
+    assert len(spread.steps()) == 1001
+    assert poll_later(spread) == [()]
+
+
+# --- lists that change while they are read --------------------------------------------------------------------------
+
+MOVES = st.lists(st.tuples(st.integers(0, 39), st.sampled_from([SUCCESS, FAILED, PAUSE, SUBMITTED, "Mending", "new"])))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    page_size=st.integers(1, 7),
+    unfinished=st.integers(0, 40),
+    before=st.lists(MOVES, max_size=2),
+    during=st.lists(MOVES, max_size=12),
+    ignores=st.booleans(),
+)
+def test_whatever_ends_or_comes_while_pages_are_read_nothing_is_missed(
+    db: Database, page_size: int, unfinished: int, before: list[Any], during: list[Any], ignores: bool
+) -> None:
+    with db.write() as tx:
+        for table in reversed(streams.metadata.sorted_tables):
+            tx.execute(table.delete())
+    rig = Rig(db, given=notify_all(every="10s"))
+    fill(rig, unfinished, 60)
+    rig.poll()
+    rig.ci.page_size, rig.ci.ignores_states = page_size, ignores
+    born = itertools.count()
+
+    def move(moves: list[tuple[int, str]]) -> None:
+        for which, state in moves:
+            if state == "new":
+                rig.ci.has(a_listed_job(f"new{next(born)}", created_at=rig.clock()))
+            elif jobs := open_jobs(rig):
+                ends(rig, jobs[which % len(jobs)], state=state)
+
+    for moves in before:
+        rig.clock.advance(TEN)
+        move(moves)
+        rig.poll()
+    coming = iter(during)
+    rig.ci.before_call = lambda: move(next(coming, []))
+    rig.clock.advance(TEN)
+    rig.poll()
+    rig.ci.before_call = lambda: None
+    rig.clock.advance(TEN)
+    assert rig.poll().error is None
+    last = {job: to for job, _, to in rig.steps()}
+    assert last == {job.id: job.state for job in rig.ci.jobs.values()}
+
+
+# --- how many calls -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "finished", "least"), [(50, 2000, 2), (500, 2000, 6), (10, 2000, 2), (0, 500, 1)]
+)
+def test_polls_make_the_fewest_calls(rig: Rig, unfinished: int, finished: int, least: int) -> None:
+    fill(rig, unfinished, finished)
+    rig.poll()
+    before = rig.ci.calls()
+    for _ in range(10):
+        rig.clock.advance(TEN)
+        rig.poll()
+    assert rig.ci.calls() - before <= 10 * least
+
+
+# --- what is read from the record -----------------------------------------------------------------------------------
+
+
+def remember(rig: Rig, finished: range) -> None:
+    """Let these finished jobs be on record, created over 20 hours."""
+    created = [rig.clock() - hours(22) + hours(20) * (n - finished.start) / len(finished) for n in finished]
+    jobs = [a_listed_job(f"done{n}", SUCCESS, created_at=time) for n, time in zip(finished, created, strict=True)]
+    with rig.db.write() as tx:
+        snapshots.save(tx, jobs, [], {}, stream=a_stream().key, streams=(), now=rig.clock())
+
+
+def test_a_poll_reads_no_more_from_the_record_however_many_jobs_have_ended(spread: Rig) -> None:
+    taken = [0]
+
+    def count() -> None:
+        taken[0] += 1
+
+    event.listen(spread.db.engine, "connect", lambda made, _: made.set_progress_handler(count, 10))
+    spread.db.close()
+    costs = []
+    for finished in (range(1_000), range(1_000, 100_000)):
+        remember(spread, finished)
+        taken[0] = 0
+        assert poll_later(spread) == [(), LISTED_STATES]
+        costs.append(taken[0])  # tens of steps of SQLite's machine
+    assert 0 < costs[1] <= 1.5 * costs[0]
