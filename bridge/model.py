@@ -222,6 +222,7 @@ class SeenJob:
     state: str
     sequence: int  # of its last transition
     last_ci_state: str | None = None  # of a gone job: the last state that CI named
+    has_started: bool = False  # of a paused or gone job: CI had named the time of its start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +260,11 @@ class MissingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """A job went from one state to another; the first is number 1."""
+    """A job went from one state to another; the first is number 1.
+
+    One that is `inferred` was not seen: the job's times prove it. It begins where the transition before ends; the one
+    that was seen says from which state that was seen, so it may pass over inferred ones.
+    """
 
     job: Job
     was: str
@@ -269,6 +274,7 @@ class Transition:
     watch: str
     silent: str | None = None  # why nobody is notified, such as 'first snapshot of Snapshot in watch "vod"'
     still_at: datetime | None = None  # the last poll that listed its whole stream while it was in `was`
+    inferred: bool = False
 
     @property
     def happened_at(self) -> datetime:

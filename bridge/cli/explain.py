@@ -116,7 +116,8 @@ def _read_job(file: str) -> Facts:
 def as_text(facts: Facts) -> str:
     """Return the explanation of one transition as lines of text."""
     head = f"{facts['tag'] or 'job'} {facts['job']}: {facts['from']} -> {facts['to']}"
-    head += f" (number {facts['sequence']}, seen {facts['seen_at']}, watch {facts['watch']})"
+    how = "inferred" if facts["inferred"] else "seen"
+    head += f" (number {facts['sequence']}, {how} {facts['seen_at']}, watch {facts['watch']})"
     lines = [head, f"  {facts['headline']}", *_notes(facts), *_deliveries(facts), *_messages(facts), *_rules(facts)]
     return "\n".join(map(visible, lines))  # a line break within a name is escaped
 

@@ -200,7 +200,8 @@ def list_transitions(limit: int, as_json: bool, **options: str | None) -> None:
 def _with_notified(transition: Facts) -> Facts:
     notified = [f"{rule['rule']} -> {', '.join(rule['notifiers']) or 'nobody'}" for rule in transition["rules"]]
     nobody = "nobody" if transition["silent"] else "no rule matched"  # of a silent one no rule was asked
-    return {**transition, "notified": "; ".join(notified) or nobody}
+    to = f"{transition['to']}{' (inferred)' if transition['inferred'] else ''}"
+    return {**transition, "to": to, "notified": "; ".join(notified) or nobody}
 
 
 # --- notifiers ------------------------------------------------------------------------------------------------------

@@ -315,7 +315,7 @@ class _History:
         return _explanation(
             transition,
             edges,
-            self._levels(transition, then, level_force.rules),
+            [] if transition.inferred else self._levels(transition, then, level_force.rules),
             deliveries,
             {delivery.message: delivery for delivery in mine}.values(),
             rules=force.rules.sha,
@@ -640,6 +640,7 @@ _STATUSES = {
     "not_on_record": "not on record",
     "at_once": "at once",
 }  # the others are words for people, too
+_INFERRED = "it was not seen, and is inferred from the job's times: only a rule whose `to` names the state is notified"
 _NO_DELIVERY = ("already_told", "stopped")  # an earlier rule has made it, which is said
 
 
@@ -672,9 +673,10 @@ def _explanation(
         "happened_at": iso(transition.happened_at),
         "seen_at": iso(transition.seen_at),
         "watch": transition.watch,
+        "inferred": transition.inferred,
         "silent": transition.silent,
         "judged_by": rules,
-        "notes": list(notes),
+        "notes": [*([_INFERRED] if transition.inferred else ()), *notes],
         "would_tell_now": would_tell_now,
         "rules": [_edge_facts(edge) for edge in edges],
         "levels": list(levels),

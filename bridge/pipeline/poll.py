@@ -96,8 +96,8 @@ class PollResult:
     behind: list[str] = field(default_factory=list)  # tags whose list continues in the next poll
 
     def count(self, routings: Sequence[RoutingResult]) -> None:
-        """Count transitions and their deliveries."""
-        self.transitions += len(routings)
+        """Count the transitions that were seen, and all deliveries."""
+        self.transitions += sum(not routing.transition.inferred for routing in routings)
         self.deliveries += sum(len(routing.deliveries) for routing in routings)
 
 
@@ -195,8 +195,15 @@ class Poll:
         now: datetime,
         still_at: datetime | None,
     ) -> Sequence[Transition]:
-        seen, seen_at = {job_id: known.seen for job_id, known in before.items()}, earlier(now, self.ahead)
-        return diff(seen, jobs, watch=self.watch.name, now=seen_at, silence=silence, still_at=still_at)
+        return diff(
+            {job_id: known.seen for job_id, known in before.items()},
+            jobs,
+            watch=self.watch.name,
+            now=earlier(now, self.ahead),
+            silence=silence,
+            still_at=still_at,
+            is_possible=self.clocks.is_possible if self.clocks else lambda _: True,
+        )
 
     def dated(self, transitions: Iterable[Transition]) -> list[Transition]:
         """Set `still_at` of jobs that CI did not find meanwhile to the last poll that did see them."""

@@ -43,7 +43,8 @@ def route_all(
     fired = time_in_state.ended_by(tx, transitions) if book.matcher.levels else {}
     links = public_url.links(tx)
     routings = [
-        route(transition, book, gates, fired.get(transition.job.id, ()), links=links) for transition in transitions
+        route(step, book, gates, () if step.inferred else fired.get(step.job.id, ()), links=links)
+        for step in transitions
     ]
     matches = [
         [(verdict.rule.name, verdict.notifiers) for verdict in routing.verdicts if verdict.kind == "transition"]
@@ -170,7 +171,12 @@ def _newest(
 
 
 def _of_transition(transition: Transition, *, matched: bool) -> Iterator[Count]:
-    """Yield what a transition counts; how long all took only where it was watched, not found in a first snapshot."""
+    """Yield what a transition counts; how long all took only where it was watched, not found in a first snapshot.
+
+    An inferred one counts nothing, as it was not seen.
+    """
+    if transition.inferred:
+        return
     job = transition.job
     tag, queue = job.tag or "", job.queue or ""
     yield Count("transition", (tag, queue, transition.was, transition.to))

@@ -73,9 +73,20 @@ def differences(report: Backtest) -> list[str]:
 def test_rules_that_have_not_changed_differ_in_nothing(rig: Rig) -> None:
     lives(rig, (RUNNING, 5), (SUCCESS, 5))
     test = backtest(rig)
-    assert (test.transitions, test.facts()["judged_by"]) == (2, [rig.book.sha])
+    assert (test.transitions, test.facts()["judged_by"]) == (3, [rig.book.sha])  # with Submitted, which is inferred
     assert counted(test) == {"transition every -> ops": {"told": 2}}
     assert not test.tally.differs
+
+
+@on_both
+def test_what_was_inferred_is_put_through_rules_as_such_and_alarms_end_after_it(rig: Rig) -> None:
+    waits = ALARM.replace("Running", "Submitted") + '[[rule]]\nname = "ran"\nto = "Running"\nnotify = "ops"\n'
+    rig.start(EVERY + waits)
+    lives(rig, (SUBMITTED, 40), (SUCCESS, 5))
+    test = backtest(rig)
+    assert counted(test)["transition ran -> ops"] == {"told": 1}
+    assert any(line.startswith("recovery") for line in counted(test))
+    assert (test.tally.differs, test.tally.unknown, test.tally.unknown_times) == (False, 0, 0)
 
 
 def test_a_new_rule_and_one_that_is_gone_are_differences(rig: Rig) -> None:
@@ -223,7 +234,7 @@ def test_pages_come_in_order_and_miss_none(rig: Rig) -> None:
     with rig.db.read() as tx:
         (whole,) = history.pages(tx, NOW, at_once=500)
         pages = list(history.pages(tx, NOW, at_once=3))
-    assert [len(page) for page in pages] == [3, 3, 1]
+    assert [len(page) for page in pages] == [3, 3, 3, 3, 2]  # each with Submitted, which is inferred
     assert [stored.key for page in pages for stored in page] == [stored.key for stored in whole]
 
 

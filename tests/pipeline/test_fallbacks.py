@@ -139,7 +139,7 @@ def test_what_is_given_up_says_its_last_status(rig: Rig) -> None:
 def test_an_explanation_says_what_it_stands_for_and_what_came_of_it(rig: Rig) -> None:
     def why() -> str:
         with rig.db.read() as tx:
-            (found,) = explain_stored(tx, "j1", rig.book, now=rig.clock())
+            *_, found = explain_stored(tx, "j1", rig.book, now=rig.clock())
         (delivery,) = [one for one in found["deliveries"] if one["notifier"] == "people"]
         assert delivery["fallback_for"] == "ops"
         return f"{delivery['answer']}: {delivery['why']}"

@@ -50,6 +50,17 @@ def test_it_is_counted_from_when_ci_says_the_job_started(rig: Rig) -> None:
     assert rig.lines() == ["09:11 ops: Transcode Running for 31 min: j1.mp4"]
 
 
+@on_both
+def test_the_end_of_an_alarm_comes_with_what_was_seen_and_not_with_what_is_inferred(rig: Rig) -> None:
+    rig.start(STUCK.replace("Running", "Submitted") + "recover = true\n")
+    rig.has("j1", SUBMITTED)
+    rig.passes(minutes(40))
+    rig.has("j1", SUCCESS)
+    rig.passes(minutes(5))
+    assert rig.steps(inferred=True) == [("j1", "Submitted", "Running")]
+    assert rig.lines()[1:] == ["09:46 ops: Transcode Success after 40 min Submitted: j1.mp4"]
+
+
 def test_a_job_that_moves_on_in_time_is_not_overdue(rig: Rig) -> None:
     runs(rig)
     rig.passes(minutes(25))

@@ -65,7 +65,7 @@ def test_a_digest_has_the_usual_body(rig: Rig) -> None:
     (message,) = rig.received()
     assert bodies(rig) == {"ops": None}
     assert (message.event["type"], message.event["sequence"]) == ("ci.digest", "0000000001")
-    assert [member["sequence"] for member in message.event["data"]["members"]] == ["0000000001"]
+    assert [member["sequence"] for member in message.event["data"]["members"]] == ["0000000003"]
 
 
 TEAMS = """

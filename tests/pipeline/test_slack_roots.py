@@ -20,6 +20,7 @@ from bridge.model import (
     Sent,
 )
 from bridge.pipeline.housekeeping import CLAIM_LEASE
+from bridge.record import schema
 from bridge.record.database import ms
 from bridge.record.outbox import claims, entries, roots
 from bridge.record.schema import deliveries, threads
@@ -40,6 +41,14 @@ def test_a_root_shows_the_newest_state_whether_or_not_a_rule_matches_it(slack: S
     slack.lives(seconds(3))
     assert slack.channels.posts == ["j1 Submitted"]
     assert slack.channels.roots == {"clips-1250000000/j1": ["j1 Submitted", "j1 Running", "j1 Success"]}
+
+
+def test_a_root_never_shows_an_inferred_state_that_has_passed(slack: SlackRig) -> None:
+    slack.begin('[[rule]]\nname = "ran"\nto = ["Running", "Success"]\nnotify = "ops"\n')
+    slack.sees("j1", state=SUCCESS)
+    slack.lives(seconds(5))
+    assert slack.channels.roots == {"clips-1250000000/j1": ["j1 Success"]}
+    assert [row["state"] for row in rows(slack.db, deliveries)] == [schema.SENT] * 2
 
 
 @on_both

@@ -82,9 +82,11 @@ class Explained(Rig):
         self.dispatcher = self.new_dispatcher()
         self.deliver()
 
-    def all(self, id_: str = "j1", **which: Any) -> list[Facts]:
+    def all(self, id_: str = "j1", *, inferred: bool = False, **which: Any) -> list[Facts]:
+        """Explain the transitions that were seen, or those that were inferred."""
         with self.db.read() as tx:
-            return explain_stored(tx, id_, self.book, now=self.clock(), **which)
+            found = explain_stored(tx, id_, self.book, now=self.clock(), **which)
+        return [facts for facts in found if facts["inferred"] == inferred]
 
     def last(self, id_: str = "j1") -> Facts:
         return self.all(id_)[-1]

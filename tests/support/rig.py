@@ -218,16 +218,19 @@ class Rig:
     def stored_states(self, notifier: str | None = None) -> list[int]:
         return [row["state"] for row in rows(self.db, deliveries) if notifier in (None, row["notifier"])]
 
-    def steps(self) -> list[tuple[str, str, str]]:
-        return [(row["job_id"], row["was"], row["state"]) for row in rows(self.db, transitions)]
+    def steps(self, *, inferred: bool = False) -> list[tuple[str, str, str]]:
+        """Return the transitions that were seen, or those that were inferred: each job, from, to."""
+        found = (row for row in rows(self.db, transitions) if row["inferred"] == inferred)
+        return [(row["job_id"], row["was"], row["state"]) for row in found]
 
     def silent(self) -> dict[str, str | None]:
         """Return why nobody was notified of each job's last transition."""
         return {row["job_id"]: row["silent"] for row in rows(self.db, transitions)}
 
     def news(self) -> list[str]:
-        """Return the jobs of the transitions that are not silent."""
-        return [row["job_id"] for row in rows(self.db, transitions) if row["silent"] is None]
+        """Return the jobs of the transitions that were seen and are not silent."""
+        found = (row for row in rows(self.db, transitions) if not row["inferred"])
+        return [row["job_id"] for row in found if row["silent"] is None]
 
     def mark(self, tag: str = "Transcode") -> datetime | None:
         with self.db.read() as tx:

@@ -7,6 +7,10 @@ It is written from what the bridge promises and uses none of its code. The promi
   the last is final. So a stale answer never reopens what has ended.
   A stale answer about an unfinished job cannot be told from news (a job may be Submitted again), and is news:
   one transition to what it shows, one back when a true answer comes, and no more than these.
+- A job's times prove states that no answer showed: one that is first seen running or ended, and was created, was
+  Submitted; one that ended, and had only waited as far as anybody saw, was Running if it has a time of start. These
+  transitions come before the one that was seen, which says from where that was seen. Times out of order, or later than
+  both clocks by more than a minute, prove nothing. Of such a state hears who asked for it by its name.
 - A job that comes twice on one page counts once, by the state that is further on.
 - A job with a field that cannot be understood counts as if CI had not said it. One without a usable state is not seen,
   and costs the others nothing. It is asked for by id until it can be read, for the lookback, after a quarter of the
@@ -40,6 +44,7 @@ ASKED_AGAIN = tuple(timedelta(minutes=minutes) for minutes in (5, 30, 120, 480, 
 _NONE = timedelta(0)
 _GRACE = timedelta(seconds=2)  # CI's times are whole seconds
 _AGREE = timedelta(seconds=30)  # clocks that agree for certain: a minute apart they do not
+_POSSIBLE = timedelta(minutes=1)
 _QUIET = timedelta(hours=1)  # by which a mark may lie further back where they do not
 _FEW = 20  # pages
 _FAR_ON = {"Running": 1, **dict.fromkeys(FINAL, 2)}
@@ -76,6 +81,13 @@ class Shown:
     state: str | None
     queue: str
     created_at: datetime | None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    def proves(self, now: datetime) -> bool:
+        """Tell whether its times prove anything, at an answer of then."""
+        times = [time for time in (self.created_at, self.started_at, self.ended_at) if time]
+        return times == sorted(times) and all(time <= now + _POSSIBLE for time in times)
 
 
 @dataclass(frozen=True)
@@ -100,15 +112,22 @@ class Whole:
 
 
 def _shown(job: ET.Element) -> Shown:
-    state, created_at = job.findtext("State"), None
-    with suppress(ValueError):
-        created_at = datetime.fromisoformat(job.findtext("CreationTime", ""))
+    state = job.findtext("State")
     return Shown(
         id=job.findtext("JobId", ""),
         state=state if state and state != "null" and _BAD not in state else None,
         queue=job.findtext("QueueId", ""),
-        created_at=created_at if created_at and created_at.tzinfo else None,
+        created_at=_time(job, "CreationTime"),
+        started_at=_time(job, "StartTime"),
+        ended_at=_time(job, "EndTime"),
     )
+
+
+def _time(job: ET.Element, name: str) -> datetime | None:
+    with suppress(ValueError):
+        time = datetime.fromisoformat(job.findtext(name, ""))
+        return time if time.tzinfo else None
+    return None
 
 
 def _allowed(reference: re.Match[str]) -> str:
@@ -124,6 +143,7 @@ class Step:
     to: str
     queue: str
     silent: bool | None = False
+    inferred: bool = False
 
 
 @dataclass
@@ -187,6 +207,7 @@ class Oracle:
     denials: dict[str, Denial] = field(default_factory=dict)
     gone: dict[str, Gone] = field(default_factory=dict)
     began: datetime | None = None  # the poll under way
+    started: dict[str, bool] = field(default_factory=dict)  # whether it had a time of start when it was last seen
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -257,7 +278,7 @@ class Oracle:
         """Take in an answer that arrived in whole; `date` is its Date."""
         whole = Whole.read(body)
         if question.stream is None:
-            self._takes_in_by_id(question, whole)
+            self._takes_in_by_id(question, whole, date)
             return
         known = self.streams[question.stream]
         if whole.broken:
@@ -272,7 +293,7 @@ class Oracle:
             if job.state is None:
                 self._leaves_out(job, known)
             else:
-                self._sees(job, silent=self._silent(job, known, not known.mark, abs(off - self.skew)))
+                self._sees(job, date, silent=self._silent(job, known, not known.mark, abs(off - self.skew)))
         if question.token is None and not known.narrowed and len(known.dates) < _FEW:
             known.dates = []  # a longer list may go on where it was
         known.dates.append(date or self.clock() - _QUIET)
@@ -280,7 +301,7 @@ class Oracle:
         if known.ended and not known.narrowed:
             self._complete(known)
 
-    def _takes_in_by_id(self, question: Question, whole: Whole) -> None:
+    def _takes_in_by_id(self, question: Question, whole: Whole, date: datetime | None) -> None:
         now = self.clock()
         if whole.broken and len(question.ids) > 1:
             return  # each is asked for alone
@@ -295,7 +316,7 @@ class Oracle:
         for job in shown:
             if job.state is not None:
                 known = self.left_out[job.id].known if job.id in self.left_out else None
-                self._sees(job, silent=self._silent(job, known, False, _NONE) if known else False)
+                self._sees(job, date, silent=self._silent(job, known, False, _NONE) if known else False)
         for job_id in {*question.ids} & {*whole.missing} - {job.id for job in shown}:
             if self.steps.get(job_id) and self.steps[job_id][-1].to not in (*FINAL, GONE):
                 self._denies(job_id, now)
@@ -314,19 +335,29 @@ class Oracle:
         if not self.steps.get(job.id):
             self.left_out.setdefault(job.id, LeftOut(self.clock(), self.clock(), known, not known.mark))
 
-    def _sees(self, job: Shown, *, silent: bool | None = False) -> None:
+    def _sees(self, job: Shown, date: datetime | None, *, silent: bool | None = False) -> None:
         steps, state = self.steps[job.id], str(job.state)
         self.left_out.pop(job.id, None)
         self.denials.pop(job.id, None)
         self.gone.pop(job.id, None)
-        if not steps:
-            steps.append(Step(NEW, state, job.queue, silent))
+        last = steps[-1].to if steps else NEW
+        if last in FINAL:
             return
-        last = steps[-1].to
-        if last == state or last in FINAL:
+        had_started, self.started[job.id] = self.started.get(job.id, False), bool(job.started_at)
+        if last == state:
             return
-        named = steps[-2].to if last == GONE else last
-        steps.append(Step(named if named != state else last, state, job.queue))
+        named = self._named(steps) if last == GONE else last
+        was = named if named != state else last
+        now = self.clock()
+        if job.proves(max(now, date or now)):
+            before = was
+            for proved in _proved(job, named, had_started):
+                steps.append(Step(before, proved, job.queue, silent if last == NEW else False, inferred=True))
+                before = proved
+        steps.append(Step(was, state, job.queue, silent if last == NEW else False))
+
+    def _named(self, steps: list[Step]) -> str:
+        return next(step.to for step in reversed(steps) if step.to != GONE)
 
     def _silent(self, job: Shown, known: Known, first: bool, off: timedelta) -> bool | None:
         if job.id in self.left_out:
@@ -350,11 +381,19 @@ class Oracle:
         }
 
 
+def _proved(job: Shown, last: str, had_started: bool) -> Iterable[str]:
+    if last == NEW and job.created_at and job.state in ("Running", *FINAL):
+        yield "Submitted"
+    if job.started_at and job.state in FINAL and (last in (NEW, "Submitted") or (last == "Pause" and not had_started)):
+        yield "Running"
+
+
 def _notifiers(step: Step) -> tuple[str, ...]:
-    """The rules of every world: `cms` gets everything, `next` the end of what was in queue p1."""
+    """The rules of every world: `cms` gets all that is seen, `next` the starts and ends of what was in queue p1."""
     if step.silent:
         return ()
-    return ("cms", "next") if step.to in FINAL and step.queue == "p1" else ("cms",)
+    cms = () if step.inferred else ("cms",)
+    return (*cms, "next") if step.to in ("Running", *FINAL) and step.queue == "p1" else cms
 
 
 def _once(jobs: Iterable[Shown]) -> list[Shown]:

@@ -9,16 +9,18 @@ from sqlalchemy import text
 from bridge.record.database import Database
 from tests.world.oracle import FINAL, GONE, Oracle
 
+_Step = tuple[int, str, str, bool, bool]  # number, from, to, silent, inferred
+
 
 def compare(db: Database, oracle: Oracle) -> None:
     """Every transition of the oracle is on record, in order, with its deliveries; and nothing else is."""
     with db.read() as tx:
         steps = tx.execute(
-            text("SELECT job_id, sequence, was, state, silent FROM transition ORDER BY job_id, sequence")
+            text("SELECT job_id, sequence, was, state, silent, inferred FROM transition ORDER BY job_id, sequence")
         )
-        found: dict[str, list[tuple[int, str, str, bool]]] = defaultdict(list)
-        for job_id, number, was, to, silent in steps:
-            found[job_id].append((number, was, to, silent is not None))
+        found: dict[str, list[_Step]] = defaultdict(list)
+        for job_id, number, was, to, silent, inferred in steps:
+            found[job_id].append((number, was, to, silent is not None, bool(inferred)))
         sent = tx.execute(
             text("SELECT d.notifier, m.job_id, m.sequence FROM delivery d JOIN message m ON m.id = d.message")
         ).all()
@@ -33,12 +35,13 @@ def compare(db: Database, oracle: Oracle) -> None:
     }
 
 
-def _compare_steps(found: dict[str, list[tuple[int, str, str, bool]]], oracle: Oracle) -> None:
+def _compare_steps(found: dict[str, list[_Step]], oracle: Oracle) -> None:
     for job_id, steps in oracle.steps.items():
-        if steps and steps[0].silent is None and found.get(job_id):
-            steps[0].silent = found[job_id][0][3]  # both are right
+        for step in steps:
+            if step.silent is None and found.get(job_id):
+                step.silent = found[job_id][0][3]  # both are right
     must = {
-        job_id: [(number, one.was, one.to, bool(one.silent)) for number, one in enumerate(steps, 1)]
+        job_id: [(number, one.was, one.to, bool(one.silent), one.inferred) for number, one in enumerate(steps, 1)]
         for job_id, steps in oracle.steps.items()
     }
     assert found == must

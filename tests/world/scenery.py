@@ -173,7 +173,7 @@ notify = "cms"
 
 [[rule]]
 name = "over"
-to = "done"
+to = ["Running", "done"]
 match.queue = "p1"
 notify = "next"
 """

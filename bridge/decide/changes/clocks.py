@@ -91,9 +91,9 @@ class Clocks:
         shown = [time for time in created if self.answered + earlier + RESOLUTION < time and self.is_possible(time)]
         return later if shown else earlier
 
-    def is_possible(self, created: datetime) -> bool:
-        """Tell whether a job of this answer can have been created then, by either clock."""
-        return created <= max(self.answered, self.date or self.answered) + AGREE
+    def is_possible(self, time: datetime) -> bool:
+        """Tell whether a job of this answer can have been created, or have started or ended, then, by either clock."""
+        return time <= max(self.answered, self.date or self.answered) + AGREE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from bridge.model import DONE, GONE, NEW, RUNNING, Job, MissingJob, SeenJob, Transition
+from bridge.model import DONE, GONE, NEW, PAUSE, RUNNING, SUBMITTED, Job, MissingJob, SeenJob, Transition
 
 
 def diff(
@@ -17,23 +17,55 @@ def diff(
     now: datetime,
     silence: Callable[[Job], str | None] = lambda _: None,
     still_at: datetime | None = None,
+    is_possible: Callable[[datetime], bool] = lambda _: True,
 ) -> tuple[Transition, ...]:
-    """Return a transition for each job whose state is news, in the page's order.
+    """Return a transition for each job whose state is news, in the page's order, after those that it proves.
 
     `silence` says of a job seen for the first time why nobody is notified (a first snapshot), or None. A job that
     is absent is not a change; a final state is final. `still_at` is the last poll that saw them all: they were then as
-    `seen` has them.
+    `seen` has them. `is_possible` tells of one of CI's times whether it can have been.
     """
 
-    def transition(job: Job) -> Transition | None:
+    def transitions(job: Job) -> Iterator[Transition]:
         before = seen.get(job.id)
         if before is None:
-            return _transition(job, None, watch=watch, now=now, silent=silence(job), still_at=still_at)
-        if not is_news(before.state, job.state):
-            return None
-        return _transition(job, before, watch=watch, now=now, still_at=still_at)
+            step = _transition(job, None, watch=watch, now=now, silent=silence(job), still_at=still_at)
+        elif is_news(before.state, job.state):
+            step = _transition(job, before, watch=watch, now=now, still_at=still_at)
+        else:
+            return
+        proved = list(_proved(job, before)) if _is_sane(job, is_possible) else []
+        yield from _inferred(step, proved)
+        yield replace(step, sequence=step.sequence + len(proved))
 
-    return tuple(filter(None, map(transition, latest(jobs))))
+    return tuple(step for job in latest(jobs) for step in transitions(job))
+
+
+def _proved(job: Job, before: SeenJob | None) -> Iterator[str]:
+    """Yield the states that a job, seen in another one now, passed unseen, as its times prove."""
+    was = before.last_ci_state or before.state if before else NEW
+    if was == NEW and job.created_at and job.state in (RUNNING, *DONE):
+        yield SUBMITTED
+    # A paused job waits, and its time of start is news; or it ran before it was paused, and that was seen.
+    waited = was in (NEW, SUBMITTED) or (was == PAUSE and before is not None and not before.has_started)
+    if waited and job.started_at and job.state in DONE:
+        yield RUNNING
+
+
+def _is_sane(job: Job, is_possible: Callable[[datetime], bool]) -> bool:
+    """Tell whether a job's times can be meant: in their order, and none in the future."""
+    times = [time for time in (job.created_at, job.started_at, job.ended_at) if time]
+    return times == sorted(times) and all(map(is_possible, times))
+
+
+def _inferred(step: Transition, states: Iterable[str]) -> Iterator[Transition]:
+    """Yield the transitions to these states, which come before `step` and begin where it does."""
+    was = step.was
+    for sequence, state in enumerate(states, start=step.sequence):
+        # What CI says of a failure is not about a state before it.
+        job = replace(step.job, state=state, code=None, message=None)
+        yield replace(step, job=job, was=was, to=state, sequence=sequence, inferred=True)
+        was = state
 
 
 def latest(jobs: Iterable[Job]) -> list[Job]:

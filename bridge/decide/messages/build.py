@@ -25,6 +25,7 @@ from bridge.model import (
     NOT_SENT_TO,
     OUTPUTS_KEPT,
     RUNNING,
+    SUBMITTED,
     Hold,
     Job,
     Message,
@@ -52,6 +53,7 @@ def event(
         "from": transition.was,
         "to": transition.to,
         "seen_at": iso(transition.seen_at),
+        "inferred": transition.inferred,
         "rule": rule,
         "watch": transition.watch,
         "url": links.job(job.id),
@@ -303,10 +305,11 @@ def build(
             title, text, fault = "", "", str(error)
     if not text and (fault or recovered or not template.text):
         text = default_text(transition, level_event)
+    title = cut(title or default_title(transition, level_event))
     message = Message(
         id=_message_id(transition, rule, level_event),
         kind=level_event.kind if level_event else "transition",
-        title=cut(title or default_title(transition, level_event)),
+        title=f"{title} (inferred)" if transition.inferred else title,
         text=cut(text),
         fields=_fields(template.fields, names["job"]),
         event=event(transition, rule, queue_names, level_event=level_event, links=links),
@@ -367,9 +370,11 @@ def default_text(transition: Transition, level_event: LevelEvent | None = None) 
         return _reason(job)
     if transition.to == GONE:
         return f"CI no longer knows this job; it was {transition.was} when last seen."
-    if job.ended_at and seconds["duration"] is not None:
+    if job.ended_at and seconds["duration"] is not None and not transition.inferred:
         waited = "" if seconds["wait"] is None else f" after waiting {human(seconds['wait'])}"
         return f"took {human(seconds['duration'])}{waited}"
+    if transition.inferred and transition.to == SUBMITTED:
+        return f"was submitted at {iso(job.created_at)}"
     if transition.to == RUNNING and job.started_at and seconds["wait"] is not None:
         return f"started after waiting {human(seconds['wait'])}"
     if transition.was == NEW:

@@ -235,7 +235,10 @@ class LevelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """An edge rule fires when a job goes from a state of `was` to a state of `to`; a level rule has a `level`."""
+    """An edge rule fires when a job goes from a state of `was` to a state of `to`; a level rule has a `level`.
+
+    For an inferred transition it fires only if `to` names its state, as its author wants to know of that one.
+    """
 
     name: str
     line: int
@@ -264,6 +267,9 @@ class Rule:
         if self.level:
             if transition.to not in self.level.states:
                 yield f'in: "{transition.to}" is not among {self.level.states}'
+        elif transition.inferred:  # `from` is not asked: the state before it was not seen either
+            if transition.to not in self.to.words:
+                yield f'to: "{transition.to}" was inferred, and is not named by {self.to}'
         else:
             if transition.to not in self.to:
                 yield f'to: "{transition.to}" is not among {self.to}'

@@ -138,6 +138,9 @@ class Replay:
     def feed(self, past: PastTransition) -> None:
         step = past.transition
         alarms = self._alarms.pop((step.job.bucket, step.job.id, step.sequence), None)
+        if step.inferred and alarms is not None:  # they end with the transition that was seen
+            self._alarms[step.job.bucket, step.job.id, step.sequence + 1] = alarms
+            alarms = None
         verdicts = evaluate(step, self._rules.matcher, self._gates(step.seen_at), alarms or ())
         if past.is_known:
             self._compare(past, "transition", _statuses(verdicts, "transition"))
@@ -145,7 +148,8 @@ class Replay:
             self.tally.unknown += 1
         if alarms is not None:
             self._compare(past, "recovery", _statuses(verdicts, "recovery"))
-        self._feed_time_in_state(past)
+        if not step.inferred:
+            self._feed_time_in_state(past)
 
     def _gates(self, now: datetime) -> Gates:
         return Gates(mutes=self._rules.mutes, silences=self._silences, zone=self._rules.zone, now=now)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, null, or_, select, text, update
 
-from bridge.model import CLOSED, GONE, Job, SeenJob, Stream, Transition, UnfinishedJob
+from bridge.model import CLOSED, GONE, PAUSE, Job, SeenJob, Stream, Transition, UnfinishedJob
 from bridge.record.codec import dump, dump_job, from_row, load_job
 from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import IS_OUT, horizons, job_problems, jobs, streams, transitions
@@ -36,19 +36,20 @@ def known(tx: Connection, bucket: str, ids: Collection[str]) -> dict[str, Known]
     """Return those of the jobs that the snapshot has, by id."""
     rows = tx.execute(_KNOWN, {"bucket": bucket, "ids": list(ids)})
     return {
-        job_id: Known(
-            SeenJob(
-                job_id=job_id,
-                state=state,
-                sequence=sequence,
-                last_ci_state=load_job(detail).state if state == GONE else None,
-            ),
-            stream,
-            detail,
-            queue,
-        )
+        job_id: Known(_seen(job_id, state, sequence, detail), stream, detail, queue)
         for job_id, state, sequence, stream, detail, queue in rows
     }
+
+
+def _seen(job_id: str, state: str, sequence: int, detail: str) -> SeenJob:
+    last = load_job(detail) if state in (GONE, PAUSE) else None
+    return SeenJob(
+        job_id=job_id,
+        state=state,
+        sequence=sequence,
+        last_ci_state=last.state if last and state == GONE else None,
+        has_started=last is not None and last.started_at is not None,
+    )
 
 
 def jobs_of(before: Mapping[str, Known]) -> list[tuple[SeenJob, Job]]:
@@ -194,6 +195,7 @@ def add_transitions(
             "detail": dump_job(step.job),
             "rules": rules,
             "still_at": ms(step.still_at) if step.still_at else None,
+            "inferred": step.inferred,
         }
         for step, verdicts in matched
     ]

@@ -71,7 +71,10 @@ def fire(
 
 def ended_by(tx: Connection, steps: Iterable[Transition]) -> dict[str, list[Alarm]]:
     """Return by job the alarms of the states that these transitions (of one bucket) end, unless they have recovered."""
-    ended = {step.job.id: step for step in steps if step.sequence > 1}
+    ended: dict[str, Transition] = {}
+    for step in steps:
+        if step.sequence > 1:
+            ended.setdefault(step.job.id, step)  # an inferred one may come first
     if not ended:
         return {}
     bucket = next(iter(ended.values())).job.bucket

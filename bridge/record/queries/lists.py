@@ -231,6 +231,7 @@ def _transition(row: Row[Any]) -> Facts:
         "watch": row.watch,
         "happened_at": iso(row.happened_at),
         "seen_at": iso(row.seen_at),
+        "inferred": row.inferred,
         "silent": row.silent,
         "rules": [{"rule": rule, "notifiers": names} for rule, names in json.loads(row.verdicts)],
     }

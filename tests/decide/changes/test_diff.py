@@ -1,6 +1,7 @@
 from datetime import timedelta
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +91,91 @@ def test_a_job_that_was_gone_goes_on_from_the_state_that_ci_named_last():
 def test_a_job_that_was_gone_and_is_as_before_comes_from_gone():
     before = {"j1": SeenJob(job_id="j1", state=GONE, sequence=2, last_ci_state="Running")}
     assert changes(before, a_job(id="j1", state="Running")) == [("j1", GONE, "Running")]
+
+
+# --- states that a job's times prove ---------------------------------------------------------------------------------
+
+STARTED = {"created_at": NOON - timedelta(minutes=9), "started_at": NOON - timedelta(minutes=8)}
+ENDED = STARTED | {"ended_at": NOON - timedelta(minutes=1)}
+
+
+def proved(before: SeenJob | None, state: str, **facts) -> list[tuple[int, str, str, bool]]:
+    known = {"j1": before} if before else {}
+    steps = diff(known, [a_job(id="j1", state=state, **facts)], watch="vod", now=NOON)
+    return [(step.sequence, step.was, step.to, step.inferred) for step in steps]
+
+
+def test_a_job_first_seen_when_it_had_ended_was_submitted_and_ran_as_its_times_prove():
+    assert proved(None, "Success", **ENDED) == [
+        (1, NEW, "Submitted", True),
+        (2, "Submitted", "Running", True),
+        (3, NEW, "Success", False),  # from where it was seen
+    ]
+
+
+def test_an_inferred_state_happened_when_ci_says_and_was_seen_with_the_one_that_proves_it():
+    still_at = NOON - timedelta(minutes=10)
+    submitted, running, failed = diff(
+        {}, [a_job(state="Failed", code="E", message="why", **ENDED)], watch="vod", now=NOON, still_at=still_at
+    )
+    assert [step.happened_at for step in (submitted, running, failed)] == [*STARTED.values(), ENDED["ended_at"]]
+    assert {(step.seen_at, step.still_at) for step in (submitted, running, failed)} == {(NOON, still_at)}
+    assert [(step.job.state, step.job.code, step.job.message) for step in (submitted, running, failed)] == [
+        ("Submitted", None, None), ("Running", None, None), ("Failed", "E", "why"),
+    ]  # fmt: skip
+
+
+def test_a_job_that_runs_when_it_is_first_seen_was_submitted():
+    assert proved(None, "Running", **STARTED) == [(1, NEW, "Submitted", True), (2, NEW, "Running", False)]
+
+
+@pytest.mark.parametrize("end", sorted(DONE))
+def test_a_job_that_had_only_waited_and_ended_did_run_if_it_has_a_time_of_start(end):
+    for waiting in ("Submitted", "Pause"):
+        before = SeenJob(job_id="j1", state=waiting, sequence=4)
+        assert proved(before, end, **ENDED) == [(5, waiting, "Running", True), (6, waiting, end, False)]
+        assert proved(before, end, created_at=NOON, ended_at=NOON) == [(5, waiting, end, False)]
+
+
+def test_a_start_that_was_known_before_a_pause_proves_no_other():
+    before = SeenJob(job_id="j1", state="Pause", sequence=4, has_started=True)
+    assert proved(before, "Success", **ENDED) == [(5, "Pause", "Success", False)]
+
+
+def test_a_job_that_was_gone_ran_meanwhile_if_it_had_only_waited():
+    before = SeenJob(job_id="j1", state=GONE, sequence=2, last_ci_state="Submitted")
+    assert proved(before, "Success", **ENDED) == [(3, "Submitted", "Running", True), (4, "Submitted", "Success", False)]
+
+
+def test_what_was_seen_is_not_inferred_again():
+    assert proved(SeenJob(job_id="j1", state="Running", sequence=2), "Success", **ENDED) == [
+        (3, "Running", "Success", False)
+    ]
+    assert proved(SeenJob(job_id="j1", state="Submitted", sequence=1), "Running", **STARTED) == [
+        (2, "Submitted", "Running", False)
+    ]
+    assert proved(None, "Submitted", **ENDED) == [(1, NEW, "Submitted", False)]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ENDED | {"started_at": NOON - timedelta(minutes=10)},  # it started before it was created
+        ENDED | {"ended_at": NOON - timedelta(minutes=8, seconds=1)},  # it ended before it started
+        {"created_at": NOON, "ended_at": NOON - timedelta(seconds=1)},
+        ENDED | {"ended_at": NOON + timedelta(minutes=2)},  # in the future
+        {},
+    ],
+)
+def test_times_that_cannot_be_meant_prove_nothing(times):
+    job = a_job(id="j1", state="Success", **times)
+    steps = diff({}, [job], watch="vod", now=NOON, is_possible=lambda time: time <= NOON + timedelta(minutes=1))
+    assert [(step.was, step.to, step.inferred) for step in steps] == [(NEW, "Success", False)]
+
+
+def test_what_a_silent_job_proves_is_silent():
+    steps = diff({}, [a_job(state="Success", **ENDED)], watch="vod", now=NOON, silence=lambda _: "first snapshot")
+    assert [step.silent for step in steps] == ["first snapshot"] * 3
 
 
 JOBS = st.builds(a_job, id=st.sampled_from(["j1", "j2", "j3"]), state=st.sampled_from([*STATES, "Reviewing"]))

@@ -349,6 +349,16 @@ def book() -> Rulebook:
     return a_rulebook(BOOK, {"TOKEN": "xoxb-1"})
 
 
+def test_a_message_of_an_inferred_transition_says_so_in_its_title_and_its_event():
+    times = {"created_at": NOON, "started_at": NOON + timedelta(seconds=3), "ended_at": NOON + timedelta(seconds=9)}
+    step = a_transition(a_job(tag="Transcode", input="in/a.mp4", **times), was="Submitted", inferred=True)
+    default = build(step, "ran", MessageTemplate(), {}).message
+    assert (default.title, default.text) == ("Transcode Running: a.mp4 (inferred)", "started after waiting 3 s")
+    assert (default.event["data"]["inferred"], default.event["time"]) == (True, "2026-11-21T12:00:03Z")
+    first = replace(step, was="new", to="Submitted")
+    assert build(first, "ran", MessageTemplate(), {}).message.text == "was submitted at 2026-11-21T12:00:00Z"
+
+
 def test_each_notifier_is_told_once_and_by_the_first_rule_that_names_it(book):
     told = new_delivery(failed(), book)
     assert [(one.notifier, one.message.rule) for one in told.deliveries] == [("hook", "failed"), ("bot", "failed")]
@@ -388,6 +398,7 @@ def test_the_body_is_the_documented_one():
             "from": "Running",
             "to": "Failed",
             "seen_at": "2026-11-21T12:00:05Z",
+            "inferred": False,
             "rule": "failed",
             "watch": "vod",
             "url": "https://bridge.example.com/jobs/j8d1",

@@ -54,6 +54,27 @@ def test_a_notifier_is_told_by_the_first_rule_that_names_it():
     assert (second.notifiers, second.notified_earlier) == (("pager",), {"cms": rules[0]})
 
 
+INFERRED = a_transition(a_job(state="Running"), was="Submitted", inferred=True)
+
+
+def test_an_inferred_transition_is_for_rules_whose_to_names_its_state_wherever_it_came_from():
+    rules = [a_rule("all"), a_rule("unfinished", to="active"), a_rule("ran", was="Pause", to="Running")]
+    assert told(rules, INFERRED) == [("ran", ("ops",))]
+
+
+def test_a_rule_that_an_inferred_transition_is_not_for_says_so():
+    verdicts = Matcher([a_rule("all"), a_rule("unfinished", was="Pause", to="active")], {}).explain(INFERRED)
+    assert [verdict.misses for verdict in verdicts] == [
+        ('to: "Running" was inferred, and is not named by *',),
+        ('to: "Running" was inferred, and is not named by active',),
+    ]
+
+
+def test_conditions_and_stop_hold_for_inferred_transitions_too():
+    rules = [a_rule("other", to="Running", match={"tag": "Snapshot"}), a_rule("one", to="Running", stop=True)]
+    assert told([*rules, a_rule("two", to="Running")], INFERRED) == [("one", ("ops",))]
+
+
 def test_every_rule_says_why_it_did_not_fire():
     rules = [
         a_rule("to", to="done", match={"tag": "Transcode"}),

@@ -27,7 +27,7 @@ def test_a_job_comes_back_as_it_was_stored(db: Database) -> None:
     see(db, job)
     found = read(db, snapshots.known, BUCKET, ["j1", "j2"])
     assert [one for _, one in snapshots.jobs_of(found)] == [job]
-    assert (found["j1"].seen.state, found["j1"].seen.sequence) == (FAILED, 1)
+    assert (found["j1"].seen.state, found["j1"].seen.sequence) == (FAILED, 3)  # it was Submitted and Running
 
 
 def test_a_job_text_of_a_newer_version_is_read_without_what_is_unknown() -> None:
@@ -62,7 +62,7 @@ def test_what_changes_without_a_transition_is_stored_too(db: Database) -> None:
     see(db, a_listed_job(state=RUNNING, progress=10))
     see(db, a_listed_job(state=RUNNING, progress=80))
     known = read(db, snapshots.known, BUCKET, ["j1"])["j1"]
-    assert (load_job(known.detail).progress, known.seen.sequence) == (80, 1)
+    assert (load_job(known.detail).progress, known.seen.sequence) == (80, 2)  # it was Submitted
 
 
 def test_what_has_not_changed_is_not_written(db: Database) -> None:
@@ -131,7 +131,7 @@ def test_a_job_that_is_gone_keeps_what_was_last_seen_of_it(db: Database) -> None
         before = snapshots.known(tx, BUCKET, ["j1"])
         snapshots.close(tx, gone_transitions(snapshots.jobs_of(before), watch="vod", now=NOW), before, now=NOW)
     row = row_of(db, jobs, id="j1")
-    assert (row["state"], row["open"], row["sequence"]) == (GONE, False, 2)
+    assert (row["state"], row["open"], row["sequence"]) == (GONE, False, 3)  # it was Submitted and Running
     assert load_job(row["detail"]).progress == 40
 
 
