@@ -279,16 +279,23 @@ class Transition:
     @property
     def happened_at(self) -> datetime:
         """When it happened according to CI; when it was seen, if CI does not say."""
+        return self._said_at or self.seen_at
+
+    @property
+    def late_seconds(self) -> float | None:
+        """How long after it happened it was seen; None if CI does not say when it happened."""
+        return _between(self._said_at, self.seen_at)
+
+    @property
+    def _said_at(self) -> datetime | None:
         job = self.job
         if self.to in DONE:
-            at = job.ended_at
-        elif self.to == RUNNING and self.was != GONE:  # it started before it was gone
-            at = job.started_at
-        elif self.to == SUBMITTED and self.was == NEW:
-            at = job.created_at
-        else:
-            at = None
-        return at or self.seen_at
+            return job.ended_at
+        if self.to == RUNNING and self.was != GONE:  # it started before it was gone
+            return job.started_at
+        if self.to == SUBMITTED and self.was == NEW:
+            return job.created_at
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

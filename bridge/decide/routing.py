@@ -36,7 +36,7 @@ def evaluate(transition: Transition, matcher: Matcher, gates: Gates, alarms: Ite
 
 def evaluate_overdue(time: TimeInState, matcher: Matcher, gates: Gates, now: datetime) -> list[Verdict]:
     """Return the verdicts of the level rules that have something new to notify of."""
-    facts = matcher.facts(replace(time.began, seen_at=now))
+    facts = matcher.facts(replace(time.began, seen_at=now), in_state=True)
     return [gates.held(verdict, facts) for verdict in newly_overdue(time, matcher, now)]
 
 
@@ -97,7 +97,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
     deliveries: list[NewDelivery] = []
     errors: list[TemplateError] = []
     ended_silences: dict[str, str] = {}
-    facts = book.matcher.facts(step)
+    facts = book.matcher.facts(step, in_state=any(verdict.kind == "level" for verdict in verdicts))
     for verdict in verdicts:
         if not verdict.notifiers:
             continue

@@ -53,6 +53,7 @@ def event(
         "from": transition.was,
         "to": transition.to,
         "seen_at": iso(transition.seen_at),
+        "late_seconds": _whole(_late_seconds(transition, level_event)),
         "inferred": transition.inferred,
         "rule": rule,
         "watch": transition.watch,
@@ -103,6 +104,12 @@ def happened_at(transition: Transition, level_event: LevelEvent | None) -> datet
     if level_event is None or level_event.recovered:
         return transition.happened_at
     return transition.seen_at if level_event.again else level_event.since + level_event.after
+
+
+def _late_seconds(transition: Transition, level_event: LevelEvent | None) -> float | None:
+    if level_event is None or level_event.recovered:
+        return transition.late_seconds
+    return max(0.0, (transition.seen_at - happened_at(transition, level_event)).total_seconds())
 
 
 def _job_facts(transition: Transition, queue_names: Mapping[str, str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def evaluate_time_in_state(
     time: TimeInState, matcher: Matcher, now: datetime, rules: Sequence[Rule]
 ) -> Iterator[Verdict]:
     """Yield what each of these level rules says now, top to bottom."""
-    facts = matcher.facts(replace(time.began, seen_at=now))
+    facts = matcher.facts(replace(time.began, seen_at=now), in_state=True)
     stops: Rule | None = None
     for rule in rules:
         verdict = stopped(rule, stops) if stops else _evaluated(time, rule, facts, now)

@@ -20,7 +20,7 @@ from bridge.model import Grouping, Hold, Rate, Transition
 
 # --- conditions: each says why not, or nothing when it holds --------------------------------------------------------
 
-DURATIONS = ("duration", "wait", "age")
+DURATIONS = ("duration", "wait", "age", "late")
 TEXTS = (
     "tag", "queue", "bucket", "region", "input", "output", "workflow", "template", "code", "message", "level",
     "job", "watch", "user_data",
@@ -31,11 +31,15 @@ _MAX_WILDCARD_SPAN = 100_000  # of these, from the first star or question mark o
 
 
 class Facts:
-    """A transition as conditions see it: field name -> the texts any of which may match."""
+    """A transition as conditions see it: field name -> the texts any of which may match.
 
-    def __init__(self, transition: Transition, queue_names: Mapping[str, str]) -> None:
+    With `in_state` it stands for the time in state that it began, which is not late.
+    """
+
+    def __init__(self, transition: Transition, queue_names: Mapping[str, str], *, in_state: bool = False) -> None:
         self.transition = transition
         self._queue_names = queue_names
+        self._in_state = in_state
 
     def texts(self, field: str) -> tuple[str, ...]:
         job = self.transition.job
@@ -64,6 +68,8 @@ class Facts:
         return user_data_keys(self.transition.job.user_data)
 
     def seconds(self, field: str) -> float | None:
+        if field == "late":
+            return None if self._in_state else self.transition.late_seconds
         return self.transition.job.seconds(self.transition.seen_at)[field]
 
 
@@ -112,7 +118,10 @@ class PresenceCondition:
 
 @dataclass(frozen=True, slots=True)
 class DurationCondition:
-    """Compares a time span of the job with a limit, as in match.duration = "> 45m"; `Job.seconds` has the spans."""
+    """Compares a time span with a limit, as in match.duration = "> 45m".
+
+    `Job.seconds` has the spans, and `Transition.late_seconds` how late it was seen.
+    """
 
     field: str
     sign: str  # one of < <= > >=
@@ -373,8 +382,8 @@ class Matcher:
         self._edge_index = _Index(self._edges, queue_names)
         self._level_index = _Index(self.levels, queue_names)
 
-    def facts(self, transition: Transition) -> Facts:
-        return Facts(transition, self._queue_names)
+    def facts(self, transition: Transition, *, in_state: bool = False) -> Facts:
+        return Facts(transition, self._queue_names, in_state=in_state)
 
     def match(self, transition: Transition) -> list[Verdict]:
         """Return the verdicts of the rules that fire, top to bottom."""

@@ -82,6 +82,9 @@ class RuleReader:
             if key in table:
                 text = "a rule is about a change (from, to) or about the time in a state (in, for), not both"
                 self._tables.note((*path, key), text)
+        if isinstance(table.get("match"), dict) and "late" in table["match"]:
+            text = "is how late a change was seen, and this rule is about the time in a state: leave it out"
+            self._tables.note((*path, "match", "late"), text)
         if "for" not in table:
             self._tables.note((*path, "in"), 'needs for, as in for = "30m": how long a job may be in the state')
         if shape.in_ is None or shape.for_ is None:

@@ -211,7 +211,9 @@ class Replay:
         return _Overdue(verdict=self._held(past.transition, verdict, alarm.fired_at), alarm=alarm, repeats=count)
 
     def _held(self, began: Transition, verdict: Verdict, moment: datetime) -> Verdict:
-        return self._gates(moment).held(verdict, self._rules.matcher.facts(replace(began, seen_at=moment)))
+        return self._gates(moment).held(
+            verdict, self._rules.matcher.facts(replace(began, seen_at=moment), in_state=True)
+        )
 
     def _alarm(self, began: Transition, each: _Overdue) -> Alarm:
         """Return an alarm with those who hear of its end: whom not every message was kept from for good.

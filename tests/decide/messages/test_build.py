@@ -398,6 +398,7 @@ def test_the_body_is_the_documented_one():
             "from": "Running",
             "to": "Failed",
             "seen_at": "2026-11-21T12:00:05Z",
+            "late_seconds": 5,
             "inferred": False,
             "rule": "failed",
             "watch": "vod",

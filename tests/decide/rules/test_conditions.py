@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -105,6 +106,26 @@ def test_every_field_of_the_language_can_be_asked(field):
 def test_every_span_of_the_language_can_be_compared(field):
     times = {"created_at": NOON - timedelta(hours=1), "started_at": NOON - timedelta(minutes=30)}
     assert holds(field, "> 29m", **times)
+
+
+def test_a_change_is_late_by_as_long_as_it_was_seen_after_ci_says_that_it_happened():
+    late = read_condition("late", "> 10m", {})
+    started = a_transition(a_job(started_at=NOON - timedelta(minutes=11)))
+    assert late.why_not(Facts(started, {})) is None
+    assert late.why_not(Facts(replace(started, seen_at=NOON - timedelta(minutes=1)), {})) == (
+        "match.late: 600 s is not > 600 s"
+    )
+    ended = a_transition(a_job(state="Cancel", started_at=NOON - timedelta(minutes=11)))
+    assert late.why_not(Facts(ended, {})) == "match.late: CI gave no times to count it from"
+
+
+def test_a_clock_that_is_behind_makes_nothing_late():
+    assert Facts(a_transition(a_job(started_at=NOON + timedelta(minutes=1))), {}).seconds("late") == 0
+
+
+def test_a_time_in_a_state_is_never_late():
+    started = a_transition(a_job(started_at=NOON - timedelta(minutes=11)))
+    assert Facts(started, {}, in_state=True).seconds("late") is None
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,10 @@ TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
     ("line", "said"),
     [
         ('in = "Running"', 'key "in": needs for, as in for = "30m": how long a job may be in the state'),
+        (
+            'match.late = "> 1h"\nin = "Running"\nfor = "30m"',
+            'key "match.late": is how late a change was seen, and this rule is about the time in a state: leave it out',
+        ),
         ('for = "30m"', 'key "for": is for a rule that has in, as in in = "Running"'),
         ('group = { wait = "10m", at = "09:00" }', ONE_OF),
         ('group = { wait = "10m", bye = ["tag"] }', 'key "group.bye": unknown key (did you mean "by"?)'),
