@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
@@ -33,14 +33,19 @@ from bridge.decide.changes.diff import (
     to_ask_again,
 )
 from bridge.decide.changes.scan import (
+    DEEP,
     LISTED_STATES,
     OVERLAP,
     Listing,
     Plan,
     Span,
     in_tens,
+    is_deep_due,
     is_due,
+    lag_after,
+    lag_of,
     most_to_know,
+    overlap,
     pause,
     plan,
     takes_states,
@@ -116,6 +121,7 @@ class Poll:
     probing: bool  # CI has not answered any call since before the last poll
     streams: dict[str, snapshots.Listed]  # on record, by key
     listings: list[Listing] = field(default_factory=list)
+    deep: list[Listing] = field(default_factory=list)  # apart from `listings`
     going_on: list[Listing] = field(default_factory=list)  # the last of `listings`: the last poll has begun them
     unseen: dict[str, str] = field(default_factory=dict)  # jobs to ask for that no answer has shown, and their stream
     seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
@@ -123,6 +129,7 @@ class Poll:
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
     left_out: dict[str, str] = field(default_factory=dict)  # jobs that could not be read so far, and their stream
     missing: dict[str, MissingJob] = field(default_factory=dict)  # jobs of the whole bucket that CI did not find
+    lags: dict[str, timedelta] = field(default_factory=dict)  # by stream: how long it took CI to list a job that is new
     again: frozenset[str] = frozenset()  # jobs that are gone, and asked for again
     ignored: set[str] = field(default_factory=set)  # streams of whose jobs CI has ignored the states asked for
     clocks: Clocks | None = None  # of the last answer
@@ -258,6 +265,24 @@ class Poll:
         if not (listed.out_at and listed.mark):
             snapshots.set_mark(tx, stream.key, chain.mark(listed.mark))
 
+    def end_deep(self, tx: Connection, stream: Stream, chain: Chain) -> None:
+        """Store that a chain that began well before the mark has ended: the next one need not begin so early."""
+        listed = self.streams[stream.key]
+        had_news = listed.deep_at and listed.news_at and listed.news_at >= listed.deep_at
+        lag = max(lag_after(listed.lag), self.lags.get(stream.key, timedelta(0))) if had_news else listed.lag
+        snapshots.note_deep(tx, stream.key, chain.began, lag)
+        self.streams[stream.key] = replace(listed, lag=lag, deep_at=chain.began)
+
+    def note_news(self, tx: Connection, stream: Stream, jobs: Iterable[Job], now: datetime) -> None:
+        """Take note of jobs that a list shows for the first time, and of how long it took CI to list them."""
+        listed = self.streams[stream.key]
+        created = [job.created_at for job in jobs if job.created_at and job.id not in self.left_out]
+        lag = listed.lag
+        if listed.mark and (found := lag_of(min(listed.mark, self.began), created)) > timedelta(0):
+            self.lags[stream.key] = lag = max(found, lag or timedelta(0))
+        snapshots.note_news(tx, stream.key, now, lag)
+        self.streams[stream.key] = replace(listed, lag=lag, news_at=now)
+
     def reason_for_silence_of_left_out(self, of_first: Collection[str]) -> Callable[[Job], str | None]:
         """Return why nobody is notified of a job that was left out until now: it is as old as when first listed."""
         streams = {stream.key: stream for stream in self.watch.streams}
@@ -323,7 +348,7 @@ def _plan(tx: Connection, poll: Poll, stream: Stream, unfinished: Sequence[Unfin
         first = min(poll.began, listed.told_from) - poll.watch.lookback
         return plan(latest=first - OVERLAP, unfinished=unfinished, known_from=poll.began, by_state=by_state)
     mark = believed(listed.mark, now=poll.began, lookback=poll.watch.lookback)
-    latest = mark - OVERLAP
+    latest = mark - overlap(listed.lag)
     older = [job for job in unfinished if job.created_at < latest]
     if not older:
         return plan(latest=latest, unfinished=unfinished)
@@ -343,27 +368,31 @@ def _plan(tx: Connection, poll: Poll, stream: Stream, unfinished: Sequence[Unfin
     )
 
 
-def _new_listings(poll: Poll, stream: Stream, planned: Plan) -> Iterator[Listing]:
-    """Yield the lists of a stream: of all jobs, and of the unfinished ones before that."""
-    known_to, also = (
-        poll.streams[stream.key].mark,
-        frozenset({*poll.left_out, *poll.again}.intersection(poll.unseen_of(stream))),
-    )
-    yield Listing(
-        stream=stream,
-        chain=Chain(began=poll.began),
-        known_to=known_to,
-        spans=[Span(since=planned.since)],
-        job_ids=planned.shown | also,
-    )
+def _deep_since(tx: Connection, poll: Poll, stream: Stream) -> datetime | None:
+    """Return from when on jobs are to be listed once more, if that is due."""
+    listed = poll.streams[stream.key]
+    if listed.mark is None or not is_deep_due(listed.deep_at, now=poll.began):
+        return None
+    horizon = snapshots.horizon(tx, stream.place.bucket)
+    since = believed(listed.mark, now=poll.began, lookback=poll.watch.lookback) - DEEP
+    return max(since, horizon + RESOLUTION) if horizon else since
+
+
+def _new_listings(poll: Poll, stream: Stream, planned: Plan, deep_since: datetime | None) -> Iterator[Listing]:
+    """Yield the lists of a stream: of all jobs, of the unfinished ones before that, and of what is listed once more."""
+    known_to, also = poll.streams[stream.key].mark, {*poll.left_out, *poll.again}.intersection(poll.unseen_of(stream))
+    until = planned.since + RESOLUTION
+
+    def listing(span: Span, **facts: Any) -> Listing:
+        return Listing(stream=stream, chain=Chain(began=poll.began), spans=[span], **facts)
+
+    is_deep = known_to is None or (deep_since is not None and planned.since <= deep_since)
+    yield listing(Span(since=planned.since), known_to=known_to, job_ids=planned.shown | also, deep=is_deep)
     if planned.unfinished_since:
-        yield Listing(
-            stream=stream,
-            chain=Chain(began=poll.began),
-            spans=[Span(since=planned.unfinished_since, until=planned.since + RESOLUTION)],
-            job_ids=planned.by_state,
-            by_state=True,
-        )
+        span = Span(since=planned.unfinished_since, until=until)
+        yield listing(span, job_ids=planned.by_state, by_state=True, moves_mark=False)
+    if deep_since and not is_deep:
+        yield listing(Span(since=deep_since, until=until), deep=True, moves_mark=False)
 
 
 # --- polling --------------------------------------------------------------------------------------------------------
@@ -381,6 +410,7 @@ class Poller:
     halted: Callable[[], bool] = lambda: False
     monotonic: Callable[[], float] = time.monotonic
     _listings: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: continue in the next poll
+    _deep: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: likewise
 
     def due(self, watches: Iterable[Watch], *, early: timedelta = timedelta(0)) -> list[Watch]:
         """Return the watches whose time has come, or comes within `early`, the one that waits longest first."""
@@ -476,7 +506,11 @@ class Poller:
             for stream in watch.streams:
                 if stream.key not in begun:
                     mine = [job for job in unfinished if job.stream == stream.key]
-                    new += _new_listings(poll, stream, _plan(tx, poll, stream, mine))
+                    deep_since = None if stream.key in self._deep else _deep_since(tx, poll, stream)
+                    new += _new_listings(poll, stream, _plan(tx, poll, stream, mine), deep_since)
+            left_deep = [self._deep.pop(stream.key) for stream in watch.streams if stream.key in self._deep]
+            poll.deep = [*left_deep, *(listing for listing in new if listing.deep and not listing.moves_mark)]
+            new = [listing for listing in new if listing not in poll.deep]
             new.sort(key=lambda listing: listing.by_state)  # what is new comes first
             poll.listings = [*new, *poll.going_on]
             return poll
@@ -485,7 +519,7 @@ class Poller:
         """Make the calls of a poll. Raises CiError where every other call would fail the same way."""
         new = poll.listings[: len(poll.listings) - len(poll.going_on)]
         longer = deque(sorted(self._list(poll, new), key=lambda listing: not listing.by_state))
-        longer.extend(poll.going_on)
+        longer.extend((*poll.going_on, *poll.deep))
         waiting = {job_id for listing in longer for job_id in listing.job_ids}
         portions = deque(in_tens([job_id for job_id in poll.unseen if job_id not in waiting]))
         while portions or longer:
@@ -501,6 +535,7 @@ class Poller:
 
     def _keep_listings(self, poll: Poll) -> None:
         """Keep what continues in the next poll; of a poll that failed, only lists that were read far."""
+        self._deep |= {listing.stream.key: listing for listing in poll.deep if not listing.done and not poll.errors}
         for listing in poll.listings:
             if listing.done:
                 continue
@@ -627,7 +662,11 @@ class Poller:
                 now=now,
                 first=poll.streams[stream.key].mark is None,
             )
-            if listing.done and not listing.by_state:
+            if new_ids:
+                poll.note_news(tx, stream, [job for job in jobs if job.id in {*new_ids}], now)
+            if listing.done and listing.deep:
+                poll.end_deep(tx, stream, listing.chain)
+            if listing.done and listing.moves_mark:
                 poll.end(tx, stream, listing.chain)
         self._stored(poll, jobs, new)
 
@@ -771,6 +810,8 @@ def _to_follow(poll: Poll, listing: Listing, *, goes_on: bool) -> Iterable[tuple
 
 def _fail_listing(poll: Poll, listing: Listing, error: CiError) -> None:
     poll.fail(error, [listing.stream.key])
+    if listing.deep and not listing.moves_mark:
+        return
     if isinstance(error, ConfigError | BrokenReply):
         poll.listings.remove(listing)  # its jobs are asked for by id, as it is not known when it can be read
     else:

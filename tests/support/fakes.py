@@ -80,6 +80,7 @@ class FakeCi:
     ignores_states: bool = False
     hidden: set[str] = field(default_factory=set)  # jobs that no list shows
     listed: list[tuple[str, datetime | None, str | None]] = field(default_factory=list)
+    listed_again: list[tuple[str, datetime | None, str | None]] = field(default_factory=list)  # with an end
     states: list[tuple[str, ...]] = field(default_factory=list)  # that each list was asked for
     described: list[tuple[str, ...]] = field(default_factory=list)
     pages: dict[str, list[Page]] = field(default_factory=dict)  # by tag: given out first, whatever there is
@@ -92,7 +93,7 @@ class FakeCi:
         del self.jobs[job_id]
 
     def calls(self) -> int:
-        return len(self.listed) + len(self.described)
+        return len(self.listed) + len(self.listed_again) + len(self.described)
 
     def list(
         self,
@@ -105,7 +106,7 @@ class FakeCi:
         size: int = 100,
         states: Sequence[str] = (),
     ) -> Page:
-        self.listed.append((stream.tag, since, token))
+        (self.listed_again if until and not states else self.listed).append((stream.tag, since, token))
         self.states.append(tuple(states))
         self._answer(f"{stream.tag} by state" if states else stream.tag)
         if self.pages.get(stream.tag) and not states:

@@ -12,7 +12,7 @@ from tests.world.oddities import DENIED, STRUCTURE, show
 from tests.world.oracle import FINAL
 from tests.world.scenery import Time
 
-LISTED_LATE_S = 240  # less than the five minutes by which lists overlap
+LISTED_LATE_S = 240  # less than the hour by which lists overlap now and then
 _APART = timedelta(seconds=5)
 
 
@@ -28,6 +28,7 @@ class Jobs:
         self._ci, self._time, self._bucket, self._known = ci, time, bucket, known
         self.ids: list[str] = []
         self.created: dict[str, Created] = {}
+        self.late: set[str] = set()  # listed some time after they were created
         self.unlisted: set[str] = set()  # hidden or forgotten
         self.forgotten: set[str] = set()
         self.odd: dict[str, str] = {}
@@ -50,6 +51,7 @@ class Jobs:
         if one.state != "Submitted":
             self._ci.move(job, one.state)
         self.ids.append(job)
+        self.late.update([job] if age else [])
         self.created[job] = Created(one.tag, one.queue, self._time() - timedelta(seconds=age))
 
     def _change(self, job: str, how: Move | Hide | Forget | Spoil | Heal) -> None:

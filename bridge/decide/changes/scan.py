@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -53,7 +53,32 @@ def pause(every: timedelta, *, refused: bool = False, retry_after: timedelta | N
 
 # How far before the mark a list begins: CreationTime has one second's resolution, whether the filter includes
 # its bound is not documented, and nothing says how soon a new job is listed.
-OVERLAP = timedelta(minutes=5)
+OVERLAP = timedelta(minutes=5)  # as long as nothing has been measured
+_LEAST_OVERLAP, DEEP = timedelta(seconds=10), timedelta(hours=1)
+_DEEP_AGAIN = timedelta(minutes=10)
+_LONGEST_LAG = timedelta(minutes=40)
+
+
+def overlap(lag: timedelta | None) -> timedelta:
+    """Return how far before the mark a list begins, if it took CI so long to list a job (None: nothing is known)."""
+    return OVERLAP if lag is None else min(max(lag * 1.5, _LEAST_OVERLAP), DEEP)
+
+
+def lag_of(mark: datetime, created: Iterable[datetime]) -> timedelta:
+    """Return the longest time that it took CI to list one of these jobs, which a list to `mark` did not show."""
+    return min(max((mark - time for time in created), default=timedelta(0)), _LONGEST_LAG)
+
+
+def lag_after(lag: timedelta | None) -> timedelta:
+    """Return the lag to expect after ten minutes in which jobs were listed: a shorter one, by half."""
+    return (OVERLAP / 1.5 if lag is None else lag) / 2
+
+
+def is_deep_due(deep_at: datetime | None, *, now: datetime) -> bool:
+    """Tell whether to list from well before the mark, as at `deep_at`: a lag that was never seen is not known."""
+    return deep_at is None or not timedelta(0) <= now - deep_at < _DEEP_AGAIN
+
+
 LISTED_STATES = (SUBMITTED, RUNNING, PAUSE)  # unfinished ones that a list can be asked for; cloud docs 1045/73114
 _SECOND = timedelta(seconds=1)
 
@@ -185,7 +210,9 @@ class Listing:
     known_to: datetime | None = None  # the stream's mark when it began
     spans: list[Span]
     job_ids: frozenset[str] = frozenset()  # the unfinished jobs that it is to show
-    by_state: bool = False  # of unfinished jobs only; its end moves no mark
+    moves_mark: bool = True  # when it ends; not where it shows only some jobs
+    by_state: bool = False  # of unfinished jobs only
+    deep: bool = False  # it begins well before the mark
     shown: int = 0  # jobs
     ended: int = 0  # jobs that a list by states has shown although they had ended before
     left_out_jobs: int = 0  # unfinished ones that it has not shown, as questions by id have

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, null, or_, select, text, update
@@ -242,7 +242,9 @@ class Listed:
 
     `seen_at` is when the last poll began that saw all of its unfinished jobs.
     One that begins anew was out of the rules from `out_at` until `told_from`; `mark_before` is that of before.
-    `states_ignored_at` is when CI was seen to ignore the states that it was asked for.
+    `states_ignored_at` is when CI was seen to ignore the states that it was asked for, `lag` the longest time that it
+    took CI of late to list a job, `deep_at` when the last list began that went well before the mark, and `news_at` when
+    one last showed a job for the first time.
     """
 
     told_from: datetime
@@ -251,6 +253,9 @@ class Listed:
     out_at: datetime | None = None
     mark_before: datetime | None = None
     states_ignored_at: datetime | None = None
+    lag: timedelta | None = None
+    deep_at: datetime | None = None
+    news_at: datetime | None = None
 
 
 def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
@@ -261,7 +266,15 @@ def listed(tx: Connection, keys: Collection[str]) -> dict[str, Listed]:
 
 def _listed(row: Row[Any]) -> Listed:
     told_from, mark, out_at = at(row.told_from), maybe_at(row.mark), maybe_at(row.out_at)
-    known = Listed(told_from, mark, maybe_at(row.seen_at), states_ignored_at=maybe_at(row.states_ignored_at))
+    known = Listed(
+        told_from,
+        mark,
+        maybe_at(row.seen_at),
+        states_ignored_at=maybe_at(row.states_ignored_at),
+        lag=None if row.lag_ms is None else timedelta(milliseconds=row.lag_ms),
+        deep_at=maybe_at(row.deep_at),
+        news_at=maybe_at(row.news_at),
+    )
     is_anew = out_at is not None and out_at < told_from
     return replace(known, mark=None, out_at=out_at, mark_before=mark) if is_anew else known
 
@@ -273,6 +286,20 @@ def meet(tx: Connection, key: str, told_from: datetime) -> None:
 
 def set_mark(tx: Connection, key: str, mark: datetime) -> None:
     tx.execute(update(streams).filter_by(key=key).values(mark=ms(mark)))
+
+
+_NEWS = update(streams).where(streams.c.key == bindparam("of")).values(news_at=bindparam("at"), lag_ms=bindparam("lag"))
+
+
+def note_news(tx: Connection, key: str, now: datetime, lag: timedelta | None) -> None:
+    """Store that a list has shown a job for the first time, and the lag that is known now."""
+    tx.execute(_NEWS, {"of": key, "at": ms(now), "lag": None if lag is None else lag // timedelta(milliseconds=1)})
+
+
+def note_deep(tx: Connection, key: str, deep_at: datetime, lag: timedelta | None) -> None:
+    """Store when a list began that went well before the mark and has ended, and the lag to expect now."""
+    facts = {"deep_at": ms(deep_at), "lag_ms": None if lag is None else lag // timedelta(milliseconds=1)}
+    tx.execute(update(streams).filter_by(key=key).values(facts))
 
 
 def note_states_ignored(tx: Connection, key: str, now: datetime) -> None:

@@ -4,18 +4,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.decide.changes.clocks import Chain, Clocks
 from bridge.decide.changes.scan import (
+    DEEP,
     LISTED_STATES,
     MOST_BROKEN,
     Listing,
     Plan,
     Span,
     in_tens,
+    is_deep_due,
+    lag_after,
+    lag_of,
     most_to_know,
+    overlap,
     plan,
     takes_states,
 )
@@ -180,6 +186,27 @@ def test_the_times_that_are_read_are_enough_for_the_best_plan(
     known_from = some[0] if len(some) < len(known) else None
     planned = plan(latest=LATEST, unfinished=jobs, known_created=some, known_from=known_from, by_state=by_state)
     assert calls(planned, jobs, known) == fewest(jobs, known, LATEST, 0, by_state=by_state)
+
+
+@pytest.mark.parametrize(("lag_s", "overlap_s"), [(None, 300), (0, 10), (5, 10), (60, 90), (7200, 3600)])
+def test_lists_overlap_by_somewhat_more_than_ci_took_to_list_a_job(lag_s: int | None, overlap_s: int) -> None:
+    assert overlap(None if lag_s is None else seconds(lag_s)) == seconds(overlap_s)
+
+
+def test_a_lag_is_how_long_before_the_mark_a_job_was_created() -> None:
+    assert lag_of(NOW, [NOW - seconds(40), NOW - seconds(90), NOW + seconds(5)]) == seconds(90)
+    assert lag_of(NOW, [NOW + seconds(5)]) < seconds(0)
+    assert overlap(lag_of(NOW, [NOW - hours(30)])) == DEEP
+    assert lag_of(NOW, []) == seconds(0)
+
+
+def test_a_lag_that_is_not_seen_again_is_expected_to_be_half_as_long() -> None:
+    assert [overlap(lag_after(None)), overlap(lag_after(seconds(60)))] == [seconds(150), seconds(45)]
+
+
+def test_a_list_goes_well_before_the_mark_every_ten_minutes_and_after_the_clock_was_set_back() -> None:
+    assert [is_deep_due(NOW - seconds(ago), now=NOW) for ago in (0, 599, 600, -1)] == [False, False, True, True]
+    assert is_deep_due(None, now=NOW)
 
 
 def test_states_that_ci_ignored_are_asked_for_again_after_some_hours() -> None:
