@@ -214,6 +214,18 @@ class Description:
     problems: tuple[JobProblem, ...] = ()
 
 
+PAUSED = "Paused"  # the state of a queue whose jobs wait; another is Active
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue as CI describes it; `name` is for people, and may be empty."""
+
+    id: str
+    name: str
+    state: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenJob:
     """A job in the stored snapshot, which `diff` compares with a page."""

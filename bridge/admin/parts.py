@@ -15,6 +15,7 @@ from bridge.decide.rulesfile.rulesets import ruleset_from_text
 from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
 from bridge.record.database import Database
+from bridge.record.polling import queues
 
 BY_API = "api"  # the author of what the API is asked for, unless the request names one
 
@@ -57,6 +58,10 @@ class Parts:
             return ruleset_from_text(sha, text) if sha and text else book
         except (ValueError, KeyError):  # stored by a version with another format
             return book
+
+    def queue_names(self, tx: Connection) -> Mapping[str, str]:
+        """Return the names of queues by id: an alias of rules.toml comes before CI's own name."""
+        return {**queues.names(tx), **self.book().queue_names}
 
     def why_not_in_force(self, rules: Ruleset) -> str | None:
         """Return why the rules of this process, or its file, are not in force."""

@@ -256,6 +256,7 @@ def simulate(port: int, bucket: str, tags: tuple[str, ...], every_s: float, spee
     ports = (port, port + 1, port + 2) if port else (0, 0, 0)
     with ExitStack() as stack:
         ci = CiSimulator(port=ports[0], buckets={bucket})
+        ci.queues = {queue: (f"queue-{number}", "Active") for number, queue in enumerate(_QUEUES, 1)}
         slack = SlackLookAlike(port=ports[1], limits=Limits())
         receiver = WebhookReceiver(port=ports[2], secrets=[_SECRET])
         for server, at in zip((ci, slack, receiver), ports, strict=True):

@@ -19,7 +19,7 @@ from bridge.decide.changes.clocks import Clocks, clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.links import Links
-from bridge.model import Watch
+from bridge.model import PAUSED, Place, Watch
 from bridge.pipeline.health import Level, Reader, assess
 from bridge.record import public_url
 from bridge.record.database import TROUBLES, SchemaOld, trouble
@@ -90,9 +90,14 @@ def _checks() -> Iterator[Check]:
     with closing(parts.source(settings, rules.book)) as ci:
         yield from (credentials := list(_credentials(settings, rules.book, ci)))
         usable = {check.name for check in credentials if check.ok}
+        places: dict[str, Place] = {}  # where CI answers, by bucket
         for watch in rules.book.watches:
             if _name_of(watch.place.credentials) in usable:
-                yield from _watch(ci, watch)
+                yield from (checks := list(_watch(ci, watch)))
+                if all(check.ok is not False for check in checks):
+                    places[watch.place.bucket] = watch.place
+        for place in places.values():
+            yield _queues(ci, place)
     yield from notifier_checks(settings, rules.book)
     if settings.admin_token is None:
         advice = "set it if a proxy or router is in front"
@@ -197,6 +202,20 @@ def _watch(ci: TencentCi, watch: Watch) -> Iterator[Check]:
             yield Check("clock", None, clock_warning(clocks.ahead) or "CI's answer has no Date to compare")
     if is_empty:
         yield Check(f"watch {watch.name}", None, "has no jobs at all: are bucket, region and tags right?")
+
+
+def _queues(ci: TencentCi, place: Place) -> Check:
+    """Say whether CI tells the names of a bucket's queues; without them ids are shown, and all else works."""
+    try:
+        found = ci.queues(place)
+    except CiError as error:
+        return Check(f"queues of {place.bucket}", None, f"their names are not known: {error}")
+    paused = ", ".join(queue.name or queue.id for queue in found if queue.state == PAUSED)
+    return Check(
+        f"queues of {place.bucket}",
+        None if paused else True,
+        f"{count_of(len(found), 'queue')}" + (f"; paused in CI: {paused}" if paused else ""),
+    )
 
 
 def notifier_checks(settings: Settings, book: Rulebook) -> Iterator[Check]:

@@ -11,16 +11,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Literal, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 from bridge.collect.credentials import METADATA_URL, Credentials, KeyRing
-from bridge.collect.errors import AuthError, CiError, ClockError, TemporaryError, Throttled, UnreadableReply, classify
+from bridge.collect.errors import (
+    GRANT,
+    GRANT_QUEUES,
+    AuthError,
+    BrokenReply,
+    CiError,
+    ClockError,
+    TemporaryError,
+    Throttled,
+    UnreadableReply,
+    classify,
+)
 from bridge.collect.http import HttpSession, Proxies, Reply
-from bridge.collect.jobs_xml import AnswerReader, JobCache, ReplyContent, read_error
+from bridge.collect.jobs_xml import AnswerReader, JobCache, read_error
+from bridge.collect.queues_xml import QueueReader
 from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization
-from bridge.model import IDS_PER_CALL, PAGE_SIZE, Description, KeySource, Page, Place, Rate, Stream
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, Description, KeySource, Page, Place, Queue, Rate, Stream
 from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
@@ -35,8 +47,25 @@ DEFAULT_RATE = Rate(count=5, per=timedelta(seconds=1))
 TOKEN_HEADER = "x-ci-security-token"  # noqa: S105  a header's name; cloud docs 460/42865, read 2026-11-21
 
 
+_QUEUES_PER_CALL = 10  # the documented default; no maximum is documented
+_MOST_QUEUE_PAGES = 20
+
 _mask = lru_cache(maxsize=64)(Mask)
 _OVER = ("ExpiredToken", "InvalidAccessKeyId")  # temporary keys that end are refused with one of these
+
+
+Content = TypeVar("Content")
+Content_co = TypeVar("Content_co", covariant=True)
+
+
+class Reader(Protocol[Content_co]):
+    """Reads one reply of status 200 while it arrives. Raises UnreadableReply, BrokenReply among them."""
+
+    beginning: bytes | None
+
+    def feed(self, piece: bytes) -> None: ...
+    def close(self) -> Content_co: ...
+    def cut_off(self, what: str) -> BrokenReply | None: ...
 
 
 class TencentCi:
@@ -117,7 +146,8 @@ class TencentCi:
             "states": ",".join(states),
             "nextToken": token,
         }
-        answer, reply = self._ask(stream.place, "/jobs", {name: value for name, value in params.items() if value})
+        given = {name: value for name, value in params.items() if value}
+        answer, reply = self._ask(stream.place, "/jobs", given, self._reader(stream.place))
         return answer.page(reply.date)
 
     def describe(self, place: Place, ids: Sequence[str]) -> Description:
@@ -130,17 +160,41 @@ class TencentCi:
         asked = ",".join(job_id for job_id in ids if _ASKABLE.fullmatch(job_id))
         if not asked:
             return Description(jobs=())
-        answer, reply = self._ask(place, f"/jobs/{asked}", {})
+        answer, reply = self._ask(place, f"/jobs/{asked}", {}, self._reader(place))
         return answer.described(reply.date)
 
-    def _ask(self, place: Place, path: str, params: Mapping[str, str]) -> tuple[ReplyContent, Reply]:
+    def queues(self, place: Place) -> tuple[Queue, ...]:
+        """Return the queues of a bucket; of very many the first.
+
+        Document: https://www.tencentcloud.com/document/product/1045/72939, read 2026-11-30.
+        """
+        found: dict[str, Queue] = {}
+        for number in range(1, _MOST_QUEUE_PAGES + 1):
+            params = {"category": "CateAll", "pageNumber": str(number), "pageSize": str(_QUEUES_PER_CALL)}
+            try:
+                page, _ = self._ask(place, "/queue", params, QueueReader)
+            except AuthError as error:
+                error.advice = GRANT_QUEUES if error.advice == GRANT else error.advice
+                raise
+            new = {queue.id: queue for queue in page.queues if queue.id not in found}
+            found |= new
+            if not new or (page.total is not None and len(found) >= page.total):
+                break
+        return tuple(found.values())
+
+    def _reader(self, place: Place) -> Callable[[], AnswerReader]:
+        return lambda: AnswerReader(bucket=place.bucket, region=place.region, cache=self._cache)
+
+    def _ask(
+        self, place: Place, path: str, params: Mapping[str, str], new_reader: Callable[[], Reader[Content]]
+    ) -> tuple[Content, Reply]:
         """Return CI's answer of status 200; retry where that may help within seconds."""
         keys = self.keys.of(place.credentials)
         throttled, failed, corrected = 0, False, False
         while True:
             offset = self.offset(place)
             slot = self._rate_limit.wait(place.bucket)
-            answer, reply = self._send(place, path, params, offset, keys)
+            answer, reply = self._send(place, path, params, offset, keys, new_reader())
             if answer is not None:
                 self._rate_limit.accepted(place.bucket)
                 return answer, reply
@@ -160,8 +214,14 @@ class TencentCi:
                     raise error
 
     def _send(
-        self, place: Place, path: str, params: Mapping[str, str], offset: timedelta, keys: Credentials
-    ) -> tuple[ReplyContent | None, Reply]:
+        self,
+        place: Place,
+        path: str,
+        params: Mapping[str, str],
+        offset: timedelta,
+        keys: Credentials,
+        reader: Reader[Content],
+    ) -> tuple[Content | None, Reply]:
         """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
         endpoint = place.endpoint or self._endpoint
         base = (endpoint or f"https://{place.host}").rstrip("/")
@@ -174,7 +234,6 @@ class TencentCi:
         signature = self._signature(path, params, headers, offset, keys)
         # The part before an @ in an endpoint may be a password.
         host = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
-        reader = AnswerReader(bucket=place.bucket, region=place.region, cache=self._cache)
         reply = None
         try:
             reply = self._session.get(url, headers=headers, authorization=signature, host=host, take=reader.feed)

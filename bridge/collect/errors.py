@@ -90,6 +90,7 @@ TEXT_LIMIT = 300  # characters of CI's own words that we repeat
 CHECK_KEYS = "check TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY"
 RENEW = "renew TENCENTCLOUD_SECURITY_TOKEN, with the keys that came with it"
 GRANT = "grant ci:DescribeMediaJobs and ci:DescribeMediaJob on the bucket to these keys"
+GRANT_QUEUES = "grant ci:DescribeMediaQueues on the bucket to these keys, and queues are shown by their names"
 SET_CLOCK = "set this machine's clock (NTP)"
 CHECK_BUCKET = "check that `bucket` has the APPID (name-1250000000) and that `region` is the bucket's"
 CHECK_ADDRESS = "check `bucket`, `region` and `endpoint`"

@@ -139,7 +139,7 @@ class AnswerReader:
         text, at = self._left, 0
         if self.beginning is None:
             self.beginning = text[:BEGINNING]
-            _refuse_other_formats(self.beginning)
+            refuse_other_formats(self.beginning)
         while (end := text.find(_END, max(at, self._searched))) >= 0:
             end += len(_END)
             self._read_to_end_of_job(text[at:end])
@@ -233,7 +233,7 @@ def _element(text: bytes) -> ET.Element | None:
     return element
 
 
-def _refuse_other_formats(body: bytes) -> None:
+def refuse_other_formats(body: bytes) -> None:
     start = body.removeprefix(codecs.BOM_UTF8).lstrip()[:14].decode(errors="replace").lower()
     if not start:
         raise UnreadableReply("the reply is empty")

@@ -88,7 +88,7 @@ def manual_delivery(
 
     It has the default text, as no rule names another, and passes no gate: somebody wants it now.
     """
-    built = build(transition, None, MessageTemplate(), book.queue_names, zone=book.zone, links=links)
+    built = build(transition, None, MessageTemplate(), book.shown_queue_names, zone=book.zone, links=links)
     own = per_notifier(notifier, built.names)
     return delivery_to(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
 
@@ -106,7 +106,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
             step,
             rule.name,
             template,
-            book.queue_names,
+            book.shown_queue_names,
             zone=book.zone,
             level_event=verdict.level_event,
             links=links,
@@ -158,7 +158,7 @@ def root_message(
         return None
     named = next((found for found in book.rules if found.name == rule), None)
     template = book.templates.get((named and named.template) or "", MessageTemplate())
-    return build(routing.transition, rule, template, book.queue_names, zone=book.zone, links=links).message
+    return build(routing.transition, rule, template, book.shown_queue_names, zone=book.zone, links=links).message
 
 
 def workflow_message(transition: Transition, message: Message, states: Mapping[str, str]) -> Message:

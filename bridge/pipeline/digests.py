@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from bridge.record import public_url, rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import digests, entries, silences
 from bridge.record.outbox.digests import DueDigest
+from bridge.record.polling import queues
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
         return False
     silence = silences.get(tx, due.name) if due.gate == "silence" else None
     first = [Member(**facts) for facts in digests.first(tx, n, counts, MOST_COUNTED)]
+    due = replace(due, label=_with_queue_name(tx, due.label, book))
     digest = Digest(**asdict(due), counts=counts, first=first, origin=digests.origin(tx, n))
     over = [] if silence else _ended_silences(tx, due, book, now)
     note = " ".join(f"{ended} is over." for ended in over) or None
@@ -70,6 +73,16 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     facts = {"delivery": new.id, "gate": due.gate, "of": due.name, "messages": sum(counts.values())}
     logger.info("digest", extra=facts)
     return True
+
+
+def _with_queue_name(tx: Connection, label: str | None, book: Rulebook) -> str | None:
+    """Return what the messages of a digest have in common, with CI's name of a queue that has no alias."""
+    values = json.loads(label) if label else []
+    ids = {value for field, value in values if field == "queue" and value} - {*book.queue_names.values()}
+    if not ids:
+        return label
+    names = queues.names(tx, ids)
+    return json.dumps([[f, names.get(v, v) if f == "queue" else v] for f, v in values], ensure_ascii=False)
 
 
 def _ended_silences(tx: Connection, due: DueDigest, book: Rulebook, now: datetime) -> list[Silence]:

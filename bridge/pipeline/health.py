@@ -15,6 +15,7 @@ from enum import IntEnum
 from bridge.decide.changes.clocks import clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
+from bridge.record.polling.queues import PausedQueue
 from bridge.record.queries.gauges import State, Trouble
 from bridge.record.queries.lists import Facts
 from bridge.record.rulesets import ALIVE, RulesState
@@ -273,6 +274,17 @@ def _jobs(unread: Mapping[str, int]) -> Iterator[HealthWarning]:
 
 def _for_everybody(check: str, what: str, level: Level = Level.ODD) -> HealthWarning:
     return HealthWarning(check=check, level=level, kind=what, short=what)
+
+
+def watched(paused: Iterable[PausedQueue], book: Rulebook) -> list[PausedQueue]:
+    """Return those of the queues whose jobs a watch may have."""
+    return [queue for queue in paused if any(has_queue(watch, queue) for watch in book.watches)]
+
+
+def has_queue(watch: Watch, queue: PausedQueue) -> bool:
+    """Tell whether a watch may have jobs of this queue: it polls all of its bucket's, or this one."""
+    polled = {stream.queue for stream in watch.streams}
+    return watch.place.bucket == queue.bucket and (None in polled or queue.id in polled)
 
 
 def public(warnings: Iterable[HealthWarning]) -> str:

@@ -19,7 +19,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.templates.functions import variables
 from bridge.decide.text.times import iso
 from bridge.model import Attempt, Breaker, Delivery, NewDelivery, Notifier, Rejected, Sent, Watch
-from bridge.pipeline.route import current_gates
+from bridge.pipeline.route import current_gates, with_queue_names
 from bridge.record import public_url
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
@@ -233,7 +233,8 @@ def _for_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetim
     transition = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", message.sequence or 0)
     own, hold = PerNotifier(), None
     if transition:  # else it is a digest, or long ago
-        names = variables(transition, rule, book.queue_names, zone=book.zone, links=public_url.links(tx))
+        queue_names = with_queue_names(tx, book, [transition]).shown_queue_names
+        names = variables(transition, rule, queue_names, zone=book.zone, links=public_url.links(tx))
         own = per_notifier(fallback, names)
         hold = current_gates(tx, book, now).quiet(book.matcher.facts(transition), rule, fallback.name)
     if fallback.is_for_people:

@@ -24,6 +24,7 @@ from bridge.decide.text.times import iso
 from bridge.decide.text.values import ident, listing, suggest
 from bridge.decide.whatif.replay import PastMessage, Preview
 from bridge.model import Silence, Transition
+from bridge.pipeline.route import with_queue_names
 from bridge.record import actions, public_url, rulesets
 from bridge.record.actions import Action
 from bridge.record.database import Database, ms
@@ -166,8 +167,8 @@ class Operations:
         _require("notifier", notifier, book.notifiers)
         with self.db.write() as tx:
             transition = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
-            links = public_url.links(tx)
-            delivery, fault = manual_delivery(transition, book, book.notifiers[notifier], self.who, links=links)
+            links, named = public_url.links(tx), with_queue_names(tx, book, [transition])
+            delivery, fault = manual_delivery(transition, named, book.notifiers[notifier], self.who, links=links)
             if stored := entries.stored_id(tx, delivery.message):  # by an older version, which made other ids
                 message = replace(delivery.message, id=stored)
                 delivery = replace(delivery, message=message, id=delivery_id(stored, notifier))

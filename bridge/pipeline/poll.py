@@ -13,7 +13,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,7 @@ from bridge.model import (
     UnfinishedJob,
     Watch,
 )
+from bridge.pipeline import queues
 from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, ms
@@ -437,6 +438,13 @@ class Poller:
         After `within`, or when another watch of the bucket is due, lists that go on are left for the next poll, which
         is then due at once; until then this worker keeps the bucket.
         """
+        result = self._poll_once(watch, book, within)
+        if result and not result.error and not result.behind:
+            with suppress(leases.LeaseLost, Halted):
+                queues.refresh(self.db, self.source, watch.place, worker=self.worker, clock=self.clock)
+        return result
+
+    def _poll_once(self, watch: Watch, book: Rulebook, within: timedelta | None) -> PollResult | None:
         until_s = None if within is None else self.monotonic() + within.total_seconds()
         try:
             with ExitStack() as unless_ended:

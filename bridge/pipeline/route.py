@@ -21,7 +21,7 @@ from bridge.model import DONE, GONE, Alarm, Content, Message, Transition, Watch
 from bridge.record import counters, public_url, rulesets
 from bridge.record.counters import Count, timed
 from bridge.record.outbox import entries, roots, silences
-from bridge.record.polling import snapshots, time_in_state
+from bridge.record.polling import queues, snapshots, time_in_state
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,19 @@ def current_gates(tx: Connection, book: Rulebook, now: datetime) -> Gates:
     return Gates(mutes=book.mutes, silences=silences.recent(tx, now=now), zone=book.zone, now=now)
 
 
+def with_queue_names(tx: Connection, book: Rulebook, transitions: Iterable[Transition]) -> Rulebook:
+    """Return the rules with CI's names of these jobs' queues, where they have no alias: for messages."""
+    unnamed = {transition.job.queue or "" for transition in transitions} - book.queue_names.keys() - {""}
+    return replace(book, ci_queue_names=queues.names(tx, unnamed)) if unnamed else book
+
+
 def route_all(
     tx: Connection, book: Rulebook, transitions: Sequence[Transition], now: datetime
 ) -> Sequence[RoutingResult]:
     """Store transitions and their deliveries."""
     if not transitions:
         return ()
+    book = with_queue_names(tx, book, transitions)
     gates = current_gates(tx, book, now)
     fired = time_in_state.ended_by(tx, transitions) if book.matcher.levels else {}
     links = public_url.links(tx)
@@ -87,6 +94,7 @@ def route_overdue_jobs(
         began_before=as_of - min(level.after for level in levels),
         gone_after=as_of - GONE_FOR - max(gone) if gone else None,
     )
+    book = replace(book, ci_queue_names=queues.names(tx))
     gates, links = current_gates(tx, book, now), public_url.links(tx)
     routings: list[RoutingResult] = []
     for began, alarms, stream in found:

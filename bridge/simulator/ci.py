@@ -8,7 +8,7 @@ import itertools
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
@@ -219,6 +219,26 @@ def jobs_xml(
     return b"<Response>%s</Response>" % inside if inside else b"<Response />"
 
 
+def queues_xml(queues: Sequence[tuple[str, tuple[str, str]]], *, total: int, page: int, size: int) -> bytes:
+    """Return the answer to a request for queues: (id, (name, state)) each."""
+    counts = {"TotalCount": total, "PageNumber": page, "PageSize": size}
+    head = [_element(name, str(count)) for name, count in counts.items()]
+    found = [
+        _element(
+            "QueueList",
+            _element("QueueId", queue),
+            _element("Name", name),
+            _element("State", state),
+            _element("NotifyConfig", _element("State", "Off")),
+            _element("MaxSize", "10000"),
+            _element("MaxConcurrent", "10"),
+            _element("Category", "Transcoding"),
+        )
+        for queue, (name, state) in queues
+    ]
+    return _text(_element("Response", *head, *found))
+
+
 def error_xml(error: CiError, *, request_id: str) -> bytes:
     """Return the documented error body: CI's has no Resource, unlike COS's."""
     body = _element(
@@ -332,8 +352,8 @@ DEMO_SECRET_KEY = "demokey00000000000000000000000000"  # noqa: S105 - likewise
 class CiSimulator(JobStore, WebServer):
     """The CI API of every bucket over HTTP; the Host header names the bucket.
 
-    `page_size_cap` makes pages smaller than requested, `skew_s` shifts the server's clock, and `fault` may answer
-    first. All of these may be changed while it runs.
+    `page_size_cap` makes pages smaller than requested, `skew_s` shifts the server's clock, `queues` has name and state
+    of queues by id, and `fault` may answer first. All of these may be changed while it runs.
     """
 
     def __init__(
@@ -354,6 +374,7 @@ class CiSimulator(JobStore, WebServer):
         self.buckets = buckets
         self.page_size_cap = page_size_cap
         self.skew_s = skew_s
+        self.queues: dict[str, tuple[str, str]] = {}
         self._request_numbers = itertools.count(1)
 
     def now(self) -> float:
@@ -386,6 +407,8 @@ class CiSimulator(JobStore, WebServer):
                 return self._list(bucket, region, dict(request.query), record=record)
             case "GET", ["jobs", ids]:
                 return self._describe(bucket, region, ids.split(","), record=record)
+            case "GET", ["queue"]:
+                return self._queues(dict(request.query))
         raise CiError("MethodNotAllowed")
 
     def _list(self, bucket: str, region: str, params: Mapping[str, str], *, record: bool) -> bytes:
@@ -407,3 +430,11 @@ class CiSimulator(JobStore, WebServer):
             raise CiError("InvalidArgument", name="jobIds")
         jobs, missing = self.describe(bucket, ids, record=record)
         return jobs_xml(jobs, region=region, missing=missing)
+
+    def _queues(self, params: Mapping[str, str]) -> bytes:
+        for name in params:
+            if name not in ("queueIds", "state", "category", "pageNumber", "pageSize"):
+                raise CiError("InvalidArgument", name=name)
+        page, size = int(params.get("pageNumber", 1)), int(params.get("pageSize", _SIZE))
+        found = sorted(self.queues.items())
+        return queues_xml(found[(page - 1) * size : page * size], total=len(found), page=page, size=size)

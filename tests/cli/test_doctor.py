@@ -16,12 +16,13 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.send.client import HttpClient
 from bridge.send.integration import check_address
 from bridge.simulator.slack import ALL_SCOPES, DEMO_TOKEN, HISTORY_SCOPES
+from bridge.simulator.web import Answer
 from bridge.wiring.parts import share_public_url
 from tests.support.nouns import a_rulebook
 from tests.support.proxies import Proxy
 from tests.support.receivers import Receiver, answering
 from tests.support.rules_texts import RULE, WATCH
-from tests.support.stage import Stage
+from tests.support.stage import RULES, Stage
 
 PASSWORD = "hush-hush"
 
@@ -129,3 +130,16 @@ def test_doctor_says_of_each_channel_whether_the_app_may_post_there(stage: Stage
     assert (
         "warn  notifier ops: the app is in channel C024BE91L (#media-ops), but it has not the scope" in passing.stdout
     )
+
+
+def test_doctor_says_once_for_a_bucket_that_its_queues_have_no_names(stage: Stage) -> None:
+    second = '[[watch]]\nname = "again"\nbucket = "media-1250000000"\nregion = "ap-chongqing"\ntags = ["Transcode"]\n'
+    stage.rules_file.write_text(RULES + second)
+    stage.ci.queues = {"p1": ("queue-1", "Active"), "p2": ("queue-2", "Paused")}
+    assert "warn  queues of media-1250000000: 2 queues; paused in CI: queue-2\n" in stage.command("doctor").stdout
+    denied = b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
+    stage.ci.fault = lambda request: Answer(status=403, body=denied) if request.path == "/queue" else None
+    said = stage.command("doctor")
+    assert said.exit_code == 0
+    assert said.stdout.count("warn  queues of media-1250000000: their names are not known: ") == 1
+    assert "grant ci:DescribeMediaQueues on the bucket to these keys" in said.stdout

@@ -172,6 +172,17 @@ def test_a_wrong_question_is_an_invalid_argument(params):
         assert get(ci, "/jobs", params=params).refusal == (400, "InvalidArgument")
 
 
+def test_queues_have_names_and_states_and_come_in_pages():
+    with simulated() as ci:
+        assert get(ci, "/queue").xml.findtext("TotalCount") == "0"
+        ci.queues = {f"p{number}": (f"queue-{number}", "Active") for number in range(3)} | {"p9": ("nine", "Paused")}
+        page = get(ci, "/queue", params={"category": "CateAll", "pageNumber": "2", "pageSize": "3"})
+        assert get(ci, "/queue", params={"page": "2"}).refusal == (400, "InvalidArgument")
+    assert page.xml.findtext("TotalCount") == "4"
+    (queue,) = page.xml.findall("QueueList")
+    assert [queue.findtext(tag) for tag in ("QueueId", "Name", "State")] == ["p9", "nine", "Paused"]
+
+
 def test_other_requests_are_refused_by_their_codes():
     with simulated(buckets={"other-1250000000"}) as ci:
         assert jobs(ci).refusal == (404, "NoSuchBucket")

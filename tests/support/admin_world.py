@@ -15,13 +15,13 @@ from bridge.admin import create_app
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import FAILED, NEW, Attempt, Job, JobProblem, Outcome, Rejected, Sent, Silence, Transition
+from bridge.model import FAILED, NEW, Attempt, Job, JobProblem, Outcome, Queue, Rejected, Sent, Silence, Transition
 from bridge.pipeline.route import route_all
 from bridge.record import rulesets
 from bridge.record.database import Database
 from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
-from bridge.record.polling import leases, problems, snapshots
+from bridge.record.polling import leases, problems, queues, snapshots
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Facts, Filter
 from tests.support.nouns import NOON, SECRET, a_job
@@ -113,6 +113,10 @@ class World:
     def cannot_read(self, *found: JobProblem, read: Sequence[str] = ()) -> None:
         with self.db.write() as tx:
             problems.record(tx, BUCKET, "s1", read, found, now=self.now)
+
+    def has_queues(self, *found: Queue) -> None:
+        with self.db.write() as tx:
+            queues.save(tx, BUCKET, found, now=self.now)
 
     def app(self, admin: str | None = ADMIN, read: str | None = READ) -> Flask:
         app = create_app(

@@ -14,7 +14,7 @@ from sqlalchemy import event, text
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import Attempt, Delivery, Description, Job, Outcome, Page, Place, RootEdit, Sent, Stream, Watch
+from bridge.model import Attempt, Delivery, Description, Job, Outcome, Page, Place, Queue, RootEdit, Sent, Stream, Watch
 from bridge.record.database import Database
 from tests.conftest import Opener, PostgresServer
 from tests.support.nouns import BUCKET, Clock
@@ -85,6 +85,14 @@ class FakeCi:
     described: list[tuple[str, ...]] = field(default_factory=list)
     pages: dict[str, list[Page]] = field(default_factory=dict)  # by tag: given out first, whatever there is
     jobs: dict[str, Job] = field(default_factory=dict)
+    queues_known: tuple[Queue, ...] = ()
+    queues_asked: int = 0
+
+    def queues(self, _: Place) -> tuple[Queue, ...]:
+        self.queues_asked += 1
+        if "queues" in self.refuses:
+            raise self.refuses["queues"]
+        return self.queues_known
 
     def has(self, *jobs: Job) -> None:
         self.jobs |= {job.id: job for job in jobs}

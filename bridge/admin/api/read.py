@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flask import g, request
@@ -20,7 +20,7 @@ from bridge.pipeline.operations import silence_facts
 from bridge.pipeline.stats import stats as read_stats
 from bridge.record import counters, rulesets
 from bridge.record.outbox import silences
-from bridge.record.polling import problems
+from bridge.record.polling import problems, queues
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Cursor, Facts
 from bridge.record.schema import DELIVERY_STATES
@@ -63,7 +63,7 @@ class ReadApi(Endpoints):
 
     def jobs(self) -> ResponseReturnValue:
         found, cursor = self._page(lists.find_jobs, _OF_JOBS)
-        names = self.parts.book().queue_names
+        names = self._queue_names()
         return answer(jobs.Jobs(items=[jobs.Job.of(job, names) for job in found], cursor=cursor))
 
     def transitions(self) -> ResponseReturnValue:
@@ -93,7 +93,7 @@ class ReadApi(Endpoints):
         if len(found) > 1:
             buckets = ", ".join(job["bucket"] for job in found)
             raise Problem(409, f'several buckets have a job "{job_id}"; add ?bucket= with one of: {buckets}')
-        return answer(jobs.JobDetail.of(found[0], self.parts.book().queue_names))
+        return answer(jobs.JobDetail.of(found[0], self._queue_names()))
 
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
@@ -117,7 +117,7 @@ class ReadApi(Endpoints):
         asked = {"span": "24h", **query.parameters(request, _OF_STATS)}
         with self.parts.db.read() as tx:
             figures = read_stats(tx, now=self.parts.clock(), **asked)
-        return answer(stats.Stats.of(figures, self.parts.book().queue_names))
+        return answer(stats.Stats.of(figures, self._queue_names()))
 
     # --- from the rules ----------------------------------------------------------------------------------------
 
@@ -134,12 +134,19 @@ class ReadApi(Endpoints):
         return answer(rulebook.Rules(items=found, cursor=cursor, sha=rules.sha, fault=fault, warnings=warnings))
 
     def watches(self) -> ResponseReturnValue:
-        items, cursor = _slice(rulebook.Watch.all(self.parts.book(), self._rows(gauges.read_watches)))
+        with self.parts.db.read() as tx:
+            rows, names = gauges.read_watches(tx), self.parts.queue_names(tx)
+            paused = queues.paused(tx, now=self.parts.clock())
+        items, cursor = _slice(rulebook.Watch.all(self.parts.book(), rows, names, paused))
         return answer(rulebook.Watches(items=items, cursor=cursor))
 
     def notifiers(self) -> ResponseReturnValue:
         items, cursor = _slice(rulebook.Notifier.all(self.parts.book(), self._rows(gauges.read_notifiers)))
         return answer(rulebook.Notifiers(items=items, cursor=cursor))
+
+    def _queue_names(self) -> Mapping[str, str]:
+        with self.parts.db.read() as tx:
+            return self.parts.queue_names(tx)
 
     def _rows(self, ask: Callable[[Connection], list[Facts]]) -> list[Facts]:
         with self.parts.db.read() as tx:

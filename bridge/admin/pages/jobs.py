@@ -39,16 +39,17 @@ class JobPages(Pages):
         asked = asked_for(_FIELDS, self.parts.clock())
         with self.parts.db.read() as tx:
             found = lists.find_jobs(tx, asked.which, cursor=asked.cursor, limit=ROWS)
+            queue_names = self.parts.queue_names(tx)
         tags = dict.fromkeys(stream.tag for watch in book.watches for stream in watch.streams)
         fields = (
             ("job", "Job id", None),
             ("state", "State", [(word, word) for word in (*STATES, "gone")]),
             ("tag", "Tag", [(tag, tag) for tag in tags]),
-            ("queue", "Queue", list(book.queue_names.items()) or None),
+            ("queue", "Queue", list(queue_names.items()) or None),
             ("since", "Created since", None),
             ("until", "Created before", None),
         )
-        jobs = [Job.of(job, book.queue_names) for job in found.items]
+        jobs = [Job.of(job, queue_names) for job in found.items]
         return show("jobs.html", asked=asked, jobs=jobs, cursor=found.cursor, fields=fields)
 
     def job(self, job_id: str) -> ResponseReturnValue:
@@ -61,7 +62,7 @@ class JobPages(Pages):
             if len(found) > 1:
                 return show("job_choice.html", job_id=job_id, found=found)
             unread = problems.of_job(tx, found[0]["bucket"], job_id)
-            job = JobDetail.of(found[0] | {"problems": unread}, book.queue_names)
+            job = JobDetail.of(found[0] | {"problems": unread}, self.parts.queue_names(tx))
             attempts = lists.attempts_of(tx, [delivery.id for delivery in job.deliveries[-_MAX_OF_EACH:]])
             explanations, note = explained(tx, found[0], book, now=now)
         events = timeline(job, attempts)

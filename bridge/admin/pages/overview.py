@@ -20,6 +20,7 @@ from bridge.admin.parts import Parts
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.display import visible
 from bridge.pipeline import stats
+from bridge.pipeline.health import watched
 from bridge.pipeline.stats import SPANS, Moved, Movement
 from bridge.record.outbox import silences
 from bridge.record.queries import lists
@@ -48,7 +49,8 @@ class Overview(Pages):
         span = span if span in SPANS else _USUAL_SPAN
         book, now = self.parts.book(), self.parts.clock()
         with self.parts.db.read() as tx:
-            drawn = self._drawn(tx, span, book, now)
+            queue_names = self.parts.queue_names(tx)
+            drawn = self._drawn(tx, span, book, queue_names, now)
             feed = lists.find_transitions(tx, Filter(), limit=_FEED).items
             caused = lists.caused_by(tx, feed)
             inputs = lists.inputs_of(tx, feed)
@@ -70,14 +72,17 @@ class Overview(Pages):
             drawn=drawn,
             chart_class=chart_class,
             feed=[(step, caused.get((step["bucket"], step["job"], step["sequence"]), ())) for step in feed],
-            queue_names=book.queue_names,
+            queue_names=queue_names,
+            paused_queues=watched(state.paused_queues, book),
         )
 
-    def _drawn(self, tx: Connection, span: str, book: Rulebook, now: datetime) -> _Drawn:
+    def _drawn(
+        self, tx: Connection, span: str, book: Rulebook, queue_names: Mapping[str, str], now: datetime
+    ) -> _Drawn:
         """Return the charts of a span; drawing is half the work of a refresh, so they are up to 15 s old."""
         known = self._charts.get(span)
         if known is None or known.sha != book.sha or not timedelta() <= now - known.at < _DRAWN_EVERY:
-            known = self._charts[span] = _draw(stats.moved(tx, span, now), book, now)
+            known = self._charts[span] = _draw(stats.moved(tx, span, now), book.sha, queue_names, now)
         return known
 
 
@@ -95,15 +100,15 @@ class _Drawn:
     words: Sequence[str]
 
 
-def _draw(moved: Movement, book: Rulebook, now: datetime) -> _Drawn:
+def _draw(moved: Movement, sha: str, queue_names: Mapping[str, str], now: datetime) -> _Drawn:
     return _Drawn(
         at=now,
-        sha=book.sha,
+        sha=sha,
         failed=_sum(moved.transitions, "Failed"),
         ended=_sum(moved.transitions, "Success"),
         unfinished=_chart(_unfinished(moved), moved, "Unfinished jobs at the end of each span"),
         by_tag=_charts(moved, lambda moved: moved.tag or "no tag"),
-        by_queue=_charts(moved, lambda moved: book.queue_names.get(moved.queue) or moved.queue or "no queue"),
+        by_queue=_charts(moved, lambda moved: queue_names.get(moved.queue) or moved.queue or "no queue"),
         words=_words(moved),
     )
 

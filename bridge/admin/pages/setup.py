@@ -34,8 +34,9 @@ class WatchPages(Pages):
     def watches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
             state, health = read_health(self.parts, tx)
+            queue_names = self.parts.queue_names(tx)
         by_watch = health.of("polls").by_name()
-        watches = rulebook.Watch.all(self.parts.book(), state.watches)
+        watches = rulebook.Watch.all(self.parts.book(), state.watches, queue_names, state.paused_queues)
         rows = [(watch, _of_watch(watch, by_watch[watch.name]), _clock_warning(watch)) for watch in watches]
         return show("watches.html", watches=rows)
 

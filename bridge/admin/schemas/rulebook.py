@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Self
 
@@ -13,14 +13,16 @@ from bridge.admin.schemas import Cursor, JsonObject, Moment, Request
 from bridge.decide.rules import matching
 from bridge.decide.rules.matching import Condition, PresenceCondition, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.pipeline.health import has_queue
 from bridge.record.codec import iso
 from bridge.record.database import ms
+from bridge.record.polling.queues import PausedQueue
 from bridge.send.registry import integration_of
 
 
 class Queue(BaseModel):
     id: str
-    name: str | None = Field(description="its alias in rules.toml")
+    name: str | None = Field(description="its alias in rules.toml, else its name in CI, if that is known")
 
 
 class Watch(BaseModel):
@@ -44,19 +46,28 @@ class Watch(BaseModel):
     calls: int = Field(0, description="of the last poll")
     jobs: int = Field(0, description="of the last poll")
     behind: list[str] = Field([], description="tags whose list is long and continues in the next poll")
+    paused_queues: list[Queue] = Field([], description="queues that it may have jobs of, and that are paused in CI")
     clock_ahead_seconds: float | None = Field(
         None, description="how far CI's clock was ahead of ours in the last poll; null: unknown"
     )
 
     @classmethod
-    def all(cls, book: Rulebook, rows: Iterable[JsonObject]) -> list[Self]:
+    def all(
+        cls,
+        book: Rulebook,
+        rows: Iterable[JsonObject],
+        queue_names: Mapping[str, str],
+        paused: Sequence[PausedQueue] = (),
+    ) -> list[Self]:
         """Return the watches of the rules, then those that only the record still knows."""
         recorded = {row["name"]: row for row in rows}
-        named = [cls.of(watch, book.queue_names, recorded.pop(watch.name, {})) for watch in book.watches]
+        named = [cls.of(watch, queue_names, paused, recorded.pop(watch.name, {})) for watch in book.watches]
         return named + [cls(**row, in_rules=False) for row in recorded.values()]
 
     @classmethod
-    def of(cls, watch: model.Watch, queue_names: Mapping[str, str], row: JsonObject) -> Self:
+    def of(
+        cls, watch: model.Watch, queue_names: Mapping[str, str], paused: Sequence[PausedQueue], row: JsonObject
+    ) -> Self:
         queues = dict.fromkeys(stream.queue for stream in watch.streams if stream.queue)
         facts = {
             "name": watch.name,
@@ -65,6 +76,9 @@ class Watch(BaseModel):
             "region": watch.place.region,
             "tags": list(dict.fromkeys(stream.tag for stream in watch.streams)),
             "queues": [{"id": queue, "name": queue_names.get(queue)} for queue in queues],
+            "paused_queues": [
+                {"id": queue.id, "name": queue_names.get(queue.id)} for queue in paused if has_queue(watch, queue)
+            ],
             "credentials": watch.place.credentials,
             "every_seconds": watch.every.total_seconds(),
             "lookback_seconds": watch.lookback.total_seconds(),

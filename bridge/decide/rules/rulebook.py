@@ -74,6 +74,12 @@ class Rulebook(Ruleset):
     text: str = field(repr=False)  # what it was read from: it may hold secrets
     warnings: tuple[Fault, ...] = ()
     credentials: Mapping[str, KeySource] = field(default_factory=dict)  # those that watches name
+    ci_queue_names: Mapping[str, str] = field(default_factory=dict)  # not of rules.toml: what CI calls queues, by id
+
+    @property
+    def shown_queue_names(self) -> Mapping[str, str]:
+        """The names of queues in messages, by id: an alias comes before CI's name, and only an alias matches."""
+        return {**self.ci_queue_names, **self.queue_names}
 
     @property
     def updating(self) -> dict[str, Notifier]:

@@ -15,7 +15,8 @@ from bridge.record.codec import Facts, iso
 from bridge.record.database import at, ms
 from bridge.record.outbox import roots
 from bridge.record.outbox.digests import IS_OPEN, waiting
-from bridge.record.polling import problems
+from bridge.record.polling import problems, queues
+from bridge.record.polling.queues import PausedQueue
 from bridge.record.rulesets import RulesState
 from bridge.record.schema import (
     DEAD,
@@ -137,6 +138,7 @@ class State:
     rules: RulesState
     unread: Mapping[str, int]  # jobs that cannot be read
     troubles: Mapping[str, Trouble]  # by notifier
+    paused_queues: Sequence[PausedQueue] = ()
 
 
 def state(tx: Connection, *, now: datetime) -> State:
@@ -148,6 +150,7 @@ def state(tx: Connection, *, now: datetime) -> State:
         rules=rulesets.state(tx, now=now),
         unread=problems.counts(tx),
         troubles=_troubles(tx, found, now),
+        paused_queues=queues.paused(tx, now=now),
     )
 
 
