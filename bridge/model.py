@@ -158,6 +158,13 @@ class Stream:
         mine_theirs = zip(self._narrowings, other._narrowings, strict=True)
         return same and all(mine in (None, theirs) for mine, theirs in mine_theirs)
 
+    def shows(self, job: Job) -> bool:
+        """Return whether the list of this stream is known to contain a job; of its queue's type CI says nothing."""
+        same = (self.place.bucket, self.tag) == (job.bucket, job.tag)
+        pairs = ((self.queue, job.queue), (self.workflow, job.workflow), (self.input, job.input))
+        is_of_type = self.queue_type is None or self.queue is not None  # the queue counts where both are asked for
+        return same and is_of_type and all(mine in (None, theirs) for mine, theirs in pairs)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:

@@ -42,6 +42,7 @@ _EPHEMERAL_IF_NEW = {
     **dict.fromkeys(("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL"), "Cloud Run"),
     "KUBERNETES_SERVICE_HOST": "Kubernetes",
 }
+_MOST_CALLBACK_TOKENS = 2
 _VOLUME = "RAILWAY_VOLUME_MOUNT_PATH"
 # Variables in which a platform says where it serves this application. Pages read 2026-11-30:
 # render.com/docs/environment-variables (web services only) · docs.railway.com/reference/variables ·
@@ -156,6 +157,18 @@ class Settings(BaseModel):
     def _base(cls, value: str | None) -> str | None:
         return value and _base_url(value)
 
+    @field_validator("callback_token")
+    @classmethod
+    def _parts_of_a_path(cls, value: SecretStr | None) -> SecretStr | None:
+        tokens = _tokens(value)
+        if value and not tokens:
+            raise ValueError("it has no token, but commas alone")
+        if not all(re.fullmatch(r"[\w.~-]+", token, re.ASCII) for token in tokens):
+            raise ValueError("it is part of an address: use letters, digits and - . _ ~ only")
+        if len(tokens) > _MOST_CALLBACK_TOKENS:
+            raise ValueError(f"it has {len(tokens)} tokens: write the new one and the old one, with a comma between")
+        return value
+
     @field_validator("egress_proxy")
     @classmethod
     def _proxy(cls, value: str | None) -> str | None:
@@ -210,12 +223,21 @@ class Settings(BaseModel):
         )
 
     @property
+    def callback_tokens(self) -> tuple[str, ...]:
+        """The tokens of which each lets callbacks of CI in: two while they are rotated."""
+        return _tokens(self.callback_token)
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, to be masked in the log and in the record."""
-        tokens = (self.secret_key, self.security_token, self.admin_token, self.read_token, self.callback_token)
+        tokens = (self.secret_key, self.security_token, self.admin_token, self.read_token)
         urls = filter(None, (self.database_url, self.egress_proxy, self.http_proxy, self.https_proxy))
         passwords = (password for url in urls for password in _passwords(url))
-        return (*(token.get_secret_value() for token in tokens if token), *passwords)
+        return (*(token.get_secret_value() for token in tokens if token), *self.callback_tokens, *passwords)
+
+
+def _tokens(value: SecretStr | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(re.findall(r"[^\s,]+", value.get_secret_value()))) if value else ()
 
 
 def _passwords(url: str) -> Iterator[str]:

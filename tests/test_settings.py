@@ -44,6 +44,27 @@ def test_invisible_characters_around_a_value_are_ignored(written: str) -> None:
     assert read({name: written.format(value) for name, value in RIGHT.items()}) == read(RIGHT)
 
 
+@pytest.mark.parametrize("written", ["new,old", "new, old", "new old", ",new,,old,", "new,old,new"])
+def test_two_tokens_for_callbacks_may_be_set_and_both_are_secret(written: str) -> None:
+    settings = read({"BRIDGE_CALLBACK_TOKEN": written})
+
+    assert settings.callback_tokens == ("new", "old")
+    assert {"new", "old"} <= set(settings.secrets)
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("a,b,c", "it has 3 tokens"), ("a/b", "part of an address"), ("a%20b", "part of an address"),
+        ("schlüssel", "part of an address"), ("a?b", "part of an address"), (",", "it has no token"),
+    ],
+)  # fmt: skip
+def test_a_token_for_callbacks_that_cannot_be_part_of_an_address_is_refused(written: str, why: str) -> None:
+    with pytest.raises(SettingsRefused, match=why) as refused:
+        read({"BRIDGE_CALLBACK_TOKEN": written})
+    assert len(written) == 1 or written not in str(refused.value)
+
+
 @pytest.mark.parametrize("nothing", NOTHING)
 def test_a_value_of_invisible_characters_counts_as_not_set(nothing: str) -> None:
     assert read(dict.fromkeys([*RIGHT, "BRIDGE_RULES_TOML", "DYNO", "RENDER"], nothing)) == Settings()

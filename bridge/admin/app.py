@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 
@@ -19,6 +19,7 @@ from bridge.admin.api.read import ReadApi
 from bridge.admin.api.rules import RulesApi
 from bridge.admin.auth_throttle import Failures
 from bridge.admin.health import HealthApi
+from bridge.admin.hooks import HooksApi
 from bridge.admin.http import problems
 from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import Route
@@ -52,6 +53,7 @@ def create_app(
     environ: Mapping[str, str],
     rules_fault: Callable[[], str | None] = lambda: None,
     rules_note: Callable[[], str | None] = lambda: None,
+    callback_tokens: Sequence[str] = (),
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Flask:
     """Return the WSGI application. It starts nothing: no thread, no worker."""
@@ -65,7 +67,7 @@ def create_app(
     app.config.update(MAX_CONTENT_LENGTH=problems.LARGEST_BODY + 1, PROPAGATE_EXCEPTIONS=False)
     app.url_map.merge_slashes = False  # a name may have two; and nobody is redirected anywhere
     problems.register(app)
-    routes = _routes(parts)
+    routes = _routes(parts, HooksApi(parts, callback_tokens, Failures(monotonic)))
     for route in routes:
         app.add_url_rule(route.path, route.name, route.view, methods=[route.method])
     public = frozenset(route.name for route in routes if route.public)
@@ -77,7 +79,7 @@ def create_app(
     return app
 
 
-def _routes(parts: Parts) -> list[Route]:
+def _routes(parts: Parts, hooks: HooksApi) -> list[Route]:
     """Return all endpoints, and the one that describes the others."""
 
     @cache
@@ -92,6 +94,7 @@ def _routes(parts: Parts) -> list[Route]:
     routes = [
         Route(path="/openapi.json", view=described, name="openapi", summary="this description"),
         *(route for part in _APIS for route in part(parts).routes()),
+        *hooks.routes(),
     ]
     return routes
 

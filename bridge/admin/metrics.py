@@ -27,6 +27,7 @@ from bridge.collect.errors import Kind
 from bridge.decide.routing import own_template
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Gate, Reason
+from bridge.pipeline.callbacks import Answered, Named, Outcome
 from bridge.record import rulesets
 from bridge.record.counters import BOUNDS, MOST_KEPT, OTHER, Labels, Total, totals
 from bridge.record.outbox.results import ATTEMPT_LABELS
@@ -36,8 +37,8 @@ from bridge.send.registry import integration_of
 Row = Mapping[str, Any]
 
 COUNTED = (
-    "attempt", "delivery", "detection", "job_duration", "job_problem", "job_wait", "match", "poll", "retry_after",
-    "rules", "suppressed", "template_error", "transition", "unmatched",
+    "attempt", "callback", "callback_job", "delivery", "detection", "hint", "job_duration", "job_problem", "job_wait",
+    "match", "poll", "retry_after", "rules", "suppressed", "template_error", "transition", "unmatched",
 )  # fmt: skip
 
 
@@ -126,6 +127,8 @@ class Scrape(Collector):
         yield each("poll_interval_seconds", "How often it is to be polled.", every)
         failures = {row["name"]: row["failures"] for row in rows}
         yield each("watch_failures", "Failed polls since the last complete one.", failures)
+        callbacks = {row["name"]: _seconds(row["callback_at"]) for row in rows if row["callback_at"]}
+        yield each("callback_last_timestamp_seconds", "When CI's last callback about its bucket came.", callbacks)
         ahead = {row["name"]: row["clock_ahead_seconds"] for row in rows if row["clock_ahead_seconds"] is not None}
         yield each("watch_clock_ahead_seconds", "How far CI's clock was ahead of ours in the last poll.", ahead)
         yield each("watch_paused", "1: paused manually.", {row["name"]: row["paused"] for row in rows})
@@ -219,6 +222,16 @@ def _of_source(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
     yield counter("job_problems", unread, ("kind", "field"), by_metric["job_problem"], known)
     delay = "From when CI says that a job changed until that was seen."
     yield histogram("detection", "detection_delay_seconds", delay, (), by_metric["detection"], _ALL)
+    yield from _of_callbacks(by_metric)
+
+
+def _of_callbacks(by_metric: _ByMetric) -> Iterator[Metric]:
+    came = "Callbacks of CI, by what became of them."
+    yield counter("callbacks", came, ("outcome",), by_metric["callback"], product(get_args(Outcome)))
+    named = "Jobs that callbacks named: waiting to be asked for, or why not."
+    yield counter("callback_jobs", named, ("outcome",), by_metric["callback_job"], product(get_args(Named)))
+    asked = "Jobs that CI was asked for as callbacks named them, by its answer."
+    yield counter("callback_answers", asked, ("outcome",), by_metric["hint"], product(get_args(Answered)))
 
 
 def _of_rules(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ from bridge.cli.common import Facts, count_of, fail
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.send.slack.blocks import read
+from bridge.simulator.callbacks import CallbackSender, Format
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received, WebhookReceiver
@@ -37,6 +38,8 @@ from bridge.wiring.worker import Worker
 
 _SECRET = f"whsec_{b64encode(b'known to all, on 127.0.0.1 only').decode()}"
 _ADMIN_TOKEN = "demo"  # noqa: S105  (likewise)
+_CALLBACK_TOKEN = "known-to-all-on-127.0.0.1"  # noqa: S105  (likewise)
+_RUN_AT = "http://127.0.0.1:8000"  # where `run` serves the dashboard
 _JOBS = 12
 _LIMIT_S = 26.0  # the whole demo ends within half a minute
 _SEED = 8
@@ -238,7 +241,25 @@ def _example() -> Path:
 @click.option("--every", "every_s", default=4.0, show_default=True, help="Seconds between new jobs, on average.")
 @click.option("--speed", default=1.0, show_default=True, help="How many times as fast the jobs change.")
 @click.option("--seed", default=None, type=int, help="Repeat the same jobs.")
-def simulate(port: int, bucket: str, tags: tuple[str, ...], every_s: float, speed: float, seed: int | None) -> None:
+@click.option(
+    "--callbacks", type=click.Choice(["xml", "json"]), help="Post a callback to the bridge for each job that finishes."
+)
+@click.option(
+    "--callback-url",
+    default=f"{_RUN_AT}/hooks/ci/{_CALLBACK_TOKEN}",
+    show_default=True,
+    help="Where callbacks go, on this machine.",
+)
+def simulate(
+    port: int,
+    bucket: str,
+    tags: tuple[str, ...],
+    every_s: float,
+    speed: float,
+    seed: int | None,
+    callbacks: Format | None,
+    callback_url: str,
+) -> None:
     """Run a simulated CI, Slack and webhook receiver, to try the bridge without an account.
 
     CI checks signatures and pages like the real one; Slack checks tokens and keeps its documented limits; the receiver
@@ -261,15 +282,27 @@ def simulate(port: int, bucket: str, tags: tuple[str, ...], every_s: float, spee
         receiver = WebhookReceiver(port=ports[2], secrets=[_SECRET])
         for server, at in zip((ci, slack, receiver), ports, strict=True):
             _listen(stack, server, at)
+        if callbacks:
+            ci.callbacks, ci.callback_format = stack.enter_context(_callbacks_to(callback_url)).put, callbacks
         click.echo("Paste this into the terminal where the bridge is to run:")
-        for name, value in _exports(ci, slack, receiver).items():
+        exports = _exports(ci, slack, receiver) | ({"BRIDGE_CALLBACK_TOKEN": _CALLBACK_TOKEN} if callbacks else {})
+        for name, value in exports.items():
             click.echo(f"  export {name}={shlex.quote(value)}")
+        if callbacks:
+            click.echo(f"Callbacks are posted to {callback_url}")
         click.echo(f"Jobs appear in {bucket}; messages that arrive are shown here. Press Ctrl-C to stop.")
         rng = random.Random(seed)  # noqa: S311  (made-up jobs)
         messages = _Messages(slack, receiver)
         with Director(ci, random=rng, bucket=bucket, tags=tags, queues=_QUEUES, every_s=every_s, speed=speed):
             while not stop.wait(1.0):
                 messages.print_new()
+
+
+def _callbacks_to(url: str) -> CallbackSender:
+    try:
+        return CallbackSender(url)
+    except ValueError as error:
+        fail(f"ci-bridge: --callback-url: {error}")
 
 
 def _listen(stack: ExitStack, server: WebServer, port: int) -> None:
@@ -290,5 +323,5 @@ def _exports(ci: CiSimulator, slack: SlackLookAlike, receiver: WebhookReceiver) 
         "SLACK_BOT_TOKEN": DEMO_TOKEN,
         "CMS_URL": f"{receiver.url}/hooks/media",
         "CMS_SECRET": _SECRET,
-        "BRIDGE_PUBLIC_URL": "http://127.0.0.1:8000",  # where `run` serves the dashboard
+        "BRIDGE_PUBLIC_URL": _RUN_AT,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bridge import settings as settings_module
-from bridge.cli.common import contents_of, count_of, echo, echo_json, json_option, now_of
+from bridge.cli.common import Facts, contents_of, count_of, echo, echo_json, json_option, now_of
 from bridge.collect.client import TencentCi
 from bridge.collect.errors import CiError
 from bridge.decide.changes.clocks import Clocks, clock_warning
@@ -29,6 +29,8 @@ from bridge.send.registry import integration_of
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import parts
 from bridge.wiring.rules import Rules
+
+_SHORTEST_TOKEN = 20  # characters, of an address that anybody may try
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ def _record(settings: Settings, rules: Rules) -> Iterator[Check]:
     if emptied:
         yield emptied
     yield _links(settings, links)
+    yield from _callbacks(settings, rules.book, state.watches)
     sha, alive = rules.book.sha, state.rules.alive
     if alive:
         yield Check("workers", True, count_of(len(alive), "is running", "are running"))
@@ -179,6 +182,26 @@ def _credentials(settings: Settings, book: Rulebook, ci: TencentCi) -> Iterator[
         else:
             until = f", until {keys.expires_at:%Y-%m-%dT%H:%M:%SZ}" if keys.expires_at else ""
             yield Check(_name_of(name), True, f"the keys of {keys.where}{until}")
+
+
+def _callbacks(settings: Settings, book: Rulebook, rows: Sequence[Facts]) -> Iterator[Check]:
+    """Say when CI's last callback came, if the bridge takes any."""
+    if not settings.callback_tokens:
+        return
+    shortest = min(map(len, settings.callback_tokens))
+    if shortest < _SHORTEST_TOKEN:
+        advice = f"it can be guessed: use {_SHORTEST_TOKEN} or more, such as of `openssl rand -hex 16`"
+        yield Check(
+            "callbacks", None, f"a token of BRIDGE_CALLBACK_TOKEN has {count_of(shortest, 'character')}; {advice}"
+        )
+    came = {row["name"]: row["callback_at"] for row in rows if row["callback_at"]}
+    never = [watch.name for watch in book.watches if watch.name not in came]
+    if came:
+        name, at = max(came.items(), key=lambda one: one[1])
+        yield Check("callbacks", True, f'the last one came at {at}, for the watch "{name}"')
+    if never:
+        advice = "switch them on for its queues, as docs/callbacks.md shows, or leave it to the polls"
+        yield Check("callbacks", None, f"none has come for {', '.join(never)}: {advice}")
 
 
 def _watch(ci: TencentCi, watch: Watch) -> Iterator[Check]:

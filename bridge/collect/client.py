@@ -6,7 +6,6 @@ List document of 2025-09: https://cloud.tencent.com/document/product/1045/73114,
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,7 +27,7 @@ from bridge.collect.errors import (
     classify,
 )
 from bridge.collect.http import HttpSession, Proxies, Reply
-from bridge.collect.jobs_xml import AnswerReader, JobCache, read_error
+from bridge.collect.jobs_xml import ASKABLE, AnswerReader, JobCache, read_error
 from bridge.collect.queues_xml import QueueReader
 from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization
@@ -37,8 +36,6 @@ from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
 
-# A comma stands between two ids, a slash between parts of a path, and "." and ".." are no id to an HTTP client.
-_ASKABLE = re.compile(r"(?!\.*$)[\w.~:@-]+", re.ASCII)
 SIGNED_BEFORE_S, SIGNED_AFTER_S = 60, 600  # around now; short, as a signature in some log is a key
 SKEW = timedelta(seconds=30)  # a smaller difference is not why CI refuses
 PATIENCE = timedelta(seconds=5)  # the longest wait inside a call: longer ones belong to the scheduler
@@ -157,7 +154,7 @@ class TencentCi:
         """
         if not 1 <= len(ids) <= IDS_PER_CALL:
             raise ValueError(f"describe takes 1 to {IDS_PER_CALL} ids, not {len(ids)}")
-        asked = ",".join(job_id for job_id in ids if _ASKABLE.fullmatch(job_id))
+        asked = ",".join(job_id for job_id in ids if ASKABLE.fullmatch(job_id))
         if not asked:
             return Description(jobs=())
         answer, reply = self._ask(place, f"/jobs/{asked}", {}, self._reader(place))

@@ -35,6 +35,9 @@ _MOST_JOBS = 1_000  # in one reply: ten times what a page may have
 LONGEST_WORD = 200  # characters of an id, a state, a tag and the like
 LONGEST_TEXT = 4_000  # of a message, an input, an output's pattern, user data
 LONGEST_NAME = 1_000  # of the name of a file that was made
+# An id that may be part of a path: a comma stands between two ids, a slash between parts, and "." and ".." are no id to
+# an HTTP client.
+ASKABLE = re.compile(r"(?!\.*$)[\w.~:@-]+", re.ASCII)
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 _EXCERPT = 80  # of what cannot be read
 _EARLIEST, _LATEST = 2000, 2200  # years: 0001 and 1970 are how some programs write that there is no time

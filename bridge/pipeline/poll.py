@@ -409,6 +409,7 @@ class Poller:
     worker: str
     on_stored: Callable[[], None] = lambda: None
     halted: Callable[[], bool] = lambda: False
+    between_calls: Callable[[Poll], None] = lambda _: None  # what else is asked of CI meanwhile
     monotonic: Callable[[], float] = time.monotonic
     _listings: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: continue in the next poll
     _deep: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: likewise
@@ -584,6 +585,7 @@ class Poller:
     def _list_page(self, poll: Poll, listing: Listing) -> None:
         """Read and store a page of a list; or let it ask for less, where the page cannot be read."""
         self._stop_if_halted()
+        self.between_calls(poll)
         span, asked = listing.span, self.clock()
         page = Page(jobs=())
         try:
@@ -684,6 +686,7 @@ class Poller:
         Raises CiError where every other call would fail the same way.
         """
         self._stop_if_halted()
+        self.between_calls(poll)
         asked, asked_at = portions.popleft(), self.clock()
         try:
             found = self.source.describe(poll.watch.place, asked)

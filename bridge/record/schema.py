@@ -98,8 +98,10 @@ hints = Table(
     metadata,
     Column("bucket", String(100), primary_key=True),
     Column("job_id", Text, primary_key=True),
-    Column("received_at", BigInteger, nullable=False),
-    Column("ask_at", BigInteger),  # None: it was asked for
+    Column("received_at", BigInteger, nullable=False),  # the last callback that names it
+    Column("ask_at", BigInteger),  # None: it was asked for since
+    Column("asked_at", BigInteger),
+    Column("denied", Boolean, nullable=False, server_default=text("false")),  # CI had no such job, or no watch has it
     Column("times", Integer, nullable=False, server_default="1"),  # that it was named
 )
 _partial(hints, "ask", "ask_at", where="ask_at IS NOT NULL")

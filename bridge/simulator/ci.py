@@ -9,11 +9,14 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from bridge.model import FAILED, STATES, SUCCESS
+from bridge.simulator.callbacks import Format, callback_body
 from bridge.simulator.jobs import CiJob, JobStore
 from bridge.simulator.web import Answer, Request, WebServer
 
@@ -353,7 +356,8 @@ class CiSimulator(JobStore, WebServer):
     """The CI API of every bucket over HTTP; the Host header names the bucket.
 
     `page_size_cap` makes pages smaller than requested, `skew_s` shifts the server's clock, `queues` has name and state
-    of queues by id, and `fault` may answer first. All of these may be changed while it runs.
+    of queues by id, `callbacks` gets the body of a callback for each job that succeeds or fails, and `fault` may answer
+    first. All of these may be changed while it runs.
     """
 
     def __init__(
@@ -375,10 +379,22 @@ class CiSimulator(JobStore, WebServer):
         self.page_size_cap = page_size_cap
         self.skew_s = skew_s
         self.queues: dict[str, tuple[str, str]] = {}
+        self.callbacks: Callable[[bytes], object] | None = None
+        self.callback_format: Format = "xml"
         self._request_numbers = itertools.count(1)
 
     def now(self) -> float:
         return self._clock() + self.skew_s
+
+    def move(self, id: str, state: str, **details: Any) -> None:  # noqa: A002 - the noun
+        super().move(id, state, **details)
+        if self.callbacks and state in (SUCCESS, FAILED):  # for Cancel none is documented
+            self.callbacks(self.callback_of(id))
+
+    def callback_of(self, id: str, state: str | None = None) -> bytes:  # noqa: A002 - the noun
+        """Return the body of a job's callback; with `state` one that lies."""
+        job = self.job(id)
+        return callback_body(_job(replace(job, state=state or job.state), "ap-chongqing"), self.callback_format)
 
     def respond(self, request: Request) -> Answer:
         return self.honest(request)

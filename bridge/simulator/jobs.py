@@ -127,6 +127,10 @@ class JobStore:
         """Answer as if the job had never existed."""
         self._forgotten.add(id)
 
+    def job(self, id: str) -> CiJob:  # noqa: A002 - the noun
+        with self._lock:
+            return self._jobs[id]
+
     def ids(self) -> list[str]:
         """Return every job ever created, oldest first."""
         with self._lock:

@@ -55,6 +55,7 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
         version=__version__,
         nonce=lambda: randomness.token_hex(8),
         environ=rules.environ,
+        callback_tokens=settings.callback_tokens,
     )
     keep_time(app, clock)
     return app

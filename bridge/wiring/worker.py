@@ -24,6 +24,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.rulesets import Precedence
 from bridge.model import Watch
 from bridge.pipeline.dispatch import Dispatcher
+from bridge.pipeline.hints import Hints
 from bridge.pipeline.housekeeping import note_rules
 from bridge.pipeline.operations import OperationRefused
 from bridge.pipeline.poll import Halted, Poller, PollResult
@@ -42,10 +43,12 @@ logger = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 20  # platforms send SIGKILL 30 s after SIGTERM; Docker after 10 s, which the leases tolerate too
 _POLLS_AT_ONCE = 4
+_HINTS_AT_ONCE = 2
 _REST_S = 5.0
 _SLOWEST_TICK_S = 5.0
 _BURY_FOR_S = 10.0
 _BEAT_S = 15.0
+_HINTS_S = 0.5  # between two looks at what callbacks name
 _RULES_S = 2.1  # between two looks at rules.toml: a little more than it must have stayed the same
 _PRUNE_S = 600.0
 
@@ -84,7 +87,10 @@ class Worker:
             on_stored=self._dispatcher.wake,
             halted=self._stop.is_set,
         )
-        self._polls = _Polls(poller, lambda: rules.book, self._stop)
+        hints = Hints(poller=poller)
+        if settings.callback_tokens:
+            poller.between_calls = hints.ask_between
+        self._polls = _Polls(poller, hints, lambda: rules.book, self._stop)
         self._pruner = Pruner(db=db, clock=self._clock, worker=self._id, nap=self._nap, clock_fault=self._clock_fault)
         self._ticker = Ticker()
         self._tick_s = _tick_s(rules.book)
@@ -121,6 +127,8 @@ class Worker:
         """Work until `stop`; then finish within STOP_WITHIN_S what was begun."""
         with self._registered():
             self._set_tick = self._ticker.every(self._tick_s, self._tick)
+            if self._settings.callback_tokens:  # else nobody is woken for them
+                self._ticker.every(_HINTS_S, self._ask_hinted)
             self._ticker.every(_PRUNE_S, self._prune)
             self._ticker.every(_RULES_S, self._check_rules)  # a tick of its own: its disk may hang
             self._ticker.start()
@@ -181,6 +189,13 @@ class Worker:
                 self._polls.start_due(early=timedelta(seconds=self._tick_s / 2))
         except TROUBLES as error:
             logger.warning("polling is suspended: database unavailable", extra={"reason": trouble(error)})
+
+    def _ask_hinted(self) -> None:
+        try:
+            if self._is_in_force:
+                self._polls.start_hinted()
+        except TROUBLES:
+            pass  # the tick of polls says so
 
     def _prune(self) -> None:
         if not self._is_in_force:
@@ -319,10 +334,12 @@ class Worker:
 class _Polls:
     """Polls the watches that are due, each bucket in one thread at a time."""
 
-    def __init__(self, poller: Poller, book: Callable[[], Rulebook], stop: threading.Event) -> None:
-        self._poller, self._book, self._stop = poller, book, stop
+    def __init__(self, poller: Poller, hints: Hints, book: Callable[[], Rulebook], stop: threading.Event) -> None:
+        self._poller, self._hints, self._book, self._stop = poller, hints, book, stop
         self._pool = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
-        self._busy: set[str] = set()  # buckets that are being polled
+        self._hint_pool = ThreadPoolExecutor(_HINTS_AT_ONCE, thread_name_prefix="hints")  # polls may take long
+        self._busy: set[str] = set()  # buckets that a thread is at
+        self._lock = threading.Lock()  # of `_busy`
         self._resting: dict[str, float] = {}  # buckets whose poll failed, and until when (monotonic)
 
     def start_due(self, *, early: timedelta) -> None:
@@ -330,14 +347,39 @@ class _Polls:
         for watch in self._poller.due(self._book().watches, early=early):
             by_bucket[watch.place.bucket].append(watch)
         for bucket, watches in by_bucket.items():
-            is_resting = self._resting.get(bucket, 0) > time.monotonic()
-            if bucket not in self._busy and not is_resting and not self._stop.is_set():
-                self._busy.add(bucket)
+            if self._begin(bucket):
                 self._pool.submit(self._poll_bucket, bucket, watches)
+
+    def start_hinted(self) -> None:
+        """Ask for the jobs that callbacks name, where no poll does that between its calls."""
+        book = self._book()
+        for bucket in self._hints.due(book.watches):
+            if self._begin(bucket):
+                self._hint_pool.submit(self._ask_hinted, bucket, book)
+
+    def _begin(self, bucket: str) -> bool:
+        """Take a bucket for a thread; False if there is one, or its last poll could not be recorded."""
+        is_resting = self._resting.get(bucket, 0) > time.monotonic()
+        with self._lock:
+            if bucket in self._busy or is_resting or self._stop.is_set():
+                return False
+            self._busy.add(bucket)
+            return True
+
+    def _ask_hinted(self, bucket: str, book: Rulebook) -> None:
+        try:
+            self._hints.ask(bucket, book)
+        except TROUBLES as error:
+            facts = {"bucket": bucket, "reason": trouble(error)}
+            logger.warning("jobs that a callback names wait: database unavailable", extra=facts)
+        except Exception:  # the edge of a thread: polls see the jobs
+            logger.exception("jobs that a callback names could not be asked for", extra={"bucket": bucket})
+        self._busy.discard(bucket)
 
     def close(self) -> None:
         """Return when each poll has ended the call to CI that it is in."""
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._hint_pool, self._pool):
+            pool.shutdown(cancel_futures=True)
 
     def _poll_bucket(self, bucket: str, watches: Sequence[Watch]) -> None:
         try:

@@ -180,7 +180,7 @@ def test_the_log_says_whose_tokens_are_wrong_and_no_token(world: World, caplog: 
     assert "guess" not in caplog.text
 
 
-def test_every_stranger_is_refused_everything_but_health(world: World) -> None:
+def test_every_stranger_is_refused_everything_but_health_and_guesses_at_callbacks(world: World) -> None:
     """With no token set: every path there is and one there is not, by every method, from everywhere else."""
     app = world.app(admin=None)
     places = {rule.rule: rule.endpoint for rule in app.url_map.iter_rules()}
@@ -198,5 +198,7 @@ def test_every_stranger_is_refused_everything_but_health(world: World) -> None:
             served.add((path, method))
     # The form says nothing but that there is one, and what it is posted is refused.
     public = set(product(("/healthz", "/readyz", "/sign-in", "/static/<path:filename>"), ("GET", "HEAD", "OPTIONS")))
-    assert served == {*public, ("/sign-out", "OPTIONS")}
+    # A guess at the address of callbacks gets the answer of nothing there.
+    hooks = product(("/hooks/ci/<token>", "/hooks/ci/<token>/<watch>"), ("POST", "OPTIONS"))
+    assert served == {*public, *hooks, ("/sign-out", "OPTIONS")}
     assert len(places) >= 19

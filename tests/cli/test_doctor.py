@@ -13,12 +13,13 @@ import pytest
 from bridge import settings as environment
 from bridge.cli.doctor import notifier_checks
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.record.polling import hints, leases
 from bridge.send.client import HttpClient
 from bridge.send.integration import check_address
 from bridge.simulator.slack import ALL_SCOPES, DEMO_TOKEN, HISTORY_SCOPES
 from bridge.simulator.web import Answer
 from bridge.wiring.parts import share_public_url
-from tests.support.nouns import a_rulebook
+from tests.support.nouns import NOON, a_rulebook, a_watch
 from tests.support.proxies import Proxy
 from tests.support.receivers import Receiver, answering
 from tests.support.rules_texts import RULE, WATCH
@@ -143,3 +144,21 @@ def test_doctor_says_once_for_a_bucket_that_its_queues_have_no_names(stage: Stag
     assert said.exit_code == 0
     assert said.stdout.count("warn  queues of media-1250000000: their names are not known: ") == 1
     assert "grant ci:DescribeMediaQueues on the bucket to these keys" in said.stdout
+
+
+LONG = "0123456789abcdef0123456789abcdef"
+
+
+def test_doctor_says_when_the_last_callback_came_and_what_else_to_do_about_them(stage: Stage) -> None:
+    assert "callbacks" not in stage.command("doctor").stdout
+
+    none = stage.command("doctor", BRIDGE_CALLBACK_TOKEN=LONG).stdout
+    assert "warn  callbacks: none has come for media: switch them on for its queues, as docs/callbacks.md" in none
+    with stage.db.write() as tx:
+        leases.sync(tx, [a_watch(name="media")], [])
+        hints.received(tx, ["media"], now=NOON)
+    some = stage.command("doctor", BRIDGE_CALLBACK_TOKEN=f"{LONG},short").stdout
+    assert 'ok    callbacks: the last one came at 2026-11-21T12:00:00.000Z, for the watch "media"' in some
+    assert "warn  callbacks: a token of BRIDGE_CALLBACK_TOKEN has 5 characters; it can be guessed: use 20" in some
+    assert LONG not in some
+    assert "short," not in some

@@ -14,8 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bridge.collect.callbacks import read_callback
+from bridge.simulator.web import Answer, Request, WebServer, text_answer
 from tests.support.commands import REPOSITORY
 from tests.support.waiting import wait_until
+
+
+class Listener(WebServer):
+    def respond(self, request: Request) -> Answer:
+        return text_answer("ok")
+
 
 COMMAND = [sys.executable, "-m", "bridge"]
 # As little as a new terminal has.
@@ -86,3 +94,23 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert re.search(
         rf"cannot listen on 127.0.0.1:({port}|{port - 1}|{port - 2}): .*; choose another --port", done.stderr
     )
+
+
+def test_callbacks_go_where_the_bridge_takes_them_and_nowhere_beyond_this_machine(tmp_path: Path) -> None:
+    with Listener() as bridge:
+        url = f"{bridge.url}/hooks/ci/known-to-all-on-127.0.0.1"
+        options = ("--speed", "50", "--every", "1", "--seed", "8", "--callbacks", "json", "--callback-url", url)
+        with simulated(tmp_path, *options) as printed:
+            wait_until(lambda: bridge.requests, why=printed.read_text)
+            assert "export BRIDGE_CALLBACK_TOKEN=known-to-all-on-127.0.0.1" in printed.read_text()
+            assert f"Callbacks are posted to {url}" in printed.read_text()
+    request = bridge.requests[0]
+    assert request.path == "/hooks/ci/known-to-all-on-127.0.0.1"
+    assert [job.bucket for job in read_callback(request.body)] == ["media-1250000000"]
+
+    refused = in_terminal(
+        tmp_path, f"{shlex.join(COMMAND)} simulate --port 0 --callbacks xml --callback-url https://example.com/x"
+    )
+    assert (refused.returncode, refused.stderr) == (
+        1, "ci-bridge: --callback-url: https://example.com/x is not on this machine\n"
+    )  # fmt: skip

@@ -24,6 +24,7 @@ PLACES = (
     "new secret", "old secret", "header", "bearer", "basic",
 )  # fmt: skip
 SECRETS = {place: planted(place) for place in PLACES}
+SECRETS["callback token"] = re.sub(r"\W", "-", SECRETS["callback token"])  # part of an address, as it is
 
 _PIECE, _STEP = 8, 4  # any eleven signs of a secret in a row have one of its pieces in them
 _PIECES = {

@@ -43,10 +43,10 @@ class Pages(BytecodeCache):
 
 _PAGES = Pages()
 BUCKET = "media-1250000000"
-ADMIN, READ = "admin-token-of-the-tests", "read-token-of-the-tests"
+ADMIN, READ, CALLBACK = "admin-token-of-the-tests", "read-token-of-the-tests", "callback-token-of-the-tests"
 SECRETS = (
     SECRET.removeprefix("whsec_"), "xoxb-hush-hush", "path-is-secret", "key=in-the-query", "header-is-secret",
-    ADMIN, READ,
+    ADMIN, READ, CALLBACK,
 )  # fmt: skip
 RULES = """
 [alias.queue]
@@ -118,13 +118,16 @@ class World:
         with self.db.write() as tx:
             queues.save(tx, BUCKET, found, now=self.now)
 
-    def app(self, admin: str | None = ADMIN, read: str | None = READ) -> Flask:
+    def app(
+        self, admin: str | None = ADMIN, read: str | None = READ, *, callbacks: Sequence[str] = (CALLBACK,)
+    ) -> Flask:
         app = create_app(
             db=self.db,
             book=lambda: self.book,
             rules_fault=lambda: self.fault,
             admin_token=admin,
             read_token=read,
+            callback_tokens=callbacks,
             clock=lambda: self.now,
             version="9.9.9",
             nonce=lambda: self.nonce(),

@@ -121,6 +121,8 @@ def _asked(route: Route) -> Json:
         "parameters": [_place(name) for name in _PLACE.findall(route.path)] + list(_queries(route)) + _sent(route),
         "security": [] if route.public else [{"admin": []}] if route.method != "GET" else [{"admin": []}, {"read": []}],
     }
+    if route.takes:
+        return facts | {"requestBody": {"content": {kind: {"schema": {}} for kind in route.takes}}}
     return facts | ({"requestBody": _NO_BODY} if route.method == "POST" and not route.body else {})
 
 

@@ -18,6 +18,7 @@ from bridge.record.database import trouble
 logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024
+HOOKS = "/hooks/ci/"  # what follows is a secret
 _RETRY_AFTER_S = 5
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -63,11 +64,16 @@ def _detail(error: HTTPException, status: int) -> str:
             return f"{request.method} is not allowed here; allowed: {_allowed(error)}"
         case InternalServerError():
             return "an internal error of the bridge; see its log"
-    if status == 404:
+    if status == 404 and not request.path.startswith(HOOKS):
         return f'there is nothing at "{request.path[:200]}"; /openapi.json lists the endpoints'
     if status == 413:
         return f"a body is at most {LARGEST_BODY} bytes"
     return error.description or "the request cannot be read"
+
+
+def _shown_path() -> str:
+    """Return the path of the request as the log may show it."""
+    return f"{HOOKS}..." if request.path.startswith(HOOKS) else request.path
 
 
 def _allowed(error: MethodNotAllowed) -> str:
@@ -77,7 +83,8 @@ def _allowed(error: MethodNotAllowed) -> str:
 def _database_failed(error: DBAPIError | PoolTimeout) -> Response:
     reason = trouble(error)
     if isinstance(error, OperationalError | PoolTimeout):
-        logger.warning("a request failed: the database does not answer", extra={"path": request.path, "reason": reason})
+        facts = {"path": _shown_path(), "reason": reason}
+        logger.warning("a request failed: the database does not answer", extra=facts)
     else:
-        logger.error("the database refused a request", extra={"path": request.path}, exc_info=error)
+        logger.error("the database refused a request", extra={"path": _shown_path()}, exc_info=error)
     return _answer(Problem(503, reason, headers={"Retry-After": str(_RETRY_AFTER_S)}))

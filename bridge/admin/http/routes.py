@@ -28,6 +28,7 @@ class Route:
     method: str = "GET"
     body: type[BaseModel] | None = None  # the model of the JSON that it takes, where it takes any
     body_needed: bool = True
+    takes: Sequence[str] = ()  # the media types of a body in a format that is not ours
     done: int | None = None  # the status of a success, where it is not the usual one
     query: Sequence[str] = ()  # the parameters it takes
     states: Sequence[str] = ()  # the only values of `state`, if it is one of them

@@ -47,6 +47,7 @@ class Watch(BaseModel):
     jobs: int = Field(0, description="of the last poll")
     behind: list[str] = Field([], description="tags whose list is long and continues in the next poll")
     paused_queues: list[Queue] = Field([], description="queues that it may have jobs of, and that are paused in CI")
+    callback_at: Moment | None = Field(None, description="when CI's last callback about a job of its bucket came")
     clock_ahead_seconds: float | None = Field(
         None, description="how far CI's clock was ahead of ours in the last poll; null: unknown"
     )

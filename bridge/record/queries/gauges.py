@@ -57,6 +57,7 @@ def read_watches(tx: Connection) -> list[Facts]:
 
 def _watch(row: Facts) -> Facts:
     times = {name: iso(row[name] or None) for name in ("next_poll_at", "polled_at", "ok_at")}
+    times["callback_at"] = iso(row.pop("hint_at"))
     ahead_ms = row.pop("clock_ms")
     ahead = None if ahead_ms is None else ahead_ms / 1000
     return row | times | {"clock_ahead_seconds": ahead, "behind": json.loads(row["behind"] or "[]")}

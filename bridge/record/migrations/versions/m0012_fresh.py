@@ -19,6 +19,8 @@ def upgrade() -> None:
         sa.Column("job_id", sa.Text, primary_key=True),
         sa.Column("received_at", sa.BigInteger, nullable=False),
         sa.Column("ask_at", sa.BigInteger),
+        sa.Column("asked_at", sa.BigInteger),
+        sa.Column("denied", sa.Boolean, nullable=False, server_default=sa.text("false")),
         sa.Column("times", sa.Integer, nullable=False, server_default="1"),
         if_not_exists=True,
     )
