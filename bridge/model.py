@@ -212,6 +212,17 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListProgress:
+    """How far a list that goes on has come. `created_to`: all jobs that were created earlier have been read."""
+
+    tag: str
+    queue: str | None
+    pages: int
+    jobs: int
+    created_to: datetime | None  # None: the list does not say, or goes backwards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """One answer to a query by id; `missing` are the ids that CI does not know."""
 

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ from bridge.model import (
     Description,
     Job,
     JobProblem,
+    ListProgress,
     MissingJob,
     Page,
     Stream,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SAME_FOR_ALL_STREAMS = (AuthError, ClockError, Throttled)  # the next stream's call would fail the same way
+_REPORTED = timedelta(seconds=30)
 _MOST_ERRORS = 5  # different ones of one poll, in its text
 
 
@@ -100,6 +102,7 @@ class PollResult:
     overdue: int = 0  # level rules that fired, for each job
     error: CiError | None = None  # the first
     behind: list[str] = field(default_factory=list)  # tags whose list continues in the next poll
+    progress: list[ListProgress] = field(default_factory=list)  # of lists that go on, or are kept for the next poll
 
     def count(self, routings: Sequence[RoutingResult]) -> None:
         """Count the transitions that were seen, and all deliveries."""
@@ -411,6 +414,8 @@ class Poller:
     halted: Callable[[], bool] = lambda: False
     between_calls: Callable[[Poll], None] = lambda _: None  # what else is asked of CI meanwhile
     monotonic: Callable[[], float] = time.monotonic
+    # By stream, when its long list said last how far it has come.
+    _reported: dict[str, datetime] = field(default_factory=dict, init=False)
     _listings: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: continue in the next poll
     _deep: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: likewise
 
@@ -558,6 +563,7 @@ class Poller:
             else:
                 continue
             self._listings[listing.stream.key] = listing
+            poll.result.progress.append(listing.progress)
 
     def _is_time_up(self, poll: Poll, until_s: float | None) -> bool:
         if until_s is None:
@@ -607,6 +613,7 @@ class Poller:
             poll.answered(clocks, listing.stream)
             listing.read(page, clocks)
         self._store(poll, listing, page)
+        self._report(poll, listing)
         if listing.by_state and (listing.endless or listing.ignores_states):
             self._give_up_states(poll, listing, "it shows jobs in other states, or does not end")
         elif listing.endless:
@@ -616,6 +623,18 @@ class Poller:
                 f"the list of {listing.stream.tag} jobs does not end: page token {token!r} came again",
                 advice="what was read is kept, and the list is asked for again",
             )
+
+    def _report(self, poll: Poll, listing: Listing) -> None:
+        """Say every half a minute how far a long list has come, also over several polls."""
+        key, now = listing.stream.key, self.clock()
+        if listing.done or now < self._reported.setdefault(key, now):  # the clock was set back
+            self._reported.pop(key, None)
+        elif now - self._reported[key] >= _REPORTED:
+            self._reported[key], found = now, listing.progress
+            with self._transaction(poll, now) as tx:
+                leases.note_progress(tx, poll.watch.name, [one.progress for one in poll.listings if one.is_long])
+            facts = asdict(found) | {"watch": poll.watch.name, "created_to": iso(found.created_to)}
+            logger.info("a long list goes on", extra=facts)
 
     def _give_up_states(self, poll: Poll, listing: Listing, reason: str) -> None:
         """Let a list by states end, and ask for no other one for some hours; its jobs are asked for by id."""
@@ -782,6 +801,7 @@ class Poller:
                 next_poll=max(self.clock(), poll.began + after),
                 error=poll.error,
                 behind=result.behind,
+                progress=result.progress,
                 clock=(poll.ahead,) if poll.clocks else (),
                 failures=poll.failures + 1 if error else 0,
                 calls=result.calls,

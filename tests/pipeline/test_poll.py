@@ -17,6 +17,7 @@ from bridge.pipeline.poll import Halted, Poller, PollResult
 from bridge.record.database import Database, at
 from bridge.record.polling import leases, snapshots
 from bridge.record.polling.leases import BUCKET_LEASE
+from bridge.record.queries import gauges
 from bridge.record.schema import deliveries, transitions, watches
 from bridge.record.schema import jobs as job_table
 from bridge.record.schema import leases as lease_table
@@ -518,6 +519,38 @@ def test_a_list_that_takes_too_long_goes_on_in_the_next_poll_after_what_is_fresh
     assert tags(rig)[0] == "Snapshot"
     assert tags(rig).count("Transcode") == 8 - 3  # no page is asked for again
     assert (len(rig.steps()), rig.mark()) == (9, NOW)
+
+
+@on_both
+def test_a_list_that_goes_on_shows_how_far_it_has_come(rig: Rig, hurried: Callable[..., PollResult]) -> None:
+    hurried()
+    (found,) = progress(rig)
+    assert found == {"tag": "Transcode", "queue": None, "pages": 3, "jobs": 3, "created_to": None}  # the newest first
+    while hurried().behind:
+        pass
+    assert progress(rig) == []
+
+
+def test_a_long_list_says_every_half_a_minute_how_far_it_has_come(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    many(rig, "Transcode", 30)
+    shown: list[list[int]] = []
+
+    def answers() -> None:
+        rig.clock.advance(seconds(4))
+        shown.append([one["pages"] for one in progress(rig)])
+
+    rig.ci.page_size, rig.ci.before_call = 1, answers
+    rig.poll()
+    said = [one for one in caplog.records if one.message == "a long list goes on"]
+    assert [one.__dict__["pages"] for one in said] == [9, 17, 25]
+    assert shown[-1] == [25]
+    assert progress(rig) == []
+
+
+def progress(rig: Rig) -> list[dict[str, Any]]:
+    with rig.db.read() as tx:
+        return next(row["progress"] for row in gauges.read_watches(tx) if row["name"] == "vod")  # type: ignore[no-any-return]  # plain values
 
 
 @on_both

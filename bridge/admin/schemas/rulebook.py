@@ -25,6 +25,14 @@ class Queue(BaseModel):
     name: str | None = Field(description="its alias in rules.toml, else its name in CI, if that is known")
 
 
+class ListProgress(BaseModel):
+    tag: str
+    queue: str | None
+    pages: int = Field(description="that were read")
+    jobs: int = Field(description="that they showed")
+    created_to: Moment | None = Field(description="all jobs that were created earlier have been read; null: unknown")
+
+
 class Watch(BaseModel):
     """A watch of rules.toml with its polls. Members have their defaults if only rules.toml or the record knows it."""
 
@@ -46,6 +54,7 @@ class Watch(BaseModel):
     calls: int = Field(0, description="of the last poll")
     jobs: int = Field(0, description="of the last poll")
     behind: list[str] = Field([], description="tags whose list is long and continues in the next poll")
+    progress: list[ListProgress] = Field([], description="how far the lists that go on have come")
     paused_queues: list[Queue] = Field([], description="queues that it may have jobs of, and that are paused in CI")
     callback_at: Moment | None = Field(None, description="when CI's last callback about a job of its bucket came")
     clock_ahead_seconds: float | None = Field(

@@ -16,6 +16,7 @@ from bridge.model import (
     RUNNING,
     SUBMITTED,
     JobProblem,
+    ListProgress,
     Page,
     Stream,
     UnfinishedJob,
@@ -254,6 +255,11 @@ class Listing:
     @property
     def hopeless(self) -> bool:
         return self._broken >= MOST_BROKEN
+
+    @property
+    def progress(self) -> ListProgress:
+        stream, reached = self.stream, self._reached if self._ascends else None
+        return ListProgress(tag=stream.tag, queue=stream.queue, pages=self.pages, jobs=self.shown, created_to=reached)
 
     def read(self, page: Page, clocks: Clocks) -> None:
         """Note a page that was read, and what the clocks said then."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from bridge.model import Notifier, Watch
+from bridge.model import ListProgress, Notifier, Watch
 from bridge.record.codec import dump
 from bridge.record.database import maybe_at, ms, upsert
 from bridge.record.schema import HEAD, leases, notifiers, watches, workers
@@ -105,6 +105,7 @@ def polled(
     next_poll: datetime,
     error: str | None,
     behind: Collection[str] = (),
+    progress: Collection[ListProgress] = (),
     failures: int,
     calls: int,
     jobs: int,
@@ -112,8 +113,8 @@ def polled(
 ) -> None:
     """Store how a poll ended.
 
-    `behind` are the tags whose list goes on in the next one, `failures` counts in a row, `clock` is how far CI's was
-    ahead, if CI answered.
+    `behind` are the tags whose list goes on in the next one, `progress` is that of the lists that were kept, `failures`
+    counts in a row, `clock` is how far CI's was ahead, if CI answered.
     """
     facts: dict[str, object] = {"polled_at": ms(began), "next_poll_at": ms(next_poll), "error": error}
     facts |= {"failures": failures, "calls": calls, "jobs": jobs, "behind": dump(list(behind)) if behind else None}
@@ -122,6 +123,13 @@ def polled(
     if error is None and not behind:
         facts["ok_at"] = ms(began)
     tx.execute(update(watches).filter_by(name=name).values(facts))
+    note_progress(tx, name, progress)
+
+
+def note_progress(tx: Connection, name: str, progress: Collection[ListProgress]) -> None:
+    """Store how far the lists of a watch that go on have come."""
+    found = [asdict(one) | {"created_to": one.created_to and ms(one.created_to)} for one in progress]
+    tx.execute(update(watches).filter_by(name=name).values(progress=dump(found) if found else None))
 
 
 def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now: bool = False) -> bool:

@@ -60,7 +60,10 @@ def _watch(row: Facts) -> Facts:
     times["callback_at"] = iso(row.pop("hint_at"))
     ahead_ms = row.pop("clock_ms")
     ahead = None if ahead_ms is None else ahead_ms / 1000
-    return row | times | {"clock_ahead_seconds": ahead, "behind": json.loads(row["behind"] or "[]")}
+    progress = [one | {"created_to": iso(one["created_to"])} for one in json.loads(row["progress"] or "[]")]
+    return (
+        row | times | {"clock_ahead_seconds": ahead, "behind": json.loads(row["behind"] or "[]"), "progress": progress}
+    )
 
 
 def read_notifiers(tx: Connection) -> list[Facts]:

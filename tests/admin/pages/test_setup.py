@@ -11,7 +11,7 @@ from html import unescape
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import Rejected, RetryLater, Sent, WebhookNotifier
+from bridge.model import ListProgress, Rejected, RetryLater, Sent, WebhookNotifier
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from tests.admin.pages.reading import text_of
@@ -180,6 +180,16 @@ def test_a_card_says_what_is_polled_and_how_it_went(world: World, admin: FlaskCl
     assert "Last complete poll 2026-11-21 12:00:00 UTC now Next poll 2026-11-21 12:00:30 UTC in 30 s" in said
     assert "In the last poll 2 calls, 3 jobs" in said
     assert 'hx-get="/watches"' in page
+
+
+def test_a_card_says_how_far_a_long_list_has_come(world: World, admin: FlaskClient) -> None:
+    world.polled()
+    list_ = ListProgress(tag="Transcode", queue="p224", pages=12, jobs=1_200, created_to=world.now - timedelta(hours=2))
+    with world.db.write() as tx:
+        leases.note_progress(tx, "vod", [list_])
+    said = text_of(watch_card(admin.get("/watches").text, "vod"))
+    assert "A long list goes on: Transcode, queue p224, 12 pages with 1,200 jobs read, up to those created" in said
+    assert "2026-11-21 10:00:00 UTC" in said
 
 
 def test_a_watch_without_queues_looks_at_all(world: World, admin: FlaskClient) -> None:

@@ -25,7 +25,7 @@ from bridge.decide.changes.scan import (
     plan,
     takes_states,
 )
-from bridge.model import IDS_PER_CALL, PAGE_SIZE, RUNNING, Job, Page, UnfinishedJob
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, RUNNING, Job, ListProgress, Page, UnfinishedJob
 from tests.support.nouns import NOON, NOW, a_listed_job, a_stream, hours, seconds
 
 SECOND = timedelta(seconds=1)
@@ -271,6 +271,15 @@ def read_all(listing: Listing, ci: Ci, most_calls: int = 3_000) -> set[str]:
 
 def _jobs(ages_s: Sequence[int]) -> list[Job]:
     return [a_listed_job(f"j{n}", created_at=NOW - seconds(age)) for n, age in enumerate(ages_s)]
+
+
+def test_the_progress_of_a_list_is_the_time_up_to_which_its_jobs_have_been_read_while_they_ascend():
+    listing = a_listing()
+    assert listing.progress.created_to is None
+    listing.read(Page(jobs=tuple(_jobs([90, 60])), next_token="2"), CLOCKS)
+    assert listing.progress == ListProgress(tag="Transcode", queue=None, pages=1, jobs=2, created_to=NOW - seconds(60))
+    listing.read(Page(jobs=tuple(_jobs([70])), next_token="3"), CLOCKS)
+    assert (listing.progress.jobs, listing.progress.created_to) == (3, None)
 
 
 def test_one_job_that_makes_its_page_unreadable_is_all_that_is_left_out():
