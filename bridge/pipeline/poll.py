@@ -39,12 +39,14 @@ from bridge.decide.changes.scan import (
     Listing,
     Plan,
     Span,
+    due_at,
     in_tens,
     is_deep_due,
     is_due,
     lag_after,
     lag_of,
     most_to_know,
+    next_poll,
     overlap,
     pause,
     plan,
@@ -72,7 +74,7 @@ from bridge.model import (
 from bridge.pipeline import queues
 from bridge.pipeline.route import route_all, route_overdue_jobs
 from bridge.record import counters, rulesets
-from bridge.record.database import Clock, Database, ms
+from bridge.record.database import Clock, Database, at, ms
 from bridge.record.polling import leases, problems, snapshots
 from bridge.record.polling.snapshots import Known
 
@@ -438,6 +440,22 @@ class Poller:
             )
         ]
 
+    def next_due(self, watches: Iterable[Watch]) -> datetime | None:
+        """Return when the first of those of these watches comes due that are not due now; None without any."""
+        by_name = {watch.name: watch for watch in watches}
+        with self.db.read() as tx:
+            rows = [row for row in leases.polls(tx, by_name) if not row.paused]
+        times = [
+            due_at(
+                next_poll_at=row.next_poll_at,
+                polled_at=row.polled_at,
+                failures=row.failures,
+                every=by_name[row.name].every,
+            )
+            for row in rows
+        ]
+        return min((at(time) for time in times if time > ms(self.clock())), default=None)
+
     def poll_once(self, watch: Watch, book: Rulebook, *, within: timedelta | None = None) -> PollResult | None:
         """Poll a watch now; None when another worker is at its bucket.
 
@@ -781,12 +799,22 @@ class Poller:
             rulesets.require_in_force(tx, poll.book.sha)
             yield tx
 
+    def _next_poll(self, tx: Connection, poll: Poll, took: timedelta) -> datetime:
+        """Return when the next poll is due: in time, and apart from those of watches that are polled as often."""
+        alike = [watch.name for watch in poll.book.watches if watch.every == poll.watch.every]
+        rows = {row.name: row for row in leases.polls(tx, alike)}
+        place, first = alike.index(poll.watch.name), rows.get(alike[0])
+        longest = max([took, *(row.took for row in rows.values() if row.name != poll.watch.name)])
+        others = (at(first.next_poll_at), place / len(alike)) if first and place else None
+        return next_poll(began=poll.began, every=poll.watch.every, took=longest, others=others)
+
     def _finish(self, poll: Poll) -> None:
         """Store how the poll ended, and let go of the bucket unless its lists go on at once."""
         result, watch, error = poll.result, poll.watch, poll.result.error
         refused = not result.calls or isinstance(error, Throttled)
         retry_after = error.retry_after if error else None
         after = timedelta(0) if result.behind else pause(watch.every, refused=refused, retry_after=retry_after)
+        took = self.clock() - poll.began
         with self._transaction(poll, self.clock()) as tx:
             as_of = earlier(poll.began, poll.ahead)
             overdue = route_overdue_jobs(tx, watch, poll.book, as_of, self.clock(), saw=poll.saw)
@@ -798,7 +826,9 @@ class Poller:
                 tx,
                 watch.name,
                 began=poll.began,
-                next_poll=max(self.clock(), poll.began + after),
+                next_poll=max(
+                    self.clock(), self._next_poll(tx, poll, took) if after == watch.every else poll.began + after
+                ),
                 error=poll.error,
                 behind=result.behind,
                 progress=result.progress,
@@ -806,10 +836,10 @@ class Poller:
                 failures=poll.failures + 1 if error else 0,
                 calls=result.calls,
                 jobs=result.jobs,
+                took=took,
             )
-            took_s = (self.clock() - poll.began).total_seconds()
             outcome = (watch.place.region, error.kind if error else "ok")
-            counters.add(tx, [counters.timed("poll", outcome, took_s)], now=self.clock())
+            counters.add(tx, [counters.timed("poll", outcome, took.total_seconds())], now=self.clock())
             if error or not result.behind:
                 leases.release(tx, watch.place.bucket, self.worker)
         for job_id in given_up:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import secrets as randomness
@@ -46,6 +47,7 @@ _POLLS_AT_ONCE = 4
 _HINTS_AT_ONCE = 2
 _REST_S = 5.0
 _SLOWEST_TICK_S = 5.0
+_EARLY = timedelta(seconds=0.1)  # a poll is made so much early rather than late
 _BURY_FOR_S = 10.0
 _BEAT_S = 15.0
 _HINTS_S = 0.5  # between two looks at what callbacks name
@@ -186,7 +188,8 @@ class Worker:
                 self._beat()
             self._bury_again()
             if self._is_in_force:
-                self._polls.start_due(early=timedelta(seconds=self._tick_s / 2))
+                self._polls.start_due(early=_EARLY)
+                self._set_tick(min(max(self._polls.seconds_to_next(), _EARLY.total_seconds()), self._tick_s))
         except TROUBLES as error:
             logger.warning("polling is suspended: database unavailable", extra={"reason": trouble(error)})
 
@@ -376,6 +379,12 @@ class _Polls:
             logger.exception("jobs that a callback names could not be asked for", extra={"bucket": bucket})
         self._busy.discard(bucket)
 
+    def seconds_to_next(self) -> float:
+        """Return how long it is until a watch comes due; what is due already has been begun, or waits for others."""
+        free = [watch for watch in self._book().watches if watch.place.bucket not in self._busy]
+        now, next_due = self._poller.clock(), self._poller.next_due(free)
+        return (next_due - now).total_seconds() if next_due else math.inf
+
     def close(self) -> None:
         """Return when each poll has ended the call to CI that it is in."""
         for pool in (self._hint_pool, self._pool):
@@ -384,10 +393,10 @@ class _Polls:
     def _poll_bucket(self, bucket: str, watches: Sequence[Watch]) -> None:
         try:
             polls = [self._poll(watch) for watch in watches]
-            if any(poll and poll.behind for poll in polls):
-                # The list goes on as soon as other buckets had their turn.
-                due = [watch for watch in self._poller.due(self._book().watches) if watch.place.bucket == bucket]
-                self._pool.submit(self._poll_bucket, bucket, due)
+            due = self._poller.due(self._book().watches, early=_EARLY) if all(polls) else []
+            if mine := [watch for watch in due if watch.place.bucket == bucket]:
+                # A list goes on, or another watch came due, as soon as other buckets had their turn.
+                self._pool.submit(self._poll_bucket, bucket, mine)
                 return
         except TROUBLES as error:
             logger.warning("polling is suspended: database unavailable", extra={"reason": trouble(error)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -380,10 +381,14 @@ def test_a_job_that_two_watches_show_is_sent_once(rig: Rig) -> None:
 # --- when ---------------------------------------------------------------------------------------------------
 
 
-def test_the_next_poll_is_counted_from_the_beginning_of_this_one(rig: Rig) -> None:
+def test_the_next_poll_begins_so_early_that_it_ends_an_interval_after_this_one_began(rig: Rig) -> None:
+    rig.ci.before_call = lambda: rig.clock.advance(seconds(5))
+    rig.poll()
+    assert next_at(rig) == NOW + seconds(25)
+    rig.clock.now = next_at(rig)
     rig.ci.before_call = lambda: rig.clock.advance(seconds(10))
     rig.poll()
-    assert next_at(rig) == NOW + seconds(30)
+    assert next_at(rig) == NOW + seconds(25 + 30 - 7.5)  # a quarter of the interval is the most
     rig.ci.before_call = lambda: rig.clock.advance(seconds(90))
     rig.poll()
     assert next_at(rig) == rig.clock()  # late already: at once
@@ -449,6 +454,33 @@ def test_a_watch_is_due_when_its_time_has_come_or_the_clock_was_set_back_far_unl
     with rig.db.write() as tx:
         leases.set_watch(tx, "vod", paused=True)
     assert not is_due(3600)
+
+
+def test_watches_that_are_polled_as_often_are_spread_over_the_interval(rig: Rig) -> None:
+    place = 'bucket = "clips-1250000000"\nregion = "ap-chongqing"\nevery = "30s"\n'
+    more = [f'[[watch]]\nname = "{name}"\n{place}tags = ["{name}"]\n' for name in ("w0", "w1")]
+    rig.use(given=ALL.replace("[notifier.cms]", "".join(more) + "[notifier.cms]"))
+    began: dict[str, list[datetime]] = {"vod": [], "w0": [], "w1": []}
+    for _ in range(60):
+        for watch in rig.poller.due(rig.book.watches):
+            began[watch.name].append(rig.clock())
+            rig.poll(rig.book.watches.index(watch))
+        rig.clock.now = rig.poller.next_due(rig.book.watches) or rig.clock()
+    last = [times[-1] for times in began.values()]
+    apart = sorted((time - last[0]) % seconds(30) for time in last)
+    assert apart == [seconds(0), seconds(10), seconds(20)]
+    gaps = [later - earlier for times in began.values() for earlier, later in itertools.pairwise(times)]
+    assert max(gaps) == seconds(30)
+    assert min(gaps) >= seconds(27)
+
+
+@on_both
+def test_the_next_due_time_is_that_of_the_first_watch_that_is_not_due_yet(rig: Rig) -> None:
+    assert rig.poller.next_due(rig.book.watches) is None
+    rig.poll()
+    assert rig.poller.next_due(rig.book.watches) == NOW + seconds(30)
+    rig.clock.advance(seconds(31))
+    assert rig.poller.next_due(rig.book.watches) is None
 
 
 def test_an_interval_that_was_shortened_counts_at_once(rig: Rig) -> None:

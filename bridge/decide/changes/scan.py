@@ -28,14 +28,19 @@ _PROBED = timedelta(seconds=30)  # how often a CI that does not answer is asked
 _MAX_RETRY_AFTER = timedelta(minutes=10)  # of CI
 
 
+def due_at(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta) -> int:
+    """Return when a watch's time comes; the interval may have been shortened since the last poll."""
+    return next_poll_at if failures else min(next_poll_at, polled_at + every // timedelta(milliseconds=1))
+
+
 def is_due(*, next_poll_at: int, polled_at: int, failures: int, every: timedelta, now: int) -> bool:
     """Tell whether a watch's time has come; times are milliseconds since 1970.
 
-    The interval may have been shortened since the last poll. A time further off than a poll can be put off is
+    A time further off than a poll can be put off is
     from before the clock was set back.
     """
     every_ms, longest_ms = (span // timedelta(milliseconds=1) for span in (every, _MAX_RETRY_AFTER))
-    at = next_poll_at if failures else min(next_poll_at, polled_at + every_ms)
+    at = due_at(next_poll_at=next_poll_at, polled_at=polled_at, failures=failures, every=every)
     furthest = now + 2 * max(every_ms, longest_ms)
     return not now < at <= furthest
 
@@ -48,6 +53,24 @@ def pause(every: timedelta, *, refused: bool = False, retry_after: timedelta | N
     if retry_after is not None:
         return max(every, min(retry_after, _MAX_RETRY_AFTER))
     return max(every, _PROBED) if refused else every
+
+
+def next_poll(
+    *, began: datetime, every: timedelta, took: timedelta, others: tuple[datetime, float] | None = None
+) -> datetime:
+    """Return when to poll next, so that what happens is seen within `every` although a poll takes its time.
+
+    `took` is the longest poll of the watches with this `every`; a quarter of that is allowed for at the most. `others`
+    is when the first of them is polled, and by which part of the interval this one is to be apart from it; a poll is
+    made up to a tenth earlier for that, never later.
+    """
+    interval = every - min(took, every / 4)
+    at = began + interval
+    if others:
+        first, part = others
+        early = (at - first - interval * part) % interval
+        at -= min(early, every / 10) if early < interval * 0.9 else timedelta(0)  # else it is a little too early
+    return at
 
 
 # --- which lists to ask for, and what to ask by id instead ----------------------------------------------------------

@@ -35,6 +35,7 @@ class StoredWatch:
     failures: int
     ok_at: datetime | None
     answered: int  # calls of the last poll
+    took: timedelta  # the last poll
 
 
 def sync(tx: Connection, named: Iterable[Watch], typed: Iterable[tuple[Notifier, str]]) -> None:
@@ -91,7 +92,14 @@ def polls(tx: Connection, names: Collection[str]) -> list[StoredWatch]:
     """Return the watches of these names, the one waiting longest first."""
     return [
         StoredWatch(
-            row.name, row.next_poll_at, row.polled_at or 0, row.paused, row.failures, maybe_at(row.ok_at), row.calls
+            row.name,
+            row.next_poll_at,
+            row.polled_at or 0,
+            row.paused,
+            row.failures,
+            maybe_at(row.ok_at),
+            row.calls,
+            timedelta(milliseconds=row.took_ms or 0),
         )
         for row in tx.execute(_POLLS, {"names": list(names)})
     ]
@@ -110,8 +118,9 @@ def polled(
     calls: int,
     jobs: int,
     clock: tuple[timedelta | None, ...] = (),
+    took: timedelta = timedelta(0),
 ) -> None:
-    """Store how a poll ended.
+    """Store how a poll ended, and how long it `took`.
 
     `behind` are the tags whose list goes on in the next one, `progress` is that of the lists that were kept, `failures`
     counts in a row, `clock` is how far CI's was ahead, if CI answered.
@@ -121,7 +130,7 @@ def polled(
     if clock:
         facts["clock_ms"] = None if clock[0] is None else clock[0] // timedelta(milliseconds=1)
     if error is None and not behind:
-        facts["ok_at"] = ms(began)
+        facts |= {"ok_at": ms(began), "took_ms": took // timedelta(milliseconds=1)}
     tx.execute(update(watches).filter_by(name=name).values(facts))
     note_progress(tx, name, progress)
 

@@ -21,6 +21,7 @@ from bridge.decide.changes.scan import (
     lag_after,
     lag_of,
     most_to_know,
+    next_poll,
     overlap,
     plan,
     takes_states,
@@ -186,6 +187,33 @@ def test_the_times_that_are_read_are_enough_for_the_best_plan(
     known_from = some[0] if len(some) < len(known) else None
     planned = plan(latest=LATEST, unfinished=jobs, known_created=some, known_from=known_from, by_state=by_state)
     assert calls(planned, jobs, known) == fewest(jobs, known, LATEST, 0, by_state=by_state)
+
+
+TIMES = st.integers(0, 600).map(seconds)
+
+
+@given(every=st.integers(1, 600).map(seconds), took=TIMES, first=TIMES, part=st.floats(0, 1))
+def test_a_poll_is_never_later_than_promised_and_little_earlier(
+    every: timedelta, took: timedelta, first: timedelta, part: float
+) -> None:
+    at = next_poll(began=NOW, every=every, took=took, others=(NOW + first, part))
+    assert NOW + every / 2 < at <= NOW + every - min(took, every / 4)
+
+
+@given(n=st.integers(2, 5), begin=st.lists(TIMES, min_size=5, max_size=5), took_s=st.integers(0, 20))
+def test_watches_that_are_polled_as_often_come_to_be_as_far_apart_as_they_can(
+    n: int, begin: list[timedelta], took_s: int
+) -> None:
+    every, took = seconds(60), seconds(took_s)
+    interval = every - min(took, every / 4)
+    times = [NOW + begin[place] for place in range(n)]
+    for _ in range(40):
+        times[0] = next_poll(began=times[0], every=every, took=took)
+        for place in range(1, n):
+            times[place] = next_poll(began=times[place], every=every, took=took, others=(times[0], place / n))
+    for place in range(n):
+        off = (times[place] - times[0] - interval * (place / n)) % interval
+        assert min(off, interval - off) <= interval / 10
 
 
 @pytest.mark.parametrize(("lag_s", "overlap_s"), [(None, 300), (0, 10), (5, 10), (60, 90), (7200, 3600)])
