@@ -110,6 +110,10 @@ class TencentCi:
         """Close the connections that are kept open."""
         self._session.close()
 
+    def is_slowed(self, place: Place) -> bool:
+        """Tell whether CI is asked less often than the rate allows, because it refused calls as too many."""
+        return self._rate_limit.is_slowed(place.bucket)
+
     def offset(self, place: Place) -> timedelta:
         """Return by how much CI's clock is ahead of ours; 0 until CI refuses our time."""
         return self._offsets.get(place.host, timedelta())

@@ -48,6 +48,11 @@ class RateLimit:
             if state.accepted >= _SERIES:
                 state.accepted, state.slowdown = 0, max(1.0, state.slowdown * _FASTER)
 
+    def is_slowed(self, bucket: str) -> bool:
+        """Tell whether calls are fewer than the rate allows, because CI refused some."""
+        with self._lock:
+            return self._buckets[bucket].slowdown > 1
+
     def refused(self, bucket: str, start: float) -> None:
         """Go slower; calls that had started before the last time that we slowed down say nothing new."""
         with self._lock:

@@ -123,6 +123,7 @@ class Poll:
     book: Rulebook
     began: datetime
     result: PollResult
+    planned: int = 0  # calls by id, of the plan
     failures: int  # polls that failed in a row before this one
     probing: bool  # CI has not answered any call since before the last poll
     streams: dict[str, snapshots.Listed]  # on record, by key
@@ -149,6 +150,13 @@ class Poll:
     def complete(self) -> set[str]:
         """The streams all of whose unfinished jobs this poll has seen."""
         return self.streams.keys() - self.incomplete
+
+    @property
+    def extra_calls(self) -> int:
+        """How many calls more than planned it took: for what no list showed, and for what is listed once more."""
+        deep = sum(listing.pages for listing in self.deep)
+        pages = sum(listing.pages for listing in self.listings)
+        return deep + max(0, self.result.calls - deep - pages - self.planned)
 
     def saw(self, stream: str, began: Transition) -> bool:
         """Tell whether this poll has seen a job in the state that `began` began; or not at all, if it is gone."""
@@ -419,6 +427,9 @@ class Poller:
     # By stream, when its long list said last how far it has come.
     _reported: dict[str, datetime] = field(default_factory=dict, init=False)
     _listings: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: continue in the next poll
+    _extra: dict[str, int] = field(
+        default_factory=dict, init=False
+    )  # by watch: calls, one of which an interval may cost
     _deep: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: likewise
 
     def due(self, watches: Iterable[Watch], *, early: timedelta = timedelta(0)) -> list[Watch]:
@@ -484,6 +495,10 @@ class Poller:
             pass
         return None
 
+    def extra_calls(self, watch: str) -> int:
+        """Return how many calls more than planned this worker's polls of a watch took, less one for each interval."""
+        return self._extra.get(watch, 0)
+
     def _release(self, bucket: str) -> None:
         with self.db.write() as tx:
             leases.release(tx, bucket, self.worker)
@@ -497,6 +512,7 @@ class Poller:
         except CiError as error:  # every other call would fail the same way
             poll.fail(error, poll.streams)
         self._keep_listings(poll)
+        self._extra[watch.name] = max(0, self._extra.get(watch.name, 0) - 1) + poll.extra_calls
         self._finish(poll)
         return poll.result
 
@@ -543,6 +559,8 @@ class Poller:
             left_deep = [self._deep.pop(stream.key) for stream in watch.streams if stream.key in self._deep]
             poll.deep = [*left_deep, *(listing for listing in new if listing.deep and not listing.moves_mark)]
             new = [listing for listing in new if listing not in poll.deep]
+            listed_ids = {job_id for listing in (*new, *poll.going_on) for job_id in listing.job_ids}
+            poll.planned = -(-len(poll.unseen.keys() - listed_ids) // IDS_PER_CALL)
             new.sort(key=lambda listing: listing.by_state)  # what is new comes first
             poll.listings = [*new, *poll.going_on]
             return poll
@@ -742,9 +760,9 @@ class Poller:
         else:
             clocks = Clocks(asked=asked_at, answered=self.clock(), date=found.served_at)
         poll.answered(clocks)
-        self._store_described(poll, found, asked)
+        self.store_described(poll, found, asked)
 
-    def _store_described(self, poll: Poll, found: Description, asked: Sequence[str]) -> None:
+    def store_described(self, poll: Poll, found: Description, asked: Sequence[str]) -> None:
         """Like `_store`, for an answer by id; also record the jobs that CI did not find."""
         bucket, now = poll.watch.place.bucket, self.clock()
         with self._transaction(poll, now) as tx:

@@ -27,6 +27,7 @@ from bridge.model import Watch
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.hints import Hints
 from bridge.pipeline.housekeeping import note_rules
+from bridge.pipeline.looks import Looks
 from bridge.pipeline.operations import OperationRefused
 from bridge.pipeline.poll import Halted, Poller, PollResult
 from bridge.pipeline.prune import Pruner
@@ -92,7 +93,7 @@ class Worker:
         hints = Hints(poller=poller)
         if settings.callback_tokens:
             poller.between_calls = hints.ask_between
-        self._polls = _Polls(poller, hints, lambda: rules.book, self._stop)
+        self._polls = _Polls(poller, hints, Looks(poller=poller), lambda: rules.book, self._stop)
         self._pruner = Pruner(db=db, clock=self._clock, worker=self._id, nap=self._nap, clock_fault=self._clock_fault)
         self._ticker = Ticker()
         self._tick_s = _tick_s(rules.book)
@@ -337,8 +338,10 @@ class Worker:
 class _Polls:
     """Polls the watches that are due, each bucket in one thread at a time."""
 
-    def __init__(self, poller: Poller, hints: Hints, book: Callable[[], Rulebook], stop: threading.Event) -> None:
-        self._poller, self._hints, self._book, self._stop = poller, hints, book, stop
+    def __init__(
+        self, poller: Poller, hints: Hints, looks: Looks, book: Callable[[], Rulebook], stop: threading.Event
+    ) -> None:
+        self._poller, self._hints, self._looks, self._book, self._stop = poller, hints, looks, book, stop
         self._pool = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._hint_pool = ThreadPoolExecutor(_HINTS_AT_ONCE, thread_name_prefix="hints")  # polls may take long
         self._busy: set[str] = set()  # buckets that a thread is at
@@ -352,6 +355,19 @@ class _Polls:
         for bucket, watches in by_bucket.items():
             if self._begin(bucket):
                 self._pool.submit(self._poll_bucket, bucket, watches)
+        book = self._book()
+        for watch in self._looks.due(book):
+            if self._begin(watch.place.bucket):
+                self._pool.submit(self._look, watch, book)
+
+    def _look(self, watch: Watch, book: Rulebook) -> None:
+        try:
+            self._looks.ask(watch, book)
+        except TROUBLES as error:
+            logger.warning("no early look: database unavailable", extra={"watch": watch.name, "reason": trouble(error)})
+        except Exception:  # the edge of a thread: polls see the jobs
+            logger.exception("an early look failed", extra={"watch": watch.name})
+        self._busy.discard(watch.place.bucket)
 
     def start_hinted(self) -> None:
         """Ask for the jobs that callbacks name, where no poll does that between its calls."""
@@ -380,9 +396,13 @@ class _Polls:
         self._busy.discard(bucket)
 
     def seconds_to_next(self) -> float:
-        """Return how long it is until a watch comes due; what is due already has been begun, or waits for others."""
+        """Return how long it is until a poll or an early look comes due.
+
+        What is due already has been begun, or waits for others.
+        """
         free = [watch for watch in self._book().watches if watch.place.bucket not in self._busy]
-        now, next_due = self._poller.clock(), self._poller.next_due(free)
+        times = (self._poller.next_due(free), self._looks.next_due(self._book()))
+        next_due, now = min((time for time in times if time), default=None), self._poller.clock()
         return (next_due - now).total_seconds() if next_due else math.inf
 
     def close(self) -> None:

@@ -78,6 +78,7 @@ class FakeCi:
     refuses: dict[str, CiError] = field(default_factory=dict)
     before_call: Callable[[], object] = lambda: None
     ignores_states: bool = False
+    slowed: bool = False  # it has refused calls as too many
     hidden: set[str] = field(default_factory=set)  # jobs that no list shows
     listed: list[tuple[str, datetime | None, str | None]] = field(default_factory=list)
     listed_again: list[tuple[str, datetime | None, str | None]] = field(default_factory=list)  # with an end
@@ -134,6 +135,9 @@ class FakeCi:
             next_token=str(after) if after < len(wanted) else None,
             served_at=self.clock(),
         )
+
+    def is_slowed(self, _: Place) -> bool:
+        return self.slowed
 
     def describe(self, place: Place, ids: Sequence[str]) -> Description:
         assert place.bucket == BUCKET

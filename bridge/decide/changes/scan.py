@@ -15,6 +15,7 @@ from bridge.model import (
     PAUSE,
     RUNNING,
     SUBMITTED,
+    Job,
     JobProblem,
     ListProgress,
     Page,
@@ -71,6 +72,20 @@ def next_poll(
         early = (at - first - interval * part) % interval
         at -= min(early, every / 10) if early < interval * 0.9 else timedelta(0)  # else it is a little too early
     return at
+
+
+def look_at(polled: datetime, next_poll: datetime) -> datetime:
+    """Return when to look early at what is unfinished."""
+    return polled + (next_poll - polled) / 2
+
+
+def likeliest_to_end(jobs: Iterable[Job]) -> tuple[str, ...]:
+    """Return the ids of as many unfinished jobs as one call takes: running ones, the furthest first, then the oldest.
+
+    `jobs` are in the order of their creation.
+    """
+    ordered = sorted(jobs, key=lambda job: (job.state != RUNNING, -(job.progress or 0)))
+    return tuple(job.id for job in ordered[:IDS_PER_CALL])
 
 
 # --- which lists to ask for, and what to ask by id instead ----------------------------------------------------------

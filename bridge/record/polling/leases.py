@@ -36,6 +36,8 @@ class StoredWatch:
     ok_at: datetime | None
     answered: int  # calls of the last poll
     took: timedelta  # the last poll
+    looked_at: int
+    is_complete: bool  # the last poll
 
 
 def sync(tx: Connection, named: Iterable[Watch], typed: Iterable[tuple[Notifier, str]]) -> None:
@@ -100,6 +102,8 @@ def polls(tx: Connection, names: Collection[str]) -> list[StoredWatch]:
             maybe_at(row.ok_at),
             row.calls,
             timedelta(milliseconds=row.took_ms or 0),
+            row.looked_at or 0,
+            row.ok_at is not None and row.ok_at == row.polled_at,
         )
         for row in tx.execute(_POLLS, {"names": list(names)})
     ]
@@ -139,6 +143,11 @@ def note_progress(tx: Connection, name: str, progress: Collection[ListProgress])
     """Store how far the lists of a watch that go on have come."""
     found = [asdict(one) | {"created_to": one.created_to and ms(one.created_to)} for one in progress]
     tx.execute(update(watches).filter_by(name=name).values(progress=dump(found) if found else None))
+
+
+def looked(tx: Connection, name: str, now: datetime) -> None:
+    """Store that unfinished jobs of a watch were asked for between two polls."""
+    tx.execute(update(watches).filter_by(name=name).values(looked_at=ms(now)))
 
 
 def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now: bool = False) -> bool:

@@ -144,6 +144,22 @@ def unfinished(tx: Connection, keys: Collection[str]) -> list[UnfinishedJob]:
     ]
 
 
+_MOST_OLDEST = 100
+_OLDEST = select(jobs.c.detail).where(jobs.c.stream == bindparam("of"), jobs.c.open)
+_OLDEST = _OLDEST.order_by(jobs.c.created_at).limit(bindparam("most"))
+_OLDEST_OF_SQLITE = text(
+    "SELECT detail FROM job INDEXED BY job_open WHERE stream = :of AND open = 1 ORDER BY created_at LIMIT :most"
+)
+
+
+def oldest_unfinished(tx: Connection, keys: Collection[str]) -> list[Job]:
+    """Return the oldest unfinished jobs of each of these streams, a hundred at the most, in the order of creation."""
+    query = _OLDEST_OF_SQLITE if tx.dialect.name == "sqlite" else _OLDEST
+    asked = [{"of": key, "most": _MOST_OLDEST} for key in keys]
+    found = [load_job(detail) for one in asked for detail in tx.execute(query, one).scalars()]
+    return sorted(found, key=lambda job: (job.created_at is None, job.created_at))
+
+
 def created_since(tx: Connection, key: str, since: datetime, *, most: int = MOST_KNOWN) -> list[datetime]:
     """Return the creation times of a stream's jobs since then, ascending, the newest `most` of them at the most."""
     recent = select(jobs.c.created_at).where(jobs.c.stream == key, jobs.c.created_at >= ms(since))
