@@ -175,6 +175,7 @@ class Watch:
     streams: tuple[Stream, ...]
     every: timedelta
     lookback: timedelta
+    idle: timedelta | None = None  # how often streams are listed of which nothing new comes; None: as all others
     announce_first: bool = False  # send notifications of the jobs in a first snapshot
 
 

@@ -43,6 +43,7 @@ from bridge.decide.changes.scan import (
     in_tens,
     is_deep_due,
     is_due,
+    is_idle,
     lag_after,
     lag_of,
     most_to_know,
@@ -131,6 +132,7 @@ class Poll:
     deep: list[Listing] = field(default_factory=list)  # apart from `listings`
     going_on: list[Listing] = field(default_factory=list)  # the last of `listings`: the last poll has begun them
     unseen: dict[str, str] = field(default_factory=dict)  # jobs to ask for that no answer has shown, and their stream
+    idle: set[str] = field(default_factory=set)  # streams that need not be listed yet
     seen: set[str] = field(default_factory=set)  # jobs that an answer has shown
     errors: dict[str, CiError] = field(default_factory=dict)  # by stream, the first
     incomplete: set[str] = field(default_factory=set)  # streams of which not all was seen
@@ -149,7 +151,7 @@ class Poll:
     @property
     def complete(self) -> set[str]:
         """The streams all of whose unfinished jobs this poll has seen."""
-        return self.streams.keys() - self.incomplete
+        return self.streams.keys() - self.incomplete - self.idle
 
     @property
     def extra_calls(self) -> int:
@@ -354,6 +356,14 @@ def _meet(tx: Connection, watch: Watch, book: Rulebook, began: datetime, complet
             snapshots.meet(tx, stream.key, min(since - RESOLUTION, began) if since else began)
 
 
+def _is_idle(poll: Poll, stream: Stream) -> bool:
+    """Tell whether a stream need not be listed yet, and there is nothing else to ask of it."""
+    listed = poll.streams[stream.key]
+    news_at = max(listed.told_from, listed.news_at or listed.told_from)
+    idle = is_idle(watch=poll.watch, mark=listed.mark, news_at=news_at, now=poll.began)
+    return idle and not poll.unseen_of(stream)
+
+
 def _plan(tx: Connection, poll: Poll, stream: Stream, unfinished: Sequence[UnfinishedJob]) -> Plan:
     """Return which lists to ask for of a stream, whose unfinished jobs these are."""
     listed = poll.streams[stream.key]
@@ -504,7 +514,7 @@ class Poller:
             leases.release(tx, bucket, self.worker)
 
     def _poll(self, watch: Watch, book: Rulebook, until_s: float | None) -> PollResult | None:
-        poll = self._begin(watch, book)
+        poll = self._begin(watch, book, whole=until_s is None)
         if poll is None:
             return None
         try:
@@ -516,8 +526,11 @@ class Poller:
         self._finish(poll)
         return poll.result
 
-    def _begin(self, watch: Watch, book: Rulebook) -> Poll | None:
-        """Take the bucket, and read what is known of it; None when another worker has it."""
+    def _begin(self, watch: Watch, book: Rulebook, *, whole: bool) -> Poll | None:
+        """Take the bucket, and read what is known of it; None when another worker has it.
+
+        `whole`: ask for idle streams too, as when a person asks for a poll.
+        """
         bucket, keys = watch.place.bucket, [stream.key for stream in watch.streams]
         with self.db.write() as tx:
             if not leases.acquire(tx, bucket, self.worker, now=self.clock()):
@@ -551,12 +564,14 @@ class Poller:
             for listing in poll.going_on:
                 listing.job_ids = frozenset(poll.unseen_of(listing.stream))
             new = list[Listing]()
+            if not whole and row.next_poll_at:
+                poll.idle = {s.key for s in watch.streams if s.key not in begun and _is_idle(poll, s)}
             for stream in watch.streams:
-                if stream.key not in begun:
+                if stream.key not in begun | poll.idle:
                     mine = [job for job in unfinished if job.stream == stream.key]
                     deep_since = None if stream.key in self._deep else _deep_since(tx, poll, stream)
                     new += _new_listings(poll, stream, _plan(tx, poll, stream, mine), deep_since)
-            left_deep = [self._deep.pop(stream.key) for stream in watch.streams if stream.key in self._deep]
+            left_deep = [self._deep.pop(key) for key in keys if key in self._deep and key not in poll.idle]
             poll.deep = [*left_deep, *(listing for listing in new if listing.deep and not listing.moves_mark)]
             new = [listing for listing in new if listing not in poll.deep]
             listed_ids = {job_id for listing in (*new, *poll.going_on) for job_id in listing.job_ids}
@@ -829,7 +844,8 @@ class Poller:
     def _finish(self, poll: Poll) -> None:
         """Store how the poll ended, and let go of the bucket unless its lists go on at once."""
         result, watch, error = poll.result, poll.watch, poll.result.error
-        refused = not result.calls or isinstance(error, Throttled)
+        is_idle = poll.idle == poll.streams.keys() and not error
+        refused = (not result.calls and not is_idle) or isinstance(error, Throttled)
         retry_after = error.retry_after if error else None
         after = timedelta(0) if result.behind else pause(watch.every, refused=refused, retry_after=retry_after)
         took = self.clock() - poll.began

@@ -492,6 +492,64 @@ def test_an_interval_that_was_shortened_counts_at_once(rig: Rig) -> None:
     assert rig.poller.due(rig.book.watches) == [*rig.book.watches]
 
 
+# --- what is idle -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quiet(rig: Rig) -> Rig:
+    """Transcode has shown nothing new for five minutes, Snapshot has a job that runs."""
+    rig.use(given=notify_all("Transcode", "Snapshot", watch='idle = "5m"'))
+    rig.has("s1", RUNNING, tag="Snapshot")
+    rig.poll()
+    rig.clock.advance(minutes(5))
+    rig.poll()
+    rig.clock.advance(seconds(30))
+    rig.ci.listed.clear()
+    return rig
+
+
+def poll_as_worker(rig: Rig) -> list[str]:
+    """Poll half a minute later as a worker does; return the tags that were listed."""
+    rig.ci.listed.clear()
+    assert rig.poll(within=minutes(1)).error is None
+    rig.clock.advance(seconds(30))
+    return tags(rig)
+
+
+@on_both
+def test_a_tag_of_which_nothing_new_comes_is_polled_less_often(quiet: Rig) -> None:
+    polls = [poll_as_worker(quiet) for _ in range(20)]
+    assert polls == [*[["Snapshot"]] * 9, ["Transcode", "Snapshot"]] * 2
+    new(quiet, "t1")
+    assert [poll_as_worker(quiet) for _ in range(10)][-1] == ["Transcode", "Snapshot"]
+    assert quiet.news()[-1] == "t1"
+    assert poll_as_worker(quiet) == ["Transcode", "Snapshot"]  # it is unfinished
+    quiet.has("t1", SUCCESS)
+    assert [poll_as_worker(quiet) for _ in range(8)] == [["Transcode", "Snapshot"]] * 8
+
+
+@on_both
+def test_a_poll_with_nothing_to_ask_is_complete_and_the_next_one_is_due_as_usual(quiet: Rig) -> None:
+    quiet.has("s1", SUCCESS, tag="Snapshot")
+    assert poll_as_worker(quiet) == ["Snapshot"]
+    quiet.clock.advance(minutes(5))
+    assert poll_as_worker(quiet) == ["Transcode", "Snapshot"]
+    before, began = quiet.mark(), quiet.clock()
+    assert poll_as_worker(quiet) == []
+    row = watch_row(quiet)
+    assert (at(row["ok_at"]), next_at(quiet), row["calls"], row["error"]) == (began, began + seconds(30), 0, None)
+    assert quiet.mark() == before
+
+
+def test_a_poll_that_a_person_asks_for_asks_for_everything(quiet: Rig) -> None:
+    with quiet.db.write() as tx:
+        leases.set_watch(tx, "vod", poll_now=True)
+    assert poll_as_worker(quiet) == ["Transcode", "Snapshot"]
+    quiet.ci.listed.clear()
+    quiet.poll()
+    assert tags(quiet) == ["Transcode", "Snapshot"]
+
+
 # --- taking turns -------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,9 @@ class Watch(BaseModel):
     queues: list[Queue] = []
     credentials: str | None = Field(None, description="the name of the keys it is polled with; null: TENCENTCLOUD_*")
     every_seconds: float = 0
+    idle_seconds: float | None = Field(
+        None, description="how often tags of which nothing new comes; null: as all others"
+    )
     lookback_seconds: float = 0
     next_poll_at: Moment | None = Field(None, description="null: at once")
     paused: bool = False
@@ -91,6 +94,7 @@ class Watch(BaseModel):
             ],
             "credentials": watch.place.credentials,
             "every_seconds": watch.every.total_seconds(),
+            "idle_seconds": watch.idle.total_seconds() if watch.idle else None,
             "lookback_seconds": watch.lookback.total_seconds(),
         }
         return cls.model_validate(row | facts)

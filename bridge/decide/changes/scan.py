@@ -21,6 +21,7 @@ from bridge.model import (
     Page,
     Stream,
     UnfinishedJob,
+    Watch,
 )
 
 # --- when a watch is polled next ------------------------------------------------------------------------------------
@@ -86,6 +87,13 @@ def likeliest_to_end(jobs: Iterable[Job]) -> tuple[str, ...]:
     """
     ordered = sorted(jobs, key=lambda job: (job.state != RUNNING, -(job.progress or 0)))
     return tuple(job.id for job in ordered[:IDS_PER_CALL])
+
+
+def is_idle(*, watch: Watch, mark: datetime | None, news_at: datetime, now: datetime) -> bool:
+    """Tell whether a stream without unfinished jobs need not be listed yet: it has shown no new job for long."""
+    if watch.idle is None or mark is None or mark > now:
+        return False
+    return now - news_at >= watch.idle and now + watch.every <= mark + watch.idle
 
 
 # --- which lists to ask for, and what to ask by id instead ----------------------------------------------------------

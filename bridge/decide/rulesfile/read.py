@@ -17,6 +17,7 @@ from bridge.decide.rulesfile.notifiers import read_notifiers
 from bridge.decide.rulesfile.rules import RuleReader, TemplateReader
 from bridge.decide.rulesfile.rulesets import ruleset_to_text
 from bridge.decide.rulesfile.tables import Defaults, Tables, WatchTable
+from bridge.decide.text.times import human
 from bridge.decide.text.values import MOST_LISTED, printable, shown
 from bridge.model import Place, Stream, Watch
 
@@ -107,12 +108,18 @@ class _Reader:
             text = f"{_days(keep_dead)} is less than keep, {_days(keep)}: dead letters are kept as long at least"
             self._tables.note(("defaults", "keep_dead"), text)
         self._check_lookback(self._defaults.lookback, ("defaults", "lookback"))
+        self._check_idle(self._defaults.idle, self._defaults.every, ("defaults", "idle"))
 
     def _check_lookback(self, lookback: timedelta, path: Path) -> None:
         keep = self._defaults.keep
         if lookback > keep:
             text = f"{_days(lookback)} is more than keep, {_days(keep)}: jobs that were pruned would look new"
             self._tables.note(path, text)
+
+    def _check_idle(self, idle: timedelta | None, every: timedelta, path: Path) -> None:
+        if idle is not None and idle < every:
+            text = f"{human(idle.total_seconds())} is less than every, {human(every.total_seconds())}"
+            self._tables.note(path, f"{text}: what is idle is polled less often")
 
     def _read_aliases(self) -> None:
         for kind, table in self._tables.named("alias"):
@@ -146,6 +153,7 @@ class _Reader:
                 self._credentials.read(shape.credentials, ("watch", at, "credentials"))
             if shape.lookback:
                 self._check_lookback(shape.lookback, ("watch", at, "lookback"))
+            self._check_idle(shape.idle, shape.every or self._defaults.every, ("watch", at, "idle"))
             streams += len(shape.tags) * len(shape.queues or "1")
             if streams > _MOST_STREAMS:
                 text = f"with this one there are {streams:,} pairs of tag and queue; the limit is {_MOST_STREAMS:,}"
@@ -163,11 +171,13 @@ class _Reader:
             for tag in dict.fromkeys(shape.tags)
             for queue in (queues or [None])
         )
+        every, idle = shape.every or self._defaults.every, shape.idle or self._defaults.idle
         return Watch(
             name=shape.name,
             place=place,
             streams=streams,
-            every=shape.every or self._defaults.every,
+            every=every,
+            idle=idle if idle and idle > every else None,
             lookback=shape.lookback or self._defaults.lookback,
             announce_first=self._defaults.on_first_run == "announce",
         )

@@ -144,6 +144,7 @@ class _Table(BaseModel):
 class Defaults(_Table):
     timezone: Zone = ZoneInfo("UTC")
     every: Duration = timedelta(seconds=30)
+    idle: Duration | None = None
     lookback: Duration = timedelta(hours=24)
     on_first_run: Literal["silent", "announce"] = "silent"
     keep: Keep = timedelta(days=30)
@@ -158,6 +159,7 @@ class WatchTable(_Table):
     tags: Words
     queues: Words | None = None
     every: Duration | None = None
+    idle: Duration | None = None
     lookback: Duration | None = None
     queue_type: Name | None = None
     workflow: Name | None = None

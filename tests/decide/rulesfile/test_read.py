@@ -39,6 +39,28 @@ def test_a_watch_overrides_the_defaults():
     assert (watch.every, watch.lookback, watch.announce_first) == (timedelta(minutes=5), timedelta(hours=2), True)
 
 
+@pytest.mark.parametrize(
+    ("defaults", "watch", "idle"),
+    [
+        ("", "", None),
+        ('idle = "5m"', "", 5),
+        ("", 'idle = "5m"', 5),
+        ('idle = "5m"', 'idle = "7m"', 7),
+        ('idle = "5m"', 'every = "10m"', None),  # it is polled less often anyway
+        ("", 'idle = "30s"', None),
+    ],
+)
+def test_what_is_idle_may_be_polled_less_often(defaults, watch, idle):
+    (found,) = a_rulebook(f"[defaults]\n{defaults}\n{WATCH}{watch}\n{RULE}").watches
+    assert found.idle == (idle and timedelta(minutes=idle))
+
+
+def test_what_is_idle_is_not_polled_more_often():
+    said = 'key "idle": 10 s is less than every, 30 s: what is idle is polled less often'
+    assert faults(f'{WATCH}idle = "10s"\n{RULE}') == [f'6: watch "vod", {said}']
+    assert faults(f'[defaults]\nidle = "10s"\n{WATCH}{RULE}') == [f"2: [defaults], {said}"]
+
+
 def test_a_watch_is_a_stream_for_each_tag_and_queue_and_a_queue_goes_by_its_alias():
     text = '[alias.queue]\nvod = "p22"\n' + WATCH.replace('["Transcode"]', '["Transcode", "Snapshot"]')
     (watch,) = a_rulebook(f'{text}queues = ["vod", "p22", "p33"]\n{RULE}').watches
