@@ -23,6 +23,9 @@ class Links:
     def job(self, job_id: str) -> str | None:
         return self._page(f"/jobs/{quote(job_id)}")
 
+    def watches(self) -> str | None:
+        return self._page("/watches")
+
     def delivery(self, delivery_id: str) -> str | None:
         return self._page(f"/deliveries/{quote(delivery_id)}")
 

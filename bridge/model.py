@@ -180,6 +180,14 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blindness:
+    """A watch has had no complete poll since then; `notified` has the notifiers that know, by rule."""
+
+    since: datetime
+    notified: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobProblem:
     """A part of a job that cannot be read: `field`, whose text begins with `value`.
 
@@ -636,7 +644,7 @@ class Message:
     """
 
     id: str
-    kind: Literal["transition", "level", "recovery", "digest", "test"]
+    kind: Literal["transition", "level", "recovery", "digest", "test", "blind", "sees"]
     title: str
     text: str
     fields: tuple[tuple[str, str], ...]

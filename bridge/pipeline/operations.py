@@ -23,7 +23,7 @@ from bridge.decide.rulesfile.silences import MOST, SilenceRequest, silence_warni
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import ident, listing, suggest
 from bridge.decide.whatif.replay import PastMessage, Preview
-from bridge.model import Silence, Transition
+from bridge.model import Blindness, Silence, Transition
 from bridge.pipeline.route import with_queue_names
 from bridge.record import actions, public_url, rulesets
 from bridge.record.actions import Action
@@ -236,6 +236,9 @@ class Operations:
         with self.db.write() as tx:
             before = _watch(tx, book, name)
             leases.set_watch(tx, name, paused=paused)
+            if not paused:  # in a pause it was not to see
+                _, blind = leases.sight(tx, name)
+                leases.set_blind(tx, name, replace(blind or Blindness(since=self.now), since=self.now))
             self._record(tx, what, name, {"paused": before["paused"]}, {"paused": paused})
 
     # --- silences -------------------------------------------------------------------------------------------

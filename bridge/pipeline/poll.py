@@ -74,6 +74,7 @@ from bridge.model import (
 )
 from bridge.pipeline import queues
 from bridge.pipeline.route import route_all, route_overdue_jobs
+from bridge.pipeline.sight import note_poll
 from bridge.record import counters, rulesets
 from bridge.record.database import Clock, Database, at, ms
 from bridge.record.polling import leases, problems, snapshots
@@ -855,6 +856,10 @@ class Poller:
             result.overdue = len(overdue)
             result.deliveries += sum(len(routing.deliveries) for routing in overdue)
             snapshots.set_seen(tx, poll.complete, poll.began)
+            said = note_poll(
+                tx, watch, poll.book, began=poll.began, error=poll.error, goes_on=bool(result.behind), now=self.clock()
+            )
+            result.deliveries += said
             given_up = problems.give_up(tx, poll.streams, before=as_of - watch.lookback)
             leases.polled(
                 tx,
@@ -878,7 +883,7 @@ class Poller:
                 leases.release(tx, watch.place.bucket, self.worker)
         for job_id in given_up:
             logger.warning("a job that cannot be read is no longer asked for", extra={"job": job_id})
-        if overdue:
+        if overdue or said:
             self.on_stored()
 
 

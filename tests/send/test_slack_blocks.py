@@ -138,12 +138,21 @@ def test_each_state_has_its_mark(state: str | None, mark: str) -> None:
         ("job.recovered", "Success", "🔄"),
         ("job.recovered", "Failed", "❌"),
         ("test", None, "🧪"),
+        ("watch.blind", None, "🔌"),
+        ("watch.sees", None, "🔄"),
     ],
 )
 def test_each_meaning_has_its_mark(kind: str, state: str | None, mark: str) -> None:
     delivery = a_delivery(says={"state": state}, event=an_event(kind))
     assert blocks(delivery, NOON)[0].startswith(f"{mark} ")
     assert plain(delivery, NOON).startswith(f"{mark} ")
+
+
+def test_what_is_about_a_watch_has_no_link_that_silences_its_rule() -> None:
+    says = {"rule": "blind", "public_url": URL}
+    for kind, is_there in (("watch.blind", False), ("job.failed", True)):
+        text = json.dumps(blocks(a_delivery(says=says, event=an_event(kind)), NOON)[1])
+        assert ("Silence this rule" in text) is is_there
 
 
 def test_what_is_late_says_so_in_the_first_line_too() -> None:

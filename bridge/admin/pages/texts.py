@@ -140,7 +140,10 @@ _SIGNS = {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least"}
 
 def rule_lines(rule: Rule, queue_names: Mapping[str, str]) -> Iterator[Line]:
     """Yield what a rule matches, and how it notifies, line by line."""
-    yield "When a job", _level(rule.level) if rule.level else _change(rule.was, rule.to)
+    if rule.blind:
+        yield "When a watch", f"has had no complete poll for {span(rule.blind)}, and when it has one again"
+    else:
+        yield "When a job", _level(rule.level) if rule.level else _change(rule.was, rule.to)
     yield from _conditions(rule.conditions, queue_names)
     if rule.group:
         yield "Collected", _grouping(rule.group)

@@ -187,6 +187,7 @@ class Rule(BaseModel):
     in_: list[str] | None = Field(alias="in", description="of a level rule")
     for_seconds: float | None
     repeat_seconds: float | None
+    blind_seconds: float | None = Field(description="of a rule about watches that cannot see for so long")
     recover: bool
     throttle: str | None
     group: JsonObject | None = Field(description="by, wait_seconds or at, max")
@@ -213,6 +214,7 @@ class Rule(BaseModel):
             "in": sorted(level.states.words) if level else None,
             "for_seconds": level.after.total_seconds() if level else None,
             "repeat_seconds": level.repeat.total_seconds() if level and level.repeat else None,
+            "blind_seconds": rule.blind.total_seconds() if rule.blind else None,
             "recover": bool(level and level.recover),
             "throttle": _rate(rule.throttle),
             "group": _grouping(rule.group) if rule.group else None,

@@ -90,7 +90,9 @@ class TextCondition:
         return frozenset(texts) if texts and not any(map(is_glob, texts)) else None
 
     def why_not(self, facts: Facts) -> str | None:
-        values = facts.texts(self.field)
+        return self.why_not_of(facts.texts(self.field))
+
+    def why_not_of(self, values: Sequence[str]) -> str | None:
         for text, test in self.unwanted:
             if any(map(test, values)):
                 return f'match.{self.field}: {_shown(values)} is excluded by "!{text}"'
@@ -246,6 +248,8 @@ class LevelSpec:
 class Rule:
     """An edge rule fires when a job goes from a state of `was` to a state of `to`; a level rule has a `level`.
 
+    One with `blind` is about watches, and not about jobs: it fires when one has had no complete poll for so long.
+
     For an inferred transition it fires only if `to` names its state, as its author wants to know of that one.
     """
 
@@ -258,10 +262,15 @@ class Rule:
     template: str | None = None
     stop: bool = False
     level: LevelSpec | None = None
+    blind: timedelta | None = None
     group: Grouping | None = None
     throttle: Rate | None = None
     urgent: bool = False  # its messages go first
     mention: tuple[str, ...] = ()  # ids of people and groups in Slack, "here", "channel"
+
+    def is_for(self, watch: str) -> bool:
+        """Tell whether a rule with `blind`, whose conditions are about the watch's name, is about this watch."""
+        return not any(c.why_not_of((watch,)) for c in self.conditions if isinstance(c, TextCondition))
 
     def why_not(self, facts: Facts) -> str | None:
         """Return the first condition that says no, with the value it saw; None when all hold.
@@ -376,7 +385,7 @@ class Matcher:
     """
 
     def __init__(self, rules: Sequence[Rule], queue_names: Mapping[str, str]) -> None:
-        self._edges = tuple(rule for rule in rules if rule.level is None)
+        self._edges = tuple(rule for rule in rules if rule.level is None and rule.blind is None)
         self.levels = tuple(rule for rule in rules if rule.level)
         self._queue_names = queue_names
         self._edge_index = _Index(self._edges, queue_names)

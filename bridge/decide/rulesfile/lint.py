@@ -68,9 +68,10 @@ class Linter:
         for at, mute in mutes:
             scope = mute.scope
             self._note_all(polled.findings(scope.was, scope.to, scope.conditions), ("mute", at))
-        for place, above in _rules_that_never_fire(rule for _, rule in rules):
+        of_jobs = [(at, rule) for at, rule in rules if not rule.blind]
+        for place, above in _rules_that_never_fire(rule for _, rule in of_jobs):
             text = f'never fires: rule "{above.name}" (line {above.line}) matches all that it does, and stops'
-            self._note(("rule", rules[place][0]), text)
+            self._note(("rule", of_jobs[place][0]), text)
 
     def _note_all(self, findings: Iterable[Finding], path: tuple[str, int]) -> None:
         if not self._tables.has_enough(warning=True):
@@ -86,7 +87,7 @@ class Linter:
         if forgotten and RUNNING in (rule.was.exact or ()) and rule.to.exact and rule.to.exact <= DONE:
             text = f"misses jobs that finish between two polls: leave out from, or add {' and '.join(forgotten)}"
             self._note((*path, "from"), text)
-        spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {}
+        spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {"blind": rule.blind}
         for key, span in spans.items():
             if span and span < (every := polled.every(rule.conditions)):
                 text = f"{_human(span)} is less than the {_human(every)} between two polls, and only polls notice it"

@@ -21,7 +21,15 @@ from bridge.decide.rules.matching import (
     read_match,
 )
 from bridge.decide.rules.rulebook import MessageTemplate, RuleTest
-from bridge.decide.rulesfile.tables import GroupTable, MuteTable, RuleTable, Tables, TemplateTable, TestTable
+from bridge.decide.rulesfile.tables import (
+    GroupTable,
+    MuteTable,
+    RuleTable,
+    Tables,
+    TemplateTable,
+    TestTable,
+    keys_of,
+)
 from bridge.decide.templates.functions import FIELDS, LARGEST_NUMBER, TemplateFault
 from bridge.decide.templates.rendering import Template, compiled
 from bridge.decide.text.values import instead, shown
@@ -33,6 +41,7 @@ _Path = tuple[str | int, ...]
 
 _GROUPED_BY = (*(field for field in TEXTS if field != "user_data"), "state")
 _MOST_GROUPED_BY = 5
+_OF_BLIND = ("name", "blind", "match", "notify", "mention", "urgent")
 _OF_LEVELS = ("for", "repeat", "recover")
 
 
@@ -52,6 +61,8 @@ class RuleReader:
             shape = self._tables.shape(RuleTable, table, path)
             self._check_names(table, path)
             conditions = self._conditions(table.get("match"), path)
+            if "blind" in table:
+                self._check_blind(table, path)
             if shape is None:
                 continue
             rule = Rule(
@@ -63,7 +74,8 @@ class RuleReader:
                 notify=tuple(dict.fromkeys(shape.notify)),
                 template=shape.template,
                 stop=shape.stop,
-                level=self._level(shape, table, path),
+                level=None if "blind" in table else self._level(shape, table, path),
+                blind=shape.blind,
                 group=self._group(shape.group, (*path, "group")) if shape.group else None,
                 throttle=shape.throttle,
                 urgent=shape.urgent,
@@ -71,6 +83,18 @@ class RuleReader:
             )
             rules.append((at, rule))
         return rules
+
+    def _check_blind(self, table: Mapping[str, Any], path: _Path) -> None:
+        for key in table:
+            if key not in _OF_BLIND and key in keys_of(RuleTable):
+                text = "is about jobs, and a rule with blind is about watches that cannot see: leave it out"
+                self._tables.note((*path, key), text)
+        match = table.get("match")
+        for field, value in match.items() if isinstance(match, dict) else ():
+            if field != "watch":
+                self._tables.note((*path, "match", field), "is about jobs; with blind only match.watch can be asked")
+            elif isinstance(value, bool):
+                self._tables.note((*path, "match", field), 'write the name of a watch, as in match.watch = "vod"')
 
     def _level(self, shape: RuleTable, table: Mapping[str, Any], path: _Path) -> LevelSpec | None:
         if "in" not in table:
@@ -152,10 +176,13 @@ class RuleReader:
 
     def _check_expected(self, expect: Sequence[str], path: _Path) -> None:
         rules = [table.get("name") for _, table in self._tables.each("rule")]
+        blind = {table.get("name") for _, table in self._tables.each("rule") if "blind" in table}
         for expected in expect:
             rule, arrow, notifier = (part.strip() for part in expected.rpartition("->"))
             if not arrow:
                 self._tables.note(path, f'{shown(expected)} is not "RULE -> NOTIFIER", such as "stuck -> ops"')
+            elif rule in blind:
+                self._tables.note(path, f'rule "{rule}" is about watches, and a test is about a job')
             elif rule not in rules:
                 names = [name for name in rules if isinstance(name, str)]
                 self._tables.note(path, f'there is no rule "{rule}"{instead(rule, names)}')

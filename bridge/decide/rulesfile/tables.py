@@ -193,6 +193,7 @@ class RuleTable(_Table):
     in_: LevelStates | None = Field(default=None, alias="in")
     for_: Duration | None = Field(default=None, alias="for")
     repeat: Duration | None = None
+    blind: Duration | None = None
     recover: Annotated[bool, Field(strict=True)] = False
     match: dict[str, Any] = {}
     notify: Words

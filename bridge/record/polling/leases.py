@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -9,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from bridge.model import ListProgress, Notifier, Watch
+from bridge.model import Blindness, ListProgress, Notifier, Watch
 from bridge.record.codec import dump
-from bridge.record.database import maybe_at, ms, upsert
+from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import HEAD, leases, notifiers, watches, workers
 
 # A call to CI ends within its own deadline of 30 s, and the lease is renewed for each.
@@ -134,7 +135,7 @@ def polled(
     if clock:
         facts["clock_ms"] = None if clock[0] is None else clock[0] // timedelta(milliseconds=1)
     if error is None and not behind:
-        facts |= {"ok_at": ms(began), "took_ms": took // timedelta(milliseconds=1)}
+        facts |= {"ok_at": ms(began), "took_ms": took // timedelta(milliseconds=1), "blind": None}
     tx.execute(update(watches).filter_by(name=name).values(facts))
     note_progress(tx, name, progress)
 
@@ -148,6 +149,21 @@ def note_progress(tx: Connection, name: str, progress: Collection[ListProgress])
 def looked(tx: Connection, name: str, now: datetime) -> None:
     """Store that unfinished jobs of a watch were asked for between two polls."""
     tx.execute(update(watches).filter_by(name=name).values(looked_at=ms(now)))
+
+
+def sight(tx: Connection, name: str) -> tuple[datetime | None, Blindness | None]:
+    """Return when the last complete poll of a watch began, and what is known of its blindness since."""
+    row = tx.execute(select(watches.c.ok_at, watches.c.blind).filter_by(name=name)).first()
+    if row is None or not row.blind:
+        return (maybe_at(row.ok_at) if row else None), None
+    facts = json.loads(row.blind)
+    return maybe_at(row.ok_at), Blindness(since=at(facts["since"]), notified=facts["notified"])
+
+
+def set_blind(tx: Connection, name: str, blind: Blindness) -> None:
+    """Store since when a watch is blind, and who knows; the end of a complete poll is the end of that."""
+    facts = dump({"since": ms(blind.since), "notified": blind.notified})
+    tx.execute(update(watches).filter_by(name=name).values(blind=facts))
 
 
 def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now: bool = False) -> bool:

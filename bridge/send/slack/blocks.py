@@ -50,6 +50,7 @@ _STATES = {
     SUBMITTED: "🕓", RUNNING: "▶️", PAUSE: "⏸️", SUCCESS: "✅", FAILED: "❌", CANCEL: "🚫", GONE: "👻",
 }  # fmt: skip
 _STUCK, _RECOVERED, _LATE, _NOT_DELIVERED, _TEST, _DIGEST, _UNKNOWN = "⏳", "🔄", "🕰️", "⚠️", "🧪", "📋", "❓"
+_BLIND = "🔌"
 
 
 def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
@@ -129,6 +130,10 @@ class _Seen:
             return _NOT_DELIVERED
         if kind == "ci.test":
             return _TEST
+        if kind == "ci.watch.blind":
+            return _BLIND
+        if kind == "ci.watch.sees":
+            return _RECOVERED
         if kind == "ci.job.overdue":
             return _STUCK
         if kind == "ci.job.recovered" and state not in (FAILED, CANCEL, GONE):
@@ -200,8 +205,12 @@ class _Seen:
         return self.event.get("type") == "ci.job.overdue"
 
     @property
+    def _is_of_watch(self) -> bool:
+        return _str(self.event.get("type")).startswith("ci.watch.")
+
+    @property
     def _silence(self) -> tuple[str, str | None]:
-        rule = self.says.get("rule")
+        rule = self.says.get("rule") if not self._is_of_watch else None  # no silence holds what is about a watch
         return "Silence this rule", self.links.silence(rule) if rule else None
 
     @property

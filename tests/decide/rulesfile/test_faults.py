@@ -242,6 +242,33 @@ def test_a_wrong_level_rule_says_what_would_be_right(lines, said):
     assert found.startswith(said)
 
 
+OF_JOBS = "is about jobs, and a rule with blind is about watches that cannot see: leave it out"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('blind = "10m"\nto = "Failed"', f'10: rule "r1", key "to": {OF_JOBS}'),
+        ('blind = "10m"\nfor = "30m"', f'10: rule "r1", key "for": {OF_JOBS}'),
+        ('blind = "10m"\nstop = true', f'10: rule "r1", key "stop": {OF_JOBS}'),
+        (
+            'blind = "10m"\nmatch.tag = "Transcode"',
+            '10: rule "r1", key "match.tag": is about jobs; with blind only match.watch can be asked',
+        ),
+        ('blind = "10m"\nmatch.watch = true', '10: rule "r1", key "match.watch": write the name of a watch, as in'),
+        ("blind = 10", '9: rule "r1", key "blind": 10 is not a string such as "30s" or "45m"'),
+    ],
+)
+def test_a_wrong_rule_about_watches_says_what_would_be_right(lines, said):
+    (found,) = faults(rule(lines))
+    assert found.startswith(said)
+
+
+def test_a_test_cannot_expect_a_rule_about_watches():
+    (found,) = faults(rule('blind = "10m"') + "\n" + TEST)
+    assert 'rule "r1" is about watches, and a test is about a job' in found
+
+
 def test_a_state_that_nobody_documents_may_be_stayed_in():
     assert warnings(rule(f'{FOR}in = "Queued"')) == [
         '10: warning: rule "r1", key "in": no state "Queued" is documented; there are Submitted, Running, Success, '
