@@ -64,6 +64,8 @@ def tally(db: Database, days: int, now: datetime) -> None:
         *(Count("transition", (tag, queue, was, to), 0, 7) for tag in TAGS for queue in QUEUES for was, to in _MOVES),
         *(Count("delivery", (name, "delivered"), bucket, 20, 40_000) for name in NOTIFIERS for bucket in range(6)),
         *(Count("delivery", (name, end), 0, 1) for name in NOTIFIERS for end in ("dead", "merged", "dropped")),
+        *(Count("detected", ("bench",), bucket, 9, 90_000) for bucket in range(5)),
+        Count("call", ("bench",), 0, 20),
     ]
     for slot in _slots(now, days):
         with db.write() as tx:
@@ -72,7 +74,6 @@ def tally(db: Database, days: int, now: datetime) -> None:
         *(Count("match", (rule,), 0, 9) for rule in RULES),
         *(Count("attempt", (name, "ok"), bucket, 50, 9_000) for name in NOTIFIERS for bucket in range(5)),
         *(Count("job_duration", (tag, queue, SUCCESS), 4, 9, 900_000) for tag in TAGS for queue in QUEUES),
-        *(Count("detection", (), bucket, 9, 90_000) for bucket in range(5)),
         Count("poll", ("ap-chongqing", "ok"), 3, 99, 40_000),
     ]
     with db.write() as tx:

@@ -37,8 +37,8 @@ from bridge.send.registry import integration_of
 Row = Mapping[str, Any]
 
 COUNTED = (
-    "attempt", "callback", "callback_job", "delivery", "detection", "hint", "job_duration", "job_problem", "job_wait",
-    "match", "poll", "retry_after", "rules", "suppressed", "template_error", "transition", "unmatched",
+    "attempt", "call", "callback", "callback_job", "delivery", "detected", "hint", "job_duration", "job_problem",
+    "job_wait", "match", "poll", "retry_after", "rules", "suppressed", "template_error", "transition", "unmatched",
 )  # fmt: skip
 
 
@@ -220,9 +220,17 @@ def _of_source(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
     fields = product(("field",), ("CreationTime", "EndTime", "Progress", "StartTime"))
     known = (*fields, *product(("left_out",), ("JobId", "JobsDetail", "State")))
     yield counter("job_problems", unread, ("kind", "field"), by_metric["job_problem"], known)
-    delay = "From when CI says that a job changed until that was seen."
-    yield histogram("detection", "detection_delay_seconds", delay, (), by_metric["detection"], _ALL)
+    yield from _of_detection(by_metric, book)
     yield from _of_callbacks(by_metric)
+
+
+def _of_detection(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
+    by, known = ("watch",), list(product([watch.name for watch in book.watches]))
+    delay = "From when CI says, in whole seconds, that a job changed until that was seen."
+    yield histogram("detected", "detection_delay_seconds", delay, by, by_metric["detected"], known)
+    news = "Changes that were seen and are news; of some CI does not say when they happened."
+    yield counter("watch_transitions", news, by, by_metric["detected"], known)
+    yield counter("watch_calls", "Calls that CI answered, for lists and for jobs by id.", by, by_metric["call"], known)
 
 
 def _of_callbacks(by_metric: _ByMetric) -> Iterator[Metric]:

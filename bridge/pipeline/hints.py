@@ -151,7 +151,7 @@ class _Answer:
             stored = [job for mine in owned.values() for job in mine]
             for poll in self.polls.values():
                 poll.show(tx, stored)
-            self._count(tx, stored, transitions, now)
+            self._count(tx, stored, transitions, now, self._watch_of(next(iter(owned), None)).name)
             over = [job.id for job in stored if job.state in DONE]
             left_alone = {*self.asked} - {job.id for job in stored} - self._unreadable
             hints.answered(tx, bucket, self.asked, ended=over, denied=left_alone, asked=self.at)
@@ -198,7 +198,7 @@ class _Answer:
 
     def _poll_of(self, tx: Connection, stream: Stream, now: datetime) -> Poll:
         """Return the poll under way of a stream's watch, or what one would know that began now."""
-        watch = next(watch for watch in self.watches if stream in watch.streams)
+        watch = self._watch_of(stream)
         if watch.name not in self.polls:
             self.polls[watch.name] = Poll(
                 watch=watch,
@@ -211,10 +211,16 @@ class _Answer:
                 missing=problems.missing_jobs(tx, watch.place.bucket),
             )
         poll = self.polls[watch.name]
-        poll.answered(Clocks(asked=self.at, answered=now, date=self.found.served_at))
+        poll.answered(Clocks(asked=self.at, answered=now, date=self.found.served_at), calls=0)
         return poll
 
-    def _count(self, tx: Connection, stored: Sequence[Job], transitions: Sequence[Transition], now: datetime) -> None:
+    def _watch_of(self, stream: Stream | None) -> Watch:
+        """Return the watch of a stream; the bucket's first where it is about none."""
+        return next((watch for watch in self.watches if stream in watch.streams), self.watches[0])
+
+    def _count(
+        self, tx: Connection, stored: Sequence[Job], transitions: Sequence[Transition], now: datetime, watch: str
+    ) -> None:
         moved, found = len({step.job.id for step in transitions}), len({job.id for job in self.found.jobs})
         counts: dict[Answered, int] = {
             "news": moved,
@@ -222,4 +228,5 @@ class _Answer:
             "not_watched": found - len(stored),
         }
         counts["denied"] = len(self.asked) - found - len(self._unreadable)
-        counters.add(tx, [Count("hint", (what,), times=times) for what, times in counts.items() if times > 0], now=now)
+        answers = [Count("hint", (what,), times=times) for what, times in counts.items() if times > 0]
+        counters.add(tx, [*answers, Count("call", (watch,))], now=now)

@@ -18,7 +18,8 @@ from bridge.decide.changes.scan import likeliest_to_end, look_at
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Job, Watch
 from bridge.pipeline.poll import Halted, Poll, Poller, PollResult
-from bridge.record import rulesets
+from bridge.record import counters, rulesets
+from bridge.record.counters import Count
 from bridge.record.database import at
 from bridge.record.polling import leases, problems, snapshots
 from bridge.record.polling.leases import StoredWatch
@@ -91,6 +92,8 @@ class Looks:
         finally:
             with poller.db.write() as tx:
                 leases.release(tx, bucket, poller.worker)
+                if poll.result.calls:
+                    counters.add(tx, [Count("call", (watch.name,), times=poll.result.calls)], now=poller.clock())
 
     def _ask(self, poll: Poll, asked: tuple[str, ...]) -> None:
         poller, asked_at = self.poller, self.poller.clock()

@@ -191,10 +191,10 @@ class Poll:
         more = f"; and {len(texts) - _MOST_ERRORS} more" if len(texts) > _MOST_ERRORS else ""
         return "; ".join(texts[:_MOST_ERRORS]) + more
 
-    def answered(self, clocks: Clocks | None, stream: Stream | None = None) -> None:
+    def answered(self, clocks: Clocks | None, stream: Stream | None = None, *, calls: int = 1) -> None:
         """Note a call that CI answered; by CI's clock its stream may not have been out of the rules for long."""
         self.probing = False
-        self.result.calls += 1
+        self.result.calls += calls
         if clocks is None:
             return
         self.clocks, ahead = clocks, clocks.ahead
@@ -878,7 +878,8 @@ class Poller:
                 took=took,
             )
             outcome = (watch.place.region, error.kind if error else "ok")
-            counters.add(tx, [counters.timed("poll", outcome, took.total_seconds())], now=self.clock())
+            calls = counters.Count("call", (watch.name,), times=result.calls)
+            counters.add(tx, [counters.timed("poll", outcome, took.total_seconds()), calls], now=self.clock())
             if error or not result.behind:
                 leases.release(tx, watch.place.bucket, self.worker)
         for job_id in given_up:

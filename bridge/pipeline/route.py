@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
@@ -17,9 +17,9 @@ from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.links import Links
-from bridge.model import DONE, GONE, Alarm, Content, Message, Transition, Watch
+from bridge.model import DONE, GONE, PAUSE, Alarm, Content, Message, Transition, Watch
 from bridge.record import counters, public_url, rulesets
-from bridge.record.counters import Count, timed
+from bridge.record.counters import UNTIMED, Count, timed
 from bridge.record.outbox import entries, roots, silences
 from bridge.record.polling import queues, snapshots, time_in_state
 
@@ -192,8 +192,10 @@ def _of_transition(transition: Transition, *, matched: bool) -> Iterator[Count]:
         return
     if not matched:
         yield Count("unmatched", ())
-    if transition.happened_at != transition.seen_at:  # else CI did not say when it happened
-        yield timed("detection", (), (transition.seen_at - transition.happened_at) / timedelta(seconds=1))
+    # A job that goes on after a pause may have started long before it.
+    late = None if transition.was == PAUSE else transition.late_seconds
+    by = (transition.watch,)
+    yield Count("detected", by, UNTIMED) if late is None else timed("detected", by, late)
     if transition.to in DONE:
         took = job.seconds(transition.happened_at)
         if took["duration"] is not None:

@@ -1,4 +1,4 @@
-"""What charts show: how many jobs were in which state, what became of deliveries, and how long they took."""
+"""What charts show: how many jobs were in which state, how soon that was seen, and what became of deliveries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from bridge.model import CLOSED, NEW
 from bridge.record import counters
-from bridge.record.counters import BOUNDS
+from bridge.record.counters import BOUNDS, UNTIMED
 from bridge.record.queries import gauges
 
 # Length of the chart and of its slots: as long as `counters.compact` leaves them at that age.
@@ -66,6 +66,25 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """How soon the changes of a watch's jobs were seen, and with how many calls, over all slots.
+
+    Changes are those that were seen and are news. `p50_s` and `p99_s` are of those whose time CI says, in whole
+    seconds, rounded down: up to a second too much. None: there were none.
+    """
+
+    watch: str
+    transitions: int
+    calls: int  # that CI answered
+    p50_s: float | None
+    p99_s: float | None
+
+    @property
+    def calls_per_transition(self) -> float | None:
+        return self.calls / self.transitions if self.transitions else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
     """How jobs moved; `slots` as in Stats."""
 
@@ -84,6 +103,7 @@ class Stats(Movement):
     step: timedelta
     deliveries: tuple[Settled, ...]
     latency: tuple[Latency, ...]
+    detection: tuple[Detection, ...]
 
 
 def moved(tx: Connection, span: str, now: datetime, tag: str | None = None, queue: str | None = None) -> Movement:
@@ -116,6 +136,7 @@ def stats(tx: Connection, span: str, now: datetime, tag: str | None = None, queu
             for (notifier, outcome), counts in sorted(ends.items())
         ),
         latency=latency(tx, span, now),
+        detection=detection(tx, span, now),
     )
 
 
@@ -131,6 +152,23 @@ def latency(tx: Connection, span: str, now: datetime) -> tuple[Latency, ...]:
         )
         for (notifier, outcome), buckets in sorted(found.items())
         if outcome == "delivered"
+    )
+
+
+def detection(tx: Connection, span: str, now: datetime) -> tuple[Detection, ...]:
+    """Return how soon changes were seen in a span of SPANS, and with how many calls, by watch."""
+    since, bounds = _slots(now, *SPANS[span])[0], BOUNDS["detected"]
+    seen, calls = (counters.histogram(tx, metric, since) for metric in ("detected", "call"))
+    timed = {by: {bucket: count for bucket, count in seen[by].items() if bucket != UNTIMED} for by in seen}
+    return tuple(
+        Detection(
+            watch=by[0],
+            transitions=sum(seen.get(by, {}).values()),
+            calls=sum(calls.get(by, {}).values()),
+            p50_s=quantile(0.5, timed.get(by, {}), bounds),
+            p99_s=quantile(0.99, timed.get(by, {}), bounds),
+        )
+        for by in sorted({*seen, *calls})
     )
 
 

@@ -36,15 +36,20 @@ from bridge.record.codec import dump, storable
 from bridge.record.database import LAST, at, ms
 from bridge.record.schema import tallies
 
-CHARTED = frozenset({"transition", "delivery"})  # metrics that have slots; of the others there is only a total
+# Metrics that have slots; of the others there is only a total.
+CHARTED = frozenset(("call", "delivery", "detected", "transition"))
 UNTIMED = -1  # the bucket of what has no duration, in a metric of durations
 
 # Upper bounds of a histogram's buckets, in seconds. Rows name a bucket by its index, so these must not change.
 _UP_TO_HOURS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 21600.0)
+_FINE = (
+    0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0,
+    21600.0,
+)  # fmt: skip
 BOUNDS: Mapping[str, Sequence[float]] = {
     "attempt": (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0),
     "delivery": (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 21600.0, 86400.0),
-    "detection": (1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0),
+    "detected": _FINE,
     "job_duration": _UP_TO_HOURS,
     "job_wait": _UP_TO_HOURS,
     "poll": (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),

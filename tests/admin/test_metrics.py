@@ -168,8 +168,9 @@ def test_all_that_the_rules_may_count_is_there_at_0(world: World) -> None:
         ("group", "digest"): 0, ("mute", ""): 0, ("silence", ""): 0, ("throttle", "few"): 0, ("flood", ""): 0,
         ("fallback", ""): 0,
     }  # fmt: skip
-    for name in ("poll_duration", "detection_delay"):
-        assert found[f"bridge_{name}_seconds_count"] == {(): 0}
+    assert found["bridge_poll_duration_seconds_count"] == {(): 0}
+    for name in ("detection_delay_seconds_count", "watch_transitions_total", "watch_calls_total"):
+        assert found[f"bridge_{name}"] == {("vod",): 0}
     assert found["bridge_delivery_latency_seconds_count"] == {("cms",): 0, ("ops/1",): 0}
 
 
@@ -190,6 +191,19 @@ def test_what_happened_is_counted(either_world: World) -> None:
     tried = found["bridge_delivery_attempts_total"]
     assert sum(tried.values()) == 3
     assert sum(value for (_, reason), value in tried.items() if reason == "ok") == 1
+
+
+def test_how_soon_each_watch_sees_changes_is_a_histogram_beside_its_calls(either_world: World) -> None:
+    either_world.now += timedelta(seconds=2)
+    either_world.sees(job_number(1, state="Submitted"), job_number(2, state="Cancel"))  # CI does not say when
+    count(either_world, Count("call", ("vod",), times=6))
+    found = scrape(either_world)
+    assert found["bridge_detection_delay_seconds_count"] == {("vod",): 1}
+    assert found["bridge_detection_delay_seconds_sum"] == {("vod",): 2}
+    buckets = {le: value for (le, _), value in found["bridge_detection_delay_seconds_bucket"].items()}
+    assert (buckets["1.5"], buckets["2.0"], buckets["+Inf"]) == (0, 1, 1)
+    assert found["bridge_watch_transitions_total"] == {("vod",): 2}
+    assert found["bridge_watch_calls_total"] == {("vod",): 6}
 
 
 def test_a_histogram_is_cumulative_and_has_its_sum(world: World) -> None:

@@ -147,6 +147,7 @@ def test_a_job_that_no_watch_has_is_left_alone(rig: Hinted) -> None:
     rig.called_back("other")
     rig.clock.advance(minutes(1))
     assert rig.asks() == []
+    assert rig.counts("call") == {"vod": rig.ci.calls()}
 
 
 def test_a_watch_of_one_queue_takes_no_job_of_another(rig: Hinted) -> None:
@@ -323,6 +324,7 @@ def test_a_poll_under_way_asks_between_its_calls(rig: Hinted) -> None:
     assert True in seen  # before the poll was over
     assert result.error is None
     assert rig.steps().count(("j1", "Running", "Success")) == 1
+    assert rig.counts("call") == {"vod": rig.ci.calls()}
 
 
 def test_what_ci_does_not_answer_is_asked_for_later(rig: Hinted) -> None:

@@ -10,6 +10,7 @@ from bridge.collect.errors import TemporaryError
 from bridge.decide.changes.scan import likeliest_to_end
 from bridge.model import PAUSE, RUNNING, SUBMITTED, SUCCESS
 from bridge.pipeline.looks import Looks
+from bridge.record.counters import totals
 from bridge.record.database import Database, ms
 from bridge.record.polling import leases
 from bridge.record.schema import job_problems, transitions
@@ -55,6 +56,14 @@ def test_halfway_between_two_polls_the_unfinished_jobs_are_asked_for_once(rig: E
     assert rig.poll().transitions == 0
     rig.clock.advance(seconds(5))
     assert rig.looks() == ["j2"]
+
+
+def test_a_look_counts_as_a_call_of_its_watch(rig: Early) -> None:
+    before = rig.ci.calls()
+    assert rig.looks() == ["j2", "j1"]
+    with rig.db.read() as tx:
+        (found,) = totals(tx, ["call"])
+    assert (found.labels, found.count) == (("vod",), before + 1)
 
 
 def test_no_look_is_made_before_half_the_time_or_just_before_the_next_poll(rig: Early) -> None:

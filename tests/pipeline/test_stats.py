@@ -13,6 +13,7 @@ from bridge.pipeline.stats import SPANS, Stats, quantile, stats
 from bridge.record import counters
 from bridge.record.counters import BOUNDS, Count
 from bridge.record.database import Database
+from tests.conftest import on_both
 from tests.support.nouns import hours, minutes, seconds
 from tests.support.rig import Rig
 
@@ -122,6 +123,57 @@ def test_deliveries_are_shown_by_what_became_of_them_and_how_long_it_took(rig: R
     assert (latency.notifier, latency.count) == ("ops", 3)
     assert latency.p50_s is not None
     assert 30 < latency.p50_s < 60  # the bucket of 45.1 s
+
+
+@on_both
+def test_a_watch_shows_how_soon_changes_were_seen_and_with_how_many_calls(rig: Rig) -> None:
+    rig.first_poll()
+    calls = rig.ci.calls()
+    for k in range(99):
+        rig.has(f"j{k}", "Success")
+    rig.clock.advance(seconds(1.2))
+    rig.poll()
+    rig.has("slow", "Success")
+    rig.clock.advance(seconds(200))
+    rig.has("unsaid", "Cancel", ended_at=None)
+    rig.poll()
+    (found,) = shown(rig).detection
+    assert (found.watch, found.transitions, found.calls) == ("vod", 101, rig.ci.calls())
+    assert found.calls_per_transition == found.calls / 101
+    assert rig.ci.calls() > calls
+    assert found.p50_s is not None
+    assert found.p99_s is not None
+    assert 1.0 < found.p50_s < found.p99_s <= 1.5  # the bucket of 1.2 s
+    rig.clock.advance(minutes(90))
+    assert shown(rig, "1h").detection == ()
+    assert shown(rig, "24h").detection == (found,)
+
+
+@on_both
+def test_what_is_no_news_has_no_detection_delay(db: Database) -> None:
+    rig = Rig(db, RULES)
+    rig.has("old", "Success")
+    rig.clock.advance(minutes(5))
+    rig.poll()  # the first snapshot
+    (found,) = shown(rig).detection
+    assert (found.transitions, found.p50_s, found.p99_s, found.calls_per_transition) == (0, None, None, None)
+    assert found.calls == rig.ci.calls()
+    rig.has("quick", "Success", started_at=rig.clock())  # seen once, in its last state
+    rig.clock.advance(seconds(3))
+    rig.poll()
+    (found,) = shown(rig).detection
+    assert found.transitions == 1  # its other states are inferred
+
+
+def test_a_job_that_goes_on_after_a_pause_has_no_detection_delay(rig: Rig) -> None:
+    rig.first_poll()
+    for state in ("Running", "Pause", "Running"):
+        rig.has("j1", state)
+        rig.polls(2)
+    (found,) = shown(rig).detection
+    assert found.transitions == 3
+    assert found.p99_s is not None
+    assert 20 < found.p99_s <= 30  # of the first alone
 
 
 def test_a_count_that_does_not_fit_the_jobs_is_never_below_none(rig: Rig) -> None:

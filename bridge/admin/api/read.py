@@ -17,6 +17,7 @@ from bridge.admin.schemas import deliveries, jobs, rulebook, stats
 from bridge.admin.schemas.silences import Silences
 from bridge.display import LINE
 from bridge.pipeline.operations import silence_facts
+from bridge.pipeline.stats import detection
 from bridge.pipeline.stats import stats as read_stats
 from bridge.record import counters, rulesets
 from bridge.record.outbox import silences
@@ -55,7 +56,7 @@ class ReadApi(Endpoints):
         yield get(path, self.delivery, model, "one delivery", query=(), refuses=(404,))
         yield get("rules", self.rules, rulebook.Rules, "the rules in force, in their order")
         yield get("notifiers", self.notifiers, rulebook.Notifiers, "notifiers, and the number of their deliveries")
-        summary = "how many jobs were in each state, the ends of deliveries, and their latency"
+        summary = "jobs in each state, how soon changes were seen, the ends of deliveries, and their latency"
         yield get("stats", self.stats, stats.Stats, summary, query=_OF_STATS)
         yield get("silences", self.silences, Silences, "silences, newest first")
 
@@ -136,8 +137,9 @@ class ReadApi(Endpoints):
     def watches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
             rows, names = gauges.read_watches(tx), self.parts.queue_names(tx)
-            paused = queues.paused(tx, now=self.parts.clock())
-        items, cursor = _slice(rulebook.Watch.all(self.parts.book(), rows, names, paused))
+            now = self.parts.clock()
+            paused, seen = queues.paused(tx, now=now), detection(tx, "24h", now)
+        items, cursor = _slice(rulebook.Watch.all(self.parts.book(), rows, names, paused, seen))
         return answer(rulebook.Watches(items=items, cursor=cursor))
 
     def notifiers(self) -> ResponseReturnValue:

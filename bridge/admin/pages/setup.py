@@ -13,12 +13,13 @@ from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import Pages, attempt, refused, show
 from bridge.admin.pages.texts import count, span
 from bridge.admin.schemas import rulebook
+from bridge.admin.schemas.stats import Detection
 from bridge.decide.changes.clocks import clock_warning
 from bridge.decide.retries import BREAKER_THRESHOLD
 from bridge.model import Rate
 from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.operations import OperationRefused
-from bridge.pipeline.stats import Latency, latency
+from bridge.pipeline.stats import Latency, detection, latency
 
 _SPAN = "24h"
 _A = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
@@ -35,9 +36,13 @@ class WatchPages(Pages):
         with self.parts.db.read() as tx:
             state, health = read_health(self.parts, tx)
             queue_names = self.parts.queue_names(tx)
+            seen = detection(tx, _SPAN, self.parts.clock())
         by_watch = health.of("polls").by_name()
-        watches = rulebook.Watch.all(self.parts.book(), state.watches, queue_names, state.paused_queues)
-        rows = [(watch, _of_watch(watch, by_watch[watch.name]), _clock_warning(watch)) for watch in watches]
+        watches = rulebook.Watch.all(self.parts.book(), state.watches, queue_names, state.paused_queues, seen)
+        rows = [
+            (watch, _of_watch(watch, by_watch[watch.name]), _clock_warning(watch), _detection(watch.detection))
+            for watch in watches
+        ]
         return show("watches.html", watches=rows)
 
     def poll(self, name: str) -> ResponseReturnValue:
@@ -56,6 +61,16 @@ class WatchPages(Pages):
 def _clock_warning(watch: rulebook.Watch) -> str | None:
     ahead = watch.clock_ahead_seconds
     return None if ahead is None else clock_warning(timedelta(seconds=ahead))
+
+
+def _detection(found: Detection | None) -> tuple[str | None, str | None]:
+    """Return how soon changes were seen, and with how many calls; None: nothing is known."""
+    if found is None:
+        return None, None
+    seen = _within(found.p50_seconds, 99, found.p99_seconds)
+    per = found.calls_per_transition
+    of = "" if per is None else f": {per:.2f} per change of {count(found.transitions)}"
+    return seen, f"{count(found.calls)}{of}"
 
 
 def _of_watch(watch: rulebook.Watch, warnings: Sequence[HealthWarning]) -> tuple[str, str]:
@@ -132,9 +147,14 @@ def _rate(rate: Rate | None) -> str | None:
 
 def _latency(latency: Latency | None) -> tuple[str, int] | None:
     """Return how long it took from the event to the receiver's acceptance, and of how many deliveries."""
-    if latency is None or latency.p50_s is None or latency.p95_s is None:
+    within = _within(latency.p50_s, 95, latency.p95_s) if latency else None
+    return (within, latency.count) if latency and within else None
+
+
+def _within(half_s: float | None, percent: int, most_s: float | None) -> str | None:
+    if half_s is None or most_s is None:
         return None
-    return f"half within {_took(latency.p50_s)}, 95 % within {_took(latency.p95_s)}", latency.count
+    return f"half within {_took(half_s)}, {percent} % within {_took(most_s)}"
 
 
 def _took(seconds: float) -> str:

@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridge import model
 from bridge.admin.schemas import Cursor, JsonObject, Moment, Request
+from bridge.admin.schemas.stats import Detection
 from bridge.decide.rules import matching
 from bridge.decide.rules.matching import Condition, PresenceCondition, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.pipeline import stats
 from bridge.pipeline.health import has_queue
 from bridge.record.codec import iso
 from bridge.record.database import ms
@@ -63,6 +65,7 @@ class Watch(BaseModel):
     clock_ahead_seconds: float | None = Field(
         None, description="how far CI's clock was ahead of ours in the last poll; null: unknown"
     )
+    detection: Detection | None = Field(None, description="in the last 24 h; null: it was not polled")
 
     @classmethod
     def all(
@@ -71,9 +74,11 @@ class Watch(BaseModel):
         rows: Iterable[JsonObject],
         queue_names: Mapping[str, str],
         paused: Sequence[PausedQueue] = (),
+        detection: Iterable[stats.Detection] = (),
     ) -> list[Self]:
         """Return the watches of the rules, then those that only the record still knows."""
-        recorded = {row["name"]: row for row in rows}
+        found = {line.watch: Detection.of(line) for line in detection}
+        recorded = {row["name"]: {**row, "detection": found.get(row["name"])} for row in rows}
         named = [cls.of(watch, queue_names, paused, recorded.pop(watch.name, {})) for watch in book.watches]
         return named + [cls(**row, in_rules=False) for row in recorded.values()]
 

@@ -56,6 +56,34 @@ class DeliveryLatency(BaseModel):
     p95_seconds: float | None
 
 
+class Detection(BaseModel):
+    """How soon changes of a watch's jobs were seen, and with how many calls.
+
+    Changes are those that were seen and are news: not inferred ones, and not what a first snapshot finds.
+    """
+
+    watch: str
+    transitions: int
+    calls: int = Field(description="that CI answered: for lists and for jobs by id")
+    calls_per_transition: float | None
+    p50_seconds: float | None = Field(
+        description="from when a change happened until it was seen, estimated from a histogram; CI says when in whole "
+        "seconds, rounded down, and not of each change"
+    )
+    p99_seconds: float | None
+
+    @classmethod
+    def of(cls, line: stats.Detection) -> Self:
+        return cls(
+            watch=line.watch,
+            transitions=line.transitions,
+            calls=line.calls,
+            calls_per_transition=line.calls_per_transition,
+            p50_seconds=line.p50_s,
+            p99_seconds=line.p99_s,
+        )
+
+
 class Stats(BaseModel):
     """Figures over time: of jobs and of transitions the 200 largest lines."""
 
@@ -68,6 +96,7 @@ class Stats(BaseModel):
     transitions: list[TransitionCounts]
     deliveries: list[DeliveryCounts]
     latency: list[DeliveryLatency]
+    detection: list[Detection]
 
     @classmethod
     def of(cls, figures: stats.Stats, queue_names: Mapping[str, str]) -> Self:
@@ -87,5 +116,6 @@ class Stats(BaseModel):
                 {"notifier": line.notifier, "count": line.count, "p50_seconds": line.p50_s, "p95_seconds": line.p95_s}
                 for line in figures.latency
             ],
+            "detection": [Detection.of(line) for line in figures.detection],
         }
         return cls.model_validate(facts)

@@ -297,6 +297,26 @@ def test_what_cannot_be_read_is_a_counter(world: World) -> None:
     assert 'bridge_job_problems_total{field="EndTime",kind="field"} 0.0' in text
 
 
+def test_a_watch_says_how_soon_changes_are_seen_and_at_which_cost(either_world: World) -> None:
+    world = either_world
+    world.sync()
+    (watch,) = world.client().get("/api/v1/watches").json["items"]
+    assert watch["detection"] is None
+    world.now += timedelta(seconds=2)
+    world.sees(job_number(1, state="Submitted"), job_number(2, state="Submitted"), job_number(3, state="Cancel"))
+    with world.db.write() as tx:
+        counters.add(tx, [Count("call", ("vod",), times=6)], now=world.now)
+    (watch,) = world.client().get("/api/v1/watches").json["items"]
+    assert watch["detection"] == {
+        "watch": "vod", "transitions": 3, "calls": 6, "calls_per_transition": 2.0, "p50_seconds": 1.75,
+        "p99_seconds": 1.995,
+    }  # fmt: skip
+    assert world.client().get("/api/v1/stats").json["detection"] == [watch["detection"]]
+    world.now += timedelta(hours=25)
+    (watch,) = world.client().get("/api/v1/watches").json["items"]
+    assert watch["detection"] is None
+
+
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.model import ListProgress, Rejected, RetryLater, Sent, WebhookNotifier
+from bridge.record import counters
+from bridge.record.counters import Count
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from tests.admin.pages.reading import text_of
@@ -69,6 +71,20 @@ def test_the_latency_of_a_notifier_is_shown(world: World, admin: FlaskClient) ->
     assert "1 sent" in said
     assert "half within" in said
     assert 'href="/deliveries?notifier=cms&state=sent&since=24h"' in unescape(admin.get("/notifiers").text)
+
+
+def test_how_soon_a_watch_sees_changes_and_what_that_costs_is_shown(world: World, admin: FlaskClient) -> None:
+    world.sync()
+    said = text_of(admin.get("/watches").text)
+    assert "24 h" not in said  # nothing is known
+    with world.db.write() as tx:
+        counters.add(tx, [Count("call", ("vod",), times=1_200)], now=NOON)
+    assert "Calls, last 24 h 1,200 " in text_of(admin.get("/watches").text) + " "
+    with world.db.write() as tx:
+        counters.add(tx, [*counters.all_timed("detected", ("vod",), [2.5] * 4_000)], now=NOON)
+    said = text_of(admin.get("/watches").text)
+    assert "Changes seen, last 24 h half within 2.5 s, 99 % within 3.0 s" in said
+    assert "Calls, last 24 h 1,200: 0.30 per change of 4,000" in said
 
 
 def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskClient) -> None:
