@@ -41,6 +41,21 @@ def test_a_job_that_a_rule_matched_says_when_the_message_was_sent(explained: Exp
     assert (explained.all(bucket="other-1250000000"), explained.all("j404")) == ([], [])
 
 
+def test_an_inferred_transition_says_that_it_is_and_for_which_rules(explained: Explained) -> None:
+    ran = '\n[[rule]]\nname = "ran"\nfrom = "Pause"\nto = "Running"\nnotify = "ops"\n'
+    explained.begin(EVERYTHING, ran, STUCK)
+    explained.goes(SUBMITTED, FAILED)
+    explained.delivers()
+    (facts,) = explained.all(inferred=True)
+    assert (facts["from"], facts["to"], facts["sequence"], facts["levels"]) == (SUBMITTED, RUNNING, 2, [])
+    assert facts["headline"] == '"ran" notifies ops: sent'
+    assert rule_of(facts, "everything")["why_not"] == 'to: "Running" was inferred, and is not named by *'
+    text = as_text(facts)
+    assert "Submitted -> Running (number 2, inferred " in text
+    assert "note: it was not seen, and is inferred from the job's times" in text
+    assert (explained.last()["from"], explained.last()["sequence"], explained.last()["notes"]) == (SUBMITTED, 3, [])
+
+
 def test_of_a_job_that_no_rule_matched_the_nearest_miss_is_named_first(explained: Explained) -> None:
     far = '[[rule]]\nname = "far"\nto = "Cancel"\nmatch.queue = "p9"\nmatch.code = true\nnotify = "ops"\n'
     other = '[[rule]]\nname = "other"\nto = "Success"\nnotify = "ops"\n'

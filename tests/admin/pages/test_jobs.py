@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from html import unescape
 from types import SimpleNamespace
@@ -14,8 +15,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.admin.pages.jobs import timeline
-from bridge.model import FAILED, JobProblem, MissingJob, Rejected, Sent
+from bridge.model import FAILED, RUNNING, SUBMITTED, JobProblem, MissingJob, Rejected, Sent
+from bridge.pipeline.route import route_all
 from bridge.record.polling import problems, snapshots
+from bridge.record.queries import lists
+from bridge.record.queries.lists import Filter
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import BUCKET, NOON, World, a_book, a_failed_job, job_number
 
@@ -78,6 +82,16 @@ def test_a_jobs_page_shows_its_timeline_and_explanation(world: World, admin: Fla
         assert said in page
     assert "Resend" in page
     assert "Verdict of each rule (2)" in page
+
+
+def test_a_jobs_page_and_lists_say_what_was_inferred(world: World, admin: FlaskClient) -> None:
+    (seen,) = world.sees(a_failed_job(7))
+    inferred = replace(seen.transition, was=SUBMITTED, to=RUNNING, sequence=2, inferred=True)
+    with world.db.write() as tx:
+        route_all(tx, world.book, [inferred], world.now)
+    assert "inferred from CI's times by watch vod" in unescape(admin.get("/jobs/j7").text)
+    with world.db.read() as tx:
+        assert [one["inferred"] for one in lists.find_transitions(tx, Filter(job="j7")).items] == [True, False]
 
 
 def test_the_read_token_sees_no_button(world: World, reader: FlaskClient) -> None:

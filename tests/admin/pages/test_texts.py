@@ -105,6 +105,12 @@ def test_when_a_rule_fires_is_said_in_words(rule: str, words: str) -> None:
     assert said(rule)["When a job"] == words
 
 
+def test_when_a_rule_about_watches_fires_is_said_in_words() -> None:
+    words = said('blind = "10m"\nmatch.watch = "vod"')
+    assert words["When a watch"] == "has had no complete poll for 10 min, and when it has one again"
+    assert (words["watch"], "When a job" in words) == ("vod", False)
+
+
 @pytest.mark.parametrize(
     ("rule", "field", "words"),
     [
