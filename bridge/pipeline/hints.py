@@ -125,6 +125,15 @@ def _look(
     return to_ask(due.known, due.unknown, denied_at=due.denied_at, every=every, now=now), due.ended
 
 
+def _silence(tx: Connection, poll: Poll, stream: Stream, new: Sequence[Job]) -> Callable[[Job], str | None]:
+    """Return why nobody is notified of a new job. Without any, the stream may be one that was never listed."""
+    if not new:
+        return lambda _: None
+    bucket = stream.place.bucket
+    horizon, of_first = snapshots.horizon(tx, bucket), problems.of_first(tx, bucket, [job.id for job in new])
+    return poll.reason_for_silence(stream, horizon, new, of_first=of_first)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     """CI's answer about the jobs `asked` for `at` a time, and what is known of the watches of their bucket."""
@@ -184,10 +193,8 @@ class _Answer:
     ) -> Sequence[Transition]:
         """Store the jobs of one stream by the rules of a list that shows them; its mark stays."""
         bucket, ids = stream.place.bucket, [job.id for job in jobs]
-        new_ids = [job_id for job_id in ids if job_id not in before]
         poll = self._poll_of(tx, stream, now)
-        horizon = snapshots.horizon(tx, bucket) if new_ids else None
-        silence = poll.reason_for_silence(stream, horizon, jobs, of_first=problems.of_first(tx, bucket, new_ids))
+        silence = _silence(tx, poll, stream, [job for job in jobs if job.id not in before])
         transitions = poll.diff(before, jobs, silence, now=now, still_at=poll.still_at(stream.key))
         poll.result.count(route_all(tx, self.book, poll.dated(transitions), now))
         streams = {one.key for watch in self.book.watches for one in watch.streams}

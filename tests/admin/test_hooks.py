@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from bridge.admin.auth_throttle import BURST, INTERVAL_S
 from bridge.collect.callbacks import CALLBACK_LIMIT
 from bridge.record.counters import totals
+from bridge.record.database import Database
 from bridge.record.schema import hints, jobs
 from tests.support.admin_world import ADMIN, BUCKET, CALLBACK, World, job_number
 from tests.support.records import rows
@@ -118,6 +119,21 @@ def test_the_address_is_in_no_answer_and_no_log(world: World, caplog: pytest.Log
         assert "script" not in answer.text
     assert CALLBACK not in caplog.text
     assert "almost" not in caplog.text
+
+
+def test_without_the_database_a_callback_is_a_503_and_its_address_in_no_log(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "gone").mkdir()
+    world.db = Database(f"sqlite:///{tmp_path}/gone/bridge.db")
+    (tmp_path / "gone").rmdir()
+
+    answer = post(world.client(None))
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    logged = [vars(record).get("path") for record in caplog.records]
+    assert "/hooks/ci/..." in logged
+    assert CALLBACK not in f"{caplog.text} {logged} {answer.text}"
 
 
 def test_an_address_with_a_watch_says_where_the_jobs_are(world: World) -> None:

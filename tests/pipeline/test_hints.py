@@ -463,3 +463,15 @@ def test_a_field_that_cannot_be_read_is_on_record(rig: Hinted) -> None:
 
     assert [row["job_id"] for row in rows(rig.db, job_problems)] == ["j1"]
     assert rows(rig.db, hints) == []
+
+
+def test_a_job_on_record_goes_on_although_its_new_stream_was_never_listed(rig: Hinted) -> None:
+    rig.first_poll()
+    rig.sees("j1", state="Running", queue="p1")
+    rig.use(given=GIVEN.replace('every = "5m"', 'queues = ["vod"]\nevery = "5m"'))  # so the job has another stream
+    rig.has("j1", "Success")
+
+    rig.called_back("j1")
+    rig.asks()
+
+    assert rig.steps()[-1] == ("j1", "Running", "Success")

@@ -19,6 +19,9 @@ It is written from what the bridge promises and uses none of its code. The promi
 - An unfinished job is `gone` when CI has denied it three times (once a poll), the first and the last at least two
   intervals apart, with no answer between them that shows it. It is asked for again 5 min, 30 min, 2 h, 8 h and 24 h
   later. When it lives again, it comes from the last state that CI named, or from `gone` if it is in that state again.
+- A callback is a question by id about the jobs that it names, and nothing else: what CI answers is seen. That CI denies
+  a job then counts for nothing. A job that is seen so for the first time is one of a stream that was listed to the end,
+  or it is left to the first such list, and left alone if no stream in force has it.
 - Nobody is notified of jobs from before a stream of lists was first asked for, as long as it has not been listed to the
   end. "Before" is CI's CreationTime against the first call; or, for a stream that came later, against the last
   complete listing of one that covers it, or the last complete poll of its watch. One that was out of the rules for
@@ -31,7 +34,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -83,6 +86,7 @@ class Shown:
     created_at: datetime | None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    tag: str = ""
 
     def proves(self, now: datetime) -> bool:
         """Tell whether its times prove anything, at an answer of then."""
@@ -120,6 +124,7 @@ def _shown(job: ET.Element) -> Shown:
         created_at=_time(job, "CreationTime"),
         started_at=_time(job, "StartTime"),
         ended_at=_time(job, "EndTime"),
+        tag=job.findtext("Tag", ""),
     )
 
 
@@ -320,6 +325,34 @@ class Oracle:
         for job_id in {*question.ids} & {*whole.missing} - {job.id for job in shown}:
             if self.steps.get(job_id) and self.steps[job_id][-1].to not in (*FINAL, GONE):
                 self._denies(job_id, now)
+
+    def takes_in_hinted(
+        self, question: Question, body: bytes, date: datetime | None, in_force: Sequence[Stream]
+    ) -> None:
+        """Take in an answer about jobs that a callback named."""
+        whole = Whole.read(body)
+        for job in _once(whole.jobs) if not whole.broken else ():
+            known = self.streams_of(Stream(job.tag, job.queue), in_force)
+            if job.id not in question.ids or job.state is None or not known:
+                continue
+            if self.steps.get(job.id):
+                self._sees(job, date)
+            elif known[0] and known[0].mark:
+                left_out, known_from = self.left_out.get(job.id), max(known[0].old_until, known[0].news_from)
+                silent = self._silent(job, left_out.known if left_out else known[0], False, _NONE)
+                if job.created_at and job.created_at < known_from - LOOKBACK + _QUIET:  # by one of the clocks
+                    silent = None
+                self._sees(job, date, silent=silent)
+
+    def streams_of(self, which: Stream, in_force: Sequence[Stream]) -> list[Known | None]:
+        """Return what is known of the streams that have such jobs, in their order; None: it was never asked for."""
+        return [self.streams.get(stream) for stream in in_force if stream.covers(which)]
+
+    def is_unsure_of(self, which: Stream, in_force: Sequence[Stream]) -> bool:
+        """Tell whether nobody knows if a stream that has such jobs was listed to the end."""
+        known = self.streams_of(which, in_force)
+        listed = {bool(one and one.mark) for one in known}
+        return len(listed) > 1 or any(one and (one.maybe or one.away) for one in known)
 
     def _denies(self, job_id: str, now: datetime) -> None:
         one = self.denials.setdefault(job_id, Denial(0, now, now))

@@ -95,6 +95,7 @@ by_ids = st.lists(st.one_of(arrivals, denials, denials), max_size=4)
 cached: st.SearchStrategy[Arrival] = st.one_of(st.builds(Stale, back), st.builds(Mixed, back, st.booleans()))
 lists_of_arrivals = st.lists(arrivals, max_size=4)
 workers = watches = st.integers(0, 1)
+named = st.lists(st.integers(-4, 3), min_size=1, max_size=4)
 some_events = st.lists(happenings, min_size=1, max_size=4)
 pauses = st.sampled_from([1, 7, 31, 95, 400, HOUR, 26 * HOUR])
 paths = st.sampled_from(["/cms", "/next"])
@@ -211,6 +212,35 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
                 self.world.happen(Move(-1, to), Pass(7))
                 self.world.poll(worker, 0)
             self.world.deliver(worker)
+
+        @rule(
+            worker=workers,
+            which=named,
+            strangers=st.integers(0, 12),
+            by_id=by_ids,
+            job=creates,
+            goes=states,
+            seconds=pauses,
+        )
+        def callbacks_come(
+            self, worker: int, which: Sequence[int], strangers: int, by_id: Sequence[Arrival], job: Create, goes: str,
+            seconds: int,
+        ) -> None:  # fmt: skip
+            self.world.happen(job)
+            self.world.call_back([*which, -1], strangers)
+            self.world.ask_hinted(worker, by_id)
+            self.world.happen(Move(-1, goes), Pass(seconds))
+            self.world.call_back([-1, *which])
+            self.world.ask_hinted(1 - worker)
+
+        @rule(worker=workers, watch=watches, which=named, goes=states, lists=lists_of_arrivals, by_id=by_ids)
+        def callbacks_come_before_a_poll(
+            self, worker: int, watch: int, which: Sequence[int], goes: str, lists: Sequence[Arrival],
+            by_id: Sequence[Arrival],
+        ) -> None:  # fmt: skip
+            self.world.happen(Move(-1, goes), Pass(7))
+            self.world.call_back(which)
+            self.world.poll(worker, watch, lists, by_id)
 
         @rule(worker=workers)
         def poll_what_is_due(self, worker: int) -> None:

@@ -20,7 +20,7 @@ from tests.world.events import (
     Refused,
     Spoil,
 )
-from tests.world.oddities import FIELDS, STATES, STRUCTURE
+from tests.world.oddities import DENIED, FIELDS, STATES, STRUCTURE
 from tests.world.scenery import scenery
 from tests.world.world import World
 
@@ -167,3 +167,45 @@ def test_a_ci_whose_jobs_have_the_times_of_its_wrong_clock_loses_none(world: Wor
         found.happen(Create(), Pass(pause), Create(state="Success", age_s=1))
         found.poll(0, 0)
     assert [found.oracle.steps[job][0].silent for job in found.jobs.ids] == [True] + [False] * 8
+
+
+# --- callbacks ------------------------------------------------------------------------------------------------------
+
+
+@on_both
+def test_a_callback_names_a_job_that_ended_between_two_polls(world: Worlds) -> None:
+    here = world(past=[Create()])
+    here.happen(Move(-1, "Success"), Create(state="Success"))
+    here.call_back([0, 1], strangers=3)
+    here.ask_hinted(1)
+    assert [steps[-1].to for steps in here.oracle.steps.values()] == ["Success", "Success"]
+
+
+def test_a_callback_lies_about_a_job_that_goes_on(world: Worlds) -> None:
+    here = world(past=[Create(state="Running")])
+    for _ in range(3):
+        here.call_back([0], strangers=12)
+        here.ask_hinted(0)
+        here.happen(Pass(31))
+    assert last(here) == "Running"
+
+
+def test_callbacks_about_a_job_that_ci_denies_do_not_make_it_gone(world: Worlds) -> None:
+    here = world(past=[Create(state="Running")])
+    here.happen(Hide(-1), Spoil(-1, DENIED))
+    for _ in range(5):
+        here.call_back([0])
+        here.ask_hinted(0)
+        here.happen(Pass(700))
+    assert last(here) == "Running"
+
+
+def test_a_callback_comes_while_a_first_snapshot_is_not_complete(world: Worlds) -> None:
+    here = world(which="one tag")
+    here.happen(Create(tag="Snapshot", state="Success", age_s=60))
+    here.put_in_force("all")
+    here.call_back([0])
+    here.ask_hinted(0)
+    assert not here.oracle.steps.get(here.jobs.ids[0])
+    here.poll(0, 0)
+    assert last(here) == "Success"

@@ -9,6 +9,7 @@ from typing import Self
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt
 from bridge.pipeline.dispatch import Dispatcher
+from bridge.pipeline.hints import Hints
 from bridge.pipeline.poll import Poller
 from bridge.send.sender import Sender
 from tests.world.scenery import Scenery
@@ -35,6 +36,7 @@ class Transport:
 @dataclass
 class Worker:
     poller: Poller
+    hints: Hints
     dispatcher: Dispatcher
     sender: Sender
 
@@ -52,5 +54,5 @@ class Worker:
             chance=lambda: 0.0,
             worker=name,
         )
-        source = scenery.clients[client]
-        return cls(Poller(db=scenery.db, source=source, clock=time, worker=name, halted=halted), dispatcher, sender)
+        poller = Poller(db=scenery.db, source=scenery.clients[client], clock=time, worker=name, halted=halted)
+        return cls(poller, Hints(poller=poller, monotonic=time.seconds), dispatcher, sender)

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.utils import formatdate, parsedate_to_datetime
+from functools import partial
 
+from bridge.collect.callbacks import NamedJob
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Watch
-from bridge.pipeline.poll import PollResult
+from bridge.pipeline import callbacks
+from bridge.pipeline.poll import Poll, PollResult
 from bridge.record.outbox import entries
-from bridge.record.polling import leases
+from bridge.record.polling import hints, leases
 from bridge.record.polling.leases import BUCKET_LEASE
 from bridge.simulator.web import Answer, Request
 from bridge.wiring import parts
@@ -47,6 +50,7 @@ class Asking:
     halted: bool = False
     spoilt: bool = False
     plain: bool = True  # every answer arrived as CI made it
+    hinted: bool = False  # what is asked for now was named by a callback
 
     def next(self, question: Question) -> Arrival:
         arrivals = self.lists if question.stream else self.by_id
@@ -143,7 +147,10 @@ class World:
                 self._history[asked].append(answer)
             if events.ENDLESS.encode() in answer.body:
                 self._endless[question.stream] = answer
-            self.oracle.takes_in(question, answer.body, _date(answer))
+            if here.hinted:
+                self.oracle.takes_in_hinted(question, answer.body, _date(answer), self._in_order)
+            else:
+                self.oracle.takes_in(question, answer.body, _date(answer))
         else:
             self.oracle.misses(question)
         return answer
@@ -201,6 +208,53 @@ class World:
 
     def _is_readable(self, job: str) -> bool:
         return self.jobs.odd.get(job, "") in ("", *FIELDS)
+
+    # --- callbacks -------------------------------------------------------------------------------------------------
+
+    def call_back(self, which: Sequence[int], strangers: int = 0) -> None:
+        """Let a callback name some jobs, true or not, and ids that nobody knows."""
+        ids = [self.jobs.ids[n % len(self.jobs.ids)] for n in which if self.jobs.ids]
+        named = [NamedJob(one, self.bucket) for one in (*ids, *(f"stranger-{n}" for n in range(strangers)))]
+        with self.db.write() as tx:
+            callbacks.take(tx, named, self.book.watches, about=None, now=self.time())
+
+    def ask_hinted(self, worker: int, by_id: Sequence[Arrival] = ()) -> None:
+        """Let a worker ask for the jobs that callbacks have named, and compare the record with the oracle."""
+        here, hints_of = Asking(worker, deque(), deque(by_id), hinted=True), self.workers[worker].hints
+        self._leave_unsure_jobs_out()
+        self._asking.append(here)
+        try:
+            for bucket in hints_of.due(self.book.watches):
+                hints_of.ask(bucket, self.book)
+        finally:
+            self._asking.pop()
+            if self._troubles:
+                raise self._troubles[0]
+        if not self._asking:
+            record.compare(self.db, self.oracle)
+
+    def _ask_between(self, worker: int, poll: Poll) -> None:
+        here = self._asking[-1]
+        self._leave_unsure_jobs_out()
+        here.hinted = True
+        try:
+            self.workers[worker].hints.ask_between(poll)
+        finally:
+            here.hinted = False
+
+    def _leave_unsure_jobs_out(self) -> None:
+        """Let callbacks have named no new job of which it is unsure what comes of it."""
+        new = [job for job in self.jobs.ids if not self.oracle.steps.get(job)]
+        streams = {job: Stream(self.jobs.created[job].tag, self.jobs.created[job].queue) for job in new}
+        with self.db.write() as tx:
+            unsure = [job for job, which in streams.items() if self.oracle.is_unsure_of(which, self._in_order)]
+            hints.forget(tx, self.bucket, unsure)
+
+    @property
+    def _in_order(self) -> list[Stream]:
+        with self.db.read() as tx:
+            paused = {row.name for row in leases.polls(tx, [one.name for one in self.book.watches]) if row.paused}
+        return [_stream(stream) for one in self.book.watches if one.name not in paused for stream in one.streams]
 
     def poll_what_is_due(self, worker: int, early: timedelta = timedelta(0)) -> list[Watch]:
         due = self.workers[worker].poller.due(self.book.watches, early=early)
@@ -283,13 +337,15 @@ class World:
             assert entries.resume(tx, notifier)
 
     def _worker(self, number: int) -> Worker:
-        return Worker.new(
+        worker = Worker.new(
             self.scenery,
             f"w{next(self._births)}",
             client=number,
             book=lambda: self.book,
             halted=lambda: self._asking[-1].halted,
         )
+        worker.poller.between_calls = partial(self._ask_between, number)
+        return worker
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from bridge.model import ListProgress, Rejected, RetryLater, Sent, WebhookNotifi
 from bridge.record import counters
 from bridge.record.counters import Count
 from bridge.record.outbox import entries
-from bridge.record.polling import leases
+from bridge.record.polling import hints, leases
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
 
@@ -284,3 +284,11 @@ def test_a_difference_of_clocks_is_said_on_its_card_the_overview_and_readyz(
     scraped = world.client().get("/metrics").text
     found = re.findall(r'bridge_watch_clock_ahead_seconds{[^}]*watch="vod"[^}]*} (\S+)', scraped)
     assert found == ([] if ahead_s is None else [f"{ahead_s:.1f}"])
+
+
+def test_a_watch_says_when_the_last_callback_came_if_one_did(world: World, admin: FlaskClient) -> None:
+    world.sync()
+    assert "Last callback" not in text_of(admin.get("/watches").text)
+    with world.db.write() as tx:
+        hints.received(tx, ["vod"], now=NOON)
+    assert "Last callback 2026-11-21 12:00:00 UTC" in text_of(admin.get("/watches").text)
